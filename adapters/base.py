@@ -1,0 +1,206 @@
+"""The one interface through which tasks see a model, whatever attention is inside it.
+
+Nothing here imports torch when the module is imported, so that listings stay quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from ..results.record import KernelUse
+
+IGNORED = -100
+"""Target that no loss is taken on."""
+
+Value: TypeAlias = str | int | float | bool | None | tuple[int, ...]
+"""One setting of a stage, a task or a backbone."""
+
+
+class Capability(StrEnum):
+    """What an adapter can do; a task states which of these it needs."""
+
+    LANGUAGE_MODEL = "language_model"
+    CLASSIFIER = "classifier"
+    GENERATE = "generate"
+    ATTENTION_WEIGHTS = "attention_weights"
+
+
+class UnsupportedError(Exception):
+    """An adapter cannot do what was asked of it; the message says what and why."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What a task needs a model to accept and to give.
+
+    Attributes:
+        context_length: Longest input in tokens (for images: the number of patches follows from the backbone).
+        vocab_size: Number of token ids; None for image inputs.
+        num_classes: Number of classes of a classifier; None for a language model.
+        image_size: Height and width in pixels of image inputs; None for tokens.
+        channels: Channels of image inputs.
+    """
+
+    context_length: int
+    vocab_size: int | None = None
+    num_classes: int | None = None
+    image_size: int | None = None
+    channels: int = 1
+
+    @property
+    def needs(self) -> Capability:
+        """The capability that this shape asks for."""
+        return Capability.LANGUAGE_MODEL if self.num_classes is None else Capability.CLASSIFIER
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Training or validation examples, as arrays.
+
+    Attributes:
+        inputs: Token ids `[rows, n]` int32, or images `[rows, channels, height, width]` float32.
+        targets: For language models next-token ids `[rows, n]` int32, aligned with `inputs` and `IGNORED` where no
+            loss is taken; for classifiers class ids `[rows]` int32.
+        attention_mask: True at real tokens, `[rows, n]`; None when nothing is padded.
+    """
+
+    inputs: NDArray[Any]
+    targets: NDArray[np.int32]
+    attention_mask: NDArray[np.bool_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """Score of one continuation given its context.
+
+    Attributes:
+        loglikelihood_nats: Sum of log-probabilities of the continuation's tokens.
+        is_greedy: Whether every token was the most likely one.
+    """
+
+    loglikelihood_nats: float
+    is_greedy: bool
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Parameters of a model: all of them, and those of its attention's feature maps."""
+
+    total: int
+    feature_maps: int
+
+
+class DecodeState(Protocol):
+    """What a model carries from one decoded token to the next: a KV cache, a recurrent state, or both."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of tensors held for the whole batch."""
+        ...
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """A model with one attention mechanism inside.
+
+    Shapes: b rows, n tokens, v vocabulary entries, h heads. Padding is marked by `attention_mask` `[b, n]` (True at
+    real tokens), on either side. Every method runs without gradients except `training_step`.
+
+    Each method raises `UnsupportedError` when the adapter lacks the capability.
+    """
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What this adapter can do."""
+        ...
+
+    @property
+    def shape(self) -> ModelShape:
+        """What the model accepts and gives."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        ...
+
+    def logits(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Next-token logits `[b, n, v]`, float32."""
+        ...
+
+    def loglikelihood(
+        self, requests: Sequence[tuple[Sequence[int], Sequence[int]]], batch_size: int = 8
+    ) -> list[Continuation]:
+        """Scores of (context, continuation) pairs, in the order given."""
+        ...
+
+    def rolling_loglikelihood(
+        self, tokens: Sequence[int], *, prefix_token: int, stride: int | None = None, batch_size: int = 8
+    ) -> NDArray[np.float64]:
+        """Log-probability in nats of each of `tokens`, each scored once.
+
+        Windows span the context length and advance by `stride` tokens (default: the context length, so no overlap);
+        each token is conditioned on at least `context_length - stride` earlier ones where so many exist.
+        The first token is conditioned on `prefix_token`.
+        """
+        ...
+
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        stop_token: int | None = None,
+    ) -> Tensor:
+        """New tokens `[b, max_new_tokens or fewer]`; greedy at temperature 0. Rows that ended hold `stop_token`."""
+        ...
+
+    def class_logits(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Class logits `[b, classes]`, float32."""
+        ...
+
+    def attention_weights(self, inputs: Tensor, attention_mask: Tensor | None = None) -> list[Tensor]:
+        """Attention weights `[b, h, n, n]` of each layer; rows sum to 1 wherever the mechanism normalises."""
+        ...
+
+    def prefill(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, DecodeState]:
+        """Logits `[b, v]` after the last token, and the state to decode from."""
+        ...
+
+    def decode(self, token_ids: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
+        """Logits `[b, v]` after one more token `[b]` per row, and the new state; the old state is used up."""
+        ...
+
+    def training_step(self, inputs: Tensor, targets: Tensor) -> float:
+        """Loss of one forward and backward pass; gradients are computed and dropped, weights stay."""
+        ...
+
+    def parameter_count(self) -> ParameterCount:
+        """Parameters, and how many of them are the attention's feature maps."""
+        ...
+
+    def state_bytes(self, batch_size: int, seq_len: int) -> int:
+        """Bytes of the decode state after `seq_len` tokens for `batch_size` rows."""
+        ...
+
+    def kernels_used(self) -> tuple[KernelUse, ...]:
+        """Attention kernels that have run since the adapter was built, in the order first seen."""
+        ...
+
+
+Settings: TypeAlias = Mapping[str, Value]

@@ -1,0 +1,116 @@
+"""Log-likelihoods from any function that gives next-token logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .base import Continuation
+
+Logits = Callable[[Int[Tensor, "b n"], Tensor | None], Float[Tensor, "b n v"]]
+"""Gives next-token logits for token ids and an attention mask."""
+
+
+def loglikelihood(
+    logits: Logits,
+    requests: Sequence[tuple[Sequence[int], Sequence[int]]],
+    *,
+    context_length: int,
+    device: torch.device,
+    batch_size: int,
+) -> list[Continuation]:
+    """Scores of continuations, in the order given; contexts are cut on the left to fit.
+
+    Rows of a batch are padded on the right, which no causal model sees. Longest requests run first.
+
+    Raises:
+        ValueError: An empty context or continuation, or a continuation longer than the context length.
+    """
+    for context, continuation in requests:
+        if not context or not continuation or len(continuation) > context_length:
+            raise ValueError(
+                f"a request has {len(context)} context and {len(continuation)} continuation tokens; "
+                f"allowed: at least 1 of each, and a continuation of at most {context_length}"
+            )
+    order = sorted(range(len(requests)), key=lambda i: -len(requests[i][0]) - len(requests[i][1]))
+    scores: dict[int, Continuation] = {}
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        rows = [([*requests[i][0], *requests[i][1]])[-(context_length + 1) :] for i in chosen]
+        inputs = torch.zeros(len(rows), max(map(len, rows)) - 1, dtype=torch.long, device=device)
+        for row, tokens in enumerate(rows):
+            inputs[row, : len(tokens) - 1] = torch.as_tensor(tokens[:-1], device=device)
+        predicted = logits(inputs, None).log_softmax(-1)
+        for row, index in enumerate(chosen):
+            scores[index] = _continuation(predicted[row], rows[row], len(requests[index][1]))
+    return [scores[i] for i in range(len(requests))]
+
+
+def _continuation(predicted: Float[Tensor, "n v"], tokens: Sequence[int], length: int) -> Continuation:
+    end = len(tokens) - 1
+    rows = predicted[end - length : end]
+    targets = torch.as_tensor(list(tokens[-length:]), device=rows.device)
+    chosen = rows.gather(1, targets[:, None])
+    return Continuation(float(chosen.double().sum()), bool((rows.argmax(-1) == targets).all()))
+
+
+def rolling_loglikelihood(
+    logits: Logits,
+    tokens: Sequence[int],
+    *,
+    prefix_token: int,
+    context_length: int,
+    stride: int | None,
+    device: torch.device,
+    batch_size: int,
+) -> NDArray[np.float64]:
+    """Log-probability in nats of every token, each scored once, in windows that advance by `stride`.
+
+    Raises:
+        ValueError: A stride outside 1 to the context length.
+    """
+    stride = context_length if stride is None else stride
+    if not 1 <= stride <= context_length:
+        raise ValueError(f"stride is {stride}; allowed: 1 to the context length {context_length}")
+    stream = np.concatenate([[prefix_token], np.asarray(tokens, dtype=np.int64)])
+    scores = np.empty(len(tokens))
+    for windows in _batched(list(window_plan(len(tokens), context_length, stride)), batch_size):
+        width = windows[0][1] - windows[0][0]
+        starts = np.array([begin for begin, _, _ in windows])
+        inputs = torch.as_tensor(stream[starts[:, None] + np.arange(width)], device=device)
+        targets = torch.as_tensor(stream[starts[:, None] + np.arange(1, width + 1)], device=device)
+        predicted = _chosen_logprobs(logits(inputs, None), targets).cpu().numpy()
+        for row, (begin, end, scored_from) in enumerate(windows):
+            scores[scored_from:end] = predicted[row, scored_from - begin :]
+    return scores
+
+
+def window_plan(tokens: int, context_length: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """Windows (begin, end, first scored) over `tokens` targets; inside one, inputs begin..end-1 predict those targets."""
+    scored = 0
+    while scored < tokens:
+        end = min(tokens, context_length if scored == 0 else scored + stride)
+        yield max(0, end - context_length), end, scored
+        scored = end
+
+
+def _chosen_logprobs(logits: Float[Tensor, "b n v"], targets: Int[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    flat = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return -flat.view(targets.shape)
+
+
+def _batched(windows: list[tuple[int, int, int]], size: int) -> Iterator[list[tuple[int, int, int]]]:
+    """Batches of windows of one width: only the first and the last window can be shorter than the others."""
+    batch: list[tuple[int, int, int]] = []
+    for window in windows:
+        if batch and (len(batch) == size or window[1] - window[0] != batch[0][1] - batch[0][0]):
+            yield batch
+            batch = []
+        batch.append(window)
+    if batch:
+        yield batch

@@ -1,0 +1,82 @@
+"""Model specs: `NAME[:KEY=VALUE]...[@BACKBONE]`, read and written in one canonical form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from .mechanism import Mechanism, OptionValue
+
+
+class SpecError(ValueError):
+    """A model spec that cannot be read; the message shows the form."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A mechanism with its options, and the backbone asked for, if any.
+
+    Attributes:
+        mechanism: The declaration.
+        options: Every option's value.
+        backbone: Backbone named after `@`; None for the run's or the task's.
+    """
+
+    mechanism: Mechanism
+    options: Mapping[str, OptionValue]
+    backbone: str | None = None
+
+    @property
+    def canonical(self) -> str:
+        """The spec without its backbone, options sorted, defaults left out: equal models have equal names."""
+        changed = [
+            f":{key}={_write(value)}"
+            for key, value in sorted(self.options.items())
+            if value != self.mechanism.options[key].default
+        ]
+        return self.mechanism.name + "".join(changed)
+
+
+class Mechanisms(Protocol):
+    """Mechanisms by name."""
+
+    def get(self, name: str) -> Mechanism:
+        """The mechanism of that name.
+
+        Raises:
+            UnknownNameError: There is none.
+        """
+        ...
+
+
+def parse_spec(text: str, mechanisms: Mechanisms) -> ModelSpec:
+    """The model that `text` names.
+
+    Raises:
+        SpecError: The text is not of the form.
+        UnknownNameError: No such mechanism or option.
+        OptionError: An option cannot have that value.
+    """
+    body, at, backbone = text.strip().partition("@")
+    name, *pairs = body.split(":")
+    if not name or (at and not backbone):
+        raise SpecError(f"model spec {text!r} is not of the form NAME[:KEY=VALUE]...[@BACKBONE]")
+    given: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key or not equals or not value:
+            raise SpecError(f"{pair!r} in model spec {text!r} is not of the form KEY=VALUE")
+        if key in given:
+            raise SpecError(f"model spec {text!r} sets {key} twice")
+        given[key] = value
+    mechanism = mechanisms.get(name)
+    return ModelSpec(mechanism, mechanism.resolve(given), backbone or None)
+
+
+def _write(value: OptionValue) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return str(value)

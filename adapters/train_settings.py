@@ -1,0 +1,63 @@
+"""Hyper-parameters of training, without torch: a plan names them before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from .base import Settings
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Hyper-parameters of one training stage.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_size: Rows per optimiser step.
+        lr: Peak learning rate.
+        warmup: Share of the steps over which the rate rises linearly.
+        final_lr: Rate at the last step, as a share of the peak.
+        weight_decay: AdamW's, on matrices alone.
+        beta1: AdamW's decay of the first moment.
+        beta2: AdamW's decay of the second moment.
+        clip_norm: Largest gradient norm; 0 for no clipping.
+        accumulate: Parts each batch is split into, to save memory.
+        eval_every: Steps between validations; 0 for none but the last.
+        patience: Validations without improvement before training stops; 0 to never stop early.
+        eval_rows: Most validation rows used.
+        eval_batch_size: Rows per validation batch.
+        checkpoint_every_s: Seconds between checkpoints.
+    """
+
+    steps: int
+    batch_size: int
+    lr: float
+    warmup: float = 0.1
+    final_lr: float = 0.1
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    clip_norm: float = 1.0
+    accumulate: int = 1
+    eval_every: int = 0
+    patience: int = 0
+    eval_rows: int = 512
+    eval_batch_size: int = 32
+    checkpoint_every_s: float = 30.0
+
+    @classmethod
+    def of(cls, values: Settings) -> TrainSettings:
+        """Settings from plain values.
+
+        Raises:
+            ValueError: A number outside its range.
+        """
+        settings = cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})  # type: ignore[arg-type]
+        for name in ("steps", "batch_size", "accumulate", "eval_batch_size"):
+            if getattr(settings, name) < 1:
+                raise ValueError(f"train.{name} is {getattr(settings, name)}; allowed: 1 or more")
+        if settings.batch_size % settings.accumulate:
+            raise ValueError(
+                f"train.accumulate is {settings.accumulate}; it must divide train.batch_size {settings.batch_size}"
+            )
+        return settings

@@ -1,0 +1,258 @@
+"""Training: one plain loop for every model and task.
+
+AdamW, linear warm-up then cosine decay, gradient clipping and accumulation, validation with early stopping, and
+checkpoints from which the loop goes on bit for bit on the same machine.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..results.record import CurvePoint
+from .base import IGNORED, Examples
+from .checkpoint import load_checkpoint, save_checkpoint
+from .precision import Precision
+from .train_settings import TrainSettings
+
+Progress = Callable[[int, int, float], None]
+"""Called with steps done, steps in all, and the latest training loss."""
+
+
+@dataclass(frozen=True)
+class History:
+    """What training went through.
+
+    Attributes:
+        curves: Training and validation losses in nats per target, and the learning rate.
+        steps: Optimiser steps taken.
+        best_step: Step whose weights were kept.
+        best_loss: Its validation loss; NaN without validation data.
+        stopped_early: Whether validation stopped improving before the last step.
+    """
+
+    curves: tuple[CurvePoint, ...]
+    steps: int
+    best_step: int
+    best_loss: float
+    stopped_early: bool
+
+
+def train(
+    model: nn.Module,
+    examples: Examples,
+    validation: Examples | None,
+    settings: TrainSettings,
+    *,
+    seed: int,
+    precision: Precision,
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+) -> History:
+    """Trains `model` in place and leaves it with the weights of the best validation.
+
+    Args:
+        model: Takes inputs and an attention mask, gives logits.
+        examples: What to train on.
+        validation: What to validate on; without it the last weights are kept.
+        settings: Hyper-parameters.
+        seed: Seed of the data order and of dropout.
+        precision: Device and autocast type.
+        checkpoint: File to resume from if it exists, and to write to.
+        progress: Called after every step.
+
+    Raises:
+        FloatingPointError: The loss is not finite.
+        ValueError: There are no examples.
+    """
+    if not len(examples):
+        raise ValueError("there are no training examples")
+    run = _Run(model, examples, validation, settings, seed, precision)
+    if checkpoint is not None and checkpoint.exists():
+        run.restore(checkpoint)
+    model.train()
+    saved_at = time.monotonic()
+    while run.step < settings.steps and not run.stopped_early:
+        loss = run.advance()
+        if progress is not None:
+            progress(run.step, settings.steps, loss)
+        if checkpoint is not None and time.monotonic() - saved_at > settings.checkpoint_every_s:
+            run.save(checkpoint)
+            saved_at = time.monotonic()
+    if checkpoint is not None:
+        run.save(checkpoint)
+    return run.finish()
+
+
+class _Run:
+    """The state of one training run: all that a checkpoint holds."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        examples: Examples,
+        validation: Examples | None,
+        settings: TrainSettings,
+        seed: int,
+        precision: Precision,
+    ) -> None:
+        self.model, self.examples, self.validation = model, examples, validation
+        self.settings, self.seed, self.precision = settings, seed, precision
+        self.optimizer = make_optimizer(model, settings)
+        self.step = 0
+        self.curves: list[CurvePoint] = []
+        self.best_loss, self.best_step, self.worse = math.inf, 0, 0
+        self.best_weights: dict[str, Tensor] = {}
+        torch.manual_seed(seed)
+
+    @property
+    def stopped_early(self) -> bool:
+        return bool(self.settings.patience) and self.worse >= self.settings.patience
+
+    def advance(self) -> float:
+        """One optimiser step, and a validation where one is due; gives the training loss in nats per target."""
+        rate = learning_rate(self.step, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self._accumulate_gradients(batch_rows(len(self.examples), self.step, self.settings.batch_size, self.seed))
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"training loss is {loss} at step {self.step} (learning rate {rate:g})")
+        if self.settings.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        if self.step == 1 or self.step % max(1, self.settings.steps // 100) == 0:
+            self.curves.append(CurvePoint(self.step, "train", "loss", loss))
+        every = self.settings.eval_every or self.settings.steps
+        if self.validation is not None and (self.step % every == 0 or self.step == self.settings.steps):
+            self._validate(self.validation)
+        return loss
+
+    def _accumulate_gradients(self, rows: np.ndarray) -> float:
+        targets = self.examples.targets[rows]
+        counted = max(1, int((targets != IGNORED).sum()))
+        total = 0.0
+        for part in np.array_split(rows, self.settings.accumulate):
+            with self.precision.autocast():
+                loss = summed_loss(self.model, self.examples, part, self.precision.device) / counted
+            loss.backward()
+            total += float(loss.detach())
+        return total
+
+    def _validate(self, validation: Examples) -> None:
+        loss = evaluate_loss(self.model, validation, self.settings, self.precision)
+        self.curves.append(CurvePoint(self.step, "validation", "loss", loss))
+        if loss < self.best_loss:
+            self.best_loss, self.best_step, self.worse = loss, self.step, 0
+            self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        else:
+            self.worse += 1
+
+    def finish(self) -> History:
+        """Puts the best weights back and tells what happened."""
+        if self.best_weights:
+            self.model.load_state_dict(self.best_weights)
+        best_loss, best_step = (self.best_loss, self.best_step) if self.best_weights else (math.nan, self.step)
+        early = self.stopped_early and self.step < self.settings.steps
+        return History(tuple(self.curves), self.step, best_step, best_loss, early)
+
+    def save(self, path: Path) -> None:
+        """Writes everything that later steps depend on."""
+        save_checkpoint(
+            path,
+            self.model,
+            self.optimizer,
+            {
+                "step": self.step,
+                "best_loss": self.best_loss,
+                "best_step": self.best_step,
+                "worse": self.worse,
+                "best_weights": self.best_weights,
+                "curves": [(point.step, point.split, point.name, point.value) for point in self.curves],
+            },
+        )
+
+    def restore(self, path: Path) -> None:
+        """Puts everything back as it was when `path` was written."""
+        state = load_checkpoint(path, self.model, self.optimizer, self.precision.device)
+        self.step, self.worse = state["step"], state["worse"]
+        self.best_loss, self.best_step = state["best_loss"], state["best_step"]
+        self.best_weights = state["best_weights"]
+        self.curves = [CurvePoint(*point) for point in state["curves"]]
+
+
+def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only (not on biases, norms, or embeddings of positions)."""
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    decayed = [p for _, p in trained if p.ndim >= 2]
+    plain = [p for _, p in trained if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2))
+
+
+def learning_rate(step: int, settings: TrainSettings) -> float:
+    """The rate at `step` (from 0): linear warm-up to `lr`, then half a cosine down to `final_lr * lr`."""
+    warmup = max(1, round(settings.warmup * settings.steps))
+    if step < warmup:
+        return settings.lr * (step + 1) / warmup
+    done = (step - warmup) / max(1, settings.steps - warmup)
+    floor = settings.final_lr * settings.lr
+    return floor + (settings.lr - floor) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+
+def batch_rows(rows: int, step: int, batch_size: int, seed: int) -> np.ndarray:
+    """Rows of the batch at `step`: each epoch is its own permutation, and batches run across epochs' ends.
+
+    Depends on nothing but its arguments, so a resumed run sees the same batches.
+    """
+    wanted = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = {int(epoch): np.random.default_rng([seed, int(epoch)]).permutation(rows) for epoch in set(wanted // rows)}
+    return np.array([epochs[int(i // rows)][i % rows] for i in wanted])
+
+
+def summed_loss(model: nn.Module, examples: Examples, rows: np.ndarray, device: torch.device) -> Float[Tensor, ""]:
+    """Cross-entropy in nats, summed over the targets that are not `IGNORED`."""
+    inputs, mask, targets = batch_of(examples, rows, device)
+    logits = model(inputs, mask)
+    return F.cross_entropy(
+        logits.float().flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+
+
+def batch_of(examples: Examples, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Inputs, attention mask and targets of some rows, on `device`."""
+    inputs = torch.as_tensor(examples.inputs[rows], device=device)
+    inputs = inputs if inputs.is_floating_point() else inputs.long()
+    mask = None if examples.attention_mask is None else torch.as_tensor(examples.attention_mask[rows], device=device)
+    return inputs, mask, torch.as_tensor(examples.targets[rows], device=device).long()
+
+
+@torch.no_grad()
+def evaluate_loss(model: nn.Module, examples: Examples, settings: TrainSettings, precision: Precision) -> float:
+    """Mean loss in nats per target over the first `eval_rows` rows."""
+    was_training = model.training
+    model.eval()
+    total, counted = 0.0, 0
+    for rows in _batches(min(len(examples), settings.eval_rows), settings.eval_batch_size):
+        with precision.autocast():
+            total += float(summed_loss(model, examples, rows, precision.device))
+        counted += int((examples.targets[rows] != IGNORED).sum())
+    model.train(was_training)
+    return total / max(1, counted)
+
+
+def _batches(rows: int, batch_size: int) -> Iterator[np.ndarray]:
+    for start in range(0, rows, batch_size):
+        yield np.arange(start, min(rows, start + batch_size))
+
+

@@ -1,0 +1,317 @@
+"""The from-scratch Transformer: a GPT decoder, a token encoder or a ViT, around any attention mechanism."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from .attention import AttentionCore, LayerState, state_bytes
+from .position import Rotary, ShortConvolution
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of a Transformer.
+
+    Attributes:
+        layers: Blocks.
+        heads: Query heads.
+        kv_heads: Key and value heads.
+        width: Model width; `width / heads` is the head dim.
+        mlp_width: Hidden width of the MLP.
+        context_length: Longest sequence, in tokens or (with the class token) patches.
+        causal: Decoder if true, encoder otherwise.
+        vocab_size: Token ids; None for images.
+        num_classes: Classes of the classification head; None for a language-model head tied to the embedding.
+        image_size: Pixels per side; None for tokens.
+        patch_size: Pixels per side of a patch.
+        channels: Image channels.
+        rope: Rotary positions instead of learned absolute ones.
+        short_conv: Kernel size of a depthwise causal convolution over q, k and v; 0 for none.
+        dropout: Probability, on embeddings and on each residual branch.
+    """
+
+    layers: int
+    heads: int
+    kv_heads: int
+    width: int
+    mlp_width: int
+    context_length: int
+    causal: bool
+    vocab_size: int | None = None
+    num_classes: int | None = None
+    image_size: int | None = None
+    patch_size: int = 16
+    channels: int = 3
+    rope: bool = False
+    short_conv: int = 0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
+        if self.image_size is not None and self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        if self.short_conv and not self.causal:
+            raise ValueError("short_conv is causal; it cannot be used in an encoder")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return self.width // self.heads
+
+
+@dataclass(frozen=True)
+class BlockState:
+    """Decode state of one block: its attention's, and the last inputs of its short convolution."""
+
+    attention: LayerState
+    convolution: Tensor | None
+
+
+@dataclass(frozen=True)
+class TransformerState:
+    """Decode state of a whole model.
+
+    Attributes:
+        blocks: One state for each block.
+        positions: Position of the next token of each row, `[b]`.
+    """
+
+    blocks: tuple[BlockState, ...]
+    positions: Int[Tensor, " b"]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all the tensors that decoding carries on."""
+        convolutions = (block.convolution for block in self.blocks)
+        held = sum(c.numel() * c.element_size() for c in convolutions if c is not None)
+        return held + sum(state_bytes(block.attention) for block in self.blocks)
+
+
+class SelfAttention(nn.Module):
+    """Projections around an attention core."""
+
+    def __init__(self, config: TransformerConfig, core: AttentionCore) -> None:
+        super().__init__()
+        self.config = config
+        head_dim, kv_width = config.head_dim, config.kv_heads * config.head_dim
+        self.query = nn.Linear(config.width, config.width)
+        self.key = nn.Linear(config.width, kv_width)
+        self.value = nn.Linear(config.width, kv_width)
+        self.output = nn.Linear(config.width, config.width)
+        self.rotary = Rotary(head_dim) if config.rope else None
+        channels = config.width + 2 * kv_width
+        self.convolution = ShortConvolution(channels, config.short_conv) if config.short_conv else None
+        self.core = core
+
+    def forward(
+        self, x: Float[Tensor, "b n w"], positions: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None
+    ) -> Float[Tensor, "b n w"]:
+        """Attention over a whole sequence."""
+        q, k, v, _ = self._project(x, positions, mask, None)
+        out = self.core(q, k, v, causal=self.config.causal, positions=positions, key_padding_mask=mask)
+        return self._merge(out)
+
+    def extend(
+        self,
+        x: Float[Tensor, "b n w"],
+        positions: Int[Tensor, "b n"],
+        mask: Bool[Tensor, "b n"] | None,
+        state: BlockState | None,
+    ) -> tuple[Float[Tensor, "b n w"], BlockState]:
+        """Attention of tokens that follow those in `state`."""
+        q, k, v, tail = self._project(x, positions, mask, state.convolution if state else None)
+        out, attention = self.core.extend(
+            q, k, v, positions=positions, state=state.attention if state else None, key_padding_mask=mask
+        )
+        return self._merge(out), BlockState(attention, tail)
+
+    def weights(
+        self, x: Float[Tensor, "b n w"], positions: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None
+    ) -> Float[Tensor, "b h n n"]:
+        """Attention weights over a whole sequence."""
+        q, k, _, _ = self._project(x, positions, mask, None)
+        return self.core.weights(q, k, causal=self.config.causal, positions=positions, key_padding_mask=mask)
+
+    def _project(
+        self, x: Tensor, positions: Tensor, mask: Tensor | None, tail: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        qkv = torch.cat([self.query(x), self.key(x), self.value(x)], dim=-1)  # b n (h + 2 hk) d
+        if self.convolution is not None:
+            qkv, tail = self.convolution(qkv if mask is None else qkv * mask[..., None], tail)
+        heads = qkv.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)  # b (h + 2 hk) n d
+        q, k, v = heads.split([self.config.heads, self.config.kv_heads, self.config.kv_heads], dim=1)
+        if self.rotary is not None:
+            q, k = self.rotary(q, positions), self.rotary(k, positions)
+        return q, k, v, tail
+
+    def _merge(self, out: Float[Tensor, "b h n d"]) -> Float[Tensor, "b n w"]:
+        merged: Tensor = self.output(out.transpose(1, 2).flatten(2))
+        return merged
+
+
+class Block(nn.Module):
+    """A pre-layer-norm block: attention, then an MLP with GELU."""
+
+    def __init__(self, config: TransformerConfig, core: AttentionCore) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.width)
+        self.attention = SelfAttention(config, core)
+        self.mlp_norm = nn.LayerNorm(config.width)
+        self.mlp = nn.Sequential(
+            nn.Linear(config.width, config.mlp_width),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(config.mlp_width, config.width),
+        )
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Float[Tensor, "b n w"], positions: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None
+    ) -> Float[Tensor, "b n w"]:
+        """The block over a whole sequence."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), positions, mask))
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+
+    def extend(
+        self,
+        x: Float[Tensor, "b n w"],
+        positions: Int[Tensor, "b n"],
+        mask: Bool[Tensor, "b n"] | None,
+        state: BlockState | None,
+    ) -> tuple[Float[Tensor, "b n w"], BlockState]:
+        """The block over tokens that follow those in `state`."""
+        attended, state = self.attention.extend(self.attention_norm(x), positions, mask, state)
+        x = x + attended
+        return x + self.mlp(self.mlp_norm(x)), state
+
+
+class Transformer(nn.Module):
+    """Embedding, blocks, and a language-model or classification head.
+
+    Args:
+        config: Sizes.
+        cores: The attention core of each block.
+    """
+
+    def __init__(self, config: TransformerConfig, cores: list[AttentionCore]) -> None:
+        super().__init__()
+        self.config = config
+        if config.image_size is None:
+            assert config.vocab_size is not None
+            self.embedding: nn.Module = nn.Embedding(config.vocab_size, config.width)
+        else:
+            self.embedding = nn.Conv2d(config.channels, config.width, config.patch_size, stride=config.patch_size)
+            self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.positions = None if config.rope else nn.Embedding(config.context_length, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config, core) for core in cores)
+        self.norm = nn.LayerNorm(config.width)
+        self.head = None if config.num_classes is None else nn.Linear(config.width, config.num_classes)
+        self._initialise()
+
+    def forward(
+        self, inputs: Int[Tensor, "b n"] | Float[Tensor, "b c y x"], mask: Bool[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b n v"] | Float[Tensor, "b classes"]:
+        """Next-token logits of a language model, or class logits of a classifier."""
+        return self.read_out(self.hidden(inputs, mask), mask)
+
+    def hidden(
+        self, inputs: Int[Tensor, "b n"] | Float[Tensor, "b c y x"], mask: Bool[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b m w"]:
+        """Outputs of the last block, normalised; m is n, or patches and the class token for images."""
+        x, positions = self._embed(inputs, mask)
+        for block in self.blocks:
+            x = block(x, positions, mask)
+        normalised: Tensor = self.norm(x)
+        return normalised
+
+    def read_out(
+        self, hidden: Float[Tensor, "b m w"], mask: Bool[Tensor, "b m"] | None = None
+    ) -> Float[Tensor, "b m v"] | Float[Tensor, "b classes"]:
+        """The head: tied to the embedding for language models; over the class token or the mean for classifiers."""
+        if self.head is None:
+            assert isinstance(self.embedding, nn.Embedding)
+            return F.linear(hidden, self.embedding.weight)
+        if self.config.image_size is not None:
+            pooled = hidden[:, 0]
+        elif mask is None:
+            pooled = hidden.mean(1)
+        else:
+            real = mask[..., None].to(hidden.dtype)
+            pooled = (hidden * real).sum(1) / real.sum(1).clamp(min=1)
+        logits: Tensor = self.head(pooled)
+        return logits
+
+    def extend(
+        self, tokens: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None, state: TransformerState | None
+    ) -> tuple[Float[Tensor, "b v"], TransformerState]:
+        """Logits after the last of `tokens`, which follow those in `state`; padding goes on the left."""
+        start = None if state is None else state.positions
+        x, positions = self._embed(tokens, mask, start)
+        blocks = []
+        for index, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            x, block_state = block.extend(x, positions, mask, state.blocks[index] if state else None)
+            blocks.append(block_state)
+        logits = self.read_out(self.norm(x[:, -1:]))[:, 0]
+        return logits, TransformerState(tuple(blocks), positions[:, -1] + 1)
+
+    def attention_weights(
+        self, inputs: Int[Tensor, "b n"] | Float[Tensor, "b c y x"], mask: Bool[Tensor, "b n"] | None = None
+    ) -> list[Float[Tensor, "b h m m"]]:
+        """Attention weights of each block."""
+        x, positions = self._embed(inputs, mask)
+        weights = []
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            weights.append(block.attention.weights(block.attention_norm(x), positions, mask))
+            x = block(x, positions, mask)
+        return weights
+
+    def _embed(
+        self, inputs: Tensor, mask: Tensor | None, start: Tensor | None = None
+    ) -> tuple[Float[Tensor, "b m w"], Int[Tensor, "b m"]]:
+        x: Tensor = self.embedding(inputs)
+        if self.config.image_size is not None:
+            patches = x.flatten(2).transpose(1, 2)
+            x = torch.cat([self.class_token.expand(len(patches), -1, -1), patches], dim=1)
+        positions = positions_of(x, mask, start)
+        if self.positions is not None:
+            x = x + self.positions(positions)
+        return self.dropout(x), positions
+
+    def _initialise(self) -> None:
+        """GPT-2's initialisation: normal of 0.02, residual projections smaller by the square root of their number."""
+        residual = 0.02 / math.sqrt(2 * self.config.layers)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d):
+                is_residual = name.endswith((".attention.output", ".mlp.2"))
+                nn.init.normal_(module.weight, std=residual if is_residual else 0.02)
+            if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def positions_of(
+    x: Float[Tensor, "b n w"], mask: Bool[Tensor, "b n"] | None, start: Int[Tensor, " b"] | None
+) -> Int[Tensor, "b n"]:
+    """Positions of tokens that begin at `start` (default 0), counting real tokens only."""
+    if mask is None:
+        positions = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+    else:
+        positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+    return positions if start is None else positions + start[:, None]
+
+
+def patches_and_class_token(config: TransformerConfig) -> TransformerConfig:
+    """The same sizes with the context length that an image of `image_size` needs."""
+    if config.image_size is None:
+        return config
+    return replace(config, context_length=(config.image_size // config.patch_size) ** 2 + 1)

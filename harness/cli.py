@@ -1,0 +1,160 @@
+"""The command `bench`. Nothing here imports torch: help, listings and reports answer at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..results.names import UnknownNameError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXIT_USAGE = 2
+LISTINGS = ("models", "tasks", "backbones", "recipes", "suites")
+FORMATS = ("md", "csv", "json", "html")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and gives the exit code: 0 fine, 2 wrong usage, 3 some cell failed, 130 interrupted."""
+    options = make_parser().parse_args(arguments)
+    from ..results.store import StoreError
+    from .config import UsageError
+
+    try:
+        return COMMANDS[options.command](options)
+    except (UsageError, UnknownNameError, StoreError) as error:
+        print(f"bench: error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of every subcommand."""
+    parser = argparse.ArgumentParser(prog="bench", description="Evaluate and benchmark attention mechanisms.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(commands.add_parser("run", help="train or convert models, measure them, write leaderboard and report"))
+    listing = commands.add_parser("list", help="list models, tasks, backbones, recipes or suites")
+    listing.add_argument("what", choices=LISTINGS)
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    report = commands.add_parser("report", help="render the results of one or more runs")
+    report.add_argument("runs", nargs="+", metavar="RUN_DIR")
+    report.add_argument("--format", choices=FORMATS, default="md")
+    report.add_argument("--rescore", action="store_true", help="first recompute metrics from the stored predictions")
+    environment = commands.add_parser("env", help="versions, devices, where data and weights would come from")
+    environment.add_argument("--mirror", metavar="DIR")
+    environment.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Without --models and --tasks this is the suite `quickstart`: no network, no GPU, minutes."
+    text: Mapping[str, str] = {
+        "--models": "model specs NAME[:KEY=VALUE]...[@BACKBONE], separated by commas",
+        "--tasks": "tasks or globs, separated by commas",
+        "--suite": "take models and tasks from a suite",
+        "--backbone": "backbone of models that name none",
+        "--recipe": "recipe of tasks that train",
+        "--scale": "smoke (seconds), small (minutes) or paper",
+        "--seeds": "seeds, separated by commas",
+        "--device": "auto, cpu or cuda",
+        "--dtype": "auto, float32 or bfloat16",
+        "--batch-size": "rows per evaluation batch, or auto",
+        "--config": "TOML file with any of these settings; flags win",
+        "--output": "folder of the run (default: results/runs/NAME)",
+        "--mirror": "folder with datasets/ORG/NAME and models/ORG/NAME, looked in first",
+        "--executor": "local or ray",
+    }
+    for flag, help_text in text.items():
+        parser.add_argument(flag, help=help_text)
+    parser.add_argument("--limit", type=int, metavar="N", help="most test rows per task; such results are partial")
+    parser.add_argument("--workers", type=int, metavar="N", help="cells at a time (default: 1)")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit of each cell")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; repeatable")
+    parser.add_argument("--fresh", action="store_true", default=None, help="run every cell again")
+    parser.add_argument("--offline", action="store_true", default=None, help="never touch the network")
+    parser.add_argument("--log-samples", action="store_true", default=None, help="keep inputs beside predictions")
+    parser.add_argument("--quiet", action="store_true", help="print the table and failures only")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from .config import make_config, parse_overrides, parse_seeds, read_config_file, split_list
+    from .runner import run
+
+    values: dict[str, Any] = read_config_file(Path(options.config)) if options.config else {}
+    flags = {
+        "models": split_list(options.models) if options.models is not None else None,
+        "tasks": split_list(options.tasks) if options.tasks is not None else None,
+        "seeds": parse_seeds(options.seeds) if options.seeds is not None else None,
+        "timeout_s": options.timeout,
+    }
+    plain = (
+        *("suite", "backbone", "recipe", "scale", "device", "dtype", "limit", "batch_size", "output", "mirror"),
+        *("offline", "executor", "workers", "fresh", "log_samples"),
+    )
+    flags |= {name: getattr(options, name) for name in plain}
+    values |= {name: value for name, value in flags.items() if value is not None}
+    values["set"] = {**values.get("set", {}), **parse_overrides(options.set)}
+    return run(make_config(values), _console(), options.quiet)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from .listing import listing, print_listing
+
+    rows, problems = listing(options.what)
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print_listing(rows, _console())
+    for problem in problems:
+        print(f"bench: warning: {problem}", file=sys.stderr)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from .reporting import load_runs, rescore_runs
+
+    folders = [Path(run) for run in options.runs]
+    if options.rescore:
+        rescore_runs(folders)
+    records, messages = load_runs(folders)
+    for message in messages:
+        print(f"bench: {message}", file=sys.stderr)
+    from ..results.report import render
+
+    sys.stdout.write(render(records, options.format))
+    return 0
+
+
+def _env(options: argparse.Namespace) -> int:
+    from .env_report import environment_report, print_environment
+
+    report = environment_report(options.mirror)
+    if options.json:
+        print(json.dumps(report, indent=2))
+    else:
+        print_environment(report, _console())
+    return 0
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, 120))
+
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "run": _run,
+    "list": _list,
+    "report": _report,
+    "env": _env,
+}

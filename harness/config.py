@@ -1,0 +1,219 @@
+"""What a run was asked to do: flags and a TOML file, merged into one frozen value."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ..adapters.backbone import SCALES
+from ..results.names import unknown_name
+from .recipes import RECIPES
+from .suites import SUITES
+
+
+class UsageError(ValueError):
+    """The command line or a file asks for something that does not exist; exit code 2."""
+
+
+EXECUTORS = ("local", "ray")
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "scale": SCALES,
+    "device": ("auto", "cpu", "cuda"),
+    "dtype": ("auto", "float32", "bfloat16"),
+    "executor": EXECUTORS,
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run, as asked for.
+
+    Attributes:
+        models: Model specs.
+        tasks: Task names or globs.
+        suite: Name of a suite that models, tasks and scales were taken from; empty for none.
+        backbone: Backbone of every model that names none; None for each task's own.
+        recipe: Recipe of every task that trains; None for each task's own.
+        scale: `smoke`, `small` or `paper`.
+        task_scales: Scale of single tasks, where it is not `scale`.
+        seeds: One cell is run for each.
+        device: `auto`, `cpu` or `cuda`.
+        dtype: `auto`, `float32` or `bfloat16`.
+        limit: Most test rows per task; None for all.
+        batch_size: Rows per evaluation batch, `auto` to find one that fits, empty for each task's own.
+        overrides: Settings given with `--set`.
+        output: Folder of the run; None for `results/runs/NAME`.
+        mirror: Folder that holds data sets and models.
+        offline: Never touch the network.
+        executor: `local` or `ray`.
+        workers: Cells that run at a time.
+        timeout_s: Seconds after which a cell is stopped; None for no limit.
+        fresh: Run every cell again.
+        log_samples: Keep inputs and texts beside the predictions.
+    """
+
+    models: tuple[str, ...]
+    tasks: tuple[str, ...]
+    suite: str = ""
+    backbone: str | None = None
+    recipe: str | None = None
+    scale: str = "smoke"
+    task_scales: Mapping[str, str] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+    device: str = "auto"
+    dtype: str = "auto"
+    limit: int | None = None
+    batch_size: str = ""
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    output: str | None = None
+    mirror: str | None = None
+    offline: bool = False
+    executor: str = "local"
+    workers: int = 1
+    timeout_s: float | None = None
+    fresh: bool = False
+    log_samples: bool = False
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UsageError(str(unknown_name(name, str(getattr(self, name)), allowed)))
+        if self.recipe is not None and self.recipe not in RECIPES:
+            raise UsageError(str(unknown_name("recipe", self.recipe, RECIPES)))
+        if not self.seeds or min(self.seeds) < 0:
+            raise UsageError(f"seeds are {list(self.seeds)}; allowed: whole numbers from 0, at least one")
+        if self.batch_size not in ("", "auto") and not (self.batch_size.isdigit() and int(self.batch_size) > 0):
+            raise UsageError(f"batch size is {self.batch_size!r}; allowed: a whole number from 1, or auto")
+        for name in ("limit", "timeout_s", "workers"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UsageError(f"{name} is {value:g}; allowed: more than 0")
+        if self.mirror is not None and not Path(self.mirror).is_dir():
+            raise UsageError(f"mirror {self.mirror!r} is not a folder")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The configuration as JSON-ready data."""
+        return asdict(self)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds written as `0,1,2`.
+
+    Raises:
+        UsageError: Something that is not a whole number, or a seed given twice.
+    """
+    parts = split_list(text)
+    if not all(part.isdigit() for part in parts) or not parts:
+        raise UsageError(f"seeds are {text!r}; allowed: whole numbers from 0 separated by commas, such as 0,1,2")
+    seeds = tuple(int(part) for part in parts)
+    if len(set(seeds)) != len(seeds):
+        raise UsageError(f"seeds are {text!r}; each may be given once")
+    return seeds
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, str]:
+    """Settings written as `KEY=VALUE`.
+
+    Raises:
+        UsageError: Not of that form, or a key given twice.
+    """
+    overrides: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise UsageError(f"--set {pair!r} is not of the form KEY=VALUE")
+        if key in overrides:
+            raise UsageError(f"--set gives {key} twice")
+        overrides[key] = value
+    return overrides
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """Parts of a comma-separated list, spaces taken off and empty parts dropped."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The values of a TOML file, ready for `make_config`.
+
+    Keys are the names of the flags; `set` is a table. Lists may be TOML lists or comma-separated strings.
+
+    Raises:
+        UsageError: The file cannot be read, is not TOML, or has an unknown key.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read configuration {str(path)!r}: {error}") from error
+    allowed = {f.name for f in fields(RunConfig)} - {"overrides", "task_scales"} | {"set"}
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        name = {"timeout": "timeout_s"}.get(key, key.replace("-", "_"))
+        if name not in allowed:
+            raise UsageError(f"in {str(path)!r}: {unknown_name('key', key, allowed)}")
+        values[name] = _from_toml(name, value)
+    return values
+
+
+def _from_toml(name: str, value: Any) -> Any:
+    if name == "set":
+        if not isinstance(value, dict):
+            raise UsageError(f"`set` is {value!r} in the configuration file; it must be a table")
+        return {key: _as_text(item) for key, item in _flatten(value)}
+    if name in ("models", "tasks"):
+        return split_list(value) if isinstance(value, str) else tuple(str(item) for item in value)
+    if name == "seeds":
+        return parse_seeds(value if isinstance(value, str) else ",".join(map(str, _as_list(value))))
+    return str(value) if name == "batch_size" else value
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in table.items():
+        pairs += _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+    return pairs
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def make_config(values: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a run from flags and file; without models and tasks it is the suite `quickstart`.
+
+    Args:
+        values: Fields of `RunConfig` that were given, and `set` for the overrides.
+
+    Raises:
+        UsageError: A value that is not allowed, or models without tasks.
+    """
+    given = {key: value for key, value in values.items() if value is not None}
+    overrides = given.pop("set", {})
+    if not given.get("models") and not given.get("tasks"):
+        given.setdefault("suite", "quickstart")
+    if name := given.get("suite"):
+        if name not in SUITES:
+            raise UsageError(str(unknown_name("suite", name, SUITES)))
+        suite = SUITES[name]
+        given["models"] = given.get("models") or suite.models
+        if not given.get("tasks"):
+            given["tasks"] = tuple(suite.tasks)
+            if "scale" not in given:
+                given["task_scales"] = dict(suite.tasks)
+        overrides = {**suite.overrides, **overrides}
+    for name in ("models", "tasks"):
+        if not given.get(name):
+            raise UsageError(f"no {name} given: pass --{name}, or neither --models nor --tasks for the quickstart")
+    try:
+        return RunConfig(**given, overrides=overrides)
+    except TypeError as error:
+        raise UsageError(f"a value of the configuration has the wrong type: {error}") from error

@@ -1,0 +1,127 @@
+"""What exists: built-in mechanisms and tasks found by walking their folders, and those of plugins by entry points.
+
+Nothing here imports torch. A plugin that cannot be loaded is remembered, and told to whoever asks for its name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Generic, TypeVar
+
+from ..adapters.backbone import BACKBONES, Backbone
+from ..adapters.mechanism import Mechanism
+from ..results.names import UnknownNameError, unknown_name
+from ..tasks.base import Task, TaskInfo
+
+PACKAGE = __package__.rpartition(".")[0]
+ROOT = Path(__file__).resolve().parent.parent
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Registry(Generic[T]):
+    """Things by name, and why some plugins are missing.
+
+    Attributes:
+        what: What is registered, such as `model`.
+        items: Everything usable.
+        broken: Entry points that could not be loaded, with the reason.
+    """
+
+    what: str
+    items: Mapping[str, T]
+    broken: Mapping[str, str] = field(default_factory=dict)
+
+    def get(self, name: str) -> T:
+        """The item of that name.
+
+        Raises:
+            UnknownNameError: There is none, with the nearest names; or its plugin is broken, with the reason.
+        """
+        if name in self.items:
+            return self.items[name]
+        if name in self.broken:
+            raise UnknownNameError(f"{self.what} {name!r} is a plugin that could not be loaded: {self.broken[name]}")
+        raise unknown_name(self.what, name, self.items)
+
+
+@cache
+def mechanisms() -> Registry[Mechanism]:
+    """Every attention mechanism."""
+    modules = _modules("adapters", lambda name: name.startswith("mechanism_"))
+    return _registry("model", "hedgebench.adapters", modules, _is_mechanism, lambda mechanism: mechanism.name)
+
+
+@cache
+def tasks() -> Registry[Task]:
+    """Every task."""
+    return _registry("task", "hedgebench.tasks", _modules("tasks"), _is_task, lambda task: task.info.name)
+
+
+@cache
+def backbones() -> Registry[Backbone]:
+    """Every backbone."""
+    return Registry("backbone", BACKBONES)
+
+
+def _modules(folder: str, wanted: Callable[[str], bool] = lambda _: True) -> Iterator[ModuleType]:
+    for module in sorted(pkgutil.iter_modules([str(ROOT / folder)]), key=lambda m: m.name):
+        if wanted(module.name):
+            yield importlib.import_module(f"{PACKAGE}.{folder}.{module.name}")
+
+
+def _registry(
+    what: str,
+    group: str,
+    modules: Iterable[ModuleType],
+    accepts: Callable[[object], bool],
+    name_of: Callable[[T], str],
+) -> Registry[T]:
+    items: dict[str, T] = {}
+    for module in modules:
+        for value in vars(module).values():
+            if accepts(value) and items.setdefault(name_of(value), value) is not value:
+                raise RuntimeError(f"two built-in {what}s are named {name_of(value)!r}")
+    broken: dict[str, str] = {}
+    for entry in sorted(entry_points(group=group), key=lambda entry: (entry.name, entry.value)):
+        _add_plugin(entry.name, entry.load, items, broken, accepts, name_of)
+    return Registry(what, dict(sorted(items.items())), broken)
+
+
+def _add_plugin(
+    entry: str,
+    load: Callable[[], object],
+    items: dict[str, T],
+    broken: dict[str, str],
+    accepts: Callable[[object], bool],
+    name_of: Callable[[T], str],
+) -> None:
+    try:
+        loaded = load()
+    except Exception as error:  # a plugin's import may raise anything, and must not take the others down
+        broken[entry] = f"{type(error).__name__}: {error}"
+        return
+    values: list[T] = list(loaded) if isinstance(loaded, list | tuple) else [loaded]  # type: ignore[list-item]
+    for value in values:
+        if not accepts(value):
+            broken[entry] = f"it gives a {type(value).__name__}, which is none of what this group holds"
+        elif name_of(value) in items:
+            broken[entry] = f"the name {name_of(value)!r} is taken"
+        else:
+            items[name_of(value)] = value
+
+
+def _is_mechanism(value: object) -> bool:
+    return isinstance(value, Mechanism)
+
+
+def _is_task(value: object) -> bool:
+    return not isinstance(value, type) and isinstance(getattr(value, "info", None), TaskInfo) and isinstance(value, Task)

@@ -1,0 +1,184 @@
+"""A run from plan to report: what is done stays done, what is missing runs, what fails is told."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from ..results.record import Record
+from ..results.report import write_report
+from ..results.store import DONE_STATUSES, RunStore
+from ..results.terminal import print_leaderboard
+from .config import RunConfig
+from .environment import host_environment
+from .executors import Executor, Job, make_executor
+from .plan import PlannedCell, make_plan, make_sources
+from .process import Outcome, failed_record
+from .progress import RunDisplay
+from .worker import Request
+
+EXIT_OK, EXIT_USAGE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 130
+RESULT_STATUSES = frozenset({"ok", "oom"})
+"""Statuses of a cell that has a result; any other makes the run end with exit code 3."""
+
+
+def run(config: RunConfig, console: Console, quiet: bool = False) -> int:
+    """Runs what `config` asks for and is not done yet, and writes the report.
+
+    Args:
+        config: What to run.
+        console: Where to print.
+        quiet: Print the table and failures only.
+
+    Returns:
+        0 when every cell has a result, 3 when some has none, 130 when interrupted.
+
+    Raises:
+        UsageError: Something that does not exist was asked for.
+        StoreError: The results folder cannot be written.
+    """
+    planned = make_plan(config)
+    store = RunStore(Path(config.output) if config.output else default_output(config))
+    store.create()
+    executor = make_executor(config.executor, config.workers)
+    for corrupt in store.records().corrupt:
+        aside = store.set_aside(corrupt)
+        console.print(f"corrupt cell file set aside as {aside}: {corrupt.reason}", markup=False)
+    store.write_manifest(_manifest(config, planned))
+    done = set() if config.fresh else _done(store, planned)
+    missing = [p for p in planned if p.cell.key not in done]
+    if not quiet:
+        console.print(f"{len(planned)} cells, {len(planned) - len(missing)} already done; results in {store.root}", markup=False)
+    interrupted = not _run_cells(config, store, missing, executor, console, quiet)
+    return _finish(store, planned, console, interrupted)
+
+
+def default_output(config: RunConfig) -> Path:
+    """`results/runs/NAME` below the current folder; the same request has the same name."""
+    if config.suite and not config.overrides and config.limit is None:
+        name = config.suite
+    else:
+        asked = replace(config, output=None, fresh=False, workers=1, executor="local", seeds=(0,)).as_dict()
+        digest = hashlib.sha256(repr(sorted(asked.items())).encode()).hexdigest()[:6]
+        words = "-".join([*config.tasks, *config.models])
+        name = f"{re.sub(r'[^A-Za-z0-9]+', '-', words)[:60].strip('-')}-{config.scale}-{digest}"
+    return Path("results", "runs", name)
+
+
+def threads_per_cell(workers: int) -> int:
+    """Threads of each worker, so that together they fill the processor and no more."""
+    return max(1, len(os.sched_getaffinity(0)) // workers)
+
+
+def _manifest(config: RunConfig, planned: Sequence[PlannedCell]) -> dict[str, object]:
+    return {
+        "schema_version": 1,
+        "configuration": config.as_dict(),
+        "environment": dict(host_environment()),
+        "plan": [{"cell": p.cell.key, **p.cell.as_dict()} for p in planned],
+    }
+
+
+def _done(store: RunStore, planned: Sequence[PlannedCell]) -> set[str]:
+    wanted = {p.cell.key for p in planned if p.problem is None}
+    return {r.cell_id for r in store.records().records if r.cell_id in wanted and r.status in DONE_STATUSES}
+
+
+def _run_cells(
+    config: RunConfig,
+    store: RunStore,
+    missing: Sequence[PlannedCell],
+    executor: Executor,
+    console: Console,
+    quiet: bool,
+) -> bool:
+    """Runs cells and stores each outcome as it comes; false when interrupted."""
+    jobs = {_request(config, store, p).cell.key: p for p in missing}
+    with RunDisplay(console, len(missing), quiet) as display:
+        for p in missing:
+            if p.problem is not None:
+                _store(store, display, p, _problem_outcome(_request(config, store, p), p), config)
+        runnable = [
+            Job(_request(config, store, p), p.own_device, config.timeout_s) for p in missing if p.problem is None
+        ]
+        try:
+            outcomes = executor.run(
+                runnable,
+                lambda job: display.started(job.request.cell.key, job.request.cell.title),
+                lambda job: lambda message: display.update(job.request.cell.key, message),
+            )
+            for job, outcome in outcomes:
+                _store(store, display, jobs[job.request.cell.key], outcome, config)
+        except KeyboardInterrupt:
+            executor.cancel()
+            return False
+    return True
+
+
+def _request(config: RunConfig, store: RunStore, planned: PlannedCell) -> Request:
+    sources = make_sources(config)
+    return Request(
+        cell=planned.cell,
+        run_id=store.root.name,
+        main_metric=planned.main_metric,
+        mirror=str(sources.mirror) if sources.mirror else None,
+        cache=str(sources.cache),
+        offline=sources.offline,
+        threads=threads_per_cell(1 if planned.own_device else config.workers),
+        auto_batch=config.batch_size == "auto",
+        checkpoint=str((store.root / "checkpoints" / f"{planned.cell.key}.pt").resolve()),
+        log_samples=config.log_samples,
+    )
+
+
+def _problem_outcome(request: Request, planned: PlannedCell) -> Outcome:
+    assert planned.problem is not None
+    status = "unsupported" if planned.unsupported else "error"
+    return Outcome(failed_record(request, status, planned.problem), [], "")
+
+
+def _store(store: RunStore, display: RunDisplay, planned: PlannedCell, outcome: Outcome, config: RunConfig) -> None:
+    """Keeps predictions first, then the record: a record that says `ok` always has its predictions."""
+    key = planned.cell.key
+    if outcome.rows:
+        rows = outcome.rows if config.log_samples else [{k: v for k, v in r.items() if k != "input"} for r in outcome.rows]
+        store.write_samples(key, rows)
+    store.write_record(outcome.record)
+    if outcome.log.strip():
+        logs = store.root / "logs"
+        logs.mkdir(exist_ok=True)
+        store.write_text(logs / f"{key}.log", outcome.log)
+    if outcome.record.status in DONE_STATUSES:
+        (store.root / "checkpoints" / f"{key}.pt").unlink(missing_ok=True)
+    display.finished(key, planned.cell.title, outcome.record)
+
+
+def _finish(store: RunStore, planned: Sequence[PlannedCell], console: Console, interrupted: bool) -> int:
+    by_key = {r.cell_id: r for r in store.records().records}
+    records = [by_key[p.cell.key] for p in planned if p.cell.key in by_key]
+    paths = write_report(store)
+    print_leaderboard(records, console)
+    console.print(f"report: {paths['html']}", markup=False)
+    if interrupted:
+        console.print("interrupted; the same command goes on where this one stopped", markup=False)
+        return EXIT_INTERRUPTED
+    return _exit_code(records, console)
+
+
+def _exit_code(records: Sequence[Record], console: Console) -> int:
+    failed = Counter(r.status for r in records if r.status not in RESULT_STATUSES)
+    if not failed:
+        return EXIT_OK
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(failed.items()))
+    console.print(f"{sum(failed.values())} of {len(records)} cells have no result: {counts}", markup=False)
+    for record in records:
+        if record.status not in RESULT_STATUSES and record.error is not None:
+            console.print(f"  {record.model} / {record.task} / seed {record.seed}: {record.error.message}", markup=False)
+    return EXIT_FAILED

@@ -1,0 +1,38 @@
+"""Suites: named sets of models and tasks that belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named run.
+
+    Attributes:
+        name: Name for `bench run --suite` and of its output folder.
+        summary: One line for `bench list suites`.
+        models: Model specs.
+        tasks: Tasks, each with its scale.
+        overrides: Settings, as `--set` takes them.
+    """
+
+    name: str
+    summary: str
+    models: tuple[str, ...]
+    tasks: Mapping[str, str]
+    overrides: Mapping[str, str] = field(default_factory=dict)
+
+
+SUITES: Mapping[str, Suite] = {
+    suite.name: suite
+    for suite in (
+        Suite(
+            "quickstart",
+            "softmax, elu and hedgehog on embedded data, in under 3 minutes on 2 cores; what a bare `bench run` does",
+            ("softmax", "elu", "hedgehog"),
+            {"associative_recall": "small", "stdlib": "smoke", "throughput": "smoke", "memory": "smoke"},
+        ),
+    )
+}

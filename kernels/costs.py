@@ -1,0 +1,151 @@
+"""What each form of attention costs by counting: matrix FLOPs, memory traffic, state. A forward pass; no torch needed.
+
+FLOPs are those of matrix products, 2 for a multiplication and an addition, as torch's FlopCounterMode counts them;
+exponentials, masks and divisions are left out. Bytes assume that inputs are read once and outputs written once; the
+naive form writes and reads its scores too, the others write and read their state once per step.
+"""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one forward call.
+
+    Attributes:
+        flops: floating-point operations in matrix products.
+        bytes_read: bytes read from memory.
+        bytes_written: bytes written to memory.
+        state_bytes: what is kept for the next token: sums of linear attention, or the KV cache.
+    """
+
+    flops: int
+    bytes_read: int
+    bytes_written: int
+    state_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """Memory traffic both ways."""
+        return self.bytes_read + self.bytes_written
+
+
+def linear_attention_cost(
+    form: str,
+    *,
+    b: int,
+    h: int,
+    hk: int,
+    n: int,
+    f: int,
+    dv: int,
+    chunk: int = 128,
+    bytes_per_element: int = 4,
+    causal: bool = True,
+    log_space: bool = False,
+) -> Cost:
+    """Counts linear attention over n tokens whose features are given; `feature_map_cost` counts the maps.
+
+    Args:
+        form: "naive", "recurrent" or "chunk".
+        b: sequences in the batch.
+        h: query heads.
+        hk: kv heads.
+        n: tokens, as many queries as keys.
+        f: features.
+        dv: size of a value.
+        chunk: tokens in a chunk.
+        bytes_per_element: of features, values and output; sums are held in 4 bytes, or in 8 if this is 8.
+        causal: the causal call.
+        log_space: the state also holds a maximum per feature.
+
+    Raises:
+        ValueError: an unknown form.
+    """
+    if form not in _STEP_TOKENS:
+        near = get_close_matches(form, _STEP_TOKENS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown form {form!r}, choose from {', '.join(_STEP_TOKENS)}{hint}")
+    element = max(4, bytes_per_element)
+    traffic = b * n * bytes_per_element
+    bytes_read, bytes_written = traffic * (h * f + hk * (f + dv)), traffic * h * dv
+    if form == "naive":
+        scores = b * h * n * n
+        return Cost(2 * scores * (f + dv), bytes_read + scores * element, bytes_written + scores * element, 0)
+    state_bytes = linear_state_bytes(b=b, hk=hk, f=f, dv=dv, bytes_per_element=element, log_space=log_space)
+    through_state = 2 * b * n * f * (dv + 1) * (h + hk)
+    if not causal:
+        return Cost(through_state, bytes_read + state_bytes, bytes_written + state_bytes, state_bytes)
+    size = _STEP_TOKENS[form] or chunk
+    whole, rest = divmod(n, size)
+    steps = whole + (rest > 0)
+    # A token alone is added to the state before its query reads it, so only longer chunks have scores of their own.
+    pairs = 0 if form == "recurrent" else whole * size**2 + rest**2
+    within = 2 * b * h * pairs * (f + dv + 1)
+    moved = steps * state_bytes
+    return Cost(through_state + within, bytes_read + moved, bytes_written + moved, state_bytes)
+
+
+def linear_decode_cost(
+    *, b: int, h: int, hk: int, f: int, dv: int, bytes_per_element: int = 4, log_space: bool = False
+) -> Cost:
+    """Counts one decoded token of linear attention, features given; sizes as in `linear_attention_cost`."""
+    return linear_attention_cost(
+        "recurrent",
+        b=b,
+        h=h,
+        hk=hk,
+        n=1,
+        f=f,
+        dv=dv,
+        bytes_per_element=bytes_per_element,
+        log_space=log_space,
+    )
+
+
+def linear_state_bytes(*, b: int, hk: int, f: int, dv: int, bytes_per_element: int = 4, log_space: bool = False) -> int:
+    """Counts the bytes of `LinearState`: f·dv for the values, f for the normaliser, f for the maxima of log space."""
+    return b * hk * f * (dv + 1 + log_space) * bytes_per_element
+
+
+def feature_map_cost(*, b: int, heads: int, n: int, d: int, width: int, f: int, bytes_per_element: int = 4) -> Cost:
+    """Counts a learned map: a [d, width] matrix per head, giving f features. Width 0 is a map without a matrix.
+
+    For Hedgehog width is d and f is 2d.
+    """
+    tokens = b * heads * n
+    weights = heads * d * width
+    return Cost(
+        flops=2 * tokens * d * width,
+        bytes_read=(tokens * d + weights) * bytes_per_element,
+        bytes_written=tokens * f * bytes_per_element,
+        state_bytes=0,
+    )
+
+
+def softmax_attention_cost(
+    *, b: int, h: int, hk: int, n: int, d: int, dv: int, causal: bool = True, bytes_per_element: int = 4
+) -> Cost:
+    """Counts fused softmax attention over n tokens: 2·b·h·n²·(d + dv) FLOPs, half of them when causal.
+
+    The state is the KV cache.
+    """
+    flops = 2 * b * h * n * n * (d + dv) // (2 if causal else 1)
+    traffic = b * n * bytes_per_element
+    return Cost(flops, traffic * (h * d + hk * (d + dv)), traffic * h * dv, traffic * hk * (d + dv))
+
+
+def softmax_decode_cost(*, b: int, h: int, hk: int, m: int, d: int, dv: int, bytes_per_element: int = 4) -> Cost:
+    """Counts one decoded token of softmax attention that sees m keys, its own included; its KV cache holds m tokens."""
+    cache = b * hk * m * (d + dv) * bytes_per_element
+    one = b * bytes_per_element
+    return Cost(
+        flops=2 * b * h * m * (d + dv),
+        bytes_read=one * h * d + cache,
+        bytes_written=one * (h * dv + hk * (d + dv)),
+        state_bytes=cache,
+    )
+
+
+_STEP_TOKENS = {"naive": 0, "recurrent": 1, "chunk": 0}

@@ -1,0 +1,169 @@
+"""Picks the form of attention that suits a call, runs it, and says what ran."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from .linear_chunk import CHUNK_SIZE, linear_attention_chunk
+from .linear_naive import linear_attention_naive
+from .linear_recurrent import linear_attention_recurrent
+from .softmax_attention import softmax_attention_naive, softmax_attention_sdpa
+from .state import LinearState
+from .sums import EPS
+
+NAIVE_TOKENS = 128
+"""Up to so many keys the naive form is faster on plain features: 2.6 ms against 4.6 ms in chunks at 128 tokens, 9.8 ms
+against 9.0 ms at 256 (B=4, H=8, f=128, dv=64, float32, forward, 2 CPU cores, torch 2.13)."""
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """What really ran.
+
+    Attributes:
+        form: "naive", "recurrent" or "chunk" for linear attention; "softmax".
+        backend: "torch" for these forms in plain torch; "naive" or "sdpa_flash" and the like for softmax.
+    """
+
+    form: str
+    backend: str
+
+
+@dataclass(frozen=True)
+class LinearAttentionResult:
+    """Output of linear attention, the state after the last key, and what ran.
+
+    Attributes:
+        output: [b h n dv].
+        state: None from the naive form, which has none.
+        kernel: what ran.
+    """
+
+    output: Float[Tensor, "b h n dv"]
+    state: LinearState | None
+    kernel: KernelChoice
+
+
+@dataclass(frozen=True)
+class SoftmaxAttentionResult:
+    """Output of softmax attention [b h n dv], and what ran."""
+
+    output: Float[Tensor, "b h n dv"]
+    kernel: KernelChoice
+
+
+def linear_attention(
+    phi_q: Float[Tensor, "b h n f"],
+    phi_k: Float[Tensor, "b hk m f"],
+    v: Float[Tensor, "b hk m dv"],
+    *,
+    causal: bool,
+    key_padding_mask: Bool[Tensor, "b m"] | None = None,
+    normalize: bool = True,
+    eps: float = EPS,
+    log_space: bool = False,
+    chunk_size: int = CHUNK_SIZE,
+    initial_state: LinearState | None = None,
+    return_state: bool = False,
+    form: str = "auto",
+) -> LinearAttentionResult:
+    """Gives linear attention in the form asked for, or in the fastest for these shapes.
+
+    Args:
+        phi_q: features of the queries, or their logarithms.
+        phi_k: features of the keys, or their logarithms; query head i uses kv head i // (h / hk).
+        v: values.
+        causal: a query sees the keys up to its own; with m > n the queries are the last n tokens.
+        key_padding_mask: true where a key is a real token.
+        normalize: divide by the row sum.
+        eps: added to the row sum, outside log space.
+        log_space: `phi_q` and `phi_k` are logarithms.
+        chunk_size: tokens handled at once by the form "chunk".
+        initial_state: state after the tokens before these.
+        return_state: the caller needs the state, which the naive form does not have.
+        form: "auto", "naive", "recurrent" or "chunk".
+
+    Raises:
+        ValueError: an unknown form, or the naive form with a state wanted or given; and what the form itself raises.
+    """
+    stateful = return_state or initial_state is not None
+    if form == "auto":
+        form = _fastest_form(phi_q, phi_k, causal, log_space, stateful)
+    if form not in _LINEAR_FORMS:
+        raise _unknown("form", form, ["auto", *_LINEAR_FORMS])
+    if form == "naive" and stateful:
+        raise ValueError("the form 'naive' neither takes nor gives a state; choose 'chunk', 'recurrent' or 'auto'")
+    options: dict[str, Any] = {"chunk_size": chunk_size} if form == "chunk" else {}
+    if form != "naive":
+        options["initial_state"] = initial_state
+    output, state = _LINEAR_FORMS[form](
+        phi_q,
+        phi_k,
+        v,
+        causal=causal,
+        key_padding_mask=key_padding_mask,
+        normalize=normalize,
+        eps=eps,
+        log_space=log_space,
+        **options,
+    )
+    return LinearAttentionResult(output, state, KernelChoice(form, "torch"))
+
+
+def softmax_attention(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b hk m d"],
+    v: Float[Tensor, "b hk m dv"],
+    *,
+    causal: bool,
+    key_padding_mask: Bool[Tensor, "b m"] | None = None,
+    scale: float | None = None,
+    window: int | None = None,
+    backend: str = "auto",
+) -> SoftmaxAttentionResult:
+    """Gives softmax attention by the backend asked for: "auto", "naive", or "sdpa_" and a name of `SDPA_BACKENDS`.
+
+    Arguments and errors as of `softmax_attention_sdpa`; "auto" lets torch choose among its own and records its choice.
+    """
+    options: dict[str, Any] = {
+        "causal": causal,
+        "key_padding_mask": key_padding_mask,
+        "scale": scale,
+        "window": window,
+    }
+    if backend == "naive":
+        return SoftmaxAttentionResult(softmax_attention_naive(q, k, v, **options), KernelChoice("softmax", "naive"))
+    if backend not in _SOFTMAX_BACKENDS:
+        raise _unknown("backend", backend, ["naive", *_SOFTMAX_BACKENDS])
+    output, ran = softmax_attention_sdpa(q, k, v, **options, backend=backend.removeprefix("sdpa_"))
+    return SoftmaxAttentionResult(output, KernelChoice("softmax", f"sdpa_{ran}"))
+
+
+def _fastest_form(phi_q: Tensor, phi_k: Tensor, causal: bool, log_space: bool, stateful: bool) -> str:
+    if causal and phi_q.shape[2] == phi_k.shape[2] == 1:
+        return "recurrent"
+    short = phi_k.shape[2] <= NAIVE_TOKENS
+    return "naive" if short and causal and not log_space and not stateful else "chunk"
+
+
+def _unknown(what: str, value: str, allowed: list[str]) -> ValueError:
+    near = get_close_matches(value, allowed, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"unknown {what} {value!r}, choose from {', '.join(allowed)}{hint}")
+
+
+def _naive(*tensors: Tensor, **options: Any) -> tuple[Tensor, None]:
+    return linear_attention_naive(*tensors, **options), None
+
+
+_LINEAR_FORMS: dict[str, Callable[..., tuple[Tensor, LinearState | None]]] = {
+    "naive": _naive,
+    "recurrent": linear_attention_recurrent,
+    "chunk": linear_attention_chunk,
+}
+
+_SOFTMAX_BACKENDS = ("auto", "sdpa_math", "sdpa_flash", "sdpa_efficient", "sdpa_cudnn")

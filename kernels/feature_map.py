@@ -1,0 +1,60 @@
+"""The interface of a feature map: what turns queries and keys into the features of linear attention."""
+
+from abc import abstractmethod
+from typing import Literal
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+Role = Literal["query", "key"]
+
+
+class FeatureMap(nn.Module):
+    """Maps head vectors [b h n d] to features [b h n f], so that phi(q)·phi(k) stands in for exp(q·k/√d).
+
+    Attributes:
+        heads: heads of the tensor it is applied to; with grouped queries the key map has fewer than the query map.
+        head_dim: d, the size of the vectors it takes.
+        feature_dim: f, the number of features that `forward` returns.
+        log_space: `forward` returns log φ; attention forms then take maxima off before they exponentiate.
+        positive: φ(q)·φ(k) is never negative, so the row sum is a safe normaliser.
+        needs_positions: `forward` must be given positions.
+    """
+
+    feature_dim: int
+    log_space: bool = False
+    positive: bool = True
+    needs_positions: bool = False
+
+    def __init__(self, heads: int, head_dim: int, *, role: Role = "query", seed: int = 0) -> None:
+        """Remembers what every map is built from.
+
+        Args:
+            heads: heads of the tensor the map will be applied to.
+            head_dim: size of one head's vectors.
+            role: which side it serves; only maps with random initial weights differ between the two.
+            seed: seed of anything random. Maps whose queries and keys must share it use it for both roles.
+        """
+        super().__init__()
+        self.heads = heads
+        self.head_dim = head_dim
+        self.role = role
+        self.seed = seed
+
+    @abstractmethod
+    def forward(
+        self, x: Float[Tensor, "b h n d"], positions: Int[Tensor, "b n"] | Int[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "b h n f"]:
+        """Gives φ(x), or log φ(x) where `log_space` is true (then in float32 at least).
+
+        Args:
+            x: head vectors.
+            positions: 0-based position of each token in its sequence; only maps that depend on position read it.
+        """
+
+    def features(
+        self, x: Float[Tensor, "b h n d"], positions: Int[Tensor, "b n"] | Int[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "b h n f"]:
+        """Gives φ(x) itself in every case; may overflow where `forward` in log space does not."""
+        mapped: Tensor = self(x, positions)
+        return mapped.exp() if self.log_space else mapped

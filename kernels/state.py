@@ -1,0 +1,50 @@
+"""What linear attention remembers of the keys seen so far."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+EMPTY_LOG = -1e30
+"""Stands for log 0 where a feature has seen no key: finite, so that the difference of two of them is not NaN."""
+
+
+@dataclass(frozen=True)
+class LinearState:
+    """Sums over the keys seen so far, of a size that does not depend on their number.
+
+    In log space a feature's true sums are `kv` and `k` times exp(log_scale), and log_scale is the largest log feature
+    seen, so they neither overflow nor vanish. It is a shift that cancels: no gradient flows through it.
+
+    Attributes:
+        kv: Σ φ(k_j) v_jᵀ.
+        k: Σ φ(k_j), for the normaliser.
+        log_scale: in log space the running maximum per feature (`EMPTY_LOG` before the first key), else None.
+    """
+
+    kv: Float[Tensor, "b hk f dv"]
+    k: Float[Tensor, "b hk f"]
+    log_scale: Float[Tensor, "b hk f"] | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Size of the tensors, in bytes."""
+        tensors = (self.kv, self.k, self.log_scale)
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
+
+
+def accumulator_dtype(*tensors: Tensor) -> torch.dtype:
+    """Gives the type sums are held in: float32, or float64 where any of the tensors is float64."""
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+
+
+def empty_state(
+    phi_k: Float[Tensor, "b hk m f"], v: Float[Tensor, "b hk m dv"], *, log_space: bool = False
+) -> LinearState:
+    """Gives the state before the first key, for keys and values of these sizes and types."""
+    batch, heads, _, features = phi_k.shape
+    dtype = accumulator_dtype(phi_k, v)
+    kv = torch.zeros(batch, heads, features, v.shape[-1], dtype=dtype, device=v.device)
+    k = torch.zeros(batch, heads, features, dtype=dtype, device=v.device)
+    return LinearState(kv, k, torch.full_like(k, EMPTY_LOG) if log_space else None)

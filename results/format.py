@@ -1,0 +1,57 @@
+"""How numbers, directions and failures are spelled for people."""
+
+from __future__ import annotations
+
+import math
+
+_PREFIXES = ("B", "KiB", "MiB", "GiB", "TiB")
+_STATUS = {"oom": "OOM"}
+
+
+def format_measurement(value: float | None, stderr: float | None, unit: str = "1") -> tuple[str, str]:
+    """A value and its standard error, to two digits of the error; four digits where there is none.
+
+    Bytes get a binary prefix. The error is empty where it is None or zero.
+    """
+    if value is None:
+        return "–", ""
+    if unit == "bytes":
+        return format_bytes(value), ""
+    if not math.isfinite(value) or not stderr or not math.isfinite(stderr):
+        return _four_digits(value), ""
+    decimals = min(6, max(0, 1 - math.floor(math.log10(stderr))))
+    return f"{value:,.{decimals}f}", f"{stderr:,.{decimals}f}"
+
+
+def format_bytes(count: float) -> str:
+    """A number of bytes with a binary prefix, such as `1.50 MiB`."""
+    if not math.isfinite(count):
+        return str(count)
+    step = min(len(_PREFIXES) - 1, int(math.log2(count) // 10)) if count >= 1 else 0
+    return f"{count:.0f} B" if step == 0 else f"{count / 1024**step:.2f} {_PREFIXES[step]}"
+
+
+def format_percent(percent: float | None) -> str:
+    """A percentage with one decimal; empty for None."""
+    return "" if percent is None else f"{percent:.1f}%"
+
+
+def format_arrow(higher_is_better: bool | None) -> str:
+    """The direction of improvement, with a space before it; empty where there is none."""
+    return "" if higher_is_better is None else (" ↑" if higher_is_better else " ↓")
+
+
+def format_status(status: str) -> str:
+    """A status as it stands in a table."""
+    return _STATUS.get(status, status)
+
+
+def _four_digits(value: float) -> str:
+    size = abs(value)
+    if not math.isfinite(value) or size == 0:
+        return f"{value:g}"
+    if size < 1e-4 or size >= 1e12:
+        return f"{value:.3e}"
+    decimals = max(0, 3 - math.floor(math.log10(size)))
+    text = f"{value:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,115 @@
+"""The leaderboard as CSV, JSON and Markdown. Each is a function of the records alone, in a fixed order."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .aggregate import Row, leaderboard_rows
+from .record import Record
+from .tables import Cell, Column, Table, sections
+
+COLUMNS = (
+    "model",
+    "backbone",
+    "task",
+    "recipe",
+    "scale",
+    "metric",
+    "at",
+    "value",
+    "stderr",
+    "n",
+    "unit",
+    "higher_is_better",
+    "seeds",
+    "percent_recovered",
+    "status",
+)
+
+_MARKDOWN_SPECIAL = re.compile(r"([\\`*\[\]|~])")
+
+
+def row_values(row: Row) -> dict[str, str | int | float | bool | None]:
+    """A row under the names of `COLUMNS`."""
+    sources = (row, row.comparison)
+    return {name: next(getattr(source, name) for source in sources if hasattr(source, name)) for name in COLUMNS}
+
+
+def leaderboard_csv(records: Iterable[Record]) -> str:
+    """The rows as CSV (RFC 4180, so lines end in CRLF): numbers at full precision, None empty, true and false."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    writer.writerows([_csv_field(value) for value in row_values(row).values()] for row in leaderboard_rows(records))
+    return text.getvalue()
+
+
+def write_csv(records: Iterable[Record], path: Path) -> None:
+    """Writes `leaderboard_csv` to a file as UTF-8."""
+    path.write_bytes(leaderboard_csv(records).encode())
+
+
+def leaderboard_json(records: Iterable[Record]) -> str:
+    """The rows as a JSON list of objects; non-finite numbers are the strings `nan`, `inf` and `-inf`."""
+    rows = [{k: _json_value(v) for k, v in row_values(row).items()} for row in leaderboard_rows(records)]
+    return json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
+
+
+def leaderboard_markdown(records: Iterable[Record]) -> str:
+    """The tables of main metrics and of sweeps as GitHub-flavoured Markdown; the best of a column is bold."""
+    parts = ["# Leaderboard\n"]
+    for section in sections(leaderboard_rows(records)):
+        parts.append(f"## {_escape(section.title)}\n")
+        for table in section.tables:
+            parts += [f"### {_escape(table.title)}\n"] if table.is_sweep else []
+            parts.append(_markdown_table(table))
+    if len(parts) == 1:
+        parts.append("No results yet.\n")
+    else:
+        parts.append("± standard error; in brackets the score in percent of softmax's; bold: best of its column.\n")
+    return "\n".join(parts)
+
+
+def _markdown_table(table: Table) -> str:
+    lines = [
+        "| model | " + " | ".join(map(_markdown_heading, table.columns)) + " |",
+        "|---|" + "---:|" * len(table.columns),
+    ]
+    lines += [f"| {_escape(model)} | " + " | ".join(map(_markdown_cell, cells)) + " |" for model, cells in table.rows]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_heading(column: Column) -> str:
+    return _escape(column.label) + (f"<br>{_escape(column.detail)}" if column.detail else "")
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = _escape(cell.text)
+    text = f"**{text}**" if cell.best else text
+    text += f" ± {cell.stderr}" if cell.stderr else ""
+    text += f" ({cell.percent})" if cell.percent else ""
+    return text + (f" ({_escape(cell.note)})" if cell.note else "")
+
+
+def _escape(text: str) -> str:
+    escaped = _MARKDOWN_SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _csv_field(value: str | int | float | bool | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _json_value(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,252 @@
+"""The record of one cell: what ran, on what, and what came out.
+
+A record is plain data. It is written once, as JSON, and every table, plot and check is computed from records alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+SCHEMA_VERSION = 1
+
+Status: TypeAlias = Literal["ok", "oom", "timeout", "unsupported", "error"]
+Scalar: TypeAlias = str | int | float | bool | None
+
+STATUSES: tuple[Status, ...] = typing.get_args(Status)
+
+
+class InvalidRecordError(ValueError):
+    """A record's JSON does not have the fields or types of this schema version."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured number.
+
+    Attributes:
+        name: What was measured, such as `perplexity`; the unit is not part of the name.
+        value: The number; None when this point could not be measured (see `status`).
+        unit: Such as `nats`, `tokens/s`, `bytes`, or `1` for a pure ratio.
+        higher_is_better: The direction of improvement; None for a number that only describes.
+        stderr: Standard error of `value`, or None where none is defined.
+        n: How many independent samples `value` rests on.
+        at: Coordinates of a sweep's point, such as `{"seq_len": 512}`.
+        status: `ok`, or why this point has no value.
+        samples: Raw repeated measurements in `unit`, in the order taken, where there are any.
+    """
+
+    name: str
+    value: float | None
+    unit: str
+    higher_is_better: bool | None
+    stderr: float | None
+    n: int
+    at: Mapping[str, Scalar] = field(default_factory=dict)
+    status: Status = "ok"
+    samples: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class KernelUse:
+    """The form and backend of an attention kernel that really ran, and in which part of the cell's work."""
+
+    phase: str
+    form: str
+    backend: str
+
+
+@dataclass(frozen=True)
+class DataIdentity:
+    """Which data a cell read.
+
+    Attributes:
+        id: Hub id with configuration, or the name of a generator or embedded corpus.
+        revision: Hub revision or generator version; empty when `fingerprint` alone identifies the data.
+        fingerprint: Hash of the content.
+        source: Where it came from: `mirror`, `hub`, `embedded` or `generated`.
+        splits: Rows per split that was used.
+        details: What else identifies it, such as the tokenizer's name.
+    """
+
+    id: str
+    revision: str
+    fingerprint: str
+    source: str
+    splits: Mapping[str, int] = field(default_factory=dict)
+    details: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a cell has no result: exception type, message, and the last lines of its log."""
+
+    type: str
+    message: str
+    log_tail: str = ""
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One point of a training curve."""
+
+    step: int
+    split: str
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything that is kept about one cell.
+
+    Attributes:
+        schema_version: Version of this layout.
+        run_id: Name of the run that measured the cell.
+        cell_id: Hash of all that can change the cell's numbers.
+        model: Canonical model spec, such as `hedgehog:map=softmax`.
+        backbone: Such as `gpt`.
+        task: Such as `wikitext2`.
+        recipe: Such as `scratch`.
+        scale: `smoke`, `small` or `paper`.
+        seed: Seed of initialisation, data order and sampling.
+        status: `ok`, or why there is no result.
+        main_metric: The metric that ranks models on this task.
+        metrics: Measured numbers.
+        settings: Every resolved hyper-parameter, as `stage.key`.
+        timings_s: Seconds by phase.
+        kernels: Attention kernels that ran.
+        data: Which data was read; None when the cell failed before reading any.
+        environment: Versions, device, threads, commit.
+        limit: Rows asked for with `--limit`; None for all of them.
+        peer_key: Hash of all but the model: cells with the same one are comparable.
+        error: Why the cell failed, unless `status` is `ok`.
+        curves: Training and validation curves.
+        notes: Fallbacks, substitutes and early stops, in words.
+    """
+
+    schema_version: int
+    run_id: str
+    cell_id: str
+    model: str
+    backbone: str
+    task: str
+    recipe: str
+    scale: str
+    seed: int
+    status: Status
+    main_metric: str
+    metrics: tuple[Metric, ...]
+    settings: Mapping[str, Scalar | tuple[Scalar, ...]]
+    timings_s: Mapping[str, float]
+    kernels: tuple[KernelUse, ...]
+    data: DataIdentity | None
+    environment: Mapping[str, Scalar]
+    limit: int | None = None
+    peer_key: str = ""
+    error: Failure | None = None
+    curves: tuple[CurvePoint, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def main(self) -> Metric | None:
+        """The metric that ranks models on this task; None when it was not measured."""
+        return next((m for m in self.metrics if m.name == self.main_metric and m.value is not None), None)
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """The record as JSON-ready data. Non-finite numbers become the strings `nan`, `inf` and `-inf`."""
+    plain = _to_plain(dataclasses.asdict(record))
+    assert isinstance(plain, dict)
+    return plain
+
+
+def from_json(data: Mapping[str, Any]) -> Record:
+    """The record that `to_json` wrote.
+
+    Raises:
+        InvalidRecordError: A field is missing, unknown, of the wrong type, or of another schema version.
+    """
+    if not isinstance(data, Mapping):
+        raise InvalidRecordError(f"a record is a JSON object, not {type(data).__name__}")
+    version = data.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise InvalidRecordError(f"schema_version is {version!r}; this release reads {SCHEMA_VERSION}")
+    record = _parse(Record, data, "record")
+    assert isinstance(record, Record)
+    return record
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _parse(kind: Any, value: Any, where: str) -> Any:
+    """`value` as an instance of the annotated type `kind`."""
+    if dataclasses.is_dataclass(kind):
+        return _parse_dataclass(kind, value, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return _require(value in arguments, value, where, " or ".join(map(repr, arguments)))
+    if origin is typing.Union or origin is types.UnionType:
+        return _parse_union(arguments, value, where)
+    if origin is tuple:
+        _require(isinstance(value, list | tuple), value, where, "a list")
+        return tuple(_parse(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        _require(isinstance(value, Mapping), value, where, "an object")
+        return {str(key): _parse(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    return _parse_scalar(kind, value, where)
+
+
+def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
+    _require(isinstance(value, Mapping), value, where, "an object")
+    hints = typing.get_type_hints(kind)
+    required = {
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    if missing := sorted(required - set(value)):
+        raise InvalidRecordError(f"{where} lacks {', '.join(missing)}")
+    if unknown := sorted(set(value) - set(hints)):
+        raise InvalidRecordError(f"{where} has unknown fields {', '.join(unknown)}")
+    return kind(**{key: _parse(hints[key], item, f"{where}.{key}") for key, item in value.items()})
+
+
+def _parse_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
+    errors = []
+    for argument in arguments:
+        try:
+            return _parse(argument, value, where)
+        except InvalidRecordError as error:
+            errors.append(str(error))
+    raise InvalidRecordError(errors[0])
+
+
+def _parse_scalar(kind: Any, value: Any, where: str) -> Any:
+    if kind is float and value in ("nan", "inf", "-inf"):
+        return float(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind is int:
+        return _require(isinstance(value, int) and not isinstance(value, bool), value, where, "an integer")
+    if kind is type(None):
+        return _require(value is None, value, where, "null")
+    return _require(isinstance(value, kind), value, where, f"a {kind.__name__}")
+
+
+def _require(condition: bool, value: Any, where: str, expected: str) -> Any:
+    if not condition:
+        raise InvalidRecordError(f"{where} is {value!r}; expected {expected}")
+    return value

@@ -1,0 +1,174 @@
+"""Standard errors: bootstraps over independent samples, closed forms, and the spread over seeds.
+
+Every function returns None where a standard error is not defined, which is what `Metric.stderr` expects.
+Bootstraps are seeded and draw in chunks, so that memory stays bounded whatever the number of samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+Indices: TypeAlias = NDArray[np.int64]
+RatioStatistic: TypeAlias = Literal["ratio", "exp_ratio", "bits_ratio"]
+
+_CHUNK_ELEMENTS = 1 << 21
+
+_RATIO_STATISTICS: Mapping[str, Callable[[Floats], Floats]] = {
+    "ratio": lambda ratio: ratio,
+    "exp_ratio": lambda ratio: np.asarray(np.exp(ratio)),
+    "bits_ratio": lambda ratio: ratio / math.log(2),
+}
+
+
+def ratio_bootstrap(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    statistic: RatioStatistic | Callable[[Floats], Floats] = "exp_ratio",
+    draws: int = 10_000,
+    seed: int = 0,
+) -> float | None:
+    """Standard error of a function of Σnumerators / Σdenominators, by resampling whole documents.
+
+    Args:
+        numerators: One number per document, such as its summed negative log-likelihood in nats.
+        denominators: One number per document, such as its tokens, words or bytes.
+        statistic: `exp_ratio` for a perplexity, `bits_ratio` for bits per byte out of nats, `ratio`, or a function
+            from an array of ratios to an array of values.
+        draws: Bootstrap replicates.
+        seed: Seed of the resampling.
+
+    Returns:
+        The standard deviation over the replicates; None for fewer than two documents or a non-finite replicate.
+
+    Raises:
+        ValueError: The arrays differ in length, a denominator is not positive, or the statistic is unknown.
+    """
+    tops, bottoms = np.asarray(numerators, np.float64).ravel(), np.asarray(denominators, np.float64).ravel()
+    if tops.shape != bottoms.shape:
+        raise ValueError(f"{tops.size} numerators but {bottoms.size} denominators; give one of each per document")
+    if bottoms.size and bottoms.min() <= 0:
+        raise ValueError(f"a denominator is {bottoms.min()}; leave out documents that have nothing to score")
+    function = _ratio_function(statistic)
+    with np.errstate(over="ignore"):
+        return index_bootstrap(
+            lambda rows: function(tops[rows].sum(axis=1) / bottoms[rows].sum(axis=1)), tops.size, draws, seed
+        )
+
+
+def index_bootstrap(
+    statistic: Callable[[Indices], ArrayLike], n: int, draws: int = 10_000, seed: int = 0
+) -> float | None:
+    """Standard error of any statistic of n samples, such as a correlation or a mean ROUGE.
+
+    Args:
+        statistic: From indices of samples, shape (replicates, n), to one value per replicate.
+        n: How many samples there are.
+        draws: Bootstrap replicates.
+        seed: Seed of the resampling.
+
+    Returns:
+        The standard deviation over the replicates; None for fewer than two samples or a non-finite replicate.
+    """
+    if n < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    return _spread([statistic(rng.integers(0, n, size=(size, n))) for size in _chunks(draws, n)])
+
+
+def count_bootstrap(
+    counts: ArrayLike, statistic: Callable[[Indices], ArrayLike], draws: int = 10_000, seed: int = 0
+) -> float | None:
+    """Standard error of a statistic of counts, such as Matthews correlation or F1 out of a confusion matrix.
+
+    Resampling samples is the same as a multinomial draw of their counts, at a cost that does not depend on n.
+
+    Args:
+        counts: The counts in any shape; it is flattened.
+        statistic: From counts, shape (replicates, number of counts), to one value per replicate.
+        draws: Bootstrap replicates.
+        seed: Seed of the resampling.
+
+    Returns:
+        The standard deviation over the replicates; None for fewer than two samples or a non-finite replicate.
+
+    Raises:
+        ValueError: A count is negative.
+    """
+    observed = np.asarray(counts, np.int64).ravel()
+    if observed.size and observed.min() < 0:
+        raise ValueError(f"a count is {observed.min()}; counts are zero or more")
+    n = int(observed.sum())
+    if n < 2:
+        return None
+    rng, shares = np.random.default_rng(seed), observed / n
+    return _spread([statistic(rng.multinomial(n, shares, size=size)) for size in _chunks(draws, observed.size)])
+
+
+def mean_stderr(values: ArrayLike) -> float | None:
+    """Standard error of the mean of independent values; None for fewer than two or where one is not finite."""
+    array = np.asarray(values, np.float64).ravel()
+    if array.size < 2 or not np.isfinite(array).all():
+        return None
+    return float(array.std(ddof=1) / math.sqrt(array.size))
+
+
+def accuracy_stderr(correct: int, n: int) -> float | None:
+    """Standard error of an accuracy of `correct` out of n; equals `mean_stderr` of the zeros and ones.
+
+    Raises:
+        ValueError: `correct` is not between 0 and n.
+    """
+    if not 0 <= correct <= n:
+        raise ValueError(f"{correct} correct answers out of {n}; give a count between 0 and {n}")
+    if n < 2:
+        return None
+    share = correct / n
+    return math.sqrt(share * (1 - share) / (n - 1))
+
+
+def seed_mean(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean over seeds and its standard error over seeds (None for one seed).
+
+    The error over seeds holds the spread of training and, as each seed is measured on the same test set, not the
+    uncertainty about the test set itself.
+
+    Raises:
+        ValueError: There are no values.
+    """
+    if not values:
+        raise ValueError("a mean over seeds needs at least one value")
+    mean = math.fsum(values) / len(values)
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return mean, None
+    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return mean, math.sqrt(variance / len(values))
+
+
+def _ratio_function(statistic: str | Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
+    if not isinstance(statistic, str):
+        return statistic
+    if statistic not in _RATIO_STATISTICS:
+        raise ValueError(f"unknown statistic {statistic!r}; choose {', '.join(_RATIO_STATISTICS)} or give a function")
+    return _RATIO_STATISTICS[statistic]
+
+
+def _chunks(draws: int, width: int) -> Iterator[int]:
+    """Sizes that sum to `draws`, each small enough for one array of `width` columns."""
+    if draws < 2:
+        raise ValueError(f"draws is {draws}; a bootstrap needs at least 2, and 10000 is usual")
+    size = max(1, _CHUNK_ELEMENTS // max(width, 1))
+    for start in range(0, draws, size):
+        yield min(size, draws - start)
+
+
+def _spread(parts: list[Any]) -> float | None:
+    replicates = np.concatenate([np.atleast_1d(np.asarray(part, np.float64)) for part in parts])
+    if not np.isfinite(replicates).all():
+        return None
+    return float(replicates.std(ddof=1))

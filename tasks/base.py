@@ -1,0 +1,140 @@
+"""What a task is: a declaration, and four steps from data to numbers.
+
+`identify` says which data would be read (cheap, before anything runs); `load` reads it; `predict` asks the model;
+`score` turns predictions into metrics without the model. Modules in this folder import torch only inside functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+from ..adapters.base import Adapter, Capability, Examples, ModelShape, Settings
+
+if TYPE_CHECKING:
+    from ..results.record import DataIdentity, Metric
+
+Row: TypeAlias = dict[str, Any]
+"""One prediction, JSON-ready: what `score` needs of one document, sample or timed point."""
+
+
+class DataUnavailableError(Exception):
+    """Data is neither in the mirror nor reachable; the message says where it was looked for and what to do."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where data may come from.
+
+    Attributes:
+        mirror: Folder laid out as `datasets/ORG/NAME` and `models/ORG/NAME`; looked in first.
+        cache: Folder for what we derive, such as trained tokenizers.
+        offline: Never touch the network.
+    """
+
+    mirror: Path | None
+    cache: Path
+    offline: bool = False
+
+
+@dataclass(frozen=True)
+class TaskScale:
+    """A task's defaults at one scale; each can be set from the command line.
+
+    Attributes:
+        settings: The task's own settings, such as `context_length`.
+        train: Overrides of the recipe's training stage, such as `steps`.
+        backbone: Overrides of a from-scratch backbone's size, such as `layers`.
+    """
+
+    settings: Settings = field(default_factory=dict)
+    train: Settings = field(default_factory=dict)
+    backbone: Settings = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """The declaration of a task.
+
+    Attributes:
+        name: Such as `wikitext2` or `glue/cola`.
+        version: Raised whenever the same predictions would score differently, or the protocol changes.
+        summary: One line for `bench list tasks`.
+        main_metric: The metric that ranks models.
+        data: Ids of the data sets read, or of the generator.
+        licence: Licence of the data.
+        citation: Where the data and the protocol come from.
+        needs: Capabilities an adapter must have.
+        backbone: Backbone used when none is asked for.
+        recipes: Recipes that make sense, the default first; `("zero-shot",)` when nothing is trained.
+        scales: Defaults for `smoke`, `small` and `paper`.
+        own_device: True when timings are measured, so nothing else may run beside it.
+    """
+
+    name: str
+    version: int
+    summary: str
+    main_metric: str
+    data: tuple[str, ...]
+    licence: str
+    citation: str
+    needs: frozenset[Capability]
+    scales: Mapping[str, TaskScale]
+    backbone: str = "gpt"
+    recipes: tuple[str, ...] = ("scratch", "zero-shot")
+    own_device: bool = False
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Data ready for a model.
+
+    Attributes:
+        shape: What the model must accept and give.
+        test: What `predict` reads; its type is the task's own.
+        train: Training examples; None when the task trains nothing.
+        validation: Validation examples, for early stopping.
+        notes: Substitutes and fallbacks, in words, for the record.
+    """
+
+    shape: ModelShape
+    test: Any
+    train: Examples | None = None
+    validation: Examples | None = None
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Task(Protocol):
+    """One thing to measure."""
+
+    @property
+    def info(self) -> TaskInfo:
+        """The declaration."""
+        ...
+
+    def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
+        """Which data `load` would read, without loading it and without torch.
+
+        Raises:
+            DataUnavailableError: The data cannot be had.
+        """
+        ...
+
+    def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
+        """The data; `limit` keeps that many test rows.
+
+        Raises:
+            DataUnavailableError: The data cannot be had.
+        """
+        ...
+
+    def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
+        """The model's answers, one row for each document, sample or timed point."""
+        ...
+
+    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
+        """Metrics of predictions."""
+        ...

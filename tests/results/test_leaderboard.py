@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hedgebench.results.leaderboard import (
+    COLUMNS,
+    leaderboard_csv,
+    leaderboard_json,
+    leaderboard_markdown,
+    write_csv,
+)
+from hedgebench.results.record import Failure, Metric, Record
+
+MakeMetric = Callable[..., Metric]
+MakeRecord = Callable[..., Record]
+
+
+def parsed(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def test_the_csv_has_the_columns_of_the_contract_in_order(make_record: MakeRecord) -> None:
+    header = (
+        "model,backbone,task,recipe,scale,metric,at,value,stderr,n,unit,higher_is_better,seeds,percent_recovered,status"
+    )
+    assert leaderboard_csv([make_record()]).split("\r\n")[0] == header
+    assert ",".join(COLUMNS) == header
+
+
+def test_the_csv_keeps_numbers_at_full_precision(make_record: MakeRecord, make_metric: MakeMetric) -> None:
+    value = 0.1 + 0.2
+    (row,) = parsed(leaderboard_csv([make_record(metrics=(make_metric(value=value),))]))
+    assert float(row["value"]) == value
+    assert row["higher_is_better"] == "false"
+
+
+def test_the_csv_quotes_what_needs_quotes(make_record: MakeRecord, tmp_path: Path) -> None:
+    model = 'odd,"name"\nhere'
+    write_csv([make_record(model)], tmp_path / "leaderboard.csv")
+    text = (tmp_path / "leaderboard.csv").read_bytes().decode()
+    assert parsed(text)[0]["model"] == model
+    assert text.endswith("\r\n")
+
+
+def test_a_failed_cell_is_a_row_with_its_status_and_no_value(make_record: MakeRecord) -> None:
+    failed = make_record(status="error", metrics=(), main_metric="accuracy", error=Failure("E", "m"))
+    (row,) = parsed(leaderboard_csv([failed]))
+    assert (row["metric"], row["value"], row["n"], row["status"]) == ("accuracy", "", "0", "error")
+
+
+def test_the_json_holds_the_same_rows_and_stays_valid_for_numbers_it_cannot_hold(
+    make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    (row,) = json.loads(leaderboard_json([make_record(metrics=(make_metric(value=math.inf),))]))
+    assert tuple(row) == COLUMNS
+    assert row["value"] == "inf"
+
+
+def test_markdown_pivots_models_against_tasks(showcase: list[Record]) -> None:
+    lines = leaderboard_markdown(showcase).splitlines()
+    assert "## gpt · scratch · smoke" in lines
+    columns = (
+        "glue/cola<br>matthews ↑",
+        "glue/sst2<br>accuracy ↑",
+        "wikitext2<br>perplexity ↓",
+        "glue<br>% of softmax ↑",
+    )
+    assert f"| model | {' | '.join(columns)} |" in lines
+    assert "| cosformer | – | – | OOM | – |" in lines
+    hedgehog = "| hedgehog | 0.530 ± 0.030 (91.4%) | 0.910 ± 0.010 (97.8%) | 21.400 ± 0.058 (93.9%) | 95.4 |"
+    assert hedgehog in lines
+    assert any(
+        line.startswith("| softmax | **0.580** ± 0.030 | **0.930** ± 0.010 | **20.100** ± 0.058 |") for line in lines
+    )
+    assert any(line.startswith("| performer |") and line.endswith("| 1 of 2 |") for line in lines)
+
+
+def test_a_sweep_has_its_own_table_with_lengths_as_columns(showcase: list[Record]) -> None:
+    lines = leaderboard_markdown(showcase).splitlines()
+    assert "### throughput: prefill_ms ↓, batch_size=1" in lines
+    assert "| model | seq_len=512 | 1024 | 2048 | 4096 | 8192 |" in lines
+    assert any(line.startswith("| softmax | **21.6** ±") and line.endswith("| OOM |") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "other", [{"scale": "small"}, {"recipe": "zero-shot"}, {"backbone": "bert-base"}, {"limit": 5}]
+)
+def test_what_cannot_be_compared_stands_in_another_table(make_record: MakeRecord, other: dict[str, object]) -> None:
+    text = leaderboard_markdown([make_record("softmax"), make_record("elu", **other)])
+    assert text.count("\n## ") == 2
+    assert "**" not in text
+
+
+def test_other_data_is_another_column(make_record: MakeRecord) -> None:
+    record = make_record("softmax")
+    assert record.data is not None
+    other = make_record("elu", data=type(record.data)("embedded", "", "beef", "embedded"))
+    assert "on embedded@beef" in leaderboard_markdown([record, other])
+
+
+def test_a_seed_that_failed_is_noted_beside_the_others(make_record: MakeRecord) -> None:
+    failed = make_record(seed=1, status="timeout", metrics=(), main_metric="perplexity")
+    assert "20.00 ± 0.25 (seed 1: timeout)" in leaderboard_markdown([make_record(seed=0), failed])
+
+
+def test_markdown_and_html_in_a_name_stay_text(make_record: MakeRecord) -> None:
+    assert r"| a\|b\*c\*&lt;script&gt; |" in leaderboard_markdown([make_record("a|b*c*<script>")])
+
+
+def test_no_records_give_a_leaderboard_that_says_so() -> None:
+    assert "No results yet." in leaderboard_markdown([])
+    assert leaderboard_csv([]) == ",".join(COLUMNS) + "\r\n"
+    assert json.loads(leaderboard_json([])) == []
+
+
+def test_every_format_is_the_same_for_any_order_of_records(showcase: list[Record]) -> None:
+    for text in (leaderboard_csv, leaderboard_json, leaderboard_markdown):
+        assert text(showcase) == text(showcase[::-1])
+
+
+@pytest.mark.slow
+def test_ten_thousand_records_become_a_leaderboard_in_two_seconds(make_record: MakeRecord) -> None:
+    records = [make_record(f"model{i % 100}", f"task{i // 100}", cell_id=f"c{i}") for i in range(10_000)]
+    start = time.process_time()
+    assert len(leaderboard_markdown(records)) > 10_000
+    assert leaderboard_csv(records).count("\r\n") == 10_001
+    assert time.process_time() - start < 2

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from hedgebench.results.leaderboard import leaderboard_csv
+from hedgebench.results.record import Failure, Record
+from hedgebench.results.report import render, write_report
+from hedgebench.results.store import RunStore
+
+MakeRecord = Callable[..., Record]
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+ATTACK = "<script>alert(1)</script>"
+
+
+class Page(HTMLParser):
+    """Checks that elements are closed in order; keeps identifiers and every element's name."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "action")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+
+def test_the_report_is_well_formed_and_reaches_for_nothing(showcase: list[Record]) -> None:
+    page = Page(render(showcase, "html"))
+    assert page.names.count("details") == len(showcase)
+    assert page.names.count("figure") > 3
+    assert not {"script", "link", "img", "iframe"} & set(page.names)
+    assert all(address.startswith("#") for address in page.addresses)
+    assert len(set(page.ids)) == len(page.ids)
+
+
+def test_whatever_a_record_says_is_escaped(make_record: MakeRecord) -> None:
+    failure = Failure(ATTACK, ATTACK, ATTACK)
+    record = make_record(
+        ATTACK,
+        ATTACK,
+        backbone=ATTACK,
+        notes=(ATTACK,),
+        settings={ATTACK: ATTACK},
+        environment={ATTACK: ATTACK},
+        error=failure,
+    )
+    text = render([record], "html")
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    Page(text)
+
+
+def test_failures_and_notes_stand_at_the_top(make_record: MakeRecord) -> None:
+    failed = make_record(
+        "elu", status="oom", metrics=(), main_metric="perplexity", error=Failure("CudaError", "20 GiB", "tail")
+    )
+    text = render([make_record(notes=("fell back to torch",)), failed], "html")
+    top = text[: text.index("gpt · scratch")]
+    assert "elu on wikitext2, seed 0: OOM: CudaError: 20 GiB" in top
+    assert "softmax on wikitext2: fell back to torch" in top
+
+
+def test_a_cell_tells_the_kernel_the_data_and_the_settings(make_record: MakeRecord) -> None:
+    text = render([make_record()], "html")
+    for fact in ("kernel in evaluate", "chunk (torch)", "abc123", "f00d", "mirror", "train.lr", "2.13.0"):
+        assert fact in text
+
+
+def test_write_report_leaves_tables_plots_and_a_page(make_record: MakeRecord, tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "my-run")
+    store.create()
+    store.write_record(make_record())
+    (store.cells / "broken.json").write_text("{")
+    page = write_report(store)
+    assert page == store.root / "report.html"
+    text = page.read_text(encoding="utf-8")
+    assert "<h1>my-run</h1>" in text
+    assert "broken.json cannot be read and is left out" in text
+    assert (store.root / "leaderboard.csv").read_bytes().decode() == leaderboard_csv([make_record()])
+    assert "perplexity" in (store.root / "leaderboard.md").read_text(encoding="utf-8")
+    assert (store.root / "leaderboard.json").exists()
+    assert {path.suffix for path in store.plots.iterdir()} == {".svg", ".png"}
+
+
+def test_a_run_without_results_has_a_report_too(tmp_path: Path) -> None:
+    page = write_report(RunStore(tmp_path / "empty"))
+    Page(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("format", "start"), [("md", "# Leaderboard"), ("csv", "model,"), ("json", "["), ("html", "<!doctype")]
+)
+def test_every_format_can_be_rendered(make_record: MakeRecord, format: str, start: str) -> None:
+    assert render([make_record()], format).startswith(start)
+
+
+def test_an_unknown_format_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="unknown format 'pdf'; choose md, csv, json, html"):
+        render([], "pdf")

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hedgebench.results.record import (
+    STATUSES,
+    CurvePoint,
+    DataIdentity,
+    Failure,
+    KernelUse,
+    Metric,
+    Record,
+)
+from hedgebench.results.store import CorruptCell, RunStore, StoreError
+
+MakeRecord = Callable[..., Record]
+
+WRITER = """
+import sys
+from pathlib import Path
+from hedgebench.results.record import Metric, Record
+from hedgebench.results.store import RunStore
+store = RunStore(Path(sys.argv[1]))
+print("ready", flush=True)
+for i in range(10**9):
+    metrics = tuple(Metric("m", float(i), "1", None, None, 1) for _ in range(2000))
+    names = ("r", f"cell{i % 3}", "m", "b", "t", "r", "s")
+    store.write_record(Record(1, *names, 0, "ok", "m", metrics, {}, {}, (), None, {}))
+"""
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+numbers = st.floats(allow_nan=False)
+mappings = st.dictionaries(st.text(), scalars, max_size=3)
+metrics = st.builds(
+    Metric,
+    name=st.text(),
+    value=st.none() | numbers,
+    unit=st.text(),
+    higher_is_better=st.none() | st.booleans(),
+    stderr=st.none() | numbers,
+    n=st.integers(),
+    at=mappings,
+    status=st.sampled_from(STATUSES),
+    samples=st.lists(numbers, max_size=3).map(tuple),
+)
+records = st.builds(
+    Record,
+    schema_version=st.just(1),
+    cell_id=st.from_regex(r"[a-f0-9]{16}", fullmatch=True),
+    status=st.sampled_from(STATUSES),
+    metrics=st.lists(metrics, max_size=2).map(tuple),
+    settings=st.dictionaries(st.text(), scalars | st.lists(st.integers(), max_size=2).map(tuple), max_size=3),
+    timings_s=st.dictionaries(st.text(), numbers, max_size=2),
+    kernels=st.lists(st.builds(KernelUse), max_size=2).map(tuple),
+    data=st.none()
+    | st.builds(DataIdentity, splits=st.dictionaries(st.text(), st.integers(), max_size=2), details=mappings),
+    environment=mappings,
+    error=st.none() | st.builds(Failure),
+    curves=st.lists(st.builds(CurvePoint, value=numbers), max_size=2).map(tuple),
+    notes=st.lists(st.text(), max_size=2).map(tuple),
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    store = RunStore(tmp_path / "run")
+    store.create()
+    return store
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(record=records)
+def test_a_record_comes_back_as_it_was_written(store: RunStore, record: Record) -> None:
+    store.write_record(record)
+    assert store.read_record(record.cell_id) == record
+
+
+def test_records_come_in_the_same_order_whatever_the_order_of_writing(store: RunStore, showcase: list[Record]) -> None:
+    for record in showcase:
+        store.write_record(record)
+    first = store.records().records
+    for record in reversed(showcase):
+        store.write_record(record)
+    assert store.records().records == first
+    assert len(first) == len(showcase)
+
+
+def test_writing_a_cell_again_replaces_it(store: RunStore, make_record: MakeRecord) -> None:
+    record = make_record()
+    store.write_record(record)
+    store.write_record(replace(record, notes=("again",)))
+    assert [r.notes for r in store.records().records] == [("again",)]
+    assert [path.suffix for path in store.cells.iterdir()] == [".json"]
+
+
+def test_a_killed_writer_leaves_only_whole_files(store: RunStore) -> None:
+    for _ in range(3):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(store.root)], stdout=subprocess.PIPE)
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
+        time.sleep(0.15)
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        writer.stdout.close()
+        loaded = store.records()
+        assert loaded.records
+        assert not loaded.corrupt
+        assert all(len(record.metrics) == 2000 for record in loaded.records)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "JSONDecodeError"),
+        ('{"schema_version": 1, "run_id"', "JSONDecodeError"),
+        ("[]", "a record is a JSON object, not list"),
+        ('{"schema_version": 99}', "schema_version is 99"),
+        ('{"schema_version": 1}', "record lacks"),
+        (b"\xff\xfe\x00", "UnicodeDecodeError"),
+    ],
+)
+def test_a_corrupt_file_is_reported_and_counts_as_missing(
+    store: RunStore, make_record: MakeRecord, content: str | bytes, reason: str
+) -> None:
+    good = make_record()
+    store.write_record(good)
+    broken = store.cells / "broken.json"
+    broken.write_bytes(content.encode() if isinstance(content, str) else content)
+    loaded = store.records()
+    assert loaded.records == (good,)
+    assert [cell.path for cell in loaded.corrupt] == [broken]
+    assert reason in loaded.corrupt[0].reason
+    assert store.finished_cells() == {good.cell_id}
+    with pytest.raises(StoreError, match=r"broken\.json"):
+        store.read_record("broken")
+
+
+def test_a_file_under_another_cells_name_is_corrupt(store: RunStore, make_record: MakeRecord) -> None:
+    path = store.write_record(make_record())
+    path.rename(path.with_name("other.json"))
+    assert "is named other" in store.records().corrupt[0].reason
+
+
+def test_setting_a_corrupt_file_aside_keeps_it_and_frees_its_cell(store: RunStore) -> None:
+    (store.cells / "broken.json").write_text("{")
+    (corrupt,) = store.records().corrupt
+    target = store.set_aside(corrupt)
+    assert target.name == "broken.json.corrupt"
+    assert target.read_text() == "{"
+    assert store.records().corrupt == ()
+
+
+def test_results_are_finished_and_failures_are_tried_again(store: RunStore, make_record: MakeRecord) -> None:
+    for status in STATUSES:
+        store.write_record(make_record(status=status, cell_id=status))
+    assert store.finished_cells() == {"ok", "oom", "unsupported"}
+
+
+def test_samples_come_back_with_numbers_that_json_cannot_hold_as_text(store: RunStore) -> None:
+    store.write_samples("cell", ({"i": i, "text": "naïve\n", "logprob": float("-inf")} for i in range(3)))
+    rows = list(store.read_samples("cell"))
+    assert rows == [{"i": i, "text": "naïve\n", "logprob": "-inf"} for i in range(3)]
+
+
+def test_samples_that_break_off_leave_nothing_behind(store: RunStore) -> None:
+    def rows() -> object:
+        yield {"i": 0}
+        raise RuntimeError("the model broke")
+
+    with pytest.raises(RuntimeError, match="broke"):
+        store.write_samples("cell", rows())  # type: ignore[arg-type]
+    assert list(store.samples.iterdir()) == []
+    with pytest.raises(StoreError, match="cannot read the samples of cell cell"):
+        list(store.read_samples("cell"))
+
+
+def test_the_manifest_comes_back(store: RunStore) -> None:
+    store.write_manifest({"models": ["softmax"], "schema_version": 1})
+    assert store.read_manifest() == {"models": ["softmax"], "schema_version": 1}
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_a_folder_without_a_manifest_is_named(store: RunStore, content: str | None) -> None:
+    if content is not None:
+        store.manifest.write_text(content)
+    with pytest.raises(StoreError, match=r"manifest\.json"):
+        store.read_manifest()
+
+
+def test_an_unwritable_folder_is_named_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"cannot write results to .*file/run.*choose another folder with --output"):
+        RunStore(tmp_path / "file" / "run").create()
+
+
+def test_creating_a_run_again_keeps_its_records(store: RunStore, make_record: MakeRecord) -> None:
+    store.write_record(make_record())
+    store.create()
+    assert len(store.records().records) == 1
+
+
+@pytest.mark.parametrize("cell_id", ["../x", "", "a/b", ".hidden", "a b"])
+def test_a_cell_id_that_is_no_file_name_is_refused(store: RunStore, make_record: MakeRecord, cell_id: str) -> None:
+    with pytest.raises(StoreError, match="cannot be a file name"):
+        store.write_record(make_record(cell_id=cell_id))
+
+
+def test_an_empty_or_missing_run_has_no_records(tmp_path: Path) -> None:
+    assert RunStore(tmp_path / "nothing").records().records == ()
+
+
+def test_a_corrupt_cell_has_a_path_and_a_reason(tmp_path: Path) -> None:
+    assert CorruptCell(tmp_path, "why").reason == "why"
+
+
+@pytest.mark.slow
+def test_ten_thousand_records_load_in_two_seconds(store: RunStore, make_record: MakeRecord) -> None:
+    record = json.dumps(json.loads(store.write_record(make_record(cell_id="first")).read_text()))
+    for i in range(9_999):
+        (store.cells / f"c{i}.json").write_text(record.replace('"first"', f'"c{i}"'))
+    start = time.process_time()
+    assert len(store.records().records) == 10_000
+    assert time.process_time() - start < 2
+
+
+def test_importing_the_folder_imports_neither_torch_nor_what_is_slow() -> None:
+    modules = sorted(path.stem for path in (Path(__file__).parents[2] / "results").glob("*.py"))
+    code = (
+        "import importlib, sys\n"
+        f"for name in {modules!r}: importlib.import_module('hedgebench.results.' + name)\n"
+        "print(sorted({'torch', 'pandas', 'matplotlib', 'scipy', 'jinja2', 'rich'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert found.stdout.strip() == "[]"
+
+
+def test_importing_the_store_does_not_import_numpy() -> None:
+    code = "import sys, hedgebench.results.store; print('numpy' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
