@@ -74,7 +74,7 @@ class Cell:
 
     def _canonical(self) -> dict[str, Any]:
         canonical = asdict(self)
-        del canonical["data"]["splits"], canonical["data"]["source"], canonical["scale"]
+        del canonical["data"]["splits"], canonical["data"]["source"]
         return canonical
 
 

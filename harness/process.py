@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 from ..results.record import SCHEMA_VERSION, Failure, Record, Status, from_json
 from ..tasks.base import Row
 from .environment import host_environment
-from .worker import Request
+from .worker import Request, serve
 
 LOG_TAIL_CHARACTERS = 4000
 
@@ -40,90 +43,71 @@ class Outcome:
 
 
 class CellProcesses:
-    """The processes that are running now, so that an interrupt can end them all."""
+    """The processes that are running now, so that an interrupt can end them all.
+
+    Each request has a process of its own, forked from a server process that has imported torch and touched no device, so
+    that a cell starts in a fraction of a second and no cell can reach another.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self.cancelled = False
+        self._running: set[ForkServerProcess] = set()
+        self._cancelled = False
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["hedgebench.harness.preload"])
 
     def run(self, request: Request, timeout_s: float | None, on_progress: OnProgress) -> Outcome:
-        """Runs a request to its end, its death or its time limit."""
+        """Runs a request to its end, its death or its time limit.
+
+        Raises:
+            CancelledError: `cancel` was called before the process could start.
+        """
         with tempfile.TemporaryDirectory(prefix="hedgebench-") as folder:
             return self._run_in(Path(folder), request, timeout_s, on_progress)
 
     def cancel(self) -> None:
         """Ends every running process, and lets no other start."""
         with self._lock:
-            self.cancelled = True
+            self._cancelled = True
             for process in self._running:
                 _kill(process)
 
     def _run_in(self, folder: Path, request: Request, timeout_s: float | None, on_progress: OnProgress) -> Outcome:
-        request_path, outcome_path, log_path = folder / "request.json", folder / "outcome.json", folder / "log"
-        request_path.write_text(json.dumps(request.to_json()), encoding="utf-8")
-        with log_path.open("wb") as log:
-            process, reader = self._start(request, [str(request_path), str(outcome_path)], log.fileno(), on_progress)
-            status = self._wait(process, timeout_s)
-            reader.join()
+        outcome_path, log_path = folder / "outcome.json", folder / "log"
+        log_path.touch()
+        receiver, sender = self._context.Pipe(duplex=False)
+        process = self._context.Process(
+            target=serve, args=(request, str(outcome_path), str(log_path), sender), daemon=True
+        )
+        self._start(process)
+        sender.close()
+        reader = threading.Thread(target=_read_progress, args=(receiver, on_progress), daemon=True)
+        reader.start()
+        timed_out = not self._wait(process, timeout_s)
+        reader.join()
         printed = log_path.read_text(encoding="utf-8", errors="replace")
         if outcome_path.exists():
             outcome = json.loads(outcome_path.read_text(encoding="utf-8"))
             return Outcome(from_json(outcome["record"]), outcome["rows"], printed)
-        return Outcome(failed_record(request, *_failure(process.returncode, status, timeout_s, printed)), [], printed)
+        status, failure = _failure(process.exitcode or 0, timeout_s if timed_out else None, printed)
+        return Outcome(failed_record(request, status, failure), [], printed)
 
-    def _start(
-        self, request: Request, arguments: list[str], log: int, on_progress: OnProgress
-    ) -> tuple[subprocess.Popen[bytes], threading.Thread]:
-        read_end, write_end = os.pipe()
-        environment = worker_environment(request) | {"HEDGEBENCH_PROGRESS_FD": str(write_end)}
-        command = [sys.executable, "-m", "hedgebench.harness.worker", *arguments]
+    def _start(self, process: ForkServerProcess) -> None:
         with self._lock:
-            if self.cancelled:
-                os.close(read_end)
-                os.close(write_end)
-                raise KeyboardInterrupt
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                pass_fds=(write_end,),
-                start_new_session=True,
-            )
+            if self._cancelled:
+                raise CancelledError
+            process.start()
             self._running.add(process)
-        os.close(write_end)
-        reader = threading.Thread(target=_read_progress, args=(read_end, on_progress), daemon=True)
-        reader.start()
-        return process, reader
 
-    def _wait(self, process: subprocess.Popen[bytes], timeout_s: float | None) -> Status:
-        try:
-            process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            _kill(process)
-            process.wait()
-            return "timeout"
-        finally:
-            with self._lock:
-                self._running.discard(process)
-        return "error"
-
-
-def worker_environment(request: Request) -> dict[str, str]:
-    """The environment of a worker: threads pinned for every library, and the network shut where data is local."""
-    threads = str(request.threads)
-    environment = dict(os.environ) | {
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
-    if request.offline:
-        environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    return environment
+    def _wait(self, process: ForkServerProcess, timeout_s: float | None) -> bool:
+        """Whether the process ended by itself within its time limit."""
+        process.join(timeout_s)
+        in_time = not process.is_alive()
+        with self._lock:
+            self._running.discard(process)
+        _kill(process)
+        process.join()
+        return in_time
 
 
 def failed_record(request: Request, status: Status, failure: Failure) -> Record:
@@ -153,9 +137,9 @@ def failed_record(request: Request, status: Status, failure: Failure) -> Record:
     )
 
 
-def _failure(code: int, status: Status, timeout_s: float | None, printed: str) -> tuple[Status, Failure]:
+def _failure(code: int, timeout_s: float | None, printed: str) -> tuple[Status, Failure]:
     tail = printed[-LOG_TAIL_CHARACTERS:]
-    if status == "timeout":
+    if timeout_s is not None:
         return "timeout", Failure("Timeout", f"stopped after the time limit of {timeout_s:g} s", tail)
     if code < 0:
         name = signal.Signals(-code).name
@@ -164,15 +148,16 @@ def _failure(code: int, status: Status, timeout_s: float | None, printed: str) -
     return "error", Failure("Crashed", f"the process ended with exit code {code} and left no outcome", tail)
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: ForkServerProcess) -> None:
     """Ends a process and all that it started."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    if process.pid is not None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        if process.is_alive():  # it had no time yet to become the leader of its group
+            process.kill()
 
 
-def _read_progress(descriptor: int, on_progress: OnProgress) -> None:
-    with os.fdopen(descriptor, encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            on_progress(json.loads(line))
+def _read_progress(receiver: Connection, on_progress: OnProgress) -> None:
+    with receiver, suppress(EOFError, OSError):
+        while True:
+            on_progress(receiver.recv())

@@ -16,6 +16,7 @@ from ..results.record import Record
 from ..results.report import write_report
 from ..results.store import DONE_STATUSES, RunStore
 from ..results.terminal import print_leaderboard
+from .cell import Cell
 from .config import RunConfig
 from .environment import host_environment
 from .executors import Executor, Job, make_executor
@@ -24,7 +25,7 @@ from .process import Outcome, failed_record
 from .progress import RunDisplay
 from .worker import Request
 
-EXIT_OK, EXIT_USAGE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 130
+EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 3, 130
 RESULT_STATUSES = frozenset({"ok", "oom"})
 """Statuses of a cell that has a result; any other makes the run end with exit code 3."""
 
@@ -51,9 +52,14 @@ def run(config: RunConfig, console: Console, quiet: bool = False) -> int:
     for corrupt in store.records().corrupt:
         aside = store.set_aside(corrupt)
         console.print(f"corrupt cell file set aside as {aside}: {corrupt.reason}", markup=False)
+    for message in _set_superseded_aside(store, planned):
+        console.print(message, markup=False)
     store.write_manifest(_manifest(config, planned))
     done = set() if config.fresh else _done(store, planned)
     missing = [p for p in planned if p.cell.key not in done]
+    if config.fresh:
+        for p in missing:
+            _checkpoint(store, p).unlink(missing_ok=True)
     if not quiet:
         console.print(f"{len(planned)} cells, {len(planned) - len(missing)} already done; results in {store.root}", markup=False)
     interrupted = not _run_cells(config, store, missing, executor, console, quiet)
@@ -84,6 +90,32 @@ def _manifest(config: RunConfig, planned: Sequence[PlannedCell]) -> dict[str, ob
         "environment": dict(host_environment()),
         "plan": [{"cell": p.cell.key, **p.cell.as_dict()} for p in planned],
     }
+
+
+def _set_superseded_aside(store: RunStore, planned: Sequence[PlannedCell]) -> list[str]:
+    """Moves away cells that this plan measures anew with other settings, data or code, and says which.
+
+    Otherwise one model would stand twice in the leaderboard, or two protocols would be averaged as if they were seeds.
+    """
+    keys = {_place(p.cell): p.cell.key for p in planned}
+    messages = []
+    for record in store.records().records:
+        if record.cell_id != keys.get(_place(record), record.cell_id):
+            folder = store.root / "superseded"
+            folder.mkdir(exist_ok=True)
+            (store.cells / f"{record.cell_id}.json").replace(folder / f"{record.cell_id}.json")
+            place = f"{record.model} / {record.task} / seed {record.seed}"
+            messages.append(f"{place}: settings, data or code changed; the earlier record is now in {folder}")
+    return messages
+
+
+def _place(cell: Cell | Record) -> tuple[object, ...]:
+    """Where a cell stands in the leaderboard."""
+    return cell.model, cell.backbone, cell.task, cell.recipe, cell.scale, cell.seed, cell.limit
+
+
+def _checkpoint(store: RunStore, planned: PlannedCell) -> Path:
+    return (store.root / "checkpoints" / f"{planned.cell.key}.pt").resolve()
 
 
 def _done(store: RunStore, planned: Sequence[PlannedCell]) -> set[str]:
@@ -133,7 +165,7 @@ def _request(config: RunConfig, store: RunStore, planned: PlannedCell) -> Reques
         offline=sources.offline,
         threads=threads_per_cell(1 if planned.own_device else config.workers),
         auto_batch=config.batch_size == "auto",
-        checkpoint=str((store.root / "checkpoints" / f"{planned.cell.key}.pt").resolve()),
+        checkpoint=str(_checkpoint(store, planned)),
         log_samples=config.log_samples,
     )
 
@@ -156,16 +188,16 @@ def _store(store: RunStore, display: RunDisplay, planned: PlannedCell, outcome: 
         logs.mkdir(exist_ok=True)
         store.write_text(logs / f"{key}.log", outcome.log)
     if outcome.record.status in DONE_STATUSES:
-        (store.root / "checkpoints" / f"{key}.pt").unlink(missing_ok=True)
+        _checkpoint(store, planned).unlink(missing_ok=True)
     display.finished(key, planned.cell.title, outcome.record)
 
 
 def _finish(store: RunStore, planned: Sequence[PlannedCell], console: Console, interrupted: bool) -> int:
     by_key = {r.cell_id: r for r in store.records().records}
     records = [by_key[p.cell.key] for p in planned if p.cell.key in by_key]
-    paths = write_report(store)
+    page = write_report(store)
     print_leaderboard(records, console)
-    console.print(f"report: {paths['html']}", markup=False)
+    console.print(f"report: {page}", markup=False)
     if interrupted:
         console.print("interrupted; the same command goes on where this one stopped", markup=False)
         return EXIT_INTERRUPTED

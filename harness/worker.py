@@ -1,6 +1,6 @@
 """The process of one cell: reads a request, loads data and model, runs the recipe, measures, writes the outcome.
 
-Started as `python -m hedgebench.harness.worker REQUEST OUTCOME`; whatever happens to it, other cells go on.
+Whatever happens to this process, other cells go on.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,24 +86,21 @@ class Request:
 
 @dataclass
 class Progress:
-    """Where a cell stands, told to the parent as JSON lines."""
+    """Where a cell stands, told to the parent."""
 
-    write: Callable[[str], None]
-    last: float = 0.0
+    send: Callable[[Mapping[str, Any]], None]
+    last_s: float = 0.0
 
     def phase(self, name: str) -> None:
         """A phase begins."""
-        self._send({"phase": name})
+        self.send({"phase": name})
 
     def steps(self, done: int, total: int, loss: float) -> None:
         """Training has come this far; told at most ten times a second."""
         now = time.monotonic()
-        if done == total or now - self.last > 0.1:
-            self.last = now
-            self._send({"phase": "train", "done": done, "total": total, "loss": loss})
-
-    def _send(self, message: Mapping[str, Any]) -> None:
-        self.write(json.dumps(message) + "\n")
+        if done == total or now - self.last_s > 0.1:
+            self.last_s = now
+            self.send({"phase": "train", "done": done, "total": total, "loss": loss})
 
 
 @dataclass
@@ -266,19 +264,41 @@ def _record(request: Request, findings: _Findings, status: Status, error: Failur
     )
 
 
-def main(arguments: list[str]) -> int:
-    """Runs the request in the file `arguments[0]` and writes the outcome to `arguments[1]`."""
-    request_path, outcome_path = map(Path, arguments)
-    request = Request.from_json(json.loads(request_path.read_text(encoding="utf-8")))
-    descriptor = os.environ.get("HEDGEBENCH_PROGRESS_FD")
-    sink = os.fdopen(int(descriptor), "w", buffering=1) if descriptor else None
-    progress = Progress(sink.write if sink else lambda _: None)  # type: ignore[arg-type, return-value]
-    record, rows = run_request(request, progress)
-    temporary = outcome_path.with_suffix(".tmp")
+def serve(request: Request, outcome_path: str, log_path: str, sender: Connection) -> None:
+    """Runs a request in this process, which becomes the leader of its own group, and writes the outcome.
+
+    Args:
+        request: What to do.
+        outcome_path: JSON file to write, whole or not at all.
+        log_path: File that takes what is printed.
+        sender: Where progress is told.
+    """
+    os.setsid()
+    with Path(log_path).open("ab", buffering=0) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    _pin_environment(request)
+    record, rows = run_request(request, Progress(lambda message: _tell(sender, message)))
+    path = Path(outcome_path)
+    temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps({"record": to_json(record), "rows": rows}), encoding="utf-8")
-    temporary.replace(outcome_path)
-    return 0
+    temporary.replace(path)
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def _tell(sender: Connection, message: Mapping[str, Any]) -> None:
+    try:
+        sender.send(message)
+    except BrokenPipeError:  # the run that wants this cell is gone
+        os._exit(1)
+
+
+def _pin_environment(request: Request) -> None:
+    """Threads for every library, and no network where it is not wanted."""
+    os.environ.update(
+        OMP_NUM_THREADS=str(request.threads),
+        MKL_NUM_THREADS=str(request.threads),
+        TOKENIZERS_PARALLELISM="false",
+        HF_HUB_DISABLE_TELEMETRY="1",
+    )
+    if request.offline:
+        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")

@@ -65,7 +65,7 @@ class ExpMap(FeatureMap):
 
     log_space = True
 
-    def __init__(self, heads: int, head_dim: int, *, t: float = 1.0, role: Role = "query", seed: int = 0) -> None:
+    def __init__(self, heads: int, head_dim: int, *, t: float | int = 1.0, role: Role = "query", seed: int = 0) -> None:
         """Builds the map.
 
         Args:
@@ -90,8 +90,8 @@ class ExpMap(FeatureMap):
 class CosformerMap(FeatureMap):
     """φ(x) at token i, from 1, is [ReLU(x)·cos(πi/2M), ReLU(x)·sin(πi/2M)]; f = 2d (cosFormer, arXiv 2202.08791).
 
-    So φ(q_i)·φ(k_j) = ReLU(q_i)·ReLU(k_j)·cos(π(i-j)/2M). The Hedgehog authors' later code sets M to the current length,
-    which makes a token's output depend on how many follow; here M is fixed.
+    So φ(q_i)·φ(k_j) = ReLU(q_i)·ReLU(k_j)·cos(π(i-j)/2M). The Hedgehog authors' later code sets M to the current
+    length, which makes a token's output depend on how many follow; here M is fixed.
     """
 
     needs_positions = True
@@ -133,7 +133,7 @@ class CosformerMap(FeatureMap):
             first, last = int(positions.min()), int(positions.max())
             if first < 0 or last >= self.length:
                 raise ValueError(
-                    f"cosformer was built for positions 0..{self.length - 1}, got {first}..{last}; give it a larger length"
+                    f"cosformer was built for positions 0..{self.length - 1}, got {first}..{last}; raise its length"
                 )
         angle = (positions + 1).to(torch.promote_types(x.dtype, torch.float32)) * (math.pi / (2 * self.length))
         angle = angle[:, None, :, None] if positions.ndim == 2 else angle[:, None]
@@ -146,8 +146,8 @@ class PerformerMap(FeatureMap):
 
     With x' = x/d^¼: log φ(x) = w·x' - |x'|²/2 - log(m)/2, so E[φ(q)·φ(k)] = exp(q·k/√d). Rows w are orthogonal within
     blocks of d and carry the norms of independent Gaussian vectors; code of the Hedgehog authors' group leaves that
-    rescaling out, which makes its estimate biased. One projection, drawn on the CPU from `seed` and never redrawn, serves
-    all heads, queries and keys.
+    rescaling out, which makes its estimate biased. One projection, drawn on the CPU from `seed` and never redrawn,
+    serves all heads, queries and keys.
     """
 
     log_space = True
@@ -176,7 +176,7 @@ class PerformerMap(FeatureMap):
         del positions
         dtype = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
-            scaled = x.to(dtype) * self.head_dim**-0.25
+            scaled = x.to(dtype) * math.pow(self.head_dim, -0.25)
             projected: Tensor = scaled @ self.projection.to(dtype).mT
         return projected - scaled.square().sum(-1, keepdim=True) / 2 - math.log(self.feature_dim) / 2
 
@@ -190,10 +190,10 @@ def orthogonal_gaussian(rows: int, dim: int, seed: int) -> Float[Tensor, "{rows}
         seed: seed of a CPU generator; the same seed gives the same rows on every device.
     """
     generator = torch.Generator().manual_seed(seed)
-    blocks = [
-        torch.linalg.qr(torch.randn(dim, dim, generator=generator, dtype=torch.float64))[0].mT
-        for _ in range(math.ceil(rows / dim))
-    ]
+    blocks = torch.randn(math.ceil(rows / dim), dim, dim, generator=generator, dtype=torch.float64)
+    rotations, triangles = torch.linalg.qr(blocks)
+    # Without these signs the rotations are not uniform: LAPACK always points a column away from its own diagonal.
+    signs = triangles.diagonal(dim1=-2, dim2=-1).sign()
+    directions: Tensor = (rotations * signs[:, None]).mT.flatten(0, 1)[:rows]
     norms: Tensor = torch.randn(rows, dim, generator=generator, dtype=torch.float64).norm(dim=-1, keepdim=True)
-    directions: Tensor = torch.cat(blocks)[:rows]
     return (directions * norms).float()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from difflib import get_close_matches
 
 import torch
 from jaxtyping import Float, Int
@@ -11,8 +11,6 @@ from torch.nn import functional as F
 
 from .feature_map import FeatureMap, Role
 from .fixed_maps import orthogonal_gaussian
-
-HedgehogActivation = Literal["exp", "exp_max", "softmax", "softmax_joint"]
 
 
 class HedgehogMap(FeatureMap):
@@ -36,7 +34,7 @@ class HedgehogMap(FeatureMap):
         heads: int,
         head_dim: int,
         *,
-        map: HedgehogActivation = "exp",
+        map: str = "exp",
         negate: bool = True,
         bias: bool = False,
         feature_dim: int | None = None,
@@ -48,7 +46,7 @@ class HedgehogMap(FeatureMap):
         Args:
             heads: heads of the tensor it is applied to.
             head_dim: d.
-            map: which variant Φ is.
+            map: which variant Φ is: "exp", "exp_max", "softmax" or "softmax_joint".
             negate: also use -y; without it only the half that has +y is computed (and softmax_joint is softmax(2y)).
             bias: add a bias. Without one, Llama-2-7B's maps hold the 0.495% of its parameters that the paper reports.
             feature_dim: w, the columns of W; d unless given. Below d the identity is cut off after w columns; above d
@@ -62,7 +60,9 @@ class HedgehogMap(FeatureMap):
         """
         super().__init__(heads, head_dim, role=role, seed=seed)
         if map not in _ACTIVATIONS:
-            raise ValueError(f"unknown hedgehog map {map!r}; choose from {', '.join(_ACTIVATIONS)}")
+            near = get_close_matches(map, _ACTIVATIONS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"unknown hedgehog map {map!r}, choose from {', '.join(_ACTIVATIONS)}{hint}")
         width = feature_dim or head_dim
         self.map = map
         self.negate = negate

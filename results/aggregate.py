@@ -14,7 +14,7 @@ from .store import record_order
 REFERENCE_MODEL = "softmax"
 PARTIAL = "partial"
 
-_Settings: TypeAlias = tuple[tuple[str, Any], ...]
+_Conditions: TypeAlias = tuple[str, tuple[tuple[str, Any], ...]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Row:
         is_main: Whether this is the metric that ranks models on the task.
         variant: Counts cells that only differ in settings or code: 0 for the first.
         coordinates: The point of the sweep that `at` spells out.
-        peer_keys: Seed and peer key of each cell behind the row.
+        peer_key: Peer key of the cells behind the row; empty where they have none.
+        is_failed_cell: Whether the row stands for cells that ended without their main metric.
     """
 
     model: str
@@ -76,7 +77,8 @@ class Row:
     is_main: bool
     variant: int = 0
     coordinates: Mapping[str, Scalar] = field(default_factory=dict, hash=False)
-    peer_keys: tuple[tuple[int, str], ...] = ()
+    peer_key: str = ""
+    is_failed_cell: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,23 @@ class Cells:
 def leaderboard_rows(records: Iterable[Record]) -> list[Row]:
     """The leaderboard's rows, in a fixed order.
 
-    Cells are averaged over seeds only if nothing else sets them apart: another scale, recipe, limit, data or setting
-    gives another row, and so does a second record of the same seed. A seed that failed has a row of its own.
+    Cells are averaged over seeds only if nothing else sets them apart: another scale, recipe, limit, data, peer key or
+    setting gives another row, and so does a second record of the same seed. A seed that failed has a row of its own.
     """
     rows = [row for cells in group_seeds(records) for row in _rows_of(cells)]
     rows.sort(key=_row_order)
     return _with_percent_recovered(rows)
+
+
+def main_rows(rows: Iterable[Row]) -> dict[Comparison, list[Row]]:
+    """Rows of the main metrics that are one number per model, failed cells included; sweeps are left out."""
+    found: dict[Comparison, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.is_main:
+            found[row.comparison].append(row)
+    return {
+        where: main for where, main in found.items() if len({row.at for row in main if not row.is_failed_cell}) <= 1
+    }
 
 
 def merge_runs(runs: Sequence[tuple[str, Iterable[Record]]]) -> tuple[list[Record], list[str]]:
@@ -124,11 +137,10 @@ def merge_runs(runs: Sequence[tuple[str, Iterable[Record]]]) -> tuple[list[Recor
 
 
 def is_comparable(row: Row, other: Row) -> bool:
-    """Whether two rows were measured under the same conditions: no seed that both ran has another peer key."""
+    """Whether two rows were measured under the same conditions, by their peer keys where both have one."""
     if row.comparison != other.comparison:
         return False
-    keys = dict(other.peer_keys)
-    return all(not key or not keys.get(seed) or keys[seed] == key for seed, key in row.peer_keys)
+    return not row.peer_key or not other.peer_key or row.peer_key == other.peer_key
 
 
 def percent_of(value: float, reference: float, higher_is_better: bool | None) -> float | None:
@@ -148,14 +160,15 @@ def format_at(at: Mapping[str, Scalar]) -> str:
 
 def group_seeds(records: Iterable[Record]) -> list[Cells]:
     """The records in groups that differ in nothing but the seed."""
-    groups: dict[tuple[str, Comparison], dict[tuple[_Settings, int], list[Record]]] = defaultdict(dict)
-    repeats: Counter[tuple[str, Comparison, _Settings, int]] = Counter()
+    groups: dict[tuple[str, Comparison], dict[tuple[_Conditions, int], list[Record]]] = defaultdict(dict)
+    repeats: Counter[tuple[str, Comparison, _Conditions, int]] = Counter()
     records = sorted(records, key=record_order)
     known = _known_data(records)
     for record in records:
-        comparison, settings = _comparison(record, known), tuple(sorted(record.settings.items()))
-        seen = (record.model, comparison, settings, record.seed)
-        groups[record.model, comparison].setdefault((settings, repeats[seen]), []).append(record)
+        comparison = _comparison(record, known)
+        conditions = record.peer_key, tuple(sorted(record.settings.items()))
+        seen = (record.model, comparison, conditions, record.seed)
+        groups[record.model, comparison].setdefault((conditions, repeats[seen]), []).append(record)
         repeats[seen] += 1
     return [
         Cells(model, comparison, variant, tuple(sorted(variants[key], key=lambda record: record.seed)))
@@ -223,7 +236,7 @@ def _metric_row(cells: Cells, at: str, measured: Sequence[tuple[Record, Metric]]
         is_main=first.name == measured[0][0].main_metric,
         variant=cells.variant,
         coordinates=first.at,
-        peer_keys=tuple((record.seed, record.peer_key) for record, _ in measured),
+        peer_key=measured[0][0].peer_key,
     )
 
 
@@ -243,7 +256,8 @@ def _failed_row(cells: Cells, status: Status, missing: Sequence[Record]) -> Row:
         status=status,
         is_main=True,
         variant=cells.variant,
-        peer_keys=tuple((record.seed, record.peer_key) for record in missing),
+        peer_key=missing[0].peer_key,
+        is_failed_cell=True,
     )
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .aggregate import REFERENCE_MODEL, Comparison, Row, is_comparable, leaderboard_rows, percent_of
+from .aggregate import REFERENCE_MODEL, Comparison, Row, is_comparable, leaderboard_rows, main_rows, percent_of
 from .record import Record
 
 
@@ -46,10 +46,9 @@ def group_scores(records: Iterable[Record], tasks_of: Mapping[str, Collection[st
 def group_scores_of(rows: Iterable[Row], tasks_of: Mapping[str, Collection[str]] | None = None) -> list[GroupScore]:
     """`group_scores`, from rows."""
     grouped: dict[Comparison, list[Row]] = defaultdict(list)
-    for row in rows:
-        if "/" in row.comparison.task and row.is_main and not row.at:
-            group = row.comparison.task.split("/", 1)[0]
-            grouped[replace(row.comparison, task=group, data="")].append(row)
+    for where, main in main_rows(rows).items():
+        if "/" in where.task:
+            grouped[replace(where, task=where.task.split("/", 1)[0], data="")] += main
     return [
         score
         for comparison, members in grouped.items()
@@ -74,7 +73,9 @@ def _scores(comparison: Comparison, rows: Sequence[Row], expected: Collection[st
 def _pair(row: Row, references: Sequence[Row]) -> tuple[Row, Row] | None:
     if row.model == REFERENCE_MODEL:
         return row, row
-    matching = [other for other in references if other.metric == row.metric and is_comparable(row, other)]
+    matching = [
+        other for other in references if (other.metric, other.at) == (row.metric, row.at) and is_comparable(row, other)
+    ]
     return (row, matching[0]) if len(matching) == 1 else None
 
 

@@ -11,7 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .aggregate import Row, leaderboard_rows
+from .aggregate import Row as Row
+from .aggregate import leaderboard_rows as leaderboard_rows
+from .aggregate import merge_runs as merge_runs
+from .groups import GroupScore as GroupScore
+from .groups import group_scores as group_scores
 from .record import Record
 from .tables import Cell, Column, Table, sections
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .aggregate import REFERENCE_MODEL, Comparison, Row, leaderboard_rows
-from .format import format_arrow, format_status
+from .aggregate import REFERENCE_MODEL, Comparison, Row, leaderboard_rows, main_rows
+from .format import format_status
 from .plot_curves import curve_figures
-from .plot_style import Style, add_legend, model_styles, new_figure, plain, plot_settings, save, to_svg
+from .plot_style import Style, add_legend, add_title, model_styles, new_figure, plain, plot_settings, save, to_svg
 from .record import Record
-from .tables import AXIS, model_label
+from .tables import AXIS, metric_label, model_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,9 +49,9 @@ def make_plots(records: Iterable[Record]) -> list[Plot]:
     return plots
 
 
-def write_plots(records: Iterable[Record], folder: Path) -> list[Path]:
-    """Writes every plot as SVG and PNG into a folder that exists; returns the files."""
-    return [path for plot in make_plots(records) for path in save(plot.figure, folder / plot.name)]
+def write_plots(records: Iterable[Record], folder: Path) -> list[tuple[str, str]]:
+    """Writes every plot as SVG and PNG into a folder that exists; returns title and SVG text of each."""
+    return [(plot.title, save(plot.figure, folder / plot.name)) for plot in make_plots(records)]
 
 
 def svg_plots(records: Iterable[Record]) -> list[tuple[str, str]]:
@@ -60,7 +60,7 @@ def svg_plots(records: Iterable[Record]) -> list[tuple[str, str]]:
 
 
 def _quality_plots(rows: Sequence[Row], styles: dict[str, Style]) -> Iterator[Plot]:
-    for comparison, main in _main_rows(rows).items():
+    for comparison, main in main_rows(rows).items():
         if any(row.value is not None for row in main):
             title = f"{comparison.task}: {_label(main)}"
             yield Plot(_name("quality", comparison), _title(title, comparison), _quality(main, styles, comparison))
@@ -85,27 +85,27 @@ def _quality(rows: Sequence[Row], styles: dict[str, Style], comparison: Comparis
     axes.set_yticks(range(len(labels)), [plain(label) for label in labels])
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.margins(x=0.08)
-    axes.set_xlabel(plain(_label(rows)))
-    axes.set_title(plain(_title(comparison.task, comparison)), loc="left")
+    axes.set_xlabel(plain(_label(rows, with_point=True)))
+    add_title(figure, _title(comparison.task, comparison))
     return figure
 
 
 def _size_plots(rows: Sequence[Row], styles: dict[str, Style]) -> Iterator[Plot]:
     sizes = _sizes(rows)
-    for comparison, main in _main_rows(rows).items():
+    for comparison, main in main_rows(rows).items():
         points = [row for row in main if row.value is not None]
         panels = [size for size in SIZE_METRICS if any((*_key(row), size) in sizes for row in points)]
         if len(points) > 1 and panels:
             figure = _size_figure(points, panels, sizes, styles)
             title = _title(f"{comparison.task}: quality against size", comparison)
-            figure.suptitle(plain(title), fontsize=11, x=0.01, ha="left")
+            add_title(figure, title)
             yield Plot(_name("size", comparison), title, figure)
 
 
 def _size_figure(
     points: Sequence[Row], panels: Sequence[str], sizes: dict[tuple[Any, ...], float], styles: dict[str, Style]
 ) -> Figure:
-    figure, every_axes = new_figure(2.4 + 3.6 * len(panels), max(3.6, 1.0 + 0.2 * len(points)), len(panels), True)
+    figure, every_axes = new_figure(2.4 + 3.6 * len(panels), max(3.6, 1.3 + 0.21 * len(points)), len(panels), True)
     handles: dict[str, Any] = {}
     for size, axes in zip(panels, every_axes, strict=True):
         drawn = [row for row in points if (*_key(row), size) in sizes]
@@ -120,7 +120,7 @@ def _size_figure(
             )
         _set_size_scale(axes, [sizes[*_key(row), size] for row in drawn])
         axes.set_xlabel(SIZE_METRICS[size])
-    every_axes[0].set_ylabel(plain(_label(points)))
+    every_axes[0].set_ylabel(plain(_label(points, with_point=True)))
     add_legend(figure, handles)
     return figure
 
@@ -148,62 +148,69 @@ def _sweep_plots(rows: Sequence[Row], styles: dict[str, Style]) -> Iterator[Plot
             rest = ", ".join(f"{key}={row.coordinates[key]}" for key in sorted(row.coordinates) if key != AXIS)
             sweeps[row.comparison, row.metric, rest].append(row)
     for (comparison, metric, rest), points in sweeps.items():
-        if any(row.value is not None for row in points):
+        if len({row.at for row in points}) > 1 and any(row.value is not None for row in points):
             title = _title(f"{comparison.task}: {metric}" + (f", {rest}" if rest else ""), comparison)
             name = _name("sweep", comparison, metric, rest)
             yield Plot(name, title, _sweep(points, styles, title))
 
 
 def _sweep(rows: Sequence[Row], styles: dict[str, Style], title: str) -> Figure:
-    """A line per model over lengths; what ran out of memory is a cross at the top edge."""
+    """A line per model over lengths; a cross in the band at the top is a point without a value."""
     labels = list(dict.fromkeys(_row_label(row) for row in rows))
-    figure, (axes,) = new_figure(7.2, max(3.8, 0.9 + 0.2 * len(labels)))
+    figure, (axes,) = new_figure(7.2, max(3.8, 1.3 + 0.21 * len(labels)))
     handles: dict[str, Any] = {}
-    crosses: dict[str, Any] = {}
     for label in labels:
-        own = [row for row in rows if _row_label(row) == label]
-        measured = [row for row in own if row.value is not None]
+        measured = [row for row in rows if _row_label(row) == label and row.value is not None]
         style = styles[label]
-        xs, ys = [float(str(row.coordinates[AXIS])) for row in measured], [row.value or 0.0 for row in measured]
-        errors = [row.stderr or 0.0 for row in measured]
-        look: dict[str, Any] = {"color": style.colour, "marker": style.marker, "linestyle": style.line}
-        handles[plain(label)] = axes.errorbar(xs, ys, yerr=errors, capsize=2, markersize=5, linewidth=1.5, **look)
-        crosses |= _mark_failures(axes, own, style, labels.index(label))
+        handles[plain(label)] = axes.errorbar(
+            [_length(row) for row in measured],
+            [row.value or 0.0 for row in measured],
+            yerr=[row.stderr or 0.0 for row in measured],
+            color=style.colour,
+            marker=style.marker,
+            linestyle=style.line,
+            capsize=2,
+            markersize=5,
+            linewidth=1.5,
+        )
     _set_sweep_scales(axes, rows)
+    handles |= _mark_failures(axes, [row for row in rows if row.value is None], styles)
     axes.set_xlabel(AXIS)
     axes.set_ylabel(plain(_label(rows)))
-    axes.set_title(plain(title), loc="left")
-    add_legend(figure, handles | crosses)
+    add_title(figure, title)
+    add_legend(figure, handles)
     return figure
 
 
-def _mark_failures(axes: Axes, rows: Sequence[Row], style: Style, place: int) -> dict[str, Any]:
-    """Crosses above the frame, one height per model so that none hides another; returns the legend's entry."""
-    failed = [float(str(row.coordinates[AXIS])) for row in rows if row.value is None]
+def _mark_failures(axes: Axes, failed: Sequence[Row], styles: dict[str, Style]) -> dict[str, Any]:
+    """Crosses in a grey band above the values, one line per model so that none hides another; the legend's entry."""
     if not failed:
         return {}
-    axes.plot(
-        failed,
-        [0.985 - 0.035 * (place % 8)] * len(failed),
-        marker="x",
-        linestyle="none",
-        color=style.colour,
-        markersize=7,
-        markeredgewidth=2,
-        transform=axes.get_xaxis_transform(),
-        clip_on=False,
-    )
-    from matplotlib.lines import Line2D
+    from matplotlib.patches import Rectangle
 
-    entry = Line2D([], [], marker="x", linestyle="none", color="#777777", markeredgewidth=2, markersize=7)
-    statuses = sorted({format_status(row.status) for row in rows if row.value is None})
+    labels = list(dict.fromkeys(_row_label(row) for row in failed))
+    band = min(0.45, 0.04 + 0.04 * len(labels))
+    low, high = axes.get_ylim()
+    is_log = axes.get_yscale() == "log"
+    axes.set_ylim(
+        low, high * (high / low) ** (band / (1 - band)) if is_log else high + (high - low) * band / (1 - band)
+    )
+    axes.add_patch(Rectangle((0, 1 - band), 1, band, transform=axes.transAxes, color="#eeeeee", zorder=0))
+    look: dict[str, Any] = {"marker": "x", "linestyle": "none", "markersize": 7, "markeredgewidth": 2}
+    for i, label in enumerate(labels):
+        lengths = [_length(row) for row in failed if _row_label(row) == label]
+        height = 1 - band * (i + 0.5) / len(labels)
+        where = axes.get_xaxis_transform()
+        axes.plot(lengths, [height] * len(lengths), color=styles[label].colour, transform=where, **look)
+    statuses = sorted({format_status(row.status) for row in failed})
+    (entry,) = axes.plot([], [], color="#777777", **look)
     return {f"no value: {', '.join(statuses)}": entry}
 
 
 def _set_sweep_scales(axes: Axes, rows: Sequence[Row]) -> None:
     from matplotlib.ticker import NullFormatter
 
-    lengths = sorted({float(str(row.coordinates[AXIS])) for row in rows})
+    lengths = sorted({_length(row) for row in rows})
     values = [row.value for row in rows if row.value is not None]
     if lengths[0] > 0:
         axes.set_xscale("log", base=2)
@@ -214,14 +221,6 @@ def _set_sweep_scales(axes: Axes, rows: Sequence[Row]) -> None:
     axes.margins(y=0.12)
     if len(lengths) > 8:
         axes.tick_params(axis="x", labelrotation=45)
-
-
-def _main_rows(rows: Sequence[Row]) -> dict[Comparison, list[Row]]:
-    found: dict[Comparison, list[Row]] = defaultdict(list)
-    for row in rows:
-        if row.is_main and not row.at:
-            found[row.comparison].append(row)
-    return found
 
 
 def _sizes(rows: Sequence[Row]) -> dict[tuple[Any, ...], float]:
@@ -238,10 +237,13 @@ def _row_label(row: Row) -> str:
     return model_label(row.model, row.variant)
 
 
-def _label(rows: Sequence[Row]) -> str:
+def _length(row: Row) -> float:
+    return float(row.coordinates[AXIS] or 0)
+
+
+def _label(rows: Sequence[Row], with_point: bool = False) -> str:
     row = next((row for row in rows if row.value is not None), rows[0])
-    unit = "" if row.unit in ("", "1") or row.metric.endswith(f"_{row.unit}") else f" [{row.unit}]"
-    return f"{row.metric}{unit}{format_arrow(row.higher_is_better)}"
+    return metric_label(row) + (f", {row.at.replace(';', ', ')}" if with_point and row.at else "")
 
 
 def _title(text: str, comparison: Comparison) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .aggregate import Comparison, group_seeds
-from .plot_style import Style, add_legend, new_figure, plain
+from .plot_style import Style, add_legend, add_title, new_figure, plain
 from .record import CurvePoint, Record
 from .tables import model_label
 
@@ -39,7 +39,7 @@ def _figure(points: Sequence[tuple[str, CurvePoint, int]], styles: dict[str, Sty
     names = list(dict.fromkeys(point.name for _, point, _ in points))
     models = {label for label, _, _ in points}
     splits = {point.split for _, point, _ in points}
-    figure, every_axes = new_figure(2.4 + 3.8 * len(names), max(3.6, 1.0 + 0.2 * len(models)), len(names))
+    figure, every_axes = new_figure(2.4 + 3.8 * len(names), max(3.6, 1.3 + 0.21 * len(models)), len(names))
     handles: dict[str, Any] = {}
     for name, axes in zip(names, every_axes, strict=True):
         drawn = _draw(axes, [entry for entry in points if entry[1].name == name], styles)
@@ -48,7 +48,7 @@ def _figure(points: Sequence[tuple[str, CurvePoint, int]], styles: dict[str, Sty
             "step (thin lines: training split)" if len(splits) > 1 and _TRAINING_SPLIT in splits else "step"
         )
         axes.set_ylabel(plain(name))
-    figure.suptitle(plain(title), fontsize=11, x=0.01, ha="left")
+    add_title(figure, title)
     add_legend(figure, {label: handles[label] for label in map(plain, styles) if label in handles})
     return figure
 

@@ -92,7 +92,12 @@ def new_figure(width: float, height: float, panels: int = 1, share_y: bool = Fal
 def add_legend(figure: Figure, handles: Mapping[str, Any]) -> None:
     """A legend to the right of the panels, one line for each label."""
     if handles:
-        figure.legend(list(handles.values()), list(handles), loc="outside right upper", fontsize=9)
+        figure.legend(list(handles.values()), list(handles), loc="outside right center", fontsize=9)
+
+
+def add_title(figure: Figure, title: str) -> None:
+    """A title at the left, above the panels and the legend."""
+    figure.suptitle(plain(title), fontsize=11, x=0.01, ha="left")
 
 
 def plain(text: str) -> str:
@@ -108,10 +113,10 @@ def to_svg(figure: Figure) -> str:
     return buffer.getvalue()
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Writes `stem`.svg and `stem`.png; returns both."""
-    svg, png = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".png")
-    svg.write_text(to_svg(figure), encoding="utf-8")
+def save(figure: Figure, stem: Path) -> str:
+    """Writes `stem`.svg and `stem`.png; returns the SVG text."""
+    svg = to_svg(figure)
+    stem.with_name(stem.name + ".svg").write_text(svg, encoding="utf-8")
     with plot_settings():
-        figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None})
-    return [svg, png]
+        figure.savefig(stem.with_name(stem.name + ".png"), format="png", dpi=PNG_DPI, metadata={"Software": None})
+    return svg

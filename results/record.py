@@ -6,10 +6,11 @@ A record is plain data. It is written once, as JSON, and every table, plot and c
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -176,7 +177,7 @@ def from_json(data: Mapping[str, Any]) -> Record:
     version = data.get("schema_version")
     if version != SCHEMA_VERSION:
         raise InvalidRecordError(f"schema_version is {version!r}; this release reads {SCHEMA_VERSION}")
-    record = _parse(Record, data, "record")
+    record = _parse(Record, dict(data), "record")
     assert isinstance(record, Record)
     return record
 
@@ -191,50 +192,86 @@ def _to_plain(value: Any) -> Any:
     return value
 
 
+_Parser: TypeAlias = Callable[[Any, str], Any]
+
+
 def _parse(kind: Any, value: Any, where: str) -> Any:
     """`value` as an instance of the annotated type `kind`."""
+    return _parser(kind)(value, where)
+
+
+@functools.cache
+def _parser(kind: Any) -> _Parser:
+    """The parser of a type, built once: resolving type hints for every value takes far longer than parsing it."""
     if dataclasses.is_dataclass(kind):
-        return _parse_dataclass(kind, value, where)
+        return _dataclass_parser(kind)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
-        return _require(value in arguments, value, where, " or ".join(map(repr, arguments)))
+        return lambda value, where: _require(value in arguments, value, where, " or ".join(map(repr, arguments)))
     if origin is typing.Union or origin is types.UnionType:
-        return _parse_union(arguments, value, where)
+        return _union_parser(arguments)
     if origin is tuple:
-        _require(isinstance(value, list | tuple), value, where, "a list")
-        return tuple(_parse(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        return _tuple_parser(_parser(arguments[0]))
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        _require(isinstance(value, Mapping), value, where, "an object")
-        return {str(key): _parse(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    return _parse_scalar(kind, value, where)
+        return _mapping_parser(_parser(arguments[1]))
+    return functools.partial(_parse_scalar, kind)
 
 
-def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
-    _require(isinstance(value, Mapping), value, where, "an object")
+def _dataclass_parser(kind: Any) -> _Parser:
     hints = typing.get_type_hints(kind)
-    required = {
-        f.name
-        for f in dataclasses.fields(kind)
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    }
-    if missing := sorted(required - set(value)):
-        raise InvalidRecordError(f"{where} lacks {', '.join(missing)}")
-    if unknown := sorted(set(value) - set(hints)):
-        raise InvalidRecordError(f"{where} has unknown fields {', '.join(unknown)}")
-    return kind(**{key: _parse(hints[key], item, f"{where}.{key}") for key, item in value.items()})
+    fields = dataclasses.fields(kind)
+    parsers = {f.name: _parser(hints[f.name]) for f in fields}
+    required = {f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
+
+    def parse(value: Any, where: str) -> Any:
+        _require(isinstance(value, dict), value, where, "an object")
+        if missing := sorted(required - value.keys()):
+            raise InvalidRecordError(f"{where} lacks {', '.join(missing)}")
+        if unknown := sorted(value.keys() - parsers.keys()):
+            raise InvalidRecordError(f"{where} has unknown fields {', '.join(unknown)}")
+        return kind(**{key: parsers[key](item, f"{where}.{key}") for key, item in value.items()})
+
+    return parse
 
 
-def _parse_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
-    errors = []
-    for argument in arguments:
-        try:
-            return _parse(argument, value, where)
-        except InvalidRecordError as error:
-            errors.append(str(error))
-    raise InvalidRecordError(errors[0])
+def _tuple_parser(parse_item: _Parser) -> _Parser:
+    def parse(value: Any, where: str) -> Any:
+        _require(isinstance(value, list | tuple), value, where, "a list")
+        return tuple([parse_item(item, f"{where}[{i}]") for i, item in enumerate(value)])
+
+    return parse
+
+
+def _mapping_parser(parse_item: _Parser) -> _Parser:
+    def parse(value: Any, where: str) -> Any:
+        _require(isinstance(value, dict), value, where, "an object")
+        return {str(key): parse_item(item, f"{where}.{key}") for key, item in value.items()}
+
+    return parse
+
+
+def _union_parser(arguments: tuple[Any, ...]) -> _Parser:
+    """A value of one of the scalar types is taken as it is; anything else is tried type by type."""
+    exact = {kind for kind in arguments if kind in (str, int, float, bool, type(None))}
+    parsers = [_parser(kind) for kind in arguments]
+
+    def parse(value: Any, where: str) -> Any:
+        if type(value) in exact:
+            return value
+        errors = []
+        for parser in parsers:
+            try:
+                return parser(value, where)
+            except InvalidRecordError as error:
+                errors.append(str(error))
+        raise InvalidRecordError(errors[0])
+
+    return parse
 
 
 def _parse_scalar(kind: Any, value: Any, where: str) -> Any:
+    if type(value) is kind:
+        return value
     if kind is float and value in ("nan", "inf", "-inf"):
         return float(value)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):

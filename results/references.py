@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from .names import unknown_name
+
 Mark: TypeAlias = Literal["paper", "transcribed", "derived", "unverified"]
 
 MARKS: tuple[Mark, ...] = typing.get_args(Mark)
@@ -78,12 +80,12 @@ class ReferenceTable:
         """The row with a printed name.
 
         Raises:
-            KeyError: There is no such row.
+            UnknownNameError: There is no such row.
         """
         for row in self.rows:
             if row.label == label:
                 return row
-        raise KeyError(f"{self.id} has no row {label!r}; it has {', '.join(row.label for row in self.rows)}")
+        raise unknown_name(f"row of {self.id}", label, (row.label for row in self.rows))
 
 
 @dataclass(frozen=True)
@@ -98,25 +100,25 @@ class Reference:
         """The table with an id such as `table-8`.
 
         Raises:
-            KeyError: There is no such table.
+            UnknownNameError: There is no such table.
         """
         for table in self.tables:
             if table.id == id:
                 return table
-        raise KeyError(f"{self.paper} has no {id!r} here; choose {', '.join(table.id for table in self.tables)}")
+        raise unknown_name("table", id, (table.id for table in self.tables))
 
 
 def load_reference(name: str = "hedgehog") -> Reference:
     """The numbers in `reference/NAME.json`.
 
     Raises:
-        KeyError: There is no such reference.
+        UnknownNameError: There is no such reference.
         InvalidReferenceError: The file does not have the expected fields.
     """
     path = _FOLDER / f"{name}.json"
     known = sorted(file.stem for file in _FOLDER.glob("*.json"))
     if name not in known:
-        raise KeyError(f"unknown reference {name!r}; choose {', '.join(known)}")
+        raise unknown_name("reference", name, known)
     return parse_reference(json.loads(path.read_text(encoding="utf-8")))
 
 

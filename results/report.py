@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from .leaderboard import leaderboard_csv, leaderboard_json, leaderboard_markdown
+from .names import unknown_name
 from .record import Record
 from .store import RunStore
 
@@ -28,8 +29,8 @@ def write_report(store: RunStore) -> Path:
     store.write_text(store.root / "leaderboard.csv", leaderboard_csv(loaded.records))
     store.write_text(store.root / "leaderboard.md", leaderboard_markdown(loaded.records))
     store.write_text(store.root / "leaderboard.json", leaderboard_json(loaded.records))
-    write_plots(loaded.records, store.plots)
-    store.write_text(page, report_html(loaded.records, store.root.resolve().name, loaded.corrupt))
+    plots = write_plots(loaded.records, store.plots)
+    store.write_text(page, report_html(loaded.records, plots, store.root.resolve().name, loaded.corrupt))
     return page
 
 
@@ -41,17 +42,19 @@ def render(records: Iterable[Record], format: str) -> str:
         format: `md`, `csv`, `json`, or `html` for the whole report.
 
     Raises:
-        ValueError: The format is unknown.
+        UnknownNameError: The format is unknown.
     """
     if format not in RENDERERS:
-        raise ValueError(f"unknown format {format!r}; choose {', '.join(RENDERERS)}")
+        raise unknown_name("format", format, RENDERERS)
     return RENDERERS[format](records)
 
 
 def _html(records: Iterable[Record]) -> str:
+    from .plot import svg_plots
     from .report_html import report_html
 
-    return report_html(records)
+    records = list(records)
+    return report_html(records, svg_plots(records))
 
 
 RENDERERS: Mapping[str, Callable[[Iterable[Record]], str]] = {

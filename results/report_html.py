@@ -12,7 +12,6 @@ from pathlib import Path
 
 from .aggregate import format_at, leaderboard_rows
 from .format import format_arrow, format_status
-from .plot import svg_plots
 from .record import STATUSES, Record
 from .store import CorruptCell, record_order
 from .tables import sections
@@ -21,11 +20,17 @@ _TEMPLATE = Path(__file__).with_name("report_template.html")
 _SVG_REFERENCE = re.compile(r'(\bid="|\burl\(#|\bhref="#)')
 
 
-def report_html(records: Iterable[Record], title: str = "hedgebench", corrupt: Sequence[CorruptCell] = ()) -> str:
+def report_html(
+    records: Iterable[Record],
+    plots: Iterable[tuple[str, str]],
+    title: str = "hedgebench",
+    corrupt: Sequence[CorruptCell] = (),
+) -> str:
     """The report.
 
     Args:
         records: What to show.
+        plots: Title and SVG text of every plot.
         title: Heading, such as the run's name.
         corrupt: Files that should have held records; they are named at the top.
     """
@@ -42,7 +47,7 @@ def report_html(records: Iterable[Record], title: str = "hedgebench", corrupt: S
         statuses=[(status, counts[status]) for status in STATUSES if counts[status]],
         warnings=list(_warnings(records, corrupt)),
         sections=sections(leaderboard_rows(records)),
-        plots=[(name, Markup(_inline(svg, i))) for i, (name, svg) in enumerate(svg_plots(records))],
+        plots=[(name, Markup(_inline(svg, i))) for i, (name, svg) in enumerate(plots)],
     )
 
 

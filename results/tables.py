@@ -6,11 +6,11 @@ This module decides what stands in which cell; Markdown, HTML and the terminal o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from .aggregate import PARTIAL, REFERENCE_MODEL, Comparison, Row
+from .aggregate import PARTIAL, REFERENCE_MODEL, Comparison, Row, main_rows
 from .format import format_arrow, format_measurement, format_percent, format_status
 from .groups import GroupScore, group_scores_of
 
@@ -88,14 +88,13 @@ def model_label(model: str, variant: int) -> str:
 
 
 def _tables(rows: Sequence[Row], scores: Sequence[GroupScore]) -> tuple[Table, ...]:
-    swept = {row.comparison for row in rows if row.at and row.is_main}
-    main = [row for row in rows if row.is_main and not row.at and row.comparison not in swept]
+    main = main_rows(rows)
     tables = [_main_table(main, scores)] if main else []
     sweeps: dict[tuple[Comparison, str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        if row.at:
+        if row.at and not (row.is_main and row.comparison in main):
             sweeps[row.comparison, row.metric, _rest_of_point(row)].append(row)
-    failures = [row for row in rows if row.comparison in swept and not row.at and row.is_main]
+    failures = [row for row in rows if row.is_failed_cell and row.comparison not in main]
     tables += [
         _sweep_table(rest, members, [row for row in failures if row.comparison == comparison])
         for (comparison, _, rest), members in sweeps.items()
@@ -103,11 +102,8 @@ def _tables(rows: Sequence[Row], scores: Sequence[GroupScore]) -> tuple[Table, .
     return tuple(tables)
 
 
-def _main_table(rows: Sequence[Row], scores: Sequence[GroupScore]) -> Table:
-    columns: dict[Comparison, list[Row]] = defaultdict(list)
-    for row in rows:
-        columns[row.comparison].append(row)
-    models = _models(rows)
+def _main_table(columns: Mapping[Comparison, Sequence[Row]], scores: Sequence[GroupScore]) -> Table:
+    models = _models(row for rows in columns.values() for row in rows)
     filled = [_column(members, models) for members in columns.values()]
     headings = [_task_column(comparison, members, columns) for comparison, members in columns.items()]
     for group in dict.fromkeys(score.comparison for score in scores):
@@ -123,7 +119,7 @@ def _sweep_table(rest: str, rows: Sequence[Row], failures: Sequence[Row]) -> Tab
     models = _models([*rows, *failures])
     filled = [_column([row for row in rows if row.coordinates[axis] == point], models, failures) for point in points]
     example = next((row for row in rows if row.value is not None), rows[0])
-    title = f"{rows[0].comparison.task}: {_metric_label(example)}" + (f", {rest}" if rest else "")
+    title = f"{rows[0].comparison.task}: {metric_label(example)}" + (f", {rest}" if rest else "")
     columns = tuple(Column(f"{axis}={point}" if i == 0 else str(point)) for i, point in enumerate(points))
     return Table(title, columns, _transpose(models, filled), is_sweep=True)
 
@@ -172,12 +168,15 @@ def _best_value(rows: Sequence[Row]) -> float | None:
 def _task_column(comparison: Comparison, rows: Sequence[Row], columns: Iterable[Comparison]) -> Column:
     example = next((row for row in rows if row.value is not None), rows[0])
     twins = sum(other.task == comparison.task for other in columns)
-    return Column(comparison.task, _metric_label(example) + (f" on {comparison.data or '?'}" if twins > 1 else ""))
+    point = f", {example.at.replace(';', ', ')}" if example.at else ""
+    data = f" on {comparison.data or '?'}" if twins > 1 else ""
+    return Column(comparison.task, metric_label(example) + point + data)
 
 
-def _metric_label(row: Row) -> str:
-    unit = "" if row.unit in ("", "1") or row.metric.endswith(f"_{row.unit}") else f" [{row.unit}]"
-    return f"{row.metric}{unit}{format_arrow(row.higher_is_better)}"
+def metric_label(row: Row) -> str:
+    """A metric's name, its unit where the name does not end with it, and the direction of improvement."""
+    is_named = row.unit in ("", "1") or f"_{row.metric}".endswith(f"_{row.unit.replace('/', '_per_')}")
+    return f"{row.metric}{'' if is_named else f' [{row.unit}]'}{format_arrow(row.higher_is_better)}"
 
 
 def _models(rows: Iterable[Row]) -> list[_ModelKey]:

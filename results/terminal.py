@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _WIDE = 120
 _LABEL_SHARE = 4
-_PADDING = 3
+_PADDING = 2
 
 
 def print_leaderboard(records: Iterable[Record], console: Console) -> None:

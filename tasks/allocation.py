@@ -1,8 +1,8 @@
 """Peak bytes of tensors that a call allocates: the allocator's own count on CUDA, an exact count on the CPU.
 
 On the CPU torch keeps no count. There every operator's outputs are watched: a storage counts from the operator that
-made it until it is freed. Memory that an operator takes and gives back within itself is not seen (a matrix product's packing
-buffers, say), and neither is Python's own; so numbers of the two devices do not compare.
+made it until it is freed. Memory that an operator takes and gives back within itself is not seen (a matrix product's
+packing buffers, say), and neither is Python's own; so numbers of the two devices do not compare.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..adapters.base import Examples
 from ..results.record import DataIdentity
+from .atomic import replacing
 from .base import Sources
 from .tokenization import Tokenizer
 
@@ -124,20 +123,11 @@ def cached_tokens(
 
     if not file.is_file():
         documents = encode()
-        _save(file, documents, np.min_scalar_type(vocab_size))
+        stream = np.concatenate(documents) if documents else np.empty(0, np.int32)
+        ends = np.cumsum([len(tokens) for tokens in documents], dtype=np.int64)
+        with replacing(file) as handle:
+            np.savez(handle, stream=stream.astype(np.min_scalar_type(vocab_size)), ends=ends)
         return documents
     with np.load(file) as arrays:
         stream, ends = arrays["stream"].astype(np.int32), arrays["ends"]
     return np.split(stream, ends[:-1]) if len(ends) else []
-
-
-def _save(file: Path, documents: Sequence[NDArray[np.int32]], dtype: np.dtype[np.generic]) -> None:
-    """Written to a temporary name and renamed: workers may write the same file at once, and any may be killed."""
-    import numpy as np
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    stream = np.concatenate(documents) if documents else np.empty(0, np.int32)
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-    with os.fdopen(descriptor, "wb") as handle:
-        np.savez(handle, stream=stream.astype(dtype), ends=np.cumsum([len(tokens) for tokens in documents], dtype=int))
-    Path(temporary).replace(file)

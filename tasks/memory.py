@@ -68,11 +68,9 @@ class Memory:
 
         return [row for mode in chosen.modes.split("+") for row in measured(mode)]
 
-    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
+    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:  # noqa: ARG002
         """The headline, then the metrics of each row. Counts are exact, so there is no standard error."""
-        chosen = parse_settings(MemorySettings, settings)
-        points = [metric for row in rows for metric in _point_metrics(row)]
-        return [*_headline(rows, max(chosen.seq_lens)), *points]
+        return [*_headline(rows), *(metric for row in rows for metric in _point_metrics(row))]
 
 
 def _measure_prefill(adapter: Adapter, seq_len: int, batch_size: int) -> Row:
@@ -116,15 +114,10 @@ def _point_metrics(row: Row) -> list[Metric]:
     return [Metric(name, float(row[name]), "bytes", False, None, 1, at) for name in names]
 
 
-def _headline(rows: Sequence[Row], longest: int) -> list[Metric]:
-    """Peak of prefill at the longest length; where it was not reached, why the climb ended."""
+def _headline(rows: Sequence[Row]) -> list[Metric]:
+    """Peak of prefill where the climb ended: at the longest length, or without a value where it failed."""
     climbed = [row for row in rows if row["mode"] == "prefill"]
-    if not climbed:
-        return []
-    last = _point_metrics(climbed[-1])[0]
-    reached = climbed[-1]["seq_len"] == longest or last.status == "ok"
-    at = last.at if reached else {**last.at, "seq_len": longest}
-    return [replace(last, name="longest_prefill_peak_bytes", at=at)]
+    return [replace(_point_metrics(row)[0], name="longest_prefill_peak_bytes", at={}) for row in climbed[-1:]]
 
 
 MEMORY = Memory(

@@ -10,6 +10,7 @@ Otherwise even a local file costs a name lookup of its download counter, which h
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import os
@@ -137,15 +138,23 @@ def hub_problem(sources: Sources) -> str | None:
     if sources.offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE:
         return "hub: not asked, because offline was chosen (HF_HUB_OFFLINE=1)"
     _prepare_hub(sources)
-    from huggingface_hub import constants, get_session
+    from huggingface_hub import constants
 
-    problems = [f"hub: {constants.ENDPOINT} did not answer within {REACH_TIMEOUT_S:.0f} s"]
+    return _reach(constants.ENDPOINT) or None
+
+
+@functools.cache
+def _reach(endpoint: str) -> str:
+    """Why an address does not answer; empty when it does. Asked once per process."""
+    from huggingface_hub import get_session
+
+    problems = [f"hub: {endpoint} did not answer within {REACH_TIMEOUT_S:.0f} s"]
 
     def ask() -> None:
         try:
-            get_session().head(constants.ENDPOINT, timeout=REACH_TIMEOUT_S)
+            get_session().head(endpoint, timeout=REACH_TIMEOUT_S)
         except Exception as error:
-            problems.append(f"hub: {constants.ENDPOINT} is not reachable ({type(error).__name__}: {error})")
+            problems.append(f"hub: {endpoint} is not reachable ({type(error).__name__}: {error})")
         else:
             problems.append("")
 
@@ -153,16 +162,16 @@ def hub_problem(sources: Sources) -> str | None:
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(REACH_TIMEOUT_S + 1)
-    return problems[-1] or None
+    return problems[-1]
 
 
-def unavailable(what: str, looked: Iterable[str]) -> DataUnavailableError:
-    """The error for `what`, with every place that was looked in and what to do."""
+def unavailable(what: str, looked: Iterable[str], advice: str = "") -> DataUnavailableError:
+    """The error for `what`, with every place that was looked in and what to do; `advice` is one thing more to do."""
     places = "\n".join(f"  - {place}" for place in looked)
     return DataUnavailableError(
         f"{what} is not available. Looked in:\n{places}\n"
         "Pass --mirror DIR (or set HEDGEBENCH_MIRROR), where DIR holds datasets/ORG/NAME and models/ORG/NAME; "
-        "or connect to the hub, without HF_HUB_OFFLINE, once: later runs read its cache."
+        "or connect to the hub, without HF_HUB_OFFLINE, once: later runs read its cache." + advice
     )
 
 

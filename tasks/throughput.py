@@ -6,7 +6,8 @@ as it does for a user. Decoding is timed token by token on a context that ends a
 
 Weights are random and tokens too: nothing is trained. The first length that runs out of memory is a result and ends its
 mode. `longest_prefill_tokens_per_s` ranks models: it is taken at the longest length asked for and at no other, so that
-a model that does not get there has no value, rather than that of a shorter length.
+a model that does not get there has no value, rather than that of a shorter length. It has no coordinates, as one number
+per model goes into a leaderboard.
 """
 
 from __future__ import annotations
@@ -101,11 +102,9 @@ class Throughput:
         An exponent is the slope of log time against log length over all points: near 1 for a linear mechanism and 2 for
         a quadratic one once lengths are long; fixed costs at short lengths pull it down.
         """
-        chosen = parse_settings(ThroughputSettings, settings)
-        modes = chosen.modes.split("+")
+        modes = parse_settings(ThroughputSettings, settings).modes.split("+")
         points = [metric for row in rows for metric in _point_metrics(row)]
-        headline = [_headline(rows, max(chosen.seq_lens), chosen.batch_size)] if "prefill" in modes else []
-        return [*headline, *points, *(exponent for mode in modes for exponent in _exponent(mode, rows))]
+        return [*_headline(rows), *points, *(exponent for mode in modes for exponent in _exponent(mode, rows))]
 
 
 def _measure_prefill(adapter: Adapter, seq_len: int, settings: ThroughputSettings) -> list[float]:
@@ -171,13 +170,10 @@ def _point_metrics(row: Row) -> list[Metric]:
     ]
 
 
-def _headline(rows: Sequence[Row], longest: int, batch_size: int) -> Metric:
-    """Prefill throughput at the longest length; where it was not reached, why the climb ended."""
-    last = [row for row in rows if row["mode"] == "prefill"][-1]
-    name, at = "longest_prefill_tokens_per_s", {"seq_len": longest, "batch_size": batch_size}
-    if last["seq_len"] == longest or last["status"] == "ok":
-        return replace(_point_metrics(last)[1], name=name)
-    return Metric(name, None, "tokens/s", True, None, 0, at, last["status"])
+def _headline(rows: Sequence[Row]) -> list[Metric]:
+    """Prefill throughput where the climb ended: at the longest length, or without a value where it failed."""
+    climbed = [row for row in rows if row["mode"] == "prefill"]
+    return [replace(_point_metrics(row)[1], name="longest_prefill_tokens_per_s", at={}) for row in climbed[-1:]]
 
 
 def _exponent(mode: str, rows: Sequence[Row]) -> list[Metric]:

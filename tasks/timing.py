@@ -38,7 +38,7 @@ def time_calls(call: Callable[[], object], device: torch.device, repeats: Repeat
     Raises:
         TimeoutError: A call took longer than `max_call_s`.
     """
-    previous_ms = math.inf
+    previous_ms = 0.0
     for _ in range(repeats.warmup):
         current_ms = time_ms(call, device, repeats.max_call_s)
         if abs(current_ms - previous_ms) <= _STABLE_WITHIN * previous_ms:

@@ -19,17 +19,15 @@ parameters, the tiny models whose attention is to be compared.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..results.record import Scalar
+from .atomic import replacing
 from .base import DataUnavailableError, Sources
 from .sources import REACH_TIMEOUT_S, hub_problem, hub_snapshot, mirror_folder, unavailable
 
@@ -188,12 +186,8 @@ def _identify_gpt2(corpus: str, sources: Sources) -> TokenizerIdentity:  # noqa:
     looked = [f"mirror {mirror}: there is no tokenizer.json" if mirror else "mirror: none was given"]
     raise unavailable(
         f"the tokenizer of {GPT2_REPO}",
-        [
-            *looked,
-            f"hub cache {cached}: there is no such file",
-            problem,
-            "or set tokenizer=bpe:N, which needs no download",
-        ],
+        [*looked, f"hub cache {cached}: there is no such file", problem],
+        advice=" Or set tokenizer=bpe:N, such as bpe:4096, which is trained here and needs no download.",
     )
 
 
@@ -212,7 +206,10 @@ def _identify_auto(corpus: str, sources: Sources) -> TokenizerIdentity:
 def _identify_bpe(size: int, corpus: str, sources: Sources) -> TokenizerIdentity:
     if size < _SMALLEST_BPE:
         raise ValueError(f"tokenizer is 'bpe:{size}'; N is at least {_SMALLEST_BPE}: 256 bytes and the end of text")
-    made_from = [_BPE_RECIPE, size, corpus, importlib.metadata.version("tokenizers")]
+    # Its import takes longer than that of this whole folder, and listings need none of it.
+    from importlib.metadata import version
+
+    made_from = [_BPE_RECIPE, size, corpus, version("tokenizers")]
     fingerprint = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     file = sources.cache / "tokenizers" / f"bpe-{size}-{fingerprint[:16]}.json"
     return TokenizerIdentity(f"bpe:{size}", fingerprint, file)
@@ -239,16 +236,8 @@ def _train_bpe(size: int, texts: Iterable[str], file: Path) -> None:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    _write_atomically(file, tokenizer.to_str())
-
-
-def _write_atomically(file: Path, content: str) -> None:
-    """Several workers may train the same tokenizer at once: each writes its own file and the last rename wins."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-        handle.write(content)
-    Path(temporary).replace(file)
+    with replacing(file) as handle:
+        handle.write(tokenizer.to_str().encode())
 
 
 def _download_gpt2() -> Path:

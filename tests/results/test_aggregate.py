@@ -70,15 +70,24 @@ def test_percent_recovered_is_empty_without_a_comparable_softmax(
     assert [row.percent_recovered for row in main_rows(records, "hedgehog")] == [None]
 
 
-def test_another_peer_key_for_the_same_seed_is_not_comparable(make_record: MakeRecord) -> None:
-    def recovered(first: str, second: str, seed: int = 0) -> float | None:
-        records = [make_record("softmax", peer_key=first), make_record("elu", seed=seed, peer_key=second)]
+def test_rows_with_another_peer_key_are_not_comparable(make_record: MakeRecord) -> None:
+    def recovered(first: str, second: str) -> float | None:
+        records = [make_record("softmax", peer_key=first), make_record("elu", seed=1, peer_key=second)]
         return main_rows(records, "elu")[0].percent_recovered
 
     assert recovered("a", "a") == 100
     assert recovered("a", "") == 100
-    assert recovered("a", "b", seed=1) == 100
     assert recovered("a", "b") is None
+
+
+def test_of_several_softmax_rows_the_one_with_the_same_peer_key_is_compared(
+    make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    records = [
+        make_record("softmax", peer_key=key, metrics=(make_metric(value=v),)) for key, v in (("a", 10.0), ("b", 18.0))
+    ]
+    (row,) = main_rows([*records, make_record("elu", peer_key="b")], "elu")
+    assert row.percent_recovered == pytest.approx(90.0)
 
 
 def test_several_seeds_give_their_mean_and_the_error_over_seeds(
@@ -105,7 +114,9 @@ def test_a_seed_that_failed_has_a_row_of_its_own(make_record: MakeRecord) -> Non
     assert [(row.seeds, row.value, row.status) for row in rows] == [("1", None, "error"), ("0", 20.0, "ok")]
 
 
-@pytest.mark.parametrize("change", [{"settings": {"train.lr": 0.1}}, {"environment": {"torch": "2.9"}}])
+@pytest.mark.parametrize(
+    "change", [{"settings": {"train.lr": 0.1}}, {"peer_key": "float64"}, {"environment": {"torch": "2.9"}}]
+)
 def test_a_second_record_of_a_seed_is_never_averaged_with_the_first(
     make_record: MakeRecord, change: dict[str, object]
 ) -> None:

@@ -90,6 +90,27 @@ def test_a_sweep_has_its_own_table_with_lengths_as_columns(showcase: list[Record
     assert any(line.startswith("| softmax | **21.6** ±") and line.endswith("| OOM |") for line in lines)
 
 
+def test_a_main_metric_at_a_single_point_stands_among_the_main_metrics(
+    make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    def headline(model: str, value: float) -> Record:
+        metric = make_metric("tokens_per_s", value, "tokens/s", True, None, at={"seq_len": 512})
+        return make_record(model, metrics=(metric,))
+
+    text = leaderboard_markdown([headline("softmax", 100.0), headline("elu", 250.0)])
+    assert "| model | wikitext2<br>tokens_per_s ↑, seq_len=512 |" in text
+    assert "| elu | **250** (250.0%) |" in text
+    assert "###" not in text
+
+
+def test_a_cell_that_failed_before_its_sweep_is_shown_in_the_sweeps_table(
+    make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    points = tuple(make_metric("prefill_ms", 5.0, at={"seq_len": n}) for n in (1, 2))
+    failed = make_record("elu", status="error", metrics=(), main_metric="prefill_ms")
+    assert "| elu | error | error |" in leaderboard_markdown([make_record(metrics=points), failed])
+
+
 @pytest.mark.parametrize(
     "other", [{"scale": "small"}, {"recipe": "zero-shot"}, {"backbone": "bert-base"}, {"limit": 5}]
 )

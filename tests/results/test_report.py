@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hedgebench.results.leaderboard import leaderboard_csv
+from hedgebench.results.names import UnknownNameError
 from hedgebench.results.record import Failure, Record
 from hedgebench.results.report import render, write_report
 from hedgebench.results.store import RunStore
@@ -114,5 +115,7 @@ def test_every_format_can_be_rendered(make_record: MakeRecord, format: str, star
 
 
 def test_an_unknown_format_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="unknown format 'pdf'; choose md, csv, json, html"):
-        render([], "pdf")
+    with pytest.raises(
+        UnknownNameError, match=r"unknown format 'htm'; did you mean html\? \(allowed: csv, html, json, md\)"
+    ):
+        render([], "htm")

@@ -1,0 +1,99 @@
+"""Fakes that know no attention: models with a known answer, and tiny mirrors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hedgebench.adapters.base import Adapter, Capability, ModelShape
+from hedgebench.tasks.base import Sources
+
+REPO_ROOT = Path(__file__).parents[2]
+
+
+class WindowModel:
+    """A language model that gives the log-probabilities of the next token for any list of tokens before it."""
+
+    capabilities = frozenset({Capability.LANGUAGE_MODEL})
+
+    def __init__(self, vocab_size: int, context_length: int, log_probs: Callable[[list[int]], NDArray[np.float64]]):
+        self.shape = ModelShape(context_length, vocab_size)
+        self.log_probs = log_probs
+        self.scored: list[list[int]] = []
+        self.strides: list[int | None] = []
+
+    @property
+    def device(self) -> Any:
+        import torch
+
+        return torch.device("cpu")
+
+    def logits(self, input_ids: Any, attention_mask: Any = None) -> Any:
+        import torch
+
+        rows = [[self.log_probs(row[: i + 1]) for i in range(len(row))] for row in input_ids.tolist()]
+        return torch.as_tensor(np.array(rows), dtype=torch.float32)
+
+    def rolling_loglikelihood(
+        self, tokens: Sequence[int], *, prefix_token: int, stride: int | None = None, batch_size: int = 8
+    ) -> NDArray[np.float64]:
+        self.scored.append(list(tokens))
+        self.strides.append(stride)
+        length = self.shape.context_length
+        step = stride or length
+        stream = [prefix_token, *tokens]
+        scores = []
+        for i in range(len(tokens)):
+            window_end = max(length, -(-(i + 1 - length) // step) * step + length)
+            scores.append(self.log_probs(stream[max(0, window_end - length) : i + 1])[tokens[i]])
+        return np.array(scores)
+
+
+@pytest.fixture
+def window_model() -> Callable[..., tuple[WindowModel, Adapter]]:
+    """A fake, as itself and as the interface that tasks see."""
+
+    def build(vocab_size: int, context_length: int, log_probs: Any = None) -> tuple[WindowModel, Adapter]:
+        uniform = np.full(vocab_size, -np.log(vocab_size))
+        model = WindowModel(vocab_size, context_length, log_probs or (lambda context: uniform))
+        return model, cast(Adapter, model)
+
+    return build
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Sources:
+    """An empty mirror and cache, offline."""
+    (tmp_path / "mirror").mkdir()
+    return Sources(mirror=tmp_path / "mirror", cache=tmp_path / "cache", offline=True)
+
+
+@pytest.fixture
+def write_split(sources: Sources) -> Callable[..., Path]:
+    """Writes `CONFIG/SPLIT-00000-of-00001.parquet` with one column of text into the mirror."""
+    import pandas
+
+    def write(repo: str, config: str, split: str, texts: Sequence[str], root: Path | None = None) -> Path:
+        assert sources.mirror is not None
+        folder = (root or sources.mirror / "datasets" / repo) / config
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{split}-00000-of-00001.parquet"
+        pandas.DataFrame({"text": list(texts)}).to_parquet(file)
+        return file
+
+    return write
+
+
+@pytest.fixture
+def real_mirror() -> Path:
+    """The mirror of real data sets; the test is skipped where there is none."""
+    mirror = Path(os.environ.get("HEDGEBENCH_MIRROR") or REPO_ROOT.parent / "shared" / "hub")
+    if not (mirror / "datasets").is_dir():
+        pytest.skip(f"there is no mirror at {mirror}; set HEDGEBENCH_MIRROR")
+    return mirror
