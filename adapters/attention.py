@@ -138,9 +138,7 @@ class SoftmaxAttention(AttentionCore):
     ) -> Float[Tensor, "b h n n"]:
         """Softmax attention weights."""
         del positions
-        return softmax_attention_weights(
-            q, k, causal=causal, key_padding_mask=key_padding_mask, window=self.window
-        )
+        return softmax_attention_weights(q, k, causal=causal, key_padding_mask=key_padding_mask, window=self.window)
 
     def _attend(
         self, phase: str, q: Tensor, k: Tensor, v: Tensor, causal: bool, key_padding_mask: Tensor | None
@@ -294,9 +292,7 @@ class LinearAttention(AttentionCore):
         return result.output, result.state
 
 
-def build_attention(
-    mechanism: Mechanism, options: Mapping[str, OptionValue], shape: AttentionShape
-) -> AttentionCore:
+def build_attention(mechanism: Mechanism, options: Mapping[str, OptionValue], shape: AttentionShape) -> AttentionCore:
     """The attention of `mechanism` for one layer.
 
     Args:
@@ -344,5 +340,3 @@ def kernels_of(module: nn.Module) -> list[tuple[str, KernelChoice]]:
         if isinstance(part, AttentionCore):
             seen.update(part.kernels_used)
     return list(seen)
-
-

@@ -102,6 +102,7 @@ class ParameterCount:
     feature_maps: int
 
 
+@runtime_checkable
 class DecodeState(Protocol):
     """What a model carries from one decoded token to the next: a KV cache, a recurrent state, or both."""
 

@@ -143,9 +143,7 @@ class ScratchAdapter:
         return self._extend(input_ids, attention_mask, None)
 
     @torch.no_grad()
-    def decode(
-        self, token_ids: Int[Tensor, " b"], state: DecodeState
-    ) -> tuple[Float[Tensor, "b v"], TransformerState]:
+    def decode(self, token_ids: Int[Tensor, " b"], state: DecodeState) -> tuple[Float[Tensor, "b v"], TransformerState]:
         """Logits after one more token per row, and the new state."""
         assert isinstance(state, TransformerState)
         return self._extend(token_ids[:, None], None, state)

@@ -123,7 +123,9 @@ class _Run:
         rate = learning_rate(self.step, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self._accumulate_gradients(batch_rows(len(self.examples), self.step, self.settings.batch_size, self.seed))
+        loss = self._accumulate_gradients(
+            batch_rows(len(self.examples), self.step, self.settings.batch_size, self.seed)
+        )
         if not math.isfinite(loss):
             raise FloatingPointError(f"training loss is {loss} at step {self.step} (learning rate {rate:g})")
         if self.settings.clip_norm:
@@ -224,9 +226,7 @@ def summed_loss(model: nn.Module, examples: Examples, rows: np.ndarray, device: 
     """Cross-entropy in nats, summed over the targets that are not `IGNORED`."""
     inputs, mask, targets = batch_of(examples, rows, device)
     logits = model(inputs, mask)
-    return F.cross_entropy(
-        logits.float().flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
+    return F.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
 def batch_of(examples: Examples, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -254,5 +254,3 @@ def evaluate_loss(model: nn.Module, examples: Examples, settings: TrainSettings,
 def _batches(rows: int, batch_size: int) -> Iterator[np.ndarray]:
     for start in range(0, rows, batch_size):
         yield np.arange(start, min(rows, start + batch_size))
-
-

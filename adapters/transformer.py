@@ -289,12 +289,15 @@ class Transformer(nn.Module):
         return self.dropout(x), positions
 
     def _initialise(self) -> None:
-        """GPT-2's initialisation: normal of 0.02, residual projections smaller by the square root of their number."""
-        residual = 0.02 / math.sqrt(2 * self.config.layers)
+        """GPT-2's initialisation: normal of 0.02 at its width of 768, residual projections smaller by the square root of
+        their number; other widths keep the gain of its projections.
+        """
+        std = 0.02 * math.sqrt(768 / self.config.width)
+        residual = std / math.sqrt(2 * self.config.layers)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d):
                 is_residual = name.endswith((".attention.output", ".mlp.2"))
-                nn.init.normal_(module.weight, std=residual if is_residual else 0.02)
+                nn.init.normal_(module.weight, std=residual if is_residual else std)
             if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 

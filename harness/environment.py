@@ -13,7 +13,17 @@ from pathlib import Path
 from ..results.record import Scalar
 from .registry import ROOT
 
-PACKAGES = ("torch", "triton", "transformers", "datasets", "tokenizers", "numpy", "lm-eval", "peft", "flash-linear-attention")
+PACKAGES = (
+    "torch",
+    "triton",
+    "transformers",
+    "datasets",
+    "tokenizers",
+    "numpy",
+    "lm-eval",
+    "peft",
+    "flash-linear-attention",
+)
 VARIABLES = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "TRITON_INTERPRET", "HF_HUB_OFFLINE", "HEDGEBENCH_MIRROR")
 
 
@@ -110,8 +120,6 @@ def has_cuda_device() -> bool:
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
     return Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists()
-
-
 
 
 def gpu_name() -> str:

@@ -64,9 +64,7 @@ def make_plan(config: RunConfig) -> list[PlannedCell]:
     specs = _specs(config)
     sources = make_sources(config)
     names = _task_names(config.tasks)
-    drafts = [
-        (spec, name, _groups(spec, registry.tasks().get(name), config, name)) for name in names for spec in specs
-    ]
+    drafts = [(spec, name, _groups(spec, registry.tasks().get(name), config, name)) for name in names for spec in specs]
     check_overrides(config.overrides, [groups for _, _, groups in drafts])
     targets: dict[tuple[str, str], _Target] = {}
     planned = []

@@ -70,7 +70,9 @@ class RunDisplay:
         if not self.quiet or record.status != "ok":
             seconds = time.monotonic() - self._started_s.get(key, time.monotonic())
             self.console.print(
-                f"[{self.done}/{self.total}] {title}: {describe(record)} ({seconds:.1f} s)", markup=False, highlight=False
+                f"[{self.done}/{self.total}] {title}: {describe(record)} ({seconds:.1f} s)",
+                markup=False,
+                highlight=False,
             )
 
 

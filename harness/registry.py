@@ -124,4 +124,6 @@ def _is_mechanism(value: object) -> bool:
 
 
 def _is_task(value: object) -> bool:
-    return not isinstance(value, type) and isinstance(getattr(value, "info", None), TaskInfo) and isinstance(value, Task)
+    return (
+        not isinstance(value, type) and isinstance(getattr(value, "info", None), TaskInfo) and isinstance(value, Task)
+    )

@@ -61,5 +61,3 @@ def _store(folder: Path) -> RunStore:
     if not store.cells.is_dir():
         raise UsageError(f"{str(folder)!r} is not a run's folder: it has no folder cells/")
     return store
-
-

@@ -61,7 +61,9 @@ def run(config: RunConfig, console: Console, quiet: bool = False) -> int:
         for p in missing:
             _checkpoint(store, p).unlink(missing_ok=True)
     if not quiet:
-        console.print(f"{len(planned)} cells, {len(planned) - len(missing)} already done; results in {store.root}", markup=False)
+        console.print(
+            f"{len(planned)} cells, {len(planned) - len(missing)} already done; results in {store.root}", markup=False
+        )
     interrupted = not _run_cells(config, store, missing, executor, console, quiet)
     return _finish(store, planned, console, interrupted)
 
@@ -180,7 +182,9 @@ def _store(store: RunStore, display: RunDisplay, planned: PlannedCell, outcome: 
     """Keeps predictions first, then the record: a record that says `ok` always has its predictions."""
     key = planned.cell.key
     if outcome.rows:
-        rows = outcome.rows if config.log_samples else [{k: v for k, v in r.items() if k != "input"} for r in outcome.rows]
+        rows = (
+            outcome.rows if config.log_samples else [{k: v for k, v in r.items() if k != "input"} for r in outcome.rows]
+        )
         store.write_samples(key, rows)
     store.write_record(outcome.record)
     if outcome.log.strip():
@@ -212,5 +216,7 @@ def _exit_code(records: Sequence[Record], console: Console) -> int:
     console.print(f"{sum(failed.values())} of {len(records)} cells have no result: {counts}", markup=False)
     for record in records:
         if record.status not in RESULT_STATUSES and record.error is not None:
-            console.print(f"  {record.model} / {record.task} / seed {record.seed}: {record.error.message}", markup=False)
+            console.print(
+                f"  {record.model} / {record.task} / seed {record.seed}: {record.error.message}", markup=False
+            )
     return EXIT_FAILED

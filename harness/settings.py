@@ -36,7 +36,10 @@ def check_overrides(overrides: Iterable[str], cells: Iterable[Groups]) -> None:
         UsageError: A key that no cell of the run has, with the nearest that exist.
     """
     known = {
-        f"{group}.{name}" if group != "task" else name for cell in cells for group, values in cell.items() for name in values
+        f"{group}.{name}" if group != "task" else name
+        for cell in cells
+        for group, values in cell.items()
+        for name in values
     }
     known |= {f"task.{name}" for name in known if "." not in name}
     for key in overrides:

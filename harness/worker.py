@@ -156,7 +156,8 @@ def _measure(request: Request, findings: _Findings, progress: Progress) -> None:
     with findings.timed("predict", progress):
         findings.rows = _predict(request, adapter, data, findings)
     with findings.timed("score", progress):
-        findings.metrics = task.score(findings.rows, cell.settings["task"]) + _describe(adapter, data)
+        findings.metrics = task.score(findings.rows, cell.settings["task"])
+        findings.metrics += _describe(adapter, data, {metric.name for metric in findings.metrics})
 
 
 def _build(request: Request, data: TaskData) -> ScratchAdapter:
@@ -173,9 +174,7 @@ def _build(request: Request, data: TaskData) -> ScratchAdapter:
     return build_scratch(spec, backbone, cell.settings["backbone"], data.shape, cell.seed, precision)
 
 
-def _train(
-    request: Request, adapter: ScratchAdapter, data: TaskData, findings: _Findings, progress: Progress
-) -> None:
+def _train(request: Request, adapter: ScratchAdapter, data: TaskData, findings: _Findings, progress: Progress) -> None:
     from ..adapters.train_settings import TrainSettings
     from ..adapters.training import train
 
@@ -193,7 +192,9 @@ def _train(
     )
     findings.curves += history.curves
     if history.stopped_early:
-        findings.notes.append(f"training stopped early after {history.steps} steps; weights of step {history.best_step}")
+        findings.notes.append(
+            f"training stopped early after {history.steps} steps; weights of step {history.best_step}"
+        )
 
 
 STAGES: Mapping[str, Callable[[Request, ScratchAdapter, TaskData, _Findings, Progress], None]] = {"train": _train}
@@ -213,14 +214,14 @@ def _predict(request: Request, adapter: Adapter, data: TaskData, findings: _Find
             findings.notes.append(f"evaluation batch halved to {batch // 2} after running out of memory")
 
 
-def _describe(adapter: ScratchAdapter, data: TaskData) -> list[Metric]:
-    """Sizes that every record carries: parameters, and the decode state at the context length."""
+def _describe(adapter: ScratchAdapter, data: TaskData, measured: set[str]) -> list[Metric]:
+    """Sizes that every record carries: parameters, and the decode state at the context length unless it was measured."""
     count = adapter.parameter_count()
     metrics = [
         Metric("parameters", count.total, "1", None, None, 1),
         Metric("feature_map_parameters", count.feature_maps, "1", None, None, 1),
     ]
-    if Capability.LANGUAGE_MODEL in adapter.capabilities and not any(m.name == "state_bytes" for m in metrics):
+    if Capability.LANGUAGE_MODEL in adapter.capabilities and "state_bytes" not in measured:
         size = adapter.state_bytes(1, data.shape.context_length)
         metrics.append(Metric("state_bytes", size, "bytes", None, None, 1))
     return metrics

@@ -1,0 +1,42 @@
+# Each verb makes what it needs: a virtual environment, and the packages in it.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: quickstart test lint format clean
+
+quickstart: $(VENV)/installed ## Set up, then compare three attentions on embedded data
+	$(BIN)/bench run
+
+test: $(VENV)/installed-test ## Set up, then run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev ## Set up, then ruff, mypy and pyright
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy .
+	$(BIN)/pyright
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+# torch first: a CPU wheel that is at hand is then kept by everything that follows.
+$(VENV)/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet 'torch>=2.9,<2.14'
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
+	touch $@
