@@ -16,7 +16,7 @@ test: $(VENV)/installed-test ## Set up, then run the tests
 lint: $(VENV)/installed-dev ## Set up, then ruff, mypy and pyright
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy .
+	$(BIN)/mypy --package hedgebench
 	$(BIN)/pyright
 
 format: $(VENV)/installed-dev

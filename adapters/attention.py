@@ -29,7 +29,7 @@ class AttentionCore(nn.Module):
     """Attention over projected heads: queries [b h n d], keys and values [b hk n d].
 
     Attributes:
-        kernels_used: Kernels that ran so far, by phase (`train`, `forward`, `prefill`, `decode`), in the order first seen.
+        kernels_used: Kernels that ran so far, by phase (`train`, `forward`, `prefill`, `decode`), as first seen.
     """
 
     def __init__(self) -> None:

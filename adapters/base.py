@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 IGNORED = -100
 """Target that no loss is taken on."""
 
-Value: TypeAlias = str | int | float | bool | None | tuple[int, ...]
+Value: TypeAlias = str | int | float | bool | tuple[int, ...] | None
 """One setting of a stage, a task or a backbone."""
 
 

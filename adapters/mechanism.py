@@ -58,7 +58,7 @@ class Option:
     default: OptionValue
     help: str
     choices: tuple[str, ...] = ()
-    minimum: float | None = None
+    minimum: int | float | None = None
     read_by: Literal["map", "attention", "recipe"] = "map"
 
     def parse(self, key: str, text: str) -> OptionValue:

@@ -91,7 +91,7 @@ def rolling_loglikelihood(
 
 
 def window_plan(tokens: int, context_length: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Windows (begin, end, first scored) over `tokens` targets; inside one, inputs begin..end-1 predict those targets."""
+    """Windows (begin, end, first scored) over `tokens` targets; in each, inputs begin..end-1 predict the targets."""
     scored = 0
     while scored < tokens:
         end = min(tokens, context_length if scored == 0 else scored + stride)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .mechanism import Mechanism, OptionValue
 
@@ -38,6 +38,7 @@ class ModelSpec:
         return self.mechanism.name + "".join(changed)
 
 
+@runtime_checkable
 class Mechanisms(Protocol):
     """Mechanisms by name."""
 

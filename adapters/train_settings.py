@@ -17,7 +17,7 @@ class TrainSettings:
         lr: Peak learning rate.
         warmup: Share of the steps over which the rate rises linearly.
         final_lr: Rate at the last step, as a share of the peak.
-        weight_decay: AdamW's, on matrices alone.
+        weight_decay: AdamW's, on matrices and embeddings; feature maps are exempt.
         beta1: AdamW's decay of the first moment.
         beta2: AdamW's decay of the second moment.
         clip_norm: Largest gradient norm; 0 for no clipping.

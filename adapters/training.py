@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..kernels.feature_map import FeatureMap
 from ..results.record import CurvePoint
 from .base import IGNORED, Examples
 from .checkpoint import load_checkpoint, save_checkpoint
@@ -194,10 +195,14 @@ class _Run:
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only (not on biases, norms, or embeddings of positions)."""
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for _, p in trained if p.ndim >= 2]
-    plain = [p for _, p in trained if p.ndim < 2]
+    """AdamW with weight decay on matrices and embeddings, not on biases, norms and feature maps.
+
+    A learned map starts at the identity; decay would pull it towards zero, where attention is uniform.
+    """
+    maps = {id(p) for part in model.modules() if isinstance(part, FeatureMap) for p in part.parameters()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim >= 2 and id(p) not in maps]
+    plain = [p for p in trained if p.ndim < 2 or id(p) in maps]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2))
 

@@ -147,7 +147,7 @@ class SelfAttention(nn.Module):
         qkv = torch.cat([self.query(x), self.key(x), self.value(x)], dim=-1)  # b n (h + 2 hk) d
         if self.convolution is not None:
             qkv, tail = self.convolution(qkv if mask is None else qkv * mask[..., None], tail)
-        heads = qkv.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)  # b (h + 2 hk) n d
+        heads = qkv.reshape(*qkv.shape[:2], -1, self.config.head_dim).transpose(1, 2)  # b (h + 2 hk) n d
         q, k, v = heads.split([self.config.heads, self.config.kv_heads, self.config.kv_heads], dim=1)
         if self.rotary is not None:
             q, k = self.rotary(q, positions), self.rotary(k, positions)
@@ -289,8 +289,8 @@ class Transformer(nn.Module):
         return self.dropout(x), positions
 
     def _initialise(self) -> None:
-        """GPT-2's initialisation: normal of 0.02 at its width of 768, residual projections smaller by the square root of
-        their number; other widths keep the gain of its projections.
+        """GPT-2's initialisation: normal of 0.02 at its width of 768, residual projections smaller by the root of their
+        number; other widths keep the gain of its projections.
         """
         std = 0.02 * math.sqrt(768 / self.config.width)
         residual = std / math.sqrt(2 * self.config.layers)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,14 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from .config import UsageError
 
     try:
-        return COMMANDS[options.command](options)
+        code = COMMANDS[options.command](options)
+        sys.stdout.flush()
+        return code
     except (UsageError, UnknownNameError, StoreError) as error:
         print(f"bench: error: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # whoever read our output has seen enough; Python must not try to flush it again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
@@ -103,6 +107,9 @@ def _run(options: argparse.Namespace) -> int:
     flags |= {name: getattr(options, name) for name in plain}
     values |= {name: value for name, value in flags.items() if value is not None}
     values["set"] = {**values.get("set", {}), **parse_overrides(options.set)}
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # a scheduler's stop is an interrupt: nothing is left behind
     return run(make_config(values), _console(), options.quiet)
 
 

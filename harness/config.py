@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
+import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -85,12 +87,12 @@ class RunConfig:
             raise UsageError(str(unknown_name("recipe", self.recipe, RECIPES)))
         if not self.seeds or min(self.seeds) < 0:
             raise UsageError(f"seeds are {list(self.seeds)}; allowed: whole numbers from 0, at least one")
-        if self.batch_size not in ("", "auto") and not (self.batch_size.isdigit() and int(self.batch_size) > 0):
+        if self.batch_size not in ("", "auto") and not (self.batch_size.isdecimal() and int(self.batch_size) > 0):
             raise UsageError(f"batch size is {self.batch_size!r}; allowed: a whole number from 1, or auto")
         for name in ("limit", "timeout_s", "workers"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UsageError(f"{name} is {value:g}; allowed: more than 0")
+            if value is not None and not (0 < value < math.inf):
+                raise UsageError(f"{name.removesuffix('_s')} is {value:g}; allowed: a number above 0")
         if self.mirror is not None and not Path(self.mirror).is_dir():
             raise UsageError(f"mirror {self.mirror!r} is not a folder")
 
@@ -106,7 +108,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         UsageError: Something that is not a whole number, or a seed given twice.
     """
     parts = split_list(text)
-    if not all(part.isdigit() for part in parts) or not parts:
+    if not all(part.isdecimal() for part in parts) or not parts:
         raise UsageError(f"seeds are {text!r}; allowed: whole numbers from 0 separated by commas, such as 0,1,2")
     seeds = tuple(int(part) for part in parts)
     if len(set(seeds)) != len(seeds):
@@ -142,32 +144,46 @@ def read_config_file(path: Path) -> dict[str, Any]:
     Keys are the names of the flags; `set` is a table. Lists may be TOML lists or comma-separated strings.
 
     Raises:
-        UsageError: The file cannot be read, is not TOML, or has an unknown key.
+        UsageError: The file cannot be read, is not TOML, or has an unknown key or a value of the wrong type.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"cannot read configuration {str(path)!r}: {error}") from error
-    allowed = {f.name for f in fields(RunConfig)} - {"overrides", "task_scales"} | {"set"}
+    flags = {_flag(f.name): f.name for f in fields(RunConfig) if f.name != "task_scales"}
     values: dict[str, Any] = {}
     for key, value in data.items():
-        name = {"timeout": "timeout_s"}.get(key, key.replace("-", "_"))
-        if name not in allowed:
-            raise UsageError(f"in {str(path)!r}: {unknown_name('key', key, allowed)}")
-        values[name] = _from_toml(name, value)
+        flag = key.replace("_", "-")
+        if flag not in flags:
+            raise UsageError(f"in {str(path)!r}: {unknown_name('key', key, flags)}")
+        try:
+            values["set" if flag == "set" else flags[flag]] = _from_toml(flags[flag], value)
+        except ValueError as error:
+            raise UsageError(f"in {str(path)!r}: {key} is {value!r}; {error}") from error
     return values
 
 
+def _flag(name: str) -> str:
+    """The flag, without its dashes, that sets a field of `RunConfig`."""
+    return {"overrides": "set", "timeout_s": "timeout"}.get(name, name.replace("_", "-"))
+
+
 def _from_toml(name: str, value: Any) -> Any:
-    if name == "set":
+    if name == "overrides":
         if not isinstance(value, dict):
-            raise UsageError(f"`set` is {value!r} in the configuration file; it must be a table")
+            raise ValueError("it must be a table")
         return {key: _as_text(item) for key, item in _flatten(value)}
     if name in ("models", "tasks"):
-        return split_list(value) if isinstance(value, str) else tuple(str(item) for item in value)
+        return split_list(value) if isinstance(value, str) else tuple(str(item) for item in _as_list(value))
     if name == "seeds":
         return parse_seeds(value if isinstance(value, str) else ",".join(map(str, _as_list(value))))
-    return str(value) if name == "batch_size" else value
+    if name == "batch_size":
+        return str(value)
+    hint = typing.get_type_hints(RunConfig)[name]
+    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
+    if type(value) not in kinds and not (float in kinds and type(value) is int):
+        raise ValueError(f"allowed: {kinds[0].__name__}")
+    return value
 
 
 def _flatten(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -197,23 +213,23 @@ def make_config(values: Mapping[str, Any]) -> RunConfig:
         UsageError: A value that is not allowed, or models without tasks.
     """
     given = {key: value for key, value in values.items() if value is not None}
+    for asked in ("models", "tasks"):
+        if asked in given and not given[asked]:
+            raise UsageError(f"{asked} is an empty list; leave both out for the quickstart")
     overrides = given.pop("set", {})
-    if not given.get("models") and not given.get("tasks"):
+    if "models" not in given and "tasks" not in given:
         given.setdefault("suite", "quickstart")
     if name := given.get("suite"):
         if name not in SUITES:
             raise UsageError(str(unknown_name("suite", name, SUITES)))
         suite = SUITES[name]
-        given["models"] = given.get("models") or suite.models
-        if not given.get("tasks"):
+        given.setdefault("models", suite.models)
+        if "tasks" not in given:
             given["tasks"] = tuple(suite.tasks)
             if "scale" not in given:
                 given["task_scales"] = dict(suite.tasks)
         overrides = {**suite.overrides, **overrides}
-    for name in ("models", "tasks"):
-        if not given.get(name):
-            raise UsageError(f"no {name} given: pass --{name}, or neither --models nor --tasks for the quickstart")
-    try:
-        return RunConfig(**given, overrides=overrides)
-    except TypeError as error:
-        raise UsageError(f"a value of the configuration has the wrong type: {error}") from error
+    for needed in ("models", "tasks"):
+        if needed not in given:
+            raise UsageError(f"no {needed} given: pass --{needed}, or neither --models nor --tasks for the quickstart")
+    return RunConfig(**given, overrides=overrides)

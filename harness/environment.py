@@ -30,7 +30,7 @@ VARIABLES = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "TRITON_INTERPRET", "HF_
 @cache
 def host_environment() -> dict[str, Scalar]:
     """Versions, processor and commit, without importing any of the libraries it names."""
-    from hedgebench import __version__
+    from .. import __version__
 
     environment: dict[str, Scalar] = {
         "hedgebench": __version__,
@@ -64,7 +64,7 @@ def cpu_name() -> str:
 
 
 def git_state(root: Path) -> dict[str, Scalar]:
-    """Commit of the checkout that this package runs from, and whether files differ from it; None when it is installed."""
+    """Commit of the checkout that this package runs from, and whether files differ; None when it is installed."""
     if not (root / ".git").exists():
         return {"git_commit": None, "git_dirty": None}
     try:
@@ -93,7 +93,7 @@ def device_environment(device_type: str) -> dict[str, Scalar]:
     import torch
 
     environment: dict[str, Scalar] = {"device": device_type, "threads": torch.get_num_threads()}
-    if device_type == "cuda":
+    if device_type == "cuda" and torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         environment |= {
             "gpu": properties.name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import queue
 import threading
@@ -9,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..results.names import unknown_name
+from .config import UsageError
 from .process import CellProcesses, OnProgress, Outcome
 from .worker import Request
 
@@ -108,26 +110,24 @@ class RayExecutor:
     ) -> Iterator[tuple[Job, Outcome]]:
         """Outcomes in the order in which jobs end; Ray tells no progress within a cell."""
         del on_progress
-        ray = self._connect(max(job.request.threads for job in jobs)) if jobs else None
-        for group in ([job for job in jobs if not job.own_device], [job for job in jobs if job.own_device]):
-            for job in group if group and group[0].own_device else ():
-                started(job)
-                yield job, ray.get(self._submit(ray, job))
-            if group and not group[0].own_device:
-                yield from self._run_together(ray, group, started)
+        if not jobs:
+            return
+        ray = self._connect(max(job.request.threads for job in jobs))
+        yield from self._run_together(ray, [job for job in jobs if not job.own_device], started)
+        for job in jobs:
+            if job.own_device:
+                yield from self._run_together(ray, [job], started)
 
     def cancel(self) -> None:
         """Cancels what is pending and leaves the cluster."""
-        import ray
-
+        ray: Any = importlib.import_module("ray")
         for reference in self._pending:
             ray.cancel(reference, force=True)
         ray.shutdown()
 
     def _connect(self, threads: int) -> Any:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        import ray
-
+        ray: Any = importlib.import_module("ray")
         if not ray.is_initialized():
             if address := os.environ.get("RAY_ADDRESS"):
                 ray.init(address=address, log_to_driver=False)
@@ -161,12 +161,11 @@ EXECUTORS: Mapping[str, Callable[[int], Executor]] = {"local": LocalExecutor, "r
 
 
 def make_executor(name: str, workers: int) -> Executor:
-    """The executor called `name`.
+    """The executor called `name`, one of `config.EXECUTORS`.
 
     Raises:
-        UnknownNameError: There is none of that name.
-        ModuleNotFoundError: `ray` was asked for and is not installed.
+        UsageError: `ray` was asked for and is not installed.
     """
-    if name not in EXECUTORS:
-        raise unknown_name("executor", name, EXECUTORS)
+    if name == "ray" and importlib.util.find_spec("ray") is None:
+        raise UsageError("executor ray needs the package ray: pip install 'hedgebench[ray]', or use --executor local")
     return EXECUTORS[name](workers)

@@ -64,19 +64,22 @@ def make_plan(config: RunConfig) -> list[PlannedCell]:
     specs = _specs(config)
     sources = make_sources(config)
     names = _task_names(config.tasks)
-    drafts = [(spec, name, _groups(spec, registry.tasks().get(name), config, name)) for name in names for spec in specs]
+    drafts = [(spec, name, _groups(spec, registry.tasks().get(name), config)) for name in names for spec in specs]
     check_overrides(config.overrides, [groups for _, _, groups in drafts])
     targets: dict[tuple[str, str], _Target] = {}
     planned = []
     for spec, name, groups in drafts:
         settings = _resolve(groups, config)
-        target = targets.setdefault((name, repr(settings["task"])), _target(name, settings["task"], config, sources))
+        key = name, repr(settings["task"])
+        if key not in targets:
+            targets[key] = _target(name, settings["task"], config, sources)
+        target = targets[key]
         planned += [_plan_cell(spec, target, settings, seed, config) for seed in config.seeds]
     return _without_duplicates(planned)
 
 
 def make_sources(config: RunConfig) -> Sources:
-    """Where data may come from: `--mirror`, or the variable `HEDGEBENCH_MIRROR`; caches go under the user's cache folder."""
+    """Where data may come from: `--mirror` or the variable `HEDGEBENCH_MIRROR`; caches go to the user's own."""
     mirror = config.mirror or os.environ.get("HEDGEBENCH_MIRROR")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hedgebench"
     offline = config.offline or os.environ.get("HF_HUB_OFFLINE") == "1"
@@ -119,16 +122,18 @@ def _backbone(spec: ModelSpec, task: Task, config: RunConfig) -> Backbone:
 def _recipe(task: Task, config: RunConfig) -> str:
     """The recipe asked for; a task that trains nothing has its own."""
     allowed = task.info.recipes
-    if config.recipe is None or len(allowed) == 1 and allowed[0] == "zero-shot":
+    if config.recipe is None or allowed == ("zero-shot",):
         return allowed[0]
     if config.recipe not in allowed:
         raise UsageError(str(unknown_name(f"recipe of task {task.info.name}", config.recipe, allowed)))
     return config.recipe
 
 
-def _groups(spec: ModelSpec, task: Task, config: RunConfig, name: str) -> dict[str, Settings]:
+def _groups(spec: ModelSpec, task: Task, config: RunConfig) -> dict[str, Settings]:
     """Defaults of a cell's settings: those of its scale, then those of the task."""
-    scale = _scale(config, name)
+    scale = _scale(config, task.info.name)
+    if scale not in task.info.scales:
+        raise UsageError(str(unknown_name(f"scale of task {task.info.name}", scale, task.info.scales)))
     chosen = task.info.scales[scale]
     groups: dict[str, Settings] = {
         "task": chosen.settings,
@@ -150,8 +155,8 @@ def _target(name: str, settings: Settings, config: RunConfig, sources: Sources) 
     task = registry.tasks().get(name)
     try:
         data, problem = task.identify(settings, sources), None
-    except DataUnavailableError as error:
-        data, problem = NO_DATA, Failure("DataUnavailableError", str(error))
+    except (DataUnavailableError, ImportError) as error:
+        data, problem = NO_DATA, Failure(type(error).__name__, str(error))
     except ValueError as error:
         raise UsageError(f"task {name}: {error}") from error
     return _Target(task, _scale(config, name), data, problem)

@@ -1,4 +1,4 @@
-"""What the server process imports once, so that each cell's process starts with it: torch, and what training needs of it.
+"""What the server process imports once, so that each cell's process starts with it: torch and the training code.
 
 No tensor is made and no device is touched here: threads and CUDA contexts do not survive a fork.
 """

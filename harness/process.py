@@ -45,8 +45,8 @@ class Outcome:
 class CellProcesses:
     """The processes that are running now, so that an interrupt can end them all.
 
-    Each request has a process of its own, forked from a server process that has imported torch and touched no device, so
-    that a cell starts in a fraction of a second and no cell can reach another.
+    Each request has a process of its own, forked from a server process that has imported torch and touched no device:
+    a cell starts in a fraction of a second and no cell can reach another.
     """
 
     def __init__(self) -> None:

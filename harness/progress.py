@@ -57,9 +57,10 @@ class RunDisplay:
         if "loss" in message:
             state = f"train {message['done']}/{message['total']} loss {message['loss']:.3f}"
         with self._lock:
-            self._progress.update(
-                self._bars[key], completed=message.get("done"), total=message.get("total"), state=state
-            )
+            if key in self._bars:
+                self._progress.update(
+                    self._bars[key], completed=message.get("done"), total=message.get("total"), state=state
+                )
 
     def finished(self, key: str, title: str, record: Record) -> None:
         """A cell ended."""
@@ -76,10 +77,17 @@ class RunDisplay:
             )
 
 
+def reason(record: Record) -> str:
+    """Why a record has no result: the error's message, or its type where it has none, as `MemoryError()`."""
+    if record.error is None:
+        return "no reason was given"
+    return record.error.message.strip() or record.error.type
+
+
 def describe(record: Record) -> str:
     """A record in a few words: its main metric, or why there is none."""
     if record.status != "ok":
-        return f"{record.status}: {record.error.message.splitlines()[0] if record.error else ''}"
+        return f"{record.status}: {reason(record).splitlines()[0]}"
     main = record.main()
     if main is None or main.value is None:
         return f"no {record.main_metric}"

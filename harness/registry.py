@@ -20,7 +20,7 @@ from ..adapters.mechanism import Mechanism
 from ..results.names import UnknownNameError, unknown_name
 from ..tasks.base import Task, TaskInfo
 
-PACKAGE = __package__.rpartition(".")[0]
+PACKAGE = __name__.partition(".")[0]
 ROOT = Path(__file__).resolve().parent.parent
 
 T = TypeVar("T")

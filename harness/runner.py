@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from ..results.record import Record
+from ..results.record import Record, Status
 from ..results.report import write_report
 from ..results.store import DONE_STATUSES, RunStore
 from ..results.terminal import print_leaderboard
@@ -22,12 +22,16 @@ from .environment import host_environment
 from .executors import Executor, Job, make_executor
 from .plan import PlannedCell, make_plan, make_sources
 from .process import Outcome, failed_record
-from .progress import RunDisplay
+from .progress import RunDisplay, reason
 from .worker import Request
 
 EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 3, 130
 RESULT_STATUSES = frozenset({"ok", "oom"})
 """Statuses of a cell that has a result; any other makes the run end with exit code 3."""
+NOT_NAMED = frozenset(
+    {"seeds", "output", "mirror", "offline", "executor", "workers", "timeout_s", "fresh", "log_samples"}
+)
+"""What may differ between two runs that share a folder unless told otherwise: more seeds, another time limit."""
 
 
 def run(config: RunConfig, console: Console, quiet: bool = False) -> int:
@@ -46,13 +50,13 @@ def run(config: RunConfig, console: Console, quiet: bool = False) -> int:
         StoreError: The results folder cannot be written.
     """
     planned = make_plan(config)
+    executor = make_executor(config.executor, config.workers)
     store = RunStore(Path(config.output) if config.output else default_output(config))
     store.create()
-    executor = make_executor(config.executor, config.workers)
     for corrupt in store.records().corrupt:
         aside = store.set_aside(corrupt)
         console.print(f"corrupt cell file set aside as {aside}: {corrupt.reason}", markup=False)
-    for message in _set_superseded_aside(store, planned):
+    for message in [*_restore_superseded(store, planned), *_set_superseded_aside(store, planned)]:
         console.print(message, markup=False)
     store.write_manifest(_manifest(config, planned))
     done = set() if config.fresh else _done(store, planned)
@@ -73,8 +77,8 @@ def default_output(config: RunConfig) -> Path:
     if config.suite and not config.overrides and config.limit is None:
         name = config.suite
     else:
-        asked = replace(config, output=None, fresh=False, workers=1, executor="local", seeds=(0,)).as_dict()
-        digest = hashlib.sha256(repr(sorted(asked.items())).encode()).hexdigest()[:6]
+        asked = {key: value for key, value in config.as_dict().items() if key not in NOT_NAMED}
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:6]
         words = "-".join([*config.tasks, *config.models])
         name = f"{re.sub(r'[^A-Za-z0-9]+', '-', words)[:60].strip('-')}-{config.scale}-{digest}"
     return Path("results", "runs", name)
@@ -103,12 +107,27 @@ def _set_superseded_aside(store: RunStore, planned: Sequence[PlannedCell]) -> li
     messages = []
     for record in store.records().records:
         if record.cell_id != keys.get(_place(record), record.cell_id):
-            folder = store.root / "superseded"
+            folder = _superseded(store)
             folder.mkdir(exist_ok=True)
             (store.cells / f"{record.cell_id}.json").replace(folder / f"{record.cell_id}.json")
             place = f"{record.model} / {record.task} / seed {record.seed}"
             messages.append(f"{place}: settings, data or code changed; the earlier record is now in {folder}")
     return messages
+
+
+def _restore_superseded(store: RunStore, planned: Sequence[PlannedCell]) -> list[str]:
+    """Takes back cells that an earlier run set aside and this plan asks for again, as after data was out of reach."""
+    messages = []
+    for p in planned:
+        aside, target = _superseded(store) / f"{p.cell.key}.json", store.cells / f"{p.cell.key}.json"
+        if aside.exists() and not target.exists():
+            aside.replace(target)
+            messages.append(f"{p.cell.title}: taken back from {aside.parent}, it was measured with these settings")
+    return messages
+
+
+def _superseded(store: RunStore) -> Path:
+    return store.root / "superseded"
 
 
 def _place(cell: Cell | Record) -> tuple[object, ...]:
@@ -133,12 +152,12 @@ def _run_cells(
     console: Console,
     quiet: bool,
 ) -> bool:
-    """Runs cells and stores each outcome as it comes; false when interrupted."""
-    jobs = {_request(config, store, p).cell.key: p for p in missing}
+    """Runs cells and stores each outcome as it comes; false when interrupted. No cell outlives this call."""
+    by_key = {p.cell.key: p for p in missing}
     with RunDisplay(console, len(missing), quiet) as display:
         for p in missing:
             if p.problem is not None:
-                _store(store, display, p, _problem_outcome(_request(config, store, p), p), config)
+                _keep(store, display, p, _problem_outcome(_request(config, store, p), p))
         runnable = [
             Job(_request(config, store, p), p.own_device, config.timeout_s) for p in missing if p.problem is None
         ]
@@ -149,10 +168,12 @@ def _run_cells(
                 lambda job: lambda message: display.update(job.request.cell.key, message),
             )
             for job, outcome in outcomes:
-                _store(store, display, jobs[job.request.cell.key], outcome, config)
+                _keep(store, display, by_key[job.request.cell.key], outcome)
         except KeyboardInterrupt:
-            executor.cancel()
             return False
+        finally:
+            if runnable:
+                executor.cancel()
     return True
 
 
@@ -174,18 +195,15 @@ def _request(config: RunConfig, store: RunStore, planned: PlannedCell) -> Reques
 
 def _problem_outcome(request: Request, planned: PlannedCell) -> Outcome:
     assert planned.problem is not None
-    status = "unsupported" if planned.unsupported else "error"
+    status: Status = "unsupported" if planned.unsupported else "error"
     return Outcome(failed_record(request, status, planned.problem), [], "")
 
 
-def _store(store: RunStore, display: RunDisplay, planned: PlannedCell, outcome: Outcome, config: RunConfig) -> None:
-    """Keeps predictions first, then the record: a record that says `ok` always has its predictions."""
+def _keep(store: RunStore, display: RunDisplay, planned: PlannedCell, outcome: Outcome) -> None:
+    """Writes predictions first, then the record: a record that says `ok` always has its predictions."""
     key = planned.cell.key
     if outcome.rows:
-        rows = (
-            outcome.rows if config.log_samples else [{k: v for k, v in r.items() if k != "input"} for r in outcome.rows]
-        )
-        store.write_samples(key, rows)
+        store.write_samples(key, outcome.rows)
     store.write_record(outcome.record)
     if outcome.log.strip():
         logs = store.root / "logs"
@@ -215,8 +233,6 @@ def _exit_code(records: Sequence[Record], console: Console) -> int:
     counts = ", ".join(f"{count} {status}" for status, count in sorted(failed.items()))
     console.print(f"{sum(failed.values())} of {len(records)} cells have no result: {counts}", markup=False)
     for record in records:
-        if record.status not in RESULT_STATUSES and record.error is not None:
-            console.print(
-                f"  {record.model} / {record.task} / seed {record.seed}: {record.error.message}", markup=False
-            )
+        if record.status not in RESULT_STATUSES:
+            console.print(f"  {record.model} / {record.task} / seed {record.seed}: {reason(record)}", markup=False)
     return EXIT_FAILED

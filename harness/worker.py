@@ -8,7 +8,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import select
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +33,7 @@ from ..results.record import (
     Status,
     to_json,
 )
-from ..tasks.base import Row, Sources, TaskData
+from ..tasks.base import INPUT, Row, Sources, TaskData
 from . import registry
 from .cell import Cell
 from .environment import device_environment, host_environment
@@ -205,7 +208,8 @@ def _predict(request: Request, adapter: Adapter, data: TaskData, findings: _Find
     settings = dict(request.cell.settings["task"])
     while True:
         try:
-            return task.predict(adapter, data, settings)
+            rows = task.predict(adapter, data, settings)
+            return rows if request.log_samples else [{k: v for k, v in row.items() if k != INPUT} for row in rows]
         except Exception as error:
             batch = settings.get("batch_size")
             if not (request.auto_batch and is_out_of_memory(error) and isinstance(batch, int) and batch > 1):
@@ -215,7 +219,7 @@ def _predict(request: Request, adapter: Adapter, data: TaskData, findings: _Find
 
 
 def _describe(adapter: ScratchAdapter, data: TaskData, measured: set[str]) -> list[Metric]:
-    """Sizes that every record carries: parameters, and the decode state at the context length unless it was measured."""
+    """Sizes that every record carries: parameters, and the decode state at the context length unless measured."""
     count = adapter.parameter_count()
     metrics = [
         Metric("parameters", count.total, "1", None, None, 1),
@@ -278,12 +282,21 @@ def serve(request: Request, outcome_path: str, log_path: str, sender: Connection
     with Path(log_path).open("ab", buffering=0) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+    threading.Thread(target=_end_with_parent, args=(sender.fileno(),), daemon=True).start()
     _pin_environment(request)
     record, rows = run_request(request, Progress(lambda message: _tell(sender, message)))
     path = Path(outcome_path)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps({"record": to_json(record), "rows": rows}), encoding="utf-8")
     temporary.replace(path)
+
+
+def _end_with_parent(sender_fileno: int) -> None:
+    """Waits until nobody reads progress any more, as when the run was killed, and ends this process and all its own."""
+    closed = select.poll()
+    closed.register(sender_fileno, 0)
+    closed.poll()
+    os.killpg(os.getpid(), signal.SIGKILL)
 
 
 def _tell(sender: Connection, message: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..adapters.base import IGNORED, Adapter, Capability, Examples, ModelShape, Settings
 from ..results.record import DataIdentity, Metric
-from .base import Row, Sources, TaskData, TaskInfo, TaskScale
+from .base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
 from .settings import as_settings, parse_settings
 
 if TYPE_CHECKING:
@@ -114,14 +114,21 @@ class AssociativeRecall:
         )
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
-        """The likeliest token after each final query, over the whole vocabulary; one row per sequence."""
+        """The likeliest token after each final query, over the whole vocabulary; a row per sequence."""
         chosen = parse_settings(RecallSettings, settings)
         tokens: NDArray[np.int32] = data.test.tokens
         guesses = [guess for start in range(0, len(tokens), chosen.batch_size)
                    for guess in _predict_batch(adapter, tokens[start : start + chosen.batch_size])]  # fmt: skip
         pooled = most_frequent_value(tokens, chosen.vocab_size)
         return [
-            {"sample": i, "answer": answer, "prediction": guess, "correct": guess == answer, "pooled": pooled_guess}
+            {
+                "sample": i,
+                "answer": answer,
+                "prediction": guess,
+                "correct": guess == answer,
+                "pooled": pooled_guess,
+                INPUT: tokens[i, :-1].tolist(),
+            }
             for i, (answer, guess, pooled_guess) in enumerate(zip(tokens[:, -1].tolist(), guesses, pooled, strict=True))
         ]
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Row: TypeAlias = dict[str, Any]
 """One prediction, JSON-ready: what `score` needs of one document, sample or timed point."""
 
+INPUT = "input"
+"""Key of a row under which a task puts what the model was given; dropped unless samples are logged."""
+
 
 class DataUnavailableError(Exception):
     """Data is neither in the mirror nor reachable; the message says where it was looked for and what to do."""

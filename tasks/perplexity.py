@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from ..adapters.base import Adapter, ModelShape, Settings
 from ..results.record import DataIdentity, Metric
-from .base import Row, Sources, TaskData, TaskInfo
+from .base import INPUT, Row, Sources, TaskData, TaskInfo
 from .documents import Corpus, Document, EvaluationDocuments, cached_tokens, take_bytes, to_examples, tokenize_documents
 from .settings import parse_settings
 from .tokenization import Tokenizer, TokenizerIdentity, identify_tokenizer, load_tokenizer
@@ -125,6 +125,7 @@ class Perplexity:
                 "words": document.words,
                 "bytes": document.bytes,
                 "unigram_nll_nats": document.unigram_nll_nats,
+                INPUT: document.tokens.tolist(),
             }
             for i, (document, nll_nats) in enumerate(zip(test.documents, nlls_nats, strict=True))
         ]
