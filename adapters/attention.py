@@ -200,7 +200,7 @@ class NoAttention(AttentionCore):
     ) -> Float[Tensor, "b h n n"]:
         """Zeros."""
         del causal, positions, key_padding_mask
-        return q.new_zeros(*q.shape[:3], k.shape[2])
+        return torch.zeros(*q.shape[:3], k.shape[2], device=q.device)
 
 
 class LinearAttention(AttentionCore):

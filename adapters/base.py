@@ -176,7 +176,10 @@ class Adapter(Protocol):
         ...
 
     def attention_weights(self, inputs: Tensor, attention_mask: Tensor | None = None) -> list[Tensor]:
-        """Attention weights `[b, h, n, n]` of each layer; rows sum to 1 wherever the mechanism normalises."""
+        """Attention weights `[b, h, n, n]` of each layer, float32.
+
+        Rows sum to 1 where the mechanism normalises; to 0 where no key is seen or ReLU leaves a query no feature.
+        """
         ...
 
     def prefill(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, DecodeState]:

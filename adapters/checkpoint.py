@@ -35,19 +35,17 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     temporary.replace(path)
 
 
-def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
-) -> dict[str, Any]:
-    """Puts back what `save_checkpoint` wrote, and gives its `state`.
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Puts back what `save_checkpoint` wrote, and gives its `state` with tensors on the CPU.
 
     Raises:
         RuntimeError: The file is of another model, or damaged.
     """
-    content = torch.load(path, map_location=device, weights_only=True)
+    content = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])
-    torch.set_rng_state(content["cpu_random_state"].cpu())
+    torch.set_rng_state(content["cpu_random_state"])
     if content["cuda_random_states"]:
-        torch.cuda.set_rng_state_all([state.cpu() for state in content["cuda_random_states"]])
+        torch.cuda.set_rng_state_all(content["cuda_random_states"])
     state: dict[str, Any] = content["state"]
     return state

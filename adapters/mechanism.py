@@ -7,6 +7,7 @@ Nothing here imports torch. Third parties declare theirs the same way and name t
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -70,6 +71,8 @@ class Option:
         value = self._convert(key, text)
         if self.choices and value not in self.choices:
             raise OptionError(str(unknown_name(f"value of option {key}", text, self.choices)))
+        if isinstance(value, float) and not math.isfinite(value):
+            raise OptionError(f"option {key} is {text}; allowed: finite numbers")
         if self.minimum is not None and isinstance(value, int | float) and not value >= self.minimum:
             raise OptionError(f"option {key} is {text}; allowed: {self.kind.__name__} of at least {self.minimum:g}")
         return value
@@ -98,6 +101,7 @@ class Mechanism:
         options: What can be set in a model spec.
         map_arguments: Constructor arguments of the feature map that follow from the layer's shape.
         normalize: Whether outputs are divided by the sum of the weights.
+        causal_only: Whether it exists in decoders alone.
         distilled: Whether conversion trains its map by attention distillation unless told otherwise.
     """
 
@@ -109,6 +113,7 @@ class Mechanism:
     options: Mapping[str, Option] = field(default_factory=dict)
     map_arguments: Callable[[AttentionShape], dict[str, Any]] = field(default=lambda _: {})
     normalize: bool = True
+    causal_only: bool = False
     distilled: bool = False
 
     def resolve(self, given: Mapping[str, str]) -> dict[str, OptionValue]:

@@ -25,6 +25,7 @@ WINDOW = Mechanism(
     summary="control: softmax attention over a sliding window alone",
     source="the window of LoLCATs, arXiv:2410.10254, section 3.2, without its linear part",
     attention="hedgebench.adapters.attention:WindowAttention",
+    causal_only=True,
     options={"window": Option(int, 64, "keys each query sees, its own included", minimum=1, read_by="attention")},
 )
 

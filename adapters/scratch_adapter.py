@@ -62,6 +62,7 @@ class ScratchAdapter:
     ) -> Float[Tensor, "b n v"]:
         """Next-token logits."""
         self._require(Capability.LANGUAGE_MODEL)
+        self._require_room(input_ids.shape[1])
         return self._run(input_ids, attention_mask)
 
     def loglikelihood(
@@ -103,11 +104,7 @@ class ScratchAdapter:
     ) -> Int[Tensor, "b t"]:
         """New tokens after left-padded prompts."""
         self._require(Capability.GENERATE)
-        if input_ids.shape[1] + max_new_tokens > self.shape.context_length and self.model.positions is not None:
-            raise UnsupportedError(
-                f"{input_ids.shape[1]} prompt tokens and {max_new_tokens} new ones do not fit the context length "
-                f"{self.shape.context_length}"
-            )
+        self._require_room(input_ids.shape[1] + max_new_tokens)
         logits, state = self.prefill(input_ids, attention_mask)
         return generation.generate(
             logits,
@@ -130,6 +127,7 @@ class ScratchAdapter:
         self, inputs: Tensor, attention_mask: Bool[Tensor, "b n"] | None = None
     ) -> list[Float[Tensor, "b h n n"]]:
         """Attention weights of each layer."""
+        self._require(Capability.ATTENTION_WEIGHTS)
         self.model.eval()
         with self.precision.autocast():
             return self.model.attention_weights(inputs, attention_mask)
@@ -140,6 +138,7 @@ class ScratchAdapter:
     ) -> tuple[Float[Tensor, "b v"], TransformerState]:
         """Logits after left-padded prompts, and the state to decode from."""
         self._require(Capability.LANGUAGE_MODEL)
+        self._require_room(input_ids.shape[1])
         return self._extend(input_ids, attention_mask, None)
 
     @torch.no_grad()
@@ -154,7 +153,7 @@ class ScratchAdapter:
         with self.precision.autocast():
             logits = self.model(inputs)
             loss = F.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), ignore_index=IGNORED)
-        loss.backward()
+        torch.autograd.backward(loss)
         self.model.zero_grad(set_to_none=True)
         return float(loss.detach())
 
@@ -193,6 +192,13 @@ class ScratchAdapter:
             have = ", ".join(sorted(self.capabilities))
             raise UnsupportedError(f"this model cannot do {capability}; it can do: {have}")
 
+    def _require_room(self, tokens: int) -> None:
+        if self.model.positions is not None and tokens > self.shape.context_length:
+            raise UnsupportedError(
+                f"{tokens} tokens do not fit the context length {self.shape.context_length}; "
+                "learned positions end there (rope has no such end)"
+            )
+
 
 def build_scratch(
     spec: ModelSpec, backbone: Backbone, size: Settings, shape: ModelShape, seed: int, precision: Precision
@@ -208,7 +214,7 @@ def build_scratch(
         precision: Device and autocast type.
 
     Raises:
-        UnsupportedError: The backbone cannot do what the shape needs.
+        UnsupportedError: The backbone cannot do what the shape or the mechanism needs.
         ValueError: Sizes that do not fit each other.
     """
     if shape.needs not in backbone.capabilities:
@@ -217,6 +223,8 @@ def build_scratch(
     if (shape.image_size is not None) != (backbone.name == "vit"):
         raise UnsupportedError(f"backbone {backbone.name} does not take {'images' if shape.image_size else 'tokens'}")
     config = _config(backbone, size, shape)
+    if spec.mechanism.causal_only and not config.causal:
+        raise UnsupportedError(f"model {spec.mechanism.name} is for decoders alone; backbone {backbone.name} is none")
     torch.manual_seed(seed)
     layer = AttentionShape(
         heads=config.heads,

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 
 from .base import Settings
 
+_AT_LEAST_ONE = ("steps", "batch_size", "accumulate", "eval_rows", "eval_batch_size")
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -16,7 +18,7 @@ class TrainSettings:
         batch_size: Rows per optimiser step.
         lr: Peak learning rate.
         warmup: Share of the steps over which the rate rises linearly.
-        final_lr: Rate at the last step, as a share of the peak.
+        final_lr: Rate that the decay ends on, one step after the last, as a share of the peak.
         weight_decay: AdamW's, on matrices and embeddings; feature maps are exempt.
         beta1: AdamW's decay of the first moment.
         beta2: AdamW's decay of the second moment.
@@ -24,6 +26,7 @@ class TrainSettings:
         accumulate: Parts each batch is split into, to save memory.
         eval_every: Steps between validations; 0 for none but the last.
         patience: Validations without improvement before training stops; 0 to never stop early.
+        target_loss: Validation loss in nats per target at which training stops, having learned enough; 0 to never.
         eval_rows: Most validation rows used.
         eval_batch_size: Rows per validation batch.
         checkpoint_every_s: Seconds between checkpoints.
@@ -41,6 +44,7 @@ class TrainSettings:
     accumulate: int = 1
     eval_every: int = 0
     patience: int = 0
+    target_loss: float = 0.0
     eval_rows: int = 512
     eval_batch_size: int = 32
     checkpoint_every_s: float = 30.0
@@ -53,9 +57,10 @@ class TrainSettings:
             ValueError: A number outside its range.
         """
         settings = cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})  # type: ignore[arg-type]
-        for name in ("steps", "batch_size", "accumulate", "eval_batch_size"):
-            if getattr(settings, name) < 1:
-                raise ValueError(f"train.{name} is {getattr(settings, name)}; allowed: 1 or more")
+        for field in fields(cls):
+            smallest = 1 if field.name in _AT_LEAST_ONE else 0
+            if not getattr(settings, field.name) >= smallest:
+                raise ValueError(f"train.{field.name} is {getattr(settings, field.name)}; allowed: {smallest} or more")
         if settings.batch_size % settings.accumulate:
             raise ValueError(
                 f"train.accumulate is {settings.accumulate}; it must divide train.batch_size {settings.batch_size}"

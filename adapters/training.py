@@ -38,7 +38,7 @@ class History:
         steps: Optimiser steps taken.
         best_step: Step whose weights were kept.
         best_loss: Its validation loss; NaN without validation data.
-        stopped_early: Whether validation stopped improving before the last step.
+        stopped_early: Whether validation stopped improving, or reached the target loss, before the last step.
     """
 
     curves: tuple[CurvePoint, ...]
@@ -117,7 +117,8 @@ class _Run:
 
     @property
     def stopped_early(self) -> bool:
-        return bool(self.settings.patience) and self.worse >= self.settings.patience
+        no_better = bool(self.settings.patience) and self.worse >= self.settings.patience
+        return no_better or self.best_loss < self.settings.target_loss
 
     def advance(self) -> float:
         """One optimiser step, and a validation where one is due; gives the training loss in nats per target."""
@@ -148,7 +149,7 @@ class _Run:
         for part in np.array_split(rows, self.settings.accumulate):
             with self.precision.autocast():
                 loss = summed_loss(self.model, self.examples, part, self.precision.device) / counted
-            loss.backward()
+            torch.autograd.backward(loss)
             total += float(loss.detach())
         return total
 
@@ -187,7 +188,7 @@ class _Run:
 
     def restore(self, path: Path) -> None:
         """Puts everything back as it was when `path` was written."""
-        state = load_checkpoint(path, self.model, self.optimizer, self.precision.device)
+        state = load_checkpoint(path, self.model, self.optimizer)
         self.step, self.worse = state["step"], state["worse"]
         self.best_loss, self.best_step = state["best_loss"], state["best_step"]
         self.best_weights = state["best_weights"]

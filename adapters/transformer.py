@@ -139,7 +139,8 @@ class SelfAttention(nn.Module):
     ) -> Float[Tensor, "b h n n"]:
         """Attention weights over a whole sequence."""
         q, k, _, _ = self._project(x, positions, mask, None)
-        return self.core.weights(q, k, causal=self.config.causal, positions=positions, key_padding_mask=mask)
+        with torch.autocast(x.device.type, enabled=False):  # weights are there to be analysed, so in float32
+            return self.core.weights(q, k, causal=self.config.causal, positions=positions, key_padding_mask=mask)
 
     def _project(
         self, x: Tensor, positions: Tensor, mask: Tensor | None, tail: Tensor | None
@@ -148,7 +149,7 @@ class SelfAttention(nn.Module):
         if self.convolution is not None:
             qkv, tail = self.convolution(qkv if mask is None else qkv * mask[..., None], tail)
         heads = qkv.reshape(*qkv.shape[:2], -1, self.config.head_dim).transpose(1, 2)  # b (h + 2 hk) n d
-        q, k, v = heads.split([self.config.heads, self.config.kv_heads, self.config.kv_heads], dim=1)
+        q, k, v = torch.split(heads, [self.config.heads, self.config.kv_heads, self.config.kv_heads], dim=1)
         if self.rotary is not None:
             q, k = self.rotary(q, positions), self.rotary(k, positions)
         return q, k, v, tail
@@ -178,7 +179,8 @@ class Block(nn.Module):
     ) -> Float[Tensor, "b n w"]:
         """The block over a whole sequence."""
         x = x + self.dropout(self.attention(self.attention_norm(x), positions, mask))
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+        out: Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
+        return out
 
     def extend(
         self,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -101,12 +101,11 @@ class CellProcesses:
 
     def _wait(self, process: ForkServerProcess, timeout_s: float | None) -> bool:
         """Whether the process ended by itself within its time limit."""
-        process.join(timeout_s)
-        in_time = not process.is_alive()
-        with self._lock:
+        in_time = bool(wait([process.sentinel], timeout_s))
+        with self._lock:  # an exit code can be read once: of two threads that ask at a time, one would be told 255
             self._running.discard(process)
-        _kill(process)
-        process.join()
+            _kill(process)
+            process.join()
         return in_time
 
 

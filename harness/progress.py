@@ -69,12 +69,14 @@ class RunDisplay:
             if key in self._bars:
                 self._progress.remove_task(self._bars.pop(key))
         if not self.quiet or record.status != "ok":
-            seconds = time.monotonic() - self._started_s.get(key, time.monotonic())
-            self.console.print(
-                f"[{self.done}/{self.total}] {title}: {describe(record)} ({seconds:.1f} s)",
-                markup=False,
-                highlight=False,
-            )
+            now = time.monotonic()
+            seconds = now - self._started_s.get(key, now)
+            say(self.console, f"[{self.done}/{self.total}] {title}: {describe(record)} ({seconds:.1f} s)")
+
+
+def say(console: Console, text: str) -> None:
+    """Prints text as it is: paths are not broken into lines, and names are neither markup nor emoji."""
+    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def reason(record: Record) -> str:

@@ -112,7 +112,7 @@ def _add_plugin(
     values: list[T] = list(loaded) if isinstance(loaded, list | tuple) else [loaded]  # type: ignore[list-item]
     for value in values:
         if not accepts(value):
-            broken[entry] = f"it gives a {type(value).__name__}, which is none of what this group holds"
+            broken[entry] = f"it gives an object of type {type(value).__name__}, which this group does not hold"
         elif name_of(value) in items:
             broken[entry] = f"the name {name_of(value)!r} is taken"
         else:

@@ -22,7 +22,7 @@ from .environment import host_environment
 from .executors import Executor, Job, make_executor
 from .plan import PlannedCell, make_plan, make_sources
 from .process import Outcome, failed_record
-from .progress import RunDisplay, reason
+from .progress import RunDisplay, reason, say
 from .worker import Request
 
 EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 3, 130
@@ -55,9 +55,9 @@ def run(config: RunConfig, console: Console, quiet: bool = False) -> int:
     store.create()
     for corrupt in store.records().corrupt:
         aside = store.set_aside(corrupt)
-        console.print(f"corrupt cell file set aside as {aside}: {corrupt.reason}", markup=False)
+        say(console, f"corrupt cell file set aside as {aside}: {corrupt.reason}")
     for message in [*_restore_superseded(store, planned), *_set_superseded_aside(store, planned)]:
-        console.print(message, markup=False)
+        say(console, message)
     store.write_manifest(_manifest(config, planned))
     done = set() if config.fresh else _done(store, planned)
     missing = [p for p in planned if p.cell.key not in done]
@@ -65,9 +65,7 @@ def run(config: RunConfig, console: Console, quiet: bool = False) -> int:
         for p in missing:
             _checkpoint(store, p).unlink(missing_ok=True)
     if not quiet:
-        console.print(
-            f"{len(planned)} cells, {len(planned) - len(missing)} already done; results in {store.root}", markup=False
-        )
+        say(console, f"{len(planned)} cells, {len(planned) - len(missing)} already done; results in {store.root}")
     interrupted = not _run_cells(config, store, missing, executor, console, quiet)
     return _finish(store, planned, console, interrupted)
 
@@ -120,7 +118,7 @@ def _restore_superseded(store: RunStore, planned: Sequence[PlannedCell]) -> list
     messages = []
     for p in planned:
         aside, target = _superseded(store) / f"{p.cell.key}.json", store.cells / f"{p.cell.key}.json"
-        if aside.exists() and not target.exists():
+        if p.problem is None and aside.exists() and not target.exists():
             aside.replace(target)
             messages.append(f"{p.cell.title}: taken back from {aside.parent}, it was measured with these settings")
     return messages
@@ -219,9 +217,9 @@ def _finish(store: RunStore, planned: Sequence[PlannedCell], console: Console, i
     records = [by_key[p.cell.key] for p in planned if p.cell.key in by_key]
     page = write_report(store)
     print_leaderboard(records, console)
-    console.print(f"report: {page}", markup=False)
+    say(console, f"report: {page}")
     if interrupted:
-        console.print("interrupted; the same command goes on where this one stopped", markup=False)
+        say(console, "interrupted; the same command goes on where this one stopped")
         return EXIT_INTERRUPTED
     return _exit_code(records, console)
 
@@ -231,8 +229,8 @@ def _exit_code(records: Sequence[Record], console: Console) -> int:
     if not failed:
         return EXIT_OK
     counts = ", ".join(f"{count} {status}" for status, count in sorted(failed.items()))
-    console.print(f"{sum(failed.values())} of {len(records)} cells have no result: {counts}", markup=False)
+    say(console, f"{sum(failed.values())} of {len(records)} cells have no result: {counts}")
     for record in records:
         if record.status not in RESULT_STATUSES:
-            console.print(f"  {record.model} / {record.task} / seed {record.seed}: {reason(record)}", markup=False)
+            say(console, f"  {record.model} / {record.task} / seed {record.seed}: {reason(record)}")
     return EXIT_FAILED

@@ -230,6 +230,9 @@ def _predict_batch(adapter: Adapter, tokens: NDArray[np.int32]) -> Iterator[int]
     yield from guesses
 
 
+_TRAIN: Settings = {"batch_size": 64, "lr": 1e-3, "final_lr": 0.5, "eval_every": 100, "target_loss": 0.01}
+_TWO_LAYERS: Settings = {"layers": 2, "heads": 2, "kv_heads": 2, "width": 64, "mlp_width": 256}
+
 ASSOCIATIVE_RECALL = AssociativeRecall(
     info=TaskInfo(
         name="associative_recall",
@@ -245,16 +248,18 @@ ASSOCIATIVE_RECALL = AssociativeRecall(
             "smoke": TaskScale(
                 settings=as_settings(
                     RecallSettings(
-                        vocab_size=16, length=32, train_samples=2_000, validation_samples=200, test_samples=500
+                        vocab_size=8, length=16, train_samples=2_000, validation_samples=200, test_samples=500
                     )
                 ),
-                train={"steps": 200},
+                train={**_TRAIN, "steps": 200},
+                backbone=_TWO_LAYERS,
             ),
             "small": TaskScale(
-                settings=as_settings(RecallSettings(vocab_size=32, length=64)),
-                train={"steps": 2_000},
+                settings=as_settings(RecallSettings(vocab_size=16, length=32)),
+                train={**_TRAIN, "steps": 2_000},
+                backbone=_TWO_LAYERS,
             ),
-            "paper": TaskScale(settings=as_settings(RecallSettings()), train={"steps": 10_000}),
+            "paper": TaskScale(settings=as_settings(RecallSettings()), train={**_TRAIN, "steps": 20_000}),
         },
     )
 )

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from hedgebench.adapters.generation import generate
+from hedgebench.adapters.scratch_adapter import ScratchAdapter
+
+Build = Callable[..., ScratchAdapter]
+
+greedy = partial(generate, temperature=0.0, seed=0, stop_token=None)
+
+
+def counting(token: Tensor, state: int) -> tuple[Tensor, int]:
+    """A model of five tokens that always wants the token after the last one."""
+    return torch.nn.functional.one_hot((token + 1) % 5, 5) * 20.0, state + 1
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["softmax", "elu", "hedgehog", "taylor", "cosformer:length=16", "window:window=3", "hedgehog:map=softmax"],
+)
+def test_greedy_tokens_are_those_of_a_full_pass_at_every_step(build: Build, spec: str, tokens: Tensor) -> None:
+    adapter = build(spec)
+    prompt, mask = tokens[:, :5], torch.ones(3, 5, dtype=torch.bool)
+    mask[0, :2] = False
+    made = adapter.generate(prompt, mask, max_new_tokens=6)
+    sequence, seen = prompt, mask
+    for t in range(6):
+        expected = adapter.logits(sequence, seen)[:, -1].argmax(-1)
+        assert torch.equal(made[:, t], expected)
+        sequence = torch.cat([sequence, expected[:, None]], dim=1)
+        seen = torch.cat([seen, torch.ones(3, 1, dtype=torch.bool)], dim=1)
+
+
+def test_a_padded_prompt_is_answered_as_if_it_stood_alone(build: Build, tokens: Tensor) -> None:
+    adapter = build("hedgehog")
+    mask = torch.ones(3, 5, dtype=torch.bool)
+    mask[1, :3] = False
+    together = adapter.generate(tokens[:, :5], mask, max_new_tokens=6)
+    assert torch.equal(together[1:2], adapter.generate(tokens[1:2, 3:5], max_new_tokens=6))
+
+
+def test_counting_goes_on_until_the_tokens_asked_for_are_made() -> None:
+    first, _ = counting(torch.tensor([0, 3]), 0)
+    made = greedy(first, 0, counting, max_new_tokens=4)
+    assert made.tolist() == [[1, 2, 3, 4], [4, 0, 1, 2]]
+
+
+def test_rows_that_have_stopped_repeat_the_stop_token_and_all_stopping_ends_it() -> None:
+    first, _ = counting(torch.tensor([0, 2]), 0)
+    made = generate(first, 0, counting, max_new_tokens=9, temperature=0.0, seed=0, stop_token=4)
+    assert made.tolist() == [[1, 2, 3, 4], [3, 4, 4, 4]]
+
+
+def test_no_token_is_decoded_that_nobody_needs() -> None:
+    calls: list[int] = []
+
+    def decode(token: Tensor, state: int) -> tuple[Tensor, int]:
+        calls.append(state)
+        return counting(token, state)
+
+    greedy(counting(torch.tensor([0]), 0)[0], 0, decode, max_new_tokens=3)
+    assert calls == [0, 1]
+
+
+def test_sampling_repeats_with_its_seed_and_leaves_the_global_one_alone(build: Build, tokens: Tensor) -> None:
+    adapter = build()
+    prompt = tokens[:, :3]
+    before = torch.get_rng_state()
+    made = [adapter.generate(prompt, max_new_tokens=12, temperature=1.5, seed=seed).tolist() for seed in (7, 7, 8)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert made[0] == made[1]
+    assert made[0] != made[2]
+
+
+def test_sampled_tokens_follow_the_softmax_of_the_logits_over_the_temperature() -> None:
+    logits = torch.tensor([0.0, 1.0, 2.0, -torch.inf]).expand(20_000, -1)
+    made = generate(logits, 0, counting, max_new_tokens=1, temperature=2.0, seed=0, stop_token=None)
+    shares = made.flatten().bincount(minlength=4) / len(logits)
+    torch.testing.assert_close(shares, (logits[0] / 2).softmax(-1), rtol=0, atol=0.015)
+    assert shares[3] == 0
+
+
+def test_a_low_temperature_is_nearly_greedy() -> None:
+    first, _ = counting(torch.tensor([0, 3]), 0)
+    made = generate(first, 0, counting, max_new_tokens=4, temperature=0.1, seed=0, stop_token=None)
+    assert made.tolist() == [[1, 2, 3, 4], [4, 0, 1, 2]]
+
+
+@pytest.mark.parametrize(("temperature", "tokens"), [(-1.0, 1), (0.0, 0)])
+def test_what_cannot_be_generated_is_refused(temperature: float, tokens: int) -> None:
+    with pytest.raises(ValueError, match=f"temperature is {temperature} and max_new_tokens {tokens}"):
+        generate(
+            torch.zeros(1, 5), 0, counting, max_new_tokens=tokens, temperature=temperature, seed=0, stop_token=None
+        )

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from hedgebench.adapters.attention import AttentionCore
+from hedgebench.adapters.mechanism import AttentionShape, Mechanism, Option, load_attribute
+from hedgebench.harness.registry import mechanisms
+from hedgebench.kernels.feature_map import FeatureMap
+
+FIXED = {
+    *("softmax", "elu", "relu", "performer", "cosformer", "t2r", "taylor", "exp"),
+    *("hedgehog", "t2r_hh", "identity_linear", "none", "window"),
+}
+ALL = sorted(mechanisms().items.values(), key=lambda mechanism: mechanism.name)
+EACH = pytest.mark.parametrize("mechanism", ALL, ids=lambda mechanism: mechanism.name)
+
+
+def test_the_names_that_are_fixed_exist() -> None:
+    assert set(mechanisms().items) >= FIXED
+
+
+@EACH
+def test_a_declaration_names_code_that_exists_and_says_where_it_is_from(mechanism: Mechanism) -> None:
+    assert issubclass(load_attribute(mechanism.attention), AttentionCore)
+    assert mechanism.feature_map is None or issubclass(load_attribute(mechanism.feature_map), FeatureMap)
+    assert mechanism.summary
+    assert mechanism.source
+
+
+@EACH
+def test_every_option_of_a_map_or_an_attention_is_one_its_constructor_takes(mechanism: Mechanism) -> None:
+    takes = {"attention": {"tied"} if mechanism.feature_map else set(), "map": set(), "recipe": {"distill"}}
+    takes["attention"] |= set(inspect.signature(load_attribute(mechanism.attention).__init__).parameters)
+    if mechanism.feature_map:
+        takes["map"] = set(inspect.signature(load_attribute(mechanism.feature_map).__init__).parameters)
+    for key, option in mechanism.options.items():
+        assert key in takes[option.read_by], f"{mechanism.name}:{key}"
+
+
+@EACH
+def test_defaults_are_values_that_could_be_given(mechanism: Mechanism) -> None:
+    for key, option in mechanism.options.items():
+        if option.default is not None:
+            text = str(option.default).lower() if option.kind is bool else str(option.default)
+            assert option.parse(key, text) == option.default
+
+
+def test_options_are_told_apart_by_who_reads_them_and_those_left_open_are_left_out() -> None:
+    hedgehog = mechanisms().get("hedgehog")
+    values = hedgehog.resolve({"tied": "true"})
+    assert hedgehog.options_for("attention", values) == {"tied": True}
+    assert hedgehog.options_for("map", values) == {"map": "exp", "negate": True, "bias": False}
+    assert hedgehog.options_for("recipe", values) == {"distill": True}
+
+
+def test_cosformer_takes_its_length_from_the_layer_unless_told() -> None:
+    cosformer = mechanisms().get("cosformer")
+    assert cosformer.map_arguments(AttentionShape(2, 2, 8, 16)) == {"length": 16}
+
+
+@pytest.mark.parametrize(("kind", "text", "value"), [(int, "3", 3), (float, "3", 3.0), (str, "3", "3")])
+def test_an_option_converts_to_its_own_type(
+    kind: type[str] | type[int] | type[float], text: str, value: str | float
+) -> None:
+    parsed = Option(kind, None, "help").parse("key", text)
+    assert parsed == value
+    assert type(parsed) is kind

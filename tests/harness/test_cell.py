@@ -1,0 +1,114 @@
+"""A cell's key changes with what can change its numbers, and with nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hedgebench.harness.cell import Cell
+from hedgebench.harness.worker import Request
+from hedgebench.results.record import DataIdentity
+
+MakeCell = Callable[..., Cell]
+OTHER: dict[str, Any] = {
+    "model": "elu",
+    "backbone": "encoder",
+    "task": "other",
+    "task_version": 2,
+    "recipe": "scratch",
+    "scale": "small",
+    "seed": 1,
+    "limit": 5,
+    "device": "cuda",
+    "dtype": "bfloat16",
+    "settings": {"task": {}},
+    "data": DataIdentity("other", "1", "f00d", "generated"),
+    "scoring": "other",
+    "machine": "H200",
+}
+
+
+def test_every_field_of_a_cell_is_tried_here() -> None:
+    assert set(OTHER) == {f.name for f in fields(Cell)}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_the_key_changes_with_each_field(make_cell: MakeCell, name: str) -> None:
+    assert make_cell().key != make_cell(**{name: OTHER[name]}).key
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_the_peer_key_is_the_same_for_other_models_and_seeds_alone(make_cell: MakeCell, name: str) -> None:
+    same = make_cell().peer_key == make_cell(**{name: OTHER[name]}).peer_key
+    assert same == (name in ("model", "seed"))
+
+
+@pytest.mark.parametrize("change", [{"source": "hub"}, {"splits": {"test": 2}}])
+def test_where_the_same_data_lies_does_not_change_the_key(make_cell: MakeCell, change: dict[str, Any]) -> None:
+    cell = make_cell()
+    assert cell.key == replace(cell, data=replace(cell.data, **change)).key
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": "x"}, {"revision": "2"}, {"details": {"tokenizer": "bpe"}}])
+def test_other_data_changes_the_key(make_cell: MakeCell, change: dict[str, Any]) -> None:
+    cell = make_cell()
+    assert cell.key != replace(cell, data=replace(cell.data, **change)).key
+
+
+values = st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), st.text(max_size=5), st.none())
+groups = st.dictionaries(st.text(max_size=5), st.dictionaries(st.text(max_size=5), values, max_size=4), max_size=3)
+
+
+def cell_with(settings: Any) -> Cell:
+    data = DataIdentity("a", "b", "c", "generated")
+    return Cell("m", "b", "t", 1, "r", "s", 0, None, "cpu", "float32", settings, data, "5c0re")
+
+
+@given(groups)
+def test_the_order_of_settings_does_not_change_the_key(settings: dict[str, dict[str, Any]]) -> None:
+    turned = {group: dict(reversed(values.items())) for group, values in reversed(settings.items())}
+    assert cell_with(settings).key == cell_with(turned).key
+
+
+@given(groups, groups)
+def test_two_cells_have_one_key_only_if_their_settings_are_equal(a: Any, b: Any) -> None:
+    same = json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
+    assert (cell_with(a).key == cell_with(b).key) == same
+
+
+def test_a_key_is_a_file_name_and_the_same_in_every_process(make_cell: MakeCell) -> None:
+    script = "import sys; from test_cell import cell_with; print(cell_with({'task': {'a': (1, 2), 'b': 0.1}}).key)"
+    folder = __file__.rpartition("/")[0]
+    other = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {folder!r}); {script}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    key = cell_with({"task": {"b": 0.1, "a": (1, 2)}}).key
+    assert other.stdout.strip() == key
+    assert len(key) == 16
+    assert set(key) <= set("0123456789abcdef")
+
+
+def test_settings_are_flattened_for_the_record(make_cell: MakeCell) -> None:
+    cell = make_cell(settings={"task": {"length": 8}, "train": {"lr": 0.1}})
+    assert cell.flat_settings() == {"task.length": 8, "train.lr": 0.1}
+    assert cell.title == "softmax / gpt / naughty / seed 0"
+
+
+def test_a_request_survives_json_with_its_cells_key(make_request: Callable[..., Request], naughty: object) -> None:
+    request = make_request()
+    cell = replace(request.cell, settings={"task": {"lengths": (1, 2), "stride": None}})
+    request = replace(request, cell=cell, mirror="/mirror")
+    back = Request.from_json(json.loads(json.dumps(request.to_json())))
+    assert back == request
+    assert back.cell.key == request.cell.key

@@ -1,0 +1,178 @@
+"""What a run was asked to do, from flags and a file, and every way to ask wrongly."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hedgebench.adapters.backbone import SCALES
+from hedgebench.harness.cli import make_parser
+from hedgebench.harness.config import (
+    CHOICES,
+    RunConfig,
+    UsageError,
+    make_config,
+    parse_overrides,
+    parse_seeds,
+    read_config_file,
+    split_list,
+)
+from hedgebench.harness.suites import SUITES
+
+ASKED: dict[str, Any] = {"models": ("elu",), "tasks": ("stdlib",)}
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
+    def read(text: str) -> dict[str, Any]:
+        path = tmp_path / "run.toml"
+        path.write_text(text, encoding="utf-8")
+        return read_config_file(path)
+
+    return read
+
+
+def test_nothing_given_is_the_quickstart() -> None:
+    config = make_config({})
+    suite = SUITES["quickstart"]
+    assert (config.suite, config.models, config.tasks) == ("quickstart", suite.models, tuple(suite.tasks))
+    assert config.task_scales == dict(suite.tasks)
+
+
+def test_a_scale_that_is_given_holds_for_every_task_of_a_suite() -> None:
+    config = make_config({"suite": "quickstart", "scale": "paper"})
+    assert (config.scale, config.task_scales) == ("paper", {})
+
+
+def test_models_that_are_given_replace_those_of_the_suite() -> None:
+    config = make_config({"suite": "quickstart", "models": ("relu",)})
+    assert (config.models, config.tasks) == (("relu",), tuple(SUITES["quickstart"].tasks))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"models": ("elu",)}, "no tasks given: pass --tasks"),
+        ({"tasks": ("stdlib",)}, "no models given: pass --models"),
+        ({"models": (), "tasks": ()}, "models is an empty list"),
+        ({**ASKED, "tasks": ()}, "tasks is an empty list"),
+        ({"suite": "quikstart"}, "unknown suite 'quikstart'; did you mean quickstart?"),
+        ({**ASKED, "scale": "smok"}, "unknown scale 'smok'; did you mean smoke?"),
+        ({**ASKED, "device": "gpu"}, "unknown device 'gpu'"),
+        ({**ASKED, "dtype": "float16"}, "unknown dtype 'float16'; did you mean .*bfloat16"),
+        ({**ASKED, "executor": "slurm"}, r"unknown executor 'slurm' .*local, ray"),
+        ({**ASKED, "recipe": "scrach"}, "unknown recipe 'scrach'; did you mean scratch?"),
+        ({**ASKED, "seeds": ()}, "at least one"),
+        ({**ASKED, "seeds": (-1,)}, "whole numbers from 0"),
+        ({**ASKED, "batch_size": "0"}, "batch size is '0'; allowed: a whole number from 1, or auto"),
+        ({**ASKED, "batch_size": "²"}, "batch size"),
+        ({**ASKED, "limit": 0}, "limit is 0; allowed: a number above 0"),
+        ({**ASKED, "workers": -1}, "workers is -1"),
+        ({**ASKED, "timeout_s": 0.0}, "timeout is 0; allowed"),
+        ({**ASKED, "timeout_s": float("nan")}, "timeout is nan"),
+        ({**ASKED, "timeout_s": float("inf")}, "timeout is inf"),
+        ({**ASKED, "mirror": "/nowhere/at/all"}, "mirror '/nowhere/at/all' is not a folder"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_is_allowed(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_config(values)
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=5, unique=True))
+def test_seeds_are_read_back_as_written(seeds: list[int]) -> None:
+    assert parse_seeds(",".join(map(str, seeds))) == tuple(seeds)
+
+
+@pytest.mark.parametrize("text", ["", "x", "1,x", "-1", "1.5", "1,1", "²", " , "])
+def test_seeds_that_are_no_whole_numbers_or_given_twice_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="seeds are"):
+        parse_seeds(text)
+
+
+def test_lists_drop_spaces_and_empty_parts() -> None:
+    assert split_list(" a, b,,c ,") == ("a", "b", "c")
+
+
+def test_overrides_keep_everything_after_the_first_equals_sign() -> None:
+    assert parse_overrides(["train.lr=0.1", "tokenizer=a=b", "empty="]) == {
+        "train.lr": "0.1",
+        "tokenizer": "a=b",
+        "empty": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [(["steps"], "KEY=VALUE"), (["=1"], "KEY=VALUE"), (["a=1", "a=2"], "gives a twice")],
+)
+def test_overrides_of_another_form_are_refused(pairs: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_overrides(pairs)
+
+
+def test_a_file_gives_the_same_configuration_as_flags(toml: Callable[[str], dict[str, Any]]) -> None:
+    values = toml(
+        'models = "softmax, elu"\ntasks = ["stdlib"]\nseeds = [0, 1]\n'
+        "timeout = 60\nbatch-size = 4\nlog_samples = true\n"
+        "[set]\nlength = 8\n[set.train]\nlr = 0.5\nbetas = [1, 2]\nnesterov = false\n"
+    )
+    config = make_config(values)
+    assert config == RunConfig(
+        models=("softmax", "elu"),
+        tasks=("stdlib",),
+        seeds=(0, 1),
+        timeout_s=60,
+        batch_size="4",
+        log_samples=True,
+        overrides={"length": "8", "train.lr": "0.5", "train.betas": "1,2", "train.nesterov": "false"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("models = [", "cannot read configuration"),
+        ("modles = 'elu'", "unknown key 'modles'; did you mean models"),
+        ("task_scales = {}", "unknown key 'task_scales'"),
+        ("set = 3", "set is 3; it must be a table"),
+        ("fresh = 'false'", "fresh is 'false'; allowed: bool"),
+        ("limit = '5'", "limit is '5'; allowed: int"),
+        ("limit = true", "limit is True; allowed: int"),
+        ("workers = 1.5", "workers is 1.5; allowed: int"),
+        ("timeout = 'long'", "timeout is 'long'; allowed: float"),
+        ("output = 3", "output is 3; allowed: str"),
+        ("scale = ['smoke']", r"scale is \['smoke'\]; allowed: str"),
+        ("seeds = 1.5", "seeds are '1.5'"),
+        ("seeds = [0, 0]", "each may be given once"),
+    ],
+)
+def test_a_file_with_a_mistake_says_which(toml: Callable[[str], dict[str, Any]], text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        toml(text)
+
+
+def test_a_file_that_is_not_there_or_not_text_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        read_config_file(tmp_path / "none.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="cannot read configuration"):
+        read_config_file(tmp_path / "binary.toml")
+
+
+def test_every_field_has_a_flag_and_every_flag_a_field() -> None:
+    (commands,) = (a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    flags = {action.dest for action in commands.choices["run"]._actions} - {"help", "config", "quiet"}
+    renamed = {"set": "overrides", "timeout": "timeout_s"}
+    assert {renamed.get(flag, flag) for flag in flags} == {f.name for f in fields(RunConfig)} - {"task_scales"}
+
+
+def test_choices_are_those_of_the_floors_below() -> None:
+    assert CHOICES["scale"] is SCALES

@@ -1,0 +1,92 @@
+"""Runs are read back, merged and scored anew without any model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hedgebench.harness.config import UsageError
+from hedgebench.harness.reporting import load_runs, rescore, rescore_runs
+from hedgebench.results.record import to_json
+from hedgebench.results.store import RunStore, StoreError
+
+Bench = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def _finished_run() -> list[dict[str, bytes]]:
+    return []
+
+
+@pytest.fixture
+def store(bench: Bench, tiny: list[str], _finished_run: list[dict[str, bytes]]) -> RunStore:
+    """The folder `out` of a run of softmax and elu; it was run once and is written anew for each test."""
+    if not _finished_run:
+        assert bench("run", "--models", "softmax,elu", *tiny, "--output", "out", "--quiet").code == 0
+        _finished_run.append({str(p): p.read_bytes() for p in Path("out").rglob("*") if p.is_file()})
+    for name, data in _finished_run[0].items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(data)
+    return RunStore(Path("out"))
+
+
+def test_scoring_anew_gives_identical_metrics(store: RunStore) -> None:
+    for record in store.records().records:
+        assert to_json(rescore(record, store)) == to_json(record)
+
+
+def test_scoring_anew_follows_the_predictions(store: RunStore, bench: Bench) -> None:
+    before = store.records().records
+    for record in before:
+        rows = [{**row, "correct": True} for row in store.read_samples(record.cell_id)]
+        store.write_samples(record.cell_id, rows)
+    assert bench("report", "--rescore", "out", "--format", "csv").code == 0
+    for old, new in zip(before, store.records().records, strict=True):
+        assert [m.value for m in new.metrics if m.name == "accuracy"] == [1.0]
+        assert [m.name for m in new.metrics] == [m.name for m in old.metrics]
+        assert [m for m in new.metrics if m.name == "parameters"] == [m for m in old.metrics if m.name == "parameters"]
+    assert json.loads(Path("out/leaderboard.json").read_text(encoding="utf-8"))[0]["value"] == 1.0
+
+
+def test_scoring_anew_needs_the_predictions(store: RunStore) -> None:
+    next(store.samples.iterdir()).unlink()
+    with pytest.raises(StoreError, match="cannot read the samples of cell"):
+        rescore_runs([store.root])
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is not a run's folder: it has no folder cells/"):
+        load_runs([tmp_path])
+
+
+def test_a_corrupt_cell_is_left_out_and_told(store: RunStore) -> None:
+    broken = next(store.cells.iterdir())
+    broken.write_text("{", encoding="utf-8")
+    records, messages = load_runs([store.root])
+    assert len(records) == 1
+    assert len(messages) == 1
+    assert messages[0].startswith(f"corrupt cell file left out: {broken}: JSONDecodeError")
+
+
+def test_the_later_of_two_runs_wins(store: RunStore) -> None:
+    later = RunStore(Path("later"))
+    later.create()
+    record = store.records().records[0]
+    later.write_record(replace(record, run_id="later"))
+    records, messages = load_runs([store.root, later.root])
+    assert sorted(r.run_id for r in records) == ["later", "out"]
+    assert len(messages) == 1
+
+
+@pytest.mark.parametrize("format", ["md", "csv", "json", "html"])
+def test_the_report_command_renders_each_format(store: RunStore, bench: Bench, format: str) -> None:
+    finished = bench("report", "out", "--format", format)
+    assert finished.code == 0
+    assert "associative_recall" in finished.out
+    if format == "csv":
+        assert finished.out == Path("out/leaderboard.csv").read_bytes().decode()

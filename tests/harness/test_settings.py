@@ -1,0 +1,85 @@
+"""What `--set` changes, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hedgebench.adapters.base import Settings, Value
+from hedgebench.harness.config import UsageError
+from hedgebench.harness.settings import apply_overrides, check_overrides, parse_value
+
+GROUPS: dict[str, Settings] = {
+    "task": {"length": 128, "lengths": (1, 2), "tokenizer": "auto", "stride": None},
+    "backbone": {"rope": False},
+    "train": {"lr": 0.1, "steps": 60},
+}
+
+
+def test_a_bare_key_is_the_tasks_and_a_dotted_one_its_groups() -> None:
+    changed = apply_overrides(GROUPS, {"length": "8", "train.lr": "1", "backbone.rope": "true", "task.tokenizer": "x"})
+    assert changed["task"] == {"length": 8, "lengths": (1, 2), "tokenizer": "x", "stride": None}
+    assert changed["train"] == {"lr": 1.0, "steps": 60}
+    assert changed["backbone"] == {"rope": True}
+
+
+def test_the_defaults_stay_as_they_are() -> None:
+    apply_overrides(GROUPS, {"length": "8"})
+    assert GROUPS["task"]["length"] == 128
+
+
+def test_keys_of_other_cells_are_left_alone() -> None:
+    assert apply_overrides(GROUPS, {"distill.lr": "1", "image_size": "8"}) == GROUPS
+
+
+def test_every_override_must_change_some_cell() -> None:
+    check_overrides(["length", "task.length", "train.lr"], [{"task": {}}, GROUPS])
+    with pytest.raises(UsageError, match=r"unknown setting 'train.stepz'; did you mean train.steps"):
+        check_overrides(["train.stepz"], [GROUPS])
+    with pytest.raises(UsageError, match="unknown setting 'lr'"):
+        check_overrides(["lr"], [GROUPS])
+
+
+@pytest.mark.parametrize(
+    ("text", "default", "value"),
+    [
+        ("8", 1, 8),
+        ("1e-3", 0.1, 0.001),
+        ("1", 0.1, 1.0),
+        ("true", False, True),
+        ("1, 2", (3,), (1, 2)),
+        ("7", (), (7,)),
+        ("none", 5, None),
+        ("3", None, 3),
+        ("0.5", None, 0.5),
+        ("text", None, "text"),
+        ("x=y", "auto", "x=y"),
+    ],
+)
+def test_a_value_takes_the_type_of_its_default(text: str, default: Value, value: Value) -> None:
+    parsed = parse_value("key", text, default)
+    assert (parsed, type(parsed)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "default", "allowed"),
+    [
+        ("x", 1, "int"),
+        ("1.5", 1, "int"),
+        ("", 1, "int"),
+        ("x", 0.1, "float"),
+        ("yes", False, "bool"),
+        ("1,x", (1,), "a list of whole numbers"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_the_type_allowed(text: str, default: Value, allowed: str) -> None:
+    with pytest.raises(UsageError, match=f"setting train.key is '{text}'; allowed: {allowed}"):
+        parse_value("train.key", text, default)
+
+
+@given(st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), st.lists(st.integers()).map(tuple)))
+def test_a_value_is_read_back_as_it_is_written(value: int | float | bool | tuple[int, ...]) -> None:
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = text.lower() if isinstance(value, bool) else text
+    assert parse_value("key", text, value) == value

@@ -1,0 +1,1 @@
+"""A mechanism and a task for hedgebench, from outside of it."""

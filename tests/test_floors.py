@@ -1,0 +1,118 @@
+"""A floor of the house imports only from floors below it, and names them relatively."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BELOW = {
+    "harness": {"tasks", "adapters", "kernels", "results"},
+    "tasks": {"adapters.base", "kernels", "results"},
+    "adapters": {"kernels", "results"},
+    "kernels": set[str](),
+    "results": set[str](),
+}
+"""What each folder may import from; a name with a dot allows that one module."""
+
+FORBIDDEN = {"results": {"torch", "triton", "transformers"}, "kernels": {"transformers", "datasets"}}
+ROOT_FILES = {"__init__.py", "__main__.py", "py.typed"}
+
+
+def violations(root: Path) -> list[str]:
+    """What breaks the rules below `root`, as `file:line: what`."""
+    found = [f"{folder}: it has an __init__.py" for folder in BELOW if (root / folder / "__init__.py").exists()]
+    found += [f"{path.name}: it stands in the root" for path in root.glob("*.py") if path.name not in ROOT_FILES]
+    for folder in BELOW:
+        for path in sorted((root / folder).rglob("*.py")):
+            for line, problem in _problems(folder, path.read_text(encoding="utf-8")):
+                found.append(f"{path.relative_to(root)}:{line}: {problem}")
+    return found
+
+
+def _problems(folder: str, source: str) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _absolute(folder, node.lineno, alias.name)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from _absolute(folder, node.lineno, node.module or "")
+        elif isinstance(node, ast.ImportFrom) and node.level == 2:
+            for alias in node.names:
+                yield from _upwards(folder, node.lineno, ".".join(filter(None, [node.module, alias.name])))
+        elif isinstance(node, ast.ImportFrom) and node.level > 2:
+            yield node.lineno, "it imports from outside the package"
+
+
+def _absolute(folder: str, line: int, name: str) -> Iterator[tuple[int, str]]:
+    top = name.partition(".")[0]
+    if top == "hedgebench" or top in BELOW:
+        yield line, f"it imports {name} by its absolute name"
+    if top in FORBIDDEN.get(folder, ()):
+        yield line, f"{folder} must not import {top}"
+
+
+def _upwards(folder: str, line: int, target: str) -> Iterator[tuple[int, str]]:
+    floor, _, rest = target.partition(".")
+    if floor == folder:
+        yield line, f"it names its own folder in {target}; one dot does"
+    elif floor in BELOW and not {floor, f"{floor}.{rest.partition('.')[0]}"} & BELOW[folder]:
+        yield line, f"{folder} must not import {target}"
+
+
+def test_every_import_goes_down() -> None:
+    assert violations(ROOT) == []
+
+
+def test_the_root_holds_no_other_module() -> None:
+    assert {path.name for path in ROOT.iterdir() if path.suffix in (".py", ".typed")} == ROOT_FILES
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("kernels/a.py", "from ..adapters.base import Adapter"),
+        ("kernels/a.py", "from ..results.record import Record"),
+        ("results/a.py", "from ..kernels import costs"),
+        ("results/a.py", "def f():\n    import torch.nn"),
+        ("results/a.py", "from torch import Tensor"),
+        ("adapters/a.py", "from ..tasks.base import Task"),
+        ("adapters/a.py", "from .. import harness"),
+        ("tasks/a.py", "from ..adapters.spec import parse_spec"),
+        ("tasks/a.py", "from ..adapters import spec"),
+        ("tasks/a.py", "if TYPE_CHECKING:\n    from ..harness.cell import Cell"),
+        ("harness/a.py", "from hedgebench.tasks.base import Task"),
+        ("harness/a.py", "import hedgebench.tasks"),
+        ("harness/a.py", "import kernels.feature_maps"),
+        ("harness/a.py", "from ..harness.cell import Cell"),
+        ("harness/a.py", "from ...elsewhere import thing"),
+        ("kernels/__init__.py", ""),
+        ("extra.py", ""),
+    ],
+)
+def test_each_way_to_break_the_rule_is_found(tmp_path: Path, file: str, source: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(source, encoding="utf-8")
+    assert len(violations(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("harness/a.py", "from .. import __version__\nfrom .cell import Cell\nfrom ..tasks.base import Task"),
+        ("harness/a.py", "import torch\nfrom ..kernels import costs"),
+        ("tasks/a.py", "from ..adapters.base import Adapter\nfrom ..adapters import base\nfrom . import settings"),
+        ("adapters/a.py", "from ..kernels.feature_map import FeatureMap\nfrom ..results.record import KernelUse"),
+        ("results/a.py", "import numpy\nfrom .record import Record"),
+        ("__main__.py", "from .harness.cli import main"),
+    ],
+)
+def test_what_the_rule_allows_is_left_alone(tmp_path: Path, file: str, source: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(source, encoding="utf-8")
+    assert violations(tmp_path) == []
