@@ -3,9 +3,12 @@
 No tensor is made and no device is touched here: threads and CUDA contexts do not survive a fork.
 """
 
-import torch
-import torch._dynamo  # torch's optimisers import it at their first step, which takes seconds
+import importlib
+import signal
 
-from ..adapters import scratch_adapter, training
+# Ctrl-C reaches every process of the terminal; ending this one and its cells is the run's task.
+signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-__all__ = ["scratch_adapter", "torch", "training"]
+# torch's optimisers import torch._dynamo at their first step, which takes seconds.
+for _module in ("torch", "torch._dynamo", "hedgebench.adapters.training", "hedgebench.adapters.scratch_adapter"):
+    importlib.import_module(_module)

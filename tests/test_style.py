@@ -1,4 +1,4 @@
-"""Files and functions stay short, and every module says what it gives."""
+"""Files and functions stay short, and every module but a test says what it gives."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("harness", "tasks", "adapters", "kernels", "results")
-FILES = [ROOT / "__init__.py", ROOT / "__main__.py"] + sorted(
-    path for folder in (*FOLDERS, "tests") for path in (ROOT / folder).rglob("*.py")
-)
+FILES = [
+    *(ROOT / "__init__.py", ROOT / "__main__.py"),
+    *sorted(path for folder in (*FOLDERS, "tests") for path in (ROOT / folder).rglob("*.py")),
+]
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 60
 
 
 def problems(source: str, is_test: bool) -> list[str]:
     """What is too long or says nothing in a module's source."""
     tree, found = ast.parse(source), []
-    if not ast.get_docstring(tree):
+    if not ast.get_docstring(tree) and not is_test:
         found.append("the module has no docstring")
     if (lines := len(source.splitlines())) > MAX_FILE_LINES:
         found.append(f"the file has {lines} lines; at most {MAX_FILE_LINES} are wanted")

@@ -9,6 +9,7 @@ import torch
 
 from hedgebench.adapters.backbone import BACKBONES
 from hedgebench.adapters.base import ModelShape, Value
+from hedgebench.adapters.position import ShortConvolution
 from hedgebench.adapters.precision import Precision
 from hedgebench.adapters.scratch_adapter import ScratchAdapter, build_scratch
 from hedgebench.adapters.spec import parse_spec
@@ -48,7 +49,11 @@ def build() -> Build:
         sizes: dict[str, Value] = {**BACKBONES[backbone].sizes["smoke"], "width": 16, "mlp_width": 32, **size}
         model = parse_spec(spec, mechanisms())
         precision = Precision.of("cpu", dtype)
-        return build_scratch(model, BACKBONES[backbone], sizes, shape or SHAPES[backbone], seed, precision)
+        adapter = build_scratch(model, BACKBONES[backbone], sizes, shape or SHAPES[backbone], seed, precision)
+        for part in adapter.model.modules():
+            if isinstance(part, ShortConvolution):  # at its start it is the identity, and would hide what it mixes up
+                torch.nn.init.normal_(part.weight, std=0.5, generator=torch.Generator().manual_seed(seed))
+        return adapter
 
     return build
 

@@ -55,7 +55,7 @@ def test_a_bare_name_is_its_own_canonical_form_and_takes_every_default(name: str
     [
         ("hedgehog:map=exp:tied=false", "hedgehog"),
         ("hedgehog:tied=true:map=softmax", "hedgehog:map=softmax:tied=true"),
-        ("hedgehog:negate=false", "hedgehog:negate=false"),
+        ("hedgehog:map=softmax:bias=true", "hedgehog:bias=true:map=softmax"),
         ("exp:t=1", "exp"),
         ("exp:t=2.0", "exp:t=2"),
         ("exp:t=0.1234567891", "exp:t=0.1234567891"),

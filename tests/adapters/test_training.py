@@ -256,6 +256,27 @@ def resume(adapter: ScratchAdapter, checkpoint: Path, stop: int) -> History:
     )
 
 
+def test_a_resumed_run_remembers_how_long_validation_has_not_improved(build: Build, tmp_path: Path) -> None:
+    run = settings_of(steps=60, eval_every=5, patience=3, lr=0.03)
+    data, validation, checkpoint = examples(4), examples(6, seed=1), tmp_path / "run.pt"
+    whole, resumed = build(), build()
+    expected = train(whole.model, data, validation, run, seed=0, precision=CPU)
+    stop = expected.best_step + 8
+    with pytest.raises(Interrupted):
+        train(
+            build().model,
+            data,
+            validation,
+            run,
+            seed=0,
+            precision=CPU,
+            checkpoint=checkpoint,
+            progress=interrupt_after(stop),
+        )
+    assert train(resumed.model, data, validation, run, seed=0, precision=CPU, checkpoint=checkpoint) == expected
+    assert same(weights_of(resumed), weights_of(whole))
+
+
 def test_a_finished_run_is_not_trained_again(build: Build, tmp_path: Path) -> None:
     run: dict[str, Any] = {"seed": 0, "precision": CPU, "checkpoint": tmp_path / "run.pt"}
     trained, again = build("hedgehog"), build("hedgehog", seed=1)

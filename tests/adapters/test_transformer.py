@@ -130,6 +130,13 @@ def test_an_encoder_does_not_see_padding_on_either_side(build: Build, spec: str,
     torch.testing.assert_close(left, alone, rtol=1e-4, atol=1e-5)
 
 
+def test_a_row_of_padding_alone_is_still_finite(build: Build, tokens: Tensor) -> None:
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    mask[1] = False
+    for spec in ("softmax", "hedgehog", "elu"):
+        assert build(spec, "encoder").class_logits(tokens, mask).isfinite().all()
+
+
 def test_an_encoder_sees_later_tokens(build: Build, tokens: Tensor) -> None:
     model = build("hedgehog", "encoder").model
     changed = tokens.clone()

@@ -82,7 +82,7 @@ def bench(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
 
 @pytest.fixture
 def start_bench() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts the command line in a process of its own; whatever still runs is ended with the test."""
+    """Starts the command line as the leader of a group of its own; whatever still runs is ended with the test."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: object, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
@@ -92,6 +92,7 @@ def start_bench() -> Iterator[Callable[..., subprocess.Popen[str]]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         started.append(process)
         return process

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from hedgebench.adapters.mechanism import Mechanism
 from hedgebench.harness import registry
 from hedgebench.results.names import UnknownNameError
 
@@ -71,23 +72,24 @@ def test_a_broken_plugin_tells_why_only_to_whoever_asks_for_it(add_plugin: AddPl
 
 
 def test_two_built_ins_of_one_name_are_a_mistake_of_ours() -> None:
-    from hedgebench.adapters.mechanism import Mechanism
+    def name_of(mechanism: Mechanism) -> str:
+        return mechanism.name
 
     modules = [ModuleType("a"), ModuleType("b")]
     for module in modules:
         module.__dict__["THING"] = Mechanism("same", "", "")
     with pytest.raises(RuntimeError, match="two built-in models are named 'same'"):
-        registry._registry("model", "no.such.group", modules, registry._is_mechanism, lambda m: m.name)
+        registry._registry("model", "no.such.group", modules, registry._is_mechanism, name_of)
 
 
 def test_the_same_object_in_two_modules_is_found_once() -> None:
-    from hedgebench.adapters.mechanism import Mechanism
-
     shared: Any = Mechanism("same", "", "")
     modules = [ModuleType("a"), ModuleType("b")]
     for module in modules:
         module.__dict__["THING"] = shared
-    found = registry._registry("model", "no.such.group", modules, registry._is_mechanism, lambda m: m.name)
+    found: registry.Registry[Mechanism] = registry._registry(
+        "model", "no.such.group", modules, registry._is_mechanism, lambda mechanism: mechanism.name
+    )
     assert found.items == {"same": shared}
 
 

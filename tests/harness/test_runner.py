@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import signal
-import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +15,10 @@ from hedgebench.harness import registry
 from hedgebench.harness.config import RunConfig, make_config
 from hedgebench.harness.executors import LocalExecutor
 from hedgebench.harness.runner import default_output, threads_per_cell
-from hedgebench.results.store import RunStore, StoreError
+from hedgebench.results.store import RunStore
 from hedgebench.tasks.base import DataUnavailableError
 
 Bench = Callable[..., Any]
-StartBench = Callable[..., "subprocess.Popen[str]"]
 NAUGHTY = ("run", "--models", "softmax", "--tasks", "naughty", "--output", "out")
 
 
@@ -64,25 +59,6 @@ def csv(folder: str) -> str:
 def cell_of(store: RunStore, model: str) -> Path:
     (record,) = (r for r in store.records().records if r.model == model)
     return store.cells / f"{record.cell_id}.json"
-
-
-def process_id(marker: Path) -> int:
-    while not marker.exists() or not marker.read_text(encoding="utf-8"):
-        time.sleep(0.02)
-    return int(marker.read_text(encoding="utf-8"))
-
-
-def ends(pid: int, within_s: float = 10.0) -> bool:
-    """Whether a process has ended, or does within the time given."""
-    limit = time.monotonic() + within_s
-    while time.monotonic() < limit:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z":
-                return True
-        except FileNotFoundError:
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_a_run_leaves_every_file_of_the_design(finished: RunStore) -> None:
@@ -255,64 +231,6 @@ def test_data_out_of_reach_does_not_lose_what_was_measured(bench: Bench, naughty
     back = bench(*NAUGHTY)
     assert (back.code, "1 cells, 1 already done" in back.out) == (0, True)
     assert contents(store) == before
-
-
-def test_a_full_disk_ends_the_run_and_its_processes(
-    bench: Bench, naughty: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def full(*_: object) -> None:
-        raise StoreError("cannot write: No space left on device")
-
-    cancelled: list[LocalExecutor] = []
-    cancel = LocalExecutor.cancel
-    monkeypatch.setattr(LocalExecutor, "cancel", lambda self: (cancelled.append(self), cancel(self)))
-    monkeypatch.setattr(RunStore, "write_record", full)
-    finished = bench(*NAUGHTY)
-    assert (finished.code, "No space left" in finished.err) == (2, True)
-    assert len(cancelled) == 1
-
-
-def test_an_interrupt_keeps_what_is_done_and_the_rest_goes_on(
-    start_bench: StartBench, bench: Bench, tiny: list[str]
-) -> None:
-    steps = [argument.replace("train.steps=2", "train.steps=40") for argument in tiny]
-    command = ("run", "--models", "softmax,elu,relu,exp", *steps, "--workers", "2")
-    process = start_bench(*command, "--output", "out")
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("[1/4]"):
-            break
-    process.send_signal(signal.SIGINT)
-    rest, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted; the same command goes on where this one stopped" in rest
-    assert "report: " in rest
-    assert "Traceback" not in err
-    done = contents(RunStore(Path("out")))
-    assert 1 <= len(done) < 4
-    assert json.loads(Path("out/leaderboard.json").read_text(encoding="utf-8"))
-    assert bench(*command, "--output", "out").code == 0
-    assert bench(*command, "--output", "whole").code == 0
-    after = contents(RunStore(Path("out")))
-    assert {name: after[name] for name in done} == done
-    assert csv("out") == csv("whole")
-
-
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_no_process_and_no_temporary_folder_outlives_a_stopped_run(
-    start_bench: StartBench, naughty: Path, how: signal.Signals, tmp_path: Path
-) -> None:
-    (tmp_path / "temporary").mkdir()
-    process = start_bench(*NAUGHTY, "--set", "how=sleep", env={"TMPDIR": str(tmp_path / "temporary")})
-    worker = process_id(Path("marker"))
-    server = int(Path(f"/proc/{worker}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-    process.send_signal(how)
-    process.communicate(timeout=60)
-    assert process.returncode == (130 if how == signal.SIGTERM else -signal.SIGKILL)
-    assert ends(worker)
-    assert ends(server)
-    if how == signal.SIGTERM:
-        assert list((tmp_path / "temporary").glob("hedgebench-*")) == []
 
 
 def test_quiet_prints_the_table_alone(finished: RunStore, run_tiny: Bench) -> None:
