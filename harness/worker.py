@@ -196,8 +196,8 @@ def _train(request: Request, adapter: ScratchAdapter, data: TaskData, findings: 
     findings.curves += history.curves
     if history.stopped_early:
         findings.notes.append(
-            f"training stopped early after {history.steps} steps, at validation loss {history.best_loss:.4g} nats of step "
-            f"{history.best_step}"
+            f"training stopped early after {history.steps} steps, "
+            f"at validation loss {history.best_loss:.4g} nats of step {history.best_step}"
         )
 
 
