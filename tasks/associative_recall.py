@@ -256,7 +256,7 @@ ASSOCIATIVE_RECALL = AssociativeRecall(
             ),
             "small": TaskScale(
                 settings=as_settings(RecallSettings(vocab_size=16, length=32)),
-                train={**_TRAIN, "steps": 2_000},
+                train={**_TRAIN, "steps": 3_000},
                 backbone=_TWO_LAYERS,
             ),
             "paper": TaskScale(settings=as_settings(RecallSettings()), train={**_TRAIN, "steps": 20_000}),
