@@ -63,7 +63,7 @@ class KVCache:
         return replace(cache, length=length)
 
     def last(self, tokens: int) -> KVCache:
-        """The cache of the last `tokens` tokens alone; buffers stay bounded by twice that number."""
+        """The cache of the last `tokens` tokens alone; kept until twice as many have gathered."""
         if self.length < 2 * tokens:
             return self
         mask = self.mask

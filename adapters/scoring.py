@@ -45,7 +45,7 @@ def loglikelihood(
         inputs = torch.zeros(len(rows), max(map(len, rows)) - 1, dtype=torch.long, device=device)
         for row, tokens in enumerate(rows):
             inputs[row, : len(tokens) - 1] = torch.as_tensor(tokens[:-1], device=device)
-        predicted = logits(inputs, None).log_softmax(-1)
+        predicted = logits(inputs, None)
         for row, index in enumerate(chosen):
             scores[index] = _continuation(predicted[row], rows[row], len(requests[index][1]))
     return [scores[i] for i in range(len(requests))]
@@ -53,7 +53,7 @@ def loglikelihood(
 
 def _continuation(predicted: Float[Tensor, "n v"], tokens: Sequence[int], length: int) -> Continuation:
     end = len(tokens) - 1
-    rows = predicted[end - length : end]
+    rows = predicted[end - length : end].log_softmax(-1)
     targets = torch.as_tensor(list(tokens[-length:]), device=rows.device)
     chosen = rows.gather(1, targets[:, None])
     return Continuation(float(chosen.double().sum()), bool((rows.argmax(-1) == targets).all()))

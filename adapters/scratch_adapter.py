@@ -136,8 +136,14 @@ class ScratchAdapter:
     def prefill(
         self, input_ids: Int[Tensor, "b n"], attention_mask: Bool[Tensor, "b n"] | None = None
     ) -> tuple[Float[Tensor, "b v"], TransformerState]:
-        """Logits after left-padded prompts, and the state to decode from."""
+        """Logits after left-padded prompts, and the state to decode from.
+
+        Raises:
+            ValueError: A row that ends in padding.
+        """
         self._require(Capability.LANGUAGE_MODEL)
+        if attention_mask is not None and not bool(attention_mask[:, -1].all()):
+            raise ValueError("a prompt ends in padding; pad prompts on the left")
         self._require_room(input_ids.shape[1])
         return self._extend(input_ids, attention_mask, None)
 
@@ -193,11 +199,11 @@ class ScratchAdapter:
             raise UnsupportedError(f"this model cannot do {capability}; it can do: {have}")
 
     def _require_room(self, tokens: int) -> None:
-        if self.model.positions is not None and tokens > self.shape.context_length:
-            raise UnsupportedError(
-                f"{tokens} tokens do not fit the context length {self.shape.context_length}; "
-                "learned positions end there (rope has no such end)"
-            )
+        """Refuses inputs past the last position, where positions or a feature map end there; rope alone has no end."""
+        maps = (part for part in self.model.modules() if isinstance(part, FeatureMap))
+        ends = self.model.positions is not None or any(part.needs_positions for part in maps)
+        if ends and tokens > self.shape.context_length:
+            raise UnsupportedError(f"{tokens} tokens do not fit the context length {self.shape.context_length}")
 
 
 def build_scratch(

@@ -18,8 +18,8 @@ class TrainSettings:
         batch_size: Rows per optimiser step.
         lr: Peak learning rate.
         warmup: Share of the steps over which the rate rises linearly.
-        final_lr: Rate that the decay ends on, one step after the last, as a share of the peak.
-        weight_decay: AdamW's, on matrices and embeddings; feature maps are exempt.
+        final_lr: Rate at the last step, as a share of the peak.
+        weight_decay: AdamW's, on matrices and embeddings; feature maps and short convolutions are exempt.
         beta1: AdamW's decay of the first moment.
         beta2: AdamW's decay of the second moment.
         clip_norm: Largest gradient norm; 0 for no clipping.

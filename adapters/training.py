@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..kernels.feature_map import FeatureMap
 from ..results.record import CurvePoint
 from .base import IGNORED, Examples
 from .checkpoint import load_checkpoint, save_checkpoint
@@ -196,14 +196,16 @@ class _Run:
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices and embeddings, not on biases, norms and feature maps.
+    """AdamW with weight decay on the weights of linear, embedding and patch layers, and on nothing else.
 
-    A learned map starts at the identity; decay would pull it towards zero, where attention is uniform.
+    Feature maps and short convolutions start at the identity; decay would pull them towards zero, where a map's
+    attention is uniform.
     """
-    maps = {id(p) for part in model.modules() if isinstance(part, FeatureMap) for p in part.parameters()}
+    layers = (part for part in model.modules() if isinstance(part, nn.Linear | nn.Embedding | nn.Conv2d))
+    matrices = {id(layer.weight) for layer in layers}
     trained = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.ndim >= 2 and id(p) not in maps]
-    plain = [p for p in trained if p.ndim < 2 or id(p) in maps]
+    decayed = [p for p in trained if id(p) in matrices]
+    plain = [p for p in trained if id(p) not in matrices]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2))
 
@@ -213,7 +215,7 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
     warmup = max(1, round(settings.warmup * settings.steps))
     if step < warmup:
         return settings.lr * (step + 1) / warmup
-    done = (step - warmup) / max(1, settings.steps - warmup)
+    done = (step - warmup + 1) / max(1, settings.steps - warmup)
     floor = settings.final_lr * settings.lr
     return floor + (settings.lr - floor) * (1 + math.cos(math.pi * min(1.0, done))) / 2
 
@@ -224,8 +226,12 @@ def batch_rows(rows: int, step: int, batch_size: int, seed: int) -> np.ndarray:
     Depends on nothing but its arguments, so a resumed run sees the same batches.
     """
     wanted = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs = {int(epoch): np.random.default_rng([seed, int(epoch)]).permutation(rows) for epoch in set(wanted // rows)}
-    return np.array([epochs[int(i // rows)][i % rows] for i in wanted])
+    return np.array([_permutation(rows, int(i // rows), seed)[i % rows] for i in wanted])
+
+
+@lru_cache(maxsize=2)
+def _permutation(rows: int, epoch: int, seed: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
 def summed_loss(model: nn.Module, examples: Examples, rows: np.ndarray, device: torch.device) -> Float[Tensor, ""]:
@@ -245,7 +251,11 @@ def batch_of(examples: Examples, rows: np.ndarray, device: torch.device) -> tupl
 
 @torch.no_grad()
 def evaluate_loss(model: nn.Module, examples: Examples, settings: TrainSettings, precision: Precision) -> float:
-    """Mean loss in nats per target over the first `eval_rows` rows."""
+    """Mean loss in nats per target over the first `eval_rows` rows.
+
+    Raises:
+        ValueError: Those rows have no target that is not `IGNORED`.
+    """
     was_training = model.training
     model.eval()
     total, counted = 0.0, 0
@@ -254,7 +264,9 @@ def evaluate_loss(model: nn.Module, examples: Examples, settings: TrainSettings,
             total += float(summed_loss(model, examples, rows, precision.device))
         counted += int((examples.targets[rows] != IGNORED).sum())
     model.train(was_training)
-    return total / max(1, counted)
+    if not counted:
+        raise ValueError(f"the first {settings.eval_rows} validation rows have no target to take a loss on")
+    return total / counted
 
 
 def _batches(rows: int, batch_size: int) -> Iterator[np.ndarray]:

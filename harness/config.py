@@ -228,6 +228,7 @@ def make_config(values: Mapping[str, Any]) -> RunConfig:
             given["tasks"] = tuple(suite.tasks)
             if "scale" not in given:
                 given["task_scales"] = dict(suite.tasks)
+        given.setdefault("workers", suite.workers)
         overrides = {**suite.overrides, **overrides}
     for needed in ("models", "tasks"):
         if needed not in given:

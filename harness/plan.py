@@ -13,6 +13,7 @@ from ..adapters.backbone import Backbone
 from ..adapters.base import Settings, Value
 from ..adapters.mechanism import OptionError
 from ..adapters.spec import ModelSpec, SpecError, parse_spec
+from ..adapters.train_settings import TrainSettings
 from ..results.names import UnknownNameError, unknown_name
 from ..results.record import DataIdentity, Failure
 from ..tasks.base import DataUnavailableError, Sources, Task
@@ -148,6 +149,11 @@ def _resolve(groups: dict[str, Settings], config: RunConfig) -> dict[str, dict[s
     settings = apply_overrides(groups, config.overrides)
     if config.batch_size not in ("", "auto") and "batch_size" in settings["task"]:
         settings["task"]["batch_size"] = int(config.batch_size)
+    if "train" in settings:
+        try:
+            TrainSettings.of(settings["train"])
+        except ValueError as error:
+            raise UsageError(str(error)) from error
     return settings
 
 

@@ -15,6 +15,7 @@ class Suite:
         summary: One line for `bench list suites`.
         models: Model specs.
         tasks: Tasks, each with its scale.
+        workers: Cells at a time, unless told otherwise.
         overrides: Settings, as `--set` takes them.
     """
 
@@ -22,6 +23,7 @@ class Suite:
     summary: str
     models: tuple[str, ...]
     tasks: Mapping[str, str]
+    workers: int = 1
     overrides: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -33,6 +35,7 @@ SUITES: Mapping[str, Suite] = {
             "softmax, elu and hedgehog on embedded data, in under 3 minutes on 2 cores; what a bare `bench run` does",
             ("softmax", "elu", "hedgehog"),
             {"associative_recall": "small", "stdlib": "smoke", "throughput": "smoke", "memory": "smoke"},
+            workers=2,
         ),
     )
 }

@@ -28,6 +28,7 @@ from ..results.record import (
     CurvePoint,
     DataIdentity,
     Failure,
+    KernelUse,
     Metric,
     Record,
     Status,
@@ -115,7 +116,7 @@ class _Findings:
     curves: tuple[CurvePoint, ...] = ()
     notes: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
-    adapter: ScratchAdapter | None = None
+    kernels: tuple[KernelUse, ...] = ()
 
     @contextmanager
     def timed(self, phase: str, progress: Progress) -> Iterator[None]:
@@ -152,7 +153,6 @@ def _measure(request: Request, findings: _Findings, progress: Progress) -> None:
     findings.notes += data.notes
     with findings.timed("build", progress):
         adapter = _build(request, data)
-    findings.adapter = adapter
     for stage in RECIPES[cell.recipe].stages:
         with findings.timed(stage, progress):
             STAGES[stage](request, adapter, data, findings, progress)
@@ -160,6 +160,7 @@ def _measure(request: Request, findings: _Findings, progress: Progress) -> None:
         findings.rows = _predict(request, adapter, data, findings)
     with findings.timed("score", progress):
         findings.metrics = task.score(findings.rows, cell.settings["task"])
+        findings.kernels = adapter.kernels_used()
         findings.metrics += _describe(adapter, data, {metric.name for metric in findings.metrics})
 
 
@@ -259,7 +260,7 @@ def _record(request: Request, findings: _Findings, status: Status, error: Failur
         metrics=tuple(findings.metrics),
         settings=cell.flat_settings(),
         timings_s=findings.timings_s,
-        kernels=findings.adapter.kernels_used() if findings.adapter else (),
+        kernels=findings.kernels,
         data=cell.data,
         environment=environment,
         limit=cell.limit,

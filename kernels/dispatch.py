@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -73,6 +74,8 @@ def linear_attention(
 ) -> LinearAttentionResult:
     """Gives linear attention in the form asked for, or in the fastest for these shapes.
 
+    Autocast is off inside: sums run in float32 at least, whatever the type of the features.
+
     Args:
         phi_q: features of the queries, or their logarithms.
         phi_k: features of the keys, or their logarithms; query head i uses kv head i // (h / hk).
@@ -100,17 +103,18 @@ def linear_attention(
     options: dict[str, Any] = {"chunk_size": chunk_size} if form == "chunk" else {}
     if form != "naive":
         options["initial_state"] = initial_state
-    output, state = _LINEAR_FORMS[form](
-        phi_q,
-        phi_k,
-        v,
-        causal=causal,
-        key_padding_mask=key_padding_mask,
-        normalize=normalize,
-        eps=eps,
-        log_space=log_space,
-        **options,
-    )
+    with torch.autocast(phi_q.device.type, enabled=False):
+        output, state = _LINEAR_FORMS[form](
+            phi_q,
+            phi_k,
+            v,
+            causal=causal,
+            key_padding_mask=key_padding_mask,
+            normalize=normalize,
+            eps=eps,
+            log_space=log_space,
+            **options,
+        )
     return LinearAttentionResult(output, state, KernelChoice(form, "torch"))
 
 

@@ -114,7 +114,7 @@ STDLIB = Perplexity(
             ),
             "small": TaskScale(
                 settings=as_settings(PerplexitySettings(context_length=256, tokenizer="bpe:4096")),
-                train={"steps": 1_500},
+                train={"steps": 500, "batch_size": 8, "lr": 2e-3, "eval_every": 250, "eval_rows": 64},
             ),
             "paper": TaskScale(settings=as_settings(PerplexitySettings(context_length=1024))),
         },

@@ -82,7 +82,7 @@ def interrupt_after(step: int) -> Callable[[int, int, float], None]:
 
 def test_the_rate_rises_to_its_peak_and_falls_by_half_a_cosine() -> None:
     schedule = settings_of(steps=100, lr=2.0, warmup=0.1, final_lr=0.1)
-    known = {0: 0.2, 4: 1.0, 9: 2.0, 10: 2.0, 55: 1.1, 100: 0.2}
+    known = {0: 0.2, 4: 1.0, 9: 2.0, 54: 1.1, 99: 0.2}
     assert {step: learning_rate(step, schedule) for step in known} == pytest.approx(known)
     rates = [learning_rate(step, schedule) for step in range(10, 100)]
     assert rates == sorted(rates, reverse=True)
