@@ -133,7 +133,7 @@ MEMORY = Memory(
         recipes=("zero-shot",),
         own_device=True,
         scales={
-            "smoke": TaskScale(settings=as_settings(MemorySettings(seq_lens=(128, 256, 512)))),
+            "smoke": TaskScale(settings=as_settings(MemorySettings(seq_lens=(256, 1024, 4096)))),
             "small": TaskScale(settings=as_settings(MemorySettings())),
             "paper": TaskScale(
                 settings=as_settings(MemorySettings(seq_lens=tuple(2**power for power in range(9, 18))))

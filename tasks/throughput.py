@@ -200,7 +200,7 @@ THROUGHPUT = Throughput(
         recipes=("zero-shot",),
         own_device=True,
         scales={
-            "smoke": TaskScale(settings=as_settings(ThroughputSettings(seq_lens=(128, 256, 512), repeats=5))),
+            "smoke": TaskScale(settings=as_settings(ThroughputSettings(seq_lens=(256, 1024, 4096), repeats=5))),
             "small": TaskScale(settings=as_settings(ThroughputSettings())),
             "paper": TaskScale(
                 settings=as_settings(ThroughputSettings(seq_lens=tuple(2**power for power in range(9, 18))))
