@@ -17,10 +17,9 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from ..results.record import SCHEMA_VERSION, Failure, Record, Status, from_json
+from ..results.record import Failure, Record, Status, from_json
 from ..tasks.base import Row
-from .environment import host_environment
-from .worker import Request, serve
+from .worker import Request, failed_record, serve
 
 LOG_TAIL_CHARACTERS = 4000
 
@@ -107,33 +106,6 @@ class CellProcesses:
             _kill(process)
             process.join()
         return in_time
-
-
-def failed_record(request: Request, status: Status, failure: Failure) -> Record:
-    """The record of a cell that left none itself."""
-    cell = request.cell
-    return Record(
-        schema_version=SCHEMA_VERSION,
-        run_id=request.run_id,
-        cell_id=cell.key,
-        model=cell.model,
-        backbone=cell.backbone,
-        task=cell.task,
-        recipe=cell.recipe,
-        scale=cell.scale,
-        seed=cell.seed,
-        status=status,
-        main_metric=request.main_metric,
-        metrics=(),
-        settings=cell.flat_settings(),
-        timings_s={},
-        kernels=(),
-        data=cell.data if cell.data.id else None,
-        environment=dict(host_environment()) | {"device": cell.device, "dtype": cell.dtype},
-        limit=cell.limit,
-        peer_key=cell.peer_key,
-        error=failure,
-    )
 
 
 def _failure(code: int, timeout_s: float | None, printed: str) -> tuple[Status, Failure]:

@@ -21,9 +21,9 @@ from .config import RunConfig
 from .environment import host_environment
 from .executors import Executor, Job, make_executor
 from .plan import PlannedCell, make_plan, make_sources
-from .process import Outcome, failed_record
+from .process import Outcome
 from .progress import RunDisplay, reason, say
-from .worker import Request
+from .worker import Request, failed_record
 
 EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 3, 130
 RESULT_STATUSES = frozenset({"ok", "oom"})

@@ -35,6 +35,7 @@ from ..results.record import (
     to_json,
 )
 from ..tasks.base import INPUT, Row, Sources, TaskData
+from ..tasks.sweep import failure_status
 from . import registry
 from .cell import Cell
 from .environment import device_environment, host_environment
@@ -139,7 +140,7 @@ def run_request(request: Request, progress: Progress) -> tuple[Record, list[Row]
     except UnsupportedError as refused:
         status, error = "unsupported", Failure("UnsupportedError", str(refused))
     except Exception as raised:  # the record must say what happened, whatever it was
-        status = "oom" if is_out_of_memory(raised) else "error"
+        status = "oom" if failure_status(raised) == "oom" else "error"
         error = Failure(type(raised).__name__, str(raised), "".join(traceback.format_exception(raised))[-4000:])
     return _record(request, findings, status, error), findings.rows
 
@@ -214,7 +215,7 @@ def _predict(request: Request, adapter: Adapter, data: TaskData, findings: _Find
             return rows if request.log_samples else [{k: v for k, v in row.items() if k != INPUT} for row in rows]
         except Exception as error:
             batch = settings.get("batch_size")
-            if not (request.auto_batch and is_out_of_memory(error) and isinstance(batch, int) and batch > 1):
+            if not (request.auto_batch and failure_status(error) == "oom" and isinstance(batch, int) and batch > 1):
                 raise
             settings["batch_size"] = batch // 2
             findings.notes.append(f"evaluation batch halved to {batch // 2} after running out of memory")
@@ -233,18 +234,23 @@ def _describe(adapter: ScratchAdapter, data: TaskData, measured: set[str]) -> li
     return metrics
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on the device or on the host."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
 def _record(request: Request, findings: _Findings, status: Status, error: Failure | None) -> Record:
+    record = failed_record(request, status, error)
+    device = device_environment(request.cell.device) if "torch" in sys.modules else {}
+    return dataclasses.replace(
+        record,
+        metrics=tuple(findings.metrics),
+        timings_s=findings.timings_s,
+        kernels=findings.kernels,
+        environment={**record.environment, **device},
+        curves=findings.curves,
+        notes=tuple(findings.notes),
+    )
+
+
+def failed_record(request: Request, status: Status, failure: Failure | None) -> Record:
+    """What is known of a cell before it runs, and why it has no result; the record of one that left none itself."""
     cell = request.cell
-    environment = dict(host_environment()) | {"dtype": cell.dtype, "device": cell.device}
-    if "torch" in sys.modules:
-        environment |= device_environment(cell.device)
     return Record(
         schema_version=SCHEMA_VERSION,
         run_id=request.run_id,
@@ -257,17 +263,15 @@ def _record(request: Request, findings: _Findings, status: Status, error: Failur
         seed=cell.seed,
         status=status,
         main_metric=request.main_metric,
-        metrics=tuple(findings.metrics),
+        metrics=(),
         settings=cell.flat_settings(),
-        timings_s=findings.timings_s,
-        kernels=findings.kernels,
-        data=cell.data,
-        environment=environment,
+        timings_s={},
+        kernels=(),
+        data=cell.data if cell.data.id else None,
+        environment=dict(host_environment()) | {"device": cell.device, "dtype": cell.dtype},
         limit=cell.limit,
         peer_key=cell.peer_key,
-        error=error,
-        curves=findings.curves,
-        notes=tuple(findings.notes),
+        error=failure,
     )
 
 

@@ -113,8 +113,9 @@ STDLIB = Perplexity(
                 train={"steps": 60},
             ),
             "small": TaskScale(
-                settings=as_settings(PerplexitySettings(context_length=256, tokenizer="bpe:4096")),
-                train={"steps": 500, "batch_size": 8, "lr": 2e-3, "eval_every": 250, "eval_rows": 64},
+                settings=as_settings(PerplexitySettings(context_length=128, tokenizer="bpe:2048")),
+                train={"steps": 1_500, "batch_size": 8, "lr": 2e-3, "eval_every": 500, "eval_rows": 128},
+                backbone={"layers": 2},
             ),
             "paper": TaskScale(settings=as_settings(PerplexitySettings(context_length=1024))),
         },

@@ -85,8 +85,9 @@ WIKITEXT2 = Perplexity(
                 train={"steps": 60},
             ),
             "small": TaskScale(
-                settings=as_settings(PerplexitySettings(context_length=256, tokenizer="bpe:4096")),
-                train={"steps": 500, "batch_size": 8, "lr": 2e-3, "eval_every": 250, "eval_rows": 64},
+                settings=as_settings(PerplexitySettings(context_length=128, tokenizer="bpe:2048")),
+                train={"steps": 1_500, "batch_size": 8, "lr": 2e-3, "eval_every": 500, "eval_rows": 128},
+                backbone={"layers": 2},
             ),
             "paper": TaskScale(settings=as_settings(_PAPER), train={"lr": 6e-4}),
         },

@@ -16,8 +16,8 @@ import pytest
 from hedgebench.harness import config, executors
 from hedgebench.harness.config import UsageError
 from hedgebench.harness.executors import EXECUTORS, Job, LocalExecutor, RayExecutor, make_executor
-from hedgebench.harness.process import CellProcesses, OnProgress, Outcome, failed_record
-from hedgebench.harness.worker import Request
+from hedgebench.harness.process import CellProcesses, OnProgress, Outcome
+from hedgebench.harness.worker import Request, failed_record
 from hedgebench.results.record import Failure
 
 MakeRequest = Callable[..., Request]

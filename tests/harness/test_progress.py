@@ -11,9 +11,8 @@ import pytest
 from rich.console import Console
 
 from hedgebench.harness.cell import Cell
-from hedgebench.harness.process import failed_record
 from hedgebench.harness.progress import RunDisplay, describe, reason
-from hedgebench.harness.worker import Request
+from hedgebench.harness.worker import Request, failed_record
 from hedgebench.results.record import Failure, Metric, Record
 
 MakeRecord = Callable[..., Record]
