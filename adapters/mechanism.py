@@ -108,7 +108,7 @@ class Mechanism:
     name: str
     summary: str
     source: str
-    attention: str = "hedgebench.adapters.attention:LinearAttention"
+    attention: str = "hedgebench.adapters.attention_linear:LinearAttention"
     feature_map: str | None = None
     options: Mapping[str, Option] = field(default_factory=dict)
     map_arguments: Callable[[AttentionShape], dict[str, Any]] = field(default=lambda _: {})

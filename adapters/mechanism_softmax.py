@@ -8,7 +8,7 @@ SOFTMAX = Mechanism(
     name="softmax",
     summary="softmax attention, the reference every other mechanism is measured against",
     source="Vaswani et al. 2017, arXiv:1706.03762, equation 1",
-    attention="hedgebench.adapters.attention:SoftmaxAttention",
+    attention="hedgebench.adapters.attention_softmax:SoftmaxAttention",
     options={
         "backend": Option(
             str,
@@ -24,7 +24,7 @@ WINDOW = Mechanism(
     name="window",
     summary="control: softmax attention over a sliding window alone",
     source="the window of LoLCATs, arXiv:2410.10254, section 3.2, without its linear part",
-    attention="hedgebench.adapters.attention:WindowAttention",
+    attention="hedgebench.adapters.attention_softmax:SoftmaxAttention",
     causal_only=True,
     options={"window": Option(int, 64, "keys each query sees, its own included", minimum=1, read_by="attention")},
 )
@@ -33,5 +33,5 @@ NONE = Mechanism(
     name="none",
     summary="control: attention removed, its output is zero",
     source="the zero-attention control of arXiv:2510.05901",
-    attention="hedgebench.adapters.attention:NoAttention",
+    attention="hedgebench.adapters.attention_softmax:NoAttention",
 )

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from .attention import AttentionCore, LayerState, state_bytes
+from .attention import AttentionCore, Heads, LayerState, state_bytes
 from .position import Rotary, ShortConvolution
 
 
@@ -116,9 +116,8 @@ class SelfAttention(nn.Module):
         self, x: Float[Tensor, "b n w"], positions: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None
     ) -> Float[Tensor, "b n w"]:
         """Attention over a whole sequence."""
-        q, k, v, _ = self._project(x, positions, mask, None)
-        out = self.core(q, k, v, causal=self.config.causal, positions=positions, key_padding_mask=mask)
-        return self._merge(out)
+        heads, _ = self._project(x, positions, mask, None)
+        return self._merge(self.core(heads, causal=self.config.causal))
 
     def extend(
         self,
@@ -128,23 +127,21 @@ class SelfAttention(nn.Module):
         state: BlockState | None,
     ) -> tuple[Float[Tensor, "b n w"], BlockState]:
         """Attention of tokens that follow those in `state`."""
-        q, k, v, tail = self._project(x, positions, mask, state.convolution if state else None)
-        out, attention = self.core.extend(
-            q, k, v, positions=positions, state=state.attention if state else None, key_padding_mask=mask
-        )
+        heads, tail = self._project(x, positions, mask, state.convolution if state else None)
+        out, attention = self.core.extend(heads, state.attention if state else None)
         return self._merge(out), BlockState(attention, tail)
 
     def weights(
         self, x: Float[Tensor, "b n w"], positions: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None
     ) -> Float[Tensor, "b h n n"]:
         """Attention weights over a whole sequence."""
-        q, k, _, _ = self._project(x, positions, mask, None)
+        heads, _ = self._project(x, positions, mask, None)
         with torch.autocast(x.device.type, enabled=False):  # weights are there to be analysed, so in float32
-            return self.core.weights(q, k, causal=self.config.causal, positions=positions, key_padding_mask=mask)
+            return self.core.weights(heads, causal=self.config.causal)
 
     def _project(
         self, x: Tensor, positions: Tensor, mask: Tensor | None, tail: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Heads, Tensor | None]:
         qkv = torch.cat([self.query(x), self.key(x), self.value(x)], dim=-1)  # b n (h + 2 hk) d
         if self.convolution is not None:
             qkv, tail = self.convolution(qkv if mask is None else qkv * mask[..., None], tail)
@@ -152,7 +149,7 @@ class SelfAttention(nn.Module):
         q, k, v = torch.split(heads, [self.config.heads, self.config.kv_heads, self.config.kv_heads], dim=1)
         if self.rotary is not None:
             q, k = self.rotary(q, positions), self.rotary(k, positions)
-        return q, k, v, tail
+        return Heads(q, k, v, positions, mask), tail
 
     def _merge(self, out: Float[Tensor, "b h n d"]) -> Float[Tensor, "b n w"]:
         merged: Tensor = self.output(out.transpose(1, 2).flatten(2))

@@ -4,16 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hedgebench.adapters.attention import (
-    AttentionCore,
-    LinearAttention,
-    NoAttention,
-    SoftmaxAttention,
-    WindowAttention,
-    build_attention,
-    kernels_of,
-    state_bytes,
-)
+from hedgebench.adapters.attention import AttentionCore, Heads, build_attention, kernels_of, state_bytes
+from hedgebench.adapters.attention_linear import LinearAttention
+from hedgebench.adapters.attention_softmax import NoAttention, SoftmaxAttention
 from hedgebench.adapters.mechanism import AttentionShape
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness.registry import mechanisms
@@ -66,8 +59,8 @@ def test_outputs_are_the_values_under_the_weights(
     core = core_of(spec)
     for causal in (True, False)[: 1 if isinstance(core, SoftmaxAttention) and core.window else 2]:
         for mask in (None, padded):
-            out = core(q, k, v, causal=causal, positions=positions, key_padding_mask=mask)
-            weights = core.weights(q, k, causal=causal, positions=positions, key_padding_mask=mask)
+            out = core(Heads(q, k, v, positions, mask), causal=causal)
+            weights = core.weights(Heads(q, k, v, positions, mask), causal=causal)
             torch.testing.assert_close(out, weights @ v.repeat_interleave(2, dim=1), rtol=1e-4, atol=1e-5)
 
 
@@ -77,7 +70,7 @@ def test_weights_of_a_row_sum_to_one_where_they_are_normalised_or_to_zero_where_
 ) -> None:
     q, k, _ = qkv
     core = core_of(spec)
-    weights = core.weights(q, k, causal=True, positions=positions, key_padding_mask=padded)
+    weights = core.weights(Heads(q, k, k, positions, padded), causal=True)
     assert weights.shape == (2, 4, LENGTH, LENGTH)
     assert not weights.triu(1).any()
     assert not weights[0, :, :, :3].any()
@@ -95,12 +88,12 @@ def test_extending_piece_by_piece_equals_attention_over_the_whole(
     spec: str, pieces: list[int], qkv: tuple[Tensor, Tensor, Tensor], positions: Tensor, padded: Tensor
 ) -> None:
     core = core_of(spec)
-    whole = core(*qkv, causal=True, positions=positions, key_padding_mask=padded)
+    whole = core(Heads(*qkv, positions, padded), causal=True)
     state, outs, start = None, [], 0
     for size in pieces:
         part = slice(start, start + size)
         q, k, v = (x[:, :, part] for x in qkv)
-        out, state = core.extend(q, k, v, positions=positions[:, part], state=state, key_padding_mask=padded[:, part])
+        out, state = core.extend(Heads(q, k, v, positions[:, part], padded[:, part]), state)
         outs.append(out)
         start += size
     torch.testing.assert_close(torch.cat(outs, dim=2), whole, rtol=1e-4, atol=1e-5)
@@ -112,7 +105,7 @@ def test_every_input_gets_a_finite_gradient_and_every_parameter_too(
 ) -> None:
     core = core_of(spec)
     q, k, v = (x.clone().requires_grad_() for x in qkv)
-    out = core(q, k, v, causal=True, positions=positions)
+    out = core(Heads(q, k, v, positions), causal=True)
     if isinstance(core, NoAttention):
         assert not out.any()
         return
@@ -180,9 +173,9 @@ def test_performer_projects_queries_and_keys_alike() -> None:
 def test_every_softmax_backend_of_a_cpu_gives_the_same_output_and_is_named(
     backend: str, qkv: tuple[Tensor, Tensor, Tensor], positions: Tensor
 ) -> None:
-    expected = core_of("softmax:backend=naive")(*qkv, causal=True, positions=positions)
+    expected = core_of("softmax:backend=naive")(Heads(*qkv, positions), causal=True)
     core = core_of(f"softmax:backend={backend}")
-    torch.testing.assert_close(core(*qkv, causal=True, positions=positions), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(core(Heads(*qkv, positions), causal=True), expected, rtol=1e-5, atol=1e-6)
     ((phase, choice),) = kernels_of(core)
     assert phase == "train"
     assert choice.form == "softmax"
@@ -191,20 +184,20 @@ def test_every_softmax_backend_of_a_cpu_gives_the_same_output_and_is_named(
 
 def test_a_window_sees_its_last_keys_alone(qkv: tuple[Tensor, Tensor, Tensor], positions: Tensor) -> None:
     q, k, _ = qkv
-    weights = core_of("window:window=3").weights(q, k, causal=True, positions=positions)
+    weights = core_of("window:window=3").weights(Heads(q, k, k, positions), causal=True)
     assert not weights.tril(-3).any()
-    wide = core_of(f"window:window={LENGTH}").weights(q, k, causal=True, positions=positions)
-    assert torch.equal(wide, core_of("softmax").weights(q, k, causal=True, positions=positions))
+    wide = core_of(f"window:window={LENGTH}").weights(Heads(q, k, k, positions), causal=True)
+    assert torch.equal(wide, core_of("softmax").weights(Heads(q, k, k, positions), causal=True))
 
 
 def test_no_attention_is_zero_and_keeps_nothing(qkv: tuple[Tensor, Tensor, Tensor], positions: Tensor) -> None:
     core = core_of("none")
-    assert not core(*qkv, causal=True, positions=positions).any()
-    out, state = core.extend(*qkv, positions=positions, state=None)
+    assert not core(Heads(*qkv, positions), causal=True).any()
+    out, state = core.extend(Heads(*qkv, positions), None)
     assert not out.any()
     assert state is None
     assert state_bytes(state) == 0
-    assert kernels_of(core) == [("train", KernelChoice("none", "torch"))]
+    assert kernels_of(core) == [(phase, KernelChoice("none", "torch")) for phase in ("train", "prefill")]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +210,7 @@ def test_the_state_of_linear_attention_has_the_counted_bytes_at_any_length(
     core = core_of(spec)
     for n in (1, 4, LENGTH):
         q, k, v = (x[:, :, :n] for x in qkv)
-        _, state = core.extend(q, k, v, positions=positions[:, :n], state=None)
+        _, state = core.extend(Heads(q, k, v, positions[:, :n]), None)
         assert state_bytes(state) == linear_state_bytes(b=2, hk=2, f=features, dv=8, log_space=log_space)
 
 
@@ -226,9 +219,9 @@ def test_the_state_of_softmax_attention_has_the_counted_bytes_and_that_of_a_wind
 ) -> None:
     for n in (1, 4, LENGTH):
         q, k, v = (x[:, :, :n] for x in qkv)
-        _, state = core_of("softmax").extend(q, k, v, positions=positions[:, :n], state=None)
+        _, state = core_of("softmax").extend(Heads(q, k, v, positions[:, :n]), None)
         assert state_bytes(state) == softmax_decode_cost(b=2, h=4, hk=2, m=n, d=8, dv=8).state_bytes
-    _, state = core_of("window:window=2").extend(*qkv, positions=positions, state=None)
+    _, state = core_of("window:window=2").extend(Heads(*qkv, positions), None)
     assert state_bytes(state) == softmax_decode_cost(b=2, h=4, hk=2, m=2, d=8, dv=8).state_bytes
 
 
@@ -237,12 +230,12 @@ def test_kernels_are_recorded_by_phase_once_in_the_order_first_seen(
 ) -> None:
     core = core_of("elu")
     for _ in range(2):
-        core(*qkv, causal=True, positions=positions)
+        core(Heads(*qkv, positions), causal=True)
         with torch.no_grad():
-            core(*qkv, causal=False, positions=positions)
-            _, state = core.extend(*qkv, positions=positions, state=None)
+            core(Heads(*qkv, positions), causal=False)
+            _, state = core.extend(Heads(*qkv, positions), None)
             one = [x[:, :, :1] for x in qkv]
-            core.extend(one[0], one[1], one[2], positions=positions[:, :1], state=state)
+            core.extend(Heads(one[0], one[1], one[2], positions[:, :1]), state)
     assert kernels_of(torch.nn.ModuleList([core])) == [
         ("train", KernelChoice("naive", "torch")),
         ("forward", KernelChoice("chunk", "torch")),
@@ -253,5 +246,5 @@ def test_kernels_are_recorded_by_phase_once_in_the_order_first_seen(
 
 def test_the_window_control_is_softmax_attention_with_a_window() -> None:
     core = core_of("window")
-    assert isinstance(core, WindowAttention)
+    assert isinstance(core, SoftmaxAttention)
     assert core.window == 64

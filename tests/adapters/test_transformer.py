@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from hedgebench.adapters.attention import SoftmaxAttention
+from hedgebench.adapters.attention_softmax import SoftmaxAttention
 from hedgebench.adapters.scratch_adapter import ScratchAdapter
 from hedgebench.adapters.transformer import Transformer, TransformerConfig, patches_and_class_token, positions_of
 from hedgebench.harness.registry import mechanisms
