@@ -81,9 +81,9 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def source_fingerprint(paths: list[Path]) -> str:
-    """Hash of source files' contents, in the order of their names."""
+    """Hash of source files' names and contents; where they are installed, and the order given, do not matter."""
     digest = hashlib.sha256()
-    for path in sorted(paths):
+    for path in sorted(paths, key=lambda path: (path.name, path.read_bytes())):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 

@@ -96,6 +96,20 @@ def test_a_fingerprint_changes_with_content_and_name_but_not_with_the_folder(tmp
     assert source_fingerprint(paths[:2]) != first
 
 
+def test_sources_have_the_same_fingerprint_wherever_they_are_installed(tmp_path: Path) -> None:
+    prints = set()
+    for folders in (("a", "z"), ("z", "a")):
+        paths = [
+            tmp_path / "-".join(folders) / folder / name
+            for folder, name in zip(folders, ("one.py", "two.py"), strict=True)
+        ]
+        for path in paths:
+            path.parent.mkdir(parents=True)
+            path.write_text(path.name, encoding="utf-8")
+        prints.add(source_fingerprint(paths))
+    assert len(prints) == 1
+
+
 @pytest.mark.parametrize("hidden", ["", "-1"])
 def test_a_hidden_device_is_not_there(monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
