@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from ..kernels.dispatch import KernelChoice
 from ..kernels.feature_map import FeatureMap
+from ..kernels.hybrid_state import HybridState
 from ..kernels.state import LinearState
 from .kv_cache import KVCache
 from .mechanism import AttentionShape, Mechanism, OptionValue, load_attribute
 
-LayerState = KVCache | LinearState | None
+LayerState = KVCache | LinearState | HybridState | None
 """What one attention layer carries between decoded tokens."""
 
 
@@ -31,6 +32,7 @@ class Heads:
         v: Values.
         positions: Position of each token in its sequence, from 0.
         key_padding_mask: True at real tokens; None when none is padded.
+        scale: Factor on q·k in softmax; 1/√d unless given.
     """
 
     q: Float[Tensor, "b h n d"]
@@ -38,6 +40,7 @@ class Heads:
     v: Float[Tensor, "b hk n d"]
     positions: Int[Tensor, "b n"]
     key_padding_mask: Bool[Tensor, "b n"] | None = None
+    scale: float | None = None
 
 
 class AttentionCore(nn.Module):
@@ -88,7 +91,7 @@ def build_attention(mechanism: Mechanism, options: Mapping[str, OptionValue], sh
     Raises:
         ValueError: The options do not fit the layer.
     """
-    core: Any = load_attribute(mechanism.attention)
+    core: Any = load_attribute(mechanism.attention_for(options))
     layer_options = mechanism.options_for("attention", options)
     if mechanism.feature_map is None:
         built = core(**layer_options)

@@ -10,7 +10,6 @@ from ..kernels.feature_map import FeatureMap
 from ..kernels.linear_naive import linear_attention_weights
 from ..kernels.state import LinearState
 from .attention import AttentionCore, Heads, LayerState
-from .kv_cache import KVCache
 
 
 class LinearAttention(AttentionCore):
@@ -35,7 +34,7 @@ class LinearAttention(AttentionCore):
 
     def extend(self, heads: Heads, state: LayerState) -> tuple[Float[Tensor, "b h n d"], LayerState]:
         """Linear attention outputs over the tokens summed up in `state` and these, and the new sums."""
-        assert not isinstance(state, KVCache)
+        assert state is None or isinstance(state, LinearState)
         return self._attend(self.phase_of_extend(state), heads, True, state, return_state=True)
 
     def weights(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n n"]:

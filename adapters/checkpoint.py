@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Writes weights, optimiser, random states and `state` to `path`, through a temporary name.
+    """Writes trained weights, optimiser, random states and `state` to `path`, through a temporary name.
 
     Args:
         path: File to write; its folder is made.
-        model: Whose weights to keep.
+        model: Whose weights to keep, but for frozen ones.
         optimizer: Whose moments to keep.
         state: Tensors and plain values, nested in dicts and lists.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     content = {
-        "model": model.state_dict(),
+        "model": trained_weights(model),
         "optimizer": optimizer.state_dict(),
         "cpu_random_state": torch.get_rng_state(),
         "cuda_random_states": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -35,6 +36,31 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     temporary.replace(path)
 
 
+def trained_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of `model` that training changes, by name; they share memory with the model's."""
+    return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+
+
+@torch.no_grad()
+def put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copies weights into a model that has parameters of these names.
+
+    Raises:
+        RuntimeError: Other names than those of the trained weights, or other shapes.
+    """
+    trained = trained_weights(model)
+    if trained.keys() != weights.keys():
+        odd = sorted(trained.keys() ^ weights.keys())
+        raise RuntimeError(f"the checkpoint is of another model: {len(odd)} weights differ, such as {odd[0]}")
+    for name, value in trained.items():
+        if value.shape != weights[name].shape:
+            raise RuntimeError(
+                f"the checkpoint is of another model: size mismatch of {name}, which has shape {list(value.shape)} "
+                f"here and {list(weights[name].shape)} there"
+            )
+        value.copy_(weights[name])
+
+
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Puts back what `save_checkpoint` wrote, and gives its `state` with tensors on the CPU.
 
@@ -42,7 +68,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         RuntimeError: The file is of another model, or damaged.
     """
     content = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(content["model"])
+    put_weights(model, content["model"])
     optimizer.load_state_dict(content["optimizer"])
     torch.set_rng_state(content["cpu_random_state"])
     if content["cuda_random_states"]:

@@ -89,6 +89,19 @@ class Option:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """What an option makes of a mechanism where it is given.
+
+    Attributes:
+        attention: `module:class` of the attention layer's inside, in place of the mechanism's.
+        causal_only: Whether it then exists in decoders alone.
+    """
+
+    attention: str
+    causal_only: bool = False
+
+
+@dataclass(frozen=True)
 class Mechanism:
     """The declaration of an attention mechanism.
 
@@ -99,6 +112,7 @@ class Mechanism:
         attention: `module:class` of the attention layer's inside (see `attention.AttentionCore`).
         feature_map: `module:class` of the feature map, for linear attentions.
         options: What can be set in a model spec.
+        variants: Options that change which attention is built wherever they have a value.
         map_arguments: Constructor arguments of the feature map that follow from the layer's shape.
         normalize: Whether outputs are divided by the sum of the weights.
         causal_only: Whether it exists in decoders alone.
@@ -111,6 +125,7 @@ class Mechanism:
     attention: str = "hedgebench.adapters.attention_linear:LinearAttention"
     feature_map: str | None = None
     options: Mapping[str, Option] = field(default_factory=dict)
+    variants: Mapping[str, Variant] = field(default_factory=dict)
     map_arguments: Callable[[AttentionShape], dict[str, Any]] = field(default=lambda _: {})
     normalize: bool = True
     causal_only: bool = False
@@ -134,6 +149,17 @@ class Mechanism:
     def options_for(self, reader: str, values: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
         """The resolved options that `reader` takes, without those left to it."""
         return {k: v for k, v in values.items() if self.options[k].read_by == reader and v is not None}
+
+    def attention_for(self, values: Mapping[str, OptionValue]) -> str:
+        """`module:class` of the attention that the resolved options ask for."""
+        return next((variant.attention for variant in self._chosen(values)), self.attention)
+
+    def is_causal_only(self, values: Mapping[str, OptionValue]) -> bool:
+        """Whether it exists in decoders alone with these resolved options."""
+        return self.causal_only or any(variant.causal_only for variant in self._chosen(values))
+
+    def _chosen(self, values: Mapping[str, OptionValue]) -> list[Variant]:
+        return [variant for key, variant in self.variants.items() if values[key] is not None]
 
 
 def load_attribute(path: str) -> Any:

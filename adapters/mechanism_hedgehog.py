@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from .mechanism import Mechanism, Option
+from .mechanism import Mechanism, Option, Variant
 
 _MAPS = "hedgebench.kernels.feature_maps"
 
 HEDGEHOG = Mechanism(
     name="hedgehog",
     summary="[exp(Wx), exp(-Wx)], per head and layer, distilled from softmax attention",
-    source="Hedgehog paper, arXiv:2402.04347, section 4; map=softmax: LoLCATs, arXiv:2410.10254, appendix A",
+    source="Hedgehog paper, arXiv:2402.04347, section 4; map=softmax and window: LoLCATs, arXiv:2410.10254, section 3 "
+    "and appendix A",
     feature_map=f"{_MAPS}:HedgehogMap",
     distilled=True,
     options={
@@ -24,8 +25,16 @@ HEDGEHOG = Mechanism(
         "bias": Option(bool, False, "give the map a bias"),
         "feature_dim": Option(int, None, "features of each half (default: the head dim)", minimum=1),
         "tied": Option(bool, False, "one map for queries and keys", read_by="attention"),
+        "window": Option(
+            int,
+            None,
+            "softmax over the last so many keys, linear attention over those before, one normaliser (LoLCATs)",
+            minimum=1,
+            read_by="attention",
+        ),
         "distill": Option(bool, True, "train the map by attention distillation in conversions", read_by="recipe"),
     },
+    variants={"window": Variant("hedgebench.adapters.attention_hybrid:HybridAttention", causal_only=True)},
 )
 
 T2R_HH = Mechanism(

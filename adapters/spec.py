@@ -37,6 +37,11 @@ class ModelSpec:
         ]
         return self.mechanism.name + "".join(changed)
 
+    @property
+    def is_causal_only(self) -> bool:
+        """Whether the model exists in decoders alone."""
+        return self.mechanism.is_causal_only(self.options)
+
 
 @runtime_checkable
 class Mechanisms(Protocol):

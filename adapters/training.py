@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..results.record import CurvePoint
-from .base import IGNORED, Examples
-from .checkpoint import load_checkpoint, save_checkpoint
+from .base import Examples
+from .checkpoint import load_checkpoint, put_weights, save_checkpoint, trained_weights
+from .objective import CROSS_ENTROPY, Objective
 from .precision import Precision
 from .train_settings import TrainSettings
 
@@ -56,18 +55,20 @@ def train(
     *,
     seed: int,
     precision: Precision,
+    objective: Objective = CROSS_ENTROPY,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> History:
     """Trains `model` in place and leaves it with the weights of the best validation.
 
     Args:
-        model: Takes inputs and an attention mask, gives logits.
+        model: Its parameters that require gradients are trained.
         examples: What to train on.
         validation: What to validate on; without it the last weights are kept.
         settings: Hyper-parameters.
         seed: Seed of the data order and of dropout.
         precision: Device and autocast type.
+        objective: What to minimise.
         checkpoint: File to resume from if it exists, and to write to.
         progress: Called after every step.
 
@@ -77,10 +78,13 @@ def train(
     """
     if not len(examples):
         raise ValueError("there are no training examples")
-    run = _Run(model, examples, validation, settings, seed, precision)
+    settings = settings.for_rows(len(examples))
+    run = _Run(model, examples, validation, settings, objective, seed, precision)
     if checkpoint is not None and checkpoint.exists():
         run.restore(checkpoint)
     model.train()
+    if run.step == 0 and validation is not None and settings.validate_first:
+        run.validate(validation)
     saved_at = time.monotonic()
     while run.step < settings.steps and not run.stopped_early:
         loss = run.advance()
@@ -103,11 +107,13 @@ class _Run:
         examples: Examples,
         validation: Examples | None,
         settings: TrainSettings,
+        objective: Objective,
         seed: int,
         precision: Precision,
     ) -> None:
         self.model, self.examples, self.validation = model, examples, validation
-        self.settings, self.seed, self.precision = settings, seed, precision
+        self.settings, self.objective, self.seed, self.precision = settings, objective, seed, precision
+        self.lengths = row_lengths(examples) if settings.length_pool else None
         self.optimizer = make_optimizer(model, settings)
         self.step = 0
         self.curves: list[CurvePoint] = []
@@ -125,9 +131,7 @@ class _Run:
         rate = learning_rate(self.step, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self._accumulate_gradients(
-            batch_rows(len(self.examples), self.step, self.settings.batch_size, self.seed)
-        )
+        loss = self._accumulate_gradients(self._rows())
         if not math.isfinite(loss):
             raise FloatingPointError(f"training loss is {loss} at step {self.step} (learning rate {rate:g})")
         if self.settings.clip_norm:
@@ -135,37 +139,48 @@ class _Run:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        details = self.objective.details()
         if self.step == 1 or self.step % max(1, self.settings.steps // 100) == 0:
-            self.curves.append(CurvePoint(self.step, "train", "loss", loss))
+            self._add_curves("train", loss, details)
         every = self.settings.eval_every or self.settings.steps
         if self.validation is not None and (self.step % every == 0 or self.step == self.settings.steps):
-            self._validate(self.validation)
+            self.validate(self.validation)
         return loss
 
+    def _rows(self) -> np.ndarray:
+        sizes = self.step, self.settings.batch_size
+        if self.lengths is None:
+            return batch_rows(len(self.examples), *sizes, self.seed)
+        return batch_rows_of_like_length(self.lengths, *sizes, self.settings.length_pool, self.seed)
+
+    def _add_curves(self, split: str, loss: float, details: Mapping[str, float]) -> None:
+        named = {"loss": loss, **details}
+        self.curves += [CurvePoint(self.step, split, name, value) for name, value in named.items()]
+
     def _accumulate_gradients(self, rows: np.ndarray) -> float:
-        targets = self.examples.targets[rows]
-        counted = max(1, int((targets != IGNORED).sum()))
+        counted = max(1, self.objective.count(self.examples, rows))
         total = 0.0
         for part in np.array_split(rows, self.settings.accumulate):
             with self.precision.autocast():
-                loss = summed_loss(self.model, self.examples, part, self.precision.device) / counted
+                loss = self.objective.loss(self.model, self.examples, part, self.precision.device) / counted
             torch.autograd.backward(loss)
             total += float(loss.detach())
         return total
 
-    def _validate(self, validation: Examples) -> None:
-        loss = evaluate_loss(self.model, validation, self.settings, self.precision)
-        self.curves.append(CurvePoint(self.step, "validation", "loss", loss))
+    def validate(self, validation: Examples) -> None:
+        """Takes the validation loss, and keeps the weights if it is the lowest so far."""
+        loss = evaluate_loss(self.model, validation, self.settings, self.precision, self.objective)
+        self._add_curves("validation", loss, self.objective.details())
         if loss < self.best_loss:
             self.best_loss, self.best_step, self.worse = loss, self.step, 0
-            self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self.best_weights = {name: value.clone() for name, value in trained_weights(self.model).items()}
         else:
             self.worse += 1
 
     def finish(self) -> History:
         """Puts the best weights back and tells what happened."""
         if self.best_weights:
-            self.model.load_state_dict(self.best_weights)
+            put_weights(self.model, self.best_weights)
         best_loss, best_step = (self.best_loss, self.best_step) if self.best_weights else (math.nan, self.step)
         early = self.stopped_early and self.step < self.settings.steps
         return History(tuple(self.curves), self.step, best_step, best_loss, early)
@@ -234,23 +249,34 @@ def _permutation(rows: int, epoch: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
-def summed_loss(model: nn.Module, examples: Examples, rows: np.ndarray, device: torch.device) -> Float[Tensor, ""]:
-    """Cross-entropy in nats, summed over the targets that are not `IGNORED`."""
-    inputs, mask, targets = batch_of(examples, rows, device)
-    logits = model(inputs, mask)
-    return F.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+def row_lengths(examples: Examples) -> np.ndarray:
+    """Real tokens of each row."""
+    if examples.attention_mask is None:
+        return np.full(len(examples), examples.inputs.shape[1])
+    lengths: np.ndarray = examples.attention_mask.sum(1)
+    return lengths
 
 
-def batch_of(examples: Examples, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Inputs, attention mask and targets of some rows, on `device`."""
-    inputs = torch.as_tensor(examples.inputs[rows], device=device)
-    inputs = inputs if inputs.is_floating_point() else inputs.long()
-    mask = None if examples.attention_mask is None else torch.as_tensor(examples.attention_mask[rows], device=device)
-    return inputs, mask, torch.as_tensor(examples.targets[rows], device=device).long()
+def batch_rows_of_like_length(lengths: np.ndarray, step: int, batch_size: int, pool: int, seed: int) -> np.ndarray:
+    """Rows of the batch at `step`, all of like length: padding then costs little.
+
+    The rows that `batch_rows` gives for `pool` steps are sorted by length, cut into batches, and those are shuffled.
+    """
+    first = step // pool * pool
+    pooled = np.concatenate([batch_rows(len(lengths), first + i, batch_size, seed) for i in range(pool)])
+    batches = pooled[np.argsort(lengths[pooled], kind="stable")].reshape(pool, batch_size)
+    chosen: np.ndarray = batches[np.random.default_rng([seed, first, pool]).permutation(pool)[step - first]]
+    return chosen
 
 
 @torch.no_grad()
-def evaluate_loss(model: nn.Module, examples: Examples, settings: TrainSettings, precision: Precision) -> float:
+def evaluate_loss(
+    model: nn.Module,
+    examples: Examples,
+    settings: TrainSettings,
+    precision: Precision,
+    objective: Objective = CROSS_ENTROPY,
+) -> float:
     """Mean loss in nats per target over the first `eval_rows` rows.
 
     Raises:
@@ -261,8 +287,8 @@ def evaluate_loss(model: nn.Module, examples: Examples, settings: TrainSettings,
     total, counted = 0.0, 0
     for rows in _batches(min(len(examples), settings.eval_rows), settings.eval_batch_size):
         with precision.autocast():
-            total += float(summed_loss(model, examples, rows, precision.device))
-        counted += int((examples.targets[rows] != IGNORED).sum())
+            total += float(objective.loss(model, examples, rows, precision.device))
+        counted += objective.count(examples, rows)
     model.train(was_training)
     if not counted:
         raise ValueError(f"the first {settings.eval_rows} validation rows have no target to take a loss on")

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .attention import AttentionCore, Heads, LayerState, state_bytes
+from .attention_model import AttentionModel
 from .position import Rotary, ShortConvolution
 
 
@@ -192,7 +193,7 @@ class Block(nn.Module):
         return x + self.mlp(self.mlp_norm(x)), state
 
 
-class Transformer(nn.Module):
+class Transformer(AttentionModel):
     """Embedding, blocks, and a language-model or classification head.
 
     Args:
@@ -274,6 +275,11 @@ class Transformer(nn.Module):
             weights.append(block.attention.weights(block.attention_norm(x), positions, mask))
             x = block(x, positions, mask)
         return weights
+
+    @property
+    def last_position(self) -> int | None:
+        """The context length where positions are learned; rotary ones have no end."""
+        return None if self.positions is None else self.config.context_length
 
     def _embed(
         self, inputs: Tensor, mask: Tensor | None, start: Tensor | None = None

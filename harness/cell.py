@@ -31,6 +31,7 @@ class Cell:
         data: Which data it reads.
         scoring: Hash of the code that turns predictions into numbers.
         machine: Device name for tasks that measure time; empty for the others.
+        weights: Fingerprint or revision of a pretrained backbone; empty for one trained from scratch.
     """
 
     model: str
@@ -47,6 +48,7 @@ class Cell:
     data: DataIdentity
     scoring: str
     machine: str = ""
+    weights: str = ""
 
     @property
     def key(self) -> str:
@@ -75,6 +77,8 @@ class Cell:
     def _canonical(self) -> dict[str, Any]:
         canonical = asdict(self)
         del canonical["data"]["splits"], canonical["data"]["source"]
+        if not self.weights:  # cells that were measured before backbones could be pretrained keep their keys
+            del canonical["weights"]
         return canonical
 
 

@@ -46,6 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench", description="Evaluate and benchmark attention mechanisms.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands.add_parser("run", help="train or convert models, measure them, write leaderboard and report"))
+    _add_convert(commands.add_parser("convert", help="convert a pretrained model, measure it, write it to a folder"))
     listing = commands.add_parser("list", help="list models, tasks, backbones, recipes or suites")
     listing.add_argument("what", choices=LISTINGS)
     listing.add_argument("--json", action="store_true", help="print JSON")
@@ -86,7 +87,50 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fresh", action="store_true", default=None, help="run every cell again")
     parser.add_argument("--offline", action="store_true", default=None, help="never touch the network")
     parser.add_argument("--log-samples", action="store_true", default=None, help="keep inputs beside predictions")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", default=None, help="load pickled weights and code of a checkpoint"
+    )
     parser.add_argument("--quiet", action="store_true", help="print the table and failures only")
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "The folder holds safetensors, config.json, tokenizer and provenance.json. Use it as a backbone: "
+        "bench run --models MODEL@hf:FOLDER --recipe zero-shot --tasks ..."
+    )
+    parser.add_argument("--model", required=True, metavar="SPEC", help="model spec NAME[:KEY=VALUE]...")
+    parser.add_argument("--base", required=True, metavar="BACKBONE", help="pretrained backbone, or hf:ID_OR_FOLDER")
+    parser.add_argument("--data", required=True, metavar="TASK", help="task whose training data is converted on")
+    parser.add_argument("--to", required=True, metavar="FOLDER", help="folder to write; must be empty or absent")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
+    text: Mapping[str, str] = {
+        "--recipe": "recipe of the conversion (default: the task's first for pretrained backbones)",
+        "--scale": "smoke, small or paper: hyper-parameters of the recipe (default: small)",
+        "--device": "auto, cpu or cuda",
+        "--dtype": "auto, float32 or bfloat16",
+        "--output": "folder of the run that is kept beside (default: results/runs/NAME)",
+        "--mirror": "folder with datasets/ORG/NAME and models/ORG/NAME, looked in first",
+    }
+    for flag, help_text in text.items():
+        parser.add_argument(flag, help=help_text)
+    parser.add_argument("--limit", type=int, metavar="N", help="most test rows when the result is measured")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; repeatable")
+    parser.add_argument("--offline", action="store_true", default=None, help="never touch the network")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", default=None, help="load pickled weights and code of a checkpoint"
+    )
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from .config import make_config, parse_overrides
+    from .convert import convert
+
+    names = ("recipe", "scale", "device", "dtype", "output", "mirror", "limit", "offline", "trust_remote_code")
+    values = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    values |= {"models": (options.model,), "tasks": (options.data,), "backbone": options.base, "seeds": (options.seed,)}
+    values = {"scale": "small", **values, "set": parse_overrides(options.set)}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return convert(make_config(values), Path(options.to), _console())
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -102,7 +146,7 @@ def _run(options: argparse.Namespace) -> int:
     }
     plain = (
         *("suite", "backbone", "recipe", "scale", "device", "dtype", "limit", "batch_size", "output", "mirror"),
-        *("offline", "executor", "workers", "fresh", "log_samples"),
+        *("offline", "executor", "workers", "fresh", "log_samples", "trust_remote_code"),
     )
     flags |= {name: getattr(options, name) for name in plain}
     values |= {name: value for name, value in flags.items() if value is not None}
@@ -161,6 +205,7 @@ def _console() -> Console:
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
+    "convert": _convert,
     "list": _list,
     "report": _report,
     "env": _env,

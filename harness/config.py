@@ -55,6 +55,8 @@ class RunConfig:
         timeout_s: Seconds after which a cell is stopped; None for no limit.
         fresh: Run every cell again.
         log_samples: Keep inputs and texts beside the predictions.
+        trust_remote_code: Let pickled weights and code of a checkpoint be loaded.
+        save_to: Folder to write the converted model to, by `bench convert`; empty to write none.
     """
 
     models: tuple[str, ...]
@@ -78,6 +80,8 @@ class RunConfig:
     timeout_s: float | None = None
     fresh: bool = False
     log_samples: bool = False
+    trust_remote_code: bool = False
+    save_to: str = ""
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -150,7 +154,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"cannot read configuration {str(path)!r}: {error}") from error
-    flags = {_flag(f.name): f.name for f in fields(RunConfig) if f.name != "task_scales"}
+    flags = {_flag(f.name): f.name for f in fields(RunConfig) if f.name not in ("task_scales", "save_to")}
     values: dict[str, Any] = {}
     for key, value in data.items():
         flag = key.replace("_", "-")

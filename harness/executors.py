@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from .config import UsageError
 from .process import CellProcesses, OnProgress, Outcome
-from .worker import Request
+from .request import Request
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..adapters.backbone import Backbone
 from . import registry
 from .recipes import RECIPES
 from .suites import SUITES
@@ -83,11 +84,20 @@ def _backbones() -> tuple[Rows, list[str]]:
             "backbone": backbone.name,
             "summary": backbone.summary,
             "can": sorted(backbone.capabilities),
-            "sizes": {scale: f"{size['layers']} x {size['width']}" for scale, size in backbone.sizes.items()},
+            "weights": _weights(backbone),
         }
         for backbone in registry.backbones().items.values()
     ]
     return rows, []
+
+
+def _weights(backbone: Backbone) -> str:
+    """Where a backbone's weights come from, or its layers and width at each scale."""
+    if backbone.checkpoint is None:
+        sizes = (f"{scale} {size['layers']} x {size['width']}" for scale, size in backbone.sizes.items())
+        return f"from scratch: {', '.join(sizes)}"
+    package = f", or the package {backbone.checkpoint.package}" if backbone.checkpoint.package else ""
+    return f"{backbone.checkpoint.repo}{package}"
 
 
 def _recipes() -> tuple[Rows, list[str]]:

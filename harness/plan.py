@@ -9,20 +9,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..adapters.backbone import Backbone
+from ..adapters.backbone import Backbone, CheckpointError
 from ..adapters.base import Settings, Value
 from ..adapters.mechanism import OptionError
 from ..adapters.spec import ModelSpec, SpecError, parse_spec
-from ..adapters.train_settings import TrainSettings
 from ..results.names import UnknownNameError, unknown_name
 from ..results.record import DataIdentity, Failure
 from ..tasks.base import DataUnavailableError, Sources, Task
 from . import registry
+from .backbone_names import backbone_from_name
+from .backbone_sources import sources_for
 from .cell import Cell
 from .config import RunConfig, UsageError
 from .environment import cpu_name, gpu_name, has_cuda_device, source_fingerprint
-from .recipes import RECIPES, STAGE_DEFAULTS
+from .recipes import RECIPES, STAGE_DEFAULTS, check_stage
 from .settings import apply_overrides, check_overrides
+from .weights import Weights, locate
 
 NO_DATA = DataIdentity(id="", revision="", fingerprint="", source="missing")
 
@@ -47,6 +49,31 @@ class PlannedCell:
 
 
 @dataclass(frozen=True)
+class _Base:
+    """A backbone with its weights, looked for once.
+
+    Attributes:
+        backbone: The declaration; None where even that cannot be had.
+        weights: Where its weights are; None for one trained from scratch, and where there is a problem.
+        problem: Why it cannot be had.
+    """
+
+    backbone: Backbone
+    weights: Weights | None = None
+    problem: Failure | None = None
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A model on a task, before seeds: what it is built from, and its default settings."""
+
+    spec: ModelSpec
+    task: Task
+    base: _Base
+    groups: dict[str, Settings]
+
+
+@dataclass(frozen=True)
 class _Target:
     """A task at a scale with its data, before models and seeds."""
 
@@ -64,18 +91,24 @@ def make_plan(config: RunConfig) -> list[PlannedCell]:
     """
     specs = _specs(config)
     sources = make_sources(config)
-    names = _task_names(config.tasks)
-    drafts = [(spec, name, _groups(spec, registry.tasks().get(name), config)) for name in names for spec in specs]
-    check_overrides(config.overrides, [groups for _, _, groups in drafts])
-    targets: dict[tuple[str, str], _Target] = {}
+    bases: dict[str, _Base] = {}
+    drafts = []
+    for name in _task_names(config.tasks):
+        task = registry.tasks().get(name)
+        for spec in specs:
+            backbone = spec.backbone or config.backbone or task.info.backbone
+            if backbone not in bases:
+                bases[backbone] = _base(backbone, sources)
+            drafts.append(_Draft(spec, task, bases[backbone], _groups(bases[backbone].backbone, task, config)))
+    check_overrides(config.overrides, [draft.groups for draft in drafts])
+    targets: dict[tuple[str, str, str], _Target] = {}
     planned = []
-    for spec, name, groups in drafts:
-        settings = _resolve(groups, config)
-        key = name, repr(settings["task"])
+    for draft in drafts:
+        settings = _resolve(draft.groups, config)
+        key = draft.task.info.name, draft.base.backbone.name, repr(settings["task"])
         if key not in targets:
-            targets[key] = _target(name, settings["task"], config, sources)
-        target = targets[key]
-        planned += [_plan_cell(spec, target, settings, seed, config) for seed in config.seeds]
+            targets[key] = _target(draft, settings["task"], config, sources)
+        planned += [_plan_cell(draft, targets[key], settings, seed, config) for seed in config.seeds]
     return _without_duplicates(planned)
 
 
@@ -112,55 +145,87 @@ def _scale(config: RunConfig, task: str) -> str:
     return config.task_scales.get(task, config.scale)
 
 
-def _backbone(spec: ModelSpec, task: Task, config: RunConfig) -> Backbone:
-    name = spec.backbone or config.backbone or task.info.backbone
+def _base(name: str, sources: Sources) -> _Base:
+    """The backbone and its weights.
+
+    Raises:
+        UsageError: No such backbone, or a checkpoint of a kind that is not supported.
+    """
     try:
-        return registry.backbones().get(name)
-    except UnknownNameError as error:
+        backbone = backbone_from_name(name, sources)
+    except (UnknownNameError, CheckpointError) as error:
         raise UsageError(str(error)) from error
+    except DataUnavailableError as error:  # a hub id whose config.json cannot be read: its kind is not known
+        raise UsageError(str(error)) from error
+    if backbone.checkpoint is None:
+        return _Base(backbone)
+    try:
+        return _Base(backbone, locate(backbone, sources))
+    except DataUnavailableError as error:
+        return _Base(backbone, problem=Failure(type(error).__name__, str(error)))
 
 
-def _recipe(task: Task, config: RunConfig) -> str:
-    """The recipe asked for; a task that trains nothing has its own."""
+def _recipe(task: Task, backbone: Backbone, config: RunConfig) -> str:
+    """The recipe asked for, else the task's first that fits the backbone; a task that trains nothing has its own.
+
+    Raises:
+        UsageError: The task or the backbone does not go with the recipe.
+    """
     allowed = task.info.recipes
-    if config.recipe is None or allowed == ("zero-shot",):
+    if allowed == ("zero-shot",):
         return allowed[0]
-    if config.recipe not in allowed:
-        raise UsageError(str(unknown_name(f"recipe of task {task.info.name}", config.recipe, allowed)))
+    fitting = [name for name in allowed if RECIPES[name].fits(backbone.checkpoint is not None)]
+    if config.recipe is None and fitting:
+        return fitting[0]
+    if config.recipe not in fitting:
+        kind = "pretrained" if backbone.checkpoint else "trained from scratch"
+        where = f"recipe of task {task.info.name} with backbone {backbone.name}, which is {kind},"
+        raise UsageError(str(unknown_name(where, config.recipe or "none", fitting)))
     return config.recipe
 
 
-def _groups(spec: ModelSpec, task: Task, config: RunConfig) -> dict[str, Settings]:
+def _groups(backbone: Backbone, task: Task, config: RunConfig) -> dict[str, Settings]:
     """Defaults of a cell's settings: those of its scale, then those of the task."""
     scale = _scale(config, task.info.name)
     if scale not in task.info.scales:
         raise UsageError(str(unknown_name(f"scale of task {task.info.name}", scale, task.info.scales)))
     chosen = task.info.scales[scale]
+    pretrained = backbone.checkpoint is not None
     groups: dict[str, Settings] = {
-        "task": chosen.settings,
-        "backbone": {**_backbone(spec, task, config).sizes[scale], **chosen.backbone},
+        "task": {**chosen.settings, **_with_backbone_tokenizer(chosen.settings, pretrained)},
+        "backbone": {**backbone.sizes[scale], **({} if pretrained else chosen.backbone)},
     }
-    for stage in RECIPES[_recipe(task, config)].stages:
-        groups[stage] = {**STAGE_DEFAULTS[stage][scale], **(chosen.train if stage == "train" else {})}
+    overrides = {**chosen.stages, "train": chosen.train}
+    for stage in RECIPES[_recipe(task, backbone, config)].stages:
+        if stage in STAGE_DEFAULTS:
+            groups[stage] = {**STAGE_DEFAULTS[stage][scale], **overrides.get(stage, {})}
     return groups
+
+
+def _with_backbone_tokenizer(settings: Settings, pretrained: bool) -> Settings:
+    """A pretrained model reads the tokens it was trained on."""
+    return {"tokenizer": "backbone"} if pretrained and "tokenizer" in settings else {}
 
 
 def _resolve(groups: dict[str, Settings], config: RunConfig) -> dict[str, dict[str, Value]]:
     settings = apply_overrides(groups, config.overrides)
     if config.batch_size not in ("", "auto") and "batch_size" in settings["task"]:
         settings["task"]["batch_size"] = int(config.batch_size)
-    if "train" in settings:
-        try:
-            TrainSettings.of(settings["train"])
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+    try:
+        for stage in settings.keys() & STAGE_DEFAULTS.keys():
+            check_stage(stage, settings[stage])
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     return settings
 
 
-def _target(name: str, settings: Settings, config: RunConfig, sources: Sources) -> _Target:
-    task = registry.tasks().get(name)
+def _target(draft: _Draft, settings: Settings, config: RunConfig, sources: Sources) -> _Target:
+    task, name = draft.task, draft.task.info.name
+    if draft.base.problem:
+        return _Target(task, _scale(config, name), NO_DATA, draft.base.problem)
     try:
-        data, problem = task.identify(settings, sources), None
+        data = task.identify(settings, sources_for(draft.base.weights, sources, fetch=False))
+        problem = None
     except (DataUnavailableError, ImportError) as error:
         data, problem = NO_DATA, Failure(type(error).__name__, str(error))
     except ValueError as error:
@@ -169,17 +234,17 @@ def _target(name: str, settings: Settings, config: RunConfig, sources: Sources) 
 
 
 def _plan_cell(
-    spec: ModelSpec, target: _Target, settings: Mapping[str, Settings], seed: int, config: RunConfig
+    draft: _Draft, target: _Target, settings: Mapping[str, Settings], seed: int, config: RunConfig
 ) -> PlannedCell:
     info = target.task.info
-    backbone = _backbone(spec, target.task, config)
+    backbone = draft.base.backbone
     device = resolve_device(config.device)
     cell = Cell(
-        model=spec.canonical,
+        model=draft.spec.canonical,
         backbone=backbone.name,
         task=info.name,
         task_version=info.version,
-        recipe=_recipe(target.task, config),
+        recipe=_recipe(target.task, backbone, config),
         scale=target.scale,
         seed=seed,
         limit=config.limit,
@@ -189,6 +254,7 @@ def _plan_cell(
         data=target.data,
         scoring=scoring_fingerprint(target.task),
         machine=machine_name(device) if info.own_device else "",
+        weights=draft.base.weights.fingerprint if draft.base.weights else "",
     )
     planned = PlannedCell(cell, info.main_metric, info.own_device, target.problem)
     if missing := info.needs - backbone.capabilities:

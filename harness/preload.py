@@ -10,5 +10,5 @@ import signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 # torch's optimisers import torch._dynamo at their first step, which takes seconds.
-for _module in ("torch", "torch._dynamo", "hedgebench.adapters.training", "hedgebench.adapters.scratch_adapter"):
+for _module in ("torch", "torch._dynamo", "hedgebench.adapters.training", "hedgebench.adapters.scratch"):
     importlib.import_module(_module)

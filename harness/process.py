@@ -19,7 +19,8 @@ from typing import Any
 
 from ..results.record import Failure, Record, Status, from_json
 from ..tasks.base import Row
-from .worker import Request, failed_record, serve
+from .request import Request
+from .worker import failed_record, serve
 
 LOG_TAIL_CHARACTERS = 4000
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,13 +24,14 @@ from .executors import Executor, Job, make_executor
 from .plan import PlannedCell, make_plan, make_sources
 from .process import Outcome
 from .progress import RunDisplay, reason, say
-from .worker import Request, failed_record
+from .request import Request
+from .worker import failed_record
 
 EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 3, 130
 RESULT_STATUSES = frozenset({"ok", "oom"})
 """Statuses of a cell that has a result; any other makes the run end with exit code 3."""
 NOT_NAMED = frozenset(
-    {"seeds", "output", "mirror", "offline", "executor", "workers", "timeout_s", "fresh", "log_samples"}
+    {"seeds", "output", "mirror", "offline", "executor", "workers", "timeout_s", "fresh", "log_samples", "save_to"}
 )
 """What may differ between two runs that share a folder unless told otherwise: more seeds, another time limit."""
 
@@ -59,11 +61,12 @@ def run(config: RunConfig, console: Console, quiet: bool = False) -> int:
     for message in [*_restore_superseded(store, planned), *_set_superseded_aside(store, planned)]:
         say(console, message)
     store.write_manifest(_manifest(config, planned))
-    done = set() if config.fresh else _done(store, planned)
+    done = set() if config.fresh or config.save_to else _done(store, planned)
     missing = [p for p in planned if p.cell.key not in done]
     if config.fresh:
         for p in missing:
-            _checkpoint(store, p).unlink(missing_ok=True)
+            shutil.rmtree(_checkpoints(store, p), ignore_errors=True)
+        shutil.rmtree(_artifacts(store), ignore_errors=True)
     if not quiet:
         say(console, f"{len(planned)} cells, {len(planned) - len(missing)} already done; results in {store.root}")
     interrupted = not _run_cells(config, store, missing, executor, console, quiet)
@@ -133,8 +136,12 @@ def _place(cell: Cell | Record) -> tuple[object, ...]:
     return cell.model, cell.backbone, cell.task, cell.recipe, cell.scale, cell.seed, cell.limit
 
 
-def _checkpoint(store: RunStore, planned: PlannedCell) -> Path:
-    return (store.root / "checkpoints" / f"{planned.cell.key}.pt").resolve()
+def _checkpoints(store: RunStore, planned: PlannedCell) -> Path:
+    return (store.root / "checkpoints" / planned.cell.key).resolve()
+
+
+def _artifacts(store: RunStore) -> Path:
+    return (store.root / "artifacts").resolve()
 
 
 def _done(store: RunStore, planned: Sequence[PlannedCell]) -> set[str]:
@@ -186,7 +193,10 @@ def _request(config: RunConfig, store: RunStore, planned: PlannedCell) -> Reques
         offline=sources.offline,
         threads=threads_per_cell(1 if planned.own_device else config.workers),
         auto_batch=config.batch_size == "auto",
-        checkpoint=str(_checkpoint(store, planned)),
+        checkpoints=str(_checkpoints(store, planned)),
+        artifacts=str(_artifacts(store)),
+        save_to=config.save_to,
+        trust_remote_code=config.trust_remote_code,
         log_samples=config.log_samples,
     )
 
@@ -208,7 +218,7 @@ def _keep(store: RunStore, display: RunDisplay, planned: PlannedCell, outcome: O
         logs.mkdir(exist_ok=True)
         store.write_text(logs / f"{key}.log", outcome.log)
     if outcome.record.status in DONE_STATUSES:
-        _checkpoint(store, planned).unlink(missing_ok=True)
+        shutil.rmtree(_checkpoints(store, planned), ignore_errors=True)
     display.finished(key, planned.cell.title, outcome.record)
 
 

@@ -12,131 +12,28 @@ import select
 import signal
 import sys
 import threading
-import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..adapters.base import Adapter, Capability, UnsupportedError
-from ..adapters.spec import parse_spec
-from ..results.record import (
-    SCHEMA_VERSION,
-    CurvePoint,
-    DataIdentity,
-    Failure,
-    KernelUse,
-    Metric,
-    Record,
-    Status,
-    to_json,
-)
-from ..tasks.base import INPUT, Row, Sources, TaskData
+from ..adapters.base import UnsupportedError
+from ..results.record import SCHEMA_VERSION, Failure, Record, Status, to_json
+from ..tasks.base import Row
 from ..tasks.sweep import failure_status
-from . import registry
-from .cell import Cell
 from .environment import device_environment, host_environment
-from .recipes import RECIPES
-
-if TYPE_CHECKING:
-    from ..adapters.scratch_adapter import ScratchAdapter
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a worker is asked to do.
-
-    Attributes:
-        cell: The cell.
-        run_id: Name of the run.
-        main_metric: The metric that ranks models on the task.
-        mirror: Folder of data and models, or None.
-        cache: Folder for what we derive from data.
-        offline: Never touch the network.
-        threads: Threads that torch may use.
-        auto_batch: Halve the evaluation batch on out-of-memory until it fits.
-        checkpoint: File that training resumes from and writes to.
-        log_samples: Keep inputs and texts beside the predictions.
-    """
-
-    cell: Cell
-    run_id: str
-    main_metric: str
-    mirror: str | None
-    cache: str
-    offline: bool
-    threads: int
-    auto_batch: bool
-    checkpoint: str
-    log_samples: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """The request as JSON-ready data."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Request:
-        """The request that `to_json` gave."""
-        cell = dict(data["cell"])
-        cell["data"] = DataIdentity(**cell["data"])
-        cell["settings"] = {
-            group: {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-            for group, values in cell["settings"].items()
-        }
-        return cls(**{**data, "cell": Cell(**cell)})
-
-
-@dataclass
-class Progress:
-    """Where a cell stands, told to the parent."""
-
-    send: Callable[[Mapping[str, Any]], None]
-    last_s: float = 0.0
-
-    def phase(self, name: str) -> None:
-        """A phase begins."""
-        self.send({"phase": name})
-
-    def steps(self, done: int, total: int, loss: float) -> None:
-        """Training has come this far; told at most ten times a second."""
-        now = time.monotonic()
-        if done == total or now - self.last_s > 0.1:
-            self.last_s = now
-            self.send({"phase": "train", "done": done, "total": total, "loss": loss})
-
-
-@dataclass
-class _Findings:
-    """What is known of a cell so far; complete when the cell ends well."""
-
-    timings_s: dict[str, float] = field(default_factory=dict)
-    metrics: list[Metric] = field(default_factory=list)
-    curves: tuple[CurvePoint, ...] = ()
-    notes: list[str] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
-    kernels: tuple[KernelUse, ...] = ()
-
-    @contextmanager
-    def timed(self, phase: str, progress: Progress) -> Iterator[None]:
-        """Adds the seconds that the block takes to `phase`."""
-        progress.phase(phase)
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timings_s[phase] = self.timings_s.get(phase, 0.0) + time.perf_counter() - start
+from .measure import Findings, measure
+from .request import Progress, Request
 
 
 def run_request(request: Request, progress: Progress) -> tuple[Record, list[Row]]:
     """The record of a cell, whether it ended well or not, and its predictions."""
-    findings = _Findings()
+    findings = Findings()
     status: Status = "ok"
     error: Failure | None = None
     try:
-        _measure(request, findings, progress)
+        measure(request, findings, progress)
     except UnsupportedError as refused:
         status, error = "unsupported", Failure("UnsupportedError", str(refused))
     except Exception as raised:  # the record must say what happened, whatever it was
@@ -145,96 +42,7 @@ def run_request(request: Request, progress: Progress) -> tuple[Record, list[Row]
     return _record(request, findings, status, error), findings.rows
 
 
-def _measure(request: Request, findings: _Findings, progress: Progress) -> None:
-    cell = request.cell
-    task = registry.tasks().get(cell.task)
-    sources = Sources(Path(request.mirror) if request.mirror else None, Path(request.cache), request.offline)
-    with findings.timed("load", progress):
-        data = task.load(cell.settings["task"], sources, cell.limit)
-    findings.notes += data.notes
-    with findings.timed("build", progress):
-        adapter = _build(request, data)
-    for stage in RECIPES[cell.recipe].stages:
-        with findings.timed(stage, progress):
-            STAGES[stage](request, adapter, data, findings, progress)
-    with findings.timed("predict", progress):
-        findings.rows = _predict(request, adapter, data, findings)
-    with findings.timed("score", progress):
-        findings.metrics = task.score(findings.rows, cell.settings["task"])
-        findings.kernels = adapter.kernels_used()
-        findings.metrics += _describe(adapter, data, {metric.name for metric in findings.metrics})
-
-
-def _build(request: Request, data: TaskData) -> ScratchAdapter:
-    import torch
-
-    from ..adapters.precision import Precision
-    from ..adapters.scratch_adapter import build_scratch
-
-    cell = request.cell
-    torch.set_num_threads(request.threads)
-    spec = parse_spec(cell.model, registry.mechanisms())
-    backbone = registry.backbones().get(cell.backbone)
-    precision = Precision.of(cell.device, cell.dtype)
-    return build_scratch(spec, backbone, cell.settings["backbone"], data.shape, cell.seed, precision)
-
-
-def _train(request: Request, adapter: ScratchAdapter, data: TaskData, findings: _Findings, progress: Progress) -> None:
-    from ..adapters.train_settings import TrainSettings
-    from ..adapters.training import train
-
-    if data.train is None:
-        raise UnsupportedError(f"task {request.cell.task} has no training data for recipe {request.cell.recipe}")
-    history = train(
-        adapter.model,
-        data.train,
-        data.validation,
-        TrainSettings.of(request.cell.settings["train"]),
-        seed=request.cell.seed,
-        precision=adapter.precision,
-        checkpoint=Path(request.checkpoint),
-        progress=progress.steps,
-    )
-    findings.curves += history.curves
-    if history.stopped_early:
-        findings.notes.append(
-            f"training stopped early after {history.steps} steps, "
-            f"at validation loss {history.best_loss:.4g} nats of step {history.best_step}"
-        )
-
-
-STAGES: Mapping[str, Callable[[Request, ScratchAdapter, TaskData, _Findings, Progress], None]] = {"train": _train}
-
-
-def _predict(request: Request, adapter: Adapter, data: TaskData, findings: _Findings) -> list[Row]:
-    task = registry.tasks().get(request.cell.task)
-    settings = dict(request.cell.settings["task"])
-    while True:
-        try:
-            rows = task.predict(adapter, data, settings)
-            return rows if request.log_samples else [{k: v for k, v in row.items() if k != INPUT} for row in rows]
-        except Exception as error:
-            batch = settings.get("batch_size")
-            if not (request.auto_batch and failure_status(error) == "oom" and isinstance(batch, int) and batch > 1):
-                raise
-            settings["batch_size"] = batch // 2
-            findings.notes.append(f"evaluation batch halved to {batch // 2} after running out of memory")
-
-
-def _describe(adapter: ScratchAdapter, data: TaskData, measured: set[str]) -> list[Metric]:
-    """Sizes that every record carries: parameters, and the decode state at the context length unless measured."""
-    count = adapter.parameter_count()
-    metrics = [
-        Metric("parameters", count.total, "1", None, None, 1),
-        Metric("feature_map_parameters", count.feature_maps, "1", None, None, 1),
-    ]
-    if Capability.LANGUAGE_MODEL in adapter.capabilities and "state_bytes" not in measured:
-        size = adapter.state_bytes(1, data.shape.context_length)
-        metrics.append(Metric("state_bytes", size, "bytes", None, None, 1))
-    return metrics
-
-
-def _record(request: Request, findings: _Findings, status: Status, error: Failure | None) -> Record:
+def _record(request: Request, findings: Findings, status: Status, error: Failure | None) -> Record:
     record = failed_record(request, status, error)
     device = device_environment(request.cell.device) if "torch" in sys.modules else {}
     return dataclasses.replace(

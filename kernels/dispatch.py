@@ -26,7 +26,7 @@ class KernelChoice:
     """What really ran.
 
     Attributes:
-        form: "naive", "recurrent" or "chunk" for linear attention; "softmax".
+        form: "naive", "recurrent" or "chunk" for linear attention; "softmax"; "hybrid" of the two.
         backend: "torch" for these forms in plain torch; "naive" or "sdpa_flash" and the like for softmax.
     """
 

@@ -57,6 +57,35 @@ def linear_attention_chunk(
         ValueError: heads that do not divide, more queries than keys in a causal call, a chunk size below 1, or an
             initial state that does not fit `log_space`.
     """
+    rows, state = chunk_rows(
+        phi_q,
+        phi_k,
+        v,
+        causal=causal,
+        key_padding_mask=key_padding_mask,
+        log_space=log_space,
+        chunk_size=chunk_size,
+        initial_state=initial_state,
+    )
+    outputs = [output_from_rows(chunk, normalize=normalize, eps=eps, log_space=log_space) for chunk in rows]
+    return torch.cat(outputs, dim=-2).flatten(1, 2).to(v.dtype), state
+
+
+def chunk_rows(
+    phi_q: Float[Tensor, "b h n f"],
+    phi_k: Float[Tensor, "b hk m f"],
+    v: Float[Tensor, "b hk m dv"],
+    *,
+    causal: bool,
+    key_padding_mask: Bool[Tensor, "b m"] | None = None,
+    log_space: bool = False,
+    chunk_size: int = CHUNK_SIZE,
+    initial_state: LinearState | None = None,
+) -> tuple[list[Rows], LinearState]:
+    """Gives the sums that the queries of each chunk see, [b hk g c dv+1], and the state after the last key.
+
+    Arguments and errors as of `linear_attention_chunk`.
+    """
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1 token, got {chunk_size}")
     groups = query_groups(phi_q, phi_k, causal)
@@ -69,12 +98,14 @@ def linear_attention_chunk(
     else:
         carry = space.absorb(keys, values, carry)
         chunks = [space.apply(queries.flatten(2, 3), carry)]
-    outputs = [
-        torch.unflatten(output_from_rows(rows, normalize=normalize, eps=eps, log_space=log_space), 2, (groups, -1))
-        for rows in chunks
-    ]
-    output = torch.cat(outputs, dim=-2) if outputs else queries.new_empty(*queries.shape[:-1], v.shape[-1])
-    return output.flatten(1, 2).to(v.dtype), state_from_carry(carry, log_space)
+    return [_by_group(rows, groups) for rows in chunks], state_from_carry(carry, log_space)
+
+
+def _by_group(rows: Rows, groups: int) -> Rows:
+    sums, scale = (
+        torch.unflatten(part, 2, (groups, -1)) if part.ndim else part for part in (rows.sums, rows.log_scale)
+    )
+    return Rows(sums, scale)
 
 
 def _causal_chunks(

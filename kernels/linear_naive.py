@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .spill import first_seen, query_weights
 from .state import EMPTY_LOG, accumulator_dtype
-from .sums import EPS, query_groups
+from .sums import EPS, Rows, normalized_from_rows, query_groups
 from .visibility import visible_keys
 
 _BLOCK_ELEMENTS = 1 << 22
@@ -74,6 +74,36 @@ def linear_attention_weights(
     Raises:
         ValueError: heads that do not divide, or more queries than keys in a causal call.
     """
+    scores, scale = _scores(phi_q, phi_k, causal, key_padding_mask, log_space, exact)
+    if not normalize:
+        return scores * scale.exp() if log_space else scores
+    total = scores.sum(-1, keepdim=True)
+    return scores / (total.masked_fill(total == 0, 1.0) if log_space else total + eps)
+
+
+def linear_attention_weights_and_log(
+    phi_q: Float[Tensor, "b h n f"],
+    phi_k: Float[Tensor, "b hk m f"],
+    *,
+    causal: bool,
+    key_padding_mask: Bool[Tensor, "b m"] | None = None,
+    log_space: bool = False,
+) -> tuple[Float[Tensor, "b h n m"], Float[Tensor, "b h n"]]:
+    """Gives normalised attention weights, without an eps, and log Σ_j φ(q_i)·φ(k_j) of each row.
+
+    Arguments and errors as of `linear_attention_weights`. A row that sees no key is zero, its logarithm `EMPTY_LOG`.
+    """
+    return normalized_from_rows(_with_totals(*_scores(phi_q, phi_k, causal, key_padding_mask, log_space, exact=False)))
+
+
+def _with_totals(scores: Tensor, scale: Tensor) -> Rows:
+    return Rows(torch.cat([scores, scores.sum(-1, keepdim=True)], dim=-1), scale)
+
+
+def _scores(
+    phi_q: Tensor, phi_k: Tensor, causal: bool, key_padding_mask: Tensor | None, log_space: bool, exact: bool
+) -> tuple[Tensor, Tensor]:
+    """Gives scores, zero where a key is hidden, and the logarithm [.. n 1] to be added to theirs (0 off log space)."""
     groups = query_groups(phi_q, phi_k, causal)
     dtype = accumulator_dtype(phi_q, phi_k)
     seen = visible_keys(
@@ -84,14 +114,10 @@ def linear_attention_weights(
         keys = keys.masked_fill(~key_padding_mask[:, None, :, None], EMPTY_LOG if log_space else 0.0)
     if not log_space:
         scores = (queries @ keys.repeat_interleave(groups, dim=1).mT).masked_fill(~seen, 0.0)
-        return scores / (scores.sum(-1, keepdim=True) + eps) if normalize else scores
+        return scores, scores.new_zeros(())
     factored = not exact and (not causal or _is_flat(keys))
     score = _factored_scores if factored else _exact_scores
-    scores, scale = score(queries, keys.repeat_interleave(groups, dim=1), seen)
-    if not normalize:
-        return scores * scale.exp()
-    total = scores.sum(-1, keepdim=True)
-    return scores / total.masked_fill(total == 0, 1.0)
+    return score(queries, keys.repeat_interleave(groups, dim=1), seen)
 
 
 def _is_flat(keys: Tensor) -> bool:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .spaces import SPACES
 from .state import LinearState
-from .sums import EPS, carry_from_state, keys_and_values, output_from_rows, query_groups, state_from_carry
+from .sums import EPS, Rows, carry_from_state, keys_and_values, output_from_rows, query_groups, state_from_carry
 
 
 def recurrent_step(
@@ -64,6 +64,35 @@ def linear_attention_recurrent(
         ValueError: heads that do not divide, more queries than keys in a causal call, or a state that does not fit
             `log_space`.
     """
+    rows, state = recurrent_rows(
+        phi_q,
+        phi_k,
+        v,
+        causal=causal,
+        key_padding_mask=key_padding_mask,
+        log_space=log_space,
+        initial_state=initial_state,
+    )
+    outputs = [output_from_rows(row, normalize=normalize, eps=eps, log_space=log_space) for row in rows]
+    if not outputs:
+        return v.new_empty(*phi_q.shape[:-1], v.shape[-1]), state
+    return torch.cat(outputs, dim=-2).flatten(1, 2).to(v.dtype), state
+
+
+def recurrent_rows(
+    phi_q: Float[Tensor, "b h n f"],
+    phi_k: Float[Tensor, "b hk m f"],
+    v: Float[Tensor, "b hk m dv"],
+    *,
+    causal: bool,
+    key_padding_mask: Bool[Tensor, "b m"] | None = None,
+    log_space: bool = False,
+    initial_state: LinearState | None = None,
+) -> tuple[list[Rows], LinearState]:
+    """Gives the sums that each query sees, [b hk g 1 dv+1], and the state after the last key.
+
+    Arguments and errors as of `linear_attention_recurrent`.
+    """
     groups = query_groups(phi_q, phi_k, causal)
     space = SPACES[log_space]
     keys, values = keys_and_values(phi_k, v, key_padding_mask, log_space)
@@ -77,6 +106,5 @@ def linear_attention_recurrent(
             rows.append(space.apply(queries[..., token - first_query, :], carry))
     if not causal:
         rows = [space.apply(query, carry) for query in queries.unbind(-2)]
-    outputs = [output_from_rows(row, normalize=normalize, eps=eps, log_space=log_space) for row in rows]
-    output = torch.stack(outputs, dim=-2) if outputs else queries.new_empty(*queries.shape[:-1], v.shape[-1])
-    return output.flatten(1, 2).to(v.dtype), state_from_carry(carry, log_space)
+    by_token = [Rows(row.sums[..., None, :], row.log_scale[..., None]) for row in rows]
+    return by_token, state_from_carry(carry, log_space)

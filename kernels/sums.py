@@ -78,6 +78,18 @@ def output_from_rows(rows: Rows, *, normalize: bool, eps: float, log_space: bool
     return numerators / (denominators.masked_fill(denominators == 0, 1.0) if log_space else denominators + eps)
 
 
+def normalized_from_rows(rows: Rows) -> tuple[Float[Tensor, "*b n dv"], Float[Tensor, "*b n"]]:
+    """Divides numerators by denominators without an eps, and gives the logarithm of the denominators.
+
+    A row that sees no key gives zero and `EMPTY_LOG`, without a gradient. Denominators must not be negative.
+    """
+    numerators, denominators = rows.sums[..., :-1], rows.sums[..., -1:]
+    empty = denominators == 0
+    divisors = denominators.masked_fill(empty, 1.0)
+    logs = (divisors.log() + rows.log_scale).masked_fill(empty, EMPTY_LOG)
+    return numerators / divisors, logs.squeeze(-1)
+
+
 def carry_from_state(
     state: LinearState | None, phi_k: Float[Tensor, "b hk m f"], v: Float[Tensor, "b hk m dv"], log_space: bool
 ) -> Carry:

@@ -14,6 +14,7 @@ from typing import Any
 from .aggregate import Row as Row
 from .aggregate import leaderboard_rows as leaderboard_rows
 from .aggregate import merge_runs as merge_runs
+from .conversion import branch_notes
 from .groups import GroupScore as GroupScore
 from .groups import group_scores as group_scores
 from .record import Record
@@ -67,13 +68,18 @@ def leaderboard_json(records: Iterable[Record]) -> str:
 
 
 def leaderboard_markdown(records: Iterable[Record]) -> str:
-    """The tables of main metrics and of sweeps as GitHub-flavoured Markdown; the best of a column is bold."""
+    """The tables as GitHub-flavoured Markdown, and what there is to say of hybrids; the best of a column is bold."""
+    records = list(records)
     parts = ["# Leaderboard\n"]
-    for section in sections(leaderboard_rows(records)):
+    for section in sections(leaderboard_rows(records), branch_notes(records)):
         parts.append(f"## {_escape(section.title)}\n")
         for table in section.tables:
             parts += [f"### {_escape(table.title)}\n"] if table.is_sweep else []
             parts.append(_markdown_table(table))
+        for table in section.secondary:
+            parts += [f"### {_escape(table.title)}\n", _markdown_table(table)]
+        if section.notes:
+            parts.append("".join(f"- {_escape(note)}\n" for note in section.notes))
     if len(parts) == 1:
         parts.append("No results yet.\n")
     else:

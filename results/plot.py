@@ -1,4 +1,4 @@
-"""The plots of a report: quality, quality against size, sweeps over lengths, and training curves."""
+"""The plots of a report: quality, quality against size, sweeps over lengths, training curves, attention divergence."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .aggregate import REFERENCE_MODEL, Comparison, Row, leaderboard_rows, main_rows
 from .format import format_status
 from .plot_curves import curve_figures
+from .plot_divergence import divergence_figures
 from .plot_style import Style, add_legend, add_title, model_styles, new_figure, plain, plot_settings, save, to_svg
 from .record import Record
 from .tables import AXIS, metric_label, model_label
@@ -45,6 +46,10 @@ def make_plots(records: Iterable[Record]) -> list[Plot]:
         plots += [
             Plot(_name("curves", comparison), title, figure)
             for comparison, title, figure in curve_figures(records, styles)
+        ]
+        plots += [
+            Plot(_name(kind, comparison), title, figure)
+            for kind, comparison, title, figure in divergence_figures(records, styles)
         ]
     return plots
 

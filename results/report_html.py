@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .aggregate import format_at, leaderboard_rows
+from .conversion import branch_notes
 from .format import format_arrow, format_status
 from .record import STATUSES, Record
 from .store import CorruptCell, record_order
@@ -46,7 +47,7 @@ def report_html(
         records=records,
         statuses=[(status, counts[status]) for status in STATUSES if counts[status]],
         warnings=list(_warnings(records, corrupt)),
-        sections=sections(leaderboard_rows(records)),
+        sections=sections(leaderboard_rows(records), branch_notes(records)),
         plots=[(name, Markup(_inline(svg, i))) for i, (name, svg) in enumerate(plots)],
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from .aggregate import PARTIAL, REFERENCE_MODEL, Comparison, Row, main_rows
@@ -16,6 +16,12 @@ from .groups import GroupScore, group_scores_of
 
 AXIS = "seq_len"
 """The coordinate that becomes a sweep's columns, where the sweep has it."""
+
+DIVERGENCES = ("attention_kl_swapped", "attention_kl_distilled")
+"""Metrics of a conversion, before and after distillation: mean divergence from softmax attention."""
+
+WITHOUT_BRANCH = "_without_linear_branch"
+"""What the name of a hybrid's main metric ends with when its linear branch is left out."""
 
 _Place: TypeAlias = tuple[str, str, str, int | None]
 _ModelKey: TypeAlias = tuple[str, int]
@@ -65,21 +71,43 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """The tables of one backbone, recipe and scale, whose numbers may be compared."""
+    """The tables of one backbone, recipe and scale, whose numbers may be compared.
+
+    Attributes:
+        title: Backbone, recipe and scale.
+        tables: Main metrics and sweeps.
+        secondary: What else there is to know of conversions.
+        notes: What the tables mean, in words.
+    """
 
     title: str
     tables: tuple[Table, ...]
+    secondary: tuple[Table, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def sections(rows: Sequence[Row]) -> list[Section]:
-    """The tables of a leaderboard's rows; numbers of another backbone, recipe, scale or limit never share one."""
+def sections(rows: Sequence[Row], notes: Mapping[Comparison, Sequence[str]] | None = None) -> list[Section]:
+    """The tables of a leaderboard's rows; numbers of another backbone, recipe, scale or limit never share one.
+
+    Args:
+        rows: The rows.
+        notes: What to say beside the tables, by the comparison that it is about.
+    """
     places: dict[_Place, list[Row]] = defaultdict(list)
     for row in rows:
         places[_place(row.comparison)].append(row)
     scores: dict[_Place, list[GroupScore]] = defaultdict(list)
     for score in group_scores_of(rows):
         scores[_place(score.comparison)].append(score)
-    return [Section(_place_title(place), _tables(members, scores[place])) for place, members in places.items()]
+    return [
+        Section(
+            _place_title(place),
+            _tables(members, scores[place]),
+            _secondary_tables(members),
+            tuple(note for where, said in (notes or {}).items() if _place(where) == place for note in said),
+        )
+        for place, members in places.items()
+    ]
 
 
 def model_label(model: str, variant: int) -> str:
@@ -92,7 +120,7 @@ def _tables(rows: Sequence[Row], scores: Sequence[GroupScore]) -> tuple[Table, .
     tables = [_main_table(main, scores)] if main else []
     sweeps: dict[tuple[Comparison, str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        if row.at and not (row.is_main and row.comparison in main):
+        if row.at and not (row.is_main and row.comparison in main) and not _is_secondary(row, main):
             sweeps[row.comparison, row.metric, _rest_of_point(row)].append(row)
     failures = [row for row in rows if row.is_failed_cell and row.comparison not in main]
     tables += [
@@ -111,6 +139,36 @@ def _main_table(columns: Mapping[Comparison, Sequence[Row]], scores: Sequence[Gr
         headings.append(Column(group.task, "% of softmax ↑"))
         filled.append([_group_cell(members_of_group.get(model)) for model in models])
     return Table("Main metrics", tuple(headings), _transpose(models, filled))
+
+
+def _secondary_tables(rows: Sequence[Row]) -> tuple[Table, ...]:
+    """Divergences, and scores without a hybrid's linear branch; only models that have such numbers have a line."""
+    main = main_rows(rows)
+    divergences: dict[tuple[Comparison, str], list[Row]] = defaultdict(list)
+    without_branch: dict[tuple[Comparison, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if _is_secondary(row, main):
+            kind = divergences if row.metric in DIVERGENCES else without_branch
+            kind[row.comparison, row.metric].append(row)
+    kinds = {"Attention divergence from softmax": divergences, "Hybrids without their linear branch": without_branch}
+    return tuple(_secondary_table(title, columns) for title, columns in kinds.items() if columns)
+
+
+def _secondary_table(title: str, columns: Mapping[tuple[Comparison, str], Sequence[Row]]) -> Table:
+    """A column for each task and metric; nothing is marked as best, as these numbers do not rank models."""
+    models = _models(row for rows in columns.values() for row in rows)
+    comparisons = list(dict.fromkeys(where for where, _ in columns))
+    ordered = sorted(columns, key=lambda key: (comparisons.index(key[0]), key[1] == DIVERGENCES[-1], key[1]))
+    filled = [[replace(cell, best=False) for cell in _column(columns[key], models)] for key in ordered]
+    headings = tuple(_task_column(key[0], columns[key], comparisons) for key in ordered)
+    return Table(title, headings, _transpose(models, filled))
+
+
+def _is_secondary(row: Row, main: Mapping[Comparison, Sequence[Row]]) -> bool:
+    """Whether a row belongs to the secondary tables; a hybrid's score stands at the point of its main metric."""
+    if row.metric in DIVERGENCES:
+        return not row.at
+    return row.metric.endswith(WITHOUT_BRANCH) and (not row.at or row.comparison in main)
 
 
 def _sweep_table(rest: str, rows: Sequence[Row], failures: Sequence[Row]) -> Table:

@@ -28,6 +28,21 @@ class DataUnavailableError(Exception):
 
 
 @dataclass(frozen=True)
+class BackboneTokenizer:
+    """The tokenizer that a pretrained backbone was trained with.
+
+    Attributes:
+        name: The backbone's name.
+        fingerprint: Hash or revision of the checkpoint that it belongs to.
+        file: Its `tokenizer.json`; None while a run is planned, when the checkpoint may not have been fetched yet.
+    """
+
+    name: str
+    fingerprint: str
+    file: Path | None = None
+
+
+@dataclass(frozen=True)
 class Sources:
     """Where data may come from.
 
@@ -35,11 +50,13 @@ class Sources:
         mirror: Folder laid out as `datasets/ORG/NAME` and `models/ORG/NAME`; looked in first.
         cache: Folder for what we derive, such as trained tokenizers.
         offline: Never touch the network.
+        tokenizer: Tokenizer of the pretrained backbone that the data is for; None for models trained from scratch.
     """
 
     mirror: Path | None
     cache: Path
     offline: bool = False
+    tokenizer: BackboneTokenizer | None = None
 
 
 @dataclass(frozen=True)
@@ -48,12 +65,14 @@ class TaskScale:
 
     Attributes:
         settings: The task's own settings, such as `context_length`.
-        train: Overrides of the recipe's training stage, such as `steps`.
+        train: Overrides of the training of models from scratch, such as `steps`.
+        stages: Overrides of the stages of conversions (`teacher`, `distill`, `finetune`, `lora`), by stage.
         backbone: Overrides of a from-scratch backbone's size, such as `layers`.
     """
 
     settings: Settings = field(default_factory=dict)
     train: Settings = field(default_factory=dict)
+    stages: Mapping[str, Settings] = field(default_factory=dict)
     backbone: Settings = field(default_factory=dict)
 
 
@@ -71,7 +90,8 @@ class TaskInfo:
         citation: Where the data and the protocol come from.
         needs: Capabilities an adapter must have.
         backbone: Backbone used when none is asked for.
-        recipes: Recipes that make sense, the default first; `("zero-shot",)` when nothing is trained.
+        recipes: Recipes that make sense; the first that fits the backbone is the default. `("zero-shot",)` when nothing
+            is trained.
         scales: Defaults for `smoke`, `small` and `paper`.
         own_device: True when timings are measured, so nothing else may run beside it.
     """

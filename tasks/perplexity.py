@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from ..results.statistics import RatioStatistic
 
 
+RECIPES = ("scratch", "pretrained-conversion", "pretrained-conversion-lora", "finetuned-conversion", "zero-shot")
+"""Recipes of a corpus that is trained on."""
+
+
 @dataclass(frozen=True)
 class PerplexitySettings:
     """How a corpus is read and scored.
@@ -46,9 +50,9 @@ class PerplexitySettings:
         context_length: Longest input in tokens.
         stride: Tokens by which evaluation windows advance; None for the context length.
         join_documents: Score the test split as one stream, rather than each document alone.
-        tokenizer: `auto`, `gpt2`, `bpe:N` or `byte`; see `tokenization.py`.
+        tokenizer: `auto`, `gpt2`, `bpe:N`, `byte` or `backbone`; see `tokenization.py`.
         train_bytes: Whole training documents are taken up to this many bytes of text; None for all. 0 reads no
-            training split, which suits a model that is not trained here; its tokenizer must be `gpt2` or `byte`.
+            training split, which suits a model that is not trained here; its tokenizer must not be `bpe:N`.
         test_bytes: The same for the validation and for the test split; None for all.
         batch_size: Windows per forward pass in evaluation.
 
@@ -151,8 +155,10 @@ class Perplexity:
         identity = self.corpus.identify(chosen.splits, sources)
         text_key = f"{self.info.name} {self.info.version} {identity.fingerprint} {chosen.train_bytes}"
         tokenizer = identify_tokenizer(chosen.tokenizer, text_key, sources)
-        if chosen.train_bytes == 0 and tokenizer.name.startswith("bpe"):
-            raise ValueError(f"tokenizer {tokenizer.name} needs training text, and train_bytes is 0; use gpt2 or byte")
+        if chosen.train_bytes == 0 and tokenizer.trained_here:
+            raise ValueError(
+                f"tokenizer {tokenizer.name} needs training text, and train_bytes is 0; use gpt2, byte or backbone"
+            )
         cache_key = f"{text_key} {chosen.test_bytes} {tokenizer.fingerprint}"
         folder = sources.cache / "tokens" / f"{self.info.name}-{hashlib.sha256(cache_key.encode()).hexdigest()[:16]}"
         return _Reader(self.corpus, chosen, sources, identity, tokenizer, folder)

@@ -19,7 +19,7 @@ from ..adapters.base import Capability
 from ..results.record import DataIdentity
 from .base import DataUnavailableError, Sources, TaskInfo, TaskScale
 from .documents import Document
-from .perplexity import Perplexity, PerplexitySettings
+from .perplexity import RECIPES, Perplexity, PerplexitySettings
 from .settings import as_settings
 
 _EXCLUDED_FOLDERS = frozenset({
@@ -103,6 +103,7 @@ STDLIB = Perplexity(
         licence="PSF-2.0",
         citation="Python Software Foundation, the Python standard library",
         needs=frozenset({Capability.LANGUAGE_MODEL}),
+        recipes=RECIPES,
         scales={
             "smoke": TaskScale(
                 settings=as_settings(

@@ -1,4 +1,4 @@
-"""Tokenizers of language-model tasks, chosen by the setting `tokenizer`.
+"""Tokenizers of text tasks, chosen by the setting `tokenizer`.
 
 | setting | tokenizer |
 |---|---|
@@ -6,9 +6,10 @@
 | `bpe:N` | byte-level BPE with up to N entries, trained on the task's training split and kept in `Sources.cache` |
 | `byte` | the 256 bytes of UTF-8 |
 | `auto` | `gpt2` where it can be had, else `bpe:16384`; the record then says so |
+| `backbone` | the one that the pretrained backbone was trained with; see `tokenizer_backbone.py` |
 
-Each has `<|endoftext|>` as its one special token, and each can spell any text, so that word perplexity and bits per
-byte compare across tokenizers while perplexity per token does not.
+All but `backbone` have `<|endoftext|>` as their one special token and can spell any text, so that word perplexity and
+bits per byte compare across them while perplexity per token does not.
 
 `auto` is the default at `paper` scale, as GPT-2's tokenizer is what the literature's 125M models use; its substitute is
 smaller because most of 50,257 entries would hardly occur in a training split as small as WikiText-2's. At `smoke` and
@@ -30,18 +31,17 @@ from ..results.record import Scalar
 from .atomic import replacing
 from .base import DataUnavailableError, Sources
 from .sources import REACH_TIMEOUT_S, hub_problem, hub_snapshot, mirror_folder, unavailable
+from .tokenizer_backbone import END_OF_TEXT, encode_batches, load_backbone_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-END_OF_TEXT = "<|endoftext|>"
 AUTO_SUBSTITUTE = "bpe:16384"
 GPT2_REPO = "openai-community/gpt2"
 GPT2_REVISION = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 _BPE_RECIPE = "1"
 _SMALLEST_BPE = 257
-_ENCODE_BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,23 @@ class TokenizerIdentity:
     """Which tokenizer will be used.
 
     Attributes:
-        name: `gpt2`, `bpe:N` or `byte`; never `auto`.
+        name: `gpt2`, `bpe:N`, `byte` or the name of a pretrained backbone; never `auto`.
         fingerprint: Hash of the tokenizer's file, its revision on the hub, or hash of what it is trained from.
         file: Where it lies or will be kept; None for `byte` and for what is still to be downloaded.
         note: Why it is not the one that `auto` prefers; empty otherwise.
+        of_backbone: Whether it belongs to a pretrained backbone.
     """
 
     name: str
     fingerprint: str
     file: Path | None = None
     note: str = ""
+    of_backbone: bool = False
+
+    @property
+    def trained_here(self) -> bool:
+        """Whether it is trained on the task's training text."""
+        return self.name.startswith("bpe:") and not self.of_backbone
 
     def details(self) -> dict[str, Scalar]:
         """What a record's data identity says about the tokenizer."""
@@ -123,31 +130,25 @@ class SubwordTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Token ids of each text."""
-        import numpy as np
-
-        return [
-            np.array(encoding.ids, np.int32)
-            for start in range(0, len(texts), _ENCODE_BATCH)
-            for encoding in self.inner.encode_batch_fast(texts[start : start + _ENCODE_BATCH], add_special_tokens=False)
-        ]
+        return encode_batches(self.inner, texts, add_special_tokens=False)
 
 
 def identify_tokenizer(setting: str, corpus: str, sources: Sources) -> TokenizerIdentity:
     """The tokenizer that `load_tokenizer` would give, by looking at files only.
 
     Args:
-        setting: `auto`, `gpt2`, `bpe:N` or `byte`.
+        setting: `auto`, `gpt2`, `bpe:N`, `byte` or `backbone`.
         corpus: What identifies the training text, for `bpe:N`.
         sources: Where to look.
 
     Raises:
         DataUnavailableError: `gpt2` was asked for and is nowhere to be had.
-        ValueError: The setting is none of the four.
+        ValueError: The setting is none of these, or it is `backbone` and the backbone is not pretrained.
     """
     if match := re.fullmatch(r"bpe:(\d+)", setting):
         return _identify_bpe(int(match[1]), corpus, sources)
     if setting not in _IDENTIFY:
-        raise ValueError(f"tokenizer is {setting!r}; choose auto, gpt2, byte or bpe:N, such as bpe:4096")
+        raise ValueError(f"tokenizer is {setting!r}; choose auto, gpt2, byte, backbone or bpe:N, such as bpe:4096")
     return _IDENTIFY[setting](corpus, sources)
 
 
@@ -156,7 +157,10 @@ def load_tokenizer(identity: TokenizerIdentity, texts: Callable[[], Iterable[str
 
     Raises:
         DataUnavailableError: A download failed.
+        ValueError: The tokenizer of a backbone has not been fetched, or ends no text.
     """
+    if identity.of_backbone:
+        return load_backbone_tokenizer(identity.name, identity.file)
     if identity.name == "byte":
         return ByteTokenizer()
     from tokenizers import Tokenizer as Subwords
@@ -203,6 +207,15 @@ def _identify_auto(corpus: str, sources: Sources) -> TokenizerIdentity:
         return TokenizerIdentity(substitute.name, substitute.fingerprint, substitute.file, note)
 
 
+def _identify_backbone(corpus: str, sources: Sources) -> TokenizerIdentity:  # noqa: ARG001
+    if (tokenizer := sources.tokenizer) is None:
+        raise ValueError(
+            "tokenizer is 'backbone', which is the one of a pretrained backbone, and this backbone is trained from "
+            "scratch; choose bpe:N, such as bpe:4096, or a pretrained backbone"
+        )
+    return TokenizerIdentity(tokenizer.name, tokenizer.fingerprint, tokenizer.file, of_backbone=True)
+
+
 def _identify_bpe(size: int, corpus: str, sources: Sources) -> TokenizerIdentity:
     if size < _SMALLEST_BPE:
         raise ValueError(f"tokenizer is 'bpe:{size}'; N is at least {_SMALLEST_BPE}: 256 bytes and the end of text")
@@ -219,6 +232,7 @@ _IDENTIFY: dict[str, Callable[[str, Sources], TokenizerIdentity]] = {
     "auto": _identify_auto,
     "gpt2": _identify_gpt2,
     "byte": _identify_byte,
+    "backbone": _identify_backbone,
 }
 
 

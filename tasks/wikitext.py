@@ -14,7 +14,7 @@ from ..adapters.base import Capability
 from ..results.record import DataIdentity
 from .base import Sources, TaskInfo, TaskScale
 from .documents import Document
-from .perplexity import Perplexity, PerplexitySettings
+from .perplexity import RECIPES, Perplexity, PerplexitySettings
 from .settings import as_settings
 from .sources import DatasetId, identify_dataset, read_split
 
@@ -75,6 +75,7 @@ WIKITEXT2 = Perplexity(
         licence="CC BY-SA 3.0",
         citation="Merity et al., Pointer Sentinel Mixture Models, arXiv 1609.07843",
         needs=frozenset({Capability.LANGUAGE_MODEL}),
+        recipes=RECIPES,
         scales={
             "smoke": TaskScale(
                 settings=as_settings(

@@ -9,13 +9,15 @@ import torch
 
 from hedgebench.adapters.backbone import BACKBONES
 from hedgebench.adapters.base import ModelShape, Value
+from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.position import ShortConvolution
 from hedgebench.adapters.precision import Precision
-from hedgebench.adapters.scratch_adapter import ScratchAdapter, build_scratch
+from hedgebench.adapters.scratch import build_scratch
 from hedgebench.adapters.spec import parse_spec
+from hedgebench.adapters.transformer import Transformer
 from hedgebench.harness.registry import mechanisms
 
-Build = Callable[..., ScratchAdapter]
+Build = Callable[..., ModelAdapter[Transformer]]
 
 SHAPES = {
     "gpt": ModelShape(context_length=16, vocab_size=11),
@@ -45,7 +47,7 @@ def build() -> Build:
         seed: int = 0,
         dtype: str = "float32",
         **size: Value,
-    ) -> ScratchAdapter:
+    ) -> ModelAdapter[Transformer]:
         sizes: dict[str, Value] = {**BACKBONES[backbone].sizes["smoke"], "width": 16, "mlp_width": 32, **size}
         model = parse_spec(spec, mechanisms())
         precision = Precision.of("cpu", dtype)

@@ -17,6 +17,7 @@ from hedgebench.kernels.learned_maps import HedgehogMap
 VARIANTS = [
     *mechanisms().items,
     *("hedgehog:map=softmax", "hedgehog:map=exp_max:negate=false", "hedgehog:map=softmax_joint:bias=true"),
+    *("hedgehog:window=3", "hedgehog:window=1:map=softmax:bias=true", "hedgehog:window=5:map=exp_max"),
     *("taylor:feature_dim=3", "performer:feature_dim=5", "exp:t=2", "window:window=3", "softmax:backend=naive"),
 ]
 EACH = pytest.mark.parametrize("spec", VARIANTS)
@@ -57,7 +58,7 @@ def test_outputs_are_the_values_under_the_weights(
 ) -> None:
     q, k, v = qkv
     core = core_of(spec)
-    for causal in (True, False)[: 1 if isinstance(core, SoftmaxAttention) and core.window else 2]:
+    for causal in (True,) if parse_spec(spec, mechanisms()).is_causal_only else (True, False):
         for mask in (None, padded):
             out = core(Heads(q, k, v, positions, mask), causal=causal)
             weights = core.weights(Heads(q, k, v, positions, mask), causal=causal)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from hedgebench.adapters.generation import generate
-from hedgebench.adapters.scratch_adapter import ScratchAdapter
+from hedgebench.adapters.model_adapter import ModelAdapter
+from hedgebench.adapters.transformer import Transformer
 
-Build = Callable[..., ScratchAdapter]
+Build = Callable[..., ModelAdapter[Transformer]]
 
 greedy = partial(generate, temperature=0.0, seed=0, stop_token=None)
 

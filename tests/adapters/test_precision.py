@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from hedgebench.adapters.base import Examples
+from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.precision import Precision
-from hedgebench.adapters.scratch_adapter import ScratchAdapter
 from hedgebench.adapters.train_settings import TrainSettings
 from hedgebench.adapters.training import train
+from hedgebench.adapters.transformer import Transformer
 from hedgebench.harness.registry import mechanisms
 
-Build = Callable[..., ScratchAdapter]
+Build = Callable[..., ModelAdapter[Transformer]]
 
 
 def test_auto_is_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

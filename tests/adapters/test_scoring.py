@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hedgebench.adapters.base import Continuation
+from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.scoring import loglikelihood, rolling_loglikelihood, window_plan
-from hedgebench.adapters.scratch_adapter import ScratchAdapter
+from hedgebench.adapters.transformer import Transformer
 
-Build = Callable[..., ScratchAdapter]
+Build = Callable[..., ModelAdapter[Transformer]]
 
 CPU = torch.device("cpu")
 VOCAB = 7

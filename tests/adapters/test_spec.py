@@ -60,6 +60,7 @@ def test_a_bare_name_is_its_own_canonical_form_and_takes_every_default(name: str
         ("exp:t=2.0", "exp:t=2"),
         ("exp:t=0.1234567891", "exp:t=0.1234567891"),
         ("window:window=064", "window"),
+        ("hedgehog:window=16:map=softmax", "hedgehog:map=softmax:window=16"),
         (" elu ", "elu"),
     ],
 )
@@ -115,6 +116,7 @@ def test_an_unknown_name_answers_with_the_nearest(text: str, message: str) -> No
         ("hedgehog:tied=yes", "allowed: true, false"),
         ("hedgehog:feature_dim=x", "'x'; allowed: int"),
         ("hedgehog:feature_dim=0", "int of at least 1"),
+        ("hedgehog:window=0", "option window is 0; allowed: int of at least 1"),
         ("exp:t=-1", "float of at least 0"),
         ("exp:t=nan", "finite"),
         ("exp:t=inf", "finite"),
@@ -123,3 +125,10 @@ def test_an_unknown_name_answers_with_the_nearest(text: str, message: str) -> No
 def test_a_value_that_an_option_cannot_have_is_refused_with_those_it_can(text: str, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "causal_only"), [("hedgehog", False), ("hedgehog:window=16", True), ("window", True), ("softmax", False)]
+)
+def test_a_window_makes_a_model_one_for_decoders_alone(text: str, causal_only: bool) -> None:
+    assert parse(text).is_causal_only is causal_only

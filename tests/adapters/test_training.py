@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hedgebench.adapters.base import IGNORED, Examples
+from hedgebench.adapters.model_adapter import ModelAdapter
+from hedgebench.adapters.objective import CROSS_ENTROPY
 from hedgebench.adapters.precision import Precision
-from hedgebench.adapters.scratch_adapter import ScratchAdapter
 from hedgebench.adapters.train_settings import TrainSettings
 from hedgebench.adapters.training import (
     History,
@@ -22,11 +23,11 @@ from hedgebench.adapters.training import (
     evaluate_loss,
     learning_rate,
     make_optimizer,
-    summed_loss,
     train,
 )
+from hedgebench.adapters.transformer import Transformer
 
-Build = Callable[..., ScratchAdapter]
+Build = Callable[..., ModelAdapter[Transformer]]
 
 CPU = Precision(torch.device("cpu"), torch.float32)
 QUICK = {"steps": 12, "batch_size": 4, "lr": 0.01, "eval_every": 3, "checkpoint_every_s": 0.0}
@@ -44,7 +45,7 @@ def examples(rows: int = 10, seed: int = 0, *, padded: bool = False) -> Examples
     return Examples(inputs, targets, mask)
 
 
-def weights_of(adapter: ScratchAdapter) -> dict[str, Tensor]:
+def weights_of(adapter: ModelAdapter[Transformer]) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in adapter.model.state_dict().items()}
 
 
@@ -120,7 +121,7 @@ def test_ignored_targets_count_neither_as_loss_nor_as_targets() -> None:
     model, data = Constant(0, 1, 2), constants(2, IGNORED, 0, IGNORED)
     log_probs = torch.tensor([0.0, 1.0, 2.0]).log_softmax(0)
     total = -float(log_probs[2] + log_probs[0])
-    assert float(summed_loss(model, data, np.array([0]), CPU.device).detach()) == pytest.approx(total)
+    assert float(CROSS_ENTROPY.loss(model, data, np.array([0]), CPU.device).detach()) == pytest.approx(total)
     assert evaluate_loss(model, data, settings_of(), CPU) == pytest.approx(total / 2)
 
 
@@ -243,7 +244,7 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted_to_the_bit(
     assert same(weights_of(resumed), weights_of(whole))
 
 
-def resume(adapter: ScratchAdapter, checkpoint: Path, stop: int) -> History:
+def resume(adapter: ModelAdapter[Transformer], checkpoint: Path, stop: int) -> History:
     return train(
         adapter.model,
         examples(padded=True),

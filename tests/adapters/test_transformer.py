@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from hedgebench.adapters.attention_softmax import SoftmaxAttention
-from hedgebench.adapters.scratch_adapter import ScratchAdapter
+from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.transformer import Transformer, TransformerConfig, patches_and_class_token, positions_of
 from hedgebench.harness.registry import mechanisms
 
-Build = Callable[..., ScratchAdapter]
+Build = Callable[..., ModelAdapter[Transformer]]
 
 CONFIG = TransformerConfig(
     layers=2, heads=2, kv_heads=2, width=16, mlp_width=64, context_length=12, causal=True, vocab_size=11

@@ -17,7 +17,7 @@ import pytest
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness import cli, registry, runner
 from hedgebench.harness.cell import Cell
-from hedgebench.harness.worker import Request
+from hedgebench.harness.request import Request
 from hedgebench.results.record import DataIdentity
 
 HERE = Path(__file__).parent
@@ -200,7 +200,8 @@ def make_request(tmp_path: Path) -> Callable[..., Request]:
             "offline": True,
             "threads": 1,
             "auto_batch": False,
-            "checkpoint": str(tmp_path / "checkpoint.pt"),
+            "checkpoints": str(tmp_path / "checkpoints"),
+            "artifacts": str(tmp_path / "artifacts"),
         }
         return Request(**{**values, **changes})
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hedgebench.harness.cell import Cell
-from hedgebench.harness.worker import Request
+from hedgebench.harness.request import Request
 from hedgebench.results.record import DataIdentity
 
 MakeCell = Callable[..., Cell]
@@ -33,6 +33,7 @@ OTHER: dict[str, Any] = {
     "data": DataIdentity("other", "1", "f00d", "generated"),
     "scoring": "other",
     "machine": "H200",
+    "weights": "0123abc",
 }
 
 

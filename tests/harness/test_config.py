@@ -171,7 +171,10 @@ def test_every_field_has_a_flag_and_every_flag_a_field() -> None:
     (commands,) = (a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
     flags = {action.dest for action in commands.choices["run"]._actions} - {"help", "config", "quiet"}
     renamed = {"set": "overrides", "timeout": "timeout_s"}
-    assert {renamed.get(flag, flag) for flag in flags} == {f.name for f in fields(RunConfig)} - {"task_scales"}
+    assert {renamed.get(flag, flag) for flag in flags} == {f.name for f in fields(RunConfig)} - {
+        "task_scales",
+        "save_to",
+    }
 
 
 def test_choices_are_those_of_the_floors_below() -> None:

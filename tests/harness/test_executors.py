@@ -17,7 +17,8 @@ from hedgebench.harness import config, executors
 from hedgebench.harness.config import UsageError
 from hedgebench.harness.executors import EXECUTORS, Job, LocalExecutor, RayExecutor, make_executor
 from hedgebench.harness.process import CellProcesses, OnProgress, Outcome
-from hedgebench.harness.worker import Request, failed_record
+from hedgebench.harness.request import Request
+from hedgebench.harness.worker import failed_record
 from hedgebench.results.record import Failure
 
 MakeRequest = Callable[..., Request]

@@ -115,7 +115,11 @@ def test_the_same_cell_asked_for_twice_is_planned_once() -> None:
         (("recall",), {"models": ("hedgehog:map",)}, "not of the form KEY=VALUE"),
         (("recall",), {"models": ("elu@gtp",)}, "unknown backbone 'gtp'; did you mean gpt"),
         (("recall",), {"backbone": "gtp"}, "unknown backbone 'gtp'"),
-        (("only_scratch",), {"recipe": "zero-shot"}, "unknown recipe of task only_scratch 'zero-shot'"),
+        (
+            ("only_scratch",),
+            {"recipe": "zero-shot"},
+            "unknown recipe of task only_scratch with backbone gpt, which is trained from scratch, 'zero-shot'",
+        ),
         (("recall",), {"scale": "paper"}, "unknown scale of task recall 'paper'"),
         (("recall",), {"overrides": {"lenght": "1"}}, "unknown setting 'lenght'; did you mean length"),
         (("recall",), {"overrides": {"length": "x"}}, "setting length is 'x'; allowed: int"),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hedgebench.harness.process import CellProcesses, Outcome
-from hedgebench.harness.worker import Request
+from hedgebench.harness.request import Request
 
 MakeRequest = Callable[..., Request]
 
@@ -48,7 +48,7 @@ def test_a_cell_that_behaves_gives_its_record_rows_and_log(make_request: MakeReq
     assert outcome.rows == [{"sample": 0, "answer": 1.0}]
     assert outcome.log.splitlines() == ["about to behave"]
     assert outcome.record.notes == ("a note",)
-    assert {"load", "build", "predict", "score"} == set(outcome.record.timings_s)
+    assert {"load", "build", "swap", "predict", "score"} == set(outcome.record.timings_s)
 
 
 def test_inputs_are_kept_when_samples_are_logged(make_request: MakeRequest) -> None:
@@ -118,7 +118,7 @@ def test_a_device_that_is_not_there_is_told_as_such(make_request: MakeRequest) -
 def test_progress_names_every_phase_in_order(make_request: MakeRequest) -> None:
     messages: list[Any] = []
     CellProcesses().run(make_request(), None, messages.append)
-    assert [message["phase"] for message in messages] == ["load", "build", "predict", "score"]
+    assert [message["phase"] for message in messages] == ["load", "build", "swap", "predict", "score"]
 
 
 def test_cancel_ends_what_runs_and_lets_nothing_start(make_request: MakeRequest, tmp_path: Path) -> None:

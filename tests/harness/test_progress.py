@@ -12,7 +12,8 @@ from rich.console import Console
 
 from hedgebench.harness.cell import Cell
 from hedgebench.harness.progress import RunDisplay, describe, reason
-from hedgebench.harness.worker import Request, failed_record
+from hedgebench.harness.request import Request
+from hedgebench.harness.worker import failed_record
 from hedgebench.results.record import Failure, Metric, Record
 
 MakeRecord = Callable[..., Record]

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
 from hedgebench.adapters.backbone import SCALES
 from hedgebench.adapters.train_settings import TrainSettings
-from hedgebench.harness.recipes import RECIPES, STAGE_DEFAULTS
-from hedgebench.harness.worker import STAGES
+from hedgebench.harness.recipes import RECIPES, STAGE_DEFAULTS, check_stage
+from hedgebench.harness.stages import STAGES
+
+TRAINING = {field.name for field in fields(TrainSettings)}
+OWN = {
+    "distill": {"attention_factor", "output_factor", "block_layers"},
+    "lora": {"rank", "alpha", "dropout", "train_maps"},
+}
 
 
 def test_every_recipe_is_known_by_its_name_and_its_stages_can_run() -> None:
     for name, recipe in RECIPES.items():
         assert recipe.name == name
-        assert set(recipe.stages) <= set(STAGE_DEFAULTS)
+        assert set(recipe.stages) <= {*STAGE_DEFAULTS, "swap"}
         assert set(recipe.stages) <= set(STAGES)
 
 
@@ -23,6 +31,41 @@ def test_every_stage_has_defaults_at_every_scale() -> None:
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_training_accepts_its_defaults(scale: str) -> None:
-    settings = STAGE_DEFAULTS["train"][scale]
-    assert vars(TrainSettings.of(settings)) == dict(settings)
+@pytest.mark.parametrize("stage", STAGE_DEFAULTS)
+def test_every_stage_accepts_its_defaults(stage: str, scale: str) -> None:
+    settings = STAGE_DEFAULTS[stage][scale]
+    check_stage(stage, settings)
+    used = {*TRAINING, *OWN.get(stage, ())}
+    assert set(settings) == used
+
+
+def test_the_paper_scale_has_the_papers_numbers() -> None:
+    distill, lora = STAGE_DEFAULTS["distill"]["paper"], STAGE_DEFAULTS["lora"]["paper"]
+    assert (distill["epochs"], distill["lr"], distill["batch_size"]) == (2.0, 0.01, 8)
+    assert (lora["rank"], lora["alpha"]) == (8, 16)
+
+
+@pytest.mark.parametrize("stage", ["finetune", "lora"])
+def test_fine_tuning_may_be_left_out(stage: str) -> None:
+    check_stage(stage, {**STAGE_DEFAULTS[stage]["smoke"], "steps": 0})
+
+
+def test_distillation_may_not_be_left_out_by_steps() -> None:
+    with pytest.raises(ValueError, match=r"distill.steps is 0"):
+        check_stage("distill", {**STAGE_DEFAULTS["distill"]["smoke"], "steps": 0})
+
+
+def test_a_loss_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="one above 0"):
+        check_stage("distill", {**STAGE_DEFAULTS["distill"]["smoke"], "attention_factor": 0.0})
+
+
+@pytest.mark.parametrize(("key", "value"), [("rank", 0), ("alpha", 0), ("dropout", 1.0)])
+def test_low_rank_adapters_have_their_ranges(key: str, value: float) -> None:
+    with pytest.raises(ValueError, match="allowed"):
+        check_stage("lora", {**STAGE_DEFAULTS["lora"]["smoke"], key: value})
+
+
+def test_recipes_fit_the_backbones_they_start_from() -> None:
+    assert [name for name, recipe in RECIPES.items() if recipe.fits(pretrained=False)] == ["scratch", "zero-shot"]
+    assert "scratch" not in [name for name, recipe in RECIPES.items() if recipe.fits(pretrained=True)]

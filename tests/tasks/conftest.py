@@ -91,6 +91,29 @@ def write_split(sources: Sources) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def bert_file(tmp_path: Path) -> Path:
+    """The `tokenizer.json` of a tiny BERT over the words a to j, with truncation and padding left in it."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    vocabulary = {token: i for i, token in enumerate(["[PAD]", "[UNK]", *"abcdefghij", "[", "]", "sep"])}
+    tokenizer: Any = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    tokenizer.enable_truncation(3)
+    tokenizer.enable_padding(length=5)
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder / "tokenizer.json"
+
+
+@pytest.fixture
 def real_mirror() -> Path:
     """The mirror of real data sets; the test is skipped where there is none."""
     mirror = Path(os.environ.get("HEDGEBENCH_MIRROR") or REPO_ROOT.parent / "shared" / "hub")

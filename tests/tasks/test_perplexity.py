@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from hedgebench.adapters.base import Settings
 from hedgebench.results.record import DataIdentity
-from hedgebench.tasks.base import Sources, Task
+from hedgebench.tasks.base import BackboneTokenizer, Sources, Task
 from hedgebench.tasks.documents import Document
 from hedgebench.tasks.perplexity import Perplexity, PerplexitySettings
 from hedgebench.tasks.settings import as_settings
@@ -174,6 +175,19 @@ def test_a_second_load_reads_the_same_tokens_from_the_cache(sources: Sources) ->
     assert first.train is not None
     assert again.train is not None
     assert (first.train.inputs == again.train.inputs).all()
+
+
+@pytest.mark.parametrize("train_bytes", [None, 0])
+def test_the_tokenizer_of_a_backbone_needs_no_training_text(
+    train_bytes: int | None, sources: Sources, bert_file: Path
+) -> None:
+    own = replace(sources, tokenizer=BackboneTokenizer("tiny-bert", "abc", bert_file))
+    settings = as_settings(replace(BYTES, tokenizer="backbone", train_bytes=train_bytes))
+    assert SHELF.identify(settings, own).details["tokenizer_fingerprint"] == "abc"
+    data = SHELF.load(settings, own)
+    assert data.test.documents[1].tokens[0] == 1
+    assert data.shape.vocab_size == 17
+    assert (data.train is None) == (train_bytes == 0)
 
 
 def test_a_broken_models_infinite_loss_is_a_number_and_no_crash() -> None:

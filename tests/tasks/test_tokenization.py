@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hedgebench.tasks.base import DataUnavailableError, Sources
-from hedgebench.tasks.tokenization import END_OF_TEXT, GPT2_REPO, Tokenizer, identify_tokenizer, load_tokenizer
+from hedgebench.tasks.base import BackboneTokenizer, DataUnavailableError, Sources
+from hedgebench.tasks.tokenization import GPT2_REPO, Tokenizer, identify_tokenizer, load_tokenizer
+from hedgebench.tasks.tokenizer_backbone import END_OF_TEXT
 
 TEXTS = ["the cat sat on the mat", "the dog sat on the log", "naïve café – 猫"] * 20
 
@@ -78,6 +80,28 @@ def test_auto_names_its_substitute(sources: Sources) -> None:
     assert identity.name == "bpe:16384"
     assert "gpt2 was not available" in str(identity.details()["tokenizer_fallback"])
     assert identity.fingerprint == identify_tokenizer("bpe:16384", "corpus", sources).fingerprint
+
+
+def test_a_backbone_brings_its_own_tokenizer(sources: Sources, bert_file: Path) -> None:
+    own = replace(sources, tokenizer=BackboneTokenizer("tiny-bert", "abc", bert_file))
+    identity = identify_tokenizer("backbone", "corpus", own)
+    assert (identity.name, identity.fingerprint, identity.file) == ("tiny-bert", "abc", bert_file)
+    assert identity.details() == {"tokenizer": "tiny-bert", "tokenizer_fingerprint": "abc"}
+    tokenizer = load_tokenizer(identity, lambda: pytest.fail("trained"))
+    assert (tokenizer.name, tokenizer.encode(["a b"])[0].tolist()) == ("tiny-bert", [2, 3])
+
+
+def test_the_tokenizer_of_a_backbone_that_was_not_fetched_can_be_named_but_not_loaded(sources: Sources) -> None:
+    planned = replace(sources, tokenizer=BackboneTokenizer("gpt2", "abc"))
+    identity = identify_tokenizer("backbone", "corpus", planned)
+    assert identity.details()["tokenizer_fingerprint"] == "abc"
+    with pytest.raises(ValueError, match="backbone gpt2 has not been fetched"):
+        load_tokenizer(identity, list)
+
+
+def test_a_backbone_trained_from_scratch_has_no_tokenizer_of_its_own(sources: Sources) -> None:
+    with pytest.raises(ValueError, match=r"trained from scratch; choose bpe:N, such as bpe:4096"):
+        identify_tokenizer("backbone", "corpus", sources)
 
 
 @pytest.mark.parametrize("setting", ["bpe", "bpe:", "GPT-2", "bpe:100"])

@@ -9,14 +9,16 @@ from torch import Tensor
 
 from hedgebench.adapters.backbone import BACKBONES
 from hedgebench.adapters.base import Adapter, ModelShape, ParameterCount, UnsupportedError
+from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.precision import Precision
-from hedgebench.adapters.scratch_adapter import ScratchAdapter, build_scratch
+from hedgebench.adapters.scratch import build_scratch
 from hedgebench.adapters.spec import parse_spec
+from hedgebench.adapters.transformer import Transformer
 from hedgebench.harness.registry import mechanisms
 from hedgebench.kernels.costs import linear_state_bytes, softmax_decode_cost
 from hedgebench.results.record import KernelUse
 
-Build = Callable[..., ScratchAdapter]
+Build = Callable[..., ModelAdapter[Transformer]]
 
 NAMES = list(mechanisms().items)
 LONG = ModelShape(context_length=64, vocab_size=11)

@@ -1,13 +1,13 @@
-"""The adapter of from-scratch Transformers: one model interface, whichever attention is inside."""
+"""The adapter of every model of ours: one interface, whichever attention and whichever model is inside."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,36 +15,34 @@ from torch import Tensor
 from ..kernels.feature_map import FeatureMap
 from ..results.record import KernelUse
 from . import generation, scoring
-from .attention import build_attention, kernels_of
-from .backbone import Backbone
+from .attention import kernels_of
+from .attention_model import AttentionModel
 from .base import (
-    IGNORED,
     Capability,
     Continuation,
     DecodeState,
     ModelShape,
     ParameterCount,
-    Settings,
     UnsupportedError,
 )
-from .mechanism import AttentionShape
+from .objective import objective_for
 from .precision import Precision
-from .spec import ModelSpec
-from .transformer import Transformer, TransformerConfig, TransformerState, patches_and_class_token
+
+Model = TypeVar("Model", bound=AttentionModel)
 
 
-class ScratchAdapter:
-    """A from-scratch Transformer behind the `Adapter` interface.
+class ModelAdapter(Generic[Model]):
+    """A model behind the `Adapter` interface.
 
     Args:
-        model: The Transformer, already on its device.
+        model: The model, already on its device.
         capabilities: What it can do.
         shape: What it accepts and gives.
         precision: Device and autocast type.
     """
 
     def __init__(
-        self, model: Transformer, capabilities: frozenset[Capability], shape: ModelShape, precision: Precision
+        self, model: Model, capabilities: frozenset[Capability], shape: ModelShape, precision: Precision
     ) -> None:
         self.model = model
         self.capabilities = capabilities
@@ -120,6 +118,8 @@ class ScratchAdapter:
     def class_logits(self, inputs: Tensor, attention_mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "b c"]:
         """Class logits of tokens or images."""
         self._require(Capability.CLASSIFIER)
+        if not inputs.is_floating_point():
+            self._require_room(inputs.shape[1])
         return self._run(inputs, attention_mask)
 
     @torch.no_grad()
@@ -135,7 +135,7 @@ class ScratchAdapter:
     @torch.no_grad()
     def prefill(
         self, input_ids: Int[Tensor, "b n"], attention_mask: Bool[Tensor, "b n"] | None = None
-    ) -> tuple[Float[Tensor, "b v"], TransformerState]:
+    ) -> tuple[Float[Tensor, "b v"], DecodeState]:
         """Logits after left-padded prompts, and the state to decode from.
 
         Raises:
@@ -148,17 +148,15 @@ class ScratchAdapter:
         return self._extend(input_ids, attention_mask, None)
 
     @torch.no_grad()
-    def decode(self, token_ids: Int[Tensor, " b"], state: DecodeState) -> tuple[Float[Tensor, "b v"], TransformerState]:
+    def decode(self, token_ids: Int[Tensor, " b"], state: DecodeState) -> tuple[Float[Tensor, "b v"], DecodeState]:
         """Logits after one more token per row, and the new state."""
-        assert isinstance(state, TransformerState)
         return self._extend(token_ids[:, None], None, state)
 
     def training_step(self, inputs: Tensor, targets: Tensor) -> float:
         """Loss of one forward and backward pass; the weights stay as they are."""
         self.model.train()
         with self.precision.autocast():
-            logits = self.model(inputs)
-            loss = F.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), ignore_index=IGNORED)
+            loss = objective_for(self.shape).of_logits(self.model(inputs), targets) / targets.numel()
         torch.autograd.backward(loss)
         self.model.zero_grad(set_to_none=True)
         return float(loss.detach())
@@ -185,9 +183,7 @@ class ScratchAdapter:
             out: Tensor = self.model(inputs, mask)
         return out.float()
 
-    def _extend(
-        self, tokens: Tensor, mask: Tensor | None, state: TransformerState | None
-    ) -> tuple[Tensor, TransformerState]:
+    def _extend(self, tokens: Tensor, mask: Tensor | None, state: DecodeState | None) -> tuple[Tensor, DecodeState]:
         self.model.eval()
         with self.precision.autocast():
             logits, state = self.model.extend(tokens, mask, state)
@@ -199,59 +195,9 @@ class ScratchAdapter:
             raise UnsupportedError(f"this model cannot do {capability}; it can do: {have}")
 
     def _require_room(self, tokens: int) -> None:
-        """Refuses inputs past the last position, where positions or a feature map end there; rope alone has no end."""
+        """Refuses inputs past the last position of the model or of a feature map."""
         maps = (part for part in self.model.modules() if isinstance(part, FeatureMap))
-        ends = self.model.positions is not None or any(part.needs_positions for part in maps)
-        if ends and tokens > self.shape.context_length:
-            raise UnsupportedError(f"{tokens} tokens do not fit the context length {self.shape.context_length}")
-
-
-def build_scratch(
-    spec: ModelSpec, backbone: Backbone, size: Settings, shape: ModelShape, seed: int, precision: Precision
-) -> ScratchAdapter:
-    """A freshly initialised model.
-
-    Args:
-        spec: The attention mechanism and its options.
-        backbone: `gpt`, `encoder` or `vit`.
-        size: The backbone's settings.
-        shape: What the task needs.
-        seed: Seed of the initial weights.
-        precision: Device and autocast type.
-
-    Raises:
-        UnsupportedError: The backbone cannot do what the shape or the mechanism needs.
-        ValueError: Sizes that do not fit each other.
-    """
-    if shape.needs not in backbone.capabilities:
-        have = ", ".join(sorted(backbone.capabilities))
-        raise UnsupportedError(f"backbone {backbone.name} cannot be a {shape.needs}; it can do: {have}")
-    if (shape.image_size is not None) != (backbone.name == "vit"):
-        raise UnsupportedError(f"backbone {backbone.name} does not take {'images' if shape.image_size else 'tokens'}")
-    config = _config(backbone, size, shape)
-    if spec.mechanism.causal_only and not config.causal:
-        raise UnsupportedError(f"model {spec.mechanism.name} is for decoders alone; backbone {backbone.name} is none")
-    torch.manual_seed(seed)
-    layer = AttentionShape(
-        heads=config.heads,
-        kv_heads=config.kv_heads,
-        head_dim=config.head_dim,
-        context_length=config.context_length,
-        seed=seed,
-    )
-    cores = [build_attention(spec.mechanism, spec.options, replace(layer, layer=i)) for i in range(config.layers)]
-    model = Transformer(config, cores).to(precision.device)
-    return ScratchAdapter(model, backbone.capabilities, shape, precision)
-
-
-def _config(backbone: Backbone, size: Settings, shape: ModelShape) -> TransformerConfig:
-    config = TransformerConfig(
-        **size,  # type: ignore[arg-type]
-        causal=backbone.name == "gpt",
-        context_length=shape.context_length,
-        vocab_size=shape.vocab_size,
-        num_classes=shape.num_classes,
-        image_size=shape.image_size,
-        channels=shape.channels,
-    )
-    return patches_and_class_token(config)
+        ends = [self.model.last_position or math.inf]
+        ends += [self.shape.context_length for part in maps if part.needs_positions]
+        if tokens > min(ends):
+            raise UnsupportedError(f"{tokens} tokens do not fit the context length {min(ends):g}")

@@ -1,0 +1,38 @@
+"""What an adapter drives: a whole model with some attention inside, trained from scratch or pretrained."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from .base import DecodeState
+
+
+class AttentionModel(nn.Module):
+    """A model of tokens or images: a decoder with next-token logits, or an encoder with class logits."""
+
+    @abstractmethod
+    def forward(
+        self, inputs: Tensor, mask: Bool[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b n v"] | Float[Tensor, "b classes"]:
+        """Next-token logits of a decoder, class logits of an encoder; `mask` is true at real tokens."""
+
+    @abstractmethod
+    def extend(
+        self, tokens: Tensor, mask: Bool[Tensor, "b n"] | None, state: Any
+    ) -> tuple[Float[Tensor, "b v"], DecodeState]:
+        """Logits after the last of `tokens`, which follow those in `state`; padding goes on the left."""
+
+    @abstractmethod
+    def attention_weights(
+        self, inputs: Tensor, mask: Bool[Tensor, "b n"] | None = None
+    ) -> list[Float[Tensor, "b h n n"]]:
+        """Attention weights of each layer, in float32."""
+
+    @property
+    @abstractmethod
+    def last_position(self) -> int | None:
+        """Tokens that positions of the model itself reach; None where they have no end."""

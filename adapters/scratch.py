@@ -1,0 +1,67 @@
+"""Freshly initialised models around any attention mechanism."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from .attention import build_attention
+from .backbone import Backbone
+from .base import ModelShape, Settings, UnsupportedError
+from .mechanism import AttentionShape
+from .model_adapter import ModelAdapter
+from .precision import Precision
+from .spec import ModelSpec
+from .transformer import Transformer, TransformerConfig, patches_and_class_token
+
+
+def build_scratch(
+    spec: ModelSpec, backbone: Backbone, size: Settings, shape: ModelShape, seed: int, precision: Precision
+) -> ModelAdapter[Transformer]:
+    """A freshly initialised model.
+
+    Args:
+        spec: The attention mechanism and its options.
+        backbone: `gpt`, `encoder` or `vit`.
+        size: The backbone's settings.
+        shape: What the task needs.
+        seed: Seed of the initial weights.
+        precision: Device and autocast type.
+
+    Raises:
+        UnsupportedError: The backbone cannot do what the shape or the mechanism needs.
+        ValueError: Sizes that do not fit each other.
+    """
+    if shape.needs not in backbone.capabilities:
+        have = ", ".join(sorted(backbone.capabilities))
+        raise UnsupportedError(f"backbone {backbone.name} cannot be a {shape.needs}; it can do: {have}")
+    if (shape.image_size is not None) != (backbone.name == "vit"):
+        raise UnsupportedError(f"backbone {backbone.name} does not take {'images' if shape.image_size else 'tokens'}")
+    config = _config(backbone, size, shape)
+    if spec.is_causal_only and not config.causal:
+        raise UnsupportedError(f"model {spec.canonical} is for decoders alone; backbone {backbone.name} is none")
+    torch.manual_seed(seed)
+    layer = AttentionShape(
+        heads=config.heads,
+        kv_heads=config.kv_heads,
+        head_dim=config.head_dim,
+        context_length=config.context_length,
+        seed=seed,
+    )
+    cores = [build_attention(spec.mechanism, spec.options, replace(layer, layer=i)) for i in range(config.layers)]
+    model = Transformer(config, cores).to(precision.device)
+    return ModelAdapter(model, backbone.capabilities, shape, precision)
+
+
+def _config(backbone: Backbone, size: Settings, shape: ModelShape) -> TransformerConfig:
+    config = TransformerConfig(
+        **size,  # type: ignore[arg-type]
+        causal=backbone.name == "gpt",
+        context_length=shape.context_length,
+        vocab_size=shape.vocab_size,
+        num_classes=shape.num_classes,
+        image_size=shape.image_size,
+        channels=shape.channels,
+    )
+    return patches_and_class_token(config)

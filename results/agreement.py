@@ -1,0 +1,153 @@
+"""How far predictions agree with labels: Matthews correlation, F1 and correlations, each with its standard error.
+
+Values and bootstrap replicates come from the same formulas, over many resamples at once: a resample enters as how often
+it holds each cell of a confusion matrix, or each sample, so that nothing is looped over and nothing sorted twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .statistics import Floats, Indices, count_bootstrap, index_bootstrap
+
+
+def confusion_counts(labels: ArrayLike, predictions: ArrayLike) -> Indices:
+    """True negatives, false positives, false negatives and true positives `[4]` of zeros and ones.
+
+    Raises:
+        ValueError: The lengths differ, or a value is neither 0 nor 1.
+    """
+    truth, guess = _paired(labels, predictions, np.int64)
+    for name, values in (("label", truth), ("prediction", guess)):
+        if wrong := set(values.tolist()) - {0, 1}:
+            raise ValueError(f"a {name} is {min(wrong)}; Matthews correlation and F1 are taken over 0 and 1")
+    return np.bincount(2 * truth + guess, minlength=4)
+
+
+def matthews(counts: ArrayLike) -> Floats:
+    """Matthews correlation of confusion counts `[.. 4]` in the order of `confusion_counts`.
+
+    It is 0 where only one class occurs among the labels or among the predictions, as scikit-learn has it.
+    """
+    tn, fp, fn, tp = np.moveaxis(np.asarray(counts, np.float64), -1, 0)
+    scale = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    return np.asarray((tp * tn - fp * fn) / np.where(scale > 0, scale, np.inf))
+
+
+def f1(counts: ArrayLike) -> Floats:
+    """F1 of class 1 out of confusion counts `[.. 4]`; 0 where class 1 occurs neither in labels nor in predictions."""
+    _, fp, fn, tp = np.moveaxis(np.asarray(counts, np.float64), -1, 0)
+    return np.asarray(2 * tp / np.maximum(2 * tp + fp + fn, 1))
+
+
+def matthews_stderr(counts: ArrayLike, draws: int = 10_000, seed: int = 0) -> float | None:
+    """Standard error of `matthews`, by a bootstrap of the counts; None for fewer than two samples."""
+    return count_bootstrap(counts, matthews, draws, seed)
+
+
+def f1_stderr(counts: ArrayLike, draws: int = 10_000, seed: int = 0) -> float | None:
+    """Standard error of `f1`, by a bootstrap of the counts; None for fewer than two samples."""
+    return count_bootstrap(counts, f1, draws, seed)
+
+
+def pearson(x: ArrayLike, y: ArrayLike) -> float:
+    """Pearson's correlation; NaN for fewer than two pairs or where either side is constant.
+
+    Raises:
+        ValueError: The lengths differ.
+    """
+    left, right = _paired(x, y, np.float64)
+    return float(_pearson(np.ones((1, left.size)), _standardised(left), _standardised(right))[0])
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> float:
+    """Spearman's correlation, ties sharing their mean rank; NaN where `pearson` would be.
+
+    Raises:
+        ValueError: The lengths differ.
+    """
+    left, right = _paired(x, y, np.float64)
+    return float(_spearman(np.ones((1, left.size)), _groups(left), _groups(right))[0])
+
+
+def pearson_stderr(x: ArrayLike, y: ArrayLike, draws: int = 10_000, seed: int = 0) -> float | None:
+    """Standard error of `pearson`, by resampling pairs.
+
+    None for fewer than two pairs, or where a side is constant in some resample.
+    """
+    first, second = _paired(x, y, np.float64)
+    left, right = _standardised(first), _standardised(second)
+    return index_bootstrap(lambda rows: _pearson(_multiplicities(rows), left, right), left.size, draws, seed)
+
+
+def spearman_stderr(x: ArrayLike, y: ArrayLike, draws: int = 10_000, seed: int = 0) -> float | None:
+    """Standard error of `spearman`, by resampling pairs and ranking each resample anew; None as `pearson_stderr`."""
+    first, second = _paired(x, y, np.float64)
+    left, right = _groups(first), _groups(second)
+    return index_bootstrap(lambda rows: _spearman(_multiplicities(rows), left, right), left.size, draws, seed)
+
+
+def _paired(x: ArrayLike, y: ArrayLike, kind: type) -> tuple[NDArray[Any], NDArray[Any]]:
+    left: NDArray[Any] = np.asarray(x, kind).ravel()
+    right: NDArray[Any] = np.asarray(y, kind).ravel()
+    if left.shape != right.shape:
+        raise ValueError(f"{left.size} labels but {right.size} predictions; give one of each per sample")
+    return left, right
+
+
+def _multiplicities(rows: Indices) -> Floats:
+    """How often each resample `[r n]` of indices holds each sample, `[r n]`."""
+    replicates, n = rows.shape
+    flat = np.bincount((rows + n * np.arange(replicates)[:, None]).ravel(), minlength=replicates * n)
+    return flat.reshape(replicates, n).astype(np.float64)
+
+
+def _standardised(values: Floats) -> Floats:
+    """Zero mean and unit spread, against cancellation in sums of squares; zeros where all values are equal."""
+    if values.size == 0 or np.ptp(values) == 0:
+        return np.zeros_like(values)
+    return np.asarray((values - values.mean()) / values.std())
+
+
+def _pearson(weights: Floats, x: Floats, y: Floats) -> Floats:
+    """Correlation of standardised samples `[n]`, each taken as often as `weights` `[r n]` says."""
+    samples = np.maximum(weights.sum(axis=1), 1)
+    mean_x, mean_y, xx, yy, xy = (weights @ np.stack([x, y, x * x, y * y, x * y], axis=1)).T / samples
+    return _ratio(xy - mean_x * mean_y, xx - mean_x**2, yy - mean_y**2, smallest=1e-12)
+
+
+def _groups(values: Floats) -> Indices:
+    """Which distinct value each sample has, counted from the smallest, `[n]`."""
+    return np.unique(values, return_inverse=True)[1]
+
+
+def _spearman(weights: Floats, x: Indices, y: Indices) -> Floats:
+    """Rank correlation of samples with distinct values `x` and `y` `[n]`, each taken as often as `weights` says."""
+    left, right = (_centred_ranks(weights, side) for side in (x, y))
+    weighted = weights * left
+    covariance = np.einsum("rn,rn->r", weighted, right)
+    return _ratio(
+        covariance,
+        np.einsum("rn,rn->r", weighted, left),
+        np.einsum("rn,rn,rn->r", weights, right, right),
+        smallest=0.0,
+    )
+
+
+def _centred_ranks(weights: Floats, group: Indices) -> Floats:
+    """Mean rank of each sample within its resample, less the mean over all ranks, `[r n]`."""
+    order = np.argsort(group, kind="stable")
+    starts = np.searchsorted(group[order], np.arange(group.max(initial=-1) + 1))
+    sizes = np.add.reduceat(weights[:, order], starts, axis=1) if group.size else weights
+    ranks = sizes.cumsum(axis=1) - (sizes - 1) / 2 - (weights.sum(axis=1, keepdims=True) + 1) / 2
+    return np.asarray(ranks[:, group])
+
+
+def _ratio(covariance: Floats, first: Floats, second: Floats, smallest: float) -> Floats:
+    """Covariance over the root of both variances; NaN where a variance is not above `smallest`."""
+    defined = (first > smallest) & (second > smallest)
+    scale = np.sqrt(np.where(defined, first * second, 1.0))
+    return np.where(defined, np.clip(covariance / scale, -1.0, 1.0), np.nan)

@@ -1,0 +1,156 @@
+"""Pretrained models with swapped attention: padding, generation step by step, states, segments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from hedgebench.adapters.base import UnsupportedError
+from hedgebench.adapters.pretrained_model import PretrainedModel, segment_ids
+from hedgebench.adapters.state_cache import StateCache
+
+from .swapped import built, inputs_of, swapped
+from .tiny_models import DECODERS, MODEL_TYPES, tiny_tokenizer
+
+MODELS = ["softmax", "hedgehog", "hedgehog:map=softmax", "elu", "cosformer", "taylor", "hedgehog:window=4", "none"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("text", MODELS)
+@pytest.mark.parametrize("model_type", DECODERS)
+def test_decoding_equals_the_whole_sequence_at_every_step(model_type: str, text: str) -> None:
+    model = swapped(model_type, text)
+    ids, mask = inputs_of(model_type)
+    assert mask is not None
+    whole = model(ids, mask)
+    logits, state = model.extend(ids[:, :7], mask[:, :7], None)
+    for step in range(7, 12):
+        torch.testing.assert_close(logits, whole[:, step - 1], rtol=1e-4, atol=1e-4)
+        if step < 11:
+            logits, state = model.extend(ids[:, step : step + 1], None, state)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("text", ["softmax", "hedgehog", "hedgehog:window=4"])
+@pytest.mark.parametrize("model_type", DECODERS)
+def test_transformers_own_generation_equals_recomputing_the_sequence(model_type: str, text: str) -> None:
+    model = swapped(model_type, text)
+    ids, mask = inputs_of(model_type)
+    assert mask is not None
+    made = model.inner.generate(  # type: ignore[operator]
+        input_ids=ids, attention_mask=mask.long(), max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=None
+    )
+    for _ in range(6):
+        token = model(ids, mask)[:, -1].argmax(-1)
+        ids, mask = torch.cat([ids, token[:, None]], 1), torch.cat([mask, mask.new_ones(3, 1)], 1)
+    assert torch.equal(made, ids)
+
+
+@torch.no_grad()
+def test_beams_are_followed_as_without_swapping() -> None:
+    ids, _ = inputs_of("llama")
+    options = {"max_new_tokens": 5, "num_beams": 3, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    model = swapped("llama", "softmax")
+    with_ours = model.inner.generate(ids, **options)  # type: ignore[operator]
+    model.swap.undo()
+    assert torch.equal(with_ours, model.inner.generate(ids, **options))  # type: ignore[operator]
+
+
+@torch.no_grad()
+def test_beams_of_linear_attention_take_their_states_along() -> None:
+    ids, _ = inputs_of("llama")
+    options = {"max_new_tokens": 5, "num_beams": 3, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    inner = swapped("llama", "hedgehog").inner
+    assert torch.equal(
+        inner.generate(ids, **options),  # type: ignore[operator]
+        inner.generate(ids, use_cache=False, **options),  # type: ignore[operator]
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("text", ["hedgehog", "t2r"])
+def test_a_padded_row_equals_the_row_alone(model_type: str, text: str) -> None:
+    inputs, mask = inputs_of(model_type)
+    if mask is None:
+        pytest.skip("images have no padding")
+    model = swapped(model_type, text)
+    together = model(inputs, mask)
+    for row in range(3):
+        alone = model(inputs[row : row + 1, mask[row]], None)[0]
+        expected = together[row][mask[row]] if model_type in DECODERS else together[row]
+        torch.testing.assert_close(alone, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("text", "grows"), [("hedgehog", False), ("hedgehog:window=4", False), ("softmax", True)])
+def test_only_softmax_has_a_state_that_grows(text: str, grows: bool) -> None:
+    model = swapped("llama", text)
+    sizes = []
+    for tokens in (8, 40):
+        _, state = model.extend(torch.ones(1, tokens, dtype=torch.long), None, None)
+        sizes.append(state.bytes)
+    assert (sizes[1] > sizes[0]) == grows
+
+
+@torch.no_grad()
+def test_an_adapter_generates_greedily_what_the_model_says(tmp_path: Path) -> None:
+    adapter = built("llama", tmp_path, "hedgehog")
+    ids, mask = inputs_of("llama")
+    greedy = adapter.generate(ids, mask, max_new_tokens=4)
+    assert torch.equal(greedy[:, 0], adapter.model(ids, mask)[:, -1].argmax(-1))
+    sampled = [adapter.generate(ids, mask, max_new_tokens=4, temperature=1.0, seed=seed) for seed in (0, 0, 1)]
+    assert torch.equal(sampled[0], sampled[1])
+    assert not torch.equal(sampled[0], sampled[2])
+
+
+@torch.no_grad()
+def test_a_cache_that_another_attention_filled_is_refused() -> None:
+    cache = DynamicCache()
+    model = swapped("llama", "softmax")
+    model.swap.undo()
+    model.inner(torch.ones(1, 4, dtype=torch.long), past_key_values=cache, use_cache=True)
+    again = swapped("llama", "hedgehog").inner
+    with pytest.raises(ValueError, match="filled DynamicCache"):
+        again(torch.ones(1, 1, dtype=torch.long), past_key_values=cache, use_cache=True)
+
+
+def test_sums_cannot_be_cropped() -> None:
+    with pytest.raises(NotImplementedError, match="sum over the tokens"):
+        StateCache(1).layers[0].crop(2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_attention_weights_are_those_that_give_the_output(model_type: str) -> None:
+    model = swapped(model_type, "hedgehog")
+    inputs, mask = inputs_of(model_type)
+    seen = {}
+    with model.swap.watching(lambda layer, heads, out: seen.update({layer: (heads, out)}), teaching=False):
+        model.hidden(inputs, mask)
+    for layer, weights in enumerate(model.attention_weights(inputs, mask)):
+        heads, out = seen[layer]
+        groups = heads.q.shape[1] // heads.v.shape[1]
+        torch.testing.assert_close(weights @ heads.v.repeat_interleave(groups, 1), out, rtol=1e-4, atol=1e-5)
+
+
+def test_segments_are_those_of_the_tokenizer() -> None:
+    tokenizer = tiny_tokenizer("bert")
+    tokenizer.enable_padding(pad_id=0)
+    encoded = tokenizer.encode_batch([("a b c", "d"), ("e", "f g h i"), "j k"])
+    ids = torch.tensor([row.ids for row in encoded])
+    mask = torch.tensor([row.attention_mask for row in encoded]).bool()
+    separator = tokenizer.token_to_id("[SEP]")
+    assert separator is not None
+    assert segment_ids(ids, mask, separator).tolist() == [row.type_ids for row in encoded]
+
+
+def test_positions_that_were_learned_have_an_end(tmp_path: Path) -> None:
+    adapter = built("gpt2", tmp_path)
+    with pytest.raises(UnsupportedError, match="65 tokens do not fit"):
+        adapter.logits(torch.ones(1, 65, dtype=torch.long))
+    assert isinstance(adapter.model, PretrainedModel)
+    assert swapped("llama", "softmax").last_position is None
