@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -92,7 +93,7 @@ def batch_of(examples: Examples, rows: NDArray[Any], device: torch.device) -> tu
     mask = None if examples.attention_mask is None else examples.attention_mask[rows]
     if mask is not None:
         used = mask | (targets != IGNORED) if targets.ndim == 2 else mask
-        longest = max(1, int(used.any(0).nonzero()[0].max(initial=0)) + 1)
+        longest = max(1, int(np.flatnonzero(used.any(0)).max(initial=0)) + 1)
         inputs, mask = inputs[:, :longest], mask[:, :longest]
         targets = targets[:, :longest] if targets.ndim == 2 else targets
     tensor = torch.as_tensor(inputs, device=device)
