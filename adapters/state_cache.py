@@ -32,7 +32,7 @@ class StateLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.state: LayerState = None
         self.length = 0
 
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:  # noqa: ARG002
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing to prepare: states begin with the first token."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:

@@ -95,7 +95,7 @@ def test_a_run_that_was_killed_goes_on_at_the_block_it_was_in(tmp_path: Path) ->
     told: list[int] = []
     result = distill_blockwise(
         resumed, data, data, SETTINGS, distill, seed=0, precision=CPU, folder=folder,
-        progress=lambda done, total, loss: told.append(done),  # noqa: ARG005
+        progress=lambda done, total, loss: told.append(done),
     )  # fmt: skip
     assert min(told) > SETTINGS.steps
     for name, value in maps(resumed).items():
