@@ -1,4 +1,4 @@
-"""What a conversion leaves beside its score: its divergence from softmax attention, and whether a hybrid is one.
+"""Whether the linear branch of a converted hybrid does any work, out of what its records hold.
 
 A hybrid of a window and linear attention is scored twice, with its linear branch and without. If the two scores are the
 same, the window does all the work, and the model is no linear attention, whatever its score says.
@@ -53,7 +53,7 @@ class BranchEffect:
         """Whether the branch does any work, as far as the errors allow to say."""
         if not math.isfinite(self.gain):
             return "undecided, a score is not finite"
-        if self.gain == 0:
+        if self.gain == 0 and (self.seeds == 1 or self.gain_stderr == (0.0, 0.0)):
             return "its linear branch does no work"
         if self.gain_stderr is None:
             return "undecided without standard errors"

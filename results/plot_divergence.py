@@ -24,6 +24,7 @@ MOST_MAPS = 8
 
 _QUANTITY = "KL divergence from softmax attention [nats]"
 _LOG_FROM = 10.0
+_LONG_FROM = 1e4
 _COLOUR_MAP = "viridis"
 _NO_VALUE = "#d0d0d0"
 _BEFORE: dict[str, Any] = {"linestyle": "--", "alpha": 0.55, "linewidth": 1.2, "markersize": 3.5}
@@ -185,12 +186,12 @@ _FEW_DECADES = 1e3
 
 
 def _set_plain_ticks(axis: Axis) -> None:
-    """On a logarithmic axis of a decade or two: 0.2 rather than 2 × 10⁻¹, and few enough of them to be read."""
+    """On a logarithmic axis: 0.2 rather than 2 × 10⁻¹, and ticks between the powers of ten where those are few."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()
-    few_decades = high < _FEW_DECADES * low
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few_decades else (1.0,)))
+    is_long = high > _LONG_FROM * low
+    axis.set_major_locator(LogLocator(subs=(1.0,) if is_long else (1.0, 2.0, 5.0)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 

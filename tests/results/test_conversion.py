@@ -105,6 +105,8 @@ def test_two_seeds_must_agree_closely_to_show_a_difference(hybrid: Callable[...,
     close = [hybrid(30, 31, seed=0), hybrid(30, 31.05, seed=1)]
     assert effect_of(*wide).verdict == "its linear branch does no work that can be told from chance"
     assert effect_of(*close).verdict == "its linear branch helps"
+    assert effect_of(hybrid(30, 31, seed=0), hybrid(30, 29, seed=1)).verdict.endswith("told from chance")
+    assert effect_of(hybrid(30, 30, seed=0), hybrid(31, 31, seed=1)).verdict == "its linear branch does no work"
     assert effect_of(hybrid(30, math.inf, seed=0), hybrid(math.inf, 30, seed=1)).verdict.startswith("undecided")
 
 

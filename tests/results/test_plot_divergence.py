@@ -145,9 +145,10 @@ def test_names_are_drawn_as_they_are_and_no_image_is_embedded(make_record: MakeR
     }
 
 
-def test_divergences_over_many_decades_have_few_ticks(make_record: MakeRecord) -> None:
-    figure = plots([make_record("elu", curves=state(0, [[1e-9, 1e-9], [10.0, 10.0]]))])["divergence"]
-    (axes,) = figure.axes
-    low, high = axes.get_ylim()
-    ticks = [tick for tick in axes.get_yticks() if low <= tick <= high]
-    assert 3 <= len(ticks) <= 16
+@pytest.mark.parametrize("lowest", [0.99, 0.3, 0.01, 1e-4, 1e-9, 1e-30])
+def test_a_logarithmic_scale_has_ticks_and_not_too_many(make_record: MakeRecord, lowest: float) -> None:
+    figures = plots([make_record("elu", curves=state(0, [[lowest, lowest], [10.0, 10.0]]))])
+    for axis in (figures["divergence"].axes[0].yaxis, figures["heads"].axes[-1].yaxis):
+        low, high = axis.get_view_interval()
+        assert axis.get_scale() == "log"
+        assert 3 <= sum(low <= tick <= high for tick in axis.get_majorticklocs()) <= 16
