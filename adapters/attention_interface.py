@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -21,6 +22,9 @@ IMPLEMENTATION = "hedgebench"
 
 BRIDGE = "attention_bridge"
 """Attribute of an attention layer that holds its `Bridge`."""
+
+CACHE_ARGUMENTS = ("cache", "past_key_values")
+"""What a forward method may call its cache, the newest name first."""
 
 Watch = Callable[[int, Heads, Float[Tensor, "b h n d"]], None]
 """Called with a layer's index, its heads, and the attention output that flows on."""
@@ -173,10 +177,17 @@ def check_packing(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
         )
 
 
+@cache
+def cache_argument(forward: Callable[..., Any]) -> str:
+    """What the forward method of a transformers class calls its cache: `cache` since 5.24, `past_key_values` before."""
+    named = inspect.signature(forward).parameters
+    return next((name for name in CACHE_ARGUMENTS if name in named), CACHE_ARGUMENTS[-1])
+
+
 def _take_cache(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
     """Before an attention layer runs: remembers the cache it was given."""
     del args
-    cache = kwargs.get("past_key_values")
+    cache = kwargs.get(cache_argument(type(module).forward))
     getattr(module, BRIDGE).cache = cache if isinstance(cache, StateCache) else None
 
 
@@ -187,7 +198,9 @@ def provide_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
         ValueError: A cache that another attention has filled.
     """
     config: Any = model.config
-    cache = kwargs.get("past_key_values")
+    name = cache_argument(type(model).forward)
+    kwargs = {name if key in CACHE_ARGUMENTS else key: value for key, value in kwargs.items()}
+    cache = kwargs.get(name)
     wanted = kwargs.get("use_cache")
     if cache is None and (wanted is False or (wanted is None and not getattr(config, "use_cache", False))):
         return args, kwargs
@@ -206,7 +219,7 @@ def provide_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
             len(inputs), inputs.shape[1], None if mask is None else mask.bool(), inputs.device, seen
         )
     cache.positions = positions.expand(len(inputs), -1)
-    return args, {**kwargs, "past_key_values": cache}
+    return args, {**kwargs, name: cache}
 
 
 def _bert_forward(

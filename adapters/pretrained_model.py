@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .attention import Heads
-from .attention_interface import token_positions
+from .attention_interface import cache_argument, token_positions
 from .attention_model import AttentionModel
 from .spec import ModelSpec
 from .state_cache import StateCache
@@ -84,9 +84,9 @@ class PretrainedModel(AttentionModel):
             input_ids=tokens,
             attention_mask=self._over_all_tokens(mask, cache),
             position_ids=positions,
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **{cache_argument(type(self.inner).forward): cache},
         )
         return out.logits[:, -1], PretrainedState(cache, positions[:, -1] + 1)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import DynamicCache
 
+from hedgebench.adapters.attention_interface import cache_argument
 from hedgebench.adapters.base import UnsupportedError
 from hedgebench.adapters.pretrained_model import PretrainedModel, segment_ids
 from hedgebench.adapters.state_cache import StateCache
@@ -112,10 +114,11 @@ def test_a_cache_that_another_attention_filled_is_refused() -> None:
     cache = DynamicCache()
     model = swapped("llama", "softmax")
     model.swap.undo()
-    model.inner(torch.ones(1, 4, dtype=torch.long), past_key_values=cache, use_cache=True)
+    given: dict[str, Any] = {cache_argument(type(model.inner).forward): cache}
+    model.inner(torch.ones(1, 4, dtype=torch.long), use_cache=True, **given)
     again = swapped("llama", "hedgehog").inner
     with pytest.raises(ValueError, match="filled DynamicCache"):
-        again(torch.ones(1, 1, dtype=torch.long), past_key_values=cache, use_cache=True)
+        again(torch.ones(1, 1, dtype=torch.long), use_cache=True, **given)
 
 
 def test_sums_cannot_be_cropped() -> None:
