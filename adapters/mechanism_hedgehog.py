@@ -24,6 +24,12 @@ HEDGEHOG = Mechanism(
         "negate": Option(bool, True, "keep the half with negated inputs"),
         "bias": Option(bool, False, "give the map a bias"),
         "feature_dim": Option(int, None, "features of each half (default: the head dim)", minimum=1),
+        "init": Option(
+            str,
+            "identity",
+            "what the map starts as; random is the control of a map that distillation alone has made",
+            choices=("identity", "random"),
+        ),
         "tied": Option(bool, False, "one map for queries and keys", read_by="attention"),
         "window": Option(
             int,

@@ -1,7 +1,7 @@
 """Feature maps with a trained matrix per head: Hedgehog and its variants, T2R, and Taylor after a projection."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
 import torch
@@ -25,7 +25,7 @@ class HedgehogMap(FeatureMap):
     clamps features at 1e-12; nothing here does, as none of these maps makes all features of a token zero.
 
     Attributes:
-        weight: [h d w], starts as the identity.
+        weight: [h d w], starts as the identity, unless `init` says otherwise.
         bias: [h w], starts at zero, or None.
     """
 
@@ -38,10 +38,11 @@ class HedgehogMap(FeatureMap):
         negate: bool = True,
         bias: bool = False,
         feature_dim: int | None = None,
+        init: str = "identity",
         role: Role = "query",
         seed: int = 0,
     ) -> None:
-        """Builds the map at its identity start.
+        """Builds the map at its start.
 
         Args:
             heads: heads of the tensor it is applied to.
@@ -52,23 +53,27 @@ class HedgehogMap(FeatureMap):
             feature_dim: w, the columns of W; d unless given. Below d the identity is cut off after w columns; above d
                 the further columns are random directions of unit length. The attribute `feature_dim` is 2w with
                 `negate`, else w.
-            role: not used: both sides start at the identity.
-            seed: seed of the further columns.
+            init: "identity", the paper's start, or "random", a control: uniform within ±1/√d as torch's Linear, each
+                head, queries and keys apart.
+            role: queries and keys draw different weights from the same seed; both start at the identity otherwise.
+            seed: seed of the further columns, and of a random start.
 
         Raises:
-            ValueError: an unknown variant.
+            ValueError: an unknown variant or start.
         """
         super().__init__(heads, head_dim, role=role, seed=seed)
-        if map not in _ACTIVATIONS:
-            near = get_close_matches(map, _ACTIVATIONS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"unknown hedgehog map {map!r}, choose from {', '.join(_ACTIVATIONS)}{hint}")
+        _check_known("map", map, _ACTIVATIONS)
+        _check_known("init", init, ("identity", "random"))
         width = feature_dim or head_dim
         self.map = map
         self.negate = negate
         self.log_space = map == "exp"
         self.feature_dim = width * (2 if negate else 1)
-        self.weight = nn.Parameter(_extended_identity(head_dim, width, seed).repeat(heads, 1, 1))
+        if init == "identity":
+            weight = _extended_identity(head_dim, width, seed).repeat(heads, 1, 1)
+        else:
+            weight = _uniform_rows(heads * head_dim, width, head_dim**-0.5, role, seed).reshape(heads, head_dim, width)
+        self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(heads, width)) if bias else None
 
     def forward(
@@ -166,6 +171,15 @@ def _extended_identity(dim: int, width: int, seed: int) -> Float[Tensor, "{dim} 
     if width <= dim:
         return identity
     return torch.cat([identity, F.normalize(orthogonal_gaussian(width - dim, dim, seed), dim=-1).mT], dim=-1)
+
+
+def _check_known(option: str, value: str, known: Iterable[str]) -> None:
+    """Raises ValueError that names the allowed values and the nearest."""
+    allowed = list(known)
+    if value not in allowed:
+        near = get_close_matches(value, allowed, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown hedgehog {option} {value!r}, choose from {', '.join(allowed)}{hint}")
 
 
 def _uniform_rows(rows: int, columns: int, bound: float, role: Role, seed: int) -> Float[Tensor, "{rows} {columns}"]:

@@ -16,7 +16,12 @@ from hedgebench.kernels.learned_maps import HedgehogMap
 
 VARIANTS = [
     *mechanisms().items,
-    *("hedgehog:map=softmax", "hedgehog:map=exp_max:negate=false", "hedgehog:map=softmax_joint:bias=true"),
+    *(
+        "hedgehog:map=softmax",
+        "hedgehog:map=exp_max:negate=false",
+        "hedgehog:map=softmax_joint:bias=true",
+        "hedgehog:init=random",
+    ),
     *("hedgehog:window=3", "hedgehog:window=1:map=softmax:bias=true", "hedgehog:window=5:map=exp_max"),
     *("taylor:feature_dim=3", "performer:feature_dim=5", "exp:t=2", "window:window=3", "softmax:backend=naive"),
 ]

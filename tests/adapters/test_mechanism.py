@@ -53,7 +53,7 @@ def test_options_are_told_apart_by_who_reads_them_and_those_left_open_are_left_o
     hedgehog = mechanisms().get("hedgehog")
     values = hedgehog.resolve({"tied": "true"})
     assert hedgehog.options_for("attention", values) == {"tied": True}
-    assert hedgehog.options_for("map", values) == {"map": "exp", "negate": True, "bias": False}
+    assert hedgehog.options_for("map", values) == {"map": "exp", "negate": True, "bias": False, "init": "identity"}
     assert hedgehog.options_for("recipe", values) == {"distill": True}
 
 

@@ -1,4 +1,5 @@
 import math
+from itertools import combinations
 
 import pytest
 import torch
@@ -72,6 +73,23 @@ def test_hedgehog_of_llama_2_7b_holds_the_papers_share_of_parameters() -> None:
     per_layer = 2 * sum(parameter.numel() for parameter in HedgehogMap(32, 128).parameters())
     assert 32 * per_layer == 33_554_432
     assert round(100 * 33_554_432 / (6_738_415_616 + 33_554_432), 4) == 0.4955
+
+
+def test_a_random_start_differs_between_heads_sides_and_seeds_and_stays_in_its_bounds() -> None:
+    start = [
+        HedgehogMap(2, 16, init="random", role=role, seed=seed).weight for role in ("query", "key") for seed in (0, 1)
+    ]
+    assert all(not torch.equal(a, b) for a, b in combinations(start, 2))
+    assert not torch.equal(start[0][0], start[0][1])
+    assert all(weight.abs().max() <= 16**-0.5 for weight in start)
+    torch.testing.assert_close(start[0].std(), torch.tensor(16**-0.5 / 3**0.5), rtol=0.1, atol=0)
+
+
+def test_hedgehog_rejects_an_unknown_start() -> None:
+    with pytest.raises(
+        ValueError, match="unknown hedgehog init 'randm', choose from identity, random; did you mean 'random'"
+    ):
+        HedgehogMap(1, 4, init="randm")
 
 
 def test_hedgehog_rejects_an_unknown_variant() -> None:
