@@ -49,12 +49,24 @@ def run(config: RunConfig, console: Console, quiet: bool = False) -> int:
 
     Raises:
         UsageError: Something that does not exist was asked for.
-        StoreError: The results folder cannot be written.
+        StoreError: The results folder cannot be written, or another run has it.
     """
     planned = make_plan(config)
     executor = make_executor(config.executor, config.workers)
     store = RunStore(Path(config.output) if config.output else default_output(config))
     store.create()
+    with store.held():
+        return _run(config, store, planned, executor, console, quiet)
+
+
+def _run(
+    config: RunConfig,
+    store: RunStore,
+    planned: Sequence[PlannedCell],
+    executor: Executor,
+    console: Console,
+    quiet: bool,
+) -> int:
     for corrupt in store.records().corrupt:
         aside = store.set_aside(corrupt)
         say(console, f"corrupt cell file set aside as {aside}: {corrupt.reason}")

@@ -10,6 +10,7 @@ A file is either wholly there or not at all: it is written under a temporary nam
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -96,6 +97,27 @@ class RunStore:
                 f"cannot write results to {self.root}: {error.strerror or error} ({error.filename}); "
                 "choose another folder with --output DIR"
             ) from error
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps every other run out of this folder until the block ends, or the process does.
+
+        Raises:
+            StoreError: Another run has the folder.
+        """
+        with (self.root / ".lock").open("a+", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.seek(0)
+                raise StoreError(
+                    f"process {lock.read().strip() or 'unknown'} is running in {self.root}; "
+                    "wait for it, or choose another folder with --output DIR"
+                ) from error
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+            yield
 
     def write_record(self, record: Record) -> Path:
         """Writes a cell's record in place of any earlier one; returns its file.

@@ -250,3 +250,12 @@ def test_importing_the_store_does_not_import_numpy() -> None:
     code = "import sys, hedgebench.results.store; print('numpy' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+def test_a_folder_is_held_by_one_run_at_a_time_and_free_afterwards(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    with store.held(), pytest.raises(StoreError, match=rf"process {os.getpid()} is running in .*--output DIR"):  # noqa: SIM117
+        with RunStore(tmp_path).held():
+            pass
+    with store.held():
+        pass
