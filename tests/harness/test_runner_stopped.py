@@ -123,12 +123,12 @@ def test_an_interrupt_from_the_terminal_while_the_first_cell_starts_is_quiet(
     assert (process.returncode, err) == (130, "")
 
 
-def test_a_second_run_in_the_same_folder_is_refused_before_it_touches_anything(bench: Bench) -> None:
+def test_a_second_run_in_the_same_folder_is_refused_before_it_touches_anything(bench: Bench, tiny: list[str]) -> None:
     store = RunStore(Path("out"))
     store.create()
     with store.held():
-        refused = bench(*NAUGHTY)
+        refused = bench(*tiny, "--output", "out")
     assert refused.code == 2
     assert f"process {os.getpid()} is running in out" in " ".join(refused.err.split())
     assert not store.manifest.exists()
-    assert bench(*NAUGHTY).code == 0
+    assert bench(*tiny, "--output", "out").code == 0
