@@ -127,8 +127,8 @@ def test_a_second_run_in_the_same_folder_is_refused_before_it_touches_anything(b
     store = RunStore(Path("out"))
     store.create()
     with store.held():
-        refused = bench(*tiny, "--output", "out")
+        refused = bench("run", "--models", "softmax", *tiny, "--output", "out")
     assert refused.code == 2
     assert f"process {os.getpid()} is running in out" in " ".join(refused.err.split())
     assert not store.manifest.exists()
-    assert bench(*tiny, "--output", "out").code == 0
+    assert bench("run", "--models", "softmax", *tiny, "--output", "out").code == 0
