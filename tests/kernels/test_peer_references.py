@@ -1,0 +1,137 @@
+"""Our forms and maps against the references that flash-linear-attention publishes for the same mathematics."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import warnings
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from hedgebench.kernels.dispatch import linear_attention
+from hedgebench.kernels.feature_maps import HedgehogMap, T2RMap, TaylorMap
+from hedgebench.kernels.state import LinearState
+
+CAUSAL_FORMS = pytest.mark.parametrize("form", ["naive", "recurrent", "chunk"])
+BATCH, TOKENS, HEADS, DIM = 2, 128, 3, 8
+
+
+@pytest.fixture(scope="module")
+def peer() -> ModuleType:
+    """The package, which warns on import of a GPU and of libraries that it could use."""
+    pytest.importorskip("triton")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for module in ("ops.linear_attn.naive", "ops.based.naive", "modules.feature_map"):
+            importlib.import_module(f"fla.{module}")
+        return importlib.import_module("fla")
+
+
+@pytest.fixture
+def qkv() -> tuple[Tensor, Tensor, Tensor]:
+    """Positive queries and keys, and values, all [b h n d] in float64."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, BATCH, HEADS, TOKENS, DIM, dtype=torch.float64, generator=generator)
+    return q.exp(), k.exp(), v
+
+
+def tokens_first(x: Tensor) -> Tensor:
+    """[b h n d] as the [b n h d] of the peer, and back."""
+    return x.transpose(1, 2)
+
+
+@CAUSAL_FORMS
+@pytest.mark.parametrize("normalize", [True, False])
+def test_causal_linear_attention_equals_the_peers(
+    peer: ModuleType, qkv: tuple[Tensor, Tensor, Tensor], form: str, normalize: bool
+) -> None:
+    q, k, v = qkv
+    given = map(tokens_first, qkv)
+    theirs = peer.ops.linear_attn.naive.naive_chunk_linear_attn(*given, scale=1.0, normalize=normalize)
+    ours = linear_attention(q, k, v, causal=True, normalize=normalize, form=form)
+    torch.testing.assert_close(ours.output, tokens_first(theirs), rtol=1e-8, atol=1e-8)
+
+
+@CAUSAL_FORMS
+def test_gradients_of_causal_linear_attention_equal_the_peers(
+    peer: ModuleType, qkv: tuple[Tensor, Tensor, Tensor], form: str
+) -> None:
+    leaves = [x.requires_grad_() for x in qkv]
+    towards = torch.randn(qkv[2].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    theirs = peer.ops.linear_attn.naive.naive_chunk_linear_attn(*map(tokens_first, leaves), scale=1.0, normalize=True)
+    expected = torch.autograd.grad(tokens_first(theirs), leaves, towards)
+    q, k, v = leaves
+    got = torch.autograd.grad(linear_attention(q, k, v, causal=True, form=form).output, leaves, towards)
+    for mine, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("form", ["recurrent", "chunk"])
+def test_going_on_from_a_state_equals_the_peers(
+    peer: ModuleType, qkv: tuple[Tensor, Tensor, Tensor], form: str
+) -> None:
+    generator = torch.Generator().manual_seed(2)
+    kv = torch.rand(BATCH, HEADS, DIM, DIM, generator=generator)
+    k_sum = torch.rand(BATCH, HEADS, DIM, generator=generator)
+    theirs, (kv_after, k_after) = peer.ops.linear_attn.naive.naive_recurrent_linear_attn(
+        *(tokens_first(x.float()) for x in qkv),
+        scale=1.0,
+        initial_state=(kv, k_sum[:, None]),
+        output_final_state=True,
+        normalize=True,
+    )
+    q, k, v = (x.float() for x in qkv)
+    state = LinearState(kv, k_sum)
+    ours = linear_attention(q, k, v, causal=True, form=form, initial_state=state, return_state=True)
+    torch.testing.assert_close(ours.output, tokens_first(theirs), rtol=1e-5, atol=1e-5)
+    assert ours.state is not None
+    torch.testing.assert_close(ours.state.kv, kv_after, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.state.k, k_after[:, 0], rtol=1e-5, atol=1e-5)
+
+
+@CAUSAL_FORMS
+def test_taylor_attention_equals_the_peers_quadratic_form(
+    peer: ModuleType, qkv: tuple[Tensor, Tensor, Tensor], form: str
+) -> None:
+    q, k, v = (x.log() if x is not qkv[2] else x for x in qkv)
+    theirs = peer.ops.based.naive.naive_parallel_based(q, k, v)
+    feature_map = TaylorMap(HEADS, DIM)
+    ours = linear_attention(feature_map(q), feature_map(k), v, causal=True, form=form)
+    torch.testing.assert_close(ours.output, theirs, rtol=1e-5, atol=1e-5)  # the peer adds 1e-6 to the normaliser
+
+
+@torch.no_grad()
+def test_the_joint_softmax_map_equals_the_peers(peer: ModuleType) -> None:
+    theirs = peer.modules.feature_map.HedgehogFeatureMap(DIM)
+    torch.nn.init.normal_(theirs.layer.weight, generator=torch.Generator().manual_seed(3))
+    torch.nn.init.normal_(theirs.layer.bias, generator=torch.Generator().manual_seed(4))
+    ours = HedgehogMap(1, DIM, map="softmax_joint", bias=True)
+    ours.weight.copy_(theirs.layer.weight.T[None])
+    assert ours.bias is not None
+    ours.bias.copy_(theirs.layer.bias[None])
+    x = torch.randn(2, 1, 5, DIM, generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+@torch.no_grad()
+def test_the_relu_map_equals_the_peers(peer: ModuleType) -> None:
+    theirs = peer.modules.feature_map.T2RFeatureMap(DIM, 6, bias=True)
+    ours = T2RMap(1, DIM, feature_dim=6)
+    ours.weight.copy_(theirs.layer.weight.T[None])
+    ours.bias.copy_(theirs.layer.bias[None])
+    x = torch.randn(2, 1, 5, DIM, generator=torch.Generator().manual_seed(6))
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*(use_reentrant|requires_grad=True):UserWarning")
+def test_inner_products_of_the_taylor_map_equal_the_peers(peer: ModuleType) -> None:
+    theirs = peer.modules.feature_map.TaylorFeatureMap(DIM)
+    ours = TaylorMap(1, DIM)
+    q, k = torch.randn(2, 1, 1, 5, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    expected = theirs(q) @ theirs(k).mT
+    torch.testing.assert_close(ours(q) @ ours(k).mT, expected)
+    z = q @ k.mT / math.sqrt(DIM)
+    torch.testing.assert_close(expected, 1 + z + z.square() / 2)
