@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EXIT_USAGE = 2
 LISTINGS = ("models", "tasks", "backbones", "recipes", "suites")
 FORMATS = ("md", "csv", "json", "html")
+COMPARE_FORMATS = ("md", "json", "github")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,6 +55,10 @@ def make_parser() -> argparse.ArgumentParser:
     report.add_argument("runs", nargs="+", metavar="RUN_DIR")
     report.add_argument("--format", choices=FORMATS, default="md")
     report.add_argument("--rescore", action="store_true", help="first recompute metrics from the stored predictions")
+    _add_compare(commands.add_parser("compare", help="hold a run against an earlier one: exit code 1 for a regression"))
+    baseline = commands.add_parser("baseline", help="make a run one small file, to commit and to compare with")
+    baseline.add_argument("run", metavar="RUN_DIR")
+    baseline.add_argument("-o", "--output", required=True, metavar="FILE", help="such as results/baselines/NAME.json")
     environment = commands.add_parser("env", help="versions, devices, where data and weights would come from")
     environment.add_argument("--mirror", metavar="DIR")
     environment.add_argument("--json", action="store_true", help="print JSON")
@@ -121,6 +126,24 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Exit codes: 0 unchanged or improved, 1 a regression, 2 bad input, 4 something could not be decided or is "
+        "missing, or nothing was compared."
+    )
+    parser.add_argument("baseline", metavar="BASELINE", help="run's folder, or file of bench baseline")
+    parser.add_argument("candidate", metavar="CANDIDATE", help="likewise")
+    parser.add_argument(
+        "--tolerance",
+        action="append",
+        default=[],
+        metavar="METRIC=PERCENT",
+        help="how much worse is taken for unchanged, in percent, or points of a fraction; repeatable",
+    )
+    parser.add_argument("--junit", metavar="FILE", help="also write JUnit XML")
+    parser.add_argument("--format", choices=COMPARE_FORMATS, default="md")
+
+
 def _convert(options: argparse.Namespace) -> int:
     from .config import make_config, parse_overrides
     from .convert import convert
@@ -185,6 +208,25 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(options: argparse.Namespace) -> int:
+    from .comparing import compare_runs, parse_tolerances
+
+    junit = Path(options.junit) if options.junit else None
+    comparison, text = compare_runs(
+        Path(options.baseline), Path(options.candidate), parse_tolerances(options.tolerance), options.format, junit
+    )
+    sys.stdout.write(text)
+    return comparison.exit_code
+
+
+def _baseline(options: argparse.Namespace) -> int:
+    from .comparing import make_baseline
+
+    for message in make_baseline(Path(options.run), Path(options.output)):
+        print(f"bench: {message}", file=sys.stderr)
+    return 0
+
+
 def _env(options: argparse.Namespace) -> int:
     from .env_report import environment_report, print_environment
 
@@ -208,5 +250,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "convert": _convert,
     "list": _list,
     "report": _report,
+    "compare": _compare,
+    "baseline": _baseline,
     "env": _env,
 }

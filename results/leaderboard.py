@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from .aggregate import merge_runs as merge_runs
 from .conversion import branch_notes
 from .groups import GroupScore as GroupScore
 from .groups import group_scores as group_scores
+from .markdown import escape_markdown
 from .record import Record
 from .tables import Cell, Column, Table, sections
 
@@ -37,8 +37,6 @@ COLUMNS = (
     "percent_recovered",
     "status",
 )
-
-_MARKDOWN_SPECIAL = re.compile(r"([\\`*\[\]|~])")
 
 
 def row_values(row: Row) -> dict[str, str | int | float | bool | None]:
@@ -72,14 +70,14 @@ def leaderboard_markdown(records: Iterable[Record]) -> str:
     records = list(records)
     parts = ["# Leaderboard\n"]
     for section in sections(leaderboard_rows(records), branch_notes(records)):
-        parts.append(f"## {_escape(section.title)}\n")
+        parts.append(f"## {escape_markdown(section.title)}\n")
         for table in section.tables:
-            parts += [f"### {_escape(table.title)}\n"] if table.is_sweep else []
+            parts += [f"### {escape_markdown(table.title)}\n"] if table.is_sweep else []
             parts.append(_markdown_table(table))
         for table in section.secondary:
-            parts += [f"### {_escape(table.title)}\n", _markdown_table(table)]
+            parts += [f"### {escape_markdown(table.title)}\n", _markdown_table(table)]
         if section.notes:
-            parts.append("".join(f"- {_escape(note)}\n" for note in section.notes))
+            parts.append("".join(f"- {escape_markdown(note)}\n" for note in section.notes))
     if len(parts) == 1:
         parts.append("No results yet.\n")
     else:
@@ -92,25 +90,22 @@ def _markdown_table(table: Table) -> str:
         "| model | " + " | ".join(map(_markdown_heading, table.columns)) + " |",
         "|---|" + "---:|" * len(table.columns),
     ]
-    lines += [f"| {_escape(model)} | " + " | ".join(map(_markdown_cell, cells)) + " |" for model, cells in table.rows]
+    lines += [
+        f"| {escape_markdown(model)} | " + " | ".join(map(_markdown_cell, cells)) + " |" for model, cells in table.rows
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _markdown_heading(column: Column) -> str:
-    return _escape(column.label) + (f"<br>{_escape(column.detail)}" if column.detail else "")
+    return escape_markdown(column.label) + (f"<br>{escape_markdown(column.detail)}" if column.detail else "")
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = _escape(cell.text)
+    text = escape_markdown(cell.text)
     text = f"**{text}**" if cell.best else text
     text += f" ± {cell.stderr}" if cell.stderr else ""
     text += f" ({cell.percent})" if cell.percent else ""
-    return text + (f" ({_escape(cell.note)})" if cell.note else "")
-
-
-def _escape(text: str) -> str:
-    escaped = _MARKDOWN_SPECIAL.sub(r"\\\1", " ".join(text.split()))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text + (f" ({escape_markdown(cell.note)})" if cell.note else "")
 
 
 def _csv_field(value: str | int | float | bool | None) -> str:
