@@ -2,7 +2,8 @@
 
 A number has regressed where it is worse by more than its margin and chance alone would not show such a change: its
 p-value, after Holm's adjustment over everything compared, is below 0.05. It is unchanged where a worsening beyond the
-margin can be ruled out at 95%. What is neither is undecided, and that is told, not passed.
+margin can be ruled out at 95%. What is neither is undecided, and that is told, not passed. So is a change of speed
+whose verdict turns once the change of the machine's own pace is taken off.
 """
 
 from __future__ import annotations
@@ -12,7 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from .judgement import Change, adjusted, is_measurable, paired_change, plain_change, seeds_change, timings_change
+from .judgement import (
+    Change,
+    adjusted,
+    is_measurable,
+    paired_change,
+    plain_change,
+    seeds_change,
+    timings_change,
+    without_drift,
+)
 from .matching import (
     PairedCells,
     Place,
@@ -51,6 +61,7 @@ class Finding:
         unit: Unit of both.
         change: The worsening; None where nothing could be compared.
         margin: How much worse is still taken for unchanged, on the scale of `change`.
+        drift: How much slower the machine itself was; None where that was not measured.
         p_value: Adjusted over all comparisons; None without a test.
         seeds: Seeds on both sides.
     """
@@ -65,6 +76,7 @@ class Finding:
     unit: str = ""
     change: Change | None = None
     margin: float = 0.0
+    drift: Change | None = None
     p_value: float | None = None
     seeds: tuple[int, ...] = ()
 
@@ -207,6 +219,7 @@ class _Sides:
             before=math.fsum(was) / len(was),
             after=math.fsum(now) / len(now),
             margin=default if self.margin is None else self.margin,
+            drift=self._drift(),
         )
         if was == now:
             return replace(numbers, change=self._change(was, now) if is_measurable(self.metric, *was) else _NO_CHANGE)
@@ -215,6 +228,15 @@ class _Sides:
         if not is_measurable(self.metric, *now):
             return replace(numbers, verdict="regressed", reason="not a number that can be")
         return replace(numbers, change=self._change(was, now))
+
+    def _drift(self) -> Change | None:
+        """How the pace of the machine changed, for numbers that depend on it and were taken with it."""
+        if is_quality(self.metric) or self.metric.unit == "bytes":
+            return None
+        sides = [[_pace(record) for record in side] for side in (self.befores, self.afters)]
+        if not all(len(samples) > 1 for side in sides for samples in side):
+            return None
+        return timings_change(_PACE, *sides)
 
     def _metrics(self, records: Sequence[Record]) -> list[Metric | None]:
         return [metrics_of(record).get((self.metric.name, self.at)) for record in records]
@@ -255,6 +277,13 @@ class _Sides:
 _NO_CHANGE = Change(0.0, None, math.inf, "tolerance", 1)
 
 
+_PACE = Metric("pace_ms", None, "ms", False, None, 0)
+
+
+def _pace(record: Record) -> tuple[float, ...]:
+    return next((metric.samples for metric in record.metrics if metric.name == _PACE.name), ())
+
+
 def _same_samples(scores: Sequence[SampleScores]) -> bool:
     return len(scores[0]) > 1 and all(score.labels == scores[0].labels for score in scores)
 
@@ -266,14 +295,28 @@ def _judged(finding: Finding) -> Finding:
         return finding
     if change.stderr is None:
         return replace(finding, verdict=_by_margin(change.worse, finding.margin))
-    sure = finding.p_value is not None and finding.p_value < ALPHA
-    if sure and abs(change.worse) > finding.margin:
-        return replace(finding, verdict="regressed" if change.worse > 0 else "improved")
-    highest = change.worse + change.half_width(2 * ALPHA)
-    if highest <= finding.margin:
-        return replace(finding, verdict="unchanged")
-    reason = f"may be up to {100 * highest:.2g}% worse; more samples or seeds would tell"
-    return replace(finding, verdict="undecided", reason=reason)
+    verdict = _by_test(change, finding.margin, finding.p_value)
+    if verdict == "undecided":
+        highest = 100 * _highest(change)
+        return replace(finding, verdict=verdict, reason=f"may be up to {highest:.2g}% worse; more samples would tell")
+    if finding.drift is not None:
+        steady = without_drift(change, finding.drift)
+        if _by_test(steady, finding.margin, steady.p_value) != verdict:
+            own, rest = 100 * finding.drift.worse, 100 * steady.worse
+            reason = f"the machine's own pace changed by {own:+.2g}%; with that taken off it is {rest:+.2g}%"
+            return replace(finding, verdict="undecided", reason=reason)
+    return replace(finding, verdict=verdict)
+
+
+def _by_test(change: Change, margin: float, p_value: float | None) -> Verdict:
+    if p_value is not None and p_value < ALPHA and abs(change.worse) > margin:
+        return "regressed" if change.worse > 0 else "improved"
+    return "unchanged" if _highest(change) <= margin else "undecided"
+
+
+def _highest(change: Change) -> float:
+    """How much worse it may be: the upper end of the interval that leaves out 5% above."""
+    return change.worse + change.half_width(2 * ALPHA)
 
 
 def _by_margin(worse: float, margin: float) -> Verdict:

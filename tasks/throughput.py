@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from ..adapters.base import Adapter, Capability, ModelShape, Settings
 from ..results.record import DataIdentity, Metric
 from .base import Row, Sources, TaskData, TaskInfo, TaskScale
+from .pace import PACE, pace_metric, pace_ms
 from .settings import as_settings, parse_settings
 from .sweep import VOCAB_SIZE, check_sweep, climb, identity, random_tokens
 from .timing import Repeats, log_log_slope, time_calls, time_ms
@@ -83,7 +84,7 @@ class Throughput:
         return TaskData(ModelShape(context_length=seq_lens[-1], vocab_size=VOCAB_SIZE), test=tuple(seq_lens[:limit]))
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
-        """Raw times; one row for each mode and length that was reached."""
+        """Raw times; one row for each mode and length that was reached, and one of the machine's pace meanwhile."""
         chosen = parse_settings(ThroughputSettings, settings)
 
         def measured(mode: str) -> Iterator[Row]:
@@ -94,17 +95,26 @@ class Throughput:
                 lambda seq_len: {"samples_ms": _MEASURE[mode](adapter, seq_len, chosen)},
             )
 
-        return [row for mode in chosen.modes.split("+") for row in measured(mode)]
+        rows: list[Row] = []
+        pace = pace_ms(adapter.device)
+        for mode in chosen.modes.split("+"):
+            rows += measured(mode)
+            pace += pace_ms(adapter.device)
+        return [*rows, {"mode": PACE, "samples_ms": pace}]
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
         """The headline, then two metrics for each row, then a scaling exponent for each mode with three points.
 
         An exponent is the slope of log time against log length over all points: near 1 for a linear mechanism and 2 for
         a quadratic one once lengths are long; fixed costs at short lengths pull it down.
+        `pace_ms` is the machine's own pace.
         """
         modes = parse_settings(ThroughputSettings, settings).modes.split("+")
+        pace = [pace_metric(row["samples_ms"]) for row in rows if row["mode"] == PACE]
+        rows = [row for row in rows if row["mode"] != PACE]
         points = [metric for row in rows for metric in _point_metrics(row)]
-        return [*_headline(rows), *points, *(exponent for mode in modes for exponent in _exponent(mode, rows))]
+        exponents = [exponent for mode in modes for exponent in _exponent(mode, rows)]
+        return [*_headline(rows), *points, *exponents, *pace]
 
 
 def _measure_prefill(adapter: Adapter, seq_len: int, settings: ThroughputSettings) -> list[float]:
@@ -190,7 +200,7 @@ def _exponent(mode: str, rows: Sequence[Row]) -> list[Metric]:
 THROUGHPUT = Throughput(
     info=TaskInfo(
         name="throughput",
-        version=1,
+        version=2,
         summary="Prefill, training-step and decoding time against sequence length",
         main_metric="longest_prefill_tokens_per_s",
         data=("generated",),

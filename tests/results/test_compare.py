@@ -172,3 +172,27 @@ def test_a_loss_of_ten_percent_of_speed_is_found() -> None:
     world = World()
     runs = [compare(world.run(2 * i), world.run(2 * i + 1, slower=0.1)) for i in range(40)]
     assert sum(run.exit_code == 1 for run in runs) / 40 > 0.9
+
+
+def timed(ms: float, pace: float) -> Snapshot:
+    """Five processes on a machine of this pace."""
+    cells = []
+    for seed in range(5):
+        wobble = 1 + 0.002 * seed
+        latency = Metric("prefill_ms", ms, "ms", False, None, 9, samples=(ms * wobble,) * 9)
+        own = Metric("pace_ms", pace, "ms", None, None, 9, samples=(pace * wobble,) * 9)
+        cells.append(make_record("elu", "throughput", seed, (latency, own)))
+    return Snapshot("run", tuple(cells))
+
+
+def test_a_slower_machine_is_not_taken_for_a_slower_model() -> None:
+    assert only(compare(timed(10, 1), timed(13, 1))).verdict == "regressed"
+    slower = only(compare(timed(10, 1), timed(13, 1.3)))
+    assert slower.verdict == "undecided"
+    assert "the machine's own pace changed by +26%" in slower.reason
+    assert only(compare(timed(10, 1), timed(20, 1.3))).verdict == "regressed"
+
+
+def test_a_faster_machine_does_not_hide_a_slower_model() -> None:
+    assert only(compare(timed(10, 1), timed(10, 0.7))).verdict == "undecided"
+    assert only(compare(timed(10, 1), timed(10, 1))).verdict == "unchanged"
