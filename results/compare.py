@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from .judgement import (
@@ -61,7 +61,7 @@ class Finding:
         unit: Unit of both.
         change: The worsening; None where nothing could be compared.
         margin: How much worse is still taken for unchanged, on the scale of `change`.
-        drift: How much slower the machine itself was; None where that was not measured.
+        drifts: How much slower the machine itself was, by kind of work, where that was measured.
         p_value: Adjusted over all comparisons; None without a test.
         seeds: Seeds on both sides.
     """
@@ -76,7 +76,7 @@ class Finding:
     unit: str = ""
     change: Change | None = None
     margin: float = 0.0
-    drift: Change | None = None
+    drifts: Mapping[str, Change] = field(default_factory=dict)
     p_value: float | None = None
     seeds: tuple[int, ...] = ()
 
@@ -219,7 +219,7 @@ class _Sides:
             before=math.fsum(was) / len(was),
             after=math.fsum(now) / len(now),
             margin=default if self.margin is None else self.margin,
-            drift=self._drift(),
+            drifts=self._drifts(),
         )
         if was == now:
             return replace(numbers, change=self._change(was, now) if is_measurable(self.metric, *was) else _NO_CHANGE)
@@ -229,14 +229,17 @@ class _Sides:
             return replace(numbers, verdict="regressed", reason="not a number that can be")
         return replace(numbers, change=self._change(was, now))
 
-    def _drift(self) -> Change | None:
-        """How the pace of the machine changed, for numbers that depend on it and were taken with it."""
+    def _drifts(self) -> dict[str, Change]:
+        """How the machine's pace changed, for numbers that depend on it and were taken with it."""
         if is_quality(self.metric) or self.metric.unit == "bytes":
-            return None
-        sides = [[_pace(record) for record in side] for side in (self.befores, self.afters)]
-        if not all(len(samples) > 1 for side in sides for samples in side):
-            return None
-        return timings_change(_PACE, *sides)
+            return {}
+        sides = [[_paces(record) for record in side] for side in (self.befores, self.afters)]
+        works = set.intersection(*(set(paces) for side in sides for paces in side))
+        before, after = sides
+        return {
+            work: timings_change(_PACE, [paces[work] for paces in before], [paces[work] for paces in after])
+            for work in sorted(works)
+        }
 
     def _metrics(self, records: Sequence[Record]) -> list[Metric | None]:
         return [metrics_of(record).get((self.metric.name, self.at)) for record in records]
@@ -280,8 +283,12 @@ _NO_CHANGE = Change(0.0, None, math.inf, "tolerance", 1)
 _PACE = Metric("pace_ms", None, "ms", False, None, 0)
 
 
-def _pace(record: Record) -> tuple[float, ...]:
-    return next((metric.samples for metric in record.metrics if metric.name == _PACE.name), ())
+def _paces(record: Record) -> dict[str, tuple[float, ...]]:
+    return {
+        str(metric.at.get("work", "")): metric.samples
+        for metric in record.metrics
+        if metric.name == _PACE.name and len(metric.samples) > 1
+    }
 
 
 def _same_samples(scores: Sequence[SampleScores]) -> bool:
@@ -299,11 +306,11 @@ def _judged(finding: Finding) -> Finding:
     if verdict == "undecided":
         highest = 100 * _highest(change)
         return replace(finding, verdict=verdict, reason=f"may be up to {highest:.2g}% worse; more samples would tell")
-    if finding.drift is not None:
-        steady = without_drift(change, finding.drift)
+    for work, drift in finding.drifts.items():
+        steady = without_drift(change, drift)
         if _by_test(steady, finding.margin, steady.p_value) != verdict:
-            own, rest = 100 * finding.drift.worse, 100 * steady.worse
-            reason = f"the machine's own pace changed by {own:+.2g}%; with that taken off it is {rest:+.2g}%"
+            own, rest = 100 * drift.worse, 100 * steady.worse
+            reason = f"the machine's own pace at {work} changed by {own:+.2g}%; with that taken off it is {rest:+.2g}%"
             return replace(finding, verdict="undecided", reason=reason)
     return replace(finding, verdict=verdict)
 

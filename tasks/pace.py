@@ -6,6 +6,7 @@ same work done by two runs tells their machines' pace apart from their models' s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..results.record import Metric
@@ -16,28 +17,37 @@ if TYPE_CHECKING:
 
 PACE = "pace"
 """The mode of a row of predictions that holds the pace."""
-_SIZE, _REPEATS, _WARMUP, _MAX_CALL_S = 512, 7, 2, 60.0
+_SIZE, _NUMBERS = 512, 1 << 23
+_REPEATS, _WARMUP, _MAX_CALL_S = 7, 2, 60.0
 
 
-def pace_ms(device: torch.device) -> list[float]:
-    """Milliseconds of a product of two 512 x 512 matrices and an exponential of each element, in float32; 7 of them."""
+def measure_pace(device: torch.device) -> dict[str, list[float]]:
+    """Milliseconds of each kind of fixed work, 7 samples of each.
+
+    `compute` is a product of two 512 x 512 matrices, which stay in the cache; `memory` is the exponential of 8 million
+    numbers in memory that is new each time, as activations are. Both in float32.
+    """
     import torch
 
     one = torch.ones(_SIZE, _SIZE, device=device)
+    works: dict[str, Callable[[], object]] = {
+        "compute": lambda: one @ one,
+        "memory": lambda: torch.zeros(_NUMBERS, device=device).exp_(),
+    }
+    samples = {}
+    for name, work in works.items():
+        times = [time_ms(work, device, _MAX_CALL_S) for _ in range(_WARMUP + _REPEATS)]
+        samples[name] = times[_WARMUP:]
+    return samples
 
-    def work() -> torch.Tensor:
-        return (one @ one).div_(-_SIZE).exp_()
 
-    times = [time_ms(work, device, _MAX_CALL_S) for _ in range(_WARMUP + _REPEATS)]
-    return times[_WARMUP:]
-
-
-def pace_metric(samples_ms: list[float]) -> Metric:
-    """The pace as a metric that only describes."""
+def pace_metric(work: str, samples_ms: list[float]) -> Metric:
+    """The pace of one kind of work as a metric that only describes."""
     import numpy as np
 
     from ..results.statistics import index_bootstrap
 
     ms = np.asarray(samples_ms)
     stderr = index_bootstrap(lambda draws: np.median(ms[draws], axis=1), ms.size)
-    return Metric(f"{PACE}_ms", float(np.median(ms)), "ms", None, stderr, ms.size, samples=tuple(samples_ms))
+    at = {"work": work}
+    return Metric(f"{PACE}_ms", float(np.median(ms)), "ms", None, stderr, ms.size, at, samples=tuple(samples_ms))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ..adapters.base import Adapter, Capability, ModelShape, Settings
 from ..results.record import DataIdentity, Metric
 from .base import Row, Sources, TaskData, TaskInfo, TaskScale
-from .pace import PACE, pace_metric, pace_ms
+from .pace import PACE, measure_pace, pace_metric
 from .settings import as_settings, parse_settings
 from .sweep import VOCAB_SIZE, check_sweep, climb, identity, random_tokens
 from .timing import Repeats, log_log_slope, time_calls, time_ms
@@ -96,11 +96,13 @@ class Throughput:
             )
 
         rows: list[Row] = []
-        pace = pace_ms(adapter.device)
+        paces = [measure_pace(adapter.device)]
         for mode in chosen.modes.split("+"):
             rows += measured(mode)
-            pace += pace_ms(adapter.device)
-        return [*rows, {"mode": PACE, "samples_ms": pace}]
+            paces.append(measure_pace(adapter.device))
+        rows += [{"mode": PACE, "work": work, "samples_ms": [ms for pace in paces for ms in pace[work]]}
+                 for work in paces[0]]  # fmt: skip
+        return rows
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
         """The headline, then two metrics for each row, then a scaling exponent for each mode with three points.
@@ -110,7 +112,7 @@ class Throughput:
         `pace_ms` is the machine's own pace.
         """
         modes = parse_settings(ThroughputSettings, settings).modes.split("+")
-        pace = [pace_metric(row["samples_ms"]) for row in rows if row["mode"] == PACE]
+        pace = [pace_metric(row["work"], row["samples_ms"]) for row in rows if row["mode"] == PACE]
         rows = [row for row in rows if row["mode"] != PACE]
         points = [metric for row in rows for metric in _point_metrics(row)]
         exponents = [exponent for mode in modes for exponent in _exponent(mode, rows)]

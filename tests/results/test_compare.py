@@ -180,7 +180,7 @@ def timed(ms: float, pace: float) -> Snapshot:
     for seed in range(5):
         wobble = 1 + 0.002 * seed
         latency = Metric("prefill_ms", ms, "ms", False, None, 9, samples=(ms * wobble,) * 9)
-        own = Metric("pace_ms", pace, "ms", None, None, 9, samples=(pace * wobble,) * 9)
+        own = Metric("pace_ms", pace, "ms", None, None, 9, {"work": "memory"}, samples=(pace * wobble,) * 9)
         cells.append(make_record("elu", "throughput", seed, (latency, own)))
     return Snapshot("run", tuple(cells))
 
@@ -189,7 +189,7 @@ def test_a_slower_machine_is_not_taken_for_a_slower_model() -> None:
     assert only(compare(timed(10, 1), timed(13, 1))).verdict == "regressed"
     slower = only(compare(timed(10, 1), timed(13, 1.3)))
     assert slower.verdict == "undecided"
-    assert "the machine's own pace changed by +26%" in slower.reason
+    assert "the machine's own pace at memory changed by +26%" in slower.reason
     assert only(compare(timed(10, 1), timed(20, 1.3))).verdict == "regressed"
 
 
