@@ -17,21 +17,24 @@ if TYPE_CHECKING:
 
 PACE = "pace"
 """The mode of a row of predictions that holds the pace."""
-_SIZE, _NUMBERS = 512, 1 << 23
+_SIZE, _SMALL, _CALLS, _NUMBERS = 512, 1 << 16, 100, 1 << 23
 _REPEATS, _WARMUP, _MAX_CALL_S = 7, 2, 60.0
 
 
 def measure_pace(device: torch.device) -> dict[str, list[float]]:
     """Milliseconds of each kind of fixed work, 7 samples of each.
 
-    `compute` is a product of two 512 x 512 matrices, which stay in the cache; `memory` is the exponential of 8 million
-    numbers in memory that is new each time, as activations are. Both in float32.
+    `compute` is a product of two 512 x 512 matrices, which stay in the cache; `calls` is 100 exponentials of
+    65,536 numbers, most of which is starting them and waiting for all threads; `memory` is the exponential of 8 million
+    numbers in memory that is new each time, as activations are. All in float32.
     """
     import torch
 
     one = torch.ones(_SIZE, _SIZE, device=device)
+    small = torch.ones(_SMALL, device=device)
     works: dict[str, Callable[[], object]] = {
         "compute": lambda: one @ one,
+        "calls": lambda: [small.exp() for _ in range(_CALLS)],
         "memory": lambda: torch.zeros(_NUMBERS, device=device).exp_(),
     }
     samples = {}
