@@ -2,8 +2,8 @@
 
 A number has regressed where it is worse by more than its margin and chance alone would not show such a change: its
 p-value, after Holm's adjustment over everything compared, is below 0.05. It is unchanged where a worsening beyond the
-margin can be ruled out at 95%. What is neither is undecided, and that is told, not passed. So is a change of speed
-whose verdict turns once the change of the machine's own pace is taken off.
+margin can be ruled out at 95%. What is neither is undecided, and that is told, not passed. So is a speed where the
+machine's own pace has changed by more than the margin.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from .judgement import (
     plain_change,
     seeds_change,
     timings_change,
-    without_drift,
 )
 from .matching import (
     PairedCells,
@@ -254,6 +253,8 @@ class _Sides:
 
     def _change(self, was: Sequence[float], now: Sequence[float]) -> Change:
         raw = [[m.samples if m else () for m in self._metrics(side)] for side in (self.befores, self.afters)]
+        if raw[0] == raw[1] and all(raw[0]):
+            return Change(0.0, 0.0, math.inf, "the same timings", sum(map(len, raw[0])))
         if not is_quality(self.metric) and all(len(samples) > 1 and min(samples) > 0 for s in raw for samples in s):
             return timings_change(self.metric, raw[0], raw[1])
         scores = [
@@ -307,10 +308,8 @@ def _judged(finding: Finding) -> Finding:
         highest = 100 * _highest(change)
         return replace(finding, verdict=verdict, reason=f"may be up to {highest:.2g}% worse; more samples would tell")
     for work, drift in finding.drifts.items():
-        steady = without_drift(change, drift)
-        if _by_test(steady, finding.margin, steady.p_value) != verdict:
-            own, rest = 100 * drift.worse, 100 * steady.worse
-            reason = f"the machine's own pace at {work} changed by {own:+.2g}%; with that taken off it is {rest:+.2g}%"
+        if abs(drift.worse) > finding.margin:
+            reason = f"the machine itself was {100 * drift.worse:+.2g}% slower at {work}"
             return replace(finding, verdict="undecided", reason=reason)
     return replace(finding, verdict=verdict)
 

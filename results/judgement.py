@@ -130,12 +130,6 @@ def timings_change(
     return Change(worse, stderr, freedom, "ratio of medians", n)
 
 
-def without_drift(change: Change, drift: Change) -> Change:
-    """The change with the machine's own taken off, and the errors of both."""
-    stderr = math.hypot(change.stderr or 0.0, drift.stderr or 0.0)
-    return Change(change.worse - drift.worse, stderr, min(change.freedom, drift.freedom), change.method, change.n)
-
-
 def plain_change(metric: Metric, baseline: float, candidate: float) -> Change:
     """The change alone, for a tolerance to judge."""
     return Change(
