@@ -12,6 +12,13 @@ from .attention import AttentionCore, Heads, LayerState
 from .kv_cache import KVCache
 
 
+def softmax_weights(heads: Heads, causal: bool) -> Float[Tensor, "b h n n"]:
+    """What softmax over all keys gives for these queries and keys."""
+    return softmax_attention_weights(
+        heads.q, heads.k, causal=causal, key_padding_mask=heads.key_padding_mask, scale=heads.scale
+    )
+
+
 class SoftmaxAttention(AttentionCore):
     """Softmax attention; its decode state is a KV cache, bounded where there is a window.
 

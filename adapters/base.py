@@ -5,7 +5,7 @@ Nothing here imports torch when the module is imported, so that listings stay qu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
@@ -179,6 +179,18 @@ class Adapter(Protocol):
         """Attention weights `[b, h, n, n]` of each layer, float32.
 
         Rows sum to 1 where the mechanism normalises; to 0 where no key is seen or ReLU leaves a query no feature.
+        """
+        ...
+
+    def compare_attention(
+        self,
+        inputs: Tensor,
+        visit: Callable[[int, Tensor, Tensor], None],
+        attention_mask: Tensor | None = None,
+    ) -> None:
+        """Shows each layer's attention weights beside those of softmax over the same queries and keys.
+
+        `visit` gets the layer's index and both `[b, h, n, n]` in float32, one layer at a time.
         """
         ...
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -15,8 +16,9 @@ from torch import Tensor
 from ..kernels.feature_map import FeatureMap
 from ..results.record import KernelUse
 from . import generation, scoring
-from .attention import kernels_of
+from .attention import AttentionCore, Heads, kernels_of
 from .attention_model import AttentionModel
+from .attention_softmax import softmax_weights
 from .base import (
     Capability,
     Continuation,
@@ -131,6 +133,31 @@ class ModelAdapter(Generic[Model]):
         self.model.eval()
         with self.precision.autocast():
             return self.model.attention_weights(inputs, attention_mask)
+
+    @torch.no_grad()
+    def compare_attention(
+        self,
+        inputs: Tensor,
+        visit: Callable[[int, Tensor, Tensor], None],
+        attention_mask: Bool[Tensor, "b n"] | None = None,
+    ) -> None:
+        """Shows `visit` each layer's attention weights and softmax's, `[b h n n]`, in the order of the layers."""
+        self._require(Capability.ATTENTION_WEIGHTS)
+        if not inputs.is_floating_point():
+            self._require_room(inputs.shape[1])
+        self.model.eval()
+        layers = [part for part in self.model.modules() if isinstance(part, AttentionCore)]
+
+        def show(core: AttentionCore, arguments: tuple[Heads], options: dict[str, bool]) -> None:
+            heads, causal = arguments[0], options["causal"]
+            with torch.autocast(heads.q.device.type, enabled=False):
+                weights = core.weights(heads, causal=causal).float()
+                visit(layers.index(core), weights, softmax_weights(heads, causal).float())
+
+        with ExitStack() as hooks, self.precision.autocast():
+            for core in layers:
+                hooks.callback(core.register_forward_pre_hook(show, with_kwargs=True).remove)
+            self.model(inputs, attention_mask)
 
     @torch.no_grad()
     def prefill(

@@ -87,7 +87,7 @@ class Perplexity:
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
         """Which documents and which tokenizer `load` would use."""
-        reader = self._reader(settings, sources)
+        reader = self.reader(settings, sources)
         return replace(reader.identity, details={**reader.identity.details, **reader.tokenizer.details()})
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
@@ -97,7 +97,7 @@ class Perplexity:
             DataUnavailableError: The data cannot be had.
             ValueError: A split has too little text for one row of `context_length` tokens.
         """
-        reader = self._reader(settings, sources)
+        reader = self.reader(settings, sources)
         tokenizer = load_tokenizer(reader.tokenizer, lambda: (text.text for text in reader.documents("train")))
         train, validation = (reader.tokens(split, tokenizer) for split in ("train", "validation"))
         test = tokenize_documents(reader.documents("test")[:limit], tokenizer)
@@ -150,7 +150,8 @@ class Perplexity:
             metrics.append(replace(floor, higher_is_better=None))
         return metrics
 
-    def _reader(self, settings: Settings, sources: Sources) -> _Reader:
+    def reader(self, settings: Settings, sources: Sources) -> Reader:
+        """The corpus as it is read under these settings, which any task on the same text may use."""
         chosen = parse_settings(PerplexitySettings, settings)
         identity = self.corpus.identify(chosen.splits, sources)
         text_key = f"{self.info.name} {self.info.version} {identity.fingerprint} {chosen.train_bytes}"
@@ -161,11 +162,11 @@ class Perplexity:
             )
         cache_key = f"{text_key} {chosen.test_bytes} {tokenizer.fingerprint}"
         folder = sources.cache / "tokens" / f"{self.info.name}-{hashlib.sha256(cache_key.encode()).hexdigest()[:16]}"
-        return _Reader(self.corpus, chosen, sources, identity, tokenizer, folder)
+        return Reader(self.corpus, chosen, sources, identity, tokenizer, folder)
 
 
 @dataclass(frozen=True)
-class _Reader:
+class Reader:
     """A corpus read under given settings; tokens are kept in `folder` for the cells that follow."""
 
     corpus: Corpus

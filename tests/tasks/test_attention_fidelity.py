@@ -1,0 +1,104 @@
+"""Attention fidelity of small models: softmax is perfect, others are not, and what does not fit says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hedgebench.adapters.base import ModelShape
+from hedgebench.adapters.model_adapter import ModelAdapter
+from hedgebench.adapters.precision import Precision
+from hedgebench.adapters.scratch import build_scratch
+from hedgebench.adapters.spec import parse_spec
+from hedgebench.adapters.transformer import Transformer
+from hedgebench.harness import registry
+from hedgebench.harness.backbone_names import backbone_from_name
+from hedgebench.results.record import DataIdentity, Metric
+from hedgebench.tasks.attention_fidelity import ATTENTION_FIDELITY, AttentionFidelity, FidelitySettings
+from hedgebench.tasks.base import Sources, TaskData
+from hedgebench.tasks.documents import Document
+from hedgebench.tasks.settings import as_settings
+
+SETTINGS = as_settings(
+    FidelitySettings(context_length=32, lengths=(32, 64), windows=2, tokenizer="byte", train_bytes=0)
+)
+
+
+class Words:
+    """A corpus of one document."""
+
+    def identify(self, splits: object, sources: Sources) -> DataIdentity:
+        return DataIdentity("words", "1", "f00d", "embedded")
+
+    def documents(self, split: str, sources: Sources) -> list[Document]:
+        return [Document("one", "the quick brown fox jumps over the lazy dog. " * 8)]
+
+
+@pytest.fixture
+def task() -> AttentionFidelity:
+    return replace(ATTENTION_FIDELITY, trained_on=("words", Words()), others=(("again", Words()),))
+
+
+@pytest.fixture
+def data(task: AttentionFidelity, tmp_path: Path) -> TaskData:
+    return task.load(SETTINGS, Sources(mirror=None, cache=tmp_path, offline=True))
+
+
+def adapter(spec: str, context_length: int = 64) -> ModelAdapter[Transformer]:
+    """A small decoder, not trained."""
+    backbone = backbone_from_name("gpt", Sources(mirror=None, cache=Path("none"), offline=True))
+    settings = {**backbone.sizes["smoke"], "layers": 2, "heads": 2, "kv_heads": 2, "width": 32, "mlp_width": 64}
+    shape = ModelShape(context_length=context_length, vocab_size=257)
+    parsed = parse_spec(spec, registry.mechanisms())
+    return build_scratch(parsed, backbone, settings, shape, 0, Precision.of("cpu", "float32"))
+
+
+def first(metrics: list[Metric]) -> dict[str, float | None]:
+    return {metric.name: metric.value for metric in metrics if not metric.at}
+
+
+def test_softmax_is_faithful_to_itself(task: AttentionFidelity, data: TaskData) -> None:
+    rows = task.predict(adapter("softmax"), data, SETTINGS)
+    assert len(rows) == 2 * 2 * 2 * 2 * 2  # corpora, lengths, windows, layers, heads
+    found = first(task.score(rows, SETTINGS))
+    assert found["attention_kl"] == pytest.approx(0, abs=1e-6)
+    assert found["attention_entropy_ratio"] == pytest.approx(1)
+    assert found["attention_monotonicity"] == pytest.approx(1, abs=1e-4)
+    assert found["attention_overlap"] == 1
+
+
+def test_what_is_not_softmax_differs_and_the_map_that_softmax_was_made_from_differs_less(
+    task: AttentionFidelity, data: TaskData
+) -> None:
+    found = {
+        spec: first(task.score(task.predict(adapter(spec), data, SETTINGS), SETTINGS)) for spec in ("taylor", "relu")
+    }
+    assert 0 < (found["taylor"]["attention_kl"] or 0) < (found["relu"]["attention_kl"] or 0)
+    assert (found["taylor"]["attention_monotonicity"] or 0) > (found["relu"]["attention_monotonicity"] or 0)
+
+
+def test_lengths_that_a_model_has_no_place_for_are_unsupported_points(task: AttentionFidelity, data: TaskData) -> None:
+    rows = task.predict(adapter("elu", context_length=32), data, SETTINGS)
+    metrics = task.score(rows, SETTINGS)
+    status = {(m.at["corpus"], m.at["seq_len"]): m.status for m in metrics if m.at and m.name == "attention_kl_at"}
+    assert status == {
+        ("words", 32): "ok",
+        ("words", 64): "unsupported",
+        ("again", 32): "ok",
+        ("again", 64): "unsupported",
+    }
+    assert "do not fit" in next(row["reason"] for row in rows if row["status"] != "ok")
+
+
+def test_a_limit_keeps_so_many_windows(task: AttentionFidelity, tmp_path: Path) -> None:
+    sources = Sources(mirror=None, cache=tmp_path, offline=True)
+    data = task.load(SETTINGS, sources, limit=1)
+    assert {row["window"] for row in task.predict(adapter("elu"), data, SETTINGS)} == {0}
+
+
+@pytest.mark.parametrize(("field", "value"), [("lengths", (8,)), ("lengths", ()), ("windows", 0)])
+def test_settings_that_measure_nothing_are_refused(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=field):
+        FidelitySettings(**{field: value})  # type: ignore[arg-type]

@@ -1,0 +1,83 @@
+"""Measures of attention maps: known answers, and scipy's for ranks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from hedgebench.tasks.attention_measures import MEASURES, MIN_KEYS, compare_weights
+
+KEYS = 16
+
+
+def scipys(x: Tensor, y: Tensor) -> float:
+    correlation: Any = stats.spearmanr(x, y)
+    return float(correlation.statistic)
+
+
+def softmax_map(seed: int = 0, causal: bool = True, keys: int = KEYS) -> Tensor:
+    """Softmax weights [1 2 n n] of random scores."""
+    scores = torch.randn(1, 2, keys, keys, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2
+    if causal:
+        scores = scores.masked_fill(torch.ones(keys, keys, dtype=torch.bool).triu(1), -math.inf)
+    return scores.softmax(-1)
+
+
+def test_softmax_against_itself_is_perfect() -> None:
+    p = softmax_map()
+    found = compare_weights(p, p)
+    assert set(found) == set(MEASURES)
+    for name, expected in (("kl", 0.0), ("monotonicity", 1.0), ("violations", 0.0), ("overlap", 1.0)):
+        torch.testing.assert_close(found[name], torch.full((2,), expected, dtype=torch.float64))
+    torch.testing.assert_close(found["entropy"], found["softmax_entropy"])
+
+
+def test_uniform_weights_have_the_entropy_of_their_keys_and_no_order() -> None:
+    p = softmax_map(causal=False)
+    found = compare_weights(torch.full_like(p, 1 / KEYS), p)
+    torch.testing.assert_close(found["entropy"], torch.full((2,), math.log(KEYS), dtype=torch.float64))
+    torch.testing.assert_close(found["monotonicity"], torch.zeros(2, dtype=torch.float64))
+    expected = (p * (p * KEYS).log()).sum(-1).mean((0, 2))
+    torch.testing.assert_close(found["kl"], expected)
+
+
+def test_weights_in_the_opposite_order_violate_every_step() -> None:
+    p = softmax_map(causal=False)
+    found = compare_weights(1 / p, p)
+    torch.testing.assert_close(found["monotonicity"], -torch.ones(2, dtype=torch.float64))
+    torch.testing.assert_close(found["violations"], torch.ones(2, dtype=torch.float64))
+    torch.testing.assert_close(found["overlap"], torch.zeros(2, dtype=torch.float64))
+
+
+def test_monotonicity_is_scipys_rank_correlation_over_the_keys_a_query_sees() -> None:
+    p, w = softmax_map(1), softmax_map(2).sqrt().round(decimals=1) + 0.1
+    w = w.masked_fill(p == 0, 0)
+    found = compare_weights(w, p)["monotonicity"]
+    for head in range(2):
+        rows = [scipys(w[0, head, i, : i + 1], p[0, head, i, : i + 1]) for i in range(MIN_KEYS - 1, KEYS)]
+        assert found[head].item() == pytest.approx(sum(rows) / len(rows))
+
+
+def test_rows_need_not_sum_to_one() -> None:
+    p, w = softmax_map(1), softmax_map(2)
+    found, scaled = compare_weights(w, p), compare_weights(7 * w, p)
+    for name in MEASURES:
+        torch.testing.assert_close(found[name], scaled[name])
+
+
+def test_a_query_without_weights_costs_much_but_is_a_number() -> None:
+    p = softmax_map()
+    found = compare_weights(torch.zeros_like(p), p)
+    assert torch.isfinite(found["kl"]).all()
+    assert (found["kl"] > 20).all()
+
+
+def test_texts_too_short_for_ranks_are_refused() -> None:
+    short = softmax_map(keys=MIN_KEYS - 1)
+    with pytest.raises(ValueError, match="no query sees 8 keys"):
+        compare_weights(short, short)
