@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EXIT_USAGE = 2
 LISTINGS = ("models", "tasks", "backbones", "recipes", "suites")
 FORMATS = ("md", "csv", "json", "html")
+EXPORT_FORMATS = ("parquet", "model-index")
 COMPARE_FORMATS = ("md", "json", "github")
 
 
@@ -55,6 +56,10 @@ def make_parser() -> argparse.ArgumentParser:
     report.add_argument("runs", nargs="+", metavar="RUN_DIR")
     report.add_argument("--format", choices=FORMATS, default="md")
     report.add_argument("--rescore", action="store_true", help="first recompute metrics from the stored predictions")
+    exporting = commands.add_parser("export", help="write the records of one or more runs for other programs")
+    exporting.add_argument("runs", nargs="+", metavar="RUN_DIR")
+    exporting.add_argument("--format", choices=EXPORT_FORMATS, required=True)
+    exporting.add_argument("-o", "--output", required=True, metavar="FILE")
     _add_compare(commands.add_parser("compare", help="hold a run against an earlier one: exit code 1 for a regression"))
     baseline = commands.add_parser("baseline", help="make a run one small file, to commit and to compare with")
     baseline.add_argument("run", metavar="RUN_DIR")
@@ -208,6 +213,14 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export(options: argparse.Namespace) -> int:
+    from .reporting import export_runs
+
+    for message in export_runs([Path(run) for run in options.runs], options.format, Path(options.output)):
+        print(f"bench: {message}", file=sys.stderr)
+    return 0
+
+
 def _compare(options: argparse.Namespace) -> int:
     from .comparing import compare_runs, parse_tolerances
 
@@ -250,6 +263,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "convert": _convert,
     "list": _list,
     "report": _report,
+    "export": _export,
     "compare": _compare,
     "baseline": _baseline,
     "env": _env,

@@ -90,3 +90,11 @@ def test_the_report_command_renders_each_format(store: RunStore, bench: Bench, f
     assert "associative_recall" in finished.out
     if format == "csv":
         assert finished.out == Path("out/leaderboard.csv").read_bytes().decode()
+
+
+@pytest.mark.parametrize("format", ["parquet", "model-index"])
+def test_the_export_command_writes_each_format(store: RunStore, bench: Bench, format: str) -> None:
+    assert bench("export", "out", "--format", format, "-o", "exported").code == 0
+    assert Path("exported").stat().st_size > 0
+    refused = bench("export", "out", "--format", format, "-o", "absent/exported")
+    assert (refused.code, "cannot write absent/exported" in refused.err) == (2, True)
