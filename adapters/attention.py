@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..kernels.dispatch import KernelChoice
+from ..kernels.choice import KernelChoice
 from ..kernels.feature_map import FeatureMap
 from ..kernels.hybrid_state import HybridState
 from ..kernels.state import LinearState

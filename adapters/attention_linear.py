@@ -5,9 +5,9 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from ..kernels.dispatch import linear_attention
 from ..kernels.feature_map import FeatureMap
 from ..kernels.linear_naive import linear_attention_weights
+from ..kernels.mapped import mapped_linear_attention
 from ..kernels.state import LinearState
 from .attention import AttentionCore, Heads, LayerState
 
@@ -51,14 +51,16 @@ class LinearAttention(AttentionCore):
     def _attend(
         self, phase: str, heads: Heads, causal: bool, state: LinearState | None, *, return_state: bool
     ) -> tuple[Tensor, LinearState | None]:
-        result = linear_attention(
-            self.query_map(heads.q, heads.positions),
-            self.key_map(heads.k, heads.positions),
+        result = mapped_linear_attention(
+            heads.q,
+            heads.k,
             heads.v,
+            self.query_map,
+            self.key_map,
             causal=causal,
+            positions=heads.positions,
             key_padding_mask=heads.key_padding_mask,
             normalize=self.normalize,
-            log_space=self.query_map.log_space,
             initial_state=state,
             return_state=return_state,
         )

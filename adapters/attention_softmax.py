@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..kernels.dispatch import KernelChoice, softmax_attention
+from ..kernels.choice import KernelChoice
+from ..kernels.dispatch import softmax_attention
 from ..kernels.softmax_attention import softmax_attention_weights
 from .attention import AttentionCore, Heads, LayerState
 from .kv_cache import KVCache

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from .choice import KernelChoice, LinearAttentionResult, unknown_name
+from .fused import fused_attention, why_not_fused
+from .fused_tensors import Options, Tensors
 from .linear_chunk import CHUNK_SIZE, linear_attention_chunk
 from .linear_naive import linear_attention_naive
 from .linear_recurrent import linear_attention_recurrent
@@ -19,34 +21,6 @@ from .sums import EPS
 NAIVE_TOKENS = 128
 """Up to so many keys the naive form is faster on plain features: 3.4 ms against 5.9 ms in chunks at 128 tokens, 13.9 ms
 against 12.4 ms at 256 (B=4, H=8, f=128, dv=64, float32, forward, CPU time of one thread, best of 19, torch 2.13)."""
-
-
-@dataclass(frozen=True)
-class KernelChoice:
-    """What really ran.
-
-    Attributes:
-        form: "naive", "recurrent" or "chunk" for linear attention; "softmax"; "hybrid" of the two.
-        backend: "torch" for these forms in plain torch; "naive" or "sdpa_flash" and the like for softmax.
-    """
-
-    form: str
-    backend: str
-
-
-@dataclass(frozen=True)
-class LinearAttentionResult:
-    """Output of linear attention, the state after the last key, and what ran.
-
-    Attributes:
-        output: [b h n dv].
-        state: None from the naive form, which has none.
-        kernel: what ran.
-    """
-
-    output: Float[Tensor, "b h n dv"]
-    state: LinearState | None
-    kernel: KernelChoice
 
 
 @dataclass(frozen=True)
@@ -71,6 +45,7 @@ def linear_attention(
     initial_state: LinearState | None = None,
     return_state: bool = False,
     form: str = "auto",
+    backend: str = "auto",
 ) -> LinearAttentionResult:
     """Gives linear attention in the form asked for, or in the fastest for these shapes.
 
@@ -88,32 +63,32 @@ def linear_attention(
         chunk_size: tokens handled at once by the form "chunk".
         initial_state: state after the tokens before these.
         return_state: the caller needs the state, which the naive form does not have.
-        form: "auto", "naive", "recurrent" or "chunk".
+        form: "auto", or of the torch backend "naive", "recurrent" or "chunk".
+        backend: "auto" (Triton on CUDA if the form is open and the kernels take the call, else torch) or "torch".
 
     Raises:
         ValueError: an unknown form, or the naive form with a state wanted or given; and what the form itself raises.
     """
+    if backend not in LINEAR_BACKENDS:
+        raise unknown_name("backend", backend, LINEAR_BACKENDS)
+    if backend == form == "auto":
+        given = Tensors.of((phi_q, phi_k, v), initial_state, key_padding_mask)
+        if not why_not_fused(given):
+            asked = Options("identity", False, log_space, causal, normalize, eps, "auto")
+            return fused_attention(given, asked, return_state=return_state)
     stateful = return_state or initial_state is not None
     if form == "auto":
         form = _fastest_form(phi_q, phi_k, causal, log_space, stateful)
     if form not in _LINEAR_FORMS:
-        raise _unknown("form", form, ["auto", *_LINEAR_FORMS])
+        raise unknown_name("form", form, ["auto", *_LINEAR_FORMS])
     if form == "naive" and stateful:
         raise ValueError("the form 'naive' neither takes nor gives a state; choose 'chunk', 'recurrent' or 'auto'")
-    options: dict[str, Any] = {"chunk_size": chunk_size} if form == "chunk" else {}
-    if form != "naive":
-        options["initial_state"] = initial_state
+    options: dict[str, Any] = {"causal": causal, "key_padding_mask": key_padding_mask}
+    options |= {"chunk_size": chunk_size} if form == "chunk" else {}
+    options |= {"initial_state": initial_state} if form != "naive" else {}
     with torch.autocast(phi_q.device.type, enabled=False):
         output, state = _LINEAR_FORMS[form](
-            phi_q,
-            phi_k,
-            v,
-            causal=causal,
-            key_padding_mask=key_padding_mask,
-            normalize=normalize,
-            eps=eps,
-            log_space=log_space,
-            **options,
+            phi_q, phi_k, v, normalize=normalize, eps=eps, log_space=log_space, **options
         )
     return LinearAttentionResult(output, state, KernelChoice(form, "torch"))
 
@@ -142,7 +117,7 @@ def softmax_attention(
     if backend == "naive":
         return SoftmaxAttentionResult(softmax_attention_naive(q, k, v, **options), KernelChoice("softmax", "naive"))
     if backend not in _SOFTMAX_BACKENDS:
-        raise _unknown("backend", backend, ["naive", *_SOFTMAX_BACKENDS])
+        raise unknown_name("backend", backend, ["naive", *_SOFTMAX_BACKENDS])
     output, ran = softmax_attention_sdpa(q, k, v, **options, backend=backend.removeprefix("sdpa_"))
     return SoftmaxAttentionResult(output, KernelChoice("softmax", f"sdpa_{ran}"))
 
@@ -154,15 +129,11 @@ def _fastest_form(phi_q: Tensor, phi_k: Tensor, causal: bool, log_space: bool, s
     return "naive" if short and causal and not log_space and not stateful else "chunk"
 
 
-def _unknown(what: str, value: str, allowed: list[str]) -> ValueError:
-    near = get_close_matches(value, allowed, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"unknown {what} {value!r}, choose from {', '.join(allowed)}{hint}")
-
-
 def _naive(*tensors: Tensor, **options: Any) -> tuple[Tensor, None]:
     return linear_attention_naive(*tensors, **options), None
 
+
+LINEAR_BACKENDS = ("auto", "torch")
 
 _LINEAR_FORMS: dict[str, Callable[..., tuple[Tensor, LinearState | None]]] = {
     "naive": _naive,

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from .dispatch import KernelChoice
+from .choice import KernelChoice
 from .hybrid_state import HybridState
 from .linear_log import linear_attention_and_log
 from .linear_naive import linear_attention_weights_and_log

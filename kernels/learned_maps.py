@@ -62,7 +62,7 @@ class HedgehogMap(FeatureMap):
             ValueError: an unknown variant or start.
         """
         super().__init__(heads, head_dim, role=role, seed=seed)
-        _check_known("map", map, _ACTIVATIONS)
+        _check_known("map", map, HEDGEHOG_MAPS)
         _check_known("init", init, ("identity", "random"))
         width = feature_dim or head_dim
         self.map = map
@@ -81,10 +81,7 @@ class HedgehogMap(FeatureMap):
     ) -> Float[Tensor, "b h n f"]:
         """Gives φ(x), computed in float32 at least; log φ(x) for the variant exp."""
         del positions
-        with torch.autocast(x.device.type, enabled=False):
-            y = per_head_linear(x.to(torch.promote_types(x.dtype, torch.float32)), self.weight, self.bias)
-        mapped = _ACTIVATIONS[self.map](torch.stack([y, -y] if self.negate else [y], dim=-2))
-        return mapped if self.log_space else mapped.to(x.dtype)
+        return hedgehog_features(x, self.weight, self.bias, map=self.map, negate=self.negate)
 
 
 class T2RMap(FeatureMap):
@@ -158,6 +155,26 @@ class TaylorMap(FeatureMap):
         return torch.cat([torch.ones_like(scaled[..., :1]), scaled, squares], dim=-1)
 
 
+def hedgehog_features(
+    x: Float[Tensor, "b h n d"],
+    weight: Float[Tensor, "h d w"],
+    bias: Float[Tensor, "h w"] | None,
+    *,
+    map: str,
+    negate: bool = True,
+) -> Float[Tensor, "b h n f"]:
+    """Gives φ(x) of `HedgehogMap`, computed in float32 at least; log φ(x), in that type, for the variant exp.
+
+    Raises:
+        ValueError: an unknown variant.
+    """
+    _check_known("map", map, HEDGEHOG_MAPS)
+    with torch.autocast(x.device.type, enabled=False):
+        y = per_head_linear(x.to(torch.promote_types(x.dtype, torch.float32)), weight, bias)
+    mapped = HEDGEHOG_MAPS[map](torch.stack([y, -y] if negate else [y], dim=-2))
+    return mapped if map == "exp" else mapped.to(x.dtype)
+
+
 def per_head_linear(
     x: Float[Tensor, "b h n d"], weight: Float[Tensor, "h d f"], bias: Float[Tensor, "h f"] | None
 ) -> Float[Tensor, "b h n f"]:
@@ -203,10 +220,10 @@ def _softmax_joint(y: Tensor) -> Tensor:
     return (2 * y).flatten(-2).softmax(-1)
 
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+HEDGEHOG_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
     "exp": _exp,
     "exp_max": _exp_max,
     "softmax": _softmax,
     "softmax_joint": _softmax_joint,
 }
-"""Functions of [y, -y] as [.. 2 w], or of y alone as [.. 1 w]."""
+"""Functions of [y, -y] as [.. 2 w], or of y alone as [.. 1 w], by the name of the variant."""

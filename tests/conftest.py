@@ -1,5 +1,23 @@
-"""Every tensor shape that an annotation names is checked while the tests run."""
+"""What every test runs under: checked tensor shapes, and Triton's interpreter where there is no GPU."""
+
+import os
+import shutil
+from pathlib import Path
+
+# Triton reads this when it is imported, its own library included: before anything imports it.
+if shutil.which("nvidia-smi") is None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["hedgebench.kernels", "hedgebench.adapters"], "beartype.beartype")
+import hedgebench
+
+TRITON_CODE = {
+    f"triton_{name}" for name in ("backward", "decode", "exact", "features", "forward", "one_pass", "states")
+}
+"""Modules that Triton compiles from their source, where a checking decorator has no place."""
+
+_KERNELS = Path(hedgebench.__file__).parent / "kernels"
+_CHECKED = sorted(path.stem for path in _KERNELS.glob("*.py") if path.stem not in TRITON_CODE)
+
+install_import_hook([*(f"hedgebench.kernels.{name}" for name in _CHECKED), "hedgebench.adapters"], "beartype.beartype")

@@ -10,8 +10,8 @@ from hedgebench.adapters.attention_softmax import NoAttention, SoftmaxAttention
 from hedgebench.adapters.mechanism import AttentionShape
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness.registry import mechanisms
+from hedgebench.kernels.choice import KernelChoice
 from hedgebench.kernels.costs import linear_state_bytes, softmax_decode_cost
-from hedgebench.kernels.dispatch import KernelChoice
 from hedgebench.kernels.learned_maps import HedgehogMap
 
 VARIANTS = [

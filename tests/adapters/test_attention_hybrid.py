@@ -19,7 +19,7 @@ from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.adapters.transformer import Transformer
 from hedgebench.harness.registry import mechanisms
-from hedgebench.kernels.dispatch import KernelChoice
+from hedgebench.kernels.choice import KernelChoice
 from hedgebench.kernels.fixed_maps import IdentityLinearMap
 from hedgebench.results.record import KernelUse
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hedgebench.kernels.dispatch import NAIVE_TOKENS, KernelChoice, linear_attention, softmax_attention
+from hedgebench.kernels.choice import KernelChoice
+from hedgebench.kernels.dispatch import NAIVE_TOKENS, linear_attention, softmax_attention
 from hedgebench.kernels.linear_naive import linear_attention_naive
 from hedgebench.kernels.softmax_attention import softmax_attention_naive
 

@@ -1,0 +1,102 @@
+"""Picks what runs linear attention with its map inside: a fused form on CUDA, the torch forms elsewhere."""
+
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from .choice import KernelChoice, LinearAttentionResult, unknown_name
+from .fused_decode_op import fused_decode
+from .fused_op import fused_forward
+from .fused_tensors import Options, Tensors
+from .fused_torch import torch_attention
+from .state import LinearState
+
+FORMS = ("auto", "fused_chunk", "chunk")
+BACKENDS = ("auto", "triton", "torch")
+MAX_WIDTH = 256
+"""Columns of W (or of features given), dimensions of heads and of values that the kernels take at most."""
+
+DECODED_TOKENS = 8
+"""Up to so many tokens after a state are decoded one by one rather than in chunks."""
+
+_PROGRAMS = 132
+"""Programs that fill an H100 or H200: one for each multiprocessor."""
+
+_TYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+def fused_attention(
+    given: Tensors, options: Options, *, return_state: bool = False, backend: str = "auto"
+) -> LinearAttentionResult:
+    """Gives attention by the form and the backend asked for, or by the best there is.
+
+    Raises:
+        ValueError: an unknown form or backend, or `backend="triton"` where the kernels cannot run.
+    """
+    if options.form not in FORMS:
+        raise unknown_name("form", options.form, FORMS)
+    if backend not in BACKENDS:
+        raise unknown_name("backend", backend, BACKENDS)
+    obstacle = "" if backend == "torch" else why_not_fused(given)
+    if backend == "triton" and obstacle:
+        raise ValueError(f"the Triton kernels cannot run this call: {obstacle}; choose backend 'auto' or 'torch'")
+    with torch.autocast(given.q.device.type, enabled=False):
+        if backend == "torch" or obstacle:
+            output, state = _by_torch(given, options)
+            return LinearAttentionResult(output, state if return_state else None, KernelChoice("chunk", "torch"))
+        if _decodes(given, options):
+            return _decode(given, options, return_state)
+        return _attend(given, options, return_state)
+
+
+def _by_torch(given: Tensors, options: Options) -> tuple[Tensor, LinearState]:
+    """Runs the torch forms; under torch.compile as an operator, as they look at values that a graph does not know."""
+    if not torch.compiler.is_compiling() or given.q.device.type != "cpu":
+        return torch_attention(given, options)
+    output, _, kv, keys, scale = fused_forward(*given, *options)
+    return output, LinearState(kv, keys, scale if options.log_space else None)
+
+
+def why_not_fused(given: Tensors) -> str:
+    """Gives why the kernels cannot run a call, or nothing where they can."""
+    q, k, v = given[:3]
+    width = q.shape[-1] if given.q_weight is None else given.q_weight.shape[-1]
+    reasons = {
+        f"tensors are on {q.device.type}, the kernels run on cuda": q.device.type != "cuda",
+        "triton is not installed": find_spec("triton") is None,
+        f"{q.dtype} is none of the types they take": q.dtype not in _TYPES,
+        f"{q.shape[2]} queries and {k.shape[2]} keys, where they take as many of each": q.shape[2] != k.shape[2],
+        "there are no tokens": q.shape[2] == 0 or q.shape[0] == 0,
+        f"head, value or feature dimensions above {MAX_WIDTH}": max(q.shape[-1], v.shape[-1], width) > MAX_WIDTH,
+    }
+    return "; ".join(reason for reason, holds in reasons.items() if holds)
+
+
+def choose_form(given: Tensors, causal: bool) -> str:
+    """Gives "fused_chunk" where one program for each head and sequence fills a Hopper GPU, else "chunk"."""
+    sequences = given.q.shape[0] if given.cu_seqlens is None else given.cu_seqlens.shape[0] - 1
+    tiles = -(-given.v.shape[-1] // 64)
+    return "fused_chunk" if causal and sequences * given.q.shape[1] * tiles >= _PROGRAMS else "chunk"
+
+
+def _attend(given: Tensors, options: Options, return_state: bool) -> LinearAttentionResult:
+    form = choose_form(given, options.causal) if options.form == "auto" else options.form
+    if form == "fused_chunk" and not options.causal:
+        raise ValueError("the form 'fused_chunk' is causal; choose 'chunk' or 'auto'")
+    output, _, kv, keys, scale = fused_forward(*given, *options._replace(form=form))
+    state = LinearState(kv, keys, scale if options.log_space else None) if return_state else None
+    return LinearAttentionResult(output, state, KernelChoice(form, "triton"))
+
+
+def _decodes(given: Tensors, options: Options) -> bool:
+    wanted = any(x is not None and x.requires_grad for x in given[:9]) and torch.is_grad_enabled()
+    plain = given.initial_kv is not None and given.mask is None and given.cu_seqlens is None
+    return plain and options.causal and options.form == "auto" and given.q.shape[2] <= DECODED_TOKENS and not wanted
+
+
+def _decode(given: Tensors, options: Options, return_state: bool) -> LinearAttentionResult:
+    chosen = (options.feature_map, options.negate, options.log_space, options.normalize, options.eps)
+    output, kv, keys, scale = fused_decode(*given[:10], *chosen)
+    state = LinearState(kv, keys, scale if options.log_space else None) if return_state else None
+    return LinearAttentionResult(output, state, KernelChoice("fused_recurrent", "triton"))

@@ -1,0 +1,64 @@
+"""The torch forms behind the fused operators: what the kernels are held to, and what runs without a GPU."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from .block_tables import check_ends
+from .fused_tensors import Options, Tensors
+from .learned_maps import hedgehog_features
+from .linear_chunk import linear_attention_chunk
+from .linear_recurrent import linear_attention_recurrent
+from .state import LinearState
+
+
+def torch_attention(tensors: Tensors, options: Options) -> tuple[Tensor, LinearState]:
+    """Gives outputs and the state after the last key, by the form "chunk"."""
+    if tensors.cu_seqlens is None:
+        return _torch_batch(tensors, options)
+    ends = [int(end) for end in tensors.cu_seqlens.tolist()]
+    check_ends(ends, tensors.q.shape[2])
+    parts = [
+        _torch_batch(_sequence(tensors, index, start, end), options)
+        for index, (start, end) in enumerate(pairwise(ends))
+    ]
+    states = [state for _, state in parts]
+    scales = [state.log_scale for state in states if state.log_scale is not None]
+    scale = torch.cat(scales) if scales else None
+    state = LinearState(torch.cat([s.kv for s in states]), torch.cat([s.k for s in states]), scale)
+    return torch.cat([output for output, _ in parts], dim=2), state
+
+
+def torch_decode(tensors: Tensors, options: Options) -> tuple[Tensor, LinearState]:
+    """Gives outputs and the state after the last key, by the form "recurrent"."""
+    q, k = _mapped(tensors, options)
+    return linear_attention_recurrent(
+        q, k, tensors.v, causal=True, normalize=options.normalize, eps=options.eps, log_space=options.log_space,
+        initial_state=tensors.initial,
+    )  # fmt: skip
+
+
+def _torch_batch(tensors: Tensors, options: Options) -> tuple[Tensor, LinearState]:
+    q, k = _mapped(tensors, options)
+    return linear_attention_chunk(
+        q, k, tensors.v, causal=options.causal, key_padding_mask=tensors.mask, normalize=options.normalize,
+        eps=options.eps, log_space=options.log_space, initial_state=tensors.initial,
+    )  # fmt: skip
+
+
+def _mapped(tensors: Tensors, options: Options) -> tuple[Tensor, Tensor]:
+    if tensors.q_weight is None or tensors.k_weight is None:
+        return tensors.q, tensors.k
+    variant, negate = options.feature_map, options.negate
+    return (
+        hedgehog_features(tensors.q, tensors.q_weight, tensors.q_bias, map=variant, negate=negate),
+        hedgehog_features(tensors.k, tensors.k_weight, tensors.k_bias, map=variant, negate=negate),
+    )
+
+
+def _sequence(tensors: Tensors, index: int, start: int, end: int) -> Tensors:
+    q, k, v = (x[:, :, start:end] for x in (tensors.q, tensors.k, tensors.v))
+    initial = [None if x is None else x[index : index + 1] for x in tensors[7:10]]
+    mask = None if tensors.mask is None else tensors.mask[:, start:end]
+    return Tensors._make((q, k, v, *tensors[3:7], *initial, mask, None))

@@ -1,0 +1,158 @@
+"""Linear attention through Hedgehog's map, one call from queries to outputs: fused on a GPU, by torch forms elsewhere.
+
+    o_i = Σ_j φ(q_i)·φ(k_j) v_j / Σ_j φ(q_i)·φ(k_j),   φ(x) = Φ(Wx + b), W per head
+
+On CUDA, feature map, attention and normaliser are one or a few Triton kernels, and gradients of W and b come from them
+too: features never reach memory. On CPU the same call maps, then takes the torch forms. What ran is in the result.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from .choice import LinearAttentionResult, unknown_name
+from .fused import fused_attention, why_not_fused
+from .fused_decode_op import fused_decode_
+from .fused_tensors import Options, Tensors
+from .learned_maps import HEDGEHOG_MAPS
+from .state import LinearState
+from .sums import EPS, query_groups
+
+
+def chunk_hedgehog_attn(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b hk n d"],
+    v: Float[Tensor, "b hk n dv"],
+    q_weight: Float[Tensor, "h d w"],
+    k_weight: Float[Tensor, "hk d w"],
+    q_bias: Float[Tensor, "h w"] | None = None,
+    k_bias: Float[Tensor, "hk w"] | None = None,
+    *,
+    feature_map: str = "exp",
+    negate: bool = True,
+    causal: bool = True,
+    normalize: bool = True,
+    eps: float = EPS,
+    key_padding_mask: Bool[Tensor, "b n"] | None = None,
+    cu_seqlens: Int[Tensor, " ends"] | None = None,
+    initial_state: LinearState | None = None,
+    output_final_state: bool = False,
+    form: str = "auto",
+    backend: str = "auto",
+) -> LinearAttentionResult:
+    """Gives attention over n tokens, differentiable in q, k, v, W, b and the sums of the initial state.
+
+    Under autocast, q, k and v are cast to its type; W and b are read as they are. Sums run in float32; products of
+    bfloat16 in bfloat16, of float16 in TF32, of float32 in float32.
+
+    Args:
+        q: queries.
+        k: keys; query head i uses kv head i // (h / hk).
+        v: values.
+        q_weight: W of the queries.
+        k_weight: W of the keys.
+        q_bias: b of the queries; both biases or none.
+        k_bias: b of the keys.
+        feature_map: Φ, "exp", "exp_max", "softmax" or "softmax_joint", as of `HedgehogMap`.
+        negate: also use -(Wx + b).
+        causal: a query sees the keys up to its own.
+        normalize: divide by the row sum.
+        eps: added to the row sum, for maps other than "exp".
+        key_padding_mask: true where a key is a real token.
+        cu_seqlens: 0 and the ends of sequences packed into a batch of one; no token sees another sequence. It is read
+            on the host: one that lies on the CPU saves a synchronisation.
+        initial_state: state after the tokens before these, one for each sequence.
+        output_final_state: give the state after the last key.
+        form: "auto", "fused_chunk" (one pass) or "chunk" (two passes); the torch backend has "chunk" alone.
+        backend: "auto" (Triton on CUDA, torch elsewhere), "triton" or "torch".
+
+    Raises:
+        ValueError: an unknown name, sizes that do not fit each other, one bias without the other, `cu_seqlens` with a
+            batch above one, or `backend="triton"` where the kernels cannot run.
+    """
+    if feature_map not in HEDGEHOG_MAPS:
+        raise unknown_name("feature map", feature_map, HEDGEHOG_MAPS)
+    options = Options(feature_map, negate, feature_map == "exp", causal, normalize, eps, form)
+    maps = (q_weight, k_weight, q_bias, k_bias)
+    given = _tensors((q, k, v), maps, initial_state, key_padding_mask, cu_seqlens)
+    return fused_attention(given, options, return_state=output_final_state, backend=backend)
+
+
+def chunk_linear_attn(
+    phi_q: Float[Tensor, "b h n f"],
+    phi_k: Float[Tensor, "b hk n f"],
+    v: Float[Tensor, "b hk n dv"],
+    *,
+    log_space: bool = False,
+    causal: bool = True,
+    normalize: bool = True,
+    eps: float = EPS,
+    key_padding_mask: Bool[Tensor, "b n"] | None = None,
+    cu_seqlens: Int[Tensor, " ends"] | None = None,
+    initial_state: LinearState | None = None,
+    output_final_state: bool = False,
+    form: str = "auto",
+    backend: str = "auto",
+) -> LinearAttentionResult:
+    """Gives attention over features that are at hand: of any map whose scores are never negative.
+
+    Args and errors as of `chunk_hedgehog_attn`; with `log_space`, `phi_q` and `phi_k` are logarithms.
+    """
+    options = Options("identity", False, log_space, causal, normalize, eps, form)
+    given = _tensors((phi_q, phi_k, v), (None, None, None, None), initial_state, key_padding_mask, cu_seqlens)
+    return fused_attention(given, options, return_state=output_final_state, backend=backend)
+
+
+def fused_recurrent_hedgehog_attn(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b hk n d"],
+    v: Float[Tensor, "b hk n dv"],
+    q_weight: Float[Tensor, "h d w"],
+    k_weight: Float[Tensor, "hk d w"],
+    q_bias: Float[Tensor, "h w"] | None = None,
+    k_bias: Float[Tensor, "hk w"] | None = None,
+    *,
+    state: LinearState,
+    feature_map: str = "exp",
+    negate: bool = True,
+    normalize: bool = True,
+    eps: float = EPS,
+) -> Float[Tensor, "b h n dv"]:
+    """Decodes a few tokens after those in `state`, which is changed in place. Nothing here has a gradient.
+
+    Args and errors as of `chunk_hedgehog_attn`. The state is float32 and contiguous, as `state.empty_state` and the
+    chunk forms give it.
+    """
+    if feature_map not in HEDGEHOG_MAPS:
+        raise unknown_name("feature map", feature_map, HEDGEHOG_MAPS)
+    given = _tensors((q, k, v), (q_weight, k_weight, q_bias, k_bias), state, None, None)
+    obstacle = why_not_fused(given)
+    if given.q.device.type == "cuda" and obstacle:
+        raise ValueError(f"the decode kernel cannot run this call: {obstacle}")
+    with torch.no_grad():
+        output: Tensor = fused_decode_(*given[:10], feature_map, negate, feature_map == "exp", normalize, eps)
+    return output
+
+
+def _tensors(
+    qkv: tuple[Tensor, Tensor, Tensor],
+    maps: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+    state: LinearState | None,
+    mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> Tensors:
+    """Joins and checks what a call is given.
+
+    Raises:
+        ValueError: sizes that do not fit each other.
+    """
+    q, k, _ = qkv
+    query_groups(q, k, causal=False)
+    if (maps[2] is None) != (maps[3] is None):
+        raise ValueError("q_bias and k_bias belong to one map: give both or neither")
+    if cu_seqlens is not None and q.shape[0] != 1:
+        raise ValueError(f"cu_seqlens packs sequences into a batch of 1, got a batch of {q.shape[0]}")
+    for name, weight, x in (("q_weight", maps[0], q), ("k_weight", maps[1], k)):
+        if weight is not None and weight.shape[:2] != (x.shape[1], x.shape[3]):
+            raise ValueError(f"{name} must be [{x.shape[1]}, {x.shape[3]}, columns], got {list(weight.shape)}")
+    return Tensors.of(qkv, state, mask, cu_seqlens, maps)

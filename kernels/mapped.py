@@ -1,0 +1,69 @@
+"""Linear attention from queries and keys and their maps: fused with the maps where kernels allow it."""
+
+from typing import Any
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from .choice import LinearAttentionResult
+from .dispatch import linear_attention
+from .feature_map import FeatureMap
+from .fused import fused_attention, why_not_fused
+from .fused_tensors import Options, Tensors
+from .learned_maps import HedgehogMap
+from .state import LinearState
+from .sums import EPS
+
+
+def mapped_linear_attention(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b hk n d"],
+    v: Float[Tensor, "b hk n dv"],
+    query_map: FeatureMap,
+    key_map: FeatureMap,
+    *,
+    causal: bool,
+    positions: Int[Tensor, "b n"] | None = None,
+    key_padding_mask: Bool[Tensor, "b n"] | None = None,
+    normalize: bool = True,
+    initial_state: LinearState | None = None,
+    return_state: bool = False,
+) -> LinearAttentionResult:
+    """Gives linear attention through two maps; on CUDA, Hedgehog's run inside the attention kernels.
+
+    Args:
+        q: queries.
+        k: keys.
+        v: values.
+        query_map: of the query heads.
+        key_map: of the key heads.
+        causal: a query sees the keys up to its own.
+        positions: of the tokens, for maps that read them.
+        key_padding_mask: true where a key is a real token.
+        normalize: divide by the row sum.
+        initial_state: state after the tokens before these.
+        return_state: the caller needs the state after the last key.
+    """
+    state: dict[str, Any] = {"return_state": return_state}
+    if isinstance(query_map, HedgehogMap) and isinstance(key_map, HedgehogMap) and _alike(query_map, key_map):
+        maps = (query_map.weight, key_map.weight, query_map.bias, key_map.bias)
+        given = Tensors.of((q, k, v), initial_state, key_padding_mask, maps=maps)
+        if not why_not_fused(given):
+            options = Options(query_map.map, query_map.negate, query_map.log_space, causal, normalize, EPS, "auto")
+            return fused_attention(given, options, **state)
+    return linear_attention(
+        query_map(q, positions),
+        key_map(k, positions),
+        v,
+        causal=causal,
+        key_padding_mask=key_padding_mask,
+        normalize=normalize,
+        log_space=query_map.log_space,
+        initial_state=initial_state,
+        **state,
+    )
+
+
+def _alike(query_map: HedgehogMap, key_map: HedgehogMap) -> bool:
+    same = query_map.map == key_map.map and query_map.negate == key_map.negate
+    return same and (query_map.bias is None) == (key_map.bias is None)

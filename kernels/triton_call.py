@@ -1,0 +1,176 @@
+"""What one call of the fused kernels is given, what it gives, and what all launches take from it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .block_tables import BlockTable, batch_table, packed_table
+from .state import LinearState
+from .triton_features import MAP_CODES
+from .triton_tiles import Tiles, operands, padded, tiles_for
+
+
+@dataclass(frozen=True)
+class FusedCall:
+    """One call's tensors and options; shapes as of `hedgehog.chunk_hedgehog_attn`.
+
+    Attributes:
+        feature_map: a key of `MAP_CODES`.
+        log_space: features are exp of what the map gives.
+        mask: [b n] uint8 or bool, true at real tokens.
+        tiles: unless given, those of `tiles_for`.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    q_weight: Tensor | None
+    k_weight: Tensor | None
+    q_bias: Tensor | None
+    k_bias: Tensor | None
+    feature_map: str
+    negate: bool
+    causal: bool
+    normalize: bool
+    eps: float
+    mask: Tensor | None
+    cu_seqlens: Tensor | None
+    initial: LinearState | None
+    log_space: bool
+    tiles: Tiles | None = None
+
+    @cached_property
+    def sizes(self) -> Tiles:
+        """The tiles in use."""
+        return self.tiles or tiles_for(self.q.dtype, self.dim, self.width, self.values, self.log_space)
+
+    @property
+    def dim(self) -> int:
+        """d, of queries and keys."""
+        return self.q.shape[-1]
+
+    @property
+    def width(self) -> int:
+        """w, columns of one half of the features."""
+        return self.dim if self.q_weight is None else self.q_weight.shape[-1]
+
+    @property
+    def values(self) -> int:
+        """dv."""
+        return self.v.shape[-1]
+
+    @property
+    def features(self) -> int:
+        """f, both halves together."""
+        return self.width * (2 if self.negate else 1)
+
+    @cached_property
+    def table(self) -> BlockTable:
+        """Where the blocks lie."""
+        tokens, block, device = self.q.shape[2], self.sizes.block, self.q.device
+        if self.cu_seqlens is None:
+            return batch_table(self.q.shape[0], tokens, block, device)
+        return packed_table(self.cu_seqlens, tokens, block, device)
+
+    def constants(self) -> dict[str, Any]:
+        """What every kernel is compiled for."""
+        return {
+            "DIM": self.dim,
+            "WIDTH": self.width,
+            "VALUES": self.values,
+            "HALVES": 2 if self.negate else 1,
+            "MAP": MAP_CODES[self.feature_map],
+            "LOG": self.log_space,
+            "HAS_BIAS": self.q_bias is not None,
+            "CHUNK": self.sizes.chunk,
+            "BD": padded(self.dim),
+            "BW": padded(self.width),
+            **operands(self.q.dtype),
+        }
+
+    def queries(self) -> tuple[Tensor, ...]:
+        """W and b of the queries, or stand-ins that no kernel reads."""
+        return stand_in(self.q_weight, self.q), stand_in(self.q_bias, self.q)
+
+    def keys(self) -> tuple[Tensor, ...]:
+        """W and b of the keys, or stand-ins that no kernel reads."""
+        return stand_in(self.k_weight, self.k), stand_in(self.k_bias, self.k)
+
+    def state_like(self, count: int, dtype: torch.dtype) -> "Sums":
+        """Empty sums for `count` blocks or sequences."""
+        heads, device = self.k.shape[1], self.q.device
+        vector = torch.empty(3, count, heads, self.features, dtype=torch.float32, device=device)
+        matrix = torch.empty(count, heads, self.features, self.values, dtype=dtype, device=device)
+        return Sums(matrix, vector[0], vector[1], vector[2])
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums of blocks or sequences.
+
+    Attributes:
+        matrix: [count hk f dv].
+        vector: [count hk f].
+        before: [count hk f], shift of the keys before a block.
+        through: [count hk f], shift of the keys through it.
+    """
+
+    matrix: Tensor
+    vector: Tensor
+    before: Tensor
+    through: Tensor
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Output, what the backward pass needs of it, the state after the last key, and the form that ran."""
+
+    output: Tensor
+    norms: Tensor
+    final: LinearState
+    form: str
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients of everything that has one; None where nothing was given."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    q_weight: Tensor | None
+    k_weight: Tensor | None
+    q_bias: Tensor | None
+    k_bias: Tensor | None
+    initial: LinearState | None
+
+
+def initial_tensors(call: FusedCall, unread: Sums) -> tuple[Tensor, Tensor, Tensor]:
+    """Gives the initial state's tensors, or stand-ins that no kernel reads."""
+    state = call.initial
+    if state is None:
+        return unread.matrix, unread.vector, unread.through
+    return state.kv.contiguous(), state.k.contiguous(), stand_in(state.log_scale, state.k).contiguous()
+
+
+def mask_of(call: FusedCall) -> Tensor:
+    """Gives the padding mask in bytes, or a stand-in that no kernel reads."""
+    return call.table.spans if call.mask is None else call.mask.view(torch.uint8)
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+    """Launches a kernel. Its type, as Triton declares it, knows neither tensors nor launch options."""
+    kernel[grid](*arguments, **constants)
+
+
+def strides_of(tensor: Tensor) -> tuple[int, int, int]:
+    """Gives the strides of batch, heads and tokens."""
+    return tensor.stride(0), tensor.stride(1), tensor.stride(2)
+
+
+def stand_in(tensor: Tensor | None, other: Tensor) -> Tensor:
+    """Gives a tensor, or another that no kernel reads."""
+    return other if tensor is None else tensor

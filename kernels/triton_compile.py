@@ -1,0 +1,152 @@
+"""Compiles Triton kernels for a GPU that is not at hand, and reads what the compiler says of them."""
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
+
+from .triton_call import FusedCall
+from .triton_gradients import backward
+from .triton_launch import decode, forward
+
+HOPPER = GPUTarget("cuda", 90, 32)
+"""H100 and H200."""
+
+SHARED_MEMORY_BYTES = 227 * 1024
+"""What a block may take of a Hopper multiprocessor's shared memory."""
+
+_TYPES = {
+    torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", torch.int32: "i32", torch.int64: "i64",
+    torch.uint8: "u8", torch.bool: "u8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel with the arguments it was launched with."""
+
+    kernel: Any
+    arguments: dict[str, Any]
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CompiledKernel:
+    """What the compiler says of a kernel.
+
+    Attributes:
+        name: of the kernel.
+        registers: of each thread.
+        spill_bytes: stored to local memory by each thread.
+        shared_bytes: of each program.
+        wgmma: instructions of Hopper's warp-group tensor cores in it.
+        mma: instructions of the older kind.
+    """
+
+    name: str
+    registers: int
+    spill_bytes: int
+    shared_bytes: int
+    wgmma: int
+    mma: int
+
+
+@contextmanager
+def recorded_launches() -> Iterator[list[Launch]]:
+    """Collects the launches inside, and runs none of them: tensors may lie on any device."""
+    launches: list[Launch] = []
+
+    def record(kernel: Any, *args: Any, grid: object, warmup: bool, **kwargs: Any) -> None:
+        del grid, warmup
+        options: dict[str, Any] = {key: kwargs.pop(key) for key in ("num_warps", "num_stages") if key in kwargs}
+        launches.append(Launch(kernel, {**dict(zip(kernel.arg_names, args, strict=False)), **kwargs}, options))
+
+    run = JITFunction.run
+    setattr(JITFunction, "run", record)  # noqa: B010
+    try:
+        yield launches
+    finally:
+        setattr(JITFunction, "run", run)  # noqa: B010
+
+
+def compile_launch(launch: Launch, target: GPUTarget = HOPPER) -> CompiledKernel:
+    """Compiles a kernel as that launch would."""
+    constants = {name for name, parameter in zip(launch.kernel.arg_names, launch.kernel.params, strict=True)
+                 if parameter.is_constexpr}  # fmt: skip
+    signature = {name: "constexpr" if name in constants else _type(launch.arguments[name])
+                 for name in launch.kernel.arg_names}  # fmt: skip
+    aligned = {(index,): [["tt.divisibility", 16]] for index, name in enumerate(launch.kernel.arg_names)
+               if name not in constants and _divides(launch.arguments[name])}  # fmt: skip
+    source = ASTSource(launch.kernel, signature, {name: launch.arguments[name] for name in constants}, aligned)
+    compiled: Any = triton.compile(source, target=target, options=launch.options)
+    registers, spills = _resources(compiled.asm["cubin"])
+    ptx: str = compiled.asm["ptx"]
+    return CompiledKernel(launch.kernel.__name__, registers, spills, compiled.metadata.shared,
+                          ptx.count("wgmma.mma_async"), len(re.findall(r"\bmma\.sync", ptx)))  # fmt: skip
+
+
+def compile_attention(
+    dim: int, feature_map: str, dtype: torch.dtype, *, width: int | None = None, values: int | None = None
+) -> list[CompiledKernel]:
+    """Compiles every kernel of forward, backward and decoding, for grouped queries with a padding mask and biases.
+
+    Args:
+        dim: d of queries and keys.
+        feature_map: "identity", "exp", "exp_max", "softmax" or "softmax_joint".
+        dtype: of all tensors.
+        width: w, columns of W; d unless given.
+        values: dv; d unless given.
+    """
+    width, values = width or dim, values or dim
+    plain = feature_map == "identity"
+    heads, kv_heads, tokens = 4, 2, 512
+    q, k, v = (torch.empty(2, h, tokens, size, dtype=dtype) for h, size in
+               ((heads, dim), (kv_heads, dim), (kv_heads, values)))  # fmt: skip
+    matrices = [None if plain else torch.empty(h, dim, width, dtype=dtype) for h in (heads, kv_heads)]
+    vectors = [None if plain else torch.empty(h, width, dtype=dtype) for h in (heads, kv_heads)]
+    call = FusedCall(
+        q=q, k=k, v=v, q_weight=matrices[0], k_weight=matrices[1], q_bias=vectors[0], k_bias=vectors[1],
+        feature_map=feature_map, negate=not plain, causal=True, normalize=True, eps=1e-12,
+        mask=torch.empty(2, tokens, dtype=torch.bool), cu_seqlens=None, initial=None, log_space=feature_map == "exp",
+    )  # fmt: skip
+    with recorded_launches() as launches:
+        ran = forward(call, "chunk")
+        forward(call, "fused_chunk")
+        decode(call, ran.final, ran.final.kv)
+        backward(call, ran.output, ran.norms, ran.output)
+    distinct = {launch.kernel.__name__: launch for launch in launches}
+    return [compile_launch(launch) for launch in distinct.values()]
+
+
+def _type(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return "*" + _TYPES[value.dtype]
+    return "fp32" if isinstance(value, float) else "i64" if abs(int(value)) >= 2**31 else "i32"
+
+
+def _divides(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0)
+
+
+def _resources(cubin: bytes) -> tuple[int, int]:
+    """Gives registers and local bytes of each thread, as the binary says."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        told = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    match = re.search(r"REG:(\d+) STACK:(\d+)", told)
+    if match is None:
+        raise RuntimeError(f"cuobjdump told no registers: {told!r}")
+    return int(match[1]), int(match[2])

@@ -1,0 +1,67 @@
+"""Launches the kernels of `triton_states`: sums of blocks, and the scans over them."""
+
+import torch
+import triton
+from torch import Tensor
+
+from .state import LinearState
+from .triton_call import FusedCall, Sums, initial_tensors, launch, mask_of, strides_of
+from .triton_states import scan_keys, scan_queries, sum_keys, sum_queries
+from .triton_tiles import state_dtype
+
+SCAN_TILE = (16, 64)
+"""Features and values of a state that one program of the scans carries."""
+
+
+def key_states(call: FusedCall) -> tuple[Sums, Sums]:
+    """Gives the sums over the keys before each block (empty without `causal`), and over all keys of a sequence."""
+    table, sizes, heads, mask = call.table, call.sizes, call.k.shape[1], mask_of(call)
+    blocks, sequences = table.blocks.shape[0], table.sequences.shape[0]
+    kept = state_dtype(call.q.dtype)
+    own, states = call.state_like(blocks, kept), call.state_like(blocks if call.causal else 0, kept)
+    final = call.state_like(sequences, torch.float32)
+    launch(
+        sum_keys, (blocks, heads, triton.cdiv(call.values, sizes.values)),
+        call.k, call.v, *call.keys(), mask, table.blocks, own.matrix, own.vector, own.through, *strides_of(call.k),
+        *strides_of(call.v), mask.stride(0), HAS_MASK=call.mask is not None, BLOCK=sizes.block, BV=sizes.values,
+        **call.constants(), num_warps=sizes.warps, num_stages=sizes.stages,
+    )  # fmt: skip
+    launch(
+        scan_keys, (sequences, heads, _scan_tiles(call)),
+        own.matrix, own.vector, own.through, *initial_tensors(call, final), table.sequences, states.matrix,
+        states.vector, states.before, states.through, final.matrix, final.vector, final.through, FEATURES=call.features,
+        VALUES=call.values, CAUSAL=call.causal, LOG=call.log_space, HAS_INITIAL=call.initial is not None,
+        BF=SCAN_TILE[0], BV=SCAN_TILE[1], num_warps=4,
+    )  # fmt: skip
+    return states, final
+
+
+def query_states(
+    call: FusedCall, grad: Tensor, norms: Tensor, pulls: Tensor, keys: tuple[Sums, Sums], last: LinearState | None
+) -> tuple[Sums, Sums]:
+    """Gives the sums over the queries after each block, and over all queries of a sequence, as `scan_queries` does."""
+    table, sizes, heads = call.table, call.sizes, call.k.shape[1]
+    blocks, sequences = table.blocks.shape[0], table.sequences.shape[0]
+    kept = state_dtype(call.q.dtype)
+    own, states = call.state_like(blocks, kept), call.state_like(blocks if call.causal else 0, kept)
+    first = call.state_like(sequences, torch.float32)
+    peaks = keys[0].before if call.causal else keys[1].through
+    launch(
+        sum_queries, (blocks, heads, triton.cdiv(call.values, sizes.values)),
+        call.q, grad, *call.queries(), norms, pulls, peaks, table.blocks, own.matrix, own.vector, *strides_of(call.q),
+        *strides_of(grad), call.q.shape[2], call.q.shape[1] // heads, CAUSAL=call.causal, BLOCK=sizes.block,
+        BV=sizes.values, **call.constants(), num_warps=sizes.warps, num_stages=sizes.stages,
+    )  # fmt: skip
+    end = first if last is None else Sums(last.kv, last.k, first.before, first.through)
+    launch(
+        scan_queries, (sequences, heads, _scan_tiles(call)),
+        own.matrix, own.vector, end.matrix, end.vector, keys[0].before, keys[0].through, table.sequences,
+        states.matrix, states.vector, first.matrix, first.vector, FEATURES=call.features, VALUES=call.values,
+        CAUSAL=call.causal, LOG=call.log_space, HAS_LAST=last is not None, BF=SCAN_TILE[0], BV=SCAN_TILE[1],
+        num_warps=4,
+    )  # fmt: skip
+    return states, first
+
+
+def _scan_tiles(call: FusedCall) -> int:
+    return -(-call.features // SCAN_TILE[0]) * -(-call.values // SCAN_TILE[1])

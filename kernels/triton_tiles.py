@@ -1,0 +1,72 @@
+"""Sizes of the Triton kernels' tiles. A fixed table: nothing is tuned at run time, so no first call is slow."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton.language as tl
+
+MAX_WIDTH = 256
+"""Columns of one half of the features, and dimensions of queries, keys and values, that a tile holds at most."""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tiles of one call.
+
+    Attributes:
+        chunk: tokens in a tile.
+        block: tokens between two stored states; a multiple of `chunk`.
+        values: columns of values that a program of the forward kernels holds.
+        warps: of the forward kernels and the sums.
+        backward_warps: of the kernels of query and key gradients.
+        stages: of the software pipeline.
+    """
+
+    chunk: int
+    block: int
+    values: int
+    warps: int
+    backward_warps: int
+    stages: int
+
+    def __post_init__(self) -> None:
+        if self.chunk < 16 or self.block % self.chunk:
+            raise ValueError(f"tiles need chunks of 16 tokens or more that divide the block, got {self}")
+
+
+def tiles_for(dtype: torch.dtype, dim: int, width: int, values: int, log_space: bool) -> Tiles:
+    """Gives the tiles for these sizes: smaller ones where operands are float32, which tensor cores do not take."""
+    widest = max(padded(dim), padded(width), padded(values))
+    if dtype == torch.bfloat16:
+        chunk = 64 if widest <= 128 else 32
+        warps = 4 if widest <= 64 else 8
+        return Tiles(chunk, 256, min(padded(values), 64 if widest > 64 or log_space else 128), warps, 8, 2)
+    chunk = 32 if dtype == torch.float16 and widest <= 128 else 16
+    return Tiles(chunk, 256, min(padded(values), 32), 8, 8, 1)
+
+
+def padded(size: int) -> int:
+    """Gives the power of two that a tile takes for `size` columns."""
+    return max(16, 1 << (size - 1).bit_length())
+
+
+def interpreting() -> bool:
+    """Tells whether kernels run in Triton's interpreter: on CPU tensors, without limits of shared memory."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def operands(dtype: torch.dtype) -> dict[str, Any]:
+    """Gives what products are made of: bfloat16 as it is, float16 in TF32 (its mantissa, without its narrow range).
+
+    The interpreter computes on bfloat16 wrongly (triton 3.9), so there operands are float32.
+    """
+    if dtype == torch.bfloat16 and not interpreting():
+        return {"OPERAND": tl.bfloat16, "PRECISION": "ieee"}
+    return {"OPERAND": tl.float32, "PRECISION": "tf32" if dtype == torch.float16 else "ieee"}
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Gives the type in which sums before blocks are stored: what they are multiplied in."""
+    return torch.bfloat16 if dtype == torch.bfloat16 and not interpreting() else torch.float32

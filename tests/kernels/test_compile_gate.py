@@ -1,0 +1,56 @@
+"""Every kernel compiles for Hopper without a GPU: on its tensor cores, within its shared memory, with few spills.
+
+Compilation needs Triton outside its interpreter, which these tests run under: a process of its own does it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton")
+
+SHARED_MEMORY_BYTES = 227 * 1024
+
+PRODUCTS = ("sum_keys", "attend", "attend_sequentially", "sum_queries", "query_gradients", "key_gradients",
+            "map_gradients")  # fmt: skip
+
+SPILL_BYTES = {64: 2048, 128: 4608}
+"""What a thread may spill, by head dimension. Two halves of 128 features and their sums exceed 255 registers."""
+
+CONFIGURATIONS = [(64, "exp", "bfloat16"), (64, "softmax", "bfloat16"), (128, "softmax", "bfloat16"),
+                  (48, "identity", "bfloat16"), (64, "softmax", "float32"), (64, "softmax", "float16")]  # fmt: skip
+
+_PROGRAM = """
+import dataclasses, json, sys, torch
+from hedgebench.kernels.triton_compile import compile_attention
+dim, feature_map, dtype = sys.argv[1:]
+kernels = compile_attention(int(dim), feature_map, getattr(torch, dtype))
+print(json.dumps([dataclasses.asdict(kernel) for kernel in kernels]))
+"""
+
+
+@pytest.mark.parametrize(("dim", "feature_map", "dtype"), CONFIGURATIONS)
+def test_kernels_compile_for_hopper(dim: int, feature_map: str, dtype: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    told = subprocess.run([sys.executable, "-c", _PROGRAM, str(dim), feature_map, dtype], env=environment,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert told.returncode == 0, told.stderr[-2000:]
+    kernels: dict[str, Any] = {kernel["name"]: kernel for kernel in json.loads(told.stdout.splitlines()[-1])}
+    assert {*PRODUCTS, "scan_keys", "scan_queries", "pull_rows", "decode_tokens"} - kernels.keys() <= _unused(
+        feature_map
+    )
+    for name, kernel in kernels.items():
+        assert kernel["shared_bytes"] <= SHARED_MEMORY_BYTES, name
+        assert kernel["spill_bytes"] <= SPILL_BYTES[128 if dim > 64 else 64], name
+        if name in PRODUCTS and dtype == "bfloat16":
+            assert kernel["wgmma"] > 0, name
+        if name in PRODUCTS and dtype == "float16":
+            assert kernel["wgmma"] + kernel["mma"] > 0, name
+
+
+def _unused(feature_map: str) -> set[str]:
+    return {"map_gradients"} if feature_map == "identity" else set()

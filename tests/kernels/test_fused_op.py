@@ -1,0 +1,154 @@
+"""The operators as torch sees them: checks, compilation, autocast, gradients; on CPU, where the torch forms run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hedgebench.kernels.fused_decode_op import fused_decode, fused_decode_
+from hedgebench.kernels.fused_op import fused_forward
+from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn, fused_recurrent_hedgehog_attn
+from hedgebench.kernels.learned_maps import hedgehog_features
+from hedgebench.kernels.linear_naive import linear_attention_naive
+from hedgebench.kernels.state import LinearState
+
+from .fused_cases import Case, draw, single
+
+CASES = {
+    "map": Case("exp", n=9, h=4, hk=2, bias=True, mask=True),
+    "features": Case("identity", n=9, normalize=False),
+    "state": Case("softmax", n=9, b=2, state=True),
+    "both_ways": Case("exp_max", n=9, causal=False),
+    "packed": Case("softmax_joint", n=9, ends=(0, 4, 9)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_operator_passes_opcheck(name: str) -> None:
+    case = CASES[name]
+    tensors = [x.requires_grad_() if x is not None and x.dtype == torch.float32 and index < 7 else x
+               for index, x in enumerate(single(draw(case)))]  # fmt: skip
+    torch.library.opcheck(fused_forward, (*tensors, *case.options))
+
+
+@pytest.mark.parametrize("operator", [fused_decode, fused_decode_])
+@pytest.mark.parametrize("name", ["exp", "softmax"])
+def test_the_decode_operators_pass_opcheck(operator: Any, name: str) -> None:
+    case = Case(name, n=2, state=True)
+    options = case.options
+    torch.library.opcheck(
+        operator, (*single(draw(case))[:10], options.feature_map, options.negate, options.log_space, True, 1e-6)
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_match_finite_differences(name: str) -> None:
+    case = CASES[name]
+    tensors = draw(Case(**{**vars(case), "n": 5, "d": 2, "w": 2, "dv": 3, "ends": (0, 2, 5) if case.ends else None}))
+
+    def outputs(*leaves: Tensor) -> tuple[Tensor, ...]:
+        output, _, kv, keys, _ = fused_forward(*leaves, *tensors[len(leaves) :], *case.options)
+        # In log space a state means something only with its shift, through which no gradient flows.
+        return (output,) if case.options.log_space else (output, kv, keys)
+
+    given = [x.requires_grad_() for x in tensors[:5] if x is not None]
+    torch.autograd.gradcheck(outputs, tuple(given))
+
+
+_COMPILED = """
+import torch
+from hedgebench.kernels.hedgehog import chunk_hedgehog_attn
+torch.manual_seed(0)
+q, k, v = (torch.randn(1, 2, 20, 16) for _ in range(3))
+q_weight, k_weight = (torch.randn(2, 16, 16) / 4 for _ in range(2))
+mask = torch.rand(1, 20) > 0.3
+def attention(q):
+    return chunk_hedgehog_attn(q, k, v, q_weight, k_weight, key_padding_mask=mask, feature_map='exp').output
+eager_q, compiled_q = (q.clone().requires_grad_() for _ in range(2))
+expected = attention(eager_q)
+compiled = torch.compile(attention, fullgraph=True, backend='aot_eager')(compiled_q)
+torch.testing.assert_close(compiled, expected)
+expected.sum().backward()
+compiled.sum().backward()
+torch.testing.assert_close(compiled_q.grad, eager_q.grad)
+"""
+
+
+def test_a_compiled_call_has_no_graph_break_and_the_same_result() -> None:
+    """In a process of its own: torch.compile does not look into the checks of shapes that run here."""
+    told = subprocess.run([sys.executable, "-c", _COMPILED], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr[-2000:]
+
+
+def test_autocast_casts_queries_keys_and_values() -> None:
+    tensors = single(draw(Case("softmax", n=20)))
+    with torch.autocast("cpu", torch.bfloat16):
+        result = chunk_hedgehog_attn(*tensors[:5])  # type: ignore[arg-type]
+    exact = chunk_hedgehog_attn(*tensors[:5])  # type: ignore[arg-type]
+    assert result.output.dtype == torch.bfloat16
+    torch.testing.assert_close(result.output.float(), exact.output, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("feature_map", ["exp", "exp_max", "softmax", "softmax_joint"])
+def test_the_call_is_map_then_attention(feature_map: str) -> None:
+    q, k, v, q_weight, k_weight, q_bias, k_bias, *_ = draw(Case(feature_map, n=13, h=4, hk=2, bias=True))
+    assert q_weight is not None
+    assert k_weight is not None
+    result = chunk_hedgehog_attn(q, k, v, q_weight, k_weight, q_bias, k_bias, feature_map=feature_map)
+    phi_q = hedgehog_features(q, q_weight, q_bias, map=feature_map)
+    phi_k = hedgehog_features(k, k_weight, k_bias, map=feature_map)
+    expected = linear_attention_naive(phi_q, phi_k, v, causal=True, log_space=feature_map == "exp")
+    torch.testing.assert_close(result.output, expected, rtol=1e-10, atol=1e-12)
+    assert (result.kernel.form, result.kernel.backend) == ("chunk", "torch")
+
+
+def test_packed_sequences_are_those_sequences() -> None:
+    phi_q, phi_k, v = draw(Case("identity", n=20))[:3]
+    packed = chunk_linear_attn(phi_q, phi_k, v, cu_seqlens=torch.tensor([0, 7, 20]), output_final_state=True)
+    alone = [chunk_linear_attn(phi_q[:, :, part], phi_k[:, :, part], v[:, :, part], output_final_state=True)
+             for part in (slice(0, 7), slice(7, 20))]  # fmt: skip
+    torch.testing.assert_close(packed.output, torch.cat([part.output for part in alone], dim=2))
+    assert packed.state is not None
+    for index, part in enumerate(alone):
+        assert part.state is not None
+        torch.testing.assert_close(packed.state.kv[index], part.state.kv[0])
+
+
+def test_decoding_in_place_goes_on_where_a_prompt_ended() -> None:
+    tensors = single(draw(Case("exp", n=12, h=4, hk=2)))
+    q, k, v, q_weight, k_weight, *_ = tensors
+    assert q_weight is not None
+    assert k_weight is not None
+    whole = chunk_hedgehog_attn(q, k, v, q_weight, k_weight).output
+    prompt = chunk_hedgehog_attn(q[:, :, :9], k[:, :, :9], v[:, :, :9], q_weight, k_weight, output_final_state=True)
+    state = prompt.state
+    assert isinstance(state, LinearState)
+    for token in range(9, 12):
+        step = [x[:, :, token : token + 1] for x in (q, k, v)]
+        output = fused_recurrent_hedgehog_attn(step[0], step[1], step[2], q_weight, k_weight, state=state)
+        torch.testing.assert_close(output[:, :, 0], whole[:, :, token], rtol=1e-5, atol=1e-5)
+
+
+def test_wrong_calls_are_refused_with_what_is_allowed() -> None:
+    q, k, v, q_weight, k_weight, *_ = single(draw(Case("exp", b=2, n=6)))
+    assert q_weight is not None
+    assert k_weight is not None
+    with pytest.raises(ValueError, match=r"unknown feature map 'softmx'.*did you mean 'softmax'"):
+        chunk_hedgehog_attn(q, k, v, q_weight, k_weight, feature_map="softmx")
+    with pytest.raises(ValueError, match=r"unknown form 'recurrent'.*fused_chunk"):
+        chunk_hedgehog_attn(q, k, v, q_weight, k_weight, form="recurrent")
+    with pytest.raises(ValueError, match=r"unknown backend 'cuda'.*triton"):
+        chunk_hedgehog_attn(q, k, v, q_weight, k_weight, backend="cuda")
+    with pytest.raises(ValueError, match="tensors are on cpu"):
+        chunk_hedgehog_attn(q, k, v, q_weight, k_weight, backend="triton")
+    with pytest.raises(ValueError, match="give both or neither"):
+        chunk_hedgehog_attn(q, k, v, q_weight, k_weight, torch.zeros(2, 16))
+    with pytest.raises(ValueError, match="batch of 1, got a batch of 2"):
+        chunk_hedgehog_attn(q, k, v, q_weight, k_weight, cu_seqlens=torch.tensor([0, 6]))
+    with pytest.raises(ValueError, match=r"cu_seqlens must rise from 0 to the 6 tokens given.*\[0, 4\]"):
+        chunk_hedgehog_attn(q[:1], k[:1], v[:1], q_weight, k_weight, cu_seqlens=torch.tensor([0, 4]))
