@@ -58,13 +58,23 @@ def tiled_scores(
         eps: added to the row's total, outside log space.
         log_space: they are logarithms.
     """
+    factors = factored(queries, keys, causal=causal, log_space=log_space)
+    if factors is None:
+        return SteepScores(queries, keys)
+    return FactoredScores(*factors, causal=causal, eps=0.0 if log_space else eps, log_space=log_space)
+
+
+def factored(
+    queries: Float[Tensor, "l g n f"], keys: Float[Tensor, "l m f"], *, causal: bool, log_space: bool
+) -> tuple[Tensor, Tensor] | None:
+    """Gives features whose products are the scores up to a factor per row; None where log features have no such."""
     if not log_space:
-        return FactoredScores(queries, keys, causal=causal, eps=eps, log_space=False)
+        return queries, keys
     shift = first_seen(keys[:, None]) if causal else keys.amax(-2, keepdim=True)
     if bool((keys - shift > HEADROOM[keys.dtype]).any()):
-        return SteepScores(queries, keys)
+        return None
     weights, _ = query_weights(queries, shift[:, None])
-    return FactoredScores(weights, (keys - shift).exp(), causal=causal, eps=0.0, log_space=True)
+    return weights, (keys - shift).exp()
 
 
 class FactoredScores:

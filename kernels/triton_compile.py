@@ -16,7 +16,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
+from .distillation_tiles import Problem
 from .triton_call import FusedCall
+from .triton_distill import distill
 from .triton_gradients import backward
 from .triton_launch import decode, forward
 
@@ -127,6 +129,22 @@ def compile_attention(
         backward(call, ran.output, ran.norms, ran.output)
     distinct = {launch.kernel.__name__: launch for launch in launches}
     return [compile_launch(launch) for launch in distinct.values()]
+
+
+def compile_distillation(dim: int, features: int) -> list[CompiledKernel]:
+    """Compiles every kernel of the distillation loss and its gradients, causal, with padding and grouped queries.
+
+    Args:
+        dim: d of the teacher's queries and keys.
+        features: f of the student's.
+    """
+    tokens = 512
+    q, phi_q = (torch.empty(2, 2, tokens, size) for size in (dim, features))
+    k, phi_k = (torch.empty(2, tokens, size) for size in (dim, features))
+    problem = Problem(q, k, phi_q, phi_k, torch.empty(2, tokens), torch.empty(2, tokens, dtype=torch.bool))
+    with recorded_launches() as launches:
+        distill(problem, (phi_q, phi_k), True, 1e-12, True)
+    return [compile_launch(launch) for launch in launches]
 
 
 def _type(value: Any) -> str:

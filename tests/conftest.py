@@ -13,7 +13,8 @@ from jaxtyping import install_import_hook
 import hedgebench
 
 TRITON_CODE = {
-    f"triton_{name}" for name in ("backward", "decode", "exact", "features", "forward", "one_pass", "states")
+    f"triton_{name}"
+    for name in ("backward", "decode", "distillation", "exact", "features", "forward", "one_pass", "states")
 }
 """Modules that Triton compiles from their source, where a checking decorator has no place."""
 

@@ -21,30 +21,39 @@ PRODUCTS = ("sum_keys", "attend", "attend_sequentially", "sum_queries", "query_g
 SPILL_BYTES = {64: 2048, 128: 4608}
 """What a thread may spill, by head dimension. Two halves of 128 features and their sums exceed 255 registers."""
 
+DISTILLATION_SPILL_BYTES = 1536
+"""Float32 operands take three TF32 products each, and twice the registers of bfloat16."""
+
 CONFIGURATIONS = [(64, "exp", "bfloat16"), (64, "softmax", "bfloat16"), (128, "softmax", "bfloat16"),
                   (48, "identity", "bfloat16"), (64, "softmax", "float32"), (64, "softmax", "float16")]  # fmt: skip
 
 _PROGRAM = """
 import dataclasses, json, sys, torch
-from hedgebench.kernels.triton_compile import compile_attention
-dim, feature_map, dtype = sys.argv[1:]
-kernels = compile_attention(int(dim), feature_map, getattr(torch, dtype))
+from hedgebench.kernels.triton_compile import compile_attention, compile_distillation
+kernels = {}
 print(json.dumps([dataclasses.asdict(kernel) for kernel in kernels]))
 """
 
 
-@pytest.mark.parametrize(("dim", "feature_map", "dtype"), CONFIGURATIONS)
-def test_kernels_compile_for_hopper(dim: int, feature_map: str, dtype: str) -> None:
+def compiled(call: str) -> dict[str, Any]:
+    """What the compiler says of the kernels of a call, by name."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    told = subprocess.run([sys.executable, "-c", _PROGRAM, str(dim), feature_map, dtype], env=environment,
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    told = subprocess.run([sys.executable, "-c", _PROGRAM.format(call)], env=environment, capture_output=True,
+                          text=True, check=False)  # fmt: skip
     assert told.returncode == 0, told.stderr[-2000:]
     kernels: dict[str, Any] = {kernel["name"]: kernel for kernel in json.loads(told.stdout.splitlines()[-1])}
+    for name, kernel in kernels.items():
+        assert kernel["shared_bytes"] <= SHARED_MEMORY_BYTES, name
+    return kernels
+
+
+@pytest.mark.parametrize(("dim", "feature_map", "dtype"), CONFIGURATIONS)
+def test_kernels_compile_for_hopper(dim: int, feature_map: str, dtype: str) -> None:
+    kernels = compiled(f"compile_attention({dim}, {feature_map!r}, torch.{dtype})")
     assert {*PRODUCTS, "scan_keys", "scan_queries", "pull_rows", "decode_tokens"} - kernels.keys() <= _unused(
         feature_map
     )
     for name, kernel in kernels.items():
-        assert kernel["shared_bytes"] <= SHARED_MEMORY_BYTES, name
         assert kernel["spill_bytes"] <= SPILL_BYTES[128 if dim > 64 else 64], name
         if name in PRODUCTS and dtype == "bfloat16":
             assert kernel["wgmma"] > 0, name
@@ -54,3 +63,12 @@ def test_kernels_compile_for_hopper(dim: int, feature_map: str, dtype: str) -> N
 
 def _unused(feature_map: str) -> set[str]:
     return {"map_gradients"} if feature_map == "identity" else set()
+
+
+@pytest.mark.parametrize(("dim", "features"), [(64, 128), (128, 256)])
+def test_distillation_kernels_compile_for_hopper(dim: int, features: int) -> None:
+    kernels = compiled(f"compile_distillation({dim}, {features})")
+    assert kernels.keys() == {"distill_rows", "distill_query_gradients", "distill_key_gradients"}
+    for name, kernel in kernels.items():
+        assert kernel["spill_bytes"] <= DISTILLATION_SPILL_BYTES, name
+        assert kernel["wgmma"] > 0, name

@@ -1,0 +1,63 @@
+"""Launches the Triton kernels of attention distillation."""
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from .distillation_tiles import FLOOR, Problem
+from .tiled_scores import FeatureGradients
+from .triton_call import launch, stand_in
+from .triton_distillation import distill_key_gradients, distill_query_gradients, distill_rows
+from .triton_tiles import padded
+
+ROWS = 64
+"""Query rows in a tile, and keys."""
+
+FEATURES = 128
+"""Columns of features in a tile at most; wider ones are taken a tile after another."""
+
+PRECISION = "tf32x3"
+"""Products of three TF32 ones each: float32's accuracy to a few bits, on tensor cores. A probability down to 1e-12 goes
+into a logarithm here, and bfloat16's eight bits would be its error."""
+
+
+def distill(
+    problem: Problem, factors: tuple[Tensor, Tensor], causal: bool, eps: float, with_gradients: bool, rows: int = ROWS
+) -> tuple[Tensor, Tensor, FeatureGradients | None]:
+    """Gives cross-entropy and divergence [l g], and the gradients of the factors where they are wanted.
+
+    Args:
+        problem: of float32; its features are not read.
+        factors: features [l g n f] and [l m f] whose products are scores.
+        causal: a query sees the keys up to its own; the queries are the last n tokens.
+        eps: added to a row's total.
+        with_gradients: give gradients too.
+        rows: query rows and keys in a tile.
+    """
+    q, k, phi_q, phi_k = (x.contiguous() for x in (problem.q, problem.k, *factors))
+    leading, groups, queries, dim = q.shape
+    keys, features = phi_k.shape[1:]
+    shares = problem.shares.contiguous()
+    padding = stand_in(None if problem.padding is None else problem.padding.contiguous().view(torch.uint8), shares)
+    of_rows = torch.empty(5, leading, groups, queries, dtype=torch.float32, device=q.device)
+    options: dict[str, Any] = {
+        "DIM": dim, "FEATURES": features, "CAUSAL": causal, "HAS_PADDING": problem.padding is not None,
+        "FLOOR": FLOOR, "ROWS": rows, "KEYS": rows, "BD": padded(dim), "BF": min(FEATURES, padded(features)),
+        "PRECISION": PRECISION, "num_warps": 8, "num_stages": 1,
+    }  # fmt: skip
+    inputs, sizes = (q, k, phi_q, phi_k, padding, shares), (queries, keys, groups)
+    tiles, heads = triton.cdiv(queries, rows), leading * groups
+    launch(distill_rows, (tiles, heads), *inputs, *of_rows, *sizes, eps, **options)
+    cross_entropy, kl = of_rows[0].sum(-1), of_rows[1].sum(-1)
+    if not with_gradients:
+        return cross_entropy, kl, None
+    gradients = FeatureGradients(torch.empty_like(phi_q), phi_k.new_empty(leading, groups, keys, features))
+    parts = triton.cdiv(features, options["BF"])
+    launch(distill_query_gradients, (tiles, heads, parts), *inputs, *of_rows[2:], gradients.queries, *sizes, **options)
+    launch(
+        distill_key_gradients, (triton.cdiv(keys, rows), heads, parts), *inputs, *of_rows[2:], gradients.keys, *sizes,
+        **options,
+    )  # fmt: skip
+    return cross_entropy, kl, gradients
