@@ -92,6 +92,7 @@ class AttentionDistillation:
                 scale=heads.scale,
                 log_space=query_map.log_space,
             )
+        bridge.core.record("distill", result.kernel)
         if self.settings.attention_factor:
             total = total + self.settings.attention_factor * result.cross_entropy.mean()
         queries = _queries(heads)

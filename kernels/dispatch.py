@@ -73,7 +73,7 @@ def linear_attention(
         raise unknown_name("backend", backend, LINEAR_BACKENDS)
     if backend == form == "auto":
         given = Tensors.of((phi_q, phi_k, v), initial_state, key_padding_mask)
-        if not why_not_fused(given):
+        if not why_not_fused(given, log_space=log_space):
             asked = Options("identity", False, log_space, causal, normalize, eps, "auto")
             return fused_attention(given, asked, return_state=return_state)
     stateful = return_state or initial_state is not None

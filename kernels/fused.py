@@ -15,7 +15,8 @@ from .state import LinearState
 FORMS = ("auto", "fused_chunk", "chunk")
 BACKENDS = ("auto", "triton", "torch")
 MAX_WIDTH = 256
-"""Columns of W (or of features given), dimensions of heads and of values that the kernels take at most."""
+"""Columns of W, dimensions of heads and of values, and log features that the kernels take at most; plain features that
+are at hand may be any number."""
 
 DECODED_TOKENS = 8
 """Up to so many tokens after a state are decoded one by one rather than in chunks."""
@@ -38,7 +39,7 @@ def fused_attention(
         raise unknown_name("form", options.form, FORMS)
     if backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)
-    obstacle = "" if backend == "torch" else why_not_fused(given)
+    obstacle = "" if backend == "torch" else why_not_fused(given, log_space=options.log_space)
     if backend == "triton" and obstacle:
         raise ValueError(f"the Triton kernels cannot run this call: {obstacle}; choose backend 'auto' or 'torch'")
     with torch.autocast(given.q.device.type, enabled=False):
@@ -58,23 +59,32 @@ def _by_torch(given: Tensors, options: Options) -> tuple[Tensor, LinearState]:
     return output, LinearState(kv, keys, scale if options.log_space else None)
 
 
-def why_not_fused(given: Tensors) -> str:
+def why_not_fused(given: Tensors, *, log_space: bool = False) -> str:
     """Gives why the kernels cannot run a call, or nothing where they can."""
     q, k, v = given[:3]
-    width = q.shape[-1] if given.q_weight is None else given.q_weight.shape[-1]
+    widths = [v.shape[-1]]
+    if given.q_weight is not None:
+        widths += [q.shape[-1], given.q_weight.shape[-1]]
+    elif log_space:
+        widths.append(q.shape[-1])
     reasons = {
         f"tensors are on {q.device.type}, the kernels run on cuda": q.device.type != "cuda",
         "triton is not installed": find_spec("triton") is None,
         f"{q.dtype} is none of the types they take": q.dtype not in _TYPES,
         f"{q.shape[2]} queries and {k.shape[2]} keys, where they take as many of each": q.shape[2] != k.shape[2],
         "there are no tokens": q.shape[2] == 0 or q.shape[0] == 0,
-        f"head, value or feature dimensions above {MAX_WIDTH}": max(q.shape[-1], v.shape[-1], width) > MAX_WIDTH,
+        f"head, value or feature dimensions above {MAX_WIDTH}": max(widths) > MAX_WIDTH,
     }
     return "; ".join(reason for reason, holds in reasons.items() if holds)
 
 
 def choose_form(given: Tensors, causal: bool) -> str:
-    """Gives "fused_chunk" where one program for each head and sequence fills a Hopper GPU, else "chunk"."""
+    """Gives "fused_chunk" where one program for each head and sequence fills a Hopper GPU, else "chunk".
+
+    Features of more than `MAX_WIDTH` columns, whose sums no program can hold, are left to "chunk".
+    """
+    if _wide(given):
+        return "chunk"
     sequences = given.q.shape[0] if given.cu_seqlens is None else given.cu_seqlens.shape[0] - 1
     tiles = -(-given.v.shape[-1] // 64)
     return "fused_chunk" if causal and sequences * given.q.shape[1] * tiles >= _PROGRAMS else "chunk"
@@ -84,14 +94,21 @@ def _attend(given: Tensors, options: Options, return_state: bool) -> LinearAtten
     form = choose_form(given, options.causal) if options.form == "auto" else options.form
     if form == "fused_chunk" and not options.causal:
         raise ValueError("the form 'fused_chunk' is causal; choose 'chunk' or 'auto'")
+    if form == "fused_chunk" and _wide(given):
+        raise ValueError(f"the form 'fused_chunk' holds up to {MAX_WIDTH} features, got {given.q.shape[-1]}; "
+                         "choose 'chunk' or 'auto'")  # fmt: skip
     output, _, kv, keys, scale = fused_forward(*given, *options._replace(form=form))
     state = LinearState(kv, keys, scale if options.log_space else None) if return_state else None
     return LinearAttentionResult(output, state, KernelChoice(form, "triton"))
 
 
+def _wide(given: Tensors) -> bool:
+    return given.q_weight is None and given.q.shape[-1] > MAX_WIDTH
+
+
 def _decodes(given: Tensors, options: Options) -> bool:
     wanted = any(x is not None and x.requires_grad for x in given[:9]) and torch.is_grad_enabled()
-    plain = given.initial_kv is not None and given.mask is None and given.cu_seqlens is None
+    plain = given.initial_kv is not None and given.mask is None and given.cu_seqlens is None and not _wide(given)
     return plain and options.causal and options.form == "auto" and given.q.shape[2] <= DECODED_TOKENS and not wanted
 
 

@@ -42,7 +42,7 @@ def _towers(plus, minus, plus_peak, minus_peak, norm, rows, end, HALVES: tl.cons
 
 
 @triton.jit
-def _state_gradient(numerator, denominator, states, keys, place, columns, value_columns, WIDTH: tl.constexpr,
+def state_gradient(numerator, denominator, states, keys, place, columns, value_columns, WIDTH: tl.constexpr,
                     VALUES: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     """Gives the gradient [rows columns] of features that were multiplied with one half of a state."""
     state = load_tile(states + place * VALUES, columns, value_columns, VALUES, WIDTH, VALUES, OPERAND)
@@ -111,13 +111,13 @@ def query_gradients(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, nor
     norm, numerator, denominator = row_gradients(norms + row_base, pulls + row_base, given, rows, end, LOG)
     plus_peak, minus_peak = load_peaks(peaks_before, place, columns, WIDTH, HALVES, LOG)
     weights = shifted(q_plus, plus_peak[None, :] - norm[:, None], LOG)
-    grad_plus = _state_gradient(numerator, denominator, states, state_keys, place, columns, value_columns, WIDTH,
+    grad_plus = state_gradient(numerator, denominator, states, state_keys, place, columns, value_columns, WIDTH,
                                 VALUES, OPERAND, PRECISION)  # fmt: skip
     more = weights
     grad_minus = grad_plus
     if HALVES == 2:
         more = shifted(q_minus, minus_peak[None, :] - norm[:, None], LOG)
-        grad_minus = _state_gradient(numerator, denominator, states, state_keys, place + WIDTH, columns, value_columns,
+        grad_minus = state_gradient(numerator, denominator, states, state_keys, place + WIDTH, columns, value_columns,
                                      WIDTH, VALUES, OPERAND, PRECISION)  # fmt: skip
     y = tl.zeros((CHUNK, BW), tl.float32)
     if LOG:

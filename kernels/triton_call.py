@@ -10,7 +10,7 @@ from torch import Tensor
 from .block_tables import BlockTable, batch_table, packed_table
 from .state import LinearState
 from .triton_features import MAP_CODES
-from .triton_tiles import Tiles, operands, padded, tiles_for
+from .triton_tiles import MAX_WIDTH, WIDE_TILE, Tiles, operands, padded, tiles_for
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class FusedCall:
         return self.dim if self.q_weight is None else self.q_weight.shape[-1]
 
     @property
+    def wide(self) -> bool:
+        """Whether features are too many for one tile."""
+        return self.width > MAX_WIDTH
+
+    @property
     def values(self) -> int:
         """dv."""
         return self.v.shape[-1]
@@ -90,6 +95,14 @@ class FusedCall:
             "BW": padded(self.width),
             **operands(self.q.dtype),
         }
+
+    def wide_constants(self) -> dict[str, Any]:
+        """What the kernels of wide features are compiled for, the values' tile excepted."""
+        sizes = self.sizes
+        return {
+            "FEATURES": self.features, "VALUES": self.values, "BLOCK": sizes.block, "CHUNK": sizes.chunk,
+            "BF": WIDE_TILE, **operands(self.q.dtype), "num_stages": sizes.stages,
+        }  # fmt: skip
 
     def queries(self) -> tuple[Tensor, ...]:
         """W and b of the queries, or stand-ins that no kernel reads."""

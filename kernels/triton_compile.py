@@ -124,8 +124,9 @@ def compile_attention(
     )  # fmt: skip
     with recorded_launches() as launches:
         ran = forward(call, "chunk")
-        forward(call, "fused_chunk")
-        decode(call, ran.final, ran.final.kv)
+        if not call.wide:
+            forward(call, "fused_chunk")
+            decode(call, ran.final, ran.final.kv)
         backward(call, ran.output, ran.norms, ran.output)
     distinct = {launch.kernel.__name__: launch for launch in launches}
     return [compile_launch(launch) for launch in distinct.values()]

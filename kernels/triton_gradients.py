@@ -11,7 +11,8 @@ from .state import LinearState
 from .triton_backward import key_gradients, map_gradients, pull_rows, query_gradients
 from .triton_call import FusedCall, Gradients, Sums, launch, mask_of, strides_of
 from .triton_sums import key_states, query_states
-from .triton_tiles import operands, padded
+from .triton_tiles import WIDE_TILE, operands, padded
+from .triton_wide_backward import wide_key_gradients, wide_query_gradients, wide_value_gradients
 
 MAP_SPAN = 1024
 """Tokens over which one program sums the gradient of a map's matrix."""
@@ -30,7 +31,6 @@ def backward(
         grad_final: of the state after the last key, contiguous; its log_scale is not read.
     """
     batch, heads, tokens, _ = call.q.shape
-    sizes, mask, kv_heads = call.sizes, mask_of(call), call.k.shape[1]
     pulls = torch.zeros_like(norms)
     if call.normalize:
         launch(
@@ -41,9 +41,21 @@ def backward(
     keys = key_states(call)
     queries = query_states(call, grad, norms, pulls, keys, grad_final)
     before, after = (keys[0], queries[0]) if call.causal else (replace(keys[1], before=keys[1].through), queries[1])
-    grad_q, grad_k = (x.new_empty(*x.shape[:3], call.width) for x in (call.q, call.k))
-    grad_v = call.v.new_empty(batch, tokens, kv_heads, call.values).transpose(1, 2)
-    inputs = (call.q, call.k, call.v, grad, *call.queries(), *call.keys(), mask, norms, pulls, call.table.blocks)
+    of_tokens = _wide_gradients if call.wide else _gradients
+    grad_q, grad_k, grad_v = of_tokens(call, grad, (norms, pulls), before, after)
+    q, q_weight, q_bias = _through_map(call, call.q, grad_q, call.q_weight, call.q_bias)
+    k, k_weight, k_bias = _through_map(call, call.k, grad_k, call.k_weight, call.k_bias)
+    initial = _initial_gradient(call, queries[1], keys[1])
+    return Gradients(q, k, grad_v, q_weight, k_weight, q_bias, k_bias, initial)
+
+
+def _gradients(
+    call: FusedCall, grad: Tensor, rows: tuple[Tensor, Tensor], before: Sums, after: Sums
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gives the gradients of y = Wq + b, of y = Wk + b and of v."""
+    heads, kv_heads, tokens, sizes, mask = call.q.shape[1], call.k.shape[1], call.q.shape[2], call.sizes, mask_of(call)
+    grad_q, grad_k, grad_v = _empty(call)
+    inputs = (call.q, call.k, call.v, grad, *call.queries(), *call.keys(), mask, *rows, call.table.blocks)
     strides = (*strides_of(call.q), *strides_of(call.k), *strides_of(call.v), *strides_of(grad), mask.stride(0))
     options: dict[str, Any] = {
         "HAS_MASK": call.mask is not None, "CAUSAL": call.causal, "BLOCK": sizes.block, "BV": padded(call.values),
@@ -60,10 +72,45 @@ def backward(
         *inputs, after.matrix, after.vector, before.through, grad_k, grad_v, *strides, *strides_of(grad_v), tokens,
         groups, **options,
     )  # fmt: skip
-    q, q_weight, q_bias = _through_map(call, call.q, grad_q, call.q_weight, call.q_bias)
-    k, k_weight, k_bias = _through_map(call, call.k, grad_k, call.k_weight, call.k_bias)
-    initial = _initial_gradient(call, queries[1], keys[1])
-    return Gradients(q, k, grad_v, q_weight, k_weight, q_bias, k_bias, initial)
+    return grad_q, grad_k, grad_v
+
+
+def _wide_gradients(
+    call: FusedCall, grad: Tensor, rows: tuple[Tensor, Tensor], before: Sums, after: Sums
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gives the gradients of φ(q), φ(k) and v."""
+    heads, kv_heads, sizes, mask = call.q.shape[1], call.k.shape[1], call.sizes, mask_of(call)
+    grad_q, grad_k, grad_v = _empty(call)
+    q, k, v = ((x, strides_of(x)) for x in (call.q, call.k, call.v))
+    shared = (grad, mask, *rows, call.table.blocks)
+    strides = (*strides_of(grad), mask.stride(0))
+    counts = (call.q.shape[2], heads // kv_heads)
+    options: dict[str, Any] = {
+        "HAS_MASK": call.mask is not None, "CAUSAL": call.causal, **call.wide_constants(),
+        "num_warps": sizes.backward_warps,
+    }  # fmt: skip
+    chunks, parts = call.table.blocks.shape[0] * (sizes.block // sizes.chunk), triton.cdiv(call.features, WIDE_TILE)
+    values = padded(call.values)
+    launch(
+        wide_query_gradients, (chunks, heads, parts), k[0], v[0], *shared, before.matrix, before.vector, grad_q, *k[1],
+        *v[1], *strides, *counts, BV=values, **options,
+    )  # fmt: skip
+    launch(
+        wide_key_gradients, (chunks, kv_heads, parts), q[0], v[0], *shared, after.matrix, after.vector, grad_k, *q[1],
+        *v[1], *strides, *counts, BV=values, **options,
+    )  # fmt: skip
+    launch(
+        wide_value_gradients, (chunks, kv_heads, triton.cdiv(call.values, sizes.values)), q[0], k[0], *shared,
+        after.matrix, grad_v, *q[1], *k[1], *strides, *strides_of(grad_v), *counts, BV=sizes.values, **options,
+    )  # fmt: skip
+    return grad_q, grad_k, grad_v
+
+
+def _empty(call: FusedCall) -> tuple[Tensor, Tensor, Tensor]:
+    """Gives room for the gradients of queries' and keys' y and of values, the last with tokens before heads."""
+    batch, heads, tokens, _ = call.v.shape
+    grad_q, grad_k = (x.new_empty(*x.shape[:3], call.width) for x in (call.q, call.k))
+    return grad_q, grad_k, call.v.new_empty(batch, tokens, heads, call.values).transpose(1, 2)
 
 
 def _through_map(

@@ -13,6 +13,7 @@ from .triton_forward import attend
 from .triton_one_pass import attend_sequentially
 from .triton_sums import key_states
 from .triton_tiles import padded
+from .triton_wide import attend_wide
 
 DECODE_VALUES = 32
 """Columns of a state that one program of the decode kernel holds."""
@@ -54,6 +55,15 @@ def _forward_in_two_passes(call: FusedCall, output: Tensor, norms: Tensor) -> Su
     states, final = key_states(call)
     used = states if call.causal else replace(final, before=final.through)
     blocks, heads, sizes, mask = call.table.blocks.shape[0], call.q.shape[1], call.sizes, mask_of(call)
+    if call.wide:
+        launch(
+            attend_wide, (blocks * (sizes.block // sizes.chunk), heads, triton.cdiv(call.values, sizes.values)),
+            call.q, call.k, call.v, mask, call.table.blocks, used.matrix, used.vector, output, norms,
+            *strides_of(call.q), *strides_of(call.k), *strides_of(call.v), mask.stride(0), *strides_of(output),
+            call.q.shape[2], heads // call.k.shape[1], call.eps, HAS_MASK=call.mask is not None, CAUSAL=call.causal,
+            NORMALIZE=call.normalize, BV=sizes.values, **call.wide_constants(), num_warps=sizes.warps,
+        )  # fmt: skip
+        return final
     launch(
         attend, (blocks * (sizes.block // sizes.chunk), heads, triton.cdiv(call.values, sizes.values)),
         call.q, call.k, call.v, *call.queries(), *call.keys(), mask, call.table.blocks, used.matrix, used.vector,

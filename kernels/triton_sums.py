@@ -7,7 +7,8 @@ from torch import Tensor
 from .state import LinearState
 from .triton_call import FusedCall, Sums, initial_tensors, launch, mask_of, strides_of
 from .triton_states import scan_keys, scan_queries, sum_keys, sum_queries
-from .triton_tiles import state_dtype
+from .triton_tiles import WIDE_TILE, state_dtype
+from .triton_wide import sum_wide_keys, sum_wide_queries
 
 SCAN_TILE = (16, 64)
 """Features and values of a state that one program of the scans carries."""
@@ -20,12 +21,20 @@ def key_states(call: FusedCall) -> tuple[Sums, Sums]:
     kept = state_dtype(call.q.dtype)
     own, states = call.state_like(blocks, kept), call.state_like(blocks if call.causal else 0, kept)
     final = call.state_like(sequences, torch.float32)
-    launch(
-        sum_keys, (blocks, heads, triton.cdiv(call.values, sizes.values)),
-        call.k, call.v, *call.keys(), mask, table.blocks, own.matrix, own.vector, own.through, *strides_of(call.k),
-        *strides_of(call.v), mask.stride(0), HAS_MASK=call.mask is not None, BLOCK=sizes.block, BV=sizes.values,
-        **call.constants(), num_warps=sizes.warps, num_stages=sizes.stages,
-    )  # fmt: skip
+    if call.wide:
+        launch(
+            sum_wide_keys, (blocks, heads, _wide_tiles(call)),
+            call.k, call.v, mask, table.blocks, own.matrix, own.vector, *strides_of(call.k), *strides_of(call.v),
+            mask.stride(0), HAS_MASK=call.mask is not None, BV=sizes.values, **call.wide_constants(),
+            num_warps=sizes.warps,
+        )  # fmt: skip
+    else:
+        launch(
+            sum_keys, (blocks, heads, triton.cdiv(call.values, sizes.values)),
+            call.k, call.v, *call.keys(), mask, table.blocks, own.matrix, own.vector, own.through, *strides_of(call.k),
+            *strides_of(call.v), mask.stride(0), HAS_MASK=call.mask is not None, BLOCK=sizes.block, BV=sizes.values,
+            **call.constants(), num_warps=sizes.warps, num_stages=sizes.stages,
+        )  # fmt: skip
     launch(
         scan_keys, (sequences, heads, _scan_tiles(call)),
         own.matrix, own.vector, own.through, *initial_tensors(call, final), table.sequences, states.matrix,
@@ -46,12 +55,20 @@ def query_states(
     own, states = call.state_like(blocks, kept), call.state_like(blocks if call.causal else 0, kept)
     first = call.state_like(sequences, torch.float32)
     peaks = keys[0].before if call.causal else keys[1].through
-    launch(
-        sum_queries, (blocks, heads, triton.cdiv(call.values, sizes.values)),
-        call.q, grad, *call.queries(), norms, pulls, peaks, table.blocks, own.matrix, own.vector, *strides_of(call.q),
-        *strides_of(grad), call.q.shape[2], call.q.shape[1] // heads, CAUSAL=call.causal, BLOCK=sizes.block,
-        BV=sizes.values, **call.constants(), num_warps=sizes.warps, num_stages=sizes.stages,
-    )  # fmt: skip
+    counts = (call.q.shape[2], call.q.shape[1] // heads)
+    if call.wide:
+        launch(
+            sum_wide_queries, (blocks, heads, _wide_tiles(call)),
+            call.q, grad, norms, pulls, table.blocks, own.matrix, own.vector, *strides_of(call.q), *strides_of(grad),
+            *counts, BV=sizes.values, **call.wide_constants(), num_warps=sizes.warps,
+        )  # fmt: skip
+    else:
+        launch(
+            sum_queries, (blocks, heads, triton.cdiv(call.values, sizes.values)),
+            call.q, grad, *call.queries(), norms, pulls, peaks, table.blocks, own.matrix, own.vector,
+            *strides_of(call.q), *strides_of(grad), *counts, CAUSAL=call.causal, BLOCK=sizes.block, BV=sizes.values,
+            **call.constants(), num_warps=sizes.warps, num_stages=sizes.stages,
+        )  # fmt: skip
     end = first if last is None else Sums(last.kv, last.k, first.before, first.through)
     launch(
         scan_queries, (sequences, heads, _scan_tiles(call)),
@@ -61,6 +78,10 @@ def query_states(
         num_warps=4,
     )  # fmt: skip
     return states, first
+
+
+def _wide_tiles(call: FusedCall) -> int:
+    return -(-call.features // WIDE_TILE) * -(-call.values // call.sizes.values)
 
 
 def _scan_tiles(call: FusedCall) -> int:

@@ -11,6 +11,10 @@ MAX_WIDTH = 256
 """Columns of one half of the features, and dimensions of queries, keys and values, that a tile holds at most."""
 
 
+WIDE_TILE = 64
+"""Columns of features in a tile where there are more than `MAX_WIDTH`."""
+
+
 @dataclass(frozen=True)
 class Tiles:
     """Tiles of one call.
@@ -37,7 +41,13 @@ class Tiles:
 
 
 def tiles_for(dtype: torch.dtype, dim: int, width: int, values: int, log_space: bool) -> Tiles:
-    """Gives the tiles for these sizes: smaller ones where operands are float32, which tensor cores do not take."""
+    """Gives the tiles for these sizes: smaller ones where operands are float32, which tensor cores do not take.
+
+    Features above `MAX_WIDTH` are read a tile of `WIDE_TILE` after another; their states are stored half as often.
+    """
+    if width > MAX_WIDTH:
+        chunk = 64 if dtype == torch.bfloat16 else 32
+        return Tiles(chunk, 512, min(padded(values), 64), 4, 8, 2 if dtype == torch.bfloat16 else 1)
     widest = max(padded(dim), padded(width), padded(values))
     if dtype == torch.bfloat16:
         chunk = 64 if widest <= 128 else 32

@@ -14,7 +14,10 @@ import hedgebench
 
 TRITON_CODE = {
     f"triton_{name}"
-    for name in ("backward", "decode", "distillation", "exact", "features", "forward", "one_pass", "states")
+    for name in (
+        *("backward", "decode", "distillation", "exact", "features", "forward", "one_pass", "states"),
+        *("wide", "wide_backward"),
+    )
 }
 """Modules that Triton compiles from their source, where a checking decorator has no place."""
 

@@ -24,6 +24,10 @@ SPILL_BYTES = {64: 2048, 128: 4608}
 DISTILLATION_SPILL_BYTES = 1536
 """Float32 operands take three TF32 products each, and twice the registers of bfloat16."""
 
+WIDE_PRODUCTS = {"sum_wide_keys", "attend_wide", "sum_wide_queries", "wide_query_gradients", "wide_key_gradients",
+                 "wide_value_gradients"}  # fmt: skip
+WIDE_SPILL_BYTES = 0
+
 CONFIGURATIONS = [(64, "exp", "bfloat16"), (64, "softmax", "bfloat16"), (128, "softmax", "bfloat16"),
                   (48, "identity", "bfloat16"), (64, "softmax", "float32"), (64, "softmax", "float16")]  # fmt: skip
 
@@ -72,3 +76,12 @@ def test_distillation_kernels_compile_for_hopper(dim: int, features: int) -> Non
     for name, kernel in kernels.items():
         assert kernel["spill_bytes"] <= DISTILLATION_SPILL_BYTES, name
         assert kernel["wgmma"] > 0, name
+
+
+def test_kernels_of_wide_features_compile_for_hopper() -> None:
+    """Taylor's second-order map of 64 dimensions has 2,145 features."""
+    kernels = compiled("compile_attention(2145, 'identity', torch.bfloat16, values=64)")
+    assert kernels.keys() >= WIDE_PRODUCTS
+    for name in WIDE_PRODUCTS:
+        assert kernels[name]["wgmma"] > 0, name
+        assert kernels[name]["spill_bytes"] <= WIDE_SPILL_BYTES, name

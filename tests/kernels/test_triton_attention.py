@@ -45,6 +45,10 @@ CASES = {
     "wide_head": Case("softmax", h=1, hk=1, n=17, d=80, dv=80),
     "widest_head": Case("exp", h=1, hk=1, n=17, d=128, dv=128),
     "narrow_values": Case("softmax", d=48, dv=4),
+    "wide_features": Case("identity", d=300, h=1, hk=1, n=20),
+    "wide_features_grouped": Case("identity", d=260, h=2, hk=1, n=20, dv=20, mask=True, state=True),
+    "wide_features_both_ways": Case("identity", d=260, h=2, hk=1, n=20, causal=False, mask=True, state=True),
+    "wide_features_packed": Case("identity", d=260, h=1, hk=1, n=36, ends=(0, 3, 36), normalize=False),
 }
 
 
