@@ -1,7 +1,7 @@
 """Picks the form of attention that suits a call, runs it, and says what ran."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -47,9 +47,7 @@ def linear_attention(
     form: str = "auto",
     backend: str = "auto",
 ) -> LinearAttentionResult:
-    """Gives linear attention in the form asked for, or in the fastest for these shapes.
-
-    Autocast is off inside: sums run in float32 at least, whatever the type of the features.
+    """Gives linear attention in the form asked for, or in the fastest for these shapes; sums run in float32 at least.
 
     Args:
         phi_q: features of the queries, or their logarithms.
@@ -64,18 +62,19 @@ def linear_attention(
         initial_state: state after the tokens before these.
         return_state: the caller needs the state, which the naive form does not have.
         form: "auto", or of the torch backend "naive", "recurrent" or "chunk".
-        backend: "auto" (Triton on CUDA if the form is open and the kernels take the call, else torch) or "torch".
+        backend: "auto" (Triton on CUDA where the form is open and kernels take the call) or "torch".
 
     Raises:
-        ValueError: an unknown form, or the naive form with a state wanted or given; and what the form itself raises.
+        ValueError: an unknown form, the naive form with a state wanted or given; what the form itself raises.
     """
     if backend not in LINEAR_BACKENDS:
         raise unknown_name("backend", backend, LINEAR_BACKENDS)
     if backend == form == "auto":
-        given = Tensors.of((phi_q, phi_k, v), initial_state, key_padding_mask)
+        given = Tensors.of((phi_q, phi_k, v), initial_state, key_padding_mask, log_features=log_space)
         if not why_not_fused(given, log_space=log_space):
             asked = Options("identity", False, log_space, causal, normalize, eps, "auto")
-            return fused_attention(given, asked, return_state=return_state)
+            result = fused_attention(given, asked, return_state=return_state)
+            return replace(result, output=result.output.to(v.dtype)) if log_space else result
     stateful = return_state or initial_state is not None
     if form == "auto":
         form = _fastest_form(phi_q, phi_k, causal, log_space, stateful)

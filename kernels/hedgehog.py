@@ -6,6 +6,8 @@ On CUDA, feature map, attention and normaliser are one or a few Triton kernels, 
 too: features never reach memory. On CPU the same call maps, then takes the torch forms. What ran is in the result.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -96,11 +98,14 @@ def chunk_linear_attn(
 ) -> LinearAttentionResult:
     """Gives attention over features that are at hand: of any map whose scores are never negative.
 
-    Args and errors as of `chunk_hedgehog_attn`; with `log_space`, `phi_q` and `phi_k` are logarithms.
+    Args and errors as of `chunk_hedgehog_attn`; with `log_space`, `phi_q` and `phi_k` are logarithms, and everything is
+    computed in float32. Features may be any number, logarithms up to 256 on a GPU.
     """
     options = Options("identity", False, log_space, causal, normalize, eps, form)
-    given = _tensors((phi_q, phi_k, v), (None, None, None, None), initial_state, key_padding_mask, cu_seqlens)
-    return fused_attention(given, options, return_state=output_final_state, backend=backend)
+    maps = (None, None, None, None)
+    given = _tensors((phi_q, phi_k, v), maps, initial_state, key_padding_mask, cu_seqlens, log_features=log_space)
+    result = fused_attention(given, options, return_state=output_final_state, backend=backend)
+    return replace(result, output=result.output.to(v.dtype)) if log_space else result
 
 
 def fused_recurrent_hedgehog_attn(
@@ -140,6 +145,8 @@ def _tensors(
     state: LinearState | None,
     mask: Tensor | None,
     cu_seqlens: Tensor | None,
+    *,
+    log_features: bool = False,
 ) -> Tensors:
     """Joins and checks what a call is given.
 
@@ -155,4 +162,4 @@ def _tensors(
     for name, weight, x in (("q_weight", maps[0], q), ("k_weight", maps[1], k)):
         if weight is not None and weight.shape[:2] != (x.shape[1], x.shape[3]):
             raise ValueError(f"{name} must be [{x.shape[1]}, {x.shape[3]}, columns], got {list(weight.shape)}")
-    return Tensors.of(qkv, state, mask, cu_seqlens, maps)
+    return Tensors.of(qkv, state, mask, cu_seqlens, maps, log_features=log_features)

@@ -20,17 +20,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .choice import KernelChoice
+from .hybrid_op import fused_hybrid, why_not_hybrid
 from .hybrid_state import HybridState
+from .hybrid_tensors import HybridOptions, mixed, window_share
 from .linear_log import linear_attention_and_log
 from .linear_naive import linear_attention_weights_and_log
-from .state import EMPTY_LOG
-from .window import WindowAttention, WindowWeights, window_attention, window_attention_weights
+from .state import EMPTY_LOG, LinearState
+from .window import window_attention, window_attention_weights
 
 KeyMap = Callable[[Tensor, Tensor], Tensor]
 """Gives the features [b hk m f] of keys [b hk m d] at positions [b m]; a `FeatureMap` is one."""
 
 HYBRID = KernelChoice("hybrid", "torch")
-"""What `hybrid_attention` runs."""
+"""What `hybrid_attention` runs without the kernels."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class HybridResult:
     Attributes:
         output: [b h n dv].
         state: None unless asked for.
-        kernel: always `HYBRID`.
+        kernel: what ran: "hybrid" by "torch" or "triton".
     """
 
     output: Float[Tensor, "b h n dv"]
@@ -68,7 +70,8 @@ def hybrid_attention(
 ) -> HybridResult:
     """Gives causal attention by the module's formula; time and memory are linear in tokens.
 
-    Autocast is off inside: everything is summed in float32 at least.
+    Autocast is off inside: everything is summed in float32 at least. On CUDA, calls without an earlier state and of
+    more tokens than the window run as Triton kernels; the rest as torch forms.
 
     Args:
         q: queries; they are the last n tokens of the keys' m.
@@ -95,12 +98,37 @@ def hybrid_attention(
     new = HybridState(k, v, positions, key_padding_mask)
     seen = new if initial_state is None else _checked(initial_state, window).followed_by(new)
     with torch.autocast(q.device.type, enabled=False):
+        if linear_branch and initial_state is None and q.shape[2] == k.shape[2] > window >= 1:
+            options = HybridOptions(window, q.shape[-1] ** -0.5 if scale is None else scale, log_space, shift_window)
+            fused = _fused(q, phi_q, key_map, new, gate_log, options, return_state)
+            if fused is not None:
+                return fused
         near = window_attention(q, seen.keys, seen.values, window=window, key_padding_mask=seen.mask, scale=scale)
         output = near.output
         if linear_branch and seen.tokens > window:
             far, log_sum, seen = _delayed(phi_q, key_map, seen, seen.tokens - window, log_space)
-            output = _mixed(near.output, far, _window_share(near, log_sum, gate_log, shift_window))
+            output = mixed(near.output, far, window_share(near, log_sum, gate_log, shift_window))
     return HybridResult(output.to(v.dtype), seen.last(window) if return_state else None)
+
+
+def _fused(
+    q: Tensor, phi_q: Tensor, key_map: KeyMap, new: HybridState, gate_log: Tensor, options: HybridOptions,
+    return_state: bool,
+) -> HybridResult | None:  # fmt: skip
+    """Runs the operator: on CUDA where its kernels take the call, on CPU under torch.compile; None elsewhere."""
+    obstacle = why_not_hybrid(q, new.values, phi_q.shape[-1], log_space=options.log_space)
+    if obstacle and not (q.device.type == "cpu" and torch.compiler.is_compiling()):
+        return None
+    gone = new.first(new.tokens - options.window)
+    far_q, far_k = phi_q[:, :, options.window :], key_map(gone.keys, gone.positions)
+    far_type = torch.promote_types(far_q.dtype, torch.float32 if options.log_space else far_k.dtype)
+    far = (far_q.to(far_type), far_k.to(far_type))
+    output, _, _, _, kv, keys, log_scale = fused_hybrid(q, new.keys, new.values, *far, gate_log, new.mask, *options)
+    state = None
+    if return_state:
+        linear = LinearState(kv, keys, log_scale if options.log_space else None)
+        state = replace(new.last(options.window), linear=linear)
+    return HybridResult(output, state, HYBRID if obstacle else KernelChoice("hybrid", "triton"))
 
 
 def hybrid_attention_weights(
@@ -130,8 +158,8 @@ def hybrid_attention_weights(
         phi_q[:, :, -far_tokens:], phi_k[:, :, :far_tokens], causal=True, key_padding_mask=mask, log_space=log_space
     )
     rows = q.shape[2] - far_tokens
-    share = _window_share(near, F.pad(log_sum, (rows, 0), value=EMPTY_LOG), gate_log, shift_window)
-    return _mixed(near.weights, F.pad(weights, (0, rows, rows, 0)), share)
+    share = window_share(near, F.pad(log_sum, (rows, 0), value=EMPTY_LOG), gate_log, shift_window)
+    return mixed(near.weights, F.pad(weights, (0, rows, rows, 0)), share)
 
 
 def _delayed(
@@ -153,18 +181,6 @@ def _delayed(
         initial_state=gone.linear,
     )
     return F.pad(output, (0, 0, early, 0)), F.pad(log_sum, (early, 0), value=EMPTY_LOG), replace(seen, linear=linear)
-
-
-def _window_share(
-    near: WindowAttention | WindowWeights, far_log_sum: Float[Tensor, "b h n"], gate_log: Tensor, shift_window: bool
-) -> Float[Tensor, "b h n"]:
-    """The window's part of the shared normaliser."""
-    near_log_sum = near.log_sum - near.maximum if shift_window else near.log_sum
-    return (gate_log[:, None] + near_log_sum - far_log_sum).sigmoid()
-
-
-def _mixed(near: Float[Tensor, "b h n x"], far: Float[Tensor, "b h n x"], share: Float[Tensor, "b h n"]) -> Tensor:
-    return far + share[..., None] * (near - far)
 
 
 def _checked(state: HybridState, window: int) -> HybridState:

@@ -17,9 +17,11 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from .distillation_tiles import Problem
+from .hybrid_tensors import HybridOptions, HybridTensors
 from .triton_call import FusedCall
 from .triton_distill import distill
 from .triton_gradients import backward
+from .triton_hybrid import hybrid_backward, hybrid_forward
 from .triton_launch import decode, forward
 
 HOPPER = GPUTarget("cuda", 90, 32)
@@ -146,6 +148,19 @@ def compile_distillation(dim: int, features: int) -> list[CompiledKernel]:
     with recorded_launches() as launches:
         distill(problem, (phi_q, phi_k), True, 1e-12, True)
     return [compile_launch(launch) for launch in launches]
+
+
+def compile_hybrid(dim: int, dtype: torch.dtype) -> list[CompiledKernel]:
+    """Compiles the kernels of the sliding window, forward and backward, with bounded features, groups and a mask."""
+    tokens, window = 512, 64
+    q, k, v = (torch.empty(2, heads, tokens, dim, dtype=dtype) for heads in (4, 2, 2))
+    far_q, far_k = (torch.empty(2, heads, tokens - window, 2 * dim, dtype=dtype) for heads in (4, 2))
+    mask = torch.empty(2, tokens, dtype=torch.bool)
+    given, options = HybridTensors(q, k, v, far_q, far_k, torch.empty(4), mask), HybridOptions(window, 0.1, False, True)
+    with recorded_launches() as launches:
+        ran = hybrid_forward(given, options)
+        hybrid_backward(given, options, ran, ran.output)
+    return [compile_launch(launch) for launch in launches if "window" in launch.kernel.__name__]
 
 
 def _type(value: Any) -> str:

@@ -16,7 +16,7 @@ TRITON_CODE = {
     f"triton_{name}"
     for name in (
         *("backward", "decode", "distillation", "exact", "features", "forward", "one_pass", "states"),
-        *("wide", "wide_backward"),
+        *("wide", "wide_backward", "window"),
     )
 }
 """Modules that Triton compiles from their source, where a checking decorator has no place."""

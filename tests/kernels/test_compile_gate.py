@@ -28,12 +28,14 @@ WIDE_PRODUCTS = {"sum_wide_keys", "attend_wide", "sum_wide_queries", "wide_query
                  "wide_value_gradients"}  # fmt: skip
 WIDE_SPILL_BYTES = 0
 
+WINDOW_SPILL_BYTES = 128
+
 CONFIGURATIONS = [(64, "exp", "bfloat16"), (64, "softmax", "bfloat16"), (128, "softmax", "bfloat16"),
                   (48, "identity", "bfloat16"), (64, "softmax", "float32"), (64, "softmax", "float16")]  # fmt: skip
 
 _PROGRAM = """
 import dataclasses, json, sys, torch
-from hedgebench.kernels.triton_compile import compile_attention, compile_distillation
+from hedgebench.kernels.triton_compile import compile_attention, compile_distillation, compile_hybrid
 kernels = {}
 print(json.dumps([dataclasses.asdict(kernel) for kernel in kernels]))
 """
@@ -85,3 +87,12 @@ def test_kernels_of_wide_features_compile_for_hopper() -> None:
     for name in WIDE_PRODUCTS:
         assert kernels[name]["wgmma"] > 0, name
         assert kernels[name]["spill_bytes"] <= WIDE_SPILL_BYTES, name
+
+
+@pytest.mark.parametrize("dim", [64, 128])
+def test_kernels_of_the_window_compile_for_hopper(dim: int) -> None:
+    kernels = compiled(f"compile_hybrid({dim}, torch.bfloat16)")
+    assert kernels.keys() == {"attend_to_window", "window_query_gradients", "window_key_gradients"}
+    for name, kernel in kernels.items():
+        assert kernel["wgmma"] > 0, name
+        assert kernel["spill_bytes"] <= WINDOW_SPILL_BYTES, name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from typing import Any
@@ -152,3 +153,16 @@ def test_wrong_calls_are_refused_with_what_is_allowed() -> None:
         chunk_hedgehog_attn(q, k, v, q_weight, k_weight, cu_seqlens=torch.tensor([0, 6]))
     with pytest.raises(ValueError, match=r"cu_seqlens must rise from 0 to the 6 tokens given.*\[0, 4\]"):
         chunk_hedgehog_attn(q[:1], k[:1], v[:1], q_weight, k_weight, cu_seqlens=torch.tensor([0, 4]))
+
+
+def test_log_features_are_not_rounded_to_half_precision() -> None:
+    """bfloat16 holds 8.3 as 8.3125: the feature would be 1.3 percent too large."""
+    v = torch.tensor([[[[1.0], [0.0]]]], dtype=torch.bfloat16)
+    phi_q, phi_k = torch.zeros(1, 1, 2, 1), torch.tensor([[[[0.0], [8.3]]]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = chunk_linear_attn(phi_q, phi_k, v, log_space=True, output_final_state=True)
+    assert result.output.dtype == torch.bfloat16
+    assert result.state is not None
+    assert result.state.k.item() == pytest.approx(1.0 + math.exp(-8.3), rel=1e-6)
+    assert result.state.log_scale is not None
+    assert result.state.log_scale.item() == pytest.approx(8.3, rel=1e-6)

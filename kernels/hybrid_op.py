@@ -1,0 +1,121 @@
+"""The sliding-window hybrid as operators that torch knows: Triton kernels on CUDA, the torch forms on CPU."""
+
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .fused_call import placed
+from .hybrid_tensors import HYBRID_DIFFERENTIABLE, HybridOptions, HybridTensors, torch_hybrid, torch_hybrid_gradients
+from .state import LinearState
+
+MAX_WIDTH = 256
+"""Dimensions of heads and of values, and log features, that the kernels take at most."""
+
+_TYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+def why_not_hybrid(q: Tensor, v: Tensor, features: int, *, log_space: bool) -> str:
+    """Gives why the kernels cannot run a call, or nothing where they can."""
+    reasons = {
+        f"tensors are on {q.device.type}, the kernels run on cuda": q.device.type != "cuda",
+        "triton is not installed": find_spec("triton") is None,
+        f"{q.dtype} is none of the types they take": q.dtype not in _TYPES,
+        f"head or value dimensions or log features above {MAX_WIDTH}": max(
+            q.shape[-1], v.shape[-1], features if log_space else 0
+        )
+        > MAX_WIDTH,
+    }
+    return "; ".join(reason for reason, holds in reasons.items() if holds)
+
+
+@torch.library.custom_op("hedgebench::hybrid_attention", mutates_args=(), device_types="cuda")
+def fused_hybrid(
+    q: Tensor, k: Tensor, v: Tensor, far_q: Tensor, far_k: Tensor, gate_log: Tensor, mask: Tensor | None,
+    window: int, scale: float, log_space: bool, shift_window: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gives the output, three numbers of each row for the gradients, and the linear part's state, its scale empty
+    outside log space."""
+    from .triton_hybrid import hybrid_forward
+
+    given = HybridTensors(q, k, v, far_q, far_k, gate_log, mask)
+    ran = hybrid_forward(given, HybridOptions(window, scale, log_space, shift_window))
+    return ran.output, ran.norms, ran.shifts, ran.peaks, *_state(ran.final)
+
+
+@torch.library.custom_op("hedgebench::hybrid_attention_backward", mutates_args=(), device_types="cuda")
+def fused_hybrid_backward(
+    grad: Tensor, output: Tensor, norms: Tensor, shifts: Tensor, peaks: Tensor,
+    q: Tensor, k: Tensor, v: Tensor, far_q: Tensor, far_k: Tensor, gate_log: Tensor, mask: Tensor | None,
+    window: int, scale: float, log_space: bool, shift_window: bool,
+) -> list[Tensor]:  # fmt: skip
+    """Gives the gradients of the differentiable tensors, in the order of `HybridTensors`."""
+    from .triton_hybrid import HybridForward, hybrid_backward
+
+    given = HybridTensors(q, k, v, far_q, far_k, gate_log, mask)
+    ran = HybridForward(output, norms, shifts, peaks, LinearState(norms, norms))
+    found = hybrid_backward(given, HybridOptions(window, scale, log_space, shift_window), ran, grad)
+    return _laid_out(given, found)
+
+
+@fused_hybrid.register_kernel("cpu")
+def _forward_on_cpu(*args: Any) -> tuple[Tensor, ...]:
+    given, options = HybridTensors._make(args[:7]), HybridOptions._make(args[7:])
+    output, state = torch_hybrid(given, options)
+    rows = given.q.new_zeros(given.q.shape[:3], dtype=torch.float32)
+    kv, keys, scale = _state(state)
+    return placed(output), rows, rows.clone(), rows.int(), kv.clone(), keys.clone(), scale.clone()
+
+
+@fused_hybrid_backward.register_kernel("cpu")
+def _backward_on_cpu(*args: Any) -> list[Tensor]:
+    given, options = HybridTensors._make(args[5:12]), HybridOptions._make(args[12:])
+    # Below an operator autograd records nothing on this thread, whatever the grad mode: another one starts afresh.
+    with ThreadPoolExecutor(1) as thread:
+        return _laid_out(given, thread.submit(torch_hybrid_gradients, given, options, args[0]).result())
+
+
+@fused_hybrid.register_fake
+def _forward_shapes(*args: Any) -> tuple[Tensor, ...]:
+    given, options = HybridTensors._make(args[:7]), HybridOptions._make(args[7:])
+    batch, heads, tokens, _ = given.q.shape
+    values, features = given.v.shape[-1], given.far_k.shape[-1]
+    rows = given.q.new_empty(batch, heads, tokens, dtype=torch.float32)
+    wide = torch.promote_types(given.far_k.dtype, torch.float32)
+    keys = given.q.new_empty(batch, given.k.shape[1], features, dtype=wide)
+    return (
+        given.v.new_empty(batch, tokens, heads, values).transpose(1, 2),
+        *(rows, torch.empty_like(rows), torch.empty_like(rows, dtype=torch.int32)),
+        *(keys.new_empty(*keys.shape, values), keys),
+        torch.empty_like(keys) if options.log_space else keys.new_empty(0),
+    )
+
+
+@fused_hybrid_backward.register_fake
+def _backward_shapes(*args: Any) -> list[Tensor]:
+    return [torch.empty_like(tensor) for tensor in args[5 : 5 + HYBRID_DIFFERENTIABLE]]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*output[:4], *inputs[:7])
+    ctx.options = inputs[7:]
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _gradients(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Any, ...]:
+    found = fused_hybrid_backward(grad, *ctx.saved_tensors, *ctx.options)
+    return (*found, None, *(None for _ in ctx.options))
+
+
+fused_hybrid.register_autograd(_gradients, setup_context=_save)
+
+
+def _state(state: LinearState) -> tuple[Tensor, Tensor, Tensor]:
+    return state.kv, state.k, state.k.new_empty(0) if state.log_scale is None else state.log_scale
+
+
+def _laid_out(given: HybridTensors, found: list[Tensor]) -> list[Tensor]:
+    """Gives gradients in the strides that the fake kernel promises: those of their tensors."""
+    return [torch.empty_like(tensor).copy_(gradient) for tensor, gradient in zip(given[:6], found, strict=True)]
