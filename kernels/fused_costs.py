@@ -1,0 +1,71 @@
+"""What linear attention with Hedgehog's map inside costs by counting: matrix FLOPs and memory traffic. No torch needed.
+
+Counts are those of the algorithm, per token and head with d = w = dv and D = 2d features (both halves): what a kernel
+needs at least in the form that ran, whatever it really does. States are in the type of the inputs.
+"""
+
+from dataclasses import dataclass
+
+CHUNK = 64
+"""Tokens in a compute chunk."""
+
+BLOCK = 256
+"""Tokens between two stored states."""
+
+
+@dataclass(frozen=True)
+class KernelCost:
+    """Counts of one call.
+
+    Attributes:
+        flops: floating-point operations in matrix products.
+        bytes: memory traffic both ways.
+    """
+
+    flops: int
+    bytes: int
+
+    def seconds(self, flops_per_s: float, bytes_per_s: float) -> float:
+        """The roofline: the time of the slower of the two."""
+        return max(self.flops / flops_per_s, self.bytes / bytes_per_s)
+
+
+def fused_forward_cost(form: str, *, token_heads: int, d: int, bytes_per_element: int) -> KernelCost:
+    """Counts the forward pass.
+
+    Projections 4d², scores and values within a chunk 6Cd, states 8d²; two passes project keys twice, read k and v twice
+    and write and read a state of 2d² numbers for each block.
+
+    Args:
+        form: "fused_chunk" (one pass) or "chunk" (two).
+        token_heads: tokens times heads, in all.
+        d: head dimension.
+        bytes_per_element: of inputs, outputs and stored states.
+    """
+    two_passes = form == "chunk"
+    flops = 12 * d * d + 6 * CHUNK * d + (2 * d * d if two_passes else 0)
+    numbers = 4 * d + (2 * d + 4 * d * d // BLOCK if two_passes else 0)
+    return KernelCost(token_heads * flops, token_heads * numbers * bytes_per_element)
+
+
+def fused_backward_cost(*, token_heads: int, d: int, bytes_per_element: int) -> KernelCost:
+    """Counts the backward pass: 36d² + 16Cd FLOPs; 13 vectors of d numbers and four states of 2d² for each block.
+
+    Args as of `fused_forward_cost`.
+    """
+    flops, numbers = 36 * d * d + 16 * CHUNK * d, 13 * d + 8 * d * d // BLOCK
+    return KernelCost(token_heads * flops, token_heads * numbers * bytes_per_element)
+
+
+def fused_decode_cost(*, heads: int, d: int) -> KernelCost:
+    """Counts one decoded token for `heads` sequences and heads in all: a float32 state of 2d² read and written."""
+    return KernelCost(heads * 12 * d * d, heads * 16 * d * d)
+
+
+def distillation_cost(*, pairs: int, d: int) -> KernelCost:
+    """Counts the distillation loss with its gradients over `pairs` of a query and a key that it sees, in all heads.
+
+    Logits 2d and scores 4d FLOPs in each of four passes (two for the loss, two for gradients), and 4d for each gradient.
+    Traffic is linear in tokens and left out.
+    """
+    return KernelCost(pairs * (4 * 6 * d + 2 * 4 * d), 0)

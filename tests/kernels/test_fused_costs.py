@@ -1,0 +1,31 @@
+"""Counts of the fused kernels against a table worked out by hand for bfloat16."""
+
+import pytest
+
+from hedgebench.kernels.fused_costs import fused_backward_cost, fused_decode_cost, fused_forward_cost
+
+
+@pytest.mark.parametrize(
+    ("form", "d", "flops", "moved"),
+    [("fused_chunk", 64, 73_728, 512), ("fused_chunk", 128, 245_760, 1024), ("chunk", 64, 81_920, 896),
+     ("chunk", 128, 278_528, 2048)],
+)  # fmt: skip
+def test_forward_counts_are_those_worked_out_by_hand(form: str, d: int, flops: int, moved: int) -> None:
+    cost = fused_forward_cost(form, token_heads=1, d=d, bytes_per_element=2)
+    assert (cost.flops, cost.bytes) == (flops, moved)
+
+
+@pytest.mark.parametrize(("d", "flops", "moved"), [(64, 212_992, 1920), (128, 720_896, 4352)])
+def test_backward_counts_are_those_worked_out_by_hand(d: int, flops: int, moved: int) -> None:
+    cost = fused_backward_cost(token_heads=1, d=d, bytes_per_element=2)
+    assert (cost.flops, cost.bytes) == (flops, moved)
+
+
+def test_a_decoded_token_moves_its_state_both_ways() -> None:
+    assert fused_decode_cost(heads=1, d=64).bytes == 2 * 4 * 128 * 64
+
+
+def test_the_roofline_is_the_slower_of_products_and_memory() -> None:
+    cost = fused_forward_cost("fused_chunk", token_heads=1000, d=64, bytes_per_element=2)
+    assert cost.seconds(1e9, 1e30) == pytest.approx(cost.flops / 1e9)
+    assert cost.seconds(1e30, 1e9) == pytest.approx(cost.bytes / 1e9)
