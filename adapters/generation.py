@@ -34,6 +34,7 @@ def generate(
         stop_token: Token that ends a row; None to make `max_new_tokens` always.
 
     Raises:
+        FloatingPointError: The model gives a logit that is not a number.
         ValueError: A negative temperature, or less than one token asked for.
     """
     if temperature < 0 or max_new_tokens < 1:
@@ -41,9 +42,15 @@ def generate(
             f"temperature is {temperature} and max_new_tokens {max_new_tokens}; allowed: at least 0 and at least 1"
         )
     generator = torch.Generator(first_logits.device).manual_seed(seed)
-    logits, made = first_logits, []
+    made: list[Tensor] = []
+    logits = first_logits
     ended = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     while True:
+        if broken := int(logits.isnan().any(-1).sum()):
+            raise FloatingPointError(
+                f"the model gives {broken} of {len(logits)} rows a logit that is not a number, "
+                f"{len(made)} tokens after the prompt"
+            )
         token = _choose(logits, temperature, generator)
         if stop_token is not None:
             token = token.masked_fill(ended, stop_token)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from hedgebench.adapters.generation import generate
 from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.transformer import Transformer
+
+from .swapped import built
 
 Build = Callable[..., ModelAdapter[Transformer]]
 
@@ -44,6 +47,38 @@ def test_a_padded_prompt_is_answered_as_if_it_stood_alone(build: Build, tokens: 
     mask[1, :3] = False
     together = adapter.generate(tokens[:, :5], mask, max_new_tokens=6)
     assert torch.equal(together[1:2], adapter.generate(tokens[1:2, 3:5], max_new_tokens=6))
+
+
+@pytest.mark.parametrize("text", ["softmax", "hedgehog", "hedgehog:map=softmax", "hedgehog:window=4", "t2r"])
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+def test_a_batch_of_prompts_of_several_lengths_is_answered_as_each_alone(
+    model_type: str, text: str, tmp_path: Path
+) -> None:
+    adapter = built(model_type, tmp_path, text)
+    lengths = (9, 1, 5, 8)
+    prompts = [torch.randint(0, 40, (n,), generator=torch.Generator().manual_seed(n)) for n in lengths]
+    ids, mask = torch.zeros(4, 9, dtype=torch.long), torch.zeros(4, 9, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        ids[row, 9 - len(prompt) :], mask[row, 9 - len(prompt) :] = prompt, True
+    together = adapter.generate(ids, mask, max_new_tokens=7)
+    alone = [adapter.generate(prompt[None], max_new_tokens=7)[0] for prompt in prompts]
+    assert torch.equal(together, torch.stack(alone))
+    stop = int(together[1, 2])
+    stopped = adapter.generate(ids, mask, max_new_tokens=7, stop_token=stop)
+    for row, whole in zip(stopped.tolist(), together.tolist(), strict=True):
+        end = whole.index(stop) if stop in whole else len(whole)
+        assert row[: end + 1] == whole[: end + 1][: len(row)]
+        assert set(row[end:]) <= {stop}
+
+
+def test_a_logit_that_is_not_a_number_is_an_error_and_no_text() -> None:
+    def broken(token: Tensor, state: int) -> tuple[Tensor, int]:
+        logits, _ = counting(token, state)
+        return logits.index_fill(0, torch.tensor([1]), torch.nan), state + 1
+
+    first, _ = counting(torch.tensor([0, 3]), 0)
+    with pytest.raises(FloatingPointError, match="1 of 2 rows a logit that is not a number, 1 tokens after the prompt"):
+        greedy(first, 0, broken, max_new_tokens=4)
 
 
 def test_counting_goes_on_until_the_tokens_asked_for_are_made() -> None:
