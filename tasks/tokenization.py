@@ -91,8 +91,17 @@ class Tokenizer(Protocol):
         """Id of the token that separates documents."""
         ...
 
+    @property
+    def stop_token(self) -> int:
+        """Id of the token that ends what a model writes; most tokenizers have one token for both."""
+        ...
+
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Token ids of each text; a special token's spelling inside a text is ordinary text."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of token ids, special tokens left out; bytes that are no UTF-8 become U+FFFD."""
         ...
 
 
@@ -103,12 +112,17 @@ class ByteTokenizer:
     name: str = "byte"
     vocab_size: int = 257
     end_of_text: int = 256
+    stop_token: int = 256
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Bytes of each text."""
         import numpy as np
 
         return [np.frombuffer(text.encode(), np.uint8).astype(np.int32) for text in texts]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of bytes."""
+        return bytes(token for token in tokens if token < self.end_of_text).decode(errors="replace")
 
 
 @dataclass(frozen=True)
@@ -128,9 +142,18 @@ class SubwordTokenizer:
         """Id of `<|endoftext|>`."""
         return int(self.inner.token_to_id(END_OF_TEXT))
 
+    @property
+    def stop_token(self) -> int:
+        """Id of `<|endoftext|>`."""
+        return self.end_of_text
+
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Token ids of each text."""
         return encode_batches(self.inner, texts, add_special_tokens=False)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of token ids."""
+        return str(self.inner.decode(list(tokens), skip_special_tokens=True))
 
 
 def identify_tokenizer(setting: str, corpus: str, sources: Sources) -> TokenizerIdentity:

@@ -1,8 +1,9 @@
 """The tokenizer of a pretrained backbone: what its `tokenizer.json` says, read for our tasks.
 
-Truncation and padding that a checkpoint's authors left in the file are taken out, as tasks do their own. End of text is
-`<|endoftext|>` where the vocabulary has it, else the token that begins a text, else the one that ends it, as
-`tokenizer_config.json` names them, else BERT's `[SEP]`.
+Truncation and padding that a checkpoint's authors left in the file are taken out, as tasks do their own. End of text,
+which stands before each document, is `<|endoftext|>` where the vocabulary has it, else the token that begins a text,
+else the one that ends it, as `tokenizer_config.json` names them, else BERT's `[SEP]`. The stop token, at which
+generation ends, is found likewise, but for the order: of Llama-2's two the first is `<s>` and the second `</s>`.
 """
 
 from __future__ import annotations
@@ -31,16 +32,22 @@ class PretrainedTokenizer:
         inner: A tokenizer of the `tokenizers` library, without truncation and padding.
         vocab_size: The largest token id, and one.
         end_of_text: Id of the token that separates documents.
+        stop_token: Id of the token that ends what a model writes.
     """
 
     name: str
     inner: Any
     vocab_size: int
     end_of_text: int
+    stop_token: int
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Token ids of each text, without special tokens."""
         return encode_batches(self.inner, texts, add_special_tokens=False)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of token ids, special tokens left out."""
+        return str(self.inner.decode(list(tokens), skip_special_tokens=True))
 
     def encode_framed(self, texts: Sequence[tuple[str, ...]], max_length: int) -> list[NDArray[np.int32]]:
         """Token ids of single texts and pairs in the template that the model was trained with.
@@ -74,14 +81,18 @@ def load_backbone_tokenizer(name: str, file: Path | None) -> PretrainedTokenizer
     inner.no_truncation()
     inner.no_padding()
     vocabulary = inner.get_vocab(with_added_tokens=True)
-    tried = list(_ends_of_text(file.with_name("tokenizer_config.json")))
-    end_of_text = next((vocabulary[token] for token in tried if token in vocabulary), None)
-    if end_of_text is None:
+    config_file = file.with_name("tokenizer_config.json")
+    end_of_text, stop_token = (
+        next((vocabulary[token] for token in _ends_of_text(config_file, keys) if token in vocabulary), None)
+        for keys in (("bos_token", "eos_token"), ("eos_token", "bos_token"))
+    )
+    if end_of_text is None or stop_token is None:
+        tried = ", ".join(_ends_of_text(config_file))
         raise ValueError(
-            f"the tokenizer of backbone {name} has none of {', '.join(tried)} to end a text with; name one of its "
-            f"tokens as bos_token or eos_token in {file.with_name('tokenizer_config.json')}"
+            f"the tokenizer of backbone {name} has none of {tried} to end a text with; name one of its "
+            f"tokens as bos_token or eos_token in {config_file}"
         )
-    return PretrainedTokenizer(name, inner, max(vocabulary.values()) + 1, end_of_text)
+    return PretrainedTokenizer(name, inner, max(vocabulary.values()) + 1, end_of_text, stop_token)
 
 
 def encode_batches(inner: Any, texts: Sequence[Any], *, add_special_tokens: bool) -> list[NDArray[np.int32]]:
@@ -97,11 +108,11 @@ def encode_batches(inner: Any, texts: Sequence[Any], *, add_special_tokens: bool
     ]
 
 
-def _ends_of_text(config_file: Path) -> Iterator[str]:
+def _ends_of_text(config_file: Path, keys: Sequence[str] = ("bos_token", "eos_token")) -> Iterator[str]:
     """Spellings of the end of text, the likeliest first."""
     yield END_OF_TEXT
     config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
-    for key in ("bos_token", "eos_token"):
+    for key in keys:
         token = config.get(key)
         spelling = token.get("content") if isinstance(token, dict) else token
         if spelling:

@@ -21,7 +21,8 @@ def tokenizer_of(setting: str, sources: Sources) -> Tokenizer:
 def test_bytes_are_their_own_ids(sources: Sources) -> None:
     tokenizer = tokenizer_of("byte", sources)
     assert tokenizer.encode(["aé"])[0].tolist() == [97, 195, 169]
-    assert (tokenizer.vocab_size, tokenizer.end_of_text) == (257, 256)
+    assert (tokenizer.vocab_size, tokenizer.end_of_text, tokenizer.stop_token) == (257, 256, 256)
+    assert tokenizer.decode([256, 97, 195, 169, 195, 256]) == "aé\N{REPLACEMENT CHARACTER}"
 
 
 def test_bpe_spells_any_text_with_ids_below_its_size(sources: Sources) -> None:
@@ -29,7 +30,7 @@ def test_bpe_spells_any_text_with_ids_below_its_size(sources: Sources) -> None:
     ids = tokenizer.encode(["the cat", "\x00 żółć 🦔"])
     assert tokenizer.vocab_size == 280
     assert all(len(tokens) > 0 and tokens.max() < 280 for tokens in ids)
-    assert tokenizer.inner.decode(ids[1].tolist()) == "\x00 żółć 🦔"  # type: ignore[attr-defined]
+    assert tokenizer.decode([*ids[1].tolist(), tokenizer.stop_token]) == "\x00 żółć 🦔"
 
 
 def test_bpe_training_is_deterministic_and_cached(sources: Sources, tmp_path: Path) -> None:

@@ -92,3 +92,24 @@ def test_gaps_in_the_ids_count_towards_the_vocabulary(tmp_path: Path) -> None:
     tokenizer: Any = Tokenizer(models.WordLevel({"<unk>": 0, "[SEP]": 9}, unk_token="<unk>"))
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     assert load_backbone_tokenizer("x", tmp_path / "tokenizer.json").vocab_size == 10
+
+
+@pytest.mark.parametrize(
+    ("tokens", "config", "begins", "ends"),
+    [
+        (["u", "<s>", "</s>"], {"bos_token": "<s>", "eos_token": {"content": "</s>"}}, 1, 2),
+        (["u", "<s>", "</s>", END_OF_TEXT], {"bos_token": "<s>", "eos_token": "</s>"}, 3, 3),
+        (["u", "<s>"], {"bos_token": "<s>"}, 1, 1),
+        (["u", "</s>"], {"eos_token": "</s>"}, 1, 1),
+    ],
+)
+def test_what_a_model_writes_ends_with_the_token_that_ends_a_text(
+    tokens: list[str], config: dict[str, Any], begins: int, ends: int, tmp_path: Path
+) -> None:
+    tokenizer = load_backbone_tokenizer("tiny", make_file(tmp_path, tokens, config))
+    assert (tokenizer.end_of_text, tokenizer.stop_token) == (begins, ends)
+
+
+def test_ids_become_text_again_without_special_tokens(bert_file: Path) -> None:
+    tokenizer = load_backbone_tokenizer("bert", bert_file)
+    assert tokenizer.decode([CLS, A, B, SEP]) == "a b"
