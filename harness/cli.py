@@ -74,7 +74,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.description = "Without --models and --tasks this is the suite `quickstart`: no network, no GPU, minutes."
     text: Mapping[str, str] = {
         "--models": "model specs NAME[:KEY=VALUE]...[@BACKBONE], separated by commas",
-        "--tasks": "tasks or globs, separated by commas",
+        "--tasks": "tasks or globs NAME[:KEY=VALUE]..., separated by commas",
         "--suite": "take models and tasks from a suite",
         "--backbone": "backbone of models that name none",
         "--recipe": "recipe of tasks that train",

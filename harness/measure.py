@@ -23,6 +23,7 @@ from .environment import host_environment
 from .recipes import RECIPES
 from .request import Progress, Request
 from .stages import STAGES, Conversion
+from .task_spec import task_of
 from .weights import Weights, materialise
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Findings:
 def measure(request: Request, findings: Findings, progress: Progress) -> None:
     """Runs a cell; what is known by the time it fails is in `findings`."""
     cell = request.cell
-    task = registry.tasks().get(cell.task)
+    task = task_of(cell.task)
     sources = Sources(Path(request.mirror) if request.mirror else None, Path(request.cache), request.offline)
     with findings.timed("load", progress):
         weights = find_weights(cell.backbone, sources)
@@ -132,7 +133,7 @@ def _convert(
 
 
 def _predict(request: Request, adapter: Adapter, data: TaskData, findings: Findings) -> list[Row]:
-    task = registry.tasks().get(request.cell.task)
+    task = task_of(request.cell.task)
     settings = dict(request.cell.settings["task"])
     while True:
         try:
@@ -158,7 +159,7 @@ def _without_linear_branch(
     """The main metric of a hybrid with its window alone: equal to the one with both, the linear branch does no work."""
     for part in hybrids:
         part.linear_branch = False
-    task = registry.tasks().get(request.cell.task)
+    task = task_of(request.cell.task)
     rows = _predict(request, adapter, data, findings)
     scored = task.score(rows, request.cell.settings["task"])
     return [

@@ -24,6 +24,7 @@ from .config import RunConfig, UsageError
 from .environment import cpu_name, gpu_name, has_cuda_device, source_fingerprint
 from .recipes import RECIPES, STAGE_DEFAULTS, check_stage
 from .settings import apply_overrides, check_overrides
+from .task_spec import TaskSpec, parse_task_spec
 from .weights import Weights, locate
 
 NO_DATA = DataIdentity(id="", revision="", fingerprint="", source="missing")
@@ -65,12 +66,26 @@ class _Base:
 
 @dataclass(frozen=True)
 class _Draft:
-    """A model on a task, before seeds: what it is built from, and its default settings."""
+    """A model on a task, before seeds: what it is built from, and its default settings.
+
+    Attributes:
+        spec: The model.
+        task: The task.
+        task_spec: Settings that belong to the task's name.
+        base: The backbone.
+        groups: Default settings.
+    """
 
     spec: ModelSpec
     task: Task
+    task_spec: TaskSpec
     base: _Base
     groups: dict[str, Settings]
+
+    @property
+    def task_name(self) -> str:
+        """The task's name in records."""
+        return self.task_spec.canonical(self.task.info.name)
 
 
 @dataclass(frozen=True)
@@ -93,19 +108,19 @@ def make_plan(config: RunConfig) -> list[PlannedCell]:
     sources = make_sources(config)
     bases: dict[str, _Base] = {}
     drafts = []
-    for name in _task_names(config.tasks):
-        task = registry.tasks().get(name)
+    for task, task_spec in _tasks(config.tasks):
         for spec in specs:
             backbone = spec.backbone or config.backbone or task.info.backbone
             if backbone not in bases:
                 bases[backbone] = _base(backbone, sources)
-            drafts.append(_Draft(spec, task, bases[backbone], _groups(bases[backbone].backbone, task, config)))
+            groups = _groups(bases[backbone].backbone, task, config)
+            drafts.append(_Draft(spec, task, task_spec, bases[backbone], groups))
     check_overrides(config.overrides, [draft.groups for draft in drafts])
     targets: dict[tuple[str, str, str], _Target] = {}
     planned = []
     for draft in drafts:
-        settings = _resolve(draft.groups, config)
-        key = draft.task.info.name, draft.base.backbone.name, repr(settings["task"])
+        settings = _resolve(draft, config)
+        key = draft.task_name, draft.base.backbone.name, repr(settings["task"])
         if key not in targets:
             targets[key] = _target(draft, settings["task"], config, sources)
         planned += [_plan_cell(draft, targets[key], settings, seed, config) for seed in config.seeds]
@@ -127,18 +142,20 @@ def _specs(config: RunConfig) -> list[ModelSpec]:
         raise UsageError(str(error)) from error
 
 
-def _task_names(patterns: Sequence[str]) -> list[str]:
+def _tasks(patterns: Sequence[str]) -> list[tuple[Task, TaskSpec]]:
+    """Each task once, in the order given, with the settings that belong to its name."""
     known = registry.tasks()
-    names: dict[str, None] = {}
-    for pattern in patterns:
-        matches = fnmatch.filter(known.items, pattern) or [n for n in known.items if n.startswith(pattern + "/")]
+    found: dict[str, tuple[Task, TaskSpec]] = {}
+    for spec in map(parse_task_spec, patterns):
+        matches = fnmatch.filter(known.items, spec.name) or [n for n in known.items if n.startswith(spec.name + "/")]
         if not matches:
             try:
-                known.get(pattern)
+                known.get(spec.name)
             except UnknownNameError as error:
                 raise UsageError(str(error)) from error
-        names.update(dict.fromkeys(matches))
-    return list(names)
+        for name in matches:
+            found.setdefault(spec.canonical(name), (known.items[name], spec))
+    return list(found.values())
 
 
 def _scale(config: RunConfig, task: str) -> str:
@@ -207,10 +224,11 @@ def _with_backbone_tokenizer(settings: Settings, pretrained: bool) -> Settings:
     return {"tokenizer": "backbone"} if pretrained and "tokenizer" in settings else {}
 
 
-def _resolve(groups: dict[str, Settings], config: RunConfig) -> dict[str, dict[str, Value]]:
-    settings = apply_overrides(groups, config.overrides)
+def _resolve(draft: _Draft, config: RunConfig) -> dict[str, dict[str, Value]]:
+    settings = apply_overrides(draft.groups, config.overrides)
     if config.batch_size not in ("", "auto") and "batch_size" in settings["task"]:
         settings["task"]["batch_size"] = int(config.batch_size)
+    settings["task"] = draft.task_spec.apply(settings["task"])
     try:
         for stage in settings.keys() & STAGE_DEFAULTS.keys():
             check_stage(stage, settings[stage])
@@ -242,7 +260,7 @@ def _plan_cell(
     cell = Cell(
         model=draft.spec.canonical,
         backbone=backbone.name,
-        task=info.name,
+        task=draft.task_name,
         task_version=info.version,
         recipe=_recipe(target.task, backbone, config),
         scale=target.scale,

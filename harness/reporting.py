@@ -11,8 +11,8 @@ from ..results.leaderboard import merge_runs
 from ..results.record import Record
 from ..results.report import write_report
 from ..results.store import RunStore
-from . import registry
 from .config import UsageError
+from .task_spec import task_of
 
 
 def load_runs(folders: Sequence[Path]) -> tuple[list[Record], list[str]]:
@@ -64,7 +64,7 @@ def rescore_runs(folders: Sequence[Path]) -> None:
 
 def rescore(record: Record, store: RunStore) -> Record:
     """The record with metrics recomputed from its predictions."""
-    task = registry.tasks().get(record.task)
+    task = task_of(record.task)
     settings = {key.removeprefix("task."): v for key, v in record.settings.items() if key.startswith("task.")}
     fresh = task.score(list(store.read_samples(record.cell_id)), settings)  # type: ignore[arg-type]
     names = {metric.name for metric in fresh}

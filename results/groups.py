@@ -33,7 +33,7 @@ class GroupScore:
 
 
 def group_scores(records: Iterable[Record], tasks_of: Mapping[str, Collection[str]] | None = None) -> list[GroupScore]:
-    """Scores of every group: the part of a task's name before `/`.
+    """Scores of every group: the part of a task's name before `/`; a task with settings of its own is in no group.
 
     Args:
         records: Records of one or several runs.
@@ -47,7 +47,7 @@ def group_scores_of(rows: Iterable[Row], tasks_of: Mapping[str, Collection[str]]
     """`group_scores`, from rows."""
     grouped: dict[Comparison, list[Row]] = defaultdict(list)
     for where, main in main_rows(rows).items():
-        if "/" in where.task:
+        if "/" in where.task and ":" not in where.task:
             grouped[replace(where, task=where.task.split("/", 1)[0], data="")] += main
     return [
         score

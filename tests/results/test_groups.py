@@ -72,3 +72,8 @@ def test_units_that_differ_are_not_summed(make_glue: Callable[..., list[Record]]
 
 def test_tasks_without_a_group_have_no_group_score(make_record: MakeRecord) -> None:
     assert group_scores([make_record()]) == []
+
+
+def test_a_task_with_settings_of_its_own_is_in_no_group(make_record: MakeRecord) -> None:
+    names = ("summarization:dataset=org/name", "glue/cola:max_length=64")
+    assert group_scores([make_record(task=name) for name in names]) == []

@@ -1,0 +1,74 @@
+"""Task specs: `NAME[:KEY=VALUE]...`, a task with settings of its own, which no `--set` changes.
+
+The settings become part of the task's name in records and tables, so that one run can hold a task in several ways:
+`summarization:dataset=ORG/NAME:source=COLUMN:target=COLUMN`, or `wikitext2:stride=64` beside `wikitext2`. A value that
+holds a colon or a comma has to be given with `--set`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..adapters.base import Settings, Value
+from ..results.names import unknown_name
+from ..tasks.base import Task
+from . import registry
+from .config import UsageError
+from .settings import parse_value
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task's name, or a glob of names, with settings.
+
+    Attributes:
+        name: The name or glob.
+        given: Settings as they were written.
+    """
+
+    name: str
+    given: Mapping[str, str]
+
+    def canonical(self, name: str) -> str:
+        """The spec of one task that the glob matches, settings sorted: equal tasks have equal names."""
+        return name + "".join(f":{key}={value}" for key, value in sorted(self.given.items()))
+
+    def apply(self, settings: Settings) -> dict[str, Value]:
+        """A task's settings with those of the spec.
+
+        Raises:
+            UsageError: The task has no such setting, or it takes no such value.
+        """
+        for key in self.given:
+            if key not in settings:
+                raise UsageError(str(unknown_name(f"setting of task {self.name}", key, settings)))
+        own = {key: parse_value(f"{self.name}:{key}", text, settings[key]) for key, text in self.given.items()}
+        return {**settings, **own}
+
+
+def parse_task_spec(text: str) -> TaskSpec:
+    """The spec that `text` is.
+
+    Raises:
+        UsageError: The text is not of the form.
+    """
+    name, *pairs = text.split(":")
+    given: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not name or not key or not equals or not value:
+            raise UsageError(f"{pair!r} in task {text!r} is not of the form KEY=VALUE")
+        if key in given:
+            raise UsageError(f"task {text!r} sets {key} twice")
+        given[key] = value
+    return TaskSpec(name, given)
+
+
+def task_of(name: str) -> Task:
+    """The task that a cell or a record names, its settings left aside.
+
+    Raises:
+        UnknownNameError: There is none.
+    """
+    return registry.tasks().get(name.partition(":")[0])
