@@ -37,7 +37,7 @@ class DatasetId:
     Attributes:
         repo: Such as `Salesforce/wikitext`.
         config: Such as `wikitext-2-v1`.
-        revision: Commit on the hub, in full.
+        revision: Commit on the hub, in full; empty where only the mirror is meant.
         splits: Splits that are used.
     """
 
@@ -109,15 +109,23 @@ def find_dataset(dataset: DatasetId, sources: Sources) -> Found:
         DataUnavailableError: No place has; the message names each and what it lacks.
     """
     looked: list[str] = []
-    cached = hub_snapshot(dataset.repo, dataset.revision, sources, kind="datasets")
-    for source, folder in (("mirror", mirror_folder(dataset.repo, sources, kind="datasets")), ("hub", cached)):
-        files = {split: _split_files(folder, dataset.config, split) for split in dataset.splits} if folder else {}
+    for source, folder in dataset_folders(dataset.repo, dataset.revision, sources).items():
+        files = {split: split_files(folder, dataset.config, split) for split in dataset.splits} if folder else {}
         if files and all(files.values()):
             return Found(source, files)
         looked.append(_describe_lack(source, folder, dataset, files))
+    if not dataset.revision:
+        looked.append("hub: not asked, as no revision is pinned")
+        raise unavailable(str(dataset), looked, advice=" For the hub, also set revision=COMMIT, in full.")
     if (problem := hub_problem(sources)) is None:
         return Found("hub", {})
     raise unavailable(str(dataset), [*looked, problem])
+
+
+def dataset_folders(repo: str, revision: str, sources: Sources) -> dict[str, Path | None]:
+    """Where a data set may lie on this machine: the mirror's folder, and the hub's cache of a pinned revision."""
+    folders = {"mirror": mirror_folder(repo, sources, kind="datasets")}
+    return {**folders, "hub": hub_snapshot(repo, revision, sources, kind="datasets")} if revision else folders
 
 
 def mirror_folder(repo: str, sources: Sources, kind: str) -> Path | None:
@@ -192,7 +200,8 @@ def _prepare_hub(sources: Sources) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-def _split_files(folder: Path, config: str, split: str) -> tuple[Path, ...]:
+def split_files(folder: Path, config: str, split: str) -> tuple[Path, ...]:
+    """The parquet files of a split in a repository's folder, in order; none where there are none."""
     return tuple(sorted([*folder.glob(f"{config}/{split}-*.parquet"), *folder.glob(f"{config}/{split}/*.parquet")]))
 
 
@@ -220,7 +229,7 @@ def _download(dataset: DatasetId) -> dict[str, tuple[Path, ...]]:
         allow_patterns=patterns,
         etag_timeout=REACH_TIMEOUT_S,
     )
-    files = {split: _split_files(Path(folder), dataset.config, split) for split in dataset.splits}
+    files = {split: split_files(Path(folder), dataset.config, split) for split in dataset.splits}
     if not all(files.values()):
         raise unavailable(str(dataset), [_describe_lack("hub", Path(folder), dataset, files)])
     return files

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hedgebench.tasks.base import DataUnavailableError, Sources
-from hedgebench.tasks.sources import DatasetId, identify_dataset, read_split
+from hedgebench.tasks.sources import DatasetId, find_dataset, identify_dataset, read_split
 
 TINY = DatasetId("org/tiny", "plain", "a" * 40, ("train", "test"))
 Write = Callable[..., Path]
@@ -90,3 +90,11 @@ def test_a_reachable_hub_is_named_by_its_revision_without_a_download(
 def test_an_undeclared_split_is_refused(sources: Sources) -> None:
     with pytest.raises(ValueError, match="not with 'dev'"):
         read_split(TINY, "dev", sources)
+
+
+def test_the_hub_is_not_asked_for_what_is_not_pinned(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hedgebench.tasks.sources.hub_problem", lambda sources: pytest.fail("the hub was asked"))
+    with pytest.raises(DataUnavailableError, match="hub: not asked, as no revision is pinned") as caught:
+        find_dataset(replace(TINY, revision=""), sources)
+    assert "hub cache" not in str(caught.value)
+    assert "set revision=COMMIT" in str(caught.value)
