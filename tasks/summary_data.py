@@ -115,8 +115,8 @@ class SummaryData:
         places: list[int] = np.random.default_rng(_SHUFFLE_SEED).permutation(len(rows)).tolist()[:most]
         places = sorted(places) if split == self.test else places
         chosen = rows.select(places)
-        ids: Iterable[Any] = chosen[ID] if ID in rows.column_names else places
-        columns = (ids, places, chosen[self.source], chosen[self.target])
+        ids: Iterable[Any] = chosen[ID][:] if ID in rows.column_names else places
+        columns = (ids, places, chosen[self.source][:], chosen[self.target][:])
         kept = [
             Pair(str(name), place, source, target)
             for name, place, source, target in zip(*columns, strict=True)

@@ -133,6 +133,16 @@ def test_a_data_set_in_the_task_s_name_is_scored_again_from_the_texts_alone(mirr
     assert again.metrics == tuple(metric for metric in record.metrics if metric.name in scored)
 
 
+def test_paper_scale_has_the_paper_s_hyper_parameters(mirror: Path) -> None:
+    where = f"hf:{mirror.parent / 'llama'}"
+    values = {"models": ("t2r", "hedgehog"), "tasks": ("samsum",), "backbone": where, "mirror": str(mirror)}
+    for planned in make_plan(make_config({**values, "scale": "paper"})):
+        assert planned.cell.recipe == "pretrained-conversion-lora"
+        distill, lora, task = (planned.cell.settings[group] for group in ("distill", "lora", "task"))
+        assert (distill["epochs"], lora["epochs"], lora["rank"], lora["alpha"]) == (2.0, 2.0, 8, 16)
+        assert (task["train_rows"], task["test_rows"], task["temperature"]) == (None, None, 0.0)
+
+
 def test_a_model_from_scratch_learns_a_tokenizer_of_its_own(mirror: Path) -> None:
     sizes = {key: str(value) for key, value in SMALL.items() if "." not in key}
     own = {**sizes, "tokenizer": "bpe:300", "train.steps": "2"}

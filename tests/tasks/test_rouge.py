@@ -71,13 +71,12 @@ def test_sentences_matter_to_rouge_lsum_alone() -> None:
 
 
 def test_the_mean_has_its_error_and_the_ends_of_its_interval() -> None:
-    rng = np.random.default_rng(0)
-    scores = [dict.fromkeys(KINDS, value) for value in rng.uniform(size=400)]
+    values = np.random.default_rng(0).uniform(size=400)
+    scores: list[dict[str, float]] = [dict.fromkeys(KINDS, float(value)) for value in values]
     metrics = {metric.name: metric for metric in rouge_metrics(scores)}
     assert list(metrics) == [f"{kind}{end}" for kind in KINDS for end in ("", "_low95", "_high95")]
-    values = [score["rouge1"] for score in scores]
     mean, low, high = (metrics[f"rouge1{end}"] for end in ("", "_low95", "_high95"))
-    value, stderr = np.mean(values), np.std(values, ddof=1) / 20
+    value, stderr = values.mean(), values.std(ddof=1) / 20
     assert mean.value == pytest.approx(value)
     assert mean.stderr == pytest.approx(stderr, rel=0.03)
     assert low.value == pytest.approx(value - 1.96 * stderr, abs=0.002)
