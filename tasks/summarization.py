@@ -20,15 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from ..adapters.base import Adapter, Capability, ModelShape, Settings
+from ..adapters.base import Adapter, Capability, Examples, ModelShape, Settings
 from ..results.record import DataIdentity, Metric
 from .base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
 from .rouge import rouge_metrics, rouge_scores
 from .settings import as_settings, parse_settings
 from .summary_data import Pair, SummaryData
-from .summary_prompts import Prompt, Prompter, SummaryRows, write_after
+from .summary_prompts import Prompt, Prompter, write_after
 from .summary_settings import AnyDataSettings, SummarizationSettings
 from .tokenization import Tokenizer, TokenizerIdentity, identify_tokenizer, load_tokenizer
 
@@ -36,7 +35,7 @@ RECIPES = ("pretrained-conversion-lora", "pretrained-conversion", "finetuned-con
 
 
 @dataclass(frozen=True)
-class TestPrompts:
+class EvaluationPrompts:
     """What `predict` reads.
 
     Attributes:
@@ -68,7 +67,7 @@ class Summarization:
         return replace(reader.identity, details={**reader.identity.details, **reader.tokenizer.details()})
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
-        """Tokenizes the rows; `test` is a `TestPrompts` of the first `limit` rows.
+        """Tokenizes the rows; `test` is a `EvaluationPrompts` of the first `limit` rows.
 
         Raises:
             DataUnavailableError: The data cannot be had.
@@ -165,7 +164,7 @@ class _Reader:
         notes += _cut_note("test", sum(prompt.cut for prompt in prompts), len(test))
         return TaskData(
             shape=ModelShape(chosen.context_length, tokenizer.vocab_size),
-            test=TestPrompts(test, prompts, tokenizer),
+            test=EvaluationPrompts(test, prompts, tokenizer),
             train=self._rows("training", prompter, train, notes),
             validation=self._rows("validation", prompter, validation, notes),
             notes=tuple(notes),
@@ -178,8 +177,8 @@ class _Reader:
         notes += [f"{empty} rows of split {split} without text or summary were left out"] if empty else []
         return pairs
 
-    def _rows(self, part: str, prompter: Prompter, pairs: Sequence[Pair], notes: list[str]) -> Any:
-        rows: SummaryRows = prompter.rows([pair.source for pair in pairs], [pair.target for pair in pairs])
+    def _rows(self, part: str, prompter: Prompter, pairs: Sequence[Pair], notes: list[str]) -> Examples | None:
+        rows = prompter.rows([pair.source for pair in pairs], [pair.target for pair in pairs])
         notes += _cut_note(part, rows.cut, len(pairs))
         if rows.left_out:
             notes.append(
