@@ -200,11 +200,11 @@ def _details() -> dict[str, str]:
 
 def summarization_scales(small: SummarizationSettings) -> Mapping[str, TaskScale]:
     """The scales of a summarisation task whose data and prompt are those of `small`."""
-    smoke_stage: Settings = {"steps": 4, "batch_size": 2, "eval_rows": 2, "eval_batch_size": 2}
+    smoke_stage: Settings = {"steps": 3, "batch_size": 2, "eval_rows": 2, "eval_batch_size": 2}
     small_stage: Settings = {"epochs": 1.0, "batch_size": 8, "eval_rows": 32, "eval_batch_size": 8}
     stages = ("teacher", "distill", "finetune", "lora")
     smoke = replace(
-        small, context_length=160, max_new_tokens=24, tokenizer="bpe:1024", train_rows=64, test_rows=6, batch_size=6
+        small, context_length=128, max_new_tokens=24, tokenizer="bpe:1024", train_rows=64, test_rows=6, batch_size=6
     )
     paper = replace(small, context_length=1024, max_new_tokens=128, tokenizer="auto", train_rows=None, test_rows=None)
     shared: Settings = {"length_pool": 32}
