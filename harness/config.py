@@ -207,6 +207,10 @@ def _as_text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
+NOTHING_GIVEN = "no {0} given: pass --{0}, or neither --models nor --tasks for the quickstart"
+"""What is said where a list is missing that a run needs."""
+
+
 def make_config(values: Mapping[str, Any]) -> RunConfig:
     """The configuration of a run from flags and file; without models and tasks it is the suite `quickstart`.
 
@@ -234,7 +238,7 @@ def make_config(values: Mapping[str, Any]) -> RunConfig:
                 given["task_scales"] = dict(suite.tasks)
         given.setdefault("workers", suite.workers)
         overrides = {**suite.overrides, **overrides}
-    for needed in ("models", "tasks"):
-        if needed not in given:
-            raise UsageError(f"no {needed} given: pass --{needed}, or neither --models nor --tasks for the quickstart")
+    if "tasks" not in given:
+        raise UsageError(NOTHING_GIVEN.format("tasks"))
+    given.setdefault("models", ())  # some tasks bring models of their own; the plan knows which
     return RunConfig(**given, overrides=overrides)

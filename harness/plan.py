@@ -20,7 +20,7 @@ from . import registry
 from .backbone_names import backbone_from_name
 from .backbone_sources import sources_for
 from .cell import Cell
-from .config import RunConfig, UsageError
+from .config import NOTHING_GIVEN, RunConfig, UsageError
 from .environment import cpu_name, gpu_name, has_cuda_device, source_fingerprint
 from .recipes import RECIPES, STAGE_DEFAULTS, check_stage
 from .settings import apply_overrides, check_overrides
@@ -109,7 +109,9 @@ def make_plan(config: RunConfig) -> list[PlannedCell]:
     bases: dict[str, _Base] = {}
     drafts = []
     for task, task_spec in _tasks(config.tasks):
-        for spec in specs:
+        if not task.info.model and not specs:
+            raise UsageError(NOTHING_GIVEN.format("models"))
+        for spec in [parse_spec(task.info.model, registry.mechanisms())] if task.info.model else specs:
             backbone = spec.backbone or config.backbone or task.info.backbone
             if backbone not in bases:
                 bases[backbone] = _base(backbone, sources)

@@ -65,7 +65,7 @@ def fused_decode_cost(*, heads: int, d: int) -> KernelCost:
 def distillation_cost(*, pairs: int, d: int) -> KernelCost:
     """Counts the distillation loss with its gradients over `pairs` of a query and a key that it sees, in all heads.
 
-    Logits 2d and scores 4d FLOPs in each of four passes (two for the loss, two for gradients), and 4d for each gradient.
-    Traffic is linear in tokens and left out.
+    Logits 2d and scores 4d FLOPs in each of four passes (two for the loss, two for gradients), and 4d for each
+    gradient. Traffic is linear in tokens and left out.
     """
     return KernelCost(pairs * (4 * 6 * d + 2 * 4 * d), 0)

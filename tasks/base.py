@@ -94,6 +94,8 @@ class TaskInfo:
             is trained.
         scales: Defaults for `smoke`, `small` and `paper`.
         own_device: True when timings are measured, so nothing else may run beside it.
+        model: The one model spec that the task runs with, whatever models are asked for, where it brings contenders of
+            its own; empty for all others.
     """
 
     name: str
@@ -108,6 +110,7 @@ class TaskInfo:
     backbone: str = "gpt"
     recipes: tuple[str, ...] = ("scratch", "zero-shot")
     own_device: bool = False
+    model: str = ""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class KernelShape:
 
 
 def _sweep(head_dim: int) -> tuple[KernelShape, ...]:
-    """16,384 tokens a call in sequences from 512 to 16,384, then one sequence to 131,072; 2,048 columns in all heads."""
+    """16,384 tokens a call in sequences of 512 and more, then one of up to 131,072; 2,048 columns in all heads."""
     heads = 2048 // head_dim
     lengths = [2**power for power in range(9, 18)]
     return tuple(KernelShape(max(1, 16384 // tokens), tokens, heads, head_dim) for tokens in lengths)

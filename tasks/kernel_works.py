@@ -78,7 +78,7 @@ def backward(attend: Attention) -> Prepare:
 
 
 def decode_hedgehog(backend: str) -> Prepare:
-    """One token of every sequence, whose state does not depend on the tokens before it; by a kernel it stays in place."""
+    """One token of every sequence; its state is of one size whatever came before, and a kernel changes it in place."""
 
     def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Prepared:
         from ..kernels.hedgehog import fused_recurrent_hedgehog_attn

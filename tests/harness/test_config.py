@@ -60,7 +60,6 @@ def test_models_that_are_given_replace_those_of_the_suite() -> None:
     ("values", "message"),
     [
         ({"models": ("elu",)}, "no tasks given: pass --tasks"),
-        ({"tasks": ("stdlib",)}, "no models given: pass --models"),
         ({"models": (), "tasks": ()}, "models is an empty list"),
         ({**ASKED, "tasks": ()}, "tasks is an empty list"),
         ({"suite": "quikstart"}, "unknown suite 'quikstart'; did you mean quickstart?"),

@@ -240,3 +240,12 @@ def test_a_plan_is_the_same_every_time() -> None:
     first, second = (planned("recall", "glue", seeds=(0, 1), models=("elu", "taylor")) for _ in range(2))
     assert first == second
     assert len({p.cell.key for p in first}) == 12
+
+
+def test_a_task_that_brings_its_own_model_needs_none_and_takes_no_other() -> None:
+    tasks = {"tasks": ("kernels/forward",), "device": "cpu"}
+    for models in ({}, {"models": ("elu", "softmax")}):
+        planned = make_plan(make_config({**tasks, **models}))
+        assert [cell.cell.model for cell in planned] == ["hedgehog:map=softmax"]
+    with pytest.raises(UsageError, match="no models given: pass --models"):
+        make_plan(make_config({"tasks": ("kernels/forward", "throughput"), "device": "cpu"}))
