@@ -123,7 +123,11 @@ _SCRATCH = (
         name="encoder",
         summary="bidirectional encoder over tokens with mean pooling and a classification head",
         capabilities=ENCODER,
-        sizes=_sizes(_transformer(2, 2, 64), _transformer(4, 4, 128), _transformer(12, 12, 768)),
+        sizes=_sizes(
+            _transformer(2, 2, 64, head_width=0),
+            _transformer(4, 4, 128, head_width=0),
+            _transformer(12, 12, 768, head_width=0),
+        ),
     ),
     Backbone(
         name="vit",

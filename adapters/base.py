@@ -48,6 +48,8 @@ class ModelShape:
         num_classes: Number of classes of a classifier, 1 for a regression; None for a language model.
         image_size: Height and width in pixels of image inputs; None for tokens.
         channels: Channels of image inputs.
+        towers: Token sequences in each row, `[b, towers, n]` instead of `[b, n]`: of two, each goes through the model
+            by itself, with the same weights, and the head compares the outcomes.
     """
 
     context_length: int
@@ -55,6 +57,7 @@ class ModelShape:
     num_classes: int | None = None
     image_size: int | None = None
     channels: int = 1
+    towers: int = 1
 
     @property
     def needs(self) -> Capability:
@@ -67,10 +70,11 @@ class Examples:
     """Training or validation examples, as arrays.
 
     Attributes:
-        inputs: Token ids `[rows, n]` int32, or images `[rows, channels, height, width]` float32.
+        inputs: Token ids `[rows, n]`, or `[rows, towers, n]`, of any integer type, or images
+            `[rows, channels, height, width]` float32.
         targets: For language models next-token ids `[rows, n]` int32, aligned with `inputs` and `IGNORED` where no
             loss is taken; for classifiers class ids `[rows]` int32; for regressions values `[rows]` float32.
-        attention_mask: True at real tokens, `[rows, n]`; None when nothing is padded.
+        attention_mask: True at real tokens, of the shape of `inputs`; None when nothing is padded.
     """
 
     inputs: NDArray[Any]
@@ -172,7 +176,7 @@ class Adapter(Protocol):
         ...
 
     def class_logits(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Class logits `[b, classes]`, float32."""
+        """Class logits `[b, classes]`, float32; inputs and mask are `[b, towers, n]` where the shape has towers."""
         ...
 
     def attention_weights(self, inputs: Tensor, attention_mask: Tensor | None = None) -> list[Tensor]:

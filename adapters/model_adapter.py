@@ -117,17 +117,19 @@ class ModelAdapter(Generic[Model]):
         )
 
     @torch.no_grad()
-    def class_logits(self, inputs: Tensor, attention_mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "b c"]:
+    def class_logits(
+        self, inputs: Tensor, attention_mask: Bool[Tensor, "b *t n"] | None = None
+    ) -> Float[Tensor, "b c"]:
         """Class logits of tokens or images."""
         self._require(Capability.CLASSIFIER)
         if not inputs.is_floating_point():
-            self._require_room(inputs.shape[1])
+            self._require_room(inputs.shape[-1])
         return self._run(inputs, attention_mask)
 
     @torch.no_grad()
     def attention_weights(
-        self, inputs: Tensor, attention_mask: Bool[Tensor, "b n"] | None = None
-    ) -> list[Float[Tensor, "b h n n"]]:
+        self, inputs: Tensor, attention_mask: Bool[Tensor, "b *t n"] | None = None
+    ) -> list[Float[Tensor, "rows h m m"]]:
         """Attention weights of each layer."""
         self._require(Capability.ATTENTION_WEIGHTS)
         self.model.eval()
@@ -139,12 +141,12 @@ class ModelAdapter(Generic[Model]):
         self,
         inputs: Tensor,
         visit: Callable[[int, Tensor, Tensor], None],
-        attention_mask: Bool[Tensor, "b n"] | None = None,
+        attention_mask: Bool[Tensor, "b *t n"] | None = None,
     ) -> None:
         """Shows `visit` each layer's attention weights and softmax's, `[b h n n]`, in the order of the layers."""
         self._require(Capability.ATTENTION_WEIGHTS)
         if not inputs.is_floating_point():
-            self._require_room(inputs.shape[1])
+            self._require_room(inputs.shape[-1])
         self.model.eval()
         layers = [part for part in self.model.modules() if isinstance(part, AttentionCore)]
 

@@ -93,8 +93,9 @@ def batch_of(examples: Examples, rows: NDArray[Any], device: torch.device) -> tu
     mask = None if examples.attention_mask is None else examples.attention_mask[rows]
     if mask is not None:
         used = mask | (targets != IGNORED) if targets.ndim == 2 else mask
-        longest = max(1, int(np.flatnonzero(used.any(0)).max(initial=0)) + 1)
-        inputs, mask = inputs[:, :longest], mask[:, :longest]
+        columns = used.reshape(-1, used.shape[-1]).any(0)
+        longest = max(1, int(np.flatnonzero(columns).max(initial=0)) + 1)
+        inputs, mask = inputs[..., :longest], mask[..., :longest]
         targets = targets[:, :longest] if targets.ndim == 2 else targets
     tensor = torch.as_tensor(inputs, device=device)
     return (

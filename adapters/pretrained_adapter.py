@@ -105,6 +105,8 @@ def _check_capability(backbone: Backbone, shape: ModelShape) -> None:
     if shape.needs not in backbone.capabilities:
         have = ", ".join(sorted(backbone.capabilities))
         raise UnsupportedError(f"backbone {backbone.name} cannot be a {shape.needs}; it can do: {have}")
+    if shape.towers > 1:
+        raise UnsupportedError(f"backbone {backbone.name} reads one sequence a row; only encoder compares two")
 
 
 def _check_inputs(model: PretrainedModel, backbone: Backbone, shape: ModelShape) -> None:

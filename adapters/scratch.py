@@ -38,6 +38,8 @@ def build_scratch(
         raise UnsupportedError(f"backbone {backbone.name} cannot be a {shape.needs}; it can do: {have}")
     if (shape.image_size is not None) != (backbone.name == "vit"):
         raise UnsupportedError(f"backbone {backbone.name} does not take {'images' if shape.image_size else 'tokens'}")
+    if shape.towers > 1 and backbone.name != "encoder":
+        raise UnsupportedError(f"backbone {backbone.name} reads one sequence a row; only encoder compares two")
     config = _config(backbone, size, shape)
     if spec.is_causal_only and not config.causal:
         raise UnsupportedError(f"model {spec.canonical} is for decoders alone; backbone {backbone.name} is none")
@@ -63,5 +65,6 @@ def _config(backbone: Backbone, size: Settings, shape: ModelShape) -> Transforme
         num_classes=shape.num_classes,
         image_size=shape.image_size,
         channels=shape.channels,
+        towers=shape.towers,
     )
     return patches_and_class_token(config)

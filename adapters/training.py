@@ -250,10 +250,10 @@ def _permutation(rows: int, epoch: int, seed: int) -> np.ndarray:
 
 
 def row_lengths(examples: Examples) -> np.ndarray:
-    """Real tokens of each row."""
+    """Real tokens of each row, those of the longer sequence where there are two."""
     if examples.attention_mask is None:
-        return np.full(len(examples), examples.inputs.shape[1])
-    lengths: np.ndarray = examples.attention_mask.sum(1)
+        return np.full(len(examples), examples.inputs.shape[-1])
+    lengths: np.ndarray = examples.attention_mask.sum(-1).reshape(len(examples), -1).max(1)
     return lengths
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .attention import AttentionCore, Heads, LayerState, state_bytes
 from .attention_model import AttentionModel
+from .classifier_head import build_head, compare_towers, mean_of_tokens
 from .position import Rotary, ShortConvolution
 
 
@@ -35,6 +36,8 @@ class TransformerConfig:
         rope: Rotary positions instead of learned absolute ones.
         short_conv: Kernel size of a depthwise causal convolution over q, k and v; 0 for none.
         dropout: Probability, on embeddings and on each residual branch.
+        head_width: Hidden width of the classification head; 0 for a linear one.
+        towers: Token sequences in a row, 1 or 2; of two, each goes through the model by itself, and the head compares.
     """
 
     layers: int
@@ -52,6 +55,8 @@ class TransformerConfig:
     rope: bool = False
     short_conv: int = 0
     dropout: float = 0.0
+    head_width: int = 0
+    towers: int = 1
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -62,6 +67,8 @@ class TransformerConfig:
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         if self.short_conv and not self.causal:
             raise ValueError("short_conv is causal; it cannot be used in an encoder")
+        if self.towers not in (1, 2):
+            raise ValueError(f"towers is {self.towers}; it takes 1 or 2")
 
     @property
     def head_dim(self) -> int:
@@ -214,13 +221,15 @@ class Transformer(AttentionModel):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, core) for core in cores)
         self.norm = nn.LayerNorm(config.width)
-        self.head = None if config.num_classes is None else nn.Linear(config.width, config.num_classes)
+        features = config.width if config.towers == 1 else 4 * config.width
+        self.head = None if config.num_classes is None else build_head(features, config.head_width, config.num_classes)
         self._initialise()
 
     def forward(
-        self, inputs: Int[Tensor, "b n"] | Float[Tensor, "b c y x"], mask: Bool[Tensor, "b n"] | None = None
+        self, inputs: Int[Tensor, "b *t n"] | Float[Tensor, "b c y x"], mask: Bool[Tensor, "b *t n"] | None = None
     ) -> Float[Tensor, "b n v"] | Float[Tensor, "b classes"]:
-        """Next-token logits of a language model, or class logits of a classifier."""
+        """Next-token logits of a language model, or class logits of a classifier; t is there for two towers alone."""
+        inputs, mask = self._one_by_one(inputs, mask)
         return self.read_out(self.hidden(inputs, mask), mask)
 
     def hidden(
@@ -235,19 +244,16 @@ class Transformer(AttentionModel):
 
     def read_out(
         self, hidden: Float[Tensor, "b m w"], mask: Bool[Tensor, "b m"] | None = None
-    ) -> Float[Tensor, "b m v"] | Float[Tensor, "b classes"]:
-        """The head: tied to the embedding for language models; over the class token or the mean for classifiers."""
+    ) -> Float[Tensor, "b m v"] | Float[Tensor, "rows classes"]:
+        """The head: tied to the embedding for language models; over the class token or the mean for classifiers.
+
+        A row of two towers is two neighbouring rows of `hidden`.
+        """
         if self.head is None:
             assert isinstance(self.embedding, nn.Embedding)
             return F.linear(hidden, self.embedding.weight)
-        if self.config.image_size is not None:
-            pooled = hidden[:, 0]
-        elif mask is None:
-            pooled = hidden.mean(1)
-        else:
-            real = mask[..., None].to(hidden.dtype)
-            pooled = (hidden * real).sum(1) / real.sum(1).clamp(min=1)
-        logits: Tensor = self.head(pooled)
+        pooled = hidden[:, 0] if self.config.image_size is not None else mean_of_tokens(hidden, mask)
+        logits: Tensor = self.head(pooled if self.config.towers == 1 else compare_towers(pooled))
         return logits
 
     def extend(
@@ -265,9 +271,10 @@ class Transformer(AttentionModel):
         return logits, TransformerState(tuple(blocks), positions[:, -1] + 1)
 
     def attention_weights(
-        self, inputs: Int[Tensor, "b n"] | Float[Tensor, "b c y x"], mask: Bool[Tensor, "b n"] | None = None
-    ) -> list[Float[Tensor, "b h m m"]]:
-        """Attention weights of each block."""
+        self, inputs: Int[Tensor, "b *t n"] | Float[Tensor, "b c y x"], mask: Bool[Tensor, "b *t n"] | None = None
+    ) -> list[Float[Tensor, "rows h m m"]]:
+        """Attention weights of each block; two towers are neighbouring rows."""
+        inputs, mask = self._one_by_one(inputs, mask)
         x, positions = self._embed(inputs, mask)
         weights = []
         for block in self.blocks:
@@ -280,6 +287,12 @@ class Transformer(AttentionModel):
     def last_position(self) -> int | None:
         """The context length where positions are learned; rotary ones have no end."""
         return None if self.positions is None else self.config.context_length
+
+    def _one_by_one(self, inputs: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Rows of single sequences, which is what rows of one tower are already."""
+        if self.config.towers == 1:
+            return inputs, mask
+        return inputs.flatten(0, 1), None if mask is None else mask.flatten(0, 1)
 
     def _embed(
         self, inputs: Tensor, mask: Tensor | None, start: Tensor | None = None

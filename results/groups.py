@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 from .aggregate import REFERENCE_MODEL, Comparison, Row, is_comparable, leaderboard_rows, main_rows, percent_of
 from .record import Record
 
+STAND_INS = frozenset({"lra/digits"})
+"""Tasks that carry a group's name but are no part of it: they stand in for one whose data may be missing."""
+
 
 @dataclass(frozen=True)
 class GroupScore:
@@ -33,7 +36,8 @@ class GroupScore:
 
 
 def group_scores(records: Iterable[Record], tasks_of: Mapping[str, Collection[str]] | None = None) -> list[GroupScore]:
-    """Scores of every group: the part of a task's name before `/`; a task with settings of its own is in no group.
+    """Scores of every group: the part of a task's name before `/`. Tasks with settings of their own are in no group, nor
+    those that stand in for others.
 
     Args:
         records: Records of one or several runs.
@@ -47,7 +51,7 @@ def group_scores_of(rows: Iterable[Row], tasks_of: Mapping[str, Collection[str]]
     """`group_scores`, from rows."""
     grouped: dict[Comparison, list[Row]] = defaultdict(list)
     for where, main in main_rows(rows).items():
-        if "/" in where.task and ":" not in where.task:
+        if "/" in where.task and ":" not in where.task and where.task not in STAND_INS:
             grouped[replace(where, task=where.task.split("/", 1)[0], data="")] += main
     return [
         score

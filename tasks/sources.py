@@ -2,7 +2,7 @@
 
 Only parquet files are read, named `CONFIG/SPLIT-*.parquet` as the hub lays them out, so that what is fingerprinted is
 what is read and no code of a data set ever runs. A data set kept in another format can be pinned at a commit of its
-`refs/convert/parquet` branch.
+`refs/convert/parquet` branch, or, where it is tab-separated text, declare `TabSeparated`.
 
 The library `datasets` is always told to stay offline: what is missing is fetched with `huggingface_hub` first.
 Otherwise even a local file costs a name lookup of its download counter, which hangs behind some firewalls.
@@ -10,6 +10,7 @@ Otherwise even a local file costs a name lookup of its download counter, which h
 
 from __future__ import annotations
 
+import csv
 import functools
 import hashlib
 import importlib
@@ -31,6 +32,19 @@ _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 
 
 @dataclass(frozen=True)
+class TabSeparated:
+    """Files of tab-separated text without a header, in which quotes mean nothing.
+
+    Attributes:
+        name: Name of a split's file, with `{split}` in it.
+        columns: Names of the columns.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class DatasetId:
     """A data set on the hub.
 
@@ -39,12 +53,14 @@ class DatasetId:
         config: Such as `wikitext-2-v1`.
         revision: Commit on the hub, in full; empty where only the mirror is meant.
         splits: Splits that are used.
+        text: How its files are named and read where they are no parquet.
     """
 
     repo: str
     config: str
     revision: str
     splits: tuple[str, ...]
+    text: TabSeparated | None = None
 
     def __str__(self) -> str:
         return f"{self.repo} ({self.config})"
@@ -76,7 +92,7 @@ def identify_dataset(dataset: DatasetId, sources: Sources, details: Mapping[str,
         revision="" if mirrored else dataset.revision,
         fingerprint=hash_files(found.files) if mirrored else dataset.revision,
         source=found.source,
-        splits={split: _rows(files) for split, files in found.files.items()},
+        splits={split: _rows(files, dataset.text) for split, files in found.files.items()},
         details=details or {},
     )
 
@@ -96,10 +112,9 @@ def read_split(dataset: DatasetId, split: str, sources: Sources) -> Dataset:
     import datasets
 
     datasets.disable_progress_bars()
-    cache = sources.cache / "datasets"
-    return datasets.load_dataset(
-        "parquet", data_files={split: [str(file) for file in files[split]]}, split=split, cache_dir=str(cache)
-    )
+    kind, options = ("parquet", {}) if dataset.text is None else ("csv", _csv_options(dataset.text))
+    data_files, cache = {split: [str(file) for file in files[split]]}, str(sources.cache / "datasets")
+    return datasets.load_dataset(kind, data_files=data_files, split=split, cache_dir=cache, **options)
 
 
 def find_dataset(dataset: DatasetId, sources: Sources) -> Found:
@@ -110,7 +125,7 @@ def find_dataset(dataset: DatasetId, sources: Sources) -> Found:
     """
     looked: list[str] = []
     for source, folder in dataset_folders(dataset.repo, dataset.revision, sources).items():
-        files = {split: split_files(folder, dataset.config, split) for split in dataset.splits} if folder else {}
+        files = {split: split_files(folder, dataset, split) for split in dataset.splits} if folder else {}
         if files and all(files.values()):
             return Found(source, files)
         looked.append(_describe_lack(source, folder, dataset, files))
@@ -200,9 +215,18 @@ def _prepare_hub(sources: Sources) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-def split_files(folder: Path, config: str, split: str) -> tuple[Path, ...]:
-    """The parquet files of a split in a repository's folder, in order; none where there are none."""
-    return tuple(sorted([*folder.glob(f"{config}/{split}-*.parquet"), *folder.glob(f"{config}/{split}/*.parquet")]))
+def _patterns(dataset: DatasetId, split: str) -> tuple[str, ...]:
+    names = (f"{split}-*.parquet", f"{split}/*.parquet") if dataset.text is None else (dataset.text.name,)
+    return tuple(f"{dataset.config}/{name.format(split=split)}" for name in names)
+
+
+def split_files(folder: Path, dataset: DatasetId, split: str) -> tuple[Path, ...]:
+    """The files of a split in a repository's folder, in order; none where there are none."""
+    return tuple(sorted(file for pattern in _patterns(dataset, split) for file in folder.glob(pattern)))
+
+
+def _csv_options(text: TabSeparated) -> dict[str, Any]:
+    return {"delimiter": "\t", "column_names": list(text.columns), "quoting": csv.QUOTE_NONE, "keep_default_na": False}
 
 
 def _describe_lack(source: str, folder: Path | None, dataset: DatasetId, files: Mapping[str, Sequence[Any]]) -> str:
@@ -219,9 +243,7 @@ def _describe_lack(source: str, folder: Path | None, dataset: DatasetId, files: 
 def _download(dataset: DatasetId) -> dict[str, tuple[Path, ...]]:
     from huggingface_hub import snapshot_download
 
-    patterns = [
-        f"{dataset.config}/{split}{ending}" for split in dataset.splits for ending in ("-*.parquet", "/*.parquet")
-    ]
+    patterns = [pattern for split in dataset.splits for pattern in _patterns(dataset, split)]
     folder = snapshot_download(
         dataset.repo,
         repo_type="dataset",
@@ -229,12 +251,19 @@ def _download(dataset: DatasetId) -> dict[str, tuple[Path, ...]]:
         allow_patterns=patterns,
         etag_timeout=REACH_TIMEOUT_S,
     )
-    files = {split: split_files(Path(folder), dataset.config, split) for split in dataset.splits}
+    files = {split: split_files(Path(folder), dataset, split) for split in dataset.splits}
     if not all(files.values()):
         raise unavailable(str(dataset), [_describe_lack("hub", Path(folder), dataset, files)])
     return files
 
 
-def _rows(files: Sequence[Path]) -> int:
+def _rows(files: Sequence[Path], text: TabSeparated | None) -> int:
+    if text is not None:
+        return sum(_lines(file) for file in files)
     parquet: Any = importlib.import_module("pyarrow.parquet")
     return sum(parquet.ParquetFile(file).metadata.num_rows for file in files)
+
+
+def _lines(file: Path) -> int:
+    with file.open("rb") as handle:
+        return sum(1 for _ in handle)

@@ -132,7 +132,12 @@ class SummaryData:
         for folder in dataset_folders(self.repo, self.revision, sources).values():
             if folder is None or not folder.is_dir():
                 continue
-            configs = [each.name for each in sorted(folder.iterdir()) if split_files(folder, each.name, self.test)]
+            names = [each.name for each in sorted(folder.iterdir())]
+            configs = [
+                name
+                for name in names
+                if split_files(folder, DatasetId(self.repo, name, self.revision, (self.test,)), self.test)
+            ]
             if len(configs) > 1:
                 raise ValueError(f"{self.repo} has several configurations; set config to one of {', '.join(configs)}")
             if configs:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..adapters.base import Adapter
+from .class_logits import batched_logits
 from .tokenization import Tokenizer
 from .tokenizer_backbone import PretrainedTokenizer
 
@@ -59,28 +60,14 @@ def pad_rows(rows: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int32], NDAr
 
 
 def class_logits(adapter: Adapter, rows: Sequence[NDArray[np.int32]], batch_size: int) -> NDArray[np.float32]:
-    """Class logits `[rows, classes]` in the order of `rows`.
-
-    Batches hold rows of like length, padded to their own longest; the longest come first, so that what does not fit in
-    memory fails at once.
+    """Class logits `[rows, classes]` in the order of `rows`; batches are padded to their own longest row.
 
     Raises:
         FloatingPointError: The model gives a logit that is not finite.
     """
-    import numpy as np
-    import torch
-
-    order = np.argsort([-len(row) for row in rows], kind="stable")
-    parts = []
-    for start in range(0, len(rows), batch_size):
-        ids, mask = pad_rows([rows[i] for i in order[start : start + batch_size]])
-        inputs = torch.as_tensor(ids, dtype=torch.long, device=adapter.device)
-        attention_mask = None if mask.all() else torch.as_tensor(mask, device=adapter.device)
-        parts.append(adapter.class_logits(inputs, attention_mask).float().cpu().numpy())
-    logits: NDArray[np.float32] = np.concatenate(parts)[np.argsort(order)]
-    if broken := int((~np.isfinite(logits)).any(axis=1).sum()):
-        raise FloatingPointError(f"the model gives {broken} of {len(rows)} rows a logit that is not finite")
-    return logits
+    return batched_logits(
+        adapter, [len(row) for row in rows], batch_size, lambda chosen: pad_rows([rows[i] for i in chosen])
+    )
 
 
 def _joined(parts: Sequence[NDArray[np.int32]], end_of_text: NDArray[np.int32], max_length: int) -> NDArray[np.int32]:

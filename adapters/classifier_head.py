@@ -1,0 +1,31 @@
+"""The end of a classifier of tokens: from its outputs to one vector a row, from there to class logits."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+def build_head(features: int, hidden_width: int, num_classes: int) -> nn.Module:
+    """Class logits from `features`: a linear layer, or two around a ReLU where there is a hidden width."""
+    if not hidden_width:
+        return nn.Linear(features, num_classes)
+    return nn.Sequential(nn.Linear(features, hidden_width), nn.ReLU(), nn.Linear(hidden_width, num_classes))
+
+
+def mean_of_tokens(hidden: Float[Tensor, "b n w"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b w"]:
+    """The mean over real tokens; zeros where a row has none."""
+    if mask is None:
+        return hidden.mean(1)
+    real = mask[..., None].to(hidden.dtype)
+    return (hidden * real).sum(1) / real.sum(1).clamp(min=1)
+
+
+def compare_towers(pooled: Float[Tensor, "2*b w"]) -> Float[Tensor, "b 4*w"]:
+    """`[x, y, x * y, x - y]` of each pair of neighbouring rows: the features of Long Range Arena's retrieval task.
+
+    Source: Tay et al., arXiv 2011.04006, section 2.2.3, and its published code.
+    """
+    x, y = pooled[0::2], pooled[1::2]
+    return torch.cat([x, y, x * y, x - y], dim=-1)
