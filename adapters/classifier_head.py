@@ -22,7 +22,7 @@ def mean_of_tokens(hidden: Float[Tensor, "b n w"], mask: Bool[Tensor, "b n"] | N
     return (hidden * real).sum(1) / real.sum(1).clamp(min=1)
 
 
-def compare_towers(pooled: Float[Tensor, "2*b w"]) -> Float[Tensor, "b 4*w"]:
+def compare_towers(pooled: Float[Tensor, "rows w"]) -> Float[Tensor, "pairs features"]:
     """`[x, y, x * y, x - y]` of each pair of neighbouring rows: the features of Long Range Arena's retrieval task.
 
     Source: Tay et al., arXiv 2011.04006, section 2.2.3, and its published code.

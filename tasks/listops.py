@@ -29,7 +29,7 @@ TOKENS = (*map(str, range(10)), *OPERATORS, "]")
 """Spelling of each token id; the ids of digits are the digits."""
 
 _FIRST_OPERATOR, _END = 10, 14
-_TREES_AT_ONCE = 4_000
+_TREES_AT_ONCE = 2_000
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def generate_expressions(
                 roots = measured[0]
                 kept.append((row, int(roots.lengths[tree]), int(roots.values[tree]), int(roots.heights[tree])))
         drawn += _TREES_AT_ONCE
-        if drawn > 100_000 and not seen:
+        if drawn >= 20 * _TREES_AT_ONCE and not seen:
             raise ValueError(
                 f"of {drawn} expressions of depth {max_depth} none has more than {min_length} and fewer than "
                 f"{max_length} tokens; widen the bounds, or set max_depth higher (10 is usual)"

@@ -3,7 +3,7 @@
 We follow the PyTorch benchmark published with Nystromformer (Xiong et al., arXiv 2102.03902; `LRA/code/lra_config.py`
 of its repository); which one Hedgehog's authors followed is not known to us. `PAPER_BACKBONE` and each task's `paper`
 scale are the benchmark's hyper-parameters: two pre-norm layers of width 64 with two heads, learned positions, the mean
-over tokens, and a classifier with one hidden layer; AdamW without weight decay at a peak rate of 1e-4. We differ in this:
+over tokens, and a classifier with one hidden layer; AdamW without weight decay at a peak rate of 1e-4. Differences:
 
 - Padding is marked by its length. The benchmark takes every token id 0 for padding, black pixels too.
 - The mean is taken over real tokens; there, over the padded length.

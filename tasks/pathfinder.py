@@ -92,7 +92,7 @@ def generate_scenes(rng: np.random.Generator, rows: int, settings: SceneSettings
     while done < rows:
         scenes = _draw_scenes(rng, settings, labels[done:])
         done, drawn = done + len(scenes), drawn + _SCENES_AT_ONCE
-        if drawn > 100 * _SCENES_AT_ONCE and not done:
+        if drawn >= 8 * _SCENES_AT_ONCE and not done:
             raise ValueError(
                 f"two paths of {settings.dashes} dashes find no place in {settings.image_size} pixels; "
                 "set dashes lower or image_size higher"

@@ -226,7 +226,13 @@ def split_files(folder: Path, dataset: DatasetId, split: str) -> tuple[Path, ...
 
 
 def _csv_options(text: TabSeparated) -> dict[str, Any]:
-    return {"delimiter": "\t", "column_names": list(text.columns), "quoting": csv.QUOTE_NONE, "keep_default_na": False}
+    return {
+        "delimiter": "\t",
+        "lineterminator": "\n",
+        "column_names": list(text.columns),
+        "quoting": csv.QUOTE_NONE,
+        "keep_default_na": False,
+    }
 
 
 def _describe_lack(source: str, folder: Path | None, dataset: DatasetId, files: Mapping[str, Sequence[Any]]) -> str:

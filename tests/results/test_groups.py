@@ -77,3 +77,15 @@ def test_tasks_without_a_group_have_no_group_score(make_record: MakeRecord) -> N
 def test_a_task_with_settings_of_its_own_is_in_no_group(make_record: MakeRecord) -> None:
     names = ("summarization:dataset=org/name", "glue/cola:max_length=64")
     assert group_scores([make_record(task=name) for name in names]) == []
+
+
+def test_a_stand_in_does_not_count_towards_its_group(make_glue: Callable[..., list[Record]]) -> None:
+    records = []
+    for label in ("Transformer", "Hedgehog"):
+        row = load_reference().table("table-6").row(label)
+        values = {name: value for name, value in row.values.items() if name.startswith("lra/")}
+        records += make_glue(row.model, {**values, "lra/digits": 1_000.0})
+    score = scores_by_model(records)["hedgehog"]
+    assert score.percent_recovered == pytest.approx(100 * 59.66 / 54.39, abs=0.05)
+    assert (score.done, score.total) == (5, 5)
+    assert group_scores(make_glue("softmax", {"lra/digits": 0.9})) == []
