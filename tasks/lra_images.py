@@ -10,7 +10,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from ..adapters.base import ModelShape
 from ..results.record import DataIdentity
@@ -55,10 +55,11 @@ class GreyPictures:
 
     Attributes:
         dataset: Has the splits `train` and `test` with the columns `img` (encoded pictures) and `label`.
+        settings: What its methods take.
     """
 
     dataset: DatasetId
-    settings: ClassVar[type[ImageSettings]] = ImageSettings
+    settings: type[ImageSettings] = ImageSettings
 
     def shape(self, chosen: ImageSettings) -> ModelShape:  # noqa: ARG002
         """A classifier of ten things."""
@@ -127,9 +128,13 @@ class DigitsSettings:
 
 @dataclass(frozen=True)
 class Digits:
-    """Handwritten digits of 8 by 8 pixels from 0 to 16, which scikit-learn carries, in splits of our own."""
+    """Handwritten digits of 8 by 8 pixels from 0 to 16, which scikit-learn carries, in splits of our own.
 
-    settings: ClassVar[type[DigitsSettings]] = DigitsSettings
+    Attributes:
+        settings: What its methods take.
+    """
+
+    settings: type[DigitsSettings] = DigitsSettings
 
     def shape(self, chosen: DigitsSettings) -> ModelShape:  # noqa: ARG002
         """A classifier of ten digits."""
@@ -156,8 +161,8 @@ def _read_digits() -> Sequences:
     import numpy as np
     from sklearn.datasets import load_digits
 
-    pixels, labels = load_digits(return_X_y=True)
-    return Sequences(pixels.astype(np.uint8), labels.astype(np.int32))
+    digits: Any = load_digits()
+    return Sequences(digits.data.astype(np.uint8), digits.target.astype(np.int32))
 
 
 IMAGE = SequenceClassification(

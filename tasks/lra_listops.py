@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import ClassVar
 
 from ..adapters.base import ModelShape
 from ..results.record import DataIdentity
@@ -63,9 +62,12 @@ class ListOps:
     """Generated expressions, no two of all splits alike.
 
     Test expressions are drawn first and training ones last, so that fewer training rows change nothing else.
+
+    Attributes:
+        settings: What its methods take.
     """
 
-    settings: ClassVar[type[ListOpsSettings]] = ListOpsSettings
+    settings: type[ListOpsSettings] = ListOpsSettings
 
     def shape(self, chosen: ListOpsSettings) -> ModelShape:
         """A classifier of ten digits."""

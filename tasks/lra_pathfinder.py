@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import ClassVar
 
 from ..adapters.base import ModelShape
 from ..results.record import DataIdentity
@@ -54,9 +53,13 @@ class PathfinderSettings:
 
 @dataclass(frozen=True)
 class Pathfinder:
-    """Generated images, half of each label in every split."""
+    """Generated images, half of each label in every split.
 
-    settings: ClassVar[type[PathfinderSettings]] = PathfinderSettings
+    Attributes:
+        settings: What its methods take.
+    """
+
+    settings: type[PathfinderSettings] = PathfinderSettings
 
     def shape(self, chosen: PathfinderSettings) -> ModelShape:
         """A classifier of pixels from 0 to 255."""

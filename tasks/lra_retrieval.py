@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from ..adapters.base import ModelShape
 from ..results.record import DataIdentity
@@ -73,10 +72,11 @@ class DocumentPairs:
 
     Attributes:
         dataset: Has the splits `train`, `eval` and `test` with the columns `text1`, `text2` and `label`.
+        settings: What its methods take.
     """
 
     dataset: DatasetId
-    settings: ClassVar[type[RetrievalSettings]] = RetrievalSettings
+    settings: type[RetrievalSettings] = RetrievalSettings
 
     def shape(self, chosen: RetrievalSettings) -> ModelShape:
         """A classifier of two documents side by side."""

@@ -2,7 +2,9 @@
 
 Each scene has two long dashed paths of as many dashes and a number of short ones, which keep clear of each other. Dots
 mark both ends of one long path, or one end of each. A scene is kept only where both choices put the dots about as far
-apart, and a coin decides between them afterwards: so nothing but the paths themselves tells the two labels apart.
+apart, and a coin decides between them afterwards, so that the number of lit pixels or the distance of the dots tells
+nothing. What both dots' places tell together is not taken away: gradient-boosted trees on their four coordinates, the
+distance and the number of lit pixels reach 57 % (6,000 test images of 32 pixels, ± 0.6).
 
 A generator of our own in the spirit of Linsley et al., arXiv 1805.08315 (after Houtkamp and Roelfsema, 2010), whose
 task Long Range Arena (Tay et al., arXiv 2011.04006) reads pixel by pixel. Its images differ from theirs, and so must
@@ -30,7 +32,7 @@ TURN = 0.4
 _MARGIN = 2
 _CLEARANCE = 3.2
 _TRIES = 8
-_SLACK = 1.0
+_SLACK = 1.5
 _BORDER = 4
 _SHARPEST_TURN = 1.2
 _SCENES_AT_ONCE = 512
@@ -126,18 +128,23 @@ def _draw_scenes(rng: np.random.Generator, settings: SceneSettings, labels: NDAr
 def _dot_choices(
     paths: NDArray[np.floating],
 ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.bool_]]:
-    """Two dots on one path, two on different ones about as far apart, and whether such two exist."""
+    """Two dots on one path, two on different ones about as far apart, and whether such two exist.
+
+    Both times the first dot is where a path was begun and the second where one was ended, as the two kinds of end lie
+    differently in an image.
+    """
     import numpy as np
 
     rows = np.arange(len(paths))
-    ends = np.stack([paths[:, :, 0, 0], paths[:, :, -1, 1]], axis=2)  # n path end xy
-    same = np.linalg.norm(ends[:, :, 0] - ends[:, :, 1], axis=-1)  # n path
-    across = np.linalg.norm(ends[:, 0, :, None] - ends[:, 1, None], axis=-1)  # n end end
-    differences = np.abs(same[:, :, None, None] - across[:, None]).reshape(-1, 8)
+    begins, ends = paths[:, :, 0, 0], paths[:, :, -1, 1]  # n path xy
+    distances = np.linalg.norm(begins[:, :, None] - ends[:, None], axis=-1)  # n path path
+    same, across = np.diagonal(distances, axis1=1, axis2=2), distances[:, [0, 1], [1, 0]]
+    differences = np.abs(same[:, :, None] - across[:, None]).reshape(-1, 4)
     best = differences.argmin(axis=1)
-    path, first, second = np.unravel_index(best, (2, 2, 2))
-    dots_across = np.stack([ends[rows, 0, first], ends[rows, 1, second]], axis=1)
-    return ends[rows, path], dots_across, differences[rows, best] < _SLACK
+    path, begin = best // 2, best % 2
+    on_one = np.stack([begins[rows, path], ends[rows, path]], axis=1)
+    on_two = np.stack([begins[rows, begin], ends[rows, 1 - begin]], axis=1)
+    return on_one, on_two, differences[rows, best] < _SLACK
 
 
 @dataclass(frozen=True)

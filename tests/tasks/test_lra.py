@@ -249,7 +249,7 @@ def test_impossible_settings_are_refused(task: Any, wrong: Settings, message: st
 
 
 def test_real_reviews_have_their_known_sizes(real_mirror: Path, sources: Sources) -> None:
-    settings = {"tokenizer": "byte", "max_length": 32, "train_rows": 100, "test_rows": 50}
+    settings: Settings = {"tokenizer": "byte", "max_length": 32, "train_rows": 100, "test_rows": 50}
     there = replace(sources, mirror=real_mirror)
     assert TEXT.identify(settings, there).splits == {"train": 25_000, "test": 25_000}
     data = TEXT.load(settings, there)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ class CountingSettings:
 class Counting:
     """Rows of as many ones as their label says, two more than that."""
 
-    settings: ClassVar[type[CountingSettings]] = CountingSettings
+    settings: type[CountingSettings] = CountingSettings
 
     def shape(self, chosen: CountingSettings) -> ModelShape:
         return ModelShape(context_length=6, vocab_size=2, num_classes=4)
