@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..results.record import Record, Status
+from ..results.record import SCHEMA_VERSION, Record, Status
 from ..results.report import write_report
 from ..results.store import DONE_STATUSES, RunStore
 from ..results.terminal import print_leaderboard
@@ -104,7 +104,7 @@ def threads_per_cell(workers: int) -> int:
 
 def _manifest(config: RunConfig, planned: Sequence[PlannedCell]) -> dict[str, object]:
     return {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "configuration": config.as_dict(),
         "environment": dict(host_environment()),
         "plan": [{"cell": p.cell.key, **p.cell.as_dict()} for p in planned],

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-SCHEMA_VERSION = 1
+from .migrations import SCHEMA_VERSION as SCHEMA_VERSION
+from .migrations import NewerVersionError, UnknownVersionError, migrated
 
 Status: TypeAlias = Literal["ok", "oom", "timeout", "unsupported", "error"]
 Scalar: TypeAlias = str | int | float | bool | None
@@ -114,7 +115,7 @@ class Record:
         backbone: Such as `gpt`.
         task: Such as `wikitext2`.
         recipe: Such as `scratch`.
-        scale: `smoke`, `small` or `paper`.
+        scale: `smoke`, `small` or `paper`; `imported` for what another program measured.
         seed: Seed of initialisation, data order and sampling.
         status: `ok`, or why there is no result.
         main_metric: The metric that ranks models on this task.
@@ -167,17 +168,20 @@ def to_json(record: Record) -> dict[str, Any]:
 
 
 def from_json(data: Mapping[str, Any]) -> Record:
-    """The record that `to_json` wrote.
+    """The record that `to_json` wrote, in this release or an earlier one (see `results/migrations.py`).
 
     Raises:
-        InvalidRecordError: A field is missing, unknown, of the wrong type, or of another schema version.
+        NewerVersionError: A newer release wrote it.
+        InvalidRecordError: A field is missing, unknown or of the wrong type.
     """
     if not isinstance(data, Mapping):
         raise InvalidRecordError(f"a record is a JSON object, not {type(data).__name__}")
-    version = data.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise InvalidRecordError(f"schema_version is {version!r}; this release reads {SCHEMA_VERSION}")
-    record = _parse(Record, dict(data), "record")
+    try:
+        record = _parse(Record, migrated(data), "record")
+    except NewerVersionError:
+        raise
+    except UnknownVersionError as error:
+        raise InvalidRecordError(str(error)) from error
     assert isinstance(record, Record)
     return record
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .migrations import NewerVersionError
 from .record import InvalidRecordError, Record, from_json
 from .store import RunStore, StoreError
 
@@ -78,6 +79,8 @@ def _read_baseline(path: Path) -> Snapshot:
     try:
         records = tuple(from_json(cell["record"]) for cell in data["cells"])
         samples = {r.cell_id: _rows(cell["samples"]) for r, cell in zip(records, data["cells"], strict=True)}
+    except NewerVersionError as error:
+        raise StoreError(f"{path}: {error}") from error
     except (InvalidRecordError, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     return Snapshot(str(path), records, {cell: rows for cell, rows in samples.items() if rows})

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from .migrations import NewerVersionError
 from .record import InvalidRecordError, Record, Status, from_json, to_json
 
 DONE_STATUSES: frozenset[Status] = frozenset({"ok", "oom", "unsupported"})
@@ -142,7 +143,11 @@ class RunStore:
         return loaded
 
     def records(self) -> LoadedRecords:
-        """Every record, ordered by model, backbone, task, recipe, scale, seed and cell, and every corrupt file."""
+        """Every record, ordered by model, backbone, task, recipe, scale, seed and cell, and every corrupt file.
+
+        Raises:
+            StoreError: A newer release wrote a record. It is not corrupt, and must not be set aside and measured again.
+        """
         loaded = [_load(path) for path in sorted(self.cells.glob("*.json"))]
         records = [item for item in loaded if isinstance(item, Record)]
         corrupt = tuple(item for item in loaded if isinstance(item, CorruptCell))
@@ -245,6 +250,8 @@ def _load(path: Path) -> Record | CorruptCell:
         record = from_json(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return CorruptCell(path, "there is no such file")
+    except NewerVersionError as error:
+        raise StoreError(f"{path}: {error}") from error
     except (OSError, ValueError, InvalidRecordError) as error:
         return CorruptCell(path, f"{type(error).__name__}: {error}")
     if record.cell_id != path.stem:

@@ -126,7 +126,7 @@ def test_a_killed_writer_leaves_only_whole_files(store: RunStore) -> None:
         ("", "JSONDecodeError"),
         ('{"schema_version": 1, "run_id"', "JSONDecodeError"),
         ("[]", "a record is a JSON object, not list"),
-        ('{"schema_version": 99}', "schema_version is 99"),
+        ('{"schema_version": "1"}', "schema_version is '1'"),
         ('{"schema_version": 1}', "record lacks"),
         (b"\xff\xfe\x00", "UnicodeDecodeError"),
     ],
@@ -145,6 +145,12 @@ def test_a_corrupt_file_is_reported_and_counts_as_missing(
     assert store.finished_cells() == {good.cell_id}
     with pytest.raises(StoreError, match=r"broken\.json"):
         store.read_record("broken")
+
+
+def test_a_newer_releases_record_is_an_error_and_not_corrupt(store: RunStore) -> None:
+    (store.cells / "newer.json").write_text('{"schema_version": 99}')
+    with pytest.raises(StoreError, match=r"newer\.json: schema_version is 99, newer than this release.*update"):
+        store.records()
 
 
 def test_a_file_under_another_cells_name_is_corrupt(store: RunStore, make_record: MakeRecord) -> None:
