@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EXIT_USAGE = 2
 LISTINGS = ("models", "tasks", "backbones", "recipes", "suites")
 FORMATS = ("md", "csv", "json", "html")
-EXPORT_FORMATS = ("parquet", "model-index")
+EXPORT_FORMATS = ("parquet", "model-index", "lm-eval", "mlflow", "tensorboard", "wandb")
 COMPARE_FORMATS = ("md", "json", "github")
 
 
@@ -56,10 +56,13 @@ def make_parser() -> argparse.ArgumentParser:
     report.add_argument("runs", nargs="+", metavar="RUN_DIR")
     report.add_argument("--format", choices=FORMATS, default="md")
     report.add_argument("--rescore", action="store_true", help="first recompute metrics from the stored predictions")
-    exporting = commands.add_parser("export", help="write the records of one or more runs for other programs")
+    exporting = commands.add_parser("export", help="write runs for other programs, or send them to a tracker")
     exporting.add_argument("runs", nargs="+", metavar="RUN_DIR")
     exporting.add_argument("--format", choices=EXPORT_FORMATS, required=True)
-    exporting.add_argument("-o", "--output", required=True, metavar="FILE")
+    exporting.add_argument("-o", "--output", metavar="PATH", help="file, or folder of lm-eval; trackers need none")
+    importing = commands.add_parser("import", help="make a run of what lm-eval or an earlier release wrote")
+    importing.add_argument("files", nargs="+", metavar="FILE", help="lm-eval's results JSON, a record, or our Parquet")
+    importing.add_argument("-o", "--output", required=True, metavar="RUN_DIR")
     _add_compare(commands.add_parser("compare", help="hold a run against an earlier one: exit code 1 for a regression"))
     baseline = commands.add_parser("baseline", help="make a run one small file, to commit and to compare with")
     baseline.add_argument("run", metavar="RUN_DIR")
@@ -96,6 +99,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; repeatable")
     parser.add_argument("--fresh", action="store_true", default=None, help="run every cell again")
     parser.add_argument("--offline", action="store_true", default=None, help="never touch the network")
+    parser.add_argument(
+        "--log", action="append", metavar="TRACKER", help="also send cells to mlflow, tensorboard or wandb; repeatable"
+    )
     parser.add_argument("--log-samples", action="store_true", default=None, help="keep inputs beside predictions")
     parser.add_argument(
         "--trust-remote-code", action="store_true", default=None, help="load pickled weights and code of a checkpoint"
@@ -171,6 +177,7 @@ def _run(options: argparse.Namespace) -> int:
         "tasks": split_list(options.tasks) if options.tasks is not None else None,
         "seeds": parse_seeds(options.seeds) if options.seeds is not None else None,
         "timeout_s": options.timeout,
+        "log": split_list(",".join(options.log)) if options.log is not None else None,
     }
     plain = (
         *("suite", "backbone", "recipe", "scale", "device", "dtype", "limit", "batch_size", "output", "mirror"),
@@ -214,9 +221,18 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from .reporting import export_runs
+    from .sharing import export_runs
 
-    for message in export_runs([Path(run) for run in options.runs], options.format, Path(options.output)):
+    output = Path(options.output) if options.output else None
+    for message in export_runs([Path(run) for run in options.runs], options.format, output):
+        print(f"bench: {message}", file=sys.stderr)
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from .sharing import import_files
+
+    for message in import_files([Path(file) for file in options.files], Path(options.output)):
         print(f"bench: {message}", file=sys.stderr)
     return 0
 
@@ -264,6 +280,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "list": _list,
     "report": _report,
     "export": _export,
+    "import": _import,
     "compare": _compare,
     "baseline": _baseline,
     "env": _env,

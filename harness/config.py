@@ -12,6 +12,7 @@ from typing import Any
 
 from ..adapters.backbone import SCALES
 from ..results.names import unknown_name
+from ..results.trackers import TRACKERS
 from .recipes import RECIPES
 from .suites import SUITES
 
@@ -55,6 +56,7 @@ class RunConfig:
         timeout_s: Seconds after which a cell is stopped; None for no limit.
         fresh: Run every cell again.
         log_samples: Keep inputs and texts beside the predictions.
+        log: Experiment trackers that cells are sent to.
         trust_remote_code: Let pickled weights and code of a checkpoint be loaded.
         save_to: Folder to write the converted model to, by `bench convert`; empty to write none.
     """
@@ -80,6 +82,7 @@ class RunConfig:
     timeout_s: float | None = None
     fresh: bool = False
     log_samples: bool = False
+    log: tuple[str, ...] = ()
     trust_remote_code: bool = False
     save_to: str = ""
 
@@ -97,6 +100,9 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and not (0 < value < math.inf):
                 raise UsageError(f"{name.removesuffix('_s')} is {value:g}; allowed: a number above 0")
+        for name in self.log:
+            if name not in TRACKERS:
+                raise UsageError(str(unknown_name("tracker", name, TRACKERS)))
         if self.mirror is not None and not Path(self.mirror).is_dir():
             raise UsageError(f"mirror {self.mirror!r} is not a folder")
 
@@ -177,7 +183,7 @@ def _from_toml(name: str, value: Any) -> Any:
         if not isinstance(value, dict):
             raise ValueError("it must be a table")
         return {key: _as_text(item) for key, item in _flatten(value)}
-    if name in ("models", "tasks"):
+    if name in ("models", "tasks", "log"):
         return split_list(value) if isinstance(value, str) else tuple(str(item) for item in _as_list(value))
     if name == "seeds":
         return parse_seeds(value if isinstance(value, str) else ",".join(map(str, _as_list(value))))

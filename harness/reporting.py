@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..results.export import export
 from ..results.leaderboard import merge_runs
 from ..results.record import Record
 from ..results.report import write_report
@@ -28,21 +27,6 @@ def load_runs(folders: Sequence[Path]) -> tuple[list[Record], list[str]]:
         messages += [f"corrupt cell file left out: {corrupt.path}: {corrupt.reason}" for corrupt in loaded.corrupt]
     records, told = merge_runs(runs)
     return list(records), messages + list(told)
-
-
-def export_runs(folders: Sequence[Path], format: str, output: Path) -> list[str]:
-    """Writes the records of several runs for other programs; gives what there is to tell.
-
-    Raises:
-        UsageError: A folder holds no run, or the file cannot be written.
-        UnknownNameError: The format is unknown.
-    """
-    records, messages = load_runs(folders)
-    try:
-        export(records, format, output)
-    except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror or error}") from error
-    return messages
 
 
 def rescore_runs(folders: Sequence[Path]) -> None:

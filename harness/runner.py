@@ -25,13 +25,26 @@ from .plan import PlannedCell, make_plan, make_sources
 from .process import Outcome
 from .progress import RunDisplay, reason, say
 from .request import Request
+from .tracking import Trackers, require_trackers
 from .worker import failed_record
 
 EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 3, 130
 RESULT_STATUSES = frozenset({"ok", "oom"})
 """Statuses of a cell that has a result; any other makes the run end with exit code 3."""
 NOT_NAMED = frozenset(
-    {"seeds", "output", "mirror", "offline", "executor", "workers", "timeout_s", "fresh", "log_samples", "save_to"}
+    {
+        "seeds",
+        "output",
+        "mirror",
+        "offline",
+        "executor",
+        "workers",
+        "timeout_s",
+        "fresh",
+        "log_samples",
+        "log",
+        "save_to",
+    }
 )
 """What may differ between two runs that share a folder unless told otherwise: more seeds, another time limit."""
 
@@ -51,6 +64,7 @@ def run(config: RunConfig, console: Console, quiet: bool = False) -> int:
         UsageError: Something that does not exist was asked for.
         StoreError: The results folder cannot be written, or another run has it.
     """
+    require_trackers(config.log)
     planned = make_plan(config)
     executor = make_executor(config.executor, config.workers)
     store = RunStore(Path(config.output) if config.output else default_output(config))
@@ -81,8 +95,9 @@ def _run(
         shutil.rmtree(_artifacts(store), ignore_errors=True)
     if not quiet:
         say(console, f"{len(planned)} cells, {len(planned) - len(missing)} already done; results in {store.root}")
-    interrupted = not _run_cells(config, store, missing, executor, console, quiet)
-    return _finish(store, planned, console, interrupted)
+    trackers = Trackers(config.log, store.root)
+    interrupted = not _run_cells(config, store, missing, executor, trackers, console, quiet)
+    return _finish(store, planned, trackers, console, interrupted)
 
 
 def default_output(config: RunConfig) -> Path:
@@ -166,6 +181,7 @@ def _run_cells(
     store: RunStore,
     missing: Sequence[PlannedCell],
     executor: Executor,
+    trackers: Trackers,
     console: Console,
     quiet: bool,
 ) -> bool:
@@ -174,7 +190,7 @@ def _run_cells(
     with RunDisplay(console, len(missing), quiet) as display:
         for p in missing:
             if p.problem is not None:
-                _keep(store, display, p, _problem_outcome(_request(config, store, p), p))
+                _keep(store, trackers, display, p, _problem_outcome(_request(config, store, p), p))
         runnable = [
             Job(_request(config, store, p), p.own_device, config.timeout_s) for p in missing if p.problem is None
         ]
@@ -185,7 +201,7 @@ def _run_cells(
                 lambda job: lambda message: display.update(job.request.cell.key, message),
             )
             for job, outcome in outcomes:
-                _keep(store, display, by_key[job.request.cell.key], outcome)
+                _keep(store, trackers, display, by_key[job.request.cell.key], outcome)
         except KeyboardInterrupt:
             return False
         finally:
@@ -219,7 +235,7 @@ def _problem_outcome(request: Request, planned: PlannedCell) -> Outcome:
     return Outcome(failed_record(request, status, planned.problem), [], "")
 
 
-def _keep(store: RunStore, display: RunDisplay, planned: PlannedCell, outcome: Outcome) -> None:
+def _keep(store: RunStore, trackers: Trackers, display: RunDisplay, planned: PlannedCell, outcome: Outcome) -> None:
     """Writes predictions first, then the record: a record that says `ok` always has its predictions."""
     key = planned.cell.key
     if outcome.rows:
@@ -232,14 +248,19 @@ def _keep(store: RunStore, display: RunDisplay, planned: PlannedCell, outcome: O
     if outcome.record.status in DONE_STATUSES:
         shutil.rmtree(_checkpoints(store, planned), ignore_errors=True)
     display.finished(key, planned.cell.title, outcome.record)
+    trackers.send_cell(outcome.record)
 
 
-def _finish(store: RunStore, planned: Sequence[PlannedCell], console: Console, interrupted: bool) -> int:
+def _finish(
+    store: RunStore, planned: Sequence[PlannedCell], trackers: Trackers, console: Console, interrupted: bool
+) -> int:
     by_key = {r.cell_id: r for r in store.records().records}
     records = [by_key[p.cell.key] for p in planned if p.cell.key in by_key]
     page = write_report(store)
     print_leaderboard(records, console)
     say(console, f"report: {page}")
+    for line in trackers.finish(records):
+        say(console, line)
     if interrupted:
         say(console, "interrupted; the same command goes on where this one stopped")
         return EXIT_INTERRUPTED

@@ -1,4 +1,4 @@
-"""Records for other programs: a table for Parquet, and the Hugging Face Hub's evaluation metadata (`model-index`)."""
+"""Records for other programs: Parquet, evaluation metadata of the Hub (`model-index`), results files of lm-eval."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 
 from .aggregate import format_at
 from .leaderboard import leaderboard_rows
+from .lm_eval_export import write_lm_eval
 from .names import unknown_name
-from .record import Record, to_json
+from .record import InvalidRecordError, Record, from_json, to_json
 
 _SCALARS = ("run_id", "cell_id", "model", "backbone", "task", "recipe", "scale", "seed", "limit", "peer_key")
 
@@ -45,6 +46,20 @@ def write_parquet(records: Iterable[Record], path: Path) -> None:
     names = (*_SCALARS, "cell_status", *(f"metric_{name}" for name in metric), "at", "record")
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
     pq.write_table(pa.Table.from_pylist(metric_rows(records), schema=schema), path)
+
+
+def read_parquet(path: Path) -> list[Record]:
+    """The records that `write_parquet` wrote, in this release or an earlier one.
+
+    Raises:
+        InvalidRecordError: The file has no column `record`, or a row of it is no record.
+    """
+    import pyarrow.parquet as pq
+
+    if "record" not in pq.read_schema(path).names:
+        raise InvalidRecordError("it has no column named record")
+    texts = pq.read_table(path, columns=["record"]).column("record").to_pylist()
+    return [from_json(json.loads(text)) for text in dict.fromkeys(texts)]
 
 
 def model_index(records: Iterable[Record]) -> dict[str, Any]:
@@ -80,8 +95,9 @@ def write_model_index(records: Iterable[Record], path: Path) -> None:
 EXPORTS: Mapping[str, Callable[[Iterable[Record], Path], None]] = {
     "parquet": write_parquet,
     "model-index": write_model_index,
+    "lm-eval": write_lm_eval,
 }
-"""Writers by the name of their format."""
+"""Writers by the name of their format; `lm-eval` writes a folder."""
 
 
 def export(records: Iterable[Record], format: str, path: Path) -> None:

@@ -71,7 +71,7 @@ class DataIdentity:
         id: Hub id with configuration, or the name of a generator or embedded corpus.
         revision: Hub revision or generator version; empty when `fingerprint` alone identifies the data.
         fingerprint: Hash of the content.
-        source: Where it came from: `mirror`, `hub`, `embedded` or `generated`.
+        source: Where it came from: `mirror`, `hub`, `embedded` or `generated`; `imported` with a foreign result.
         splits: Rows per split that was used.
         details: What else identifies it, such as the tokenizer's name.
     """
