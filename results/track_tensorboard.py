@@ -5,25 +5,23 @@ The files are written with TensorBoard's own writer, without TensorFlow or torch
 
 from __future__ import annotations
 
+import importlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from .record import Record
 from .tracked import conditions, curve_name, folder_name, measurements, parameters
 
-if TYPE_CHECKING:
-    from tensorboard.compat.proto.summary_pb2 import Summary
+Summary: TypeAlias = Any
+"""A message of TensorBoard's, whose types are made when it is imported."""
 
 
 class TensorboardTracker:
     """A folder `tensorboard` in the run's, with one folder for each cell, which is written anew each time."""
 
     def __init__(self, folder: Path) -> None:
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        self._open: Any = EventFileWriter
         self._folder = folder / "tensorboard"
 
     def send_cell(self, record: Record) -> None:
@@ -53,20 +51,23 @@ class TensorboardTracker:
         """Gives the folder."""
         return f"tensorboard --logdir {self._folder}"
 
-    def _write(self, folder: Path, summaries: list[tuple[int, Summary]]) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
+    def _write(self, folder: Path, summaries: Sequence[tuple[int, Summary]]) -> None:
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         shutil.rmtree(folder, ignore_errors=True)
-        writer = self._open(str(folder))
+        writer = EventFileWriter(str(folder))
         for step, summary in summaries:
-            writer.add_event(Event(step=step, summary=summary))
+            writer.add_event(_message("event_pb2").Event(step=step, summary=summary))
         writer.close()
 
 
 def _image(name: str, png: bytes) -> Summary:
     """A PNG as it is; its size stands in its header."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
+    message = _message("summary_pb2").Summary
     width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))
-    image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
-    return Summary(value=[Summary.Value(tag=name, image=image)])
+    image = message.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
+    return message(value=[message.Value(tag=name, image=image)])
+
+
+def _message(module: str) -> Any:
+    return importlib.import_module(f"tensorboard.compat.proto.{module}")

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from wandb import Run
 
 _STEP = "training_step"
+_SENT = "sent"
+"""Name of the file that marks a run's folder."""
 
 
 class WandbTracker:
     """One run of ours at Weights & Biases.
 
-    A run's id holds the hash of its record, so a record that was sent from this folder is not sent again.
+    A run's id holds the hash of its record, and its folder is marked when all is sent, so nothing is sent twice.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,8 +83,8 @@ class WandbTracker:
     def _run(
         self, run_id: str, name: str, job: str, config: Mapping[str, Any], failed: bool = False
     ) -> Iterator[Run | None]:
-        """A run to write to, ended with the block; None where the run's folder holds one of this id."""
-        if any((self._folder / "wandb").glob(f"*run-*-{run_id}")):
+        """A run to write to, ended with the block; None where it was sent before."""
+        if any((self._folder / "wandb").glob(f"*run-*-{run_id}/{_SENT}")):
             yield None
             return
         settings = self._wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True)
@@ -98,9 +100,10 @@ class WandbTracker:
             reinit="create_new",
             settings=settings,
         )
-        complete = False
         try:
             yield run
-            complete = True
-        finally:
-            run.finish(exit_code=int(failed or not complete))
+        except BaseException:
+            run.finish(exit_code=1)
+            raise
+        run.finish(exit_code=int(failed))
+        (Path(run.settings.sync_dir) / _SENT).touch()
