@@ -38,18 +38,19 @@ class Trackers:
             self._try(name, lambda tracker: tracker.send_cell(record))
 
     def finish(self, records: Sequence[Record]) -> list[str]:
-        """Sends the cells that were not sent yet, then the report; gives a line for each tracker.
+        """Sends every cell, which doubles none, then the report; gives a line for each tracker.
 
         Args:
-            records: Every record of the run.
+            records: Every record of the run, those of an earlier command too.
         """
         told = []
         for name in self._names:
             place = self._try(name, lambda tracker: send_all(tracker, self._folder, records))
-            later = f"no record is lost; send them later with: bench export {self._folder} --format {name}"
-            told.append(
-                f"warning: {name}: {self._failed[name]}; {later}" if name in self._failed else f"{name}: {place}"
-            )
+            if name in self._failed:
+                later = f"no record is lost; send them later with: bench export {self._folder} --format {name}"
+                told.append(f"warning: {name}: {self._failed[name]}; {later}")
+            else:
+                told.append(f"{name}: {place}")
         return told
 
     def _try(self, name: str, send: Callable[[Tracker], str | None]) -> str | None:
