@@ -264,6 +264,8 @@ class _Sides:
         before, after = ([score for score in side if score is not None] for side in scores)
         if len(before) == len(after) == len(was) and _same_samples([*before, *after]):
             return paired_change(self.metric, before, after)
+        if was == now:
+            return Change(0.0, 0.0, math.inf, "the same values", len(was))
         if len(was) > 1:
             return seeds_change(self.metric, was, now)
         return plain_change(self.metric, was[0], now[0])

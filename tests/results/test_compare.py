@@ -64,6 +64,8 @@ def test_seeds_are_tested_where_there_are_no_samples() -> None:
         cells = [make_record("elu", "wikitext2", i, (replace(PERPLEXITY, value=v),)) for i, v in enumerate(values)]
         return Snapshot("run", tuple(cells))
 
+    same = only(compare(run(20.0, 25.0, 15.0), run(20.0, 25.0, 15.0)))
+    assert (same.verdict, same.change and same.change.method) == ("unchanged", "the same values")
     found = only(compare(run(20.0, 20.01, 19.99, 20.0), run(21.0, 21.01, 20.99, 21.0)))
     assert found.change is not None
     assert (found.verdict, found.change.method, found.seeds) == ("regressed", "Welch", (0, 1, 2, 3))
