@@ -38,7 +38,7 @@ def compare_runs(
 ) -> tuple[Comparison, str]:
     """The comparison, and its text in the format asked for.
 
-    With the format `github` the table also goes to the job's summary, where the workflow names a file for it.
+    In a workflow of GitHub's, which names a file for it, the table also goes to the job's summary.
 
     Raises:
         UsageError: A file cannot be written.
@@ -50,7 +50,7 @@ def compare_runs(
     try:
         if junit:
             junit.write_text(comparison_junit(comparison), encoding="utf-8")
-        if form == "github" and summary:
+        if summary:
             with Path(summary).open("a", encoding="utf-8") as file:
                 file.write(comparison_markdown(comparison))
     except OSError as error:

@@ -46,7 +46,7 @@ class Finished:
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty current folder, no mirror, no network, one thread, and a path on which processes find the package."""
-    for name in ("HEDGEBENCH_MIRROR", "HF_TOKEN", "NO_COLOR", "FORCE_COLOR"):
+    for name in ("HEDGEBENCH_MIRROR", "HF_TOKEN", "NO_COLOR", "FORCE_COLOR", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

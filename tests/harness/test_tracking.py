@@ -53,7 +53,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Recorded]:
         found.append(Recorded(folder))
         return found[-1]
 
-    monkeypatch.setitem(trackers.TRACKERS, "mlflow", trackers.TrackerKind("json", open_one))  # type: ignore[arg-type]
+    monkeypatch.setitem(trackers.TRACKERS, "mlflow", trackers.TrackerKind("json", open_one))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -147,7 +148,7 @@ def test_mlflow_holds_parameters_metrics_curves_and_files(
     history = client.get_metric_history(first.info.run_id, "train/loss")
     assert [(point.step, point.value) for point in history] == [(0, 4.0), (10, 2.5)]
     assert by_name["elu / gpt / throughput / seed 0"].data.metrics["prefill_ms/batch_size:1/seq_len:512"] == 3.0
-    statuses = {name.split()[0]: found.info.status for name, found in by_name.items()}
+    statuses = {str(name).split()[0]: found.info.status for name, found in by_name.items()}
     assert statuses == {"hedgehog:map=softmax": "FINISHED", "elu": "FINISHED", "relu": "FAILED", "a": "FINISHED"}
     kept = Path(client.download_artifacts(first.info.run_id, "record.json", str(run)))
     assert from_json(json.loads(kept.read_text())) == cells[0]
@@ -187,7 +188,8 @@ def test_mlflow_gets_a_record_once_and_goes_on_where_it_broke_off(
 def test_event_files_hold_parameters_metrics_curves_and_plots(run: Path, cells: list[Record]) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    hparams: Any = importlib.import_module("tensorboard.plugins.hparams.plugin_data_pb2")
 
     for _ in range(2):
         assert send("tensorboard", run, cells) == f"tensorboard --logdir {run}/tensorboard"
@@ -199,7 +201,7 @@ def test_event_files_hold_parameters_metrics_curves_and_plots(run: Path, cells: 
     curve = [(event.step, event.tensor_proto.float_val[0]) for event in accumulator.Tensors("train/loss")]
     assert curve == [(0, 4.0), (10, 2.5)]
     content = accumulator.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    facts = HParamsPluginData.FromString(content).session_start_info.hparams
+    facts = hparams.HParamsPluginData.FromString(content).session_start_info.hparams
     assert facts["model"].string_value == "hedgehog:map=softmax"
     assert facts["train.lr"].number_value == 0.01
     report = EventAccumulator(str(run / "tensorboard" / "report")).Reload()
@@ -242,11 +244,11 @@ def wandb_run(file: Path) -> dict[str, Any]:
 
 def read_wandb(file: Path) -> dict[str, Any]:
     """What a file of W&B's says, out of its records."""
-    from wandb.proto.wandb_internal_pb2 import Record as Message
+    messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
 
     found: dict[str, Any] = {"config": {}, "summary": {}, "history": [], "files": []}
     for block in log_records(file.read_bytes()):
-        message = Message.FromString(block)
+        message = messages.Record.FromString(block)
         if message.HasField("run"):
             found |= {"name": message.run.display_name, "group": message.run.run_group}
             found["config"] |= {each.key: json.loads(each.value_json) for each in message.run.config.update}
