@@ -36,8 +36,9 @@ class GroupScore:
 
 
 def group_scores(records: Iterable[Record], tasks_of: Mapping[str, Collection[str]] | None = None) -> list[GroupScore]:
-    """Scores of every group: the part of a task's name before `/`. Tasks with settings of their own are in no group, nor
-    those that stand in for others.
+    """Scores of every group: the part of a task's name before `/`.
+
+    Tasks with settings of their own are in no group, nor those that stand in for others.
 
     Args:
         records: Records of one or several runs.

@@ -176,6 +176,8 @@ def _l2_flush(device: torch.device) -> Callable[[], object]:
 
     buffer = torch.empty(_L2_BYTES, dtype=torch.int8, device=device)
     return buffer.zero_
+
+
 def log_log_slope(lengths: Sequence[float], times: Sequence[float]) -> tuple[float, float]:
     """Slope of log time against log length by least squares, and its standard error; needs three points."""
     import numpy as np

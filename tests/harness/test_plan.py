@@ -12,7 +12,7 @@ import pytest
 
 from hedgebench.adapters.base import Adapter, Capability, Settings
 from hedgebench.harness import environment, plan, registry
-from hedgebench.harness.config import RunConfig, UsageError
+from hedgebench.harness.config import RunConfig, UsageError, make_config
 from hedgebench.harness.plan import PlannedCell, make_plan, make_sources
 from hedgebench.harness.registry import Registry
 from hedgebench.results.record import DataIdentity, Metric
