@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .aggregate import REFERENCE_MODEL, Comparison, Row, leaderboard_rows, main_rows
-from .format import format_status
+from .format import format_measurement, format_status
 from .plot_curves import curve_figures
 from .plot_divergence import divergence_figures
-from .plot_style import Style, add_legend, add_title, model_styles, new_figure, plain, plot_settings, save, to_svg
+from .plot_style import Style, add_legend, add_title, model_styles, new_figure, plain, plot_settings, save, tell, to_svg
 from .record import Record
 from .tables import AXIS, metric_label, model_label
 
@@ -78,9 +78,10 @@ def _quality(rows: Sequence[Row], styles: dict[str, Style], comparison: Comparis
     for row in rows:
         place, style = labels.index(_row_label(row)), styles[_row_label(row)]
         if row.value is not None:
-            axes.errorbar(
+            bars = axes.errorbar(
                 row.value, place, xerr=row.stderr or None, fmt=style.marker, color=style.colour, capsize=3, markersize=7
             )
+            tell(bars.lines[0], _told(row))
         elif not any(other.value is not None for other in rows if _row_label(other) == _row_label(row)):
             where = axes.get_yaxis_transform()
             axes.text(0.01, place, format_status(row.status), transform=where, va="center", color="#777777", fontsize=9)
@@ -117,12 +118,11 @@ def _size_figure(
         for row in drawn:
             style, label = styles[_row_label(row)], _row_label(row)
             x, y = sizes[*_key(row), size], row.value
-            handles.setdefault(
-                plain(label),
-                axes.errorbar(
-                    x, y or 0.0, yerr=row.stderr or None, fmt=style.marker, color=style.colour, capsize=3, markersize=7
-                ),
+            bars = axes.errorbar(
+                x, y or 0.0, yerr=row.stderr or None, fmt=style.marker, color=style.colour, capsize=3, markersize=7
             )
+            tell(bars.lines[0], f"{_told(row)}; {size} {x:g}")
+            handles.setdefault(plain(label), bars)
         _set_size_scale(axes, [sizes[*_key(row), size] for row in drawn])
         axes.set_xlabel(SIZE_METRICS[size])
     every_axes[0].set_ylabel(plain(_label(points, with_point=True)))
@@ -178,6 +178,9 @@ def _sweep(rows: Sequence[Row], styles: dict[str, Style], title: str) -> Figure:
             markersize=5,
             linewidth=1.5,
         )
+        for row in measured:
+            (mark,) = axes.plot(_length(row), row.value or 0.0, color=style.colour, marker=style.marker, markersize=5)
+            tell(mark, f"{_told(row)} at {row.at.replace(';', ', ')}")
     _set_sweep_scales(axes, rows)
     handles |= _mark_failures(axes, [row for row in rows if row.value is None], styles)
     axes.set_xlabel(AXIS)
@@ -206,7 +209,8 @@ def _mark_failures(axes: Axes, failed: Sequence[Row], styles: dict[str, Style]) 
         lengths = [_length(row) for row in failed if _row_label(row) == label]
         height = 1 - band * (i + 0.5) / len(labels)
         where = axes.get_xaxis_transform()
-        axes.plot(lengths, [height] * len(lengths), color=styles[label].colour, transform=where, **look)
+        (crosses,) = axes.plot(lengths, [height] * len(lengths), color=styles[label].colour, transform=where, **look)
+        tell(crosses, f"{label}: no value at {', '.join(f'{AXIS}={length:g}' for length in lengths)}")
     statuses = sorted({format_status(row.status) for row in failed})
     (entry,) = axes.plot([], [], color="#777777", **look)
     return {f"no value: {', '.join(statuses)}": entry}
@@ -249,6 +253,13 @@ def _length(row: Row) -> float:
 def _label(rows: Sequence[Row], with_point: bool = False) -> str:
     row = next((row for row in rows if row.value is not None), rows[0])
     return metric_label(row) + (f", {row.at.replace(';', ', ')}" if with_point and row.at else "")
+
+
+def _told(row: Row) -> str:
+    """What a mark tells: model, metric, value and standard error."""
+    text, stderr = format_measurement(row.value, row.stderr, row.unit)
+    unit = "" if row.unit in ("1", "bytes") else f" {row.unit}"
+    return f"{_row_label(row)}: {row.metric} {text}{f' ± {stderr}' if stderr else ''}{unit}"
 
 
 def _title(text: str, comparison: Comparison) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .aggregate import Comparison, group_seeds
-from .plot_style import Style, add_legend, add_title, new_figure, plain
+from .plot_style import Style, add_legend, add_title, new_figure, plain, tell
 from .record import CurvePoint, Record
 from .tables import model_label
 
@@ -84,7 +84,7 @@ def _draw(axes: Axes, points: Sequence[tuple[str, CurvePoint, int]], styles: dic
     for label, point, seed in points:
         lines[label, point.split, seed].append(point)
     handles: dict[str, Any] = {}
-    for (label, split, _), line in lines.items():
+    for (label, split, seed), line in lines.items():
         ordered = sorted(line, key=lambda point: point.step)
         is_training = split == _TRAINING_SPLIT
         look: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.45} if is_training else {"linewidth": 1.7, "markersize": 4}
@@ -97,6 +97,8 @@ def _draw(axes: Axes, points: Sequence[tuple[str, CurvePoint, int]], styles: dic
             marker=marker,
             **look,
         )
+        last = ordered[-1]
+        tell(handle, f"{label}, seed {seed}: {split} {last.name} {last.value:.4g} at its last step, {last.step}")
         if not is_training or plain(label) not in handles:
             handles[plain(label)] = handle
     return handles

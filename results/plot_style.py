@@ -6,6 +6,7 @@ Matplotlib's object interface is used throughout: no global figure, no display, 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +17,17 @@ from .aggregate import REFERENCE_MODEL
 from .tables import model_label
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PNG_DPI = 150
 _GRID = "#d9d9d9"
 _INK = "#222222"
+
+_TELLS = "tells: "
+_TOLD = re.compile(rf'<g id="{_TELLS}([^"]*)">')
+"""Matplotlib escapes identifiers as it does all attributes, which holds for an element's text too."""
 
 # Okabe & Ito's palette for colour-blind readers, without its yellow, which is faint on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -105,12 +111,17 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def tell(artist: Artist, text: str) -> None:
+    """Makes a mark tell its value: browsers show an SVG's titles under the pointer, and read them aloud."""
+    artist.set_gid(_TELLS + text)
+
+
 def to_svg(figure: Figure) -> str:
-    """The figure as SVG, the same text for the same data."""
+    """The figure as SVG, the same text for the same data; marks have the titles that `tell` gave them."""
     buffer = io.StringIO()
     with plot_settings():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+    return _TOLD.sub(r'<g class="mark"><title>\1</title>', buffer.getvalue())
 
 
 def save(figure: Figure, stem: Path) -> str:
