@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EXIT_USAGE = 2
 LISTINGS = ("models", "tasks", "backbones", "recipes", "suites")
-FORMATS = ("md", "csv", "json", "html")
+FORMATS = ("md", "csv", "latex", "json", "html")
 EXPORT_FORMATS = ("parquet", "model-index", "lm-eval", "mlflow", "tensorboard", "wandb")
 COMPARE_FORMATS = ("md", "json", "github")
 

@@ -97,7 +97,12 @@ def leaderboard_rows(records: Iterable[Record]) -> list[Row]:
     Cells are averaged over seeds only if nothing else sets them apart: another scale, recipe, limit, data, peer key or
     setting gives another row, and so does a second record of the same seed. A seed that failed has a row of its own.
     """
-    rows = [row for cells in group_seeds(records) for row in _rows_of(cells)]
+    return rows_of_groups(group_seeds(records))
+
+
+def rows_of_groups(groups: Iterable[Cells]) -> list[Row]:
+    """`leaderboard_rows`, from records that `group_seeds` has grouped."""
+    rows = [row for cells in groups for row in _rows_of(cells)]
     rows.sort(key=_row_order)
     return _with_percent_recovered(rows)
 

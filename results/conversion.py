@@ -11,15 +11,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from .aggregate import Cells, Comparison, group_seeds
+from .aggregate import Cells, Comparison
 from .format import format_measurement
 from .record import Metric, Record
-from .statistics import seed_mean
+from .statistics import errors_that_count, seed_mean
 from .tables import WITHOUT_BRANCH, model_label
-
-_ERRORS = 2.0
-_ERRORS_BY_SEEDS = {2: 12.7, 3: 4.3, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}
-"""Standard errors from which on a difference counts: Student's t at 95 %, as errors over few seeds are rough."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class BranchEffect:
         if self.gain_stderr is None:
             return "undecided without standard errors"
         smallest, largest = self.gain_stderr
-        errors = _ERRORS_BY_SEEDS.get(self.seeds, _ERRORS)
+        errors = errors_that_count(self.seeds)
         if abs(self.gain) > errors * largest:
             return "its linear branch helps" if self.gain > 0 else "its linear branch harms"
         if abs(self.gain) <= errors * smallest:
@@ -88,10 +84,10 @@ def branch_effect(cells: Cells) -> BranchEffect | None:
     )
 
 
-def branch_notes(records: Iterable[Record]) -> dict[Comparison, list[str]]:
+def branch_notes(groups: Iterable[Cells]) -> dict[Comparison, list[str]]:
     """One sentence for each hybrid on each task, such as `NAME on TASK: perplexity 31.2 with its linear branch, …`."""
     notes: dict[Comparison, list[str]] = defaultdict(list)
-    for cells in group_seeds(records):
+    for cells in groups:
         if effect := branch_effect(cells):
             label = model_label(cells.model, cells.variant)
             notes[cells.comparison].append(f"{label} on {cells.comparison.task}: {'; '.join(_parts(effect))}.")

@@ -1,4 +1,4 @@
-"""The leaderboard as CSV, JSON and Markdown. Each is a function of the records alone, in a fixed order."""
+"""The leaderboard as CSV, JSON, Markdown and LaTeX. Each is a function of the records alone, in a fixed order."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from .aggregate import Row as Row
+from .aggregate import group_seeds, rows_of_groups
 from .aggregate import leaderboard_rows as leaderboard_rows
 from .aggregate import merge_runs as merge_runs
-from .conversion import branch_notes
 from .groups import GroupScore as GroupScore
 from .groups import group_scores as group_scores
+from .latex import latex_tables
 from .markdown import escape_markdown
+from .notes import section_notes
 from .record import Record
 from .tables import Cell, Column, Table, sections
 
@@ -37,6 +39,12 @@ COLUMNS = (
     "percent_recovered",
     "status",
 )
+
+LEGEND = (
+    "± standard error; in brackets the score in percent of softmax's; raised: rank, = where it is shared, as 95 % "
+    "intervals overlap; bold: best of its column."
+)
+"""What the tables' signs mean."""
 
 
 def row_values(row: Row) -> dict[str, str | int | float | bool | None]:
@@ -66,10 +74,10 @@ def leaderboard_json(records: Iterable[Record]) -> str:
 
 
 def leaderboard_markdown(records: Iterable[Record]) -> str:
-    """The tables as GitHub-flavoured Markdown, and what there is to say of hybrids; the best of a column is bold."""
-    records = list(records)
+    """The tables as GitHub-flavoured Markdown, and what there is to say beside them; the best of a column is bold."""
+    groups = group_seeds(records)
     parts = ["# Leaderboard\n"]
-    for section in sections(leaderboard_rows(records), branch_notes(records)):
+    for section in sections(rows_of_groups(groups), section_notes(groups)):
         parts.append(f"## {escape_markdown(section.title)}\n")
         for table in section.tables:
             parts += [f"### {escape_markdown(table.title)}\n"] if table.is_sweep else []
@@ -81,8 +89,13 @@ def leaderboard_markdown(records: Iterable[Record]) -> str:
     if len(parts) == 1:
         parts.append("No results yet.\n")
     else:
-        parts.append("± standard error; in brackets the score in percent of softmax's; bold: best of its column.\n")
+        parts.append(f"{LEGEND}\n")
     return "\n".join(parts)
+
+
+def leaderboard_latex(records: Iterable[Record]) -> str:
+    """The tables as LaTeX, for `booktabs`; the best of a column is bold."""
+    return latex_tables(sections(leaderboard_rows(records)), LEGEND)
 
 
 def _markdown_table(table: Table) -> str:
@@ -105,6 +118,7 @@ def _markdown_cell(cell: Cell) -> str:
     text = f"**{text}**" if cell.best else text
     text += f" ± {cell.stderr}" if cell.stderr else ""
     text += f" ({cell.percent})" if cell.percent else ""
+    text += f" <sup>{cell.rank}</sup>" if cell.rank else ""
     return text + (f" ({escape_markdown(cell.note)})" if cell.note else "")
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .leaderboard import leaderboard_csv, leaderboard_json, leaderboard_markdown
+from .leaderboard import leaderboard_csv, leaderboard_json, leaderboard_latex, leaderboard_markdown
 from .names import unknown_name
 from .record import Record
 from .store import RunStore
+
+if TYPE_CHECKING:
+    from .report_html import ReportContent
 
 
 def write_report(store: RunStore) -> Path:
@@ -21,7 +25,7 @@ def write_report(store: RunStore) -> Path:
         StoreError: A file cannot be written.
     """
     from .plot import write_plots
-    from .report_html import report_html
+    from .report_html import ReportContent, report_html
 
     loaded = store.records()
     page = store.root / "report.html"
@@ -30,8 +34,23 @@ def write_report(store: RunStore) -> Path:
     store.write_text(store.root / "leaderboard.md", leaderboard_markdown(loaded.records))
     store.write_text(store.root / "leaderboard.json", leaderboard_json(loaded.records))
     plots = write_plots(loaded.records, store.plots)
-    store.write_text(page, report_html(loaded.records, plots, store.root.resolve().name, loaded.corrupt))
+    samples = sample_previews(store, loaded.records)
+    content = ReportContent(loaded.records, store.root.resolve().name, loaded.corrupt, samples=samples)
+    store.write_text(page, report_html(content, plots))
     return page
+
+
+def sample_previews(store: RunStore, records: Iterable[Record]) -> dict[str, list[dict[str, str]]]:
+    """The first predictions of each cell of a run that has any, by the cell's id.
+
+    Raises:
+        StoreError: A file of predictions cannot be read.
+    """
+    from .report_cells import preview
+
+    kept = {path.stem for path in store.samples.glob("*.jsonl")}
+    wanted = (record.cell_id for record in records if record.cell_id in kept)
+    return {cell_id: preview(store.read_samples(cell_id)) for cell_id in wanted}
 
 
 def render(records: Iterable[Record], format: str) -> str:
@@ -39,7 +58,7 @@ def render(records: Iterable[Record], format: str) -> str:
 
     Args:
         records: What to show.
-        format: `md`, `csv`, `json`, or `html` for the whole report.
+        format: `md`, `csv`, `latex`, `json`, or `html` for the whole report.
 
     Raises:
         UnknownNameError: The format is unknown.
@@ -49,17 +68,24 @@ def render(records: Iterable[Record], format: str) -> str:
     return RENDERERS[format](records)
 
 
-def _html(records: Iterable[Record]) -> str:
+def render_html(content: ReportContent) -> str:
+    """The whole report, with its plots."""
     from .plot import svg_plots
     from .report_html import report_html
 
-    records = list(records)
-    return report_html(records, svg_plots(records))
+    return report_html(content, svg_plots(content.records))
+
+
+def _html(records: Iterable[Record]) -> str:
+    from .report_html import ReportContent
+
+    return render_html(ReportContent(list(records)))
 
 
 RENDERERS: Mapping[str, Callable[[Iterable[Record]], str]] = {
     "md": leaderboard_markdown,
     "csv": leaderboard_csv,
+    "latex": leaderboard_latex,
     "json": leaderboard_json,
     "html": _html,
 }

@@ -5,6 +5,7 @@ This module decides what stands in which cell; Markdown, HTML and the terminal o
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import TypeAlias
 from .aggregate import PARTIAL, REFERENCE_MODEL, Comparison, Row, main_rows
 from .format import format_arrow, format_measurement, format_percent, format_status
 from .groups import GroupScore, group_scores_of
+from .ranks import Place, Standing, places
 
 AXIS = "seq_len"
 """The coordinate that becomes a sweep's columns, where the sweep has it."""
@@ -22,6 +24,8 @@ DIVERGENCES = ("attention_kl_swapped", "attention_kl_distilled")
 
 WITHOUT_BRANCH = "_without_linear_branch"
 """What the name of a hybrid's main metric ends with when its linear branch is left out."""
+
+_LONG_HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{8,}\b")
 
 _Place: TypeAlias = tuple[str, str, str, int | None]
 _ModelKey: TypeAlias = tuple[str, int]
@@ -36,8 +40,12 @@ class Cell:
         stderr: Standard error, formatted like the value; empty where there is none.
         percent: Percent of softmax's score; empty for softmax itself and where not defined.
         note: What a reader must know, such as seeds that failed.
-        best: Whether no other model of the column is better.
+        best: Whether no comparable model of the column is better.
         failed: Whether the cell stands for a failure.
+        rank: Rank among the comparable models of the column, `=` behind it where it is shared; empty where there is
+            none (see `ranks`).
+        standing: Better than softmax, the same or worse, as far as the errors allow to say; empty where unknown.
+        order: What a column is sorted by; None at the end.
     """
 
     text: str
@@ -46,6 +54,9 @@ class Cell:
     note: str = ""
     best: bool = False
     failed: bool = False
+    rank: str = ""
+    standing: Standing = ""
+    order: float | None = None
 
 
 MISSING = Cell("–")
@@ -101,7 +112,7 @@ def sections(rows: Sequence[Row], notes: Mapping[Comparison, Sequence[str]] | No
         scores[_place(score.comparison)].append(score)
     return [
         Section(
-            _place_title(place),
+            place_title(members[0].comparison),
             _tables(members, scores[place]),
             _secondary_tables(members),
             tuple(note for where, said in (notes or {}).items() if _place(where) == place for note in said),
@@ -134,10 +145,14 @@ def _main_table(columns: Mapping[Comparison, Sequence[Row]], scores: Sequence[Gr
     models = _models(row for rows in columns.values() for row in rows)
     filled = [_column(members, models) for members in columns.values()]
     headings = [_task_column(comparison, members, columns) for comparison, members in columns.items()]
+    ranked = [column for column in filled if any(cell.rank for cell in column)]
     for group in dict.fromkeys(score.comparison for score in scores):
         members_of_group = {(s.model, s.variant): s for s in scores if s.comparison == group}
         headings.append(Column(group.task, "% of softmax ↑"))
         filled.append([_group_cell(members_of_group.get(model)) for model in models])
+    if len(ranked) > 1:
+        headings.append(Column("mean rank", f"over {len(ranked)} columns ↓"))
+        filled.append(_mean_ranks(ranked))
     return Table("Main metrics", tuple(headings), _transpose(models, filled))
 
 
@@ -159,7 +174,9 @@ def _secondary_table(title: str, columns: Mapping[tuple[Comparison, str], Sequen
     models = _models(row for rows in columns.values() for row in rows)
     comparisons = list(dict.fromkeys(where for where, _ in columns))
     ordered = sorted(columns, key=lambda key: (comparisons.index(key[0]), key[1] == DIVERGENCES[-1], key[1]))
-    filled = [[replace(cell, best=False) for cell in _column(columns[key], models)] for key in ordered]
+    filled = [
+        [replace(cell, best=False, rank="", standing="") for cell in _column(columns[key], models)] for key in ordered
+    ]
     headings = tuple(_task_column(key[0], columns[key], comparisons) for key in ordered)
     return Table(title, headings, _transpose(models, filled))
 
@@ -187,23 +204,36 @@ def _column(rows: Sequence[Row], models: Sequence[_ModelKey], failures: Sequence
     found: dict[_ModelKey, list[Row]] = defaultdict(list)
     for row in rows:
         found[row.model, row.variant].append(row)
-    best = _best_value(rows)
+    where = dict(zip(map(id, rows), places(rows), strict=True))
     cells = []
     for model in models:
         own = found.get(model) or [row for row in failures if (row.model, row.variant) == model]
-        cells.append(_cell(own, best) if own else MISSING)
+        measured = next((row for row in own if row.value is not None), None)
+        if measured is None:
+            cells.append(_failed_cell(own) if own else MISSING)
+        else:
+            cells.append(_measured_cell(measured, own, where[id(measured)]))
     return cells
 
 
-def _cell(rows: Sequence[Row], best: float | None) -> Cell:
-    """The cell of one model's rows: at most one with a value, and one for each way in which seeds failed."""
-    measured = next((row for row in rows if row.value is not None), None)
-    if measured is None:
-        return Cell(", ".join(format_status(row.status) for row in rows), failed=True)
+def _failed_cell(rows: Sequence[Row]) -> Cell:
+    return Cell(", ".join(format_status(row.status) for row in rows), failed=True)
+
+
+def _measured_cell(measured: Row, own: Sequence[Row], place: Place) -> Cell:
+    """The cell of a model's one row with a value; its other rows say which seeds failed, and how."""
     text, stderr = format_measurement(measured.value, measured.stderr, measured.unit)
-    failed = [f"seed {row.seeds}: {format_status(row.status)}" for row in rows if row.value is None]
-    percent = "" if measured.model == REFERENCE_MODEL else format_percent(measured.percent_recovered)
-    return Cell(text, stderr, percent, "; ".join(failed), best=measured.value == best)
+    failed = [f"seed {row.seeds}: {format_status(row.status)}" for row in own if row.value is None]
+    return Cell(
+        text,
+        stderr,
+        percent="" if measured.model == REFERENCE_MODEL else format_percent(measured.percent_recovered),
+        note="; ".join(failed),
+        best=place.is_best,
+        rank=place.rank,
+        standing=place.standing,
+        order=measured.value,
+    )
 
 
 def _group_cell(score: GroupScore | None) -> Cell:
@@ -211,24 +241,27 @@ def _group_cell(score: GroupScore | None) -> Cell:
         return MISSING
     if score.percent_recovered is None:
         return Cell(f"{score.done} of {score.total}")
-    return Cell(f"{score.percent_recovered:.1f}")
+    return Cell(f"{score.percent_recovered:.1f}", order=score.percent_recovered)
 
 
-def _best_value(rows: Sequence[Row]) -> float | None:
-    """The best value of a column; None where fewer than two models have one."""
-    ranked = [row for row in rows if row.higher_is_better is not None and row.value is not None]
-    values = [row.value for row in ranked if row.value is not None and row.value == row.value]
-    if len(values) < 2:
-        return None
-    return max(values) if ranked[0].higher_is_better else min(values)
+def _mean_ranks(columns: Sequence[Sequence[Cell]]) -> list[Cell]:
+    """Each model's mean rank over the columns, all of which have ranks; how many it has where it lacks some."""
+    means = []
+    for cells in zip(*columns, strict=True):
+        ranks = [int(cell.rank.rstrip("=")) for cell in cells if cell.rank]
+        mean = sum(ranks) / len(cells)
+        means.append(
+            Cell(f"{mean:.1f}", order=mean) if len(ranks) == len(cells) else Cell(f"{len(ranks)} of {len(cells)}")
+        )
+    return means
 
 
 def _task_column(comparison: Comparison, rows: Sequence[Row], columns: Iterable[Comparison]) -> Column:
     example = next((row for row in rows if row.value is not None), rows[0])
     twins = sum(other.task == comparison.task for other in columns)
     point = f", {example.at.replace(';', ', ')}" if example.at else ""
-    data = f" on {comparison.data or '?'}" if twins > 1 else ""
-    return Column(comparison.task, metric_label(example) + point + data)
+    data = _LONG_HASH.sub(r"\1…", comparison.data) or "?"
+    return Column(comparison.task, metric_label(example) + point + (f" on {data}" if twins > 1 else ""))
 
 
 def metric_label(row: Row) -> str:
@@ -261,7 +294,7 @@ def _place(comparison: Comparison) -> _Place:
     return comparison.backbone, comparison.recipe, comparison.scale, comparison.limit
 
 
-def _place_title(place: _Place) -> str:
-    backbone, recipe, scale, limit = place
-    title = f"{backbone} · {recipe} · {scale}"
-    return title if limit is None else f"{title} · {PARTIAL}: first {limit} rows"
+def place_title(comparison: Comparison) -> str:
+    """What a section is called: backbone, recipe and scale, and the limit of partial results."""
+    title = f"{comparison.backbone} · {comparison.recipe} · {comparison.scale}"
+    return title if comparison.limit is None else f"{title} · {PARTIAL}: first {comparison.limit} rows"

@@ -12,6 +12,8 @@ from jaxtyping import install_import_hook
 
 import hedgebench
 
+from .browsing import browser as browser
+
 TRITON_CODE = {
     f"triton_{name}"
     for name in (

@@ -57,7 +57,12 @@ def test_the_wheel_holds_every_module_and_data_file_and_nothing_else(wheel: Path
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     modules = {path for folder in FOLDERS for path in (ROOT / folder).glob("*.py")}
-    data = {ROOT / "py.typed", ROOT / "results" / "report_template.html", *(ROOT / "results/reference").glob("*.json")}
+    page = ("report_template.html", "report_page.css", "report_page.js", "report_theme.js")
+    data = {
+        ROOT / "py.typed",
+        *(ROOT / "results" / name for name in page),
+        *(ROOT / "results/reference").glob("*.json"),
+    }
     wanted = modules | data | {ROOT / "__init__.py", ROOT / "__main__.py"}
     assert names == {f"hedgebench/{path.relative_to(ROOT)}" for path in wanted}
     assert len(data) > 2

@@ -44,7 +44,7 @@ def effect_of(*records: Record) -> BranchEffect:
 
 
 def note(*records: Record) -> str:
-    ((text,),) = branch_notes(records).values()
+    ((text,),) = branch_notes(group_seeds(records)).values()
     return text
 
 
@@ -121,7 +121,7 @@ def test_a_seed_without_the_control_is_left_out_of_both_scores(
 def test_other_models_and_sweeps_have_no_note(make_record: MakeRecord, make_metric: MakeMetric) -> None:
     points = [make_metric(name, 5.0, at={"seq_len": n}) for n in (1, 2) for name in ("ms", "ms_without_linear_branch")]
     records = [make_record("softmax"), make_record(HYBRID, "throughput", metrics=tuple(points), main_metric="ms")]
-    assert branch_notes(records) == {}
+    assert branch_notes(group_seeds(records)) == {}
     assert "ms_without_linear_branch" in leaderboard_markdown(records)
 
 

@@ -72,15 +72,15 @@ def test_markdown_pivots_models_against_tasks(showcase: list[Record]) -> None:
         "glue/sst2<br>accuracy ↑",
         "wikitext2<br>perplexity ↓",
         "glue<br>% of softmax ↑",
+        "mean rank<br>over 3 columns ↓",
     )
     assert f"| model | {' | '.join(columns)} |" in lines
-    assert "| cosformer | – | – | OOM | – |" in lines
-    hedgehog = "| hedgehog | 0.530 ± 0.030 (91.4%) | 0.910 ± 0.010 (97.8%) | 21.400 ± 0.058 (93.9%) | 95.4 |"
-    assert hedgehog in lines
-    assert any(
-        line.startswith("| softmax | **0.580** ± 0.030 | **0.930** ± 0.010 | **20.100** ± 0.058 |") for line in lines
-    )
-    assert any(line.startswith("| performer |") and line.endswith("| 1 of 2 |") for line in lines)
+    assert "| cosformer | – | – | OOM | – | 0 of 3 |" in lines
+    scores = "0.530 ± 0.030 (91.4%) <sup>1=</sup> | 0.910 ± 0.010 (97.8%) <sup>1=</sup> | 21.400 ± 0.058 (93.9%)"
+    assert f"| hedgehog | {scores} <sup>2</sup> | 95.4 | 1.3 |" in lines
+    best = "**0.580** ± 0.030 <sup>1=</sup> | **0.930** ± 0.010 <sup>1=</sup> | **20.100** ± 0.058 <sup>1</sup>"
+    assert f"| softmax | {best} | 100.0 | 1.0 |" in lines
+    assert any(line.startswith("| performer |") and line.endswith("| 1 of 2 | 2 of 3 |") for line in lines)
 
 
 def test_a_sweep_has_its_own_table_with_lengths_as_columns(showcase: list[Record]) -> None:
@@ -99,7 +99,7 @@ def test_a_main_metric_at_a_single_point_stands_among_the_main_metrics(
 
     text = leaderboard_markdown([headline("softmax", 100.0), headline("elu", 250.0)])
     assert "| model | wikitext2<br>tokens_per_s ↑, seq_len=512 |" in text
-    assert "| elu | **250** (250.0%) |" in text
+    assert "| elu | **250** (250.0%) <sup>1</sup> |" in text
     assert "###" not in text
 
 
@@ -124,7 +124,22 @@ def test_other_data_is_another_column(make_record: MakeRecord) -> None:
     record = make_record("softmax")
     assert record.data is not None
     other = make_record("elu", data=type(record.data)("embedded", "", "beef", "embedded"))
-    assert "on embedded@beef" in leaderboard_markdown([record, other])
+    text = leaderboard_markdown([record, other])
+    assert "on embedded@beef" in text
+    assert "wikitext2 was measured on 2 different data" in text
+    assert "**" not in text
+    assert "<sup>" not in text
+
+
+def test_another_task_version_is_neither_averaged_nor_compared_and_this_is_said(make_record: MakeRecord) -> None:
+    records = [make_record(model, peer_key=key) for model in ("softmax", "elu") for key in ("old", "new")]
+    text = leaderboard_markdown(records[:1] + records[3:])
+    assert "**" not in text
+    assert "(100.0%)" not in text
+    assert "wikitext2 was measured under 2 different conditions (equal settings, so another task version" in text
+    both = leaderboard_markdown(records)
+    assert "softmax, softmax (settings 2) are not averaged: their settings are equal; another task version" in both
+    assert both.count("(100.0%)") == 2
 
 
 def test_a_seed_that_failed_is_noted_beside_the_others(make_record: MakeRecord) -> None:
