@@ -54,7 +54,11 @@ def make_parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="print JSON")
     report = commands.add_parser("report", help="render the results of one or more runs")
     report.add_argument("runs", nargs="+", metavar="RUN_DIR")
-    report.add_argument("--format", choices=FORMATS, default="md")
+    report.add_argument("--format", choices=FORMATS, help="default: md")
+    report.add_argument("--serve", action="store_true", help="show the report in a browser and follow a run under way")
+    report.add_argument(
+        "--port", type=int, metavar="N", help="port on this machine for --serve (default: any free one)"
+    )
     report.add_argument("--rescore", action="store_true", help="first recompute metrics from the stored predictions")
     exporting = commands.add_parser("export", help="write runs for other programs, or send them to a tracker")
     exporting.add_argument("runs", nargs="+", metavar="RUN_DIR")
@@ -206,17 +210,19 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from .reporting import load_runs, rescore_runs
+    from .reporting import render_runs, rescore_runs
 
     folders = [Path(run) for run in options.runs]
     if options.rescore:
         rescore_runs(folders)
-    records, messages = load_runs(folders)
+    if options.serve or options.port is not None:
+        from .serving import serve
+
+        return serve(folders, options.serve, options.port, options.format, _console())
+    text, messages = render_runs(folders, options.format or "md")
     for message in messages:
         print(f"bench: {message}", file=sys.stderr)
-    from ..results.report import render
-
-    sys.stdout.write(render(records, options.format))
+    sys.stdout.write(text)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Loading runs for `bench report`, and recomputing their metrics from the predictions they kept."""
+"""Loading and rendering runs for `bench report`, and recomputing their metrics from the predictions they kept."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..results.aggregate import group_seeds
 from ..results.leaderboard import merge_runs
+from ..results.notes import apart_notes
 from ..results.record import Record
-from ..results.report import write_report
-from ..results.store import RunStore
+from ..results.report import render, render_html, sample_previews, write_report
+from ..results.report_html import ReportContent
+from ..results.store import LoadedRecords, RunStore
 from .config import UsageError
 from .task_spec import task_of
+
+FORMATS_WITH_NOTES = ("md", "html")
+"""Formats that say themselves what was kept apart."""
+
+MOST_NAMES = 3
+"""Up to how many runs are named in a report's title."""
 
 
 def load_runs(folders: Sequence[Path]) -> tuple[list[Record], list[str]]:
@@ -20,13 +29,53 @@ def load_runs(folders: Sequence[Path]) -> tuple[list[Record], list[str]]:
     Raises:
         UsageError: A folder holds no run.
     """
-    runs, messages = [], []
-    for folder in folders:
-        loaded = _store(folder).records()
-        runs.append((folder.resolve().name, loaded.records))
-        messages += [f"corrupt cell file left out: {corrupt.path}: {corrupt.reason}" for corrupt in loaded.corrupt]
-    records, told = merge_runs(runs)
+    return _merged([(folder, _store(folder).records()) for folder in folders])
+
+
+def load_content(folders: Sequence[Path], version: str = "") -> ReportContent:
+    """Everything that a report of several runs shows.
+
+    Args:
+        folders: The runs' folders; of a cell that several have, the later one's record is shown.
+        version: What a server calls this state of the folders; empty for a page that follows no run.
+
+    Raises:
+        UsageError: A folder holds no run.
+        StoreError: Predictions cannot be read.
+    """
+    loaded = [(folder, _store(folder).records()) for folder in folders]
+    records, messages = _merged(loaded)
+    samples: dict[str, list[dict[str, str]]] = {}
+    for folder, run in loaded:
+        own = sample_previews(_store(folder), run.records)
+        samples |= {record.cell_id: own.get(record.cell_id, []) for record in run.records}
+    names = [folder.resolve().name for folder in folders]
+    title = ", ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} runs"
+    return ReportContent(records, title, messages=messages, samples=samples, version=version)
+
+
+def _merged(loaded: Sequence[tuple[Path, LoadedRecords]]) -> tuple[list[Record], list[str]]:
+    messages = [
+        f"corrupt cell file left out: {corrupt.path}: {corrupt.reason}" for _, run in loaded for corrupt in run.corrupt
+    ]
+    records, told = merge_runs([(folder.resolve().name, run.records) for folder, run in loaded])
     return list(records), messages + list(told)
+
+
+def render_runs(folders: Sequence[Path], format: str) -> tuple[str, list[str]]:
+    """The leaderboard of several runs as text, and what there is to tell that the text itself does not say.
+
+    Raises:
+        UsageError: A folder holds no run.
+        UnknownNameError: The format is unknown.
+    """
+    if format == "html":
+        content = load_content(folders)
+        return render_html(content), list(content.messages)
+    records, messages = load_runs(folders)
+    if format not in FORMATS_WITH_NOTES:
+        messages += [note for notes in apart_notes(group_seeds(records)).values() for note in notes]
+    return render(records, format), messages
 
 
 def rescore_runs(folders: Sequence[Path]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hedgebench.harness.config import UsageError
-from hedgebench.harness.reporting import load_runs, rescore, rescore_runs
+from hedgebench.harness.reporting import load_content, load_runs, rescore, rescore_runs
 from hedgebench.results.record import to_json
 from hedgebench.results.store import RunStore, StoreError
 
@@ -83,13 +83,36 @@ def test_the_later_of_two_runs_wins(store: RunStore) -> None:
     assert len(messages) == 1
 
 
-@pytest.mark.parametrize("format", ["md", "csv", "json", "html"])
+@pytest.mark.parametrize("format", ["md", "csv", "latex", "json", "html"])
 def test_the_report_command_renders_each_format(store: RunStore, bench: Bench, format: str) -> None:
     finished = bench("report", "out", "--format", format)
     assert finished.code == 0
-    assert "associative_recall" in finished.out
+    assert "associative_recall" in finished.out.replace("\\", "")
     if format == "csv":
         assert finished.out == Path("out/leaderboard.csv").read_bytes().decode()
+
+
+def test_a_report_of_two_runs_has_the_cells_and_predictions_of_the_later_one(store: RunStore) -> None:
+    later = RunStore(Path("later"))
+    later.create()
+    first, second = store.records().records
+    later.write_record(replace(first, run_id="later"))
+    content = load_content([store.root, later.root])
+    assert content.title == "out, later"
+    assert [message for message in content.messages if "later is shown" in message] == list(content.messages)
+    assert content.samples[first.cell_id] == []  # the earlier run's predictions are not this record's
+    assert 0 < len(content.samples[second.cell_id]) <= 5
+
+
+@pytest.mark.parametrize(("format", "is_told"), [("csv", True), ("json", True), ("latex", True), ("md", False)])
+def test_what_is_kept_apart_is_told_where_the_format_cannot(
+    store: RunStore, bench: Bench, format: str, is_told: bool
+) -> None:
+    record = store.records().records[0]
+    store.write_record(replace(record, cell_id="other", peer_key="other"))
+    finished = bench("report", "out", "--format", format)
+    told = "associative_recall was measured under 2 different conditions"
+    assert (told in finished.err, told in finished.out.replace("\\", "")) == (is_told, not is_told)
 
 
 @pytest.mark.parametrize("format", ["parquet", "model-index"])
