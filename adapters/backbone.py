@@ -11,6 +11,7 @@ from .base import Capability, Settings
 SCALES = ("smoke", "small", "paper")
 
 DECODER = frozenset({Capability.LANGUAGE_MODEL, Capability.GENERATE, Capability.ATTENTION_WEIGHTS})
+VECTOR_DECODER = DECODER | {Capability.VECTOR_SEQUENCES}
 ENCODER = frozenset({Capability.CLASSIFIER, Capability.ATTENTION_WEIGHTS})
 
 MODEL_TYPES: Mapping[str, frozenset[Capability]] = {
@@ -116,7 +117,7 @@ _SCRATCH = (
     Backbone(
         name="gpt",
         summary="decoder with pre-layer-norm blocks; paper scale is GPT-2 small's 124M shape",
-        capabilities=DECODER,
+        capabilities=VECTOR_DECODER,
         sizes=_sizes(_transformer(2, 2, 64), _transformer(4, 4, 128), _transformer(12, 12, 768)),
     ),
     Backbone(

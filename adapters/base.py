@@ -30,6 +30,7 @@ class Capability(StrEnum):
 
     LANGUAGE_MODEL = "language_model"
     CLASSIFIER = "classifier"
+    VECTOR_SEQUENCES = "vector_sequences"
     GENERATE = "generate"
     ATTENTION_WEIGHTS = "attention_weights"
 
@@ -43,13 +44,16 @@ class ModelShape:
     """What a task needs a model to accept and to give.
 
     Attributes:
-        context_length: Longest input in tokens (for images: the number of patches follows from the backbone).
-        vocab_size: Number of token ids; None for image inputs.
-        num_classes: Number of classes of a classifier, 1 for a regression; None for a language model.
+        context_length: Longest input in positions (for images: the number of patches follows from the backbone).
+        vocab_size: Number of token ids; None for image inputs. With `input_dim`, the number of labels that logits are
+            given over at each position, and None where each position's output is one real number.
+        num_classes: Number of classes of a classifier, 1 for a regression; None for an output at each position.
         image_size: Height and width in pixels of image inputs; None for tokens.
         channels: Channels of image inputs.
         towers: Token sequences in each row, `[b, towers, n]` instead of `[b, n]`: of two, each goes through the model
             by itself, with the same weights, and the head compares the outcomes.
+        input_dim: Real numbers at each position of a sequence of vectors, read in by a linear layer; None for tokens
+            and images.
     """
 
     context_length: int
@@ -58,11 +62,19 @@ class ModelShape:
     image_size: int | None = None
     channels: int = 1
     towers: int = 1
+    input_dim: int | None = None
 
     @property
     def needs(self) -> Capability:
         """The capability that this shape asks for."""
+        if self.input_dim is not None:
+            return Capability.VECTOR_SEQUENCES
         return Capability.LANGUAGE_MODEL if self.num_classes is None else Capability.CLASSIFIER
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether outputs are real numbers, one for each input or for each position of a sequence of vectors."""
+        return self.num_classes == 1 or (self.input_dim is not None and self.vocab_size is None)
 
 
 @dataclass(frozen=True)
@@ -70,11 +82,12 @@ class Examples:
     """Training or validation examples, as arrays.
 
     Attributes:
-        inputs: Token ids `[rows, n]`, or `[rows, towers, n]`, of any integer type, or images
-            `[rows, channels, height, width]` float32.
+        inputs: Token ids `[rows, n]`, or `[rows, towers, n]`, of any integer type, images
+            `[rows, channels, height, width]` float32, or sequences of vectors `[rows, n, input_dim]` float32.
         targets: For language models next-token ids `[rows, n]` int32, aligned with `inputs` and `IGNORED` where no
-            loss is taken; for classifiers class ids `[rows]` int32; for regressions values `[rows]` float32.
-        attention_mask: True at real tokens, of the shape of `inputs`; None when nothing is padded.
+            loss is taken, and so for labels of sequences of vectors; for classifiers class ids `[rows]` int32; for
+            regressions values `[rows]` or, at each position, `[rows, n]` float32, NaN where no loss is taken.
+        attention_mask: True at real tokens, of the shape of token inputs; None when nothing is padded.
     """
 
     inputs: NDArray[Any]
@@ -177,6 +190,13 @@ class Adapter(Protocol):
 
     def class_logits(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Class logits `[b, classes]`, float32; inputs and mask are `[b, towers, n]` where the shape has towers."""
+        ...
+
+    def sequence_outputs(self, vectors: Tensor) -> Tensor:
+        """Outputs `[b, n, o]` at each position of sequences of vectors `[b, n, input_dim]`, float32.
+
+        They are logits over the shape's `vocab_size` labels, or the one value of a regression.
+        """
         ...
 
     def attention_weights(self, inputs: Tensor, attention_mask: Tensor | None = None) -> list[Tensor]:

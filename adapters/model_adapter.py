@@ -127,6 +127,13 @@ class ModelAdapter(Generic[Model]):
         return self._run(inputs, attention_mask)
 
     @torch.no_grad()
+    def sequence_outputs(self, vectors: Float[Tensor, "b n i"]) -> Float[Tensor, "b n o"]:
+        """Outputs at each position of sequences of vectors."""
+        self._require(Capability.VECTOR_SEQUENCES)
+        self._require_room(vectors.shape[1])
+        return self._run(vectors, None)
+
+    @torch.no_grad()
     def attention_weights(
         self, inputs: Tensor, attention_mask: Bool[Tensor, "b *t n"] | None = None
     ) -> list[Float[Tensor, "rows h m m"]]:
@@ -198,8 +205,13 @@ class ModelAdapter(Generic[Model]):
 
     def state_bytes(self, batch_size: int, seq_len: int) -> int:
         """Bytes of the decode state after `seq_len` tokens; measured on a real prefill of one row."""
-        tokens = torch.zeros(1, seq_len, dtype=torch.long, device=self.device)
-        _, state = self.prefill(tokens)
+        if Capability.VECTOR_SEQUENCES not in self.capabilities:
+            self._require(Capability.LANGUAGE_MODEL)
+        self._require_room(seq_len)
+        dim = self.shape.input_dim
+        blank = torch.zeros(1, seq_len, dtype=torch.long) if dim is None else torch.zeros(1, seq_len, dim)
+        with torch.no_grad():
+            _, state = self._extend(blank.to(self.device), None, None)
         return state.bytes * batch_size
 
     def kernels_used(self) -> tuple[KernelUse, ...]:

@@ -58,12 +58,11 @@ CROSS_ENTROPY = CrossEntropy()
 
 
 class SquaredError:
-    """Squared error of a regression's one output."""
+    """Squared error of a regression's one output, for each input or at each position; NaN is no target."""
 
     def count(self, examples: Examples, rows: NDArray[Any]) -> int:
-        """Every row."""
-        del examples
-        return len(rows)
+        """Targets that are not NaN."""
+        return int((~np.isnan(examples.targets[rows])).sum())
 
     def loss(self, model: nn.Module, examples: Examples, rows: NDArray[Any], device: torch.device) -> Float[Tensor, ""]:
         """The summed squared error."""
@@ -71,8 +70,9 @@ class SquaredError:
         return self.of_logits(model(inputs, mask), targets)
 
     def of_logits(self, logits: Tensor, targets: Tensor) -> Float[Tensor, ""]:
-        """The summed squared error of outputs `[b 1]` to targets `[b]`."""
-        return F.mse_loss(logits.float()[:, 0], targets.float(), reduction="sum")
+        """The summed squared error of outputs `[.. 1]` to targets `[..]`."""
+        outputs, wanted = logits.float()[..., 0], targets.float()
+        return F.mse_loss(outputs, torch.where(wanted.isnan(), outputs.detach(), wanted), reduction="sum")
 
     def details(self) -> Mapping[str, float]:
         """Nothing more than the loss."""
@@ -81,7 +81,7 @@ class SquaredError:
 
 def objective_for(shape: ModelShape) -> CrossEntropy | SquaredError:
     """The loss of a task: squared error for a regression, else cross-entropy."""
-    return SquaredError() if shape.num_classes == 1 else CROSS_ENTROPY
+    return SquaredError() if shape.is_regression else CROSS_ENTROPY
 
 
 def batch_of(examples: Examples, rows: NDArray[Any], device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:

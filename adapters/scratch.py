@@ -8,7 +8,7 @@ import torch
 
 from .attention import build_attention
 from .backbone import Backbone
-from .base import ModelShape, Settings, UnsupportedError
+from .base import Capability, ModelShape, Settings, UnsupportedError
 from .mechanism import AttentionShape
 from .model_adapter import ModelAdapter
 from .precision import Precision
@@ -53,7 +53,13 @@ def build_scratch(
     )
     cores = [build_attention(spec.mechanism, spec.options, replace(layer, layer=i)) for i in range(config.layers)]
     model = Transformer(config, cores).to(precision.device)
-    return ModelAdapter(model, backbone.capabilities, shape, precision)
+    return ModelAdapter(model, _capabilities(backbone, shape), shape, precision)
+
+
+def _capabilities(backbone: Backbone, shape: ModelShape) -> frozenset[Capability]:
+    """What a model of this shape can do: one that reads vectors has no tokens to score or generate."""
+    of_tokens = {Capability.LANGUAGE_MODEL, Capability.GENERATE}
+    return backbone.capabilities - ({Capability.VECTOR_SEQUENCES} if shape.input_dim is None else of_tokens)
 
 
 def _config(backbone: Backbone, size: Settings, shape: ModelShape) -> TransformerConfig:
@@ -66,5 +72,6 @@ def _config(backbone: Backbone, size: Settings, shape: ModelShape) -> Transforme
         image_size=shape.image_size,
         channels=shape.channels,
         towers=shape.towers,
+        input_dim=shape.input_dim,
     )
     return patches_and_class_token(config)

@@ -1,9 +1,13 @@
-"""The from-scratch Transformer: a GPT decoder, a token encoder or a ViT, around any attention mechanism."""
+"""The from-scratch Transformer: a GPT decoder, a token encoder or a ViT, around any attention mechanism.
+
+The decoder reads tokens, or vectors of real numbers through a linear layer.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +18,12 @@ from .attention import AttentionCore, Heads, LayerState, state_bytes
 from .attention_model import AttentionModel
 from .classifier_head import build_head, compare_towers, mean_of_tokens
 from .position import Rotary, ShortConvolution
+
+Inputs: TypeAlias = Int[Tensor, "b *t n"] | Float[Tensor, "b n i"] | Float[Tensor, "b c y x"]
+"""Tokens, sequences of vectors, or images."""
+
+Outputs: TypeAlias = Float[Tensor, "b m v"] | Float[Tensor, "rows classes"]
+"""Logits or values at each position, or class logits."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +38,9 @@ class TransformerConfig:
         mlp_width: Hidden width of the MLP.
         context_length: Longest sequence, in tokens or (with the class token) patches.
         causal: Decoder if true, encoder otherwise.
-        vocab_size: Token ids; None for images.
-        num_classes: Classes of the classification head; None for a language-model head tied to the embedding.
+        vocab_size: Token ids; None for images. For vectors the outputs at each position, None for a single one.
+        num_classes: Classes of the classification head; None for a head at each position, which for tokens is tied to
+            the embedding.
         image_size: Pixels per side; None for tokens.
         patch_size: Pixels per side of a patch.
         channels: Image channels.
@@ -38,6 +49,7 @@ class TransformerConfig:
         dropout: Probability, on embeddings and on each residual branch.
         head_width: Hidden width of the classification head; 0 for a linear one.
         towers: Token sequences in a row, 1 or 2; of two, each goes through the model by itself, and the head compares.
+        input_dim: Real numbers at each position of a sequence of vectors; None for tokens and images.
     """
 
     layers: int
@@ -57,6 +69,7 @@ class TransformerConfig:
     dropout: float = 0.0
     head_width: int = 0
     towers: int = 1
+    input_dim: int | None = None
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -211,9 +224,11 @@ class Transformer(AttentionModel):
     def __init__(self, config: TransformerConfig, cores: list[AttentionCore]) -> None:
         super().__init__()
         self.config = config
-        if config.image_size is None:
+        if config.input_dim is not None:
+            self.embedding: nn.Module = nn.Linear(config.input_dim, config.width)
+        elif config.image_size is None:
             assert config.vocab_size is not None
-            self.embedding: nn.Module = nn.Embedding(config.vocab_size, config.width)
+            self.embedding = nn.Embedding(config.vocab_size, config.width)
         else:
             self.embedding = nn.Conv2d(config.channels, config.width, config.patch_size, stride=config.patch_size)
             self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
@@ -222,19 +237,19 @@ class Transformer(AttentionModel):
         self.blocks = nn.ModuleList(Block(config, core) for core in cores)
         self.norm = nn.LayerNorm(config.width)
         features = config.width if config.towers == 1 else 4 * config.width
-        self.head = None if config.num_classes is None else build_head(features, config.head_width, config.num_classes)
+        outputs = config.num_classes if config.input_dim is None else config.vocab_size or 1
+        self.head = None if outputs is None else build_head(features, config.head_width, outputs)
         self._initialise()
 
-    def forward(
-        self, inputs: Int[Tensor, "b *t n"] | Float[Tensor, "b c y x"], mask: Bool[Tensor, "b *t n"] | None = None
-    ) -> Float[Tensor, "b n v"] | Float[Tensor, "b classes"]:
-        """Next-token logits of a language model, or class logits of a classifier; t is there for two towers alone."""
+    def forward(self, inputs: Inputs, mask: Bool[Tensor, "b *t n"] | None = None) -> Outputs:
+        """Next-token logits of a language model, outputs at each vector, or class logits of a classifier.
+
+        Two towers are `[b, 2, n]`.
+        """
         inputs, mask = self._one_by_one(inputs, mask)
         return self.read_out(self.hidden(inputs, mask), mask)
 
-    def hidden(
-        self, inputs: Int[Tensor, "b n"] | Float[Tensor, "b c y x"], mask: Bool[Tensor, "b n"] | None = None
-    ) -> Float[Tensor, "b m w"]:
+    def hidden(self, inputs: Inputs, mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "b m w"]:
         """Outputs of the last block, normalised; m is n, or patches and the class token for images."""
         x, positions = self._embed(inputs, mask)
         for block in self.blocks:
@@ -242,24 +257,24 @@ class Transformer(AttentionModel):
         normalised: Tensor = self.norm(x)
         return normalised
 
-    def read_out(
-        self, hidden: Float[Tensor, "b m w"], mask: Bool[Tensor, "b m"] | None = None
-    ) -> Float[Tensor, "b m v"] | Float[Tensor, "rows classes"]:
-        """The head: tied to the embedding for language models; over the class token or the mean for classifiers.
-
-        A row of two towers is two neighbouring rows of `hidden`.
+    def read_out(self, hidden: Float[Tensor, "b m w"], mask: Bool[Tensor, "b m"] | None = None) -> Outputs:
+        """The head: tied to the embedding for language models, at each position for vectors, over the class token or
+        the mean for classifiers. A row of two towers is two neighbouring rows of `hidden`.
         """
         if self.head is None:
             assert isinstance(self.embedding, nn.Embedding)
             return F.linear(hidden, self.embedding.weight)
+        if self.config.num_classes is None:  # vectors: each position has outputs of its own
+            values: Tensor = self.head(hidden)
+            return values
         pooled = hidden[:, 0] if self.config.image_size is not None else mean_of_tokens(hidden, mask)
         logits: Tensor = self.head(pooled if self.config.towers == 1 else compare_towers(pooled))
         return logits
 
     def extend(
-        self, tokens: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None, state: TransformerState | None
+        self, tokens: Inputs, mask: Bool[Tensor, "b n"] | None, state: TransformerState | None
     ) -> tuple[Float[Tensor, "b v"], TransformerState]:
-        """Logits after the last of `tokens`, which follow those in `state`; padding goes on the left."""
+        """Outputs after the last of `tokens`, which follow those in `state`; padding goes on the left."""
         start = None if state is None else state.positions
         x, positions = self._embed(tokens, mask, start)
         blocks = []
@@ -271,7 +286,7 @@ class Transformer(AttentionModel):
         return logits, TransformerState(tuple(blocks), positions[:, -1] + 1)
 
     def attention_weights(
-        self, inputs: Int[Tensor, "b *t n"] | Float[Tensor, "b c y x"], mask: Bool[Tensor, "b *t n"] | None = None
+        self, inputs: Inputs, mask: Bool[Tensor, "b *t n"] | None = None
     ) -> list[Float[Tensor, "rows h m m"]]:
         """Attention weights of each block; two towers are neighbouring rows."""
         inputs, mask = self._one_by_one(inputs, mask)

@@ -201,7 +201,8 @@ def _describe(adapter: ModelAdapter[Any], data: TaskData, measured: set[str]) ->
         Metric("parameters", count.total, "1", None, None, 1),
         Metric("feature_map_parameters", count.feature_maps, "1", None, None, 1),
     ]
-    if Capability.LANGUAGE_MODEL in adapter.capabilities and "state_bytes" not in measured:
+    decodes = adapter.capabilities & {Capability.LANGUAGE_MODEL, Capability.VECTOR_SEQUENCES}
+    if decodes and "state_bytes" not in measured:
         size = adapter.state_bytes(1, data.shape.context_length)
         metrics.append(Metric("state_bytes", size, "bytes", None, None, 1))
     return metrics
