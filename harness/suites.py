@@ -27,6 +27,17 @@ class Suite:
     overrides: Mapping[str, str] = field(default_factory=dict)
 
 
+IN_CONTEXT = (
+    "mqar",
+    "icl_regression",
+    "icl_boolean",
+    "icl_parity",
+    "regular_languages",
+    "modular_arithmetic",
+    "maze",
+)
+"""Tasks whose answers stand in the prompt or follow from it."""
+
 SUITES: Mapping[str, Suite] = {
     suite.name: suite
     for suite in (
@@ -36,6 +47,12 @@ SUITES: Mapping[str, Suite] = {
             ("softmax", "elu", "hedgehog"),
             {"associative_recall": "small", "stdlib": "smoke", "throughput": "smoke", "memory": "smoke"},
             workers=2,
+        ),
+        Suite(
+            "icl",
+            "learning in context on generated data: recall, regression, functions, languages, arithmetic and mazes",
+            ("softmax", "elu", "hedgehog"),
+            dict.fromkeys(IN_CONTEXT, "small"),
         ),
     )
 }

@@ -67,6 +67,32 @@ def window_model() -> Callable[..., tuple[WindowModel, Adapter]]:
     return build
 
 
+class VectorModel:
+    """A model of sequences of vectors whose outputs are a function of the whole batch of them."""
+
+    capabilities = frozenset({Capability.VECTOR_SEQUENCES})
+
+    def __init__(self, outputs: Callable[[NDArray[np.float64]], NDArray[np.float64]]):
+        self.outputs = outputs
+
+    @property
+    def device(self) -> Any:
+        import torch
+
+        return torch.device("cpu")
+
+    def sequence_outputs(self, vectors: Any) -> Any:
+        import torch
+
+        return torch.as_tensor(self.outputs(vectors.double().numpy()), dtype=torch.float32)
+
+
+@pytest.fixture
+def vector_model() -> Callable[..., Adapter]:
+    """A fake that reads vectors, as the interface that tasks see."""
+    return lambda outputs: cast(Adapter, VectorModel(outputs))
+
+
 @pytest.fixture
 def sources(tmp_path: Path) -> Sources:
     """An empty mirror and cache, offline."""
