@@ -64,7 +64,7 @@ def test_too_few_different_sequences_are_refused_in_words() -> None:
 
 def test_parts_follow_each_other_and_can_take_turns() -> None:
     parts = {name: [(drawing(9), 0)] for name in ("train", "validation")}
-    low_and_high: Any = [(lambda rng, rows: Numbers(np.arange(rows), np.zeros(rows)), 3)] * 2
+    low_and_high: Any = [(lambda rng, rows: Numbers(np.arange(rows), np.zeros(rows, np.int64)), 3)] * 2
     found = draw_splits({**parts, "test": low_and_high}, 0, lambda split: split.value)["test"]
     assert found.value.tolist() == [0, 1, 2, 0, 1, 2]
     assert rows_of(found, taking_turns([3, 3])).value.tolist() == [0, 0, 1, 1, 2, 2]
