@@ -13,7 +13,8 @@ from .mechanism import AttentionShape
 from .model_adapter import ModelAdapter
 from .precision import Precision
 from .spec import ModelSpec
-from .transformer import Transformer, TransformerConfig, patches_and_class_token
+from .transformer import Transformer, patches_and_class_token
+from .transformer_config import TransformerConfig
 
 
 def build_scratch(

@@ -12,7 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from hedgebench.adapters.attention_softmax import SoftmaxAttention
 from hedgebench.adapters.model_adapter import ModelAdapter
-from hedgebench.adapters.transformer import Transformer, TransformerConfig, patches_and_class_token, positions_of
+from hedgebench.adapters.transformer import Transformer, patches_and_class_token, positions_of
+from hedgebench.adapters.transformer_config import TransformerConfig
 from hedgebench.harness.registry import mechanisms
 
 Build = Callable[..., ModelAdapter[Transformer]]

@@ -53,7 +53,7 @@ def test_vectors_are_read_in_by_a_linear_layer_and_read_out_by_another(build: Bu
     expected = model.embedding.weight.T[[0, 2, 1]] + model.embedding.bias + model.positions.weight[:3]
     torch.testing.assert_close(embedded[0], expected)
     hidden = model.hidden(vectors)
-    assert model.head is not None
+    assert isinstance(model.head, torch.nn.Linear)
     torch.testing.assert_close(model(vectors), F.linear(hidden, model.head.weight, model.head.bias))
 
 

@@ -1,0 +1,68 @@
+"""Sizes of a Transformer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of a Transformer.
+
+    Attributes:
+        layers: Blocks.
+        heads: Query heads.
+        kv_heads: Key and value heads.
+        width: Model width; `width / heads` is the head dim.
+        mlp_width: Hidden width of the MLP.
+        context_length: Longest sequence, in tokens or (with the class token) patches.
+        causal: Decoder if true, encoder otherwise.
+        vocab_size: Token ids; None for images. For vectors the outputs at each position, None for a single one.
+        num_classes: Classes of the classification head; None for a head at each position, which for tokens is tied to
+            the embedding.
+        image_size: Pixels per side; None for tokens.
+        patch_size: Pixels per side of a patch.
+        channels: Image channels.
+        rope: Rotary positions instead of learned absolute ones.
+        short_conv: Kernel size of a depthwise causal convolution over q, k and v; 0 for none.
+        dropout: Probability, on embeddings and on each residual branch.
+        head_width: Hidden width of the classification head; 0 for a linear one.
+        towers: Token sequences in a row, 1 or 2; of two, each goes through the model by itself, and the head compares.
+        input_dim: Real numbers at each position of a sequence of vectors; None for tokens and images.
+    """
+
+    layers: int
+    heads: int
+    kv_heads: int
+    width: int
+    mlp_width: int
+    context_length: int
+    causal: bool
+    vocab_size: int | None = None
+    num_classes: int | None = None
+    image_size: int | None = None
+    patch_size: int = 16
+    channels: int = 3
+    rope: bool = False
+    short_conv: int = 0
+    dropout: float = 0.0
+    head_width: int = 0
+    towers: int = 1
+    input_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
+        if self.image_size is not None and self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        if self.short_conv and not self.causal:
+            raise ValueError("short_conv is causal; it cannot be used in an encoder")
+        if self.towers not in (1, 2):
+            raise ValueError(f"towers is {self.towers}; it takes 1 or 2")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return self.width // self.heads
