@@ -19,7 +19,7 @@ from .base import INPUT, Row, Sources, TaskData, TaskInfo
 from .documents import cached_tokens
 from .settings import parse_settings
 from .sources import DatasetId, identify_dataset, read_split
-from .text_metrics import measure
+from .text_metrics import check_metric, load_metric, measure_any
 from .text_pairs import Text, class_logits, encode_texts, pad_rows
 from .tokenization import Tokenizer, TokenizerIdentity, identify_tokenizer, load_tokenizer
 
@@ -44,9 +44,11 @@ class TextSettings:
             training split, which suits a model that is not trained here; its tokenizer must not be `bpe:N`.
         test_rows: Rows of each test split, drawn with a fixed seed; None for all.
         batch_size: Rows per forward pass in evaluation.
+        more_metrics: Metrics beside the task's own, separated by commas: keys of `MEASURES` in `text_metrics.py`, or
+            `evaluate:NAME` for one of the package `evaluate`.
 
     Raises:
-        ValueError: A `max_length` below 8.
+        ValueError: A `max_length` below 8, or a metric that does not exist.
     """
 
     max_length: int = 128
@@ -54,10 +56,18 @@ class TextSettings:
     train_rows: int | None = None
     test_rows: int | None = None
     batch_size: int = 32
+    more_metrics: str = ""
 
     def __post_init__(self) -> None:
         if self.max_length < _SHORTEST:
             raise ValueError(f"max_length is {self.max_length}; it takes {_SHORTEST} or more, and 128 is usual")
+        for name in self.further_metrics:
+            check_metric(name)
+
+    @property
+    def further_metrics(self) -> tuple[str, ...]:
+        """The names in `more_metrics`."""
+        return tuple(name.strip() for name in self.more_metrics.split(",") if name.strip())
 
 
 @dataclass(frozen=True)
@@ -108,9 +118,11 @@ class TextClassification:
         """Tokenizes the rows; `test` is a tuple of `EvaluationSplit`, the first `limit` rows of each test split.
 
         Raises:
-            DataUnavailableError: The data cannot be had.
+            DataUnavailableError: The data cannot be had, or a further metric.
         """
         reader = self._reader(settings, sources)
+        for name in reader.chosen.further_metrics:
+            load_metric(name)
         tokenizer = load_tokenizer(reader.tokenizer, lambda: (part for text in reader.texts("train") for part in text))
         return TaskData(
             shape=ModelShape(reader.chosen.max_length, tokenizer.vocab_size, self.num_classes),
@@ -129,14 +141,16 @@ class TextClassification:
         batch_size = parse_settings(TextSettings, settings).batch_size
         return [row for split in data.test for row in self._predict_split(adapter, split, batch_size)]
 
-    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:  # noqa: ARG002
-        """The metrics of each test split."""
-        metrics = []
+    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
+        """The metrics of each test split, the task's own and those that `more_metrics` adds."""
+        further = parse_settings(TextSettings, settings).further_metrics
+        metrics: list[Metric] = []
         for split, suffix in self.test_splits.items():
             labels, predictions = (
                 [row[key] for row in rows if row["split"] == split] for key in ("label", "prediction")
             )
-            metrics += [measure(name, labels, predictions, suffix) for name in self.metrics]
+            for name in dict.fromkeys((*self.metrics, *further)):
+                metrics += measure_any(name, labels, predictions, suffix)
         return metrics
 
     def _predict_split(self, adapter: Adapter, split: EvaluationSplit, batch_size: int) -> Iterator[Row]:

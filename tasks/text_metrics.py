@@ -1,15 +1,20 @@
 """Metrics of classified texts, each with its standard error, out of labels and predictions alone.
 
-Accuracies have it in closed form, Matthews correlation and F1 from a bootstrap of their counts, correlations from one
-of the pairs. All of them are fractions, where tables of GLUE print percentages.
+Values are scikit-learn's and SciPy's. Accuracies have their error in closed form, Matthews correlation and F1 from a
+bootstrap of their counts, correlations from one of the pairs; the vectorised formulas behind the bootstraps, in
+`results/agreement.py`, are held to the same libraries. All are fractions, where tables of GLUE print percentages. Any
+metric of the package `evaluate` is to be had beside them; see `evaluate_metrics.py`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
+from ..results.names import UnknownNameError, unknown_name
 from ..results.record import Metric
+from .evaluate_metrics import PREFIX, load_evaluate, measure_evaluate, parse_evaluate
 
 Measure: TypeAlias = Callable[[Sequence[float], Sequence[float]], tuple[float, float | None]]
 """From labels and predictions to a value and its standard error."""
@@ -28,37 +33,88 @@ def measure(name: str, labels: Sequence[float], predictions: Sequence[float], su
     return Metric(name + suffix, value, "1", True, stderr, len(labels))
 
 
+def measure_any(name: str, labels: Sequence[float], predictions: Sequence[float], suffix: str = "") -> list[Metric]:
+    """One of `MEASURES`, or all that `evaluate:NAME` gives; arguments as of `measure`."""
+    if name.startswith(PREFIX):
+        return measure_evaluate(name, labels, predictions, suffix)
+    return [measure(name, labels, predictions, suffix)]
+
+
+def check_metric(name: str) -> None:
+    """Sees to it that a metric of that name exists, as far as that is known without loading anything.
+
+    Raises:
+        UnknownNameError: It is neither one of `MEASURES` nor `evaluate:NAME`.
+        ValueError: A local metric that is not there.
+    """
+    if name.startswith(PREFIX):
+        parse_evaluate(name)
+    elif name not in MEASURES:
+        raise UnknownNameError(
+            f"{unknown_name('metric', name, MEASURES)}; evaluate:NAME is one of the package evaluate"
+        )
+
+
+def load_metric(name: str) -> None:
+    """Sees to it that a metric can be computed, before a model is trained for it.
+
+    Raises:
+        DataUnavailableError: It cannot be had.
+    """
+    if name.startswith(PREFIX):
+        load_evaluate(name)
+
+
 def _accuracy(labels: Sequence[float], predictions: Sequence[float]) -> tuple[float, float | None]:
+    from sklearn.metrics import accuracy_score
+
     from ..results.statistics import accuracy_stderr
 
-    correct = sum(label == prediction for label, prediction in zip(labels, predictions, strict=True))
+    correct = int(accuracy_score(labels, predictions, normalize=False))
     return correct / len(labels), accuracy_stderr(correct, len(labels))
 
 
 def _matthews(labels: Sequence[float], predictions: Sequence[float]) -> tuple[float, float | None]:
-    from ..results.agreement import confusion_counts, matthews, matthews_stderr
+    from sklearn.metrics import matthews_corrcoef
 
-    counts = confusion_counts(labels, predictions)
-    return float(matthews(counts)), matthews_stderr(counts)
+    from ..results.agreement import confusion_counts, matthews_stderr
+
+    stderr = matthews_stderr(confusion_counts(labels, predictions))
+    if len({*labels, *predictions}) == 1:  # it is 0 to scikit-learn too, which warns
+        return 0.0, stderr
+    return float(matthews_corrcoef(labels, predictions)), stderr
 
 
 def _f1(labels: Sequence[float], predictions: Sequence[float]) -> tuple[float, float | None]:
-    from ..results.agreement import confusion_counts, f1, f1_stderr
+    from sklearn.metrics import f1_score
 
-    counts = confusion_counts(labels, predictions)
-    return float(f1(counts)), f1_stderr(counts)
+    from ..results.agreement import confusion_counts, f1_stderr
+
+    stderr = f1_stderr(confusion_counts(labels, predictions))
+    return float(f1_score(labels, predictions, zero_division=0.0)), stderr
 
 
 def _pearson(labels: Sequence[float], predictions: Sequence[float]) -> tuple[float, float | None]:
-    from ..results.agreement import pearson, pearson_stderr
+    from scipy.stats import pearsonr
 
-    return pearson(labels, predictions), pearson_stderr(labels, predictions)
+    from ..results.agreement import pearson_stderr
+
+    value = float(pearsonr(labels, predictions).statistic) if _can_correlate(labels, predictions) else math.nan
+    return value, pearson_stderr(labels, predictions)
 
 
 def _spearman(labels: Sequence[float], predictions: Sequence[float]) -> tuple[float, float | None]:
-    from ..results.agreement import spearman, spearman_stderr
+    from scipy.stats import spearmanr
 
-    return spearman(labels, predictions), spearman_stderr(labels, predictions)
+    from ..results.agreement import spearman_stderr
+
+    value = float(spearmanr(labels, predictions).statistic) if _can_correlate(labels, predictions) else math.nan
+    return value, spearman_stderr(labels, predictions)
+
+
+def _can_correlate(labels: Sequence[float], predictions: Sequence[float]) -> bool:
+    """Whether both sides vary; a correlation is not defined otherwise, and SciPy warns or refuses."""
+    return len(set(labels)) > 1 and len(set(predictions)) > 1
 
 
 MEASURES: Mapping[str, Measure] = {

@@ -156,6 +156,14 @@ def test_a_model_that_is_wrong_on_every_third_row(letters: Sources) -> None:
     assert all(metric.n == 30 and metric.stderr for metric in metrics.values())
 
 
+def test_further_metrics_are_added_once(letters: Sources) -> None:
+    settings = as_settings(replace(BYTES, more_metrics="matthews, accuracy"))
+    rows = PAIRS.predict(cast(Adapter, ParityModel()), PAIRS.load(settings, letters), settings)
+    assert [metric.name for metric in PAIRS.score(rows, settings)] == ["f1", "accuracy", "matthews"]
+    with pytest.raises(ValueError, match="unknown metric 'mathews'; did you mean matthews"):
+        PAIRS.identify({**settings, "more_metrics": "mathews"}, letters)
+
+
 def test_scores_need_nothing_that_is_dropped_from_the_records(letters: Sources) -> None:
     settings = as_settings(BYTES)
     rows = PAIRS.predict(cast(Adapter, ParityModel()), PAIRS.load(settings, letters), settings)
