@@ -277,7 +277,7 @@ def evaluate_loss(
     precision: Precision,
     objective: Objective = CROSS_ENTROPY,
 ) -> float:
-    """Mean loss in nats per target over the first `eval_rows` rows.
+    """Mean loss in nats per target over the first `eval_rows` rows, in batches of like length with a `length_pool`.
 
     Raises:
         ValueError: Those rows have no target that is not `IGNORED`.
@@ -285,7 +285,10 @@ def evaluate_loss(
     was_training = model.training
     model.eval()
     total, counted = 0.0, 0
-    for rows in _batches(min(len(examples), settings.eval_rows), settings.eval_batch_size):
+    chosen = np.arange(min(len(examples), settings.eval_rows))
+    if settings.length_pool:
+        chosen = np.argsort(row_lengths(examples)[chosen], kind="stable")
+    for rows in _batches(chosen, settings.eval_batch_size):
         with precision.autocast():
             total += float(objective.loss(model, examples, rows, precision.device))
         counted += objective.count(examples, rows)
@@ -295,6 +298,6 @@ def evaluate_loss(
     return total / counted
 
 
-def _batches(rows: int, batch_size: int) -> Iterator[np.ndarray]:
-    for start in range(0, rows, batch_size):
-        yield np.arange(start, min(rows, start + batch_size))
+def _batches(rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), batch_size):
+        yield rows[start : start + batch_size]

@@ -13,6 +13,7 @@ from ..adapters.backbone import Backbone, CheckpointError
 from ..adapters.base import Settings, Value
 from ..adapters.mechanism import OptionError
 from ..adapters.spec import ModelSpec, SpecError, parse_spec
+from ..results.groups import GROUPS
 from ..results.names import UnknownNameError, unknown_name
 from ..results.record import DataIdentity, Failure
 from ..tasks.base import DataUnavailableError, Sources, Task
@@ -149,7 +150,8 @@ def _tasks(patterns: Sequence[str]) -> list[tuple[Task, TaskSpec]]:
     known = registry.tasks()
     found: dict[str, tuple[Task, TaskSpec]] = {}
     for spec in map(parse_task_spec, patterns):
-        matches = fnmatch.filter(known.items, spec.name) or [n for n in known.items if n.startswith(spec.name + "/")]
+        group = [n for n in known.items if n in GROUPS.get(spec.name, (n,)) and n.startswith(spec.name + "/")]
+        matches = fnmatch.filter(known.items, spec.name) or group
         if not matches:
             try:
                 known.get(spec.name)

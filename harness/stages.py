@@ -127,16 +127,17 @@ class Conversion:
 
 
 def outcome_of(history: History, stage: str) -> Outcome:
-    """Curves and notes of a training, named after its stage unless that is `train`."""
+    """Curves of a training and which weights it kept, named after its stage unless that is `train`."""
     prefix = "" if stage == "train" else f"{stage} "
     curves = tuple(replace(point, name=prefix + point.name) for point in history.curves)
-    if not history.stopped_early:
-        return Outcome(curves)
-    note = (
-        f"{prefix or 'training '}stopped early after {history.steps} steps, "
-        f"at validation loss {history.best_loss:.4g} of step {history.best_step}"
-    )
-    return Outcome(curves, notes=(note,))
+    validations = sum(point.split == "validation" and point.name == "loss" for point in history.curves)
+    kept = f"validation loss {history.best_loss:.4g} of step {history.best_step}"
+    if history.stopped_early:
+        return Outcome(curves, notes=(f"{prefix or 'training '}stopped early after {history.steps} steps, at {kept}",))
+    if validations > 1:
+        kept += f", the lowest of {validations} up to step {history.steps}"
+        return Outcome(curves, notes=(f"{prefix or 'training '}kept the weights with {kept}",))
+    return Outcome(curves)
 
 
 def train_from_scratch(run: Conversion) -> Outcome:

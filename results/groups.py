@@ -9,8 +9,15 @@ from dataclasses import dataclass, replace
 from .aggregate import REFERENCE_MODEL, Comparison, Row, is_comparable, leaderboard_rows, main_rows, percent_of
 from .record import Record
 
-STAND_INS = frozenset({"lra/digits"})
-"""Tasks that carry a group's name but are no part of it: they stand in for one whose data may be missing."""
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "glue": tuple(f"glue/{task}" for task in ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")),
+    "lra": tuple(f"lra/{task}" for task in ("listops", "text", "retrieval", "image", "pathfinder")),
+}
+"""Groups whose tasks a paper has fixed: GLUE without WNLI and Long Range Arena without the stand-in `lra/digits`, as in
+tables 8 and 6 of the Hedgehog paper (arXiv 2402.04347)."""
+
+FAMILIES = frozenset({"kernels", "lm_eval"})
+"""Names before `/` that tasks share without being one benchmark: their scores have no sum."""
 
 
 @dataclass(frozen=True)
@@ -35,29 +42,31 @@ class GroupScore:
     variant: int = 0
 
 
-def group_scores(records: Iterable[Record], tasks_of: Mapping[str, Collection[str]] | None = None) -> list[GroupScore]:
+def group_scores(records: Iterable[Record], tasks_of: Mapping[str, Collection[str]] = GROUPS) -> list[GroupScore]:
     """Scores of every group: the part of a task's name before `/`.
 
-    Tasks with settings of their own are in no group, nor those that stand in for others.
+    Tasks with settings of their own are in no group, nor those of `FAMILIES`.
 
     Args:
         records: Records of one or several runs.
-        tasks_of: All tasks of each group, where the caller knows them. Otherwise a group consists of the tasks that
-            any model of the same backbone, recipe, scale and limit was run on, failed cells included.
+        tasks_of: The tasks of groups where they are fixed; others of that name do not count. Any other group consists
+            of the tasks that any model of the same backbone, recipe, scale and limit was run on, failed cells included.
     """
     return group_scores_of(leaderboard_rows(records), tasks_of)
 
 
-def group_scores_of(rows: Iterable[Row], tasks_of: Mapping[str, Collection[str]] | None = None) -> list[GroupScore]:
+def group_scores_of(rows: Iterable[Row], tasks_of: Mapping[str, Collection[str]] = GROUPS) -> list[GroupScore]:
     """`group_scores`, from rows."""
     grouped: dict[Comparison, list[Row]] = defaultdict(list)
     for where, main in main_rows(rows).items():
-        if "/" in where.task and ":" not in where.task and where.task not in STAND_INS:
-            grouped[replace(where, task=where.task.split("/", 1)[0], data="")] += main
+        group = where.task.partition("/")[0]
+        is_member = "/" in where.task and ":" not in where.task and group not in FAMILIES
+        if is_member and where.task in tasks_of.get(group, (where.task,)):
+            grouped[replace(where, task=group, data="")] += main
     return [
         score
         for comparison, members in grouped.items()
-        for score in _scores(comparison, members, (tasks_of or {}).get(comparison.task, ()))
+        for score in _scores(comparison, members, tasks_of.get(comparison.task, ()))
     ]
 
 

@@ -16,6 +16,7 @@ describe here and do not rank, and have no standard error.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,8 +85,7 @@ def load_evaluate(name: str) -> Any:
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")  # it would ask the network even for a local metric
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE:
         os.environ.setdefault("HF_EVALUATE_OFFLINE", "1")
-    import evaluate
-
+    evaluate: Any = importlib.import_module("evaluate")
     path = str(Path(asked.path).resolve()) if asked.is_local else f"{_ORGANISATION}/{asked.path}"
     try:
         return evaluate.load(path, asked.configuration, keep_in_memory=True)

@@ -15,7 +15,8 @@ split that is reported never selects anything; see `text_classification.py`.
 
 The paper prints one number for each task without naming its metric, but for CoLA's: our main metrics are those that fit
 its numbers. Nothing decides between Pearson's and Spearman's correlation; Pearson's is our choice. WNLI is not among
-the paper's eight tasks: its validation split contradicts what can be learned from its training split.
+the paper's eight tasks, which are what the group `glue` runs and scores: its validation split contradicts what can be
+learned from its training split.
 
 Source: Wang et al., arXiv 1804.07461; Hedgehog, arXiv 2402.04347, table 8 (finetuned-conversion of BERT-base).
 """

@@ -112,6 +112,18 @@ def test_a_finetuned_conversion_goes_through_its_stages_and_shares_its_teacher(m
     assert {softmax.peer_key} == {record.peer_key for record in (hedgehog, elu, none)}
 
 
+def test_a_record_says_which_weights_validation_chose_and_of_how_many(mirror: Path) -> None:
+    chosen = {"teacher.eval_every": "1", "finetune.patience": "1", "finetune.lr": "10", "finetune.eval_every": "1"}
+    (record,) = run_cells(mirror, "elu", set=chosen)
+    losses = [p for p in record.curves if p.name == "teacher loss" and p.split == "validation"]
+    best = min(losses, key=lambda point: point.value)
+    assert (
+        f"teacher kept the weights with validation loss {best.value:.4g} of step {best.step}, "
+        "the lowest of 3 up to step 3"
+    ) in record.notes
+    assert any(note.startswith("finetune stopped early after ") for note in record.notes)
+
+
 def test_artifacts_give_what_training_would(mirror: Path) -> None:
     (first,) = run_cells(mirror, "hedgehog")
     (second,) = run_cells(mirror, "hedgehog")

@@ -42,19 +42,24 @@ def test_a_groups_score_is_the_papers_ratio_of_sums(make_glue: Callable[..., lis
 
 def test_a_group_with_a_missing_task_is_counted_instead_of_scored(make_glue: Callable[..., list[Record]]) -> None:
     records = make_glue("softmax", {"glue/cola": 0.5, "glue/rte": 0.7}) + make_glue("elu", {"glue/cola": 0.4})
-    score = scores_by_model(records)["elu"]
+    score = scores_by_model(records, tasks_of={})["elu"]
     assert (score.percent_recovered, score.done, score.total) == (None, 1, 2)
 
 
 def test_a_group_that_softmax_lacks_has_no_score(make_glue: Callable[..., list[Record]]) -> None:
     score = scores_by_model(make_glue("elu", {"glue/cola": 0.4}))["elu"]
-    assert (score.percent_recovered, score.done, score.total) == (None, 0, 1)
+    assert (score.percent_recovered, score.done, score.total) == (None, 0, 8)
 
 
-def test_known_tasks_of_a_group_count_even_if_nobody_ran_them(make_glue: Callable[..., list[Record]]) -> None:
-    records = make_glue("softmax", {"glue/cola": 0.5}) + make_glue("elu", {"glue/cola": 0.4})
-    score = scores_by_model(records, tasks_of={"glue": ["glue/cola", "glue/rte"]})["elu"]
-    assert (score.percent_recovered, score.done, score.total) == (None, 1, 2)
+def test_a_group_s_own_tasks_count_even_if_nobody_ran_them_and_no_others_do(
+    make_glue: Callable[..., list[Record]],
+) -> None:
+    records = make_glue("softmax", {"glue/cola": 0.5, "glue/wnli": 0.5})
+    records += make_glue("elu", {"glue/cola": 0.4, "glue/wnli": 0.4})
+    score = scores_by_model(records)["elu"]
+    assert (score.percent_recovered, score.done, score.total) == (None, 1, 8)
+    assert scores_by_model(records, tasks_of={"glue": ["glue/wnli"]})["elu"].percent_recovered == pytest.approx(80)
+    assert scores_by_model(make_glue("elu", {"glue/wnli": 0.4})) == {}
 
 
 def test_where_lower_is_better_the_ratio_is_inverted(make_glue: Callable[..., list[Record]]) -> None:

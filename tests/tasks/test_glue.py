@@ -11,6 +11,7 @@ import pandas
 import pytest
 
 from hedgebench.adapters.base import Capability
+from hedgebench.results.groups import GROUPS
 from hedgebench.tasks import glue
 from hedgebench.tasks.base import DataUnavailableError, Sources, Task
 from hedgebench.tasks.settings import parse_settings
@@ -40,6 +41,10 @@ def test_there_are_nine_tasks_with_the_papers_metrics() -> None:
     assert {name: task.info.main_metric for name, task in TASKS.items()} == {
         f"glue/{config}": metric for config, metric in PAPER_METRICS.items()
     }
+
+
+def test_the_group_is_all_of_them_but_wnli() -> None:
+    assert {*GROUPS["glue"], "glue/wnli"} == set(TASKS)
 
 
 @pytest.mark.parametrize("name", TASKS)
