@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..kernels.choice import KernelChoice
 from ..kernels.dispatch import softmax_attention
-from ..kernels.softmax_attention import softmax_attention_weights
+from ..kernels.softmax_attention import attention_scores, softmax_attention_weights
 from .attention import AttentionCore, Heads, LayerState
 from .kv_cache import KVCache
 
@@ -18,6 +18,11 @@ def softmax_weights(heads: Heads, causal: bool) -> Float[Tensor, "b h n n"]:
     return softmax_attention_weights(
         heads.q, heads.k, causal=causal, key_padding_mask=heads.key_padding_mask, scale=heads.scale
     )
+
+
+def softmax_scores(heads: Heads, causal: bool) -> Float[Tensor, "b h n n"]:
+    """What softmax is taken of: q·k times its scale, minus infinity at keys that a query does not see."""
+    return attention_scores(heads.q, heads.k, causal=causal, key_padding_mask=heads.key_padding_mask, scale=heads.scale)
 
 
 class SoftmaxAttention(AttentionCore):

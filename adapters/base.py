@@ -112,6 +112,21 @@ class Continuation:
 
 
 @dataclass(frozen=True)
+class AttentionMaps:
+    """One layer's attention over some rows, beside softmax over the same queries and keys; each `[b, h, n, n]` float32.
+
+    Attributes:
+        weights: The layer's own attention weights.
+        softmax: What softmax gives.
+        products: q·k times softmax's scale; minus infinity at keys that a query does not see.
+    """
+
+    weights: Tensor
+    softmax: Tensor
+    products: Tensor
+
+
+@dataclass(frozen=True)
 class ParameterCount:
     """Parameters of a model: all of them, and those of its attention's feature maps."""
 
@@ -209,12 +224,12 @@ class Adapter(Protocol):
     def compare_attention(
         self,
         inputs: Tensor,
-        visit: Callable[[int, Tensor, Tensor], None],
+        visit: Callable[[int, AttentionMaps], None],
         attention_mask: Tensor | None = None,
     ) -> None:
         """Shows each layer's attention weights beside those of softmax over the same queries and keys.
 
-        `visit` gets the layer's index and both `[b, h, n, n]` in float32, one layer at a time.
+        `visit` gets the layer's index and its maps, one layer at a time.
         """
         ...
 

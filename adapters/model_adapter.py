@@ -18,8 +18,9 @@ from ..results.record import KernelUse
 from . import generation, scoring
 from .attention import AttentionCore, Heads, kernels_of
 from .attention_model import AttentionModel
-from .attention_softmax import softmax_weights
+from .attention_softmax import softmax_scores, softmax_weights
 from .base import (
+    AttentionMaps,
     Capability,
     Continuation,
     DecodeState,
@@ -147,10 +148,10 @@ class ModelAdapter(Generic[Model]):
     def compare_attention(
         self,
         inputs: Tensor,
-        visit: Callable[[int, Tensor, Tensor], None],
+        visit: Callable[[int, AttentionMaps], None],
         attention_mask: Bool[Tensor, "b *t n"] | None = None,
     ) -> None:
-        """Shows `visit` each layer's attention weights and softmax's, `[b h n n]`, in the order of the layers."""
+        """Shows `visit` each layer's attention weights and softmax's, in the order of the layers."""
         self._require(Capability.ATTENTION_WEIGHTS)
         if not inputs.is_floating_point():
             self._require_room(inputs.shape[-1])
@@ -160,8 +161,9 @@ class ModelAdapter(Generic[Model]):
         def show(core: AttentionCore, arguments: tuple[Heads], options: dict[str, bool]) -> None:
             heads, causal = arguments[0], options["causal"]
             with torch.autocast(heads.q.device.type, enabled=False):
-                weights = core.weights(heads, causal=causal).float()
-                visit(layers.index(core), weights, softmax_weights(heads, causal).float())
+                weights, softmax = core.weights(heads, causal=causal), softmax_weights(heads, causal)
+                products = softmax_scores(heads, causal)
+                visit(layers.index(core), AttentionMaps(weights.float(), softmax.float(), products.float()))
 
         with ExitStack() as hooks, self.precision.autocast():
             for core in layers:

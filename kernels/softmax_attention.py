@@ -42,14 +42,27 @@ def softmax_attention_weights(
     Raises:
         ValueError: heads that do not divide, or a window that is not causal or below 1 token.
     """
-    groups = _query_groups(q, k)
-    dtype = accumulator_dtype(q, k)
+    scores = _scores(q, k, scale)
     seen = visible_keys(
         q.shape[2], k.shape[2], causal=causal, key_padding_mask=key_padding_mask, window=window, device=q.device
     )
-    keys = k.to(dtype).repeat_interleave(groups, dim=1)
-    scores = q.to(dtype) * (q.shape[-1] ** -0.5 if scale is None else scale) @ keys.mT
-    return scores.masked_fill(~seen, torch.finfo(dtype).min).softmax(-1).masked_fill(~seen, 0.0)
+    return scores.masked_fill(~seen, torch.finfo(scores.dtype).min).softmax(-1).masked_fill(~seen, 0.0)
+
+
+def attention_scores(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b hk m d"],
+    *,
+    causal: bool,
+    key_padding_mask: Bool[Tensor, "b m"] | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "b h n m"]:
+    """Gives q·k·scale, what softmax is taken of, in float32 at least; minus infinity at keys a query does not see.
+
+    Arguments and errors are those of `softmax_attention_weights`.
+    """
+    seen = visible_keys(q.shape[2], k.shape[2], causal=causal, key_padding_mask=key_padding_mask, device=q.device)
+    return _scores(q, k, scale).masked_fill(~seen, -torch.inf)
 
 
 def softmax_attention_naive(
@@ -136,6 +149,12 @@ def sdpa_backend(
         if known == chosen:
             return name
     raise RuntimeError(f"torch chose the SDPA backend {chosen}, known are {', '.join(SDPA_BACKENDS)}")
+
+
+def _scores(q: Tensor, k: Tensor, scale: float | None) -> Tensor:
+    groups, dtype = _query_groups(q, k), accumulator_dtype(q, k)
+    keys = k.to(dtype).repeat_interleave(groups, dim=1)
+    return q.to(dtype) * (q.shape[-1] ** -0.5 if scale is None else scale) @ keys.mT
 
 
 def _query_groups(q: Tensor, k: Tensor) -> int:

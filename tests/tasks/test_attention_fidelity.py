@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from hedgebench.adapters.base import ModelShape
 from hedgebench.adapters.model_adapter import ModelAdapter
@@ -19,7 +21,7 @@ from hedgebench.results.record import DataIdentity, Metric
 from hedgebench.tasks.attention_fidelity import ATTENTION_FIDELITY, AttentionFidelity, FidelitySettings
 from hedgebench.tasks.base import Sources, TaskData
 from hedgebench.tasks.documents import Document
-from hedgebench.tasks.settings import as_settings
+from hedgebench.tasks.settings import as_settings, parse_settings
 
 SETTINGS = as_settings(
     FidelitySettings(context_length=32, lengths=(32, 64), windows=2, tokenizer="byte", train_bytes=0)
@@ -61,11 +63,13 @@ def first(metrics: list[Metric]) -> dict[str, float | None]:
 
 def test_softmax_is_faithful_to_itself(task: AttentionFidelity, data: TaskData) -> None:
     rows = task.predict(adapter("softmax"), data, SETTINGS)
-    assert len(rows) == 2 * 2 * 2 * 2 * 2  # corpora, lengths, windows, layers, heads
+    measured = [row for row in rows if "weights" not in row]
+    assert len(measured) == 2 * 2 * 2 * 2 * 2  # corpora, lengths, windows, layers, heads
     found = first(task.score(rows, SETTINGS))
     assert found["attention_kl"] == pytest.approx(0, abs=1e-6)
     assert found["attention_entropy_ratio"] == pytest.approx(1)
     assert found["attention_monotonicity"] == pytest.approx(1, abs=1e-4)
+    assert found["attention_violations"] == 0
     assert found["attention_overlap"] == 1
 
 
@@ -92,13 +96,43 @@ def test_lengths_that_a_model_has_no_place_for_are_unsupported_points(task: Atte
     assert "do not fit" in next(row["reason"] for row in rows if row["status"] != "ok")
 
 
+def test_rows_hold_the_weights_of_a_few_heads_over_the_first_tokens(task: AttentionFidelity, data: TaskData) -> None:
+    rows = [row for row in task.predict(adapter("elu"), data, SETTINGS) if "weights" in row]
+    assert [(row["layer"], row["head"]) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    for row in rows:
+        assert {(row["corpus"], row["seq_len"])} == {("words", 16)}
+        for name in ("weights", "softmax", "products"):
+            assert [len(values) for values in row[name]] == list(range(1, 17))
+        for weights, softmax, products in zip(row["weights"], row["softmax"], row["products"], strict=True):
+            assert sum(weights) == pytest.approx(1, abs=1e-3)
+            assert softmax == pytest.approx(torch.tensor(products).softmax(0).tolist(), abs=1e-3)
+    assert len(json.dumps(rows)) < 20_000
+
+
+def test_samples_can_be_left_out_and_change_no_score(task: AttentionFidelity, data: TaskData) -> None:
+    rows = task.predict(adapter("elu"), data, SETTINGS)
+    without = task.predict(adapter("elu"), data, {**SETTINGS, "sample_tokens": 0})
+    assert without == [row for row in rows if "weights" not in row]
+    assert task.score(rows, SETTINGS) == task.score(without, SETTINGS)
+
+
+@pytest.mark.parametrize("scale", ["smoke", "small", "paper"])
+def test_the_length_trained_on_is_compared_first_and_conversions_end_with_distillation(scale: str) -> None:
+    chosen = ATTENTION_FIDELITY.info.scales[scale]
+    settings = parse_settings(FidelitySettings, chosen.settings)
+    assert settings.lengths[0] == settings.context_length < max(settings.lengths)
+    assert {chosen.stages[stage]["steps"] for stage in ("finetune", "lora")} == {0}
+
+
 def test_a_limit_keeps_so_many_windows(task: AttentionFidelity, tmp_path: Path) -> None:
     sources = Sources(mirror=None, cache=tmp_path, offline=True)
     data = task.load(SETTINGS, sources, limit=1)
-    assert {row["window"] for row in task.predict(adapter("elu"), data, SETTINGS)} == {0}
+    assert {row["window"] for row in task.predict(adapter("elu"), data, SETTINGS) if "window" in row} == {0}
 
 
-@pytest.mark.parametrize(("field", "value"), [("lengths", (8,)), ("lengths", ()), ("windows", 0)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("lengths", (8,)), ("lengths", ()), ("windows", 0), ("sample_tokens", 257)]
+)
 def test_settings_that_measure_nothing_are_refused(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):
         FidelitySettings(**{field: value})  # type: ignore[arg-type]

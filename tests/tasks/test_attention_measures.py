@@ -10,7 +10,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from hedgebench.tasks.attention_measures import MEASURES, MIN_KEYS, compare_weights
+from hedgebench.adapters.base import AttentionMaps
+from hedgebench.tasks.attention_measures import MEASURES, MIN_KEYS, compare_maps
 
 KEYS = 16
 
@@ -26,6 +27,11 @@ def softmax_map(seed: int = 0, causal: bool = True, keys: int = KEYS) -> Tensor:
     if causal:
         scores = scores.masked_fill(torch.ones(keys, keys, dtype=torch.bool).triu(1), -math.inf)
     return scores.softmax(-1)
+
+
+def compare_weights(weights: Tensor, softmax: Tensor) -> dict[str, Tensor]:
+    """Measures of weights against softmax weights, whose logarithms are the products but for a constant of each row."""
+    return compare_maps(AttentionMaps(weights, softmax, softmax.log()))
 
 
 def test_softmax_against_itself_is_perfect() -> None:
@@ -81,3 +87,25 @@ def test_texts_too_short_for_ranks_are_refused() -> None:
     short = softmax_map(keys=MIN_KEYS - 1)
     with pytest.raises(ValueError, match="no query sees 8 keys"):
         compare_weights(short, short)
+
+
+def test_the_order_is_that_of_the_products_even_where_softmax_has_no_weight_left() -> None:
+    products = torch.linspace(-400, 0, KEYS, dtype=torch.float64).expand(1, 1, KEYS, KEYS)
+    softmax = products.softmax(-1).float()
+    assert (softmax == 0).any()
+    weights = (products / 100).exp()
+    rising, falling = (compare_maps(AttentionMaps(w, softmax, products)) for w in (weights, weights.flip(-1)))
+    assert (rising["monotonicity"].item(), rising["violations"].item()) == (pytest.approx(1), 0)
+    assert (falling["monotonicity"].item(), falling["violations"].item()) == (pytest.approx(-1), 1)
+
+
+def test_entropy_tells_spiky_rows_from_flat_ones() -> None:
+    flat, spiky = (softmax_map(3).log() * factor for factor in (1, 8))
+    found = [compare_maps(AttentionMaps(s.softmax(-1), flat.softmax(-1), flat))["entropy"] for s in (flat, spiky)]
+    assert (found[1] < 0.5 * found[0]).all()
+
+
+def test_overlap_counts_the_keys_that_both_put_first() -> None:
+    products = torch.arange(KEYS, dtype=torch.float64).expand(1, 1, KEYS, KEYS)
+    weights = products.roll(4, -1)  # keys 4 to 11 of the order have the largest weights of the last eight
+    assert compare_maps(AttentionMaps(weights, products.softmax(-1), products))["overlap"].item() == 0.5
