@@ -1,4 +1,4 @@
-"""The plots of a report: quality, quality against size, sweeps over lengths, training curves, attention divergence."""
+"""The plots of a report: quality, quality against size, sweeps over lengths, training curves, attention."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .aggregate import REFERENCE_MODEL, Comparison, Row, leaderboard_rows, main_rows
+from .fidelity import Samples
 from .format import format_measurement, format_status
 from .plot_curves import curve_figures
 from .plot_divergence import divergence_figures
+from .plot_fidelity import LENGTHS_METRIC, fidelity_figures, lengths_figures
 from .plot_style import Style, add_legend, add_title, model_styles, new_figure, plain, plot_settings, save, tell, to_svg
 from .record import Record
 from .tables import AXIS, metric_label, model_label
@@ -36,8 +38,13 @@ class Plot:
     figure: Figure
 
 
-def make_plots(records: Iterable[Record]) -> list[Plot]:
-    """Every plot that the records allow, in a fixed order; none for what nobody measured."""
+def make_plots(records: Iterable[Record], samples: Samples | None = None) -> list[Plot]:
+    """Every plot that the records allow, in a fixed order; none for what nobody measured.
+
+    Args:
+        records: What was measured.
+        samples: The records' predictions; without them what is drawn from predictions is left out.
+    """
     records = list(records)
     rows = leaderboard_rows(records)
     styles = model_styles((row.model, row.variant) for row in rows)
@@ -49,14 +56,18 @@ def make_plots(records: Iterable[Record]) -> list[Plot]:
         ]
         plots += [
             Plot(_name(kind, comparison), title, figure)
-            for kind, comparison, title, figure in divergence_figures(records, styles)
+            for kind, comparison, title, figure in (
+                *divergence_figures(records, styles),
+                *lengths_figures(rows, styles),
+                *(fidelity_figures(records, samples, styles) if samples else ()),
+            )
         ]
     return plots
 
 
-def write_plots(records: Iterable[Record], folder: Path) -> list[tuple[str, str]]:
+def write_plots(records: Iterable[Record], folder: Path, samples: Samples | None = None) -> list[tuple[str, str]]:
     """Writes every plot as SVG and PNG into a folder that exists; returns title and SVG text of each."""
-    return [(plot.title, save(plot.figure, folder / plot.name)) for plot in make_plots(records)]
+    return [(plot.title, save(plot.figure, folder / plot.name)) for plot in make_plots(records, samples)]
 
 
 def svg_plots(records: Iterable[Record]) -> list[tuple[str, str]]:
@@ -149,7 +160,7 @@ def _set_size_scale(axes: Axes, sizes: Sequence[float]) -> None:
 def _sweep_plots(rows: Sequence[Row], styles: dict[str, Style]) -> Iterator[Plot]:
     sweeps: dict[tuple[Comparison, str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        if isinstance(row.coordinates.get(AXIS), int | float):
+        if isinstance(row.coordinates.get(AXIS), int | float) and row.metric != LENGTHS_METRIC:
             rest = ", ".join(f"{key}={row.coordinates[key]}" for key in sorted(row.coordinates) if key != AXIS)
             sweeps[row.comparison, row.metric, rest].append(row)
     for (comparison, metric, rest), points in sweeps.items():

@@ -9,13 +9,12 @@ import numpy as np
 
 from .aggregate import Comparison
 from .divergence import HeadDivergence, by_layer, head_divergences, spread_of_heads
-from .plot_style import Style, add_legend, add_title, new_figure, plain
+from .plot_style import Style, add_legend, add_title, new_figure, plain, set_plain_ticks
 from .record import Record
 from .statistics import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
@@ -24,7 +23,6 @@ MOST_MAPS = 8
 
 _QUANTITY = "KL divergence from softmax attention [nats]"
 _LOG_FROM = 10.0
-_LONG_FROM = 1e4
 _COLOUR_MAP = "viridis"
 _NO_VALUE = "#d0d0d0"
 _BEFORE: dict[str, Any] = {"linestyle": "--", "alpha": 0.55, "linewidth": 1.2, "markersize": 3.5}
@@ -62,7 +60,7 @@ def _layers_figure(models: Sequence[HeadDivergence], styles: dict[str, Style], t
             _draw_spread(axes, spread, styles[model.label])
     if _is_wide([by_layer(state) for state in _states(models)]):
         axes.set_yscale("log")
-        _set_plain_ticks(axes.yaxis)
+        set_plain_ticks(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlim(-0.5, max(len(state) for state in _states(models)) - 0.5)
     axes.set_xlabel("layer (line: mean over heads and seeds)")
@@ -143,7 +141,7 @@ def _heads_figure(models: Sequence[HeadDivergence], title: str) -> Figure:
     assert bar.solids is not None
     bar.solids.set_rasterized(False)  # an SVG with an image in it would need more than the page's policy allows
     if isinstance(norm, LogNorm):
-        _set_plain_ticks(bar.ax.yaxis)
+        set_plain_ticks(bar.ax.yaxis)
     bar.set_label("KL divergence [nats]" if len(models) < 3 else _QUANTITY)
     if any(not np.isfinite(state).all() for state in _states(models)):
         title += "; grey: no finite value"
@@ -179,21 +177,6 @@ def _colour_scale(models: Sequence[HeadDivergence]) -> Normalize:
     if _is_wide([values]):
         return LogNorm(low, high)
     return Normalize(min(0.0, low), high if high > min(0.0, low) else 1.0)
-
-
-_FEW_DECADES = 1e3
-"""Ratio of the largest to the smallest value up to which ticks stand between powers of ten."""
-
-
-def _set_plain_ticks(axis: Axis) -> None:
-    """On a logarithmic axis: 0.2 rather than 2 × 10⁻¹, and ticks between the powers of ten where those are few."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    low, high = axis.get_view_interval()
-    is_long = high > _LONG_FROM * low
-    axis.set_major_locator(LogLocator(subs=(1.0,) if is_long else (1.0, 2.0, 5.0)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _is_wide(parts: Sequence[Floats]) -> bool:

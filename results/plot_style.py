@@ -19,9 +19,11 @@ from .tables import model_label
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 PNG_DPI = 150
+_LONG_FROM = 1e4
 _GRID = "#d9d9d9"
 _INK = "#222222"
 
@@ -104,6 +106,17 @@ def add_legend(figure: Figure, handles: Mapping[str, Any]) -> None:
 def add_title(figure: Figure, title: str) -> None:
     """A title at the left, above the panels and the legend."""
     figure.suptitle(plain(title), fontsize=11, x=0.01, ha="left")
+
+
+def set_plain_ticks(axis: Axis) -> None:
+    """On a logarithmic axis: 0.2 rather than 2 × 10⁻¹, and ticks between the powers of ten where those are few."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    is_long = high > _LONG_FROM * low
+    axis.set_major_locator(LogLocator(subs=(1.0,) if is_long else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def plain(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .leaderboard import leaderboard_csv, leaderboard_json, leaderboard_latex, leaderboard_markdown
 from .names import unknown_name
@@ -33,7 +33,7 @@ def write_report(store: RunStore) -> Path:
     store.write_text(store.root / "leaderboard.csv", leaderboard_csv(loaded.records))
     store.write_text(store.root / "leaderboard.md", leaderboard_markdown(loaded.records))
     store.write_text(store.root / "leaderboard.json", leaderboard_json(loaded.records))
-    plots = write_plots(loaded.records, store.plots)
+    plots = write_plots(loaded.records, store.plots, lambda record: _predictions(store, record))
     samples = sample_previews(store, loaded.records)
     content = ReportContent(loaded.records, store.root.resolve().name, loaded.corrupt, samples=samples)
     store.write_text(page, report_html(content, plots))
@@ -51,6 +51,12 @@ def sample_previews(store: RunStore, records: Iterable[Record]) -> dict[str, lis
     kept = {path.stem for path in store.samples.glob("*.jsonl")}
     wanted = (record.cell_id for record in records if record.cell_id in kept)
     return {cell_id: preview(store.read_samples(cell_id)) for cell_id in wanted}
+
+
+def _predictions(store: RunStore, record: Record) -> Iterable[Mapping[str, Any]]:
+    """A record's predictions; none where a run was published without them."""
+    kept = (store.samples / f"{record.cell_id}.jsonl").exists()
+    return store.read_samples(record.cell_id) if kept else ()
 
 
 def render(records: Iterable[Record], format: str) -> str:

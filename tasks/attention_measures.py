@@ -3,7 +3,8 @@
 The Hedgehog paper (arXiv 2402.04347, §3) argues from "spiky" and "monotonic" weights, shows both in plots and gives no
 definition of either. Ours, for a query that sees n keys with weights w, softmax weights p and products s = q·k/√d:
 
-    kl            Σ p log(p / w) in nats; w below 1e-12 counts as 1e-12, so that a weight of zero costs much and not all
+    kl            Σ p log(p / w) in nats; w below 1e-12 counts as 1e-12, so that a weight of zero costs much, not all;
+                  less than 1e-6, which is rounding of weights in float32, counts as 0
     entropy       -Σ w log w in nats: 0 for one key, log n for all alike; its ratio to that of p is below 1 where w is
                   spikier than softmax
     monotonicity  Spearman's correlation of w and s over the keys, ties sharing their mean rank; 1 for softmax itself
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 MIN_KEYS = 8
 TOP_KEYS = 8
 FLOOR = 1e-12
+ROUNDING_NATS = 1e-6
 MEASURES = ("kl", "entropy", "softmax_entropy", "monotonicity", "violations", "overlap")
 
 
@@ -53,7 +55,7 @@ def compare_maps(maps: AttentionMaps) -> dict[str, Float[Tensor, " h"]]:
     if not bool(used.any()):
         raise ValueError(f"no query sees {MIN_KEYS} keys; give longer texts")
     rows = {
-        "kl": (p * (p.clamp(min=FLOOR).log() - w.clamp(min=FLOOR).log())).masked_fill(~seen, 0).sum(-1),
+        "kl": _divergence(p, w),
         "entropy": _entropy(w),
         "softmax_entropy": _entropy(p),
         "monotonicity": _spearman(w, s, seen),
@@ -62,6 +64,11 @@ def compare_maps(maps: AttentionMaps) -> dict[str, Float[Tensor, " h"]]:
     }
     counts = used.sum((0, 2)).clamp(min=1)
     return {name: row.double().masked_fill(~used, 0).sum((0, 2)) / counts for name, row in rows.items()}
+
+
+def _divergence(p: Tensor, w: Tensor) -> Tensor:
+    kl = (p * (p.clamp(min=FLOOR).log() - w.clamp(min=FLOOR).log())).sum(-1)
+    return kl.masked_fill(kl < ROUNDING_NATS, 0)
 
 
 def _entropy(w: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def test_softmax_is_faithful_to_itself(task: AttentionFidelity, data: TaskData) 
     measured = [row for row in rows if "weights" not in row]
     assert len(measured) == 2 * 2 * 2 * 2 * 2  # corpora, lengths, windows, layers, heads
     found = first(task.score(rows, SETTINGS))
-    assert found["attention_kl"] == pytest.approx(0, abs=1e-6)
+    assert found["attention_kl"] == 0
     assert found["attention_entropy_ratio"] == pytest.approx(1)
     assert found["attention_monotonicity"] == pytest.approx(1, abs=1e-4)
     assert found["attention_violations"] == 0

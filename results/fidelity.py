@@ -1,0 +1,124 @@
+"""What predictions of `attention_fidelity` say of each layer and of a few heads, ready to be drawn.
+
+A cell's rows are of two kinds: measures of one layer and head over one window of text, and the weights of one head over
+the first tokens of the test text, in which each query has a list over the keys that it sees.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .aggregate import REFERENCE_MODEL, Comparison, group_seeds
+from .record import Record
+from .statistics import Floats
+from .tables import model_label
+
+SampleRow: TypeAlias = Mapping[str, Any]
+Samples: TypeAlias = Callable[[Record], Iterable[SampleRow]]
+"""Gives a record's predictions."""
+
+LAYER_MEASURES = ("kl", "entropy", "softmax_entropy", "monotonicity", "overlap")
+_MARK = "attention_entropy_ratio"
+"""A metric that no other task has."""
+
+
+@dataclass(frozen=True)
+class HeadSample:
+    """One head's attention over a short text, each array `[queries keys]`: NaN at keys that a query does not see.
+
+    Attributes:
+        layer: Its layer.
+        head: Its place in the layer.
+        weights: Attention weights.
+        softmax: Those of softmax over the same queries and keys.
+        products: q·k times softmax's scale.
+    """
+
+    layer: int
+    head: int
+    weights: Floats
+    softmax: Floats
+    products: Floats
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """One model's attention beside softmax's.
+
+    Attributes:
+        model: Canonical model spec.
+        label: The model's name in plots.
+        place: Corpus and tokens that `layers` was measured on: those that the model was distilled on.
+        layers: Each of `LAYER_MEASURES` by layer, `[layers]`: mean over heads, windows and seeds.
+        heads: Samples of the first seed.
+    """
+
+    model: str
+    label: str
+    place: tuple[str, int]
+    layers: Mapping[str, Floats]
+    heads: tuple[HeadSample, ...]
+
+
+def fidelities(records: Iterable[Record], samples: Samples) -> dict[Comparison, list[Fidelity]]:
+    """The models of each comparison whose attention was measured by layer, in a fixed order, softmax first.
+
+    Args:
+        records: Records of one or several runs.
+        samples: Their predictions; asked for only where a record has metrics of this kind.
+    """
+    found: dict[Comparison, list[Fidelity]] = defaultdict(list)
+    for cells in group_seeds(records):
+        rows = [list(samples(record)) for record in cells.records if _has_fidelity(record)]
+        if any(rows):
+            found[cells.comparison].append(_fidelity(cells.model, model_label(cells.model, cells.variant), rows))
+    return {
+        comparison: sorted(found[comparison], key=lambda fidelity: fidelity.model != REFERENCE_MODEL)
+        for comparison in sorted(found, key=repr)
+    }
+
+
+def spikiest_heads(models: Sequence[Fidelity]) -> list[tuple[int, int]]:
+    """Of each sampled layer the head whose softmax rows have the least entropy in the first model: where maps fail."""
+    best: dict[int, tuple[float, int]] = {}
+    for sample in models[0].heads:
+        p = np.nan_to_num(sample.softmax)
+        entropy = float(-(p * np.log(np.maximum(p, 1e-12))).sum(-1).mean())
+        best[sample.layer] = min(best.get(sample.layer, (np.inf, 0)), (entropy, sample.head))
+    return [(layer, head) for layer, (_, head) in sorted(best.items())]
+
+
+def _has_fidelity(record: Record) -> bool:
+    return record.status == "ok" and any(metric.name == _MARK for metric in record.metrics)
+
+
+def _fidelity(model: str, label: str, seeds: Sequence[Sequence[SampleRow]]) -> Fidelity:
+    measured = [row for rows in seeds for row in rows if row.get("status") == "ok"]
+    place = measured[0]["corpus"], measured[0]["seq_len"]
+    here = [row for row in measured if (row["corpus"], row["seq_len"]) == place]
+    heads = tuple(_head(row) for row in next(rows for rows in seeds if rows) if "weights" in row)
+    return Fidelity(model, label, place, {name: _by_layer(here, name) for name in LAYER_MEASURES}, heads)
+
+
+def _by_layer(rows: Sequence[SampleRow], name: str) -> Floats:
+    values: dict[int, list[float]] = defaultdict(list)
+    for row in rows:
+        values[row["layer"]].append(float(row[name]))
+    return np.array([np.mean(values[layer]) for layer in sorted(values)])
+
+
+def _head(row: SampleRow) -> HeadSample:
+    return HeadSample(row["layer"], row["head"], *(_square(row[name]) for name in ("weights", "softmax", "products")))
+
+
+def _square(rows: Sequence[Sequence[float]]) -> Floats:
+    """Lists over the keys that each query sees, which are its first ones, as an array with NaN for the others."""
+    square = np.full((len(rows), max(map(len, rows))), np.nan)
+    for i, row in enumerate(rows):
+        square[i, : len(row)] = [float(value) for value in row]
+    return square
