@@ -75,7 +75,7 @@ def fidelities(records: Iterable[Record], samples: Samples) -> dict[Comparison, 
     found: dict[Comparison, list[Fidelity]] = defaultdict(list)
     for cells in group_seeds(records):
         rows = [list(samples(record)) for record in cells.records if _has_fidelity(record)]
-        if any(rows):
+        if any(row.get("status") == "ok" for kept in rows for row in kept):
             found[cells.comparison].append(_fidelity(cells.model, model_label(cells.model, cells.variant), rows))
     return {
         comparison: sorted(found[comparison], key=lambda fidelity: fidelity.model != REFERENCE_MODEL)
