@@ -109,7 +109,7 @@ def _by_layer(rows: Sequence[SampleRow], name: str) -> Floats:
     values: dict[int, list[float]] = defaultdict(list)
     for row in rows:
         values[row["layer"]].append(float(row[name]))
-    return np.array([np.mean(values[layer]) for layer in sorted(values)])
+    return np.array([np.mean(values[layer]) for layer in sorted(values)], np.float64)
 
 
 def _head(row: SampleRow) -> HeadSample:

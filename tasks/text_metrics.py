@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ..results.names import UnknownNameError, unknown_name
 from ..results.record import Metric
@@ -91,7 +91,9 @@ def _f1(labels: Sequence[float], predictions: Sequence[float]) -> tuple[float, f
     from ..results.agreement import confusion_counts, f1_stderr
 
     stderr = f1_stderr(confusion_counts(labels, predictions))
-    return float(f1_score(labels, predictions, zero_division=0.0)), stderr
+    if 1 not in {*labels, *predictions}:  # it is 0 to scikit-learn too, which warns
+        return 0.0, stderr
+    return float(f1_score(labels, predictions)), stderr
 
 
 def _pearson(labels: Sequence[float], predictions: Sequence[float]) -> tuple[float, float | None]:
@@ -99,8 +101,7 @@ def _pearson(labels: Sequence[float], predictions: Sequence[float]) -> tuple[flo
 
     from ..results.agreement import pearson_stderr
 
-    value = float(pearsonr(labels, predictions).statistic) if _can_correlate(labels, predictions) else math.nan
-    return value, pearson_stderr(labels, predictions)
+    return _correlation(pearsonr, labels, predictions), pearson_stderr(labels, predictions)
 
 
 def _spearman(labels: Sequence[float], predictions: Sequence[float]) -> tuple[float, float | None]:
@@ -108,13 +109,13 @@ def _spearman(labels: Sequence[float], predictions: Sequence[float]) -> tuple[fl
 
     from ..results.agreement import spearman_stderr
 
-    value = float(spearmanr(labels, predictions).statistic) if _can_correlate(labels, predictions) else math.nan
-    return value, spearman_stderr(labels, predictions)
+    return _correlation(spearmanr, labels, predictions), spearman_stderr(labels, predictions)
 
 
-def _can_correlate(labels: Sequence[float], predictions: Sequence[float]) -> bool:
-    """Whether both sides vary; a correlation is not defined otherwise, and SciPy warns or refuses."""
-    return len(set(labels)) > 1 and len(set(predictions)) > 1
+def _correlation(function: Callable[..., Any], labels: Sequence[float], predictions: Sequence[float]) -> float:
+    """SciPy's value; NaN where a side does not vary, of which SciPy warns, or is a single value, which it refuses."""
+    varies = len(set(labels)) > 1 and len(set(predictions)) > 1
+    return float(function(labels, predictions).statistic) if varies else math.nan
 
 
 MEASURES: Mapping[str, Measure] = {

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from hedgebench.adapters.base import IGNORED, Examples
 from hedgebench.adapters.model_adapter import ModelAdapter
-from hedgebench.adapters.objective import CROSS_ENTROPY, batch_of
+from hedgebench.adapters.objective import CROSS_ENTROPY
 from hedgebench.adapters.precision import Precision
 from hedgebench.adapters.train_settings import TrainSettings
 from hedgebench.adapters.training import (
     History,
     batch_rows,
-    batch_rows_of_like_length,
     evaluate_loss,
     learning_rate,
     make_optimizer,
@@ -114,29 +113,6 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert first == batch_rows(50, 0, 50, 0).tolist()
 
 
-def test_batches_of_like_length_hold_the_rows_of_their_pool_with_far_less_padding() -> None:
-    lengths, batch, pool = np.random.default_rng(0).integers(4, 65, 1000), 8, 16
-    plain = [batch_rows(1000, step, batch, 0) for step in range(2 * pool)]
-    alike = [batch_rows_of_like_length(lengths, step, batch, pool, 0) for step in range(2 * pool)]
-    for start in (0, pool):
-        rows, expected = (np.concatenate(part[start : start + pool]) for part in (alike, plain))
-        assert sorted(rows) == sorted(expected)
-    real = sum(lengths[rows].sum() for rows in alike)
-    padded = {name: batch * sum(lengths[rows].max() for rows in part) for name, part in (("a", alike), ("p", plain))}
-    assert real / padded["a"] > 0.9 > 0.7 > real / padded["p"]
-    widths = [lengths[rows].max() for rows in alike[:pool]]
-    assert widths != sorted(widths)  # short texts do not come first
-
-
-def test_a_training_batch_is_as_wide_as_its_longest_row() -> None:
-    data = examples(10, padded=True)
-    assert data.attention_mask is not None
-    shortest = data.attention_mask.sum(1).argsort()[:2]
-    inputs, mask, _ = batch_of(Examples(data.inputs, np.zeros(10), data.attention_mask), shortest, CPU.device)
-    assert inputs.shape[1] == data.attention_mask[shortest].sum(1).max() < data.inputs.shape[1]
-    assert mask is None or mask.shape == inputs.shape
-
-
 def test_the_loss_of_a_uniform_model_is_the_logarithm_of_its_vocabulary() -> None:
     assert evaluate_loss(Constant(0, 0, 0), constants(0, 2, 1), settings_of(), CPU) == pytest.approx(math.log(3))
 
@@ -156,20 +132,6 @@ def test_validation_takes_the_first_rows_in_batches_and_leaves_the_mode_alone(bu
     assert evaluate_loss(model, data, settings_of(eval_rows=7, eval_batch_size=3), CPU) == pytest.approx(expected)
     assert evaluate_loss(model, head, settings_of(), CPU) == pytest.approx(expected)
     assert model.training
-
-
-def test_validation_batches_of_like_length_are_no_wider_than_need_be_and_give_the_same_loss(build: Build) -> None:
-    model, data = build().model, examples(10, padded=True)
-    assert data.attention_mask is not None
-    data.targets[~data.attention_mask] = IGNORED
-    widths: list[int] = []
-    model.register_forward_pre_hook(lambda _, args: widths.append(args[0].shape[1]))
-    plain, pooled = (
-        evaluate_loss(model, data, settings_of(eval_batch_size=2, length_pool=pool), CPU) for pool in (0, 4)
-    )
-    assert pooled == pytest.approx(plain, rel=1e-5)
-    assert widths[5:] == sorted(data.attention_mask.sum(1))[1::2]
-    assert sum(widths[5:]) < sum(widths[:5])
 
 
 @pytest.mark.parametrize("padded", [False, True])
