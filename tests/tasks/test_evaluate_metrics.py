@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,20 +105,34 @@ def test_a_metric_that_cannot_be_had_is_told(modules: None, monkeypatch: pytest.
         load_evaluate("evaluate:acuracy")
 
 
-@pytest.mark.parametrize("configuration", GLUE)
-def test_our_metrics_are_those_of_the_package_s_glue(configuration: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def load_or_skip(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The package's own metric, out of its cache."""
     pytest.importorskip("evaluate")
     monkeypatch.setattr("evaluate.config.HF_EVALUATE_OFFLINE", True)
-    name = f"evaluate:glue:{configuration}"
     try:
-        load_evaluate(name)
+        return load_evaluate(name)
     except DataUnavailableError as error:
         pytest.skip(f"{error}")
+
+
+@pytest.mark.parametrize("configuration", GLUE)
+def test_our_metrics_are_those_of_the_package_s_glue(configuration: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    metric = load_or_skip(f"evaluate:glue:{configuration}", monkeypatch)
     rng = np.random.default_rng(0)
     labels, guesses = rng.integers(0, 2, (2, 200)).tolist()
     if configuration == "stsb":
         labels, guesses = rng.normal(size=(2, 200)).tolist()
-    theirs = {metric.name.rpartition("/")[2]: metric.value for metric in measure_evaluate(name, labels, guesses)}
+    theirs = metric.compute(references=labels, predictions=guesses)
     for ours, key in GLUE[configuration].items():
-        value = theirs.get(key, theirs.get(name))
-        assert measure(ours, labels, guesses).value == pytest.approx(value)
+        assert measure(ours, labels, guesses).value == pytest.approx(theirs[key])
+
+
+def test_our_rouge_is_the_package_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    rouge = pytest.importorskip("hedgebench.tasks.rouge", reason="this version has no task that is scored by ROUGE")
+    metric = load_or_skip("evaluate:rouge", monkeypatch)
+    references = ["the cat sat on the mat", "Amanda baked cookies and will bring some to Jerry"]
+    predictions = ["a cat was sitting on the mat", "Amanda bakes cookies for Jerry"]
+    theirs = metric.compute(references=references, predictions=predictions, use_stemmer=True)
+    for kind in ("rouge1", "rouge2", "rougeL"):
+        ours = [scores[kind] for scores in rouge.rouge_scores(references, predictions)]
+        assert sum(ours) / len(ours) == pytest.approx(theirs[kind])
