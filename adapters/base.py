@@ -199,8 +199,15 @@ class Adapter(Protocol):
         temperature: float = 0.0,
         seed: int = 0,
         stop_token: int | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        has_ended: Callable[[Tensor], bool] | None = None,
     ) -> Tensor:
-        """New tokens `[b, max_new_tokens or fewer]`; greedy at temperature 0. Rows that ended hold `stop_token`."""
+        """New tokens `[b, max_new_tokens or fewer]`; greedy at temperature 0. Rows that ended hold `stop_token`.
+
+        Sampling draws among the `top_k` likeliest tokens, and among the fewest that have `top_p` of the probability.
+        `has_ended` sees the new tokens `[b, t]` after each step; once it says so, no more are made.
+        """
         ...
 
     def class_logits(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:

@@ -21,6 +21,9 @@ def generate(
     temperature: float,
     seed: int,
     stop_token: int | None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    has_ended: Callable[[Int[Tensor, "b t"]], bool] | None = None,
 ) -> Int[Tensor, "b t"]:
     """New tokens, at most `max_new_tokens` per row; rows that have stopped repeat `stop_token`.
 
@@ -32,15 +35,20 @@ def generate(
         temperature: 0 for the most likely token, else the softmax temperature of sampling.
         seed: Seed of sampling.
         stop_token: Token that ends a row; None to make `max_new_tokens` always.
+        top_k: Sample among this many of the likeliest tokens; None for all.
+        top_p: Sample among the fewest tokens that together have this probability; None for all.
+        has_ended: Told all new tokens so far after each step; True ends the generation of every row.
 
     Raises:
         FloatingPointError: The model gives a logit that is not a number.
-        ValueError: A negative temperature, or less than one token asked for.
+        ValueError: A negative temperature, a `top_k` below 1, a `top_p` outside 0 to 1, or less than one token.
     """
     if temperature < 0 or max_new_tokens < 1:
         raise ValueError(
             f"temperature is {temperature} and max_new_tokens {max_new_tokens}; allowed: at least 0 and at least 1"
         )
+    if (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
+        raise ValueError(f"top_k is {top_k} and top_p {top_p}; allowed: at least 1, and above 0 up to 1")
     generator = torch.Generator(first_logits.device).manual_seed(seed)
     made: list[Tensor] = []
     logits = first_logits
@@ -51,18 +59,37 @@ def generate(
                 f"the model gives {broken} of {len(logits)} rows a logit that is not a number, "
                 f"{len(made)} tokens after the prompt"
             )
-        token = _choose(logits, temperature, generator)
+        token = _choose(logits, temperature, generator, top_k, top_p)
         if stop_token is not None:
             token = token.masked_fill(ended, stop_token)
             ended |= token == stop_token
         made.append(token)
-        if len(made) == max_new_tokens or bool(ended.all()):
+        over = len(made) == max_new_tokens or bool(ended.all())
+        if over or (has_ended is not None and has_ended(torch.stack(made, dim=1))):
             return torch.stack(made, dim=1)
         logits, state = decode(token, state)
 
 
-def _choose(logits: Float[Tensor, "b v"], temperature: float, generator: torch.Generator) -> Int[Tensor, " b"]:
+def _choose(
+    logits: Float[Tensor, "b v"],
+    temperature: float,
+    generator: torch.Generator,
+    top_k: int | None,
+    top_p: float | None,
+) -> Int[Tensor, " b"]:
     if temperature == 0:
         return logits.argmax(-1)
     probabilities = (logits.float() / temperature).softmax(-1)
+    if top_k is not None or top_p is not None:
+        probabilities = _likeliest(probabilities, top_k, top_p)
     return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+
+
+def _likeliest(probabilities: Float[Tensor, "b v"], top_k: int | None, top_p: float | None) -> Float[Tensor, "b v"]:
+    """The probabilities, zero where sampling must not go; the nucleus is that of the `top_k` (Holtzman et al. 2020)."""
+    values, places = probabilities.sort(dim=-1, descending=True)
+    values[:, top_k:] = 0
+    if top_p is not None:
+        values = values / values.sum(-1, keepdim=True)
+        values[values.cumsum(-1) - values >= top_p] = 0  # the token that crosses `top_p` stays, so one always does
+    return torch.zeros_like(probabilities).scatter(-1, places, values)

@@ -102,6 +102,9 @@ class ModelAdapter(Generic[Model]):
         temperature: float = 0.0,
         seed: int = 0,
         stop_token: int | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        has_ended: Callable[[Tensor], bool] | None = None,
     ) -> Int[Tensor, "b t"]:
         """New tokens after left-padded prompts."""
         self._require(Capability.GENERATE)
@@ -115,6 +118,9 @@ class ModelAdapter(Generic[Model]):
             temperature=temperature,
             seed=seed,
             stop_token=stop_token,
+            top_k=top_k,
+            top_p=top_p,
+            has_ended=has_ended,
         )
 
     @torch.no_grad()

@@ -26,7 +26,8 @@ def loglikelihood(
 ) -> list[Continuation]:
     """Scores of continuations, in the order given; contexts are cut on the left to fit.
 
-    Rows of a batch are padded on the right, which no causal model sees. Longest requests run first.
+    Rows of a batch are padded on the right, which no causal model sees. Longest requests run first. Requests that
+    differ in their last token alone, such as one-token answers to one question, share a row.
 
     Raises:
         ValueError: An empty context or continuation, or a continuation longer than the context length.
@@ -37,17 +38,20 @@ def loglikelihood(
                 f"a request has {len(context)} context and {len(continuation)} continuation tokens; "
                 f"allowed: at least 1 of each, and a continuation of at most {context_length}"
             )
-    order = sorted(range(len(requests)), key=lambda i: -len(requests[i][0]) - len(requests[i][1]))
+    tokens = [[*context, *continuation][-(context_length + 1) :] for context, continuation in requests]
+    sharing: dict[tuple[int, ...], list[int]] = {}
+    for index, row in enumerate(tokens):
+        sharing.setdefault(tuple(row[:-1]), []).append(index)
+    order = sorted(sharing, key=len, reverse=True)
     scores: dict[int, Continuation] = {}
     for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        rows = [([*requests[i][0], *requests[i][1]])[-(context_length + 1) :] for i in chosen]
-        inputs = torch.zeros(len(rows), max(map(len, rows)) - 1, dtype=torch.long, device=device)
-        for row, tokens in enumerate(rows):
-            inputs[row, : len(tokens) - 1] = torch.as_tensor(tokens[:-1], device=device)
-        predicted = logits(inputs, None)
-        for row, index in enumerate(chosen):
-            scores[index] = _continuation(predicted[row], rows[row], len(requests[index][1]))
+        rows = order[start : start + batch_size]
+        inputs = torch.zeros(len(rows), len(rows[0]), dtype=torch.long, device=device)
+        for place, row in enumerate(rows):
+            inputs[place, : len(row)] = torch.as_tensor(row, device=device)
+        for predicted, row in zip(logits(inputs, None), rows, strict=True):
+            for index in sharing[row]:
+                scores[index] = _continuation(predicted, tokens[index], len(requests[index][1]))
     return [scores[i] for i in range(len(requests))]
 
 

@@ -19,13 +19,18 @@ if TYPE_CHECKING:
 EXIT_USAGE = 2
 LISTINGS = ("models", "tasks", "backbones", "recipes", "suites")
 FORMATS = ("md", "csv", "latex", "json", "html")
-EXPORT_FORMATS = ("parquet", "model-index", "lm-eval", "mlflow", "tensorboard", "wandb")
+LM_EVAL = "lm-eval"
+"""The command whose arguments are another program's."""
+
+EXPORT_FORMATS = ("parquet", "model-index", LM_EVAL, "mlflow", "tensorboard", "wandb")
 COMPARE_FORMATS = ("md", "json", "github")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and gives the exit code: 0 fine, 2 wrong usage, 3 some cell failed, 130 interrupted."""
-    options = make_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = make_parser().parse_args(given[:1] if given[:1] == [LM_EVAL] else given)
+    options.rest = given[1:]
     from ..results.store import StoreError
     from .config import UsageError
 
@@ -74,6 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
     environment = commands.add_parser("env", help="versions, devices, where data and weights would come from")
     environment.add_argument("--mirror", metavar="DIR")
     environment.add_argument("--json", action="store_true", help="print JSON")
+    commands.add_parser(LM_EVAL, help="lm-eval's own command line, with our models as --model hedgebench")
     return parser
 
 
@@ -273,6 +279,12 @@ def _env(options: argparse.Namespace) -> int:
     return 0
 
 
+def _lm_eval(options: argparse.Namespace) -> int:
+    from .lm_eval_command import run_lm_eval
+
+    return run_lm_eval(options.rest)
+
+
 def _console() -> Console:
     from rich.console import Console
 
@@ -290,4 +302,5 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "compare": _compare,
     "baseline": _baseline,
     "env": _env,
+    LM_EVAL: _lm_eval,
 }

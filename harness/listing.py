@@ -75,6 +75,18 @@ def _tasks() -> tuple[Rows, list[str]]:
         }
         for task in known.items.values()
     ]
+    rows += [
+        {
+            "task": f"{family.prefix}NAME",
+            "summary": family.summary,
+            "main metric": "",
+            "data": [],
+            "backbone": "",
+            "recipes": [],
+            "licence": "",
+        }
+        for family in known.families.values()
+    ]
     return rows, _problems(known.broken)
 
 

@@ -195,14 +195,14 @@ def _save(
 
 
 def _describe(adapter: ModelAdapter[Any], data: TaskData, measured: set[str]) -> list[Metric]:
-    """Sizes that every record carries: parameters, and the decode state at the context length unless measured."""
+    """Sizes that records carry: parameters, and the decode state at the context length where the task wants it."""
     count = adapter.parameter_count()
     metrics = [
         Metric("parameters", count.total, "1", None, None, 1),
         Metric("feature_map_parameters", count.feature_maps, "1", None, None, 1),
     ]
     decodes = adapter.capabilities & {Capability.LANGUAGE_MODEL, Capability.VECTOR_SEQUENCES}
-    if decodes and "state_bytes" not in measured:
+    if decodes and data.describes_state and "state_bytes" not in measured:
         size = adapter.state_bytes(1, data.shape.context_length)
         metrics.append(Metric("state_bytes", size, "bytes", None, None, 1))
     return metrics

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import inspect
 import os
 from collections.abc import Mapping, Sequence
@@ -13,10 +12,10 @@ from ..adapters.backbone import Backbone, CheckpointError
 from ..adapters.base import Settings, Value
 from ..adapters.mechanism import OptionError
 from ..adapters.spec import ModelSpec, SpecError, parse_spec
-from ..results.groups import GROUPS
 from ..results.names import UnknownNameError, unknown_name
 from ..results.record import DataIdentity, Failure
 from ..tasks.base import DataUnavailableError, Sources, Task
+from ..tasks.sources import cache_folder
 from . import registry
 from .backbone_names import backbone_from_name
 from .backbone_sources import sources_for
@@ -133,9 +132,8 @@ def make_plan(config: RunConfig) -> list[PlannedCell]:
 def make_sources(config: RunConfig) -> Sources:
     """Where data may come from: `--mirror` or the variable `HEDGEBENCH_MIRROR`; caches go to the user's own."""
     mirror = config.mirror or os.environ.get("HEDGEBENCH_MIRROR")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hedgebench"
     offline = config.offline or os.environ.get("HF_HUB_OFFLINE") == "1"
-    return Sources(Path(mirror).resolve() if mirror else None, cache, offline)
+    return Sources(Path(mirror).resolve() if mirror else None, cache_folder(), offline)
 
 
 def _specs(config: RunConfig) -> list[ModelSpec]:
@@ -147,18 +145,13 @@ def _specs(config: RunConfig) -> list[ModelSpec]:
 
 def _tasks(patterns: Sequence[str]) -> list[tuple[Task, TaskSpec]]:
     """Each task once, in the order given, with the settings that belong to its name."""
-    known = registry.tasks()
     found: dict[str, tuple[Task, TaskSpec]] = {}
-    for spec in map(parse_task_spec, patterns):
-        group = [n for n in known.items if n in GROUPS.get(spec.name, (n,)) and n.startswith(spec.name + "/")]
-        matches = fnmatch.filter(known.items, spec.name) or group
-        if not matches:
-            try:
-                known.get(spec.name)
-            except UnknownNameError as error:
-                raise UsageError(str(error)) from error
-        for name in matches:
-            found.setdefault(spec.canonical(name), (known.items[name], spec))
+    try:
+        for spec in map(parse_task_spec, patterns):
+            for name in registry.task_names(spec.name):
+                found.setdefault(spec.canonical(name), (registry.tasks().get(name), spec))
+    except UnknownNameError as error:
+        raise UsageError(str(error)) from error
     return list(found.values())
 
 

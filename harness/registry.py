@@ -5,25 +5,50 @@ Nothing here imports torch. A plugin that cannot be loaded is remembered, and to
 
 from __future__ import annotations
 
+import fnmatch
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeGuard, TypeVar
 
 from ..adapters.backbone import BACKBONES, Backbone
 from ..adapters.mechanism import Mechanism
 from ..results.names import UnknownNameError, unknown_name
-from ..tasks.base import Task, TaskInfo
+from ..results.groups import GROUPS
+from ..tasks.base import Task, TaskFamily, TaskInfo
 
 PACKAGE = __name__.partition(".")[0]
 ROOT = Path(__file__).resolve().parent.parent
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Family(Protocol[T_co]):
+    """What makes things from their names; `TaskFamily` says how."""
+
+    @property
+    def prefix(self) -> str:
+        """What every name of the family begins with."""
+        ...
+
+    @property
+    def summary(self) -> str:
+        """One line for listings."""
+        ...
+
+    def expand(self, name: str) -> Sequence[str]:
+        """The names that a name stands for."""
+        ...
+
+    def get(self, name: str) -> T_co:
+        """The thing of that name."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,11 +59,13 @@ class Registry(Generic[T]):
         what: What is registered, such as `model`.
         items: Everything usable.
         broken: Entry points that could not be loaded, with the reason.
+        families: Makers of what is too many to list, by the prefix of their names.
     """
 
     what: str
     items: Mapping[str, T]
     broken: Mapping[str, str] = field(default_factory=dict)
+    families: Mapping[str, Family[T]] = field(default_factory=dict)
 
     def get(self, name: str) -> T:
         """The item of that name.
@@ -50,7 +77,13 @@ class Registry(Generic[T]):
             return self.items[name]
         if name in self.broken:
             raise UnknownNameError(f"{self.what} {name!r} is a plugin that could not be loaded: {self.broken[name]}")
-        raise unknown_name(self.what, name, self.items)
+        if family := self.family(name):
+            return family.get(name)
+        raise unknown_name(self.what, name, [*self.items, *(f"{prefix}NAME" for prefix in self.families)])
+
+    def family(self, name: str) -> Family[T] | None:
+        """The family whose names begin as this one does, if any."""
+        return next((family for prefix, family in self.families.items() if name.startswith(prefix)), None)
 
 
 @cache
@@ -62,8 +95,26 @@ def mechanisms() -> Registry[Mechanism]:
 
 @cache
 def tasks() -> Registry[Task]:
-    """Every task."""
-    return _registry("task", "hedgebench.tasks", _modules("tasks"), _is_task, lambda task: task.info.name)
+    """Every task, and the families that make tasks from names."""
+    modules = list(_modules("tasks"))
+    found: Registry[Task] = _registry("task", "hedgebench.tasks", modules, _is_task, lambda task: task.info.name)
+    values = (value for module in modules for value in vars(module).values())
+    return replace(found, families={value.prefix: value for value in values if _is_family(value)})
+
+
+def task_names(pattern: str) -> Sequence[str]:
+    """The names of the tasks that a name, a glob or the part of a name before `/` stands for.
+
+    Globs are over the tasks that are listed, not over families.
+
+    Raises:
+        UnknownNameError: There is none.
+    """
+    known = tasks()
+    if family := known.family(pattern):
+        return family.expand(pattern)
+    group = [n for n in known.items if n in GROUPS.get(pattern, (n,)) and n.startswith(f"{pattern}/")]
+    return fnmatch.filter(known.items, pattern) or group or [known.get(pattern).info.name]
 
 
 @cache
@@ -127,3 +178,7 @@ def _is_task(value: object) -> bool:
     return (
         not isinstance(value, type) and isinstance(getattr(value, "info", None), TaskInfo) and isinstance(value, Task)
     )
+
+
+def _is_family(value: object) -> TypeGuard[TaskFamily]:
+    return not isinstance(value, type) and isinstance(value, TaskFamily)

@@ -123,6 +123,8 @@ class TaskData:
         train: Training examples; None when the task trains nothing.
         validation: Validation examples, for early stopping.
         notes: Substitutes and fallbacks, in words, for the record.
+        describes_state: Whether the record says how large the decode state is at the context length; it takes a prefill
+            of that length, and many times the work of the task where its texts are far shorter.
     """
 
     shape: ModelShape
@@ -130,6 +132,7 @@ class TaskData:
     train: Examples | None = None
     validation: Examples | None = None
     notes: tuple[str, ...] = ()
+    describes_state: bool = True
 
 
 @runtime_checkable
@@ -163,4 +166,35 @@ class Task(Protocol):
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
         """Metrics of predictions."""
+        ...
+
+
+@runtime_checkable
+class TaskFamily(Protocol):
+    """Tasks that are made from their name, such as `lm_eval/arc_easy`, because there are too many to declare."""
+
+    @property
+    def prefix(self) -> str:
+        """What every name of the family begins with, and no other name does, such as `lm_eval/`."""
+        ...
+
+    @property
+    def summary(self) -> str:
+        """One line for `bench list tasks`."""
+        ...
+
+    def expand(self, name: str) -> Sequence[str]:
+        """The names of the tasks that `name` stands for: itself, or those of a group.
+
+        Raises:
+            UnknownNameError: It stands for none, or for more than anyone would want.
+        """
+        ...
+
+    def get(self, name: str) -> Task:
+        """The task of that name.
+
+        Raises:
+            UnknownNameError: There is none.
+        """
         ...

@@ -92,7 +92,7 @@ def identify_dataset(dataset: DatasetId, sources: Sources, details: Mapping[str,
         revision="" if mirrored else dataset.revision,
         fingerprint=hash_files(found.files) if mirrored else dataset.revision,
         source=found.source,
-        splits={split: _rows(files, dataset.text) for split, files in found.files.items()},
+        splits={split: count_rows(files, dataset.text) for split, files in found.files.items()},
         details=details or {},
     )
 
@@ -141,6 +141,9 @@ def dataset_folders(repo: str, revision: str, sources: Sources) -> dict[str, Pat
     """Where a data set may lie on this machine: the mirror's folder, and the hub's cache of a pinned revision."""
     folders = {"mirror": mirror_folder(repo, sources, kind="datasets")}
     return {**folders, "hub": hub_snapshot(repo, revision, sources, kind="datasets")} if revision else folders
+def cache_folder() -> Path:
+    """Where what we derive is kept, in the user's own cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hedgebench"
 
 
 def mirror_folder(repo: str, sources: Sources, kind: str) -> Path | None:
@@ -263,7 +266,8 @@ def _download(dataset: DatasetId) -> dict[str, tuple[Path, ...]]:
     return files
 
 
-def _rows(files: Sequence[Path], text: TabSeparated | None) -> int:
+def count_rows(files: Sequence[Path], text: TabSeparated | None = None) -> int:
+    """Rows of parquet files, read from their footers, or of text files, whose lines are counted."""
     if text is not None:
         return sum(_lines(file) for file in files)
     parquet: Any = importlib.import_module("pyarrow.parquet")
