@@ -40,8 +40,8 @@ def loglikelihood(
             )
     tokens = [[*context, *continuation][-(context_length + 1) :] for context, continuation in requests]
     sharing: dict[tuple[int, ...], list[int]] = {}
-    for index, row in enumerate(tokens):
-        sharing.setdefault(tuple(row[:-1]), []).append(index)
+    for index, whole in enumerate(tokens):
+        sharing.setdefault(tuple(whole[:-1]), []).append(index)
     order = sorted(sharing, key=len, reverse=True)
     scores: dict[int, Continuation] = {}
     for start in range(0, len(order), batch_size):

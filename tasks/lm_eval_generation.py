@@ -56,7 +56,7 @@ def decoding_of(settings: Mapping[str, Any], end_of_text: str) -> Decoding:
     asked: dict[str, Any] = dict(normalize_gen_kwargs(dict(settings)))
     until = tuple(handle_stop_sequences(asked.pop("until"), eos=end_of_text))
     most, sampled = int(asked.pop("max_gen_toks")), bool(asked.pop("do_sample"))
-    temperature = float(asked.pop("temperature", 0.0)) if sampled else 0.0
+    temperature = float(asked.pop("temperature", 0.0))
     top_k, top_p = asked.pop("top_k", SAMPLED_TOP_K), asked.pop("top_p", None)
     for name, value in asked.items():
         if name not in _WITHOUT_EFFECT or value != _WITHOUT_EFFECT[name]:
@@ -64,7 +64,7 @@ def decoding_of(settings: Mapping[str, Any], end_of_text: str) -> Decoding:
                 f"the generation setting {name}={value!r} is not supported; supported are until, max_gen_toks, "
                 "do_sample, temperature, top_k and top_p"
             )
-    if temperature == 0:
+    if not sampled or temperature == 0:
         return Decoding(until, most)
     return Decoding(until, most, temperature, top_k or None, top_p)
 

@@ -12,11 +12,14 @@ import io
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..results.record import Metric
 from .base import INPUT, Row
 from .lm_eval_config import GENERATES, NO_FILTER, TaskConfig, metric_name
+
+if TYPE_CHECKING:
+    from ..results.statistics import RatioStatistic
 
 Aggregation: TypeAlias = Callable[[Sequence[Any]], float]
 
@@ -93,9 +96,8 @@ def standard_error(metric: str, aggregate: Aggregation, values: Sequence[Any], b
         return None
     if aggregate in (weighted_perplexity, bits_per_byte):
         nats, sizes = zip(*values, strict=True)
-        return ratio_bootstrap(
-            [-n for n in nats], sizes, "exp_ratio" if aggregate is weighted_perplexity else "bits_ratio"
-        )
+        statistic: RatioStatistic = "exp_ratio" if aggregate is weighted_perplexity else "bits_ratio"
+        return ratio_bootstrap([-n for n in nats], sizes, statistic)
     draws = min(bootstrap_iters, 100) if metric in _FEW_DRAWS else bootstrap_iters
     estimate = stderr_for_metric(aggregate, draws)
     if estimate is None:

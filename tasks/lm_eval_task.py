@@ -1,8 +1,8 @@
 """`lm_eval/NAME`: any task of lm-eval (Gao et al.) on our models, with its prompts, metrics and standard errors.
 
 lm-eval makes the prompts, filters the answers and scores each document; the model answers through `TextModel`, and the
-data come from where all our data come from. Rows hold each document's metric values, so scores can be made again without
-the model. `NAME` is a task, a group or tag (then each of its tasks), or a YAML file of one's own.
+data come from where all our data come from. Rows hold each document's metric values, so scores can be made again
+without the model. `NAME` is a task, a group or tag (then each of its tasks), or a YAML file of one's own.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A model as lm-eval sees one: scores of texts, and texts that go on.
 
 Texts become tokens as lm-eval's own `hf` model makes them: a context's trailing spaces belong to the continuation, both
-are encoded as one text and then split, an empty context is the token that begins a text, what is too long loses its left
-end, and rolling windows do not overlap. What the tokens score is asked of the adapter, which pads so that no token of a
-row ever sees padding, whatever its attention is.
+are encoded as one text and then split, an empty context is the token that begins a text, what is too long loses its
+left end, and rolling windows do not overlap. What the tokens score is asked of the adapter, which pads so that no token
+of a row ever sees padding, whatever its attention is.
 """
 
 from __future__ import annotations

@@ -1,0 +1,134 @@
+"""Tiny checkpoints with a tokenizer that transformers reads, and tiny tasks of lm-eval with their data in a mirror."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from hedgebench.adapters.backbone import Checkpoint, pretrained
+from hedgebench.adapters.base import ModelShape
+from hedgebench.adapters.converted import save_converted
+from hedgebench.adapters.model_adapter import ModelAdapter
+from hedgebench.adapters.precision import Precision
+from hedgebench.adapters.pretrained_adapter import build_pretrained, swap_in
+from hedgebench.adapters.pretrained_model import PretrainedModel
+from hedgebench.adapters.spec import parse_spec
+from hedgebench.harness.registry import mechanisms
+from hedgebench.tasks.lm_eval_text import TextModel, text_model
+
+from ..adapters.tiny_models import CONTEXT_LENGTH, END_OF_TEXT, save_tiny, tiny_tokenizer
+
+TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    "<{{ message['role'] }}>{{ message['content'] }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+WORDS = ("the cat sat", "a dog ran far away", "one two three four", "no", "yes it is", "blue green red")
+
+
+def save_checkpoint(model_type: str, folder: Path) -> Path:
+    """A random model whose words are bytes, with a chat template that knows no system role."""
+    save_tiny(model_type, folder)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tiny_tokenizer(model_type), bos_token=END_OF_TEXT, eos_token=END_OF_TEXT
+    )
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def adapter_of(folder: Path, spec: str = "softmax", model_type: str = "gpt2") -> ModelAdapter[PretrainedModel]:
+    """The adapter of a checkpoint, with another attention inside unless it is softmax."""
+    backbone = pretrained(f"hf:{folder}", model_type, Checkpoint("", "", folder=str(folder)))
+    adapter = build_pretrained(
+        folder,
+        backbone,
+        {"weights": "float32", "gradient_checkpointing": False},
+        ModelShape(CONTEXT_LENGTH),
+        mechanisms(),
+        seed=0,
+        precision=Precision(torch.device("cpu"), torch.float32),
+    )
+    if spec != "softmax":
+        swap_in(adapter, parse_spec(spec, mechanisms()), 0)
+    return adapter
+
+
+def text_model_of(folder: Path, spec: str = "softmax", model_type: str = "gpt2", batch_size: int = 3) -> TextModel:
+    """What lm-eval asks, of a checkpoint."""
+    return text_model(adapter_of(folder, spec, model_type), folder, batch_size=batch_size, seed=1234)
+
+
+def convert_to(folder: Path, spec: str, target: Path, model_type: str = "gpt2") -> Path:
+    """A converted folder, its maps moved away from where they begin."""
+    adapter = adapter_of(folder, spec, model_type)
+    torch.manual_seed(0)
+    for part in adapter.model.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            if "core" in name or type(part).__module__.startswith("hedgebench.kernels"):
+                parameter.data.add_(0.1 * torch.randn_like(parameter))
+    save_converted(adapter.model, target, base=folder, context_length=CONTEXT_LENGTH, provenance={})
+    return target
+
+
+def peer(folder: Path, batch_size: int = 3) -> Any:
+    """lm-eval's own model of transformers over the same checkpoint."""
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    return HFLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(folder), batch_size=batch_size)
+
+
+def requests(kind: str, *arguments: tuple[Any, ...]) -> list[Any]:
+    """What lm-eval asks."""
+    from lm_eval.api.instance import Instance
+
+    return [Instance(request_type=kind, doc={}, arguments=args, idx=0) for args in arguments]  # type: ignore[arg-type]
+
+
+def write_data(mirror: Path, repo: str, config: str, split: str, rows: Mapping[str, Sequence[Any]]) -> None:
+    """One parquet file in a mirror."""
+    folder = mirror / "datasets" / repo / config
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+
+
+def write_task(folder: Path, name: str, **values: Any) -> Path:
+    """The YAML file of a task over the data `tiny/words`, a choice among four unless told otherwise."""
+    defaults = {
+        "task": name,
+        "dataset_path": "tiny/words",
+        "dataset_name": "plain",
+        "output_type": "multiple_choice",
+        "training_split": "train",
+        "test_split": "test",
+        "doc_to_text": "Which follows {{text}}?",
+        "doc_to_target": "label",
+        "doc_to_choice": "choices",
+        "metric_list": [
+            {"metric": "acc", "aggregation": "mean", "higher_is_better": True},
+            {"metric": "acc_norm", "aggregation": "mean", "higher_is_better": True},
+        ],
+        "metadata": {"version": 3.0},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump({**defaults, **values}), encoding="utf-8")
+    return file
+
+
+def write_words(mirror: Path, splits: Sequence[str] = ("test",)) -> None:
+    """The data of `write_task`."""
+    rows = {
+        "text": [f"{WORDS[i % 6]} {i}" for i in range(12)],
+        "label": [i % 4 for i in range(12)],
+        "choices": [[WORDS[(i + k) % 6] for k in range(4)] for i in range(12)],
+    }
+    for split in splits:
+        write_data(mirror, "tiny/words", "plain", split, rows)
