@@ -143,15 +143,16 @@ def find_data(what: Wanted, sources: Sources) -> Place:
 
 def _in_folder(what: Wanted, source: str, folder: Path) -> Place | str:
     """The place that a local copy is, or what it lacks."""
+    kind = source.partition(" ")[0]
     plain = _plain_files(what, folder)
-    if plain and all(plain.values()):
-        return Place(source.partition(" ")[0], plain, folder, is_plain=True)
-    read = _files_by_readme(what, folder)
-    if isinstance(read, str):
-        return read
-    if missing := [split for split in what.splits if not read.get(split)]:
-        return f"it has {', '.join(read) or 'no split'} but no {', '.join(missing)}"
-    return Place(source.partition(" ")[0], read, folder)
+    is_plain = any(plain.values())
+    found = plain if is_plain else _files_by_readme(what, folder)
+    if isinstance(found, str):
+        return found
+    if missing := [split for split in what.splits if not found.get(split)]:
+        present = ", ".join(split for split in found if found[split])
+        return f"it has {present or 'no split'} but no {', '.join(missing)}"
+    return Place(kind, found, folder, is_plain=is_plain)
 
 
 def _plain_files(what: Wanted, folder: Path) -> dict[str, tuple[Path, ...]]:
