@@ -123,7 +123,8 @@ class HedgebenchLM(LM):  # type: ignore[misc]
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """The template's text, which lm-eval keeps with its results."""
-        return self.tokenizer.get_chat_template(chat_template if isinstance(chat_template, str) else None)
+        chosen: str = self.tokenizer.get_chat_template(chat_template if isinstance(chat_template, str) else None)
+        return chosen
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval keeps with its results about the model, and the kernels that ran."""

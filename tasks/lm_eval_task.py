@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..adapters.base import Adapter, ModelShape, Settings
 from ..results.names import UnknownNameError, unknown_name
-from ..results.record import DataIdentity, Metric
+from ..results.record import DataIdentity, Metric, Scalar
 from .base import Row, Sources, Task, TaskData, TaskInfo, TaskScale
 from .lm_eval_config import TaskConfig, read_config
 from .lm_eval_data import Wanted, identify_data, load_data, wanted
@@ -100,7 +100,7 @@ class LmEvalTask:
         """
         chosen = self._chosen(settings, sources)
         identity = identify_data(self._wanted(chosen), sources)
-        details = {
+        details: dict[str, Scalar] = {
             "lm_eval": release(),
             "task_version": self.config.version,
             "task_file": hash_files({"": [self.config.path]}),
@@ -122,7 +122,7 @@ class LmEvalTask:
         shots = self.config.shots(chosen.num_fewshot)
         task = _make_task(self.config, shots, load_data(self._wanted(chosen), sources), chosen.seed)
         length = chosen.max_length or model_length(folder, load_tokenizer(folder))
-        notes = ()
+        notes: tuple[str, ...] = ()
         if chosen.num_fewshot not in (None, shots):
             notes = (f"num_fewshot stays {shots}, not {chosen.num_fewshot}: the task's configuration fixes it",)
         shape = ModelShape(context_length=length)

@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
@@ -182,11 +182,13 @@ class TextModel:
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         texts: dict[int, str] = {}
         while rest := order[len(texts) :]:
-            chosen = self._fitting(lambda batch_size, rest=rest: self._batch(rest[:batch_size], prompts, decoding))
-            texts |= chosen
+            texts |= self._fitting(partial(self._next_batch, rest, prompts, decoding))
         return [texts[index] for index in range(len(prompts))]
 
-    def _batch(self, chosen: Sequence[int], prompts: Sequence[Tokens], decoding: Decoding) -> dict[int, str]:
+    def _next_batch(
+        self, rest: Sequence[int], prompts: Sequence[Tokens], decoding: Decoding, batch_size: int
+    ) -> dict[int, str]:
+        chosen = rest[:batch_size]
         inputs, mask = _pad_left([prompts[index] for index in chosen], self.adapter.device)
         endings = Endings(self.tokenizer, decoding, self.end_tokens | {self.tokenizer.eos_token_id}, len(chosen))
         made = self.adapter.generate(

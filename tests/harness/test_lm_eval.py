@@ -28,6 +28,12 @@ Bench = Callable[..., Any]
 PAIRS = (("the cat", " sat on the mat"), ("", "no context"), ("a ", "b"), ("a question of some length", " a"))
 
 
+@pytest.fixture(autouse=True)
+def _quick_lm_eval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lm_eval.__main__.setup_logging", lambda: None)  # its handler would outlive a test's streams
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)  # it asks pip, which takes a second
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_checkpoint("gpt2", tmp_path_factory.mktemp("gpt2") / "model")
@@ -173,7 +179,7 @@ def test_lm_evals_command_line_runs_our_model(
     )
     ran = bench(
         *("lm-eval", "run", "--model", "hedgebench", "--tasks", "tiny", "--include_path", file.parent, "--limit", "4"),
-        *("--model_args", f"spec=hedgehog:window=4,backbone={checkpoint},device=cpu", "--output_path", "out"),
+        *("--model_args", f"spec=hedgehog:window=4,backbone={checkpoint}", "--device", "cpu", "--output_path", "out"),
     )
     assert ran.code == 0, ran.err
     (results,) = (tmp_path / "out").rglob("results_*.json")

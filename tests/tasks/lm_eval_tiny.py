@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-import yaml
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from hedgebench.adapters.backbone import Checkpoint, pretrained
@@ -34,9 +34,8 @@ WORDS = ("the cat sat", "a dog ran far away", "one two three four", "no", "yes i
 def save_checkpoint(model_type: str, folder: Path) -> Path:
     """A random model whose words are bytes, with a chat template that knows no system role."""
     save_tiny(model_type, folder)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=tiny_tokenizer(model_type), bos_token=END_OF_TEXT, eos_token=END_OF_TEXT
-    )
+    kind: Any = PreTrainedTokenizerFast
+    tokenizer = kind(tokenizer_object=tiny_tokenizer(model_type), bos_token=END_OF_TEXT, eos_token=END_OF_TEXT)
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
     return folder
@@ -89,7 +88,7 @@ def requests(kind: str, *arguments: tuple[Any, ...]) -> list[Any]:
     """What lm-eval asks."""
     from lm_eval.api.instance import Instance
 
-    return [Instance(request_type=kind, doc={}, arguments=args, idx=0) for args in arguments]  # type: ignore[arg-type]
+    return [Instance(request_type=kind, doc={}, arguments=args, idx=0) for args in arguments]
 
 
 def write_data(mirror: Path, repo: str, config: str, split: str, rows: Mapping[str, Sequence[Any]]) -> None:
@@ -119,13 +118,13 @@ def write_task(folder: Path, name: str, **values: Any) -> Path:
     }
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}.yaml"
-    file.write_text(yaml.safe_dump({**defaults, **values}), encoding="utf-8")
+    file.write_text(json.dumps({**defaults, **values}), encoding="utf-8")  # JSON is YAML
     return file
 
 
 def write_words(mirror: Path, splits: Sequence[str] = ("test",)) -> None:
     """The data of `write_task`."""
-    rows = {
+    rows: dict[str, list[Any]] = {
         "text": [f"{WORDS[i % 6]} {i}" for i in range(12)],
         "label": [i % 4 for i in range(12)],
         "choices": [[WORDS[(i + k) % 6] for k in range(4)] for i in range(12)],

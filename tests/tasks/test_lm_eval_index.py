@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from hedgebench.results.names import UnknownNameError
 from hedgebench.tasks import lm_eval_index
@@ -30,7 +29,7 @@ def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LmEvalFamily:
 
 
 def write(folder: Path, name: str, **values: object) -> None:
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    (folder / f"{name}.yaml").write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
 
 
 def test_a_folder_gives_its_tasks_groups_and_tags(tmp_path: Path) -> None:
@@ -56,7 +55,12 @@ def test_the_index_is_made_once_and_then_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made: list[Path] = []
-    monkeypatch.setattr(lm_eval_index, "read_folder", lambda folder: made.append(folder) or KNOWN)
+
+    def read(folder: Path) -> dict[str, Entry]:
+        made.append(folder)
+        return KNOWN
+
+    monkeypatch.setattr(lm_eval_index, "read_folder", read)
     assert entries(tmp_path) == KNOWN
     entries.cache_clear()
     assert entries(tmp_path) == KNOWN
