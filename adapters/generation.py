@@ -88,7 +88,8 @@ def _choose(
 def _likeliest(probabilities: Float[Tensor, "b v"], top_k: int | None, top_p: float | None) -> Float[Tensor, "b v"]:
     """The probabilities, zero where sampling must not go; the nucleus is that of the `top_k` (Holtzman et al. 2020)."""
     values, places = probabilities.sort(dim=-1, descending=True)
-    values[:, top_k:] = 0
+    if top_k is not None:
+        values[:, top_k:] = 0
     if top_p is not None:
         values = values / values.sum(-1, keepdim=True)
         values[values.cumsum(-1) - values >= top_p] = 0  # the token that crosses `top_p` stays, so one always does

@@ -216,11 +216,12 @@ def _no_network() -> Iterator[Any]:
     """The library `datasets`, told to stay offline: even local files cost it a name lookup of a download counter."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import datasets
+    from datasets import config
 
     datasets.disable_progress_bars()
-    before = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = True
+    before = config.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = True
     try:
         yield datasets
     finally:
-        datasets.config.HF_HUB_OFFLINE = before
+        config.HF_HUB_OFFLINE = before

@@ -83,7 +83,7 @@ def read_folder(folder: Path) -> dict[str, Entry]:
     made = {}
     for name, found in index.items():
         if found.kind is Kind.GROUP:
-            made[name] = _group(found.cfg)
+            made[name] = _group(found.cfg or {})
         elif found.kind is Kind.TAG:
             made[name] = Entry(members=tuple(sorted(found.tags)))
         else:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -134,3 +135,32 @@ def test_what_cannot_be_generated_is_refused(temperature: float, tokens: int) ->
         generate(
             torch.zeros(1, 5), 0, counting, max_new_tokens=tokens, temperature=temperature, seed=0, stop_token=None
         )
+
+
+@pytest.mark.parametrize("narrowed", [{"top_k": 2}, {"top_p": 0.6}])
+def test_sampling_goes_to_the_likeliest_tokens_alone(narrowed: dict[str, Any]) -> None:
+    logits = torch.tensor([[0.1, 0.4, 0.05, 0.3, 0.15]]).log().expand(200, 5)
+    made = generate(
+        logits,
+        0,
+        lambda token, state: (logits, state),
+        max_new_tokens=1,
+        temperature=1.0,
+        seed=0,
+        stop_token=None,
+        **narrowed,
+    )
+    assert set(made.flatten().tolist()) == {1, 3}
+
+
+def test_a_watcher_ends_the_generation() -> None:
+    first, _ = counting(torch.tensor([0, 3]), 0)
+    made = greedy(first, 0, counting, max_new_tokens=9, has_ended=lambda tokens: tokens.shape[1] == 2)
+    assert made.tolist() == [[1, 2], [4, 0]]
+
+
+@pytest.mark.parametrize("narrowed", [{"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}])
+def test_a_choice_among_no_tokens_is_refused(narrowed: dict[str, Any]) -> None:
+    first, _ = counting(torch.tensor([0]), 0)
+    with pytest.raises(ValueError, match="allowed: at least 1, and above 0 up to 1"):
+        greedy(first, 0, counting, max_new_tokens=1, **narrowed)

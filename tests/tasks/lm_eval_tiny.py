@@ -77,18 +77,20 @@ def convert_to(folder: Path, spec: str, target: Path, model_type: str = "gpt2") 
 
 def peer(folder: Path, batch_size: int = 3) -> Any:
     """lm-eval's own model of transformers over the same checkpoint."""
-    from lm_eval.models.huggingface import HFLM
+    from lm_eval.models import huggingface
     from transformers import AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(folder)
-    return HFLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(folder), batch_size=batch_size)
+    kind: Any = huggingface.HFLM
+    return kind(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(folder), batch_size=batch_size)
 
 
 def requests(kind: str, *arguments: tuple[Any, ...]) -> list[Any]:
     """What lm-eval asks."""
-    from lm_eval.api.instance import Instance
+    from lm_eval.api import instance
 
-    return [Instance(request_type=kind, doc={}, arguments=args, idx=0) for args in arguments]
+    make: Any = instance.Instance
+    return [make(request_type=kind, doc={}, arguments=args, idx=0) for args in arguments]
 
 
 def write_data(mirror: Path, repo: str, config: str, split: str, rows: Mapping[str, Sequence[Any]]) -> None:

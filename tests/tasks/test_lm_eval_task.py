@@ -83,16 +83,17 @@ def score(task: LmEvalTask, rows: list[Row], **changed: Any) -> dict[str, Metric
 
 def lm_evals(folder: Path, name: str, tasks: Path, mirror: Path, draws: int, **options: Any) -> dict[str, Any]:
     """What lm-eval's own model and evaluation give for the same file."""
-    from lm_eval import simple_evaluate
+    from lm_eval import evaluator
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
     data = mirror / "datasets/tiny/words/plain"
     files = {split: str(data / f"{split}-00000-of-00001.parquet") for split in ("test", "train")}
     task = {"task": name, "dataset_path": "parquet", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
-    config = {**manager.task_index[name].cfg, **task}
-    results: Any = simple_evaluate(
-        peer(folder), tasks=[config], task_manager=manager, bootstrap_iters=draws, log_samples=False, **options
+    own: Any = manager.task_index[name].cfg
+    evaluate: Any = evaluator.simple_evaluate
+    results = evaluate(
+        peer(folder), tasks=[{**own, **task}], task_manager=manager, bootstrap_iters=draws, log_samples=False, **options
     )
     return dict(results["results"][name])
 
