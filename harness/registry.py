@@ -18,8 +18,8 @@ from typing import Generic, Protocol, TypeGuard, TypeVar
 
 from ..adapters.backbone import BACKBONES, Backbone
 from ..adapters.mechanism import Mechanism
-from ..results.names import UnknownNameError, unknown_name
 from ..results.groups import GROUPS
+from ..results.names import UnknownNameError, unknown_name
 from ..tasks.base import Task, TaskFamily, TaskInfo
 
 PACKAGE = __name__.partition(".")[0]

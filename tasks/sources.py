@@ -141,6 +141,8 @@ def dataset_folders(repo: str, revision: str, sources: Sources) -> dict[str, Pat
     """Where a data set may lie on this machine: the mirror's folder, and the hub's cache of a pinned revision."""
     folders = {"mirror": mirror_folder(repo, sources, kind="datasets")}
     return {**folders, "hub": hub_snapshot(repo, revision, sources, kind="datasets")} if revision else folders
+
+
 def cache_folder() -> Path:
     """Where what we derive is kept, in the user's own cache."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hedgebench"
