@@ -12,7 +12,7 @@ import pytest
 
 from hedgebench.adapters.base import Adapter, Capability, Settings
 from hedgebench.harness import environment, plan, registry
-from hedgebench.harness.config import RunConfig, UsageError, make_config
+from hedgebench.harness.config import RunConfig, UsageError
 from hedgebench.harness.plan import PlannedCell, make_plan, make_sources
 from hedgebench.harness.registry import Registry
 from hedgebench.results.record import DataIdentity, Metric
@@ -72,6 +72,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, FakeTask]:
         fake("no_library", ModuleNotFoundError("No module named 'datasets'")),
         fake("bad_setting", ValueError("length is 8; it takes an odd number")),
         fake("only_scratch", recipes=("scratch",)),
+        fake("kernel", model="hedgehog:map=softmax"),
     ]
     items = {task.info.name: task for task in tasks}
     typed: Mapping[str, Task] = dict(items)
@@ -248,9 +249,7 @@ def test_a_plan_is_the_same_every_time() -> None:
 
 
 def test_a_task_that_brings_its_own_model_needs_none_and_takes_no_other() -> None:
-    tasks = {"tasks": ("kernels/forward",), "device": "cpu"}
-    for models in ({}, {"models": ("elu", "softmax")}):
-        planned = make_plan(make_config({**tasks, **models}))
-        assert [cell.cell.model for cell in planned] == ["hedgehog:map=softmax"]
+    for models in ((), ("elu", "softmax")):
+        assert [p.cell.model for p in planned("kernel", models=models)] == ["hedgehog:map=softmax"]
     with pytest.raises(UsageError, match="no models given: pass --models"):
-        make_plan(make_config({"tasks": ("kernels/forward", "throughput"), "device": "cpu"}))
+        planned("kernel", "recall", models=())

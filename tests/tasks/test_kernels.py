@@ -1,0 +1,101 @@
+"""The tasks kernels/*: points, their statuses, and the metrics of rows known by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from hedgebench.adapters.base import Adapter, Value
+from hedgebench.results.record import Metric
+from hedgebench.tasks import kernels
+from hedgebench.tasks.base import Row, Sources, Task
+from hedgebench.tasks.kernel_metrics import kernel_metrics
+from hedgebench.tasks.kernel_settings import KernelSettings
+from hedgebench.tasks.kernel_works import Prepared
+from hedgebench.tasks.kernels import BACKWARD, DECODE, DISTILLATION, FORWARD, Kernels
+from hedgebench.tasks.machine_peaks import MachinePeaks
+
+SETTINGS: Mapping[str, Value] = {"shapes": "1x8x2x16+1x16x2x16", "repeats": 3, "min_time_ms": 0.0, "warmup": 1}
+ON_CPU = cast(Adapter, SimpleNamespace(device=torch.device("cpu")))
+MACHINE: Row = {"machine": {"flops_per_s": 1e12, "bytes_per_s": 1e11}, "dtype": "float32"}
+
+
+@pytest.fixture(autouse=True)
+def _known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "measure_peaks", lambda device, dtype: MachinePeaks(1e12, 1e11))
+
+
+def measure(task: Kernels, sources: Sources, **settings: Value) -> tuple[list[Row], list[Metric]]:
+    chosen = {**SETTINGS, **settings}
+    rows = task.predict(ON_CPU, task.load(chosen, sources), chosen)
+    return rows, task.score(rows, chosen)
+
+
+def point(**values: Any) -> Row:
+    """A point of 1,000 tokens, 2 heads of 64, that took 1, 2 and 3 ms."""
+    sizes = {"batch": 1, "tokens": 1000, "heads": 2, "head_dim": 64, "status": "ok", "ran": "chunk/torch"}
+    times = {"samples_ms": {"forward": [1.0, 2.0, 3.0]}, "first_call_s": 0.5, "peak_bytes": None}
+    return {"contender": "hedgehog", **sizes, **times, **values}
+
+
+@pytest.mark.parametrize("task", [FORWARD, BACKWARD, DECODE, DISTILLATION], ids=lambda task: task.work)
+def test_every_contender_has_a_point_at_every_shape(task: Kernels, sources: Sources) -> None:
+    assert isinstance(task, Task)
+    rows, metrics = measure(task, sources)
+    points = [row for row in rows if "contender" in row]
+    assert len(points) == 2 * len(KernelSettings().chosen(task.work))
+    assert {row["status"] for row in points if row["contender"].startswith("hedgehog")} == {"ok"}
+    assert all("run on CUDA" in row["message"] for row in points if row["contender"].startswith("fla"))
+    assert metrics[0].name == task.info.main_metric
+    assert metrics[0].value is not None
+    assert metrics[0].n == 3
+
+
+def test_a_contender_out_of_memory_is_not_tried_at_longer_sequences_of_the_same_heads(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def prepare(shape: Any, device: Any, dtype: Any) -> Prepared:
+        tried.append(shape.tokens)
+        raise MemoryError("too large")
+
+    monkeypatch.setattr(kernels, "WORKS", {"forward": {"hedgehog": prepare}})
+    rows, metrics = measure(FORWARD, sources, contenders="hedgehog", shapes="1x8x2x16+1x16x2x16+1x4x2x32")
+    assert tried == [8, 4]
+    assert [row["status"] for row in rows[1:]] == ["oom", "oom"]
+    assert (metrics[0].value, metrics[0].status) == (None, "oom")
+
+
+def test_metrics_of_a_point_known_by_hand() -> None:
+    found = {metric.name: metric for metric in kernel_metrics("forward", [MACHINE, point()])}
+    assert found["longest_tokens_per_s"].value == pytest.approx(1000 / 2e-3)
+    assert (found["forward_ms"].value, found["forward_ms"].n) == (2.0, 3)
+    assert (found["forward_ms_p20"].value, found["forward_ms_p80"].value) == (pytest.approx(1.4), pytest.approx(2.6))
+    flops, moved = 2000 * 81_920, 2000 * 896 * 2  # two-pass counts of 64 dimensions, in float32
+    assert found["forward_tflop_per_s"].value == pytest.approx(flops / 2e-3 / 1e12)
+    assert found["forward_tb_per_s"].value == pytest.approx(moved / 2e-3 / 1e12)
+    assert found["forward_percent_of_roofline"].value == pytest.approx(100 * (flops / 1e12) / 2e-3)
+    assert found["forward_ms"].at["ran"] == "chunk/torch"
+
+
+def test_softmax_attention_has_no_roofline_of_ours() -> None:
+    metrics = kernel_metrics("forward", [MACHINE, point(contender="softmax-flash", ran="softmax/sdpa_flash")])
+    assert not any("roofline" in metric.name for metric in metrics)
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"contenders": "hedghog"}, "unknown contender 'hedghog'; did you mean hedgehog"),
+    ({"contenders": "quadratic"}, "contenders is 'quadratic'; kernels/forward has hedgehog"),
+    ({"dtype": "float8"}, "unknown dtype 'float8'"),
+    ({"shapes": "big"}, "shapes holds 'big'"),
+])  # fmt: skip
+def test_bad_settings_are_refused_before_anything_runs(
+    settings: dict[str, Value], message: str, sources: Sources
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        FORWARD.identify({**SETTINGS, **settings}, sources)
