@@ -17,6 +17,10 @@ PARTIAL = "partial"
 _Conditions: TypeAlias = tuple[str, tuple[tuple[str, Any], ...]]
 
 
+CONTENDER = "contender"
+"""Coordinate of a metric of something that a task measures beside the cell's model; in rows it is the model's name."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What two numbers must share to stand side by side.
@@ -43,7 +47,7 @@ class Row:
     """One metric of one model, over its seeds.
 
     Attributes:
-        model: Canonical model spec.
+        model: Canonical model spec, or the contender that a metric is of.
         comparison: Where it was measured; only rows with an equal one are compared.
         metric: Name of the metric; of a failed cell, the task's main metric.
         at: Coordinates of a sweep's point as `key=value;key=value`, keys sorted; empty outside sweeps.
@@ -212,24 +216,25 @@ def _rows_of(cells: Cells) -> Iterable[Row]:
             failed[record.status].append(record)
         for metric in record.metrics:
             points[metric.name, format_at(metric.at), metric.status].append((record, metric))
-    yield from (_metric_row(cells, at, measured) for (_, at, _), measured in points.items())
+    yield from (_metric_row(cells, measured) for measured in points.values())
     for status, missing in failed.items():
         if not any(m.name == r.main_metric and m.status == status for r in missing for m in r.metrics):
             yield _failed_row(cells, status, missing)
 
 
-def _metric_row(cells: Cells, at: str, measured: Sequence[tuple[Record, Metric]]) -> Row:
+def _metric_row(cells: Cells, measured: Sequence[tuple[Record, Metric]]) -> Row:
     first = measured[0][1]
     values = [metric.value for _, metric in measured if metric.value is not None]
     mean, over_seeds = seed_mean(values) if values else (None, None)
     status: str = first.status
     if status == "ok" and cells.comparison.limit is not None:
         status = PARTIAL
+    coordinates = {key: value for key, value in first.at.items() if key != CONTENDER}
     return Row(
-        model=cells.model,
+        model=str(first.at.get(CONTENDER, cells.model)),
         comparison=cells.comparison,
         metric=first.name,
-        at=at,
+        at=format_at(coordinates),
         value=mean,
         stderr=first.stderr if len(measured) == 1 else over_seeds,
         n=min(metric.n for _, metric in measured),
@@ -240,7 +245,7 @@ def _metric_row(cells: Cells, at: str, measured: Sequence[tuple[Record, Metric]]
         status=status,
         is_main=first.name == measured[0][0].main_metric,
         variant=cells.variant,
-        coordinates=first.at,
+        coordinates=coordinates,
         peer_key=measured[0][0].peer_key,
     )
 

@@ -28,7 +28,11 @@ _BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
 def kernel_metrics(work: str, rows: Sequence[Row]) -> list[Metric]:
-    """The headline, the machine's peaks, and the metrics of every point."""
+    """The headline, the machine's peaks, and the metrics of every point.
+
+    What ran is a coordinate of the time of the first call: as one of all metrics it would part a line in two where a
+    kernel takes over from another.
+    """
     machine = next(row for row in rows if "machine" in row)
     points = [row for row in rows if "contender" in row]
     peaks, dtype = machine["machine"], machine["dtype"]
@@ -63,18 +67,17 @@ def _headline(work: str, points: Sequence[Row]) -> list[Metric]:
 def _of_point(call: str, row: Row, peaks: Mapping[str, float], dtype: str) -> list[Metric]:
     import numpy as np
 
-    shape = KernelShape(row["batch"], row["tokens"], row["heads"], row["head_dim"])
+    shape = KernelShape(row["batch"], row["tokens"], row["heads"], row["head_dim"], row["sweep"])
     at: dict[str, Scalar] = {"contender": row["contender"], **shape.at()}
     if row["status"] != "ok":
         return [Metric(f"{call}_ms", None, "ms", False, None, 0, at, row["status"])]
-    at["ran"] = row["ran"]
     ms = np.asarray(row["samples_ms"][call])
     n, median = len(ms), float(np.median(ms))
     found = [
         Metric(f"{call}_ms", median, "ms", False, _median_stderr(ms), n, at, samples=tuple(ms.tolist())),
         Metric(f"{call}_ms_p20", float(np.percentile(ms, 20)), "ms", None, None, n, at),
         Metric(f"{call}_ms_p80", float(np.percentile(ms, 80)), "ms", None, None, n, at),
-        Metric(f"{call}_first_call_s", row["first_call_s"], "s", None, None, 1, at),
+        Metric(f"{call}_first_call_s", row["first_call_s"], "s", None, None, 1, {**at, "ran": row["ran"]}),
     ]
     if row["peak_bytes"] is not None:
         found.append(Metric(f"{call}_peak_bytes", row["peak_bytes"], "bytes", False, None, 1, at))

@@ -17,20 +17,24 @@ class KernelShape:
         tokens: Tokens of each.
         heads: Query heads, and key and value heads.
         head_dim: Of queries, keys and values.
+        sweep: Name of the list of `SHAPES` in which batch and heads follow from the tokens; empty for a shape alone.
     """
 
     batch: int
     tokens: int
     heads: int
     head_dim: int
+    sweep: str = ""
 
     @property
     def family(self) -> tuple[int, int]:
         """What shapes share of which a longer one needs no less: tokens aside, the heads in all and their size."""
         return self.batch * self.heads, self.head_dim
 
-    def at(self) -> dict[str, int]:
-        """The coordinates of a metric."""
+    def at(self) -> dict[str, int | str]:
+        """The coordinates of a metric: of a sweep its name and the tokens, so that they make one line."""
+        if self.sweep:
+            return {"seq_len": self.tokens, "sweep": self.sweep}
         return {"seq_len": self.tokens, "batch_size": self.batch, "heads": self.heads, "head_dim": self.head_dim}
 
 
@@ -38,7 +42,8 @@ def _sweep(head_dim: int) -> tuple[KernelShape, ...]:
     """16,384 tokens a call in sequences of 512 and more, then one of up to 131,072; 2,048 columns in all heads."""
     heads = 2048 // head_dim
     lengths = [2**power for power in range(9, 18)]
-    return tuple(KernelShape(max(1, 16384 // tokens), tokens, heads, head_dim) for tokens in lengths)
+    name = f"sweep{head_dim}"
+    return tuple(KernelShape(max(1, 16384 // tokens), tokens, heads, head_dim, name) for tokens in lengths)
 
 
 SHAPES: dict[str, tuple[KernelShape, ...]] = {

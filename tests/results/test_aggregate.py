@@ -166,3 +166,12 @@ def test_of_a_cell_in_several_runs_the_newest_is_kept_and_this_is_told(
 def test_coordinates_are_spelled_in_the_order_of_their_names() -> None:
     assert format_at({"seq_len": 512, "batch_size": 1}) == "batch_size=1;seq_len=512"
     assert format_at({}) == ""
+
+
+def test_what_is_measured_beside_a_model_stands_in_its_place(make_record: MakeRecord, make_metric: MakeMetric) -> None:
+    metrics = [make_metric(name="ms", at={"contender": name, "seq_len": 8}) for name in ("ours", "theirs")]
+    rows = leaderboard_rows([make_record(metrics=tuple(metrics))])
+    assert [(row.model, row.at) for row in rows if row.metric == "ms"] == [
+        ("ours", "seq_len=8"),
+        ("theirs", "seq_len=8"),
+    ]

@@ -37,9 +37,9 @@ def measure(task: Kernels, sources: Sources, **settings: Value) -> tuple[list[Ro
 
 def point(**values: Any) -> Row:
     """A point of 1,000 tokens, 2 heads of 64, that took 1, 2 and 3 ms."""
-    sizes = {"batch": 1, "tokens": 1000, "heads": 2, "head_dim": 64, "status": "ok", "ran": "chunk/torch"}
+    sizes = {"batch": 1, "tokens": 1000, "heads": 2, "head_dim": 64, "sweep": "", "status": "ok"}
     times = {"samples_ms": {"forward": [1.0, 2.0, 3.0]}, "first_call_s": 0.5, "peak_bytes": None}
-    return {"contender": "hedgehog", **sizes, **times, **values}
+    return {"contender": "hedgehog", "ran": "chunk/torch", **sizes, **times, **values}
 
 
 @pytest.mark.parametrize("task", [FORWARD, BACKWARD, DECODE, DISTILLATION], ids=lambda task: task.work)
@@ -80,7 +80,10 @@ def test_metrics_of_a_point_known_by_hand() -> None:
     assert found["forward_tflop_per_s"].value == pytest.approx(flops / 2e-3 / 1e12)
     assert found["forward_tb_per_s"].value == pytest.approx(moved / 2e-3 / 1e12)
     assert found["forward_percent_of_roofline"].value == pytest.approx(100 * (flops / 1e12) / 2e-3)
-    assert found["forward_ms"].at["ran"] == "chunk/torch"
+    assert found["forward_first_call_s"].at["ran"] == "chunk/torch"
+    assert found["forward_ms"].at == {
+        "contender": "hedgehog", "seq_len": 1000, "batch_size": 1, "heads": 2, "head_dim": 64
+    }  # fmt: skip
 
 
 def test_softmax_attention_has_no_roofline_of_ours() -> None:
