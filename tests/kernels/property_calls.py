@@ -1,4 +1,4 @@
-"""Small calls of every attention kernel, drawn by hypothesis: sizes, spreads and padding as strategies, numbers by seed.
+"""Small calls of every attention kernel, drawn by hypothesis: sizes and spreads as strategies, numbers by seed.
 
 Every mechanism takes the same call, so that a property is stated once and holds for all of them.
 """

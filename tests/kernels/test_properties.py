@@ -45,9 +45,7 @@ def test_the_future_does_not_change_one_bit_of_the_past(name: str, call: Call, d
 @every_mechanism
 @repeatable
 @given(call=calls(masked=False), left=st.integers(0, 3), right=st.integers(0, 3), garbage=st.sampled_from(GARBAGE))
-def test_garbage_in_padding_changes_no_real_row(
-    name: str, call: Call, left: int, right: int, garbage: float
-) -> None:
+def test_garbage_in_padding_changes_no_real_row(name: str, call: Call, left: int, right: int, garbage: float) -> None:
     def padded(x: Tensor) -> Tensor:
         return torch.nn.functional.pad(x, (0, 0, left, right), value=garbage)
 

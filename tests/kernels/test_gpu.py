@@ -1,0 +1,319 @@
+"""The Triton kernels on a GPU: held to float64, and to what the type costs a plain computation.
+
+bfloat16 results and gradients may be twice as far from float64 as the plain computation in bfloat16 is (FlashAttention's
+criterion). float32 is held to 1e-5 of a result's largest number, float16, whose products are TF32, to 4e-3.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton")
+
+from hedgebench.kernels.fused import DECODED_TOKENS
+from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn, fused_recurrent_hedgehog_attn
+from hedgebench.kernels.state import LinearState
+from hedgebench.kernels.triton_tiles import interpreting
+
+from .fused_cases import Case, draw, single
+from .gpu_cases import (
+    DECODED,
+    DISTILLED,
+    HYBRID,
+    LINEAR,
+    Contest,
+    PairCase,
+    decode_contest,
+    distillation_contest,
+    hybrid_contest,
+    linear_contest,
+)
+from .oracles import beyond_rounding, beyond_share, cast, outcome
+
+pytestmark = [
+    pytest.mark.gpu,
+    # A kernel of float32 products takes the compiler most of a minute.
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+    pytest.mark.skipif(interpreting(), reason="TRITON_INTERPRET=1 is set, under which no kernel runs on the GPU"),
+]
+
+SINGLE_SHARE = 1e-5
+HALF_SHARE = 4e-3
+
+WIDER = {torch.float32: {"gradient of gate_log": 1e-4}, torch.float16: {"gradient of gate_log": 4e-2}}
+"""The gate's gradient is a sum over all rows, in which most of its terms cancel."""
+
+EXACTLY = ("identity", "exp", "exp_one_pass", "softmax", "softmax_one_pass", "bias_and_odd_sizes", "state_log",
+           "both_ways", "packed_log", "taylor_state")  # fmt: skip
+"""Cases also run in float32 and float16: each kernel at least once."""
+
+
+def assert_within_bounds(contest: Contest, dtype: torch.dtype) -> None:
+    got, exact = outcome(contest.kernels, contest.given), outcome(contest.plain, cast(contest.given, torch.float64))
+    if dtype == torch.bfloat16:
+        assert beyond_rounding(got, outcome(contest.plain, cast(contest.given, dtype)), exact) == {}
+    else:
+        share = SINGLE_SHARE if dtype == torch.float32 else HALF_SHARE
+        assert beyond_share(got, exact, share, WIDER[dtype]) == {}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_attention_is_within_twice_the_rounding_of_bfloat16(name: str) -> None:
+    assert_within_bounds(linear_contest(LINEAR[name], torch.bfloat16, "cuda", "triton"), torch.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("name", EXACTLY)
+def test_linear_attention_of_other_types_is_within_its_share(name: str, dtype: torch.dtype) -> None:
+    assert_within_bounds(linear_contest(LINEAR[name], dtype, "cuda", "triton"), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("name", DECODED)
+def test_decoding_is_within_bounds(name: str, dtype: torch.dtype) -> None:
+    assert_within_bounds(decode_contest(DECODED[name], dtype, "cuda"), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("name", HYBRID)
+def test_the_hybrid_is_within_bounds(name: str, dtype: torch.dtype) -> None:
+    assert_within_bounds(hybrid_contest(HYBRID[name], dtype, "cuda", "triton"), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("name", DISTILLED)
+def test_distillation_is_within_bounds(name: str, dtype: torch.dtype) -> None:
+    assert_within_bounds(distillation_contest(DISTILLED[name], dtype, "cuda", "triton"), dtype)
+
+
+@pytest.mark.parametrize("form", ["chunk", "fused_chunk"])
+@pytest.mark.parametrize("spread", [30.0, 100.0])
+def test_log_features_of_any_size_keep_their_row(form: str, spread: float) -> None:
+    """float32 holds an exponent of a few hundred to 1e-4; a lost row would be wrong by its whole size."""
+    case = Case("exp", n=100, form=form, spread=spread, mask=True)
+    tensors = draw(case)._asdict()
+    given = {name: x.to("cuda", torch.float32) for name, x in tensors.items() if x is not None and name != "mask"}
+    options = {"feature_map": "exp", "key_padding_mask": tensors["mask"].cuda()}
+    names = ("q", "k", "v", "q_weight", "k_weight")
+    exact = chunk_hedgehog_attn(*(given[name].double() for name in names), **options, backend="torch")
+    got = chunk_hedgehog_attn(*(given[name] for name in names), **options, form=form, backend="triton")
+    assert beyond_share({"output": got.output}, {"output": exact.output}, 1e-4) == {}
+
+
+DETERMINED: dict[str, Callable[[], Contest]] = {
+    **{
+        name: lambda name=name: linear_contest(LINEAR[name], torch.bfloat16, "cuda", "triton")  # type: ignore[misc]
+        for name in ("softmax", "softmax_one_pass", "exp", "exp_one_pass", "both_ways", "taylor")
+    },
+    "decode": lambda: decode_contest(DECODED["exp"], torch.bfloat16, "cuda"),
+    "hybrid": lambda: hybrid_contest(HYBRID["masked"], torch.bfloat16, "cuda", "triton"),
+    "distillation": lambda: distillation_contest(DISTILLED["masked_log"], torch.float32, "cuda", "triton"),
+}
+
+
+@pytest.mark.parametrize("name", DETERMINED)
+def test_two_calls_give_the_same_bits(name: str) -> None:
+    contest = DETERMINED[name]()
+    one, other = (outcome(contest.kernels, contest.given) for _ in range(2))
+    assert all(torch.equal(one[result], other[result]) for result in one)
+
+
+@pytest.mark.parametrize("name", DETERMINED)
+def test_strided_inputs_give_the_same_bits(name: str) -> None:
+    """Tokens before heads in memory, as projections leave them."""
+    contest = DETERMINED[name]()
+    turned = {
+        name: x.transpose(1, 2).contiguous().transpose(1, 2) if name in ("q", "k", "v", "phi_q", "phi_k") else x
+        for name, x in contest.given.items()
+    }
+    assert not turned["q"].is_contiguous()
+    one, other = outcome(contest.kernels, contest.given), outcome(contest.kernels, turned)
+    assert all(torch.equal(one[result], other[result]) for result in one)
+
+
+@pytest.mark.parametrize("form", ["chunk", "fused_chunk"])
+@pytest.mark.parametrize("feature_map", ["exp", "softmax"])
+def test_the_future_moves_the_past_by_rounding_at_most(feature_map: str, form: str) -> None:
+    """Shifts of a chunk in log space are maxima over its keys, later ones among them."""
+    q, k, v, q_weight, k_weight = _layer(tokens=300)
+    options: dict[str, Any] = {"feature_map": feature_map, "form": form, "backend": "triton"}
+    before = chunk_hedgehog_attn(q, k, v, q_weight, k_weight, **options).output
+    changed_k, changed_v = k.clone(), v.clone()
+    changed_k[:, :, 270:] += 3.0
+    changed_v[:, :, 270:] -= 5.0
+    after = chunk_hedgehog_attn(q, changed_k, changed_v, q_weight, k_weight, **options).output
+    step = torch.finfo(torch.bfloat16).eps * float(before.abs().max())
+    torch.testing.assert_close(after[:, :, :270], before[:, :, :270], rtol=0, atol=step)
+    assert torch.equal(after[:, :, :256], before[:, :, :256])
+
+
+@pytest.mark.parametrize("axis", ["batch", "head", "token"])
+def test_an_element_may_lie_past_two_to_the_31(axis: str) -> None:
+    """Two of an axis, or 65 tokens, so far apart that the last starts 2**31 elements after the first."""
+    needs_gib(6)
+    shapes = {"batch": (2, 1, 40, 64), "head": (1, 2, 40, 64), "token": (1, 1, 65, 64)}
+    shape, stride = shapes[axis], 2**31 if axis != "token" else 2**25
+    strides = {"batch": (stride, 2560, 64, 1), "head": (2560, stride, 64, 1), "token": (4160, 4160, stride, 1)}[axis]
+    memory = torch.empty(2**31 + 2**14, dtype=torch.bfloat16, device="cuda")
+    generator = torch.Generator("cuda").manual_seed(0)
+    near = torch.randn(shape, generator=generator, dtype=torch.bfloat16, device="cuda")
+    far = memory.as_strided(shape, strides)
+    far.copy_(near)
+    weight = torch.randn(shape[1], 64, 64, generator=generator, dtype=torch.bfloat16, device="cuda") / 8
+    results = []
+    for x in (near, far):
+        leaf = x.detach().requires_grad_()
+        output = chunk_hedgehog_attn(leaf, leaf, leaf, weight, weight, feature_map="softmax", backend="triton").output
+        results.append((output.detach(), *torch.autograd.grad(output.float().square().sum(), leaf)))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("feature_map", ["exp", "softmax"])
+def test_tensors_of_more_than_two_to_the_31_elements(feature_map: str) -> None:
+    """The last entry of a batch is that entry alone, to the bit, gradients too."""
+    needs_gib(64)
+    batch, heads, tokens, dim = 513, 16, 4096, 64
+    generator = torch.Generator("cuda").manual_seed(0)
+    x = torch.randn(batch, heads, tokens, dim, generator=generator, dtype=torch.bfloat16, device="cuda")
+    assert x.numel() > 2**31
+    weight = torch.randn(heads, dim, dim, generator=generator, dtype=torch.bfloat16, device="cuda") / 8
+    results = []
+    for part in (x, x[-1:]):
+        leaf = part.detach().requires_grad_()
+        options: dict[str, Any] = {"feature_map": feature_map, "form": "chunk", "backend": "triton"}
+        output = chunk_hedgehog_attn(leaf, leaf, leaf, weight, weight, **options).output
+        (gradient,) = torch.autograd.grad(output, leaf, output.detach())
+        results.append((output[-1].detach().clone(), gradient[-1].clone()))
+        del leaf, output, gradient
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("feature_map", ["exp", "softmax"])
+def test_decoding_never_waits_for_the_device(feature_map: str) -> None:
+    case = Case(feature_map, n=1, state=True, d=64, dv=64)
+    given = [None if x is None else x.cuda() for x in single(draw(case), torch.bfloat16)]
+    state = LinearState(given[7], given[8], given[9])  # type: ignore[arg-type]
+
+    def step() -> None:
+        fused_recurrent_hedgehog_attn(*given[:7], state=state, feature_map=feature_map)  # type: ignore[arg-type]
+
+    _without_synchronising(step)
+
+
+def test_a_few_tokens_after_a_state_are_decoded_without_waiting() -> None:
+    q, k, v, q_weight, k_weight = _layer(tokens=DECODED_TOKENS)
+    prompt = chunk_hedgehog_attn(q, k, v, q_weight, k_weight, output_final_state=True)
+
+    @torch.no_grad()
+    def step() -> None:
+        result = chunk_hedgehog_attn(q, k, v, q_weight, k_weight, initial_state=prompt.state, output_final_state=True)
+        assert (result.kernel.form, result.kernel.backend) == ("fused_recurrent", "triton")
+
+    _without_synchronising(step)
+
+
+def test_a_call_of_shapes_seen_before_never_waits_for_the_device() -> None:
+    q, k, v, q_weight, k_weight = (x.requires_grad_() for x in _layer(tokens=300))
+
+    def step() -> None:
+        chunk_hedgehog_attn(q, k, v, q_weight, k_weight, output_final_state=True).output.sum().backward()
+
+    _without_synchronising(step)
+
+
+def test_packed_ends_on_the_host_are_read_without_waiting() -> None:
+    q, k, v = (x.abs() for x in _layer(tokens=300)[:3])
+    ends = torch.tensor([0, 100, 300])
+    _without_synchronising(lambda: chunk_linear_attn(q[:1], k[:1], v[:1], cu_seqlens=ends))
+
+
+_OVERHEAD = """
+import statistics, time, torch
+from hedgebench.kernels.hedgehog import chunk_hedgehog_attn
+q, k, v = (torch.randn(1, 2, 16, 64, dtype=torch.bfloat16, device='cuda') for _ in range(3))
+weight = torch.randn(2, 64, 64, dtype=torch.bfloat16, device='cuda')
+times = []
+with torch.no_grad():
+    for call in range(1100):
+        if call % 50 == 0:
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        chunk_hedgehog_attn(q, k, v, weight, weight, feature_map='softmax', form='fused_chunk')
+        times.append(time.perf_counter() - start)
+print(statistics.median(times[100:]) * 1e6)
+"""
+
+
+def test_a_call_takes_the_host_at_most_40_microseconds() -> None:
+    """Median of 1,000 calls whose launches do not fill the queue; in a process where shapes are not checked."""
+    told = subprocess.run([sys.executable, "-c", _OVERHEAD], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr[-2000:]
+    assert float(told.stdout) <= 40.0
+
+
+_COMPILED = """
+import torch
+from hedgebench.kernels.distillation import attention_distillation_loss
+from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn
+from hedgebench.kernels.hybrid import hybrid_attention
+torch.manual_seed(0)
+q, k, v = (torch.randn(2, 2, 100, 64, dtype=torch.bfloat16, device='cuda') for _ in range(3))
+weight = torch.randn(2, 64, 64, dtype=torch.bfloat16, device='cuda') / 8
+positions, gate = torch.arange(100, device='cuda').repeat(2, 1), torch.zeros(2, device='cuda')
+calls = {
+    'map': lambda q: chunk_hedgehog_attn(q, k, v, weight, weight, feature_map='exp').output,
+    'features': lambda q: chunk_linear_attn(q.exp(), k.exp(), v).output,
+    'hybrid': lambda q: hybrid_attention(q, k, v, q.relu(), lambda k, _: k.relu(), window=16, gate_log=gate,
+                                         positions=positions).output,
+    'distillation': lambda q: attention_distillation_loss(q.detach(), k, q.exp(), k.exp(), causal=True).cross_entropy,
+}
+call = calls['{name}']
+eager_q, compiled_q = (q.clone().requires_grad_() for _ in range(2))
+expected, compiled = call(eager_q), torch.compile(call, fullgraph=True)(compiled_q)
+torch.testing.assert_close(compiled, expected, rtol=2e-2, atol=2e-2)
+expected.sum().backward()
+compiled.sum().backward()
+torch.testing.assert_close(compiled_q.grad, eager_q.grad, rtol=2e-2, atol=2e-2)
+"""
+
+
+@pytest.mark.parametrize("name", ["map", "features", "hybrid", "distillation"])
+def test_a_compiled_call_is_one_graph_with_the_same_result(name: str) -> None:
+    """In a process of its own: torch.compile does not look into the checks of shapes that run here."""
+    program = _COMPILED.replace("{name}", name)
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr[-2000:]
+
+
+def needs_gib(gib: int) -> None:
+    """Skips a test where less memory is free."""
+    torch.cuda.empty_cache()
+    free = torch.cuda.mem_get_info()[0] / 2**30
+    if free < gib:
+        pytest.skip(f"needs {gib} GiB of GPU memory, {free:.0f} are free")
+
+
+def _layer(tokens: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    tensors = single(draw(Case("exp", b=2, n=tokens, d=64, dv=64)), torch.bfloat16)
+    q, k, v, q_weight, k_weight = (x.cuda() for x in tensors[:5] if x is not None)
+    return q, k, v, q_weight, k_weight
+
+
+def _without_synchronising(step: Callable[[], object]) -> None:
+    """Runs a step once to compile its kernels, then twice where anything that waits for the device raises."""
+    step()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
