@@ -174,9 +174,7 @@ def beyond_rounding(got: Named, rounded: Named, exact: Named, factor: float = 2.
     return {name: (error, bounds[name]) for name, error in errors(got, exact).items() if not error <= bounds[name]}
 
 
-def beyond_share(
-    got: Named, exact: Named, share: float, wider: Mapping[str, float] | None = None
-) -> dict[str, tuple[float, float]]:
-    """Gives error and bound of each result further off than a share of its largest number, `wider` for some."""
-    bounds = {name: (wider or {}).get(name, share) * float(x.abs().max()) for name, x in exact.items()}
+def beyond_share(got: Named, exact: Named, shares: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """Gives error and bound of each result further off than its share of its largest number."""
+    bounds = {name: shares[name] * float(x.abs().max()) for name, x in exact.items()}
     return {name: (error, bounds[name]) for name, error in errors(got, exact).items() if not error <= bounds[name]}

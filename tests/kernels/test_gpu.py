@@ -1,7 +1,8 @@
 """The Triton kernels on a GPU: held to float64, and to what the type costs a plain computation.
 
-bfloat16 results and gradients may be twice as far from float64 as the plain computation in bfloat16 is (FlashAttention's
-criterion). float32 is held to 1e-5 of a result's largest number, float16, whose products are TF32, to 4e-3.
+bfloat16 results and gradients may be twice as far from float64 as the plain computation in bfloat16 is, which is
+FlashAttention's criterion. float32 is held to 1e-5 of a result's largest number. Products of float16 are TF32, which
+cuts operands off after 10 bits: outputs are held to 4e-3, gradients, of products of products, to 1e-2.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from .gpu_cases import (
     HYBRID,
     LINEAR,
     Contest,
-    PairCase,
     decode_contest,
     distillation_contest,
     hybrid_contest,
@@ -42,14 +42,14 @@ pytestmark = [
     # A kernel of float32 products takes the compiler most of a minute.
     pytest.mark.timeout(1800),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature:UserWarning"),
     pytest.mark.skipif(interpreting(), reason="TRITON_INTERPRET=1 is set, under which no kernel runs on the GPU"),
 ]
 
-SINGLE_SHARE = 1e-5
-HALF_SHARE = 4e-3
+SINGLE_SHARE, HALF_SHARE, HALF_GRADIENT_SHARE = 1e-5, 4e-3, 1e-2
 
-WIDER = {torch.float32: {"gradient of gate_log": 1e-4}, torch.float16: {"gradient of gate_log": 4e-2}}
-"""The gate's gradient is a sum over all rows, in which most of its terms cancel."""
+CANCELLING = "gradient of gate_log"
+"""A sum over all rows, in which most of its terms cancel: ten times as wide."""
 
 EXACTLY = ("identity", "exp", "exp_one_pass", "softmax", "softmax_one_pass", "bias_and_odd_sizes", "state_log",
            "both_ways", "packed_log", "taylor_state")  # fmt: skip
@@ -61,8 +61,12 @@ def assert_within_bounds(contest: Contest, dtype: torch.dtype) -> None:
     if dtype == torch.bfloat16:
         assert beyond_rounding(got, outcome(contest.plain, cast(contest.given, dtype)), exact) == {}
     else:
-        share = SINGLE_SHARE if dtype == torch.float32 else HALF_SHARE
-        assert beyond_share(got, exact, share, WIDER[dtype]) == {}
+        assert beyond_share(got, exact, {name: _share(name, dtype) for name in exact}) == {}
+
+
+def _share(name: str, dtype: torch.dtype) -> float:
+    half = HALF_GRADIENT_SHARE if name.startswith("gradient") else HALF_SHARE
+    return (SINGLE_SHARE if dtype == torch.float32 else half) * (10 if name == CANCELLING else 1)
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -105,7 +109,7 @@ def test_log_features_of_any_size_keep_their_row(form: str, spread: float) -> No
     names = ("q", "k", "v", "q_weight", "k_weight")
     exact = chunk_hedgehog_attn(*(given[name].double() for name in names), **options, backend="torch")
     got = chunk_hedgehog_attn(*(given[name] for name in names), **options, form=form, backend="triton")
-    assert beyond_share({"output": got.output}, {"output": exact.output}, 1e-4) == {}
+    assert beyond_share({"output": got.output}, {"output": exact.output}, {"output": 1e-4}) == {}
 
 
 DETERMINED: dict[str, Callable[[], Contest]] = {
@@ -179,7 +183,7 @@ def test_an_element_may_lie_past_two_to_the_31(axis: str) -> None:
 @pytest.mark.parametrize("feature_map", ["exp", "softmax"])
 def test_tensors_of_more_than_two_to_the_31_elements(feature_map: str) -> None:
     """The last entry of a batch is that entry alone, to the bit, gradients too."""
-    needs_gib(64)
+    needs_gib(70)
     batch, heads, tokens, dim = 513, 16, 4096, 64
     generator = torch.Generator("cuda").manual_seed(0)
     x = torch.randn(batch, heads, tokens, dim, generator=generator, dtype=torch.bfloat16, device="cuda")
@@ -246,15 +250,17 @@ with torch.no_grad():
         if call % 50 == 0:
             torch.cuda.synchronize()
         start = time.perf_counter()
-        chunk_hedgehog_attn(q, k, v, weight, weight, feature_map='softmax', form='fused_chunk')
+        chunk_hedgehog_attn(q, k, v, weight, weight, feature_map='softmax', form='{form}')
         times.append(time.perf_counter() - start)
 print(statistics.median(times[100:]) * 1e6)
 """
 
 
-def test_a_call_takes_the_host_at_most_40_microseconds() -> None:
+@pytest.mark.parametrize("form", ["chunk", "fused_chunk"])
+def test_a_call_takes_the_host_at_most_40_microseconds(form: str) -> None:
     """Median of 1,000 calls whose launches do not fill the queue; in a process where shapes are not checked."""
-    told = subprocess.run([sys.executable, "-c", _OVERHEAD], capture_output=True, text=True, check=False)
+    program = _OVERHEAD.replace("{form}", form)
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr[-2000:]
     assert float(told.stdout) <= 40.0
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,8 +22,6 @@ from .gpu_cases import (
     linear_contest,
 )
 from .oracles import Named, beyond_rounding, beyond_share, cast, outcome, plain_linear
-
-SINGLE_SHARE = 1e-5
 
 
 def small(case: Any) -> Any:
@@ -49,6 +48,10 @@ def contests(dtype: torch.dtype) -> dict[str, Callable[[], Contest]]:
     }
 
 
+def every(share: float) -> Mapping[str, float]:
+    return defaultdict(lambda: share)
+
+
 NAMES = [*contests(torch.float64)]
 
 
@@ -56,10 +59,10 @@ NAMES = [*contests(torch.float64)]
 def test_plain_computations_are_the_torch_forms_in_double_and_within_the_bounds_below(name: str) -> None:
     double = contests(torch.float64)[name]()
     given = cast(double.given, torch.float64)
-    assert beyond_share(outcome(double.kernels, given), outcome(double.plain, given), 1e-9) == {}
+    assert beyond_share(outcome(double.kernels, given), outcome(double.plain, given), every(1e-9)) == {}
     single = contests(torch.float32)[name]()
     exact = outcome(single.plain, cast(single.given, torch.float64))
-    assert beyond_share(outcome(single.kernels, single.given), exact, SINGLE_SHARE) == {}
+    assert beyond_share(outcome(single.kernels, single.given), exact, every(1e-5)) == {}
     half = contests(torch.bfloat16)[name]()
     exact, rounded = (outcome(half.plain, cast(half.given, dtype)) for dtype in (torch.float64, torch.bfloat16))
     assert beyond_rounding(outcome(half.kernels, half.given), rounded, exact) == {}
@@ -72,10 +75,10 @@ def test_results_that_are_wrong_or_missing_are_told() -> None:
     for name in ("output", "kv", "gradient of q", "gradient of k_weight"):
         wrong = {**got, name: got[name] * 1.1}
         assert list(beyond_rounding(wrong, rounded, exact)) == [name]
-        assert list(beyond_share(wrong, exact, 0.05)) == [name]
+        assert list(beyond_share(wrong, exact, every(0.05))) == [name]
         assert name in beyond_rounding({**got, name: torch.full_like(got[name], torch.nan)}, rounded, exact)
     with pytest.raises(AssertionError, match="gradient of v"):
-        beyond_share({name: x for name, x in got.items() if name != "gradient of v"}, exact, 1.0)
+        beyond_share({name: x for name, x in got.items() if name != "gradient of v"}, exact, every(1.0))
 
 
 def test_a_kernel_that_forgets_the_gradient_of_the_normaliser_is_told() -> None:
