@@ -133,8 +133,8 @@ def decode_contest(case: Case, dtype: torch.dtype, device: str) -> Contest:
     given = _rounded(draw(case)._asdict(), dtype, device, ("initial_kv", "initial_k", "initial_scale"))
 
     def kernels(leaves: Named) -> Named:
-        state = LinearState(*(leaves[name].detach().clone() if name in leaves else None
-                              for name in ("initial_kv", "initial_k", "initial_scale")))  # fmt: skip  # type: ignore[arg-type]
+        state = _state({name: x.detach().clone() for name, x in leaves.items()})
+        assert state is not None
         output = fused_recurrent_hedgehog_attn(
             *_tensors(leaves), state=state, feature_map=case.feature_map, negate=options.negate,
             normalize=options.normalize, eps=options.eps,
@@ -188,12 +188,17 @@ def _call(case: Case, leaves: Named, **options: Any) -> Any:
     chosen = case.options
     options |= {"causal": chosen.causal, "normalize": chosen.normalize, "eps": chosen.eps, "output_final_state": True}
     options["cu_seqlens"] = None if case.ends is None else torch.tensor(case.ends)
-    if "initial_kv" in leaves:
-        options["initial_state"] = LinearState(leaves["initial_kv"], leaves["initial_k"], leaves.get("initial_scale"))
+    options["initial_state"] = _state(leaves)
     if chosen.feature_map == "identity":
         return chunk_linear_attn(leaves["q"], leaves["k"], leaves["v"], log_space=chosen.log_space, **options)
     options |= {"feature_map": chosen.feature_map, "negate": chosen.negate}
     return chunk_hedgehog_attn(*_tensors(leaves), **options)
+
+
+def _state(leaves: Named) -> LinearState | None:
+    if "initial_kv" not in leaves:
+        return None
+    return LinearState(leaves["initial_kv"], leaves["initial_k"], leaves.get("initial_scale"))
 
 
 def _tensors(leaves: Named) -> tuple[Any, ...]:

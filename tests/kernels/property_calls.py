@@ -3,7 +3,7 @@
 Every mechanism takes the same call, so that a property is stated once and holds for all of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -54,6 +54,10 @@ class Call(NamedTuple):
         """The tokens from start to stop."""
         q, k, v = (x[:, :, start:stop] for x in self[:3])
         return self._replace(q=q, k=k, v=v, mask=None if self.mask is None else self.mask[:, start:stop])
+
+    def with_tensors(self, tensors: Iterable[Tensor]) -> "Call":
+        """The same mask and window with other numbers, q to gate_log."""
+        return Call._make((*tensors, self.mask, self.window))
 
     def features(self, feature_map: str) -> tuple[Tensor, Tensor]:
         """Features of queries and keys."""

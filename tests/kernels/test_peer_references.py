@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hedgebench.kernels.dispatch import linear_attention
 from hedgebench.kernels.feature_maps import HedgehogMap, T2RMap, TaylorMap
+from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn
 from hedgebench.kernels.state import LinearState
 
 CAUSAL_FORMS = pytest.mark.parametrize("form", ["naive", "recurrent", "chunk"])
@@ -90,6 +91,66 @@ def test_going_on_from_a_state_equals_the_peers(
     assert ours.state is not None
     torch.testing.assert_close(ours.state.kv, kv_after, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(ours.state.k, k_after[:, 0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("features", [DIM, 300])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_attention_over_given_features_equals_the_peers(peer: ModuleType, features: int, normalize: bool) -> None:
+    """Outputs and gradients, but for the peer's larger eps; no tile of our kernels holds 300 features."""
+    generator = torch.Generator().manual_seed(8)
+    q, k = torch.rand(2, BATCH, HEADS, TOKENS, features, dtype=torch.float64, generator=generator)
+    v, towards = torch.randn(2, BATCH, HEADS, TOKENS, DIM, dtype=torch.float64, generator=generator)
+    leaves = [x.requires_grad_() for x in (q, k, v)]
+    theirs = peer.ops.linear_attn.naive.naive_chunk_linear_attn(
+        *map(tokens_first, leaves), scale=1.0, normalize=normalize
+    )
+    ours = chunk_linear_attn(q, k, v, normalize=normalize).output
+    torch.testing.assert_close(ours, tokens_first(theirs), rtol=1e-8, atol=1e-8)
+    expected = torch.autograd.grad(tokens_first(theirs), leaves, towards)
+    for mine, other in zip(torch.autograd.grad(ours, leaves, towards), expected, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("features", [DIM, 300])
+def test_attention_over_given_features_goes_on_from_a_state_as_the_peers_does(peer: ModuleType, features: int) -> None:
+    generator = torch.Generator().manual_seed(9)
+    q, k = torch.rand(2, BATCH, HEADS, 20, features, generator=generator)
+    v = torch.randn(BATCH, HEADS, 20, DIM, generator=generator)
+    kv, k_sum = (
+        torch.rand(BATCH, HEADS, features, DIM, generator=generator),
+        torch.rand(BATCH, HEADS, features, generator=generator),
+    )
+    theirs, (kv_after, k_after) = peer.ops.linear_attn.naive.naive_recurrent_linear_attn(
+        *map(tokens_first, (q, k, v)), scale=1.0, initial_state=(kv, k_sum[:, None]), output_final_state=True,
+        normalize=True,
+    )  # fmt: skip
+    ours = chunk_linear_attn(q, k, v, initial_state=LinearState(kv, k_sum), output_final_state=True)
+    torch.testing.assert_close(ours.output, tokens_first(theirs), rtol=1e-5, atol=1e-5)
+    assert ours.state is not None
+    torch.testing.assert_close(ours.state.kv, kv_after, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.state.k, k_after[:, 0], rtol=1e-5, atol=1e-5)
+
+
+def test_hedgehog_attention_with_one_map_for_all_heads_equals_the_peers_map_and_attention(
+    peer: ModuleType, qkv: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    """The peer's maps are shared by all heads: their gradients are the sums of our heads' gradients."""
+    q, k, v = (x.log() if x is not qkv[2] else x for x in qkv)
+    towards = torch.randn(v.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    maps = [peer.modules.feature_map.HedgehogFeatureMap(DIM).double() for _ in range(2)]
+    for seed, module in enumerate(maps):
+        torch.nn.init.normal_(module.layer.weight, std=0.2, generator=torch.Generator().manual_seed(seed))
+        torch.nn.init.normal_(module.layer.bias, std=0.2, generator=torch.Generator().manual_seed(2 + seed))
+    ours = [module.layer.weight.detach().T.repeat(HEADS, 1, 1).requires_grad_() for module in maps]
+    ours += [module.layer.bias.detach().repeat(HEADS, 1).requires_grad_() for module in maps]
+    features = [tokens_first(module(x)) for module, x in zip(maps, (q, k), strict=True)]
+    theirs = peer.ops.linear_attn.naive.naive_chunk_linear_attn(*features, tokens_first(v), scale=1.0, normalize=True)
+    output = chunk_hedgehog_attn(q, k, v, *ours, feature_map="softmax_joint").output
+    torch.testing.assert_close(output, tokens_first(theirs), rtol=1e-6, atol=1e-8)
+    expected = [module.layer.weight for module in maps] + [module.layer.bias for module in maps]
+    wanted = torch.autograd.grad(tokens_first(theirs), expected, towards)
+    for mine, other in zip(torch.autograd.grad(output, ours, towards), wanted, strict=True):
+        torch.testing.assert_close(mine.sum(0), other.T if other.ndim == 2 else other, rtol=1e-6, atol=1e-7)
 
 
 @CAUSAL_FORMS

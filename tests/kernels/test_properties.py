@@ -20,7 +20,7 @@ def assert_same(got: Tensor, expected: Tensor) -> None:
 def gradients(name: str, call: Call) -> list[Tensor]:
     """Gives the gradients of everything that has one, under a fixed cotangent."""
     leaves = [x.detach().clone().requires_grad_() for x in call[:6]]
-    output = MECHANISMS[name](Call(*leaves, call.mask, call.window))
+    output = MECHANISMS[name](call.with_tensors(leaves))
     cotangent = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=output.dtype)
     return list(torch.autograd.grad(output, leaves, cotangent, allow_unused=True, materialize_grads=True))
 
@@ -32,7 +32,7 @@ def test_the_future_does_not_change_one_bit_of_the_past(name: str, call: Call, d
     """Single precision too, in which the torch forms promise it as well."""
     dtype = data.draw(st.sampled_from([torch.float32, torch.float64]))
     cut = data.draw(st.integers(0, call.q.shape[2] - 1))
-    call = Call(*(x.to(dtype) for x in call[:6]), call.mask, call.window)
+    call = call.with_tensors(x.to(dtype) for x in call[:6])
     changed = call._replace(k=call.k.clone(), v=call.v.clone(), q=call.q.clone())
     changed.q[:, :, cut:] *= -1.0
     changed.k[:, :, cut:] = changed.k[:, :, cut:] * 1.5 + 60.0
