@@ -92,7 +92,12 @@ def device_environment(device_type: str) -> dict[str, Scalar]:
     """What torch says of the device that it computes on; imports torch."""
     import torch
 
-    environment: dict[str, Scalar] = {"device": device_type, "threads": torch.get_num_threads()}
+    processors = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    environment: dict[str, Scalar] = {
+        "device": device_type,
+        "threads": torch.get_num_threads(),
+        "processors": processors,
+    }
     if device_type == "cuda" and torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         environment |= {

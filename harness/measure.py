@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..adapters.base import Adapter, Capability, UnsupportedError
 from ..adapters.spec import parse_spec
 from ..results.record import CurvePoint, KernelUse, Metric
 from ..tasks.base import INPUT, Row, Sources, TaskData
+from ..tasks.points import Point, PointTask, measured_row
 from ..tasks.sweep import failure_status
 from . import registry
 from .artifacts import Artifacts
@@ -77,6 +79,66 @@ def measure(request: Request, findings: Findings, progress: Progress) -> None:
     if hybrids := _hybrids(adapter):
         with findings.timed("control", progress):
             findings.metrics += _without_linear_branch(request, adapter, data, findings, hybrids)
+
+
+def measure_point(request: Request, fields: Mapping[str, Any], findings: Findings, progress: Progress) -> None:
+    """Measures one point of a sweep, in a process that does nothing else; its row is in `findings`."""
+    task, settings = registry.tasks().get(request.cell.task), request.cell.settings["task"]
+    assert isinstance(task, PointTask)
+    point = Point(**fields)
+    sources = Sources(Path(request.mirror) if request.mirror else None, Path(request.cache), request.offline)
+    hold_processors(request.threads)
+    with findings.timed("load", progress):
+        weights = find_weights(request.cell.backbone, sources)
+        data = task.load(settings, sources, request.cell.limit)
+    with findings.timed("build", progress):
+        subject = _build_subject(request, point, task, data, weights, sources, findings, progress)
+    with findings.timed("predict", progress):
+        findings.rows = [measured_row(point, lambda: task.measure(subject, point, settings))]
+    if point.subject != "machine":
+        findings.kernels = subject.kernels_used()
+    if point.subject == "model":
+        findings.metrics += _count_parameters(subject)
+
+
+def _build_subject(
+    request: Request,
+    point: Point,
+    task: PointTask,
+    data: TaskData,
+    weights: Weights | None,
+    sources: Sources,
+    findings: Findings,
+    progress: Progress,
+) -> Any:
+    """The model as the recipe leaves it, its attention layer alone, or the machine's device and type."""
+    import torch
+
+    from ..adapters.attention_alone import build_alone
+    from ..adapters.attention_shape import shape_of_checkpoint, shape_of_settings
+    from ..adapters.precision import Precision
+
+    cell = request.cell
+    torch.set_num_threads(request.threads)
+    precision = Precision.of(cell.device, cell.dtype)
+    if point.subject == "machine":
+        return precision
+    if point.subject == "model":
+        adapter = _build(request, data, weights, sources)
+        _convert(request, adapter, data, findings, progress)
+        return adapter
+    length = data.shape.context_length
+    if weights is None:
+        shape = shape_of_settings(cell.settings["backbone"], length, cell.seed)
+    else:
+        shape = shape_of_checkpoint(materialise(weights, sources), length, cell.seed)
+    shape = dataclasses.replace(shape, **task.layer_sizes(cell.settings["task"]))
+    return build_alone(parse_spec(cell.model, registry.mechanisms()), shape, precision)
+
+
+def hold_processors(count: int) -> None:
+    """Keeps this process to the first so many processors that it may use, so that its threads do not wander."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
 
 def _build(request: Request, data: TaskData, weights: Weights | None, sources: Sources) -> ModelAdapter[Any]:
@@ -196,13 +258,17 @@ def _save(
 
 def _describe(adapter: ModelAdapter[Any], data: TaskData, measured: set[str]) -> list[Metric]:
     """Sizes that records carry: parameters, and the decode state at the context length where the task wants it."""
-    count = adapter.parameter_count()
-    metrics = [
-        Metric("parameters", count.total, "1", None, None, 1),
-        Metric("feature_map_parameters", count.feature_maps, "1", None, None, 1),
-    ]
+    metrics = _count_parameters(adapter)
     decodes = adapter.capabilities & {Capability.LANGUAGE_MODEL, Capability.VECTOR_SEQUENCES}
     if decodes and data.describes_state and "state_bytes" not in measured:
         size = adapter.state_bytes(1, data.shape.context_length)
         metrics.append(Metric("state_bytes", size, "bytes", None, None, 1))
     return metrics
+
+
+def _count_parameters(adapter: Adapter) -> list[Metric]:
+    count = adapter.parameter_count()
+    return [
+        Metric("parameters", count.total, "1", None, None, 1),
+        Metric("feature_map_parameters", count.feature_maps, "1", None, None, 1),
+    ]

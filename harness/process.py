@@ -11,35 +11,23 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from ..results.record import Failure, Record, Status, from_json
-from ..tasks.base import Row
+from ..results.record import Failure, Status, from_json
+from ..tasks.points import PointTask
+from . import registry
+from .oom_kills import count_oom_kills
+from .outcome import Outcome as Outcome
 from .request import Request
+from .sweeping import run_sweep
 from .worker import failed_record, serve
 
 LOG_TAIL_CHARACTERS = 4000
 
 OnProgress = Callable[[Mapping[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a cell.
-
-    Attributes:
-        record: Its record; says why when there is no result.
-        rows: Its predictions; empty when there are none.
-        log: What the process printed.
-    """
-
-    record: Record
-    rows: list[Row]
-    log: str
 
 
 class CellProcesses:
@@ -57,11 +45,21 @@ class CellProcesses:
         self._context.set_forkserver_preload(["hedgebench.harness.preload"])
 
     def run(self, request: Request, timeout_s: float | None, on_progress: OnProgress) -> Outcome:
-        """Runs a request to its end, its death or its time limit.
+        """Runs a request to its end, its death or its time limit; point by point where its task is measured so.
 
         Raises:
             CancelledError: `cancel` was called before the process could start.
         """
+        task = registry.tasks().items.get(request.cell.task)
+        if not isinstance(task, PointTask):
+            return self._run_one(request, timeout_s, on_progress)
+
+        def run_point(asked: Request, limit_s: float | None) -> Outcome:
+            return self._run_one(asked, limit_s, lambda _: None)
+
+        return run_sweep(task, request, run_point, timeout_s, lambda name: on_progress({"phase": name}))
+
+    def _run_one(self, request: Request, timeout_s: float | None, on_progress: OnProgress) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="hedgebench-") as folder:
             return self._run_in(Path(folder), request, timeout_s, on_progress)
 
@@ -79,6 +77,7 @@ class CellProcesses:
         process = self._context.Process(
             target=serve, args=(request, str(outcome_path), str(log_path), sender), daemon=True
         )
+        kills = count_oom_kills()
         self._start(process)
         sender.close()
         reader = threading.Thread(target=_read_progress, args=(receiver, on_progress), daemon=True)
@@ -89,7 +88,9 @@ class CellProcesses:
         if outcome_path.exists():
             outcome = json.loads(outcome_path.read_text(encoding="utf-8"))
             return Outcome(from_json(outcome["record"]), outcome["rows"], printed)
-        status, failure = _failure(process.exitcode or 0, timeout_s if timed_out else None, printed)
+        status, failure = _failure(
+            process.exitcode or 0, timeout_s if timed_out else None, printed, count_oom_kills() - kills
+        )
         return Outcome(failed_record(request, status, failure), [], printed)
 
     def _start(self, process: ForkServerProcess) -> None:
@@ -109,12 +110,14 @@ class CellProcesses:
         return in_time
 
 
-def _failure(code: int, timeout_s: float | None, printed: str) -> tuple[Status, Failure]:
+def _failure(code: int, timeout_s: float | None, printed: str, oom_kills: int) -> tuple[Status, Failure]:
     tail = printed[-LOG_TAIL_CHARACTERS:]
     if timeout_s is not None:
         return "timeout", Failure("Timeout", f"stopped after the time limit of {timeout_s:g} s", tail)
     if code < 0:
         name = signal.Signals(-code).name
+        if name == "SIGKILL" and oom_kills > 0:
+            return "oom", Failure("Killed", "the system ran out of memory and killed the process", tail)
         hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
         return "error", Failure("Killed", f"the process was killed by {name}{hint}", tail)
     return "error", Failure("Crashed", f"the process ended with exit code {code} and left no outcome", tail)

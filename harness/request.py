@@ -30,6 +30,7 @@ class Request:
         save_to: Folder to write the converted model to; empty to write none.
         trust_remote_code: Let code from a checkpoint run.
         log_samples: Keep inputs and texts beside the predictions.
+        point: The fields of the one point of a sweep to measure; None for the whole cell.
     """
 
     cell: Cell
@@ -45,6 +46,7 @@ class Request:
     save_to: str = ""
     trust_remote_code: bool = False
     log_samples: bool = False
+    point: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The request as JSON-ready data."""

@@ -23,7 +23,7 @@ from ..results.record import SCHEMA_VERSION, Failure, Record, Status, to_json
 from ..tasks.base import Row
 from ..tasks.sweep import failure_status
 from .environment import device_environment, host_environment
-from .measure import Findings, measure
+from .measure import Findings, measure, measure_point
 from .request import Progress, Request
 
 
@@ -33,7 +33,10 @@ def run_request(request: Request, progress: Progress) -> tuple[Record, list[Row]
     status: Status = "ok"
     error: Failure | None = None
     try:
-        measure(request, findings, progress)
+        if request.point is None:
+            measure(request, findings, progress)
+        else:
+            measure_point(request, request.point, findings, progress)
     except UnsupportedError as refused:
         status, error = "unsupported", Failure("UnsupportedError", str(refused))
     except Exception as raised:  # the record must say what happened, whatever it was

@@ -1,41 +1,47 @@
 """Memory: peak bytes of prefill and of a training step, and bytes of the decode state, against sequence length.
 
-What counts as a byte differs between the CPU and CUDA; see `allocation.py`. `longest_prefill_peak_bytes` ranks models,
-taken at the longest length asked for and at no other (as in `throughput.py`, and for the same reason).
+Each point runs in a fresh process, so that no point sees what another left behind. What counts as a byte differs
+between the CPU and CUDA; see `allocation.py`. `longest_prefill_peak_bytes` ranks models, taken at the longest length
+asked for and at no other (as in `throughput.py`, and for the same reason).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..adapters.base import Adapter, Capability, ModelShape, Settings
-from ..results.record import DataIdentity, Metric
-from .allocation import peak_memory
+from ..results.record import DataIdentity, Metric, Scalar
+from .allocation import memory_limit, peak_memory, peak_resident_bytes, saved_bytes
 from .base import Row, Sources, TaskData, TaskInfo, TaskScale
+from .calls import Calls, calls_for
+from .points import LAYER, Point, Points, climb, of_role, run_points, search_largest_batch
+from .scaling import exponent_metrics
 from .settings import as_settings, parse_settings
-from .sweep import VOCAB_SIZE, check_sweep, climb, identity, random_tokens, release_memory
+from .sweep import VOCAB_SIZE, SweepSettings, identity, release_memory
+from .throughput_metrics import largest_batch_metrics
+
+_MODES = ("prefill", "train", "state", f"{LAYER}prefill", f"{LAYER}train", f"{LAYER}state")
 
 
 @dataclass(frozen=True)
-class MemorySettings:
+class MemorySettings(SweepSettings):
     """What is measured.
 
     Attributes:
-        seq_lens: Sequence lengths in tokens.
-        batch_size: Rows per call.
-        modes: Any of `prefill`, `train` and `state`, joined by `+`.
+        modes: Any of `prefill`, `train` and `state` on the whole model, and of `layer_prefill`, `layer_train` and
+            `layer_state` on its attention layer alone, joined by `+`.
 
     Raises:
-        ValueError: An unknown mode or no length.
+        ValueError: As of `SweepSettings`.
     """
 
-    seq_lens: tuple[int, ...] = (256, 512, 1024, 2048, 4096)
-    batch_size: int = 1
     modes: str = "prefill+train+state"
 
     def __post_init__(self) -> None:
-        check_sweep(self.seq_lens, self.modes, tuple(_MEASURE))
+        self.check(_MODES)
 
 
 @dataclass(frozen=True)
@@ -51,79 +57,128 @@ class Memory:
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
         """The shape that every length fits in; `test` holds the lengths, the first `limit` of them."""
-        seq_lens = sorted(parse_settings(MemorySettings, settings).seq_lens)
-        return TaskData(ModelShape(context_length=seq_lens[-1], vocab_size=VOCAB_SIZE), test=tuple(seq_lens[:limit]))
+        chosen = parse_settings(MemorySettings, settings)
+        shape = ModelShape(context_length=max(chosen.seq_lens), vocab_size=VOCAB_SIZE)
+        return TaskData(shape, test=tuple(chosen.lengths(limit)))
+
+    def points(self, settings: Settings, limit: int | None = None) -> Points:
+        """Mode by mode and batch by batch from short to long, then the largest batches."""
+        chosen = parse_settings(MemorySettings, settings)
+        for mode in chosen.mode_names():
+            for batch_of in chosen.batches():
+                yield from climb(mode, chosen.lengths(limit), batch_of, past_failures=chosen.past_failures)
+        for mode in chosen.largest_batch_modes():
+            for seq_len in chosen.lengths(limit):
+                yield from search_largest_batch(mode, seq_len, chosen.max_batch)
+
+    def layer_sizes(self, settings: Settings) -> Mapping[str, int]:
+        """Sizes of the attention layer alone that were set."""
+        return parse_settings(MemorySettings, settings).layer_sizes()
+
+    def measure(self, subject: Any, point: Point, settings: Settings) -> Row:
+        """Bytes of one point."""
+        chosen = parse_settings(MemorySettings, settings)
+        with memory_limit(chosen.memory_limit_mb * 2**20, subject.device):
+            if point.mode.endswith("state"):
+                return {"state_bytes": subject.state_bytes(point.batch_size, point.seq_len)}
+            calls, work = calls_for(point.mode, subject)
+            return _measure_peak(calls, work, point)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
-        """Bytes; one row for each mode and length that was reached."""
+        """Bytes of every point on the whole model, in this process; a run has a process for each."""
+        points = self.points(settings, len(data.test))
+        return run_points(points, lambda point: self.measure(adapter, point, settings))
+
+    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
+        """The headline, the metrics of each point and scaling exponents. Counts are exact: no standard error."""
         chosen = parse_settings(MemorySettings, settings)
-
-        def measured(mode: str) -> Iterator[Row]:
-            return climb(
-                mode,
-                data.test,
-                chosen.batch_size,
-                lambda seq_len: _MEASURE[mode](adapter, seq_len, chosen.batch_size),
-            )
-
-        return [row for mode in chosen.modes.split("+") for row in measured(mode)]
-
-    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:  # noqa: ARG002
-        """The headline, then the metrics of each row. Counts are exact, so there is no standard error."""
-        return [*_headline(rows), *(metric for row in rows for metric in _point_metrics(row))]
+        sweep = of_role(rows, "sweep")
+        return [
+            *_headline(sweep, chosen),
+            *(metric for row in sweep for metric in _point_metrics(row, chosen.at(row))),
+            *(metric for row in of_role(rows, "largest") for metric in _point_metrics(row, chosen.at(row))),
+            *largest_batch_metrics(rows),
+            *_exponents(sweep, chosen),
+        ]
 
 
-def _measure_prefill(adapter: Adapter, seq_len: int, batch_size: int) -> Row:
-    tokens = random_tokens(adapter, batch_size, seq_len)
-    return _measure_peak(adapter, lambda: adapter.prefill(tokens))
+def _measure_peak(calls: Calls, work: str, point: Point) -> Row:
+    """Peaks of a call that ran once before, so that lazily made workspaces exist.
 
-
-def _measure_training(adapter: Adapter, seq_len: int, batch_size: int) -> Row:
-    tokens = random_tokens(adapter, batch_size, seq_len)
-    targets = tokens.roll(-1, dims=1)
-    return _measure_peak(adapter, lambda: adapter.training_step(tokens, targets))
-
-
-def _measure_state(adapter: Adapter, seq_len: int, batch_size: int) -> Row:
-    return {"state_bytes": adapter.state_bytes(batch_size, seq_len)}
-
-
-def _measure_peak(adapter: Adapter, call: Callable[[], object]) -> Row:
+    The process's own peak is read after that first call: counting tensors, which comes next, takes memory itself.
+    """
+    inputs = calls.inputs(point.batch_size, point.seq_len)
+    call: Callable[[], object] = (
+        (lambda: calls.prefill(inputs, point.seq_len)) if work == "prefill" else (lambda: calls.train(inputs))
+    )
     call()
+    if point.role == "probe":
+        return {}
+    found = {"peak_resident_bytes": peak_resident_bytes()}
     release_memory()
-    peak = peak_memory(call, adapter.device)
-    reserved = {} if peak.reserved_bytes is None else {"peak_reserved_bytes": peak.reserved_bytes}
-    return {"peak_allocated_bytes": peak.allocated_bytes, **reserved}
+    peak = peak_memory(call, calls.device)
+    found |= {"peak_allocated_bytes": peak.allocated_bytes, "before_bytes": peak.before_bytes}
+    if peak.reserved_bytes is not None:
+        found["peak_reserved_bytes"] = peak.reserved_bytes
+    if work == "train":
+        found["activation_bytes"] = saved_bytes(call)
+    return {key: value for key, value in found.items() if value is not None}
 
 
-_MEASURE: Mapping[str, Callable[[Adapter, int, int], Row]] = {
-    "prefill": _measure_prefill,
-    "train": _measure_training,
-    "state": _measure_state,
-}
+_BYTES = ("peak_allocated_bytes", "peak_reserved_bytes", "activation_bytes", "peak_resident_bytes", "state_bytes")
 
 
-def _point_metrics(row: Row) -> list[Metric]:
-    """The bytes of one row; without a value where it failed. The state's coordinates name no mode."""
-    is_state = row["mode"] == "state"
-    at = {"seq_len": row["seq_len"], "batch_size": row["batch_size"], **({} if is_state else {"mode": row["mode"]})}
+def _point_metrics(row: Row, at: Mapping[str, Scalar]) -> list[Metric]:
+    """The bytes of one row; without a value where it failed. The coordinates of a model's state name no mode."""
+    is_state = row["mode"].endswith("state")
+    suffix = "_largest_batch" if row["role"] == "largest" else ""
+    where = at if row["mode"] == "state" else {**at, "mode": row["mode"]}
     if row["status"] != "ok":
         name = "state_bytes" if is_state else "peak_allocated_bytes"
-        return [Metric(name, None, "bytes", False, None, 0, at, row["status"])]
-    names = [name for name in ("peak_allocated_bytes", "peak_reserved_bytes", "state_bytes") if name in row]
-    return [Metric(name, float(row[name]), "bytes", False, None, 1, at) for name in names]
+        return [Metric(name + suffix, None, "bytes", False, None, 0, where, row["status"])]
+    return [
+        Metric(
+            name + suffix,
+            float(row[name]),
+            "bytes",
+            None if name == "peak_resident_bytes" else False,
+            None,
+            1,
+            where,
+        )
+        for name in _BYTES
+        if name in row
+    ]
 
 
-def _headline(rows: Sequence[Row]) -> list[Metric]:
-    """Peak of prefill where the climb ended: at the longest length, or without a value where it failed."""
-    climbed = [row for row in rows if row["mode"] == "prefill"]
-    return [replace(_point_metrics(row)[0], name="longest_prefill_peak_bytes", at={}) for row in climbed[-1:]]
+def _headline(rows: Sequence[Row], settings: MemorySettings) -> list[Metric]:
+    """Peak of prefill where its first climb ended: at the longest length, or without a value where it failed."""
+    batch_of = settings.batches()[0]
+    climbed = [row for row in rows if row["mode"] == "prefill" and row["batch_size"] == batch_of(row["seq_len"])]
+    ends = next((row for row in climbed if row["status"] != "ok"), climbed[-1] if climbed else None)
+    if ends is None:
+        return []
+    return [replace(_point_metrics(ends, {})[0], name="longest_prefill_peak_bytes", at={})]
+
+
+def _exponents(rows: Sequence[Row], settings: MemorySettings) -> list[Metric]:
+    climbs: dict[tuple[str, tuple[tuple[str, Scalar], ...]], list[tuple[float, float]]] = defaultdict(list)
+    for row in rows:
+        size = row.get("peak_allocated_bytes", row.get("state_bytes"))
+        if row["status"] == "ok" and size:
+            rest = tuple((key, value) for key, value in settings.at(row).items() if key != "seq_len")
+            climbs[row["mode"], rest].append((row["seq_len"], size))
+    return [
+        metric
+        for (mode, rest), points in climbs.items()
+        for metric in exponent_metrics("memory_exponent", mode, points, dict(rest))
+    ]
 
 
 MEMORY = Memory(
     info=TaskInfo(
         name="memory",
-        version=1,
+        version=2,
         summary="Peak memory of prefill and training step, and size of the decode state, against sequence length",
         main_metric="longest_prefill_peak_bytes",
         data=("generated",),

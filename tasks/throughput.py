@@ -1,70 +1,75 @@
-"""Throughput: milliseconds and tokens per second of prefill, training step and decoding, against sequence length.
+"""Throughput: milliseconds and tokens per second against sequence length, of a whole model and its attention alone.
 
-Each point is warmed up until two calls in a row agree within 10 %, then repeated; the median is reported with every
-sample. A call is timed by the host's clock with the device synchronised before and after it, so launch overhead counts,
-as it does for a user. Decoding is timed token by token on a context that ends at `seq_len`.
+Each point runs in a process of its own. It is warmed up until two calls in a row agree within 10 %, then repeated; the
+median is reported with every sample, and the 20th and 80th percentiles beside it. Decoding is timed token by token on a
+context that ends at `seq_len`; generating feeds each token back that the model chose, after a prompt of `seq_len`.
 
-Weights are random and tokens too: nothing is trained. The first length that runs out of memory is a result and ends its
-mode. `longest_prefill_tokens_per_s` ranks models: it is taken at the longest length asked for and at no other, so that
+Weights are random and tokens too: nothing is trained. A length that runs out of memory or time is a result and ends its
+climb. `longest_prefill_tokens_per_s` ranks models: it is taken at the longest length asked for and at no other, so that
 a model that does not get there has no value, rather than that of a shorter length. It has no coordinates, as one number
 per model goes into a leaderboard.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from ..adapters.base import Adapter, Capability, ModelShape, Settings
 from ..results.record import DataIdentity, Metric
 from .base import Row, Sources, TaskData, TaskInfo, TaskScale
-from .pace import PACE, measure_pace, pace_metric
+from .machine_peak import MACHINE, measure_machine
+from .pace import PACE, measure_pace
+from .points import LAYER, Point, Points, climb, run_points, search_largest_batch
 from .settings import as_settings, parse_settings
-from .sweep import VOCAB_SIZE, check_sweep, climb, identity, random_tokens
-from .timing import Repeats, log_log_slope, time_calls, time_ms
-
-if TYPE_CHECKING:
-    import torch
+from .sweep import VOCAB_SIZE, SweepSettings, identity
+from .throughput_calls import MODES, TimedModes, measure_mode
+from .throughput_metrics import throughput_metrics
 
 
 @dataclass(frozen=True)
-class ThroughputSettings:
-    """What is timed.
+class ThroughputSettings(SweepSettings):
+    """What is timed, beside what is swept.
 
     Attributes:
-        seq_lens: Sequence lengths in tokens.
-        batch_size: Rows per call.
-        modes: Any of `prefill`, `train` and `decode`, joined by `+`.
+        modes: Any of `prefill`, `train`, `decode` and `generate` on the whole model, `layer_prefill`, `layer_train` and
+            `layer_decode` on its attention layer alone, and `compiled_prefill`, `compiled_train`,
+            `layer_compiled_prefill` and `layer_compiled_train` through torch.compile, joined by `+`.
         repeats: Timed calls at each point; at least so many.
-        min_time_ms: Time over which calls are repeated at least, but no more than 20 times `repeats`. Decoding takes
-            exactly `repeats` tokens.
+        min_time_ms: Time over which calls are repeated at least, but no more than 20 times `repeats`. Decoding and
+            generating take exactly `repeats` tokens.
         warmup: Calls before timing, at most.
-        max_call_s: A call that takes longer ends its mode with the status `timeout`.
+        max_call_s: A call that takes longer ends its climb with the status `timeout`.
 
     Raises:
-        ValueError: An unknown mode, or a length too short to decode `warmup + repeats` tokens.
+        ValueError: As of `SweepSettings`; or a length too short to decode `warmup + repeats` tokens.
     """
 
-    seq_lens: tuple[int, ...] = (256, 512, 1024, 2048, 4096)
-    batch_size: int = 1
-    modes: str = "prefill+train+decode"
+    modes: str = "prefill+train+decode+layer_prefill+layer_train"
     repeats: int = 10
     min_time_ms: float = 100.0
     warmup: int = 5
     max_call_s: float = 60.0
 
     def __post_init__(self) -> None:
-        check_sweep(self.seq_lens, self.modes, tuple(_MEASURE))
+        self.check(MODES)
+        if self.repeats < 1 or self.warmup < 0:
+            raise ValueError(f"repeats is {self.repeats} and warmup {self.warmup}; they take numbers from 1 and from 0")
         decoded = self.warmup + self.repeats
-        if "decode" in self.modes and min(self.seq_lens) <= decoded:
+        if any(mode.endswith("decode") for mode in self.mode_names()) and min(self.seq_lens) <= decoded:
             raise ValueError(
                 f"seq_lens holds {min(self.seq_lens)}; decoding warmup + repeats tokens needs over {decoded}"
             )
 
-    def repeated(self) -> Repeats:
-        """How often a whole call is repeated."""
-        return Repeats(self.repeats, self.min_time_ms, self.warmup, self.max_call_s)
+    def calls(self) -> TimedModes:
+        """How calls are repeated."""
+        return TimedModes(self.repeats, self.min_time_ms, self.warmup, self.max_call_s)
+
+    def context_length(self) -> int:
+        """Tokens that a model must have room for: the longest length, and what is generated after it."""
+        generates = "generate" in (*self.mode_names(), *self.largest_batch_modes())
+        return max(self.seq_lens) + (self.warmup + self.repeats if generates else 0)
 
 
 @dataclass(frozen=True)
@@ -80,130 +85,57 @@ class Throughput:
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
         """The shape that every length fits in; `test` holds the lengths, the first `limit` of them."""
-        seq_lens = sorted(parse_settings(ThroughputSettings, settings).seq_lens)
-        return TaskData(ModelShape(context_length=seq_lens[-1], vocab_size=VOCAB_SIZE), test=tuple(seq_lens[:limit]))
+        chosen = parse_settings(ThroughputSettings, settings)
+        shape = ModelShape(context_length=chosen.context_length(), vocab_size=VOCAB_SIZE)
+        return TaskData(shape, test=tuple(chosen.lengths(limit)))
+
+    def points(self, settings: Settings, limit: int | None = None) -> Points:
+        """Mode by mode and batch by batch from short to long, then the largest batches; the pace between modes."""
+        chosen = parse_settings(ThroughputSettings, settings)
+        modes = chosen.mode_names()
+        yield _pace(0)
+        if any(mode.startswith(LAYER) for mode in modes):
+            yield Point(MACHINE, 0, 0, subject="machine")
+        for i, mode in enumerate(modes):
+            for batch_of in chosen.batches():
+                yield from climb(mode, chosen.lengths(limit), batch_of, past_failures=chosen.past_failures)
+            yield _pace(i + 1)
+        for mode in chosen.largest_batch_modes():
+            for seq_len in chosen.lengths(limit):
+                yield from search_largest_batch(mode, seq_len, chosen.max_batch)
+
+    def layer_sizes(self, settings: Settings) -> Mapping[str, int]:
+        """Sizes of the attention layer alone that were set."""
+        return parse_settings(ThroughputSettings, settings).layer_sizes()
+
+    def measure(self, subject: Any, point: Point, settings: Settings) -> Row:
+        """Times of a mode, or of the machine's fixed work."""
+        chosen = parse_settings(ThroughputSettings, settings)
+        if point.mode == PACE:
+            return {"paces_ms": measure_pace(subject.device)}
+        if point.mode == MACHINE:
+            return measure_machine(subject.device, subject.dtype)
+        return measure_mode(subject, point, chosen.calls(), chosen.memory_limit_mb * 2**20)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
-        """Raw times; one row for each mode and length that was reached, and one of the machine's pace meanwhile."""
-        chosen = parse_settings(ThroughputSettings, settings)
-
-        def measured(mode: str) -> Iterator[Row]:
-            return climb(
-                mode,
-                data.test,
-                chosen.batch_size,
-                lambda seq_len: {"samples_ms": _MEASURE[mode](adapter, seq_len, chosen)},
-            )
-
-        rows: list[Row] = []
-        paces = [measure_pace(adapter.device)]
-        for mode in chosen.modes.split("+"):
-            rows += measured(mode)
-            paces.append(measure_pace(adapter.device))
-        rows += [{"mode": PACE, "work": work, "samples_ms": [ms for pace in paces for ms in pace[work]]}
-                 for work in paces[0]]  # fmt: skip
-        return rows
+        """Raw times of every point on the whole model, in this process; a run has a process for each."""
+        points = self.points(settings, len(data.test))
+        return run_points(points, lambda point: self.measure(adapter, point, settings))
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
-        """The headline, then two metrics for each row, then a scaling exponent for each mode with three points.
-
-        An exponent is the slope of log time against log length over all points: near 1 for a linear mechanism and 2 for
-        a quadratic one once lengths are long; fixed costs at short lengths pull it down.
-        `pace_ms` is the machine's own pace.
-        """
-        modes = parse_settings(ThroughputSettings, settings).modes.split("+")
-        pace = [pace_metric(row["work"], row["samples_ms"]) for row in rows if row["mode"] == PACE]
-        rows = [row for row in rows if row["mode"] != PACE]
-        points = [metric for row in rows for metric in _point_metrics(row)]
-        exponents = [exponent for mode in modes for exponent in _exponent(mode, rows)]
-        return [*_headline(rows), *points, *exponents, *pace]
+        """The headline, the metrics of each point, scaling exponents, and the machine's own pace and peak."""
+        return throughput_metrics(rows, parse_settings(ThroughputSettings, settings))
 
 
-def _measure_prefill(adapter: Adapter, seq_len: int, settings: ThroughputSettings) -> list[float]:
-    tokens = random_tokens(adapter, settings.batch_size, seq_len)
-    return time_calls(lambda: adapter.prefill(tokens), adapter.device, settings.repeated())
-
-
-def _measure_training(adapter: Adapter, seq_len: int, settings: ThroughputSettings) -> list[float]:
-    tokens = random_tokens(adapter, settings.batch_size, seq_len)
-    targets = tokens.roll(-1, dims=1)
-    return time_calls(lambda: adapter.training_step(tokens, targets), adapter.device, settings.repeated())
-
-
-def _measure_decoding(adapter: Adapter, seq_len: int, settings: ThroughputSettings) -> list[float]:
-    tokens = random_tokens(adapter, settings.batch_size, seq_len)
-    context_len = seq_len - settings.warmup - settings.repeats
-    _, state = adapter.prefill(tokens[:, :context_len])
-    samples_ms = []
-    for position in range(context_len, seq_len):
-
-        def step(token: torch.Tensor = tokens[:, position]) -> None:
-            nonlocal state
-            _, state = adapter.decode(token, state)
-
-        samples_ms.append(time_ms(step, adapter.device, settings.max_call_s))
-    return samples_ms[settings.warmup :]
-
-
-_MEASURE: dict[str, Callable[[Adapter, int, ThroughputSettings], list[float]]] = {
-    "prefill": _measure_prefill,
-    "train": _measure_training,
-    "decode": _measure_decoding,
-}
-
-
-def _tokens_per_call(row: Row) -> int:
-    return int(row["batch_size"]) * (1 if row["mode"] == "decode" else int(row["seq_len"]))
-
-
-def _point_metrics(row: Row) -> list[Metric]:
-    """Latency and throughput at one point; both without a value where it failed."""
-    import numpy as np
-
-    from ..results.statistics import index_bootstrap
-
-    at = {"seq_len": row["seq_len"], "batch_size": row["batch_size"]}
-    latency, throughput = f"{row['mode']}_ms", f"{row['mode']}_tokens_per_s"
-    if row["status"] != "ok":
-        failed = row["status"]
-        return [
-            Metric(latency, None, "ms", False, None, 0, at, failed),
-            Metric(throughput, None, "tokens/s", True, None, 0, at, failed),
-        ]
-    ms, n = np.asarray(row["samples_ms"]), len(row["samples_ms"])
-    rates = 1e3 * _tokens_per_call(row) / ms
-    ms_stderr = index_bootstrap(lambda draws: np.median(ms[draws], axis=1), n)
-    rate_stderr = index_bootstrap(lambda draws: np.median(rates[draws], axis=1), n)
-    return [
-        Metric(latency, float(np.median(ms)), "ms", False, ms_stderr, n, at, samples=tuple(ms.tolist())),
-        Metric(
-            throughput, float(np.median(rates)), "tokens/s", True, rate_stderr, n, at, samples=tuple(rates.tolist())
-        ),
-    ]
-
-
-def _headline(rows: Sequence[Row]) -> list[Metric]:
-    """Prefill throughput where the climb ended: at the longest length, or without a value where it failed."""
-    climbed = [row for row in rows if row["mode"] == "prefill"]
-    return [replace(_point_metrics(row)[1], name="longest_prefill_tokens_per_s", at={}) for row in climbed[-1:]]
-
-
-def _exponent(mode: str, rows: Sequence[Row]) -> list[Metric]:
-    import numpy as np
-
-    points = [(row["seq_len"], np.median(row["samples_ms"])) for row in rows
-              if row["mode"] == mode and row["status"] == "ok"]  # fmt: skip
-    if len(points) < 3:
-        return []
-    slope, stderr = log_log_slope(*zip(*points, strict=True))
-    return [Metric(f"{mode}_exponent", slope, "1", None, stderr, len(points))]
+def _pace(turn: int) -> Point:
+    return Point(PACE, 0, turn, subject="machine")
 
 
 THROUGHPUT = Throughput(
     info=TaskInfo(
         name="throughput",
-        version=2,
-        summary="Prefill, training-step and decoding time against sequence length",
+        version=3,
+        summary="Prefill, training-step and decoding time against sequence length; model and attention alone",
         main_metric="longest_prefill_tokens_per_s",
         data=("generated",),
         licence="Apache-2.0",
@@ -212,7 +144,11 @@ THROUGHPUT = Throughput(
         recipes=("zero-shot",),
         own_device=True,
         scales={
-            "smoke": TaskScale(settings=as_settings(ThroughputSettings(seq_lens=(256, 1024, 4096), repeats=5))),
+            "smoke": TaskScale(
+                settings=as_settings(
+                    ThroughputSettings(seq_lens=(256, 1024, 4096), modes="prefill+train+decode", repeats=5)
+                )
+            ),
             "small": TaskScale(settings=as_settings(ThroughputSettings())),
             "paper": TaskScale(
                 settings=as_settings(ThroughputSettings(seq_lens=tuple(2**power for power in range(9, 18))))

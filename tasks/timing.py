@@ -68,9 +68,7 @@ def time_calls(call: Callable[[], object], device: torch.device, repeats: Repeat
     return measure_calls(call, device, repeats).samples_ms
 
 
-def measure_calls(
-    call: Callable[[], object], device: torch.device, repeats: Repeats, *, kernel: bool = False
-) -> Timing:
+def measure_calls(call: Callable[[], object], device: torch.device, repeats: Repeats, *, kernel: bool = False) -> Timing:
     """Times a call after warming it up.
 
     Args:
@@ -176,14 +174,3 @@ def _l2_flush(device: torch.device) -> Callable[[], object]:
 
     buffer = torch.empty(_L2_BYTES, dtype=torch.int8, device=device)
     return buffer.zero_
-
-
-def log_log_slope(lengths: Sequence[float], times: Sequence[float]) -> tuple[float, float]:
-    """Slope of log time against log length by least squares, and its standard error; needs three points."""
-    import numpy as np
-
-    x, y = np.log(lengths), np.log(times)
-    x, y = x - x.mean(), y - y.mean()
-    slope = (x * y).sum() / (x * x).sum()
-    residual = y - slope * x
-    return float(slope), math.sqrt((residual * residual).sum() / (len(x) - 2) / (x * x).sum())

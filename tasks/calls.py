@@ -1,0 +1,128 @@
+"""The calls that sweeps measure, on a whole model or on its attention layer alone, under the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..adapters.base import Adapter, UnsupportedError
+from .points import LAYER
+from .sweep import random_tokens
+
+if TYPE_CHECKING:
+    import torch
+
+COMPILED = "compiled_"
+"""What a mode's name starts with, after `layer_`, when torch.compile runs it."""
+
+
+class Calls(Protocol):
+    """What a sweep calls; `inputs` is what `inputs()` gave."""
+
+    device: torch.device
+
+    def inputs(self, batch_size: int, seq_len: int) -> Any:
+        """Random inputs of `batch_size` sequences of `seq_len` tokens."""
+        ...
+
+    def prefill(self, inputs: Any, seq_len: int) -> Any:
+        """Runs the first `seq_len` tokens and gives the state to decode from."""
+        ...
+
+    def decode(self, inputs: Any, position: int, state: Any) -> Any:
+        """Runs the token at `position` and gives the new state."""
+        ...
+
+    def train(self, inputs: Any) -> object:
+        """A forward and a backward pass."""
+        ...
+
+
+@dataclass
+class ModelCalls:
+    """The calls of a whole model; inputs are token ids `[b, n]`."""
+
+    adapter: Adapter
+
+    def __post_init__(self) -> None:
+        self.device = self.adapter.device
+        self._prefill: Callable[..., Any] = self.adapter.prefill
+        self._train: Callable[..., Any] = self.adapter.training_step
+
+    def compile(self) -> None:
+        """Runs prefill and training through torch.compile from now on."""
+        import torch
+
+        self._prefill = torch.compile(self.adapter.prefill, dynamic=False)
+        self._train = torch.compile(self.adapter.training_step, dynamic=False)
+
+    def inputs(self, batch_size: int, seq_len: int) -> Any:
+        """Token ids."""
+        return random_tokens(self.adapter, batch_size, seq_len)
+
+    def prefill(self, inputs: Any, seq_len: int) -> Any:
+        """The state after the first tokens."""
+        return self._prefill(inputs[:, :seq_len])[1]
+
+    def decode(self, inputs: Any, position: int, state: Any) -> Any:
+        """The state after one more token."""
+        return self.adapter.decode(inputs[:, position], state)[1]
+
+    def train(self, inputs: Any) -> object:
+        """Loss of the next tokens."""
+        return self._train(inputs, inputs.roll(-1, dims=1))
+
+
+@dataclass
+class LayerCalls:
+    """The calls of an attention layer alone, `adapters.attention_alone.AttentionAlone`; inputs are heads."""
+
+    layer: Any
+
+    def __post_init__(self) -> None:
+        self.device = self.layer.device
+
+    def compile(self) -> None:
+        """Runs the layer through torch.compile from now on."""
+        self.layer.compile()
+
+    def inputs(self, batch_size: int, seq_len: int) -> Any:
+        """Queries, keys and values."""
+        return self.layer.inputs(batch_size, seq_len)
+
+    def prefill(self, inputs: Any, seq_len: int) -> Any:
+        """The state after the first tokens."""
+        return self.layer.prefill(inputs.part(0, seq_len))
+
+    def decode(self, inputs: Any, position: int, state: Any) -> Any:
+        """The state after one more token."""
+        return self.layer.decode(inputs.part(position, position + 1), state)
+
+    def train(self, inputs: Any) -> object:
+        """Gradients of queries, keys, values and maps."""
+        return self.layer.training_step(inputs)
+
+
+def calls_for(mode: str, subject: Any) -> tuple[Calls, str]:
+    """The calls of a subject, compiled where the mode says so, and what is left of the mode's name."""
+    calls: ModelCalls | LayerCalls = LayerCalls(subject) if mode.startswith(LAYER) else ModelCalls(subject)
+    work = mode.removeprefix(LAYER)
+    if work.startswith(COMPILED):
+        calls.compile()
+    return calls, work.removeprefix(COMPILED)
+
+
+def check_compiled(mode: str) -> None:
+    """Sees to it, after a mode has run, that torch.compile did compile something where the mode says so.
+
+    Raises:
+        UnsupportedError: It compiled nothing, so that what ran was the plain code.
+    """
+    if COMPILED not in mode:
+        return
+    import importlib
+
+    counters: Any = importlib.import_module("torch._dynamo.utils").counters
+    if not counters["stats"]["unique_graphs"]:
+        raise UnsupportedError(f"torch.compile compiled nothing of {mode}; without it, the mode is there too")
