@@ -148,7 +148,7 @@ class AttentionAlone:
 
     def _softmax_cost(self, phase: str, batch_size: int, seq_len: int) -> Cost:
         s, size = self.shape, self.precision.dtype.itemsize
-        sizes = {"b": batch_size, "h": s.heads, "hk": s.kv_heads, "d": s.head_dim, "dv": s.head_dim}
+        sizes: dict[str, Any] = {"b": batch_size, "h": s.heads, "hk": s.kv_heads, "d": s.head_dim, "dv": s.head_dim}
         if phase == "decode":
             return softmax_decode_cost(**sizes, m=seq_len, bytes_per_element=size)
         return softmax_attention_cost(**sizes, n=seq_len, bytes_per_element=size)
@@ -157,7 +157,7 @@ class AttentionAlone:
         assert isinstance(self.core, LinearAttention)
         s, size, log_space = self.shape, self.precision.dtype.itemsize, self.core.query_map.log_space
         tokens = 1 if phase == "decode" else seq_len
-        sizes = {"b": batch_size, "h": s.heads, "hk": s.kv_heads, "f": self.core.query_map.feature_dim}
+        sizes: dict[str, Any] = {"b": batch_size, "h": s.heads, "hk": s.kv_heads, "f": self.core.query_map.feature_dim}
         sizes |= {"dv": s.head_dim, "bytes_per_element": size}
         if phase == "decode":
             attention = linear_decode_cost(**sizes, log_space=log_space)

@@ -39,9 +39,17 @@ class Calls(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ModelInputs:
+    """Token ids `[b, n]`, and those that follow them."""
+
+    tokens: Any
+    targets: Any
+
+
 @dataclass
 class ModelCalls:
-    """The calls of a whole model; inputs are token ids `[b, n]`."""
+    """The calls of a whole model."""
 
     adapter: Adapter
 
@@ -58,20 +66,21 @@ class ModelCalls:
         self._train = torch.compile(self.adapter.training_step, dynamic=False)
 
     def inputs(self, batch_size: int, seq_len: int) -> Any:
-        """Token ids."""
-        return random_tokens(self.adapter, batch_size, seq_len)
+        """Token ids and targets."""
+        tokens = random_tokens(self.adapter, batch_size, seq_len)
+        return ModelInputs(tokens, tokens.roll(-1, dims=1))
 
     def prefill(self, inputs: Any, seq_len: int) -> Any:
         """The state after the first tokens."""
-        return self._prefill(inputs[:, :seq_len])[1]
+        return self._prefill(inputs.tokens[:, :seq_len])[1]
 
     def decode(self, inputs: Any, position: int, state: Any) -> Any:
         """The state after one more token."""
-        return self.adapter.decode(inputs[:, position], state)[1]
+        return self.adapter.decode(inputs.tokens[:, position], state)[1]
 
     def train(self, inputs: Any) -> object:
         """Loss of the next tokens."""
-        return self._train(inputs, inputs.roll(-1, dims=1))
+        return self._train(inputs.tokens, inputs.targets)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from ..results.record import DataIdentity, Metric, Scalar
 from .allocation import memory_limit, peak_memory, peak_resident_bytes, saved_bytes
 from .base import Row, Sources, TaskData, TaskInfo, TaskScale
 from .calls import Calls, calls_for
-from .points import LAYER, Point, Points, climb, of_role, run_points, search_largest_batch
+from .points import LAYER, Point, Points, climb, model_at, of_role, run_points, search_largest_batch
 from .scaling import exponent_metrics
 from .settings import as_settings, parse_settings
 from .sweep import VOCAB_SIZE, SweepSettings, identity, release_memory
@@ -85,9 +85,12 @@ class Memory:
             return _measure_peak(calls, work, point)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
-        """Bytes of every point on the whole model, in this process; a run has a process for each."""
+        """Bytes of every point, in this process; a run has a process for each.
+
+        The attention layer alone is `unsupported` here, as there is a model and nothing else.
+        """
         points = self.points(settings, len(data.test))
-        return run_points(points, lambda point: self.measure(adapter, point, settings))
+        return run_points(points, lambda point: self.measure(model_at(point, adapter), point, settings))
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
         """The headline, the metrics of each point and scaling exponents. Counts are exact: no standard error."""

@@ -12,9 +12,10 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from ..adapters.base import Settings
+from ..adapters.base import Adapter, Settings, UnsupportedError
 from ..results.record import Status
 from .base import Row, Task
+from .machine_peak import MACHINE
 from .sweep import failure_status, release_memory
 
 Subject: TypeAlias = Literal["model", "layer", "machine"]
@@ -101,6 +102,17 @@ def measured_row(point: Point, measure: Callable[[], Row]) -> Row:
             raise
         release_memory()
         return point.row(status, {"message": f"{type(error).__name__}: {error}"})
+
+
+def model_at(point: Point, adapter: Adapter) -> Adapter:
+    """The model, where a point is measured on one or on its device.
+
+    Raises:
+        UnsupportedError: The point is of the attention layer alone, or of the peaks that layers are held against.
+    """
+    if point.subject == "layer" or point.mode == MACHINE:
+        raise UnsupportedError("the attention layer alone is measured by a run, which builds it")
+    return adapter
 
 
 def run_points(points: Points, measure: Callable[[Point], Row]) -> list[Row]:

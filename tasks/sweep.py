@@ -72,7 +72,9 @@ class SweepSettings:
         if any(size < 1 for size in self.batch_sizes):
             raise ValueError(f"batch_sizes is {self.batch_sizes}; it takes whole numbers from 1")
         if wrong := [length for length in self.seq_lens if self.tokens % length]:
-            raise ValueError(f"tokens is {self.tokens}; it must be a multiple of every length, and is not of {wrong[0]}")
+            raise ValueError(
+                f"tokens is {self.tokens}; it must be a multiple of every length, and is not of {wrong[0]}"
+            )
 
     def mode_names(self) -> list[str]:
         """The modes, in the order given."""

@@ -21,7 +21,7 @@ from ..results.record import DataIdentity, Metric
 from .base import Row, Sources, TaskData, TaskInfo, TaskScale
 from .machine_peak import MACHINE, measure_machine
 from .pace import PACE, measure_pace
-from .points import LAYER, Point, Points, climb, run_points, search_largest_batch
+from .points import LAYER, Point, Points, climb, model_at, run_points, search_largest_batch
 from .settings import as_settings, parse_settings
 from .sweep import VOCAB_SIZE, SweepSettings, identity
 from .throughput_calls import MODES, TimedModes, measure_mode
@@ -118,9 +118,12 @@ class Throughput:
         return measure_mode(subject, point, chosen.calls(), chosen.memory_limit_mb * 2**20)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
-        """Raw times of every point on the whole model, in this process; a run has a process for each."""
+        """Raw times of every point, in this process; a run has a process for each.
+
+        The attention layer alone is `unsupported` here, as there is a model and nothing else.
+        """
         points = self.points(settings, len(data.test))
-        return run_points(points, lambda point: self.measure(adapter, point, settings))
+        return run_points(points, lambda point: self.measure(model_at(point, adapter), point, settings))
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
         """The headline, the metrics of each point, scaling exponents, and the machine's own pace and peak."""

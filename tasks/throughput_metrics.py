@@ -152,10 +152,10 @@ def _device_metrics(row: Row, at: Mapping[str, Scalar]) -> list[Metric]:
             Metric(f"{mode}_sm_clock_mhz", did["sm_clock_mhz"], "mhz", None, None, 1, at),
             Metric(f"{mode}_throttled", is_throttled, "1", None, None, 1, at),
         ]
-    if "energy_j" in did and "calls" in row and row["role"] == "sweep" and row["subject"] == "model":
-        if did["window_s"] >= SHORTEST_ENERGY_WINDOW_S:
-            tokens = row["calls"] * _tokens_per_call(row)
-            found.append(Metric(f"{mode}_energy_per_token_j", did["energy_j"] / tokens, "J", False, None, 1, at))
+    is_telling = did.get("window_s", 0.0) >= SHORTEST_ENERGY_WINDOW_S and row["subject"] == "model"
+    if "energy_j" in did and "calls" in row and row["role"] == "sweep" and is_telling:
+        tokens = row["calls"] * _tokens_per_call(row)
+        found.append(Metric(f"{mode}_energy_per_token_j", did["energy_j"] / tokens, "J", False, None, 1, at))
     return found
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,9 @@ def time_calls(call: Callable[[], object], device: torch.device, repeats: Repeat
     return measure_calls(call, device, repeats).samples_ms
 
 
-def measure_calls(call: Callable[[], object], device: torch.device, repeats: Repeats, *, kernel: bool = False) -> Timing:
+def measure_calls(
+    call: Callable[[], object], device: torch.device, repeats: Repeats, *, kernel: bool = False
+) -> Timing:
     """Times a call after warming it up.
 
     Args:
@@ -115,7 +117,7 @@ def graph_of(call: Callable[[], object]) -> Callable[[], object]:
     """
     import torch
 
-    side = torch.cuda.Stream()
+    side: Any = _cuda("Stream")
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # capturing wants its workspaces made on a stream that is not the default
         call()
@@ -145,28 +147,33 @@ def _host_ms(call: Callable[[], object]) -> float:
 
 
 def _event_ms(call: Callable[[], object]) -> float:
+    return _device_and_host_ms(call)[0]
+
+
+def _device_and_host_ms(call: Callable[[], object]) -> tuple[float, float]:
+    """Milliseconds between two events around a call, and those that the host took to start it."""
     import torch
 
     torch.cuda.synchronize()
-    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    call()
-    stop.record()
-    stop.synchronize()
-    return float(start.elapsed_time(stop))
-
-
-def _launches_dominate(call: Callable[[], object]) -> bool:
-    """Whether starting a call takes the host most of the time that it takes the device to run it."""
-    import torch
-
-    torch.cuda.synchronize()
-    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start, stop = (_cuda("Event", enable_timing=True) for _ in range(2))
     start.record()
     host_ms = _host_ms(call)
     stop.record()
     stop.synchronize()
-    return host_ms >= _LAUNCHES_DOMINATE * float(start.elapsed_time(stop))
+    return float(start.elapsed_time(stop)), host_ms
+
+
+def _cuda(kind: str, **options: Any) -> Any:
+    """An event or a stream; torch gives their constructors no types."""
+    import torch
+
+    return getattr(torch.cuda, kind)(**options)
+
+
+def _launches_dominate(call: Callable[[], object]) -> bool:
+    """Whether starting a call takes the host most of the time that it takes the device to run it."""
+    device_ms, host_ms = _device_and_host_ms(call)
+    return host_ms >= _LAUNCHES_DOMINATE * device_ms
 
 
 def _l2_flush(device: torch.device) -> Callable[[], object]:

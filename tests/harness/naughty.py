@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hedgebench.adapters.base import Adapter, Capability, ModelShape, Settings
 from hedgebench.results.record import DataIdentity, Metric
 from hedgebench.tasks.base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
+from hedgebench.tasks.points import Point, Points, climb
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def misbehave(how: str, first: bool) -> None:
         os._exit(7)
     if how == "kill" or (how == "kill_once" and first):
         os.kill(os.getpid(), signal.SIGKILL)
-    if how == "sleep":
+    if how == "sleep" or (how == "sleep_once" and first):
         time.sleep(600)
     if how == "memory":
         raise MemoryError
@@ -54,6 +56,57 @@ def misbehave(how: str, first: bool) -> None:
         raise ValueError
     if how == "error":
         raise ValueError("first line\nsecond line")
+
+
+@dataclass(frozen=True)
+class NaughtySweep:
+    """Points of which the one at the length `at` does `how`; each writes its name into the file `marker`."""
+
+    info: TaskInfo
+
+    def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
+        return DataIdentity("naughty", "1", "", "generated", {"test": 1})
+
+    def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
+        return TaskData(ModelShape(context_length=8, vocab_size=8), test=None)
+
+    def points(self, settings: Settings, limit: int | None = None) -> Points:
+        for mode in ("prefill", "train"):
+            for point in _only_points(climb(mode, (1, 2, 3), lambda _: 1)):
+                row = yield point
+                if row["status"] in ("oom", "timeout"):
+                    break
+
+    def layer_sizes(self, settings: Settings) -> Mapping[str, int]:
+        return {}
+
+    def measure(self, subject: Any, point: Point, settings: Settings) -> Row:
+        with Path(str(settings["marker"])).open("a", encoding="utf-8") as marker:
+            marker.write(f"{point.name} {os.getpid()}\n")
+        if point.mode == "prefill" and point.seq_len == 2:
+            began = Path(str(settings["marker"])).read_text(encoding="utf-8")
+            misbehave(str(settings["how"]), first=began.count(point.name) == 1)
+        return {"pid": os.getpid()}
+
+    def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
+        raise NotImplementedError
+
+    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
+        return [
+            Metric("accuracy", 1.0 if row["status"] == "ok" else None, "1", True, None, 1,
+                   {"mode": row["mode"], "seq_len": row["seq_len"]}, row["status"])
+            for row in rows
+        ]  # fmt: skip
+
+
+def _only_points(points: Points) -> list[Point]:
+    """The points of a climb on which nothing fails, each on the machine, so that no model has to be built."""
+    found = [next(points)]
+    try:
+        while True:
+            found.append(points.send(found[-1].row("ok", {})))
+    except StopIteration:
+        return [replace(point, subject="machine") for point in found]
 
 
 def _task(name: str, own_device: bool) -> Naughty:
@@ -74,4 +127,9 @@ def _task(name: str, own_device: bool) -> Naughty:
     return Naughty(info)
 
 
-TASKS = [_task("naughty", own_device=False), _task("naughty_alone", own_device=True)]
+def _sweep() -> NaughtySweep:
+    settings: Settings = {"how": "behave", "marker": "marker", "point_timeout_s": 60.0}
+    return NaughtySweep(replace(_task("naughty_sweep", own_device=True).info, scales={"smoke": TaskScale(settings)}))
+
+
+TASKS = [_task("naughty", own_device=False), _task("naughty_alone", own_device=True), _sweep()]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import resource
+
 import pytest
 import torch
 
-from hedgebench.tasks.allocation import peak_memory
+from hedgebench.tasks.allocation import memory_limit, peak_memory, peak_resident_bytes, saved_bytes
+from hedgebench.tasks.sweep import failure_status
 
 CPU = torch.device("cpu")
 FLOAT = 4
@@ -54,3 +57,34 @@ def test_what_backward_saves_and_makes_is_seen() -> None:
 
     saved_and_gradients = 50 * 100 * FLOAT + 100 * 100 * FLOAT
     assert peak_memory(step, CPU).allocated_bytes >= saved_and_gradients
+
+
+def test_a_limit_refuses_what_goes_beyond_it_and_ends_with_its_block() -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with memory_limit(100 * 2**20, CPU):
+        torch.ones(10 * 2**20)
+        with pytest.raises(RuntimeError) as refused:
+            torch.ones(60 * 2**20)
+    assert failure_status(refused.value) == "oom"
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    torch.ones(60 * 2**20)
+
+
+def test_what_is_kept_for_the_backward_pass_is_counted_once_and_without_parameters() -> None:
+    weight = torch.nn.Parameter(torch.ones(16, 16))
+
+    def step() -> None:
+        x = torch.ones(32, 16)
+        (x @ weight.t() + x.view(32, 16) @ weight).sum().backward()
+
+    assert saved_bytes(step) == 32 * 16 * 4
+
+
+def test_the_process_knows_its_own_peak() -> None:
+    before = peak_resident_bytes()
+    torch.ones(1 << 25).sum()
+    after = peak_resident_bytes()
+    assert before is not None
+    assert after is not None
+    assert after >= before
+    assert after >= (1 << 25) * 4

@@ -11,11 +11,28 @@ import pytest
 import torch
 
 from hedgebench.adapters.base import Adapter, UnsupportedError, Value
-from hedgebench.results.record import Metric
+from hedgebench.results.record import Metric, Status
+from hedgebench.tasks import throughput
 from hedgebench.tasks.base import Row, Sources, Task
+from hedgebench.tasks.machine_peak import MACHINE
+from hedgebench.tasks.points import Point, Role, point_of_mode
 from hedgebench.tasks.throughput import THROUGHPUT
 
-SETTINGS: dict[str, Value] = {"seq_lens": (16, 32, 64), "repeats": 3, "min_time_ms": 0.0, "warmup": 2, "batch_size": 2}
+SETTINGS: dict[str, Value] = {
+    "seq_lens": (16, 32, 64),
+    "modes": "prefill+train+decode",
+    "repeats": 3,
+    "min_time_ms": 0.0,
+    "warmup": 2,
+    "batch_size": 2,
+}
+PACE_MS = {"compute": [1.0], "calls": [2.0], "memory": [3.0]}
+
+
+@pytest.fixture(autouse=True)
+def _quick_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fixed work of the pace takes a second each time; its own tests time it."""
+    monkeypatch.setattr(throughput, "measure_pace", lambda device: PACE_MS)
 
 
 def fake(**methods: Callable[..., Any]) -> Adapter:
@@ -33,8 +50,8 @@ def measure(adapter: Adapter, sources: Sources, **settings: Any) -> list[Metric]
     return THROUGHPUT.score(THROUGHPUT.predict(adapter, THROUGHPUT.load(chosen, sources), chosen), chosen)
 
 
-def row(mode: str, seq_len: int, *samples_ms: float, status: str = "ok") -> Row:
-    return {"mode": mode, "seq_len": seq_len, "batch_size": 2, "status": status, "samples_ms": list(samples_ms)}
+def row(mode: str, seq_len: int, *samples_ms: float, status: Status = "ok", role: Role = "sweep", **found: Any) -> Row:
+    return point_of_mode(mode, seq_len, 2, role).row(status, {"samples_ms": list(samples_ms), **found})
 
 
 def test_it_is_a_task() -> None:
@@ -52,11 +69,11 @@ def test_every_mode_is_measured_at_every_length(sources: Sources) -> None:
         points = [metric for metric in metrics if metric.name == f"{mode}_ms"]
         assert [metric.at["seq_len"] for metric in points] == [16, 32, 64]
         assert all(metric.n == len(metric.samples) == 3 and metric.stderr is not None for metric in points)
-        assert f"{mode}_exponent" in {metric.name for metric in metrics}
+        assert mode in {metric.at["of"] for metric in metrics if metric.name == "time_exponent"}
 
 
 def test_a_call_takes_at_least_as_long_as_it_sleeps(sources: Sources) -> None:
-    metrics = measure(fake(prefill=lambda tokens: time.sleep(tokens.shape[1] / 4000)), sources, modes="prefill")
+    metrics = measure(fake(prefill=lambda tokens: (None, time.sleep(tokens.shape[1] / 4000))), sources, modes="prefill")
     points = [metric for metric in metrics if metric.name == "prefill_ms"]
     assert all(min(metric.samples) >= int(metric.at["seq_len"] or 0) / 4 for metric in points)
 
@@ -64,8 +81,8 @@ def test_a_call_takes_at_least_as_long_as_it_sleeps(sources: Sources) -> None:
 def test_quadratic_times_have_exponent_two() -> None:
     rows = [row("prefill", n, 1e-3 * n * n, 1e-3 * n * n) for n in (16, 32, 64)]
     metrics = {metric.name: metric for metric in THROUGHPUT.score(rows, {**SETTINGS, "modes": "prefill"})}
-    assert metrics["prefill_exponent"].value == pytest.approx(2)
-    assert metrics["prefill_exponent"].n == 3
+    exponent = metrics["time_exponent"]
+    assert (exponent.value, exponent.n, exponent.at["over"]) == (pytest.approx(2), 3, "16..64")
 
 
 def test_decoding_ends_at_the_sequence_length(sources: Sources) -> None:
@@ -110,12 +127,80 @@ def test_what_an_adapter_cannot_do_is_unsupported(sources: Sources) -> None:
 
     metrics = measure(fake(decode=decode), sources, modes="decode")
     points = [metric for metric in metrics if metric.name != "pace_ms"]
-    assert [(metric.value, metric.status) for metric in points] == [(None, "unsupported")] * 2
+    assert [(metric.value, metric.status) for metric in points] == [(None, "unsupported")] * 6
 
 
 def test_lengths_too_short_to_decode_are_refused(sources: Sources) -> None:
     with pytest.raises(ValueError, match="seq_lens holds 5"):
         THROUGHPUT.identify({**SETTINGS, "seq_lens": (5, 64)}, sources)
+
+
+def test_layers_alone_are_left_to_runs(sources: Sources) -> None:
+    points = [m for m in measure(fake(), sources, modes="layer_prefill") if m.name == "layer_prefill_ms"]
+    assert [(metric.value, metric.status) for metric in points] == [(None, "unsupported")] * 3
+
+
+def test_generating_feeds_back_what_the_model_chose_and_times_the_first_token_apart(sources: Sources) -> None:
+    fed: list[list[int]] = []
+
+    def prefill(tokens: torch.Tensor) -> tuple[torch.Tensor, int]:
+        time.sleep(0.02)
+        return torch.nn.functional.one_hot(torch.full((2,), 3), 8).float(), tokens.shape[1]
+
+    def decode(token: torch.Tensor, state: int) -> tuple[torch.Tensor, int]:
+        fed.append(token.tolist())
+        return torch.nn.functional.one_hot((token + 1) % 8, 8).float(), state + 1
+
+    metrics = measure(fake(prefill=prefill, decode=decode), sources, modes="generate", seq_lens=(16,))
+    found = {metric.name: metric for metric in metrics}
+    assert fed == [[3, 3], [4, 4], [5, 5], [6, 6], [7, 7]]
+    assert (found["generate_first_token_ms"].value or 0) >= 20 > (found["generate_per_token_ms"].value or 0)
+    assert found["generate_tokens_per_s"].value == pytest.approx(2e3 / (found["generate_per_token_ms"].value or 0))
+    assert THROUGHPUT.load({**SETTINGS, "modes": "generate"}, sources).shape.context_length == 64 + 5
+
+
+def test_the_largest_batch_that_fits_is_found_and_measured(sources: Sources) -> None:
+    def prefill(tokens: torch.Tensor) -> tuple[None, int]:
+        if tokens.numel() > 16 * 5:
+            raise MemoryError
+        return None, tokens.shape[1]
+
+    chosen = {"modes": "prefill", "largest_batch": "prefill", "seq_lens": (16, 32), "batch_size": 1}
+    metrics = {(m.name, m.at.get("seq_len")): m for m in measure(fake(prefill=prefill), sources, **chosen)}
+    assert metrics["prefill_largest_batch", 16].value == 5
+    assert metrics["prefill_largest_batch", 32].value == 2
+    assert metrics["prefill_largest_batch_tokens_per_s", 16].n == 3
+
+
+def test_a_largest_batch_is_called_so_only_where_a_larger_one_ran_out_of_memory(sources: Sources) -> None:
+    chosen = {"modes": "prefill", "largest_batch": "prefill", "seq_lens": (16,), "max_batch": 4}
+    names = {metric.name: metric for metric in measure(fake(), sources, **chosen)}
+    assert names["prefill_batch_at_least"].value == 4
+    assert "prefill_largest_batch" not in names
+
+
+def test_percentiles_stand_beside_the_median() -> None:
+    rows = [row("prefill", 64, *map(float, range(1, 12)))]
+    metrics = {metric.name: metric.value for metric in THROUGHPUT.score(rows, {**SETTINGS, "modes": "prefill"})}
+    assert (metrics["prefill_ms_p20"], metrics["prefill_ms"], metrics["prefill_ms_p80"]) == (3.0, 6.0, 9.0)
+
+
+def test_energy_is_that_of_all_calls_over_all_their_tokens() -> None:
+    did = {"sm_clock_mhz": 1980, "throttled": "power cap", "energy_j": 12.8, "window_s": 2.0}
+    rows = [row("prefill", 64, 10.0, calls=10, telemetry=did)]
+    metrics = {metric.name: metric.value for metric in THROUGHPUT.score(rows, {**SETTINGS, "modes": "prefill"})}
+    assert metrics["prefill_energy_per_token_j"] == pytest.approx(12.8 / (10 * 2 * 64))
+    assert (metrics["prefill_sm_clock_mhz"], metrics["prefill_throttled"]) == (1980, 1)
+    short = [row("prefill", 64, 10.0, calls=10, telemetry={**did, "window_s": 0.1})]
+    names = {metric.name for metric in THROUGHPUT.score(short, {**SETTINGS, "modes": "prefill"})}
+    assert "prefill_energy_per_token_j" not in names
+
+
+def test_the_machines_peaks_are_of_the_fastest_sample() -> None:
+    peaks = {"gemm_samples_ms": [2.0, 1.0], "gemm_flops": 10**9, "copy_samples_ms": [4.0], "copy_bytes": 4 * 10**6}
+    rows = [Point(MACHINE, 0, 0, subject="machine").row("ok", {**peaks, "dtype": "float32"})]
+    metrics = {metric.name: metric.value for metric in THROUGHPUT.score(rows, {**SETTINGS, "modes": "prefill"})}
+    assert metrics == {"machine_gemm_flops_per_s": 1e12, "machine_copy_bytes_per_s": 1e9}
 
 
 @pytest.mark.parametrize("scale", ["smoke", "small", "paper"])

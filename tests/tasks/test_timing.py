@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from hedgebench.tasks.timing import Repeats, log_log_slope, time_calls, time_ms
+from hedgebench.tasks import timing
+from hedgebench.tasks.timing import Repeats, measure_calls, time_calls, time_ms
 
 CPU = torch.device("cpu")
 
@@ -34,15 +35,93 @@ def test_a_slow_call_is_a_timeout() -> None:
         time_ms(lambda: time.sleep(0.01), CPU, max_call_s=0.001)
 
 
-def test_a_power_law_has_its_exponent_as_slope() -> None:
-    slope, stderr = log_log_slope([128, 256, 512, 1024], [3e-3 * n**1.7 for n in (128, 256, 512, 1024)])
-    assert slope == pytest.approx(1.7)
-    assert stderr == pytest.approx(0, abs=1e-6)
+def test_warming_up_ends_when_two_calls_agree_and_says_so() -> None:
+    naps = iter([0.03, 0.01, *[0.01] * 9])
+    found = measure_calls(lambda: time.sleep(next(naps)), CPU, Repeats(2, 0, 5, 60))
+    assert (found.clock, len(found.samples_ms)) == ("host", 2)
+    assert found.calls >= 5 if found.is_stable else found.calls == 7
+    naps = iter([0.001 * 2**i for i in range(8)])
+    found = measure_calls(lambda: time.sleep(next(naps)), CPU, Repeats(1, 0, 3, 60))
+    assert (found.is_stable, found.calls) == (False, 4)
 
 
-def test_the_slopes_error_is_that_of_a_regression() -> None:
-    from scipy import stats
+class FakeCuda:
+    """Stands in for torch.cuda: the device needs `device_ms` for each call that is started."""
 
-    lengths, times = [1, 2, 4, 8], [1.0, 2.5, 3.5, 9.0]
-    expected: Any = stats.linregress(np.log(lengths), np.log(times))
-    assert log_log_slope(lengths, times) == pytest.approx((expected.slope, expected.stderr))
+    def __init__(self, device_ms: float) -> None:
+        self.device_ms, self.now_ms, self.log = device_ms, 0.0, list[str]()
+
+    def call(self) -> None:
+        self.log.append("call")
+        self.now_ms += self.device_ms
+
+    def synchronize(self) -> None:
+        self.log.append("synchronize")
+
+    def Event(self, enable_timing: bool) -> Any:
+        cuda = self
+
+        class Event:
+            at_ms = 0.0
+
+            def record(self) -> None:
+                self.at_ms = cuda.now_ms
+
+            def synchronize(self) -> None: ...
+
+            def elapsed_time(self, stop: Any) -> float:
+                return float(stop.at_ms - self.at_ms)
+
+        return Event()
+
+
+@pytest.fixture
+def make_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], FakeCuda]:
+    def make(device_ms: float) -> FakeCuda:
+        cuda = FakeCuda(device_ms)
+        monkeypatch.setattr(torch, "cuda", cuda)
+        monkeypatch.setattr(timing, "_l2_flush", lambda device: lambda: cuda.log.append("flush"))
+        monkeypatch.setattr(timing, "graph_of", lambda call: lambda: (cuda.log.append("replay"), call()))
+        return cuda
+
+    return make
+
+
+def test_on_cuda_the_time_is_that_between_events_whatever_the_host_took(make_cuda: Callable[[float], FakeCuda]) -> None:
+    cuda = make_cuda(7.0)
+    found = measure_calls(cuda.call, torch.device("cuda"), Repeats(3, 0, 2, 60))
+    assert (found.samples_ms, found.clock, found.is_stable, found.calls) == ([7.0] * 3, "events", True, 5)
+    assert "flush" not in cuda.log
+
+
+def test_a_kernel_finds_the_cache_empty(make_cuda: Callable[[float], FakeCuda]) -> None:
+    cuda = make_cuda(1e6)
+    found = measure_calls(cuda.call, torch.device("cuda"), Repeats(2, 0, 0, 1e9), kernel=True)
+    assert (found.clock, cuda.log[-6:]) == ("events", ["flush", "synchronize", "call"] * 2)
+
+
+def test_a_kernel_whose_launch_takes_longer_than_its_run_is_replayed_from_a_graph(
+    make_cuda: Callable[[float], FakeCuda],
+) -> None:
+    cuda = make_cuda(1e-9)
+    found = measure_calls(cuda.call, torch.device("cuda"), Repeats(2, 0, 0, 60), kernel=True)
+    assert (found.clock, cuda.log.count("replay")) == ("graph", 2)
+
+
+@pytest.mark.gpu
+def test_a_graph_gives_the_same_and_events_agree_with_the_host() -> None:
+    device = torch.device("cuda")
+    x, out = torch.randn(4096, 4096, device=device), torch.empty(4096, 4096, device=device)
+    replay = timing.graph_of(lambda: torch.mm(x, x, out=out))
+    expected = x @ x
+    out.zero_()
+    replay()
+    torch.cuda.synchronize()
+    torch.testing.assert_close(out, expected)
+    found = measure_calls(lambda: x @ x, device, Repeats(5, 0, 3, 60), kernel=True)
+    start = time.perf_counter()
+    for _ in range(50):
+        x @ x
+    torch.cuda.synchronize()
+    host_ms = (time.perf_counter() - start) * 1e3 / 50
+    assert 0.5 * host_ms < min(found.samples_ms) < 2 * host_ms

@@ -1,0 +1,147 @@
+"""A sweep whose points run out of memory or time, or are killed, goes on, says so, and is resumed where it stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hedgebench.harness import process
+from hedgebench.harness.process import CellProcesses
+from hedgebench.harness.request import Request
+from hedgebench.results.record import Record
+from hedgebench.results.store import RunStore
+
+Bench = Callable[..., Any]
+StartBench = Callable[..., "subprocess.Popen[str]"]
+SWEEP = ("run", "--models", "softmax", "--tasks", "naughty_sweep", "--output", "out")
+POINTS = [(mode, length) for mode in ("prefill", "train") for length in (1, 2, 3)]
+
+
+def record() -> Record:
+    (found,) = RunStore(Path("out")).records().records
+    return found
+
+
+def statuses() -> dict[tuple[Any, Any], str]:
+    return {(metric.at["mode"], metric.at["seq_len"]): metric.status for metric in record().metrics}
+
+
+def measured() -> Counter[str]:
+    """How often each point was begun."""
+    return Counter(line.split()[0] for line in Path("marker").read_text(encoding="utf-8").splitlines())
+
+
+def expected(status: str, *, ends_the_climb: bool) -> dict[tuple[str, int], str]:
+    found = dict.fromkeys(POINTS, "ok") | {("prefill", 2): status}
+    if ends_the_climb:
+        del found["prefill", 3]
+    return found
+
+
+def test_every_point_has_a_process_of_its_own(bench: Bench, naughty: Path) -> None:
+    assert bench(*SWEEP).code == 0
+    assert statuses() == expected("ok", ends_the_climb=False)
+    lines = Path("marker").read_text(encoding="utf-8").splitlines()
+    assert len({line.split()[1] for line in lines}) == len(POINTS)
+    assert record().status == "ok"
+    assert not Path("out/checkpoints", record().cell_id).exists()
+    assert bench(*SWEEP).code == 0
+    assert set(measured().values()) == {1}
+
+
+@pytest.mark.parametrize("how", ["memory", "sleep"])
+def test_a_point_out_of_memory_or_time_is_a_result_and_the_sweep_goes_on(bench: Bench, naughty: Path, how: str) -> None:
+    status = {"memory": "oom", "sleep": "timeout"}[how]
+    limit = "4" if how == "sleep" else "60"
+    finished = bench(*SWEEP, "--set", f"how={how}", "--set", f"point_timeout_s={limit}")
+    assert finished.code == 0, finished.err
+    assert statuses() == expected(status, ends_the_climb=True)
+    assert record().status == "ok"
+    (note,) = record().notes
+    assert note.startswith(f"prefill-2-1-sweep: {status}: ")
+
+
+@pytest.mark.parametrize(("how", "error"), [("kill", "Killed"), ("exit", "Crashed"), ("error", "ValueError")])
+def test_a_killed_or_broken_point_fails_its_cell_alone_and_is_all_that_runs_again(
+    bench: Bench, naughty: Path, how: str, error: str
+) -> None:
+    finished = bench(*SWEEP, "--set", f"how={how}")
+    assert finished.code == 3
+    assert statuses() == expected("error", ends_the_climb=False)
+    found = record()
+    assert found.status == "error"
+    assert found.error is not None
+    assert (found.error.type, found.error.message.split(":")[0]) == (error, "prefill-2-1-sweep")
+    assert bench(*SWEEP, "--set", f"how={how}").code == 3
+    assert measured() == {f"{mode}-{n}-1-sweep": 2 if (mode, n) == ("prefill", 2) else 1 for mode, n in POINTS}
+
+
+def test_a_run_killed_midway_goes_on_with_what_is_missing(start_bench: StartBench, bench: Bench, naughty: Path) -> None:
+    running = start_bench(*SWEEP, "--set", "how=sleep_once")
+    while not Path("marker").exists() or "prefill-2" not in Path("marker").read_text(encoding="utf-8"):
+        time.sleep(0.02)
+    running.send_signal(signal.SIGKILL)
+    running.communicate(timeout=60)
+    assert bench(*SWEEP, "--set", "how=sleep_once").code == 0
+    assert statuses() == expected("ok", ends_the_climb=False)
+    assert measured() == {f"{mode}-{n}-1-sweep": 2 if (mode, n) == ("prefill", 2) else 1 for mode, n in POINTS}
+
+
+def test_the_time_limit_of_a_cell_holds_for_all_its_points(bench: Bench, naughty: Path) -> None:
+    finished = bench(*SWEEP, "--set", "how=sleep", "--timeout", "6")
+    assert finished.code == 3
+    assert record().status == "timeout"
+    assert statuses()["prefill", 1] == "ok"
+
+
+def test_a_kill_that_the_system_counts_as_its_own_is_out_of_memory(
+    make_request: Callable[..., Request], naughty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = iter([0, 1])
+    monkeypatch.setattr(process, "count_oom_kills", lambda: next(counts))
+    found = CellProcesses().run(make_request("kill"), None, lambda _: None).record
+    assert found.status == "oom"
+    assert found.error is not None
+    assert "ran out of memory" in found.error.message
+
+
+def test_host_memory_that_runs_out_under_a_limit_is_a_point_of_a_real_sweep(bench: Bench) -> None:
+    settings = ("modes=prefill+state", "seq_lens=32,2048,4096", "memory_limit_mb=64")
+    flags = [flag for setting in settings for flag in ("--set", setting)]
+    models = "softmax:backend=naive,elu"
+    finished = bench("run", "--models", models, "--tasks", "memory", "--scale", "smoke", *flags, "--output", "out")
+    assert finished.code == 0, finished.out + finished.err
+    records = {found.model: found for found in RunStore(Path("out")).records().records}
+    peaks = {
+        model: {m.at["seq_len"]: m.status for m in found.metrics if m.name == "peak_allocated_bytes"}
+        for model, found in records.items()
+    }
+    assert peaks == {
+        "softmax:backend=naive": {32: "ok", 2048: "oom"},
+        "elu": {32: "ok", 2048: "ok", 4096: "ok"},
+    }
+    (headline,) = (m for m in records["softmax:backend=naive"].metrics if m.name == "longest_prefill_peak_bytes")
+    assert (headline.value, headline.status) == (None, "oom")
+    assert "OOM" in finished.out
+    assert records["elu"].environment["processors"] == str(min(os.sched_getaffinity(0)))
+
+
+def test_a_backend_that_does_not_exist_here_is_unsupported_and_others_are_named_as_what_ran(bench: Bench) -> None:
+    models = "softmax:backend=sdpa_math,softmax:backend=sdpa_cudnn"
+    settings = ("modes=layer_prefill", "seq_lens=16", "repeats=1", "warmup=0", "min_time_ms=0")
+    flags = [flag for setting in settings for flag in ("--set", setting)]
+    finished = bench("run", "--models", models, "--tasks", "throughput", "--scale", "smoke", *flags, "--output", "out")
+    assert finished.code == 0, finished.out + finished.err
+    records = {found.model: found for found in RunStore(Path("out")).records().records}
+    found = {m: [p.status for p in r.metrics if p.name == "layer_prefill_ms"] for m, r in records.items()}
+    assert found == {"softmax:backend=sdpa_math": ["ok"], "softmax:backend=sdpa_cudnn": ["unsupported"]}
+    ran = records["softmax:backend=sdpa_math"].kernels
+    assert [(kernel.phase, kernel.backend) for kernel in ran] == [("layer_prefill", "sdpa_math")]
