@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .aggregate import REFERENCE_MODEL, Comparison, Row, leaderboard_rows, main_rows
+from .efficiency import is_detail
 from .fidelity import Samples
 from .format import format_measurement, format_status
 from .plot_curves import curve_figures
 from .plot_divergence import divergence_figures
+from .plot_efficiency import efficiency_figures, mark_crossovers
 from .plot_fidelity import LENGTHS_METRIC, fidelity_figures, lengths_figures
 from .plot_style import Style, add_legend, add_title, model_styles, new_figure, plain, plot_settings, save, tell, to_svg
 from .record import Record
@@ -61,6 +63,10 @@ def make_plots(records: Iterable[Record], samples: Samples | None = None) -> lis
                 *lengths_figures(rows, styles),
                 *(fidelity_figures(records, samples, styles) if samples else ()),
             )
+        ]
+        plots += [
+            Plot(_name(kind, comparison), title, figure)
+            for kind, comparison, title, figure in efficiency_figures(records, rows, styles)
         ]
     return plots
 
@@ -160,7 +166,8 @@ def _set_size_scale(axes: Axes, sizes: Sequence[float]) -> None:
 def _sweep_plots(rows: Sequence[Row], styles: dict[str, Style]) -> Iterator[Plot]:
     sweeps: dict[tuple[Comparison, str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        if isinstance(row.coordinates.get(AXIS), int | float) and row.metric != LENGTHS_METRIC:
+        is_swept = isinstance(row.coordinates.get(AXIS), int | float)
+        if is_swept and row.metric != LENGTHS_METRIC and not is_detail(row):
             rest = ", ".join(f"{key}={row.coordinates[key]}" for key in sorted(row.coordinates) if key != AXIS)
             sweeps[row.comparison, row.metric, rest].append(row)
     for (comparison, metric, rest), points in sweeps.items():
@@ -193,6 +200,7 @@ def _sweep(rows: Sequence[Row], styles: dict[str, Style], title: str) -> Figure:
             (mark,) = axes.plot(_length(row), row.value or 0.0, color=style.colour, marker=style.marker, markersize=5)
             tell(mark, f"{_told(row)} at {row.at.replace(';', ', ')}")
     _set_sweep_scales(axes, rows)
+    mark_crossovers(axes, rows, styles)
     handles |= _mark_failures(axes, [row for row in rows if row.value is None], styles)
     axes.set_xlabel(AXIS)
     axes.set_ylabel(plain(_label(rows)))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from .aggregate import PARTIAL, REFERENCE_MODEL, Comparison, Row, main_rows
+from .efficiency import Summary, is_detail, summaries
 from .format import format_arrow, format_measurement, format_percent, format_status
 from .groups import GroupScore, group_scores_of
 from .ranks import Place, Standing, places
@@ -131,6 +132,8 @@ def _tables(rows: Sequence[Row], scores: Sequence[GroupScore]) -> tuple[Table, .
     tables = [_main_table(main, scores)] if main else []
     sweeps: dict[tuple[Comparison, str, str], list[Row]] = defaultdict(list)
     for row in rows:
+        if is_detail(row):
+            continue
         if row.at and not (row.is_main and row.comparison in main) and not _is_secondary(row, main):
             sweeps[row.comparison, row.metric, _rest_of_point(row)].append(row)
     failures = [row for row in rows if row.is_failed_cell and row.comparison not in main]
@@ -138,7 +141,14 @@ def _tables(rows: Sequence[Row], scores: Sequence[GroupScore]) -> tuple[Table, .
         _sweep_table(rest, members, [row for row in failures if row.comparison == comparison])
         for (comparison, _, rest), members in sweeps.items()
     ]
-    return tuple(tables)
+    return (*tables, *map(_summary_table, summaries(rows)))
+
+
+def _summary_table(summary: Summary) -> Table:
+    """What sweeps say together, as a table; nothing in it is best."""
+    columns = tuple(Column(label, detail) for label, detail in summary.columns)
+    rows = tuple((model_label(*model), tuple(map(Cell, texts))) for model, texts in summary.texts.items())
+    return Table(summary.title, columns, rows, is_sweep=True)
 
 
 def _main_table(columns: Mapping[Comparison, Sequence[Row]], scores: Sequence[GroupScore]) -> Table:

@@ -1,0 +1,178 @@
+"""What sweeps say together: where a model becomes cheaper than softmax, and how its costs grow. No value is guessed.
+
+A crossover is looked for only between lengths at which both models were measured. Beyond them nothing is said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from .aggregate import REFERENCE_MODEL, Comparison, Row, is_comparable
+
+AXIS = "seq_len"
+"""The coordinate along which costs grow."""
+
+EXPONENTS = ("time_exponent", "memory_exponent")
+
+_DETAILS = (
+    "_p20",
+    "_p80",
+    "_exponent",
+    "_exponent_low",
+    "_exponent_high",
+    "_flops",
+    "_traffic_bytes",
+    "_sm_clock_mhz",
+    "_throttled",
+    "peak_resident_bytes",
+)
+_COSTS = ("_ms", "_bytes")
+_NO_COSTS = ("pace_ms", "peak_reserved_bytes", "peak_resident_bytes")
+_ModelKey: TypeAlias = tuple[str, int]
+_Sweep: TypeAlias = tuple[Comparison, str, str]
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """From which length on a model is cheaper than softmax.
+
+    Attributes:
+        model: The model and its variant.
+        kind: `at` a length between two measured ones, `always` (at every measured length), or `never`.
+        length: Where the lines through the measured points cross, on logarithmic axes; None unless `at`.
+        value: What both cost there; None unless `at`.
+        shortest: The shortest length measured of both.
+        longest: The longest.
+    """
+
+    model: _ModelKey
+    kind: Literal["at", "always", "never"]
+    length: float | None
+    value: float | None
+    shortest: float
+    longest: float
+
+    @property
+    def text(self) -> str:
+        """In a few words."""
+        if self.kind == "at":
+            return f"{self.length:.0f}"
+        if self.kind == "always":
+            return f"at every length from {self.shortest:g}"
+        return f"not up to {self.longest:g}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A table of texts: a title, a heading and a detail for each column, and one text per column for each model."""
+
+    title: str
+    columns: tuple[tuple[str, str], ...]
+    texts: Mapping[_ModelKey, tuple[str, ...]]
+
+
+def is_detail(row: Row) -> bool:
+    """Whether a row of a sweep is left to files and summaries: spreads, counts, and fits, which have a table apart."""
+    return row.metric.endswith(_DETAILS)
+
+
+def crossovers(rows: Iterable[Row]) -> dict[_Sweep, list[Crossover]]:
+    """The crossovers of every sweep of a cost over length, by comparison, metric and the rest of its coordinates."""
+    sweeps: dict[_Sweep, list[Row]] = defaultdict(list)
+    for row in rows:
+        if _is_cost(row):
+            sweeps[row.comparison, row.metric, rest_of_point(row)].append(row)
+    found = {sweep: crossovers_of_sweep(points) for sweep, points in sweeps.items()}
+    return {sweep: every for sweep, every in found.items() if every}
+
+
+def crossovers_of_sweep(rows: Sequence[Row]) -> list[Crossover]:
+    """The crossovers of the models of one sweep with softmax, in the order of the rows."""
+    softmax = [row for row in rows if row.model == REFERENCE_MODEL]
+    if len({row.variant for row in softmax}) != 1:
+        return []
+    models = dict.fromkeys((row.model, row.variant) for row in rows if row.model != REFERENCE_MODEL)
+    every = []
+    for model in models:
+        own = [row for row in rows if (row.model, row.variant) == model and is_comparable(row, softmax[0])]
+        found = _crossover(model, _values(softmax), _values(own))
+        every += [found] if found else []
+    return every
+
+
+def summaries(rows: Sequence[Row]) -> list[Summary]:
+    """Tables of exponents with their intervals, and of crossovers with softmax, as far as there are any."""
+    found = [_exponent_summary(rows, name) for name in EXPONENTS]
+    found.append(_crossover_summary(crossovers(rows)))
+    return [summary for summary in found if summary.texts]
+
+
+def rest_of_point(row: Row) -> str:
+    """A point's coordinates but for the length."""
+    return ", ".join(f"{key}={row.coordinates[key]}" for key in sorted(row.coordinates) if key != AXIS)
+
+
+def _is_cost(row: Row) -> bool:
+    has_length = isinstance(row.coordinates.get(AXIS), int | float)
+    return has_length and row.metric.endswith(_COSTS) and row.metric not in _NO_COSTS and not is_detail(row)
+
+
+def _values(rows: Iterable[Row]) -> dict[float, float]:
+    return {float(row.coordinates[AXIS] or 0): row.value for row in rows if row.value is not None and row.value > 0}
+
+
+def _crossover(model: _ModelKey, softmax: Mapping[float, float], own: Mapping[float, float]) -> Crossover | None:
+    """The last crossing after which the model stays cheaper; None where fewer than two lengths are common."""
+    lengths = sorted(softmax.keys() & own.keys())
+    if len(lengths) < 2:
+        return None
+    ends = lengths[0], lengths[-1]
+    dearer = [length for length in lengths if own[length] >= softmax[length]]
+    if not dearer:
+        return Crossover(model, "always", None, None, *ends)
+    if dearer[-1] == lengths[-1]:
+        return Crossover(model, "never", None, None, *ends)
+    before, after = dearer[-1], lengths[lengths.index(dearer[-1]) + 1]
+    gaps = [math.log(own[length] / softmax[length]) for length in (before, after)]
+    share = gaps[0] / (gaps[0] - gaps[1])
+    length = before * (after / before) ** share
+    value = softmax[before] * (softmax[after] / softmax[before]) ** share
+    return Crossover(model, "at", length, value, *ends)
+
+
+def _crossover_summary(found: Mapping[_Sweep, Sequence[Crossover]]) -> Summary:
+    columns = list(found)
+    models = dict.fromkeys(each.model for every in found.values() for each in every)
+    by_column = [{each.model: each.text for each in found[column]} for column in columns]
+    return Summary(
+        f"Cheaper than softmax from {AXIS} (between measured lengths, on logarithmic axes)",
+        tuple((metric, rest) for _, metric, rest in columns),
+        {model: tuple(texts.get(model, "–") for texts in by_column) for model in models},
+    )
+
+
+def _exponent_summary(rows: Sequence[Row], name: str) -> Summary:
+    """Slope and 95 % interval by model; a column for each quantity and range of lengths."""
+    found: dict[tuple[str, str], dict[_ModelKey, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        if row.metric.startswith(name) and row.value is not None and {"of", "over"} <= row.coordinates.keys():
+            rest = [f"{key}={row.coordinates[key]}" for key in sorted(row.coordinates) if key not in ("of", "over")]
+            column = str(row.coordinates["of"]), ", ".join([f"over {row.coordinates['over']}", *rest])
+            found[column][row.model, row.variant][row.metric.removeprefix(name)] = row.value
+    columns = sorted(found)
+    models = dict.fromkeys((row.model, row.variant) for row in rows if row.metric == name)
+    return Summary(
+        f"{name.replace('_', ' ').capitalize()}: slope of its logarithm against log {AXIS}, 95 % interval of the fit",
+        tuple(columns),
+        {model: tuple(_interval(found[column].get(model)) for column in columns) for model in models},
+    )
+
+
+def _interval(fit: Mapping[str, float] | None) -> str:
+    if fit is None:
+        return "–"
+    return f"{fit['']:.2f} [{fit['_low']:.2f}, {fit['_high']:.2f}]" if "_low" in fit else f"{fit['']:.2f}"
