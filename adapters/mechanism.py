@@ -162,6 +162,14 @@ class Mechanism:
         return [variant for key, variant in self.variants.items() if values[key] is not None]
 
 
+KERNELS = Option(
+    str, None, "peer: another package's kernels behind the same feature map", choices=("fla",), read_by="attention"
+)
+"""Whose kernels linear attention runs on; None for this project's own."""
+
+FLA_KERNELS = Variant("hedgebench.adapters.attention_fla:FlaLinearAttention", causal_only=True)
+
+
 def load_attribute(path: str) -> Any:
     """The object named by `module:attribute`."""
     module, _, attribute = path.partition(":")

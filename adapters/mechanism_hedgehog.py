@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mechanism import Mechanism, Option, Variant
+from .mechanism import FLA_KERNELS, KERNELS, Mechanism, Option, Variant
 
 _MAPS = "hedgebench.kernels.feature_maps"
 
@@ -39,8 +39,12 @@ HEDGEHOG = Mechanism(
             read_by="attention",
         ),
         "distill": Option(bool, True, "train the map by attention distillation in conversions", read_by="recipe"),
+        "kernels": KERNELS,
     },
-    variants={"window": Variant("hedgebench.adapters.attention_hybrid:HybridAttention", causal_only=True)},
+    variants={
+        "kernels": FLA_KERNELS,
+        "window": Variant("hedgebench.adapters.attention_hybrid:HybridAttention", causal_only=True),
+    },
 )
 
 T2R_HH = Mechanism(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mechanism import Mechanism, Option
+from .mechanism import FLA_KERNELS, KERNELS, Mechanism, Option
 
 _MAPS = "hedgebench.kernels.feature_maps"
 
@@ -11,6 +11,8 @@ ELU = Mechanism(
     summary="1 + ELU(x)",
     source="Katharopoulos et al. 2020, arXiv:2006.16236, equation 7",
     feature_map=f"{_MAPS}:EluMap",
+    options={"kernels": KERNELS},
+    variants={"kernels": FLA_KERNELS},
 )
 
 RELU = Mechanism(

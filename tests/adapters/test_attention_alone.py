@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,7 +14,6 @@ from hedgebench.adapters.precision import Precision
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness import registry
 from hedgebench.kernels.costs import feature_map_cost, linear_attention_cost, softmax_attention_cost
-from hedgebench.results.record import KernelUse
 
 SHAPE = AttentionShape(heads=4, kv_heads=2, head_dim=8, context_length=64)
 FLOAT = 4
@@ -89,10 +91,18 @@ def test_parameters_are_those_of_the_maps() -> None:
     assert alone("softmax").parameter_count().total == 0
 
 
-def test_a_compiled_layer_gives_the_same() -> None:
-    layer = alone("elu", AttentionShape(heads=2, kv_heads=2, head_dim=4, context_length=8))
+def test_a_compiled_layer_is_run_by_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def compile(call: Callable[..., Any], dynamic: bool) -> Callable[..., Any]:
+        return lambda *args, **options: (ran.append(call.__name__), call(*args, **options))[1]
+
+    monkeypatch.setattr(torch, "compile", compile)
+    layer = alone("elu")
     inputs = layer.inputs(1, 8)
-    plain = layer.prefill(inputs.heads)
-    layer._extend = torch.compile(layer.core.extend, dynamic=False, backend="eager")
-    torch.testing.assert_close(vars(layer.prefill(inputs.heads)), vars(plain))
-    assert layer.kernels_used() == (KernelUse("layer_prefill", "chunk", "torch"),)
+    layer.prefill(inputs.heads)
+    assert ran == []
+    layer.compile()
+    layer.prefill(inputs.heads)
+    layer.training_step(inputs)
+    assert ran == ["extend", "forward"]

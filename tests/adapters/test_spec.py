@@ -101,7 +101,7 @@ def test_a_malformed_spec_is_refused_with_the_form_it_should_have(text: str, mes
     [
         ("hedgehogg", "unknown model 'hedgehogg'; did you mean hedgehog"),
         ("hedgehog:maps=exp", "unknown option of model hedgehog 'maps'; did you mean map"),
-        ("elu:map=exp", "allowed: none"),
+        ("elu:map=exp", "allowed: kernels"),
     ],
 )
 def test_an_unknown_name_answers_with_the_nearest(text: str, message: str) -> None:

@@ -27,6 +27,7 @@ def test_every_kind_of_plot_is_written_twice(few: list[Record], tmp_path: Path) 
         "size-wikitext2-gpt-scratch-smoke",
         "sweep-throughput-prefill_ms-batch_size-1-gpt-scratch-smoke",
         "curves-wikitext2-gpt-scratch-smoke",
+        "pareto-prefill_ms-wikitext2-gpt-scratch-smoke",
     ]
     assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("svg", "png")}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.glob("*.png"))

@@ -1,0 +1,129 @@
+"""Tests of results/plot_efficiency.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pytest
+
+from hedgebench.results.device_peaks import DEVICE_PEAKS, device_peak
+from hedgebench.results.plot import Plot, make_plots
+from hedgebench.results.plot_efficiency import pareto_front
+from hedgebench.results.record import Metric, Record, Scalar
+
+MakeRecord = Callable[..., Record]
+LENGTHS = (256, 512, 1024, 2048)
+
+
+def sweep(
+    name: str, unit: str, value_at: Callable[[int], float | None], more: Mapping[str, Scalar] | None = None
+) -> list[Metric]:
+    found = []
+    for n in LENGTHS:
+        value = value_at(n)
+        at = {"seq_len": n, "batch_size": 1, **(more or {})}
+        found.append(Metric(name, value, unit, False, None, 3, at, "oom" if value is None else "ok"))
+    return found
+
+
+def measured(make_record: MakeRecord, model: str, ms_at: Callable[[int], float | None], **changes: Any) -> list[Record]:
+    """Records of throughput, memory and a task of quality, with peaks of the machine."""
+    machine = [
+        Metric("machine_gemm_flops_per_s", 1e11, "flop/s", None, None, 1, {"dtype": "float32"}),
+        Metric("machine_copy_bytes_per_s", 1e10, "bytes/s", None, None, 1, {"dtype": "float32"}),
+    ]
+    layer = [
+        *sweep("layer_prefill_ms", "ms", ms_at),
+        *sweep("layer_prefill_flops", "flops", lambda n: 1e4 * n),
+        *sweep("layer_prefill_traffic_bytes", "bytes", lambda n: 1e3 * n),
+    ]
+    peaks = sweep("peak_allocated_bytes", "bytes", lambda n: 1e3 * n, {"mode": "prefill"})
+    return [
+        make_record(
+            model,
+            "throughput",
+            recipe="zero-shot",
+            metrics=(*sweep("prefill_ms", "ms", ms_at), *layer, *machine),
+            main_metric="longest_prefill_tokens_per_s",
+            **changes,
+        ),
+        make_record(
+            model,
+            "memory",
+            recipe="zero-shot",
+            metrics=tuple(peaks),
+            main_metric="longest_prefill_peak_bytes",
+            **changes,
+        ),
+        make_record(model, "wikitext2", metrics=(Metric("perplexity", 20.0 + len(model), "1", False, 0.1, 9),)),
+    ]
+
+
+@pytest.fixture
+def records(make_record: MakeRecord) -> list[Record]:
+    return [
+        *measured(make_record, "softmax", lambda n: n**2 / 1000 if n < 2048 else None),
+        *measured(make_record, "elu", lambda n: 0.7 * n),
+    ]
+
+
+def by_name(plots: Iterable[Plot]) -> dict[str, Plot]:
+    return {plot.name.split("-throughput")[0].split("-wikitext2")[0]: plot for plot in plots}
+
+
+def texts(plot: Plot) -> list[str]:
+    import matplotlib.text
+
+    return [found.get_text() for found in plot.figure.findobj(matplotlib.text.Text)]  # type: ignore[attr-defined]
+
+
+def test_a_store_of_quality_and_efficiency_has_every_plot(records: list[Record]) -> None:
+    names = by_name(make_plots(records)).keys()
+    assert {"figure6", "roofline-layer_prefill", "pareto-prefill_ms", "pareto-peak_allocated_bytes"} <= names
+
+
+def test_the_efficiency_figure_has_time_and_memory_crossings_and_what_ran_out(records: list[Record]) -> None:
+    figure = by_name(make_plots(records))["figure6"]
+    assert len(figure.figure.axes) == 3
+    assert {"700", "no value: OOM", "softmax", "elu"} <= set(texts(figure))
+
+
+def test_quality_is_joined_with_the_cost_of_the_same_model_at_the_longest_common_length(records: list[Record]) -> None:
+    plot = by_name(make_plots(records))["pareto-prefill_ms"]
+    assert plot.title == "wikitext2: quality against prefill_ms at seq_len=1024 (gpt, smoke)"
+    drawn = {line.get_xydata().tolist()[0][0] for line in plot.figure.axes[0].lines if len(line.get_xydata()) == 1}  # type: ignore[union-attr,arg-type]
+    assert drawn == {1024**2 / 1000, 0.7 * 1024}
+
+
+def test_a_model_of_another_scale_is_not_joined(records: list[Record], make_record: MakeRecord) -> None:
+    paper = [r for r in records if r.task == "wikitext2"] + [
+        changed for model in ("softmax", "elu")
+        for changed in measured(make_record, model, lambda n: float(n), scale="paper")[:2]
+    ]  # fmt: skip
+    assert not any(name.startswith("pareto") for name in by_name(make_plots(paper)))
+
+
+def test_points_lie_on_the_roofline_where_their_counts_put_them(records: list[Record]) -> None:
+    plot = by_name(make_plots(records))["roofline-layer_prefill"]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in plot.figure.axes[0].lines}  # type: ignore[union-attr]
+    flops_per_s = 1e3 * 1e4 * 256 / (256**2 / 1000)
+    assert any(points[0] == pytest.approx([10.0, flops_per_s]) for points in lines.values())
+    assert any("matrix product and copy measured in the same run" in text for text in texts(plot))
+
+
+def test_a_known_device_has_the_roof_of_its_datasheet(make_record: MakeRecord) -> None:
+    environment = {"gpu": "NVIDIA H200", "dtype": "bfloat16"}
+    made = measured(make_record, "softmax", lambda n: float(n), environment=environment)
+    plot = by_name(make_plots(made))["roofline-layer_prefill"]
+    peaks = max(y for line in plot.figure.axes[0].lines for _, y in line.get_xydata())  # type: ignore[union-attr]
+    assert peaks == 989.5e12
+    assert any("datasheet" in text for text in texts(plot))
+    assert device_peak("NVIDIA Imaginary") is None
+    assert all(peak.source and peak.bytes_per_s > 1e12 for peak in DEVICE_PEAKS.values())
+
+
+def test_the_front_holds_what_no_other_beats_in_both() -> None:
+    points = [(1.0, 30.0), (2.0, 20.0), (3.0, 25.0), (4.0, 10.0), (4.0, 12.0)]
+    assert pareto_front(points, higher_is_better=False) == [(1.0, 30.0), (2.0, 20.0), (4.0, 10.0)]
+    assert pareto_front(points, higher_is_better=True) == [(1.0, 30.0)]
