@@ -15,6 +15,7 @@ from ..kernels.fused_costs import (
 from ..results.record import Metric, Scalar
 from .base import Row
 from .kernel_shapes import KernelShape
+from .machine_peak import machine_metrics
 
 CALLS: Mapping[str, tuple[str, ...]] = {
     "forward": ("forward",),
@@ -33,15 +34,12 @@ def kernel_metrics(work: str, rows: Sequence[Row]) -> list[Metric]:
     What ran is a coordinate of the time of the first call: as one of all metrics it would part a line in two where a
     kernel takes over from another.
     """
-    machine = next(row for row in rows if "machine" in row)
+    machine: Row = next(row["machine"] for row in rows if "machine" in row)
     points = [row for row in rows if "contender" in row]
-    peaks, dtype = machine["machine"], machine["dtype"]
-    metrics = [
-        Metric("machine_tflop_per_s", peaks["flops_per_s"] / 1e12, "TFLOP/s", None, None, 7, {"dtype": dtype}),
-        Metric("machine_tb_per_s", peaks["bytes_per_s"] / 1e12, "TB/s", None, None, 7),
-    ]
+    metrics = machine_metrics(machine)
+    peaks = tuple(metric.value or 0.0 for metric in metrics)
     for row in points:
-        metrics += [metric for call in CALLS[work] for metric in _of_point(call, row, peaks, dtype)]
+        metrics += [metric for call in CALLS[work] for metric in _of_point(call, row, peaks, machine["dtype"])]
     return [*_headline(work, points), *metrics]
 
 
@@ -64,7 +62,7 @@ def _headline(work: str, points: Sequence[Row]) -> list[Metric]:
     ]
 
 
-def _of_point(call: str, row: Row, peaks: Mapping[str, float], dtype: str) -> list[Metric]:
+def _of_point(call: str, row: Row, peaks: tuple[float, ...], dtype: str) -> list[Metric]:
     import numpy as np
 
     shape = KernelShape(row["batch"], row["tokens"], row["heads"], row["head_dim"], row["sweep"])
@@ -83,7 +81,7 @@ def _of_point(call: str, row: Row, peaks: Mapping[str, float], dtype: str) -> li
         found.append(Metric(f"{call}_peak_bytes", row["peak_bytes"], "bytes", False, None, 1, at))
     cost = _cost(call, row, shape, dtype)
     if cost is not None:
-        best_ms = 1e3 * cost.seconds(peaks["flops_per_s"], peaks["bytes_per_s"])
+        best_ms = 1e3 * cost.seconds(*peaks)
         rates = {"tflop_per_s": ("TFLOP/s", cost.flops), "tb_per_s": ("TB/s", cost.bytes)}
         found += [Metric(f"{call}_{name}", count / median / 1e9, unit, True, None, n, at)
                   for name, (unit, count) in rates.items() if count]  # fmt: skip

@@ -26,7 +26,7 @@ from .kernel_metrics import kernel_metrics
 from .kernel_settings import KernelSettings
 from .kernel_shapes import KernelShape
 from .kernel_works import WORKS
-from .machine_peaks import measure_peaks
+from .machine_peak import measure_machine
 from .settings import as_settings, parse_settings
 from .sweep import VOCAB_SIZE, failure_status, release_memory
 from .timing import measure_calls
@@ -56,8 +56,7 @@ class Kernels:
         """One row for each shape and contender, and one of the machine's peaks."""
         chosen = parse_settings(KernelSettings, settings)
         device, dtype = adapter.device, _dtype(chosen.dtype, adapter.device)
-        peaks = measure_peaks(device, dtype)
-        rows: list[Row] = [{"machine": asdict(peaks), "dtype": str(dtype).removeprefix("torch.")}]
+        rows: list[Row] = [{"machine": measure_machine(device, dtype)}]
         for name in chosen.chosen(self.work):
             rows += self._climb(name, data.test, device, dtype, chosen)
         return rows
