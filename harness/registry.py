@@ -18,7 +18,7 @@ from typing import Generic, Protocol, TypeGuard, TypeVar
 
 from ..adapters.backbone import BACKBONES, Backbone
 from ..adapters.mechanism import Mechanism
-from ..results.groups import GROUPS
+from ..results.group_names import GROUPS
 from ..results.names import UnknownNameError, unknown_name
 from ..tasks.base import Task, TaskFamily, TaskInfo
 

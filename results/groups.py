@@ -7,17 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .aggregate import REFERENCE_MODEL, Comparison, Row, is_comparable, leaderboard_rows, main_rows, percent_of
+from .group_names import FAMILIES, GROUPS
 from .record import Record
-
-GROUPS: Mapping[str, tuple[str, ...]] = {
-    "glue": tuple(f"glue/{task}" for task in ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")),
-    "lra": tuple(f"lra/{task}" for task in ("listops", "text", "retrieval", "image", "pathfinder")),
-}
-"""Groups whose tasks a paper has fixed: GLUE without WNLI and Long Range Arena without the stand-in `lra/digits`, as in
-tables 8 and 6 of the Hedgehog paper (arXiv 2402.04347)."""
-
-FAMILIES = frozenset({"kernels", "lm_eval"})
-"""Names before `/` that tasks share without being one benchmark: their scores have no sum."""
 
 
 @dataclass(frozen=True)

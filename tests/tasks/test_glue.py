@@ -11,7 +11,7 @@ import pandas
 import pytest
 
 from hedgebench.adapters.base import Capability
-from hedgebench.results.groups import GROUPS
+from hedgebench.results.group_names import GROUPS
 from hedgebench.tasks import glue
 from hedgebench.tasks.base import DataUnavailableError, Sources, Task
 from hedgebench.tasks.settings import parse_settings
