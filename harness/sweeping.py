@@ -46,6 +46,7 @@ class SweepRun:
         tell: Told the name of each point that begins.
         deadline_s: When the cell's time is up, on the monotonic clock; None for no limit.
         outcomes: What became of the points so far.
+        refusal_log: What was printed by a process that could not even begin to measure; empty where none.
     """
 
     task: PointTask
@@ -54,6 +55,7 @@ class SweepRun:
     tell: Callable[[str], None]
     deadline_s: float | None = None
     outcomes: list[PointOutcome] = field(default_factory=list)
+    refusal_log: str = ""
 
     def run(self) -> Outcome:
         """The cell's record, its rows, and what its processes printed."""
@@ -69,9 +71,10 @@ class SweepRun:
                     status, failure = "timeout", Failure("Timeout", f"the time limit was up before {point.name}")
                     break
                 outcome = outcome or self._measure(point, left_s)
-                self.outcomes.append(outcome)
                 if _is_refused(outcome.record):
-                    return Outcome(outcome.record, [], outcome.log)
+                    status, failure, self.refusal_log = outcome.record.status, outcome.record.error, outcome.log
+                    break
+                self.outcomes.append(outcome)
                 point = points.send(outcome.row)
         except StopIteration:
             pass
@@ -138,7 +141,7 @@ class SweepRun:
 
     def _log(self) -> str:
         printed = [(Point(**_fields(o.row)).name, o.log) for o in self.outcomes if o.log.strip()]
-        return "".join(f"{name}:\n{log}" for name, log in printed)
+        return "".join(f"{name}:\n{log}" for name, log in printed) + self.refusal_log
 
 
 def run_sweep(

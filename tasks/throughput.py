@@ -41,6 +41,7 @@ class ThroughputSettings(SweepSettings):
             generating take exactly `repeats` tokens.
         warmup: Calls before timing, at most.
         max_call_s: A call that takes longer ends its climb with the status `timeout`.
+        max_time_s: Seconds after which no call is added once there are three samples; `n` says how many there are.
 
     Raises:
         ValueError: As of `SweepSettings`; or a length too short to decode `warmup + repeats` tokens.
@@ -51,6 +52,7 @@ class ThroughputSettings(SweepSettings):
     min_time_ms: float = 100.0
     warmup: int = 5
     max_call_s: float = 60.0
+    max_time_s: float = 20.0
 
     def __post_init__(self) -> None:
         self.check(MODES)
@@ -64,7 +66,7 @@ class ThroughputSettings(SweepSettings):
 
     def calls(self) -> TimedModes:
         """How calls are repeated."""
-        return TimedModes(self.repeats, self.min_time_ms, self.warmup, self.max_call_s)
+        return TimedModes(self.repeats, self.min_time_ms, self.warmup, self.max_call_s, self.max_time_s)
 
     def context_length(self) -> int:
         """Tokens that a model must have room for: the longest length, and what is generated after it."""

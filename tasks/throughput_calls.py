@@ -35,10 +35,11 @@ class TimedModes:
     min_time_ms: float
     warmup: int
     max_call_s: float
+    max_time_s: float
 
     def of_calls(self) -> Repeats:
         """How often a whole call is repeated."""
-        return Repeats(self.repeats, self.min_time_ms, self.warmup, self.max_call_s)
+        return Repeats(self.repeats, self.min_time_ms, self.warmup, self.max_call_s, 1e3 * self.max_time_s)
 
     def once(self) -> Repeats:
         """A call to see whether it fits, without warming up."""

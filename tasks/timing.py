@@ -7,8 +7,9 @@ they run: what is then left is the device's own time.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -19,6 +20,7 @@ Clock: TypeAlias = Literal["host", "events", "graph"]
 
 _STABLE_WITHIN = 0.1
 _MOST_REPEATS = 20
+_FEWEST_SAMPLES = 3
 _LAUNCHES_DOMINATE = 0.8
 _L2_BYTES = 256 * 2**20
 """More than twice the L2 cache of any device so far (H200: 50 MB; B200: 126 MB), in bytes."""
@@ -33,12 +35,22 @@ class Repeats:
         min_time_ms: Time over which calls are repeated at least, but no more than 20 times `count`.
         warmup: Calls before timing, at most; fewer when two in a row agree within 10 %.
         max_call_s: Longest that one call may take.
+        max_time_ms: Time after which no call is added once there are three; fewer than `count` will then do.
     """
 
     count: int
     min_time_ms: float
     warmup: int
     max_call_s: float
+    max_time_ms: float = math.inf
+
+    def is_enough(self, samples_ms: Sequence[float]) -> bool:
+        """Whether so many samples will do."""
+        taken, spent_ms = len(samples_ms), sum(samples_ms)
+        if taken >= _FEWEST_SAMPLES and spent_ms >= self.max_time_ms:
+            return True
+        is_short = spent_ms < self.min_time_ms and taken < _MOST_REPEATS * self.count
+        return taken >= self.count and not is_short
 
 
 @dataclass(frozen=True)
@@ -88,9 +100,7 @@ def measure_calls(
         call, clock = graph_of(call), "graph"
     prepare = _l2_flush(device) if kernel and device.type == "cuda" else None
     samples_ms: list[float] = []
-    while len(samples_ms) < repeats.count or (
-        sum(samples_ms) < repeats.min_time_ms and len(samples_ms) < _MOST_REPEATS * repeats.count
-    ):
+    while not repeats.is_enough(samples_ms):
         if prepare is not None:
             prepare()
         samples_ms.append(time_ms(call, device, repeats.max_call_s))

@@ -95,6 +95,15 @@ def test_a_run_killed_midway_goes_on_with_what_is_missing(start_bench: StartBenc
     assert measured() == {f"{mode}-{n}-1-sweep": 2 if (mode, n) == ("prefill", 2) else 1 for mode, n in POINTS}
 
 
+def test_a_model_that_cannot_be_built_is_no_point_and_keeps_what_the_machine_gave(bench: Bench) -> None:
+    flags = ("--set", "modes=prefill", "--set", "seq_lens=16,32", "--set", "backbone.heads=3")
+    finished = bench("run", "--models", "elu", "--tasks", "throughput", *flags, "--output", "out")
+    assert finished.code == 3
+    found = record()
+    assert (found.status, found.error and found.error.type) == ("error", "ValueError")
+    assert {metric.name for metric in found.metrics} == {"pace_ms"}
+
+
 def test_the_time_limit_of_a_cell_holds_for_all_its_points(bench: Bench, naughty: Path) -> None:
     finished = bench(*SWEEP, "--set", "how=sleep", "--timeout", "6")
     assert finished.code == 3

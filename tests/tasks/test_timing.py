@@ -30,6 +30,13 @@ def test_short_calls_are_repeated_for_the_least_time_but_not_without_end() -> No
     assert len(time_calls(lambda: None, CPU, Repeats(count=2, min_time_ms=1e9, warmup=0, max_call_s=60))) == 40
 
 
+def test_slow_calls_are_repeated_less_but_never_less_than_three_times() -> None:
+    repeats = Repeats(count=10, min_time_ms=0, warmup=0, max_call_s=60, max_time_ms=1)
+    assert len(time_calls(lambda: time.sleep(0.002), CPU, repeats)) == 3
+    assert repeats.is_enough([0.1] * 9) is False
+    assert repeats.is_enough([0.1] * 10) is True
+
+
 def test_a_slow_call_is_a_timeout() -> None:
     with pytest.raises(TimeoutError, match="more than max_call_s"):
         time_ms(lambda: time.sleep(0.01), CPU, max_call_s=0.001)
