@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -140,3 +143,25 @@ def test_the_loss_says_what_ran() -> None:
     x = torch.rand(1, 1, 4, 4)
     kernel = attention_distillation_loss(x, x, x, x, causal=True).kernel
     assert (kernel.form, kernel.backend) == ("tiled", "torch")
+
+
+_COMPILED = """
+import torch
+from hedgebench.kernels.distillation import attention_distillation_loss
+torch.manual_seed(0)
+q, k, phi_k = (torch.randn(1, 2, 20, 16) for _ in range(3))
+def loss(phi_q):
+    return attention_distillation_loss(q, k, phi_q, phi_k, causal=True, log_space=True).cross_entropy.sum()
+eager, compiled = (torch.ones(1, 2, 20, 16, requires_grad=True) for _ in range(2))
+expected = loss(eager)
+got = torch.compile(loss, fullgraph=True, backend='aot_eager')(compiled)
+torch.testing.assert_close(got, expected)
+expected.backward()
+got.backward()
+torch.testing.assert_close(compiled.grad, eager.grad)
+"""
+
+
+def test_a_compiled_loss_has_no_graph_break_and_the_same_gradients() -> None:
+    """In a process of its own, where shapes are not checked: the checker's code is not for compilation."""
+    subprocess.run([sys.executable, "-c", _COMPILED], check=True, timeout=280)
