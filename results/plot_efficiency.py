@@ -183,7 +183,7 @@ def _costs(rows: Sequence[Row]) -> dict[tuple[Any, ...], Row]:
         for metric in _EFFICIENCY:
             if row.variant == 0 and _is_plain_sweep(row, metric):
                 sweeps[_where(row.comparison), metric].append(row)
-    found = {}
+    found: dict[tuple[Any, ...], Row] = {}
     for (place, metric), members in sweeps.items():
         chosen = _smallest_batch(members)
         models = {row.model for row in chosen}

@@ -76,7 +76,8 @@ def parse_shapes(text: str) -> tuple[KernelShape, ...]:
         if part in SHAPES:
             shapes += SHAPES[part]
         elif match and min(sizes := [int(size) for size in match.groups()]) > 0:
-            shapes.append(KernelShape(*sizes))
+            batch, tokens, heads, head_dim = sizes
+            shapes.append(KernelShape(batch, tokens, heads, head_dim))
         else:
             raise ValueError(
                 f"shapes holds {part!r}; join {', '.join(SHAPES)} or shapes such as 4x2048x16x128 "

@@ -95,7 +95,11 @@ def test_a_compiled_layer_is_run_by_the_compiler(monkeypatch: pytest.MonkeyPatch
     ran: list[str] = []
 
     def compile(call: Callable[..., Any], dynamic: bool) -> Callable[..., Any]:
-        return lambda *args, **options: (ran.append(call.__name__), call(*args, **options))[1]
+        def compiled(*args: Any, **options: Any) -> Any:
+            ran.append(call.__name__)
+            return call(*args, **options)
+
+        return compiled
 
     monkeypatch.setattr(torch, "compile", compile)
     layer = alone("elu")

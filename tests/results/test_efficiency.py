@@ -57,7 +57,7 @@ def test_nothing_is_said_beyond_the_measured_lengths(
 
 
 def test_a_model_that_becomes_dearer_again_has_not_crossed_for_good(rows_of: Callable[..., list[Row]]) -> None:
-    wavy = dict(zip(LENGTHS, (2.0, 0.5, 2.0, 0.5), strict=True))
+    wavy: dict[int, float] = dict(zip(LENGTHS, (2.0, 0.5, 2.0, 0.5), strict=True))
     found = only(rows_of(softmax=times(lambda _: 1.0), elu=times(wavy.get)))
     assert found.length == pytest.approx(1024 * 2**0.5)
     found = only(rows_of(softmax=times(lambda _: 1.0), elu=times(lambda n: 1 / wavy[n])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +14,13 @@ from hedgebench.tasks.calls import LayerCalls, ModelCalls, calls_for, check_comp
 
 
 def subject(log: list[str]) -> Any:
+    def prefill(tokens: torch.Tensor) -> tuple[None, str]:
+        log.append("prefill")
+        return None, "state"
+
     return SimpleNamespace(
         device=torch.device("cpu"),
-        prefill=lambda tokens: log.append("prefill") or (None, "state"),
+        prefill=prefill,
         training_step=lambda tokens, targets: log.append("train"),
         compile=lambda: log.append("compile"),
     )
@@ -39,7 +44,15 @@ def test_a_model_is_trained_on_the_tokens_that_follow() -> None:
 
 def test_compiled_modes_go_through_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[str] = []
-    monkeypatch.setattr(torch, "compile", lambda call, dynamic: lambda *a: (log.append("compiled"), call(*a))[1])
+
+    def compile(call: Callable[..., Any], dynamic: bool) -> Callable[..., Any]:
+        def compiled(*args: Any) -> Any:
+            log.append("compiled")
+            return call(*args)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile)
     calls, work = calls_for("compiled_prefill", subject(log))
     assert (calls.prefill(calls.inputs(1, 4), 4), work) == ("state", "prefill")
     assert log == ["compiled", "prefill"]
