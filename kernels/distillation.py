@@ -20,6 +20,9 @@ from .distillation_tiles import DistillationOptions, Problem
 from .state import EMPTY_LOG, accumulator_dtype
 from .sums import EPS, query_groups
 
+MAX_DIM = 256
+"""Dimensions of the teacher's heads that the kernels take at most."""
+
 
 @dataclass(frozen=True)
 class DistillationLoss:
@@ -95,7 +98,7 @@ def attention_distillation_loss(
         hidden = EMPTY_LOG if log_space else 0.0
         problem = _problem(q, k, phi_q_value, _masked(phi_k_value, key_padding_mask, hidden), real, key_padding_mask)
         options = DistillationOptions(causal, eps, log_space, tile)
-        what = _backend(backend, phi_q.device, dtype)
+        what = _backend(backend, q, dtype)
         cross_entropy, kl, grad_q, grad_k, ran = distillation(*problem, *options, wanted, what)
         cross_entropy, kl = cross_entropy.view(batch, heads).sum(0), kl.view(batch, heads).sum(0)
     if wanted:
@@ -119,14 +122,16 @@ def _problem(q: Tensor, k: Tensor, phi_q: Tensor, phi_k: Tensor, real: Tensor, m
     )
 
 
-def _backend(wished: str, device: torch.device, dtype: torch.dtype) -> str:
+def _backend(wished: str, q: Tensor, dtype: torch.dtype) -> str:
     """Gives "triton" or "torch"."""
+    device = q.device
     if wished not in ("auto", *BACKENDS):
         raise unknown_name("backend", wished, ("auto", *BACKENDS))
     reasons = {
         f"tensors are on {device.type}, the kernels run on cuda": device.type != "cuda",
         "triton is not installed": find_spec("triton") is None,
         f"{dtype} is not the float32 they compute in": dtype != torch.float32,
+        f"heads of {q.shape[-1]} dimensions, above {MAX_DIM}": q.shape[-1] > MAX_DIM,
     }
     obstacle = "; ".join(reason for reason, holds in reasons.items() if holds)
     if wished == "triton" and obstacle:

@@ -18,6 +18,10 @@ MAX_WIDTH = 256
 """Columns of W, dimensions of heads and of values, and log features that the kernels take at most; plain features that
 are at hand may be any number."""
 
+NARROW = 128
+"""Sides of a map's matrix, and columns of values, that Hopper's shared memory has room for where operands are of four
+bytes, and sides of two such matrices at once in bfloat16, by what the compiler says."""
+
 DECODED_TOKENS = 8
 """Up to so many tokens after a state are decoded one by one rather than in chunks."""
 
@@ -59,8 +63,8 @@ def _by_torch(given: Tensors, options: Options) -> tuple[Tensor, LinearState]:
     return output, LinearState(kv, keys, scale if options.log_space else None)
 
 
-def why_not_fused(given: Tensors, *, log_space: bool = False) -> str:
-    """Gives why the kernels cannot run a call, or nothing where they can."""
+def why_not_fused(given: Tensors, *, log_space: bool = False, decoding: bool = False) -> str:
+    """Gives why the kernels cannot run a call, or nothing where they can; decoding fills no shared memory."""
     q, k, v = given[:3]
     widths = [v.shape[-1]]
     if given.q_weight is not None:
@@ -74,6 +78,8 @@ def why_not_fused(given: Tensors, *, log_space: bool = False) -> str:
         f"{q.shape[2]} queries and {k.shape[2]} keys, where they take as many of each": q.shape[2] != k.shape[2],
         "there are no tokens": q.shape[2] == 0 or q.shape[0] == 0,
         f"head, value or feature dimensions above {MAX_WIDTH}": max(widths) > MAX_WIDTH,
+        f"values or a map's sides above {NARROW} of {q.dtype}, whose products take four bytes": not decoding
+        and _overfull(given),
     }
     return "; ".join(reason for reason, holds in reasons.items() if holds)
 
@@ -81,9 +87,9 @@ def why_not_fused(given: Tensors, *, log_space: bool = False) -> str:
 def choose_form(given: Tensors, causal: bool) -> str:
     """Gives "fused_chunk" where one program for each head and sequence fills a Hopper GPU, else "chunk".
 
-    Features of more than `MAX_WIDTH` columns, whose sums no program can hold, are left to "chunk".
+    What no single program can hold is left to "chunk": sums of more than `MAX_WIDTH` features, two maps above `NARROW`.
     """
-    if _wide(given):
+    if _wide(given) or _large_map(given):
         return "chunk"
     sequences = given.q.shape[0] if given.cu_seqlens is None else given.cu_seqlens.shape[0] - 1
     tiles = -(-given.v.shape[-1] // 64)
@@ -97,6 +103,9 @@ def _attend(given: Tensors, options: Options, return_state: bool) -> LinearAtten
     if form == "fused_chunk" and _wide(given):
         raise ValueError(f"the form 'fused_chunk' holds up to {MAX_WIDTH} features, got {given.q.shape[-1]}; "
                          "choose 'chunk' or 'auto'")  # fmt: skip
+    if form == "fused_chunk" and _large_map(given):
+        raise ValueError(f"the form 'fused_chunk' holds maps of up to {NARROW} rows or columns, got "
+                         f"{given.q.shape[-1]} by {_columns(given)}; choose 'chunk' or 'auto'")  # fmt: skip
     output, _, kv, keys, scale = fused_forward(*given, *options._replace(form=form))
     state = LinearState(kv, keys, scale if options.log_space else None) if return_state else None
     return LinearAttentionResult(output, state, KernelChoice(form, "triton"))
@@ -104,6 +113,22 @@ def _attend(given: Tensors, options: Options, return_state: bool) -> LinearAtten
 
 def _wide(given: Tensors) -> bool:
     return given.q_weight is None and given.q.shape[-1] > MAX_WIDTH
+
+
+def _columns(given: Tensors) -> int:
+    return given.q.shape[-1] if given.q_weight is None else given.q_weight.shape[-1]
+
+
+def _large_map(given: Tensors) -> bool:
+    return given.q_weight is not None and min(given.q.shape[-1], _columns(given)) > NARROW
+
+
+def _overfull(given: Tensors) -> bool:
+    """Tells whether matrices are too large for operands of four bytes: W, or the sums of features and values."""
+    if given.q.dtype == torch.bfloat16:
+        return False
+    rows = 0 if given.q_weight is None else max(given.q.shape[-1], _columns(given))
+    return max(rows, given.v.shape[-1]) > NARROW
 
 
 def _decodes(given: Tensors, options: Options) -> bool:

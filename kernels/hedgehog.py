@@ -131,7 +131,7 @@ def fused_recurrent_hedgehog_attn(
     if feature_map not in HEDGEHOG_MAPS:
         raise unknown_name("feature map", feature_map, HEDGEHOG_MAPS)
     given = _tensors((q, k, v), (q_weight, k_weight, q_bias, k_bias), state, None, None)
-    obstacle = why_not_fused(given)
+    obstacle = why_not_fused(given, decoding=True)
     if given.q.device.type == "cuda" and obstacle:
         raise ValueError(f"the decode kernel cannot run this call: {obstacle}")
     with torch.no_grad():

@@ -14,6 +14,9 @@ from .state import LinearState
 MAX_WIDTH = 256
 """Dimensions of heads and of values, and log features, that the kernels take at most."""
 
+NARROW = 128
+"""Columns of values that Hopper's shared memory has room for where features are of four bytes."""
+
 _TYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
@@ -27,6 +30,8 @@ def why_not_hybrid(q: Tensor, v: Tensor, features: int, *, log_space: bool) -> s
             q.shape[-1], v.shape[-1], features if log_space else 0
         )
         > MAX_WIDTH,
+        f"values above {NARROW} beside float32 features": v.shape[-1] > NARROW
+        and (log_space or q.dtype != torch.bfloat16),
     }
     return "; ".join(reason for reason, holds in reasons.items() if holds)
 

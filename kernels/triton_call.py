@@ -45,7 +45,9 @@ class FusedCall:
     @cached_property
     def sizes(self) -> Tiles:
         """The tiles in use."""
-        return self.tiles or tiles_for(self.q.dtype, self.dim, self.width, self.values, self.log_space)
+        mapped = self.q_weight is not None
+        sizes = (self.q.dtype, self.dim, self.width, self.values, self.log_space)
+        return self.tiles or tiles_for(*sizes, mapped=mapped)
 
     @property
     def dim(self) -> int:

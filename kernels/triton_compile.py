@@ -3,7 +3,7 @@
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +101,13 @@ def compile_launch(launch: Launch, target: GPUTarget = HOPPER) -> CompiledKernel
 
 
 def compile_attention(
-    dim: int, feature_map: str, dtype: torch.dtype, *, width: int | None = None, values: int | None = None
+    dim: int,
+    feature_map: str,
+    dtype: torch.dtype,
+    *,
+    width: int | None = None,
+    values: int | None = None,
+    only: Container[str] | None = None,
 ) -> list[CompiledKernel]:
     """Compiles every kernel of forward, backward and decoding, for grouped queries with a padding mask and biases.
 
@@ -111,6 +117,7 @@ def compile_attention(
         dtype: of all tensors.
         width: w, columns of W; d unless given.
         values: dv; d unless given.
+        only: names of the kernels to compile; all unless given.
     """
     width, values = width or dim, values or dim
     plain = feature_map == "identity"
@@ -131,7 +138,7 @@ def compile_attention(
             decode(call, ran.final, ran.final.kv)
         backward(call, ran.output, ran.norms, ran.output)
     distinct = {launch.kernel.__name__: launch for launch in launches}
-    return [compile_launch(launch) for launch in distinct.values()]
+    return [compile_launch(launch) for name, launch in distinct.items() if only is None or name in only]
 
 
 def compile_distillation(dim: int, features: int) -> list[CompiledKernel]:

@@ -13,7 +13,7 @@ from .triton_distillation import distill_key_gradients, distill_query_gradients,
 from .triton_tiles import padded
 
 ROWS = 64
-"""Query rows in a tile, and keys."""
+"""Query rows in a tile, and keys; half of it for heads of more than 128 dimensions."""
 
 FEATURES = 128
 """Columns of features in a tile at most; wider ones are taken a tile after another."""
@@ -24,7 +24,12 @@ into a logarithm here, and bfloat16's eight bits would be its error."""
 
 
 def distill(
-    problem: Problem, factors: tuple[Tensor, Tensor], causal: bool, eps: float, with_gradients: bool, rows: int = ROWS
+    problem: Problem,
+    factors: tuple[Tensor, Tensor],
+    causal: bool,
+    eps: float,
+    with_gradients: bool,
+    rows: int | None = None,
 ) -> tuple[Tensor, Tensor, FeatureGradients | None]:
     """Gives cross-entropy and divergence [l g], and the gradients of the factors where they are wanted.
 
@@ -34,10 +39,11 @@ def distill(
         causal: a query sees the keys up to its own; the queries are the last n tokens.
         eps: added to a row's total.
         with_gradients: give gradients too.
-        rows: query rows and keys in a tile.
+        rows: query rows and keys in a tile, unless `ROWS`.
     """
     q, k, phi_q, phi_k = (x.contiguous() for x in (problem.q, problem.k, *factors))
     leading, groups, queries, dim = q.shape
+    rows = rows or (ROWS if dim <= 128 else ROWS // 2)
     keys, features = phi_k.shape[1:]
     shares = problem.shares.contiguous()
     padding = stand_in(None if problem.padding is None else problem.padding.contiguous().view(torch.uint8), shares)

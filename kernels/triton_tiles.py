@@ -40,8 +40,9 @@ class Tiles:
             raise ValueError(f"tiles need chunks of 16 tokens or more that divide the block, got {self}")
 
 
-def tiles_for(dtype: torch.dtype, dim: int, width: int, values: int, log_space: bool) -> Tiles:
-    """Gives the tiles for these sizes: smaller ones where operands are float32, which tensor cores do not take.
+def tiles_for(dtype: torch.dtype, dim: int, width: int, values: int, log_space: bool, *, mapped: bool = True) -> Tiles:
+    """Gives the tiles for these sizes: smaller ones where operands are float32, which tensor cores do not take, and
+    where a map's matrix of more than 128 rows and columns takes most of the shared memory.
 
     Features above `MAX_WIDTH` are read a tile of `WIDE_TILE` after another; their states are stored half as often.
     """
@@ -50,7 +51,7 @@ def tiles_for(dtype: torch.dtype, dim: int, width: int, values: int, log_space: 
         return Tiles(chunk, 512, min(padded(values), 64), 4, 8, 2 if dtype == torch.bfloat16 else 1)
     widest = max(padded(dim), padded(width), padded(values))
     if dtype == torch.bfloat16:
-        chunk = 64 if widest <= 128 else 32
+        chunk = 64 if widest <= 128 else 16 if mapped and min(padded(dim), padded(width)) > 128 else 32
         warps = 4 if widest <= 64 else 8
         return Tiles(chunk, 256, min(padded(values), 64 if widest > 64 or log_space else 128), warps, 8, 2)
     chunk = 32 if dtype == torch.float16 and widest <= 128 else 16

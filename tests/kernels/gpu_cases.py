@@ -100,6 +100,7 @@ DISTILLED = {
     "both_ways": PairCase(log_space=False, causal=False, mask=True),
     "both_ways_log": PairCase(log_space=True, causal=False),
     "head_of_128": PairCase(log_space=False, d=128, f=256),
+    "head_of_256": PairCase(log_space=False, d=256, f=300),
 }
 
 

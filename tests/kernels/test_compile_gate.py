@@ -21,7 +21,7 @@ PRODUCTS = ("sum_keys", "attend", "attend_sequentially", "sum_queries", "query_g
 SPILL_BYTES = {64: 2048, 128: 4608}
 """What a thread may spill, by head dimension. Two halves of 128 features and their sums exceed 255 registers."""
 
-DISTILLATION_SPILL_BYTES = 1536
+DISTILLATION_SPILL_BYTES = {64: 1536, 128: 1536, 256: 2048}
 """Float32 operands take three TF32 products each, and twice the registers of bfloat16."""
 
 WIDE_PRODUCTS = {"sum_wide_keys", "attend_wide", "sum_wide_queries", "wide_query_gradients", "wide_key_gradients",
@@ -67,17 +67,23 @@ def test_kernels_compile_for_hopper(dim: int, feature_map: str, dtype: str) -> N
             assert kernel["wgmma"] + kernel["mma"] > 0, name
 
 
+def test_a_map_of_256_by_256_leaves_its_kernels_their_shared_memory() -> None:
+    """The one that takes most, of those that hold a single map or work in two passes."""
+    kernels = compiled("compile_attention(256, 'exp_max', torch.bfloat16, only=['key_gradients'])")
+    assert kernels.keys() == {"key_gradients"}
+
+
 def _unused(feature_map: str) -> set[str]:
     return {"map_gradients"} if feature_map == "identity" else set()
 
 
-@pytest.mark.parametrize(("dim", "features"), [(64, 128), (128, 256)])
+@pytest.mark.parametrize(("dim", "features"), [(64, 128), (128, 256), (256, 300)])
 def test_distillation_kernels_compile_for_hopper(dim: int, features: int) -> None:
     kernels = compiled(f"compile_distillation({dim}, {features})")
     assert kernels.keys() == {"distill_rows", "distill_query_gradients", "distill_key_gradients"}
     for name, kernel in kernels.items():
-        assert kernel["spill_bytes"] <= DISTILLATION_SPILL_BYTES, name
-        assert kernel["wgmma"] > 0, name
+        assert kernel["spill_bytes"] <= DISTILLATION_SPILL_BYTES[dim], name
+        assert kernel["wgmma"] + kernel["mma"] > 0, name
 
 
 def test_kernels_of_wide_features_compile_for_hopper() -> None:

@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from hedgebench.kernels.fused import choose_form, why_not_fused
 from hedgebench.kernels.fused_decode_op import fused_decode, fused_decode_
 from hedgebench.kernels.fused_op import fused_forward
+from hedgebench.kernels.fused_tensors import Tensors
 from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn, fused_recurrent_hedgehog_attn
 from hedgebench.kernels.learned_maps import hedgehog_features
 from hedgebench.kernels.linear_naive import linear_attention_naive
@@ -153,6 +155,39 @@ def test_wrong_calls_are_refused_with_what_is_allowed() -> None:
         chunk_hedgehog_attn(q, k, v, q_weight, k_weight, cu_seqlens=torch.tensor([0, 6]))
     with pytest.raises(ValueError, match=r"cu_seqlens must rise from 0 to the 6 tokens given.*\[0, 4\]"):
         chunk_hedgehog_attn(q[:1], k[:1], v[:1], q_weight, k_weight, cu_seqlens=torch.tensor([0, 4]))
+
+
+def _given(dim: int, width: int | None, values: int, dtype: torch.dtype) -> Tensors:
+    q, v = torch.empty(1, 200, 4, dim, dtype=dtype), torch.empty(1, 200, 4, values, dtype=dtype)
+    weight = None if width is None else torch.empty(200, dim, width, dtype=dtype)
+    return Tensors.of((q, q, v), maps=(weight, weight, None, None))
+
+
+@pytest.mark.parametrize(
+    ("dim", "width", "values", "dtype", "refused"),
+    [
+        (256, 256, 256, torch.bfloat16, False),
+        (128, 128, 128, torch.float16, False),
+        (128, 256, 128, torch.float16, True),
+        (128, 128, 256, torch.float32, True),
+        (256, None, 128, torch.float16, False),
+        (256, None, 256, torch.float32, True),
+        (300, None, 128, torch.float32, False),
+    ],
+)
+def test_matrices_that_shared_memory_does_not_hold_are_refused(
+    dim: int, width: int | None, values: int, dtype: torch.dtype, refused: bool
+) -> None:
+    given = _given(dim, width, values, dtype)
+    assert ("take four bytes" in why_not_fused(given)) == refused
+    assert "take four bytes" not in why_not_fused(given, decoding=True)
+
+
+def test_one_pass_is_chosen_where_one_program_holds_both_maps() -> None:
+    assert choose_form(_given(128, 256, 64, torch.bfloat16), causal=True) == "fused_chunk"
+    assert choose_form(_given(256, None, 64, torch.bfloat16), causal=True) == "fused_chunk"
+    assert choose_form(_given(256, 256, 64, torch.bfloat16), causal=True) == "chunk"
+    assert choose_form(_given(300, None, 64, torch.bfloat16), causal=True) == "chunk"
 
 
 def test_log_features_are_not_rounded_to_half_precision() -> None:
