@@ -104,8 +104,12 @@ def window_plan(tokens: int, context_length: int, stride: int) -> Iterator[tuple
 
 
 def _chosen_logprobs(logits: Float[Tensor, "b n v"], targets: Int[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-    flat = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-    return -flat.view(targets.shape)
+    """Row by row: the log-softmax of a whole batch would take as much memory again as its logits."""
+    losses = [
+        torch.nn.functional.cross_entropy(row, chosen, reduction="none")
+        for row, chosen in zip(logits, targets, strict=True)
+    ]
+    return -torch.stack(losses)
 
 
 def _batched(windows: list[tuple[int, int, int]], size: int) -> Iterator[list[tuple[int, int, int]]]:
