@@ -5,6 +5,7 @@ Run with `pytest -m slow -s tests/harness/test_against_lm_eval.py`; each test pr
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import statistics
@@ -85,7 +86,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<|endoftext|>"])
     special = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    wrapper: Any = PreTrainedTokenizerFast
+    wrapper(tokenizer_object=tokenizer, **special).save_pretrained(folder)
     return folder
 
 
@@ -196,9 +198,8 @@ def our_scores(checkpoint: Path, texts: list[str]) -> Callable[[], list[float]]:
 
 
 def their_scores(checkpoint: Path, texts: list[str]) -> Callable[[], list[float]]:
-    from lm_eval.api.instance import Instance
-    from lm_eval.models.huggingface import HFLM
-
-    model: Any = HFLM(pretrained=str(checkpoint), device="cpu", batch_size=BATCH, dtype="float32")
-    requests = [Instance("loglikelihood_rolling", {}, (text,), i) for i, text in enumerate(texts)]
+    instance: Any = importlib.import_module("lm_eval.api.instance").Instance
+    hflm: Any = importlib.import_module("lm_eval.models.huggingface").HFLM
+    model = hflm(pretrained=str(checkpoint), device="cpu", batch_size=BATCH, dtype="float32")
+    requests = [instance("loglikelihood_rolling", {}, (text,), i) for i, text in enumerate(texts)]
     return lambda: [float(score) for score in model.loglikelihood_rolling(requests, disable_tqdm=True)]

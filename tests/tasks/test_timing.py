@@ -65,6 +65,13 @@ class FakeCuda:
     def synchronize(self) -> None:
         self.log.append("synchronize")
 
+    def graph_of(self, call: Callable[[], object]) -> Callable[[], object]:
+        def replay() -> None:
+            self.log.append("replay")
+            call()
+
+        return replay
+
     def Event(self, enable_timing: bool) -> Any:
         cuda = self
 
