@@ -83,14 +83,16 @@ def measure(request: Request, findings: Findings, progress: Progress) -> None:
 
 def measure_point(request: Request, fields: Mapping[str, Any], findings: Findings, progress: Progress) -> None:
     """Measures one point of a sweep, in a process that does nothing else; its row is in `findings`."""
-    task, settings = registry.tasks().get(request.cell.task), request.cell.settings["task"]
+    task, settings = task_of(request.cell.task), request.cell.settings["task"]
     assert isinstance(task, PointTask)
     point = Point(**fields)
     sources = Sources(Path(request.mirror) if request.mirror else None, Path(request.cache), request.offline)
     hold_processors(request.threads)
     with findings.timed("load", progress):
         weights = find_weights(request.cell.backbone, sources)
-        data = task.load(settings, sources, request.cell.limit)
+        # A pretrained model may have no positions for the longest length, and yet do the shorter ones.
+        own_length = {"seq_lens": (point.seq_len,)} if weights is not None and point.subject == "model" else {}
+        data = task.load({**settings, **own_length}, sources, request.cell.limit)
     with findings.timed("build", progress):
         subject = _build_subject(request, point, task, data, weights, sources, findings, progress)
     with findings.timed("predict", progress):

@@ -18,11 +18,11 @@ from typing import Any
 
 from ..results.record import Failure, Status, from_json
 from ..tasks.points import PointTask
-from . import registry
 from .oom_kills import count_oom_kills
 from .outcome import Outcome as Outcome
 from .request import Request
 from .sweeping import run_sweep
+from .task_spec import task_of
 from .worker import failed_record, serve
 
 LOG_TAIL_CHARACTERS = 4000
@@ -50,7 +50,7 @@ class CellProcesses:
         Raises:
             CancelledError: `cancel` was called before the process could start.
         """
-        task = registry.tasks().items.get(request.cell.task)
+        task = task_of(request.cell.task)
         if not isinstance(task, PointTask):
             return self._run_one(request, timeout_s, on_progress)
 

@@ -71,7 +71,7 @@ class SweepRun:
                     status, failure = "timeout", Failure("Timeout", f"the time limit was up before {point.name}")
                     break
                 outcome = outcome or self._measure(point, left_s)
-                if _is_refused(outcome.record):
+                if self._ends_the_cell(outcome):
                     status, failure, self.refusal_log = outcome.record.status, outcome.record.error, outcome.log
                     break
                 self.outcomes.append(outcome)
@@ -102,9 +102,16 @@ class SweepRun:
         message = record.error.message if record.error else record.status
         row = ended.rows[0] if ended.rows else point.row(record.status, {"message": message})
         outcome = PointOutcome(row, record, ended.log)
-        if outcome.row["status"] != "error" and not _is_refused(record):
+        if outcome.row["status"] != "error" and not self._ends_the_cell(outcome):
             self._keep(point, outcome)
         return outcome
+
+    def _ends_the_cell(self, outcome: PointOutcome) -> bool:
+        """Whether a subject could not be built that no other point could be measured on so far either."""
+        subject = outcome.row["subject"]
+        return _is_refused(outcome.record) and not any(
+            row["status"] == "ok" and row["subject"] == subject for row in self.rows
+        )
 
     def _file(self, point: Point) -> Path:
         return Path(self.request.checkpoints) / "points" / f"{point.name}.json"
@@ -165,7 +172,7 @@ def run_sweep(
 
 
 def _is_refused(record: Record) -> bool:
-    """Whether a point failed before it was measured for a reason that every other point would fail for too."""
+    """Whether a point failed before it was measured, as where its model could not be built."""
     was_killed = record.error is not None and record.error.type in ("Killed", "Crashed")
     return record.status in ("error", "unsupported") and "predict" not in record.timings_s and not was_killed
 

@@ -132,7 +132,7 @@ def seconds_to_first_cell(command: tuple[str, ...]) -> float:
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
-        printed = []
+        printed, taken = [], 0.0
         for line in process.stdout:
             printed.append(line)
             if line.startswith("[1/1]"):

@@ -19,6 +19,8 @@ from hedgebench.harness.request import Request
 from hedgebench.results.record import Record
 from hedgebench.results.store import RunStore
 
+from ..adapters.tiny_models import CONTEXT_LENGTH, save_tiny
+
 Bench = Callable[..., Any]
 StartBench = Callable[..., "subprocess.Popen[str]"]
 SWEEP = ("run", "--models", "softmax", "--tasks", "naughty_sweep", "--output", "out")
@@ -104,6 +106,21 @@ def test_a_model_that_cannot_be_built_is_no_point_and_keeps_what_the_machine_gav
     assert {metric.name for metric in found.metrics} == {"pace_ms"}
 
 
+def test_lengths_past_the_positions_of_a_pretrained_model_are_unsupported_and_shorter_ones_measured(
+    bench: Bench, tmp_path: Path
+) -> None:
+    folder = save_tiny("gpt2", tmp_path / "gpt2")
+    settings = ("modes=prefill+layer_prefill", f"seq_lens=16,{2 * CONTEXT_LENGTH}", "repeats=1", "warmup=0")
+    flags = [flag for setting in (*settings, "min_time_ms=0") for flag in ("--set", setting)]
+    task = ("--tasks", "throughput:max_batch=2", "--backbone", f"hf:{folder}")
+    finished = bench("run", "--models", "softmax", *task, *flags, "--output", "out")
+    assert finished.code == 0, finished.out + finished.err
+    found = {m.at["seq_len"]: m.status for m in record().metrics if m.name == "prefill_ms"}
+    assert found == {16: "ok", 2 * CONTEXT_LENGTH: "unsupported"}
+    layers = {m.at["seq_len"]: m.status for m in record().metrics if m.name == "layer_prefill_ms"}
+    assert layers == {16: "ok", 2 * CONTEXT_LENGTH: "ok"}
+
+
 def test_the_time_limit_of_a_cell_holds_for_all_its_points(bench: Bench, naughty: Path) -> None:
     finished = bench(*SWEEP, "--set", "how=sleep", "--timeout", "6")
     assert finished.code == 3
@@ -154,3 +171,18 @@ def test_a_backend_that_does_not_exist_here_is_unsupported_and_others_are_named_
     assert found == {"softmax:backend=sdpa_math": ["ok"], "softmax:backend=sdpa_cudnn": ["unsupported"]}
     ran = records["softmax:backend=sdpa_math"].kernels
     assert [(kernel.phase, kernel.backend) for kernel in ran] == [("layer_prefill", "sdpa_math")]
+
+
+@pytest.mark.gpu
+def test_on_cuda_each_backend_runs_pinned_and_memory_that_runs_out_is_a_point(bench: Bench) -> None:
+    models = ",".join(f"softmax:backend={name}" for name in ("naive", "sdpa_math", "sdpa_flash", "sdpa_efficient"))
+    settings = ("modes=layer_prefill", "seq_lens=256,65536", "memory_limit_mb=2048", "repeats=3", "min_time_ms=0")
+    flags = [flag for setting in settings for flag in ("--set", setting)]
+    command = ("run", "--models", models, "--tasks", "throughput", "--device", "cuda", *flags, "--output", "out")
+    finished = bench(*command)
+    assert finished.code == 0, finished.out + finished.err
+    for found in RunStore(Path("out")).records().records:
+        backend = found.model.partition("=")[2]
+        assert {kernel.backend for kernel in found.kernels} == {backend}
+        points = {m.at["seq_len"]: m.status for m in found.metrics if m.name == "layer_prefill_ms"}
+        assert points == {256: "ok", 65536: "oom" if backend in ("naive", "sdpa_math") else "ok"}
