@@ -60,6 +60,7 @@ class LocalExecutor:
         self, jobs: Sequence[Job], started: Started, on_progress: Callable[[Job], OnProgress]
     ) -> Iterator[tuple[Job, Outcome]]:
         """Outcomes in the order in which jobs end."""
+        self.processes.prepare(job.request for job in jobs)
         shared = [job for job in jobs if not job.own_device]
         alone = [job for job in jobs if job.own_device]
         yield from self._run_together(shared, self.workers, started, on_progress)

@@ -1,4 +1,4 @@
-"""What the server process imports once, so that each cell's process starts with it: torch and the training code.
+"""What the server process imports once, so that each cell's process starts with it: torch and our models.
 
 No tensor is made and no device is touched here: threads and CUDA contexts do not survive a fork.
 """
@@ -9,6 +9,5 @@ import signal
 # Ctrl-C reaches every process of the terminal; ending this one and its cells is the run's task.
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-# torch's optimisers import torch._dynamo at their first step, which takes seconds.
-for _module in ("torch", "torch._dynamo", "hedgebench.adapters.training", "hedgebench.adapters.scratch"):
+for _module in ("torch", "hedgebench.adapters.scratch"):
     importlib.import_module(_module)

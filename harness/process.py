@@ -8,7 +8,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -20,12 +20,15 @@ from ..results.record import Failure, Status, from_json
 from ..tasks.points import PointTask
 from .oom_kills import count_oom_kills
 from .outcome import Outcome as Outcome
+from .recipes import RECIPES, STAGE_DEFAULTS
 from .request import Request
 from .sweeping import run_sweep
 from .task_spec import task_of
 from .worker import failed_record, serve
 
 LOG_TAIL_CHARACTERS = 4000
+
+_PRELOAD, _PRELOAD_TRAINING = "hedgebench.harness.preload", "hedgebench.harness.preload_training"
 
 OnProgress = Callable[[Mapping[str, Any]], None]
 
@@ -42,7 +45,12 @@ class CellProcesses:
         self._running: set[ForkServerProcess] = set()
         self._cancelled = False
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["hedgebench.harness.preload"])
+        self._context.set_forkserver_preload([_PRELOAD])
+
+    def prepare(self, requests: Iterable[Request]) -> None:
+        """Has the server process import what these requests need; it does so once, before the first of them runs."""
+        trains = any(not STAGE_DEFAULTS.keys().isdisjoint(RECIPES[r.cell.recipe].stages) for r in requests)
+        self._context.set_forkserver_preload([_PRELOAD, _PRELOAD_TRAINING] if trains else [_PRELOAD])
 
     def run(self, request: Request, timeout_s: float | None, on_progress: OnProgress) -> Outcome:
         """Runs a request to its end, its death or its time limit; point by point where its task is measured so.
