@@ -7,7 +7,7 @@ import importlib.util
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,6 +38,10 @@ Started = Callable[[Job], None]
 class Executor(Protocol):
     """Runs jobs and gives their outcomes as they come."""
 
+    def prepare(self, recipes: Collection[str]) -> None:
+        """Makes ready, in the background, what jobs of these recipes will need."""
+        ...
+
     def run(
         self, jobs: Sequence[Job], started: Started, on_progress: Callable[[Job], OnProgress]
     ) -> Iterator[tuple[Job, Outcome]]:
@@ -56,11 +60,14 @@ class LocalExecutor:
         self.workers = workers
         self.processes = CellProcesses()
 
+    def prepare(self, recipes: Collection[str]) -> None:
+        """Starts the server that processes are forked from."""
+        self.processes.prepare(recipes)
+
     def run(
         self, jobs: Sequence[Job], started: Started, on_progress: Callable[[Job], OnProgress]
     ) -> Iterator[tuple[Job, Outcome]]:
         """Outcomes in the order in which jobs end."""
-        self.processes.prepare(job.request for job in jobs)
         shared = [job for job in jobs if not job.own_device]
         alone = [job for job in jobs if job.own_device]
         yield from self._run_together(shared, self.workers, started, on_progress)
@@ -105,6 +112,9 @@ class RayExecutor:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._pending: list[Any] = []
+
+    def prepare(self, recipes: Collection[str]) -> None:
+        """Does nothing: the cluster's processes are its own."""
 
     def run(
         self, jobs: Sequence[Job], started: Started, on_progress: Callable[[Job], OnProgress]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -98,8 +98,13 @@ class _Target:
     problem: Failure | None
 
 
-def make_plan(config: RunConfig) -> list[PlannedCell]:
+def make_plan(config: RunConfig, begin: Callable[[Collection[str]], None] = lambda _: None) -> list[PlannedCell]:
     """Every cell of a run, tasks in the order given, then models, then seeds.
+
+    Args:
+        config: What was asked for.
+        begin: Told the recipes once every name and setting is known to be right, before data are looked for: what
+            cells will need can be made ready meanwhile.
 
     Raises:
         UsageError: A name, an option or a setting that does not exist.
@@ -118,10 +123,11 @@ def make_plan(config: RunConfig) -> list[PlannedCell]:
             groups = _groups(bases[backbone].backbone, task, config)
             drafts.append(_Draft(spec, task, task_spec, bases[backbone], groups))
     check_overrides(config.overrides, [draft.groups for draft in drafts])
+    resolved = [(draft, _resolve(draft, config)) for draft in drafts]
+    begin({_recipe(draft.task, draft.base.backbone, config) for draft in drafts})
     targets: dict[tuple[str, str, str], _Target] = {}
     planned = []
-    for draft in drafts:
-        settings = _resolve(draft, config)
+    for draft, settings in resolved:
         key = draft.task_name, draft.base.backbone.name, repr(settings["task"])
         if key not in targets:
             targets[key] = _target(draft, settings["task"], config, sources)

@@ -8,9 +8,10 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -47,10 +48,11 @@ class CellProcesses:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([_PRELOAD])
 
-    def prepare(self, requests: Iterable[Request]) -> None:
-        """Has the server process import what these requests need; it does so once, before the first of them runs."""
-        trains = any(not STAGE_DEFAULTS.keys().isdisjoint(RECIPES[r.cell.recipe].stages) for r in requests)
+    def prepare(self, recipes: Collection[str]) -> None:
+        """Starts the server process, which imports what cells of these recipes need while the plan is still made."""
+        trains = any(not STAGE_DEFAULTS.keys().isdisjoint(RECIPES[recipe].stages) for recipe in recipes)
         self._context.set_forkserver_preload([_PRELOAD, _PRELOAD_TRAINING] if trains else [_PRELOAD])
+        forkserver.ensure_running()
 
     def run(self, request: Request, timeout_s: float | None, on_progress: OnProgress) -> Outcome:
         """Runs a request to its end, its death or its time limit; point by point where its task is measured so.

@@ -65,8 +65,8 @@ def run(config: RunConfig, console: Console, quiet: bool = False) -> int:
         StoreError: The results folder cannot be written, or another run has it.
     """
     require_trackers(config.log)
-    planned = make_plan(config)
     executor = make_executor(config.executor, config.workers)
+    planned = make_plan(config, executor.prepare)
     store = RunStore(Path(config.output) if config.output else default_output(config))
     store.create()
     with store.held():

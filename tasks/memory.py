@@ -78,11 +78,10 @@ class Memory:
     def measure(self, subject: Any, point: Point, settings: Settings) -> Row:
         """Bytes of one point."""
         chosen = parse_settings(MemorySettings, settings)
+        # Threads and modules that the first call brings must not come out of the memory that the point may take.
+        _measure(subject, replace(point, seq_len=1, batch_size=1))
         with memory_limit(chosen.memory_limit_mb * 2**20, subject.device):
-            if point.mode.endswith("state"):
-                return {"state_bytes": subject.state_bytes(point.batch_size, point.seq_len)}
-            calls, work = calls_for(point.mode, subject)
-            return _measure_peak(calls, work, point)
+            return _measure(subject, point)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
         """Bytes of every point, in this process; a run has a process for each.
@@ -103,6 +102,13 @@ class Memory:
             *largest_batch_metrics(rows),
             *_exponents(sweep, chosen),
         ]
+
+
+def _measure(subject: Any, point: Point) -> Row:
+    if point.mode.endswith("state"):
+        return {"state_bytes": subject.state_bytes(point.batch_size, point.seq_len)}
+    calls, work = calls_for(point.mode, subject)
+    return _measure_peak(calls, work, point)
 
 
 def _measure_peak(calls: Calls, work: str, point: Point) -> Row:
