@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from ..adapters.base import Adapter
+from ..adapters.base import Adapter, Examples, ModelShape
 from ..results.record import DataIdentity, Metric, Scalar
+from .base import TaskData
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,6 +115,14 @@ def _digests(rows: NDArray[Any]) -> Iterator[bytes]:
 def rows_of(split: Split, rows: NDArray[np.int64] | slice) -> Split:
     """Some rows of a split."""
     return replace(split, **{name: array[rows] for name, array in vars(split).items()})  # type: ignore[type-var]
+
+
+def generated_data(
+    shape: ModelShape, splits: Mapping[str, Split], to_examples: Callable[[Split], Examples], limit: int | None
+) -> TaskData:
+    """The splits as a task loads them; `limit` keeps that many test rows."""
+    train, validation = (to_examples(splits[name]) for name in ("train", "validation"))
+    return TaskData(shape, rows_of(splits["test"], slice(limit)), train, validation)
 
 
 def joined(parts: Sequence[Split]) -> Split:

@@ -26,9 +26,9 @@ from .base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
 from .generated import (
     doubling,
     draw_splits,
+    generated_data,
     identity_of,
     interleaved_vectors,
-    rows_of,
     sequence_outputs,
     share,
     whole_splits,
@@ -116,12 +116,8 @@ class IclBoolean:
         """Generates the data; `test` is a `BooleanPrompts`."""
         chosen = parse_settings(BooleanSettings, settings)
         splits = generate_splits(chosen)
-        return TaskData(
-            shape=ModelShape(context_length=2 * chosen.points - 1, vocab_size=2, input_dim=chosen.variables),
-            test=rows_of(splits["test"], slice(limit)),
-            train=to_examples(splits["train"]),
-            validation=to_examples(splits["validation"]),
-        )
+        shape = ModelShape(context_length=2 * chosen.points - 1, vocab_size=2, input_dim=chosen.variables)
+        return generated_data(shape, splits, to_examples, limit)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
         """Whether each label is right, of the model and of the nearest point before; a row per prompt."""

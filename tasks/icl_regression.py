@@ -21,7 +21,15 @@ from typing import TYPE_CHECKING, Any
 from ..adapters.base import Adapter, Capability, Examples, ModelShape, Settings
 from ..results.record import DataIdentity, Metric
 from .base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
-from .generated import doubling, draw_splits, identity_of, interleaved_vectors, rows_of, sequence_outputs, whole_splits
+from .generated import (
+    doubling,
+    draw_splits,
+    generated_data,
+    identity_of,
+    interleaved_vectors,
+    sequence_outputs,
+    whole_splits,
+)
 from .settings import as_settings, parse_settings
 
 if TYPE_CHECKING:
@@ -96,12 +104,8 @@ class IclRegression:
         """Generates the data; `test` is a `RegressionPrompts`."""
         chosen = parse_settings(RegressionSettings, settings)
         splits = generate_splits(chosen)
-        return TaskData(
-            shape=ModelShape(context_length=2 * chosen.points - 1, input_dim=chosen.dimension),
-            test=rows_of(splits["test"], slice(limit)),
-            train=to_examples(splits["train"]),
-            validation=to_examples(splits["validation"]),
-        )
+        shape = ModelShape(context_length=2 * chosen.points - 1, input_dim=chosen.dimension)
+        return generated_data(shape, splits, to_examples, limit)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
         """Squared errors over d at each x, of the model and of each reference; a row per prompt."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ..adapters.base import IGNORED, Adapter, Capability, Examples, ModelShape, Settings
 from ..results.record import DataIdentity, Metric
 from .base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
-from .generated import draw_splits, identity_of, predicted_tokens, rows_of, share, whole_splits
+from .generated import draw_splits, generated_data, identity_of, predicted_tokens, share, whole_splits
 from .lattice import depth_first_trees, passages, paths
 from .settings import as_settings, parse_settings
 
@@ -123,12 +123,8 @@ class Maze:
         """Generates the data; `test` is a `Mazes`."""
         chosen = parse_settings(MazeSettings, settings)
         splits = generate_splits(chosen)
-        return TaskData(
-            shape=ModelShape(context_length=chosen.longest - 1, vocab_size=chosen.vocab_size),
-            test=rows_of(splits["test"], slice(limit)),
-            train=to_examples(splits["train"], chosen),
-            validation=to_examples(splits["validation"], chosen),
-        )
+        shape = ModelShape(context_length=chosen.longest - 1, vocab_size=chosen.vocab_size)
+        return generated_data(shape, splits, lambda mazes: to_examples(mazes, chosen), limit)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
         """The likeliest token after each token from `<path>` on, given the right ones before; a row per maze.

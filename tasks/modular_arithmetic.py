@@ -23,6 +23,7 @@ from .base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
 from .generated import (
     Draw,
     draw_splits,
+    generated_data,
     identity_of,
     mean_over_settings,
     predicted_tokens,
@@ -129,12 +130,8 @@ class ModularArithmetic:
         """Generates the data; `test` is an `Expressions` whose rows take turns between lengths."""
         chosen = parse_settings(ArithmeticSettings, settings)
         splits = generate_splits(chosen)
-        return TaskData(
-            shape=ModelShape(context_length=chosen.longest + 1, vocab_size=chosen.vocab_size),
-            test=rows_of(splits["test"], slice(limit)),
-            train=to_examples(splits["train"]),
-            validation=to_examples(splits["validation"]),
-        )
+        shape = ModelShape(context_length=chosen.longest + 1, vocab_size=chosen.vocab_size)
+        return generated_data(shape, splits, to_examples, limit)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
         """The likeliest token after each `=`, over the whole vocabulary; a row per expression."""

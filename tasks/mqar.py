@@ -26,6 +26,7 @@ from .base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
 from .generated import (
     Draw,
     draw_splits,
+    generated_data,
     identity_of,
     mean_over_settings,
     predicted_tokens,
@@ -141,12 +142,8 @@ class Mqar:
         """Generates the data; `test` is an `MqarSequences` whose rows take turns between the settings."""
         chosen = parse_settings(MqarSettings, settings)
         splits = generate_splits(chosen)
-        return TaskData(
-            shape=ModelShape(context_length=chosen.longest, vocab_size=chosen.vocab_size),
-            test=rows_of(splits["test"], slice(limit)),
-            train=to_examples(splits["train"]),
-            validation=to_examples(splits["validation"]),
-        )
+        shape = ModelShape(context_length=chosen.longest, vocab_size=chosen.vocab_size)
+        return generated_data(shape, splits, to_examples, limit)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
         """The likeliest token at each query, over the whole vocabulary; a row per sequence."""

@@ -11,7 +11,8 @@ and the total variation distance between the model's distribution and the automa
 
 Source: RegBench of Akyürek et al., In-Context Language Learning (arXiv 2401.12973): 4 to 12 states, alphabets of 4 to
 18 symbols, 1 to 4 edges and strings of 1 to 50 symbols, as we recall the paper; training and test automata differ. We
-differ: prompts have a fixed length instead of 10 to 20 strings, and automata are not minimised.
+differ: prompts have a fixed length instead of 10 to 20 strings, automata are not minimised, and the training prompts
+are one fixed set.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ..adapters.base import Adapter, Capability, Examples, ModelShape, Settings
 from ..results.record import DataIdentity, Metric
 from .automata import LanguagePrompts, LanguageSettings, generate, true_distribution
 from .base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
-from .generated import doubling, draw_splits, identity_of, rows_of, share, whole_splits
+from .generated import doubling, draw_splits, generated_data, identity_of, rows_of, share, whole_splits
 from .settings import as_settings, parse_settings
 
 if TYPE_CHECKING:
@@ -50,12 +51,8 @@ class RegularLanguages:
         """Generates the data; `test` is a `LanguagePrompts`."""
         chosen = parse_settings(LanguageSettings, settings)
         splits = generate_splits(chosen)
-        return TaskData(
-            shape=ModelShape(context_length=chosen.length - 1, vocab_size=chosen.symbols + 1),
-            test=rows_of(splits["test"], slice(limit)),
-            train=to_examples(splits["train"]),
-            validation=to_examples(splits["validation"]),
-        )
+        shape = ModelShape(context_length=chosen.length - 1, vocab_size=chosen.symbols + 1)
+        return generated_data(shape, splits, to_examples, limit)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
         """Legal answers and distances summed by string, of the model and of n-grams in context; a row per prompt."""
