@@ -26,8 +26,10 @@ def loglikelihood(
 ) -> list[Continuation]:
     """Scores of continuations, in the order given; contexts are cut on the left to fit.
 
-    Rows of a batch are padded on the right, which no causal model sees. Longest requests run first. Requests that
-    differ in their last token alone, such as one-token answers to one question, share a row.
+    Rows of a batch are padded on the right, which no causal model sees. Longest requests run first, those of one length
+    in the order of their tokens, as in lm-eval's own models: batches, and so rounding, are the same as there and do not
+    depend on the order of the requests. Requests that differ in their last token alone, such as one-token answers to
+    one question, share a row.
 
     Raises:
         ValueError: An empty context or continuation, or a continuation longer than the context length.
@@ -42,7 +44,8 @@ def loglikelihood(
     sharing: dict[tuple[int, ...], list[int]] = {}
     for index, whole in enumerate(tokens):
         sharing.setdefault(tuple(whole[:-1]), []).append(index)
-    order = sorted(sharing, key=len, reverse=True)
+    leading = {row: max(indices, key=lambda index: len(requests[index][1])) for row, indices in sharing.items()}
+    order = sorted(sharing, key=lambda row: (-len(row), tokens[leading[row]]))
     scores: dict[int, Continuation] = {}
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]

@@ -11,7 +11,7 @@ from torch import Tensor
 from .choice import KernelChoice, LinearAttentionResult, unknown_name
 from .fused import fused_attention, why_not_fused
 from .fused_tensors import Options, Tensors
-from .linear_chunk import CHUNK_SIZE, linear_attention_chunk
+from .linear_chunk import CHUNK_SIZE, TokenMap, linear_attention_chunk
 from .linear_naive import linear_attention_naive
 from .linear_recurrent import linear_attention_recurrent
 from .softmax_attention import softmax_attention_naive, softmax_attention_sdpa
@@ -46,6 +46,7 @@ def linear_attention(
     return_state: bool = False,
     form: str = "auto",
     backend: str = "auto",
+    maps: tuple[TokenMap, TokenMap] | None = None,
 ) -> LinearAttentionResult:
     """Gives linear attention in the form asked for, or in the fastest for these shapes; sums run in float32 at least.
 
@@ -63,27 +64,26 @@ def linear_attention(
         return_state: the caller needs the state, which the naive form does not have.
         form: "auto", or of the torch backend "naive", "recurrent" or "chunk".
         backend: "auto" (Triton on CUDA where the form is open and kernels take the call) or "torch".
+        maps: of queries and of keys, where `phi_q` and `phi_k` are not features yet but what these maps take. On a CPU
+            the form "chunk" applies them chunk by chunk; otherwise they are applied to all tokens first.
 
     Raises:
         ValueError: an unknown form, the naive form with a state wanted or given; what the form itself raises.
     """
     if backend not in LINEAR_BACKENDS:
         raise unknown_name("backend", backend, LINEAR_BACKENDS)
+    stateful = return_state or initial_state is not None
+    if maps is not None and not _maps_by_chunk(phi_q, phi_k, form, causal, log_space, stateful):
+        phi_q, phi_k = (of(x, slice(0, x.shape[2])) for of, x in zip(maps, (phi_q, phi_k), strict=True))
+        maps = None
     if backend == form == "auto":
         given = Tensors.of((phi_q, phi_k, v), initial_state, key_padding_mask, log_features=log_space)
         if not why_not_fused(given, log_space=log_space):
-            asked = Options("identity", False, log_space, causal, normalize, eps, "auto")
-            result = fused_attention(given, asked, return_state=return_state)
-            return replace(result, output=result.output.to(v.dtype)) if log_space else result
-    stateful = return_state or initial_state is not None
-    if form == "auto":
-        form = _fastest_form(phi_q, phi_k, causal, log_space, stateful)
-    if form not in _LINEAR_FORMS:
-        raise unknown_name("form", form, ["auto", *_LINEAR_FORMS])
-    if form == "naive" and stateful:
-        raise ValueError("the form 'naive' neither takes nor gives a state; choose 'chunk', 'recurrent' or 'auto'")
+            return _fused(given, Options("identity", False, log_space, causal, normalize, eps, "auto"), return_state)
+    form = _fastest_form(phi_q, phi_k, causal, log_space, stateful) if form == "auto" else form
+    _check_form(form, stateful)
     options: dict[str, Any] = {"causal": causal, "key_padding_mask": key_padding_mask}
-    options |= {"chunk_size": chunk_size} if form == "chunk" else {}
+    options |= {"chunk_size": chunk_size, "maps": maps} if form == "chunk" else {}
     options |= {"initial_state": initial_state} if form != "naive" else {}
     with torch.autocast(phi_q.device.type, enabled=False):
         output, state = _LINEAR_FORMS[form](
@@ -121,11 +121,33 @@ def softmax_attention(
     return SoftmaxAttentionResult(output, KernelChoice("softmax", f"sdpa_{ran}"))
 
 
+def _check_form(form: str, stateful: bool) -> None:
+    if form not in _LINEAR_FORMS:
+        raise unknown_name("form", form, ["auto", *_LINEAR_FORMS])
+    if form == "naive" and stateful:
+        raise ValueError("the form 'naive' neither takes nor gives a state; choose 'chunk', 'recurrent' or 'auto'")
+
+
+def _fused(given: Tensors, options: Options, return_state: bool) -> LinearAttentionResult:
+    result = fused_attention(given, options, return_state=return_state)
+    return replace(result, output=result.output.to(given.v.dtype)) if options.log_space else result
+
+
 def _fastest_form(phi_q: Tensor, phi_k: Tensor, causal: bool, log_space: bool, stateful: bool) -> str:
     if causal and phi_q.shape[2] == phi_k.shape[2] == 1:
         return "recurrent"
     short = phi_k.shape[2] <= NAIVE_TOKENS
     return "naive" if short and causal and not log_space and not stateful else "chunk"
+
+
+def _maps_by_chunk(q: Tensor, k: Tensor, form: str, causal: bool, log_space: bool, stateful: bool) -> bool:
+    """Tells whether maps are left to the form "chunk": where it runs, on a CPU, whose cache then holds the features.
+
+    Under autocast the forms run outside it and a map does not.
+    """
+    if q.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return False
+    return (_fastest_form(q, k, causal, log_space, stateful) if form == "auto" else form) == "chunk"
 
 
 def _naive(*tensors: Tensor, **options: Any) -> tuple[Tensor, None]:

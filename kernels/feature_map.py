@@ -1,8 +1,10 @@
 """The interface of a feature map: what turns queries and keys into the features of linear attention."""
 
 from abc import abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -58,3 +60,8 @@ class FeatureMap(nn.Module):
         """Gives φ(x) itself in every case; may overflow where `forward` in log space does not."""
         mapped: Tensor = self(x, positions)
         return mapped.exp() if self.log_space else mapped
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Turns autocast off where it is on: entering torch's context costs more than a small product."""
+    return torch.autocast(device_type, enabled=False) if torch.is_autocast_enabled(device_type) else nullcontext()

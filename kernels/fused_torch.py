@@ -8,7 +8,7 @@ from torch import Tensor
 from .block_tables import check_ends
 from .fused_tensors import Options, Tensors
 from .learned_maps import hedgehog_features
-from .linear_chunk import linear_attention_chunk
+from .linear_chunk import TokenMap, linear_attention_chunk
 from .linear_recurrent import linear_attention_recurrent
 from .state import LinearState
 
@@ -32,7 +32,9 @@ def torch_attention(tensors: Tensors, options: Options) -> tuple[Tensor, LinearS
 
 def torch_decode(tensors: Tensors, options: Options) -> tuple[Tensor, LinearState]:
     """Gives outputs and the state after the last key, by the form "recurrent"."""
-    q, k = _mapped(tensors, options)
+    maps = _maps(tensors, options)
+    every = slice(0, tensors.q.shape[2])
+    q, k = (tensors.q, tensors.k) if maps is None else (maps[0](tensors.q, every), maps[1](tensors.k, every))
     return linear_attention_recurrent(
         q, k, tensors.v, causal=True, normalize=options.normalize, eps=options.eps, log_space=options.log_space,
         initial_state=tensors.initial,
@@ -40,21 +42,22 @@ def torch_decode(tensors: Tensors, options: Options) -> tuple[Tensor, LinearStat
 
 
 def _torch_batch(tensors: Tensors, options: Options) -> tuple[Tensor, LinearState]:
-    q, k = _mapped(tensors, options)
     return linear_attention_chunk(
-        q, k, tensors.v, causal=options.causal, key_padding_mask=tensors.mask, normalize=options.normalize,
-        eps=options.eps, log_space=options.log_space, initial_state=tensors.initial,
+        tensors.q, tensors.k, tensors.v, causal=options.causal, key_padding_mask=tensors.mask,
+        normalize=options.normalize, eps=options.eps, log_space=options.log_space, initial_state=tensors.initial,
+        maps=_maps(tensors, options),
     )  # fmt: skip
 
 
-def _mapped(tensors: Tensors, options: Options) -> tuple[Tensor, Tensor]:
+def _maps(tensors: Tensors, options: Options) -> tuple[TokenMap, TokenMap] | None:
     if tensors.q_weight is None or tensors.k_weight is None:
-        return tensors.q, tensors.k
-    variant, negate = options.feature_map, options.negate
-    return (
-        hedgehog_features(tensors.q, tensors.q_weight, tensors.q_bias, map=variant, negate=negate),
-        hedgehog_features(tensors.k, tensors.k_weight, tensors.k_bias, map=variant, negate=negate),
-    )
+        return None
+    query_map = _hedgehog(tensors.q_weight, tensors.q_bias, options)
+    return query_map, _hedgehog(tensors.k_weight, tensors.k_bias, options)
+
+
+def _hedgehog(weight: Tensor, bias: Tensor | None, options: Options) -> TokenMap:
+    return lambda x, _: hedgehog_features(x, weight, bias, map=options.feature_map, negate=options.negate)
 
 
 def _sequence(tensors: Tensors, index: int, start: int, end: int) -> Tensors:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .feature_map import FeatureMap, Role
+from .feature_map import FeatureMap, Role, without_autocast
 from .fixed_maps import orthogonal_gaussian
 
 
@@ -169,9 +169,10 @@ def hedgehog_features(
         ValueError: an unknown variant.
     """
     _check_known("map", map, HEDGEHOG_MAPS)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device.type):
         y = per_head_linear(x.to(torch.promote_types(x.dtype, torch.float32)), weight, bias)
-    mapped = HEDGEHOG_MAPS[map](torch.stack([y, -y] if negate else [y], dim=-2))
+    signs = torch.cat([y, -y], dim=-1) if negate else y
+    mapped = HEDGEHOG_MAPS[map](torch.unflatten(signs, -1, (-1, weight.shape[-1])))
     return mapped if map == "exp" else mapped.to(x.dtype)
 
 
@@ -179,7 +180,9 @@ def per_head_linear(
     x: Float[Tensor, "b h n d"], weight: Float[Tensor, "h d f"], bias: Float[Tensor, "h f"] | None
 ) -> Float[Tensor, "b h n f"]:
     """Applies one matrix per head, in the input's type."""
-    projected = x @ weight.to(x.dtype)
+    weight = weight.to(x.dtype)
+    # For one sequence a batched product does without matmul's broadcasting, which takes as long as a chunk's product.
+    projected = torch.bmm(x[0], weight)[None] if x.shape[0] == 1 else x @ weight
     return projected if bias is None else projected + bias.to(projected.dtype)[:, None]
 
 

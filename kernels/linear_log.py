@@ -1,10 +1,12 @@
 """Linear attention with the logarithm of its normaliser, so that other attention can share that normaliser."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .linear_chunk import chunk_rows
+from .linear_chunk import by_chunk
 from .linear_recurrent import recurrent_rows
 from .state import LinearState
 from .sums import normalized_from_rows
@@ -39,15 +41,11 @@ def linear_attention_and_log(
         ValueError: heads that do not divide, more queries than keys in a causal call, or a state that does not fit
             `log_space`.
     """
-    rows_of = recurrent_rows if causal and phi_q.shape[2] == phi_k.shape[2] == 1 else chunk_rows
-    rows, state = rows_of(
-        phi_q,
-        phi_k,
-        v,
-        causal=causal,
-        key_padding_mask=key_padding_mask,
-        log_space=log_space,
-        initial_state=initial_state,
-    )
-    outputs, logs = zip(*(normalized_from_rows(part) for part in rows), strict=True)
+    options: dict[str, Any] = {"causal": causal, "key_padding_mask": key_padding_mask, "log_space": log_space}
+    if causal and phi_q.shape[2] == phi_k.shape[2] == 1:
+        rows, state = recurrent_rows(phi_q, phi_k, v, initial_state=initial_state, **options)
+        parts = [normalized_from_rows(row) for row in rows]
+    else:
+        parts, state = by_chunk(phi_q, phi_k, v, normalized_from_rows, initial_state=initial_state, **options)
+    outputs, logs = zip(*parts, strict=True)
     return torch.cat(outputs, dim=-2).flatten(1, 2), torch.cat(logs, dim=-1).flatten(1, 2), state

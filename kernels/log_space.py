@@ -6,10 +6,10 @@ gradient.
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from .plain_space import fused_sums
+from .plain_space import causal_scores, fused_sums
 from .spill import first_seen, merge, query_weights, spilled_sums
 from .state import EMPTY_LOG
 from .sums import Carry, Rows
@@ -36,10 +36,9 @@ def causal_step(
     queries: Float[Tensor, "b hk gc f"],
     keys: Float[Tensor, "b hk c f"],
     values: Float[Tensor, "b hk c dv1"],
-    hidden: Bool[Tensor, "gc c"],
     carry: Carry,
 ) -> tuple[Rows, Carry]:
-    """Attends from a chunk to itself, where not hidden, and to all that is carried; then carries the chunk too.
+    """Attends from a chunk to itself, causally, and to all that is carried; then carries the chunk too.
 
     The shift is the running maximum from before the chunk, or the chunk's first key where nothing came before: every
     query that sees anything sees those keys, so no later token reaches an earlier one, not even by rounding. Entries of
@@ -50,7 +49,6 @@ def causal_step(
         queries: log features, the g query heads of a kv head one after another.
         keys: log features, `EMPTY_LOG` where masked.
         values: with the column of ones, zero where masked.
-        hidden: true where a query must not see a key.
         carry: sums over the keys before the chunk.
     """
     shift = torch.where(carry.log_scale > EMPTY_LOG / 2, carry.log_scale, first_seen(keys.detach()))
@@ -59,7 +57,7 @@ def causal_step(
     spills = bool(spilled.any())
     key_weights = (height.masked_fill(spilled, EMPTY_LOG) if spills else height).exp()
     weights, scale = query_weights(queries, shift[..., None, :])
-    scores = (weights @ key_weights.mT).masked_fill(hidden, 0.0)
+    scores = causal_scores(weights, key_weights)
     rows = Rows(fused_sums(scores, values, weights, carry.sums), scale)
     if spills:
         return merge(rows, spilled_sums(queries, keys, values, spilled)), absorb(keys, values, carry)

@@ -11,6 +11,7 @@ from .feature_map import FeatureMap
 from .fused import fused_attention, why_not_fused
 from .fused_tensors import Options, Tensors
 from .learned_maps import HedgehogMap
+from .linear_chunk import TokenMap
 from .state import LinearState
 from .sums import EPS
 
@@ -52,16 +53,21 @@ def mapped_linear_attention(
             options = Options(query_map.map, query_map.negate, query_map.log_space, causal, normalize, EPS, "auto")
             return fused_attention(given, options, **state)
     return linear_attention(
-        query_map(q, positions),
-        key_map(k, positions),
+        q,
+        k,
         v,
         causal=causal,
         key_padding_mask=key_padding_mask,
         normalize=normalize,
         log_space=query_map.log_space,
         initial_state=initial_state,
+        maps=(_at(query_map, positions), _at(key_map, positions)),
         **state,
     )
+
+
+def _at(feature_map: FeatureMap, positions: Tensor | None) -> TokenMap:
+    return lambda x, tokens: feature_map(x, None if positions is None else positions[..., tokens])
 
 
 def _alike(query_map: HedgehogMap, key_map: HedgehogMap) -> bool:

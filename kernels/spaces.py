@@ -20,9 +20,7 @@ class Space(Protocol):
         """Reads the carried sums with queries."""
         ...
 
-    def causal_step(
-        self, queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor, carry: Carry
-    ) -> tuple[Rows, Carry]:
+    def causal_step(self, queries: Tensor, keys: Tensor, values: Tensor, carry: Carry) -> tuple[Rows, Carry]:
         """Attends from a chunk to itself and to all that is carried, and carries the chunk too."""
         ...
 

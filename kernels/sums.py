@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from .state import EMPTY_LOG, LinearState, accumulator_dtype, empty_state
 
@@ -56,7 +57,7 @@ def keys_and_values(
     """Gives keys, and values with a column of ones, in the accumulator's type; masked tokens add nothing to a sum."""
     dtype = accumulator_dtype(phi_k, v)
     keys = phi_k.to(dtype)
-    values = torch.cat([v.to(dtype), torch.ones(*v.shape[:-1], 1, dtype=dtype, device=v.device)], dim=-1)
+    values = F.pad(v.to(dtype), (0, 1), value=1.0)
     if key_padding_mask is None:
         return keys, values
     padding = ~key_padding_mask[:, None, :, None]

@@ -1,0 +1,115 @@
+"""Attention through maps: the same whether all tokens are mapped first or each chunk's as it is attended."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hedgebench.kernels.dispatch import linear_attention
+from hedgebench.kernels.feature_map import FeatureMap
+from hedgebench.kernels.feature_maps import make_feature_map
+from hedgebench.kernels.linear_chunk import linear_attention_chunk
+from hedgebench.kernels.mapped import mapped_linear_attention
+
+B, H, HK, N, D, DV = 2, 4, 2, 300, 4, 3
+MAPS: dict[str, tuple[str, dict[str, Any]]] = {
+    "elu": ("elu", {}),
+    "cosformer": ("cosformer", {"length": 400}),
+    "t2r": ("t2r", {}),
+    "taylor": ("taylor", {"feature_dim": 3}),
+    "hedgehog": ("hedgehog", {}),
+    "hedgehog_softmax": ("hedgehog", {"map": "softmax"}),
+    "hedgehog_bias": ("hedgehog", {"map": "exp_max", "bias": True, "feature_dim": 6}),
+}
+
+
+def make_maps(name: str) -> tuple[FeatureMap, FeatureMap]:
+    kind, options = MAPS[name]
+    query_map = make_feature_map(kind, H, D, role="query", **options).double()
+    return query_map, make_feature_map(kind, HK, D, role="key", **options).double()
+
+
+@pytest.fixture
+def tensors() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"q": (H, D), "k": (HK, D), "v": (HK, DV)}
+    return {
+        name: torch.randn(B, heads, N, size, generator=generator, dtype=torch.float64, requires_grad=True)
+        for name, (heads, size) in sizes.items()
+    }
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("name", MAPS)
+def test_mapping_by_chunk_equals_the_naive_form_on_mapped_tokens(
+    name: str, causal: bool, tensors: dict[str, Tensor]
+) -> None:
+    query_map, key_map = make_maps(name)
+    positions = torch.stack([torch.arange(N), torch.arange(N) + 17])
+    mask = torch.ones(B, N, dtype=torch.bool)
+    mask[1, :40] = False
+    options: dict[str, Any] = {"causal": causal, "key_padding_mask": mask}
+    q, k, v = tensors.values()
+    result = mapped_linear_attention(q, k, v, query_map, key_map, positions=positions, **options)
+    assert (result.kernel.form, result.kernel.backend) == ("chunk", "torch")
+    features = query_map(q, positions), key_map(k, positions)
+    naive = linear_attention(*features, v, form="naive", log_space=query_map.log_space, **options)
+    torch.testing.assert_close(result.output, naive.output, rtol=1e-9, atol=1e-11)
+    leaves = [*tensors.values(), *query_map.parameters(), *key_map.parameters()]
+    cotangent = torch.randn(result.output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for mine, reference in zip(
+        torch.autograd.grad(result.output, leaves, cotangent, allow_unused=True),
+        torch.autograd.grad(naive.output, leaves, cotangent, allow_unused=True),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, reference, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("n", [1, 2, 127, 128, 129, 300])
+@pytest.mark.parametrize("stateful", [False, True])
+def test_any_number_of_tokens_and_a_state(n: int, stateful: bool, tensors: dict[str, Tensor]) -> None:
+    query_map, key_map = make_maps("hedgehog_softmax")
+    q, k, v = (x[:, :, :n] for x in tensors.values())
+    _, state = linear_attention_chunk(query_map(q), key_map(k), v, causal=True)
+    options: dict[str, Any] = {"causal": True, "initial_state": state if stateful else None}
+    result = mapped_linear_attention(q, k, v, query_map, key_map, return_state=True, **options)
+    output, after = linear_attention_chunk(query_map(q), key_map(k), v, **options)
+    torch.testing.assert_close(result.output, output, rtol=1e-11, atol=1e-12)
+    assert result.state is not None
+    torch.testing.assert_close(result.state.kv, after.kv, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(result.state.k, after.k, rtol=1e-11, atol=1e-12)
+
+
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Remembers the most elements that any tensor made here had."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor):
+            self.elements = max(self.elements, made.numel())
+        return made
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_features_of_all_tokens_never_exist_at_once(causal: bool) -> None:
+    n, heads, d = 2048, 2, 16
+    q, k, v = (torch.randn(1, heads, n, d) for _ in range(3))
+    maps = [make_feature_map("taylor", heads, d, role=role) for role in ("query", "key")]
+    with Largest() as largest:  # type: ignore[no-untyped-call]
+        mapped_linear_attention(q, k, v, maps[0], maps[1], causal=causal)
+    assert largest.elements < n * heads * maps[0].feature_dim / 4
+
+
+def test_under_autocast_maps_run_as_they_do_alone(tensors: dict[str, Tensor]) -> None:
+    query_map, key_map = (feature_map.float() for feature_map in make_maps("t2r"))
+    q, k, v = (x.detach().float() for x in tensors.values())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = mapped_linear_attention(q, k, v, query_map, key_map, causal=True)
+        features = query_map(q), key_map(k)
+    assert features[0].dtype == torch.bfloat16
+    expected, _ = linear_attention_chunk(*features, v, causal=True)
+    assert torch.equal(result.output, expected)
