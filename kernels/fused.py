@@ -28,6 +28,9 @@ DECODED_TOKENS = 8
 _PROGRAMS = 132
 """Programs that fill an H100 or H200: one for each multiprocessor."""
 
+DECODED_BY_TRITON = KernelChoice("fused_recurrent", "triton")
+"""What runs where the decode kernel does."""
+
 _TYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
@@ -41,13 +44,9 @@ def fused_attention(
     """
     if options.form not in FORMS:
         raise unknown_name("form", options.form, FORMS)
-    if backend not in BACKENDS:
-        raise unknown_name("backend", backend, BACKENDS)
-    obstacle = "" if backend == "torch" else why_not_fused(given, log_space=options.log_space)
-    if backend == "triton" and obstacle:
-        raise ValueError(f"the Triton kernels cannot run this call: {obstacle}; choose backend 'auto' or 'torch'")
+    fuses = chooses_triton(given, backend, log_space=options.log_space)
     with torch.autocast(given.q.device.type, enabled=False):
-        if backend == "torch" or obstacle:
+        if not fuses:
             output, state = _by_torch(given, options)
             return LinearAttentionResult(output, state if return_state else None, KernelChoice("chunk", "torch"))
         if _decodes(given, options):
@@ -61,6 +60,20 @@ def _by_torch(given: Tensors, options: Options) -> tuple[Tensor, LinearState]:
         return torch_attention(given, options)
     output, _, kv, keys, scale = fused_forward(*given, *options)
     return output, LinearState(kv, keys, scale if options.log_space else None)
+
+
+def chooses_triton(given: Tensors, backend: str, *, log_space: bool = False, decoding: bool = False) -> bool:
+    """Tells whether the kernels run a call: where it may have them and they take it.
+
+    Raises:
+        ValueError: an unknown backend, or `backend="triton"` where the kernels cannot run.
+    """
+    if backend not in BACKENDS:
+        raise unknown_name("backend", backend, BACKENDS)
+    obstacle = "" if backend == "torch" else why_not_fused(given, log_space=log_space, decoding=decoding)
+    if backend == "triton" and obstacle:
+        raise ValueError(f"the Triton kernels cannot run this call: {obstacle}; choose backend 'auto' or 'torch'")
+    return backend != "torch" and not obstacle
 
 
 def why_not_fused(given: Tensors, *, log_space: bool = False, decoding: bool = False) -> str:
@@ -141,4 +154,4 @@ def _decode(given: Tensors, options: Options, return_state: bool) -> LinearAtten
     chosen = (options.feature_map, options.negate, options.log_space, options.normalize, options.eps)
     output, kv, keys, scale = fused_decode(*given[:10], *chosen)
     state = LinearState(kv, keys, scale if options.log_space else None) if return_state else None
-    return LinearAttentionResult(output, state, KernelChoice("fused_recurrent", "triton"))
+    return LinearAttentionResult(output, state, DECODED_BY_TRITON)

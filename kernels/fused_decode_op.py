@@ -54,7 +54,8 @@ def _decode_on_cpu(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 @fused_decode_.register_kernel("cpu")
-def _decode_in_place_on_cpu(*args: Any) -> Tensor:
+def decode_in_place_by_torch(*args: Any) -> Tensor:
+    """Does on any device, by torch's operators, what `fused_decode_` does."""
     output, state = _torch_decode(*args)
     for old, new in zip(args[7:10], (state.kv, state.k, state.log_scale), strict=True):
         if old is not None:

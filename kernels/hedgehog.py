@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .choice import LinearAttentionResult, unknown_name
-from .fused import fused_attention, why_not_fused
-from .fused_decode_op import fused_decode_
+from .choice import KernelChoice, LinearAttentionResult, unknown_name
+from .fused import DECODED_BY_TRITON, chooses_triton, fused_attention
+from .fused_decode_op import decode_in_place_by_torch, fused_decode_
 from .fused_tensors import Options, Tensors
 from .learned_maps import HEDGEHOG_MAPS
 from .state import LinearState
@@ -122,21 +122,22 @@ def fused_recurrent_hedgehog_attn(
     negate: bool = True,
     normalize: bool = True,
     eps: float = EPS,
-) -> Float[Tensor, "b h n dv"]:
+    backend: str = "auto",
+) -> LinearAttentionResult:
     """Decodes a few tokens after those in `state`, which is changed in place. Nothing here has a gradient.
 
-    Args and errors as of `chunk_hedgehog_attn`. The state is float32 and contiguous, as `state.empty_state` and the
-    chunk forms give it.
+    Args and errors as of `chunk_hedgehog_attn`; the form is "fused_recurrent" on Triton, "recurrent" on torch. The
+    state is float32 and contiguous, as `state.empty_state` and the chunk forms give it; the result's is the same one.
     """
     if feature_map not in HEDGEHOG_MAPS:
         raise unknown_name("feature map", feature_map, HEDGEHOG_MAPS)
     given = _tensors((q, k, v), (q_weight, k_weight, q_bias, k_bias), state, None, None)
-    obstacle = why_not_fused(given, decoding=True)
-    if given.q.device.type == "cuda" and obstacle:
-        raise ValueError(f"the decode kernel cannot run this call: {obstacle}")
+    fuses = chooses_triton(given, backend, decoding=True)
+    on_cuda = given.q.device.type == "cuda"
+    decode = fused_decode_ if fuses or not on_cuda else decode_in_place_by_torch
     with torch.no_grad():
-        output: Tensor = fused_decode_(*given[:10], feature_map, negate, feature_map == "exp", normalize, eps)
-    return output
+        output = decode(*given[:10], feature_map, negate, feature_map == "exp", normalize, eps)
+    return LinearAttentionResult(output, state, DECODED_BY_TRITON if fuses else KernelChoice("recurrent", "torch"))
 
 
 def _tensors(

@@ -182,7 +182,7 @@ def per_head_linear(
     """Applies one matrix per head, in the input's type."""
     weight = weight.to(x.dtype)
     # For one sequence a batched product does without matmul's broadcasting, which takes as long as a chunk's product.
-    projected = torch.bmm(x[0], weight)[None] if x.shape[0] == 1 else x @ weight
+    projected = torch.bmm(x.squeeze(0), weight)[None] if x.shape[0] == 1 else x @ weight
     return projected if bias is None else projected + bias.to(projected.dtype)[:, None]
 
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from . import plain_space
 from .plain_space import causal_scores, fused_sums
 from .spill import first_seen, merge, query_weights, spilled_sums
 from .state import EMPTY_LOG
@@ -23,7 +24,8 @@ def absorb(keys: Float[Tensor, "b hk c f"], values: Float[Tensor, "b hk c dv1"],
     """Adds keys to the carried sums, which are rescaled where a feature's maximum grows."""
     grown = torch.maximum(carry.log_scale, keys.detach().amax(-2))
     kept = carry.sums * (carry.log_scale - grown).exp()[..., None]
-    return Carry(kept + (keys - grown[..., None, :]).exp().mT @ values, grown)
+    added = (keys - grown[..., None, :]).exp_()
+    return plain_space.absorb(added, values, Carry(kept, grown))
 
 
 def apply(queries: Float[Tensor, "b hk gc f"], carry: Carry) -> Rows:
@@ -52,14 +54,16 @@ def causal_step(
         carry: sums over the keys before the chunk.
     """
     shift = torch.where(carry.log_scale > EMPTY_LOG / 2, carry.log_scale, first_seen(keys.detach()))
+    highest = keys.detach().amax(-2)
     height = keys - shift[..., None, :]
-    spilled = height.detach() > HEADROOM[keys.dtype]
-    spills = bool(spilled.any())
-    key_weights = (height.masked_fill(spilled, EMPTY_LOG) if spills else height).exp()
     weights, scale = query_weights(queries, shift[..., None, :])
-    scores = causal_scores(weights, key_weights)
-    rows = Rows(fused_sums(scores, values, weights, carry.sums), scale)
-    if spills:
+    if bool((highest - shift > HEADROOM[keys.dtype]).any()):
+        spilled = height.detach() > HEADROOM[keys.dtype]
+        scores = causal_scores(weights, height.masked_fill(spilled, EMPTY_LOG).exp_())
+        rows = Rows(fused_sums(scores, values, weights, carry.sums), scale)
         return merge(rows, spilled_sums(queries, keys, values, spilled)), absorb(keys, values, carry)
-    grown = torch.maximum(carry.log_scale, keys.detach().amax(-2))
-    return rows, Carry((carry.sums + key_weights.mT @ values) * (shift - grown).exp()[..., None], grown)
+    key_weights = height.exp_()
+    rows = Rows(fused_sums(causal_scores(weights, key_weights), values, weights, carry.sums), scale)
+    grown = torch.maximum(carry.log_scale, highest)
+    sums = plain_space.absorb(key_weights, values, carry).sums
+    return rows, Carry(sums * (shift - grown).exp()[..., None], grown)

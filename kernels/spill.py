@@ -50,7 +50,7 @@ def query_weights(queries: Float[Tensor, "*b n f"], shift: Float[Tensor, "*#b #n
     """Gives exp(queries + shift), at most 1 in each row, and the logarithm [.. n 1] taken off."""
     exponent = queries + shift
     scale = exponent.detach().amax(-1, keepdim=True)
-    return (exponent - scale).exp(), scale
+    return (exponent - scale).exp_(), scale
 
 
 def first_seen(keys: Float[Tensor, "b hk c f"]) -> Float[Tensor, "b hk f"]:

@@ -73,7 +73,7 @@ def output_from_rows(rows: Rows, *, normalize: bool, eps: float, log_space: bool
         eps: added to the denominator, outside log space.
         log_space: the sums have a log_scale.
     """
-    numerators, denominators = rows.sums[..., :-1], rows.sums[..., -1:]
+    numerators, denominators = _parts(rows)
     if not normalize:
         return numerators * rows.log_scale.exp() if log_space else numerators
     return numerators / (denominators.masked_fill(denominators == 0, 1.0) if log_space else denominators + eps)
@@ -84,11 +84,17 @@ def normalized_from_rows(rows: Rows) -> tuple[Float[Tensor, "*b n dv"], Float[Te
 
     A row that sees no key gives zero and `EMPTY_LOG`, without a gradient. Denominators must not be negative.
     """
-    numerators, denominators = rows.sums[..., :-1], rows.sums[..., -1:]
+    numerators, denominators = _parts(rows)
     empty = denominators == 0
     divisors = denominators.masked_fill(empty, 1.0)
     logs = (divisors.log() + rows.log_scale).masked_fill(empty, EMPTY_LOG)
     return numerators / divisors, logs.squeeze(-1)
+
+
+def _parts(rows: Rows) -> tuple[Tensor, Tensor]:
+    """Splits sums into numerators [.. n dv] and denominators [.. n 1]; a slice's gradient would be of full size."""
+    numerators, denominators = torch.split(rows.sums, [rows.sums.shape[-1] - 1, 1], -1)
+    return numerators, denominators
 
 
 def carry_from_state(

@@ -91,15 +91,19 @@ def crossovers(rows: Iterable[Row]) -> dict[_Sweep, list[Crossover]]:
 
 
 def crossovers_of_sweep(rows: Sequence[Row]) -> list[Crossover]:
-    """The crossovers of the models of one sweep with softmax, in the order of the rows."""
-    softmax = [row for row in rows if row.model == REFERENCE_MODEL]
+    """The crossovers of the models of one sweep with softmax, in the order of the rows.
+
+    Where a task measures several kernels of softmax attention, as `kernels/*` do, it is the cheapest at each length.
+    """
+    softmax = [row for row in rows if row.model == REFERENCE_MODEL] or [row for row in rows if _is_softmax_kernel(row)]
     if len({row.variant for row in softmax}) != 1:
         return []
-    models = dict.fromkeys((row.model, row.variant) for row in rows if row.model != REFERENCE_MODEL)
+    references = {row.model for row in softmax}
+    models = dict.fromkeys((row.model, row.variant) for row in rows if row.model not in references)
     every = []
     for model in models:
         own = [row for row in rows if (row.model, row.variant) == model and is_comparable(row, softmax[0])]
-        found = _crossover(model, _values(softmax), _values(own))
+        found = _crossover(model, _lowest(softmax), _lowest(own))
         every += [found] if found else []
     return every
 
@@ -121,8 +125,17 @@ def _is_cost(row: Row) -> bool:
     return has_length and row.metric.endswith(_COSTS) and row.metric not in _NO_COSTS and not is_detail(row)
 
 
-def _values(rows: Iterable[Row]) -> dict[float, float]:
-    return {float(row.coordinates[AXIS] or 0): row.value for row in rows if row.value is not None and row.value > 0}
+def _is_softmax_kernel(row: Row) -> bool:
+    return row.model.startswith(f"{REFERENCE_MODEL}-")
+
+
+def _lowest(rows: Iterable[Row]) -> dict[float, float]:
+    found: dict[float, float] = {}
+    for row in rows:
+        if row.value is not None and row.value > 0:
+            length = float(row.coordinates[AXIS] or 0)
+            found[length] = min(row.value, found.get(length, math.inf))
+    return found
 
 
 def _crossover(model: _ModelKey, softmax: Mapping[float, float], own: Mapping[float, float]) -> Crossover | None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ..kernels.choice import LinearAttentionResult
+
 Call: TypeAlias = Callable[[], object]
 
 
@@ -82,23 +84,19 @@ def decode_hedgehog(backend: str) -> Prepare:
 
     def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Prepared:
         from ..kernels.hedgehog import fused_recurrent_hedgehog_attn
-        from ..kernels.linear_recurrent import linear_attention_recurrent
         from ..kernels.state import empty_state
 
         token = make_inputs(shape, device, dtype, tokens=1)
         maps = (token.q_weight, token.k_weight)
         state = empty_state(_features(token)[1], token.v)
 
-        def fused() -> object:
-            return fused_recurrent_hedgehog_attn(token.q, token.k, token.v, *maps, state=state, feature_map=MAP)
+        def call() -> LinearAttentionResult:
+            return fused_recurrent_hedgehog_attn(
+                token.q, token.k, token.v, *maps, state=state, feature_map=MAP, backend=backend
+            )
 
-        def by_torch() -> object:
-            return linear_attention_recurrent(*_features(token), token.v, causal=True, initial_state=state)
-
-        fuses = backend == "auto" and device.type == "cuda"
-        call = fused if backend == "auto" else by_torch
-        call()
-        return Prepared({"decode": call}, "fused_recurrent/triton" if fuses else "recurrent/torch")
+        ran = call().kernel
+        return Prepared({"decode": call}, f"{ran.form}/{ran.backend}")
 
     return prepare
 

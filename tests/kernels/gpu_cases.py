@@ -136,11 +136,12 @@ def decode_contest(case: Case, dtype: torch.dtype, device: str) -> Contest:
     def kernels(leaves: Named) -> Named:
         state = _state({name: x.detach().clone() for name, x in leaves.items()})
         assert state is not None
-        output = fused_recurrent_hedgehog_attn(
+        decoded = fused_recurrent_hedgehog_attn(
             *_tensors(leaves), state=state, feature_map=case.feature_map, negate=options.negate,
             normalize=options.normalize, eps=options.eps,
         )  # fmt: skip
-        return {"output": output, "kv": state.kv, "k": state.k}
+        assert decoded.kernel.backend == "triton"
+        return {"output": decoded.output, "kv": state.kv, "k": state.k}
 
     def plain(leaves: Named) -> Named:
         with torch.no_grad():

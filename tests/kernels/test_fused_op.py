@@ -133,8 +133,10 @@ def test_decoding_in_place_goes_on_where_a_prompt_ended() -> None:
     assert isinstance(state, LinearState)
     for token in range(9, 12):
         step = [x[:, :, token : token + 1] for x in (q, k, v)]
-        output = fused_recurrent_hedgehog_attn(step[0], step[1], step[2], q_weight, k_weight, state=state)
-        torch.testing.assert_close(output[:, :, 0], whole[:, :, token], rtol=1e-5, atol=1e-5)
+        decoded = fused_recurrent_hedgehog_attn(step[0], step[1], step[2], q_weight, k_weight, state=state)
+        torch.testing.assert_close(decoded.output[:, :, 0], whole[:, :, token], rtol=1e-5, atol=1e-5)
+        assert decoded.state is state
+        assert (decoded.kernel.form, decoded.kernel.backend) == ("recurrent", "torch")
 
 
 def test_wrong_calls_are_refused_with_what_is_allowed() -> None:

@@ -121,8 +121,8 @@ def test_decoding_in_place_is_the_whole(feature_map: str, call: Call, data: st.D
     parts, start = [], 0
     while start < call.q.shape[2]:
         part = call.span(start, start + data.draw(st.integers(1, 4)))
-        parts.append(fused_recurrent_hedgehog_attn(*part[:5], state=empty, feature_map=feature_map,
-                                                   normalize=normalize))  # fmt: skip
+        decoded = fused_recurrent_hedgehog_attn(*part[:5], state=empty, feature_map=feature_map, normalize=normalize)
+        parts.append(decoded.output)
         start += part.q.shape[2]
     assert_same(torch.cat(parts, 2), whole.output)
     assert_same_state(empty, state_of(whole))

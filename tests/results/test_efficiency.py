@@ -70,6 +70,25 @@ def test_lengths_that_one_of_the_two_did_not_reach_do_not_count(rows_of: Callabl
     assert crossovers(rows_of(softmax=softmax, elu=times(lambda n: 1.0 if n > 512 else None))) == {}
 
 
+def test_kernels_cross_the_cheapest_of_softmaxs_kernels(make_record: MakeRecord) -> None:
+    costs: dict[str, Callable[[int], float]] = {
+        "hedgehog": lambda n: 0.7 * n,
+        "softmax-flash": lambda n: n**2 / 1000,
+        "softmax-naive": lambda n: n**2 / 250 if n > 300 else n**2 / 2000,
+        "fla": lambda n: 2.0 * n,
+    }
+    metrics = [
+        Metric("forward_ms", cost(n), "ms", False, None, 3, {"contender": name, "seq_len": n, "batch_size": 1})
+        for name, cost in costs.items()
+        for n in LENGTHS
+    ]
+    (found,) = crossovers(leaderboard_rows([make_record("hedgehog", "kernels/forward", metrics=metrics)])).values()
+    by_model = {each.model[0]: each for each in found}
+    assert by_model.keys() == {"hedgehog", "fla"}
+    assert by_model["hedgehog"].length == pytest.approx(700)
+    assert by_model["fla"].length == pytest.approx(2000)
+
+
 def test_only_costs_cross(make_record: MakeRecord) -> None:
     at = [{"seq_len": n} for n in LENGTHS]
     for name in ("prefill_tokens_per_s", "prefill_ms_p20", "layer_prefill_flops", "peak_resident_bytes"):
