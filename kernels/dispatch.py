@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .choice import KernelChoice, LinearAttentionResult, unknown_name
-from .fused import fused_attention, why_not_fused
+from .fused import fused_attention, needs_operator, why_not_fused
 from .fused_tensors import Options, Tensors
 from .linear_chunk import CHUNK_SIZE, TokenMap, linear_attention_chunk
 from .linear_naive import linear_attention_naive
@@ -78,7 +78,7 @@ def linear_attention(
         maps = None
     if backend == form == "auto":
         given = Tensors.of((phi_q, phi_k, v), initial_state, key_padding_mask, log_features=log_space)
-        if not why_not_fused(given, log_space=log_space):
+        if needs_operator(given, log_space) or not why_not_fused(given, log_space=log_space):
             return _fused(given, Options("identity", False, log_space, causal, normalize, eps, "auto"), return_state)
     form = _fastest_form(phi_q, phi_k, causal, log_space, stateful) if form == "auto" else form
     _check_form(form, stateful)
@@ -143,9 +143,9 @@ def _fastest_form(phi_q: Tensor, phi_k: Tensor, causal: bool, log_space: bool, s
 def _maps_by_chunk(q: Tensor, k: Tensor, form: str, causal: bool, log_space: bool, stateful: bool) -> bool:
     """Tells whether maps are left to the form "chunk": where it runs, on a CPU, whose cache then holds the features.
 
-    Under autocast the forms run outside it and a map does not.
+    Under autocast the forms run outside it and a map does not; what is compiled takes features.
     """
-    if q.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+    if q.device.type != "cpu" or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return False
     return (_fastest_form(q, k, causal, log_space, stateful) if form == "auto" else form) == "chunk"
 

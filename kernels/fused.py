@@ -54,6 +54,11 @@ def fused_attention(
         return _attend(given, options, return_state)
 
 
+def needs_operator(given: Tensors, log_space: bool) -> bool:
+    """Tells whether a call on a CPU is being compiled that looks at values: as an operator it stays in one graph."""
+    return log_space and given.q.device.type == "cpu" and torch.compiler.is_compiling()
+
+
 def _by_torch(given: Tensors, options: Options) -> tuple[Tensor, LinearState]:
     """Runs the torch forms; under torch.compile as an operator, as they look at values that a graph does not know."""
     if not torch.compiler.is_compiling() or given.q.device.type != "cpu":

@@ -8,7 +8,7 @@ from torch import Tensor
 from .choice import LinearAttentionResult
 from .dispatch import linear_attention
 from .feature_map import FeatureMap
-from .fused import fused_attention, why_not_fused
+from .fused import fused_attention, needs_operator, why_not_fused
 from .fused_tensors import Options, Tensors
 from .learned_maps import HedgehogMap
 from .linear_chunk import TokenMap
@@ -49,7 +49,7 @@ def mapped_linear_attention(
     if isinstance(query_map, HedgehogMap) and isinstance(key_map, HedgehogMap) and _alike(query_map, key_map):
         maps = (query_map.weight, key_map.weight, query_map.bias, key_map.bias)
         given = Tensors.of((q, k, v), initial_state, key_padding_mask, maps=maps)
-        if not why_not_fused(given):
+        if needs_operator(given, query_map.log_space) or not why_not_fused(given):
             options = Options(query_map.map, query_map.negate, query_map.log_space, causal, normalize, EPS, "auto")
             return fused_attention(given, options, **state)
     return linear_attention(
