@@ -102,20 +102,8 @@ def by_chunk(
 ) -> tuple[list[Finished], LinearState]:
     """Gives what `finish` makes of the sums that each chunk's queries see, and the state after the last key.
 
-    Args:
-        phi_q: as of `linear_attention_chunk`, as are all others but `finish`.
-        phi_k: as there.
-        v: as there.
-        finish: takes the sums [b hk g c dv+1] of one chunk while they are in cache.
-        causal: as there.
-        key_padding_mask: as there.
-        log_space: as there.
-        chunk_size: as there.
-        initial_state: as there.
-        maps: as there.
-
-    Raises:
-        ValueError: as there.
+    `finish` takes the sums [b hk g c dv+1] of one chunk while they are in cache; the other arguments, and errors, are as
+    of `linear_attention_chunk`.
     """
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1 token, got {chunk_size}")
