@@ -1,5 +1,6 @@
 """Picks what runs linear attention with its map inside: a fused form on CUDA, the torch forms elsewhere."""
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import torch
@@ -30,6 +31,8 @@ _PROGRAMS = 132
 
 DECODED_BY_TRITON = KernelChoice("fused_recurrent", "triton")
 """What runs where the decode kernel does."""
+
+_HAS_TRITON = find_spec("triton") is not None
 
 _TYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -83,23 +86,31 @@ def chooses_triton(given: Tensors, backend: str, *, log_space: bool = False, dec
 
 def why_not_fused(given: Tensors, *, log_space: bool = False, decoding: bool = False) -> str:
     """Gives why the kernels cannot run a call, or nothing where they can; decoding fills no shared memory."""
+    return "; ".join(_obstacles(given, log_space, decoding))
+
+
+def _obstacles(given: Tensors, log_space: bool, decoding: bool) -> Iterator[str]:
+    """Nothing is searched for or written unless it holds: every call and every decoded token asks."""
     q, k, v = given[:3]
-    widths = [v.shape[-1]]
+    widest = v.shape[-1]
     if given.q_weight is not None:
-        widths += [q.shape[-1], given.q_weight.shape[-1]]
+        widest = max(widest, q.shape[-1], given.q_weight.shape[-1])
     elif log_space:
-        widths.append(q.shape[-1])
-    reasons = {
-        f"tensors are on {q.device.type}, the kernels run on cuda": q.device.type != "cuda",
-        "triton is not installed": find_spec("triton") is None,
-        f"{q.dtype} is none of the types they take": q.dtype not in _TYPES,
-        f"{q.shape[2]} queries and {k.shape[2]} keys, where they take as many of each": q.shape[2] != k.shape[2],
-        "there are no tokens": q.shape[2] == 0 or q.shape[0] == 0,
-        f"head, value or feature dimensions above {MAX_WIDTH}": max(widths) > MAX_WIDTH,
-        f"values or a map's sides above {NARROW} of {q.dtype}, whose products take four bytes": not decoding
-        and _overfull(given),
-    }
-    return "; ".join(reason for reason, holds in reasons.items() if holds)
+        widest = max(widest, q.shape[-1])
+    if q.device.type != "cuda":
+        yield f"tensors are on {q.device.type}, the kernels run on cuda"
+    if not _HAS_TRITON:
+        yield "triton is not installed"
+    if q.dtype not in _TYPES:
+        yield f"{q.dtype} is none of the types they take"
+    if q.shape[2] != k.shape[2]:
+        yield f"{q.shape[2]} queries and {k.shape[2]} keys, where they take as many of each"
+    if q.shape[2] == 0 or q.shape[0] == 0:
+        yield "there are no tokens"
+    if widest > MAX_WIDTH:
+        yield f"head, value or feature dimensions above {MAX_WIDTH}"
+    if not decoding and _overfull(given):
+        yield f"values or a map's sides above {NARROW} of {q.dtype}, whose products take four bytes"
 
 
 def choose_form(given: Tensors, causal: bool) -> str:
