@@ -102,8 +102,8 @@ def by_chunk(
 ) -> tuple[list[Finished], LinearState]:
     """Gives what `finish` makes of the sums that each chunk's queries see, and the state after the last key.
 
-    `finish` takes the sums [b hk g c dv+1] of one chunk while they are in cache; the other arguments, and errors, are as
-    of `linear_attention_chunk`.
+    `finish` takes the sums [b hk g c dv+1] of one chunk while they are in cache. The other arguments, and errors, are
+    as of `linear_attention_chunk`.
     """
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1 token, got {chunk_size}")
