@@ -113,17 +113,20 @@ class Continuation:
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """One layer's attention over some rows, beside softmax over the same queries and keys; each `[b, h, n, n]` float32.
+    """One layer's attention over some rows, beside softmax's; each `[b, h, n, n]` float32.
 
     Attributes:
         weights: The layer's own attention weights.
-        softmax: What softmax gives.
+        softmax: What softmax gives for the same queries and keys.
         products: q·k times softmax's scale; minus infinity at keys that a query does not see.
+        teacher: What this layer of the softmax model before conversion gives, on the same inputs; None where there is
+            no such model.
     """
 
     weights: Tensor
     softmax: Tensor
     products: Tensor
+    teacher: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -234,9 +237,10 @@ class Adapter(Protocol):
         visit: Callable[[int, AttentionMaps], None],
         attention_mask: Tensor | None = None,
     ) -> None:
-        """Shows each layer's attention weights beside those of softmax over the same queries and keys.
+        """Shows each layer's attention weights beside softmax's: over the same queries and keys, and of the teacher.
 
-        `visit` gets the layer's index and its maps, one layer at a time.
+        `visit` gets the layer's index and its maps, one layer at a time. The teacher is the softmax model before
+        conversion; it reads the inputs by itself, so its later layers do not see what conversion did to earlier ones.
         """
         ...
 

@@ -4,12 +4,21 @@ The Hedgehog paper (arXiv 2402.04347, §3) argues from "spiky" and "monotonic" w
 definition of either. Ours, for a query that sees n keys with weights w, softmax weights p and products s = q·k/√d:
 
     kl            Σ p log(p / w) in nats; w below 1e-12 counts as 1e-12, so that a weight of zero costs much, not all;
-                  less than 1e-6, which is rounding of weights in float32, counts as 0
+                  one within 1e-6 of 0, which is rounding of weights in float32, counts as 0
     entropy       -Σ w log w in nats: 0 for one key, log n for all alike; its ratio to that of p is below 1 where w is
                   spikier than softmax
     monotonicity  Spearman's correlation of w and s over the keys, ties sharing their mean rank; 1 for softmax itself
     violations    share of steps from one key to the next, in the order of s, in which w falls; 0 for softmax itself
-    overlap       share of the k keys with the largest s that are among the k with the largest w
+    overlap       share of the 8 keys with the largest s that are among the 8 with the largest w; keys that tie for the
+                  last of these places have equal shares in them, and a key without weight has none
+
+Where there is a teacher, the softmax model before conversion on the same text, with weights t:
+
+    kl_from_teacher   Σ t log(t / w), as above
+    teacher_entropy   -Σ t log t
+
+p answers for a layer's feature maps alone, since it is taken of the queries and keys that reach the layer. t answers for
+all that conversion did: maps of earlier layers change what reaches the later ones, and fine-tuning moves p with w.
 
 Why these: the divergence is what distillation minimises, less the entropy of p, which no map can change; so 0 is its
 optimum. Entropy is the usual number for how few keys a row falls on, and comparable across lengths through its ratio to
@@ -18,7 +27,8 @@ ranks, so a rank correlation says how far it holds, and the violations say how o
 a correlation over many keys hides. Overlap is what retrieval needs of a map: that the keys softmax picks are picked.
 
 Rows with fewer than 8 keys are left out, as ranks of a few keys say nothing. A row without any weight, which ReLU can
-give, has entropy 0 and a divergence near 27 nats.
+give, has entropy 0 and a divergence near 27 nats. Weights of which one is negative are no distribution, whatever their
+sum, and have none of these measures.
 """
 
 from __future__ import annotations
@@ -26,7 +36,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from ..adapters.base import AttentionMaps
+from ..adapters.base import AttentionMaps, UnsupportedError
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -37,17 +47,21 @@ TOP_KEYS = 8
 FLOOR = 1e-12
 ROUNDING_NATS = 1e-6
 MEASURES = ("kl", "entropy", "softmax_entropy", "monotonicity", "violations", "overlap")
+TEACHER_MEASURES = ("kl_from_teacher", "teacher_entropy")
+"""Measures that there are where the maps have a teacher."""
 
 
 def compare_maps(maps: AttentionMaps) -> dict[str, Float[Tensor, " h"]]:
-    """`MEASURES` of each head, a mean over rows, in float64.
+    """`MEASURES` of each head, and `TEACHER_MEASURES` where there is a teacher: means over rows, in float64.
 
     Args:
         maps: Attention of one layer; each row of its weights is divided by its sum.
 
     Raises:
+        UnsupportedError: A weight is negative.
         ValueError: No row sees `MIN_KEYS` keys.
     """
+    check_weights(maps.weights)
     p, w, s = maps.softmax.double(), maps.weights.double(), maps.products.double()
     w = w / w.sum(-1, keepdim=True).clamp(min=FLOOR)
     seen = s > -math.inf
@@ -62,13 +76,28 @@ def compare_maps(maps: AttentionMaps) -> dict[str, Float[Tensor, " h"]]:
         "violations": _violations(w, s, seen),
         "overlap": _overlap(w, s, seen),
     }
+    if maps.teacher is not None:
+        t = maps.teacher.double()
+        rows |= {"kl_from_teacher": _divergence(t, w), "teacher_entropy": _entropy(t)}
     counts = used.sum((0, 2)).clamp(min=1)
     return {name: row.double().masked_fill(~used, 0).sum((0, 2)) / counts for name, row in rows.items()}
 
 
+def check_weights(weights: Float[Tensor, "b h n n"]) -> None:
+    """Sees to it that weights form distributions but for their sums.
+
+    Raises:
+        UnsupportedError: One is negative.
+    """
+    if (least := float(weights.min())) < 0:
+        raise UnsupportedError(
+            f"an attention weight is {least:.3g}; measures of distributions need weights of zero or more"
+        )
+
+
 def _divergence(p: Tensor, w: Tensor) -> Tensor:
     kl = (p * (p.clamp(min=FLOOR).log() - w.clamp(min=FLOOR).log())).sum(-1)
-    return kl.masked_fill(kl < ROUNDING_NATS, 0)
+    return kl.masked_fill(kl.abs() < ROUNDING_NATS, 0)
 
 
 def _entropy(w: Tensor) -> Tensor:
@@ -104,10 +133,12 @@ def _violations(w: Tensor, s: Tensor, seen: Tensor) -> Tensor:
 
 
 def _overlap(w: Tensor, s: Tensor, seen: Tensor) -> Tensor:
-    import torch
+    shares = [_top_shares(side.masked_fill(~seen, -math.inf)) for side in (w, s)]
+    return (shares[0] * (w > 0)).minimum(shares[1]).sum(-1) / TOP_KEYS
 
-    width = min(TOP_KEYS, w.shape[-1])
-    chosen = [torch.zeros_like(side, dtype=torch.bool) for side in (w, s)]
-    for mask, side in zip(chosen, (w, s), strict=True):
-        mask.scatter_(-1, side.masked_fill(~seen, -math.inf).topk(width, dim=-1).indices, value=True)
-    return (chosen[0] & chosen[1] & seen).sum(-1) / seen.sum(-1).clamp(min=1, max=width)
+
+def _top_shares(values: Tensor) -> Tensor:
+    """Of each key its share in the `TOP_KEYS` largest values: 1 or 0, and for those that tie for the last in between."""
+    last = values.topk(TOP_KEYS, dim=-1).values[..., -1:]
+    above, tied = values > last, values == last
+    return above + tied * (TOP_KEYS - above.sum(-1, keepdim=True)) / tied.sum(-1, keepdim=True)

@@ -10,8 +10,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from hedgebench.adapters.base import AttentionMaps
-from hedgebench.tasks.attention_measures import MEASURES, MIN_KEYS, compare_maps
+from hedgebench.adapters.base import AttentionMaps, UnsupportedError
+from hedgebench.tasks.attention_measures import MEASURES, MIN_KEYS, TEACHER_MEASURES, TOP_KEYS, compare_maps
 
 KEYS = 16
 
@@ -110,3 +110,58 @@ def test_overlap_counts_the_keys_that_both_put_first() -> None:
     products = torch.arange(KEYS, dtype=torch.float64).expand(1, 1, KEYS, KEYS)
     weights = products.roll(4, -1)  # keys 4 to 11 of the order have the largest weights of the last eight
     assert compare_maps(AttentionMaps(weights, products.softmax(-1), products))["overlap"].item() == 0.5
+
+
+def test_negative_weights_are_refused_even_where_rows_sum_to_one() -> None:
+    p = softmax_map(causal=False)
+    weights = p.clone()
+    weights[..., 0] -= 2
+    weights[..., 1] += 2
+    with pytest.raises(UnsupportedError, match=r"an attention weight is -\d.*zero or more"):
+        compare_weights(weights, p)
+
+
+def test_only_divergences_that_rounding_makes_count_as_none() -> None:
+    p = softmax_map(causal=False)
+    assert compare_weights(p * (1 + 1e-9), p)["kl"].tolist() == [0, 0]
+    too_much = compare_maps(AttentionMaps(p, p / 2, p.log()))["kl"]  # no distribution: the sum is negative
+    assert (too_much < -0.3).all()
+
+
+def test_keys_that_tie_for_the_last_places_share_them() -> None:
+    products = torch.arange(KEYS, dtype=torch.float64).expand(1, 1, KEYS, KEYS)
+    softmax = products.softmax(-1)
+
+    def overlap(weights: list[float]) -> float:
+        w = torch.tensor(weights, dtype=torch.float64).expand(1, 1, KEYS, KEYS)
+        return compare_maps(AttentionMaps(w, softmax, products))["overlap"].item()
+
+    assert overlap([1.0] * KEYS) == pytest.approx(TOP_KEYS / KEYS)
+    for order in (1, -1):  # wherever the ties stand
+        tied = [1.0] * 4 + [2.0] * 8 + [3.0] * 4
+        expected = {1: (4 + 4 * 4 / 8) / 8, -1: 4 * 4 / 8 / 8}[order]
+        assert overlap(tied[::order]) == pytest.approx(expected)
+
+
+def test_keys_without_weight_are_no_top_keys() -> None:
+    products = torch.arange(KEYS, dtype=torch.float64).expand(1, 1, KEYS, KEYS)
+    weights = torch.zeros(1, 1, KEYS, KEYS, dtype=torch.float64)
+    assert compare_maps(AttentionMaps(weights, products.softmax(-1), products))["overlap"].item() == 0
+    weights[..., -2:] = 0.5
+    assert compare_maps(AttentionMaps(weights, products.softmax(-1), products))["overlap"].item() == 2 / TOP_KEYS
+
+
+def test_products_that_tie_do_not_make_softmax_unlike_itself() -> None:
+    products = torch.arange(KEYS, dtype=torch.float64).div(3, rounding_mode="floor").expand(1, 1, KEYS, KEYS)
+    found = compare_maps(AttentionMaps(products.softmax(-1), products.softmax(-1), products))
+    assert found["overlap"].item() == pytest.approx(1)
+
+
+def test_a_teacher_has_a_divergence_and_an_entropy_of_its_own() -> None:
+    p, w, t = softmax_map(1), softmax_map(2), softmax_map(3)
+    found = compare_maps(AttentionMaps(w, p, p.log(), t))
+    assert set(found) == {*MEASURES, *TEACHER_MEASURES}
+    against = compare_weights(w, t)
+    torch.testing.assert_close(found["kl_from_teacher"], against["kl"])
+    torch.testing.assert_close(found["teacher_entropy"], against["softmax_entropy"])
+    torch.testing.assert_close(found["kl"], compare_weights(w, p)["kl"])
