@@ -8,11 +8,18 @@ from typing import Any
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from .attention import Heads
 from .base import DecodeState
 
 
 class AttentionModel(nn.Module):
-    """A model of tokens or images: a decoder with next-token logits, or an encoder with class logits."""
+    """A model of tokens or images: a decoder with next-token logits, or an encoder with class logits.
+
+    Attributes:
+        no_teacher: Why there is no softmax model that this one was converted from; empty where there is.
+    """
+
+    no_teacher = "the model did not start from pretrained weights, so no softmax model came before it"
 
     @abstractmethod
     def forward(
@@ -31,6 +38,11 @@ class AttentionModel(nn.Module):
         self, inputs: Tensor, mask: Bool[Tensor, "b n"] | None = None
     ) -> list[Float[Tensor, "b h n n"]]:
         """Attention weights of each layer, in float32."""
+
+    def teacher_heads(self, inputs: Tensor, mask: Bool[Tensor, "b n"] | None = None) -> list[Heads]:
+        """Heads of each layer of the softmax model before conversion, on the same inputs; none without such a model."""
+        del inputs, mask
+        return []
 
     @property
     @abstractmethod

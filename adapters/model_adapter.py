@@ -157,19 +157,25 @@ class ModelAdapter(Generic[Model]):
         visit: Callable[[int, AttentionMaps], None],
         attention_mask: Bool[Tensor, "b *t n"] | None = None,
     ) -> None:
-        """Shows `visit` each layer's attention weights and softmax's, in the order of the layers."""
+        """Shows `visit` each layer's attention weights, softmax's and the teacher's, in the order of the layers.
+
+        Of the teacher's pass the heads of all layers are held, which is linear in the tokens; of maps one layer's.
+        """
         self._require(Capability.ATTENTION_WEIGHTS)
         if not inputs.is_floating_point():
             self._require_room(inputs.shape[-1])
         self.model.eval()
         layers = [part for part in self.model.modules() if isinstance(part, AttentionCore)]
+        with self.precision.autocast():
+            taught = self.model.teacher_heads(inputs, attention_mask)
 
         def show(core: AttentionCore, arguments: tuple[Heads], options: dict[str, bool]) -> None:
-            heads, causal = arguments[0], options["causal"]
+            heads, causal, layer = arguments[0], options["causal"], layers.index(core)
             with torch.autocast(heads.q.device.type, enabled=False):
                 weights, softmax = core.weights(heads, causal=causal), softmax_weights(heads, causal)
                 products = softmax_scores(heads, causal)
-                visit(layers.index(core), AttentionMaps(weights.float(), softmax.float(), products.float()))
+                teacher = softmax_weights(taught[layer], causal).float() if taught else None
+                visit(layer, AttentionMaps(weights.float(), softmax.float(), products.float(), teacher))
 
         with ExitStack() as hooks, self.precision.autocast():
             for core in layers:

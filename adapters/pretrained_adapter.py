@@ -21,6 +21,8 @@ from .swap import swap_attention
 SOFTMAX = "softmax"
 """The model spec of what a pretrained Transformer has inside."""
 
+_NO_TEACHER = "the checkpoint was converted before, and does not hold the softmax model that it was converted from"
+
 
 def build_pretrained(
     folder: Path,
@@ -68,7 +70,8 @@ def build_pretrained(
     swap = swap_attention(inner, spec, context_length=length, seed=seed)
     if converted:
         put_core_weights(inner, folder)
-    model = PretrainedModel(inner, swap, _separator(folder, inner.config))
+    missing = "" if spec.mechanism.name == SOFTMAX else _NO_TEACHER
+    model = PretrainedModel(inner, swap, _separator(folder, inner.config), missing)
     _check_inputs(model, backbone, shape)
     return ModelAdapter(model.eval(), backbone.capabilities, shape, precision)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,7 @@ from .attention_interface import cache_argument, token_positions
 from .attention_model import AttentionModel
 from .spec import ModelSpec
 from .state_cache import StateCache
-from .swap import Swap, is_encoder, swap_attention
+from .swap import CORE, Swap, is_encoder, swap_attention
 
 _LEARNED_POSITIONS = frozenset({"bert", "gpt2"})
 
@@ -45,13 +47,16 @@ class PretrainedModel(AttentionModel):
         inner: The model, with a head for the task.
         swap: What its attention was replaced with.
         separator: Id of the token that ends a segment, for encoders that tell two segments apart; None for others.
+        no_teacher: Why the softmax model before conversion is not at hand; empty where `inner` has its weights.
     """
 
-    def __init__(self, inner: PreTrainedModel, swap: Swap, separator: int | None = None) -> None:
+    def __init__(self, inner: PreTrainedModel, swap: Swap, separator: int | None = None, no_teacher: str = "") -> None:
         super().__init__()
         self.inner = inner
         self.swap = swap
         self.separator = separator
+        self.no_teacher = no_teacher
+        self._kept: dict[str, Tensor] = {}
 
     def replace_attention(self, spec: ModelSpec, *, context_length: int, seed: int) -> None:
         """Takes the attention out again that is in place, and puts that of `spec` in; errors as of `swap_attention`."""
@@ -105,6 +110,26 @@ class PretrainedModel(AttentionModel):
             self.hidden(inputs, mask)
         return weights
 
+    def keep_teacher(self) -> None:
+        """Copies the base weights to host memory, before fine-tuning changes them; feature maps are no part of them."""
+        base = ((name, value) for name, value in self.inner.named_parameters() if f".{CORE}." not in name)
+        self._kept = {name: value.detach().to("cpu", copy=True) for name, value in base}
+
+    @torch.no_grad()
+    def teacher_heads(
+        self, inputs: Int[Tensor, "b n"] | Float[Tensor, "b c y x"], mask: Bool[Tensor, "b n"] | None = None
+    ) -> list[Heads]:
+        """Heads of each layer of the softmax model before conversion, on the same inputs; none where it is not at hand.
+
+        Softmax attention's outputs flow on. Base weights are those of `keep_teacher`, or the present ones where
+        nothing was kept: distillation leaves them alone. Memory is linear in the tokens.
+        """
+        heads: list[Heads] = []
+        if not self.no_teacher:
+            with self._teacher_weights(), self.swap.watching(lambda _, seen, __: heads.append(seen), teaching=True):
+                self.hidden(inputs, mask)
+        return heads
+
     @property
     def last_position(self) -> int | None:
         """Learned positions, or None where they are rotary: those go on past what the model was trained on."""
@@ -121,6 +146,23 @@ class PretrainedModel(AttentionModel):
         if self.separator is not None:
             arguments["token_type_ids"] = segment_ids(inputs, mask, self.separator)
         return arguments
+
+    @contextmanager
+    def _teacher_weights(self) -> Iterator[None]:
+        """While the block lasts, kept weights and those of the model have changed places."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        """One weight after another, so that never more than one is held twice."""
+        for name, value in self.inner.named_parameters():
+            if name in self._kept:
+                present = value.detach().to("cpu", copy=True)
+                value.copy_(self._kept[name])
+                self._kept[name] = present
 
     @staticmethod
     def _over_all_tokens(mask: Tensor | None, cache: StateCache) -> Tensor | None:

@@ -194,6 +194,8 @@ def _convert(
         findings.metrics += outcome.metrics
         findings.notes += outcome.notes
     run.to_device()
+    if data.wants_teacher and adapter.model.no_teacher:
+        findings.notes.append(f"not held against a teacher: {adapter.model.no_teacher}")
 
 
 def _predict(request: Request, adapter: Adapter, data: TaskData, findings: Findings) -> list[Row]:

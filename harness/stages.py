@@ -109,6 +109,11 @@ class Conversion:
 
             move_to(self.adapter.model, self.adapter.device)
 
+    def keep_teacher(self) -> None:
+        """Before base weights change: keeps them, where the task holds the model against what it was converted from."""
+        if self.data.wants_teacher and not self.model.no_teacher:
+            self.model.keep_teacher()
+
     def identity(self, stage: str) -> dict[str, Any]:
         """All that the weights depend on once `stage` has run, JSON-ready; the model spec is left to the caller."""
         cell = self.cell
@@ -247,6 +252,7 @@ def finetune(run: Conversion) -> Outcome:
         return Outcome(notes=("finetune: left out, as it was set to no steps",))
     if run.is_reference() and "teacher" in run.cell.settings:
         return Outcome(notes=("this is the fine-tuned softmax model that the others were converted from",))
+    run.keep_teacher()
     run.model.requires_grad_(True)
     return outcome_of(run.train("finetune"), "finetune")
 
@@ -258,6 +264,7 @@ def lora(run: Conversion) -> Outcome:
 
     if _is_left_out(run, "lora"):
         return Outcome(notes=("lora: left out, as it was set to no steps",))
+    run.keep_teacher()
     adapters = Lora(run.model, LoraSettings.of(run.settings("lora")), run.cell.seed)
     outcome = outcome_of(run.train("lora"), "lora")
     adapters.merge()

@@ -1,10 +1,14 @@
 """How faithfully a mechanism's attention weights follow softmax's, on text: the paper's spikiness and monotonicity.
 
 Every layer's queries and keys come from the model as it runs; softmax over the same queries and keys is what they are
-held against (paper §4 and appendix B). So a layer answers for its own feature maps, and not for what earlier layers
-have changed in its input. The measures, and why they were chosen, are in `attention_measures.py`. They are taken on the
-test text of the corpus that maps were distilled on, on another one (Python's standard library), and at each of
-`lengths`, which may be longer than what the model was trained on: the paper's generalisation study.
+first held against (paper §4 and appendix B). So a layer answers for its own feature maps, and not for what earlier
+layers have changed in its input. Then the teacher, which is the softmax model before conversion (fine-tuned by its
+recipe's teacher stage where there is one), reads the same text by itself, and the weights are held against its own:
+what conversion did as a whole, fine-tuning included. Models trained from scratch have no teacher, nor have checkpoints
+that were converted before; their record says so and has no metric of it. The measures, and why they were chosen, are in
+`attention_measures.py`. They are taken on the test text of the corpus that maps were distilled on, on another one
+(Python's standard library), and at each of `lengths`, which may be longer than what the model was trained on: the
+paper's generalisation study.
 
 Conversions end with distillation here unless `finetune.steps` (or `lora.steps`) asks for more: the base weights are
 then those of the softmax teacher, and what is measured is how well maps mimic it. Fine-tuning does not aim at that.
@@ -19,9 +23,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..adapters.base import Adapter, AttentionMaps, Capability, Settings, UnsupportedError
+from ..adapters.base import Adapter, Capability, Settings, UnsupportedError
 from ..results.record import DataIdentity, Metric
-from .attention_measures import MEASURES, compare_maps
+from .attention_measures import MEASURES, TEACHER_MEASURES
+from .attention_rows import WEIGHTS, measured_rows, sampled_rows, unsupported_row
 from .base import Row, Sources, TaskData, TaskInfo, TaskScale
 from .documents import Corpus, take_bytes
 from .perplexity import RECIPES, Perplexity, PerplexitySettings
@@ -32,17 +37,18 @@ from .wikitext import REPO, REVISION, WikiText
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
-WEIGHTS = "weights"
-"""Key of the rows that hold weights for plots, and of those weights in them."""
-
 _OTHER_BYTES = 400_000
-_SAMPLED_LAYERS, _SAMPLED_HEADS = 3, 4
+_UNITS = dict.fromkeys(("kl", "entropy", "softmax_entropy", *TEACHER_MEASURES), "nats")
+_BETTER: dict[str, bool | None] = {
+    "kl": False,
+    "kl_from_teacher": False,
+    "monotonicity": True,
+    "violations": False,
+    "overlap": True,
+}
 _DISTILLED_ONLY: dict[str, Settings] = {stage: {"steps": 0, "epochs": 0.0} for stage in ("finetune", "lora")}
-_UNITS = {"kl": "nats", "entropy": "nats", "softmax_entropy": "nats"}
-_BETTER: dict[str, bool | None] = {"kl": False, "monotonicity": True, "violations": False, "overlap": True}
 
 
 @dataclass(frozen=True)
@@ -51,14 +57,15 @@ class FidelitySettings:
 
     Attributes:
         context_length: Tokens of a row in training and distillation.
-        lengths: Tokens of the rows that are compared, the one trained on first.
+        lengths: Tokens of the rows that are compared: `context_length`, whose metrics are the main ones, then others.
         windows: Rows of each length and corpus.
         tokenizer: As in the perplexity tasks.
         train_bytes: Training text, from the start of the split; 0 for none.
         sample_tokens: Tokens whose weights are kept for plots; 0 for none.
 
     Raises:
-        ValueError: A length below 16 tokens, no window, or more tokens to sample than the shortest length.
+        ValueError: A length below 16 tokens or given twice, another than `context_length` first, no window, or more
+            tokens to sample than the shortest length.
     """
 
     context_length: int = 256
@@ -71,6 +78,12 @@ class FidelitySettings:
     def __post_init__(self) -> None:
         if not self.lengths or min(self.lengths) < 16:
             raise ValueError(f"lengths is {self.lengths}; it takes lengths of 16 tokens or more")
+        if self.lengths[0] != self.context_length:
+            raise ValueError(
+                f"lengths is {self.lengths}; it starts with context_length={self.context_length}, the length trained on"
+            )
+        if len(set(self.lengths)) < len(self.lengths):
+            raise ValueError(f"lengths is {self.lengths}; it takes each length once")
         if self.windows < 1:
             raise ValueError(f"windows is {self.windows}; it takes 1 or more")
         if not 0 <= self.sample_tokens <= min(self.lengths):
@@ -132,20 +145,27 @@ class AttentionFidelity:
         for name, corpus in self.others:
             documents = take_bytes(corpus.documents("test", sources), _OTHER_BYTES)
             texts[name] = np.concatenate(tokenizer.encode([document.text for document in documents]))
-        return replace(data, test=_Texts(texts, chosen.windows if limit is None else min(limit, chosen.windows)))
+        windows = chosen.windows if limit is None else min(limit, chosen.windows)
+        return replace(data, test=_Texts(texts, windows), wants_teacher=True)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
-        """The measures of each corpus, length, window, layer and head; then the weights of a few heads."""
+        """The measures of each corpus, length, window, layer and head; then the weights of a few heads.
+
+        Raises:
+            UnsupportedError: None of the measures can be had; the message is the first one's reason.
+        """
         chosen = parse_settings(FidelitySettings, settings)
         measured = [
             row
             for corpus, tokens in data.test.by_corpus.items()
             for length in chosen.lengths
-            for window in range(min(data.test.windows, len(tokens) // length))
-            for row in _compared(adapter, tokens[window * length :][:length], corpus, window)
+            for row in _measured(adapter, tokens, corpus, length, data.test.windows)
         ]
+        if all(row["status"] != "ok" for row in measured):
+            raise UnsupportedError(measured[0]["reason"])
         corpus, tokens = next(iter(data.test.by_corpus.items()))
-        return [*measured, *_sampled(adapter, tokens[: chosen.sample_tokens], corpus)]
+        sample = tokens[: chosen.sample_tokens]
+        return [*measured, *sampled_rows(adapter, sample, {"corpus": corpus, "seq_len": len(sample)})]
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:  # noqa: ARG002
         """Means over layers and heads, with standard errors over windows, of each corpus and length.
@@ -167,68 +187,18 @@ class AttentionFidelity:
         return Perplexity(self.info, self.trained_on[1])
 
 
-def _compared(adapter: Adapter, tokens: NDArray[np.int32], corpus: str, window: int) -> Iterator[Row]:
-    """A row for each layer and head of one window; one that says so where the model has no place for the tokens."""
-    import torch
-
-    found: list[Row] = []
-    at = {"corpus": corpus, "seq_len": len(tokens)}
-
-    def visit(layer: int, maps: AttentionMaps) -> None:
-        measured = {name: values.tolist() for name, values in compare_maps(maps).items()}
-        place = {**at, "window": window, "status": "ok", "layer": layer}
-        found.extend(
-            {**place, "head": head, **{name: values[head] for name, values in measured.items()}}
-            for head in range(maps.softmax.shape[1])
-        )
-
-    inputs = torch.as_tensor(tokens, dtype=torch.long, device=adapter.device)[None]
-    try:
-        adapter.compare_attention(inputs, visit)
-    except UnsupportedError as error:
-        found = [{**at, "window": window, "status": "unsupported", "reason": str(error)}]
-    yield from found
-
-
-def _sampled(adapter: Adapter, tokens: NDArray[np.int32], corpus: str) -> Iterator[Row]:
-    """Weights of a few heads of a few layers, spread evenly: for each query those of the keys it sees, in order.
-
-    A model that has no place for the tokens has no sample; the rows of its measures say why.
-    """
-    import torch
-
-    layers: list[AttentionMaps] = []
-    inputs = torch.as_tensor(tokens, dtype=torch.long, device=adapter.device)[None]
-    try:
-        if len(tokens):
-            adapter.compare_attention(inputs, lambda _, maps: layers.append(maps))
-    except UnsupportedError:
-        return
-    for layer in _spread(len(layers), _SAMPLED_LAYERS):
-        maps = layers[layer]
-        for head in _spread(maps.softmax.shape[1], _SAMPLED_HEADS):
-            seen = maps.products[0, head] > -torch.inf
-            kept = {WEIGHTS: maps.weights, "softmax": maps.softmax, "products": maps.products}
-            yield {
-                "corpus": corpus,
-                "seq_len": len(tokens),
-                "layer": layer,
-                "head": head,
-                **{name: _ragged(values[0, head], seen) for name, values in kept.items()},
-            }
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """Up to `most` of `count` places, from the first to the last."""
-    taken = min(count, most)
-    return [round(i * (count - 1) / max(1, taken - 1)) for i in range(taken)]
-
-
-def _ragged(values: torch.Tensor, seen: torch.Tensor) -> list[list[float]]:
-    return [[float(f"{value:.4g}") for value in row[mask].tolist()] for row, mask in zip(values, seen, strict=True)]
+def _measured(adapter: Adapter, tokens: NDArray[np.int32], corpus: str, length: int, windows: int) -> Iterator[Row]:
+    """The rows of the first windows of a corpus at one length."""
+    if len(tokens) < length:
+        reason = f"the test text of {corpus} has {len(tokens)} tokens, fewer than a row of {length}"
+        yield unsupported_row({"corpus": corpus, "seq_len": length, "window": 0}, reason)
+    for window in range(min(windows, len(tokens) // length)):
+        at = {"corpus": corpus, "seq_len": length, "window": window}
+        yield from measured_rows(adapter, tokens[window * length :][:length], at)
 
 
 def _metrics(rows: Sequence[Row]) -> list[Metric]:
+    """Of one corpus and length; none but an empty divergence where a window of it could not be measured."""
     import numpy as np
 
     from ..results.statistics import mean_stderr
@@ -237,21 +207,40 @@ def _metrics(rows: Sequence[Row]) -> list[Metric]:
     if any(row["status"] != "ok" for row in rows):
         return [Metric("attention_kl", None, "nats", False, None, 0, at, "unsupported")]
     windows = sorted({row["window"] for row in rows})
-    metrics = []
-    for name in MEASURES:
-        means = [float(np.mean([row[name] for row in rows if row["window"] == window])) for window in windows]
-        unit, better = _UNITS.get(name, "1"), _BETTER.get(name)
-        metrics.append(
-            Metric(f"attention_{name}", float(np.mean(means)), unit, better, mean_stderr(means), len(means), at)
+    means = {
+        name: [float(np.mean([row[name] for row in rows if row["window"] == window])) for window in windows]
+        for name in (*MEASURES, *TEACHER_MEASURES)
+        if name in rows[0]
+    }
+    metrics = [
+        Metric(
+            f"attention_{name}",
+            float(np.mean(values)),
+            _UNITS.get(name, "1"),
+            _BETTER.get(name),
+            mean_stderr(values),
+            len(values),
+            at,
         )
-    ratio = metrics[1].value / metrics[2].value if metrics[1].value is not None and metrics[2].value else None
-    return [*metrics, Metric("attention_entropy_ratio", ratio, "1", None, None, len(windows), at)]
+        for name, values in means.items()
+    ]
+    return [*metrics, *_entropy_ratio(means["entropy"], means["softmax_entropy"], at)]
+
+
+def _entropy_ratio(entropies: Sequence[float], softmax: Sequence[float], at: dict[str, str | int]) -> list[Metric]:
+    """Entropy over softmax's, sum over sum; none where softmax looks at a single key throughout some window."""
+    from ..results.statistics import ratio_bootstrap
+
+    if min(softmax) <= 0:
+        return []
+    ratio, stderr = sum(entropies) / sum(softmax), ratio_bootstrap(entropies, softmax, "ratio")
+    return [Metric("attention_entropy_ratio", ratio, "1", None, stderr, len(entropies), at)]
 
 
 ATTENTION_FIDELITY = AttentionFidelity(
     info=TaskInfo(
         name="attention_fidelity",
-        version=2,
+        version=3,
         summary="Divergence, spikiness, monotonicity and overlap of attention weights against softmax's, on text",
         main_metric="attention_kl",
         data=(f"{REPO}/wikitext-2-v1@{REVISION}", "python-stdlib"),

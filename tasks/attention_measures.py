@@ -17,8 +17,8 @@ Where there is a teacher, the softmax model before conversion on the same text, 
     kl_from_teacher   Σ t log(t / w), as above
     teacher_entropy   -Σ t log t
 
-p answers for a layer's feature maps alone, since it is taken of the queries and keys that reach the layer. t answers for
-all that conversion did: maps of earlier layers change what reaches the later ones, and fine-tuning moves p with w.
+p answers for a layer's feature maps alone, since it is taken of the queries and keys that reach the layer. t answers
+for all that conversion did: maps of earlier layers change what reaches the later ones, and fine-tuning moves p with w.
 
 Why these: the divergence is what distillation minimises, less the entropy of p, which no map can change; so 0 is its
 optimum. Entropy is the usual number for how few keys a row falls on, and comparable across lengths through its ratio to
@@ -138,7 +138,7 @@ def _overlap(w: Tensor, s: Tensor, seen: Tensor) -> Tensor:
 
 
 def _top_shares(values: Tensor) -> Tensor:
-    """Of each key its share in the `TOP_KEYS` largest values: 1 or 0, and for those that tie for the last in between."""
+    """Of each key its share in the `TOP_KEYS` largest values: 1, 0, or between where it ties for the last of them."""
     last = values.topk(TOP_KEYS, dim=-1).values[..., -1:]
     above, tied = values > last, values == last
     return above + tied * (TOP_KEYS - above.sum(-1, keepdim=True)) / tied.sum(-1, keepdim=True)

@@ -125,6 +125,8 @@ class TaskData:
         notes: Substitutes and fallbacks, in words, for the record.
         describes_state: Whether the record says how large the decode state is at the context length; it takes a prefill
             of that length, and many times the work of the task where its texts are far shorter.
+        wants_teacher: Whether the model is also held against the softmax model that it was converted from. Its weights
+            are then kept in host memory where a stage is about to change them.
     """
 
     shape: ModelShape
@@ -133,6 +135,7 @@ class TaskData:
     validation: Examples | None = None
     notes: tuple[str, ...] = ()
     describes_state: bool = True
+    wants_teacher: bool = False
 
 
 @runtime_checkable

@@ -46,6 +46,18 @@ def test_a_converted_model_comes_back_bit_for_bit(model_type: str, text: str, tm
     assert json.loads((folder / "provenance.json").read_text())["made"] == "by a test"
 
 
+@pytest.mark.parametrize(("text", "has_teacher"), [("hedgehog", False), ("softmax", True)])
+def test_a_converted_model_has_lost_its_teacher_unless_it_has_softmax(
+    text: str, has_teacher: bool, tmp_path: Path
+) -> None:
+    folder, _ = converted("llama", text, tmp_path)
+    again = built("llama", folder, text)
+    teachers = []
+    again.compare_attention(inputs_of("llama")[0], lambda _, maps: teachers.append(maps.teacher))
+    assert [teacher is not None for teacher in teachers] == [has_teacher] * 2
+    assert ("converted before" in again.model.no_teacher) != has_teacher
+
+
 def test_its_config_says_what_it_is_and_names_no_attention_of_ours(tmp_path: Path) -> None:
     folder, _ = converted("llama", "hedgehog", tmp_path)
     assert conversion_of(folder) == {"model": "hedgehog", "context_length": 16}

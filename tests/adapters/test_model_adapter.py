@@ -232,3 +232,10 @@ def test_sizes_that_do_not_fit_are_refused(build: Build) -> None:
         build(heads=3)
     with pytest.raises(ValueError, match="image_size 9"):
         build(backbone="vit", shape=replace(ModelShape(1, num_classes=3), image_size=9))
+
+
+def test_a_model_from_scratch_has_no_teacher(build: Build, tokens: Tensor) -> None:
+    adapter, teachers = build("elu"), []
+    adapter.compare_attention(tokens, lambda _, maps: teachers.append(maps.teacher))
+    assert teachers == [None, None]
+    assert "no softmax model came before it" in adapter.model.no_teacher

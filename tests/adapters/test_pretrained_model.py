@@ -10,7 +10,10 @@ import torch
 from transformers import DynamicCache
 
 from hedgebench.adapters.attention_interface import cache_argument
-from hedgebench.adapters.base import UnsupportedError
+from hedgebench.adapters.base import AttentionMaps, UnsupportedError
+from hedgebench.adapters.conversion_settings import LoraSettings
+from hedgebench.adapters.lora import Lora
+from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.pretrained_model import PretrainedModel, segment_ids
 from hedgebench.adapters.state_cache import StateCache
 
@@ -157,3 +160,78 @@ def test_positions_that_were_learned_have_an_end(tmp_path: Path) -> None:
         adapter.logits(torch.ones(1, 65, dtype=torch.long))
     assert isinstance(adapter.model, PretrainedModel)
     assert swapped("llama", "softmax").last_position is None
+
+
+def compared(adapter: ModelAdapter[PretrainedModel], model_type: str) -> list[AttentionMaps]:
+    """The maps of each layer over some inputs, padded where they are tokens."""
+    layers: list[AttentionMaps] = []
+    inputs, mask = inputs_of(model_type)
+    adapter.compare_attention(inputs, lambda _, maps: layers.append(maps), mask)
+    return layers
+
+
+def change_base(model: PretrainedModel) -> None:
+    """What fine-tuning does: all weights but those of feature maps."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, value in model.inner.named_parameters():
+            if "attention_core" not in name:
+                value.add_(0.1 * torch.randn(value.shape, generator=generator))
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_the_teacher_is_the_softmax_model_that_reads_the_inputs_by_itself(model_type: str, tmp_path: Path) -> None:
+    alone = [maps.weights for maps in compared(built(model_type, tmp_path), model_type)]
+    layers = compared(built(model_type, tmp_path, "elu"), model_type)
+    for weights, maps in zip(alone, layers, strict=True):
+        assert maps.teacher is not None
+        torch.testing.assert_close(maps.teacher, weights)
+    assert torch.equal(layers[0].softmax, alone[0])
+    assert not torch.allclose(layers[1].softmax, alone[1], atol=1e-5)  # its input went through the first layer's map
+
+
+def test_the_teacher_is_the_model_before_fine_tuning_which_its_pass_leaves_alone(tmp_path: Path) -> None:
+    adapter = built("llama", tmp_path, "elu")
+    before = [maps.teacher for maps in compared(adapter, "llama")]
+    adapter.model.keep_teacher()
+    change_base(adapter.model)
+    weights = {name: value.clone() for name, value in adapter.model.state_dict().items()}
+    for expected, maps in zip(before, compared(adapter, "llama"), strict=True):
+        assert expected is not None
+        assert maps.teacher is not None
+        assert torch.equal(maps.teacher, expected)
+        assert not torch.allclose(maps.softmax, expected, atol=1e-3)
+    assert all(torch.equal(weights[name], value) for name, value in adapter.model.state_dict().items())
+
+
+def test_the_teacher_is_the_model_before_low_rank_updates_were_merged(tmp_path: Path) -> None:
+    adapter = built("gpt2", tmp_path, "hedgehog")
+    before = [maps.teacher for maps in compared(adapter, "gpt2")]
+    adapter.model.keep_teacher()
+    lora = Lora(adapter.model, LoraSettings(rank=2), seed=0)
+    with torch.no_grad():
+        for name, value in adapter.model.named_parameters():
+            if "lora_B" in name:
+                value.fill_(0.1)
+    lora.merge()
+    for expected, maps in zip(before, compared(adapter, "gpt2"), strict=True):
+        assert expected is not None
+        assert maps.teacher is not None
+        assert torch.equal(maps.teacher, expected)
+        assert not torch.allclose(maps.softmax, expected, atol=1e-5)
+
+
+def test_a_teacher_that_does_not_fit_leaves_the_weights_as_they_are(tmp_path: Path) -> None:
+    adapter = built("gpt2", tmp_path, "elu")
+    adapter.model.keep_teacher()
+    change_base(adapter.model)
+    weights = {name: value.clone() for name, value in adapter.model.state_dict().items()}
+
+    def stop(*_: object) -> None:
+        raise UnsupportedError("stopped")
+
+    hook = adapter.model.inner.base_model.register_forward_hook(stop)
+    with pytest.raises(UnsupportedError, match="stopped"):
+        compared(adapter, "gpt2")
+    hook.remove()
+    assert all(torch.equal(weights[name], value) for name, value in adapter.model.state_dict().items())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hedgebench.adapters.base import ModelShape
+from hedgebench.adapters.base import ModelShape, UnsupportedError
 from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.precision import Precision
 from hedgebench.adapters.scratch import build_scratch
@@ -18,6 +18,7 @@ from hedgebench.adapters.transformer import Transformer
 from hedgebench.harness import registry
 from hedgebench.harness.backbone_names import backbone_from_name
 from hedgebench.results.record import DataIdentity, Metric
+from hedgebench.results.statistics import ratio_bootstrap
 from hedgebench.tasks.attention_fidelity import ATTENTION_FIDELITY, AttentionFidelity, FidelitySettings
 from hedgebench.tasks.base import Sources, TaskData
 from hedgebench.tasks.documents import Document
@@ -130,8 +131,54 @@ def test_a_limit_keeps_so_many_windows(task: AttentionFidelity, tmp_path: Path) 
     assert {row["window"] for row in task.predict(adapter("elu"), data, SETTINGS) if "window" in row} == {0}
 
 
+def test_weights_that_are_negative_are_no_distribution(task: AttentionFidelity, data: TaskData) -> None:
+    with pytest.raises(UnsupportedError, match="an attention weight is -"):
+        task.predict(adapter("identity_linear"), data, SETTINGS)
+
+
+def test_a_length_that_a_corpus_is_too_short_for_is_an_unsupported_point(
+    task: AttentionFidelity, data: TaskData
+) -> None:
+    settings = {**SETTINGS, "lengths": (32, 400)}
+    rows = task.predict(adapter("elu", context_length=400), data, settings)
+    reasons = {(row["corpus"], row["seq_len"]): row["reason"] for row in rows if row.get("status") == "unsupported"}
+    told = "the test text of {} has 360 tokens, fewer than a row of 400"
+    assert reasons == {(corpus, 400): told.format(corpus) for corpus in ("words", "again")}
+    lost = [(m.name, m.at["corpus"]) for m in task.score(rows, settings) if m.status == "unsupported"]
+    assert lost == [("attention_kl_at", "words"), ("attention_kl_at", "again")]
+
+
+def test_the_ratio_of_entropies_has_an_error_over_windows(task: AttentionFidelity, data: TaskData) -> None:
+    settings = {**SETTINGS, "windows": 4}
+    rows = task.predict(adapter("elu"), replace(data, test=replace(data.test, windows=4)), settings)
+    ratios = [m for m in task.score(rows, settings) if m.name == "attention_entropy_ratio_at"]
+    for ratio in ratios:
+        here = [row for row in rows if (row["corpus"], row["seq_len"]) == (ratio.at["corpus"], ratio.at["seq_len"])]
+        windows = sorted({row["window"] for row in here if "window" in row})
+        own, softmax = (
+            [sum(row[name] for row in here if row.get("window") == window) for window in windows]
+            for name in ("entropy", "softmax_entropy")
+        )
+        assert ratio.n == len(windows) == 4
+        assert ratio.value == pytest.approx(sum(own) / sum(softmax))
+        assert ratio.stderr == pytest.approx(ratio_bootstrap(own, softmax, "ratio"))
+        assert ratio.stderr is not None
+        assert ratio.stderr > 0
+
+
+def test_models_from_scratch_are_held_against_no_teacher(task: AttentionFidelity, data: TaskData) -> None:
+    assert data.wants_teacher
+    rows = task.predict(adapter("elu"), data, SETTINGS)
+    assert not any("teacher" in name for row in rows for name in row)
+    assert not any("teacher" in metric.name for metric in task.score(rows, SETTINGS))
+
+
 @pytest.mark.parametrize(
-    ("field", "value"), [("lengths", (8,)), ("lengths", ()), ("windows", 0), ("sample_tokens", 257)]
+    ("field", "value"),
+    [
+        *(("lengths", value) for value in ((8,), (), (512, 256), (256, 512, 512))),
+        *(("windows", 0), ("sample_tokens", 257), ("context_length", 128)),
+    ],
 )
 def test_settings_that_measure_nothing_are_refused(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):
