@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .aggregate import REFERENCE_MODEL, Comparison, group_seeds
+from .aggregate import REFERENCE_MODEL, Cells, Comparison, group_seeds
 from .record import Record
 from .statistics import Floats
 from .tables import model_label
@@ -23,8 +23,14 @@ Samples: TypeAlias = Callable[[Record], Iterable[SampleRow]]
 """Gives a record's predictions."""
 
 LAYER_MEASURES = ("kl", "entropy", "softmax_entropy", "monotonicity", "overlap")
-_MARK = "attention_entropy_ratio"
-"""A metric that no other task has."""
+TEACHER_MEASURES = ("kl_from_teacher", "teacher_entropy")
+"""Measures that models have which were converted from a softmax model."""
+
+_MARK = "attention_monotonicity_at"
+"""A metric that no other task has, and that this one has wherever it has measured anything."""
+
+_Place: TypeAlias = tuple[str, int]
+"""Corpus and tokens."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +59,15 @@ class Fidelity:
     Attributes:
         model: Canonical model spec.
         label: The model's name in plots.
-        place: Corpus and tokens that `layers` was measured on: those that the model was distilled on.
-        layers: Each of `LAYER_MEASURES` by layer, `[layers]`: mean over heads, windows and seeds.
+        place: Corpus and tokens that `layers` was measured on, the same for all models of a comparison.
+        layers: Each of `LAYER_MEASURES`, and of `TEACHER_MEASURES` where there is a teacher, by layer, `[layers]`: mean
+            over heads, windows and seeds. Empty where the model was not measured at that place.
         heads: Samples of the first seed.
     """
 
     model: str
     label: str
-    place: tuple[str, int]
+    place: _Place
     layers: Mapping[str, Floats]
     heads: tuple[HeadSample, ...]
 
@@ -68,19 +75,19 @@ class Fidelity:
 def fidelities(records: Iterable[Record], samples: Samples) -> dict[Comparison, list[Fidelity]]:
     """The models of each comparison whose attention was measured by layer, in a fixed order, softmax first.
 
+    Layers of a comparison are all of one corpus and length: the first one, which the models were distilled on, unless
+    more of them could be measured at another.
+
     Args:
         records: Records of one or several runs.
         samples: Their predictions; asked for only where a record has metrics of this kind.
     """
-    found: dict[Comparison, list[Fidelity]] = defaultdict(list)
+    found: dict[Comparison, list[tuple[Cells, list[list[SampleRow]]]]] = defaultdict(list)
     for cells in group_seeds(records):
         rows = [list(samples(record)) for record in cells.records if _has_fidelity(record)]
         if any(row.get("status") == "ok" for kept in rows for row in kept):
-            found[cells.comparison].append(_fidelity(cells.model, model_label(cells.model, cells.variant), rows))
-    return {
-        comparison: sorted(found[comparison], key=lambda fidelity: fidelity.model != REFERENCE_MODEL)
-        for comparison in sorted(found, key=repr)
-    }
+            found[cells.comparison].append((cells, rows))
+    return {comparison: _comparable(found[comparison]) for comparison in sorted(found, key=repr)}
 
 
 def spikiest_heads(models: Sequence[Fidelity]) -> list[tuple[int, int]]:
@@ -97,12 +104,35 @@ def _has_fidelity(record: Record) -> bool:
     return record.status == "ok" and any(metric.name == _MARK for metric in record.metrics)
 
 
-def _fidelity(model: str, label: str, seeds: Sequence[Sequence[SampleRow]]) -> Fidelity:
-    measured = [row for rows in seeds for row in rows if row.get("status") == "ok"]
-    place = measured[0]["corpus"], measured[0]["seq_len"]
-    here = [row for row in measured if (row["corpus"], row["seq_len"]) == place]
-    heads = tuple(_head(row) for row in next(rows for rows in seeds if rows) if "weights" in row)
-    return Fidelity(model, label, place, {name: _by_layer(here, name) for name in LAYER_MEASURES}, heads)
+def _comparable(models: Sequence[tuple[Cells, Sequence[Sequence[SampleRow]]]]) -> list[Fidelity]:
+    """The models at the place where most of them were measured, of several the first; softmax comes first."""
+    measured = [_by_place(row for kept in rows for row in kept if "status" in row) for _, rows in models]
+    places = dict.fromkeys(place for by_place in measured for place in by_place)
+    place = max(places, key=lambda place: sum(bool(by_place.get(place)) for by_place in measured))
+    found = [
+        Fidelity(
+            model=cells.model,
+            label=model_label(cells.model, cells.variant),
+            place=place,
+            layers=_layers(by_place.get(place, [])),
+            heads=tuple(_head(row) for row in next(kept for kept in rows if kept) if "weights" in row),
+        )
+        for (cells, rows), by_place in zip(models, measured, strict=True)
+    ]
+    return sorted(found, key=lambda fidelity: fidelity.model != REFERENCE_MODEL)
+
+
+def _by_place(rows: Iterable[SampleRow]) -> dict[_Place, list[SampleRow]]:
+    """The rows that were measured at each place; none where it could not be done."""
+    found: dict[_Place, list[SampleRow]] = defaultdict(list)
+    for row in rows:
+        found[row["corpus"], row["seq_len"]] += [row] if row["status"] == "ok" else []
+    return found
+
+
+def _layers(rows: Sequence[SampleRow]) -> dict[str, Floats]:
+    names = (name for name in (*LAYER_MEASURES, *TEACHER_MEASURES) if rows and all(name in row for row in rows))
+    return {name: _by_layer(rows, name) for name in names}
 
 
 def _by_layer(rows: Sequence[SampleRow], name: str) -> Floats:

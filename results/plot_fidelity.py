@@ -33,7 +33,8 @@ _PANELS: Mapping[str, str] = {
     "overlap": "share of softmax's top 8 keys",
 }
 _SOFTMAX: dict[str, Any] = {"linestyle": "--", "linewidth": 1.1, "alpha": 0.75}
-_GREY = "#9a9a9a"
+_TEACHER: dict[str, Any] = {"linestyle": ":", "linewidth": 1.4}
+_GREY, _DARK = "#9a9a9a", "#555555"
 _COLOUR_MAP = "viridis"
 _LEAST_WEIGHT = 1e-5
 _FEWEST_KEYS = 8
@@ -48,7 +49,8 @@ def fidelity_figures(
         where = f"({comparison.backbone}, {comparison.recipe}, {comparison.scale})"
         corpus, tokens = models[0].place
         title = f"{comparison.task}: attention by layer on {tokens} tokens of {corpus} {where}"
-        yield "layers", comparison, title, _layers_figure(models, styles, title)
+        measured = [model for model in models if model.layers]
+        yield "layers", comparison, title, _layers_figure(measured, styles, title)
         shown = [model for model in models if model.heads and model.model != REFERENCE_MODEL][:MOST_MODELS]
         heads = spikiest_heads([model for model in models if model.heads][:1]) if shown else []
         if heads:
@@ -88,17 +90,38 @@ def _layers_figure(models: Sequence[Fidelity], styles: dict[str, Style], title: 
                 axes.plot(values, color=style.colour, marker=style.marker, linestyle=style.line, markersize=4)
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    handles = _draw_teacher(grid[0][0], grid[0][1], models, styles)
     for axes in grid[-1]:
         axes.set_xlabel("layer (mean over heads)")
-    handles: dict[str, Any] = {
-        plain(model.label): Line2D([], [], color=styles[model.label].colour, marker=styles[model.label].marker)
-        for model in models
+    handles = {
+        **{
+            plain(model.label): Line2D([], [], color=styles[model.label].colour, marker=styles[model.label].marker)
+            for model in models
+        },
+        "softmax over the\nsame q and k": Line2D([], [], color=_DARK, **_SOFTMAX),
+        **handles,
     }
-    handles["softmax over the\nsame q and k"] = Line2D([], [], color="#555555", **_SOFTMAX)
-    _scale_divergence(grid[0][0], [model.layers["kl"] for model in models if model.model != REFERENCE_MODEL])
+    _scale_divergence(grid[0][0], [line.get_ydata() for line in grid[0][0].get_lines()])
     add_title(figure, title)
     add_legend(figure, handles)
     return figure
+
+
+def _draw_teacher(
+    divergence: Axes, entropy: Axes, models: Sequence[Fidelity], styles: dict[str, Style]
+) -> dict[str, Any]:
+    """Divergence from the teacher of each model that has one, and the teacher's entropy; its entry in the legend.
+
+    Models of a comparison were converted from the same teacher.
+    """
+    from matplotlib.lines import Line2D
+
+    taught = [model for model in models if "teacher_entropy" in model.layers]
+    for model in taught:
+        divergence.plot(model.layers["kl_from_teacher"], color=styles[model.label].colour, **_TEACHER)
+    for model in taught[:1]:
+        entropy.plot(model.layers["teacher_entropy"], color=_DARK, **_TEACHER)
+    return {"softmax model\nbefore conversion": Line2D([], [], color=_DARK, **_TEACHER)} if taught else {}
 
 
 def _scale_divergence(axes: Axes, parts: Sequence[Iterable[float]]) -> None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _OTHER_BYTES = 400_000
-_UNITS = dict.fromkeys(("kl", "entropy", "softmax_entropy", *TEACHER_MEASURES), "nats")
+_UNITS: dict[str, str] = dict.fromkeys(("kl", "entropy", "softmax_entropy", *TEACHER_MEASURES), "nats")
 _BETTER: dict[str, bool | None] = {
     "kl": False,
     "kl_from_teacher": False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,14 @@ LAYERS, HEADS, TOKENS = 2, 2, 10
 
 def fidelity_record(make_record: Callable[..., Record], model: str, kl: float, **changes: Any) -> Record:
     """A record with a divergence at two lengths of two corpora."""
-    ratio = Metric("attention_entropy_ratio", 1.0, "1", None, None, 2)
+    at = {"corpus": "wikitext2", "seq_len": 1}
+    monotonicity = Metric("attention_monotonicity_at", 1.0, "1", None, None, 2, at)
     points = [
         Metric("attention_kl_at", kl * seq_len, "nats", None, 0.01, 2, {"corpus": corpus, "seq_len": seq_len})
         for corpus in ("wikitext2", "stdlib")
         for seq_len in (1, 2)
     ]
-    metrics = (Metric("attention_kl", kl, "nats", False, None, 2), ratio, *points)
+    metrics = (Metric("attention_kl", kl, "nats", False, None, 2), monotonicity, *points)
     return make_record(model, "attention_fidelity", metrics=metrics, **changes)
 
 
@@ -36,6 +37,16 @@ def measure_rows(kl: float, corpus: str = "wikitext2", seq_len: int = 128) -> li
         for window in range(2)
         for layer in range(LAYERS)
         for head in range(HEADS)
+    ]
+
+
+def with_teacher(rows: Sequence[dict[str, Any]], kl: float) -> list[dict[str, Any]]:
+    """The rows of a model that was converted: its divergence from the teacher grows by one with each layer."""
+    return [
+        {**row, "kl_from_teacher": kl + row["layer"], "teacher_entropy": 0.5 + row["layer"]}
+        if row.get("status") == "ok"
+        else row
+        for row in rows
     ]
 
 

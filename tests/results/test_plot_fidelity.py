@@ -14,7 +14,7 @@ from hedgebench.results.record import Record
 from hedgebench.results.report import write_report
 from hedgebench.results.store import RunStore
 
-from .fidelity_rows import LAYERS, TOKENS, fidelity_record, sample_rows, samples_of
+from .fidelity_rows import LAYERS, TOKENS, fidelity_record, measure_rows, sample_rows, samples_of, with_teacher
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,6 +56,26 @@ def test_layers_show_each_measure_and_softmax_s_entropy_dashed(records: list[Rec
     ] * 3
     assert (heights(monotonicity), heights(overlap)) == ([[0.5, 0.5]] * 2, [[0.25, 0.25]] * 2)
     assert divergence.get_ylabel() == "KL from softmax [nats]"
+
+
+def test_layers_show_the_divergence_from_the_teacher_and_its_entropy_dotted(records: list[Record]) -> None:
+    taught = {model: with_teacher(rows, 7.0) for model, rows in ROWS.items() if model != "elu"}
+    figure = figures(records, **taught)["layers"]
+    divergence, entropy = (
+        [line.get_ydata() for line in axes.get_lines() if line.get_linestyle() == ":"] for axes in figure.axes[:2]
+    )
+    assert [list(values) for values in divergence] == [[7.0, 8.0]] * 2
+    assert [list(values) for values in entropy] == [[0.5, 1.5]]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend[-2:] == ["softmax over the\nsame q and k", "softmax model\nbefore conversion"]
+
+
+def test_models_are_drawn_by_layer_at_one_place_or_not_at_all(records: list[Record]) -> None:
+    elsewhere = measure_rows(9.0, "stdlib", 64)
+    figure = figures(records, elu=elsewhere)["layers"]
+    assert heights(figure.axes[0]) == [[2.0, 3.0]]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["softmax", "hedgehog", "softmax over the\nsame q and k"]
 
 
 def test_lengths_have_a_panel_for_each_corpus_and_crosses_where_there_is_no_value(records: list[Record]) -> None:
