@@ -19,27 +19,23 @@ of `results/plot_fidelity.py`. They are no part of any score.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from ..adapters.base import Adapter, Capability, Settings, UnsupportedError
 from ..results.record import DataIdentity, Metric
 from .attention_measures import MEASURES, TEACHER_MEASURES
-from .attention_rows import WEIGHTS, measured_rows, sampled_rows, unsupported_row
+from .attention_rows import WEIGHTS, measured_rows, sampled_rows
+from .attention_sentences import SentenceSettings, SentenceTexts
+from .attention_texts import FidelitySettings, FidelityTexts, StreamTexts, Texts
 from .base import Row, Sources, TaskData, TaskInfo, TaskScale
-from .documents import Corpus, take_bytes
-from .perplexity import RECIPES, Perplexity, PerplexitySettings
-from .settings import as_settings, parse_settings
+from .glue import COLA, MRPC
+from .perplexity import RECIPES
+from .settings import as_settings
 from .stdlib import StandardLibrary
-from .tokenization import load_tokenizer
-from .wikitext import REPO, REVISION, WikiText
+from .wikitext import REPO, REVISION, WIKITEXT2
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-_OTHER_BYTES = 400_000
+_DISTILLED_ONLY: dict[str, Settings] = {stage: {"steps": 0, "epochs": 0.0} for stage in ("finetune", "lora")}
 _UNITS: dict[str, str] = dict.fromkeys(("kl", "entropy", "softmax_entropy", *TEACHER_MEASURES), "nats")
 _BETTER: dict[str, bool | None] = {
     "kl": False,
@@ -48,64 +44,6 @@ _BETTER: dict[str, bool | None] = {
     "violations": False,
     "overlap": True,
 }
-_DISTILLED_ONLY: dict[str, Settings] = {stage: {"steps": 0, "epochs": 0.0} for stage in ("finetune", "lora")}
-
-
-@dataclass(frozen=True)
-class FidelitySettings:
-    """What is compared, and on how much text.
-
-    Attributes:
-        context_length: Tokens of a row in training and distillation.
-        lengths: Tokens of the rows that are compared: `context_length`, whose metrics are the main ones, then others.
-        windows: Rows of each length and corpus.
-        tokenizer: As in the perplexity tasks.
-        train_bytes: Training text, from the start of the split; 0 for none.
-        sample_tokens: Tokens whose weights are kept for plots; 0 for none.
-
-    Raises:
-        ValueError: A length below 16 tokens or given twice, another than `context_length` first, no window, or more
-            tokens to sample than the shortest length.
-    """
-
-    context_length: int = 256
-    lengths: tuple[int, ...] = (256, 512, 1024)
-    windows: int = 4
-    tokenizer: str = "auto"
-    train_bytes: int | None = None
-    sample_tokens: int = 16
-
-    def __post_init__(self) -> None:
-        if not self.lengths or min(self.lengths) < 16:
-            raise ValueError(f"lengths is {self.lengths}; it takes lengths of 16 tokens or more")
-        if self.lengths[0] != self.context_length:
-            raise ValueError(
-                f"lengths is {self.lengths}; it starts with context_length={self.context_length}, the length trained on"
-            )
-        if len(set(self.lengths)) < len(self.lengths):
-            raise ValueError(f"lengths is {self.lengths}; it takes each length once")
-        if self.windows < 1:
-            raise ValueError(f"windows is {self.windows}; it takes 1 or more")
-        if not 0 <= self.sample_tokens <= min(self.lengths):
-            raise ValueError(
-                f"sample_tokens is {self.sample_tokens}; it takes 0 to {min(self.lengths)}, the shortest of lengths"
-            )
-
-    def of_text(self) -> Settings:
-        """The settings of the perplexity task that reads the same text."""
-        return as_settings(
-            PerplexitySettings(
-                context_length=self.context_length, tokenizer=self.tokenizer, train_bytes=self.train_bytes
-            )
-        )
-
-
-@dataclass(frozen=True)
-class _Texts:
-    """Token ids of the test text of each corpus, and how many rows of each length are compared."""
-
-    by_corpus: dict[str, NDArray[np.int32]]
-    windows: int
 
 
 @dataclass(frozen=True)
@@ -114,58 +52,38 @@ class AttentionFidelity:
 
     Attributes:
         info: The declaration.
-        trained_on: Name and corpus that models are trained and distilled on.
-        others: Further corpora to compare on.
+        texts: What models are trained and distilled on, and measured on.
     """
 
     info: TaskInfo
-    trained_on: tuple[str, Corpus]
-    others: tuple[tuple[str, Corpus], ...]
+    texts: FidelityTexts
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
-        """The corpus trained on, the tokenizer, and hashes of the other corpora."""
-        found = self._trained_on().identify(parse_settings(FidelitySettings, settings).of_text(), sources)
-        others = {name: corpus.identify(("test",), sources).fingerprint for name, corpus in self.others}
-        return replace(found, details={**found.details, **others})
+        """Which data `load` would read."""
+        return self.texts.identify(settings, sources)
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
-        """Reads the corpora; `limit` keeps that many windows of each length.
+        """The text; `limit` keeps that many windows of each corpus and length.
 
         Raises:
             DataUnavailableError: The data cannot be had.
         """
-        import numpy as np
+        return self.texts.load(settings, sources, limit)
 
-        chosen = parse_settings(FidelitySettings, settings)
-        task = self._trained_on()
-        data = task.load(chosen.of_text(), sources)
-        texts = {self.trained_on[0]: np.concatenate([document.tokens for document in data.test.documents])}
-        reader = task.reader(chosen.of_text(), sources)
-        tokenizer = load_tokenizer(reader.tokenizer, lambda: (text.text for text in reader.documents("train")))
-        for name, corpus in self.others:
-            documents = take_bytes(corpus.documents("test", sources), _OTHER_BYTES)
-            texts[name] = np.concatenate(tokenizer.encode([document.text for document in documents]))
-        windows = chosen.windows if limit is None else min(limit, chosen.windows)
-        return replace(data, test=_Texts(texts, windows), wants_teacher=True)
-
-    def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
+    def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:  # noqa: ARG002
         """The measures of each corpus, length, window, layer and head; then the weights of a few heads.
 
         Raises:
             UnsupportedError: None of the measures can be had; the message is the first one's reason.
         """
-        chosen = parse_settings(FidelitySettings, settings)
-        measured = [
-            row
-            for corpus, tokens in data.test.by_corpus.items()
-            for length in chosen.lengths
-            for row in _measured(adapter, tokens, corpus, length, data.test.windows)
-        ]
+        texts: Texts = data.test
+        measured = [row for place in texts.places for row in measured_rows(adapter, place)]
         if all(row["status"] != "ok" for row in measured):
             raise UnsupportedError(measured[0]["reason"])
-        corpus, tokens = next(iter(data.test.by_corpus.items()))
-        sample = tokens[: chosen.sample_tokens]
-        return [*measured, *sampled_rows(adapter, sample, {"corpus": corpus, "seq_len": len(sample)})]
+        return [
+            *measured,
+            *sampled_rows(adapter, texts.sample, {"corpus": texts.places[0].corpus, "seq_len": len(texts.sample)}),
+        ]
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:  # noqa: ARG002
         """Means over layers and heads, with standard errors over windows, of each corpus and length.
@@ -182,19 +100,6 @@ class AttentionFidelity:
             for metric in metrics
         ]
         return [*first, *points]
-
-    def _trained_on(self) -> Perplexity:
-        return Perplexity(self.info, self.trained_on[1])
-
-
-def _measured(adapter: Adapter, tokens: NDArray[np.int32], corpus: str, length: int, windows: int) -> Iterator[Row]:
-    """The rows of the first windows of a corpus at one length."""
-    if len(tokens) < length:
-        reason = f"the test text of {corpus} has {len(tokens)} tokens, fewer than a row of {length}"
-        yield unsupported_row({"corpus": corpus, "seq_len": length, "window": 0}, reason)
-    for window in range(min(windows, len(tokens) // length)):
-        at = {"corpus": corpus, "seq_len": length, "window": window}
-        yield from measured_rows(adapter, tokens[window * length :][:length], at)
 
 
 def _metrics(rows: Sequence[Row]) -> list[Metric]:
@@ -269,6 +174,40 @@ ATTENTION_FIDELITY = AttentionFidelity(
             ),
         },
     ),
-    trained_on=("wikitext2", WikiText("wikitext-2-v1")),
-    others=(("stdlib", StandardLibrary()),),
+    texts=StreamTexts(trained_on=("wikitext2", WIKITEXT2), others=(("stdlib", StandardLibrary()),)),
+)
+
+ATTENTION_FIDELITY_COLA = AttentionFidelity(
+    info=TaskInfo(
+        name="attention_fidelity_cola",
+        version=1,
+        summary="Divergence, spikiness, monotonicity and overlap of an encoder's attention weights, on sentences",
+        main_metric="attention_kl",
+        data=(*COLA.info.data, *MRPC.info.data),
+        licence="that of the original data sets",
+        citation=f"Zhang et al., The Hedgehog & the Porcupine, arXiv 2402.04347, section 3; {COLA.info.citation}",
+        needs=frozenset({Capability.CLASSIFIER, Capability.ATTENTION_WEIGHTS}),
+        backbone="encoder",
+        recipes=COLA.info.recipes,
+        scales={
+            "smoke": TaskScale(
+                settings=as_settings(
+                    SentenceSettings(64, (64, 128), windows=2, texts=8, tokenizer="bpe:1024", train_rows=512)
+                ),
+                train=COLA.info.scales["smoke"].train,
+                stages=_DISTILLED_ONLY,
+            ),
+            "small": TaskScale(
+                settings=as_settings(SentenceSettings(train_rows=10_000)),
+                train=COLA.info.scales["small"].train,
+                stages=_DISTILLED_ONLY,
+            ),
+            "paper": TaskScale(
+                settings=as_settings(SentenceSettings(tokenizer="bpe:16384")),
+                train=COLA.info.scales["paper"].train,
+                stages=_DISTILLED_ONLY,
+            ),
+        },
+    ),
+    texts=SentenceTexts(trained_on=("cola", COLA), others=(("mrpc", MRPC),)),
 )

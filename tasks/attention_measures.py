@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING
 from ..adapters.base import AttentionMaps, UnsupportedError
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
     from torch import Tensor
 
 MIN_KEYS = 8
@@ -51,11 +51,12 @@ TEACHER_MEASURES = ("kl_from_teacher", "teacher_entropy")
 """Measures that there are where the maps have a teacher."""
 
 
-def compare_maps(maps: AttentionMaps) -> dict[str, Float[Tensor, " h"]]:
+def compare_maps(maps: AttentionMaps, real: Bool[Tensor, "b n"] | None = None) -> dict[str, Float[Tensor, " h"]]:
     """`MEASURES` of each head, and `TEACHER_MEASURES` where there is a teacher: means over rows, in float64.
 
     Args:
         maps: Attention of one layer; each row of its weights is divided by its sum.
+        real: True at tokens that are no padding; None where none is. Queries that are padding do not count.
 
     Raises:
         UnsupportedError: A weight is negative.
@@ -66,6 +67,8 @@ def compare_maps(maps: AttentionMaps) -> dict[str, Float[Tensor, " h"]]:
     w = w / w.sum(-1, keepdim=True).clamp(min=FLOOR)
     seen = s > -math.inf
     used = seen.sum(-1) >= MIN_KEYS
+    if real is not None:
+        used = used & real[:, None]
     if not bool(used.any()):
         raise ValueError(f"no query sees {MIN_KEYS} keys; give longer texts")
     rows = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..adapters.base import Adapter, AttentionMaps, UnsupportedError
 from .attention_measures import check_weights, compare_maps
+from .attention_texts import Place, Window
 from .base import Row
 
 if TYPE_CHECKING:
@@ -20,32 +21,37 @@ WEIGHTS = "weights"
 _SAMPLED_LAYERS, _SAMPLED_HEADS = 3, 4
 
 
-def measured_rows(adapter: Adapter, tokens: NDArray[np.int32], at: Row) -> list[Row]:
-    """A row for each layer and head of one window of text; one that says why where they cannot be had.
+def measured_rows(adapter: Adapter, place: Place) -> Iterator[Row]:
+    """A row for each window, layer and head of a place; of what cannot be measured, one that says why."""
+    at = {"corpus": place.corpus, "seq_len": place.seq_len}
+    if place.reason:
+        yield _unsupported({**at, "window": 0}, place.reason)
+    for i, window in enumerate(place.windows):
+        yield from _of_window(adapter, window, {**at, "window": i})
 
-    Args:
-        adapter: The model.
-        tokens: The window.
-        at: What each row says of where it was measured.
-    """
+
+def _of_window(adapter: Adapter, window: Window, at: Row) -> list[Row]:
+    import torch
+
+    inputs = torch.as_tensor(window.tokens, dtype=torch.long, device=adapter.device)
+    mask = None if window.mask is None else torch.as_tensor(window.mask, device=adapter.device)
     found: list[Row] = []
 
     def visit(layer: int, maps: AttentionMaps) -> None:
-        measured = {name: values.tolist() for name, values in compare_maps(maps).items()}
+        measured = {name: values.tolist() for name, values in compare_maps(maps, mask).items()}
         found.extend(
             {**at, "status": "ok", "layer": layer, "head": head, **{n: values[head] for n, values in measured.items()}}
             for head in range(maps.softmax.shape[1])
         )
 
     try:
-        adapter.compare_attention(_inputs(adapter, tokens), visit)
+        adapter.compare_attention(inputs, visit, mask)
     except UnsupportedError as error:
-        return [unsupported_row(at, str(error))]
+        return [_unsupported(at, str(error))]
     return found
 
 
-def unsupported_row(at: Row, reason: str) -> Row:
-    """The row of a place where nothing can be measured."""
+def _unsupported(at: Row, reason: str) -> Row:
     return {**at, "status": "unsupported", "reason": reason}
 
 
@@ -55,7 +61,10 @@ def sampled_rows(adapter: Adapter, tokens: NDArray[np.int32], at: Row) -> Iterat
     A model that has no place for the tokens, or whose weights are no distributions, has no sample; the rows of its
     measures say why.
     """
+    import torch
+
     layers: list[AttentionMaps] = []
+    inputs = torch.as_tensor(tokens, dtype=torch.long, device=adapter.device)[None]
 
     def visit(_: int, maps: AttentionMaps) -> None:
         check_weights(maps.weights)
@@ -63,7 +72,7 @@ def sampled_rows(adapter: Adapter, tokens: NDArray[np.int32], at: Row) -> Iterat
 
     try:
         if len(tokens):
-            adapter.compare_attention(_inputs(adapter, tokens), visit)
+            adapter.compare_attention(inputs, visit)
     except UnsupportedError:
         return
     for layer in _spread(len(layers), _SAMPLED_LAYERS):
@@ -73,12 +82,6 @@ def sampled_rows(adapter: Adapter, tokens: NDArray[np.int32], at: Row) -> Iterat
             kept = {WEIGHTS: maps.weights, "softmax": maps.softmax, "products": maps.products}
             rounded = {name: _ragged(values[0, head], seen) for name, values in kept.items()}
             yield {**at, "layer": layer, "head": head, **rounded}
-
-
-def _inputs(adapter: Adapter, tokens: NDArray[np.int32]) -> torch.Tensor:
-    import torch
-
-    return torch.as_tensor(tokens, dtype=torch.long, device=adapter.device)[None]
 
 
 def _spread(count: int, most: int) -> list[int]:

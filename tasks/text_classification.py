@@ -111,7 +111,7 @@ class TextClassification:
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
         """Which rows and which tokenizer `load` would use."""
-        reader = self._reader(settings, sources)
+        reader = self.reader(settings, sources)
         return replace(reader.identity, details={**reader.identity.details, **reader.tokenizer.details()})
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
@@ -120,7 +120,7 @@ class TextClassification:
         Raises:
             DataUnavailableError: The data cannot be had, or a further metric.
         """
-        reader = self._reader(settings, sources)
+        reader = self.reader(settings, sources)
         for name in reader.chosen.further_metrics:
             load_metric(name)
         tokenizer = load_tokenizer(reader.tokenizer, lambda: (part for text in reader.texts("train") for part in text))
@@ -167,7 +167,8 @@ class TextClassification:
                 INPUT: text[0] if len(text) == 1 else list(text),
             }
 
-    def _reader(self, settings: Settings, sources: Sources) -> _Reader:
+    def reader(self, settings: Settings, sources: Sources) -> Reader:
+        """The rows as they are read under these settings, which any task on the same texts may use."""
         chosen = parse_settings(TextSettings, settings)
         dataset = replace(self.dataset, splits=tuple(self.test_splits)) if chosen.train_rows == 0 else self.dataset
         identity = identify_dataset(dataset, sources)
@@ -179,11 +180,11 @@ class TextClassification:
             )
         cache_key = f"{text_key} {chosen.test_rows} {chosen.max_length} {tokenizer.fingerprint}"
         folder = sources.cache / "tokens" / f"{self.info.name}-{hashlib.sha256(cache_key.encode()).hexdigest()[:16]}"
-        return _Reader(self, chosen, sources, dataset, identity, tokenizer, folder)
+        return Reader(self, chosen, sources, dataset, identity, tokenizer, folder)
 
 
 @dataclass(frozen=True)
-class _Reader:
+class Reader:
     """A task's rows under given settings; tokens are kept in `folder` for the cells that follow."""
 
     task: TextClassification

@@ -58,3 +58,27 @@ def test_a_converted_checkpoint_has_no_teacher_and_its_record_says_so(mirror: Pa
     assert any(note.startswith("not held against a teacher: the checkpoint was converted") for note in again.notes)
     assert value_of(again, "attention_kl") > 0
     assert not any("teacher" in metric.name for metric in again.metrics)
+
+
+def test_an_encoder_converts_on_sentences_and_has_a_teacher(mirror: Path) -> None:
+    words = ["the good film has a fine cast and good acting", "a bad and dull day of a dire film", "bad"]
+    for config in ("cola", "mrpc"):
+        folder = mirror / "datasets" / "nyu-mll" / "glue" / config
+        folder.mkdir(parents=True)
+        text = [words[i % 3] for i in range(40)]
+        table = {"sentence": text, "sentence1": text, "sentence2": text[::-1], "label": [i % 2 for i in range(40)]}
+        for split in ("train", "validation"):
+            pd.DataFrame(table).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    save_tiny("bert", mirror.parent / "bert")
+    softmax, hedgehog = run_cells(
+        mirror,
+        "softmax,hedgehog",
+        "attention_fidelity_cola",
+        stages=("teacher", "distill"),
+        set={"max_length": "16", "lengths": "16,32", "windows": "2", "texts": "3", "sample_tokens": "0"},
+    )
+    assert hedgehog.recipe == "finetuned-conversion"
+    assert value_of(softmax, "attention_kl_from_teacher") == value_of(softmax, "attention_kl") == 0
+    assert value_of(hedgehog, "attention_kl_from_teacher") > 0
+    points = {(m.at["corpus"], m.at["seq_len"]) for m in hedgehog.metrics if m.name == "attention_kl_from_teacher_at"}
+    assert points == {(corpus, length) for corpus in ("cola", "mrpc") for length in (16, 32)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,14 +20,19 @@ from hedgebench.harness import registry
 from hedgebench.harness.backbone_names import backbone_from_name
 from hedgebench.results.record import DataIdentity, Metric
 from hedgebench.results.statistics import ratio_bootstrap
-from hedgebench.tasks.attention_fidelity import ATTENTION_FIDELITY, AttentionFidelity, FidelitySettings
+from hedgebench.tasks.attention_fidelity import ATTENTION_FIDELITY, AttentionFidelity
+from hedgebench.tasks.attention_texts import FidelitySettings, StreamTexts
 from hedgebench.tasks.base import Sources, TaskData
 from hedgebench.tasks.documents import Document
+from hedgebench.tasks.perplexity import Perplexity
 from hedgebench.tasks.settings import as_settings, parse_settings
 
 SETTINGS = as_settings(
     FidelitySettings(context_length=32, lengths=(32, 64), windows=2, tokenizer="byte", train_bytes=0)
 )
+
+
+Load = Callable[..., TaskData]
 
 
 class Words:
@@ -41,12 +47,20 @@ class Words:
 
 @pytest.fixture
 def task() -> AttentionFidelity:
-    return replace(ATTENTION_FIDELITY, trained_on=("words", Words()), others=(("again", Words()),))
+    words = Perplexity(ATTENTION_FIDELITY.info, Words())
+    return replace(ATTENTION_FIDELITY, texts=StreamTexts(("words", words), (("again", Words()),)))
 
 
 @pytest.fixture
-def data(task: AttentionFidelity, tmp_path: Path) -> TaskData:
-    return task.load(SETTINGS, Sources(mirror=None, cache=tmp_path, offline=True))
+def load(task: AttentionFidelity, tmp_path: Path) -> Load:
+    """Loads the task's data with these settings changed."""
+    sources = Sources(mirror=None, cache=tmp_path, offline=True)
+    return lambda **changes: task.load({**SETTINGS, **changes}, sources)
+
+
+@pytest.fixture
+def data(load: Load) -> TaskData:
+    return load()
 
 
 def adapter(spec: str, context_length: int = 64) -> ModelAdapter[Transformer]:
@@ -110,9 +124,9 @@ def test_rows_hold_the_weights_of_a_few_heads_over_the_first_tokens(task: Attent
     assert len(json.dumps(rows)) < 20_000
 
 
-def test_samples_can_be_left_out_and_change_no_score(task: AttentionFidelity, data: TaskData) -> None:
+def test_samples_can_be_left_out_and_change_no_score(task: AttentionFidelity, data: TaskData, load: Load) -> None:
     rows = task.predict(adapter("elu"), data, SETTINGS)
-    without = task.predict(adapter("elu"), data, {**SETTINGS, "sample_tokens": 0})
+    without = task.predict(adapter("elu"), load(sample_tokens=0), SETTINGS)
     assert without == [row for row in rows if "weights" not in row]
     assert task.score(rows, SETTINGS) == task.score(without, SETTINGS)
 
@@ -136,22 +150,18 @@ def test_weights_that_are_negative_are_no_distribution(task: AttentionFidelity, 
         task.predict(adapter("identity_linear"), data, SETTINGS)
 
 
-def test_a_length_that_a_corpus_is_too_short_for_is_an_unsupported_point(
-    task: AttentionFidelity, data: TaskData
-) -> None:
-    settings = {**SETTINGS, "lengths": (32, 400)}
-    rows = task.predict(adapter("elu", context_length=400), data, settings)
+def test_a_length_that_a_corpus_is_too_short_for_is_an_unsupported_point(task: AttentionFidelity, load: Load) -> None:
+    rows = task.predict(adapter("elu", context_length=400), load(lengths=(32, 400)), SETTINGS)
     reasons = {(row["corpus"], row["seq_len"]): row["reason"] for row in rows if row.get("status") == "unsupported"}
     told = "the test text of {} has 360 tokens, fewer than a row of 400"
     assert reasons == {(corpus, 400): told.format(corpus) for corpus in ("words", "again")}
-    lost = [(m.name, m.at["corpus"]) for m in task.score(rows, settings) if m.status == "unsupported"]
+    lost = [(m.name, m.at["corpus"]) for m in task.score(rows, SETTINGS) if m.status == "unsupported"]
     assert lost == [("attention_kl_at", "words"), ("attention_kl_at", "again")]
 
 
-def test_the_ratio_of_entropies_has_an_error_over_windows(task: AttentionFidelity, data: TaskData) -> None:
-    settings = {**SETTINGS, "windows": 4}
-    rows = task.predict(adapter("elu"), replace(data, test=replace(data.test, windows=4)), settings)
-    ratios = [m for m in task.score(rows, settings) if m.name == "attention_entropy_ratio_at"]
+def test_the_ratio_of_entropies_has_an_error_over_windows(task: AttentionFidelity, load: Load) -> None:
+    rows = task.predict(adapter("elu"), load(windows=4), SETTINGS)
+    ratios = [m for m in task.score(rows, SETTINGS) if m.name == "attention_entropy_ratio_at"]
     for ratio in ratios:
         here = [row for row in rows if (row["corpus"], row["seq_len"]) == (ratio.at["corpus"], ratio.at["seq_len"])]
         windows = sorted({row["window"] for row in here if "window" in row})
