@@ -48,7 +48,7 @@ def fidelity_figures(
     for comparison, models in fidelities(records, samples).items():
         where = f"({comparison.backbone}, {comparison.recipe}, {comparison.scale})"
         corpus, tokens = models[0].place
-        title = f"{comparison.task}: attention by layer on {tokens} tokens of {corpus} {where}"
+        title = f"{comparison.task}: attention by layer on {corpus}, up to {tokens} tokens {where}"
         measured = [model for model in models if model.layers]
         yield "layers", comparison, title, _layers_figure(measured, styles, title)
         shown = [model for model in models if model.heads and model.model != REFERENCE_MODEL][:MOST_MODELS]

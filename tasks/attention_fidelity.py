@@ -8,7 +8,8 @@ what conversion did as a whole, fine-tuning included. Models trained from scratc
 that were converted before; their record says so and has no metric of it. The measures, and why they were chosen, are in
 `attention_measures.py`. They are taken on the test text of the corpus that maps were distilled on, on another one
 (Python's standard library), and at each of `lengths`, which may be longer than what the model was trained on: the
-paper's generalisation study.
+paper's generalisation study. `attention_fidelity_cola` is the same for encoders: on CoLA's sentences, which the paper's
+BERT was fine-tuned on, on the pairs of MRPC, and on rows of many sentences.
 
 Conversions end with distillation here unless `finetune.steps` (or `lora.steps`) asks for more: the base weights are
 then those of the softmax teacher, and what is measured is how well maps mimic it. Fine-tuning does not aim at that.

@@ -15,8 +15,8 @@ LAYERS, HEADS, TOKENS = 2, 2, 10
 
 def fidelity_record(make_record: Callable[..., Record], model: str, kl: float, **changes: Any) -> Record:
     """A record with a divergence at two lengths of two corpora."""
-    at = {"corpus": "wikitext2", "seq_len": 1}
-    monotonicity = Metric("attention_monotonicity_at", 1.0, "1", None, None, 2, at)
+    place: dict[str, str | int] = {"corpus": "wikitext2", "seq_len": 1}
+    monotonicity = Metric("attention_monotonicity_at", 1.0, "1", None, None, 2, place)
     points = [
         Metric("attention_kl_at", kl * seq_len, "nats", None, 0.01, 2, {"corpus": corpus, "seq_len": seq_len})
         for corpus in ("wikitext2", "stdlib")

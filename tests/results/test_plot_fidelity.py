@@ -62,10 +62,10 @@ def test_layers_show_the_divergence_from_the_teacher_and_its_entropy_dotted(reco
     taught = {model: with_teacher(rows, 7.0) for model, rows in ROWS.items() if model != "elu"}
     figure = figures(records, **taught)["layers"]
     divergence, entropy = (
-        [line.get_ydata() for line in axes.get_lines() if line.get_linestyle() == ":"] for axes in figure.axes[:2]
+        [np.asarray(line.get_ydata(), float).tolist() for line in axes.get_lines() if line.get_linestyle() == ":"]
+        for axes in figure.axes[:2]
     )
-    assert [list(values) for values in divergence] == [[7.0, 8.0]] * 2
-    assert [list(values) for values in entropy] == [[0.5, 1.5]]
+    assert (divergence, entropy) == ([[7.0, 8.0]] * 2, [[0.5, 1.5]])
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend[-2:] == ["softmax over the\nsame q and k", "softmax model\nbefore conversion"]
 
