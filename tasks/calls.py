@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -118,20 +119,47 @@ def calls_for(mode: str, subject: Any) -> tuple[Calls, str]:
     calls: ModelCalls | LayerCalls = LayerCalls(subject) if mode.startswith(LAYER) else ModelCalls(subject)
     work = mode.removeprefix(LAYER)
     if work.startswith(COMPILED):
+        _counters().clear()
         calls.compile()
     return calls, work.removeprefix(COMPILED)
 
 
-def check_compiled(mode: str) -> None:
-    """Sees to it, after a mode has run, that torch.compile did compile something where the mode says so.
+@dataclass(frozen=True)
+class Compiled:
+    """What torch.compile made of a mode.
+
+    Attributes:
+        graphs: Graphs that it compiled.
+        breaks: How often it went back to plain Python between graphs, by the reason.
+    """
+
+    graphs: int
+    breaks: Mapping[str, int]
+
+    @property
+    def notes(self) -> list[str]:
+        """In words, that parts of the mode ran as plain Python; nothing where none did."""
+        if not self.breaks:
+            return []
+        reasons = "; ".join(f"{reason} ({count})" for reason, count in self.breaks.items())
+        return [f"torch.compile made {self.graphs} graphs, with plain Python between them: {reasons}"]
+
+
+def check_compiled(mode: str) -> Compiled | None:
+    """What torch.compile made of a mode, after that has run; None of a mode that is not compiled.
 
     Raises:
         UnsupportedError: It compiled nothing, so that what ran was the plain code.
     """
     if COMPILED not in mode:
-        return
-    import importlib
-
-    counters: Any = importlib.import_module("torch._dynamo.utils").counters
+        return None
+    counters = _counters()
     if not counters["stats"]["unique_graphs"]:
         raise UnsupportedError(f"torch.compile compiled nothing of {mode}; without it, the mode is there too")
+    breaks = {str(why).splitlines()[0]: count for why, count in counters["graph_break"].items() if count}
+    return Compiled(counters["stats"]["unique_graphs"], breaks)
+
+
+def _counters() -> Any:
+    """What torch.compile counts in this process, by kind."""
+    return importlib.import_module("torch._dynamo.utils").counters

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .cuda_graphs import capture_stream
 from .kernel_calls import (
     CONTENDERS,
     MAP,
@@ -63,7 +64,7 @@ def backward(attend: Attention) -> Prepare:
         import torch
 
         inputs = _with_gradients(make_inputs(shape, device, dtype))
-        with torch.enable_grad():
+        with torch.enable_grad(), capture_stream(device):
             output, ran = attend(inputs)
         upstream = torch.ones_like(output)
 

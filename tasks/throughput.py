@@ -1,7 +1,8 @@
 """Throughput: milliseconds and tokens per second against sequence length, of a whole model and its attention alone.
 
-Each point runs in a process of its own. It is warmed up until two calls in a row agree within 10 %, then repeated; the
-median is reported with every sample, and the 20th and 80th percentiles beside it. Decoding is timed token by token on a
+Each point runs in a process of its own. The first call, which compiles, is made apart. Then calls warm up until two in
+a row agree within 10 %, and are repeated; the median is reported with every sample, and the 20th and 80th percentiles
+beside it. Decoding is timed token by token on a
 context that ends at `seq_len`; generating feeds each token back that the model chose, after a prompt of `seq_len`.
 
 Weights are random and tokens too: nothing is trained. A length that runs out of memory or time is a result and ends its
@@ -25,6 +26,7 @@ from .points import LAYER, Point, Points, climb, model_at, run_points, search_la
 from .settings import as_settings, parse_settings
 from .sweep import VOCAB_SIZE, SweepSettings, identity
 from .throughput_calls import MODES, TimedModes, measure_mode
+from .throughput_decode import tokens_decoded
 from .throughput_metrics import throughput_metrics
 
 
@@ -39,18 +41,22 @@ class ThroughputSettings(SweepSettings):
         repeats: Timed calls at each point; at least so many.
         min_time_ms: Time over which calls are repeated at least, but no more than 20 times `repeats`. Decoding and
             generating take exactly `repeats` tokens.
-        warmup: Calls before timing, at most.
-        max_call_s: A call that takes longer ends its climb with the status `timeout`.
+        warmup: Calls before timing, at most, once `min_warmup_ms` are over; 0 for none.
+        min_warmup_ms: Time over which calls warm up at least. Decoding and generating warm up with `warmup` tokens.
+        max_call_s: A call that takes longer ends its climb with the status `timeout`; the first, which compiles, has no
+            limit but the point's.
         max_time_s: Seconds after which no call is added once there are three samples; `n` says how many there are.
 
     Raises:
-        ValueError: As of `SweepSettings`; or a length too short to decode `warmup + repeats` tokens.
+        ValueError: As of `SweepSettings`; or a length too short to decode `warmup + repeats` tokens, one before them,
+            and two for a graph.
     """
 
     modes: str = "prefill+train+decode+layer_prefill+layer_train"
     repeats: int = 10
     min_time_ms: float = 100.0
     warmup: int = 5
+    min_warmup_ms: float = 100.0
     max_call_s: float = 60.0
     max_time_s: float = 20.0
 
@@ -58,20 +64,22 @@ class ThroughputSettings(SweepSettings):
         self.check(MODES)
         if self.repeats < 1 or self.warmup < 0:
             raise ValueError(f"repeats is {self.repeats} and warmup {self.warmup}; they take numbers from 1 and from 0")
-        decoded = self.warmup + self.repeats
+        decoded = tokens_decoded(self.warmup, self.repeats, graph=True)
         if any(mode.endswith("decode") for mode in self.mode_names()) and min(self.seq_lens) <= decoded:
             raise ValueError(
-                f"seq_lens holds {min(self.seq_lens)}; decoding warmup + repeats tokens needs over {decoded}"
+                f"seq_lens holds {min(self.seq_lens)}; decoding warmup + repeats tokens and 3 more needs over {decoded}"
             )
 
     def calls(self) -> TimedModes:
         """How calls are repeated."""
-        return TimedModes(self.repeats, self.min_time_ms, self.warmup, self.max_call_s, self.max_time_s)
+        return TimedModes(
+            self.repeats, self.min_time_ms, self.warmup, self.max_call_s, self.max_time_s, self.min_warmup_ms
+        )
 
     def context_length(self) -> int:
         """Tokens that a model must have room for: the longest length, and what is generated after it."""
         generates = "generate" in (*self.mode_names(), *self.largest_batch_modes())
-        return max(self.seq_lens) + (self.warmup + self.repeats if generates else 0)
+        return max(self.seq_lens) + (tokens_decoded(self.warmup, self.repeats, graph=False) if generates else 0)
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,7 @@ def _pace(turn: int) -> Point:
 THROUGHPUT = Throughput(
     info=TaskInfo(
         name="throughput",
-        version=3,
+        version=4,
         summary="Prefill, training-step and decoding time against sequence length; model and attention alone",
         main_metric="longest_prefill_tokens_per_s",
         data=("generated",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,8 +12,9 @@ from .base import Row
 from .calls import COMPILED, Calls, calls_for, check_compiled
 from .points import LAYER, Point
 from .sweep import random_tokens
-from .telemetry import telemetry
-from .timing import Repeats, Timing, measure_calls, time_ms
+from .telemetry import Telemetry, telemetry
+from .throughput_decode import time_decoding, time_steps
+from .timing import Repeats, Stopwatch, first_call_s, l2_flush, measure_calls
 
 _WORK = ("prefill", "train", "decode", "generate")
 _COMPILED_WORK = ("prefill", "train")
@@ -36,74 +36,59 @@ class TimedModes:
     warmup: int
     max_call_s: float
     max_time_s: float
+    min_warmup_ms: float
 
-    def of_calls(self) -> Repeats:
-        """How often a whole call is repeated."""
-        return Repeats(self.repeats, self.min_time_ms, self.warmup, self.max_call_s, 1e3 * self.max_time_s)
-
-    def once(self) -> Repeats:
-        """A call to see whether it fits, without warming up."""
-        return Repeats(1, 0.0, 0, self.max_call_s)
+    def of(self, point: Point) -> Repeats:
+        """How often a point's call is repeated; a probe, which asks whether it fits, is one call without warming up."""
+        if point.role == "probe":
+            return Repeats(1, 0.0, 0, self.max_call_s)
+        return Repeats(
+            self.repeats, self.min_time_ms, self.warmup, self.max_call_s, 1e3 * self.max_time_s, self.min_warmup_ms
+        )
 
 
 def measure_mode(subject: Any, point: Point, times: TimedModes, limit_bytes: int) -> Row:
     """Times of one point, and what the device did meanwhile.
 
+    The first call is made apart, however long it takes: it compiles, tunes and allocates.
+
     Raises:
         UnsupportedError: The subject cannot do it, or torch.compile compiled nothing.
-        TimeoutError: A call took longer than `max_call_s`.
+        TimeoutError: A later call took longer than `max_call_s`.
     """
-    with memory_limit(limit_bytes, subject.device):
+    repeats = times.of(point)
+    with memory_limit(limit_bytes, subject.device), telemetry(subject.device) as watch:
         calls, work = calls_for(point.mode, subject)
-        with telemetry(subject.device) as did:
-            start = time.perf_counter()
-            if work == "generate":
-                found = _time_generation(subject, point, times)
-            elif work == "decode":
-                found = _time_decoding(calls, point, times)
-            else:
-                found = _time_whole_calls(calls, work, point, times)
-            window_s = time.perf_counter() - start
-        check_compiled(point.mode)
-    if did:
-        found["telemetry"] = {**did, "window_s": window_s}
-    return {**found, **_counted(subject, point, work)}
+        if work == "generate":
+            found = _time_generation(subject, point, repeats, watch)
+        elif work == "decode":
+            is_cold = point.subject == "layer" and calls.device.type == "cuda"
+            flush = l2_flush(calls.device) if is_cold else None
+            found = time_decoding(calls, point, repeats, Stopwatch(calls.device, repeats.max_call_s, flush, watch))
+        else:
+            found = _time_whole_calls(calls, work, point, repeats, watch)
+    compiled = check_compiled(point.mode)
+    notes = [*found.pop("notes", ()), *watch.notes, *(compiled.notes if compiled else ())]
+    if watch.found:
+        found["telemetry"] = watch.found
+    if compiled:
+        found |= {"graphs": compiled.graphs, "graph_breaks": dict(compiled.breaks)}
+    return {**found, **({"notes": notes} if notes else {}), **_counted(subject, point, work)}
 
 
-def _time_whole_calls(calls: Calls, work: str, point: Point, times: TimedModes) -> Row:
+def _time_whole_calls(calls: Calls, work: str, point: Point, repeats: Repeats, watch: Telemetry) -> Row:
     inputs = calls.inputs(point.batch_size, point.seq_len)
     call: Callable[[], object] = (
         (lambda: calls.prefill(inputs, point.seq_len)) if work == "prefill" else (lambda: calls.train(inputs))
     )
-    repeats = times.once() if point.role == "probe" else times.of_calls()
-    timing = measure_calls(call, calls.device, repeats, kernel=point.subject == "layer")
-    return _row_of(timing)
+    first_s = first_call_s(call, calls.device)
+    timing = measure_calls(call, calls.device, repeats, kernel=point.subject == "layer", watch=watch)
+    return {"first_call_s": first_s, **asdict(timing), "notes": timing.notes}
 
 
-def _row_of(timing: Timing) -> Row:
-    return asdict(timing)
-
-
-def _time_decoding(calls: Calls, point: Point, times: TimedModes) -> Row:
-    inputs = calls.inputs(point.batch_size, point.seq_len)
-    warmup, repeats = (0, 1) if point.role == "probe" else (times.warmup, times.repeats)
-    context_len = point.seq_len - warmup - repeats
-    state = calls.prefill(inputs, context_len)
-    samples_ms = []
-    for position in range(context_len, point.seq_len):
-
-        def step(position: int = position) -> None:
-            nonlocal state
-            state = calls.decode(inputs, position, state)
-
-        samples_ms.append(time_ms(step, calls.device, times.max_call_s))
-    return {"samples_ms": samples_ms[warmup:], "calls": len(samples_ms)}
-
-
-def _time_generation(adapter: Adapter, point: Point, times: TimedModes) -> Row:
+def _time_generation(adapter: Adapter, point: Point, repeats: Repeats, watch: Telemetry) -> Row:
     """Time to the first token after a prompt, and of each further one, which is what the model chose before."""
     prompt = random_tokens(adapter, point.batch_size, point.seq_len)
-    warmup, repeats = (0, 1) if point.role == "probe" else (times.warmup, times.repeats)
     token: Any = None
     state: Any = None
 
@@ -117,9 +102,16 @@ def _time_generation(adapter: Adapter, point: Point, times: TimedModes) -> Row:
         logits, state = adapter.decode(token, state)
         token = logits.argmax(-1)
 
-    firsts = measure_calls(first, adapter.device, times.once() if point.role == "probe" else times.of_calls())
-    samples_ms = [time_ms(following, adapter.device, times.max_call_s) for _ in range(warmup + repeats)]
-    return {"first_token_samples_ms": firsts.samples_ms, "samples_ms": samples_ms[warmup:]}
+    first_s = first_call_s(first, adapter.device)
+    firsts = measure_calls(first, adapter.device, repeats)
+    first_s += first_call_s(following, adapter.device)
+    samples = time_steps(following, repeats, Stopwatch(adapter.device, repeats.max_call_s, watch=watch))
+    return {
+        "first_call_s": first_s,
+        "first_token_samples_ms": firsts.samples_ms,
+        "samples_ms": [sample.ms for sample in samples],
+        "clock": firsts.clock,
+    }
 
 
 def _counted(subject: Any, point: Point, work: str) -> Row:

@@ -138,7 +138,10 @@ def percentile_metrics(name: str, values: NDArray[np.float64], unit: str, at: Ma
 
 
 def _device_metrics(row: Row, at: Mapping[str, Scalar]) -> list[Metric]:
-    """FLOPs and bytes by counting, and what the device told, where there are any."""
+    """FLOPs and bytes by counting, and what the device told, where there are any.
+
+    Energy is that of the timed calls, over their tokens: warming up, prompts before decoding and compiling are outside.
+    """
     mode, found = row["mode"], []
     if "flops" in row:
         found += [
@@ -146,15 +149,13 @@ def _device_metrics(row: Row, at: Mapping[str, Scalar]) -> list[Metric]:
             Metric(f"{mode}_traffic_bytes", row["bytes"], "bytes", None, None, 1, at),
         ]
     did = row.get("telemetry", {})
-    if "sm_clock_mhz" in did:
-        is_throttled = float(bool(did["throttled"]))
-        found += [
-            Metric(f"{mode}_sm_clock_mhz", did["sm_clock_mhz"], "mhz", None, None, 1, at),
-            Metric(f"{mode}_throttled", is_throttled, "1", None, None, 1, at),
-        ]
+    if "lowest_sm_clock_mhz" in did:
+        found.append(Metric(f"{mode}_lowest_sm_clock_mhz", did["lowest_sm_clock_mhz"], "mhz", None, None, 1, at))
+    if "throttled" in did:
+        found.append(Metric(f"{mode}_throttled", float(bool(did["throttled"])), "1", None, None, 1, at))
     is_telling = did.get("window_s", 0.0) >= SHORTEST_ENERGY_WINDOW_S and row["subject"] == "model"
-    if "energy_j" in did and "calls" in row and row["role"] == "sweep" and is_telling:
-        tokens = row["calls"] * _tokens_per_call(row)
+    if "energy_j" in did and row["role"] == "sweep" and is_telling:
+        tokens = len(row["samples_ms"]) * _tokens_per_call(row)
         found.append(Metric(f"{mode}_energy_per_token_j", did["energy_j"] / tokens, "J", False, None, 1, at))
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +10,16 @@ import pytest
 import torch
 
 from hedgebench.adapters.base import UnsupportedError
-from hedgebench.tasks.calls import LayerCalls, ModelCalls, calls_for, check_compiled
+from hedgebench.tasks.calls import Compiled, LayerCalls, ModelCalls, calls_for, check_compiled
+
+
+@pytest.fixture
+def counters() -> Iterator[Any]:
+    """The compiler's counters, emptied before and after."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield torch._dynamo.utils.counters
+    torch._dynamo.utils.counters.clear()
 
 
 def subject(log: list[str]) -> Any:
@@ -60,13 +69,40 @@ def test_compiled_modes_go_through_the_compiler(monkeypatch: pytest.MonkeyPatch)
     assert log[-1] == "compile"
 
 
-def test_a_compiler_that_compiled_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib
-
-    counters = importlib.import_module("torch._dynamo.utils").counters
-    monkeypatch.setitem(counters["stats"], "unique_graphs", 0)
-    check_compiled("prefill")
+def test_a_compiler_that_compiled_nothing_is_told(counters: Any) -> None:
+    assert check_compiled("prefill") is None
     with pytest.raises(UnsupportedError, match="compiled nothing of compiled_prefill"):
         check_compiled("compiled_prefill")
-    monkeypatch.setitem(counters["stats"], "unique_graphs", 2)
-    check_compiled("compiled_prefill")
+    counters["stats"]["unique_graphs"] = 2
+    assert check_compiled("compiled_prefill") == Compiled(2, {})
+    assert Compiled(2, {}).notes == []
+
+
+def test_what_another_mode_compiled_before_does_not_count(counters: Any) -> None:
+    counters["stats"]["unique_graphs"] = 3
+    calls_for("layer_compiled_train", subject([]))
+    with pytest.raises(UnsupportedError, match="compiled nothing of layer_compiled_train"):
+        check_compiled("layer_compiled_train")
+
+
+def test_where_the_compiler_goes_back_to_python_is_counted_and_said(counters: Any) -> None:
+    def broken(x: torch.Tensor) -> torch.Tensor:
+        y = x.sin()
+        torch._dynamo.graph_break()
+        return y.cos()
+
+    def whole(x: torch.Tensor) -> torch.Tensor:
+        return x.sin().cos()
+
+    compile: Any = torch.compile
+    compile(whole, backend="eager", dynamic=False)(torch.ones(3))
+    found = check_compiled("compiled_prefill")
+    assert found is not None
+    assert (found.graphs, found.breaks) == (1, {})
+    compile(broken, backend="eager", dynamic=False)(torch.ones(3))
+    found = check_compiled("compiled_prefill")
+    assert found is not None
+    assert (found.graphs, sum(found.breaks.values())) == (3, 1)
+    (note,) = found.notes
+    assert note.startswith("torch.compile made 3 graphs, with plain Python between them: ")
+    assert "graph_break" in note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -12,8 +13,9 @@ import torch
 
 from hedgebench.adapters.base import Adapter, UnsupportedError, Value
 from hedgebench.results.record import Metric, Status
-from hedgebench.tasks import throughput
+from hedgebench.tasks import throughput, throughput_calls
 from hedgebench.tasks.base import Row, Sources, Task
+from hedgebench.tasks.calls import Compiled
 from hedgebench.tasks.machine_peak import MACHINE
 from hedgebench.tasks.points import Point, Role, point_of_mode
 from hedgebench.tasks.throughput import THROUGHPUT
@@ -24,6 +26,7 @@ SETTINGS: dict[str, Value] = {
     "repeats": 3,
     "min_time_ms": 0.0,
     "warmup": 2,
+    "min_warmup_ms": 0.0,
     "batch_size": 2,
 }
 PACE_MS = {"compute": [1.0], "calls": [2.0], "memory": [3.0]}
@@ -99,7 +102,7 @@ def test_decoding_ends_at_the_sequence_length(sources: Sources) -> None:
         return None, state + 1
 
     measure(fake(decode=decode), sources, modes="decode", seq_lens=(16,))
-    assert states == [11, 12, 13, 14, 15]
+    assert states == [10, 11, 12, 13, 14, 15]
 
 
 def test_tokens_per_second_follow_from_milliseconds() -> None:
@@ -136,8 +139,8 @@ def test_what_an_adapter_cannot_do_is_unsupported(sources: Sources) -> None:
 
 
 def test_lengths_too_short_to_decode_are_refused(sources: Sources) -> None:
-    with pytest.raises(ValueError, match="seq_lens holds 5"):
-        THROUGHPUT.identify({**SETTINGS, "seq_lens": (5, 64)}, sources)
+    with pytest.raises(ValueError, match=r"seq_lens holds 8; decoding .* needs over 8"):
+        THROUGHPUT.identify({**SETTINGS, "seq_lens": (8, 64)}, sources)
 
 
 def test_layers_alone_are_left_to_runs(sources: Sources) -> None:
@@ -158,10 +161,10 @@ def test_generating_feeds_back_what_the_model_chose_and_times_the_first_token_ap
 
     metrics = measure(fake(prefill=prefill, decode=decode), sources, modes="generate", seq_lens=(16,))
     found = {metric.name: metric for metric in metrics}
-    assert fed == [[3, 3], [4, 4], [5, 5], [6, 6], [7, 7]]
+    assert fed == [[3, 3], [4, 4], [5, 5], [6, 6], [7, 7], [0, 0]]
     assert (found["generate_first_token_ms"].value or 0) >= 20 > (found["generate_per_token_ms"].value or 0)
     assert found["generate_tokens_per_s"].value == pytest.approx(2e3 / (found["generate_per_token_ms"].value or 0))
-    assert THROUGHPUT.load({**SETTINGS, "modes": "generate"}, sources).shape.context_length == 64 + 5
+    assert THROUGHPUT.load({**SETTINGS, "modes": "generate"}, sources).shape.context_length == 64 + 6
 
 
 def test_the_largest_batch_that_fits_is_found_and_measured(sources: Sources) -> None:
@@ -190,15 +193,81 @@ def test_percentiles_stand_beside_the_median() -> None:
     assert (metrics["prefill_ms_p20"], metrics["prefill_ms"], metrics["prefill_ms_p80"]) == (3.0, 6.0, 9.0)
 
 
-def test_energy_is_that_of_all_calls_over_all_their_tokens() -> None:
-    did = {"sm_clock_mhz": 1980, "throttled": "power cap", "energy_j": 12.8, "window_s": 2.0}
-    rows = [row("prefill", 64, 10.0, calls=10, telemetry=did)]
+def test_energy_is_that_of_the_timed_calls_over_their_tokens() -> None:
+    did = {"lowest_sm_clock_mhz": 1980, "throttled": "power cap", "energy_j": 12.8, "window_s": 2.0}
+    rows = [row("prefill", 64, 10.0, 10.0, warmup_calls=8, telemetry=did)]
     metrics = {metric.name: metric.value for metric in THROUGHPUT.score(rows, {**SETTINGS, "modes": "prefill"})}
-    assert metrics["prefill_energy_per_token_j"] == pytest.approx(12.8 / (10 * 2 * 64))
-    assert (metrics["prefill_sm_clock_mhz"], metrics["prefill_throttled"]) == (1980, 1)
-    short = [row("prefill", 64, 10.0, calls=10, telemetry={**did, "window_s": 0.1})]
+    assert metrics["prefill_energy_per_token_j"] == pytest.approx(12.8 / (2 * 2 * 64))
+    assert (metrics["prefill_lowest_sm_clock_mhz"], metrics["prefill_throttled"]) == (1980, 1)
+    short = [row("prefill", 64, 10.0, telemetry={**did, "window_s": 0.1})]
     names = {metric.name for metric in THROUGHPUT.score(short, {**SETTINGS, "modes": "prefill"})}
     assert "prefill_energy_per_token_j" not in names
+
+
+def test_what_a_device_did_not_tell_is_no_metric() -> None:
+    rows = [row("prefill", 64, 10.0, telemetry={"lowest_sm_clock_mhz": 1980, "window_s": 2.0})]
+    names = {metric.name for metric in THROUGHPUT.score(rows, {**SETTINGS, "modes": "prefill"})}
+    assert "prefill_lowest_sm_clock_mhz" in names
+    assert not {"prefill_throttled", "prefill_energy_per_token_j"} & names
+
+
+@pytest.mark.parametrize("role", ["sweep", "probe"])
+def test_a_first_call_that_compiles_is_no_timeout_and_its_seconds_are_told(role: Role) -> None:
+    calls: list[int] = []
+
+    def compiles(tokens: torch.Tensor, targets: torch.Tensor) -> float:
+        time.sleep(0.0 if calls else 0.2)
+        calls.append(1)
+        return 0.0
+
+    settings = {**SETTINGS, "max_call_s": 0.1}
+    found = THROUGHPUT.measure(fake(training_step=compiles), point_of_mode("train", 16, 2, role), settings)
+    assert found["first_call_s"] >= 0.2
+    assert max(found["samples_ms"]) < 100
+    slow = fake(training_step=lambda tokens, targets: time.sleep(0.15))
+    with pytest.raises(TimeoutError):
+        THROUGHPUT.measure(slow, point_of_mode("train", 16, 2, role), settings)
+
+
+@pytest.mark.parametrize(("mode", "context_len"), [("decode", 10), ("generate", 16)])
+def test_the_first_decoded_token_is_told_apart_too(mode: str, context_len: int) -> None:
+    def decode(token: torch.Tensor, state: int) -> tuple[torch.Tensor, int]:
+        time.sleep(0.2 if state == context_len else 0.0)
+        return torch.zeros(2, 8), state + 1
+
+    adapter = fake(decode=decode, prefill=lambda tokens: (torch.zeros(2, 8), tokens.shape[1]))
+    found = THROUGHPUT.measure(adapter, point_of_mode(mode, 16, 2), {**SETTINGS, "max_call_s": 0.1})
+    assert found["first_call_s"] >= 0.2
+    assert len(found["samples_ms"]) == 3
+
+
+def layer_on_cuda() -> Any:
+    return SimpleNamespace(device=torch.device("cuda"), cost=lambda work, batch_size, seq_len: None)
+
+
+@pytest.mark.parametrize("mode", ["layer_decode", "decode"])
+def test_on_cuda_the_cache_is_flushed_before_each_token_of_a_layer_alone(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    flush = object()
+    subject = fake() if mode == "decode" else layer_on_cuda()
+    subject.device = torch.device("cuda")  # type: ignore[misc]
+    monkeypatch.setattr(throughput_calls, "l2_flush", lambda device: flush)
+    monkeypatch.setattr(
+        throughput_calls, "time_decoding", lambda calls, point, repeats, stopwatch: {"flush": stopwatch.flush}
+    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    found = THROUGHPUT.measure(subject, point_of_mode(mode, 64, 1), SETTINGS)
+    assert found["flush"] is (flush if mode == "layer_decode" else None)
+    assert "nvidia-ml-py is not installed" in found["notes"][0]
+
+
+def test_a_compiled_mode_says_where_the_compiler_went_back_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda call, dynamic: call)
+    monkeypatch.setattr(throughput_calls, "check_compiled", lambda mode: Compiled(3, {"print": 2}))
+    found = THROUGHPUT.measure(fake(), point_of_mode("compiled_train", 16, 2), SETTINGS)
+    assert (found["graphs"], found["graph_breaks"]) == (3, {"print": 2})
+    assert found["notes"] == ["torch.compile made 3 graphs, with plain Python between them: print (2)"]
 
 
 def test_the_machines_peaks_are_of_the_fastest_sample() -> None:

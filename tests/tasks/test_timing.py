@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 
 from hedgebench.tasks import timing
-from hedgebench.tasks.timing import Repeats, measure_calls, time_calls, time_ms
+from hedgebench.tasks.cuda_graphs import graph_of
+from hedgebench.tasks.telemetry import Telemetry
+from hedgebench.tasks.timing import Repeats, Stopwatch, first_call_s, measure_calls, time_calls, time_ms
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def times(count: int, warmup: int, max_call_s: float = 60) -> Repeats:
+    return Repeats(count, 0, warmup, max_call_s, min_warmup_ms=0)
 
 
 def test_a_sleep_takes_as_long_as_it_says() -> None:
@@ -21,7 +28,7 @@ def test_a_sleep_takes_as_long_as_it_says() -> None:
 
 def test_calls_are_warmed_up_and_every_sample_is_kept() -> None:
     calls: list[int] = []
-    samples = time_calls(lambda: calls.append(1), CPU, Repeats(count=4, min_time_ms=0, warmup=3, max_call_s=60))
+    samples = time_calls(lambda: calls.append(1), CPU, times(4, 3))
     assert len(samples) == 4
     assert 5 <= len(calls) <= 7
 
@@ -44,33 +51,51 @@ def test_a_slow_call_is_a_timeout() -> None:
 
 def test_warming_up_ends_when_two_calls_agree_and_says_so() -> None:
     naps = iter([0.03, 0.01, *[0.01] * 9])
-    found = measure_calls(lambda: time.sleep(next(naps)), CPU, Repeats(2, 0, 5, 60))
+    found = measure_calls(lambda: time.sleep(next(naps)), CPU, times(2, 5))
     assert (found.clock, len(found.samples_ms)) == ("host", 2)
-    assert found.calls >= 5 if found.is_stable else found.calls == 7
+    assert found.warmup_calls >= 3 if found.is_stable else found.warmup_calls == 5
     naps = iter([0.001 * 2**i for i in range(8)])
-    found = measure_calls(lambda: time.sleep(next(naps)), CPU, Repeats(1, 0, 3, 60))
-    assert (found.is_stable, found.calls) == (False, 4)
+    found = measure_calls(lambda: time.sleep(next(naps)), CPU, times(1, 3))
+    assert (found.is_stable, found.warmup_calls) == (False, 3)
+
+
+def test_warming_up_takes_a_least_time_however_soon_calls_agree() -> None:
+    calls: list[int] = []
+    repeats = Repeats(1, 0, 2, 60, min_warmup_ms=20)
+    start = time.perf_counter()
+    found = measure_calls(lambda: calls.append(1), CPU, repeats)
+    assert time.perf_counter() - start >= 0.02
+    assert found.warmup_calls == len(calls) - 1 > 2
+    assert measure_calls(lambda: None, CPU, Repeats(1, 0, 0, 60, min_warmup_ms=1e9)).warmup_calls == 0
+
+
+def test_the_first_call_may_take_as_long_as_it_needs_and_its_seconds_are_told() -> None:
+    naps = iter([0.03, 0.0, 0.0])
+    assert first_call_s(lambda: time.sleep(next(naps)), CPU) >= 0.03
+    assert len(measure_calls(lambda: time.sleep(next(naps)), CPU, times(2, 0, max_call_s=0.02)).samples_ms) == 2
 
 
 class FakeCuda:
-    """Stands in for torch.cuda: the device needs `device_ms` for each call that is started."""
+    """Stands in for torch.cuda: a queue of work that the device needs time for, and a host that needs time to start it.
 
-    def __init__(self, device_ms: float) -> None:
-        self.device_ms, self.now_ms, self.log = device_ms, 0.0, list[str]()
+    Events take the time at which the device comes to them, as CUDA's do: an idle device waits for the host.
+    """
+
+    def __init__(self, device_ms: float, host_ms: float = 0.0) -> None:
+        self.device_ms, self.host_ms, self.log = device_ms, host_ms, list[str]()
+        self.host_at_ms = self.device_at_ms = 0.0
+
+    def run(self, name: str, device_ms: float, host_ms: float = 0.0) -> None:
+        self.log.append(name)
+        self.host_at_ms += host_ms
+        self.device_at_ms = max(self.device_at_ms, self.host_at_ms) + device_ms
 
     def call(self) -> None:
-        self.log.append("call")
-        self.now_ms += self.device_ms
+        self.run("call", self.device_ms, self.host_ms)
 
-    def synchronize(self) -> None:
+    def synchronize(self, device: object = None) -> None:
         self.log.append("synchronize")
-
-    def graph_of(self, call: Callable[[], object]) -> Callable[[], object]:
-        def replay() -> None:
-            self.log.append("replay")
-            call()
-
-        return replay
+        self.host_at_ms = max(self.host_at_ms, self.device_at_ms)
 
     def Event(self, enable_timing: bool) -> Any:
         cuda = self
@@ -79,9 +104,11 @@ class FakeCuda:
             at_ms = 0.0
 
             def record(self) -> None:
-                self.at_ms = cuda.now_ms
+                cuda.log.append("event")
+                self.at_ms = cuda.device_at_ms = max(cuda.device_at_ms, cuda.host_at_ms)
 
-            def synchronize(self) -> None: ...
+            def synchronize(self) -> None:
+                cuda.synchronize()
 
             def elapsed_time(self, stop: Any) -> float:
                 return float(stop.at_ms - self.at_ms)
@@ -89,52 +116,116 @@ class FakeCuda:
         return Event()
 
 
+FLUSH_MS = 0.1
+
+
 @pytest.fixture
-def make_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], FakeCuda]:
-    def make(device_ms: float) -> FakeCuda:
-        cuda = FakeCuda(device_ms)
+def make_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeCuda]:
+    def make(device_ms: float, host_ms: float = 0.0, no_graph: str = "") -> FakeCuda:
+        cuda = FakeCuda(device_ms, host_ms)
         monkeypatch.setattr(torch, "cuda", cuda)
 
-        def replayed(call: Callable[[], object]) -> Callable[[], object]:
-            def replay() -> object:
-                cuda.log.append("replay")
-                return call()
+        def try_graph(call: object, device: object) -> tuple[Callable[[], None] | None, str]:
+            return (None if no_graph else lambda: cuda.run("replay", device_ms)), no_graph
 
-            return replay
+        def on_host(call: Callable[[], object]) -> timing.Sample:
+            before_ms = cuda.host_at_ms
+            call()
+            return timing.Sample(cuda.host_at_ms - before_ms, cuda.host_at_ms - before_ms)
 
-        monkeypatch.setattr(timing, "_l2_flush", lambda device: lambda: cuda.log.append("flush"))
-        monkeypatch.setattr(timing, "graph_of", replayed)
+        @contextmanager
+        def capture_stream(device: object) -> Iterator[None]:
+            cuda.log.append("capture stream")
+            yield
+
+        monkeypatch.setattr(timing, "l2_flush", lambda device: lambda: cuda.run("flush", FLUSH_MS))
+        monkeypatch.setattr(timing, "try_graph", try_graph)
+        monkeypatch.setattr(timing, "capture_stream", capture_stream)
+        monkeypatch.setattr(timing, "_on_host", on_host)
         return cuda
 
     return make
 
 
-def test_on_cuda_the_time_is_that_between_events_whatever_the_host_took(make_cuda: Callable[[float], FakeCuda]) -> None:
+def test_on_cuda_the_time_is_that_between_events_with_what_starting_takes(make_cuda: Callable[..., FakeCuda]) -> None:
+    cuda = make_cuda(7.0, 2.0)
+    found = measure_calls(cuda.call, CUDA, times(3, 2))
+    assert found.samples_ms == pytest.approx([9.0] * 3)
+    assert (found.clock, found.is_stable) == ("events", True)
+    assert not {"flush", "capture stream"} & set(cuda.log)
+
+
+def test_the_first_call_on_cuda_is_waited_for(make_cuda: Callable[..., FakeCuda]) -> None:
     cuda = make_cuda(7.0)
-    found = measure_calls(cuda.call, torch.device("cuda"), Repeats(3, 0, 2, 60))
-    assert (found.samples_ms, found.clock, found.is_stable, found.calls) == ([7.0] * 3, "events", True, 5)
-    assert "flush" not in cuda.log
+    first_call_s(cuda.call, CUDA)
+    assert cuda.log == ["synchronize", "call", "synchronize"]
 
 
-def test_a_kernel_finds_the_cache_empty(make_cuda: Callable[[float], FakeCuda]) -> None:
-    cuda = make_cuda(1e6)
-    found = measure_calls(cuda.call, torch.device("cuda"), Repeats(2, 0, 0, 1e9), kernel=True)
-    assert (found.clock, cuda.log[-6:]) == ("events", ["flush", "synchronize", "call"] * 2)
+def test_a_kernel_is_started_while_the_cache_is_still_flushed_so_that_starting_takes_none_of_its_time(
+    make_cuda: Callable[..., FakeCuda],
+) -> None:
+    cuda = make_cuda(1.0, FLUSH_MS / 2)
+    found = measure_calls(cuda.call, CUDA, times(2, 0), kernel=True)
+    assert found.clock == "events"
+    assert found.samples_ms == pytest.approx([1.0] * 2)
+    assert cuda.log[0] == "capture stream"
+    assert cuda.log[-6:] == ["synchronize", "flush", "event", "call", "event", "synchronize"]
 
 
 def test_a_kernel_whose_launch_takes_longer_than_its_run_is_replayed_from_a_graph(
-    make_cuda: Callable[[float], FakeCuda],
+    make_cuda: Callable[..., FakeCuda],
 ) -> None:
-    cuda = make_cuda(1e-9)
-    found = measure_calls(cuda.call, torch.device("cuda"), Repeats(2, 0, 0, 60), kernel=True)
+    cuda = make_cuda(0.01, 5.0)
+    found = measure_calls(cuda.call, CUDA, times(2, 0), kernel=True)
     assert (found.clock, cuda.log.count("replay")) == ("graph", 2)
+    assert found.samples_ms == pytest.approx([0.01] * 2)
+    assert found.notes[0].startswith("timed by replaying a CUDA graph")
+
+
+def test_a_kernel_that_cannot_be_captured_is_timed_between_events_and_says_why(
+    make_cuda: Callable[..., FakeCuda],
+) -> None:
+    cuda = make_cuda(0.01, 5.0, no_graph="RuntimeError: it waits")
+    found = measure_calls(cuda.call, CUDA, times(2, 0), kernel=True)
+    assert (found.clock, found.no_graph, cuda.log.count("replay")) == ("events", "RuntimeError: it waits", 0)
+    assert found.notes == [
+        "timed between events, with what starting the call takes, as it could not be captured: RuntimeError: it waits"
+    ]
+
+
+def test_the_device_is_looked_at_while_it_works_and_the_window_holds_the_timed_calls_alone(
+    make_cuda: Callable[..., FakeCuda],
+) -> None:
+    cuda = make_cuda(7.0)
+
+    class Watch(Telemetry):
+        @contextmanager
+        def window(self) -> Iterator[None]:
+            cuda.log.append("window opens")
+            yield
+            cuda.log.append("window closes")
+
+        def look(self) -> None:
+            cuda.log.append("look")
+
+    measure_calls(cuda.call, CUDA, times(1, 1), watch=Watch())
+    one = ["synchronize", "event", "call", "event", "look", "synchronize"]
+    assert cuda.log == [*one, "window opens", *one, "window closes"]
+
+
+def test_a_stopwatch_takes_one_call_after_another(make_cuda: Callable[..., FakeCuda]) -> None:
+    cuda = make_cuda(1.0, 5.0)
+    sample = Stopwatch(CUDA, 60).time(cuda.call)
+    assert (sample.ms, sample.host_ms, sample.is_mostly_starting) == (6.0, 5.0, True)
+    with pytest.raises(TimeoutError, match="more than max_call_s"):
+        Stopwatch(CUDA, 0.001).time(cuda.call)
 
 
 @pytest.mark.gpu
 def test_a_graph_gives_the_same_and_events_agree_with_the_host() -> None:
     device = torch.device("cuda")
     x, out = torch.randn(4096, 4096, device=device), torch.empty(4096, 4096, device=device)
-    replay = timing.graph_of(lambda: torch.mm(x, x, out=out))
+    replay = graph_of(lambda: torch.mm(x, x, out=out), device)
     expected = x @ x
     out.zero_()
     replay()
