@@ -60,6 +60,8 @@ def measure(request: Request, findings: Findings, progress: Progress) -> None:
     cell = request.cell
     task = task_of(cell.task)
     sources = Sources(Path(request.mirror) if request.mirror else None, Path(request.cache), request.offline)
+    if task.info.own_device:
+        hold_processors(request.threads)
     with findings.timed("load", progress):
         weights = find_weights(cell.backbone, sources)
         data = task.load(cell.settings["task"], sources_for(weights, sources, fetch=True), cell.limit)
@@ -72,6 +74,7 @@ def measure(request: Request, findings: Findings, progress: Progress) -> None:
             _save(request, adapter, weights, sources, findings)
     with findings.timed("predict", progress):
         findings.rows = _predict(request, adapter, data, findings)
+    findings.notes += row_notes(findings.rows)
     with findings.timed("score", progress):
         findings.metrics += task.score(findings.rows, cell.settings["task"])
         findings.kernels = adapter.kernels_used()
@@ -97,6 +100,7 @@ def measure_point(request: Request, fields: Mapping[str, Any], findings: Finding
         subject = _build_subject(request, point, task, data, weights, sources, findings, progress)
     with findings.timed("predict", progress):
         findings.rows = [measured_row(point, lambda: task.measure(subject, point, settings))]
+    findings.notes += [f"{point.mode}: {note}" for note in row_notes(findings.rows)]
     if point.subject != "machine":
         findings.kernels = subject.kernels_used()
     if point.subject == "model":
@@ -136,6 +140,11 @@ def _build_subject(
         shape = shape_of_checkpoint(materialise(weights, sources), length, cell.seed)
     shape = dataclasses.replace(shape, **task.layer_sizes(cell.settings["task"]))
     return build_alone(parse_spec(cell.model, registry.mechanisms()), shape, precision)
+
+
+def row_notes(rows: Sequence[Row]) -> list[str]:
+    """What rows say in words under `notes`, each once: fallbacks, and what could not be measured beside the numbers."""
+    return list(dict.fromkeys(note for row in rows for note in row.get("notes", ())))
 
 
 def hold_processors(count: int) -> None:

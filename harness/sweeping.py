@@ -46,7 +46,8 @@ class SweepRun:
         tell: Told the name of each point that begins.
         deadline_s: When the cell's time is up, on the monotonic clock; None for no limit.
         outcomes: What became of the points so far.
-        refusal_log: What was printed by a process that could not even begin to measure; empty where none.
+        last_log: What was printed by a process that ended the cell: it could not even begin to measure, or was stopped;
+            empty where none.
     """
 
     task: PointTask
@@ -55,7 +56,7 @@ class SweepRun:
     tell: Callable[[str], None]
     deadline_s: float | None = None
     outcomes: list[PointOutcome] = field(default_factory=list)
-    refusal_log: str = ""
+    last_log: str = ""
 
     def run(self) -> Outcome:
         """The cell's record, its rows, and what its processes printed."""
@@ -71,8 +72,11 @@ class SweepRun:
                     status, failure = "timeout", Failure("Timeout", f"the time limit was up before {point.name}")
                     break
                 outcome = outcome or self._measure(point, left_s)
+                if outcome is None:
+                    status, failure = "timeout", Failure("Timeout", f"the time limit was up during {point.name}")
+                    break
                 if self._ends_the_cell(outcome):
-                    status, failure, self.refusal_log = outcome.record.status, outcome.record.error, outcome.log
+                    status, failure, self.last_log = outcome.record.status, outcome.record.error, outcome.log
                     break
                 self.outcomes.append(outcome)
                 point = points.send(outcome.row)
@@ -93,12 +97,17 @@ class SweepRun:
     def _left_s(self) -> float | None:
         return None if self.deadline_s is None else self.deadline_s - time.monotonic()
 
-    def _measure(self, point: Point, left_s: float | None) -> PointOutcome:
+    def _measure(self, point: Point, left_s: float | None) -> PointOutcome | None:
+        """What became of a point; None where it was stopped as the cell's time was up, which is no result of it."""
         self.tell(point.name)
-        limits = [limit for limit in (self.settings.get("point_timeout_s"), left_s) if limit is not None]
+        own_s = self.settings.get("point_timeout_s")
         request = dataclasses.replace(self.request, point=dataclasses.asdict(point))
-        ended = self.run_process(request, min(limits, default=None))
+        ended = self.run_process(request, min((s for s in (own_s, left_s) if s is not None), default=None))
         record = ended.record
+        was_stopped = record.status == "timeout" and not ended.rows
+        if was_stopped and left_s is not None and (own_s is None or left_s < own_s):
+            self.last_log = ended.log
+            return None
         message = record.error.message if record.error else record.status
         row = ended.rows[0] if ended.rows else point.row(record.status, {"message": message})
         outcome = PointOutcome(row, record, ended.log)
@@ -148,7 +157,7 @@ class SweepRun:
 
     def _log(self) -> str:
         printed = [(Point(**_fields(o.row)).name, o.log) for o in self.outcomes if o.log.strip()]
-        return "".join(f"{name}:\n{log}" for name, log in printed) + self.refusal_log
+        return "".join(f"{name}:\n{log}" for name, log in printed) + self.last_log
 
 
 def run_sweep(

@@ -36,7 +36,8 @@ class Naughty:
         size = settings["batch_size"]
         if settings["how"] == "big_batch" and isinstance(size, int) and size > 2:
             raise MemoryError
-        return [{"sample": 0, "answer": 1.0, INPUT: "what the model was given"}]
+        notes = {"notes": ["a fallback"]} if settings["how"] == "note" else {}
+        return [{"sample": 0, "answer": 1.0, INPUT: "what the model was given", **notes}]
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
         return [Metric("accuracy", rows[0]["answer"], "1", True, 0.0, len(rows))]
@@ -86,7 +87,7 @@ class NaughtySweep:
         if point.mode == "prefill" and point.seq_len == 2:
             began = Path(str(settings["marker"])).read_text(encoding="utf-8")
             misbehave(str(settings["how"]), first=began.count(point.name) == 1)
-        return {"pid": os.getpid()}
+        return {"pid": os.getpid(), **({"notes": ["a fallback"]} if settings["how"] == "note" else {})}
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
         raise NotImplementedError

@@ -128,6 +128,33 @@ def test_the_time_limit_of_a_cell_holds_for_all_its_points(bench: Bench, naughty
     assert statuses()["prefill", 1] == "ok"
 
 
+def test_what_rows_say_of_themselves_is_noted_once_for_each_mode(bench: Bench, naughty: Path) -> None:
+    assert bench(*SWEEP, "--set", "how=note").code == 0
+    assert record().notes == ("prefill: a fallback", "train: a fallback")
+
+
+def test_a_task_that_times_in_one_process_keeps_to_its_processors_and_notes_what_its_rows_say(
+    bench: Bench, naughty: Path
+) -> None:
+    command = ("run", "--models", "softmax", "--tasks", "naughty_alone", "--set", "how=note", "--output", "out")
+    assert bench(*command).code == 0
+    assert record().environment["processors"] == str(min(os.sched_getaffinity(0)))
+    assert "a fallback" in record().notes
+
+
+def test_a_point_stopped_by_the_cells_time_limit_is_no_result_and_runs_again_with_more_time(
+    bench: Bench, naughty: Path
+) -> None:
+    assert bench(*SWEEP, "--set", "how=sleep_once", "--timeout", "6").code == 3
+    found = record()
+    assert found.error is not None
+    assert found.error.message == "the time limit was up during prefill-2-1-sweep"
+    assert ("prefill", 2) not in statuses()
+    assert bench(*SWEEP, "--set", "how=sleep_once", "--timeout", "60").code == 0
+    assert statuses() == expected("ok", ends_the_climb=False)
+    assert measured()["prefill-2-1-sweep"] == 2
+
+
 def test_a_kill_that_the_system_counts_as_its_own_is_out_of_memory(
     make_request: Callable[..., Request], naughty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
