@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..adapters.base import Adapter, UnsupportedError
@@ -129,20 +129,26 @@ class Compiled:
     """What torch.compile made of a mode.
 
     Attributes:
-        graphs: Graphs that it compiled.
-        breaks: How often it went back to plain Python between graphs, by the reason.
+        graphs: Graphs that it compiled; what was compiled again for another state of its objects counts again.
+        breaks: How often it went back to plain Python between two graphs, by the reason.
+        skipped: Functions that it could not compile at all, or not once more, and left to plain Python.
+        untraced: What it met that it cannot follow, by the reason; where functions were skipped, theirs are among them.
     """
 
     graphs: int
-    breaks: Mapping[str, int]
+    breaks: Mapping[str, int] = field(default_factory=dict)
+    skipped: int = 0
+    untraced: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def notes(self) -> list[str]:
         """In words, that parts of the mode ran as plain Python; nothing where none did."""
-        if not self.breaks:
-            return []
-        reasons = "; ".join(f"{reason} ({count})" for reason, count in self.breaks.items())
-        return [f"torch.compile made {self.graphs} graphs, with plain Python between them: {reasons}"]
+        said = []
+        if self.breaks:
+            said.append(f"with plain Python between them: {_listed(self.breaks)}")
+        if self.skipped:
+            said.append(f"and left {self.skipped} functions to plain Python: {_listed(self.untraced)}")
+        return [f"torch.compile made {self.graphs} graphs, {', '.join(said)}"] if said else []
 
 
 def check_compiled(mode: str) -> Compiled | None:
@@ -156,8 +162,30 @@ def check_compiled(mode: str) -> Compiled | None:
     counters = _counters()
     if not counters["stats"]["unique_graphs"]:
         raise UnsupportedError(f"torch.compile compiled nothing of {mode}; without it, the mode is there too")
-    breaks = {str(why).splitlines()[0]: count for why, count in counters["graph_break"].items() if count}
-    return Compiled(counters["stats"]["unique_graphs"], breaks)
+    return Compiled(
+        counters["stats"]["unique_graphs"],
+        _by_first_line(counters["graph_break"]),
+        counters["frames"]["total"] - counters["frames"]["ok"],
+        _by_first_line(counters["unimplemented"]),
+    )
+
+
+def compilations(mode: str) -> int:
+    """How often torch.compile has set to work in a mode so far; 0 of one that is not compiled."""
+    return int(_counters()["frames"]["total"]) if COMPILED in mode else 0
+
+
+def _by_first_line(reasons: Mapping[str, int]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for reason, count in reasons.items():
+        if count:
+            first = str(reason).splitlines()[0]
+            counts[first] = counts.get(first, 0) + count
+    return counts
+
+
+def _listed(reasons: Mapping[str, int]) -> str:
+    return "; ".join(f"{reason} ({count})" for reason, count in reasons.items())
 
 
 def _counters() -> Any:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hedgebench.adapters.base import UnsupportedError
-from hedgebench.tasks.calls import Compiled, LayerCalls, ModelCalls, calls_for, check_compiled
+from hedgebench.tasks.calls import Compiled, LayerCalls, ModelCalls, calls_for, check_compiled, compilations
 
 
 @pytest.fixture
@@ -74,8 +74,8 @@ def test_a_compiler_that_compiled_nothing_is_told(counters: Any) -> None:
     with pytest.raises(UnsupportedError, match="compiled nothing of compiled_prefill"):
         check_compiled("compiled_prefill")
     counters["stats"]["unique_graphs"] = 2
-    assert check_compiled("compiled_prefill") == Compiled(2, {})
-    assert Compiled(2, {}).notes == []
+    assert check_compiled("compiled_prefill") == Compiled(2)
+    assert Compiled(2).notes == []
 
 
 def test_what_another_mode_compiled_before_does_not_count(counters: Any) -> None:
@@ -106,3 +106,16 @@ def test_where_the_compiler_goes_back_to_python_is_counted_and_said(counters: An
     (note,) = found.notes
     assert note.startswith("torch.compile made 3 graphs, with plain Python between them: ")
     assert "graph_break" in note
+
+
+def test_functions_left_to_python_are_counted_and_said(counters: Any) -> None:
+    counters["stats"]["unique_graphs"] = 2
+    counters["frames"].update(total=5, ok=4)
+    counters["unimplemented"].update({"Reconstruction failure\n  Hint": 1, "Reconstruction failure\n  Other": 1})
+    found = check_compiled("compiled_prefill")
+    assert found is not None
+    assert found == Compiled(2, {}, 1, {"Reconstruction failure": 2})
+    assert found.notes == [
+        "torch.compile made 2 graphs, and left 1 functions to plain Python: Reconstruction failure (2)"
+    ]
+    assert (compilations("compiled_prefill"), compilations("prefill")) == (5, 0)
