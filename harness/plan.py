@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +20,9 @@ from .backbone_names import backbone_from_name
 from .backbone_sources import sources_for
 from .cell import Cell
 from .config import NOTHING_GIVEN, RunConfig, UsageError
-from .environment import cpu_name, gpu_name, has_cuda_device, source_fingerprint
+from .environment import cpu_name, gpu_name, has_cuda_device
 from .recipes import RECIPES, STAGE_DEFAULTS, check_stage
+from .scoring_code import scoring_fingerprint
 from .settings import apply_overrides, check_overrides
 from .task_spec import TaskSpec, parse_task_spec
 from .weights import Weights, locate
@@ -90,12 +90,13 @@ class _Draft:
 
 @dataclass(frozen=True)
 class _Target:
-    """A task at a scale with its data, before models and seeds."""
+    """A task at a scale with its data and the hash of the code that scores it, before models and seeds."""
 
     task: Task
     scale: str
     data: DataIdentity
     problem: Failure | None
+    scoring: str
 
 
 def make_plan(config: RunConfig, begin: Callable[[Collection[str]], None] = lambda _: None) -> list[PlannedCell]:
@@ -242,8 +243,9 @@ def _resolve(draft: _Draft, config: RunConfig) -> dict[str, dict[str, Value]]:
 
 def _target(draft: _Draft, settings: Settings, config: RunConfig, sources: Sources) -> _Target:
     task, name = draft.task, draft.task.info.name
+    scale, scoring = _scale(config, name), scoring_fingerprint(task)
     if draft.base.problem:
-        return _Target(task, _scale(config, name), NO_DATA, draft.base.problem)
+        return _Target(task, scale, NO_DATA, draft.base.problem, scoring)
     try:
         data = task.identify(settings, sources_for(draft.base.weights, sources, fetch=False))
         problem = None
@@ -251,7 +253,7 @@ def _target(draft: _Draft, settings: Settings, config: RunConfig, sources: Sourc
         data, problem = NO_DATA, Failure(type(error).__name__, str(error))
     except ValueError as error:
         raise UsageError(f"task {name}: {error}") from error
-    return _Target(task, _scale(config, name), data, problem)
+    return _Target(task, scale, data, problem, scoring)
 
 
 def _plan_cell(
@@ -273,7 +275,7 @@ def _plan_cell(
         dtype=resolve_dtype(config.dtype, device),
         settings=settings,
         data=target.data,
-        scoring=scoring_fingerprint(target.task),
+        scoring=target.scoring,
         machine=machine_name(device) if info.own_device else "",
         weights=draft.base.weights.fingerprint if draft.base.weights else "",
     )
@@ -297,12 +299,6 @@ def resolve_dtype(dtype: str, device: str) -> str:
 def machine_name(device: str) -> str:
     """The processor that a timing belongs to."""
     return gpu_name() if device == "cuda" else cpu_name()
-
-
-def scoring_fingerprint(task: Task) -> str:
-    """Hash of the code that turns the task's predictions into numbers."""
-    statistics = registry.ROOT / "results" / "statistics.py"
-    return source_fingerprint([Path(inspect.getfile(type(task))), statistics])
 
 
 def _without_duplicates(planned: list[PlannedCell]) -> list[PlannedCell]:

@@ -1,0 +1,73 @@
+"""The key of a cell covers all of our code that makes its numbers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from hedgebench.harness import registry, scoring_code
+from hedgebench.harness.registry import ROOT
+from hedgebench.harness.scoring_code import scoring_files, scoring_fingerprint
+
+
+def covered(name: str) -> set[str]:
+    return {str(file.relative_to(ROOT)) for file in scoring_files(registry.tasks().get(name))}
+
+
+@pytest.mark.parametrize(("task", "files"), [
+    ("throughput", {"tasks/throughput_metrics.py", "tasks/scaling.py", "tasks/machine_peak.py", "tasks/timing.py"}),
+    ("kernels/backward", {"tasks/kernel_metrics.py", "tasks/kernel_works.py", "kernels/fused_costs.py"}),
+    ("wikitext2", {"tasks/wikitext.py", "tasks/perplexity.py", "tasks/unigram.py"}),
+    ("samsum", {"tasks/samsum.py", "tasks/summarization.py", "tasks/rouge.py", "results/intervals.py"}),
+    ("glue/cola", {"tasks/glue.py", "tasks/text_classification.py", "tasks/text_metrics.py", "results/agreement.py"}),
+    ("lra/image", {"tasks/lra_images.py", "tasks/sequence_classification.py"}),
+])  # fmt: skip
+def test_metrics_are_followed_into_the_modules_where_they_live(task: str, files: set[str]) -> None:
+    assert files | {"results/statistics.py"} <= covered(task)
+
+
+def test_of_what_is_measured_nothing_is_covered_but_what_counts() -> None:
+    for name in registry.tasks().items:
+        files = covered(name)
+        assert {file for file in files if file.startswith(("adapters/", "harness/"))} == set()
+        assert {file for file in files if file.startswith("kernels/")} <= {"kernels/costs.py", "kernels/fused_costs.py"}
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package whose task scores in a second module of its own, which takes a module of ours."""
+    folder = tmp_path / "a_plugin"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("", encoding="utf-8")
+    (folder / "task.py").write_text(
+        "from a_plugin.declared import NAME\nclass Its:\n    def score(self):\n        from .metrics import mean\n",
+        encoding="utf-8",
+    )
+    (folder / "declared.py").write_text("import json\nNAME = 'its'\n", encoding="utf-8")
+    (folder / "metrics.py").write_text("from hedgebench.tasks import rouge\nmean = 1\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("a_plugin", "a_plugin.task", "a_plugin.declared"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    scoring_code._imported.cache_clear()
+    return folder
+
+
+def test_a_plugin_is_followed_within_its_package_and_into_ours(plugin: Path) -> None:
+    from a_plugin.task import Its  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]
+
+    files = scoring_files(Its())
+    assert {file.name for file in files if file.parent == plugin} == {"task.py", "declared.py", "metrics.py"}
+    assert ROOT / "tasks" / "rouge.py" in files
+    before = scoring_fingerprint(Its())
+    (plugin / "metrics.py").write_text("from hedgebench.tasks import rouge\nmean = 2\n", encoding="utf-8")
+    assert scoring_fingerprint(Its()) != before
+
+
+def test_whoever_else_holds_a_task_does_not_change_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = registry.tasks().get("throughput")
+    before = scoring_fingerprint(task)
+    monkeypatch.setitem(sys.modules, "a_script", SimpleNamespace(TASK=task, __file__=__file__))  # type: ignore[arg-type]
+    assert scoring_fingerprint(task) == before
