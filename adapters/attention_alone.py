@@ -21,6 +21,9 @@ from ..kernels.costs import (
     softmax_attention_cost,
     softmax_decode_cost,
 )
+from ..kernels.dispatch import keeps_features_in_cache
+from ..kernels.fused_costs import KernelCost, fused_decode_cost, fused_forward_cost
+from ..kernels.learned_maps import HedgehogMap
 from ..results.record import KernelUse
 from .attention import AttentionCore, Heads, LayerState, build_attention, kernels_of, state_bytes
 from .attention_linear import LinearAttention
@@ -29,6 +32,9 @@ from .base import ParameterCount
 from .mechanism import AttentionShape
 from .precision import Precision
 from .spec import ModelSpec
+
+FUSED_SOFTMAX = ("sdpa_flash", "sdpa_efficient", "sdpa_cudnn")
+"""Backends of softmax attention that neither compute hidden scores nor write any to memory."""
 
 
 @dataclass(frozen=True)
@@ -132,37 +138,54 @@ class AttentionAlone:
         """Attention kernels that have run so far."""
         return tuple(KernelUse(f"layer_{phase}", c.form, c.backend) for phase, c in kernels_of(self.core))
 
-    def cost(self, phase: str, batch_size: int, seq_len: int) -> Cost | None:
+    def cost(self, phase: str, batch_size: int, seq_len: int) -> Cost | KernelCost | None:
         """What the kernel that ran in `phase`, `prefill` or `decode`, costs by counting, its feature maps included.
 
-        None where no analytic count is known: of hybrids, of kernels that fuse the map, and of no attention.
+        None where no analytic count is known: of hybrids, of no attention, of peers' kernels, and of our fused ones
+        where a map's features are not twice the head dimension, or key heads fewer than query heads.
         """
         ran = [choice for done, choice in kernels_of(self.core) if done == phase]
         if len(ran) != 1:
             return None
         if isinstance(self.core, SoftmaxAttention) and self.core.window is None:
-            return self._softmax_cost(phase, batch_size, seq_len)
+            return self._softmax_cost(phase, ran[0].backend, batch_size, seq_len)
         if isinstance(self.core, LinearAttention) and ran[0].backend == "torch":
             return self._linear_cost(phase, ran[0].form, batch_size, seq_len)
+        if isinstance(self.core, LinearAttention) and ran[0].backend == "triton":
+            return self._fused_cost(ran[0].form, batch_size, seq_len)
         return None
 
-    def _softmax_cost(self, phase: str, batch_size: int, seq_len: int) -> Cost:
+    def _softmax_cost(self, phase: str, backend: str, batch_size: int, seq_len: int) -> Cost:
         s, size = self.shape, self.precision.dtype.itemsize
         sizes: dict[str, Any] = {"b": batch_size, "h": s.heads, "hk": s.kv_heads, "d": s.head_dim, "dv": s.head_dim}
         if phase == "decode":
             return softmax_decode_cost(**sizes, m=seq_len, bytes_per_element=size)
-        return softmax_attention_cost(**sizes, n=seq_len, bytes_per_element=size)
+        fused = backend in FUSED_SOFTMAX
+        return softmax_attention_cost(**sizes, n=seq_len, bytes_per_element=size, fused=fused)
+
+    def _fused_cost(self, form: str, batch_size: int, seq_len: int) -> KernelCost | None:
+        assert isinstance(self.core, LinearAttention)
+        s, query_map = self.shape, self.core.query_map
+        is_counted = isinstance(query_map, HedgehogMap) and query_map.feature_dim == 2 * query_map.weight.shape[-1]
+        if not is_counted or _matrix_width(query_map) != s.head_dim or s.heads != s.kv_heads:
+            return None
+        if form == "fused_recurrent":
+            return fused_decode_cost(heads=batch_size * s.heads, d=s.head_dim)
+        dtype = str(self.precision.dtype).removeprefix("torch.")
+        return fused_forward_cost(form, token_heads=batch_size * seq_len * s.heads, d=s.head_dim, dtype=dtype)
 
     def _linear_cost(self, phase: str, form: str, batch_size: int, seq_len: int) -> Cost:
         assert isinstance(self.core, LinearAttention)
         s, size, log_space = self.shape, self.precision.dtype.itemsize, self.core.query_map.log_space
         tokens = 1 if phase == "decode" else seq_len
+        with self.precision.autocast():
+            in_cache = keeps_features_in_cache(form, self.device)
         sizes: dict[str, Any] = {"b": batch_size, "h": s.heads, "hk": s.kv_heads, "f": self.core.query_map.feature_dim}
         sizes |= {"dv": s.head_dim, "bytes_per_element": size}
         if phase == "decode":
             attention = linear_decode_cost(**sizes, log_space=log_space)
         else:
-            attention = linear_attention_cost(form, **sizes, n=tokens, log_space=log_space)
+            attention = linear_attention_cost(form, **sizes, n=tokens, log_space=log_space, features_in_cache=in_cache)
         maps = [
             feature_map_cost(
                 b=batch_size,
@@ -172,6 +195,7 @@ class AttentionAlone:
                 width=_matrix_width(feature_map),
                 f=feature_map.feature_dim,
                 bytes_per_element=size,
+                features_in_cache=in_cache and phase != "decode",
             )
             for heads, feature_map in ((s.heads, self.core.query_map), (s.kv_heads, self.core.key_map))
         ]

@@ -1,8 +1,8 @@
 """What each form of attention costs by counting: matrix FLOPs, memory traffic, state. A forward pass; no torch needed.
 
 FLOPs are those of matrix products, 2 for a multiplication and an addition, as torch's FlopCounterMode counts them;
-exponentials, masks and divisions are left out. Bytes assume that inputs are read once and outputs written once; the
-naive form writes and reads its scores too, the others write and read their state once per step.
+exponentials, masks and divisions are left out. Bytes assume that inputs are read once and outputs written once; forms
+that hold all scores write and read them too, the others write and read their state once per step.
 """
 
 from dataclasses import dataclass
@@ -44,6 +44,7 @@ def linear_attention_cost(
     bytes_per_element: int = 4,
     causal: bool = True,
     log_space: bool = False,
+    features_in_cache: bool = False,
 ) -> Cost:
     """Counts linear attention over n tokens whose features are given; `feature_map_cost` counts the maps.
 
@@ -59,6 +60,7 @@ def linear_attention_cost(
         bytes_per_element: of features, values and output; sums are held in 4 bytes, or in 8 if this is 8.
         causal: the causal call.
         log_space: the state also holds a maximum per feature.
+        features_in_cache: features never reach memory, as where maps are applied chunk by chunk.
 
     Raises:
         ValueError: an unknown form.
@@ -69,7 +71,8 @@ def linear_attention_cost(
         raise ValueError(f"unknown form {form!r}, choose from {', '.join(_STEP_TOKENS)}{hint}")
     element = max(4, bytes_per_element)
     traffic = b * n * bytes_per_element
-    bytes_read, bytes_written = traffic * (h * f + hk * (f + dv)), traffic * h * dv
+    features = 0 if features_in_cache else (h + hk) * f
+    bytes_read, bytes_written = traffic * (features + hk * dv), traffic * h * dv
     if form == "naive":
         scores = b * h * n * n
         return Cost(2 * scores * (f + dv), bytes_read + scores * element, bytes_written + scores * element, 0)
@@ -109,31 +112,52 @@ def linear_state_bytes(*, b: int, hk: int, f: int, dv: int, bytes_per_element: i
     return b * hk * f * (dv + 1 + log_space) * bytes_per_element
 
 
-def feature_map_cost(*, b: int, heads: int, n: int, d: int, width: int, f: int, bytes_per_element: int = 4) -> Cost:
+def feature_map_cost(
+    *,
+    b: int,
+    heads: int,
+    n: int,
+    d: int,
+    width: int,
+    f: int,
+    bytes_per_element: int = 4,
+    features_in_cache: bool = False,
+) -> Cost:
     """Counts a learned map: a [d, width] matrix per head, giving f features. Width 0 is a map without a matrix.
 
-    For Hedgehog width is d and f is 2d.
+    For Hedgehog width is d and f is 2d. With `features_in_cache` no feature is written to memory.
     """
     tokens = b * heads * n
     weights = heads * d * width
     return Cost(
         flops=2 * tokens * d * width,
         bytes_read=(tokens * d + weights) * bytes_per_element,
-        bytes_written=tokens * f * bytes_per_element,
+        bytes_written=0 if features_in_cache else tokens * f * bytes_per_element,
         state_bytes=0,
     )
 
 
 def softmax_attention_cost(
-    *, b: int, h: int, hk: int, n: int, d: int, dv: int, causal: bool = True, bytes_per_element: int = 4
+    *,
+    b: int,
+    h: int,
+    hk: int,
+    n: int,
+    d: int,
+    dv: int,
+    causal: bool = True,
+    bytes_per_element: int = 4,
+    fused: bool = True,
 ) -> Cost:
-    """Counts fused softmax attention over n tokens: 2·b·h·n²·(d + dv) FLOPs, half of them when causal.
+    """Counts softmax attention over n tokens: 2·b·h·n²·(d + dv) FLOPs, half of them when fused and causal.
 
-    The state is the KV cache.
+    What is not fused computes the hidden half too, and writes and reads n² scores and n² weights for each head, in 4
+    bytes at least. The state is the KV cache.
     """
-    flops = 2 * b * h * n * n * (d + dv) // (2 if causal else 1)
+    flops = 2 * b * h * n * n * (d + dv) // (2 if causal and fused else 1)
     traffic = b * n * bytes_per_element
-    return Cost(flops, traffic * (h * d + hk * (d + dv)), traffic * h * dv, traffic * hk * (d + dv))
+    moved = 0 if fused else 2 * b * h * n * n * max(4, bytes_per_element)
+    return Cost(flops, traffic * (h * d + hk * (d + dv)) + moved, traffic * h * dv + moved, traffic * hk * (d + dv))
 
 
 def softmax_decode_cost(*, b: int, h: int, hk: int, m: int, d: int, dv: int, bytes_per_element: int = 4) -> Cost:

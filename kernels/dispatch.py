@@ -121,6 +121,14 @@ def softmax_attention(
     return SoftmaxAttentionResult(output, KernelChoice("softmax", f"sdpa_{ran}"))
 
 
+def keeps_features_in_cache(form: str, device: torch.device) -> bool:
+    """Tells whether a form that is not compiled applies maps to one chunk at a time: "chunk" does on a CPU.
+
+    Under autocast the forms run outside it and a map does not, so that a map is applied to all tokens first.
+    """
+    return form == "chunk" and device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
 def _check_form(form: str, stateful: bool) -> None:
     if form not in _LINEAR_FORMS:
         raise unknown_name("form", form, ["auto", *_LINEAR_FORMS])
@@ -143,11 +151,10 @@ def _fastest_form(phi_q: Tensor, phi_k: Tensor, causal: bool, log_space: bool, s
 def _maps_by_chunk(q: Tensor, k: Tensor, form: str, causal: bool, log_space: bool, stateful: bool) -> bool:
     """Tells whether maps are left to the form "chunk": where it runs, on a CPU, whose cache then holds the features.
 
-    Under autocast the forms run outside it and a map does not; what is compiled takes features.
+    What is compiled takes features.
     """
-    if q.device.type != "cpu" or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
-        return False
-    return (_fastest_form(q, k, causal, log_space, stateful) if form == "auto" else form) == "chunk"
+    form = _fastest_form(q, k, causal, log_space, stateful) if form == "auto" else form
+    return keeps_features_in_cache(form, q.device) and not torch.compiler.is_compiling()
 
 
 def _naive(*tensors: Tensor, **options: Any) -> tuple[Tensor, None]:

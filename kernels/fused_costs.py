@@ -1,9 +1,11 @@
 """What linear attention with Hedgehog's map inside costs by counting: matrix FLOPs and memory traffic. No torch needed.
 
 Counts are those of the algorithm, per token and head with d = w = dv and D = 2d features (both halves): what a kernel
-needs at least in the form that ran, whatever it really does. States are in the type of the inputs.
+needs at least in the form that ran, whatever it really does. States between blocks are stored as what they are
+multiplied in: bfloat16 for inputs of bfloat16, float32 for all others.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 CHUNK = 64
@@ -11,6 +13,9 @@ CHUNK = 64
 
 BLOCK = 256
 """Tokens between two stored states."""
+
+ELEMENT_BYTES: Mapping[str, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
+"""Bytes of inputs and outputs, by the name of their type."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,12 @@ class KernelCost:
         """The roofline: the time of the slower of the two."""
         return max(self.flops / flops_per_s, self.bytes / bytes_per_s)
 
+    def __add__(self, other: "KernelCost") -> "KernelCost":
+        """Counts of one call after another."""
+        return KernelCost(self.flops + other.flops, self.bytes + other.bytes)
 
-def fused_forward_cost(form: str, *, token_heads: int, d: int, bytes_per_element: int) -> KernelCost:
+
+def fused_forward_cost(form: str, *, token_heads: int, d: int, dtype: str) -> KernelCost:
     """Counts the forward pass.
 
     Projections 4d², scores and values within a chunk 6Cd, states 8d²; two passes project keys twice, read k and v twice
@@ -40,21 +49,21 @@ def fused_forward_cost(form: str, *, token_heads: int, d: int, bytes_per_element
         form: "fused_chunk" (one pass) or "chunk" (two).
         token_heads: tokens times heads, in all.
         d: head dimension.
-        bytes_per_element: of inputs, outputs and stored states.
+        dtype: of inputs and outputs, a name of `ELEMENT_BYTES`.
     """
     two_passes = form == "chunk"
     flops = 12 * d * d + 6 * CHUNK * d + (2 * d * d if two_passes else 0)
-    numbers = 4 * d + (2 * d + 4 * d * d // BLOCK if two_passes else 0)
-    return KernelCost(token_heads * flops, token_heads * numbers * bytes_per_element)
+    vectors, states = (6, 2) if two_passes else (4, 0)
+    return KernelCost(token_heads * flops, token_heads * _bytes(vectors, states, d, dtype))
 
 
-def fused_backward_cost(*, token_heads: int, d: int, bytes_per_element: int) -> KernelCost:
+def fused_backward_cost(*, token_heads: int, d: int, dtype: str) -> KernelCost:
     """Counts the backward pass: 36d² + 16Cd FLOPs; 13 vectors of d numbers and four states of 2d² for each block.
 
     Args as of `fused_forward_cost`.
     """
-    flops, numbers = 36 * d * d + 16 * CHUNK * d, 13 * d + 8 * d * d // BLOCK
-    return KernelCost(token_heads * flops, token_heads * numbers * bytes_per_element)
+    flops = 36 * d * d + 16 * CHUNK * d
+    return KernelCost(token_heads * flops, token_heads * _bytes(13, 4, d, dtype))
 
 
 def fused_decode_cost(*, heads: int, d: int) -> KernelCost:
@@ -69,3 +78,9 @@ def distillation_cost(*, pairs: int, d: int) -> KernelCost:
     gradient. Traffic is linear in tokens and left out.
     """
     return KernelCost(pairs * (4 * 6 * d + 2 * 4 * d), 0)
+
+
+def _bytes(vectors: int, states: int, d: int, dtype: str) -> int:
+    """Bytes that one token of one head moves: vectors of d numbers, and its share of a block's states of 2d²."""
+    state_element = 2 if dtype == "bfloat16" else 4
+    return vectors * d * ELEMENT_BYTES[dtype] + states * 2 * d * d // BLOCK * state_element

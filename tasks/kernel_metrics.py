@@ -25,8 +25,6 @@ CALLS: Mapping[str, tuple[str, ...]] = {
 }
 """What each work times."""
 
-_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
-
 
 def kernel_metrics(work: str, rows: Sequence[Row]) -> list[Metric]:
     """The headline, the machine's peaks, and the metrics of every point.
@@ -94,7 +92,7 @@ def _cost(call: str, row: Row, shape: KernelShape, dtype: str) -> KernelCost | N
     if not row["contender"].startswith("hedgehog"):
         return None
     token_heads, d = shape.batch * shape.tokens * shape.heads, shape.head_dim
-    sizes: dict[str, Any] = {"token_heads": token_heads, "d": d, "bytes_per_element": _BYTES[dtype]}
+    sizes: dict[str, Any] = {"token_heads": token_heads, "d": d, "dtype": dtype}
     form = row["ran"].split("/")[0]
     if call == "decode":
         return fused_decode_cost(heads=shape.batch * shape.heads, d=d)
@@ -105,8 +103,7 @@ def _cost(call: str, row: Row, shape: KernelShape, dtype: str) -> KernelCost | N
     backward = fused_backward_cost(**sizes)
     if call == "backward":
         return backward
-    forward = fused_forward_cost(form, **sizes)
-    return KernelCost(forward.flops + backward.flops, forward.bytes + backward.bytes)
+    return fused_forward_cost(form, **sizes) + backward
 
 
 def _median_stderr(values: Any) -> float | None:

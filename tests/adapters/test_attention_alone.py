@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,9 @@ from hedgebench.adapters.mechanism import AttentionShape
 from hedgebench.adapters.precision import Precision
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness import registry
+from hedgebench.kernels.choice import KernelChoice
 from hedgebench.kernels.costs import feature_map_cost, linear_attention_cost, softmax_attention_cost
+from hedgebench.kernels.fused_costs import fused_decode_cost, fused_forward_cost
 
 SHAPE = AttentionShape(heads=4, kv_heads=2, head_dim=8, context_length=64)
 FLOAT = 4
@@ -73,9 +76,49 @@ def test_the_cost_of_linear_attention_is_that_of_the_form_that_ran_and_of_both_m
     found = layer.cost("prefill", 2, 16)
     sums = linear_attention_cost(ran.form, b=2, h=4, hk=2, n=16, f=16, dv=8, log_space=True)
     maps = [feature_map_cost(b=2, heads=heads, n=16, d=8, width=8, f=16) for heads in (4, 2)]
+    features = 2 * 2 * 16 * (4 + 2) * 16 * FLOAT  # written and read, were they applied to all tokens first
     assert found is not None
+    assert ran.form == "chunk"
     assert found.flops == sums.flops + sum(cost.flops for cost in maps)
+    assert found.bytes == sums.bytes + sum(cost.bytes for cost in maps) - features
+
+
+def test_features_of_other_forms_go_through_memory() -> None:
+    layer = alone("elu")
+    layer.prefill(layer.inputs(1, 1).heads)
+    (ran,) = layer.kernels_used()
+    found = layer.cost("prefill", 1, 1)
+    sums = linear_attention_cost(ran.form, b=1, h=4, hk=2, n=1, f=8, dv=8)
+    maps = [feature_map_cost(b=1, heads=heads, n=1, d=8, width=0, f=8) for heads in (4, 2)]
+    assert ran.form == "recurrent"
+    assert found is not None
     assert found.bytes == sums.bytes + sum(cost.bytes for cost in maps)
+
+
+@pytest.mark.parametrize("backend", ["naive", "sdpa_math"])
+def test_softmax_that_is_not_fused_computes_all_scores_and_moves_them(backend: str) -> None:
+    layer = alone(f"softmax:backend={backend}")
+    layer.prefill(layer.inputs(2, 16).heads)
+    fused, found = softmax_attention_cost(b=2, h=4, hk=2, n=16, d=8, dv=8), layer.cost("prefill", 2, 16)
+    assert found is not None
+    assert (found.flops, found.bytes) == (2 * fused.flops, fused.bytes + 4 * 2 * 4 * 16 * 16 * FLOAT)
+
+
+@pytest.mark.parametrize("form", ["fused_chunk", "chunk"])
+def test_our_kernels_have_the_counts_of_their_form(form: str) -> None:
+    layer = alone("hedgehog", dataclasses.replace(SHAPE, kv_heads=4))
+    layer.core.record("prefill", KernelChoice(form, "triton"))
+    layer.core.record("decode", KernelChoice("fused_recurrent", "triton"))
+    assert layer.cost("prefill", 2, 16) == fused_forward_cost(form, token_heads=2 * 16 * 4, d=8, dtype="float32")
+    assert layer.cost("decode", 2, 16) == fused_decode_cost(heads=2 * 4, d=8)
+
+
+@pytest.mark.parametrize(("model", "kv_heads"), [("hedgehog", 2), ("hedgehog:negate=false", 4), ("elu", 4),
+                                                 ("hedgehog:feature_dim=4", 4)])  # fmt: skip
+def test_our_kernels_have_no_counts_where_the_algorithm_is_another(model: str, kv_heads: int) -> None:
+    layer = alone(model, dataclasses.replace(SHAPE, kv_heads=kv_heads))
+    layer.core.record("prefill", KernelChoice("chunk", "triton"))
+    assert layer.cost("prefill", 2, 16) is None
 
 
 def test_what_has_no_formula_has_no_cost() -> None:

@@ -46,6 +46,23 @@ def test_softmax_flops_are_what_torch_counts_before_causality_halves_them(qkv: D
     assert softmax_attention_cost(b=2, h=4, hk=4, n=13, d=5, dv=3).flops == full.flops // 2
 
 
+def test_what_is_not_fused_moves_scores_and_weights_both_ways_and_is_not_halved() -> None:
+    sizes = {"b": 2, "h": 4, "hk": 4, "n": 13, "d": 5, "dv": 3}
+    fused, found = softmax_attention_cost(**sizes), softmax_attention_cost(**sizes, fused=False)
+    assert found.flops == softmax_attention_cost(**sizes, causal=False).flops
+    assert found.bytes - fused.bytes == 4 * (2 * 4 * 13 * 13) * 4
+    half = softmax_attention_cost(**sizes, bytes_per_element=2, fused=False)
+    assert half.bytes - fused.bytes // 2 == found.bytes - fused.bytes  # scores are in float32 all the same
+
+
+def test_features_in_cache_move_nothing() -> None:
+    sizes = {"b": 2, "h": 4, "hk": 2, "n": 256, "f": 16, "dv": 8}
+    given, cached = (linear_attention_cost("chunk", **sizes, features_in_cache=kept) for kept in (False, True))
+    assert given.bytes - cached.bytes == 2 * 256 * (4 + 2) * 16 * 4
+    assert given.flops == cached.flops
+    assert feature_map_cost(b=1, heads=4, n=256, d=8, width=8, f=16, features_in_cache=True).bytes_written == 0
+
+
 def test_a_learned_maps_flops_are_what_torch_counts() -> None:
     with FlopCounterMode(display=False) as counter:
         HedgehogMap(3, 8)(torch.randn(2, 3, 7, 8))
