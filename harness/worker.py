@@ -42,6 +42,9 @@ def run_request(request: Request, progress: Progress) -> tuple[Record, list[Row]
     except Exception as raised:  # the record must say what happened, whatever it was
         status = "oom" if failure_status(raised) == "oom" else "error"
         error = Failure(type(raised).__name__, str(raised), "".join(traceback.format_exception(raised))[-4000:])
+    if broken := next((row for row in findings.rows if row.get("status") == "error"), None):
+        # what is raised afterwards may follow from it, as on a device that it has made useless
+        status, error = "error", Failure(broken.get("error", "Error"), broken["message"], broken.get("log_tail", ""))
     return _record(request, findings, status, error), findings.rows
 
 

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from ..results.record import DataIdentity, Metric
 
 Row: TypeAlias = dict[str, Any]
-"""One prediction, JSON-ready: what `score` needs of one document, sample or timed point."""
+"""One prediction, JSON-ready: what `score` needs of one document, sample or timed point.
+
+A row with the `status` `error` has a `message`, and may have the exception's type as `error` and where it was raised as
+`log_tail`: what it is of failed, and so does the cell, with all rows and metrics that there are.
+"""
 
 INPUT = "input"
 """Key of a row under which a task puts what the model was given; dropped unless samples are logged."""

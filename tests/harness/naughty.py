@@ -37,9 +37,14 @@ class Naughty:
         if settings["how"] == "big_batch" and isinstance(size, int) and size > 2:
             raise MemoryError
         notes = {"notes": ["a fallback"]} if settings["how"] == "note" else {}
-        return [{"sample": 0, "answer": 1.0, INPUT: "what the model was given", **notes}]
+        rows: list[Row] = [{"sample": 0, "answer": 1.0, INPUT: "what the model was given", **notes}]
+        if str(settings["how"]).startswith("failed_row"):
+            rows.append({"status": "error", "error": "KeyError", "message": "one part", "log_tail": "where it was"})
+        return rows
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
+        if settings["how"] == "failed_row_and_more":
+            raise RuntimeError("this follows from it")
         return [Metric("accuracy", rows[0]["answer"], "1", True, 0.0, len(rows))]
 
 

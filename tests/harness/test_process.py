@@ -16,6 +16,7 @@ import pytest
 
 from hedgebench.harness.process import CellProcesses, Outcome
 from hedgebench.harness.request import Request
+from hedgebench.results.record import Failure
 
 MakeRequest = Callable[..., Request]
 
@@ -49,6 +50,22 @@ def test_a_cell_that_behaves_gives_its_record_rows_and_log(make_request: MakeReq
     assert outcome.log.splitlines() == ["about to behave"]
     assert outcome.record.notes == ("a note",)
     assert {"load", "build", "swap", "predict", "score"} == set(outcome.record.timings_s)
+
+
+def test_a_row_that_failed_fails_the_cell_which_keeps_its_rows_and_metrics(make_request: MakeRequest) -> None:
+    outcome = run(make_request("failed_row"))
+    assert outcome.record.status == "error"
+    assert outcome.record.error == Failure("KeyError", "one part", "where it was")
+    assert [row.get("status") for row in outcome.rows] == [None, "error"]
+    main = outcome.record.main()
+    assert main is not None
+    assert main.value == 1.0
+
+
+def test_what_is_raised_after_a_row_failed_does_not_hide_it(make_request: MakeRequest) -> None:
+    outcome = run(make_request("failed_row_and_more"))
+    assert outcome.record.error == Failure("KeyError", "one part", "where it was")
+    assert len(outcome.rows) == 2
 
 
 def test_inputs_are_kept_when_samples_are_logged(make_request: MakeRequest) -> None:
