@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.costs import (
+    FUSED_SOFTMAX,
     Cost,
     feature_map_cost,
     linear_attention_cost,
@@ -32,9 +33,6 @@ from .base import ParameterCount
 from .mechanism import AttentionShape
 from .precision import Precision
 from .spec import ModelSpec
-
-FUSED_SOFTMAX = ("sdpa_flash", "sdpa_efficient", "sdpa_cudnn")
-"""Backends of softmax attention that neither compute hidden scores nor write any to memory."""
 
 
 @dataclass(frozen=True)

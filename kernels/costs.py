@@ -8,6 +8,9 @@ that hold all scores write and read them too, the others write and read their st
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+FUSED_SOFTMAX = ("sdpa_flash", "sdpa_efficient", "sdpa_cudnn")
+"""Backends of softmax attention that neither compute hidden scores nor write any to memory."""
+
 
 @dataclass(frozen=True)
 class Cost:

@@ -71,13 +71,18 @@ def fused_decode_cost(*, heads: int, d: int) -> KernelCost:
     return KernelCost(heads * 12 * d * d, heads * 16 * d * d)
 
 
-def distillation_cost(*, pairs: int, d: int) -> KernelCost:
-    """Counts the distillation loss with its gradients over `pairs` of a query and a key that it sees, in all heads.
+def distillation_cost(*, pairs: int, token_heads: int, d: int) -> KernelCost:
+    """Counts the distillation loss with its gradients, in float32.
 
     Logits 2d and scores 4d FLOPs in each of four passes (two for the loss, two for gradients), and 4d for each
-    gradient. Traffic is linear in tokens and left out.
+    gradient. Queries, keys and their features are read once and the features' gradients written once: 10d numbers.
+
+    Args:
+        pairs: of a query and a key that it sees, in all heads.
+        token_heads: tokens times heads, in all.
+        d: head dimension.
     """
-    return KernelCost(pairs * (4 * 6 * d + 2 * 4 * d), 0)
+    return KernelCost(pairs * (4 * 6 * d + 2 * 4 * d), token_heads * 10 * d * 4)
 
 
 def _bytes(vectors: int, states: int, d: int, dtype: str) -> int:

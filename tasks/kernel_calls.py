@@ -99,7 +99,7 @@ def flash_linear_attention(compiled: bool) -> Attention:
 
     def attend(inputs: KernelInputs) -> tuple[Any, str]:
         chunk_linear_attn = peer_function("fla.ops.linear_attn", "chunk_linear_attn", inputs)
-        mapped = _compiled_map() if compiled else map_features
+        mapped = compiled_map(inputs.shape) if compiled else map_features
         q, k = mapped(inputs.q, inputs.q_weight), mapped(inputs.k, inputs.k_weight)
         output, _ = chunk_linear_attn(q, k, inputs.v.transpose(1, 2), scale=1.0, normalize=True)
         return output.transpose(1, 2), f"chunk/fla{'+compiled map' if compiled else ''}"
@@ -127,11 +127,17 @@ def map_features(x: Tensor, weight: Tensor) -> Tensor:
     return torch.cat([y.softmax(-1), (-y).softmax(-1)], -1)
 
 
-@functools.cache
-def _compiled_map() -> Callable[[Tensor, Tensor], Tensor]:
+@functools.lru_cache(maxsize=1)
+def compiled_map(shape: KernelShape) -> Callable[[Tensor, Tensor], Tensor]:  # noqa: ARG001
+    """`map_features` through torch.compile, for the tensors of one shape.
+
+    torch.compile keeps eight versions of a function and runs a ninth as plain Python, so what it keeps is dropped
+    before another shape; and where it could not compile all of the function it raises.
+    """
     import torch
 
-    compiled: Callable[[Tensor, Tensor], Tensor] = torch.compile(map_features, dynamic=False)
+    torch.compiler.reset()
+    compiled: Callable[[Tensor, Tensor], Tensor] = torch.compile(map_features, dynamic=False, fullgraph=True)
     return compiled
 
 

@@ -22,8 +22,10 @@ class KernelSettings:
         dtype: Of all tensors: `auto` is bfloat16 on CUDA and float32 on the CPU.
         repeats: Timed calls at least.
         min_time_ms: Time over which calls are repeated at least, but no more than 20 times `repeats`.
-        warmup: Calls before timing, at most; the first, which compiles, is told apart.
-        max_call_s: A call that takes longer ends its contender's climb with the status `timeout`.
+        warmup: Calls before timing, at most, once `min_warmup_ms` are over; 0 for none.
+        min_warmup_ms: Time over which calls warm up at least.
+        max_call_s: A call that takes longer ends its contender's climb with the status `timeout`; the first, which
+            compiles and tunes and is told apart, has no limit but the cell's.
 
     Raises:
         ValueError: A shape, a contender or a type that is not known.
@@ -35,6 +37,7 @@ class KernelSettings:
     repeats: int = 10
     min_time_ms: float = 100.0
     warmup: int = 10
+    min_warmup_ms: float = 100.0
     max_call_s: float = 30.0
 
     def __post_init__(self) -> None:
@@ -63,4 +66,4 @@ class KernelSettings:
 
     def repeated(self) -> Repeats:
         """How often a call is repeated."""
-        return Repeats(self.repeats, self.min_time_ms, self.warmup, self.max_call_s)
+        return Repeats(self.repeats, self.min_time_ms, self.warmup, self.max_call_s, min_warmup_ms=self.min_warmup_ms)

@@ -27,6 +27,11 @@ class KernelShape:
     sweep: str = ""
 
     @property
+    def name(self) -> str:
+        """The sizes as `parse_shapes` reads them."""
+        return f"{self.batch}x{self.tokens}x{self.heads}x{self.head_dim}"
+
+    @property
     def family(self) -> tuple[int, int]:
         """What shapes share of which a longer one needs no less: tokens aside, the heads in all and their size."""
         return self.batch * self.heads, self.head_dim

@@ -1,12 +1,14 @@
 """What the tasks `kernels/*` time: a forward pass, gradients, one decoded token, and the distillation loss.
 
-A work makes, of a shape, the calls that are timed; each is named by the metric that it becomes.
+A work makes, of a shape, inputs and the calls on them that are timed. The first time that a call is made compiles and
+tunes, so none is made before that can be told apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .cuda_graphs import capture_stream
@@ -15,6 +17,7 @@ from .kernel_calls import (
     MAP,
     Attention,
     KernelInputs,
+    compiled_map,
     make_inputs,
     map_features,
     peer_function,
@@ -26,56 +29,73 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ..kernels.choice import LinearAttentionResult
+Call: TypeAlias = Callable[[], tuple[Any, str]]
+"""Computes something; gives it and what ran, such as `chunk/triton`."""
 
-Call: TypeAlias = Callable[[], object]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What a contender runs at a shape.
-
-    Attributes:
-        calls: What is timed, by the name of its metric without the unit.
-        ran: Kernel that ran in a trial of them, form and backend.
-    """
-
-    calls: Mapping[str, Call]
-    ran: str
-
-
-Prepare: TypeAlias = Callable[[KernelShape, "torch.device", "torch.dtype"], Prepared]
+Prepare: TypeAlias = Callable[[KernelShape, "torch.device", "torch.dtype"], Mapping[str, Call]]
+"""Makes the inputs of a shape, and gives the calls that are timed on them, by the names of their metrics without the
+unit. They are to be made in this order; none has been made before."""
 
 
 def forward(attend: Attention) -> Prepare:
     """The forward pass, without gradients."""
 
-    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Prepared:
+    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, Call]:
         inputs = make_inputs(shape, device, dtype)
-        return Prepared({"forward": lambda: attend(inputs)}, attend(inputs)[1])
+        return {"forward": lambda: attend(inputs)}
 
     return prepare
 
 
-def backward(attend: Attention) -> Prepare:
-    """Gradients of queries, keys, values and maps: alone, and after a forward pass."""
+class Gradients:
+    """Gradients of queries, keys, values and maps: after a forward pass, and alone.
 
-    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Prepared:
+    Args:
+        attend: The attention.
+        inputs: What it is computed of, and what gets gradients.
+    """
+
+    def __init__(self, attend: Attention, inputs: KernelInputs) -> None:
+        self.attend, self.inputs = attend, inputs
+        self._upstream: Tensor | None = None
+
+    def after_forward(self) -> tuple[Any, str]:
+        """A forward pass and the gradients."""
+        output, ran = self._forward()
+        return self._pulled(output, retain_graph=False), ran
+
+    def alone(self) -> tuple[Any, str]:
+        """The gradients of one forward pass, which is kept."""
+        output, ran = self._kept
+        return self._pulled(output, retain_graph=True), ran
+
+    @cached_property
+    def _kept(self) -> tuple[Tensor, str]:
+        """A forward pass, on the stream that its backward pass can be captured on."""
+        with capture_stream(self.inputs.q.device):
+            return self._forward()
+
+    def _forward(self) -> tuple[Tensor, str]:
         import torch
 
-        inputs = _with_gradients(make_inputs(shape, device, dtype))
-        with torch.enable_grad(), capture_stream(device):
-            output, ran = attend(inputs)
-        upstream = torch.ones_like(output)
+        with torch.enable_grad():
+            return self.attend(self.inputs)
 
-        def pull(output: Tensor) -> object:
-            return torch.autograd.grad(output, inputs.leaves, upstream, retain_graph=True, allow_unused=True)
+    def _pulled(self, output: Tensor, *, retain_graph: bool) -> object:
+        import torch
 
-        def both() -> object:
-            with torch.enable_grad():
-                return pull(attend(inputs)[0])
+        if self._upstream is None:
+            self._upstream = torch.ones_like(output)
+        leaves = self.inputs.leaves
+        return torch.autograd.grad(output, leaves, self._upstream, retain_graph=retain_graph, allow_unused=True)
 
-        return Prepared({"backward": lambda: pull(output), "forward_backward": both}, ran)
+
+def backward(attend: Attention) -> Prepare:
+    """Gradients after a forward pass, then alone: what is kept for those takes memory."""
+
+    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, Call]:
+        gradients = Gradients(attend, _with_gradients(make_inputs(shape, device, dtype)))
+        return {"forward_backward": gradients.after_forward, "backward": gradients.alone}
 
     return prepare
 
@@ -83,7 +103,7 @@ def backward(attend: Attention) -> Prepare:
 def decode_hedgehog(backend: str) -> Prepare:
     """One token of every sequence; its state is of one size whatever came before, and a kernel changes it in place."""
 
-    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Prepared:
+    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, Call]:
         from ..kernels.hedgehog import fused_recurrent_hedgehog_attn
         from ..kernels.state import empty_state
 
@@ -91,39 +111,44 @@ def decode_hedgehog(backend: str) -> Prepare:
         maps = (token.q_weight, token.k_weight)
         state = empty_state(_features(token)[1], token.v)
 
-        def call() -> LinearAttentionResult:
-            return fused_recurrent_hedgehog_attn(
+        def call() -> tuple[Any, str]:
+            result = fused_recurrent_hedgehog_attn(
                 token.q, token.k, token.v, *maps, state=state, feature_map=MAP, backend=backend
             )
+            return result.output, f"{result.kernel.form}/{result.kernel.backend}"
 
-        ran = call().kernel
-        return Prepared({"decode": call}, f"{ran.form}/{ran.backend}")
+        return {"decode": call}
 
     return prepare
 
 
-def decode_flash_linear_attention(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Prepared:
+def decode_flash_linear_attention(compiled: bool) -> Prepare:
     """One token of every sequence by flash-linear-attention's recurrent kernel, a new state for each."""
-    token = make_inputs(shape, device, dtype, tokens=1)
-    recurrent = peer_function("fla.ops.linear_attn", "fused_recurrent_linear_attn", token)
-    v, size = token.v.transpose(1, 2), (shape.batch, shape.heads, 2 * shape.head_dim)
-    state = (v.new_zeros(*size, shape.head_dim).float(), v.new_zeros(size[0], 1, *size[1:]).float())
 
-    def call() -> object:
-        q, k = (map_features(x, w) for x, w in ((token.q, token.q_weight), (token.k, token.k_weight)))
-        return recurrent(q, k, v, scale=1.0, initial_state=state, output_final_state=True, normalize=True)
+    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, Call]:
+        token = make_inputs(shape, device, dtype, tokens=1)
+        recurrent = peer_function("fla.ops.linear_attn", "fused_recurrent_linear_attn", token)
+        mapped = compiled_map(shape) if compiled else map_features
+        v, size = token.v.transpose(1, 2), (shape.batch, shape.heads, 2 * shape.head_dim)
+        state = (v.new_zeros(*size, shape.head_dim).float(), v.new_zeros(size[0], 1, *size[1:]).float())
 
-    call()
-    return Prepared({"decode": call}, "fused_recurrent/fla")
+        def call() -> tuple[Any, str]:
+            q, k = (mapped(x, w) for x, w in ((token.q, token.q_weight), (token.k, token.k_weight)))
+            output, _ = recurrent(q, k, v, scale=1.0, initial_state=state, output_final_state=True, normalize=True)
+            return output, f"fused_recurrent/fla{'+compiled map' if compiled else ''}"
+
+        return {"decode": call}
+
+    return prepare
 
 
 def decode_softmax(backend: str) -> Prepare:
     """One token of every sequence that sees a KV cache of the shape's tokens."""
 
-    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Prepared:
+    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, Call]:
         cache = make_inputs(shape, device, dtype)
         inputs = replace(cache, q=cache.q[:, :, -1:])
-        return Prepared({"decode": lambda: softmax(backend)(inputs)}, softmax(backend)(inputs)[1])
+        return {"decode": lambda: softmax(backend)(inputs)}
 
     return prepare
 
@@ -131,7 +156,7 @@ def decode_softmax(backend: str) -> Prepare:
 def distillation(backend: str) -> Prepare:
     """The loss between softmax attention's rows and ours, and the gradients of both maps' features."""
 
-    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Prepared:
+    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, Call]:
         import torch
 
         from ..kernels.distillation import attention_distillation_loss
@@ -146,10 +171,11 @@ def distillation(backend: str) -> Prepare:
                 found = attention_distillation_loss(inputs.q, inputs.k, phi_q, phi_k, causal=True, backend=backend)
                 return found.cross_entropy.sum(), f"{found.kernel.form}/{found.kernel.backend}"
 
-        def step() -> object:
-            return torch.autograd.grad(loss()[0], (phi_q, phi_k))
+        def step() -> tuple[Any, str]:
+            found, ran = loss()
+            return torch.autograd.grad(found, (phi_q, phi_k)), ran
 
-        return Prepared({"distillation": step}, loss()[1])
+        return {"distillation": step}
 
     return prepare
 
@@ -188,8 +214,10 @@ WORKS: Mapping[str, Mapping[str, Prepare]] = {
     "decode": {
         "hedgehog": decode_hedgehog("auto"),
         "hedgehog-torch": decode_hedgehog("torch"),
-        "fla": decode_flash_linear_attention,
+        "fla": decode_flash_linear_attention(compiled=False),
+        "fla-compiled-map": decode_flash_linear_attention(compiled=True),
         "softmax-flash": decode_softmax("sdpa_flash"),
+        "softmax-cudnn": decode_softmax("sdpa_cudnn"),
         "softmax-naive": decode_softmax("naive"),
     },
     "distillation": {
@@ -199,3 +227,14 @@ WORKS: Mapping[str, Mapping[str, Prepare]] = {
     },
 }
 """Contenders by work."""
+
+
+def products_of(work: str, device: torch.device, dtype: torch.dtype) -> str:
+    """What our kernels make their products of, for inputs of a type: the machine's peak is measured of the same.
+
+    Triton's are of bfloat16, and of float16 in TF32; distillation takes three products in TF32 for one in float32.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if device.type != "cuda":
+        return name
+    return "tf32x3" if work == "distillation" else {"float16": "tf32"}.get(name, name)

@@ -2,34 +2,34 @@
 `distillation`.
 
 Every contender gets the same tensors (`kernel_calls`); calls are timed as kernels are (`timing.measure_calls`): warmed
-up, the L2 cache flushed before each, a CUDA graph replayed where launches dominate. The first call, which compiles, is
-timed apart. Reported are the median with its bootstrap standard error, the 20th and 80th percentile and all samples;
-for Hedgehog's attention, whose counts are known (`kernels.fused_costs`), also TFLOP/s, TB/s and the percentage of the
-roofline of the form that ran, over the machine's own peaks measured in the same run. On the CPU, whose torch forms do
-other work than the counts, the percentage says how far they are from a perfect fused kernel.
+up, the L2 cache flushed before each, a CUDA graph replayed where launches dominate. The first call, which compiles and
+tunes, is timed apart, and the peak of memory is that of one call of its own. Reported are the median with its bootstrap
+standard error, the 20th and 80th percentile and all samples; FLOPs and bytes by counting, where there are counts; for
+Hedgehog's attention also TFLOP/s, TB/s and the percentage of the roofline of the form that ran, over the machine's own
+peaks measured in the same run. On the CPU, whose torch forms do other work than the counts, the percentage says how far
+they are from a perfect fused kernel.
 
 A contender that cannot run here is a point with the status `unsupported`; one that runs out of memory or time is not
-tried at longer sequences of the same heads. `longest_tokens_per_s` ranks: Hedgehog's best backend at the largest shape.
+tried at longer sequences of the same heads. A contender that fails is a point with the status `error`: the others go
+on, and the cell ends with that error. `longest_tokens_per_s` ranks: Hedgehog's best backend at the largest shape.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..adapters.base import Adapter, Capability, ModelShape, Settings
 from ..results.record import DataIdentity, Metric
 from .base import Row, Sources, TaskData, TaskInfo, TaskScale
+from .kernel_bench import KernelBench
 from .kernel_metrics import kernel_metrics
 from .kernel_settings import KernelSettings
-from .kernel_shapes import KernelShape
-from .kernel_works import WORKS
+from .kernel_works import WORKS, products_of
 from .machine_peak import measure_machine
 from .settings import as_settings, parse_settings
-from .sweep import VOCAB_SIZE, failure_status, release_memory
-from .timing import measure_calls
+from .sweep import VOCAB_SIZE
 
 if TYPE_CHECKING:
     import torch
@@ -56,57 +56,16 @@ class Kernels:
         """One row for each shape and contender, and one of the machine's peaks."""
         chosen = parse_settings(KernelSettings, settings)
         device, dtype = adapter.device, _dtype(chosen.dtype, adapter.device)
-        rows: list[Row] = [{"machine": measure_machine(device, dtype)}]
-        for name in chosen.chosen(self.work):
-            rows += self._climb(name, data.test, device, dtype, chosen)
-        return rows
+        machine = measure_machine(device, dtype, products_of(self.work, device, dtype))
+        bench = KernelBench(WORKS[self.work], chosen.repeated(), device, dtype)
+        return [
+            {"machine": machine},
+            *(row for name in chosen.chosen(self.work) for row in bench.climb(name, data.test)),
+        ]
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:  # noqa: ARG002
         """See the module's docstring."""
         return kernel_metrics(self.work, rows)
-
-    def _climb(
-        self, name: str, shapes: Sequence[KernelShape], device: torch.device, dtype: torch.dtype, chosen: KernelSettings
-    ) -> Iterator[Row]:
-        given_up: set[tuple[int, int]] = set()
-        for shape in shapes:
-            if shape.family in given_up:
-                continue
-            row: Row = {"contender": name, **asdict(shape), "status": "ok"}
-            try:
-                row |= _measure(self.work, name, shape, device, dtype, chosen)
-            except Exception as error:
-                status = failure_status(error)
-                if status is None:
-                    raise
-                row |= {"status": status, "message": f"{type(error).__name__}: {error}"}
-                if status in ("oom", "timeout"):
-                    given_up.add(shape.family)
-            release_memory()
-            yield row
-
-
-def _measure(
-    work: str, name: str, shape: KernelShape, device: torch.device, dtype: torch.dtype, chosen: KernelSettings
-) -> Row:
-    """What ran, the time of the first call, samples of each of the work's calls, and the peak of memory on CUDA."""
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    start = time.perf_counter()
-    prepared = WORKS[work][name](shape, device, dtype)
-    first_call_s = time.perf_counter() - start
-    with torch.no_grad():
-        timings = {call: measure_calls(run, device, chosen.repeated(), kernel=True) for call, run in
-                   prepared.calls.items()}  # fmt: skip
-    return {
-        "ran": prepared.ran,
-        "first_call_s": first_call_s,
-        "samples_ms": {call: timing.samples_ms for call, timing in timings.items()},
-        "clock": {call: timing.clock for call, timing in timings.items()},
-        "peak_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
-    }
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
@@ -121,7 +80,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 def _task(work: str, summary: str) -> Kernels:
     info = TaskInfo(
         name=f"kernels/{work}",
-        version=1,
+        version=2,
         summary=summary,
         main_metric="longest_tokens_per_s",
         data=("generated",),

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def test_softmax_flops_are_what_torch_counts_before_causality_halves_them(qkv: D
 
 
 def test_what_is_not_fused_moves_scores_and_weights_both_ways_and_is_not_halved() -> None:
-    sizes = {"b": 2, "h": 4, "hk": 4, "n": 13, "d": 5, "dv": 3}
+    sizes: dict[str, Any] = {"b": 2, "h": 4, "hk": 4, "n": 13, "d": 5, "dv": 3}
     fused, found = softmax_attention_cost(**sizes), softmax_attention_cost(**sizes, fused=False)
     assert found.flops == softmax_attention_cost(**sizes, causal=False).flops
     assert found.bytes - fused.bytes == 4 * (2 * 4 * 13 * 13) * 4
@@ -56,7 +57,7 @@ def test_what_is_not_fused_moves_scores_and_weights_both_ways_and_is_not_halved(
 
 
 def test_features_in_cache_move_nothing() -> None:
-    sizes = {"b": 2, "h": 4, "hk": 2, "n": 256, "f": 16, "dv": 8}
+    sizes: dict[str, Any] = {"b": 2, "h": 4, "hk": 2, "n": 256, "f": 16, "dv": 8}
     given, cached = (linear_attention_cost("chunk", **sizes, features_in_cache=kept) for kept in (False, True))
     assert given.bytes - cached.bytes == 2 * 256 * (4 + 2) * 16 * 4
     assert given.flops == cached.flops

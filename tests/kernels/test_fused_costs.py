@@ -2,7 +2,12 @@
 
 import pytest
 
-from hedgebench.kernels.fused_costs import fused_backward_cost, fused_decode_cost, fused_forward_cost
+from hedgebench.kernels.fused_costs import (
+    distillation_cost,
+    fused_backward_cost,
+    fused_decode_cost,
+    fused_forward_cost,
+)
 
 
 @pytest.mark.parametrize(
@@ -43,3 +48,8 @@ def test_calls_one_after_another_add_up() -> None:
     backward = fused_backward_cost(token_heads=1, d=64, dtype="bfloat16")
     both = forward + backward
     assert (both.flops, both.bytes) == (81_920 + 212_992, 896 + 1920)
+
+
+def test_distillation_is_quadratic_in_products_and_linear_in_traffic() -> None:
+    cost = distillation_cost(pairs=1000, token_heads=44, d=64)
+    assert (cost.flops, cost.bytes) == (1000 * 2048, 44 * 2560)

@@ -15,15 +15,18 @@ from hedgebench.tasks import kernels
 from hedgebench.tasks.base import Row, Sources, Task
 from hedgebench.tasks.kernel_metrics import kernel_metrics
 from hedgebench.tasks.kernel_settings import KernelSettings
-from hedgebench.tasks.kernel_works import Prepared
+from hedgebench.tasks.kernel_works import Call
 from hedgebench.tasks.kernels import BACKWARD, DECODE, DISTILLATION, FORWARD, Kernels
 
-SETTINGS: Mapping[str, Value] = {"shapes": "1x8x2x16+1x16x2x16", "repeats": 3, "min_time_ms": 0.0, "warmup": 1}
+SETTINGS: Mapping[str, Value] = {
+    "shapes": "1x8x2x16+1x16x2x16", "repeats": 3, "min_time_ms": 0.0, "warmup": 1, "min_warmup_ms": 0.0,
+}  # fmt: skip
 ON_CPU = cast(Adapter, SimpleNamespace(device=torch.device("cpu")))
 MACHINE: Row = {
     "machine": {
         **{"gemm_samples_ms": [2.0, 1.0], "gemm_flops": 1e9, "copy_samples_ms": [1.0, 3.0], "copy_bytes": 1e8},
         "dtype": "float32",
+        "products": "float32",
     }
 }
 """A machine of 1 TFLOP/s and 0.1 TB/s."""
@@ -31,7 +34,7 @@ MACHINE: Row = {
 
 @pytest.fixture(autouse=True)
 def _known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "measure_machine", lambda device, dtype: MACHINE["machine"])
+    monkeypatch.setattr(kernels, "measure_machine", lambda device, dtype, products: MACHINE["machine"])
 
 
 def measure(task: Kernels, sources: Sources, **settings: Value) -> tuple[list[Row], list[Metric]]:
@@ -43,8 +46,9 @@ def measure(task: Kernels, sources: Sources, **settings: Value) -> tuple[list[Ro
 def point(**values: Any) -> Row:
     """A point of 1,000 tokens, 2 heads of 64, that took 1, 2 and 3 ms."""
     sizes = {"batch": 1, "tokens": 1000, "heads": 2, "head_dim": 64, "sweep": "", "status": "ok"}
-    times = {"samples_ms": {"forward": [1.0, 2.0, 3.0]}, "first_call_s": 0.5, "peak_bytes": None}
-    return {"contender": "hedgehog", "ran": "chunk/torch", **sizes, **times, **values}
+    times = {"samples_ms": [1.0, 2.0, 3.0], "first_call_s": 0.5, "peak_bytes": None, "telemetry": {}}
+    calls = {"forward": {"ran": "chunk/torch", **times, **values.pop("call", {})}}
+    return {"contender": "hedgehog", "calls": calls, **sizes, **values}
 
 
 @pytest.mark.parametrize("task", [FORWARD, BACKWARD, DECODE, DISTILLATION], ids=lambda task: task.work)
@@ -65,7 +69,7 @@ def test_a_contender_out_of_memory_is_not_tried_at_longer_sequences_of_the_same_
 ) -> None:
     tried = []
 
-    def prepare(shape: Any, device: Any, dtype: Any) -> Prepared:
+    def prepare(shape: Any, device: Any, dtype: Any) -> Mapping[str, Call]:
         tried.append(shape.tokens)
         raise MemoryError("too large")
 
@@ -74,6 +78,33 @@ def test_a_contender_out_of_memory_is_not_tried_at_longer_sequences_of_the_same_
     assert tried == [8, 4]
     assert [row["status"] for row in rows[1:]] == ["oom", "oom"]
     assert (metrics[0].value, metrics[0].status) == (None, "oom")
+
+
+def test_a_contender_that_fails_has_no_value_and_the_others_have(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(shape: Any, device: Any, dtype: Any) -> Mapping[str, Call]:
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr(kernels, "WORKS", {"forward": {"hedgehog": broken, "fla": lambda *_: {"forward": attended}}})
+
+    def attended() -> tuple[object, str]:
+        return None, "chunk/fla"
+
+    rows, metrics = measure(FORWARD, sources, contenders="hedgehog+fla")
+    assert [row["status"] for row in rows[1:]] == ["error", "error", "ok", "ok"]
+    assert (metrics[0].name, metrics[0].value, metrics[0].status) == ("longest_tokens_per_s", None, "error")
+    values = {metric.at["contender"]: metric.value for metric in metrics if metric.name == "forward_ms"}
+    assert values["hedgehog"] is None
+    assert values["fla"] is not None
+
+
+def test_notes_say_what_cannot_run_here_once(sources: Sources) -> None:
+    rows, _ = measure(FORWARD, sources, contenders="hedgehog+fla")
+    notes = {note for row in rows for note in row.get("notes", ())}
+    assert notes == {
+        "unsupported: fla: UnsupportedError: flash-linear-attention's kernels run on CUDA; these tensors are on cpu"
+    }
 
 
 def test_metrics_of_a_point_known_by_hand() -> None:
@@ -86,15 +117,36 @@ def test_metrics_of_a_point_known_by_hand() -> None:
     assert found["forward_tflop_per_s"].value == pytest.approx(flops / 2e-3 / 1e12)
     assert found["forward_tb_per_s"].value == pytest.approx(moved / 2e-3 / 1e12)
     assert found["forward_percent_of_roofline"].value == pytest.approx(100 * (flops / 1e12) / 2e-3)
+    assert (found["forward_flops"].value, found["forward_traffic_bytes"].value) == (flops, moved)
+    assert found["longest_tokens_per_s_p20"].value == pytest.approx(4e5)  # of rates of 1/3, 1/2 and 1 million
     assert found["forward_first_call_s"].at["ran"] == "chunk/torch"
     assert found["forward_ms"].at == {
         "contender": "hedgehog", "seq_len": 1000, "batch_size": 1, "heads": 2, "head_dim": 64
     }  # fmt: skip
 
 
-def test_softmax_attention_has_no_roofline_of_ours() -> None:
-    metrics = kernel_metrics("forward", [MACHINE, point(contender="softmax-flash", ran="softmax/sdpa_flash")])
-    assert not any("roofline" in metric.name for metric in metrics)
+@pytest.mark.parametrize(("contender", "flops", "moved"), [
+    ("softmax-flash", 2 * 2 * 1000**2 * 128 // 2, 2 * 1000 * 64 * 4 * 4),
+    ("softmax-naive", 2 * 2 * 1000**2 * 128, 2 * 1000 * 64 * 4 * 4 + 4 * 2 * 1000**2 * 4),
+])  # fmt: skip
+def test_softmax_attention_has_counts_of_what_ran_and_no_roofline_of_ours(
+    contender: str, flops: int, moved: int
+) -> None:
+    ran = {"softmax-flash": "softmax/sdpa_flash", "softmax-naive": "softmax/naive"}[contender]
+    metrics = {m.name: m for m in kernel_metrics("forward", [MACHINE, point(contender=contender, call={"ran": ran})])}
+    assert (metrics["forward_flops"].value, metrics["forward_traffic_bytes"].value) == (flops, moved)
+    assert not any("roofline" in name for name in metrics)
+
+
+def test_clocks_and_memory_are_those_of_the_call() -> None:
+    told = {"telemetry": {"lowest_sm_clock_mhz": 1230, "throttled": "power cap"}, "peak_bytes": 77}
+    found = {metric.name: metric.value for metric in kernel_metrics("forward", [MACHINE, point(call=told)])}
+    assert found["forward_lowest_sm_clock_mhz"] == 1230
+    assert found["forward_throttled"] == 1.0
+    assert found["forward_peak_bytes"] == 77
+    assert not {"forward_throttled", "forward_peak_bytes"} & {
+        m.name for m in kernel_metrics("forward", [MACHINE, point()])
+    }
 
 
 @pytest.mark.parametrize(("settings", "message"), [
