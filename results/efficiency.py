@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from .aggregate import REFERENCE_MODEL, Comparison, Row, is_comparable
@@ -31,6 +31,7 @@ _DETAILS = (
     "peak_resident_bytes",
 )
 _COSTS = ("_ms", "_bytes")
+_RATES = ("_tokens_per_s",)
 _NO_COSTS = ("pace_ms", "peak_reserved_bytes", "peak_resident_bytes")
 _ModelKey: TypeAlias = tuple[str, int]
 _Sweep: TypeAlias = tuple[Comparison, str, str]
@@ -44,9 +45,11 @@ class Crossover:
         model: The model and its variant.
         kind: `at` a length between two measured ones, `always` (at every measured length), or `never`.
         length: Where the lines through the measured points cross, on logarithmic axes; None unless `at`.
-        value: What both cost there; None unless `at`.
+        value: What both cost there, or the rate of both; None unless `at`.
         shortest: The shortest length measured of both.
         longest: The longest.
+        stderr: Standard error of `length` that follows from those of the four points around it; None unless `at`, and
+            where one of them has none.
     """
 
     model: _ModelKey
@@ -55,12 +58,13 @@ class Crossover:
     value: float | None
     shortest: float
     longest: float
+    stderr: float | None = None
 
     @property
     def text(self) -> str:
         """In a few words."""
         if self.kind == "at":
-            return f"{self.length:.0f}"
+            return f"{self.length:.0f}" + (f" ± {self.stderr:.0f}" if self.stderr is not None else "")
         if self.kind == "always":
             return f"at every length from {self.shortest:g}"
         return f"not up to {self.longest:g}"
@@ -81,20 +85,22 @@ def is_detail(row: Row) -> bool:
 
 
 def crossovers(rows: Iterable[Row]) -> dict[_Sweep, list[Crossover]]:
-    """The crossovers of every sweep of a cost over length, by comparison, metric and the rest of its coordinates."""
+    """The crossovers of every sweep of a cost or a rate over length, by comparison, metric and other coordinates."""
     sweeps: dict[_Sweep, list[Row]] = defaultdict(list)
     for row in rows:
-        if _is_cost(row):
+        if _crosses(row):
             sweeps[row.comparison, row.metric, rest_of_point(row)].append(row)
     found = {sweep: crossovers_of_sweep(points) for sweep, points in sweeps.items()}
     return {sweep: every for sweep, every in found.items() if every}
 
 
 def crossovers_of_sweep(rows: Sequence[Row]) -> list[Crossover]:
-    """The crossovers of the models of one sweep with softmax, in the order of the rows.
+    """The crossovers of the models of one sweep with softmax, in the rows' order; none of what is no cost or rate.
 
     Where a task measures several kernels of softmax attention, as `kernels/*` do, it is the cheapest at each length.
+    What a token costs is the reciprocal of tokens per second.
     """
+    rows = [row for row in rows if _crosses(row)]
     softmax = [row for row in rows if row.model == REFERENCE_MODEL] or [row for row in rows if _is_softmax_kernel(row)]
     if len({row.variant for row in softmax}) != 1:
         return []
@@ -104,6 +110,8 @@ def crossovers_of_sweep(rows: Sequence[Row]) -> list[Crossover]:
     for model in models:
         own = [row for row in rows if (row.model, row.variant) == model and is_comparable(row, softmax[0])]
         found = _crossover(model, _lowest(softmax), _lowest(own))
+        if found is not None and found.value is not None and _is_rate(own[0]):
+            found = replace(found, value=1 / found.value)
         every += [found] if found else []
     return every
 
@@ -120,41 +128,72 @@ def rest_of_point(row: Row) -> str:
     return ", ".join(f"{key}={row.coordinates[key]}" for key in sorted(row.coordinates) if key != AXIS)
 
 
-def _is_cost(row: Row) -> bool:
+def _crosses(row: Row) -> bool:
     has_length = isinstance(row.coordinates.get(AXIS), int | float)
-    return has_length and row.metric.endswith(_COSTS) and row.metric not in _NO_COSTS and not is_detail(row)
+    return has_length and row.metric.endswith((*_COSTS, *_RATES)) and row.metric not in _NO_COSTS and not is_detail(row)
+
+
+def _is_rate(row: Row) -> bool:
+    return row.metric.endswith(_RATES)
 
 
 def _is_softmax_kernel(row: Row) -> bool:
     return row.model.startswith(f"{REFERENCE_MODEL}-")
 
 
-def _lowest(rows: Iterable[Row]) -> dict[float, float]:
-    found: dict[float, float] = {}
+@dataclass(frozen=True)
+class _Cost:
+    """A cost, and the square of its standard error in parts of it; None where it has none."""
+
+    value: float
+    variance: float | None
+
+
+def _lowest(rows: Iterable[Row]) -> dict[float, _Cost]:
+    found: dict[float, _Cost] = {}
     for row in rows:
         if row.value is not None and row.value > 0:
             length = float(row.coordinates[AXIS] or 0)
-            found[length] = min(row.value, found.get(length, math.inf))
+            cost = 1 / row.value if _is_rate(row) else row.value
+            variance = None if row.stderr is None else (row.stderr / row.value) ** 2
+            if length not in found or cost < found[length].value:
+                found[length] = _Cost(cost, variance)
     return found
 
 
-def _crossover(model: _ModelKey, softmax: Mapping[float, float], own: Mapping[float, float]) -> Crossover | None:
+def _crossover(model: _ModelKey, softmax: Mapping[float, _Cost], own: Mapping[float, _Cost]) -> Crossover | None:
     """The last crossing after which the model stays cheaper; None where fewer than two lengths are common."""
     lengths = sorted(softmax.keys() & own.keys())
     if len(lengths) < 2:
         return None
     ends = lengths[0], lengths[-1]
-    dearer = [length for length in lengths if own[length] >= softmax[length]]
+    dearer = [length for length in lengths if own[length].value >= softmax[length].value]
     if not dearer:
         return Crossover(model, "always", None, None, *ends)
     if dearer[-1] == lengths[-1]:
         return Crossover(model, "never", None, None, *ends)
     before, after = dearer[-1], lengths[lengths.index(dearer[-1]) + 1]
-    gaps = [math.log(own[length] / softmax[length]) for length in (before, after)]
+    gaps = [math.log(own[length].value / softmax[length].value) for length in (before, after)]
     share = gaps[0] / (gaps[0] - gaps[1])
     length = before * (after / before) ** share
-    value = softmax[before] * (softmax[after] / softmax[before]) ** share
-    return Crossover(model, "at", length, value, *ends)
+    value = softmax[before].value * (softmax[after].value / softmax[before].value) ** share
+    around = [_gap_variance(softmax[each], own[each]) for each in (before, after)]
+    return Crossover(model, "at", length, value, *ends, _length_stderr(length, after / before, gaps, around))
+
+
+def _gap_variance(softmax: _Cost, own: _Cost) -> float | None:
+    return None if softmax.variance is None or own.variance is None else softmax.variance + own.variance
+
+
+def _length_stderr(
+    length: float, ratio: float, gaps: Sequence[float], variances: Sequence[float | None]
+) -> float | None:
+    """Standard error of a crossing between two lengths of that ratio, from the variances of log gaps at both."""
+    first, last = variances
+    if first is None or last is None:
+        return None
+    of_share = math.sqrt(gaps[1] ** 2 * first + gaps[0] ** 2 * last) / (gaps[0] - gaps[1]) ** 2
+    return length * math.log(ratio) * of_share
 
 
 def _crossover_summary(found: Mapping[_Sweep, Sequence[Crossover]]) -> Summary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ SIZE_METRICS = {"parameters": "parameters", "state_bytes": "recurrent state [byt
 """Descriptive metrics that quality is drawn against, and their axis labels."""
 
 _LOG_UNITS = frozenset({"s", "ms", "us", "bytes", "tokens/s", "samples/s", "flops"})
+
+_SPREAD = ("_p20", "_p80")
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ def _set_size_scale(axes: Axes, sizes: Sequence[float]) -> None:
 
 
 def _sweep_plots(rows: Sequence[Row], styles: dict[str, Style]) -> Iterator[Plot]:
+    ends = {(*_key(row), row.metric, row.at): row.value for row in rows if row.metric.endswith(_SPREAD)}
     sweeps: dict[tuple[Comparison, str, str], list[Row]] = defaultdict(list)
     for row in rows:
         is_swept = isinstance(row.coordinates.get(AXIS), int | float)
@@ -174,11 +177,13 @@ def _sweep_plots(rows: Sequence[Row], styles: dict[str, Style]) -> Iterator[Plot
         if len({row.at for row in points}) > 1 and any(row.value is not None for row in points):
             title = _title(f"{comparison.task}: {metric}" + (f", {rest}" if rest else ""), comparison)
             name = _name("sweep", comparison, metric, rest)
-            yield Plot(name, title, _sweep(points, styles, title))
+            yield Plot(name, title, _sweep(points, ends, styles, title))
 
 
-def _sweep(rows: Sequence[Row], styles: dict[str, Style], title: str) -> Figure:
-    """A line per model over lengths; a cross in the band at the top is a point without a value."""
+def _sweep(
+    rows: Sequence[Row], ends: Mapping[tuple[Any, ...], float | None], styles: dict[str, Style], title: str
+) -> Figure:
+    """A line per model over lengths, within the spread of its samples; a cross in the band at the top has no value."""
     labels = list(dict.fromkeys(_row_label(row) for row in rows))
     figure, (axes,) = new_figure(7.2, max(3.8, 1.3 + 0.21 * len(labels)))
     handles: dict[str, Any] = {}
@@ -196,6 +201,7 @@ def _sweep(rows: Sequence[Row], styles: dict[str, Style], title: str) -> Figure:
             markersize=5,
             linewidth=1.5,
         )
+        _shade_spread(axes, measured, ends, style)
         for row in measured:
             (mark,) = axes.plot(_length(row), row.value or 0.0, color=style.colour, marker=style.marker, markersize=5)
             tell(mark, f"{_told(row)} at {row.at.replace(';', ', ')}")
@@ -207,6 +213,17 @@ def _sweep(rows: Sequence[Row], styles: dict[str, Style], title: str) -> Figure:
     add_title(figure, title)
     add_legend(figure, handles)
     return figure
+
+
+def _shade_spread(axes: Axes, rows: Sequence[Row], ends: Mapping[tuple[Any, ...], float | None], style: Style) -> None:
+    """Shades from the 20th to the 80th percentile of a line's samples, as far as they are known."""
+    spreads = [
+        (_length(row), *(ends.get((*_key(row), f"{row.metric}{end}", row.at)) for end in _SPREAD)) for row in rows
+    ]
+    known = [(length, low, high) for length, low, high in spreads if low is not None and high is not None]
+    if known:
+        lengths, lows, highs = zip(*known, strict=True)
+        axes.fill_between(lengths, lows, highs, color=style.colour, alpha=0.15, linewidth=0)
 
 
 def _mark_failures(axes: Axes, failed: Sequence[Row], styles: dict[str, Style]) -> dict[str, Any]:

@@ -23,6 +23,9 @@ FIGURE_6 = (("layer_prefill_ms", "time of the attention layer [ms]"), ("prefill_
             ("peak_allocated_bytes", "peak memory of the model [bytes]"))  # fmt: skip
 """Panels of the paper's efficiency figure: metrics over sequence length, and their labels."""
 
+_COUNTED = ("layer_prefill", "layer_decode", "forward", "backward", "forward_backward", "decode", "distillation")
+"""What has FLOPs and bytes by counting: an attention layer's passes, and the calls of `kernels/*`."""
+
 _EFFICIENCY = ("prefill_ms", "train_ms", "decode_ms", "peak_allocated_bytes")
 _TASKS = ("throughput", "memory")
 _MEMORY_MODE = "prefill"
@@ -94,6 +97,12 @@ def _smallest_batch(rows: Sequence[Row]) -> list[Row]:
 
 def _batch(row: Row) -> float:
     return float(row.coordinates.get("batch_size") or row.coordinates.get("tokens_per_step") or 0)
+
+
+def _layer(row: Row) -> tuple[Any, ...]:
+    """What sets one layer apart from another of the same model: all coordinates but length and batch."""
+    rest = row.coordinates.keys() - {AXIS, "batch_size", "tokens_per_step"}
+    return tuple((key, row.coordinates[key]) for key in sorted(rest))
 
 
 def _paper_figures(rows: Sequence[Row], styles: Mapping[str, Style]) -> _Figures:
@@ -228,7 +237,7 @@ def pareto_front(points: Iterable[tuple[float, float]], higher_is_better: bool |
 
 
 def _roofline_figures(records: Sequence[Record], rows: Sequence[Row], styles: Mapping[str, Style]) -> _Figures:
-    for mode in ("layer_prefill", "layer_decode"):
+    for mode in _COUNTED:
         places: dict[Comparison, list[tuple[Row, float, float]]] = defaultdict(list)
         for row, flops, traffic in _counted(rows, mode):
             places[row.comparison].append((row, flops, traffic))
@@ -254,10 +263,14 @@ def _key(row: Row) -> tuple[Any, ...]:
 
 
 def _roof(records: Sequence[Record]) -> Roof | None:
-    """The datasheet's peaks for a device in our table; else the best that the run measured beside its kernels."""
+    """The datasheet's peaks for a device in our table; else the best that the run measured beside its kernels.
+
+    The peak of products is that of what they are made of, which a measured one says and may not be the cell's type.
+    """
     for record in records:
         peak = device_peak(str(record.environment.get("gpu")))
-        dtype = str(record.environment.get("dtype"))
+        products = [m.at["dtype"] for m in record.metrics if m.name == "machine_gemm_flops_per_s"]
+        dtype = str(next(iter(products), record.environment.get("dtype")))
         if peak is not None and dtype in peak.flops_per_s:
             return Roof(peak.flops_per_s[dtype], peak.bytes_per_s, peak.source)
     measured: dict[str, list[float]] = defaultdict(list)
@@ -274,7 +287,7 @@ def _roof(records: Sequence[Record]) -> Roof | None:
 def _roofline(
     points: Sequence[tuple[Row, float, float]], roof: Roof, styles: Mapping[str, Style], title: str
 ) -> Figure:
-    """Achieved FLOP/s against FLOPs per byte by counting; points of one model are joined, short to long."""
+    """Achieved FLOP/s against FLOPs per byte by counting; points of a model's one layer are joined, short to long."""
     figure, (axes,) = new_figure(7.6, 4.4)
     handles: dict[str, Any] = {}
     ridge = roof.flops_per_s / roof.bytes_per_s
@@ -283,15 +296,16 @@ def _roofline(
     (line,) = axes.plot([low, ridge, high], [low * roof.bytes_per_s, roof.flops_per_s, roof.flops_per_s],
                         color="#000000", linewidth=1.2)  # fmt: skip
     handles["roof"] = line
-    for label in dict.fromkeys(_label(row) for row, _, _ in points):
-        own = sorted((p for p in points if _label(p[0]) == label), key=lambda p: (_batch(p[0]), _length(p[0])))
+    for label, layer in dict.fromkeys((_label(row), _layer(row)) for row, _, _ in points):
+        own = [point for point in points if (_label(point[0]), _layer(point[0])) == (label, layer)]
+        own.sort(key=lambda point: (_batch(point[0]), _length(point[0])))
         style = styles[label]
         (line,) = axes.plot(
             [flops / traffic for _, flops, traffic in own],
             [1e3 * flops / (row.value or 1.0) for row, flops, _ in own],
             color=style.colour, marker=style.marker, linestyle=style.line, linewidth=1, markersize=5,
         )  # fmt: skip
-        handles[plain(label)] = line
+        handles.setdefault(plain(label), line)
         last, flops, traffic = own[-1]
         axes.annotate(f"{_length(last):g}", (flops / traffic, 1e3 * flops / (last.value or 1.0)),
                       xytext=(5, 4), textcoords="offset points", color=style.colour, fontsize=8)  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from hedgebench.results.aggregate import Row, leaderboard_rows
@@ -91,7 +93,13 @@ def test_kernels_cross_the_cheapest_of_softmaxs_kernels(make_record: MakeRecord)
 
 def test_only_costs_cross(make_record: MakeRecord) -> None:
     at = [{"seq_len": n} for n in LENGTHS]
-    for name in ("prefill_tokens_per_s", "prefill_ms_p20", "layer_prefill_flops", "peak_resident_bytes"):
+    for name in (
+        "accuracy",
+        "prefill_ms_p20",
+        "prefill_tokens_per_s_p20",
+        "layer_prefill_flops",
+        "peak_resident_bytes",
+    ):
         made = [
             make_record(
                 model, "throughput", metrics=tuple(Metric(name, 1.0, "1", None, None, 1, where) for where in at)
@@ -99,6 +107,42 @@ def test_only_costs_cross(make_record: MakeRecord) -> None:
             for model in ("softmax", "elu")
         ]
         assert crossovers(leaderboard_rows(made)) == {}
+
+
+def test_rates_cross_where_the_times_do_that_they_are_of(rows_of: Callable[..., list[Row]]) -> None:
+    def rates(metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
+        return tuple(
+            replace(m, name="prefill_tokens_per_s", value=1e3 * float(m.at["seq_len"] or 0) / (m.value or 0.0))
+            for m in metrics
+        )
+
+    softmax, elu = times(lambda n: n**2 / 1000), times(lambda n: 0.7 * n)
+    found = only(rows_of(softmax=rates(softmax), elu=rates(elu)))
+    assert (found.kind, found.model) == ("at", ("elu", 0))
+    assert found.length == pytest.approx(700)
+    assert found.value == pytest.approx(1e3 / 0.7)
+    slower = rates(times(lambda n: 90.0 * n))
+    assert only(rows_of(softmax=rates(softmax), elu=slower)).kind == "never"
+
+
+def test_the_error_of_a_crossing_is_what_simulated_measurements_scatter_by(rows_of: Callable[..., list[Row]]) -> None:
+    random = np.random.default_rng(0)
+
+    def noisy(ms_at: Callable[[int], float], error: float, shift: Callable[[], float]) -> tuple[Metric, ...]:
+        return tuple(
+            replace(m, value=(m.value or 0.0) * (1 + error * shift()), stderr=error * (m.value or 0.0))
+            for m in times(ms_at)
+        )
+
+    def crossing(shift: Callable[[], float]) -> Crossover:
+        softmax = noisy(lambda n: n**2 / 1000, 0.02, shift)
+        return only(rows_of(softmax=softmax, elu=noisy(lambda n: 0.7 * n, 0.01, shift)))
+
+    lengths = [crossing(random.standard_normal).length or 0.0 for _ in range(400)]
+    found = crossing(lambda: 0.0)
+    assert found.stderr == pytest.approx(float(np.std(lengths)), rel=0.15)
+    assert found.text == f"700 ± {found.stderr:.0f}"
+    assert only(rows_of(softmax=times(lambda n: n**2 / 1000), elu=times(lambda n: 0.7 * n))).stderr is None
 
 
 def exponent(value: float, half: float) -> tuple[Metric, ...]:

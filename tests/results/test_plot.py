@@ -1,14 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from hedgebench.results.plot import make_plots, svg_plots, write_plots
 from hedgebench.results.plot_style import model_styles
-from hedgebench.results.record import CurvePoint, Metric, Record
+from hedgebench.results.record import CurvePoint, Metric, Record, Scalar
 
 MakeMetric = Callable[..., Metric]
 MakeRecord = Callable[..., Record]
@@ -66,6 +67,19 @@ def test_a_task_that_nobody_finished_has_no_plot(make_record: MakeRecord) -> Non
 def test_points_out_of_memory_are_marked(few: list[Record]) -> None:
     (sweep,) = (svg for title, svg in svg_plots(few) if title.startswith("throughput"))
     assert "no value: OOM" in sweep
+
+
+def test_a_line_is_shaded_by_the_spread_of_its_samples(make_record: MakeRecord) -> None:
+    at: list[Mapping[str, Scalar]] = [{"seq_len": n, "batch_size": 1} for n in (256, 512)]
+    metrics = [
+        Metric(f"prefill_ms{end}", value * float(where["seq_len"] or 0), "ms", better, None, 5, where)
+        for end, value, better in (("", 1.0, False), ("_p20", 0.5, None), ("_p80", 3.0, None))
+        for where in at
+    ]
+    (plot,) = make_plots([make_record("elu", "throughput", metrics=metrics)])
+    (shade,) = plot.figure.axes[0].collections[-1:]
+    corners = {(float(x), float(y)) for x, y in np.asarray(shade.get_paths()[0].vertices)}
+    assert {(256.0, 128.0), (256.0, 768.0), (512.0, 256.0), (512.0, 1536.0)} <= corners
 
 
 def test_a_state_of_zero_bytes_and_values_that_are_not_finite_are_drawn(

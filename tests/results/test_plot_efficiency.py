@@ -27,12 +27,16 @@ def sweep(
     return found
 
 
+def peaks_of_machine(products: str) -> list[Metric]:
+    return [
+        Metric("machine_gemm_flops_per_s", 1e11, "flop/s", None, None, 1, {"dtype": products}),
+        Metric("machine_copy_bytes_per_s", 1e10, "bytes/s", None, None, 1, {"dtype": products}),
+    ]
+
+
 def measured(make_record: MakeRecord, model: str, ms_at: Callable[[int], float | None], **changes: Any) -> list[Record]:
     """Records of throughput, memory and a task of quality, with peaks of the machine."""
-    machine = [
-        Metric("machine_gemm_flops_per_s", 1e11, "flop/s", None, None, 1, {"dtype": "float32"}),
-        Metric("machine_copy_bytes_per_s", 1e10, "bytes/s", None, None, 1, {"dtype": "float32"}),
-    ]
+    machine = peaks_of_machine(changes.get("environment", {}).get("dtype", "float32"))
     layer = [
         *sweep("layer_prefill_ms", "ms", ms_at),
         *sweep("layer_prefill_flops", "flops", lambda n: 1e4 * n),
@@ -127,6 +131,54 @@ def test_a_known_device_has_the_roof_of_its_datasheet(make_record: MakeRecord) -
     assert any("datasheet" in text for text in texts(plot))
     assert device_peak("NVIDIA Imaginary") is None
     assert all(peak.source and peak.bytes_per_s > 1e12 for peak in DEVICE_PEAKS.values())
+
+
+@pytest.fixture
+def kernels(make_record: MakeRecord) -> Callable[[str], Plot]:
+    """The roofline of distillation of two contenders in two sweeps, whose products are made of something."""
+
+    def make(products: str) -> Plot:
+        counts = [("flops", "flops", 1e7), ("traffic_bytes", "bytes", 1e7)]
+        metrics = [
+            metric
+            for contender, ms in (("hedgehog", 1.0), ("quadratic", 4.0))
+            for head_dim in (64, 128)
+            for name, unit, value in (("ms", "ms", ms / head_dim), *counts)
+            for metric in sweep(
+                f"distillation_{name}", unit, lambda n, value=value: value * n,
+                {"contender": contender, "sweep": f"sweep{head_dim}"},
+            )
+        ]  # fmt: skip
+        record = make_record(
+            "hedgehog:map=softmax",
+            "kernels/distillation",
+            metrics=(*peaks_of_machine(products), *metrics),
+            main_metric="longest_tokens_per_s",
+            environment={"gpu": "NVIDIA H200", "dtype": "bfloat16"},
+        )
+        (plot,) = (plot for plot in make_plots([record]) if plot.name.startswith("roofline"))
+        return plot
+
+    return make
+
+
+def test_kernels_have_a_roofline_with_a_line_for_each_contender_and_sweep(kernels: Callable[[str], Plot]) -> None:
+    plot = kernels("bfloat16")
+    assert plot.name.startswith("roofline-distillation-kernels-distillation")
+    drawn = [points for points in lines(plot) if len(points) == len(LENGTHS)]
+    assert len(drawn) == 4
+    achieved = {(points[0][0], round(points[0][1])) for points in drawn}
+    assert achieved == {(1.0, 640e9), (1.0, 1280e9), (1.0, 160e9), (1.0, 320e9)}
+    legend: Any = plot.figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["roof", "hedgehog", "quadratic"]
+
+
+def test_the_roof_is_that_of_what_products_are_made_of(kernels: Callable[[str], Plot]) -> None:
+    tops = {
+        products: max(points[-1][1] for points in lines(kernels(products)) if len(points) == 3)
+        for products in ("bfloat16", "tf32x3")
+    }
+    assert tops == {"bfloat16": 989.5e12, "tf32x3": 1e11}  # the second is in no datasheet, and measured
 
 
 def test_the_front_holds_what_no_other_beats_in_both() -> None:
