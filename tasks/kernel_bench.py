@@ -76,9 +76,9 @@ class KernelBench:
         calls = self.contenders[name](shape, self.device, self.dtype)
         with torch.no_grad(), telemetry(self.device) as watch:
             found = {each: self._measure_call(call, watch) for each, call in calls.items()}
-            unknown = watch.notes
-        notes = [f"{each}: {note}" for each, of_call in found.items() for note in of_call.pop("notes")]
-        return {"calls": found, "notes": [*notes, *unknown]}
+            untold = watch.notes
+        notes = [f"{name}, {each}: {note}" for each, of_call in found.items() for note in of_call.pop("notes")]
+        return {"calls": found, "notes": [*notes, *untold]}
 
     def _measure_call(self, call: Call, watch: Telemetry) -> Row:
         ran: list[str] = []
@@ -105,9 +105,9 @@ def _failed(error: Exception) -> Row:
 
 
 def _told(found: Row, name: str, shape: KernelShape) -> Row:
-    """What was found, whose notes and message say of what they are; a failure is a note too."""
+    """What was found; a failure's message says of what it is, and is a note too."""
     if found["status"] == "ok":
-        return {**found, "notes": [f"{name}: {note}" for note in found["notes"]]}
+        return found
     where = name if found["status"] == "unsupported" else f"{name} at {shape.name}"
     message = f"{where}: {found['message']}"
     return {**found, "message": message, "notes": [f"{found['status']}: {message}"]}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 
 import pytest
 
@@ -56,18 +57,18 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_plugin_is_followed_within_its_package_and_into_ours(plugin: Path) -> None:
-    from a_plugin.task import Its  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]
-
-    files = scoring_files(Its())
+    its = importlib.import_module("a_plugin.task").Its()
+    files = scoring_files(its)
     assert {file.name for file in files if file.parent == plugin} == {"task.py", "declared.py", "metrics.py"}
     assert ROOT / "tasks" / "rouge.py" in files
-    before = scoring_fingerprint(Its())
+    before = scoring_fingerprint(its)
     (plugin / "metrics.py").write_text("from hedgebench.tasks import rouge\nmean = 2\n", encoding="utf-8")
-    assert scoring_fingerprint(Its()) != before
+    assert scoring_fingerprint(its) != before
 
 
 def test_whoever_else_holds_a_task_does_not_change_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     task = registry.tasks().get("throughput")
-    before = scoring_fingerprint(task)
-    monkeypatch.setitem(sys.modules, "a_script", SimpleNamespace(TASK=task, __file__=__file__))  # type: ignore[arg-type]
+    before, a_script = scoring_fingerprint(task), ModuleType("a_script")
+    a_script.__dict__.update(TASK=task, __file__=__file__)
+    monkeypatch.setitem(sys.modules, "a_script", a_script)
     assert scoring_fingerprint(task) == before

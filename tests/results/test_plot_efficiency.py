@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -145,7 +147,7 @@ def kernels(make_record: MakeRecord) -> Callable[[str], Plot]:
             for head_dim in (64, 128)
             for name, unit, value in (("ms", "ms", ms / head_dim), *counts)
             for metric in sweep(
-                f"distillation_{name}", unit, lambda n, value=value: value * n,
+                f"distillation_{name}", unit, partial(operator.mul, value),
                 {"contender": contender, "sweep": f"sweep{head_dim}"},
             )
         ]  # fmt: skip

@@ -117,7 +117,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
         cuda.use(256)
         call()
         cuda.allocated -= 256
-        return Timing([1.0], "events", True, 1)
+        return Timing([1.0], "events", True, 1, "it waits for the device")
 
     def first_call_s(call: Callable[[], object], device: torch.device) -> float:
         call()
@@ -155,7 +155,7 @@ def test_a_device_that_still_answers_is_not_lost(cuda: FakeCuda) -> None:
     assert [row["status"] for row in rows] == ["ok", "error", "ok", "ok", "ok", "ok"]
 
 
-def test_the_peak_is_that_of_each_call_alone_without_what_timing_takes(cuda: FakeCuda) -> None:
+def test_each_call_has_its_own_peak_without_what_timing_takes_and_says_how_it_was_timed(cuda: FakeCuda) -> None:
     def passing(size: int) -> Call:
         def call() -> tuple[object, str]:
             cuda.use(size)
@@ -169,6 +169,9 @@ def test_the_peak_is_that_of_each_call_alone_without_what_timing_takes(cuda: Fak
         return {"forward_backward": passing(100), "backward": passing(30)}
 
     (row, *_) = rows_of(KernelBench({"it": prepare}, REPEATS, CUDA, torch.float32))
+    starts = [note.partition(": timed between events")[0] for note in row["notes"]]
+    assert starts == ["it, forward_backward", "it, backward"]
+    assert row["calls"]["backward"]["no_graph"] == "it waits for the device"
     assert {name: call["peak_bytes"] for name, call in row["calls"].items()} == {
         "forward_backward": 110,
         "backward": 40,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,8 +37,8 @@ def test_operands_and_bytes_are_random_and_the_same_each_time(timed: list[tuple[
     row = measure_machine(CPU, torch.float32)
     (product, precision), (copied, _) = timed
     assert product.std().item() == pytest.approx(8.0, rel=0.2)  # of sums of 64 products of standard normal numbers
-    assert product.unique().numel() > 4000
-    assert copied.unique().numel() == 256
+    assert len(set(product.flatten().tolist())) > 4000
+    assert len(np.unique(copied.numpy())) == 256
     assert precision == "highest"
     assert (row["gemm_flops"], row["copy_bytes"]) == (2 * 64**3, 2 * 2**25)
     measure_machine(CPU, torch.float32)
@@ -52,7 +53,8 @@ def test_a_peak_in_tf32_is_measured_in_tf32_and_is_a_third_where_it_takes_three(
     assert [(result.dtype, precision) for result, precision in timed[:1]] == [(torch.float32, "high")]
     assert torch.get_float32_matmul_precision() == "highest"
     gemm = machine_metrics(row)[0]
-    assert (gemm.value, gemm.at) == (pytest.approx(2 * 64**3 / share * 1e3), {"dtype": products})
+    assert gemm.value == pytest.approx(2 * 64**3 / share * 1e3)
+    assert gemm.at == {"dtype": products}
     assert row["dtype"] == "bfloat16"
 
 
