@@ -29,7 +29,7 @@ from ..results.record import KernelUse
 from .attention import AttentionCore, Heads, LayerState, build_attention, kernels_of, state_bytes
 from .attention_linear import LinearAttention
 from .attention_softmax import SoftmaxAttention
-from .base import ParameterCount
+from .base import ParameterCount, UnsupportedError
 from .mechanism import AttentionShape
 from .precision import Precision
 from .spec import ModelSpec
@@ -63,12 +63,14 @@ class AttentionAlone:
         core: The attention, already on its device.
         shape: Its sizes.
         precision: Device, and the type of queries, keys and values.
+        causal: A token sees those up to itself; else, as in an encoder, all, and there is no state to decode from.
     """
 
-    def __init__(self, core: AttentionCore, shape: AttentionShape, precision: Precision) -> None:
+    def __init__(self, core: AttentionCore, shape: AttentionShape, precision: Precision, causal: bool = True) -> None:
         self.core = core
         self.shape = shape
         self.precision = precision
+        self.causal = causal
         self._forward: Callable[..., Any] = core.forward
         self._extend: Callable[..., Any] = core.extend
 
@@ -96,15 +98,23 @@ class AttentionAlone:
 
     @torch.no_grad()
     def prefill(self, heads: Heads) -> LayerState:
-        """Outputs over whole sequences, and the state to decode from, which is given."""
+        """Outputs over whole sequences, and the state to decode from, which is given; None where nothing is causal."""
         with self.precision.autocast():
+            if not self.causal:
+                self._forward(heads, causal=False)
+                return None
             _, state = self._extend(heads, None)
         kept: LayerState = state
         return kept
 
     @torch.no_grad()
     def decode(self, heads: Heads, state: LayerState) -> LayerState:
-        """Outputs of one more token per row, and the new state, which is given; the old state is used up."""
+        """Outputs of one more token per row, and the new state, which is given; the old state is used up.
+
+        Raises:
+            UnsupportedError: The layer is not causal.
+        """
+        self._require_causal()
         with self.precision.autocast():
             _, state = self._extend(heads, state)
         return state
@@ -114,7 +124,7 @@ class AttentionAlone:
         leaves = [tensor.detach().requires_grad_() for tensor in (inputs.heads.q, inputs.heads.k, inputs.heads.v)]
         q, k, v = leaves
         with self.precision.autocast():
-            out = self._forward(replace(inputs.heads, q=q, k=k, v=v), causal=True)
+            out = self._forward(replace(inputs.heads, q=q, k=k, v=v), causal=self.causal)
         if out.requires_grad:  # without attention nothing depends on the inputs
             torch.autograd.backward(out, inputs.gradient.to(out.dtype))
         self.core.zero_grad(set_to_none=True)
@@ -129,8 +139,17 @@ class AttentionAlone:
         return sum(t.numel() * t.element_size() for t in (*self.core.parameters(), *self.core.buffers()))
 
     def state_bytes(self, batch_size: int, seq_len: int) -> int:
-        """Bytes of the decode state after `seq_len` tokens; measured on a real prefill of one row."""
+        """Bytes of the decode state after `seq_len` tokens; measured on a real prefill of one row.
+
+        Raises:
+            UnsupportedError: The layer is not causal.
+        """
+        self._require_causal()
         return state_bytes(self.prefill(self.inputs(1, seq_len).heads)) * batch_size
+
+    def _require_causal(self) -> None:
+        if not self.causal:
+            raise UnsupportedError("an encoder's attention has no state to decode from")
 
     def kernels_used(self) -> tuple[KernelUse, ...]:
         """Attention kernels that have run so far."""
@@ -142,7 +161,8 @@ class AttentionAlone:
         None where no analytic count is known: of hybrids, of no attention, of peers' kernels, and of our fused ones
         where a map's features are not twice the head dimension, or key heads fewer than query heads.
         """
-        ran = [choice for done, choice in kernels_of(self.core) if done == phase]
+        wanted = phase if self.causal else "forward"
+        ran = [choice for done, choice in kernels_of(self.core) if done == wanted]
         if len(ran) != 1:
             return None
         if isinstance(self.core, SoftmaxAttention) and self.core.window is None:
@@ -159,13 +179,13 @@ class AttentionAlone:
         if phase == "decode":
             return softmax_decode_cost(**sizes, m=seq_len, bytes_per_element=size)
         fused = backend in FUSED_SOFTMAX
-        return softmax_attention_cost(**sizes, n=seq_len, bytes_per_element=size, fused=fused)
+        return softmax_attention_cost(**sizes, causal=self.causal, n=seq_len, bytes_per_element=size, fused=fused)
 
     def _fused_cost(self, form: str, batch_size: int, seq_len: int) -> KernelCost | None:
         assert isinstance(self.core, LinearAttention)
         s, query_map = self.shape, self.core.query_map
         is_counted = isinstance(query_map, HedgehogMap) and query_map.feature_dim == 2 * query_map.weight.shape[-1]
-        if not is_counted or _matrix_width(query_map) != s.head_dim or s.heads != s.kv_heads:
+        if not self.causal or not is_counted or _matrix_width(query_map) != s.head_dim or s.heads != s.kv_heads:
             return None
         if form == "fused_recurrent":
             return fused_decode_cost(heads=batch_size * s.heads, d=s.head_dim)
@@ -183,7 +203,9 @@ class AttentionAlone:
         if phase == "decode":
             attention = linear_decode_cost(**sizes, log_space=log_space)
         else:
-            attention = linear_attention_cost(form, **sizes, n=tokens, log_space=log_space, features_in_cache=in_cache)
+            attention = linear_attention_cost(
+                form, **sizes, n=tokens, causal=self.causal, log_space=log_space, features_in_cache=in_cache
+            )
         maps = [
             feature_map_cost(
                 b=batch_size,
@@ -213,17 +235,21 @@ def _matrix_width(feature_map: nn.Module) -> int:
     return drawn.shape[0] if isinstance(drawn, Tensor) else 0
 
 
-def build_alone(spec: ModelSpec, shape: AttentionShape, precision: Precision) -> AttentionAlone:
+def build_alone(spec: ModelSpec, shape: AttentionShape, precision: Precision, *, causal: bool = True) -> AttentionAlone:
     """The attention layer of a mechanism on its own.
 
     Args:
         spec: The mechanism and its options.
         shape: The layer.
         precision: Device and type.
+        causal: As of `AttentionAlone`.
 
     Raises:
+        UnsupportedError: A mechanism for decoders alone, where the layer is not causal.
         ValueError: Options that do not fit the layer.
     """
+    if spec.is_causal_only and not causal:
+        raise UnsupportedError(f"model {spec.canonical} is for decoders alone")
     torch.manual_seed(shape.seed)
     core = build_attention(spec.mechanism, spec.options, shape).to(precision.device)
-    return AttentionAlone(core, shape, precision)
+    return AttentionAlone(core, shape, precision, causal)

@@ -139,7 +139,8 @@ def _build_subject(
     else:
         shape = shape_of_checkpoint(materialise(weights, sources), length, cell.seed)
     shape = dataclasses.replace(shape, **task.layer_sizes(cell.settings["task"]))
-    return build_alone(parse_spec(cell.model, registry.mechanisms()), shape, precision)
+    decodes = Capability.LANGUAGE_MODEL in backbone_from_name(cell.backbone, sources).capabilities
+    return build_alone(parse_spec(cell.model, registry.mechanisms()), shape, precision, causal=decodes)
 
 
 def row_notes(rows: Sequence[Row]) -> list[str]:

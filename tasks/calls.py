@@ -42,7 +42,7 @@ class Calls(Protocol):
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """Token ids `[b, n]`, and those that follow them."""
+    """Token ids `[b, n]`, and those that follow them, or classes `[b]`."""
 
     tokens: Any
     targets: Any
@@ -56,32 +56,43 @@ class ModelCalls:
 
     def __post_init__(self) -> None:
         self.device = self.adapter.device
-        self._prefill: Callable[..., Any] = self.adapter.prefill
+        self._prefill: Callable[..., Any] = self._forward()
         self._train: Callable[..., Any] = self.adapter.training_step
 
     def compile(self) -> None:
         """Runs prefill and training through torch.compile from now on."""
         import torch
 
-        self._prefill = torch.compile(self.adapter.prefill, dynamic=False)
+        self._prefill = torch.compile(self._forward(), dynamic=False)
         self._train = torch.compile(self.adapter.training_step, dynamic=False)
 
     def inputs(self, batch_size: int, seq_len: int) -> Any:
         """Token ids and targets."""
         tokens = random_tokens(self.adapter, batch_size, seq_len)
-        return ModelInputs(tokens, tokens.roll(-1, dims=1))
+        classes = self.adapter.shape.num_classes
+        return ModelInputs(tokens, tokens.roll(-1, dims=1) if classes is None else tokens[:, 0] % classes)
 
     def prefill(self, inputs: Any, seq_len: int) -> Any:
-        """The state after the first tokens."""
-        return self._prefill(inputs.tokens[:, :seq_len])[1]
+        """The state after the first tokens; a classifier has none."""
+        made = self._prefill(inputs.tokens[:, :seq_len])
+        return made[1] if self.adapter.shape.num_classes is None else None
 
     def decode(self, inputs: Any, position: int, state: Any) -> Any:
-        """The state after one more token."""
+        """The state after one more token.
+
+        Raises:
+            UnsupportedError: The model is a classifier.
+        """
+        if self.adapter.shape.num_classes is not None:
+            raise UnsupportedError("a classifier does not decode")
         return self.adapter.decode(inputs.tokens[:, position], state)[1]
 
     def train(self, inputs: Any) -> object:
-        """Loss of the next tokens."""
+        """Loss of the next tokens, or of the classes."""
         return self._train(inputs.tokens, inputs.targets)
+
+    def _forward(self) -> Callable[..., Any]:
+        return self.adapter.prefill if self.adapter.shape.num_classes is None else self.adapter.class_logits
 
 
 @dataclass

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..adapters.base import Adapter, Capability, ModelShape, Settings
+from ..adapters.base import Adapter, Settings
 from ..results.record import DataIdentity, Metric, Scalar
 from .allocation import memory_limit, peak_memory, peak_resident_bytes, saved_bytes
 from .base import Row, Sources, TaskData, TaskInfo, TaskScale
@@ -20,7 +20,7 @@ from .calls import Calls, calls_for
 from .points import LAYER, Point, Points, climb, model_at, of_role, run_points, search_largest_batch
 from .scaling import exponent_metrics
 from .settings import as_settings, parse_settings
-from .sweep import VOCAB_SIZE, SweepSettings, identity, release_memory
+from .sweep import SweepSettings, identity, release_memory
 from .throughput_metrics import largest_batch_metrics
 
 _MODES = ("prefill", "train", "state", f"{LAYER}prefill", f"{LAYER}train", f"{LAYER}state")
@@ -58,7 +58,7 @@ class Memory:
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
         """The shape that every length fits in; `test` holds the lengths, the first `limit` of them."""
         chosen = parse_settings(MemorySettings, settings)
-        shape = ModelShape(context_length=max(chosen.seq_lens), vocab_size=VOCAB_SIZE)
+        shape = chosen.shape(max(chosen.seq_lens))
         return TaskData(shape, test=tuple(chosen.lengths(limit)))
 
     def points(self, settings: Settings, limit: int | None = None) -> Points:
@@ -193,7 +193,7 @@ MEMORY = Memory(
         data=("generated",),
         licence="Apache-2.0",
         citation="Zhang et al., The Hedgehog & the Porcupine, arXiv 2402.04347, figure 6 (axes only: no values known)",
-        needs=frozenset({Capability.LANGUAGE_MODEL}),
+        needs=frozenset(),  # a language model, or a classifier where `classes` says so
         recipes=("zero-shot",),
         own_device=True,
         scales={

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..adapters.base import Adapter, UnsupportedError
+from ..adapters.base import Adapter, ModelShape, UnsupportedError
 from ..results.record import DataIdentity, Scalar, Status
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class SweepSettings:
         layer_heads: Query heads of the attention layer that is measured alone; 0 for the model's own.
         layer_kv_heads: Its key and value heads; 0 for the model's own, or `layer_heads` where those are given.
         layer_head_dim: Its head dimension; 0 for the model's own.
+        classes: Classes of a classifier, which encoders such as BERT are: its layers see both ways, its prefill is a
+            forward pass to class logits, and it neither decodes nor has a state. 0 for a language model.
 
     Raises:
         ValueError: An unknown mode, no length, or a number that cannot be.
@@ -58,12 +60,13 @@ class SweepSettings:
     layer_heads: int = 0
     layer_kv_heads: int = 0
     layer_head_dim: int = 0
+    classes: int = 0
 
     def check(self, known_modes: Sequence[str]) -> None:
         """Refuses what cannot be measured; errors as of the class."""
         check_sweep(self.seq_lens, self.modes, known_modes)
         check_sweep(self.seq_lens, self.largest_batch or self.modes, known_modes)
-        for name, lowest in (("batch_size", 1), ("tokens", 0), ("max_batch", 1), ("memory_limit_mb", 0),
+        for name, lowest in (("batch_size", 1), ("tokens", 0), ("max_batch", 1), ("memory_limit_mb", 0), ("classes", 0),
                              ("layer_heads", 0), ("layer_kv_heads", 0), ("layer_head_dim", 0)):  # fmt: skip
             if getattr(self, name) < lowest:
                 raise ValueError(f"{name} is {getattr(self, name)}; it takes whole numbers from {lowest}")
@@ -96,6 +99,10 @@ class SweepSettings:
         if self.layer_heads and not self.layer_kv_heads:
             given["kv_heads"] = self.layer_heads
         return {name: size for name, size in given.items() if size}
+
+    def shape(self, context_length: int) -> ModelShape:
+        """What models must accept and give."""
+        return ModelShape(context_length, VOCAB_SIZE, num_classes=self.classes or None)
 
     def lengths(self, limit: int | None) -> list[int]:
         """The lengths, shortest first; the first `limit` of them."""

@@ -17,14 +17,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..adapters.base import Adapter, Capability, ModelShape, Settings
+from ..adapters.base import Adapter, Settings
 from ..results.record import DataIdentity, Metric
 from .base import Row, Sources, TaskData, TaskInfo, TaskScale
 from .machine_peak import MACHINE, measure_machine
 from .pace import PACE, measure_pace
 from .points import LAYER, Point, Points, climb, model_at, run_points, search_largest_batch
 from .settings import as_settings, parse_settings
-from .sweep import VOCAB_SIZE, SweepSettings, identity
+from .sweep import SweepSettings, identity
 from .throughput_calls import MODES, TimedModes, measure_mode
 from .throughput_decode import tokens_decoded
 from .throughput_metrics import throughput_metrics
@@ -96,7 +96,7 @@ class Throughput:
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
         """The shape that every length fits in; `test` holds the lengths, the first `limit` of them."""
         chosen = parse_settings(ThroughputSettings, settings)
-        shape = ModelShape(context_length=chosen.context_length(), vocab_size=VOCAB_SIZE)
+        shape = chosen.shape(chosen.context_length())
         return TaskData(shape, test=tuple(chosen.lengths(limit)))
 
     def points(self, settings: Settings, limit: int | None = None) -> Points:
@@ -153,7 +153,7 @@ THROUGHPUT = Throughput(
         data=("generated",),
         licence="Apache-2.0",
         citation="Zhang et al., The Hedgehog & the Porcupine, arXiv 2402.04347, figure 6 (axes only: no values known)",
-        needs=frozenset({Capability.LANGUAGE_MODEL}),
+        needs=frozenset(),  # a language model, or a classifier where `classes` says so
         recipes=("zero-shot",),
         own_device=True,
         scales={

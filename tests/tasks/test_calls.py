@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from hedgebench.adapters.base import UnsupportedError
+from hedgebench.adapters.base import ModelShape, UnsupportedError
 from hedgebench.tasks.calls import Compiled, LayerCalls, ModelCalls, calls_for, check_compiled, compilations
 
 
@@ -29,6 +29,7 @@ def subject(log: list[str]) -> Any:
 
     return SimpleNamespace(
         device=torch.device("cpu"),
+        shape=ModelShape(4096, 256),
         prefill=prefill,
         training_step=lambda tokens, targets: log.append("train"),
         compile=lambda: log.append("compile"),

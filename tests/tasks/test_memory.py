@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from hedgebench.adapters.base import Adapter, Value
+from hedgebench.adapters.base import Adapter, ModelShape, Value
 from hedgebench.results.record import Metric
 from hedgebench.tasks.base import Sources, Task
 from hedgebench.tasks.memory import MEMORY
@@ -25,7 +25,7 @@ def fake(**methods: Callable[..., Any]) -> Adapter:
         "training_step": lambda tokens, targets: torch.zeros(2, tokens.shape[1], tokens.shape[1]),
         "state_bytes": lambda batch_size, seq_len: 10 * batch_size * seq_len,
     }
-    return cast(Adapter, SimpleNamespace(device=torch.device("cpu"), **(greedy | methods)))
+    return cast(Adapter, SimpleNamespace(device=torch.device("cpu"), shape=ModelShape(4096, 256), **(greedy | methods)))
 
 
 def measure(adapter: Adapter, sources: Sources, **settings: Any) -> list[Metric]:

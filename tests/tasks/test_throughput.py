@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from hedgebench.adapters.base import Adapter, UnsupportedError, Value
+from hedgebench.adapters.base import Adapter, ModelShape, UnsupportedError, Value
 from hedgebench.results.record import Metric, Status
 from hedgebench.tasks import throughput, throughput_calls
 from hedgebench.tasks.base import Row, Sources, Task
@@ -45,7 +45,7 @@ def fake(**methods: Callable[..., Any]) -> Adapter:
         "training_step": lambda tokens, targets: 0.0,
         "decode": lambda token, state: (None, state + 1),
     }
-    return cast(Adapter, SimpleNamespace(device=torch.device("cpu"), **(quick | methods)))
+    return cast(Adapter, SimpleNamespace(device=torch.device("cpu"), shape=ModelShape(4096, 256), **(quick | methods)))
 
 
 def measure(adapter: Adapter, sources: Sources, **settings: Any) -> list[Metric]:
@@ -242,7 +242,9 @@ def test_the_first_decoded_token_is_told_apart_too(mode: str, context_len: int) 
 
 
 def layer_on_cuda() -> Any:
-    return SimpleNamespace(device=torch.device("cuda"), cost=lambda work, batch_size, seq_len: None)
+    return SimpleNamespace(
+        device=torch.device("cuda"), shape=ModelShape(64, 256), cost=lambda work, batch_size, seq_len: None
+    )
 
 
 @pytest.mark.parametrize("mode", ["layer_decode", "decode"])
