@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..adapters.backbone import Backbone, CheckpointError
-from ..adapters.base import Settings, Value
+from ..adapters.base import Settings, UnsupportedError, Value
 from ..adapters.mechanism import OptionError
 from ..adapters.spec import ModelSpec, SpecError, parse_spec
 from ..results.names import UnknownNameError, unknown_name
@@ -28,6 +28,11 @@ from .task_spec import TaskSpec, parse_task_spec
 from .weights import Weights, locate
 
 NO_DATA = DataIdentity(id="", revision="", fingerprint="", source="missing")
+
+CONVERT_FIRST = (
+    "; the task trains nothing: convert the model with bench convert --to FOLDER, and measure it with "
+    "--backbone hf:FOLDER"
+)
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,23 @@ class _Draft:
 
 @dataclass(frozen=True)
 class _Target:
-    """A task at a scale with its data and the hash of the code that scores it, before models and seeds."""
+    """A task at a scale with its data, before models and seeds.
+
+    Attributes:
+        task: The task.
+        scale: Where its defaults come from.
+        data: What it reads.
+        problem: Why it cannot run; None when it can.
+        scoring: Hash of the code that scores it.
+        unsupported: Whether the problem is that the task cannot run on this backbone or here at all.
+    """
 
     task: Task
     scale: str
     data: DataIdentity
     problem: Failure | None
     scoring: str
+    unsupported: bool = False
 
 
 def make_plan(config: RunConfig, begin: Callable[[Collection[str]], None] = lambda _: None) -> list[PlannedCell]:
@@ -187,13 +202,14 @@ def _base(name: str, sources: Sources) -> _Base:
 
 
 def _recipe(task: Task, backbone: Backbone, config: RunConfig) -> str:
-    """The recipe asked for, else the task's first that fits the backbone; a task that trains nothing has its own.
+    """The recipe asked for, else the task's first that fits the backbone; a task that takes times alone has its own.
 
     Raises:
         UsageError: The task or the backbone does not go with the recipe.
     """
     allowed = task.info.recipes
-    if allowed == ("zero-shot",):
+    trains_nothing = allowed == ("zero-shot",)
+    if trains_nothing and task.info.own_device:
         return allowed[0]
     fitting = [name for name in allowed if RECIPES[name].fits(backbone.checkpoint is not None)]
     if config.recipe is None and fitting:
@@ -201,7 +217,8 @@ def _recipe(task: Task, backbone: Backbone, config: RunConfig) -> str:
     if config.recipe not in fitting:
         kind = "pretrained" if backbone.checkpoint else "trained from scratch"
         where = f"recipe of task {task.info.name} with backbone {backbone.name}, which is {kind},"
-        raise UsageError(str(unknown_name(where, config.recipe or "none", fitting)))
+        message = str(unknown_name(where, config.recipe or "none", fitting))
+        raise UsageError(message + (CONVERT_FIRST if trains_nothing else ""))
     return config.recipe
 
 
@@ -248,12 +265,12 @@ def _target(draft: _Draft, settings: Settings, config: RunConfig, sources: Sourc
         return _Target(task, scale, NO_DATA, draft.base.problem, scoring)
     try:
         data = task.identify(settings, sources_for(draft.base.weights, sources, fetch=False))
-        problem = None
-    except (DataUnavailableError, ImportError) as error:
-        data, problem = NO_DATA, Failure(type(error).__name__, str(error))
+    except (DataUnavailableError, UnsupportedError, ImportError) as error:
+        problem = Failure(type(error).__name__, str(error))
+        return _Target(task, scale, NO_DATA, problem, scoring, isinstance(error, UnsupportedError))
     except ValueError as error:
         raise UsageError(f"task {name}: {error}") from error
-    return _Target(task, scale, data, problem, scoring)
+    return _Target(task, scale, data, None, scoring)
 
 
 def _plan_cell(
@@ -279,7 +296,7 @@ def _plan_cell(
         machine=machine_name(device) if info.own_device else "",
         weights=draft.base.weights.fingerprint if draft.base.weights else "",
     )
-    planned = PlannedCell(cell, info.main_metric, info.own_device, target.problem)
+    planned = PlannedCell(cell, info.main_metric, info.own_device, target.problem, target.unsupported)
     if missing := info.needs - backbone.capabilities:
         message = f"backbone {backbone.name} cannot do what {info.name} needs: {', '.join(sorted(missing))}"
         return replace(planned, problem=Failure("UnsupportedError", message), unsupported=True)

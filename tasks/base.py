@@ -156,6 +156,8 @@ class Task(Protocol):
 
         Raises:
             DataUnavailableError: The data cannot be had.
+            UnsupportedError: The task cannot run on this backbone, or here at all.
+            ValueError: A setting that the task does not take.
         """
         ...
 

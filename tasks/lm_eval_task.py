@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..adapters.base import Adapter, ModelShape, Settings
+from ..adapters.base import Adapter, ModelShape, Settings, UnsupportedError
 from ..results.names import UnknownNameError, unknown_name
 from ..results.record import DataIdentity, Metric, Scalar
 from .base import Row, Sources, Task, TaskData, TaskInfo, TaskScale
@@ -96,7 +96,7 @@ class LmEvalTask:
 
         Raises:
             DataUnavailableError: The data cannot be had.
-            ValueError: The task cannot run here, or the backbone is not pretrained.
+            UnsupportedError: The task cannot run here, or the backbone is not pretrained.
         """
         chosen = self._chosen(settings, sources)
         identity = identify_data(self._wanted(chosen), sources)
@@ -113,7 +113,7 @@ class LmEvalTask:
 
         Raises:
             DataUnavailableError: The data cannot be had.
-            ValueError: The task cannot run here, or the backbone is not pretrained.
+            UnsupportedError: The task cannot run here, or the backbone is not pretrained.
         """
         chosen = self._chosen(settings, sources)
         assert sources.tokenizer is not None
@@ -155,9 +155,9 @@ class LmEvalTask:
     def _chosen(self, settings: Settings, sources: Sources) -> LmEvalSettings:
         chosen = parse_settings(LmEvalSettings, settings)
         if problem := self.config.problem(chosen.unsafe_code):
-            raise ValueError(problem)
+            raise UnsupportedError(problem)
         if sources.tokenizer is None:
-            raise ValueError("tasks of lm-eval need a pretrained backbone, such as smollm2-135m or hf:ID_OR_FOLDER")
+            raise UnsupportedError("tasks of lm-eval need a pretrained backbone, such as smollm2-135m or hf:ID_OR_FOLDER")
         return chosen
 
     def _wanted(self, chosen: LmEvalSettings) -> Wanted:

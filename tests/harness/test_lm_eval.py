@@ -75,15 +75,38 @@ def test_a_task_of_lm_eval_runs_and_scores_again_from_its_rows(checkpoint: Path,
         assert "state_bytes" not in again
 
 
-def test_an_unknown_setting_and_a_backbone_from_scratch_are_wrong_usage(
+def test_an_unknown_setting_and_a_recipe_that_trains_are_wrong_usage(
     bench: Bench, checkpoint: Path, mirror: Path, tmp_path: Path
 ) -> None:
     write_task(tmp_path, "tiny")
-    command = ("run", "--models", "softmax", "--tasks", "lm_eval/tiny.yaml", "--mirror", mirror)
-    scratch = bench(*command, "--backbone", "gpt")
-    assert (scratch.code, "need a pretrained backbone" in scratch.err) == (2, True)
+    command = ("run", "--models", "hedgehog", "--tasks", "lm_eval/tiny.yaml", "--mirror", mirror)
     odd = bench(*command, "--backbone", f"hf:{checkpoint}", "--set", "num_fewshots=1")
     assert (odd.code, "did you mean num_fewshot" in odd.err) == (2, True)
+    trained = bench(*command, "--backbone", f"hf:{checkpoint}", "--recipe", "pretrained-conversion-lora")
+    assert (trained.code, "convert the model with bench convert" in trained.err) == (2, True)
+
+
+def test_a_task_that_cannot_run_is_unsupported_and_the_others_run(
+    checkpoint: Path, mirror: Path, tmp_path: Path
+) -> None:
+    for name, values in {"tiny": {}, "seen": {"doc_to_image": "text"}, "code": {"unsafe_code": True}}.items():
+        write_task(tmp_path, name, **values)
+    config = make_config(
+        {
+            "models": (f"softmax@hf:{checkpoint}", "softmax@gpt"),
+            "tasks": ("lm_eval/tiny.yaml", "lm_eval/seen.yaml", "lm_eval/code.yaml"),
+            "mirror": str(mirror),
+        }
+    )
+    runs, *refused = make_plan(config)
+    assert (runs.problem, len(refused)) == (None, 5)
+    reasons = [planned.problem.message.partition(";")[0] for planned in refused if planned.problem]
+    assert all(planned.unsupported for planned in refused)
+    assert reasons == [
+        "tasks of lm-eval need a pretrained backbone, such as smollm2-135m or hf:ID_OR_FOLDER",
+        *["it reads images or sound, and our language models read text"] * 2,
+        *["it runs code that the model writes"] * 2,
+    ]
 
 
 def test_families_are_listed_and_made_from_names(tmp_path: Path) -> None:

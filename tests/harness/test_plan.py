@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hedgebench.adapters.base import Adapter, Capability, Settings
+from hedgebench.adapters.base import Adapter, Capability, Settings, UnsupportedError
 from hedgebench.harness import environment, plan, registry
 from hedgebench.harness.config import RunConfig, UsageError
 from hedgebench.harness.plan import PlannedCell, make_plan, make_sources
@@ -67,9 +67,11 @@ def known(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, FakeTask]:
         fake("glue/wnli"),
         fake("recall"),
         fake("timing", recipes=("zero-shot",), own_device=True),
+        fake("quality", recipes=("zero-shot",)),
         fake("classify", needs=frozenset({Capability.CLASSIFIER})),
         fake("no_data", DataUnavailableError("org/name: looked in /mirror; pass --mirror DIR")),
         fake("no_library", ModuleNotFoundError("No module named 'datasets'")),
+        fake("no_vision", UnsupportedError("it reads images")),
         fake("bad_setting", ValueError("length is 8; it takes an odd number")),
         fake("only_scratch", recipes=("scratch",)),
         fake("kernel", model="hedgehog:map=softmax"),
@@ -145,10 +147,20 @@ def test_a_backbone_in_the_spec_wins_over_the_runs_and_the_tasks() -> None:
     assert planned("recall")[0].cell.backbone == "gpt"
 
 
-def test_a_recipe_that_is_asked_for_leaves_tasks_alone_that_train_nothing() -> None:
+def test_a_recipe_that_is_asked_for_leaves_tasks_alone_that_take_times() -> None:
     recipes = {p.cell.task: p.cell.recipe for p in planned("recall", "timing", recipe="scratch")}
     assert recipes == {"recall": "scratch", "timing": "zero-shot"}
     assert planned("recall", recipe="zero-shot")[0].cell.recipe == "zero-shot"
+
+
+def test_a_recipe_that_trains_is_refused_where_quality_is_measured_and_nothing_trained() -> None:
+    assert [planned("quality", recipe=recipe)[0].cell.recipe for recipe in (None, "zero-shot")] == ["zero-shot"] * 2
+    message = (
+        r"unknown recipe of task quality .*'scratch'.*\(allowed: zero-shot\); the task trains nothing: convert the "
+        r"model with bench convert --to FOLDER, and measure it with --backbone hf:FOLDER"
+    )
+    with pytest.raises(UsageError, match=message):
+        planned("quality", recipe="scratch")
 
 
 def test_settings_come_from_scale_then_task_then_override() -> None:
@@ -177,11 +189,20 @@ def test_a_batch_size_is_set_where_the_task_has_one() -> None:
     assert "batch_size" not in planned("recall", scale="small", batch_size="2")[0].cell.settings["task"]
 
 
-@pytest.mark.parametrize(("task", "kind"), [("no_data", "DataUnavailableError"), ("no_library", "ModuleNotFoundError")])
-def test_a_task_without_its_data_is_planned_with_the_problem_and_the_others_go_on(task: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("task", "kind", "unsupported"),
+    [
+        ("no_data", "DataUnavailableError", False),
+        ("no_library", "ModuleNotFoundError", False),
+        ("no_vision", "UnsupportedError", True),
+    ],
+)
+def test_a_task_that_cannot_run_is_planned_with_the_problem_and_the_others_go_on(
+    task: str, kind: str, unsupported: bool
+) -> None:
     missing, there = planned(task, "recall")
     assert missing.problem is not None
-    assert (missing.problem.type, missing.unsupported, missing.cell.data.source) == (kind, False, "missing")
+    assert (missing.problem.type, missing.unsupported, missing.cell.data.source) == (kind, unsupported, "missing")
     assert there.problem is None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hedgebench.adapters.base import Capability
+from hedgebench.adapters.base import Capability, UnsupportedError
 from hedgebench.results.record import Metric
 from hedgebench.results.scores import sample_scores
 from hedgebench.tasks.base import BackboneTokenizer, DataUnavailableError, Row, Sources, TaskFamily
@@ -211,13 +211,13 @@ def test_missing_data_are_named_with_the_places_looked_at(here: Sources, tmp_pat
 )
 def test_a_task_that_cannot_run_says_why(values: dict[str, Any], message: str, here: Sources, tmp_path: Path) -> None:
     task = task_in(write_task(tmp_path, "odd", **values))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UnsupportedError, match=message):
         task.identify(settings_of(task), here)
 
 
 def test_a_backbone_from_scratch_is_refused(sources: Sources, tmp_path: Path) -> None:
     task = task_in(write_task(tmp_path, "choice"))
-    with pytest.raises(ValueError, match="tasks of lm-eval need a pretrained backbone"):
+    with pytest.raises(UnsupportedError, match="tasks of lm-eval need a pretrained backbone"):
         task.identify(settings_of(task), sources)
 
 
