@@ -76,6 +76,7 @@ class ModelAdapter(Generic[Model]):
             context_length=self.shape.context_length,
             device=self.device,
             batch_size=batch_size,
+            dtype=self.precision.of_scores,
         )
 
     def rolling_loglikelihood(

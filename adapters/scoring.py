@@ -23,13 +23,15 @@ def loglikelihood(
     context_length: int,
     device: torch.device,
     batch_size: int,
+    dtype: torch.dtype = torch.float32,
 ) -> list[Continuation]:
     """Scores of continuations, in the order given; contexts are cut on the left to fit.
 
     Rows of a batch are padded on the right, which no causal model sees. Longest requests run first, those of one length
     in the order of their tokens, as in lm-eval's own models: batches, and so rounding, are the same as there and do not
     depend on the order of the requests. Requests that differ in their last token alone, such as one-token answers to
-    one question, share a row.
+    one question, share a row. Log-probabilities are of type `dtype`; those of float32 are summed in float64, others in
+    their own type, as lm-eval's models sum them.
 
     Raises:
         ValueError: An empty context or continuation, or a continuation longer than the context length.
@@ -54,7 +56,7 @@ def loglikelihood(
             inputs[place, : len(row)] = torch.as_tensor(row, device=device)
         for predicted, row in zip(logits(inputs, None), rows, strict=True):
             for index in sharing[row]:
-                scores[index] = _continuation(predicted, tokens[index], len(requests[index][1]))
+                scores[index] = _continuation(predicted.to(dtype), tokens[index], len(requests[index][1]))
     return [scores[i] for i in range(len(requests))]
 
 
@@ -63,7 +65,8 @@ def _continuation(predicted: Float[Tensor, "n v"], tokens: Sequence[int], length
     rows = predicted[end - length : end].log_softmax(-1)
     targets = torch.as_tensor(list(tokens[-length:]), device=rows.device)
     chosen = rows.gather(1, targets[:, None])
-    return Continuation(float(chosen.double().sum()), bool((rows.argmax(-1) == targets).all()))
+    summed = (chosen.double() if chosen.dtype == torch.float32 else chosen).sum()
+    return Continuation(float(summed), bool((rows.argmax(-1) == targets).all()))
 
 
 def rolling_loglikelihood(

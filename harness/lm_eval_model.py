@@ -37,7 +37,7 @@ class HedgebenchLM(LM):  # type: ignore[misc]
         recipe: `zero-shot`, the one recipe that trains nothing.
         mirror: Folder with models/ORG/NAME, looked in first.
         device: `auto`, `cpu` or `cuda`.
-        dtype: `auto`, `float32` or `bfloat16`.
+        dtype: `auto`, `float32` or `bfloat16`: of weights, products and log-probabilities.
         batch_size: Rows of a forward pass, or `auto`.
         max_batch_size: Rows that `auto` begins with.
         max_length: Longest input in tokens; None for what the model's configuration says.
@@ -69,17 +69,18 @@ class HedgebenchLM(LM):  # type: ignore[misc]
                 "bench convert, and give its folder as backbone"
             )
         device = resolve_device((device or "auto").partition(":")[0])
-        precision = Precision.of(device, resolve_dtype(dtype, device))
+        dtype = resolve_dtype(dtype, device)
+        precision = Precision.of(device, dtype, is_pure=True)
         sources = _sources(mirror, offline)
         name = f"{PREFIX}{backbone}" if Path(backbone).is_dir() else backbone
-        adapter, folder = _build(spec, name, max_length, seed, precision, sources)
+        adapter, folder = _build(spec, name, max_length, seed, dtype, precision, sources)
         automatic = str(batch_size).startswith("auto")
         rows = (max_batch_size or AUTO_BATCH) if automatic else int(batch_size or 1)
         self.described = {
             "hedgebench_model": adapter.model.swap.spec.canonical,
             "hedgebench_backbone": name,
             "model_num_parameters": adapter.parameter_count().total,
-            "model_dtype": resolve_dtype(dtype, device),
+            "model_dtype": dtype,
             "max_length": adapter.shape.context_length,
         }
         self.texts = text_model(adapter, folder, batch_size=rows, seed=seed, halves=automatic)
@@ -146,7 +147,7 @@ def _sources(mirror: str | None, offline: bool) -> Sources:
 
 
 def _build(
-    spec: str, name: str, max_length: int | None, seed: int, precision: Precision, sources: Sources
+    spec: str, name: str, max_length: int | None, seed: int, dtype: str, precision: Precision, sources: Sources
 ) -> tuple[ModelAdapter[Any], Path]:
     """The adapter, and the folder of its checkpoint."""
     backbone = backbone_from_name(name, sources)
@@ -157,7 +158,7 @@ def _build(
     adapter = build_pretrained(
         folder,
         backbone,
-        backbone.sizes["small"],
+        {**backbone.sizes["small"], "weights": dtype},
         ModelShape(context_length=length),
         registry.mechanisms(),
         seed=seed,

@@ -161,8 +161,9 @@ def _build(request: Request, data: TaskData, weights: Weights | None, sources: S
     cell = request.cell
     torch.set_num_threads(request.threads)
     backbone = backbone_from_name(cell.backbone, sources)
-    precision = Precision.of(cell.device, cell.dtype)
     settings = cell.settings["backbone"]
+    is_pure = task_of(cell.task).info.weights_in_dtype and settings.get("weights") == cell.dtype
+    precision = Precision.of(cell.device, cell.dtype, is_pure)
     if weights is None:
         from ..adapters.scratch import build_scratch
 

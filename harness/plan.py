@@ -231,13 +231,18 @@ def _groups(backbone: Backbone, task: Task, config: RunConfig) -> dict[str, Sett
     pretrained = backbone.checkpoint is not None
     groups: dict[str, Settings] = {
         "task": {**chosen.settings, **_with_backbone_tokenizer(chosen.settings, pretrained)},
-        "backbone": {**backbone.sizes[scale], **({} if pretrained else chosen.backbone)},
+        "backbone": {**backbone.sizes[scale], **(_held_in_dtype(task, config) if pretrained else chosen.backbone)},
     }
     overrides = {**chosen.stages, "train": chosen.train}
     for stage in RECIPES[_recipe(task, backbone, config)].stages:
         if stage in STAGE_DEFAULTS:
             groups[stage] = {**STAGE_DEFAULTS[stage][scale], **overrides.get(stage, {})}
     return groups
+
+
+def _held_in_dtype(task: Task, config: RunConfig) -> Settings:
+    """The type of a pretrained model's weights, where the task wants it to be the run's."""
+    return {"weights": resolve_dtype(config.dtype, resolve_device(config.device))} if task.info.weights_in_dtype else {}
 
 
 def _with_backbone_tokenizer(settings: Settings, pretrained: bool) -> Settings:

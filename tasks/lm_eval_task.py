@@ -239,6 +239,7 @@ def _task(name: str, path: Path) -> LmEvalTask:
         scales=dict.fromkeys(("smoke", "small", "paper"), TaskScale(settings=as_settings(LmEvalSettings()))),
         backbone="smollm2-135m",
         recipes=("zero-shot",),
+        weights_in_dtype=True,
     )
     return LmEvalTask(info, config)
 

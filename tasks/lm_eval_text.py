@@ -83,9 +83,16 @@ class TextModel:
         return [(score.loglikelihood_nats, score.is_greedy) for score in scores]
 
     def loglikelihood_rolling(self, requests: Sequence[Request]) -> list[float]:
-        """Log-probability in nats of each whole text; windows of all texts run together."""
+        """Log-probability in nats of each whole text.
+
+        Windows run in the order of the texts, as with lm-eval's own model: in bfloat16 another batch rounds otherwise.
+        """
         windows = [self._windows(*request.args) for request in requests]
-        scores = iter(self._score([window for of_text in windows for window in of_text]))
+        queue = [window for of_text in windows for window in of_text]
+        done: list[Continuation] = []
+        while len(done) < len(queue):
+            done += self._fitting(partial(self._score_from, queue, len(done)))
+        scores = iter(done)
         return [sum(next(scores).loglikelihood_nats for _ in of_text) for of_text in windows]
 
     def generate_until(self, requests: Sequence[Request]) -> list[str]:
@@ -101,8 +108,8 @@ class TextModel:
             groups.setdefault(decoding_of(request.args[1], self._end_of_text), []).append(index)
         texts: dict[int, str] = {}
         for decoding, indices in groups.items():
-            prompts = [self._prompt(requests[index].args[0], decoding) for index in indices]
-            texts |= dict(zip(indices, self._generate(prompts, decoding), strict=True))
+            contexts = [requests[index].args[0] for index in indices]
+            texts |= dict(zip(indices, self._generate(contexts, decoding), strict=True))
         return [texts[index] for index in range(len(requests))]
 
     def encode(self, text: str, add_special_tokens: bool | None = None) -> Tokens:
@@ -169,21 +176,28 @@ class TextModel:
             _LOG.warning("%d of %d requests lose their left end: more than %d tokens", cut, len(pairs), self.max_length)
         return self._fitting(lambda batch_size: self.adapter.loglikelihood(pairs, batch_size))
 
-    def _prompt(self, context: str, decoding: Decoding) -> Tokens:
+    def _score_from(self, queue: Sequence[tuple[Tokens, Tokens]], start: int, batch_size: int) -> list[Continuation]:
+        return self.adapter.loglikelihood(queue[start : start + batch_size], batch_size)
+
+    def _room(self, decoding: Decoding) -> int:
+        """Tokens that a prompt may have."""
         room = self.max_length - decoding.max_new_tokens
         if room < 1:
             raise UnsupportedError(
                 f"{decoding.max_new_tokens} new tokens leave no room for a prompt in {self.max_length} tokens; set a "
                 "larger max_length, or fewer max_gen_toks"
             )
-        return self.encode(context)[-room:]
+        return room
 
-    def _generate(self, prompts: Sequence[Tokens], decoding: Decoding) -> list[str]:
-        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    def _generate(self, contexts: Sequence[str], decoding: Decoding) -> list[str]:
+        """What each context goes on with; longest first and those of one length by their text, as with lm-eval."""
+        room, whole = self._room(decoding), [self.encode(context) for context in contexts]
+        order = sorted(range(len(contexts)), key=lambda index: (-len(whole[index]), contexts[index]))
+        prompts = [tokens[-room:] for tokens in whole]
         texts: dict[int, str] = {}
         while rest := order[len(texts) :]:
             texts |= self._fitting(partial(self._next_batch, rest, prompts, decoding))
-        return [texts[index] for index in range(len(prompts))]
+        return [texts[index] for index in range(len(contexts))]
 
     def _next_batch(
         self, rest: Sequence[int], prompts: Sequence[Tokens], decoding: Decoding, batch_size: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,40 @@ def test_our_model_in_lm_eval_scores_as_its_own(checkpoint: Path) -> None:
     ours = model.loglikelihood(requests("loglikelihood", *PAIRS))
     theirs = peer(checkpoint, 2).loglikelihood(requests("loglikelihood", *PAIRS), disable_tqdm=True)
     assert [score for score, _ in ours] == [pytest.approx(score, rel=1e-6) for score, _ in theirs]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_our_model_answers_in_bfloat16_as_lm_evals_own(kind: str, tmp_path: Path) -> None:
+    folder = save_checkpoint(kind, tmp_path / "model")
+    ours = HedgebenchLM(backbone=str(folder), device="cpu", dtype="bfloat16", batch_size=3)
+    theirs = peer(folder, 3, "bfloat16")
+    settings = {"until": ["\n"], "max_gen_toks": 12, "do_sample": False}
+    texts = ("short", "the quick brown fox jumps over the lazy dog " * 4, "a", "two words", "and so on and on")
+    asked: dict[str, list[Any]] = {
+        "loglikelihood": requests("loglikelihood", *PAIRS),
+        "loglikelihood_rolling": requests("loglikelihood_rolling", *((text,) for text in texts)),
+        "generate_until": requests("generate_until", *((text, settings) for text in texts)),
+    }
+    for method, of_kind in asked.items():
+        assert getattr(ours, method)(of_kind) == getattr(theirs, method)(of_kind, disable_tqdm=True), method
+    assert ours.get_model_info()["model_dtype"] == "bfloat16"
+    exact = HedgebenchLM(backbone=str(folder), device="cpu", dtype="float32", batch_size=3)
+    assert exact.loglikelihood(asked["loglikelihood"]) != ours.loglikelihood(asked["loglikelihood"])
+
+
+def test_a_task_answers_in_bfloat16_as_lm_evals_own_model(checkpoint: Path, mirror: Path, tmp_path: Path) -> None:
+    write_task(tmp_path, "tiny")
+    asked = {"models": ("softmax",), "tasks": ("lm_eval/tiny.yaml",), "backbone": f"hf:{checkpoint}"}
+    config = make_config({**asked, "mirror": str(mirror), "dtype": "bfloat16", "batch_size": "4"})
+    (planned,) = make_plan(config)
+    assert planned.cell.settings["backbone"]["weights"] == "bfloat16"
+    store = RunStore(tmp_path / "out")
+    store.create()
+    record, rows = run_request(replace(_request(config, store, planned), log_samples=True), Progress(lambda _: None))
+    assert record.status == "ok", record.error
+    asked_of_theirs = requests("loglikelihood", *(tuple(pair) for row in rows for pair in row["input"]))
+    theirs = peer(checkpoint, 4, "bfloat16").loglikelihood(asked_of_theirs, disable_tqdm=True)
+    assert [tuple(answer) for row in rows for (answer,) in row["responses"]] == theirs
 
 
 @pytest.mark.parametrize("spec", ["", "hedgehog"])

@@ -75,12 +75,12 @@ def convert_to(folder: Path, spec: str, target: Path, model_type: str = "gpt2") 
     return target
 
 
-def peer(folder: Path, batch_size: int = 3) -> Any:
+def peer(folder: Path, batch_size: int = 3, dtype: str = "float32") -> Any:
     """lm-eval's own model of transformers over the same checkpoint."""
     from lm_eval.models import huggingface
     from transformers import AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     kind: Any = huggingface.HFLM
     return kind(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(folder), batch_size=batch_size)
 
