@@ -98,8 +98,8 @@ class TaskInfo:
             is trained.
         scales: Defaults for `smoke`, `small` and `paper`.
         own_device: True when timings are measured, so nothing else may run beside it.
-        weights_in_dtype: Whether a pretrained model's weights are held in the type that it runs in, with no autocast, for
-            scores that are to equal those of programs that do so; only for tasks that train nothing.
+        weights_in_dtype: Whether a pretrained model's weights are held in the type that it runs in, without
+            autocast, for scores that are to equal those of programs that do so; only for tasks that train nothing.
         model: The one model spec that the task runs with, whatever models are asked for, where it brings contenders of
             its own; empty for all others.
     """

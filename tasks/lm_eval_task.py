@@ -157,7 +157,9 @@ class LmEvalTask:
         if problem := self.config.problem(chosen.unsafe_code):
             raise UnsupportedError(problem)
         if sources.tokenizer is None:
-            raise UnsupportedError("tasks of lm-eval need a pretrained backbone, such as smollm2-135m or hf:ID_OR_FOLDER")
+            raise UnsupportedError(
+                "tasks of lm-eval need a pretrained backbone, such as smollm2-135m or hf:ID_OR_FOLDER"
+            )
         return chosen
 
     def _wanted(self, chosen: LmEvalSettings) -> Wanted:

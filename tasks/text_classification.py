@@ -19,7 +19,7 @@ from .base import INPUT, Row, Sources, TaskData, TaskInfo
 from .documents import cached_tokens
 from .settings import parse_settings
 from .sources import DatasetId, identify_dataset, read_split
-from .text_metrics import check_metric, load_metric, measure_any
+from .text_metrics import check_fit, check_metric, measure_any, try_metric
 from .text_pairs import Text, class_logits, encode_texts, pad_rows
 from .tokenization import Tokenizer, TokenizerIdentity, identify_tokenizer, load_tokenizer
 
@@ -110,7 +110,12 @@ class TextClassification:
     test_splits: Mapping[str, str] = field(default_factory=lambda: {"validation": ""})
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
-        """Which rows and which tokenizer `load` would use."""
+        """Which rows and which tokenizer `load` would use.
+
+        Raises:
+            DataUnavailableError: The data cannot be had.
+            ValueError: A setting, or a further metric that cannot be taken of so many classes.
+        """
         reader = self.reader(settings, sources)
         return replace(reader.identity, details={**reader.identity.details, **reader.tokenizer.details()})
 
@@ -119,10 +124,11 @@ class TextClassification:
 
         Raises:
             DataUnavailableError: The data cannot be had, or a further metric.
+            ValueError: A further metric cannot be taken of the task's labels.
         """
         reader = self.reader(settings, sources)
         for name in reader.chosen.further_metrics:
-            load_metric(name)
+            try_metric(name, [0.0, 1.0, 2.0] if self.num_classes == 1 else list(range(self.num_classes)))
         tokenizer = load_tokenizer(reader.tokenizer, lambda: (part for text in reader.texts("train") for part in text))
         return TaskData(
             shape=ModelShape(reader.chosen.max_length, tokenizer.vocab_size, self.num_classes),
@@ -170,6 +176,8 @@ class TextClassification:
     def reader(self, settings: Settings, sources: Sources) -> Reader:
         """The rows as they are read under these settings, which any task on the same texts may use."""
         chosen = parse_settings(TextSettings, settings)
+        for name in chosen.further_metrics:
+            check_fit(name, self.num_classes)
         dataset = replace(self.dataset, splits=tuple(self.test_splits)) if chosen.train_rows == 0 else self.dataset
         identity = identify_dataset(dataset, sources)
         text_key = f"{self.info.name} {self.info.version} {identity.fingerprint} {chosen.train_rows}"

@@ -9,12 +9,13 @@ metric of the package `evaluate` is to be had beside them; see `evaluate_metrics
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from ..results.names import UnknownNameError, unknown_name
 from ..results.record import Metric
-from .evaluate_metrics import PREFIX, load_evaluate, measure_evaluate, parse_evaluate
+from .evaluate_metrics import PREFIX, measure_evaluate, parse_evaluate
 
 Measure: TypeAlias = Callable[[Sequence[float], Sequence[float]], tuple[float, float | None]]
 """From labels and predictions to a value and its standard error."""
@@ -55,14 +56,35 @@ def check_metric(name: str) -> None:
         )
 
 
-def load_metric(name: str) -> None:
-    """Sees to it that a metric can be computed, before a model is trained for it.
+def check_fit(name: str, num_classes: int) -> None:
+    """Sees to it that a metric of `MEASURES` can be taken over so many classes; others are tried by `try_metric`.
+
+    Args:
+        name: As of `measure_any`.
+        num_classes: Number of classes, 1 for a regression.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    if name in MEASURES and num_classes not in _CLASSES[name]:
+        of = f"{num_classes} classes" if num_classes > 1 else "a regression"
+        fitting = ", ".join(other for other in MEASURES if num_classes in _CLASSES[other])
+        raise ValueError(f"metric {name!r} cannot be taken of {of}; allowed: {fitting}, or evaluate:NAME")
+
+
+def try_metric(name: str, references: Sequence[Any]) -> None:
+    """Takes a metric of the package `evaluate` of references that are their own predictions, before a model is trained.
+
+    Args:
+        name: As of `measure_any`; of `MEASURES` nothing is tried.
+        references: A few of them, each class among them.
 
     Raises:
         DataUnavailableError: It cannot be had.
+        ValueError: It gives no number of such references; what its script raises passes through.
     """
     if name.startswith(PREFIX):
-        load_evaluate(name)
+        measure_evaluate(name, references, references)
 
 
 def _accuracy(labels: Sequence[float], predictions: Sequence[float]) -> tuple[float, float | None]:
@@ -117,6 +139,15 @@ def _correlation(function: Callable[..., Any], labels: Sequence[float], predicti
     varies = len(set(labels)) > 1 and len(set(predictions)) > 1
     return float(function(labels, predictions).statistic) if varies else math.nan
 
+
+_CLASSES: Mapping[str, range] = {
+    "accuracy": range(2, sys.maxsize),
+    "matthews": range(2, 3),
+    "f1": range(2, 3),
+    "pearson": range(1, 3),
+    "spearman": range(1, 3),
+}
+"""How many classes each of `MEASURES` takes; 1 is a regression."""
 
 MEASURES: Mapping[str, Measure] = {
     "accuracy": _accuracy,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,24 @@ from hedgebench.adapters.base import Adapter, Capability, ModelShape
 from hedgebench.tasks.base import Sources
 
 REPO_ROOT = Path(__file__).parents[2]
+AGREEMENT = """
+import datasets
+import evaluate
+
+
+class Agreement(evaluate.Metric):
+    def _info(self):
+        kinds = {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
+        return evaluate.MetricInfo(description="", citation="", features=datasets.Features(kinds))
+
+    def _compute(self, predictions, references):
+        if self.config_name == "binary" and max(references) > 1:
+            raise ValueError(f"Target is multiclass: {references}")
+        hits = sum(p == r for p, r in zip(predictions, references))
+        if self.config_name == "counted":
+            return {"hits": hits, "rows": len(references), "rest": None}
+        return {"kinds": [0, 1]} if self.config_name == "wordy" else {"agreement": hits / len(references)}
+"""
 
 
 class WindowModel:
@@ -146,3 +165,25 @@ def real_mirror() -> Path:
     if not (mirror / "datasets").is_dir():
         pytest.skip(f"there is no mirror at {mirror}; set HEDGEBENCH_MIRROR")
     return mirror
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The package copies scripts into a folder that it imports from: one of our own."""
+    evaluate = pytest.importorskip("evaluate")
+    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    known = set(sys.modules)
+    yield
+    for name in set(sys.modules) - known:
+        if name.startswith("evaluate_modules"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def agreement(tmp_path: Path, modules: None) -> str:
+    """The folder of a metric of the package `evaluate`: the share of equal pairs."""
+    folder = tmp_path / "agreement"
+    folder.mkdir()
+    (folder / "agreement.py").write_text(AGREEMENT, encoding="utf-8")
+    return str(folder)

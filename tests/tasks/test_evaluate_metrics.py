@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,22 +13,6 @@ from hedgebench.tasks.base import DataUnavailableError
 from hedgebench.tasks.evaluate_metrics import EvaluateName, load_evaluate, measure_evaluate, parse_evaluate
 from hedgebench.tasks.text_metrics import measure
 
-SCRIPT = """
-import datasets
-import evaluate
-
-
-class Agreement(evaluate.Metric):
-    def _info(self):
-        kinds = {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
-        return evaluate.MetricInfo(description="", citation="", features=datasets.Features(kinds))
-
-    def _compute(self, predictions, references):
-        hits = sum(p == r for p, r in zip(predictions, references))
-        if self.config_name == "counted":
-            return {"hits": hits, "rows": len(references), "rest": None}
-        return {"kinds": [0, 1]} if self.config_name == "wordy" else {"agreement": hits / len(references)}
-"""
 GLUE = {
     "cola": {"matthews": "matthews_correlation"},
     "sst2": {"accuracy": "accuracy"},
@@ -38,28 +20,6 @@ GLUE = {
     "stsb": {"pearson": "pearson", "spearman": "spearmanr"},
 }
 """Our names of the metrics of the package's `glue`, and its own."""
-
-
-@pytest.fixture
-def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The package copies scripts into a folder that it imports from: one of our own."""
-    evaluate = pytest.importorskip("evaluate")
-    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    known = set(sys.modules)
-    yield
-    for name in set(sys.modules) - known:
-        if name.startswith("evaluate_modules"):
-            del sys.modules[name]
-
-
-@pytest.fixture
-def agreement(tmp_path: Path, modules: None) -> str:
-    """The folder of a metric."""
-    folder = tmp_path / "agreement"
-    folder.mkdir()
-    (folder / "agreement.py").write_text(SCRIPT, encoding="utf-8")
-    return str(folder)
 
 
 def test_a_local_metric_gives_what_its_script_computes(agreement: str) -> None:

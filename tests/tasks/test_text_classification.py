@@ -164,6 +164,20 @@ def test_further_metrics_are_added_once(letters: Sources) -> None:
         PAIRS.identify({**settings, "more_metrics": "mathews"}, letters)
 
 
+def test_a_further_metric_that_does_not_fit_is_refused_before_anything_is_trained(
+    letters: Sources, agreement: str
+) -> None:
+    three = replace(PAIRS, num_classes=3, metrics=("accuracy",))
+    for task, name in ((three, "f1"), (three, "matthews"), (VALUES, "accuracy")):
+        with pytest.raises(ValueError, match=f"metric '{name}' cannot be taken of"):
+            task.identify(as_settings(replace(BYTES, more_metrics=name)), letters)
+    settings = as_settings(replace(BYTES, more_metrics=f"evaluate:{agreement}:binary"))
+    assert PAIRS.load(settings, letters).shape.num_classes == 2
+    three.identify(settings, letters)
+    with pytest.raises(ValueError, match="Target is multiclass"):
+        three.load(settings, letters)
+
+
 def test_scores_need_nothing_that_is_dropped_from_the_records(letters: Sources) -> None:
     settings = as_settings(BYTES)
     rows = PAIRS.predict(cast(Adapter, ParityModel()), PAIRS.load(settings, letters), settings)

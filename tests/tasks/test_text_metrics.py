@@ -13,7 +13,7 @@ import sklearn.metrics
 
 from hedgebench.results import agreement
 from hedgebench.results.names import UnknownNameError
-from hedgebench.tasks.text_metrics import MEASURES, check_metric, measure, measure_any
+from hedgebench.tasks.text_metrics import MEASURES, check_fit, check_metric, measure, measure_any, try_metric
 
 LABELS = [0, 0, 1, 1, 1, 0, 1, 0]
 GUESSES = [0, 1, 1, 1, 0, 0, 1, 0]
@@ -119,6 +119,36 @@ def test_without_variation_there_is_no_correlation(name: str, labels: list[float
     assert metric.value is not None
     assert math.isnan(metric.value)
     assert metric.stderr is None
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "message"),
+    [
+        ("f1", 3, "metric 'f1' cannot be taken of 3 classes; allowed: accuracy, or evaluate:NAME"),
+        ("matthews", 10, "metric 'matthews' cannot be taken of 10 classes"),
+        ("accuracy", 1, "metric 'accuracy' cannot be taken of a regression; allowed: pearson, spearman"),
+        ("spearman", 3, "metric 'spearman' cannot be taken of 3 classes"),
+    ],
+)
+def test_a_metric_that_does_not_fit_the_labels_is_refused(name: str, num_classes: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_fit(name, num_classes)
+
+
+def test_metrics_that_fit_are_let_through() -> None:
+    for name in MEASURES:
+        check_fit(name, 2)
+    check_fit("pearson", 1)
+    check_fit("accuracy", 10)
+    check_fit("evaluate:f1", 3)
+
+
+def test_a_metric_of_the_package_is_tried_on_every_class(agreement: str) -> None:
+    name = f"evaluate:{agreement}:binary"
+    try_metric(name, [0, 1])
+    try_metric("f1", [0, 1, 2])
+    with pytest.raises(ValueError, match="Target is multiclass"):
+        try_metric(name, [0, 1, 2])
 
 
 def test_a_metric_that_does_not_exist_is_named_with_its_neighbour() -> None:
