@@ -157,7 +157,8 @@ class ModularArithmetic:
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
         """Accuracy at each length (`length_accuracy`), and its mean over lengths beyond training and within them.
 
-        `accuracy` is over the lengths beyond, as in the paper; with a limit that leaves none of these it is left out.
+        `accuracy` is over the lengths beyond, as in the paper; `in_range_accuracy` is left out where a limit leaves no
+        length within.
         """
         chosen = parse_settings(ArithmeticSettings, settings)
         by_length = []
@@ -181,7 +182,12 @@ def _identity(settings: ArithmeticSettings) -> DataIdentity:
 
 
 def generate_splits(settings: ArithmeticSettings) -> dict[str, Expressions]:
-    """Train, validation and test expressions; none is in two of them. Test rows take turns between lengths."""
+    """Train, validation and test expressions; none is in two of them.
+
+    Test rows take turns between lengths, the longest first: whatever limit cuts them, the headline is over lengths beyond
+    training.
+    """
+    import numpy as np
 
     trained, tested = settings.train_length, settings.longest
 
@@ -195,8 +201,9 @@ def generate_splits(settings: ArithmeticSettings) -> dict[str, Expressions]:
     }
     # Cut to the width of training expressions, a longer one has no `=` and equals none of them.
     splits = draw_splits(parts, settings.data_seed, lambda split: split.tokens[:, : trained + 1])
+    longest_first = np.argsort(-splits["test"].lengths, kind="stable")
     turns = taking_turns([settings.test_samples] * len(settings.test_lengths))
-    return {**splits, "test": rows_of(splits["test"], turns)}
+    return {**splits, "test": rows_of(splits["test"], longest_first[turns])}
 
 
 def generate(

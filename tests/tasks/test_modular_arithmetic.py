@@ -69,7 +69,7 @@ def test_training_is_on_short_expressions_and_no_test_expression_is_among_them()
     found = generate_splits(TINY)
     assert set(found["train"].lengths.tolist()) == {1, 3, 5, 7}
     assert set(found["validation"].lengths.tolist()) == {5, 7}
-    assert found["test"].lengths[:4].tolist() == [7, 9, 13, 7]
+    assert found["test"].lengths[:4].tolist() == [13, 9, 7, 13]
     texts = [{tuple(r[: n + 1]) for r, n in zip(s.tokens.tolist(), s.lengths, strict=True)} for s in found.values()]
     assert len(set.union(*texts)) == sum(map(len, texts))
 
@@ -99,9 +99,19 @@ def test_lengths_beyond_training_make_the_headline() -> None:
     assert metrics == {"accuracy": 0.0, "in_range_accuracy": 1.0, "chance": 0.2}
 
 
+@pytest.mark.parametrize("scale", ["smoke", "small", "paper"])
+def test_a_limit_of_one_leaves_the_headline(scale: str, sources: Sources, window_model: Callable[..., Any]) -> None:
+    info = MODULAR_ARITHMETIC.info
+    chosen = {**info.scales[scale].settings, "train_samples": 50, "validation_samples": 5, "test_samples": 3}
+    data = MODULAR_ARITHMETIC.load(chosen, sources, limit=1)
+    _, adapter = window_model(9, data.shape.context_length, calculator)
+    metrics = MODULAR_ARITHMETIC.score(MODULAR_ARITHMETIC.predict(adapter, data, chosen), chosen)
+    assert {metric.name: metric.value for metric in metrics}[info.main_metric] == 1.0
+
+
 def test_a_limit_keeps_rows_of_each_length(sources: Sources) -> None:
     data = MODULAR_ARITHMETIC.load(as_settings(TINY), sources, limit=4)
-    assert data.test.lengths.tolist() == [7, 9, 13, 7]
+    assert data.test.lengths.tolist() == [13, 9, 7, 13]
     assert (data.shape.context_length, data.shape.vocab_size) == (14, 9)
 
 
