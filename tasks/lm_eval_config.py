@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import importlib.util
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,13 @@ class TaskConfig:
             return "it runs code that the model writes; set unsafe_code=true if you accept that"
         return ""
 
+    def files(self) -> tuple[Path, ...]:
+        """All that the task is made of: its file, those that it includes, and the modules of their functions.
+
+        Modules of lm-eval itself that are not beside such a file are left out: its release says what they hold.
+        """
+        return tuple(dict.fromkeys(_files(self.path)))
+
     def loaded(self) -> dict[str, Any]:
         """The content with functions and classes in place of their names."""
         return dict(_read(self.path, functions=True))
@@ -128,6 +136,36 @@ def read_config(path: Path) -> TaskConfig:
 def metric_name(metric: str, filtered_by: str) -> str:
     """How records call a metric: by lm-eval's name, with that of the filter where answers were filtered."""
     return metric if filtered_by == NO_FILTER else f"{metric}.{filtered_by}"
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """A file and what it is made of, as lm-eval finds it."""
+    yaml: Any = importlib.import_module("yaml")
+    functions: list[str] = []
+
+    class Loader(yaml.FullLoader):  # type: ignore[misc]
+        """Reads a task's file and keeps the names of its functions."""
+
+    Loader.add_constructor("!function", lambda loader, node: functions.append(loader.construct_scalar(node)))
+    path = path.expanduser().resolve()
+    values = yaml.load(path.read_bytes(), Loader)
+    yield path
+    for module in dict.fromkeys(name.rpartition(".")[0] for name in functions):
+        if file := _module_file(module, path.parent):
+            yield file
+    included = values.get("include") or []
+    for name in included if isinstance(included, list) else [included]:
+        yield from _files(path.parent / name)
+
+
+def _module_file(module: str, folder: Path) -> Path | None:
+    beside = folder / f"{module.replace('.', '/')}.py"
+    if beside.is_file():
+        return beside.resolve()
+    if module.partition(".")[0] == "lm_eval":
+        return None
+    found = importlib.util.find_spec(module)
+    return Path(found.origin) if found and found.origin else None
 
 
 @functools.cache

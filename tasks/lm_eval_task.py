@@ -103,7 +103,7 @@ class LmEvalTask:
         details: dict[str, Scalar] = {
             "lm_eval": release(),
             "task_version": self.config.version,
-            "task_file": hash_files({"": [self.config.path]}),
+            "task_file": hash_files({"": self.config.files()}),
             "num_fewshot": self.config.shots(chosen.num_fewshot),
         }
         return replace(identity, details={**identity.details, **details})

@@ -184,8 +184,7 @@ def _identity(settings: ArithmeticSettings) -> DataIdentity:
 def generate_splits(settings: ArithmeticSettings) -> dict[str, Expressions]:
     """Train, validation and test expressions; none is in two of them.
 
-    Test rows take turns between lengths, the longest first: whatever limit cuts them, the headline is over lengths beyond
-    training.
+    Test rows take turns between lengths, the longest first: whatever limit cuts them, some are beyond training.
     """
     import numpy as np
 

@@ -14,6 +14,7 @@ from hedgebench.adapters.base import Capability, UnsupportedError
 from hedgebench.results.record import Metric
 from hedgebench.results.scores import sample_scores
 from hedgebench.tasks.base import BackboneTokenizer, DataUnavailableError, Row, Sources, TaskFamily
+from hedgebench.tasks.lm_eval_config import TaskConfig
 from hedgebench.tasks.lm_eval_task import LM_EVAL, LmEvalTask
 
 from .lm_eval_tiny import adapter_of, convert_to, peer, save_checkpoint, write_task, write_words
@@ -173,6 +174,47 @@ def test_the_identity_says_which_data_release_version_and_examples(here: Sources
     shown = task.identify(settings_of(task, num_fewshot=2), here)
     assert shown.splits == {"test": 12, "train": 12}
     assert shown.details["num_fewshot"] == 2
+
+
+def test_the_identity_follows_every_file_that_the_task_is_made_of(here: Sources, tmp_path: Path) -> None:
+    """The task's own file, one that is included there, one that is included by that, and the modules of functions."""
+    write_task(tmp_path, "base", include="deeper.yaml")
+    (tmp_path / "deeper.yaml").write_text("process_docs: !function steps.shared.keep\nrepeats: 1\n", encoding="utf-8")
+    (tmp_path / "own.yaml").write_text(
+        "include: base.yaml\ntask: own\ndoc_to_target: !function utils.target\n", encoding="utf-8"
+    )
+    (tmp_path / "steps").mkdir()
+    (tmp_path / "steps" / "shared.py").write_text("def keep(docs):\n    return docs\n", encoding="utf-8")
+    (tmp_path / "utils.py").write_text("def target(doc):\n    return doc['label']\n", encoding="utf-8")
+    task = task_in(tmp_path / "own.yaml")
+    assert [file.name for file in task.config.files()] == [
+        "own.yaml",
+        "utils.py",
+        "base.yaml",
+        "deeper.yaml",
+        "shared.py",
+    ]
+
+    def identity() -> Any:
+        return task.identify(settings_of(task), here).details["task_file"]
+
+    before = identity()
+    assert before == identity()
+    for file in task.config.files():
+        text = file.read_text(encoding="utf-8")
+        file.write_text(f"{text}\n", encoding="utf-8")
+        assert identity() != before, file
+        file.write_text(text, encoding="utf-8")
+    (tmp_path / "unrelated.py").write_text("", encoding="utf-8")
+    assert identity() == before
+
+
+def test_modules_of_the_release_are_not_among_the_files_but_those_of_others_are(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(
+        "task: x\na: !function lm_eval.utils.handle_stop_sequences\nb: !function json.decoder.JSONDecoder\n",
+        encoding="utf-8",
+    )
+    assert [file.name for file in TaskConfig(tmp_path / "x.yaml", {}).files()] == ["x.yaml", "decoder.py"]
 
 
 def test_examples_that_a_task_fixes_at_none_stay_none_and_the_record_says_so(here: Sources, tmp_path: Path) -> None:
