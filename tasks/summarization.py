@@ -10,7 +10,8 @@ parquet files where there are several, `revision` the commit that the hub is ask
 
 Protocol: prompts and training rows are those of `summary_prompts.py`, ROUGE is that of `rouge.py`. Models are trained
 on the training split, validated on the validation split, and write greedily, in batches padded on the left, until the
-stop token or `max_new_tokens`. Settings and the identity of the data hold all of that.
+stop token or `max_new_tokens`. Settings and the identity of the data hold all of that, a note of the record which token
+it is.
 
 Source: Hedgehog, arXiv 2402.04347, table 11 and appendix B.5 (Llama-2 7B with LoRA on SAMSum). The paper states neither
 prompt, lengths, decoding nor the implementation of ROUGE: those are ours, so its numbers compare in kind alone.
@@ -161,6 +162,7 @@ class _Reader:
         tokenizer = load_tokenizer(self.tokenizer, lambda: (t for pair in train for t in (pair.source, pair.target)))
         prompter = Prompter(tokenizer, chosen.prompt, chosen.context_length, chosen.max_new_tokens)
         prompts = prompter.prompts([pair.source for pair in test])
+        notes.append(f"a summary ends at token {tokenizer.stop_token}, {tokenizer.stop_text}, or at max_new_tokens")
         notes += _cut_note("test", sum(prompt.cut for prompt in prompts), len(test))
         return TaskData(
             shape=ModelShape(chosen.context_length, tokenizer.vocab_size),

@@ -96,6 +96,11 @@ class Tokenizer(Protocol):
         """Id of the token that ends what a model writes; most tokenizers have one token for both."""
         ...
 
+    @property
+    def stop_text(self) -> str:
+        """How that token is spelled."""
+        ...
+
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Token ids of each text; a special token's spelling inside a text is ordinary text."""
         ...
@@ -113,6 +118,7 @@ class ByteTokenizer:
     vocab_size: int = 257
     end_of_text: int = 256
     stop_token: int = 256
+    stop_text: str = END_OF_TEXT
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Bytes of each text."""
@@ -131,6 +137,7 @@ class SubwordTokenizer:
 
     name: str
     inner: Any
+    stop_text: str = END_OF_TEXT
 
     @property
     def vocab_size(self) -> int:

@@ -41,6 +41,11 @@ class PretrainedTokenizer:
     end_of_text: int
     stop_token: int
 
+    @property
+    def stop_text(self) -> str:
+        """How the stop token is spelled."""
+        return str(self.inner.id_to_token(self.stop_token))
+
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Token ids of each text, without special tokens."""
         return encode_batches(self.inner, texts, add_special_tokens=False)

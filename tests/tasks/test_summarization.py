@@ -27,6 +27,7 @@ BYTES = SummarizationSettings(
 )
 FIRST = ("Ann", "Bob", "Eve", "Tom")
 END = 256
+STOP = "a summary ends at token 256, <|endoftext|>, or at max_new_tokens"
 
 
 def dialogues(rows: int, salt: int = 0) -> dict[str, list[str]]:
@@ -114,14 +115,14 @@ def test_data_for_a_model(samsum: Sources) -> None:
     assert {int(row[row != IGNORED][-1]) for row in data.train.targets} == {END}
 
 
-def test_how_much_was_cut_is_told(samsum: Sources) -> None:
-    notes = SAMSUM.load(as_settings(BYTES), samsum).notes
-    assert notes == (
+def test_the_token_that_ends_a_summary_and_how_much_was_cut_are_told(samsum: Sources) -> None:
+    assert SAMSUM.load(as_settings(BYTES), samsum).notes == (
+        STOP,
         "1 of 8 test texts were cut at their end to fit context_length",
         "3 of 20 training texts were cut at their end to fit context_length",
         "1 of 6 validation texts were cut at their end to fit context_length",
     )
-    assert SAMSUM.load(as_settings(replace(BYTES, context_length=100)), samsum).notes == ()
+    assert SAMSUM.load(as_settings(replace(BYTES, context_length=100)), samsum).notes == (STOP,)
 
 
 def test_rows_hold_texts_and_scores_in_the_order_of_the_data(samsum: Sources) -> None:

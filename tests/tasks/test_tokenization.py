@@ -22,6 +22,7 @@ def test_bytes_are_their_own_ids(sources: Sources) -> None:
     tokenizer = tokenizer_of("byte", sources)
     assert tokenizer.encode(["aé"])[0].tolist() == [97, 195, 169]
     assert (tokenizer.vocab_size, tokenizer.end_of_text, tokenizer.stop_token) == (257, 256, 256)
+    assert tokenizer.stop_text == END_OF_TEXT
     assert tokenizer.decode([256, 97, 195, 169, 195, 256]) == "aé\N{REPLACEMENT CHARACTER}"
 
 

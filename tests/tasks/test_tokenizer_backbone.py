@@ -108,6 +108,7 @@ def test_what_a_model_writes_ends_with_the_token_that_ends_a_text(
 ) -> None:
     tokenizer = load_backbone_tokenizer("tiny", make_file(tmp_path, tokens, config))
     assert (tokenizer.end_of_text, tokenizer.stop_token) == (begins, ends)
+    assert tokenizer.stop_text == tokens[ends]
 
 
 def test_ids_become_text_again_without_special_tokens(bert_file: Path) -> None:
