@@ -12,7 +12,7 @@ from ..adapters.gguf import gguf_config
 from ..adapters.weight_files import read_config
 from ..results.names import UnknownNameError, unknown_name
 from ..tasks.base import Sources
-from ..tasks.sources import REACH_TIMEOUT_S, hub_problem, hub_snapshot, mirror_folder, unavailable
+from ..tasks.sources import REACH_TIMEOUT_S, hub_errors, hub_problem, hub_snapshot, mirror_folder, unavailable
 
 PREFIX = "hf:"
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -81,11 +81,10 @@ def _cached_revision(repo: str, sources: Sources) -> str:
 
 def _ask_hub(name: str, repo: str) -> tuple[str, dict[str, Any]]:
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         revision = str(HfApi().model_info(repo, timeout=REACH_TIMEOUT_S).sha)
         file = hf_hub_download(repo, "config.json", revision=revision, etag_timeout=REACH_TIMEOUT_S)
-    except HfHubHTTPError as error:
+    except hub_errors() as error:
         raise unavailable(name, [f"hub: {repo} ({type(error).__name__})"]) from error
     return revision, read_config(Path(file).parent)

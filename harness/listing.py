@@ -80,7 +80,7 @@ def _tasks() -> tuple[Rows, list[str]]:
             "task": f"{family.prefix}NAME",
             "summary": family.summary,
             "main metric": "",
-            "data": [],
+            "data": list(family.data),
             "backbone": "",
             "recipes": [],
             "licence": "",

@@ -18,8 +18,8 @@ from pathlib import Path
 from ..adapters.backbone import Backbone, Checkpoint, CheckpointError
 from ..adapters.gguf import dequantise
 from ..adapters.weight_files import pickled_files, safetensors_files
-from ..tasks.atomic import replacing
 from ..tasks.base import Sources
+from ..tasks.file_facts import digest
 from ..tasks.sources import REACH_TIMEOUT_S, hub_problem, hub_snapshot, mirror_folder, unavailable
 
 PARTS = (
@@ -30,7 +30,6 @@ PARTS = (
 """Files of a checkpoint beside its weights; other files do not change what a model computes."""
 
 _GGUF_RECIPE = 1
-_ALWAYS_HASHED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -166,23 +165,8 @@ def _files(found: Path) -> list[Path]:
 def _fingerprint(files: Iterable[Path], sources: Sources) -> str:
     total = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.name):
-        total.update(f"{file.name}:{_digest(file, sources)}\n".encode())
+        total.update(f"{file.name}:{digest(file, sources.cache)}\n".encode())
     return total.hexdigest()
-
-
-def _digest(file: Path, sources: Sources) -> str:
-    """SHA-256 of a file; that of a large one is kept in the cache under its path, size and time of change."""
-    status = file.stat()
-    key = hashlib.sha256(f"{file.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()
-    kept = sources.cache / "digests" / key
-    if status.st_size >= _ALWAYS_HASHED_BYTES and kept.is_file():
-        return kept.read_text(encoding="ascii")
-    with file.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    if status.st_size >= _ALWAYS_HASHED_BYTES:
-        with replacing(kept) as handle_of_kept:
-            handle_of_kept.write(digest.encode("ascii"))
-    return digest
 
 
 def _advice(checkpoint: Checkpoint) -> str:

@@ -195,6 +195,11 @@ class TaskFamily(Protocol):
         """One line for `bench list tasks`."""
         ...
 
+    @property
+    def data(self) -> tuple[str, ...]:
+        """What data the tasks read, in words where each has its own."""
+        ...
+
     def expand(self, name: str) -> Sequence[str]:
         """The names of the tasks that `name` stands for: itself, or those of a group.
 

@@ -21,6 +21,7 @@ from .sources import (
     DatasetId,
     count_rows,
     hash_files,
+    hub_errors,
     hub_problem,
     hub_snapshot,
     mirror_folder,
@@ -91,7 +92,7 @@ def identify_data(what: Wanted, sources: Sources) -> DataIdentity:
     return DataIdentity(
         id=f"{what.repo}/{what.config}" if what.config else what.repo,
         revision=place.revision,
-        fingerprint=hash_files(place.files) if place.files else place.revision,
+        fingerprint=hash_files(place.files, sources) if place.files else place.revision,
         source=place.source,
         splits={split: count_rows(files) for split, files in place.files.items()} if place.is_plain else {},
     )
@@ -199,11 +200,10 @@ def _cached_revision(repo: str, sources: Sources) -> str:
 
 def _ask_hub(what: Wanted, revision: str) -> str:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         return str(HfApi().dataset_info(what.repo, revision=revision or None, timeout=REACH_TIMEOUT_S).sha)
-    except HfHubHTTPError as error:
+    except hub_errors() as error:
         raise unavailable(str(what), [f"hub: {what.repo} ({type(error).__name__})"]) from error
 
 

@@ -103,7 +103,7 @@ class LmEvalTask:
         details: dict[str, Scalar] = {
             "lm_eval": release(),
             "task_version": self.config.version,
-            "task_file": hash_files({"": self.config.files()}),
+            "task_file": hash_files({"": self.config.files()}, sources),
             "num_fewshot": self.config.shots(chosen.num_fewshot),
         }
         return replace(identity, details={**identity.details, **details})
@@ -173,11 +173,13 @@ class LmEvalFamily:
     Attributes:
         prefix: What the names begin with.
         summary: One line for the listing.
+        data: What data the tasks read.
         cache: Folder that keeps the index of names; the user's own where None.
     """
 
     prefix: str = PREFIX
     summary: str = "any task, group or tag of lm-evaluation-harness, or a YAML file of a task; see docs/lm-eval.md"
+    data: tuple[str, ...] = ("the repository or files that each task names",)
     cache: Path | None = None
 
     def expand(self, name: str) -> Sequence[str]:

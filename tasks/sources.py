@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..results.record import DataIdentity, Scalar
 from .base import DataUnavailableError, Sources
+from .file_facts import digest, line_count
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -90,9 +91,9 @@ def identify_dataset(dataset: DatasetId, sources: Sources, details: Mapping[str,
     return DataIdentity(
         id=f"{dataset.repo}/{dataset.config}",
         revision="" if mirrored else dataset.revision,
-        fingerprint=hash_files(found.files) if mirrored else dataset.revision,
+        fingerprint=hash_files(found.files, sources) if mirrored else dataset.revision,
         source=found.source,
-        splits={split: count_rows(files, dataset.text) for split, files in found.files.items()},
+        splits={split: _count(dataset, files, sources) for split, files in found.files.items()},
         details=details or {},
     )
 
@@ -171,6 +172,17 @@ def hub_problem(sources: Sources) -> str | None:
     return _reach(constants.ENDPOINT) or None
 
 
+def hub_errors() -> tuple[type[Exception], ...]:
+    """What asking the hub may end in: its refusals, and time-outs and lost connections.
+
+    The latter are errors of the HTTP library that huggingface_hub is built on, which has been three so far; its own
+    error is derived from that library's.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (*(kind for kind in HfHubHTTPError.__bases__ if issubclass(kind, Exception)), OSError)
+
+
 @functools.cache
 def _reach(endpoint: str) -> str:
     """Why an address does not answer; empty when it does. Asked once per process."""
@@ -203,13 +215,12 @@ def unavailable(what: str, looked: Iterable[str], advice: str = "") -> DataUnava
     )
 
 
-def hash_files(files: Mapping[str, Sequence[Path]]) -> str:
-    """SHA-256 over the content of files, in the order of their splits and names."""
+def hash_files(files: Mapping[str, Sequence[Path]], sources: Sources) -> str:
+    """SHA-256 over the content of files, in the order of their splits and names; see `file_facts.py`."""
     total = hashlib.sha256()
     for split, paths in sorted(files.items()):
         for path in paths:
-            with path.open("rb") as file:
-                total.update(f"{split}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+            total.update(f"{split}:{digest(path, sources.cache)}\n".encode())
     return total.hexdigest()
 
 
@@ -268,14 +279,14 @@ def _download(dataset: DatasetId) -> dict[str, tuple[Path, ...]]:
     return files
 
 
-def count_rows(files: Sequence[Path], text: TabSeparated | None = None) -> int:
-    """Rows of parquet files, read from their footers, or of text files, whose lines are counted."""
-    if text is not None:
-        return sum(_lines(file) for file in files)
+def count_rows(files: Sequence[Path]) -> int:
+    """Rows of parquet files, read from their footers."""
     parquet: Any = importlib.import_module("pyarrow.parquet")
     return sum(parquet.ParquetFile(file).metadata.num_rows for file in files)
 
 
-def _lines(file: Path) -> int:
-    with file.open("rb") as handle:
-        return sum(1 for _ in handle)
+def _count(dataset: DatasetId, files: Sequence[Path], sources: Sources) -> int:
+    """Rows of a split's files; of text files, whose rows are lines, each is counted."""
+    if dataset.text is None:
+        return count_rows(files)
+    return sum(line_count(file, sources.cache) for file in files)

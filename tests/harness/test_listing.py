@@ -31,6 +31,12 @@ def test_a_listing_has_a_row_for_each_thing_and_is_json(what: str) -> None:
     assert json.loads(json.dumps(rows)) == rows
 
 
+def test_every_row_of_tasks_says_what_data_it_needs() -> None:
+    rows = {row["task"]: row["data"] for row in listing("tasks")[0]}
+    assert rows["lm_eval/NAME"] == ["the repository or files that each task names"]
+    assert all(rows.values())
+
+
 def test_the_command_line_offers_every_listing() -> None:
     assert tuple(LISTINGS) == cli.LISTINGS
 

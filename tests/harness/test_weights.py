@@ -17,6 +17,7 @@ from hedgebench.adapters.backbone import BACKBONES, Backbone, Checkpoint, Checkp
 from hedgebench.adapters.weight_files import read_headers, safetensors_files
 from hedgebench.harness import weights
 from hedgebench.harness.weights import locate, materialise
+from hedgebench.tasks import file_facts
 from hedgebench.tasks.base import DataUnavailableError, Sources
 
 from ..adapters.tiny_models import save_tiny
@@ -179,14 +180,14 @@ def test_the_fingerprint_follows_weights_configuration_and_tokenizer_alone(sourc
 def test_the_digest_of_a_large_file_is_kept_until_the_file_changes(
     sources: Sources, mirrored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "_ALWAYS_HASHED_BYTES", 1)
+    monkeypatch.setattr(file_facts, "ALWAYS_READ_BYTES", 1)
     first = locate(TINY, sources).fingerprint
     kept = {file: file.read_text() for file in (sources.cache / "digests").iterdir()}
     assert len(kept) == 4
     monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("it was hashed again"))
     assert locate(TINY, sources).fingerprint == first
     monkeypatch.undo()
-    monkeypatch.setattr(weights, "_ALWAYS_HASHED_BYTES", 1)
+    monkeypatch.setattr(file_facts, "ALWAYS_READ_BYTES", 1)
     save_tiny("llama", mirrored, seed=1)
     assert locate(TINY, sources).fingerprint != first
 

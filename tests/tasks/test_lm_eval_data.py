@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,35 @@ def test_a_hubs_cache_is_read_without_the_network(
     what = Wanted("a/b", "plain", ("test",))
     assert load_data(what, sources)["test"]["x"][:] == [7]
     assert identify_data(what, sources).source == "hub"
+
+
+@pytest.mark.parametrize("failure", ["timeout", "connection", "refusal", "system"])
+def test_a_hub_that_fails_after_it_was_reached_is_told_as_missing_data(
+    failure: str, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (error,) = [make() for name, make in _hub_failures().items() if name == failure]
+    monkeypatch.setattr("hedgebench.tasks.lm_eval_data.hub_problem", lambda sources: None)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", fail)
+    with pytest.raises(DataUnavailableError, match=rf"hub: a/b \({type(error).__name__}\)"):
+        identify_data(Wanted("a/b", None, ("test",)), sources)
+
+
+def _hub_failures() -> dict[str, Callable[[], Exception]]:
+    """Errors as huggingface_hub raises them, of the HTTP library that its own error is derived from."""
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    library: Any = importlib.import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
+    response: Any = library.Response(404, request=library.Request("GET", "https://example.org"))
+    return {
+        "timeout": lambda: library.ReadTimeout("too slow"),
+        "connection": lambda: library.ConnectError("reset"),
+        "refusal": lambda: RepositoryNotFoundError("no such repository", response=response),
+        "system": lambda: ConnectionResetError("reset"),
+    }
 
 
 def test_files_that_a_task_names_itself_are_read(sources: Sources, tmp_path: Path) -> None:

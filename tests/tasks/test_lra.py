@@ -23,6 +23,7 @@ from hedgebench.adapters.train_settings import TrainSettings
 from hedgebench.adapters.training import train
 from hedgebench.harness.registry import mechanisms, tasks
 from hedgebench.results.references import load_reference
+from hedgebench.tasks import file_facts
 from hedgebench.tasks.base import DataUnavailableError, Sources, Task
 from hedgebench.tasks.lra import PAPER_BACKBONE
 from hedgebench.tasks.lra_images import IMAGE, grey_pixels
@@ -64,7 +65,7 @@ def png(seed: int) -> bytes:
 
 def write_pairs(folder: Path, rows: int) -> None:
     """Pairs that are alike where the label says so, with quotes, and texts of different lengths."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for split in ("train", "eval", "test"):
         lines = [
             "\t".join([f"{i % 2}.0", f"A{i}", f"B{i}", f'{split} "{i}' + "x" * i, f"{split}{i}" if i % 2 else ""])
@@ -167,6 +168,29 @@ def test_documents_are_read_apart_and_an_empty_one_is_an_end_of_text(stocked: So
     assert RETRIEVAL.identify({}, stocked).splits == {"train": 30, "eval": 30, "test": 30}
     assert data.validation is not None
     assert bytes(data.validation.inputs[1, 0, :4].tolist()) == b"eval"
+
+
+def test_files_of_pairs_are_hashed_and_counted_once_for_a_plan_and_all_splits(
+    stocked: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_facts, "ALWAYS_READ_BYTES", 1)
+    read: list[str] = []
+    for name in ("_digest", "_lines"):
+        whole = getattr(file_facts, name)
+        monkeypatch.setattr(
+            file_facts, name, lambda file, kind=name, whole=whole: read.append(f"{kind} {file.name}") or whole(file)
+        )
+    identity = RETRIEVAL.identify({}, stocked)
+    RETRIEVAL.load({"max_length": 10}, stocked)
+    assert RETRIEVAL.identify({}, stocked) == identity
+    splits = ("train", "eval", "test")
+    assert sorted(read) == sorted(
+        f"{kind} new_aan_pairs.{split}.tsv" for kind in ("_digest", "_lines") for split in splits
+    )
+    assert stocked.mirror is not None
+    write_pairs(stocked.mirror / "datasets" / "OpenNLPLab" / "lra" / "data" / "aan", 31)
+    assert RETRIEVAL.identify({}, stocked).splits == {"train": 31, "eval": 31, "test": 31}
+    assert len(read) == 12
 
 
 def test_fewer_pairs_are_a_sample_in_the_order_of_the_data(stocked: Sources) -> None:
