@@ -41,17 +41,19 @@ def save_checkpoint(model_type: str, folder: Path) -> Path:
     return folder
 
 
-def adapter_of(folder: Path, spec: str = "softmax", model_type: str = "gpt2") -> ModelAdapter[PretrainedModel]:
-    """The adapter of a checkpoint, with another attention inside unless it is softmax."""
+def adapter_of(
+    folder: Path, spec: str = "softmax", model_type: str = "gpt2", dtype: str = "float32"
+) -> ModelAdapter[PretrainedModel]:
+    """The adapter of a checkpoint in pure `dtype`, with another attention inside unless it is softmax."""
     backbone = pretrained(f"hf:{folder}", model_type, Checkpoint("", "", folder=str(folder)))
     adapter = build_pretrained(
         folder,
         backbone,
-        {"weights": "float32", "gradient_checkpointing": False},
+        {"weights": dtype, "gradient_checkpointing": False},
         ModelShape(CONTEXT_LENGTH),
         mechanisms(),
         seed=0,
-        precision=Precision(torch.device("cpu"), torch.float32),
+        precision=Precision.of("cpu", dtype, is_pure=True),
     )
     if spec != "softmax":
         swap_in(adapter, parse_spec(spec, mechanisms()), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from hedgebench.adapters.base import UnsupportedError
+from hedgebench.harness.registry import mechanisms
 
 from .lm_eval_tiny import adapter_of, convert_to, peer, requests, save_checkpoint, text_model_of
 
@@ -26,18 +28,28 @@ PAIRS = (
     ("a question", " b"),
     ("é", "ü"),
 )
+OPTIONS = (
+    *(f"hedgehog:map={name}" for name in ("exp_max", "softmax", "softmax_joint")),
+    *("hedgehog:window=4", "hedgehog:negate=false", "hedgehog:bias=true", "exp:t=2"),
+)
+"""Specs that differ from their mechanism's default in how they weigh keys."""
 GREEDY = {"until": ["\n"], "max_gen_toks": 12, "do_sample": False}
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    return {kind: save_checkpoint(kind, tmp_path_factory.mktemp(kind) / "model") for kind in ("gpt2", "llama")}
+
+
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
-def checkpoint(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def checkpoint(request: Any, folders: Mapping[str, Path]) -> tuple[str, Path]:
     kind: str = request.param
-    return kind, save_checkpoint(kind, tmp_path_factory.mktemp(kind) / "model")
+    return kind, folders[kind]
 
 
 @pytest.fixture(scope="module")
-def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_checkpoint("gpt2", tmp_path_factory.mktemp("gpt2") / "model")
+def gpt2(folders: Mapping[str, Path]) -> Path:
+    return folders["gpt2"]
 
 
 def test_log_likelihoods_are_those_of_lm_evals_own_model(checkpoint: tuple[str, Path]) -> None:
@@ -77,9 +89,15 @@ def test_greedy_texts_are_those_of_lm_evals_own_model(checkpoint: tuple[str, Pat
     assert ours[5] == free[1].split(stop)[0]
 
 
-@pytest.mark.parametrize("spec", ["softmax", "hedgehog", "hedgehog:window=4", "elu"])
-def test_answers_in_a_batch_are_those_alone(checkpoint: tuple[str, Path], spec: str) -> None:
-    kind, folder = checkpoint
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        *(("llama", spec) for spec in (*mechanisms().items, *OPTIONS)),
+        *(("gpt2", spec) for spec in ("softmax", "hedgehog", "hedgehog:window=4", "cosformer")),
+    ],
+)
+def test_answers_in_a_batch_are_those_alone(folders: Mapping[str, Path], kind: str, spec: str) -> None:
+    folder = folders[kind]
     model = text_model_of(folder, spec, kind, batch_size=8)
     pairs, texts = requests("loglikelihood", *PAIRS), requests("loglikelihood_rolling", ("short",), (LONG,), ("a",))
     prompts = requests("generate_until", *((text, GREEDY) for text in ("the cat", "a", LONG, "one two three")))
@@ -90,6 +108,16 @@ def test_answers_in_a_batch_are_those_alone(checkpoint: tuple[str, Path], spec: 
     assert [greedy for _, greedy in together[0]] == [greedy for _, greedy in alone]
     assert together[1] == [pytest.approx(model.loglikelihood_rolling([text])[0], rel=1e-5) for text in texts]
     assert together[2] == [model.generate_until([prompt])[0] for prompt in prompts]
+
+
+@pytest.mark.parametrize("spec", [*mechanisms().items, *OPTIONS])
+def test_weights_in_bfloat16_come_close_to_those_in_float32(gpt2: Path, spec: str) -> None:
+    tokens = torch.arange(40).reshape(2, 20)
+    exact = adapter_of(gpt2, spec).logits(tokens)
+    half = adapter_of(gpt2, spec, dtype="bfloat16")
+    assert next(half.model.parameters()).dtype == torch.bfloat16
+    torch.testing.assert_close(half.logits(tokens), exact, rtol=0.05, atol=0.1)
+    assert not torch.equal(half.logits(tokens), exact)
 
 
 def test_a_converted_model_scores_as_its_own_logits_say(gpt2: Path, tmp_path: Path) -> None:
