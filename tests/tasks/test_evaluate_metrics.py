@@ -1,16 +1,24 @@
-"""Metrics of the package `evaluate`: a script written here, the hub's where it can be reached, and what is refused."""
+"""Metrics of the package `evaluate`: a script written here, its own where they can be loaded, and what is refused.
+
+`HEDGEBENCH_METRICS=DIR pytest tests/tasks/test_evaluate_metrics.py` holds ours against its `glue` and `rouge` in a
+folder; `-m slow` against those on the hub.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hedgebench.tasks.base import DataUnavailableError
+from hedgebench.tasks.base import DataUnavailableError, Sources
 from hedgebench.tasks.evaluate_metrics import EvaluateName, load_evaluate, measure_evaluate, parse_evaluate
+from hedgebench.tasks.rouge import KINDS, rouge_scores, split_sentences
+from hedgebench.tasks.sources import hub_problem
 from hedgebench.tasks.text_metrics import measure
 
 GLUE = {
@@ -65,19 +73,34 @@ def test_a_metric_that_cannot_be_had_is_told(modules: None, monkeypatch: pytest.
         load_evaluate("evaluate:acuracy")
 
 
-def load_or_skip(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The package's own metric, out of its cache."""
+FOLDER = os.environ.get("HEDGEBENCH_METRICS", "")  # holds glue/glue.py and rouge/rouge.py, as the hub has them
+PLACES = ("folder", "cache", pytest.param("hub", marks=pytest.mark.slow))
+
+
+def load_or_skip(name: str, place: str, request: pytest.FixtureRequest) -> Any:
+    """The package's own metric: out of the folder `HEDGEBENCH_METRICS`, out of its cache, or off the hub."""
     pytest.importorskip("evaluate")
-    monkeypatch.setattr("evaluate.config.HF_EVALUATE_OFFLINE", True)
+    if place == "folder":
+        if not FOLDER:
+            pytest.skip("HEDGEBENCH_METRICS names no folder with the package's metrics")
+        request.getfixturevalue("modules")
+        return load_evaluate(f"evaluate:{FOLDER}/{name.removeprefix('evaluate:')}")
+    if place == "hub" and (problem := hub_problem(Sources(None, Path("nowhere")))):
+        pytest.skip(problem)
+    patch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    patch.setattr("evaluate.config.HF_EVALUATE_OFFLINE", place == "cache")
     try:
         return load_evaluate(name)
     except DataUnavailableError as error:
         pytest.skip(f"{error}")
 
 
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("configuration", GLUE)
-def test_our_metrics_are_those_of_the_package_s_glue(configuration: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    metric = load_or_skip(f"evaluate:glue:{configuration}", monkeypatch)
+def test_our_metrics_are_those_of_the_package_s_glue(
+    configuration: str, place: str, request: pytest.FixtureRequest
+) -> None:
+    metric = load_or_skip(f"evaluate:glue:{configuration}", place, request)
     rng = np.random.default_rng(0)
     labels, guesses = rng.integers(0, 2, (2, 200)).tolist()
     if configuration == "stsb":
@@ -87,12 +110,24 @@ def test_our_metrics_are_those_of_the_package_s_glue(configuration: str, monkeyp
         assert measure(ours, labels, guesses).value == pytest.approx(theirs[key])
 
 
-def test_our_rouge_is_the_package_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    rouge = pytest.importorskip("hedgebench.tasks.rouge", reason="this version has no task that is scored by ROUGE")
-    metric = load_or_skip("evaluate:rouge", monkeypatch)
-    references = ["the cat sat on the mat", "Amanda baked cookies and will bring some to Jerry"]
-    predictions = ["a cat was sitting on the mat", "Amanda bakes cookies for Jerry"]
-    theirs = metric.compute(references=references, predictions=predictions, use_stemmer=True)
-    for kind in ("rouge1", "rouge2", "rougeL"):
-        ours = [scores[kind] for scores in rouge.rouge_scores(references, predictions)]
-        assert sum(ours) / len(ours) == pytest.approx(theirs[kind])
+@pytest.mark.parametrize("place", PLACES)
+def test_our_rouge_is_the_package_s_text_by_text(place: str, request: pytest.FixtureRequest) -> None:
+    """Its mean is the median of a bootstrap. It takes lines for sentences, as `rouge-score` does; ours finds them."""
+    metric = load_or_skip("evaluate:rouge", place, request)
+    references = [
+        "the cat sat on the mat",
+        "Amanda baked cookies. She will bring some to Jerry tomorrow!",
+        'First this was done.\nThen that: "Why?" Nobody knew.',
+    ]
+    predictions = [
+        "a cat was sitting on the mat",
+        "Amanda will bring Jerry cookies. They were baked by Amanda.",
+        "Nobody knew. First that was done.",
+    ]
+    ours = rouge_scores(references, predictions)
+    lines = [[split_sentences(text) for text in texts] for texts in (references, predictions)]
+    assert [text.count("\n") for text in lines[0]] == [0, 1, 2]
+    theirs = metric.compute(references=lines[0], predictions=lines[1], use_stemmer=True, use_aggregator=False)
+    assert set(theirs) == set(KINDS)
+    for kind in KINDS:
+        assert [scores[kind] for scores in ours] == pytest.approx(theirs[kind], abs=1e-12)
