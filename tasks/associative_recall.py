@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from ..adapters.base import IGNORED, Adapter, Capability, Examples, ModelShape, Settings
 from ..results.record import DataIdentity, Metric
 from .base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
+from .more_metrics import check_evaluate, measure_answers, try_metrics
 from .settings import as_settings, parse_settings
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class RecallSettings:
         data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
         loss: `recall` trains on every value whose key occurred before, `final` on the last one only.
         batch_size: Sequences per forward pass when predicting.
+        more_metrics: Metrics of the package `evaluate` beside the task's own, over tokens; see `more_metrics.py`.
 
     Raises:
         ValueError: An odd or too small size, or an unknown loss.
@@ -54,8 +56,10 @@ class RecallSettings:
     data_seed: int = 0
     loss: str = "recall"
     batch_size: int = 256
+    more_metrics: str = ""
 
     def __post_init__(self) -> None:
+        check_evaluate(self.more_metrics)
         for name in ("vocab_size", "length"):
             value = getattr(self, name)
             if value < 4 or value % 2:
@@ -104,6 +108,7 @@ class AssociativeRecall:
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
         """Generates the data; `test` is a `RecallSequences`."""
         chosen = parse_settings(RecallSettings, settings)
+        try_metrics(chosen.more_metrics, [0, 1])
         splits = generate_splits(chosen)
         test = splits["test"]
         return TaskData(
@@ -147,6 +152,7 @@ class AssociativeRecall:
             Metric("accuracy", correct / n, "1", True, accuracy_stderr(correct, n), n),
             Metric("pooled_accuracy", pooled / n, "1", None, accuracy_stderr(pooled, n), n),
             Metric("chance", 2 / chosen.vocab_size, "1", None, None, n),
+            *measure_answers(chosen.more_metrics, rows, "answer", "prediction"),
         ]
 
 

@@ -41,12 +41,14 @@ class ImageSettings:
         validation_rows: Most rows held out of the training split, at most a tenth of it; they choose the checkpoint.
         test_rows: Test rows, drawn with a fixed seed; None for all.
         batch_size: Rows per forward pass in evaluation.
+        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
     """
 
     train_rows: int | None = None
     validation_rows: int = HELD_OUT_ROWS
     test_rows: int | None = None
     batch_size: int = 128
+    more_metrics: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,11 @@ class DigitsSettings:
 
     Attributes:
         batch_size: Rows per forward pass in evaluation.
+        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
     """
 
     batch_size: int = 128
+    more_metrics: str = ""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class ListOpsSettings:
         test_rows: Test expressions.
         data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
         batch_size: Rows per forward pass in evaluation.
+        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
 
     Raises:
         ValueError: Bounds that keep no expression.
@@ -45,6 +46,7 @@ class ListOpsSettings:
     test_rows: int = 2_000
     data_seed: int = 0
     batch_size: int = 32
+    more_metrics: str = ""
 
     def __post_init__(self) -> None:
         for name in ("max_depth", "max_arguments"):
@@ -82,7 +84,7 @@ class ListOps:
         return self._cache(chosen, sources).split(name)
 
     def _cache(self, chosen: ListOpsSettings, sources: Sources) -> SequenceCache:
-        key = f"{GENERATOR_VERSION} {version('numpy')} {replace(chosen, batch_size=1)}"
+        key = f"{GENERATOR_VERSION} {version('numpy')} {replace(chosen, batch_size=1, more_metrics='')}"
         return SequenceCache.keyed("listops", key, sources, lambda: _generate(chosen))
 
 

@@ -31,6 +31,7 @@ class PathfinderSettings:
         test_rows: Test images.
         data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
         batch_size: Rows per forward pass in evaluation.
+        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
 
     Raises:
         ValueError: An image or a path that is too small.
@@ -44,6 +45,7 @@ class PathfinderSettings:
     test_rows: int = 20_000
     data_seed: int = 0
     batch_size: int = 128
+    more_metrics: str = ""
 
     def __post_init__(self) -> None:
         for name, smallest in (("image_size", _SMALLEST_IMAGE), ("dashes", 3), ("distractors", 0)):
@@ -74,7 +76,7 @@ class Pathfinder:
         return self._cache(chosen, sources).split(name)
 
     def _cache(self, chosen: PathfinderSettings, sources: Sources) -> SequenceCache:
-        key = f"{GENERATOR_VERSION} {version('numpy')} {replace(chosen, batch_size=1)}"
+        key = f"{GENERATOR_VERSION} {version('numpy')} {replace(chosen, batch_size=1, more_metrics='')}"
         return SequenceCache.keyed("pathfinder", key, sources, lambda: _generate(chosen))
 
 

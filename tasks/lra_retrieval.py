@@ -50,6 +50,7 @@ class RetrievalSettings:
         validation_rows: Pairs of the split that chooses the checkpoint, drawn with a fixed seed; None for all.
         test_rows: Test pairs, drawn with a fixed seed; None for all.
         batch_size: Pairs per forward pass in evaluation.
+        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
 
     Raises:
         ValueError: A `max_length` below 8.
@@ -60,6 +61,7 @@ class RetrievalSettings:
     validation_rows: int | None = None
     test_rows: int | None = None
     batch_size: int = 32
+    more_metrics: str = ""
 
     def __post_init__(self) -> None:
         if self.max_length < _SHORTEST:

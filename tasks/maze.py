@@ -21,6 +21,7 @@ from ..results.record import DataIdentity, Metric
 from .base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
 from .generated import draw_splits, generated_data, identity_of, predicted_tokens, share, whole_splits
 from .lattice import depth_first_trees, passages, paths
+from .more_metrics import check_evaluate, measure_answers, try_metrics
 from .settings import as_settings, parse_settings
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class MazeSettings:
         test_samples: Test mazes.
         data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
         batch_size: Mazes per forward pass when predicting.
+        more_metrics: Metrics of the package `evaluate` beside the task's own, over tokens; see `more_metrics.py`.
 
     Raises:
         ValueError: A side below 2.
@@ -65,8 +67,10 @@ class MazeSettings:
     test_samples: int = 1_000
     data_seed: int = 0
     batch_size: int = 64
+    more_metrics: str = ""
 
     def __post_init__(self) -> None:
+        check_evaluate(self.more_metrics)
         if self.side < 2:
             raise ValueError(f"side is {self.side}; allowed: 2 or more")
 
@@ -122,6 +126,7 @@ class Maze:
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
         """Generates the data; `test` is a `Mazes`."""
         chosen = parse_settings(MazeSettings, settings)
+        try_metrics(chosen.more_metrics, [0, 1])
         splits = generate_splits(chosen)
         shape = ModelShape(context_length=chosen.longest - 1, vocab_size=chosen.vocab_size)
         return generated_data(shape, splits, lambda mazes: to_examples(mazes, chosen), limit)
@@ -154,7 +159,6 @@ class Maze:
 
         `random_walk_accuracy` is that of a walk which never steps back, turns at random and stops at the target.
         """
-        del settings
         one = [1] * len(rows)
         right = [sum(a == p for a, p in zip(row["answers"], row["predictions"], strict=True)) for row in rows]
         of = [len(row["answers"]) for row in rows]
@@ -162,6 +166,7 @@ class Maze:
             share("accuracy", [row["answers"] == row["predictions"] for row in rows], one, True),
             share("token_accuracy", right, of, True),
             share("random_walk_accuracy", [row["chance"] for row in rows], one, None),
+            *measure_answers(parse_settings(MazeSettings, settings).more_metrics, rows, "answers", "predictions"),
         ]
 
 

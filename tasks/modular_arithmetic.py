@@ -31,6 +31,7 @@ from .generated import (
     share,
     taking_turns,
 )
+from .more_metrics import check_evaluate, measure_answers, try_metrics
 from .settings import as_settings, parse_settings
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class ArithmeticSettings:
         test_samples: Test expressions of each length.
         data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
         batch_size: Expressions per forward pass when predicting.
+        more_metrics: Metrics of the package `evaluate` beside the task's own, over tokens; see `more_metrics.py`.
 
     Raises:
         ValueError: A length that is not odd or not in range.
@@ -69,8 +71,10 @@ class ArithmeticSettings:
     test_samples: int = 500
     data_seed: int = 0
     batch_size: int = 64
+    more_metrics: str = ""
 
     def __post_init__(self) -> None:
+        check_evaluate(self.more_metrics)
         for length in (self.train_length, self.held_out_length, *self.test_lengths):
             if length % 2 == 0 or length < 1:
                 raise ValueError(
@@ -129,6 +133,7 @@ class ModularArithmetic:
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
         """Generates the data; `test` is an `Expressions` whose rows take turns between lengths."""
         chosen = parse_settings(ArithmeticSettings, settings)
+        try_metrics(chosen.more_metrics, [0, 1])
         splits = generate_splits(chosen)
         shape = ModelShape(context_length=chosen.longest + 1, vocab_size=chosen.vocab_size)
         return generated_data(shape, splits, to_examples, limit)
@@ -172,6 +177,7 @@ class ModularArithmetic:
             *(mean_over_settings(name, metrics, True) for name, metrics in means.items() if metrics),
             *by_length,
             Metric("chance", 1 / chosen.modulus, "1", None, None, len(rows)),
+            *measure_answers(chosen.more_metrics, rows, "answer", "prediction"),
         ]
 
 

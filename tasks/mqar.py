@@ -34,6 +34,7 @@ from .generated import (
     share,
     taking_turns,
 )
+from .more_metrics import check_evaluate, measure_answers, try_metrics
 from .settings import as_settings, parse_settings
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class MqarSettings:
         random_fill: Random tokens at places without a query, zeros otherwise.
         data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
         batch_size: Sequences per forward pass when predicting.
+        more_metrics: Metrics of the package `evaluate` beside the task's own, over tokens; see `more_metrics.py`.
 
     Raises:
         ValueError: Settings that do not fit each other.
@@ -77,8 +79,10 @@ class MqarSettings:
     random_fill: bool = True
     data_seed: int = 0
     batch_size: int = 32
+    more_metrics: str = ""
 
     def __post_init__(self) -> None:
+        check_evaluate(self.more_metrics)
         trained = {len(self.train_lengths), len(self.train_pairs), len(self.train_samples)}
         if len(trained) > 1 or len(self.test_lengths) != len(self.test_pairs) or not self.train_lengths:
             raise ValueError(
@@ -141,6 +145,7 @@ class Mqar:
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
         """Generates the data; `test` is an `MqarSequences` whose rows take turns between the settings."""
         chosen = parse_settings(MqarSettings, settings)
+        try_metrics(chosen.more_metrics, [0, 1])
         splits = generate_splits(chosen)
         shape = ModelShape(context_length=chosen.longest, vocab_size=chosen.vocab_size)
         return generated_data(shape, splits, to_examples, limit)
@@ -164,7 +169,6 @@ class Mqar:
         `chance_in_context` is a guess among the values of the sequence: what a model reaches that cannot tell keys
         apart.
         """
-        del settings
         found = sorted({(row["length"], row["pairs"]) for row in rows})
         metrics = []
         for length, pairs in found:
@@ -177,6 +181,7 @@ class Mqar:
             mean_over_settings("accuracy", metrics, True),
             *metrics,
             Metric("chance_in_context", chance, "1", None, None, len(rows)),
+            *measure_answers(parse_settings(MqarSettings, settings).more_metrics, rows, "answers", "predictions"),
         ]
 
 

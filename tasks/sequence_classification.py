@@ -15,6 +15,7 @@ from ..adapters.base import Adapter, ModelShape, Settings
 from ..results.record import DataIdentity, Metric
 from .base import INPUT, Row, Sources, TaskData, TaskInfo
 from .class_logits import batched_logits
+from .more_metrics import check_classes, measure_classes, try_metrics
 from .sequence_cache import Sequences
 from .settings import parse_settings
 from .text_metrics import measure
@@ -26,6 +27,11 @@ class SequenceSettings(Protocol):
     @property
     def batch_size(self) -> int:
         """Rows per forward pass in evaluation."""
+        ...
+
+    @property
+    def more_metrics(self) -> str:
+        """Metrics beside accuracy; see `more_metrics.py`."""
         ...
 
 
@@ -74,12 +80,20 @@ class SequenceClassification(Generic[Chosen]):
     source: SequenceSource[Chosen]
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
-        """Which sequences `load` would use."""
-        return self.source.identify(parse_settings(self.source.settings, settings), sources)
+        """Which sequences `load` would use.
+
+        Raises:
+            DataUnavailableError: The data cannot be had.
+            ValueError: A setting, or a further metric that cannot be taken of so many classes.
+        """
+        chosen = parse_settings(self.source.settings, settings)
+        check_classes(chosen.more_metrics, self._classes(chosen))
+        return self.source.identify(chosen, sources)
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
         """The sequences; `test` is a `Sequences` of the first `limit` rows."""
         chosen = parse_settings(self.source.settings, settings)
+        try_metrics(chosen.more_metrics, list(range(self._classes(chosen))))
         return TaskData(
             shape=self.source.shape(chosen),
             test=self.source.split("test", chosen, sources).first(limit),
@@ -102,14 +116,24 @@ class SequenceClassification(Generic[Chosen]):
             for i, (label, prediction, row, tokens) in enumerate(zip(*columns, strict=True))
         ]
 
-    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:  # noqa: ARG002
-        """Accuracy, and that of always naming the commonest class, which a model reaches that reads nothing."""
+    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
+        """Accuracy, and that of always naming the commonest class, which a model reaches that reads nothing.
+
+        After them come what `more_metrics` adds.
+        """
         from ..results.statistics import accuracy_stderr
 
         labels, predictions = ([row[key] for row in rows] for key in ("label", "prediction"))
         ((_, commonest),) = Counter(labels).most_common(1)
         majority = accuracy_stderr(commonest, len(labels))
+        further = parse_settings(self.source.settings, settings).more_metrics
         return [
             measure("accuracy", labels, predictions),
             Metric("majority_accuracy", commonest / len(labels), "1", None, majority, len(labels)),
+            *measure_classes(further, labels, predictions, ("accuracy",)),
         ]
+
+    def _classes(self, chosen: Chosen) -> int:
+        classes = self.source.shape(chosen).num_classes
+        assert classes is not None
+        return classes

@@ -25,12 +25,16 @@ from dataclasses import dataclass, replace
 from ..adapters.base import Adapter, Capability, Examples, ModelShape, Settings
 from ..results.record import DataIdentity, Metric
 from .base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
+from .more_metrics import measure_answers, try_metrics
 from .rouge import rouge_metrics, rouge_scores
 from .settings import as_settings, parse_settings
 from .summary_data import Pair, SummaryData
 from .summary_prompts import Prompt, Prompter, write_after
 from .summary_settings import AnyDataSettings, SummarizationSettings
 from .tokenization import Tokenizer, TokenizerIdentity, identify_tokenizer, load_tokenizer
+
+_TEXTS = ("Amanda baked cookies and will bring some to Jerry.", "They meet at seven, in front of the cinema.")
+"""What further metrics are tried on before a model is trained."""
 
 RECIPES = ("pretrained-conversion-lora", "pretrained-conversion", "finetuned-conversion", "scratch", "zero-shot")
 
@@ -72,8 +76,10 @@ class Summarization:
 
         Raises:
             DataUnavailableError: The data cannot be had.
-            ValueError: A column does not exist, no row has text and summary, or the template leaves no room for a text.
+            ValueError: A column does not exist, no row has text and summary, the template leaves no room for a text, or
+                a further metric cannot be taken of texts.
         """
+        try_metrics(self._parse(settings).more_metrics, _TEXTS)
         return self._reader(settings, sources).load(limit)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
@@ -109,11 +115,11 @@ class Summarization:
             for pair, prompt, each, text, score in zip(test.pairs, test.prompts, written, texts, scores, strict=True)
         ]
 
-    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:  # noqa: ARG002
+    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
         """ROUGE of the rows' texts, and what there is to know of their lengths.
 
         `generated_tokens` is the mean length, `finished` the share of summaries that came to their own end, `truncated`
-        the share of texts that were cut to fit.
+        the share of texts that were cut to fit. After them come what `more_metrics` adds.
         """
         from ..results.statistics import mean_stderr
 
@@ -121,7 +127,7 @@ class Summarization:
         for name, unit in (("generated_tokens", "tokens"), ("finished", "1"), ("truncated", "1")):
             values = [row[name] for row in rows]
             metrics.append(Metric(name, sum(values) / len(rows), unit, None, mean_stderr(values), len(rows)))
-        return metrics
+        return metrics + measure_answers(self._parse(settings).more_metrics, rows, "reference", "prediction")
 
     def _parse(self, settings: Settings) -> SummarizationSettings:
         return parse_settings(AnyDataSettings if self.data is None else SummarizationSettings, settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .more_metrics import check_evaluate
 from .summary_data import SummaryData
 from .summary_prompts import SOURCE
 
@@ -24,9 +25,10 @@ class SummarizationSettings:
         batch_size: Prompts at a time.
         config: Folder of the repository that holds the parquet files; empty for the only one there is.
         revision: Commit on the hub, in full; empty where only the mirror is meant.
+        more_metrics: Metrics of the package `evaluate` beside ROUGE, over whole texts; see `more_metrics.py`.
 
     Raises:
-        ValueError: A template without one `{source}`, or a number out of its range.
+        ValueError: A template without one `{source}`, a number out of its range, or a metric that is none.
     """
 
     context_length: int = 1024
@@ -39,10 +41,12 @@ class SummarizationSettings:
     batch_size: int = 8
     config: str = ""
     revision: str = ""
+    more_metrics: str = ""
 
     def __post_init__(self) -> None:
         if self.prompt.count(SOURCE) != 1:
             raise ValueError(f"prompt is {self.prompt!r}; it takes {SOURCE} once, where the text stands")
+        check_evaluate(self.more_metrics)
         smallest = {"max_new_tokens": 1, "temperature": 0, "train_rows": 0, "test_rows": 1, "batch_size": 1}
         for name, least in smallest.items():
             value = getattr(self, name)

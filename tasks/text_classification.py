@@ -17,9 +17,10 @@ from ..adapters.base import Adapter, Examples, ModelShape, Settings
 from ..results.record import DataIdentity, Metric
 from .base import INPUT, Row, Sources, TaskData, TaskInfo
 from .documents import cached_tokens
+from .more_metrics import check_classes, measure_classes, try_metrics
 from .settings import parse_settings
 from .sources import DatasetId, identify_dataset, read_split
-from .text_metrics import check_fit, check_metric, measure_any, try_metric
+from .text_metrics import measure
 from .text_pairs import Text, class_logits, encode_texts, pad_rows
 from .tokenization import Tokenizer, TokenizerIdentity, identify_tokenizer, load_tokenizer
 
@@ -44,11 +45,10 @@ class TextSettings:
             training split, which suits a model that is not trained here; its tokenizer must not be `bpe:N`.
         test_rows: Rows of each test split, drawn with a fixed seed; None for all.
         batch_size: Rows per forward pass in evaluation.
-        more_metrics: Metrics beside the task's own, separated by commas: keys of `MEASURES` in `text_metrics.py`, or
-            `evaluate:NAME` for one of the package `evaluate`.
+        more_metrics: Metrics beside the task's own; see `more_metrics.py`.
 
     Raises:
-        ValueError: A `max_length` below 8, or a metric that does not exist.
+        ValueError: A `max_length` below 8.
     """
 
     max_length: int = 128
@@ -61,13 +61,6 @@ class TextSettings:
     def __post_init__(self) -> None:
         if self.max_length < _SHORTEST:
             raise ValueError(f"max_length is {self.max_length}; it takes {_SHORTEST} or more, and 128 is usual")
-        for name in self.further_metrics:
-            check_metric(name)
-
-    @property
-    def further_metrics(self) -> tuple[str, ...]:
-        """The names in `more_metrics`."""
-        return tuple(name.strip() for name in self.more_metrics.split(",") if name.strip())
 
 
 @dataclass(frozen=True)
@@ -127,8 +120,8 @@ class TextClassification:
             ValueError: A further metric cannot be taken of the task's labels.
         """
         reader = self.reader(settings, sources)
-        for name in reader.chosen.further_metrics:
-            try_metric(name, [0.0, 1.0, 2.0] if self.num_classes == 1 else list(range(self.num_classes)))
+        of_each_class = [0.0, 1.0, 2.0] if self.num_classes == 1 else list(range(self.num_classes))
+        try_metrics(reader.chosen.more_metrics, of_each_class)
         tokenizer = load_tokenizer(reader.tokenizer, lambda: (part for text in reader.texts("train") for part in text))
         return TaskData(
             shape=ModelShape(reader.chosen.max_length, tokenizer.vocab_size, self.num_classes),
@@ -149,14 +142,14 @@ class TextClassification:
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
         """The metrics of each test split, the task's own and those that `more_metrics` adds."""
-        further = parse_settings(TextSettings, settings).further_metrics
+        further = parse_settings(TextSettings, settings).more_metrics
         metrics: list[Metric] = []
         for split, suffix in self.test_splits.items():
             labels, predictions = (
                 [row[key] for row in rows if row["split"] == split] for key in ("label", "prediction")
             )
-            for name in dict.fromkeys((*self.metrics, *further)):
-                metrics += measure_any(name, labels, predictions, suffix)
+            metrics += [measure(name, labels, predictions, suffix) for name in self.metrics]
+            metrics += measure_classes(further, labels, predictions, self.metrics, suffix)
         return metrics
 
     def _predict_split(self, adapter: Adapter, split: EvaluationSplit, batch_size: int) -> Iterator[Row]:
@@ -176,8 +169,7 @@ class TextClassification:
     def reader(self, settings: Settings, sources: Sources) -> Reader:
         """The rows as they are read under these settings, which any task on the same texts may use."""
         chosen = parse_settings(TextSettings, settings)
-        for name in chosen.further_metrics:
-            check_fit(name, self.num_classes)
+        check_classes(chosen.more_metrics, self.num_classes)
         dataset = replace(self.dataset, splits=tuple(self.test_splits)) if chosen.train_rows == 0 else self.dataset
         identity = identify_dataset(dataset, sources)
         text_key = f"{self.info.name} {self.info.version} {identity.fingerprint} {chosen.train_rows}"

@@ -23,7 +23,8 @@ import evaluate
 
 class Agreement(evaluate.Metric):
     def _info(self):
-        kinds = {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
+        kind = "string" if self.config_name == "text" else "int64"
+        kinds = {"predictions": datasets.Value(kind), "references": datasets.Value(kind)}
         return evaluate.MetricInfo(description="", citation="", features=datasets.Features(kinds))
 
     def _compute(self, predictions, references):

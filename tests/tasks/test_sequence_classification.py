@@ -23,6 +23,7 @@ from hedgebench.tasks.sequence_classification import SequenceClassification
 class CountingSettings:
     rows: int = 20
     batch_size: int = 3
+    more_metrics: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,5 +120,6 @@ def test_a_model_that_cannot_classify_is_refused(sources: Sources) -> None:
 
 
 def test_an_unknown_setting_is_answered_with_the_known_ones(sources: Sources) -> None:
-    with pytest.raises(ValueError, match="unknown setting 'row'; this task has batch_size, rows; did you mean 'rows'"):
+    message = "unknown setting 'row'; this task has batch_size, more_metrics, rows; did you mean 'rows'"
+    with pytest.raises(ValueError, match=message):
         TASK.identify({"row": 1}, sources)
