@@ -42,6 +42,11 @@ class Family(Protocol[T_co]):
         """One line for listings."""
         ...
 
+    @property
+    def data(self) -> tuple[str, ...]:
+        """What data the things read."""
+        ...
+
     def expand(self, name: str) -> Sequence[str]:
         """The names that a name stands for."""
         ...

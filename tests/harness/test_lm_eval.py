@@ -90,8 +90,9 @@ def test_an_unknown_setting_and_a_recipe_that_trains_are_wrong_usage(
 def test_a_task_that_cannot_run_is_unsupported_and_the_others_run(
     checkpoint: Path, mirror: Path, tmp_path: Path
 ) -> None:
-    for name, values in {"tiny": {}, "seen": {"doc_to_image": "text"}, "code": {"unsafe_code": True}}.items():
-        write_task(tmp_path, name, **values)
+    write_task(tmp_path, "tiny")
+    write_task(tmp_path, "seen", doc_to_image="text")
+    write_task(tmp_path, "code", unsafe_code=True)
     config = make_config(
         {
             "models": (f"softmax@hf:{checkpoint}", "softmax@gpt"),

@@ -54,4 +54,4 @@ def largest_difference(asked: str, ours: list[Any], theirs: list[Any]) -> float:
     if asked != ROLLING:
         assert [greedy for _, greedy in ours] == [greedy for _, greedy in theirs]
         ours, theirs = ([score for score, _ in answers] for answers in (ours, theirs))
-    return max(abs(our - their) / abs(their) for our, their in zip(ours, theirs, strict=True))
+    return max(abs(float(our) - float(their)) / abs(float(their)) for our, their in zip(ours, theirs, strict=True))

@@ -139,7 +139,7 @@ def length_shares(*, min_length: int, max_length: int, max_depth: int, max_argum
         node = 0.25 * operation(node) + 0.75 * digit
     shares = operation(node)
     shares[: min_length + 1] = 0
-    return shares / shares.sum()
+    return np.asarray(shares / shares.sum())
 
 
 def shown(name: str, answers: Any, mean: float, quartiles: Any) -> str:

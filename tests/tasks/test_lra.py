@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -175,11 +175,16 @@ def test_files_of_pairs_are_hashed_and_counted_once_for_a_plan_and_all_splits(
 ) -> None:
     monkeypatch.setattr(file_facts, "ALWAYS_READ_BYTES", 1)
     read: list[str] = []
+
+    def counted(name: str, whole: Callable[[Path], str]) -> Callable[[Path], str]:
+        def read_whole(file: Path) -> str:
+            read.append(f"{name} {file.name}")
+            return whole(file)
+
+        return read_whole
+
     for name in ("_digest", "_lines"):
-        whole = getattr(file_facts, name)
-        monkeypatch.setattr(
-            file_facts, name, lambda file, kind=name, whole=whole: read.append(f"{kind} {file.name}") or whole(file)
-        )
+        monkeypatch.setattr(file_facts, name, counted(name, getattr(file_facts, name)))
     identity = RETRIEVAL.identify({}, stocked)
     RETRIEVAL.load({"max_length": 10}, stocked)
     assert RETRIEVAL.identify({}, stocked) == identity
