@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from hedgebench.adapters.attention import Heads
 from hedgebench.adapters.attention_alone import build_alone
 from hedgebench.adapters.base import UnsupportedError
 from hedgebench.adapters.mechanism import AttentionShape
@@ -67,7 +68,12 @@ def test_an_encoders_layer_attends_both_ways() -> None:
     assert causal is not None
     assert both_ways.flops < causal.flops  # no scores within chunks
     seen: list[bool] = []
-    layer._forward = lambda heads, causal: seen.append(causal) or torch.zeros_like(heads.q)
+
+    def forward(heads: Heads, causal: bool) -> torch.Tensor:
+        seen.append(causal)
+        return torch.zeros_like(heads.q)
+
+    layer._forward = forward
     layer.training_step(inputs)
     assert seen == [False]
     for refused in (lambda: layer.state_bytes(1, 32), lambda: layer.decode(inputs.part(0, 1), None)):
