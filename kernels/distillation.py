@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from .choice import KernelChoice, unknown_name
 from .distillation_op import BACKENDS, distillation
 from .distillation_tiles import DistillationOptions, Problem
+from .fused_checks import check_devices, check_mask, check_shape
 from .state import EMPTY_LOG, accumulator_dtype
 from .sums import EPS, query_groups
 
@@ -83,8 +84,9 @@ def attention_distillation_loss(
             which a later key stands too far above the first for a common shift.
 
     Raises:
-        ValueError: heads that do not divide, a teacher and a student of different heads, more queries than keys in a
-            causal or masked call, a tile below 1 row, an unknown backend, or "triton" where it cannot run.
+        ValueError: heads that do not divide, a teacher and a student of different heads, tensors that do not fit each
+            other or lie on more than one device, a mask that is not bool, more queries than keys in a causal or masked
+            call, a tile below 1 row, an unknown backend, or "triton" where it cannot run.
     """
     query_groups(phi_q, phi_k, causal)
     _check(q, k, phi_q, phi_k, key_padding_mask, tile)
@@ -165,6 +167,10 @@ def _check(q: Tensor, k: Tensor, phi_q: Tensor, phi_k: Tensor, mask: Tensor | No
                 f"teacher and student need {name} of the same batch, heads and tokens, got {list(teacher.shape[:3])} "
                 f"and {list(student.shape[:3])}"
             )
+    check_shape("k", k, (q.shape[0], k.shape[1], k.shape[2], q.shape[3]))
+    check_shape("phi_k", phi_k, (*k.shape[:3], phi_q.shape[3]))
+    check_mask(mask, k.shape[0], k.shape[2])
+    check_devices(q, k, phi_q, phi_k, mask)
     if mask is not None and phi_q.shape[2] > phi_k.shape[2]:
         raise ValueError(
             f"key_padding_mask covers {phi_k.shape[2]} keys and cannot say which of {phi_q.shape[2]} queries are real; "

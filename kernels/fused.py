@@ -9,7 +9,7 @@ from torch import Tensor
 from .choice import KernelChoice, LinearAttentionResult, unknown_name
 from .fused_decode_op import fused_decode
 from .fused_op import fused_forward
-from .fused_tensors import Options, Tensors
+from .fused_tensors import PROGRAMS, Options, Tensors
 from .fused_torch import torch_attention
 from .state import LinearState
 
@@ -25,9 +25,6 @@ bytes, and sides of two such matrices at once in bfloat16, by what the compiler 
 
 DECODED_TOKENS = 8
 """Up to so many tokens after a state are decoded one by one rather than in chunks."""
-
-_PROGRAMS = 132
-"""Programs that fill an H100 or H200: one for each multiprocessor."""
 
 DECODED_BY_TRITON = KernelChoice("fused_recurrent", "triton")
 """What runs where the decode kernel does."""
@@ -51,7 +48,9 @@ def fused_attention(
     with torch.autocast(given.q.device.type, enabled=False):
         if not fuses:
             output, state = _by_torch(given, options)
-            return LinearAttentionResult(output, state if return_state else None, KernelChoice("chunk", "torch"))
+            return LinearAttentionResult(
+                output, _contiguous(state) if return_state else None, KernelChoice("chunk", "torch")
+            )
         if _decodes(given, options):
             return _decode(given, options, return_state)
         return _attend(given, options, return_state)
@@ -68,6 +67,12 @@ def _by_torch(given: Tensors, options: Options) -> tuple[Tensor, LinearState]:
         return torch_attention(given, options)
     output, _, kv, keys, scale = fused_forward(*given, *options)
     return output, LinearState(kv, keys, scale if options.log_space else None)
+
+
+def _contiguous(state: LinearState) -> LinearState:
+    """Gives a state that a step may change in place; the torch forms give views of sums that have one more column."""
+    scale = None if state.log_scale is None else state.log_scale.contiguous()
+    return LinearState(state.kv.contiguous(), state.k.contiguous(), scale)
 
 
 def chooses_triton(given: Tensors, backend: str, *, log_space: bool = False, decoding: bool = False) -> bool:
@@ -103,6 +108,8 @@ def _obstacles(given: Tensors, log_space: bool, decoding: bool) -> Iterator[str]
         yield "triton is not installed"
     if q.dtype not in _TYPES:
         yield f"{q.dtype} is none of the types they take"
+    elif given.sums_dtype == torch.float64:
+        yield "the state before these tokens is float64, they sum in float32"
     if q.shape[2] != k.shape[2]:
         yield f"{q.shape[2]} queries and {k.shape[2]} keys, where they take as many of each"
     if q.shape[2] == 0 or q.shape[0] == 0:
@@ -122,7 +129,7 @@ def choose_form(given: Tensors, causal: bool) -> str:
         return "chunk"
     sequences = given.q.shape[0] if given.cu_seqlens is None else given.cu_seqlens.shape[0] - 1
     tiles = -(-given.v.shape[-1] // 64)
-    return "fused_chunk" if causal and sequences * given.q.shape[1] * tiles >= _PROGRAMS else "chunk"
+    return "fused_chunk" if causal and sequences * given.q.shape[1] * tiles >= PROGRAMS else "chunk"
 
 
 def _attend(given: Tensors, options: Options, return_state: bool) -> LinearAttentionResult:

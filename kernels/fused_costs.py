@@ -2,7 +2,8 @@
 
 Counts are those of the algorithm, per token and head with d = w = dv and D = 2d features (both halves): what a kernel
 needs at least in the form that ran, whatever it really does. States between blocks are stored as what they are
-multiplied in: bfloat16 for inputs of bfloat16, float32 for all others.
+multiplied in: bfloat16 for inputs of bfloat16, float32 for all others. A block's own sums, which our scan reads once
+more in float32, are not among what two passes need at least, and not counted.
 """
 
 from collections.abc import Mapping

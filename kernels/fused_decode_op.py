@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .fused_call import fused_call, placed
+from .fused_call import fused_call, own_state, placed
+from .fused_checks import check_changed_in_place
 from .fused_tensors import Options, Tensors
 from .fused_torch import torch_decode
 from .state import LinearState
@@ -17,13 +18,14 @@ def fused_decode(
     k_bias: Tensor | None, kv: Tensor, keys: Tensor, scale: Tensor | None, feature_map: str, negate: bool,
     log_space: bool, normalize: bool, eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gives the outputs of a few tokens, and the state after them as a new one."""
+    """Gives the outputs of a few tokens, and the state after them as a new one, its scale empty outside log space."""
     from .triton_launch import decode
 
     tensors = _given(q, k, v, q_weight, k_weight, q_bias, k_bias, kv, keys, scale)
     call = fused_call(tensors, Options(feature_map, negate, log_space, True, normalize, eps, ""))
-    ran = decode(call, LinearState(kv, keys, scale), torch.empty_like(kv))
-    grown = keys.new_empty(0) if ran.final.log_scale is None else ran.final.log_scale
+    state = LinearState(_read(kv), _read(keys), None if scale is None else _read(scale))
+    ran = decode(call, state, torch.empty_like(state.kv))
+    grown = state.k.new_empty(0) if ran.final.log_scale is None else ran.final.log_scale
     return ran.output, ran.final.kv, ran.final.k, grown
 
 
@@ -34,9 +36,14 @@ def fused_decode_(
     k_bias: Tensor | None, kv: Tensor, keys: Tensor, scale: Tensor | None, feature_map: str, negate: bool,
     log_space: bool, normalize: bool, eps: float,
 ) -> Tensor:  # fmt: skip
-    """Gives the outputs of a few tokens, and changes the state in place."""
+    """Gives the outputs of a few tokens, and changes the state in place.
+
+    Raises:
+        ValueError: a state that is not contiguous or not of a type that sums are held in.
+    """
     from .triton_launch import decode
 
+    check_changed_in_place(LinearState(kv, keys, scale))
     tensors = _given(q, k, v, q_weight, k_weight, q_bias, k_bias, kv, keys, scale)
     call = fused_call(tensors, Options(feature_map, negate, log_space, True, normalize, eps, ""))
     ran = decode(call, LinearState(kv, keys, scale), kv)
@@ -49,13 +56,13 @@ def fused_decode_(
 @fused_decode.register_kernel("cpu")
 def _decode_on_cpu(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     output, state = _torch_decode(*args)
-    grown = state.k.new_empty(0) if state.log_scale is None else state.log_scale
-    return placed(output), state.kv.clone(), state.k.clone(), grown.clone()
+    return placed(output), *own_state(state, _given(*args[:10]).sums_dtype)
 
 
 @fused_decode_.register_kernel("cpu")
 def decode_in_place_by_torch(*args: Any) -> Tensor:
-    """Does on any device, by torch's operators, what `fused_decode_` does."""
+    """Does on any device, by torch's operators, what `fused_decode_` does; errors as of it."""
+    check_changed_in_place(LinearState(*args[7:10]))
     output, state = _torch_decode(*args)
     for old, new in zip(args[7:10], (state.kv, state.k, state.log_scale), strict=True):
         if old is not None:
@@ -72,6 +79,11 @@ def _given(*tensors: Any) -> Tensors:
     return Tensors._make((*tensors, None, None))
 
 
+def _read(tensor: Tensor) -> Tensor:
+    """Gives a state's tensor as the kernel reads it."""
+    return tensor.to(torch.float32).contiguous()
+
+
 def _decoded_like(tensors: Tensors) -> Tensor:
     batch, heads, tokens, _ = tensors.q.shape
     return tensors.v.new_empty(batch, tokens, heads, tensors.v.shape[-1]).transpose(1, 2)
@@ -79,9 +91,9 @@ def _decoded_like(tensors: Tensors) -> Tensor:
 
 @fused_decode.register_fake
 def _decode_shapes(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    kv, keys, scale = args[7:10]
-    grown = keys.new_empty(0) if scale is None else torch.empty_like(scale)
-    return _decoded_like(_given(*args[:10])), torch.empty_like(kv), torch.empty_like(keys), grown
+    tensors = _given(*args[:10])
+    kv, keys = (x.new_empty(x.shape, dtype=tensors.sums_dtype) for x in args[7:9])
+    return _decoded_like(tensors), kv, keys, keys.new_empty(0) if args[9] is None else torch.empty_like(keys)
 
 
 @fused_decode_.register_fake

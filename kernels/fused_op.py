@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .fused_call import fused_call, laid_out, placed, rows_contiguous
+from .fused_call import fused_call, laid_out, own_state, placed, rows_contiguous
 from .fused_tensors import DIFFERENTIABLE, Options, Tensors
 from .fused_torch import torch_attention
 from .state import LinearState
@@ -48,10 +48,11 @@ def fused_backward(
                       cu_seqlens)  # fmt: skip
     options = Options(feature_map, negate, log_space, causal, normalize, eps, form)
     last = LinearState(grad_kv.float().contiguous(), grad_k.float().contiguous())
-    found = backward(fused_call(tensors, options), output, norms, rows_contiguous(grad), last)
+    output, norms, grad = rows_contiguous(output), norms.contiguous(), rows_contiguous(grad)
+    found = backward(fused_call(tensors, options), output, norms, grad, last)
     initial = (None, None) if found.initial is None else (found.initial.kv, found.initial.k)
     gradients = (found.q, found.k, found.v, found.q_weight, found.k_weight, found.q_bias, found.k_bias, *initial)
-    return laid_out(tensors, gradients)
+    return laid_out(tensors, gradients, (grad, grad_kv, grad_k, output, norms, *tensors))
 
 
 @fused_forward.register_kernel("cpu")
@@ -59,8 +60,7 @@ def _forward_on_cpu(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     tensors, options = Tensors._make(args[:12]), Options._make(args[12:])
     output, state = torch_attention(tensors, options)
     norms = tensors.q.new_zeros(tensors.q.shape[:3], dtype=torch.float32)
-    scale = state.k.new_empty(0) if state.log_scale is None else state.log_scale
-    return placed(output), norms, state.kv.clone(), state.k.clone(), scale.clone()
+    return placed(output), norms, *own_state(state, tensors.sums_dtype)
 
 
 @fused_backward.register_kernel("cpu")
@@ -71,7 +71,7 @@ def _backward_on_cpu(*args: Any) -> list[Tensor]:
     # Below an operator autograd records nothing on this thread, whatever the grad mode: another one starts afresh.
     with ThreadPoolExecutor(1) as thread:
         found = thread.submit(_torch_gradients, tensors, options, given, (grad, grad_kv, grad_k)).result()
-    return laid_out(tensors, [found.get(index) for index in range(DIFFERENTIABLE)])
+    return laid_out(tensors, [found.get(index) for index in range(DIFFERENTIABLE)], args)
 
 
 def _torch_gradients(
@@ -94,12 +94,11 @@ def _forward_shapes(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     width = dim if tensors.q_weight is None else tensors.q_weight.shape[-1]
     features = width * (2 if options.negate else 1)
     sequences = batch if tensors.cu_seqlens is None else tensors.cu_seqlens.shape[0] - 1
-    wide = torch.promote_types(tensors.q.dtype, torch.float32)
-    vector = tensors.q.new_empty(sequences, tensors.k.shape[1], features, dtype=wide)
+    vector = tensors.q.new_empty(sequences, tensors.k.shape[1], features, dtype=tensors.sums_dtype)
     return (
         tensors.v.new_empty(batch, tokens, heads, values).transpose(1, 2),
         tensors.q.new_empty(batch, heads, tokens, dtype=torch.float32),
-        tensors.q.new_empty(*vector.shape, values, dtype=wide),
+        vector.new_empty(*vector.shape, values),
         vector,
         torch.empty_like(vector) if options.log_space else vector.new_empty(0),
     )

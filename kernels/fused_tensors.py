@@ -10,6 +10,9 @@ from .state import LinearState, accumulator_dtype
 DIFFERENTIABLE = 9
 """Leading entries of `Tensors` that get gradients."""
 
+PROGRAMS = 132
+"""Programs that fill an H100 or H200: one for each multiprocessor."""
+
 
 class Options(NamedTuple):
     """What is not a tensor.
@@ -76,6 +79,12 @@ class Tensors(NamedTuple):
         q, k, v = (x.to(dtype) for x in qkv)
         parts = (None, None, None) if state is None else (state.kv, state.k, state.log_scale)
         return cls._make((q, k, v, *maps, *parts, mask, cu_seqlens))
+
+    @property
+    def sums_dtype(self) -> torch.dtype:
+        """The type that sums are held in, and that the state after these tokens has."""
+        earlier = [x for x in (self.initial_kv, self.initial_k) if x is not None]
+        return accumulator_dtype(self.q, self.k, self.v, *earlier)
 
     @property
     def initial(self) -> LinearState | None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .choice import KernelChoice, LinearAttentionResult, unknown_name
 from .fused import DECODED_BY_TRITON, chooses_triton, fused_attention
+from .fused_checks import QKV, Maps, check_call
 from .fused_decode_op import decode_in_place_by_torch, fused_decode_
 from .fused_tensors import Options, Tensors
 from .learned_maps import HEDGEHOG_MAPS
@@ -69,14 +70,16 @@ def chunk_hedgehog_attn(
         backend: "auto" (Triton on CUDA, torch elsewhere), "triton" or "torch".
 
     Raises:
-        ValueError: an unknown name, sizes that do not fit each other, one bias without the other, `cu_seqlens` with a
-            batch above one, or `backend="triton"` where the kernels cannot run.
+        ValueError: an unknown name, sizes that do not fit each other, a mask that is not bool, one bias without the
+            other, `cu_seqlens` with a batch above one, the state of a map in the other space (log or not), tensors on
+            more than one device, or `backend="triton"` where the kernels cannot run.
     """
     if feature_map not in HEDGEHOG_MAPS:
         raise unknown_name("feature map", feature_map, HEDGEHOG_MAPS)
     options = Options(feature_map, negate, feature_map == "exp", causal, normalize, eps, form)
     maps = (q_weight, k_weight, q_bias, k_bias)
-    given = _tensors((q, k, v), maps, initial_state, key_padding_mask, cu_seqlens)
+    given = _tensors((q, k, v), maps, initial_state, key_padding_mask, cu_seqlens, negate=negate,
+                     log_space=options.log_space)  # fmt: skip
     return fused_attention(given, options, return_state=output_final_state, backend=backend)
 
 
@@ -103,7 +106,8 @@ def chunk_linear_attn(
     """
     options = Options("identity", False, log_space, causal, normalize, eps, form)
     maps = (None, None, None, None)
-    given = _tensors((phi_q, phi_k, v), maps, initial_state, key_padding_mask, cu_seqlens, log_features=log_space)
+    given = _tensors((phi_q, phi_k, v), maps, initial_state, key_padding_mask, cu_seqlens, negate=False,
+                     log_space=log_space)  # fmt: skip
     result = fused_attention(given, options, return_state=output_final_state, backend=backend)
     return replace(result, output=result.output.to(v.dtype)) if log_space else result
 
@@ -127,40 +131,36 @@ def fused_recurrent_hedgehog_attn(
     """Decodes a few tokens after those in `state`, which is changed in place. Nothing here has a gradient.
 
     Args and errors as of `chunk_hedgehog_attn`; the form is "fused_recurrent" on Triton, "recurrent" on torch. The
-    state is float32 and contiguous, as `state.empty_state` and the chunk forms give it; the result's is the same one.
+    state must be float32 and contiguous, as `state.empty_state` and the chunk forms give it; the result's is the same.
     """
     if feature_map not in HEDGEHOG_MAPS:
         raise unknown_name("feature map", feature_map, HEDGEHOG_MAPS)
-    given = _tensors((q, k, v), (q_weight, k_weight, q_bias, k_bias), state, None, None)
+    log_space = feature_map == "exp"
+    maps = (q_weight, k_weight, q_bias, k_bias)
+    given = _tensors((q, k, v), maps, state, None, None, negate=negate, log_space=log_space)
     fuses = chooses_triton(given, backend, decoding=True)
     on_cuda = given.q.device.type == "cuda"
     decode = fused_decode_ if fuses or not on_cuda else decode_in_place_by_torch
     with torch.no_grad():
-        output = decode(*given[:10], feature_map, negate, feature_map == "exp", normalize, eps)
+        output = decode(*given[:10], feature_map, negate, log_space, normalize, eps)
     return LinearAttentionResult(output, state, DECODED_BY_TRITON if fuses else KernelChoice("recurrent", "torch"))
 
 
 def _tensors(
-    qkv: tuple[Tensor, Tensor, Tensor],
-    maps: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+    qkv: QKV,
+    maps: Maps,
     state: LinearState | None,
     mask: Tensor | None,
     cu_seqlens: Tensor | None,
     *,
-    log_features: bool = False,
+    negate: bool,
+    log_space: bool,
 ) -> Tensors:
     """Joins and checks what a call is given.
 
     Raises:
-        ValueError: sizes that do not fit each other.
+        ValueError: tensors that do not fit each other.
     """
-    q, k, _ = qkv
-    query_groups(q, k, causal=False)
-    if (maps[2] is None) != (maps[3] is None):
-        raise ValueError("q_bias and k_bias belong to one map: give both or neither")
-    if cu_seqlens is not None and q.shape[0] != 1:
-        raise ValueError(f"cu_seqlens packs sequences into a batch of 1, got a batch of {q.shape[0]}")
-    for name, weight, x in (("q_weight", maps[0], q), ("k_weight", maps[1], k)):
-        if weight is not None and weight.shape[:2] != (x.shape[1], x.shape[3]):
-            raise ValueError(f"{name} must be [{x.shape[1]}, {x.shape[3]}, columns], got {list(weight.shape)}")
-    return Tensors.of(qkv, state, mask, cu_seqlens, maps, log_features=log_features)
+    query_groups(qkv[0], qkv[1], causal=False)
+    check_call(qkv, maps, state, mask, cu_seqlens, negate=negate, log_space=log_space)
+    return Tensors.of(qkv, state, mask, cu_seqlens, maps, log_features=log_space and maps[0] is None)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .choice import KernelChoice
+from .fused_checks import check_devices, check_mask, check_shape
 from .hybrid_op import fused_hybrid, why_not_hybrid
 from .hybrid_state import HybridState
 from .hybrid_tensors import HybridOptions, mixed, window_share
@@ -92,9 +93,10 @@ def hybrid_attention(
         return_state: give the state after the last key.
 
     Raises:
-        ValueError: heads that do not divide, more queries than keys, a window below 1 token, or a state of another
-            window or of a map in the other space.
+        ValueError: heads that do not divide, tensors that do not fit each other or are not on one device, more queries
+            than keys, a window below 1 token, or a state of another window or of a map in the other space.
     """
+    _check_shapes(q, k, v, phi_q, gate_log, positions, key_padding_mask)
     new = HybridState(k, v, positions, key_padding_mask)
     seen = new if initial_state is None else _checked(initial_state, window).followed_by(new)
     with torch.autocast(q.device.type, enabled=False):
@@ -181,6 +183,19 @@ def _delayed(
         initial_state=gone.linear,
     )
     return F.pad(output, (0, 0, early, 0)), F.pad(log_sum, (early, 0), value=EMPTY_LOG), replace(seen, linear=linear)
+
+
+def _check_shapes(
+    q: Tensor, k: Tensor, v: Tensor, phi_q: Tensor, gate_log: Tensor, positions: Tensor, mask: Tensor | None
+) -> None:
+    batch, kv_heads, keys = k.shape[:3]
+    check_shape("k", k, (q.shape[0], kv_heads, keys, q.shape[3]))
+    check_shape("v", v, (batch, kv_heads, keys, v.shape[-1]))
+    check_shape("phi_q", phi_q, (*q.shape[:3], phi_q.shape[-1]))
+    check_shape("gate_log", gate_log, (q.shape[1],))
+    check_shape("positions", positions, (batch, keys))
+    check_mask(mask, batch, keys)
+    check_devices(q, k, v, phi_q, gate_log, positions, mask)
 
 
 def _checked(state: HybridState, window: int) -> HybridState:

@@ -7,15 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .fused_call import placed
+from .fused_call import laid_out, own_state, placed, rows_contiguous
 from .hybrid_tensors import HYBRID_DIFFERENTIABLE, HybridOptions, HybridTensors, torch_hybrid, torch_hybrid_gradients
-from .state import LinearState
+from .state import accumulator_dtype
 
 MAX_WIDTH = 256
 """Dimensions of heads and of values, and log features, that the kernels take at most."""
 
 NARROW = 128
 """Columns of values that Hopper's shared memory has room for where features are of four bytes."""
+
+MAX_BATCH = 65_535
+"""Sequences that one launch takes: programs along the last axis of a grid."""
 
 _TYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -30,6 +33,7 @@ def why_not_hybrid(q: Tensor, v: Tensor, features: int, *, log_space: bool) -> s
             q.shape[-1], v.shape[-1], features if log_space else 0
         )
         > MAX_WIDTH,
+        f"a batch of more than {MAX_BATCH}": q.shape[0] > MAX_BATCH,
         f"values above {NARROW} beside float32 features": v.shape[-1] > NARROW
         and (log_space or q.dtype != torch.bfloat16),
     }
@@ -46,8 +50,9 @@ def fused_hybrid(
     from .triton_hybrid import hybrid_forward
 
     given = HybridTensors(q, k, v, far_q, far_k, gate_log, mask)
-    ran = hybrid_forward(given, HybridOptions(window, scale, log_space, shift_window))
-    return ran.output, ran.norms, ran.shifts, ran.peaks, *_state(ran.final)
+    rows, final = hybrid_forward(given, HybridOptions(window, scale, log_space, shift_window))
+    log_scale = final.k.new_empty(0) if final.log_scale is None else final.log_scale
+    return rows.output, rows.norms, rows.shifts, rows.peaks, final.kv, final.k, log_scale
 
 
 @torch.library.custom_op("hedgebench::hybrid_attention_backward", mutates_args=(), device_types="cuda")
@@ -57,12 +62,12 @@ def fused_hybrid_backward(
     window: int, scale: float, log_space: bool, shift_window: bool,
 ) -> list[Tensor]:  # fmt: skip
     """Gives the gradients of the differentiable tensors, in the order of `HybridTensors`."""
-    from .triton_hybrid import HybridForward, hybrid_backward
+    from .triton_hybrid import HybridRows, hybrid_backward
 
     given = HybridTensors(q, k, v, far_q, far_k, gate_log, mask)
-    ran = HybridForward(output, norms, shifts, peaks, LinearState(norms, norms))
-    found = hybrid_backward(given, HybridOptions(window, scale, log_space, shift_window), ran, grad)
-    return _laid_out(given, found)
+    rows = HybridRows(rows_contiguous(output), norms.contiguous(), shifts.contiguous(), peaks.contiguous())
+    found = hybrid_backward(given, HybridOptions(window, scale, log_space, shift_window), rows, grad)
+    return laid_out(given, found, (grad, output, norms, shifts, peaks, *given))
 
 
 @fused_hybrid.register_kernel("cpu")
@@ -70,8 +75,8 @@ def _forward_on_cpu(*args: Any) -> tuple[Tensor, ...]:
     given, options = HybridTensors._make(args[:7]), HybridOptions._make(args[7:])
     output, state = torch_hybrid(given, options)
     rows = given.q.new_zeros(given.q.shape[:3], dtype=torch.float32)
-    kv, keys, scale = _state(state)
-    return placed(output), rows, rows.clone(), rows.int(), kv.clone(), keys.clone(), scale.clone()
+    sums = own_state(state, accumulator_dtype(given.far_k, given.v))
+    return placed(output), rows, rows.clone(), rows.int(), *sums
 
 
 @fused_hybrid_backward.register_kernel("cpu")
@@ -79,7 +84,8 @@ def _backward_on_cpu(*args: Any) -> list[Tensor]:
     given, options = HybridTensors._make(args[5:12]), HybridOptions._make(args[12:])
     # Below an operator autograd records nothing on this thread, whatever the grad mode: another one starts afresh.
     with ThreadPoolExecutor(1) as thread:
-        return _laid_out(given, thread.submit(torch_hybrid_gradients, given, options, args[0]).result())
+        found = thread.submit(torch_hybrid_gradients, given, options, args[0]).result()
+    return laid_out(given, found, args)
 
 
 @fused_hybrid.register_fake
@@ -88,8 +94,7 @@ def _forward_shapes(*args: Any) -> tuple[Tensor, ...]:
     batch, heads, tokens, _ = given.q.shape
     values, features = given.v.shape[-1], given.far_k.shape[-1]
     rows = given.q.new_empty(batch, heads, tokens, dtype=torch.float32)
-    wide = torch.promote_types(given.far_k.dtype, torch.float32)
-    keys = given.q.new_empty(batch, given.k.shape[1], features, dtype=wide)
+    keys = given.q.new_empty(batch, given.k.shape[1], features, dtype=accumulator_dtype(given.far_k, given.v))
     return (
         given.v.new_empty(batch, tokens, heads, values).transpose(1, 2),
         *(rows, torch.empty_like(rows), torch.empty_like(rows, dtype=torch.int32)),
@@ -115,12 +120,3 @@ def _gradients(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Any, ...]:
 
 
 fused_hybrid.register_autograd(_gradients, setup_context=_save)
-
-
-def _state(state: LinearState) -> tuple[Tensor, Tensor, Tensor]:
-    return state.kv, state.k, state.k.new_empty(0) if state.log_scale is None else state.log_scale
-
-
-def _laid_out(given: HybridTensors, found: list[Tensor]) -> list[Tensor]:
-    """Gives gradients in the strides that the fake kernel promises: those of their tensors."""
-    return [torch.empty_like(tensor).copy_(gradient) for tensor, gradient in zip(given[:6], found, strict=True)]

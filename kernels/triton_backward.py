@@ -26,9 +26,10 @@ TOWERING = tl.constexpr(46.0)
 @triton.jit
 def pull_rows(output, grad, pulls, o_batch, o_head, o_row, grad_batch, grad_head, grad_row, tokens,
               VALUES: tl.constexpr, CHUNK: tl.constexpr, BV: tl.constexpr):  # fmt: skip
-    """Gives o·do of every row. Grid: batch, heads, chunks of rows."""
-    batch, head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    rows, columns = tl.program_id(2) * CHUNK + tl.arange(0, CHUNK), tl.arange(0, BV)
+    """Gives o·do of every row. Grid: batch · chunks of rows, heads."""
+    chunks, head = (tokens + CHUNK - 1) // CHUNK, tl.program_id(1).to(tl.int64)
+    batch = (tl.program_id(0) // chunks).to(tl.int64)
+    rows, columns = tl.program_id(0) % chunks * CHUNK + tl.arange(0, CHUNK), tl.arange(0, BV)
     o = load_tile(output + batch * o_batch + head * o_head, rows, columns, o_row, tokens, VALUES, tl.float32)
     do = load_tile(grad + batch * grad_batch + head * grad_head, rows, columns, grad_row, tokens, VALUES, tl.float32)
     tl.store(pulls + (batch * tl.num_programs(1) + head) * tokens + rows, tl.sum(o * do, 1), mask=rows < tokens)
@@ -244,29 +245,30 @@ def key_gradients(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, norms
 
 @triton.jit
 def map_gradients(x, grad_y, weight, grad_x, grad_weight, grad_bias, x_batch, x_head, x_row, dx_batch, dx_head, dx_row,
-                  tokens, parts, span,
+                  batches, tokens, parts, span, entries,
                   DIM: tl.constexpr, WIDTH: tl.constexpr, HAS_BIAS: tl.constexpr, CHUNK: tl.constexpr,
                   BD: tl.constexpr, BW: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives dx = dy Wᵀ, and each part's sums of dW = Σ x dyᵀ [batch·parts head DIM WIDTH] and db.
+    """Gives dx = dy Wᵀ, and each part's sums of dW = Σ x dyᵀ [groups·parts head DIM WIDTH] and db.
 
-    A part is `span` tokens. Grid: batch · parts, heads.
+    A part is `span` tokens of each of a group of `entries` batch entries. Grid: groups · parts, heads.
     """
     part, head, heads = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.num_programs(1)
-    batch, start = (part // parts).to(tl.int64), part % parts * span
+    first_batch, start = (part // parts).to(tl.int64) * entries, part % parts * span
     dims, columns = tl.arange(0, BD), tl.arange(0, BW)
     matrix, _ = load_map(weight + head * DIM * WIDTH, weight, dims, columns, DIM, WIDTH, IDENTITY + 1, False, OPERAND)
     grad_matrix, grad_shift = tl.zeros((BD, BW), tl.float32), tl.zeros((BW,), tl.float32)
-    x += batch * x_batch + head * x_head
-    grad_x += batch * dx_batch + head * dx_head
-    grad_y += (batch * heads + head) * tokens * WIDTH
     end = tl.minimum(start + span, tokens)
-    for first in range(start, end, CHUNK):
-        rows = first + tl.arange(0, CHUNK)
-        inputs = load_tile(x, rows, dims, x_row, end, DIM, OPERAND)
-        given = load_tile(grad_y, rows, columns, WIDTH, end, WIDTH, OPERAND)
-        store_tile(grad_x, tl.dot(given, tl.trans(matrix), input_precision=PRECISION), rows, dims, dx_row, end, DIM)
-        grad_matrix += tl.dot(tl.trans(inputs), given, input_precision=PRECISION)
-        grad_shift += tl.sum(given.to(tl.float32), 0)
+    for batch in range(first_batch, tl.minimum(first_batch + entries, batches)):
+        given_base = grad_y + (batch * heads + head) * tokens * WIDTH
+        for first in range(start, end, CHUNK):
+            rows = first + tl.arange(0, CHUNK)
+            inputs = load_tile(x + batch * x_batch + head * x_head, rows, dims, x_row, end, DIM, OPERAND)
+            given = load_tile(given_base, rows, columns, WIDTH, end, WIDTH, OPERAND)
+            store_tile(grad_x + batch * dx_batch + head * dx_head,
+                       tl.dot(given, tl.trans(matrix), input_precision=PRECISION), rows, dims, dx_row, end,
+                       DIM)  # fmt: skip
+            grad_matrix += tl.dot(tl.trans(inputs), given, input_precision=PRECISION)
+            grad_shift += tl.sum(given.to(tl.float32), 0)
     place = part.to(tl.int64) * heads + head
     store_tile(grad_weight + place * DIM * WIDTH, grad_matrix, dims, columns, WIDTH, DIM, WIDTH)
     if HAS_BIAS:

@@ -12,6 +12,9 @@ from .state import LinearState
 from .triton_features import MAP_CODES
 from .triton_tiles import MAX_WIDTH, WIDE_TILE, Tiles, operands, padded, tiles_for
 
+MAX_GRID = (2**31 - 1, 65_535, 65_535)
+"""Programs that CUDA starts along each axis of a grid at most."""
+
 
 @dataclass(frozen=True)
 class FusedCall:
@@ -114,12 +117,17 @@ class FusedCall:
         """W and b of the keys, or stand-ins that no kernel reads."""
         return stand_in(self.k_weight, self.k), stand_in(self.k_bias, self.k)
 
-    def state_like(self, count: int, dtype: torch.dtype) -> "Sums":
-        """Empty sums for `count` blocks or sequences."""
-        heads, device = self.k.shape[1], self.q.device
-        vector = torch.empty(3, count, heads, self.features, dtype=torch.float32, device=device)
-        matrix = torch.empty(count, heads, self.features, self.values, dtype=dtype, device=device)
-        return Sums(matrix, vector[0], vector[1], vector[2])
+    def state_like(self, count: int, dtype: torch.dtype, *, shifts: bool = True) -> "Sums":
+        """Empty sums for `count` blocks or sequences, each in memory of its own: an operator may return them.
+
+        Without `shifts`, as outside log space, no kernel reads a shift of theirs, and the vector stands in for both.
+        """
+        shape, device = (count, self.k.shape[1], self.features), self.q.device
+        matrix = torch.empty(*shape, self.values, dtype=dtype, device=device)
+        vector = torch.empty(shape, dtype=torch.float32, device=device)
+        if not (shifts and self.log_space):
+            return Sums(matrix, vector, vector, vector)
+        return Sums(matrix, vector, torch.empty_like(vector), torch.empty_like(vector))
 
 
 @dataclass(frozen=True)
@@ -164,11 +172,13 @@ class Gradients:
 
 
 def initial_tensors(call: FusedCall, unread: Sums) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives the initial state's tensors, or stand-ins that no kernel reads."""
+    """Gives the initial state's tensors in float32 and contiguous, or stand-ins that no kernel reads."""
     state = call.initial
     if state is None:
         return unread.matrix, unread.vector, unread.through
-    return state.kv.contiguous(), state.k.contiguous(), stand_in(state.log_scale, state.k).contiguous()
+    tensors = (state.kv, state.k, stand_in(state.log_scale, state.k))
+    kv, keys, scale = (x.to(torch.float32).contiguous() for x in tensors)
+    return kv, keys, scale
 
 
 def mask_of(call: FusedCall) -> Tensor:
@@ -176,9 +186,18 @@ def mask_of(call: FusedCall) -> Tensor:
     return call.table.spans if call.mask is None else call.mask.view(torch.uint8)
 
 
-def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-    """Launches a kernel. Its type, as Triton declares it, knows neither tensors nor launch options."""
-    kernel[grid](*arguments, **constants)
+def launch(kernel: Any, grid: tuple[int, ...], first: Tensor, *arguments: Any, **constants: Any) -> None:
+    """Launches a kernel on the device of its first argument, whichever device is current.
+
+    The kernel's type, as Triton declares it, knows neither tensors nor launch options.
+
+    Raises:
+        ValueError: more programs along an axis than CUDA starts.
+    """
+    if any(programs > limit for programs, limit in zip(grid, MAX_GRID, strict=False)):
+        raise ValueError(f"{kernel.__name__} would need a grid of {grid} programs, CUDA starts up to {MAX_GRID}")
+    with torch.cuda.device(first.get_device() if first.is_cuda else -1):
+        kernel[grid](first, *arguments, **constants)
 
 
 def strides_of(tensor: Tensor) -> tuple[int, int, int]:

@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from .distillation_tiles import Problem
+from .fused import NARROW
 from .hybrid_tensors import HybridOptions, HybridTensors
 from .triton_call import FusedCall
 from .triton_distill import distill
@@ -85,9 +86,9 @@ def recorded_launches() -> Iterator[list[Launch]]:
 
 
 def compile_launch(launch: Launch, target: GPUTarget = HOPPER) -> CompiledKernel:
-    """Compiles a kernel as that launch would."""
+    """Compiles a kernel as that launch would: an integer of 1 becomes a constant, as Triton makes it one."""
     constants = {name for name, parameter in zip(launch.kernel.arg_names, launch.kernel.params, strict=True)
-                 if parameter.is_constexpr}  # fmt: skip
+                 if parameter.is_constexpr or _is_one(launch.arguments[name])}  # fmt: skip
     signature = {name: "constexpr" if name in constants else _type(launch.arguments[name])
                  for name in launch.kernel.arg_names}  # fmt: skip
     aligned = {(index,): [["tt.divisibility", 16]] for index, name in enumerate(launch.kernel.arg_names)
@@ -107,6 +108,8 @@ def compile_attention(
     *,
     width: int | None = None,
     values: int | None = None,
+    causal: bool = True,
+    initial: bool = False,
     only: Container[str] | None = None,
 ) -> list[CompiledKernel]:
     """Compiles every kernel of forward, backward and decoding, for grouped queries with a padding mask and biases.
@@ -117,26 +120,42 @@ def compile_attention(
         dtype: of all tensors.
         width: w, columns of W; d unless given.
         values: dv; d unless given.
+        causal: a query sees the keys up to its own; without it there is neither one pass nor decoding, and no one pass
+            either of two maps above `fused.NARROW`.
+        initial: there is a state before the first token.
         only: names of the kernels to compile; all unless given.
     """
-    width, values = width or dim, values or dim
+    call = _attention_call(dim, feature_map, dtype, width or dim, values or dim, causal)
+    with recorded_launches() as launches:
+        ran = forward(call, "chunk")
+        if initial:
+            call = replace(call, initial=ran.final)
+            ran = forward(call, "chunk")
+        if causal and not call.wide:
+            if feature_map == "identity" or min(dim, call.width) <= NARROW:
+                forward(call, "fused_chunk")
+            one_token = replace(call, q=call.q[:, :, :1], k=call.k[:, :, :1], v=call.v[:, :, :1], mask=None)
+            decode(one_token, ran.final, ran.final.kv)
+        backward(call, ran.output, ran.norms, ran.output)
+    return _compile_distinct(launches, only)
+
+
+def _attention_call(dim: int, feature_map: str, dtype: torch.dtype, width: int, values: int, causal: bool) -> FusedCall:
     plain = feature_map == "identity"
     heads, kv_heads, tokens = 4, 2, 512
     q, k, v = (torch.empty(2, h, tokens, size, dtype=dtype) for h, size in
                ((heads, dim), (kv_heads, dim), (kv_heads, values)))  # fmt: skip
     matrices = [None if plain else torch.empty(h, dim, width, dtype=dtype) for h in (heads, kv_heads)]
     vectors = [None if plain else torch.empty(h, width, dtype=dtype) for h in (heads, kv_heads)]
-    call = FusedCall(
+    return FusedCall(
         q=q, k=k, v=v, q_weight=matrices[0], k_weight=matrices[1], q_bias=vectors[0], k_bias=vectors[1],
-        feature_map=feature_map, negate=not plain, causal=True, normalize=True, eps=1e-12,
+        feature_map=feature_map, negate=not plain, causal=causal, normalize=True, eps=1e-12,
         mask=torch.empty(2, tokens, dtype=torch.bool), cu_seqlens=None, initial=None, log_space=feature_map == "exp",
     )  # fmt: skip
-    with recorded_launches() as launches:
-        ran = forward(call, "chunk")
-        if not call.wide:
-            forward(call, "fused_chunk")
-            decode(call, ran.final, ran.final.kv)
-        backward(call, ran.output, ran.norms, ran.output)
+
+
+def _compile_distinct(launches: list[Launch], only: Container[str] | None = None) -> list[CompiledKernel]:
+    """Compiles the last launch of each kernel, of all or of those named."""
     distinct = {launch.kernel.__name__: launch for launch in launches}
     return [compile_launch(launch) for name, launch in distinct.items() if only is None or name in only]
 
@@ -157,23 +176,37 @@ def compile_distillation(dim: int, features: int) -> list[CompiledKernel]:
     return [compile_launch(launch) for launch in launches]
 
 
-def compile_hybrid(dim: int, dtype: torch.dtype) -> list[CompiledKernel]:
-    """Compiles the kernels of the sliding window, forward and backward, with bounded features, groups and a mask."""
+def compile_hybrid(
+    dim: int, dtype: torch.dtype, *, log_space: bool = False, only: Container[str] | None = None
+) -> list[CompiledKernel]:
+    """Compiles the kernels of the hybrid, forward and backward, its far ones among them, with groups and a mask.
+
+    Args:
+        dim: d of queries, keys and values; features are twice as many.
+        dtype: of all tensors, but for logarithms, which are float32.
+        log_space: features are logarithms, and the window is not shifted; else they are bounded, and it is.
+        only: names of the kernels to compile; all unless given.
+    """
     tokens, window = 512, 64
     q, k, v = (torch.empty(2, heads, tokens, dim, dtype=dtype) for heads in (4, 2, 2))
-    far_q, far_k = (torch.empty(2, heads, tokens - window, 2 * dim, dtype=dtype) for heads in (4, 2))
-    mask = torch.empty(2, tokens, dtype=torch.bool)
-    given, options = HybridTensors(q, k, v, far_q, far_k, torch.empty(4), mask), HybridOptions(window, 0.1, False, True)
+    far_type = torch.float32 if log_space else dtype
+    far_q, far_k = (torch.empty(2, heads, tokens - window, 2 * dim, dtype=far_type) for heads in (4, 2))
+    given = HybridTensors(q, k, v, far_q, far_k, torch.empty(4), torch.empty(2, tokens, dtype=torch.bool))
+    options = HybridOptions(window, 0.1, log_space, not log_space)
     with recorded_launches() as launches:
-        ran = hybrid_forward(given, options)
-        hybrid_backward(given, options, ran, ran.output)
-    return [compile_launch(launch) for launch in launches if "window" in launch.kernel.__name__]
+        rows, _ = hybrid_forward(given, options)
+        hybrid_backward(given, options, rows, rows.output)
+    return _compile_distinct(launches, only)
 
 
 def _type(value: Any) -> str:
     if isinstance(value, Tensor):
         return "*" + _TYPES[value.dtype]
     return "fp32" if isinstance(value, float) else "i64" if abs(int(value)) >= 2**31 else "i32"
+
+
+def _is_one(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value == 1
 
 
 def _divides(value: Any) -> bool:

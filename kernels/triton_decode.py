@@ -109,6 +109,8 @@ def decode_tokens(q, k, v, q_weight, q_bias, k_weight, k_bias, state, state_keys
     """
     batch, kv_head, tile = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.program_id(2)
     kv_heads = tl.num_programs(1)
+    q_row, k_row = tl.cast(q_row, tl.int64), tl.cast(k_row, tl.int64)
+    v_row, o_row = tl.cast(v_row, tl.int64), tl.cast(o_row, tl.int64)
     dims, columns, value_columns = tl.arange(0, BD), tl.arange(0, BW), tile * BV + tl.arange(0, BV)
     real_values = value_columns < VALUES
     place = (batch * kv_heads + kv_head) * (HALVES * WIDTH)

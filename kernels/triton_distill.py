@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .distillation_tiles import FLOOR, Problem
 from .tiled_scores import FeatureGradients
-from .triton_call import launch, stand_in
+from .triton_call import MAX_GRID, launch, stand_in
 from .triton_distillation import distill_key_gradients, distill_query_gradients, distill_rows
 from .triton_tiles import padded
 
@@ -53,17 +53,18 @@ def distill(
         "FLOOR": FLOOR, "ROWS": rows, "KEYS": rows, "BD": padded(dim), "BF": min(FEATURES, padded(features)),
         "PRECISION": PRECISION, "num_warps": 8, "num_stages": 1,
     }  # fmt: skip
-    inputs, sizes = (q, k, phi_q, phi_k, padding, shares), (queries, keys, groups)
-    tiles, heads = triton.cdiv(queries, rows), leading * groups
-    launch(distill_rows, (tiles, heads), *inputs, *of_rows, *sizes, eps, **options)
-    cross_entropy, kl = of_rows[0].sum(-1), of_rows[1].sum(-1)
-    if not with_gradients:
-        return cross_entropy, kl, None
-    gradients = FeatureGradients(torch.empty_like(phi_q), phi_k.new_empty(leading, groups, keys, features))
-    parts = triton.cdiv(features, options["BF"])
-    launch(distill_query_gradients, (tiles, heads, parts), *inputs, *of_rows[2:], gradients.queries, *sizes, **options)
-    launch(
-        distill_key_gradients, (triton.cdiv(keys, rows), heads, parts), *inputs, *of_rows[2:], gradients.keys, *sizes,
-        **options,
-    )  # fmt: skip
-    return cross_entropy, kl, gradients
+    gradients = None
+    if with_gradients:
+        gradients = FeatureGradients(torch.empty_like(phi_q), phi_k.new_empty(leading, groups, keys, features))
+    tiles, key_tiles, parts = triton.cdiv(queries, rows), triton.cdiv(keys, rows), triton.cdiv(features, options["BF"])
+    at_once = MAX_GRID[1] // groups
+    for first in range(0, leading, at_once):
+        some = slice(first, first + at_once)
+        inputs, results = [x[some] for x in (q, k, phi_q, phi_k, padding, shares)], of_rows[:, some]
+        sizes, heads = (queries, keys, groups), inputs[0].shape[0] * groups
+        launch(distill_rows, (tiles, heads), *inputs, *results, *sizes, eps, **options)
+        if gradients is not None:
+            known = (*inputs, *results[2:])
+            launch(distill_query_gradients, (tiles, heads, parts), *known, gradients.queries[some], *sizes, **options)
+            launch(distill_key_gradients, (key_tiles, heads, parts), *known, gradients.keys[some], *sizes, **options)
+    return of_rows[0].sum(-1), of_rows[1].sum(-1), gradients

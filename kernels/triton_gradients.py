@@ -7,6 +7,7 @@ import torch
 import triton
 from torch import Tensor
 
+from .fused_tensors import PROGRAMS
 from .state import LinearState
 from .triton_backward import key_gradients, map_gradients, pull_rows, query_gradients
 from .triton_call import FusedCall, Gradients, Sums, launch, mask_of, strides_of
@@ -15,7 +16,7 @@ from .triton_tiles import WIDE_TILE, operands, padded
 from .triton_wide_backward import wide_key_gradients, wide_query_gradients, wide_value_gradients
 
 MAP_SPAN = 1024
-"""Tokens over which one program sums the gradient of a map's matrix."""
+"""Tokens over which one program sums the gradient of a map's matrix: of one sequence, or of several short ones."""
 
 
 def backward(
@@ -34,7 +35,7 @@ def backward(
     pulls = torch.zeros_like(norms)
     if call.normalize:
         launch(
-            pull_rows, (batch, heads, triton.cdiv(tokens, 64)),
+            pull_rows, (batch * triton.cdiv(tokens, 64), heads),
             output, grad, pulls, *strides_of(output), *strides_of(grad), tokens, VALUES=call.values, CHUNK=64,
             BV=padded(call.values),
         )  # fmt: skip
@@ -121,16 +122,24 @@ def _through_map(
         return grad_y, None, None
     batch, heads, tokens, dim = x.shape
     parts, sizes = triton.cdiv(tokens, MAP_SPAN), call.sizes
+    entries = _entries_at_once(batch, heads, tokens)
+    programs = triton.cdiv(batch, entries) * parts
     grad_x = x.new_empty(batch, tokens, heads, dim).transpose(1, 2)
-    matrices = torch.empty(batch * parts, heads, dim, call.width, dtype=torch.float32, device=x.device)
-    vectors = torch.empty(batch * parts, heads, call.width, dtype=torch.float32, device=x.device)
+    matrices = torch.empty(programs, heads, dim, call.width, dtype=torch.float32, device=x.device)
+    vectors = torch.empty(programs, heads, call.width, dtype=torch.float32, device=x.device)
     launch(
-        map_gradients, (batch * parts, heads),
-        x, grad_y, weight, grad_x, matrices, vectors, *strides_of(x), *strides_of(grad_x), tokens, parts, MAP_SPAN,
-        DIM=dim, WIDTH=call.width, HAS_BIAS=bias is not None, CHUNK=sizes.chunk, BD=padded(dim), BW=padded(call.width),
-        **operands(x.dtype), num_warps=sizes.backward_warps, num_stages=sizes.stages,
+        map_gradients, (programs, heads),
+        x, grad_y, weight, grad_x, matrices, vectors, *strides_of(x), *strides_of(grad_x), batch, tokens, parts,
+        MAP_SPAN, entries, DIM=dim, WIDTH=call.width, HAS_BIAS=bias is not None, CHUNK=sizes.chunk, BD=padded(dim),
+        BW=padded(call.width), **operands(x.dtype), num_warps=sizes.backward_warps, num_stages=sizes.stages,
     )  # fmt: skip
     return grad_x, matrices.sum(0).to(weight.dtype), None if bias is None else vectors.sum(0).to(bias.dtype)
+
+
+def _entries_at_once(batch: int, heads: int, tokens: int) -> int:
+    """Gives how many short sequences one program takes, so that sums of dW are no larger than what they are sums of,
+    while enough programs are left to fill the device."""
+    return max(1, min(MAP_SPAN // tokens, batch * heads // PROGRAMS))
 
 
 def _initial_gradient(call: FusedCall, queries: Sums, keys: Sums) -> LinearState | None:

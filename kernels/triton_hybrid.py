@@ -4,8 +4,7 @@ A query at token i reads far keys up to token i - w: linear attention of the que
 n - w keys is causal again. Its gradients are those of linear attention whose rows have the shared normaliser.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -25,27 +24,32 @@ NO_FEATURE = 1e-30
 """Divisor of a row whose features are all zero: under any window, as a share of the normaliser, it is nothing."""
 
 
-@dataclass(frozen=True)
-class HybridForward:
-    """What the forward pass gives and the backward pass needs.
+class HybridRows(NamedTuple):
+    """What the forward pass gives of each row, all of which the backward pass needs.
 
     Attributes:
         output: [b h n dv].
         norms: [b h n], logarithm of the shared normaliser.
         shifts: [b h n], the largest z of each window, or 0.
-        peaks: [b h n] int32, the first key that has it.
-        final: sums over the keys that have left the window.
+        peaks: [b h n] int32, the first key that has it, or the largest int32.
     """
 
     output: Tensor
     norms: Tensor
     shifts: Tensor
     peaks: Tensor
-    final: LinearState
 
 
-def hybrid_forward(given: HybridTensors, options: HybridOptions, tiles: Tiles | None = None) -> HybridForward:
-    """Runs the forward pass; `tiles` of the linear part and of the window, unless their own."""
+def hybrid_forward(
+    given: HybridTensors, options: HybridOptions, tiles: Tiles | None = None
+) -> tuple[HybridRows, LinearState]:
+    """Gives the rows, and the sums over the keys that have left the window.
+
+    Args:
+        given: the call's tensors.
+        options: the rest.
+        tiles: of the linear part and of the window, unless their own.
+    """
     q, k, v = (rows_contiguous(x) for x in given[:3])
     batch, heads, tokens, _ = q.shape
     ran = forward(_far_call(given, options, tiles), "chunk")
@@ -56,30 +60,31 @@ def hybrid_forward(given: HybridTensors, options: HybridOptions, tiles: Tiles | 
     constants = _constants(given, options, tiles)
     launch(
         attend_to_window, (triton.cdiv(tokens, constants["ROWS"]), heads, batch),
-        q, k, v, _mask(given), given.gate_log, ran.output, far_logs, output, norms, shifts, peaks, *strides_of(q),
+        q, k, v, _mask(given), _gate(given), ran.output, far_logs, output, norms, shifts, peaks, *strides_of(q),
         *strides_of(k), *strides_of(v), _mask(given).stride(0), *strides_of(ran.output), *strides_of(output), tokens,
         heads // k.shape[1], options.scale, **constants,
     )  # fmt: skip
-    return HybridForward(output, norms, shifts, peaks, ran.final)
+    return HybridRows(output, norms, shifts, peaks), ran.final
 
 
 def hybrid_backward(
-    given: HybridTensors, options: HybridOptions, ran: HybridForward, grad: Tensor, tiles: Tiles | None = None
+    given: HybridTensors, options: HybridOptions, ran: HybridRows, grad: Tensor, tiles: Tiles | None = None
 ) -> list[Tensor]:
-    """Gives the gradients of the differentiable tensors, in their order; what `forward` was given and gave go in."""
+    """Gives the gradients of the differentiable tensors, in their order; what `hybrid_forward` was given and gave goes
+    in, its rows contiguous."""
     q, k, v = (rows_contiguous(x) for x in given[:3])
     batch, heads, tokens, _ = q.shape
     kv_heads, grad, pulls = k.shape[1], rows_contiguous(grad), torch.empty_like(ran.norms)
     constants = _constants(given, options, tiles)
     rows = constants["ROWS"]
     launch(
-        pull_rows, (batch, heads, triton.cdiv(tokens, 64)),
+        pull_rows, (batch * triton.cdiv(tokens, 64), heads),
         ran.output, grad, pulls, *strides_of(ran.output), *strides_of(grad), tokens, VALUES=v.shape[-1], CHUNK=64,
         BV=padded(v.shape[-1]),
     )  # fmt: skip
     grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (q, k, v))
     summed = torch.empty_like(ran.norms)
-    inputs = (q, k, v, _mask(given), grad, given.gate_log, pulls, ran.norms, ran.shifts, ran.peaks)
+    inputs = (q, k, v, _mask(given), grad, _gate(given), pulls, ran.norms, ran.shifts, ran.peaks)
     strides = (*strides_of(q), *strides_of(k), *strides_of(v), *strides_of(grad), _mask(given).stride(0))
     sizes = (tokens, heads // kv_heads, options.scale)
     launch(
@@ -96,7 +101,7 @@ def hybrid_backward(
 
 
 def _far_gradients(
-    given: HybridTensors, options: HybridOptions, ran: HybridForward, grad: Tensor, tiles: Tiles | None
+    given: HybridTensors, options: HybridOptions, ran: HybridRows, grad: Tensor, tiles: Tiles | None
 ) -> Gradients:
     call = _far_call(given, options, tiles)
     late = slice(options.window, None)
@@ -115,6 +120,10 @@ def _far_call(given: HybridTensors, options: HybridOptions, tiles: Tiles | None)
         mask=None if given.mask is None else given.mask[:, :tokens].contiguous(), cu_seqlens=None, initial=None,
         log_space=options.log_space, tiles=tiles,
     )  # fmt: skip
+
+
+def _gate(given: HybridTensors) -> Tensor:
+    return given.gate_log.contiguous()
 
 
 def _mask(given: HybridTensors) -> Tensor:

@@ -1,4 +1,8 @@
-"""Launches the kernels of `triton_states`: sums of blocks, and the scans over them."""
+"""Launches the kernels of `triton_states`: sums of blocks, and the scans over them.
+
+Blocks' own sums are float32, so that what the scans add up is; only the sums that products read are stored in the
+products' type.
+"""
 
 import torch
 import triton
@@ -18,8 +22,8 @@ def key_states(call: FusedCall) -> tuple[Sums, Sums]:
     """Gives the sums over the keys before each block (empty without `causal`), and over all keys of a sequence."""
     table, sizes, heads, mask = call.table, call.sizes, call.k.shape[1], mask_of(call)
     blocks, sequences = table.blocks.shape[0], table.sequences.shape[0]
-    kept = state_dtype(call.q.dtype)
-    own, states = call.state_like(blocks, kept), call.state_like(blocks if call.causal else 0, kept)
+    own = call.state_like(blocks, torch.float32)
+    states = call.state_like(blocks if call.causal else 0, state_dtype(call.q.dtype))
     final = call.state_like(sequences, torch.float32)
     if call.wide:
         launch(
@@ -51,9 +55,9 @@ def query_states(
     """Gives the sums over the queries after each block, and over all queries of a sequence, as `scan_queries` does."""
     table, sizes, heads = call.table, call.sizes, call.k.shape[1]
     blocks, sequences = table.blocks.shape[0], table.sequences.shape[0]
-    kept = state_dtype(call.q.dtype)
-    own, states = call.state_like(blocks, kept), call.state_like(blocks if call.causal else 0, kept)
-    first = call.state_like(sequences, torch.float32)
+    own = call.state_like(blocks, torch.float32, shifts=False)
+    states = call.state_like(blocks if call.causal else 0, state_dtype(call.q.dtype), shifts=False)
+    first = call.state_like(sequences, torch.float32, shifts=False)
     peaks = keys[0].before if call.causal else keys[1].through
     counts = (call.q.shape[2], call.q.shape[1] // heads)
     if call.wide:

@@ -40,7 +40,7 @@ def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, 
                      WINDOW: tl.constexpr, DIM: tl.constexpr, VALUES: tl.constexpr, HAS_MASK: tl.constexpr,
                      SHIFT: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
                      OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives outputs of both parts together, M, c, and with SHIFT the first key that has the largest z.
+    """Gives outputs of both parts together, M, c, and the first key that has the largest z, `NOWHERE` without SHIFT.
 
     A row that sees no key gives zero, and an M of 1e30. `far` and `far_logs` are of the tokens from WINDOW on.
     Grid: tiles of rows, query heads, batch.
@@ -96,8 +96,7 @@ def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, 
     norm = tl.where(norm > EMPTY_LOG / 2, norm, -EMPTY_LOG)
     tl.store(norms + row_base + rows, norm, mask=rows < tokens)
     tl.store(shifts + row_base + rows, shift, mask=rows < tokens)
-    if SHIFT:
-        tl.store(peaks + row_base + rows, place, mask=rows < tokens)
+    tl.store(peaks + row_base + rows, place, mask=rows < tokens)
 
 
 @triton.jit

@@ -18,7 +18,9 @@ SHARED_MEMORY_BYTES = 227 * 1024
 PRODUCTS = ("sum_keys", "attend", "attend_sequentially", "sum_queries", "query_gradients", "key_gradients",
             "map_gradients")  # fmt: skip
 
-SPILL_BYTES = {64: 2048, 128: 4608}
+SCANS = ("scan_keys", "scan_queries", "pull_rows")
+
+SPILL_BYTES = {64: 2048, 128: 4608, 256: 16384}
 """What a thread may spill, by head dimension. Two halves of 128 features and their sums exceed 255 registers."""
 
 DISTILLATION_SPILL_BYTES = {64: 1536, 128: 1536, 256: 2048}
@@ -28,10 +30,21 @@ WIDE_PRODUCTS = {"sum_wide_keys", "attend_wide", "sum_wide_queries", "wide_query
                  "wide_value_gradients"}  # fmt: skip
 WIDE_SPILL_BYTES = 0
 
+WINDOW = ("attend_to_window", "window_query_gradients", "window_key_gradients")
 WINDOW_SPILL_BYTES = 128
 
-CONFIGURATIONS = [(64, "exp", "bfloat16"), (64, "softmax", "bfloat16"), (128, "softmax", "bfloat16"),
+FAR = {"sum_keys", "attend", "sum_queries", "query_gradients", "key_gradients", *SCANS}
+"""Kernels of linear attention that the hybrid runs over keys that have left the window."""
+
+CONFIGURATIONS = [(64, "exp", "bfloat16"), (64, "softmax", "bfloat16"), (128, "exp", "bfloat16"),
                   (48, "identity", "bfloat16"), (64, "softmax", "float32"), (64, "softmax", "float16")]  # fmt: skip
+"""Each kernel at least once in each type, and by the map that takes most at 64 and 128 dimensions."""
+
+SWEEP = [(16, "exp", "bfloat16"), (80, "exp", "bfloat16"), (256, "identity", "bfloat16"), (64, "exp_max", "bfloat16"),
+         (64, "softmax_joint", "bfloat16"), (128, "softmax", "bfloat16"), (128, "exp_max", "bfloat16"),
+         (128, "exp", "float16"), (128, "softmax", "float16"), (64, "exp", "float32"), (64, "exp", "float16"),
+         (128, "softmax", "float32"), (128, "exp", "float32")]  # fmt: skip
+"""The rest of maps, types and dimensions: minutes of compilation."""
 
 _PROGRAM = """
 import dataclasses, json, sys, torch
@@ -56,14 +69,42 @@ def compiled(call: str) -> dict[str, Any]:
 @pytest.mark.parametrize(("dim", "feature_map", "dtype"), CONFIGURATIONS)
 def test_kernels_compile_for_hopper(dim: int, feature_map: str, dtype: str) -> None:
     kernels = compiled(f"compile_attention({dim}, {feature_map!r}, torch.{dtype})")
-    assert {*PRODUCTS, "scan_keys", "scan_queries", "pull_rows", "decode_tokens"} - kernels.keys() <= _unused(
-        feature_map
-    )
+    assert kernels.keys() == {*PRODUCTS, *SCANS, "decode_tokens"} - _unused(feature_map)
+    assert_within_budgets(kernels, dim, dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("dim", "feature_map", "dtype"), SWEEP)
+def test_kernels_of_other_maps_types_and_dimensions_compile_for_hopper(dim: int, feature_map: str, dtype: str) -> None:
+    kernels = compiled(f"compile_attention({dim}, {feature_map!r}, torch.{dtype})")
+    assert kernels.keys() == {*PRODUCTS, *SCANS, "decode_tokens"} - _unused(feature_map)
+    assert_within_budgets(kernels, dim, dtype)
+
+
+def test_kernels_compile_for_calls_that_see_both_ways_from_a_state() -> None:
+    kernels = compiled("compile_attention(64, 'exp', torch.bfloat16, causal=False, initial=True)")
+    assert kernels.keys() == {*PRODUCTS, *SCANS} - {"attend_sequentially"}
+    assert_within_budgets(kernels, 64, "bfloat16")
+
+
+def test_kernels_that_start_from_a_state_compile_for_hopper() -> None:
+    names = ["attend_sequentially", "scan_keys"]
+    kernels = compiled(f"compile_attention(64, 'exp', torch.bfloat16, initial=True, only={names})")
+    assert list(kernels) == ["scan_keys", "attend_sequentially"]
+    assert_within_budgets(kernels, 64, "bfloat16")
+
+
+def assert_within_budgets(kernels: dict[str, Any], dim: int, dtype: str) -> None:
+    """Holds products to tensor cores, where there are any for the type, and all to what a thread may spill.
+
+    Tiles of float16, which TF32 takes, and of more than 128 columns have too few rows for those of warp groups.
+    """
     for name, kernel in kernels.items():
-        assert kernel["spill_bytes"] <= SPILL_BYTES[128 if dim > 64 else 64], name
-        if name in PRODUCTS and dtype == "bfloat16":
+        assert kernel["spill_bytes"] <= next(most for size, most in SPILL_BYTES.items() if dim <= size), name
+        if name in PRODUCTS and dtype == "bfloat16" and dim <= 128:
             assert kernel["wgmma"] > 0, name
-        if name in PRODUCTS and dtype == "float16":
+        elif name in PRODUCTS and dtype != "float32":
             assert kernel["wgmma"] + kernel["mma"] > 0, name
 
 
@@ -97,8 +138,28 @@ def test_kernels_of_wide_features_compile_for_hopper() -> None:
 
 @pytest.mark.parametrize("dim", [64, 128])
 def test_kernels_of_the_window_compile_for_hopper(dim: int) -> None:
-    kernels = compiled(f"compile_hybrid({dim}, torch.bfloat16)")
-    assert kernels.keys() == {"attend_to_window", "window_query_gradients", "window_key_gradients"}
+    kernels = compiled(f"compile_hybrid({dim}, torch.bfloat16, only={list(WINDOW)})")
+    assert kernels.keys() == set(WINDOW)
     for name, kernel in kernels.items():
         assert kernel["wgmma"] > 0, name
         assert kernel["spill_bytes"] <= WINDOW_SPILL_BYTES, name
+
+
+def test_kernels_of_far_keys_compile_for_hopper() -> None:
+    kernels = compiled(f"compile_hybrid(64, torch.bfloat16, only={sorted(FAR)})")
+    assert kernels.keys() == FAR
+    assert_within_budgets(kernels, 64, "bfloat16")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("log_space", [False, True])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("dim", [64, 128])
+def test_kernels_of_every_hybrid_compile_for_hopper(dim: int, dtype: str, log_space: bool) -> None:
+    kernels = compiled(f"compile_hybrid({dim}, torch.{dtype}, log_space={log_space})")
+    assert kernels.keys() == {*FAR, *WINDOW}
+    for name, kernel in kernels.items():
+        assert kernel["spill_bytes"] <= SPILL_BYTES[256 if name in FAR else 64], name
+        if dtype != "float32" and (name in WINDOW or not log_space):
+            assert name in SCANS or kernel["wgmma"] + kernel["mma"] > 0, name

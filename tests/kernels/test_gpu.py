@@ -276,9 +276,12 @@ from hedgebench.kernels.hybrid import hybrid_attention
 torch.manual_seed(0)
 q, k, v = (torch.randn(2, 2, 100, 64, dtype=torch.bfloat16, device='cuda') for _ in range(3))
 weight = torch.randn(2, 64, 64, dtype=torch.bfloat16, device='cuda') / 8
+ends = torch.tensor([0, 7, 100])
 positions, gate = torch.arange(100, device='cuda').repeat(2, 1), torch.zeros(2, device='cuda')
 calls = {
     'map': lambda q: chunk_hedgehog_attn(q, k, v, weight, weight, feature_map='exp').output,
+    'both_ways': lambda q: chunk_hedgehog_attn(q, k, v, weight, weight, feature_map='exp', causal=False).output,
+    'packed': lambda q: chunk_hedgehog_attn(q[:1], k[:1], v[:1], weight, weight, cu_seqlens=ends).output,
     'features': lambda q: chunk_linear_attn(q.exp(), k.exp(), v).output,
     'hybrid': lambda q: hybrid_attention(q, k, v, q.relu(), lambda k, _: k.relu(), window=16, gate_log=gate,
                                          positions=positions).output,
@@ -293,11 +296,28 @@ compiled.sum().backward()
 torch.testing.assert_close(compiled_q.grad, eager_q.grad, rtol=2e-2, atol=2e-2)
 """
 
+_COMPILED_DECODING = """
+import torch
+from hedgebench.kernels.hedgehog import fused_recurrent_hedgehog_attn
+from hedgebench.kernels.state import LinearState
+torch.manual_seed(0)
+q, k, v = (torch.randn(2, 2, 1, 64, dtype=torch.bfloat16, device='cuda') for _ in range(3))
+weight = torch.randn(2, 64, 64, dtype=torch.bfloat16, device='cuda') / 8
+def decoded(q):
+    sums = torch.ones(2, 2, 128, 64, device='cuda')
+    state = LinearState(sums, sums[..., 0].clone(), sums.new_zeros(2, 2, 128))
+    result = fused_recurrent_hedgehog_attn(q, k, v, weight, weight, state=state, feature_map='exp')
+    return result.output, state.kv, state.k, state.log_scale
+expected, compiled = decoded(q), torch.compile(decoded, fullgraph=True)(q)
+for one, other in zip(compiled, expected):
+    torch.testing.assert_close(one, other)
+"""
 
-@pytest.mark.parametrize("name", ["map", "features", "hybrid", "distillation"])
+
+@pytest.mark.parametrize("name", ["map", "both_ways", "packed", "features", "hybrid", "distillation", "decoding"])
 def test_a_compiled_call_is_one_graph_with_the_same_result(name: str) -> None:
     """In a process of its own: torch.compile does not look into the checks of shapes that run here."""
-    program = _COMPILED.replace("{name}", name)
+    program = _COMPILED_DECODING if name == "decoding" else _COMPILED.replace("{name}", name)
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr[-2000:]
 

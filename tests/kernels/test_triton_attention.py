@@ -7,6 +7,7 @@ import torch
 
 pytest.importorskip("triton")
 
+from hedgebench.kernels import triton_sums
 from hedgebench.kernels.fused_call import fused_call
 from hedgebench.kernels.fused_tensors import Tensors
 from hedgebench.kernels.state import LinearState
@@ -127,6 +128,20 @@ def test_strided_inputs_give_the_same_to_the_bit(feature_map: str) -> None:
     strided = run(case, Tensors._make((*turned, *tensors[3:])), (tensors.v, *_zero_state(case)))
     assert torch.equal(plain.output, strided.output)
     assert all(torch.equal(plain.gradients[name], strided.gradients[name]) for name in plain.gradients)
+
+
+@pytest.mark.parametrize("feature_map", ["exp", "softmax", "identity"])
+def test_only_what_products_read_is_stored_in_bfloat16(feature_map: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of blocks are added up in float32: the last state, and the first one's gradient, hold its precision."""
+    monkeypatch.setattr(triton_sums, "state_dtype", lambda _: torch.bfloat16)
+    case = Case(feature_map, n=70, state=True, d=260 if feature_map == "identity" else 16)
+    tensors = draw(case)
+    expected, cotangents = reference(case, tensors)
+    got = run(case, single(tensors), cotangents)
+    assert relative(got.state.kv, expected.state.kv) < 1e-5
+    assert relative(got.state.k, expected.state.k) < 1e-5
+    assert 1e-4 < relative(got.output, expected.output) < 1e-2
+    assert relative(got.gradients["initial_kv"], expected.gradients["initial_kv"]) < 1e-5
 
 
 def test_tiles_do_not_change_results() -> None:

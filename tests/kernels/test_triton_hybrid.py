@@ -96,10 +96,10 @@ def test_kernels_match_the_torch_forms(name: str) -> None:
     expected, state = torch_hybrid(given, case.options)
     grad = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     gradients = torch_hybrid_gradients(given, case.options, grad)
-    ran = hybrid_forward(single(given), case.options, TILES)
-    found = hybrid_backward(single(given), case.options, ran, grad.float(), TILES)
-    assert relative(ran.output, expected) < 1e-5
-    assert relative(ran.final.kv, state.kv) < 1e-5
+    rows, final = hybrid_forward(single(given), case.options, TILES)
+    found = hybrid_backward(single(given), case.options, rows, grad.float(), TILES)
+    assert relative(rows.output, expected) < 1e-5
+    assert relative(final.kv, state.kv) < 1e-5
     for field, got, wanted in zip(HybridTensors._fields, found, gradients, strict=False):
         # The gate's gradient is a sum over all rows, in which most of its terms cancel.
         close = relative(got, wanted) < case.tolerance or torch.allclose(got.double(), wanted, rtol=0, atol=1e-5)
@@ -110,12 +110,12 @@ def test_kernels_match_the_torch_forms(name: str) -> None:
 def test_a_later_token_changes_no_earlier_output() -> None:
     case = CASES["plain"]
     given = single(draw(case))
-    before = hybrid_forward(given, case.options, TILES).output
+    before = hybrid_forward(given, case.options, TILES)[0].output
     k, v, far_k = given.k.clone(), given.v.clone(), given.far_k.clone()
     k[:, :, 30:] += 3.0
     v[:, :, 30:] -= 5.0
     far_k[:, :, 22:] += 2.0
-    after = hybrid_forward(given._replace(k=k, v=v, far_k=far_k), case.options, TILES).output
+    after = hybrid_forward(given._replace(k=k, v=v, far_k=far_k), case.options, TILES)[0].output
     assert torch.equal(after[:, :, :30], before[:, :, :30])
     assert not torch.equal(after[:, :, 30:], before[:, :, 30:])
 
@@ -124,7 +124,7 @@ def test_a_later_token_changes_no_earlier_output() -> None:
 def test_values_of_one_give_outputs_of_one() -> None:
     case = CASES["grouped_and_masked"]
     given = single(draw(case))
-    output = hybrid_forward(given._replace(v=torch.ones_like(given.v)), case.options, TILES).output
+    output = hybrid_forward(given._replace(v=torch.ones_like(given.v)), case.options, TILES)[0].output
     assert given.mask is not None
     rows = output.transpose(1, 2)[given.mask]
     torch.testing.assert_close(rows, torch.ones_like(rows), rtol=0, atol=1e-5)
