@@ -16,11 +16,8 @@ import triton.language as tl
 
 from .triton_exact import exact_gradient, exact_scores
 from .triton_features import IDENTITY, load_keep, load_map, load_tile, map_features, map_gradient, store_tile
-from .triton_forward import locate_chunk, query_scale
-from .triton_states import load_peaks, load_vector, row_gradients, shifted
-
-TOWERING = tl.constexpr(46.0)
-"""Nats a row's largest shifted exponent may exceed its norm by: `triton_forward.LOST` as a logarithm."""
+from .triton_forward import any_towers, locate_chunk
+from .triton_states import load_peaks, load_vector, row_gradients, shifted, shifted_halves
 
 
 @triton.jit
@@ -36,52 +33,70 @@ def pull_rows(output, grad, pulls, o_batch, o_head, o_row, grad_batch, grad_head
 
 
 @triton.jit
-def _towers(plus, minus, plus_peak, minus_peak, norm, rows, end, HALVES: tl.constexpr):
-    """Gives whether any row's features over the shift are past what float32 can carry."""
-    scale = query_scale(plus, minus, plus_peak, minus_peak, HALVES, True)
-    return tl.max(((scale - norm > TOWERING) & (rows < end)).to(tl.int32), 0) > 0
+def _from_state(given, denominator, states, keys, place, columns, value_columns, WIDTH: tl.constexpr,
+                VALUES: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Gives the gradient [columns rows] of features that were multiplied with one half of a state.
 
-
-@triton.jit
-def state_gradient(numerator, denominator, states, keys, place, columns, value_columns, WIDTH: tl.constexpr,
-                    VALUES: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the gradient [rows columns] of features that were multiplied with one half of a state."""
+    Args:
+        given: of the numerators [values rows].
+        denominator: of the denominators [rows].
+    """
     state = load_tile(states + place * VALUES, columns, value_columns, VALUES, WIDTH, VALUES, OPERAND)
     sums = load_vector(keys + place, columns, WIDTH, 0.0)
-    grad = tl.dot(numerator.to(OPERAND), tl.trans(state), input_precision=PRECISION)
-    return grad + denominator[:, None] * sums[None, :]
+    return tl.dot(state, given, input_precision=PRECISION) + denominator[None, :] * sums[:, None]
 
 
 @triton.jit
-def _gradient_from_block(y, grad_plus, grad_minus, towers, x, norm, numerator, denominator, plus_peak, minus_peak, k, v,
-                         q_weight, q_bias, k_weight, k_bias, mask, start, first, end, k_row, v_row, dims, columns,
-                         value_columns, DIM: tl.constexpr, WIDTH: tl.constexpr, VALUES: tl.constexpr,
-                         HALVES: tl.constexpr, MAP: tl.constexpr, LOG: tl.constexpr, HAS_BIAS: tl.constexpr,
-                         HAS_MASK: tl.constexpr, CHUNK: tl.constexpr, OPERAND: tl.constexpr,
-                         PRECISION: tl.constexpr):  # fmt: skip
-    """Adds what the keys of their block give to queries' gradients: of features, or of y where a row towers."""
+def _gradient_from_block(grad_plus, grad_minus, given, denominator, plus_peak, minus_peak, k, v, weight, bias, mask,
+                         start, first, end, k_row, v_row, dims, columns, value_columns, DIM: tl.constexpr,
+                         WIDTH: tl.constexpr, VALUES: tl.constexpr, HALVES: tl.constexpr, MAP: tl.constexpr,
+                         LOG: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, CHUNK: tl.constexpr,
+                         OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Adds what the keys of their block give to the gradients of queries' features."""
     rows = first + tl.arange(0, CHUNK)
-    matrix, shift = load_map(k_weight, k_bias, dims, columns, DIM, WIDTH, MAP, HAS_BIAS, OPERAND)
+    matrix, shift = load_map(weight, bias, dims, columns, DIM, WIDTH, MAP, HAS_BIAS, OPERAND)
     for key_first in range(start, first + CHUNK, CHUNK):
         key_rows = key_first + tl.arange(0, CHUNK)
-        keep = load_keep(mask, key_rows, end, HAS_MASK)
-        visible = (rows[:, None] >= key_rows[None, :]) & keep[None, :] & (rows < end)[:, None]
         keys = load_tile(k, key_rows, dims, k_row, end, DIM, OPERAND)
-        values = load_tile(v, key_rows, value_columns, v_row, end, VALUES, OPERAND)
-        slopes = tl.dot(numerator.to(OPERAND), tl.trans(values), input_precision=PRECISION)
-        slopes = tl.where(visible, slopes + denominator[:, None], 0.0)
-        if towers:
-            y += exact_gradient(x.to(tl.float32), keys.to(tl.float32), q_weight, q_bias, k_weight, k_bias, dims,
-                                columns, visible, norm, slopes, False, DIM, WIDTH, HALVES, MAP,
-                                HAS_BIAS)  # fmt: skip
-        else:
-            k_plus, k_minus = map_features(keys, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION)
-            grad_plus += tl.dot(slopes.to(OPERAND), shifted(k_plus, -plus_peak[None, :], LOG).to(OPERAND),
-                                input_precision=PRECISION)  # fmt: skip
-            if HALVES == 2:
-                grad_minus += tl.dot(slopes.to(OPERAND), shifted(k_minus, -minus_peak[None, :], LOG).to(OPERAND),
-                                     input_precision=PRECISION)  # fmt: skip
-    return y, grad_plus, grad_minus
+        k_plus, k_minus = map_features(keys, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
+        slopes = _slopes(given, denominator, v, mask, rows, key_rows, end, v_row, value_columns, VALUES, HAS_MASK,
+                         OPERAND, PRECISION).to(OPERAND)  # fmt: skip
+        grad_plus += tl.dot(shifted(k_plus, -plus_peak[:, None], LOG).to(OPERAND), slopes, input_precision=PRECISION)
+        if HALVES == 2:
+            grad_minus += tl.dot(shifted(k_minus, -minus_peak[:, None], LOG).to(OPERAND), slopes,
+                                 input_precision=PRECISION)  # fmt: skip
+    return grad_plus, grad_minus
+
+
+@triton.jit
+def _slopes(given, denominator, v, mask, rows, key_rows, end, v_row, value_columns, VALUES: tl.constexpr,
+            HAS_MASK: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Gives ds [keys rows], zero where hidden, from g [values rows] and h [rows]."""
+    keep = load_keep(mask, key_rows, end, HAS_MASK)
+    visible = (rows[None, :] >= key_rows[:, None]) & keep[:, None] & (rows < end)[None, :]
+    values = load_tile(v, key_rows, value_columns, v_row, end, VALUES, OPERAND)
+    slopes = tl.dot(values, given, input_precision=PRECISION) + denominator[None, :]
+    return tl.where(visible, slopes, 0.0)
+
+
+@triton.jit
+def _exactly_from_block(y, logs, norm, given, denominator, k, v, weight, bias, mask, start, first, end, k_row, v_row,
+                        dims, columns, value_columns, DIM: tl.constexpr, WIDTH: tl.constexpr, VALUES: tl.constexpr,
+                        HALVES: tl.constexpr, MAP: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr,
+                        CHUNK: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Adds what the keys of their block give to the gradient of queries' y [columns rows], pair by pair."""
+    rows = first + tl.arange(0, CHUNK)
+    matrix, shift = load_map(weight, bias, dims, columns, DIM, WIDTH, MAP, HAS_BIAS, OPERAND)
+    for key_first in range(start, first + CHUNK, CHUNK):
+        key_rows = key_first + tl.arange(0, CHUNK)
+        keys = load_tile(k, key_rows, dims, k_row, end, DIM, OPERAND)
+        k_logs, _ = map_features(keys, matrix, shift, columns, WIDTH, HALVES, MAP, True, PRECISION, 0)
+        slopes = _slopes(given, denominator, v, mask, rows, key_rows, end, v_row, value_columns, VALUES, HAS_MASK,
+                         OPERAND, PRECISION)  # fmt: skip
+        visible = (rows[:, None] >= key_rows[None, :]) & load_keep(mask, key_rows, end, HAS_MASK)[None, :]
+        y += exact_gradient(logs, k_logs, columns, visible & (rows < end)[:, None], norm, tl.trans(slopes), False,
+                            WIDTH, HALVES)  # fmt: skip
+    return y
 
 
 @triton.jit
@@ -104,87 +119,124 @@ def query_gradients(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, nor
     k_weight, k_bias = k_weight + kv_head * DIM * WIDTH, k_bias + kv_head * WIDTH
     matrix, shift = load_map(q_weight, q_bias, dims, columns, DIM, WIDTH, MAP, HAS_BIAS, OPERAND)
     x = load_tile(q + batch * q_batch + head * q_head, rows, dims, q_row, end, DIM, OPERAND)
-    q_plus, q_minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION)
+    q_plus, q_minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
     place = (state * kv_heads + kv_head) * (HALVES * WIDTH)
+    row_base = (batch * heads + head) * tokens
     given = load_tile(grad + batch * grad_batch + head * grad_head, rows, value_columns, grad_row, end, VALUES,
                       tl.float32)  # fmt: skip
-    row_base = (batch * heads + head) * tokens
     norm, numerator, denominator = row_gradients(norms + row_base, pulls + row_base, given, rows, end, LOG)
-    plus_peak, minus_peak = load_peaks(peaks_before, place, columns, WIDTH, HALVES, LOG)
-    weights = shifted(q_plus, plus_peak[None, :] - norm[:, None], LOG)
-    grad_plus = state_gradient(numerator, denominator, states, state_keys, place, columns, value_columns, WIDTH,
-                                VALUES, OPERAND, PRECISION)  # fmt: skip
-    more = weights
+    given = tl.trans(numerator.to(OPERAND))
+    before, minus_before = load_peaks(peaks_before, place, columns, WIDTH, HALVES, LOG)
+    grad_plus = _from_state(given, denominator, states, state_keys, place, columns, value_columns, WIDTH, VALUES,
+                            OPERAND, PRECISION)  # fmt: skip
     grad_minus = grad_plus
     if HALVES == 2:
-        more = shifted(q_minus, minus_peak[None, :] - norm[:, None], LOG)
-        grad_minus = state_gradient(numerator, denominator, states, state_keys, place + WIDTH, columns, value_columns,
-                                     WIDTH, VALUES, OPERAND, PRECISION)  # fmt: skip
-    y = tl.zeros((CHUNK, BW), tl.float32)
-    if LOG:
-        y = map_gradient(weights, more, grad_plus, grad_minus, HALVES, MAP, LOG)
-        grad_plus = tl.zeros((CHUNK, BW), tl.float32)
-        grad_minus = tl.zeros((CHUNK, BW), tl.float32)
-    if CAUSAL:
-        plus_peak, minus_peak = load_peaks(peaks_through, place, columns, WIDTH, HALVES, LOG)
-        k += batch * k_batch + kv_head * k_head
-        v += batch * v_batch + kv_head * v_head
-        mask += batch * mask_batch
-        towers = False
-        if LOG:
-            towers = _towers(q_plus, q_minus, plus_peak, minus_peak, norm, rows, end, HALVES)
-        y, grad_plus, grad_minus = _gradient_from_block(
-            y, grad_plus, grad_minus, towers, x, norm, numerator, denominator, plus_peak, minus_peak, k, v, q_weight,
-            q_bias, k_weight, k_bias, mask, start, first, end, k_row, v_row, dims, columns, value_columns, DIM, WIDTH,
-            VALUES, HALVES, MAP, LOG, HAS_BIAS, HAS_MASK, CHUNK, OPERAND, PRECISION)  # fmt: skip
-        weights = shifted(q_plus, plus_peak[None, :] - norm[:, None], LOG)
-        if HALVES == 2:
-            more = shifted(q_minus, minus_peak[None, :] - norm[:, None], LOG)
-    if not LOG or CAUSAL:
-        y += map_gradient(weights, more, grad_plus, grad_minus, HALVES, MAP, LOG)
-    store_tile(grad_y + row_base * WIDTH, y, rows, columns, WIDTH, end, WIDTH)
+        grad_minus = _from_state(given, denominator, states, state_keys, place + WIDTH, columns, value_columns, WIDTH,
+                                 VALUES, OPERAND, PRECISION)  # fmt: skip
+    through, minus_through = before, minus_before
+    towers = False
+    k, v = k + batch * k_batch + kv_head * k_head, v + batch * v_batch + kv_head * v_head
+    mask += batch * mask_batch
+    if CAUSAL and LOG:
+        through, minus_through = load_peaks(peaks_through, place, columns, WIDTH, HALVES, LOG)
+        towers = any_towers(q_plus, q_minus, through, minus_through, norm, rows, end, HALVES)
+    if towers:
+        y = map_gradient(shifted(q_plus, before[:, None] - norm[None, :], LOG),
+                         shifted(q_minus, minus_before[:, None] - norm[None, :], LOG), grad_plus, grad_minus, HALVES,
+                         MAP, LOG)  # fmt: skip
+        y = _exactly_from_block(y, q_plus, norm, given, denominator, k, v, k_weight, k_bias, mask, start, first, end,
+                                k_row, v_row, dims, columns, value_columns, DIM, WIDTH, VALUES, HALVES, MAP, HAS_BIAS,
+                                HAS_MASK, CHUNK, OPERAND, PRECISION)  # fmt: skip
+    else:
+        if CAUSAL:
+            if LOG:
+                grad_plus *= tl.exp(before - through)[:, None]
+                grad_minus *= tl.exp(minus_before - minus_through)[:, None]
+            grad_plus, grad_minus = _gradient_from_block(
+                grad_plus, grad_minus, given, denominator, through, minus_through, k, v, k_weight, k_bias, mask, start,
+                first, end, k_row, v_row, dims, columns, value_columns, DIM, WIDTH, VALUES, HALVES, MAP, LOG, HAS_BIAS,
+                HAS_MASK, CHUNK, OPERAND, PRECISION)  # fmt: skip
+        y = map_gradient(shifted(q_plus, through[:, None] - norm[None, :], LOG),
+                         shifted(q_minus, minus_through[:, None] - norm[None, :], LOG), grad_plus, grad_minus, HALVES,
+                         MAP, LOG)  # fmt: skip
+    store_tile(grad_y + row_base * WIDTH, tl.trans(y), rows, columns, WIDTH, end, WIDTH)
 
 
 @triton.jit
-def _gradient_from_queries(y, grad_plus, grad_minus, grad_values, plus, minus, plus_peak, minus_peak, keys, values,
-                           keep, q, grad, norms, pulls, q_weight, q_bias, k_weight, k_bias, first, block_end, end,
-                           q_row, grad_row, dims, columns, value_columns, DIM: tl.constexpr, WIDTH: tl.constexpr,
-                           VALUES: tl.constexpr, HALVES: tl.constexpr, MAP: tl.constexpr, LOG: tl.constexpr,
-                           HAS_BIAS: tl.constexpr, CHUNK: tl.constexpr, OPERAND: tl.constexpr,
-                           PRECISION: tl.constexpr):  # fmt: skip
-    """Adds what one head's queries, from a chunk of keys to the end of its block, give to the keys' gradients."""
+def _gradient_from_queries(grad_plus, grad_minus, grad_values, lost, plus, minus, plus_peak, minus_peak, values, keep,
+                           q, grad, norms, pulls, weight, bias, first, block_end, end, q_row, grad_row, dims, columns,
+                           value_columns, DIM: tl.constexpr, WIDTH: tl.constexpr, VALUES: tl.constexpr,
+                           HALVES: tl.constexpr, MAP: tl.constexpr, LOG: tl.constexpr, HAS_BIAS: tl.constexpr,
+                           CHUNK: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Adds what one head's queries, from a chunk of keys to the end of its block, give to the keys' gradients.
+
+    Chunks of queries with a row that towers are left out, and counted in `lost`.
+    """
     key_rows = first + tl.arange(0, CHUNK)
-    matrix, shift = load_map(q_weight, q_bias, dims, columns, DIM, WIDTH, MAP, HAS_BIAS, OPERAND)
+    matrix, shift = load_map(weight, bias, dims, columns, DIM, WIDTH, MAP, HAS_BIAS, OPERAND)
     for row_first in range(first, block_end, CHUNK):
         rows = row_first + tl.arange(0, CHUNK)
-        visible = (rows[:, None] >= key_rows[None, :]) & keep[None, :] & (rows < end)[:, None]
         x = load_tile(q, rows, dims, q_row, end, DIM, OPERAND)
-        given = load_tile(grad, rows, value_columns, grad_row, end,
-                          VALUES, tl.float32)  # fmt: skip
+        given = load_tile(grad, rows, value_columns, grad_row, end, VALUES, tl.float32)
         norm, numerator, denominator = row_gradients(norms, pulls, given, rows, end, LOG)
-        q_plus, q_minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION)
-        slopes = tl.dot(numerator.to(OPERAND), tl.trans(values), input_precision=PRECISION)
-        slopes = tl.where(visible, slopes + denominator[:, None], 0.0)
-        towers = False
+        numerator = numerator.to(OPERAND)
+        q_plus, q_minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
+        real = rows < end
         if LOG:
-            towers = _towers(q_plus, q_minus, plus_peak, minus_peak, norm, rows, end, HALVES)
-        if towers:
-            exact_x, exact_keys = x.to(tl.float32), keys.to(tl.float32)
-            scores = exact_scores(exact_x, exact_keys, q_weight, q_bias, k_weight, k_bias, dims, visible,
-                                  norm, DIM, WIDTH, HALVES, MAP, HAS_BIAS)  # fmt: skip
-            y += exact_gradient(exact_x, exact_keys, q_weight, q_bias, k_weight, k_bias, dims, columns,
-                                visible, norm, slopes, True, DIM, WIDTH, HALVES, MAP, HAS_BIAS)  # fmt: skip
-        else:
-            weights = shifted(q_plus, plus_peak[None, :] - norm[:, None], LOG).to(OPERAND)
-            scores = tl.dot(weights, tl.trans(plus.to(OPERAND)), input_precision=PRECISION)
-            grad_plus += tl.dot(tl.trans(slopes).to(OPERAND), weights, input_precision=PRECISION)
-            if HALVES == 2:
-                weights = shifted(q_minus, minus_peak[None, :] - norm[:, None], LOG).to(OPERAND)
-                scores += tl.dot(weights, tl.trans(minus.to(OPERAND)), input_precision=PRECISION)
-                grad_minus += tl.dot(tl.trans(slopes).to(OPERAND), weights, input_precision=PRECISION)
-            scores = tl.where(visible, scores, 0.0)
-        grad_values += tl.dot(tl.trans(scores).to(OPERAND), numerator.to(OPERAND), input_precision=PRECISION)
-    return y, grad_plus, grad_minus, grad_values
+            towers = any_towers(q_plus, q_minus, plus_peak, minus_peak, norm, rows, end, HALVES)
+            lost += towers.to(tl.int32)
+            real = real & (towers == 0)
+        slopes = tl.dot(numerator, tl.trans(values), input_precision=PRECISION) + denominator[:, None]
+        visible = (rows[:, None] >= key_rows[None, :]) & keep[None, :] & real[:, None]
+        slopes = tl.where(visible, slopes, 0.0).to(OPERAND)
+        weights = shifted(q_plus, plus_peak[:, None] - norm[None, :], LOG).to(OPERAND)
+        scores = tl.dot(tl.trans(weights), plus, input_precision=PRECISION)
+        grad_plus += tl.dot(weights, slopes, input_precision=PRECISION)
+        if HALVES == 2:
+            weights = shifted(q_minus, minus_peak[:, None] - norm[None, :], LOG).to(OPERAND)
+            scores += tl.dot(tl.trans(weights), minus, input_precision=PRECISION)
+            grad_minus += tl.dot(weights, slopes, input_precision=PRECISION)
+        scores = tl.where(visible, scores, 0.0).to(OPERAND)
+        grad_values += tl.dot(tl.trans(scores), numerator, input_precision=PRECISION)
+    return grad_plus, grad_minus, grad_values, lost
+
+
+@triton.jit
+def _exactly_from_queries(y, grad_values, logs, plus_peak, minus_peak, values, keep, q, grad, norms, pulls, weight,
+                          bias, first, block_end, end, q_row, grad_row, dims, columns, value_columns,
+                          DIM: tl.constexpr, WIDTH: tl.constexpr, VALUES: tl.constexpr, HALVES: tl.constexpr,
+                          MAP: tl.constexpr, HAS_BIAS: tl.constexpr, CHUNK: tl.constexpr, OPERAND: tl.constexpr,
+                          PRECISION: tl.constexpr):  # fmt: skip
+    """Adds what `_gradient_from_queries` left out to the gradients of keys' y [columns keys] and of values."""
+    key_rows = first + tl.arange(0, CHUNK)
+    matrix, shift = load_map(weight, bias, dims, columns, DIM, WIDTH, MAP, HAS_BIAS, OPERAND)
+    for row_first in range(first, block_end, CHUNK):
+        rows = row_first + tl.arange(0, CHUNK)
+        x = load_tile(q, rows, dims, q_row, end, DIM, OPERAND)
+        q_plus, q_minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, True, PRECISION, 0)
+        given = load_tile(grad, rows, value_columns, grad_row, end, VALUES, tl.float32)
+        norm, numerator, denominator = row_gradients(norms, pulls, given, rows, end, True)
+        if any_towers(q_plus, q_minus, plus_peak, minus_peak, norm, rows, end, HALVES):
+            visible = (rows[:, None] >= key_rows[None, :]) & keep[None, :] & (rows < end)[:, None]
+            slopes = tl.dot(numerator.to(OPERAND), tl.trans(values), input_precision=PRECISION)
+            slopes = tl.where(visible, slopes + denominator[:, None], 0.0)
+            y += exact_gradient(q_plus, logs, columns, visible, norm, slopes, True, WIDTH, HALVES)
+            scores = exact_scores(q_plus, logs, columns, visible, norm, WIDTH, HALVES).to(OPERAND)
+            grad_values += tl.dot(tl.trans(scores), numerator.to(OPERAND), input_precision=PRECISION)
+    return y, grad_values
+
+
+@triton.jit
+def _keys_from_state(features, given, states, queries, place, columns, value_columns, WIDTH: tl.constexpr,
+                     VALUES: tl.constexpr, CHUNK: tl.constexpr, OPERAND: tl.constexpr,
+                     PRECISION: tl.constexpr):  # fmt: skip
+    """Gives what the queries after a block give to one half of keys' features [columns keys], and to values."""
+    grad = _from_state(given, tl.full((CHUNK,), 1.0, tl.float32), states, queries, place, columns, value_columns, WIDTH,
+                       VALUES, OPERAND, PRECISION)  # fmt: skip
+    # Products of fewer than 64 rows want the state in another layout: read again, it does not fill shared memory twice.
+    state = load_tile(states + place * VALUES, columns, value_columns, VALUES, WIDTH, VALUES, OPERAND,
+                      "evict_first" if CHUNK < 64 else "")  # fmt: skip
+    return grad, tl.dot(tl.trans(features), state, input_precision=PRECISION)
 
 
 @triton.jit
@@ -199,45 +251,59 @@ def key_gradients(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, norms
     batch, start, first, end, state = locate_chunk(blocks, CAUSAL, BLOCK, CHUNK)
     if first >= end:
         return
-    kv_head, kv_heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
-    heads = kv_heads * groups
+    kv_head, kv_heads, heads = tl.program_id(1).to(tl.int64), tl.num_programs(1), tl.num_programs(1) * groups
     dims, columns, value_columns = tl.arange(0, BD), tl.arange(0, BW), tl.arange(0, BV)
     key_rows = first + tl.arange(0, CHUNK)
     keep = load_keep(mask + batch * mask_batch, key_rows, end, HAS_MASK)
     k_weight, k_bias = k_weight + kv_head * DIM * WIDTH, k_bias + kv_head * WIDTH
     matrix, shift = load_map(k_weight, k_bias, dims, columns, DIM, WIDTH, MAP, HAS_BIAS, OPERAND)
-    keys = load_tile(k + batch * k_batch + kv_head * k_head, key_rows, dims, k_row, end, DIM, OPERAND)
     values = load_tile(v + batch * v_batch + kv_head * v_head, key_rows, value_columns, v_row, end, VALUES, OPERAND)
-    plus, minus = map_features(keys, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION)
+    k += batch * k_batch + kv_head * k_head
+    keys = load_tile(k, key_rows, dims, k_row, end, DIM, OPERAND)
     place = (state * kv_heads + kv_head) * (HALVES * WIDTH)
     plus_peak, minus_peak = load_peaks(peaks_through, place, columns, WIDTH, HALVES, LOG)
-    plus = tl.where(keep[:, None], shifted(plus, -plus_peak[None, :], LOG), 0.0)
-    minus = tl.where(keep[:, None], shifted(minus, -minus_peak[None, :], LOG), 0.0)
-
-    after = load_tile(states + place * VALUES, columns, value_columns, VALUES, WIDTH, VALUES, OPERAND)
-    sums = load_vector(state_queries + place, columns, WIDTH, 0.0)
-    grad_plus = tl.dot(values, tl.trans(after), input_precision=PRECISION) + sums[None, :]
-    grad_values = tl.dot(plus.to(OPERAND), after, input_precision=PRECISION)
+    plus, minus = shifted_halves(keys, matrix, shift, plus_peak, minus_peak, keep, columns, WIDTH, HALVES, MAP, LOG,
+                                  PRECISION)  # fmt: skip
+    operand, other_operand = plus.to(OPERAND), minus.to(OPERAND)
+    given = tl.trans(values)
+    grad_plus, grad_values = _keys_from_state(operand, given, states, state_queries, place, columns, value_columns,
+                                              WIDTH, VALUES, CHUNK, OPERAND, PRECISION)  # fmt: skip
     grad_minus = grad_plus
     if HALVES == 2:
-        after = load_tile(states + (place + WIDTH) * VALUES, columns, value_columns, VALUES, WIDTH, VALUES, OPERAND)
-        sums = load_vector(state_queries + place + WIDTH, columns, WIDTH, 0.0)
-        grad_minus = tl.dot(values, tl.trans(after), input_precision=PRECISION) + sums[None, :]
-        grad_values += tl.dot(minus.to(OPERAND), after, input_precision=PRECISION)
-    y = tl.zeros((CHUNK, BW), tl.float32)
+        grad_minus, more = _keys_from_state(other_operand, given, states, state_queries, place + WIDTH, columns,
+                                            value_columns, WIDTH, VALUES, CHUNK, OPERAND, PRECISION)  # fmt: skip
+        grad_values += more
+    lost, block_end = 0, tl.minimum(start + BLOCK, end)
     if CAUSAL:
-        block_end = tl.minimum(start + BLOCK, end)
         for group in range(groups):
             head = kv_head * groups + group
             row_base = (batch * heads + head) * tokens
-            y, grad_plus, grad_minus, grad_values = _gradient_from_queries(
-                y, grad_plus, grad_minus, grad_values, plus, minus, plus_peak, minus_peak, keys, values, keep,
-                q + batch * q_batch + head * q_head, grad + batch * grad_batch + head * grad_head, norms + row_base,
-                pulls + row_base, q_weight + head * DIM * WIDTH, q_bias + head * WIDTH, k_weight, k_bias, first,
+            grad_plus, grad_minus, grad_values, lost = _gradient_from_queries(
+                grad_plus, grad_minus, grad_values, lost, operand, other_operand, plus_peak, minus_peak, values,
+                keep, q + batch * q_batch + head * q_head, grad + batch * grad_batch + head * grad_head,
+                norms + row_base, pulls + row_base, q_weight + head * DIM * WIDTH, q_bias + head * WIDTH, first,
                 block_end, end, q_row, grad_row, dims, columns, value_columns, DIM, WIDTH, VALUES, HALVES, MAP, LOG,
                 HAS_BIAS, CHUNK, OPERAND, PRECISION)  # fmt: skip
-    y += map_gradient(plus, minus, grad_plus, grad_minus, HALVES, MAP, LOG)
-    y = tl.where(keep[:, None], y, 0.0)
+    # Not held through the loop but made again; the eviction policy keeps the compiler from merging both reads.
+    keys = load_tile(k, key_rows, dims, k_row, end, DIM, OPERAND, "evict_first")
+    matrix, shift = load_map(k_weight, k_bias, dims, columns, DIM, WIDTH, MAP, HAS_BIAS, OPERAND,
+                             "evict_first")  # fmt: skip
+    plus, minus = shifted_halves(keys, matrix, shift, plus_peak, minus_peak, keep, columns, WIDTH, HALVES, MAP, LOG,
+                                  PRECISION)  # fmt: skip
+    y = map_gradient(plus, minus, grad_plus, grad_minus, HALVES, MAP, LOG)
+    if CAUSAL and LOG:
+        if lost > 0:
+            logs, _ = map_features(keys, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
+            for group in range(groups):
+                head = kv_head * groups + group
+                row_base = (batch * heads + head) * tokens
+                y, grad_values = _exactly_from_queries(
+                    y, grad_values, logs, plus_peak, minus_peak, values, keep, q + batch * q_batch + head * q_head,
+                    grad + batch * grad_batch + head * grad_head, norms + row_base, pulls + row_base,
+                    q_weight + head * DIM * WIDTH, q_bias + head * WIDTH, first, block_end, end, q_row, grad_row, dims,
+                    columns, value_columns, DIM, WIDTH, VALUES, HALVES, MAP, HAS_BIAS, CHUNK, OPERAND,
+                    PRECISION)  # fmt: skip
+    y = tl.trans(tl.where(keep[None, :], y, 0.0))
     grad_values = tl.where(keep[:, None], grad_values, 0.0)
     store_tile(grad_y + (batch * kv_heads + kv_head) * tokens * WIDTH, y, key_rows, columns, WIDTH, end, WIDTH)
     store_tile(grad_v + batch * dv_batch + kv_head * dv_head, grad_values, key_rows, value_columns, dv_row, end, VALUES)

@@ -2,6 +2,9 @@
 
 Sums of exp(log φ(q) + log φ(k)) are matrix products only after a shift per feature. Where a later key of the same tile
 towers over what a row sees by more than float32 can hold, these loops, one feature at a time, take their place.
+
+`q_logs` and `k_logs` are the log features [columns rows] and [columns keys] of the + half; those of the - half are the
+same with their signs turned.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
@@ -10,31 +13,22 @@ towers over what a row sees by more than float32 can hold, these loops, one feat
 import triton
 import triton.language as tl
 
-from .triton_features import EMPTY_LOG, IDENTITY
+from .triton_features import EMPTY_LOG
 
 
 @triton.jit
-def _column(x, weight, bias, dims, index, DIM: tl.constexpr, WIDTH: tl.constexpr, MAP: tl.constexpr,
-            HAS_BIAS: tl.constexpr):  # fmt: skip
-    """Gives column `index` [rows] of y = Wx + b, or of x itself."""
-    if MAP == IDENTITY:
-        column = tl.sum(tl.where((dims == index)[None, :], x, 0.0), 1)
-    else:
-        row = tl.load(weight + dims * WIDTH + index, mask=dims < DIM, other=0.0).to(tl.float32)
-        column = tl.sum(x * row[None, :], 1)
-        if HAS_BIAS:
-            column += tl.load(bias + index).to(tl.float32)
-    return column
+def _pair_logs(q_logs, k_logs, columns, index):
+    """Gives log φ_f(q) + log φ_f(k) [rows keys] of the feature f in column `index`."""
+    chosen = (columns == index)[:, None]
+    of_queries, of_keys = tl.sum(tl.where(chosen, q_logs, 0.0), 0), tl.sum(tl.where(chosen, k_logs, 0.0), 0)
+    return of_queries[:, None] + of_keys[None, :]
 
 
 @triton.jit
-def highest_log(q, k, q_weight, q_bias, k_weight, k_bias, dims, visible, top, DIM: tl.constexpr, WIDTH: tl.constexpr,
-                HALVES: tl.constexpr, MAP: tl.constexpr, HAS_BIAS: tl.constexpr):  # fmt: skip
+def highest_log(q_logs, k_logs, columns, visible, top, WIDTH: tl.constexpr, HALVES: tl.constexpr):
     """Gives the largest of `top` [rows] and of a row's log φ_f(q) + log φ_f(k) over what it sees."""
     for index in range(WIDTH):
-        y_q = _column(q, q_weight, q_bias, dims, index, DIM, WIDTH, MAP, HAS_BIAS)
-        y_k = _column(k, k_weight, k_bias, dims, index, DIM, WIDTH, MAP, HAS_BIAS)
-        logs = y_q[:, None] + y_k[None, :]
+        logs = _pair_logs(q_logs, k_logs, columns, index)
         if HALVES == 2:
             logs = tl.abs(logs)
         top = tl.maximum(top, tl.max(tl.where(visible, logs, EMPTY_LOG), 1))
@@ -42,14 +36,11 @@ def highest_log(q, k, q_weight, q_bias, k_weight, k_bias, dims, visible, top, DI
 
 
 @triton.jit
-def exact_scores(q, k, q_weight, q_bias, k_weight, k_bias, dims, visible, norm, DIM: tl.constexpr,
-                 WIDTH: tl.constexpr, HALVES: tl.constexpr, MAP: tl.constexpr, HAS_BIAS: tl.constexpr):  # fmt: skip
+def exact_scores(q_logs, k_logs, columns, visible, norm, WIDTH: tl.constexpr, HALVES: tl.constexpr):
     """Gives Σ_f exp(log φ_f(q) + log φ_f(k) - norm) [rows keys] of what is visible, zero elsewhere."""
     scores = tl.zeros(visible.shape, tl.float32)
     for index in range(WIDTH):
-        y_q = _column(q, q_weight, q_bias, dims, index, DIM, WIDTH, MAP, HAS_BIAS)
-        y_k = _column(k, k_weight, k_bias, dims, index, DIM, WIDTH, MAP, HAS_BIAS)
-        logs = y_q[:, None] + y_k[None, :]
+        logs = _pair_logs(q_logs, k_logs, columns, index)
         scores += tl.where(visible, tl.exp(logs - norm[:, None]), 0.0)
         if HALVES == 2:
             scores += tl.where(visible, tl.exp(-logs - norm[:, None]), 0.0)
@@ -57,22 +48,19 @@ def exact_scores(q, k, q_weight, q_bias, k_weight, k_bias, dims, visible, norm, 
 
 
 @triton.jit
-def exact_gradient(q, k, q_weight, q_bias, k_weight, k_bias, dims, columns, visible, norm, grad,
-                   BY_KEY: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, HALVES: tl.constexpr,
-                   MAP: tl.constexpr, HAS_BIAS: tl.constexpr):  # fmt: skip
-    """Gives the gradient of the rows' (or, BY_KEY, the keys') log features [.. columns], + and - halves joined.
+def exact_gradient(q_logs, k_logs, columns, visible, norm, grad, BY_KEY: tl.constexpr, WIDTH: tl.constexpr,
+                   HALVES: tl.constexpr):  # fmt: skip
+    """Gives the gradient of the rows' (or, BY_KEY, the keys') log features [columns ..], + and - halves joined.
 
     Args:
         grad: of the scores [rows keys].
     """
-    total = tl.zeros((grad.shape[1] if BY_KEY else grad.shape[0], columns.shape[0]), tl.float32)
+    total = tl.zeros((columns.shape[0], grad.shape[1] if BY_KEY else grad.shape[0]), tl.float32)
     for index in range(WIDTH):
-        y_q = _column(q, q_weight, q_bias, dims, index, DIM, WIDTH, MAP, HAS_BIAS)
-        y_k = _column(k, k_weight, k_bias, dims, index, DIM, WIDTH, MAP, HAS_BIAS)
-        logs = y_q[:, None] + y_k[None, :]
+        logs = _pair_logs(q_logs, k_logs, columns, index)
         slopes = tl.where(visible, tl.exp(logs - norm[:, None]), 0.0)
         if HALVES == 2:
             slopes -= tl.where(visible, tl.exp(-logs - norm[:, None]), 0.0)
         column = tl.sum(slopes * grad, 0 if BY_KEY else 1)
-        total += tl.where((columns == index)[None, :], column[:, None], 0.0)
+        total += tl.where((columns == index)[:, None], column[None, :], 0.0)
     return total

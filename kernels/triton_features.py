@@ -24,11 +24,12 @@ EMPTY_LOG = tl.constexpr(-1e30)
 
 
 @triton.jit
-def load_tile(base, rows, columns, row_stride, end, WIDTH: tl.constexpr, OPERAND: tl.constexpr):
+def load_tile(base, rows, columns, row_stride, end, WIDTH: tl.constexpr, OPERAND: tl.constexpr,
+              EVICT: tl.constexpr = ""):  # fmt: skip
     """Gives a matrix's [rows, columns] as an operand of `tl.dot`, zero outside of it."""
     inside = (rows[:, None] < end) & (columns[None, :] < WIDTH)
     offsets = rows[:, None].to(tl.int64) * row_stride + columns[None, :]
-    return tl.load(base + offsets, mask=inside, other=0.0).to(OPERAND)
+    return tl.load(base + offsets, mask=inside, other=0.0, eviction_policy=EVICT).to(OPERAND)
 
 
 @triton.jit
@@ -50,12 +51,12 @@ def load_keep(mask, rows, end, HAS_MASK: tl.constexpr):
 
 @triton.jit
 def load_map(weight, bias, dims, columns, DIM: tl.constexpr, WIDTH: tl.constexpr, MAP: tl.constexpr,
-             HAS_BIAS: tl.constexpr, OPERAND: tl.constexpr):  # fmt: skip
+             HAS_BIAS: tl.constexpr, OPERAND: tl.constexpr, EVICT: tl.constexpr = ""):  # fmt: skip
     """Gives W [dims, columns] and b [columns] of one head; for the identity, zeros that nothing reads."""
     shift = tl.zeros(columns.shape, tl.float32)
     matrix = tl.zeros((dims.shape[0], columns.shape[0]), OPERAND)
     if MAP != IDENTITY:
-        matrix = load_tile(weight, dims, columns, WIDTH, DIM, WIDTH, OPERAND)
+        matrix = load_tile(weight, dims, columns, WIDTH, DIM, WIDTH, OPERAND, EVICT)
         if HAS_BIAS:
             shift = tl.load(bias + columns, mask=columns < WIDTH, other=0.0).to(tl.float32)
     return matrix, shift
@@ -63,15 +64,19 @@ def load_map(weight, bias, dims, columns, DIM: tl.constexpr, WIDTH: tl.constexpr
 
 @triton.jit
 def map_features(x, matrix, shift, columns, WIDTH: tl.constexpr, HALVES: tl.constexpr, MAP: tl.constexpr,
-                 LOG: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives both halves [rows, columns] of the features of tokens [rows, dims], in float32; with LOG their logarithms.
+                 LOG: tl.constexpr, PRECISION: tl.constexpr, AXIS: tl.constexpr = 1):  # fmt: skip
+    """Gives both halves [rows columns] of the features of tokens [rows dims], in float32; with LOG their logarithms.
 
-    Columns past WIDTH are 0, or EMPTY_LOG. A map of one half gives it twice.
+    With an AXIS of 0 features run down: [columns rows]. Columns past WIDTH are 0, or EMPTY_LOG. A map of one half
+    gives it twice.
     """
-    real = (columns < WIDTH)[None, :]
+    real = tl.expand_dims(columns < WIDTH, 1 - AXIS)
+    if AXIS == 0:
+        x, matrix = tl.trans(x), tl.trans(matrix)
     y = x.to(tl.float32)
     if MAP != IDENTITY:
-        y = tl.dot(x, matrix, input_precision=PRECISION) + shift[None, :]
+        y = tl.dot(x, matrix, input_precision=PRECISION) if AXIS == 1 else tl.dot(matrix, x, input_precision=PRECISION)
+        y += tl.expand_dims(shift, 1 - AXIS)
     if LOG:
         plus = tl.where(real, y, EMPTY_LOG)
         minus = tl.where(real, -y, EMPTY_LOG)
@@ -79,55 +84,55 @@ def map_features(x, matrix, shift, columns, WIDTH: tl.constexpr, HALVES: tl.cons
         plus = y
         minus = y
     else:
-        plus, minus = _bounded_halves(y, real, HALVES, MAP)
+        plus, minus = _bounded_halves(y, real, HALVES, MAP, AXIS)
     return plus, minus
 
 
 @triton.jit
-def _bounded_halves(y, real, HALVES: tl.constexpr, MAP: tl.constexpr):
+def _bounded_halves(y, real, HALVES: tl.constexpr, MAP: tl.constexpr, AXIS: tl.constexpr):
     if MAP == SOFTMAX_JOINT:
         y *= 2.0
-    highest = tl.max(tl.where(real, y, EMPTY_LOG), 1)
-    lowest = tl.min(tl.where(real, y, -EMPTY_LOG), 1)
+    highest = tl.max(tl.where(real, y, EMPTY_LOG), AXIS, keep_dims=True)
+    lowest = tl.min(tl.where(real, y, -EMPTY_LOG), AXIS, keep_dims=True)
     top = highest
     bottom = -lowest
     if MAP == SOFTMAX_JOINT and HALVES == 2:
         top = tl.maximum(highest, -lowest)
         bottom = top
-    plus = tl.where(real, tl.exp(y - top[:, None]), 0.0)
-    minus = tl.where(real, tl.exp(-y - bottom[:, None]), 0.0)
+    plus = tl.where(real, tl.exp(y - top), 0.0)
+    minus = tl.where(real, tl.exp(-y - bottom), 0.0)
     if MAP == SOFTMAX:
-        plus /= tl.sum(plus, 1)[:, None]
-        minus /= tl.sum(minus, 1)[:, None]
+        plus /= tl.sum(plus, AXIS, keep_dims=True)
+        minus /= tl.sum(minus, AXIS, keep_dims=True)
     elif MAP == SOFTMAX_JOINT:
-        total = tl.sum(plus, 1)
+        total = tl.sum(plus, AXIS, keep_dims=True)
         if HALVES == 2:
-            total += tl.sum(minus, 1)
-        plus /= total[:, None]
-        minus /= total[:, None]
+            total += tl.sum(minus, AXIS, keep_dims=True)
+        plus /= total
+        minus /= total
     return plus, minus
 
 
 @triton.jit
 def map_gradient(plus, minus, grad_plus, grad_minus, HALVES: tl.constexpr, MAP: tl.constexpr, LOG: tl.constexpr):
-    """Gives dy [rows, columns] from the features and their gradients; with LOG from φ and dφ at any common shift."""
+    """Gives dy [columns rows] from the features and their gradients; with LOG from φ and dφ at any common shift."""
     if MAP == IDENTITY and not LOG:
         grad = grad_plus
     else:
         grad = plus * grad_plus
         other = minus * grad_minus
         if MAP == SOFTMAX:
-            grad -= plus * tl.sum(grad, 1)[:, None]
-            other -= minus * tl.sum(other, 1)[:, None]
+            grad -= plus * tl.sum(grad, 0)[None, :]
+            other -= minus * tl.sum(other, 0)[None, :]
         elif MAP == SOFTMAX_JOINT:
-            total = tl.sum(grad, 1)
+            total = tl.sum(grad, 0)
             if HALVES == 2:
-                total += tl.sum(other, 1)
-            grad = 2.0 * (grad - plus * total[:, None])
-            other = 2.0 * (other - minus * total[:, None])
+                total += tl.sum(other, 0)
+            grad = 2.0 * (grad - plus * total[None, :])
+            other = 2.0 * (other - minus * total[None, :])
         elif MAP == EXP_MAX:
-            grad -= _share_of_maximum(plus) * tl.sum(grad, 1)[:, None]
-            other -= _share_of_maximum(minus) * tl.sum(other, 1)[:, None]
+            grad -= _share_of_maximum(plus) * tl.sum(grad, 0)[None, :]
+            other -= _share_of_maximum(minus) * tl.sum(other, 0)[None, :]
         if HALVES == 2:
             grad -= other
     return grad
@@ -135,6 +140,6 @@ def map_gradient(plus, minus, grad_plus, grad_minus, HALVES: tl.constexpr, MAP: 
 
 @triton.jit
 def _share_of_maximum(features):
-    """Gives how a row's maximum, where features are 1, is shared among its ties."""
+    """Gives how a token's maximum, where features are 1, is shared among its ties."""
     highest = (features == 1.0).to(tl.float32)
-    return highest / tl.maximum(tl.sum(highest, 1), 1.0)[:, None]
+    return highest / tl.maximum(tl.sum(highest, 0), 1.0)[None, :]

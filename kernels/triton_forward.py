@@ -18,14 +18,22 @@ LOST = tl.constexpr(1e-20)
 """A row's shifted denominator below which its terms may have been lost: float32 holds them to 1e-38."""
 
 
+TOWERING = tl.constexpr(46.0)
+"""Nats a row's largest shifted exponent may exceed its norm by: `LOST` as a logarithm."""
+
+
 @triton.jit
 def query_scale(plus, minus, plus_peak, minus_peak, HALVES: tl.constexpr, LOG: tl.constexpr):
-    """Gives the largest log feature [rows] of queries over the keys' shift, which is taken off; zeros without LOG."""
-    scale = tl.zeros((plus.shape[0],), tl.float32)
+    """Gives the largest log feature [rows] of queries [columns rows] over the keys' shift, which is taken off.
+
+    Zeros without LOG.
+    """
+    scale = tl.zeros((plus.shape[1],), tl.float32)
     if LOG:
-        scale = tl.max(tl.maximum(plus + plus_peak[None, :], EMPTY_LOG), 1)
+        highest = tl.maximum(plus + plus_peak[:, None], EMPTY_LOG)
         if HALVES == 2:
-            scale = tl.maximum(scale, tl.max(tl.maximum(minus + minus_peak[None, :], EMPTY_LOG), 1))
+            highest = tl.maximum(highest, minus + minus_peak[:, None])
+        scale = tl.max(highest, 0)
     return scale
 
 
@@ -51,18 +59,26 @@ def locate_chunk(blocks, CAUSAL: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.co
 
 
 @triton.jit
+def _read_half(features, scale, states, keys, peak, place, columns, value_columns, WIDTH: tl.constexpr,
+               VALUES: tl.constexpr, LOG: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    features = shifted(features, peak[:, None] - scale[None, :], LOG)
+    sums = load_vector(keys + place, columns, WIDTH, 0.0)
+    denominator = tl.sum(features * sums[:, None], 0)
+    state = load_tile(states + place * VALUES, columns, value_columns, VALUES, WIDTH, VALUES, OPERAND)
+    return tl.dot(tl.trans(features.to(OPERAND)), state, input_precision=PRECISION), denominator
+
+
+@triton.jit
 def read_states(plus, minus, scale, states, keys, peaks, place, columns, value_columns, WIDTH: tl.constexpr,
                 VALUES: tl.constexpr, HALVES: tl.constexpr, LOG: tl.constexpr, OPERAND: tl.constexpr,
                 PRECISION: tl.constexpr):  # fmt: skip
-    """Gives what queries read from a state: numerators [rows values] and denominators [rows]."""
+    """Gives what queries [columns rows] read from a state: numerators [rows values] and denominators [rows]."""
     plus_peak, minus_peak = load_peaks(peaks, place, columns, WIDTH, HALVES, LOG)
-    plus = shifted(plus, plus_peak[None, :] - scale[:, None], LOG)
-    numerator, denominator = read_state(plus, states, keys, place, columns, value_columns, WIDTH, VALUES, OPERAND,
-                                        PRECISION)  # fmt: skip
+    numerator, denominator = _read_half(plus, scale, states, keys, plus_peak, place, columns, value_columns, WIDTH,
+                                        VALUES, LOG, OPERAND, PRECISION)  # fmt: skip
     if HALVES == 2:
-        minus = shifted(minus, minus_peak[None, :] - scale[:, None], LOG)
-        more, more_keys = read_state(minus, states, keys, place + WIDTH, columns, value_columns, WIDTH, VALUES,
-                                     OPERAND, PRECISION)  # fmt: skip
+        more, more_keys = _read_half(minus, scale, states, keys, minus_peak, place + WIDTH, columns, value_columns,
+                                     WIDTH, VALUES, LOG, OPERAND, PRECISION)  # fmt: skip
         numerator, denominator = numerator + more, denominator + more_keys
     return numerator, denominator
 
@@ -73,17 +89,17 @@ def attend_to_block(numerator, denominator, plus, minus, plus_peak, minus_peak, 
                     DIM: tl.constexpr, WIDTH: tl.constexpr, VALUES: tl.constexpr, HALVES: tl.constexpr,
                     MAP: tl.constexpr, LOG: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr,
                     CHUNK: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Adds what the queries' features [rows columns] read from the keys of their block."""
+    """Adds what the queries' features [columns rows] read from the keys of their block."""
     rows = first + tl.arange(0, CHUNK)
     matrix, shift = load_map(weight, bias, dims, columns, DIM, WIDTH, MAP, HAS_BIAS, OPERAND)
     for key_first in range(start, first + CHUNK, CHUNK):
         key_rows = key_first + tl.arange(0, CHUNK)
         keep = load_keep(mask, key_rows, end, HAS_MASK)
         keys = load_tile(k, key_rows, dims, k_row, end, DIM, OPERAND)
-        k_plus, k_minus = map_features(keys, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION)
+        k_plus, k_minus = map_features(keys, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
         scores = chunk_scores(plus, minus, k_plus, k_minus, plus_peak, minus_peak, HALVES, LOG, OPERAND, PRECISION)
         scores = tl.where((rows[:, None] >= key_rows[None, :]) & keep[None, :], scores, 0.0)
-        values = load_values(v, key_rows, value_columns, v_row, end, keep, VALUES, OPERAND)
+        values = load_values(v, key_rows, value_columns, v_row, end, keep, VALUES, OPERAND, HAS_MASK)
         numerator += tl.dot(scores.to(OPERAND), values, input_precision=PRECISION)
         denominator += tl.sum(scores, 1)
     return numerator, denominator
@@ -93,54 +109,55 @@ def attend_to_block(numerator, denominator, plus, minus, plus_peak, minus_peak, 
 def chunk_scores(plus, minus, k_plus, k_minus, plus_peak, minus_peak, HALVES: tl.constexpr, LOG: tl.constexpr,
                  OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     """Gives φ(q)·φ(k) [rows keys] of queries' features and keys' (log) features over the same shift."""
-    k_plus = shifted(k_plus, -plus_peak[None, :], LOG).to(OPERAND)
-    scores = tl.dot(plus, tl.trans(k_plus), input_precision=PRECISION)
+    k_plus = shifted(k_plus, -plus_peak[:, None], LOG).to(OPERAND)
+    scores = tl.dot(tl.trans(plus), k_plus, input_precision=PRECISION)
     if HALVES == 2:
-        k_minus = shifted(k_minus, -minus_peak[None, :], LOG).to(OPERAND)
-        scores += tl.dot(minus, tl.trans(k_minus), input_precision=PRECISION)
+        k_minus = shifted(k_minus, -minus_peak[:, None], LOG).to(OPERAND)
+        scores += tl.dot(tl.trans(minus), k_minus, input_precision=PRECISION)
     return scores
 
 
 @triton.jit
-def load_values(v, rows, columns, row_stride, end, keep, VALUES: tl.constexpr, OPERAND: tl.constexpr):
+def load_values(v, rows, columns, row_stride, end, keep, VALUES: tl.constexpr, OPERAND: tl.constexpr,
+                HAS_MASK: tl.constexpr = True):  # fmt: skip
     """Gives values [rows columns], zero where a token is padding, whatever stood there."""
     values = load_tile(v, rows, columns, row_stride, end, VALUES, OPERAND)
-    return tl.where(keep[:, None], values, 0.0).to(OPERAND)
+    if HAS_MASK:
+        values = tl.where(keep[:, None], values, 0.0).to(OPERAND)
+    return values
 
 
 @triton.jit
-def _highest_in_block(scale, x, k, q_weight, q_bias, k_weight, k_bias, mask, start, first, end, k_row, dims,
-                      DIM: tl.constexpr, WIDTH: tl.constexpr, HALVES: tl.constexpr, MAP: tl.constexpr,
-                      HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, CHUNK: tl.constexpr):  # fmt: skip
+def _attend_exactly(x, q_matrix, q_shift, k, v, k_weight, k_bias, mask, states, state_keys, peaks, place, start, first,
+                    end, k_row, v_row, dims, columns, value_columns,
+                    DIM: tl.constexpr, WIDTH: tl.constexpr, VALUES: tl.constexpr, HALVES: tl.constexpr,
+                    MAP: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, CHUNK: tl.constexpr,
+                    OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Gives numerators, denominators and scale of queries [rows dims], pair by pair in their block."""
     rows = first + tl.arange(0, CHUNK)
+    plus, minus = map_features(x, q_matrix, q_shift, columns, WIDTH, HALVES, MAP, True, PRECISION, 0)
+    plus_peak, minus_peak = load_peaks(peaks, place, columns, WIDTH, HALVES, True)
+    scale = query_scale(plus, minus, plus_peak, minus_peak, HALVES, True)
+    matrix, shift = load_map(k_weight, k_bias, dims, columns, DIM, WIDTH, MAP, HAS_BIAS, OPERAND)
     for key_first in range(start, first + CHUNK, CHUNK):
         key_rows = key_first + tl.arange(0, CHUNK)
-        keys = load_tile(k, key_rows, dims, k_row, end, DIM, tl.float32)
         visible = (rows[:, None] >= key_rows[None, :]) & load_keep(mask, key_rows, end, HAS_MASK)[None, :]
-        scale = highest_log(x, keys, q_weight, q_bias, k_weight, k_bias, dims, visible, scale, DIM, WIDTH, HALVES, MAP,
-                            HAS_BIAS)  # fmt: skip
-    return scale
-
-
-@triton.jit
-def attend_to_block_exactly(numerator, denominator, scale, x, k, v, q_weight, q_bias, k_weight, k_bias, mask, start,
-                            first, end, k_row, v_row, dims, value_columns,
-                            DIM: tl.constexpr, WIDTH: tl.constexpr, VALUES: tl.constexpr, HALVES: tl.constexpr,
-                            MAP: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, CHUNK: tl.constexpr,
-                            OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Adds what queries [rows dims] read from the keys of their block, pair by pair over the rows' own `scale`."""
-    rows = first + tl.arange(0, CHUNK)
+        keys = load_tile(k, key_rows, dims, k_row, end, DIM, OPERAND)
+        k_logs, _ = map_features(keys, matrix, shift, columns, WIDTH, HALVES, MAP, True, PRECISION, 0)
+        scale = highest_log(plus, k_logs, columns, visible, scale, WIDTH, HALVES)
+    numerator, denominator = read_states(plus, minus, scale, states, state_keys, peaks, place, columns, value_columns,
+                                         WIDTH, VALUES, HALVES, True, OPERAND, PRECISION)  # fmt: skip
     for key_first in range(start, first + CHUNK, CHUNK):
         key_rows = key_first + tl.arange(0, CHUNK)
         keep = load_keep(mask, key_rows, end, HAS_MASK)
-        keys = load_tile(k, key_rows, dims, k_row, end, DIM, tl.float32)
         visible = (rows[:, None] >= key_rows[None, :]) & keep[None, :]
-        scores = exact_scores(x, keys, q_weight, q_bias, k_weight, k_bias, dims, visible, scale, DIM, WIDTH, HALVES,
-                              MAP, HAS_BIAS)  # fmt: skip
-        values = load_values(v, key_rows, value_columns, v_row, end, keep, VALUES, OPERAND)
+        keys = load_tile(k, key_rows, dims, k_row, end, DIM, OPERAND)
+        k_logs, _ = map_features(keys, matrix, shift, columns, WIDTH, HALVES, MAP, True, PRECISION, 0)
+        scores = exact_scores(plus, k_logs, columns, visible, scale, WIDTH, HALVES)
+        values = load_values(v, key_rows, value_columns, v_row, end, keep, VALUES, OPERAND, HAS_MASK)
         numerator += tl.dot(scores.to(OPERAND), values, input_precision=PRECISION)
         denominator += tl.sum(scores, 1)
-    return numerator, denominator
+    return numerator, denominator, scale
 
 
 @triton.jit
@@ -148,6 +165,13 @@ def any_lost(denominator, scale, rows, end):
     """Tells whether a row that sees a key may have lost its terms under the shift."""
     lost = (denominator < LOST) & (scale > EMPTY_LOG / 2) & (rows < end)
     return tl.max(lost.to(tl.int32), 0) > 0
+
+
+@triton.jit
+def any_towers(plus, minus, plus_peak, minus_peak, norm, rows, end, HALVES: tl.constexpr):
+    """Tells whether a row's features over the shift are past what float32 can carry."""
+    scale = query_scale(plus, minus, plus_peak, minus_peak, HALVES, True)
+    return tl.max(((scale - norm > TOWERING) & (rows < end)).to(tl.int32), 0) > 0
 
 
 @triton.jit
@@ -196,34 +220,29 @@ def attend(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, blocks, states, st
     k_weight, k_bias = k_weight + kv_head * DIM * WIDTH, k_bias + kv_head * WIDTH
     k, v = k + batch * k_batch + kv_head * k_head, v + batch * v_batch + kv_head * v_head
     mask += batch * mask_batch
+    q += batch * q_batch + head * q_head
     matrix, shift = load_map(q_weight, q_bias, dims, columns, DIM, WIDTH, MAP, HAS_BIAS, OPERAND)
-    x = load_tile(q + batch * q_batch + head * q_head, rows, dims, q_row, end, DIM, OPERAND)
-    plus, minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION)
+    x = load_tile(q, rows, dims, q_row, end, DIM, OPERAND)
+    plus, minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
     place = (state * kv_heads + kv_head) * (HALVES * WIDTH)
     plus_peak, minus_peak = load_peaks(peaks_through, place, columns, WIDTH, HALVES, LOG)
     scale = query_scale(plus, minus, plus_peak, minus_peak, HALVES, LOG)
     numerator, denominator = read_states(plus, minus, scale, states, state_keys, peaks_before, place, columns,
                                          value_columns, WIDTH, VALUES, HALVES, LOG, OPERAND, PRECISION)  # fmt: skip
     if CAUSAL:
-        q_plus = shifted(plus, plus_peak[None, :] - scale[:, None], LOG).to(OPERAND)
-        q_minus = shifted(minus, minus_peak[None, :] - scale[:, None], LOG).to(OPERAND)
+        q_plus = shifted(plus, plus_peak[:, None] - scale[None, :], LOG).to(OPERAND)
+        q_minus = shifted(minus, minus_peak[:, None] - scale[None, :], LOG).to(OPERAND)
         numerator, denominator = attend_to_block(
             numerator, denominator, q_plus, q_minus, plus_peak, minus_peak, k, v, k_weight, k_bias, mask, start, first,
             end, k_row, v_row, dims, columns, value_columns, DIM, WIDTH, VALUES, HALVES, MAP, LOG, HAS_BIAS, HAS_MASK,
             CHUNK, OPERAND, PRECISION)  # fmt: skip
         if LOG:
             if any_lost(denominator, scale, rows, end):
-                plus_peak, minus_peak = load_peaks(peaks_before, place, columns, WIDTH, HALVES, LOG)
-                scale = query_scale(plus, minus, plus_peak, minus_peak, HALVES, LOG)
-                scale = _highest_in_block(scale, x.to(tl.float32), k, q_weight, q_bias, k_weight, k_bias, mask, start,
-                                          first, end, k_row, dims, DIM, WIDTH, HALVES, MAP, HAS_BIAS, HAS_MASK,
-                                          CHUNK)  # fmt: skip
-                numerator, denominator = read_states(plus, minus, scale, states, state_keys, peaks_before, place,
-                                                     columns, value_columns, WIDTH, VALUES, HALVES, LOG, OPERAND,
-                                                     PRECISION)  # fmt: skip
-                numerator, denominator = attend_to_block_exactly(
-                    numerator, denominator, scale, x.to(tl.float32), k, v, q_weight, q_bias, k_weight, k_bias, mask,
-                    start, first, end, k_row, v_row, dims, value_columns, DIM, WIDTH, VALUES, HALVES, MAP, HAS_BIAS,
+                x = load_tile(q, rows, dims, q_row, end, DIM, OPERAND)
+                matrix, shift = load_map(q_weight, q_bias, dims, columns, DIM, WIDTH, MAP, HAS_BIAS, OPERAND)
+                numerator, denominator, scale = _attend_exactly(
+                    x, matrix, shift, k, v, k_weight, k_bias, mask, states, state_keys, peaks_before, place, start,
+                    first, end, k_row, v_row, dims, columns, value_columns, DIM, WIDTH, VALUES, HALVES, MAP, HAS_BIAS,
                     HAS_MASK, CHUNK, OPERAND, PRECISION)  # fmt: skip
     finish(numerator, denominator, scale, output + batch * o_batch + head * o_head,
            norms + (batch * heads + head) * tokens, rows, value_columns, o_row, end, eps, tile, VALUES, LOG,

@@ -12,7 +12,7 @@ import triton.language as tl
 
 from .triton_exact import exact_scores, highest_log
 from .triton_features import EMPTY_LOG, load_keep, load_map, load_tile, map_features, store_tile
-from .triton_forward import any_lost, chunk_scores, finish, load_values, query_scale
+from .triton_forward import any_lost, finish, load_values, query_scale
 from .triton_states import load_vector, shifted
 
 
@@ -35,13 +35,13 @@ def attend_sequentially(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, seque
     batch = tl.load(sequences + sequence * 3).to(tl.int64)
     start, end = tl.load(sequences + sequence * 3 + 1), tl.load(sequences + sequence * 3 + 2)
     dims, columns, value_columns = tl.arange(0, BD), tl.arange(0, BW), tile * BV + tl.arange(0, BV)
-    q_weight, q_bias = q_weight + head * DIM * WIDTH, q_bias + head * WIDTH
-    k_weight, k_bias = k_weight + kv_head * DIM * WIDTH, k_bias + kv_head * WIDTH
-    q_matrix, q_shift = load_map(q_weight, q_bias, dims, columns, DIM, WIDTH, MAP, HAS_BIAS, OPERAND)
-    k_matrix, k_shift = load_map(k_weight, k_bias, dims, columns, DIM, WIDTH, MAP, HAS_BIAS, OPERAND)
+    q_matrix, q_shift = load_map(q_weight + head * DIM * WIDTH, q_bias + head * WIDTH, dims, columns, DIM, WIDTH, MAP,
+                                 HAS_BIAS, OPERAND)  # fmt: skip
+    k_matrix, k_shift = load_map(k_weight + kv_head * DIM * WIDTH, k_bias + kv_head * WIDTH, dims, columns, DIM, WIDTH,
+                                 MAP, HAS_BIAS, OPERAND)  # fmt: skip
     q, k = q + batch * q_batch + head * q_head, k + batch * k_batch + kv_head * k_head
     v, mask = v + batch * v_batch + kv_head * v_head, mask + batch * mask_batch
-    output += batch * o_batch + head * o_head
+    output, norms = output + batch * o_batch + head * o_head, norms + (batch * heads + head) * tokens
     place = (sequence * kv_heads + kv_head) * (HALVES * WIDTH)
     plus_state, plus_keys, plus_peak = _start(initial, initial_keys, initial_peaks, place, columns, value_columns,
                                               WIDTH, VALUES, LOG, HAS_INITIAL)  # fmt: skip
@@ -53,33 +53,32 @@ def attend_sequentially(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, seque
         rows = first + tl.arange(0, CHUNK)
         keep = load_keep(mask, rows, end, HAS_MASK)
         x, keys = load_tile(q, rows, dims, q_row, end, DIM, OPERAND), load_tile(k, rows, dims, k_row, end, DIM, OPERAND)
-        values = load_values(v, rows, value_columns, v_row, end, keep, VALUES, OPERAND)
-        plus, minus = map_features(x, q_matrix, q_shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION)
-        k_plus, k_minus = map_features(keys, k_matrix, k_shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION)
-        plus_through, minus_through = _grown(plus_peak, minus_peak, k_plus, k_minus, keep, HALVES, LOG)
+        values = load_values(v, rows, value_columns, v_row, end, keep, VALUES, OPERAND, HAS_MASK)
+        plus, minus = map_features(keys, k_matrix, k_shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
+        plus_weights, plus_total, plus_through = _weigh(plus, plus_keys, plus_peak, keep, LOG, OPERAND)
+        minus_weights, minus_total, minus_through = plus_weights, plus_total, plus_through
+        if HALVES == 2:
+            minus_weights, minus_total, minus_through = _weigh(minus, minus_keys, minus_peak, keep, LOG, OPERAND)
+        plus, minus = map_features(x, q_matrix, q_shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
         scale = query_scale(plus, minus, plus_through, minus_through, HALVES, LOG)
-        visible = (rows[:, None] >= rows[None, :]) & keep[None, :]
-        scores = chunk_scores(shifted(plus, plus_through[None, :] - scale[:, None], LOG).to(OPERAND),
-                              shifted(minus, minus_through[None, :] - scale[:, None], LOG).to(OPERAND), k_plus, k_minus,
-                              plus_through, minus_through, HALVES, LOG, OPERAND, PRECISION)  # fmt: skip
-        scores = tl.where(visible, scores, 0.0)
-        numerator, denominator = _read(scores, plus, minus, scale, values, plus_state, minus_state, plus_keys,
-                                       minus_keys, plus_peak, minus_peak, HALVES, LOG, OPERAND, PRECISION)  # fmt: skip
+        scores, denominator = _score(plus, minus, scale, plus_weights, minus_weights, plus_keys, minus_keys, plus_peak,
+                                     minus_peak, plus_through, minus_through, rows, HALVES, LOG, OPERAND,
+                                     PRECISION)  # fmt: skip
         if LOG:
             if any_lost(denominator, scale, rows, end):
-                scores, scale = _exact_scores(x, keys, plus, minus, plus_peak, minus_peak, q_weight, q_bias, k_weight,
-                                              k_bias, dims, visible, DIM, WIDTH, HALVES, MAP, HAS_BIAS)  # fmt: skip
-                numerator, denominator = _read(scores, plus, minus, scale, values, plus_state, minus_state, plus_keys,
-                                               minus_keys, plus_peak, minus_peak, HALVES, LOG, OPERAND,
-                                               PRECISION)  # fmt: skip
-        finish(numerator, denominator, scale, output, norms + (batch * heads + head) * tokens, rows, value_columns,
-               o_row, end, eps, tile, VALUES, LOG, NORMALIZE)  # fmt: skip
-        plus_state, plus_keys = _absorb(k_plus, plus_peak, plus_through, plus_state, plus_keys, values, keep, LOG,
-                                        OPERAND, PRECISION)  # fmt: skip
+                keys = load_tile(k, rows, dims, k_row, end, DIM, OPERAND)
+                logs, _ = map_features(keys, k_matrix, k_shift, columns, WIDTH, HALVES, MAP, True, PRECISION, 0)
+                scores, denominator, scale = _score_exactly(plus, minus, logs, plus_keys, minus_keys, plus_peak,
+                                                            minus_peak, rows, keep, columns, WIDTH, HALVES)  # fmt: skip
+        numerator = tl.dot(scores.to(OPERAND), values, input_precision=PRECISION)
+        numerator, plus_state = _read_and_absorb(numerator, plus, scale, plus_state, plus_weights, values, plus_peak,
+                                                 plus_through, LOG, OPERAND, PRECISION)  # fmt: skip
         if HALVES == 2:
-            minus_state, minus_keys = _absorb(k_minus, minus_peak, minus_through, minus_state, minus_keys, values,
-                                              keep, LOG, OPERAND, PRECISION)  # fmt: skip
-        plus_peak, minus_peak = plus_through, minus_through
+            numerator, minus_state = _read_and_absorb(numerator, minus, scale, minus_state, minus_weights, values,
+                                                      minus_peak, minus_through, LOG, OPERAND, PRECISION)  # fmt: skip
+        plus_keys, minus_keys, plus_peak, minus_peak = plus_total, minus_total, plus_through, minus_through
+        finish(numerator, denominator, scale, output, norms, rows, value_columns, o_row, end, eps, tile, VALUES, LOG,
+               NORMALIZE)  # fmt: skip
     if head % groups == 0:
         _store_half(final, final_keys, final_peaks, place, plus_state, plus_keys, plus_peak, columns, value_columns,
                     tile, WIDTH, VALUES, LOG)  # fmt: skip
@@ -103,54 +102,72 @@ def _start(initial, initial_keys, initial_peaks, place, columns, value_columns, 
 
 
 @triton.jit
-def _exact_scores(q, k, plus, minus, plus_peak, minus_peak, q_weight, q_bias, k_weight, k_bias, dims, visible,
-                  DIM: tl.constexpr, WIDTH: tl.constexpr, HALVES: tl.constexpr, MAP: tl.constexpr,
-                  HAS_BIAS: tl.constexpr):  # fmt: skip
-    """Gives a chunk's scores pair by pair, over the logarithm [rows] of what a row sees at most, and that."""
-    q, k = q.to(tl.float32), k.to(tl.float32)
-    scale = query_scale(plus, minus, plus_peak, minus_peak, HALVES, True)
-    scale = highest_log(q, k, q_weight, q_bias, k_weight, k_bias, dims, visible, scale, DIM, WIDTH, HALVES, MAP,
-                        HAS_BIAS)  # fmt: skip
-    scores = exact_scores(q, k, q_weight, q_bias, k_weight, k_bias, dims, visible, scale, DIM, WIDTH, HALVES, MAP,
-                          HAS_BIAS)  # fmt: skip
-    return scores, scale
-
-
-@triton.jit
-def _grown(plus_peak, minus_peak, k_plus, k_minus, keep, HALVES: tl.constexpr, LOG: tl.constexpr):
-    """Gives the shifts once a chunk's keys are counted in."""
+def _weigh(features, keys, peak, keep, LOG: tl.constexpr, OPERAND: tl.constexpr):
+    """Gives one half of keys' features over their shift, as an operand, and the sum of keys and the shift with them."""
     if LOG:
-        plus_peak = tl.maximum(plus_peak, tl.max(tl.where(keep[:, None], k_plus, EMPTY_LOG), 0))
-        if HALVES == 2:
-            minus_peak = tl.maximum(minus_peak, tl.max(tl.where(keep[:, None], k_minus, EMPTY_LOG), 0))
-    return plus_peak, minus_peak
+        grown = tl.maximum(peak, tl.max(tl.where(keep[None, :], features, EMPTY_LOG), 1))
+        features = shifted(features, -grown[:, None], True)
+        keys *= tl.exp(peak - grown)
+        peak = grown
+    features = tl.where(keep[None, :], features, 0.0)
+    return features.to(OPERAND), keys + tl.sum(features, 1), peak
 
 
 @triton.jit
-def _read(scores, plus, minus, scale, values, plus_state, minus_state, plus_keys, minus_keys, plus_peak, minus_peak,
-          HALVES: tl.constexpr, LOG: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives numerators and denominators over a chunk's scores and the sums before it."""
-    plus = shifted(plus, plus_peak[None, :] - scale[:, None], LOG)
-    denominator = tl.sum(scores, 1) + tl.sum(plus * plus_keys[None, :], 1)
-    numerator = tl.dot(scores.to(OPERAND), values, input_precision=PRECISION)
-    numerator += tl.dot(plus.to(OPERAND), plus_state.to(OPERAND), input_precision=PRECISION)
+def _score_half(features, scale, weights, keys, before, through, LOG: tl.constexpr, OPERAND: tl.constexpr,
+           PRECISION: tl.constexpr):  # fmt: skip
+    """Gives one half's part of a chunk's scores [rows keys], and of the denominators over the sums before it."""
+    if LOG:
+        features = shifted(features, through[:, None] - scale[None, :], True)
+        keys *= tl.exp(before - through)
+    denominator = tl.sum(features * keys[:, None], 0)
+    return tl.dot(tl.trans(features.to(OPERAND)), weights, input_precision=PRECISION), denominator
+
+
+@triton.jit
+def _score(plus, minus, scale, plus_weights, minus_weights, plus_keys, minus_keys, plus_before, minus_before,
+           plus_through, minus_through, rows, HALVES: tl.constexpr, LOG: tl.constexpr, OPERAND: tl.constexpr,
+           PRECISION: tl.constexpr):  # fmt: skip
+    """Gives a chunk's scores [rows keys], zero where hidden, and denominators [rows] with the sums before it."""
+    scores, denominator = _score_half(plus, scale, plus_weights, plus_keys, plus_before, plus_through, LOG, OPERAND,
+                                      PRECISION)  # fmt: skip
     if HALVES == 2:
-        minus = shifted(minus, minus_peak[None, :] - scale[:, None], LOG)
-        denominator += tl.sum(minus * minus_keys[None, :], 1)
-        numerator += tl.dot(minus.to(OPERAND), minus_state.to(OPERAND), input_precision=PRECISION)
-    return numerator, denominator
+        more, more_keys = _score_half(minus, scale, minus_weights, minus_keys, minus_before, minus_through, LOG,
+                                      OPERAND, PRECISION)  # fmt: skip
+        scores, denominator = scores + more, denominator + more_keys
+    scores = tl.where(rows[:, None] >= rows[None, :], scores, 0.0)
+    return scores, denominator + tl.sum(scores, 1)
 
 
 @triton.jit
-def _absorb(features, before, through, state, keys, values, keep, LOG: tl.constexpr, OPERAND: tl.constexpr,
-            PRECISION: tl.constexpr):  # fmt: skip
-    """Adds a chunk's keys to one half of the sums, whose shift grows from `before` to `through`."""
+def _score_exactly(plus, minus, logs, plus_keys, minus_keys, plus_peak, minus_peak, rows, keep, columns,
+                   WIDTH: tl.constexpr, HALVES: tl.constexpr):  # fmt: skip
+    """Gives a chunk's scores pair by pair, denominators, and the logarithm of what a row sees at most, taken off."""
+    visible = (rows[:, None] >= rows[None, :]) & keep[None, :]
+    scale = query_scale(plus, minus, plus_peak, minus_peak, HALVES, True)
+    scale = highest_log(plus, logs, columns, visible, scale, WIDTH, HALVES)
+    scores = exact_scores(plus, logs, columns, visible, scale, WIDTH, HALVES)
+    denominator = tl.sum(scores, 1) + _read_keys(plus, scale, plus_keys, plus_peak)
+    if HALVES == 2:
+        denominator += _read_keys(minus, scale, minus_keys, minus_peak)
+    return scores, denominator, scale
+
+
+@triton.jit
+def _read_keys(logs, scale, keys, peak):
+    """Gives one half's part of the denominators over the sums before a chunk."""
+    return tl.sum(shifted(logs, peak[:, None] - scale[None, :], True) * keys[:, None], 0)
+
+
+@triton.jit
+def _read_and_absorb(numerator, features, scale, state, weights, values, before, through, LOG: tl.constexpr,
+                     OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Adds what queries read from one half of the sums, then a chunk's keys to those sums."""
+    features = shifted(features, before[:, None] - scale[None, :], LOG).to(OPERAND)
+    numerator += tl.dot(tl.trans(features), state.to(OPERAND), input_precision=PRECISION)
     if LOG:
-        kept = tl.exp(before - through)
-        state, keys = state * kept[:, None], keys * kept
-    weights = tl.where(keep[:, None], shifted(features, -through[None, :], LOG), 0.0)
-    state += tl.dot(tl.trans(weights.to(OPERAND)), values, input_precision=PRECISION)
-    return state, keys + tl.sum(weights, 0)
+        state *= tl.exp(before - through)[:, None]
+    return numerator, state + tl.dot(weights, values, input_precision=PRECISION)
 
 
 @triton.jit

@@ -26,6 +26,15 @@ def shifted(logs, shift, LOG: tl.constexpr):
 
 
 @triton.jit
+def shifted_halves(x, matrix, shift, plus_peak, minus_peak, keep, columns, WIDTH: tl.constexpr, HALVES: tl.constexpr,
+                    MAP: tl.constexpr, LOG: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Gives both halves [columns keys] of keys' features over their shift, zero where a token is padding."""
+    plus, minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
+    return (tl.where(keep[None, :], shifted(plus, -plus_peak[:, None], LOG), 0.0),
+            tl.where(keep[None, :], shifted(minus, -minus_peak[:, None], LOG), 0.0))  # fmt: skip
+
+
+@triton.jit
 def load_vector(base, columns, WIDTH: tl.constexpr, other):
     """Gives [columns] of a vector in float32."""
     return tl.load(base + columns, mask=columns < WIDTH, other=other).to(tl.float32)
@@ -34,16 +43,17 @@ def load_vector(base, columns, WIDTH: tl.constexpr, other):
 @triton.jit
 def _add_keys(features, peak, total, key_total, values, keep, LOG: tl.constexpr, OPERAND: tl.constexpr,
               PRECISION: tl.constexpr):  # fmt: skip
+    """Adds one half of the features [columns rows] to its sums."""
     if LOG:
-        features = tl.where(keep[:, None], features, EMPTY_LOG)
-        grown = tl.maximum(peak, tl.max(features, 0))
+        features = tl.where(keep[None, :], features, EMPTY_LOG)
+        grown = tl.maximum(peak, tl.max(features, 1))
         total *= tl.exp(peak - grown)[:, None]
         key_total *= tl.exp(peak - grown)
         peak = grown
-        features = shifted(features, -grown[None, :], LOG)
-    features = tl.where(keep[:, None], features, 0.0)
-    total += tl.dot(tl.trans(features).to(OPERAND), values, input_precision=PRECISION)
-    return peak, total, key_total + tl.sum(features, 0)
+        features = shifted(features, -grown[:, None], LOG)
+    features = tl.where(keep[None, :], features, 0.0)
+    total += tl.dot(features.to(OPERAND), values, input_precision=PRECISION)
+    return peak, total, key_total + tl.sum(features, 1)
 
 
 @triton.jit
@@ -74,8 +84,9 @@ def sum_keys(k, v, weight, bias, mask, blocks, sums, key_sums, peaks,
         keep = load_keep(mask + batch * mask_batch, rows, end, HAS_MASK)
         x = load_tile(k, rows, dims, k_row, end, DIM, OPERAND)
         values = load_tile(v, rows, value_columns, v_row, end, VALUES, OPERAND)
-        values = tl.where(keep[:, None], values, 0.0).to(OPERAND)
-        plus, minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION)
+        if HAS_MASK:
+            values = tl.where(keep[:, None], values, 0.0).to(OPERAND)
+        plus, minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
         plus_peak, plus_sum, plus_keys = _add_keys(plus, plus_peak, plus_sum, plus_keys, values, keep, LOG, OPERAND,
                                                    PRECISION)  # fmt: skip
         if HALVES == 2:
@@ -186,17 +197,17 @@ def sum_queries(q, grad, weight, bias, norms, pulls, peaks, blocks, sums, query_
         for first in range(start, end, CHUNK):
             rows = first + tl.arange(0, CHUNK)
             x = load_tile(q + batch * q_batch + query_head * q_head, rows, dims, q_row, end, DIM, OPERAND)
-            plus, minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION)
+            plus, minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
             given = load_tile(grad + batch * grad_batch + query_head * grad_head, rows, value_columns, grad_row, end,
                               VALUES, tl.float32)  # fmt: skip
             norm, numerator, denominator = row_gradients(norms + row_base, pulls + row_base, given, rows, end, LOG)
-            plus = tl.where((rows < end)[:, None], shifted(plus, plus_peak[None, :] - norm[:, None], LOG), 0.0)
-            plus_sum += tl.dot(tl.trans(plus).to(OPERAND), numerator.to(OPERAND), input_precision=PRECISION)
-            plus_rows += tl.sum(plus * denominator[:, None], 0)
+            plus = tl.where((rows < end)[None, :], shifted(plus, plus_peak[:, None] - norm[None, :], LOG), 0.0)
+            plus_sum += tl.dot(plus.to(OPERAND), numerator.to(OPERAND), input_precision=PRECISION)
+            plus_rows += tl.sum(plus * denominator[None, :], 1)
             if HALVES == 2:
-                minus = tl.where((rows < end)[:, None], shifted(minus, minus_peak[None, :] - norm[:, None], LOG), 0.0)
-                minus_sum += tl.dot(tl.trans(minus).to(OPERAND), numerator.to(OPERAND), input_precision=PRECISION)
-                minus_rows += tl.sum(minus * denominator[:, None], 0)
+                minus = tl.where((rows < end)[None, :], shifted(minus, minus_peak[:, None] - norm[None, :], LOG), 0.0)
+                minus_sum += tl.dot(minus.to(OPERAND), numerator.to(OPERAND), input_precision=PRECISION)
+                minus_rows += tl.sum(minus * denominator[None, :], 1)
     place = (block * kv_heads + head) * (HALVES * WIDTH)
     _store_sums(sums, query_sums, query_sums, place, columns, value_columns, plus_sum, plus_rows, plus_rows, tile,
                 WIDTH, VALUES, False)  # fmt: skip

@@ -52,8 +52,9 @@ def tiles_for(dtype: torch.dtype, dim: int, width: int, values: int, log_space: 
     widest = max(padded(dim), padded(width), padded(values))
     if dtype == torch.bfloat16:
         chunk = 64 if widest <= 128 else 16 if mapped and min(padded(dim), padded(width)) > 128 else 32
+        # Four warps take 64 rows of a tensor-core product; eight would compute products of 64 rows twice.
         warps = 4 if widest <= 64 else 8
-        return Tiles(chunk, 256, min(padded(values), 64 if widest > 64 or log_space else 128), warps, 8, 2)
+        return Tiles(chunk, 256, min(padded(values), 64 if widest > 64 or log_space else 128), warps, warps, 2)
     chunk = 32 if dtype == torch.float16 and widest <= 128 else 16
     return Tiles(chunk, 256, min(padded(values), 32), 8, 8, 1)
 

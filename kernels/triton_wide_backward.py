@@ -10,11 +10,20 @@ it; that of values sums over all tiles.
 import triton
 import triton.language as tl
 
-from .triton_backward import state_gradient
 from .triton_features import load_keep, load_tile, store_tile
 from .triton_forward import load_values, locate_chunk
 from .triton_states import load_vector, row_gradients
 from .triton_wide import wide_scores
+
+
+@triton.jit
+def state_gradient(numerator, denominator, states, keys, place, columns, value_columns, WIDTH: tl.constexpr,
+                    VALUES: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Gives the gradient [rows columns] of features that were multiplied with one half of a state."""
+    state = load_tile(states + place * VALUES, columns, value_columns, VALUES, WIDTH, VALUES, OPERAND)
+    sums = load_vector(keys + place, columns, WIDTH, 0.0)
+    grad = tl.dot(numerator.to(OPERAND), tl.trans(state), input_precision=PRECISION)
+    return grad + denominator[:, None] * sums[None, :]
 
 
 @triton.jit
