@@ -6,7 +6,7 @@ fake kernels. Both are held here against the functions for CUDA: an operator who
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -40,6 +40,17 @@ pytestmark = [
 ]
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def in_every_type(cases: Iterable[str], quick: Container[str], quick_halves: Container[str]) -> list[Any]:
+    """Cases in every type; all but some in float32 and fewer in half precision are slow."""
+    return [
+        pytest.param(name, dtype, id=f"{name}-{dtype}", marks=[] if name in within else [pytest.mark.slow])
+        for dtype in DTYPES
+        for within in [quick if dtype == torch.float32 else quick_halves]
+        for name in cases
+    ]
+
 
 LINEAR = {
     **{name: Case(name, n=5) for name in ("identity", "log_identity", "exp", "exp_max", "softmax", "softmax_joint")},
@@ -103,8 +114,10 @@ def _described(tensor: Tensor) -> tuple[Any, ...]:
     return tuple(tensor.shape), strides, tensor.dtype, tensor.device, tensor.storage_offset()
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    in_every_type(LINEAR, {"exp", "one_pass_log", "both_ways_log", "packed", "grouped_log", "wide"}, {"exp"}),
+)
 def test_linear_attention_gives_what_its_fake_kernels_promise(name: str, dtype: torch.dtype) -> None:
     case = LINEAR[name]
     given = single(draw(case), dtype)
@@ -130,8 +143,7 @@ def test_it_gives_it_for_tensors_that_lie_otherwise(name: str) -> None:
         assert_as_promised(fused_backward, (*grads, output, norms, *given, *case.options))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", DECODED)
+@pytest.mark.parametrize(("name", "dtype"), in_every_type(DECODED, {"exp", "softmax", "grouped_log"}, {"exp"}))
 def test_decoding_gives_what_its_fake_kernels_promise(name: str, dtype: torch.dtype) -> None:
     args = decode_arguments(DECODED[name], dtype)
     state = [x for x in args[7:10] if x is not None]
@@ -141,8 +153,7 @@ def test_decoding_gives_what_its_fake_kernels_promise(name: str, dtype: torch.dt
     assert all(torch.equal(one, other) for one, other in zip(state, after, strict=False))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", HYBRID)
+@pytest.mark.parametrize(("name", "dtype"), in_every_type(HYBRID, {"log", "grouped"}, {"log"}))
 def test_the_hybrid_gives_what_its_fake_kernels_promise(name: str, dtype: torch.dtype) -> None:
     case = HYBRID[name]
     single_precision = single_hybrid(draw_hybrid(case))
