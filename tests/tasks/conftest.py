@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -173,12 +174,17 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The package copies scripts into a folder that it imports from: one of our own."""
     evaluate = pytest.importorskip("evaluate")
     monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    known = set(sys.modules)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if not Path(each, "evaluate_modules").is_dir()])
+    for name in _copied():  # of another folder
+        monkeypatch.delitem(sys.modules, name)
+    importlib.invalidate_caches()
     yield
-    for name in set(sys.modules) - known:
-        if name.startswith("evaluate_modules"):
-            del sys.modules[name]
+    for name in _copied():
+        del sys.modules[name]
+
+
+def _copied() -> list[str]:
+    return [name for name in sys.modules if name.startswith("evaluate_modules")]
 
 
 @pytest.fixture

@@ -207,7 +207,9 @@ def test_kernels_that_are_pulled_back_alone_had_their_forward_pass_on_the_captur
         return inputs.q * inputs.v, "known/torch"
 
     monkeypatch.setattr(kernel_works, "capture_stream", block)
-    kernel_works.backward(attend)(KernelShape(1, 4, 1, 2, ""), torch.device("cpu"), torch.float32)
+    prepared = kernel_works.backward(attend)(KernelShape(1, 4, 1, 2, ""), torch.device("cpu"), torch.float32)
+    assert log == []
+    prepared["backward"]()
     assert log == ["in", "forward", "out"]
 
 
