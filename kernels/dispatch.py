@@ -9,14 +9,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .choice import KernelChoice, LinearAttentionResult, unknown_name
+from .chunk_steps import CHUNK_SIZE
 from .fused import fused_attention, needs_operator, why_not_fused
 from .fused_tensors import Options, Tensors
-from .linear_chunk import CHUNK_SIZE, TokenMap, linear_attention_chunk
+from .linear_chunk import linear_attention_chunk
 from .linear_naive import linear_attention_naive
 from .linear_recurrent import linear_attention_recurrent
 from .softmax_attention import softmax_attention_naive, softmax_attention_sdpa
 from .state import LinearState
 from .sums import EPS
+from .token_maps import TokenMap
 
 NAIVE_TOKENS = 128
 """Up to so many keys the naive form is faster on plain features: 3.4 ms against 5.9 ms in chunks at 128 tokens, 13.9 ms

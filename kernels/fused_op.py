@@ -58,7 +58,8 @@ def fused_backward(
 @fused_forward.register_kernel("cpu")
 def _forward_on_cpu(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     tensors, options = Tensors._make(args[:12]), Options._make(args[12:])
-    output, state = torch_attention(tensors, options)
+    with torch.no_grad():
+        output, state = torch_attention(tensors, options)
     norms = tensors.q.new_zeros(tensors.q.shape[:3], dtype=torch.float32)
     return placed(output), norms, *own_state(state, tensors.sums_dtype)
 

@@ -1,5 +1,6 @@
 """The torch forms behind the fused operators: what the kernels are held to, and what runs without a GPU."""
 
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -8,9 +9,10 @@ from torch import Tensor
 from .block_tables import check_ends
 from .fused_tensors import Options, Tensors
 from .learned_maps import hedgehog_features
-from .linear_chunk import TokenMap, linear_attention_chunk
+from .linear_chunk import linear_attention_chunk
 from .linear_recurrent import linear_attention_recurrent
 from .state import LinearState
+from .token_maps import Mapped, SignedProjection, TokenMap
 
 
 def torch_attention(tensors: Tensors, options: Options) -> tuple[Tensor, LinearState]:
@@ -57,7 +59,10 @@ def _maps(tensors: Tensors, options: Options) -> tuple[TokenMap, TokenMap] | Non
 
 
 def _hedgehog(weight: Tensor, bias: Tensor | None, options: Options) -> TokenMap:
-    return lambda x, _: hedgehog_features(x, weight, bias, map=options.feature_map, negate=options.negate)
+    if options.log_space:
+        return SignedProjection(weight, bias, options.negate)
+    features = partial(hedgehog_features, weight=weight, bias=bias, map=options.feature_map, negate=options.negate)
+    return Mapped(lambda x, _: features(x), (weight,) if bias is None else (weight, bias))
 
 
 def _sequence(tensors: Tensors, index: int, start: int, end: int) -> Tensors:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .linear_chunk import by_chunk
+from .chunk_steps import by_chunk
 from .linear_recurrent import recurrent_rows
 from .state import LinearState
 from .sums import normalized_from_rows

@@ -11,9 +11,9 @@ from .feature_map import FeatureMap
 from .fused import fused_attention, needs_operator, why_not_fused
 from .fused_tensors import Options, Tensors
 from .learned_maps import HedgehogMap
-from .linear_chunk import TokenMap
 from .state import LinearState
 from .sums import EPS
+from .token_maps import Mapped, SignedProjection, TokenMap
 
 
 def mapped_linear_attention(
@@ -67,7 +67,9 @@ def mapped_linear_attention(
 
 
 def _at(feature_map: FeatureMap, positions: Tensor | None) -> TokenMap:
-    return lambda x, tokens: feature_map(x, None if positions is None else positions[..., tokens])
+    if isinstance(feature_map, HedgehogMap) and feature_map.log_space:
+        return SignedProjection(feature_map.weight, feature_map.bias, feature_map.negate)
+    return Mapped(feature_map, tuple(feature_map.parameters()), positions)
 
 
 def _alike(query_map: HedgehogMap, key_map: HedgehogMap) -> bool:
