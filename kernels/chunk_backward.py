@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import log_space
 from .chunk_forward import Trace
-from .chunk_weights import add_product, key_weights, log_keys, product, query_weights, scores_within
+from .chunk_weights import add_product, key_weights, less_shift, product, query_weights, scores_within
 from .chunked_call import ChunkedCall
 from .log_space import HEADROOM
 from .sums import Carry, output_from_rows
@@ -88,7 +88,7 @@ class _Back:
         if shift is None:
             keys = key_weights(call, tokens, None)
         else:
-            keys = log_keys(call, tokens, sums.shape[2]).sub_(shift)
+            keys = less_shift(call, call.keys(tokens), shift)
             if bool(keys.amax() > HEADROOM[keys.dtype]):
                 self._attend_spilled(at, chunk, shift)
                 return
@@ -101,18 +101,19 @@ class _Back:
         self._to_values(tokens, add_product(of_values, keys, sums))
         scores = scores_within(call, rows, values)
         of_keys = product(scores.mT, queries, call.scratch("gradients", *keys.shape))
-        self._to_keys(tokens, add_product(of_keys, values, sums.mT), keys)
+        self._to_keys(tokens, self._of_features(add_product(of_keys, values, sums.mT), keys), keys)
         add_product(sums, queries.mT, rows)
         of_queries = product(scores, keys, call.scratch("gradients", *queries.shape))
-        self._to_queries(at, add_product(of_queries, rows, self._trace.sums[chunk].mT), queries)
+        add_product(of_queries, rows, self._trace.sums[chunk].mT)
+        self._to_queries(at, self._of_features(of_queries, queries), queries)
 
     def read(self, at: slice, chunk: int) -> None:
         """Goes back through queries that read the sums of all keys."""
         del chunk
         queries, _ = query_weights(self._call, at, self._shift(0))
         rows = self._rows(at)
-        of_queries = self._call.scratch("gradients", *queries.shape)
-        self._to_queries(at, product(rows, self._trace.sums[0].mT, of_queries), queries)
+        of_queries = product(rows, self._trace.sums[0].mT, self._call.scratch("gradients", *queries.shape))
+        self._to_queries(at, self._of_features(of_queries, queries), queries)
         add_product(self._found.sums, queries.mT, rows)
 
     def absorb(self, at: slice) -> None:
@@ -120,7 +121,8 @@ class _Back:
         call, sums = self._call, self._found.sums
         keys, values = key_weights(call, at, self._shift(0)), call.values(at)
         self._to_values(at, product(keys, sums, call.scratch("value gradients", *values.shape)))
-        self._to_keys(at, product(values, sums.mT, call.scratch("gradients", *keys.shape)), keys)
+        of_keys = product(values, sums.mT, call.scratch("gradients", *keys.shape))
+        self._to_keys(at, self._of_features(of_keys, keys), keys)
 
     def _shift(self, chunk: int) -> Tensor | None:
         return self._trace.shift[chunk] if self._call.options.log_space else None
@@ -142,34 +144,35 @@ class _Back:
     def _attend_spilled(self, at: slice, chunk: int, shift: Tensor) -> None:
         """Goes back through a chunk whose keys tower above the shift, by autograd."""
         call, options, tokens = self._call, self._call.options, self._call.keys_of(at)
-        given = (call.queries(at), call.keys(tokens), call.values(tokens), self._trace.sums[chunk])
+        given = (call.by_kv_head(call.queries(at)), call.keys(tokens), call.values(tokens), self._trace.sums[chunk])
         queries, keys, values, sums = (x.detach().requires_grad_() for x in given)
         with torch.enable_grad():
             rows, after = log_space.causal_step(queries, keys, values, Carry(sums, shift.squeeze(-2)))
             output = output_from_rows(rows, normalize=options.normalize, eps=options.eps, log_space=True)
         grads = (call.by_kv_head(self._grad[:, :, at]).to(output.dtype), self._found.sums)
         found = torch.autograd.grad((output, after.sums), (queries, keys, values, sums), grads)
-        self._to_queries(at, found[0], None)
-        self._to_keys(tokens, found[1], None)
+        self._to_queries(at, found[0], queries)
+        self._to_keys(tokens, found[1], keys)
         self._to_values(tokens, found[2])
         self._found.sums.copy_(found[3])
 
-    def _to_queries(self, at: slice, grad: Float[Tensor, "b hk gc f"], weights: Tensor | None) -> None:
-        """Goes on to what the queries' map took; with weights, the gradient is theirs and changed in place."""
+    def _to_queries(self, at: slice, grad: Float[Tensor, "b hk gc f"], weights: Tensor) -> None:
+        """Goes on from the gradient of features, or of their logarithms, to what the queries' map took."""
         call = self._call
-        if weights is not None and call.options.log_space:
-            grad.mul_(weights)
-        q, totals = call.q[:, :, at], self._found.parameters[0]
-        found = self._query_map.gradients(q, call.by_query_head(grad), totals, call.scratch)
+        features, grad = call.by_query_head(weights), call.by_query_head(grad)
+        totals = self._found.parameters[0]
+        found = self._query_map.gradients(call.q[:, :, at], features, grad, totals, call.scratch)
         self._found.q[:, :, at].copy_(found)
 
-    def _to_keys(self, at: slice, grad: Float[Tensor, "b hk c f"], weights: Tensor | None) -> None:
-        """Goes on to what the keys' map took; with weights, the gradient is theirs and changed in place."""
-        call = self._call
-        if weights is not None and call.options.log_space:
-            grad.mul_(weights)
-        k, totals = call.k[:, :, at], self._found.parameters[1]
-        self._found.k[:, :, at].copy_(self._key_map.gradients(k, grad, totals, call.scratch))
+    def _to_keys(self, at: slice, grad: Float[Tensor, "b hk c f"], weights: Tensor) -> None:
+        """Goes on from the gradient of features, or of their logarithms, to what the keys' map took."""
+        call, totals = self._call, self._found.parameters[1]
+        found = self._key_map.gradients(call.k[:, :, at], weights, grad, totals, call.scratch)
+        self._found.k[:, :, at].copy_(found)
+
+    def _of_features(self, grad: Tensor, weights: Tensor) -> Tensor:
+        """Gives the gradient of features, or of their logarithms, from that of the weights, which it changes."""
+        return grad.mul_(weights) if self._call.options.log_space else grad
 
     def _to_values(self, at: slice, grad: Float[Tensor, "b hk c dv1"]) -> None:
         grad = grad[..., :-1]

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from . import log_space
-from .chunk_weights import add_product, key_weights, log_keys, product, query_weights, scores_within
+from .chunk_weights import add_product, key_weights, less_shift, product, query_weights, scores_within
 from .chunked_call import ChunkedCall
 from .log_space import HEADROOM
 from .spill import first_seen
@@ -86,10 +86,10 @@ class _Walk:
         if self.maxima is None:
             keys = key_weights(self._call, at, None)
         else:
-            keys = log_keys(self._call, at, self.sums.shape[2])
+            keys = self._call.keys(at)
             maxima = torch.maximum(self.maxima, keys.amax(-2, keepdim=True))
             self.sums.mul_((self.maxima - maxima).exp_().mT)
-            keys.sub_(maxima).exp_()
+            keys = less_shift(self._call, keys, maxima).exp_()
             self.maxima = maxima
         add_product(self.sums, keys.mT, self._call.values(at))
 
@@ -107,14 +107,14 @@ class _Walk:
             self.keep(chunk, None)
             self._attend(at, key_weights(self._call, tokens, None), None)
             return
-        keys = log_keys(self._call, tokens, self.sums.shape[2])
+        keys = self._call.keys(tokens)
         maxima = torch.maximum(self.maxima, keys.amax(-2, keepdim=True))
         shift = self._shift(keys)
         self.keep(chunk, shift)
         if bool((maxima - shift > HEADROOM[keys.dtype]).any()):
             self._attend_spilled(at, shift)
             return
-        self._attend(at, keys.sub_(shift).exp_(), shift)
+        self._attend(at, less_shift(self._call, keys, shift).exp_(), shift)
         decay = (shift - maxima).exp_().mT
         self.sums.mul_(decay)
         self.maxima = maxima
@@ -147,7 +147,8 @@ class _Walk:
         """Does the same where keys tower above the shift; rows that see none of them are the same to the bit."""
         call, tokens = self._call, self._call.keys_of(at)
         carry = Carry(self.sums, shift.squeeze(-2))
-        rows, carry = log_space.causal_step(call.queries(at), call.keys(tokens), call.values(tokens), carry)
+        queries = call.by_kv_head(call.queries(at))
+        rows, carry = log_space.causal_step(queries, call.keys(tokens), call.values(tokens), carry)
         self._write(rows, at)
         self.sums.copy_(carry.sums)
         self.maxima = carry.log_scale[..., None, :]

@@ -9,32 +9,29 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .chunked_call import ChunkedCall
-from .state import EMPTY_LOG
-
-
-def log_keys(call: ChunkedCall, at: slice, features: int) -> Float[Tensor, "b hk c f"]:
-    """Gives logarithms of the features of keys in scratch memory, `EMPTY_LOG` where masked."""
-    k = call.k[:, :, at]
-    keys = call.scratch("keys", *k.shape[:3], features)
-    call.maps[1].write(k, at, keys, call.scratch)
-    return keys if call.mask is None else keys.masked_fill_(call.padding(at), EMPTY_LOG)
 
 
 def key_weights(call: ChunkedCall, at: slice, shift: Float[Tensor, "b hk 1 f"] | None) -> Float[Tensor, "b hk c f"]:
     """Gives the weights of keys; where masked zero, or any number up to 1."""
-    return call.keys(at) if shift is None else log_keys(call, at, shift.shape[-1]).sub_(shift).exp_()
+    return call.keys(at) if shift is None else less_shift(call, call.keys(at), shift).exp_()
+
+
+def less_shift(
+    call: ChunkedCall, keys: Float[Tensor, "b hk c f"], shift: Float[Tensor, "b hk 1 f"]
+) -> Float[Tensor, "b hk c f"]:
+    """Gives how far logarithms of keys stand above the shift, in scratch memory."""
+    return torch.sub(keys, shift, out=call.scratch("keys", *keys.shape))
 
 
 def query_weights(
     call: ChunkedCall, at: slice, shift: Float[Tensor, "b hk 1 f"] | None
 ) -> tuple[Float[Tensor, "b hk gc f"], Tensor]:
     """Gives the weights of queries, and the logarithm [b hk gc 1] taken off a row so that its largest is 1, or zero."""
+    queries = call.queries(at)
     if shift is None:
-        return call.queries(at), call.v.new_zeros(())
-    q = call.q[:, :, at]
-    weights = call.scratch("queries", *q.shape[:3], shift.shape[-1])
-    call.maps[0].write(q, at, weights, call.scratch)
-    weights.add_(shift if call.groups == 1 else shift.repeat_interleave(call.groups, 1))
+        return call.by_kv_head(queries), call.v.new_zeros(())
+    by_head = shift if call.groups == 1 else shift.repeat_interleave(call.groups, 1)
+    weights = torch.add(queries, by_head, out=call.scratch("queries", *queries.shape))
     scale = weights.amax(-1, keepdim=True)
     return call.by_kv_head(weights.sub_(scale).exp_()), call.by_kv_head(scale)
 

@@ -86,14 +86,14 @@ class ChunkedCall:
         return ~self.mask[:, None, at, None]
 
     def keys(self, at: slice) -> Float[Tensor, "b hk c f"]:
-        """Gives the features of keys, zero where masked, or their logarithms; not in scratch memory."""
-        keys = self.maps[1](self.k[:, :, at], at).to(self.scratch.dtype)
+        """Gives the features of keys, zero where masked, or logarithms; may be what was given, or scratch memory."""
+        keys = self.maps[1].read(self.k[:, :, at], at, self.scratch, "keys")
         empty = EMPTY_LOG if self.options.log_space else 0.0
         return keys if self.mask is None else keys.masked_fill(self.padding(at), empty)
 
-    def queries(self, at: slice) -> Float[Tensor, "b hk gc f"]:
-        """Gives the features of queries, or their logarithms; not in scratch memory."""
-        return self.by_kv_head(self.maps[0](self.q[:, :, at], at).to(self.scratch.dtype))
+    def queries(self, at: slice) -> Float[Tensor, "b h c f"]:
+        """Gives the features of queries, or their logarithms; may be what was given, or scratch memory."""
+        return self.maps[0].read(self.q[:, :, at], at, self.scratch, "queries")
 
     def by_kv_head(self, x: Float[Tensor, "b h c f"]) -> Float[Tensor, "b hk gc f"]:
         """Puts the query heads of a kv head one after another; a view of what is contiguous."""

@@ -1,6 +1,5 @@
 """The torch forms behind the fused operators: what the kernels are held to, and what runs without a GPU."""
 
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -8,11 +7,10 @@ from torch import Tensor
 
 from .block_tables import check_ends
 from .fused_tensors import Options, Tensors
-from .learned_maps import hedgehog_features
 from .linear_chunk import linear_attention_chunk
 from .linear_recurrent import linear_attention_recurrent
 from .state import LinearState
-from .token_maps import Mapped, SignedProjection, TokenMap
+from .token_maps import TokenMap, hedgehog_tokens
 
 
 def torch_attention(tensors: Tensors, options: Options) -> tuple[Tensor, LinearState]:
@@ -54,15 +52,9 @@ def _torch_batch(tensors: Tensors, options: Options) -> tuple[Tensor, LinearStat
 def _maps(tensors: Tensors, options: Options) -> tuple[TokenMap, TokenMap] | None:
     if tensors.q_weight is None or tensors.k_weight is None:
         return None
-    query_map = _hedgehog(tensors.q_weight, tensors.q_bias, options)
-    return query_map, _hedgehog(tensors.k_weight, tensors.k_bias, options)
-
-
-def _hedgehog(weight: Tensor, bias: Tensor | None, options: Options) -> TokenMap:
-    if options.log_space:
-        return SignedProjection(weight, bias, options.negate)
-    features = partial(hedgehog_features, weight=weight, bias=bias, map=options.feature_map, negate=options.negate)
-    return Mapped(lambda x, _: features(x), (weight,) if bias is None else (weight, bias))
+    variant = (options.feature_map, options.negate)
+    query_map = hedgehog_tokens(tensors.q_weight, tensors.q_bias, *variant)
+    return query_map, hedgehog_tokens(tensors.k_weight, tensors.k_bias, *variant)
 
 
 def _sequence(tensors: Tensors, index: int, start: int, end: int) -> Tensors:

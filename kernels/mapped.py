@@ -13,7 +13,7 @@ from .fused_tensors import Options, Tensors
 from .learned_maps import HedgehogMap
 from .state import LinearState
 from .sums import EPS
-from .token_maps import Mapped, SignedProjection, TokenMap
+from .token_maps import Mapped, TokenMap, hedgehog_tokens
 
 
 def mapped_linear_attention(
@@ -67,8 +67,8 @@ def mapped_linear_attention(
 
 
 def _at(feature_map: FeatureMap, positions: Tensor | None) -> TokenMap:
-    if isinstance(feature_map, HedgehogMap) and feature_map.log_space:
-        return SignedProjection(feature_map.weight, feature_map.bias, feature_map.negate)
+    if isinstance(feature_map, HedgehogMap):
+        return hedgehog_tokens(feature_map.weight, feature_map.bias, feature_map.map, feature_map.negate)
     return Mapped(feature_map, tuple(feature_map.parameters()), positions)
 
 

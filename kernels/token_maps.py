@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -25,8 +26,11 @@ class TokenMap(Protocol):
         """Gives features, or their logarithms, of the vectors of these tokens; autograd may follow."""
         ...
 
-    def write(self, x: Tensor, tokens: slice, out: Float[Tensor, "b h c f"], scratch: Scratch) -> None:
-        """Writes to `out` what a call gives; autograd does not follow."""
+    def read(self, x: Tensor, tokens: slice, scratch: Scratch, name: str) -> Float[Tensor, "b h c f"]:
+        """Gives what a call gives, in the type of scratch memory; autograd does not follow.
+
+        It may be `x` itself, or scratch memory of that name.
+        """
         ...
 
 
@@ -35,11 +39,16 @@ class ReversibleMap(TokenMap, Protocol):
     """A map that gives gradients without autograd, and with nothing kept of the way forward."""
 
     def gradients(
-        self, x: Tensor, grad: Float[Tensor, "b h c f"], totals: Sequence[Tensor], scratch: Scratch
+        self, x: Tensor, features: Tensor, grad: Float[Tensor, "b h c f"], totals: Sequence[Tensor], scratch: Scratch
     ) -> Float[Tensor, "b h c d"]:
         """Gives the gradient of the vectors from that of their features, perhaps in scratch memory.
 
-        Those of the parameters are added to `totals`.
+        Args:
+            x: vectors.
+            features: of them; not read where these are logarithms.
+            grad: of the features, or of their logarithms; may be changed.
+            totals: gradients of the parameters, to which theirs are added.
+            scratch: memory.
         """
         ...
 
@@ -55,14 +64,16 @@ class Given:
         del tokens
         return x
 
-    def write(self, x: Tensor, tokens: slice, out: Tensor, scratch: Scratch) -> None:
-        """Copies the features."""
-        del tokens, scratch
-        out.copy_(x)
+    def read(self, x: Tensor, tokens: slice, scratch: Scratch, name: str) -> Tensor:
+        """Gives the features themselves."""
+        del tokens, name
+        return x.to(scratch.dtype)
 
-    def gradients(self, x: Tensor, grad: Tensor, totals: Sequence[Tensor], scratch: Scratch) -> Tensor:
+    def gradients(
+        self, x: Tensor, features: Tensor, grad: Tensor, totals: Sequence[Tensor], scratch: Scratch
+    ) -> Tensor:
         """Gives the gradient itself."""
-        del x, totals, scratch
+        del x, features, totals, scratch
         return grad
 
 
@@ -84,24 +95,26 @@ class Mapped:
         """Applies the map."""
         return self.function(x, None if self.positions is None else self.positions[..., tokens])
 
-    def write(self, x: Tensor, tokens: slice, out: Tensor, scratch: Scratch) -> None:
-        """Applies the map, then copies."""
-        del scratch
-        out.copy_(self(x, tokens))
+    def read(self, x: Tensor, tokens: slice, scratch: Scratch, name: str) -> Tensor:
+        """Applies the map."""
+        del name
+        return self(x, tokens).to(scratch.dtype)
 
 
 @dataclass(frozen=True)
-class SignedProjection:
-    """Hedgehog's map `exp` in log space: log φ(x) = [y, -y] with y = Wx + b, W per head.
+class HedgehogTokens:
+    """Hedgehog's maps with y = Wx + b, W per head: log φ(x) = [y, -y], or φ(x) as of `HedgehogMap`.
 
     Attributes:
         weight: [h d w].
         bias: [h w], or None.
+        map: "exp", in log space, "softmax" or "softmax_joint".
         negate: without it, y alone.
     """
 
     weight: Float[Tensor, "h d w"]
     bias: Float[Tensor, "h w"] | None = None
+    map: str = "exp"
     negate: bool = True
 
     @property
@@ -110,29 +123,33 @@ class SignedProjection:
         return (self.weight,) if self.bias is None else (self.weight, self.bias)
 
     def __call__(self, x: Tensor, tokens: slice) -> Tensor:
-        """Gives [y, -y]."""
+        """Gives the features, or their logarithms."""
         del tokens
-        return hedgehog_features(x, self.weight, self.bias, map="exp", negate=self.negate)
+        return hedgehog_features(x, self.weight, self.bias, map=self.map, negate=self.negate)
 
-    def write(self, x: Tensor, tokens: slice, out: Tensor, scratch: Scratch) -> None:
-        """Writes [y, -y]."""
+    def read(self, x: Tensor, tokens: slice, scratch: Scratch, name: str) -> Tensor:
+        """Gives the features, or their logarithms, in scratch memory."""
         del tokens
-        width = self.weight.shape[-1]
-        y = scratch("projection", *x.shape[:3], width)
+        y = scratch("projection", *x.shape[:3], self.weight.shape[-1])
         torch.bmm(x.to(y.dtype).flatten(0, 1), self._matrices(x.shape[0], y.dtype), out=y.flatten(0, 1))
         if self.bias is not None:
             y.add_(self.bias[:, None])
-        out[..., :width].copy_(y)
+        features = scratch(name, *y.shape[:3], self._signs * y.shape[3])
+        exponents = scratch(f"exponents of {name}", *features.shape) if self._is_softmax else features
+        signs = torch.unflatten(exponents, -1, (self._signs, -1))
+        scale = 2.0 if self.map == "softmax_joint" else 1.0
+        torch.mul(y, scale, out=signs[..., 0, :])
         if self.negate:
-            torch.neg(y, out=out[..., width:])
+            torch.mul(y, -scale, out=signs[..., 1, :])
+        if self._is_softmax:
+            torch.softmax(self._by_softmax(exponents), -1, out=self._by_softmax(features))
+        return features
 
-    def gradients(self, x: Tensor, grad: Tensor, totals: Sequence[Tensor], scratch: Scratch) -> Tensor:
-        """Gives ∂y·Wᵀ, and adds xᵀ·∂y to the gradient of W, where ∂y is that of y less that of -y."""
-        y = scratch("projection", *x.shape[:3], self.weight.shape[-1])
-        if self.negate:
-            torch.sub(*torch.split(grad, y.shape[-1], -1), out=y)
-        else:
-            y.copy_(grad)
+    def gradients(
+        self, x: Tensor, features: Tensor, grad: Tensor, totals: Sequence[Tensor], scratch: Scratch
+    ) -> Tensor:
+        """Gives ∂y·Wᵀ, and adds xᵀ·∂y to the gradient of W."""
+        y = self._projection_gradient(features, grad, scratch)
         matrices = self._matrices(x.shape[0], y.dtype)
         if self.weight.requires_grad:
             total = scratch("matrices", *matrices.shape)
@@ -144,5 +161,45 @@ class SignedProjection:
         torch.bmm(y.flatten(0, 1), matrices.mT, out=found.flatten(0, 1))
         return found
 
+    def _projection_gradient(self, features: Tensor, grad: Tensor, scratch: Scratch) -> Float[Tensor, "b h c w"]:
+        """Gives ∂y: that of +y less that of -y; of a softmax s, s·(∂s - Σ s·∂s)."""
+        if self._is_softmax:
+            weights = self._by_softmax(features)
+            weighted = self._by_softmax(grad).mul_(weights)
+            weighted.addcmul_(weights, weighted.sum(-1, keepdim=True), value=-1.0)
+        y = scratch("projection", *grad.shape[:3], self.weight.shape[-1])
+        signs = torch.unflatten(grad, -1, (self._signs, -1))
+        if self.negate:
+            torch.sub(signs[..., 0, :], signs[..., 1, :], out=y)
+        else:
+            y.copy_(signs[..., 0, :])
+        return y.mul_(2.0) if self.map == "softmax_joint" else y
+
+    @property
+    def _is_softmax(self) -> bool:
+        return self.map != "exp"
+
+    @property
+    def _signs(self) -> int:
+        return 2 if self.negate else 1
+
+    def _by_softmax(self, x: Tensor) -> Tensor:
+        """Gives a view [b h c . .] whose last dimension is what one softmax is over."""
+        return x.view(*x.shape[:3], 1 if self.map == "softmax_joint" else self._signs, -1)
+
     def _matrices(self, batch: int, dtype: torch.dtype) -> Float[Tensor, "bh d w"]:
         return self.weight.to(dtype).expand(batch, -1, -1, -1).flatten(0, 1)
+
+
+REVERSIBLE_VARIANTS = ("exp", "softmax", "softmax_joint")
+"""Variants of Hedgehog's map that `HedgehogTokens` has."""
+
+
+def hedgehog_tokens(
+    weight: Float[Tensor, "h d w"], bias: Float[Tensor, "h w"] | None, map: str, negate: bool
+) -> HedgehogTokens | Mapped:
+    """Gives a variant of Hedgehog's map for tokens, with gradients of its own where it has them."""
+    if map in REVERSIBLE_VARIANTS:
+        return HedgehogTokens(weight, bias, map, negate)
+    features = partial(hedgehog_features, weight=weight, bias=bias, map=map, negate=negate)
+    return Mapped(lambda x, _: features(x), (weight,) if bias is None else (weight, bias))

@@ -12,7 +12,7 @@ from hedgebench.kernels.linear_chunk import linear_attention_chunk
 from hedgebench.kernels.log_space import HEADROOM
 from hedgebench.kernels.state import EMPTY_LOG, LinearState
 from hedgebench.kernels.sums import EPS, output_from_rows
-from hedgebench.kernels.token_maps import SignedProjection
+from hedgebench.kernels.token_maps import HedgehogTokens
 
 B, H, HK, N, D, F, DV = 2, 4, 2, 21, 3, 6, 5
 CHUNK = 8
@@ -86,14 +86,15 @@ def test_outputs_states_and_gradients_are_those_of_autograd(
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("negate", [False, True])
-def test_gradients_of_hedgehogs_map_are_those_of_autograd(negate: bool, bias: bool, causal: bool) -> None:
+@pytest.mark.parametrize("variant", ["exp", "softmax", "softmax_joint"])
+def test_gradients_of_hedgehogs_map_are_those_of_autograd(variant: str, negate: bool, bias: bool, causal: bool) -> None:
     q, k, v = draw(B, H, N, D, seed=0), draw(B, HK, N, D, seed=1), draw(B, HK, N, DV, seed=2)
     biases = [draw(heads, F, seed=heads) if bias else None for heads in (H, HK)]
     maps = (
-        SignedProjection(draw(H, D, F, seed=5), biases[0], negate),
-        SignedProjection(draw(HK, D, F, seed=6), biases[1], negate),
+        HedgehogTokens(draw(H, D, F, seed=5), biases[0], variant, negate),
+        HedgehogTokens(draw(HK, D, F, seed=6), biases[1], variant, negate),
     )
-    options: dict[str, Any] = {"causal": causal, "log_space": True, "chunk_size": CHUNK, "maps": maps}
+    options: dict[str, Any] = {"causal": causal, "log_space": variant == "exp", "chunk_size": CHUNK, "maps": maps}
     leaves = [q, k, v, *maps[0].parameters, *maps[1].parameters]
     assert_same_numbers(leaves, lambda attention: attention(q, k, v, **options))
 
@@ -118,7 +119,7 @@ def test_gradients_are_finite_differences(causal: bool) -> None:
     def attend(*x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         output, state = linear_attention_chunk(
             x[0], x[1], x[2], causal=causal, log_space=True, chunk_size=4,
-            maps=(SignedProjection(x[3]), SignedProjection(x[4])),
+            maps=(HedgehogTokens(x[3]), HedgehogTokens(x[4])),
             initial_state=LinearState(x[5], x[6], torch.zeros_like(x[6]).detach()),
         )  # fmt: skip
         # State entries are relative to a scale that follows the keys: only their product with it is a function of them.
@@ -160,7 +161,7 @@ def test_bfloat16_gradients_are_as_near_as_its_inputs_allow() -> None:
     doubles = [x.detach().double().requires_grad_() for x in leaves]
     results = []
     for x in (leaves, doubles):
-        maps = SignedProjection(x[3]), SignedProjection(x[4])
+        maps = HedgehogTokens(x[3]), HedgehogTokens(x[4])
         output, _ = linear_attention_chunk(*x[:3], causal=True, log_space=True, chunk_size=CHUNK, maps=maps)
         assert output.dtype == x[2].dtype
         results.append([output, *torch.autograd.grad(output.double().sin().sum(), x)])
@@ -172,7 +173,7 @@ def test_bfloat16_gradients_are_as_near_as_its_inputs_allow() -> None:
 def test_far_less_is_kept_than_autograd_keeps() -> None:
     n, d = 1024, 32
     x = [draw(1, 2, n, d, seed=seed).float().detach().requires_grad_() for seed in range(3)]
-    maps = [SignedProjection(torch.eye(d).repeat(2, 1, 1).requires_grad_()) for _ in range(2)]
+    maps = [HedgehogTokens(torch.eye(d).repeat(2, 1, 1).requires_grad_()) for _ in range(2)]
     kept = []
     for attention in (linear_attention_chunk, by_autograd):
         elements = 0
@@ -202,7 +203,7 @@ def test_gradients_of_gradients_are_finite_differences(causal: bool) -> None:
     q, k, v, weight = (draw(1, 1, *size, seed=seed) for seed, size in enumerate([(6, 2), (6, 2), (6, 2), (2, 2)]))
 
     def attend(*x: Tensor) -> Tensor:
-        maps = SignedProjection(x[3][0]), SignedProjection(x[3][0])
+        maps = HedgehogTokens(x[3][0]), HedgehogTokens(x[3][0])
         return linear_attention_chunk(*x[:3], causal=causal, log_space=True, chunk_size=4, maps=maps)[0]
 
     assert torch.autograd.gradgradcheck(attend, (q, k, v, weight))
