@@ -1,4 +1,4 @@
-"""Gradients of linear attention chunk by chunk in scratch memory, from the last chunk to the first.
+"""Gradients of linear attention chunk by chunk in memory that is used again, from the last chunk to the first.
 
 Weights are made once more. With A = tril(queries·keysᵀ), the sums S before a chunk and dR the gradient of its rows:
 
@@ -8,37 +8,16 @@ Weights are made once more. With A = tril(queries·keysᵀ), the sums S before a
 In log space gradients of logarithms are those of the weights times the weights: the shifts cancel.
 """
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from . import log_space
 from .chunk_forward import Trace
-from .chunk_weights import add_product, key_weights, less_shift, product, query_weights, scores_within
-from .chunked_call import ChunkedCall
+from .chunked_call import ChunkedCall, ChunkReader
 from .log_space import HEADROOM
 from .sums import Carry, output_from_rows
-from .token_maps import ReversibleMap
-
-
-@dataclass(frozen=True)
-class ChunkGradients:
-    """Gradients, each of the size of what it belongs to; those of parameters are added to what is there."""
-
-    q: Float[Tensor, "b h n d"]
-    k: Float[Tensor, "b hk m d"]
-    v: Float[Tensor, "b hk m dv"]
-    sums: Float[Tensor, "b hk f dv1"]
-    parameters: tuple[list[Tensor], list[Tensor]]
-
-    @classmethod
-    def of(cls, call: ChunkedCall, last: Float[Tensor, "b hk f dv1"]) -> "ChunkGradients":
-        """Makes room for the gradients of a call, given that of the sums after the last key."""
-        first, second = ([torch.zeros_like(x, dtype=last.dtype) for x in of.parameters] for of in call.maps)
-        q, k, v = (torch.empty_like(x) for x in (call.q, call.k, call.v))
-        return cls(q, k, v, last.clone(memory_format=torch.contiguous_format), (first, second))
+from .token_maps import ReversibleReader
 
 
 def differentiate_by_chunk(
@@ -47,133 +26,143 @@ def differentiate_by_chunk(
     trace: Trace,
     output: Float[Tensor, "b h n dv"],
     grad: Float[Tensor, "b h n dv"],
-    found: ChunkGradients,
-) -> None:
-    """Writes all gradients.
+    grad_sums: Float[Tensor, "b hk f dv1"],
+) -> tuple[Tensor, ...]:
+    """Gives the gradients of q, k, v, the sums before these keys, and the parameters of both maps.
 
     Args:
-        call: what was given.
+        call: what was given; both maps are reversible.
         maxima: of the logarithms of the keys before these, in log space.
         trace: of the forward pass.
         output: of the forward pass.
         grad: of the output.
-        found: to be written; `sums` has the gradient of the sums after the last key, and then that of those before.
+        grad_sums: of the sums after the last key.
     """
-    back = _Back(call, trace, output, grad, found)
+    back = _Back(call, trace, output, grad, grad_sums)
     step = back.attend if call.options.causal else back.read
     for chunk, at in reversed(list(enumerate(call.query_runs()))):
         step(at, chunk)
     for at in call.earlier_runs():
         back.absorb(at)
     if call.options.log_space:
-        found.sums.mul_((maxima[..., None] - trace.shift[0].mT).exp_())
+        back.sums.mul_((maxima.flatten(0, 1)[..., None] - trace.shift[0].mT).exp_())
+    (q, query_parameters), (k, key_parameters) = back.query_map.gradients(), back.key_map.gradients()
+    v, sums = back.of_values.view(call.v.shape), back.sums.view(grad_sums.shape)
+    return q, k, v, sums, *query_parameters, *key_parameters
 
 
 class _Back:
-    def __init__(self, call: ChunkedCall, trace: Trace, output: Tensor, grad: Tensor, found: ChunkGradients) -> None:
+    """Gradients of what has been gone back through.
+
+    Attributes:
+        sums: [r f dv1], of the sums before the chunk gone back through last.
+        of_values: [r m dv].
+        query_map: takes the gradients of queries.
+        key_map: takes the gradients of keys.
+    """
+
+    def __init__(self, call: ChunkedCall, trace: Trace, output: Tensor, grad: Tensor, grad_sums: Tensor) -> None:
         self._call = call
         self._trace = trace
-        self._output = output
-        self._grad = grad
-        self._found = found
-        query_map, key_map = call.maps
-        assert isinstance(query_map, ReversibleMap)
-        assert isinstance(key_map, ReversibleMap)
-        self._query_map, self._key_map = query_map, key_map
+        self._output = output.flatten(0, 1)
+        self._grad = grad.flatten(0, 1)
+        self.sums = grad_sums.clone(memory_format=torch.contiguous_format).flatten(0, 1)
+        self.of_values = call.v.new_empty(self.sums.shape[0], *call.v.shape[2:])
+        self._reader = ChunkReader(call, self.sums)
+        query_map, key_map = self._reader.query_map, self._reader.key_map
+        assert isinstance(query_map, ReversibleReader)
+        assert isinstance(key_map, ReversibleReader)
+        self.query_map, self.key_map = query_map, key_map
+        self._memory: dict[tuple[str, torch.Size], Tensor] = {}
 
     def attend(self, at: slice, chunk: int) -> None:
         """Goes back through a chunk that attended to itself and to the keys before it."""
-        call, sums, shift = self._call, self._found.sums, self._shift(chunk)
-        tokens = call.keys_of(at)
+        reader, sums, shift, tokens = self._reader, self.sums, self._shift(chunk), self._call.keys_of(at)
         if shift is None:
-            keys = key_weights(call, tokens, None)
+            keys = reader.key_weights(tokens, None)
         else:
-            keys = less_shift(call, call.keys(tokens), shift)
-            if bool(keys.amax() > HEADROOM[keys.dtype]):
-                self._attend_spilled(at, chunk, shift)
+            raw = reader.keys(tokens)
+            if bool((raw.amax(1, keepdim=True) - shift > HEADROOM[raw.dtype]).any()):
+                self._attend_spilled(at, raw, chunk, shift)
                 return
-            keys.exp_()
+            keys = reader.less_shift(raw, shift).exp_()
             sums.mul_(self._trace.decay[chunk])
-        queries, _ = query_weights(call, at, shift)
-        values, rows = call.values(tokens), self._rows(at)
-        scores = scores_within(call, queries, keys)
-        of_values = product(scores.mT, rows, call.scratch("value gradients", *values.shape))
-        self._to_values(tokens, add_product(of_values, keys, sums))
-        scores = scores_within(call, rows, values)
-        of_keys = product(scores.mT, queries, call.scratch("gradients", *keys.shape))
-        self._to_keys(tokens, self._of_features(add_product(of_keys, values, sums.mT), keys), keys)
-        add_product(sums, queries.mT, rows)
-        of_queries = product(scores, keys, call.scratch("gradients", *queries.shape))
-        add_product(of_queries, rows, self._trace.sums[chunk].mT)
-        self._to_queries(at, self._of_features(of_queries, queries), queries)
+        queries, _ = reader.query_weights(at, shift)
+        values, rows = reader.values(tokens), self._rows(at)
+        of_values = torch.bmm(reader.scores(at, queries, keys).mT, rows, out=self._like("values", values))
+        self._to_values(tokens, _add(of_values, keys, sums))
+        scores = reader.scores(at, rows, values)
+        of_keys = torch.bmm(scores.mT, queries, out=self._like("keys", keys))
+        self._to_keys(tokens, _add(of_keys, values, sums.mT), keys)
+        _add(sums, queries.mT, rows)
+        of_queries = torch.bmm(scores, keys, out=self._like("queries", queries))
+        self._to_queries(at, _add(of_queries, rows, self._trace.sums[chunk].mT), queries)
 
     def read(self, at: slice, chunk: int) -> None:
         """Goes back through queries that read the sums of all keys."""
         del chunk
-        queries, _ = query_weights(self._call, at, self._shift(0))
+        queries, _ = self._reader.query_weights(at, self._shift(0))
         rows = self._rows(at)
-        of_queries = product(rows, self._trace.sums[0].mT, self._call.scratch("gradients", *queries.shape))
-        self._to_queries(at, self._of_features(of_queries, queries), queries)
-        add_product(self._found.sums, queries.mT, rows)
+        _add(self.sums, queries.mT, rows)
+        of_queries = torch.bmm(rows, self._trace.sums[0].mT, out=self._like("queries", queries))
+        self._to_queries(at, of_queries, queries)
 
     def absorb(self, at: slice) -> None:
         """Goes back through keys that all queries saw."""
-        call, sums = self._call, self._found.sums
-        keys, values = key_weights(call, at, self._shift(0)), call.values(at)
-        self._to_values(at, product(keys, sums, call.scratch("value gradients", *values.shape)))
-        of_keys = product(values, sums.mT, call.scratch("gradients", *keys.shape))
-        self._to_keys(at, self._of_features(of_keys, keys), keys)
+        keys, values = self._reader.key_weights(at, self._shift(0)), self._reader.values(at)
+        self._to_values(at, torch.bmm(keys, self.sums, out=self._like("values", values)))
+        self._to_keys(at, torch.bmm(values, self.sums.mT, out=self._like("keys", keys)), keys)
 
     def _shift(self, chunk: int) -> Tensor | None:
         return self._trace.shift[chunk] if self._call.options.log_space else None
 
-    def _rows(self, at: slice) -> Float[Tensor, "b hk gc dv1"]:
+    def _rows(self, at: slice) -> Float[Tensor, "r gc dv1"]:
         """Gives the gradient of the sums of queries, numerators and denominator."""
-        call, output = self._call, self._output[:, :, at]
-        batch, heads, size, dim = output.shape
-        rows = call.scratch("rows", batch, call.k.shape[1], call.groups * size, dim + 1)
-        numerators, denominators = torch.split(call.by_query_head(rows), [dim, 1], -1)
-        torch.mul(self._grad[:, :, at], self._trace.factors[:, :, at], out=numerators)
-        if call.options.normalize:
-            products = torch.mul(numerators, output, out=call.scratch("products", batch, heads, size, dim))
-            torch.sum(products, -1, keepdim=True, out=denominators).neg_()
+        memory, output = self._reader.memory(at), self._output[:, at]
+        torch.mul(self._grad[:, at], self._trace.factors[:, at], out=memory.numerators)
+        if self._call.options.normalize:
+            products = torch.mul(memory.numerators, output, out=self._like("products", output))
+            torch.sum(products, -1, keepdim=True, out=memory.denominators).neg_()
         else:
-            denominators.zero_()
-        return rows
+            memory.denominators.zero_()
+        return memory.rows
 
-    def _attend_spilled(self, at: slice, chunk: int, shift: Tensor) -> None:
+    def _attend_spilled(self, at: slice, keys: Tensor, chunk: int, shift: Tensor) -> None:
         """Goes back through a chunk whose keys tower above the shift, by autograd."""
-        call, options, tokens = self._call, self._call.options, self._call.keys_of(at)
-        given = (call.by_kv_head(call.queries(at)), call.keys(tokens), call.values(tokens), self._trace.sums[chunk])
-        queries, keys, values, sums = (x.detach().requires_grad_() for x in given)
+        reader, options, tokens = self._reader, self._call.options, self._call.keys_of(at)
+        given = (reader.queries(at), keys, reader.values(tokens), self._trace.sums[chunk])
+        leaves = [x.detach()[:, None].requires_grad_() for x in given]
         with torch.enable_grad():
-            rows, after = log_space.causal_step(queries, keys, values, Carry(sums, shift.squeeze(-2)))
+            rows, after = log_space.causal_step(leaves[0], leaves[1], leaves[2], Carry(leaves[3], shift))
             output = output_from_rows(rows, normalize=options.normalize, eps=options.eps, log_space=True)
-        grads = (call.by_kv_head(self._grad[:, :, at]).to(output.dtype), self._found.sums)
-        found = torch.autograd.grad((output, after.sums), (queries, keys, values, sums), grads)
-        self._to_queries(at, found[0], queries)
-        self._to_keys(tokens, found[1], keys)
-        self._to_values(tokens, found[2])
-        self._found.sums.copy_(found[3])
+        grad = reader.by_kv_head(self._grad[:, at])[:, None].to(output.dtype)
+        found = torch.autograd.grad((output, after.sums), leaves, (grad, self.sums[:, None]))
+        of_queries, of_keys, of_values, sums = (x.squeeze(1) for x in found)
+        self.query_map.reverse(at, given[0], reader.by_query_head(of_queries))
+        self.key_map.reverse(tokens, keys, of_keys)
+        self._to_values(tokens, of_values)
+        self.sums.copy_(sums)
 
-    def _to_queries(self, at: slice, grad: Float[Tensor, "b hk gc f"], weights: Tensor) -> None:
-        """Goes on from the gradient of features, or of their logarithms, to what the queries' map took."""
-        call = self._call
-        features, grad = call.by_query_head(weights), call.by_query_head(grad)
-        totals = self._found.parameters[0]
-        found = self._query_map.gradients(call.q[:, :, at], features, grad, totals, call.scratch)
-        self._found.q[:, :, at].copy_(found)
+    def _to_queries(self, at: slice, grad: Float[Tensor, "r gc f"], weights: Float[Tensor, "r gc f"]) -> None:
+        by_query_head = self._reader.by_query_head
+        self.query_map.reverse(at, by_query_head(weights), by_query_head(self._of_features(grad, weights)))
 
-    def _to_keys(self, at: slice, grad: Float[Tensor, "b hk c f"], weights: Tensor) -> None:
-        """Goes on from the gradient of features, or of their logarithms, to what the keys' map took."""
-        call, totals = self._call, self._found.parameters[1]
-        found = self._key_map.gradients(call.k[:, :, at], weights, grad, totals, call.scratch)
-        self._found.k[:, :, at].copy_(found)
+    def _to_keys(self, at: slice, grad: Float[Tensor, "r c f"], weights: Float[Tensor, "r c f"]) -> None:
+        self.key_map.reverse(at, weights, self._of_features(grad, weights))
 
     def _of_features(self, grad: Tensor, weights: Tensor) -> Tensor:
         """Gives the gradient of features, or of their logarithms, from that of the weights, which it changes."""
         return grad.mul_(weights) if self._call.options.log_space else grad
 
-    def _to_values(self, at: slice, grad: Float[Tensor, "b hk c dv1"]) -> None:
-        grad = grad[..., :-1]
-        self._found.v[:, :, at].copy_(grad if self._call.mask is None else grad.masked_fill(self._call.padding(at), 0))
+    def _to_values(self, at: slice, grad: Float[Tensor, "r c dv1"]) -> None:
+        self.of_values[:, at].copy_(self._reader.without_padding(grad[..., :-1], at))
+
+    def _like(self, name: str, x: Tensor) -> Tensor:
+        """Gives contiguous memory of that name and the shape of x, which the next chunk uses again."""
+        if (name, x.shape) not in self._memory:
+            self._memory[name, x.shape] = self.sums.new_empty(x.shape)
+        return self._memory[name, x.shape]
+
+
+def _add(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    return torch.baddbmm(total, left, right, out=total)

@@ -1,4 +1,4 @@
-"""Linear attention chunk by chunk in scratch memory, without autograd; keeps what `chunk_backward` needs."""
+"""Linear attention chunk by chunk in memory that is used again, without autograd; keeps what `chunk_backward` needs."""
 
 from typing import NamedTuple
 
@@ -7,22 +7,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from . import log_space
-from .chunk_weights import add_product, key_weights, less_shift, product, query_weights, scores_within
-from .chunked_call import ChunkedCall
+from .chunked_call import ChunkedCall, ChunkReader
 from .log_space import HEADROOM
 from .spill import first_seen
 from .state import EMPTY_LOG
-from .sums import Carry, Rows
+from .sums import Carry
 
 
 class Trace(NamedTuple):
-    """What gradients need of each chunk; a call that is not causal counts as one.
+    """What gradients need of each chunk, batch and heads as one dimension; a call that is not causal counts as one.
 
     Attributes:
-        sums: [chunks b hk f dv1], which the chunk's queries read.
-        shift: [chunks b hk 1 f], in log space what was taken off the logarithms of keys.
-        decay: [chunks b hk f 1], in log space what sums and the chunk's keys were multiplied with after it.
-        factors: [b h n 1], outputs over their numerators.
+        sums: [chunks r f dv1], which the chunk's queries read.
+        shift: [chunks r 1 f], in log space what was taken off the logarithms of keys.
+        decay: [chunks r f 1], in log space what sums and the chunk's keys were multiplied with after it.
+        factors: [bh n 1], outputs over their numerators.
     """
 
     sums: Tensor
@@ -35,11 +34,12 @@ class Trace(NamedTuple):
         """Makes room for a call."""
         chunks = max(1, len(call.query_runs())) if call.options.causal else 1
         logs = chunks if call.options.log_space else 0
+        batch, heads, features, columns = sums.shape
         return cls(
-            sums.new_empty(chunks, *sums.shape),
-            sums.new_empty(logs, *sums.shape[:2], 1, sums.shape[2]),
-            sums.new_empty(logs, *sums.shape[:3], 1),
-            sums.new_empty(*call.q.shape[:3], 1),
+            sums.new_empty(chunks, batch * heads, features, columns),
+            sums.new_empty(logs, batch * heads, 1, features),
+            sums.new_empty(logs, batch * heads, features, 1),
+            sums.new_empty(batch * call.q.shape[1], call.q.shape[2], 1),
         )
 
 
@@ -60,61 +60,62 @@ def attend_by_chunk(
     step = walk.attend if call.options.causal else walk.read
     for chunk, at in enumerate(call.query_runs()):
         step(at, chunk)
-    maxima = torch.zeros_like(carry.log_scale) if walk.maxima is None else walk.maxima.squeeze(-2)
-    return walk.output, Carry(walk.sums, maxima)
+    maxima = torch.zeros_like(carry.log_scale) if walk.maxima is None else walk.maxima.view(carry.log_scale.shape)
+    output = walk.output.view(*call.q.shape[:3], call.v.shape[3])
+    return output, Carry(walk.sums.view(carry.sums.shape), maxima)
 
 
 class _Walk:
     """The sums over the keys gone through so far, and the output, changed in place.
 
     Attributes:
-        output: [b h n dv].
-        sums: [b hk f dv1].
-        maxima: [b hk 1 f], of the logarithms of the keys; None on features as they are.
+        output: [bh n dv].
+        sums: [r f dv1].
+        maxima: [r 1 f], of the logarithms of the keys; None on features as they are.
     """
 
     def __init__(self, call: ChunkedCall, carry: Carry, trace: Trace | None) -> None:
         self._call = call
         self._trace = trace
         self._all_seen = False
-        self.output = carry.sums.new_empty(*call.q.shape[:3], call.v.shape[3])
-        self.sums = carry.sums.detach().clone(memory_format=torch.contiguous_format)
-        self.maxima = carry.log_scale[..., None, :] if call.options.log_space else None
+        self.sums = carry.sums.detach().clone(memory_format=torch.contiguous_format).flatten(0, 1)
+        self.output = self.sums.new_empty(call.q.shape[0] * call.q.shape[1], call.q.shape[2], call.v.shape[3])
+        self.maxima = carry.log_scale.flatten(0, 1)[:, None] if call.options.log_space else None
+        # From no key at all, a query's largest weight meets that of the first key, which is 1.
+        self._may_see_nothing = call.mask is not None or bool((carry.log_scale > EMPTY_LOG / 2).any())
+        self._reader = ChunkReader(call, self.sums)
 
     def absorb(self, at: slice) -> None:
         """Adds keys that all queries to come see."""
-        if self.maxima is None:
-            keys = key_weights(self._call, at, None)
-        else:
-            keys = self._call.keys(at)
-            maxima = torch.maximum(self.maxima, keys.amax(-2, keepdim=True))
+        keys = self._reader.keys(at)
+        if self.maxima is not None:
+            maxima = torch.maximum(self.maxima, keys.amax(1, keepdim=True))
             self.sums.mul_((self.maxima - maxima).exp_().mT)
-            keys = less_shift(self._call, keys, maxima).exp_()
+            keys = self._reader.less_shift(keys, maxima).exp_()
             self.maxima = maxima
-        add_product(self.sums, keys.mT, self._call.values(at))
+        self._add(keys, self._reader.values(at))
 
     def read(self, at: slice, chunk: int) -> None:
         """Attends to all that has been absorbed."""
         del chunk
-        queries, scale = query_weights(self._call, at, self.maxima)
-        rows = self._call.scratch("rows", *queries.shape[:3], self.sums.shape[3])
-        self._write(Rows(product(queries, self.sums, rows), scale), at)
+        queries, scale = self._reader.query_weights(at, self.maxima)
+        torch.bmm(queries, self.sums, out=self._reader.memory(at).rows)
+        self._write(at, scale)
 
     def attend(self, at: slice, chunk: int) -> None:
         """Attends from a chunk to itself, causally, and to the keys before it; then adds its keys."""
-        tokens = self._call.keys_of(at)
+        keys = self._reader.keys(self._call.keys_of(at))
         if self.maxima is None:
             self.keep(chunk, None)
-            self._attend(at, key_weights(self._call, tokens, None), None)
+            self._attend(at, keys, None)
             return
-        keys = self._call.keys(tokens)
-        maxima = torch.maximum(self.maxima, keys.amax(-2, keepdim=True))
+        maxima = torch.maximum(self.maxima, keys.amax(1, keepdim=True))
         shift = self._shift(keys)
         self.keep(chunk, shift)
         if bool((maxima - shift > HEADROOM[keys.dtype]).any()):
-            self._attend_spilled(at, shift)
+            self._attend_spilled(at, keys, shift)
             return
-        self._attend(at, less_shift(self._call, keys, shift).exp_(), shift)
+        self._attend(at, self._reader.less_shift(keys, shift).exp_(), shift)
         decay = (shift - maxima).exp_().mT
         self.sums.mul_(decay)
         self.maxima = maxima
@@ -131,39 +132,48 @@ class _Walk:
     def _shift(self, keys: Tensor) -> Tensor:
         """Gives the maxima over the keys before a chunk, or its first key where nothing came before."""
         assert self.maxima is not None
+        if self._all_seen:
+            return self.maxima
         seen = self.maxima > EMPTY_LOG / 2
-        self._all_seen = self._all_seen or bool(seen.all())
-        return self.maxima if self._all_seen else torch.where(seen, self.maxima, first_seen(keys)[..., None, :])
+        self._all_seen = bool(seen.all())
+        return torch.where(seen, self.maxima, first_seen(keys[:, None]))
 
     def _attend(self, at: slice, keys: Tensor, shift: Tensor | None) -> None:
-        queries, scale = query_weights(self._call, at, shift)
-        values = self._call.values(self._call.keys_of(at))
-        scores = scores_within(self._call, queries, keys)
-        rows = product(scores, values, self._call.scratch("rows", *queries.shape[:3], values.shape[3]))
-        self._write(Rows(add_product(rows, queries, self.sums), scale), at)
-        add_product(self.sums, keys.mT, values)
+        reader, rows = self._reader, self._reader.memory(at).rows
+        queries, scale = reader.query_weights(at, shift)
+        values = reader.values(self._call.keys_of(at))
+        torch.bmm(reader.scores(at, queries, keys), values, out=rows)
+        torch.baddbmm(rows, queries, self.sums, out=rows)
+        self._write(at, scale)
+        self._add(keys, values)
 
-    def _attend_spilled(self, at: slice, shift: Tensor) -> None:
+    def _attend_spilled(self, at: slice, keys: Tensor, shift: Tensor) -> None:
         """Does the same where keys tower above the shift; rows that see none of them are the same to the bit."""
-        call, tokens = self._call, self._call.keys_of(at)
-        carry = Carry(self.sums, shift.squeeze(-2))
-        queries = call.by_kv_head(call.queries(at))
-        rows, carry = log_space.causal_step(queries, call.keys(tokens), call.values(tokens), carry)
-        self._write(rows, at)
-        self.sums.copy_(carry.sums)
-        self.maxima = carry.log_scale[..., None, :]
+        reader = self._reader
+        queries, values = reader.queries(at), reader.values(self._call.keys_of(at))
+        carry = Carry(self.sums[:, None], shift)
+        rows, carry = log_space.causal_step(queries[:, None], keys[:, None], values[:, None], carry)
+        reader.memory(at).rows.copy_(rows.sums[:, 0])
+        self._write(at, rows.log_scale[:, 0])
+        self.sums.copy_(carry.sums[:, 0])
+        self.maxima = carry.log_scale
 
-    def _write(self, rows: Rows, at: slice) -> None:
+    def _add(self, keys: Tensor, values: Tensor) -> None:
+        torch.baddbmm(self.sums, keys.mT, values, out=self.sums)
+
+    def _write(self, at: slice, scale: Tensor) -> None:
         """Divides, or undoes the scale, and writes to output and trace; a row that sees no key gives zero."""
-        options, by_query_head = self._call.options, self._call.by_query_head
-        numerators, divisors = torch.split(by_query_head(rows.sums), [rows.sums.shape[3] - 1, 1], -1)
-        output = self.output[:, :, at]
-        if not options.normalize:
-            factors = by_query_head(rows.log_scale.exp()) if options.log_space else torch.ones_like(divisors)
-            torch.mul(numerators, factors, out=output)
+        options, memory, output = self._call.options, self._reader.memory(at), self.output[:, at]
+        factors = memory.denominators
+        if options.normalize:
+            if not options.log_space:
+                factors.add_(options.eps)
+            elif self._may_see_nothing:
+                factors.masked_fill_(factors == 0, 1.0)
+            torch.div(memory.numerators, factors, out=output)
+            factors.reciprocal_()
         else:
-            divisors = divisors.masked_fill_(divisors == 0, 1.0) if options.log_space else divisors.add_(options.eps)
-            torch.div(numerators, divisors, out=output)
-            factors = divisors.reciprocal_()
+            factors = self._reader.by_query_head(scale.exp()) if options.log_space else torch.ones_like(factors)
+            torch.mul(memory.numerators, factors, out=output)
         if self._trace is not None:
-            self._trace.factors[:, :, at].copy_(factors)
+            self._trace.factors[:, at].copy_(factors)

@@ -7,12 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .chunk_backward import ChunkGradients, differentiate_by_chunk
+from .chunk_backward import differentiate_by_chunk
 from .chunk_forward import Trace, attend_by_chunk
 from .chunk_steps import attend_by_steps
 from .chunked_call import ChunkedCall
 from .feature_map import without_autocast
-from .scratch import Scratch
 from .sums import Carry, state_from_carry
 
 
@@ -32,7 +31,8 @@ def attend_in_cache(
     with without_autocast(call.q.device.type):
         if not differentiated:
             return attend_by_chunk(call, carry)
-        inputs = (call.q, call.k, call.v, carry.sums, *call.parameters)
+        parameters = (*call.maps[0].parameters, *call.maps[1].parameters)
+        inputs = (call.q, call.k, call.v, carry.sums, *parameters)
         output, sums, log_scale = _InCache.apply(call, carry.log_scale, *inputs)  # type: ignore[no-untyped-call]
     return output, Carry(sums, log_scale)
 
@@ -58,18 +58,13 @@ class _InCache(torch.autograd.Function):
         """Gives the gradients of the inputs."""
         log_scale, output, *saved = ctx.saved_tensors
         trace, inputs = Trace._make(saved[: len(Trace._fields)]), saved[len(Trace._fields) :]
-        scratch = Scratch(output.dtype, output.device)
-        call = ChunkedCall(inputs[0], inputs[1], inputs[2], ctx.mask, ctx.maps, ctx.options, scratch)
+        call = ChunkedCall(inputs[0], inputs[1], inputs[2], ctx.mask, ctx.maps, ctx.options)
         grad = torch.zeros_like(output) if grad is None else grad
         grad_sums = torch.zeros_like(inputs[3]) if grad_sums is None else grad_sums
         with without_autocast(call.q.device.type):
             if torch.is_grad_enabled():
                 return None, None, *_differentiable(call, inputs, log_scale, (grad, grad_sums))
-            found = ChunkGradients.of(call, grad_sums)
-            differentiate_by_chunk(call, log_scale, trace, output, grad, found)
-        totals = (*found.parameters[0], *found.parameters[1])
-        parameters = (total.to(x.dtype) for total, x in zip(totals, call.parameters, strict=True))
-        return None, None, found.q, found.k, found.v, found.sums, *parameters
+            return None, None, *differentiate_by_chunk(call, log_scale, trace, output, grad, grad_sums)
 
 
 def _differentiable(

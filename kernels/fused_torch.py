@@ -7,10 +7,11 @@ from torch import Tensor
 
 from .block_tables import check_ends
 from .fused_tensors import Options, Tensors
+from .hedgehog_tokens import hedgehog_tokens
 from .linear_chunk import linear_attention_chunk
 from .linear_recurrent import linear_attention_recurrent
 from .state import LinearState
-from .token_maps import TokenMap, hedgehog_tokens
+from .token_maps import TokenMap
 
 
 def torch_attention(tensors: Tensors, options: Options) -> tuple[Tensor, LinearState]:

@@ -7,10 +7,9 @@ from torch import Tensor
 from .chunk_function import attend_in_cache
 from .chunk_steps import CHUNK_SIZE, attend_by_steps
 from .chunked_call import ChunkedCall, ChunkOptions
-from .scratch import Scratch
 from .state import LinearState
 from .sums import EPS, carry_from_state, query_groups, state_from_carry
-from .token_maps import Given, ReversibleMap, TokenMap
+from .token_maps import Given, TokenMap
 
 
 def linear_attention_chunk(
@@ -69,12 +68,11 @@ def linear_attention_chunk(
     if differentiated:
         phi_q, query_map = _reversible(phi_q, query_map)
         phi_k, key_map = _reversible(phi_k, key_map)
-    scratch = Scratch(carry.sums.dtype, v.device)
-    call = ChunkedCall(phi_q, phi_k, v, key_padding_mask, (query_map, key_map), options, scratch)
+    call = ChunkedCall(phi_q, phi_k, v, key_padding_mask, (query_map, key_map), options)
     output, carry = attend_in_cache(call, carry, differentiated=differentiated)
     return output.to(v.dtype), state_from_carry(carry, log_space)
 
 
 def _reversible(x: Tensor, of: TokenMap) -> tuple[Tensor, TokenMap]:
     """Gives what a map that has its own gradients takes: all features, where the given one leaves them to autograd."""
-    return (x, of) if isinstance(of, ReversibleMap) else (of(x, slice(0, x.shape[2])), Given())
+    return (x, of) if of.reversible else (of(x, slice(0, x.shape[2])), Given())

@@ -10,10 +10,11 @@ from .dispatch import linear_attention
 from .feature_map import FeatureMap
 from .fused import fused_attention, needs_operator, why_not_fused
 from .fused_tensors import Options, Tensors
+from .hedgehog_tokens import hedgehog_tokens
 from .learned_maps import HedgehogMap
 from .state import LinearState
 from .sums import EPS
-from .token_maps import Mapped, TokenMap, hedgehog_tokens
+from .token_maps import Mapped, TokenMap
 
 
 def mapped_linear_attention(

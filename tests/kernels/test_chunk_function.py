@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from hedgebench.kernels.chunk_steps import by_chunk
+from hedgebench.kernels.hedgehog_tokens import HedgehogTokens
 from hedgebench.kernels.linear_chunk import linear_attention_chunk
 from hedgebench.kernels.log_space import HEADROOM
 from hedgebench.kernels.state import EMPTY_LOG, LinearState
 from hedgebench.kernels.sums import EPS, output_from_rows
-from hedgebench.kernels.token_maps import HedgehogTokens
 
 B, H, HK, N, D, F, DV = 2, 4, 2, 21, 3, 6, 5
 CHUNK = 8
