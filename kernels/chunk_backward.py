@@ -15,7 +15,6 @@ from torch import Tensor
 from . import log_space
 from .chunk_forward import Trace
 from .chunked_call import ChunkedCall, ChunkReader
-from .log_space import HEADROOM
 from .sums import Carry, output_from_rows
 from .token_maps import ReversibleReader
 
@@ -24,6 +23,7 @@ def differentiate_by_chunk(
     call: ChunkedCall,
     maxima: Float[Tensor, "b hk f"],
     trace: Trace,
+    spilled: set[int],
     output: Float[Tensor, "b h n dv"],
     grad: Float[Tensor, "b h n dv"],
     grad_sums: Float[Tensor, "b hk f dv1"],
@@ -34,14 +34,19 @@ def differentiate_by_chunk(
         call: what was given; both maps are reversible.
         maxima: of the logarithms of the keys before these, in log space.
         trace: of the forward pass.
+        spilled: chunks whose keys towered above the shift.
         output: of the forward pass.
         grad: of the output.
         grad_sums: of the sums after the last key.
     """
     back = _Back(call, trace, output, grad, grad_sums)
-    step = back.attend if call.options.causal else back.read
     for chunk, at in reversed(list(enumerate(call.query_runs()))):
-        step(at, chunk)
+        if not call.options.causal:
+            back.read(at)
+        elif chunk in spilled:
+            back.attend_spilled(at, chunk)
+        else:
+            back.attend(at, chunk)
     for at in call.earlier_runs():
         back.absorb(at)
     if call.options.log_space:
@@ -78,19 +83,14 @@ class _Back:
     def attend(self, at: slice, chunk: int) -> None:
         """Goes back through a chunk that attended to itself and to the keys before it."""
         reader, sums, shift, tokens = self._reader, self.sums, self._shift(chunk), self._call.keys_of(at)
-        if shift is None:
-            keys = reader.key_weights(tokens, None)
-        else:
-            raw = reader.keys(tokens)
-            if bool((raw.amax(1, keepdim=True) - shift > HEADROOM[raw.dtype]).any()):
-                self._attend_spilled(at, raw, chunk, shift)
-                return
-            keys = reader.less_shift(raw, shift).exp_()
+        keys = reader.key_weights(tokens, shift)
+        if shift is not None:
             sums.mul_(self._trace.decay[chunk])
         queries, _ = reader.query_weights(at, shift)
         values, rows = reader.values(tokens), self._rows(at)
-        of_values = torch.bmm(reader.scores(at, queries, keys).mT, rows, out=self._like("values", values))
-        self._to_values(tokens, _add(of_values, keys, sums))
+        of_values = self._like("values", values[..., :-1])
+        torch.bmm(reader.scores(at, queries, keys).mT, rows[..., :-1], out=of_values)
+        self._to_values(tokens, _add(of_values, keys, sums[..., :-1]))
         scores = reader.scores(at, rows, values)
         of_keys = torch.bmm(scores.mT, queries, out=self._like("keys", keys))
         self._to_keys(tokens, _add(of_keys, values, sums.mT), keys)
@@ -98,9 +98,25 @@ class _Back:
         of_queries = torch.bmm(scores, keys, out=self._like("queries", queries))
         self._to_queries(at, _add(of_queries, rows, self._trace.sums[chunk].mT), queries)
 
-    def read(self, at: slice, chunk: int) -> None:
+    def attend_spilled(self, at: slice, chunk: int) -> None:
+        """Goes back through a chunk whose keys tower above the shift, by autograd."""
+        reader, options, tokens = self._reader, self._call.options, self._call.keys_of(at)
+        keys, shift = reader.keys(tokens), self._trace.shift[chunk]
+        given = (reader.queries(at), keys, reader.values(tokens), self._trace.sums[chunk])
+        leaves = [x.detach()[:, None].requires_grad_() for x in given]
+        with torch.enable_grad():
+            rows, after = log_space.causal_step(leaves[0], leaves[1], leaves[2], Carry(leaves[3], shift))
+            output = output_from_rows(rows, normalize=options.normalize, eps=options.eps, log_space=True)
+        grad = reader.by_kv_head(self._grad[:, at])[:, None].to(output.dtype)
+        found = torch.autograd.grad((output, after.sums), leaves, (grad, self.sums[:, None]))
+        of_queries, of_keys, of_values, sums = (x.squeeze(1) for x in found)
+        self.query_map.reverse(at, given[0], reader.by_query_head(of_queries))
+        self.key_map.reverse(tokens, keys, of_keys)
+        self._to_values(tokens, of_values[..., :-1])
+        self.sums.copy_(sums)
+
+    def read(self, at: slice) -> None:
         """Goes back through queries that read the sums of all keys."""
-        del chunk
         queries, _ = self._reader.query_weights(at, self._shift(0))
         rows = self._rows(at)
         _add(self.sums, queries.mT, rows)
@@ -110,7 +126,7 @@ class _Back:
     def absorb(self, at: slice) -> None:
         """Goes back through keys that all queries saw."""
         keys, values = self._reader.key_weights(at, self._shift(0)), self._reader.values(at)
-        self._to_values(at, torch.bmm(keys, self.sums, out=self._like("values", values)))
+        self._to_values(at, torch.bmm(keys, self.sums[..., :-1], out=self._like("values", values[..., :-1])))
         self._to_keys(at, torch.bmm(values, self.sums.mT, out=self._like("keys", keys)), keys)
 
     def _shift(self, chunk: int) -> Tensor | None:
@@ -127,22 +143,6 @@ class _Back:
             memory.denominators.zero_()
         return memory.rows
 
-    def _attend_spilled(self, at: slice, keys: Tensor, chunk: int, shift: Tensor) -> None:
-        """Goes back through a chunk whose keys tower above the shift, by autograd."""
-        reader, options, tokens = self._reader, self._call.options, self._call.keys_of(at)
-        given = (reader.queries(at), keys, reader.values(tokens), self._trace.sums[chunk])
-        leaves = [x.detach()[:, None].requires_grad_() for x in given]
-        with torch.enable_grad():
-            rows, after = log_space.causal_step(leaves[0], leaves[1], leaves[2], Carry(leaves[3], shift))
-            output = output_from_rows(rows, normalize=options.normalize, eps=options.eps, log_space=True)
-        grad = reader.by_kv_head(self._grad[:, at])[:, None].to(output.dtype)
-        found = torch.autograd.grad((output, after.sums), leaves, (grad, self.sums[:, None]))
-        of_queries, of_keys, of_values, sums = (x.squeeze(1) for x in found)
-        self.query_map.reverse(at, given[0], reader.by_query_head(of_queries))
-        self.key_map.reverse(tokens, keys, of_keys)
-        self._to_values(tokens, of_values)
-        self.sums.copy_(sums)
-
     def _to_queries(self, at: slice, grad: Float[Tensor, "r gc f"], weights: Float[Tensor, "r gc f"]) -> None:
         by_query_head = self._reader.by_query_head
         self.query_map.reverse(at, by_query_head(weights), by_query_head(self._of_features(grad, weights)))
@@ -154,8 +154,8 @@ class _Back:
         """Gives the gradient of features, or of their logarithms, from that of the weights, which it changes."""
         return grad.mul_(weights) if self._call.options.log_space else grad
 
-    def _to_values(self, at: slice, grad: Float[Tensor, "r c dv1"]) -> None:
-        self.of_values[:, at].copy_(self._reader.without_padding(grad[..., :-1], at))
+    def _to_values(self, at: slice, grad: Float[Tensor, "r c dv"]) -> None:
+        self.of_values[:, at].copy_(self._reader.without_padding(grad, at))
 
     def _like(self, name: str, x: Tensor) -> Tensor:
         """Gives contiguous memory of that name and the shape of x, which the next chunk uses again."""

@@ -45,8 +45,8 @@ class Trace(NamedTuple):
 
 def attend_by_chunk(
     call: ChunkedCall, carry: Carry, trace: Trace | None = None
-) -> tuple[Float[Tensor, "b h n dv"], Carry]:
-    """Gives the output, in the type of the sums, and the sums after the last key.
+) -> tuple[Float[Tensor, "b h n dv"], Carry, set[int]]:
+    """Gives the output, in the type of the sums, the sums after the last key, and which chunks were spilled.
 
     Args:
         call: what was given.
@@ -62,7 +62,7 @@ def attend_by_chunk(
         step(at, chunk)
     maxima = torch.zeros_like(carry.log_scale) if walk.maxima is None else walk.maxima.view(carry.log_scale.shape)
     output = walk.output.view(*call.q.shape[:3], call.v.shape[3])
-    return output, Carry(walk.sums.view(carry.sums.shape), maxima)
+    return output, Carry(walk.sums.view(carry.sums.shape), maxima), walk.spilled
 
 
 class _Walk:
@@ -72,12 +72,14 @@ class _Walk:
         output: [bh n dv].
         sums: [r f dv1].
         maxima: [r 1 f], of the logarithms of the keys; None on features as they are.
+        spilled: chunks whose keys towered above the shift.
     """
 
     def __init__(self, call: ChunkedCall, carry: Carry, trace: Trace | None) -> None:
         self._call = call
         self._trace = trace
         self._all_seen = False
+        self.spilled: set[int] = set()
         self.sums = carry.sums.detach().clone(memory_format=torch.contiguous_format).flatten(0, 1)
         self.output = self.sums.new_empty(call.q.shape[0] * call.q.shape[1], call.q.shape[2], call.v.shape[3])
         self.maxima = carry.log_scale.flatten(0, 1)[:, None] if call.options.log_space else None
@@ -112,11 +114,13 @@ class _Walk:
         maxima = torch.maximum(self.maxima, keys.amax(1, keepdim=True))
         shift = self._shift(keys)
         self.keep(chunk, shift)
-        if bool((maxima - shift > HEADROOM[keys.dtype]).any()):
+        height = maxima - shift
+        if float(height.max()) > HEADROOM[keys.dtype]:
+            self.spilled.add(chunk)
             self._attend_spilled(at, keys, shift)
             return
         self._attend(at, self._reader.less_shift(keys, shift).exp_(), shift)
-        decay = (shift - maxima).exp_().mT
+        decay = height.neg_().exp_().mT
         self.sums.mul_(decay)
         self.maxima = maxima
         if self._trace is not None:

@@ -30,7 +30,8 @@ def attend_in_cache(
     """
     with without_autocast(call.q.device.type):
         if not differentiated:
-            return attend_by_chunk(call, carry)
+            output, last, _ = attend_by_chunk(call, carry)
+            return output, last
         parameters = (*call.maps[0].parameters, *call.maps[1].parameters)
         inputs = (call.q, call.k, call.v, carry.sums, *parameters)
         output, sums, log_scale = _InCache.apply(call, carry.log_scale, *inputs)  # type: ignore[no-untyped-call]
@@ -44,7 +45,7 @@ class _InCache(torch.autograd.Function):
     def forward(ctx: Any, call: ChunkedCall, log_scale: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gives the output, and sums and maxima after the last key."""
         trace = Trace.of(call, inputs[3])
-        output, last = attend_by_chunk(call, Carry(inputs[3], log_scale), trace)
+        output, last, ctx.spilled = attend_by_chunk(call, Carry(inputs[3], log_scale), trace)
         ctx.mark_non_differentiable(last.log_scale)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(log_scale, output, *trace, *inputs)
@@ -64,7 +65,7 @@ class _InCache(torch.autograd.Function):
         with without_autocast(call.q.device.type):
             if torch.is_grad_enabled():
                 return None, None, *_differentiable(call, inputs, log_scale, (grad, grad_sums))
-            return None, None, *differentiate_by_chunk(call, log_scale, trace, output, grad, grad_sums)
+            return None, None, *differentiate_by_chunk(call, log_scale, trace, ctx.spilled, output, grad, grad_sums)
 
 
 def _differentiable(
