@@ -11,8 +11,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 quickstart: $(VENV)/installed ## Set up, then compare three attentions on embedded data
 	$(BIN)/bench run
 
+# A worker for each processor; a worker that has none left takes over half of the tests another has left.
 test: $(VENV)/installed-test ## Set up, then run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $$(nproc) --dist worksteal
 
 lint: $(VENV)/installed-dev ## Set up, then ruff, mypy and pyright
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""What every test runs under: checked tensor shapes, and Triton's interpreter where there is no GPU."""
+"""What every test runs under: checked tensor shapes, Triton's interpreter where there is no GPU, threads that fit."""
 
 import os
 import shutil
@@ -7,6 +7,10 @@ from pathlib import Path
 # Triton reads this when it is imported, its own library included: before anything imports it.
 if shutil.which("nvidia-smi") is None:
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# Workers of pytest-xdist share the processors: one thread each, their child processes too. torch reads this likewise.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from jaxtyping import install_import_hook
 

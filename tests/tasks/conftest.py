@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hedgebench.adapters.base import Adapter, Capability, ModelShape
+from hedgebench.tasks import timing
 from hedgebench.tasks.base import Sources
 
 REPO_ROOT = Path(__file__).parents[2]
@@ -167,6 +168,30 @@ def real_mirror() -> Path:
     if not (mirror / "datasets").is_dir():
         pytest.skip(f"there is no mirror at {mirror}; set HEDGEBENCH_MIRROR")
     return mirror
+
+
+class SleepClock:
+    """Stands in for the module `time`: nothing but sleeping takes time, and then exactly as long as asked."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def perf_counter(self) -> float:
+        return self.now_s
+
+    def perf_counter_ns(self) -> int:
+        return round(1e9 * self.now_s)
+
+
+@pytest.fixture
+def sleep_clock(monkeypatch: pytest.MonkeyPatch) -> SleepClock:
+    """The clock that timing reads, moved by its own `sleep` alone, whatever else the machine does."""
+    clock = SleepClock()
+    monkeypatch.setattr(timing, "time", clock)
+    return clock
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from hedgebench.tasks.machine_peak import MACHINE
 from hedgebench.tasks.points import Point, Role, point_of_mode
 from hedgebench.tasks.throughput import THROUGHPUT
 
+from .conftest import SleepClock
+
 SETTINGS: dict[str, Value] = {
     "seq_lens": (16, 32, 64),
     "modes": "prefill+train+decode",
@@ -148,22 +150,26 @@ def test_layers_alone_are_left_to_runs(sources: Sources) -> None:
     assert [(metric.value, metric.status) for metric in points] == [(None, "unsupported")] * 3
 
 
-def test_generating_feeds_back_what_the_model_chose_and_times_the_first_token_apart(sources: Sources) -> None:
+def test_generating_feeds_back_what_the_model_chose_and_times_the_first_token_apart(
+    sources: Sources, sleep_clock: SleepClock
+) -> None:
     fed: list[list[int]] = []
 
     def prefill(tokens: torch.Tensor) -> tuple[torch.Tensor, int]:
-        time.sleep(0.02)
+        sleep_clock.sleep(0.02)
         return torch.nn.functional.one_hot(torch.full((2,), 3), 8).float(), tokens.shape[1]
 
     def decode(token: torch.Tensor, state: int) -> tuple[torch.Tensor, int]:
+        sleep_clock.sleep(0.005)
         fed.append(token.tolist())
         return torch.nn.functional.one_hot((token + 1) % 8, 8).float(), state + 1
 
     metrics = measure(fake(prefill=prefill, decode=decode), sources, modes="generate", seq_lens=(16,))
     found = {metric.name: metric for metric in metrics}
     assert fed == [[3, 3], [4, 4], [5, 5], [6, 6], [7, 7], [0, 0]]
-    assert (found["generate_first_token_ms"].value or 0) >= 20 > (found["generate_per_token_ms"].value or 0)
-    assert found["generate_tokens_per_s"].value == pytest.approx(2e3 / (found["generate_per_token_ms"].value or 0))
+    assert found["generate_first_token_ms"].value == pytest.approx(20)
+    assert found["generate_per_token_ms"].value == pytest.approx(5)
+    assert found["generate_tokens_per_s"].value == pytest.approx(2e3 / 5)
     assert THROUGHPUT.load({**SETTINGS, "modes": "generate"}, sources).shape.context_length == 64 + 6
 
 
@@ -212,33 +218,33 @@ def test_what_a_device_did_not_tell_is_no_metric() -> None:
 
 
 @pytest.mark.parametrize("role", ["sweep", "probe"])
-def test_a_first_call_that_compiles_is_no_timeout_and_its_seconds_are_told(role: Role) -> None:
+def test_a_first_call_that_compiles_is_no_timeout_and_its_seconds_are_told(role: Role, sleep_clock: SleepClock) -> None:
     calls: list[int] = []
 
     def compiles(tokens: torch.Tensor, targets: torch.Tensor) -> float:
-        time.sleep(0.0 if calls else 0.2)
+        sleep_clock.sleep(0.05 if calls else 0.2)
         calls.append(1)
         return 0.0
 
     settings = {**SETTINGS, "max_call_s": 0.1}
     found = THROUGHPUT.measure(fake(training_step=compiles), point_of_mode("train", 16, 2, role), settings)
-    assert found["first_call_s"] >= 0.2
-    assert max(found["samples_ms"]) < 100
-    slow = fake(training_step=lambda tokens, targets: time.sleep(0.15))
+    assert found["first_call_s"] == pytest.approx(0.2)
+    assert found["samples_ms"] == pytest.approx([50.0] * len(found["samples_ms"]))
+    slow = fake(training_step=lambda tokens, targets: sleep_clock.sleep(0.15))
     with pytest.raises(TimeoutError):
         THROUGHPUT.measure(slow, point_of_mode("train", 16, 2, role), settings)
 
 
 @pytest.mark.parametrize(("mode", "context_len"), [("decode", 10), ("generate", 16)])
-def test_the_first_decoded_token_is_told_apart_too(mode: str, context_len: int) -> None:
+def test_the_first_decoded_token_is_told_apart_too(mode: str, context_len: int, sleep_clock: SleepClock) -> None:
     def decode(token: torch.Tensor, state: int) -> tuple[torch.Tensor, int]:
-        time.sleep(0.2 if state == context_len else 0.0)
+        sleep_clock.sleep(0.2 if state == context_len else 0.05)
         return torch.zeros(2, 8), state + 1
 
     adapter = fake(decode=decode, prefill=lambda tokens: (torch.zeros(2, 8), tokens.shape[1]))
     found = THROUGHPUT.measure(adapter, point_of_mode(mode, 16, 2), {**SETTINGS, "max_call_s": 0.1})
-    assert found["first_call_s"] >= 0.2
-    assert len(found["samples_ms"]) == 3
+    assert found["first_call_s"] == pytest.approx(0.2)
+    assert found["samples_ms"] == pytest.approx([50.0] * 3)
 
 
 def layer_on_cuda() -> Any:
@@ -264,13 +270,15 @@ def test_on_cuda_the_cache_is_flushed_before_each_token_of_a_layer_alone(
     assert "nvidia-ml-py is not installed" in found["notes"][0]
 
 
-def test_a_second_call_that_compiles_again_is_no_timeout_either(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_call_that_compiles_again_is_no_timeout_either(
+    monkeypatch: pytest.MonkeyPatch, sleep_clock: SleepClock
+) -> None:
     made = 0
 
     def prefill(tokens: torch.Tensor) -> tuple[None, int]:
         nonlocal made
         made += 1
-        time.sleep(0.2 if made <= 2 else 0.0)
+        sleep_clock.sleep(0.2 if made <= 2 else 0.05)
         return None, tokens.shape[1]
 
     monkeypatch.setattr(torch, "compile", lambda call, dynamic: call)
@@ -278,8 +286,8 @@ def test_a_second_call_that_compiles_again_is_no_timeout_either(monkeypatch: pyt
     monkeypatch.setattr(throughput_calls, "compilations", lambda mode: min(made, 2))
     settings = {**SETTINGS, "max_call_s": 0.1}
     found = THROUGHPUT.measure(fake(prefill=prefill), point_of_mode("compiled_prefill", 16, 2), settings)
-    assert found["first_call_s"] >= 0.4
-    assert max(found["samples_ms"]) < 100
+    assert found["first_call_s"] == pytest.approx(0.2 + 0.2 + 0.05)  # the third compiled nothing
+    assert found["samples_ms"] == pytest.approx([50.0] * len(found["samples_ms"]))
 
 
 def test_a_compiled_mode_says_where_the_compiler_went_back_to_python(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from hedgebench.tasks.cuda_graphs import graph_of
 from hedgebench.tasks.telemetry import Telemetry
 from hedgebench.tasks.timing import Repeats, Stopwatch, first_call_s, measure_calls, time_calls, time_ms
 
+from .conftest import SleepClock
+
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
@@ -37,9 +39,9 @@ def test_short_calls_are_repeated_for_the_least_time_but_not_without_end() -> No
     assert len(time_calls(lambda: None, CPU, Repeats(count=2, min_time_ms=1e9, warmup=0, max_call_s=60))) == 40
 
 
-def test_slow_calls_are_repeated_less_but_never_less_than_three_times() -> None:
+def test_slow_calls_are_repeated_less_but_never_less_than_three_times(sleep_clock: SleepClock) -> None:
     repeats = Repeats(count=10, min_time_ms=0, warmup=0, max_call_s=60, max_time_ms=1)
-    assert len(time_calls(lambda: time.sleep(0.002), CPU, repeats)) == 3
+    assert time_calls(lambda: sleep_clock.sleep(0.002), CPU, repeats) == pytest.approx([2.0] * 3)
     assert repeats.is_enough([0.1] * 9) is False
     assert repeats.is_enough([0.1] * 10) is True
 
@@ -49,13 +51,13 @@ def test_a_slow_call_is_a_timeout() -> None:
         time_ms(lambda: time.sleep(0.01), CPU, max_call_s=0.001)
 
 
-def test_warming_up_ends_when_two_calls_agree_and_says_so() -> None:
+def test_warming_up_ends_when_two_calls_agree_and_says_so(sleep_clock: SleepClock) -> None:
     naps = iter([0.03, 0.01, *[0.01] * 9])
-    found = measure_calls(lambda: time.sleep(next(naps)), CPU, times(2, 5))
-    assert (found.clock, len(found.samples_ms)) == ("host", 2)
-    assert found.warmup_calls >= 3 if found.is_stable else found.warmup_calls == 5
+    found = measure_calls(lambda: sleep_clock.sleep(next(naps)), CPU, times(2, 5))
+    assert (found.clock, found.is_stable, found.warmup_calls) == ("host", True, 3)
+    assert found.samples_ms == pytest.approx([10.0] * 2)
     naps = iter([0.001 * 2**i for i in range(8)])
-    found = measure_calls(lambda: time.sleep(next(naps)), CPU, times(1, 3))
+    found = measure_calls(lambda: sleep_clock.sleep(next(naps)), CPU, times(1, 3))
     assert (found.is_stable, found.warmup_calls) == (False, 3)
 
 
@@ -69,10 +71,11 @@ def test_warming_up_takes_a_least_time_however_soon_calls_agree() -> None:
     assert measure_calls(lambda: None, CPU, Repeats(1, 0, 0, 60, min_warmup_ms=1e9)).warmup_calls == 0
 
 
-def test_the_first_call_may_take_as_long_as_it_needs_and_its_seconds_are_told() -> None:
-    naps = iter([0.03, 0.0, 0.0])
-    assert first_call_s(lambda: time.sleep(next(naps)), CPU) >= 0.03
-    assert len(measure_calls(lambda: time.sleep(next(naps)), CPU, times(2, 0, max_call_s=0.02)).samples_ms) == 2
+def test_the_first_call_may_take_as_long_as_it_needs_and_its_seconds_are_told(sleep_clock: SleepClock) -> None:
+    naps = iter([0.03, 0.01, 0.01])
+    assert first_call_s(lambda: sleep_clock.sleep(next(naps)), CPU) == pytest.approx(0.03)
+    found = measure_calls(lambda: sleep_clock.sleep(next(naps)), CPU, times(2, 0, max_call_s=0.02))
+    assert found.samples_ms == pytest.approx([10.0] * 2)
 
 
 class FakeCuda:
