@@ -43,6 +43,13 @@ class Finished:
     err: str
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible() -> None:
+    """Processes inherit that interrupts are ignored, as where a shell runs the tests in the background: undone."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty current folder, no mirror, no network, one thread, and a path on which processes find the package."""

@@ -90,10 +90,10 @@ def test_a_killed_process_is_told_with_its_signal_and_what_it_printed(make_reque
 
 
 def test_a_process_over_its_time_limit_is_ended(make_request: MakeRequest, tmp_path: Path) -> None:
-    record = run(make_request("sleep"), timeout_s=2.0).record
+    record = run(make_request("sleep"), timeout_s=4.0).record
     assert record.status == "timeout"
     assert record.error is not None
-    assert "time limit of 2 s" in record.error.message
+    assert "time limit of 4 s" in record.error.message
     assert not process_exists(int((tmp_path / "marker-sleep").read_text(encoding="utf-8")))
 
 
