@@ -19,6 +19,7 @@ from hedgebench.harness import cli, registry, runner
 from hedgebench.harness.cell import Cell
 from hedgebench.harness.request import Request
 from hedgebench.results.record import DataIdentity
+from hedgebench.results.store import RunStore
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -85,6 +86,27 @@ def bench(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
         return Finished(code, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def _finished_runs() -> dict[str, Path]:
+    return {}
+
+
+@pytest.fixture
+def finished(
+    bench: Callable[..., Finished],
+    tiny: list[str],
+    _finished_runs: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> RunStore:
+    """The folder `out` of a run of softmax and elu on the tiny task; it was run once and is copied for each test."""
+    if "run" not in _finished_runs:
+        assert bench("run", "--models", "softmax,elu", *tiny, "--output", "out", "--quiet").code == 0
+        _finished_runs["run"] = Path(shutil.copytree("out", tmp_path_factory.mktemp("finished") / "out"))
+    else:
+        shutil.copytree(_finished_runs["run"], "out")
+    return RunStore(Path("out"))
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from junitparser import JUnitXml
 
+from hedgebench.results.store import RunStore
+
 Bench = Callable[..., Any]
 
 
 @pytest.fixture
-def ran(bench: Bench, tiny: list[str]) -> Path:
-    """A run of two models on a task that takes a fraction of a second."""
-    assert bench("run", "--models", "softmax,elu", *tiny, "--output", "out").code == 0
-    return Path("out")
+def ran(finished: RunStore) -> Path:
+    return finished.root
 
 
 def rewritten(run: Path, to: str, change: Callable[[dict[str, Any]], None]) -> Path:

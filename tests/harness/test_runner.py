@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,22 +29,6 @@ def run_tiny(bench: Bench, tiny: list[str]) -> Bench:
         return bench("run", "--models", models, *tiny, "--output", output, *more)
 
     return run
-
-
-@pytest.fixture(scope="module")
-def _finished_runs() -> dict[str, Path]:
-    return {}
-
-
-@pytest.fixture
-def finished(run_tiny: Bench, _finished_runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> RunStore:
-    """The folder `out` of a finished run of softmax and elu; it was run once and is copied for each test."""
-    if "run" not in _finished_runs:
-        assert run_tiny("--quiet").code == 0
-        _finished_runs["run"] = Path(shutil.copytree("out", tmp_path_factory.mktemp("finished") / "out"))
-    else:
-        shutil.copytree(_finished_runs["run"], "out")
-    return RunStore(Path("out"))
 
 
 def contents(store: RunStore) -> dict[str, bytes]:

@@ -19,7 +19,7 @@ from hedgebench.tasks.timing import Repeats, Timing
 
 from .conftest import SleepClock
 
-pytestmark = pytest.mark.usefixtures("sleep_clock")
+pytestmark = pytest.mark.usefixtures("sleep_clock", "brief_collections")
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SHAPES = [KernelShape(1, tokens, 2, 16) for tokens in (8, 16, 32)]

@@ -18,6 +18,8 @@ from hedgebench.tasks.kernel_settings import KernelSettings
 from hedgebench.tasks.kernel_works import Call
 from hedgebench.tasks.kernels import BACKWARD, DECODE, DISTILLATION, FORWARD, Kernels
 
+pytestmark = pytest.mark.usefixtures("brief_collections")
+
 SETTINGS: Mapping[str, Value] = {
     "shapes": "1x8x2x16+1x16x2x16", "repeats": 3, "min_time_ms": 0.0, "warmup": 1, "min_warmup_ms": 0.0,
 }  # fmt: skip

@@ -14,6 +14,8 @@ from hedgebench.results.record import Metric
 from hedgebench.tasks.base import Sources, Task
 from hedgebench.tasks.memory import MEMORY
 
+pytestmark = pytest.mark.usefixtures("brief_collections")
+
 SETTINGS: dict[str, Value] = {"seq_lens": (16, 32, 64), "batch_size": 2}
 FLOAT = 4
 

@@ -22,6 +22,8 @@ from hedgebench.tasks.throughput import THROUGHPUT
 
 from .conftest import SleepClock
 
+pytestmark = pytest.mark.usefixtures("brief_collections")
+
 SETTINGS: dict[str, Value] = {
     "seq_lens": (16, 32, 64),
     "modes": "prefill+train+decode",
