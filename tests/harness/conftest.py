@@ -65,6 +65,12 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder for temporary files whose path is short: that of a socket may have 107 characters."""
+    return tmp_path_factory.mktemp("t")
+
+
+@pytest.fixture
 def tiny() -> list[str]:
     """Arguments of `bench run` for a task that takes a fraction of a second."""
     return list(TINY)

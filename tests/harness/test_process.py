@@ -22,10 +22,8 @@ MakeRequest = Callable[..., Request]
 
 
 @pytest.fixture(autouse=True)
-def _own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, naughty: Path) -> None:
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+def _own_temporary_folder(temporary: Path, monkeypatch: pytest.MonkeyPatch, naughty: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
 
 
 def run(request: Request, timeout_s: float | None = None) -> Outcome:

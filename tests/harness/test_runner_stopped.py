@@ -29,8 +29,10 @@ def csv(folder: str) -> str:
     return Path(folder, "leaderboard.csv").read_text(encoding="utf-8")
 
 
-def process_id(marker: Path) -> int:
+def process_id(marker: Path, run: subprocess.Popen[str]) -> int:
+    """The process of the cell that a run has started, once it has written so."""
     while not marker.exists() or not marker.read_text(encoding="utf-8"):
+        assert run.poll() is None, run.communicate()
         time.sleep(0.02)
     return int(marker.read_text(encoding="utf-8"))
 
@@ -96,11 +98,10 @@ def test_an_interrupt_keeps_what_is_done_and_the_rest_goes_on(
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_no_process_and_no_temporary_folder_outlives_a_stopped_run(
-    start_bench: StartBench, naughty: Path, how: signal.Signals, tmp_path: Path
+    start_bench: StartBench, naughty: Path, how: signal.Signals, temporary: Path
 ) -> None:
-    (tmp_path / "temporary").mkdir()
-    process = start_bench(*NAUGHTY, "--set", "how=sleep", env={"TMPDIR": str(tmp_path / "temporary")})
-    worker = process_id(Path("marker"))
+    process = start_bench(*NAUGHTY, "--set", "how=sleep", env={"TMPDIR": str(temporary)})
+    worker = process_id(Path("marker"), process)
     server = int(Path(f"/proc/{worker}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
     process.send_signal(how)
     process.communicate(timeout=60)
@@ -108,7 +109,7 @@ def test_no_process_and_no_temporary_folder_outlives_a_stopped_run(
     assert ends(worker)
     assert ends(server)
     if how == signal.SIGTERM:
-        assert list((tmp_path / "temporary").glob("hedgebench-*")) == []
+        assert list(temporary.glob("hedgebench-*")) == []
 
 
 def test_an_interrupt_from_the_terminal_while_the_first_cell_starts_is_quiet(

@@ -95,6 +95,7 @@ def test_a_killed_or_broken_point_fails_its_cell_alone_and_is_all_that_runs_agai
 def test_a_run_killed_midway_goes_on_with_what_is_missing(start_bench: StartBench, bench: Bench, naughty: Path) -> None:
     running = start_bench(*SWEEP, "--set", "how=sleep_once")
     while not Path("marker").exists() or "prefill-2" not in Path("marker").read_text(encoding="utf-8"):
+        assert running.poll() is None, running.communicate()
         time.sleep(0.02)
     running.send_signal(signal.SIGKILL)
     running.communicate(timeout=60)

@@ -80,9 +80,9 @@ class WindowModel:
 
 @pytest.fixture
 def brief_collections() -> Iterator[None]:
-    """Garbage is collected before each measured point; of all that the tests have loaded that would take half a second.
+    """Leaves what there is before a test out of the collections of garbage that the test makes, one for each point.
 
-    What there is when a test starts is left out.
+    Of all that the tests have loaded, each would take half a second, and what it freed would count as the test's room.
     """
     gc.freeze()
     yield
