@@ -11,9 +11,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 quickstart: $(VENV)/installed ## Set up, then compare three attentions on embedded data
 	$(BIN)/bench run
 
-# A worker for each processor; a worker that has none left takes over half of the tests another has left.
+# A worker for each processor, and no more than eight, as each takes over a gigabyte of memory. One that is done takes
+# over half of what another has left.
 test: $(VENV)/installed-test ## Set up, then run the tests
-	$(BIN)/python -m pytest --numprocesses $$(nproc) --dist worksteal
+	$(BIN)/python -m pytest --numprocesses $$(nproc) --maxprocesses 8 --dist worksteal
 
 lint: $(VENV)/installed-dev ## Set up, then ruff, mypy and pyright
 	$(BIN)/ruff check

@@ -158,7 +158,7 @@ def test_fine_tuning_that_is_left_out_gives_the_score_after_distillation(mirror:
 @pytest.mark.parametrize("recipe", ["pretrained-conversion", "pretrained-conversion-lora"])
 def test_decoders_convert_on_text(mirror: Path, recipe: str) -> None:
     last = "lora" if recipe.endswith("lora") else "finetune"
-    sizes = {"context_length": "16", "train_bytes": "6000", "test_bytes": "1500"}
+    sizes = {"context_length": "16", "train_bytes": "6000", "test_bytes": "1500", "task.batch_size": "256"}
     softmax, hybrid = run_cells(
         mirror, "softmax,hedgehog:window=4", "stdlib", "llama", recipe=recipe, stages=("distill", last), set=sizes
     )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -206,10 +206,11 @@ def test_a_backbone_from_scratch_has_no_weights(sources: Sources) -> None:
 
 def test_a_gguf_is_converted_once(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
+    together = threading.Barrier(2, timeout=60)
 
     def dequantise(gguf: Path, folder: Path) -> None:
         calls.append(gguf)
-        time.sleep(0.1)
+        together.wait()
         save_tiny("llama", folder)
 
     monkeypatch.setattr(weights, "dequantise", dequantise)
@@ -217,7 +218,7 @@ def test_a_gguf_is_converted_once(sources: Sources, tmp_path: Path, monkeypatch:
     gguf.write_bytes(b"blocks")
     found = locate(folder_backbone(gguf), sources)
     assert (found.gguf, found.folder) == (gguf, None)
-    with ThreadPoolExecutor(2) as pool:  # both start before either has finished
+    with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: materialise(found, sources), range(2))
     assert first == second == materialise(found, sources)
     assert len(calls) == 2

@@ -152,9 +152,9 @@ def test_replicates_equal_scipy_s_on_the_same_resamples() -> None:
 
 
 def test_the_error_of_cola_takes_far_less_than_a_second() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     matthews_stderr([200, 122, 60, 661])
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,9 @@ def test_the_identity_names_the_python_version(sources: Sources) -> None:
 
 def test_identifying_is_quick(sources: Sources) -> None:
     STDLIB.identify(STDLIB.info.scales["smoke"].settings, sources)
-    started = time.perf_counter()
+    started = time.process_time()
     STDLIB.identify(STDLIB.info.scales["smoke"].settings, sources)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_a_python_without_sources_is_an_error(
