@@ -68,11 +68,11 @@ def test_the_later_of_two_runs_wins(finished: RunStore) -> None:
 
 @pytest.mark.parametrize("format", ["md", "csv", "latex", "json", "html"])
 def test_the_report_command_renders_each_format(finished: RunStore, bench: Bench, format: str) -> None:
-    finished = bench("report", "out", "--format", format)
-    assert finished.code == 0
-    assert "associative_recall" in finished.out.replace("\\", "")
+    rendered = bench("report", "out", "--format", format)
+    assert rendered.code == 0
+    assert "associative_recall" in rendered.out.replace("\\", "")
     if format == "csv":
-        assert finished.out == Path("out/leaderboard.csv").read_bytes().decode()
+        assert rendered.out == Path("out/leaderboard.csv").read_bytes().decode()
 
 
 def test_a_report_of_two_runs_has_the_cells_and_predictions_of_the_later_one(finished: RunStore) -> None:
@@ -93,9 +93,9 @@ def test_what_is_kept_apart_is_told_where_the_format_cannot(
 ) -> None:
     record = finished.records().records[0]
     finished.write_record(replace(record, cell_id="other", peer_key="other"))
-    finished = bench("report", "out", "--format", format)
+    rendered = bench("report", "out", "--format", format)
     told = "associative_recall was measured under 2 different conditions"
-    assert (told in finished.err, told in finished.out.replace("\\", "")) == (is_told, not is_told)
+    assert (told in rendered.err, told in rendered.out.replace("\\", "")) == (is_told, not is_told)
 
 
 @pytest.mark.parametrize("format", ["parquet", "model-index"])
