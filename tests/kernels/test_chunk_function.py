@@ -99,6 +99,16 @@ def test_gradients_of_hedgehogs_map_are_those_of_autograd(variant: str, negate: 
     assert_same_numbers(leaves, lambda attention: attention(q, k, v, **options))
 
 
+@pytest.mark.parametrize("log_space", [False, True])
+def test_tensors_may_lie_in_memory_as_projections_leave_them(log_space: bool) -> None:
+    """A projection gives [b n h d], which attention sees transposed."""
+    q, k = (features(B, N, heads, F, seed=heads, log_space=log_space) for heads in (H, HK))
+    v = draw(B, N, HK, DV, seed=2)
+    options: dict[str, Any] = {"causal": True, "log_space": log_space, "chunk_size": CHUNK}
+    turned = [x.transpose(1, 2) for x in (q, k, v)]
+    assert_same_numbers([q, k, v], lambda attention: attention(*turned, **options))
+
+
 @pytest.mark.parametrize("padded", [False, True])
 def test_keys_above_the_headroom_have_the_gradients_of_autograd(padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(HEADROOM, torch.float64, 0.5)
