@@ -21,8 +21,8 @@ from .sums import EPS
 from .token_maps import TokenMap
 
 NAIVE_TOKENS = 128
-"""Up to so many keys the naive form is faster on plain features: 3.4 ms against 5.9 ms in chunks at 128 tokens, 13.9 ms
-against 12.4 ms at 256 (B=4, H=8, f=128, dv=64, float32, forward, CPU time of one thread, best of 19, torch 2.13)."""
+"""Up to so many keys the naive form is faster on plain features: 3.6 ms against 5.2 ms in chunks at 128 tokens, 9.4 ms
+against 7.5 ms at 256 (B=4, H=8, f=128, dv=64, float32, forward, CPU time of one thread, best of 19, torch 2.13)."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ def linear_attention(
         form: "auto", or of the torch backend "naive", "recurrent" or "chunk".
         backend: "auto" (Triton on CUDA where the form is open and kernels take the call) or "torch".
         maps: of queries and of keys, where `phi_q` and `phi_k` are not features yet but what these maps take. On a CPU
-            the form "chunk" applies them chunk by chunk; otherwise they are applied to all tokens first.
+            the form "chunk" applies them chunk by chunk, but those whose gradients are wanted and left to autograd;
+            otherwise they are applied to all tokens first.
 
     Raises:
         ValueError: an unknown form, the naive form with a state wanted or given; what the form itself raises.
@@ -124,7 +125,7 @@ def softmax_attention(
 
 
 def keeps_features_in_cache(form: str, device: torch.device) -> bool:
-    """Tells whether a form that is not compiled applies maps to one chunk at a time: "chunk" does on a CPU.
+    """Tells whether a form that is not compiled applies maps to one chunk at a time forward: "chunk" does on a CPU.
 
     Under autocast the forms run outside it and a map does not, so that a map is applied to all tokens first.
     """

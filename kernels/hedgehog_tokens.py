@@ -90,8 +90,8 @@ class _HedgehogReader:
         self._biases = None if of.bias is None else of.bias.to(dtype).repeat(x.shape[0], 1)[:, None]
         self._memories: dict[int, _Memory] = {}
         self._found: Tensor | None = None
-        self._total = torch.zeros_like(self._matrices)
-        self._bias_total = None if self._biases is None else torch.zeros_like(self._biases)
+        self._total: Tensor | None = None
+        self._bias_total: Tensor | None = None
 
     def read(self, at: slice) -> Float[Tensor, "bh c f"]:
         of, memory = self._of, self._memory(at)
@@ -124,20 +124,22 @@ class _HedgehogReader:
         if self._found is None:
             self._found = torch.empty_like(self._x)
         if of.weight.requires_grad:
+            self._total = torch.zeros_like(self._matrices) if self._total is None else self._total
             torch.baddbmm(self._total, self._run(at).mT, y, out=self._total)
-        if self._bias_total is not None:
-            self._bias_total.add_(y.sum(1, keepdim=True))
+        if of.bias is not None and of.bias.requires_grad:
+            bias = y.sum(1)
+            self._bias_total = bias if self._bias_total is None else self._bias_total.add_(bias)
         self._found[:, at].copy_(torch.bmm(y, self._matrices.mT, out=memory.vectors))
 
     def gradients(self) -> tuple[Tensor, tuple[Tensor, ...]]:
-        by_batch = (self._shape[0], -1)
-        weight = torch.unflatten(self._total, 0, by_batch).sum(0).to(self._of.weight.dtype)
         found = torch.zeros_like(self._x) if self._found is None else self._found
-        found = found.view(self._shape)
-        if self._bias_total is None or self._of.bias is None:
-            return found, (weight,)
-        bias = torch.unflatten(self._bias_total.squeeze(1), 0, by_batch).sum(0).to(self._of.bias.dtype)
-        return found, (weight, bias)
+        totals = zip(self._of.parameters, (self._total, self._bias_total), strict=False)
+        return found.view(self._shape), tuple(self._over_batch(total, like) for like, total in totals)
+
+    def _over_batch(self, total: Tensor | None, like: Tensor) -> Tensor:
+        if total is None:
+            return torch.zeros_like(like)
+        return torch.unflatten(total, 0, (self._shape[0], -1)).sum(0).to(like.dtype)
 
     def _run(self, at: slice) -> Tensor:
         return self._x[:, at].to(self._dtype)
