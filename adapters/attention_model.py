@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from .attention import Heads
+from .attention.core import Heads
 from .base import DecodeState
 
 

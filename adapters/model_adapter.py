@@ -13,23 +13,15 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..kernels.feature_map import FeatureMap
+from ..kernels.maps.feature_map import FeatureMap
 from ..results.record import KernelUse
 from . import generation, scoring
-from .attention import AttentionCore, Heads, kernels_of
+from .attention.core import AttentionCore, Heads, kernels_of
+from .attention.softmax import softmax_scores, softmax_weights
 from .attention_model import AttentionModel
-from .attention_softmax import softmax_scores, softmax_weights
-from .base import (
-    AttentionMaps,
-    Capability,
-    Continuation,
-    DecodeState,
-    ModelShape,
-    ParameterCount,
-    UnsupportedError,
-)
-from .objective import objective_for
+from .base import AttentionMaps, Capability, Continuation, DecodeState, ModelShape, ParameterCount, UnsupportedError
 from .precision import Precision
+from .training.objective import objective_for
 
 Model = TypeVar("Model", bound=AttentionModel)
 

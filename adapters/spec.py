@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from .mechanism import Mechanism, OptionValue
+from .mechanisms.declaration import Mechanism, OptionValue
 
 
 class SpecError(ValueError):

@@ -166,8 +166,8 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(options: argparse.Namespace) -> int:
+    from .commands.convert import convert
     from .config import make_config, parse_overrides
-    from .convert import convert
 
     names = ("recipe", "scale", "device", "dtype", "output", "mirror", "limit", "offline", "trust_remote_code")
     values = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
@@ -179,7 +179,7 @@ def _convert(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from .config import make_config, parse_overrides, parse_seeds, read_config_file, split_list
-    from .runner import run
+    from .running.runner import run
 
     values: dict[str, Any] = read_config_file(Path(options.config)) if options.config else {}
     flags = {
@@ -203,7 +203,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from .listing import listing, print_listing
+    from .commands.listing import listing, print_listing
 
     rows, problems = listing(options.what)
     if options.json:
@@ -216,13 +216,13 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from .reporting import render_runs, rescore_runs
+    from .commands.reporting import render_runs, rescore_runs
 
     folders = [Path(run) for run in options.runs]
     if options.rescore:
         rescore_runs(folders)
     if options.serve or options.port is not None:
-        from .serving import serve
+        from .commands.serving import serve
 
         return serve(folders, options.serve, options.port, options.format, _console())
     text, messages = render_runs(folders, options.format or "md")
@@ -233,7 +233,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from .sharing import export_runs
+    from .commands.sharing import export_runs
 
     output = Path(options.output) if options.output else None
     for message in export_runs([Path(run) for run in options.runs], options.format, output):
@@ -242,7 +242,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from .sharing import import_files
+    from .commands.sharing import import_files
 
     for message in import_files([Path(file) for file in options.files], Path(options.output)):
         print(f"bench: {message}", file=sys.stderr)
@@ -250,7 +250,7 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from .comparing import compare_runs, parse_tolerances
+    from .commands.comparing import compare_runs, parse_tolerances
 
     junit = Path(options.junit) if options.junit else None
     comparison, text = compare_runs(
@@ -261,7 +261,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _baseline(options: argparse.Namespace) -> int:
-    from .comparing import make_baseline
+    from .commands.comparing import make_baseline
 
     for message in make_baseline(Path(options.run), Path(options.output)):
         print(f"bench: {message}", file=sys.stderr)
@@ -269,7 +269,7 @@ def _baseline(options: argparse.Namespace) -> int:
 
 
 def _env(options: argparse.Namespace) -> int:
-    from .env_report import environment_report, print_environment
+    from .commands.env import environment_report, print_environment
 
     report = environment_report(options.mirror)
     if options.json:
@@ -280,7 +280,7 @@ def _env(options: argparse.Namespace) -> int:
 
 
 def _lm_eval(options: argparse.Namespace) -> int:
-    from .lm_eval_command import run_lm_eval
+    from .commands.lm_eval import run_lm_eval
 
     return run_lm_eval(options.rest)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..adapters.backbone import SCALES
+from ..results.exchange.trackers import TRACKERS
 from ..results.names import unknown_name
-from ..results.trackers import TRACKERS
 from .recipes import RECIPES
 from .suites import SUITES
 

@@ -9,15 +9,13 @@ from pathlib import Path
 
 from ..adapters.backbone import Backbone, CheckpointError
 from ..adapters.base import Settings, UnsupportedError, Value
-from ..adapters.mechanism import OptionError
+from ..adapters.mechanisms.declaration import OptionError
 from ..adapters.spec import ModelSpec, SpecError, parse_spec
 from ..results.names import UnknownNameError, unknown_name
 from ..results.record import DataIdentity, Failure
 from ..tasks.base import DataUnavailableError, Sources, Task
-from ..tasks.sources import cache_folder
+from ..tasks.data.sources import cache_folder
 from . import registry
-from .backbone_names import backbone_from_name
-from .backbone_sources import sources_for
 from .cell import Cell
 from .config import NOTHING_GIVEN, RunConfig, UsageError
 from .environment import cpu_name, gpu_name, has_cuda_device
@@ -25,7 +23,9 @@ from .recipes import RECIPES, STAGE_DEFAULTS, check_stage
 from .scoring_code import scoring_fingerprint
 from .settings import apply_overrides, check_overrides
 from .task_spec import TaskSpec, parse_task_spec
-from .weights import Weights, locate
+from .weights.backbone_names import backbone_from_name
+from .weights.backbone_sources import sources_for
+from .weights.locate import Weights, locate
 
 NO_DATA = DataIdentity(id="", revision="", fingerprint="", source="missing")
 

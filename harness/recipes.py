@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..adapters.base import Settings, Value
-from ..adapters.conversion_settings import DistillSettings, LoraSettings
-from ..adapters.train_settings import TrainSettings
+from ..adapters.training.conversion_settings import DistillSettings, LoraSettings
+from ..adapters.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)

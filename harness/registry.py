@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
-import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -17,9 +16,9 @@ from types import ModuleType
 from typing import Generic, Protocol, TypeGuard, TypeVar
 
 from ..adapters.backbone import BACKBONES, Backbone
-from ..adapters.mechanism import Mechanism
-from ..results.group_names import GROUPS
+from ..adapters.mechanisms.declaration import Mechanism
 from ..results.names import UnknownNameError, unknown_name
+from ..results.tables.group_names import GROUPS
 from ..tasks.base import Task, TaskFamily, TaskInfo
 
 PACKAGE = __name__.partition(".")[0]
@@ -94,7 +93,7 @@ class Registry(Generic[T]):
 @cache
 def mechanisms() -> Registry[Mechanism]:
     """Every attention mechanism."""
-    modules = _modules("adapters", lambda name: name.startswith("mechanism_"))
+    modules = _modules("adapters/mechanisms")
     return _registry("model", "hedgebench.adapters", modules, _is_mechanism, lambda mechanism: mechanism.name)
 
 
@@ -128,10 +127,10 @@ def backbones() -> Registry[Backbone]:
     return Registry("backbone", BACKBONES)
 
 
-def _modules(folder: str, wanted: Callable[[str], bool] = lambda _: True) -> Iterator[ModuleType]:
-    for module in sorted(pkgutil.iter_modules([str(ROOT / folder)]), key=lambda m: m.name):
-        if wanted(module.name):
-            yield importlib.import_module(f"{PACKAGE}.{folder}.{module.name}")
+def _modules(folder: str) -> Iterator[ModuleType]:
+    """Every module below a folder, in all of its rooms."""
+    for file in sorted((ROOT / folder).rglob("*.py")):
+        yield importlib.import_module(".".join((PACKAGE, *file.relative_to(ROOT).with_suffix("").parts)))
 
 
 def _registry(

@@ -65,9 +65,9 @@ def _imported(path: Path) -> tuple[Path, ...]:
 
 
 def _is_followed(file: Path, at_top: bool) -> bool:
-    if not file.is_relative_to(ROOT) or file.parent in _SCORES:
+    if not file.is_relative_to(ROOT) or any(file.is_relative_to(folder) for folder in _SCORES):
         return True
-    return file.parent == _COUNTS and at_top
+    return file.is_relative_to(_COUNTS) and at_top
 
 
 def _files(node: _Import, path: Path) -> Iterator[Path]:

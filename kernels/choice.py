@@ -1,8 +1,6 @@
-"""What ran and what it gave, and errors about names."""
+"""What ran, and what it gave."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from jaxtyping import Float
 from torch import Tensor
@@ -39,11 +37,3 @@ class LinearAttentionResult:
     output: Float[Tensor, "b h n dv"]
     state: LinearState | None
     kernel: KernelChoice
-
-
-def unknown_name(what: str, value: str, allowed: Iterable[str]) -> ValueError:
-    """Gives the error about a name that is none of those allowed; its message names the nearest."""
-    names = list(allowed)
-    near = get_close_matches(value, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"unknown {what} {value!r}, choose from {', '.join(names)}{hint}")

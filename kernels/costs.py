@@ -6,7 +6,8 @@ that hold all scores write and read them too, the others write and read their st
 """
 
 from dataclasses import dataclass
-from difflib import get_close_matches
+
+from ..results.names import unknown_name
 
 FUSED_SOFTMAX = ("sdpa_flash", "sdpa_efficient", "sdpa_cudnn")
 """Backends of softmax attention that neither compute hidden scores nor write any to memory."""
@@ -69,9 +70,7 @@ def linear_attention_cost(
         ValueError: an unknown form.
     """
     if form not in _STEP_TOKENS:
-        near = get_close_matches(form, _STEP_TOKENS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown form {form!r}, choose from {', '.join(_STEP_TOKENS)}{hint}")
+        raise unknown_name("form", form, _STEP_TOKENS)
     element = max(4, bytes_per_element)
     traffic = b * n * bytes_per_element
     features = 0 if features_in_cache else (h + hk) * f

@@ -8,17 +8,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .choice import KernelChoice, LinearAttentionResult, unknown_name
-from .chunk_steps import CHUNK_SIZE
-from .fused import fused_attention, needs_operator, why_not_fused
-from .fused_tensors import Options, Tensors
-from .linear_chunk import linear_attention_chunk
-from .linear_naive import linear_attention_naive
-from .linear_recurrent import linear_attention_recurrent
-from .softmax_attention import softmax_attention_naive, softmax_attention_sdpa
+from ..results.names import unknown_name
+from .choice import KernelChoice, LinearAttentionResult
+from .fused.choose import fused_attention, needs_operator, why_not_fused
+from .fused.tensors import Options, Tensors
+from .linear.chunk import linear_attention_chunk
+from .linear.chunk_steps import CHUNK_SIZE
+from .linear.naive import linear_attention_naive
+from .linear.recurrent import linear_attention_recurrent
+from .linear.sums import EPS
+from .maps.token_maps import TokenMap
+from .softmax.attention import softmax_attention_naive, softmax_attention_sdpa
 from .state import LinearState
-from .sums import EPS
-from .token_maps import TokenMap
 
 NAIVE_TOKENS = 128
 """Up to so many keys the naive form is faster on plain features: 3.6 ms against 5.2 ms in chunks at 128 tokens, 9.4 ms

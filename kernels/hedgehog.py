@@ -12,14 +12,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .choice import KernelChoice, LinearAttentionResult, unknown_name
-from .fused import DECODED_BY_TRITON, chooses_triton, fused_attention
-from .fused_checks import QKV, Maps, check_call
-from .fused_decode_op import decode_in_place_by_torch, fused_decode_
-from .fused_tensors import Options, Tensors
-from .learned_maps import HEDGEHOG_MAPS
+from ..results.names import unknown_name
+from .choice import KernelChoice, LinearAttentionResult
+from .fused.checks import QKV, Maps, check_call
+from .fused.choose import DECODED_BY_TRITON, chooses_triton, fused_attention
+from .fused.decode_op import decode_in_place_by_torch, fused_decode_
+from .fused.tensors import Options, Tensors
+from .linear.sums import EPS, query_groups
+from .maps.learned import HEDGEHOG_MAPS
 from .state import LinearState
-from .sums import EPS, query_groups
 
 
 def chunk_hedgehog_attn(

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from .choice import LinearAttentionResult
 from .dispatch import linear_attention
-from .feature_map import FeatureMap
-from .fused import fused_attention, needs_operator, why_not_fused
-from .fused_tensors import Options, Tensors
-from .hedgehog_tokens import hedgehog_tokens
-from .learned_maps import HedgehogMap
+from .fused.choose import fused_attention, needs_operator, why_not_fused
+from .fused.tensors import Options, Tensors
+from .linear.sums import EPS
+from .maps.feature_map import FeatureMap
+from .maps.hedgehog_tokens import hedgehog_tokens
+from .maps.learned import HedgehogMap
+from .maps.token_maps import Mapped, TokenMap
 from .state import LinearState
-from .sums import EPS
-from .token_maps import Mapped, TokenMap
 
 
 def mapped_linear_attention(

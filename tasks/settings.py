@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import typing
 from typing import Any, TypeVar
 
 from ..adapters.base import Settings
+from ..results.names import unknown_name
 
 Kind = TypeVar("Kind")
 
@@ -32,9 +32,7 @@ def parse_settings(kind: type[Kind], settings: Settings) -> Kind:
 
 def _checked(name: str, value: Any, hints: dict[str, Any]) -> Any:
     if name not in hints:
-        near = difflib.get_close_matches(name, hints, n=1)
-        suggestion = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown setting {name!r}; this task has {', '.join(sorted(hints))}{suggestion}")
+        raise unknown_name("setting of this task", name, hints)
     for allowed in typing.get_args(hints[name]) if _is_union(hints[name]) else (hints[name],):
         if _matches(value, allowed):
             return _converted(value, allowed)

@@ -18,16 +18,17 @@ import hedgebench
 
 from .browsing import browser as browser
 
-TRITON_CODE = {
-    f"triton_{name}"
-    for name in (
-        *("backward", "decode", "distillation", "exact", "features", "forward", "one_pass", "states"),
-        *("wide", "wide_backward", "window"),
-    )
-}
-"""Modules that Triton compiles from their source, where a checking decorator has no place."""
+_ROOT = Path(hedgebench.__file__).parent
 
-_KERNELS = Path(hedgebench.__file__).parent / "kernels"
-_CHECKED = sorted(path.stem for path in _KERNELS.glob("*.py") if path.stem not in TRITON_CODE)
 
-install_import_hook([*(f"hedgebench.kernels.{name}" for name in _CHECKED), "hedgebench.adapters"], "beartype.beartype")
+def _checked_modules() -> list[str]:
+    """Modules whose tensor shapes are checked: those of kernels and adapters that hold no Triton kernel."""
+    return [
+        ".".join(("hedgebench", *path.relative_to(_ROOT).with_suffix("").parts))
+        for floor in ("adapters", "kernels")
+        for path in sorted((_ROOT / floor).rglob("*.py"))
+        if "@triton.jit" not in path.read_text(encoding="utf-8")
+    ]
+
+
+install_import_hook(_checked_modules(), "beartype.beartype")

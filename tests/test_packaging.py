@@ -56,11 +56,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_every_module_and_data_file_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    modules = {path for folder in FOLDERS for path in (ROOT / folder).glob("*.py")}
-    page = ("report_template.html", "report_page.css", "report_page.js", "report_theme.js")
+    modules = {path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
+    page = ("template.html", "page.css", "page.js", "theme.js")
     data = {
         ROOT / "py.typed",
-        *(ROOT / "results" / name for name in page),
+        *(ROOT / "results/report" / name for name in page),
         *(ROOT / "results/reference").glob("*.json"),
     }
     wanted = modules | data | {ROOT / "__init__.py", ROOT / "__main__.py"}

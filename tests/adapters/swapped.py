@@ -18,10 +18,10 @@ from hedgebench.adapters.backbone import Checkpoint, pretrained
 from hedgebench.adapters.base import ModelShape, Settings
 from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.precision import Precision
-from hedgebench.adapters.pretrained_adapter import build_pretrained, swap_in
-from hedgebench.adapters.pretrained_model import PretrainedModel
+from hedgebench.adapters.pretrained.adapter import build_pretrained, swap_in
+from hedgebench.adapters.pretrained.model import PretrainedModel
+from hedgebench.adapters.pretrained.swap import swap_attention
 from hedgebench.adapters.spec import ModelSpec, parse_spec
-from hedgebench.adapters.swap import swap_attention
 from hedgebench.harness.registry import mechanisms
 
 from .tiny_models import CONTEXT_LENGTH, DECODERS, save_tiny, tiny_config

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hedgebench.adapters.generation import generate
 from hedgebench.adapters.model_adapter import ModelAdapter
-from hedgebench.adapters.transformer import Transformer
+from hedgebench.adapters.scratch.transformer import Transformer
 
 from .swapped import built
 

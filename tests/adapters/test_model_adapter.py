@@ -11,9 +11,9 @@ from hedgebench.adapters.backbone import BACKBONES
 from hedgebench.adapters.base import Adapter, Capability, ModelShape, ParameterCount, UnsupportedError
 from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.precision import Precision
-from hedgebench.adapters.scratch import build_scratch
+from hedgebench.adapters.scratch.build import build_scratch
+from hedgebench.adapters.scratch.transformer import Transformer
 from hedgebench.adapters.spec import parse_spec
-from hedgebench.adapters.transformer import Transformer
 from hedgebench.harness.registry import mechanisms
 from hedgebench.kernels.costs import linear_state_bytes, softmax_decode_cost
 from hedgebench.results.record import KernelUse

@@ -10,9 +10,9 @@ from torch import Tensor
 from hedgebench.adapters.base import Examples
 from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.precision import Precision
-from hedgebench.adapters.train_settings import TrainSettings
-from hedgebench.adapters.training import train
-from hedgebench.adapters.transformer import Transformer
+from hedgebench.adapters.scratch.transformer import Transformer
+from hedgebench.adapters.training.loop import train
+from hedgebench.adapters.training.settings import TrainSettings
 from hedgebench.harness.registry import mechanisms
 
 Build = Callable[..., ModelAdapter[Transformer]]

@@ -13,7 +13,7 @@ from torch import Tensor
 from hedgebench.adapters.base import Continuation
 from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.scoring import loglikelihood, rolling_loglikelihood, window_plan
-from hedgebench.adapters.transformer import Transformer
+from hedgebench.adapters.scratch.transformer import Transformer
 
 Build = Callable[..., ModelAdapter[Transformer]]
 

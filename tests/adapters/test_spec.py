@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hedgebench.adapters.mechanism import Mechanism, Option, OptionError
+from hedgebench.adapters.mechanisms.declaration import Mechanism, Option, OptionError
 from hedgebench.adapters.spec import ModelSpec, SpecError, parse_spec
 from hedgebench.harness.registry import mechanisms
 from hedgebench.results.names import UnknownNameError

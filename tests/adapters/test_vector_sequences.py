@@ -11,11 +11,11 @@ import torch.nn.functional as F
 
 from hedgebench.adapters.base import IGNORED, Capability, Examples, ModelShape, UnsupportedError
 from hedgebench.adapters.model_adapter import ModelAdapter
-from hedgebench.adapters.objective import CROSS_ENTROPY, SquaredError, objective_for
 from hedgebench.adapters.precision import Precision
-from hedgebench.adapters.train_settings import TrainSettings
-from hedgebench.adapters.training import evaluate_loss, train
-from hedgebench.adapters.transformer import Transformer
+from hedgebench.adapters.scratch.transformer import Transformer
+from hedgebench.adapters.training.loop import evaluate_loss, train
+from hedgebench.adapters.training.objective import CROSS_ENTROPY, SquaredError, objective_for
+from hedgebench.adapters.training.settings import TrainSettings
 
 Build = Callable[..., ModelAdapter[Transformer]]
 

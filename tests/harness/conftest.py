@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from hedgebench.adapters.spec import parse_spec
-from hedgebench.harness import cli, registry, runner
+from hedgebench.harness import cli, registry
 from hedgebench.harness.cell import Cell
-from hedgebench.harness.request import Request
+from hedgebench.harness.running import runner
+from hedgebench.harness.running.request import Request
 from hedgebench.results.record import DataIdentity
 from hedgebench.results.store import RunStore
 

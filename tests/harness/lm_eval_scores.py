@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hedgebench.tasks.base import Sources
-from hedgebench.tasks.sources import cache_folder
+from hedgebench.tasks.data.sources import cache_folder
 
 SMOLLM2, RANDOM_GPT2 = "smollm2-135m", "random-gpt2"
 MODELS = (SMOLLM2, RANDOM_GPT2)
@@ -58,9 +58,9 @@ def make_models(name: str, sources: Sources, folder: Path) -> tuple[Any, Any]:
     import torch
     from lm_eval.models import huggingface
 
-    from hedgebench.harness.backbone_names import backbone_from_name
-    from hedgebench.harness.lm_eval_model import HedgebenchLM
-    from hedgebench.harness.weights import locate, materialise
+    from hedgebench.harness.commands.lm_eval_model import HedgebenchLM
+    from hedgebench.harness.weights.backbone_names import backbone_from_name
+    from hedgebench.harness.weights.locate import locate, materialise
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     checkpoint = materialise(locate(backbone_from_name(SMOLLM2, sources), sources), sources)
@@ -105,8 +105,8 @@ def requests_of(asked: str, model: Any, sources: Sources, limit: int) -> list[An
 
 def task_of(name: str, sources: Sources) -> Any:
     """A task of lm-eval over the mirror's data."""
-    from hedgebench.tasks.lm_eval_data import load_data, wanted
-    from hedgebench.tasks.lm_eval_task import LM_EVAL, _make_task
+    from hedgebench.tasks.lm_eval.data import load_data, wanted
+    from hedgebench.tasks.lm_eval.task import LM_EVAL, _make_task
 
     found: Any = LM_EVAL.get(f"lm_eval/{name}")
     shots = found.config.shots(None)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hedgebench.harness.cell import Cell
-from hedgebench.harness.request import Request
+from hedgebench.harness.running.request import Request
 from hedgebench.results.record import DataIdentity
 
 MakeCell = Callable[..., Cell]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hedgebench.harness import cli
-from hedgebench.results.report import RENDERERS
+from hedgebench.results.report.write import RENDERERS
 
 BenchProcess = Callable[..., Any]
 HEAVY = ("torch", "transformers", "datasets", "pandas", "matplotlib", "lm_eval", "triton")

@@ -7,9 +7,9 @@ from dataclasses import fields
 import pytest
 
 from hedgebench.adapters.backbone import SCALES
-from hedgebench.adapters.train_settings import TrainSettings
+from hedgebench.adapters.training.settings import TrainSettings
 from hedgebench.harness.recipes import RECIPES, STAGE_DEFAULTS, check_stage
-from hedgebench.harness.stages import STAGES
+from hedgebench.harness.running.stages import STAGES
 
 TRAINING = {field.name for field in fields(TrainSettings)}
 OWN = {

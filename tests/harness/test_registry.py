@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from hedgebench.adapters.mechanism import Mechanism
+from hedgebench.adapters.mechanisms.declaration import Mechanism
 from hedgebench.harness import registry
 from hedgebench.results.names import UnknownNameError
 
 AddPlugin = Callable[[str, str, str, str], None]
 MECHANISM = """
-from hedgebench.adapters.mechanism import Mechanism
+from hedgebench.adapters.mechanisms.declaration import Mechanism
 ONE = Mechanism("one", "", "", feature_map="one_plugin:Map")
 TWO = Mechanism("two", "", "")
 BOTH = [ONE, TWO]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hedgebench.kernels.fused_tensors import Options, Tensors
-from hedgebench.kernels.fused_torch import torch_attention
+from hedgebench.kernels.fused.tensors import Options, Tensors
+from hedgebench.kernels.fused.torch_forms import torch_attention
 from hedgebench.kernels.state import LinearState
 
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from hedgebench.kernels.choice import KernelChoice
-from hedgebench.kernels.distillation import attention_distillation_loss
-from hedgebench.kernels.fixed_maps import EluMap
+from hedgebench.kernels.distillation.loss import attention_distillation_loss
 from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn, fused_recurrent_hedgehog_attn
-from hedgebench.kernels.hybrid import hybrid_attention
-from hedgebench.kernels.learned_maps import HEDGEHOG_MAPS, TaylorMap
+from hedgebench.kernels.hybrid.attention import hybrid_attention
+from hedgebench.kernels.maps.fixed import EluMap
+from hedgebench.kernels.maps.learned import HEDGEHOG_MAPS, TaylorMap
 from hedgebench.kernels.state import LinearState
 
 from .fused_cases import Case, draw

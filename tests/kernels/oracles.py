@@ -10,8 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from hedgebench.kernels.distillation_tiles import FLOOR
-from hedgebench.kernels.fused_tensors import Options
+from hedgebench.kernels.distillation.tiles import FLOOR
+from hedgebench.kernels.fused.tensors import Options
 
 Named = dict[str, Tensor]
 Attention = Callable[[Named], Named]

@@ -13,8 +13,8 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from torch import Tensor
 
 from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn
-from hedgebench.kernels.hybrid import hybrid_attention
-from hedgebench.kernels.learned_maps import HEDGEHOG_MAPS, hedgehog_features
+from hedgebench.kernels.hybrid.attention import hybrid_attention
+from hedgebench.kernels.maps.learned import HEDGEHOG_MAPS, hedgehog_features
 
 repeatable = settings(
     max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]

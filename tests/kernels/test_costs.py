@@ -15,9 +15,9 @@ from hedgebench.kernels.costs import (
     softmax_decode_cost,
 )
 from hedgebench.kernels.dispatch import linear_attention
-from hedgebench.kernels.learned_maps import HedgehogMap
-from hedgebench.kernels.linear_chunk import linear_attention_chunk
-from hedgebench.kernels.softmax_attention import softmax_attention_naive
+from hedgebench.kernels.linear.chunk import linear_attention_chunk
+from hedgebench.kernels.maps.learned import HedgehogMap
+from hedgebench.kernels.softmax.attention import softmax_attention_naive
 
 Draw = Callable[..., tuple[Tensor, Tensor, Tensor]]
 

@@ -18,10 +18,10 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from hedgebench.kernels.fused import DECODED_TOKENS
+from hedgebench.kernels.fused.choose import DECODED_TOKENS
 from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn, fused_recurrent_hedgehog_attn
 from hedgebench.kernels.state import LinearState
-from hedgebench.kernels.triton_tiles import interpreting
+from hedgebench.kernels.triton.tiles import interpreting
 
 from .fused_cases import Case, draw, single
 from .gpu_cases import (
@@ -270,9 +270,9 @@ def test_a_call_takes_the_host_at_most_40_microseconds(form: str) -> None:
 
 _COMPILED = """
 import torch
-from hedgebench.kernels.distillation import attention_distillation_loss
+from hedgebench.kernels.distillation.loss import attention_distillation_loss
 from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn
-from hedgebench.kernels.hybrid import hybrid_attention
+from hedgebench.kernels.hybrid.attention import hybrid_attention
 torch.manual_seed(0)
 q, k, v = (torch.randn(2, 2, 100, 64, dtype=torch.bfloat16, device='cuda') for _ in range(3))
 weight = torch.randn(2, 64, 64, dtype=torch.bfloat16, device='cuda') / 8

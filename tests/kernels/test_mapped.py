@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hedgebench.kernels.dispatch import linear_attention
-from hedgebench.kernels.feature_map import FeatureMap
-from hedgebench.kernels.feature_maps import make_feature_map
-from hedgebench.kernels.linear_chunk import linear_attention_chunk
+from hedgebench.kernels.linear.chunk import linear_attention_chunk
 from hedgebench.kernels.mapped import mapped_linear_attention
+from hedgebench.kernels.maps.feature_map import FeatureMap
+from hedgebench.kernels.maps.feature_maps import make_feature_map
 
 B, H, HK, N, D, DV = 2, 4, 2, 300, 4, 3
 MAPS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -119,7 +119,7 @@ def test_under_autocast_maps_run_as_they_do_alone(tensors: dict[str, Tensor]) ->
 
 _COMPILED = """
 import sys, torch
-from hedgebench.kernels.feature_maps import make_feature_map
+from hedgebench.kernels.maps.feature_maps import make_feature_map
 from hedgebench.kernels.mapped import mapped_linear_attention
 for name in ("hedgehog", "performer", "elu"):
     leaves = [torch.randn(1, 2, 150, 8, requires_grad=True) for _ in range(3)]

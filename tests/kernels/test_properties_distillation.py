@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hedgebench.kernels.distillation import attention_distillation_loss
+from hedgebench.kernels.distillation.loss import attention_distillation_loss
 
 from .property_calls import GARBAGE, Call, calls, repeatable
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from hedgebench.kernels.choice import LinearAttentionResult
 from hedgebench.kernels.dispatch import linear_attention
 from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn, fused_recurrent_hedgehog_attn
-from hedgebench.kernels.learned_maps import HEDGEHOG_MAPS
+from hedgebench.kernels.maps.learned import HEDGEHOG_MAPS
 from hedgebench.kernels.state import LinearState, empty_state
 
 from .property_calls import Call, calls, repeatable

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from hedgebench.results.compare.snapshot import Snapshot
 from hedgebench.results.record import SCHEMA_VERSION, DataIdentity, Metric, Record
-from hedgebench.results.snapshot import Snapshot
 
 MODELS = ("softmax", "elu", "hedgehog")
 DOCUMENTS, ROWS, PROCESSES, TIMINGS = 60, 1_000, 5, 15

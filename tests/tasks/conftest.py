@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from hedgebench.adapters.base import Adapter, Capability, ModelShape
-from hedgebench.tasks import timing
 from hedgebench.tasks.base import Sources
+from hedgebench.tasks.measuring import timing
 
 REPO_ROOT = Path(__file__).parents[2]
 AGREEMENT = """

@@ -13,14 +13,14 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from hedgebench.adapters.backbone import Checkpoint, pretrained
 from hedgebench.adapters.base import ModelShape
-from hedgebench.adapters.converted import save_converted
 from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.precision import Precision
-from hedgebench.adapters.pretrained_adapter import build_pretrained, swap_in
-from hedgebench.adapters.pretrained_model import PretrainedModel
+from hedgebench.adapters.pretrained.adapter import build_pretrained, swap_in
+from hedgebench.adapters.pretrained.converted import save_converted
+from hedgebench.adapters.pretrained.model import PretrainedModel
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness.registry import mechanisms
-from hedgebench.tasks.lm_eval_text import TextModel, text_model
+from hedgebench.tasks.lm_eval.text import TextModel, text_model
 
 from ..adapters.tiny_models import CONTEXT_LENGTH, END_OF_TEXT, save_tiny, tiny_tokenizer
 

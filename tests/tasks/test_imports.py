@@ -9,8 +9,11 @@ import hedgebench
 
 SCRIPT = """
 import importlib, pathlib, sys, hedgebench
-for file in sorted((pathlib.Path(hedgebench.__file__).parent / "tasks").glob("*.py")):
-    importlib.import_module(f"hedgebench.tasks.{file.stem}")
+root = pathlib.Path(hedgebench.__file__).parent
+files = sorted((root / "tasks").rglob("*.py"))
+assert len(files) > 50
+for file in files:
+    importlib.import_module(".".join(("hedgebench", *file.relative_to(root).with_suffix("").parts)))
 print(*sorted({name.split(".")[0] for name in sys.modules} & set(sys.argv[1:])))
 """
 HEAVY = ("torch", "numpy", "pandas", "datasets", "transformers", "tokenizers", "huggingface_hub", "pyarrow", "scipy")

@@ -4,7 +4,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from hedgebench.kernels.feature_map import FeatureMap, Role
+from hedgebench.kernels.maps.feature_map import FeatureMap, Role
 
 
 class SoftplusMap(FeatureMap):

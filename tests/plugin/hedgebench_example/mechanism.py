@@ -1,6 +1,6 @@
 """Declares the mechanism `softplus`, without torch: `bench list models` must stay quick."""
 
-from hedgebench.adapters.mechanism import Mechanism, Option
+from hedgebench.adapters.mechanisms.declaration import Mechanism, Option
 
 SOFTPLUS = Mechanism(
     name="softplus",

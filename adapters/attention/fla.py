@@ -1,0 +1,109 @@
+"""A peer: flash-linear-attention's kernels behind our feature maps, for equal mathematics on the same device.
+
+The maps run eagerly and write their features to memory, as they do in that package's own layers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...kernels.choice import KernelChoice
+from ...kernels.linear.naive import linear_attention_weights
+from ...kernels.maps.feature_map import FeatureMap
+from ...kernels.state import LinearState
+from ..base import UnsupportedError
+from .core import AttentionCore, Heads, LayerState
+
+_OPS = "fla.ops.linear_attn"
+
+
+class FlaLinearAttention(AttentionCore):
+    """Causal linear attention by `chunk_linear_attn`, and by `fused_recurrent_linear_attn` for a token at a time.
+
+    Args:
+        query_map: Map of the query heads.
+        key_map: Map of the key heads.
+        normalize: Divide by the sum of the weights.
+        window: Must be None.
+        kernels: `fla`, the option that chose this class.
+
+    Raises:
+        ValueError: A window was asked for.
+    """
+
+    def __init__(
+        self,
+        query_map: FeatureMap,
+        key_map: FeatureMap,
+        normalize: bool,
+        window: int | None = None,
+        kernels: str = "fla",
+    ) -> None:
+        super().__init__()
+        if window is not None:
+            raise ValueError(f"kernels={kernels} has no sliding window; leave out window={window}, or kernels")
+        self.query_map = query_map
+        self.key_map = key_map
+        self.normalize = normalize
+
+    def forward(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n d"]:
+        """Linear attention outputs.
+
+        Raises:
+            UnsupportedError: A call that these kernels have no form for.
+        """
+        if not causal:
+            raise UnsupportedError("flash-linear-attention's linear attention is causal alone")
+        return self._attend(self.phase_of_forward(), heads, None)[0]
+
+    def extend(self, heads: Heads, state: LayerState) -> tuple[Float[Tensor, "b h n d"], LayerState]:
+        """Linear attention outputs over the tokens summed up in `state` and these, and the new sums; errors alike."""
+        assert state is None or isinstance(state, LinearState)
+        return self._attend(self.phase_of_extend(state), heads, state)
+
+    def weights(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n n"]:
+        """The weights that linear attention never forms otherwise."""
+        features = self.query_map.features(heads.q, heads.positions), self.key_map.features(heads.k, heads.positions)
+        return linear_attention_weights(
+            *features, causal=causal, key_padding_mask=heads.key_padding_mask, normalize=self.normalize
+        )
+
+    def _attend(self, phase: str, heads: Heads, state: LinearState | None) -> tuple[Tensor, LinearState]:
+        if heads.key_padding_mask is not None:
+            raise UnsupportedError("flash-linear-attention masks values alone, so that padding stays in its normaliser")
+        name = "fused_recurrent_linear_attn" if heads.q.shape[2] == 1 else "chunk_linear_attn"
+        operator = self._operator(name, heads.q.device)
+        groups = heads.q.shape[1] // heads.k.shape[1]
+        phi_q = self.query_map.features(heads.q, heads.positions)
+        phi_k = self.key_map.features(heads.k, heads.positions).repeat_interleave(groups, dim=1)
+        v = heads.v.repeat_interleave(groups, dim=1)
+        inputs = [
+            tensor.transpose(1, 2).contiguous() for tensor in (phi_q.to(v.dtype), phi_k.to(v.dtype), v)
+        ]  # b n h d
+        out, sums = operator(
+            *inputs,
+            scale=1.0,
+            initial_state=None if state is None else _given(state),
+            output_final_state=True,
+            normalize=self.normalize,
+        )
+        self.record(phase, KernelChoice(name.removesuffix("_linear_attn"), "fla"))
+        values, keys = sums if self.normalize else (sums, torch.zeros_like(sums[..., 0]))
+        return out.transpose(1, 2), LinearState(values, keys.reshape(values.shape[:-1]))
+
+    def _operator(self, name: str, device: torch.device) -> Any:
+        if device.type != "cuda":
+            raise UnsupportedError(f"flash-linear-attention's kernels run on CUDA alone, not on {device.type}")
+        if importlib.util.find_spec("fla") is None:
+            raise UnsupportedError("flash-linear-attention is not installed: pip install 'hedgebench[fla]'")
+        return getattr(importlib.import_module(_OPS), name)
+
+
+def _given(state: LinearState) -> Any:
+    return state.kv, state.k[:, None]

@@ -1,0 +1,176 @@
+"""What an attention mechanism is: a declaration that names its code, and loads it only when it is built.
+
+Nothing here imports torch. Third parties declare theirs the same way and name them under the entry-point group
+`hedgebench.adapters`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from ...results.names import unknown_name
+
+OptionValue: TypeAlias = str | int | float | bool | None
+
+
+class OptionError(ValueError):
+    """An option has a value that it cannot have; the message says which ones it can."""
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """The attention layer that a mechanism is built for.
+
+    Attributes:
+        heads: Query heads.
+        kv_heads: Key and value heads; divides `heads`.
+        head_dim: Width of each query and key.
+        context_length: Longest sequence in tokens.
+        layer: Index of the layer, from 0.
+        seed: Seed for mechanisms that draw random numbers.
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    context_length: int
+    layer: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a mechanism, settable in a model spec as `NAME:KEY=VALUE`.
+
+    Attributes:
+        kind: Type of the value.
+        default: Value when not given; None means that the mechanism chooses from the layer's shape.
+        help: One line.
+        choices: Allowed values; empty when any of the type will do.
+        minimum: Smallest allowed number, or None.
+        read_by: `map` for the feature map's constructor, `attention` for the layer, `recipe` for training.
+    """
+
+    kind: type[str] | type[int] | type[float] | type[bool]
+    default: OptionValue
+    help: str
+    choices: tuple[str, ...] = ()
+    minimum: int | float | None = None
+    read_by: Literal["map", "attention", "recipe"] = "map"
+
+    def parse(self, key: str, text: str) -> OptionValue:
+        """The value written as `text`.
+
+        Raises:
+            OptionError: It is not of the right type, or not among the allowed values.
+        """
+        value = self._convert(key, text)
+        if self.choices and value not in self.choices:
+            raise OptionError(str(unknown_name(f"value of option {key}", text, self.choices)))
+        if isinstance(value, float) and not math.isfinite(value):
+            raise OptionError(f"option {key} is {text}; allowed: finite numbers")
+        if self.minimum is not None and isinstance(value, int | float) and not value >= self.minimum:
+            raise OptionError(f"option {key} is {text}; allowed: {self.kind.__name__} of at least {self.minimum:g}")
+        return value
+
+    def _convert(self, key: str, text: str) -> OptionValue:
+        if self.kind is bool:
+            if text not in ("true", "false"):
+                raise OptionError(f"option {key} is {text!r}; allowed: true, false")
+            return text == "true"
+        try:
+            return self.kind(text)
+        except ValueError:
+            raise OptionError(f"option {key} is {text!r}; allowed: {self.kind.__name__}") from None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What an option makes of a mechanism where it is given.
+
+    Attributes:
+        attention: `module:class` of the attention layer's inside, in place of the mechanism's.
+        causal_only: Whether it then exists in decoders alone.
+    """
+
+    attention: str
+    causal_only: bool = False
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """The declaration of an attention mechanism.
+
+    Attributes:
+        name: Name in model specs.
+        summary: One line for `bench list models`.
+        source: Paper or code that defines it.
+        attention: `module:class` of the attention layer's inside (see `attention.AttentionCore`).
+        feature_map: `module:class` of the feature map, for linear attentions.
+        options: What can be set in a model spec.
+        variants: Options that change which attention is built wherever they have a value.
+        map_arguments: Constructor arguments of the feature map that follow from the layer's shape.
+        normalize: Whether outputs are divided by the sum of the weights.
+        causal_only: Whether it exists in decoders alone.
+        distilled: Whether conversion trains its map by attention distillation unless told otherwise.
+    """
+
+    name: str
+    summary: str
+    source: str
+    attention: str = "hedgebench.adapters.attention.linear:LinearAttention"
+    feature_map: str | None = None
+    options: Mapping[str, Option] = field(default_factory=dict)
+    variants: Mapping[str, Variant] = field(default_factory=dict)
+    map_arguments: Callable[[AttentionShape], dict[str, Any]] = field(default=lambda _: {})
+    normalize: bool = True
+    causal_only: bool = False
+    distilled: bool = False
+
+    def resolve(self, given: Mapping[str, str]) -> dict[str, OptionValue]:
+        """Every option's value, the given ones parsed.
+
+        Raises:
+            UnknownNameError: An option that this mechanism does not have.
+            OptionError: A value that an option cannot have.
+        """
+        for key in given:
+            if key not in self.options:
+                raise unknown_name(f"option of model {self.name}", key, self.options)
+        return {
+            key: option.parse(key, given[key]) if key in given else option.default
+            for key, option in self.options.items()
+        }
+
+    def options_for(self, reader: str, values: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
+        """The resolved options that `reader` takes, without those left to it."""
+        return {k: v for k, v in values.items() if self.options[k].read_by == reader and v is not None}
+
+    def attention_for(self, values: Mapping[str, OptionValue]) -> str:
+        """`module:class` of the attention that the resolved options ask for."""
+        return next((variant.attention for variant in self._chosen(values)), self.attention)
+
+    def is_causal_only(self, values: Mapping[str, OptionValue]) -> bool:
+        """Whether it exists in decoders alone with these resolved options."""
+        return self.causal_only or any(variant.causal_only for variant in self._chosen(values))
+
+    def _chosen(self, values: Mapping[str, OptionValue]) -> list[Variant]:
+        return [variant for key, variant in self.variants.items() if values[key] is not None]
+
+
+KERNELS = Option(
+    str, None, "peer: another package's kernels behind the same feature map", choices=("fla",), read_by="attention"
+)
+"""Whose kernels linear attention runs on; None for this project's own."""
+
+FLA_KERNELS = Variant("hedgebench.adapters.attention.fla:FlaLinearAttention", causal_only=True)
+
+
+def load_attribute(path: str) -> Any:
+    """The object named by `module:attribute`."""
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)

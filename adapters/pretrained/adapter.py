@@ -1,0 +1,145 @@
+"""Pretrained models behind the one interface, their attention swapped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..backbone import Backbone
+from ..base import ModelShape, Settings, UnsupportedError
+from ..mechanisms.declaration import Mechanism
+from ..model_adapter import ModelAdapter
+from ..precision import DTYPES, Precision
+from ..spec import Mechanisms, ModelSpec, parse_spec
+from .converted import conversion_of, put_core_weights
+from .load import load_pretrained
+from .model import PretrainedModel
+from .swap import swap_attention
+
+SOFTMAX = "softmax"
+"""The model spec of what a pretrained Transformer has inside."""
+
+_NO_TEACHER = "the checkpoint was converted before, and does not hold the softmax model that it was converted from"
+
+
+def build_pretrained(
+    folder: Path,
+    backbone: Backbone,
+    settings: Settings,
+    shape: ModelShape,
+    mechanisms: Mechanisms,
+    *,
+    seed: int,
+    precision: Precision,
+    in_host_memory: bool = False,
+    trust_remote_code: bool = False,
+) -> ModelAdapter[PretrainedModel]:
+    """A pretrained model with its softmax attention running on our kernels, or a converted one with what it was given.
+
+    Args:
+        folder: Holds config.json, safetensors and tokenizer.json.
+        backbone: The declaration that `folder` belongs to.
+        settings: The backbone's settings.
+        shape: What the task needs; a classifier gets a new head unless the checkpoint has one that fits.
+        mechanisms: Where the checkpoint's mechanism is looked up.
+        seed: Seed of a new head, and of maps that draw random numbers.
+        precision: Device and autocast type.
+        in_host_memory: Leave the weights in host memory for now, as distillation in blocks of layers wants them.
+        trust_remote_code: Let code from the checkpoint run.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be loaded.
+        UnsupportedError: The model cannot do what the shape needs.
+    """
+    _check_capability(backbone, shape)
+    inner = load_pretrained(
+        folder,
+        num_classes=shape.num_classes,
+        weights_dtype=DTYPES[str(settings["weights"])],
+        device=torch.device("cpu") if in_host_memory else precision.device,
+        seed=seed,
+        trust_remote_code=trust_remote_code,
+    )
+    if settings["gradient_checkpointing"]:
+        checkpoint_activations(inner)
+    converted = conversion_of(folder)
+    spec = parse_spec(converted["model"] if converted else SOFTMAX, mechanisms)
+    length = int(converted["context_length"]) if converted else shape.context_length
+    swap = swap_attention(inner, spec, context_length=length, seed=seed)
+    if converted:
+        put_core_weights(inner, folder)
+    missing = "" if spec.mechanism.name == SOFTMAX else _NO_TEACHER
+    model = PretrainedModel(inner, swap, _separator(folder, inner.config), missing)
+    _check_inputs(model, backbone, shape)
+    return ModelAdapter(model.eval(), backbone.capabilities, shape, precision)
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Has a model of transformers compute activations again in the backward pass rather than keep them."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def swap_in(adapter: ModelAdapter[Any], spec: ModelSpec, seed: int) -> None:
+    """Puts the attention of `spec` into a pretrained model, which so far has softmax, or has it already.
+
+    Raises:
+        UnsupportedError: The model was converted to another mechanism, or cannot have this one.
+    """
+    model = adapter.model
+    assert isinstance(model, PretrainedModel)
+    present = model.swap.spec.canonical
+    if present == spec.canonical:
+        return
+    if model.swap.spec.mechanism.name != SOFTMAX:
+        raise UnsupportedError(f"this checkpoint was converted to {present}, so it cannot be {spec.canonical}")
+    model.replace_attention(spec, context_length=adapter.shape.context_length, seed=seed)
+
+
+def is_distilled(spec: ModelSpec) -> bool:
+    """Whether conversion trains the model's feature maps by attention distillation."""
+    mechanism: Mechanism = spec.mechanism
+    return mechanism.distilled and spec.options.get("distill") is not False
+
+
+def _check_capability(backbone: Backbone, shape: ModelShape) -> None:
+    if shape.needs not in backbone.capabilities:
+        have = ", ".join(sorted(backbone.capabilities))
+        raise UnsupportedError(f"backbone {backbone.name} cannot be a {shape.needs}; it can do: {have}")
+    if shape.towers > 1:
+        raise UnsupportedError(f"backbone {backbone.name} reads one sequence a row; only encoder compares two")
+
+
+def _check_inputs(model: PretrainedModel, backbone: Backbone, shape: ModelShape) -> None:
+    """Refuses inputs that the model has no place for."""
+    config: Any = model.inner.config
+    has_images = hasattr(config, "image_size")
+    if has_images != (shape.image_size is not None):
+        raise UnsupportedError(f"backbone {backbone.name} takes {'images' if has_images else 'tokens'} alone")
+    if has_images and (shape.image_size, shape.channels) != (config.image_size, config.num_channels):
+        raise UnsupportedError(
+            f"backbone {backbone.name} takes images of {config.image_size} pixels and {config.num_channels} channels; "
+            f"the task's have {shape.image_size} and {shape.channels}"
+        )
+    if model.last_position is not None and shape.context_length > model.last_position:
+        raise UnsupportedError(
+            f"backbone {backbone.name} has {model.last_position} positions; the task's context length is "
+            f"{shape.context_length} (set context_length or max_length to at most {model.last_position})"
+        )
+    if shape.vocab_size is not None and shape.vocab_size > config.vocab_size:
+        raise UnsupportedError(
+            f"backbone {backbone.name} has {config.vocab_size} token ids; the task's tokenizer has {shape.vocab_size} "
+            "(set tokenizer=backbone)"
+        )
+
+
+def _separator(folder: Path, config: Any) -> int | None:
+    """Id of the token that ends a segment, where the model tells two segments apart."""
+    if getattr(config, "type_vocab_size", 0) < 2 or not (folder / "tokenizer.json").is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    found: int | None = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id("[SEP]")
+    return found

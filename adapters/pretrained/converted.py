@@ -1,0 +1,121 @@
+"""Converted models on disk: the layout of transformers, with what was put in place of softmax attention.
+
+A folder holds `model.safetensors` with every weight, feature maps included; `config.json` of the base model with one
+entry more, `hedgebench`, from which the attention is rebuilt; the tokenizer; and `provenance.json`, which says what the
+model was made from and how. Nothing is pickled, and reading it runs no code from the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..backbone import CheckpointError
+from .model import PretrainedModel
+from .swap import CORE
+
+ENTRY = "hedgebench"
+"""Key of config.json under which a converted model says what its attention is."""
+
+PROVENANCE = "provenance.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "merges.txt")
+
+
+def save_converted(
+    model: PretrainedModel, folder: Path, *, base: Path, context_length: int, provenance: Mapping[str, Any]
+) -> None:
+    """Writes a model to `folder`, whole or not at all.
+
+    Args:
+        model: The model; low-rank adapters must have been merged.
+        folder: Where to write; it must not hold anything yet.
+        base: Folder of the pretrained model, whose tokenizer is taken along.
+        context_length: What maps that depend on positions were built for.
+        provenance: What the model was made from, JSON-ready.
+
+    Raises:
+        CheckpointError: `folder` holds something.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise CheckpointError(f"{folder} is not empty; choose another folder, or empty it")
+    temporary = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    config: Any = model.inner.config
+    implementation, config._attn_implementation = config._attn_implementation, model.swap.previous
+    setattr(config, ENTRY, {"model": model.swap.spec.canonical, "context_length": context_length})
+    try:
+        model.inner.save_pretrained(temporary)
+    finally:
+        config._attn_implementation = implementation
+        delattr(config, ENTRY)
+    for name in TOKENIZER_FILES:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, temporary / name)
+    (temporary / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
+    if folder.exists():
+        folder.rmdir()
+    temporary.replace(folder)
+
+
+def conversion_of(folder: Path) -> Mapping[str, Any] | None:
+    """What the attention of a converted model is; None for a model that was not converted.
+
+    Raises:
+        CheckpointError: The entry is there but says too little.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    entry = config.get(ENTRY)
+    if entry is None:
+        return None
+    if not isinstance(entry, dict) or not {"model", "context_length"} <= entry.keys():
+        raise CheckpointError(f"{folder / 'config.json'}: {ENTRY} is {entry!r}; it needs model and context_length")
+    return entry
+
+
+@torch.no_grad()
+def put_core_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Reads the weights of attention cores from a converted model's safetensors; transformers reads the others.
+
+    Raises:
+        CheckpointError: A core's weight is missing, left over, or of another shape.
+    """
+    wanted = _of_cores(model.state_dict())
+    found = _core_tensors(folder)
+    if odd := sorted(wanted.keys() ^ found.keys()):
+        raise CheckpointError(
+            f"{folder}: {len(odd)} weights of attention do not fit its config.json, such as {odd[0][1]} of layer "
+            f"{odd[0][0]}"
+        )
+    for (layer, name), value in wanted.items():
+        stored = found[layer, name]
+        if value.shape != stored.shape:
+            raise CheckpointError(
+                f"{folder}: {name} of layer {layer} has shape {list(stored.shape)}; its config.json needs "
+                f"{list(value.shape)}"
+            )
+        value.copy_(stored)
+
+
+def _of_cores(weights: Mapping[str, Tensor]) -> dict[tuple[int, str], Tensor]:
+    """The weights of attention cores, by layer and name in the core: the way to a layer has other names on the disk."""
+    matches = {name: re.search(rf"\.(\d+)\..*\b{CORE}\.(.+)", name) for name in weights}
+    return {(int(match[1]), match[2]): weights[name] for name, match in matches.items() if match}
+
+
+def _core_tensors(folder: Path) -> dict[tuple[int, str], Tensor]:
+    from safetensors import safe_open
+
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as content:
+            tensors |= {name: content.get_tensor(name) for name in content.keys() if f".{CORE}." in name}  # noqa: SIM118
+    return _of_cores(tensors)

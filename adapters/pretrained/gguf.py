@@ -1,0 +1,233 @@
+"""De-quantises a GGUF file into a folder as transformers reads it: config.json, model.safetensors, tokenizer.json.
+
+We read the file ourselves, with the `gguf` library, rather than through transformers: there, what becomes of a
+quantised weight and of its tokenizer depends on the version and on which kernels are installed, and the model that
+results refuses to be saved. GGUF's `llama` (also Mistral) and `qwen2` architectures are known.
+
+llama.cpp stores the rows of a `llama` model's query and key projections in another order than transformers, because
+its rotary embedding turns neighbouring features where transformers' turns those half a head apart; they are put back.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...results.names import unknown_name
+from ..backbone import CheckpointError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+
+_CONFIG = {
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_hidden_layers": "block_count",
+    "num_attention_heads": "attention.head_count",
+    "max_position_embeddings": "context_length",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+}
+_OPTIONAL = {
+    "num_key_value_heads": "attention.head_count_kv",
+    "rope_theta": "rope.freq_base",
+    "head_dim": "attention.key_length",
+}
+_TOKENS = {
+    "bos_token": "bos_token_id",
+    "eos_token": "eos_token_id",
+    "pad_token": "padding_token_id",
+    "unk_token": "unknown_token_id",
+}
+_OUTSIDE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+_INSIDE = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_CONTROL, _USER_DEFINED = 3, 4
+
+
+def dequantise(gguf: Path, folder: Path) -> None:
+    """Writes the model in `gguf` to `folder`, its weights in float32.
+
+    A `tokenizer.json` that lies beside the file is taken instead of the vocabulary inside it.
+
+    Args:
+        gguf: A language model of one of `ARCHITECTURES`, in any quantisation that the `gguf` library can undo.
+        folder: Folder to write into; made if it is not there.
+
+    Raises:
+        CheckpointError: The file is damaged, or of a kind that we do not know.
+    """
+    from safetensors.numpy import save_file
+
+    reader = _open(gguf)
+    metadata = _metadata(reader, gguf)
+    config = _config(metadata, gguf)
+    config["tie_word_embeddings"] = all(tensor.name != "output.weight" for tensor in reader.tensors)
+    config["vocab_size"] = _rows_of_embedding(reader, gguf)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_tokenizer(metadata, gguf, folder)
+    weights = {name: array for tensor in reader.tensors for name, array in [_weight(tensor, config, gguf)]}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    _write_json(folder / "config.json", config)
+    ids = {key: value for key, value in config.items() if key.endswith("_token_id")}
+    _write_json(folder / "generation_config.json", ids)
+
+
+def gguf_config(gguf: Path) -> dict[str, Any]:
+    """The model's config.json, but for what only its tensors say.
+
+    Raises:
+        CheckpointError: The file is damaged, or of a kind that we do not know.
+    """
+    return _config(_metadata(_open(gguf), gguf), gguf)
+
+
+def _open(gguf: Path) -> Any:
+    from gguf import GGUFReader
+
+    try:
+        return GGUFReader(gguf)
+    except (ValueError, IndexError) as error:  # what the library raises for another format and for a cut file
+        raise CheckpointError(f"{gguf} is not a whole GGUF file ({error}); fetch it anew") from error
+
+
+def _metadata(reader: Any, gguf: Path) -> dict[str, Any]:
+    metadata = {name: part.contents() for name, part in reader.fields.items()}
+    architecture = metadata.get("general.architecture")
+    if architecture not in ARCHITECTURES:
+        raise CheckpointError(f"{gguf}: {unknown_name('GGUF architecture', str(architecture), ARCHITECTURES)}")
+    return metadata
+
+
+def _config(metadata: Mapping[str, Any], gguf: Path) -> dict[str, Any]:
+    architecture = metadata["general.architecture"]
+    missing = [key for key in _CONFIG.values() if f"{architecture}.{key}" not in metadata]
+    if missing:
+        raise CheckpointError(f"{gguf} does not say its {', '.join(missing)}; convert the model to GGUF anew")
+    if metadata.get(f"{architecture}.rope.scaling.type", "none") != "none":
+        raise CheckpointError(f"{gguf} scales its rotary positions, which is not supported; use the safetensors")
+    given = {**_CONFIG, **{ours: key for ours, key in _OPTIONAL.items() if f"{architecture}.{key}" in metadata}}
+    return {
+        "architectures": [ARCHITECTURES[architecture]],
+        "model_type": architecture,
+        "dtype": "float32",
+        "hidden_act": "silu",
+        **{ours: metadata[f"{architecture}.{key}"] for ours, key in given.items()},
+        **{
+            f"{ours}_id": metadata[f"tokenizer.ggml.{key}"]
+            for ours, key in _TOKENS.items()
+            if ours != "unk_token" and f"tokenizer.ggml.{key}" in metadata
+        },
+    }
+
+
+def _rows_of_embedding(reader: Any, gguf: Path) -> int:
+    for tensor in reader.tensors:
+        if tensor.name == "token_embd.weight":
+            return int(tensor.shape[-1])  # GGUF counts dimensions from the innermost
+    raise CheckpointError(f"{gguf} has no token embedding; is it a whole model?")
+
+
+def _weight(tensor: Any, config: Mapping[str, Any], gguf: Path) -> tuple[str, NDArray[np.float32]]:
+    import numpy as np
+    from gguf.quants import dequantize
+
+    array: NDArray[np.float32] = np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
+    stem, _, kind = tensor.name.rpartition(".")
+    match = re.fullmatch(r"blk\.(\d+)\.(\w+)", stem)
+    ours = _INSIDE.get(match[2]) if match else _OUTSIDE.get(stem)
+    if ours is None:
+        raise CheckpointError(f"{gguf} has a tensor {tensor.name}, which its architecture has no place for")
+    if config["model_type"] == "llama" and stem.endswith(("attn_q", "attn_k")):
+        array = _by_halves(array, _heads(config, is_key=stem.endswith("attn_k")))
+    return (f"model.layers.{match[1]}.{ours}.{kind}" if match else f"{ours}.{kind}"), np.ascontiguousarray(array)
+
+
+def _heads(config: Mapping[str, Any], is_key: bool) -> int:
+    heads = config["num_attention_heads"]
+    return int(config.get("num_key_value_heads", heads) if is_key else heads)
+
+
+def _by_halves(array: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+    """Rows of each head from llama.cpp's order, pair by pair, to transformers': all first members, then all second."""
+    pairs = array.reshape(heads, -1, 2, *array.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(array.shape)
+
+
+def _write_tokenizer(metadata: Mapping[str, Any], gguf: Path, folder: Path) -> None:
+    beside = gguf.with_name("tokenizer.json")
+    if beside.is_file():
+        shutil.copyfile(beside, folder / "tokenizer.json")
+    else:
+        _tokenizer(metadata, gguf).save(str(folder / "tokenizer.json"))
+    tokens = metadata.get("tokenizer.ggml.tokens", [])
+    names: dict[str, Any] = {
+        ours: tokens[metadata[f"tokenizer.ggml.{key}"]]
+        for ours, key in _TOKENS.items()
+        if f"tokenizer.ggml.{key}" in metadata and tokens
+    }
+    if "tokenizer.chat_template" in metadata:
+        names["chat_template"] = metadata["tokenizer.chat_template"]
+    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names})
+
+
+def _tokenizer(metadata: Mapping[str, Any], gguf: Path) -> Any:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
+    kind, splitting = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre", "default")
+    if kind != "gpt2" or splitting not in _SPLITTING:
+        raise CheckpointError(
+            f"{gguf} has a {kind!r} tokenizer that splits text as {splitting!r}; known are 'gpt2' tokenizers with "
+            f"{', '.join(map(repr, _SPLITTING))}; put the model's tokenizer.json beside the file"
+        )
+    parts: list[Any] = [metadata.get(f"tokenizer.ggml.{part}") for part in ("tokens", "token_type", "merges")]
+    if any(part is None for part in parts):
+        raise CheckpointError(f"{gguf} has no whole vocabulary; put the model's tokenizer.json beside the file")
+    tokens, types, written = parts
+    merges = [tuple(merge.split(" ", 1)) for merge in written]
+    tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))
+    tokenizer.pre_tokenizer = _SPLITTING[splitting](pre_tokenizers)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [token for token, type_ in zip(tokens, types, strict=True) if type_ == _CONTROL]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    tokenizer.add_tokens([token for token, type_ in zip(tokens, types, strict=True) if type_ == _USER_DEFINED])
+    if metadata.get("tokenizer.ggml.add_bos_token", False):
+        bos = metadata["tokenizer.ggml.bos_token_id"]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{tokens[bos]} $A", pair=f"{tokens[bos]} $A $B:1", special_tokens=[(tokens[bos], bos)]
+        )
+    return tokenizer
+
+
+def _byte_level(pre_tokenizers: Any) -> Any:
+    return pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+
+def _digits_then_byte_level(pre_tokenizers: Any) -> Any:
+    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _byte_level(pre_tokenizers)])
+
+
+_SPLITTING: dict[str, Callable[[Any], Any]] = {
+    "default": _byte_level,
+    "gpt-2": _byte_level,
+    "smollm": _digits_then_byte_level,
+}
+
+
+def _write_json(file: Path, content: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=2, default=lambda number: number.item()) + "\n", encoding="utf-8")

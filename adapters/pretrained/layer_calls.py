@@ -1,0 +1,148 @@
+"""Running some layers of a pretrained Transformer without the rest of it.
+
+What layers are given besides hidden states (masks, positions, rotary embeddings) is what the model itself hands to its
+first layer, so nothing here depends on an architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ..base import UnsupportedError
+from .load import available_bytes
+from .model import PretrainedModel
+from .swap import attention_layers
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """What a layer is called with; all but the hidden states are the same for every layer.
+
+    Attributes:
+        hidden: Hidden states, the layer's first argument.
+        args: Its other arguments.
+        kwargs: Those that are named.
+    """
+
+    hidden: Float[Tensor, "b m w"]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def on(self, device: torch.device) -> LayerCall:
+        """The same call with all its tensors on `device`."""
+        return LayerCall(self.hidden.to(device), _moved(self.args, device), _moved(self.kwargs, device))
+
+
+class LayerBlock(nn.Module):
+    """Consecutive layers of a model, as a model of their own.
+
+    It stays in evaluation mode: its layers are frozen, and dropout would be noise that later layers, whose inputs were
+    computed once, do not see.
+
+    Args:
+        layers: The layers; they remain the model's, so what is done to them is done to the model.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.eval()
+
+    def train(self, mode: bool = True) -> LayerBlock:
+        """Stays in evaluation mode."""
+        del mode
+        super().train(False)
+        return self
+
+    def forward(self, call: LayerCall) -> Float[Tensor, "b m w"]:
+        """Hidden states after the last of the layers."""
+        for layer in self.layers:
+            out = layer(call.hidden, *call.args, **call.kwargs)
+            call = replace(call, hidden=out[0] if isinstance(out, tuple) else out)
+        return call.hidden
+
+
+class _FirstLayerReachedError(Exception):
+    """Ends a forward pass once its first layer has been called."""
+
+
+def layers_of(model: PreTrainedModel) -> list[nn.Module]:
+    """The layers of a model, first to last: the list of modules of which each holds one attention layer.
+
+    Raises:
+        UnsupportedError: There is no such list.
+    """
+    attention = attention_layers(model)
+    for part in model.modules():
+        if not isinstance(part, nn.ModuleList) or len(part) != len(attention):
+            continue
+        if all(any(inner is own for inner in layer.modules()) for layer, own in zip(part, attention, strict=True)):
+            return list(part)
+    raise UnsupportedError(
+        f"{type(model).__name__} does not keep its {len(attention)} layers in one list, so they cannot be distilled "
+        "some at a time; set distill.block_layers=0"
+    )
+
+
+@torch.no_grad()
+def first_call(model: PretrainedModel, first: nn.Module, inputs: Tensor, mask: Bool[Tensor, "b n"] | None) -> LayerCall:
+    """What `model` calls its `first` layer with; no layer runs, so of the weights only embeddings are touched.
+
+    Args:
+        model: The model.
+        first: Its first layer.
+        inputs: Token ids or images, where the embeddings are.
+        mask: True at real tokens.
+    """
+    calls: list[LayerCall] = []
+
+    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        calls.append(LayerCall(args[0], args[1:], kwargs))
+        raise _FirstLayerReachedError
+
+    hook = first.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        model.hidden(inputs, mask)
+    except _FirstLayerReachedError:
+        pass
+    finally:
+        hook.remove()
+    return calls[0]
+
+
+def move_to(model: nn.Module, device: torch.device, available: Callable[[torch.device], int] = available_bytes) -> None:
+    """Moves a model to `device`, if it is not there.
+
+    Args:
+        model: The model.
+        device: Where it is to go.
+        available: Gives the free bytes of a device.
+
+    Raises:
+        UnsupportedError: It does not fit.
+    """
+    needed = sum(weight.nbytes for weight in model.parameters() if weight.device.type != device.type)
+    if needed and needed > (free := available(device)):
+        raise UnsupportedError(
+            f"the model's weights need {needed / 1e9:.2f} GB, and {device} has {free / 1e9:.2f} GB free; it can be "
+            "distilled there with distill.block_layers, but neither trained further nor measured: hold its weights in "
+            "bfloat16 (backbone.weights=bfloat16), or use a larger device"
+        )
+    model.to(device)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _moved(part, device) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(_moved(part, device) for part in value)
+    return value

@@ -1,0 +1,264 @@
+"""Loads a pretrained model from a local folder, after checking everything that can be checked without its weights.
+
+What a checkpoint lacks, or has in another shape, is found by loading the headers of its files into a model on torch's
+`meta` device. That way transformers itself translates the names of older checkpoints, and nothing is allocated.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils import logging
+
+from ..backbone import MODEL_TYPES, CheckpointError, check_model_type
+from ..base import Capability
+from .weight_files import StoredTensor, pickled_files, read_config, read_headers, safetensors_files
+
+CONVERTED = "hedgebench"
+"""Entry of config.json that says that a checkpoint is one of ours, with its attention replaced."""
+
+_AUTO_CLASSES: Mapping[str, Any] = {
+    **{name: AutoModelForCausalLM for name, can in MODEL_TYPES.items() if Capability.LANGUAGE_MODEL in can},
+    "bert": AutoModelForSequenceClassification,
+    "vit": AutoModelForImageClassification,
+}
+_DTYPES = {
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
+    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8},
+    "BOOL": torch.bool,
+}
+_IN_A_LAYER = re.compile(r"(^|\.)(layers?|h)\.\d+\.")
+_OLD_BUFFER = re.compile(r"(attn\.(masked_)?bias|rotary_emb\.inv_freq|position_ids)$")
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """A model on the meta device, and how a checkpoint would fill it.
+
+    Attributes:
+        model: The model, without weights.
+        drawn: Parameters of the head that the checkpoint does not fill.
+    """
+
+    model: PreTrainedModel
+    drawn: frozenset[str]
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that is free for weights on a device; on the CPU, what the system could give without swapping."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    match = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
+    assert match is not None
+    return int(match[1]) * 1024
+
+
+def load_pretrained(
+    folder: Path,
+    *,
+    num_classes: int | None,
+    weights_dtype: torch.dtype,
+    device: torch.device,
+    seed: int,
+    trust_remote_code: bool = False,
+    available: Callable[[torch.device], int] = available_bytes,
+) -> PreTrainedModel:
+    """The model in a folder, in evaluation mode; nothing is downloaded.
+
+    A classifier's head is taken from the checkpoint where that has one for as many classes, else drawn from `seed`:
+    weights from a normal of the model's own `initializer_range`, biases 0. Everything else comes from the checkpoint.
+
+    Args:
+        folder: With config.json and safetensors.
+        num_classes: Classes of an encoder or image model, 1 for a regression; None for a language model.
+        weights_dtype: Type that the weights are held in.
+        device: Where the model goes.
+        seed: Of a new head; the same on every device.
+        trust_remote_code: Run code that comes with the checkpoint, and read pickled weights.
+        available: Gives the free bytes of a device.
+
+    Raises:
+        CheckpointError: Before any weight is read: the folder lacks something, is damaged, wants to run code, is of an
+            unsupported type or quantised, has no head of the kind asked for, does not fit its own architecture, or
+            needs more memory than there is.
+    """
+    raw = read_config(folder)
+    _check_config(raw, folder, num_classes, trust_remote_code)
+    stored = _stored_tensors(folder, trust_remote_code)
+    with _quietly(), torch.random.fork_rng(devices=[]):  # transformers draws heads too, before we do
+        config = _config(folder, raw, num_classes, trust_remote_code)
+        outline = _outline(folder, config, stored, weights_dtype, trust_remote_code, converted=CONVERTED in raw)
+        _check_memory(folder, outline.model, device, available)
+        model: PreTrainedModel = type(outline.model).from_pretrained(
+            folder,
+            config=config,
+            dtype=weights_dtype,
+            ignore_mismatched_sizes=bool(outline.drawn),
+            use_safetensors=None if trust_remote_code else True,
+            local_files_only=True,
+        )
+    _draw(model, outline.drawn, seed)
+    return model.to(device).eval()  # type: ignore[no-any-return, arg-type]
+
+
+def _check_config(raw: Mapping[str, Any], folder: Path, num_classes: int | None, trust_remote_code: bool) -> None:
+    model_type = raw.get("model_type")
+    check_model_type(model_type, str(folder))
+    if "auto_map" in raw and not trust_remote_code:
+        raise CheckpointError(
+            f"{folder} brings code of its own (auto_map in its config.json), which does not run unless you pass "
+            "--trust-remote-code; read that code first"
+        )
+    if raw.get("quantization_config"):
+        method = raw["quantization_config"].get("quant_method", "an unnamed method")
+        raise CheckpointError(f"{folder} is quantised by {method}; give the model before it was quantised, or a GGUF")
+    is_language_model = Capability.LANGUAGE_MODEL in MODEL_TYPES[str(model_type)]
+    if is_language_model == (num_classes is not None):
+        kind = "a language model" if is_language_model else "a classifier"
+        asked = "a language model" if num_classes is None else f"a classifier of {num_classes} classes"
+        raise CheckpointError(f"{folder} is of type {model_type}, {kind} here, and cannot be loaded as {asked}")
+
+
+def _stored_tensors(folder: Path, trust_remote_code: bool) -> dict[str, StoredTensor | torch.Tensor]:
+    pickled = pickled_files(folder)
+    if not trust_remote_code or not pickled or any(folder.glob("*.safetensors")):
+        return dict(read_headers(safetensors_files(folder)))
+    tensors: dict[str, StoredTensor | torch.Tensor] = {}
+    for file in pickled:
+        tensors |= torch.load(file, map_location="meta", weights_only=True)
+    return tensors
+
+
+def _config(folder: Path, raw: Mapping[str, Any], num_classes: int | None, trust_remote_code: bool) -> PretrainedConfig:
+    classes = {} if num_classes is None else {"num_labels": num_classes}
+    config: PretrainedConfig = AutoConfig.from_pretrained(
+        folder, trust_remote_code=trust_remote_code, local_files_only=True, **classes, **_rope_of_release_4(raw)
+    )
+    return config
+
+
+def _rope_of_release_4(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Rotary settings that transformers 5 wrote, as transformers 4 reads them: it would take its defaults instead."""
+    rope = raw.get("rope_parameters")
+    if not rope or "rope_theta" in raw or int(transformers.__version__.partition(".")[0]) >= 5:
+        return {}
+    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
+    return {
+        "rope_theta": rope["rope_theta"],
+        "rope_scaling": scaling if scaling.get("rope_type", "default") != "default" else None,
+    }
+
+
+def _outline(
+    folder: Path,
+    config: PretrainedConfig,
+    stored: Mapping[str, StoredTensor | torch.Tensor],
+    dtype: torch.dtype,
+    trust_remote_code: bool,
+    converted: bool,
+) -> _Outline:
+    auto = _AUTO_CLASSES[config.model_type]
+    with torch.device("meta"):
+        blank = auto.from_config(config, trust_remote_code=trust_remote_code)
+    model, info = type(blank).from_pretrained(
+        None,
+        config=config,
+        state_dict={name: _on_meta(tensor, name, folder) for name, tensor in stored.items()},
+        device_map={"": "meta"},
+        dtype=dtype,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    # Release 5 gives names with both shapes, release 4 names alone.
+    mismatched = {entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"]}
+    missing = set(info["missing_keys"])
+    backbone = f"{model.base_model_prefix}."
+    head = {name for name in missing | mismatched if auto is not AutoModelForCausalLM and not name.startswith(backbone)}
+    extra = [name for name in info["unexpected_keys"] if _has_no_place(name, converted)]
+    shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    _refuse(folder, "lacks", missing - head, shapes)
+    _refuse(folder, "has in another shape than its config.json asks for", mismatched - head, shapes)
+    _refuse(folder, "has in its layers, where the architecture has no place for it,", extra, {})
+    return _Outline(model, frozenset(head))
+
+
+def _on_meta(tensor: StoredTensor | torch.Tensor, name: str, folder: Path) -> torch.Tensor:
+    if isinstance(tensor, torch.Tensor):
+        return tensor
+    if tensor.dtype not in _DTYPES:
+        raise CheckpointError(f"{folder}: tensor {name} is of type {tensor.dtype} (allowed: {', '.join(_DTYPES)})")
+    return torch.empty(tensor.shape, dtype=_DTYPES[tensor.dtype], device="meta")
+
+
+def _has_no_place(name: str, converted: bool) -> bool:
+    """Whether a tensor that the model does not take is part of its layers, rather than of another head or a buffer."""
+    ours = converted and ".attention_core." in name
+    return bool(_IN_A_LAYER.search(name)) and not _OLD_BUFFER.search(name) and not ours
+
+
+def _refuse(folder: Path, problem: str, names: Iterable[str], shapes: Mapping[str, list[int]]) -> None:
+    wrong = sorted(names)
+    if not wrong:
+        return
+    named = ", ".join(f"{name} {shapes.get(name, '')}".strip() for name in wrong[:_MOST_NAMED])
+    more = f" and {len(wrong) - _MOST_NAMED} more" if len(wrong) > _MOST_NAMED else ""
+    raise CheckpointError(
+        f"{folder} {problem} {len(wrong)} of the model's tensors: {named}{more}; "
+        "is its config.json that of its weights?"
+    )
+
+
+def _check_memory(
+    folder: Path, model: PreTrainedModel, device: torch.device, available: Callable[[torch.device], int]
+) -> None:
+    needed = sum(math.prod(weight.shape) * weight.element_size() for weight in model.parameters())
+    for place in {torch.device("cpu"), device}:  # weights pass through the CPU's memory on their way elsewhere
+        if needed > (free := available(place)):
+            raise CheckpointError(
+                f"{folder}: its weights in {str(model.dtype).removeprefix('torch.')} need {needed / 1e9:.2f} GB, and "
+                f"{place} has {free / 1e9:.2f} GB free; hold them in bfloat16 (backbone.weights=bfloat16), choose a "
+                "smaller model, or end other programs"
+            )
+
+
+def _draw(model: PreTrainedModel, names: Iterable[str], seed: int) -> None:
+    """Draws parameters on the CPU in float32, so that a seed gives the same head everywhere."""
+    generator = torch.Generator().manual_seed(seed)
+    std = getattr(model.config, "initializer_range", 0.02)
+    for name in sorted(names):
+        parameter = model.get_parameter(name)
+        values = torch.zeros(parameter.shape)
+        if parameter.ndim > 1:
+            values.normal_(std=std, generator=generator)
+        parameter.data.copy_(values)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without progress bars and warnings; both settings are the library's own and are put back."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,183 @@
+"""Swapping the attention inside a pretrained Transformer, and undoing it.
+
+The projections of the model stay as they are. transformers hands projected heads to whichever function its attention
+interface has under the model's `_attn_implementation`; here that function passes them on to an `AttentionCore` that has
+become a submodule of the attention layer, so its feature maps train, move and are saved with the model. Keys and values
+come before they are repeated for grouped queries, and after rotary embedding. BERT of transformers 4.57 has no such
+interface, so there its layers' `forward` is replaced instead.
+
+Dropout on attention weights is not applied, whichever the mechanism: linear attention never forms the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..attention.core import AttentionCore, build_attention
+from ..base import UnsupportedError
+from ..mechanisms.declaration import AttentionShape
+from ..spec import ModelSpec
+from .interface import (
+    IMPLEMENTATION,
+    Bridge,
+    Watch,
+    check_mask,
+    check_packing,
+    connect,
+    disconnect,
+    provide_cache,
+    register,
+)
+
+CORE = "attention_core"
+"""Name of the submodule that an attention layer is given; in checkpoints it marks the tensors of feature maps."""
+
+_ATTENTION_CLASSES: Mapping[str, tuple[str, ...]] = {
+    "bert": ("BertSelfAttention", "BertSdpaSelfAttention"),
+    "gpt2": ("GPT2Attention",),
+    "llama": ("LlamaAttention",),
+    "mistral": ("MistralAttention",),
+    "qwen2": ("Qwen2Attention",),
+    "vit": ("ViTSelfAttention", "ViTAttention"),
+}
+"""Classes of the layers that project heads, by model type; of several the first that the model has."""
+
+_ENCODERS = frozenset({"bert", "vit"})
+
+
+@dataclass
+class Swap:
+    """A model whose attention has been replaced.
+
+    Attributes:
+        model: The model.
+        spec: The mechanism inside.
+        bridges: One for each layer, in order.
+        previous: Name of the attention implementation from before.
+        hooks: What undoing takes off again.
+    """
+
+    model: PreTrainedModel
+    spec: ModelSpec
+    bridges: list[Bridge]
+    previous: str
+    hooks: list[Any]
+
+    @property
+    def cores(self) -> list[AttentionCore]:
+        """The attention core of each layer."""
+        return [bridge.core for bridge in self.bridges]
+
+    def undo(self) -> None:
+        """Gives the model its softmax attention back; projections keep the values they have now."""
+        for hook in self.hooks:
+            hook.remove()
+        for layer in attention_layers(self.model):
+            delattr(layer, CORE)
+            disconnect(layer)
+        self.model.config._attn_implementation = self.previous
+        self.bridges.clear()
+
+    @contextmanager
+    def watching(self, watch: Watch, *, teaching: bool) -> Iterator[None]:
+        """Shows every layer's heads and output to `watch` while the block lasts.
+
+        Args:
+            watch: Called once for each layer and forward pass.
+            teaching: Let softmax attention's outputs flow on rather than the core's, as attention distillation needs.
+        """
+        for bridge in self.bridges:
+            bridge.watch, bridge.teaching = watch, teaching
+        try:
+            yield
+        finally:
+            for bridge in self.bridges:
+                bridge.watch, bridge.teaching = None, False
+
+
+def swap_attention(model: PreTrainedModel, spec: ModelSpec, *, context_length: int, seed: int = 0) -> Swap:
+    """Puts the attention of `spec` into every layer of `model`, in place.
+
+    Args:
+        model: A model of a type in `supported_model_types()`, its attention not swapped already.
+        spec: The mechanism and its options.
+        context_length: Longest sequence in tokens, for maps that depend on it.
+        seed: Seed of maps that draw random numbers.
+
+    Raises:
+        UnsupportedError: A model of another type, a decoder's mechanism for an encoder, or an option of the model's
+            attention that has no counterpart here.
+        ValueError: The attention has been swapped already, or the options do not fit the layer.
+    """
+    config: Any = model.config
+    _check(model, spec)
+    layers = attention_layers(model)
+    shape = AttentionShape(
+        heads=config.num_attention_heads,
+        kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        context_length=context_length,
+        seed=seed,
+    )
+    register()
+    swap = Swap(model, spec, [], config._attn_implementation, [])
+    for i, layer in enumerate(layers):
+        core = build_attention(spec.mechanism, spec.options, replace(shape, layer=i))
+        core.to(next(layer.parameters()).device).train(model.training)
+        layer.add_module(CORE, core)
+        swap.bridges.append(Bridge(i, core, causal=not is_encoder(model)))
+        swap.hooks += connect(layer, swap.bridges[-1])
+    before = [check_mask] if is_encoder(model) else [check_mask, check_packing, provide_cache]
+    swap.hooks += [model.base_model.register_forward_pre_hook(hook, with_kwargs=True) for hook in before]
+    config._attn_implementation = IMPLEMENTATION
+    return swap
+
+
+def supported_model_types() -> list[str]:
+    """Model types, as `config.json` names them, whose attention can be swapped."""
+    return sorted(_ATTENTION_CLASSES)
+
+
+def is_encoder(model: PreTrainedModel) -> bool:
+    """Whether the model's attention is bidirectional."""
+    return model.config.model_type in _ENCODERS
+
+
+def attention_layers(model: PreTrainedModel) -> list[nn.Module]:
+    """The attention layers of `model`, first to last: those that hold the query, key and value projections."""
+    for name in _ATTENTION_CLASSES[model.config.model_type]:
+        if layers := [part for part in model.modules() if type(part).__name__ == name]:
+            return layers
+    raise UnsupportedError(
+        f"no attention layer was found in {type(model).__name__}; "
+        f"looked for {', '.join(_ATTENTION_CLASSES[model.config.model_type])}"
+    )
+
+
+def _check(model: PreTrainedModel, spec: ModelSpec) -> None:
+    config: Any = model.config
+    if config.model_type not in _ATTENTION_CLASSES:
+        allowed = ", ".join(supported_model_types())
+        raise UnsupportedError(f"attention of model type {config.model_type!r} cannot be swapped; can be: {allowed}")
+    if config._attn_implementation == IMPLEMENTATION:
+        raise ValueError("the attention of this model is swapped already; undo that first")
+    if spec.is_causal_only and is_encoder(model):
+        raise UnsupportedError(f"model {spec.canonical} is for decoders alone; {config.model_type} is an encoder")
+    for option in ("is_decoder", "add_cross_attention", "reorder_and_upcast_attn"):
+        if getattr(config, option, False):
+            raise UnsupportedError(f"{config.model_type} with {option}=true cannot be swapped; allowed: false")
+    if getattr(config, "position_embedding_type", "absolute") not in ("absolute", None):
+        raise UnsupportedError(
+            f"position_embedding_type is {config.position_embedding_type!r}; allowed: absolute, as linear attention "
+            "has no place for a bias on q·k"
+        )
+    rescaled = not getattr(config, "scale_attn_weights", True)
+    rescaled |= bool(getattr(config, "scale_attn_by_inverse_layer_idx", False))
+    if rescaled and not all(hasattr(layer, "scaling") for layer in attention_layers(model)):
+        raise UnsupportedError("this release of transformers does not hand over GPT-2's scale of q·k; upgrade it")

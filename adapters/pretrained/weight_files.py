@@ -1,0 +1,117 @@
+"""Which files of a folder hold a model's weights, and what their headers say, read before any weight is.
+
+Torch is not needed, and no code of a checkpoint ever runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..backbone import CheckpointError
+
+WHOLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_LENGTH_BYTES = 8
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """What a file's header says of one tensor.
+
+    Attributes:
+        dtype: As the format spells it, such as `F32` or `BF16`.
+        shape: Its sizes.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The content of a folder's config.json.
+
+    Raises:
+        CheckpointError: There is none, or it is not a JSON object.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise CheckpointError(f"{folder} has no config.json; give a folder as transformers' save_pretrained writes it")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file} is not JSON ({error}); fetch it anew") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{file} holds a {type(config).__name__}, not an object; fetch it anew")
+    return config
+
+
+def safetensors_files(folder: Path) -> tuple[Path, ...]:
+    """The safetensors of a model: one file, or every shard that its index names.
+
+    Raises:
+        CheckpointError: There are none, only pickled weights, or not every shard.
+    """
+    if (folder / WHOLE).is_file():
+        return (folder / WHOLE,)
+    if (folder / INDEX).is_file():
+        return _shards(folder)
+    if pickled := pickled_files(folder):
+        names = ", ".join(file.name for file in pickled)
+        raise CheckpointError(
+            f"{folder} has only pickled weights ({names}), and those can run code; convert them to safetensors"
+        )
+    raise CheckpointError(f"{folder} has no weights: neither {WHOLE} nor {INDEX}")
+
+
+def pickled_files(folder: Path) -> tuple[Path, ...]:
+    """Files of weights that Python's pickle wrote."""
+    return tuple(sorted(file for pattern in PICKLED for file in folder.glob(pattern)))
+
+
+def _shards(folder: Path) -> tuple[Path, ...]:
+    try:
+        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder / INDEX} is not an index of shards ({error!r}); fetch it anew") from error
+    if outside := [name for name in names if Path(name).name != name]:
+        raise CheckpointError(f"{folder / INDEX} names shards outside its folder: {', '.join(outside)}")
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise CheckpointError(f"{folder} lacks {len(missing)} of {len(names)} shards: {', '.join(missing[:5])}")
+    return tuple(folder / name for name in names)
+
+
+def read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
+    """Every tensor's type and shape, by name.
+
+    Raises:
+        CheckpointError: A file is cut off, too long, or no safetensors.
+    """
+    return {name: tensor for file in files for name, tensor in _read_header(file).items()}
+
+
+def _read_header(file: Path) -> dict[str, StoredTensor]:
+    size = file.stat().st_size
+    with file.open("rb") as handle:
+        length = int.from_bytes(handle.read(_LENGTH_BYTES), "little")
+        if size < _LENGTH_BYTES or length > size - _LENGTH_BYTES:
+            raise CheckpointError(f"{file} is cut off within its header ({size} bytes); fetch it anew")
+        try:
+            header = json.loads(handle.read(length))
+            tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            wanted = _LENGTH_BYTES + length + max((_end(entry) for entry in tensors.values()), default=0)
+            stored = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in tensors.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{file} has no readable safetensors header; fetch it anew") from error
+    if size != wanted:
+        problem = "cut off" if size < wanted else "too long"
+        raise CheckpointError(f"{file} is {problem}: it has {size} bytes of {wanted}; fetch it anew")
+    return stored
+
+
+def _end(entry: Mapping[str, Any]) -> int:
+    return int(entry["data_offsets"][1])

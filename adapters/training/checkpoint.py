@@ -1,0 +1,73 @@
+"""Training checkpoints: written whole or not at all, and read without running any code from the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...results.atomic import replacing
+
+
+def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Writes trained weights, optimiser, random states and `state` to `path`, through a temporary name.
+
+    Args:
+        path: File to write; its folder is made.
+        model: Whose weights to keep, but for frozen ones.
+        optimizer: Whose moments to keep.
+        state: Tensors and plain values, nested in dicts and lists.
+    """
+    content = {
+        "model": trained_weights(model),
+        "optimizer": optimizer.state_dict(),
+        "cpu_random_state": torch.get_rng_state(),
+        "cuda_random_states": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "state": state,
+    }
+    with replacing(path) as file:
+        torch.save(content, file)
+
+
+def trained_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of `model` that training changes, by name; they share memory with the model's."""
+    return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+
+
+@torch.no_grad()
+def put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copies weights into a model that has parameters of these names.
+
+    Raises:
+        RuntimeError: Other names than those of the trained weights, or other shapes.
+    """
+    trained = trained_weights(model)
+    if trained.keys() != weights.keys():
+        odd = sorted(trained.keys() ^ weights.keys())
+        raise RuntimeError(f"the checkpoint is of another model: {len(odd)} weights differ, such as {odd[0]}")
+    for name, value in trained.items():
+        if value.shape != weights[name].shape:
+            raise RuntimeError(
+                f"the checkpoint is of another model: size mismatch of {name}, which has shape {list(value.shape)} "
+                f"here and {list(weights[name].shape)} there"
+            )
+        value.copy_(weights[name])
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Puts back what `save_checkpoint` wrote, and gives its `state` with tensors on the CPU.
+
+    Raises:
+        RuntimeError: The file is of another model, or damaged.
+    """
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    put_weights(model, content["model"])
+    optimizer.load_state_dict(content["optimizer"])
+    torch.set_rng_state(content["cpu_random_state"])
+    if content["cuda_random_states"]:
+        torch.cuda.set_rng_state_all(content["cuda_random_states"])
+    state: dict[str, Any] = content["state"]
+    return state

@@ -1,0 +1,192 @@
+"""Attention distillation: feature maps learn to give the weights of softmax attention (Hedgehog paper, section 4.2).
+
+The base model is frozen and softmax attention's outputs flow on, so teacher and student see the same queries and keys
+and share one forward pass. Each layer's loss is the soft-label cross-entropy between the rows of the two attentions,
+averaged over queries and heads; the losses of all layers are added and take one backward pass, in which gradients reach
+feature maps only. Cross-entropy is the divergence KL(softmax, linear) plus the teacher's entropy, which no map can
+change: curves and metrics show the divergence, whose optimum is 0. LoLCATs' loss, the squared error of attention
+outputs (arXiv:2410.10254, section 3.1), can be added or take its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ...kernels.distillation.loss import attention_distillation_loss
+from ...kernels.maps.feature_map import FeatureMap
+from ..attention.core import AttentionCore, Heads
+from ..base import Examples, UnsupportedError
+from ..precision import Precision
+from ..pretrained.model import PretrainedModel
+from .conversion_settings import DistillSettings
+from .objective import batch_of
+from .settings import TrainSettings
+
+Run = Callable[[Examples, NDArray[Any], torch.device], object]
+"""Runs layers on some rows of the examples, on a device."""
+
+
+class AttentionDistillation:
+    """The distillation loss of a model whose attention was swapped, as a training objective.
+
+    Args:
+        model: The model.
+        settings: What to minimise.
+        run: Runs the layers to distil; without it the whole model runs.
+
+    Attributes:
+        divergence: Mean divergence of each layer and head since the last call of `take_divergence`, in nats.
+    """
+
+    def __init__(self, model: PretrainedModel, settings: DistillSettings, run: Run | None = None) -> None:
+        self.model = model
+        self.settings = settings
+        self.run = run or self._run_model
+        self._sums: dict[int, Tensor] = {}
+        self._outputs: dict[int, float] = {}
+        self._queries: dict[int, int] = {}
+
+    def count(self, examples: Examples, rows: NDArray[Any]) -> int:
+        """Queries that are not padding."""
+        if examples.attention_mask is not None:
+            return int(examples.attention_mask[rows].sum())
+        tokens = 1 if examples.inputs.ndim > 2 else examples.inputs.shape[1]
+        return len(rows) * tokens
+
+    def loss(self, model: nn.Module, examples: Examples, rows: NDArray[Any], device: torch.device) -> Float[Tensor, ""]:
+        """The losses of all layers, each a mean over heads and a sum over queries."""
+        del model
+        losses: list[Tensor] = []
+        wanted = torch.is_grad_enabled()
+
+        def watch(layer: int, heads: Heads, out: Tensor) -> None:
+            with torch.set_grad_enabled(wanted):
+                losses.append(self.of_layer(layer, heads, out))
+
+        # The base is frozen: nothing of it is kept for a backward pass, nor run again in one by gradient checkpointing.
+        with torch.no_grad(), self.model.swap.watching(watch, teaching=True):
+            self.run(examples, rows, device)
+        return torch.stack([loss.to(device) for loss in losses]).sum() * self.count(examples, rows)
+
+    def of_layer(self, layer: int, heads: Heads, teacher_output: Tensor) -> Float[Tensor, ""]:
+        """The loss of one layer, a mean over queries and heads; remembers its divergence."""
+        bridge = self.model.swap.bridges[layer]
+        query_map, key_map = maps_of(bridge.core)
+        total = heads.q.new_zeros((), dtype=torch.float32)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.settings.attention_factor > 0):
+            result = attention_distillation_loss(
+                heads.q,
+                heads.k,
+                query_map(heads.q, heads.positions),
+                key_map(heads.k, heads.positions),
+                causal=bridge.causal,
+                key_padding_mask=heads.key_padding_mask,
+                scale=heads.scale,
+                log_space=query_map.log_space,
+            )
+        bridge.core.record("distill", result.kernel)
+        if self.settings.attention_factor:
+            total = total + self.settings.attention_factor * result.cross_entropy.mean()
+        queries = _queries(heads)
+        if self.settings.output_factor:
+            error = output_error(bridge.core(heads, causal=bridge.causal), teacher_output, heads)
+            total = total + self.settings.output_factor * error
+            self._outputs[layer] = self._outputs.get(layer, 0.0) + float(error.detach()) * queries
+        self._sums[layer] = self._sums.get(layer, 0.0) + result.kl.double().cpu() * queries
+        self._queries[layer] = self._queries.get(layer, 0) + queries
+        return total
+
+    def details(self) -> Mapping[str, float]:
+        """Divergence in nats, mean over layers and of each layer, and errors of outputs where they are minimised."""
+        means = {layer: float(sums.mean()) / self._queries[layer] for layer, sums in self._sums.items()}
+        named = {"attention_kl": sum(means.values()) / max(1, len(means))}
+        named |= {f"attention_kl/layer {layer}": value for layer, value in means.items()}
+        named |= {f"output_error/layer {layer}": value / self._queries[layer] for layer, value in self._outputs.items()}
+        self._forget()
+        return named if means else {}
+
+    def take_divergence(self) -> Float[Tensor, "layers h"]:
+        """Mean divergence of each layer and head since the last call, in nats; forgets what it was taken from."""
+        layers = sorted(self._sums)
+        taken = torch.stack([self._sums[layer] / self._queries[layer] for layer in layers])
+        self._forget()
+        return taken
+
+    def _run_model(self, examples: Examples, rows: NDArray[Any], device: torch.device) -> None:
+        inputs, mask, _ = batch_of(examples, rows, device)
+        self.model.hidden(inputs, mask)
+
+    def _forget(self) -> None:
+        for kept in (self._sums, self._outputs, self._queries):
+            kept.clear()
+
+
+@torch.no_grad()
+def divergence_of_batches(
+    objective: AttentionDistillation, examples: Examples, settings: TrainSettings, precision: Precision
+) -> Float[np.ndarray, "batches layers h"]:
+    """Mean divergence in nats of each layer that the objective runs and each head, over batches of the first rows.
+
+    Args:
+        objective: What gives the divergence.
+        examples: What it is measured on.
+        settings: How many rows, and how many of them at a time.
+        precision: Device and autocast type.
+    """
+    objective.model.eval()
+    rows, size, taken = min(len(examples), settings.eval_rows), settings.eval_batch_size, []
+    for start in range(0, rows, size):
+        with precision.autocast():
+            objective.loss(objective.model, examples, np.arange(start, min(rows, start + size)), precision.device)
+        taken.append(objective.take_divergence().numpy())
+    return np.stack(taken)
+
+
+def maps_of(core: AttentionCore) -> tuple[FeatureMap, FeatureMap]:
+    """The feature maps of a core.
+
+    Raises:
+        UnsupportedError: It has none.
+    """
+    query_map, key_map = getattr(core, "query_map", None), getattr(core, "key_map", None)
+    if not isinstance(query_map, FeatureMap) or not isinstance(key_map, FeatureMap):
+        raise UnsupportedError(f"{type(core).__name__} has no feature map to distil")
+    return query_map, key_map
+
+
+def output_error(
+    student: Float[Tensor, "b h n d"], teacher: Float[Tensor, "b h n d"], heads: Heads
+) -> Float[Tensor, ""]:
+    """Mean squared error of attention outputs over tokens that are not padding."""
+    mask = heads.key_padding_mask
+    errors = F.mse_loss(student.float(), teacher.float(), reduction="none").mean((1, 3))  # b n
+    return errors.mean() if mask is None else errors.masked_fill(~mask, 0.0).sum() / mask.sum()
+
+
+def freeze_all_but_maps(model: PretrainedModel, settings: DistillSettings) -> None:
+    """Lets gradients reach feature maps alone; of a hybrid also its gate, where outputs are compared."""
+    model.requires_grad_(False)
+    for core in model.swap.cores:
+        if settings.output_factor:
+            core.requires_grad_(True)
+        for feature_map in dict.fromkeys(maps_of(core)):
+            feature_map.requires_grad_(True)
+
+
+def _queries(heads: Heads) -> int:
+    mask = heads.key_padding_mask
+    return heads.q.shape[0] * heads.q.shape[2] if mask is None else int(mask.sum())
+
+
+def has_weights_to_compare(model: PretrainedModel) -> bool:
+    """Whether the model's attention is made of feature maps whose weights form a distribution over keys."""
+    maps = [getattr(core, "query_map", None) for core in model.swap.cores]
+    return all(isinstance(part, FeatureMap) and part.positive for part in maps)

@@ -1,0 +1,303 @@
+"""Training: one plain loop for every model and task.
+
+AdamW, linear warm-up then cosine decay, gradient clipping and accumulation, validation with early stopping, and
+checkpoints from which the loop goes on bit for bit on the same machine.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...results.record import CurvePoint
+from ..base import Examples
+from ..precision import Precision
+from .checkpoint import load_checkpoint, put_weights, save_checkpoint, trained_weights
+from .objective import CROSS_ENTROPY, Objective
+from .settings import TrainSettings
+
+Progress = Callable[[int, int, float], None]
+"""Called with steps done, steps in all, and the latest training loss."""
+
+
+@dataclass(frozen=True)
+class History:
+    """What training went through.
+
+    Attributes:
+        curves: Training and validation losses in nats per target, and the learning rate.
+        steps: Optimiser steps taken.
+        best_step: Step whose weights were kept.
+        best_loss: Its validation loss; NaN without validation data.
+        stopped_early: Whether validation stopped improving, or reached the target loss, before the last step.
+    """
+
+    curves: tuple[CurvePoint, ...]
+    steps: int
+    best_step: int
+    best_loss: float
+    stopped_early: bool
+
+
+def train(
+    model: nn.Module,
+    examples: Examples,
+    validation: Examples | None,
+    settings: TrainSettings,
+    *,
+    seed: int,
+    precision: Precision,
+    objective: Objective = CROSS_ENTROPY,
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+) -> History:
+    """Trains `model` in place and leaves it with the weights of the best validation.
+
+    Args:
+        model: Its parameters that require gradients are trained.
+        examples: What to train on.
+        validation: What to validate on; without it the last weights are kept.
+        settings: Hyper-parameters.
+        seed: Seed of the data order and of dropout.
+        precision: Device and autocast type.
+        objective: What to minimise.
+        checkpoint: File to resume from if it exists, and to write to.
+        progress: Called after every step.
+
+    Raises:
+        FloatingPointError: The loss is not finite.
+        ValueError: There are no examples.
+    """
+    if not len(examples):
+        raise ValueError("there are no training examples")
+    settings = settings.for_rows(len(examples))
+    run = _Run(model, examples, validation, settings, objective, seed, precision)
+    if checkpoint is not None and checkpoint.exists():
+        run.restore(checkpoint)
+    model.train()
+    if run.step == 0 and validation is not None and settings.validate_first:
+        run.validate(validation)
+    saved_at = time.monotonic()
+    while run.step < settings.steps and not run.stopped_early:
+        loss = run.advance()
+        if progress is not None:
+            progress(run.step, settings.steps, loss)
+        if checkpoint is not None and time.monotonic() - saved_at > settings.checkpoint_every_s:
+            run.save(checkpoint)
+            saved_at = time.monotonic()
+    if checkpoint is not None:
+        run.save(checkpoint)
+    return run.finish()
+
+
+class _Run:
+    """The state of one training run: all that a checkpoint holds."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        examples: Examples,
+        validation: Examples | None,
+        settings: TrainSettings,
+        objective: Objective,
+        seed: int,
+        precision: Precision,
+    ) -> None:
+        self.model, self.examples, self.validation = model, examples, validation
+        self.settings, self.objective, self.seed, self.precision = settings, objective, seed, precision
+        self.lengths = row_lengths(examples) if settings.length_pool else None
+        self.optimizer = make_optimizer(model, settings)
+        self.step = 0
+        self.curves: list[CurvePoint] = []
+        self.best_loss, self.best_step, self.worse = math.inf, 0, 0
+        self.best_weights: dict[str, Tensor] = {}
+        torch.manual_seed(seed)
+
+    @property
+    def stopped_early(self) -> bool:
+        no_better = bool(self.settings.patience) and self.worse >= self.settings.patience
+        return no_better or self.best_loss < self.settings.target_loss
+
+    def advance(self) -> float:
+        """One optimiser step, and a validation where one is due; gives the training loss in nats per target."""
+        rate = learning_rate(self.step, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self._accumulate_gradients(self._rows())
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"training loss is {loss} at step {self.step} (learning rate {rate:g})")
+        if self.settings.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        details = self.objective.details()
+        if self.step == 1 or self.step % max(1, self.settings.steps // 100) == 0:
+            self._add_curves("train", loss, details)
+        every = self.settings.eval_every or self.settings.steps
+        if self.validation is not None and (self.step % every == 0 or self.step == self.settings.steps):
+            self.validate(self.validation)
+        return loss
+
+    def _rows(self) -> np.ndarray:
+        sizes = self.step, self.settings.batch_size
+        if self.lengths is None:
+            return batch_rows(len(self.examples), *sizes, self.seed)
+        return batch_rows_of_like_length(self.lengths, *sizes, self.settings.length_pool, self.seed)
+
+    def _add_curves(self, split: str, loss: float, details: Mapping[str, float]) -> None:
+        named = {"loss": loss, **details}
+        self.curves += [CurvePoint(self.step, split, name, value) for name, value in named.items()]
+
+    def _accumulate_gradients(self, rows: np.ndarray) -> float:
+        counted = max(1, self.objective.count(self.examples, rows))
+        total = 0.0
+        for part in np.array_split(rows, self.settings.accumulate):
+            with self.precision.autocast():
+                loss = self.objective.loss(self.model, self.examples, part, self.precision.device) / counted
+            torch.autograd.backward(loss)
+            total += float(loss.detach())
+        return total
+
+    def validate(self, validation: Examples) -> None:
+        """Takes the validation loss, and keeps the weights if it is the lowest so far."""
+        loss = evaluate_loss(self.model, validation, self.settings, self.precision, self.objective)
+        self._add_curves("validation", loss, self.objective.details())
+        if loss < self.best_loss:
+            self.best_loss, self.best_step, self.worse = loss, self.step, 0
+            self.best_weights = {name: value.clone() for name, value in trained_weights(self.model).items()}
+        else:
+            self.worse += 1
+
+    def finish(self) -> History:
+        """Puts the best weights back and tells what happened."""
+        if self.best_weights:
+            put_weights(self.model, self.best_weights)
+        best_loss, best_step = (self.best_loss, self.best_step) if self.best_weights else (math.nan, self.step)
+        early = self.stopped_early and self.step < self.settings.steps
+        return History(tuple(self.curves), self.step, best_step, best_loss, early)
+
+    def save(self, path: Path) -> None:
+        """Writes everything that later steps depend on."""
+        save_checkpoint(
+            path,
+            self.model,
+            self.optimizer,
+            {
+                "step": self.step,
+                "best_loss": self.best_loss,
+                "best_step": self.best_step,
+                "worse": self.worse,
+                "best_weights": self.best_weights,
+                "curves": [(point.step, point.split, point.name, point.value) for point in self.curves],
+            },
+        )
+
+    def restore(self, path: Path) -> None:
+        """Puts everything back as it was when `path` was written."""
+        state = load_checkpoint(path, self.model, self.optimizer)
+        self.step, self.worse = state["step"], state["worse"]
+        self.best_loss, self.best_step = state["best_loss"], state["best_step"]
+        self.best_weights = state["best_weights"]
+        self.curves = [CurvePoint(*point) for point in state["curves"]]
+
+
+def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
+    """AdamW with weight decay on the weights of linear, embedding and patch layers, and on nothing else.
+
+    Feature maps and short convolutions start at the identity; decay would pull them towards zero, where a map's
+    attention is uniform.
+    """
+    layers = (part for part in model.modules() if isinstance(part, nn.Linear | nn.Embedding | nn.Conv2d))
+    matrices = {id(layer.weight) for layer in layers}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if id(p) in matrices]
+    plain = [p for p in trained if id(p) not in matrices]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2))
+
+
+def learning_rate(step: int, settings: TrainSettings) -> float:
+    """The rate at `step` (from 0): linear warm-up to `lr`, then half a cosine down to `final_lr * lr`."""
+    warmup = max(1, round(settings.warmup * settings.steps))
+    if step < warmup:
+        return settings.lr * (step + 1) / warmup
+    done = (step - warmup + 1) / max(1, settings.steps - warmup)
+    floor = settings.final_lr * settings.lr
+    return floor + (settings.lr - floor) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+
+def batch_rows(rows: int, step: int, batch_size: int, seed: int) -> np.ndarray:
+    """Rows of the batch at `step`: each epoch is its own permutation, and batches run across epochs' ends.
+
+    Depends on nothing but its arguments, so a resumed run sees the same batches.
+    """
+    wanted = np.arange(step * batch_size, (step + 1) * batch_size)
+    return np.array([_permutation(rows, int(i // rows), seed)[i % rows] for i in wanted])
+
+
+@lru_cache(maxsize=2)
+def _permutation(rows: int, epoch: int, seed: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def row_lengths(examples: Examples) -> np.ndarray:
+    """Real tokens of each row, those of the longer sequence where there are two."""
+    if examples.attention_mask is None:
+        return np.full(len(examples), examples.inputs.shape[-1])
+    lengths: np.ndarray = examples.attention_mask.sum(-1).reshape(len(examples), -1).max(1)
+    return lengths
+
+
+def batch_rows_of_like_length(lengths: np.ndarray, step: int, batch_size: int, pool: int, seed: int) -> np.ndarray:
+    """Rows of the batch at `step`, all of like length: padding then costs little.
+
+    The rows that `batch_rows` gives for `pool` steps are sorted by length, cut into batches, and those are shuffled.
+    """
+    first = step // pool * pool
+    pooled = np.concatenate([batch_rows(len(lengths), first + i, batch_size, seed) for i in range(pool)])
+    batches = pooled[np.argsort(lengths[pooled], kind="stable")].reshape(pool, batch_size)
+    chosen: np.ndarray = batches[np.random.default_rng([seed, first, pool]).permutation(pool)[step - first]]
+    return chosen
+
+
+@torch.no_grad()
+def evaluate_loss(
+    model: nn.Module,
+    examples: Examples,
+    settings: TrainSettings,
+    precision: Precision,
+    objective: Objective = CROSS_ENTROPY,
+) -> float:
+    """Mean loss in nats per target over the first `eval_rows` rows, in batches of like length with a `length_pool`.
+
+    Raises:
+        ValueError: Those rows have no target that is not `IGNORED`.
+    """
+    was_training = model.training
+    model.eval()
+    total, counted = 0.0, 0
+    chosen = np.arange(min(len(examples), settings.eval_rows))
+    if settings.length_pool:
+        chosen = np.argsort(row_lengths(examples)[chosen], kind="stable")
+    for rows in _batches(chosen, settings.eval_batch_size):
+        with precision.autocast():
+            total += float(objective.loss(model, examples, rows, precision.device))
+        counted += objective.count(examples, rows)
+    model.train(was_training)
+    if not counted:
+        raise ValueError(f"the first {settings.eval_rows} validation rows have no target to take a loss on")
+    return total / counted
+
+
+def _batches(rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), batch_size):
+        yield rows[start : start + batch_size]

@@ -1,0 +1,73 @@
+"""`bench compare` and `bench baseline`: reading two sides, writing what came out where CI looks for it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...results.compare.baseline import write_baseline
+from ...results.compare.snapshot import read_snapshot
+from ...results.compare.text import comparison_junit, comparison_markdown, render_comparison
+from ...results.compare.verdicts import Comparison, compare
+from ..config import UsageError
+
+
+def parse_tolerances(texts: Sequence[str]) -> dict[str, float]:
+    """Percent by metric out of METRIC=PERCENT.
+
+    Raises:
+        UsageError: One of them is not of that form, or its percentage is no number of zero or more.
+    """
+    tolerances = {}
+    for text in texts:
+        name, _, percent = text.partition("=")
+        try:
+            value = float(percent.removesuffix("%"))
+        except ValueError:
+            value = math.nan
+        if not name or not value >= 0 or math.isinf(value):
+            raise UsageError(f"tolerance {text!r} is not METRIC=PERCENT with a percentage of 0 or more")
+        tolerances[name] = value
+    return tolerances
+
+
+def compare_runs(
+    baseline: Path, candidate: Path, tolerances: dict[str, float], form: str, junit: Path | None
+) -> tuple[Comparison, str]:
+    """The comparison, and its text in the format asked for.
+
+    In a workflow of GitHub's, which names a file for it, the table also goes to the job's summary.
+
+    Raises:
+        UsageError: A file cannot be written.
+        StoreError: A side cannot be read.
+        UnknownNameError: A tolerance for a metric that neither side has.
+    """
+    comparison = compare(read_snapshot(baseline), read_snapshot(candidate), tolerances)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    try:
+        if junit:
+            junit.write_text(comparison_junit(comparison), encoding="utf-8")
+        if summary:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(comparison_markdown(comparison))
+    except OSError as error:
+        raise UsageError(f"cannot write {error.filename}: {error.strerror}") from error
+    return comparison, render_comparison(comparison, form)
+
+
+def make_baseline(run: Path, output: Path) -> list[str]:
+    """Writes a run's baseline; gives what there is to tell.
+
+    Raises:
+        UsageError: The run has no result, or the file cannot be written.
+        StoreError: The run cannot be read.
+    """
+    try:
+        return write_baseline(read_snapshot(run), output)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror}") from error

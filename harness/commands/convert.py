@@ -1,0 +1,45 @@
+"""`bench convert`: one mechanism, one pretrained model, one data set in; a folder with the converted model out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from ..config import RunConfig, UsageError
+from ..plan import make_plan
+from ..recipes import RECIPES
+from ..running.progress import say
+from ..running.runner import EXIT_OK, run
+
+
+def convert(config: RunConfig, folder: Path, console: Console) -> int:
+    """Runs one cell and keeps its model.
+
+    Args:
+        config: One model, one task, one seed and a pretrained backbone.
+        folder: Where to write the model.
+        console: Where to print.
+
+    Returns:
+        As `run`: 0 when the model was written, 3 when the cell failed, 130 when interrupted.
+
+    Raises:
+        UsageError: The folder holds something, or the request is not for exactly one conversion.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"--to {str(folder)!r} holds something already; give a folder that is empty or absent")
+    planned = make_plan(config)
+    if len(planned) != 1:
+        raise UsageError(f"--model and --data ask for {len(planned)} conversions; ask for one")
+    cell = planned[0].cell
+    if not RECIPES[cell.recipe].pretrained:
+        raise UsageError(
+            f"recipe {cell.recipe} converts nothing; choose among "
+            f"{', '.join(name for name, recipe in RECIPES.items() if recipe.pretrained)} and a pretrained --base"
+        )
+    code = run(replace(config, save_to=str(folder.resolve())), console)
+    if code == EXIT_OK:
+        say(console, f"converted model: {folder}; use it as {cell.model}@hf:{folder}")
+    return code

@@ -1,0 +1,169 @@
+"""`hedgebench` as a model of lm-eval: any of our model specs on any pretrained backbone, or a converted folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+
+from ...adapters.base import ModelShape
+from ...adapters.model_adapter import ModelAdapter
+from ...adapters.precision import Precision
+from ...adapters.pretrained.adapter import SOFTMAX, build_pretrained, swap_in
+from ...adapters.spec import parse_spec
+from ...tasks.base import Sources
+from ...tasks.data.sources import cache_folder
+from ...tasks.lm_eval.text import load_tokenizer, model_length, text_model
+from .. import registry
+from ..config import UsageError
+from ..plan import resolve_device, resolve_dtype
+from ..weights.backbone_names import PREFIX, backbone_from_name
+from ..weights.locate import locate, materialise
+
+AUTO_BATCH = 64
+"""Rows that `batch_size=auto` begins with; memory that runs out halves them."""
+
+
+class HedgebenchLM(LM):  # type: ignore[misc]
+    """One of our models behind lm-eval's interface.
+
+    Args:
+        spec: Model spec, such as `hedgehog:map=softmax`; a converted folder's own where none is given.
+        backbone: Pretrained backbone, `hf:ID_OR_FOLDER`, or a folder that `bench convert` wrote.
+        recipe: `zero-shot`, the one recipe that trains nothing.
+        mirror: Folder with models/ORG/NAME, looked in first.
+        device: `auto`, `cpu` or `cuda`.
+        dtype: `auto`, `float32` or `bfloat16`: of weights, products and log-probabilities.
+        batch_size: Rows of a forward pass, or `auto`.
+        max_batch_size: Rows that `auto` begins with.
+        max_length: Longest input in tokens; None for what the model's configuration says.
+        seed: Seed of maps that draw random numbers, and of sampling.
+        offline: Never touch the network.
+
+    Raises:
+        UsageError: A recipe that trains, or a backbone that is trained from scratch.
+    """
+
+    def __init__(
+        self,
+        spec: str = "",
+        backbone: str = "smollm2-135m",
+        recipe: str = "zero-shot",
+        mirror: str | None = None,
+        device: str | None = "auto",
+        dtype: str = "auto",
+        batch_size: int | str | None = 8,
+        max_batch_size: int | None = None,
+        max_length: int | None = None,
+        seed: int = 0,
+        offline: bool = False,
+    ) -> None:
+        super().__init__()
+        if recipe != "zero-shot":
+            raise UsageError(
+                f"recipe is {recipe!r}; allowed is zero-shot, because lm-eval trains nothing: convert the model with "
+                "bench convert, and give its folder as backbone"
+            )
+        device = resolve_device((device or "auto").partition(":")[0])
+        dtype = resolve_dtype(dtype, device)
+        precision = Precision.of(device, dtype, is_pure=True)
+        sources = _sources(mirror, offline)
+        name = f"{PREFIX}{backbone}" if Path(backbone).is_dir() else backbone
+        adapter, folder = _build(spec, name, max_length, seed, dtype, precision, sources)
+        automatic = str(batch_size).startswith("auto")
+        rows = (max_batch_size or AUTO_BATCH) if automatic else int(batch_size or 1)
+        self.described = {
+            "hedgebench_model": adapter.model.swap.spec.canonical,
+            "hedgebench_backbone": name,
+            "model_num_parameters": adapter.parameter_count().total,
+            "model_dtype": dtype,
+            "max_length": adapter.shape.context_length,
+        }
+        self.texts = text_model(adapter, folder, batch_size=rows, seed=seed, halves=automatic)
+        self._device = adapter.device
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, which lm-eval describes in its results."""
+        return self.texts.tokenizer
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The tokenizer's name, for lm-eval's cache of requests."""
+        return str(self.tokenizer.name_or_path).replace("/", "__")
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a forward pass, as they are now."""
+        return self.texts.batch_size
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens."""
+        return self.texts.max_length
+
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+        """Log-probability in nats of each continuation, and whether it is the greedy one."""
+        return self._kept("loglikelihood", requests, self.texts.loglikelihood(requests))
+
+    def loglikelihood_rolling(self, requests: Sequence[Instance]) -> list[float]:
+        """Log-probability in nats of each whole text."""
+        return self._kept("loglikelihood_rolling", requests, self.texts.loglikelihood_rolling(requests))
+
+    def generate_until(self, requests: Sequence[Instance]) -> list[str]:
+        """What each context goes on with."""
+        return self._kept("generate_until", requests, self.texts.generate_until(requests))
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """A conversation as a prompt."""
+        return self.texts.apply_chat_template(chat_history, add_generation_prompt)
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The template's text, which lm-eval keeps with its results."""
+        chosen: str = self.tokenizer.get_chat_template(chat_template if isinstance(chat_template, str) else None)
+        return chosen
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What lm-eval keeps with its results about the model, and the kernels that ran."""
+        kernels = [f"{use.phase}: {use.form} {use.backend}" for use in self.texts.adapter.kernels_used()]
+        return {**self.described, "kernels": kernels}
+
+    def _kept(self, kind: str, requests: Sequence[Instance], answers: list[Any]) -> list[Any]:
+        """Leaves answers with lm-eval's cache, where it has one."""
+        for request, answer in zip(requests, answers, strict=True):
+            self.cache_hook.add_partial(kind, request.args, answer)
+        return answers
+
+
+def _sources(mirror: str | None, offline: bool) -> Sources:
+    chosen = mirror or os.environ.get("HEDGEBENCH_MIRROR")
+    if chosen and not Path(chosen).is_dir():
+        raise UsageError(f"mirror {chosen!r} is not a folder")
+    return Sources(Path(chosen).resolve() if chosen else None, cache_folder(), offline)
+
+
+def _build(
+    spec: str, name: str, max_length: int | None, seed: int, dtype: str, precision: Precision, sources: Sources
+) -> tuple[ModelAdapter[Any], Path]:
+    """The adapter, and the folder of its checkpoint."""
+    backbone = backbone_from_name(name, sources)
+    if backbone.checkpoint is None:
+        raise UsageError(f"backbone {name} is trained from scratch; lm-eval needs a pretrained one")
+    folder = materialise(locate(backbone, sources), sources)
+    length = max_length or model_length(folder, load_tokenizer(folder))
+    adapter = build_pretrained(
+        folder,
+        backbone,
+        {**backbone.sizes["small"], "weights": dtype},
+        ModelShape(context_length=length),
+        registry.mechanisms(),
+        seed=seed,
+        precision=precision,
+    )
+    if spec and spec != SOFTMAX:
+        swap_in(adapter, parse_spec(spec, registry.mechanisms()), seed)
+    return adapter, folder

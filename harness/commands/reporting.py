@@ -1,0 +1,112 @@
+"""Loading and rendering runs for `bench report`, and recomputing their metrics from the predictions they kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ...results.record import Record
+from ...results.report.html import ReportContent
+from ...results.report.write import render, render_html, sample_previews, write_report
+from ...results.store import LoadedRecords, RunStore
+from ...results.tables.aggregate import group_seeds
+from ...results.tables.leaderboard import merge_runs
+from ...results.tables.notes import apart_notes
+from ..config import UsageError
+from ..task_spec import task_of
+
+FORMATS_WITH_NOTES = ("md", "html")
+"""Formats that say themselves what was kept apart."""
+
+MOST_NAMES = 3
+"""Up to how many runs are named in a report's title."""
+
+
+def load_runs(folders: Sequence[Path]) -> tuple[list[Record], list[str]]:
+    """Records of several runs, the later run's where two have the same cell, and what there is to tell about them.
+
+    Raises:
+        UsageError: A folder holds no run.
+    """
+    return _merged([(folder, _store(folder).records()) for folder in folders])
+
+
+def load_content(folders: Sequence[Path], version: str = "") -> ReportContent:
+    """Everything that a report of several runs shows.
+
+    Args:
+        folders: The runs' folders; of a cell that several have, the later one's record is shown.
+        version: What a server calls this state of the folders; empty for a page that follows no run.
+
+    Raises:
+        UsageError: A folder holds no run.
+        StoreError: Predictions cannot be read.
+    """
+    loaded = [(folder, _store(folder).records()) for folder in folders]
+    records, messages = _merged(loaded)
+    samples: dict[str, list[dict[str, str]]] = {}
+    for folder, run in loaded:
+        own = sample_previews(_store(folder), run.records)
+        samples |= {record.cell_id: own.get(record.cell_id, []) for record in run.records}
+    names = [folder.resolve().name for folder in folders]
+    title = ", ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} runs"
+    return ReportContent(records, title, messages=messages, samples=samples, version=version)
+
+
+def _merged(loaded: Sequence[tuple[Path, LoadedRecords]]) -> tuple[list[Record], list[str]]:
+    messages = [
+        f"corrupt cell file left out: {corrupt.path}: {corrupt.reason}" for _, run in loaded for corrupt in run.corrupt
+    ]
+    records, told = merge_runs([(folder.resolve().name, run.records) for folder, run in loaded])
+    return list(records), messages + list(told)
+
+
+def render_runs(folders: Sequence[Path], format: str) -> tuple[str, list[str]]:
+    """The leaderboard of several runs as text, and what there is to tell that the text itself does not say.
+
+    Raises:
+        UsageError: A folder holds no run.
+        UnknownNameError: The format is unknown.
+    """
+    if format == "html":
+        content = load_content(folders)
+        return render_html(content), list(content.messages)
+    records, messages = load_runs(folders)
+    if format not in FORMATS_WITH_NOTES:
+        messages += [note for notes in apart_notes(group_seeds(records)).values() for note in notes]
+    return render(records, format), messages
+
+
+def rescore_runs(folders: Sequence[Path]) -> None:
+    """Recomputes the metrics of every cell with stored predictions, without any model, and rewrites the reports.
+
+    Metrics that do not come from predictions, such as parameter counts, stay as they are.
+
+    Raises:
+        UsageError: A folder holds no run, or a task no longer exists.
+        StoreError: Predictions cannot be read, or records not written.
+    """
+    for folder in folders:
+        store = _store(folder)
+        for record in store.records().records:
+            if record.status == "ok":
+                store.write_record(rescore(record, store))
+        write_report(store)
+
+
+def rescore(record: Record, store: RunStore) -> Record:
+    """The record with metrics recomputed from its predictions."""
+    task = task_of(record.task)
+    settings = {key.removeprefix("task."): v for key, v in record.settings.items() if key.startswith("task.")}
+    fresh = task.score(list(store.read_samples(record.cell_id)), settings)  # type: ignore[arg-type]
+    names = {metric.name for metric in fresh}
+    kept = [metric for metric in record.metrics if metric.name not in names]
+    return replace(record, metrics=(*fresh, *kept))
+
+
+def _store(folder: Path) -> RunStore:
+    store = RunStore(folder)
+    if not store.cells.is_dir():
+        raise UsageError(f"{str(folder)!r} is not a run's folder: it has no folder cells/")
+    return store

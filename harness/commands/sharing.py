@@ -1,0 +1,92 @@
+"""`bench export` and `bench import`: runs for other programs and trackers, and what other programs measured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...results.exchange.export import EXPORTS, export, read_parquet
+from ...results.exchange.lm_eval_import import is_lm_eval, lm_eval_records
+from ...results.exchange.trackers import TRACKERS, send_all
+from ...results.record import SCHEMA_VERSION, Record, from_json
+from ...results.report.write import write_report
+from ...results.store import RunStore
+from ..config import UsageError
+from ..running.tracking import describe, require_trackers
+from .reporting import load_runs
+
+
+def export_runs(folders: Sequence[Path], format: str, output: Path | None) -> list[str]:
+    """Writes the records of several runs for other programs, or sends them to a tracker; gives what there is to tell.
+
+    Args:
+        folders: The runs.
+        format: One of the exports, or of the trackers.
+        output: File or folder to write; None for a tracker, which has a place of its own.
+
+    Raises:
+        UsageError: A folder holds no run, a file cannot be written, or a tracker is not installed or fails.
+        UnknownNameError: The format is unknown.
+    """
+    if format in TRACKERS:
+        if output is not None:
+            raise UsageError(f"--format {format} takes no --output: settings of {format} itself say where it goes")
+        return _send(folders, format)
+    if output is None and format in EXPORTS:
+        raise UsageError(f"--format {format} needs --output")
+    records, messages = load_runs(folders)
+    try:
+        export(records, format, output or Path())
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror or error}") from error
+    return messages
+
+
+def _send(folders: Sequence[Path], name: str) -> list[str]:
+    require_trackers([name])
+    told = []
+    for folder in folders:
+        records, messages = load_runs([folder])
+        try:
+            place = send_all(TRACKERS[name].open(folder), folder, records)
+        except Exception as error:  # whatever a tracker's package raises
+            raise UsageError(f"{name} failed with {folder}: {describe(error)}") from error
+        told += [*messages, f"{name}: {place}"]
+    return told
+
+
+def import_files(files: Sequence[Path], folder: Path) -> list[str]:
+    """Makes a run of files: lm-eval's results, records of any schema version so far, or our Parquet.
+
+    A run that is in the folder already gets the records beside its own.
+
+    Raises:
+        UsageError: A file cannot be read, or is none of these; nothing is written then.
+        StoreError: The folder cannot be written, or another run has it.
+    """
+    name = folder.resolve().name
+    records = {record.cell_id: record for file in files for record in _read(file, name)}
+    store = RunStore(folder)
+    store.create()
+    with store.held():
+        for record in records.values():
+            store.write_record(record)
+        if not store.manifest.exists():
+            hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+            store.write_manifest({"schema_version": SCHEMA_VERSION, "imported": hashes})
+        page = write_report(store)
+    return [f"{len(records)} records from {len(files)} files; report: {page}"]
+
+
+def _read(file: Path, run_id: str) -> list[Record]:
+    try:
+        if file.suffix == ".parquet":
+            return read_parquet(file)
+        data = json.loads(file.read_text(encoding="utf-8"))
+        return lm_eval_records(data, run_id, file.name) if is_lm_eval(data) else [from_json(data)]
+    except OSError as error:  # pyarrow's errors are of this kind or a ValueError
+        raise UsageError(f"cannot read {file}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(f"cannot import {file}: {error}") from error

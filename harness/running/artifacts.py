@@ -1,0 +1,97 @@
+"""What stages leave for later cells: weights of a teacher or of distilled feature maps, kept under what made them.
+
+An artifact's key is the hash of everything that its weights depend on, so a cell that needs the same ones finds them,
+whichever cell made them first. Two cells that need one at the same time wait for each other.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...results.record import CurvePoint, Metric
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage gives besides weights.
+
+    Attributes:
+        curves: Its training curves.
+        metrics: What it measured.
+        notes: What the record should say of it.
+    """
+
+    curves: tuple[CurvePoint, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """A folder of artifacts.
+
+    Attributes:
+        folder: Where they are kept.
+    """
+
+    folder: Path
+
+    def get_or_make(
+        self,
+        stage: str,
+        made_from: Mapping[str, Any],
+        make: Callable[[], tuple[dict[str, Tensor], Outcome]],
+        put: Callable[[Mapping[str, Tensor]], None],
+    ) -> Outcome:
+        """The outcome of a stage, which is run only where nobody has before.
+
+        Args:
+            stage: Name of the stage.
+            made_from: All that its weights depend on, JSON-ready.
+            make: Runs the stage on the model at hand; gives the weights that it changed.
+            put: Puts kept weights into the model at hand.
+        """
+        from safetensors.torch import load_file, save_file
+
+        text = json.dumps(made_from, sort_keys=True)
+        kept = self.folder / f"{stage}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        with self._locked(kept):
+            if (kept / "about.json").is_file():
+                put(load_file(kept / "weights.safetensors"))
+                about = json.loads((kept / "about.json").read_text(encoding="utf-8"))
+                return _outcome(about, f"{stage}: weights taken from {kept.name}, made earlier in this run")
+            weights, outcome = make()
+            temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=f"{kept.name}."))
+            save_file({name: value.contiguous() for name, value in weights.items()}, temporary / "weights.safetensors")
+            about = {"made_from": made_from, **asdict(outcome)}
+            (temporary / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+            shutil.rmtree(kept, ignore_errors=True)
+            temporary.replace(kept)
+            return outcome
+
+    @contextmanager
+    def _locked(self, kept: Path) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f"{kept.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _outcome(about: Mapping[str, Any], note: str) -> Outcome:
+    return Outcome(
+        curves=tuple(CurvePoint(**point) for point in about["curves"]),
+        metrics=tuple(Metric(**{**metric, "samples": tuple(metric["samples"])}) for metric in about["metrics"]),
+        notes=(*about["notes"], note),
+    )

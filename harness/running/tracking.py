@@ -1,0 +1,70 @@
+"""`--log`: cells go to experiment trackers as they end. A tracker that fails is told of, and costs no result."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from ...results.exchange.trackers import TRACKERS, Tracker, send_all
+from ...results.record import Record
+from ..config import UsageError
+
+
+def require_trackers(names: Iterable[str]) -> None:
+    """Makes sure that trackers are installed.
+
+    Raises:
+        UsageError: One is not; the message says how to install it.
+    """
+    for name in names:
+        package = TRACKERS[name].package
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(f"{name} needs the package {package}: pip install 'hedgebench[{name}]'")
+
+
+class Trackers:
+    """The trackers of one run. Each is opened with the first cell, and left alone from its first failure on."""
+
+    def __init__(self, names: Sequence[str], folder: Path) -> None:
+        self._names = names
+        self._folder = folder
+        self._opened: dict[str, Tracker] = {}
+        self._failed: dict[str, str] = {}
+
+    def send_cell(self, record: Record) -> None:
+        """Sends a cell, whose record is already written."""
+        for name in self._names:
+            self._try(name, lambda tracker: tracker.send_cell(record))
+
+    def finish(self, records: Sequence[Record]) -> list[str]:
+        """Sends every cell, which doubles none, then the report; gives a line for each tracker.
+
+        Args:
+            records: Every record of the run, those of an earlier command too.
+        """
+        told = []
+        for name in self._names:
+            place = self._try(name, lambda tracker: send_all(tracker, self._folder, records))
+            if name in self._failed:
+                later = f"no record is lost; send them later with: bench export {self._folder} --format {name}"
+                told.append(f"warning: {name}: {self._failed[name]}; {later}")
+            else:
+                told.append(f"{name}: {place}")
+        return told
+
+    def _try(self, name: str, send: Callable[[Tracker], str | None]) -> str | None:
+        if name in self._failed:
+            return None
+        try:
+            if name not in self._opened:
+                self._opened[name] = TRACKERS[name].open(self._folder)
+            return send(self._opened[name])
+        except Exception as error:  # whatever a tracker's package raises, the run goes on
+            self._failed[name] = describe(error)
+            return None
+
+
+def describe(error: Exception) -> str:
+    """An error of a tracker's package in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

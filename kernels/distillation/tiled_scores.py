@@ -1,0 +1,217 @@
+"""Linear attention's probabilities for a tile of query rows, and the gradients of its features, never for all rows.
+
+Leading axis l: batch and kv head together. A row's score s_ij is φ(q_i)·φ(k_j) and its total S_i is Σ_j s_ij. Whoever
+has ∂L/∂s_ij = slope_ij / S_i gives the slopes of a tile back and gets the gradients of the features added up.
+"""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..linear.log_space import HEADROOM
+from ..linear.spill import first_seen, query_weights
+from ..state import EMPTY_LOG
+
+_LEAF = 16
+"""Side of the squares on a steep tile's diagonal whose scores are summed feature by feature: r²·f exponentials each."""
+
+
+class FeatureGradients(NamedTuple):
+    """Gradients of the queries' features [l g n f], and of the keys' through each query head [l g m f]."""
+
+    queries: Tensor
+    keys: Tensor
+
+
+@runtime_checkable
+class TiledScores(Protocol):
+    """One way to score. Tiles are asked for one after another; slopes are of the tile asked for last."""
+
+    def probabilities(self, start: int, stop: int) -> Float[Tensor, "l gt s"]:
+        """Gives s_ij / S_i of query rows start to stop over the keys up to the last it sees; hidden keys have zero."""
+        ...
+
+    def add_gradient(self, slopes: Float[Tensor, "l gt s"], gradients: FeatureGradients) -> None:
+        """Adds what the last tile's slopes, which it may overwrite, mean for the features."""
+        ...
+
+    def finish(self, gradients: FeatureGradients) -> None:
+        """Turns the sums of all tiles into gradients, in place."""
+        ...
+
+
+def tiled_scores(
+    queries: Float[Tensor, "l g n f"], keys: Float[Tensor, "l m f"], *, causal: bool, eps: float, log_space: bool
+) -> TiledScores:
+    """Chooses how to score these features.
+
+    Log features become features by taking one number per feature off all keys and one per row off the query, which
+    cancel: the keys' maximum, or in a causal call the first key, which all rows see. That is exact unless a later key
+    stands more than `HEADROOM` above the first, where it would overflow: then every tile has shifts of its own.
+
+    Args:
+        queries: features, or their logarithms.
+        keys: features, zero where masked; or their logarithms, `EMPTY_LOG` where masked.
+        causal: a query sees the keys up to its own token; the queries are the last n tokens.
+        eps: added to the row's total, outside log space.
+        log_space: they are logarithms.
+    """
+    factors = factored(queries, keys, causal=causal, log_space=log_space)
+    if factors is None:
+        return SteepScores(queries, keys)
+    return FactoredScores(*factors, causal=causal, eps=0.0 if log_space else eps, log_space=log_space)
+
+
+def factored(
+    queries: Float[Tensor, "l g n f"], keys: Float[Tensor, "l m f"], *, causal: bool, log_space: bool
+) -> tuple[Tensor, Tensor] | None:
+    """Gives features whose products are the scores up to a factor per row; None where log features have no such."""
+    if not log_space:
+        return queries, keys
+    shift = first_seen(keys[:, None]) if causal else keys.amax(-2, keepdim=True)
+    if bool((keys - shift > HEADROOM[keys.dtype]).any()):
+        return None
+    weights, _ = query_weights(queries, shift[:, None])
+    return weights, (keys - shift).exp()
+
+
+class FactoredScores:
+    """Scores that are products of non-negative features which float numbers hold."""
+
+    def __init__(self, queries: Tensor, keys: Tensor, *, causal: bool, eps: float, log_space: bool) -> None:
+        """Takes features [l g n f] and [l m f]; with `log_space` gradients are those of their logarithms."""
+        self._queries, self._keys = queries, keys
+        self._causal, self._eps, self._log_space = causal, eps, log_space
+
+    def probabilities(self, start: int, stop: int) -> Float[Tensor, "l gt s"]:
+        """Gives a tile, as the protocol says."""
+        groups, tokens = self._queries.shape[1:3]
+        earlier = self._keys.shape[1] - tokens
+        self._rows = slice(start, stop)
+        self._seen = earlier + stop if self._causal else self._keys.shape[1]
+        self._later = later_keys(stop - start, self._keys.device) if self._causal else None
+        scores = self._queries[:, :, self._rows].flatten(1, 2) @ self._keys[:, : self._seen].mT
+        hide_later(scores, groups, self._later, 0.0)
+        total = scores.sum(-1, keepdim=True) + self._eps
+        self._total = total.masked_fill_(total == 0, 1.0)
+        return scores.div_(self._total)
+
+    def add_gradient(self, slopes: Float[Tensor, "l gt s"], gradients: FeatureGradients) -> None:
+        """Adds a tile's part, as the protocol says."""
+        groups = self._queries.shape[1]
+        slopes = slopes.div_(self._total)
+        hide_later(slopes, groups, self._later, 0.0)
+        gradients.queries[:, :, self._rows] = torch.unflatten(slopes @ self._keys[:, : self._seen], 1, (groups, -1))
+        by_head = torch.unflatten(slopes, 1, (groups, -1)).flatten(0, 1)
+        rows = self._queries[:, :, self._rows].flatten(0, 1)
+        gradients.keys.flatten(0, 1)[:, : self._seen].baddbmm_(by_head.mT, rows)
+
+    def finish(self, gradients: FeatureGradients) -> None:
+        """Multiplies with the features in log space."""
+        if self._log_space:
+            gradients.queries.mul_(self._queries)
+            gradients.keys.mul_(self._keys[:, None])
+
+
+class _Block(NamedTuple):
+    """Scores of some rows against keys that all of them see: (weights·key_weightsᵀ)·exp(log_scale)."""
+
+    rows: slice
+    keys: slice
+    weights: Tensor
+    key_weights: Tensor
+    log_scale: Tensor
+
+
+class SteepScores:
+    """Causal scores of log features of any range.
+
+    A tile's rows share shifts only over keys that all of them see: the keys before the tile, then by halving the left
+    half of each block on its diagonal for the right half. What remains are squares of `_LEAF`, summed one by one. Each
+    row's largest score in a block is at least 1 before scaling, so what is lost is below any floor that matters.
+    """
+
+    def __init__(self, queries: Tensor, keys: Tensor) -> None:
+        """Takes log features [l g n f] and [l m f], `EMPTY_LOG` where masked."""
+        self._queries, self._keys = queries, keys
+
+    def probabilities(self, start: int, stop: int) -> Float[Tensor, "l gt s"]:
+        """Gives a tile, as the protocol says."""
+        groups, tokens = self._queries.shape[1:3]
+        self._start, self._stop = start, stop
+        self._first = self._keys.shape[1] - tokens + start
+        size = stop - start
+        rectangles, self._leaves = _halved(0, size)
+        if self._first:
+            rectangles.append((slice(0, size), slice(-self._first, 0)))
+        self._blocks = [self._block(rows, keys) for rows, keys in rectangles]
+        logs = self._keys.new_full((self._keys.shape[0], groups, size, self._first + size), EMPTY_LOG)
+        for block in self._blocks:
+            scores = (block.weights @ block.key_weights.mT).log_() + block.log_scale
+            logs[:, :, block.rows, block.keys] = torch.unflatten(scores, 1, (groups, -1))
+        for leaf in self._leaves:
+            logs[:, :, leaf, self._shifted(leaf)] = self._leaf_exponents(leaf).logsumexp(-1)
+        self._log_total = logs.logsumexp(-1, keepdim=True)
+        return logs.sub_(self._log_total).exp_().flatten(1, 2)
+
+    def add_gradient(self, slopes: Float[Tensor, "l gt s"], gradients: FeatureGradients) -> None:
+        """Adds a tile's part, as the protocol says."""
+        groups = self._queries.shape[1]
+        by_head = torch.unflatten(slopes, 1, (groups, -1))
+        grad_q, grad_k = gradients.queries[:, :, self._start : self._stop], gradients.keys
+        for block in self._blocks:
+            scale = (torch.unflatten(block.log_scale, 1, (groups, -1)) - self._log_total[:, :, block.rows]).exp()
+            part = by_head[:, :, block.rows, block.keys] * scale
+            summed = (part.flatten(1, 2) @ block.key_weights).mul_(block.weights)
+            grad_q[:, :, block.rows] += torch.unflatten(summed, 1, (groups, -1))
+            weights = torch.unflatten(block.weights, 1, (groups, -1))
+            grad_k[:, :, block.keys] += (part.mT @ weights).mul_(block.key_weights[:, None])
+        for leaf in self._leaves:
+            keys = self._shifted(leaf)
+            exponents = self._leaf_exponents(leaf) - self._log_total[:, :, leaf, :, None]
+            terms = exponents.exp_().mul_(by_head[:, :, leaf, keys, None])
+            grad_q[:, :, leaf] += terms.sum(-2)
+            grad_k[:, :, keys] += terms.sum(-3)
+
+    def finish(self, gradients: FeatureGradients) -> None:
+        """Does nothing: the gradients are those of the logarithms already."""
+
+    def _shifted(self, keys: slice) -> slice:
+        """Gives positions among all keys of positions relative to the tile."""
+        return slice(self._first + keys.start, self._first + keys.stop)
+
+    def _block(self, rows: slice, relative: slice) -> _Block:
+        keys = self._shifted(relative)
+        queries = self._queries[:, :, self._start + rows.start : self._start + rows.stop].flatten(1, 2)
+        shift = self._keys[:, keys].amax(-2, keepdim=True)
+        weights, log_scale = query_weights(queries, shift)
+        return _Block(rows, keys, weights, (self._keys[:, keys] - shift).exp(), log_scale)
+
+    def _leaf_exponents(self, leaf: slice) -> Float[Tensor, "l g r r f"]:
+        """Gives each feature's log φ(q_i) + log φ(k_j) in a square on the diagonal, `EMPTY_LOG` for later keys."""
+        queries = self._queries[:, :, self._start + leaf.start : self._start + leaf.stop, None]
+        later = later_keys(leaf.stop - leaf.start, queries.device)
+        return (queries + self._keys[:, None, None, self._shifted(leaf)]).masked_fill_(later[..., None], EMPTY_LOG)
+
+
+def later_keys(size: int, device: torch.device) -> Tensor:
+    """Gives [t t], true where a key of the tile comes after the query."""
+    return torch.ones(size, size, dtype=torch.bool, device=device).triu_(1)
+
+
+def hide_later(tile: Float[Tensor, "l gt s"], groups: int, later: Tensor | None, value: float) -> None:
+    """Overwrites a tile where its own keys come after the query."""
+    if later is not None:
+        torch.unflatten(tile, 1, (groups, -1))[..., -later.shape[0] :].masked_fill_(later, value)
+
+
+def _halved(start: int, stop: int) -> tuple[list[tuple[slice, slice]], list[slice]]:
+    """Splits a square on the diagonal into rectangles (rows, keys) that lie below it, and squares of at most a leaf."""
+    if stop - start <= _LEAF:
+        return [], [slice(start, stop)]
+    middle = (start + stop) // 2
+    above, above_leaves = _halved(start, middle)
+    below, below_leaves = _halved(middle, stop)
+    return [(slice(middle, stop), slice(start, middle)), *above, *below], above_leaves + below_leaves

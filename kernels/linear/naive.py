@@ -1,0 +1,141 @@
+"""Linear attention with all n×m scores: the reference the other forms are held to, and the weights themselves."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..softmax.visibility import visible_keys
+from ..state import EMPTY_LOG, accumulator_dtype
+from .spill import first_seen, query_weights
+from .sums import EPS, Rows, normalized_from_rows, query_groups
+
+_BLOCK_ELEMENTS = 1 << 22
+"""Largest [b h block m f] tensor held at once when scores are summed in log space one by one."""
+
+_FACTORED_RANGE = {torch.float32: 40.0, torch.float64: 320.0}
+"""Nats by which a key may stand above the first visible one before a product of exponentials would lose early rows."""
+
+
+def linear_attention_naive(
+    phi_q: Float[Tensor, "b h n f"],
+    phi_k: Float[Tensor, "b hk m f"],
+    v: Float[Tensor, "b hk m dv"],
+    *,
+    causal: bool,
+    key_padding_mask: Bool[Tensor, "b m"] | None = None,
+    normalize: bool = True,
+    eps: float = EPS,
+    log_space: bool = False,
+) -> Float[Tensor, "b h n dv"]:
+    """Gives Σ_j a_ij v_j with the weights of `linear_attention_weights`, arguments alike.
+
+    Every score is summed by itself in log space, which takes n·m·f exponentials: a reference, not a fast path.
+    """
+    groups = query_groups(phi_q, phi_k, causal)
+    weights = linear_attention_weights(
+        phi_q,
+        phi_k,
+        causal=causal,
+        key_padding_mask=key_padding_mask,
+        normalize=normalize,
+        eps=eps,
+        log_space=log_space,
+        exact=True,
+    )
+    if key_padding_mask is not None:
+        v = v.masked_fill(~key_padding_mask[:, None, :, None], 0.0)
+    dtype = accumulator_dtype(weights, v)
+    return (weights.to(dtype) @ v.to(dtype).repeat_interleave(groups, dim=1)).to(v.dtype)
+
+
+def linear_attention_weights(
+    phi_q: Float[Tensor, "b h n f"],
+    phi_k: Float[Tensor, "b hk m f"],
+    *,
+    causal: bool,
+    key_padding_mask: Bool[Tensor, "b m"] | None = None,
+    normalize: bool = True,
+    eps: float = EPS,
+    log_space: bool = False,
+    exact: bool = False,
+) -> Float[Tensor, "b h n m"]:
+    """Gives the attention weights φ(q_i)·φ(k_j) / Σ φ(q_i)·φ(k_j), zero where a key is hidden, in float32 at least.
+
+    Args:
+        phi_q: features of the queries, or their logarithms.
+        phi_k: features of the keys, or their logarithms; query head i uses kv head i // (h / hk).
+        causal: a query sees the keys up to its own; with m > n the queries are the last n tokens.
+        key_padding_mask: true where a key is a real token.
+        normalize: divide by the row sum; a row that sees no key stays zero.
+        eps: added to the row sum, outside log space.
+        log_space: `phi_q` and `phi_k` are logarithms.
+        exact: in log space, sum every score by itself also where a matrix product would do.
+
+    Raises:
+        ValueError: heads that do not divide, or more queries than keys in a causal call.
+    """
+    scores, scale = _scores(phi_q, phi_k, causal, key_padding_mask, log_space, exact)
+    if not normalize:
+        return scores * scale.exp() if log_space else scores
+    total = scores.sum(-1, keepdim=True)
+    return scores / (total.masked_fill(total == 0, 1.0) if log_space else total + eps)
+
+
+def linear_attention_weights_and_log(
+    phi_q: Float[Tensor, "b h n f"],
+    phi_k: Float[Tensor, "b hk m f"],
+    *,
+    causal: bool,
+    key_padding_mask: Bool[Tensor, "b m"] | None = None,
+    log_space: bool = False,
+) -> tuple[Float[Tensor, "b h n m"], Float[Tensor, "b h n"]]:
+    """Gives normalised attention weights, without an eps, and log Σ_j φ(q_i)·φ(k_j) of each row.
+
+    Arguments and errors as of `linear_attention_weights`. A row that sees no key is zero, its logarithm `EMPTY_LOG`.
+    """
+    return normalized_from_rows(_with_totals(*_scores(phi_q, phi_k, causal, key_padding_mask, log_space, exact=False)))
+
+
+def _with_totals(scores: Tensor, scale: Tensor) -> Rows:
+    return Rows(torch.cat([scores, scores.sum(-1, keepdim=True)], dim=-1), scale)
+
+
+def _scores(
+    phi_q: Tensor, phi_k: Tensor, causal: bool, key_padding_mask: Tensor | None, log_space: bool, exact: bool
+) -> tuple[Tensor, Tensor]:
+    """Gives scores, zero where a key is hidden, and the logarithm [.. n 1] to be added to theirs (0 off log space)."""
+    groups = query_groups(phi_q, phi_k, causal)
+    dtype = accumulator_dtype(phi_q, phi_k)
+    seen = visible_keys(
+        phi_q.shape[2], phi_k.shape[2], causal=causal, key_padding_mask=key_padding_mask, device=phi_q.device
+    )
+    queries, keys = phi_q.to(dtype), phi_k.to(dtype)
+    if key_padding_mask is not None:
+        keys = keys.masked_fill(~key_padding_mask[:, None, :, None], EMPTY_LOG if log_space else 0.0)
+    if not log_space:
+        scores = (queries @ keys.repeat_interleave(groups, dim=1).mT).masked_fill(~seen, 0.0)
+        return scores, scores.new_zeros(())
+    factored = not exact and (not causal or _is_flat(keys))
+    score = _factored_scores if factored else _exact_scores
+    return score(queries, keys.repeat_interleave(groups, dim=1), seen)
+
+
+def _is_flat(keys: Tensor) -> bool:
+    rise = keys.detach().amax(-2) - first_seen(keys.detach())
+    return bool((rise <= _FACTORED_RANGE[keys.dtype]).all())
+
+
+def _factored_scores(queries: Tensor, keys: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    shift = keys.detach().amax(-2, keepdim=True)
+    weights, scale = query_weights(queries, shift)
+    return (weights @ (keys - shift).exp().mT).masked_fill(~seen, 0.0), scale
+
+
+def _exact_scores(queries: Tensor, keys: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    batch, heads, tokens, features = keys.shape
+    block = max(1, _BLOCK_ELEMENTS // max(1, batch * heads * tokens * features))
+    logs = torch.cat(
+        [(rows[..., None, :] + keys[..., None, :, :]).logsumexp(-1) for rows in torch.split(queries, block, -2)], dim=-2
+    ).masked_fill(~seen, EMPTY_LOG)
+    scale = logs.detach().amax(-1, keepdim=True)
+    return (logs - scale).exp().masked_fill(~seen, 0.0), scale

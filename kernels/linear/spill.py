@@ -1,0 +1,72 @@
+"""The part of a chunk in log space whose keys tower above everything before them, summed exactly and causally."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..state import EMPTY_LOG
+from .sums import Rows
+
+
+def spilled_sums(
+    queries: Float[Tensor, "b hk gc f"],
+    keys: Float[Tensor, "b hk c f"],
+    values: Float[Tensor, "b hk c dv1"],
+    spilled: Bool[Tensor, "b hk c f"],
+) -> Rows:
+    """Sums the spilled entries by halving: a block's right half attends to its left half, whose maxima it may all see.
+
+    Blocks of every power of two up to the chunk cover each pair of a query and an earlier key once; the diagonal is
+    summed apart.
+
+    Args:
+        queries: log features, the g query heads of a kv head one after another.
+        keys: log features.
+        values: with the column of ones.
+        spilled: entries of the keys that count.
+    """
+    length = keys.shape[-2]
+    padding = (0, 0, 0, (1 << (length - 1).bit_length()) - length)
+    queries = F.pad(torch.unflatten(queries, -2, (-1, length)), padding)
+    keys = F.pad(keys.masked_fill(~spilled, EMPTY_LOG), padding, value=EMPTY_LOG)[:, :, None]
+    values, spilled = F.pad(values, padding)[:, :, None], F.pad(spilled, padding)[:, :, None]
+    weights, scale = query_weights(queries, keys)
+    total = Rows((weights * spilled).sum(-1, keepdim=True) * values, scale)
+    half = keys.shape[-2] // 2
+    while half:
+        total = merge(total, _right_from_left(queries, keys, values, spilled, half))
+        half //= 2
+    return Rows(total.sums[..., :length, :].flatten(2, 3), total.log_scale[..., :length, :].flatten(2, 3))
+
+
+def merge(one: Rows, other: Rows) -> Rows:
+    """Adds two sums of different scale. Adding empty sums changes nothing, to the bit."""
+    scale = torch.maximum(one.log_scale, other.log_scale)
+    return Rows(one.sums * (one.log_scale - scale).exp() + other.sums * (other.log_scale - scale).exp(), scale)
+
+
+def query_weights(queries: Float[Tensor, "*b n f"], shift: Float[Tensor, "*#b #n f"]) -> tuple[Tensor, Tensor]:
+    """Gives exp(queries + shift), at most 1 in each row, and the logarithm [.. n 1] taken off."""
+    exponent = queries + shift
+    scale = exponent.detach().amax(-1, keepdim=True)
+    return (exponent - scale).exp_(), scale
+
+
+def first_seen(keys: Float[Tensor, "b hk c f"]) -> Float[Tensor, "b hk f"]:
+    """Gives the first unmasked key, or a masked one where all are."""
+    first = (keys[..., :1] > EMPTY_LOG / 2).int().argmax(-2, keepdim=True)
+    return keys.take_along_dim(first, dim=-2).squeeze(-2)
+
+
+def _right_from_left(queries: Tensor, keys: Tensor, values: Tensor, spilled: Tensor, half: int) -> Rows:
+    right = torch.unflatten(queries, -2, (-1, 2, half))[..., 1, :, :]
+    left, left_values, left_spilled = (
+        torch.unflatten(tensor, -2, (-1, 2, half))[..., 0, :, :] for tensor in (keys, values, spilled)
+    )
+    shift = left.detach().amax(-2, keepdim=True)
+    weights, scale = query_weights(right, shift)
+    sums = weights @ ((left - shift).exp() * left_spilled).mT @ left_values
+    sums = torch.stack([torch.zeros_like(sums), sums], dim=-3)
+    scale = torch.stack([torch.full_like(scale, EMPTY_LOG), scale], dim=-3)
+    return Rows(sums.flatten(-4, -2), scale.flatten(-4, -2))

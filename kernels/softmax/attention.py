@@ -1,0 +1,161 @@
+"""Softmax attention: a reference in plain torch, its weights, and torch's fused kernels with the backend pinned."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ...results.names import unknown_name
+from ..state import accumulator_dtype
+from .visibility import visible_keys
+
+SDPA_BACKENDS: dict[str, SDPBackend] = {
+    "math": SDPBackend.MATH,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+}
+
+
+def softmax_attention_weights(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b hk m d"],
+    *,
+    causal: bool,
+    key_padding_mask: Bool[Tensor, "b m"] | None = None,
+    scale: float | None = None,
+    window: int | None = None,
+) -> Float[Tensor, "b h n m"]:
+    """Gives softmax(q·k·scale) over the keys a query sees, in float32 at least; a row that sees none is zero.
+
+    Args:
+        q: queries; they are the last n tokens of the keys' m, so query i sees keys j <= i + m - n when causal.
+        k: keys; query head i uses kv head i // (h / hk).
+        causal: a query sees the keys up to its own token.
+        key_padding_mask: true where a key is a real token.
+        scale: 1/√d unless given.
+        window: a query sees only the last so many keys, its own included.
+
+    Raises:
+        ValueError: heads that do not divide, or a window that is not causal or below 1 token.
+    """
+    scores = _scores(q, k, scale)
+    seen = visible_keys(
+        q.shape[2], k.shape[2], causal=causal, key_padding_mask=key_padding_mask, window=window, device=q.device
+    )
+    return scores.masked_fill(~seen, torch.finfo(scores.dtype).min).softmax(-1).masked_fill(~seen, 0.0)
+
+
+def attention_scores(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b hk m d"],
+    *,
+    causal: bool,
+    key_padding_mask: Bool[Tensor, "b m"] | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "b h n m"]:
+    """Gives q·k·scale, what softmax is taken of, in float32 at least; minus infinity at keys a query does not see.
+
+    Arguments and errors are those of `softmax_attention_weights`.
+    """
+    seen = visible_keys(q.shape[2], k.shape[2], causal=causal, key_padding_mask=key_padding_mask, device=q.device)
+    return _scores(q, k, scale).masked_fill(~seen, -torch.inf)
+
+
+def softmax_attention_naive(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b hk m d"],
+    v: Float[Tensor, "b hk m dv"],
+    *,
+    causal: bool,
+    key_padding_mask: Bool[Tensor, "b m"] | None = None,
+    scale: float | None = None,
+    window: int | None = None,
+) -> Float[Tensor, "b h n dv"]:
+    """Gives the sums of values with the weights of `softmax_attention_weights`; arguments and errors alike."""
+    weights = softmax_attention_weights(
+        q, k, causal=causal, key_padding_mask=key_padding_mask, scale=scale, window=window
+    )
+    values = v.to(accumulator_dtype(weights, v)).repeat_interleave(_query_groups(q, k), dim=1)
+    return (weights.to(values.dtype) @ values).to(v.dtype)
+
+
+def softmax_attention_sdpa(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b hk m d"],
+    v: Float[Tensor, "b hk m dv"],
+    *,
+    causal: bool,
+    key_padding_mask: Bool[Tensor, "b m"] | None = None,
+    scale: float | None = None,
+    window: int | None = None,
+    backend: str = "auto",
+) -> tuple[Float[Tensor, "b h n dv"], str]:
+    """Gives the same with torch's scaled_dot_product_attention, and the name of the backend that ran.
+
+    The backend is always pinned: "auto" asks torch which one it would choose for these very arguments and pins that.
+    A row that sees no key is zero.
+
+    Args:
+        q: as in `softmax_attention_weights`.
+        k: alike.
+        v: values.
+        causal: alike.
+        key_padding_mask: alike.
+        scale: alike.
+        window: alike.
+        backend: "auto", or a name of `SDPA_BACKENDS`.
+
+    Raises:
+        ValueError: heads that do not divide, a window that cannot be, or an unknown backend.
+        RuntimeError: the backend asked for cannot run these arguments here.
+    """
+    if backend != "auto" and backend not in SDPA_BACKENDS:
+        raise unknown_name("SDPA backend", backend, ("auto", *SDPA_BACKENDS))
+    groups = _query_groups(q, k)
+    square = q.shape[2] == k.shape[2]
+    options: dict[str, Any] = {"scale": scale, "enable_gqa": groups > 1}
+    blind = None
+    if key_padding_mask is not None or window is not None or (causal and not square and q.shape[2] > 1):
+        seen = visible_keys(
+            q.shape[2], k.shape[2], causal=causal, key_padding_mask=key_padding_mask, window=window, device=q.device
+        )
+        # A fused kernel may give NaN for a row without keys, so such a row sees all of them and is zeroed afterwards.
+        blind = ~seen.any(-1, keepdim=True)
+        options["attn_mask"] = (seen | blind).expand(q.shape[0], 1, -1, -1)
+    else:
+        options["is_causal"] = causal and square
+    name = sdpa_backend(q, k, v, **options) if backend == "auto" else backend
+    with sdpa_kernel(SDPA_BACKENDS[name]):
+        output = F.scaled_dot_product_attention(q, k, v, **options)
+    return (output if blind is None else output.masked_fill(blind, 0.0)), name
+
+
+def sdpa_backend(
+    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b hk m d"], v: Float[Tensor, "b hk m dv"], **options: Any
+) -> str:
+    """Names the backend torch chooses for a call of scaled_dot_product_attention with these arguments.
+
+    Raises:
+        RuntimeError: torch chooses a backend this project does not know.
+    """
+    chosen = SDPBackend(int(torch.ops.aten._fused_sdp_choice(q, k, v, **options)))
+    for name, known in SDPA_BACKENDS.items():
+        if known == chosen:
+            return name
+    raise RuntimeError(f"torch chose the SDPA backend {chosen}, known are {', '.join(SDPA_BACKENDS)}")
+
+
+def _scores(q: Tensor, k: Tensor, scale: float | None) -> Tensor:
+    groups, dtype = _query_groups(q, k), accumulator_dtype(q, k)
+    keys = k.to(dtype).repeat_interleave(groups, dim=1)
+    return q.to(dtype) * (q.shape[-1] ** -0.5 if scale is None else scale) @ keys.mT
+
+
+def _query_groups(q: Tensor, k: Tensor) -> int:
+    if q.shape[1] % k.shape[1]:
+        raise ValueError(f"{k.shape[1]} kv heads do not divide {q.shape[1]} query heads")
+    return q.shape[1] // k.shape[1]

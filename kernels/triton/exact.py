@@ -1,0 +1,66 @@
+"""Scores of log features pair by pair, for the rare tile whose shifts would lose a row's largest terms.
+
+Sums of exp(log φ(q) + log φ(k)) are matrix products only after a shift per feature. Where a later key of the same tile
+towers over what a row sees by more than float32 can hold, these loops, one feature at a time, take their place.
+
+`q_logs` and `k_logs` are the log features [columns rows] and [columns keys] of the + half; those of the - half are the
+same with their signs turned.
+"""
+
+# Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
+# pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
+
+import triton
+import triton.language as tl
+
+from .features import EMPTY_LOG
+
+
+@triton.jit
+def _pair_logs(q_logs, k_logs, columns, index):
+    """Gives log φ_f(q) + log φ_f(k) [rows keys] of the feature f in column `index`."""
+    chosen = (columns == index)[:, None]
+    of_queries, of_keys = tl.sum(tl.where(chosen, q_logs, 0.0), 0), tl.sum(tl.where(chosen, k_logs, 0.0), 0)
+    return of_queries[:, None] + of_keys[None, :]
+
+
+@triton.jit
+def highest_log(q_logs, k_logs, columns, visible, top, WIDTH: tl.constexpr, HALVES: tl.constexpr):
+    """Gives the largest of `top` [rows] and of a row's log φ_f(q) + log φ_f(k) over what it sees."""
+    for index in range(WIDTH):
+        logs = _pair_logs(q_logs, k_logs, columns, index)
+        if HALVES == 2:
+            logs = tl.abs(logs)
+        top = tl.maximum(top, tl.max(tl.where(visible, logs, EMPTY_LOG), 1))
+    return top
+
+
+@triton.jit
+def exact_scores(q_logs, k_logs, columns, visible, norm, WIDTH: tl.constexpr, HALVES: tl.constexpr):
+    """Gives Σ_f exp(log φ_f(q) + log φ_f(k) - norm) [rows keys] of what is visible, zero elsewhere."""
+    scores = tl.zeros(visible.shape, tl.float32)
+    for index in range(WIDTH):
+        logs = _pair_logs(q_logs, k_logs, columns, index)
+        scores += tl.where(visible, tl.exp(logs - norm[:, None]), 0.0)
+        if HALVES == 2:
+            scores += tl.where(visible, tl.exp(-logs - norm[:, None]), 0.0)
+    return scores
+
+
+@triton.jit
+def exact_gradient(q_logs, k_logs, columns, visible, norm, grad, BY_KEY: tl.constexpr, WIDTH: tl.constexpr,
+                   HALVES: tl.constexpr):  # fmt: skip
+    """Gives the gradient of the rows' (or, BY_KEY, the keys') log features [columns ..], + and - halves joined.
+
+    Args:
+        grad: of the scores [rows keys].
+    """
+    total = tl.zeros((columns.shape[0], grad.shape[1] if BY_KEY else grad.shape[0]), tl.float32)
+    for index in range(WIDTH):
+        logs = _pair_logs(q_logs, k_logs, columns, index)
+        slopes = tl.where(visible, tl.exp(logs - norm[:, None]), 0.0)
+        if HALVES == 2:
+            slopes -= tl.where(visible, tl.exp(-logs - norm[:, None]), 0.0)
+        column = tl.sum(slopes * grad, 0 if BY_KEY else 1)
+        total += tl.where((columns == index)[:, None], column[None, :], 0.0)
+    return total

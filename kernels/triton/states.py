@@ -1,0 +1,283 @@
+"""Triton kernels for the sums that linear attention carries from one block of tokens to the next.
+
+A block's own sums, over keys or over queries' gradients, are independent of each other; a scan then turns them into
+the sums before, or after, each block. Log features carry a shift per feature with their sums, the largest log feature
+of the keys summed up, as `state.LinearState` does.
+
+`blocks` is a table [blocks 4] of batch entry, first token, end of the sequence, and sequence; `sequences` a table
+[sequences 2] of first block and number of blocks.
+"""
+
+# Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
+# pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
+
+import triton
+import triton.language as tl
+
+from .features import EMPTY_LOG, load_keep, load_map, load_tile, map_features
+
+
+@triton.jit
+def shifted(logs, shift, LOG: tl.constexpr):
+    """Gives features from what `map_features` gave: as they are, or exp(logs + shift), zero where there is none."""
+    if LOG:
+        logs = tl.where(logs > EMPTY_LOG / 2, tl.exp(tl.minimum(logs + shift, 80.0)), 0.0)
+    return logs
+
+
+@triton.jit
+def shifted_halves(x, matrix, shift, plus_peak, minus_peak, keep, columns, WIDTH: tl.constexpr, HALVES: tl.constexpr,
+                    MAP: tl.constexpr, LOG: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Gives both halves [columns keys] of keys' features over their shift, zero where a token is padding."""
+    plus, minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
+    return (tl.where(keep[None, :], shifted(plus, -plus_peak[:, None], LOG), 0.0),
+            tl.where(keep[None, :], shifted(minus, -minus_peak[:, None], LOG), 0.0))  # fmt: skip
+
+
+@triton.jit
+def load_vector(base, columns, WIDTH: tl.constexpr, other):
+    """Gives [columns] of a vector in float32."""
+    return tl.load(base + columns, mask=columns < WIDTH, other=other).to(tl.float32)
+
+
+@triton.jit
+def _add_keys(features, peak, total, key_total, values, keep, LOG: tl.constexpr, OPERAND: tl.constexpr,
+              PRECISION: tl.constexpr):  # fmt: skip
+    """Adds one half of the features [columns rows] to its sums."""
+    if LOG:
+        features = tl.where(keep[None, :], features, EMPTY_LOG)
+        grown = tl.maximum(peak, tl.max(features, 1))
+        total *= tl.exp(peak - grown)[:, None]
+        key_total *= tl.exp(peak - grown)
+        peak = grown
+        features = shifted(features, -grown[:, None], LOG)
+    features = tl.where(keep[None, :], features, 0.0)
+    total += tl.dot(features.to(OPERAND), values, input_precision=PRECISION)
+    return peak, total, key_total + tl.sum(features, 1)
+
+
+@triton.jit
+def sum_keys(k, v, weight, bias, mask, blocks, sums, key_sums, peaks,
+             k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch,
+             DIM: tl.constexpr, WIDTH: tl.constexpr, VALUES: tl.constexpr, HALVES: tl.constexpr, MAP: tl.constexpr,
+             LOG: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, BLOCK: tl.constexpr,
+             CHUNK: tl.constexpr, BD: tl.constexpr, BW: tl.constexpr, BV: tl.constexpr, OPERAND: tl.constexpr,
+             PRECISION: tl.constexpr):  # fmt: skip
+    """Gives a block's Σ φ(k) vᵀ [block head halves·WIDTH VALUES], Σ φ(k), and with LOG their shift.
+
+    Grid: blocks, kv heads, tiles of values.
+    """
+    block, head, tile = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.program_id(2)
+    batch = tl.load(blocks + block * 4).to(tl.int64)
+    start, end = tl.load(blocks + block * 4 + 1), tl.load(blocks + block * 4 + 2)
+    end = tl.minimum(start + BLOCK, end)
+    dims, columns, value_columns = tl.arange(0, BD), tl.arange(0, BW), tile * BV + tl.arange(0, BV)
+    matrix, shift = load_map(weight + head * DIM * WIDTH, bias + head * WIDTH, dims, columns, DIM, WIDTH, MAP, HAS_BIAS,
+                             OPERAND)  # fmt: skip
+    k += batch * k_batch + head * k_head
+    v += batch * v_batch + head * v_head
+    plus_sum, minus_sum = tl.zeros((BW, BV), tl.float32), tl.zeros((BW, BV), tl.float32)
+    plus_keys, minus_keys = tl.zeros((BW,), tl.float32), tl.zeros((BW,), tl.float32)
+    plus_peak, minus_peak = tl.full((BW,), EMPTY_LOG, tl.float32), tl.full((BW,), EMPTY_LOG, tl.float32)
+    for first in range(start, end, CHUNK):
+        rows = first + tl.arange(0, CHUNK)
+        keep = load_keep(mask + batch * mask_batch, rows, end, HAS_MASK)
+        x = load_tile(k, rows, dims, k_row, end, DIM, OPERAND)
+        values = load_tile(v, rows, value_columns, v_row, end, VALUES, OPERAND)
+        if HAS_MASK:
+            values = tl.where(keep[:, None], values, 0.0).to(OPERAND)
+        plus, minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
+        plus_peak, plus_sum, plus_keys = _add_keys(plus, plus_peak, plus_sum, plus_keys, values, keep, LOG, OPERAND,
+                                                   PRECISION)  # fmt: skip
+        if HALVES == 2:
+            minus_peak, minus_sum, minus_keys = _add_keys(minus, minus_peak, minus_sum, minus_keys, values, keep, LOG,
+                                                          OPERAND, PRECISION)  # fmt: skip
+    place = (block * tl.num_programs(1) + head) * (HALVES * WIDTH)
+    _store_sums(sums, key_sums, peaks, place, columns, value_columns, plus_sum, plus_keys, plus_peak, tile,
+                WIDTH, VALUES, LOG)  # fmt: skip
+    if HALVES == 2:
+        _store_sums(sums, key_sums, peaks, place + WIDTH, columns, value_columns, minus_sum, minus_keys, minus_peak,
+                    tile, WIDTH, VALUES, LOG)  # fmt: skip
+
+
+@triton.jit
+def _store_sums(sums, key_sums, peaks, place, columns, value_columns, total, key_total, peak, tile,
+                WIDTH: tl.constexpr, VALUES: tl.constexpr, LOG: tl.constexpr):  # fmt: skip
+    inside = (columns[:, None] < WIDTH) & (value_columns[None, :] < VALUES)
+    offsets = (place + columns[:, None]) * VALUES + value_columns[None, :]
+    tl.store(sums + offsets, total.to(sums.dtype.element_ty), mask=inside)
+    if tile == 0:
+        tl.store(key_sums + place + columns, key_total, mask=columns < WIDTH)
+        if LOG:
+            tl.store(peaks + place + columns, peak, mask=columns < WIDTH)
+
+
+@triton.jit
+def scan_keys(sums, key_sums, peaks, initial, initial_keys, initial_peaks, sequences, states, state_keys, peaks_before,
+              peaks_through, final, final_keys, final_peaks,
+              FEATURES: tl.constexpr, VALUES: tl.constexpr, CAUSAL: tl.constexpr, LOG: tl.constexpr,
+              HAS_INITIAL: tl.constexpr, BF: tl.constexpr, BV: tl.constexpr):  # fmt: skip
+    """Gives the sums over all keys before each block, and those over all keys of each sequence.
+
+    Grid: sequences, kv heads, tiles of features and values. Without CAUSAL only the latter sums are given.
+    """
+    sequence, head, heads = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
+    value_tiles = (VALUES + BV - 1) // BV
+    tile = tl.program_id(2) % value_tiles
+    columns = tl.program_id(2) // value_tiles * BF + tl.arange(0, BF)
+    value_columns = tile * BV + tl.arange(0, BV)
+    real = columns < FEATURES
+    inside = real[:, None] & (value_columns[None, :] < VALUES)
+    once = columns < tl.where(tile == 0, FEATURES, 0)
+    within = columns[:, None] * VALUES + value_columns[None, :]
+    total, keys = tl.zeros((BF, BV), tl.float32), tl.zeros((BF,), tl.float32)
+    peak = tl.full((BF,), EMPTY_LOG, tl.float32)
+    place = (sequence * heads + head) * FEATURES
+    if HAS_INITIAL:
+        total = tl.load(initial + place * VALUES + within, mask=inside, other=0.0)
+        keys = tl.load(initial_keys + place + columns, mask=real, other=0.0)
+        if LOG:
+            peak = tl.load(initial_peaks + place + columns, mask=real, other=EMPTY_LOG)
+    first = tl.load(sequences + sequence * 2).to(tl.int64)
+    for step in range(tl.load(sequences + sequence * 2 + 1)):
+        here = ((first + step) * heads + head) * FEATURES
+        if CAUSAL:
+            tl.store(states + here * VALUES + within, total.to(states.dtype.element_ty), mask=inside)
+            tl.store(state_keys + here + columns, keys, mask=once)
+        own = tl.load(sums + here * VALUES + within, mask=inside, other=0.0).to(tl.float32)
+        own_keys = tl.load(key_sums + here + columns, mask=real, other=0.0)
+        if LOG:
+            own_peak = tl.load(peaks + here + columns, mask=real, other=EMPTY_LOG)
+            grown = tl.maximum(peak, own_peak)
+            if CAUSAL:
+                tl.store(peaks_before + here + columns, peak, mask=once)
+                tl.store(peaks_through + here + columns, grown, mask=once)
+            kept, added = tl.exp(peak - grown), tl.exp(own_peak - grown)
+            total, keys = total * kept[:, None], keys * kept
+            own, own_keys = own * added[:, None], own_keys * added
+            peak = grown
+        total += own
+        keys += own_keys
+    tl.store(final + place * VALUES + within, total, mask=inside)
+    tl.store(final_keys + place + columns, keys, mask=once)
+    if LOG:
+        tl.store(final_peaks + place + columns, peak, mask=once)
+
+
+@triton.jit
+def sum_queries(q, grad, weight, bias, norms, pulls, peaks, blocks, sums, query_sums,
+                q_batch, q_head, q_row, grad_batch, grad_head, grad_row, tokens, groups,
+                DIM: tl.constexpr, WIDTH: tl.constexpr, VALUES: tl.constexpr, HALVES: tl.constexpr, MAP: tl.constexpr,
+                LOG: tl.constexpr, HAS_BIAS: tl.constexpr, CAUSAL: tl.constexpr, BLOCK: tl.constexpr,
+                CHUNK: tl.constexpr, BD: tl.constexpr, BW: tl.constexpr, BV: tl.constexpr, OPERAND: tl.constexpr,
+                PRECISION: tl.constexpr):  # fmt: skip
+    """Gives Σ φ(q) gᵀ and Σ φ(q) h of a block's queries, over the query heads of a kv head.
+
+    g and h are the gradients of a row's numerator and denominator (`row_gradients`). With LOG φ(q) stands for
+    exp(log φ(q) + peak - norm), peaks being those before the block (CAUSAL) or of the sequence: at most 1.
+    Grid: blocks, kv heads, tiles of values.
+    """
+    block, head, tile = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.program_id(2)
+    kv_heads = tl.num_programs(1)
+    batch = tl.load(blocks + block * 4).to(tl.int64)
+    start, end = tl.load(blocks + block * 4 + 1), tl.load(blocks + block * 4 + 2)
+    end = tl.minimum(start + BLOCK, end)
+    dims, columns, value_columns = tl.arange(0, BD), tl.arange(0, BW), tile * BV + tl.arange(0, BV)
+    state = block
+    if not CAUSAL:
+        state = tl.load(blocks + block * 4 + 3).to(tl.int64)
+    plus_peak, minus_peak = load_peaks(peaks, (state * kv_heads + head) * HALVES * WIDTH, columns, WIDTH, HALVES, LOG)
+    plus_sum, minus_sum = tl.zeros((BW, BV), tl.float32), tl.zeros((BW, BV), tl.float32)
+    plus_rows, minus_rows = tl.zeros((BW,), tl.float32), tl.zeros((BW,), tl.float32)
+    for group in range(groups):
+        query_head = head * groups + group
+        matrix, shift = load_map(weight + query_head * DIM * WIDTH, bias + query_head * WIDTH, dims, columns, DIM,
+                                 WIDTH, MAP, HAS_BIAS, OPERAND)  # fmt: skip
+        row_base = (batch * kv_heads * groups + query_head) * tokens
+        for first in range(start, end, CHUNK):
+            rows = first + tl.arange(0, CHUNK)
+            x = load_tile(q + batch * q_batch + query_head * q_head, rows, dims, q_row, end, DIM, OPERAND)
+            plus, minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
+            given = load_tile(grad + batch * grad_batch + query_head * grad_head, rows, value_columns, grad_row, end,
+                              VALUES, tl.float32)  # fmt: skip
+            norm, numerator, denominator = row_gradients(norms + row_base, pulls + row_base, given, rows, end, LOG)
+            plus = tl.where((rows < end)[None, :], shifted(plus, plus_peak[:, None] - norm[None, :], LOG), 0.0)
+            plus_sum += tl.dot(plus.to(OPERAND), numerator.to(OPERAND), input_precision=PRECISION)
+            plus_rows += tl.sum(plus * denominator[None, :], 1)
+            if HALVES == 2:
+                minus = tl.where((rows < end)[None, :], shifted(minus, minus_peak[:, None] - norm[None, :], LOG), 0.0)
+                minus_sum += tl.dot(minus.to(OPERAND), numerator.to(OPERAND), input_precision=PRECISION)
+                minus_rows += tl.sum(minus * denominator[None, :], 1)
+    place = (block * kv_heads + head) * (HALVES * WIDTH)
+    _store_sums(sums, query_sums, query_sums, place, columns, value_columns, plus_sum, plus_rows, plus_rows, tile,
+                WIDTH, VALUES, False)  # fmt: skip
+    if HALVES == 2:
+        _store_sums(sums, query_sums, query_sums, place + WIDTH, columns, value_columns, minus_sum, minus_rows,
+                    minus_rows, tile, WIDTH, VALUES, False)  # fmt: skip
+
+
+@triton.jit
+def load_peaks(peaks, place, columns, WIDTH: tl.constexpr, HALVES: tl.constexpr, LOG: tl.constexpr):
+    """Gives the shift [columns] of each half; zeros, which nothing reads, without LOG."""
+    plus = tl.zeros(columns.shape, tl.float32)
+    minus = plus
+    if LOG:
+        plus = load_vector(peaks + place, columns, WIDTH, EMPTY_LOG)
+        if HALVES == 2:
+            minus = load_vector(peaks + place + WIDTH, columns, WIDTH, EMPTY_LOG)
+    return plus, minus
+
+
+@triton.jit
+def row_gradients(norms, pulls, grad, rows, end, LOG: tl.constexpr):
+    """Gives a row's norm, and the gradients g [rows values] of its numerator and h [rows] of its denominator.
+
+    With o = numerator / denominator, g = do / denominator and h = -(o·do) / denominator. With LOG the norm is the
+    logarithm of the denominator, and what divides by it is the row's features.
+    """
+    norm = tl.load(norms + rows, mask=rows < end, other=1.0)
+    denominator = -tl.load(pulls + rows, mask=rows < end, other=0.0)
+    if not LOG:
+        grad /= norm[:, None]
+        denominator /= norm
+    return norm, grad, denominator
+
+
+@triton.jit
+def scan_queries(sums, query_sums, last, last_queries, peaks_before, peaks_through, sequences, states, state_queries,
+                 first_state, first_queries,
+                 FEATURES: tl.constexpr, VALUES: tl.constexpr, CAUSAL: tl.constexpr, LOG: tl.constexpr,
+                 HAS_LAST: tl.constexpr, BF: tl.constexpr, BV: tl.constexpr):  # fmt: skip
+    """Gives `sum_queries`' sums over all queries after each block, and those over all queries of each sequence.
+
+    The former have the shift of the keys through the block, the latter that of the initial state.
+    Grid: sequences, kv heads, tiles of features and values. Without CAUSAL only the latter sums are given.
+    """
+    sequence, head, heads = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
+    value_tiles = (VALUES + BV - 1) // BV
+    tile = tl.program_id(2) % value_tiles
+    columns = tl.program_id(2) // value_tiles * BF + tl.arange(0, BF)
+    value_columns = tile * BV + tl.arange(0, BV)
+    real = columns < FEATURES
+    inside = real[:, None] & (value_columns[None, :] < VALUES)
+    once = columns < tl.where(tile == 0, FEATURES, 0)
+    within = columns[:, None] * VALUES + value_columns[None, :]
+    total, queries = tl.zeros((BF, BV), tl.float32), tl.zeros((BF,), tl.float32)
+    place = (sequence * heads + head) * FEATURES
+    if HAS_LAST:
+        total = tl.load(last + place * VALUES + within, mask=inside, other=0.0)
+        queries = tl.load(last_queries + place + columns, mask=real, other=0.0)
+    first, count = tl.load(sequences + sequence * 2).to(tl.int64), tl.load(sequences + sequence * 2 + 1)
+    for step in range(count):
+        here = ((first + count - 1 - step) * heads + head) * FEATURES
+        if CAUSAL:
+            tl.store(states + here * VALUES + within, total.to(states.dtype.element_ty), mask=inside)
+            tl.store(state_queries + here + columns, queries, mask=once)
+            if LOG:
+                before = tl.load(peaks_before + here + columns, mask=real, other=EMPTY_LOG)
+                kept = tl.exp(before - tl.load(peaks_through + here + columns, mask=real, other=EMPTY_LOG))
+                total, queries = total * kept[:, None], queries * kept
+        total += tl.load(sums + here * VALUES + within, mask=inside, other=0.0).to(tl.float32)
+        queries += tl.load(query_sums + here + columns, mask=real, other=0.0)
+    tl.store(first_state + place * VALUES + within, total, mask=inside)
+    tl.store(first_queries + place + columns, queries, mask=once)

@@ -1,0 +1,143 @@
+"""Triton kernels of linear attention over features too many for one tile, such as Taylor's 2,145: the forward pass.
+
+Features are at hand, plain and not negative; they are read a tile of columns at a time. The forms are those of the
+kernels with a map inside: sums of blocks, a scan over them (`triton_states`), then every chunk of queries on its own.
+"""
+
+# Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
+# pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
+
+import triton
+import triton.language as tl
+
+from ..triton.features import load_keep, load_tile, store_tile
+from ..triton.forward import finish, load_values, locate_chunk, read_state
+from ..triton.states import row_gradients
+
+
+@triton.jit
+def _tile_columns(VALUES: tl.constexpr, BF: tl.constexpr, BV: tl.constexpr):
+    """Gives the columns of features and of values that a program on the third axis handles, and the tile's number."""
+    value_tiles = (VALUES + BV - 1) // BV
+    tile = tl.program_id(2) % value_tiles
+    return tl.program_id(2) // value_tiles * BF + tl.arange(0, BF), tile * BV + tl.arange(0, BV), tile
+
+
+@triton.jit
+def _store_block(sums, vectors, total, vector, place, columns, value_columns, tile, FEATURES: tl.constexpr,
+                 VALUES: tl.constexpr):  # fmt: skip
+    store_tile(sums + place * VALUES, total, columns, value_columns, VALUES, FEATURES, VALUES)
+    if tile == 0:
+        tl.store(vectors + place + columns, vector, mask=columns < FEATURES)
+
+
+@triton.jit
+def sum_wide_keys(k, v, mask, blocks, sums, key_sums, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch,
+                  FEATURES: tl.constexpr, VALUES: tl.constexpr, HAS_MASK: tl.constexpr, BLOCK: tl.constexpr,
+                  CHUNK: tl.constexpr, BF: tl.constexpr, BV: tl.constexpr, OPERAND: tl.constexpr,
+                  PRECISION: tl.constexpr):  # fmt: skip
+    """Gives a block's Σ φ(k) vᵀ [block head FEATURES VALUES] and Σ φ(k).
+
+    Grid: blocks, kv heads, tiles of features · tiles of values.
+    """
+    block, head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    columns, value_columns, tile = _tile_columns(VALUES, BF, BV)
+    batch = tl.load(blocks + block * 4).to(tl.int64)
+    start, end = tl.load(blocks + block * 4 + 1), tl.load(blocks + block * 4 + 2)
+    end = tl.minimum(start + BLOCK, end)
+    k, v, mask = k + batch * k_batch + head * k_head, v + batch * v_batch + head * v_head, mask + batch * mask_batch
+    total, vector = tl.zeros((BF, BV), tl.float32), tl.zeros((BF,), tl.float32)
+    for first in range(start, end, CHUNK):
+        rows = first + tl.arange(0, CHUNK)
+        keep = load_keep(mask, rows, end, HAS_MASK)
+        features = load_values(k, rows, columns, k_row, end, keep, FEATURES, OPERAND)
+        values = load_values(v, rows, value_columns, v_row, end, keep, VALUES, OPERAND)
+        total += tl.dot(tl.trans(features), values, input_precision=PRECISION)
+        vector += tl.sum(features.to(tl.float32), 0)
+    place = (block * tl.num_programs(1) + head) * FEATURES
+    _store_block(sums, key_sums, total, vector, place, columns, value_columns, tile, FEATURES, VALUES)
+
+
+@triton.jit
+def sum_wide_queries(q, grad, norms, pulls, blocks, sums, query_sums, q_batch, q_head, q_row, grad_batch, grad_head,
+                     grad_row, tokens, groups, FEATURES: tl.constexpr, VALUES: tl.constexpr, BLOCK: tl.constexpr,
+                     CHUNK: tl.constexpr, BF: tl.constexpr, BV: tl.constexpr, OPERAND: tl.constexpr,
+                     PRECISION: tl.constexpr):  # fmt: skip
+    """Gives Σ φ(q) gᵀ and Σ φ(q) h of a block's queries, over the query heads of a kv head; g and h as of
+    `triton_states.row_gradients`.
+
+    Grid: blocks, kv heads, tiles of features · tiles of values.
+    """
+    block, head, kv_heads = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.num_programs(1)
+    columns, value_columns, tile = _tile_columns(VALUES, BF, BV)
+    batch = tl.load(blocks + block * 4).to(tl.int64)
+    start, end = tl.load(blocks + block * 4 + 1), tl.load(blocks + block * 4 + 2)
+    end = tl.minimum(start + BLOCK, end)
+    total, vector = tl.zeros((BF, BV), tl.float32), tl.zeros((BF,), tl.float32)
+    for group in range(groups):
+        query_head = head * groups + group
+        row_base = (batch * kv_heads * groups + query_head) * tokens
+        for first in range(start, end, CHUNK):
+            rows = first + tl.arange(0, CHUNK)
+            features = load_tile(q + batch * q_batch + query_head * q_head, rows, columns, q_row, end, FEATURES,
+                                 OPERAND)  # fmt: skip
+            given = load_tile(grad + batch * grad_batch + query_head * grad_head, rows, value_columns, grad_row, end,
+                              VALUES, tl.float32)  # fmt: skip
+            _, numerator, denominator = row_gradients(norms + row_base, pulls + row_base, given, rows, end, False)
+            total += tl.dot(tl.trans(features), numerator.to(OPERAND), input_precision=PRECISION)
+            vector += tl.sum(features.to(tl.float32) * denominator[:, None], 0)
+    place = (block * kv_heads + head) * FEATURES
+    _store_block(sums, query_sums, total, vector, place, columns, value_columns, tile, FEATURES, VALUES)
+
+
+@triton.jit
+def wide_scores(q, k, rows, key_rows, q_row, k_row, end, FEATURES: tl.constexpr, BF: tl.constexpr,
+                OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Gives φ(q)·φ(k) [rows keys]."""
+    scores = tl.zeros((rows.shape[0], key_rows.shape[0]), tl.float32)
+    for column in range(0, FEATURES, BF):
+        columns = column + tl.arange(0, BF)
+        queries = load_tile(q, rows, columns, q_row, end, FEATURES, OPERAND)
+        keys = load_tile(k, key_rows, columns, k_row, end, FEATURES, OPERAND)
+        scores += tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
+    return scores
+
+
+@triton.jit
+def attend_wide(q, k, v, mask, blocks, states, state_keys, output, norms, q_batch, q_head, q_row, k_batch, k_head,
+                k_row, v_batch, v_head, v_row, mask_batch, o_batch, o_head, o_row, tokens, groups, eps,
+                FEATURES: tl.constexpr, VALUES: tl.constexpr, HAS_MASK: tl.constexpr, CAUSAL: tl.constexpr,
+                NORMALIZE: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr, BF: tl.constexpr,
+                BV: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Gives outputs, and each row's norm: its denominator, or 1 without NORMALIZE.
+
+    Grid: blocks · chunks in a block, query heads, tiles of values.
+    """
+    batch, start, first, end, state = locate_chunk(blocks, CAUSAL, BLOCK, CHUNK)
+    if first >= end:
+        return
+    head, tile, heads = tl.program_id(1).to(tl.int64), tl.program_id(2), tl.num_programs(1)
+    kv_head, kv_heads = head // groups, heads // groups
+    rows, value_columns = first + tl.arange(0, CHUNK), tile * BV + tl.arange(0, BV)
+    q, k = q + batch * q_batch + head * q_head, k + batch * k_batch + kv_head * k_head
+    v, mask = v + batch * v_batch + kv_head * v_head, mask + batch * mask_batch
+    place = (state * kv_heads + kv_head) * FEATURES
+    numerator, denominator = tl.zeros((CHUNK, BV), tl.float32), tl.zeros((CHUNK,), tl.float32)
+    for column in range(0, FEATURES, BF):
+        columns = column + tl.arange(0, BF)
+        features = load_tile(q, rows, columns, q_row, end, FEATURES, tl.float32)
+        more, more_keys = read_state(features, states, state_keys, place, columns, value_columns, FEATURES, VALUES,
+                                     OPERAND, PRECISION)  # fmt: skip
+        numerator, denominator = numerator + more, denominator + more_keys
+    if CAUSAL:
+        for key_first in range(start, first + CHUNK, CHUNK):
+            key_rows = key_first + tl.arange(0, CHUNK)
+            keep = load_keep(mask, key_rows, end, HAS_MASK)
+            scores = wide_scores(q, k, rows, key_rows, q_row, k_row, end, FEATURES, BF, OPERAND, PRECISION)
+            scores = tl.where((rows[:, None] >= key_rows[None, :]) & keep[None, :], scores, 0.0)
+            values = load_values(v, key_rows, value_columns, v_row, end, keep, VALUES, OPERAND)
+            numerator += tl.dot(scores.to(OPERAND), values, input_precision=PRECISION)
+            denominator += tl.sum(scores, 1)
+    finish(numerator, denominator, denominator, output + batch * o_batch + head * o_head,
+           norms + (batch * heads + head) * tokens, rows, value_columns, o_row, end, eps, tile, VALUES, False,
+           NORMALIZE)  # fmt: skip

@@ -1,0 +1,205 @@
+"""How much worse a number has become, and how sure that is.
+
+A change is measured as a worsening: positive is worse, whichever direction the metric has. Fractions such as accuracy,
+where higher is better, change in points; everything else changes by its ratio, on the logarithm. Both are read as
+percent: 0.01 is one point, or about one percent.
+
+What is known of the uncertainty, best first:
+
+    paired       the same samples on both sides: a bootstrap that resamples them jointly, plus the spread over seeds
+    Welch        several seeds on both sides and no samples: Welch's t-test of the seeds' values
+    timings      raw repeated measurements: the ratio of medians, whose error within a process is bootstrapped and
+                 between processes comes from the seeds, each of which ran in its own, or is assumed
+    tolerance    none of these: the change alone
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from ..record import Metric
+from ..stats.scores import SampleScores
+from ..stats.statistics import Floats
+
+DRAWS = 2_000
+_KEPT_SAMPLES = 2_000
+RUN_TO_RUN = 0.03
+"""Standard deviation of the logarithm of a median time from process to process, assumed below three processes."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A worsening and what is known of its error.
+
+    Attributes:
+        worse: Points or logarithm of a ratio; positive is worse.
+        stderr: Standard error; None where only a tolerance can judge.
+        freedom: Degrees of freedom of the error.
+        method: `paired bootstrap`, `Welch`, `ratio of medians` or `tolerance`.
+        n: Samples, seeds or timings behind it, per side.
+    """
+
+    worse: float
+    stderr: float | None
+    freedom: float
+    method: str
+    n: int
+
+    @property
+    def p_value(self) -> float | None:
+        """Two-sided, of no change; None without a standard error."""
+        from scipy.special import stdtr
+
+        if self.stderr is None:
+            return None
+        if self.stderr == 0:
+            return 1.0 if self.worse == 0 else 0.0
+        return float(2 * stdtr(self.freedom, -abs(self.worse) / self.stderr))
+
+    def half_width(self, alpha: float = 0.05) -> float:
+        """Half of the two-sided interval of confidence 1 - alpha; 0 without a standard error."""
+        from scipy.special import stdtrit
+
+        return float(stdtrit(self.freedom, 1 - alpha / 2)) * self.stderr if self.stderr else 0.0
+
+
+def paired_change(
+    metric: Metric, baseline: Sequence[SampleScores], candidate: Sequence[SampleScores], seed: int = 0
+) -> Change:
+    """The change over samples that both sides scored, averaged over seeds.
+
+    Args:
+        metric: Says the direction and how changes are measured.
+        baseline: One for each seed, all over the same samples.
+        candidate: Likewise, in the same order of seeds.
+        seed: Seed of the bootstrap.
+    """
+    n = len(baseline[0])
+    whole = np.ones((1, n))
+    by_seed = np.array(
+        [worsening(metric, b.resampled(whole), c.resampled(whole))[0] for b, c in zip(baseline, candidate, strict=True)]
+    )
+    replicates = []
+    with np.errstate(all="ignore"):
+        for weights in _resamples(n, seed):
+            pairs = zip(baseline, candidate, strict=True)
+            changes = [worsening(metric, b.resampled(weights), c.resampled(weights)) for b, c in pairs]
+            replicates.append(np.mean(changes, axis=0))
+    drawn = np.concatenate(replicates)
+    rows = float(np.nanvar(drawn, ddof=1)) * n / (n - 1)
+    seeds = float(by_seed.var(ddof=1)) / len(by_seed) if len(by_seed) > 1 else 0.0
+    freedom = _satterthwaite([(rows, n - 1), (seeds, len(by_seed) - 1)])
+    return Change(float(by_seed.mean()), math.sqrt(rows + seeds), freedom, "paired bootstrap", n)
+
+
+def seeds_change(metric: Metric, baseline: Sequence[float], candidate: Sequence[float]) -> Change:
+    """The change of the mean over seeds, with Welch's error; two seeds or more on each side."""
+    before, after = np.asarray(baseline, np.float64), np.asarray(candidate, np.float64)
+    if _in_points(metric):
+        worse = float(before.mean() - after.mean())
+    else:
+        before, after = np.log(before), np.log(after)
+        worse = float(after.mean() - before.mean()) * (-1 if metric.higher_is_better else 1)
+    parts = [(float(side.var(ddof=1)) / side.size, side.size - 1) for side in (before, after)]
+    stderr = math.sqrt(sum(part for part, _ in parts))
+    return Change(worse, stderr, _satterthwaite(parts), "Welch", min(before.size, after.size))
+
+
+def timings_change(
+    metric: Metric, baseline: Sequence[Sequence[float]], candidate: Sequence[Sequence[float]], seed: int = 0
+) -> Change:
+    """The ratio of medians of raw measurements.
+
+    Args:
+        metric: Says the direction.
+        baseline: Measurements of each process.
+        candidate: Likewise.
+        seed: Seed of the bootstrap.
+    """
+    rng = np.random.default_rng(seed)
+    sides = [_median_of_processes(side, rng) for side in (baseline, candidate)]
+    worse = (sides[1][0] - sides[0][0]) * (-1 if metric.higher_is_better else 1)
+    stderr = math.sqrt(sum(variance for _, variance, _ in sides))
+    freedom = _satterthwaite([(variance, freedom) for _, variance, freedom in sides])
+    n = min(sum(len(process) for process in side) for side in (baseline, candidate))
+    return Change(worse, stderr, freedom, "ratio of medians", n)
+
+
+def plain_change(metric: Metric, baseline: float, candidate: float) -> Change:
+    """The change alone, for a tolerance to judge."""
+    return Change(
+        float(worsening(metric, np.array([baseline]), np.array([candidate]))[0]), None, math.inf, "tolerance", 1
+    )
+
+
+def worsening(metric: Metric, baseline: Floats, candidate: Floats) -> Floats:
+    """How much worse `candidate` is: in points for fractions, else as the logarithm of a ratio."""
+    if _in_points(metric):
+        return np.asarray(baseline - candidate)
+    return np.asarray((np.log(candidate) - np.log(baseline)) * (-1 if metric.higher_is_better else 1))
+
+
+def adjusted(p_values: Mapping[int, float]) -> dict[int, float]:
+    """Holm's adjustment: with it, one false alarm among all comparisons is as unlikely as among one."""
+    ordered = sorted(p_values.items(), key=lambda item: item[1])
+    result, highest = {}, 0.0
+    for rank, (key, p_value) in enumerate(ordered):
+        highest = max(highest, min(1.0, p_value * (len(ordered) - rank)))
+        result[key] = highest
+    return result
+
+
+def is_measurable(metric: Metric, *values: float) -> bool:
+    """Whether a change between such values is defined."""
+    return all(math.isfinite(value) and (_in_points(metric) or value > 0) for value in values)
+
+
+def _in_points(metric: Metric) -> bool:
+    return metric.unit == "1" and bool(metric.higher_is_better)
+
+
+def _median_of_processes(processes: Sequence[Sequence[float]], rng: np.random.Generator) -> tuple[float, float, float]:
+    """The mean log median, its variance and degrees of freedom."""
+    logs = np.array([math.log(float(np.median(process))) for process in processes])
+    if logs.size >= 3:
+        return float(logs.mean()), float(logs.var(ddof=1)) / logs.size, logs.size - 1
+    within = 0.0
+    for process in processes:
+        values = np.asarray(process, np.float64)
+        drawn = np.median(values[rng.integers(0, values.size, size=(DRAWS, values.size))], axis=1)
+        within += float(np.log(drawn).var(ddof=1))
+    return float(logs.mean()), (within / logs.size + RUN_TO_RUN**2) / logs.size, math.inf
+
+
+def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
+    """Degrees of freedom of a sum of variances, each with its own."""
+    total = sum(variance for variance, _ in parts)
+    spread = sum(variance**2 / freedom for variance, freedom in parts if variance > 0)
+    return total**2 / spread if spread > 0 else math.inf
+
+
+def _resamples(n: int, seed: int) -> Iterator[Floats]:
+    """How often each resample holds each of n samples, `[r n]`, in parts that fit in memory."""
+    if n <= _KEPT_SAMPLES:
+        yield _kept_resamples(n, seed)
+        return
+    rng = np.random.default_rng(seed)
+    size = max(1, DRAWS * _KEPT_SAMPLES // n)
+    for start in range(0, DRAWS, size):
+        yield _draw(n, min(size, DRAWS - start), rng)
+
+
+@lru_cache(maxsize=4)
+def _kept_resamples(n: int, seed: int) -> Floats:
+    """One set for all metrics over equally many samples: drawing takes far longer than using them."""
+    return _draw(n, DRAWS, np.random.default_rng(seed))
+
+
+def _draw(n: int, size: int, rng: np.random.Generator) -> Floats:
+    rows = rng.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]
+    return np.bincount(rows.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)

@@ -1,0 +1,91 @@
+"""One side of a comparison: a run's folder, or a baseline file made of one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..migrations import NewerVersionError
+from ..record import InvalidRecordError, Record, from_json
+from ..store import RunStore, StoreError
+
+BASELINE_FORMAT = "hedgebench baseline"
+BASELINE_VERSION = 1
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Records, and the predictions that were kept with them.
+
+    Attributes:
+        name: Where they come from.
+        records: One for each cell.
+        samples: Predictions by cell id; a cell without any is absent.
+        notes: What there is to tell, such as predictions that could not be read.
+    """
+
+    name: str
+    records: tuple[Record, ...]
+    samples: Mapping[str, Rows] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """A run's folder or a baseline file.
+
+    Raises:
+        StoreError: It is neither, or cannot be read; the message names the file.
+    """
+    if path.is_dir():
+        return _read_run(path)
+    if path.is_file():
+        return _read_baseline(path)
+    raise StoreError(f"{str(path)!r} does not exist; give a run's folder or a baseline file")
+
+
+def _read_run(folder: Path) -> Snapshot:
+    store = RunStore(folder)
+    if not store.cells.is_dir():
+        raise StoreError(f"{str(folder)!r} is not a run's folder: it has no folder cells/")
+    loaded = store.records()
+    if loaded.corrupt:
+        first = loaded.corrupt[0]
+        raise StoreError(f"{first.path}: {first.reason}; run the cell again, or take the file away")
+    samples, notes = {}, []
+    for record in loaded.records:
+        if not (store.samples / f"{record.cell_id}.jsonl").is_file():
+            continue
+        try:
+            samples[record.cell_id] = list(store.read_samples(record.cell_id))
+        except StoreError as error:
+            notes.append(str(error))
+    return Snapshot(str(folder), loaded.records, samples, tuple(notes))
+
+
+def _read_baseline(path: Path) -> Snapshot:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
+    if not isinstance(data, dict) or data.get("format") != BASELINE_FORMAT:
+        raise StoreError(f"{path} is not a baseline; make one with: bench baseline RUN_DIR -o {path}")
+    if data.get("version") != BASELINE_VERSION:
+        raise StoreError(f"{path} has version {data.get('version')!r}; this release reads {BASELINE_VERSION}")
+    try:
+        records = tuple(from_json(cell["record"]) for cell in data["cells"])
+        samples = {r.cell_id: _rows(cell["samples"]) for r, cell in zip(records, data["cells"], strict=True)}
+    except NewerVersionError as error:
+        raise StoreError(f"{path}: {error}") from error
+    except (InvalidRecordError, KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    return Snapshot(str(path), records, {cell: rows for cell, rows in samples.items() if rows})
+
+
+def _rows(columns: Mapping[str, list[Any]]) -> Rows:
+    """Rows out of columns, as `results/compare/baseline.py` writes them."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -1,0 +1,159 @@
+"""A comparison as Markdown, JSON, JUnit XML, and annotations of GitHub's workflows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from xml.etree import ElementTree
+
+from ..tables.format import format_measurement
+from ..tables.markdown import escape_markdown
+from .verdicts import VERDICTS, Comparison, Finding
+
+_CONTROL = {code: None for code in range(32) if code not in (9, 10, 13)}
+"""Characters that XML 1.0 cannot hold, for `str.translate`."""
+
+
+def render_comparison(comparison: Comparison, form: str) -> str:
+    """The comparison as `md`, `json` or `github`, which is Markdown after a line for each annotation."""
+    return _RENDER[form](comparison)
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """A headline, and a table of what has a verdict, worst first."""
+    counts = ", ".join(f"{comparison.count(v)} {v}" for v in VERDICTS if comparison.count(v)) or "nothing to compare"
+    lines = [
+        f"**{_HEADLINE[comparison.exit_code]}**: {counts}\n",
+        f"baseline `{comparison.baseline}`, candidate `{comparison.candidate}`\n",
+    ]
+    if comparison.findings:
+        lines.append("| verdict | what | baseline | candidate | worse by | ± 95% | margin | p | test, n | |")
+        lines.append("|---|---|---:|---:|---:|---:|---:|---:|---|---|")
+        lines += [f"| {' | '.join(_row(finding))} |" for finding in comparison.findings]
+        lines.append("")
+    lines += [f"- {escape_markdown(note)}" for note in comparison.notes]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def comparison_json(comparison: Comparison) -> str:
+    """Everything, as one object."""
+    findings = [_plain(finding) for finding in comparison.findings]
+    content = {
+        "baseline": comparison.baseline,
+        "candidate": comparison.candidate,
+        "exit_code": comparison.exit_code,
+        "counts": {verdict: comparison.count(verdict) for verdict in VERDICTS},
+        "findings": findings,
+        "notes": list(comparison.notes),
+    }
+    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+
+
+def comparison_junit(comparison: Comparison) -> str:
+    """JUnit XML: a test case for each finding; regressions fail, what could not be decided is skipped.
+
+    A whole comparison that could decide nothing has an error, so that no reader takes it for a pass.
+    """
+    failures = comparison.count("regressed")
+    skipped = sum(f.verdict in _SKIPPED for f in comparison.findings)
+    empty = not comparison.findings
+    numbers = {"tests": len(comparison.findings) + empty, "failures": failures, "errors": int(empty)}
+    attributes = {key: str(value) for key, value in {**numbers, "skipped": skipped}.items()}
+    suites = ElementTree.Element("testsuites", {**attributes, "time": "0"})
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": "bench compare", **attributes, "time": "0"})
+    for finding in comparison.findings:
+        names = {"classname": _xml(finding.place.title), "name": _xml(finding.title), "time": "0"}
+        case = ElementTree.SubElement(suite, "testcase", names)
+        if finding.verdict == "regressed":
+            ElementTree.SubElement(case, "failure", {"message": _xml(_sentence(finding)), "type": "regressed"})
+        elif finding.verdict in _SKIPPED:
+            ElementTree.SubElement(case, "skipped", {"message": _xml(f"{finding.verdict}: {finding.reason}")})
+    if empty:
+        case = ElementTree.SubElement(suite, "testcase", {"classname": "bench", "name": "compare", "time": "0"})
+        ElementTree.SubElement(case, "error", {"message": "nothing to compare", "type": "undecided"})
+    ElementTree.indent(suites)
+    return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def comparison_annotations(comparison: Comparison) -> str:
+    """Workflow commands of GitHub Actions: an error for each regression, a warning for what could not be decided."""
+    levels = {"regressed": "error", "undecided": "warning", "missing": "warning", "incomparable": "warning"}
+    lines = [
+        f"::{levels[f.verdict]} title={_property(f'{f.verdict}: {f.title}')}::{_data(_sentence(f))}"
+        for f in comparison.findings
+        if f.verdict in levels
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+_SKIPPED = frozenset({"undecided", "missing", "incomparable", "new"})
+_HEADLINE = {0: "no regression", 1: "regression", 4: "could not decide"}
+_RENDER: Mapping[str, Callable[[Comparison], str]] = {
+    "md": comparison_markdown,
+    "json": comparison_json,
+    "github": lambda comparison: comparison_annotations(comparison) + comparison_markdown(comparison),
+}
+
+
+def _row(finding: Finding) -> list[str]:
+    change, unit = finding.change, finding.unit
+    before, after = (format_measurement(value, None, unit)[0] for value in (finding.before, finding.after))
+    numbers = ["", "", "", "", ""]
+    if change is not None:
+        spread = f"{100 * change.half_width():.2g}%" if change.stderr is not None else ""
+        p_value = "" if finding.p_value is None else f"{finding.p_value:.2g}"
+        test = f"{change.method}, {change.n}"
+        numbers = [f"{100 * change.worse:+.2f}%", spread, f"{100 * finding.margin:g}%", p_value, test]
+    verdict = f"**{finding.verdict}**" if finding.verdict == "regressed" else finding.verdict
+    return [verdict, escape_markdown(finding.title), before, after, *numbers, escape_markdown(finding.reason)]
+
+
+def _sentence(finding: Finding) -> str:
+    """What happened, in words."""
+    if finding.change is None:
+        return finding.reason
+    before, after = (format_measurement(value, None, finding.unit)[0] for value in (finding.before, finding.after))
+    change = finding.change
+    sure = f" ± {100 * change.half_width():.2g}% (95%)" if change.stderr is not None else ""
+    text = f"was {before}, is {after}: {100 * change.worse:+.2f}%{sure} worse, by {change.method} of {change.n}"
+    return f"{text}; {finding.reason}" if finding.reason else text
+
+
+def _plain(finding: Finding) -> dict[str, object]:
+    change = finding.change
+    return {
+        "verdict": finding.verdict,
+        "model": finding.place.model,
+        "backbone": finding.place.backbone,
+        "task": finding.place.task,
+        "recipe": finding.place.recipe,
+        "scale": finding.place.scale,
+        "limit": finding.place.limit,
+        "seeds": list(finding.seeds),
+        "metric": finding.metric,
+        "at": dict(finding.at),
+        "unit": finding.unit,
+        "before": finding.before,
+        "after": finding.after,
+        "reason": finding.reason,
+        "worse": None if change is None else change.worse,
+        "half_width_95": None if change is None or change.stderr is None else change.half_width(),
+        "margin": finding.margin,
+        "p_value": finding.p_value,
+        "method": None if change is None else change.method,
+        "n": None if change is None else change.n,
+    }
+
+
+def _xml(text: str) -> str:
+    return text.translate(_CONTROL)
+
+
+def _data(text: str) -> str:
+    """Escapes the message of a workflow command, in GitHub's way."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    """Escapes a property of a workflow command."""
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

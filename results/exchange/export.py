@@ -1,0 +1,111 @@
+"""Records for other programs: Parquet, evaluation metadata of the Hub (`model-index`), results files of lm-eval."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..names import unknown_name
+from ..record import InvalidRecordError, Record, from_json, to_json
+from ..tables.aggregate import format_at
+from ..tables.leaderboard import leaderboard_rows
+from .lm_eval_export import write_lm_eval
+
+_SCALARS = ("run_id", "cell_id", "model", "backbone", "task", "recipe", "scale", "seed", "limit", "peer_key")
+
+
+def metric_rows(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """One row for each metric of each record, and one without a metric for a record that has none.
+
+    `record` is the whole record as JSON, so that nothing is lost.
+    """
+    rows = []
+    for record in records:
+        plain = json.dumps(to_json(record), ensure_ascii=False, allow_nan=False)
+        shared = {name: getattr(record, name) for name in _SCALARS} | {"cell_status": record.status}
+        for metric in record.metrics or (None,):
+            names = ("name", "value", "unit", "higher_is_better", "stderr", "n", "status")
+            own = {f"metric_{name}": getattr(metric, name, None) for name in names}
+            at = format_at(metric.at) if metric else ""
+            rows.append({**shared, **own, "at": at, "record": plain})
+    return rows
+
+
+def write_parquet(records: Iterable[Record], path: Path) -> None:
+    """Writes `metric_rows` as Parquet; columns keep their types where every value is missing."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {"seed": pa.int64(), "limit": pa.int64(), "metric_n": pa.int64(), "metric_higher_is_better": pa.bool_()}
+    kinds |= {"metric_value": pa.float64(), "metric_stderr": pa.float64()}
+    metric = ("name", "value", "unit", "higher_is_better", "stderr", "n", "status")
+    names = (*_SCALARS, "cell_status", *(f"metric_{name}" for name in metric), "at", "record")
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
+    pq.write_table(pa.Table.from_pylist(metric_rows(records), schema=schema), path)
+
+
+def read_parquet(path: Path) -> list[Record]:
+    """The records that `write_parquet` wrote, in this release or an earlier one.
+
+    Raises:
+        InvalidRecordError: The file has no column `record`, or a row of it is no record.
+    """
+    import pyarrow.parquet as pq
+
+    if "record" not in pq.read_schema(path).names:
+        raise InvalidRecordError("it has no column named record")
+    texts = pq.read_table(path, columns=["record"]).column("record").to_pylist()
+    return [from_json(json.loads(text)) for text in dict.fromkeys(texts)]
+
+
+def model_index(records: Iterable[Record]) -> dict[str, Any]:
+    """The `model-index` of a model card: main metrics that have a finite value, averaged over seeds.
+
+    A model's name says backbone, recipe and scale too: numbers of different ones are never one model's.
+    """
+    records = list(records)
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in leaderboard_rows(records):
+        if row.is_main and row.value is not None and math.isfinite(row.value):
+            where = row.comparison
+            name = f"{row.model} ({where.backbone}, {where.recipe}, {where.scale})"
+            point = f" at {row.at}" if row.at else ""
+            partial = "" if where.limit is None else f", partial: first {where.limit} rows"
+            metric = {"type": row.metric, "name": f"{row.metric}{point}, seeds {row.seeds}{partial}"}
+            found[name].append(
+                {
+                    "task": {"type": "other", "name": where.task},
+                    "dataset": {"type": where.data.partition("@")[0] or where.task, "name": where.task},
+                    "metrics": [{**metric, "value": row.value, "verified": False}],
+                }
+            )
+    return {"model-index": [{"name": name, "results": results} for name, results in found.items()]}
+
+
+def write_model_index(records: Iterable[Record], path: Path) -> None:
+    """Writes `model_index` as JSON, which is YAML too."""
+    text = json.dumps(model_index(records), ensure_ascii=False, allow_nan=False, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+EXPORTS: Mapping[str, Callable[[Iterable[Record], Path], None]] = {
+    "parquet": write_parquet,
+    "model-index": write_model_index,
+    "lm-eval": write_lm_eval,
+}
+"""Writers by the name of their format; `lm-eval` writes a folder."""
+
+
+def export(records: Iterable[Record], format: str, path: Path) -> None:
+    """Writes records in one of `EXPORTS`.
+
+    Raises:
+        UnknownNameError: The format is unknown.
+    """
+    if format not in EXPORTS:
+        raise unknown_name("format", format, EXPORTS)
+    EXPORTS[format](records, path)

@@ -1,0 +1,94 @@
+"""What experiment trackers get of a run, and under which names; the same for all of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..record import CurvePoint, Metric, Record, Scalar, to_json
+
+_TABLES = ("leaderboard.csv", "leaderboard.md", "leaderboard.json", "report.html")
+
+
+def cell_name(record: Record) -> str:
+    """Such as `hedgehog / gpt / wikitext2 / seed 0`."""
+    return f"{record.model} / {record.backbone} / {record.task} / seed {record.seed}"
+
+
+def record_json(record: Record) -> str:
+    """The whole record, so that a tracker holds all that the run's folder does."""
+    return json.dumps(to_json(record), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+
+
+def record_digest(record: Record) -> str:
+    """Hash of the whole record, 16 hex digits: the same for a record that was sent before."""
+    return hashlib.sha256(record_json(record).encode()).hexdigest()[:16]
+
+
+def parameters(record: Record) -> dict[str, str | int | float | bool]:
+    """What was measured and with which settings; lists are spelled out, what is None is left out."""
+    data = record.data
+    identity: dict[str, Scalar | tuple[Scalar, ...]] = {
+        "model": record.model,
+        "backbone": record.backbone,
+        "task": record.task,
+        "recipe": record.recipe,
+        "scale": record.scale,
+        "seed": record.seed,
+        "limit": record.limit,
+        "status": record.status,
+        "main_metric": record.main_metric,
+        "data": f"{data.id} {data.revision or data.fingerprint[:12]}" if data else None,
+        "kernels": tuple(dict.fromkeys(f"{use.form} ({use.backend})" for use in record.kernels)) or None,
+    }
+    return _without_none({**identity, **record.settings})
+
+
+def conditions(record: Record) -> dict[str, str | int | float | bool]:
+    """Where it was measured: versions, device, threads, commit."""
+    return _without_none({f"environment.{key}": value for key, value in record.environment.items()})
+
+
+def measurements(record: Record) -> dict[str, float]:
+    """Values by name, and standard errors by name and `_stderr`; a sweep's point follows as `/seq_len:512`.
+
+    Times of the cell's phases are among them, as `timings_s/train`. What has no value is left out.
+    """
+    found = {f"timings_s/{phase}": seconds for phase, seconds in record.timings_s.items()}
+    for metric in record.metrics:
+        for suffix, value in (("", metric.value), ("_stderr", metric.stderr)):
+            if value is not None:
+                found[_measurement_name(metric, suffix)] = value
+    return found
+
+
+def curve_name(point: CurvePoint) -> str:
+    """Such as `validation/loss`."""
+    return f"{point.split}/{point.name}"
+
+
+def folder_name(record: Record) -> str:
+    """A name for the cell's folder, unlike any other's."""
+    words = (record.task, record.model, record.backbone, record.recipe, record.scale, f"seed{record.seed}")
+    return re.sub(r"[^\w.=:,-]+", "_", "-".join((*words, record.cell_id[:8])))
+
+
+def run_files(folder: Path) -> dict[str, Path]:
+    """What a run leaves to read, by its path below the run's folder: tables, report and plots."""
+    found = [folder / name for name in _TABLES] + sorted((folder / "plots").glob("*.*"))
+    return {str(path.relative_to(folder)): path for path in found if path.is_file()}
+
+
+def _measurement_name(metric: Metric, suffix: str) -> str:
+    return "/".join((metric.name + suffix, *(f"{key}:{metric.at[key]}" for key in sorted(metric.at))))
+
+
+def _without_none(values: Mapping[str, Scalar | tuple[Scalar, ...]]) -> dict[str, str | int | float | bool]:
+    return {
+        key: ", ".join(map(str, value)) if isinstance(value, tuple) else value
+        for key, value in values.items()
+        if value is not None
+    }

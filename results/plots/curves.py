@@ -1,0 +1,104 @@
+"""Training curves: one panel per quantity of each stage, in the order of the stages, validation over training."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..record import CurvePoint, Record
+from ..tables.aggregate import Comparison, group_seeds
+from ..tables.tables import model_label
+from .style import Style, add_legend, add_title, new_figure, plain, tell
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_TRAINING_SPLIT = "train"
+_PART = "/"
+"""What a curve's name has if it is of a part of the model, such as a layer; there are far too many for panels."""
+
+
+def curve_figures(records: Iterable[Record], styles: dict[str, Style]) -> Iterator[tuple[Comparison, str, Figure]]:
+    """Comparison, title and figure for each task that has curves of whole models.
+
+    A model's seeds share its colour. The training split is thin and pale, every other split strong. Curves of parts of
+    a model, whose names have a `/`, are left to other plots.
+    """
+    tasks: dict[Comparison, list[tuple[str, CurvePoint, int]]] = defaultdict(list)
+    for cells in group_seeds(records):
+        label = model_label(cells.model, cells.variant)
+        for record in cells.records:
+            tasks[cells.comparison] += [
+                (label, point, record.seed) for point in record.curves if _PART not in point.name
+            ]
+    for comparison, points in sorted(tasks.items(), key=lambda item: repr(item[0])):
+        if points:
+            where = f"{comparison.backbone}, {comparison.recipe}, {comparison.scale}"
+            title = f"{comparison.task}: training curves ({where})"
+            yield comparison, title, _figure(points, styles, title)
+
+
+def _figure(points: Sequence[tuple[str, CurvePoint, int]], styles: dict[str, Style], title: str) -> Figure:
+    from matplotlib.ticker import MaxNLocator
+
+    names = _in_order_of_stages(points)
+    models = {label for label, _, _ in points}
+    splits = {point.split for _, point, _ in points}
+    figure, every_axes = new_figure(2.4 + 3.8 * len(names), max(3.6, 1.3 + 0.21 * len(models)), len(names))
+    handles: dict[str, Any] = {}
+    for name, axes in zip(names, every_axes, strict=True):
+        drawn = _draw(axes, [entry for entry in points if entry[1].name == name], styles)
+        handles = {**drawn, **handles}
+        axes.set_xlabel(
+            "step (thin lines: training split)" if len(splits) > 1 and _TRAINING_SPLIT in splits else "step"
+        )
+        axes.set_ylabel(plain(name))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    add_title(figure, title)
+    add_legend(figure, {label: handles[label] for label in map(plain, styles) if label in handles})
+    return figure
+
+
+def _in_order_of_stages(points: Iterable[tuple[str, CurvePoint, int]]) -> list[str]:
+    """The names in the order in which each model's record has them, though no model need have all: softmax skips some.
+
+    The longest list comes first; a name that it lacks goes behind the one that it follows in its own list.
+    """
+    lists: dict[tuple[str, int], dict[str, None]] = defaultdict(dict)
+    for label, point, seed in points:
+        lists[label, seed][point.name] = None
+    ordered: list[str] = []
+    for names in sorted(map(list, lists.values()), key=lambda names: (-len(names), names)):
+        place = 0
+        for name in names:
+            if name not in ordered:
+                ordered.insert(place, name)
+            place = ordered.index(name) + 1
+    return ordered
+
+
+def _draw(axes: Axes, points: Sequence[tuple[str, CurvePoint, int]], styles: dict[str, Style]) -> dict[str, Any]:
+    lines: dict[tuple[str, str, int], list[CurvePoint]] = defaultdict(list)
+    for label, point, seed in points:
+        lines[label, point.split, seed].append(point)
+    handles: dict[str, Any] = {}
+    for (label, split, seed), line in lines.items():
+        ordered = sorted(line, key=lambda point: point.step)
+        is_training = split == _TRAINING_SPLIT
+        look: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.45} if is_training else {"linewidth": 1.7, "markersize": 4}
+        marker = None if is_training else styles[label].marker
+        (handle,) = axes.plot(
+            [point.step for point in ordered],
+            [point.value for point in ordered],
+            color=styles[label].colour,
+            linestyle=styles[label].line,
+            marker=marker,
+            **look,
+        )
+        last = ordered[-1]
+        tell(handle, f"{label}, seed {seed}: {split} {last.name} {last.value:.4g} at its last step, {last.step}")
+        if not is_training or plain(label) not in handles:
+            handles[plain(label)] = handle
+    return handles

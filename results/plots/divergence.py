@@ -1,0 +1,190 @@
+"""Attention divergence of conversions: by layer for all models in one plot, and by layer and head for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..record import Record
+from ..stats.statistics import Floats
+from ..tables.aggregate import Comparison
+from ..tables.divergence import HeadDivergence, by_layer, head_divergences, spread_of_heads
+from .style import Style, add_legend, add_title, new_figure, plain, set_plain_ticks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+MOST_MAPS = 8
+"""Models that a figure of heat maps shows."""
+
+_QUANTITY = "KL divergence from softmax attention [nats]"
+_LOG_FROM = 10.0
+_COLOUR_MAP = "viridis"
+_NO_VALUE = "#d0d0d0"
+_BEFORE: dict[str, Any] = {"linestyle": "--", "alpha": 0.55, "linewidth": 1.2, "markersize": 3.5}
+_AFTER: dict[str, Any] = {"linestyle": "-", "linewidth": 1.8, "markersize": 4.5}
+_NOT_FINITE: dict[str, Any] = {"marker": "x", "linestyle": "none", "markersize": 7, "markeredgewidth": 2}
+
+
+def divergence_figures(
+    records: Iterable[Record], styles: dict[str, Style]
+) -> Iterator[tuple[str, Comparison, str, Figure]]:
+    """Kind, comparison, title and figure: `divergence` by layer and `heads` as heat maps, where records hold them."""
+    for comparison, models in head_divergences(records).items():
+        partial = "" if comparison.limit is None else f", first {comparison.limit} rows"
+        where = f"({comparison.backbone}, {comparison.recipe}, {comparison.scale}{partial})"
+        title = f"{comparison.task}: attention divergence by layer {where}"
+        yield "divergence", comparison, title, _layers_figure(models, styles, title)
+        shown = _most_telling(models)
+        some = f", {len(shown)} of {len(models)} models" if len(shown) < len(models) else ""
+        title = f"{comparison.task}: attention divergence by head{some} {where}"
+        yield "heads", comparison, title, _heads_figure(shown, title)
+
+
+def _layers_figure(models: Sequence[HeadDivergence], styles: dict[str, Style], title: str) -> Figure:
+    """A line for each state of each model, and the spread after distillation; before it, if no model was distilled."""
+    from matplotlib.ticker import MaxNLocator
+
+    is_distilled = any(model.after is not None for model in models)
+    figure, (axes,) = new_figure(9.0, max(4.2, 1.8 + 0.21 * len(models)))
+    for model in models:
+        for state, look in ((model.before, _BEFORE), (model.after, _AFTER)):
+            if state is not None:
+                _draw_layers(axes, state, styles[model.label], look)
+        spread = model.after if is_distilled else model.before
+        if spread is not None:
+            _draw_spread(axes, spread, styles[model.label])
+    if _is_wide([by_layer(state) for state in _states(models)]):
+        axes.set_yscale("log")
+        set_plain_ticks(axes.yaxis)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlim(-0.5, max(len(state) for state in _states(models)) - 0.5)
+    axes.set_xlabel("layer (line: mean over heads and seeds)")
+    axes.set_ylabel(_QUANTITY)
+    add_title(figure, title)
+    add_legend(figure, _legend(models, styles))
+    return figure
+
+
+def _draw_layers(axes: Axes, state: Floats, style: Style, look: dict[str, Any]) -> None:
+    """The line, broken where a layer has no value, and crosses at the top where a value is not finite."""
+    means = by_layer(state)
+    layers = np.arange(len(means))
+    finite = np.where(np.isfinite(means), means, np.nan)
+    axes.plot(layers, finite, color=style.colour, marker=style.marker, **look)
+    if np.isinf(means).any():
+        where = axes.get_xaxis_transform()
+        lost = layers[np.isinf(means)]
+        axes.plot(lost, np.full(len(lost), 0.97), color=style.colour, transform=where, **_NOT_FINITE)
+
+
+def _draw_spread(axes: Axes, state: Floats, style: Style) -> None:
+    """From the lowest head to the highest: a band, or bars where one layer would give a band no width."""
+    low, high = spread_of_heads(state)
+    layers = np.arange(len(low))
+    if len(layers) > 1:
+        axes.fill_between(layers, low, high, color=style.colour, alpha=0.1, linewidth=0)
+    else:
+        axes.vlines(layers, low, high, color=style.colour, alpha=0.5)
+
+
+def _legend(models: Sequence[HeadDivergence], styles: dict[str, Style]) -> dict[str, Any]:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles: dict[str, Any] = {}
+    for model in models:
+        style = styles[model.label]
+        handles[plain(model.label)] = Line2D([], [], color=style.colour, marker=style.marker, linewidth=1.8)
+    if any(model.before is not None for model in models):
+        handles["before distillation"] = Line2D([], [], color="#555555", **_BEFORE)
+    if any(model.after is not None for model in models):
+        handles["after distillation"] = Line2D([], [], color="#555555", **_AFTER)
+    if any(state.shape[1] > 1 for state in _states(models)):
+        handles["lowest to highest head"] = Patch(color="#555555", alpha=0.15)
+    if any(np.isinf(state).any() for state in _states(models)):
+        handles["not finite"] = Line2D([], [], color="#555555", **_NOT_FINITE)
+    return handles
+
+
+def _most_telling(models: Sequence[HeadDivergence]) -> list[HeadDivergence]:
+    """As many models as a figure shows, those that were distilled first."""
+    return sorted(models, key=lambda model: model.after is None)[:MOST_MAPS]
+
+
+def _heads_figure(models: Sequence[HeadDivergence], title: str) -> Figure:
+    """A row for each model, its two states side by side, all in the same colours."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    norm = _colour_scale(models)
+    layers, heads = (max(state.shape[axis] for state in _states(models)) for axis in (0, 1))
+    width, height = min(6.0, max(2.4, 0.17 * layers)), min(2.4, max(0.6, 0.13 * heads))
+    tall = (height + 0.35) * len(models) + 1.3
+    figure = Figure(figsize=(2 * width + 2.0, tall), layout="constrained")
+    grid = figure.subplots(len(models), 2, squeeze=False, sharex=True, sharey=True)
+    for model, row in zip(models, grid, strict=True):
+        for axes, state, when in zip(row, (model.before, model.after), ("before", "after"), strict=True):
+            axes.set_title(f"{plain(model.label)}, {when} distillation", fontsize=9, loc="left")
+            _draw_heads(axes, state, norm, (layers, heads), "not distilled" if when == "after" else "not measured")
+        row[0].set_ylabel("head")
+    for axes in grid[-1]:
+        axes.set_xlabel("layer")
+    bar = figure.colorbar(
+        ScalarMappable(norm, _COLOUR_MAP), ax=list(grid.flat), fraction=0.05, pad=0.02, aspect=6 * tall
+    )
+    assert bar.solids is not None
+    bar.solids.set_rasterized(False)  # an SVG with an image in it would need more than the page's policy allows
+    if isinstance(norm, LogNorm):
+        set_plain_ticks(bar.ax.yaxis)
+    bar.set_label("KL divergence [nats]" if len(models) < 3 else _QUANTITY)
+    if any(not np.isfinite(state).all() for state in _states(models)):
+        title += "; grey: no finite value"
+    add_title(figure, title)
+    return figure
+
+
+def _draw_heads(axes: Axes, state: Floats | None, norm: Normalize, size: tuple[int, int], absent: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.grid(False)
+    if state is None:
+        axes.text(0.5, 0.5, absent, transform=axes.transAxes, ha="center", va="center", color="#777777")
+    else:
+        axes.set_facecolor(_NO_VALUE)
+        axes.pcolormesh(
+            np.where(np.isfinite(state), state, np.nan).T, norm=norm, cmap=_COLOUR_MAP, edgecolors="face", linewidth=0.2
+        )
+    for axis, count, bins in ((axes.xaxis, size[0], 10), (axes.yaxis, size[1], 4)):
+        ticks = [int(tick) for tick in MaxNLocator(bins, integer=True).tick_values(0, count - 1) if 0 <= tick < count]
+        axis.set_ticks([tick + 0.5 for tick in ticks], [str(tick) for tick in ticks])
+    axes.set_xlim(0, size[0])
+    axes.set_ylim(size[1], 0)
+
+
+def _colour_scale(models: Sequence[HeadDivergence]) -> Normalize:
+    from matplotlib.colors import LogNorm, Normalize
+
+    values = np.concatenate([state[np.isfinite(state)] for state in _states(models)])
+    if not len(values):
+        return Normalize(0.0, 1.0)
+    low, high = float(values.min()), float(values.max())
+    if _is_wide([values]):
+        return LogNorm(low, high)
+    return Normalize(min(0.0, low), high if high > min(0.0, low) else 1.0)
+
+
+def _is_wide(parts: Sequence[Floats]) -> bool:
+    """Whether finite values are positive and so far apart that a logarithmic scale helps."""
+    values = np.concatenate(parts)
+    finite = values[np.isfinite(values)]
+    return bool(len(finite)) and bool(finite.min() > 0) and bool(finite.max() > _LOG_FROM * finite.min())
+
+
+def _states(models: Sequence[HeadDivergence]) -> list[Floats]:
+    return [state for model in models for state in (model.before, model.after) if state is not None]

@@ -1,0 +1,267 @@
+"""Attention beside softmax's: measures by layer, divergence over lengths, weight against q·k, and maps side by side."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..record import Record
+from ..stats.statistics import Floats
+from ..tables.aggregate import REFERENCE_MODEL, Comparison, Row
+from ..tables.fidelity import Fidelity, HeadSample, Samples, fidelities, spikiest_heads
+from ..tables.tables import AXIS, model_label
+from .style import Style, add_legend, add_title, new_figure, plain, set_plain_ticks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+MOST_MODELS = 6
+"""Models that a figure of single heads shows."""
+
+LENGTHS_METRIC = "attention_kl_at"
+"""The sweep that is drawn here, with a panel for each corpus."""
+
+_PANELS: Mapping[str, str] = {
+    "kl": "KL from softmax [nats]",
+    "entropy": "entropy of rows [nats]",
+    "monotonicity": "rank correlation with q·k",
+    "overlap": "share of softmax's top 8 keys",
+}
+_SOFTMAX: dict[str, Any] = {"linestyle": "--", "linewidth": 1.1, "alpha": 0.75}
+_TEACHER: dict[str, Any] = {"linestyle": ":", "linewidth": 1.4}
+_GREY, _DARK = "#9a9a9a", "#555555"
+_COLOUR_MAP = "viridis"
+_LEAST_WEIGHT = 1e-5
+_FEWEST_KEYS = 8
+_LOG_FROM = 10.0
+
+
+def fidelity_figures(
+    records: Iterable[Record], samples: Samples, styles: dict[str, Style]
+) -> Iterator[tuple[str, Comparison, str, Figure]]:
+    """Kind, comparison, title and figure: `layers`, `products` and `maps` of each comparison that has predictions."""
+    for comparison, models in fidelities(records, samples).items():
+        where = f"({comparison.backbone}, {comparison.recipe}, {comparison.scale})"
+        corpus, tokens = models[0].place
+        title = f"{comparison.task}: attention by layer on {corpus}, up to {tokens} tokens {where}"
+        measured = [model for model in models if model.layers]
+        yield "layers", comparison, title, _layers_figure(measured, styles, title)
+        shown = [model for model in models if model.heads and model.model != REFERENCE_MODEL][:MOST_MODELS]
+        heads = spikiest_heads([model for model in models if model.heads][:1]) if shown else []
+        if heads:
+            title = f"{comparison.task}: weight against q·k {where}"
+            yield "products", comparison, title, _products_figure(shown, heads, styles, title)
+            title = f"{comparison.task}: attention maps {where}"
+            yield "maps", comparison, title, _maps_figure(shown, heads, title)
+
+
+def lengths_figures(rows: Iterable[Row], styles: dict[str, Style]) -> Iterator[tuple[str, Comparison, str, Figure]]:
+    """Kind, comparison, title and figure: divergence over lengths, a panel for each corpus."""
+    sweeps: dict[Comparison, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row.metric == LENGTHS_METRIC and row.model != REFERENCE_MODEL:
+            sweeps[row.comparison][str(row.coordinates["corpus"])].append(row)
+    for comparison, corpora in sweeps.items():
+        if len({_length(row) for rows in corpora.values() for row in rows if row.value is not None}) < 2:
+            continue
+        where = f"({comparison.backbone}, {comparison.recipe}, {comparison.scale})"
+        title = f"{comparison.task}: divergence from softmax over lengths {where}"
+        yield "lengths", comparison, title, _lengths_figure(corpora, styles, title)
+
+
+def _layers_figure(models: Sequence[Fidelity], styles: dict[str, Style], title: str) -> Figure:
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(9.6, 6.2), layout="constrained")
+    grid = figure.subplots(2, 2, squeeze=False, sharex=True)
+    for axes, (name, label) in zip(grid.flat, _PANELS.items(), strict=True):
+        for model in models:
+            style, values = styles[model.label], model.layers[name]
+            if name == "entropy":
+                axes.plot(model.layers["softmax_entropy"], color=style.colour, **_SOFTMAX)
+            if model.model != REFERENCE_MODEL or name == "entropy":
+                axes.plot(values, color=style.colour, marker=style.marker, linestyle=style.line, markersize=4)
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    handles = _draw_teacher(grid[0][0], grid[0][1], models, styles)
+    for axes in grid[-1]:
+        axes.set_xlabel("layer (mean over heads)")
+    handles = {
+        **{
+            plain(model.label): Line2D([], [], color=styles[model.label].colour, marker=styles[model.label].marker)
+            for model in models
+        },
+        "softmax over the\nsame q and k": Line2D([], [], color=_DARK, **_SOFTMAX),
+        **handles,
+    }
+    _scale_divergence(grid[0][0], [line.get_ydata() for line in grid[0][0].get_lines()])
+    add_title(figure, title)
+    add_legend(figure, handles)
+    return figure
+
+
+def _draw_teacher(
+    divergence: Axes, entropy: Axes, models: Sequence[Fidelity], styles: dict[str, Style]
+) -> dict[str, Any]:
+    """Divergence from the teacher of each model that has one, and the teacher's entropy; its entry in the legend.
+
+    Models of a comparison were converted from the same teacher.
+    """
+    from matplotlib.lines import Line2D
+
+    taught = [model for model in models if "teacher_entropy" in model.layers]
+    for model in taught:
+        divergence.plot(model.layers["kl_from_teacher"], color=styles[model.label].colour, **_TEACHER)
+    for model in taught[:1]:
+        entropy.plot(model.layers["teacher_entropy"], color=_DARK, **_TEACHER)
+    return {"softmax model\nbefore conversion": Line2D([], [], color=_DARK, **_TEACHER)} if taught else {}
+
+
+def _scale_divergence(axes: Axes, parts: Sequence[Iterable[float]]) -> None:
+    """From zero, or logarithmic where values are far apart."""
+    values = [value for part in parts for value in part if value > 0]
+    if values and max(values) > _LOG_FROM * min(values):
+        axes.set_yscale("log")
+        set_plain_ticks(axes.yaxis)
+    else:
+        axes.set_ylim(bottom=0)
+
+
+def _lengths_figure(corpora: Mapping[str, Sequence[Row]], styles: dict[str, Style], title: str) -> Figure:
+    from matplotlib.ticker import NullFormatter
+
+    figure, every_axes = new_figure(2.6 + 3.4 * len(corpora), 3.9, len(corpora), True)
+    handles: dict[str, Any] = {}
+    for axes, (corpus, rows) in zip(every_axes, corpora.items(), strict=True):
+        for label in dict.fromkeys(model_label(row.model, row.variant) for row in rows):
+            line = sorted((row for row in rows if model_label(row.model, row.variant) == label), key=_length)
+            handles |= _draw_lengths(axes, line, label, styles[label])
+        lengths = sorted({_length(row) for row in rows})
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(lengths, [f"{length:g}" for length in lengths])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_title(plain(corpus), fontsize=10, loc="left")
+        axes.set_xlabel("tokens")
+    _scale_divergence(every_axes[0], [[row.value or 0.0 for rows in corpora.values() for row in rows]])
+    every_axes[0].set_ylabel(_PANELS["kl"])
+    add_title(figure, title)
+    add_legend(figure, handles)
+    return figure
+
+
+def _draw_lengths(axes: Axes, line: Sequence[Row], label: str, style: Style) -> dict[str, Any]:
+    """A model's values with their errors, and a cross at the top where it has none; its entries in the legend."""
+    measured = [row for row in line if row.value is not None]
+    handles: dict[str, Any] = {
+        plain(label): axes.errorbar(
+            [_length(row) for row in measured],
+            [row.value or 0.0 for row in measured],
+            yerr=[row.stderr or 0.0 for row in measured],
+            color=style.colour,
+            marker=style.marker,
+            linestyle=style.line,
+            capsize=2,
+            markersize=5,
+        )
+    }
+    if lost := [_length(row) for row in line if row.value is None]:
+        where = axes.get_xaxis_transform()
+        (cross,) = axes.plot(
+            lost, [0.97] * len(lost), "x", color=style.colour, transform=where, markersize=7, markeredgewidth=2
+        )
+        handles[f"{plain(label)}: no value"] = cross
+    return handles
+
+
+def _length(row: Row) -> float:
+    return float(row.coordinates[AXIS] or 0)
+
+
+def _products_figure(
+    models: Sequence[Fidelity], heads: Sequence[tuple[int, int]], styles: dict[str, Style], title: str
+) -> Figure:
+    """A row for each model, a column for each head: each key that a query sees is a point, softmax's behind.
+
+    Left out are queries that see few keys, whose weights are large whatever the product.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    size = (1.2 + 2.9 * len(heads), 1.1 + 2.3 * len(models))
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(models), len(heads), squeeze=False, sharex="col", sharey=True)
+    for model, row in zip(models, grid, strict=True):
+        for axes, place in zip(row, heads, strict=True):
+            if sample := _sample(model, place):
+                _scatter(axes, sample.products, sample.softmax, {"c": _GREY, "s": 9})
+                _scatter(axes, sample.products, sample.weights, {"c": styles[model.label].colour, "s": 7})
+            axes.set_title(f"{plain(model.label)}, layer {place[0]}, head {place[1]}", fontsize=9, loc="left")
+            axes.set_yscale("log")
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+        set_plain_ticks(row[0].yaxis)
+        row[0].set_ylabel("weight")
+    for axes in grid[-1]:
+        axes.set_xlabel("q·k / √d")
+    add_title(figure, f"{title}; grey: softmax")
+    return figure
+
+
+def _scatter(axes: Axes, products: Floats, weights: Floats, look: dict[str, Any]) -> None:
+    """A point for each key that is seen; weights too small to be told from none lie on one line."""
+    seen = ~np.isnan(products)
+    seen &= seen.sum(axis=1, keepdims=True) >= _FEWEST_KEYS
+    axes.scatter(products[seen], np.maximum(weights[seen], _LEAST_WEIGHT), alpha=0.7, linewidths=0, **look)
+
+
+def _maps_figure(models: Sequence[Fidelity], heads: Sequence[tuple[int, int]], title: str) -> Figure:
+    """A row for each model, and for each head two maps: softmax's and the model's, all in the same colours."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+
+    norm = PowerNorm(0.5, 0.0, 1.0)
+    figure = Figure(figsize=(1.4 + 3.3 * len(heads), 1.0 + 1.85 * len(models)), layout="constrained")
+    grid = figure.subplots(len(models), 2 * len(heads), squeeze=False, sharex=True, sharey=True)
+    for model, row in zip(models, grid, strict=True):
+        for i, place in enumerate(heads):
+            if sample := _sample(model, place):
+                where = f"layer {place[0]}, head {place[1]}"
+                _draw_map(row[2 * i], sample.softmax, norm, f"{where}: softmax")
+                _draw_map(row[2 * i + 1], sample.weights, norm, plain(model.label))
+        row[0].set_ylabel("query")
+    for axes in grid[-1]:
+        axes.set_xlabel("key")
+    bar = figure.colorbar(ScalarMappable(norm, _COLOUR_MAP), ax=list(grid.flat), fraction=0.03, pad=0.01)
+    assert bar.solids is not None
+    bar.solids.set_rasterized(False)  # an SVG with an image in it would need more than the page's policy allows
+    bar.set_label("attention weight")
+    add_title(figure, title)
+    return figure
+
+
+def _draw_map(axes: Axes, weights: Floats, norm: Normalize, title: str) -> None:
+    """A square for each key that is seen, and nothing for the others, which would double the size of the file."""
+    from matplotlib.collections import PolyCollection
+
+    query, key = np.nonzero(~np.isnan(weights))
+    squares = np.stack([key, query], axis=-1)[:, None] + np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
+    look: dict[str, Any] = {"norm": norm, "cmap": _COLOUR_MAP, "edgecolors": "face", "linewidths": 0.2}
+    axes.add_collection(PolyCollection(list(squares), array=weights[query, key], **look))
+    axes.grid(False)
+    axes.set_xlim(0, weights.shape[1])
+    axes.set_ylim(len(weights), 0)
+    axes.set_aspect("equal")
+    axes.set_title(title, fontsize=8, loc="left")
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _sample(model: Fidelity, place: tuple[int, int]) -> HeadSample | None:
+    return next((sample for sample in model.heads if (sample.layer, sample.head) == place), None)

@@ -1,0 +1,99 @@
+"""The scripts and styles of the report: DataTables, which the package `itables` carries, and our own beside this file.
+
+DataTables sorts and filters tables, by mouse and keyboard. It is read from the installed package when a report is
+written and becomes part of the page, so that the page needs no network.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+_EXPORT = re.compile(r"export\s*\{([^{}]*)\};?\s*(?=/\*|//|$)")
+_MARKUP = re.compile(r"<(!--|/?script)", re.IGNORECASE)
+_DEFAULT = re.compile(r"([\w$]+) as default")
+
+
+class AssetError(RuntimeError):
+    """An installed package does not hold what the report is made of."""
+
+
+@dataclass(frozen=True)
+class Assets:
+    """Texts that go into the page as they are.
+
+    Attributes:
+        style: Style sheet: DataTables' and ours.
+        theme: Script that runs before the page is drawn, so that a dark page does not flash.
+        script: Module with DataTables and what makes the page work.
+        policy: Content security policy under which these scripts run, and nothing else does.
+        live_policy: The same for a page that may ask its own server for news.
+    """
+
+    style: str
+    theme: str
+    script: str
+    policy: str
+    live_policy: str
+
+
+@functools.cache
+def assets() -> Assets:
+    """Scripts and styles, read once.
+
+    Raises:
+        AssetError: The package `itables` is missing, or its bundle is not what this release knows.
+    """
+    bundle = _bundle_folder()
+    style = (bundle / "dt_bundle.css").read_text(encoding="utf-8") + _own("page.css")
+    theme = _embeddable(_own("theme.js"))
+    script = _embeddable(data_tables((bundle / "dt_bundle.js").read_text(encoding="utf-8")) + _own("page.js"))
+    scripts = " ".join(f"'sha256-{_digest(text)}'" for text in (theme, script))
+    policy = (
+        f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {scripts}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return Assets(style, theme, script, policy, f"{policy}; connect-src 'self'")
+
+
+def data_tables(bundle: str) -> str:
+    """The bundle's text as a script that leaves DataTables in the global `DataTable`, where the page's script finds it.
+
+    Raises:
+        AssetError: It does not export DataTables as its default.
+    """
+    exports = list(_EXPORT.finditer(bundle))
+    name = _DEFAULT.search(exports[-1].group(1)) if exports else None
+    if name is None:
+        raise AssetError(
+            "the bundle of itables exports no default; install a version of itables that pyproject.toml allows"
+        )
+    start, end = exports[-1].span()
+    return f"{bundle[:start]}globalThis.DataTable={name.group(1)};{bundle[end:]}\n"
+
+
+def _bundle_folder() -> Path:
+    """Where itables keeps its files; importing it would import pandas too."""
+    found = find_spec("itables")
+    if found is None or not found.submodule_search_locations:
+        raise AssetError("the report needs the package itables, which carries DataTables; install it with pip")
+    return Path(found.submodule_search_locations[0]) / "html"
+
+
+def _own(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def _embeddable(script: str) -> str:
+    """The script with nothing in it that HTML takes for markup; to JavaScript it means the same."""
+    return _MARKUP.sub(r"\\x3C\1", script)
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

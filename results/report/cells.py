@@ -1,0 +1,189 @@
+"""What the report tells of each cell, packed small: equal parts are kept once, and all of it is compressed.
+
+The page unpacks it when it is opened. A page has to stay small whatever the number of cells, so numbers have six digits
+and curves at most a hundred points; what is left out beyond that is said in the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+from ..record import CurvePoint, DataIdentity, KernelUse, Metric, Record
+from ..tables.aggregate import format_at
+from ..tables.format import format_measurement
+
+MAX_PACKED_BYTES = 500_000
+"""How large all packed parts may be together; curves, and then predictions, are left out where they do not fit."""
+
+MOST_POINTS = 100
+MOST_SAMPLES = 5
+MOST_LETTERS = 400
+_TRAINING_SPLIT = "train"
+_PART = "/"
+"""What a curve's name has if it is of a part of the model; such curves are in the plots."""
+
+Samples: TypeAlias = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class PackedCells:
+    """The cells, each part as base64 of gzipped JSON.
+
+    Attributes:
+        parts: `cells` always, and `curves` and `samples`, which the page unpacks when a cell is opened.
+        left_out: What had to be left out for size, in words.
+    """
+
+    parts: Mapping[str, str]
+    left_out: tuple[str, ...] = ()
+
+
+def pack_cells(records: Sequence[Record], samples: Samples, limit: int = MAX_PACKED_BYTES) -> PackedCells:
+    """The records for the page.
+
+    Args:
+        records: Records in the order in which they are listed.
+        samples: The first predictions of each cell, by the cell's id.
+        limit: Most bytes; curves and predictions are left out to stay below it, but never a cell.
+    """
+    shared = _Shared()
+    cells = [_cell(record, shared) for record in records]
+    parts = {"cells": _pack({"cells": cells, "shared": shared.values})}
+    left_out = []
+    curves = {record.cell_id: found for record in records if (found := _curves(record.curves))}
+    predictions = {record.cell_id: rows for record in records if (rows := samples.get(record.cell_id))}
+    for name, words, values in (("curves", "training curves", curves), ("samples", "predictions", predictions)):
+        packed = _pack(values)
+        if sum(map(len, parts.values())) + len(packed) <= limit:
+            parts[name] = packed
+        elif values:
+            left_out.append(words)
+    return PackedCells(parts, tuple(left_out))
+
+
+def preview(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The first predictions of a cell as text; long values are cut, and end in an ellipsis."""
+    found = []
+    for row in rows:
+        found.append({str(key): _cut(value) for key, value in row.items()})
+        if len(found) == MOST_SAMPLES:
+            break
+    return found
+
+
+def _pack(value: Any) -> str:
+    plain = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(plain.encode(), compresslevel=6, mtime=0)).decode()
+
+
+class _Shared:
+    """Values that many cells have in common, each kept once.
+
+    Attributes:
+        values: The values, in the order in which they were first seen.
+    """
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self._places: dict[str, int] = {}
+        self._latest: dict[str, tuple[Any, int]] = {}
+
+    def place(self, kind: str, raw: Any, plain: Callable[[Any], Any]) -> int:
+        """Where in `values` the plain form of a value is; neighbours mostly have the same, which is found at once."""
+        latest = self._latest.get(kind)
+        if latest is None or latest[0] != raw:
+            key = f"{kind} {raw!r}"
+            if key not in self._places:
+                self._places[key] = len(self.values)
+                self.values.append(plain(raw))
+            self._latest[kind] = latest = (raw, self._places[key])
+        return latest[1]
+
+
+def _cell(record: Record, shared: _Shared) -> dict[str, Any]:
+    names = ("model", "backbone", "task", "recipe", "scale", "seed", "status", "limit")
+    cell = {name: getattr(record, name) for name in names} | {"id": record.cell_id, "run": record.run_id}
+    main = record.main()
+    return cell | {
+        "main": record.main_metric,
+        "value": None if main is None else _short(main.value),
+        "shown": "–" if main is None else _shown(main),
+        "metrics": [_metric(metric) for metric in record.metrics],
+        "settings": shared.place("settings", record.settings, _plain),
+        "environment": shared.place("environment", record.environment, _plain),
+        "data": shared.place("data", record.data, _data),
+        "kernels": shared.place("kernels", record.kernels, _kernels),
+        "timings": {phase: _short(seconds, 3) for phase, seconds in record.timings_s.items()},
+        "notes": list(record.notes),
+        "error": asdict(record.error) if record.error else None,
+    }
+
+
+def _shown(metric: Metric) -> str:
+    text, stderr = format_measurement(metric.value, metric.stderr, metric.unit)
+    return f"{text} ± {stderr}" if stderr else text
+
+
+def _metric(metric: Metric) -> list[Any]:
+    shown = (_short(metric.value), _short(metric.stderr), metric.n, metric.unit, metric.higher_is_better)
+    return [metric.name, format_at(metric.at), *shown, metric.status]
+
+
+def _kernels(kernels: Iterable[KernelUse]) -> list[list[str]]:
+    return [[use.phase, f"{use.form} ({use.backend})"] for use in kernels]
+
+
+def _data(data: DataIdentity | None) -> list[list[str]]:
+    """Which data was read, as name and value."""
+    if data is None:
+        return []
+    facts = [("id", data.id), ("revision", data.revision), ("fingerprint", data.fingerprint), ("from", data.source)]
+    facts += [(f"rows of {split}", str(rows)) for split, rows in data.splits.items()]
+    facts += [(key, str(value)) for key, value in data.details.items()]
+    return [[name, value] for name, value in facts if value]
+
+
+def _curves(points: Iterable[CurvePoint]) -> list[list[Any]]:
+    """Name, split, steps, values and how many steps one shown point stands for, of each curve of a whole model."""
+    lines: dict[tuple[str, str], list[CurvePoint]] = defaultdict(list)
+    for point in points:
+        if _PART not in point.name:
+            lines[point.name, point.split].append(point)
+    curves = []
+    for (name, split), line in sorted(lines.items(), key=lambda item: item[0][1] != _TRAINING_SPLIT):
+        every = math.ceil(len(line) / MOST_POINTS)
+        shown = sorted(line, key=lambda point: point.step)[::-1][::every][::-1]
+        curves.append([name, split, [p.step for p in shown], [_short(p.value) for p in shown], every])
+    return curves
+
+
+def _short(value: float | None, digits: int = 6) -> float | int | str | None:
+    """A number of few digits, or a whole one; a string where JSON has no number for it."""
+    if value is None:
+        return None
+    if value.is_integer():
+        return int(value)
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else str(value)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings or an environment as JSON can hold them."""
+    return {name: _spelled(value) for name, value in values.items()}
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value))
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cut(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…"

@@ -1,0 +1,161 @@
+"""The report as one HTML file that needs nothing else: no network, tables to sort and filter, plots inlined.
+
+Everything that comes from records is escaped by the template or set as text by the page's script, and the page's policy
+lets no other script run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..plots.inline import inline_svg
+from ..record import STATUSES, Record
+from ..store import CorruptCell, record_order
+from ..tables.aggregate import group_seeds, rows_of_groups
+from ..tables.confounders import Differences, differences
+from ..tables.format import format_status
+from ..tables.notes import section_notes
+from ..tables.tables import Cell, Section, place_title, sections
+from .assets import assets
+from .cells import Samples, pack_cells
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+MAX_PLOT_BYTES = 700_000
+"""How much of a page plots may take; the first ones are shown, and the others counted."""
+
+MOST_WARNINGS = 6
+POLL_MS = 2_000
+
+_TEMPLATE = Path(__file__).with_name("template.html")
+_WIDE_PT = 560
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """What a report shows.
+
+    Attributes:
+        records: The cells.
+        title: Heading, such as the run's name.
+        corrupt: Files that should have held records; they are named at the top.
+        messages: What else to tell at the top, such as cells that a later run replaces.
+        samples: The first predictions of cells, by the cell's id.
+        version: Of a page that follows a run: what its server calls this state of it; empty for others.
+    """
+
+    records: Sequence[Record]
+    title: str = "hedgebench"
+    corrupt: Sequence[CorruptCell] = ()
+    messages: Sequence[str] = ()
+    samples: Samples = field(default_factory=dict)
+    version: str = ""
+
+
+def report_html(content: ReportContent, plots: Iterable[tuple[str, str]]) -> str:
+    """The report.
+
+    Args:
+        content: What to show.
+        plots: Title and SVG text of every plot.
+    """
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    records = sorted(content.records, key=record_order)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"status": format_status, "drawn": _drawn}
+    counts = Counter(record.status for record in records)
+    shown, left_out = _fitting(plots)
+    files = assets()
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        title=content.title,
+        version=content.version,
+        every_ms=POLL_MS,
+        policy=files.live_policy if content.version else files.policy,
+        assets={name: Markup(getattr(files, name)) for name in ("style", "theme", "script")},
+        count=len(records),
+        statuses=[(status, counts[status]) for status in STATUSES if counts[status]],
+        warnings=list(_warnings(content, records)),
+        most_warnings=MOST_WARNINGS,
+        sections=_sections(records),
+        plots=[(name, Markup(svg), _is_wide(svg)) for name, svg in shown],
+        plots_left_out=left_out,
+        packed=pack_cells(records, content.samples),
+    )
+
+
+def _sections(records: Sequence[Record]) -> list[Mapping[str, Any]]:
+    """The leaderboard's sections, each with what differs between its models."""
+    groups = group_seeds(records)
+    found: dict[str, list[Differences]] = defaultdict(list)
+    for each in differences(groups):
+        found[place_title(each.comparison)].append(each)
+    boards = sections(rows_of_groups(groups), section_notes(groups))
+    return [_with_differences(board, found.get(board.title, [])) for board in boards]
+
+
+def _with_differences(section: Section, found: Sequence[Differences]) -> Mapping[str, Any]:
+    names = ("title", "tables", "secondary", "notes")
+    return {name: getattr(section, name) for name in names} | {"differences": found}
+
+
+def _drawn(cell: Cell) -> Markup:
+    """A table's cell. It is drawn here and not in the template, which takes ten times as long for thousands."""
+    from markupsafe import Markup, escape
+
+    kind = "good" if cell.best else "bad" if cell.failed else ""
+    aside = " ".join(
+        filter(None, (f"± {cell.stderr}" if cell.stderr else "", f"({cell.percent})" if cell.percent else ""))
+    )
+    parts = [
+        f'<b class="{kind}">{escape(cell.text)}</b>' if kind else escape(cell.text),
+        f" <small>{escape(aside)}</small>" if aside else "",
+        f" <sup>{escape(cell.rank)}</sup>" if cell.rank else "",
+        f'<span class="detail bad">{escape(cell.note)}</span>' if cell.note else "",
+    ]
+    attributes = f' class="{cell.standing}"' if cell.standing else ""
+    order = "" if cell.order is None else f"{cell.order:.9g}"
+    return Markup(f'<td{attributes} data-order="{order}">{"".join(parts)}</td>')
+
+
+def _warnings(content: ReportContent, records: Sequence[Record]) -> Iterator[str]:
+    """What could mislead a reader of the tables: unreadable files, failures, and every fallback that was noted."""
+    for cell in content.corrupt:
+        yield f"{cell.path.name} cannot be read and is left out: {cell.reason}"
+    yield from content.messages
+    for record in records:
+        if record.status != "ok":
+            reason = f": {record.error.type}: {record.error.message}" if record.error else ""
+            yield f"{record.model} on {record.task}, seed {record.seed}: {format_status(record.status)}{reason}"
+    notes: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+    for record in records:
+        for note in record.notes:
+            notes[record.task, note][record.model] = None
+    for (task, note), models in notes.items():
+        yield f"{', '.join(models)} on {task}: {note}"
+
+
+def _fitting(plots: Iterable[tuple[str, str]]) -> tuple[list[tuple[str, str]], int]:
+    """The plots that a page has room for, as elements, and how many it has not."""
+    shown: list[tuple[str, str]] = []
+    size = left_out = 0
+    for i, (name, svg) in enumerate(plots):
+        element = inline_svg(svg, i)
+        if size + len(element) > MAX_PLOT_BYTES:
+            left_out += 1
+        else:
+            shown.append((name, element))
+            size += len(element)
+    return shown, left_out
+
+
+def _is_wide(svg: str) -> bool:
+    """Whether a plot needs the width of the page to be legible."""
+    _, _, rest = svg.partition('width="')
+    return float(rest.partition("pt")[0] or 0) > _WIDE_PT

@@ -1,0 +1,307 @@
+"""From records to the leaderboard's rows: seeds are averaged, failures kept, and scores put beside softmax's."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from ..record import Metric, Record, Scalar, Status
+from ..stats.statistics import seed_mean
+from ..store import record_order
+
+REFERENCE_MODEL = "softmax"
+PARTIAL = "partial"
+
+_Conditions: TypeAlias = tuple[str, tuple[tuple[str, Any], ...]]
+
+
+CONTENDER = "contender"
+"""Coordinate of a metric of something that a task measures beside the cell's model; in rows it is the model's name."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two numbers must share to stand side by side.
+
+    Attributes:
+        backbone: Such as `gpt`.
+        task: Such as `wikitext2`.
+        recipe: Such as `scratch`.
+        scale: `smoke`, `small` or `paper`.
+        limit: Rows asked for with `--limit`; None for all of them.
+        data: Identity of the data; empty where no cell read any.
+    """
+
+    backbone: str
+    task: str
+    recipe: str
+    scale: str
+    limit: int | None
+    data: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one model, over its seeds.
+
+    Attributes:
+        model: Canonical model spec, or the contender that a metric is of.
+        comparison: Where it was measured; only rows with an equal one are compared.
+        metric: Name of the metric; of a failed cell, the task's main metric.
+        at: Coordinates of a sweep's point as `key=value;key=value`, keys sorted; empty outside sweeps.
+        value: Mean over seeds; None where nothing was measured.
+        stderr: For one seed the metric's own standard error; for several, the standard error over seeds.
+        n: Samples behind one seed's value, the fewest of any seed. Seeds share a test set, so they do not add up.
+        unit: Unit of `value`.
+        higher_is_better: Direction; None for a number that only describes.
+        seeds: The seeds, such as `0,1,2`.
+        percent_recovered: Score in percent of softmax's under the same comparison; None where not defined.
+        status: `ok`, `partial` for a number from part of the data, or why there is no value.
+        is_main: Whether this is the metric that ranks models on the task.
+        variant: Counts cells that only differ in settings or code: 0 for the first.
+        coordinates: The point of the sweep that `at` spells out.
+        peer_key: Peer key of the cells behind the row; empty where they have none.
+        is_failed_cell: Whether the row stands for cells that ended without their main metric.
+    """
+
+    model: str
+    comparison: Comparison
+    metric: str
+    at: str
+    value: float | None
+    stderr: float | None
+    n: int
+    unit: str
+    higher_is_better: bool | None
+    seeds: str
+    percent_recovered: float | None
+    status: str
+    is_main: bool
+    variant: int = 0
+    coordinates: Mapping[str, Scalar] = field(default_factory=dict, hash=False)
+    peer_key: str = ""
+    is_failed_cell: bool = False
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Records that differ in nothing but the seed."""
+
+    model: str
+    comparison: Comparison
+    variant: int
+    records: tuple[Record, ...]
+
+
+def leaderboard_rows(records: Iterable[Record]) -> list[Row]:
+    """The leaderboard's rows, in a fixed order.
+
+    Cells are averaged over seeds only if nothing else sets them apart: another scale, recipe, limit, data, peer key or
+    setting gives another row, and so does a second record of the same seed. A seed that failed has a row of its own.
+    """
+    return rows_of_groups(group_seeds(records))
+
+
+def rows_of_groups(groups: Iterable[Cells]) -> list[Row]:
+    """`leaderboard_rows`, from records that `group_seeds` has grouped."""
+    rows = [row for cells in groups for row in _rows_of(cells)]
+    rows.sort(key=_row_order)
+    return _with_percent_recovered(rows)
+
+
+def main_rows(rows: Iterable[Row]) -> dict[Comparison, list[Row]]:
+    """Rows of the main metrics that are one number per model, failed cells included; sweeps are left out."""
+    found: dict[Comparison, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.is_main:
+            found[row.comparison].append(row)
+    return {
+        where: main for where, main in found.items() if len({row.at for row in main if not row.is_failed_cell}) <= 1
+    }
+
+
+def merge_runs(runs: Sequence[tuple[str, Iterable[Record]]]) -> tuple[list[Record], list[str]]:
+    """Records of several runs as one list.
+
+    Args:
+        runs: Name and records of each run, oldest first.
+
+    Returns:
+        The records, where of a cell that several runs measured the newest run's is kept, and one message for
+        each record that was left out.
+    """
+    kept: dict[str, tuple[str, Record]] = {}
+    messages = []
+    for run_id, records in runs:
+        for record in records:
+            if record.cell_id in kept:
+                messages.append(
+                    f"cell {record.cell_id} ({record.model} on {record.task}, seed {record.seed}) is in "
+                    f"{kept[record.cell_id][0]} and {run_id}; {run_id} is shown"
+                )
+            kept[record.cell_id] = (run_id, record)
+    return [record for _, record in kept.values()], messages
+
+
+def is_comparable(row: Row, other: Row) -> bool:
+    """Whether two rows were measured under the same conditions, by their peer keys where both have one."""
+    if row.comparison != other.comparison:
+        return False
+    return not row.peer_key or not other.peer_key or row.peer_key == other.peer_key
+
+
+def percent_of(value: float, reference: float, higher_is_better: bool | None) -> float | None:
+    """Score in percent of a reference score, above 100 where it is better.
+
+    None for a number that only describes, and where a ratio says nothing: one of the two is not positive or not finite.
+    """
+    if higher_is_better is None or not (0 < value < float("inf")) or not (0 < reference < float("inf")):
+        return None
+    return 100 * (value / reference if higher_is_better else reference / value)
+
+
+def format_at(at: Mapping[str, Scalar]) -> str:
+    """Coordinates as `key=value;key=value`, keys sorted."""
+    return ";".join(f"{key}={at[key]}" for key in sorted(at))
+
+
+def group_seeds(records: Iterable[Record]) -> list[Cells]:
+    """The records in groups that differ in nothing but the seed."""
+    groups: dict[tuple[str, Comparison], dict[tuple[_Conditions, int], list[Record]]] = defaultdict(dict)
+    repeats: Counter[tuple[str, Comparison, _Conditions, int]] = Counter()
+    records = sorted(records, key=record_order)
+    known = _known_data(records)
+    for record in records:
+        comparison = _comparison(record, known)
+        conditions = record.peer_key, tuple(sorted(record.settings.items()))
+        seen = (record.model, comparison, conditions, record.seed)
+        groups[record.model, comparison].setdefault((conditions, repeats[seen]), []).append(record)
+        repeats[seen] += 1
+    return [
+        Cells(model, comparison, variant, tuple(sorted(variants[key], key=lambda record: record.seed)))
+        for (model, comparison), variants in groups.items()
+        for variant, key in enumerate(sorted(variants, key=repr) if len(variants) > 1 else variants)
+    ]
+
+
+def _known_data(records: Iterable[Record]) -> dict[tuple[str, str], set[str]]:
+    known: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for record in records:
+        if record.data is not None:
+            known[record.task, record.scale].add(_data_key(record))
+    return known
+
+
+def _comparison(record: Record, known: Mapping[tuple[str, str], set[str]]) -> Comparison:
+    """A cell that failed before it read data counts to the data its peers read, if they all read the same."""
+    data = _data_key(record)
+    if not data and len(peers := known.get((record.task, record.scale), set())) == 1:
+        data = next(iter(peers))
+    return Comparison(record.backbone, record.task, record.recipe, record.scale, record.limit, data)
+
+
+def _data_key(record: Record) -> str:
+    return (
+        "@".join(filter(None, (record.data.id, record.data.revision, record.data.fingerprint))) if record.data else ""
+    )
+
+
+def _rows_of(cells: Cells) -> Iterable[Row]:
+    points: dict[tuple[str, str, Status], list[tuple[Record, Metric]]] = defaultdict(list)
+    failed: dict[Status, list[Record]] = defaultdict(list)
+    for record in cells.records:
+        if record.status != "ok":
+            failed[record.status].append(record)
+        for metric in record.metrics:
+            points[metric.name, format_at(metric.at), metric.status].append((record, metric))
+    yield from (_metric_row(cells, measured) for measured in points.values())
+    for status, missing in failed.items():
+        if not any(m.name == r.main_metric and m.status == status for r in missing for m in r.metrics):
+            yield _failed_row(cells, status, missing)
+
+
+def _metric_row(cells: Cells, measured: Sequence[tuple[Record, Metric]]) -> Row:
+    first = measured[0][1]
+    values = [metric.value for _, metric in measured if metric.value is not None]
+    mean, over_seeds = seed_mean(values) if values else (None, None)
+    status: str = first.status
+    if status == "ok" and cells.comparison.limit is not None:
+        status = PARTIAL
+    coordinates = {key: value for key, value in first.at.items() if key != CONTENDER}
+    return Row(
+        model=str(first.at.get(CONTENDER, cells.model)),
+        comparison=cells.comparison,
+        metric=first.name,
+        at=format_at(coordinates),
+        value=mean,
+        stderr=first.stderr if len(measured) == 1 else over_seeds,
+        n=min(metric.n for _, metric in measured),
+        unit=first.unit,
+        higher_is_better=first.higher_is_better,
+        seeds=",".join(str(record.seed) for record, _ in measured),
+        percent_recovered=None,
+        status=status,
+        is_main=first.name == measured[0][0].main_metric,
+        variant=cells.variant,
+        coordinates=coordinates,
+        peer_key=measured[0][0].peer_key,
+    )
+
+
+def _failed_row(cells: Cells, status: Status, missing: Sequence[Record]) -> Row:
+    return Row(
+        model=cells.model,
+        comparison=cells.comparison,
+        metric=missing[0].main_metric,
+        at="",
+        value=None,
+        stderr=None,
+        n=0,
+        unit="",
+        higher_is_better=None,
+        seeds=",".join(str(record.seed) for record in missing),
+        percent_recovered=None,
+        status=status,
+        is_main=True,
+        variant=cells.variant,
+        peer_key=missing[0].peer_key,
+        is_failed_cell=True,
+    )
+
+
+def _with_percent_recovered(rows: Sequence[Row]) -> list[Row]:
+    references: dict[tuple[Comparison, str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.model == REFERENCE_MODEL and row.value is not None:
+            references[row.comparison, row.metric, row.at].append(row)
+    return [_recovered(row, references.get((row.comparison, row.metric, row.at), ())) for row in rows]
+
+
+def _recovered(row: Row, candidates: Sequence[Row]) -> Row:
+    """The row with its percentage; none where no softmax row, or more than one, is comparable."""
+    matching = [row] if row.model == REFERENCE_MODEL else [other for other in candidates if is_comparable(row, other)]
+    if row.value is None or len(matching) != 1 or matching[0].value is None:
+        return row
+    return replace(row, percent_recovered=percent_of(row.value, matching[0].value, row.higher_is_better))
+
+
+def _row_order(row: Row) -> tuple[Any, ...]:
+    """Tasks together, softmax first among the models, points of a sweep by number."""
+    where = row.comparison
+    limit = -1 if where.limit is None else where.limit
+    point = tuple((key, *_sort_key(row.coordinates[key])) for key in sorted(row.coordinates))
+    reference_last = row.model != REFERENCE_MODEL
+    return (
+        (where.backbone, where.recipe, where.scale, limit, where.task, where.data),
+        (not row.is_main, row.metric, point),
+        (reference_last, row.model, row.variant, row.status, row.seeds),
+    )
+
+
+def _sort_key(value: Scalar) -> tuple[int, float, str]:
+    """Numbers by size, then everything else by its text."""
+    if isinstance(value, int | float):
+        return 0, float(value), ""
+    return 1, 0.0, str(value)

@@ -1,0 +1,85 @@
+"""In what the cells of one task differ from model to model, besides the attention: settings, kernels, environment.
+
+A number is only as comparable as what stands behind it; whatever differs is shown beside the tables.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..record import Record
+from .aggregate import Cells, Comparison
+from .tables import model_label
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What differs between the models of a task.
+
+    Attributes:
+        comparison: Where.
+        models: Their labels.
+        rows: What differs, and its value for each model; a dash where a model has none.
+    """
+
+    comparison: Comparison
+    models: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def differences(groups: Iterable[Cells]) -> list[Differences]:
+    """The differences on each task; tasks on which nothing differs are left out.
+
+    Args:
+        groups: The records, grouped by `group_seeds`.
+    """
+    by_task: dict[Comparison, list[Cells]] = defaultdict(list)
+    for cells in groups:
+        by_task[cells.comparison].append(cells)
+    found = []
+    for comparison, members in by_task.items():
+        facts = _facts(members)
+        labels = tuple(model_label(cells.model, cells.variant) for cells in members)
+        rows = tuple((name, values) for name, values in facts.items() if len(set(values)) > 1)
+        if rows:
+            found.append(Differences(comparison, labels, rows))
+    return found
+
+
+def _facts(members: Sequence[Cells]) -> dict[str, tuple[str, ...]]:
+    """Of everything that not all records of a task share: its value for each model, several side by side over seeds."""
+    first = members[0].records[0]
+    facts: dict[str, tuple[str, ...]] = {}
+    for kind in (_kernels, _settings, _environment):
+        shared = kind(first)
+        each = [[values for record in cells.records if (values := kind(record)) != shared] for cells in members]
+        names = dict.fromkeys(name for others in each for values in others for name in _changed(values, shared))
+        for name in names:
+            facts[name] = tuple(_told([kind(record).get(name) for record in cells.records]) for cells in members)
+    return facts
+
+
+def _changed(values: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
+    return [name for name in {**others, **values} if values.get(name) != others.get(name)]
+
+
+def _told(values: Iterable[Any]) -> str:
+    return " or ".join(dict.fromkeys("–" if value is None else str(value) for value in values))
+
+
+def _kernels(record: Record) -> Mapping[str, Any]:
+    used: dict[str, dict[str, None]] = defaultdict(dict)
+    for use in record.kernels:
+        used[f"kernel in {use.phase}"][f"{use.form} ({use.backend})"] = None
+    return {phase: ", ".join(kernels) for phase, kernels in used.items()}
+
+
+def _settings(record: Record) -> Mapping[str, Any]:
+    return record.settings
+
+
+def _environment(record: Record) -> Mapping[str, Any]:
+    return record.environment

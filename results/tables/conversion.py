@@ -1,0 +1,143 @@
+"""Whether the linear branch of a converted hybrid does any work, out of what its records hold.
+
+A hybrid of a window and linear attention is scored twice, with its linear branch and without. If the two scores are the
+same, the window does all the work, and the model is no linear attention, whatever its score says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ..record import Metric, Record
+from ..stats.statistics import errors_that_count, seed_mean
+from .aggregate import Cells, Comparison
+from .format import format_measurement
+from .tables import WITHOUT_BRANCH, model_label
+
+
+@dataclass(frozen=True)
+class BranchEffect:
+    """A hybrid's score with and without its linear branch, each a mean over the seeds that have both.
+
+    Attributes:
+        metric: Name of the score.
+        higher_is_better: Its direction.
+        unit: Its unit.
+        together: Value and standard error with the linear branch.
+        alone: Value and standard error without it: the window alone.
+        gain: What the branch adds, positive where it helps, in the score's unit.
+        gain_stderr: Smallest and largest standard error of the gain. Over several seeds the two are equal, as seeds
+            pair. Of one seed a record holds no paired error; for any correlation of the two scores it lies between the
+            difference and the sum of their errors. None where nothing is known.
+        seeds: How many seeds have both scores.
+    """
+
+    metric: str
+    higher_is_better: bool
+    unit: str
+    together: tuple[float, float | None]
+    alone: tuple[float, float | None]
+    gain: float
+    gain_stderr: tuple[float, float] | None
+    seeds: int
+
+    @property
+    def verdict(self) -> str:
+        """Whether the branch does any work, as far as the errors allow to say."""
+        if not math.isfinite(self.gain):
+            return "undecided, a score is not finite"
+        if self.gain == 0 and (self.seeds == 1 or self.gain_stderr == (0.0, 0.0)):
+            return "its linear branch does no work"
+        if self.gain_stderr is None:
+            return "undecided without standard errors"
+        smallest, largest = self.gain_stderr
+        errors = errors_that_count(self.seeds)
+        if abs(self.gain) > errors * largest:
+            return "its linear branch helps" if self.gain > 0 else "its linear branch harms"
+        if abs(self.gain) <= errors * smallest:
+            return "its linear branch does no work that can be told from chance"
+        return "undecided, the two standard errors are not of the difference"
+
+
+def branch_effect(cells: Cells) -> BranchEffect | None:
+    """The effect of a hybrid's linear branch on its main metric; None for other models, and for sweeps."""
+    pairs = [pair for record in cells.records if (pair := _pair(record))]
+    if not pairs:
+        return None
+    together, alone = [first for first, _ in pairs], [second for _, second in pairs]
+    sign = 1.0 if together[0].higher_is_better else -1.0
+    gains = [sign * (_value(first) - _value(second)) for first, second in pairs]
+    gain, over_seeds = seed_mean(gains) if all(map(math.isfinite, gains)) else (math.nan, None)
+    paired = None if over_seeds is None else (over_seeds, over_seeds)
+    return BranchEffect(
+        metric=together[0].name,
+        higher_is_better=bool(together[0].higher_is_better),
+        unit=together[0].unit,
+        together=_mean(together),
+        alone=_mean(alone),
+        gain=gain,
+        gain_stderr=_bounds(*pairs[0]) if len(pairs) == 1 else paired,
+        seeds=len(pairs),
+    )
+
+
+def branch_notes(groups: Iterable[Cells]) -> dict[Comparison, list[str]]:
+    """One sentence for each hybrid on each task, such as `NAME on TASK: perplexity 31.2 with its linear branch, …`."""
+    notes: dict[Comparison, list[str]] = defaultdict(list)
+    for cells in groups:
+        if effect := branch_effect(cells):
+            label = model_label(cells.model, cells.variant)
+            notes[cells.comparison].append(f"{label} on {cells.comparison.task}: {'; '.join(_parts(effect))}.")
+    return notes
+
+
+def _parts(effect: BranchEffect) -> Iterator[str]:
+    with_branch, without = (_measured(*score, effect.unit) for score in (effect.together, effect.alone))
+    yield f"{effect.metric} {with_branch} with its linear branch, {without} without"
+    if effect.gain and math.isfinite(effect.gain) and effect.gain_stderr:
+        smallest, largest = effect.gain_stderr
+        change = f"the branch makes it {'better' if effect.gain > 0 else 'worse'} by"
+        if effect.seeds > 1:
+            yield f"{change} {_measured(abs(effect.gain), largest, effect.unit)}, paired over {effect.seeds} seeds"
+        else:
+            size = _measured(abs(effect.gain), None, effect.unit)
+            yield f"{change} {size}, of which the standard error is between {smallest:.2g} and {largest:.2g}"
+    yield effect.verdict
+
+
+def _measured(value: float, stderr: float | None, unit: str) -> str:
+    text, error = format_measurement(value, stderr, unit)
+    return f"{text} ± {error}" if error else text
+
+
+def _pair(record: Record) -> tuple[Metric, Metric] | None:
+    """The main metric and the one without the linear branch, where each is a single number in one direction."""
+    found = [
+        [metric for metric in record.metrics if metric.name == name and metric.value is not None]
+        for name in (record.main_metric, record.main_metric + WITHOUT_BRANCH)
+    ]
+    if any(len(metrics) != 1 for metrics in found):
+        return None
+    together, alone = found[0][0], found[1][0]
+    if together.at != alone.at or together.higher_is_better is None:
+        return None
+    return together, alone
+
+
+def _mean(metrics: Sequence[Metric]) -> tuple[float, float | None]:
+    mean, over_seeds = seed_mean([_value(metric) for metric in metrics])
+    return mean, metrics[0].stderr if len(metrics) == 1 else over_seeds
+
+
+def _bounds(together: Metric, alone: Metric) -> tuple[float, float] | None:
+    if together.stderr is None or alone.stderr is None:
+        return None
+    return abs(together.stderr - alone.stderr), together.stderr + alone.stderr
+
+
+def _value(metric: Metric) -> float:
+    assert metric.value is not None
+    return metric.value

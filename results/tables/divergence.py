@@ -1,0 +1,93 @@
+"""How far each head's attention is from softmax attention, before and after distillation, out of records' curves.
+
+A conversion leaves points named `attention_kl/layer L/head H` of its validation rows: at step 0 as the mechanism was
+swapped in, and at the last step once its maps are distilled. Mechanisms that are not distilled have the first alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..record import Record
+from ..stats.statistics import Floats
+from .aggregate import Comparison, group_seeds
+from .tables import model_label
+
+_HEAD = re.compile(r"attention_kl/layer (\d+)/head (\d+)")
+_SPLIT = "validation"
+
+
+@dataclass(frozen=True)
+class HeadDivergence:
+    """One model's divergence from softmax attention in nats, mean over seeds, by layer and head.
+
+    Arrays are `[layers heads]`: NaN where nothing was measured, infinite where a seed's value was not finite.
+
+    Attributes:
+        label: The model's name in plots.
+        before: As it was swapped in; None where that was not measured.
+        after: After distillation; None where the model was not distilled.
+    """
+
+    label: str
+    before: Floats | None
+    after: Floats | None
+
+
+def head_divergences(records: Iterable[Record]) -> dict[Comparison, list[HeadDivergence]]:
+    """The models of each comparison that have points by layer and head, in a fixed order."""
+    found: dict[Comparison, list[HeadDivergence]] = defaultdict(list)
+    for cells in group_seeds(records):
+        before, after = _states(cells.records)
+        if before is not None or after is not None:
+            found[cells.comparison].append(HeadDivergence(model_label(cells.model, cells.variant), before, after))
+    return {comparison: found[comparison] for comparison in sorted(found, key=repr)}
+
+
+def by_layer(state: Floats) -> Floats:
+    """Mean over the heads that were measured, `[layers]`: NaN where none was, infinite where one is."""
+    measured = ~np.isnan(state)
+    totals = np.where(measured, state, 0.0).sum(axis=1)
+    return np.where(measured.any(axis=1), totals / np.maximum(measured.sum(axis=1), 1), np.nan)
+
+
+def spread_of_heads(state: Floats) -> tuple[Floats, Floats]:
+    """The lowest and the highest head of each layer, `[layers]` each; NaN where a head is infinite or none is there."""
+    unusable = ~np.isfinite(by_layer(state))
+    low = np.where(np.isnan(state), np.inf, state).min(axis=1)
+    high = np.where(np.isnan(state), -np.inf, state).max(axis=1)
+    return np.where(unusable, np.nan, low), np.where(unusable, np.nan, high)
+
+
+def _states(records: Sequence[Record]) -> tuple[Floats | None, Floats | None]:
+    """Before and after; each seed ends at a step of its own, as distillation may stop early."""
+    before: list[Mapping[tuple[int, int], float]] = []
+    after: list[Mapping[tuple[int, int], float]] = []
+    for record in records:
+        steps: dict[int, dict[tuple[int, int], float]] = defaultdict(dict)
+        for point in record.curves:
+            if point.split == _SPLIT and (match := _HEAD.fullmatch(point.name)):
+                steps[point.step][int(match[1]), int(match[2])] = point.value
+        if 0 in steps:
+            before.append(steps[0])
+        if steps and max(steps) > 0:
+            after.append(steps[max(steps)])
+    return _mean_over_seeds(before), _mean_over_seeds(after)
+
+
+def _mean_over_seeds(seeds: Sequence[Mapping[tuple[int, int], float]]) -> Floats | None:
+    values: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for seed in seeds:
+        for place, value in seed.items():
+            values[place].append(value)
+    if not values:
+        return None
+    mean = np.full((1 + max(layer for layer, _ in values), 1 + max(head for _, head in values)), np.nan)
+    for place, taken in values.items():
+        mean[place] = np.mean(taken) if np.isfinite(taken).all() else np.inf
+    return mean

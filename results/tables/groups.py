@@ -1,0 +1,92 @@
+"""The score of a group of tasks such as GLUE: the ratio of sums over its tasks, which is the paper's % Recover."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..record import Record
+from .aggregate import REFERENCE_MODEL, Comparison, Row, is_comparable, leaderboard_rows, main_rows, percent_of
+from .group_names import FAMILIES, GROUPS
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """A model's score over a group of tasks.
+
+    Attributes:
+        model: Canonical model spec.
+        comparison: Where it was measured; its task is the group and its data is empty.
+        percent_recovered: 100 · Σ scores / Σ softmax scores (inverted where lower is better); None unless both models
+            have every task, all in one unit and direction, and both sums are positive.
+        done: Tasks of the group for which model and softmax have comparable scores.
+        total: Tasks of the group.
+        variant: As in `Row`.
+    """
+
+    model: str
+    comparison: Comparison
+    percent_recovered: float | None
+    done: int
+    total: int
+    variant: int = 0
+
+
+def group_scores(records: Iterable[Record], tasks_of: Mapping[str, Collection[str]] = GROUPS) -> list[GroupScore]:
+    """Scores of every group: the part of a task's name before `/`.
+
+    Tasks with settings of their own are in no group, nor those of `FAMILIES`.
+
+    Args:
+        records: Records of one or several runs.
+        tasks_of: The tasks of groups where they are fixed; others of that name do not count. Any other group consists
+            of the tasks that any model of the same backbone, recipe, scale and limit was run on, failed cells included.
+    """
+    return group_scores_of(leaderboard_rows(records), tasks_of)
+
+
+def group_scores_of(rows: Iterable[Row], tasks_of: Mapping[str, Collection[str]] = GROUPS) -> list[GroupScore]:
+    """`group_scores`, from rows."""
+    grouped: dict[Comparison, list[Row]] = defaultdict(list)
+    for where, main in main_rows(rows).items():
+        group = where.task.partition("/")[0]
+        is_member = "/" in where.task and ":" not in where.task and group not in FAMILIES
+        if is_member and where.task in tasks_of.get(group, (where.task,)):
+            grouped[replace(where, task=group, data="")] += main
+    return [
+        score
+        for comparison, members in grouped.items()
+        for score in _scores(comparison, members, tasks_of.get(comparison.task, ()))
+    ]
+
+
+def _scores(comparison: Comparison, rows: Sequence[Row], expected: Collection[str]) -> Iterable[GroupScore]:
+    tasks = {row.comparison.task for row in rows} | set(expected)
+    references = [row for row in rows if row.model == REFERENCE_MODEL and row.value is not None]
+    models = dict.fromkeys((row.model, row.variant) for row in rows)
+    for model, variant in models:
+        scored = [row for row in rows if (row.model, row.variant) == (model, variant) and row.value is not None]
+        pairs = [pair for row in scored if (pair := _pair(row, references))]
+        complete = len(pairs) == len(tasks) == len({row.comparison.task for row, _ in pairs})
+        percent = _ratio_of_sums(pairs) if complete else None
+        yield GroupScore(
+            model, comparison, percent, len({row.comparison.task for row, _ in pairs}), len(tasks), variant
+        )
+
+
+def _pair(row: Row, references: Sequence[Row]) -> tuple[Row, Row] | None:
+    if row.model == REFERENCE_MODEL:
+        return row, row
+    matching = [
+        other for other in references if (other.metric, other.at) == (row.metric, row.at) and is_comparable(row, other)
+    ]
+    return (row, matching[0]) if len(matching) == 1 else None
+
+
+def _ratio_of_sums(pairs: Sequence[tuple[Row, Row]]) -> float | None:
+    if len({(row.unit, row.higher_is_better) for row, _ in pairs}) != 1:
+        return None
+    total = sum(row.value for row, _ in pairs if row.value is not None)
+    reference = sum(other.value for _, other in pairs if other.value is not None)
+    return percent_of(total, reference, pairs[0][0].higher_is_better)

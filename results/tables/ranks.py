@@ -1,0 +1,111 @@
+"""Which model is ahead of which, as far as the errors allow to say: ranks with ties, the best, and who beats softmax.
+
+Numbers are held against each other only where they were measured under the same conditions.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from ..stats.statistics import errors_that_count
+from .aggregate import REFERENCE_MODEL, Row
+
+Standing: TypeAlias = Literal["", "better", "same", "worse"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row stands among the comparable rows of its column.
+
+    Attributes:
+        rank: 1 + how many rows are better with their whole 95 % interval, with `=` behind it where rows share it;
+            empty for a row without a number, a direction or a peer.
+        is_best: Whether no row has a better value, and at least one other has a value.
+        standing: How the row stands to softmax's, `same` where the intervals overlap; empty for softmax, and where
+            there is not exactly one row of softmax.
+    """
+
+    rank: str = ""
+    is_best: bool = False
+    standing: Standing = ""
+
+
+@dataclass(frozen=True)
+class _Interval:
+    """A row's 95 % interval, turned so that more is better; an error that is not known counts as zero."""
+
+    low: float
+    value: float
+    high: float
+    is_reference: bool
+
+
+def places(rows: Sequence[Row]) -> list[Place]:
+    """The place of each row among the rows of one comparison; a row without a peer key may stand beside any other."""
+    intervals = {i: _interval(row) for i, row in enumerate(rows) if _is_ranked(row)}
+    members: dict[object, list[int]] = defaultdict(list)
+    for i in intervals:
+        members[_quantity(rows[i])].append(i)
+    found = [Place() for _ in rows]
+    for group in members.values():
+        keys = {rows[i].peer_key for i in group}
+        for key in keys:
+            peers = [i for i in group if not key or rows[i].peer_key in ("", key)]
+            ranked = _places_of([intervals[i] for i in peers])
+            for i, place in zip(peers, ranked, strict=True):
+                if rows[i].peer_key == key:
+                    found[i] = place
+    return found
+
+
+def half_width(row: Row) -> float:
+    """Half of the 95 % interval around a row's value; 0 where its error is not known."""
+    if not row.stderr or not math.isfinite(row.stderr):
+        return 0.0
+    return row.stderr * errors_that_count(row.seeds.count(",") + 1)
+
+
+def _places_of(peers: Sequence[_Interval]) -> list[Place]:
+    if len(peers) < 2:
+        return [Place() for _ in peers]
+    lows = sorted(peer.low for peer in peers)
+    numbers = [1 + len(lows) - bisect_right(lows, peer.high) for peer in peers]
+    shared = Counter(numbers)
+    best = max(peer.value for peer in peers)
+    references = [peer for peer in peers if peer.is_reference]
+    return [
+        Place(
+            f"{number}=" if shared[number] > 1 else str(number),
+            peer.value == best,
+            _standing(peer, references[0]) if len(references) == 1 else "",
+        )
+        for peer, number in zip(peers, numbers, strict=True)
+    ]
+
+
+def _standing(interval: _Interval, reference: _Interval) -> Standing:
+    if interval is reference:
+        return ""
+    if interval.low > reference.high:
+        return "better"
+    return "worse" if interval.high < reference.low else "same"
+
+
+def _is_ranked(row: Row) -> bool:
+    return row.higher_is_better is not None and row.value is not None and not math.isnan(row.value)
+
+
+def _quantity(row: Row) -> tuple[str, str, bool | None]:
+    return row.metric, row.at, row.higher_is_better
+
+
+def _interval(row: Row) -> _Interval:
+    assert row.value is not None
+    value = row.value if row.higher_is_better else -row.value
+    half = half_width(row)
+    return _Interval(value - half, value, value + half, row.model == REFERENCE_MODEL)

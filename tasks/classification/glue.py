@@ -1,0 +1,146 @@
+"""GLUE: nine classifications and regressions of sentences and of pairs of sentences.
+
+Protocol: GLUE's test labels are hidden, so models are tested on the official validation split, as in the paper; MNLI
+has a matched and a mismatched one. Checkpoints are chosen on rows held out of the training split instead, so that the
+split that is reported never selects anything; see `text_classification.py`.
+
+| task | metrics, the main one first |
+|---|---|
+| `cola` | `matthews` |
+| `sst2`, `qnli`, `rte`, `wnli` | `accuracy` |
+| `mnli` | `accuracy` (matched), `accuracy_mismatched` |
+| `mrpc` | `f1`, `accuracy` |
+| `qqp` | `accuracy`, `f1` |
+| `stsb` | `pearson`, `spearman` |
+
+The paper prints one number for each task without naming its metric, but for CoLA's: our main metrics are those that fit
+its numbers. Nothing decides between Pearson's and Spearman's correlation; Pearson's is our choice. WNLI is not among
+the paper's eight tasks, which are what the group `glue` runs and scores: its validation split contradicts what can be
+learned from its training split.
+
+Source: Wang et al., arXiv 1804.07461; Hedgehog, arXiv 2402.04347, table 8 (finetuned-conversion of BERT-base).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...adapters.base import Capability, Settings
+from ..base import TaskInfo, TaskScale
+from ..data.sources import DatasetId
+from ..settings import as_settings
+from .text_classification import HELD_OUT_ROWS, TextClassification, TextSettings
+
+REPO = "nyu-mll/glue"
+REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+
+_SHARED: Settings = {"length_pool": 32}
+_SCALES: Mapping[str, TaskScale] = {
+    "smoke": TaskScale(
+        as_settings(TextSettings(max_length=64, tokenizer="bpe:1024", train_rows=512, test_rows=128)), train=_SHARED
+    ),
+    "small": TaskScale(as_settings(TextSettings(train_rows=10_000, test_rows=2_000)), train=_SHARED),
+    "paper": TaskScale(
+        as_settings(TextSettings(tokenizer="bpe:16384")),
+        train={**_SHARED, "epochs": 10.0, "batch_size": 32, "lr": 1e-4, "eval_every": 0, "eval_rows": HELD_OUT_ROWS},
+    ),
+}
+
+
+def _glue(
+    config: str,
+    summary: str,
+    source: str,
+    columns: tuple[str, ...],
+    metrics: tuple[str, ...],
+    *,
+    num_classes: int = 2,
+    test_splits: Mapping[str, str] | None = None,
+) -> TextClassification:
+    """One task; the first of `metrics` is the main one."""
+    tested = {"validation": ""} if test_splits is None else test_splits
+    info = TaskInfo(
+        name=f"glue/{config}",
+        version=1,
+        summary=summary,
+        main_metric=metrics[0],
+        data=(f"{REPO}/{config}@{REVISION}",),
+        licence="that of the original data set",
+        citation=f"{source}; Wang et al., GLUE, arXiv 1804.07461",
+        needs=frozenset({Capability.CLASSIFIER}),
+        backbone="encoder",
+        recipes=("scratch", "finetuned-conversion", "pretrained-conversion", "pretrained-conversion-lora", "zero-shot"),
+        scales=_SCALES,
+    )
+    dataset = DatasetId(REPO, config, REVISION, ("train", *tested))
+    return TextClassification(info, dataset, columns, metrics, num_classes, tested)
+
+
+_SENTENCES = ("sentence1", "sentence2")
+
+COLA = _glue(
+    "cola",
+    "Is the sentence grammatical? (Matthews correlation)",
+    "Warstadt et al., CoLA, arXiv 1805.12471",
+    ("sentence",),
+    ("matthews",),
+)
+SST2 = _glue(
+    "sst2",
+    "Is the film review positive? (accuracy)",
+    "Socher et al., SST, EMNLP 2013",
+    ("sentence",),
+    ("accuracy",),
+)
+MRPC = _glue(
+    "mrpc",
+    "Do two sentences of news say the same? (F1)",
+    "Dolan and Brockett, MRPC, IWP 2005",
+    _SENTENCES,
+    ("f1", "accuracy"),
+)
+STSB = _glue(
+    "stsb",
+    "How alike are two sentences, from 0 to 5? (Pearson's correlation)",
+    "Cer et al., STS Benchmark, arXiv 1708.00055",
+    _SENTENCES,
+    ("pearson", "spearman"),
+    num_classes=1,
+)
+QQP = _glue(
+    "qqp",
+    "Do two questions ask the same? (accuracy)",
+    "Iyer et al., Quora Question Pairs, 2017",
+    ("question1", "question2"),
+    ("accuracy", "f1"),
+)
+MNLI = _glue(
+    "mnli",
+    "Does a sentence follow from another, contradict it, or neither? (accuracy)",
+    "Williams et al., MultiNLI, arXiv 1704.05426",
+    ("premise", "hypothesis"),
+    ("accuracy",),
+    num_classes=3,
+    test_splits={"validation_matched": "", "validation_mismatched": "_mismatched"},
+)
+QNLI = _glue(
+    "qnli",
+    "Does a sentence answer a question? (accuracy)",
+    "Rajpurkar et al., SQuAD, arXiv 1606.05250",
+    ("question", "sentence"),
+    ("accuracy",),
+)
+RTE = _glue(
+    "rte",
+    "Does a sentence follow from a passage? (accuracy)",
+    "Dagan et al., RTE-1, 2005, and its successors RTE-2, RTE-3 and RTE-5",
+    _SENTENCES,
+    ("accuracy",),
+)
+WNLI = _glue(
+    "wnli",
+    "Is a pronoun put back to what it stands for? (accuracy)",
+    "Levesque et al., The Winograd Schema Challenge, KR 2012",
+    _SENTENCES,
+    ("accuracy",),
+)

@@ -1,0 +1,133 @@
+"""Documents and their tokens: what corpora give, and what training and evaluation read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ...adapters.base import Examples
+from ...results.atomic import replacing
+from ...results.record import DataIdentity
+from ..base import Sources
+from .tokenization import Tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Document:
+    """A named text."""
+
+    name: str
+    text: str
+
+
+class Corpus(Protocol):
+    """Documents in the splits `train`, `validation` and `test`."""
+
+    def identify(self, splits: Sequence[str], sources: Sources) -> DataIdentity:
+        """Which data would be read.
+
+        Raises:
+            DataUnavailableError: The data cannot be had.
+        """
+        ...
+
+    def documents(self, split: str, sources: Sources) -> list[Document]:
+        """The documents of one split, in a fixed order.
+
+        Raises:
+            DataUnavailableError: The data cannot be had.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class TokenizedDocument:
+    """A test document.
+
+    Attributes:
+        name: Its title or file name.
+        tokens: Token ids `[tokens]`, without any end of text.
+        words: Whitespace-separated words of its text.
+        bytes: UTF-8 bytes of its text.
+        unigram_nll_nats: Negative log-likelihood under the training split's unigrams; None without one.
+    """
+
+    name: str
+    tokens: NDArray[np.int32]
+    words: int
+    bytes: int
+    unigram_nll_nats: float | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationDocuments:
+    """What `predict` reads: documents, and the token that separates them."""
+
+    documents: tuple[TokenizedDocument, ...]
+    end_of_text: int
+
+
+def take_bytes(documents: Iterable[Document], cap: int) -> list[Document]:
+    """The first documents whose texts together hold at most `cap` bytes, and at least one of them."""
+    taken: list[Document] = []
+    total = 0
+    for document in documents:
+        total += len(document.text.encode())
+        if taken and total > cap:
+            break
+        taken.append(document)
+    return taken
+
+
+def tokenize_documents(documents: Sequence[Document], tokenizer: Tokenizer) -> list[TokenizedDocument]:
+    """Token ids and the counts that perplexities are taken over."""
+    texts = [document.text for document in documents]
+    return [
+        TokenizedDocument(document.name, tokens, words=len(document.text.split()), bytes=len(document.text.encode()))
+        for document, tokens in zip(documents, tokenizer.encode(texts), strict=True)
+    ]
+
+
+def to_examples(documents: Sequence[NDArray[np.int32]], context_length: int, end_of_text: int) -> Examples | None:
+    """Rows of `context_length` tokens and their next tokens out of one stream; None without documents.
+
+    Raises:
+        ValueError: The documents do not fill one row.
+    """
+    import numpy as np
+
+    if not documents:
+        return None
+    stream = np.concatenate([part for tokens in documents for part in (np.array([end_of_text], np.int32), tokens)])
+    rows = (len(stream) - 1) // context_length
+    if rows == 0:
+        raise ValueError(f"{len(stream)} tokens do not fill one row; set context_length to less than {len(stream)}")
+    used = rows * context_length
+    return Examples(stream[:used].reshape(rows, -1), stream[1 : used + 1].reshape(rows, -1))
+
+
+def cached_tokens(
+    file: Path, vocab_size: int, encode: Callable[[], list[NDArray[np.int32]]]
+) -> list[NDArray[np.int32]]:
+    """Token ids of each document out of `file`, which is written from `encode()` where it does not exist.
+
+    Each cell of a run is a process of its own; without this every one would tokenize the training split again.
+    """
+    import numpy as np
+
+    if not file.is_file():
+        documents = encode()
+        stream = np.concatenate(documents) if documents else np.empty(0, np.int32)
+        ends = np.cumsum([len(tokens) for tokens in documents], dtype=np.int64)
+        with replacing(file) as handle:
+            np.savez(handle, stream=stream.astype(np.min_scalar_type(vocab_size)), ends=ends)
+        return documents
+    with np.load(file) as arrays:
+        stream, ends = arrays["stream"].astype(np.int32), arrays["ends"]
+    return np.split(stream, ends[:-1]) if len(ends) else []

@@ -1,0 +1,292 @@
+"""Finds and reads data sets: in a mirror folder, then in the hub's cache, then on the hub at a pinned revision.
+
+Only parquet files are read, named `CONFIG/SPLIT-*.parquet` as the hub lays them out, so that what is fingerprinted is
+what is read and no code of a data set ever runs. A data set kept in another format can be pinned at a commit of its
+`refs/convert/parquet` branch, or, where it is tab-separated text, declare `TabSeparated`.
+
+The library `datasets` is always told to stay offline: what is missing is fetched with `huggingface_hub` first.
+Otherwise even a local file costs a name lookup of its download counter, which hangs behind some firewalls.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import importlib
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...results.record import DataIdentity, Scalar
+from ..base import DataUnavailableError, Sources
+from .file_hashes import digest, line_count
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+REACH_TIMEOUT_S = 5.0
+_TRUE = frozenset({"1", "ON", "YES", "TRUE"})
+
+
+@dataclass(frozen=True)
+class TabSeparated:
+    """Files of tab-separated text without a header, in which quotes mean nothing.
+
+    Attributes:
+        name: Name of a split's file, with `{split}` in it.
+        columns: Names of the columns.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DatasetId:
+    """A data set on the hub.
+
+    Attributes:
+        repo: Such as `Salesforce/wikitext`.
+        config: Such as `wikitext-2-v1`.
+        revision: Commit on the hub, in full; empty where only the mirror is meant.
+        splits: Splits that are used.
+        text: How its files are named and read where they are no parquet.
+    """
+
+    repo: str
+    config: str
+    revision: str
+    splits: tuple[str, ...]
+    text: TabSeparated | None = None
+
+    def __str__(self) -> str:
+        return f"{self.repo} ({self.config})"
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where something lies.
+
+    Attributes:
+        source: `mirror` or `hub`.
+        files: Files of each split; empty when the hub has them and they are not downloaded yet.
+    """
+
+    source: str
+    files: Mapping[str, tuple[Path, ...]]
+
+
+def identify_dataset(dataset: DatasetId, sources: Sources, details: Mapping[str, Scalar] | None = None) -> DataIdentity:
+    """Which data `read_split` would read: the mirror's by hash of its files, the hub's by its revision.
+
+    Raises:
+        DataUnavailableError: A split is nowhere to be had.
+    """
+    found = find_dataset(dataset, sources)
+    mirrored = found.source == "mirror"
+    return DataIdentity(
+        id=f"{dataset.repo}/{dataset.config}",
+        revision="" if mirrored else dataset.revision,
+        fingerprint=hash_files(found.files, sources) if mirrored else dataset.revision,
+        source=found.source,
+        splits={split: _count(dataset, files, sources) for split, files in found.files.items()},
+        details=details or {},
+    )
+
+
+def read_split(dataset: DatasetId, split: str, sources: Sources) -> Dataset:
+    """One split as a `datasets.Dataset`.
+
+    Raises:
+        DataUnavailableError: The split is nowhere to be had.
+        ValueError: The data set has no such split.
+    """
+    if split not in dataset.splits:
+        raise ValueError(f"{dataset} is used with the splits {', '.join(dataset.splits)}, not with {split!r}")
+    found = find_dataset(dataset, sources)
+    files = found.files or _download(dataset)
+    os.environ["HF_DATASETS_OFFLINE"] = "1"
+    import datasets
+
+    datasets.disable_progress_bars()
+    kind, options = ("parquet", {}) if dataset.text is None else ("csv", _csv_options(dataset.text))
+    data_files, cache = {split: [str(file) for file in files[split]]}, str(sources.cache / "datasets")
+    return datasets.load_dataset(kind, data_files=data_files, split=split, cache_dir=cache, **options)
+
+
+def find_dataset(dataset: DatasetId, sources: Sources) -> Found:
+    """The first place that has every split.
+
+    Raises:
+        DataUnavailableError: No place has; the message names each and what it lacks.
+    """
+    looked: list[str] = []
+    for source, folder in dataset_folders(dataset.repo, dataset.revision, sources).items():
+        files = {split: split_files(folder, dataset, split) for split in dataset.splits} if folder else {}
+        if files and all(files.values()):
+            return Found(source, files)
+        looked.append(_describe_lack(source, folder, dataset, files))
+    if not dataset.revision:
+        looked.append("hub: not asked, as no revision is pinned")
+        raise unavailable(str(dataset), looked, advice=" For the hub, also set revision=COMMIT, in full.")
+    if (problem := hub_problem(sources)) is None:
+        return Found("hub", {})
+    raise unavailable(str(dataset), [*looked, problem])
+
+
+def dataset_folders(repo: str, revision: str, sources: Sources) -> dict[str, Path | None]:
+    """Where a data set may lie on this machine: the mirror's folder, and the hub's cache of a pinned revision."""
+    folders = {"mirror": mirror_folder(repo, sources, kind="datasets")}
+    return {**folders, "hub": hub_snapshot(repo, revision, sources, kind="datasets")} if revision else folders
+
+
+def cache_folder() -> Path:
+    """Where what we derive is kept, in the user's own cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hedgebench"
+
+
+def mirror_folder(repo: str, sources: Sources, kind: str) -> Path | None:
+    """The mirror's folder of a repository; None without a mirror. `kind` is `datasets` or `models`."""
+    return sources.mirror / kind / repo if sources.mirror else None
+
+
+def hub_snapshot(repo: str, revision: str, sources: Sources, kind: str) -> Path:
+    """The folder in which the hub's own cache keeps a revision, whether or not it is there."""
+    _prepare_hub(sources)
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"{kind}--{repo.replace('/', '--')}" / "snapshots" / revision
+
+
+def hub_problem(sources: Sources) -> str | None:
+    """Why the hub cannot be asked, found out within seconds; None when it answers."""
+    if sources.offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE:
+        return "hub: not asked, because offline was chosen (HF_HUB_OFFLINE=1)"
+    _prepare_hub(sources)
+    from huggingface_hub import constants
+
+    return _reach(constants.ENDPOINT) or None
+
+
+def hub_errors() -> tuple[type[Exception], ...]:
+    """What asking the hub may end in: its refusals, and time-outs and lost connections.
+
+    The latter are errors of the HTTP library that huggingface_hub is built on, which has been three so far; its own
+    error is derived from that library's.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (*(kind for kind in HfHubHTTPError.__bases__ if issubclass(kind, Exception)), OSError)
+
+
+@functools.cache
+def _reach(endpoint: str) -> str:
+    """Why an address does not answer; empty when it does. Asked once per process."""
+    from huggingface_hub import get_session
+
+    problems = [f"hub: {endpoint} did not answer within {REACH_TIMEOUT_S:.0f} s"]
+
+    def ask() -> None:
+        try:
+            get_session().head(endpoint, timeout=REACH_TIMEOUT_S)
+        except Exception as error:
+            problems.append(f"hub: {endpoint} is not reachable ({type(error).__name__}: {error})")
+        else:
+            problems.append("")
+
+    # A name lookup knows no timeout: the thread does, and as a daemon it does not delay the end of the process.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(REACH_TIMEOUT_S + 1)
+    return problems[-1]
+
+
+def unavailable(what: str, looked: Iterable[str], advice: str = "") -> DataUnavailableError:
+    """The error for `what`, with every place that was looked in and what to do; `advice` is one thing more to do."""
+    places = "\n".join(f"  - {place}" for place in looked)
+    return DataUnavailableError(
+        f"{what} is not available. Looked in:\n{places}\n"
+        "Pass --mirror DIR (or set HEDGEBENCH_MIRROR), where DIR holds datasets/ORG/NAME and models/ORG/NAME; "
+        "or connect to the hub, without HF_HUB_OFFLINE, once: later runs read its cache." + advice
+    )
+
+
+def hash_files(files: Mapping[str, Sequence[Path]], sources: Sources) -> str:
+    """SHA-256 over the content of files, in the order of their splits and names; see `file_facts.py`."""
+    total = hashlib.sha256()
+    for split, paths in sorted(files.items()):
+        for path in paths:
+            total.update(f"{split}:{digest(path, sources.cache)}\n".encode())
+    return total.hexdigest()
+
+
+def _prepare_hub(sources: Sources) -> None:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if sources.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def _patterns(dataset: DatasetId, split: str) -> tuple[str, ...]:
+    names = (f"{split}-*.parquet", f"{split}/*.parquet") if dataset.text is None else (dataset.text.name,)
+    return tuple(f"{dataset.config}/{name.format(split=split)}" for name in names)
+
+
+def split_files(folder: Path, dataset: DatasetId, split: str) -> tuple[Path, ...]:
+    """The files of a split in a repository's folder, in order; none where there are none."""
+    return tuple(sorted(file for pattern in _patterns(dataset, split) for file in folder.glob(pattern)))
+
+
+def _csv_options(text: TabSeparated) -> dict[str, Any]:
+    return {
+        "delimiter": "\t",
+        "lineterminator": "\n",
+        "column_names": list(text.columns),
+        "quoting": csv.QUOTE_NONE,
+        "keep_default_na": False,
+    }
+
+
+def _describe_lack(source: str, folder: Path | None, dataset: DatasetId, files: Mapping[str, Sequence[Any]]) -> str:
+    if folder is None:
+        return "mirror: none was given"
+    place = f"mirror {folder}" if source == "mirror" else f"hub cache {folder}"
+    if not (folder / dataset.config).is_dir():
+        return f"{place}: there is no folder {dataset.config}"
+    present = ", ".join(split for split in dataset.splits if files[split]) or "none of the splits"
+    missing = ", ".join(split for split in dataset.splits if not files[split])
+    return f"{place}: {dataset.config} has {present} but no {missing}"
+
+
+def _download(dataset: DatasetId) -> dict[str, tuple[Path, ...]]:
+    from huggingface_hub import snapshot_download
+
+    patterns = [pattern for split in dataset.splits for pattern in _patterns(dataset, split)]
+    folder = snapshot_download(
+        dataset.repo,
+        repo_type="dataset",
+        revision=dataset.revision,
+        allow_patterns=patterns,
+        etag_timeout=REACH_TIMEOUT_S,
+    )
+    files = {split: split_files(Path(folder), dataset, split) for split in dataset.splits}
+    if not all(files.values()):
+        raise unavailable(str(dataset), [_describe_lack("hub", Path(folder), dataset, files)])
+    return files
+
+
+def count_rows(files: Sequence[Path]) -> int:
+    """Rows of parquet files, read from their footers."""
+    parquet: Any = importlib.import_module("pyarrow.parquet")
+    return sum(parquet.ParquetFile(file).metadata.num_rows for file in files)
+
+
+def _count(dataset: DatasetId, files: Sequence[Path], sources: Sources) -> int:
+    """Rows of a split's files; of text files, whose rows are lines, each is counted."""
+    if dataset.text is None:
+        return count_rows(files)
+    return sum(line_count(file, sources.cache) for file in files)

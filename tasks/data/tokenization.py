@@ -1,0 +1,290 @@
+"""Tokenizers of text tasks, chosen by the setting `tokenizer`.
+
+| setting | tokenizer |
+|---|---|
+| `gpt2` | GPT-2's byte-level BPE, 50,257 entries, from the mirror, the hub's cache or the hub at a pinned revision |
+| `bpe:N` | byte-level BPE with up to N entries, trained on the task's training split and kept in `Sources.cache` |
+| `byte` | the 256 bytes of UTF-8 |
+| `auto` | `gpt2` where it can be had, else `bpe:16384`; the record then says so |
+| `backbone` | the one that the pretrained backbone was trained with; see `tokenizer_backbone.py` |
+
+All but `backbone` have `<|endoftext|>` as their one special token and can spell any text, so that word perplexity and
+bits per byte compare across them while perplexity per token does not.
+
+`auto` is the default at `paper` scale, as GPT-2's tokenizer is what the literature's 125M models use; its substitute is
+smaller because most of 50,257 entries would hardly occur in a training split as small as WikiText-2's. At `smoke` and
+`small` scale the defaults are `bpe:1024` and `bpe:4096`: an output layer of 50,257 rows would outweigh, in time and in
+parameters, the tiny models whose attention is to be compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ...results.atomic import replacing
+from ...results.record import Scalar
+from ..base import DataUnavailableError, Sources
+from .backbone_tokenizer import END_OF_TEXT, encode_batches, load_backbone_tokenizer
+from .sources import REACH_TIMEOUT_S, hub_problem, hub_snapshot, mirror_folder, unavailable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+AUTO_SUBSTITUTE = "bpe:16384"
+GPT2_REPO = "openai-community/gpt2"
+GPT2_REVISION = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
+_BPE_RECIPE = "1"
+_SMALLEST_BPE = 257
+
+
+@dataclass(frozen=True)
+class TokenizerIdentity:
+    """Which tokenizer will be used.
+
+    Attributes:
+        name: `gpt2`, `bpe:N`, `byte` or the name of a pretrained backbone; never `auto`.
+        fingerprint: Hash of the tokenizer's file, its revision on the hub, or hash of what it is trained from.
+        file: Where it lies or will be kept; None for `byte` and for what is still to be downloaded.
+        note: Why it is not the one that `auto` prefers; empty otherwise.
+        of_backbone: Whether it belongs to a pretrained backbone.
+    """
+
+    name: str
+    fingerprint: str
+    file: Path | None = None
+    note: str = ""
+    of_backbone: bool = False
+
+    @property
+    def trained_here(self) -> bool:
+        """Whether it is trained on the task's training text."""
+        return self.name.startswith("bpe:") and not self.of_backbone
+
+    def details(self) -> dict[str, Scalar]:
+        """What a record's data identity says about the tokenizer."""
+        fallback: dict[str, Scalar] = {"tokenizer_fallback": self.note} if self.note else {}
+        return {"tokenizer": self.name, "tokenizer_fingerprint": self.fingerprint, **fallback}
+
+
+class Tokenizer(Protocol):
+    """Text to token ids, without special tokens."""
+
+    @property
+    def name(self) -> str:
+        """Such as `bpe:4096`."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids, the end of text included."""
+        ...
+
+    @property
+    def end_of_text(self) -> int:
+        """Id of the token that separates documents."""
+        ...
+
+    @property
+    def stop_token(self) -> int:
+        """Id of the token that ends what a model writes; most tokenizers have one token for both."""
+        ...
+
+    @property
+    def stop_text(self) -> str:
+        """How that token is spelled."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Token ids of each text; a special token's spelling inside a text is ordinary text."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of token ids, special tokens left out; bytes that are no UTF-8 become U+FFFD."""
+        ...
+
+
+@dataclass(frozen=True)
+class ByteTokenizer:
+    """UTF-8 bytes, and the end of text as id 256."""
+
+    name: str = "byte"
+    vocab_size: int = 257
+    end_of_text: int = 256
+    stop_token: int = 256
+    stop_text: str = END_OF_TEXT
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Bytes of each text."""
+        import numpy as np
+
+        return [np.frombuffer(text.encode(), np.uint8).astype(np.int32) for text in texts]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of bytes."""
+        return bytes(token for token in tokens if token < self.end_of_text).decode(errors="replace")
+
+
+@dataclass(frozen=True)
+class SubwordTokenizer:
+    """A tokenizer of the `tokenizers` library."""
+
+    name: str
+    inner: Any
+    stop_text: str = END_OF_TEXT
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids, the end of text included; below N where the training text has too few pairs."""
+        return int(self.inner.get_vocab_size())
+
+    @property
+    def end_of_text(self) -> int:
+        """Id of `<|endoftext|>`."""
+        return int(self.inner.token_to_id(END_OF_TEXT))
+
+    @property
+    def stop_token(self) -> int:
+        """Id of `<|endoftext|>`."""
+        return self.end_of_text
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Token ids of each text."""
+        return encode_batches(self.inner, texts, add_special_tokens=False)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of token ids."""
+        return str(self.inner.decode(list(tokens), skip_special_tokens=True))
+
+
+def identify_tokenizer(setting: str, corpus: str, sources: Sources) -> TokenizerIdentity:
+    """The tokenizer that `load_tokenizer` would give, by looking at files only.
+
+    Args:
+        setting: `auto`, `gpt2`, `bpe:N`, `byte` or `backbone`.
+        corpus: What identifies the training text, for `bpe:N`.
+        sources: Where to look.
+
+    Raises:
+        DataUnavailableError: `gpt2` was asked for and is nowhere to be had.
+        ValueError: The setting is none of these, or it is `backbone` and the backbone is not pretrained.
+    """
+    if match := re.fullmatch(r"bpe:(\d+)", setting):
+        return _identify_bpe(int(match[1]), corpus, sources)
+    if setting not in _IDENTIFY:
+        raise ValueError(f"tokenizer is {setting!r}; choose auto, gpt2, byte, backbone or bpe:N, such as bpe:4096")
+    return _IDENTIFY[setting](corpus, sources)
+
+
+def load_tokenizer(identity: TokenizerIdentity, texts: Callable[[], Iterable[str]]) -> Tokenizer:
+    """The tokenizer; a `bpe:N` that is not in the cache is trained on `texts()` and kept there.
+
+    Raises:
+        DataUnavailableError: A download failed.
+        ValueError: The tokenizer of a backbone has not been fetched, or ends no text.
+    """
+    if identity.of_backbone:
+        return load_backbone_tokenizer(identity.name, identity.file)
+    if identity.name == "byte":
+        return ByteTokenizer()
+    from tokenizers import Tokenizer as Subwords
+
+    file = identity.file or _download_gpt2()
+    if not file.is_file():
+        _train_bpe(int(identity.name.removeprefix("bpe:")), texts(), file)
+    inner = Subwords.from_file(str(file))
+    inner.encode_special_tokens = True
+    return SubwordTokenizer(identity.name, inner)
+
+
+def _identify_byte(corpus: str, sources: Sources) -> TokenizerIdentity:  # noqa: ARG001
+    return TokenizerIdentity("byte", "utf-8")
+
+
+def _identify_gpt2(corpus: str, sources: Sources) -> TokenizerIdentity:  # noqa: ARG001
+    mirror = mirror_folder(GPT2_REPO, sources, kind="models")
+    if mirror and (mirror / "tokenizer.json").is_file():
+        file = mirror / "tokenizer.json"
+        return TokenizerIdentity("gpt2", hashlib.sha256(file.read_bytes()).hexdigest(), file)
+    cached = hub_snapshot(GPT2_REPO, GPT2_REVISION, sources, kind="models") / "tokenizer.json"
+    if cached.is_file():
+        return TokenizerIdentity("gpt2", GPT2_REVISION, cached)
+    if (problem := hub_problem(sources)) is None:
+        return TokenizerIdentity("gpt2", GPT2_REVISION)
+    looked = [f"mirror {mirror}: there is no tokenizer.json" if mirror else "mirror: none was given"]
+    raise unavailable(
+        f"the tokenizer of {GPT2_REPO}",
+        [*looked, f"hub cache {cached}: there is no such file", problem],
+        advice=" Or set tokenizer=bpe:N, such as bpe:4096, which is trained here and needs no download.",
+    )
+
+
+def _identify_auto(corpus: str, sources: Sources) -> TokenizerIdentity:
+    try:
+        return _identify_gpt2(corpus, sources)
+    except DataUnavailableError:
+        substitute = identify_tokenizer(AUTO_SUBSTITUTE, corpus, sources)
+        note = (
+            f"tokenizer gpt2 was not available, so {AUTO_SUBSTITUTE} was trained on the training split: perplexity per "
+            "token does not compare with GPT-2's; word perplexity and bits per byte do"
+        )
+        return TokenizerIdentity(substitute.name, substitute.fingerprint, substitute.file, note)
+
+
+def _identify_backbone(corpus: str, sources: Sources) -> TokenizerIdentity:  # noqa: ARG001
+    if (tokenizer := sources.tokenizer) is None:
+        raise ValueError(
+            "tokenizer is 'backbone', which is the one of a pretrained backbone, and this backbone is trained from "
+            "scratch; choose bpe:N, such as bpe:4096, or a pretrained backbone"
+        )
+    return TokenizerIdentity(tokenizer.name, tokenizer.fingerprint, tokenizer.file, of_backbone=True)
+
+
+def _identify_bpe(size: int, corpus: str, sources: Sources) -> TokenizerIdentity:
+    if size < _SMALLEST_BPE:
+        raise ValueError(f"tokenizer is 'bpe:{size}'; N is at least {_SMALLEST_BPE}: 256 bytes and the end of text")
+    # Its import takes longer than that of this whole folder, and listings need none of it.
+    from importlib.metadata import version
+
+    made_from = [_BPE_RECIPE, size, corpus, version("tokenizers")]
+    fingerprint = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+    file = sources.cache / "tokenizers" / f"bpe-{size}-{fingerprint[:16]}.json"
+    return TokenizerIdentity(f"bpe:{size}", fingerprint, file)
+
+
+_IDENTIFY: dict[str, Callable[[str, Sources], TokenizerIdentity]] = {
+    "auto": _identify_auto,
+    "gpt2": _identify_gpt2,
+    "byte": _identify_byte,
+    "backbone": _identify_backbone,
+}
+
+
+def _train_bpe(size: int, texts: Iterable[str], file: Path) -> None:
+    from tokenizers import Tokenizer as Subwords
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Subwords(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    with replacing(file) as handle:
+        handle.write(tokenizer.to_str().encode())
+
+
+def _download_gpt2() -> Path:
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(GPT2_REPO, "tokenizer.json", revision=GPT2_REVISION, etag_timeout=REACH_TIMEOUT_S))

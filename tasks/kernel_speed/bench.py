@@ -1,0 +1,138 @@
+"""Measures contenders at shapes, one after another; what fails costs its point, whatever it was, and no other."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from ..base import Row
+from ..efficiency.sweep_points import ENDS_A_CLIMB
+from ..efficiency.sweep_settings import failure_status, release_memory
+from ..measuring.telemetry import Telemetry, telemetry
+from ..measuring.timing import Repeats, first_call_s, measure_calls
+from .shapes import KernelShape
+from .workloads import Call, Prepare
+
+if TYPE_CHECKING:
+    import torch
+
+_TRACEBACK_CHARACTERS = 4000
+
+
+@dataclass
+class KernelBench:
+    """Contenders of one work on one device.
+
+    Attributes:
+        contenders: What prepares each contender's calls, by its name.
+        repeats: How often a call is repeated.
+        device: Where everything runs.
+        dtype: Of all tensors.
+        lost: The error that the device answers with to everything, as after an access out of bounds; empty while it
+            works.
+    """
+
+    contenders: Mapping[str, Prepare]
+    repeats: Repeats
+    device: torch.device
+    dtype: torch.dtype
+    lost: str = ""
+
+    def __post_init__(self) -> None:
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.get_device_properties(self.device)  # torch keeps them for the record; a lost device tells none
+
+    def climb(self, name: str, shapes: Sequence[KernelShape]) -> Iterator[Row]:
+        """The row of a contender at each shape, but for those longer than one that it had no memory or time for."""
+        given_up: set[tuple[int, int]] = set()
+        for shape in shapes:
+            if shape.family not in given_up:
+                found = self._found(name, shape)
+                if found["status"] in ENDS_A_CLIMB:
+                    given_up.add(shape.family)
+                yield {"contender": name, **asdict(shape), **_told(found, name, shape)}
+
+    def _found(self, name: str, shape: KernelShape) -> Row:
+        if self.lost:
+            return {"status": "error", "error": "DeviceLost", "message": f"not tried: the device is lost ({self.lost})"}
+        try:
+            found = {"status": "ok", **self._measure(name, shape)}
+        except Exception as error:  # a contender's mistake is its own
+            found = _failed(error)
+        if found["status"] != "ok":
+            self.lost = _device_error(self.device)
+        if not self.lost:
+            release_memory()
+        return found
+
+    def _measure(self, name: str, shape: KernelShape) -> Row:
+        """What ran, and what each of its calls took; notes on how that was measured."""
+        import torch
+
+        calls = self.contenders[name](shape, self.device, self.dtype)
+        with torch.no_grad(), telemetry(self.device) as watch:
+            found = {each: self._measure_call(call, watch) for each, call in calls.items()}
+            untold = watch.notes
+        notes = [f"{name}, {each}: {note}" for each, of_call in found.items() for note in of_call.pop("notes")]
+        return {"calls": found, "notes": [*notes, *untold]}
+
+    def _measure_call(self, call: Call, watch: Telemetry) -> Row:
+        ran: list[str] = []
+        first_s = first_call_s(lambda: ran.append(call()[1]), self.device)
+        peak_bytes = _peak_bytes(call, self.device)
+        timing = measure_calls(call, self.device, self.repeats, kernel=True, watch=watch)
+        return {
+            "ran": ran[0],
+            "first_call_s": first_s,
+            "peak_bytes": peak_bytes,
+            **asdict(timing),
+            "telemetry": watch.found,
+            "notes": timing.notes,
+        }
+
+
+def _failed(error: Exception) -> Row:
+    """The status and the message of what was raised; of a mistake also where it was raised."""
+    status, kind = failure_status(error), type(error).__name__
+    if status is not None:
+        return {"status": status, "message": f"{kind}: {error}"}
+    log = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
+    return {"status": "error", "error": kind, "message": str(error), "log_tail": log}
+
+
+def _told(found: Row, name: str, shape: KernelShape) -> Row:
+    """What was found; a failure's message says of what it is, and is a note too."""
+    if found["status"] == "ok":
+        return found
+    where = name if found["status"] == "unsupported" else f"{name} at {shape.name}"
+    message = f"{where}: {found['message']}"
+    return {**found, "message": message, "notes": [f"{found['status']}: {message}"]}
+
+
+def _device_error(device: torch.device) -> str:
+    """What a device answers with once an error has made it useless for this process; empty where it works."""
+    if device.type == "cuda":
+        import torch
+
+        try:
+            torch.cuda.synchronize(device)
+        except RuntimeError as error:
+            return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return ""
+
+
+def _peak_bytes(call: Call, device: torch.device) -> int | None:
+    """The most memory that tensors held while a call ran, its inputs included; None on the CPU."""
+    if device.type != "cuda":
+        return None
+    import torch
+
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    call()
+    torch.cuda.synchronize(device)
+    return int(torch.cuda.max_memory_allocated(device))

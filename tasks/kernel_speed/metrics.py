@@ -1,0 +1,152 @@
+"""Metrics of kernels from the rows of the tasks `kernels/*`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...kernels.costs import FUSED_SOFTMAX, Cost, softmax_attention_cost, softmax_decode_cost
+from ...kernels.fused_costs import (
+    ELEMENT_BYTES,
+    KernelCost,
+    distillation_cost,
+    fused_backward_cost,
+    fused_decode_cost,
+    fused_forward_cost,
+)
+from ...results.record import Metric, Scalar
+from ..base import Row
+from ..efficiency.metrics import median_metric, percentile_metrics
+from ..measuring.machine_peak import machine_metrics
+from .shapes import KernelShape
+
+CALLS: Mapping[str, tuple[str, ...]] = {
+    "forward": ("forward",),
+    "backward": ("backward", "forward_backward"),
+    "decode": ("decode",),
+    "distillation": ("distillation",),
+}
+"""What each work times."""
+
+OURS = "hedgehog"
+"""What the names of our contenders begin with."""
+
+
+def kernel_metrics(work: str, rows: Sequence[Row]) -> list[Metric]:
+    """The headline, the machine's peaks, and the metrics of every point.
+
+    What ran is a coordinate of the time of the first call: as one of all metrics it would part a line in two where a
+    kernel takes over from another.
+    """
+    machine: Row = next(row["machine"] for row in rows if "machine" in row)
+    points = [row for row in rows if "contender" in row]
+    metrics = machine_metrics(machine)
+    peaks = tuple(metric.value or 0.0 for metric in metrics)
+    for row in points:
+        metrics += [metric for call in CALLS[work] for metric in _of_point(call, row, peaks, machine["dtype"])]
+    return [*_headline(work, points), *metrics]
+
+
+def _headline(work: str, points: Sequence[Row]) -> list[Metric]:
+    """Tokens a second of Hedgehog's best backend at the largest shape, and their spread; no value where that failed."""
+    import numpy as np
+
+    ours = [row for row in points if row["contender"] == "hedgehog"]
+    if not ours:
+        return []
+    row, call, name = ours[-1], CALLS[work][-1], "longest_tokens_per_s"
+    if row["status"] != "ok":
+        return [Metric(name, None, "tokens/s", True, None, 0, status=row["status"])]
+    tokens = row["batch"] * (1 if work == "decode" else row["tokens"])
+    rates = 1e3 * tokens / np.asarray(row["calls"][call]["samples_ms"])
+    return [
+        median_metric(name, rates, "tokens/s", True, {}),
+        *percentile_metrics(name, rates, "tokens/s", {}),
+    ]
+
+
+def _of_point(call: str, row: Row, peaks: tuple[float, ...], dtype: str) -> list[Metric]:
+    import numpy as np
+
+    shape = KernelShape(row["batch"], row["tokens"], row["heads"], row["head_dim"], row["sweep"])
+    at: dict[str, Scalar] = {"contender": row["contender"], **shape.at()}
+    if row["status"] != "ok":
+        return [Metric(f"{call}_ms", None, "ms", False, None, 0, at, row["status"])]
+    measured: Row = row["calls"][call]
+    ms = np.asarray(measured["samples_ms"])
+    found = [
+        median_metric(f"{call}_ms", ms, "ms", False, at),
+        *percentile_metrics(f"{call}_ms", ms, "ms", at),
+        Metric(f"{call}_first_call_s", measured["first_call_s"], "s", None, None, 1, {**at, "ran": measured["ran"]}),
+    ]
+    if measured["peak_bytes"] is not None:
+        found.append(Metric(f"{call}_peak_bytes", measured["peak_bytes"], "bytes", False, None, 1, at))
+    found += _of_device(call, measured["telemetry"], at)
+    cost = cost_of(call, row["contender"], measured["ran"], shape, dtype)
+    return found if cost is None else [*found, *_of_counts(call, row["contender"], cost, found[0], peaks)]
+
+
+def _of_counts(
+    call: str, contender: str, cost: KernelCost | Cost, time: Metric, peaks: tuple[float, ...]
+) -> list[Metric]:
+    """Counts; of Hedgehog's attention also rates and the share of the roofline that they make of the median time."""
+    assert time.value is not None
+    counts = {"flops": ("flops", cost.flops), "traffic_bytes": ("bytes", cost.bytes)}
+    found = [
+        Metric(f"{call}_{name}", count, unit, None, None, 1, time.at) for name, (unit, count) in counts.items() if count
+    ]
+    if isinstance(cost, KernelCost) and contender.startswith(OURS):
+        rates = {"tflop_per_s": ("TFLOP/s", cost.flops), "tb_per_s": ("TB/s", cost.bytes)}
+        found += [
+            Metric(f"{call}_{name}", count / time.value / 1e9, unit, True, None, time.n, time.at)
+            for name, (unit, count) in rates.items()
+            if count
+        ]
+        share = 1e5 * cost.seconds(*peaks) / time.value
+        found.append(Metric(f"{call}_percent_of_roofline", share, "%", True, None, time.n, time.at))
+    return found
+
+
+def _of_device(call: str, told: Mapping[str, Any], at: Mapping[str, Scalar]) -> list[Metric]:
+    """The lowest clock while the call was timed, and whether the device held back; nothing where it does not say."""
+    found = []
+    if "lowest_sm_clock_mhz" in told:
+        found.append(Metric(f"{call}_lowest_sm_clock_mhz", told["lowest_sm_clock_mhz"], "mhz", None, None, 1, at))
+    if "throttled" in told:
+        found.append(Metric(f"{call}_throttled", float(bool(told["throttled"])), "1", None, None, 1, at))
+    return found
+
+
+def cost_of(call: str, contender: str, ran: str, shape: KernelShape, dtype: str) -> KernelCost | Cost | None:
+    """Counts of Hedgehog's attention, and of softmax attention without gradients; None where there are none.
+
+    Args:
+        call: What was timed, as in `CALLS`.
+        contender: Whose attention it is.
+        ran: Form and backend.
+        shape: Of the call.
+        dtype: Of its tensors.
+    """
+    if contender.startswith("softmax") and call in ("forward", "decode"):
+        return _softmax_cost(call, ran, shape, dtype)
+    if not contender.startswith(OURS):
+        return None
+    token_heads, d = shape.batch * shape.tokens * shape.heads, shape.head_dim
+    sizes: dict[str, Any] = {"token_heads": token_heads, "d": d, "dtype": dtype}
+    if call == "decode":
+        return fused_decode_cost(heads=shape.batch * shape.heads, d=d)
+    if call == "distillation":
+        return distillation_cost(pairs=token_heads * (shape.tokens + 1) // 2, token_heads=token_heads, d=d)
+    if call == "backward":
+        return fused_backward_cost(**sizes)
+    forward = fused_forward_cost(ran.split("/")[0], **sizes)
+    return forward if call == "forward" else forward + fused_backward_cost(**sizes)
+
+
+def _softmax_cost(call: str, ran: str, shape: KernelShape, dtype: str) -> Cost:
+    h, d = shape.heads, shape.head_dim
+    sizes: dict[str, Any] = {"b": shape.batch, "h": h, "hk": h, "d": d, "dv": d}
+    sizes["bytes_per_element"] = ELEMENT_BYTES[dtype]
+    if call == "decode":
+        return softmax_decode_cost(**sizes, m=shape.tokens)
+    return softmax_attention_cost(**sizes, n=shape.tokens, fused=ran.split("/")[1] in FUSED_SOFTMAX)

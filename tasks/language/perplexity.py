@@ -1,0 +1,228 @@
+"""Perplexity of a language model on documents: the protocol that every corpus shares.
+
+Training: each document follows an end-of-text token, all of them form one stream, and the stream is cut into rows of
+`context_length` tokens whose targets are the next tokens; what does not fill a row is dropped.
+
+Evaluation, the convention of GPT-2's evaluations: the test documents form one stream with end-of-text tokens between
+them, so context crosses documents, and every token is scored exactly once by windows of `context_length` tokens that
+advance by `stride`. With `stride` equal to the context length windows do not overlap and a window's first tokens have
+next to no context; a shorter stride gives each token at least `context_length - stride` tokens of context (where so
+many exist), costs `context_length / stride` times as much and yields a lower perplexity, so numbers compare only at
+equal stride. With `join_documents=False` each document is scored alone after one end-of-text token, as lm-eval does.
+
+End-of-text tokens are context only: they are left out of every sum, so that word perplexity and bits per byte come from
+the probability of the text itself, given where its documents begin.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...adapters.base import Adapter, ModelShape, Settings
+from ...results.record import DataIdentity, Metric
+from ..base import INPUT, Row, Sources, TaskData, TaskInfo
+from ..data.documents import (
+    Corpus,
+    Document,
+    EvaluationDocuments,
+    cached_tokens,
+    take_bytes,
+    to_examples,
+    tokenize_documents,
+)
+from ..data.tokenization import Tokenizer, TokenizerIdentity, identify_tokenizer, load_tokenizer
+from ..settings import parse_settings
+from .unigram import with_unigram
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ...results.stats.statistics import RatioStatistic
+
+
+RECIPES = ("scratch", "pretrained-conversion", "pretrained-conversion-lora", "finetuned-conversion", "zero-shot")
+"""Recipes of a corpus that is trained on."""
+
+
+@dataclass(frozen=True)
+class PerplexitySettings:
+    """How a corpus is read and scored.
+
+    Attributes:
+        context_length: Longest input in tokens.
+        stride: Tokens by which evaluation windows advance; None for the context length.
+        join_documents: Score the test split as one stream, rather than each document alone.
+        tokenizer: `auto`, `gpt2`, `bpe:N`, `byte` or `backbone`; see `tokenization.py`.
+        train_bytes: Whole training documents are taken up to this many bytes of text; None for all. 0 reads no
+            training split, which suits a model that is not trained here; its tokenizer must not be `bpe:N`.
+        test_bytes: The same for the validation and for the test split; None for all.
+        batch_size: Windows per forward pass in evaluation.
+
+    Raises:
+        ValueError: A stride outside 1 to `context_length`.
+    """
+
+    context_length: int = 1024
+    stride: int | None = None
+    join_documents: bool = True
+    tokenizer: str = "auto"
+    train_bytes: int | None = None
+    test_bytes: int | None = None
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if self.stride is not None and not 1 <= self.stride <= self.context_length:
+            raise ValueError(f"stride is {self.stride}; it takes 1 to context_length={self.context_length}, or none")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that are read."""
+        return ("test",) if self.train_bytes == 0 else ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """The task of predicting a corpus; see the module's docstring."""
+
+    info: TaskInfo
+    corpus: Corpus
+
+    def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
+        """Which documents and which tokenizer `load` would use."""
+        reader = self.reader(settings, sources)
+        return replace(reader.identity, details={**reader.identity.details, **reader.tokenizer.details()})
+
+    def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
+        """Tokenizes the documents; `test` is an `EvaluationDocuments` with the first `limit` documents.
+
+        Raises:
+            DataUnavailableError: The data cannot be had.
+            ValueError: A split has too little text for one row of `context_length` tokens.
+        """
+        reader = self.reader(settings, sources)
+        tokenizer = load_tokenizer(reader.tokenizer, lambda: (text.text for text in reader.documents("train")))
+        train, validation = (reader.tokens(split, tokenizer) for split in ("train", "validation"))
+        test = tokenize_documents(reader.documents("test")[:limit], tokenizer)
+        context_length = reader.chosen.context_length
+        return TaskData(
+            shape=ModelShape(context_length=context_length, vocab_size=tokenizer.vocab_size),
+            test=EvaluationDocuments(with_unigram(test, train, tokenizer.vocab_size), tokenizer.end_of_text),
+            train=to_examples(train, context_length, tokenizer.end_of_text),
+            validation=to_examples(validation, context_length, tokenizer.end_of_text),
+            notes=(reader.tokenizer.note,) if reader.tokenizer.note else (),
+        )
+
+    def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
+        """The negative log-likelihood of each document; one row per document."""
+        chosen, test = parse_settings(PerplexitySettings, settings), data.test
+        score = _score_joined if chosen.join_documents else _score_apart
+        nlls_nats = score(
+            test,
+            lambda tokens: adapter.rolling_loglikelihood(
+                tokens, prefix_token=test.end_of_text, stride=chosen.stride, batch_size=chosen.batch_size
+            ),
+        )
+        return [
+            {
+                "document": i,
+                "name": document.name,
+                "nll_nats": nll_nats,
+                "tokens": len(document.tokens),
+                "words": document.words,
+                "bytes": document.bytes,
+                "unigram_nll_nats": document.unigram_nll_nats,
+                INPUT: document.tokens.tolist(),
+            }
+            for i, (document, nll_nats) in enumerate(zip(test.documents, nlls_nats, strict=True))
+        ]
+
+    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:  # noqa: ARG002
+        """Perplexities and bits per byte, with standard errors from resampling documents.
+
+        `unigram_perplexity` is what the frequencies of the training tokens alone reach: the floor to beat.
+        """
+        metrics = [
+            _ratio_metric("perplexity", rows, "nll_nats", "tokens", "exp_ratio"),
+            _ratio_metric("word_perplexity", rows, "nll_nats", "words", "exp_ratio"),
+            _ratio_metric("bits_per_byte", rows, "nll_nats", "bytes", "bits_ratio"),
+            Metric("tokens", sum(row["tokens"] for row in rows), "tokens", None, None, len(rows)),
+        ]
+        if all(row["unigram_nll_nats"] is not None for row in rows):
+            floor = _ratio_metric("unigram_perplexity", rows, "unigram_nll_nats", "tokens", "exp_ratio")
+            metrics.append(replace(floor, higher_is_better=None))
+        return metrics
+
+    def reader(self, settings: Settings, sources: Sources) -> Reader:
+        """The corpus as it is read under these settings, which any task on the same text may use."""
+        chosen = parse_settings(PerplexitySettings, settings)
+        identity = self.corpus.identify(chosen.splits, sources)
+        text_key = f"{self.info.name} {self.info.version} {identity.fingerprint} {chosen.train_bytes}"
+        tokenizer = identify_tokenizer(chosen.tokenizer, text_key, sources)
+        if chosen.train_bytes == 0 and tokenizer.trained_here:
+            raise ValueError(
+                f"tokenizer {tokenizer.name} needs training text, and train_bytes is 0; use gpt2, byte or backbone"
+            )
+        cache_key = f"{text_key} {chosen.test_bytes} {tokenizer.fingerprint}"
+        folder = sources.cache / "tokens" / f"{self.info.name}-{hashlib.sha256(cache_key.encode()).hexdigest()[:16]}"
+        return Reader(self.corpus, chosen, sources, identity, tokenizer, folder)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A corpus read under given settings; tokens are kept in `folder` for the cells that follow."""
+
+    corpus: Corpus
+    chosen: PerplexitySettings
+    sources: Sources
+    identity: DataIdentity
+    tokenizer: TokenizerIdentity
+    folder: Path
+
+    def documents(self, split: str) -> list[Document]:
+        """The documents of a split that hold a word, up to the cap on bytes."""
+        cap = self.chosen.train_bytes if split == "train" else self.chosen.test_bytes
+        documents = [document for document in self.corpus.documents(split, self.sources) if document.text.split()]
+        return documents if cap is None else take_bytes(documents, cap)
+
+    def tokens(self, split: str, tokenizer: Tokenizer) -> list[NDArray[np.int32]]:
+        """Token ids of each document of a split; none when that split is not read."""
+        if split not in self.chosen.splits:
+            return []
+        return cached_tokens(
+            self.folder / f"{split}.npz",
+            tokenizer.vocab_size,
+            lambda: tokenizer.encode([document.text for document in self.documents(split)]),
+        )
+
+
+def _score_joined(test: EvaluationDocuments, loglikelihood: Callable[[list[int]], NDArray[np.float64]]) -> list[float]:
+    import numpy as np
+
+    separator = np.array([test.end_of_text], np.int32)
+    parts = [part for document in test.documents for part in (document.tokens, separator)][:-1]
+    scores = loglikelihood(np.concatenate(parts).tolist())
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    return [-float(part.sum()) for part in np.split(scores, ends)[::2]]
+
+
+def _score_apart(test: EvaluationDocuments, loglikelihood: Callable[[list[int]], NDArray[np.float64]]) -> list[float]:
+    return [-float(loglikelihood(document.tokens.tolist()).sum()) for document in test.documents]
+
+
+def _ratio_metric(name: str, rows: Sequence[Row], top: str, bottom: str, statistic: RatioStatistic) -> Metric:
+    import numpy as np
+
+    from ...results.stats.statistics import ratio_bootstrap
+
+    tops, bottoms = [row[top] for row in rows], [row[bottom] for row in rows]
+    ratio = math.fsum(tops) / sum(bottoms)
+    with np.errstate(over="ignore"):
+        stderr = ratio_bootstrap(tops, bottoms, statistic)
+        value, unit = (np.exp(ratio), "1") if statistic == "exp_ratio" else (ratio / math.log(2), "bits/byte")
+    return Metric(name, float(value), unit, False, stderr, len(rows))

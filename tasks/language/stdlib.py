@@ -1,0 +1,125 @@
+"""Perplexity on the source code of the running Python's own standard library: a corpus that is always at hand.
+
+Nothing is downloaded and nothing is shipped. The text differs between Python versions and distributions, so the record
+holds the version and a hash of the content, and only runs that agree on both compare.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...adapters.base import Capability
+from ...results.record import DataIdentity
+from ..base import DataUnavailableError, Sources, TaskInfo, TaskScale
+from ..data.documents import Document
+from ..settings import as_settings
+from .perplexity import RECIPES, Perplexity, PerplexitySettings
+
+_EXCLUDED_FOLDERS = frozenset({
+    "site-packages", "dist-packages", "test", "tests", "idle_test", "idlelib", "turtledemo", "lib2to3", "__pycache__",
+    "encodings", "pydoc_data",
+})  # fmt: skip
+_MIN_BYTES = 200
+_MAX_BYTES = 200_000
+
+
+@dataclass(frozen=True)
+class StandardLibrary:
+    """Python files as documents, in the order of their names.
+
+    Tests, programs (IDLE, turtledemo), lib2to3, generated tables (`encodings`, `pydoc_data`), installed packages, and
+    files under 200 bytes or over 200 kB are left out. A file's split is drawn from the hash of its name: 90 % train,
+    5 % validation, 5 % test, whatever other files there are.
+    """
+
+    def identify(self, splits: Sequence[str], sources: Sources) -> DataIdentity:  # noqa: ARG002
+        """The Python version and a hash over names and contents."""
+        files = read_files()
+        content = hashlib.sha256()
+        for name, text in files.items():
+            content.update(f"{name}:{hashlib.sha256(text).hexdigest()}\n".encode())
+        counts = [split_of(name) for name in files]
+        return DataIdentity(
+            id="python-stdlib",
+            revision=platform.python_version(),
+            fingerprint=content.hexdigest(),
+            source="embedded",
+            splits={split: counts.count(split) for split in splits},
+        )
+
+    def documents(self, split: str, sources: Sources) -> list[Document]:  # noqa: ARG002
+        """The files of one split."""
+        return [
+            Document(name, text.decode("utf-8", errors="replace"))
+            for name, text in read_files().items()
+            if split_of(name) == split
+        ]
+
+
+@functools.cache
+def read_files() -> Mapping[str, bytes]:
+    """Contents by name relative to the standard library's folder, sorted by name.
+
+    Raises:
+        DataUnavailableError: This Python keeps no source files, as some frozen or embedded ones do.
+    """
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    paths = {path.relative_to(folder).as_posix(): path for path in _source_files(folder)}
+    if not paths:
+        raise DataUnavailableError(
+            f"the standard library's source is not in {folder}; use a Python that keeps .py files, or another task"
+        )
+    return {name: paths[name].read_bytes() for name in sorted(paths)}
+
+
+def _source_files(folder: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in _EXCLUDED_FOLDERS]
+        for path in (Path(place, name) for name in names if name.endswith(".py")):
+            if _MIN_BYTES <= path.stat().st_size <= _MAX_BYTES:
+                yield path
+
+
+def split_of(name: str) -> str:
+    """`train`, `validation` or `test`, from a file's name alone."""
+    draw = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % 20
+    return {0: "test", 1: "validation"}.get(draw, "train")
+
+
+STDLIB = Perplexity(
+    info=TaskInfo(
+        name="stdlib",
+        version=1,
+        summary="Perplexity on the source of Python's standard library; needs no download",
+        main_metric="perplexity",
+        data=("python-stdlib",),
+        licence="PSF-2.0",
+        citation="Python Software Foundation, the Python standard library",
+        needs=frozenset({Capability.LANGUAGE_MODEL}),
+        recipes=RECIPES,
+        scales={
+            "smoke": TaskScale(
+                settings=as_settings(
+                    PerplexitySettings(
+                        context_length=128, tokenizer="bpe:1024", train_bytes=1_000_000, test_bytes=100_000
+                    )
+                ),
+                train={"steps": 60},
+            ),
+            "small": TaskScale(
+                settings=as_settings(PerplexitySettings(context_length=128, tokenizer="bpe:2048")),
+                train={"steps": 1_500, "batch_size": 8, "lr": 2e-3, "eval_every": 500, "eval_rows": 128},
+                backbone={"layers": 2},
+            ),
+            "paper": TaskScale(settings=as_settings(PerplexitySettings(context_length=1024))),
+        },
+    ),
+    corpus=StandardLibrary(),
+)

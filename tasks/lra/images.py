@@ -1,0 +1,211 @@
+"""`lra/image`, CIFAR-10 in grey pixels, and `lra/digits`, the small digits that scikit-learn carries.
+
+A colour picture becomes grey by the weights of ITU-R 601 (0.299 R + 0.587 G + 0.114 B), as in the benchmark. After a
+shuffle with a fixed seed, 5,000 of CIFAR-10's training rows choose the checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...adapters.base import ModelShape
+from ...results.record import DataIdentity
+from ..base import Sources
+from ..data.sources import DatasetId, identify_dataset, read_split
+from .declaration import lra_info
+from .protocol import SequenceClassification
+from .sequence_cache import SequenceCache, Sequences
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CIFAR10 = DatasetId("uoft-cs/cifar10", "plain_text", "0b2714987fa478483af9968de7c934580d0bb9a2", ("train", "test"))
+HELD_OUT_ROWS = 5_000
+_READER_VERSION = "1"
+_PIXELS = 32
+_SHUFFLE_SEED = 0
+_DIGITS_SPLITS = {"train": 1_198, "validation": 200, "test": 399}
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """Which pictures are read.
+
+    Attributes:
+        train_rows: Training rows, drawn with a fixed seed out of those that are not held out; None for all.
+        validation_rows: Most rows held out of the training split, at most a tenth of it; they choose the checkpoint.
+        test_rows: Test rows, drawn with a fixed seed; None for all.
+        batch_size: Rows per forward pass in evaluation.
+        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
+    """
+
+    train_rows: int | None = None
+    validation_rows: int = HELD_OUT_ROWS
+    test_rows: int | None = None
+    batch_size: int = 128
+    more_metrics: str = ""
+
+
+@dataclass(frozen=True)
+class GreyPictures:
+    """Pictures of 32 by 32 pixels, as 1,024 tokens from 0 to 255, line by line.
+
+    Attributes:
+        dataset: Has the splits `train` and `test` with the columns `img` (encoded pictures) and `label`.
+        settings: What its methods take.
+    """
+
+    dataset: DatasetId
+    settings: type[ImageSettings] = ImageSettings
+
+    def shape(self, chosen: ImageSettings) -> ModelShape:  # noqa: ARG002
+        """A classifier of ten things."""
+        return ModelShape(context_length=_PIXELS**2, vocab_size=256, num_classes=10)
+
+    def identify(self, chosen: ImageSettings, sources: Sources) -> DataIdentity:  # noqa: ARG002
+        """The data set."""
+        return identify_dataset(self.dataset, sources)
+
+    def split(self, name: str, chosen: ImageSettings, sources: Sources) -> Sequences:
+        """The chosen rows of a split."""
+        import numpy as np
+
+        key = f"{_READER_VERSION} {identify_dataset(self.dataset, sources).fingerprint}"
+        cache = SequenceCache.keyed("grey-pictures", key, sources, lambda: self._decode(sources))
+        whole = cache.split("test" if name == "test" else "train")
+        places = np.random.default_rng(_SHUFFLE_SEED).permutation(len(whole))
+        rest = len(whole) - min(len(whole) // 10, chosen.validation_rows)
+        parts = {
+            "train": places[:rest][: chosen.train_rows],
+            "validation": places[rest:],
+            "test": np.sort(places[: chosen.test_rows]),
+        }
+        return Sequences(whole.tokens[parts[name]], whole.labels[parts[name]])
+
+    def _decode(self, sources: Sources) -> Mapping[str, Sequences]:
+        import datasets
+        import numpy as np
+
+        splits = {}
+        for split in self.dataset.splits:
+            rows = read_split(self.dataset, split, sources).cast_column("img", datasets.Image(decode=False))
+            tokens = grey_pixels(picture["bytes"] for picture in rows["img"])
+            splits[split] = Sequences(tokens, np.array(rows["label"][:], np.int32))
+        return splits
+
+
+def grey_pixels(pictures: Iterable[bytes]) -> NDArray[np.uint8]:
+    """Encoded pictures, such as PNG, as grey pixels `[rows, height * width]`.
+
+    Raises:
+        ValueError: A picture is not 32 by 32.
+    """
+    import numpy as np
+    from PIL import Image
+
+    rows = []
+    for picture in pictures:
+        with Image.open(io.BytesIO(picture)) as image:
+            if image.size != (_PIXELS, _PIXELS):
+                raise ValueError(f"a picture has {image.size[0]} by {image.size[1]} pixels; expected 32 by 32")
+            rows.append(np.asarray(image.convert("L"), np.uint8).reshape(-1))
+    return np.stack(rows)
+
+
+@dataclass(frozen=True)
+class DigitsSettings:
+    """How digits are evaluated.
+
+    Attributes:
+        batch_size: Rows per forward pass in evaluation.
+        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
+    """
+
+    batch_size: int = 128
+    more_metrics: str = ""
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Handwritten digits of 8 by 8 pixels from 0 to 16, which scikit-learn carries, in splits of our own.
+
+    Attributes:
+        settings: What its methods take.
+    """
+
+    settings: type[DigitsSettings] = DigitsSettings
+
+    def shape(self, chosen: DigitsSettings) -> ModelShape:  # noqa: ARG002
+        """A classifier of ten digits."""
+        return ModelShape(context_length=64, vocab_size=17, num_classes=10)
+
+    def identify(self, chosen: DigitsSettings, sources: Sources) -> DataIdentity:  # noqa: ARG002
+        """The pictures, by the hash of all of them and their labels."""
+        whole = _read_digits()
+        content = hashlib.sha256(whole.tokens.tobytes() + whole.labels.astype("<i4").tobytes())
+        return DataIdentity("digits", "1", content.hexdigest(), "embedded", _DIGITS_SPLITS)
+
+    def split(self, name: str, chosen: DigitsSettings, sources: Sources) -> Sequences:  # noqa: ARG002
+        """One split."""
+        import numpy as np
+
+        whole = _read_digits()
+        ends = np.cumsum(list(_DIGITS_SPLITS.values()))[:-1]
+        places = np.random.default_rng(_SHUFFLE_SEED).permutation(len(whole))
+        chosen_places = dict(zip(_DIGITS_SPLITS, np.split(places, ends), strict=True))[name]
+        return Sequences(whole.tokens[chosen_places], whole.labels[chosen_places])
+
+
+def _read_digits() -> Sequences:
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    digits: Any = load_digits()
+    return Sequences(digits.data.astype(np.uint8), digits.target.astype(np.int32))
+
+
+IMAGE = SequenceClassification(
+    lra_info(
+        "image",
+        "what does a small photograph show, in grey pixels?",
+        data=f"{CIFAR10.repo}/{CIFAR10.config}@{CIFAR10.revision}",
+        licence="that of the original data set",
+        citation="Krizhevsky, CIFAR-10, 2009",
+        settings={
+            "smoke": ImageSettings(train_rows=500, validation_rows=100, test_rows=200),
+            "small": ImageSettings(train_rows=10_000, validation_rows=500, test_rows=2_000),
+            "paper": ImageSettings(),
+        },
+        train={
+            "smoke": {"steps": 10, "batch_size": 16, "eval_every": 5, "eval_rows": 100},
+            "small": {"steps": 1_500, "batch_size": 32, "eval_every": 250},
+            "paper": {
+                "steps": 35_000, "batch_size": 256, "warmup": 0.005, "eval_every": 175, "eval_rows": HELD_OUT_ROWS,
+                "eval_batch_size": 256,
+            },
+        },
+    ),
+    GreyPictures(CIFAR10),
+)  # fmt: skip
+
+DIGITS = SequenceClassification(
+    lra_info(
+        "digits",
+        "which digit, in 64 grey pixels? Stands in for lra/image; no task of the benchmark",
+        data="scikit-learn/digits",
+        licence="CC-BY-4.0",
+        citation="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998",
+        settings={"smoke": DigitsSettings(), "small": DigitsSettings(), "paper": DigitsSettings()},
+        train={
+            "smoke": {"steps": 100, "batch_size": 32, "lr": 3e-3, "eval_every": 20},
+            "small": {"steps": 2_000, "batch_size": 32, "eval_every": 100},
+            "paper": {"steps": 5_000, "batch_size": 32, "lr": 1e-3, "eval_every": 100},
+        },
+    ),
+    Digits(),
+)

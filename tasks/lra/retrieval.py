@@ -1,0 +1,139 @@
+"""`lra/retrieval`: does one paper cite another? Two documents in bytes, up to 4,000 each at `paper` scale.
+
+The model reads each document by itself, with the same weights, and a classifier compares the two means x and y by
+`[x, y, x * y, x - y]`: the document that is read never sees the other.
+
+The data are the pairs of the ACL Anthology Network as the benchmark released them: `new_aan_pairs.train.tsv`,
+`new_aan_pairs.eval.tsv` and `new_aan_pairs.test.tsv`, tab-separated without a header, with the columns label, id1, id2,
+text1 and text2, and quotes that mean nothing. A mirror holds the release's files in
+`datasets/OpenNLPLab/lra/data/aan/`, which is where that repository of the hub has them (10.6 GB). At `paper` scale the
+rows take 4 GB of memory.
+
+Source: Radev et al., The ACL Anthology Network corpus, LREC 2013.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ...adapters.base import ModelShape
+from ...results.record import DataIdentity
+from ..base import Sources
+from ..classification.text_pairs import pad_rows
+from ..data.sources import DatasetId, TabSeparated, identify_dataset, read_split
+from ..data.tokenization import ByteTokenizer
+from .declaration import lra_info
+from .protocol import SequenceClassification
+from .sequence_cache import SequenceCache, Sequences
+
+AAN = DatasetId(
+    "OpenNLPLab/lra",
+    "data/aan",
+    "6cb133c44f406da743661488df9e977b87d98775",
+    ("train", "eval", "test"),
+    TabSeparated("new_aan_pairs.{split}.tsv", ("label", "id1", "id2", "text1", "text2")),
+)
+_READER_VERSION = "1"
+_SHUFFLE_SEED = 0
+_SHORTEST = 8
+_SPLITS: Mapping[str, str] = {"train": "train", "validation": "eval", "test": "test"}
+
+
+@dataclass(frozen=True)
+class RetrievalSettings:
+    """Which pairs are read, and how much of them.
+
+    Attributes:
+        max_length: Bytes kept of each document; from 8.
+        train_rows: Training pairs, drawn with a fixed seed; None for all.
+        validation_rows: Pairs of the split that chooses the checkpoint, drawn with a fixed seed; None for all.
+        test_rows: Test pairs, drawn with a fixed seed; None for all.
+        batch_size: Pairs per forward pass in evaluation.
+        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
+
+    Raises:
+        ValueError: A `max_length` below 8.
+    """
+
+    max_length: int = 4_000
+    train_rows: int | None = None
+    validation_rows: int | None = None
+    test_rows: int | None = None
+    batch_size: int = 32
+    more_metrics: str = ""
+
+    def __post_init__(self) -> None:
+        if self.max_length < _SHORTEST:
+            raise ValueError(f"max_length is {self.max_length}; it takes {_SHORTEST} or more, and 4000 is usual")
+
+
+@dataclass(frozen=True)
+class DocumentPairs:
+    """Pairs of documents, each in bytes.
+
+    Attributes:
+        dataset: Has the splits `train`, `eval` and `test` with the columns `text1`, `text2` and `label`.
+        settings: What its methods take.
+    """
+
+    dataset: DatasetId
+    settings: type[RetrievalSettings] = RetrievalSettings
+
+    def shape(self, chosen: RetrievalSettings) -> ModelShape:
+        """A classifier of two documents side by side."""
+        return ModelShape(chosen.max_length, ByteTokenizer().vocab_size, num_classes=2, towers=2)
+
+    def identify(self, chosen: RetrievalSettings, sources: Sources) -> DataIdentity:  # noqa: ARG002
+        """The data set."""
+        return identify_dataset(self.dataset, sources)
+
+    def split(self, name: str, chosen: RetrievalSettings, sources: Sources) -> Sequences:
+        """The chosen pairs of a split."""
+        rows = {"train": chosen.train_rows, "validation": chosen.validation_rows, "test": chosen.test_rows}[name]
+        fingerprint = identify_dataset(self.dataset, sources).fingerprint
+        key = f"{_READER_VERSION} {fingerprint} {name} {rows} {chosen.max_length}"
+        cache = SequenceCache.keyed(
+            "document-pairs", key, sources, lambda: {name: self._read(name, rows, chosen.max_length, sources)}
+        )
+        return cache.split(name)
+
+    def _read(self, name: str, rows: int | None, max_length: int, sources: Sources) -> Sequences:
+        import numpy as np
+
+        whole = read_split(self.dataset, _SPLITS[name], sources)
+        places = np.sort(np.random.default_rng(_SHUFFLE_SEED).permutation(len(whole))[:rows])
+        chosen = whole.select(places)
+        texts = [text for pair in zip(chosen["text1"][:], chosen["text2"][:], strict=True) for text in pair]
+        tokenizer = ByteTokenizer()
+        empty = np.array([tokenizer.end_of_text], np.int32)
+        cut = [tokens[:max_length] if len(tokens) else empty for tokens in tokenizer.encode(texts)]
+        tokens = pad_rows(cut)[0].astype(np.uint16)  # half of int32's memory, and of its file
+        lengths = np.array([len(each) for each in cut], np.int32)
+        labels = np.array(chosen["label"][:], np.float32).astype(np.int32)
+        return Sequences(tokens.reshape(len(chosen), 2, -1), labels, lengths.reshape(-1, 2))
+
+
+RETRIEVAL = SequenceClassification(
+    lra_info(
+        "retrieval",
+        "does one paper cite another, both in bytes?",
+        data=f"{AAN.repo}/{AAN.config}@{AAN.revision}",
+        licence="that of the original data set",
+        citation="Radev et al., ACL Anthology Network, LREC 2013",
+        settings={
+            "smoke": RetrievalSettings(max_length=256, train_rows=500, validation_rows=100, test_rows=200),
+            "small": RetrievalSettings(max_length=1_000, train_rows=10_000, validation_rows=500, test_rows=2_000),
+            "paper": RetrievalSettings(),
+        },
+        train={
+            "smoke": {"steps": 30, "batch_size": 16, "eval_every": 15, "length_pool": 32},
+            "small": {"steps": 1_500, "batch_size": 16, "eval_every": 250, "length_pool": 32},
+            "paper": {
+                "steps": 30_000, "batch_size": 32, "warmup": 0.027, "eval_every": 300, "eval_rows": 18_090,
+                "length_pool": 32,
+            },
+        },
+    ),
+    DocumentPairs(AAN),
+)  # fmt: skip

@@ -1,0 +1,138 @@
+"""Labelled sequences, and a folder that keeps those which take long to make."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...adapters.base import Examples
+from ...results.atomic import replacing
+from ...results.record import DataIdentity, Scalar
+from ..base import Sources
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Sequences of one split.
+
+    Attributes:
+        tokens: Token ids `[rows, n]`, or `[rows, towers, n]`, padded on the right; of any integer type.
+        labels: Class ids, `[rows]`.
+        lengths: Real tokens of each sequence, `[rows]` or `[rows, towers]`; None where nothing is padded.
+    """
+
+    tokens: NDArray[Any]
+    labels: NDArray[np.int32]
+    lengths: NDArray[np.int32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def first(self, rows: int | None) -> Sequences:
+        """The first so many rows; all for None."""
+        lengths = None if self.lengths is None else self.lengths[:rows]
+        return Sequences(self.tokens[:rows], self.labels[:rows], lengths)
+
+    def row_lengths(self) -> NDArray[np.int32]:
+        """Real tokens of each row, of the longer sequence where there are two; `[rows]`."""
+        import numpy as np
+
+        if self.lengths is None:
+            return np.full(len(self), self.tokens.shape[-1], np.int32)
+        longest: NDArray[np.int32] = self.lengths.reshape(len(self), -1).max(axis=1)
+        return longest
+
+    def batch(self, rows: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Token ids of some rows, cut to the longest of them, and a mask that is True at real ones."""
+        import numpy as np
+
+        if self.lengths is None:
+            return self.tokens[rows], None
+        lengths = self.lengths[rows]
+        columns = np.arange(max(1, int(lengths.max(initial=0))))
+        return self.tokens[rows][..., : len(columns)], columns < lengths[..., None]
+
+    def examples(self) -> Examples:
+        """The rows as training reads them."""
+        import numpy as np
+
+        mask = None if self.lengths is None else np.arange(self.tokens.shape[-1]) < self.lengths[..., None]
+        return Examples(self.tokens, self.labels, mask)
+
+
+@dataclass(frozen=True)
+class SequenceCache:
+    """Splits that are made once and kept, whole or not at all.
+
+    Attributes:
+        folder: Where they are kept.
+        make: Gives every split, by its name.
+    """
+
+    folder: Path
+    make: Callable[[], Mapping[str, Sequences]]
+
+    @classmethod
+    def keyed(cls, name: str, key: str, sources: Sources, make: Callable[[], Mapping[str, Sequences]]) -> SequenceCache:
+        """A cache whose folder is named after `name` and all that `key` says of what `make` gives."""
+        place = f"{name.replace('/', '-')}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+        return cls(sources.cache / "sequences" / place, make)
+
+    def split(self, name: str) -> Sequences:
+        """One split, made with all the others where they are not there."""
+        import numpy as np
+
+        _ = self.contents
+        with np.load(self.folder / f"{name}.npz") as arrays:
+            return Sequences(**arrays)
+
+    def identity(self, id: str, revision: str, details: Mapping[str, Scalar]) -> DataIdentity:
+        """The identity of generated data: the hash of its content, made where it is not there."""
+        return DataIdentity(
+            id=id,
+            revision=revision,
+            fingerprint=self.contents["fingerprint"],
+            source="generated",
+            splits=self.contents["rows"],
+            details=details,
+        )
+
+    @cached_property
+    def contents(self) -> Mapping[str, Any]:
+        """Hash of all splits, and the rows of each; written last, so that where it is they all are."""
+        file = self.folder / "contents.json"
+        if not file.is_file():
+            splits = self.make()
+            for name, sequences in splits.items():
+                self._write(name, sequences)
+            contents = {"fingerprint": _hash(splits), "rows": {name: len(split) for name, split in splits.items()}}
+            with replacing(file) as handle:
+                handle.write(json.dumps(contents).encode())
+        read: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return read
+
+    def _write(self, name: str, sequences: Sequences) -> None:
+        import numpy as np
+
+        with replacing(self.folder / f"{name}.npz") as handle:
+            np.savez(handle, **{key: value for key, value in vars(sequences).items() if value is not None})
+
+
+def _hash(splits: Mapping[str, Sequences]) -> str:
+    total = hashlib.sha256()
+    for name, sequences in sorted(splits.items()):
+        for key, array in vars(sequences).items():
+            if array is not None:
+                little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
+                total.update(f"{name}.{key}:{array.shape}:{little_endian.dtype.str}\n".encode())
+                total.update(little_endian.tobytes())
+    return total.hexdigest()

@@ -1,0 +1,161 @@
+"""Data sets of texts and their summaries: the splits and columns that are read, checked before anything runs."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...results.names import unknown_name
+from ...results.record import DataIdentity, Scalar
+from ..base import Sources
+from ..data.sources import DatasetId, dataset_folders, find_dataset, identify_dataset, read_split, split_files
+
+ID = "id"
+"""A column of this name, where there is one, names the rows."""
+
+_REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_TEXT = frozenset({"string", "large_string", "string_view"})
+_SHUFFLE_SEED = 0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A text and its summary.
+
+    Attributes:
+        id: What the data set calls it; else its place.
+        place: Where it stands in its split.
+        source: The text.
+        target: The summary.
+    """
+
+    id: str
+    place: int
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class SummaryData:
+    """A data set of texts and their summaries.
+
+    Attributes:
+        repo: Such as `knkarthick/samsum`.
+        source: Column of the texts.
+        target: Column of the summaries.
+        train: Split that is trained on.
+        validation: Split that training is validated on; None for none.
+        test: Split that models are tested on.
+        config: Folder of the repository that holds the parquet files; empty for the only one there is.
+        revision: Commit on the hub, in full; empty where only the mirror is meant.
+
+    Raises:
+        ValueError: Something is not set or not of its form, or the test split is also one to train or validate on.
+    """
+
+    repo: str
+    source: str
+    target: str
+    train: str = "train"
+    validation: str | None = "validation"
+    test: str = "test"
+    config: str = ""
+    revision: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("repo", "source", "target", "train", "test"):
+            if not getattr(self, name):
+                key = {"repo": "dataset", "train": "train_split", "test": "test_split"}.get(name, name)
+                example = "dataset=knkarthick/samsum, source=dialogue and target=summary"
+                raise ValueError(f"{key} is not set; a data set is named as in {example}")
+        if not _REPO.fullmatch(self.repo):
+            raise ValueError(f"dataset is {self.repo!r}; it takes ORG/NAME, such as knkarthick/samsum")
+        if self.revision and not _COMMIT.fullmatch(self.revision):
+            raise ValueError(f"revision is {self.revision!r}; it takes a commit of the hub in full, 40 hex digits")
+        if self.test in (self.train, self.validation):
+            raise ValueError(
+                f"test_split is {self.test!r}, and so is train_split or validation_split; what is reported must not "
+                "choose or train the model; validation_split=none does without validation"
+            )
+
+    def identify(self, splits: Sequence[str], sources: Sources, details: Mapping[str, Scalar]) -> DataIdentity:
+        """Which files or which revision `pairs` would read of these splits.
+
+        Raises:
+            DataUnavailableError: A split is nowhere to be had.
+            ValueError: A column does not exist, or holds no text; several configurations, and none was chosen.
+        """
+        dataset = self._dataset(splits, sources)
+        for files in find_dataset(dataset, sources).files.values():
+            self._check_columns(_schema_of(files[0]))
+        return identify_dataset(dataset, sources, {"source": self.source, "target": self.target, **details})
+
+    def pairs(self, split: str, sources: Sources, most: int | None = None) -> tuple[list[Pair], int]:
+        """Pairs of a split, and how many rows were left out because their text or summary is empty.
+
+        Args:
+            split: The split.
+            sources: Where data may come from.
+            most: Rows to take, drawn with a fixed seed; None for all. Test rows come in the order of the data, the
+                others in the order they are drawn in, so that fewer of them are the first of more.
+
+        Raises:
+            DataUnavailableError: The split is nowhere to be had.
+            ValueError: A column does not exist or holds no text.
+        """
+        import numpy as np
+
+        rows = read_split(self._dataset((split,), sources), split, sources)
+        self._check_columns(rows.features.arrow_schema)
+        places: list[int] = np.random.default_rng(_SHUFFLE_SEED).permutation(len(rows)).tolist()[:most]
+        places = sorted(places) if split == self.test else places
+        chosen = rows.select(places)
+        ids: Iterable[Any] = chosen[ID][:] if ID in rows.column_names else places
+        columns = (ids, places, chosen[self.source][:], chosen[self.target][:])
+        kept = [
+            Pair(str(name), place, source, target)
+            for name, place, source, target in zip(*columns, strict=True)
+            if (source or "").strip() and (target or "").strip()
+        ]
+        return kept, len(places) - len(kept)
+
+    def _dataset(self, splits: Sequence[str], sources: Sources) -> DatasetId:
+        config = self.config or self._only_config(sources)
+        return DatasetId(self.repo, config, self.revision, tuple(splits))
+
+    def _only_config(self, sources: Sources) -> str:
+        for folder in dataset_folders(self.repo, self.revision, sources).values():
+            if folder is None or not folder.is_dir():
+                continue
+            names = [each.name for each in sorted(folder.iterdir())]
+            configs = [
+                name
+                for name in names
+                if split_files(folder, DatasetId(self.repo, name, self.revision, (self.test,)), self.test)
+            ]
+            if len(configs) > 1:
+                raise ValueError(f"{self.repo} has several configurations; set config to one of {', '.join(configs)}")
+            if configs:
+                return configs[0]
+        return "default"
+
+    def _check_columns(self, schema: Any) -> None:
+        """Refuses columns that an Arrow schema does not have, or that hold no text in it."""
+        columns = {name: str(kind) for name, kind in zip(schema.names, schema.types, strict=True)}
+        for setting, name in (("source", self.source), ("target", self.target)):
+            if name not in columns:
+                raise unknown_name(f"column of {self.repo}, given as {setting},", name, columns)
+            if columns[name] not in _TEXT:
+                raise ValueError(
+                    f"{setting} is the column {name!r} of {self.repo}, which holds {columns[name]}; allowed: text"
+                )
+
+
+def _schema_of(file: Path) -> Any:
+    parquet: Any = importlib.import_module("pyarrow.parquet")
+    return parquet.read_schema(file)

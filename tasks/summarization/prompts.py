@@ -1,0 +1,194 @@
+"""Texts to summarise as prompts and training rows, and what a model writes after them.
+
+A prompt is `end-of-text, template with the text in it`; a training row goes on with `summary, stop token`, and its loss
+is on those alone, so that a model learns when to stop. The parts are tokenized apart, so that the template's tokens do
+not depend on the text. What is too long is cut at the end of the text, never in the template or the summary, to leave
+room for `max_new_tokens` tokens: a training row's text is as long as a test prompt's, unless its summary needs more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ...adapters.base import IGNORED, Adapter, Examples
+from ..classification.text_pairs import pad_rows
+from ..data.tokenization import Tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SOURCE = "{source}"
+"""Where the text stands in a template."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is given.
+
+    Attributes:
+        ids: Token ids.
+        text: The same as text, without the end of text that it begins with.
+        cut: Whether the end of the text was cut off.
+    """
+
+    ids: NDArray[np.int32]
+    text: str
+    cut: bool
+
+
+@dataclass(frozen=True)
+class SummaryRows:
+    """Training rows.
+
+    Attributes:
+        examples: Inputs and targets, padded on the right; None where there are no rows.
+        cut: How many texts were cut.
+        left_out: How many rows were left out, as their summary leaves no room for any of the text.
+    """
+
+    examples: Examples | None
+    cut: int = 0
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote after a prompt.
+
+    Attributes:
+        ids: Token ids, without the stop token.
+        finished: Whether it wrote the stop token.
+    """
+
+    ids: list[int]
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Prompter:
+    """A template in the tokens of a tokenizer.
+
+    Attributes:
+        tokenizer: The tokenizer.
+        template: The template, with `{source}` once.
+        context_length: Most tokens of prompt and summary together.
+        max_new_tokens: Tokens that a prompt leaves room for.
+    """
+
+    tokenizer: Tokenizer
+    template: str
+    context_length: int
+    max_new_tokens: int
+
+    def __post_init__(self) -> None:
+        if (room := self._room(self.max_new_tokens)) < 1:
+            raise ValueError(
+                f"context_length is {self.context_length}, of which the template takes {sum(map(len, self._frame))} "
+                f"tokens and max_new_tokens {self.max_new_tokens}: no token of a text fits; "
+                f"set context_length to at least {self.context_length + 1 - room}"
+            )
+
+    def prompts(self, texts: Sequence[str]) -> list[Prompt]:
+        """The prompt of each text."""
+        room = self._room(self.max_new_tokens)
+        before, after = self.template.split(SOURCE)
+        prompts = []
+        for text, tokens in zip(texts, self.tokenizer.encode(texts), strict=True):
+            cut = len(tokens) > room
+            seen = self.tokenizer.decode(tokens[:room].tolist()) if cut else text
+            prompts.append(Prompt(self._framed(tokens[:room]), f"{before}{seen}{after}", cut))
+        return prompts
+
+    def rows(self, texts: Sequence[str], summaries: Sequence[str]) -> SummaryRows:
+        """Training rows of texts and their summaries."""
+        import numpy as np
+
+        stop = np.array([self.tokenizer.stop_token], np.int32)
+        made, cut, left_out = [], 0, 0
+        for text, summary in zip(self.tokenizer.encode(texts), self.tokenizer.encode(summaries), strict=True):
+            answer = np.concatenate([summary, stop])
+            room = self._room(max(self.max_new_tokens, len(answer)))
+            if room < 1:
+                left_out += 1
+                continue
+            cut += len(text) > room
+            made.append((self._framed(text[:room]), answer))
+        return SummaryRows(_examples(made) if made else None, cut, left_out)
+
+    @cached_property
+    def _frame(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        import numpy as np
+
+        before, after = self.tokenizer.encode(self.template.split(SOURCE))
+        return np.concatenate([np.array([self.tokenizer.end_of_text], np.int32), before]), after
+
+    def _room(self, reserved: int) -> int:
+        return self.context_length - sum(map(len, self._frame)) - reserved
+
+    def _framed(self, tokens: NDArray[np.int32]) -> NDArray[np.int32]:
+        import numpy as np
+
+        before, after = self._frame
+        return np.concatenate([before, tokens, after])
+
+
+def pad_left(rows: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Token ids `[rows, n]`, padded with 0 on the left to the longest row, and a mask that is True at real tokens."""
+    ids, mask = pad_rows([row[::-1] for row in rows])
+    return ids[:, ::-1].copy(), mask[:, ::-1].copy()
+
+
+def write_after(
+    adapter: Adapter,
+    prompts: Sequence[NDArray[np.int32]],
+    *,
+    stop_token: int,
+    max_new_tokens: int,
+    temperature: float,
+    batch_size: int,
+) -> list[Written]:
+    """What the model writes after each prompt, in the order of `prompts`.
+
+    Batches hold prompts of like length, padded on the left; the longest come first, so that what does not fit in memory
+    fails at once.
+
+    Raises:
+        FloatingPointError: The model gives a logit that is not a number.
+        UnsupportedError: The model cannot generate.
+    """
+    import torch
+
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    written: dict[int, Written] = {}
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        ids, mask = pad_left([prompts[i] for i in chosen])
+        tokens = adapter.generate(
+            torch.as_tensor(ids, dtype=torch.long, device=adapter.device),
+            None if mask.all() else torch.as_tensor(mask, device=adapter.device),
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            stop_token=stop_token,
+        )
+        written.update(zip(chosen, (_until(stop_token, row) for row in tokens.tolist()), strict=True))
+    return [written[i] for i in range(len(prompts))]
+
+
+def _until(stop_token: int, tokens: list[int]) -> Written:
+    finished = stop_token in tokens
+    return Written(tokens[: tokens.index(stop_token)] if finished else tokens, finished)
+
+
+def _examples(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.int32]]]) -> Examples:
+    """Inputs are all tokens but the last; targets the tokens of the answers, each where the one before it stands."""
+    import numpy as np
+
+    inputs, mask = pad_rows([np.concatenate([prompt, answer[:-1]]) for prompt, answer in rows])
+    targets = np.full(inputs.shape, IGNORED, np.int32)
+    for row, (prompt, answer) in zip(targets, rows, strict=True):
+        row[len(prompt) - 1 : len(prompt) - 1 + len(answer)] = answer
+    return Examples(inputs, targets, mask)

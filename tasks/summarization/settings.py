@@ -1,0 +1,87 @@
+"""Settings of summarisation tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..metrics.requested import check_evaluate
+from .data import SummaryData
+from .prompts import SOURCE
+
+
+@dataclass(frozen=True)
+class SummarizationSettings:
+    r"""How texts are read, and how summaries are written.
+
+    Attributes:
+        context_length: Most tokens of prompt and summary together.
+        max_new_tokens: Most tokens of a summary that is written, the stop token included.
+        prompt: Template of the prompt, with `{source}` where the text stands.
+        temperature: 0 for the likeliest token at each step; else that of sampling, with one seed for each batch.
+        tokenizer: `backbone`, `bpe:N`, `auto`, `gpt2` or `byte`; see `tokenization.py`.
+        train_rows: Training rows, drawn with a fixed seed; None for all. 0 reads the test split alone, which suits a
+            model that is not trained here; its tokenizer must not be `bpe:N`.
+        test_rows: Test rows, drawn with a fixed seed; None for all.
+        batch_size: Prompts at a time.
+        config: Folder of the repository that holds the parquet files; empty for the only one there is.
+        revision: Commit on the hub, in full; empty where only the mirror is meant.
+        more_metrics: Metrics of the package `evaluate` beside ROUGE, over whole texts; see `more_metrics.py`.
+
+    Raises:
+        ValueError: A template without one `{source}`, a number out of its range, or a metric that is none.
+    """
+
+    context_length: int = 1024
+    max_new_tokens: int = 128
+    prompt: str = f"Summarize this text:\n{SOURCE}\n\nSummary:\n"
+    temperature: float = 0.0
+    tokenizer: str = "bpe:4096"
+    train_rows: int | None = None
+    test_rows: int | None = None
+    batch_size: int = 8
+    config: str = ""
+    revision: str = ""
+    more_metrics: str = ""
+
+    def __post_init__(self) -> None:
+        if self.prompt.count(SOURCE) != 1:
+            raise ValueError(f"prompt is {self.prompt!r}; it takes {SOURCE} once, where the text stands")
+        check_evaluate(self.more_metrics)
+        smallest = {"max_new_tokens": 1, "temperature": 0, "train_rows": 0, "test_rows": 1, "batch_size": 1}
+        for name, least in smallest.items():
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise ValueError(f"{name} is {value}; it takes {least} or more")
+
+
+@dataclass(frozen=True)
+class AnyDataSettings(SummarizationSettings):
+    """The same for a data set that settings name; see `SummaryData`.
+
+    Attributes:
+        dataset: Repository on the hub, `ORG/NAME`.
+        source: Column of the texts.
+        target: Column of the summaries.
+        train_split: Split that is trained on.
+        validation_split: Split that training is validated on; None for none.
+        test_split: Split that models are tested on.
+    """
+
+    dataset: str = ""
+    source: str = ""
+    target: str = ""
+    train_split: str = "train"
+    validation_split: str | None = "validation"
+    test_split: str = "test"
+
+    @property
+    def data(self) -> SummaryData:
+        """The data set; errors as of `SummaryData`."""
+        return SummaryData(
+            repo=self.dataset,
+            source=self.source,
+            target=self.target,
+            train=self.train_split,
+            validation=self.validation_split,
+            test=self.test_split,
+        )

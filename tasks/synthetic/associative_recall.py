@@ -1,0 +1,271 @@
+"""Associative recall, the paper's synthetic: which value went with this key, earlier in the sequence?
+
+Keys are the lower half of the vocabulary and values the upper half. Each sequence draws its own map from keys to values
+(each value uniform and independent), then pairs `k1 v1 k2 v2 ...` whose keys are uniform with replacement; the last key
+is drawn among those that occurred before, and the model must give its value. `length` counts every token, the last
+value too; a model reads the `length - 1` tokens before it, so that no model can see the answer.
+
+Source: Hedgehog (arXiv 2402.04347), with 10,000 training and 2,000 freshly generated test samples. Vocabulary 40 and
+length 128 are recollections of the paper, its training set-up is unknown to us: `paper` scale is our choice there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...adapters.base import IGNORED, Adapter, Capability, Examples, ModelShape, Settings
+from ...results.record import DataIdentity, Metric
+from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
+from ..metrics.requested import check_evaluate, measure_answers, try_metrics
+from ..settings import as_settings, parse_settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+GENERATOR_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class RecallSettings:
+    """How the sequences are made.
+
+    Attributes:
+        vocab_size: Keys and values together; even.
+        length: Tokens of a sequence, the answer included; even.
+        train_samples: Training sequences.
+        validation_samples: Sequences for early stopping.
+        test_samples: Test sequences.
+        data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
+        loss: `recall` trains on every value whose key occurred before, `final` on the last one only.
+        batch_size: Sequences per forward pass when predicting.
+        more_metrics: Metrics of the package `evaluate` beside the task's own, over tokens; see `more_metrics.py`.
+
+    Raises:
+        ValueError: An odd or too small size, or an unknown loss.
+    """
+
+    vocab_size: int = 40
+    length: int = 128
+    train_samples: int = 10_000
+    validation_samples: int = 1_000
+    test_samples: int = 2_000
+    data_seed: int = 0
+    loss: str = "recall"
+    batch_size: int = 256
+    more_metrics: str = ""
+
+    def __post_init__(self) -> None:
+        check_evaluate(self.more_metrics)
+        for name in ("vocab_size", "length"):
+            value = getattr(self, name)
+            if value < 4 or value % 2:
+                near = max(4, value + value % 2)
+                raise ValueError(f"{name} is {value}; it takes an even number from 4, such as {near}")
+        if self.loss not in ("recall", "final"):
+            raise ValueError(f"loss is {self.loss!r}; choose 'recall' (every repeated key) or 'final' (the last query)")
+
+
+@dataclass(frozen=True)
+class RecallSequences:
+    """Sequences of one split.
+
+    Attributes:
+        tokens: Whole sequences `[rows, length]` int32, the answer last.
+        repeated: Whether each pair's key occurred earlier in its row, `[rows, length / 2]`.
+    """
+
+    tokens: NDArray[np.int32]
+    repeated: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class AssociativeRecall:
+    """The task; see the module's docstring."""
+
+    info: TaskInfo
+
+    def identify(self, settings: Settings, sources: Sources) -> DataIdentity:  # noqa: ARG002
+        """The generator, and a hash of the sequences that it makes."""
+        chosen = parse_settings(RecallSettings, settings)
+        splits = generate_splits(chosen)
+        content = hashlib.sha256(b"".join(split.tokens.astype("<i4").tobytes() for split in splits.values()))
+        return DataIdentity(
+            id="associative_recall",
+            revision=GENERATOR_VERSION,
+            fingerprint=content.hexdigest(),
+            source="generated",
+            splits={name: len(split) for name, split in splits.items()},
+            details={"data_seed": chosen.data_seed, "loss": chosen.loss},
+        )
+
+    def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
+        """Generates the data; `test` is a `RecallSequences`."""
+        chosen = parse_settings(RecallSettings, settings)
+        try_metrics(chosen.more_metrics, [0, 1])
+        splits = generate_splits(chosen)
+        test = splits["test"]
+        return TaskData(
+            shape=ModelShape(context_length=chosen.length, vocab_size=chosen.vocab_size),
+            test=RecallSequences(test.tokens[:limit], test.repeated[:limit]),
+            train=to_examples(splits["train"], chosen.loss),
+            validation=to_examples(splits["validation"], chosen.loss),
+        )
+
+    def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
+        """The likeliest token after each final query, over the whole vocabulary; a row per sequence."""
+        chosen = parse_settings(RecallSettings, settings)
+        tokens: NDArray[np.int32] = data.test.tokens
+        guesses = [guess for start in range(0, len(tokens), chosen.batch_size)
+                   for guess in _predict_batch(adapter, tokens[start : start + chosen.batch_size])]  # fmt: skip
+        pooled = most_frequent_value(tokens, chosen.vocab_size)
+        return [
+            {
+                "sample": i,
+                "answer": answer,
+                "prediction": guess,
+                "correct": guess == answer,
+                "pooled": pooled_guess,
+                INPUT: tokens[i, :-1].tolist(),
+            }
+            for i, (answer, guess, pooled_guess) in enumerate(zip(tokens[:, -1].tolist(), guesses, pooled, strict=True))
+        ]
+
+    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
+        """Accuracy, and what it must be held against.
+
+        `chance` is a blind guess among the values. `pooled_accuracy` answers with the value seen most often in the
+        sequence: what a model reaches that adds up values and cannot tell keys apart.
+        """
+        from ...results.stats.statistics import accuracy_stderr
+
+        chosen, n = parse_settings(RecallSettings, settings), len(rows)
+        correct = sum(row["correct"] for row in rows)
+        pooled = sum(row["pooled"] == row["answer"] for row in rows)
+        return [
+            Metric("accuracy", correct / n, "1", True, accuracy_stderr(correct, n), n),
+            Metric("pooled_accuracy", pooled / n, "1", None, accuracy_stderr(pooled, n), n),
+            Metric("chance", 2 / chosen.vocab_size, "1", None, None, n),
+            *measure_answers(chosen.more_metrics, rows, "answer", "prediction"),
+        ]
+
+
+def generate_splits(settings: RecallSettings) -> dict[str, RecallSequences]:
+    """Train, validation and test sequences, each from its own child of the seed, so that sizes do not interact."""
+    import numpy as np
+
+    sizes = {
+        "train": settings.train_samples,
+        "validation": settings.validation_samples,
+        "test": settings.test_samples,
+    }
+    seeds = np.random.SeedSequence(settings.data_seed).spawn(len(sizes))
+    return {
+        name: generate(np.random.default_rng(seed), rows, settings.length, settings.vocab_size)
+        for (name, rows), seed in zip(sizes.items(), seeds, strict=True)
+    }
+
+
+def generate(rng: np.random.Generator, rows: int, length: int, vocab_size: int) -> RecallSequences:
+    """Sequences of `length / 2` key-value pairs whose last key occurred before.
+
+    The last key is uniform over the distinct keys of its sequence, so that frequent keys are not favoured.
+    """
+    import numpy as np
+
+    pairs, half = length // 2, vocab_size // 2
+    value_of_key = rng.integers(half, vocab_size, size=(rows, half), dtype=np.int32)
+    keys = rng.integers(0, half, size=(rows, pairs), dtype=np.int32)
+    row = np.arange(rows)[:, None]
+    first_pair = _first_pair(keys[:, :-1], half)
+    keys[:, -1] = np.where(first_pair < pairs - 1, rng.random((rows, half)), -1.0).argmax(axis=1)
+    tokens = np.empty((rows, length), np.int32)
+    tokens[:, 0::2] = keys
+    tokens[:, 1::2] = value_of_key[row, keys]
+    return RecallSequences(tokens, repeated=_first_pair(keys, half)[row, keys] < np.arange(pairs))
+
+
+def _first_pair(keys: NDArray[np.int32], num_keys: int) -> NDArray[np.int64]:
+    """Index of the first pair with each key, `[rows, num_keys]`; the number of pairs where a key does not occur."""
+    import numpy as np
+
+    rows, pairs = keys.shape
+    row, first = np.arange(rows), np.full((rows, num_keys), pairs)
+    for pair in reversed(range(pairs)):
+        first[row, keys[:, pair]] = pair
+    return first
+
+
+def to_examples(sequences: RecallSequences, loss: str) -> Examples:
+    """Inputs `[rows, length - 1]` and the next tokens, `IGNORED` but at values that can be recalled.
+
+    Args:
+        sequences: Sequences of one split.
+        loss: `recall` keeps every value whose key occurred before, `final` the last value only.
+    """
+    import numpy as np
+
+    targets = np.full_like(sequences.tokens[:, 1:], IGNORED)
+    keep = sequences.repeated.copy()
+    if loss == "final":
+        keep[:, :-1] = False
+    targets[:, 0::2] = np.where(keep, sequences.tokens[:, 1::2], IGNORED)
+    return Examples(inputs=sequences.tokens[:, :-1], targets=targets)
+
+
+def most_frequent_value(tokens: NDArray[np.int32], vocab_size: int) -> list[int]:
+    """The value that occurs most often before the answer, for each of `tokens` `[rows, length]`; ties to the lowest."""
+    import numpy as np
+
+    counts = np.zeros((len(tokens), vocab_size), np.int32)
+    np.add.at(counts, (np.arange(len(tokens))[:, None], tokens[:, 1:-1:2]), 1)
+    return [int(value) for value in counts.argmax(axis=1)]
+
+
+def _predict_batch(adapter: Adapter, tokens: NDArray[np.int32]) -> Iterator[int]:
+    import torch
+
+    prompts = torch.as_tensor(tokens[:, :-1], dtype=torch.long, device=adapter.device)
+    guesses: list[int] = adapter.logits(prompts)[:, -1].argmax(dim=-1).tolist()
+    yield from guesses
+
+
+_TRAIN: Settings = {"batch_size": 64, "lr": 1e-3, "final_lr": 0.5, "eval_every": 100, "target_loss": 0.01}
+_TWO_LAYERS: Settings = {"layers": 2, "heads": 2, "kv_heads": 2, "width": 64, "mlp_width": 256}
+
+ASSOCIATIVE_RECALL = AssociativeRecall(
+    info=TaskInfo(
+        name="associative_recall",
+        version=1,
+        summary="Synthetic: give the value that went with a key earlier in the sequence (accuracy)",
+        main_metric="accuracy",
+        data=("generated",),
+        licence="Apache-2.0",
+        citation="Zhang et al., The Hedgehog & the Porcupine, arXiv 2402.04347, tables 2 and 3",
+        needs=frozenset({Capability.LANGUAGE_MODEL}),
+        recipes=("scratch",),
+        scales={
+            "smoke": TaskScale(
+                settings=as_settings(
+                    RecallSettings(
+                        vocab_size=8, length=16, train_samples=2_000, validation_samples=200, test_samples=500
+                    )
+                ),
+                train={**_TRAIN, "steps": 200},
+                backbone=_TWO_LAYERS,
+            ),
+            "small": TaskScale(
+                settings=as_settings(RecallSettings(vocab_size=16, length=32)),
+                train={**_TRAIN, "steps": 3_000},
+                backbone=_TWO_LAYERS,
+            ),
+            "paper": TaskScale(settings=as_settings(RecallSettings()), train={**_TRAIN, "steps": 20_000}),
+        },
+    )
+)

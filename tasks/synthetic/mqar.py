@@ -1,0 +1,331 @@
+"""MQAR, multi-query associative recall: which value went with this key, for many keys of one sequence.
+
+A sequence begins with pairs `k1 v1 k2 v2 ...` of distinct keys (lower half of the vocabulary, without token 0) and
+distinct values (upper half). Then each key comes once more as a query; the model must give its value at the query's
+position, and the value itself does not follow. Queries take even places after the pairs; how far each is from the pairs
+follows a power law, `p(gap) ~ gap ** (power_a - 1)`, without replacement. All other places hold random tokens.
+
+Source: Zoology (arXiv 2312.04927) and its published generator with `num_passes=1` and `power_a=0.01`. Vocabulary 8,192,
+and in the paper's figure 2 a model for each of (64, 4), (128, 8), (256, 16) and (512, 64) tokens and pairs, trained on
+100,000 sequences. We differ: one model is trained on all four, as the authors did later for Based (arXiv 2402.18668),
+with their 100,000 sequences of the shortest and 20,000 of each other, and tested on these and on settings between them.
+Their models have no MLP and choose the best of four learning rates. A model with learned positions recalls only from
+places that held pairs in training: every test setting is within the most pairs trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from ...adapters.base import IGNORED, Adapter, Capability, Examples, ModelShape, Settings
+from ...results.record import DataIdentity, Metric
+from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
+from ..metrics.requested import check_evaluate, measure_answers, try_metrics
+from ..settings import as_settings, parse_settings
+from .generated import (
+    Draw,
+    draw_splits,
+    generated_data,
+    identity_of,
+    mean_over_settings,
+    predicted_tokens,
+    rows_of,
+    share,
+    taking_turns,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+GENERATOR_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class MqarSettings:
+    """How the sequences are made. Lengths and pairs belong together one by one.
+
+    Attributes:
+        vocab_size: Keys and values together.
+        train_lengths: Tokens of the training sequences, by setting.
+        train_pairs: Their key-value pairs.
+        train_samples: How many of each.
+        test_lengths: Tokens of the test sequences, by setting.
+        test_pairs: Their key-value pairs.
+        test_samples: Test sequences of each setting.
+        validation_samples: Sequences for early stopping, of each training setting.
+        power_a: Exponent of the power law of gaps, plus one; 1 is uniform.
+        random_fill: Random tokens at places without a query, zeros otherwise.
+        data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
+        batch_size: Sequences per forward pass when predicting.
+        more_metrics: Metrics of the package `evaluate` beside the task's own, over tokens; see `more_metrics.py`.
+
+    Raises:
+        ValueError: Settings that do not fit each other.
+    """
+
+    vocab_size: int = 8_192
+    train_lengths: tuple[int, ...] = (64, 128, 256, 512)
+    train_pairs: tuple[int, ...] = (4, 8, 16, 64)
+    train_samples: tuple[int, ...] = (100_000, 20_000, 20_000, 20_000)
+    test_lengths: tuple[int, ...] = (64, 64, 64, 128, 128, 256, 256, 512)
+    test_pairs: tuple[int, ...] = (4, 8, 16, 8, 32, 16, 64, 64)
+    test_samples: int = 1_000
+    validation_samples: int = 500
+    power_a: float = 0.01
+    random_fill: bool = True
+    data_seed: int = 0
+    batch_size: int = 32
+    more_metrics: str = ""
+
+    def __post_init__(self) -> None:
+        check_evaluate(self.more_metrics)
+        trained = {len(self.train_lengths), len(self.train_pairs), len(self.train_samples)}
+        if len(trained) > 1 or len(self.test_lengths) != len(self.test_pairs) or not self.train_lengths:
+            raise ValueError(
+                f"train_lengths {self.train_lengths}, train_pairs {self.train_pairs} and train_samples "
+                f"{self.train_samples} take as many values each, and so do test_lengths {self.test_lengths} and "
+                f"test_pairs {self.test_pairs}"
+            )
+        for length, pairs in (*self.trained, *self.tested):
+            if length % 2 or not 1 <= pairs <= length // 4:
+                raise ValueError(f"{pairs} pairs do not fit {length} tokens; allowed: an even length, 1 to length / 4")
+            if pairs > self.vocab_size // 2 - 1:
+                raise ValueError(f"vocab_size is {self.vocab_size}; {pairs} pairs take at least {2 * pairs + 2}")
+
+    @property
+    def trained(self) -> list[tuple[int, int]]:
+        """Length and pairs of each training setting."""
+        return list(zip(self.train_lengths, self.train_pairs, strict=True))
+
+    @property
+    def tested(self) -> list[tuple[int, int]]:
+        """Length and pairs of each test setting."""
+        return list(zip(self.test_lengths, self.test_pairs, strict=True))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(*self.train_lengths, *self.test_lengths)
+
+
+@dataclass(frozen=True)
+class MqarSequences:
+    """Sequences of one split, zeros after their end.
+
+    Attributes:
+        tokens: What the model reads, `[rows, longest]` int32.
+        targets: The value to give at each query, `IGNORED` elsewhere, `[rows, longest]` int32.
+        lengths: Tokens of each sequence, `[rows]`.
+        pairs: Key-value pairs of each sequence, `[rows]`.
+    """
+
+    tokens: NDArray[np.int32]
+    targets: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+    pairs: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class Mqar:
+    """The task; see the module's docstring."""
+
+    info: TaskInfo
+
+    def identify(self, settings: Settings, sources: Sources) -> DataIdentity:  # noqa: ARG002
+        """The generator, and a hash of the sequences that it makes."""
+        return _identity(parse_settings(MqarSettings, settings))
+
+    def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
+        """Generates the data; `test` is an `MqarSequences` whose rows take turns between the settings."""
+        chosen = parse_settings(MqarSettings, settings)
+        try_metrics(chosen.more_metrics, [0, 1])
+        splits = generate_splits(chosen)
+        shape = ModelShape(context_length=chosen.longest, vocab_size=chosen.vocab_size)
+        return generated_data(shape, splits, to_examples, limit)
+
+    def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
+        """The likeliest token at each query, over the whole vocabulary; a row per sequence."""
+        import numpy as np
+
+        chosen = parse_settings(MqarSettings, settings)
+        test: MqarSequences = data.test
+        rows: list[Row] = []
+        for length in np.unique(test.lengths).tolist():
+            same = np.flatnonzero(test.lengths == length)
+            guesses = predicted_tokens(adapter, test.tokens[same, :length], chosen.batch_size)
+            rows += [_row(i, test, guess) for i, guess in zip(same.tolist(), guesses, strict=True)]
+        return sorted(rows, key=lambda row: row["sample"])
+
+    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
+        """Accuracy over queries: at each setting (`setting_accuracy`), and the mean over settings.
+
+        `chance_in_context` is a guess among the values of the sequence: what a model reaches that cannot tell keys
+        apart.
+        """
+        found = sorted({(row["length"], row["pairs"]) for row in rows})
+        metrics = []
+        for length, pairs in found:
+            same = [row for row in rows if (row["length"], row["pairs"]) == (length, pairs)]
+            correct = [sum(a == p for a, p in zip(row["answers"], row["predictions"], strict=True)) for row in same]
+            of = [len(row["answers"]) for row in same]
+            metrics.append(share("setting_accuracy", correct, of, True, {"seq_len": length, "pairs": pairs}))
+        chance = sum(1 / pairs for _, pairs in found) / len(found)
+        return [
+            mean_over_settings("accuracy", metrics, True),
+            *metrics,
+            Metric("chance_in_context", chance, "1", None, None, len(rows)),
+            *measure_answers(parse_settings(MqarSettings, settings).more_metrics, rows, "answers", "predictions"),
+        ]
+
+
+@lru_cache(maxsize=4)  # a plan asks once for each model
+def _identity(settings: MqarSettings) -> DataIdentity:
+    details = {"data_seed": settings.data_seed, "vocab_size": settings.vocab_size}
+    return identity_of("mqar", GENERATOR_VERSION, generate_splits(settings), details)
+
+
+def _row(sample: int, test: MqarSequences, guess: NDArray[np.int64]) -> Row:
+    length = int(test.lengths[sample])
+    asked = test.targets[sample, :length] != IGNORED
+    return {
+        "sample": sample,
+        "length": length,
+        "pairs": int(test.pairs[sample]),
+        "answers": test.targets[sample, :length][asked].tolist(),
+        "predictions": guess[asked].tolist(),
+        INPUT: test.tokens[sample, :length].tolist(),
+    }
+
+
+def generate_splits(settings: MqarSettings) -> dict[str, MqarSequences]:
+    """Train, validation and test sequences; no sequence is in two of them. Test rows take turns between settings."""
+    trained, tested = settings.trained, settings.tested
+
+    def drawing(length: int, pairs: int) -> Draw[MqarSequences]:
+        return lambda rng, rows: generate(rng, rows, length, pairs, settings)
+
+    parts = {
+        "train": [(drawing(*shape), rows) for shape, rows in zip(trained, settings.train_samples, strict=True)],
+        "validation": [(drawing(*shape), settings.validation_samples) for shape in trained],
+        "test": [(drawing(*shape), settings.test_samples) for shape in tested],
+    }
+    splits = draw_splits(parts, settings.data_seed, lambda split: split.tokens)
+    return {
+        "train": splits["train"],
+        "validation": rows_of(splits["validation"], taking_turns([settings.validation_samples] * len(trained))),
+        "test": rows_of(splits["test"], taking_turns([settings.test_samples] * len(tested))),
+    }
+
+
+def generate(rng: np.random.Generator, rows: int, length: int, pairs: int, settings: MqarSettings) -> MqarSequences:
+    """Sequences of one length and number of pairs."""
+    import numpy as np
+
+    half, context = settings.vocab_size // 2, 2 * pairs
+    keys = 1 + distinct_integers(rng, rows, half - 1, pairs)
+    values = half + distinct_integers(rng, rows, settings.vocab_size - half, pairs)
+    tokens = np.zeros((rows, settings.longest), np.int32)
+    tokens[:, 0:context:2], tokens[:, 1:context:2] = keys, values
+    places = context + 2 * power_law_gaps(rng, rows, (length - context) // 2, pairs, settings.power_a)
+    if settings.random_fill:
+        tokens[:, context:length] = rng.integers(settings.vocab_size, size=(rows, length - context))
+    targets = np.full_like(tokens, IGNORED)
+    np.put_along_axis(tokens, places, keys, axis=1)
+    np.put_along_axis(targets, places, values, axis=1)
+    return MqarSequences(tokens, targets, np.full(rows, length, np.int32), np.full(rows, pairs, np.int32))
+
+
+def distinct_integers(rng: np.random.Generator, rows: int, below: int, count: int) -> NDArray[np.int32]:
+    """Different integers from 0 in random order, `[rows, count]`: Floyd's sampling, then a shuffle of each row."""
+    import numpy as np
+
+    chosen = np.full((rows, count), -1, np.int32)
+    for i, top in enumerate(range(below - count, below)):
+        drawn = rng.integers(top + 1, size=rows, dtype=np.int32)
+        chosen[:, i] = np.where((chosen[:, :i] == drawn[:, None]).any(axis=1), top, drawn)
+    return rng.permuted(chosen, axis=1)
+
+
+def power_law_gaps(rng: np.random.Generator, rows: int, space: int, count: int, power_a: float) -> NDArray[np.int64]:
+    """Different gaps from 0 below `space`, `[rows, count]`, drawn one by one with weights `(gap + 1) ** (a - 1)`.
+
+    The largest of the log-weights with Gumbel noise are a draw without replacement.
+    """
+    import numpy as np
+
+    log_weights = (power_a - 1) * np.log(np.arange(1, space + 1))
+    noisy = log_weights + rng.gumbel(size=(rows, space))
+    return np.argsort(-noisy, axis=1)[:, :count]
+
+
+def to_examples(sequences: MqarSequences) -> Examples:
+    """What the model reads and the values it must give; padding after shorter sequences is masked."""
+    import numpy as np
+
+    longest = sequences.tokens.shape[1]
+    mask = np.arange(longest) < sequences.lengths[:, None]
+    return Examples(sequences.tokens, sequences.targets, None if mask.all() else mask)
+
+
+_TRAIN: Settings = {"lr": 1e-3, "weight_decay": 0.1, "final_lr": 0.0, "length_pool": 16}
+_ONE_HEAD: Settings = {"layers": 2, "heads": 1, "kv_heads": 1}
+
+MQAR = Mqar(
+    info=TaskInfo(
+        name="mqar",
+        version=1,
+        summary="Synthetic: values of many keys seen earlier in the sequence, at several lengths (accuracy)",
+        main_metric="accuracy",
+        data=("generated",),
+        licence="Apache-2.0",
+        citation="Arora et al., Zoology: Measuring and Improving Recall in Efficient Language Models, arXiv 2312.04927",
+        needs=frozenset({Capability.LANGUAGE_MODEL}),
+        recipes=("scratch",),
+        scales={
+            "smoke": TaskScale(
+                settings=as_settings(
+                    MqarSettings(
+                        vocab_size=32,
+                        train_lengths=(16, 24),
+                        train_pairs=(2, 4),
+                        train_samples=(2_000, 2_000),
+                        test_lengths=(16, 24),
+                        test_pairs=(2, 4),
+                        test_samples=200,
+                        validation_samples=100,
+                    )
+                ),
+                train={**_TRAIN, "lr": 3e-3, "steps": 150, "batch_size": 32},
+                backbone={**_ONE_HEAD, "width": 64, "mlp_width": 128},
+            ),
+            "small": TaskScale(
+                settings=as_settings(
+                    MqarSettings(
+                        vocab_size=256,
+                        train_lengths=(32, 64, 64),
+                        train_pairs=(4, 8, 16),
+                        train_samples=(40_000, 10_000, 10_000),
+                        test_lengths=(32, 64, 64, 64),
+                        test_pairs=(4, 4, 8, 16),
+                        test_samples=500,
+                        validation_samples=200,
+                    )
+                ),
+                train={**_TRAIN, "lr": 2e-3, "steps": 3_000, "batch_size": 64, "eval_every": 250, "target_loss": 0.01},
+                backbone={**_ONE_HEAD, "width": 64, "mlp_width": 256},
+            ),
+            "paper": TaskScale(
+                settings=as_settings(MqarSettings()),
+                train={**_TRAIN, "epochs": 64.0, "batch_size": 256, "eval_rows": 2_000},
+                backbone={**_ONE_HEAD, "width": 128, "mlp_width": 512},
+            ),
+        },
+    )
+)

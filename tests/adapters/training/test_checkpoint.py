@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from hedgebench.adapters.training.checkpoint import load_checkpoint, save_checkpoint
+
+
+def trained(width: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = nn.Linear(width, width)
+    optimizer = torch.optim.AdamW(model.parameters())
+    torch.autograd.backward(model(torch.ones(1, width)).sum())
+    optimizer.step()
+    return model, optimizer
+
+
+class Attack:
+    """A pickle that writes a file when it is read."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.target,)
+
+
+def test_everything_comes_back_as_it_was(tmp_path: Path) -> None:
+    (model, optimizer), path = trained(), tmp_path / "new" / "folder" / "run.pt"
+    state = {"step": 3, "loss": float("inf"), "best": {"weight": torch.arange(3)}, "curve": [(1, "train", 0.5)]}
+    save_checkpoint(path, model, optimizer, state)
+    drawn = torch.rand(3)
+    other, other_optimizer = trained()
+    loaded = load_checkpoint(path, other, other_optimizer)
+    assert torch.equal(torch.rand(3), drawn)
+    assert torch.equal(loaded["best"].pop("weight"), torch.arange(3))
+    assert loaded == {"step": 3, "loss": float("inf"), "best": {}, "curve": [(1, "train", 0.5)]}
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name])
+    for left, right in zip(
+        optimizer.state_dict()["state"].values(), other_optimizer.state_dict()["state"].values(), strict=True
+    ):
+        assert all(torch.equal(left[key], right[key]) for key in left)
+
+
+def test_a_write_that_fails_leaves_the_checkpoint_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (model, optimizer), path = trained(), tmp_path / "run.pt"
+    save_checkpoint(path, model, optimizer, {"step": 1})
+
+    def fail(content: object, file: Any) -> None:
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", fail)
+        with pytest.raises(OSError, match="disk full"):
+            save_checkpoint(path, model, optimizer, {"step": 2})
+    assert load_checkpoint(path, model, optimizer) == {"step": 1}
+
+
+def test_a_checkpoint_takes_the_place_of_the_one_before_and_leaves_no_other_file(tmp_path: Path) -> None:
+    (model, optimizer), path = trained(), tmp_path / "run.pt"
+    for step in (1, 2):
+        save_checkpoint(path, model, optimizer, {"step": step})
+    assert load_checkpoint(path, model, optimizer) == {"step": 2}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    (model, optimizer), path, target = trained(), tmp_path / "run.pt", tmp_path / "attacked"
+    torch.save({"model": Attack(target)}, path)
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        load_checkpoint(path, model, optimizer)
+    assert not target.exists()
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    (model, optimizer), path = trained(), tmp_path / "run.pt"
+    save_checkpoint(path, model, optimizer, {})
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        load_checkpoint(path, *trained(4))
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(RuntimeError):
+        load_checkpoint(path, model, optimizer)

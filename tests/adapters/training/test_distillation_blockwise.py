@@ -1,0 +1,125 @@
+"""Distillation some layers at a time: the maps it gives are those of distilling all layers at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hedgebench.adapters.base import Examples
+from hedgebench.adapters.pretrained.model import PretrainedModel
+from hedgebench.adapters.training.conversion_settings import DistillSettings
+from hedgebench.adapters.training.distillation import AttentionDistillation, freeze_all_but_maps
+from hedgebench.adapters.training.distillation_blockwise import distill_blockwise
+from hedgebench.adapters.training.loop import train
+from hedgebench.adapters.training.settings import TrainSettings
+
+from ..swapped import CPU, inputs_of, swapped
+from ..tiny_models import MODEL_TYPES
+
+SETTINGS = TrainSettings.of(
+    {
+        **{"steps": 6, "batch_size": 2, "lr": 0.01, "weight_decay": 0.0, "clip_norm": 0.0},
+        **{"eval_rows": 3, "eval_batch_size": 2, "checkpoint_every_s": 0.0},
+    }
+)
+
+
+def examples_of(model_type: str) -> Examples:
+    inputs, mask = inputs_of(model_type)
+    rows = inputs.numpy() if inputs.is_floating_point() else inputs.numpy().astype(np.int32)
+    return Examples(rows, np.zeros(len(rows), np.int32), None if mask is None else mask.numpy())
+
+
+def prepared(model_type: str) -> PretrainedModel:
+    model = swapped(model_type, "hedgehog")
+    freeze_all_but_maps(model, DistillSettings())
+    return model
+
+
+def maps(model: PretrainedModel) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.named_parameters() if "_map." in name}
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_blocks_give_the_maps_of_all_layers_at_once(model_type: str, layers: int, tmp_path: Path) -> None:
+    data = examples_of(model_type)
+    whole, apart = prepared(model_type).eval(), prepared(model_type)
+    for part in whole.modules():  # blocks are trained without dropout, as their inputs are computed once
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    objective = AttentionDistillation(whole, DistillSettings())
+    at_once = train(whole, data, data, SETTINGS, seed=0, precision=CPU, objective=objective)
+    base = {name: value.clone() for name, value in apart.state_dict().items() if "_map." not in name}
+    result = distill_blockwise(
+        apart, data, data, SETTINGS, DistillSettings(block_layers=layers), seed=0, precision=CPU, folder=tmp_path
+    )
+    for name, value in maps(apart).items():
+        torch.testing.assert_close(value, maps(whole)[name], rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(apart.state_dict()[name], value) for name, value in base.items())
+    assert result.history is not None
+    assert result.history.best_loss == pytest.approx(at_once.best_loss, rel=1e-4)
+    assert result.history.steps == SETTINGS.steps * (2 // layers)
+    named = {point.name for point in result.history.curves}
+    assert {"attention_kl/layer 0", "attention_kl/layer 1"} <= named
+    assert result.after is not None
+    assert result.before.shape == result.after.shape == (len(result.before), 2, 4)
+    assert result.after.mean() < result.before.mean()
+    assert not list(tmp_path.glob("distill-hidden-*"))
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+def test_a_run_that_was_killed_goes_on_at_the_block_it_was_in(tmp_path: Path) -> None:
+    data, distill = examples_of("llama"), DistillSettings(block_layers=1)
+    whole, resumed = prepared("llama"), prepared("llama")
+    expected = distill_blockwise(whole, data, data, SETTINGS, distill, seed=0, precision=CPU, folder=tmp_path / "whole")
+
+    def stop(done: int, total: int, loss: float) -> None:
+        del total, loss
+        if done == SETTINGS.steps + 2:
+            raise Stopped
+
+    folder = tmp_path / "killed"
+    with pytest.raises(Stopped):
+        distill_blockwise(
+            prepared("llama"), data, data, SETTINGS, distill, seed=0, precision=CPU, folder=folder, progress=stop
+        )
+    told: list[int] = []
+    result = distill_blockwise(
+        resumed, data, data, SETTINGS, distill, seed=0, precision=CPU, folder=folder,
+        progress=lambda done, total, loss: told.append(done),
+    )  # fmt: skip
+    assert min(told) > SETTINGS.steps
+    for name, value in maps(resumed).items():
+        assert torch.equal(value, maps(whole)[name])
+    assert result.history is not None
+    assert expected.history is not None
+    assert result.history.best_loss == expected.history.best_loss
+    assert np.array_equal(result.before, expected.before)
+
+
+def test_maps_that_are_not_trained_are_only_measured(tmp_path: Path) -> None:
+    model, data = prepared("bert"), examples_of("bert")
+    before = maps(model)
+    result = distill_blockwise(
+        model, None, data, SETTINGS, DistillSettings(block_layers=1), seed=0, precision=CPU, folder=tmp_path
+    )
+    assert result.history is None
+    assert result.after is None
+    assert all(torch.equal(value, before[name]) for name, value in maps(model).items())
+
+
+def test_nothing_to_measure_on_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no examples"):
+        distill_blockwise(
+            prepared("bert"), None, None, replace(SETTINGS), DistillSettings(block_layers=1), seed=0, precision=CPU,
+            folder=tmp_path,
+        )  # fmt: skip

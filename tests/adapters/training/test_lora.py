@@ -1,0 +1,87 @@
+"""Low-rank adapters: what they train, and that merging them changes nothing."""
+
+from __future__ import annotations
+
+import peft
+import pytest
+import torch
+
+from hedgebench.adapters.base import UnsupportedError
+from hedgebench.adapters.pretrained.model import PretrainedModel
+from hedgebench.adapters.training.conversion_settings import LoraSettings
+from hedgebench.adapters.training.lora import PROJECTIONS, Lora
+
+from ..swapped import inputs_of, model_of, swapped
+
+
+def trained_names(model: PretrainedModel) -> set[str]:
+    return {name for name, value in model.named_parameters() if value.requires_grad}
+
+
+def shake(model: PretrainedModel) -> None:
+    """Low-rank updates start at zero, where nothing could be seen of them."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "lora_B" in name:
+                value.add_(0.1 * torch.randn(value.shape, generator=generator))
+
+
+@pytest.mark.parametrize("model_type", PROJECTIONS)
+def test_low_rank_weights_and_maps_and_a_head_are_trained(model_type: str) -> None:
+    model = swapped(model_type, "hedgehog")
+    Lora(model, LoraSettings(rank=2), seed=0)
+    kinds = {"lora" if "lora_" in name else "map" if "_map." in name else "head" for name in trained_names(model)}
+    assert kinds == ({"lora", "map", "head"} if model_type == "bert" else {"lora", "map"})
+    assert all(".classifier." in n for n in trained_names(model) if "lora_" not in n and "_map." not in n)
+
+
+def test_maps_can_be_left_as_distilled() -> None:
+    model = swapped("llama", "hedgehog")
+    Lora(model, LoraSettings(train_maps=False), seed=0)
+    assert all("lora_" in name for name in trained_names(model))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("model_type", PROJECTIONS)
+def test_merging_leaves_outputs_and_takes_the_adapters_out(model_type: str) -> None:
+    inputs, mask = inputs_of(model_type)
+    model = swapped(model_type, "hedgehog")
+    names, types = set(model.state_dict()), [type(part) for part in model.modules()]
+    untouched = model(inputs, mask)
+    adapters = Lora(model, LoraSettings(rank=2), seed=0)
+    model.eval()
+    torch.testing.assert_close(model(inputs, mask), untouched)
+    shake(model)
+    before = model(inputs, mask)
+    assert not torch.allclose(before, untouched, rtol=1e-3)
+    adapters.merge()
+    torch.testing.assert_close(model(inputs, mask), before, rtol=1e-4, atol=1e-5)
+    assert set(model.state_dict()) == names
+    assert [type(part) for part in model.modules()] == types
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # of peft
+def test_as_many_weights_are_trained_as_by_peft() -> None:
+    model = swapped("llama", "elu")
+    Lora(model, LoraSettings(rank=4), seed=0)
+    config = peft.LoraConfig(r=4, target_modules=list(PROJECTIONS["llama"]))
+    theirs = peft.get_peft_model(model_of("llama"), config)
+    ours = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    assert ours == theirs.get_nb_trainable_parameters()[0]
+
+
+def test_equal_seeds_draw_equal_updates() -> None:
+    models = [swapped("llama", "elu") for _ in range(3)]
+    for model, seed in zip(models, (0, 0, 1), strict=True):
+        Lora(model, LoraSettings(), seed=seed)
+    first, same, other = (
+        next(value for name, value in model.named_parameters() if "lora_A" in name) for model in models
+    )
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_a_model_whose_projections_are_not_known_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="model type 'vit'"):
+        Lora(swapped("vit", "hedgehog"), LoraSettings(), seed=0)

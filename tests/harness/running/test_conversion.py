@@ -1,0 +1,200 @@
+"""Conversions from plan to record: stages in order, a teacher trained once, models that come back from disk."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from hedgebench.harness.commands.convert import convert
+from hedgebench.harness.config import UsageError, make_config
+from hedgebench.harness.plan import make_plan
+from hedgebench.harness.running.request import Progress, Request
+from hedgebench.harness.running.worker import run_request
+from hedgebench.results.record import Record
+
+from ...adapters.tiny_models import save_tiny
+
+QUICK = {
+    f"{stage}.{key}": value
+    for stage in ("teacher", "distill", "finetune", "lora")
+    for key, value in {"steps": "3", "epochs": "0", "batch_size": "4", "eval_rows": "4", "eval_batch_size": "2"}.items()
+}
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Path:
+    """SST-2 of 40 rows, and a tiny BERT and Llama."""
+    folder = tmp_path / "mirror" / "datasets" / "nyu-mll" / "glue" / "sst2"
+    folder.mkdir(parents=True)
+    words = ["good film", "bad film", "a dull and dire day", "fine acting and a good cast"]
+    for split, rows in (("train", 40), ("validation", 8)):
+        table = {"sentence": [words[i % 4] for i in range(rows)], "label": [1 - i % 4 // 2 for i in range(rows)]}
+        table["idx"] = list(range(rows))
+        pd.DataFrame(table).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    save_tiny("bert", tmp_path / "bert")
+    save_tiny("llama", tmp_path / "llama")
+    return tmp_path / "mirror"
+
+
+def run_cells(
+    mirror: Path, models: str, task: str = "glue/sst2", backbone: str = "bert", save_to: str = "", **values: object
+) -> list[Record]:
+    """The records of a run, measured in this process."""
+    root = mirror.parent
+    stages = values.pop("stages", ("teacher", "distill", "finetune"))
+    assert isinstance(stages, tuple)
+    overrides = {key: value for key, value in QUICK.items() if key.split(".")[0] in stages}
+    more = values.pop("set", {})
+    assert isinstance(more, dict)
+    config = make_config(
+        {
+            "models": tuple(models.split(",")),
+            "tasks": (task,),
+            "backbone": f"hf:{root / backbone}",
+            "mirror": str(mirror),
+            "offline": True,
+            "set": {**overrides, **more},
+            **values,
+        }
+    )
+    records = []
+    for planned in make_plan(config):
+        assert planned.problem is None, planned.problem
+        request = Request(
+            cell=planned.cell,
+            run_id="test",
+            main_metric=planned.main_metric,
+            mirror=str(mirror),
+            cache=str(root / "cache"),
+            offline=True,
+            threads=1,
+            auto_batch=False,
+            checkpoints=str(root / "checkpoints" / planned.cell.key),
+            artifacts=str(root / "artifacts"),
+            save_to=save_to,
+        )
+        record, _ = run_request(request, Progress(lambda _: None))
+        assert record.status == "ok", record.error
+        records.append(record)
+    return records
+
+
+def value_of(record: Record, name: str) -> float:
+    (metric,) = (metric for metric in record.metrics if metric.name == name)
+    assert metric.value is not None
+    return metric.value
+
+
+def test_a_finetuned_conversion_goes_through_its_stages_and_shares_its_teacher(mirror: Path) -> None:
+    softmax, hedgehog, elu, none = run_cells(mirror, "softmax,hedgehog,elu,none")
+    assert softmax.recipe == "finetuned-conversion"
+    assert list(hedgehog.timings_s)[2:6] == ["teacher", "swap", "distill", "finetune"]
+    assert len(list((mirror.parent / "artifacts").glob("teacher-*/weights.safetensors"))) == 1
+    assert len(list((mirror.parent / "artifacts").glob("distill-*/weights.safetensors"))) == 1
+    assert any("made earlier in this run" in note for note in hedgehog.notes)
+    assert not any("made earlier" in note for note in softmax.notes)
+    assert any("converted from" in note for note in softmax.notes)
+    assert value_of(hedgehog, "attention_kl_distilled") < value_of(hedgehog, "attention_kl_swapped")
+    assert value_of(elu, "attention_kl_swapped") > 0
+    assert not any(metric.name.startswith("attention_kl") for metric in (*softmax.metrics, *none.metrics))
+    assert {kernel.form for kernel in softmax.kernels} == {"softmax"}
+    assert {kernel.form for kernel in hedgehog.kernels if kernel.phase != "distill"} <= {"chunk", "naive"}
+    assert {(kernel.form, kernel.backend) for kernel in hedgehog.kernels if kernel.phase == "distill"} == {
+        ("tiled", "torch")
+    }
+    names = {point.name for point in hedgehog.curves}
+    assert {"teacher loss", "distill loss", "finetune loss", "attention_kl/layer 1/head 3"} <= names
+    assert {softmax.peer_key} == {record.peer_key for record in (hedgehog, elu, none)}
+
+
+def test_a_record_says_which_weights_validation_chose_and_of_how_many(mirror: Path) -> None:
+    chosen = {"teacher.eval_every": "1", "finetune.patience": "1", "finetune.lr": "10", "finetune.eval_every": "1"}
+    (record,) = run_cells(mirror, "elu", set=chosen)
+    losses = [p for p in record.curves if p.name == "teacher loss" and p.split == "validation"]
+    best = min(losses, key=lambda point: point.value)
+    assert (
+        f"teacher kept the weights with validation loss {best.value:.4g} of step {best.step}, "
+        "the lowest of 3 up to step 3"
+    ) in record.notes
+    assert any(note.startswith("finetune stopped early after ") for note in record.notes)
+
+
+def test_artifacts_give_what_training_would(mirror: Path) -> None:
+    (first,) = run_cells(mirror, "hedgehog")
+    (second,) = run_cells(mirror, "hedgehog")
+    assert sum("made earlier in this run" in note for note in second.notes) == 2
+    for name in ("accuracy", "attention_kl_swapped", "attention_kl_distilled"):
+        assert value_of(first, name) == value_of(second, name)
+    assert first.curves == second.curves
+
+
+def test_other_settings_make_other_artifacts(mirror: Path) -> None:
+    run_cells(mirror, "hedgehog")
+    run_cells(mirror, "hedgehog", set={"distill.lr": "0.001"})
+    run_cells(mirror, "hedgehog:map=softmax")
+    artifacts = mirror.parent / "artifacts"
+    assert len(list(artifacts.glob("teacher-*/weights.safetensors"))) == 1
+    assert len(list(artifacts.glob("distill-*/weights.safetensors"))) == 3
+
+
+def test_blocks_of_layers_give_a_record_like_all_at_once(mirror: Path) -> None:
+    (whole,) = run_cells(mirror, "hedgehog", set={"distill.clip_norm": "0"})
+    (blocks,) = run_cells(mirror, "hedgehog", set={"distill.block_layers": "1", "distill.clip_norm": "0"})
+    for name in ("attention_kl_swapped", "attention_kl_distilled"):
+        # Not closer, because blocks are distilled without the base model's dropout.
+        assert value_of(blocks, name) == pytest.approx(value_of(whole, name), rel=2e-2)
+
+
+def test_fine_tuning_that_is_left_out_gives_the_score_after_distillation(mirror: Path) -> None:
+    (record,) = run_cells(mirror, "hedgehog", set={"finetune.steps": "0"})
+    assert "finetune: left out, as it was set to no steps" in record.notes
+
+
+@pytest.mark.parametrize("recipe", ["pretrained-conversion", "pretrained-conversion-lora"])
+def test_decoders_convert_on_text(mirror: Path, recipe: str) -> None:
+    last = "lora" if recipe.endswith("lora") else "finetune"
+    sizes = {"context_length": "16", "train_bytes": "6000", "test_bytes": "1500", "task.batch_size": "256"}
+    softmax, hybrid = run_cells(
+        mirror, "softmax,hedgehog:window=4", "stdlib", "llama", recipe=recipe, stages=("distill", last), set=sizes
+    )
+    assert list(hybrid.timings_s)[2:5] == ["swap", "distill", last]
+    assert value_of(hybrid, "perplexity_without_linear_branch") > 0
+    assert not any(metric.name.endswith("without_linear_branch") for metric in softmax.metrics)
+    assert hybrid.data is not None
+    assert hybrid.data.details["tokenizer"] == f"hf:{mirror.parent / 'llama'}"
+
+
+def test_a_converted_model_is_measured_again_as_it_was(mirror: Path) -> None:
+    folder = mirror.parent / "converted"
+    (made,) = run_cells(mirror, "hedgehog", save_to=str(folder))
+    (again,) = run_cells(mirror, "hedgehog", backbone="converted", recipe="zero-shot", stages=())
+    assert value_of(again, "accuracy") == value_of(made, "accuracy")
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["cell"]["recipe"] == "finetuned-conversion"
+    assert provenance["base_revision"]
+
+
+def test_recipes_that_do_not_go_with_a_backbone_are_refused(mirror: Path) -> None:
+    with pytest.raises(UsageError, match="which is pretrained, 'scratch'"):
+        run_cells(mirror, "softmax", recipe="scratch", stages=())
+    config = make_config({"models": ("softmax",), "tasks": ("stdlib",), "recipe": "pretrained-conversion"})
+    with pytest.raises(UsageError, match="trained from scratch, 'pretrained-conversion'"):
+        make_plan(config)
+
+
+def test_converting_wants_one_model_a_pretrained_base_and_an_empty_folder(tmp_path: Path, mirror: Path) -> None:
+    console = Console(quiet=True)
+    base = make_config({"models": ("hedgehog",), "tasks": ("stdlib",), "offline": True})
+    with pytest.raises(UsageError, match="recipe scratch converts nothing"):
+        convert(base, tmp_path / "new", console)
+    with pytest.raises(UsageError, match="ask for 2 conversions"):
+        convert(replace(base, models=("hedgehog", "elu")), tmp_path / "new", console)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(UsageError, match="holds something already"):
+        convert(base, tmp_path / "full", console)

@@ -1,0 +1,188 @@
+"""Whatever happens to a cell's process, the run learns what it was."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hedgebench.harness.running.process import CellProcesses, Outcome
+from hedgebench.harness.running.request import Request
+from hedgebench.results.record import Failure
+
+MakeRequest = Callable[..., Request]
+
+
+@pytest.fixture(autouse=True)
+def _own_temporary_folder(temporary: Path, monkeypatch: pytest.MonkeyPatch, naughty: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+
+
+def run(request: Request, timeout_s: float | None = None) -> Outcome:
+    outcome = CellProcesses().run(request, timeout_s, lambda _: None)
+    assert list(Path(tempfile.gettempdir()).glob("hedgebench-*")) == []
+    return outcome
+
+
+def process_exists(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_a_cell_that_behaves_gives_its_record_rows_and_log(make_request: MakeRequest) -> None:
+    outcome = run(make_request())
+    assert outcome.record.status == "ok"
+    assert outcome.record.main() is not None
+    assert outcome.rows == [{"sample": 0, "answer": 1.0}]
+    assert outcome.log.splitlines() == ["about to behave"]
+    assert outcome.record.notes == ("a note",)
+    assert {"load", "build", "swap", "predict", "score"} == set(outcome.record.timings_s)
+
+
+def test_a_row_that_failed_fails_the_cell_which_keeps_its_rows_and_metrics(make_request: MakeRequest) -> None:
+    outcome = run(make_request("failed_row"))
+    assert outcome.record.status == "error"
+    assert outcome.record.error == Failure("KeyError", "one part", "where it was")
+    assert [row.get("status") for row in outcome.rows] == [None, "error"]
+    main = outcome.record.main()
+    assert main is not None
+    assert main.value == 1.0
+
+
+def test_what_is_raised_after_a_row_failed_does_not_hide_it(make_request: MakeRequest) -> None:
+    outcome = run(make_request("failed_row_and_more"))
+    assert outcome.record.error == Failure("KeyError", "one part", "where it was")
+    assert len(outcome.rows) == 2
+
+
+def test_inputs_are_kept_when_samples_are_logged(make_request: MakeRequest) -> None:
+    assert run(make_request(log_samples=True)).rows[0]["input"] == "what the model was given"
+
+
+def test_a_process_that_exits_is_a_crash_with_its_exit_code(make_request: MakeRequest) -> None:
+    record = run(make_request("exit")).record
+    assert (record.status, record.error and record.error.type) == ("error", "Crashed")
+    assert record.error is not None
+    assert "exit code 7" in record.error.message
+    assert record.cell_id == make_request("exit").cell.key
+
+
+def test_a_killed_process_is_told_with_its_signal_and_what_it_printed(make_request: MakeRequest) -> None:
+    record = run(make_request("kill")).record
+    assert record.status == "error"
+    assert record.error is not None
+    assert record.error.type == "Killed"
+    assert "SIGKILL" in record.error.message
+    assert "run out of memory" in record.error.message
+
+
+def test_a_process_over_its_time_limit_is_ended(make_request: MakeRequest, tmp_path: Path) -> None:
+    record = run(make_request("sleep"), timeout_s=4.0).record
+    assert record.status == "timeout"
+    assert record.error is not None
+    assert "time limit of 4 s" in record.error.message
+    assert not process_exists(int((tmp_path / "marker-sleep").read_text(encoding="utf-8")))
+
+
+def test_running_out_of_memory_is_its_own_status(make_request: MakeRequest) -> None:
+    record = run(make_request("memory")).record
+    assert (record.status, record.error and record.error.type) == ("oom", "MemoryError")
+
+
+def test_an_exception_is_kept_with_its_traceback(make_request: MakeRequest) -> None:
+    record = run(make_request("error")).record
+    assert record.status == "error"
+    assert record.error is not None
+    assert (record.error.type, record.error.message) == ("ValueError", "first line\nsecond line")
+    assert "misbehave" in record.error.log_tail
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_noted_only_when_asked(make_request: MakeRequest) -> None:
+    outcome = run(make_request("big_batch", auto_batch=True))
+    assert outcome.record.status == "ok"
+    assert [note for note in outcome.record.notes if "halved" in note] == [
+        "evaluation batch halved to 4 after running out of memory",
+        "evaluation batch halved to 2 after running out of memory",
+    ]
+    assert run(make_request("big_batch")).record.status == "oom"
+
+
+def test_a_device_that_is_not_there_is_told_as_such(make_request: MakeRequest) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    request = make_request()
+    record = run(replace(request, cell=replace(request.cell, device="cuda"))).record
+    assert record.status == "error"
+    assert record.error is not None
+    assert "cuda" in record.error.message.lower()
+
+
+def test_progress_names_every_phase_in_order(make_request: MakeRequest) -> None:
+    messages: list[Any] = []
+    CellProcesses().run(make_request(), None, messages.append)
+    assert [message["phase"] for message in messages] == ["load", "build", "swap", "predict", "score"]
+
+
+def test_cancel_ends_what_runs_and_lets_nothing_start(make_request: MakeRequest, tmp_path: Path) -> None:
+    processes = CellProcesses()
+    marker = tmp_path / "marker-sleep"
+    outcomes: list[Outcome] = []
+    thread = threading.Thread(
+        target=lambda: outcomes.append(processes.run(make_request("sleep"), None, lambda _: None))
+    )
+    thread.start()
+    while not marker.exists() or not marker.read_text(encoding="utf-8"):
+        time.sleep(0.01)
+    processes.cancel()
+    thread.join(10)
+    assert outcomes[0].record.status == "error"
+    assert not process_exists(int(marker.read_text(encoding="utf-8")))
+    with pytest.raises(CancelledError):
+        processes.run(make_request(), None, lambda _: None)
+
+
+def test_many_processes_at_a_time_each_tell_their_own_end(make_request: MakeRequest, tmp_path: Path) -> None:
+    processes = CellProcesses()
+    found: dict[int, str] = {}
+
+    def work(i: int, how: str) -> None:
+        record = processes.run(make_request(how), None, lambda _: None).record
+        found[i] = record.error.type if record.error else record.status
+
+    hows = ["kill", "behave", "exit", "kill", "behave", "exit"]
+    threads = [threading.Thread(target=work, args=(i, how)) for i, how in enumerate(hows)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [found[i] for i in range(len(hows))] == ["Killed", "ok", "Crashed"] * 2
+
+
+def test_the_worker_leads_its_own_group_so_that_an_interrupt_of_the_terminal_does_not_reach_it(
+    make_request: MakeRequest, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    processes = CellProcesses()
+    marker = tmp_path / "marker-sleep"
+
+    def note(message: Any) -> None:
+        while not marker.exists() or not marker.read_text(encoding="utf-8"):
+            time.sleep(0.01)
+        seen.append(os.getpgid(int(marker.read_text(encoding="utf-8"))))
+        processes.cancel()
+
+    processes.run(make_request("sleep"), None, note)
+    assert seen == [int(marker.read_text(encoding="utf-8"))]

@@ -1,0 +1,167 @@
+"""Triton kernels of attention distillation in the interpreter: losses and gradients as those of torch in float64."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton")
+
+from hedgebench.kernels.distillation.launch import distill
+from hedgebench.kernels.distillation.loss import attention_distillation_loss
+from hedgebench.kernels.distillation.op import distillation
+from hedgebench.kernels.distillation.tiled_scores import factored
+from hedgebench.kernels.distillation.tiles import DistillationOptions, Problem, tiled_loss, zero_gradients
+from hedgebench.kernels.triton.tiles import interpreting
+
+from ..fused_cases import relative
+
+pytestmark = pytest.mark.skipif(not interpreting(), reason="on a GPU the suite marked gpu runs these kernels")
+
+CASES = {
+    "plain": (2, 1, 37, 37, 16, 24, True, False, False),
+    "log": (2, 1, 37, 37, 16, 24, True, True, False),
+    "both_ways": (1, 2, 20, 33, 12, 20, False, False, True),
+    "both_ways_log": (1, 2, 20, 33, 12, 20, False, True, True),
+    "grouped_and_padded": (2, 3, 33, 33, 20, 16, True, False, True),
+    "last_queries_log": (2, 2, 7, 40, 16, 16, True, True, True),
+    "one_token": (1, 1, 1, 1, 16, 16, True, False, False),
+    "wide_features": (1, 1, 17, 17, 16, 300, True, False, False),
+}
+
+
+def draw(name: str) -> tuple[Problem, DistillationOptions]:
+    """Gives a case's tensors in float64; a third of the features are zero outside log space, as ReLU leaves them."""
+    leading, groups, queries, keys, dim, features, causal, log_space, hidden = CASES[name]
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    q, k = normal(leading, groups, queries, dim), normal(leading, keys, dim)
+    phi_q, phi_k = normal(leading, groups, queries, features), normal(leading, keys, features)
+    if not log_space:
+        phi_q, phi_k = (phi_q + 0.4).relu(), (phi_k + 0.4).relu()
+    padding = None
+    if hidden:
+        padding = torch.zeros(leading, keys, dtype=torch.bool)
+        padding[0, : keys // 3] = True
+        phi_k = phi_k.masked_fill(padding[..., None], -1e30 if log_space else 0.0)
+    shares = torch.rand(leading, queries, generator=generator, dtype=torch.float64)
+    if padding is not None:
+        shares = shares.masked_fill(padding[:, keys - queries :], 0.0)
+    return Problem(q, k, phi_q, phi_k, shares, padding), DistillationOptions(causal, 1e-12, log_space, None)
+
+
+def single(problem: Problem) -> Problem:
+    return Problem._make(x.float() if x is not None and x.is_floating_point() else x for x in problem)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_kernels_match_the_tiles_of_torch(name: str) -> None:
+    problem, options = draw(name)
+    expected = zero_gradients(problem)
+    cross_entropy, kl = tiled_loss(problem, expected, options)
+    given = single(problem)
+    factors = factored(given.phi_q, given.phi_k, causal=options.causal, log_space=options.log_space)
+    assert factors is not None
+    eps = 0.0 if options.log_space else options.eps
+    got_loss, got_kl, got = distill(given, factors, options.causal, eps, True, rows=16)
+    assert got is not None
+    grad_q, grad_k = got
+    if options.log_space:
+        grad_q, grad_k = grad_q * factors[0], grad_k * factors[1][:, None]
+    torch.testing.assert_close(got_loss.double(), cross_entropy, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(got_kl.double(), kl, rtol=1e-5, atol=1e-6)
+    assert relative(grad_q + 1e-6, expected.queries + 1e-6) < 1e-5
+    if problem.padding is not None:
+        hidden = problem.padding[:, None, :, None]
+        assert not grad_k.masked_select(hidden).any()
+        expected = expected._replace(keys=expected.keys.masked_fill(hidden, 0.0))
+    assert relative(grad_k + 1e-6, expected.keys + 1e-6) < 1e-5
+
+
+def test_tiles_do_not_change_results() -> None:
+    problem = single(draw("grouped_and_padded")[0])
+    small, large = (distill(problem, (problem.phi_q, problem.phi_k), True, 1e-12, True, rows=rows) for rows in (16, 64))
+    torch.testing.assert_close(small[:2], large[:2])
+    assert small[2] is not None
+    assert large[2] is not None
+    torch.testing.assert_close(tuple(small[2]), tuple(large[2]))
+
+
+def test_without_gradients_the_loss_is_the_same_to_the_bit() -> None:
+    problem = single(draw("plain")[0])
+    factors = (problem.phi_q, problem.phi_k)
+    with_gradients = distill(problem, factors, True, 1e-12, True, rows=16)
+    alone = distill(problem, factors, True, 1e-12, False, rows=16)
+    assert alone[2] is None
+    assert torch.equal(alone[0], with_gradients[0])
+
+
+@pytest.mark.parametrize("name", ["plain", "log", "both_ways"])
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_the_operator_gives_the_same_by_either_backend(name: str, backend: str) -> None:
+    problem, options = draw(name)
+    expected = zero_gradients(problem)
+    loss, _ = tiled_loss(problem, expected, options)
+    got = distillation(*single(problem), *options, True, backend)
+    assert relative(got[0], loss) < 1e-5
+    assert relative(got[2], expected.queries) < 1e-5
+    assert int(got[4]) == ("torch", "triton").index(backend)
+
+
+def test_log_features_that_no_shift_holds_are_left_to_torch_and_said_so() -> None:
+    problem, options = draw("log")
+    problem.phi_k[:, -1] += 300.0
+    expected, _ = tiled_loss(problem, None, options)
+    got = distillation(*single(problem), *options, False, "triton")
+    assert int(got[4]) == 0
+    assert relative(got[0], expected) < 1e-5
+
+
+@pytest.mark.parametrize("with_gradients", [True, False])
+@pytest.mark.parametrize("name", ["plain", "both_ways_log"])
+def test_the_operator_passes_opcheck(name: str, with_gradients: bool) -> None:
+    problem, options = draw(name)
+    torch.library.opcheck(distillation, (*single(problem), *options, with_gradients, "torch"))
+
+
+def test_a_backend_that_cannot_run_says_why() -> None:
+    x = torch.rand(1, 1, 4, 4)
+    with pytest.raises(ValueError, match="tensors are on cpu, the kernels run on cuda"):
+        attention_distillation_loss(x, x, x, x, causal=True, backend="triton")
+    with pytest.raises(ValueError, match=r"unknown backend 'tritn'.*did you mean 'triton'"):
+        attention_distillation_loss(x, x, x, x, causal=True, backend="tritn")
+
+
+def test_the_loss_says_what_ran() -> None:
+    x = torch.rand(1, 1, 4, 4)
+    kernel = attention_distillation_loss(x, x, x, x, causal=True).kernel
+    assert (kernel.form, kernel.backend) == ("tiled", "torch")
+
+
+_COMPILED = """
+import torch
+from hedgebench.kernels.distillation.loss import attention_distillation_loss
+torch.manual_seed(0)
+q, k, phi_k = (torch.randn(1, 2, 20, 16) for _ in range(3))
+def loss(phi_q):
+    return attention_distillation_loss(q, k, phi_q, phi_k, causal=True, log_space=True).cross_entropy.sum()
+eager, compiled = (torch.ones(1, 2, 20, 16, requires_grad=True) for _ in range(2))
+expected = loss(eager)
+got = torch.compile(loss, fullgraph=True, backend='aot_eager')(compiled)
+torch.testing.assert_close(got, expected)
+expected.backward()
+got.backward()
+torch.testing.assert_close(compiled.grad, eager.grad)
+"""
+
+
+def test_a_compiled_loss_has_no_graph_break_and_the_same_gradients() -> None:
+    """In a process of its own, where shapes are not checked: the checker's code is not for compilation."""
+    subprocess.run([sys.executable, "-c", _COMPILED], check=True, timeout=280)

@@ -1,0 +1,222 @@
+"""Calls whose tensors do not fit each other are refused; tensors that fit may lie in memory as they like."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from hedgebench.kernels.fused.checks import check_call, check_changed_in_place, check_devices
+from hedgebench.kernels.fused.choose import why_not_fused
+from hedgebench.kernels.fused.decode_op import fused_decode, fused_decode_
+from hedgebench.kernels.fused.op import fused_forward
+from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn, fused_recurrent_hedgehog_attn
+from hedgebench.kernels.state import LinearState, empty_state
+
+from ..fused_cases import Case, draw, single
+
+B, H, HK, N, D, W, DV = 2, 4, 2, 5, 8, 6, 7
+
+
+def call(**changed: Any) -> None:
+    """Checks a call of grouped queries with a map of both halves, of which something is changed."""
+    given: dict[str, Any] = {
+        "q": torch.ones(B, H, N, D), "k": torch.ones(B, HK, N, D), "v": torch.ones(B, HK, N, DV),
+        "q_weight": torch.ones(H, D, W), "k_weight": torch.ones(HK, D, W), "q_bias": torch.ones(H, W),
+        "k_bias": torch.ones(HK, W), "kv": torch.ones(B, HK, 2 * W, DV), "keys": torch.ones(B, HK, 2 * W),
+        "log_scale": None, "mask": torch.ones(B, N, dtype=torch.bool), "cu_seqlens": None, "log_space": False,
+    } | changed  # fmt: skip
+    state = object.__new__(LinearState)
+    for name, key in (("kv", "kv"), ("k", "keys"), ("log_scale", "log_scale")):
+        object.__setattr__(state, name, given[key])
+    maps = tuple(given[name] for name in ("q_weight", "k_weight", "q_bias", "k_bias"))
+    check_call((given["q"], given["k"], given["v"]), maps, None if given["kv"] is None else state, given["mask"],
+               given["cu_seqlens"], negate=True, log_space=given["log_space"])  # fmt: skip
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "keys of another size": ({"k": torch.ones(B, HK, N, 9)}, r"k must be \[2, 2, 5, 8\].*got \[2, 2, 5, 9\]"),
+    "keys of another batch": ({"k": torch.ones(3, HK, N, D)}, r"k must be \[2, 2, 5, 8\].*got \[3, 2, 5, 8\]"),
+    "values of other tokens": ({"v": torch.ones(B, HK, 4, DV)}, r"v must be \[2, 2, 5, 7\].*got \[2, 2, 4, 7\]"),
+    "values of other heads": ({"v": torch.ones(B, H, N, DV)}, r"v must be \[2, 2, 5, 7\].*got \[2, 4, 5, 7\]"),
+    "a mask of other tokens": ({"mask": torch.ones(B, 4, dtype=torch.bool)}, r"bool \[2, 5\].*got bool \[2, 4\]"),
+    "a mask of numbers": ({"mask": torch.ones(B, N, dtype=torch.int64)}, r"must be bool \[2, 5\].*got int64 \[2, 5\]"),
+    "a map of the keys' heads": ({"q_weight": torch.ones(HK, D, W)}, r"q_weight must be \[4, 8, columns\].*\[2, 8"),
+    "maps of two widths": ({"k_weight": torch.ones(HK, D, 9)}, "as many columns, got 6 and 9"),
+    "a bias of another width": ({"k_bias": torch.ones(HK, 9)}, r"k_bias must be \[2, 6\].*got \[2, 9\]"),
+    "one bias": ({"k_bias": None}, "give both or neither"),
+    "a state of one half": ({"kv": torch.ones(B, HK, W, DV)}, r"state.kv must be \[2, 2, 12, 7\].*got \[2, 2, 6, 7\]"),
+    "a state of one sequence": ({"kv": torch.ones(1, HK, 2 * W, DV)}, r"state.kv must be \[2, 2, 12, 7\].*\[1, 2, 12"),
+    "a state of other sums": ({"keys": torch.ones(B, HK, W)}, r"state.k must be \[2, 2, 12\].*got \[2, 2, 6\]"),
+    "a plain state in log space": ({"log_space": True}, "has no log_scale, and log features need one"),
+    "a log state outside it": ({"log_scale": torch.ones(B, HK, 2 * W)}, "has a log_scale, and plain features have"),
+    "a shift of another size": (
+        {"log_space": True, "log_scale": torch.ones(B, HK, W)}, r"state.log_scale must be \[2, 2, 12\].*got \[2, 2, 6\]"
+    ),
+    "packed sequences in a batch": ({"cu_seqlens": torch.tensor([0, 5])}, "batch of 1, got a batch of 2"),
+    "tensors on two devices": ({"v": torch.ones(B, HK, N, DV, device="meta")}, "one device, got cpu and meta"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_call_that_does_not_fit_is_refused_with_what_would(name: str) -> None:
+    changed, message = WRONG[name]
+    call()
+    with pytest.raises(ValueError, match=message):
+        call(**changed)
+
+
+def test_packed_sequences_have_a_state_each() -> None:
+    packed: dict[str, Any] = {
+        "q": torch.ones(1, H, N, D), "k": torch.ones(1, HK, N, D), "v": torch.ones(1, HK, N, DV), "mask": None,
+        "cu_seqlens": torch.tensor([0, 2, 4, 5]), "kv": torch.ones(3, HK, 2 * W, DV), "keys": torch.ones(3, HK, 2 * W),
+    }  # fmt: skip
+    call(**packed)
+    with pytest.raises(ValueError, match=r"state.kv must be \[3, 2, 12, 7\]"):
+        call(**packed | {"kv": torch.ones(1, HK, 2 * W, DV)})
+    with pytest.raises(ValueError, match=r"integers \[sequences \+ 1\], got float32 \[3\]"):
+        call(**packed | {"cu_seqlens": torch.tensor([0.0, 2.0, 5.0])})
+
+
+def test_every_call_is_checked() -> None:
+    phi = torch.rand(1, 1, 4, 3)
+    weight = torch.rand(1, 3, 2)
+    log_state = empty_state(torch.rand(1, 1, 4, 4), phi, log_space=True)
+    plain_state = empty_state(phi, phi)
+    with pytest.raises(ValueError, match="has a log_scale"):
+        chunk_hedgehog_attn(phi, phi, phi, weight, weight, feature_map="softmax", initial_state=log_state)
+    with pytest.raises(ValueError, match="has a log_scale"):
+        fused_recurrent_hedgehog_attn(phi, phi, phi, weight, weight, feature_map="softmax", state=log_state)
+    with pytest.raises(ValueError, match="has no log_scale"):
+        chunk_linear_attn(phi, phi, phi, log_space=True, initial_state=plain_state)
+    with pytest.raises(ValueError, match=r"state.kv must be \[1, 1, 4, 3\]"):
+        chunk_hedgehog_attn(phi, phi, phi, weight, weight, feature_map="softmax", initial_state=plain_state)
+
+
+_UNCHECKED_SHAPES = """
+import torch
+from hedgebench.kernels.distillation.loss import attention_distillation_loss
+from hedgebench.kernels.hedgehog import chunk_linear_attn
+from hedgebench.kernels.hybrid.attention import hybrid_attention
+phi = torch.rand(1, 2, 4, 3)
+window = {'window': 2, 'gate_log': torch.zeros(2), 'positions': torch.arange(4)[None]}
+calls = (
+    lambda: chunk_linear_attn(phi, phi, phi[:, :, :3]),
+    lambda: chunk_linear_attn(phi, phi, phi, key_padding_mask=torch.ones(1, 4)),
+    lambda: hybrid_attention(phi, phi, phi, phi, lambda k, _: k, **window | {'gate_log': torch.zeros(1)}),
+    lambda: hybrid_attention(phi, phi, phi, phi, lambda k, _: k, **window, key_padding_mask=torch.ones(1, 4)),
+    lambda: hybrid_attention(phi, phi, phi[:, :, :3], phi, lambda k, _: k, **window),
+    lambda: attention_distillation_loss(phi, phi, phi, phi[..., :2], causal=True),
+    lambda: attention_distillation_loss(phi, phi, phi, phi, causal=True, key_padding_mask=torch.ones(1, 4)),
+)
+for call in calls:
+    try:
+        call()
+    except ValueError as error:
+        print(error)
+"""
+
+_MASK_MESSAGE = "key_padding_mask must be bool [1, 4], true at real tokens, got float32 [1, 4]"
+
+_MESSAGES = (
+    "v must be [1, 2, 4, 3] to fit the rest of the call, got [1, 2, 3, 3]",
+    _MASK_MESSAGE,
+    "gate_log must be [2] to fit the rest of the call, got [1]",
+    _MASK_MESSAGE,
+    "v must be [1, 2, 4, 3] to fit the rest of the call, got [1, 2, 3, 3]",
+    "phi_k must be [1, 2, 4, 3] to fit the rest of the call, got [1, 2, 4, 2]",
+    _MASK_MESSAGE,
+)
+
+
+def test_it_is_checked_where_no_checker_of_shapes_is_installed() -> None:
+    """In a process of its own: here the annotations of public calls are checked before their code runs."""
+    told = subprocess.run([sys.executable, "-c", _UNCHECKED_SHAPES], capture_output=True, text=True, check=True)
+    assert tuple(told.stdout.splitlines()) == _MESSAGES
+
+
+def test_all_devices_are_looked_at() -> None:
+    here, there = torch.ones(1), torch.ones(1, device="meta")
+    check_devices(here, None, here)
+    with pytest.raises(ValueError, match="cpu and meta"):
+        check_devices(here, None, there)
+
+
+@pytest.mark.parametrize("part", ["kv", "k", "log_scale"])
+@pytest.mark.parametrize("kind", ["half", "strided"])
+def test_a_state_changed_in_place_lies_as_the_kernel_reads_it(part: str, kind: str) -> None:
+    state = empty_state(torch.rand(1, 2, 4, 3), torch.rand(1, 2, 4, 3), log_space=True)
+    check_changed_in_place(state)
+    tensor = getattr(state, part)
+    other = tensor.half() if kind == "half" else tensor.mT.contiguous().mT
+    with pytest.raises(ValueError, match=rf"got state\.{part} of float{16 if kind == 'half' else 32} .* and strides"):
+        check_changed_in_place(replace(state, **{part: other}))
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("kind", ["half", "strided"])
+def test_decoding_in_place_refuses_other_states(kind: str, backend: str) -> None:
+    given = decode_tensors(backend)
+    given[7] = given[7].half() if kind == "half" else given[7].mT.contiguous().mT
+    with on(backend, fused_decode_), pytest.raises(ValueError, match="must be contiguous and float32"):
+        fused_decode_(*given, "exp", True, True, True, 1e-6)
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_decoding_to_a_new_state_reads_any_old_one(backend: str) -> None:
+    """Of numbers that half precision holds, so that all must give the same to the bit."""
+    given = decode_tensors(backend)
+    given[7:10] = [x.half().float() for x in given[7:10]]
+    with on(backend, fused_decode):
+        expected = fused_decode(*given, "exp", True, True, True, 1e-6)
+        for change in (torch.Tensor.half, lambda x: x.mT.contiguous().mT, lambda x: x.half().mT.contiguous().mT):
+            other = [*given[:7], *(change(x) for x in given[7:10])]
+            got = fused_decode(*other, "exp", True, True, True, 1e-6)
+            assert all(torch.equal(one, two) for one, two in zip(got, expected, strict=True))
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("form", ["chunk", "fused_chunk"])
+def test_a_mask_and_a_state_may_lie_as_they_like(form: str, backend: str) -> None:
+    case = Case("exp", b=2, n=9, mask=True, state=True, form=form)
+    given = list(single(draw(case)))
+    given[7:10] = [x.half().float() for x in given[7:10] if x is not None]
+    mask = given[10]
+    assert mask is not None
+    strided = mask.repeat_interleave(3, 1)[:, ::3]
+    assert strided.stride(1) == 3
+    with on(backend, fused_forward):
+        expected = fused_forward(*given, *case.options)
+        given[10] = strided
+        given[7:10] = [x.mT.contiguous().mT.half() for x in given[7:10] if x is not None]
+        got = fused_forward(*given, *case.options)
+    assert all(torch.equal(one, other) for one, other in zip(got, expected, strict=True))
+
+
+def test_a_state_of_float64_is_left_to_torch() -> None:
+    given = single(draw(Case("exp", state=True)))
+    assert "float64" not in why_not_fused(given)
+    assert given.initial_kv is not None
+    wide = given._replace(initial_kv=given.initial_kv.double())
+    assert "the state before these tokens is float64, they sum in float32" in why_not_fused(wide)
+
+
+def decode_tensors(backend: str) -> list[Any]:
+    return list(single(draw(Case("exp", n=1, state=True)))[:10])
+
+
+def on(backend: str, operator: Any) -> Any:
+    """On "triton" the operator calls on CPU tensors what it calls on CUDA ones, in the interpreter."""
+    if backend == "torch":
+        return nullcontext()
+    pytest.importorskip("triton")
+    from hedgebench.kernels.triton.tiles import interpreting
+
+    if not interpreting():
+        pytest.skip("on a GPU the suite marked gpu runs the kernels")
+    return operator.set_kernel_enabled("cpu", enabled=False)

@@ -1,0 +1,262 @@
+"""What the operators run on CUDA, run here by Triton's interpreter through torch's own dispatcher and checks.
+
+torch refuses outputs that share memory with an input or with each other on every call, and torch.compile believes the
+fake kernels. Both are held here against the functions for CUDA: an operator whose CPU kernel is disabled calls them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+pytest.importorskip("triton")
+
+from hedgebench.kernels.distillation.op import distillation
+from hedgebench.kernels.fused.decode_op import fused_decode, fused_decode_
+from hedgebench.kernels.fused.op import fused_backward, fused_forward
+from hedgebench.kernels.fused.tensors import Tensors
+from hedgebench.kernels.hybrid.op import fused_hybrid, fused_hybrid_backward
+from hedgebench.kernels.hybrid.tensors import HybridTensors
+from hedgebench.kernels.triton.tiles import interpreting
+
+from ..distillation.test_kernels import draw as draw_distillation
+from ..distillation.test_kernels import single as single_distillation
+from ..fused_cases import Case, draw, relative, single
+from ..fused_cases import reference as linear_reference
+from ..hybrid.test_launch import Case as HybridCase
+from ..hybrid.test_launch import draw as draw_hybrid
+from ..hybrid.test_launch import single as single_hybrid
+
+pytestmark = [
+    pytest.mark.skipif(not interpreting(), reason="on a GPU the suite marked gpu runs these functions"),
+    pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning"),
+]
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def in_every_type(cases: Iterable[str], quick: Container[str], quick_halves: Container[str]) -> list[Any]:
+    """Cases in every type; all but some in float32 and fewer in half precision are slow."""
+    return [
+        pytest.param(name, dtype, id=f"{name}-{dtype}", marks=[] if name in within else [pytest.mark.slow])
+        for dtype in DTYPES
+        for within in [quick if dtype == torch.float32 else quick_halves]
+        for name in cases
+    ]
+
+
+LINEAR = {
+    **{name: Case(name, n=5) for name in ("identity", "log_identity", "exp", "exp_max", "softmax", "softmax_joint")},
+    "one_pass": Case("softmax", n=5, form="fused_chunk", state=True),
+    "one_pass_log": Case("exp", n=5, form="fused_chunk", state=True),
+    "one_half": Case("softmax", n=5, negate=False, state=True),
+    "one_half_log": Case("exp", n=5, negate=False, normalize=False, state=True),
+    "both_ways": Case("softmax", n=5, causal=False, b=2, mask=True, state=True),
+    "both_ways_log": Case("exp", n=5, causal=False, b=2, mask=True, state=True),
+    "packed": Case("softmax", n=9, ends=(0, 1, 9), state=True),
+    "packed_log": Case("exp", n=9, ends=(0, 1, 9), state=True),
+    "grouped": Case("softmax_joint", n=5, b=2, h=4, hk=2, d=12, w=20, dv=24, bias=True, mask=True),
+    "grouped_log": Case("exp", n=5, b=2, h=4, hk=2, d=12, w=20, dv=24, bias=True, mask=True),
+    "wide": Case("identity", n=5, h=2, hk=1, d=260, state=True),
+    "one_token_log": Case("exp", n=1, state=True),
+}
+
+DECODED = {
+    **{name: Case(name, n=2, state=True) for name in ("identity", "log_identity", "exp", "softmax", "softmax_joint")},
+    "one_half": Case("exp_max", n=1, negate=False, normalize=False, state=True),
+    "one_half_log": Case("exp", n=1, negate=False, state=True),
+    "grouped_log": Case("exp", n=2, b=2, h=4, hk=2, d=12, w=20, dv=24, bias=True, state=True),
+}
+
+HYBRID = {
+    "plain": HybridCase(n=6, window=3),
+    "log": HybridCase(n=6, window=3, log_space=True),
+    "grouped": HybridCase(n=6, window=3, b=2, h=4, d=20, dv=24, mask=True),
+    "grouped_log": HybridCase(n=6, window=3, b=2, h=4, d=20, dv=24, mask=True, log_space=True),
+}
+
+
+@contextmanager
+def functions_for_cuda(*operators: Any) -> Iterator[None]:
+    """Lets operators call on CPU tensors what they call on CUDA ones."""
+    if not operators:
+        yield
+        return
+    with operators[0].set_kernel_enabled("cpu", enabled=False), functions_for_cuda(*operators[1:]):
+        yield
+
+
+def assert_as_promised(operator: Any, args: Sequence[Any]) -> Any:
+    """Calls an operator and holds what it gives to what its fake kernel promises; gives it back."""
+    real = operator(*args)
+    with FakeTensorMode() as mode:
+        fake = operator(*(mode.from_tensor(x) if isinstance(x, Tensor) else x for x in args))
+    got, promised = ([x] if isinstance(x, Tensor) else list(x) for x in (real, fake))
+    assert len(got) == len(promised)
+    for index, (one, other) in enumerate(zip(got, promised, strict=True)):
+        assert _described(one) == _described(other), index
+    memory = [x.untyped_storage()._cdata for x in (*got, *args) if isinstance(x, Tensor)]
+    own = memory[: len(got)]
+    assert len(set(own)) == len(own)
+    assert not set(own) & set(memory[len(got) :])
+    return real
+
+
+def _described(tensor: Tensor) -> tuple[Any, ...]:
+    strides = tuple(stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1)
+    return tuple(tensor.shape), strides, tensor.dtype, tensor.device, tensor.storage_offset()
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    in_every_type(LINEAR, {"exp", "one_pass_log", "both_ways_log", "packed", "grouped_log", "wide"}, {"exp"}),
+)
+def test_linear_attention_gives_what_its_fake_kernels_promise(name: str, dtype: torch.dtype) -> None:
+    case = LINEAR[name]
+    given = single(draw(case), dtype)
+    with functions_for_cuda(fused_forward, fused_backward):
+        output, norms, kv, keys, scale = assert_as_promised(fused_forward, (*given, *case.options))
+        assert (scale.numel() > 0) == case.options.log_space
+        grads = (output, torch.zeros_like(kv), torch.zeros_like(keys))
+        assert_as_promised(fused_backward, (*grads, output, norms, *given, *case.options))
+
+
+@pytest.mark.parametrize("name", ["exp", "grouped", "one_pass_log"])
+def test_it_gives_it_for_tensors_that_lie_otherwise(name: str) -> None:
+    """Tokens before heads, as projections leave them; a state and a bias in half precision; an expanded gradient."""
+    case = replace(LINEAR[name], state=True)
+    given = single(draw(case))
+    turned = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in given[:3]]
+    maps = [None if x is None else x.half() for x in given[3:7]]
+    state = [None if x is None else x.mT.contiguous().mT.half() for x in given[7:10]]
+    given = Tensors._make((*turned, *maps, *state, given.mask, None))
+    with functions_for_cuda(fused_forward, fused_backward):
+        output, norms, kv, keys, _ = assert_as_promised(fused_forward, (*given, *case.options))
+        grads = (torch.ones(()).expand_as(output), torch.zeros(()).expand_as(kv), torch.zeros(()).expand_as(keys))
+        assert_as_promised(fused_backward, (*grads, output, norms, *given, *case.options))
+
+
+@pytest.mark.parametrize(("name", "dtype"), in_every_type(DECODED, {"exp", "softmax", "grouped_log"}, {"exp"}))
+def test_decoding_gives_what_its_fake_kernels_promise(name: str, dtype: torch.dtype) -> None:
+    args = decode_arguments(DECODED[name], dtype)
+    state = [x for x in args[7:10] if x is not None]
+    with functions_for_cuda(fused_decode, fused_decode_):
+        output, *after = assert_as_promised(fused_decode, args)
+        assert torch.equal(assert_as_promised(fused_decode_, args), output)
+    assert all(torch.equal(one, other) for one, other in zip(state, after, strict=False))
+
+
+@pytest.mark.parametrize(("name", "dtype"), in_every_type(HYBRID, {"log", "grouped"}, {"log"}))
+def test_the_hybrid_gives_what_its_fake_kernels_promise(name: str, dtype: torch.dtype) -> None:
+    case = HYBRID[name]
+    single_precision = single_hybrid(draw_hybrid(case))
+    given = HybridTensors._make(
+        x.to(dtype) if x is not None and x.is_floating_point() and not (case.log_space and index in (3, 4)) else x
+        for index, x in enumerate(single_precision)
+    )
+    with functions_for_cuda(fused_hybrid, fused_hybrid_backward):
+        output, *rows = assert_as_promised(fused_hybrid, (*given, *case.options))[:4]
+        assert_as_promised(fused_hybrid_backward, (output, output, *rows, *given, *case.options))
+
+
+def test_the_hybrid_s_gates_and_mask_may_lie_as_they_like() -> None:
+    case = HYBRID["grouped_log"]
+    given = single_hybrid(draw_hybrid(case))
+    assert given.mask is not None
+    gates, masks = given.gate_log.repeat_interleave(2)[::2], given.mask.repeat_interleave(3, 1)[:, ::3]
+    results = []
+    with functions_for_cuda(fused_hybrid, fused_hybrid_backward):
+        for tensors in (given, given._replace(gate_log=gates, mask=masks)):
+            output, *rows = fused_hybrid(*tensors, *case.options)[:4]
+            found = fused_hybrid_backward(output, output, *rows, *tensors, *case.options)
+            results.append((output, *found))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("with_gradients", [True, False])
+@pytest.mark.parametrize("name", ["plain", "log", "grouped_and_padded", "both_ways_log"])
+def test_distillation_gives_what_its_fake_kernel_promises(name: str, with_gradients: bool) -> None:
+    problem, options = draw_distillation(name)
+    for backend in ("triton", "torch"):
+        got = assert_as_promised(distillation, (*single_distillation(problem), *options, with_gradients, backend))
+        assert int(got[4]) == ("torch", "triton").index(backend)
+
+
+@pytest.mark.parametrize("name", ["exp", "both_ways", "packed_log"])
+def test_linear_attention_passes_opcheck(name: str) -> None:
+    case = LINEAR[name]
+    tensors = [x.requires_grad_() if x is not None and index < 7 else x for index, x in enumerate(single(draw(case)))]
+    with functions_for_cuda(fused_forward, fused_backward):
+        torch.library.opcheck(fused_forward, (*tensors, *case.options))
+
+
+@pytest.mark.parametrize("operator", [fused_decode, fused_decode_])
+@pytest.mark.parametrize("name", ["exp", "softmax"])
+def test_decoding_passes_opcheck(operator: Any, name: str) -> None:
+    with functions_for_cuda(operator):
+        torch.library.opcheck(operator, decode_arguments(DECODED[name], torch.float32))
+
+
+@pytest.mark.parametrize("name", ["plain", "log"])
+def test_the_hybrid_passes_opcheck(name: str) -> None:
+    case = HYBRID[name]
+    given = [
+        x.requires_grad_() if x is not None and x.is_floating_point() else x for x in single_hybrid(draw_hybrid(case))
+    ]
+    with functions_for_cuda(fused_hybrid, fused_hybrid_backward):
+        torch.library.opcheck(fused_hybrid, (*given, *case.options))
+
+
+@pytest.mark.parametrize("with_gradients", [True, False])
+def test_distillation_by_triton_passes_opcheck(with_gradients: bool) -> None:
+    problem, options = draw_distillation("grouped_and_padded")
+    torch.library.opcheck(distillation, (*single_distillation(problem), *options, with_gradients, "triton"))
+
+
+@pytest.mark.parametrize("kernel", ["torch", "triton"])
+@pytest.mark.parametrize("name", ["exp", "softmax"])
+def test_the_backward_operator_passes_opcheck(name: str, kernel: str) -> None:
+    case = replace(LINEAR[name], state=True)
+    given = single(draw(case))
+    operators = (fused_forward, fused_backward) if kernel == "triton" else ()
+    with functions_for_cuda(*operators):
+        output, norms, kv, keys, _ = fused_forward(*given, *case.options)
+        torch.library.opcheck(fused_backward, (output, kv, keys, output, norms, *given, *case.options))
+
+
+@pytest.mark.parametrize("kernel", ["torch", "triton"])
+def test_the_hybrid_s_backward_operator_passes_opcheck(kernel: str) -> None:
+    case = HYBRID["log"]
+    given = single_hybrid(draw_hybrid(case))
+    operators = (fused_hybrid, fused_hybrid_backward) if kernel == "triton" else ()
+    with functions_for_cuda(*operators):
+        output, *rows = fused_hybrid(*given, *case.options)[:4]
+        torch.library.opcheck(fused_hybrid_backward, (output, output, *rows, *given, *case.options))
+
+
+def test_gradients_through_the_operator_are_those_of_the_torch_forms() -> None:
+    case = replace(LINEAR["grouped_log"], state=True)
+    tensors = draw(case)
+    expected, cotangents = linear_reference(case, tensors)
+    leaves = [x.requires_grad_() if x is not None and index < 9 else x for index, x in enumerate(single(tensors))]
+    with functions_for_cuda(fused_forward, fused_backward):
+        output, _, kv, keys, _ = fused_forward(*leaves, *case.options)
+        torch.autograd.backward((output, kv, keys), [x.float() for x in cotangents])
+    for name, leaf in zip(tensors._fields, leaves, strict=True):
+        if name in expected.gradients:
+            assert leaf is not None
+            assert leaf.grad is not None
+            assert relative(leaf.grad, expected.gradients[name]) < 1e-5, name
+
+
+def decode_arguments(case: Case, dtype: torch.dtype) -> tuple[Any, ...]:
+    options = case.options
+    given = single(draw(case), dtype)
+    return (*given[:10], options.feature_map, options.negate, options.log_space, options.normalize, options.eps)

@@ -1,0 +1,181 @@
+"""Triton kernels in the interpreter: outputs, states and gradients against the torch forms in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from hedgebench.kernels.fused import sums as triton_sums
+from hedgebench.kernels.fused.call import FusedCall, Gradients
+from hedgebench.kernels.fused.gradients import backward
+from hedgebench.kernels.fused.launch import forward
+from hedgebench.kernels.fused.operands import fused_call
+from hedgebench.kernels.fused.tensors import Tensors
+from hedgebench.kernels.state import LinearState
+from hedgebench.kernels.triton.tiles import Tiles, interpreting
+
+from ..fused_cases import Case, Results, draw, reference, relative, single
+
+pytestmark = [
+    pytest.mark.skipif(not interpreting(), reason="on a GPU the suite marked gpu runs these kernels"),
+    # Exponents past float32 are cut or replaced afterwards.
+    pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning"),
+]
+
+TILES = Tiles(chunk=16, block=32, values=16, warps=4, backward_warps=4, stages=1)
+
+CASES = {
+    **{name: Case(name) for name in ("identity", "log_identity", "exp", "exp_max", "softmax", "softmax_joint")},
+    "one_pass": Case("softmax", form="fused_chunk", b=2, mask=True, state=True),
+    "one_pass_log": Case("exp", form="fused_chunk", h=4, mask=True, state=True),
+    "one_pass_unnormalised": Case("exp_max", form="fused_chunk", normalize=False, negate=False, dv=20),
+    "one_pass_identity": Case("identity", form="fused_chunk", h=4, mask=True, state=True),
+    "one_pass_log_identity": Case("log_identity", form="fused_chunk", state=True),
+    "one_pass_bias": Case("softmax_joint", form="fused_chunk", h=4, n=50, d=20, w=12, dv=24, mask=True, bias=True),
+    "one_pass_bias_log": Case("exp", form="fused_chunk", n=50, d=20, w=12, dv=24, bias=True, state=True),
+    "one_pass_packed": Case("exp_max", form="fused_chunk", n=60, ends=(0, 1, 34, 60), bias=True, state=True),
+    "bias_and_odd_sizes": Case("softmax_joint", h=4, n=50, d=20, w=12, dv=24, mask=True, bias=True),
+    "bias_and_odd_sizes_log": Case("exp", h=4, n=50, d=20, w=12, dv=24, mask=True, bias=True),
+    "one_half_unnormalised": Case("softmax_joint", negate=False, normalize=False, state=True),
+    "one_half_unnormalised_log": Case("exp", negate=False, normalize=False, state=True),
+    "both_ways": Case("softmax", causal=False, b=2, h=4, mask=True, state=True),
+    "both_ways_log": Case("exp", causal=False, h=4, mask=True, state=True),
+    "wider_map": Case("exp_max", w=24, h=2, hk=1),
+    "one_token": Case("exp", n=1, state=True),
+    "one_chunk": Case("softmax", n=16),
+    "whole_block": Case("exp", n=64),
+    "packed": Case("softmax", n=60, ends=(0, 1, 34, 60), state=True),
+    "packed_log": Case("exp", n=60, ends=(0, 17, 60), h=4, form="fused_chunk", state=True),
+    "wide_head": Case("softmax", h=1, hk=1, n=17, d=80, dv=80),
+    "widest_head": Case("exp", h=1, hk=1, n=17, d=128, dv=128),
+    "narrow_values": Case("softmax", d=48, dv=4),
+    "wide_features": Case("identity", d=300, h=1, hk=1, n=20),
+    "wide_features_grouped": Case("identity", d=260, h=2, hk=1, n=20, dv=20, mask=True, state=True),
+    "wide_features_both_ways": Case("identity", d=260, h=2, hk=1, n=20, causal=False, mask=True, state=True),
+    "wide_features_packed": Case("identity", d=260, h=1, hk=1, n=36, ends=(0, 3, 36), normalize=False),
+}
+
+
+def run(case: Case, tensors: Tensors, cotangents: tuple[torch.Tensor, ...], tiles: Tiles = TILES) -> Results:
+    call = fused_call(tensors, case.options)
+    call = FusedCall(**{**vars(call), "tiles": tiles})
+    ran = forward(call, case.form)
+    grad = cotangents[0].to(tensors.q.dtype)
+    last = LinearState(cotangents[1].float(), cotangents[2].float())
+    return Results(ran.output, ran.final, _by_name(backward(call, ran.output, ran.norms, grad, last)))
+
+
+def _by_name(found: Gradients) -> dict[str, torch.Tensor]:
+    named = {name: getattr(found, name) for name in ("q", "k", "v", "q_weight", "k_weight", "q_bias", "k_bias")}
+    if found.initial is not None:
+        named |= {"initial_kv": found.initial.kv, "initial_k": found.initial.k}
+    return {name: gradient for name, gradient in named.items() if gradient is not None}
+
+
+def assert_close(got: Results, expected: Results, tolerance: float) -> None:
+    assert relative(got.output, expected.output) < tolerance
+    assert relative(got.state.kv, expected.state.kv) < tolerance
+    assert relative(got.state.k, expected.state.k) < tolerance
+    assert got.gradients.keys() == expected.gradients.keys()
+    for name, gradient in expected.gradients.items():
+        assert relative(got.gradients[name], gradient) < tolerance, name
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_kernels_match_the_torch_forms(name: str) -> None:
+    case = CASES[name]
+    tensors = draw(case)
+    expected, cotangents = reference(case, tensors)
+    assert_close(run(case, single(tensors), cotangents), expected, 1e-5)
+
+
+@pytest.mark.parametrize("form", ["chunk", "fused_chunk"])
+@pytest.mark.parametrize("spread", [30.0, 100.0])
+def test_log_features_of_any_size_keep_their_row(form: str, spread: float) -> None:
+    """float32 holds an exponent of a few hundred to 1e-5; a lost row would be wrong by its whole size."""
+    case = Case("exp", form=form, spread=spread, mask=True, state=True)
+    tensors = draw(case)
+    expected, cotangents = reference(case, tensors)
+    assert_close(run(case, single(tensors), cotangents), expected, 1e-4)
+
+
+@pytest.mark.parametrize("form", ["chunk", "fused_chunk"])
+def test_a_towering_later_key_takes_nothing_from_earlier_rows(form: str) -> None:
+    """The last key of a chunk stands 300 nats above the others in every feature: no shift of a chunk holds both."""
+    case = Case("log_identity", h=1, hk=1, n=16, form=form)
+    tensors = draw(case)
+    tensors.k[:, :, -1] += 300.0
+    expected, cotangents = reference(case, tensors)
+    assert_close(run(case, single(tensors), cotangents), expected, 1e-4)
+
+
+def test_float16_matches_to_its_precision() -> None:
+    case = Case("softmax", bias=True)
+    tensors = single(draw(case), torch.float16)
+    exact = Tensors._make(None if x is None else x.double() if x.is_floating_point() else x for x in tensors)
+    expected, cotangents = reference(case, exact)
+    assert_close(run(case, tensors, cotangents), expected, 4e-3)
+
+
+@pytest.mark.parametrize("feature_map", ["exp", "softmax"])
+def test_strided_inputs_give_the_same_to_the_bit(feature_map: str) -> None:
+    case = Case(feature_map, n=20)
+    tensors = single(draw(case))
+    plain = run(case, tensors, (tensors.v, *_zero_state(case)))
+    turned = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in tensors[:3]]
+    strided = run(case, Tensors._make((*turned, *tensors[3:])), (tensors.v, *_zero_state(case)))
+    assert torch.equal(plain.output, strided.output)
+    assert all(torch.equal(plain.gradients[name], strided.gradients[name]) for name in plain.gradients)
+
+
+@pytest.mark.parametrize("feature_map", ["exp", "softmax", "identity"])
+def test_only_what_products_read_is_stored_in_bfloat16(feature_map: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of blocks are added up in float32: the last state, and the first one's gradient, hold its precision."""
+    monkeypatch.setattr(triton_sums, "state_dtype", lambda _: torch.bfloat16)
+    case = Case(feature_map, n=70, state=True, d=260 if feature_map == "identity" else 16)
+    tensors = draw(case)
+    expected, cotangents = reference(case, tensors)
+    got = run(case, single(tensors), cotangents)
+    assert relative(got.state.kv, expected.state.kv) < 1e-5
+    assert relative(got.state.k, expected.state.k) < 1e-5
+    assert 1e-4 < relative(got.output, expected.output) < 1e-2
+    assert relative(got.gradients["initial_kv"], expected.gradients["initial_kv"]) < 1e-5
+
+
+def test_tiles_do_not_change_results() -> None:
+    case = Case("exp", n=70)
+    tensors = draw(case)
+    expected, cotangents = reference(case, tensors)
+    for tiles in (Tiles(16, 16, 16, 4, 4, 1), Tiles(32, 64, 32, 4, 4, 1)):
+        assert_close(run(case, single(tensors), cotangents, tiles), expected, 1e-5)
+
+
+def test_a_later_token_changes_no_earlier_output() -> None:
+    for form in ("chunk", "fused_chunk"):
+        case = Case("exp", n=40, form=form)
+        tensors = single(draw(case))
+        before = forward(FusedCall(**{**vars(fused_call(tensors, case.options)), "tiles": TILES}), form).output
+        k, v = tensors.k.clone(), tensors.v.clone()
+        k[:, :, 30:] += 3.0
+        v[:, :, 30:] -= 5.0
+        changed = tensors._replace(k=k, v=v)
+        after = forward(FusedCall(**{**vars(fused_call(changed, case.options)), "tiles": TILES}), form).output
+        torch.testing.assert_close(after[:, :, :30], before[:, :, :30], rtol=0, atol=2e-6)
+
+
+def test_values_of_one_give_outputs_of_one() -> None:
+    case = Case("exp_max", mask=True)
+    tensors = single(draw(case))
+    output = forward(FusedCall(**{**vars(fused_call(tensors._replace(v=torch.ones_like(tensors.v)), case.options)),
+                                  "tiles": TILES}), "chunk").output  # fmt: skip
+    assert tensors.mask is not None
+    seen = tensors.mask.cumsum(1) > 0
+    rows = output.transpose(1, 2)
+    torch.testing.assert_close(rows[seen], torch.ones_like(rows[seen]), rtol=0, atol=1e-5)
+    assert not rows[~seen].any()
+
+
+def _zero_state(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.zeros(case.b, case.hk, case.features, case.dv), torch.zeros(case.b, case.hk, case.features)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+
+from hedgebench.results.plots.inline import inline_svg
+from hedgebench.results.plots.make import svg_plots
+from hedgebench.results.record import Record
+
+FEW = {"softmax", "elu", "hedgehog"}
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture
+def few(showcase: list[Record]) -> list[Record]:
+    """Three models on a task with seeds and on a sweep."""
+    return [record for record in showcase if record.model in FEW and "/" not in record.task]
+
+
+def test_identifiers_are_those_of_one_plot_and_still_found(few: list[Record]) -> None:
+    elements = [inline_svg(svg, i) for i, (_, svg) in enumerate(svg_plots(few))]
+    ids = [identifier for element in elements for identifier in re.findall(r'\bid="([^"]*)"', element)]
+    assert len(ids) == len(set(ids))
+    for element in elements:
+        used = re.findall(r'(?:xlink:href="#|url\(#)([^")]*)', element)
+        assert set(used) <= set(ids)
+
+
+def test_colours_of_the_page_are_its_variables_and_those_of_models_stay() -> None:
+    text = '<?xml?><svg><path style="fill: #ffffff; stroke: #222222"/><path style="stroke: #0072b2"/></svg>'
+    assert inline_svg(text, 0) == (
+        '<svg><path style="fill: var(--page); stroke: var(--ink)"/><path style="stroke: #0072b2"/></svg>'
+    )
+
+
+def test_coordinates_are_shortened_and_words_are_not() -> None:
+    text = '<svg width="1.23456pt"><path d="M 1.23456 7.89012 L 3 4"/><text x="9.8765">0.12345</text></svg>'
+    assert inline_svg(text, 0) == '<svg width="1.23pt"><path d="M 1.23 7.89 L 3 4"/><text x="9.87">0.12345</text></svg>'
+
+
+def test_marks_tell_their_values_as_titles(few: list[Record]) -> None:
+    plots = dict(svg_plots(few))
+    quality = next(svg for title, svg in plots.items() if title.startswith("wikitext2: perplexity"))
+    tree = ElementTree.fromstring(inline_svg(quality, 0))
+    titles = [title.text for title in tree.iter(f"{SVG}title")]
+    assert "hedgehog: perplexity 21.400 ± 0.058" in titles
+    sweep = next(svg for title, svg in plots.items() if title.startswith("throughput"))
+    assert "softmax: no value at seq_len=8192" in sweep
+    assert re.search(r"<title>elu: prefill_ms 46\.1 ± 2\.3 ms at batch_size=1, seq_len=512</title>", sweep)
+
+
+def test_a_title_from_a_record_stays_text(few: list[Record]) -> None:
+    hostile = [replace(record, model='"><script>&') for record in few if record.model == "elu"]
+    for _, svg in svg_plots(hostile):
+        ElementTree.fromstring(inline_svg(svg, 0))
+        assert "<script" not in svg

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import html
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hedgebench.results.names import UnknownNameError
+from hedgebench.results.record import Failure, Record
+from hedgebench.results.report.write import render, write_report
+from hedgebench.results.store import RunStore
+from hedgebench.results.tables.leaderboard import leaderboard_csv
+
+MakeRecord = Callable[..., Record]
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+ATTACK = "<script>alert(1)</script>"
+
+
+class Page(HTMLParser):
+    """Checks that elements are closed in order; keeps identifiers and every element's name."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "action")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+
+def unpacked(text: str, part: str = "cells") -> Any:
+    """What the page holds of its cells."""
+    (packed,) = re.findall(rf'<script type="text/plain" id="packed-{part}">(.*?)</script>', text)
+    return json.loads(gzip.decompress(base64.b64decode(packed)))
+
+
+def test_the_report_is_well_formed_and_small_and_reaches_for_nothing(showcase: list[Record]) -> None:
+    text = render(showcase, "html")
+    assert len(text.encode()) < 2_000_000
+    page = Page(text)
+    assert len(unpacked(text)["cells"]) == len(showcase)
+    assert page.names.count("figure") > 3
+    assert not {"link", "img", "iframe"} & set(page.names)
+    assert all(address.startswith("#") for address in page.addresses)
+    assert len(set(page.ids)) == len(page.ids)
+
+
+def test_the_policy_lets_the_pages_own_scripts_run_and_no_others(make_record: MakeRecord) -> None:
+    text = render([make_record()], "html")
+    scripts = re.findall(r'<script(?: type="module")?>(.*?)</script>', text, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    rules = dict(rule.split(" ", 1) for rule in html.unescape(policy).split("; "))
+    assert rules["default-src"] == "'none'"
+    assert rules["script-src"].split() == [f"'sha256-{digest}'" for digest in hashes]
+    assert len(hashes) == 2
+    assert "connect-src" not in rules
+
+
+def test_whatever_a_record_says_is_escaped(make_record: MakeRecord) -> None:
+    failure = Failure(ATTACK, ATTACK, ATTACK)
+    hostile = [
+        make_record(
+            model,
+            ATTACK,
+            backbone=ATTACK,
+            notes=(ATTACK,),
+            settings={ATTACK: model},
+            environment={ATTACK: ATTACK},
+            error=failure,
+        )
+        for model in (ATTACK, ATTACK + "2")
+    ]
+    text = render(hostile, "html")
+    assert ATTACK not in text
+    assert text.count("<script") == render([make_record()], "html").count("<script")
+    assert "&lt;script&gt;" in text
+    Page(text)
+
+
+def test_failures_and_notes_stand_at_the_top(make_record: MakeRecord) -> None:
+    failed = make_record(
+        "elu", status="oom", metrics=(), main_metric="perplexity", error=Failure("CudaError", "20 GiB", "tail")
+    )
+    text = render([make_record(notes=("fell back to torch",)), failed], "html")
+    top = text[: text.index('<h2 id="section-1">gpt · scratch')]
+    assert "elu on wikitext2, seed 0: OOM: CudaError: 20 GiB" in top
+    assert "softmax on wikitext2: fell back to torch" in top
+
+
+def test_a_cell_tells_the_kernel_the_data_and_the_settings(make_record: MakeRecord) -> None:
+    text = json.dumps(unpacked(render([make_record()], "html")))
+    for fact in ("evaluate", "chunk (torch)", "abc123", "f00d", "mirror", "train.lr", "2.13.0"):
+        assert fact in text
+
+
+def test_write_report_leaves_tables_plots_and_a_page(make_record: MakeRecord, tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "my-run")
+    store.create()
+    record = make_record()
+    store.write_record(record)
+    store.write_samples(record.cell_id, [{"row": i, "text": "x" * 1000} for i in range(9)])
+    (store.cells / "broken.json").write_text("{")
+    page = write_report(store)
+    assert page == store.root / "report.html"
+    text = page.read_text(encoding="utf-8")
+    assert "<h1>my-run</h1>" in text
+    assert "broken.json cannot be read and is left out" in text
+    samples = unpacked(text, "samples")[record.cell_id]
+    assert [row["row"] for row in samples] == ["0", "1", "2", "3", "4"]
+    assert samples[0]["text"] == "x" * 399 + "…"
+    assert (store.root / "leaderboard.csv").read_bytes().decode() == leaderboard_csv([make_record()])
+    assert "perplexity" in (store.root / "leaderboard.md").read_text(encoding="utf-8")
+    assert (store.root / "leaderboard.json").exists()
+    assert {path.suffix for path in store.plots.iterdir()} == {".svg", ".png"}
+
+
+def test_a_run_without_results_has_a_report_too(tmp_path: Path) -> None:
+    page = write_report(RunStore(tmp_path / "empty"))
+    Page(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("format", "start"),
+    [("md", "# Leaderboard"), ("csv", "model,"), ("latex", "% Needs"), ("json", "["), ("html", "<!doctype")],
+)
+def test_every_format_can_be_rendered(make_record: MakeRecord, format: str, start: str) -> None:
+    assert render([make_record()], format).startswith(start)
+
+
+def test_an_unknown_format_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(
+        UnknownNameError, match=r"unknown format 'htm'; did you mean html\? \(allowed: csv, html, json, latex, md\)"
+    ):
+        render([], "htm")

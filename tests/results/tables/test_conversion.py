@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from hedgebench.results.record import Metric, Record
+from hedgebench.results.report.write import render
+from hedgebench.results.tables.aggregate import group_seeds, leaderboard_rows, main_rows
+from hedgebench.results.tables.conversion import BranchEffect, branch_effect, branch_notes
+from hedgebench.results.tables.groups import group_scores
+from hedgebench.results.tables.leaderboard import leaderboard_markdown
+from hedgebench.results.tables.tables import sections
+
+MakeMetric = Callable[..., Metric]
+MakeRecord = Callable[..., Record]
+
+HYBRID = "hedgehog:window=64"
+CONTROL = "perplexity_without_linear_branch"
+
+
+@pytest.fixture
+def hybrid(make_record: MakeRecord, make_metric: MakeMetric) -> Callable[..., Record]:
+    def made(
+        together: float, alone: float, stderr: float | None = 0.5, alone_stderr: float | None = 0.5, seed: int = 0
+    ) -> Record:
+        metrics = (
+            make_metric("attention_kl_swapped", 2.0, "nats", stderr=0.1),
+            make_metric("attention_kl_distilled", 0.5, "nats", stderr=0.1),
+            make_metric(value=together, stderr=stderr),
+            make_metric(CONTROL, alone, stderr=alone_stderr),
+        )
+        return make_record(HYBRID, seed=seed, metrics=metrics, main_metric="perplexity")
+
+    return made
+
+
+def effect_of(*records: Record) -> BranchEffect:
+    (cells,) = group_seeds(records)
+    effect = branch_effect(cells)
+    assert effect is not None
+    return effect
+
+
+def note(*records: Record) -> str:
+    ((text,),) = branch_notes(group_seeds(records)).values()
+    return text
+
+
+def test_the_note_has_both_scores_and_the_limits_of_the_error(hybrid: Callable[..., Record]) -> None:
+    assert note(hybrid(31.2, 31.3, 0.25, 0.26)) == (
+        "hedgehog:window=64 on wikitext2: perplexity 31.20 ± 0.25 with its linear branch, 31.30 ± 0.26 without; "
+        "the branch makes it better by 0.1, of which the standard error is between 0.01 and 0.51; "
+        "undecided, the two standard errors are not of the difference."
+    )
+
+
+@pytest.mark.parametrize(
+    ("together", "alone", "stderrs", "verdict"),
+    [
+        (30.0, 30.0, (0.5, 0.5), "does no work"),
+        (30.0, 30.0, (None, None), "does no work"),
+        (30.0, 32.1, (0.5, 0.5), "helps"),
+        (32.1, 30.0, (0.5, 0.5), "harms"),
+        (30.0, 31.9, (0.5, 0.5), "undecided"),
+        (30.0, 31.9, (0.5, 1.5), "no work that can be told from chance"),
+        (30.0, 31.9, (None, 0.5), "undecided without standard errors"),
+        (30.0, math.inf, (0.5, None), "not finite"),
+        (math.inf, math.inf, (None, None), "not finite"),
+    ],
+)
+def test_the_verdict_of_one_seed_holds_for_any_correlation_of_the_scores(
+    hybrid: Callable[..., Record],
+    together: float,
+    alone: float,
+    stderrs: tuple[float | None, float | None],
+    verdict: str,
+) -> None:
+    assert verdict in effect_of(hybrid(together, alone, *stderrs)).verdict
+
+
+def test_a_score_that_should_be_high_is_helped_by_a_branch_that_raises_it(
+    make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    names = ("accuracy", "accuracy_without_linear_branch")
+    metrics = tuple(make_metric(name, v, "1", True, 0.01) for name, v in zip(names, (0.9, 0.8), strict=True))
+    effect = effect_of(make_record(HYBRID, metrics=metrics))
+    assert effect.gain == pytest.approx(0.1)
+    assert effect.verdict == "its linear branch helps"
+
+
+def test_seeds_pair_so_that_their_common_spread_cancels(hybrid: Callable[..., Record]) -> None:
+    records = [hybrid(base, base + gain, seed=i) for i, (base, gain) in enumerate([(30, 1.0), (35, 1.1), (25, 0.9)])]
+    effect = effect_of(*records)
+    assert effect.gain == pytest.approx(1.0)
+    assert effect.gain_stderr == pytest.approx((0.1 / math.sqrt(3),) * 2)
+    assert "the branch makes it better by 1.000 ± 0.058, paired over 3 seeds; its linear branch helps." in note(
+        *records
+    )
+
+
+def test_two_seeds_must_agree_closely_to_show_a_difference(hybrid: Callable[..., Record]) -> None:
+    wide = [hybrid(30, 31, seed=0), hybrid(30, 31.5, seed=1)]
+    close = [hybrid(30, 31, seed=0), hybrid(30, 31.05, seed=1)]
+    assert effect_of(*wide).verdict == "its linear branch does no work that can be told from chance"
+    assert effect_of(*close).verdict == "its linear branch helps"
+    assert effect_of(hybrid(30, 31, seed=0), hybrid(30, 29, seed=1)).verdict.endswith("told from chance")
+    assert effect_of(hybrid(30, 30, seed=0), hybrid(31, 31, seed=1)).verdict == "its linear branch does no work"
+    assert effect_of(hybrid(30, math.inf, seed=0), hybrid(math.inf, 30, seed=1)).verdict.startswith("undecided")
+
+
+def test_a_seed_without_the_control_is_left_out_of_both_scores(
+    hybrid: Callable[..., Record], make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    other = make_record(HYBRID, seed=1, metrics=(make_metric(value=99.0),))
+    effect = effect_of(hybrid(30, 31), other)
+    assert (effect.seeds, effect.together) == (1, (30.0, 0.5))
+
+
+def test_other_models_and_sweeps_have_no_note(make_record: MakeRecord, make_metric: MakeMetric) -> None:
+    points = [make_metric(name, 5.0, at={"seq_len": n}) for n in (1, 2) for name in ("ms", "ms_without_linear_branch")]
+    records = [make_record("softmax"), make_record(HYBRID, "throughput", metrics=tuple(points), main_metric="ms")]
+    assert branch_notes(group_seeds(records)) == {}
+    assert "ms_without_linear_branch" in leaderboard_markdown(records)
+
+
+def test_secondary_metrics_have_tables_of_their_own_and_no_percentage(
+    hybrid: Callable[..., Record], make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    elu = make_record("elu", metrics=(make_metric(value=40.0), make_metric("attention_kl_swapped", 3.0, "nats")))
+    records = [make_record("softmax"), elu, hybrid(25.0, 26.0)]
+    rows = leaderboard_rows(records)
+    secondary = [row for row in rows if row.metric.startswith("attention_kl") or row.metric == CONTROL]
+    assert [row.percent_recovered for row in secondary] == [None] * 4
+    assert not any(row.is_main for row in secondary)
+    ((main),) = main_rows(rows).values()
+    assert {row.metric for row in main} == {"perplexity"}
+    lines = leaderboard_markdown(records).splitlines()
+    kl = "wikitext2<br>attention_kl_swapped \\[nats\\] ↓ | wikitext2<br>attention_kl_distilled \\[nats\\] ↓"
+    start = lines.index("### Attention divergence from softmax")
+    assert lines[start + 2 : start + 6] == [
+        f"| model | {kl} |",
+        "|---|---:|---:|",
+        "| elu | 3.00 ± 0.25 | – |",
+        "| hedgehog:window=64 | 2.00 ± 0.10 | 0.50 ± 0.10 |",
+    ]
+    start = lines.index("### Hybrids without their linear branch")
+    assert lines[start + 2 : start + 5] == [
+        "| model | wikitext2<br>perplexity_without_linear_branch ↓ |",
+        "|---|---:|",
+        "| hedgehog:window=64 | 26.00 ± 0.50 |",
+    ]
+    assert f"- {note(records[-1])}" in lines
+    assert "| model | wikitext2<br>perplexity ↓ |" in lines
+
+
+def test_each_task_has_its_columns_and_the_group_counts_main_metrics_alone(
+    make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    def converted(task: str) -> Record:
+        kl = [make_metric(f"attention_kl_{when}", 1.0, "nats") for when in ("distilled", "swapped")]
+        return make_record("hedgehog", task, metrics=(make_metric("accuracy", 0.8, "1", True), *kl))
+
+    tasks = ("glue/cola", "glue/sst2")
+    softmax = [make_record("softmax", task, metrics=(make_metric("accuracy", 0.9, "1", True),)) for task in tasks]
+    records = [*softmax, *map(converted, tasks)]
+    (section,) = sections(leaderboard_rows(records))
+    (table,) = section.secondary
+    assert [(column.label, column.detail.split()[0]) for column in table.columns] == [
+        (task, f"attention_kl_{when}") for task in tasks for when in ("swapped", "distilled")
+    ]
+    scores = group_scores(records, tasks_of={"glue": tasks})
+    assert [score.percent_recovered for score in scores] == pytest.approx([100.0, 100 * 8 / 9])
+
+
+def test_a_control_at_the_single_point_of_the_main_metric_is_no_sweep(
+    make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    names = ("accuracy", "accuracy_without_linear_branch")
+    metrics = tuple(make_metric(name, 0.5, "1", True, 0.01, at={"seq_len": 64}) for name in names)
+    text = leaderboard_markdown([make_record(HYBRID, metrics=metrics)])
+    assert "### Hybrids without their linear branch" in text
+    assert text.count("###") == 1
+    assert "its linear branch does no work." in text
+
+
+def test_the_page_shows_the_tables_and_the_note_under_their_section(hybrid: Callable[..., Record]) -> None:
+    text = render([hybrid(30.0, 30.0)], "html")
+    section = text[text.index("gpt · scratch") : text.index('<h2 id="plots">')]
+    assert "<h3>Attention divergence from softmax</h3>" in section
+    assert "30.00 ± 0.50 with its linear branch, 30.00 ± 0.50 without; its linear branch does no work.</li>" in section

@@ -1,0 +1,174 @@
+"""Tests of results/efficiency.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hedgebench.results.record import Metric, Record, Scalar
+from hedgebench.results.tables.aggregate import Row, leaderboard_rows
+from hedgebench.results.tables.efficiency import Crossover, crossovers, is_detail, summaries
+from hedgebench.results.tables.tables import sections
+
+MakeRecord = Callable[..., Record]
+LENGTHS = (256, 512, 1024, 2048)
+
+
+def times(ms_at: Callable[[int], float | None], lengths: tuple[int, ...] = LENGTHS) -> tuple[Metric, ...]:
+    found = []
+    for n in lengths:
+        at: Mapping[str, Scalar] = {"seq_len": n, "batch_size": 1}
+        ms = ms_at(n)
+        found.append(Metric("prefill_ms", ms, "ms", False, None, 3, at, "ok" if ms is not None else "oom"))
+    return tuple(found)
+
+
+@pytest.fixture
+def rows_of(make_record: MakeRecord) -> Callable[..., list[Row]]:
+    def make(**models: tuple[Metric, ...]) -> list[Row]:
+        made = [make_record(name, "throughput", metrics=found) for name, found in models.items()]
+        return leaderboard_rows(made)
+
+    return make
+
+
+def only(rows: list[Row]) -> Crossover:
+    ((found,),) = crossovers(rows).values()
+    return found
+
+
+def test_power_laws_cross_where_their_formulas_do(rows_of: Callable[..., list[Row]]) -> None:
+    found = only(rows_of(softmax=times(lambda n: n**2 / 1000), elu=times(lambda n: 0.7 * n)))
+    assert (found.kind, found.model) == ("at", ("elu", 0))
+    assert found.length == pytest.approx(700)
+    assert found.value == pytest.approx(490)
+    assert found.text == "700"
+
+
+@pytest.mark.parametrize(
+    ("scale", "kind", "text"), [(0.01, "always", "at every length from 256"), (90.0, "never", "not up to 2048")]
+)
+def test_nothing_is_said_beyond_the_measured_lengths(
+    scale: float, kind: str, text: str, rows_of: Callable[..., list[Row]]
+) -> None:
+    found = only(rows_of(softmax=times(lambda n: n**2 / 1000), elu=times(lambda n: scale * n)))
+    assert (found.kind, found.length, found.text) == (kind, None, text)
+
+
+def test_a_model_that_becomes_dearer_again_has_not_crossed_for_good(rows_of: Callable[..., list[Row]]) -> None:
+    wavy: dict[int, float] = dict(zip(LENGTHS, (2.0, 0.5, 2.0, 0.5), strict=True))
+    found = only(rows_of(softmax=times(lambda _: 1.0), elu=times(wavy.get)))
+    assert found.length == pytest.approx(1024 * 2**0.5)
+    found = only(rows_of(softmax=times(lambda _: 1.0), elu=times(lambda n: 1 / wavy[n])))
+    assert found.kind == "never"
+
+
+def test_lengths_that_one_of_the_two_did_not_reach_do_not_count(rows_of: Callable[..., list[Row]]) -> None:
+    softmax = times(lambda n: n**2 / 1000 if n < 1024 else None)
+    assert only(rows_of(softmax=softmax, elu=times(lambda n: 0.7 * n))).text == "not up to 512"
+    assert crossovers(rows_of(softmax=softmax, elu=times(lambda n: 1.0 if n > 512 else None))) == {}
+
+
+def test_kernels_cross_the_cheapest_of_softmaxs_kernels(make_record: MakeRecord) -> None:
+    costs: dict[str, Callable[[int], float]] = {
+        "hedgehog": lambda n: 0.7 * n,
+        "softmax-flash": lambda n: n**2 / 1000,
+        "softmax-naive": lambda n: n**2 / 250 if n > 300 else n**2 / 2000,
+        "fla": lambda n: 2.0 * n,
+    }
+    metrics = [
+        Metric("forward_ms", cost(n), "ms", False, None, 3, {"contender": name, "seq_len": n, "batch_size": 1})
+        for name, cost in costs.items()
+        for n in LENGTHS
+    ]
+    (found,) = crossovers(leaderboard_rows([make_record("hedgehog", "kernels/forward", metrics=metrics)])).values()
+    by_model = {each.model[0]: each for each in found}
+    assert by_model.keys() == {"hedgehog", "fla"}
+    assert by_model["hedgehog"].length == pytest.approx(700)
+    assert by_model["fla"].length == pytest.approx(2000)
+
+
+def test_only_costs_cross(make_record: MakeRecord) -> None:
+    at = [{"seq_len": n} for n in LENGTHS]
+    for name in (
+        "accuracy",
+        "prefill_ms_p20",
+        "prefill_tokens_per_s_p20",
+        "layer_prefill_flops",
+        "peak_resident_bytes",
+    ):
+        made = [
+            make_record(
+                model, "throughput", metrics=tuple(Metric(name, 1.0, "1", None, None, 1, where) for where in at)
+            )
+            for model in ("softmax", "elu")
+        ]
+        assert crossovers(leaderboard_rows(made)) == {}
+
+
+def test_rates_cross_where_the_times_do_that_they_are_of(rows_of: Callable[..., list[Row]]) -> None:
+    def rates(metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
+        return tuple(
+            replace(m, name="prefill_tokens_per_s", value=1e3 * float(m.at["seq_len"] or 0) / (m.value or 0.0))
+            for m in metrics
+        )
+
+    softmax, elu = times(lambda n: n**2 / 1000), times(lambda n: 0.7 * n)
+    found = only(rows_of(softmax=rates(softmax), elu=rates(elu)))
+    assert (found.kind, found.model) == ("at", ("elu", 0))
+    assert found.length == pytest.approx(700)
+    assert found.value == pytest.approx(1e3 / 0.7)
+    slower = rates(times(lambda n: 90.0 * n))
+    assert only(rows_of(softmax=rates(softmax), elu=slower)).kind == "never"
+
+
+def test_the_error_of_a_crossing_is_what_simulated_measurements_scatter_by(rows_of: Callable[..., list[Row]]) -> None:
+    random = np.random.default_rng(0)
+
+    def noisy(ms_at: Callable[[int], float], error: float, shift: Callable[[], float]) -> tuple[Metric, ...]:
+        return tuple(
+            replace(m, value=(m.value or 0.0) * (1 + error * shift()), stderr=error * (m.value or 0.0))
+            for m in times(ms_at)
+        )
+
+    def crossing(shift: Callable[[], float]) -> Crossover:
+        softmax = noisy(lambda n: n**2 / 1000, 0.02, shift)
+        return only(rows_of(softmax=softmax, elu=noisy(lambda n: 0.7 * n, 0.01, shift)))
+
+    lengths = [crossing(random.standard_normal).length or 0.0 for _ in range(400)]
+    found = crossing(lambda: 0.0)
+    assert found.stderr == pytest.approx(float(np.std(lengths)), rel=0.15)
+    assert found.text == f"700 ± {found.stderr:.0f}"
+    assert only(rows_of(softmax=times(lambda n: n**2 / 1000), elu=times(lambda n: 0.7 * n))).stderr is None
+
+
+def exponent(value: float, half: float) -> tuple[Metric, ...]:
+    at: Mapping[str, Scalar] = {"of": "layer_prefill", "over": "256..2048", "batch_size": 1}
+    ends = {"": value, "_low": value - half, "_high": value + half}
+    return tuple(Metric(f"time_exponent{end}", number, "1", None, None, 4, at) for end, number in ends.items())
+
+
+def test_exponents_stand_in_a_table_with_their_intervals_and_nowhere_else(make_record: MakeRecord) -> None:
+    made = [
+        make_record("softmax", "throughput", metrics=(*times(lambda n: n**2 / 1000), *exponent(1.97, 0.05))),
+        make_record("elu", "throughput", metrics=times(lambda n: 0.7 * n)),
+    ]
+    rows = leaderboard_rows(made)
+    fitted, crossed = summaries(rows)
+    assert fitted.columns == (("layer_prefill", "over 256..2048, batch_size=1"),)
+    assert fitted.texts == {("softmax", 0): ("1.97 [1.92, 2.02]",)}
+    assert crossed.columns == (("prefill_ms", "batch_size=1"),)
+    assert crossed.texts == {("elu", 0): ("700",)}
+    titles = [table.title.split(":")[0] for section in sections(rows) for table in section.tables]
+    assert titles == ["throughput", "Time exponent", "Cheaper than softmax from seq_len (between measured lengths, on "
+                      "logarithmic axes)"]  # fmt: skip
+
+
+def test_spreads_counts_and_fits_are_details(make_metric: Callable[..., Metric], make_record: MakeRecord) -> None:
+    names = ("prefill_ms", "prefill_ms_p20", "prefill_ms_p80", "layer_prefill_flops", "layer_prefill_traffic_bytes",
+             "time_exponent_low", "prefill_sm_clock_mhz")  # fmt: skip
+    made = make_record(metrics=tuple(make_metric(name, at={"seq_len": 1}) for name in names))
+    assert [row.metric for row in leaderboard_rows([made]) if not is_detail(row)] == ["prefill_ms"]

@@ -1,0 +1,97 @@
+"""Tests of tasks/sweep.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.attention
+
+from hedgebench.adapters.base import UnsupportedError
+from hedgebench.tasks.efficiency.sweep_settings import SweepSettings, check_sweep, failure_status
+
+FAILURES: list[tuple[Exception, str]] = [
+    (torch.OutOfMemoryError("CUDA out of memory"), "oom"),
+    (MemoryError(), "oom"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "oom"),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "oom"),
+    (OSError(12, "Cannot allocate memory"), "oom"),
+    (RuntimeError("No available kernel. Aborting execution."), "unsupported"),
+    (UnsupportedError("no decoding"), "unsupported"),
+    (NotImplementedError("no decoding"), "unsupported"),
+    (TimeoutError("slow"), "timeout"),
+]
+
+
+@pytest.mark.parametrize(("error", "status"), FAILURES)
+def test_limits_have_a_status(error: Exception, status: str) -> None:
+    assert failure_status(error) == status
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("x"), KeyError("x")])
+def test_mistakes_have_none(error: Exception) -> None:
+    assert failure_status(error) is None
+
+
+def test_impossible_sweeps_are_refused() -> None:
+    with pytest.raises(ValueError, match="seq_lens is \\(\\)"):
+        check_sweep((), "prefill", ("prefill",))
+    with pytest.raises(ValueError, match="modes holds 'decod'; join any of prefill, decode"):
+        check_sweep((1,), "prefill+decod", ("prefill", "decode"))
+
+
+def test_what_torch_raises_for_too_much_memory_and_for_a_kernel_that_is_not_there_is_known() -> None:
+    with pytest.raises(RuntimeError) as memory:
+        torch.empty(1 << 60, dtype=torch.int8)
+    assert failure_status(memory.value) == "oom"
+    q = torch.zeros(1, 1, 4, 8)
+    cudnn = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.CUDNN_ATTENTION)
+    with cudnn, pytest.raises(RuntimeError) as kernel:
+        torch.nn.functional.scaled_dot_product_attention(q, q, q)
+    assert failure_status(kernel.value) == "unsupported"
+
+
+def test_a_missing_compiler_is_told_by_the_type_behind_the_error() -> None:
+    kind = type("InvalidCxxCompiler", (RuntimeError,), {})
+    outer = RuntimeError("backend failed")
+    outer.__cause__ = kind("no compiler")
+    assert failure_status(outer) == "unsupported"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tokens": 1000}, "tokens is 1000; it must be a multiple of every length, and is not of 256"),
+        ({"batch_sizes": (1, 0)}, "batch_sizes is \\(1, 0\\)"),
+        ({"layer_heads": -1}, "layer_heads is -1"),
+        ({"point_timeout_s": 0.0}, "point_timeout_s is 0"),
+        ({"largest_batch": "prefil"}, "modes holds 'prefil'"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SweepSettings(seq_lens=(256, 512), modes="prefill", **settings).check(("prefill",))
+
+
+def test_a_constant_number_of_tokens_makes_batches_smaller_as_lengths_grow() -> None:
+    settings = SweepSettings(seq_lens=(256, 512, 1024), tokens=2048)
+    (batch_of,) = settings.batches()
+    assert [batch_of(length) for length in settings.seq_lens] == [8, 4, 2]
+    row = {"seq_len": 512, "batch_size": 4, "role": "sweep"}
+    assert settings.at(row) == {"seq_len": 512, "tokens_per_step": 2048}
+
+
+def test_each_batch_size_is_a_sweep_of_its_own() -> None:
+    assert [batch_of(256) for batch_of in SweepSettings(batch_sizes=(1, 8)).batches()] == [1, 8]
+    assert [batch_of(256) for batch_of in SweepSettings(batch_size=3).batches()] == [3]
+
+
+def test_a_layer_of_other_heads_has_as_many_keys_unless_told_otherwise() -> None:
+    assert SweepSettings(layer_heads=32, layer_head_dim=128).layer_sizes() == {
+        "heads": 32,
+        "kv_heads": 32,
+        "head_dim": 128,
+    }
+    assert SweepSettings(layer_heads=32, layer_kv_heads=8).layer_sizes() == {"heads": 32, "kv_heads": 8}
+    assert SweepSettings().layer_sizes() == {}

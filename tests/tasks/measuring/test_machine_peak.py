@@ -1,0 +1,68 @@
+"""The machine's peaks are those of random data, and of what kernels make their products of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hedgebench.kernels.distillation.launch import PRECISION
+from hedgebench.kernels.triton.tiles import operands
+from hedgebench.tasks.kernel_speed.workloads import products_of
+from hedgebench.tasks.measuring import machine_peak
+from hedgebench.tasks.measuring.machine_peak import machine_metrics, measure_machine
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, str]]:
+    """What each call gave that was to be timed, and the precision that torch was set to."""
+    found: list[tuple[torch.Tensor, str]] = []
+
+    def time_once(call: Callable[[], Any], device: torch.device, repeats: object) -> list[float]:
+        found.append((call(), torch.get_float32_matmul_precision()))
+        return [2.0, 1.0]
+
+    monkeypatch.setattr(machine_peak, "time_calls", time_once)
+    monkeypatch.setattr(machine_peak, "_SIDE", {"cpu": 64})
+    monkeypatch.setattr(machine_peak, "_COPIED_BYTES", {"cpu": 2**25})
+    return found
+
+
+def test_operands_and_bytes_are_random_and_the_same_each_time(timed: list[tuple[torch.Tensor, str]]) -> None:
+    row = measure_machine(CPU, torch.float32)
+    (product, precision), (copied, _) = timed
+    assert product.std().item() == pytest.approx(8.0, rel=0.2)  # of sums of 64 products of standard normal numbers
+    assert len(set(product.flatten().tolist())) > 4000
+    assert len(np.unique(copied.numpy())) == 256
+    assert precision == "highest"
+    assert (row["gemm_flops"], row["copy_bytes"]) == (2 * 64**3, 2 * 2**25)
+    measure_machine(CPU, torch.float32)
+    assert torch.equal(timed[2][0], product)
+
+
+@pytest.mark.parametrize(("products", "share"), [("tf32", 1), ("tf32x3", 3)])
+def test_a_peak_in_tf32_is_measured_in_tf32_and_is_a_third_where_it_takes_three(
+    products: str, share: int, timed: list[tuple[torch.Tensor, str]]
+) -> None:
+    row = measure_machine(CPU, torch.bfloat16, products)
+    assert [(result.dtype, precision) for result, precision in timed[:1]] == [(torch.float32, "high")]
+    assert torch.get_float32_matmul_precision() == "highest"
+    gemm = machine_metrics(row)[0]
+    assert gemm.value == pytest.approx(2 * 64**3 / share * 1e3)
+    assert gemm.at == {"dtype": products}
+    assert row["dtype"] == "bfloat16"
+
+
+def test_products_are_those_that_the_kernels_make() -> None:
+    cuda = torch.device("cuda")
+    assert products_of("distillation", cuda, torch.bfloat16) == PRECISION
+    for dtype in (torch.float16, torch.float32):
+        precision = operands(dtype)["PRECISION"]
+        assert products_of("forward", cuda, dtype) == ("float32" if precision == "ieee" else precision)
+    assert products_of("backward", cuda, torch.bfloat16) == "bfloat16"
+    assert products_of("distillation", CPU, torch.float32) == "float32"

@@ -1,0 +1,130 @@
+"""Tests of tasks/generated.py."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hedgebench.tasks.synthetic.generated import (
+    doubling,
+    draw_splits,
+    identity_of,
+    interleaved_vectors,
+    mean_over_settings,
+    rows_of,
+    share,
+    taking_turns,
+)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    value: NDArray[np.int64]
+    twice: NDArray[np.int64]
+
+
+def drawing(below: int) -> Any:
+    def draw(rng: np.random.Generator, rows: int) -> Numbers:
+        value = rng.integers(below, size=rows)
+        return Numbers(value, 2 * value)
+
+    return draw
+
+
+def splits(below: int, train: int = 5, seed: int = 0) -> dict[str, Numbers]:
+    sizes = {"train": train, "validation": 5, "test": 5}
+    return draw_splits({k: [(drawing(below), n)] for k, n in sizes.items()}, seed, lambda split: split.value)
+
+
+def test_no_two_splits_share_anything_even_where_there_is_little_to_draw_from() -> None:
+    found = splits(below=20, train=50)
+    values = [set(split.value.tolist()) for split in found.values()]
+    assert len(set.union(*values)) == sum(map(len, values))
+    assert all((split.twice == 2 * split.value).all() for split in found.values())
+    assert {name: len(split.value) for name, split in found.items()} == {"train": 50, "validation": 5, "test": 5}
+
+
+def test_more_training_rows_leave_the_other_splits_alone_and_another_seed_does_not() -> None:
+    few, many, other = splits(1000), splits(1000, train=300), splits(1000, seed=1)
+    assert all((few[name].value == many[name].value).all() for name in ("test", "validation"))
+    assert (few["test"].value != other["test"].value).any()
+
+
+def test_too_few_different_sequences_are_refused_in_words() -> None:
+    with pytest.raises(ValueError, match="lacks 5 of 5 sequences that are in no other split"):
+        splits(below=1)
+
+
+def test_parts_follow_each_other_and_can_take_turns() -> None:
+    parts = {name: [(drawing(9), 0)] for name in ("train", "validation")}
+    low_and_high: Any = [(lambda rng, rows: Numbers(np.arange(rows), np.zeros(rows, np.int64)), 3)] * 2
+    found = draw_splits({**parts, "test": low_and_high}, 0, lambda split: split.value)["test"]
+    assert found.value.tolist() == [0, 1, 2, 0, 1, 2]
+    assert rows_of(found, taking_turns([3, 3])).value.tolist() == [0, 0, 1, 1, 2, 2]
+    assert rows_of(found, slice(2)).value.tolist() == [0, 1]
+    assert taking_turns([3, 1]).tolist() == [0, 3, 1, 2]
+
+
+def test_the_identity_follows_every_array_of_every_split() -> None:
+    def fingerprint(value: int, twice: int) -> str:
+        return identity_of("numbers", "1", {"test": Numbers(np.array([value]), np.array([twice]))}, {}).fingerprint
+
+    assert fingerprint(1, 2) == fingerprint(1, 2)
+    assert len({fingerprint(1, 2), fingerprint(2, 2), fingerprint(1, 1)}) == 3
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=50))
+def test_a_share_of_single_answers_has_the_error_of_an_accuracy(right: list[bool]) -> None:
+    from hedgebench.results.stats.statistics import accuracy_stderr
+
+    metric = share("accuracy", right, [1] * len(right), True)
+    assert metric.value == pytest.approx(sum(right) / len(right))
+    assert metric.stderr == pytest.approx(accuracy_stderr(sum(right), len(right)), abs=1e-12)
+
+
+@given(st.integers(2, 6), st.lists(st.booleans(), min_size=2, max_size=20))
+def test_answers_that_are_alike_within_a_sequence_count_as_one(copies: int, right: list[bool]) -> None:
+    single = share("accuracy", right, [1] * len(right), True)
+    copied = share("accuracy", [copies * r for r in right], [copies] * len(right), True)
+    assert copied.stderr == pytest.approx(single.stderr, abs=1e-12)
+    assert copied.n == single.n == len(right)
+
+
+def test_the_error_of_a_share_is_that_of_a_bootstrap_over_sequences() -> None:
+    from hedgebench.results.stats.statistics import ratio_bootstrap
+
+    rng = np.random.default_rng(0)
+    of = rng.integers(1, 20, size=300)
+    right = rng.binomial(of, rng.random(300))
+    metric = share("accuracy", right.tolist(), of.tolist(), True)
+    assert metric.stderr == pytest.approx(ratio_bootstrap(right, of, "ratio"), rel=0.05)
+
+
+def test_sequences_without_answers_are_left_out_and_one_alone_has_no_error() -> None:
+    metric = share("accuracy", [1, 0, 0], [2, 0, 0], None, {"k": 3})
+    assert (metric.value, metric.stderr, metric.n, metric.at) == (0.5, None, 1, {"k": 3})
+
+
+def test_settings_weigh_the_same_whatever_their_size() -> None:
+    metrics = [share("a", [1] * 8 + [0] * 8, [1] * 16, True), share("a", [1, 1], [1, 1], True)]
+    mean = mean_over_settings("accuracy", metrics, True)
+    assert mean.value == 0.75
+    assert mean.stderr == pytest.approx(math.sqrt(0.25 / 15) / 2)
+    assert mean.n == 18
+    assert mean_over_settings("accuracy", [share("a", [1], [1], True)], True).stderr is None
+
+
+def test_an_answer_stands_after_its_input_and_the_last_one_nowhere() -> None:
+    vectors = interleaved_vectors(np.arange(12).reshape(1, 3, 4), np.array([[-1, -2, -3]]))
+    assert vectors[0].tolist() == [[0, 1, 2, 3], [-1, 0, 0, 0], [4, 5, 6, 7], [-2, 0, 0, 0], [8, 9, 10, 11]]
+
+
+def test_curves_are_shown_at_doubling_places_and_the_last() -> None:
+    assert [doubling(last) for last in (0, 1, 4, 7)] == [[0], [0, 1], [0, 1, 2, 4], [0, 1, 2, 4, 7]]
