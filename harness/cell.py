@@ -1,4 +1,4 @@
-"""A cell: one model on one task with one seed, fully resolved, and its key."""
+"""A cell, which is one model on one task with one seed: its key, and everything that the plan resolved for it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..adapters.base import Settings
-from ..results.record import DataIdentity, Scalar
+from ..adapters.base import Settings, UnsupportedError
+from ..adapters.model_code import MODEL_CODE
+from ..results.record import DataIdentity, Failure, Scalar
+
+if TYPE_CHECKING:
+    from ..adapters.backbone import Backbone
+    from ..adapters.spec import ModelSpec
+    from ..tasks.base import Task
+    from .weights.locate import Weights
 
 
 @dataclass(frozen=True)
@@ -19,19 +26,20 @@ class Cell:
     Attributes:
         model: Canonical model spec.
         backbone: Name of the backbone.
-        task: Name of the task.
+        task: Name of the task, with the settings that belong to the name.
         task_version: Version of the task.
         recipe: Name of the recipe.
-        scale: Where its defaults came from.
+        scale: `smoke`, `small` or `paper`: the source of the default settings.
         seed: Seed of the run.
-        limit: Most test rows, or None.
+        limit: Largest number of test rows; None for all.
         device: `cpu` or `cuda`, resolved.
         dtype: `float32` or `bfloat16`, resolved.
         settings: Settings of task, backbone and stages, resolved.
-        data: Which data it reads.
+        data: The data that it reads.
         scoring: Hash of the code that turns predictions into numbers.
-        machine: Device name for tasks that measure time; empty for the others.
-        weights: Fingerprint or revision of a pretrained backbone; empty for one trained from scratch.
+        machine: Name of the processor if the task measures time; empty otherwise.
+        weights: Fingerprint or revision of a pretrained backbone; empty for a backbone trained from scratch.
+        model_code: Version of the code that builds, trains, converts and runs models.
     """
 
     model: str
@@ -49,21 +57,21 @@ class Cell:
     scoring: str
     machine: str = ""
     weights: str = ""
+    model_code: int = MODEL_CODE
 
     @property
     def key(self) -> str:
         """Hash of the cell, 16 hex digits: its id and the name of its file."""
-        return _hash(self._canonical())
+        return self._hash(without=())
 
     @property
     def peer_key(self) -> str:
-        """Hash of all but the model and the seed: cells with the same one compare models."""
-        canonical = self._canonical()
-        return _hash({k: v for k, v in canonical.items() if k not in ("model", "seed")})
+        """Hash of everything but model and seed: cells with equal peer keys compare models."""
+        return self._hash(without=("model", "seed"))
 
     @property
     def title(self) -> str:
-        """How the cell is called in messages."""
+        """The cell's name in messages."""
         return f"{self.model} / {self.backbone} / {self.task} / seed {self.seed}"
 
     def flat_settings(self) -> dict[str, Scalar | tuple[Scalar, ...]]:
@@ -74,14 +82,35 @@ class Cell:
         """The cell as JSON-ready data."""
         return asdict(self)
 
-    def _canonical(self) -> dict[str, Any]:
-        canonical = asdict(self)
-        del canonical["data"]["splits"], canonical["data"]["source"]
-        if not self.weights:  # cells that were measured before backbones could be pretrained keep their keys
-            del canonical["weights"]
-        return canonical
+    def _hash(self, without: tuple[str, ...]) -> str:
+        """Hash of the fields; where the data lie and how many rows their splits have does not count."""
+        fields = {name: value for name, value in asdict(self).items() if name not in without}
+        del fields["data"]["splits"], fields["data"]["source"]
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _hash(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell with what the plan resolved for it, so that its worker looks nothing up again; it can be pickled.
+
+    Attributes:
+        cell: The cell.
+        task: Its task.
+        spec: Its model.
+        backbone: Its backbone.
+        weights: Location of the backbone's weights; None for a backbone trained from scratch, or if none were found.
+        problem: Why the cell cannot run; None if it can.
+    """
+
+    cell: Cell
+    task: Task
+    spec: ModelSpec
+    backbone: Backbone
+    weights: Weights | None = None
+    problem: Failure | None = None
+
+    @property
+    def unsupported(self) -> bool:
+        """Whether the problem is that the model cannot do the task here, rather than an error."""
+        return self.problem is not None and self.problem.type == UnsupportedError.__name__

@@ -1,14 +1,17 @@
-"""From what was asked for to cells: models × tasks × seeds, every setting resolved, every key computed. No torch."""
+"""From configuration to cells: models × tasks × seeds, names and settings resolved, keys computed. No torch."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+import pickle
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
+from typing import TypeAlias
 
 from ..adapters.backbone import Backbone, CheckpointError
-from ..adapters.base import Settings, UnsupportedError, Value
+from ..adapters.base import Settings, UnsupportedError
 from ..adapters.mechanisms.declaration import OptionError
 from ..adapters.spec import ModelSpec, SpecError, parse_spec
 from ..results.names import UnknownNameError, unknown_name
@@ -16,16 +19,15 @@ from ..results.record import DataIdentity, Failure
 from ..tasks.base import DataUnavailableError, Sources, Task
 from ..tasks.data.sources import cache_folder
 from . import registry
-from .cell import Cell
+from .cell import Cell, PlannedCell
 from .config import NOTHING_GIVEN, RunConfig, UsageError
 from .environment import cpu_name, gpu_name, has_cuda_device
 from .recipes import RECIPES, STAGE_DEFAULTS, check_stage
 from .scoring_code import scoring_fingerprint
-from .settings import apply_overrides, check_overrides
+from .settings import Groups, apply_overrides, check_overrides
 from .task_spec import TaskSpec, parse_task_spec
 from .weights.backbone_names import backbone_from_name
-from .weights.backbone_sources import sources_for
-from .weights.locate import Weights, locate
+from .weights.locate import Weights, locate, sources_for
 
 NO_DATA = DataIdentity(id="", revision="", fingerprint="", source="missing")
 
@@ -34,121 +36,36 @@ CONVERT_FIRST = (
     "--backbone hf:FOLDER"
 )
 
-
-@dataclass(frozen=True)
-class PlannedCell:
-    """A cell to run, or the reason why it cannot.
-
-    Attributes:
-        cell: The cell.
-        main_metric: The metric that ranks models on its task.
-        own_device: Nothing else may run beside it.
-        problem: Why it cannot run; None when it can.
-        unsupported: Whether the problem is that the model cannot do the task, rather than an error.
-    """
-
-    cell: Cell
-    main_metric: str
-    own_device: bool
-    problem: Failure | None = None
-    unsupported: bool = False
-
-
-@dataclass(frozen=True)
-class _Base:
-    """A backbone with its weights, looked for once.
-
-    Attributes:
-        backbone: The declaration; None where even that cannot be had.
-        weights: Where its weights are; None for one trained from scratch, and where there is a problem.
-        problem: Why it cannot be had.
-    """
-
-    backbone: Backbone
-    weights: Weights | None = None
-    problem: Failure | None = None
-
-
-@dataclass(frozen=True)
-class _Draft:
-    """A model on a task, before seeds: what it is built from, and its default settings.
-
-    Attributes:
-        spec: The model.
-        task: The task.
-        task_spec: Settings that belong to the task's name.
-        base: The backbone.
-        groups: Default settings.
-    """
-
-    spec: ModelSpec
-    task: Task
-    task_spec: TaskSpec
-    base: _Base
-    groups: dict[str, Settings]
-
-    @property
-    def task_name(self) -> str:
-        """The task's name in records."""
-        return self.task_spec.canonical(self.task.info.name)
-
-
-@dataclass(frozen=True)
-class _Target:
-    """A task at a scale with its data, before models and seeds.
-
-    Attributes:
-        task: The task.
-        scale: Where its defaults come from.
-        data: What it reads.
-        problem: Why it cannot run; None when it can.
-        scoring: Hash of the code that scores it.
-        unsupported: Whether the problem is that the task cannot run on this backbone or here at all.
-    """
-
-    task: Task
-    scale: str
-    data: DataIdentity
-    problem: Failure | None
-    scoring: str
-    unsupported: bool = False
+LocatedBackbone: TypeAlias = tuple[Backbone, Weights | None, Failure | None]
+"""A backbone, its weights if it is pretrained, and why they cannot be found."""
 
 
 def make_plan(config: RunConfig, begin: Callable[[Collection[str]], None] = lambda _: None) -> list[PlannedCell]:
     """Every cell of a run, tasks in the order given, then models, then seeds.
 
     Args:
-        config: What was asked for.
-        begin: Told the recipes once every name and setting is known to be right, before data are looked for: what
-            cells will need can be made ready meanwhile.
+        config: The configuration of the run.
+        begin: Called with the recipes once every name and setting is known to be right, before data are looked for:
+            what cells will need can be made ready meanwhile.
 
     Raises:
-        UsageError: A name, an option or a setting that does not exist.
+        UsageError: A name, an option or a setting does not exist, or a plugin's object cannot be sent to a worker.
     """
-    specs = _specs(config)
     sources = make_sources(config)
-    bases: dict[str, _Base] = {}
-    drafts = []
-    for task, task_spec in _tasks(config.tasks):
-        if not task.info.model and not specs:
-            raise UsageError(NOTHING_GIVEN.format("models"))
-        for spec in [parse_spec(task.info.model, registry.mechanisms())] if task.info.model else specs:
-            backbone = spec.backbone or config.backbone or task.info.backbone
-            if backbone not in bases:
-                bases[backbone] = _base(backbone, sources)
-            groups = _groups(bases[backbone].backbone, task, config)
-            drafts.append(_Draft(spec, task, task_spec, bases[backbone], groups))
-    check_overrides(config.overrides, [draft.groups for draft in drafts])
-    resolved = [(draft, _resolve(draft, config)) for draft in drafts]
-    begin({_recipe(draft.task, draft.base.backbone, config) for draft in drafts})
-    targets: dict[tuple[str, str, str], _Target] = {}
-    planned = []
-    for draft, settings in resolved:
-        key = draft.task_name, draft.base.backbone.name, repr(settings["task"])
-        if key not in targets:
-            targets[key] = _target(draft, settings["task"], config, sources)
-        planned += [_plan_cell(draft, targets[key], settings, seed, config) for seed in config.seeds]
-    return _without_duplicates(planned)
+    drafts = list(_drafts(config, sources))
+    check_overrides(config.overrides, [draft.cell.settings for draft in drafts])
+    begin({draft.cell.recipe for draft in drafts})
+    identified: dict[tuple[str, str, str], PlannedCell] = {}
+    planned: dict[str, PlannedCell] = {}
+    for draft in drafts:
+        data_of = draft.cell.task, draft.backbone.name, repr(draft.cell.settings["task"])
+        if data_of not in identified:
+            identified[data_of] = _with_data(draft, sources)
+        known = identified[data_of]
+        for seed in config.seeds:
+            cell = replace(draft.cell, data=known.cell.data, scoring=known.cell.scoring, seed=seed)
+            planned.setdefault(cell.key, replace(draft, cell=cell, problem=draft.problem or known.problem))
+    return list(planned.values())
 
 
 def make_sources(config: RunConfig) -> Sources:
@@ -158,11 +75,35 @@ def make_sources(config: RunConfig) -> Sources:
     return Sources(Path(mirror).resolve() if mirror else None, cache_folder(), offline)
 
 
-def _specs(config: RunConfig) -> list[ModelSpec]:
+def resolve_device(device: str) -> str:
+    """`auto` as `cuda` if there is an NVIDIA device, else as `cpu`."""
+    return device if device != "auto" else ("cuda" if has_cuda_device() else "cpu")
+
+
+def resolve_dtype(dtype: str, device: str) -> str:
+    """`auto` as bfloat16 on CUDA and float32 on the CPU."""
+    return dtype if dtype != "auto" else ("bfloat16" if device == "cuda" else "float32")
+
+
+def _drafts(config: RunConfig, sources: Sources) -> Iterator[PlannedCell]:
+    """Every model on every task, with all settings, before data are looked for and without seeds."""
+    located = cache(partial(_locate_backbone, sources=sources, trust_remote_code=config.trust_remote_code))
+    specs = [_parse_model(text) for text in config.models]
+    for task, task_spec in _tasks(config.tasks):
+        if not task.info.model and not specs:
+            raise UsageError(NOTHING_GIVEN.format("models"))
+        for spec in [_parse_model(task.info.model)] if task.info.model else specs:
+            backbone = located(spec.backbone or config.backbone or task.info.backbone)
+            yield _draft(task, task_spec, spec, backbone, config)
+
+
+def _parse_model(text: str) -> ModelSpec:
     try:
-        return [parse_spec(text, registry.mechanisms()) for text in config.models]
+        spec = parse_spec(text, registry.mechanisms())
     except (SpecError, UnknownNameError, OptionError) as error:
         raise UsageError(str(error)) from error
+    _check_can_be_sent("model", spec.mechanism.name, spec)
+    return spec
 
 
 def _tasks(patterns: Sequence[str]) -> list[tuple[Task, TaskSpec]]:
@@ -174,35 +115,79 @@ def _tasks(patterns: Sequence[str]) -> list[tuple[Task, TaskSpec]]:
                 found.setdefault(spec.canonical(name), (registry.tasks().get(name), spec))
     except UnknownNameError as error:
         raise UsageError(str(error)) from error
+    for task, _ in found.values():
+        _check_can_be_sent("task", task.info.name, task)
     return list(found.values())
 
 
-def _scale(config: RunConfig, task: str) -> str:
-    return config.task_scales.get(task, config.scale)
+def _check_can_be_sent(kind: str, name: str, value: object) -> None:
+    """Refuses what cannot be pickled for the process that measures a cell, such as a plugin's lambda."""
+    try:
+        pickle.dumps(value)
+    except Exception as error:  # whatever the object's own pickling raises
+        raise UsageError(
+            f"{kind} {name} cannot be sent to the process of a cell ({type(error).__name__}: {error}); "
+            "use functions and classes that stand at the top of a module, in place of lambdas and local ones"
+        ) from error
 
 
-def _base(name: str, sources: Sources) -> _Base:
+def _locate_backbone(name: str, sources: Sources, trust_remote_code: bool) -> LocatedBackbone:
     """The backbone and its weights.
 
     Raises:
-        UsageError: No such backbone, or a checkpoint of a kind that is not supported.
+        UsageError: The backbone does not exist, its config.json cannot be read, or its type is not supported.
     """
     try:
         backbone = backbone_from_name(name, sources)
-    except (UnknownNameError, CheckpointError) as error:
-        raise UsageError(str(error)) from error
-    except DataUnavailableError as error:  # a hub id whose config.json cannot be read: its kind is not known
+    except (UnknownNameError, CheckpointError, DataUnavailableError) as error:
         raise UsageError(str(error)) from error
     if backbone.checkpoint is None:
-        return _Base(backbone)
+        return backbone, None, None
     try:
-        return _Base(backbone, locate(backbone, sources))
+        return backbone, locate(backbone, sources, trust_remote_code=trust_remote_code), None
     except DataUnavailableError as error:
-        return _Base(backbone, problem=Failure(type(error).__name__, str(error)))
+        return backbone, None, Failure(type(error).__name__, str(error))
+
+
+def _draft(
+    task: Task, task_spec: TaskSpec, spec: ModelSpec, located: LocatedBackbone, config: RunConfig
+) -> PlannedCell:
+    """A model on a task, with the problem if the backbone cannot do the task or its weights were not found."""
+    backbone, weights, problem = located
+    info = task.info
+    device = resolve_device(config.device)
+    scale = config.task_scales.get(info.name, config.scale)
+    recipe = _recipe(task, backbone, config)
+    if missing := info.needs - backbone.capabilities:
+        message = f"backbone {backbone.name} cannot do what {info.name} needs: {', '.join(sorted(missing))}"
+        problem = Failure(UnsupportedError.__name__, message)
+    cell = Cell(
+        model=spec.canonical,
+        backbone=backbone.name,
+        task=task_spec.canonical(info.name),
+        task_version=info.version,
+        recipe=recipe,
+        scale=scale,
+        seed=0,
+        limit=config.limit,
+        device=device,
+        dtype=resolve_dtype(config.dtype, device),
+        settings=_settings(task, task_spec, backbone, scale, recipe, config),
+        data=NO_DATA,
+        scoring="",
+        machine=_machine(device) if info.own_device else "",
+        weights=weights.fingerprint if weights else "",
+    )
+    return PlannedCell(cell, task, spec, backbone, weights, problem)
+
+
+def _machine(device: str) -> str:
+    """The processor that a timing belongs to."""
+    return gpu_name() if device == "cuda" else cpu_name()
 
 
 def _recipe(task: Task, backbone: Backbone, config: RunConfig) -> str:
-    """The recipe asked for, else the task's first that fits the backbone; a task that takes times alone has its own.
+    """The recipe asked for, else the task's first that fits the backbone; a task that only measures time has its own.
 
     Raises:
         UsageError: The task or the backbone does not go with the recipe.
@@ -222,39 +207,18 @@ def _recipe(task: Task, backbone: Backbone, config: RunConfig) -> str:
     return config.recipe
 
 
-def _groups(backbone: Backbone, task: Task, config: RunConfig) -> dict[str, Settings]:
-    """Defaults of a cell's settings: those of its scale, then those of the task."""
-    scale = _scale(config, task.info.name)
-    if scale not in task.info.scales:
-        raise UsageError(str(unknown_name(f"scale of task {task.info.name}", scale, task.info.scales)))
-    chosen = task.info.scales[scale]
-    pretrained = backbone.checkpoint is not None
-    groups: dict[str, Settings] = {
-        "task": {**chosen.settings, **_with_backbone_tokenizer(chosen.settings, pretrained)},
-        "backbone": {**backbone.sizes[scale], **(_held_in_dtype(task, config) if pretrained else chosen.backbone)},
-    }
-    overrides = {**chosen.stages, "train": chosen.train}
-    for stage in RECIPES[_recipe(task, backbone, config)].stages:
-        if stage in STAGE_DEFAULTS:
-            groups[stage] = {**STAGE_DEFAULTS[stage][scale], **overrides.get(stage, {})}
-    return groups
+def _settings(
+    task: Task, task_spec: TaskSpec, backbone: Backbone, scale: str, recipe: str, config: RunConfig
+) -> Groups:
+    """A cell's settings: defaults, then `--set`, then `--batch-size`, then those that belong to the task's name.
 
-
-def _held_in_dtype(task: Task, config: RunConfig) -> Settings:
-    """The type of a pretrained model's weights, where the task wants it to be the run's."""
-    return {"weights": resolve_dtype(config.dtype, resolve_device(config.device))} if task.info.weights_in_dtype else {}
-
-
-def _with_backbone_tokenizer(settings: Settings, pretrained: bool) -> Settings:
-    """A pretrained model reads the tokens it was trained on."""
-    return {"tokenizer": "backbone"} if pretrained and "tokenizer" in settings else {}
-
-
-def _resolve(draft: _Draft, config: RunConfig) -> dict[str, dict[str, Value]]:
-    settings = apply_overrides(draft.groups, config.overrides)
+    Raises:
+        UsageError: A setting is unknown or has a wrong value, or the task has no such scale.
+    """
+    settings = apply_overrides(_defaults(task, backbone, scale, recipe, config), config.overrides)
     if config.batch_size not in ("", "auto") and "batch_size" in settings["task"]:
         settings["task"]["batch_size"] = int(config.batch_size)
-    settings["task"] = draft.task_spec.apply(settings["task"])
+    settings["task"] = task_spec.apply(settings["task"])
     try:
         for stage in settings.keys() & STAGE_DEFAULTS.keys():
             check_stage(stage, settings[stage])
@@ -263,65 +227,46 @@ def _resolve(draft: _Draft, config: RunConfig) -> dict[str, dict[str, Value]]:
     return settings
 
 
-def _target(draft: _Draft, settings: Settings, config: RunConfig, sources: Sources) -> _Target:
-    task, name = draft.task, draft.task.info.name
-    scale, scoring = _scale(config, name), scoring_fingerprint(task)
-    if draft.base.problem:
-        return _Target(task, scale, NO_DATA, draft.base.problem, scoring)
+def _defaults(task: Task, backbone: Backbone, scale: str, recipe: str, config: RunConfig) -> Groups:
+    """Defaults by group: the scale's, and over them the task's.
+
+    A pretrained model reads the tokens that it was trained on, and has its own sizes; some tasks want its weights in
+    the type of the run.
+    """
+    if scale not in task.info.scales:
+        raise UsageError(str(unknown_name(f"scale of task {task.info.name}", scale, task.info.scales)))
+    chosen = task.info.scales[scale]
+    own: Settings = chosen.settings
+    sizes: Settings = chosen.backbone
+    if backbone.checkpoint is not None:
+        own = {**own, "tokenizer": "backbone"} if "tokenizer" in own else own
+        dtype = resolve_dtype(config.dtype, resolve_device(config.device))
+        sizes = {"weights": dtype} if task.info.weights_in_dtype else {}
+    overrides = {**chosen.stages, "train": chosen.train}
+    stages = [stage for stage in RECIPES[recipe].stages if stage in STAGE_DEFAULTS]
+    return {
+        "task": own,
+        "backbone": {**backbone.sizes[scale], **sizes},
+        **{stage: {**STAGE_DEFAULTS[stage][scale], **overrides.get(stage, {})} for stage in stages},
+    }
+
+
+def _with_data(draft: PlannedCell, sources: Sources) -> PlannedCell:
+    """The cell with the data that it reads and the code that scores it, or with the problem if its data are missing.
+
+    Raises:
+        UsageError: The task does not take one of its settings.
+    """
+    task = draft.task
+    draft = replace(draft, cell=replace(draft.cell, scoring=scoring_fingerprint(task)))
+    if draft.backbone.checkpoint is not None and draft.weights is None:
+        return draft
     try:
-        data = task.identify(settings, sources_for(draft.base.weights, sources, fetch=False))
-    except (DataUnavailableError, UnsupportedError, ImportError) as error:
-        problem = Failure(type(error).__name__, str(error))
-        return _Target(task, scale, NO_DATA, problem, scoring, isinstance(error, UnsupportedError))
+        data = task.identify(draft.cell.settings["task"], sources_for(draft.weights, sources, fetch=False))
+    except UnsupportedError as error:
+        return replace(draft, problem=Failure(UnsupportedError.__name__, str(error)))
+    except (DataUnavailableError, ImportError) as error:
+        return replace(draft, problem=Failure(type(error).__name__, str(error)))
     except ValueError as error:
-        raise UsageError(f"task {name}: {error}") from error
-    return _Target(task, scale, data, None, scoring)
-
-
-def _plan_cell(
-    draft: _Draft, target: _Target, settings: Mapping[str, Settings], seed: int, config: RunConfig
-) -> PlannedCell:
-    info = target.task.info
-    backbone = draft.base.backbone
-    device = resolve_device(config.device)
-    cell = Cell(
-        model=draft.spec.canonical,
-        backbone=backbone.name,
-        task=draft.task_name,
-        task_version=info.version,
-        recipe=_recipe(target.task, backbone, config),
-        scale=target.scale,
-        seed=seed,
-        limit=config.limit,
-        device=device,
-        dtype=resolve_dtype(config.dtype, device),
-        settings=settings,
-        data=target.data,
-        scoring=target.scoring,
-        machine=machine_name(device) if info.own_device else "",
-        weights=draft.base.weights.fingerprint if draft.base.weights else "",
-    )
-    planned = PlannedCell(cell, info.main_metric, info.own_device, target.problem, target.unsupported)
-    if missing := info.needs - backbone.capabilities:
-        message = f"backbone {backbone.name} cannot do what {info.name} needs: {', '.join(sorted(missing))}"
-        return replace(planned, problem=Failure("UnsupportedError", message), unsupported=True)
-    return planned
-
-
-def resolve_device(device: str) -> str:
-    """`auto` as `cuda` where there is a device, else `cpu`."""
-    return device if device != "auto" else ("cuda" if has_cuda_device() else "cpu")
-
-
-def resolve_dtype(dtype: str, device: str) -> str:
-    """`auto` as bfloat16 on CUDA and float32 on the CPU."""
-    return dtype if dtype != "auto" else ("bfloat16" if device == "cuda" else "float32")
-
-
-def machine_name(device: str) -> str:
-    """The processor that a timing belongs to."""
-    return gpu_name() if device == "cuda" else cpu_name()
-
-
-def _without_duplicates(planned: list[PlannedCell]) -> list[PlannedCell]:
-    return list({p.cell.key: p for p in planned}.values())
+        raise UsageError(f"task {task.info.name}: {error}") from error
+    return replace(draft, cell=replace(draft.cell, data=data))

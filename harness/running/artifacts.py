@@ -1,7 +1,7 @@
-"""What stages leave for later cells: weights of a teacher or of distilled feature maps, kept under what made them.
+"""Weights that stages leave for later cells, of a teacher or of distilled feature maps, kept under what made them.
 
-An artifact's key is the hash of everything that its weights depend on, so a cell that needs the same ones finds them,
-whichever cell made them first. Two cells that need one at the same time wait for each other.
+An artifact's key is the hash of everything that its weights depend on, so a cell that needs the same weights finds
+them, whichever cell made them first. Of two cells that need one at the same time, the second waits for the first.
 """
 
 from __future__ import annotations
@@ -24,18 +24,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StageResult:
     """What a stage gives besides weights.
 
     Attributes:
         curves: Its training curves.
         metrics: What it measured.
-        notes: What the record should say of it.
+        notes: What the record says of it in words.
     """
 
     curves: tuple[CurvePoint, ...] = ()
     metrics: tuple[Metric, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def __add__(self, other: StageResult) -> StageResult:
+        return StageResult(self.curves + other.curves, self.metrics + other.metrics, self.notes + other.notes)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Artifacts:
     """A folder of artifacts.
 
     Attributes:
-        folder: Where they are kept.
+        folder: The folder; it need not exist.
     """
 
     folder: Path
@@ -52,16 +55,16 @@ class Artifacts:
         self,
         stage: str,
         made_from: Mapping[str, Any],
-        make: Callable[[], tuple[dict[str, Tensor], Outcome]],
+        make: Callable[[], tuple[dict[str, Tensor], StageResult]],
         put: Callable[[Mapping[str, Tensor]], None],
-    ) -> Outcome:
-        """The outcome of a stage, which is run only where nobody has before.
+    ) -> StageResult:
+        """The result of a stage, which runs only if no cell has run it before.
 
         Args:
             stage: Name of the stage.
             made_from: All that its weights depend on, JSON-ready.
-            make: Runs the stage on the model at hand; gives the weights that it changed.
-            put: Puts kept weights into the model at hand.
+            make: Runs the stage on the cell's model; gives the weights that it changed.
+            put: Puts kept weights into the cell's model.
         """
         from safetensors.torch import load_file, save_file
 
@@ -71,15 +74,16 @@ class Artifacts:
             if (kept / "about.json").is_file():
                 put(load_file(kept / "weights.safetensors"))
                 about = json.loads((kept / "about.json").read_text(encoding="utf-8"))
-                return _outcome(about, f"{stage}: weights taken from {kept.name}, made earlier in this run")
-            weights, outcome = make()
+                note = f"{stage}: weights taken from {kept.name}, made earlier in this run"
+                return _read_result(about) + StageResult(notes=(note,))
+            weights, result = make()
             temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=f"{kept.name}."))
             save_file({name: value.contiguous() for name, value in weights.items()}, temporary / "weights.safetensors")
-            about = {"made_from": made_from, **asdict(outcome)}
+            about = {"made_from": made_from, **asdict(result)}
             (temporary / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
             shutil.rmtree(kept, ignore_errors=True)
             temporary.replace(kept)
-            return outcome
+            return result
 
     @contextmanager
     def _locked(self, kept: Path) -> Iterator[None]:
@@ -89,9 +93,9 @@ class Artifacts:
             yield
 
 
-def _outcome(about: Mapping[str, Any], note: str) -> Outcome:
-    return Outcome(
+def _read_result(about: Mapping[str, Any]) -> StageResult:
+    return StageResult(
         curves=tuple(CurvePoint(**point) for point in about["curves"]),
         metrics=tuple(Metric(**{**metric, "samples": tuple(metric["samples"])}) for metric in about["metrics"]),
-        notes=(*about["notes"], note),
+        notes=tuple(about["notes"]),
     )

@@ -1,38 +1,26 @@
-"""Where cells run: processes of this machine, or those of a Ray cluster."""
+"""Where cells run: in processes of this machine, or in those of a Ray cluster."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import os
-import queue
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
+from typing import Any, Protocol, TypeAlias
 
 from ..config import UsageError
-from .process import CellProcesses, OnProgress, Outcome
-from .request import Request
+from .job import CellJob, CellOutcome, Message
+from .process import CellProcesses
 
-
-@dataclass(frozen=True)
-class Job:
-    """A request, and how it is to be run.
-
-    Attributes:
-        request: What the worker does.
-        own_device: Nothing else may run meanwhile.
-        timeout_s: Time limit, or None.
-    """
-
-    request: Request
-    own_device: bool
-    timeout_s: float | None
-
-
-Started = Callable[[Job], None]
+Started: TypeAlias = Callable[[CellJob], None]
 """Called when a job begins."""
+
+OnProgress: TypeAlias = Callable[[CellJob, Message], None]
+"""Called with each message of a job's worker."""
+
+Outcomes: TypeAlias = Iterator[tuple[CellJob, CellOutcome]]
 
 
 class Executor(Protocol):
@@ -42,19 +30,24 @@ class Executor(Protocol):
         """Makes ready, in the background, what jobs of these recipes will need."""
         ...
 
-    def run(
-        self, jobs: Sequence[Job], started: Started, on_progress: Callable[[Job], OnProgress]
-    ) -> Iterator[tuple[Job, Outcome]]:
-        """Outcomes in the order in which jobs end."""
+    def run(self, jobs: Sequence[CellJob], started: Started, on_progress: OnProgress) -> Outcomes:
+        """Outcomes in the order in which jobs end; jobs that measure time run alone, after the others."""
         ...
 
     def cancel(self) -> None:
-        """Ends whatever runs, at once."""
+        """Ends all running jobs at once."""
         ...
 
 
+def _groups(jobs: Sequence[CellJob]) -> Iterator[list[CellJob]]:
+    """The jobs that may run side by side, then each job that measures time by itself."""
+    if shared := [job for job in jobs if not job.task.info.own_device]:
+        yield shared
+    yield from ([job] for job in jobs if job.task.info.own_device)
+
+
 class LocalExecutor:
-    """Up to `workers` processes at a time; jobs that measure time run alone, after the others."""
+    """Up to `workers` processes of this machine at a time."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -64,73 +57,60 @@ class LocalExecutor:
         """Starts the server that processes are forked from."""
         self.processes.prepare(recipes)
 
-    def run(
-        self, jobs: Sequence[Job], started: Started, on_progress: Callable[[Job], OnProgress]
-    ) -> Iterator[tuple[Job, Outcome]]:
+    def run(self, jobs: Sequence[CellJob], started: Started, on_progress: OnProgress) -> Outcomes:
         """Outcomes in the order in which jobs end."""
-        shared = [job for job in jobs if not job.own_device]
-        alone = [job for job in jobs if job.own_device]
-        yield from self._run_together(shared, self.workers, started, on_progress)
-        yield from self._run_together(alone, 1, started, on_progress)
+        for group in _groups(jobs):
+            yield from self._run_together(group, started, on_progress)
 
     def cancel(self) -> None:
         """Ends every process."""
         self.processes.cancel()
 
-    def _run_together(
-        self, jobs: Sequence[Job], workers: int, started: Started, on_progress: Callable[[Job], OnProgress]
-    ) -> Iterator[tuple[Job, Outcome]]:
-        waiting = iter(jobs)
-        lock = threading.Lock()
-        done: queue.Queue[tuple[Job, Outcome] | BaseException] = queue.Queue()
+    def _run_together(self, jobs: Sequence[CellJob], started: Started, on_progress: OnProgress) -> Outcomes:
+        def run_one(job: CellJob) -> CellOutcome:
+            started(job)
+            return self.processes.run(job, partial(on_progress, job))
 
-        def work() -> None:
-            while True:
-                with lock:
-                    job = next(waiting, None)
-                if job is None:
-                    return
-                try:
-                    started(job)
-                    done.put((job, self.processes.run(job.request, job.timeout_s, on_progress(job))))
-                except BaseException as error:
-                    done.put(error)
-                    return
-
-        for _ in range(min(workers, len(jobs))):
-            threading.Thread(target=work, daemon=True).start()
-        for _ in jobs:
-            outcome = done.get()
-            if isinstance(outcome, BaseException):
-                raise outcome
-            yield outcome
+        pool = ThreadPoolExecutor(self.workers)
+        try:
+            running = {pool.submit(run_one, job): job for job in jobs}
+            for ended in as_completed(running):
+                yield running[ended], ended.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # an interrupt must reach `cancel`, and not wait here
 
 
 class RayExecutor:
-    """One Ray task for each cell, on this machine or on the cluster that `RAY_ADDRESS` names."""
+    """One Ray task for each cell, on this machine or on the cluster that `RAY_ADDRESS` names.
+
+    Nodes of a cluster must see the run's folder and the mirror under the same paths.
+    """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._pending: list[Any] = []
 
     def prepare(self, recipes: Collection[str]) -> None:
-        """Does nothing: the cluster's processes are its own."""
+        """Does nothing: the cluster has its own processes."""
 
-    def run(
-        self, jobs: Sequence[Job], started: Started, on_progress: Callable[[Job], OnProgress]
-    ) -> Iterator[tuple[Job, Outcome]]:
-        """Outcomes in the order in which jobs end; Ray tells no progress within a cell."""
+    def run(self, jobs: Sequence[CellJob], started: Started, on_progress: OnProgress) -> Outcomes:
+        """Outcomes in the order in which jobs end; Ray reports no progress within a cell."""
         del on_progress
         if not jobs:
             return
-        ray = self._connect(max(job.request.threads for job in jobs))
-        yield from self._run_together(ray, [job for job in jobs if not job.own_device], started)
-        for job in jobs:
-            if job.own_device:
-                yield from self._run_together(ray, [job], started)
+        ray = self._connect(max(job.threads for job in jobs))
+        for group in _groups(jobs):
+            submitted = {}
+            for job in group:
+                started(job)
+                submitted[self._submit(ray, job)] = job
+            while submitted:
+                (ready,), _ = ray.wait(list(submitted), num_returns=1)
+                self._pending.remove(ready)
+                yield submitted.pop(ready), ray.get(ready)
 
     def cancel(self) -> None:
-        """Cancels what is pending and leaves the cluster."""
+        """Cancels pending tasks and leaves the cluster."""
         ray: Any = importlib.import_module("ray")
         for reference in self._pending:
             ray.cancel(reference, force=True)
@@ -146,26 +126,16 @@ class RayExecutor:
                 ray.init(num_cpus=self.workers * threads, include_dashboard=False, log_to_driver=False)
         return ray
 
-    def _submit(self, ray: Any, job: Job) -> Any:
-        gpus = 1 if job.request.cell.device == "cuda" else 0
+    def _submit(self, ray: Any, job: CellJob) -> Any:
+        gpus = 1 if job.cell.device == "cuda" else 0
         remote = ray.remote(max_retries=1, retry_exceptions=False, max_calls=1, num_gpus=gpus)(_run_on_node)
-        reference = remote.options(num_cpus=job.request.threads).remote(job.request.to_json(), job.timeout_s)
+        reference = remote.options(num_cpus=job.threads).remote(job)
         self._pending.append(reference)
         return reference
 
-    def _run_together(self, ray: Any, jobs: Sequence[Job], started: Started) -> Iterator[tuple[Job, Outcome]]:
-        submitted = {}
-        for job in jobs:
-            started(job)
-            submitted[self._submit(ray, job)] = job
-        while submitted:
-            (ready,), _ = ray.wait(list(submitted), num_returns=1)
-            self._pending.remove(ready)
-            yield submitted.pop(ready), ray.get(ready)
 
-
-def _run_on_node(request: Mapping[str, Any], timeout_s: float | None) -> Outcome:
-    return CellProcesses().run(Request.from_json(request), timeout_s, lambda _: None)
+def _run_on_node(job: CellJob) -> CellOutcome:
+    return CellProcesses().run(job, lambda _: None)
 
 
 EXECUTORS: Mapping[str, Callable[[int], Executor]] = {"local": LocalExecutor, "ray": RayExecutor}

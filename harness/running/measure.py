@@ -1,284 +1,265 @@
-"""One cell from data to numbers: loads, builds, runs the recipe's stages, predicts and scores."""
+"""One cell from data to numbers: loads data, builds the model, runs the recipe's stages, predicts and scores."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...adapters.base import Adapter, Capability, UnsupportedError
-from ...adapters.spec import parse_spec
 from ...results.record import CurvePoint, KernelUse, Metric
-from ...tasks.base import INPUT, Row, Sources, TaskData
+from ...tasks.base import INPUT, Row, TaskData
 from ...tasks.efficiency.sweep_points import Point, PointTask, measured_row
 from ...tasks.efficiency.sweep_settings import failure_status
 from .. import registry
 from ..environment import host_environment
 from ..recipes import RECIPES
-from ..task_spec import task_of
-from ..weights.backbone_names import backbone_from_name
-from ..weights.backbone_sources import find_weights, sources_for
-from ..weights.locate import Weights, materialise
-from .artifacts import Artifacts
-from .request import Progress, Request
+from ..weights.locate import materialise, sources_for
+from .job import CellJob, Message
 from .stages import STAGES, Conversion
 
 if TYPE_CHECKING:
+    from ...adapters.attention.alone import AttentionAlone
     from ...adapters.attention.hybrid import HybridAttention
     from ...adapters.model_adapter import ModelAdapter
 
+STEPS_EVERY_S = 0.1
+"""Messages about training steps are at least this far apart."""
+
 
 @dataclass
-class Findings:
-    """What is known of a cell so far; complete when the cell ends well."""
+class Measurement:
+    """A cell on its way from data to numbers; when a step fails, it holds what was found until then.
 
+    Attributes:
+        job: The cell's job.
+        send: Takes messages of progress.
+        timings_s: Seconds of each phase.
+        metrics: What was measured.
+        curves: Training curves.
+        notes: What the record says in words.
+        rows: Predictions.
+        kernels: Attention kernels that ran.
+    """
+
+    job: CellJob
+    send: Callable[[Message], None]
     timings_s: dict[str, float] = field(default_factory=dict)
     metrics: list[Metric] = field(default_factory=list)
-    curves: tuple[CurvePoint, ...] = ()
+    curves: list[CurvePoint] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     kernels: tuple[KernelUse, ...] = ()
+    _steps_sent_s: float = 0.0
+
+    def measure(self) -> None:
+        """Measures the whole cell."""
+        job, task = self.job, self.job.task
+        if task.info.own_device:
+            hold_processors(job.threads)
+        with self._phase("load"):
+            sources = sources_for(job.planned.weights, job.sources, fetch=True)
+            data = task.load(job.task_settings, sources, job.cell.limit)
+        self.notes += data.notes
+        with self._phase("build"):
+            adapter = self._build(data)
+        self._convert(adapter, data)
+        if job.config.save_to:
+            with self._phase("save"):
+                self._save(adapter)
+        with self._phase("predict"):
+            self.rows = self._predict(adapter, data)
+        self.notes += _notes_of(self.rows)
+        with self._phase("score"):
+            self.metrics += task.score(self.rows, job.task_settings)
+            self.kernels = adapter.kernels_used()
+            self.metrics += [*_count_parameters(adapter), *self._state_size(adapter, data)]
+        if hybrids := _hybrids(adapter):
+            with self._phase("control"):
+                self.metrics += self._without_linear_branch(adapter, data, hybrids)
+
+    def measure_point(self, point: Point) -> None:
+        """Measures one point of a sweep, in a process that does nothing else."""
+        job, task, settings = self.job, cast(PointTask, self.job.task), self.job.task_settings
+        hold_processors(job.threads)
+        with self._phase("load"):
+            # A pretrained model may have no positions for the longest length, and yet do the shorter ones.
+            is_limited = job.planned.weights is not None and point.subject == "model"
+            own_length = {"seq_lens": (point.seq_len,)} if is_limited else {}
+            data = task.load({**settings, **own_length}, job.sources, job.cell.limit)
+        with self._phase("build"):
+            subject = self._build_subject(point, data)
+        with self._phase("predict"):
+            self.rows = [measured_row(point, lambda: task.measure(subject, point, settings))]
+        self.notes += [f"{point.mode}: {note}" for note in _notes_of(self.rows)]
+        if point.subject != "machine":
+            self.kernels = subject.kernels_used()
+        if point.subject == "model":
+            self.metrics += _count_parameters(subject)
 
     @contextmanager
-    def timed(self, phase: str, progress: Progress) -> Iterator[None]:
-        """Adds the seconds that the block takes to `phase`."""
-        progress.phase(phase)
+    def _phase(self, name: str) -> Iterator[None]:
+        """Announces a phase, and adds the seconds that the block takes to it."""
+        self.send({"phase": name})
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.timings_s[phase] = self.timings_s.get(phase, 0.0) + time.perf_counter() - start
+            self.timings_s[name] = self.timings_s.get(name, 0.0) + time.perf_counter() - start
 
+    def _send_steps(self, done: int, total: int, loss: float) -> None:
+        now = time.monotonic()
+        if done == total or now - self._steps_sent_s > STEPS_EVERY_S:
+            self._steps_sent_s = now
+            self.send({"phase": "train", "done": done, "total": total, "loss": loss})
 
-def measure(request: Request, findings: Findings, progress: Progress) -> None:
-    """Runs a cell; what is known by the time it fails is in `findings`."""
-    cell = request.cell
-    task = task_of(cell.task)
-    sources = Sources(Path(request.mirror) if request.mirror else None, Path(request.cache), request.offline)
-    if task.info.own_device:
-        hold_processors(request.threads)
-    with findings.timed("load", progress):
-        weights = find_weights(cell.backbone, sources)
-        data = task.load(cell.settings["task"], sources_for(weights, sources, fetch=True), cell.limit)
-    findings.notes += data.notes
-    with findings.timed("build", progress):
-        adapter = _build(request, data, weights, sources)
-    _convert(request, adapter, data, findings, progress)
-    if request.save_to:
-        with findings.timed("save", progress):
-            _save(request, adapter, weights, sources, findings)
-    with findings.timed("predict", progress):
-        findings.rows = _predict(request, adapter, data, findings)
-    findings.notes += row_notes(findings.rows)
-    with findings.timed("score", progress):
-        findings.metrics += task.score(findings.rows, cell.settings["task"])
-        findings.kernels = adapter.kernels_used()
-        findings.metrics += _describe(adapter, data, {metric.name for metric in findings.metrics})
-    if hybrids := _hybrids(adapter):
-        with findings.timed("control", progress):
-            findings.metrics += _without_linear_branch(request, adapter, data, findings, hybrids)
+    def _build_subject(self, point: Point, data: TaskData) -> Any:
+        """The model as the recipe leaves it, its attention layer alone, or the machine's device and type."""
+        if point.subject == "model":
+            adapter = self._build(data)
+            self._convert(adapter, data)
+            return adapter
+        import torch
 
+        from ...adapters.precision import Precision
 
-def measure_point(request: Request, fields: Mapping[str, Any], findings: Findings, progress: Progress) -> None:
-    """Measures one point of a sweep, in a process that does nothing else; its row is in `findings`."""
-    task, settings = task_of(request.cell.task), request.cell.settings["task"]
-    assert isinstance(task, PointTask)
-    point = Point(**fields)
-    sources = Sources(Path(request.mirror) if request.mirror else None, Path(request.cache), request.offline)
-    hold_processors(request.threads)
-    with findings.timed("load", progress):
-        weights = find_weights(request.cell.backbone, sources)
-        # A pretrained model may have no positions for the longest length, and yet do the shorter ones.
-        own_length = {"seq_lens": (point.seq_len,)} if weights is not None and point.subject == "model" else {}
-        data = task.load({**settings, **own_length}, sources, request.cell.limit)
-    with findings.timed("build", progress):
-        subject = _build_subject(request, point, task, data, weights, sources, findings, progress)
-    with findings.timed("predict", progress):
-        findings.rows = [measured_row(point, lambda: task.measure(subject, point, settings))]
-    findings.notes += [f"{point.mode}: {note}" for note in row_notes(findings.rows)]
-    if point.subject != "machine":
-        findings.kernels = subject.kernels_used()
-    if point.subject == "model":
-        findings.metrics += _count_parameters(subject)
+        torch.set_num_threads(self.job.threads)
+        precision = Precision.of(self.job.cell.device, self.job.cell.dtype)
+        return precision if point.subject == "machine" else self._build_layer(data, precision)
 
+    def _build_layer(self, data: TaskData, precision: Any) -> AttentionAlone:
+        from ...adapters.attention.alone import build_alone
+        from ...adapters.attention.shape import shape_of_checkpoint, shape_of_settings
 
-def _build_subject(
-    request: Request,
-    point: Point,
-    task: PointTask,
-    data: TaskData,
-    weights: Weights | None,
-    sources: Sources,
-    findings: Findings,
-    progress: Progress,
-) -> Any:
-    """The model as the recipe leaves it, its attention layer alone, or the machine's device and type."""
-    import torch
+        job, planned = self.job, self.job.planned
+        length, seed = data.shape.context_length, job.cell.seed
+        if planned.weights is None:
+            shape = shape_of_settings(job.cell.settings["backbone"], length, seed)
+        else:
+            shape = shape_of_checkpoint(materialise(planned.weights, job.sources), length, seed)
+        shape = replace(shape, **cast(PointTask, job.task).layer_sizes(job.task_settings))
+        decodes = Capability.LANGUAGE_MODEL in planned.backbone.capabilities
+        return build_alone(planned.spec, shape, precision, causal=decodes)
 
-    from ...adapters.attention.alone import build_alone
-    from ...adapters.attention.shape import shape_of_checkpoint, shape_of_settings
-    from ...adapters.precision import Precision
+    def _build(self, data: TaskData) -> ModelAdapter[Any]:
+        import torch
 
-    cell = request.cell
-    torch.set_num_threads(request.threads)
-    precision = Precision.of(cell.device, cell.dtype)
-    if point.subject == "machine":
-        return precision
-    if point.subject == "model":
-        adapter = _build(request, data, weights, sources)
-        _convert(request, adapter, data, findings, progress)
-        return adapter
-    length = data.shape.context_length
-    if weights is None:
-        shape = shape_of_settings(cell.settings["backbone"], length, cell.seed)
-    else:
-        shape = shape_of_checkpoint(materialise(weights, sources), length, cell.seed)
-    shape = dataclasses.replace(shape, **task.layer_sizes(cell.settings["task"]))
-    decodes = Capability.LANGUAGE_MODEL in backbone_from_name(cell.backbone, sources).capabilities
-    return build_alone(parse_spec(cell.model, registry.mechanisms()), shape, precision, causal=decodes)
+        from ...adapters.precision import Precision
 
+        job, planned, cell = self.job, self.job.planned, self.job.cell
+        torch.set_num_threads(job.threads)
+        settings = cell.settings["backbone"]
+        is_pure = job.task.info.weights_in_dtype and settings.get("weights") == cell.dtype
+        precision = Precision.of(cell.device, cell.dtype, is_pure)
+        if planned.weights is None:
+            from ...adapters.scratch.build import build_scratch
 
-def row_notes(rows: Sequence[Row]) -> list[str]:
-    """What rows say in words under `notes`, each once: fallbacks, and what could not be measured beside the numbers."""
-    return list(dict.fromkeys(note for row in rows for note in row.get("notes", ())))
+            return build_scratch(planned.spec, planned.backbone, settings, data.shape, cell.seed, precision)
+        from ...adapters.pretrained.adapter import build_pretrained
+
+        return build_pretrained(
+            materialise(planned.weights, job.sources),
+            planned.backbone,
+            settings,
+            data.shape,
+            registry.mechanisms(),
+            seed=cell.seed,
+            precision=precision,
+            in_host_memory=bool(cell.settings.get("distill", {}).get("block_layers")),
+            trust_remote_code=job.config.trust_remote_code,
+        )
+
+    def _convert(self, adapter: ModelAdapter[Any], data: TaskData) -> None:
+        """Runs the stages of the recipe."""
+        conversion = Conversion(self.job, adapter, data, self._send_steps)
+        for stage in RECIPES[self.job.cell.recipe].stages:
+            with self._phase(stage):
+                result = STAGES[stage](conversion)
+            self.curves += result.curves
+            self.metrics += result.metrics
+            self.notes += result.notes
+        conversion.to_device()
+        if data.wants_teacher and adapter.model.no_teacher:
+            self.notes.append(f"not held against a teacher: {adapter.model.no_teacher}")
+
+    def _predict(self, adapter: Adapter, data: TaskData) -> list[Row]:
+        settings = dict(self.job.task_settings)
+        while True:
+            try:
+                rows = self.job.task.predict(adapter, data, settings)
+            except Exception as error:
+                batch = settings.get("batch_size")
+                if not (isinstance(batch, int) and batch > 1 and self.job.config.batch_size == "auto"):
+                    raise
+                if failure_status(error) != "oom":
+                    raise
+                settings["batch_size"] = batch // 2
+                self.notes.append(f"evaluation batch halved to {batch // 2} after running out of memory")
+            else:
+                keeps_inputs = self.job.config.log_samples
+                return rows if keeps_inputs else [{k: v for k, v in row.items() if k != INPUT} for row in rows]
+
+    def _without_linear_branch(
+        self, adapter: ModelAdapter[Any], data: TaskData, hybrids: Sequence[HybridAttention]
+    ) -> list[Metric]:
+        """The main metric of a hybrid with its window alone; if it equals that of both, the linear branch is idle."""
+        for hybrid in hybrids:
+            hybrid.linear_branch = False
+        info = self.job.task.info
+        scored = self.job.task.score(self._predict(adapter, data), self.job.task_settings)
+        return [replace(m, name=f"{m.name}_without_linear_branch") for m in scored if m.name == info.main_metric]
+
+    def _save(self, adapter: ModelAdapter[Any]) -> None:
+        from ...adapters.pretrained.converted import save_converted
+        from ...adapters.pretrained.model import PretrainedModel
+
+        cell, weights = self.job.cell, self.job.planned.weights
+        if weights is None or not isinstance(adapter.model, PretrainedModel):
+            raise UnsupportedError(
+                f"backbone {cell.backbone} is trained from scratch; only a converted model can be saved"
+            )
+        provenance = {
+            "base": {"backbone": cell.backbone, "source": weights.source, "repo": weights.repo},
+            "base_revision": weights.revision or weights.fingerprint,
+            "cell": cell.as_dict(),
+            "notes": self.notes,
+            "environment": dict(host_environment()),
+        }
+        save_converted(
+            adapter.model,
+            Path(self.job.config.save_to),
+            base=materialise(weights, self.job.sources),
+            context_length=adapter.shape.context_length,
+            provenance=provenance,
+        )
+
+    def _state_size(self, adapter: ModelAdapter[Any], data: TaskData) -> list[Metric]:
+        """Size of the decode state at the context length, if the task wants it and has not measured it itself."""
+        decodes = adapter.capabilities & {Capability.LANGUAGE_MODEL, Capability.VECTOR_SEQUENCES}
+        if not decodes or not data.describes_state or any(metric.name == "state_bytes" for metric in self.metrics):
+            return []
+        size = adapter.state_bytes(1, data.shape.context_length)
+        return [Metric("state_bytes", size, "bytes", None, None, 1)]
 
 
 def hold_processors(count: int) -> None:
-    """Keeps this process to the first so many processors that it may use, so that its threads do not wander."""
+    """Keeps this process to the first `count` processors that it may use, so that its threads do not wander."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
 
-def _build(request: Request, data: TaskData, weights: Weights | None, sources: Sources) -> ModelAdapter[Any]:
-    import torch
-
-    from ...adapters.precision import Precision
-
-    cell = request.cell
-    torch.set_num_threads(request.threads)
-    backbone = backbone_from_name(cell.backbone, sources)
-    settings = cell.settings["backbone"]
-    is_pure = task_of(cell.task).info.weights_in_dtype and settings.get("weights") == cell.dtype
-    precision = Precision.of(cell.device, cell.dtype, is_pure)
-    if weights is None:
-        from ...adapters.scratch.build import build_scratch
-
-        spec = parse_spec(cell.model, registry.mechanisms())
-        return build_scratch(spec, backbone, settings, data.shape, cell.seed, precision)
-    from ...adapters.pretrained.adapter import build_pretrained
-
-    return build_pretrained(
-        materialise(weights, sources),
-        backbone,
-        settings,
-        data.shape,
-        registry.mechanisms(),
-        seed=cell.seed,
-        precision=precision,
-        in_host_memory=bool(cell.settings.get("distill", {}).get("block_layers")),
-        trust_remote_code=request.trust_remote_code,
-    )
-
-
-def _convert(
-    request: Request, adapter: ModelAdapter[Any], data: TaskData, findings: Findings, progress: Progress
-) -> None:
-    """Runs the stages of the recipe."""
-    cell = request.cell
-    run = Conversion(
-        cell=cell,
-        spec=parse_spec(cell.model, registry.mechanisms()),
-        adapter=adapter,
-        data=data,
-        artifacts=Artifacts(Path(request.artifacts)),
-        checkpoints=Path(request.checkpoints),
-        steps=progress.steps,
-    )
-    for stage in RECIPES[cell.recipe].stages:
-        with findings.timed(stage, progress):
-            outcome = STAGES[stage](run)
-        findings.curves += outcome.curves
-        findings.metrics += outcome.metrics
-        findings.notes += outcome.notes
-    run.to_device()
-    if data.wants_teacher and adapter.model.no_teacher:
-        findings.notes.append(f"not held against a teacher: {adapter.model.no_teacher}")
-
-
-def _predict(request: Request, adapter: Adapter, data: TaskData, findings: Findings) -> list[Row]:
-    task = task_of(request.cell.task)
-    settings = dict(request.cell.settings["task"])
-    while True:
-        try:
-            rows = task.predict(adapter, data, settings)
-            return rows if request.log_samples else [{k: v for k, v in row.items() if k != INPUT} for row in rows]
-        except Exception as error:
-            batch = settings.get("batch_size")
-            if not (request.auto_batch and failure_status(error) == "oom" and isinstance(batch, int) and batch > 1):
-                raise
-            settings["batch_size"] = batch // 2
-            findings.notes.append(f"evaluation batch halved to {batch // 2} after running out of memory")
+def _notes_of(rows: Sequence[Row]) -> list[str]:
+    """The texts of all rows under `notes`, each once: fallbacks, and what could not be measured."""
+    return list(dict.fromkeys(note for row in rows for note in row.get("notes", ())))
 
 
 def _hybrids(adapter: ModelAdapter[Any]) -> list[HybridAttention]:
     from ...adapters.attention.hybrid import HybridAttention
 
     return [part for part in adapter.model.modules() if isinstance(part, HybridAttention)]
-
-
-def _without_linear_branch(
-    request: Request, adapter: ModelAdapter[Any], data: TaskData, findings: Findings, hybrids: Sequence[HybridAttention]
-) -> list[Metric]:
-    """The main metric of a hybrid with its window alone: equal to the one with both, the linear branch does no work."""
-    for part in hybrids:
-        part.linear_branch = False
-    task = task_of(request.cell.task)
-    rows = _predict(request, adapter, data, findings)
-    scored = task.score(rows, request.cell.settings["task"])
-    return [
-        dataclasses.replace(metric, name=f"{metric.name}_without_linear_branch")
-        for metric in scored
-        if metric.name == request.main_metric
-    ]
-
-
-def _save(
-    request: Request, adapter: ModelAdapter[Any], weights: Weights | None, sources: Sources, findings: Findings
-) -> None:
-    from ...adapters.pretrained.converted import save_converted
-    from ...adapters.pretrained.model import PretrainedModel
-
-    cell = request.cell
-    if weights is None or not isinstance(adapter.model, PretrainedModel):
-        raise UnsupportedError(f"backbone {cell.backbone} is trained from scratch; only a converted model can be saved")
-    provenance = {
-        "base": {"backbone": cell.backbone, "source": weights.source, "repo": weights.repo},
-        "base_revision": weights.revision or weights.fingerprint,
-        "cell": cell.as_dict(),
-        "notes": findings.notes,
-        "environment": dict(host_environment()),
-    }
-    save_converted(
-        adapter.model,
-        Path(request.save_to),
-        base=materialise(weights, sources),
-        context_length=adapter.shape.context_length,
-        provenance=provenance,
-    )
-
-
-def _describe(adapter: ModelAdapter[Any], data: TaskData, measured: set[str]) -> list[Metric]:
-    """Sizes that records carry: parameters, and the decode state at the context length where the task wants it."""
-    metrics = _count_parameters(adapter)
-    decodes = adapter.capabilities & {Capability.LANGUAGE_MODEL, Capability.VECTOR_SEQUENCES}
-    if decodes and data.describes_state and "state_bytes" not in measured:
-        size = adapter.state_bytes(1, data.shape.context_length)
-        metrics.append(Metric("state_bytes", size, "bytes", None, None, 1))
-    return metrics
 
 
 def _count_parameters(adapter: Adapter) -> list[Metric]:

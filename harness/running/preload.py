@@ -1,4 +1,4 @@
-"""What the server process imports once, so that each cell's process starts with it: torch and our models.
+"""Imported once by the server process, so that each cell's process starts with torch and the models imported.
 
 No tensor is made and no device is touched here: threads and CUDA contexts do not survive a fork.
 """
@@ -6,7 +6,7 @@ No tensor is made and no device is touched here: threads and CUDA contexts do no
 import importlib
 import signal
 
-# Ctrl-C reaches every process of the terminal; ending this one and its cells is the run's task.
+# Ctrl-C reaches every process of the terminal; the run itself ends this one and its cells.
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 for _module in ("torch", "hedgebench.adapters.scratch.build"):

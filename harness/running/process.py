@@ -1,4 +1,4 @@
-"""Runs one request in a process of its own, and tells what became of it even when the process was killed."""
+"""Runs a job in a process of its own, and reports its outcome even if the process was killed."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from ...results.record import Failure, Status, from_json
 from ...tasks.efficiency.sweep_points import PointTask
 from ..recipes import RECIPES, STAGE_DEFAULTS
-from ..task_spec import task_of
+from .job import CellJob, CellOutcome, Message
 from .oom_kills import count_oom_kills
-from .outcome import Outcome as Outcome
-from .request import Request
-from .sweeping import run_sweep
-from .worker import failed_record, serve
+from .sweeping import SweepRun
+from .worker import serve
 
 LOG_TAIL_CHARACTERS = 4000
 
-_PRELOAD, _PRELOAD_TRAINING = "hedgebench.harness.running.preload", "hedgebench.harness.running.preload_training"
+_PRELOAD = ["hedgebench.harness.running.preload"]
+_PRELOAD_TRAINING = [*_PRELOAD, "torch._dynamo", "hedgebench.adapters.training.loop"]
+"""torch's optimisers import torch._dynamo at their first step, which takes seconds."""
 
-OnProgress = Callable[[Mapping[str, Any]], None]
+Listener: TypeAlias = Callable[[Message], None]
+"""Called with each message of a worker."""
 
 
 class CellProcesses:
-    """The processes that are running now, so that an interrupt can end them all.
+    """The processes that run now, so that an interrupt can end them all.
 
-    Each request has a process of its own, forked from a server process that has imported torch and touched no device:
-    a cell starts in a fraction of a second and no cell can reach another.
+    Each job has a process of its own, forked from a server process that has imported torch and touched no device: a
+    cell starts in a fraction of a second and no cell can reach another.
     """
 
     def __init__(self) -> None:
@@ -46,32 +47,27 @@ class CellProcesses:
         self._running: set[ForkServerProcess] = set()
         self._cancelled = False
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([_PRELOAD])
+        self._context.set_forkserver_preload(_PRELOAD)
 
     def prepare(self, recipes: Collection[str]) -> None:
         """Starts the server process, which imports what cells of these recipes need while the plan is still made."""
         trains = any(not STAGE_DEFAULTS.keys().isdisjoint(RECIPES[recipe].stages) for recipe in recipes)
-        self._context.set_forkserver_preload([_PRELOAD, _PRELOAD_TRAINING] if trains else [_PRELOAD])
+        self._context.set_forkserver_preload(_PRELOAD_TRAINING if trains else _PRELOAD)
         forkserver.ensure_running()
 
-    def run(self, request: Request, timeout_s: float | None, on_progress: OnProgress) -> Outcome:
-        """Runs a request to its end, its death or its time limit; point by point where its task is measured so.
+    def run(self, job: CellJob, listener: Listener) -> CellOutcome:
+        """Runs a job to its end, its death or its time limit; a `PointTask` point by point.
 
         Raises:
             CancelledError: `cancel` was called before the process could start.
         """
-        task = task_of(request.cell.task)
-        if not isinstance(task, PointTask):
-            return self._run_one(request, timeout_s, on_progress)
-
-        def run_point(asked: Request, limit_s: float | None) -> Outcome:
-            return self._run_one(asked, limit_s, lambda _: None)
-
-        return run_sweep(task, request, run_point, timeout_s, lambda name: on_progress({"phase": name}))
-
-    def _run_one(self, request: Request, timeout_s: float | None, on_progress: OnProgress) -> Outcome:
-        with tempfile.TemporaryDirectory(prefix="hedgebench-") as folder:
-            return self._run_in(Path(folder), request, timeout_s, on_progress)
+        if not isinstance(job.task, PointTask):
+            return self._run_one(job, listener)
+        return SweepRun(
+            job,
+            run_process=lambda point_job: self._run_one(point_job, lambda _: None),
+            tell=lambda name: listener({"phase": name}),
+        ).run()
 
     def cancel(self) -> None:
         """Ends every running process, and lets no other start."""
@@ -80,28 +76,29 @@ class CellProcesses:
             for process in self._running:
                 _kill(process)
 
-    def _run_in(self, folder: Path, request: Request, timeout_s: float | None, on_progress: OnProgress) -> Outcome:
+    def _run_one(self, job: CellJob, listener: Listener) -> CellOutcome:
+        with tempfile.TemporaryDirectory(prefix="hedgebench-") as folder:
+            return self._run_in(Path(folder), job, listener)
+
+    def _run_in(self, folder: Path, job: CellJob, listener: Listener) -> CellOutcome:
         outcome_path, log_path = folder / "outcome.json", folder / "log"
         log_path.touch()
         receiver, sender = self._context.Pipe(duplex=False)
-        process = self._context.Process(
-            target=serve, args=(request, str(outcome_path), str(log_path), sender), daemon=True
-        )
+        process = self._context.Process(target=serve, args=(job, outcome_path, log_path, sender), daemon=True)
         kills = count_oom_kills()
         self._start(process)
         sender.close()
-        reader = threading.Thread(target=_read_progress, args=(receiver, on_progress), daemon=True)
+        reader = threading.Thread(target=_read_messages, args=(receiver, listener), daemon=True)
         reader.start()
-        timed_out = not self._wait(process, timeout_s)
+        timed_out = not self._wait(process, job.timeout_s)
         reader.join()
         printed = log_path.read_text(encoding="utf-8", errors="replace")
         if outcome_path.exists():
             outcome = json.loads(outcome_path.read_text(encoding="utf-8"))
-            return Outcome(from_json(outcome["record"]), outcome["rows"], printed)
-        status, failure = _failure(
-            process.exitcode or 0, timeout_s if timed_out else None, printed, count_oom_kills() - kills
-        )
-        return Outcome(failed_record(request, status, failure), [], printed)
+            return CellOutcome(from_json(outcome["record"]), outcome["rows"], printed)
+        limit_s = job.timeout_s if timed_out else None
+        status, failure = _failure(process.exitcode or 0, limit_s, printed, count_oom_kills() - kills)
+        return CellOutcome(job.record(status, failure), [], printed)
 
     def _start(self, process: ForkServerProcess) -> None:
         with self._lock:
@@ -121,16 +118,17 @@ class CellProcesses:
 
 
 def _failure(code: int, timeout_s: float | None, printed: str, oom_kills: int) -> tuple[Status, Failure]:
+    """Status and error of a process that left no outcome; `timeout_s` is None unless the time limit ended it."""
     tail = printed[-LOG_TAIL_CHARACTERS:]
     if timeout_s is not None:
         return "timeout", Failure("Timeout", f"stopped after the time limit of {timeout_s:g} s", tail)
-    if code < 0:
-        name = signal.Signals(-code).name
-        if name == "SIGKILL" and oom_kills > 0:
-            return "oom", Failure("Killed", "the system ran out of memory and killed the process", tail)
-        hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
-        return "error", Failure("Killed", f"the process was killed by {name}{hint}", tail)
-    return "error", Failure("Crashed", f"the process ended with exit code {code} and left no outcome", tail)
+    if code >= 0:
+        return "error", Failure("Crashed", f"the process ended with exit code {code} and left no outcome", tail)
+    name = signal.Signals(-code).name
+    if name == "SIGKILL" and oom_kills > 0:
+        return "oom", Failure("Killed", "the system ran out of memory and killed the process", tail)
+    hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
+    return "error", Failure("Killed", f"the process was killed by {name}{hint}", tail)
 
 
 def _kill(process: ForkServerProcess) -> None:
@@ -142,7 +140,7 @@ def _kill(process: ForkServerProcess) -> None:
             process.kill()
 
 
-def _read_progress(receiver: Connection, on_progress: OnProgress) -> None:
+def _read_messages(receiver: Connection, listener: Listener) -> None:
     with receiver, suppress(EOFError, OSError):
         while True:
-            on_progress(receiver.recv())
+            listener(receiver.recv())

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import __version__
 from ...adapters.base import Settings, UnsupportedError
 from ...adapters.spec import ModelSpec
+from ...results.record import CurvePoint, Metric
 from ...results.tables.aggregate import REFERENCE_MODEL
 from ...tasks.base import TaskData
 from ..cell import Cell
-from .artifacts import Artifacts, Outcome
-from .divergence import divergence
+from .artifacts import Artifacts, StageResult
+from .job import CellJob
 
 if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float
     from torch import Tensor
 
     from ...adapters.model_adapter import ModelAdapter
@@ -25,35 +27,34 @@ if TYPE_CHECKING:
     from ...adapters.training.loop import History
     from ...adapters.training.objective import Objective
 
-Steps = Callable[[int, int, float], None]
-"""Told the steps done, those in all, and the latest loss."""
-
 
 @dataclass
 class Conversion:
     """A model on its way through the stages of a recipe.
 
     Attributes:
-        cell: The cell.
-        spec: The model that is to come out.
+        job: The cell's job.
         adapter: The model as it is.
         data: What it is trained on.
-        artifacts: What other cells left, and what this one leaves.
-        checkpoints: Folder for training to resume from.
-        steps: Told how training goes.
+        progress: Called during training with the steps done, the steps in all, and the latest loss.
         made_from: What the weights depend on so far, stage by stage.
-        outcomes: What the stages gave.
     """
 
-    cell: Cell
-    spec: ModelSpec
+    job: CellJob
     adapter: ModelAdapter[Any]
     data: TaskData
-    artifacts: Artifacts
-    checkpoints: Path
-    steps: Steps
+    progress: Callable[[int, int, float], None]
     made_from: list[Any] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def cell(self) -> Cell:
+        """The cell."""
+        return self.job.cell
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model that is to come out."""
+        return self.job.planned.spec
 
     @property
     def is_pretrained(self) -> bool:
@@ -62,7 +63,11 @@ class Conversion:
 
     @property
     def model(self) -> PretrainedModel:
-        """The model of a conversion."""
+        """The model of a conversion.
+
+        Raises:
+            UnsupportedError: The backbone is trained from scratch.
+        """
         if not self.is_pretrained:
             cell = self.cell
             raise UnsupportedError(f"recipe {cell.recipe} needs a pretrained backbone; {cell.backbone} is none")
@@ -72,6 +77,10 @@ class Conversion:
     def settings(self, stage: str) -> Settings:
         """The cell's settings of a stage."""
         return self.cell.settings[stage]
+
+    def is_left_out(self, stage: str) -> bool:
+        """Whether a stage was set to no steps."""
+        return not self.settings(stage)["steps"] and not self.settings(stage)["epochs"]
 
     def train(self, stage: str, objective: Objective | None = None) -> History:
         """Trains whatever requires gradients on the task's data, or to `objective`.
@@ -94,8 +103,8 @@ class Conversion:
             objective=objective or objective_for(self.adapter.shape),
             seed=self.cell.seed,
             precision=self.adapter.precision,
-            checkpoint=self.checkpoints / f"{stage}.pt",
-            progress=self.steps,
+            checkpoint=self.job.checkpoints / f"{stage}.pt",
+            progress=self.progress,
         )
 
     def to_device(self) -> None:
@@ -110,182 +119,184 @@ class Conversion:
             move_to(self.adapter.model, self.adapter.device)
 
     def keep_teacher(self) -> None:
-        """Before base weights change: keeps them, where the task holds the model against what it was converted from."""
+        """Keeps the base weights before they change, if the task compares the model with what it was made from."""
         if self.data.wants_teacher and not self.model.no_teacher:
             self.model.keep_teacher()
 
-    def identity(self, stage: str) -> dict[str, Any]:
-        """All that the weights depend on once `stage` has run, JSON-ready; the model spec is left to the caller."""
-        cell = self.cell
-        return {
+    def once(self, stage: str, run: Callable[[], StageResult], *more: str) -> StageResult:
+        """Runs a stage, or takes the weights and the result of another cell that ran it on the same model.
+
+        Args:
+            stage: Name of the stage.
+            run: Trains the weights that require gradients.
+            more: What the weights depend on beside the cell's base model, task, run and settings.
+        """
+        from ...adapters.training.checkpoint import put_weights, trained_weights
+
+        model, cell = self.model, self.cell
+        made_from = {
             "version": __version__,
+            "model_code": cell.model_code,
             "backbone": [cell.backbone, cell.weights, dict(cell.settings["backbone"])],
             "task": [cell.task, cell.task_version, cell.data.fingerprint, dict(cell.settings["task"])],
             "run": [cell.seed, cell.device, cell.dtype],
-            "stage": [stage, dict(self.settings(stage))],
+            "stage": [stage, dict(self.settings(stage)), *more],
             "after": list(self.made_from),
         }
 
-    def is_reference(self) -> bool:
-        """Whether this is the softmax model that conversions are measured against."""
-        return self.spec.mechanism.name == REFERENCE_MODEL
+        def make() -> tuple[dict[str, Tensor], StageResult]:
+            result = run()
+            return trained_weights(model), result
+
+        artifacts = Artifacts(self.job.artifacts)
+        result = artifacts.get_or_make(stage, made_from, make, lambda weights: put_weights(model, weights))
+        self.made_from.append(made_from["stage"])
+        return result
 
 
-def outcome_of(history: History, stage: str) -> Outcome:
+def result_of(history: History, stage: str) -> StageResult:
     """Curves of a training and which weights it kept, named after its stage unless that is `train`."""
     prefix = "" if stage == "train" else f"{stage} "
     curves = tuple(replace(point, name=prefix + point.name) for point in history.curves)
     validations = sum(point.split == "validation" and point.name == "loss" for point in history.curves)
+    subject = prefix or "training "
     kept = f"validation loss {history.best_loss:.4g} of step {history.best_step}"
     if history.stopped_early:
-        return Outcome(curves, notes=(f"{prefix or 'training '}stopped early after {history.steps} steps, at {kept}",))
+        return StageResult(curves, notes=(f"{subject}stopped early after {history.steps} steps, at {kept}",))
     if validations > 1:
         kept += f", the lowest of {validations} up to step {history.steps}"
-        return Outcome(curves, notes=(f"{prefix or 'training '}kept the weights with {kept}",))
-    return Outcome(curves)
+        return StageResult(curves, notes=(f"{subject}kept the weights with {kept}",))
+    return StageResult(curves)
 
 
-def train_from_scratch(run: Conversion) -> Outcome:
+def divergence(batches: Float[np.ndarray, "batches layers h"], when: str, step: int) -> StageResult:
+    """KL divergence of the rows of linear attention from those of softmax attention, given the same queries and keys.
+
+    The metric is the mean over layers, heads and queries, in nats; its standard error is over batches of validation
+    rows. Layers and heads are points of a curve, so that they can be plotted.
+
+    Args:
+        batches: Divergence of each batch of validation rows, layer and head, in nats.
+        when: `swapped` or `distilled`; part of the metric's name.
+        step: Steps of distillation taken.
+    """
+    means = batches.mean((1, 2))
+    stderr = float(means.std(ddof=1) / len(means) ** 0.5) if len(means) > 1 else None
+    metric = Metric(f"attention_kl_{when}", float(means.mean()), "nats", False, stderr, len(means))
+    points = [
+        CurvePoint(step, "validation", f"attention_kl/layer {layer}/head {head}", float(value))
+        for layer, heads in enumerate(batches.mean(0))
+        for head, value in enumerate(heads)
+    ]
+    return StageResult(tuple(points), (metric,))
+
+
+def train_from_scratch(conversion: Conversion) -> StageResult:
     """Trains all weights of a new model."""
-    return outcome_of(run.train("train"), "train")
+    return result_of(conversion.train("train"), "train")
 
 
-def train_teacher(run: Conversion) -> Outcome:
+def train_teacher(conversion: Conversion) -> StageResult:
     """Fine-tunes the pretrained model with its softmax attention, once for all models that convert from it."""
-    from ...adapters.training.checkpoint import put_weights, trained_weights
-
-    model = run.model
-    model.requires_grad_(True)
-    identity = run.identity("teacher")
-
-    def make() -> tuple[dict[str, Tensor], Outcome]:
-        outcome = outcome_of(run.train("teacher"), "teacher")
-        return trained_weights(model), outcome
-
-    outcome = run.artifacts.get_or_make("teacher", identity, make, lambda weights: put_weights(model, weights))
-    run.made_from.append(identity["stage"])
-    return outcome
+    conversion.model.requires_grad_(True)
+    return conversion.once("teacher", lambda: result_of(conversion.train("teacher"), "teacher"))
 
 
-def swap(run: Conversion) -> Outcome:
-    """Replaces softmax attention; a model from scratch was built with what it is to have."""
-    if run.is_pretrained:
+def swap(conversion: Conversion) -> StageResult:
+    """Replaces softmax attention; a model from scratch was built with its own attention."""
+    if conversion.is_pretrained:
         from ...adapters.pretrained.adapter import swap_in
 
-        swap_in(run.adapter, run.spec, run.cell.seed)
-    return Outcome()
+        swap_in(conversion.adapter, conversion.spec, conversion.cell.seed)
+    return StageResult()
 
 
-def distill(run: Conversion) -> Outcome:
-    """Trains feature maps to give softmax attention's weights; of maps that are not, says how far off they are."""
+def distill(conversion: Conversion) -> StageResult:
+    """Trains feature maps to give softmax attention's weights; maps that are not distilled are only measured."""
     from ...adapters.pretrained.adapter import is_distilled
-    from ...adapters.training.checkpoint import put_weights, trained_weights
     from ...adapters.training.conversion_settings import DistillSettings
     from ...adapters.training.distillation import freeze_all_but_maps, has_weights_to_compare
 
-    model = run.model
-    if not has_weights_to_compare(model):
-        return Outcome()
-    settings = DistillSettings.of(run.settings("distill"))
+    if not has_weights_to_compare(conversion.model):
+        return StageResult()
+    settings = DistillSettings.of(conversion.settings("distill"))
     way = _distill_in_blocks if settings.block_layers else _distill_at_once
-    if not is_distilled(run.spec):
-        return way(run, settings, trained=False)
-    freeze_all_but_maps(model, settings)
-    identity = {**run.identity("distill"), "model": run.spec.canonical}
-
-    def make() -> tuple[dict[str, Tensor], Outcome]:
-        outcome = way(run, settings, trained=True)
-        return trained_weights(model), outcome
-
-    outcome = run.artifacts.get_or_make("distill", identity, make, lambda weights: put_weights(model, weights))
-    run.made_from.append([*identity["stage"], run.spec.canonical])
-    return outcome
+    if not is_distilled(conversion.spec):
+        return way(conversion, settings, trained=False)
+    freeze_all_but_maps(conversion.model, settings)
+    return conversion.once("distill", lambda: way(conversion, settings, trained=True), conversion.spec.canonical)
 
 
-def _distill_at_once(run: Conversion, settings: DistillSettings, *, trained: bool) -> Outcome:
+def _distill_at_once(conversion: Conversion, settings: DistillSettings, *, trained: bool) -> StageResult:
     from ...adapters.training.distillation import AttentionDistillation, divergence_of_batches
     from ...adapters.training.settings import TrainSettings
 
-    measured = run.data.validation or run.data.train
+    measured = conversion.data.validation or conversion.data.train
     if measured is None:
-        return Outcome()
-    run.to_device()
-    objective = AttentionDistillation(run.model, settings)
-    training = TrainSettings.of(run.settings("distill"), "distill")
+        return StageResult()
+    conversion.to_device()
+    objective = AttentionDistillation(conversion.model, settings)
+    training = TrainSettings.of(conversion.settings("distill"), "distill")
 
-    def measure(when: str, step: int) -> Outcome:
-        run.model.eval()
-        return divergence(divergence_of_batches(objective, measured, training, run.adapter.precision), when, step)
+    def measure(when: str, step: int) -> StageResult:
+        conversion.model.eval()
+        batches = divergence_of_batches(objective, measured, training, conversion.adapter.precision)
+        return divergence(batches, when, step)
 
     before = measure("swapped", 0)
     if not trained:
         return before
-    history = run.train("distill", objective)
-    return joined(before, outcome_of(history, "distill"), measure("distilled", history.steps))
+    history = conversion.train("distill", objective)
+    return before + result_of(history, "distill") + measure("distilled", history.steps)
 
 
-def _distill_in_blocks(run: Conversion, settings: DistillSettings, *, trained: bool) -> Outcome:
+def _distill_in_blocks(conversion: Conversion, settings: DistillSettings, *, trained: bool) -> StageResult:
     from ...adapters.training.distillation_blockwise import distill_blockwise
     from ...adapters.training.settings import TrainSettings
 
     result = distill_blockwise(
-        run.model,
-        run.data.train if trained else None,
-        run.data.validation or run.data.train,
-        TrainSettings.of(run.settings("distill"), "distill"),
+        conversion.model,
+        conversion.data.train if trained else None,
+        conversion.data.validation or conversion.data.train,
+        TrainSettings.of(conversion.settings("distill"), "distill"),
         settings,
-        seed=run.cell.seed,
-        precision=run.adapter.precision,
-        folder=run.checkpoints,
-        progress=run.steps,
+        seed=conversion.cell.seed,
+        precision=conversion.adapter.precision,
+        folder=conversion.job.checkpoints,
+        progress=conversion.progress,
     )
     before = divergence(result.before, "swapped", 0)
     if result.history is None or result.after is None:
         return before
-    after = divergence(result.after, "distilled", result.history.steps)
-    return joined(before, outcome_of(result.history, "distill"), after)
+    return before + result_of(result.history, "distill") + divergence(result.after, "distilled", result.history.steps)
 
 
-def finetune(run: Conversion) -> Outcome:
-    """Trains all weights on the task; the softmax model of a finetuned-conversion has been through that already."""
-    if _is_left_out(run, "finetune"):
-        return Outcome(notes=("finetune: left out, as it was set to no steps",))
-    if run.is_reference() and "teacher" in run.cell.settings:
-        return Outcome(notes=("this is the fine-tuned softmax model that the others were converted from",))
-    run.keep_teacher()
-    run.model.requires_grad_(True)
-    return outcome_of(run.train("finetune"), "finetune")
+def finetune(conversion: Conversion) -> StageResult:
+    """Trains all weights on the task; the softmax model of a finetuned-conversion was already trained as teacher."""
+    if conversion.is_left_out("finetune"):
+        return StageResult(notes=("finetune: left out, as it was set to no steps",))
+    if conversion.spec.mechanism.name == REFERENCE_MODEL and "teacher" in conversion.cell.settings:
+        return StageResult(notes=("this is the fine-tuned softmax model that the others were converted from",))
+    conversion.keep_teacher()
+    conversion.model.requires_grad_(True)
+    return result_of(conversion.train("finetune"), "finetune")
 
 
-def lora(run: Conversion) -> Outcome:
+def lora(conversion: Conversion) -> StageResult:
     """Trains low-rank adapters on the task and merges them."""
     from ...adapters.training.conversion_settings import LoraSettings
     from ...adapters.training.lora import Lora
 
-    if _is_left_out(run, "lora"):
-        return Outcome(notes=("lora: left out, as it was set to no steps",))
-    run.keep_teacher()
-    adapters = Lora(run.model, LoraSettings.of(run.settings("lora")), run.cell.seed)
-    outcome = outcome_of(run.train("lora"), "lora")
+    if conversion.is_left_out("lora"):
+        return StageResult(notes=("lora: left out, as it was set to no steps",))
+    conversion.keep_teacher()
+    adapters = Lora(conversion.model, LoraSettings.of(conversion.settings("lora")), conversion.cell.seed)
+    result = result_of(conversion.train("lora"), "lora")
     adapters.merge()
-    return outcome
+    return result
 
 
-def joined(*outcomes: Outcome) -> Outcome:
-    """Several outcomes as one."""
-    return Outcome(
-        curves=tuple(point for outcome in outcomes for point in outcome.curves),
-        metrics=tuple(metric for outcome in outcomes for metric in outcome.metrics),
-        notes=tuple(note for outcome in outcomes for note in outcome.notes),
-    )
-
-
-def _is_left_out(run: Conversion, stage: str) -> bool:
-    settings = run.settings(stage)
-    return not settings["steps"] and not settings["epochs"]
-
-
-STAGES: Mapping[str, Callable[[Conversion], Outcome]] = {
+STAGES: Mapping[str, Callable[[Conversion], StageResult]] = {
     "train": train_from_scratch,
     "teacher": train_teacher,
     "swap": swap,

@@ -1,211 +1,139 @@
-"""A cell that is measured point by point: each point in a process of its own, its row kept as soon as it is there.
+"""A cell that is measured point by point: each point in a process of its own, its row kept as soon as it is measured.
 
-A process that runs out of memory or time, or is killed, costs its point and nothing else. Rows are kept beside the
-cell's checkpoints, so a run that was stopped goes on with the points that are missing.
+A process that runs out of memory or time, or is killed, costs its own point only. Rows are kept beside the cell's
+checkpoints, so a run that was stopped goes on with the missing points.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from ...results.atomic import replacing
-from ...results.record import Failure, KernelUse, Record, Status, from_json, to_json
+from ...results.record import Failure, Record, Status, from_json, to_json
 from ...tasks.base import Row
 from ...tasks.efficiency.sweep_points import Point, PointTask
-from .outcome import Outcome
-from .request import Request
-from .worker import failed_record
-
-RunProcess = Callable[[Request, float | None], Outcome]
-"""Runs a request in a process of its own within some seconds."""
-
-
-@dataclass(frozen=True)
-class PointOutcome:
-    """What became of a point: its row, and what its process left beside it."""
-
-    row: Row
-    record: Record
-    log: str = ""
+from .job import CellJob, CellOutcome
 
 
 @dataclass
 class SweepRun:
-    """The points of one cell on their way.
+    """The points of one cell, measured one after another.
 
     Attributes:
-        task: The task.
-        request: The cell's request.
-        run_process: Runs one point.
-        tell: Told the name of each point that begins.
-        deadline_s: When the cell's time is up, on the monotonic clock; None for no limit.
-        outcomes: What became of the points so far.
-        last_log: What was printed by a process that ended the cell: it could not even begin to measure, or was stopped;
-            empty where none.
+        job: The cell's job; its time limit holds for all points together.
+        run_process: Runs the job of one point in a process of its own.
+        tell: Called with the name of each point that begins.
+        measured: Outcome of each point so far.
+        last_log: What the process printed that ended the cell, because it could not be built or ran out of time.
     """
 
-    task: PointTask
-    request: Request
-    run_process: RunProcess
+    job: CellJob
+    run_process: Callable[[CellJob], CellOutcome]
     tell: Callable[[str], None]
-    deadline_s: float | None = None
-    outcomes: list[PointOutcome] = field(default_factory=list)
+    measured: dict[Point, CellOutcome] = field(default_factory=dict)
     last_log: str = ""
 
-    def run(self) -> Outcome:
-        """The cell's record, its rows, and what its processes printed."""
-        points = self.task.points(self.settings, self.request.cell.limit)
-        failure: Failure | None = None
-        status: Status = "ok"
+    def run(self) -> CellOutcome:
+        """The cell's record, its rows, and what its processes printed; status `timeout` if time was up."""
+        status, failure = self._measure_all()
+        printed = [f"{point.name}:\n{outcome.log}" for point, outcome in self.measured.items() if outcome.log.strip()]
+        return CellOutcome(self._record(status, failure), self._rows(), "".join(printed) + self.last_log)
+
+    def _measure_all(self) -> tuple[Status, Failure | None]:
+        """Measures every point; the cell's status, and its error if it ended early."""
+        deadline_s = None if self.job.timeout_s is None else time.monotonic() + self.job.timeout_s
+        points = self._task().points(self.job.task_settings, self.job.cell.limit)
         try:
             point = next(points)
             while True:
-                left_s = self._left_s()
+                left_s = None if deadline_s is None else deadline_s - time.monotonic()
                 outcome = self._kept(point)
                 if outcome is None and left_s is not None and left_s <= 0:
-                    status, failure = "timeout", Failure("Timeout", f"the time limit was up before {point.name}")
-                    break
+                    return "timeout", Failure("Timeout", f"the time limit was up before {point.name}")
                 outcome = outcome or self._measure(point, left_s)
                 if outcome is None:
-                    status, failure = "timeout", Failure("Timeout", f"the time limit was up during {point.name}")
-                    break
+                    return "timeout", Failure("Timeout", f"the time limit was up during {point.name}")
                 if self._ends_the_cell(outcome):
-                    status, failure, self.last_log = outcome.record.status, outcome.record.error, outcome.log
-                    break
-                self.outcomes.append(outcome)
-                point = points.send(outcome.row)
+                    self.last_log = outcome.log
+                    return outcome.record.status, outcome.record.error
+                self.measured[point] = outcome
+                point = points.send(outcome.rows[0])
         except StopIteration:
-            pass
-        return Outcome(self._record(status, failure), self.rows, self._log())
+            return "ok", None
 
-    @property
-    def settings(self) -> Any:
-        """The task's settings."""
-        return self.request.cell.settings["task"]
+    def _task(self) -> PointTask:
+        return cast(PointTask, self.job.task)
 
-    @property
-    def rows(self) -> list[Row]:
-        """The rows so far."""
-        return [outcome.row for outcome in self.outcomes]
+    def _rows(self) -> list[Row]:
+        return [row for outcome in self.measured.values() for row in outcome.rows]
 
-    def _left_s(self) -> float | None:
-        return None if self.deadline_s is None else self.deadline_s - time.monotonic()
-
-    def _measure(self, point: Point, left_s: float | None) -> PointOutcome | None:
-        """What became of a point; None where it was stopped as the cell's time was up, which is no result of it."""
+    def _measure(self, point: Point, left_s: float | None) -> CellOutcome | None:
+        """The outcome of a point with its one row; None if the cell's time was up, which says nothing of the point."""
         self.tell(point.name)
-        own_s = self.settings.get("point_timeout_s")
-        request = dataclasses.replace(self.request, point=dataclasses.asdict(point))
-        ended = self.run_process(request, min((s for s in (own_s, left_s) if s is not None), default=None))
-        record = ended.record
-        was_stopped = record.status == "timeout" and not ended.rows
-        if was_stopped and left_s is not None and (own_s is None or left_s < own_s):
-            self.last_log = ended.log
-            return None
-        message = record.error.message if record.error else record.status
-        row = ended.rows[0] if ended.rows else point.row(record.status, {"message": message})
-        outcome = PointOutcome(row, record, ended.log)
-        if outcome.row["status"] != "error" and not self._ends_the_cell(outcome):
-            self._keep(point, outcome)
+        own_s = cast(float | None, self.job.task_settings.get("point_timeout_s"))
+        limit_s = min((s for s in (own_s, left_s) if s is not None), default=None)
+        outcome = self.run_process(replace(self.job, point=point, timeout_s=limit_s))
+        record = outcome.record
+        if not outcome.rows:
+            if record.status == "timeout" and left_s is not None and (own_s is None or left_s < own_s):
+                self.last_log = outcome.log
+                return None
+            message = record.error.message if record.error else record.status
+            outcome = replace(outcome, rows=[point.row(record.status, {"message": message})])
+        if outcome.rows[0]["status"] != "error" and not self._ends_the_cell(outcome):
+            with replacing(self._file(point)) as file:
+                file.write(json.dumps({"row": outcome.rows[0], "record": to_json(record)}).encode())
         return outcome
 
-    def _ends_the_cell(self, outcome: PointOutcome) -> bool:
-        """Whether a subject could not be built that no other point could be measured on so far either."""
-        subject = outcome.row["subject"]
-        return _is_refused(outcome.record) and not any(
-            row["status"] == "ok" and row["subject"] == subject for row in self.rows
-        )
+    def _ends_the_cell(self, outcome: CellOutcome) -> bool:
+        """Whether a point failed before it was measured, and no other point has measured the same subject so far.
+
+        The model could not be built then, and no later point will do better.
+        """
+        record, subject = outcome.record, outcome.rows[0]["subject"]
+        was_killed = record.error is not None and record.error.type in ("Killed", "Crashed")
+        is_refused = record.status in ("error", "unsupported") and "predict" not in record.timings_s and not was_killed
+        return is_refused and not any(row["status"] == "ok" and row["subject"] == subject for row in self._rows())
 
     def _file(self, point: Point) -> Path:
-        return Path(self.request.checkpoints) / "points" / f"{point.name}.json"
+        return self.job.checkpoints / "points" / f"{point.name}.json"
 
-    def _kept(self, point: Point) -> PointOutcome | None:
+    def _kept(self, point: Point) -> CellOutcome | None:
         file = self._file(point)
         if not file.exists():
             return None
         data = json.loads(file.read_text(encoding="utf-8"))
-        return PointOutcome(data["row"], from_json(data["record"]))
-
-    def _keep(self, point: Point, outcome: PointOutcome) -> None:
-        with replacing(self._file(point)) as handle:
-            handle.write(json.dumps({"row": outcome.row, "record": to_json(outcome.record)}).encode())
+        return CellOutcome(from_json(data["record"]), [data["row"]])
 
     def _record(self, status: Status, failure: Failure | None) -> Record:
-        """One record of all points: `error` where a point has no result at all, with the first such point's error."""
-        broken = next((outcome for outcome in self.outcomes if outcome.row["status"] == "error"), None)
-        if broken is not None:
-            status, failure = "error", _named(broken)
-        metrics = self.task.score(self.rows, self.settings) if self.outcomes else []
-        sizes = next((o.record.metrics for o in self.outcomes if o.record.metrics), ())
-        records = [outcome.record for outcome in self.outcomes]
-        ran = [record for record in records if record.status == "ok"] or records
-        record = failed_record(self.request, status, failure)
-        return dataclasses.replace(
+        """One record of all points: `error` if a point has no result at all, with the first such point's error."""
+        for point, outcome in self.measured.items():
+            if outcome.rows[0]["status"] == "error":
+                error = outcome.record.error or Failure("Error", str(outcome.rows[0].get("message", "")))
+                status, failure = "error", replace(error, message=f"{point.name}: {error.message}")
+                break
+        record = self.job.record(status, failure)
+        records = [outcome.record for outcome in self.measured.values()]
+        ran = [point for point in records if point.status == "ok"] or records
+        metrics = self._task().score(self._rows(), self.job.task_settings) if self.measured else []
+        phases = dict.fromkeys(phase for point in records for phase in point.timings_s)
+        return replace(
             record,
-            metrics=(*metrics, *sizes),
-            timings_s=_summed(records),
-            kernels=_kernels(records),
+            metrics=(*metrics, *next((point.metrics for point in records if point.metrics), ())),
+            timings_s={phase: sum(point.timings_s.get(phase, 0.0) for point in records) for phase in phases},
+            kernels=tuple(dict.fromkeys(kernel for point in records for kernel in point.kernels)),
             environment=ran[0].environment if ran else record.environment,
-            notes=(*dict.fromkeys(note for r in records for note in r.notes), *_failures(self.rows)),
+            notes=(*dict.fromkeys(note for point in records for note in point.notes), *self._failures()),
         )
 
-    def _log(self) -> str:
-        printed = [(Point(**_fields(o.row)).name, o.log) for o in self.outcomes if o.log.strip()]
-        return "".join(f"{name}:\n{log}" for name, log in printed) + self.last_log
-
-
-def run_sweep(
-    task: PointTask,
-    request: Request,
-    run_process: RunProcess,
-    timeout_s: float | None,
-    tell: Callable[[str], None],
-) -> Outcome:
-    """Measures a cell point by point.
-
-    Args:
-        task: The cell's task.
-        request: What to do.
-        run_process: Runs one point.
-        timeout_s: Seconds for all points together; the cell's status is `timeout` where they were not enough.
-        tell: Told the name of each point that begins.
-    """
-    deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-    return SweepRun(task, request, run_process, tell, deadline_s).run()
-
-
-def _is_refused(record: Record) -> bool:
-    """Whether a point failed before it was measured, as where its model could not be built."""
-    was_killed = record.error is not None and record.error.type in ("Killed", "Crashed")
-    return record.status in ("error", "unsupported") and "predict" not in record.timings_s and not was_killed
-
-
-def _named(outcome: PointOutcome) -> Failure:
-    error = outcome.record.error or Failure("Error", str(outcome.row.get("message", "")))
-    name = Point(**_fields(outcome.row)).name
-    return dataclasses.replace(error, message=f"{name}: {error.message}")
-
-
-def _fields(row: Row) -> dict[str, Any]:
-    return {f.name: row[f.name] for f in dataclasses.fields(Point)}
-
-
-def _summed(records: Sequence[Record]) -> dict[str, float]:
-    phases = dict.fromkeys(phase for record in records for phase in record.timings_s)
-    return {phase: sum(record.timings_s.get(phase, 0.0) for record in records) for phase in phases}
-
-
-def _kernels(records: Sequence[Record]) -> tuple[KernelUse, ...]:
-    return tuple(dict.fromkeys(kernel for record in records for kernel in record.kernels))
-
-
-def _failures(rows: Sequence[Row]) -> list[str]:
-    """A note for each point without a result."""
-    failed = [row for row in rows if row["status"] != "ok" and row["role"] != "probe"]
-    return [f"{Point(**_fields(row)).name}: {row['status']}: {row.get('message', '')}" for row in failed]
+    def _failures(self) -> Iterator[str]:
+        """A note for each point without a result; probes are meant to fail at some batch."""
+        for point, outcome in self.measured.items():
+            row = outcome.rows[0]
+            if row["status"] != "ok" and point.role != "probe":
+                yield f"{point.name}: {row['status']}: {row.get('message', '')}"

@@ -1,7 +1,4 @@
-"""The process of one cell: reads a request, loads data and model, runs the recipe, measures, writes the outcome.
-
-Whatever happens to this process, other cells go on.
-"""
+"""The process of one cell: measures the cell, writes the outcome. Whatever happens to it, other cells go on."""
 
 from __future__ import annotations
 
@@ -13,102 +10,69 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from ...adapters.base import UnsupportedError
-from ...results.record import SCHEMA_VERSION, Failure, Record, Status, to_json
-from ...tasks.base import Row
+from ...results.atomic import replacing
+from ...results.record import Failure, Status, to_json
 from ...tasks.efficiency.sweep_settings import failure_status
-from ..environment import device_environment, host_environment
-from .measure import Findings, measure, measure_point
-from .request import Progress, Request
+from ..environment import device_environment
+from .job import CellJob, CellOutcome, Message
+from .measure import Measurement
 
 
-def run_request(request: Request, progress: Progress) -> tuple[Record, list[Row]]:
-    """The record of a cell, whether it ended well or not, and its predictions."""
-    findings = Findings()
+def run_job(job: CellJob, send: Callable[[Message], None]) -> CellOutcome:
+    """Measures a cell in this process; the outcome has a record whether the cell ended well or not."""
+    found = Measurement(job, send)
     status: Status = "ok"
     error: Failure | None = None
     try:
-        if request.point is None:
-            measure(request, findings, progress)
+        if job.point is None:
+            found.measure()
         else:
-            measure_point(request, request.point, findings, progress)
+            found.measure_point(job.point)
     except UnsupportedError as refused:
-        status, error = "unsupported", Failure("UnsupportedError", str(refused))
+        status, error = "unsupported", Failure(UnsupportedError.__name__, str(refused))
     except Exception as raised:  # the record must say what happened, whatever it was
         status = "oom" if failure_status(raised) == "oom" else "error"
         error = Failure(type(raised).__name__, str(raised), "".join(traceback.format_exception(raised))[-4000:])
-    if broken := next((row for row in findings.rows if row.get("status") == "error"), None):
-        # what is raised afterwards may follow from it, as on a device that it has made useless
+    if broken := next((row for row in found.rows if row.get("status") == "error"), None):
+        # A later exception may follow from the row's error, as on a device that the error has made useless.
         status, error = "error", Failure(broken.get("error", "Error"), broken["message"], broken.get("log_tail", ""))
-    return _record(request, findings, status, error), findings.rows
-
-
-def _record(request: Request, findings: Findings, status: Status, error: Failure | None) -> Record:
-    record = failed_record(request, status, error)
-    device = device_environment(request.cell.device) if "torch" in sys.modules else {}
-    return dataclasses.replace(
+    record = job.record(status, error)
+    device = device_environment(job.cell.device) if "torch" in sys.modules else {}
+    record = dataclasses.replace(
         record,
-        metrics=tuple(findings.metrics),
-        timings_s=findings.timings_s,
-        kernels=findings.kernels,
+        metrics=tuple(found.metrics),
+        timings_s=found.timings_s,
+        kernels=found.kernels,
         environment={**record.environment, **device},
-        curves=findings.curves,
-        notes=tuple(findings.notes),
+        curves=tuple(found.curves),
+        notes=tuple(found.notes),
     )
+    return CellOutcome(record, found.rows)
 
 
-def failed_record(request: Request, status: Status, failure: Failure | None) -> Record:
-    """What is known of a cell before it runs, and why it has no result; the record of one that left none itself."""
-    cell = request.cell
-    return Record(
-        schema_version=SCHEMA_VERSION,
-        run_id=request.run_id,
-        cell_id=cell.key,
-        model=cell.model,
-        backbone=cell.backbone,
-        task=cell.task,
-        recipe=cell.recipe,
-        scale=cell.scale,
-        seed=cell.seed,
-        status=status,
-        main_metric=request.main_metric,
-        metrics=(),
-        settings=cell.flat_settings(),
-        timings_s={},
-        kernels=(),
-        data=cell.data if cell.data.id else None,
-        environment=dict(host_environment()) | {"device": cell.device, "dtype": cell.dtype},
-        limit=cell.limit,
-        peer_key=cell.peer_key,
-        error=failure,
-    )
-
-
-def serve(request: Request, outcome_path: str, log_path: str, sender: Connection) -> None:
-    """Runs a request in this process, which becomes the leader of its own group, and writes the outcome.
+def serve(job: CellJob, outcome_path: Path, log_path: Path, sender: Connection) -> None:
+    """Runs a job in this process, which becomes the leader of its own group, and writes the outcome.
 
     Args:
-        request: What to do.
-        outcome_path: JSON file to write, whole or not at all.
+        job: The job.
+        outcome_path: JSON file to write, wholly or not at all.
         log_path: File that takes what is printed.
-        sender: Where progress is told.
+        sender: Takes messages of progress.
     """
     os.setsid()
-    with Path(log_path).open("ab", buffering=0) as log:
+    with log_path.open("ab", buffering=0) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     threading.Thread(target=_end_with_parent, args=(sender.fileno(),), daemon=True).start()
-    _pin_environment(request)
-    record, rows = run_request(request, Progress(lambda message: _tell(sender, message)))
-    path = Path(outcome_path)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"record": to_json(record), "rows": rows}), encoding="utf-8")
-    temporary.replace(path)
+    _pin_environment(job)
+    outcome = run_job(job, lambda message: _send(sender, message))
+    with replacing(outcome_path) as file:
+        file.write(json.dumps({"record": to_json(outcome.record), "rows": outcome.rows}).encode())
 
 
 def _end_with_parent(sender_fileno: int) -> None:
@@ -119,20 +83,20 @@ def _end_with_parent(sender_fileno: int) -> None:
     os.killpg(os.getpid(), signal.SIGKILL)
 
 
-def _tell(sender: Connection, message: Mapping[str, Any]) -> None:
+def _send(sender: Connection, message: Message) -> None:
     try:
         sender.send(message)
     except BrokenPipeError:  # the run that wants this cell is gone
         os._exit(1)
 
 
-def _pin_environment(request: Request) -> None:
-    """Threads for every library, and no network where it is not wanted."""
+def _pin_environment(job: CellJob) -> None:
+    """Sets the threads of every library, and keeps Hugging Face's from the network where the run is offline."""
     os.environ.update(
-        OMP_NUM_THREADS=str(request.threads),
-        MKL_NUM_THREADS=str(request.threads),
+        OMP_NUM_THREADS=str(job.threads),
+        MKL_NUM_THREADS=str(job.threads),
         TOKENIZERS_PARALLELISM="false",
         HF_HUB_DISABLE_TELEMETRY="1",
     )
-    if request.offline:
+    if job.sources.offline:
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")

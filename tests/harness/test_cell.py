@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hedgebench.adapters.model_code import MODEL_CODE
+from hedgebench.harness import registry
 from hedgebench.harness.cell import Cell
-from hedgebench.harness.running.request import Request
+from hedgebench.harness.running.job import CellJob
 from hedgebench.results.record import DataIdentity
+from hedgebench.tasks.base import Sources
 
 MakeCell = Callable[..., Cell]
 OTHER: dict[str, Any] = {
@@ -34,6 +39,7 @@ OTHER: dict[str, Any] = {
     "scoring": "other",
     "machine": "H200",
     "weights": "0123abc",
+    "model_code": MODEL_CODE + 1,
 }
 
 
@@ -106,10 +112,18 @@ def test_settings_are_flattened_for_the_record(make_cell: MakeCell) -> None:
     assert cell.title == "softmax / gpt / naughty / seed 0"
 
 
-def test_a_request_survives_json_with_its_cells_key(make_request: Callable[..., Request], naughty: object) -> None:
-    request = make_request()
-    cell = replace(request.cell, settings={"task": {"lengths": (1, 2), "stride": None}})
-    request = replace(request, cell=cell, mirror="/mirror")
-    back = Request.from_json(json.loads(json.dumps(request.to_json())))
-    assert back == request
-    assert back.cell.key == request.cell.key
+def test_a_job_survives_the_way_to_its_process_with_its_cells_key(
+    make_job: Callable[..., CellJob], naughty: object
+) -> None:
+    job = make_job(sources=Sources(Path("/mirror"), Path("/cache"), offline=True))
+    cell = replace(job.cell, settings={"task": {"lengths": (1, 2), "stride": None}})
+    job = replace(job, planned=replace(job.planned, cell=cell))
+    back = pickle.loads(pickle.dumps(job))
+    assert back == job
+    assert back.cell.key == job.cell.key
+
+
+def test_every_mechanism_task_and_backbone_can_be_sent_to_a_process() -> None:
+    for known in (registry.mechanisms(), registry.tasks(), registry.backbones()):
+        for name, value in known.items.items():
+            assert pickle.loads(pickle.dumps(value)) == value, name

@@ -12,8 +12,9 @@ import pytest
 
 from hedgebench.adapters.base import Adapter, Capability, Settings, UnsupportedError
 from hedgebench.harness import environment, plan, registry
+from hedgebench.harness.cell import PlannedCell
 from hedgebench.harness.config import RunConfig, UsageError
-from hedgebench.harness.plan import PlannedCell, make_plan, make_sources
+from hedgebench.harness.plan import make_plan, make_sources
 from hedgebench.harness.registry import Registry
 from hedgebench.results.record import DataIdentity, Metric
 from hedgebench.tasks.base import DataUnavailableError, Row, Sources, Task, TaskData, TaskInfo, TaskScale
@@ -220,8 +221,8 @@ def test_data_is_identified_once_for_all_models_and_seeds(known: Mapping[str, Fa
 
 def test_only_timings_belong_to_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     timing, recall = planned("timing", "recall")
-    assert (timing.own_device, timing.cell.machine) == (True, environment.cpu_name())
-    assert (recall.own_device, recall.cell.machine) == (False, "")
+    assert (timing.task.info.own_device, timing.cell.machine) == (True, environment.cpu_name())
+    assert (recall.task.info.own_device, recall.cell.machine) == (False, "")
     monkeypatch.setattr(plan, "cpu_name", lambda: "another processor")
     assert [p.cell.key == q.cell.key for p, q in zip(planned("timing", "recall"), [timing, recall], strict=True)] == [
         False,

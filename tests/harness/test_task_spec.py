@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from hedgebench.harness.cell import PlannedCell
 from hedgebench.harness.config import RunConfig, UsageError
-from hedgebench.harness.plan import PlannedCell, make_plan
+from hedgebench.harness.plan import make_plan
 from hedgebench.harness.task_spec import TaskSpec, parse_task_spec, task_of
 from hedgebench.results.names import UnknownNameError
 

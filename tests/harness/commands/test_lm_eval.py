@@ -17,9 +17,8 @@ from hedgebench.harness.commands.reporting import rescore
 from hedgebench.harness.config import UsageError, make_config
 from hedgebench.harness.plan import make_plan
 from hedgebench.harness.registry import Registry
-from hedgebench.harness.running.request import Progress
-from hedgebench.harness.running.runner import _request
-from hedgebench.harness.running.worker import run_request
+from hedgebench.harness.running.runner import make_job
+from hedgebench.harness.running.worker import run_job
 from hedgebench.results.names import UnknownNameError
 from hedgebench.results.store import RunStore
 
@@ -62,7 +61,8 @@ def test_a_task_of_lm_eval_runs_and_scores_again_from_its_rows(checkpoint: Path,
     store.create()
     for planned in make_plan(config):
         assert planned.problem is None
-        record, rows = run_request(_request(config, store, planned), Progress(lambda _: None))
+        outcome = run_job(make_job(config, store, planned), lambda _: None)
+        record, rows = outcome.record, outcome.rows
         assert record.status == "ok", record.error
         store.write_samples(record.cell_id, rows)
         main = record.main()
@@ -161,7 +161,8 @@ def test_a_task_answers_in_bfloat16_as_lm_evals_own_model(checkpoint: Path, mirr
     assert planned.cell.settings["backbone"]["weights"] == "bfloat16"
     store = RunStore(tmp_path / "out")
     store.create()
-    record, rows = run_request(replace(_request(config, store, planned), log_samples=True), Progress(lambda _: None))
+    outcome = run_job(make_job(replace(config, log_samples=True), store, planned), lambda _: None)
+    record, rows = outcome.record, outcome.rows
     assert record.status == "ok", record.error
     asked_of_theirs = requests("loglikelihood", *(tuple(pair) for row in rows for pair in row["input"]))
     theirs = peer(checkpoint, 4, "bfloat16").loglikelihood(asked_of_theirs, disable_tqdm=True)

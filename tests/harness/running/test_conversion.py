@@ -12,9 +12,9 @@ from rich.console import Console
 
 from hedgebench.harness.commands.convert import convert
 from hedgebench.harness.config import UsageError, make_config
-from hedgebench.harness.plan import make_plan
-from hedgebench.harness.running.request import Progress, Request
-from hedgebench.harness.running.worker import run_request
+from hedgebench.harness.plan import make_plan, make_sources
+from hedgebench.harness.running.job import CellJob
+from hedgebench.harness.running.worker import run_job
 from hedgebench.results.record import Record
 
 from ...adapters.tiny_models import save_tiny
@@ -58,6 +58,7 @@ def run_cells(
             "backbone": f"hf:{root / backbone}",
             "mirror": str(mirror),
             "offline": True,
+            "save_to": save_to,
             "set": {**overrides, **more},
             **values,
         }
@@ -65,20 +66,7 @@ def run_cells(
     records = []
     for planned in make_plan(config):
         assert planned.problem is None, planned.problem
-        request = Request(
-            cell=planned.cell,
-            run_id="test",
-            main_metric=planned.main_metric,
-            mirror=str(mirror),
-            cache=str(root / "cache"),
-            offline=True,
-            threads=1,
-            auto_batch=False,
-            checkpoints=str(root / "checkpoints" / planned.cell.key),
-            artifacts=str(root / "artifacts"),
-            save_to=save_to,
-        )
-        record, _ = run_request(request, Progress(lambda _: None))
+        record = run_job(CellJob(planned, config, root, make_sources(config), threads=1), lambda _: None).record
         assert record.status == "ok", record.error
         records.append(record)
     return records

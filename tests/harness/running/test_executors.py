@@ -6,27 +6,26 @@ import importlib.util
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
 from typing import Any, cast
 
 import pytest
 
-from hedgebench.harness import config
+from hedgebench.harness import config, registry
 from hedgebench.harness.config import UsageError
 from hedgebench.harness.running import executors
-from hedgebench.harness.running.executors import EXECUTORS, Job, LocalExecutor, RayExecutor, make_executor
-from hedgebench.harness.running.process import CellProcesses, OnProgress, Outcome
-from hedgebench.harness.running.request import Request
-from hedgebench.harness.running.worker import failed_record
+from hedgebench.harness.running.executors import EXECUTORS, LocalExecutor, RayExecutor, make_executor
+from hedgebench.harness.running.job import CellJob, CellOutcome, Message
+from hedgebench.harness.running.process import CellProcesses, Listener
 from hedgebench.results.record import Failure
 
-MakeRequest = Callable[..., Request]
+MakeJob = Callable[..., CellJob]
 
 
 class FakeProcesses(CellProcesses):
-    """Notes who runs beside whom; a request whose seed is `fail_at` raises."""
+    """Notes who runs beside whom; a job whose seed is `fail_at` raises."""
 
     def __init__(self, seconds: float = 0.02, fail_at: int = -1) -> None:
         super().__init__()
@@ -36,8 +35,8 @@ class FakeProcesses(CellProcesses):
         self.beside: dict[int, int] = {}
         self.order: list[int] = []
 
-    def run(self, request: Request, timeout_s: float | None, on_progress: OnProgress) -> Outcome:
-        seed = request.cell.seed
+    def run(self, job: CellJob, listener: Listener) -> CellOutcome:
+        seed = job.cell.seed
         with self.lock:
             self.order.append(seed)
             self.now.add(seed)
@@ -48,17 +47,18 @@ class FakeProcesses(CellProcesses):
             self.now.discard(seed)
         if seed == self.fail_at:
             raise OSError("no more processes")
-        on_progress({"phase": f"{seed} with limit {timeout_s}"})
-        return Outcome(failed_record(request, "error", Failure("Fake", "")), [], "")
+        listener({"phase": f"{seed} with limit {job.timeout_s}"})
+        return CellOutcome(job.record("error", Failure("Fake", "")), [])
 
 
 @pytest.fixture
-def make_jobs(make_request: MakeRequest) -> Callable[..., list[Job]]:
-    def make(count: int, alone: tuple[int, ...] = ()) -> list[Job]:
-        request = make_request()
+def make_jobs(make_job: MakeJob) -> Callable[..., list[CellJob]]:
+    def make(count: int, alone: tuple[int, ...] = ()) -> list[CellJob]:
+        job = make_job(timeout_s=9.0)
+        tasks = [registry.tasks().get("naughty_alone" if i in alone else "naughty") for i in range(count)]
         return [
-            Job(replace(request, cell=replace(request.cell, seed=i)), own_device=i in alone, timeout_s=9.0)
-            for i in range(count)
+            replace(job, planned=replace(job.planned, cell=replace(job.cell, seed=i), task=task))
+            for i, task in enumerate(tasks)
         ]
 
     return make
@@ -75,7 +75,7 @@ def local(naughty: object) -> Callable[..., tuple[LocalExecutor, FakeProcesses]]
 
 
 Local = Callable[..., tuple[LocalExecutor, FakeProcesses]]
-MakeJobs = Callable[..., list[Job]]
+MakeJobs = Callable[..., list[CellJob]]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -84,8 +84,8 @@ def test_every_job_ends_once_and_no_more_run_together_than_asked(
 ) -> None:
     executor, processes = local(workers)
     started: list[int] = []
-    done = executor.run(make_jobs(5), lambda job: started.append(job.request.cell.seed), lambda _: lambda _: None)
-    assert sorted(job.request.cell.seed for job, _ in done) == list(range(5))
+    done = executor.run(make_jobs(5), lambda job: started.append(job.cell.seed), lambda *_: None)
+    assert sorted(job.cell.seed for job, _ in done) == list(range(5))
     assert sorted(started) == list(range(5))
     assert max(processes.beside.values()) < workers
 
@@ -97,41 +97,41 @@ def test_as_many_jobs_run_together_as_there_are_workers(local: Local, make_jobs:
     def wait() -> None:
         together.wait()
 
-    list(executor.run(make_jobs(3), lambda _: None, lambda _: lambda _: wait()))
+    list(executor.run(make_jobs(3), lambda _: None, lambda *_: wait()))
     assert sorted(processes.order) == [0, 1, 2]
 
 
 def test_jobs_that_measure_time_run_alone_and_last(local: Local, make_jobs: MakeJobs) -> None:
     executor, processes = local(3)
-    list(executor.run(make_jobs(6, alone=(0, 3)), lambda _: None, lambda _: lambda _: None))
+    list(executor.run(make_jobs(6, alone=(0, 3)), lambda _: None, lambda *_: None))
     assert processes.order[4:] == [0, 3]
     assert (processes.beside[0], processes.beside[3]) == (0, 0)
 
 
 def test_each_jobs_progress_and_time_limit_are_its_own(local: Local, make_jobs: MakeJobs) -> None:
     executor, _ = local(2)
-    told: list[tuple[int, Mapping[str, Any]]] = []
-    list(executor.run(make_jobs(2), lambda _: None, lambda job: lambda m: told.append((job.request.cell.seed, m))))
+    told: list[tuple[int, Message]] = []
+    list(executor.run(make_jobs(2), lambda _: None, lambda job, m: told.append((job.cell.seed, m))))
     assert sorted(told, key=lambda t: t[0]) == [(i, {"phase": f"{i} with limit 9.0"}) for i in (0, 1)]
 
 
 def test_no_jobs_start_nothing(local: Local) -> None:
     executor, processes = local(2)
-    assert list(executor.run([], lambda _: None, lambda _: lambda _: None)) == []
+    assert list(executor.run([], lambda _: None, lambda *_: None)) == []
     assert processes.order == []
 
 
 def test_what_goes_wrong_in_a_thread_is_raised_to_the_run(local: Local, make_jobs: MakeJobs) -> None:
     executor, _ = local(2, fail_at=1)
     with pytest.raises(OSError, match="no more processes"):
-        list(executor.run(make_jobs(4), lambda _: None, lambda _: lambda _: None))
+        list(executor.run(make_jobs(4), lambda _: None, lambda *_: None))
 
 
-def test_real_processes_run_through_the_local_executor(make_request: MakeRequest, naughty: object) -> None:
-    jobs = [Job(make_request(how), own_device=False, timeout_s=None) for how in ("behave", "exit")]
+def test_real_processes_run_through_the_local_executor(make_job: MakeJob, naughty: object) -> None:
+    jobs = [make_job(how) for how in ("behave", "exit")]
     executor = LocalExecutor(2)
-    outcomes = {job.request.cell.key: outcome for job, outcome in executor.run(jobs, lambda _: None, lambda _: print)}
-    assert [outcomes[job.request.cell.key].record.status for job in jobs] == ["ok", "error"]
+    outcomes = {job.cell.key: outcome for job, outcome in executor.run(jobs, lambda _: None, print)}
+    assert [outcomes[job.cell.key].record.status for job in jobs] == ["ok", "error"]
 
 
 def test_executors_are_those_that_a_configuration_may_name() -> None:
@@ -216,9 +216,9 @@ def test_ray_runs_shared_jobs_together_and_those_that_measure_time_one_by_one(
 ) -> None:
     executor = RayExecutor(2)
     order = [
-        job.request.cell.seed
-        for job, outcome in executor.run(make_jobs(5, alone=(0, 2)), lambda _: None, lambda _: lambda _: None)
-        if outcome.record.cell_id == job.request.cell.key
+        job.cell.seed
+        for job, outcome in executor.run(make_jobs(5, alone=(0, 2)), lambda _: None, lambda *_: None)
+        if outcome.record.cell_id == job.cell.key
     ]
     assert sorted(order[:3]) == [1, 3, 4]
     assert order[3:] == [0, 2]
@@ -228,7 +228,7 @@ def test_ray_runs_shared_jobs_together_and_those_that_measure_time_one_by_one(
 
 
 def test_ray_is_not_started_for_no_jobs(fake_ray: FakeRay) -> None:
-    assert list(RayExecutor(2).run([], lambda _: None, lambda _: lambda _: None)) == []
+    assert list(RayExecutor(2).run([], lambda _: None, lambda *_: None)) == []
     assert fake_ray.arguments == {}
 
 
@@ -236,13 +236,13 @@ def test_ray_joins_the_cluster_that_is_named(
     fake_ray: FakeRay, make_jobs: MakeJobs, monkeypatch: pytest.MonkeyPatch, naughty: object
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
-    list(RayExecutor(2).run(make_jobs(1), lambda _: None, lambda _: lambda _: None))
+    list(RayExecutor(2).run(make_jobs(1), lambda _: None, lambda *_: None))
     assert fake_ray.arguments["address"] == "ray://head:10001"
 
 
 def test_cancelling_ray_ends_what_is_pending(fake_ray: FakeRay, make_jobs: MakeJobs, naughty: object) -> None:
     executor = RayExecutor(2)
-    next(executor.run(make_jobs(3), lambda _: None, lambda _: lambda _: None))
+    next(executor.run(make_jobs(3), lambda _: None, lambda *_: None))
     executor.cancel()
     assert len(fake_ray.cancelled) == 2
     assert fake_ray.shut_down
@@ -250,9 +250,9 @@ def test_cancelling_ray_ends_what_is_pending(fake_ray: FakeRay, make_jobs: MakeJ
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
-def test_ray_itself_runs_a_cell(make_request: MakeRequest, naughty: object) -> None:
+def test_ray_itself_runs_a_cell(make_job: MakeJob, naughty: object) -> None:
     executor = RayExecutor(1)
-    jobs = [Job(make_request(), own_device=False, timeout_s=None)]
-    ((_, outcome),) = executor.run(jobs, lambda _: None, lambda _: lambda _: None)
+    jobs = [make_job()]
+    ((_, outcome),) = executor.run(jobs, lambda _: None, lambda *_: None)
     executor.cancel()
     assert outcome.record.status == "ok"

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
-from hedgebench.harness.running.process import CellProcesses, Outcome
-from hedgebench.harness.running.request import Request
+from hedgebench.harness.config import RunConfig
+from hedgebench.harness.running.job import CellJob, CellOutcome
+from hedgebench.harness.running.process import CellProcesses
 from hedgebench.results.record import Failure
 
-MakeRequest = Callable[..., Request]
+MakeJob = Callable[..., CellJob]
+CONFIG = RunConfig(models=("softmax",), tasks=("naughty",))
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +28,8 @@ def _own_temporary_folder(temporary: Path, monkeypatch: pytest.MonkeyPatch, naug
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
 
 
-def run(request: Request, timeout_s: float | None = None) -> Outcome:
-    outcome = CellProcesses().run(request, timeout_s, lambda _: None)
+def run(job: CellJob) -> CellOutcome:
+    outcome = CellProcesses().run(job, lambda _: None)
     assert list(Path(tempfile.gettempdir()).glob("hedgebench-*")) == []
     return outcome
 
@@ -40,8 +42,8 @@ def process_exists(pid: int) -> bool:
     return state != "Z"
 
 
-def test_a_cell_that_behaves_gives_its_record_rows_and_log(make_request: MakeRequest) -> None:
-    outcome = run(make_request())
+def test_a_cell_that_behaves_gives_its_record_rows_and_log(make_job: MakeJob) -> None:
+    outcome = run(make_job())
     assert outcome.record.status == "ok"
     assert outcome.record.main() is not None
     assert outcome.rows == [{"sample": 0, "answer": 1.0}]
@@ -50,8 +52,8 @@ def test_a_cell_that_behaves_gives_its_record_rows_and_log(make_request: MakeReq
     assert {"load", "build", "swap", "predict", "score"} == set(outcome.record.timings_s)
 
 
-def test_a_row_that_failed_fails_the_cell_which_keeps_its_rows_and_metrics(make_request: MakeRequest) -> None:
-    outcome = run(make_request("failed_row"))
+def test_a_row_that_failed_fails_the_cell_which_keeps_its_rows_and_metrics(make_job: MakeJob) -> None:
+    outcome = run(make_job("failed_row"))
     assert outcome.record.status == "error"
     assert outcome.record.error == Failure("KeyError", "one part", "where it was")
     assert [row.get("status") for row in outcome.rows] == [None, "error"]
@@ -60,26 +62,26 @@ def test_a_row_that_failed_fails_the_cell_which_keeps_its_rows_and_metrics(make_
     assert main.value == 1.0
 
 
-def test_what_is_raised_after_a_row_failed_does_not_hide_it(make_request: MakeRequest) -> None:
-    outcome = run(make_request("failed_row_and_more"))
+def test_what_is_raised_after_a_row_failed_does_not_hide_it(make_job: MakeJob) -> None:
+    outcome = run(make_job("failed_row_and_more"))
     assert outcome.record.error == Failure("KeyError", "one part", "where it was")
     assert len(outcome.rows) == 2
 
 
-def test_inputs_are_kept_when_samples_are_logged(make_request: MakeRequest) -> None:
-    assert run(make_request(log_samples=True)).rows[0]["input"] == "what the model was given"
+def test_inputs_are_kept_when_samples_are_logged(make_job: MakeJob) -> None:
+    assert run(make_job(config=replace(CONFIG, log_samples=True))).rows[0]["input"] == "what the model was given"
 
 
-def test_a_process_that_exits_is_a_crash_with_its_exit_code(make_request: MakeRequest) -> None:
-    record = run(make_request("exit")).record
+def test_a_process_that_exits_is_a_crash_with_its_exit_code(make_job: MakeJob) -> None:
+    record = run(make_job("exit")).record
     assert (record.status, record.error and record.error.type) == ("error", "Crashed")
     assert record.error is not None
     assert "exit code 7" in record.error.message
-    assert record.cell_id == make_request("exit").cell.key
+    assert record.cell_id == make_job("exit").cell.key
 
 
-def test_a_killed_process_is_told_with_its_signal_and_what_it_printed(make_request: MakeRequest) -> None:
-    record = run(make_request("kill")).record
+def test_a_killed_process_is_told_with_its_signal_and_what_it_printed(make_job: MakeJob) -> None:
+    record = run(make_job("kill")).record
     assert record.status == "error"
     assert record.error is not None
     assert record.error.type == "Killed"
@@ -87,62 +89,61 @@ def test_a_killed_process_is_told_with_its_signal_and_what_it_printed(make_reque
     assert "run out of memory" in record.error.message
 
 
-def test_a_process_over_its_time_limit_is_ended(make_request: MakeRequest, tmp_path: Path) -> None:
-    record = run(make_request("sleep"), timeout_s=4.0).record
+def test_a_process_over_its_time_limit_is_ended(make_job: MakeJob, tmp_path: Path) -> None:
+    record = run(make_job("sleep", timeout_s=4.0)).record
     assert record.status == "timeout"
     assert record.error is not None
     assert "time limit of 4 s" in record.error.message
     assert not process_exists(int((tmp_path / "marker-sleep").read_text(encoding="utf-8")))
 
 
-def test_running_out_of_memory_is_its_own_status(make_request: MakeRequest) -> None:
-    record = run(make_request("memory")).record
+def test_running_out_of_memory_is_its_own_status(make_job: MakeJob) -> None:
+    record = run(make_job("memory")).record
     assert (record.status, record.error and record.error.type) == ("oom", "MemoryError")
 
 
-def test_an_exception_is_kept_with_its_traceback(make_request: MakeRequest) -> None:
-    record = run(make_request("error")).record
+def test_an_exception_is_kept_with_its_traceback(make_job: MakeJob) -> None:
+    record = run(make_job("error")).record
     assert record.status == "error"
     assert record.error is not None
     assert (record.error.type, record.error.message) == ("ValueError", "first line\nsecond line")
     assert "misbehave" in record.error.log_tail
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_noted_only_when_asked(make_request: MakeRequest) -> None:
-    outcome = run(make_request("big_batch", auto_batch=True))
+def test_a_batch_that_does_not_fit_is_halved_and_noted_only_when_asked(make_job: MakeJob) -> None:
+    outcome = run(make_job("big_batch", config=replace(CONFIG, batch_size="auto")))
     assert outcome.record.status == "ok"
     assert [note for note in outcome.record.notes if "halved" in note] == [
         "evaluation batch halved to 4 after running out of memory",
         "evaluation batch halved to 2 after running out of memory",
     ]
-    assert run(make_request("big_batch")).record.status == "oom"
+    assert run(make_job("big_batch")).record.status == "oom"
 
 
-def test_a_device_that_is_not_there_is_told_as_such(make_request: MakeRequest) -> None:
+def test_a_device_that_is_not_there_is_told_as_such(make_job: MakeJob) -> None:
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
-    request = make_request()
-    record = run(replace(request, cell=replace(request.cell, device="cuda"))).record
+    job = make_job()
+    planned = replace(job.planned, cell=replace(job.cell, device="cuda"))
+    record = run(replace(job, planned=planned)).record
     assert record.status == "error"
     assert record.error is not None
     assert "cuda" in record.error.message.lower()
 
 
-def test_progress_names_every_phase_in_order(make_request: MakeRequest) -> None:
+def test_progress_names_every_phase_in_order(make_job: MakeJob) -> None:
     messages: list[Any] = []
-    CellProcesses().run(make_request(), None, messages.append)
+    CellProcesses().run(make_job(), messages.append)
     assert [message["phase"] for message in messages] == ["load", "build", "swap", "predict", "score"]
 
 
-def test_cancel_ends_what_runs_and_lets_nothing_start(make_request: MakeRequest, tmp_path: Path) -> None:
+def test_cancel_ends_what_runs_and_lets_nothing_start(make_job: MakeJob, tmp_path: Path) -> None:
     processes = CellProcesses()
     marker = tmp_path / "marker-sleep"
-    outcomes: list[Outcome] = []
-    thread = threading.Thread(
-        target=lambda: outcomes.append(processes.run(make_request("sleep"), None, lambda _: None))
-    )
+    outcomes: list[CellOutcome] = []
+    thread = threading.Thread(target=lambda: outcomes.append(processes.run(make_job("sleep"), lambda _: None)))
     thread.start()
     while not marker.exists() or not marker.read_text(encoding="utf-8"):
         time.sleep(0.01)
@@ -151,15 +152,15 @@ def test_cancel_ends_what_runs_and_lets_nothing_start(make_request: MakeRequest,
     assert outcomes[0].record.status == "error"
     assert not process_exists(int(marker.read_text(encoding="utf-8")))
     with pytest.raises(CancelledError):
-        processes.run(make_request(), None, lambda _: None)
+        processes.run(make_job(), lambda _: None)
 
 
-def test_many_processes_at_a_time_each_tell_their_own_end(make_request: MakeRequest, tmp_path: Path) -> None:
+def test_many_processes_at_a_time_each_tell_their_own_end(make_job: MakeJob, tmp_path: Path) -> None:
     processes = CellProcesses()
     found: dict[int, str] = {}
 
     def work(i: int, how: str) -> None:
-        record = processes.run(make_request(how), None, lambda _: None).record
+        record = processes.run(make_job(how), lambda _: None).record
         found[i] = record.error.type if record.error else record.status
 
     hows = ["kill", "behave", "exit", "kill", "behave", "exit"]
@@ -172,7 +173,7 @@ def test_many_processes_at_a_time_each_tell_their_own_end(make_request: MakeRequ
 
 
 def test_the_worker_leads_its_own_group_so_that_an_interrupt_of_the_terminal_does_not_reach_it(
-    make_request: MakeRequest, tmp_path: Path
+    make_job: MakeJob, tmp_path: Path
 ) -> None:
     seen: list[int] = []
     processes = CellProcesses()
@@ -184,5 +185,5 @@ def test_the_worker_leads_its_own_group_so_that_an_interrupt_of_the_terminal_doe
         seen.append(os.getpgid(int(marker.read_text(encoding="utf-8"))))
         processes.cancel()
 
-    processes.run(make_request("sleep"), None, note)
+    processes.run(make_job("sleep"), note)
     assert seen == [int(marker.read_text(encoding="utf-8"))]

@@ -11,20 +11,19 @@ import pytest
 from rich.console import Console
 
 from hedgebench.harness.cell import Cell
+from hedgebench.harness.running.job import CellJob
 from hedgebench.harness.running.progress import RunDisplay, describe, reason
-from hedgebench.harness.running.request import Request
-from hedgebench.harness.running.worker import failed_record
 from hedgebench.results.record import Failure, Metric, Record
 
 MakeRecord = Callable[..., Record]
 
 
 @pytest.fixture
-def make_record(make_request: Callable[..., Request], naughty: object) -> MakeRecord:
-    request = make_request()
+def make_record(make_job: Callable[..., CellJob], naughty: object) -> MakeRecord:
+    job = make_job()
 
     def make(**changes: Any) -> Record:
-        failed = failed_record(request, "error", Failure("ValueError", "first line\nsecond line"))
+        failed = job.record("error", Failure("ValueError", "first line\nsecond line"))
         return replace(failed, **changes)
 
     return make

@@ -13,9 +13,9 @@ import pytest
 
 from hedgebench.harness.commands.reporting import rescore
 from hedgebench.harness.config import make_config
-from hedgebench.harness.plan import make_plan
-from hedgebench.harness.running.request import Progress, Request
-from hedgebench.harness.running.worker import run_request
+from hedgebench.harness.plan import make_plan, make_sources
+from hedgebench.harness.running.job import CellJob
+from hedgebench.harness.running.worker import run_job
 from hedgebench.results.record import Record
 from hedgebench.results.store import RunStore
 from hedgebench.tasks.base import INPUT, Row
@@ -74,25 +74,14 @@ def run_here(mirror: Path, models: str, tasks: str, **changes: Any) -> Iterator[
             "backbone": f"hf:{root / 'llama'}",
             "mirror": str(mirror),
             "offline": True,
+            "log_samples": True,
             "set": {key: str(value) for key, value in SMALL.items()},
             **changes,
         }
     )
     for planned in make_plan(config):
-        request = Request(
-            cell=planned.cell,
-            run_id="test",
-            main_metric=planned.main_metric,
-            mirror=str(mirror),
-            cache=str(root / "cache"),
-            offline=True,
-            threads=1,
-            auto_batch=False,
-            checkpoints=str(root / "checkpoints" / planned.cell.key),
-            artifacts=str(root / "artifacts"),
-            log_samples=True,
-        )
-        yield run_request(request, Progress(lambda _: None))
+        outcome = run_job(CellJob(planned, config, root, make_sources(config), threads=1), lambda _: None)
+        yield outcome.record, outcome.rows
 
 
 def settings(**values: object) -> list[str]:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from hedgebench.harness.running import process
+from hedgebench.harness.running.job import CellJob
 from hedgebench.harness.running.process import CellProcesses
-from hedgebench.harness.running.request import Request
 from hedgebench.results.record import Record
 from hedgebench.results.store import RunStore
 
@@ -28,9 +28,9 @@ POINTS = [(mode, length) for mode in ("prefill", "train") for length in (1, 2, 3
 
 
 @pytest.fixture
-def warm(make_request: Callable[..., Request], naughty: Path) -> None:
+def warm(make_job: Callable[..., CellJob], naughty: Path) -> None:
     """Processes fork from a server; a time limit would else be short for its start where much else runs."""
-    assert CellProcesses().run(make_request(), None, lambda _: None).record.status == "ok"
+    assert CellProcesses().run(make_job(), lambda _: None).record.status == "ok"
 
 
 def record() -> Record:
@@ -163,11 +163,11 @@ def test_a_point_stopped_by_the_cells_time_limit_is_no_result_and_runs_again_wit
 
 
 def test_a_kill_that_the_system_counts_as_its_own_is_out_of_memory(
-    make_request: Callable[..., Request], naughty: Path, monkeypatch: pytest.MonkeyPatch
+    make_job: Callable[..., CellJob], naughty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = iter([0, 1])
     monkeypatch.setattr(process, "count_oom_kills", lambda: next(counts))
-    found = CellProcesses().run(make_request("kill"), None, lambda _: None).record
+    found = CellProcesses().run(make_job("kill"), lambda _: None).record
     assert found.status == "oom"
     assert found.error is not None
     assert "ran out of memory" in found.error.message

@@ -1,0 +1,108 @@
+"""What a worker is given for one cell, and what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ...adapters.base import Settings
+from ...results.record import SCHEMA_VERSION, Failure, Record, Status
+from ...tasks.base import Row, Sources, Task
+from ...tasks.efficiency.sweep_points import Point
+from ..cell import Cell, PlannedCell
+from ..config import RunConfig
+from ..environment import host_environment
+
+Message: TypeAlias = Mapping[str, Any]
+"""Progress of a cell: its `phase`, and while it trains `done` and `total` steps and the `loss`."""
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """A planned cell and how it is to be run; pickled to the worker's process.
+
+    Attributes:
+        planned: The cell.
+        config: Configuration of the run.
+        root: Folder of the run, absolute.
+        sources: Where data and weights come from.
+        threads: Threads that torch may use.
+        timeout_s: Time limit of the cell, or of the point; None for none.
+        point: The one point of a sweep to measure; None for the whole cell.
+    """
+
+    planned: PlannedCell
+    config: RunConfig
+    root: Path
+    sources: Sources
+    threads: int
+    timeout_s: float | None = None
+    point: Point | None = None
+
+    @property
+    def cell(self) -> Cell:
+        """The cell."""
+        return self.planned.cell
+
+    @property
+    def task(self) -> Task:
+        """The cell's task."""
+        return self.planned.task
+
+    @property
+    def task_settings(self) -> Settings:
+        """The settings of the cell's task."""
+        return self.cell.settings["task"]
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the files that an interrupted cell resumes from."""
+        return self.root / "checkpoints" / self.cell.key
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder of the weights that stages leave for other cells of the run."""
+        return self.root / "artifacts"
+
+    def record(self, status: Status, error: Failure | None) -> Record:
+        """What is known of the cell without its numbers: the record of a cell that has none."""
+        cell = self.cell
+        return Record(
+            schema_version=SCHEMA_VERSION,
+            run_id=self.root.name,
+            cell_id=cell.key,
+            model=cell.model,
+            backbone=cell.backbone,
+            task=cell.task,
+            recipe=cell.recipe,
+            scale=cell.scale,
+            seed=cell.seed,
+            status=status,
+            main_metric=self.task.info.main_metric,
+            metrics=(),
+            settings=cell.flat_settings(),
+            timings_s={},
+            kernels=(),
+            data=cell.data if cell.data.id else None,
+            environment={**host_environment(), "device": cell.device, "dtype": cell.dtype},
+            limit=cell.limit,
+            peer_key=cell.peer_key,
+            error=error,
+        )
+
+
+@dataclass(frozen=True)
+class CellOutcome:
+    """What became of a cell, or of one point of a sweep.
+
+    Attributes:
+        record: Its record; says why if there is no result.
+        rows: Its predictions; empty if there are none.
+        log: What its process printed.
+    """
+
+    record: Record
+    rows: list[Row]
+    log: str = ""
