@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -87,11 +87,14 @@ class RunConfig:
     save_to: str = ""
 
     def __post_init__(self) -> None:
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(str(unknown_name(name, str(getattr(self, name)), allowed)))
-        if self.recipe is not None and self.recipe not in RECIPES:
-            raise UsageError(str(unknown_name("recipe", self.recipe, RECIPES)))
+        chosen: list[tuple[str, str | None, Collection[str]]] = [
+            *((name, getattr(self, name), allowed) for name, allowed in CHOICES.items()),
+            ("recipe", self.recipe, RECIPES),
+            *(("tracker", name, TRACKERS) for name in self.log),
+        ]
+        for what, name, allowed in chosen:
+            if name is not None and name not in allowed:
+                raise UsageError(str(unknown_name(what, name, allowed)))
         if not self.seeds or min(self.seeds) < 0:
             raise UsageError(f"seeds are {list(self.seeds)}; allowed: whole numbers from 0, at least one")
         if self.batch_size not in ("", "auto") and not (self.batch_size.isdecimal() and int(self.batch_size) > 0):
@@ -100,9 +103,6 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and not (0 < value < math.inf):
                 raise UsageError(f"{name.removesuffix('_s')} is {value:g}; allowed: a number above 0")
-        for name in self.log:
-            if name not in TRACKERS:
-                raise UsageError(str(unknown_name("tracker", name, TRACKERS)))
         if self.mirror is not None and not Path(self.mirror).is_dir():
             raise UsageError(f"mirror {self.mirror!r} is not a folder")
 
@@ -148,6 +148,27 @@ def split_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+_WITHOUT_FLAG = ("task_scales", "save_to", "timeout_s", "overrides")
+FLAGS: Mapping[str, str] = {
+    **{f.name.replace("_", "-"): f.name for f in fields(RunConfig) if f.name not in _WITHOUT_FLAG},
+    "timeout": "timeout_s",
+    "set": "set",
+}
+"""Names of the values for `make_config` by their flags without dashes."""
+
+
+def flag_values(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the flags that were given, ready for `make_config`; other options are left out.
+
+    Raises:
+        UsageError: A value is not of the form that its flag takes.
+    """
+    flags = {flag.replace("-", "_"): name for flag, name in FLAGS.items()}
+    return {
+        flags[key]: _parse(flags[key], value) for key, value in options.items() if key in flags and value is not None
+    }
+
+
 def read_config_file(path: Path) -> dict[str, Any]:
     """The values of a TOML file, ready for `make_config`.
 
@@ -160,35 +181,33 @@ def read_config_file(path: Path) -> dict[str, Any]:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"cannot read configuration {str(path)!r}: {error}") from error
-    flags = {_flag(f.name): f.name for f in fields(RunConfig) if f.name not in ("task_scales", "save_to")}
     values: dict[str, Any] = {}
     for key, value in data.items():
         flag = key.replace("_", "-")
-        if flag not in flags:
-            raise UsageError(f"in {str(path)!r}: {unknown_name('key', key, flags)}")
+        if flag not in FLAGS:
+            raise UsageError(f"in {str(path)!r}: {unknown_name('key', key, FLAGS)}")
         try:
-            values["set" if flag == "set" else flags[flag]] = _from_toml(flags[flag], value)
+            values[FLAGS[flag]] = _parse(FLAGS[flag], value)
         except ValueError as error:
             raise UsageError(f"in {str(path)!r}: {key} is {value!r}; {error}") from error
     return values
 
 
-def _flag(name: str) -> str:
-    """The flag, without its dashes, that sets a field of `RunConfig`."""
-    return {"overrides": "set", "timeout_s": "timeout"}.get(name, name.replace("_", "-"))
-
-
-def _from_toml(name: str, value: Any) -> Any:
-    if name == "overrides":
-        if not isinstance(value, dict):
+def _parse(name: str, value: Any) -> Any:
+    """The value for `make_config` that a flag or a TOML file gives."""
+    match name:
+        case "set" if isinstance(value, list):
+            return parse_overrides(value)
+        case "set" if isinstance(value, dict):
+            return {key: _as_text(item) for key, item in _flatten(value)}
+        case "set":
             raise ValueError("it must be a table")
-        return {key: _as_text(item) for key, item in _flatten(value)}
-    if name in ("models", "tasks", "log"):
-        return split_list(value) if isinstance(value, str) else tuple(str(item) for item in _as_list(value))
-    if name == "seeds":
-        return parse_seeds(value if isinstance(value, str) else ",".join(map(str, _as_list(value))))
-    if name == "batch_size":
-        return str(value)
+        case "models" | "tasks" | "log":
+            return split_list(",".join(map(str, _as_list(value))))
+        case "seeds":
+            return parse_seeds(",".join(map(str, _as_list(value))))
+        case "batch_size":
+            return str(value)
     hint = typing.get_type_hints(RunConfig)[name]
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
     if type(value) not in kinds and not (float in kinds and type(value) is int):

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, processor, commit of this package. Never anything secret, never a network call."""
+"""What a run ran on: versions, processor, commit of this package. It reads no secrets and calls no network."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,15 +15,8 @@ from ..results.record import Scalar
 from .registry import ROOT
 
 PACKAGES = (
-    "torch",
-    "triton",
-    "transformers",
-    "datasets",
-    "tokenizers",
-    "numpy",
-    "lm-eval",
-    "peft",
-    "flash-linear-attention",
+    *("torch", "triton", "transformers", "datasets", "tokenizers", "numpy"),
+    *("lm-eval", "peft", "flash-linear-attention"),
 )
 VARIABLES = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "TRITON_INTERPRET", "HF_HUB_OFFLINE", "HEDGEBENCH_MIRROR")
 
@@ -46,7 +40,7 @@ def host_environment() -> dict[str, Scalar]:
 
 
 def package_version(name: str) -> str | None:
-    """Installed version of a distribution; None when it is not installed."""
+    """Installed version of a distribution; None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -55,28 +49,40 @@ def package_version(name: str) -> str | None:
 
 def cpu_name() -> str:
     """The processor's name."""
-    path = Path("/proc/cpuinfo")
-    if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return _kernel_field([Path("/proc/cpuinfo")], "model name") or platform.processor() or platform.machine()
+
+
+def gpu_name() -> str:
+    """The first NVIDIA device's name, found without importing torch; empty if the driver does not say."""
+    return _kernel_field(sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")), "Model")
+
+
+def has_cuda_device() -> bool:
+    """Whether an NVIDIA device is visible, found without importing torch."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return False
+    return Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists()
 
 
 def git_state(root: Path) -> dict[str, Scalar]:
-    """Commit of the checkout that this package runs from, and whether files differ; None when it is installed."""
-    if not (root / ".git").exists():
-        return {"git_commit": None, "git_dirty": None}
+    """Commit of the checkout that this package runs from, and whether files differ; None if it is installed."""
+    commit = _output_of("git", "-C", str(root), "rev-parse", "HEAD") if (root / ".git").exists() else None
+    changes = None if commit is None else _output_of("git", "-C", str(root), "status", "--porcelain")
+    return {"git_commit": commit, "git_dirty": None if changes is None else bool(changes)}
+
+
+def _kernel_field(files: Iterable[Path], name: str) -> str:
+    """The value of the first line `NAME: VALUE` in the kernel's files; empty if no file has one."""
+    lines = (line for file in files if file.exists() for line in file.read_text("utf-8", "replace").splitlines())
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
+
+
+def _output_of(*command: str) -> str | None:
+    """What a command prints; None if it is not installed, fails or takes more than a minute."""
     try:
-        commit = _git(root, "rev-parse", "HEAD")
-        dirty = bool(_git(root, "status", "--porcelain"))
-    except (OSError, subprocess.CalledProcessError):
-        return {"git_commit": None, "git_dirty": None}
-    return {"git_commit": commit, "git_dirty": dirty}
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
     return done.stdout.strip()
 
 
@@ -89,7 +95,7 @@ def source_fingerprint(paths: list[Path]) -> str:
 
 
 def device_environment(device_type: str) -> dict[str, Scalar]:
-    """What torch says of the device that it computes on; imports torch."""
+    """The device that torch computes on, and its versions; imports torch."""
     import torch
 
     processors = ",".join(map(str, sorted(os.sched_getaffinity(0))))
@@ -100,37 +106,13 @@ def device_environment(device_type: str) -> dict[str, Scalar]:
     }
     if device_type == "cuda" and torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
+        driver = _output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
         environment |= {
             "gpu": properties.name,
             "gpu_memory_bytes": properties.total_memory,
             "gpu_capability": f"{properties.major}.{properties.minor}",
             "cuda": torch.version.cuda,
-            "driver": _driver_version(),
+            "driver": driver and driver.splitlines()[0],
             "tf32": torch.backends.cuda.matmul.allow_tf32,
         }
     return environment
-
-
-def _driver_version() -> str | None:
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.split("\n")[0].strip()
-
-
-def has_cuda_device() -> bool:
-    """Whether an NVIDIA device is visible, told without importing torch."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return False
-    return Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists()
-
-
-def gpu_name() -> str:
-    """The first NVIDIA device's name, told without importing torch; empty where the driver does not say."""
-    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("Model:"):
-                return line.partition(":")[2].strip()
-    return ""

@@ -1,6 +1,7 @@
-"""What exists: built-in mechanisms and tasks found by walking their folders, and those of plugins by entry points.
+"""Everything that has a name: built-in mechanisms and tasks, found by walking their folders, and those of plugins.
 
-Nothing here imports torch. A plugin that cannot be loaded is remembered, and told to whoever asks for its name.
+Nothing here imports torch. Plugins are found by their entry points. One that cannot be loaded is remembered, and the
+reason is given to whoever asks for its name.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Generic, Protocol, TypeGuard, TypeVar
+from typing import Generic, TypeVar, cast
 
 from ..adapters.backbone import BACKBONES, Backbone
 from ..adapters.mechanisms.declaration import Mechanism
@@ -25,34 +26,6 @@ PACKAGE = __name__.partition(".")[0]
 ROOT = Path(__file__).resolve().parent.parent
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
-
-
-class Family(Protocol[T_co]):
-    """What makes things from their names; `TaskFamily` says how."""
-
-    @property
-    def prefix(self) -> str:
-        """What every name of the family begins with."""
-        ...
-
-    @property
-    def summary(self) -> str:
-        """One line for listings."""
-        ...
-
-    @property
-    def data(self) -> tuple[str, ...]:
-        """What data the things read."""
-        ...
-
-    def expand(self, name: str) -> Sequence[str]:
-        """The names that a name stands for."""
-        ...
-
-    def get(self, name: str) -> T_co:
-        """The thing of that name."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -63,56 +36,55 @@ class Registry(Generic[T]):
         what: What is registered, such as `model`.
         items: Everything usable.
         broken: Entry points that could not be loaded, with the reason.
-        families: Makers of what is too many to list, by the prefix of their names.
+        families: Makers of tasks that are too many to list, by the prefix of their names.
     """
 
     what: str
     items: Mapping[str, T]
     broken: Mapping[str, str] = field(default_factory=dict)
-    families: Mapping[str, Family[T]] = field(default_factory=dict)
+    families: Mapping[str, TaskFamily] = field(default_factory=dict)
 
     def get(self, name: str) -> T:
         """The item of that name.
 
         Raises:
-            UnknownNameError: There is none, with the nearest names; or its plugin is broken, with the reason.
+            UnknownNameError: No item has the name, with the nearest names; or its plugin is broken, with the reason.
         """
         if name in self.items:
             return self.items[name]
         if name in self.broken:
             raise UnknownNameError(f"{self.what} {name!r} is a plugin that could not be loaded: {self.broken[name]}")
         if family := self.family(name):
-            return family.get(name)
+            return cast(T, family.get(name))
         raise unknown_name(self.what, name, [*self.items, *(f"{prefix}NAME" for prefix in self.families)])
 
-    def family(self, name: str) -> Family[T] | None:
-        """The family whose names begin as this one does, if any."""
+    def family(self, name: str) -> TaskFamily | None:
+        """The family whose prefix the name begins with, if any."""
         return next((family for prefix, family in self.families.items() if name.startswith(prefix)), None)
 
 
 @cache
 def mechanisms() -> Registry[Mechanism]:
     """Every attention mechanism."""
-    modules = _modules("adapters/mechanisms")
-    return _registry("model", "hedgebench.adapters", modules, _is_mechanism, lambda mechanism: mechanism.name)
+    return _registry("model", "hedgebench.adapters", _modules("adapters/mechanisms"), _mechanism_name)
 
 
 @cache
 def tasks() -> Registry[Task]:
     """Every task, and the families that make tasks from names."""
     modules = list(_modules("tasks"))
-    found: Registry[Task] = _registry("task", "hedgebench.tasks", modules, _is_task, lambda task: task.info.name)
-    values = (value for module in modules for value in vars(module).values())
-    return replace(found, families={value.prefix: value for value in values if _is_family(value)})
+    found: Registry[Task] = _registry("task", "hedgebench.tasks", modules, _task_name)
+    values = [value for module in modules for value in vars(module).values() if not isinstance(value, type)]
+    return replace(found, families={value.prefix: value for value in values if isinstance(value, TaskFamily)})
 
 
 def task_names(pattern: str) -> Sequence[str]:
     """The names of the tasks that a name, a glob or the part of a name before `/` stands for.
 
-    Globs are over the tasks that are listed, not over families.
+    Globs match listed tasks, not those of families.
 
     Raises:
-        UnknownNameError: There is none.
+        UnknownNameError: No task has such a name.
     """
     known = tasks()
     if family := known.family(pattern):
@@ -134,55 +106,43 @@ def _modules(folder: str) -> Iterator[ModuleType]:
 
 
 def _registry(
-    what: str,
-    group: str,
-    modules: Iterable[ModuleType],
-    accepts: Callable[[object], bool],
-    name_of: Callable[[T], str],
+    what: str, group: str, modules: Iterable[ModuleType], name_of: Callable[[object], str | None]
 ) -> Registry[T]:
+    """The objects of modules and of an entry-point group that `name_of` has a name for."""
     items: dict[str, T] = {}
     for module in modules:
         for value in vars(module).values():
-            if accepts(value) and items.setdefault(name_of(value), value) is not value:
-                raise RuntimeError(f"two built-in {what}s are named {name_of(value)!r}")
+            name = name_of(value)
+            if name is not None and items.setdefault(name, value) is not value:
+                raise RuntimeError(f"two built-in {what}s are named {name!r}")
     broken: dict[str, str] = {}
     for entry in sorted(entry_points(group=group), key=lambda entry: (entry.name, entry.value)):
-        _add_plugin(entry.name, entry.load, items, broken, accepts, name_of)
+        _add_plugin(entry, items, broken, name_of)
     return Registry(what, dict(sorted(items.items())), broken)
 
 
 def _add_plugin(
-    entry: str,
-    load: Callable[[], object],
-    items: dict[str, T],
-    broken: dict[str, str],
-    accepts: Callable[[object], bool],
-    name_of: Callable[[T], str],
+    entry: EntryPoint, items: dict[str, T], broken: dict[str, str], name_of: Callable[[object], str | None]
 ) -> None:
     try:
-        loaded = load()
+        loaded = entry.load()
     except Exception as error:  # a plugin's import may raise anything, and must not take the others down
-        broken[entry] = f"{type(error).__name__}: {error}"
+        broken[entry.name] = f"{type(error).__name__}: {error}"
         return
-    values: list[T] = list(loaded) if isinstance(loaded, list | tuple) else [loaded]  # type: ignore[list-item]
-    for value in values:
-        if not accepts(value):
-            broken[entry] = f"it gives an object of type {type(value).__name__}, which this group does not hold"
-        elif name_of(value) in items:
-            broken[entry] = f"the name {name_of(value)!r} is taken"
+    for value in loaded if isinstance(loaded, list | tuple) else [loaded]:
+        name = name_of(value)
+        if name is None:
+            broken[entry.name] = f"it gives an object of type {type(value).__name__}, which this group does not hold"
+        elif name in items:
+            broken[entry.name] = f"the name {name!r} is taken"
         else:
-            items[name_of(value)] = value
+            items[name] = value
 
 
-def _is_mechanism(value: object) -> bool:
-    return isinstance(value, Mechanism)
+def _mechanism_name(value: object) -> str | None:
+    return value.name if isinstance(value, Mechanism) else None
 
 
-def _is_task(value: object) -> bool:
-    return (
-        not isinstance(value, type) and isinstance(getattr(value, "info", None), TaskInfo) and isinstance(value, Task)
-    )
-
-
-def _is_family(value: object) -> TypeGuard[TaskFamily]:
-    return not isinstance(value, type) and isinstance(value, TaskFamily)
+def _task_name(value: object) -> str | None:
+    info = None if isinstance(value, type) else getattr(value, "info", None)
+    return info.name if isinstance(info, TaskInfo) and isinstance(value, Task) else None

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from ..adapters.base import Settings, Value
 from ..results.names import unknown_name
-from .config import UsageError
+from .config import UsageError, split_list
 
 Groups = Mapping[str, Settings]
 """Settings by group: `task`, `backbone`, and each stage of the recipe."""
 
 
 def apply_overrides(groups: Groups, overrides: Mapping[str, str]) -> dict[str, dict[str, Value]]:
-    """The settings with the overrides that concern them; the others are left for other cells.
+    """The settings with the overrides of keys that they have; keys of other cells are ignored.
 
     A key is `GROUP.KEY`; a bare `KEY` belongs to the task.
 
     Raises:
-        UsageError: A value of the wrong type.
+        UsageError: A value has the wrong type.
     """
     changed = {group: dict(values) for group, values in groups.items()}
     for key, text in overrides.items():
@@ -30,28 +31,23 @@ def apply_overrides(groups: Groups, overrides: Mapping[str, str]) -> dict[str, d
 
 
 def check_overrides(overrides: Iterable[str], cells: Iterable[Groups]) -> None:
-    """Sees to it that every override changes some cell.
+    """Checks that every override changes some cell.
 
     Raises:
-        UsageError: A key that no cell of the run has, with the nearest that exist.
+        UsageError: No cell of the run has a key; the message has the nearest keys.
     """
-    known = {
-        f"{group}.{name}" if group != "task" else name
-        for cell in cells
-        for group, values in cell.items()
-        for name in values
-    }
-    known |= {f"task.{name}" for name in known if "." not in name}
+    names = {(group, name) for cell in cells for group, values in cell.items() for name in values}
+    known = {f"{group}.{name}" for group, name in names} | {name for group, name in names if group == "task"}
     for key in overrides:
         if key not in known:
             raise UsageError(str(unknown_name("setting", key, known)))
 
 
 def parse_value(key: str, text: str, default: Value) -> Value:
-    """`text` as the type of `default`; where the default is None, as a number if it is one.
+    """`text` as the type of `default`; if the default is None, as a number if it is one.
 
     Raises:
-        UsageError: Not of that type.
+        UsageError: The text is not of that type.
     """
     if text == "none":
         return None
@@ -63,27 +59,17 @@ def parse_value(key: str, text: str, default: Value) -> Value:
 
 
 def _convert(text: str, default: Value) -> Value:
-    if isinstance(default, bool):
-        if text not in ("true", "false"):
-            raise ValueError(text)
-        return text == "true"
-    if isinstance(default, tuple):
-        return _parse_tuple(text, default)
-    if default is None:
-        return _guess(text)
+    match default:
+        case bool():
+            if text not in ("true", "false"):
+                raise ValueError(text)
+            return text == "true"
+        case tuple():
+            kind = type(default[0]) if default else int
+            return tuple(kind(part) for part in split_list(text))
+        case None:
+            for number in (int, float):
+                with suppress(ValueError):
+                    return number(text)
+            return text
     return type(default)(text)
-
-
-def _parse_tuple(text: str, default: tuple[Value, ...]) -> Value:
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    kind = type(default[0]) if default else int
-    return tuple(kind(part) for part in parts)  # type: ignore[arg-type, misc]
-
-
-def _guess(text: str) -> Value:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,10 @@ from ...adapters.precision import Precision
 from ...adapters.pretrained.adapter import SOFTMAX, build_pretrained, swap_in
 from ...adapters.spec import parse_spec
 from ...tasks.base import Sources
-from ...tasks.data.sources import cache_folder
 from ...tasks.lm_eval.text import load_tokenizer, model_length, text_model
 from .. import registry
-from ..config import UsageError
-from ..plan import resolve_device, resolve_dtype
+from ..config import RunConfig, UsageError
+from ..plan import make_sources, resolve_device, resolve_dtype
 from ..weights.backbone_names import PREFIX, backbone_from_name
 from ..weights.locate import locate, materialise
 
@@ -50,6 +48,7 @@ class HedgebenchLM(LM):  # type: ignore[misc]
 
     def __init__(
         self,
+        *,
         spec: str = "",
         backbone: str = "smollm2-135m",
         recipe: str = "zero-shot",
@@ -71,7 +70,7 @@ class HedgebenchLM(LM):  # type: ignore[misc]
         device = resolve_device((device or "auto").partition(":")[0])
         dtype = resolve_dtype(dtype, device)
         precision = Precision.of(device, dtype, is_pure=True)
-        sources = _sources(mirror, offline)
+        sources = make_sources(RunConfig(models=(), tasks=(), mirror=mirror, offline=offline))
         name = f"{PREFIX}{backbone}" if Path(backbone).is_dir() else backbone
         adapter, folder = _build(spec, name, max_length, seed, dtype, precision, sources)
         automatic = str(batch_size).startswith("auto")
@@ -137,13 +136,6 @@ class HedgebenchLM(LM):  # type: ignore[misc]
         for request, answer in zip(requests, answers, strict=True):
             self.cache_hook.add_partial(kind, request.args, answer)
         return answers
-
-
-def _sources(mirror: str | None, offline: bool) -> Sources:
-    chosen = mirror or os.environ.get("HEDGEBENCH_MIRROR")
-    if chosen and not Path(chosen).is_dir():
-        raise UsageError(f"mirror {chosen!r} is not a folder")
-    return Sources(Path(chosen).resolve() if chosen else None, cache_folder(), offline)
 
 
 def _build(

@@ -72,14 +72,11 @@ def test_a_broken_plugin_tells_why_only_to_whoever_asks_for_it(add_plugin: AddPl
 
 
 def test_two_built_ins_of_one_name_are_a_mistake_of_ours() -> None:
-    def name_of(mechanism: Mechanism) -> str:
-        return mechanism.name
-
     modules = [ModuleType("a"), ModuleType("b")]
     for module in modules:
         module.__dict__["THING"] = Mechanism("same", "", "")
     with pytest.raises(RuntimeError, match="two built-in models are named 'same'"):
-        registry._registry("model", "no.such.group", modules, registry._is_mechanism, name_of)
+        registry._registry("model", "no.such.group", modules, registry._mechanism_name)
 
 
 def test_the_same_object_in_two_modules_is_found_once() -> None:
@@ -88,7 +85,7 @@ def test_the_same_object_in_two_modules_is_found_once() -> None:
     for module in modules:
         module.__dict__["THING"] = shared
     found: registry.Registry[Mechanism] = registry._registry(
-        "model", "no.such.group", modules, registry._is_mechanism, lambda mechanism: mechanism.name
+        "model", "no.such.group", modules, registry._mechanism_name
     )
     assert found.items == {"same": shared}
 

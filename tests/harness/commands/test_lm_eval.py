@@ -183,7 +183,9 @@ def test_a_converted_folder_scores_in_a_batch_as_alone(checkpoint: Path, tmp_pat
 
 
 def test_the_model_says_what_it_is(checkpoint: Path) -> None:
-    model = HedgebenchLM("hedgehog:window=4", f"hf:{checkpoint}", device="cpu", batch_size="auto", max_batch_size=16)
+    model = HedgebenchLM(
+        spec="hedgehog:window=4", backbone=f"hf:{checkpoint}", device="cpu", batch_size="auto", max_batch_size=16
+    )
     model.loglikelihood(requests("loglikelihood", *PAIRS))
     told = model.get_model_info()
     assert (told["hedgebench_model"], told["max_length"], model.batch_size) == ("hedgehog:window=4", 64, 16)
