@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..adapters.base import Settings, UnsupportedError
 from ..adapters.model_code import MODEL_CODE
@@ -77,10 +77,6 @@ class Cell:
     def flat_settings(self) -> dict[str, Scalar | tuple[Scalar, ...]]:
         """Every setting as `group.key`, for the record."""
         return {f"{group}.{key}": value for group, values in self.settings.items() for key, value in values.items()}
-
-    def as_dict(self) -> dict[str, Any]:
-        """The cell as JSON-ready data."""
-        return asdict(self)
 
     def _hash(self, without: tuple[str, ...]) -> str:
         """Hash of the fields; where the data lie and how many rows their splits have does not count."""

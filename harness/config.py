@@ -6,7 +6,7 @@ import math
 import tomllib
 import typing
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +105,6 @@ class RunConfig:
                 raise UsageError(f"{name.removesuffix('_s')} is {value:g}; allowed: a number above 0")
         if self.mirror is not None and not Path(self.mirror).is_dir():
             raise UsageError(f"mirror {self.mirror!r} is not a folder")
-
-    def as_dict(self) -> dict[str, Any]:
-        """The configuration as JSON-ready data."""
-        return asdict(self)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -4,7 +4,7 @@
 |---|---|
 | `train` | trains a model from scratch on the task |
 | `teacher` | fine-tunes the pretrained model on the task with its softmax attention; shared by all models of a run |
-| `swap` | puts the model's attention in softmax attention's place |
+| `swap` | replaces softmax attention by the model's own |
 | `distill` | trains feature maps to give softmax attention's weights; models whose maps are not distilled skip it |
 | `finetune` | trains all weights on the task |
 | `lora` | trains low-rank adapters of the attention projections on the task, and merges them |
@@ -33,7 +33,7 @@ class Recipe:
         name: Name for `--recipe`.
         summary: One line for `bench list recipes`.
         stages: Stages in order; the names are those of `STAGE_DEFAULTS`, and `swap`, which has no settings.
-        pretrained: Whether it starts from pretrained weights; None where it does with either.
+        pretrained: Whether it starts from pretrained weights; None if it can start from either.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Recipe:
     pretrained: bool | None = True
 
     def fits(self, pretrained: bool) -> bool:
-        """Whether it can start from a backbone that is pretrained, or from one that is not."""
+        """Whether it can start from a pretrained backbone, or from one that is not pretrained."""
         return self.pretrained is None or self.pretrained == pretrained
 
 
@@ -70,15 +70,9 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
-def _defaults(settings: TrainSettings, **more: Value) -> dict[str, Value]:
-    return {**vars(settings), **more}
-
-
 def _scales(smoke: TrainSettings, small: TrainSettings, paper: TrainSettings, **more: Value) -> dict[str, Settings]:
-    """The settings of a stage at each scale, with those that are its own and the same at all of them."""
-    return {
-        name: _defaults(settings, **more) for name, settings in {"smoke": smoke, "small": small, "paper": paper}.items()
-    }
+    """A stage's settings at each scale; `more` are the stage's own, the same at every scale."""
+    return {"smoke": {**vars(smoke), **more}, "small": {**vars(small), **more}, "paper": {**vars(paper), **more}}
 
 
 def _finetuning(**settings: Value) -> TrainSettings:
@@ -93,11 +87,11 @@ def _distilling(**settings: Value) -> TrainSettings:
 
 
 STAGE_DEFAULTS: Mapping[str, Mapping[str, Settings]] = {
-    "train": {
-        "smoke": _defaults(TrainSettings(steps=60, batch_size=16, lr=2e-3)),
-        "small": _defaults(TrainSettings(steps=1000, batch_size=16, lr=1e-3, eval_every=200)),
-        "paper": _defaults(TrainSettings(steps=100_000, batch_size=64, lr=6e-4, eval_every=1000, patience=10)),
-    },
+    "train": _scales(
+        TrainSettings(steps=60, batch_size=16, lr=2e-3),
+        TrainSettings(steps=1000, batch_size=16, lr=1e-3, eval_every=200),
+        TrainSettings(steps=100_000, batch_size=64, lr=6e-4, eval_every=1000, patience=10),
+    ),
     "teacher": _scales(
         _finetuning(steps=12, batch_size=16, lr=1e-4),
         _finetuning(epochs=2.0, lr=5e-5),
@@ -126,18 +120,17 @@ STAGE_DEFAULTS: Mapping[str, Mapping[str, Settings]] = {
         train_maps=True,
     ),
 }
-"""Defaults by stage and scale; a task may override them, and `--set STAGE.KEY=VALUE` overrides both.
+"""Defaults by stage and scale; a task may override them, and `--set STAGE.KEY=VALUE` overrides both."""
 
-`finetune.steps=0` (with `finetune.epochs=0`) leaves fine-tuning out, and so with `lora`: the score is then that right
-after distillation.
-"""
+SKIPPABLE = ("finetune", "lora")
+"""Stages that `STAGE.steps=0` with `STAGE.epochs=0` leaves out: the score is then that right after distillation."""
 
 
 def check_stage(stage: str, settings: Settings) -> None:
-    """Sees to it that the settings of a stage can be used.
+    """Checks the settings of a stage.
 
     Raises:
-        ValueError: One cannot.
+        ValueError: A setting has a value that it cannot have.
     """
     left_out = stage in SKIPPABLE and settings["steps"] == 0
     TrainSettings.of({**settings, "steps": 1} if left_out else settings, stage)
@@ -145,7 +138,3 @@ def check_stage(stage: str, settings: Settings) -> None:
         DistillSettings.of(settings)
     elif stage == "lora":
         LoraSettings.of(settings)
-
-
-SKIPPABLE = ("finetune", "lora")
-"""Stages that zero steps leave out."""

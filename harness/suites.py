@@ -27,15 +27,7 @@ class Suite:
     overrides: Mapping[str, str] = field(default_factory=dict)
 
 
-IN_CONTEXT = (
-    "mqar",
-    "icl_regression",
-    "icl_boolean",
-    "icl_parity",
-    "regular_languages",
-    "modular_arithmetic",
-    "maze",
-)
+IN_CONTEXT = ("mqar", "icl_regression", "icl_boolean", "icl_parity", "regular_languages", "modular_arithmetic", "maze")
 """Tasks whose answers stand in the prompt or follow from it."""
 
 SUITES: Mapping[str, Suite] = {

@@ -1,9 +1,9 @@
-"""What `bench list` shows."""
+"""`bench list`: models, tasks, backbones, recipes and suites as rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...adapters.backbone import Backbone
 from .. import registry
@@ -13,7 +13,7 @@ from ..suites import SUITES
 if TYPE_CHECKING:
     from rich.console import Console
 
-Rows = list[dict[str, Any]]
+Rows: TypeAlias = list[dict[str, Any]]
 
 
 def listing(what: str) -> tuple[Rows, list[str]]:
@@ -22,7 +22,9 @@ def listing(what: str) -> tuple[Rows, list[str]]:
     Args:
         what: `models`, `tasks`, `backbones`, `recipes` or `suites`.
     """
-    return LISTINGS[what]()
+    broken = {"models": registry.mechanisms, "tasks": registry.tasks}.get(what, registry.backbones)().broken
+    problems = [f"plugin {name!r} is not usable: {reason}" for name, reason in broken.items()]
+    return LISTINGS[what](), problems
 
 
 def print_listing(rows: Rows, console: Console) -> None:
@@ -44,63 +46,46 @@ def _cell(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _models() -> tuple[Rows, list[str]]:
-    known = registry.mechanisms()
-    rows: Rows = [
+def _models() -> Rows:
+    return [
         {
             "model": mechanism.name,
             "summary": mechanism.summary,
             "options": {
-                key: "|".join(option.choices) if option.choices else option.kind.__name__
-                for key, option in mechanism.options.items()
+                key: "|".join(option.choices) or option.kind.__name__ for key, option in mechanism.options.items()
             },
             "source": mechanism.source,
         }
-        for mechanism in known.items.values()
+        for mechanism in registry.mechanisms().items.values()
     ]
-    return rows, _problems(known.broken)
 
 
-def _tasks() -> tuple[Rows, list[str]]:
+def _tasks() -> Rows:
     known = registry.tasks()
     rows: Rows = [
         {
-            "task": task.info.name,
-            "summary": task.info.summary,
-            "main metric": task.info.main_metric,
-            "data": list(task.info.data),
-            "backbone": task.info.backbone,
-            "recipes": list(task.info.recipes),
-            "licence": task.info.licence,
+            "task": info.name,
+            "summary": info.summary,
+            "main metric": info.main_metric,
+            "data": list(info.data),
+            "backbone": info.backbone,
+            "recipes": list(info.recipes),
+            "licence": info.licence,
         }
-        for task in known.items.values()
+        for info in (task.info for task in known.items.values())
     ]
-    rows += [
-        {
-            "task": f"{family.prefix}NAME",
-            "summary": family.summary,
-            "main metric": "",
-            "data": list(family.data),
-            "backbone": "",
-            "recipes": [],
-            "licence": "",
-        }
-        for family in known.families.values()
-    ]
-    return rows, _problems(known.broken)
+    nothing = {"main metric": "", "data": [], "backbone": "", "recipes": [], "licence": ""}
+    for family in known.families.values():
+        named = {"task": f"{family.prefix}NAME", "summary": family.summary}
+        rows.append({**named, **nothing, "data": list(family.data)})
+    return rows
 
 
-def _backbones() -> tuple[Rows, list[str]]:
-    rows: Rows = [
-        {
-            "backbone": backbone.name,
-            "summary": backbone.summary,
-            "can": sorted(backbone.capabilities),
-            "weights": _weights(backbone),
-        }
-        for backbone in registry.backbones().items.values()
+def _backbones() -> Rows:
+    return [
+        {"backbone": b.name, "summary": b.summary, "can": sorted(b.capabilities), "weights": _weights(b)}
+        for b in registry.backbones().items.values()
     ]
-    return rows, []
 
 
 def _weights(backbone: Backbone) -> str:
@@ -112,23 +97,18 @@ def _weights(backbone: Backbone) -> str:
     return f"{backbone.checkpoint.repo}{package}"
 
 
-def _recipes() -> tuple[Rows, list[str]]:
-    return [{"recipe": r.name, "summary": r.summary, "stages": list(r.stages)} for r in RECIPES.values()], []
+def _recipes() -> Rows:
+    return [{"recipe": r.name, "summary": r.summary, "stages": list(r.stages)} for r in RECIPES.values()]
 
 
-def _suites() -> tuple[Rows, list[str]]:
-    rows: Rows = [
+def _suites() -> Rows:
+    return [
         {"suite": s.name, "summary": s.summary, "models": list(s.models), "tasks": dict(s.tasks)}
         for s in SUITES.values()
     ]
-    return rows, []
 
 
-def _problems(broken: Mapping[str, str]) -> list[str]:
-    return [f"plugin {name!r} is not usable: {reason}" for name, reason in broken.items()]
-
-
-LISTINGS: Mapping[str, Callable[[], tuple[Rows, list[str]]]] = {
+LISTINGS: Mapping[str, Callable[[], Rows]] = {
     "models": _models,
     "tasks": _tasks,
     "backbones": _backbones,

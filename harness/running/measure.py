@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -225,7 +225,7 @@ class Measurement:
         provenance = {
             "base": {"backbone": cell.backbone, "source": weights.source, "repo": weights.repo},
             "base_revision": weights.revision or weights.fingerprint,
-            "cell": cell.as_dict(),
+            "cell": asdict(cell),
             "notes": self.notes,
             "environment": dict(host_environment()),
         }

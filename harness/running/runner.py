@@ -9,7 +9,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -66,7 +66,7 @@ def default_output(config: RunConfig) -> Path:
     if config.suite and not config.overrides and config.limit is None:
         name = config.suite
     else:
-        asked = {key: value for key, value in config.as_dict().items() if key not in NOT_NAMED}
+        asked = {key: value for key, value in asdict(config).items() if key not in NOT_NAMED}
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:6]
         words = "-".join([*config.tasks, *config.models])
         name = f"{re.sub(r'[^A-Za-z0-9]+', '-', words)[:60].strip('-')}-{config.scale}-{digest}"
@@ -112,9 +112,9 @@ class _Run:
                 self._say(message)
         self.store.write_manifest({
             "schema_version": SCHEMA_VERSION,
-            "configuration": self.config.as_dict(),
+            "configuration": asdict(self.config),
             "environment": dict(host_environment()),
-            "plan": [{"cell": p.cell.key, **p.cell.as_dict()} for p in self.planned],
+            "plan": [{"cell": p.cell.key, **asdict(p.cell)} for p in self.planned],
         })  # fmt: skip
         jobs = [make_job(self.config, self.store, p) for p in self._missing()]
         if self.config.fresh:

