@@ -1,11 +1,11 @@
-"""What a run was asked to do: flags and a TOML file, merged into one frozen value."""
+"""The configuration of a run: flags and a TOML file, merged into one frozen value."""
 
 from __future__ import annotations
 
 import math
 import tomllib
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from .suites import SUITES
 
 
 class UsageError(ValueError):
-    """The command line or a file asks for something that does not exist; exit code 2."""
+    """The command line or a file names something that does not exist or is not allowed; exit code 2."""
 
 
 EXECUTORS = ("local", "ray")
@@ -32,21 +32,21 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run, as asked for.
+    """The configuration of one run.
 
     Attributes:
         models: Model specs.
         tasks: Task names or globs.
-        suite: Name of a suite that models, tasks and scales were taken from; empty for none.
+        suite: Suite that models, tasks and scales were taken from; empty for none.
         backbone: Backbone of every model that names none; None for each task's own.
         recipe: Recipe of every task that trains; None for each task's own.
         scale: `smoke`, `small` or `paper`.
-        task_scales: Scale of single tasks, where it is not `scale`.
+        task_scales: Scales of tasks that have another than `scale`.
         seeds: One cell is run for each.
         device: `auto`, `cpu` or `cuda`.
         dtype: `auto`, `float32` or `bfloat16`.
-        limit: Most test rows per task; None for all.
-        batch_size: Rows per evaluation batch, `auto` to find one that fits, empty for each task's own.
+        limit: Largest number of test rows per task; None for all.
+        batch_size: Rows per evaluation batch; `auto` to find a number that fits; empty for each task's own.
         overrides: Settings given with `--set`.
         output: Folder of the run; None for `results/runs/NAME`.
         mirror: Folder that holds data sets and models.
@@ -57,8 +57,8 @@ class RunConfig:
         fresh: Run every cell again.
         log_samples: Keep inputs and texts beside the predictions.
         log: Experiment trackers that cells are sent to.
-        trust_remote_code: Let pickled weights and code of a checkpoint be loaded.
-        save_to: Folder to write the converted model to, by `bench convert`; empty to write none.
+        trust_remote_code: Load pickled weights and code of a checkpoint.
+        save_to: Folder that `bench convert` writes the model to; empty to write none.
     """
 
     models: tuple[str, ...]
@@ -111,7 +111,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """Seeds written as `0,1,2`.
 
     Raises:
-        UsageError: Something that is not a whole number, or a seed given twice.
+        UsageError: A seed is not a whole number, or is given twice.
     """
     parts = split_list(text)
     if not all(part.isdecimal() for part in parts) or not parts:
@@ -126,7 +126,7 @@ def parse_overrides(pairs: list[str]) -> dict[str, str]:
     """Settings written as `KEY=VALUE`.
 
     Raises:
-        UsageError: Not of that form, or a key given twice.
+        UsageError: A pair has another form, or a key is given twice.
     """
     overrides: dict[str, str] = {}
     for pair in pairs:
@@ -140,7 +140,7 @@ def parse_overrides(pairs: list[str]) -> dict[str, str]:
 
 
 def split_list(text: str) -> tuple[str, ...]:
-    """Parts of a comma-separated list, spaces taken off and empty parts dropped."""
+    """The parts of a comma-separated list, without surrounding spaces and without empty parts."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
@@ -190,20 +190,20 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def _parse(name: str, value: Any) -> Any:
-    """The value for `make_config` that a flag or a TOML file gives."""
+    """The value for `make_config` from what a flag or a TOML file gives."""
     match name:
         case "set" if isinstance(value, list):
             return parse_overrides(value)
         case "set" if isinstance(value, dict):
-            return {key: _as_text(item) for key, item in _flatten(value)}
+            return dict(_flatten(value))
         case "set":
             raise ValueError("it must be a table")
         case "models" | "tasks" | "log":
-            return split_list(",".join(map(str, _as_list(value))))
+            return split_list(_as_text(value))
         case "seeds":
-            return parse_seeds(",".join(map(str, _as_list(value))))
+            return parse_seeds(_as_text(value))
         case "batch_size":
-            return str(value)
+            return _as_text(value)
     hint = typing.get_type_hints(RunConfig)[name]
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
     if type(value) not in kinds and not (float in kinds and type(value) is int):
@@ -211,25 +211,23 @@ def _parse(name: str, value: Any) -> Any:
     return value
 
 
-def _flatten(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in table.items():
-        pairs += _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
-    return pairs
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, _as_text(value)
 
 
 def _as_text(value: Any) -> str:
+    """A value as one would write it after a flag."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 NOTHING_GIVEN = "no {0} given: pass --{0}, or neither --models nor --tasks for the quickstart"
-"""What is said where a list is missing that a run needs."""
+"""The error if a run lacks its models or its tasks."""
 
 
 def make_config(values: Mapping[str, Any]) -> RunConfig:
@@ -239,7 +237,7 @@ def make_config(values: Mapping[str, Any]) -> RunConfig:
         values: Fields of `RunConfig` that were given, and `set` for the overrides.
 
     Raises:
-        UsageError: A value that is not allowed, or models without tasks.
+        UsageError: A value is not allowed, or there are models without tasks.
     """
     given = {key: value for key, value in values.items() if value is not None}
     for asked in ("models", "tasks"):

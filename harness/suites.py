@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Suite:
-    """A named run.
+    """A named set of models and tasks.
 
     Attributes:
         name: Name for `bench run --suite` and of its output folder.
         summary: One line for `bench list suites`.
         models: Model specs.
         tasks: Tasks, each with its scale.
-        workers: Cells at a time, unless told otherwise.
+        workers: Default number of cells at a time.
         overrides: Settings, as `--set` takes them.
     """
 

@@ -1,8 +1,8 @@
 """Task specs: `NAME[:KEY=VALUE]...`, a task with settings of its own, which no `--set` changes.
 
-The settings become part of the task's name in records and tables, so that one run can hold a task in several ways:
-`summarization:dataset=ORG/NAME:source=COLUMN:target=COLUMN`, or `wikitext2:stride=64` beside `wikitext2`. A value that
-holds a colon or a comma has to be given with `--set`.
+The settings become part of the task's name in records and tables, so that one run can hold a task with several
+settings: `summarization:dataset=ORG/NAME:source=COLUMN:target=COLUMN`, or `wikitext2:stride=64` beside `wikitext2`. A
+value that holds a colon or a comma has to be given with `--set`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class TaskSpec:
 
     Attributes:
         name: The name or glob.
-        given: Settings as they were written.
+        given: Settings as written in the spec.
     """
 
     name: str
@@ -38,7 +38,7 @@ class TaskSpec:
         """A task's settings with those of the spec.
 
         Raises:
-            UsageError: The task has no such setting, or it takes no such value.
+            UsageError: The task has no such setting, or the setting takes no such value.
         """
         for key in self.given:
             if key not in settings:
@@ -48,10 +48,10 @@ class TaskSpec:
 
 
 def parse_task_spec(text: str) -> TaskSpec:
-    """The spec that `text` is.
+    """The task spec that `text` holds.
 
     Raises:
-        UsageError: The text is not of the form.
+        UsageError: The text does not have the form of a task spec.
     """
     name, *pairs = text.split(":")
     given: dict[str, str] = {}
@@ -66,9 +66,9 @@ def parse_task_spec(text: str) -> TaskSpec:
 
 
 def task_of(name: str) -> Task:
-    """The task that a cell or a record names, its settings left aside.
+    """The task that a record names; the settings in the name are ignored.
 
     Raises:
-        UnknownNameError: There is none.
+        UnknownNameError: There is no such task.
     """
     return registry.tasks().get(name.partition(":")[0])

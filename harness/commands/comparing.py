@@ -1,4 +1,4 @@
-"""`bench compare` and `bench baseline`: reading two sides, writing what came out where CI looks for it."""
+"""`bench compare` and `bench baseline`: read runs, compare them, and write the outcome where CI looks for it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..config import UsageError
 
 
 def parse_tolerances(texts: Sequence[str]) -> dict[str, float]:
-    """Percent by metric out of METRIC=PERCENT.
+    """Tolerances in percent by metric, from texts METRIC=PERCENT.
 
     Raises:
-        UsageError: One of them is not of that form, or its percentage is no number of zero or more.
+        UsageError: A text has another form, or its percentage is not a finite number from 0.
     """
     tolerances = {}
     for text in texts:
@@ -38,12 +38,12 @@ def compare_runs(
 ) -> tuple[Comparison, str]:
     """The comparison, and its text in the format asked for.
 
-    In a workflow of GitHub's, which names a file for it, the table also goes to the job's summary.
+    In a GitHub workflow the table is also appended to the job's summary, a file that the environment names.
 
     Raises:
         UsageError: A file cannot be written.
         StoreError: A side cannot be read.
-        UnknownNameError: A tolerance for a metric that neither side has.
+        UnknownNameError: A tolerance names a metric that neither side has.
     """
     comparison = compare(read_snapshot(baseline), read_snapshot(candidate), tolerances)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
@@ -59,7 +59,7 @@ def compare_runs(
 
 
 def make_baseline(run: Path, output: Path) -> list[str]:
-    """Writes a run's baseline; gives what there is to tell.
+    """Writes a run's baseline; gives messages for the user.
 
     Raises:
         UsageError: The run has no result, or the file cannot be written.

@@ -1,4 +1,4 @@
-"""`bench convert`: one mechanism, one pretrained model, one data set in; a folder with the converted model out."""
+"""`bench convert`: converts one pretrained model to one mechanism on one data set, and writes it to a folder."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def convert(config: RunConfig, folder: Path, console: Console) -> int:
     """Runs one cell and keeps its model.
 
     Args:
-        config: One model, one task, one seed and a pretrained backbone.
+        config: Configuration with one model, one task, one seed and a pretrained backbone.
         folder: Where to write the model.
         console: Where to print.
 
     Returns:
-        As `run`: 0 when the model was written, 3 when the cell failed, 130 when interrupted.
+        0 if the model was written, 3 if the cell failed, 130 if the run was interrupted.
 
     Raises:
-        UsageError: The folder holds something, or the request is not for exactly one conversion.
+        UsageError: The folder is not empty, or the configuration is not of exactly one conversion.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"--to {str(folder)!r} holds something already; give a folder that is empty or absent")

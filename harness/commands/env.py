@@ -1,4 +1,4 @@
-"""What `bench env` tells: versions, devices, Triton, and where data would come from. Imports torch."""
+"""`bench env`: versions, devices, Triton, and where data would come from. Imports torch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def environment_report(mirror: str | None) -> dict[str, Any]:
 
 
 def print_environment(report: dict[str, Any], console: Console) -> None:
-    """The report, a line for each fact."""
+    """Prints the report, a line for each fact."""
     for section, facts in report.items():
         console.print(section, style="bold")
         for name, value in facts.items():

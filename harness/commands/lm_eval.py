@@ -1,4 +1,4 @@
-"""`bench lm-eval ARGS...`: lm-eval's own command line, to which our models are known as `hedgebench`."""
+"""`bench lm-eval ARGS...`: lm-eval's own command line, with our models as its model `hedgebench`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hedgebench` as a model of lm-eval: any of our model specs on any pretrained backbone, or a converted folder."""
+"""The model `hedgebench` of lm-eval: any model spec on any pretrained backbone, or a converted folder."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from ..weights.backbone_names import PREFIX, backbone_from_name
 from ..weights.locate import locate, materialise
 
 AUTO_BATCH = 64
-"""Rows that `batch_size=auto` begins with; memory that runs out halves them."""
+"""Rows that `batch_size=auto` begins with; they are halved when memory runs out."""
 
 
 class HedgebenchLM(LM):  # type: ignore[misc]
     """One of our models behind lm-eval's interface.
 
     Args:
-        spec: Model spec, such as `hedgehog:map=softmax`; a converted folder's own where none is given.
+        spec: Model spec, such as `hedgehog:map=softmax`; empty for a converted folder's own.
         backbone: Pretrained backbone, `hf:ID_OR_FOLDER`, or a folder that `bench convert` wrote.
-        recipe: `zero-shot`, the one recipe that trains nothing.
+        recipe: `zero-shot`, the only recipe that trains nothing.
         mirror: Folder with models/ORG/NAME, looked in first.
         device: `auto`, `cpu` or `cuda`.
-        dtype: `auto`, `float32` or `bfloat16`: of weights, products and log-probabilities.
+        dtype: Type of weights, products and log-probabilities: `auto`, `float32` or `bfloat16`.
         batch_size: Rows of a forward pass, or `auto`.
         max_batch_size: Rows that `auto` begins with.
-        max_length: Longest input in tokens; None for what the model's configuration says.
+        max_length: Longest input in tokens; None for the length that the model's configuration states.
         seed: Seed of maps that draw random numbers, and of sampling.
         offline: Never touch the network.
 
     Raises:
-        UsageError: A recipe that trains, or a backbone that is trained from scratch.
+        UsageError: The recipe trains, or the backbone is trained from scratch.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class HedgebenchLM(LM):  # type: ignore[misc]
 
     @property
     def batch_size(self) -> int:
-        """Rows of a forward pass, as they are now."""
+        """Rows of a forward pass; `auto` halves them when memory runs out."""
         return self.texts.batch_size
 
     @property
@@ -114,25 +114,25 @@ class HedgebenchLM(LM):  # type: ignore[misc]
         return self._kept("loglikelihood_rolling", requests, self.texts.loglikelihood_rolling(requests))
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
-        """What each context goes on with."""
+        """The text that the model generates after each context."""
         return self._kept("generate_until", requests, self.texts.generate_until(requests))
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """A conversation as a prompt."""
+        """The prompt of a conversation."""
         return self.texts.apply_chat_template(chat_history, add_generation_prompt)
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """The template's text, which lm-eval keeps with its results."""
+        """The text of the chat template, which lm-eval stores with its results."""
         chosen: str = self.tokenizer.get_chat_template(chat_template if isinstance(chat_template, str) else None)
         return chosen
 
     def get_model_info(self) -> dict[str, Any]:
-        """What lm-eval keeps with its results about the model, and the kernels that ran."""
+        """Facts about the model and the kernels that ran, which lm-eval stores with its results."""
         kernels = [f"{use.phase}: {use.form} {use.backend}" for use in self.texts.adapter.kernels_used()]
         return {**self.described, "kernels": kernels}
 
     def _kept(self, kind: str, requests: Sequence[Instance], answers: list[Any]) -> list[Any]:
-        """Leaves answers with lm-eval's cache, where it has one."""
+        """Gives answers to lm-eval's cache, and returns them."""
         for request, answer in zip(requests, answers, strict=True):
             self.cache_hook.add_partial(kind, request.args, answer)
         return answers

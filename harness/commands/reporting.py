@@ -1,4 +1,4 @@
-"""Loading and rendering runs for `bench report`, and recomputing their metrics from the predictions they kept."""
+"""`bench report`: loads and renders runs, and recomputes their metrics from stored predictions."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ..config import UsageError
 from ..task_spec import task_of
 
 FORMATS_WITH_NOTES = ("md", "html")
-"""Formats that say themselves what was kept apart."""
+"""Formats whose text has the notes on results that were kept apart."""
 
 MOST_NAMES = 3
-"""Up to how many runs are named in a report's title."""
+"""Largest number of runs that a report's title names."""
 
 
 def load_runs(folders: Sequence[Path]) -> tuple[list[Record], list[str]]:
-    """Records of several runs, the later run's where two have the same cell, and what there is to tell about them.
+    """Records of several runs and messages for the user; of a cell that two runs have, the later run's record.
 
     Raises:
         UsageError: A folder holds no run.
@@ -37,7 +37,7 @@ def load_content(folders: Sequence[Path], version: str = "") -> ReportContent:
 
     Args:
         folders: The runs' folders; of a cell that several have, the later one's record is shown.
-        version: What a server calls this state of the folders; empty for a page that follows no run.
+        version: A server's name for this state of the folders; empty for a page that follows no run.
 
     Raises:
         UsageError: A folder holds no run.
@@ -63,7 +63,7 @@ def _merged(loaded: Sequence[tuple[Path, LoadedRecords]]) -> tuple[list[Record],
 
 
 def render_runs(folders: Sequence[Path], format: str) -> tuple[str, list[str]]:
-    """The leaderboard of several runs as text, and what there is to tell that the text itself does not say.
+    """The leaderboard of several runs as text, and messages for the user that the text does not contain.
 
     Raises:
         UsageError: A folder holds no run.

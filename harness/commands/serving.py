@@ -1,7 +1,7 @@
-"""`bench report --serve`: the report over HTTP, for browsers on this machine only, as new as the runs' folders.
+"""`bench report --serve`: serves the report over HTTP to browsers on this machine, always up to date.
 
-The page asks for `/version` every two seconds and loads itself again when a cell has been written since. A page is
-rendered when somebody asks for it and kept until the folders change.
+The page asks for `/version` every two seconds and reloads when a cell has been written since. The server renders a page
+on request and keeps it until the folders change.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ _HIGHEST_PORT = 65_535
 
 
 def serve(folders: Sequence[Path], is_asked: bool, port: int | None, format: str | None, console: Console) -> int:
-    """Serves the report until it is interrupted, which is how it is meant to end.
+    """Serves the report until it is interrupted, its normal end.
 
     Args:
         folders: The runs' folders.
         is_asked: Whether the command line says `--serve`.
         port: Port to listen on; None for any free one.
-        format: What the command line says after `--format`.
+        format: Value of `--format`; None if it was not given.
         console: Where the address is printed.
 
     Returns:
         Exit code 0.
 
     Raises:
-        UsageError: A folder holds no run, the port is taken or no port, or the options do not go together.
+        UsageError: A folder holds no run, the port is taken or not valid, or the options do not go together.
     """
     if not is_asked:
         raise UsageError("--port goes with --serve; add --serve, or leave --port out")
     if format not in (None, "html"):
         raise UsageError(f"--serve shows HTML and nothing else, not {format!r}; leave --format or --serve out")
-    load_runs(folders)  # a folder that holds no run is told now, not in the browser
+    load_runs(folders)  # a folder without a run is an error here, not in the browser
     with make_server(folders, port or 0) as server:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
@@ -85,7 +85,7 @@ class ReportServer(ThreadingHTTPServer):
         return f"http://{LOOPBACK}:{self.server_port}/"
 
     def version(self) -> str:
-        """Changes whenever a cell is written, replaced or removed."""
+        """Hash of the folders' cells: another one whenever a cell is written, replaced or removed."""
         found = hashlib.sha256()
         for folder in self.folders:
             for entry in sorted(os.scandir(folder / "cells"), key=lambda entry: entry.name):
@@ -95,7 +95,7 @@ class ReportServer(ThreadingHTTPServer):
         return found.hexdigest()[:16]
 
     def page(self) -> tuple[str, str]:
-        """The version and the page of it; requests that come while it is rendered wait for it."""
+        """The version and its page; requests that arrive while the page is rendered wait for it."""
         with self._rendering:
             version = self.version()
             if self._page[0] != version:
@@ -104,10 +104,10 @@ class ReportServer(ThreadingHTTPServer):
 
 
 def make_server(folders: Sequence[Path], port: int) -> ReportServer:
-    """A server that listens; 0 stands for any free port.
+    """A server that listens on a port; 0 stands for any free port.
 
     Raises:
-        UsageError: The port is taken, or no port.
+        UsageError: The port is taken or not valid.
     """
     if not 0 <= port <= _HIGHEST_PORT:
         raise UsageError(
@@ -120,7 +120,7 @@ def make_server(folders: Sequence[Path], port: int) -> ReportServer:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers `/` with the page and `/version` with its version; everything else is refused with the reason."""
+    """Answers `/` with the page and `/version` with its version; refuses everything else with the reason."""
 
     def do_GET(self) -> None:
         server = self.server
@@ -143,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: a page that asks every two seconds would fill the terminal."""
+        """Logs nothing: a page that asks every two seconds would fill the terminal."""
 
     def _answer(self, status: HTTPStatus, text: str, kind: str = "text/plain", version: str = "") -> None:
         tag = f'"{version}"'

@@ -1,4 +1,4 @@
-"""`bench export` and `bench import`: runs for other programs and trackers, and what other programs measured."""
+"""`bench export` and `bench import`: write runs for other programs and trackers, and read what others measured."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .reporting import load_runs
 
 
 def export_runs(folders: Sequence[Path], format: str, output: Path | None) -> list[str]:
-    """Writes the records of several runs for other programs, or sends them to a tracker; gives what there is to tell.
+    """Writes the records of several runs for other programs, or sends them to a tracker; gives messages for the user.
 
     Args:
         folders: The runs.
-        format: One of the exports, or of the trackers.
-        output: File or folder to write; None for a tracker, which has a place of its own.
+        format: Name of an export or of a tracker.
+        output: File or folder to write; None for a tracker, whose own settings say where it writes.
 
     Raises:
         UsageError: A folder holds no run, a file cannot be written, or a tracker is not installed or fails.
@@ -58,12 +58,12 @@ def _send(folders: Sequence[Path], name: str) -> list[str]:
 
 
 def import_files(files: Sequence[Path], folder: Path) -> list[str]:
-    """Makes a run of files: lm-eval's results, records of any schema version so far, or our Parquet.
+    """Makes a run from files: lm-eval's results, records of any schema version so far, or our Parquet.
 
-    A run that is in the folder already gets the records beside its own.
+    If the folder holds a run already, the records are added to it.
 
     Raises:
-        UsageError: A file cannot be read, or is none of these; nothing is written then.
+        UsageError: A file cannot be read, or is of another kind; nothing is written then.
         StoreError: The folder cannot be written, or another run has it.
     """
     name = folder.resolve().name

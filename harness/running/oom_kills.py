@@ -1,7 +1,7 @@
-"""Whether the system killed a process of this control group for lack of memory: one that it killed cannot tell.
+"""Counts the processes of this control group that the system killed for lack of memory: they cannot report it.
 
-The machine's own count is of no use: it says of a process that somebody else killed that it ran out of memory, where
-another program on the machine did.
+The machine's own count does not do. It also grows when another program runs out of memory, and a cell killed for some
+other reason at that moment would count as out of memory.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ _COUNTER = "oom_kill"
 
 
 def count_oom_kills(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
-    """Out-of-memory kills so far in this process's control group, version 2 or 1; 0 where none is told.
+    """Out-of-memory kills so far in this process's control group, version 2 or 1; 0 if the kernel does not say.
 
     Args:
-        proc: Where the kernel tells the group.
-        cgroups: Where control groups are.
+        proc: Where the proc file system is mounted.
+        cgroups: Where control groups are mounted.
     """
     file = proc / "self" / "cgroup"
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
@@ -26,7 +26,7 @@ def count_oom_kills(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
 
 
 def _counters(line: str, cgroups: Path) -> list[Path]:
-    """Where a group's kills are counted, by its line `ID:CONTROLLERS:/PATH`; nowhere by a line of other controllers."""
+    """Files that may count a group's kills, from its line `ID:CONTROLLERS:/PATH`; none for other controllers."""
     _, controllers, path = line.split(":", 2)
     own = path.removeprefix("/")
     if not controllers:

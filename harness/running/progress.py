@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: bars on a terminal, one line per event elsewhere, nothing with `--quiet`."""
+"""What a run prints while it goes on: bars on a terminal, a line per cell elsewhere, failures only with `--quiet`."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class RunDisplay:
         self._progress.stop()
 
     def started(self, key: str, title: str) -> None:
-        """A cell begins."""
+        """Shows that a cell begins."""
         with self._lock:
             self._started_s[key] = time.monotonic()
             self._bars[key] = self._progress.add_task(title, total=None, state="starting")
 
     def update(self, key: str, message: Mapping[str, Any]) -> None:
-        """A cell tells where it is."""
+        """Shows the message of a cell's worker."""
         state = str(message["phase"])
         if "loss" in message:
             state = f"train {message['done']}/{message['total']} loss {message['loss']:.3f}"
@@ -63,7 +63,7 @@ class RunDisplay:
                 )
 
     def finished(self, key: str, title: str, record: Record) -> None:
-        """A cell ended."""
+        """Shows how a cell ended."""
         with self._lock:
             self.done += 1
             if key in self._bars:
@@ -75,12 +75,12 @@ class RunDisplay:
 
 
 def say(console: Console, text: str) -> None:
-    """Prints text as it is: paths are not broken into lines, and names are neither markup nor emoji."""
+    """Prints text unchanged: long paths are not broken, and nothing is read as markup or emoji."""
     console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def reason(record: Record) -> str:
-    """Why a record has no result: the error's message, or its type where it has none, as `MemoryError()`."""
+    """Why a record has no result: the error's message, or its type if the message is empty, as of `MemoryError()`."""
     if record.error is None:
         return "no reason was given"
     return record.error.message.strip() or record.error.type

@@ -1,4 +1,4 @@
-"""`--log`: cells go to experiment trackers as they end. A tracker that fails is told of, and costs no result."""
+"""`--log`: sends cells to experiment trackers as they end. A tracker that fails costs a warning and no result."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..config import UsageError
 
 
 def require_trackers(names: Iterable[str]) -> None:
-    """Makes sure that trackers are installed.
+    """Checks that trackers are installed.
 
     Raises:
-        UsageError: One is not; the message says how to install it.
+        UsageError: A tracker is not installed; the message says how to install it.
     """
     for name in names:
         package = TRACKERS[name].package
@@ -24,7 +24,7 @@ def require_trackers(names: Iterable[str]) -> None:
 
 
 class Trackers:
-    """The trackers of one run. Each is opened with the first cell, and left alone from its first failure on."""
+    """The trackers of one run. Each is opened for the first cell, and is not called again after its first failure."""
 
     def __init__(self, names: Sequence[str], folder: Path) -> None:
         self._names = names
@@ -33,15 +33,15 @@ class Trackers:
         self._failed: dict[str, str] = {}
 
     def send_cell(self, record: Record) -> None:
-        """Sends a cell, whose record is already written."""
+        """Sends a cell whose record is already written."""
         for name in self._names:
             self._try(name, lambda tracker: tracker.send_cell(record))
 
     def finish(self, records: Sequence[Record]) -> list[str]:
-        """Sends every cell, which doubles none, then the report; gives a line for each tracker.
+        """Sends every cell, then the report; gives a line for each tracker. Cells sent before are not doubled.
 
         Args:
-            records: Every record of the run, those of an earlier command too.
+            records: Every record of the run, also of earlier commands.
         """
         told = []
         for name in self._names:

@@ -1,4 +1,4 @@
-"""Backbones by name: those declared, and any checkpoint of a supported type as `hf:ID_OR_FOLDER`."""
+"""Backbones by name: the declared ones, and any checkpoint of a supported type as `hf:ID_OR_FOLDER`."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 def backbone_from_name(name: str, sources: Sources) -> Backbone:
     """The backbone of that name.
 
-    `hf:FOLDER` and `hf:FILE.gguf` read a local checkpoint; `hf:ID` one in the mirror, else on the hub at the revision
-    that its cache knows, else at the hub's default, which is then pinned in the result.
+    `hf:FOLDER` and `hf:FILE.gguf` stand for a local checkpoint. `hf:ID` stands for a checkpoint in the mirror; else for
+    the hub's, at the revision that its cache knows; else at the hub's default revision, which is pinned in the result.
 
     Args:
         name: A declared name, or `hf:` with a path or an id.
         sources: Where to look.
 
     Raises:
-        UnknownNameError: No such backbone, folder or form of id.
+        UnknownNameError: There is no such backbone or folder, and the name is no id.
         CheckpointError: The checkpoint's config.json is missing, damaged, or of an unsupported type.
-        DataUnavailableError: The config.json of an id is nowhere to be had.
+        DataUnavailableError: The config.json of an id is neither in the mirror nor on the hub nor in its cache.
     """
     if name in BACKBONES:
         return BACKBONES[name]
@@ -60,8 +60,7 @@ def _from_id(name: str, repo: str, sources: Sources) -> Backbone:
     mirror = mirror_folder(repo, sources, kind="models")
     if mirror and mirror.is_dir():
         return _declare(name, _config_in(mirror), Checkpoint(repo, revision=""))
-    revision = _cached_revision(repo, sources)
-    if revision:
+    if revision := _cached_revision(repo, sources):
         config = read_config(hub_snapshot(repo, revision, sources, kind="models"))
         return _declare(name, config, Checkpoint(repo, revision))
     if problem := hub_problem(sources):
@@ -72,7 +71,7 @@ def _from_id(name: str, repo: str, sources: Sources) -> Backbone:
 
 
 def _cached_revision(repo: str, sources: Sources) -> str:
-    """The revision that the hub's cache last saw as the default, if its config.json is there; else empty."""
+    """The default revision as the hub's cache last saw it, if its config.json is cached; else empty."""
     reference = hub_snapshot(repo, "", sources, kind="models").parent / "refs" / "main"
     revision = reference.read_text(encoding="ascii").strip() if reference.is_file() else ""
     snapshot = hub_snapshot(repo, revision, sources, kind="models")

@@ -139,7 +139,7 @@ def _packaged(package: str) -> Path | str:
 
 
 def _whole(place: Path, trust_remote_code: bool = False) -> Path | str:
-    """The folder or GGUF file to read in a place, or what it lacks."""
+    """The folder or GGUF file to read in a place, or a sentence on what the place lacks."""
     if place.suffix == ".gguf" and place.is_file():
         return place
     if not place.is_dir():
