@@ -256,7 +256,6 @@ def make_config(values: Mapping[str, Any]) -> RunConfig:
             if "scale" not in given:
                 given["task_scales"] = dict(suite.tasks)
         given.setdefault("workers", suite.workers)
-        overrides = {**suite.overrides, **overrides}
     if "tasks" not in given:
         raise UsageError(NOTHING_GIVEN.format("tasks"))
     given.setdefault("models", ())  # some tasks bring models of their own; the plan knows which

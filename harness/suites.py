@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,6 @@ class Suite:
         models: Model specs.
         tasks: Tasks, each with its scale.
         workers: Default number of cells at a time.
-        overrides: Settings, as `--set` takes them.
     """
 
     name: str
@@ -24,7 +23,6 @@ class Suite:
     models: tuple[str, ...]
     tasks: Mapping[str, str]
     workers: int = 1
-    overrides: Mapping[str, str] = field(default_factory=dict)
 
 
 IN_CONTEXT = ("mqar", "icl_regression", "icl_boolean", "icl_parity", "regular_languages", "modular_arithmetic", "maze")

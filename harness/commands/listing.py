@@ -22,9 +22,10 @@ def listing(what: str) -> tuple[Rows, list[str]]:
     Args:
         what: `models`, `tasks`, `backbones`, `recipes` or `suites`.
     """
-    broken = {"models": registry.mechanisms, "tasks": registry.tasks}.get(what, registry.backbones)().broken
-    problems = [f"plugin {name!r} is not usable: {reason}" for name, reason in broken.items()]
-    return LISTINGS[what](), problems
+    broken: Mapping[str, str] = {}
+    if what in ("models", "tasks"):
+        broken = registry.mechanisms().broken if what == "models" else registry.tasks().broken
+    return LISTINGS[what](), [f"plugin {name!r} is not usable: {reason}" for name, reason in broken.items()]
 
 
 def print_listing(rows: Rows, console: Console) -> None:

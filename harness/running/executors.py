@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from ..config import UsageError
 from .job import CellJob, CellOutcome, Message
@@ -21,22 +21,6 @@ OnProgress: TypeAlias = Callable[[CellJob, Message], None]
 """Called with each message of a job's worker."""
 
 Outcomes: TypeAlias = Iterator[tuple[CellJob, CellOutcome]]
-
-
-class Executor(Protocol):
-    """Runs jobs and gives their outcomes as they come."""
-
-    def prepare(self, recipes: Collection[str]) -> None:
-        """Makes ready, in the background, what jobs of these recipes will need."""
-        ...
-
-    def run(self, jobs: Sequence[CellJob], started: Started, on_progress: OnProgress) -> Outcomes:
-        """Outcomes in the order in which jobs end; jobs that measure time run alone, after the others."""
-        ...
-
-    def cancel(self) -> None:
-        """Ends all running jobs at once."""
-        ...
 
 
 def _groups(jobs: Sequence[CellJob]) -> Iterator[list[CellJob]]:
@@ -54,11 +38,11 @@ class LocalExecutor:
         self.processes = CellProcesses()
 
     def prepare(self, recipes: Collection[str]) -> None:
-        """Starts the server that processes are forked from."""
+        """Starts the server that processes are forked from, with what jobs of these recipes will need."""
         self.processes.prepare(recipes)
 
     def run(self, jobs: Sequence[CellJob], started: Started, on_progress: OnProgress) -> Outcomes:
-        """Outcomes in the order in which jobs end."""
+        """Outcomes in the order in which jobs end; jobs that measure time run alone, after the others."""
         for group in _groups(jobs):
             yield from self._run_together(group, started, on_progress)
 
@@ -94,7 +78,7 @@ class RayExecutor:
         """Does nothing: the cluster has its own processes."""
 
     def run(self, jobs: Sequence[CellJob], started: Started, on_progress: OnProgress) -> Outcomes:
-        """Outcomes in the order in which jobs end; Ray reports no progress within a cell."""
+        """Outcomes in the order of `LocalExecutor.run`; Ray reports no progress within a cell."""
         del on_progress
         if not jobs:
             return
@@ -138,7 +122,8 @@ def _run_on_node(job: CellJob) -> CellOutcome:
     return CellProcesses().run(job, lambda _: None)
 
 
-EXECUTORS: Mapping[str, Callable[[int], Executor]] = {"local": LocalExecutor, "ray": RayExecutor}
+Executor: TypeAlias = LocalExecutor | RayExecutor
+EXECUTORS: Mapping[str, type[Executor]] = {"local": LocalExecutor, "ray": RayExecutor}
 
 
 def make_executor(name: str, workers: int) -> Executor:

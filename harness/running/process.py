@@ -64,6 +64,7 @@ class CellProcesses:
         if not isinstance(job.task, PointTask):
             return self._run_one(job, listener)
         return SweepRun(
+            job.task,
             job,
             run_process=lambda point_job: self._run_one(point_job, lambda _: None),
             tell=lambda name: listener({"phase": name}),

@@ -80,7 +80,7 @@ def say(console: Console, text: str) -> None:
 
 
 def reason(record: Record) -> str:
-    """Why a record has no result: the error's message, or its type if the message is empty, as of `MemoryError()`."""
+    """Why a record has no result: the error's message, or its type if the message is empty."""
     if record.error is None:
         return "no reason was given"
     return record.error.message.strip() or record.error.type

@@ -25,6 +25,7 @@ class SweepRun:
     """The points of one cell, measured one after another.
 
     Attributes:
+        task: The cell's task.
         job: The cell's job; its time limit holds for all points together.
         run_process: Runs the job of one point in a process of its own.
         tell: Called with the name of each point that begins.
@@ -32,6 +33,7 @@ class SweepRun:
         last_log: What the process printed that ended the cell, because it could not be built or ran out of time.
     """
 
+    task: PointTask
     job: CellJob
     run_process: Callable[[CellJob], CellOutcome]
     tell: Callable[[str], None]
@@ -47,7 +49,7 @@ class SweepRun:
     def _measure_all(self) -> tuple[Status, Failure | None]:
         """Measures every point; the cell's status, and its error if it ended early."""
         deadline_s = None if self.job.timeout_s is None else time.monotonic() + self.job.timeout_s
-        points = self._task().points(self.job.task_settings, self.job.cell.limit)
+        points = self.task.points(self.job.task_settings, self.job.cell.limit)
         try:
             point = next(points)
             while True:
@@ -65,9 +67,6 @@ class SweepRun:
                 point = points.send(outcome.rows[0])
         except StopIteration:
             return "ok", None
-
-    def _task(self) -> PointTask:
-        return cast(PointTask, self.job.task)
 
     def _rows(self) -> list[Row]:
         return [row for outcome in self.measured.values() for row in outcome.rows]
@@ -120,7 +119,7 @@ class SweepRun:
         record = self.job.record(status, failure)
         records = [outcome.record for outcome in self.measured.values()]
         ran = [point for point in records if point.status == "ok"] or records
-        metrics = self._task().score(self._rows(), self.job.task_settings) if self.measured else []
+        metrics = self.task.score(self._rows(), self.job.task_settings) if self.measured else []
         phases = dict.fromkeys(phase for point in records for phase in point.timings_s)
         return replace(
             record,

@@ -275,3 +275,19 @@ def test_a_task_that_brings_its_own_model_needs_none_and_takes_no_other() -> Non
         assert [p.cell.model for p in planned("kernel", models=models)] == ["hedgehog:map=softmax"]
     with pytest.raises(UsageError, match="no models given: pass --models"):
         planned("kernel", "recall", models=())
+
+
+def test_what_cannot_be_sent_to_a_process_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    unpicklable: Any = lambda: None  # noqa: E731
+    local: Any = replace(fake("local"), identified=[unpicklable])
+    monkeypatch.setattr(registry, "tasks", lambda: Registry("task", {"local": local}))
+    with pytest.raises(UsageError, match=r"task local cannot be sent to .*at the top of a module"):
+        planned("local")
+
+
+def test_pickled_weights_are_planned_only_where_they_are_trusted(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+    (tmp_path / "pytorch_model.bin").touch()
+    for is_trusted in (False, True):
+        (cell,) = planned("recall", backbone=f"hf:{tmp_path}", trust_remote_code=is_trusted)
+        assert (cell.problem is None, cell.weights is not None) == (is_trusted, is_trusted)

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pandas as pd
 import pytest
+import torch
 from rich.console import Console
 
+from hedgebench.adapters.base import ModelShape
+from hedgebench.adapters.training import checkpoint
 from hedgebench.harness.commands.convert import convert
 from hedgebench.harness.config import UsageError, make_config
 from hedgebench.harness.plan import make_plan, make_sources
+from hedgebench.harness.running.artifacts import StageResult
 from hedgebench.harness.running.job import CellJob
+from hedgebench.harness.running.stages import Conversion
 from hedgebench.harness.running.worker import run_job
 from hedgebench.results.record import Record
+from hedgebench.tasks.base import TaskData
 
 from ...adapters.tiny_models import save_tiny
 
@@ -128,6 +138,26 @@ def test_other_settings_make_other_artifacts(mirror: Path) -> None:
     artifacts = mirror.parent / "artifacts"
     assert len(list(artifacts.glob("teacher-*/weights.safetensors"))) == 1
     assert len(list(artifacts.glob("distill-*/weights.safetensors"))) == 3
+
+
+def test_other_code_of_models_makes_other_artifacts(
+    make_job: Callable[..., CellJob], naughty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "trained_weights", lambda _: {"weight": torch.ones(1)})
+    monkeypatch.setattr(checkpoint, "put_weights", lambda *_: None)
+    ran: list[int] = []
+
+    def run(code: int) -> StageResult:
+        ran.append(code)
+        return StageResult()
+
+    job, adapter, data = make_job(), cast(Any, SimpleNamespace(model=None)), TaskData(ModelShape(8), test=None)
+    for code in (1, 2, 2):
+        settings = {**job.cell.settings, "teacher": {"steps": 1}}
+        cell = replace(job.cell, weights="0123abc", model_code=code, settings=settings)
+        changed = replace(job, planned=replace(job.planned, cell=cell))
+        Conversion(changed, adapter, data, lambda *_: None).once("teacher", partial(run, code))
+    assert ran == [1, 2]
 
 
 def test_blocks_of_layers_give_a_record_like_all_at_once(mirror: Path) -> None:
