@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import subprocess
@@ -84,14 +83,6 @@ def _output_of(*command: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def source_fingerprint(paths: list[Path]) -> str:
-    """Hash of source files' names and contents; where they are installed, and the order given, do not matter."""
-    digest = hashlib.sha256()
-    for path in sorted(paths, key=lambda path: (path.name, path.read_bytes())):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
 
 
 def device_environment(device_type: str) -> dict[str, Scalar]:
