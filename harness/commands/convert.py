@@ -39,7 +39,7 @@ def convert(config: RunConfig, folder: Path, console: Console) -> int:
             f"recipe {cell.recipe} converts nothing; choose among "
             f"{', '.join(name for name, recipe in RECIPES.items() if recipe.pretrained)} and a pretrained --base"
         )
-    code = run(replace(config, save_to=str(folder.resolve())), console)
+    code = run(replace(config, save_to=str(folder.resolve())), console, planned=planned)
     if code == EXIT_OK:
         say(console, f"converted model: {folder}; use it as {cell.model}@hf:{folder}")
     return code

@@ -37,13 +37,19 @@ NOT_NAMED = frozenset({
 """What may differ between two runs that share a default folder: more seeds, another time limit."""
 
 
-def run(config: RunConfig, console: Console, quiet: bool = False) -> int:
+def run(
+    config: RunConfig,
+    console: Console,
+    quiet: bool = False,
+    planned: Sequence[PlannedCell] | None = None,
+) -> int:
     """Runs what `config` asks for and is not done yet, and writes the report.
 
     Args:
         config: What to run.
         console: Where to print.
         quiet: Print the table and failures only.
+        planned: The plan of `config`; None to make it here.
 
     Returns:
         0 if every cell has a result, 3 if some has none, 130 if the run was interrupted.
@@ -54,11 +60,14 @@ def run(config: RunConfig, console: Console, quiet: bool = False) -> int:
     """
     require_trackers(config.log)
     executor = make_executor(config.executor, config.workers)
-    planned = make_plan(config, executor.prepare)
+    if planned is None:
+        planned = make_plan(config, executor.prepare)
+    else:
+        executor.prepare({p.cell.recipe for p in planned})
     store = RunStore(Path(config.output) if config.output else default_output(config))
     store.create()
     with store.held():
-        return _Run(config, store, planned, Trackers(config.log, store.root), console, quiet).go(executor)
+        return _RunUnderWay(config, store, planned, Trackers(config.log, store.root), console, quiet).go(executor)
 
 
 def default_output(config: RunConfig) -> Path:
@@ -92,8 +101,8 @@ def make_job(config: RunConfig, store: RunStore, planned: PlannedCell) -> CellJo
 
 
 @dataclass(frozen=True)
-class _Run:
-    """A run with its plan made and its folder held."""
+class _RunUnderWay:
+    """A run whose plan is made and whose folder no other run can write."""
 
     config: RunConfig
     store: RunStore
