@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ...adapters.attention.alone import AttentionAlone
     from ...adapters.attention.hybrid import HybridAttention
     from ...adapters.model_adapter import ModelAdapter
+    from ...adapters.precision import Precision
 
 STEPS_EVERY_S = 0.1
 """Messages about training steps are at least this far apart."""
@@ -131,7 +132,7 @@ class Measurement:
         precision = Precision.of(self.job.cell.device, self.job.cell.dtype)
         return precision if point.subject == "machine" else self._build_layer(data, precision)
 
-    def _build_layer(self, data: TaskData, precision: Any) -> AttentionAlone:
+    def _build_layer(self, data: TaskData, precision: Precision) -> AttentionAlone:
         from ...adapters.attention.alone import build_alone
         from ...adapters.attention.shape import shape_of_checkpoint, shape_of_settings
 
