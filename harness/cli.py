@@ -20,7 +20,7 @@ EXIT_USAGE = 2
 LISTINGS = ("models", "tasks", "backbones", "recipes", "suites")
 FORMATS = ("md", "csv", "latex", "json", "html")
 LM_EVAL = "lm-eval"
-"""The command whose arguments are another program's."""
+"""The command that passes its arguments to another program."""
 
 EXPORT_FORMATS = ("parquet", "model-index", LM_EVAL, "mlflow", "tensorboard", "wandb")
 COMPARE_FORMATS = ("md", "json", "github")
@@ -40,7 +40,7 @@ RUN_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--output": {"help": "folder of the run (default: results/runs/NAME)"},
     "--mirror": {"help": "folder with datasets/ORG/NAME and models/ORG/NAME, looked in first"},
     "--executor": {"help": "local or ray"},
-    "--limit": {"type": int, "metavar": "N", "help": "most test rows per task; such results are partial"},
+    "--limit": {"type": int, "metavar": "N", "help": "largest number of test rows per task; such results are partial"},
     "--workers": {"type": int, "metavar": "N", "help": "cells at a time (default: 1)"},
     "--timeout": {"type": float, "metavar": "SECONDS", "help": "time limit of each cell"},
     "--set": {"action": "append", "default": [], "metavar": "KEY=VALUE", "help": "one setting; repeatable"},
@@ -54,25 +54,25 @@ RUN_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--log-samples": {"action": "store_true", "help": "keep inputs beside predictions"},
     "--trust-remote-code": {"action": "store_true", "help": "load pickled weights and code of a checkpoint"},
 }
-"""Flags of `bench run`, each named after a field of `RunConfig`, but for `--config`."""
+"""Flags of `bench run` and their arguments to `add_argument`; all but `--config` set a field of `RunConfig`."""
 
 CONVERT_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--recipe": {"help": "recipe of the conversion (default: the task's first for pretrained backbones)"},
     "--scale": {"help": "smoke, small or paper: hyper-parameters of the recipe (default: small)"},
     "--device": {},
     "--dtype": {},
-    "--output": {"help": "folder of the run that is kept beside (default: results/runs/NAME)"},
+    "--output": {"help": "folder of the conversion's run (default: results/runs/NAME)"},
     "--mirror": {},
-    "--limit": {"help": "most test rows when the result is measured"},
+    "--limit": {"help": "largest number of test rows when the result is measured"},
     "--set": {},
     "--offline": {},
     "--trust-remote-code": {},
 }
-"""Flags that `bench convert` shares with `bench run`, and what it says differently of them."""
+"""Flags that `bench convert` shares with `bench run`, and what differs in their arguments to `add_argument`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and gives the exit code: 0 fine, 2 wrong usage, 3 some cell failed, 130 interrupted."""
+    """Runs the command line; returns the exit code: 0 fine, 2 wrong usage, 3 some cell failed, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = make_parser().parse_args(given[:1] if given[:1] == [LM_EVAL] else given)
     options.rest = given[1:]
@@ -116,13 +116,13 @@ def make_parser() -> argparse.ArgumentParser:
     exporting.add_argument(
         "-o", "--output", type=Path, metavar="PATH", help="file, or folder of lm-eval; trackers need none"
     )
-    importing = commands.add_parser("import", help="make a run of what lm-eval or an earlier release wrote")
+    importing = commands.add_parser("import", help="make a run from what lm-eval or an earlier release wrote")
     importing.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="lm-eval's results JSON, a record, or our Parquet"
     )
     importing.add_argument("-o", "--output", required=True, type=Path, metavar="RUN_DIR")
-    _add_compare(commands.add_parser("compare", help="hold a run against an earlier one: exit code 1 for a regression"))
-    baseline = commands.add_parser("baseline", help="make a run one small file, to commit and to compare with")
+    _add_compare(commands.add_parser("compare", help="compare a run with an earlier one: exit code 1 for a regression"))
+    baseline = commands.add_parser("baseline", help="write a run's results to one small file, to commit and compare")
     baseline.add_argument("run", type=Path, metavar="RUN_DIR")
     baseline.add_argument(
         "-o", "--output", required=True, type=Path, metavar="FILE", help="such as results/baselines/NAME.json"
@@ -152,7 +152,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
         "--base", **required, dest="backbone", metavar="BACKBONE", help="pretrained backbone, or hf:ID_OR_FOLDER"
     )
     parser.add_argument(
-        "--data", **required, dest="tasks", metavar="TASK", help="task whose training data is converted on"
+        "--data", **required, dest="tasks", metavar="TASK", help="task whose training data the conversion uses"
     )
     parser.add_argument(
         "--to", **required, type=Path, metavar="FOLDER", help="folder to write; must be empty or absent"
@@ -176,7 +176,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="METRIC=PERCENT",
-        help="how much worse is taken for unchanged, in percent, or points of a fraction; repeatable",
+        help="how much worse still counts as unchanged, in percent, or points of a fraction; repeatable",
     )
     parser.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit XML")
     parser.add_argument("--format", choices=COMPARE_FORMATS, default="md")

@@ -185,7 +185,7 @@ class Measurement:
             self.notes += result.notes
         conversion.to_device()
         if data.wants_teacher and adapter.model.no_teacher:
-            self.notes.append(f"not held against a teacher: {adapter.model.no_teacher}")
+            self.notes.append(f"not compared with a teacher: {adapter.model.no_teacher}")
 
     def _predict(self, adapter: Adapter, data: TaskData) -> list[Row]:
         settings = dict(self.job.task_settings)

@@ -42,7 +42,7 @@ def test_the_teacher_is_the_softmax_model_before_conversion(mirror: Path, recipe
     assert value_of(tuned_softmax, "attention_kl") == 0
     is_teacher = recipe == "finetuned-conversion"
     assert (value_of(tuned_softmax, "attention_kl_from_teacher") == 0) == is_teacher
-    assert not any("held against" in note for record in (softmax, hedgehog, tuned) for note in record.notes)
+    assert not any("compared with a teacher" in note for record in (softmax, hedgehog, tuned) for note in record.notes)
 
 
 def test_a_converted_checkpoint_has_no_teacher_and_its_record_says_so(mirror: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_converted_checkpoint_has_no_teacher_and_its_record_says_so(mirror: Pa
     (again,) = run_cells(
         mirror, "hedgehog", "attention_fidelity", "converted", recipe="zero-shot", stages=(), set=FIDELITY
     )
-    assert any(note.startswith("not held against a teacher: the checkpoint was converted") for note in again.notes)
+    assert any(note.startswith("not compared with a teacher: the checkpoint was converted") for note in again.notes)
     assert value_of(again, "attention_kl") > 0
     assert not any("teacher" in metric.name for metric in again.metrics)
 
