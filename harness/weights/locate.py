@@ -72,8 +72,7 @@ def locate(backbone: Backbone, sources: Sources, *, trust_remote_code: bool = Fa
     for source, place in _local_places(checkpoint, sources):
         found = place if isinstance(place, str) else _whole(place, trust_remote_code)
         if isinstance(found, Path):
-            fingerprint = _fingerprint(_files(found), sources)
-            return Weights(backbone.name, source, checkpoint.repo, "", fingerprint, found)
+            return Weights(backbone.name, source, checkpoint.repo, "", _fingerprint(found, sources), found)
         looked.append(found if isinstance(place, str) else f"{source} {place}: {found}")
     if checkpoint.folder or not checkpoint.revision:
         raise unavailable(backbone.name, looked)
@@ -158,16 +157,15 @@ def _whole(place: Path, trust_remote_code: bool = False) -> Path | str:
     return place
 
 
-def _files(found: Path) -> list[Path]:
+def _fingerprint(found: Path, sources: Sources) -> str:
+    """Hash of the files of a folder, or beside a GGUF file, that decide what the model computes."""
     if found.is_file():
-        return [found, *(file for file in [found.with_name("tokenizer.json")] if file.is_file())]
-    weights = sorted(found.glob("*.safetensors")) or pickled_files(found)
-    return [*weights, *(found / part for part in PARTS if (found / part).is_file())]
-
-
-def _fingerprint(files: Iterable[Path], sources: Sources) -> str:
+        files = [found, found.with_name("tokenizer.json")]
+    else:
+        weights = sorted(found.glob("*.safetensors")) or pickled_files(found)
+        files = [*weights, *(found / part for part in PARTS)]
     total = hashlib.sha256()
-    for file in sorted(files, key=lambda file: file.name):
+    for file in sorted((file for file in files if file.is_file()), key=lambda file: file.name):
         total.update(f"{file.name}:{digest(file, sources.cache)}\n".encode())
     return total.hexdigest()
 
