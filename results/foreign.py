@@ -15,7 +15,8 @@ import re
 import reprlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -64,7 +65,7 @@ def convert(data: object, kind: type[_T], where: str) -> _T:
         strict = msgspec.convert(data, _strict(kind))  # type: ignore[arg-type]
         return msgspec.convert(strict, kind, from_attributes=True, strict=False)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise ForeignJsonError(_complaint(kind, data, where)) from error
+        raise ForeignJsonError(next(_complaints(kind, data, where))) from error
 
 
 def finite(value: Any) -> Any:
@@ -111,7 +112,11 @@ def _strict(kind: Any) -> Any:
         return float | Literal["nan", "inf", "-inf"]
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        fields = [(f.name, _strict(hints[f.name]), _default(f)) for f in dataclasses.fields(kind)]
+        fields = []
+        for f in dataclasses.fields(kind):
+            factory = msgspec.NODEFAULT if f.default_factory is dataclasses.MISSING else f.default_factory
+            default = msgspec.NODEFAULT if f.default is dataclasses.MISSING else f.default
+            fields.append((f.name, _strict(hints[f.name]), msgspec.field(default=default, default_factory=factory)))
         return msgspec.defstruct(kind.__name__, fields, kw_only=True, forbid_unknown_fields=True)  # type: ignore[union-attr]
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in _UNIONS:
@@ -123,39 +128,26 @@ def _strict(kind: Any) -> Any:
     return origin[tuple(map(_strict, arguments))]
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return msgspec.field(default_factory=field.default_factory)
-    return msgspec.NODEFAULT if field.default is dataclasses.MISSING else field.default
-
-
-def _complaint(kind: Any, value: Any, where: str) -> str:
-    """Which part of `value` is not of its type and why: msgspec names neither values nor keys of mappings."""
+def _complaints(kind: Any, value: Any, where: str) -> Iterator[str]:
+    """The parts of `value` that are not of their types, the innermost first; msgspec names neither values nor keys."""
+    with suppress(msgspec.ValidationError, RecursionError):
+        msgspec.convert(value, _strict(kind))
+        return
     for one in typing.get_args(kind) if typing.get_origin(kind) in _UNIONS else (kind,):
         arguments = typing.get_args(one)
         if isinstance(value, list | tuple) and typing.get_origin(one) is tuple:
-            parts = [(f"{where}[{i}]", arguments[0], item) for i, item in enumerate(value)]
+            for i, item in enumerate(value):
+                yield from _complaints(arguments[0], item, f"{where}[{i}]")
         elif isinstance(value, dict) and typing.get_origin(one) is Mapping:
-            parts = [(f"{where}.{key}", arguments[1], item) for key, item in value.items()]
+            for key, item in value.items():
+                yield from _complaints(arguments[1], item, f"{where}.{key}")
         elif isinstance(value, dict) and dataclasses.is_dataclass(one):
-            hints = typing.get_type_hints(one)
-            if unknown := [key for key in value if key not in hints]:
-                return str(unknown_name(f"field of {where}", str(unknown[0]), hints))
-            parts = [(f"{where}.{key}", hints[key], item) for key, item in value.items()]
-            needed = {f.name for f in dataclasses.fields(one) if _default(f) is msgspec.NODEFAULT}
-            if missing := sorted(needed - value.keys()):
-                return f"{where} lacks {', '.join(missing)}"
-        else:
-            continue
-        complaints = (_complaint(inner, item, place) for place, inner, item in parts if not _fits(inner, item))
-        return next(complaints, f"{where} has keys that are not strings")
+            hints, fields = typing.get_type_hints(one), msgspec.structs.fields(_strict(one))
+            if missing := [f.name for f in fields if f.required and f.name not in value]:
+                yield f"{where} lacks {', '.join(missing)}"
+            for key, item in value.items():
+                if key not in hints:
+                    yield str(unknown_name(f"field of {where}", str(key), hints))
+                yield from _complaints(hints[key], item, f"{where}.{key}")
     spelled = kind.__name__ if isinstance(kind, type) else re.sub(r"\w[\w.]*\.(?=\w)", "", str(kind))
-    return f"{where} is {reprlib.repr(value)}; expected {spelled}"
-
-
-def _fits(kind: Any, value: Any) -> bool:
-    try:
-        msgspec.convert(value, _strict(kind))
-    except (msgspec.ValidationError, RecursionError):
-        return False
-    return True
+    yield f"{where} is {reprlib.repr(value)}; expected {spelled}"

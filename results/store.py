@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -191,10 +192,8 @@ class RunStore:
         return self.samples / f"{_checked_id(cell_id)}.jsonl"
 
 
-def record_order(record: Record) -> tuple[str, str, str, str, str, int, str]:
-    """The key by which records are sorted: model, backbone, task, recipe, scale, seed and cell."""
-    r = record
-    return r.model, r.backbone, r.task, r.recipe, r.scale, r.seed, r.cell_id
+record_order = attrgetter("model", "backbone", "task", "recipe", "scale", "seed", "cell_id")
+"""The key by which records are sorted."""
 
 
 def _checked_id(cell_id: str) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import Any
 
 from ..record import Record, to_json
@@ -113,11 +114,7 @@ def _pretty(value: Any, indent: int = 0) -> str:
 
 
 def _wrapped(values: Sequence[Any], pad: str) -> str:
-    """Scalars with commas between them, in lines of at most `_WIDTH` characters."""
-    lines, line = [], pad
-    for item in (json.dumps(value, ensure_ascii=False) for value in values):
-        if len(line) + len(item) + 2 > _WIDTH and line != pad:
-            lines.append(line.rstrip())
-            line = pad
-        line += f"{item}, "
-    return "\n".join([*lines, line.rstrip().removesuffix(",")])
+    """Scalars with commas between them, in lines of less than `_WIDTH` characters that break between scalars only."""
+    items = (json.dumps(value, ensure_ascii=False).replace(" ", "\0") for value in values)
+    wrapper = TextWrapper(_WIDTH - 1, pad, pad, break_long_words=False, break_on_hyphens=False)
+    return wrapper.fill(", ".join(items) + ",").replace("\0", " ").removesuffix(",")

@@ -246,15 +246,12 @@ def _change(metric: Metric, before: _Side, after: _Side) -> Change:
     if not is_quality(metric) and all(len(one) > 1 and min(one) > 0 for side in timings for one in side):
         return timings_change(metric, *timings)
     scores = before.scores(metric), after.scores(metric)
-    if len(scores[0]) == len(scores[1]) == len(was) and _same_samples([*scores[0], *scores[1]]):
+    labels = {score.labels for side in scores for score in side}
+    if len(scores[0]) == len(scores[1]) == len(was) and len(labels) == 1 and len(scores[0][0]) > 1:
         return paired_change(metric, *scores)
     if was == now:
         return Change(0.0, 0.0, math.inf, "the same values", len(was))
     return seeds_change(metric, was, now) if len(was) > 1 else plain_change(metric, was[0], now[0])
-
-
-def _same_samples(scores: Sequence[SampleScores]) -> bool:
-    return len(scores[0]) > 1 and all(score.labels == scores[0].labels for score in scores)
 
 
 _PACE = Metric("pace_ms", None, "ms", False, None, 0)

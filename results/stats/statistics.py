@@ -59,7 +59,9 @@ def ratio_bootstrap(
         raise ValueError(f"{tops.size} numerators but {bottoms.size} denominators; give one of each per document")
     if bottoms.size and bottoms.min() <= 0:
         raise ValueError(f"a denominator is {bottoms.min()}; leave out documents that have nothing to score")
-    function = _ratio_function(statistic)
+    if isinstance(statistic, str) and statistic not in _RATIO_STATISTICS:
+        raise ValueError(f"unknown statistic {statistic!r}; choose {', '.join(_RATIO_STATISTICS)} or give a function")
+    function = _RATIO_STATISTICS[statistic] if isinstance(statistic, str) else statistic
     with np.errstate(over="ignore"):
         return index_bootstrap(
             lambda rows: function(tops[rows].sum(axis=1) / bottoms[rows].sum(axis=1)), tops.size, draws, seed
@@ -207,14 +209,6 @@ def seed_mean(values: Sequence[float]) -> tuple[float, float | None]:
 def errors_that_count(seeds: int) -> float:
     """How many standard errors, over so many seeds, a difference must exceed to be significant at 95 %."""
     return _ERRORS_BY_SEEDS.get(seeds, _ERRORS)
-
-
-def _ratio_function(statistic: str | Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
-    if not isinstance(statistic, str):
-        return statistic
-    if statistic not in _RATIO_STATISTICS:
-        raise ValueError(f"unknown statistic {statistic!r}; choose {', '.join(_RATIO_STATISTICS)} or give a function")
-    return _RATIO_STATISTICS[statistic]
 
 
 def _chunks(draws: int, width: int) -> Iterator[int]:
