@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...results.foreign import parse_json
 from ...results.record import CurvePoint, Metric
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Artifacts:
         with self._locked(kept):
             if (kept / "about.json").is_file():
                 put(load_file(kept / "weights.safetensors"))
-                about = json.loads((kept / "about.json").read_text(encoding="utf-8"))
+                about = parse_json((kept / "about.json").read_bytes())
                 return _outcome(about, f"{stage}: weights taken from {kept.name}, made earlier in this run")
             weights, outcome = make()
             temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=f"{kept.name}."))

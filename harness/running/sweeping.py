@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...results.atomic import replacing
+from ...results.foreign import parse_json
 from ...results.record import Failure, KernelUse, Record, Status, from_json, to_json
 from ...tasks.base import Row
 from ...tasks.efficiency.sweep_points import Point, PointTask
@@ -129,7 +130,7 @@ class SweepRun:
         file = self._file(point)
         if not file.exists():
             return None
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = parse_json(file.read_bytes())
         return PointOutcome(data["row"], from_json(data["record"]))
 
     def _keep(self, point: Point, outcome: PointOutcome) -> None:
