@@ -1,7 +1,7 @@
-"""The door for JSON that another program or an earlier run wrote: it is parsed and validated here, or refused.
+"""Reading of JSON that another program or an earlier run wrote: every reader parses and validates it here, by msgspec.
 
-msgspec does both. What it would let through is demanded of it: fields that a dataclass lacks are refused, integers have
-64 bits, and where a float is declared the strings `nan`, `inf` and `-inf` become the numbers that JSON lacks.
+Beyond msgspec's own checks, unknown fields of dataclasses are refused, integers are limited to 64 bits, and the strings
+`nan`, `inf` and `-inf` are read as numbers where a float is declared. All refusals are one error, `ForeignJsonError`.
 """
 
 from __future__ import annotations
@@ -114,9 +114,9 @@ def _strict(kind: Any) -> Any:
         hints = typing.get_type_hints(kind)
         fields = []
         for f in dataclasses.fields(kind):
-            factory = msgspec.NODEFAULT if f.default_factory is dataclasses.MISSING else f.default_factory
-            default = msgspec.NODEFAULT if f.default is dataclasses.MISSING else f.default
-            fields.append((f.name, _strict(hints[f.name]), msgspec.field(default=default, default_factory=factory)))
+            defaults = {name: getattr(f, name) for name in ("default", "default_factory")}
+            given = {name: value for name, value in defaults.items() if value is not dataclasses.MISSING}
+            fields.append((f.name, _strict(hints[f.name]), msgspec.field(**given)))
         return msgspec.defstruct(kind.__name__, fields, kw_only=True, forbid_unknown_fields=True)  # type: ignore[union-attr]
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in _UNIONS:
@@ -142,12 +142,13 @@ def _complaints(kind: Any, value: Any, where: str) -> Iterator[str]:
             for key, item in value.items():
                 yield from _complaints(arguments[1], item, f"{where}.{key}")
         elif isinstance(value, dict) and dataclasses.is_dataclass(one):
-            hints, fields = typing.get_type_hints(one), msgspec.structs.fields(_strict(one))
-            if missing := [f.name for f in fields if f.required and f.name not in value]:
+            hints, fields = typing.get_type_hints(one), msgspec.structs.fields(_strict(one))  # type: ignore[arg-type]
+            if unknown := [key for key in value if key not in hints]:
+                yield str(unknown_name(f"field of {where}", str(unknown[0]), hints))
+            elif missing := [f.name for f in fields if f.required and f.name not in value]:
                 yield f"{where} lacks {', '.join(missing)}"
-            for key, item in value.items():
-                if key not in hints:
-                    yield str(unknown_name(f"field of {where}", str(key), hints))
-                yield from _complaints(hints[key], item, f"{where}.{key}")
+            else:
+                for key, item in value.items():
+                    yield from _complaints(hints[key], item, f"{where}.{key}")
     spelled = kind.__name__ if isinstance(kind, type) else re.sub(r"\w[\w.]*\.(?=\w)", "", str(kind))
     yield f"{where} is {reprlib.repr(value)}; expected {spelled}"

@@ -170,5 +170,5 @@ def from_json(data: Mapping[str, Any]) -> Record:
 
 
 def record_text(record: Record, indent: int | None = None) -> str:
-    """The record as a JSON text, which ends with a line feed."""
-    return format_json(asdict(record), indent) + "\n"
+    """The record as a JSON text."""
+    return format_json(asdict(record), indent)

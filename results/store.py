@@ -127,7 +127,7 @@ class RunStore:
             StoreError: The cell's id cannot be a file name, or the file cannot be written.
         """
         path = self.cells / f"{_checked_id(record.cell_id)}.json"
-        self.write_text(path, record_text(record))
+        self.write_text(path, record_text(record) + "\n")
         return path
 
     def records(self) -> LoadedRecords:

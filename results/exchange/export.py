@@ -10,7 +10,7 @@ from typing import Any
 
 from ..foreign import ForeignJsonError, format_json, parse_json
 from ..names import unknown_name
-from ..record import Record, from_json, to_json
+from ..record import Record, from_json, record_text
 from ..tables.aggregate import format_at
 from ..tables.leaderboard import leaderboard_rows
 from .lm_eval_export import write_lm_eval
@@ -26,11 +26,11 @@ def metric_rows(records: Iterable[Record]) -> list[dict[str, Any]]:
     """
     rows = []
     for record in records:
-        plain = format_json(to_json(record))
-        shared = {name: getattr(record, name) for name in _OF_RECORD} | {"cell_status": record.status}
+        shared = {name: getattr(record, name) for name in _OF_RECORD}
+        shared |= {"cell_status": record.status, "record": record_text(record)}
         for metric in record.metrics or (None,):
             own = {f"metric_{name}": getattr(metric, name, None) for name in _OF_METRIC}
-            rows.append({**shared, **own, "at": format_at(metric.at) if metric else "", "record": plain})
+            rows.append({**shared, **own, "at": format_at(metric.at) if metric else ""})
     return rows
 
 

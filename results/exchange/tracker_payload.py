@@ -19,7 +19,7 @@ def cell_name(record: Record) -> str:
 
 def record_json(record: Record) -> str:
     """The whole record, so that a tracker has everything that the run's folder has."""
-    return record_text(record, indent=1)
+    return record_text(record, indent=1) + "\n"
 
 
 def record_digest(record: Record) -> str:
