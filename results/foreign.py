@@ -1,7 +1,8 @@
 """Reading of JSON that another program or an earlier run wrote: every reader parses and validates it here, by msgspec.
 
 Beyond msgspec's own checks, unknown fields of dataclasses are refused, integers are limited to 64 bits, and the strings
-`nan`, `inf` and `-inf` are read as numbers where a float is declared. All refusals are one error, `ForeignJsonError`.
+`nan`, `inf` and `-inf` are read as numbers where a float is declared; `format_json` writes these strings. All refusals
+are one error, `ForeignJsonError`.
 """
 
 from __future__ import annotations

@@ -75,15 +75,12 @@ def test_a_damaged_record_is_read_or_refused_with_the_one_error(data: st.DataObj
 def test_a_record_with_another_value_anywhere_is_read_or_refused_with_the_one_error(data: st.DataObject) -> None:
     """As Python's own dictionaries, which may hold what no JSON text can."""
     value = json.loads(RECORD)
-    where = value
-    while isinstance(where, dict | list) and where:
+    container, key = value, data.draw(st.sampled_from(list(value)))
+    while isinstance(inner := container[key], dict | list) and inner and data.draw(st.booleans()):
         container, key = (
-            where,
-            data.draw(st.sampled_from(list(where) if isinstance(where, dict) else range(len(where)))),
+            inner,
+            data.draw(st.sampled_from(list(inner) if isinstance(inner, dict) else range(len(inner)))),
         )
-        where = where[key]
-        if data.draw(st.booleans()):
-            break
     container[key] = data.draw(st.sampled_from([None, True, 3, 0.5, "nan", "x", [], {}, [{}], {"a": {}}, 10**400, b""]))
     if data.draw(st.booleans()):
         value[data.draw(st.text())] = 1
