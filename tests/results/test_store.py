@@ -64,6 +64,8 @@ records = st.builds(
     Record,
     schema_version=st.just(1),
     cell_id=st.from_regex(r"[a-f0-9]{16}", fullmatch=True),
+    seed=integers,
+    limit=st.none() | integers,
     status=st.sampled_from(STATUSES),
     metrics=st.lists(metrics, max_size=2).map(tuple),
     settings=st.dictionaries(st.text(), scalars | st.lists(integers, max_size=2).map(tuple), max_size=3),
@@ -72,7 +74,7 @@ records = st.builds(
     data=st.none() | st.builds(DataIdentity, splits=st.dictionaries(st.text(), integers, max_size=2), details=mappings),
     environment=mappings,
     error=st.none() | st.builds(Failure),
-    curves=st.lists(st.builds(CurvePoint, value=numbers), max_size=2).map(tuple),
+    curves=st.lists(st.builds(CurvePoint, step=integers, value=numbers), max_size=2).map(tuple),
     notes=st.lists(st.text(), max_size=2).map(tuple),
 )
 
