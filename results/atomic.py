@@ -1,4 +1,4 @@
-"""Files that are whole or absent: several processes may write one at once, and any of them may be killed."""
+"""Files that are complete or absent: several processes may write one at once, and any of them may be killed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import IO
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a file that takes the place of `path` when the block ends without an error, and leaves no trace otherwise.
+    """Opens a file that takes the place of `path` if the block ends without an error, and is removed otherwise.
 
-    The content and the folder's entry are on disk when the block has ended. The last of several writers wins.
+    After the block the content and the folder's entry are on disk. The last of several writers wins.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -24,14 +24,10 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,26 +5,19 @@ A record is plain data. It is written once, as JSON, and every table, plot and c
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import math
-import types
 import typing
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from .foreign import convert, finite, format_json
 from .migrations import SCHEMA_VERSION as SCHEMA_VERSION
-from .migrations import NewerVersionError, UnknownVersionError, migrated
+from .migrations import migrated
 
 Status: TypeAlias = Literal["ok", "oom", "timeout", "unsupported", "error"]
 Scalar: TypeAlias = str | int | float | bool | None
 
 STATUSES: tuple[Status, ...] = typing.get_args(Status)
-
-
-class InvalidRecordError(ValueError):
-    """A record's JSON does not have the fields or types of this schema version."""
 
 
 @dataclass(frozen=True)
@@ -162,8 +155,7 @@ class Record:
 
 def to_json(record: Record) -> dict[str, Any]:
     """The record as JSON-ready data. Non-finite numbers become the strings `nan`, `inf` and `-inf`."""
-    plain = _to_plain(dataclasses.asdict(record))
-    assert isinstance(plain, dict)
+    plain: dict[str, Any] = finite(asdict(record))
     return plain
 
 
@@ -172,122 +164,11 @@ def from_json(data: Mapping[str, Any]) -> Record:
 
     Raises:
         NewerVersionError: A newer release wrote it.
-        InvalidRecordError: A field is missing, unknown or of the wrong type.
+        ForeignJsonError: A field is missing, unknown or of the wrong type.
     """
-    if not isinstance(data, Mapping):
-        raise InvalidRecordError(f"a record is a JSON object, not {type(data).__name__}")
-    try:
-        record = _parse(Record, migrated(data), "record")
-    except NewerVersionError:
-        raise
-    except UnknownVersionError as error:
-        raise InvalidRecordError(str(error)) from error
-    assert isinstance(record, Record)
-    return record
+    return convert(migrated(data), Record, "record")
 
 
-def _to_plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _to_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_to_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
-
-
-_Parser: TypeAlias = Callable[[Any, str], Any]
-
-
-def _parse(kind: Any, value: Any, where: str) -> Any:
-    """`value` as an instance of the annotated type `kind`."""
-    return _parser(kind)(value, where)
-
-
-@functools.cache
-def _parser(kind: Any) -> _Parser:
-    """The parser of a type, built once: resolving type hints for every value takes far longer than parsing it."""
-    if dataclasses.is_dataclass(kind):
-        return _dataclass_parser(kind)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Literal:
-        return lambda value, where: _require(value in arguments, value, where, " or ".join(map(repr, arguments)))
-    if origin is typing.Union or origin is types.UnionType:
-        return _union_parser(arguments)
-    if origin is tuple:
-        return _tuple_parser(_parser(arguments[0]))
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return _mapping_parser(_parser(arguments[1]))
-    return functools.partial(_parse_scalar, kind)
-
-
-def _dataclass_parser(kind: Any) -> _Parser:
-    hints = typing.get_type_hints(kind)
-    fields = dataclasses.fields(kind)
-    parsers = {f.name: _parser(hints[f.name]) for f in fields}
-    required = {f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
-
-    def parse(value: Any, where: str) -> Any:
-        _require(isinstance(value, dict), value, where, "an object")
-        if missing := sorted(required - value.keys()):
-            raise InvalidRecordError(f"{where} lacks {', '.join(missing)}")
-        if unknown := sorted(value.keys() - parsers.keys()):
-            raise InvalidRecordError(f"{where} has unknown fields {', '.join(unknown)}")
-        return kind(**{key: parsers[key](item, f"{where}.{key}") for key, item in value.items()})
-
-    return parse
-
-
-def _tuple_parser(parse_item: _Parser) -> _Parser:
-    def parse(value: Any, where: str) -> Any:
-        _require(isinstance(value, list | tuple), value, where, "a list")
-        return tuple([parse_item(item, f"{where}[{i}]") for i, item in enumerate(value)])
-
-    return parse
-
-
-def _mapping_parser(parse_item: _Parser) -> _Parser:
-    def parse(value: Any, where: str) -> Any:
-        _require(isinstance(value, dict), value, where, "an object")
-        return {str(key): parse_item(item, f"{where}.{key}") for key, item in value.items()}
-
-    return parse
-
-
-def _union_parser(arguments: tuple[Any, ...]) -> _Parser:
-    """A value of one of the scalar types is taken as it is; anything else is tried type by type."""
-    exact = {kind for kind in arguments if kind in (str, int, float, bool, type(None))}
-    parsers = [_parser(kind) for kind in arguments]
-
-    def parse(value: Any, where: str) -> Any:
-        if type(value) in exact:
-            return value
-        errors = []
-        for parser in parsers:
-            try:
-                return parser(value, where)
-            except InvalidRecordError as error:
-                errors.append(str(error))
-        raise InvalidRecordError(errors[0])
-
-    return parse
-
-
-def _parse_scalar(kind: Any, value: Any, where: str) -> Any:
-    if type(value) is kind:
-        return value
-    if kind is float and value in ("nan", "inf", "-inf"):
-        return float(value)
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if kind is int:
-        return _require(isinstance(value, int) and not isinstance(value, bool), value, where, "an integer")
-    if kind is type(None):
-        return _require(value is None, value, where, "null")
-    return _require(isinstance(value, kind), value, where, f"a {kind.__name__}")
-
-
-def _require(condition: bool, value: Any, where: str, expected: str) -> Any:
-    if not condition:
-        raise InvalidRecordError(f"{where} is {value!r}; expected {expected}")
-    return value
+def record_text(record: Record, indent: int | None = None) -> str:
+    """The record as a JSON text."""
+    return format_json(asdict(record), indent)

@@ -5,34 +5,34 @@
     samples/CELL.jsonl                 predictions, kept apart from scores
     leaderboard.csv, leaderboard.md, leaderboard.json, report.html, plots/
 
-A file is either wholly there or not at all: it is written under a temporary name, synced and renamed.
+A file is either complete or absent: it is written under a temporary name, synced and renamed.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any
 
 from .atomic import replacing
+from .foreign import ForeignJsonError, convert, format_json, parse_json
 from .migrations import NewerVersionError
-from .record import InvalidRecordError, Record, Status, from_json, to_json
+from .record import Record, Status, from_json, record_text
 
 DONE_STATUSES: frozenset[Status] = frozenset({"ok", "oom", "unsupported"})
-"""Statuses that count as a result. `error` and `timeout` are tried again: both may pass on another day."""
+"""Statuses that count as a result. Cells that ended as `error` or `timeout` are run again: they may pass next time."""
 
 _CELL_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 class StoreError(Exception):
-    """A run's folder cannot be written, or does not hold what was asked for."""
+    """A run's folder cannot be read or written."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class RunStore:
         return self.root / "manifest.json"
 
     def create(self) -> None:
-        """Makes the folders; an existing run is kept as it is.
+        """Makes the folders; an existing run is kept.
 
         Raises:
             StoreError: The folder cannot be made or written.
@@ -101,7 +101,7 @@ class RunStore:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keeps every other run out of this folder until the block ends, or the process does.
+        """Keeps every other run out of this folder until the block or the process ends.
 
         Raises:
             StoreError: Another run has the folder.
@@ -126,42 +126,23 @@ class RunStore:
         Raises:
             StoreError: The cell's id cannot be a file name, or the file cannot be written.
         """
-        path = self._cell_path(record.cell_id)
-        self.write_text(path, json.dumps(to_json(record), ensure_ascii=False, allow_nan=False) + "\n")
+        path = self.cells / f"{_checked_id(record.cell_id)}.json"
+        self.write_text(path, record_text(record) + "\n")
         return path
 
-    def read_record(self, cell_id: str) -> Record:
-        """A cell's record.
-
-        Raises:
-            StoreError: There is no such cell, or its file is corrupt.
-        """
-        path = self._cell_path(cell_id)
-        loaded = _load(path)
-        if isinstance(loaded, CorruptCell):
-            raise StoreError(f"{path}: {loaded.reason}")
-        return loaded
-
     def records(self) -> LoadedRecords:
-        """Every record, ordered by model, backbone, task, recipe, scale, seed and cell, and every corrupt file.
+        """Every record, ordered by `record_order`, and every corrupt file.
 
         Raises:
-            StoreError: A newer release wrote a record. It is not corrupt, and must not be set aside and measured again.
+            StoreError: A newer release wrote a record. It is not corrupt, and its cell must not be measured again.
         """
         loaded = [_load(path) for path in sorted(self.cells.glob("*.json"))]
-        records = [item for item in loaded if isinstance(item, Record)]
-        corrupt = tuple(item for item in loaded if isinstance(item, CorruptCell))
-        return LoadedRecords(tuple(sorted(records, key=record_order)), corrupt)
-
-    def finished_cells(self) -> frozenset[str]:
-        """Ids of the cells that have a result and are not run again (see `DONE_STATUSES`)."""
-        return frozenset(r.cell_id for r in self.records().records if r.status in DONE_STATUSES)
+        records = sorted((item for item in loaded if isinstance(item, Record)), key=record_order)
+        return LoadedRecords(tuple(records), tuple(item for item in loaded if isinstance(item, CorruptCell)))
 
     def set_aside(self, corrupt: CorruptCell) -> Path:
         """Renames a corrupt file to `*.corrupt`, so that the cell can be measured again; returns its new name."""
-        target = corrupt.path.with_name(corrupt.path.name + ".corrupt")
-        corrupt.path.replace(target)
-        return target
+        return corrupt.path.replace(corrupt.path.with_name(corrupt.path.name + ".corrupt"))
 
     def write_samples(self, cell_id: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Writes a cell's predictions, one JSON object a line; returns the file.
@@ -171,50 +152,35 @@ class RunStore:
         Raises:
             StoreError: The cell's id cannot be a file name, or the file cannot be written.
         """
-        path = self.samples / f"{_checked_id(cell_id)}.jsonl"
+        path = self._samples_path(cell_id)
         with _replacing(path) as file:
-            for row in rows:
-                file.write(json.dumps(_finite(row), ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            file.writelines(format_json(row).encode() + b"\n" for row in rows)
         return path
 
     def read_samples(self, cell_id: str) -> Iterator[dict[str, Any]]:
         """A cell's predictions, one at a time.
 
         Raises:
-            StoreError: The cell has no predictions, or a line is not JSON.
+            StoreError: The cell has no predictions, or a line is no JSON object.
         """
-        path = self.samples / f"{_checked_id(cell_id)}.jsonl"
+        path = self._samples_path(cell_id)
         try:
-            with path.open(encoding="utf-8") as file:
-                for line in file:
-                    yield json.loads(line)
-        except (OSError, ValueError) as error:
+            with path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    yield convert(parse_json(line), dict[str, Any], f"line {number}")
+        except (OSError, ForeignJsonError) as error:
             raise StoreError(f"cannot read the samples of cell {cell_id} from {path}: {error}") from error
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Writes what the run is: configuration, plan, environment.
+        """Writes the run's configuration, plan and environment.
 
         Raises:
             StoreError: The file cannot be written.
         """
-        self.write_text(self.manifest, json.dumps(_finite(manifest), ensure_ascii=False, indent=2) + "\n")
-
-    def read_manifest(self) -> dict[str, Any]:
-        """What `write_manifest` wrote.
-
-        Raises:
-            StoreError: There is no manifest, or it is not a JSON object.
-        """
-        try:
-            manifest = json.loads(self.manifest.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise StoreError(f"cannot read {self.manifest}: {error}; is {self.root} a run's folder?") from error
-        if not isinstance(manifest, dict):
-            raise StoreError(f"{self.manifest} holds {type(manifest).__name__}, not a JSON object")
-        return manifest
+        self.write_text(self.manifest, format_json(manifest, indent=2) + "\n")
 
     def write_text(self, path: Path, text: str) -> None:
-        """Writes a text file of the run, wholly or not at all.
+        """Writes a text file of the run; the file is complete or absent.
 
         Raises:
             StoreError: The file cannot be written.
@@ -222,21 +188,12 @@ class RunStore:
         with _replacing(path) as file:
             file.write(text.encode())
 
-    def _cell_path(self, cell_id: str) -> Path:
-        return self.cells / f"{_checked_id(cell_id)}.json"
+    def _samples_path(self, cell_id: str) -> Path:
+        return self.samples / f"{_checked_id(cell_id)}.jsonl"
 
 
-def record_order(record: Record) -> tuple[str, str, str, str, str, int, str]:
-    """The order in which records are kept."""
-    return (
-        record.model,
-        record.backbone,
-        record.task,
-        record.recipe,
-        record.scale,
-        record.seed,
-        record.cell_id,
-    )
+record_order = attrgetter("model", "backbone", "task", "recipe", "scale", "seed", "cell_id")
+"""The key by which records are sorted."""
 
 
 def _checked_id(cell_id: str) -> str:
@@ -247,13 +204,11 @@ def _checked_id(cell_id: str) -> str:
 
 def _load(path: Path) -> Record | CorruptCell:
     try:
-        record = from_json(json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        return CorruptCell(path, "there is no such file")
+        record = from_json(parse_json(path.read_bytes()))
     except NewerVersionError as error:
         raise StoreError(f"{path}: {error}") from error
-    except (OSError, ValueError, InvalidRecordError) as error:
-        return CorruptCell(path, f"{type(error).__name__}: {error}")
+    except (OSError, ForeignJsonError) as error:
+        return CorruptCell(path, str(error))
     if record.cell_id != path.stem:
         return CorruptCell(path, f"the file is named {path.stem} but holds cell {record.cell_id}")
     return record
@@ -261,20 +216,9 @@ def _load(path: Path) -> Record | CorruptCell:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """As `replacing`, with an error that names the file."""
+    """`replacing`, with an error that names the file."""
     try:
         with replacing(path) as file:
             yield file
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _finite(value: Any) -> Any:
-    """`value` with every non-finite number as a string, which JSON can hold."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

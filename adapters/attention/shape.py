@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from ...results.foreign import parse_json
 from ..backbone import CheckpointError
 from ..base import Settings
 from ..mechanisms.declaration import AttentionShape
@@ -27,7 +27,7 @@ def shape_of_checkpoint(folder: Path, context_length: int, seed: int) -> Attenti
     Raises:
         CheckpointError: It does not say.
     """
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config: dict[str, Any] = parse_json((folder / "config.json").read_bytes())
     found: dict[str, int] = {}
     for what, names in _NAMES.items():
         values = [int(config[name]) for name in names if name in config]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ...results.foreign import parse_json
 from ..backbone import CheckpointError
 from .model import PretrainedModel
 from .swap import CORE
@@ -72,7 +73,7 @@ def conversion_of(folder: Path) -> Mapping[str, Any] | None:
     Raises:
         CheckpointError: The entry is there but says too little.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = parse_json((folder / "config.json").read_bytes())
     entry = config.get(ENTRY)
     if entry is None:
         return None

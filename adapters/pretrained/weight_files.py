@@ -5,12 +5,12 @@ Torch is not needed, and no code of a checkpoint ever runs.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...results.foreign import parse_json
 from ..backbone import CheckpointError
 
 WHOLE = "model.safetensors"
@@ -42,9 +42,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise CheckpointError(f"{folder} has no config.json; give a folder as transformers' save_pretrained writes it")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = parse_json(file.read_bytes())
     except ValueError as error:
-        raise CheckpointError(f"{file} is not JSON ({error}); fetch it anew") from error
+        raise CheckpointError(f"{file} cannot be read: {error}; fetch it anew") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{file} holds a {type(config).__name__}, not an object; fetch it anew")
     return config
@@ -75,7 +75,7 @@ def pickled_files(folder: Path) -> tuple[Path, ...]:
 
 def _shards(folder: Path) -> tuple[Path, ...]:
     try:
-        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(parse_json((folder / INDEX).read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / INDEX} is not an index of shards ({error!r}); fetch it anew") from error
     if outside := [name for name in names if Path(name).name != name]:
@@ -101,7 +101,7 @@ def _read_header(file: Path) -> dict[str, StoredTensor]:
         if size < _LENGTH_BYTES or length > size - _LENGTH_BYTES:
             raise CheckpointError(f"{file} is cut off within its header ({size} bytes); fetch it anew")
         try:
-            header = json.loads(handle.read(length))
+            header = parse_json(handle.read(length))
             tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
             wanted = _LENGTH_BYTES + length + max((_end(entry) for entry in tensors.values()), default=0)
             stored = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in tensors.items()}

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...results.atomic import replacing
+from ...results.foreign import parse_json
 from ..base import Examples
 from ..precision import Precision
 from ..pretrained.layer_calls import LayerBlock, first_call, layers_of
@@ -185,7 +186,7 @@ class _Walk:
         self.index = index
         marker = self.folder / f"distill-block-{index}.json"
         if marker.is_file():
-            kept = json.loads(marker.read_text(encoding="utf-8"))
+            kept = parse_json(marker.read_bytes())
             after = None if kept["after"] is None else np.array(kept["after"])
             return _Part(self._train(), np.array(kept["before"]), after)
         block = self.blocks[index].to(self.precision.device)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from ...results.exchange.export import EXPORTS, export, read_parquet
 from ...results.exchange.lm_eval_import import is_lm_eval, lm_eval_records
 from ...results.exchange.trackers import TRACKERS, send_all
+from ...results.foreign import parse_json
 from ...results.record import SCHEMA_VERSION, Record, from_json
 from ...results.report.write import write_report
 from ...results.store import RunStore
@@ -84,7 +84,7 @@ def _read(file: Path, run_id: str) -> list[Record]:
     try:
         if file.suffix == ".parquet":
             return read_parquet(file)
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = parse_json(file.read_bytes())
         return lm_eval_records(data, run_id, file.name) if is_lm_eval(data) else [from_json(data)]
     except OSError as error:  # pyarrow's errors are of this kind or a ValueError
         raise UsageError(f"cannot read {file}: {error.strerror or error}") from error

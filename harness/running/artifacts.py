@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...results.foreign import parse_json
 from ...results.record import CurvePoint, Metric
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Artifacts:
         with self._locked(kept):
             if (kept / "about.json").is_file():
                 put(load_file(kept / "weights.safetensors"))
-                about = json.loads((kept / "about.json").read_text(encoding="utf-8"))
+                about = parse_json((kept / "about.json").read_bytes())
                 note = f"{stage}: weights taken from {kept.name}, made earlier in this run"
                 return _read_result(about) + StageResult(notes=(note,))
             weights, result = make()

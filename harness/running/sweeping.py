@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from ...results.atomic import replacing
+from ...results.foreign import parse_json
 from ...results.record import Failure, Record, Status, from_json, to_json
 from ...tasks.base import Row
 from ...tasks.efficiency.sweep_points import Point, PointTask
@@ -106,7 +107,7 @@ class SweepRun:
         file = self._file(point)
         if not file.exists():
             return None
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = parse_json(file.read_bytes())
         return CellOutcome(from_json(data["record"]), [data["row"]])
 
     def _record(self, status: Status, failure: Failure | None) -> Record:

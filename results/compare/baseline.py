@@ -1,16 +1,18 @@
-"""A run as one small file that is committed and read in review: metrics, what they rest on, predictions in columns."""
+"""Baselines: a run as one small file to commit and to read in review, with its metrics, data and predictions."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import Any
 
 from ..record import Record, to_json
-from ..stats.scores import sample_scores
-from .snapshot import BASELINE_FORMAT, BASELINE_VERSION, Rows, Snapshot
+from ..stats.scores import Rows, sample_scores
+from ..store import DONE_STATUSES
+from .snapshot import BASELINE_FORMAT, BASELINE_VERSION, Baseline, BaselineCell, Snapshot
 
 MAX_SAMPLES = 2_000
 """A cell with more samples is kept by its metrics alone, and compared by seeds or tolerance."""
@@ -20,31 +22,35 @@ _DIGITS, _TIMING_DIGITS, _TIMINGS = 9, 4, 50
 
 
 def write_baseline(snapshot: Snapshot, path: Path) -> list[str]:
-    """Writes the baseline of a run; gives what is not in it, and why.
+    """Writes the baseline of a run.
 
     Numbers are kept to nine digits, and up to fifty raw timings of each metric to four. Learning curves, logs, times of
-    phases and values that are a record's defaults are left out.
+    phases and fields with their default values are left out.
+
+    Returns:
+        A message for each cell that is left out, or kept without its predictions.
 
     Raises:
         ValueError: The run has no cell with a result.
     """
-    told: list[str] = []
+    messages: list[str] = []
     cells = []
     for record in snapshot.records:
-        if record.status not in ("ok", "oom", "unsupported"):
-            told.append(f"left out, {record.status}: {record.model} / {record.task} / seed {record.seed}")
+        cell = f"{record.model} / {record.task} / seed {record.seed}"
+        if record.status not in DONE_STATUSES:
+            messages.append(f"left out, {record.status}: {cell}")
             continue
         rows = snapshot.samples.get(record.cell_id, ())
         columns = _columns(record, rows)
         if rows and not columns:
-            told.append(f"without predictions: {record.model} / {record.task} / seed {record.seed}, {len(rows)} rows")
-        cells.append({"record": _without_defaults(_rounded(to_json(_trimmed(record)))), "samples": _rounded(columns)})
+            messages.append(f"without predictions: {cell}, {len(rows)} rows")
+        cells.append(BaselineCell(_without_defaults(_rounded(to_json(_trimmed(record)))), _rounded(columns)))
     if not cells:
         raise ValueError(f"{snapshot.name} has no cell with a result, so there is nothing to compare with later")
-    baseline = {"format": BASELINE_FORMAT, "version": BASELINE_VERSION, "run": Path(snapshot.name).name, "cells": cells}
+    baseline = Baseline(BASELINE_FORMAT, BASELINE_VERSION, Path(snapshot.name).name, tuple(cells))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_pretty(baseline) + "\n", encoding="utf-8")
-    return told
+    path.write_text(_pretty(asdict(baseline)) + "\n", encoding="utf-8")
+    return messages
 
 
 def _trimmed(record: Record) -> Record:
@@ -54,37 +60,35 @@ def _trimmed(record: Record) -> Record:
 
 
 def _thinned(samples: tuple[float, ...]) -> tuple[float, ...]:
-    """At most so many, taken evenly over the measurement, and rounded."""
+    """At most `_TIMINGS` timings, taken evenly over the measurement, and rounded."""
     step = max(1, -(-len(samples) // _TIMINGS))
     return tuple(float(f"{value:.{_TIMING_DIGITS}g}") for value in samples[::step])
 
 
-_DEFAULTS: Mapping[str, Any] = {"at": {}, "samples": [], "curves": [], "notes": [], "limit": None, "error": None}
+_DEFAULTS: Mapping[str, Any] = {"samples": [], "curves": [], "notes": [], "limit": None, "error": None}
+_METRIC_DEFAULTS: Mapping[str, Any] = {"at": {}, "samples": [], "status": "ok"}
 
 
 def _without_defaults(record: dict[str, Any]) -> dict[str, Any]:
-    metrics = [
-        {key: v for key, v in m.items() if (key, v) not in (("at", {}), ("samples", []), ("status", "ok"))}
-        for m in record["metrics"]
-    ]
-    kept = {key: value for key, value in record.items() if key not in _DEFAULTS or value != _DEFAULTS[key]}
-    return {**kept, "metrics": metrics}
+    metrics = [_differing(metric, _METRIC_DEFAULTS) for metric in record["metrics"]]
+    return {**_differing(record, _DEFAULTS), "metrics": metrics}
 
 
-def _columns(record: Record, rows: Rows) -> dict[str, list[Any]]:
-    """The columns that the record's metrics are computed from; none where there are too many rows, or no need."""
-    if not rows or len(rows) > MAX_SAMPLES or not any(sample_scores(metric, rows) for metric in record.metrics):
-        return {}
-    kept = [key for key, value in rows[0].items() if isinstance(value, int | float | str) and _needed(key, record)]
-    return {key: [row.get(key) for row in rows] for key in kept}
+def _differing(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
 
 _SCORED = {"split", "row", "document", "id", "label", "answer", "prediction", "correct"}
 _SUMS = {"nll_nats", "tokens", "words", "bytes"}
 
 
-def _needed(key: str, record: Record) -> bool:
-    return key in _SCORED | _SUMS or key in {metric.name for metric in record.metrics}
+def _columns(record: Record, rows: Rows) -> dict[str, tuple[Any, ...]]:
+    """The columns that metrics are computed from; none if no metric is, or if there are too many rows."""
+    if not rows or len(rows) > MAX_SAMPLES or not any(sample_scores(metric, rows) for metric in record.metrics):
+        return {}
+    needed = _SCORED | _SUMS | {metric.name for metric in record.metrics}
+    kept = [key for key, value in rows[0].items() if isinstance(value, int | float | str) and key in needed]
+    return {key: tuple(row.get(key) for row in rows) for key in kept}
 
 
 def _rounded(value: Any) -> Any:
@@ -96,24 +100,21 @@ def _rounded(value: Any) -> Any:
 
 
 def _pretty(value: Any, indent: int = 0) -> str:
-    """JSON in which what fits on a line is on one, so that a change of one number is a change of one line."""
+    """JSON in which a value that fits on a line stands on one, so that a change of a number is a change of one line."""
     flat = json.dumps(value, ensure_ascii=False)
-    if len(flat) + indent <= _WIDTH or not isinstance(value, dict | list):
+    if len(flat) + indent <= _WIDTH or not isinstance(value, dict | list | tuple):
         return flat
-    pad = " " * (indent + 1)
+    pad, end = " " * (indent + 1), "\n" + " " * indent
     if isinstance(value, dict):
         lines = [f"{pad}{json.dumps(key)}: {_pretty(item, indent + 1)}" for key, item in value.items()]
-        return "{\n" + ",\n".join(lines) + "\n" + " " * indent + "}"
-    if all(not isinstance(item, dict | list) for item in value):
-        return "[\n" + _wrapped(value, pad) + "\n" + " " * indent + "]"
-    return "[\n" + ",\n".join(pad + _pretty(item, indent + 1) for item in value) + "\n" + " " * indent + "]"
+        return "{\n" + ",\n".join(lines) + end + "}"
+    if any(isinstance(item, dict | list) for item in value):
+        return "[\n" + ",\n".join(pad + _pretty(item, indent + 1) for item in value) + end + "]"
+    return "[\n" + _wrapped(value, pad) + end + "]"
 
 
-def _wrapped(values: list[Any], pad: str) -> str:
-    lines, line = [], pad
-    for item in (json.dumps(value, ensure_ascii=False) for value in values):
-        if len(line) + len(item) + 2 > _WIDTH and line != pad:
-            lines.append(line.rstrip())
-            line = pad
-        line += f"{item}, "
-    return "\n".join([*lines, line.rstrip().removesuffix(",")])
+def _wrapped(values: Sequence[Any], pad: str) -> str:
+    """Scalars with commas between them, in lines of less than `_WIDTH` characters that break between scalars only."""
+    items = (json.dumps(value, ensure_ascii=False).replace(" ", "\0") for value in values)
+    wrapper = TextWrapper(_WIDTH - 1, pad, pad, break_long_words=False, break_on_hyphens=False)
+    return wrapper.fill(", ".join(items) + ",").replace("\0", " ").removesuffix(",")

@@ -1,15 +1,15 @@
-"""How much worse a number has become, and how sure that is.
+"""How much worse a number has become, and with what uncertainty.
 
 A change is measured as a worsening: positive is worse, whichever direction the metric has. Fractions such as accuracy,
 where higher is better, change in points; everything else changes by its ratio, on the logarithm. Both are read as
 percent: 0.01 is one point, or about one percent.
 
-What is known of the uncertainty, best first:
+Methods, from the most certain to the least:
 
     paired       the same samples on both sides: a bootstrap that resamples them jointly, plus the spread over seeds
     Welch        several seeds on both sides and no samples: Welch's t-test of the seeds' values
-    timings      raw repeated measurements: the ratio of medians, whose error within a process is bootstrapped and
-                 between processes comes from the seeds, each of which ran in its own, or is assumed
+    timings      raw repeated measurements: the ratio of medians. Its error within a process is bootstrapped; the error
+                 between processes is measured over seeds, each of which ran in its own process, or is assumed
     tolerance    none of these: the change alone
 """
 
@@ -23,25 +23,26 @@ from functools import lru_cache
 import numpy as np
 
 from ..record import Metric
+from ..stats.agreement import multiplicities
 from ..stats.scores import SampleScores
 from ..stats.statistics import Floats
 
 DRAWS = 2_000
 _KEPT_SAMPLES = 2_000
 RUN_TO_RUN = 0.03
-"""Standard deviation of the logarithm of a median time from process to process, assumed below three processes."""
+"""Standard deviation between processes of the logarithm of a median time, assumed for fewer than three processes."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A worsening and what is known of its error.
+    """A worsening and its error.
 
     Attributes:
         worse: Points or logarithm of a ratio; positive is worse.
-        stderr: Standard error; None where only a tolerance can judge.
+        stderr: Standard error; None if only a tolerance can judge.
         freedom: Degrees of freedom of the error.
-        method: `paired bootstrap`, `Welch`, `ratio of medians` or `tolerance`.
-        n: Samples, seeds or timings behind it, per side.
+        method: `paired bootstrap`, `Welch`, `ratio of medians`, `tolerance`, `the same values` or `the same timings`.
+        n: Samples, seeds or timings per side.
     """
 
     worse: float
@@ -52,7 +53,7 @@ class Change:
 
     @property
     def p_value(self) -> float | None:
-        """Two-sided, of no change; None without a standard error."""
+        """Two-sided p-value of no change; None without a standard error."""
         from scipy.special import stdtr
 
         if self.stderr is None:
@@ -74,23 +75,20 @@ def paired_change(
     """The change over samples that both sides scored, averaged over seeds.
 
     Args:
-        metric: Says the direction and how changes are measured.
-        baseline: One for each seed, all over the same samples.
-        candidate: Likewise, in the same order of seeds.
+        metric: Gives the direction and the scale of changes.
+        baseline: Scores of each seed, all over the same samples.
+        candidate: The same, in the same order of seeds.
         seed: Seed of the bootstrap.
     """
-    n = len(baseline[0])
-    whole = np.ones((1, n))
-    by_seed = np.array(
-        [worsening(metric, b.resampled(whole), c.resampled(whole))[0] for b, c in zip(baseline, candidate, strict=True)]
-    )
-    replicates = []
+    n, pairs = len(baseline[0]), list(zip(baseline, candidate, strict=True))
+
+    def changes(weights: Floats) -> Floats:
+        """Worsenings `[s r]` of each seed in each resample."""
+        return np.array([worsening(metric, b.resampled(weights), c.resampled(weights)) for b, c in pairs])
+
+    by_seed = changes(np.ones((1, n)))[:, 0]
     with np.errstate(all="ignore"):
-        for weights in _resamples(n, seed):
-            pairs = zip(baseline, candidate, strict=True)
-            changes = [worsening(metric, b.resampled(weights), c.resampled(weights)) for b, c in pairs]
-            replicates.append(np.mean(changes, axis=0))
-    drawn = np.concatenate(replicates)
+        drawn = np.concatenate([np.mean(changes(weights), axis=0) for weights in _resamples(n, seed)])
     rows = float(np.nanvar(drawn, ddof=1)) * n / (n - 1)
     seeds = float(by_seed.var(ddof=1)) / len(by_seed) if len(by_seed) > 1 else 0.0
     freedom = _satterthwaite([(rows, n - 1), (seeds, len(by_seed) - 1)])
@@ -100,11 +98,10 @@ def paired_change(
 def seeds_change(metric: Metric, baseline: Sequence[float], candidate: Sequence[float]) -> Change:
     """The change of the mean over seeds, with Welch's error; two seeds or more on each side."""
     before, after = np.asarray(baseline, np.float64), np.asarray(candidate, np.float64)
-    if _in_points(metric):
-        worse = float(before.mean() - after.mean())
-    else:
+    if not _in_points(metric):
         before, after = np.log(before), np.log(after)
-        worse = float(after.mean() - before.mean()) * (-1 if metric.higher_is_better else 1)
+    first, last = (after, before) if metric.higher_is_better else (before, after)
+    worse = float(last.mean() - first.mean())
     parts = [(float(side.var(ddof=1)) / side.size, side.size - 1) for side in (before, after)]
     stderr = math.sqrt(sum(part for part, _ in parts))
     return Change(worse, stderr, _satterthwaite(parts), "Welch", min(before.size, after.size))
@@ -116,9 +113,9 @@ def timings_change(
     """The ratio of medians of raw measurements.
 
     Args:
-        metric: Says the direction.
+        metric: Gives the direction.
         baseline: Measurements of each process.
-        candidate: Likewise.
+        candidate: The same.
         seed: Seed of the bootstrap.
     """
     rng = np.random.default_rng(seed)
@@ -132,9 +129,8 @@ def timings_change(
 
 def plain_change(metric: Metric, baseline: float, candidate: float) -> Change:
     """The change alone, for a tolerance to judge."""
-    return Change(
-        float(worsening(metric, np.array([baseline]), np.array([candidate]))[0]), None, math.inf, "tolerance", 1
-    )
+    worse = float(worsening(metric, np.array([baseline]), np.array([candidate]))[0])
+    return Change(worse, None, math.inf, "tolerance", 1)
 
 
 def worsening(metric: Metric, baseline: Floats, candidate: Floats) -> Floats:
@@ -145,17 +141,16 @@ def worsening(metric: Metric, baseline: Floats, candidate: Floats) -> Floats:
 
 
 def adjusted(p_values: Mapping[int, float]) -> dict[int, float]:
-    """Holm's adjustment: with it, one false alarm among all comparisons is as unlikely as among one."""
-    ordered = sorted(p_values.items(), key=lambda item: item[1])
+    """Holm's adjustment: one false alarm among all comparisons becomes as unlikely as it is in a single one."""
     result, highest = {}, 0.0
-    for rank, (key, p_value) in enumerate(ordered):
-        highest = max(highest, min(1.0, p_value * (len(ordered) - rank)))
+    for rank, (key, p_value) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        highest = max(highest, min(1.0, p_value * (len(p_values) - rank)))
         result[key] = highest
     return result
 
 
 def is_measurable(metric: Metric, *values: float) -> bool:
-    """Whether a change between such values is defined."""
+    """Whether a change from or to each of these values is defined."""
     return all(math.isfinite(value) and (_in_points(metric) or value > 0) for value in values)
 
 
@@ -177,7 +172,7 @@ def _median_of_processes(processes: Sequence[Sequence[float]], rng: np.random.Ge
 
 
 def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
-    """Degrees of freedom of a sum of variances, each with its own."""
+    """Degrees of freedom of a sum, from the variance and the degrees of freedom of each summand."""
     total = sum(variance for variance, _ in parts)
     spread = sum(variance**2 / freedom for variance, freedom in parts if variance > 0)
     return total**2 / spread if spread > 0 else math.inf
@@ -191,15 +186,10 @@ def _resamples(n: int, seed: int) -> Iterator[Floats]:
     rng = np.random.default_rng(seed)
     size = max(1, DRAWS * _KEPT_SAMPLES // n)
     for start in range(0, DRAWS, size):
-        yield _draw(n, min(size, DRAWS - start), rng)
+        yield multiplicities(rng.integers(0, n, size=(min(size, DRAWS - start), n)))
 
 
 @lru_cache(maxsize=4)
 def _kept_resamples(n: int, seed: int) -> Floats:
     """One set for all metrics over equally many samples: drawing takes far longer than using them."""
-    return _draw(n, DRAWS, np.random.default_rng(seed))
-
-
-def _draw(n: int, size: int, rng: np.random.Generator) -> Floats:
-    rows = rng.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]
-    return np.bincount(rows.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+    return multiplicities(np.random.default_rng(seed).integers(0, n, size=(DRAWS, n)))

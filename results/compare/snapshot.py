@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..foreign import ForeignJsonError, convert, parse_json
 from ..migrations import NewerVersionError
-from ..record import InvalidRecordError, Record, from_json
+from ..record import Record, from_json
+from ..stats.scores import Rows
 from ..store import RunStore, StoreError
 
 BASELINE_FORMAT = "hedgebench baseline"
 BASELINE_VERSION = 1
-
-Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -23,16 +22,46 @@ class Snapshot:
     """Records, and the predictions that were kept with them.
 
     Attributes:
-        name: Where they come from.
+        name: Path of the folder or file.
         records: One for each cell.
         samples: Predictions by cell id; a cell without any is absent.
-        notes: What there is to tell, such as predictions that could not be read.
+        notes: Remarks for the reader, such as predictions that could not be read.
     """
 
     name: str
     records: tuple[Record, ...]
     samples: Mapping[str, Rows] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BaselineCell:
+    """A cell in a baseline file.
+
+    Attributes:
+        record: JSON of its record, of any schema version.
+        samples: Columns of its predictions; empty where none are kept.
+    """
+
+    record: Mapping[str, Any]
+    samples: Mapping[str, tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The content of a baseline file.
+
+    Attributes:
+        format: `BASELINE_FORMAT`.
+        version: `BASELINE_VERSION`.
+        run: Name of the run.
+        cells: The cells that have a result.
+    """
+
+    format: str
+    version: int
+    run: str
+    cells: tuple[BaselineCell, ...]
 
 
 def read_snapshot(path: Path) -> Snapshot:
@@ -69,23 +98,24 @@ def _read_run(folder: Path) -> Snapshot:
 
 def _read_baseline(path: Path) -> Snapshot:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        data = parse_json(path.read_bytes())
+    except (OSError, ForeignJsonError) as error:
         raise StoreError(f"cannot read {path}: {error}") from error
     if not isinstance(data, dict) or data.get("format") != BASELINE_FORMAT:
         raise StoreError(f"{path} is not a baseline; make one with: bench baseline RUN_DIR -o {path}")
     if data.get("version") != BASELINE_VERSION:
         raise StoreError(f"{path} has version {data.get('version')!r}; this release reads {BASELINE_VERSION}")
     try:
-        records = tuple(from_json(cell["record"]) for cell in data["cells"])
-        samples = {r.cell_id: _rows(cell["samples"]) for r, cell in zip(records, data["cells"], strict=True)}
+        cells = convert(data, Baseline, "baseline").cells
+        records = tuple(from_json(cell.record) for cell in cells)
+        samples = {r.cell_id: _rows(cell.samples) for r, cell in zip(records, cells, strict=True) if cell.samples}
     except NewerVersionError as error:
         raise StoreError(f"{path}: {error}") from error
-    except (InvalidRecordError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path} is damaged: {type(error).__name__}: {error}") from error
-    return Snapshot(str(path), records, {cell: rows for cell, rows in samples.items() if rows})
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged: {error}") from error
+    return Snapshot(str(path), records, samples)
 
 
-def _rows(columns: Mapping[str, list[Any]]) -> Rows:
-    """Rows out of columns, as `results/compare/baseline.py` writes them."""
+def _rows(columns: Mapping[str, tuple[Any, ...]]) -> Rows:
+    """Rows out of columns of one length."""
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from xml.etree import ElementTree
 
 from ..tables.format import escape_markdown, format_measurement
@@ -19,7 +20,7 @@ def render_comparison(comparison: Comparison, form: str) -> str:
 
 
 def comparison_markdown(comparison: Comparison) -> str:
-    """A headline, and a table of what has a verdict, worst first."""
+    """A headline, and a table of the findings, worst first."""
     counts = ", ".join(f"{comparison.count(v)} {v}" for v in VERDICTS if comparison.count(v)) or "nothing to compare"
     lines = [
         f"**{_HEADLINE[comparison.exit_code]}**: {counts}\n",
@@ -35,33 +36,35 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 
 def comparison_json(comparison: Comparison) -> str:
-    """Everything, as one object."""
-    findings = [_plain(finding) for finding in comparison.findings]
+    """The whole comparison as one object."""
     content = {
         "baseline": comparison.baseline,
         "candidate": comparison.candidate,
         "exit_code": comparison.exit_code,
         "counts": {verdict: comparison.count(verdict) for verdict in VERDICTS},
-        "findings": findings,
+        "findings": [_plain(finding) for finding in comparison.findings],
         "notes": list(comparison.notes),
     }
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
 
 def comparison_junit(comparison: Comparison) -> str:
-    """JUnit XML: a test case for each finding; regressions fail, what could not be decided is skipped.
+    """JUnit XML: a test case for each finding. Regressions fail; findings without a decision are skipped.
 
-    A whole comparison that could decide nothing has an error, so that no reader takes it for a pass.
+    A comparison without findings has an error, so that no reader takes it for a pass.
     """
-    failures = comparison.count("regressed")
-    skipped = sum(f.verdict in _SKIPPED for f in comparison.findings)
     empty = not comparison.findings
-    numbers = {"tests": len(comparison.findings) + empty, "failures": failures, "errors": int(empty)}
-    attributes = {key: str(value) for key, value in {**numbers, "skipped": skipped}.items()}
+    numbers = {
+        "tests": len(comparison.findings) + empty,
+        "failures": comparison.count("regressed"),
+        "errors": int(empty),
+        "skipped": sum(f.verdict in _SKIPPED for f in comparison.findings),
+    }
+    attributes = {key: str(value) for key, value in numbers.items()}
     suites = ElementTree.Element("testsuites", {**attributes, "time": "0"})
     suite = ElementTree.SubElement(suites, "testsuite", {"name": "bench compare", **attributes, "time": "0"})
     for finding in comparison.findings:
-        names = {"classname": _xml(finding.place.title), "name": _xml(finding.title), "time": "0"}
+        names = {"classname": _xml(finding.cell.title), "name": _xml(finding.title), "time": "0"}
         case = ElementTree.SubElement(suite, "testcase", names)
         if finding.verdict == "regressed":
             ElementTree.SubElement(case, "failure", {"message": _xml(_sentence(finding)), "type": "regressed"})
@@ -75,14 +78,13 @@ def comparison_junit(comparison: Comparison) -> str:
 
 
 def comparison_annotations(comparison: Comparison) -> str:
-    """Workflow commands of GitHub Actions: an error for each regression, a warning for what could not be decided."""
+    """Workflow commands of GitHub Actions: errors for regressions, warnings for findings without a decision."""
     levels = {"regressed": "error", "undecided": "warning", "missing": "warning", "incomparable": "warning"}
-    lines = [
-        f"::{levels[f.verdict]} title={_property(f'{f.verdict}: {f.title}')}::{_data(_sentence(f))}"
+    return "".join(
+        f"::{levels[f.verdict]} title={_property(f'{f.verdict}: {f.title}')}::{_data(_sentence(f))}\n"
         for f in comparison.findings
         if f.verdict in levels
-    ]
-    return "".join(f"{line}\n" for line in lines)
+    )
 
 
 _SKIPPED = frozenset({"undecided", "missing", "incomparable", "new"})
@@ -95,26 +97,29 @@ _RENDER: Mapping[str, Callable[[Comparison], str]] = {
 
 
 def _row(finding: Finding) -> list[str]:
-    change, unit = finding.change, finding.unit
-    before, after = (format_measurement(value, None, unit)[0] for value in (finding.before, finding.after))
-    numbers = ["", "", "", "", ""]
+    change, numbers = finding.change, [""] * 5
     if change is not None:
-        spread = f"{100 * change.half_width():.2g}%" if change.stderr is not None else ""
         p_value = "" if finding.p_value is None else f"{finding.p_value:.2g}"
+        spread = "" if change.stderr is None else f"{100 * change.half_width():.2g}%"
         test = f"{change.method}, {change.n}"
         numbers = [f"{100 * change.worse:+.2f}%", spread, f"{100 * finding.margin:g}%", p_value, test]
     verdict = f"**{finding.verdict}**" if finding.verdict == "regressed" else finding.verdict
-    return [verdict, escape_markdown(finding.title), before, after, *numbers, escape_markdown(finding.reason)]
+    return [verdict, escape_markdown(finding.title), *_values(finding), *numbers, escape_markdown(finding.reason)]
+
+
+def _values(finding: Finding) -> list[str]:
+    """Both values, each with its unit."""
+    return [format_measurement(value, None, finding.unit)[0] for value in (finding.before, finding.after)]
 
 
 def _sentence(finding: Finding) -> str:
-    """What happened, in words."""
-    if finding.change is None:
-        return finding.reason
-    before, after = (format_measurement(value, None, finding.unit)[0] for value in (finding.before, finding.after))
+    """The finding in words."""
     change = finding.change
-    sure = f" ± {100 * change.half_width():.2g}% (95%)" if change.stderr is not None else ""
-    text = f"was {before}, is {after}: {100 * change.worse:+.2f}%{sure} worse, by {change.method} of {change.n}"
+    if change is None:
+        return finding.reason
+    before, after = _values(finding)
+    error = f" ± {100 * change.half_width():.2g}% (95%)" if change.stderr is not None else ""
+    text = f"was {before}, is {after}: {100 * change.worse:+.2f}%{error} worse, by {change.method} of {change.n}"
     return f"{text}; {finding.reason}" if finding.reason else text
 
 
@@ -122,25 +127,17 @@ def _plain(finding: Finding) -> dict[str, object]:
     change = finding.change
     return {
         "verdict": finding.verdict,
-        "model": finding.place.model,
-        "backbone": finding.place.backbone,
-        "task": finding.place.task,
-        "recipe": finding.place.recipe,
-        "scale": finding.place.scale,
-        "limit": finding.place.limit,
+        **asdict(finding.cell),
         "seeds": list(finding.seeds),
         "metric": finding.metric,
-        "at": dict(finding.at),
-        "unit": finding.unit,
-        "before": finding.before,
-        "after": finding.after,
-        "reason": finding.reason,
-        "worse": None if change is None else change.worse,
-        "half_width_95": None if change is None or change.stderr is None else change.half_width(),
+        "at": dict(finding.key[1]),
+        **{name: getattr(finding, name) for name in ("unit", "before", "after", "reason")},
+        "worse": change and change.worse,
+        "half_width_95": change.half_width() if change and change.stderr is not None else None,
         "margin": finding.margin,
         "p_value": finding.p_value,
-        "method": None if change is None else change.method,
-        "n": None if change is None else change.n,
+        "method": change and change.method,
+        "n": change and change.n,
     }
 
 

@@ -1,26 +1,25 @@
-"""Verdicts on a run held against an earlier one: improved, unchanged, regressed, or why there is none.
+"""Verdicts on a run compared with an earlier one: improved, unchanged, regressed, or the reason why there is none.
 
-A number has regressed where it is worse by more than its margin and chance alone would not show such a change: its
-p-value, after Holm's adjustment over everything compared, is below 0.05. It is unchanged where a worsening beyond the
-margin can be ruled out at 95%. What is neither is undecided, and that is told, not passed. So is a speed where the
-machine's own pace has changed by more than the margin.
+A number has regressed if it is worse by more than its margin and the change is significant: its p-value, after Holm's
+adjustment over everything compared, is below 0.05. It is unchanged if a worsening beyond the margin is ruled out at
+95 %. Anything else is undecided. So is a speed if the machine's own pace has changed by more than the margin.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from ..names import unknown_name
 from ..record import Metric, Record
 from ..stats.scores import SampleScores, sample_scores
 from .judgement import Change, adjusted, is_measurable, paired_change, plain_change, seeds_change, timings_change
 from .matching import (
+    CellIdentity,
+    MetricKey,
     PairedCells,
-    Place,
-    Point,
     distinct_metrics,
     is_quality,
     metrics_of,
@@ -30,7 +29,7 @@ from .matching import (
 from .snapshot import Snapshot
 
 Verdict: TypeAlias = Literal["regressed", "undecided", "missing", "incomparable", "improved", "unchanged", "new"]
-VERDICTS: tuple[Verdict, ...] = ("regressed", "undecided", "missing", "incomparable", "improved", "unchanged", "new")
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 ALPHA = 0.05
 QUALITY_MARGIN, SPEED_MARGIN = 0.005, 0.05
 """Margins as fractions: half a percent, or half a point, of quality; five percent of time and of memory."""
@@ -39,29 +38,27 @@ EXIT_FINE, EXIT_REGRESSED, EXIT_UNDECIDED = 0, 1, 4
 
 @dataclass(frozen=True)
 class Finding:
-    """The verdict on one metric of one place.
+    """The verdict on one metric of one cell, over the seeds that both sides have.
 
     Attributes:
-        place: Model, backbone, task, recipe, scale.
-        metric: Its name; empty where a whole cell is missing or failed.
-        at: Point of a sweep.
+        cell: Model, backbone, task, recipe, scale, limit.
         verdict: See `VERDICTS`.
-        reason: Why, where the numbers do not say it.
-        before: The baseline's value, a mean over seeds; None where there is none.
-        after: The candidate's.
+        reason: Why, if the numbers do not show it.
+        key: Name and coordinates of the metric; an empty name if the verdict is on the whole cell.
+        before: The baseline's value, a mean over seeds; None without one.
+        after: The candidate's value, likewise.
         unit: Unit of both.
-        change: The worsening; None where nothing could be compared.
-        margin: How much worse is still taken for unchanged, on the scale of `change`.
-        drifts: How much slower the machine itself was, by kind of work, where that was measured.
+        change: The worsening; None if nothing could be compared.
+        margin: The largest worsening that counts as unchanged, on the scale of `change`.
+        drifts: How much slower the machine itself was, by kind of work, if that was measured.
         p_value: Adjusted over all comparisons; None without a test.
         seeds: Seeds on both sides.
     """
 
-    place: Place
-    metric: str
-    at: Point
+    cell: CellIdentity
     verdict: Verdict
     reason: str = ""
+    key: MetricKey = ("", ())
     before: float | None = None
     after: float | None = None
     unit: str = ""
@@ -72,22 +69,26 @@ class Finding:
     seeds: tuple[int, ...] = ()
 
     @property
+    def metric(self) -> str:
+        """The metric's name."""
+        return self.key[0]
+
+    @property
     def title(self) -> str:
         """Such as `hedgehog / gpt / wikitext2: perplexity`."""
-        point = " ".join(f"{key}={value}" for key, value in self.at)
-        what = " ".join(filter(None, (self.metric, point)))
-        return f"{self.place.title}: {what}" if what else self.place.title
+        what = " ".join(filter(None, (self.metric, *(f"{key}={value}" for key, value in self.key[1]))))
+        return f"{self.cell.title}: {what}" if what else self.cell.title
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came out.
+    """The verdicts on a run.
 
     Attributes:
         baseline: Name of the earlier run.
         candidate: Name of the run that is judged.
         findings: Worst first.
-        notes: What there is to tell of either side.
+        notes: Notes of both sides.
     """
 
     baseline: str
@@ -101,7 +102,7 @@ class Comparison:
 
     @property
     def exit_code(self) -> int:
-        """1 for a regression; 4 where something could not be decided, is missing, or nothing was compared; else 0."""
+        """1 for a regression; 4 if a metric is undecided, missing or incomparable, or none was compared; else 0."""
         if self.count("regressed"):
             return EXIT_REGRESSED
         decided = self.count("improved") + self.count("unchanged")
@@ -111,15 +112,15 @@ class Comparison:
 
 
 def compare(baseline: Snapshot, candidate: Snapshot, tolerances: Mapping[str, float] | None = None) -> Comparison:
-    """Holds one run against another, metric by metric.
+    """Compares a run with an earlier one, metric by metric.
 
     Args:
-        baseline: The earlier one.
-        candidate: The one that is judged.
-        tolerances: Margins by metric, in percent or points, that take the place of the usual ones.
+        baseline: The earlier run.
+        candidate: The run that is judged.
+        tolerances: Margins by metric, in percent or points, in place of the default ones.
 
     Raises:
-        UnknownNameError: A tolerance for a metric that neither side has.
+        UnknownNameError: A tolerance names a metric that neither side has.
     """
     margins = {name: percent / 100 for name, percent in (tolerances or {}).items()}
     known = {m.name for s in (baseline, candidate) for r in s.records for m in r.metrics}
@@ -140,142 +141,129 @@ def compare(baseline: Snapshot, candidate: Snapshot, tolerances: Mapping[str, fl
 
 def _findings(
     pair: PairedCells, baseline: Snapshot, candidate: Snapshot, margins: Mapping[str, float]
-) -> list[Finding]:
-    if not pair.baseline:
-        return [Finding(pair.place, "", (), "new", "the baseline has no such cell")]
-    if not pair.candidate:
-        return [Finding(pair.place, "", (), "missing", "the candidate has no such cell")]
-    seeds = sorted(pair.baseline.keys() & pair.candidate.keys())
-    if not seeds:
-        reason = f"no seed in common: the baseline has {_list(pair.baseline)}, the candidate {_list(pair.candidate)}"
-        return [Finding(pair.place, "", (), "missing", reason)]
+) -> Iterator[Finding]:
+    """The findings of one cell, not judged yet."""
+    seeds = tuple(sorted(pair.baseline.keys() & pair.candidate.keys()))
     befores, afters = [pair.baseline[seed] for seed in seeds], [pair.candidate[seed] for seed in seeds]
-    if whole := _without_result(pair.place, befores, afters):
-        return [replace(whole, seeds=tuple(seeds))]
-    findings = []
-    for (name, at), metric in distinct_metrics(befores[0]).items():
-        sides = _Sides(pair.place, metric, at, befores, afters, baseline, candidate, margins.get(name))
-        findings.append(replace(sides.finding(), seeds=tuple(seeds)))
-    return findings
+    if not pair.baseline:
+        yield Finding(pair.cell, "new", "the baseline has no such cell")
+    elif not pair.candidate:
+        yield Finding(pair.cell, "missing", "the candidate has no such cell")
+    elif not seeds:
+        was, now = (", ".join(map(str, sorted(side))) for side in (pair.baseline, pair.candidate))
+        yield Finding(pair.cell, "missing", f"no seed in common: the baseline has {was}, the candidate {now}")
+    elif whole := _without_result(pair.cell, befores, afters):
+        yield replace(whole, seeds=seeds)
+    else:
+        known = [[metrics_of(record) for record in side] for side in (befores, afters)]
+        for key, metric in distinct_metrics(befores[0]).items():
+            before, after = ([metrics.get(key) for metrics in side] for side in known)
+            sides = _Side(befores, before, baseline), _Side(afters, after, candidate)
+            margin = margins.get(metric.name, QUALITY_MARGIN if is_quality(metric) else SPEED_MARGIN)
+            empty = Finding(pair.cell, "incomparable", key=key, unit=metric.unit, seeds=seeds)
+            yield _finding(metric, *sides, empty, margin)
 
 
-def _without_result(place: Place, befores: Sequence[Record], afters: Sequence[Record]) -> Finding | None:
-    """The verdict on cells of which some have no result, on either side."""
+def _without_result(cell: CellIdentity, befores: Sequence[Record], afters: Sequence[Record]) -> Finding | None:
+    """The verdict on a cell if it has no result for some seed on either side."""
     broken = [(b, a) for b, a in zip(befores, afters, strict=True) if b.status != "ok" or a.status != "ok"]
     if not broken:
         return None
     before, after = next(((b, a) for b, a in broken if b.status == "ok"), broken[0])
     reason = f"seed {after.seed} ended as {after.status}" + (f": {after.error.message}" if after.error else "")
     if before.status == "ok":
-        return Finding(place, "", (), "regressed", f"{reason}; the baseline has a result")
+        return Finding(cell, "regressed", f"{reason}; the baseline has a result")
     if after.status == "ok":
-        return Finding(place, "", (), "improved", f"has a result, where the baseline ended as {before.status}")
+        return Finding(cell, "improved", f"has a result, where the baseline ended as {before.status}")
     verdict: Verdict = "unchanged" if after.status == before.status else "incomparable"
-    return Finding(place, "", (), verdict, f"{reason}; the baseline as {before.status}")
-
-
-def _list(cells: Mapping[int, Record]) -> str:
-    return ", ".join(map(str, sorted(cells)))
+    return Finding(cell, verdict, f"{reason}; the baseline as {before.status}")
 
 
 @dataclass(frozen=True)
-class _Sides:
-    """One metric on both sides, over the seeds they share."""
+class _Side:
+    """One metric on one side, over the seeds that both sides share.
 
-    place: Place
-    metric: Metric
-    at: Point
-    befores: Sequence[Record]
-    afters: Sequence[Record]
-    baseline: Snapshot
-    candidate: Snapshot
-    margin: float | None
+    Attributes:
+        records: One for each seed.
+        metrics: The metric in each record; None in a record that lacks it.
+        snapshot: The side.
+    """
 
-    def finding(self) -> Finding:
-        """The change, not judged yet, or why there is none."""
-        before, after = self._metrics(self.befores), self._metrics(self.afters)
-        empty = Finding(self.place, self.metric.name, self.at, "incomparable", unit=self.metric.unit)
-        for one, other in zip(self.befores, self.afters, strict=True):
-            if reason := why_incomparable(one, other, self.metric):
-                return replace(empty, reason=reason)
-        if any(metric is None for metric in after):
-            return replace(empty, verdict="missing", reason="the candidate did not measure it")
-        was = [m.value for m in before if m is not None and m.value is not None]
-        now = [m.value for m in after if m is not None and m.value is not None]
-        if len(was) < len(before) or len(now) < len(after):
-            return self._without_value(empty, len(was) == len(before), len(now) == len(after))
-        default = QUALITY_MARGIN if is_quality(self.metric) else SPEED_MARGIN
-        numbers = replace(
-            empty,
-            before=math.fsum(was) / len(was),
-            after=math.fsum(now) / len(now),
-            margin=default if self.margin is None else self.margin,
-            drifts=self._drifts(),
+    records: Sequence[Record]
+    metrics: Sequence[Metric | None]
+    snapshot: Snapshot
+
+    @property
+    def values(self) -> list[float]:
+        """The values of the seeds that have one."""
+        return [m.value for m in self.metrics if m is not None and m.value is not None]
+
+    @property
+    def timings(self) -> list[tuple[float, ...]]:
+        """Raw measurements of each seed."""
+        return [m.samples if m else () for m in self.metrics]
+
+    def scores(self, metric: Metric) -> list[SampleScores]:
+        """The scores of each seed whose predictions reproduce its value."""
+        found = (
+            sample_scores(replace(metric, value=value, samples=()), self.snapshot.samples.get(record.cell_id, ()))
+            for value, record in zip(self.values, self.records, strict=True)
         )
-        if was == now:
-            return replace(numbers, change=self._change(was, now) if is_measurable(self.metric, *was) else _NO_CHANGE)
-        if not is_measurable(self.metric, *was):
-            return replace(numbers, reason="no change can be measured from such a baseline")
-        if not is_measurable(self.metric, *now):
-            return replace(numbers, verdict="regressed", reason="not a number that can be")
-        return replace(numbers, change=self._change(was, now))
+        return [scores for scores in found if scores is not None]
 
-    def _drifts(self) -> dict[str, Change]:
-        """How the machine's pace changed, for numbers that depend on it and were taken with it."""
-        if is_quality(self.metric) or self.metric.unit == "bytes":
-            return {}
-        sides = [[_paces(record) for record in side] for side in (self.befores, self.afters)]
-        works = set.intersection(*(set(paces) for side in sides for paces in side))
-        before, after = sides
-        return {
-            work: timings_change(_PACE, [paces[work] for paces in before], [paces[work] for paces in after])
-            for work in sorted(works)
-        }
 
-    def _metrics(self, records: Sequence[Record]) -> list[Metric | None]:
-        return [metrics_of(record).get((self.metric.name, self.at)) for record in records]
-
-    def _without_value(self, empty: Finding, was: bool, now: bool) -> Finding:
-        """A point of a sweep that was out of memory on one side or both."""
-        if was:
-            return replace(empty, verdict="regressed", reason="out of memory, where the baseline has a value")
-        if now:
-            return replace(empty, verdict="improved", reason="has a value, where the baseline ran out of memory")
+def _finding(metric: Metric, before: _Side, after: _Side, empty: Finding, margin: float) -> Finding:
+    """The change of a metric, not judged yet, or the reason why there is none; `empty` is filled in."""
+    for one, other in zip(before.records, after.records, strict=True):
+        if reason := why_incomparable(one, other, metric):
+            return replace(empty, reason=reason)
+    if None in after.metrics:
+        return replace(empty, verdict="missing", reason="the candidate did not measure it")
+    was, now, seeds = before.values, after.values, len(before.records)
+    if len(was) < seeds and len(now) < seeds:
         return replace(empty, verdict="unchanged", reason="out of memory on both sides")
-
-    def _change(self, was: Sequence[float], now: Sequence[float]) -> Change:
-        raw = [[m.samples if m else () for m in self._metrics(side)] for side in (self.befores, self.afters)]
-        if raw[0] == raw[1] and all(raw[0]):
-            return Change(0.0, 0.0, math.inf, "the same timings", sum(map(len, raw[0])))
-        if not is_quality(self.metric) and all(len(samples) > 1 and min(samples) > 0 for s in raw for samples in s):
-            return timings_change(self.metric, raw[0], raw[1])
-        scores = [
-            self._scores(self.befores, self.baseline, was),
-            self._scores(self.afters, self.candidate, now),
-        ]
-        before, after = ([score for score in side if score is not None] for side in scores)
-        if len(before) == len(after) == len(was) and _same_samples([*before, *after]):
-            return paired_change(self.metric, before, after)
+    if len(now) < seeds:
+        return replace(empty, verdict="regressed", reason="out of memory, where the baseline has a value")
+    if len(was) < seeds:
+        return replace(empty, verdict="improved", reason="has a value, where the baseline ran out of memory")
+    drifts = {} if is_quality(metric) or metric.unit == "bytes" else _drifts(before.records, after.records)
+    means = math.fsum(was) / seeds, math.fsum(now) / seeds
+    numbers = replace(empty, before=means[0], after=means[1], margin=margin, drifts=drifts)
+    if not is_measurable(metric, *was):
         if was == now:
-            return Change(0.0, 0.0, math.inf, "the same values", len(was))
-        if len(was) > 1:
-            return seeds_change(self.metric, was, now)
-        return plain_change(self.metric, was[0], now[0])
-
-    def _scores(
-        self, records: Sequence[Record], snapshot: Snapshot, values: Sequence[float]
-    ) -> list[SampleScores | None]:
-        metrics = [replace(self.metric, value=value, samples=()) for value in values]
-        return [
-            sample_scores(metric, snapshot.samples.get(record.cell_id, ()))
-            for metric, record in zip(metrics, records, strict=True)
-        ]
+            return replace(numbers, change=Change(0.0, None, math.inf, "tolerance", 1))
+        return replace(numbers, reason="no change can be measured from such a baseline")
+    if not is_measurable(metric, *now):
+        return replace(numbers, verdict="regressed", reason="the value is not finite, or not positive")
+    return replace(numbers, change=_change(metric, before, after))
 
 
-_NO_CHANGE = Change(0.0, None, math.inf, "tolerance", 1)
+def _change(metric: Metric, before: _Side, after: _Side) -> Change:
+    """The change by the most certain method that both sides allow."""
+    was, now, timings = before.values, after.values, (before.timings, after.timings)
+    if timings[0] == timings[1] and all(timings[0]):
+        return Change(0.0, 0.0, math.inf, "the same timings", sum(map(len, timings[0])))
+    if not is_quality(metric) and all(len(one) > 1 and min(one) > 0 for side in timings for one in side):
+        return timings_change(metric, *timings)
+    scores = before.scores(metric), after.scores(metric)
+    labels = {score.labels for side in scores for score in side}
+    if len(scores[0]) == len(scores[1]) == len(was) and len(labels) == 1 and len(scores[0][0]) > 1:
+        return paired_change(metric, *scores)
+    if was == now:
+        return Change(0.0, 0.0, math.inf, "the same values", len(was))
+    return seeds_change(metric, was, now) if len(was) > 1 else plain_change(metric, was[0], now[0])
 
 
 _PACE = Metric("pace_ms", None, "ms", False, None, 0)
+
+
+def _drifts(befores: Sequence[Record], afters: Sequence[Record]) -> dict[str, Change]:
+    """How the machine's pace changed, by kind of work that every record measured."""
+    before, after = [_paces(record) for record in befores], [_paces(record) for record in afters]
+    return {
+        work: timings_change(_PACE, [paces[work] for paces in before], [paces[work] for paces in after])
+        for work in sorted(set.intersection(*map(set, (*before, *after))))
+    }
 
 
 def _paces(record: Record) -> dict[str, tuple[float, ...]]:
@@ -286,40 +274,22 @@ def _paces(record: Record) -> dict[str, tuple[float, ...]]:
     }
 
 
-def _same_samples(scores: Sequence[SampleScores]) -> bool:
-    return len(scores[0]) > 1 and all(score.labels == scores[0].labels for score in scores)
-
-
 def _judged(finding: Finding) -> Finding:
-    """The verdict on a change that was measured."""
-    change = finding.change
-    if change is None or finding.verdict == "regressed":
+    """The finding with the verdict that its change calls for."""
+    change, margin = finding.change, finding.margin
+    if change is None:
         return finding
-    if change.stderr is None:
-        return replace(finding, verdict=_by_margin(change.worse, finding.margin))
-    verdict = _by_test(change, finding.margin, finding.p_value)
-    if verdict == "undecided":
-        highest = 100 * _highest(change)
-        return replace(finding, verdict=verdict, reason=f"may be up to {highest:.2g}% worse; more samples would tell")
+    highest = change.worse + change.half_width(2 * ALPHA)  # the upper end of the interval that leaves out 5 % above
+    is_significant = change.stderr is None or (finding.p_value is not None and finding.p_value < ALPHA)
+    if is_significant and abs(change.worse) > margin:
+        finding = replace(finding, verdict="regressed" if change.worse > 0 else "improved")
+    elif change.stderr is None or highest <= margin:
+        finding = replace(finding, verdict="unchanged")
+    else:
+        reason = f"may be up to {100 * highest:.2g}% worse; more samples would tell"
+        return replace(finding, verdict="undecided", reason=reason)
     for work, drift in finding.drifts.items():
-        if abs(drift.worse) > finding.margin:
+        if change.stderr is not None and abs(drift.worse) > margin:
             reason = f"the machine itself was {100 * drift.worse:+.2g}% slower at {work}"
             return replace(finding, verdict="undecided", reason=reason)
-    return replace(finding, verdict=verdict)
-
-
-def _by_test(change: Change, margin: float, p_value: float | None) -> Verdict:
-    if p_value is not None and p_value < ALPHA and abs(change.worse) > margin:
-        return "regressed" if change.worse > 0 else "improved"
-    return "unchanged" if _highest(change) <= margin else "undecided"
-
-
-def _highest(change: Change) -> float:
-    """How much worse it may be: the upper end of the interval that leaves out 5% above."""
-    return change.worse + change.half_width(2 * ALPHA)
-
-
-def _by_margin(worse: float, margin: float) -> Verdict:
-    if worse > margin:
-        return "regressed"
-    return "improved" if worse < -margin else "unchanged"
+    return finding

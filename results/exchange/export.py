@@ -2,48 +2,46 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..foreign import ForeignJsonError, format_json, parse_json
 from ..names import unknown_name
-from ..record import InvalidRecordError, Record, from_json, to_json
+from ..record import Record, from_json, record_text
 from ..tables.aggregate import format_at
 from ..tables.leaderboard import leaderboard_rows
 from .lm_eval_export import write_lm_eval
 
-_SCALARS = ("run_id", "cell_id", "model", "backbone", "task", "recipe", "scale", "seed", "limit", "peer_key")
+_OF_RECORD = ("run_id", "cell_id", "model", "backbone", "task", "recipe", "scale", "seed", "limit", "peer_key")
+_OF_METRIC = ("name", "value", "unit", "higher_is_better", "stderr", "n", "status")
 
 
 def metric_rows(records: Iterable[Record]) -> list[dict[str, Any]]:
-    """One row for each metric of each record, and one without a metric for a record that has none.
+    """One row for each metric of each record; a record without metrics has one row without a metric.
 
-    `record` is the whole record as JSON, so that nothing is lost.
+    The column `record` is the whole record as JSON.
     """
     rows = []
     for record in records:
-        plain = json.dumps(to_json(record), ensure_ascii=False, allow_nan=False)
-        shared = {name: getattr(record, name) for name in _SCALARS} | {"cell_status": record.status}
+        shared = {name: getattr(record, name) for name in _OF_RECORD}
+        shared |= {"cell_status": record.status, "record": record_text(record)}
         for metric in record.metrics or (None,):
-            names = ("name", "value", "unit", "higher_is_better", "stderr", "n", "status")
-            own = {f"metric_{name}": getattr(metric, name, None) for name in names}
-            at = format_at(metric.at) if metric else ""
-            rows.append({**shared, **own, "at": at, "record": plain})
+            own = {f"metric_{name}": getattr(metric, name, None) for name in _OF_METRIC}
+            rows.append({**shared, **own, "at": format_at(metric.at) if metric else ""})
     return rows
 
 
 def write_parquet(records: Iterable[Record], path: Path) -> None:
-    """Writes `metric_rows` as Parquet; columns keep their types where every value is missing."""
+    """Writes `metric_rows` as Parquet; a column keeps its type even if every value is missing."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds = {"seed": pa.int64(), "limit": pa.int64(), "metric_n": pa.int64(), "metric_higher_is_better": pa.bool_()}
     kinds |= {"metric_value": pa.float64(), "metric_stderr": pa.float64()}
-    metric = ("name", "value", "unit", "higher_is_better", "stderr", "n", "status")
-    names = (*_SCALARS, "cell_status", *(f"metric_{name}" for name in metric), "at", "record")
+    names = (*_OF_RECORD, "cell_status", *(f"metric_{name}" for name in _OF_METRIC), "at", "record")
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
     pq.write_table(pa.Table.from_pylist(metric_rows(records), schema=schema), path)
 
@@ -52,24 +50,23 @@ def read_parquet(path: Path) -> list[Record]:
     """The records that `write_parquet` wrote, in this release or an earlier one.
 
     Raises:
-        InvalidRecordError: The file has no column `record`, or a row of it is no record.
+        ForeignJsonError: The file has no column `record`, or a row of that column is no record.
     """
     import pyarrow.parquet as pq
 
     if "record" not in pq.read_schema(path).names:
-        raise InvalidRecordError("it has no column named record")
+        raise ForeignJsonError("it has no column named record")
     texts = pq.read_table(path, columns=["record"]).column("record").to_pylist()
-    return [from_json(json.loads(text)) for text in dict.fromkeys(texts)]
+    return [from_json(parse_json(text)) for text in dict.fromkeys(texts)]
 
 
 def model_index(records: Iterable[Record]) -> dict[str, Any]:
     """The `model-index` of a model card: main metrics that have a finite value, averaged over seeds.
 
-    A model's name says backbone, recipe and scale too: numbers of different ones are never one model's.
+    A model's name includes backbone, recipe and scale, so that numbers of different ones are never one model's.
     """
-    records = list(records)
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in leaderboard_rows(records):
+    for row in leaderboard_rows(list(records)):
         if row.is_main and row.value is not None and math.isfinite(row.value):
             where = row.comparison
             name = f"{row.model} ({where.backbone}, {where.recipe}, {where.scale})"
@@ -88,8 +85,7 @@ def model_index(records: Iterable[Record]) -> dict[str, Any]:
 
 def write_model_index(records: Iterable[Record], path: Path) -> None:
     """Writes `model_index` as JSON, which is YAML too."""
-    text = json.dumps(model_index(records), ensure_ascii=False, allow_nan=False, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_text(format_json(model_index(records), indent=1) + "\n", encoding="utf-8")
 
 
 EXPORTS: Mapping[str, Callable[[Iterable[Record], Path], None]] = {
@@ -97,7 +93,7 @@ EXPORTS: Mapping[str, Callable[[Iterable[Record], Path], None]] = {
     "model-index": write_model_index,
     "lm-eval": write_lm_eval,
 }
-"""Writers by the name of their format; `lm-eval` writes a folder."""
+"""Writers by format; `lm-eval` writes a folder."""
 
 
 def export(records: Iterable[Record], format: str, path: Path) -> None:

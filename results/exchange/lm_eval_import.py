@@ -1,6 +1,6 @@
-"""Records of what lm-eval measured, out of its results files.
+"""Records from results files of lm-eval.
 
-One record for each task. Their recipe is `lm-eval` and their scale `imported`, so that nothing compares them with
+Each task becomes one record, with the recipe `lm-eval` and the scale `imported`, so that it is never compared with
 cells of our own protocol. Groups, which are averages of their tasks, are left out.
 """
 
@@ -9,14 +9,39 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeGuard
 
-from ..record import SCHEMA_VERSION, DataIdentity, InvalidRecordError, Metric, Record, Scalar
+from ..foreign import ForeignJsonError, convert
+from ..record import SCHEMA_VERSION, DataIdentity, Metric, Record, Scalar
 from .lm_eval_export import PREFIX
 
 _UNITS = {"bits_per_byte": "bits/byte"}
 _NEEDED = ("results", "configs", "config")
 _NOT_METRICS = frozenset({"name", "alias", "sample_len", "samples", "sample_count"})
+
+
+@dataclass(frozen=True)
+class LmEvalResults:
+    """The parts of a results file that records are made of, under lm-eval's names, with `_` for `-`.
+
+    Mappings are keyed by task; `config` is that of the whole run.
+    """
+
+    results: Mapping[str, Mapping[str, Any]]
+    configs: Mapping[str, Mapping[str, Any]]
+    config: Mapping[str, Any]
+    group_subtasks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    versions: Mapping[str, Scalar] = field(default_factory=dict)
+    n_shot: Mapping[str, Scalar] = field(default_factory=dict)
+    n_samples: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    higher_is_better: Mapping[str, Mapping[str, bool | None]] = field(default_factory=dict)
+    task_hashes: Mapping[str, str] = field(default_factory=dict)
+    model_name: str | None = None
+    date: Any = None
+    lm_eval_version: str | None = None
+    transformers_version: str | None = None
+    git_hash: str | None = None
 
 
 def is_lm_eval(data: Any) -> bool:
@@ -33,27 +58,31 @@ def lm_eval_records(data: Mapping[str, Any], run_id: str, source: str) -> list[R
         source: Name of the file, for the records' notes.
 
     Raises:
-        InvalidRecordError: The file has no task with a metric, or a value is no number.
+        ForeignJsonError: No task has a metric, or a part of the file has another type than lm-eval gives it.
     """
-    groups = {name for name, members in data.get("group_subtasks", {}).items() if members}
-    records = [_record(data, task, run_id, source) for task in data["results"] if task not in groups]
+    known, parts = {f.name for f in fields(LmEvalResults)}, {key.replace("-", "_"): data[key] for key in data}
+    file = convert({key: value for key, value in parts.items() if key in known}, LmEvalResults, "lm-eval's file")
+    records = [_record(file, task, run_id, source) for task in file.results if not file.group_subtasks.get(task)]
     if not records:
-        raise InvalidRecordError("it has no results of a task")
+        raise ForeignJsonError("it has no results of a task")
     return records
 
 
-def _record(data: Mapping[str, Any], task: str, run_id: str, source: str) -> Record:
-    config, task_config = data["config"], data["configs"].get(task, {})
-    metrics = _metrics(data, task)
+def _record(file: LmEvalResults, task: str, run_id: str, source: str) -> Record:
+    config, task_config = file.config, file.configs.get(task, {})
+    metrics = _metrics(file, task)
     if not metrics:
-        raise InvalidRecordError(f"task {task} has no metric")
+        raise ForeignJsonError(f"task {task} has no metric")
     seed, limit = config.get("random_seed"), config.get("limit")
-    protocol = [task, data.get("versions", {}).get(task), data.get("n-shot", {}).get(task), limit, task_config]
+    protocol = [task, file.versions.get(task), file.n_shot.get(task), limit, task_config]
+    # The examples in the prompt, and lm-eval's own configuration as far as its values are scalars.
+    settings = {"task.num_fewshot": file.n_shot.get(task)}
+    settings |= {f"lm_eval.{key}": value for key, value in config.items() if isinstance(value, Scalar)}
     return Record(
         schema_version=SCHEMA_VERSION,
         run_id=run_id,
-        cell_id=_hash([data.get("model_name"), config, data.get("date"), protocol, data["results"][task]]),
-        model=str(data.get("model_name") or config.get("model")),
+        cell_id=_hash([file.model_name, config, file.date, protocol, file.results[task]]),
+        model=str(file.model_name or config.get("model")),
         backbone=str(config.get("model")),
         task=f"{PREFIX}{task}",
         recipe="lm-eval",
@@ -62,64 +91,55 @@ def _record(data: Mapping[str, Any], task: str, run_id: str, source: str) -> Rec
         status="ok",
         main_metric=next((m.name for m in metrics if m.higher_is_better is not None), metrics[0].name),
         metrics=metrics,
-        settings=_settings(data, task),
+        settings=settings,
         timings_s={},
         kernels=(),
-        data=_data(data, task, task_config),
-        environment=_environment(data),
+        data=_data(file, task, task_config),
+        environment={
+            "lm-eval": file.lm_eval_version,
+            "transformers": file.transformers_version,
+            "git_commit": file.git_hash,
+            "device": config.get("device"),
+            "dtype": config.get("model_dtype"),
+        },
         limit=limit if isinstance(limit, int) else None,
         peer_key=_hash(protocol),
         notes=(f"imported from {source}: measured by lm-eval, kernels and data are as its file says",),
     )
 
 
-def _metrics(data: Mapping[str, Any], task: str) -> tuple[Metric, ...]:
-    values = data["results"][task]
-    better = data.get("higher_is_better", {}).get(task, {})
-    n = data.get("n-samples", {}).get(task, {}).get("effective", values.get("sample_len", 0))
+def _metrics(file: LmEvalResults, task: str) -> tuple[Metric, ...]:
+    values, better = file.results[task], file.higher_is_better.get(task, {})
+    n = int(file.n_samples.get(task, {}).get("effective", values.get("sample_len", 0)))
     found = []
     for key, value in values.items():
         name, _, filtered = key.partition(",")
         if key in _NOT_METRICS or name.endswith("_stderr"):
             continue
         if not _is_number(value):
-            raise InvalidRecordError(f"{key} of task {task} is {value!r}; expected a number")
+            raise ForeignJsonError(f"{key} of task {task} is {value!r}; expected a number")
         stderr = values.get(f"{name}_stderr,{filtered}")
         error = float(stderr) if _is_number(stderr) else None
         full = name if filtered in ("", "none") else f"{name}.{filtered}"
-        found.append(Metric(full, float(value), _UNITS.get(name, "1"), better.get(name), error, int(n)))
+        found.append(Metric(full, float(value), _UNITS.get(name, "1"), better.get(name), error, n))
     return tuple(found)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _settings(data: Mapping[str, Any], task: str) -> dict[str, Scalar | tuple[Scalar, ...]]:
-    """The examples in the prompt, and lm-eval's own configuration where it is a plain value."""
-    config = {f"lm_eval.{key}": value for key, value in data["config"].items() if isinstance(value, Scalar)}
-    return {"task.num_fewshot": data.get("n-shot", {}).get(task), **config}
-
-
-def _data(data: Mapping[str, Any], task: str, config: Mapping[str, Any]) -> DataIdentity:
-    name = "/".join(str(config[key]) for key in ("dataset_path", "dataset_name") if config.get(key))
-    revision = str((config.get("dataset_kwargs") or {}).get("revision", ""))
+def _data(file: LmEvalResults, task: str, config: Mapping[str, Any]) -> DataIdentity:
+    rows = file.n_samples.get(task, {}).get("original")
     split = str(config.get("test_split") or config.get("validation_split") or "test")
-    rows = data.get("n-samples", {}).get(task, {}).get("original")
-    splits = {split: int(rows)} if rows is not None else {}
-    versions = {"task_version": data.get("versions", {}).get(task), "num_fewshot": data.get("n-shot", {}).get(task)}
-    fingerprint = data.get("task_hashes", {}).get(task, "")
-    return DataIdentity(name or task, revision, fingerprint, "imported", splits, versions)
-
-
-def _environment(data: Mapping[str, Any]) -> dict[str, Scalar]:
-    return {
-        "lm-eval": data.get("lm_eval_version"),
-        "transformers": data.get("transformers_version"),
-        "git_commit": data.get("git_hash"),
-        "device": data["config"].get("device"),
-        "dtype": data["config"].get("model_dtype"),
-    }
+    return DataIdentity(
+        id="/".join(str(config[key]) for key in ("dataset_path", "dataset_name") if config.get(key)) or task,
+        revision=str((config.get("dataset_kwargs") or {}).get("revision", "")),
+        fingerprint=file.task_hashes.get(task, ""),
+        source="imported",
+        splits={} if rows is None else {split: rows},
+        details={"task_version": file.versions.get(task), "num_fewshot": file.n_shot.get(task)},
+    )
 
 
 def _hash(value: Any) -> str:

@@ -15,11 +15,11 @@ from ..record import Record
 from .tracker_payload import conditions, curve_name, folder_name, measurements, parameters
 
 Summary: TypeAlias = Any
-"""A message of TensorBoard's, whose types are made when it is imported."""
+"""A protobuf message of TensorBoard, whose classes exist only once they are imported."""
 
 
 class TensorboardTracker:
-    """A folder `tensorboard` in the run's, with one folder for each cell, which is written anew each time."""
+    """The run's folder `tensorboard`, with one folder for each cell, which replaces any earlier one."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "tensorboard"
@@ -36,7 +36,7 @@ class TensorboardTracker:
         self._write(self._folder / folder_name(record), summaries)
 
     def send_files(self, files: Mapping[str, Path]) -> None:
-        """Writes the leaderboard as text and the plots as images; TensorBoard has no place for the other files."""
+        """Writes the leaderboard as text and the plots as images; TensorBoard shows no other files."""
         from tensorboard.plugins.text.summary_v2 import text_pb
 
         summaries = []
@@ -48,7 +48,7 @@ class TensorboardTracker:
         self._write(self._folder / "report", summaries)
 
     def close(self) -> str:
-        """Gives the folder."""
+        """Returns the command that shows the folder."""
         return f"tensorboard --logdir {self._folder}"
 
     def _write(self, folder: Path, summaries: Sequence[tuple[int, Summary]]) -> None:
@@ -62,7 +62,7 @@ class TensorboardTracker:
 
 
 def _image(name: str, png: bytes) -> Summary:
-    """A PNG as it is; its size stands in its header."""
+    """An image; its width and height are read from the PNG's header."""
     message = _message("summary_pb2").Summary
     width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))
     image = message.Image(width=width, height=height, colorspace=4, encoded_image_string=png)

@@ -1,14 +1,13 @@
-"""What experiment trackers get of a run, and under which names; the same for all of them."""
+"""What is sent to an experiment tracker, and under which names; the same for all trackers."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..record import CurvePoint, Metric, Record, Scalar, to_json
+from ..record import CurvePoint, Record, Scalar, record_text
 
 _TABLES = ("leaderboard.csv", "leaderboard.md", "leaderboard.json", "report.html")
 
@@ -19,8 +18,8 @@ def cell_name(record: Record) -> str:
 
 
 def record_json(record: Record) -> str:
-    """The whole record, so that a tracker holds all that the run's folder does."""
-    return json.dumps(to_json(record), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    """The whole record, so that a tracker has everything that the run's folder has."""
+    return record_text(record, indent=1) + "\n"
 
 
 def record_digest(record: Record) -> str:
@@ -29,18 +28,11 @@ def record_digest(record: Record) -> str:
 
 
 def parameters(record: Record) -> dict[str, str | int | float | bool]:
-    """What was measured and with which settings; lists are spelled out, what is None is left out."""
+    """What was measured and with which settings; lists become texts, and None is left out."""
     data = record.data
+    names = ("model", "backbone", "task", "recipe", "scale", "seed", "limit", "status", "main_metric")
     identity: dict[str, Scalar | tuple[Scalar, ...]] = {
-        "model": record.model,
-        "backbone": record.backbone,
-        "task": record.task,
-        "recipe": record.recipe,
-        "scale": record.scale,
-        "seed": record.seed,
-        "limit": record.limit,
-        "status": record.status,
-        "main_metric": record.main_metric,
+        **{name: getattr(record, name) for name in names},
         "data": f"{data.id} {data.revision or data.fingerprint[:12]}" if data else None,
         "kernels": tuple(dict.fromkeys(f"{use.form} ({use.backend})" for use in record.kernels)) or None,
     }
@@ -55,13 +47,14 @@ def conditions(record: Record) -> dict[str, str | int | float | bool]:
 def measurements(record: Record) -> dict[str, float]:
     """Values by name, and standard errors by name and `_stderr`; a sweep's point follows as `/seq_len:512`.
 
-    Times of the cell's phases are among them, as `timings_s/train`. What has no value is left out.
+    The times of the cell's phases are included, as `timings_s/train`. Metrics without a value are left out.
     """
     found = {f"timings_s/{phase}": seconds for phase, seconds in record.timings_s.items()}
     for metric in record.metrics:
+        point = "".join(f"/{key}:{metric.at[key]}" for key in sorted(metric.at))
         for suffix, value in (("", metric.value), ("_stderr", metric.stderr)):
             if value is not None:
-                found[_measurement_name(metric, suffix)] = value
+                found[f"{metric.name}{suffix}{point}"] = value
     return found
 
 
@@ -71,19 +64,15 @@ def curve_name(point: CurvePoint) -> str:
 
 
 def folder_name(record: Record) -> str:
-    """A name for the cell's folder, unlike any other's."""
+    """A name for the cell's folder that no other cell has."""
     words = (record.task, record.model, record.backbone, record.recipe, record.scale, f"seed{record.seed}")
     return re.sub(r"[^\w.=:,-]+", "_", "-".join((*words, record.cell_id[:8])))
 
 
 def run_files(folder: Path) -> dict[str, Path]:
-    """What a run leaves to read, by its path below the run's folder: tables, report and plots."""
+    """The tables, report and plots of a run, by their paths below the run's folder."""
     found = [folder / name for name in _TABLES] + sorted((folder / "plots").glob("*.*"))
     return {str(path.relative_to(folder)): path for path in found if path.is_file()}
-
-
-def _measurement_name(metric: Metric, suffix: str) -> str:
-    return "/".join((metric.name + suffix, *(f"{key}:{metric.at[key]}" for key in sorted(metric.at))))
 
 
 def _without_none(values: Mapping[str, Scalar | tuple[Scalar, ...]]) -> dict[str, str | int | float | bool]:

@@ -1,6 +1,6 @@
 """The experiment trackers that runs can be sent to.
 
-A tracker has a copy, for looking at; the run's folder stays the source of every number.
+A tracker gets a copy to look at; the run's folder remains the source of every number.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from .wandb import WandbTracker
 
 
 class Tracker(Protocol):
-    """Where one run is sent. Each method may raise whatever the tracker's own package raises."""
+    """A connection that one run is sent through. Each method may raise any error of the tracker's own package."""
 
     def send_cell(self, record: Record) -> None:
-        """Sends one cell's parameters, metrics, curves and record; a record that is there already is not doubled."""
+        """Sends one cell's parameters, metrics, curves and record; a record that was sent before is not doubled."""
         ...
 
     def send_files(self, files: Mapping[str, Path]) -> None:
-        """Sends what the run left to read, by name: leaderboard, report and plots."""
+        """Sends the run's leaderboard, report and plots, by path below the run's folder."""
         ...
 
     def close(self) -> str:
-        """Ends the connection; gives where the run can be looked at."""
+        """Ends the connection; returns where the run can be looked at."""
         ...
 
 
 @dataclass(frozen=True)
 class TrackerKind:
-    """One of the trackers there are.
+    """An experiment tracker.
 
     Attributes:
         package: The module it needs; the extra of the same name installs it.
-        open: Opens it for the run in a folder.
+        open: Opens a connection for the run in a folder.
     """
 
     package: str
@@ -55,7 +55,7 @@ TRACKERS: Mapping[str, TrackerKind] = {
 
 
 def send_all(tracker: Tracker, folder: Path, records: Iterable[Record]) -> str:
-    """Sends every cell of a run and its report, and ends the connection; gives where the run can be looked at."""
+    """Sends every cell of a run and its files, and ends the connection; returns where the run can be looked at."""
     for record in records:
         tracker.send_cell(record)
     tracker.send_files(run_files(folder))

@@ -1,8 +1,8 @@
 """Cells as runs of Weights & Biases, in one group, with one more run for the leaderboard, the report and the plots.
 
-Its own settings say where: `WANDB_PROJECT` (`hedgebench` unless set), `WANDB_ENTITY`, `WANDB_API_KEY`. With
-`WANDB_MODE=offline` everything goes to files, which `wandb sync` sends later; they are in the run's folder unless
-`WANDB_DIR` names another.
+W&B's own settings name the place: `WANDB_PROJECT` (`hedgebench` unless set), `WANDB_ENTITY`, `WANDB_API_KEY`. With
+`WANDB_MODE=offline` everything goes to files, which `wandb sync` sends later. They lie in the run's folder, or in
+`WANDB_DIR`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SENT = "sent"
 class WandbTracker:
     """One run of ours at Weights & Biases.
 
-    A run's id holds the hash of its record, and its folder is marked when all is sent, so nothing is sent twice.
+    A run's id contains the hash of its record, and its folder is marked once all is sent, so nothing is sent twice.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,18 +63,19 @@ class WandbTracker:
             run.log_artifact(artifact)
 
     def send_files(self, files: Mapping[str, Path]) -> None:
-        """Sends what the run left to read, as an artifact of a run of its own."""
+        """Sends the run's files, as an artifact of a run of its own."""
         content = hashlib.sha256(b"".join(name.encode() + path.read_bytes() for name, path in files.items()))
-        with self._run(f"report-{content.hexdigest()[:16]}", f"{self._name} / report", "report", {}) as run:
+        name = f"report-{content.hexdigest()[:16]}"
+        with self._run(name, f"{self._name} / report", "report", {}) as run:
             if run is None:
                 return
-            artifact = self._wandb.Artifact(f"report-{content.hexdigest()[:16]}", type="report")
-            for name, path in files.items():
-                artifact.add_file(str(path), name)
+            artifact = self._wandb.Artifact(name, type="report")
+            for relative, path in files.items():
+                artifact.add_file(str(path), relative)
             run.log_artifact(artifact)
 
     def close(self) -> str:
-        """Gives the place: the project's group, or the folder to synchronise."""
+        """Returns the project's group, or the command that sends the offline files."""
         if self._mode == "offline":
             return f"wandb sync {self._folder / 'wandb'}/offline-run-*"
         return f"project {self._project!r}, group {self._name!r}"
@@ -83,7 +84,7 @@ class WandbTracker:
     def _run(
         self, run_id: str, name: str, job: str, config: Mapping[str, Any], failed: bool = False
     ) -> Iterator[Run | None]:
-        """A run to write to, ended with the block; None where it was sent before."""
+        """A run to write to, which ends with the block; None if it was sent before."""
         if any((self._folder / "wandb").glob(f"*run-*-{run_id}/{_SENT}")):
             yield None
             return

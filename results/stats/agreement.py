@@ -1,7 +1,7 @@
-"""How far predictions agree with labels: Matthews correlation, F1 and correlations, each with its standard error.
+"""Agreement of predictions with labels: Matthews correlation, F1 and correlations, each with its standard error.
 
-Values and bootstrap replicates come from the same formulas, over many resamples at once: a resample enters as how often
-it holds each cell of a confusion matrix, or each sample, so that nothing is looped over and nothing sorted twice.
+Values and bootstrap replicates come from the same formulas, over many resamples at once. A resample is a row of counts:
+how often it holds each entry of a confusion matrix, or each sample.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def confusion_counts(labels: ArrayLike, predictions: ArrayLike) -> Indices:
 def matthews(counts: ArrayLike) -> Floats:
     """Matthews correlation of confusion counts `[.. 4]` in the order of `confusion_counts`.
 
-    It is 0 where only one class occurs among the labels or among the predictions, as scikit-learn has it.
+    It is 0 if only one class occurs among the labels or among the predictions, as in scikit-learn.
     """
     tn, fp, fn, tp = np.moveaxis(np.asarray(counts, np.float64), -1, 0)
     scale = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
@@ -38,7 +38,7 @@ def matthews(counts: ArrayLike) -> Floats:
 
 
 def f1(counts: ArrayLike) -> Floats:
-    """F1 of class 1 out of confusion counts `[.. 4]`; 0 where class 1 occurs neither in labels nor in predictions."""
+    """F1 of class 1 out of confusion counts `[.. 4]`; 0 if class 1 occurs neither in labels nor in predictions."""
     _, fp, fn, tp = np.moveaxis(np.asarray(counts, np.float64), -1, 0)
     return np.asarray(2 * tp / np.maximum(2 * tp + fp + fn, 1))
 
@@ -54,7 +54,7 @@ def f1_stderr(counts: ArrayLike, draws: int = 10_000, seed: int = 0) -> float | 
 
 
 def pearson(x: ArrayLike, y: ArrayLike) -> float:
-    """Pearson's correlation; NaN for fewer than two pairs or where either side is constant.
+    """Pearson's correlation; NaN for fewer than two pairs or if either side is constant.
 
     Raises:
         ValueError: The lengths differ.
@@ -64,7 +64,7 @@ def pearson(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
-    """Spearman's correlation, ties sharing their mean rank; NaN where `pearson` would be.
+    """Spearman's correlation, ties sharing their mean rank; NaN in the same cases as `pearson`.
 
     Raises:
         ValueError: The lengths differ.
@@ -76,18 +76,18 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
 def pearson_stderr(x: ArrayLike, y: ArrayLike, draws: int = 10_000, seed: int = 0) -> float | None:
     """Standard error of `pearson`, by resampling pairs.
 
-    None for fewer than two pairs, or where a side is constant in some resample.
+    None for fewer than two pairs, or if a side is constant in some resample.
     """
     first, second = _paired(x, y, np.float64)
     left, right = _standardised(first), _standardised(second)
-    return index_bootstrap(lambda rows: _pearson(_multiplicities(rows), left, right), left.size, draws, seed)
+    return index_bootstrap(lambda rows: _pearson(multiplicities(rows), left, right), left.size, draws, seed)
 
 
 def spearman_stderr(x: ArrayLike, y: ArrayLike, draws: int = 10_000, seed: int = 0) -> float | None:
-    """Standard error of `spearman`, by resampling pairs and ranking each resample anew; None as `pearson_stderr`."""
+    """Standard error of `spearman`, by resampling pairs and ranking each resample; None as for `pearson_stderr`."""
     first, second = _paired(x, y, np.float64)
     left, right = _groups(first), _groups(second)
-    return index_bootstrap(lambda rows: _spearman(_multiplicities(rows), left, right), left.size, draws, seed)
+    return index_bootstrap(lambda rows: _spearman(multiplicities(rows), left, right), left.size, draws, seed)
 
 
 def _paired(x: ArrayLike, y: ArrayLike, kind: type) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -98,15 +98,15 @@ def _paired(x: ArrayLike, y: ArrayLike, kind: type) -> tuple[NDArray[Any], NDArr
     return left, right
 
 
-def _multiplicities(rows: Indices) -> Floats:
-    """How often each resample `[r n]` of indices holds each sample, `[r n]`."""
+def multiplicities(rows: Indices) -> Floats:
+    """How often each resample holds each sample, `[r n]`, from the resamples' indices `[r n]`."""
     replicates, n = rows.shape
     flat = np.bincount((rows + n * np.arange(replicates)[:, None]).ravel(), minlength=replicates * n)
     return flat.reshape(replicates, n).astype(np.float64)
 
 
 def _standardised(values: Floats) -> Floats:
-    """Zero mean and unit spread, against cancellation in sums of squares; zeros where all values are equal."""
+    """Values with zero mean and unit spread, against cancellation in sums of squares; zeros if all are equal."""
     if values.size == 0 or np.ptp(values) == 0:
         return np.zeros_like(values)
     return np.asarray((values - values.mean()) / values.std())
@@ -120,7 +120,7 @@ def _pearson(weights: Floats, x: Floats, y: Floats) -> Floats:
 
 
 def _groups(values: Floats) -> Indices:
-    """Which distinct value each sample has, counted from the smallest, `[n]`."""
+    """Index of each sample's value among the sorted distinct values, `[n]`."""
     return np.unique(values, return_inverse=True)[1]
 
 
@@ -128,17 +128,12 @@ def _spearman(weights: Floats, x: Indices, y: Indices) -> Floats:
     """Rank correlation of samples with distinct values `x` and `y` `[n]`, each taken as often as `weights` says."""
     left, right = (_centred_ranks(weights, side) for side in (x, y))
     weighted = weights * left
-    covariance = np.einsum("rn,rn->r", weighted, right)
-    return _ratio(
-        covariance,
-        np.einsum("rn,rn->r", weighted, left),
-        np.einsum("rn,rn,rn->r", weights, right, right),
-        smallest=0.0,
-    )
+    first, covariance = (np.einsum("rn,rn->r", weighted, side) for side in (left, right))
+    return _ratio(covariance, first, np.einsum("rn,rn,rn->r", weights, right, right), smallest=0.0)
 
 
 def _centred_ranks(weights: Floats, group: Indices) -> Floats:
-    """Mean rank of each sample within its resample, less the mean over all ranks, `[r n]`."""
+    """Mean rank of each sample within its resample, minus the mean of all ranks, `[r n]`."""
     order = np.argsort(group, kind="stable")
     starts = np.searchsorted(group[order], np.arange(group.max(initial=-1) + 1))
     sizes = np.add.reduceat(weights[:, order], starts, axis=1) if group.size else weights

@@ -1,13 +1,14 @@
-"""Standard errors: bootstraps over independent samples, closed forms, and the spread over seeds.
+"""Standard errors and intervals: bootstraps over independent samples, closed forms, and the spread over seeds.
 
-Every function returns None where a standard error is not defined, which is what `Metric.stderr` expects.
-Bootstraps are seeded and draw in chunks, so that memory stays bounded whatever the number of samples.
+A standard error that is not defined is None, as in `Metric.stderr`. Bootstraps are seeded, and draw in chunks to bound
+the memory they take.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -21,7 +22,7 @@ _CHUNK_ELEMENTS = 1 << 21
 
 _ERRORS = 2.0
 _ERRORS_BY_SEEDS = {2: 12.7, 3: 4.3, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}
-"""Student's t at 95 %, as errors over few seeds are rough."""
+"""Student's t at 95 %, for standard errors over few seeds."""
 
 _RATIO_STATISTICS: Mapping[str, Callable[[Floats], Floats]] = {
     "ratio": lambda ratio: ratio,
@@ -58,7 +59,9 @@ def ratio_bootstrap(
         raise ValueError(f"{tops.size} numerators but {bottoms.size} denominators; give one of each per document")
     if bottoms.size and bottoms.min() <= 0:
         raise ValueError(f"a denominator is {bottoms.min()}; leave out documents that have nothing to score")
-    function = _ratio_function(statistic)
+    if isinstance(statistic, str) and statistic not in _RATIO_STATISTICS:
+        raise ValueError(f"unknown statistic {statistic!r}; choose {', '.join(_RATIO_STATISTICS)} or give a function")
+    function = _RATIO_STATISTICS[statistic] if isinstance(statistic, str) else statistic
     with np.errstate(over="ignore"):
         return index_bootstrap(
             lambda rows: function(tops[rows].sum(axis=1) / bottoms[rows].sum(axis=1)), tops.size, draws, seed
@@ -72,7 +75,7 @@ def index_bootstrap(
 
     Args:
         statistic: From indices of samples, shape (replicates, n), to one value per replicate.
-        n: How many samples there are.
+        n: Number of samples.
         draws: Bootstrap replicates.
         seed: Seed of the resampling.
 
@@ -114,6 +117,55 @@ def count_bootstrap(
     return _spread([statistic(rng.multinomial(n, shares, size=size)) for size in _chunks(draws, observed.size)])
 
 
+@dataclass(frozen=True)
+class MeanEstimate:
+    """A mean with its standard error and confidence interval.
+
+    Attributes:
+        value: The mean.
+        stderr: Standard deviation over the replicates; None for fewer than two values or a value that is not finite.
+        low: Lower end of the interval; None if `stderr` is None.
+        high: Upper end of the interval; None if `stderr` is None.
+        n: Number of values.
+    """
+
+    value: float
+    stderr: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+def mean_estimate(values: ArrayLike, coverage: float = 0.95, draws: int = 10_000, seed: int = 0) -> MeanEstimate:
+    """The mean of independent values with its percentile bootstrap interval (Efron and Tibshirani 1993, ch. 13).
+
+    Args:
+        values: One value per document.
+        coverage: Share of the replicates between the ends of the interval.
+        draws: Bootstrap replicates, each a resample of whole documents.
+        seed: Seed of the resampling.
+
+    Raises:
+        ValueError: There are no values, or the coverage is not between 0 and 1.
+    """
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage is {coverage}; it takes a share above 0 and below 1, such as 0.95")
+    array = np.asarray(values, np.float64).ravel()
+    if not array.size:
+        raise ValueError("a mean needs at least one value")
+    replicates: list[Floats] = []
+
+    def mean_of(rows: Indices) -> Floats:
+        replicates.append(array[rows].mean(axis=1))
+        return replicates[-1]
+
+    stderr = index_bootstrap(mean_of, array.size, draws, seed)
+    low, high = None, None
+    if stderr is not None:
+        low, high = np.quantile(np.concatenate(replicates), [(1 - coverage) / 2, (1 + coverage) / 2]).tolist()
+    return MeanEstimate(float(array.mean()), stderr, low, high, array.size)
+
+
 def mean_stderr(values: ArrayLike) -> float | None:
     """Standard error of the mean of independent values; None for fewer than two or where one is not finite."""
     array = np.asarray(values, np.float64).ravel()
@@ -123,7 +175,7 @@ def mean_stderr(values: ArrayLike) -> float | None:
 
 
 def accuracy_stderr(correct: int, n: int) -> float | None:
-    """Standard error of an accuracy of `correct` out of n; equals `mean_stderr` of the zeros and ones.
+    """Standard error of the accuracy `correct` / n; equals `mean_stderr` of the zeros and ones.
 
     Raises:
         ValueError: `correct` is not between 0 and n.
@@ -139,8 +191,8 @@ def accuracy_stderr(correct: int, n: int) -> float | None:
 def seed_mean(values: Sequence[float]) -> tuple[float, float | None]:
     """The mean over seeds and its standard error over seeds (None for one seed).
 
-    The error over seeds holds the spread of training and, as each seed is measured on the same test set, not the
-    uncertainty about the test set itself.
+    The error over seeds is the spread of training. It leaves out the uncertainty from the choice of the test set, as
+    every seed is measured on the same one.
 
     Raises:
         ValueError: There are no values.
@@ -155,16 +207,8 @@ def seed_mean(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def errors_that_count(seeds: int) -> float:
-    """How many standard errors over so many seeds a difference must exceed to count, or one seed's own, at 95 %."""
+    """How many standard errors, over so many seeds, a difference must exceed to be significant at 95 %."""
     return _ERRORS_BY_SEEDS.get(seeds, _ERRORS)
-
-
-def _ratio_function(statistic: str | Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
-    if not isinstance(statistic, str):
-        return statistic
-    if statistic not in _RATIO_STATISTICS:
-        raise ValueError(f"unknown statistic {statistic!r}; choose {', '.join(_RATIO_STATISTICS)} or give a function")
-    return _RATIO_STATISTICS[statistic]
 
 
 def _chunks(draws: int, width: int) -> Iterator[int]:

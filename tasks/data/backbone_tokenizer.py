@@ -8,11 +8,12 @@ generation ends, is found likewise, but for the order: of Llama-2's two the firs
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ...results.foreign import parse_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,7 +117,7 @@ def encode_batches(inner: Any, texts: Sequence[Any], *, add_special_tokens: bool
 def _ends_of_text(config_file: Path, keys: Sequence[str] = ("bos_token", "eos_token")) -> Iterator[str]:
     """Spellings of the end of text, the likeliest first."""
     yield END_OF_TEXT
-    config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
+    config = parse_json(config_file.read_bytes()) if config_file.is_file() else {}
     for key in keys:
         token = config.get(key)
         spelling = token.get("content") if isinstance(token, dict) else token

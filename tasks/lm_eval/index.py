@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ...results.atomic import replacing
+from ...results.foreign import parse_json
 from ...results.names import UnknownNameError
 
 _FORMAT = 1
@@ -65,7 +66,7 @@ def entries(cache: Path) -> Mapping[str, Entry]:
         made = read_folder(folder)
         with replacing(file) as handle:
             handle.write(json.dumps({name: asdict(entry) for name, entry in made.items()}).encode())
-    kept = json.loads(file.read_text(encoding="utf-8"))
+    kept = parse_json(file.read_bytes())
     return {name: Entry(**{**entry, "members": tuple(entry["members"])}) for name, entry in kept.items()}
 
 

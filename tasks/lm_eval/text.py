@@ -8,7 +8,6 @@ of a row ever sees padding, whatever its attention is.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from ...adapters.base import Adapter, Capability, Continuation, UnsupportedError
+from ...results.foreign import parse_json
 from .generation import Decoding, Endings, decoding_of
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def _end_tokens(folder: Path) -> frozenset[int]:
     """Tokens at which transformers' own generation would end."""
     for name in ("generation_config.json", "config.json"):
         file = folder / name
-        ends = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
+        ends = parse_json(file.read_bytes()).get("eos_token_id") if file.is_file() else None
         if ends is not None:
             return frozenset(ends if isinstance(ends, list) else [ends])
     return frozenset()

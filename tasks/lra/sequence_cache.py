@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.base import Examples
 from ...results.atomic import replacing
+from ...results.foreign import parse_json
 from ...results.record import DataIdentity, Scalar
 from ..base import Sources
 
@@ -117,7 +118,7 @@ class SequenceCache:
             contents = {"fingerprint": _hash(splits), "rows": {name: len(split) for name, split in splits.items()}}
             with replacing(file) as handle:
                 handle.write(json.dumps(contents).encode())
-        read: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        read: Mapping[str, Any] = parse_json(file.read_bytes())
         return read
 
     def _write(self, name: str, sequences: Sequences) -> None:

@@ -45,7 +45,7 @@ def rouge_metrics(scores: Sequence[Mapping[str, float]]) -> list[Metric]:
 
     The ends only describe, so they have no standard error of their own; with fewer than two documents there are none.
     """
-    from ...results.stats.intervals import mean_estimate
+    from ...results.stats.statistics import mean_estimate
 
     metrics = []
     for kind in KINDS:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from hedgebench.results import record as record_module
+from hedgebench.results.foreign import ForeignJsonError
 from hedgebench.results.migrations import SCHEMA_VERSION, NewerVersionError, migrated
-from hedgebench.results.record import InvalidRecordError, Metric, Record, from_json, to_json
+from hedgebench.results.record import Metric, Record, from_json, to_json
 
 DATA = Path(__file__).parent / "data"
 VERSIONS = range(1, SCHEMA_VERSION + 1)
@@ -93,5 +94,5 @@ def test_a_newer_version_says_to_update(version: int) -> None:
 
 @pytest.mark.parametrize("version", [None, 0, -1, "1", 1.0, True])
 def test_what_is_no_version_is_refused(version: object) -> None:
-    with pytest.raises(InvalidRecordError, match=r"schema_version is .*; this release reads 1 to "):
+    with pytest.raises(ForeignJsonError, match=r"schema_version is .*; this release reads 1 to "):
         from_json({"schema_version": version})

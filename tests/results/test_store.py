@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hedgebench.results.foreign import parse_json
 from hedgebench.results.record import (
     STATUSES,
     CurvePoint,
@@ -21,6 +23,7 @@ from hedgebench.results.record import (
     KernelUse,
     Metric,
     Record,
+    from_json,
 )
 from hedgebench.results.report.html import ReportContent, report_html
 from hedgebench.results.store import CorruptCell, RunStore, StoreError
@@ -41,7 +44,8 @@ for i in range(10**9):
     store.write_record(Record(1, *names, 0, "ok", "m", metrics, {}, {}, (), None, {}))
 """
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+integers = st.integers(-(2**63), 2**63 - 1)
+scalars = st.none() | st.booleans() | integers | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 numbers = st.floats(allow_nan=False)
 mappings = st.dictionaries(st.text(), scalars, max_size=3)
 metrics = st.builds(
@@ -51,7 +55,7 @@ metrics = st.builds(
     unit=st.text(),
     higher_is_better=st.none() | st.booleans(),
     stderr=st.none() | numbers,
-    n=st.integers(),
+    n=integers,
     at=mappings,
     status=st.sampled_from(STATUSES),
     samples=st.lists(numbers, max_size=3).map(tuple),
@@ -60,16 +64,17 @@ records = st.builds(
     Record,
     schema_version=st.just(1),
     cell_id=st.from_regex(r"[a-f0-9]{16}", fullmatch=True),
+    seed=integers,
+    limit=st.none() | integers,
     status=st.sampled_from(STATUSES),
     metrics=st.lists(metrics, max_size=2).map(tuple),
-    settings=st.dictionaries(st.text(), scalars | st.lists(st.integers(), max_size=2).map(tuple), max_size=3),
+    settings=st.dictionaries(st.text(), scalars | st.lists(integers, max_size=2).map(tuple), max_size=3),
     timings_s=st.dictionaries(st.text(), numbers, max_size=2),
     kernels=st.lists(st.builds(KernelUse), max_size=2).map(tuple),
-    data=st.none()
-    | st.builds(DataIdentity, splits=st.dictionaries(st.text(), st.integers(), max_size=2), details=mappings),
+    data=st.none() | st.builds(DataIdentity, splits=st.dictionaries(st.text(), integers, max_size=2), details=mappings),
     environment=mappings,
     error=st.none() | st.builds(Failure),
-    curves=st.lists(st.builds(CurvePoint, value=numbers), max_size=2).map(tuple),
+    curves=st.lists(st.builds(CurvePoint, step=integers, value=numbers), max_size=2).map(tuple),
     notes=st.lists(st.text(), max_size=2).map(tuple),
 )
 
@@ -84,8 +89,7 @@ def store(tmp_path: Path) -> RunStore:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(record=records)
 def test_a_record_comes_back_as_it_was_written(store: RunStore, record: Record) -> None:
-    store.write_record(record)
-    assert store.read_record(record.cell_id) == record
+    assert from_json(parse_json(store.write_record(record).read_bytes())) == record
 
 
 def test_records_come_in_the_same_order_whatever_the_order_of_writing(store: RunStore, showcase: list[Record]) -> None:
@@ -127,12 +131,12 @@ def test_a_killed_writer_leaves_only_whole_files(store: RunStore) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("", "JSONDecodeError"),
-        ('{"schema_version": 1, "run_id"', "JSONDecodeError"),
+        ("", "not JSON: Expecting value"),
+        ('{"schema_version": 1, "run_id"', "not JSON: Expecting ':' delimiter"),
         ("[]", "a record is a JSON object, not list"),
         ('{"schema_version": "1"}', "schema_version is '1'"),
         ('{"schema_version": 1}', "record lacks"),
-        (b"\xff\xfe\x00", "UnicodeDecodeError"),
+        (b"\xff\xfe\x00", "can't decode byte"),
     ],
 )
 def test_a_corrupt_file_is_reported_and_counts_as_missing(
@@ -146,9 +150,6 @@ def test_a_corrupt_file_is_reported_and_counts_as_missing(
     assert loaded.records == (good,)
     assert [cell.path for cell in loaded.corrupt] == [broken]
     assert reason in loaded.corrupt[0].reason
-    assert store.finished_cells() == {good.cell_id}
-    with pytest.raises(StoreError, match=r"broken\.json"):
-        store.read_record("broken")
 
 
 def test_a_newer_releases_record_is_an_error_and_not_corrupt(store: RunStore) -> None:
@@ -172,12 +173,6 @@ def test_setting_a_corrupt_file_aside_keeps_it_and_frees_its_cell(store: RunStor
     assert store.records().corrupt == ()
 
 
-def test_results_are_finished_and_failures_are_tried_again(store: RunStore, make_record: MakeRecord) -> None:
-    for status in STATUSES:
-        store.write_record(make_record(status=status, cell_id=status))
-    assert store.finished_cells() == {"ok", "oom", "unsupported"}
-
-
 def test_samples_come_back_with_numbers_that_json_cannot_hold_as_text(store: RunStore) -> None:
     store.write_samples("cell", ({"i": i, "text": "naïve\n", "logprob": float("-inf")} for i in range(3)))
     rows = list(store.read_samples("cell"))
@@ -196,17 +191,9 @@ def test_samples_that_break_off_leave_nothing_behind(store: RunStore) -> None:
         list(store.read_samples("cell"))
 
 
-def test_the_manifest_comes_back(store: RunStore) -> None:
-    store.write_manifest({"models": ["softmax"], "schema_version": 1})
-    assert store.read_manifest() == {"models": ["softmax"], "schema_version": 1}
-
-
-@pytest.mark.parametrize("content", [None, "{", "[]"])
-def test_a_folder_without_a_manifest_is_named(store: RunStore, content: str | None) -> None:
-    if content is not None:
-        store.manifest.write_text(content)
-    with pytest.raises(StoreError, match=r"manifest\.json"):
-        store.read_manifest()
+def test_the_manifest_is_json(store: RunStore) -> None:
+    store.write_manifest({"models": ["softmax"], "schema_version": 1, "worst": float("inf")})
+    assert json.loads(store.manifest.read_text()) == {"models": ["softmax"], "schema_version": 1, "worst": "inf"}
 
 
 def test_an_unwritable_folder_is_named_before_anything_runs(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_lm_evals_format_is_a_folder_of_files(bench: Bench, run: Path) -> None:
         (("export", "run", "--format", "mlflow", "-o", "x"), "takes no --output"),
         (("export", "nowhere", "--format", "tensorboard"), "is not a run's folder"),
         (("import", "nowhere.json", "-o", "out"), "cannot read nowhere.json: No such file"),
-        (("import", "text.json", "-o", "out"), "cannot import text.json: Expecting value"),
+        (("import", "text.json", "-o", "out"), "cannot import text.json: it is not JSON: Expecting value"),
         (("import", "newer.json", "-o", "out"), "cannot import newer.json: schema_version is 99, newer than this"),
         (("import", "list.json", "-o", "out"), "cannot import list.json: a record is a JSON object, not list"),
         (("import", "text.parquet", "-o", "out"), "text.parquet"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -69,7 +70,7 @@ def test_records_say_what_ran_and_on_what(finished: RunStore) -> None:
 
 
 def test_the_manifest_holds_configuration_plan_and_environment(finished: RunStore) -> None:
-    manifest = finished.read_manifest()
+    manifest = json.loads(finished.manifest.read_text())
     assert manifest["configuration"]["models"] == ["softmax", "elu"]
     assert {cell["cell"] for cell in manifest["plan"]} == {r.cell_id for r in finished.records().records}
     assert manifest["environment"]["python"]

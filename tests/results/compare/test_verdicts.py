@@ -152,7 +152,7 @@ def test_a_number_that_ceases_to_be_one_is_a_regression(value: float) -> None:
 
 
 def verdicts(comparison: Comparison, metric: str, model: str | None = None) -> set[str]:
-    return {f.verdict for f in comparison.findings if f.metric == metric and model in (None, f.place.model)}
+    return {f.verdict for f in comparison.findings if f.metric == metric and model in (None, f.cell.model)}
 
 
 def test_fewer_than_one_in_twenty_comparisons_without_a_change_raises_an_alarm() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from hedgebench.results.exchange.lm_eval_import import is_lm_eval, lm_eval_records
-from hedgebench.results.record import DataIdentity, InvalidRecordError, Metric, Record, from_json, to_json
+from hedgebench.results.foreign import ForeignJsonError
+from hedgebench.results.record import DataIdentity, Metric, Record, from_json, to_json
 
 FILE = Path(__file__).parents[1] / "data" / "lm_eval-0.4.13.json"
 
@@ -90,9 +91,9 @@ def test_a_filter_is_part_of_the_metrics_name(results: dict[str, Any]) -> None:
 
 
 def test_a_file_without_results_or_with_a_value_that_is_none_is_refused(results: dict[str, Any]) -> None:
-    with pytest.raises(InvalidRecordError, match="no results of a task"):
+    with pytest.raises(ForeignJsonError, match="no results of a task"):
         records_of({**results, "results": {}})
-    with pytest.raises(InvalidRecordError, match="acc,none of task tiny_choice is 'high'; expected a number"):
+    with pytest.raises(ForeignJsonError, match="acc,none of task tiny_choice is 'high'; expected a number"):
         records_of({**results, "results": {"tiny_choice": {"acc,none": "high"}}})
 
 
