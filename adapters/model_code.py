@@ -2,7 +2,7 @@
 
 It is part of every cell's key, so that cells measured by code that gave other numbers are measured again. Raise it
 with every change of `adapters/`, or of the kernels that models run on, that changes a number.
-`tests/adapters/test_model_code.py` compares the numbers of tiny models with stored ones, and says how to store new ones.
+`tests/adapters/test_model_code.py` compares the numbers of tiny models with stored ones, and says how to store others.
 """
 
 MODEL_CODE = 1
