@@ -1,4 +1,4 @@
-"""What an adapter drives: a whole model with some attention inside, trained from scratch or pretrained."""
+"""The model behind an adapter: its common interface, trained from scratch or pretrained."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class AttentionModel(nn.Module):
     """A model of tokens or images: a decoder with next-token logits, or an encoder with class logits.
 
     Attributes:
-        no_teacher: Why there is no softmax model that this one was converted from; empty where there is.
+        no_teacher: Why no softmax model before conversion exists; empty if it does.
     """
 
     no_teacher = "the model did not start from pretrained weights, so no softmax model came before it"
@@ -31,7 +31,7 @@ class AttentionModel(nn.Module):
     def extend(
         self, tokens: Tensor, mask: Bool[Tensor, "b n"] | None, state: Any
     ) -> tuple[Float[Tensor, "b v"], DecodeState]:
-        """Logits after the last of `tokens`, which follow those in `state`; padding goes on the left."""
+        """Logits after the last of `tokens`, which follow those in `state`; padding is on the left."""
 
     @abstractmethod
     def attention_weights(
@@ -40,11 +40,11 @@ class AttentionModel(nn.Module):
         """Attention weights of each layer, in float32."""
 
     def teacher_heads(self, inputs: Tensor, mask: Bool[Tensor, "b n"] | None = None) -> list[Heads]:
-        """Heads of each layer of the softmax model before conversion, on the same inputs; none without such a model."""
+        """Heads of each layer of the softmax model before conversion, on the same inputs; empty without one."""
         del inputs, mask
         return []
 
     @property
     @abstractmethod
     def last_position(self) -> int | None:
-        """Tokens that positions of the model itself reach; None where they have no end."""
+        """Number of the model's own positions; None if they have no end."""

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from ...adapters.model_adapter import ModelAdapter
     from ...adapters.pretrained.model import PretrainedModel
-    from ...adapters.training.conversion_settings import DistillSettings
     from ...adapters.training.loop import History
     from ...adapters.training.objective import Objective
+    from ...adapters.training.settings import DistillSettings
 
 Steps = Callable[[int, int, float], None]
 """Told the steps done, those in all, and the latest loss."""
@@ -180,8 +180,8 @@ def distill(run: Conversion) -> Outcome:
     """Trains feature maps to give softmax attention's weights; of maps that are not, says how far off they are."""
     from ...adapters.pretrained.adapter import is_distilled
     from ...adapters.training.checkpoint import put_weights, trained_weights
-    from ...adapters.training.conversion_settings import DistillSettings
     from ...adapters.training.distillation import freeze_all_but_maps, has_weights_to_compare
+    from ...adapters.training.settings import DistillSettings
 
     model = run.model
     if not has_weights_to_compare(model):
@@ -259,8 +259,8 @@ def finetune(run: Conversion) -> Outcome:
 
 def lora(run: Conversion) -> Outcome:
     """Trains low-rank adapters on the task and merges them."""
-    from ...adapters.training.conversion_settings import LoraSettings
     from ...adapters.training.lora import Lora
+    from ...adapters.training.settings import LoraSettings
 
     if _is_left_out(run, "lora"):
         return Outcome(notes=("lora: left out, as it was set to no steps",))

@@ -23,7 +23,6 @@ from hedgebench.adapters.pretrained.adapter import build_pretrained, swap_in
 from hedgebench.adapters.pretrained.converted import save_converted
 from hedgebench.adapters.pretrained.model import PretrainedModel
 from hedgebench.adapters.scratch.build import build_scratch
-from hedgebench.adapters.training.conversion_settings import DistillSettings, LoraSettings
 from hedgebench.adapters.training.distillation import (
     AttentionDistillation,
     divergence_of_batches,
@@ -33,7 +32,7 @@ from hedgebench.adapters.training.distillation_blockwise import distill_blockwis
 from hedgebench.adapters.training.loop import History, train
 from hedgebench.adapters.training.lora import Lora
 from hedgebench.adapters.training.objective import objective_for
-from hedgebench.adapters.training.settings import TrainSettings
+from hedgebench.adapters.training.settings import DistillSettings, LoraSettings, TrainSettings
 from hedgebench.harness.registry import mechanisms
 
 from .swapped import CPU, SETTINGS, shape_of, spec
