@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import Generic, TypeVar, Unpack
 
 import numpy as np
@@ -151,21 +150,15 @@ class ModelAdapter(Generic[Model]):
         if not inputs.is_floating_point():
             self._require_room(inputs.shape[-1])
         self.model.eval()
-        layers = [part for part in self.model.modules() if isinstance(part, AttentionCore)]
         with self.precision.autocast():
             taught = self.model.teacher_heads(inputs, attention_mask)
 
-        def show(core: AttentionCore, arguments: tuple[Heads], options: dict[str, bool]) -> None:
-            heads, causal, layer = arguments[0], options["causal"], layers.index(core)
-            with torch.autocast(heads.q.device.type, enabled=False):
-                weights, softmax = core.weights(heads, causal=causal), softmax_weights(heads, causal)
-                products = softmax_scores(heads, causal)
-                teacher = softmax_weights(taught[layer], causal).float() if taught else None
-                visit(layer, AttentionMaps(weights.float(), softmax.float(), products.float(), teacher))
+        def show(layer: int, core: AttentionCore, heads: Heads, causal: bool) -> None:
+            weights, softmax = core.weights(heads, causal=causal).float(), softmax_weights(heads, causal).float()
+            teacher = softmax_weights(taught[layer], causal).float() if taught else None
+            visit(layer, AttentionMaps(weights, softmax, softmax_scores(heads, causal).float(), teacher))
 
-        with ExitStack() as hooks, self.precision.autocast():
-            for core in layers:
-                hooks.callback(core.register_forward_pre_hook(show, with_kwargs=True).remove)
+        with self.model.watching(show), self.precision.autocast():
             self.model(inputs, attention_mask)
 
     @torch.no_grad()
