@@ -2,9 +2,9 @@
 
 The projections of the model stay as they are. transformers passes projected heads to the function that its attention
 interface has under the model's `_attn_implementation`. Our function passes them on to an `AttentionCore`, a submodule
-of the attention layer, so that its feature maps train, move and are saved with the model. Keys and values come before they
-are repeated for grouped queries, and after rotary embedding. BERT of transformers 4.57 does not use the interface, so
-the `forward` of its layers is replaced instead.
+of the attention layer, so that its feature maps train, move and are saved with the model. Keys and values come before
+they are repeated for grouped queries, and after rotary embedding. BERT of transformers 4.57 does not use the interface,
+so the `forward` of its layers is replaced instead.
 
 Dropout on attention weights is not applied with any mechanism, as linear attention never computes the weights.
 """

@@ -109,7 +109,7 @@ def _read_header(file: Path) -> dict[str, StoredTensor]:
             stored = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in tensors.items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{file} has no readable safetensors header; fetch it anew") from error
-    if size != wanted:
+    if size != (wanted := _LENGTH_BYTES + length + end):
         problem = "cut off" if size < wanted else "too long"
         raise CheckpointError(f"{file} is {problem}: it has {size} bytes of {wanted}; fetch it anew")
     return stored
