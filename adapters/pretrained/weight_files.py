@@ -103,13 +103,11 @@ def _read_header(file: Path) -> dict[str, StoredTensor]:
         try:
             header = json.loads(handle.read(length))
             tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-            wanted = (
-                _LENGTH_BYTES + length + max((int(entry["data_offsets"][1]) for entry in tensors.values()), default=0)
-            )
+            ends = [int(entry["data_offsets"][1]) for entry in tensors.values()]
             stored = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in tensors.items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{file} has no readable safetensors header; fetch it anew") from error
-    if size != (wanted := _LENGTH_BYTES + length + end):
+    if size != (wanted := _LENGTH_BYTES + length + max(ends, default=0)):
         problem = "cut off" if size < wanted else "too long"
         raise CheckpointError(f"{file} is {problem}: it has {size} bytes of {wanted}; fetch it anew")
     return stored

@@ -173,7 +173,8 @@ class Transformer(AttentionModel):
         Two towers become two neighbouring rows.
         """
         hidden, _ = self._run(inputs, mask, None, decodes=False)
-        return self.norm(hidden)
+        normalised: Tensor = self.norm(hidden)
+        return normalised
 
     def read_out(self, hidden: Float[Tensor, "b m w"], mask: Bool[Tensor, "b *t m"] | None = None) -> Outputs:
         """Outputs of the head.
@@ -185,12 +186,13 @@ class Transformer(AttentionModel):
             assert isinstance(self.embedding, nn.Embedding)
             return F.linear(hidden, self.embedding.weight)
         if self.config.num_classes is None:
-            return self.head(hidden)
-        if self.config.image_size is not None:
-            pooled = hidden[:, 0]
+            features = hidden
+        elif self.config.image_size is not None:
+            features = hidden[:, 0]
         else:
-            pooled = mean_of_tokens(hidden, None if mask is None else mask.reshape(len(hidden), -1))
-        return self.head(pooled if self.config.towers == 1 else compare_towers(pooled))
+            features = mean_of_tokens(hidden, None if mask is None else mask.reshape(len(hidden), -1))
+        outputs: Tensor = self.head(features if self.config.towers == 1 else compare_towers(features))
+        return outputs
 
     def extend(
         self, tokens: Inputs, mask: Bool[Tensor, "b n"] | None, state: TransformerState | None
