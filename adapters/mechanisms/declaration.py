@@ -135,8 +135,8 @@ class Mechanism:
         """Every option's value, the given ones parsed.
 
         Raises:
-            UnknownNameError: An option that this mechanism does not have.
-            OptionError: A value that an option cannot have.
+            UnknownNameError: The mechanism does not have an option.
+            OptionError: An option does not allow its value.
         """
         for key in given:
             if key not in self.options:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 
@@ -41,8 +42,8 @@ def build_scratch(
         raise UnsupportedError(f"backbone {backbone.name} does not take {'images' if shape.image_size else 'tokens'}")
     if shape.towers > 1 and backbone.name != "encoder":
         raise UnsupportedError(f"backbone {backbone.name} reads one sequence a row; only encoder compares two")
-    given = TransformerConfig(**asdict(shape), **size, causal=backbone.name == "gpt")
-    config = patches_and_class_token(given)
+    sizes: dict[str, Any] = {**asdict(shape), **size}
+    config = patches_and_class_token(TransformerConfig(**sizes, causal=backbone.name == "gpt"))
     if spec.is_causal_only and not config.causal:
         raise UnsupportedError(f"model {spec.canonical} is for decoders alone; backbone {backbone.name} is none")
     torch.manual_seed(seed)

@@ -176,7 +176,7 @@ class Transformer(AttentionModel):
         normalised: Tensor = self.norm(hidden)
         return normalised
 
-    def read_out(self, hidden: Float[Tensor, "b m w"], mask: Bool[Tensor, "b *t m"] | None = None) -> Outputs:
+    def read_out(self, hidden: Float[Tensor, "sequences m w"], mask: Bool[Tensor, "b *t m"] | None = None) -> Outputs:
         """Outputs of the head.
 
         A language model's head is tied to its embedding, a model of vectors has outputs at each position, and a
@@ -211,20 +211,26 @@ class Transformer(AttentionModel):
     ) -> tuple[Float[Tensor, "rows m w"], TransformerState]:
         if self.config.towers > 1 and inputs.ndim == 3:
             inputs, mask = inputs.flatten(0, 1), None if mask is None else mask.flatten(0, 1)
+        x, positions = self._embed(inputs, mask, None if state is None else state.positions)
+        blocks = []
+        for index, block in enumerate(self.blocks):
+            x, block_state = block(x, positions, mask, state.blocks[index] if state else None, decodes=decodes)
+            blocks.append(block_state)
+        return x, TransformerState(tuple(blocks), positions[:, -1] + 1)
+
+    def _embed(
+        self, inputs: Tensor, mask: Tensor | None, start: Tensor | None = None
+    ) -> tuple[Float[Tensor, "b m w"], Int[Tensor, "b m"]]:
         x: Tensor = self.embedding(inputs)
         if self.config.image_size is not None:
             patches = x.flatten(2).transpose(1, 2)
             x = torch.cat([self.class_token.expand(len(patches), -1, -1), patches], dim=1)
         positions = token_positions(x, mask)
-        if state is not None:
-            positions = positions + state.positions[:, None]
+        if start is not None:
+            positions = positions + start[:, None]
         if self.positions is not None:
             x = x + self.positions(positions)
-        x, blocks = self.dropout(x), []
-        for index, block in enumerate(self.blocks):
-            x, block_state = block(x, positions, mask, state.blocks[index] if state else None, decodes=decodes)
-            blocks.append(block_state)
-        return x, TransformerState(tuple(blocks), positions[:, -1] + 1)
+        return self.dropout(x), positions
 
     def _initialise(self) -> None:
         """GPT-2's initialisation: normal with 0.02 at width 768, other widths with the same gain of projections.

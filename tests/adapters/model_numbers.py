@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -62,8 +63,9 @@ def one_thread_of_float64() -> Iterator[None]:
         torch.set_default_dtype(dtype)
 
 
-def from_scratch(backbone: str, text: str, shape: ModelShape | None = None, **sizes: Value) -> Numbers:
+def from_scratch(backbone: str, text: str, folder: Path, shape: ModelShape | None = None, **sizes: Value) -> Numbers:
     """A model from scratch: its first outputs, its training, and what it gives afterwards."""
+    del folder
     shape = shape or SHAPES[backbone]
     settings = {**BACKBONES[backbone].sizes["smoke"], "width": 16, "mlp_width": 32, **sizes}
     adapter = build_scratch(spec(text), BACKBONES[backbone], settings, shape, 0, CPU)
@@ -237,7 +239,7 @@ _TOWERS = replace(SHAPES["encoder"], towers=2)
 
 PATHS: Mapping[str, Callable[[Path], Numbers]] = {
     **{
-        f"{backbone} from scratch, {text}": lambda _, backbone=backbone, text=text: from_scratch(backbone, text)
+        f"{backbone} from scratch, {text}": partial(from_scratch, backbone, text)
         for backbone, texts in {
             "gpt": ("softmax", "elu", "hedgehog:map=exp", "hedgehog:window=4", "performer"),
             "encoder": ("elu", "hedgehog:map=exp"),
@@ -245,12 +247,12 @@ PATHS: Mapping[str, Callable[[Path], Numbers]] = {
         }.items()
         for text in texts
     },
-    "gpt with rope and a short convolution, softmax": lambda _: from_scratch("gpt", "softmax", rope=True, short_conv=3),
-    "gpt with grouped queries, hedgehog:map=exp": lambda _: from_scratch("gpt", "hedgehog:map=exp", kv_heads=1),
-    "gpt of vectors, hedgehog:map=exp": lambda _: from_scratch("gpt", "hedgehog:map=exp", _VECTORS),
-    "encoder of two towers, elu": lambda _: from_scratch("encoder", "elu", _TOWERS, head_width=8),
+    "gpt with rope and a short convolution, softmax": partial(from_scratch, "gpt", "softmax", rope=True, short_conv=3),
+    "gpt with grouped queries, hedgehog:map=exp": partial(from_scratch, "gpt", "hedgehog:map=exp", kv_heads=1),
+    "gpt of vectors, hedgehog:map=exp": partial(from_scratch, "gpt", "hedgehog:map=exp", shape=_VECTORS),
+    "encoder of two towers, elu": partial(from_scratch, "encoder", "elu", shape=_TOWERS, head_width=8),
     **{
-        f"{kind} converted, {text}": lambda folder, kind=kind, text=text: converted(kind, text, folder)
+        f"{kind} converted, {text}": partial(converted, kind, text)
         for kind, texts in {
             "gpt2": ("softmax", "elu"),
             "llama": ("hedgehog:map=exp", "hedgehog:window=4"),
@@ -260,13 +262,10 @@ PATHS: Mapping[str, Callable[[Path], Numbers]] = {
         for text in texts
     },
     **{
-        f"{kind} distilled in blocks": lambda folder, kind=kind: distilled_in_blocks(kind, "hedgehog:map=exp", folder)
+        f"{kind} distilled in blocks": partial(distilled_in_blocks, kind, "hedgehog:map=exp")
         for kind in ("llama", "bert")
     },
-    **{
-        f"{kind} with low-rank adapters": lambda folder, kind=kind: low_rank(kind, "hedgehog:map=exp", folder)
-        for kind in ("gpt2", "bert")
-    },
+    **{f"{kind} with low-rank adapters": partial(low_rank, kind, "hedgehog:map=exp") for kind in ("gpt2", "bert")},
 }
 """Each path by name; it gets an empty folder."""
 
