@@ -30,12 +30,12 @@ class AttentionModel(nn.Module):
 
     @abstractmethod
     def forward(
-        self, inputs: Tensor, mask: Bool[Tensor, "b n"] | None = None
+        self, inputs: Tensor, mask: Bool[Tensor, "b *t n"] | None = None
     ) -> Float[Tensor, "b n v"] | Float[Tensor, "b classes"]:
         """Next-token logits of a decoder, class logits of an encoder; `mask` is true at real tokens."""
 
     @abstractmethod
-    def hidden(self, inputs: Tensor, mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "b m w"]:
+    def hidden(self, inputs: Tensor, mask: Bool[Tensor, "b *t n"] | None = None) -> Float[Tensor, "rows m w"]:
         """Outputs of the last layer; the head does not run."""
 
     @abstractmethod
@@ -59,15 +59,15 @@ class AttentionModel(nn.Module):
             yield
 
     def attention_weights(
-        self, inputs: Tensor, mask: Bool[Tensor, "b n"] | None = None
-    ) -> list[Float[Tensor, "b h n n"]]:
+        self, inputs: Tensor, mask: Bool[Tensor, "b *t n"] | None = None
+    ) -> list[Float[Tensor, "rows h m m"]]:
         """Attention weights of each layer, in float32."""
         weights: list[Tensor] = []
         with self.watching(lambda _, core, heads, causal: weights.append(core.weights(heads, causal=causal))):
             self.hidden(inputs, mask)
         return weights
 
-    def teacher_heads(self, inputs: Tensor, mask: Bool[Tensor, "b n"] | None = None) -> list[Heads]:
+    def teacher_heads(self, inputs: Tensor, mask: Bool[Tensor, "b *t n"] | None = None) -> list[Heads]:
         """Heads of each layer of the softmax model before conversion, on the same inputs; empty without one."""
         del inputs, mask
         return []
