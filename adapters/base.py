@@ -1,6 +1,6 @@
-"""The one interface through which tasks see a model, whatever attention is inside it.
+"""The interface through which tasks use a model, whichever attention mechanism it has.
 
-Nothing here imports torch when the module is imported, so that listings stay quick.
+Importing this module does not import torch, so that listings stay quick.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict, Unpack, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from ..results.record import KernelUse
 
 IGNORED = -100
-"""Target that no loss is taken on."""
+"""Target of a position that has no loss."""
 
 Value: TypeAlias = str | int | float | bool | tuple[int, ...] | None
-"""One setting of a stage, a task or a backbone."""
+"""Value of one setting of a stage, a task or a backbone."""
 
 
 class Capability(StrEnum):
-    """What an adapter can do; a task states which of these it needs."""
+    """What an adapter can do; a task declares which of these it needs."""
 
     LANGUAGE_MODEL = "language_model"
     CLASSIFIER = "classifier"
@@ -36,23 +36,23 @@ class Capability(StrEnum):
 
 
 class UnsupportedError(Exception):
-    """An adapter cannot do what was asked of it; the message says what and why."""
+    """An adapter cannot do what was asked; the message says what and why."""
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a task needs a model to accept and to give.
+    """The inputs and outputs that a task needs of a model.
 
     Attributes:
-        context_length: Longest input in positions (for images: the number of patches follows from the backbone).
-        vocab_size: Number of token ids; None for image inputs. With `input_dim`, the number of labels that logits are
-            given over at each position, and None where each position's output is one real number.
+        context_length: Longest input in positions; for images the backbone derives it from the number of patches.
+        vocab_size: Number of token ids; None for image inputs. With `input_dim`, the number of labels at each position,
+            or None if each position's output is one real number.
         num_classes: Number of classes of a classifier, 1 for a regression; None for an output at each position.
         image_size: Height and width in pixels of image inputs; None for tokens.
         channels: Channels of image inputs.
-        towers: Token sequences in each row, `[b, towers, n]` instead of `[b, n]`: of two, each goes through the model
-            by itself, with the same weights, and the head compares the outcomes.
-        input_dim: Real numbers at each position of a sequence of vectors, read in by a linear layer; None for tokens
+        towers: Token sequences in each row: 2 for inputs `[b, 2, n]`. The model reads each sequence separately, with
+            the same weights, and the head compares the two results.
+        input_dim: Real numbers at each position of a sequence of vectors, which a linear layer embeds; None for tokens
             and images.
     """
 
@@ -66,14 +66,14 @@ class ModelShape:
 
     @property
     def needs(self) -> Capability:
-        """The capability that this shape asks for."""
+        """The capability that a model of this shape must have."""
         if self.input_dim is not None:
             return Capability.VECTOR_SEQUENCES
         return Capability.LANGUAGE_MODEL if self.num_classes is None else Capability.CLASSIFIER
 
     @property
     def is_regression(self) -> bool:
-        """Whether outputs are real numbers, one for each input or for each position of a sequence of vectors."""
+        """Whether outputs are real numbers: one for each input, or one for each position of a sequence of vectors."""
         return self.num_classes == 1 or (self.input_dim is not None and self.vocab_size is None)
 
 
@@ -84,10 +84,10 @@ class Examples:
     Attributes:
         inputs: Token ids `[rows, n]`, or `[rows, towers, n]`, of any integer type, images
             `[rows, channels, height, width]` float32, or sequences of vectors `[rows, n, input_dim]` float32.
-        targets: For language models next-token ids `[rows, n]` int32, aligned with `inputs` and `IGNORED` where no
-            loss is taken, and so for labels of sequences of vectors; for classifiers class ids `[rows]` int32; for
-            regressions values `[rows]` or, at each position, `[rows, n]` float32, NaN where no loss is taken.
-        attention_mask: True at real tokens, of the shape of token inputs; None when nothing is padded.
+        targets: For language models next-token ids, and for sequences of vectors labels: `[rows, n]` int32, aligned
+            with `inputs`, `IGNORED` at positions without a loss. For classifiers class ids `[rows]` int32. For
+            regressions values `[rows]` or `[rows, n]` float32, NaN at positions without a loss.
+        attention_mask: True at real tokens, of the shape of token inputs; None without padding.
     """
 
     inputs: NDArray[Any]
@@ -100,7 +100,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Continuation:
-    """Score of one continuation given its context.
+    """Score of a continuation after its context.
 
     Attributes:
         loglikelihood_nats: Sum of log-probabilities of the continuation's tokens.
@@ -113,14 +113,14 @@ class Continuation:
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """One layer's attention over some rows, beside softmax's; each `[b, h, n, n]` float32.
+    """One layer's attention weights beside those of softmax; each `[b, h, n, n]` float32.
 
     Attributes:
         weights: The layer's own attention weights.
-        softmax: What softmax gives for the same queries and keys.
+        softmax: Softmax attention weights of the same queries and keys.
         products: q·k times softmax's scale; minus infinity at keys that a query does not see.
-        teacher: What this layer of the softmax model before conversion gives, on the same inputs; None where there is
-            no such model.
+        teacher: Weights of this layer in the softmax model before conversion, on the same inputs; None without such a
+            model.
     """
 
     weights: Tensor
@@ -131,7 +131,7 @@ class AttentionMaps:
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Parameters of a model: all of them, and those of its attention's feature maps."""
+    """Number of a model's parameters, and how many of them belong to feature maps."""
 
     total: int
     feature_maps: int
@@ -139,22 +139,42 @@ class ParameterCount:
 
 @runtime_checkable
 class DecodeState(Protocol):
-    """What a model carries from one decoded token to the next: a KV cache, a recurrent state, or both."""
+    """What a model keeps from one decoded token to the next: a KV cache, a recurrent state, or both."""
 
     @property
     def bytes(self) -> int:
-        """Bytes of tensors held for the whole batch."""
+        """Bytes of its tensors, for the whole batch."""
         ...
+
+
+class Sampling(TypedDict, total=False):
+    """How `Adapter.generate` chooses tokens and when it stops.
+
+    Attributes:
+        temperature: 0, the default, for the most likely token, else the softmax temperature of sampling.
+        seed: Seed of sampling.
+        stop_token: Token that ends a row; rows that ended repeat it. None to make `max_new_tokens` always.
+        top_k: Sample among this many of the likeliest tokens; None for all.
+        top_p: Sample among the fewest tokens that together have this probability; None for all.
+        has_ended: Called after each step with all new tokens `[b, t]`; True ends the generation of every row.
+    """
+
+    temperature: float
+    seed: int
+    stop_token: int | None
+    top_k: int | None
+    top_p: float | None
+    has_ended: Callable[[Tensor], bool] | None
 
 
 @runtime_checkable
 class Adapter(Protocol):
-    """A model with one attention mechanism inside.
+    """A model with one attention mechanism.
 
     Shapes: b rows, n tokens, v vocabulary entries, h heads. Padding is marked by `attention_mask` `[b, n]` (True at
     real tokens), on either side. Every method runs without gradients except `training_step`.
 
-    Each method raises `UnsupportedError` when the adapter lacks the capability.
+    Each method raises `UnsupportedError` if the adapter lacks the capability.
     """
 
     @property
@@ -164,12 +184,12 @@ class Adapter(Protocol):
 
     @property
     def shape(self) -> ModelShape:
-        """What the model accepts and gives."""
+        """The model's inputs and outputs."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where the model lives."""
+        """The device of the model."""
         ...
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -188,7 +208,7 @@ class Adapter(Protocol):
         """Log-probability in nats of each of `tokens`, each scored once.
 
         Windows span the context length and advance by `stride` tokens (default: the context length, so no overlap);
-        each token is conditioned on at least `context_length - stride` earlier ones where so many exist.
+        each token is conditioned on at least `context_length - stride` earlier tokens if there are so many.
         The first token is conditioned on `prefix_token`.
         """
         ...
@@ -199,35 +219,26 @@ class Adapter(Protocol):
         attention_mask: Tensor | None = None,
         *,
         max_new_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-        stop_token: int | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        has_ended: Callable[[Tensor], bool] | None = None,
+        **sampling: Unpack[Sampling],
     ) -> Tensor:
-        """New tokens `[b, max_new_tokens or fewer]`; greedy at temperature 0. Rows that ended hold `stop_token`.
-
-        Sampling draws among the `top_k` likeliest tokens, and among the fewest that have `top_p` of the probability.
-        `has_ended` sees the new tokens `[b, t]` after each step; once it says so, no more are made.
-        """
+        """New tokens `[b, max_new_tokens or fewer]`, chosen as `sampling` says."""
         ...
 
     def class_logits(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Class logits `[b, classes]`, float32; inputs and mask are `[b, towers, n]` where the shape has towers."""
+        """Class logits `[b, classes]`, float32; with two towers inputs and mask are `[b, 2, n]`."""
         ...
 
     def sequence_outputs(self, vectors: Tensor) -> Tensor:
         """Outputs `[b, n, o]` at each position of sequences of vectors `[b, n, input_dim]`, float32.
 
-        They are logits over the shape's `vocab_size` labels, or the one value of a regression.
+        They are logits over the shape's `vocab_size` labels, or the single value of a regression.
         """
         ...
 
     def attention_weights(self, inputs: Tensor, attention_mask: Tensor | None = None) -> list[Tensor]:
         """Attention weights `[b, h, n, n]` of each layer, float32.
 
-        Rows sum to 1 where the mechanism normalises; to 0 where no key is seen or ReLU leaves a query no feature.
+        Rows of a normalised mechanism sum to 1, or to 0 if the query sees no key or all its features are 0.
         """
         ...
 
@@ -237,27 +248,27 @@ class Adapter(Protocol):
         visit: Callable[[int, AttentionMaps], None],
         attention_mask: Tensor | None = None,
     ) -> None:
-        """Shows each layer's attention weights beside softmax's: over the same queries and keys, and of the teacher.
+        """Calls `visit` with each layer's index and attention maps, one layer after another.
 
-        `visit` gets the layer's index and its maps, one layer at a time. The teacher is the softmax model before
-        conversion; it reads the inputs by itself, so its later layers do not see what conversion did to earlier ones.
+        The teacher is the softmax model before conversion. It has a forward pass of its own, so that its later layers
+        do not depend on what conversion did to earlier ones.
         """
         ...
 
     def prefill(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, DecodeState]:
-        """Logits `[b, v]` after the last token, and the state to decode from."""
+        """Logits `[b, v]` after the last token, and the decode state."""
         ...
 
     def decode(self, token_ids: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
-        """Logits `[b, v]` after one more token `[b]` per row, and the new state; the old state is used up."""
+        """Logits `[b, v]` after one more token `[b]` per row, and the new state, which replaces the old one."""
         ...
 
     def training_step(self, inputs: Tensor, targets: Tensor) -> float:
-        """Loss of one forward and backward pass; gradients are computed and dropped, weights stay."""
+        """Loss of one forward and backward pass; gradients are dropped, weights stay."""
         ...
 
     def parameter_count(self) -> ParameterCount:
-        """Parameters, and how many of them are the attention's feature maps."""
+        """Number of parameters, and of those in feature maps."""
         ...
 
     def state_bytes(self, batch_size: int, seq_len: int) -> int:
@@ -265,7 +276,7 @@ class Adapter(Protocol):
         ...
 
     def kernels_used(self) -> tuple[KernelUse, ...]:
-        """Attention kernels that have run since the adapter was built, in the order first seen."""
+        """Attention kernels that have run since the adapter was built, in the order of their first run."""
         ...
 
 

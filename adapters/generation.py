@@ -18,30 +18,30 @@ def generate(
     decode: Callable[[Int[Tensor, " b"], State], tuple[Float[Tensor, "b v"], State]],
     *,
     max_new_tokens: int,
-    temperature: float,
-    seed: int,
-    stop_token: int | None,
+    temperature: float = 0.0,
+    seed: int = 0,
+    stop_token: int | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
     has_ended: Callable[[Int[Tensor, "b t"]], bool] | None = None,
 ) -> Int[Tensor, "b t"]:
-    """New tokens, at most `max_new_tokens` per row; rows that have stopped repeat `stop_token`.
+    """New tokens, at most `max_new_tokens` per row; the other options are those of `base.Sampling`.
 
     Args:
         first_logits: Logits after the prompt.
         state: Decode state after the prompt.
-        decode: Gives the logits after one more token per row, and the new state.
-        max_new_tokens: Most tokens to make.
+        decode: Computes the logits after one more token per row, and the new state.
+        max_new_tokens: Largest number of tokens to make.
         temperature: 0 for the most likely token, else the softmax temperature of sampling.
         seed: Seed of sampling.
-        stop_token: Token that ends a row; None to make `max_new_tokens` always.
-        top_k: Sample among this many of the likeliest tokens; None for all.
-        top_p: Sample among the fewest tokens that together have this probability; None for all.
-        has_ended: Told all new tokens so far after each step; True ends the generation of every row.
+        stop_token: Token that ends a row.
+        top_k: Number of likeliest tokens to sample from.
+        top_p: Probability of the fewest tokens to sample from.
+        has_ended: Whether all new tokens so far end the generation of every row.
 
     Raises:
-        FloatingPointError: The model gives a logit that is not a number.
-        ValueError: A negative temperature, a `top_k` below 1, a `top_p` outside 0 to 1, or less than one token.
+        FloatingPointError: A logit is not a number.
+        ValueError: A negative temperature, a `top_k` below 1, a `top_p` outside 0 to 1, or fewer than one token.
     """
     if temperature < 0 or max_new_tokens < 1:
         raise ValueError(
@@ -86,7 +86,7 @@ def _choose(
 
 
 def _likeliest(probabilities: Float[Tensor, "b v"], top_k: int | None, top_p: float | None) -> Float[Tensor, "b v"]:
-    """The probabilities, zero where sampling must not go; the nucleus is that of the `top_k` (Holtzman et al. 2020)."""
+    """The probabilities with 0 outside the `top_k` and, within these, outside the nucleus (Holtzman et al. 2020)."""
     values, places = probabilities.sort(dim=-1, descending=True)
     if top_k is not None:
         values[:, top_k:] = 0

@@ -1,11 +1,10 @@
-"""The adapter of every model of ours: one interface, whichever attention and whichever model is inside."""
+"""The adapter of every model, trained from scratch or pretrained, with any attention mechanism."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -19,7 +18,16 @@ from . import generation, scoring
 from .attention.core import AttentionCore, Heads, kernels_of
 from .attention.softmax import softmax_scores, softmax_weights
 from .attention_model import AttentionModel
-from .base import AttentionMaps, Capability, Continuation, DecodeState, ModelShape, ParameterCount, UnsupportedError
+from .base import (
+    AttentionMaps,
+    Capability,
+    Continuation,
+    DecodeState,
+    ModelShape,
+    ParameterCount,
+    Sampling,
+    UnsupportedError,
+)
 from .precision import Precision
 from .training.objective import objective_for
 
@@ -32,7 +40,7 @@ class ModelAdapter(Generic[Model]):
     Args:
         model: The model, already on its device.
         capabilities: What it can do.
-        shape: What it accepts and gives.
+        shape: Its inputs and outputs.
         precision: Device and autocast type.
     """
 
@@ -46,7 +54,7 @@ class ModelAdapter(Generic[Model]):
 
     @property
     def device(self) -> torch.device:
-        """Where the model lives."""
+        """The device of the model."""
         return self.precision.device
 
     @torch.no_grad()
@@ -92,29 +100,13 @@ class ModelAdapter(Generic[Model]):
         attention_mask: Bool[Tensor, "b n"] | None = None,
         *,
         max_new_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-        stop_token: int | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        has_ended: Callable[[Tensor], bool] | None = None,
+        **sampling: Unpack[Sampling],
     ) -> Int[Tensor, "b t"]:
         """New tokens after left-padded prompts."""
         self._require(Capability.GENERATE)
         self._require_room(input_ids.shape[1] + max_new_tokens)
         logits, state = self.prefill(input_ids, attention_mask)
-        return generation.generate(
-            logits,
-            state,
-            self.decode,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-            stop_token=stop_token,
-            top_k=top_k,
-            top_p=top_p,
-            has_ended=has_ended,
-        )
+        return generation.generate(logits, state, self.decode, max_new_tokens=max_new_tokens, **sampling)
 
     @torch.no_grad()
     def class_logits(
@@ -150,29 +142,23 @@ class ModelAdapter(Generic[Model]):
         visit: Callable[[int, AttentionMaps], None],
         attention_mask: Bool[Tensor, "b *t n"] | None = None,
     ) -> None:
-        """Shows `visit` each layer's attention weights, softmax's and the teacher's, in the order of the layers.
+        """Calls `visit` with each layer's index and attention maps, in the order of the layers.
 
-        Of the teacher's pass the heads of all layers are held, which is linear in the tokens; of maps one layer's.
+        Memory holds the teacher's heads of all layers, which are linear in the tokens, and the maps of one layer.
         """
         self._require(Capability.ATTENTION_WEIGHTS)
         if not inputs.is_floating_point():
             self._require_room(inputs.shape[-1])
         self.model.eval()
-        layers = [part for part in self.model.modules() if isinstance(part, AttentionCore)]
         with self.precision.autocast():
             taught = self.model.teacher_heads(inputs, attention_mask)
 
-        def show(core: AttentionCore, arguments: tuple[Heads], options: dict[str, bool]) -> None:
-            heads, causal, layer = arguments[0], options["causal"], layers.index(core)
-            with torch.autocast(heads.q.device.type, enabled=False):
-                weights, softmax = core.weights(heads, causal=causal), softmax_weights(heads, causal)
-                products = softmax_scores(heads, causal)
-                teacher = softmax_weights(taught[layer], causal).float() if taught else None
-                visit(layer, AttentionMaps(weights.float(), softmax.float(), products.float(), teacher))
+        def show(layer: int, core: AttentionCore, heads: Heads, causal: bool) -> None:
+            weights, softmax = core.weights(heads, causal=causal).float(), softmax_weights(heads, causal).float()
+            teacher = softmax_weights(taught[layer], causal).float() if taught else None
+            visit(layer, AttentionMaps(weights, softmax, softmax_scores(heads, causal).float(), teacher))
 
-        with ExitStack() as hooks, self.precision.autocast():
-            for core in layers:
-                hooks.callback(core.register_forward_pre_hook(show, with_kwargs=True).remove)
+        with self.model.watching(show), self.precision.autocast():
             self.model(inputs, attention_mask)
 
     @torch.no_grad()
@@ -199,17 +185,17 @@ class ModelAdapter(Generic[Model]):
         """Loss of one forward and backward pass; the weights stay as they are."""
         self.model.train()
         with self.precision.autocast():
-            loss = objective_for(self.shape).of_logits(self.model(inputs), targets) / targets.numel()
+            loss = objective_for(self.shape).of_outputs(self.model(inputs), targets) / targets.numel()
         torch.autograd.backward(loss)
         self.model.zero_grad(set_to_none=True)
         return float(loss.detach())
 
     def parameter_count(self) -> ParameterCount:
-        """Parameters, and those of feature maps."""
-        maps = (part for part in self.model.modules() if isinstance(part, FeatureMap))
-        in_maps = {id(p): p.numel() for part in maps for p in part.parameters()}
+        """Number of parameters, and of those in feature maps."""
+        in_maps = {id(p): p.numel() for part in self._maps() for p in part.parameters()}
         return ParameterCount(sum(p.numel() for p in self.model.parameters()), sum(in_maps.values()))
 
+    @torch.no_grad()
     def state_bytes(self, batch_size: int, seq_len: int) -> int:
         """Bytes of the decode state after `seq_len` tokens; measured on a real prefill of one row."""
         if Capability.VECTOR_SEQUENCES not in self.capabilities:
@@ -217,12 +203,11 @@ class ModelAdapter(Generic[Model]):
         self._require_room(seq_len)
         dim = self.shape.input_dim
         blank = torch.zeros(1, seq_len, dtype=torch.long) if dim is None else torch.zeros(1, seq_len, dim)
-        with torch.no_grad():
-            _, state = self._extend(blank.to(self.device), None, None)
+        _, state = self._extend(blank.to(self.device), None, None)
         return state.bytes * batch_size
 
     def kernels_used(self) -> tuple[KernelUse, ...]:
-        """Attention kernels that have run so far."""
+        """Attention kernels that have run so far, in the order of their first run."""
         return tuple(KernelUse(phase, choice.form, choice.backend) for phase, choice in kernels_of(self.model))
 
     def _run(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
@@ -244,8 +229,10 @@ class ModelAdapter(Generic[Model]):
 
     def _require_room(self, tokens: int) -> None:
         """Refuses inputs past the last position of the model or of a feature map."""
-        maps = (part for part in self.model.modules() if isinstance(part, FeatureMap))
         ends = [self.model.last_position or math.inf]
-        ends += [self.shape.context_length for part in maps if part.needs_positions]
+        ends += [self.shape.context_length for part in self._maps() if part.needs_positions]
         if tokens > min(ends):
             raise UnsupportedError(f"{tokens} tokens do not fit the context length {min(ends):g}")
+
+    def _maps(self) -> list[FeatureMap]:
+        return [part for part in self.model.modules() if isinstance(part, FeatureMap)]

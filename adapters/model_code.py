@@ -1,8 +1,8 @@
 """The version of the code that builds, trains, swaps, distils, caches and decodes models.
 
-It is part of every cell's key, so that cells measured with code that gave other numbers are measured again. Raise it
-whenever a change of `adapters/`, or of the kernels that models run on, changes a number: `tests/adapters/
-test_model_code.py` holds the numbers of tiny models and fails until it is raised.
+It is part of every cell's key, so that cells measured by code that gave other numbers are measured again. Raise it
+with every change of `adapters/`, or of the kernels that models run on, that changes a number.
+`tests/adapters/test_model_code.py` compares the numbers of tiny models with stored ones, and says how to store others.
 """
 
 MODEL_CODE = 1

@@ -1,4 +1,4 @@
-"""Where a model computes, and in which type."""
+"""The device and the type in which a model computes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Precision:
     """A device and the type that matrix products run in; weights stay in float32 unless it is pure.
 
     Attributes:
-        device: Where tensors live.
+        device: Device of all tensors.
         dtype: `torch.float32`, or `torch.bfloat16` through autocast.
-        is_pure: Weights are held in `dtype` too, nothing is cast as the model runs, and log-probabilities are of that
-            type: what lm-eval's `hf` model does.
+        is_pure: Weights and log-probabilities have that type too, and nothing is cast as the model runs; so does
+            lm-eval's `hf` model.
     """
 
     device: torch.device
@@ -27,10 +27,10 @@ class Precision:
 
     @classmethod
     def of(cls, device: str, dtype: str, is_pure: bool = False) -> Precision:
-        """The precision that `--device` and `--dtype` ask for; `auto` is CUDA where there is one, and bfloat16 on it.
+        """The precision of `--device` and `--dtype`; `auto` is CUDA if torch sees a device, and bfloat16 on CUDA.
 
         Raises:
-            ValueError: CUDA was asked for where there is none.
+            ValueError: The device is CUDA, and torch sees none.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,11 +1,13 @@
-"""Log-likelihoods from any function that gives next-token logits."""
+"""Log-likelihoods from any function that computes next-token logits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby, islice
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,7 +15,7 @@ from torch import Tensor
 from .base import Continuation
 
 Logits = Callable[[Int[Tensor, "b n"], Tensor | None], Float[Tensor, "b n v"]]
-"""Gives next-token logits for token ids and an attention mask."""
+"""Computes next-token logits from token ids and an attention mask."""
 
 
 def loglikelihood(
@@ -27,11 +29,11 @@ def loglikelihood(
 ) -> list[Continuation]:
     """Scores of continuations, in the order given; contexts are cut on the left to fit.
 
-    Rows of a batch are padded on the right, which no causal model sees. Longest requests run first, those of one length
-    in the order of their tokens, as in lm-eval's own models: batches, and so rounding, are the same as there and do not
-    depend on the order of the requests. Requests that differ in their last token alone, such as one-token answers to
-    one question, share a row. Log-probabilities are of type `dtype`; those of float32 are summed in float64, others in
-    their own type, as lm-eval's models sum them.
+    Rows of a batch are padded on the right, which no causal model sees. The longest requests run first, and those of
+    one length in the order of their tokens, as in lm-eval's own models: batches, and so rounding, are the same as there
+    and do not depend on the order of the requests. Requests that differ only in their last token, such as one-token
+    answers to one question, share a row. Log-probabilities have the type `dtype`; as in lm-eval's models, float32 is
+    summed in float64, and other types in their own type.
 
     Raises:
         ValueError: An empty context or continuation, or a continuation longer than the context length.
@@ -89,7 +91,7 @@ def rolling_loglikelihood(
         raise ValueError(f"stride is {stride}; allowed: 1 to the context length {context_length}")
     stream = np.concatenate([[prefix_token], np.asarray(tokens, dtype=np.int64)])
     scores = np.empty(len(tokens))
-    for windows in _batched(list(window_plan(len(tokens), context_length, stride)), batch_size):
+    for windows in _batched(window_plan(len(tokens), context_length, stride), batch_size):
         width = windows[0][1] - windows[0][0]
         starts = np.array([begin for begin, _, _ in windows])
         inputs = torch.as_tensor(stream[starts[:, None] + np.arange(width)], device=device)
@@ -101,7 +103,7 @@ def rolling_loglikelihood(
 
 
 def window_plan(tokens: int, context_length: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Windows (begin, end, first scored) over `tokens` targets; in each, inputs begin..end-1 predict the targets."""
+    """Windows (begin, end, first scored) over `tokens` targets; inputs begin..end-1 predict the targets of a window."""
     scored = 0
     while scored < tokens:
         end = min(tokens, context_length if scored == 0 else scored + stride)
@@ -110,21 +112,13 @@ def window_plan(tokens: int, context_length: int, stride: int) -> Iterator[tuple
 
 
 def _chosen_logprobs(logits: Float[Tensor, "b n v"], targets: Int[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-    """Row by row: the log-softmax of a whole batch would take as much memory again as its logits."""
-    losses = [
-        torch.nn.functional.cross_entropy(row, chosen, reduction="none")
-        for row, chosen in zip(logits, targets, strict=True)
-    ]
-    return -torch.stack(losses)
+    """Log-probabilities of the targets; row by row, as the log-softmax of a batch needs the memory of its logits."""
+    rows = zip(logits, targets, strict=True)
+    return -torch.stack([F.cross_entropy(row, chosen, reduction="none") for row, chosen in rows])
 
 
-def _batched(windows: list[tuple[int, int, int]], size: int) -> Iterator[list[tuple[int, int, int]]]:
+def _batched(windows: Iterable[tuple[int, int, int]], size: int) -> Iterator[tuple[tuple[int, int, int], ...]]:
     """Batches of windows of one width: only the first and the last window can be shorter than the others."""
-    batch: list[tuple[int, int, int]] = []
-    for window in windows:
-        if batch and (len(batch) == size or window[1] - window[0] != batch[0][1] - batch[0][0]):
+    for _, alike in groupby(windows, lambda window: window[1] - window[0]):
+        while batch := tuple(islice(alike, size)):
             yield batch
-            batch = []
-        batch.append(window)
-    if batch:
-        yield batch

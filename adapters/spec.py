@@ -10,7 +10,7 @@ from .mechanisms.declaration import Mechanism, OptionValue
 
 
 class SpecError(ValueError):
-    """A model spec that cannot be read; the message shows the form."""
+    """A model spec cannot be parsed; the message shows the form."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ModelSpec:
     Attributes:
         mechanism: The declaration.
         options: Every option's value.
-        backbone: Backbone named after `@`; None for the run's or the task's.
+        backbone: Backbone named after `@`; None for that of the run or the task.
     """
 
     mechanism: Mechanism
@@ -29,7 +29,7 @@ class ModelSpec:
 
     @property
     def canonical(self) -> str:
-        """The spec without its backbone, options sorted, defaults left out: equal models have equal names."""
+        """The spec without its backbone, options sorted and defaults left out: equal models have equal names."""
         changed = [
             f":{key}={_write(value)}"
             for key, value in sorted(self.options.items())
@@ -39,7 +39,7 @@ class ModelSpec:
 
     @property
     def is_causal_only(self) -> bool:
-        """Whether the model exists in decoders alone."""
+        """Whether the model exists only in decoders."""
         return self.mechanism.is_causal_only(self.options)
 
 
@@ -51,7 +51,7 @@ class Mechanisms(Protocol):
         """The mechanism of that name.
 
         Raises:
-            UnknownNameError: There is none.
+            UnknownNameError: No mechanism has that name.
         """
         ...
 
@@ -60,9 +60,9 @@ def parse_spec(text: str, mechanisms: Mechanisms) -> ModelSpec:
     """The model that `text` names.
 
     Raises:
-        SpecError: The text is not of the form.
-        UnknownNameError: No such mechanism or option.
-        OptionError: An option cannot have that value.
+        SpecError: The text does not have the form of a spec.
+        UnknownNameError: The mechanism or an option is unknown.
+        OptionError: An option does not allow the value.
     """
     body, at, backbone = text.strip().partition("@")
     name, *pairs = body.split(":")

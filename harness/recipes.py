@@ -21,8 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..adapters.base import Settings, Value
-from ..adapters.training.conversion_settings import DistillSettings, LoraSettings
-from ..adapters.training.settings import TrainSettings
+from ..adapters.training.settings import DistillSettings, LoraSettings, TrainSettings
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""One attention layer on its own: what a mechanism costs where nothing else of a model does.
+"""One attention layer alone, to measure the cost of a mechanism without the rest of a model.
 
-Queries, keys and values go in as they come out of a model's projections; there are no projections, norms or positions
-around it. Feature maps belong to the layer.
+Its inputs are projected queries, keys and values: there are no projections, norms or position embeddings around it.
+Feature maps belong to the layer.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LayerInputs:
 
     Attributes:
         heads: Queries, keys and values, standard normal, in the type that the layer computes in.
-        gradient: What is handed to the backward pass, of the output's shape.
+        gradient: Gradient of the output, from which the backward pass starts.
     """
 
     heads: Heads
@@ -50,20 +50,18 @@ class LayerInputs:
     def part(self, start: int, stop: int) -> Heads:
         """The heads of some tokens."""
         h = self.heads
-        tokens = slice(start, stop)
-        return replace(
-            h, q=h.q[:, :, tokens], k=h.k[:, :, tokens], v=h.v[:, :, tokens], positions=h.positions[:, tokens]
-        )
+        q, k, v = (tensor[:, :, start:stop] for tensor in (h.q, h.k, h.v))
+        return replace(h, q=q, k=k, v=v, positions=h.positions[:, start:stop])
 
 
 class AttentionAlone:
-    """An attention layer behind calls like those of a whole model.
+    """An attention layer with methods like those of a whole model's adapter.
 
     Args:
         core: The attention, already on its device.
         shape: Its sizes.
         precision: Device, and the type of queries, keys and values.
-        causal: A token sees those up to itself; else, as in an encoder, all, and there is no state to decode from.
+        causal: A token sees the tokens up to itself; otherwise, as in an encoder, it sees all, and nothing decodes.
     """
 
     def __init__(self, core: AttentionCore, shape: AttentionShape, precision: Precision, causal: bool = True) -> None:
@@ -72,7 +70,7 @@ class AttentionAlone:
         self.precision = precision
         self.causal = causal
         self._forward: Callable[..., Any] = core.forward
-        self._extend: Callable[..., Any] = core.extend
+        self._extend: Callable[[Heads, LayerState], tuple[Tensor, LayerState]] = core.extend
 
     @property
     def device(self) -> torch.device:
@@ -80,7 +78,7 @@ class AttentionAlone:
         return self.precision.device
 
     def compile(self) -> None:
-        """Runs the layer through torch.compile from now on, for the shapes that it is called with."""
+        """Runs the layer through torch.compile from now on; every new shape compiles anew."""
         self._forward = torch.compile(self.core.forward, dynamic=False)
         self._extend = torch.compile(self.core.extend, dynamic=False)
 
@@ -98,31 +96,27 @@ class AttentionAlone:
 
     @torch.no_grad()
     def prefill(self, heads: Heads) -> LayerState:
-        """Outputs over whole sequences, and the state to decode from, which is given; None where nothing is causal."""
+        """Computes outputs over whole sequences; returns the state to decode from, None if the layer is not causal."""
         with self.precision.autocast():
             if not self.causal:
                 self._forward(heads, causal=False)
                 return None
-            _, state = self._extend(heads, None)
-        kept: LayerState = state
-        return kept
+            return self._extend(heads, None)[1]
 
     @torch.no_grad()
     def decode(self, heads: Heads, state: LayerState) -> LayerState:
-        """Outputs of one more token per row, and the new state, which is given; the old state is used up.
+        """Computes outputs of one more token per row; returns the new state, which replaces the old one.
 
         Raises:
             UnsupportedError: The layer is not causal.
         """
         self._require_causal()
         with self.precision.autocast():
-            _, state = self._extend(heads, state)
-        return state
+            return self._extend(heads, state)[1]
 
     def training_step(self, inputs: LayerInputs) -> None:
         """A forward pass, and a backward pass to queries, keys, values and feature maps; gradients are dropped."""
-        leaves = [tensor.detach().requires_grad_() for tensor in (inputs.heads.q, inputs.heads.k, inputs.heads.v)]
-        q, k, v = leaves
+        q, k, v = (x.detach().requires_grad_() for x in (inputs.heads.q, inputs.heads.k, inputs.heads.v))
         with self.precision.autocast():
             out = self._forward(replace(inputs.heads, q=q, k=k, v=v), causal=self.causal)
         if out.requires_grad:  # without attention nothing depends on the inputs
@@ -130,13 +124,9 @@ class AttentionAlone:
         self.core.zero_grad(set_to_none=True)
 
     def parameter_count(self) -> ParameterCount:
-        """Parameters, all of which are of feature maps and gates."""
+        """Parameters; all of them belong to feature maps and gates."""
         total = sum(parameter.numel() for parameter in self.core.parameters())
         return ParameterCount(total, total)
-
-    def held_bytes(self) -> int:
-        """Bytes of parameters and buffers."""
-        return sum(t.numel() * t.element_size() for t in (*self.core.parameters(), *self.core.buffers()))
 
     def state_bytes(self, batch_size: int, seq_len: int) -> int:
         """Bytes of the decode state after `seq_len` tokens; measured on a real prefill of one row.
@@ -156,21 +146,21 @@ class AttentionAlone:
         return tuple(KernelUse(f"layer_{phase}", c.form, c.backend) for phase, c in kernels_of(self.core))
 
     def cost(self, phase: str, batch_size: int, seq_len: int) -> Cost | KernelCost | None:
-        """What the kernel that ran in `phase`, `prefill` or `decode`, costs by counting, its feature maps included.
+        """Analytic cost of the kernel that ran in `phase`, `prefill` or `decode`, and of its feature maps.
 
-        None where no analytic count is known: of hybrids, of no attention, of peers' kernels, and of our fused ones
-        where a map's features are not twice the head dimension, or key heads fewer than query heads.
+        Returns:
+            None where no count is known: for hybrids, no attention, peers' kernels, and for our fused kernels with
+            features that are not twice the head dimension, or with fewer key heads than query heads.
         """
         wanted = phase if self.causal else "forward"
         ran = [choice for done, choice in kernels_of(self.core) if done == wanted]
-        if len(ran) != 1:
-            return None
-        if isinstance(self.core, SoftmaxAttention) and self.core.window is None:
-            return self._softmax_cost(phase, ran[0].backend, batch_size, seq_len)
-        if isinstance(self.core, LinearAttention) and ran[0].backend == "torch":
-            return self._linear_cost(phase, ran[0].form, batch_size, seq_len)
-        if isinstance(self.core, LinearAttention) and ran[0].backend == "triton":
-            return self._fused_cost(ran[0].form, batch_size, seq_len)
+        match self.core, [choice.backend for choice in ran]:
+            case SoftmaxAttention(window=None), [backend]:
+                return self._softmax_cost(phase, backend, batch_size, seq_len)
+            case LinearAttention() as core, ["torch"]:
+                return self._linear_cost(core, phase, ran[0].form, batch_size, seq_len)
+            case LinearAttention() as core, ["triton"]:
+                return self._fused_cost(core, ran[0].form, batch_size, seq_len)
         return None
 
     def _softmax_cost(self, phase: str, backend: str, batch_size: int, seq_len: int) -> Cost:
@@ -181,9 +171,8 @@ class AttentionAlone:
         fused = backend in FUSED_SOFTMAX
         return softmax_attention_cost(**sizes, causal=self.causal, n=seq_len, bytes_per_element=size, fused=fused)
 
-    def _fused_cost(self, form: str, batch_size: int, seq_len: int) -> KernelCost | None:
-        assert isinstance(self.core, LinearAttention)
-        s, query_map = self.shape, self.core.query_map
+    def _fused_cost(self, core: LinearAttention, form: str, batch_size: int, seq_len: int) -> KernelCost | None:
+        s, query_map = self.shape, core.query_map
         is_counted = isinstance(query_map, HedgehogMap) and query_map.feature_dim == 2 * query_map.weight.shape[-1]
         if not self.causal or not is_counted or _matrix_width(query_map) != s.head_dim or s.heads != s.kv_heads:
             return None
@@ -192,32 +181,29 @@ class AttentionAlone:
         dtype = str(self.precision.dtype).removeprefix("torch.")
         return fused_forward_cost(form, token_heads=batch_size * seq_len * s.heads, d=s.head_dim, dtype=dtype)
 
-    def _linear_cost(self, phase: str, form: str, batch_size: int, seq_len: int) -> Cost:
-        assert isinstance(self.core, LinearAttention)
-        s, size, log_space = self.shape, self.precision.dtype.itemsize, self.core.query_map.log_space
-        tokens = 1 if phase == "decode" else seq_len
+    def _linear_cost(self, core: LinearAttention, phase: str, form: str, batch_size: int, seq_len: int) -> Cost:
+        s, decodes, log_space = self.shape, phase == "decode", core.query_map.log_space
         with self.precision.autocast():
             in_cache = keeps_features_in_cache(form, self.device)
-        sizes: dict[str, Any] = {"b": batch_size, "h": s.heads, "hk": s.kv_heads, "f": self.core.query_map.feature_dim}
-        sizes |= {"dv": s.head_dim, "bytes_per_element": size}
-        if phase == "decode":
+        shared: dict[str, Any] = {"b": batch_size, "bytes_per_element": self.precision.dtype.itemsize}
+        sizes = {**shared, "h": s.heads, "hk": s.kv_heads, "f": core.query_map.feature_dim, "dv": s.head_dim}
+        if decodes:
             attention = linear_decode_cost(**sizes, log_space=log_space)
         else:
             attention = linear_attention_cost(
-                form, **sizes, n=tokens, causal=self.causal, log_space=log_space, features_in_cache=in_cache
+                form, **sizes, n=seq_len, causal=self.causal, log_space=log_space, features_in_cache=in_cache
             )
         maps = [
             feature_map_cost(
-                b=batch_size,
+                **shared,
                 heads=heads,
-                n=tokens,
+                n=1 if decodes else seq_len,
                 d=s.head_dim,
                 width=_matrix_width(feature_map),
                 f=feature_map.feature_dim,
-                bytes_per_element=size,
-                features_in_cache=in_cache and phase != "decode",
+                features_in_cache=in_cache and not decodes,
             )
-            for heads, feature_map in ((s.heads, self.core.query_map), (s.kv_heads, self.core.key_map))
+            for heads, feature_map in ((s.heads, core.query_map), (s.kv_heads, core.key_map))
         ]
         return Cost(
             attention.flops + sum(cost.flops for cost in maps),
@@ -228,24 +214,26 @@ class AttentionAlone:
 
 
 def _matrix_width(feature_map: nn.Module) -> int:
-    """Columns of a map's matrix, trained for each head or drawn for all; 0 for a map without one."""
-    weight, drawn = getattr(feature_map, "weight", None), getattr(feature_map, "projection", None)
-    if isinstance(weight, Tensor):
-        return weight.shape[-1]
-    return drawn.shape[0] if isinstance(drawn, Tensor) else 0
+    """Columns of a map's matrix, trained for each head or drawn once for all heads; 0 for a map without one."""
+    match getattr(feature_map, "weight", None), getattr(feature_map, "projection", None):
+        case Tensor() as weight, _:
+            return weight.shape[-1]
+        case _, Tensor() as drawn:
+            return drawn.shape[0]
+    return 0
 
 
 def build_alone(spec: ModelSpec, shape: AttentionShape, precision: Precision, *, causal: bool = True) -> AttentionAlone:
-    """The attention layer of a mechanism on its own.
+    """The attention layer of a mechanism alone.
 
     Args:
         spec: The mechanism and its options.
         shape: The layer.
         precision: Device and type.
-        causal: As of `AttentionAlone`.
+        causal: Whether a token sees only the tokens up to itself, as in a decoder.
 
     Raises:
-        UnsupportedError: A mechanism for decoders alone, where the layer is not causal.
+        UnsupportedError: The mechanism exists only in decoders, and the layer is not causal.
         ValueError: Options that do not fit the layer.
     """
     if spec.is_causal_only and not causal:

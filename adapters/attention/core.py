@@ -1,4 +1,4 @@
-"""The inside of an attention layer: what takes the place of softmax once queries, keys and values are projected."""
+"""Attention cores: what computes attention once queries, keys and values are projected, and replaces softmax."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ LayerState = KVCache | LinearState | HybridState | None
 
 @dataclass(frozen=True)
 class Heads:
-    """Projected heads of n tokens, and where those tokens stand.
+    """Projected heads of n tokens, and the positions of those tokens.
 
     Attributes:
         q: Queries.
-        k: Keys; with grouped queries there are fewer heads of them.
+        k: Keys; grouped queries have fewer key heads than query heads.
         v: Values.
         positions: Position of each token in its sequence, from 0.
-        key_padding_mask: True at real tokens; None when none is padded.
+        key_padding_mask: True at real tokens; None without padding.
         scale: Factor on q·k in softmax; 1/√d unless given.
     """
 
@@ -44,11 +44,11 @@ class Heads:
 
 
 class AttentionCore(nn.Module):
-    """Attention over projected heads. One class for each kind, all with the same three methods.
+    """Attention over projected heads; each kind of attention is a class with `attend` and `weights`.
 
     Attributes:
-        kernels_used: Kernels that ran so far, by phase (`train`, `forward`, `prefill`, `decode`), in the order they
-            first did.
+        kernels_used: Kernels that ran so far, by phase (`train`, `forward`, `prefill`, `decode`), in the order of their
+            first run.
     """
 
     def __init__(self) -> None:
@@ -56,28 +56,40 @@ class AttentionCore(nn.Module):
         self.kernels_used: dict[tuple[str, KernelChoice], None] = {}
 
     @abstractmethod
-    def forward(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n d"]:
-        """Attention outputs over a whole sequence; padded keys are not seen."""
+    def attend(
+        self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool
+    ) -> tuple[Float[Tensor, "b h n d"], LayerState, KernelChoice]:
+        """Attention outputs, the new state, and the kernel that ran; padded keys are not seen.
 
-    @abstractmethod
-    def extend(self, heads: Heads, state: LayerState) -> tuple[Float[Tensor, "b h n d"], LayerState]:
-        """Causal outputs for tokens that follow those in `state` (None at the start), and the new state."""
+        Args:
+            heads: Tokens that follow those in `state`.
+            state: State after earlier tokens; None at the start.
+            causal: A token sees the tokens up to itself; otherwise it sees all.
+            return_state: Whether the caller keeps the state; it may be None otherwise.
+        """
 
     @abstractmethod
     def weights(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n n"]:
         """Attention weights, quadratic in memory; meant for analysis."""
 
+    def forward(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n d"]:
+        """Attention outputs over a whole sequence."""
+        out, _, kernel = self.attend(heads, None, causal=causal, return_state=False)
+        self.record("train" if torch.is_grad_enabled() else "forward", kernel)
+        return out
+
+    def extend(self, heads: Heads, state: LayerState) -> tuple[Float[Tensor, "b h n d"], LayerState]:
+        """Causal outputs of tokens that follow those in `state`, and the new state.
+
+        A core without a state records every call as a prefill.
+        """
+        out, new_state, kernel = self.attend(heads, state, causal=True, return_state=True)
+        self.record("prefill" if state is None else "decode", kernel)
+        return out, new_state
+
     def record(self, phase: str, choice: KernelChoice) -> None:
-        """Remembers that a kernel ran."""
+        """Records that a kernel ran."""
         self.kernels_used[phase, choice] = None
-
-    def phase_of_forward(self) -> str:
-        """What a call of `forward` is part of."""
-        return "train" if torch.is_grad_enabled() else "forward"
-
-    def phase_of_extend(self, state: LayerState) -> str:
-        """What a call of `extend` is part of; a core without a state takes every one for a prefill."""
-        return "prefill" if state is None else "decode"
 
 
 def build_attention(mechanism: Mechanism, options: Mapping[str, OptionValue], shape: AttentionShape) -> AttentionCore:
@@ -119,15 +131,24 @@ def _build_maps(
     return query_map, key_map
 
 
+def token_positions(tokens: Tensor, mask: Bool[Tensor, "b m"] | None) -> Int[Tensor, "b n"]:
+    """Positions of tokens, counting real tokens only; a padded token has the position of its neighbour.
+
+    Args:
+        tokens: Any tensor `[b, n, ...]`; its values are not read.
+        mask: True at real tokens; it ends with these tokens, and may begin with earlier ones.
+    """
+    if mask is None:
+        return torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
+    return (mask.long().cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+
+
 def state_bytes(state: LayerState) -> int:
-    """Bytes that one layer's decode state holds."""
+    """Bytes of one layer's decode state."""
     return 0 if state is None else state.bytes
 
 
 def kernels_of(module: nn.Module) -> list[tuple[str, KernelChoice]]:
-    """Kernels that ran in any attention inside `module`, by phase, in the order first seen."""
-    seen: dict[tuple[str, KernelChoice], None] = {}
-    for part in module.modules():
-        if isinstance(part, AttentionCore):
-            seen.update(part.kernels_used)
-    return list(seen)
+    """Kernels that ran in any attention core inside `module`, by phase, in the order of their first run."""
+    cores = (part for part in module.modules() if isinstance(part, AttentionCore))
+    return list(dict.fromkeys(ran for core in cores for ran in core.kernels_used))

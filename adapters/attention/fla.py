@@ -1,6 +1,6 @@
-"""A peer: flash-linear-attention's kernels behind our feature maps, for equal mathematics on the same device.
+"""The peer flash-linear-attention: its kernels behind our feature maps, for equal mathematics on the same device.
 
-The maps run eagerly and write their features to memory, as they do in that package's own layers.
+Feature maps run eagerly and write their features to memory, as they do in that package's own layers.
 """
 
 from __future__ import annotations
@@ -52,29 +52,25 @@ class FlaLinearAttention(AttentionCore):
         self.key_map = key_map
         self.normalize = normalize
 
-    def forward(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n d"]:
-        """Linear attention outputs.
-
-        Raises:
-            UnsupportedError: A call that these kernels have no form for.
-        """
-        if not causal:
-            raise UnsupportedError("flash-linear-attention's linear attention is causal alone")
-        return self._attend(self.phase_of_forward(), heads, None)[0]
-
-    def extend(self, heads: Heads, state: LayerState) -> tuple[Float[Tensor, "b h n d"], LayerState]:
-        """Linear attention outputs over the tokens summed up in `state` and these, and the new sums; errors alike."""
-        assert state is None or isinstance(state, LinearState)
-        return self._attend(self.phase_of_extend(state), heads, state)
-
     def weights(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n n"]:
-        """The weights that linear attention never forms otherwise."""
+        """The weights that linear attention itself never computes."""
         features = self.query_map.features(heads.q, heads.positions), self.key_map.features(heads.k, heads.positions)
         return linear_attention_weights(
             *features, causal=causal, key_padding_mask=heads.key_padding_mask, normalize=self.normalize
         )
 
-    def _attend(self, phase: str, heads: Heads, state: LinearState | None) -> tuple[Tensor, LinearState]:
+    def attend(
+        self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool
+    ) -> tuple[Float[Tensor, "b h n d"], LayerState, KernelChoice]:
+        """Linear attention outputs; the state is the sums over keys and values.
+
+        Raises:
+            UnsupportedError: A call that these kernels do not support, or a machine that cannot run them.
+        """
+        del return_state
+        assert state is None or isinstance(state, LinearState)
+        if not causal:
+            raise UnsupportedError("flash-linear-attention's linear attention is causal alone")
         if heads.key_padding_mask is not None:
             raise UnsupportedError("flash-linear-attention masks values alone, so that padding stays in its normaliser")
         name = "fused_recurrent_linear_attn" if heads.q.shape[2] == 1 else "chunk_linear_attn"
@@ -83,19 +79,17 @@ class FlaLinearAttention(AttentionCore):
         phi_q = self.query_map.features(heads.q, heads.positions)
         phi_k = self.key_map.features(heads.k, heads.positions).repeat_interleave(groups, dim=1)
         v = heads.v.repeat_interleave(groups, dim=1)
-        inputs = [
-            tensor.transpose(1, 2).contiguous() for tensor in (phi_q.to(v.dtype), phi_k.to(v.dtype), v)
-        ]  # b n h d
+        inputs = [tensor.to(v.dtype).transpose(1, 2).contiguous() for tensor in (phi_q, phi_k, v)]  # b n h d
         out, sums = operator(
             *inputs,
             scale=1.0,
-            initial_state=None if state is None else _given(state),
+            initial_state=None if state is None else (state.kv, state.k[:, None]),
             output_final_state=True,
             normalize=self.normalize,
         )
-        self.record(phase, KernelChoice(name.removesuffix("_linear_attn"), "fla"))
         values, keys = sums if self.normalize else (sums, torch.zeros_like(sums[..., 0]))
-        return out.transpose(1, 2), LinearState(values, keys.reshape(values.shape[:-1]))
+        new_state = LinearState(values, keys.reshape(values.shape[:-1]))
+        return out.transpose(1, 2), new_state, KernelChoice(name.removesuffix("_linear_attn"), "fla")
 
     def _operator(self, name: str, device: torch.device) -> Any:
         if device.type != "cuda":
@@ -103,7 +97,3 @@ class FlaLinearAttention(AttentionCore):
         if importlib.util.find_spec("fla") is None:
             raise UnsupportedError("flash-linear-attention is not installed: pip install 'hedgebench[fla]'")
         return getattr(importlib.import_module(_OPS), name)
-
-
-def _given(state: LinearState) -> Any:
-    return state.kv, state.k[:, None]

@@ -1,4 +1,4 @@
-"""The decode state of softmax attention: keys and values of the tokens seen, in a buffer that grows by doubling."""
+"""The decode state of softmax attention: keys and values of past tokens, in buffers that double as they fill."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class KVCache:
-    """Keys, values and padding mask of `length` tokens, held in buffers of at least that capacity.
+    """Keys, values and padding mask of `length` tokens, in buffers of at least that capacity.
 
-    Appending writes in place, so the cache appended to must not be used again.
+    Appending writes in place, so the old cache must not be used again.
     """
 
     key_buffer: Float[Tensor, "b hk capacity d"]
@@ -29,23 +29,23 @@ class KVCache:
 
     @property
     def keys(self) -> Float[Tensor, "b hk m d"]:
-        """Keys of the tokens seen."""
+        """Keys of the cached tokens."""
         return self.key_buffer[:, :, : self.length]
 
     @property
     def values(self) -> Float[Tensor, "b hk m d"]:
-        """Values of the tokens seen."""
+        """Values of the cached tokens."""
         return self.value_buffer[:, :, : self.length]
 
     @property
     def mask(self) -> Bool[Tensor, "b m"] | None:
-        """True at real tokens; None when none was padded."""
+        """True at real tokens; None without padding."""
         return None if self.mask_buffer is None else self.mask_buffer[:, : self.length]
 
     @property
     def bytes(self) -> int:
-        """Bytes of the keys and values of the tokens seen; spare capacity is not counted."""
-        return self.keys.numel() * self.keys.element_size() + self.values.numel() * self.values.element_size()
+        """Bytes of the keys and values of the cached tokens; spare capacity is not counted."""
+        return self.keys.nbytes + self.values.nbytes
 
     def append(
         self, k: Float[Tensor, "b hk n d"], v: Float[Tensor, "b hk n d"], mask: Bool[Tensor, "b n"] | None = None
@@ -63,34 +63,19 @@ class KVCache:
         return replace(cache, length=length)
 
     def last(self, tokens: int) -> KVCache:
-        """The cache of the last `tokens` tokens alone; kept until twice as many have gathered."""
+        """The cache of the last `tokens` tokens; unchanged until it holds twice as many."""
         if self.length < 2 * tokens:
             return self
-        mask = self.mask
-        return KVCache(
-            self.keys[:, :, -tokens:].clone(),
-            self.values[:, :, -tokens:].clone(),
-            None if mask is None else mask[:, -tokens:].clone(),
-            tokens,
-        )
+        keys, values = (buffer[:, :, -tokens:].clone() for buffer in (self.keys, self.values))
+        return KVCache(keys, values, None if self.mask is None else self.mask[:, -tokens:].clone(), tokens)
 
     def _grown(self, length: int) -> KVCache:
         capacity = max(length, 2 * self.key_buffer.shape[2])
-        return KVCache(
-            _resized(self.key_buffer, self.length, capacity),
-            _resized(self.value_buffer, self.length, capacity),
-            None if self.mask_buffer is None else self._grown_mask(capacity),
-            self.length,
-        )
 
-    def _grown_mask(self, capacity: int) -> Bool[Tensor, "b capacity"]:
-        assert self.mask_buffer is not None
-        grown = self.mask_buffer.new_ones(self.mask_buffer.shape[0], capacity)
-        grown[:, : self.length] = self.mask_buffer[:, : self.length]
-        return grown
+        def grown(buffer: Tensor, dim: int) -> Tensor:
+            larger = buffer.new_empty(*buffer.shape[:dim], capacity, *buffer.shape[dim + 1 :])
+            larger.narrow(dim, 0, self.length).copy_(buffer.narrow(dim, 0, self.length))
+            return larger
 
-
-def _resized(buffer: Tensor, length: int, capacity: int) -> Tensor:
-    grown = buffer.new_empty(*buffer.shape[:2], capacity, buffer.shape[3])
-    grown[:, :, :length] = buffer[:, :, :length]
-    return grown
+        mask = None if self.mask_buffer is None else grown(self.mask_buffer, 1)
+        return KVCache(grown(self.key_buffer, 2), grown(self.value_buffer, 2), mask, self.length)

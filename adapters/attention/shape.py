@@ -1,7 +1,8 @@
-"""The sizes of a backbone's attention layer, from its settings or its checkpoint, without building the model."""
+"""The sizes of a backbone's attention layer, from its settings or its configuration, without building the model."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +12,36 @@ from ..base import Settings
 from ..mechanisms.declaration import AttentionShape
 
 _NAMES = {"heads": ("num_attention_heads", "n_head"), "width": ("hidden_size", "n_embd")}
-"""Keys of config.json by what they say; GPT-2 has names of its own."""
+"""Names of the sizes in config.json; GPT-2 has names of its own."""
 
 
 def shape_of_settings(size: Settings, context_length: int, seed: int) -> AttentionShape:
     """The layer of a backbone that is trained from scratch."""
-    heads, width = int(str(size["heads"])), int(str(size["width"]))
-    kv_heads = int(str(size["kv_heads"]))
+    heads, kv_heads, width = (int(str(size[name])) for name in ("heads", "kv_heads", "width"))
     return AttentionShape(heads, kv_heads, width // heads, context_length, seed=seed)
 
 
 def shape_of_checkpoint(folder: Path, context_length: int, seed: int) -> AttentionShape:
-    """The layer of a pretrained model, as its config.json says.
+    """The layer of the pretrained model in a folder.
 
     Raises:
-        CheckpointError: It does not say.
+        CheckpointError: Its config.json lacks a size.
     """
-    config: dict[str, Any] = parse_json((folder / "config.json").read_bytes())
+    file = folder / "config.json"
+    return shape_of_config(parse_json(file.read_bytes()), str(file), context_length, seed)
+
+
+def shape_of_config(config: Mapping[str, Any], where: str, context_length: int, seed: int) -> AttentionShape:
+    """The layer of a pretrained model with this configuration; `where` names it in messages.
+
+    Raises:
+        CheckpointError: The configuration lacks a size.
+    """
     found: dict[str, int] = {}
-    for what, names in _NAMES.items():
-        values = [int(config[name]) for name in names if name in config]
-        if not values:
-            raise CheckpointError(f"{folder / 'config.json'} has none of {', '.join(names)}, the model's {what}")
-        found[what] = values[0]
+    for size, names in _NAMES.items():
+        if not (values := [int(config[name]) for name in names if name in config]):
+            raise CheckpointError(f"{where} has none of {', '.join(names)}, the model's {size}")
+        found[size] = values[0]
     heads = found["heads"]
     kv_heads = int(config.get("num_key_value_heads") or heads)
     head_dim = int(config.get("head_dim") or found["width"] // heads)

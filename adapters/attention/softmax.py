@@ -1,4 +1,4 @@
-"""Softmax attention, over all keys or over a window of them, and no attention at all."""
+"""Softmax attention over all keys or over a window, and no attention as a control."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from .core import AttentionCore, Heads, LayerState
 from .kv_cache import KVCache
 
 
-def softmax_weights(heads: Heads, causal: bool) -> Float[Tensor, "b h n n"]:
-    """What softmax over all keys gives for these queries and keys."""
+def softmax_weights(heads: Heads, causal: bool, window: int | None = None) -> Float[Tensor, "b h n n"]:
+    """Softmax attention weights of these queries and keys, over all keys or over the last `window`."""
     return softmax_attention_weights(
-        heads.q, heads.k, causal=causal, key_padding_mask=heads.key_padding_mask, scale=heads.scale
+        heads.q, heads.k, causal=causal, key_padding_mask=heads.key_padding_mask, scale=heads.scale, window=window
     )
 
 
 def softmax_scores(heads: Heads, causal: bool) -> Float[Tensor, "b h n n"]:
-    """What softmax is taken of: q·k times its scale, minus infinity at keys that a query does not see."""
+    """The argument of softmax: q·k times its scale, minus infinity at keys that a query does not see."""
     return attention_scores(heads.q, heads.k, causal=causal, key_padding_mask=heads.key_padding_mask, scale=heads.scale)
 
 
 class SoftmaxAttention(AttentionCore):
-    """Softmax attention; its decode state is a KV cache, bounded where there is a window.
+    """Softmax attention; its decode state is a KV cache, which a window bounds.
 
     Args:
         backend: Kernel, as in `kernels.dispatch.softmax_attention`.
@@ -38,31 +38,15 @@ class SoftmaxAttention(AttentionCore):
         self.backend = backend
         self.window = window
 
-    def forward(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n d"]:
-        """Softmax attention outputs."""
-        cache = KVCache(heads.k, heads.v, heads.key_padding_mask, heads.k.shape[2])
-        return self._attend(self.phase_of_forward(), heads, cache, causal)
-
-    def extend(self, heads: Heads, state: LayerState) -> tuple[Float[Tensor, "b h n d"], LayerState]:
-        """Softmax attention outputs over the tokens cached and these, and the longer cache."""
-        cache = KVCache.empty(heads.k) if state is None else state
-        assert isinstance(cache, KVCache)
-        cache = cache.append(heads.k, heads.v, heads.key_padding_mask)
-        out = self._attend(self.phase_of_extend(state), heads, cache, causal=True)
-        return out, cache if self.window is None else cache.last(self.window)
-
-    def weights(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n n"]:
-        """Softmax attention weights."""
-        return softmax_attention_weights(
-            heads.q,
-            heads.k,
-            causal=causal,
-            key_padding_mask=heads.key_padding_mask,
-            scale=heads.scale,
-            window=self.window,
-        )
-
-    def _attend(self, phase: str, heads: Heads, seen: KVCache, causal: bool) -> Tensor:
+    def attend(
+        self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool
+    ) -> tuple[Float[Tensor, "b h n d"], LayerState, KernelChoice]:
+        """Softmax attention outputs over the cached tokens and these."""
+        assert state is None or isinstance(state, KVCache)
+        if return_state:
+            seen = (state or KVCache.empty(heads.k)).append(heads.k, heads.v, heads.key_padding_mask)
+        else:
+            seen = KVCache(heads.k, heads.v, heads.key_padding_mask, heads.k.shape[2])
         result = softmax_attention(
             heads.q,
             seen.keys,
@@ -73,23 +57,23 @@ class SoftmaxAttention(AttentionCore):
             window=self.window,
             backend=self.backend,
         )
-        self.record(phase, result.kernel)
-        return result.output
+        kept = seen.last(self.window) if return_state and self.window is not None else seen
+        return result.output, kept, result.kernel
+
+    def weights(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n n"]:
+        """Softmax attention weights."""
+        return softmax_weights(heads, causal, self.window)
 
 
 class NoAttention(AttentionCore):
-    """No attention: the output is zero, and so are the weights; there is no state."""
+    """No attention: outputs and weights are zero, and there is no state."""
 
-    def forward(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n d"]:
+    def attend(
+        self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool
+    ) -> tuple[Float[Tensor, "b h n d"], LayerState, KernelChoice]:
         """Zeros."""
-        del causal
-        self.record(self.phase_of_forward(), KernelChoice("none", "torch"))
-        return torch.zeros_like(heads.q)
-
-    def extend(self, heads: Heads, state: LayerState) -> tuple[Float[Tensor, "b h n d"], LayerState]:
-        """Zeros, and no state."""
-        self.record(self.phase_of_extend(state), KernelChoice("none", "torch"))
-        return torch.zeros_like(heads.q), None
+        del state, causal, return_state
+        return torch.zeros_like(heads.q), None, KernelChoice("none", "torch")
 
     def weights(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n n"]:
         """Zeros."""

@@ -1,6 +1,6 @@
-"""What an attention mechanism is: a declaration that names its code, and loads it only when it is built.
+"""Declarations of attention mechanisms: they name their code, which is loaded when a layer is built.
 
-Nothing here imports torch. Third parties declare theirs the same way and name them under the entry-point group
+Nothing here imports torch. Third parties declare mechanisms the same way, under the entry-point group
 `hedgebench.adapters`.
 """
 
@@ -18,12 +18,12 @@ OptionValue: TypeAlias = str | int | float | bool | None
 
 
 class OptionError(ValueError):
-    """An option has a value that it cannot have; the message says which ones it can."""
+    """An option does not allow a value; the message lists the allowed ones."""
 
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """The attention layer that a mechanism is built for.
+    """The sizes of an attention layer.
 
     Attributes:
         heads: Query heads.
@@ -48,11 +48,11 @@ class Option:
 
     Attributes:
         kind: Type of the value.
-        default: Value when not given; None means that the mechanism chooses from the layer's shape.
+        default: Value when not given; None lets the mechanism choose from the layer's shape.
         help: One line.
-        choices: Allowed values; empty when any of the type will do.
+        choices: Allowed values; empty for any value of the type.
         minimum: Smallest allowed number, or None.
-        read_by: `map` for the feature map's constructor, `attention` for the layer, `recipe` for training.
+        read_by: Reader of the option: the feature map (`map`), the layer (`attention`) or training (`recipe`).
     """
 
     kind: type[str] | type[int] | type[float] | type[bool]
@@ -63,10 +63,10 @@ class Option:
     read_by: Literal["map", "attention", "recipe"] = "map"
 
     def parse(self, key: str, text: str) -> OptionValue:
-        """The value written as `text`.
+        """The value of `text`.
 
         Raises:
-            OptionError: It is not of the right type, or not among the allowed values.
+            OptionError: It has another type, or is not among the allowed values.
         """
         value = self._convert(key, text)
         if self.choices and value not in self.choices:
@@ -90,11 +90,11 @@ class Option:
 
 @dataclass(frozen=True)
 class Variant:
-    """What an option makes of a mechanism where it is given.
+    """The change of a mechanism by an option that has a value.
 
     Attributes:
-        attention: `module:class` of the attention layer's inside, in place of the mechanism's.
-        causal_only: Whether it then exists in decoders alone.
+        attention: `module:class` of the attention core, which replaces that of the mechanism.
+        causal_only: Whether the mechanism then exists only in decoders.
     """
 
     attention: str
@@ -114,14 +114,14 @@ class Mechanism:
         name: Name in model specs.
         summary: One line for `bench list models`.
         source: Paper or code that defines it.
-        attention: `module:class` of the attention layer's inside (see `attention.AttentionCore`).
+        attention: `module:class` of the attention core (see `attention.core.AttentionCore`).
         feature_map: `module:class` of the feature map, for linear attentions.
-        options: What can be set in a model spec.
-        variants: Options that change which attention is built wherever they have a value.
+        options: Options in a model spec.
+        variants: Variants by option; one applies if its option has a value.
         map_arguments: Constructor arguments of the feature map that follow from the layer's shape.
         normalize: Whether outputs are divided by the sum of the weights.
-        causal_only: Whether it exists in decoders alone.
-        distilled: Whether conversion trains its map by attention distillation unless told otherwise.
+        causal_only: Whether it exists only in decoders.
+        distilled: Whether conversion trains its map by attention distillation by default.
     """
 
     name: str
@@ -140,8 +140,8 @@ class Mechanism:
         """Every option's value, the given ones parsed.
 
         Raises:
-            UnknownNameError: An option that this mechanism does not have.
-            OptionError: A value that an option cannot have.
+            UnknownNameError: The mechanism does not have an option.
+            OptionError: An option does not allow its value.
         """
         for key in given:
             if key not in self.options:
@@ -152,15 +152,15 @@ class Mechanism:
         }
 
     def options_for(self, reader: str, values: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
-        """The resolved options that `reader` takes, without those left to it."""
+        """The resolved options of `reader` that have a value."""
         return {k: v for k, v in values.items() if self.options[k].read_by == reader and v is not None}
 
     def attention_for(self, values: Mapping[str, OptionValue]) -> str:
-        """`module:class` of the attention that the resolved options ask for."""
+        """`module:class` of the attention core with these resolved options."""
         return next((variant.attention for variant in self._chosen(values)), self.attention)
 
     def is_causal_only(self, values: Mapping[str, OptionValue]) -> bool:
-        """Whether it exists in decoders alone with these resolved options."""
+        """Whether the mechanism exists only in decoders with these resolved options."""
         return self.causal_only or any(variant.causal_only for variant in self._chosen(values))
 
     def _chosen(self, values: Mapping[str, OptionValue]) -> list[Variant]:
@@ -170,7 +170,7 @@ class Mechanism:
 KERNELS = Option(
     str, None, "peer: another package's kernels behind the same feature map", choices=("fla",), read_by="attention"
 )
-"""Whose kernels linear attention runs on; None for this project's own."""
+"""The option for the kernels of another package; None for ours."""
 
 FLA_KERNELS = Variant("hedgebench.adapters.attention.fla:FlaLinearAttention", causal_only=True)
 

@@ -17,7 +17,7 @@ HEDGEHOG = Mechanism(
         "map": Option(
             str,
             "exp",
-            "exp is the paper's equation; exp_max takes off a maximum per token; softmax is LoLCATs' form; "
+            "exp is the paper's equation; exp_max subtracts a maximum per token; softmax is LoLCATs' form; "
             "softmax_joint is one softmax over [2y, -2y]",
             choices=("exp", "exp_max", "softmax", "softmax_joint"),
         ),
@@ -27,7 +27,7 @@ HEDGEHOG = Mechanism(
         "init": Option(
             str,
             "identity",
-            "what the map starts as; random is the control of a map that distillation alone has made",
+            "initial map; random is the control of a map that only distillation has made",
             choices=("identity", "random"),
         ),
         "tied": Option(bool, False, "one map for queries and keys", read_by="attention"),

@@ -1,4 +1,4 @@
-"""The linear attentions that came before Hedgehog, and linear attention without a feature map as a control."""
+"""Linear attentions before Hedgehog, and linear attention without a feature map as a control."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Softmax attention, and the controls that say how much attention matters at all."""
+"""Softmax attention, and controls that show how much attention matters."""
 
 from __future__ import annotations
 

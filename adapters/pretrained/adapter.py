@@ -1,4 +1,4 @@
-"""Pretrained models behind the one interface, their attention swapped."""
+"""Builds adapters of pretrained models, with swapped attention."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 
 from ..backbone import Backbone
 from ..base import ModelShape, Settings, UnsupportedError
-from ..mechanisms.declaration import Mechanism
 from ..model_adapter import ModelAdapter
 from ..precision import DTYPES, Precision
 from ..spec import Mechanisms, ModelSpec, parse_spec
@@ -19,7 +18,7 @@ from .model import PretrainedModel
 from .swap import swap_attention
 
 SOFTMAX = "softmax"
-"""The model spec of what a pretrained Transformer has inside."""
+"""Model spec of the attention of a pretrained Transformer."""
 
 _NO_TEACHER = "the checkpoint was converted before, and does not hold the softmax model that it was converted from"
 
@@ -36,18 +35,19 @@ def build_pretrained(
     in_host_memory: bool = False,
     trust_remote_code: bool = False,
 ) -> ModelAdapter[PretrainedModel]:
-    """A pretrained model with its softmax attention running on our kernels, or a converted one with what it was given.
+    """A pretrained model with softmax attention on our kernels, or a converted model with its own attention.
 
     Args:
-        folder: Holds config.json, safetensors and tokenizer.json.
-        backbone: The declaration that `folder` belongs to.
+        folder: Folder with config.json, safetensors and tokenizer.json.
+        backbone: The declaration of the model in `folder`.
         settings: The backbone's settings.
-        shape: What the task needs; a classifier gets a new head unless the checkpoint has one that fits.
-        mechanisms: Where the checkpoint's mechanism is looked up.
+        shape: The inputs and outputs that the task needs; a classifier gets a new head if the checkpoint's does not
+            fit.
+        mechanisms: Mechanisms by name, for the one that a converted checkpoint names.
         seed: Seed of a new head, and of maps that draw random numbers.
         precision: Device and autocast type.
-        in_host_memory: Leave the weights in host memory for now, as distillation in blocks of layers wants them.
-        trust_remote_code: Let code from the checkpoint run.
+        in_host_memory: Keep the weights in host memory, as distillation in blocks of layers needs.
+        trust_remote_code: Run code from the checkpoint.
 
     Raises:
         CheckpointError: The checkpoint cannot be loaded.
@@ -77,16 +77,16 @@ def build_pretrained(
 
 
 def checkpoint_activations(model: Any) -> None:
-    """Has a model of transformers compute activations again in the backward pass rather than keep them."""
+    """Makes a model of transformers recompute activations in the backward pass instead of keeping them."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
 
 
 def swap_in(adapter: ModelAdapter[Any], spec: ModelSpec, seed: int) -> None:
-    """Puts the attention of `spec` into a pretrained model, which so far has softmax, or has it already.
+    """Puts the attention of `spec` into a pretrained model with softmax attention; does nothing if it is there.
 
     Raises:
-        UnsupportedError: The model was converted to another mechanism, or cannot have this one.
+        UnsupportedError: The model was converted to another mechanism, or does not support this one.
     """
     model = adapter.model
     assert isinstance(model, PretrainedModel)
@@ -100,8 +100,7 @@ def swap_in(adapter: ModelAdapter[Any], spec: ModelSpec, seed: int) -> None:
 
 def is_distilled(spec: ModelSpec) -> bool:
     """Whether conversion trains the model's feature maps by attention distillation."""
-    mechanism: Mechanism = spec.mechanism
-    return mechanism.distilled and spec.options.get("distill") is not False
+    return spec.mechanism.distilled and spec.options.get("distill") is not False
 
 
 def _check_capability(backbone: Backbone, shape: ModelShape) -> None:
@@ -113,7 +112,7 @@ def _check_capability(backbone: Backbone, shape: ModelShape) -> None:
 
 
 def _check_inputs(model: PretrainedModel, backbone: Backbone, shape: ModelShape) -> None:
-    """Refuses inputs that the model has no place for."""
+    """Refuses inputs that the model cannot read."""
     config: Any = model.inner.config
     has_images = hasattr(config, "image_size")
     if has_images != (shape.image_size is not None):
@@ -136,7 +135,7 @@ def _check_inputs(model: PretrainedModel, backbone: Backbone, shape: ModelShape)
 
 
 def _separator(folder: Path, config: Any) -> int | None:
-    """Id of the token that ends a segment, where the model tells two segments apart."""
+    """Id of the token that ends a segment, if the model tells two segments apart."""
     if getattr(config, "type_vocab_size", 0) < 2 or not (folder / "tokenizer.json").is_file():
         return None
     from tokenizers import Tokenizer

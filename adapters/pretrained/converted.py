@@ -1,8 +1,8 @@
-"""Converted models on disk: the layout of transformers, with what was put in place of softmax attention.
+"""Converted models on disk: the layout of transformers, with the attention that replaces softmax.
 
 A folder holds `model.safetensors` with every weight, feature maps included; `config.json` of the base model with one
-entry more, `hedgebench`, from which the attention is rebuilt; the tokenizer; and `provenance.json`, which says what the
-model was made from and how. Nothing is pickled, and reading it runs no code from the folder.
+more entry, `hedgebench`, from which the attention is rebuilt; the tokenizer; and `provenance.json`, which records the
+origin of the model. Nothing is pickled, and reading the folder runs no code from it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .model import PretrainedModel
 from .swap import CORE
 
 ENTRY = "hedgebench"
-"""Key of config.json under which a converted model says what its attention is."""
+"""Entry of config.json that describes the attention of a converted model."""
 
 PROVENANCE = "provenance.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "merges.txt")
@@ -33,17 +33,17 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 def save_converted(
     model: PretrainedModel, folder: Path, *, base: Path, context_length: int, provenance: Mapping[str, Any]
 ) -> None:
-    """Writes a model to `folder`, whole or not at all.
+    """Writes a model to `folder` atomically.
 
     Args:
         model: The model; low-rank adapters must have been merged.
-        folder: Where to write; it must not hold anything yet.
-        base: Folder of the pretrained model, whose tokenizer is taken along.
-        context_length: What maps that depend on positions were built for.
-        provenance: What the model was made from, JSON-ready.
+        folder: Folder to write; it must be empty or absent.
+        base: Folder of the pretrained model, whose tokenizer is copied.
+        context_length: Longest sequence of maps that depend on positions.
+        provenance: Origin of the model, JSON-ready.
 
     Raises:
-        CheckpointError: `folder` holds something.
+        CheckpointError: `folder` is not empty.
     """
     if folder.exists() and any(folder.iterdir()):
         raise CheckpointError(f"{folder} is not empty; choose another folder, or empty it")
@@ -68,13 +68,12 @@ def save_converted(
 
 
 def conversion_of(folder: Path) -> Mapping[str, Any] | None:
-    """What the attention of a converted model is; None for a model that was not converted.
+    """The description of a converted model's attention; None for a model that was not converted.
 
     Raises:
-        CheckpointError: The entry is there but says too little.
+        CheckpointError: The entry is incomplete.
     """
-    config = parse_json((folder / "config.json").read_bytes())
-    entry = config.get(ENTRY)
+    entry = parse_json((folder / "config.json").read_bytes()).get(ENTRY)
     if entry is None:
         return None
     if not isinstance(entry, dict) or not {"model", "context_length"} <= entry.keys():
@@ -84,10 +83,10 @@ def conversion_of(folder: Path) -> Mapping[str, Any] | None:
 
 @torch.no_grad()
 def put_core_weights(model: PreTrainedModel, folder: Path) -> None:
-    """Reads the weights of attention cores from a converted model's safetensors; transformers reads the others.
+    """Reads the weights of attention cores from a converted model; transformers reads the others.
 
     Raises:
-        CheckpointError: A core's weight is missing, left over, or of another shape.
+        CheckpointError: A core's weight is missing, unexpected, or of another shape.
     """
     wanted = _of_cores(model.state_dict())
     found = _core_tensors(folder)
@@ -107,7 +106,7 @@ def put_core_weights(model: PreTrainedModel, folder: Path) -> None:
 
 
 def _of_cores(weights: Mapping[str, Tensor]) -> dict[tuple[int, str], Tensor]:
-    """The weights of attention cores, by layer and name in the core: the way to a layer has other names on the disk."""
+    """The weights of attention cores by layer and name in the core; paths to a layer differ between model and disk."""
     matches = {name: re.search(rf"\.(\d+)\..*\b{CORE}\.(.+)", name) for name in weights}
     return {(int(match[1]), match[2]): weights[name] for name, match in matches.items() if match}
 
@@ -116,7 +115,7 @@ def _core_tensors(folder: Path) -> dict[tuple[int, str], Tensor]:
     from safetensors import safe_open
 
     tensors: dict[str, Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in folder.glob("*.safetensors"):
         with safe_open(file, framework="pt") as content:
             tensors |= {name: content.get_tensor(name) for name in content.keys() if f".{CORE}." in name}  # noqa: SIM118
     return _of_cores(tensors)

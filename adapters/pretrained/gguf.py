@@ -1,11 +1,11 @@
-"""De-quantises a GGUF file into a folder as transformers reads it: config.json, model.safetensors, tokenizer.json.
+"""De-quantises a GGUF file into the layout of transformers: config.json, model.safetensors, tokenizer.json.
 
-We read the file ourselves, with the `gguf` library, rather than through transformers: there, what becomes of a
-quantised weight and of its tokenizer depends on the version and on which kernels are installed, and the model that
-results refuses to be saved. GGUF's `llama` (also Mistral) and `qwen2` architectures are known.
+We read the file with the `gguf` library rather than through transformers: there, the results for quantised weights and
+for the tokenizer depend on the version and on the installed kernels, and the loaded model cannot be saved. Supported
+architectures are `llama` (also Mistral) and `qwen2`.
 
-llama.cpp stores the rows of a `llama` model's query and key projections in another order than transformers, because
-its rotary embedding turns neighbouring features where transformers' turns those half a head apart; they are put back.
+llama.cpp stores the rows of a `llama` model's query and key projections in another order than transformers: its rotary
+embedding rotates neighbouring features, and that of transformers features half a head apart. We restore the order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
 
-_CONFIG = {
+_REQUIRED = {
     "hidden_size": "embedding_length",
     "intermediate_size": "feed_forward_length",
     "num_hidden_layers": "block_count",
@@ -34,17 +34,13 @@ _CONFIG = {
     "max_position_embeddings": "context_length",
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
 }
+"""Keys of config.json that the metadata must have, and their names in GGUF."""
 _OPTIONAL = {
     "num_key_value_heads": "attention.head_count_kv",
     "rope_theta": "rope.freq_base",
     "head_dim": "attention.key_length",
 }
-_TOKENS = {
-    "bos_token": "bos_token_id",
-    "eos_token": "eos_token_id",
-    "pad_token": "padding_token_id",
-    "unk_token": "unknown_token_id",
-}
+_TOKENS = {"bos": "bos_token_id", "eos": "eos_token_id", "pad": "padding_token_id", "unk": "unknown_token_id"}
 _OUTSIDE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _INSIDE = {
     "attn_norm": "input_layernorm",
@@ -63,25 +59,28 @@ _CONTROL, _USER_DEFINED = 3, 4
 def dequantise(gguf: Path, folder: Path) -> None:
     """Writes the model in `gguf` to `folder`, its weights in float32.
 
-    A `tokenizer.json` that lies beside the file is taken instead of the vocabulary inside it.
+    A `tokenizer.json` beside the file replaces the vocabulary in it.
 
     Args:
-        gguf: A language model of one of `ARCHITECTURES`, in any quantisation that the `gguf` library can undo.
-        folder: Folder to write into; made if it is not there.
+        gguf: A language model of one of `ARCHITECTURES`, in any quantisation that the `gguf` library supports.
+        folder: Folder to write into; it is created if absent.
 
     Raises:
-        CheckpointError: The file is damaged, or of a kind that we do not know.
+        CheckpointError: The file is damaged or not supported.
     """
     from safetensors.numpy import save_file
 
     reader = _open(gguf)
     metadata = _metadata(reader, gguf)
     config = _config(metadata, gguf)
-    config["tie_word_embeddings"] = all(tensor.name != "output.weight" for tensor in reader.tensors)
-    config["vocab_size"] = _rows_of_embedding(reader, gguf)
+    shapes = {tensor.name: tensor.shape for tensor in reader.tensors}
+    if "token_embd.weight" not in shapes:
+        raise CheckpointError(f"{gguf} has no token embedding; is it a whole model?")
+    config["tie_word_embeddings"] = "output.weight" not in shapes
+    config["vocab_size"] = int(shapes["token_embd.weight"][-1])  # GGUF counts dimensions from the innermost
     folder.mkdir(parents=True, exist_ok=True)
     _write_tokenizer(metadata, gguf, folder)
-    weights = {name: array for tensor in reader.tensors for name, array in [_weight(tensor, config, gguf)]}
+    weights = dict(_weight(tensor, config, gguf) for tensor in reader.tensors)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "config.json", config)
     ids = {key: value for key, value in config.items() if key.endswith("_token_id")}
@@ -89,10 +88,10 @@ def dequantise(gguf: Path, folder: Path) -> None:
 
 
 def gguf_config(gguf: Path) -> dict[str, Any]:
-    """The model's config.json, but for what only its tensors say.
+    """The model's config.json, without the entries that depend on its tensors.
 
     Raises:
-        CheckpointError: The file is damaged, or of a kind that we do not know.
+        CheckpointError: The file is damaged or not supported.
     """
     return _config(_metadata(_open(gguf), gguf), gguf)
 
@@ -102,7 +101,7 @@ def _open(gguf: Path) -> Any:
 
     try:
         return GGUFReader(gguf)
-    except (ValueError, IndexError) as error:  # what the library raises for another format and for a cut file
+    except (ValueError, IndexError) as error:  # raised by the library for another format and for a cut file
         raise CheckpointError(f"{gguf} is not a whole GGUF file ({error}); fetch it anew") from error
 
 
@@ -116,31 +115,19 @@ def _metadata(reader: Any, gguf: Path) -> dict[str, Any]:
 
 def _config(metadata: Mapping[str, Any], gguf: Path) -> dict[str, Any]:
     architecture = metadata["general.architecture"]
-    missing = [key for key in _CONFIG.values() if f"{architecture}.{key}" not in metadata]
-    if missing:
+    if missing := [key for key in _REQUIRED.values() if f"{architecture}.{key}" not in metadata]:
         raise CheckpointError(f"{gguf} does not say its {', '.join(missing)}; convert the model to GGUF anew")
     if metadata.get(f"{architecture}.rope.scaling.type", "none") != "none":
         raise CheckpointError(f"{gguf} scales its rotary positions, which is not supported; use the safetensors")
-    given = {**_CONFIG, **{ours: key for ours, key in _OPTIONAL.items() if f"{architecture}.{key}" in metadata}}
+    named = {ours: f"{architecture}.{key}" for ours, key in (_REQUIRED | _OPTIONAL).items()}
+    named |= {f"{ours}_token_id": f"tokenizer.ggml.{key}" for ours, key in _TOKENS.items() if ours != "unk"}
     return {
         "architectures": [ARCHITECTURES[architecture]],
         "model_type": architecture,
         "dtype": "float32",
         "hidden_act": "silu",
-        **{ours: metadata[f"{architecture}.{key}"] for ours, key in given.items()},
-        **{
-            f"{ours}_id": metadata[f"tokenizer.ggml.{key}"]
-            for ours, key in _TOKENS.items()
-            if ours != "unk_token" and f"tokenizer.ggml.{key}" in metadata
-        },
+        **{ours: metadata[key] for ours, key in named.items() if key in metadata},
     }
-
-
-def _rows_of_embedding(reader: Any, gguf: Path) -> int:
-    for tensor in reader.tensors:
-        if tensor.name == "token_embd.weight":
-            return int(tensor.shape[-1])  # GGUF counts dimensions from the innermost
-    raise CheckpointError(f"{gguf} has no token embedding; is it a whole model?")
 
 
 def _weight(tensor: Any, config: Mapping[str, Any], gguf: Path) -> tuple[str, NDArray[np.float32]]:
@@ -153,18 +140,16 @@ def _weight(tensor: Any, config: Mapping[str, Any], gguf: Path) -> tuple[str, ND
     ours = _INSIDE.get(match[2]) if match else _OUTSIDE.get(stem)
     if ours is None:
         raise CheckpointError(f"{gguf} has a tensor {tensor.name}, which its architecture has no place for")
-    if config["model_type"] == "llama" and stem.endswith(("attn_q", "attn_k")):
-        array = _by_halves(array, _heads(config, is_key=stem.endswith("attn_k")))
+    heads = config["num_attention_heads"]
+    if config["model_type"] == "llama" and stem.endswith("attn_q"):
+        array = _by_halves(array, heads)
+    elif config["model_type"] == "llama" and stem.endswith("attn_k"):
+        array = _by_halves(array, config.get("num_key_value_heads", heads))
     return (f"model.layers.{match[1]}.{ours}.{kind}" if match else f"{ours}.{kind}"), np.ascontiguousarray(array)
 
 
-def _heads(config: Mapping[str, Any], is_key: bool) -> int:
-    heads = config["num_attention_heads"]
-    return int(config.get("num_key_value_heads", heads) if is_key else heads)
-
-
 def _by_halves(array: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """Rows of each head from llama.cpp's order, pair by pair, to transformers': all first members, then all second."""
+    """Reorders the rows of each head from llama.cpp's pairs to all first members of pairs, then all second ones."""
     pairs = array.reshape(heads, -1, 2, *array.shape[1:])
     return pairs.swapaxes(1, 2).reshape(array.shape)
 
@@ -177,7 +162,7 @@ def _write_tokenizer(metadata: Mapping[str, Any], gguf: Path, folder: Path) -> N
         _tokenizer(metadata, gguf).save(str(folder / "tokenizer.json"))
     tokens = metadata.get("tokenizer.ggml.tokens", [])
     names: dict[str, Any] = {
-        ours: tokens[metadata[f"tokenizer.ggml.{key}"]]
+        f"{ours}_token": tokens[metadata[f"tokenizer.ggml.{key}"]]
         for ours, key in _TOKENS.items()
         if f"tokenizer.ggml.{key}" in metadata and tokens
     }
@@ -218,14 +203,10 @@ def _byte_level(pre_tokenizers: Any) -> Any:
     return pre_tokenizers.ByteLevel(add_prefix_space=False)
 
 
-def _digits_then_byte_level(pre_tokenizers: Any) -> Any:
-    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _byte_level(pre_tokenizers)])
-
-
 _SPLITTING: dict[str, Callable[[Any], Any]] = {
     "default": _byte_level,
     "gpt-2": _byte_level,
-    "smollm": _digits_then_byte_level,
+    "smollm": lambda pre: pre.Sequence([pre.Digits(individual_digits=True), _byte_level(pre)]),
 }
 
 

@@ -1,4 +1,4 @@
-"""The way from the attention layers of transformers to an attention core, through its attention and mask interfaces."""
+"""Connects the attention layers of transformers to attention cores, through its attention and mask interfaces."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from ..attention.core import AttentionCore, Heads
+from ..attention.core import AttentionCore, Heads, token_positions
 from ..attention.softmax import SoftmaxAttention
 from ..base import UnsupportedError
 from .state_cache import StateCache
@@ -24,19 +23,19 @@ BRIDGE = "attention_bridge"
 """Attribute of an attention layer that holds its `Bridge`."""
 
 CACHE_ARGUMENTS = ("cache", "past_key_values")
-"""What a forward method may call its cache, the newest name first."""
+"""Possible names of a forward method's cache argument, the newest first."""
 
 Watch = Callable[[int, Heads, Float[Tensor, "b h n d"]], None]
-"""Called with a layer's index, its heads, and the attention output that flows on."""
+"""Called with a layer's index, its heads, and the attention output that the layer passes on."""
 
 
 class Bridge:
-    """Takes heads from an attention layer of transformers to its core.
+    """Passes heads from an attention layer of transformers to its core.
 
     Args:
         layer: Index of the layer.
-        core: The attention that has taken softmax attention's place.
-        causal: Whether the layer is a decoder's.
+        core: The attention that replaces softmax.
+        causal: Whether the layer belongs to a decoder.
     """
 
     def __init__(self, layer: int, core: AttentionCore, causal: bool) -> None:
@@ -56,10 +55,12 @@ class Bridge:
         mask: Bool[Tensor, "b m"] | None,
         scale: float | None,
     ) -> Float[Tensor, "b h n d"]:
-        """The attention output of one layer; with a cache, of tokens that follow those it has seen."""
+        """The attention output of one layer; with a cache, of tokens that follow the cached ones."""
         tokens = q.shape[2]
         mask = None if mask is None else mask[:, -tokens:]
-        heads = Heads(q, k, v, self._positions(tokens, mask, q), mask, scale)
+        positions = token_positions(q[:, 0], mask) if self.cache is None else self.cache.positions
+        assert positions is not None
+        heads = Heads(q, k, v, positions, mask, scale)
         core = self.teacher if self.teaching else self.core
         out: Tensor
         if self.cache is None:
@@ -71,45 +72,25 @@ class Bridge:
             self.watch(self.layer, heads, out)
         return out
 
-    def _positions(self, tokens: int, mask: Tensor | None, like: Tensor) -> Int[Tensor, "b n"]:
-        if self.cache is not None:
-            assert self.cache.positions is not None
-            return self.cache.positions
-        return token_positions(len(like), tokens, mask, like.device)
-
 
 def register() -> None:
-    """Makes our functions known to transformers."""
+    """Registers our functions in transformers."""
     AttentionInterface.register(IMPLEMENTATION, _attend)
     AttentionMaskInterface.register(IMPLEMENTATION, _key_padding_mask)
 
 
 def connect(layer: nn.Module, bridge: Bridge) -> list[Any]:
-    """Lets an attention layer attend through `bridge`; gives the hooks to remove, and see `disconnect`."""
+    """Lets an attention layer attend through `bridge`; returns the hooks, which `disconnect` leaves to the caller."""
     setattr(layer, BRIDGE, bridge)
-    if not has_interface(layer):
+    if type(layer).__name__.startswith("Bert") and not hasattr(layer, "scaling"):  # it does not ask the interface
         layer.forward = partial(_bert_forward, layer)
     return [layer.register_forward_pre_hook(_take_cache, with_kwargs=True)]
 
 
 def disconnect(layer: nn.Module) -> None:
-    """Takes back what `connect` did, but for its hooks."""
+    """Undoes `connect`, except for its hooks."""
     delattr(layer, BRIDGE)
     layer.__dict__.pop("forward", None)
-
-
-def has_interface(layer: nn.Module) -> bool:
-    """Whether the layer asks the attention interface: all do but BERT's of transformers 4.57."""
-    return not type(layer).__name__.startswith("Bert") or hasattr(layer, "scaling")
-
-
-def token_positions(
-    rows: int, tokens: int, mask: Bool[Tensor, "b n"] | None, device: torch.device, start: int = 0
-) -> Int[Tensor, "b n"]:
-    """Positions of tokens from `start`, counting real tokens only; a padded token has that of its neighbour."""
-    if mask is None:
-        return torch.arange(start, start + tokens, device=device).expand(rows, -1)
-    return (mask.long().cumsum(1) - 1).clamp(min=0)[:, -tokens:]
 
 
 def _attend(
@@ -129,7 +110,7 @@ def _attend(
 def _key_padding_mask(
     *_: Any, kv_length: int, attention_mask: Tensor | None = None, local_size: int | None = None, **__: Any
 ) -> Tensor | None:
-    """The function behind the mask interface: `[b m]`, true at real tokens, or None where none is padded.
+    """The function behind the mask interface: `[b m]`, true at real tokens, or None without padding.
 
     Raises:
         UnsupportedError: More tokens than the model's own sliding window holds.
@@ -143,17 +124,14 @@ def _key_padding_mask(
 
 
 def check_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Before the model runs: sees to it that its mask says no more than which tokens are padding.
+    """Before the model runs: refuses masks that say more than which tokens are padding.
 
     Raises:
-        UnsupportedError: Another mask, of which transformers would pass on what no attention core could follow.
+        UnsupportedError: Such a mask, which attention cores cannot follow.
     """
     del model, args
     given = kwargs.get("attention_mask")
-    masks = (
-        given.values() if isinstance(given, dict) else [given]
-    )  # generation may have made one for each kind of layer
-    for mask in masks:
+    for mask in given.values() if isinstance(given, dict) else [given]:  # generation makes one for each kind of layer
         if mask is not None and mask.ndim != 2:
             raise UnsupportedError(
                 f"attention_mask has the shape {list(mask.shape)}; swapped attention takes [rows, tokens], true at "
@@ -162,10 +140,10 @@ def check_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 
 def check_packing(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Before a decoder runs: refuses several sequences in one row, which transformers tells by positions that jump.
+    """Before a decoder runs: refuses several sequences in one row, which show in positions that jump.
 
     Raises:
-        UnsupportedError: There are such rows.
+        UnsupportedError: A row holds several sequences.
     """
     del model, args
     positions = kwargs.get("position_ids")
@@ -179,23 +157,23 @@ def check_packing(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
 
 @cache
 def cache_argument(forward: Callable[..., Any]) -> str:
-    """What the forward method of a transformers class calls its cache: `cache` since 5.24, `past_key_values` before."""
+    """The name of the cache argument of a forward method: `cache` since transformers 5.24, `past_key_values` before."""
     named = inspect.signature(forward).parameters
     return next((name for name in CACHE_ARGUMENTS if name in named), CACHE_ARGUMENTS[-1])
 
 
 def _take_cache(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-    """Before an attention layer runs: remembers the cache it was given."""
+    """Before an attention layer runs: gives its cache to the bridge."""
     del args
     cache = kwargs.get(cache_argument(type(module).forward))
     getattr(module, BRIDGE).cache = cache if isinstance(cache, StateCache) else None
 
 
 def provide_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Before the model runs: a cache that holds states takes the place of an empty one that holds keys and values.
+    """Before the model runs: replaces an empty cache of keys and values by a cache of states.
 
     Raises:
-        ValueError: A cache that another attention has filled.
+        ValueError: Another attention has filled the cache.
     """
     config: Any = model.config
     name = cache_argument(type(model).forward)
@@ -207,17 +185,17 @@ def provide_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     if not isinstance(cache, StateCache):
         if cache is not None and cache.get_seq_length():
             raise ValueError(f"swapped attention cannot go on from a filled {type(cache).__name__}; pass an empty one")
-        if model.training and cache is None:  # nobody decodes while training: a state would only cost time
+        if model.training and cache is None:  # training does not decode, so a state would only cost time
             return args, {**kwargs, "use_cache": False}
         cache = StateCache(config.num_hidden_layers)
     inputs = next(x for x in (*args, kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None)
     positions = kwargs.get("position_ids")
     if positions is None:
         mask = kwargs.get("attention_mask")
-        seen = cache.get_seq_length()
-        positions = token_positions(
-            len(inputs), inputs.shape[1], None if mask is None else mask.bool(), inputs.device, seen
-        )
+        if mask is None:
+            positions = token_positions(inputs, None) + cache.get_seq_length()
+        else:
+            positions = token_positions(inputs, mask.bool())
     cache.positions = positions.expand(len(inputs), -1)
     return args, {**kwargs, name: cache}
 
@@ -225,7 +203,7 @@ def provide_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
 def _bert_forward(
     layer: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any
 ) -> tuple[Tensor, None]:
-    """Self-attention of BERT in transformers 4.57, whose mask is 0 at real tokens and hugely negative elsewhere."""
+    """Self-attention of BERT in transformers 4.57, whose mask is 0 at real tokens and very negative elsewhere."""
     mask = None if attention_mask is None else attention_mask[:, 0, 0] == 0
     q, k, v = (
         projection(hidden_states).unflatten(-1, (-1, layer.attention_head_size)).transpose(1, 2)

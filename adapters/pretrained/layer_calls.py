@@ -1,12 +1,13 @@
-"""Running some layers of a pretrained Transformer without the rest of it.
+"""Running some layers of a pretrained Transformer without the others.
 
-What layers are given besides hidden states (masks, positions, rotary embeddings) is what the model itself hands to its
-first layer, so nothing here depends on an architecture.
+The arguments of layers besides hidden states (masks, positions, rotary embeddings) are those that the model itself
+passes to its first layer, so nothing here depends on an architecture.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,12 +24,12 @@ from .swap import attention_layers
 
 @dataclass(frozen=True)
 class LayerCall:
-    """What a layer is called with; all but the hidden states are the same for every layer.
+    """The arguments of a layer; all but the hidden states are the same for every layer.
 
     Attributes:
         hidden: Hidden states, the layer's first argument.
         args: Its other arguments.
-        kwargs: Those that are named.
+        kwargs: Its named arguments.
     """
 
     hidden: Float[Tensor, "b m w"]
@@ -43,11 +44,11 @@ class LayerCall:
 class LayerBlock(nn.Module):
     """Consecutive layers of a model, as a model of their own.
 
-    It stays in evaluation mode: its layers are frozen, and dropout would be noise that later layers, whose inputs were
-    computed once, do not see.
+    It stays in evaluation mode: its layers are frozen, and later layers, whose inputs are computed once, would not see
+    the noise of dropout.
 
     Args:
-        layers: The layers; they remain the model's, so what is done to them is done to the model.
+        layers: The layers, which the model shares.
     """
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:
@@ -74,10 +75,10 @@ class _FirstLayerReachedError(Exception):
 
 
 def layers_of(model: PreTrainedModel) -> list[nn.Module]:
-    """The layers of a model, first to last: the list of modules of which each holds one attention layer.
+    """The layers of a model, first to last: the list of modules that hold one attention layer each.
 
     Raises:
-        UnsupportedError: There is no such list.
+        UnsupportedError: The model has no such list.
     """
     attention = attention_layers(model)
     for part in model.modules():
@@ -93,12 +94,12 @@ def layers_of(model: PreTrainedModel) -> list[nn.Module]:
 
 @torch.no_grad()
 def first_call(model: PretrainedModel, first: nn.Module, inputs: Tensor, mask: Bool[Tensor, "b n"] | None) -> LayerCall:
-    """What `model` calls its `first` layer with; no layer runs, so of the weights only embeddings are touched.
+    """The arguments that `model` passes to its `first` layer; no layer runs, only the embeddings.
 
     Args:
         model: The model.
         first: Its first layer.
-        inputs: Token ids or images, where the embeddings are.
+        inputs: Token ids or images, on the device of the embeddings.
         mask: True at real tokens.
     """
     calls: list[LayerCall] = []
@@ -109,24 +110,23 @@ def first_call(model: PretrainedModel, first: nn.Module, inputs: Tensor, mask: B
 
     hook = first.register_forward_pre_hook(stop, with_kwargs=True)
     try:
-        model.hidden(inputs, mask)
-    except _FirstLayerReachedError:
-        pass
+        with suppress(_FirstLayerReachedError):
+            model.hidden(inputs, mask)
     finally:
         hook.remove()
     return calls[0]
 
 
 def move_to(model: nn.Module, device: torch.device, available: Callable[[torch.device], int] = available_bytes) -> None:
-    """Moves a model to `device`, if it is not there.
+    """Moves a model to `device`.
 
     Args:
         model: The model.
-        device: Where it is to go.
-        available: Gives the free bytes of a device.
+        device: The device.
+        available: Returns the free bytes of a device.
 
     Raises:
-        UnsupportedError: It does not fit.
+        UnsupportedError: The model does not fit.
     """
     needed = sum(weight.nbytes for weight in model.parameters() if weight.device.type != device.type)
     if needed and needed > (free := available(device)):
@@ -139,10 +139,11 @@ def move_to(model: nn.Module, device: torch.device, available: Callable[[torch.d
 
 
 def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: _moved(part, device) for key, part in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(_moved(part, device) for part in value)
+    match value:
+        case Tensor():
+            return value.to(device)
+        case dict():
+            return {key: _moved(part, device) for key, part in value.items()}
+        case tuple() | list():
+            return type(value)(_moved(part, device) for part in value)
     return value

@@ -1,16 +1,14 @@
-"""Loads a pretrained model from a local folder, after checking everything that can be checked without its weights.
+"""Loads a pretrained model from a local folder, after every check that needs no weights.
 
-What a checkpoint lacks, or has in another shape, is found by loading the headers of its files into a model on torch's
-`meta` device. That way transformers itself translates the names of older checkpoints, and nothing is allocated.
+Missing and misshapen tensors are found by loading the headers of a checkpoint's files into a model on torch's `meta`
+device: transformers itself translates the names of older checkpoints, and no memory is allocated.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,7 @@ from ..base import Capability
 from .weight_files import StoredTensor, pickled_files, read_config, read_headers, safetensors_files
 
 CONVERTED = "hedgebench"
-"""Entry of config.json that says that a checkpoint is one of ours, with its attention replaced."""
+"""Entry of config.json that marks a checkpoint as converted by us."""
 
 _AUTO_CLASSES: Mapping[str, Any] = {
     **{name: AutoModelForCausalLM for name, can in MODEL_TYPES.items() if Capability.LANGUAGE_MODEL in can},
@@ -48,21 +46,8 @@ _OLD_BUFFER = re.compile(r"(attn\.(masked_)?bias|rotary_emb\.inv_freq|position_i
 _MOST_NAMED = 5
 
 
-@dataclass(frozen=True)
-class _Outline:
-    """A model on the meta device, and how a checkpoint would fill it.
-
-    Attributes:
-        model: The model, without weights.
-        drawn: Parameters of the head that the checkpoint does not fill.
-    """
-
-    model: PreTrainedModel
-    drawn: frozenset[str]
-
-
 def available_bytes(device: torch.device) -> int:
-    """Memory that is free for weights on a device; on the CPU, what the system could give without swapping."""
+    """Bytes of a device that are free for weights; on the CPU, those that are free without swapping."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     match = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
@@ -82,39 +67,42 @@ def load_pretrained(
 ) -> PreTrainedModel:
     """The model in a folder, in evaluation mode; nothing is downloaded.
 
-    A classifier's head is taken from the checkpoint where that has one for as many classes, else drawn from `seed`:
-    weights from a normal of the model's own `initializer_range`, biases 0. Everything else comes from the checkpoint.
+    A classifier's head comes from the checkpoint if that has one for as many classes. Otherwise it is drawn from
+    `seed`: weights from a normal with the model's own `initializer_range`, biases 0. All else is the checkpoint's.
 
     Args:
-        folder: With config.json and safetensors.
+        folder: Folder with config.json and safetensors.
         num_classes: Classes of an encoder or image model, 1 for a regression; None for a language model.
-        weights_dtype: Type that the weights are held in.
-        device: Where the model goes.
-        seed: Of a new head; the same on every device.
+        weights_dtype: Type of the weights in memory.
+        device: Device of the model.
+        seed: Seed of a new head, which is the same on every device.
         trust_remote_code: Run code that comes with the checkpoint, and read pickled weights.
-        available: Gives the free bytes of a device.
+        available: Returns the free bytes of a device.
 
     Raises:
-        CheckpointError: Before any weight is read: the folder lacks something, is damaged, wants to run code, is of an
-            unsupported type or quantised, has no head of the kind asked for, does not fit its own architecture, or
-            needs more memory than there is.
+        CheckpointError: Before any weight is read: the folder lacks something, is damaged, would run code, has an
+            unsupported type, is quantised, has no head of the wanted kind, does not fit its own architecture, or needs
+            more memory than there is.
     """
     raw = read_config(folder)
     _check_config(raw, folder, num_classes, trust_remote_code)
     stored = _stored_tensors(folder, trust_remote_code)
     with _quietly(), torch.random.fork_rng(devices=[]):  # transformers draws heads too, before we do
-        config = _config(folder, raw, num_classes, trust_remote_code)
-        outline = _outline(folder, config, stored, weights_dtype, trust_remote_code, converted=CONVERTED in raw)
-        _check_memory(folder, outline.model, device, available)
-        model: PreTrainedModel = type(outline.model).from_pretrained(
+        classes = {} if num_classes is None else {"num_labels": num_classes}
+        config = AutoConfig.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, local_files_only=True, **classes, **_rope_of_release_4(raw)
+        )
+        outline, drawn = _outline(folder, config, stored, weights_dtype, trust_remote_code, converted=CONVERTED in raw)
+        _check_memory(folder, outline, device, available)
+        model: PreTrainedModel = type(outline).from_pretrained(
             folder,
             config=config,
             dtype=weights_dtype,
-            ignore_mismatched_sizes=bool(outline.drawn),
+            ignore_mismatched_sizes=bool(drawn),
             use_safetensors=None if trust_remote_code else True,
             local_files_only=True,
         )
-    _draw(model, outline.drawn, seed)
+    _draw(model, drawn, seed)
     return model.to(device).eval()  # type: ignore[no-any-return, arg-type]
 
 
@@ -146,16 +134,8 @@ def _stored_tensors(folder: Path, trust_remote_code: bool) -> dict[str, StoredTe
     return tensors
 
 
-def _config(folder: Path, raw: Mapping[str, Any], num_classes: int | None, trust_remote_code: bool) -> PretrainedConfig:
-    classes = {} if num_classes is None else {"num_labels": num_classes}
-    config: PretrainedConfig = AutoConfig.from_pretrained(
-        folder, trust_remote_code=trust_remote_code, local_files_only=True, **classes, **_rope_of_release_4(raw)
-    )
-    return config
-
-
 def _rope_of_release_4(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Rotary settings that transformers 5 wrote, as transformers 4 reads them: it would take its defaults instead."""
+    """Rotary settings of transformers 5 in the form of transformers 4, which would use its defaults instead."""
     rope = raw.get("rope_parameters")
     if not rope or "rope_theta" in raw or int(transformers.__version__.partition(".")[0]) >= 5:
         return {}
@@ -173,7 +153,8 @@ def _outline(
     dtype: torch.dtype,
     trust_remote_code: bool,
     converted: bool,
-) -> _Outline:
+) -> tuple[PreTrainedModel, set[str]]:
+    """The model on the meta device, and the parameters of its head that the checkpoint does not fill."""
     auto = _AUTO_CLASSES[config.model_type]
     with torch.device("meta"):
         blank = auto.from_config(config, trust_remote_code=trust_remote_code)
@@ -186,7 +167,7 @@ def _outline(
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
-    # Release 5 gives names with both shapes, release 4 names alone.
+    # Release 5 lists names with both shapes, release 4 only names.
     mismatched = {entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"]}
     missing = set(info["missing_keys"])
     backbone = f"{model.base_model_prefix}."
@@ -196,7 +177,7 @@ def _outline(
     _refuse(folder, "lacks", missing - head, shapes)
     _refuse(folder, "has in another shape than its config.json asks for", mismatched - head, shapes)
     _refuse(folder, "has in its layers, where the architecture has no place for it,", extra, {})
-    return _Outline(model, frozenset(head))
+    return model, head
 
 
 def _on_meta(tensor: StoredTensor | torch.Tensor, name: str, folder: Path) -> torch.Tensor:
@@ -208,14 +189,13 @@ def _on_meta(tensor: StoredTensor | torch.Tensor, name: str, folder: Path) -> to
 
 
 def _has_no_place(name: str, converted: bool) -> bool:
-    """Whether a tensor that the model does not take is part of its layers, rather than of another head or a buffer."""
+    """Whether a tensor that the model does not use belongs to its layers, rather than to another head or a buffer."""
     ours = converted and ".attention_core." in name
     return bool(_IN_A_LAYER.search(name)) and not _OLD_BUFFER.search(name) and not ours
 
 
 def _refuse(folder: Path, problem: str, names: Iterable[str], shapes: Mapping[str, list[int]]) -> None:
-    wrong = sorted(names)
-    if not wrong:
+    if not (wrong := sorted(names)):
         return
     named = ", ".join(f"{name} {shapes.get(name, '')}".strip() for name in wrong[:_MOST_NAMED])
     more = f" and {len(wrong) - _MOST_NAMED} more" if len(wrong) > _MOST_NAMED else ""
@@ -228,7 +208,7 @@ def _refuse(folder: Path, problem: str, names: Iterable[str], shapes: Mapping[st
 def _check_memory(
     folder: Path, model: PreTrainedModel, device: torch.device, available: Callable[[torch.device], int]
 ) -> None:
-    needed = sum(math.prod(weight.shape) * weight.element_size() for weight in model.parameters())
+    needed = sum(weight.nbytes for weight in model.parameters())
     for place in {torch.device("cpu"), device}:  # weights pass through the CPU's memory on their way elsewhere
         if needed > (free := available(place)):
             raise CheckpointError(
@@ -245,14 +225,12 @@ def _draw(model: PreTrainedModel, names: Iterable[str], seed: int) -> None:
     for name in sorted(names):
         parameter = model.get_parameter(name)
         values = torch.zeros(parameter.shape)
-        if parameter.ndim > 1:
-            values.normal_(std=std, generator=generator)
-        parameter.data.copy_(values)
+        parameter.data.copy_(values.normal_(std=std, generator=generator) if parameter.ndim > 1 else values)
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without progress bars and warnings; both settings are the library's own and are put back."""
+    """Hides progress bars and warnings of transformers while the block lasts."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

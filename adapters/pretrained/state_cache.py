@@ -1,11 +1,11 @@
-"""What a swapped model carries from token to token, in the shape that transformers' generation expects."""
+"""The decode state of a swapped model, as a cache of transformers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -16,11 +16,11 @@ from ..attention.core import LayerState, state_bytes
 class StateLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """The state of one attention layer: a KV cache, the sums of linear attention, or both.
 
-    transformers hands keys and values to `update` before it calls the attention; they are passed through, and the
-    attention then leaves its new state here.
+    transformers passes keys and values to `update` before it calls the attention; they are returned as they are, and
+    the attention then stores its new state here.
 
     Attributes:
-        state: What the attention core remembers; None before the first token.
+        state: State of the attention core; None before the first token.
         length: Tokens seen.
     """
 
@@ -33,15 +33,15 @@ class StateLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.length = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing to prepare: states begin with the first token."""
+        """Does nothing: states begin with the first token."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Counts the new tokens and gives their keys and values back."""
+        """Counts the new tokens; returns their keys and values."""
         self.length += key_states.shape[2]
         return key_states, value_states
 
     def get_mask_sizes(self, query_length: int | Tensor, *_: Any) -> tuple[int, int]:
-        """Keys that a mask must cover, and where they begin; transformers 4.57 passes positions for the length."""
+        """Number of keys that a mask must cover, and their start; transformers 4.57 passes positions for the length."""
         tokens = query_length if isinstance(query_length, int) else query_length.shape[0]
         return self.length + tokens, 0
 
@@ -53,33 +53,29 @@ class StateLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         """No bound."""
         return -1
 
-    def get_max_cache_shape(self) -> int:
-        """No bound; the name that transformers 4.57 uses."""
-        return -1
+    get_max_cache_shape = get_max_length  # the name in transformers 4.57
 
     def reset(self) -> None:
-        """Forgets everything."""
+        """Drops the state."""
         self.state, self.length = None, 0
 
-    def reorder_cache(self, beam_idx: Int[Tensor, " b"]) -> None:
-        """Takes other rows, as beam search does."""
-        self.state = select_rows(self.state, beam_idx)
-
     def batch_select_indices(self, indices: Int[Tensor, " b"]) -> None:
-        """Keeps some rows."""
-        self.state = select_rows(self.state, indices)
+        """Selects rows."""
+        self.state = map_tensors(self.state, lambda tensor: tensor.index_select(0, indices.to(tensor.device)))
+
+    def reorder_cache(self, beam_idx: Int[Tensor, " b"]) -> None:
+        """Selects the rows of the surviving beams."""
+        self.batch_select_indices(beam_idx)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeats every row."""
-        rows = rows_of(self.state)
-        if rows:
-            self.state = select_rows(self.state, torch.arange(rows).repeat_interleave(repeats))
+        self.state = map_tensors(self.state, lambda tensor: tensor.repeat_interleave(repeats, dim=0))
 
     def crop(self, *_: Any) -> None:
-        """Refused.
+        """Refuses to drop tokens.
 
         Raises:
-            NotImplementedError: Always: sums over tokens cannot forget the last of them.
+            NotImplementedError: Always, as a sum over tokens cannot drop the last of them.
         """
         raise NotImplementedError("the state of linear attention cannot be cropped: it is a sum over the tokens seen")
 
@@ -91,7 +87,7 @@ class StateCache(Cache):
         layers: How many layers the model has.
 
     Attributes:
-        positions: Position of each token of the call under way; set before the model runs.
+        positions: Position of each token of the present call; set before the model runs.
     """
 
     layers: list[StateLayer]  # type: ignore[assignment]
@@ -102,23 +98,14 @@ class StateCache(Cache):
 
     @property
     def bytes(self) -> int:
-        """Bytes of all the tensors that decoding carries on."""
+        """Bytes of all tensors of the states."""
         return sum(state_bytes(layer.state) for layer in self.layers)
 
 
-def select_rows(state: Any, index: Int[Tensor, " b"]) -> Any:
-    """A state with the rows at `index`: every tensor in it has the batch as its first dimension."""
+def map_tensors(state: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """A state with `function` applied to every tensor in it; the batch is the first dimension of each."""
     if isinstance(state, Tensor):
-        return state.index_select(0, index.to(state.device))
+        return function(state)
     if is_dataclass(state) and not isinstance(state, type):
-        return replace(state, **{f.name: select_rows(getattr(state, f.name), index) for f in fields(state)})
+        return replace(state, **{f.name: map_tensors(getattr(state, f.name), function) for f in fields(state)})
     return state
-
-
-def rows_of(state: Any) -> int:
-    """Rows of the batch that a state is of; 0 before the first token."""
-    if isinstance(state, Tensor):
-        return len(state)
-    if is_dataclass(state) and not isinstance(state, type):
-        return max(rows_of(getattr(state, f.name)) for f in fields(state))
-    return 0

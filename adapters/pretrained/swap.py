@@ -1,12 +1,12 @@
-"""Swapping the attention inside a pretrained Transformer, and undoing it.
+"""Swapping the attention in a pretrained Transformer, and undoing it.
 
-The projections of the model stay as they are. transformers hands projected heads to whichever function its attention
-interface has under the model's `_attn_implementation`; here that function passes them on to an `AttentionCore` that has
-become a submodule of the attention layer, so its feature maps train, move and are saved with the model. Keys and values
-come before they are repeated for grouped queries, and after rotary embedding. BERT of transformers 4.57 has no such
-interface, so there its layers' `forward` is replaced instead.
+The projections of the model stay as they are. transformers passes projected heads to the function that its attention
+interface has under the model's `_attn_implementation`. Our function passes them on to an `AttentionCore`, a submodule
+of the attention layer, so that its feature maps train, move and are saved with the model. Keys and values come before
+they are repeated for grouped queries, and after rotary embedding. BERT of transformers 4.57 does not use the interface,
+so the `forward` of its layers is replaced instead.
 
-Dropout on attention weights is not applied, whichever the mechanism: linear attention never forms the weights.
+Dropout on attention weights is not applied with any mechanism, as linear attention never computes the weights.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..attention.core import AttentionCore, build_attention
+from ..attention.shape import shape_of_config
 from ..base import UnsupportedError
-from ..mechanisms.declaration import AttentionShape
 from ..spec import ModelSpec
 from .interface import (
     IMPLEMENTATION,
@@ -36,7 +36,7 @@ from .interface import (
 )
 
 CORE = "attention_core"
-"""Name of the submodule that an attention layer is given; in checkpoints it marks the tensors of feature maps."""
+"""Name of the core as a submodule of its attention layer; in checkpoints it marks the tensors of feature maps."""
 
 _ATTENTION_CLASSES: Mapping[str, tuple[str, ...]] = {
     "bert": ("BertSelfAttention", "BertSdpaSelfAttention"),
@@ -46,21 +46,21 @@ _ATTENTION_CLASSES: Mapping[str, tuple[str, ...]] = {
     "qwen2": ("Qwen2Attention",),
     "vit": ("ViTSelfAttention", "ViTAttention"),
 }
-"""Classes of the layers that project heads, by model type; of several the first that the model has."""
+"""Classes of the layers that project heads, by model type; the first class that the model has is used."""
 
 _ENCODERS = frozenset({"bert", "vit"})
 
 
 @dataclass
 class Swap:
-    """A model whose attention has been replaced.
+    """A model and the replacement of its attention.
 
     Attributes:
         model: The model.
-        spec: The mechanism inside.
-        bridges: One for each layer, in order.
-        previous: Name of the attention implementation from before.
-        hooks: What undoing takes off again.
+        spec: Its present mechanism.
+        bridges: The bridge of each layer, in order.
+        previous: Name of the attention implementation before the swap.
+        hooks: Hooks that undoing removes.
     """
 
     model: PreTrainedModel
@@ -75,7 +75,7 @@ class Swap:
         return [bridge.core for bridge in self.bridges]
 
     def undo(self) -> None:
-        """Gives the model its softmax attention back; projections keep the values they have now."""
+        """Restores the model's softmax attention; projections keep their present values."""
         for hook in self.hooks:
             hook.remove()
         for layer in attention_layers(self.model):
@@ -86,11 +86,11 @@ class Swap:
 
     @contextmanager
     def watching(self, watch: Watch, *, teaching: bool) -> Iterator[None]:
-        """Shows every layer's heads and output to `watch` while the block lasts.
+        """Calls `watch` with every layer's heads and output while the block lasts.
 
         Args:
             watch: Called once for each layer and forward pass.
-            teaching: Let softmax attention's outputs flow on rather than the core's, as attention distillation needs.
+            teaching: Each layer passes on the output of softmax attention, as attention distillation needs.
         """
         for bridge in self.bridges:
             bridge.watch, bridge.teaching = watch, teaching
@@ -105,29 +105,22 @@ def swap_attention(model: PreTrainedModel, spec: ModelSpec, *, context_length: i
     """Puts the attention of `spec` into every layer of `model`, in place.
 
     Args:
-        model: A model of a type in `supported_model_types()`, its attention not swapped already.
+        model: A model of a type in `supported_model_types()`, whose attention is not swapped yet.
         spec: The mechanism and its options.
         context_length: Longest sequence in tokens, for maps that depend on it.
         seed: Seed of maps that draw random numbers.
 
     Raises:
-        UnsupportedError: A model of another type, a decoder's mechanism for an encoder, or an option of the model's
-            attention that has no counterpart here.
+        UnsupportedError: The type is not supported, the mechanism exists only in decoders and the model is an encoder,
+            or an option of the model's attention has no counterpart here.
         ValueError: The attention has been swapped already, or the options do not fit the layer.
     """
     config: Any = model.config
     _check(model, spec)
-    layers = attention_layers(model)
-    shape = AttentionShape(
-        heads=config.num_attention_heads,
-        kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
-        context_length=context_length,
-        seed=seed,
-    )
+    shape = shape_of_config(config.to_dict(), config.model_type, context_length, seed)
     register()
     swap = Swap(model, spec, [], config._attn_implementation, [])
-    for i, layer in enumerate(layers):
+    for i, layer in enumerate(attention_layers(model)):
         core = build_attention(spec.mechanism, spec.options, replace(shape, layer=i))
         core.to(next(layer.parameters()).device).train(model.training)
         layer.add_module(CORE, core)
@@ -140,7 +133,7 @@ def swap_attention(model: PreTrainedModel, spec: ModelSpec, *, context_length: i
 
 
 def supported_model_types() -> list[str]:
-    """Model types, as `config.json` names them, whose attention can be swapped."""
+    """Model types of config.json whose attention can be swapped."""
     return sorted(_ATTENTION_CLASSES)
 
 
@@ -150,7 +143,7 @@ def is_encoder(model: PreTrainedModel) -> bool:
 
 
 def attention_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """The attention layers of `model`, first to last: those that hold the query, key and value projections."""
+    """The layers of `model` with the projections of queries, keys and values, first to last."""
     for name in _ATTENTION_CLASSES[model.config.model_type]:
         if layers := [part for part in model.modules() if type(part).__name__ == name]:
             return layers

@@ -1,11 +1,11 @@
-"""Which files of a folder hold a model's weights, and what their headers say, read before any weight is.
+"""The weight files of a folder and their headers, which are read before any weight.
 
-Torch is not needed, and no code of a checkpoint ever runs.
+This needs no torch, and runs no code from a checkpoint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ _LENGTH_BYTES = 8
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """What a file's header says of one tensor.
+    """The header of one tensor in a file.
 
     Attributes:
-        dtype: As the format spells it, such as `F32` or `BF16`.
+        dtype: Type in the spelling of the format, such as `F32` or `BF16`.
         shape: Its sizes.
     """
 
@@ -36,7 +36,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The content of a folder's config.json.
 
     Raises:
-        CheckpointError: There is none, or it is not a JSON object.
+        CheckpointError: The file is missing, or is not a JSON object.
     """
     file = folder / "config.json"
     if not file.is_file():
@@ -51,10 +51,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def safetensors_files(folder: Path) -> tuple[Path, ...]:
-    """The safetensors of a model: one file, or every shard that its index names.
+    """The safetensors of a model: one file, or every shard in its index.
 
     Raises:
-        CheckpointError: There are none, only pickled weights, or not every shard.
+        CheckpointError: There are no weights, only pickled weights, or too few shards.
     """
     if (folder / WHOLE).is_file():
         return (folder / WHOLE,)
@@ -69,7 +69,7 @@ def safetensors_files(folder: Path) -> tuple[Path, ...]:
 
 
 def pickled_files(folder: Path) -> tuple[Path, ...]:
-    """Files of weights that Python's pickle wrote."""
+    """Pickled weight files."""
     return tuple(sorted(file for pattern in PICKLED for file in folder.glob(pattern)))
 
 
@@ -89,7 +89,7 @@ def read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
     """Every tensor's type and shape, by name.
 
     Raises:
-        CheckpointError: A file is cut off, too long, or no safetensors.
+        CheckpointError: A file is cut off, too long, or not safetensors.
     """
     return {name: tensor for file in files for name, tensor in _read_header(file).items()}
 
@@ -103,15 +103,11 @@ def _read_header(file: Path) -> dict[str, StoredTensor]:
         try:
             header = parse_json(handle.read(length))
             tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-            wanted = _LENGTH_BYTES + length + max((_end(entry) for entry in tensors.values()), default=0)
+            ends = [int(entry["data_offsets"][1]) for entry in tensors.values()]
             stored = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in tensors.items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{file} has no readable safetensors header; fetch it anew") from error
-    if size != wanted:
+    if size != (wanted := _LENGTH_BYTES + length + max(ends, default=0)):
         problem = "cut off" if size < wanted else "too long"
         raise CheckpointError(f"{file} is {problem}: it has {size} bytes of {wanted}; fetch it anew")
     return stored
-
-
-def _end(entry: Mapping[str, Any]) -> int:
-    return int(entry["data_offsets"][1])

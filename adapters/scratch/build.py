@@ -1,8 +1,9 @@
-"""Freshly initialised models around any attention mechanism."""
+"""Freshly initialised models with any attention mechanism."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 
@@ -13,8 +14,8 @@ from ..mechanisms.declaration import AttentionShape
 from ..model_adapter import ModelAdapter
 from ..precision import Precision
 from ..spec import ModelSpec
-from .transformer import Transformer, patches_and_class_token
-from .transformer_config import TransformerConfig
+from .transformer import Transformer
+from .transformer_config import TransformerConfig, patches_and_class_token
 
 
 def build_scratch(
@@ -26,7 +27,7 @@ def build_scratch(
         spec: The attention mechanism and its options.
         backbone: `gpt`, `encoder` or `vit`.
         size: The backbone's settings.
-        shape: What the task needs.
+        shape: The inputs and outputs that the task needs.
         seed: Seed of the initial weights.
         precision: Device and autocast type.
 
@@ -41,38 +42,15 @@ def build_scratch(
         raise UnsupportedError(f"backbone {backbone.name} does not take {'images' if shape.image_size else 'tokens'}")
     if shape.towers > 1 and backbone.name != "encoder":
         raise UnsupportedError(f"backbone {backbone.name} reads one sequence a row; only encoder compares two")
-    config = _config(backbone, size, shape)
+    sizes: dict[str, Any] = {**asdict(shape), **size}
+    config = patches_and_class_token(TransformerConfig(**sizes, causal=backbone.name == "gpt"))
     if spec.is_causal_only and not config.causal:
         raise UnsupportedError(f"model {spec.canonical} is for decoders alone; backbone {backbone.name} is none")
     torch.manual_seed(seed)
-    layer = AttentionShape(
-        heads=config.heads,
-        kv_heads=config.kv_heads,
-        head_dim=config.head_dim,
-        context_length=config.context_length,
-        seed=seed,
-    )
+    layer = AttentionShape(config.heads, config.kv_heads, config.head_dim, config.context_length, seed=seed)
     cores = [build_attention(spec.mechanism, spec.options, replace(layer, layer=i)) for i in range(config.layers)]
     model = Transformer(config, cores).to(precision.device)
-    return ModelAdapter(model, _capabilities(backbone, shape), shape, precision)
-
-
-def _capabilities(backbone: Backbone, shape: ModelShape) -> frozenset[Capability]:
-    """What a model of this shape can do: one that reads vectors has no tokens to score or generate."""
+    # A model that reads vectors has no tokens to score or generate.
     of_tokens = {Capability.LANGUAGE_MODEL, Capability.GENERATE}
-    return backbone.capabilities - ({Capability.VECTOR_SEQUENCES} if shape.input_dim is None else of_tokens)
-
-
-def _config(backbone: Backbone, size: Settings, shape: ModelShape) -> TransformerConfig:
-    config = TransformerConfig(
-        **size,  # type: ignore[arg-type]
-        causal=backbone.name == "gpt",
-        context_length=shape.context_length,
-        vocab_size=shape.vocab_size,
-        num_classes=shape.num_classes,
-        image_size=shape.image_size,
-        channels=shape.channels,
-        towers=shape.towers,
-        input_dim=shape.input_dim,
-    )
-    return patches_and_class_token(config)
+    lacking = {Capability.VECTOR_SEQUENCES} if shape.input_dim is None else of_tokens
+    return ModelAdapter(model, backbone.capabilities - lacking, shape, precision)

@@ -1,4 +1,4 @@
-"""The end of a classifier of tokens: from its outputs to one vector a row, from there to class logits."""
+"""The head of a classifier of tokens: one vector for each row, and class logits from it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 
 def build_head(features: int, hidden_width: int, num_classes: int) -> nn.Module:
-    """Class logits from `features`: a linear layer, or two around a ReLU where there is a hidden width."""
+    """A linear layer from `features` to class logits, or with a hidden width two layers around a ReLU."""
     if not hidden_width:
         return nn.Linear(features, num_classes)
     return nn.Sequential(nn.Linear(features, hidden_width), nn.ReLU(), nn.Linear(hidden_width, num_classes))
 
 
 def mean_of_tokens(hidden: Float[Tensor, "b n w"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b w"]:
-    """The mean over real tokens; zeros where a row has none."""
+    """The mean over real tokens; zeros for a row without any."""
     if mask is None:
         return hidden.mean(1)
     real = mask[..., None].to(hidden.dtype)

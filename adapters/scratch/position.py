@@ -1,4 +1,4 @@
-"""What tells tokens where they stand, besides learned positions: rotary embeddings and a short convolution."""
+"""Positions of tokens besides learned ones: rotary embeddings and a short convolution."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ShortConvolution(nn.Module):
 
     Args:
         channels: Channels, each with its own kernel.
-        kernel_size: Tokens seen, the current one included.
+        kernel_size: Number of tokens that an output sees, its own included.
     """
 
     def __init__(self, channels: int, kernel_size: int) -> None:
@@ -51,7 +51,7 @@ class ShortConvolution(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n c"], tail: Float[Tensor, "b t c"] | None = None
     ) -> tuple[Float[Tensor, "b n c"], Float[Tensor, "b t c"]]:
-        """Convolved tokens, and the last `kernel_size - 1` inputs for the next call; `tail` is that of the last one."""
+        """Convolved tokens, and the last `kernel_size - 1` inputs, which are the `tail` of the next call."""
         if tail is None:
             tail = x.new_zeros(x.shape[0], self.kernel_size - 1, x.shape[2])
         padded = torch.cat([tail, x], dim=1)

@@ -1,4 +1,4 @@
-"""The from-scratch Transformer: a GPT decoder, a token encoder or a ViT, around any attention mechanism.
+"""The Transformer that is trained from scratch: a GPT decoder, a token encoder or a ViT, with any attention mechanism.
 
 The decoder reads tokens, or vectors of real numbers through a linear layer.
 """
@@ -6,7 +6,7 @@ The decoder reads tokens, or vectors of real numbers through a linear layer.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..attention.core import AttentionCore, Heads, LayerState, state_bytes
+from ..attention.core import AttentionCore, Heads, LayerState, state_bytes, token_positions
 from ..attention_model import AttentionModel
 from .classifier_head import build_head, compare_towers, mean_of_tokens
 from .position import Rotary, ShortConvolution
@@ -29,7 +29,7 @@ Outputs: TypeAlias = Float[Tensor, "b m v"] | Float[Tensor, "rows classes"]
 
 @dataclass(frozen=True)
 class BlockState:
-    """Decode state of one block: its attention's, and the last inputs of its short convolution."""
+    """Decode state of one block: that of its attention, and the last inputs of its short convolution."""
 
     attention: LayerState
     convolution: Tensor | None
@@ -49,7 +49,7 @@ class TransformerState:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all the tensors that decoding carries on."""
+        """Bytes of all tensors of the state."""
         convolutions = (block.convolution for block in self.blocks)
         held = sum(c.numel() * c.element_size() for c in convolutions if c is not None)
         return held + sum(state_bytes(block.attention) for block in self.blocks)
@@ -72,35 +72,26 @@ class SelfAttention(nn.Module):
         self.core = core
 
     def forward(
-        self, x: Float[Tensor, "b n w"], positions: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None
-    ) -> Float[Tensor, "b n w"]:
-        """Attention over a whole sequence."""
-        heads, _ = self._project(x, positions, mask, None)
-        return self._merge(self.core(heads, causal=self.config.causal))
-
-    def extend(
         self,
         x: Float[Tensor, "b n w"],
         positions: Int[Tensor, "b n"],
         mask: Bool[Tensor, "b n"] | None,
-        state: BlockState | None,
+        state: BlockState | None = None,
+        *,
+        decodes: bool = False,
     ) -> tuple[Float[Tensor, "b n w"], BlockState]:
-        """Attention of tokens that follow those in `state`."""
-        heads, tail = self._project(x, positions, mask, state.convolution if state else None)
-        out, attention = self.core.extend(heads, state.attention if state else None)
-        return self._merge(out), BlockState(attention, tail)
+        """Attention over a whole sequence or, if it `decodes`, of tokens that follow those in `state`."""
+        heads, tail = self.project(x, positions, mask, state.convolution if state else None)
+        if decodes:
+            out, attention = self.core.extend(heads, state.attention if state else None)
+        else:
+            out, attention = self.core(heads, causal=self.config.causal), None
+        return self.output(out.transpose(1, 2).flatten(2)), BlockState(attention, tail)
 
-    def weights(
-        self, x: Float[Tensor, "b n w"], positions: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None
-    ) -> Float[Tensor, "b h n n"]:
-        """Attention weights over a whole sequence."""
-        heads, _ = self._project(x, positions, mask, None)
-        with torch.autocast(x.device.type, enabled=False):  # weights are there to be analysed, so in float32
-            return self.core.weights(heads, causal=self.config.causal)
-
-    def _project(
-        self, x: Tensor, positions: Tensor, mask: Tensor | None, tail: Tensor | None
+    def project(
+        self, x: Tensor, positions: Tensor, mask: Tensor | None, tail: Tensor | None = None
     ) -> tuple[Heads, Tensor | None]:
+        """Queries, keys and values, and the last inputs of the short convolution; `tail` holds the earlier ones."""
         qkv = torch.cat([self.query(x), self.key(x), self.value(x)], dim=-1)  # b n (h + 2 hk) d
         if self.convolution is not None:
             qkv, tail = self.convolution(qkv if mask is None else qkv * mask[..., None], tail)
@@ -109,10 +100,6 @@ class SelfAttention(nn.Module):
         if self.rotary is not None:
             q, k = self.rotary(q, positions), self.rotary(k, positions)
         return Heads(q, k, v, positions, mask), tail
-
-    def _merge(self, out: Float[Tensor, "b h n d"]) -> Float[Tensor, "b n w"]:
-        merged: Tensor = self.output(out.transpose(1, 2).flatten(2))
-        return merged
 
 
 class Block(nn.Module):
@@ -131,24 +118,18 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Float[Tensor, "b n w"], positions: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None
-    ) -> Float[Tensor, "b n w"]:
-        """The block over a whole sequence."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), positions, mask))
-        out: Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
-        return out
-
-    def extend(
         self,
         x: Float[Tensor, "b n w"],
         positions: Int[Tensor, "b n"],
         mask: Bool[Tensor, "b n"] | None,
         state: BlockState | None,
+        *,
+        decodes: bool,
     ) -> tuple[Float[Tensor, "b n w"], BlockState]:
-        """The block over tokens that follow those in `state`."""
-        attended, state = self.attention.extend(self.attention_norm(x), positions, mask, state)
-        x = x + attended
-        return x + self.mlp(self.mlp_norm(x)), state
+        """The block over a whole sequence or, if it `decodes`, over tokens that follow those in `state`."""
+        attended, new_state = self.attention(self.attention_norm(x), positions, mask, state, decodes=decodes)
+        x = x + self.dropout(attended)
+        return x + self.dropout(self.mlp(self.mlp_norm(x))), new_state
 
 
 class Transformer(AttentionModel):
@@ -182,70 +163,60 @@ class Transformer(AttentionModel):
     def forward(self, inputs: Inputs, mask: Bool[Tensor, "b *t n"] | None = None) -> Outputs:
         """Next-token logits of a language model, outputs at each vector, or class logits of a classifier.
 
-        Two towers are `[b, 2, n]`.
+        Inputs of two towers are `[b, 2, n]`.
         """
-        inputs, mask = self._one_by_one(inputs, mask)
         return self.read_out(self.hidden(inputs, mask), mask)
 
-    def hidden(self, inputs: Inputs, mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "b m w"]:
-        """Outputs of the last block, normalised; m is n, or patches and the class token for images."""
-        x, positions = self._embed(inputs, mask)
-        for block in self.blocks:
-            x = block(x, positions, mask)
-        normalised: Tensor = self.norm(x)
+    def hidden(self, inputs: Inputs, mask: Bool[Tensor, "b *t n"] | None = None) -> Float[Tensor, "rows m w"]:
+        """Normalised outputs of the last block; m is n, or for images the number of patches and the class token.
+
+        Two towers become two neighbouring rows.
+        """
+        hidden, _ = self._run(inputs, mask, None, decodes=False)
+        normalised: Tensor = self.norm(hidden)
         return normalised
 
-    def read_out(self, hidden: Float[Tensor, "b m w"], mask: Bool[Tensor, "b m"] | None = None) -> Outputs:
-        """The head: tied to the embedding for language models, at each position for vectors, over the class token or
-        the mean for classifiers. A row of two towers is two neighbouring rows of `hidden`.
+    def read_out(self, hidden: Float[Tensor, "sequences m w"], mask: Bool[Tensor, "b *t m"] | None = None) -> Outputs:
+        """Outputs of the head.
+
+        A language model's head is tied to its embedding, a model of vectors has outputs at each position, and a
+        classifier reads the class token or the mean of the tokens.
         """
         if self.head is None:
             assert isinstance(self.embedding, nn.Embedding)
             return F.linear(hidden, self.embedding.weight)
-        if self.config.num_classes is None:  # vectors: each position has outputs of its own
-            values: Tensor = self.head(hidden)
-            return values
-        pooled = hidden[:, 0] if self.config.image_size is not None else mean_of_tokens(hidden, mask)
-        logits: Tensor = self.head(pooled if self.config.towers == 1 else compare_towers(pooled))
-        return logits
+        if self.config.num_classes is None:
+            features = hidden
+        elif self.config.image_size is not None:
+            features = hidden[:, 0]
+        else:
+            features = mean_of_tokens(hidden, None if mask is None else mask.reshape(len(hidden), -1))
+        outputs: Tensor = self.head(features if self.config.towers == 1 else compare_towers(features))
+        return outputs
 
     def extend(
         self, tokens: Inputs, mask: Bool[Tensor, "b n"] | None, state: TransformerState | None
     ) -> tuple[Float[Tensor, "b v"], TransformerState]:
-        """Outputs after the last of `tokens`, which follow those in `state`; padding goes on the left."""
-        start = None if state is None else state.positions
-        x, positions = self._embed(tokens, mask, start)
-        blocks = []
-        for index, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
-            x, block_state = block.extend(x, positions, mask, state.blocks[index] if state else None)
-            blocks.append(block_state)
-        logits = self.read_out(self.norm(x[:, -1:]))[:, 0]
-        return logits, TransformerState(tuple(blocks), positions[:, -1] + 1)
-
-    def attention_weights(
-        self, inputs: Inputs, mask: Bool[Tensor, "b *t n"] | None = None
-    ) -> list[Float[Tensor, "rows h m m"]]:
-        """Attention weights of each block; two towers are neighbouring rows."""
-        inputs, mask = self._one_by_one(inputs, mask)
-        x, positions = self._embed(inputs, mask)
-        weights = []
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            weights.append(block.attention.weights(block.attention_norm(x), positions, mask))
-            x = block(x, positions, mask)
-        return weights
+        """Outputs after the last of `tokens`, which follow those in `state`; padding is on the left."""
+        hidden, new_state = self._run(tokens, mask, state, decodes=True)
+        return self.read_out(self.norm(hidden[:, -1:]))[:, 0], new_state
 
     @property
     def last_position(self) -> int | None:
-        """The context length where positions are learned; rotary ones have no end."""
+        """The context length if positions are learned; rotary positions have no end."""
         return None if self.positions is None else self.config.context_length
 
-    def _one_by_one(self, inputs: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Rows of single sequences, which is what rows of one tower are already."""
-        if self.config.towers == 1:
-            return inputs, mask
-        return inputs.flatten(0, 1), None if mask is None else mask.flatten(0, 1)
+    def _run(
+        self, inputs: Tensor, mask: Tensor | None, state: TransformerState | None, *, decodes: bool
+    ) -> tuple[Float[Tensor, "rows m w"], TransformerState]:
+        if self.config.towers > 1 and inputs.ndim == 3:
+            inputs, mask = inputs.flatten(0, 1), None if mask is None else mask.flatten(0, 1)
+        x, positions = self._embed(inputs, mask, None if state is None else state.positions)
+        blocks = []
+        for index, block in enumerate(self.blocks):
+            x, block_state = block(x, positions, mask, state.blocks[index] if state else None, decodes=decodes)
+            blocks.append(block_state)
+        return x, TransformerState(tuple(blocks), positions[:, -1] + 1)
 
     def _embed(
         self, inputs: Tensor, mask: Tensor | None, start: Tensor | None = None
@@ -254,14 +225,17 @@ class Transformer(AttentionModel):
         if self.config.image_size is not None:
             patches = x.flatten(2).transpose(1, 2)
             x = torch.cat([self.class_token.expand(len(patches), -1, -1), patches], dim=1)
-        positions = positions_of(x, mask, start)
+        positions = token_positions(x, mask)
+        if start is not None:
+            positions = positions + start[:, None]
         if self.positions is not None:
             x = x + self.positions(positions)
         return self.dropout(x), positions
 
     def _initialise(self) -> None:
-        """GPT-2's initialisation: normal of 0.02 at its width of 768, residual projections smaller by the root of their
-        number; other widths keep the gain of its projections.
+        """GPT-2's initialisation: normal with 0.02 at width 768, other widths with the same gain of projections.
+
+        Residual projections are smaller by the square root of their number.
         """
         std = 0.02 * math.sqrt(768 / self.config.width)
         residual = std / math.sqrt(2 * self.config.layers)
@@ -271,21 +245,3 @@ class Transformer(AttentionModel):
                 nn.init.normal_(module.weight, std=residual if is_residual else std)
             if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-
-def positions_of(
-    x: Float[Tensor, "b n w"], mask: Bool[Tensor, "b n"] | None, start: Int[Tensor, " b"] | None
-) -> Int[Tensor, "b n"]:
-    """Positions of tokens that begin at `start` (default 0), counting real tokens only."""
-    if mask is None:
-        positions = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
-    else:
-        positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-    return positions if start is None else positions + start[:, None]
-
-
-def patches_and_class_token(config: TransformerConfig) -> TransformerConfig:
-    """The same sizes with the context length that an image of `image_size` needs."""
-    if config.image_size is None:
-        return config
-    return replace(config, context_length=(config.image_size // config.patch_size) ** 2 + 1)

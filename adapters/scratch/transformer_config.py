@@ -1,8 +1,8 @@
-"""Sizes of a Transformer."""
+"""Sizes of a Transformer that is trained from scratch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class TransformerConfig:
         mlp_width: Hidden width of the MLP.
         context_length: Longest sequence, in tokens or (with the class token) patches.
         causal: Decoder if true, encoder otherwise.
-        vocab_size: Token ids; None for images. For vectors the outputs at each position, None for a single one.
-        num_classes: Classes of the classification head; None for a head at each position, which for tokens is tied to
-            the embedding.
+        vocab_size: Token ids; None for images. For vectors the number of outputs at each position, None for one.
+        num_classes: Classes of the classification head; None for outputs at each position, which for tokens are tied
+            to the embedding.
         image_size: Pixels per side; None for tokens.
         patch_size: Pixels per side of a patch.
         channels: Image channels.
@@ -27,7 +27,7 @@ class TransformerConfig:
         short_conv: Kernel size of a depthwise causal convolution over q, k and v; 0 for none.
         dropout: Probability, on embeddings and on each residual branch.
         head_width: Hidden width of the classification head; 0 for a linear one.
-        towers: Token sequences in a row, 1 or 2; of two, each goes through the model by itself, and the head compares.
+        towers: Token sequences in a row, 1 or 2; the model reads each sequence separately, and the head compares two.
         input_dim: Real numbers at each position of a sequence of vectors; None for tokens and images.
     """
 
@@ -66,3 +66,10 @@ class TransformerConfig:
     def head_dim(self) -> int:
         """Width of one head."""
         return self.width // self.heads
+
+
+def patches_and_class_token(config: TransformerConfig) -> TransformerConfig:
+    """The same sizes; for images, with the context length of their patches and the class token."""
+    if config.image_size is None:
+        return config
+    return replace(config, context_length=(config.image_size // config.patch_size) ** 2 + 1)

@@ -1,4 +1,4 @@
-"""Training checkpoints: written whole or not at all, and read without running any code from the file."""
+"""Training checkpoints: written atomically, and read without running code from the file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ...results.atomic import replacing
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Writes trained weights, optimiser, random states and `state` to `path`, through a temporary name.
+    """Writes trained weights, optimiser, random states and `state` to `path` atomically.
 
     Args:
-        path: File to write; its folder is made.
-        model: Whose weights to keep, but for frozen ones.
-        optimizer: Whose moments to keep.
+        path: File to write; its folder is created.
+        model: Model whose trained weights are written.
+        optimizer: Optimiser whose moments are written.
         state: Tensors and plain values, nested in dicts and lists.
     """
     content = {
@@ -42,7 +42,7 @@ def put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copies weights into a model that has parameters of these names.
 
     Raises:
-        RuntimeError: Other names than those of the trained weights, or other shapes.
+        RuntimeError: The names or shapes are not those of the model's trained weights.
     """
     trained = trained_weights(model)
     if trained.keys() != weights.keys():
@@ -58,10 +58,10 @@ def put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Puts back what `save_checkpoint` wrote, and gives its `state` with tensors on the CPU.
+    """Restores what `save_checkpoint` wrote; returns its `state`, with tensors on the CPU.
 
     Raises:
-        RuntimeError: The file is of another model, or damaged.
+        RuntimeError: The file belongs to another model, or is damaged.
     """
     content = torch.load(path, map_location="cpu", weights_only=True)
     put_weights(model, content["model"])

@@ -1,11 +1,11 @@
-"""Attention distillation: feature maps learn to give the weights of softmax attention (Hedgehog paper, section 4.2).
+"""Attention distillation: feature maps learn the weights of softmax attention (Hedgehog paper, section 4.2).
 
-The base model is frozen and softmax attention's outputs flow on, so teacher and student see the same queries and keys
-and share one forward pass. Each layer's loss is the soft-label cross-entropy between the rows of the two attentions,
-averaged over queries and heads; the losses of all layers are added and take one backward pass, in which gradients reach
-feature maps only. Cross-entropy is the divergence KL(softmax, linear) plus the teacher's entropy, which no map can
-change: curves and metrics show the divergence, whose optimum is 0. LoLCATs' loss, the squared error of attention
-outputs (arXiv:2410.10254, section 3.1), can be added or take its place.
+The base model is frozen and each layer passes on the output of softmax attention, so teacher and student see the same
+queries and keys and share one forward pass. Each layer's loss is the soft-label cross-entropy between the rows of the
+two attentions, averaged over queries and heads. The losses of all layers are added and have one backward pass, whose
+gradients reach feature maps only. Cross-entropy is the divergence KL(softmax, linear) plus the teacher's entropy, which
+no map can change: curves and metrics show the divergence, whose optimum is 0. LoLCATs' loss, the squared error of
+attention outputs (arXiv:2410.10254, section 3.1), can be added or replace it.
 """
 
 from __future__ import annotations
@@ -26,24 +26,20 @@ from ..attention.core import AttentionCore, Heads
 from ..base import Examples, UnsupportedError
 from ..precision import Precision
 from ..pretrained.model import PretrainedModel
-from .conversion_settings import DistillSettings
 from .objective import batch_of
-from .settings import TrainSettings
+from .settings import DistillSettings, TrainSettings
 
 Run = Callable[[Examples, NDArray[Any], torch.device], object]
 """Runs layers on some rows of the examples, on a device."""
 
 
 class AttentionDistillation:
-    """The distillation loss of a model whose attention was swapped, as a training objective.
+    """The distillation loss of a model with swapped attention, as a training objective.
 
     Args:
         model: The model.
-        settings: What to minimise.
-        run: Runs the layers to distil; without it the whole model runs.
-
-    Attributes:
-        divergence: Mean divergence of each layer and head since the last call of `take_divergence`, in nats.
+        settings: The loss to minimise.
+        run: Runs the layers to distil; by default the whole model.
     """
 
     def __init__(self, model: PretrainedModel, settings: DistillSettings, run: Run | None = None) -> None:
@@ -71,13 +67,13 @@ class AttentionDistillation:
             with torch.set_grad_enabled(wanted):
                 losses.append(self.of_layer(layer, heads, out))
 
-        # The base is frozen: nothing of it is kept for a backward pass, nor run again in one by gradient checkpointing.
+        # The base is frozen: a backward pass needs nothing of it, nor does checkpointing recompute it.
         with torch.no_grad(), self.model.swap.watching(watch, teaching=True):
             self.run(examples, rows, device)
         return torch.stack([loss.to(device) for loss in losses]).sum() * self.count(examples, rows)
 
     def of_layer(self, layer: int, heads: Heads, teacher_output: Tensor) -> Float[Tensor, ""]:
-        """The loss of one layer, a mean over queries and heads; remembers its divergence."""
+        """The loss of one layer, a mean over queries and heads; its divergence is added to the sums."""
         bridge = self.model.swap.bridges[layer]
         query_map, key_map = maps_of(bridge.core)
         total = heads.q.new_zeros((), dtype=torch.float32)
@@ -105,7 +101,7 @@ class AttentionDistillation:
         return total
 
     def details(self) -> Mapping[str, float]:
-        """Divergence in nats, mean over layers and of each layer, and errors of outputs where they are minimised."""
+        """Divergence in nats, of each layer and its mean over layers, and errors of outputs if they are minimised."""
         means = {layer: float(sums.mean()) / self._queries[layer] for layer, sums in self._sums.items()}
         named = {"attention_kl": sum(means.values()) / max(1, len(means))}
         named |= {f"attention_kl/layer {layer}": value for layer, value in means.items()}
@@ -114,9 +110,8 @@ class AttentionDistillation:
         return named if means else {}
 
     def take_divergence(self) -> Float[Tensor, "layers h"]:
-        """Mean divergence of each layer and head since the last call, in nats; forgets what it was taken from."""
-        layers = sorted(self._sums)
-        taken = torch.stack([self._sums[layer] / self._queries[layer] for layer in layers])
+        """Mean divergence of each layer and head since the last call, in nats; the sums start anew."""
+        taken = torch.stack([self._sums[layer] / self._queries[layer] for layer in sorted(self._sums)])
         self._forget()
         return taken
 
@@ -133,12 +128,12 @@ class AttentionDistillation:
 def divergence_of_batches(
     objective: AttentionDistillation, examples: Examples, settings: TrainSettings, precision: Precision
 ) -> Float[np.ndarray, "batches layers h"]:
-    """Mean divergence in nats of each layer that the objective runs and each head, over batches of the first rows.
+    """Mean divergence in nats of each head in each layer that the objective runs, in batches of the first rows.
 
     Args:
-        objective: What gives the divergence.
-        examples: What it is measured on.
-        settings: How many rows, and how many of them at a time.
+        objective: The objective, which computes the divergence.
+        examples: Examples to measure on.
+        settings: The number of rows, and of rows in a batch.
         precision: Device and autocast type.
     """
     objective.model.eval()
@@ -172,7 +167,7 @@ def output_error(
 
 
 def freeze_all_but_maps(model: PretrainedModel, settings: DistillSettings) -> None:
-    """Lets gradients reach feature maps alone; of a hybrid also its gate, where outputs are compared."""
+    """Lets gradients reach feature maps only, and the gates of hybrids if outputs are compared."""
     model.requires_grad_(False)
     for core in model.swap.cores:
         if settings.output_factor:
@@ -187,6 +182,6 @@ def _queries(heads: Heads) -> int:
 
 
 def has_weights_to_compare(model: PretrainedModel) -> bool:
-    """Whether the model's attention is made of feature maps whose weights form a distribution over keys."""
+    """Whether all attention has feature maps whose weights are a distribution over keys."""
     maps = [getattr(core, "query_map", None) for core in model.swap.cores]
     return all(isinstance(part, FeatureMap) and part.positive for part in maps)

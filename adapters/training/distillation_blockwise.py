@@ -1,13 +1,13 @@
-"""Attention distillation of models that do not fit on their device: some layers at a time.
+"""Attention distillation of models that do not fit on their device: a block of layers at a time.
 
-The base model stays in host memory; only the block of layers under training is on the device. As softmax attention's
-outputs flow on, a block's inputs depend on no feature map, so each layer has the same optimum as when all are distilled
-at once. The hidden states between two blocks lie in files, not in memory. LoLCATs distilled Llama 3.1 405B so, 9 of its
-126 layers at a time (arXiv:2410.10254).
+The base model stays in host memory; only the block under training is on the device. Each layer passes on the output of
+softmax attention, so a block's inputs depend on no feature map, and each layer has the same optimum as when all layers
+are distilled at once. The hidden states between two blocks lie in files. LoLCATs distilled Llama 3.1 405B this way, 9
+of its 126 layers at a time (arXiv:2410.10254).
 
-Each block goes through the one training loop, with its own optimiser, gradient clipping, schedule and early stopping.
-Dropout is off, as hidden states are computed once for all steps. Everything that a run needs to go on after it was
-killed is in its folder: checkpoints of the blocks, what was measured of finished ones, and the inputs of the next.
+Each block is trained by the one training loop, with its own optimiser, gradient clipping, schedule and early stopping.
+Dropout is off, as hidden states are computed once for all steps. A run that was killed resumes from its folder, which
+holds checkpoints of the blocks, the measurements of finished blocks, and the inputs of the next block.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import math
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +33,23 @@ from ..base import Examples
 from ..precision import Precision
 from ..pretrained.layer_calls import LayerBlock, first_call, layers_of
 from ..pretrained.model import PretrainedModel
-from .conversion_settings import DistillSettings
 from .distillation import AttentionDistillation, divergence_of_batches
 from .loop import History, Progress, batch_rows, train
 from .objective import batch_of
-from .settings import TrainSettings
+from .settings import DistillSettings, TrainSettings
 
 HOST = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class BlockwiseResult:
-    """What block-wise distillation went through.
+    """The outcome of distilling one block of layers, or all blocks.
 
     Attributes:
-        history: Training of all blocks, one after another: steps run on, and the best loss is the sum over blocks. None
-            where nothing was trained.
+        history: Training of the blocks, one after another: steps are counted on, and the best loss is the sum over
+            blocks. None without training.
         before: Divergence in nats of each batch of measured rows, layer and head, before training.
-        after: The same after training; None where nothing was trained.
+        after: The same after training; None without training.
     """
 
     history: History | None
@@ -59,12 +59,12 @@ class BlockwiseResult:
 
 @dataclass(frozen=True)
 class HiddenFile:
-    """Hidden states of some rows between two layers: a file of float32 `[rows m w]`.
+    """A file of float32 hidden states `[rows m w]` between two layers.
 
-    Rows and tokens that were never written are holes, which take no room on the disk and read as zeros.
+    Rows and tokens that were never written are holes, which take no space on disk and read as zeros.
 
     Attributes:
-        path: The file; it exists only once it is complete.
+        path: The file; it appears when it is complete.
         shape: Rows, tokens and width.
     """
 
@@ -79,9 +79,7 @@ class HiddenFile:
     def write(self, batches: Iterator[tuple[NDArray[Any], Float[Tensor, "b m w"]]]) -> None:
         """Writes batches of rows with their hidden states, which may lack tokens at the end."""
         _, tokens, width = self.shape
-        with replacing(
-            self.path
-        ) as file:  # not through the map, where a full disk would end the process without a word
+        with replacing(self.path) as file:  # written through a memory map, a full disk would kill the process
             file.truncate(math.prod(self.shape) * 4)
             for rows, hidden in batches:
                 for row, states in zip(rows.tolist(), hidden.float().cpu().numpy(), strict=True):
@@ -91,20 +89,11 @@ class HiddenFile:
 
 @dataclass(frozen=True)
 class _Split:
-    """Examples, and those of their rows that are trained on or measured."""
+    """Examples, and those of their rows that training or measuring reads."""
 
     name: str
     examples: Examples
     rows: NDArray[Any]
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What came out of one block."""
-
-    history: History | None
-    before: NDArray[Any]
-    after: NDArray[Any] | None
 
 
 def distill_blockwise(
@@ -119,23 +108,24 @@ def distill_blockwise(
     folder: Path,
     progress: Progress | None = None,
 ) -> BlockwiseResult:
-    """Distils the feature maps of `model`, `distill.block_layers` layers at a time, and leaves it in host memory.
+    """Distils the feature maps of `model`, `distill.block_layers` layers at a time; the model ends in host memory.
 
-    Divergence is measured on the first `settings.eval_rows` validation rows, or training rows where there are none.
+    Divergence is measured on the first `settings.eval_rows` rows of the validation examples, or else of the training
+    examples.
 
     Args:
         model: Its parameters that require gradients are trained; they must be those of feature maps.
-        examples: What to train on; None to leave the maps as they are and only measure.
-        validation: What to validate on.
-        settings: Hyper-parameters; steps, clipping and early stopping go for each block.
-        distill: What to minimise, and the size of blocks.
+        examples: Training examples; None to measure the maps without training.
+        validation: Validation examples.
+        settings: Hyper-parameters; steps, clipping and early stopping apply to each block.
+        distill: The loss to minimise, and the number of layers in a block.
         seed: Seed of the data order, the same in every block.
         precision: Device of the block under training, and autocast type.
-        folder: Where to keep checkpoints and hidden states, and to go on from; the latter are removed at the end.
+        folder: Folder of checkpoints and hidden states, from which a run resumes; the latter are removed at the end.
         progress: Called after every step, with steps counted over all blocks.
 
     Raises:
-        OSError: The disk has no room for hidden states.
+        OSError: The disk has no space for the hidden states.
         UnsupportedError: The model's layers cannot be taken apart.
         ValueError: There is nothing to measure on.
     """
@@ -143,66 +133,69 @@ def distill_blockwise(
         raise ValueError("there are no examples to distil or to measure on")
     folder.mkdir(parents=True, exist_ok=True)
     walk = _Walk(model, examples, validation, settings, distill, seed, precision, folder, progress)
-    parts = [walk.block(index) for index in range(len(walk.blocks))]
+    walk.check_space()
+    outcomes = [walk.block(index) for index in range(len(walk.blocks))]
     walk.remove_files()
-    histories = [part.history for part in parts if part.history is not None]
-    after = [part.after for part in parts if part.after is not None]
+    histories = [outcome.history for outcome in outcomes if outcome.history is not None]
+    after = [outcome.after for outcome in outcomes if outcome.after is not None]
     return BlockwiseResult(
         _joined(histories) if histories else None,
-        np.concatenate([part.before for part in parts], axis=1),
+        np.concatenate([outcome.before for outcome in outcomes], axis=1),
         np.concatenate(after, axis=1) if after else None,
     )
 
 
+@dataclass
 class _Walk:
-    """The way through a model, block after block."""
+    """The walk through a model, block after block; `index` is the current block."""
 
-    def __init__(
-        self,
-        model: PretrainedModel,
-        examples: Examples | None,
-        validation: Examples | None,
-        settings: TrainSettings,
-        distill: DistillSettings,
-        seed: int,
-        precision: Precision,
-        folder: Path,
-        progress: Progress | None,
-    ) -> None:
-        self.model, self.examples, self.validation = model.eval().to(HOST), examples, validation
-        self.settings, self.seed, self.precision = settings, seed, precision
-        self.folder, self.progress = folder, progress
-        self.objective = AttentionDistillation(model, distill, self.run)
-        self.layers = layers_of(model.inner)
-        size = distill.block_layers
+    model: PretrainedModel
+    examples: Examples | None
+    validation: Examples | None
+    settings: TrainSettings
+    distill: DistillSettings
+    seed: int
+    precision: Precision
+    folder: Path
+    progress: Progress | None
+    index: int = 0
+
+    def __post_init__(self) -> None:
+        self.model.eval().to(HOST)
+        self.objective = AttentionDistillation(self.model, self.distill, self.run)
+        self.layers = layers_of(self.model.inner)
+        size = self.distill.block_layers
         self.blocks = [LayerBlock(self.layers[i : i + size]) for i in range(0, len(self.layers), size)]
-        self.index = 0
-        self.measured = validation or examples
-        self.splits = _splits(examples, validation, settings, seed)
-        self._check_room()
+        measured = self.validation or self.examples
+        assert measured is not None
+        self.measured = measured
+        self.splits = _splits(self.examples, measured, self.settings, self.seed)
 
-    def block(self, index: int) -> _Part:
-        """Distils a block, or takes it as it was left when it had been finished before."""
+    def block(self, index: int) -> BlockwiseResult:
+        """Distils a block, or reads the outcome of one that a killed run had finished."""
         self.index = index
         marker = self.folder / f"distill-block-{index}.json"
         if marker.is_file():
             kept = parse_json(marker.read_bytes())
             after = None if kept["after"] is None else np.array(kept["after"])
-            return _Part(self._train(), np.array(kept["before"]), after)
+            return BlockwiseResult(self._train(), np.array(kept["before"]), after)
         block = self.blocks[index].to(self.precision.device)
-        part = _Part(before=self._measure(), history=self._train(), after=self._measure() if self.examples else None)
+        before, history, after = self._measure(), self._train(), self._measure() if self.examples else None
         if index + 1 < len(self.blocks):
             for split in self.splits:
                 self._file(split, index + 1).write(self._outputs(split))
         block.to(HOST)
-        _free(self.precision.device)
-        _write(marker, {"before": part.before.tolist(), "after": None if part.after is None else part.after.tolist()})
+        if self.precision.device.type == "cuda":  # memory that torch keeps would count as taken for the next block
+            torch.cuda.empty_cache()
+        kept = {"before": before.tolist(), "after": None if after is None else after.tolist()}
+        with replacing(marker) as file:
+            file.write(json.dumps(kept).encode())
         for split in self.splits:
             self._file(split, index).path.unlink(missing_ok=True)
-        return part
+        return BlockwiseResult(history, before, after)
 
     def run(self, examples: Examples, rows: NDArray[Any], device: torch.device) -> Float[Tensor, "b m w"]:
-        """Runs the block at hand on its inputs for some rows."""
+        """Runs the current block on its inputs of some rows."""
         inputs, mask, _ = batch_of(examples, rows, HOST)
         call = first_call(self.model, self.layers[0], inputs, mask)
         if self.index:
@@ -213,12 +206,11 @@ class _Walk:
         return out
 
     def remove_files(self) -> None:
-        """Removes all hidden states, those too that a killed run left."""
+        """Removes all hidden states, also those of a killed run."""
         for path in self.folder.glob("distill-hidden-*"):
             path.unlink()
 
     def _measure(self) -> NDArray[Any]:
-        assert self.measured is not None
         return divergence_of_batches(self.objective, self.measured, self.settings, self.precision)
 
     def _train(self) -> History | None:
@@ -233,10 +225,10 @@ class _Walk:
             precision=self.precision,
             objective=self.objective,
             checkpoint=self.folder / f"distill-block-{self.index}.pt",
-            progress=self._tell,
+            progress=self._report,
         )
 
-    def _tell(self, step: int, steps: int, loss: float) -> None:
+    def _report(self, step: int, steps: int, loss: float) -> None:
         if self.progress is not None:
             self.progress(self.index * steps + step, len(self.blocks) * steps, loss)
 
@@ -250,15 +242,23 @@ class _Walk:
 
     def _file(self, split: _Split, index: int) -> HiddenFile:
         path = self.folder / f"distill-hidden-{split.name}-{index}.f32"
-        return HiddenFile(path, (len(split.examples), *self.shape))
+        return HiddenFile(path, (len(split.examples), *self.hidden_shape))
 
-    def _check_room(self) -> None:
-        assert self.measured is not None
+    @cached_property
+    def hidden_shape(self) -> tuple[int, int]:
+        """Tokens and width of a row's hidden states."""
         row, _, _ = batch_of(replace(self.measured, attention_mask=None), np.arange(1), HOST)
         _, tokens, width = first_call(self.model, self.layers[0], row, None).hidden.shape
-        self.shape = (tokens, width)
+        return tokens, width
+
+    def check_space(self) -> None:
+        """Refuses a folder whose disk has no space for the hidden states.
+
+        Raises:
+            OSError: There is too little.
+        """
         at_once = min(2, len(self.blocks) - 1)  # a block's inputs and its outputs
-        needed = at_once * sum(len(split.rows) for split in self.splits) * tokens * width * 4
+        needed = at_once * sum(len(split.rows) for split in self.splits) * math.prod(self.hidden_shape) * 4
         taken = sum(path.stat().st_blocks * 512 for path in self.folder.glob("distill-hidden-*"))
         if needed > (free := shutil.disk_usage(self.folder).free + taken):
             raise OSError(
@@ -267,12 +267,8 @@ class _Walk:
             )
 
 
-def _splits(
-    examples: Examples | None, validation: Examples | None, settings: TrainSettings, seed: int
-) -> Sequence[_Split]:
-    """Rows whose hidden states will be asked for."""
-    measured = validation or examples
-    assert measured is not None
+def _splits(examples: Examples | None, measured: Examples, settings: TrainSettings, seed: int) -> list[_Split]:
+    """The rows whose hidden states training and measuring read."""
     first = np.arange(min(len(measured), settings.eval_rows))
     if examples is None:
         return [_Split("validation", measured, first)]
@@ -283,7 +279,7 @@ def _splits(
 
 
 def rows_trained_on(rows: int, settings: TrainSettings, seed: int) -> NDArray[Any]:
-    """Rows that the training loop may ask for, sorted."""
+    """Rows that the training loop may read, sorted."""
     settings = settings.for_rows(rows)
     pool = max(1, settings.length_pool)
     drawn = math.ceil(settings.steps / pool) * pool * settings.batch_size
@@ -303,14 +299,3 @@ def _joined(histories: Sequence[History]) -> History:
         best_loss=sum(history.best_loss for history in histories),
         stopped_early=any(history.stopped_early for history in histories),
     )
-
-
-def _free(device: torch.device) -> None:
-    if device.type == "cuda":  # what torch keeps for itself would count as taken when the next block comes
-        torch.cuda.empty_cache()
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    temporary.replace(path)

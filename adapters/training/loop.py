@@ -1,15 +1,15 @@
-"""Training: one plain loop for every model and task.
+"""Training: one loop for every model and task.
 
-AdamW, linear warm-up then cosine decay, gradient clipping and accumulation, validation with early stopping, and
-checkpoints from which the loop goes on bit for bit on the same machine.
+It has AdamW, linear warm-up then cosine decay, gradient clipping and accumulation, validation with early stopping, and
+checkpoints from which it resumes bit for bit on the same machine.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,15 +25,15 @@ from .objective import CROSS_ENTROPY, Objective
 from .settings import TrainSettings
 
 Progress = Callable[[int, int, float], None]
-"""Called with steps done, steps in all, and the latest training loss."""
+"""Called with the steps taken, the number of steps, and the latest training loss."""
 
 
 @dataclass(frozen=True)
 class History:
-    """What training went through.
+    """The course of a training run.
 
     Attributes:
-        curves: Training and validation losses in nats per target, and the learning rate.
+        curves: Training and validation losses in nats per target, and the parts of the loss.
         steps: Optimiser steps taken.
         best_step: Step whose weights were kept.
         best_loss: Its validation loss; NaN without validation data.
@@ -59,17 +59,17 @@ def train(
     checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> History:
-    """Trains `model` in place and leaves it with the weights of the best validation.
+    """Trains `model` in place; it ends with the weights of the best validation.
 
     Args:
         model: Its parameters that require gradients are trained.
-        examples: What to train on.
-        validation: What to validate on; without it the last weights are kept.
+        examples: Training examples.
+        validation: Validation examples; without them the last weights are kept.
         settings: Hyper-parameters.
         seed: Seed of the data order and of dropout.
         precision: Device and autocast type.
-        objective: What to minimise.
-        checkpoint: File to resume from if it exists, and to write to.
+        objective: The loss to minimise.
+        checkpoint: File to write checkpoints to, and to resume from if it exists.
         progress: Called after every step.
 
     Raises:
@@ -83,8 +83,8 @@ def train(
     if checkpoint is not None and checkpoint.exists():
         run.restore(checkpoint)
     model.train()
-    if run.step == 0 and validation is not None and settings.validate_first:
-        run.validate(validation)
+    if run.step == 0 and settings.validate_first:
+        run.validate()
     saved_at = time.monotonic()
     while run.step < settings.steps and not run.stopped_early:
         loss = run.advance()
@@ -98,28 +98,32 @@ def train(
     return run.finish()
 
 
+_SAVED = ("step", "best_loss", "best_step", "worse", "best_weights")
+"""Attributes of a run that its checkpoint holds as they are."""
+
+
+@dataclass
 class _Run:
     """The state of one training run: all that a checkpoint holds."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        examples: Examples,
-        validation: Examples | None,
-        settings: TrainSettings,
-        objective: Objective,
-        seed: int,
-        precision: Precision,
-    ) -> None:
-        self.model, self.examples, self.validation = model, examples, validation
-        self.settings, self.objective, self.seed, self.precision = settings, objective, seed, precision
-        self.lengths = row_lengths(examples) if settings.length_pool else None
-        self.optimizer = make_optimizer(model, settings)
-        self.step = 0
-        self.curves: list[CurvePoint] = []
-        self.best_loss, self.best_step, self.worse = math.inf, 0, 0
-        self.best_weights: dict[str, Tensor] = {}
-        torch.manual_seed(seed)
+    model: nn.Module
+    examples: Examples
+    validation: Examples | None
+    settings: TrainSettings
+    objective: Objective
+    seed: int
+    precision: Precision
+    step: int = 0
+    best_loss: float = math.inf
+    best_step: int = 0
+    worse: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    curves: list[CurvePoint] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.lengths = row_lengths(self.examples) if self.settings.length_pool else None
+        self.optimizer = make_optimizer(self.model, self.settings)
+        torch.manual_seed(self.seed)
 
     @property
     def stopped_early(self) -> bool:
@@ -127,7 +131,7 @@ class _Run:
         return no_better or self.best_loss < self.settings.target_loss
 
     def advance(self) -> float:
-        """One optimiser step, and a validation where one is due; gives the training loss in nats per target."""
+        """Takes one optimiser step, and validates if a validation is due; returns the loss in nats per target."""
         rate = learning_rate(self.step, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -143,15 +147,15 @@ class _Run:
         if self.step == 1 or self.step % max(1, self.settings.steps // 100) == 0:
             self._add_curves("train", loss, details)
         every = self.settings.eval_every or self.settings.steps
-        if self.validation is not None and (self.step % every == 0 or self.step == self.settings.steps):
-            self.validate(self.validation)
+        if self.step % every == 0 or self.step == self.settings.steps:
+            self.validate()
         return loss
 
     def _rows(self) -> np.ndarray:
-        sizes = self.step, self.settings.batch_size
+        size, pool = self.settings.batch_size, self.settings.length_pool
         if self.lengths is None:
-            return batch_rows(len(self.examples), *sizes, self.seed)
-        return batch_rows_of_like_length(self.lengths, *sizes, self.settings.length_pool, self.seed)
+            return batch_rows(len(self.examples), self.step, size, self.seed)
+        return batch_rows_of_like_length(self.lengths, self.step, size, pool, self.seed)
 
     def _add_curves(self, split: str, loss: float, details: Mapping[str, float]) -> None:
         named = {"loss": loss, **details}
@@ -167,9 +171,11 @@ class _Run:
             total += float(loss.detach())
         return total
 
-    def validate(self, validation: Examples) -> None:
-        """Takes the validation loss, and keeps the weights if it is the lowest so far."""
-        loss = evaluate_loss(self.model, validation, self.settings, self.precision, self.objective)
+    def validate(self) -> None:
+        """Measures the validation loss, if there are examples, and keeps the weights if it is the lowest so far."""
+        if self.validation is None:
+            return
+        loss = evaluate_loss(self.model, self.validation, self.settings, self.precision, self.objective)
         self._add_curves("validation", loss, self.objective.details())
         if loss < self.best_loss:
             self.best_loss, self.best_step, self.worse = loss, self.step, 0
@@ -178,7 +184,7 @@ class _Run:
             self.worse += 1
 
     def finish(self) -> History:
-        """Puts the best weights back and tells what happened."""
+        """Restores the best weights; returns the course of the run."""
         if self.best_weights:
             put_weights(self.model, self.best_weights)
         best_loss, best_step = (self.best_loss, self.best_step) if self.best_weights else (math.nan, self.step)
@@ -187,42 +193,30 @@ class _Run:
 
     def save(self, path: Path) -> None:
         """Writes everything that later steps depend on."""
-        save_checkpoint(
-            path,
-            self.model,
-            self.optimizer,
-            {
-                "step": self.step,
-                "best_loss": self.best_loss,
-                "best_step": self.best_step,
-                "worse": self.worse,
-                "best_weights": self.best_weights,
-                "curves": [(point.step, point.split, point.name, point.value) for point in self.curves],
-            },
-        )
+        curves = [(point.step, point.split, point.name, point.value) for point in self.curves]
+        state = {name: getattr(self, name) for name in _SAVED}
+        save_checkpoint(path, self.model, self.optimizer, {**state, "curves": curves})
 
     def restore(self, path: Path) -> None:
-        """Puts everything back as it was when `path` was written."""
+        """Restores everything that `path` holds."""
         state = load_checkpoint(path, self.model, self.optimizer)
-        self.step, self.worse = state["step"], state["worse"]
-        self.best_loss, self.best_step = state["best_loss"], state["best_step"]
-        self.best_weights = state["best_weights"]
+        for name in _SAVED:
+            setattr(self, name, state[name])
         self.curves = [CurvePoint(*point) for point in state["curves"]]
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW with weight decay on the weights of linear, embedding and patch layers, and on nothing else.
+    """AdamW with weight decay on the weights of linear, embedding and patch layers only.
 
-    Feature maps and short convolutions start at the identity; decay would pull them towards zero, where a map's
-    attention is uniform.
+    Feature maps and short convolutions start at the identity; decay would draw them towards zero, where attention is
+    uniform.
     """
     layers = (part for part in model.modules() if isinstance(part, nn.Linear | nn.Embedding | nn.Conv2d))
     matrices = {id(layer.weight) for layer in layers}
     trained = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in trained if id(p) in matrices]
-    plain = [p for p in trained if id(p) not in matrices]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2))
+    decayed = {"params": [p for p in trained if id(p) in matrices], "weight_decay": settings.weight_decay}
+    plain = {"params": [p for p in trained if id(p) not in matrices], "weight_decay": 0.0}
+    return torch.optim.AdamW([decayed, plain], lr=settings.lr, betas=(settings.beta1, settings.beta2))
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:
@@ -236,9 +230,9 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
 
 
 def batch_rows(rows: int, step: int, batch_size: int, seed: int) -> np.ndarray:
-    """Rows of the batch at `step`: each epoch is its own permutation, and batches run across epochs' ends.
+    """Rows of the batch at `step`: each epoch is a permutation of its own, and batches run across the ends of epochs.
 
-    Depends on nothing but its arguments, so a resumed run sees the same batches.
+    The rows depend on the arguments only, so a resumed run sees the same batches.
     """
     wanted = np.arange(step * batch_size, (step + 1) * batch_size)
     return np.array([_permutation(rows, int(i // rows), seed)[i % rows] for i in wanted])
@@ -250,7 +244,7 @@ def _permutation(rows: int, epoch: int, seed: int) -> np.ndarray:
 
 
 def row_lengths(examples: Examples) -> np.ndarray:
-    """Real tokens of each row, those of the longer sequence where there are two."""
+    """Real tokens of each row; of two sequences, those of the longer."""
     if examples.attention_mask is None:
         return np.full(len(examples), examples.inputs.shape[-1])
     lengths: np.ndarray = examples.attention_mask.sum(-1).reshape(len(examples), -1).max(1)
@@ -258,9 +252,9 @@ def row_lengths(examples: Examples) -> np.ndarray:
 
 
 def batch_rows_of_like_length(lengths: np.ndarray, step: int, batch_size: int, pool: int, seed: int) -> np.ndarray:
-    """Rows of the batch at `step`, all of like length: padding then costs little.
+    """Rows of the batch at `step`, all of like length, so that there is little padding.
 
-    The rows that `batch_rows` gives for `pool` steps are sorted by length, cut into batches, and those are shuffled.
+    The rows of `batch_rows` for `pool` steps are sorted by length and cut into batches, which are shuffled.
     """
     first = step // pool * pool
     pooled = np.concatenate([batch_rows(len(lengths), first + i, batch_size, seed) for i in range(pool)])
@@ -277,10 +271,10 @@ def evaluate_loss(
     precision: Precision,
     objective: Objective = CROSS_ENTROPY,
 ) -> float:
-    """Mean loss in nats per target over the first `eval_rows` rows, in batches of like length with a `length_pool`.
+    """Mean loss in nats per target over the first `eval_rows` rows; with a `length_pool` in batches of like length.
 
     Raises:
-        ValueError: Those rows have no target that is not `IGNORED`.
+        ValueError: No target of these rows has a loss.
     """
     was_training = model.training
     model.eval()
@@ -288,7 +282,8 @@ def evaluate_loss(
     chosen = np.arange(min(len(examples), settings.eval_rows))
     if settings.length_pool:
         chosen = np.argsort(row_lengths(examples)[chosen], kind="stable")
-    for rows in _batches(chosen, settings.eval_batch_size):
+    for start in range(0, len(chosen), settings.eval_batch_size):
+        rows = chosen[start : start + settings.eval_batch_size]
         with precision.autocast():
             total += float(objective.loss(model, examples, rows, precision.device))
         counted += objective.count(examples, rows)
@@ -296,8 +291,3 @@ def evaluate_loss(
     if not counted:
         raise ValueError(f"the first {settings.eval_rows} validation rows have no target to take a loss on")
     return total / counted
-
-
-def _batches(rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), batch_size):
-        yield rows[start : start + batch_size]

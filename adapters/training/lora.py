@@ -7,7 +7,7 @@ from typing import Any
 
 from ..base import UnsupportedError
 from ..pretrained.model import PretrainedModel
-from .conversion_settings import LoraSettings
+from .settings import LoraSettings
 
 PROJECTIONS: Mapping[str, tuple[str, ...]] = {
     "bert": ("query", "key", "value", "attention.output.dense"),
@@ -16,11 +16,11 @@ PROJECTIONS: Mapping[str, tuple[str, ...]] = {
     "mistral": ("q_proj", "k_proj", "v_proj", "o_proj"),
     "qwen2": ("q_proj", "k_proj", "v_proj", "o_proj"),
 }
-"""Names of the projections of queries, keys, values and outputs, by model type. GPT-2 has the first three in one."""
+"""Names of the projections of queries, keys, values and outputs, by model type; GPT-2 joins the first three."""
 
 
 class Lora:
-    """Adapters on a model; everything else of it is frozen, but for feature maps and a new classification head.
+    """Low-rank adapters in a model; other weights are frozen, except feature maps and a new classification head.
 
     Args:
         model: The model, its attention swapped.
@@ -28,7 +28,7 @@ class Lora:
         seed: Seed of the initial weights.
 
     Raises:
-        UnsupportedError: A model type whose projections are not known.
+        UnsupportedError: The projections of the model type are not known.
     """
 
     def __init__(self, model: PretrainedModel, settings: LoraSettings, seed: int) -> None:
@@ -49,16 +49,14 @@ class Lora:
         )
         torch.manual_seed(seed)
         inject_adapter_in_model(config, inner)
-        if settings.train_maps:
-            for core in model.swap.cores:
-                core.requires_grad_(True)
-        for name in ("classifier", "score"):
-            if (head := getattr(inner, name, None)) is not None:
-                head.requires_grad_(True)
+        cores = model.swap.cores if settings.train_maps else []
+        for part in (*cores, getattr(inner, "classifier", None), getattr(inner, "score", None)):
+            if part is not None:
+                part.requires_grad_(True)
         self.model = model
 
     def merge(self) -> None:
-        """Adds the updates to the projections and takes the adapters out: the model is of its own type again."""
+        """Adds the updates to the projections and removes the adapters: all layers have their own types again."""
         from peft.tuners.lora import LoraLayer
 
         for name, part in list(self.model.inner.named_modules()):

@@ -1,8 +1,9 @@
-"""What training minimises: a loss over some rows of the examples, summed, and over how many targets it is taken."""
+"""Training objectives: the summed loss over some rows of the examples, and the number of targets in them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -17,10 +18,10 @@ from ..base import IGNORED, Examples, ModelShape
 
 @runtime_checkable
 class Objective(Protocol):
-    """A loss."""
+    """A loss to minimise."""
 
     def count(self, examples: Examples, rows: NDArray[Any]) -> int:
-        """Targets that the loss of these rows is taken over."""
+        """Number of targets in these rows."""
         ...
 
     def loss(self, model: nn.Module, examples: Examples, rows: NDArray[Any], device: torch.device) -> Float[Tensor, ""]:
@@ -28,66 +29,57 @@ class Objective(Protocol):
         ...
 
     def details(self) -> Mapping[str, float]:
-        """Means of parts of the loss over the batches since the last call, by name; empty when it has none."""
+        """Means of parts of the loss over the batches since the last call, by name; empty if it has no parts."""
         ...
 
 
-class CrossEntropy:
-    """Cross-entropy in nats, over tokens or classes whose target is not `IGNORED`."""
+@dataclass(frozen=True)
+class TargetLoss:
+    """Cross-entropy in nats over tokens or classes, or the squared error of a regression.
+
+    Targets that are `IGNORED`, or NaN for a regression, have no loss.
+
+    Attributes:
+        is_regression: Whether targets are real numbers, one for each input or for each position.
+    """
+
+    is_regression: bool = False
 
     def count(self, examples: Examples, rows: NDArray[Any]) -> int:
-        """Targets that are not `IGNORED`."""
-        return int((examples.targets[rows] != IGNORED).sum())
+        """Targets that have a loss."""
+        targets = examples.targets[rows]
+        return int((~np.isnan(targets) if self.is_regression else targets != IGNORED).sum())
 
     def loss(self, model: nn.Module, examples: Examples, rows: NDArray[Any], device: torch.device) -> Float[Tensor, ""]:
-        """The summed cross-entropy."""
+        """The summed loss of the model's outputs."""
         inputs, mask, targets = batch_of(examples, rows, device)
-        return self.of_logits(model(inputs, mask), targets)
+        return self.of_outputs(model(inputs, mask), targets)
 
-    def of_logits(self, logits: Tensor, targets: Tensor) -> Float[Tensor, ""]:
-        """The summed cross-entropy of logits `[.. classes]` to targets `[..]`."""
-        flat = logits.float().flatten(0, -2)
-        return F.cross_entropy(flat, targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    def of_outputs(self, outputs: Tensor, targets: Tensor) -> Float[Tensor, ""]:
+        """The summed loss of logits `[.. classes]`, or of values `[.. 1]`, to targets `[..]`."""
+        outputs = outputs.float()
+        if not self.is_regression:
+            return F.cross_entropy(outputs.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+        values, wanted = outputs[..., 0], targets.float()
+        return F.mse_loss(values, torch.where(wanted.isnan(), values.detach(), wanted), reduction="sum")
 
     def details(self) -> Mapping[str, float]:
-        """Nothing more than the loss."""
+        """The loss has no parts."""
         return {}
 
 
-CROSS_ENTROPY = CrossEntropy()
+CROSS_ENTROPY = TargetLoss()
 
 
-class SquaredError:
-    """Squared error of a regression's one output, for each input or at each position; NaN is no target."""
-
-    def count(self, examples: Examples, rows: NDArray[Any]) -> int:
-        """Targets that are not NaN."""
-        return int((~np.isnan(examples.targets[rows])).sum())
-
-    def loss(self, model: nn.Module, examples: Examples, rows: NDArray[Any], device: torch.device) -> Float[Tensor, ""]:
-        """The summed squared error."""
-        inputs, mask, targets = batch_of(examples, rows, device)
-        return self.of_logits(model(inputs, mask), targets)
-
-    def of_logits(self, logits: Tensor, targets: Tensor) -> Float[Tensor, ""]:
-        """The summed squared error of outputs `[.. 1]` to targets `[..]`."""
-        outputs, wanted = logits.float()[..., 0], targets.float()
-        return F.mse_loss(outputs, torch.where(wanted.isnan(), outputs.detach(), wanted), reduction="sum")
-
-    def details(self) -> Mapping[str, float]:
-        """Nothing more than the loss."""
-        return {}
-
-
-def objective_for(shape: ModelShape) -> CrossEntropy | SquaredError:
+def objective_for(shape: ModelShape) -> TargetLoss:
     """The loss of a task: squared error for a regression, else cross-entropy."""
-    return SquaredError() if shape.is_regression else CROSS_ENTROPY
+    return TargetLoss(shape.is_regression)
 
 
 def batch_of(examples: Examples, rows: NDArray[Any], device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
     """Inputs, attention mask and targets of some rows, on `device`.
 
-    Columns on the right in which none of these rows has a token or a target are cut off; a mask of no padding is None.
+    Columns on the right without a token or a target in any row are cut off; a mask without padding becomes None.
     """
     inputs, targets = examples.inputs[rows], examples.targets[rows]
     mask = None if examples.attention_mask is None else examples.attention_mask[rows]
@@ -97,13 +89,6 @@ def batch_of(examples: Examples, rows: NDArray[Any], device: torch.device) -> tu
         longest = max(1, int(np.flatnonzero(columns).max(initial=0)) + 1)
         inputs, mask = inputs[..., :longest], mask[..., :longest]
         targets = targets[:, :longest] if targets.ndim == 2 else targets
-    tensor = torch.as_tensor(inputs, device=device)
-    return (
-        tensor if tensor.is_floating_point() else tensor.long(),
-        None if mask is None or mask.all() else torch.as_tensor(mask, device=device),
-        _as_targets(torch.as_tensor(targets, device=device)),
-    )
-
-
-def _as_targets(targets: Tensor) -> Tensor:
-    return targets if targets.is_floating_point() else targets.long()
+    tensors = (torch.as_tensor(array, device=device) for array in (inputs, targets))
+    read, wanted = (tensor if tensor.is_floating_point() else tensor.long() for tensor in tensors)
+    return read, None if mask is None or mask.all() else torch.as_tensor(mask, device=device), wanted

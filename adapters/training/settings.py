@@ -1,9 +1,10 @@
-"""Hyper-parameters of training, without torch: a plan names them before anything runs."""
+"""Settings of the training stages, without torch: a plan checks them before anything runs."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from ..base import Settings
 
@@ -15,25 +16,25 @@ class TrainSettings:
     """Hyper-parameters of one training stage.
 
     Attributes:
-        steps: Optimiser steps, unless `epochs` says how many.
-        epochs: Passes over the training rows; 0 to go by `steps`.
+        steps: Optimiser steps, unless `epochs` is above 0.
+        epochs: Passes over the training rows; 0 to train for `steps`.
         batch_size: Rows per optimiser step.
         lr: Peak learning rate.
         warmup: Share of the steps over which the rate rises linearly.
         final_lr: Rate at the last step, as a share of the peak.
-        weight_decay: AdamW's, on matrices and embeddings; feature maps and short convolutions are exempt.
-        beta1: AdamW's decay of the first moment.
-        beta2: AdamW's decay of the second moment.
+        weight_decay: Weight decay of matrices and embeddings; feature maps and short convolutions are exempt.
+        beta1: Decay of AdamW's first moment.
+        beta2: Decay of AdamW's second moment.
         clip_norm: Largest gradient norm; 0 for no clipping.
         accumulate: Parts each batch is split into, to save memory.
-        eval_every: Steps between validations; 0 for one after each epoch, or at the end where there are no epochs.
-        validate_first: Validate before the first step too, so that weights which no training improves on are kept.
+        eval_every: Steps between validations; 0 for one after each epoch, or one at the end without epochs.
+        validate_first: Validate before the first step too; weights that training does not improve are kept.
         patience: Validations without improvement before training stops; 0 to never stop early.
-        target_loss: Validation loss in nats per target at which training stops, having learned enough; 0 to never.
-        eval_rows: Most validation rows used.
+        target_loss: Validation loss in nats per target below which training stops; 0 to never stop early.
+        eval_rows: Largest number of validation rows.
         eval_batch_size: Rows per validation batch.
-        length_pool: Batches hold rows of like length, out of the shuffled rows of so many batches at a time; 0 for
-            batches as the shuffle gives them.
+        length_pool: Number of shuffled batches whose rows are sorted by length, so that each batch holds rows of like
+            length; 0 for batches in shuffled order.
         checkpoint_every_s: Seconds between checkpoints.
     """
 
@@ -58,7 +59,7 @@ class TrainSettings:
     checkpoint_every_s: float = 30.0
 
     def for_rows(self, rows: int) -> TrainSettings:
-        """The settings with `steps` and `eval_every` worked out for so many training rows."""
+        """The settings with `steps` and `eval_every` computed from `epochs` and the number of training rows."""
         if not self.epochs:
             return self
         per_epoch = math.ceil(rows / self.batch_size)
@@ -67,12 +68,12 @@ class TrainSettings:
 
     @classmethod
     def of(cls, values: Settings, stage: str = "train") -> TrainSettings:
-        """Settings of a stage from plain values; keys that are no training setting are left to others.
+        """Settings of a stage from plain values; keys of other settings are ignored.
 
         Raises:
             ValueError: A number outside its range.
         """
-        settings = cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})  # type: ignore[arg-type]
+        settings = cls(**_own(cls, values))
         for field in fields(cls):
             smallest = 1 if field.name in _AT_LEAST_ONE else 0
             if not getattr(settings, field.name) >= smallest:
@@ -84,3 +85,70 @@ class TrainSettings:
                 f"{stage}.accumulate is {settings.accumulate}; it must divide {stage}.batch_size {settings.batch_size}"
             )
         return settings
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """The loss of distillation, and how many layers it trains at a time.
+
+    Attributes:
+        attention_factor: Factor on the cross-entropy of attention weights.
+        output_factor: Factor on the mean squared error of attention outputs; 1000 in LoLCATs.
+        block_layers: Layers distilled at a time while the rest of the model stays in host memory; 0 for all at once.
+    """
+
+    attention_factor: float = 1.0
+    output_factor: float = 0.0
+    block_layers: int = 0
+
+    @classmethod
+    def of(cls, values: Settings) -> DistillSettings:
+        """Settings from plain values; keys of other settings are ignored.
+
+        Raises:
+            ValueError: A negative number, or nothing to minimise.
+        """
+        chosen = cls(**_own(cls, values))
+        for field in fields(cls):
+            if not getattr(chosen, field.name) >= 0:
+                raise ValueError(f"distill.{field.name} is {getattr(chosen, field.name)}; allowed: 0 or more")
+        if not chosen.attention_factor and not chosen.output_factor:
+            raise ValueError("distill.attention_factor and distill.output_factor are both 0; allowed: one above 0")
+        return chosen
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adapters; the defaults are the paper's (appendix B.5).
+
+    Attributes:
+        rank: Rank of each update.
+        alpha: Updates are scaled by `alpha / rank`.
+        dropout: Dropout on the input of each update.
+        train_maps: Train feature maps too; otherwise a map that is not distilled is never trained.
+    """
+
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+    train_maps: bool = True
+
+    @classmethod
+    def of(cls, values: Settings) -> LoraSettings:
+        """Settings from plain values; keys of other settings are ignored.
+
+        Raises:
+            ValueError: A rank or an alpha below 1, or a dropout outside 0 to 1.
+        """
+        chosen = cls(**_own(cls, values))
+        if chosen.rank < 1 or chosen.alpha < 1 or not 0 <= chosen.dropout < 1:
+            raise ValueError(
+                f"lora.rank is {chosen.rank}, lora.alpha {chosen.alpha} and lora.dropout {chosen.dropout}; "
+                "allowed: at least 1, at least 1, and from 0 to below 1"
+            )
+        return chosen
+
+
+def _own(settings: Any, values: Settings) -> dict[str, Any]:
+    """The values of the fields of a settings class."""
+    return {field.name: values[field.name] for field in fields(settings) if field.name in values}

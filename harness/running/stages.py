@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ... import __version__
 from ...adapters.base import Settings, UnsupportedError
 from ...adapters.spec import ModelSpec
-from ...adapters.training.conversion_settings import DistillSettings, LoraSettings
+from ...adapters.training.conversion_settings import DistillSettings
 from ...adapters.training.settings import TrainSettings
 from ...results.record import CurvePoint, Metric
 from ...results.tables.aggregate import REFERENCE_MODEL
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ...adapters.pretrained.model import PretrainedModel
     from ...adapters.training.loop import History
     from ...adapters.training.objective import Objective
+    from ...adapters.training.settings import DistillSettings
 
 
 @dataclass
@@ -215,6 +216,7 @@ def distill(conversion: Conversion) -> StageResult:
     """Trains feature maps to give softmax attention's weights; maps that are not distilled are only measured."""
     from ...adapters.pretrained.adapter import is_distilled
     from ...adapters.training.distillation import freeze_all_but_maps, has_weights_to_compare
+    from ...adapters.training.settings import DistillSettings
 
     if not has_weights_to_compare(conversion.model):
         return StageResult()
@@ -282,6 +284,7 @@ def finetune(conversion: Conversion) -> StageResult:
 def lora(conversion: Conversion) -> StageResult:
     """Trains low-rank adapters on the task and merges them."""
     from ...adapters.training.lora import Lora
+    from ...adapters.training.settings import LoraSettings
 
     if conversion.is_left_out("lora"):
         return StageResult(notes=("lora: left out, as it was set to no steps",))

@@ -14,7 +14,7 @@ from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.precision import Precision
 from hedgebench.adapters.scratch.transformer import Transformer
 from hedgebench.adapters.training.loop import evaluate_loss, train
-from hedgebench.adapters.training.objective import CROSS_ENTROPY, SquaredError, objective_for
+from hedgebench.adapters.training.objective import CROSS_ENTROPY, TargetLoss, objective_for
 from hedgebench.adapters.training.settings import TrainSettings
 
 Build = Callable[..., ModelAdapter[Transformer]]
@@ -59,10 +59,10 @@ def test_vectors_are_read_in_by_a_linear_layer_and_read_out_by_another(build: Bu
 
 def test_a_shape_says_what_is_to_be_minimised() -> None:
     assert REGRESSION.needs == LABELS.needs == Capability.VECTOR_SEQUENCES
-    assert isinstance(objective_for(REGRESSION), SquaredError)
-    assert objective_for(LABELS) is CROSS_ENTROPY
-    assert isinstance(objective_for(ModelShape(8, 11, num_classes=1)), SquaredError)
-    assert objective_for(ModelShape(8, 11)) is CROSS_ENTROPY
+    assert objective_for(REGRESSION) == TargetLoss(is_regression=True)
+    assert objective_for(LABELS) == CROSS_ENTROPY
+    assert objective_for(ModelShape(8, 11, num_classes=1)) == TargetLoss(is_regression=True)
+    assert objective_for(ModelShape(8, 11)) == CROSS_ENTROPY
 
 
 def test_squared_error_leaves_out_positions_without_a_target(build: Build) -> None:
@@ -70,7 +70,7 @@ def test_squared_error_leaves_out_positions_without_a_target(build: Build) -> No
     targets = np.full((2, 7), np.nan, np.float32)
     targets[:, ::2] = [[1, 2, 3, 4], [5, 6, 7, 8]]
     adapter, rows = build(shape=REGRESSION), np.array([0, 1])
-    objective, examples = SquaredError(), Examples(inputs, targets)
+    objective, examples = TargetLoss(is_regression=True), Examples(inputs, targets)
     loss = objective.loss(adapter.model, examples, rows, adapter.device)
     expected = np.square(adapter.sequence_outputs(torch.as_tensor(inputs)).numpy()[:, ::2, 0] - targets[:, ::2]).sum()
     assert objective.count(examples, rows) == 8

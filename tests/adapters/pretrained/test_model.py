@@ -14,8 +14,8 @@ from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.pretrained.interface import cache_argument
 from hedgebench.adapters.pretrained.model import PretrainedModel, segment_ids
 from hedgebench.adapters.pretrained.state_cache import StateCache
-from hedgebench.adapters.training.conversion_settings import LoraSettings
 from hedgebench.adapters.training.lora import Lora
+from hedgebench.adapters.training.settings import LoraSettings
 
 from ..swapped import built, inputs_of, swapped
 from ..tiny_models import DECODERS, MODEL_TYPES, tiny_tokenizer

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from hedgebench.adapters.attention.core import token_positions
 from hedgebench.adapters.attention.softmax import SoftmaxAttention
 from hedgebench.adapters.model_adapter import ModelAdapter
-from hedgebench.adapters.scratch.transformer import Transformer, patches_and_class_token, positions_of
-from hedgebench.adapters.scratch.transformer_config import TransformerConfig
+from hedgebench.adapters.scratch.transformer import Transformer
+from hedgebench.adapters.scratch.transformer_config import TransformerConfig, patches_and_class_token
 from hedgebench.harness.registry import mechanisms
 
 Build = Callable[..., ModelAdapter[Transformer]]
@@ -169,19 +170,19 @@ def test_patches_are_those_of_a_loop_over_the_image(build: Build) -> None:
 def test_attention_weights_of_a_model_are_those_its_blocks_use(build: Build, tokens: Tensor) -> None:
     adapter = build("softmax", rope=True)
     first = adapter.model.blocks[0]
-    x, positions = adapter.model.embedding(tokens), positions_of(torch.empty(3, 9, 16), None, None)
+    x, positions = adapter.model.embedding(tokens), token_positions(tokens, None)
     assert torch.equal(
         adapter.attention_weights(tokens)[0],
-        first.attention.weights(first.attention_norm(x), positions, None),  # type: ignore[operator,union-attr]
+        first.attention.core.weights(first.attention.project(first.attention_norm(x), positions, None)[0], causal=True),  # type: ignore[operator,union-attr]
     )
 
 
-def test_positions_count_real_tokens_from_the_start_given() -> None:
+def test_positions_count_real_tokens_and_go_on_after_those_in_the_mask_alone() -> None:
     x = torch.empty(2, 4, 1)
     mask = torch.tensor([[False, False, True, True], [True, True, True, False]])
-    assert positions_of(x, None, None).tolist() == [[0, 1, 2, 3]] * 2
-    assert positions_of(x, mask, None).tolist() == [[0, 0, 0, 1], [0, 1, 2, 2]]
-    assert positions_of(x, None, torch.tensor([5, 7])).tolist() == [[5, 6, 7, 8], [7, 8, 9, 10]]
+    assert token_positions(x, None).tolist() == [[0, 1, 2, 3]] * 2
+    assert token_positions(x, mask).tolist() == [[0, 0, 0, 1], [0, 1, 2, 2]]
+    assert token_positions(x[:, :1], mask).tolist() == [[1], [2]]
 
 
 def test_the_head_of_a_language_model_is_its_embedding() -> None:

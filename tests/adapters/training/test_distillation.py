@@ -15,7 +15,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hedgebench.adapters.base import Examples, UnsupportedError
 from hedgebench.adapters.pretrained.adapter import checkpoint_activations
 from hedgebench.adapters.pretrained.model import PretrainedModel
-from hedgebench.adapters.training.conversion_settings import DistillSettings
 from hedgebench.adapters.training.distillation import (
     AttentionDistillation,
     divergence_of_batches,
@@ -24,7 +23,7 @@ from hedgebench.adapters.training.distillation import (
     maps_of,
 )
 from hedgebench.adapters.training.loop import train
-from hedgebench.adapters.training.settings import TrainSettings
+from hedgebench.adapters.training.settings import DistillSettings, TrainSettings
 
 from ..swapped import CPU, inputs_of, swapped
 from ..tiny_models import DECODERS, MODEL_TYPES

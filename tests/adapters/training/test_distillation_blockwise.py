@@ -12,11 +12,10 @@ from torch import Tensor
 
 from hedgebench.adapters.base import Examples
 from hedgebench.adapters.pretrained.model import PretrainedModel
-from hedgebench.adapters.training.conversion_settings import DistillSettings
 from hedgebench.adapters.training.distillation import AttentionDistillation, freeze_all_but_maps
 from hedgebench.adapters.training.distillation_blockwise import distill_blockwise
 from hedgebench.adapters.training.loop import train
-from hedgebench.adapters.training.settings import TrainSettings
+from hedgebench.adapters.training.settings import DistillSettings, TrainSettings
 
 from ..swapped import CPU, inputs_of, swapped
 from ..tiny_models import MODEL_TYPES

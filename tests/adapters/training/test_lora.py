@@ -8,8 +8,8 @@ import torch
 
 from hedgebench.adapters.base import UnsupportedError
 from hedgebench.adapters.pretrained.model import PretrainedModel
-from hedgebench.adapters.training.conversion_settings import LoraSettings
 from hedgebench.adapters.training.lora import PROJECTIONS, Lora
+from hedgebench.adapters.training.settings import LoraSettings
 
 from ..swapped import inputs_of, model_of, swapped
 
