@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .generated import GeneratedRows, check_ranges
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -46,18 +48,16 @@ class LanguageSettings:
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        ranges = {
-            "least_alphabet": (1, self.symbols),
-            "least_states": (1, self.most_states),
-            "most_edges": (1, self.symbols),
-            "most_length": (1, None),
-            "length": (3, None),
-        }
-        for name, (least, most) in ranges.items():
-            value = getattr(self, name)
-            if value < least or (most is not None and value > most):
-                allowed = f"{least} or more" if most is None else f"{least} to {most}"
-                raise ValueError(f"{name} is {value}; allowed: {allowed}")
+        check_ranges(
+            self,
+            {
+                "least_alphabet": (1, self.symbols),
+                "least_states": (1, self.most_states),
+                "most_edges": (1, self.symbols),
+                "most_length": (1, None),
+                "length": (3, None),
+            },
+        )
 
     @property
     def separator(self) -> int:
@@ -66,7 +66,7 @@ class LanguageSettings:
 
 
 @dataclass(frozen=True)
-class LanguagePrompts:
+class LanguagePrompts(GeneratedRows):
     """Prompts of one split, and their automata.
 
     Attributes:
@@ -82,9 +82,6 @@ class LanguagePrompts:
     edges: NDArray[np.int8]
     tokens: NDArray[np.int32]
     states: NDArray[np.int8]
-
-    def __len__(self) -> int:
-        return len(self.tokens)
 
 
 def generate(rng: np.random.Generator, rows: int, settings: LanguageSettings) -> LanguagePrompts:

@@ -13,22 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ...adapters.base import IGNORED, Adapter, Capability, Examples, ModelShape, Settings
-from ...results.record import DataIdentity, Metric
-from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
-from ..metrics.requested import check_evaluate, measure_answers, try_metrics
-from ..settings import as_settings, parse_settings
-from .generated import draw_splits, generated_data, identity_of, predicted_tokens, share, whole_splits
+from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
+from ...results.record import Metric
+from ..base import INPUT, Row
+from .answers import predicted_tokens, right_tokens, share
+from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, draw_alike, generated_info, scale
 from .lattice import depth_first_trees, passages, paths
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-GENERATOR_VERSION = "1"
 MARKS = (
     "<adjlist>",
     "</adjlist>",
@@ -70,9 +67,7 @@ class MazeSettings:
     more_metrics: str = ""
 
     def __post_init__(self) -> None:
-        check_evaluate(self.more_metrics)
-        if self.side < 2:
-            raise ValueError(f"side is {self.side}; allowed: 2 or more")
+        check_ranges(self, {"side": (2, None)})
 
     @property
     def cells(self) -> int:
@@ -96,7 +91,7 @@ class MazeSettings:
 
 
 @dataclass(frozen=True)
-class Mazes:
+class Mazes(GeneratedRows):
     """Mazes of one split with their paths.
 
     Attributes:
@@ -109,77 +104,10 @@ class Mazes:
     tokens: NDArray[np.int32]
     path_lengths: NDArray[np.int32]
 
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-
-@dataclass(frozen=True)
-class Maze:
-    """The task; see the module's docstring."""
-
-    info: TaskInfo
-
-    def identify(self, settings: Settings, sources: Sources) -> DataIdentity:  # noqa: ARG002
-        """The generator, and a hash of the mazes that it makes."""
-        return _identity(parse_settings(MazeSettings, settings))
-
-    def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
-        """Generates the data; `test` is a `Mazes`."""
-        chosen = parse_settings(MazeSettings, settings)
-        try_metrics(chosen.more_metrics, [0, 1])
-        splits = generate_splits(chosen)
-        shape = ModelShape(context_length=chosen.longest - 1, vocab_size=chosen.vocab_size)
-        return generated_data(shape, splits, lambda mazes: to_examples(mazes, chosen), limit)
-
-    def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
-        """The likeliest token after each token from `<path>` on, given the right ones before; a row per maze.
-
-        Greedy decoding gives the whole path if and only if each of these is right.
-        """
-        chosen = parse_settings(MazeSettings, settings)
-        test: Mazes = data.test
-        guesses = predicted_tokens(adapter, test.tokens[:, :-1], chosen.batch_size)
-        by_chance = random_walk_chance(test)
-        rows: list[Row] = []
-        for i, length in enumerate(test.path_lengths.tolist()):
-            start = chosen.prompt_length
-            rows.append(
-                {
-                    "sample": i,
-                    "answers": test.tokens[i, start : start + length + 1].tolist(),
-                    "predictions": guesses[i, start - 1 : start + length].tolist(),
-                    "chance": float(by_chance[i]),
-                    INPUT: test.tokens[i, :start].tolist(),
-                }
-            )
-        return rows
-
-    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
-        """Exact paths (`accuracy`) and their tokens, the end mark included (`token_accuracy`).
-
-        `random_walk_accuracy` is that of a walk which never steps back, turns at random and stops at the target.
-        """
-        one = [1] * len(rows)
-        right = [sum(a == p for a, p in zip(row["answers"], row["predictions"], strict=True)) for row in rows]
-        of = [len(row["answers"]) for row in rows]
-        return [
-            share("accuracy", [row["answers"] == row["predictions"] for row in rows], one, True),
-            share("token_accuracy", right, of, True),
-            share("random_walk_accuracy", [row["chance"] for row in rows], one, None),
-            *measure_answers(parse_settings(MazeSettings, settings).more_metrics, rows, "answers", "predictions"),
-        ]
-
-
-@lru_cache(maxsize=4)  # a plan asks once for each model
-def _identity(settings: MazeSettings) -> DataIdentity:
-    details = {"data_seed": settings.data_seed, "side": settings.side}
-    return identity_of("maze", GENERATOR_VERSION, generate_splits(settings), details)
-
 
 def generate_splits(settings: MazeSettings) -> dict[str, Mazes]:
     """Train, validation and test mazes; no maze is in two of them, whatever its origin and target."""
-    parts = whole_splits(lambda rng, rows: generate(rng, rows, settings), settings)
-    return draw_splits(parts, settings.data_seed, lambda split: passages(split.parent))
+    return draw_alike(generate, settings, lambda split: passages(split.parent))
 
 
 def generate(rng: np.random.Generator, rows: int, settings: MazeSettings) -> Mazes:
@@ -254,40 +182,65 @@ def random_walk_chance(mazes: Mazes) -> NDArray[np.float64]:
     return np.asarray(1 / np.where(walked, choices, 1).prod(axis=1))
 
 
+def answer(adapter: Adapter, mazes: Mazes, settings: MazeSettings) -> Columns:
+    """The likeliest token after each token from `<path>` on, given the right ones before.
+
+    Greedy decoding gives the whole path if and only if each of these is right.
+    """
+    guesses = predicted_tokens(adapter, mazes.tokens[:, :-1], settings.batch_size)
+    start, lengths = settings.prompt_length, mazes.path_lengths.tolist()
+    return {
+        "answers": [row[start : start + n + 1].tolist() for row, n in zip(mazes.tokens, lengths, strict=True)],
+        "predictions": [row[start - 1 : start + n].tolist() for row, n in zip(guesses, lengths, strict=True)],
+        "chance": random_walk_chance(mazes),
+        INPUT: mazes.tokens[:, :start],
+    }
+
+
+def measure(rows: Sequence[Row]) -> list[Metric]:
+    """Exact paths (`accuracy`) and their tokens, the end mark included (`token_accuracy`).
+
+    `random_walk_accuracy` is that of a walk which never steps back, turns at random and stops at the target.
+    """
+    one = [1] * len(rows)
+    right, of = zip(*map(right_tokens, rows), strict=True)
+    return [
+        share("accuracy", [row["answers"] == row["predictions"] for row in rows], one, True),
+        share("token_accuracy", right, of, True),
+        share("random_walk_accuracy", [row["chance"] for row in rows], one, None),
+    ]
+
+
 _TRAIN: Settings = {"weight_decay": 0.01, "beta2": 0.999, "final_lr": 0.1}
 
-MAZE = Maze(
-    info=TaskInfo(
-        name="maze",
-        version=1,
-        summary="Synthetic: the path through a maze that is given as a list of passages (exact paths)",
-        main_metric="accuracy",
-        data=("generated",),
-        licence="Apache-2.0",
-        citation=(
-            "Ivanitskiy et al., A Configurable Library for Generating and Manipulating Maze Datasets, arXiv 2309.10498"
-        ),
-        needs=frozenset({Capability.LANGUAGE_MODEL}),
-        recipes=("scratch",),
-        scales={
-            "smoke": TaskScale(
-                settings=as_settings(
-                    MazeSettings(side=4, train_samples=2_000, validation_samples=50, test_samples=100)
-                ),
-                train={**_TRAIN, "lr": 2e-3, "steps": 150, "batch_size": 32},
+MAZE = GeneratedTask(
+    generated_info(
+        "maze",
+        "the path through a maze that is given as a list of passages (exact paths)",
+        "Ivanitskiy et al., A Configurable Library for Generating and Manipulating Maze Datasets, arXiv 2309.10498",
+        {
+            "smoke": scale(
+                MazeSettings(side=4, train_samples=2_000, validation_samples=50, test_samples=100),
+                {**_TRAIN, "lr": 2e-3, "steps": 150, "batch_size": 32},
             ),
-            "small": TaskScale(
-                settings=as_settings(
-                    MazeSettings(side=4, train_samples=60_000, validation_samples=200, test_samples=300)
-                ),
-                train={**_TRAIN, "lr": 1e-3, "steps": 4_000, "batch_size": 32, "eval_every": 500},
-                backbone={"layers": 4, "heads": 4, "kv_heads": 4, "width": 64, "mlp_width": 256},
+            "small": scale(
+                MazeSettings(side=4, train_samples=60_000, validation_samples=200, test_samples=300),
+                {**_TRAIN, "lr": 1e-3, "steps": 4_000, "batch_size": 32, "eval_every": 500},
+                {"layers": 4, "heads": 4, "kv_heads": 4, "width": 64, "mlp_width": 256},
             ),
-            "paper": TaskScale(
-                settings=as_settings(MazeSettings()),
-                train={**_TRAIN, "lr": 5e-4, "epochs": 20.0, "batch_size": 64},
-                backbone={"layers": 6, "heads": 8, "kv_heads": 8, "width": 256, "mlp_width": 1024},
+            "paper": scale(
+                MazeSettings(),
+                {**_TRAIN, "lr": 5e-4, "epochs": 20.0, "batch_size": 64},
+                {"layers": 6, "heads": 8, "kv_heads": 8, "width": 256, "mlp_width": 1024},
             ),
         },
-    )
+    ),
+    settings=MazeSettings,
+    shape=lambda chosen: ModelShape(chosen.longest - 1, chosen.vocab_size),
+    generate_splits=generate_splits,
+    to_examples=to_examples,
+    answer=answer,
+    measure=lambda rows, _: measure(rows),
+    details=("side",),
+    compared=("answers", "predictions"),
 )

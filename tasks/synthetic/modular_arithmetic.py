@@ -14,31 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ...adapters.base import IGNORED, Adapter, Capability, Examples, ModelShape, Settings
-from ...results.record import DataIdentity, Metric
-from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
-from ..metrics.requested import check_evaluate, measure_answers, try_metrics
-from ..settings import as_settings, parse_settings
-from .generated import (
-    Draw,
-    draw_splits,
-    generated_data,
-    identity_of,
-    mean_over_settings,
-    predicted_tokens,
-    rows_of,
-    share,
-    taking_turns,
-)
+from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
+from ...results.record import Metric
+from ..base import INPUT, Row
+from .answers import mean_over_settings, predicted_by_length, shares_by
+from .generated import Columns, Draw, GeneratedRows, GeneratedTask, draw_splits, generated_info, scale
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-GENERATOR_VERSION = "1"
 OPERATORS = ("+", "-", "*")
 
 
@@ -74,7 +61,6 @@ class ArithmeticSettings:
     more_metrics: str = ""
 
     def __post_init__(self) -> None:
-        check_evaluate(self.more_metrics)
         for length in (self.train_length, self.held_out_length, *self.test_lengths):
             if length % 2 == 0 or length < 1:
                 raise ValueError(
@@ -102,7 +88,7 @@ class ArithmeticSettings:
 
 
 @dataclass(frozen=True)
-class Expressions:
+class ArithmeticExpressions(GeneratedRows):
     """Expressions of one split, each ended by `=`, zeros after that.
 
     Attributes:
@@ -116,78 +102,8 @@ class Expressions:
     lengths: NDArray[np.int32]
     answers: NDArray[np.int32]
 
-    def __len__(self) -> int:
-        return len(self.tokens)
 
-
-@dataclass(frozen=True)
-class ModularArithmetic:
-    """The task; see the module's docstring."""
-
-    info: TaskInfo
-
-    def identify(self, settings: Settings, sources: Sources) -> DataIdentity:  # noqa: ARG002
-        """The generator, and a hash of the expressions that it makes."""
-        return _identity(parse_settings(ArithmeticSettings, settings))
-
-    def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
-        """Generates the data; `test` is an `Expressions` whose rows take turns between lengths."""
-        chosen = parse_settings(ArithmeticSettings, settings)
-        try_metrics(chosen.more_metrics, [0, 1])
-        splits = generate_splits(chosen)
-        shape = ModelShape(context_length=chosen.longest + 1, vocab_size=chosen.vocab_size)
-        return generated_data(shape, splits, to_examples, limit)
-
-    def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
-        """The likeliest token after each `=`, over the whole vocabulary; a row per expression."""
-        import numpy as np
-
-        chosen = parse_settings(ArithmeticSettings, settings)
-        test: Expressions = data.test
-        guesses = np.zeros(len(test), np.int64)
-        for length in np.unique(test.lengths).tolist():
-            same = test.lengths == length
-            guesses[same] = predicted_tokens(adapter, test.tokens[same, : length + 1], chosen.batch_size)[:, -1]
-        return [
-            {
-                "sample": i,
-                "length": int(test.lengths[i]),
-                "answer": int(test.answers[i]),
-                "prediction": int(guesses[i]),
-                INPUT: test.tokens[i, : test.lengths[i] + 1].tolist(),
-            }
-            for i in range(len(test))
-        ]
-
-    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
-        """Accuracy at each length (`length_accuracy`), and its mean over lengths beyond training and within them.
-
-        `accuracy` is over the lengths beyond, as in the paper; `in_range_accuracy` is left out where a limit leaves no
-        length within.
-        """
-        chosen = parse_settings(ArithmeticSettings, settings)
-        by_length = []
-        for length in sorted({row["length"] for row in rows}):
-            correct = [row["prediction"] == row["answer"] for row in rows if row["length"] == length]
-            by_length.append(share("length_accuracy", correct, [1] * len(correct), True, {"length": length}))
-        within = [metric for metric in by_length if int(str(metric.at["length"])) <= chosen.train_length]
-        beyond = [metric for metric in by_length if metric not in within]
-        means = {"accuracy": beyond, "in_range_accuracy": within}
-        return [
-            *(mean_over_settings(name, metrics, True) for name, metrics in means.items() if metrics),
-            *by_length,
-            Metric("chance", 1 / chosen.modulus, "1", None, None, len(rows)),
-            *measure_answers(chosen.more_metrics, rows, "answer", "prediction"),
-        ]
-
-
-@lru_cache(maxsize=4)  # a plan asks once for each model
-def _identity(settings: ArithmeticSettings) -> DataIdentity:
-    details = {"data_seed": settings.data_seed, "modulus": settings.modulus, "train_length": settings.train_length}
-    return identity_of("modular_arithmetic", GENERATOR_VERSION, generate_splits(settings), details)
-
-
-def generate_splits(settings: ArithmeticSettings) -> dict[str, Expressions]:
+def generate_splits(settings: ArithmeticSettings) -> dict[str, ArithmeticExpressions]:
     """Train, validation and test expressions; none is in two of them.
 
     Test rows take turns between lengths, the longest first: whatever limit cuts them, some are beyond training.
@@ -196,7 +112,7 @@ def generate_splits(settings: ArithmeticSettings) -> dict[str, Expressions]:
 
     trained, tested = settings.train_length, settings.longest
 
-    def drawing(shortest: int, longest: int, width: int) -> Draw[Expressions]:
+    def drawing(shortest: int, longest: int, width: int) -> Draw[ArithmeticExpressions]:
         return lambda rng, rows: generate(rng, rows, (shortest, longest), width + 1, settings)
 
     parts = {
@@ -206,14 +122,14 @@ def generate_splits(settings: ArithmeticSettings) -> dict[str, Expressions]:
     }
     # Cut to the width of training expressions, a longer one has no `=` and equals none of them.
     splits = draw_splits(parts, settings.data_seed, lambda split: split.tokens[:, : trained + 1])
-    longest_first = np.argsort(-splits["test"].lengths, kind="stable")
-    turns = taking_turns([settings.test_samples] * len(settings.test_lengths))
-    return {**splits, "test": rows_of(splits["test"], longest_first[turns])}
+    test = splits["test"]
+    turns = np.arange(len(test)) // len(settings.test_lengths)
+    return {**splits, "test": test.take(np.lexsort((-test.lengths, turns)))}
 
 
 def generate(
     rng: np.random.Generator, rows: int, lengths: tuple[int, int], width: int, settings: ArithmeticSettings
-) -> Expressions:
+) -> ArithmeticExpressions:
     """Expressions, `width` tokens wide, with lengths uniform over the odd ones between the two of `lengths`."""
     import numpy as np
 
@@ -227,7 +143,7 @@ def generate(
     ends = (2 * numbers - 1).astype(np.int32)
     tokens[np.arange(width) >= ends[:, None]] = 0
     tokens[np.arange(rows), ends] = settings.vocab_size - 1
-    return Expressions(tokens, ends, evaluate(operands, operators, numbers, settings.modulus))
+    return ArithmeticExpressions(tokens, ends, evaluate(operands, operators, numbers, settings.modulus))
 
 
 def evaluate(
@@ -253,7 +169,7 @@ def evaluate(
     return ((total + product) % modulus).astype(np.int32)
 
 
-def to_examples(expressions: Expressions) -> Examples:
+def to_examples(expressions: ArithmeticExpressions) -> Examples:
     """Expressions with the value as the target of `=`; padding after shorter ones is masked."""
     import numpy as np
 
@@ -263,59 +179,76 @@ def to_examples(expressions: Expressions) -> Examples:
     return Examples(expressions.tokens, targets, mask)
 
 
-_TRAIN: Settings = {"weight_decay": 0.0, "beta2": 0.999, "final_lr": 0.1, "length_pool": 8}
+def answer(adapter: Adapter, expressions: ArithmeticExpressions, settings: ArithmeticSettings) -> Columns:
+    """The likeliest token after each `=`, over the whole vocabulary."""
+    tokens, lengths = expressions.tokens, expressions.lengths
+    guesses = predicted_by_length(adapter, tokens, lengths + 1, settings.batch_size)
+    return {
+        "length": lengths,
+        "answer": expressions.answers,
+        "prediction": [int(row[length]) for row, length in zip(guesses, lengths, strict=True)],
+        INPUT: [row[: length + 1].tolist() for row, length in zip(tokens, lengths, strict=True)],
+    }
 
-MODULAR_ARITHMETIC = ModularArithmetic(
-    info=TaskInfo(
-        name="modular_arithmetic",
-        version=1,
-        summary="Synthetic: value of an expression modulo 5, at lengths beyond those trained on (accuracy)",
-        main_metric="accuracy",
-        data=("generated",),
-        licence="Apache-2.0",
-        citation="Delétang et al., Neural Networks and the Chomsky Hierarchy, arXiv 2207.02098",
-        needs=frozenset({Capability.LANGUAGE_MODEL}),
-        recipes=("scratch",),
-        scales={
-            "smoke": TaskScale(
-                settings=as_settings(
-                    ArithmeticSettings(
-                        train_length=7,
-                        held_out_length=7,
-                        test_lengths=(7, 9, 11),
-                        train_samples=4_000,
-                        validation_samples=200,
-                        test_samples=100,
-                    )
-                ),
-                train={**_TRAIN, "lr": 2e-3, "steps": 150, "batch_size": 64},
-                backbone={"rope": True},
+
+def measure(rows: Sequence[Row], settings: ArithmeticSettings) -> list[Metric]:
+    """Accuracy at each length (`length_accuracy`), and its mean over lengths beyond training and within them.
+
+    `accuracy` is over the lengths beyond, as in the paper; `in_range_accuracy` is left out where a limit leaves no
+    length within.
+    """
+    by_length = shares_by(
+        "length_accuracy", rows, {"length": "length"}, lambda row: (row["prediction"] == row["answer"], 1)
+    )
+    means = {
+        "accuracy": [metric for (length,), metric in by_length.items() if length > settings.train_length],
+        "in_range_accuracy": [metric for (length,), metric in by_length.items() if length <= settings.train_length],
+    }
+    return [
+        *(mean_over_settings(name, metrics) for name, metrics in means.items() if metrics),
+        *by_length.values(),
+        Metric("chance", 1 / settings.modulus, "1", None, None, len(rows)),
+    ]
+
+
+_TRAIN: Settings = {"weight_decay": 0.0, "beta2": 0.999, "final_lr": 0.1, "length_pool": 8}
+_SMOKE = ArithmeticSettings(
+    train_length=7,
+    held_out_length=7,
+    test_lengths=(7, 9, 11),
+    train_samples=4_000,
+    validation_samples=200,
+    test_samples=100,
+)
+_SMALL = ArithmeticSettings(
+    train_length=9, held_out_length=7, test_lengths=(7, 9, 11, 13, 17, 21), train_samples=200_000, test_samples=300
+)
+
+MODULAR_ARITHMETIC = GeneratedTask(
+    generated_info(
+        "modular_arithmetic",
+        "value of an expression modulo 5, at lengths beyond those trained on (accuracy)",
+        "Delétang et al., Neural Networks and the Chomsky Hierarchy, arXiv 2207.02098",
+        {
+            "smoke": scale(_SMOKE, {**_TRAIN, "lr": 2e-3, "steps": 150, "batch_size": 64}, {"rope": True}),
+            "small": scale(
+                _SMALL,
+                {**_TRAIN, "lr": 1e-3, "steps": 5_000, "batch_size": 128, "eval_every": 500, "target_loss": 0.01},
+                {"rope": True, "layers": 4, "heads": 4, "kv_heads": 4, "width": 64, "mlp_width": 256},
             ),
-            "small": TaskScale(
-                settings=as_settings(
-                    ArithmeticSettings(
-                        train_length=9,
-                        held_out_length=7,
-                        test_lengths=(7, 9, 11, 13, 17, 21),
-                        train_samples=200_000,
-                        test_samples=300,
-                    )
-                ),
-                train={**_TRAIN, "lr": 1e-3, "steps": 5_000, "batch_size": 128, "eval_every": 500, "target_loss": 0.01},
-                backbone={"rope": True, "layers": 4, "heads": 4, "kv_heads": 4, "width": 64, "mlp_width": 256},
-            ),
-            "paper": TaskScale(
-                settings=as_settings(ArithmeticSettings()),
-                train={
-                    **_TRAIN,
-                    "lr": 1e-4,
-                    "final_lr": 1.0,
-                    "steps": 1_000_000,
-                    "batch_size": 128,
-                    "eval_every": 10_000,
-                },
-                backbone={"rope": True, "layers": 5, "heads": 8, "kv_heads": 8, "width": 64, "mlp_width": 256},
+            "paper": scale(
+                ArithmeticSettings(),
+                {**_TRAIN, "lr": 1e-4, "final_lr": 1.0, "steps": 1_000_000, "batch_size": 128, "eval_every": 10_000},
+                {"rope": True, "layers": 5, "heads": 8, "kv_heads": 8, "width": 64, "mlp_width": 256},
             ),
         },
-    )
+    ),
+    settings=ArithmeticSettings,
+    shape=lambda chosen: ModelShape(chosen.longest + 1, chosen.vocab_size),
+    generate_splits=generate_splits,
+    to_examples=lambda split, _: to_examples(split),
+    answer=answer,
+    measure=measure,
+    details=("modulus", "train_length"),
+    compared=("answer", "prediction"),
 )

@@ -18,100 +18,30 @@ are one fixed set.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ...adapters.base import Adapter, Capability, Examples, ModelShape, Settings
-from ...results.record import DataIdentity, Metric
-from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
-from ..settings import as_settings, parse_settings
+from ...adapters.base import Adapter, Examples, ModelShape, Settings
+from ...results.record import Metric
+from ..base import INPUT, Row
+from .answers import doubling, in_batches, share
 from .automata import LanguagePrompts, LanguageSettings, generate, true_distribution
-from .generated import doubling, draw_splits, generated_data, identity_of, rows_of, share, whole_splits
+from .generated import Columns, GeneratedTask, draw_alike, generated_info, scale
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-GENERATOR_VERSION = "1"
 NGRAM = 3
-
-
-@dataclass(frozen=True)
-class RegularLanguages:
-    """The task; see the module's docstring."""
-
-    info: TaskInfo
-
-    def identify(self, settings: Settings, sources: Sources) -> DataIdentity:  # noqa: ARG002
-        """The generator, and a hash of the prompts that it makes."""
-        return _identity(parse_settings(LanguageSettings, settings))
-
-    def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
-        """Generates the data; `test` is a `LanguagePrompts`."""
-        chosen = parse_settings(LanguageSettings, settings)
-        splits = generate_splits(chosen)
-        shape = ModelShape(context_length=chosen.length - 1, vocab_size=chosen.symbols + 1)
-        return generated_data(shape, splits, to_examples, limit)
-
-    def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
-        """Legal answers and distances summed by string, of the model and of n-grams in context; a row per prompt."""
-        chosen = parse_settings(LanguageSettings, settings)
-        test: LanguagePrompts = data.test
-        rows: list[Row] = []
-        for start in range(0, len(test), chosen.batch_size):
-            part = rows_of(test, slice(start, start + chosen.batch_size))
-            answers = {
-                "model": _model_distribution(adapter, part.tokens[:, :-1], chosen.separator),
-                "ngram": ngram_distribution(part.tokens, chosen.separator),
-            }
-            sums = {name: _sums_by_string(part, found, chosen) for name, found in answers.items()}
-            rows += [_row(start + i, part, i, sums) for i in range(len(part))]
-        return rows
-
-    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
-        """Accuracy and distance over all symbols, and after so many strings (`..._after`).
-
-        Beside them, as `ngram_...`: the symbols that followed the last two, or else the last one, or else any, earlier
-        in the prompt. The automaton itself has accuracy 1 and distance 0.
-        """
-        del settings
-        metrics = []
-        strings = min(len(row["model"]["symbols"]) for row in rows)  # those that every prompt has
-        for name, prefix in (("model", ""), ("ngram", "ngram_")):
-            for measure, key, better in (("accuracy", "legal", True), ("total_variation", "distance", False)):
-                found = [row[name] for row in rows]
-                direction = better if name == "model" else None
-                sums, of = [sum(each[key]) for each in found], [sum(each["symbols"]) for each in found]
-                metrics.append(share(prefix + measure, sums, of, direction))
-                for k in doubling(strings - 1):
-                    sums, of = [each[key][k] for each in found], [each["symbols"][k] for each in found]
-                    metrics.append(share(f"{prefix}{measure}_after", sums, of, direction, {"strings": k}))
-        return metrics
-
-
-def _row(sample: int, part: LanguagePrompts, i: int, sums: dict[str, dict[str, NDArray[np.float64]]]) -> Row:
-    strings = int((sums["model"]["symbols"][i] > 0).sum())
-    found = {name: {key: each[i, :strings].tolist() for key, each in by_key.items()} for name, by_key in sums.items()}
-    return {"sample": sample, **found, INPUT: part.tokens[i, :-1].tolist()}
-
-
-@lru_cache(maxsize=4)  # a plan asks once for each model
-def _identity(settings: LanguageSettings) -> DataIdentity:
-    details = {"data_seed": settings.data_seed, "symbols": settings.symbols}
-    return identity_of("regular_languages", GENERATOR_VERSION, generate_splits(settings), details)
 
 
 def generate_splits(settings: LanguageSettings) -> dict[str, LanguagePrompts]:
     """Train, validation and test prompts; no automaton is in two of them."""
-    parts = whole_splits(lambda rng, rows: generate(rng, rows, settings), settings)
-    return draw_splits(parts, settings.data_seed, _automata)
-
-
-def _automata(prompts: LanguagePrompts) -> NDArray[np.int8]:
     import numpy as np
 
-    return np.concatenate([prompts.symbol, prompts.target, prompts.edges[..., None]], axis=-1)
+    def automata(prompts: LanguagePrompts) -> NDArray[np.int8]:
+        return np.concatenate([prompts.symbol, prompts.target, prompts.edges[..., None]], axis=-1)
+
+    return draw_alike(generate, settings, automata)
 
 
 def to_examples(prompts: LanguagePrompts) -> Examples:
@@ -155,85 +85,108 @@ def _contexts(tokens: NDArray[np.int32], separator: int, size: int) -> NDArray[n
     return context
 
 
-def _model_distribution(adapter: Adapter, tokens: NDArray[np.int32], separator: int) -> NDArray[np.float64]:
-    """The model's distribution over symbols after each of `tokens`, the separator left out."""
+def answer(adapter: Adapter, prompts: LanguagePrompts, settings: LanguageSettings) -> Columns:
+    """Legal answers and distances summed by string, of the model and of n-grams in context."""
+    separator, batch_size = settings.separator, settings.batch_size
+    model: list[dict[str, Any]] = []
+    ngram: list[dict[str, Any]] = []
+    for start in range(0, len(prompts), batch_size):
+        part = prompts.take(slice(start, start + batch_size))
+        found = in_batches(
+            adapter,
+            lambda ids: adapter.logits(ids.long())[..., :separator].double().softmax(dim=-1),
+            part.tokens[:, :-1],
+            batch_size,
+        )
+        model += _sums_by_string(part, found, separator)
+        ngram += _sums_by_string(part, ngram_distribution(part.tokens, separator), separator)
+    return {"model": model, "ngram": ngram, INPUT: prompts.tokens[:, :-1]}
+
+
+def _sums_by_string(prompts: LanguagePrompts, answers: NDArray[np.float64], separator: int) -> list[dict[str, Any]]:
+    """Symbols, legal answers and distances, summed over each string of a prompt; one entry for each prompt."""
     import numpy as np
-    import torch
 
-    logits = adapter.logits(torch.as_tensor(tokens, dtype=torch.long, device=adapter.device))
-    return np.asarray(logits[..., :separator].double().softmax(dim=-1).cpu().numpy())
-
-
-def _sums_by_string(
-    prompts: LanguagePrompts, answers: NDArray[np.float64], settings: LanguageSettings
-) -> dict[str, NDArray[np.float64]]:
-    """Symbols, legal answers and distances of each string of each prompt, `[rows, strings]`, zeros after the last."""
-    import numpy as np
-
-    truth = true_distribution(prompts, settings.symbols)
-    is_symbol = prompts.tokens[:, 1:] != settings.separator
+    truth = true_distribution(prompts, separator)
+    is_symbol = prompts.tokens[:, 1:] != separator
     legal = np.take_along_axis(truth, answers.argmax(-1)[..., None], axis=-1)[..., 0] > 0
     distance = np.abs(truth - answers).sum(-1) / 2
-    string = (prompts.tokens[:, :-1] == settings.separator).cumsum(axis=1) - 1
+    string = (prompts.tokens[:, :-1] == separator).cumsum(axis=1) - 1
     sums = {}
     for name, values in {"symbols": np.ones_like(distance), "legal": legal, "distance": distance}.items():
         sums[name] = np.zeros((len(prompts), string.max() + 1))
         np.add.at(sums[name], (np.arange(len(prompts))[:, None], string), np.where(is_symbol, values, 0.0))
-    return sums
+    strings = (sums["symbols"] > 0).sum(axis=1)  # the last one may have no symbol yet
+    return [{name: rows[i, :count].tolist() for name, rows in sums.items()} for i, count in enumerate(strings)]
+
+
+def measure(rows: Sequence[Row]) -> list[Metric]:
+    """Accuracy and distance over all symbols, and after so many strings (`..._after`).
+
+    Beside them, as `ngram_...`: the symbols that followed the last two, or else the last one, or else any, earlier in
+    the prompt. The automaton itself has accuracy 1 and distance 0.
+    """
+    metrics = []
+    strings = min(len(row["model"]["symbols"]) for row in rows)  # those that every prompt has
+    for name, prefix in (("model", ""), ("ngram", "ngram_")):
+        found = [row[name] for row in rows]
+        for measured, key, better in (("accuracy", "legal", True), ("total_variation", "distance", False)):
+            direction = better if name == "model" else None
+            sums, of = [sum(each[key]) for each in found], [sum(each["symbols"]) for each in found]
+            metrics.append(share(prefix + measured, sums, of, direction))
+            for k in doubling(strings - 1):
+                sums, of = [each[key][k] for each in found], [each["symbols"][k] for each in found]
+                metrics.append(share(f"{prefix}{measured}_after", sums, of, direction, {"strings": k}))
+    return metrics
 
 
 _TRAIN: Settings = {"beta2": 0.999, "weight_decay": 0.1, "final_lr": 0.1}
+_SMOKE = LanguageSettings(
+    symbols=6,
+    least_states=2,
+    most_states=4,
+    most_edges=2,
+    most_length=10,
+    length=65,
+    train_samples=2_000,
+    validation_samples=50,
+    test_samples=50,
+)
+_SMALL = LanguageSettings(
+    symbols=8,
+    least_states=3,
+    most_states=6,
+    most_edges=3,
+    most_length=20,
+    length=129,
+    validation_samples=200,
+    test_samples=200,
+)
 
-REGULAR_LANGUAGES = RegularLanguages(
-    info=TaskInfo(
-        name="regular_languages",
-        version=1,
-        summary="Synthetic: next symbol of strings of an unknown random automaton (legal answers, total variation)",
-        main_metric="accuracy",
-        data=("generated",),
-        licence="Apache-2.0",
-        citation="Akyürek et al., In-Context Language Learning: Architectures and Algorithms, arXiv 2401.12973",
-        needs=frozenset({Capability.LANGUAGE_MODEL}),
-        recipes=("scratch",),
-        scales={
-            "smoke": TaskScale(
-                settings=as_settings(
-                    LanguageSettings(
-                        symbols=6,
-                        least_states=2,
-                        most_states=4,
-                        most_edges=2,
-                        most_length=10,
-                        length=65,
-                        train_samples=2_000,
-                        validation_samples=50,
-                        test_samples=50,
-                    )
-                ),
-                train={**_TRAIN, "lr": 3e-3, "steps": 150, "batch_size": 16},
+REGULAR_LANGUAGES = GeneratedTask(
+    generated_info(
+        "regular_languages",
+        "next symbol of strings of an unknown random automaton (legal answers, total variation)",
+        "Akyürek et al., In-Context Language Learning: Architectures and Algorithms, arXiv 2401.12973",
+        {
+            "smoke": scale(_SMOKE, {**_TRAIN, "lr": 3e-3, "steps": 150, "batch_size": 16}),
+            "small": scale(
+                _SMALL,
+                {**_TRAIN, "lr": 1e-3, "steps": 2_500, "batch_size": 32, "eval_every": 250},
+                {"rope": True, "layers": 2, "heads": 2, "kv_heads": 2, "width": 64, "mlp_width": 256},
             ),
-            "small": TaskScale(
-                settings=as_settings(
-                    LanguageSettings(
-                        symbols=8,
-                        least_states=3,
-                        most_states=6,
-                        most_edges=3,
-                        most_length=20,
-                        length=129,
-                        train_samples=40_000,
-                        validation_samples=200,
-                        test_samples=200,
-                    )
-                ),
-                train={**_TRAIN, "lr": 1e-3, "steps": 2_500, "batch_size": 32, "eval_every": 250},
-                backbone={"rope": True, "layers": 2, "heads": 2, "kv_heads": 2, "width": 64, "mlp_width": 256},
-            ),
-            "paper": TaskScale(
-                settings=as_settings(LanguageSettings()),
-                train={**_TRAIN, "lr": 5e-4, "epochs": 50.0, "batch_size": 32},
-                backbone={"rope": True, "layers": 8, "heads": 4, "kv_heads": 4, "width": 256, "mlp_width": 1024},
+            "paper": scale(
+                LanguageSettings(),
+                {**_TRAIN, "lr": 5e-4, "epochs": 50.0, "batch_size": 32},
+                {"rope": True, "layers": 8, "heads": 4, "kv_heads": 4, "width": 256, "mlp_width": 1024},
             ),
         },
-    )
+    ),
+    settings=LanguageSettings,
+    shape=lambda chosen: ModelShape(chosen.length - 1, chosen.symbols + 1),
+    generate_splits=generate_splits,
+    to_examples=lambda split, _: to_examples(split),
+    answer=answer,
+    measure=lambda rows, _: measure(rows),
+    details=("symbols",),
 )
