@@ -20,7 +20,7 @@ from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
 from ...results.record import Metric
 from ..base import INPUT, Row
 from .answers import predicted_tokens
-from .generated import Columns, GeneratedRows, GeneratedTask, generated_info, scale
+from .generated import Columns, GeneratedRows, GeneratedTask, decoder, scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -184,20 +184,20 @@ def token_hash(splits: Mapping[str, RecallSequences]) -> str:
 
 
 _TRAIN: Settings = {"batch_size": 64, "lr": 1e-3, "final_lr": 0.5, "eval_every": 100, "target_loss": 0.01}
-_TWO_LAYERS: Settings = {"layers": 2, "heads": 2, "kv_heads": 2, "width": 64, "mlp_width": 256}
+_TWO_LAYERS = decoder(layers=2, heads=2, width=64)
 _SMOKE = RecallSettings(vocab_size=8, length=16, train_samples=2_000, validation_samples=200, test_samples=500)
 
 ASSOCIATIVE_RECALL = GeneratedTask(
-    generated_info(
-        "associative_recall",
-        "give the value that went with a key earlier in the sequence (accuracy)",
-        "Zhang et al., The Hedgehog & the Porcupine, arXiv 2402.04347, tables 2 and 3",
-        {
-            "smoke": scale(_SMOKE, {**_TRAIN, "steps": 200}, _TWO_LAYERS),
-            "small": scale(RecallSettings(vocab_size=16, length=32), {**_TRAIN, "steps": 3_000}, _TWO_LAYERS),
-            "paper": scale(RecallSettings(), {**_TRAIN, "steps": 20_000}),
-        },
-    ),
+    name="associative_recall",
+    summary="give the value that went with a key earlier in the sequence (accuracy)",
+    citation="Zhang et al., The Hedgehog & the Porcupine, arXiv 2402.04347, tables 2 and 3",
+    scales={
+        "smoke": scale(_SMOKE, {**_TRAIN, "steps": 200}, _TWO_LAYERS),
+        "small": scale(
+            RecallSettings(vocab_size=16, length=32), {**_TRAIN, "steps": 3_000}, decoder(layers=2, heads=2, width=64)
+        ),
+        "paper": scale(RecallSettings(), {**_TRAIN, "steps": 20_000}),
+    },
     settings=RecallSettings,
     shape=lambda chosen: ModelShape(chosen.length, chosen.vocab_size),
     generate_splits=generate_splits,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from ...adapters.base import Adapter, Capability, Examples, ModelShape, Settings
@@ -158,41 +158,23 @@ def content_hash(splits: Mapping[str, GeneratedRows]) -> str:
     return content.hexdigest()
 
 
-def generated_info(
-    name: str,
-    summary: str,
-    citation: str,
-    scales: Mapping[str, TaskScale],
-    *,
-    main_metric: str = "accuracy",
-    needs: Capability = Capability.LANGUAGE_MODEL,
-) -> TaskInfo:
-    """The declaration of a task with generated data; arguments are fields of `TaskInfo`."""
-    return TaskInfo(
-        name=name,
-        version=1,
-        summary=f"Synthetic: {summary}",
-        main_metric=main_metric,
-        data=("generated",),
-        licence="Apache-2.0",
-        citation=citation,
-        needs=frozenset({needs}),
-        recipes=("scratch",),
-        scales=scales,
-    )
-
-
 def scale(settings: GeneratedSettings, train: Settings, backbone: Settings | None = None) -> TaskScale:
     """The defaults of a task at one scale."""
     return TaskScale(as_settings(settings), train, backbone=backbone or {})
 
 
-@dataclass(frozen=True, eq=False)
+def decoder(layers: int, heads: int, width: int, **changes: int) -> Settings:
+    """The size of a from-scratch decoder whose MLP is four times as wide as its residual stream, with `changes`."""
+    size = {"layers": layers, "heads": heads, "kv_heads": heads, "width": width, "mlp_width": 4 * width}
+    return {**size, **changes}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class GeneratedTask(Generic[Chosen, Drawn]):
     """A task with generated data.
 
     Attributes:
-        info: The declaration.
+        name: As in `TaskInfo`, and so are `summary`, `citation`, `scales`, `main_metric` and `needs`.
         settings: Dataclass of the task's settings.
         shape: What a model must accept and give.
         generate_splits: Draws the splits `train`, `validation` and `test`.
@@ -206,7 +188,10 @@ class GeneratedTask(Generic[Chosen, Drawn]):
             without this setting.
     """
 
-    info: TaskInfo
+    name: str
+    summary: str
+    citation: str
+    scales: Mapping[str, TaskScale]
     settings: type[Chosen]
     shape: Callable[[Chosen], ModelShape]
     generate_splits: Callable[[Chosen], Mapping[str, Drawn]]
@@ -216,6 +201,24 @@ class GeneratedTask(Generic[Chosen, Drawn]):
     details: tuple[str, ...]
     fingerprint: Callable[[Mapping[str, Drawn]], str] = content_hash
     compared: tuple[str, str] | None = None
+    main_metric: str = "accuracy"
+    needs: Capability = Capability.LANGUAGE_MODEL
+
+    @cached_property
+    def info(self) -> TaskInfo:
+        """The declaration."""
+        return TaskInfo(
+            name=self.name,
+            version=1,
+            summary=f"Synthetic: {self.summary}",
+            main_metric=self.main_metric,
+            data=("generated",),
+            licence="Apache-2.0",
+            citation=self.citation,
+            needs=frozenset({self.needs}),
+            scales=self.scales,
+            recipes=("scratch",),
+        )
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:  # noqa: ARG002
         """The generator, and a hash of the rows that it draws."""
@@ -261,4 +264,4 @@ def _identity(task: GeneratedTask[Chosen, Drawn], chosen: Chosen) -> DataIdentit
     splits = task.generate_splits(chosen)
     details = {name: getattr(chosen, name) for name in ("data_seed", *task.details)}
     rows = {name: len(split) for name, split in splits.items()}
-    return DataIdentity(task.info.name, REVISION, task.fingerprint(splits), "generated", rows, details)
+    return DataIdentity(task.name, REVISION, task.fingerprint(splits), "generated", rows, details)

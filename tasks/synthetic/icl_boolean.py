@@ -23,7 +23,7 @@ from ...adapters.base import IGNORED, Adapter, Capability, Examples, ModelShape,
 from ...results.record import Metric
 from ..base import INPUT, Row
 from .answers import doubling, in_batches, interleaved_vectors, share, vector_examples
-from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, draw_alike, generated_info, scale
+from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, decoder, draw_alike, scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -188,26 +188,24 @@ def _task(
     name: str, summary: str, smoke: BooleanSettings, small: BooleanSettings, paper: BooleanSettings
 ) -> GeneratedTask[BooleanSettings, BooleanPrompts]:
     return GeneratedTask(
-        generated_info(
-            name,
-            f"label points by an unknown {summary}, from labelled points before (accuracy)",
-            "Bhattamishra et al., Understanding In-Context Learning in Transformers and LLMs by Learning to Learn "
-            "Discrete Functions, arXiv 2310.03016",
-            {
-                "smoke": scale(smoke, {**_ADAM, "lr": 2e-3, "steps": 200, "batch_size": 32}),
-                "small": scale(
-                    small,
-                    {**_ADAM, "lr": 5e-4, "steps": 3_000, "batch_size": 32, "eval_every": 500},
-                    {"layers": 3, "heads": 4, "kv_heads": 4, "width": 64, "mlp_width": 256},
-                ),
-                "paper": scale(
-                    paper,
-                    {**_ADAM, "lr": 1e-4, "warmup": 0.0, "steps": 20_000, "batch_size": 32, "eval_every": 1_000},
-                    {"layers": 6, "heads": 8, "kv_heads": 8, "width": 256, "mlp_width": 1024},
-                ),
-            },
-            needs=Capability.VECTOR_SEQUENCES,
-        ),
+        name=name,
+        summary=f"label points by an unknown {summary}, from labelled points before (accuracy)",
+        citation="Bhattamishra et al., Understanding In-Context Learning in Transformers and LLMs by Learning to Learn "
+        "Discrete Functions, arXiv 2310.03016",
+        scales={
+            "smoke": scale(smoke, {**_ADAM, "lr": 2e-3, "steps": 200, "batch_size": 32}),
+            "small": scale(
+                small,
+                {**_ADAM, "lr": 5e-4, "steps": 3_000, "batch_size": 32, "eval_every": 500},
+                decoder(layers=3, heads=4, width=64),
+            ),
+            "paper": scale(
+                paper,
+                {**_ADAM, "lr": 1e-4, "warmup": 0.0, "steps": 20_000, "batch_size": 32, "eval_every": 1_000},
+                decoder(layers=6, heads=8, width=256),
+            ),
+        },
+        needs=Capability.VECTOR_SEQUENCES,
         settings=BooleanSettings,
         shape=lambda chosen: ModelShape(2 * chosen.points - 1, vocab_size=2, input_dim=chosen.variables),
         generate_splits=generate_splits,

@@ -22,7 +22,7 @@ from ...adapters.base import Adapter, Capability, Examples, ModelShape, Settings
 from ...results.record import Metric
 from ..base import INPUT, Row
 from .answers import doubling, in_batches, interleaved_vectors, vector_examples
-from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, draw_alike, generated_info, scale
+from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, decoder, draw_alike, scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -183,26 +183,22 @@ _SMOKE = RegressionSettings(dimension=2, points=8, train_samples=10_000, validat
 _SMALL = RegressionSettings(dimension=5, points=16, train_samples=100_000, validation_samples=1_000, test_samples=1_000)
 
 ICL_REGRESSION = GeneratedTask(
-    generated_info(
-        "icl_regression",
-        "linear regression in context, beside least squares and one gradient step (squared error)",
-        "Garg et al., What Can Transformers Learn In-Context?, arXiv 2208.01066",
-        {
-            "smoke": scale(_SMOKE, {**_ADAM, "lr": 3e-3, "steps": 200}),
-            "small": scale(
-                _SMALL,
-                {**_ADAM, "lr": 1e-3, "steps": 3_000, "eval_every": 500},
-                {"layers": 4, "heads": 4, "kv_heads": 4, "width": 64, "mlp_width": 256},
-            ),
-            "paper": scale(
-                RegressionSettings(),
-                {**_ADAM, "lr": 1e-4, "warmup": 0.0, "final_lr": 1.0, "steps": 500_000, "eval_every": 10_000},
-                {"layers": 12, "heads": 8, "kv_heads": 8, "width": 256, "mlp_width": 1024},
-            ),
-        },
-        main_metric="squared_error",
-        needs=Capability.VECTOR_SEQUENCES,
-    ),
+    name="icl_regression",
+    summary="linear regression in context, beside least squares and one gradient step (squared error)",
+    citation="Garg et al., What Can Transformers Learn In-Context?, arXiv 2208.01066",
+    scales={
+        "smoke": scale(_SMOKE, {**_ADAM, "lr": 3e-3, "steps": 200}),
+        "small": scale(
+            _SMALL, {**_ADAM, "lr": 1e-3, "steps": 3_000, "eval_every": 500}, decoder(layers=4, heads=4, width=64)
+        ),
+        "paper": scale(
+            RegressionSettings(),
+            {**_ADAM, "lr": 1e-4, "warmup": 0.0, "final_lr": 1.0, "steps": 500_000, "eval_every": 10_000},
+            decoder(layers=12, heads=8, width=256),
+        ),
+    },
+    main_metric="squared_error",
+    needs=Capability.VECTOR_SEQUENCES,
     settings=RegressionSettings,
     shape=lambda chosen: ModelShape(2 * chosen.points - 1, input_dim=chosen.dimension),
     generate_splits=generate_splits,

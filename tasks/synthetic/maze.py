@@ -19,25 +19,14 @@ from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
 from ...results.record import Metric
 from ..base import INPUT, Row
 from .answers import predicted_tokens, right_tokens, share
-from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, draw_alike, generated_info, scale
+from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, decoder, draw_alike, scale
 from .lattice import depth_first_trees, passages, paths
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MARKS = (
-    "<adjlist>",
-    "</adjlist>",
-    "<origin>",
-    "</origin>",
-    "<target>",
-    "</target>",
-    "<path>",
-    "</path>",
-    "<-->",
-    ";",
-)
+MARKS = ("<adjlist>", "</adjlist>", "<origin>", "</origin>", "<target>", "</target>", "<path>", "</path>", "<-->", ";")
 """Tokens after those of the cells."""
 
 
@@ -79,6 +68,10 @@ class MazeSettings:
         """Cells and marks."""
         return self.cells + len(MARKS)
 
+    def mark(self, name: str) -> int:
+        """The token of one of `MARKS`."""
+        return self.cells + MARKS.index(name)
+
     @property
     def prompt_length(self) -> int:
         """Tokens up to `<path>`."""
@@ -117,21 +110,22 @@ def generate(rng: np.random.Generator, rows: int, settings: MazeSettings) -> Maz
     parent, depth = depth_first_trees(rng, rows, settings.side)
     origin = rng.integers(settings.cells, size=rows)
     target = (origin + rng.integers(1, settings.cells, size=rows)) % settings.cells
+    listed = _listed_passages(rng, parent, settings)
     path, lengths = paths(parent, depth, origin, target)
-    prompt = _prompts(rng, parent, origin, target, settings)
-    ended = np.concatenate([path, np.zeros((rows, 1), np.int32)], axis=1)
-    ended[np.arange(rows), lengths] = _mark(settings, "</path>")
-    return Mazes(parent, np.concatenate([prompt, ended], axis=1), lengths)
+    path = np.pad(path, ((0, 0), (0, 1)))
+    path[np.arange(rows), lengths] = settings.mark("</path>")
+
+    ends = ("<origin>", origin, "</origin>", "<target>", target, "</target>")
+    sequence = ("<adjlist>", listed, "</adjlist>", *ends, "<path>", path)
+    columns = [
+        np.full((rows, 1), settings.mark(part)) if isinstance(part, str) else part.reshape(rows, -1)
+        for part in sequence
+    ]
+    return Mazes(parent, np.concatenate(columns, axis=1).astype(np.int32), lengths)
 
 
-def _prompts(
-    rng: np.random.Generator,
-    parent: NDArray[np.int32],
-    origin: NDArray[np.int64],
-    target: NDArray[np.int64],
-    settings: MazeSettings,
-) -> NDArray[np.int32]:
-    """Sequences up to `<path>`."""
+def _listed_passages(rng: np.random.Generator, parent: NDArray[np.int32], settings: MazeSettings) -> NDArray[np.int64]:
+    """Every passage `a <--> b ;`, in random order and direction, `[rows, cells - 1, 4]`."""
     import numpy as np
 
     rows, cells = parent.shape
@@ -139,22 +133,9 @@ def _prompts(
     order[parent == np.arange(cells)] = np.inf  # the root has no passage to a parent
     child = order.argsort(axis=1)[:, :-1]
     ends = np.stack([child, np.take_along_axis(parent, child, axis=1)], axis=-1)
-    ends = np.where(rng.random((rows, cells - 1, 1)) < 0.5, ends, ends[..., ::-1])
-    prompt = np.empty((rows, settings.prompt_length), np.int32)
-    listed = prompt[:, 1 : 1 + 4 * (cells - 1)].reshape(rows, cells - 1, 4)
-    listed[..., 0::2] = ends
-    listed[..., 1], listed[..., 3] = _mark(settings, "<-->"), _mark(settings, ";")
-    prompt[:, 1 : 1 + 4 * (cells - 1)] = listed.reshape(rows, -1)
-    names = ("</adjlist>", "<origin>", "</origin>", "<target>", "</target>", "<path>")
-    adjlist_end, *marks = (_mark(settings, name) for name in names)
-    prompt[:, 0], prompt[:, -8] = _mark(settings, "<adjlist>"), adjlist_end
-    prompt[:, [-7, -5, -4, -2, -1]] = marks
-    prompt[:, -6], prompt[:, -3] = origin, target
-    return prompt
-
-
-def _mark(settings: MazeSettings, name: str) -> int:
-    return settings.cells + MARKS.index(name)
+    listed = np.full((rows, cells - 1, 4), [0, settings.mark("<-->"), 0, settings.mark(";")])
+    listed[..., ::2] = np.where(rng.random((rows, cells - 1, 1)) < 0.5, ends, ends[..., ::-1])
+    return listed
 
 
 def to_examples(mazes: Mazes, settings: MazeSettings) -> Examples:
@@ -214,27 +195,26 @@ def measure(rows: Sequence[Row]) -> list[Metric]:
 _TRAIN: Settings = {"weight_decay": 0.01, "beta2": 0.999, "final_lr": 0.1}
 
 MAZE = GeneratedTask(
-    generated_info(
-        "maze",
-        "the path through a maze that is given as a list of passages (exact paths)",
-        "Ivanitskiy et al., A Configurable Library for Generating and Manipulating Maze Datasets, arXiv 2309.10498",
-        {
-            "smoke": scale(
-                MazeSettings(side=4, train_samples=2_000, validation_samples=50, test_samples=100),
-                {**_TRAIN, "lr": 2e-3, "steps": 150, "batch_size": 32},
-            ),
-            "small": scale(
-                MazeSettings(side=4, train_samples=60_000, validation_samples=200, test_samples=300),
-                {**_TRAIN, "lr": 1e-3, "steps": 4_000, "batch_size": 32, "eval_every": 500},
-                {"layers": 4, "heads": 4, "kv_heads": 4, "width": 64, "mlp_width": 256},
-            ),
-            "paper": scale(
-                MazeSettings(),
-                {**_TRAIN, "lr": 5e-4, "epochs": 20.0, "batch_size": 64},
-                {"layers": 6, "heads": 8, "kv_heads": 8, "width": 256, "mlp_width": 1024},
-            ),
-        },
-    ),
+    name="maze",
+    summary="the path through a maze that is given as a list of passages (exact paths)",
+    citation="Ivanitskiy et al., A Configurable Library for Generating and Manipulating Maze Datasets, "
+    "arXiv 2309.10498",
+    scales={
+        "smoke": scale(
+            MazeSettings(side=4, train_samples=2_000, validation_samples=50, test_samples=100),
+            {**_TRAIN, "lr": 2e-3, "steps": 150, "batch_size": 32},
+        ),
+        "small": scale(
+            MazeSettings(side=4, train_samples=60_000, validation_samples=200, test_samples=300),
+            {**_TRAIN, "lr": 1e-3, "steps": 4_000, "batch_size": 32, "eval_every": 500},
+            decoder(layers=4, heads=4, width=64),
+        ),
+        "paper": scale(
+            MazeSettings(),
+            {**_TRAIN, "lr": 5e-4, "epochs": 20.0, "batch_size": 64},
+            decoder(layers=6, heads=8, width=256),
+        ),
+    },
     settings=MazeSettings,
     shape=lambda chosen: ModelShape(chosen.longest - 1, chosen.vocab_size),
     generate_splits=generate_splits,

@@ -20,7 +20,7 @@ from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
 from ...results.record import Metric
 from ..base import INPUT, Row
 from .answers import mean_over_settings, predicted_by_length, shares_by
-from .generated import Columns, Draw, GeneratedRows, GeneratedTask, draw_splits, generated_info, scale
+from .generated import Columns, Draw, GeneratedRows, GeneratedTask, decoder, draw_splits, scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -225,24 +225,22 @@ _SMALL = ArithmeticSettings(
 )
 
 MODULAR_ARITHMETIC = GeneratedTask(
-    generated_info(
-        "modular_arithmetic",
-        "value of an expression modulo 5, at lengths beyond those trained on (accuracy)",
-        "Delétang et al., Neural Networks and the Chomsky Hierarchy, arXiv 2207.02098",
-        {
-            "smoke": scale(_SMOKE, {**_TRAIN, "lr": 2e-3, "steps": 150, "batch_size": 64}, {"rope": True}),
-            "small": scale(
-                _SMALL,
-                {**_TRAIN, "lr": 1e-3, "steps": 5_000, "batch_size": 128, "eval_every": 500, "target_loss": 0.01},
-                {"rope": True, "layers": 4, "heads": 4, "kv_heads": 4, "width": 64, "mlp_width": 256},
-            ),
-            "paper": scale(
-                ArithmeticSettings(),
-                {**_TRAIN, "lr": 1e-4, "final_lr": 1.0, "steps": 1_000_000, "batch_size": 128, "eval_every": 10_000},
-                {"rope": True, "layers": 5, "heads": 8, "kv_heads": 8, "width": 64, "mlp_width": 256},
-            ),
-        },
-    ),
+    name="modular_arithmetic",
+    summary="value of an expression modulo 5, at lengths beyond those trained on (accuracy)",
+    citation="Delétang et al., Neural Networks and the Chomsky Hierarchy, arXiv 2207.02098",
+    scales={
+        "smoke": scale(_SMOKE, {**_TRAIN, "lr": 2e-3, "steps": 150, "batch_size": 64}, {"rope": True}),
+        "small": scale(
+            _SMALL,
+            {**_TRAIN, "lr": 1e-3, "steps": 5_000, "batch_size": 128, "eval_every": 500, "target_loss": 0.01},
+            decoder(layers=4, heads=4, width=64, rope=True),
+        ),
+        "paper": scale(
+            ArithmeticSettings(),
+            {**_TRAIN, "lr": 1e-4, "final_lr": 1.0, "steps": 1_000_000, "batch_size": 128, "eval_every": 10_000},
+            decoder(layers=5, heads=8, width=64, rope=True),
+        ),
+    },
     settings=ArithmeticSettings,
     shape=lambda chosen: ModelShape(chosen.longest + 1, chosen.vocab_size),
     generate_splits=generate_splits,

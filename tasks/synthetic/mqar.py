@@ -23,7 +23,7 @@ from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
 from ...results.record import Metric
 from ..base import INPUT, Row
 from .answers import mean_over_settings, predicted_by_length, right_tokens, shares_by
-from .generated import Columns, Draw, GeneratedRows, GeneratedTask, draw_splits, generated_info, scale
+from .generated import Columns, Draw, GeneratedRows, GeneratedTask, decoder, draw_splits, scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -208,7 +208,6 @@ def measure(rows: Sequence[Row]) -> list[Metric]:
 
 
 _TRAIN: Settings = {"lr": 1e-3, "weight_decay": 0.1, "final_lr": 0.0, "length_pool": 16}
-_ONE_HEAD: Settings = {"layers": 2, "heads": 1, "kv_heads": 1}
 _SMOKE = MqarSettings(
     vocab_size=32,
     train_lengths=(16, 24),
@@ -231,28 +230,26 @@ _SMALL = MqarSettings(
 )
 
 MQAR = GeneratedTask(
-    generated_info(
-        "mqar",
-        "values of many keys seen earlier in the sequence, at several lengths (accuracy)",
-        "Arora et al., Zoology: Measuring and Improving Recall in Efficient Language Models, arXiv 2312.04927",
-        {
-            "smoke": scale(
-                _SMOKE,
-                {**_TRAIN, "lr": 3e-3, "steps": 150, "batch_size": 32},
-                {**_ONE_HEAD, "width": 64, "mlp_width": 128},
-            ),
-            "small": scale(
-                _SMALL,
-                {**_TRAIN, "lr": 2e-3, "steps": 3_000, "batch_size": 64, "eval_every": 250, "target_loss": 0.01},
-                {**_ONE_HEAD, "width": 64, "mlp_width": 256},
-            ),
-            "paper": scale(
-                MqarSettings(),
-                {**_TRAIN, "epochs": 64.0, "batch_size": 256, "eval_rows": 2_000},
-                {**_ONE_HEAD, "width": 128, "mlp_width": 512},
-            ),
-        },
-    ),
+    name="mqar",
+    summary="values of many keys seen earlier in the sequence, at several lengths (accuracy)",
+    citation="Arora et al., Zoology: Measuring and Improving Recall in Efficient Language Models, arXiv 2312.04927",
+    scales={
+        "smoke": scale(
+            _SMOKE,
+            {**_TRAIN, "lr": 3e-3, "steps": 150, "batch_size": 32},
+            decoder(layers=2, heads=1, width=64, mlp_width=128),
+        ),
+        "small": scale(
+            _SMALL,
+            {**_TRAIN, "lr": 2e-3, "steps": 3_000, "batch_size": 64, "eval_every": 250, "target_loss": 0.01},
+            decoder(layers=2, heads=1, width=64),
+        ),
+        "paper": scale(
+            MqarSettings(),
+            {**_TRAIN, "epochs": 64.0, "batch_size": 256, "eval_rows": 2_000},
+            decoder(layers=2, heads=1, width=128),
+        ),
+    },
     settings=MqarSettings,
     shape=lambda chosen: ModelShape(chosen.longest, chosen.vocab_size),
     generate_splits=generate_splits,

@@ -25,7 +25,7 @@ from ...results.record import Metric
 from ..base import INPUT, Row
 from .answers import doubling, in_batches, share
 from .automata import LanguagePrompts, LanguageSettings, generate, true_distribution
-from .generated import Columns, GeneratedTask, draw_alike, generated_info, scale
+from .generated import Columns, GeneratedTask, decoder, draw_alike, scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -164,24 +164,22 @@ _SMALL = LanguageSettings(
 )
 
 REGULAR_LANGUAGES = GeneratedTask(
-    generated_info(
-        "regular_languages",
-        "next symbol of strings of an unknown random automaton (legal answers, total variation)",
-        "Akyürek et al., In-Context Language Learning: Architectures and Algorithms, arXiv 2401.12973",
-        {
-            "smoke": scale(_SMOKE, {**_TRAIN, "lr": 3e-3, "steps": 150, "batch_size": 16}),
-            "small": scale(
-                _SMALL,
-                {**_TRAIN, "lr": 1e-3, "steps": 2_500, "batch_size": 32, "eval_every": 250},
-                {"rope": True, "layers": 2, "heads": 2, "kv_heads": 2, "width": 64, "mlp_width": 256},
-            ),
-            "paper": scale(
-                LanguageSettings(),
-                {**_TRAIN, "lr": 5e-4, "epochs": 50.0, "batch_size": 32},
-                {"rope": True, "layers": 8, "heads": 4, "kv_heads": 4, "width": 256, "mlp_width": 1024},
-            ),
-        },
-    ),
+    name="regular_languages",
+    summary="next symbol of strings of an unknown random automaton (legal answers, total variation)",
+    citation="Akyürek et al., In-Context Language Learning: Architectures and Algorithms, arXiv 2401.12973",
+    scales={
+        "smoke": scale(_SMOKE, {**_TRAIN, "lr": 3e-3, "steps": 150, "batch_size": 16}),
+        "small": scale(
+            _SMALL,
+            {**_TRAIN, "lr": 1e-3, "steps": 2_500, "batch_size": 32, "eval_every": 250},
+            decoder(layers=2, heads=2, width=64, rope=True),
+        ),
+        "paper": scale(
+            LanguageSettings(),
+            {**_TRAIN, "lr": 5e-4, "epochs": 50.0, "batch_size": 32},
+            decoder(layers=8, heads=4, width=256, rope=True),
+        ),
+    },
     settings=LanguageSettings,
     shape=lambda chosen: ModelShape(chosen.length - 1, chosen.symbols + 1),
     generate_splits=generate_splits,
