@@ -15,8 +15,9 @@ Source: Nangia and Bowman, arXiv 1804.06028; probabilities and bounds as in the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ _TREES_AT_ONCE = 2_000
 
 
 @dataclass(frozen=True)
-class Expressions:
-    """Expressions in tokens.
+class ListOpsExpressions:
+    """ListOpsExpressions in tokens.
 
     Attributes:
         tokens: Token ids `[rows, n]` uint8, padded with 0 on the right.
@@ -81,7 +82,7 @@ class _Measured:
 
 def generate_expressions(
     rng: np.random.Generator, rows: int, *, min_length: int, max_length: int, max_depth: int, max_arguments: int
-) -> Expressions:
+) -> ListOpsExpressions:
     """`rows` different expressions of more than `min_length` and fewer than `max_length` tokens.
 
     Raises:
@@ -89,62 +90,24 @@ def generate_expressions(
     """
     import numpy as np
 
-    kept: list[tuple[NDArray[np.uint8], int, int, int]] = []
-    seen, drawn = set[bytes](), 0
-    while len(seen) < rows:
+    kept: dict[bytes, tuple[NDArray[np.uint8], int, int, int]] = {}
+    drawn = 0
+    while len(kept) < rows:
         levels = _draw(rng, _TREES_AT_ONCE, max_depth, max_arguments)
         measured = _measure(levels)
-        fitting = np.flatnonzero((measured[0].lengths > min_length) & (measured[0].lengths < max_length))
-        tokens = _serialise(levels, measured, fitting, max_length)
-        for tree, row in zip(fitting, tokens, strict=True):
+        roots = measured[0]
+        fitting = np.flatnonzero((roots.lengths > min_length) & (roots.lengths < max_length))
+        for tree, row in zip(fitting, _serialise(levels, measured, fitting, max_length), strict=True):
             digest = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
-            if digest not in seen and len(seen) < rows:
-                seen.add(digest)
-                roots = measured[0]
-                kept.append((row, int(roots.lengths[tree]), int(roots.values[tree]), int(roots.heights[tree])))
+            kept.setdefault(digest, (row, roots.lengths[tree], roots.values[tree], roots.heights[tree]))
         drawn += _TREES_AT_ONCE
-        if drawn >= 20 * _TREES_AT_ONCE and not seen:
+        if drawn >= 20 * _TREES_AT_ONCE and not kept:
             raise ValueError(
                 f"of {drawn} expressions of depth {max_depth} none has more than {min_length} and fewer than "
                 f"{max_length} tokens; widen the bounds, or set max_depth higher (10 is usual)"
             )
-    lengths, answers, depths = np.array([row[1:] for row in kept], np.int32).T
-    return Expressions(np.stack([row[0] for row in kept]), lengths, answers, depths)
-
-
-def evaluate(expression: Sequence[str]) -> int:
-    """The value of an expression, read token by token; what `generate_expressions` computes in another way.
-
-    Raises:
-        ValueError: Brackets that do not close, or a spelling that is no token.
-    """
-    open_operations: list[tuple[str, list[int]]] = [("", [])]
-    for token in expression:
-        if token in OPERATORS:
-            open_operations.append((token, []))
-        elif token == TOKENS[_END] and len(open_operations) > 1:
-            operator, arguments = open_operations.pop()
-            open_operations[-1][1].append(apply_operator(operator, arguments))
-        elif token.isdecimal() and len(token) == 1:
-            open_operations[-1][1].append(int(token))
-        else:
-            raise ValueError(f"{token!r} has no place here; tokens are {' '.join(TOKENS)}")
-    if len(open_operations) != 1 or len(open_operations[0][1]) != 1:
-        raise ValueError(f"an expression must close every bracket and have one value: {' '.join(expression)}")
-    return open_operations[0][1][0]
-
-
-def apply_operator(operator: str, arguments: Sequence[int]) -> int:
-    """The value of one operation on digits."""
-    import statistics
-
-    functions: Mapping[str, Callable[[Sequence[int]], float]] = {
-        "[MIN": min,
-        "[MAX": max,
-        "[MED": statistics.median,
-        "[SM": lambda digits: sum(digits) % 10,
-    }
-    return int(functions[operator](arguments))
+    tokens, *known = zip(*islice(kept.values(), rows), strict=True)
+    return ListOpsExpressions(np.stack(tokens), *np.array(known, np.int32))
 
 
 def _draw(rng: np.random.Generator, trees: int, max_depth: int, max_arguments: int) -> list[_Level]:
@@ -155,12 +118,10 @@ def _draw(rng: np.random.Generator, trees: int, max_depth: int, max_arguments: i
     parents = np.arange(trees)
     for depth in range(1, max_depth + 1):
         nodes = len(parents)
-        if depth == 1:
-            is_operation = np.ones(nodes, bool)
-        elif depth < max_depth:
+        if 1 < depth < max_depth:
             is_operation = rng.random(nodes) <= OPERATION_PROBABILITY
         else:
-            is_operation = np.zeros(nodes, bool)
+            is_operation = np.full(nodes, depth == 1)
         operators = _FIRST_OPERATOR + rng.integers(0, len(OPERATORS), nodes)
         arguments = np.where(is_operation, rng.integers(2, max_arguments + 1, nodes), 0)
         levels.append(_Level(parents, np.where(is_operation, operators, rng.integers(0, 10, nodes)), arguments))

@@ -16,9 +16,8 @@ from ...adapters.base import ModelShape
 from ...results.record import DataIdentity
 from ..base import Sources
 from ..data.sources import DatasetId, identify_dataset, read_split
-from .declaration import lra_info
-from .protocol import SequenceClassification
-from .sequence_cache import SequenceCache, Sequences
+from .protocol import SequenceClassification, lra_info
+from .sequences import SequenceCache, Sequences
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,15 +56,9 @@ class GreyPictures:
 
     Attributes:
         dataset: Has the splits `train` and `test` with the columns `img` (encoded pictures) and `label`.
-        settings: What its methods take.
     """
 
     dataset: DatasetId
-    settings: type[ImageSettings] = ImageSettings
-
-    def shape(self, chosen: ImageSettings) -> ModelShape:  # noqa: ARG002
-        """A classifier of ten things."""
-        return ModelShape(context_length=_PIXELS**2, vocab_size=256, num_classes=10)
 
     def identify(self, chosen: ImageSettings, sources: Sources) -> DataIdentity:  # noqa: ARG002
         """The data set."""
@@ -130,19 +123,8 @@ class DigitsSettings:
     more_metrics: str = ""
 
 
-@dataclass(frozen=True)
 class Digits:
-    """Handwritten digits of 8 by 8 pixels from 0 to 16, which scikit-learn carries, in splits of our own.
-
-    Attributes:
-        settings: What its methods take.
-    """
-
-    settings: type[DigitsSettings] = DigitsSettings
-
-    def shape(self, chosen: DigitsSettings) -> ModelShape:  # noqa: ARG002
-        """A classifier of ten digits."""
-        return ModelShape(context_length=64, vocab_size=17, num_classes=10)
+    """Handwritten digits of 8 by 8 pixels from 0 to 16, which scikit-learn carries, in splits of our own."""
 
     def identify(self, chosen: DigitsSettings, sources: Sources) -> DataIdentity:  # noqa: ARG002
         """The pictures, by the hash of all of them and their labels."""
@@ -190,6 +172,8 @@ IMAGE = SequenceClassification(
             },
         },
     ),
+    ImageSettings,
+    lambda _: ModelShape(context_length=_PIXELS**2, vocab_size=256, num_classes=10),
     GreyPictures(CIFAR10),
 )  # fmt: skip
 
@@ -207,5 +191,7 @@ DIGITS = SequenceClassification(
             "paper": {"steps": 5_000, "batch_size": 32, "lr": 1e-3, "eval_every": 100},
         },
     ),
+    DigitsSettings,
+    lambda _: ModelShape(context_length=64, vocab_size=17, num_classes=10),
     Digits(),
 )

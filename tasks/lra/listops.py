@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass
 
 from ...adapters.base import ModelShape
-from ...results.record import DataIdentity
-from ..base import Sources
-from .declaration import lra_info
 from .expressions import TOKENS, generate_expressions
-from .protocol import SequenceClassification
-from .sequence_cache import SequenceCache, Sequences
-
-GENERATOR_VERSION = "1"
+from .protocol import GeneratedSequences, SequenceClassification, lra_info
+from .sequences import Sequences
 
 
 @dataclass(frozen=True)
@@ -59,36 +53,11 @@ class ListOpsSettings:
             )
 
 
-@dataclass(frozen=True)
-class ListOps:
-    """Generated expressions, no two of all splits alike.
+def make_expressions(chosen: ListOpsSettings) -> Mapping[str, Sequences]:
+    """Every split; no two expressions are alike.
 
     Test expressions are drawn first and training ones last, so that fewer training rows change nothing else.
-
-    Attributes:
-        settings: What its methods take.
     """
-
-    settings: type[ListOpsSettings] = ListOpsSettings
-
-    def shape(self, chosen: ListOpsSettings) -> ModelShape:
-        """A classifier of ten digits."""
-        return ModelShape(context_length=chosen.max_length, vocab_size=len(TOKENS), num_classes=10)
-
-    def identify(self, chosen: ListOpsSettings, sources: Sources) -> DataIdentity:
-        """The generator, and a hash of what it makes."""
-        return self._cache(chosen, sources).identity("listops", GENERATOR_VERSION, {"data_seed": chosen.data_seed})
-
-    def split(self, name: str, chosen: ListOpsSettings, sources: Sources) -> Sequences:
-        """One split."""
-        return self._cache(chosen, sources).split(name)
-
-    def _cache(self, chosen: ListOpsSettings, sources: Sources) -> SequenceCache:
-        key = f"{GENERATOR_VERSION} {version('numpy')} {replace(chosen, batch_size=1, more_metrics='')}"
-        return SequenceCache.keyed("listops", key, sources, lambda: _generate(chosen))
-
-
-def _generate(chosen: ListOpsSettings) -> Mapping[str, Sequences]:
     import numpy as np
 
     sizes = {"test": chosen.test_rows, "validation": chosen.validation_rows, "train": chosen.train_rows}
@@ -100,11 +69,9 @@ def _generate(chosen: ListOpsSettings) -> Mapping[str, Sequences]:
         max_depth=chosen.max_depth,
         max_arguments=chosen.max_arguments,
     )
-    whole, ends = Sequences(made.tokens, made.answers, made.lengths), np.cumsum(list(sizes.values()))
-    return {
-        name: Sequences(whole.tokens[end - rows : end], whole.labels[end - rows : end], made.lengths[end - rows : end])
-        for (name, rows), end in zip(sizes.items(), ends, strict=True)
-    }
+    ends = np.cumsum(list(sizes.values()))[:-1]
+    parts = zip(*(np.split(array, ends) for array in (made.tokens, made.answers, made.lengths)), strict=True)
+    return {name: Sequences(*part) for name, part in zip(sizes, parts, strict=True)}
 
 
 LISTOPS = SequenceClassification(
@@ -131,5 +98,7 @@ LISTOPS = SequenceClassification(
             },
         },
     ),
-    ListOps(),
+    ListOpsSettings,
+    lambda chosen: ModelShape(context_length=chosen.max_length, vocab_size=len(TOKENS), num_classes=10),
+    GeneratedSequences("listops", make_expressions),
 )  # fmt: skip

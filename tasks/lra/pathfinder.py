@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass
 
 from ...adapters.base import ModelShape
-from ...results.record import DataIdentity
-from ..base import Sources
-from .declaration import lra_info
-from .protocol import SequenceClassification
+from .protocol import GeneratedSequences, SequenceClassification, lra_info
 from .scenes import SceneSettings, generate_scenes
-from .sequence_cache import SequenceCache, Sequences
+from .sequences import Sequences
 
-GENERATOR_VERSION = "1"
 _SMALLEST_IMAGE = 12
 
 
@@ -53,34 +48,8 @@ class PathfinderSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}; it takes {smallest} or more")
 
 
-@dataclass(frozen=True)
-class Pathfinder:
-    """Generated images, half of each label in every split.
-
-    Attributes:
-        settings: What its methods take.
-    """
-
-    settings: type[PathfinderSettings] = PathfinderSettings
-
-    def shape(self, chosen: PathfinderSettings) -> ModelShape:
-        """A classifier of pixels from 0 to 255."""
-        return ModelShape(context_length=chosen.image_size**2, vocab_size=256, num_classes=2)
-
-    def identify(self, chosen: PathfinderSettings, sources: Sources) -> DataIdentity:
-        """The generator, and a hash of what it makes."""
-        return self._cache(chosen, sources).identity("pathfinder", GENERATOR_VERSION, {"data_seed": chosen.data_seed})
-
-    def split(self, name: str, chosen: PathfinderSettings, sources: Sources) -> Sequences:
-        """One split."""
-        return self._cache(chosen, sources).split(name)
-
-    def _cache(self, chosen: PathfinderSettings, sources: Sources) -> SequenceCache:
-        key = f"{GENERATOR_VERSION} {version('numpy')} {replace(chosen, batch_size=1, more_metrics='')}"
-        return SequenceCache.keyed("pathfinder", key, sources, lambda: _generate(chosen))
-
-
-def _generate(chosen: PathfinderSettings) -> Mapping[str, Sequences]:
+def make_images(chosen: PathfinderSettings) -> Mapping[str, Sequences]:
+    """Every split, with half of each label."""
     import numpy as np
 
     sizes = {"train": chosen.train_rows, "validation": chosen.validation_rows, "test": chosen.test_rows}
@@ -122,5 +91,7 @@ PATHFINDER = SequenceClassification(
             },
         },
     ),
-    Pathfinder(),
+    PathfinderSettings,
+    lambda chosen: ModelShape(context_length=chosen.image_size**2, vocab_size=256, num_classes=2),
+    GeneratedSequences("pathfinder", make_images),
 )  # fmt: skip

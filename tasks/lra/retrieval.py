@@ -23,9 +23,8 @@ from ..base import Sources
 from ..classification.text_pairs import pad_rows
 from ..data.sources import DatasetId, TabSeparated, identify_dataset, read_split
 from ..data.tokenization import ByteTokenizer
-from .declaration import lra_info
-from .protocol import SequenceClassification
-from .sequence_cache import SequenceCache, Sequences
+from .protocol import SequenceClassification, lra_info
+from .sequences import SequenceCache, Sequences
 
 AAN = DatasetId(
     "OpenNLPLab/lra",
@@ -74,15 +73,9 @@ class DocumentPairs:
 
     Attributes:
         dataset: Has the splits `train`, `eval` and `test` with the columns `text1`, `text2` and `label`.
-        settings: What its methods take.
     """
 
     dataset: DatasetId
-    settings: type[RetrievalSettings] = RetrievalSettings
-
-    def shape(self, chosen: RetrievalSettings) -> ModelShape:
-        """A classifier of two documents side by side."""
-        return ModelShape(chosen.max_length, ByteTokenizer().vocab_size, num_classes=2, towers=2)
 
     def identify(self, chosen: RetrievalSettings, sources: Sources) -> DataIdentity:  # noqa: ARG002
         """The data set."""
@@ -135,5 +128,7 @@ RETRIEVAL = SequenceClassification(
             },
         },
     ),
+    RetrievalSettings,
+    lambda chosen: ModelShape(chosen.max_length, ByteTokenizer().vocab_size, num_classes=2, towers=2),
     DocumentPairs(AAN),
 )  # fmt: skip

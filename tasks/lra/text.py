@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..classification.text_classification import HELD_OUT_ROWS, TextClassification, TextSettings
 from ..data.sources import DatasetId
-from .declaration import lra_info
+from .protocol import lra_info
 
 REPO, CONFIG = "stanfordnlp/imdb", "plain_text"
 REVISION = "e6281661ce1c48d982bc483cf8a173c1bbeb5d31"

@@ -144,7 +144,7 @@ def most_frequent_value(tokens: NDArray[np.int32], vocab_size: int) -> NDArray[n
 
     counts = np.zeros((len(tokens), vocab_size), np.int32)
     np.add.at(counts, (np.arange(len(tokens))[:, None], tokens[:, 1:-1:2]), 1)
-    return counts.argmax(axis=1)
+    return np.asarray(counts.argmax(axis=1))
 
 
 def answer(adapter: Adapter, sequences: RecallSequences, settings: RecallSettings) -> Columns:

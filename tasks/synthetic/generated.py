@@ -7,7 +7,7 @@ the metrics of those; `GeneratedTask` puts them together. `maze.py` is a short o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Columns: TypeAlias = Mapping[str, "Sequence[Any] | NDArray[Any]"]
+Columns: TypeAlias = Mapping[str, "list[Any] | NDArray[Any]"]
 """Values by name, one for each row."""
 
 REVISION = "1"
@@ -32,7 +32,7 @@ SPLITS = ("test", "validation", "train")
 MOST_ROUNDS = 100
 
 
-class GeneratedSettings(Protocol):
+class GeneratedSettings(Hashable, Protocol):
     """Settings of a task with generated data."""
 
     @property

@@ -14,7 +14,7 @@ best there is.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -161,21 +161,19 @@ def measure(rows: Sequence[Row]) -> list[Metric]:
     References beside it: `least_squares` (of least norm), `ridge` (the posterior mean, which no other answer beats on
     average), `gradient_step`, and `zero`, which answers 0.
     """
+    metrics, last = [], len(rows[0]["model"]) - 1
+    for model in ("model", *REFERENCES):
+        name, better = ("squared_error", False) if model == "model" else (f"{model}_squared_error", None)
+        after = {k: [row[model][k] for row in rows] for k in doubling(last)}
+        metrics.append(_mean(name, [sum(row[model][1:]) / last for row in rows], better, {}))
+        metrics += [_mean(f"{name}_after", errors, better, {"examples": k}) for k, errors in after.items()]
+    return metrics
+
+
+def _mean(name: str, errors: Sequence[float], higher_is_better: bool | None, at: Mapping[str, int]) -> Metric:
     from ...results.stats.statistics import mean_stderr
 
-    last = len(rows[0]["model"]) - 1
-    metrics = []
-    for name in ("model", *REFERENCES):
-        prefix, better = ("", False) if name == "model" else (f"{name}_", None)
-        curve = {k: [row[name][k] for row in rows] for k in doubling(last)}
-        for suffix, at, errors in (
-            ("", {}, [sum(row[name][1:]) / last for row in rows]),
-            *(("_after", {"examples": k}, errors) for k, errors in curve.items()),
-        ):
-            mean = sum(errors) / len(errors)
-            full_name = f"{prefix}squared_error{suffix}"
-            metrics.append(Metric(full_name, mean, "1", better, mean_stderr(errors), len(errors), at))
-    return metrics
+    return Metric(name, sum(errors) / len(errors), "1", higher_is_better, mean_stderr(errors), len(errors), at)
 
 
 _ADAM: Settings = {"beta2": 0.999, "weight_decay": 0.0, "batch_size": 64}

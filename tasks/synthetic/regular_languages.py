@@ -52,37 +52,28 @@ def to_examples(prompts: LanguagePrompts) -> Examples:
 def ngram_distribution(tokens: NDArray[np.int32], separator: int, order: int = NGRAM) -> NDArray[np.float64]:
     """Shares of the symbols that earlier followed the same context, `[rows, length - 1, symbols]`.
 
-    The context is the last `order - 1` tokens, none from before the separator; where it is new, one token less, down to
-    none, and where no symbol came before, all symbols alike.
+    The context is the last `order - 1` tokens, without those before a separator. Where no symbol followed it before,
+    the context is one token shorter, down to none; where no symbol came before at all, all symbols have one share.
     """
     import numpy as np
 
-    rows, width = tokens.shape[0], tokens.shape[1] - 1
+    read = tokens[:, :-1]
     following = np.eye(separator + 1, dtype=np.float32)[tokens[:, 1:], :separator]  # separators count as nothing
-    earlier = np.tri(width, k=-1, dtype=bool)
-    distribution = np.full((rows, width, separator), 1 / separator)
+    earlier = np.tri(read.shape[1], k=-1, dtype=bool)
+    distribution = np.full(following.shape, 1 / separator)
+    context, is_open = np.zeros(read.shape, np.int64), np.ones(read.shape, bool)
     for size in range(order):
-        context = _contexts(tokens[:, :-1], separator, size)
         same = ((context[:, :, None] == context[:, None, :]) & earlier).astype(np.float32)
         counts = same @ following
         total = counts.sum(-1, keepdims=True)
         distribution = np.where(total > 0, counts / np.maximum(total, 1), distribution)
-    return distribution
-
-
-def _contexts(tokens: NDArray[np.int32], separator: int, size: int) -> NDArray[np.int64]:
-    """A number for the last `size` tokens at each place, where what is before a separator counts as none."""
-    import numpy as np
-
-    context = np.zeros(tokens.shape, np.int64)
-    open_ = np.ones(tokens.shape, bool)
-    for back in range(size):
-        token = np.full(tokens.shape, separator + 1, np.int64)
-        token[:, back:] = tokens[:, : tokens.shape[1] - back]
-        token = np.where(open_, token, separator + 1)
+        # One token more, by a number for the whole context; `separator + 1` stands for no token.
+        token = np.full(read.shape, separator + 1, np.int64)
+        token[:, size:] = read[:, : read.shape[1] - size]
+        token[~is_open] = separator + 1
         context = context * (separator + 2) + token
-        open_ = open_ & (token < separator)
-    return context
+        is_open &= token < separator
+    return distribution
 
 
 def answer(adapter: Adapter, prompts: LanguagePrompts, settings: LanguageSettings) -> Columns:

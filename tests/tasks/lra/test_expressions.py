@@ -1,8 +1,10 @@
-"""Tests of tasks/listops.py."""
+"""Tests of tasks/lra/expressions.py."""
 
 from __future__ import annotations
 
 import random
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -10,20 +12,53 @@ import numpy as np
 import pytest
 from scipy.stats import chi2_contingency, ks_1samp, ks_2samp
 
-from hedgebench.tasks.lra.expressions import OPERATORS, TOKENS, Expressions, evaluate, generate_expressions
+from hedgebench.tasks.lra.expressions import OPERATORS, TOKENS, ListOpsExpressions, generate_expressions
 from hedgebench.tasks.lra.listops import ListOpsSettings
 
 BOUNDS = {"min_length": 15, "max_length": 64, "max_depth": 6, "max_arguments": 10}
 
 
 @cache
-def generated() -> Expressions:
+def generated() -> ListOpsExpressions:
     return generate_expressions(np.random.default_rng(0), 2_000, **BOUNDS)
 
 
-def spelled(expressions: Expressions) -> list[list[str]]:
+def spelled(expressions: ListOpsExpressions) -> list[list[str]]:
     rows = zip(expressions.tokens, expressions.lengths, strict=True)
     return [[TOKENS[token] for token in row[:length]] for row, length in rows]
+
+
+def evaluate(expression: Sequence[str]) -> int:
+    """The value of an expression, read token by token; without the arrays of `generate_expressions`.
+
+    Raises:
+        ValueError: Brackets that do not close, or a spelling that is no token.
+    """
+    open_operations: list[tuple[str, list[int]]] = [("", [])]
+    for token in expression:
+        if token in OPERATORS:
+            open_operations.append((token, []))
+        elif token == "]" and len(open_operations) > 1:
+            operator, arguments = open_operations.pop()
+            open_operations[-1][1].append(apply_operator(operator, arguments))
+        elif token.isdecimal() and len(token) == 1:
+            open_operations[-1][1].append(int(token))
+        else:
+            raise ValueError(f"{token!r} has no place here; tokens are {' '.join(TOKENS)}")
+    if len(open_operations) != 1 or len(open_operations[0][1]) != 1:
+        raise ValueError(f"an expression must close every bracket and have one value: {' '.join(expression)}")
+    return open_operations[0][1][0]
+
+
+def apply_operator(operator: str, arguments: Sequence[int]) -> int:
+    """The value of one operation on digits."""
+    functions: Mapping[str, Callable[[Sequence[int]], float]] = {
+        "[MIN": min,
+        "[MAX": max,
+        "[MED": statistics.median,
+        "[SM": lambda digits: sum(digits) % 10,
+    }
+    return int(functions[operator](arguments))
 
 
 def depth_of(expression: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Tests of tasks/pathfinder.py and tasks/pathfinder_drawing.py."""
+"""Tests of tasks/lra/scenes.py."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.linear_model import LogisticRegression
 
-from hedgebench.tasks.lra.drawing import draw
-from hedgebench.tasks.lra.scenes import DASH, GAP, Scenes, SceneSettings, generate_scenes
+from hedgebench.tasks.lra.scenes import DASH, GAP, Scenes, SceneSettings, draw, generate_scenes
 
 SIZE = 24
 SETTINGS = SceneSettings(SIZE, dashes=6, distractors=3)

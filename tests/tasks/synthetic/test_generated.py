@@ -1,4 +1,4 @@
-"""Tests of tasks/generated.py."""
+"""Tests of tasks/synthetic/generated.py and tasks/synthetic/answers.py."""
 
 from __future__ import annotations
 
@@ -12,20 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hedgebench.tasks.synthetic.generated import (
-    doubling,
-    draw_splits,
-    identity_of,
-    interleaved_vectors,
-    mean_over_settings,
-    rows_of,
-    share,
-    taking_turns,
-)
+from hedgebench.tasks.synthetic.answers import doubling, interleaved_vectors, mean_over_settings, share
+from hedgebench.tasks.synthetic.generated import GeneratedRows, content_hash, draw_splits
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Numbers(GeneratedRows):
     value: NDArray[np.int64]
     twice: NDArray[np.int64]
 
@@ -62,19 +54,24 @@ def test_too_few_different_sequences_are_refused_in_words() -> None:
         splits(below=1)
 
 
-def test_parts_follow_each_other_and_can_take_turns() -> None:
-    parts = {name: [(drawing(9), 0)] for name in ("train", "validation")}
-    low_and_high: Any = [(lambda rng, rows: Numbers(np.arange(rows), np.zeros(rows, np.int64)), 3)] * 2
-    found = draw_splits({**parts, "test": low_and_high}, 0, lambda split: split.value)["test"]
-    assert found.value.tolist() == [0, 1, 2, 0, 1, 2]
-    assert rows_of(found, taking_turns([3, 3])).value.tolist() == [0, 0, 1, 1, 2, 2]
-    assert rows_of(found, slice(2)).value.tolist() == [0, 1]
-    assert taking_turns([3, 1]).tolist() == [0, 3, 1, 2]
+def test_parts_of_the_training_split_follow_each_other_and_those_of_the_test_split_take_turns() -> None:
+    def counting(first: int) -> Any:
+        return lambda rng, rows: Numbers(first + np.arange(rows), np.zeros(rows, np.int64))
+
+    parts: dict[str, Any] = {
+        "test": [(counting(0), 3), (counting(10), 1), (counting(20), 3)],
+        "validation": [(counting(30), 1)],
+        "train": [(counting(40), 3), (counting(50), 3)],
+    }
+    found = draw_splits(parts, 0, lambda split: split.value)
+    assert found["train"].value.tolist() == [40, 41, 42, 50, 51, 52]
+    assert found["test"].value.tolist() == [0, 10, 20, 1, 21, 2, 22]
+    assert found["test"].take(slice(2)).value.tolist() == [0, 10]
 
 
 def test_the_identity_follows_every_array_of_every_split() -> None:
     def fingerprint(value: int, twice: int) -> str:
-        return identity_of("numbers", "1", {"test": Numbers(np.array([value]), np.array([twice]))}, {}).fingerprint
+        return content_hash({"test": Numbers(np.array([value]), np.array([twice]))})
 
     assert fingerprint(1, 2) == fingerprint(1, 2)
     assert len({fingerprint(1, 2), fingerprint(2, 2), fingerprint(1, 1)}) == 3
@@ -114,11 +111,11 @@ def test_sequences_without_answers_are_left_out_and_one_alone_has_no_error() -> 
 
 def test_settings_weigh_the_same_whatever_their_size() -> None:
     metrics = [share("a", [1] * 8 + [0] * 8, [1] * 16, True), share("a", [1, 1], [1, 1], True)]
-    mean = mean_over_settings("accuracy", metrics, True)
+    mean = mean_over_settings("accuracy", metrics)
     assert mean.value == 0.75
     assert mean.stderr == pytest.approx(math.sqrt(0.25 / 15) / 2)
     assert mean.n == 18
-    assert mean_over_settings("accuracy", [share("a", [1], [1], True)], True).stderr is None
+    assert mean_over_settings("accuracy", [share("a", [1], [1], True)]).stderr is None
 
 
 def test_an_answer_stands_after_its_input_and_the_last_one_nowhere() -> None:

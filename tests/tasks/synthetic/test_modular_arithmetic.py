@@ -1,4 +1,4 @@
-"""Tests of tasks/modular_arithmetic.py."""
+"""Tests of tasks/synthetic/modular_arithmetic.py."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.base import Examples
 from ...results.atomic import replacing
-from ...results.record import DataIdentity, Scalar
 from ..base import Sources
 
 if TYPE_CHECKING:
@@ -95,36 +94,22 @@ class SequenceCache:
         with np.load(self.folder / f"{name}.npz") as arrays:
             return Sequences(**arrays)
 
-    def identity(self, id: str, revision: str, details: Mapping[str, Scalar]) -> DataIdentity:
-        """The identity of generated data: the hash of its content, made where it is not there."""
-        return DataIdentity(
-            id=id,
-            revision=revision,
-            fingerprint=self.contents["fingerprint"],
-            source="generated",
-            splits=self.contents["rows"],
-            details=details,
-        )
-
     @cached_property
     def contents(self) -> Mapping[str, Any]:
         """Hash of all splits, and the rows of each; written last, so that where it is they all are."""
+        import numpy as np
+
         file = self.folder / "contents.json"
         if not file.is_file():
             splits = self.make()
             for name, sequences in splits.items():
-                self._write(name, sequences)
+                with replacing(self.folder / f"{name}.npz") as handle:
+                    np.savez(handle, **{key: value for key, value in vars(sequences).items() if value is not None})
             contents = {"fingerprint": _hash(splits), "rows": {name: len(split) for name, split in splits.items()}}
             with replacing(file) as handle:
                 handle.write(json.dumps(contents).encode())
         read: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return read
-
-    def _write(self, name: str, sequences: Sequences) -> None:
-        import numpy as np
-
-        with replacing(self.folder / f"{name}.npz") as handle:
-            np.savez(handle, **{key: value for key, value in vars(sequences).items() if value is not None})
 
 
 def _hash(splits: Mapping[str, Sequences]) -> str:
