@@ -156,7 +156,6 @@ IMAGE = SequenceClassification(
         "image",
         "what does a small photograph show, in grey pixels?",
         data=f"{CIFAR10.repo}/{CIFAR10.config}@{CIFAR10.revision}",
-        licence="that of the original data set",
         citation="Krizhevsky, CIFAR-10, 2009",
         settings={
             "smoke": ImageSettings(train_rows=500, validation_rows=100, test_rows=200),

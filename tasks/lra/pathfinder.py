@@ -3,49 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ...adapters.base import ModelShape
 from .protocol import GeneratedSequences, SequenceClassification, lra_info
-from .scenes import SceneSettings, generate_scenes
+from .scenes import PathfinderSettings, generate_scenes
 from .sequences import Sequences
-
-_SMALLEST_IMAGE = 12
-
-
-@dataclass(frozen=True)
-class PathfinderSettings:
-    """How images are made.
-
-    Attributes:
-        image_size: Pixels per side; from 12.
-        dashes: Dashes of a long path, from 3; a distractor has a third.
-        distractors: Distractors, where they find a place.
-        train_rows: Training images.
-        validation_rows: Images that choose the checkpoint.
-        test_rows: Test images.
-        data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
-        batch_size: Rows per forward pass in evaluation.
-        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
-
-    Raises:
-        ValueError: An image or a path that is too small.
-    """
-
-    image_size: int = 32
-    dashes: int = 9
-    distractors: int = 5
-    train_rows: int = 160_000
-    validation_rows: int = 20_000
-    test_rows: int = 20_000
-    data_seed: int = 0
-    batch_size: int = 128
-    more_metrics: str = ""
-
-    def __post_init__(self) -> None:
-        for name, smallest in (("image_size", _SMALLEST_IMAGE), ("dashes", 3), ("distractors", 0)):
-            if getattr(self, name) < smallest:
-                raise ValueError(f"{name} is {getattr(self, name)}; it takes {smallest} or more")
 
 
 def make_images(chosen: PathfinderSettings) -> Mapping[str, Sequences]:
@@ -54,12 +16,11 @@ def make_images(chosen: PathfinderSettings) -> Mapping[str, Sequences]:
 
     sizes = {"train": chosen.train_rows, "validation": chosen.validation_rows, "test": chosen.test_rows}
     seeds = np.random.SeedSequence(chosen.data_seed).spawn(len(sizes))
-    scenes = SceneSettings(chosen.image_size, chosen.dashes, chosen.distractors)
     splits = {}
     for (name, rows), seed in zip(sizes.items(), seeds, strict=True):
         parts = [
             (part.images(chosen.image_size), part.labels)
-            for part in generate_scenes(np.random.default_rng(seed), rows, scenes)
+            for part in generate_scenes(np.random.default_rng(seed), rows, chosen)
         ]
         images, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
         splits[name] = Sequences(images.reshape(rows, -1), labels)

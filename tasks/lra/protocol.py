@@ -79,13 +79,14 @@ class SeededSettings(SequenceSettings, Protocol):
 
 
 Chosen = TypeVar("Chosen", bound=SequenceSettings)
+Chosen_contra = TypeVar("Chosen_contra", bound=SequenceSettings, contravariant=True)
 Seeded = TypeVar("Seeded", bound=SeededSettings)
 
 
-class SequenceSource(Protocol[Chosen]):
+class SequenceSource(Protocol[Chosen_contra]):
     """Sequences in the splits `train`, `validation` and `test`."""
 
-    def identify(self, chosen: Chosen, sources: Sources) -> DataIdentity:
+    def identify(self, chosen: Chosen_contra, sources: Sources) -> DataIdentity:
         """The identity of the data that `split` reads.
 
         Raises:
@@ -93,7 +94,7 @@ class SequenceSource(Protocol[Chosen]):
         """
         ...
 
-    def split(self, name: str, chosen: Chosen, sources: Sources) -> Sequences:
+    def split(self, name: str, chosen: Chosen_contra, sources: Sources) -> Sequences:
         """One split.
 
         Raises:
@@ -202,10 +203,10 @@ def lra_info(
     summary: str,
     *,
     data: str,
-    licence: str,
     citation: str,
     settings: Mapping[str, Any],
     train: Mapping[str, Settings],
+    licence: str = "that of the original data set",
 ) -> TaskInfo:
     """The declaration of a task of the benchmark.
 

@@ -112,7 +112,6 @@ RETRIEVAL = SequenceClassification(
         "retrieval",
         "does one paper cite another, both in bytes?",
         data=f"{AAN.repo}/{AAN.config}@{AAN.revision}",
-        licence="that of the original data set",
         citation="Radev et al., ACL Anthology Network, LREC 2013",
         settings={
             "smoke": RetrievalSettings(max_length=256, train_rows=500, validation_rows=100, test_rows=200),

@@ -34,23 +34,44 @@ _SLACK = 1.5
 _BORDER = 4
 _SHARPEST_TURN = 1.2
 _SCENES_AT_ONCE = 512
+_SMALLEST_IMAGE = 12
 DASH_RADIUS, DOT_RADIUS = 0.4, 1.5
 _POINTS = 4
 
 
 @dataclass(frozen=True)
-class SceneSettings:
-    """What scenes look like.
+class PathfinderSettings:
+    """How images are made.
 
     Attributes:
-        image_size: Pixels per side.
-        dashes: Dashes of a long path; a short one has a third.
-        distractors: Short paths, where they find a place.
+        image_size: Pixels per side; from 12.
+        dashes: Dashes of a long path, from 3; a distractor has a third.
+        distractors: Distractors, where they find a place.
+        train_rows: Training images.
+        validation_rows: Images that choose the checkpoint.
+        test_rows: Test images.
+        data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
+        batch_size: Rows per forward pass in evaluation.
+        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
+
+    Raises:
+        ValueError: An image or a path that is too small.
     """
 
-    image_size: int
-    dashes: int
-    distractors: int
+    image_size: int = 32
+    dashes: int = 9
+    distractors: int = 5
+    train_rows: int = 160_000
+    validation_rows: int = 20_000
+    test_rows: int = 20_000
+    data_seed: int = 0
+    batch_size: int = 128
+    more_metrics: str = ""
+
+    def __post_init__(self) -> None:
+        for name, smallest in (("image_size", _SMALLEST_IMAGE), ("dashes", 3), ("distractors", 0)):
+            if getattr(self, name) < smallest:
+                raise ValueError(f"{name} is {getattr(self, name)}; it takes {smallest} or more")
 
 
 @dataclass(frozen=True)
@@ -81,7 +102,7 @@ class Scenes:
         return draw(dashes, self.dots, image_size)
 
 
-def generate_scenes(rng: np.random.Generator, rows: int, settings: SceneSettings) -> Iterator[Scenes]:
+def generate_scenes(rng: np.random.Generator, rows: int, settings: PathfinderSettings) -> Iterator[Scenes]:
     """Scenes, some at a time and `rows` in all, half of each label (of an odd number, one 0 more).
 
     Raises:
@@ -103,7 +124,7 @@ def generate_scenes(rng: np.random.Generator, rows: int, settings: SceneSettings
             yield scenes
 
 
-def _draw_scenes(rng: np.random.Generator, settings: SceneSettings, labels: NDArray[np.int32]) -> Scenes:
+def _draw_scenes(rng: np.random.Generator, settings: PathfinderSettings, labels: NDArray[np.int32]) -> Scenes:
     """Scenes for the first of `labels`, as many as come out."""
     import numpy as np
 

@@ -18,7 +18,6 @@ TEXT = TextClassification(
         "text",
         "is a film review positive, in bytes?",
         data=f"{REPO}/{CONFIG}@{REVISION}",
-        licence="that of the original data set",
         citation="Maas et al., Large Movie Review Dataset, ACL 2011",
         settings={
             "smoke": TextSettings(max_length=256, tokenizer="byte", train_rows=1_000, test_rows=500),

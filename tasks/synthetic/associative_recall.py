@@ -20,7 +20,7 @@ from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
 from ...results.record import Metric
 from ..base import INPUT, Row
 from .answers import predicted_tokens
-from .generated import Columns, GeneratedRows, GeneratedTask, decoder, scale
+from .generated import Columns, GeneratedRows, GeneratedTask, gpt, scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -184,7 +184,7 @@ def token_hash(splits: Mapping[str, RecallSequences]) -> str:
 
 
 _TRAIN: Settings = {"batch_size": 64, "lr": 1e-3, "final_lr": 0.5, "eval_every": 100, "target_loss": 0.01}
-_TWO_LAYERS = decoder(layers=2, heads=2, width=64)
+_TWO_LAYERS = gpt(layers=2, heads=2, width=64)
 _SMOKE = RecallSettings(vocab_size=8, length=16, train_samples=2_000, validation_samples=200, test_samples=500)
 
 ASSOCIATIVE_RECALL = GeneratedTask(
@@ -194,7 +194,7 @@ ASSOCIATIVE_RECALL = GeneratedTask(
     scales={
         "smoke": scale(_SMOKE, {**_TRAIN, "steps": 200}, _TWO_LAYERS),
         "small": scale(
-            RecallSettings(vocab_size=16, length=32), {**_TRAIN, "steps": 3_000}, decoder(layers=2, heads=2, width=64)
+            RecallSettings(vocab_size=16, length=32), {**_TRAIN, "steps": 3_000}, gpt(layers=2, heads=2, width=64)
         ),
         "paper": scale(RecallSettings(), {**_TRAIN, "steps": 20_000}),
     },

@@ -84,13 +84,6 @@ class LanguagePrompts(GeneratedRows):
     states: NDArray[np.int8]
 
 
-def generate(rng: np.random.Generator, rows: int, settings: LanguageSettings) -> LanguagePrompts:
-    """Prompts, each of an automaton drawn for it."""
-    symbol, target, edges = draw_automata(rng, rows, settings)
-    tokens, states = _walk(rng, symbol, target, edges, settings)
-    return LanguagePrompts(symbol, target, edges, tokens, states)
-
-
 def draw_automata(
     rng: np.random.Generator, rows: int, settings: LanguageSettings
 ) -> tuple[NDArray[np.int8], NDArray[np.int8], NDArray[np.int8]]:
@@ -114,29 +107,23 @@ def draw_automata(
     return symbol.astype(np.int8), target.astype(np.int8), edges.astype(np.int8)
 
 
-def _walk(
-    rng: np.random.Generator,
-    symbol: NDArray[np.int8],
-    target: NDArray[np.int8],
-    edges: NDArray[np.int8],
-    settings: LanguageSettings,
-) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
-    """Tokens and states of strings until prompts are full."""
+def generate(rng: np.random.Generator, rows: int, settings: LanguageSettings) -> LanguagePrompts:
+    """Prompts full of strings, each of an automaton drawn for it."""
     import numpy as np
 
-    rows, length = len(symbol), settings.length
-    tokens = np.full((rows, length), settings.separator, np.int32)
-    states = np.zeros((rows, length), np.int8)
+    symbol, target, edges = draw_automata(rng, rows, settings)
+    tokens = np.full((rows, settings.length), settings.separator, np.int32)
+    states = np.zeros((rows, settings.length), np.int8)
     row, state = np.arange(rows), np.zeros(rows, np.int64)
     left = rng.integers(1, settings.most_length + 1, size=rows)  # symbols still to come in the string
-    for i in range(1, length):
+    for i in range(1, settings.length):
         edge = (rng.random(rows) * edges[row, state]).astype(np.int64)
         goes_on = left > 0
         tokens[goes_on, i] = symbol[row, state, edge][goes_on]
         state = np.where(goes_on, target[row, state, edge], 0)
         states[:, i] = state
         left = np.where(goes_on, left - 1, rng.integers(1, settings.most_length + 1, size=rows))
-    return tokens, states
+    return LanguagePrompts(symbol, target, edges, tokens, states)
 
 
 def true_distribution(prompts: LanguagePrompts, symbols: int) -> NDArray[np.float64]:

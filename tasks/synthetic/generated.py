@@ -7,12 +7,12 @@ the metrics of those; `GeneratedTask` puts them together. `maze.py` is a short o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
-from ...adapters.base import Adapter, Capability, Examples, ModelShape, Settings
+from ...adapters.base import Adapter, Examples, ModelShape, Settings
 from ...results.record import DataIdentity, Metric
 from ..base import Row, Sources, TaskData, TaskInfo, TaskScale
 from ..metrics.requested import check_evaluate, measure_answers, try_metrics
@@ -70,11 +70,11 @@ Chosen = TypeVar("Chosen", bound=GeneratedSettings)
 Drawn = TypeVar("Drawn", bound=GeneratedRows)
 Draw = Callable[["np.random.Generator", int], Drawn]
 """Draws that many rows."""
+Key = Callable[[Drawn], "NDArray[Any]"]
+"""An array with one entry for each row; no two splits share an entry."""
 
 
-def draw_splits(
-    parts: Mapping[str, Sequence[tuple[Draw[Drawn], int]]], seed: int, identity: Callable[[Drawn], NDArray[Any]]
-) -> dict[str, Drawn]:
+def draw_splits(parts: Mapping[str, Sequence[tuple[Draw[Drawn], int]]], seed: int, key: Key[Drawn]) -> dict[str, Drawn]:
     """Draws splits that share nothing, each from its own child of the seed.
 
     The test split is drawn first and the training split last, and a row that an earlier split holds is drawn anew. So a
@@ -84,7 +84,7 @@ def draw_splits(
     Args:
         parts: Functions that draw the parts of each split of `SPLITS`, with the number of rows of each part.
         seed: Seed of the data.
-        identity: Gives an array with one entry for each row; no two splits share an entry.
+        key: What no two splits share.
 
     Raises:
         ValueError: There are too few different rows.
@@ -94,41 +94,32 @@ def draw_splits(
     splits: dict[str, Drawn] = {}
     for name, child in zip(SPLITS, np.random.SeedSequence(seed).spawn(len(SPLITS)), strict=True):
         rng = np.random.default_rng(child)
-        taken = {digest for split in splits.values() for digest in _digests(identity(split))}
-        split = _joined([_draw_new(name, draw, rng, rows, identity, taken) for draw, rows in parts[name]])
+        taken = {digest for split in splits.values() for digest in _digests(key(split))}
+        split = _joined([_draw_new(name, partial(draw, rng), rows, key, taken) for draw, rows in parts[name]])
         places = np.concatenate([np.arange(rows) for _, rows in parts[name]])
         splits[name] = split if name == "train" else split.take(np.argsort(places, kind="stable"))
     return splits
 
 
 def draw_alike(
-    generate: Callable[[np.random.Generator, int, Chosen], Drawn],
-    settings: Chosen,
-    identity: Callable[[Drawn], NDArray[Any]],
+    generate: Callable[[np.random.Generator, int, Chosen], Drawn], settings: Chosen, key: Key[Drawn]
 ) -> dict[str, Drawn]:
-    """Splits by `draw_splits` that one generator draws, with `train_samples`, `validation_samples`, `test_samples`."""
+    """Splits by `draw_splits`, of `train_samples`, `validation_samples` and `test_samples` rows from one generator."""
 
     def draw(rng: np.random.Generator, rows: int) -> Drawn:
         return generate(rng, rows, settings)
 
     parts = {name: [(draw, getattr(settings, f"{name}_samples"))] for name in SPLITS}
-    return draw_splits(parts, settings.data_seed, identity)
+    return draw_splits(parts, settings.data_seed, key)
 
 
-def _draw_new(
-    name: str,
-    draw: Draw[Drawn],
-    rng: np.random.Generator,
-    rows: int,
-    identity: Callable[[Drawn], NDArray[Any]],
-    taken: set[bytes],
-) -> Drawn:
-    """Draws rows until there are enough whose identity is not in `taken`."""
+def _draw_new(name: str, draw: Callable[[int], Drawn], rows: int, key: Key[Drawn], taken: Collection[bytes]) -> Drawn:
+    """Draws rows until there are enough whose key is not in `taken`."""
     parts: list[Drawn] = []
     missing = rows
     for _ in range(MOST_ROUNDS):
-        drawn = draw(rng, missing)
-        parts.append(drawn.take([i for i, digest in enumerate(_digests(identity(drawn))) if digest not in taken]))
+        drawn = draw(missing)
+        parts.append(drawn.take([i for i, digest in enumerate(_digests(key(drawn))) if digest not in taken]))
         missing -= len(parts[-1])
         if not missing:
             return _joined(parts)
@@ -163,8 +154,8 @@ def scale(settings: GeneratedSettings, train: Settings, backbone: Settings | Non
     return TaskScale(as_settings(settings), train, backbone=backbone or {})
 
 
-def decoder(layers: int, heads: int, width: int, **changes: int) -> Settings:
-    """The size of a from-scratch decoder whose MLP is four times as wide as its residual stream, with `changes`."""
+def gpt(layers: int, heads: int, width: int, **changes: int) -> Settings:
+    """The size of a from-scratch `gpt` whose MLP is four times as wide as its residual stream, with `changes`."""
     size = {"layers": layers, "heads": heads, "kv_heads": heads, "width": width, "mlp_width": 4 * width}
     return {**size, **changes}
 
@@ -174,7 +165,7 @@ class GeneratedTask(Generic[Chosen, Drawn]):
     """A task with generated data.
 
     Attributes:
-        name: As in `TaskInfo`, and so are `summary`, `citation`, `scales`, `main_metric` and `needs`.
+        name: As in `TaskInfo`, and so are `summary`, `citation`, `scales` and `main_metric`.
         settings: Dataclass of the task's settings.
         shape: What a model must accept and give.
         generate_splits: Draws the splits `train`, `validation` and `test`.
@@ -202,7 +193,6 @@ class GeneratedTask(Generic[Chosen, Drawn]):
     fingerprint: Callable[[Mapping[str, Drawn]], str] = content_hash
     compared: tuple[str, str] | None = None
     main_metric: str = "accuracy"
-    needs: Capability = Capability.LANGUAGE_MODEL
 
     @cached_property
     def info(self) -> TaskInfo:
@@ -215,7 +205,7 @@ class GeneratedTask(Generic[Chosen, Drawn]):
             data=("generated",),
             licence="Apache-2.0",
             citation=self.citation,
-            needs=frozenset({self.needs}),
+            needs=frozenset({self.shape(self.settings()).needs}),
             scales=self.scales,
             recipes=("scratch",),
         )

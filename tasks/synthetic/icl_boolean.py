@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ...adapters.base import IGNORED, Adapter, Capability, Examples, ModelShape, Settings
+from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
 from ...results.record import Metric
 from ..base import INPUT, Row
 from .answers import doubling, in_batches, interleaved_vectors, share, vector_examples
-from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, decoder, draw_alike, scale
+from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, draw_alike, gpt, scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -197,15 +197,14 @@ def _task(
             "small": scale(
                 small,
                 {**_ADAM, "lr": 5e-4, "steps": 3_000, "batch_size": 32, "eval_every": 500},
-                decoder(layers=3, heads=4, width=64),
+                gpt(layers=3, heads=4, width=64),
             ),
             "paper": scale(
                 paper,
                 {**_ADAM, "lr": 1e-4, "warmup": 0.0, "steps": 20_000, "batch_size": 32, "eval_every": 1_000},
-                decoder(layers=6, heads=8, width=256),
+                gpt(layers=6, heads=8, width=256),
             ),
         },
-        needs=Capability.VECTOR_SEQUENCES,
         settings=BooleanSettings,
         shape=lambda chosen: ModelShape(2 * chosen.points - 1, vocab_size=2, input_dim=chosen.variables),
         generate_splits=generate_splits,

@@ -18,11 +18,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...adapters.base import Adapter, Capability, Examples, ModelShape, Settings
+from ...adapters.base import Adapter, Examples, ModelShape, Settings
 from ...results.record import Metric
 from ..base import INPUT, Row
 from .answers import doubling, in_batches, interleaved_vectors, vector_examples
-from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, decoder, draw_alike, scale
+from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, draw_alike, gpt, scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,16 +187,15 @@ ICL_REGRESSION = GeneratedTask(
     scales={
         "smoke": scale(_SMOKE, {**_ADAM, "lr": 3e-3, "steps": 200}),
         "small": scale(
-            _SMALL, {**_ADAM, "lr": 1e-3, "steps": 3_000, "eval_every": 500}, decoder(layers=4, heads=4, width=64)
+            _SMALL, {**_ADAM, "lr": 1e-3, "steps": 3_000, "eval_every": 500}, gpt(layers=4, heads=4, width=64)
         ),
         "paper": scale(
             RegressionSettings(),
             {**_ADAM, "lr": 1e-4, "warmup": 0.0, "final_lr": 1.0, "steps": 500_000, "eval_every": 10_000},
-            decoder(layers=12, heads=8, width=256),
+            gpt(layers=12, heads=8, width=256),
         ),
     },
     main_metric="squared_error",
-    needs=Capability.VECTOR_SEQUENCES,
     settings=RegressionSettings,
     shape=lambda chosen: ModelShape(2 * chosen.points - 1, input_dim=chosen.dimension),
     generate_splits=generate_splits,

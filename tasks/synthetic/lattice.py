@@ -16,12 +16,9 @@ def neighbours(side: int) -> NDArray[np.int32]:
     """Cells above, below, left and right of each cell `[cells, 4]`; -1 beyond the edge."""
     import numpy as np
 
-    y, x = np.divmod(np.arange(side**2), side)
-    steps = ((-1, 0), (1, 0), (0, -1), (0, 1))
-    ends = [(y + dy, x + dx) for dy, dx in steps]
-    inside = [(v >= 0) & (v < side) & (u >= 0) & (u < side) for v, u in ends]
-    columns = [np.where(ok, v * side + u, -1) for ok, (v, u) in zip(inside, ends, strict=True)]
-    return np.stack(columns, axis=1).astype(np.int32)
+    grid = np.pad(np.arange(side**2, dtype=np.int32).reshape(side, side), 1, constant_values=-1)
+    beside = (grid[:-2, 1:-1], grid[2:, 1:-1], grid[1:-1, :-2], grid[1:-1, 2:])
+    return np.stack(beside, axis=-1).reshape(-1, 4)
 
 
 def depth_first_trees(rng: np.random.Generator, rows: int, side: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

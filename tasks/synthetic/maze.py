@@ -19,7 +19,7 @@ from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
 from ...results.record import Metric
 from ..base import INPUT, Row
 from .answers import predicted_tokens, right_tokens, share
-from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, decoder, draw_alike, scale
+from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, draw_alike, gpt, scale
 from .lattice import depth_first_trees, passages, paths
 
 if TYPE_CHECKING:
@@ -62,11 +62,6 @@ class MazeSettings:
     def cells(self) -> int:
         """Cells of a maze."""
         return self.side**2
-
-    @property
-    def vocab_size(self) -> int:
-        """Cells and marks."""
-        return self.cells + len(MARKS)
 
     def mark(self, name: str) -> int:
         """The token of one of `MARKS`."""
@@ -207,16 +202,14 @@ MAZE = GeneratedTask(
         "small": scale(
             MazeSettings(side=4, train_samples=60_000, validation_samples=200, test_samples=300),
             {**_TRAIN, "lr": 1e-3, "steps": 4_000, "batch_size": 32, "eval_every": 500},
-            decoder(layers=4, heads=4, width=64),
+            gpt(layers=4, heads=4, width=64),
         ),
         "paper": scale(
-            MazeSettings(),
-            {**_TRAIN, "lr": 5e-4, "epochs": 20.0, "batch_size": 64},
-            decoder(layers=6, heads=8, width=256),
+            MazeSettings(), {**_TRAIN, "lr": 5e-4, "epochs": 20.0, "batch_size": 64}, gpt(layers=6, heads=8, width=256)
         ),
     },
     settings=MazeSettings,
-    shape=lambda chosen: ModelShape(chosen.longest - 1, chosen.vocab_size),
+    shape=lambda chosen: ModelShape(chosen.longest - 1, chosen.cells + len(MARKS)),
     generate_splits=generate_splits,
     to_examples=to_examples,
     answer=answer,

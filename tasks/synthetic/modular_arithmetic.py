@@ -20,7 +20,7 @@ from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
 from ...results.record import Metric
 from ..base import INPUT, Row
 from .answers import mean_over_settings, predicted_by_length, shares_by
-from .generated import Columns, Draw, GeneratedRows, GeneratedTask, decoder, draw_splits, scale
+from .generated import Columns, Draw, GeneratedRows, GeneratedTask, check_ranges, draw_splits, gpt, scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,11 +66,7 @@ class ArithmeticSettings:
                 raise ValueError(
                     f"a length is {length}; an expression has an odd number of tokens, such as {length + 1}"
                 )
-        if self.held_out_length > self.train_length or self.modulus < 2:
-            raise ValueError(
-                f"held_out_length is {self.held_out_length} and modulus {self.modulus}; allowed: at most train_length "
-                f"{self.train_length}, and 2 or more"
-            )
+        check_ranges(self, {"modulus": (2, None), "held_out_length": (1, self.train_length)})
         if not min(self.test_lengths) <= self.train_length < max(self.test_lengths):
             raise ValueError(
                 f"test_lengths is {self.test_lengths}; train_length {self.train_length} must be in between"
@@ -233,12 +229,12 @@ MODULAR_ARITHMETIC = GeneratedTask(
         "small": scale(
             _SMALL,
             {**_TRAIN, "lr": 1e-3, "steps": 5_000, "batch_size": 128, "eval_every": 500, "target_loss": 0.01},
-            decoder(layers=4, heads=4, width=64, rope=True),
+            gpt(layers=4, heads=4, width=64, rope=True),
         ),
         "paper": scale(
             ArithmeticSettings(),
             {**_TRAIN, "lr": 1e-4, "final_lr": 1.0, "steps": 1_000_000, "batch_size": 128, "eval_every": 10_000},
-            decoder(layers=5, heads=8, width=64, rope=True),
+            gpt(layers=5, heads=8, width=64, rope=True),
         ),
     },
     settings=ArithmeticSettings,

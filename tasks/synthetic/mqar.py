@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
 from ...results.record import Metric
 from ..base import INPUT, Row
 from .answers import mean_over_settings, predicted_by_length, right_tokens, shares_by
-from .generated import Columns, Draw, GeneratedRows, GeneratedTask, decoder, draw_splits, scale
+from .generated import Columns, GeneratedRows, GeneratedTask, draw_splits, gpt, scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,15 +117,12 @@ class MqarSequences(GeneratedRows):
 
 def generate_splits(settings: MqarSettings) -> dict[str, MqarSequences]:
     """Train, validation and test sequences; no sequence is in two of them."""
-
-    def drawing(length: int, pairs: int) -> Draw[MqarSequences]:
-        return lambda rng, rows: generate(rng, rows, length, pairs, settings)
-
-    trained = [drawing(*setting) for setting in settings.trained]
+    trained = [partial(generate, length=n, pairs=pairs, settings=settings) for n, pairs in settings.trained]
+    tested = [partial(generate, length=n, pairs=pairs, settings=settings) for n, pairs in settings.tested]
     parts = {
         "train": list(zip(trained, settings.train_samples, strict=True)),
         "validation": [(draw, settings.validation_samples) for draw in trained],
-        "test": [(drawing(*setting), settings.test_samples) for setting in settings.tested],
+        "test": [(draw, settings.test_samples) for draw in tested],
     }
     return draw_splits(parts, settings.data_seed, lambda split: split.tokens)
 
@@ -237,17 +235,17 @@ MQAR = GeneratedTask(
         "smoke": scale(
             _SMOKE,
             {**_TRAIN, "lr": 3e-3, "steps": 150, "batch_size": 32},
-            decoder(layers=2, heads=1, width=64, mlp_width=128),
+            gpt(layers=2, heads=1, width=64, mlp_width=128),
         ),
         "small": scale(
             _SMALL,
             {**_TRAIN, "lr": 2e-3, "steps": 3_000, "batch_size": 64, "eval_every": 250, "target_loss": 0.01},
-            decoder(layers=2, heads=1, width=64),
+            gpt(layers=2, heads=1, width=64),
         ),
         "paper": scale(
             MqarSettings(),
             {**_TRAIN, "epochs": 64.0, "batch_size": 256, "eval_rows": 2_000},
-            decoder(layers=2, heads=1, width=128),
+            gpt(layers=2, heads=1, width=128),
         ),
     },
     settings=MqarSettings,

@@ -25,11 +25,12 @@ from ...results.record import Metric
 from ..base import INPUT, Row
 from .answers import doubling, in_batches, share
 from .automata import LanguagePrompts, LanguageSettings, generate, true_distribution
-from .generated import Columns, GeneratedTask, decoder, draw_alike, scale
+from .generated import Columns, GeneratedTask, draw_alike, gpt, scale
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
 NGRAM = 3
 
@@ -78,20 +79,20 @@ def ngram_distribution(tokens: NDArray[np.int32], separator: int, order: int = N
 
 def answer(adapter: Adapter, prompts: LanguagePrompts, settings: LanguageSettings) -> Columns:
     """Legal answers and distances summed by string, of the model and of n-grams in context."""
-    separator, batch_size = settings.separator, settings.batch_size
-    model: list[dict[str, Any]] = []
-    ngram: list[dict[str, Any]] = []
-    for start in range(0, len(prompts), batch_size):
-        part = prompts.take(slice(start, start + batch_size))
-        found = in_batches(
-            adapter,
-            lambda ids: adapter.logits(ids.long())[..., :separator].double().softmax(dim=-1),
-            part.tokens[:, :-1],
-            batch_size,
-        )
-        model += _sums_by_string(part, found, separator)
-        ngram += _sums_by_string(part, ngram_distribution(part.tokens, separator), separator)
-    return {"model": model, "ngram": ngram, INPUT: prompts.tokens[:, :-1]}
+    import numpy as np
+
+    tokens, separator, batch_size = prompts.tokens, settings.separator, settings.batch_size
+
+    def distribution(ids: Tensor) -> Tensor:
+        return adapter.logits(ids.long())[..., :separator].double().softmax(dim=-1)
+
+    starts = range(0, len(tokens), batch_size)  # an n-gram's counts take `length ** 2` numbers for each prompt
+    ngram = np.concatenate([ngram_distribution(tokens[start : start + batch_size], separator) for start in starts])
+    answers = {"model": in_batches(adapter, distribution, tokens[:, :-1], batch_size), "ngram": ngram}
+    return {
+        **{name: _sums_by_string(prompts, found, separator) for name, found in answers.items()},
+        INPUT: tokens[:, :-1],
+    }
 
 
 def _sums_by_string(prompts: LanguagePrompts, answers: NDArray[np.float64], separator: int) -> list[dict[str, Any]]:
@@ -163,12 +164,12 @@ REGULAR_LANGUAGES = GeneratedTask(
         "small": scale(
             _SMALL,
             {**_TRAIN, "lr": 1e-3, "steps": 2_500, "batch_size": 32, "eval_every": 250},
-            decoder(layers=2, heads=2, width=64, rope=True),
+            gpt(layers=2, heads=2, width=64, rope=True),
         ),
         "paper": scale(
             LanguageSettings(),
             {**_TRAIN, "lr": 5e-4, "epochs": 50.0, "batch_size": 32},
-            decoder(layers=8, heads=4, width=256, rope=True),
+            gpt(layers=8, heads=4, width=256, rope=True),
         ),
     },
     settings=LanguageSettings,

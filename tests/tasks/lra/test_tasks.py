@@ -27,9 +27,10 @@ from hedgebench.tasks.base import DataUnavailableError, Sources, Task
 from hedgebench.tasks.data import file_hashes as file_facts
 from hedgebench.tasks.lra.images import IMAGE, grey_pixels
 from hedgebench.tasks.lra.listops import LISTOPS, ListOpsSettings
-from hedgebench.tasks.lra.pathfinder import PATHFINDER, PathfinderSettings
+from hedgebench.tasks.lra.pathfinder import PATHFINDER
 from hedgebench.tasks.lra.protocol import PAPER_BACKBONE
 from hedgebench.tasks.lra.retrieval import RETRIEVAL
+from hedgebench.tasks.lra.scenes import PathfinderSettings
 from hedgebench.tasks.lra.text import TEXT
 
 TASKS = {name: task for name, task in tasks().items.items() if name.startswith("lra/")}
