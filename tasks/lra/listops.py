@@ -40,22 +40,22 @@ _TREES_AT_ONCE = 2_000
 
 @dataclass(frozen=True)
 class ListOpsSettings:
-    """How expressions are made; the defaults are the benchmark's.
+    """How expressions are made; the defaults are those of the benchmark.
 
     Attributes:
         min_length: All expressions have more tokens.
         max_length: All expressions have fewer tokens.
-        max_depth: Depth at which every node is a digit; from 2.
-        max_arguments: Most arguments of an operation; from 2.
+        max_depth: Depth at which every node is a digit; 2 or more.
+        max_arguments: Most arguments of an operation; 2 or more.
         train_rows: Training expressions.
-        validation_rows: Expressions that choose the checkpoint.
+        validation_rows: Expressions that select the checkpoint.
         test_rows: Test expressions.
-        data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
+        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
         batch_size: Rows per forward pass in evaluation.
-        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
+        more_metrics: Further metrics; see `metrics/requested.py`.
 
     Raises:
-        ValueError: Bounds that keep no expression.
+        ValueError: No expression can satisfy the bounds.
     """
 
     min_length: int = 500
@@ -76,7 +76,7 @@ class ListOpsSettings:
         if self.max_length < self.min_length + 2:
             raise ValueError(
                 f"max_length is {self.max_length}; it takes at least min_length + 2, {self.min_length + 2} here, "
-                "because both bounds are left out"
+                "because both bounds are exclusive"
             )
 
 
@@ -88,7 +88,7 @@ class ListOpsExpressions:
         tokens: Token ids `[rows, n]` uint8, padded with 0 on the right.
         lengths: Tokens of each row.
         answers: Values, 0 to 9.
-        depths: Greatest depth of any node, the outermost operation's being 1.
+        depths: Greatest depth of any node; the outermost operation has depth 1.
     """
 
     tokens: NDArray[np.uint8]
@@ -99,7 +99,7 @@ class ListOpsExpressions:
 
 @dataclass(frozen=True)
 class _Level:
-    """The nodes of one depth, those of a tree and of a parent side by side.
+    """The nodes of one depth; nodes of one tree, and of one parent, are neighbours.
 
     Attributes:
         parents: Index of each node's parent in the level above.
@@ -114,12 +114,12 @@ class _Level:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What is known of each node of a level once the levels below are.
+    """Properties of each node of a level, which follow from the levels below.
 
     Attributes:
-        values: Its value.
-        lengths: Its tokens.
-        heights: Levels from it to its deepest node, both included.
+        values: Value of the node.
+        lengths: Number of its tokens.
+        heights: Levels from the node to its deepest descendant, both included.
     """
 
     values: NDArray[np.int64]
@@ -128,7 +128,7 @@ class _Measured:
 
 
 def generate_expressions(rng: np.random.Generator, rows: int, settings: ListOpsSettings) -> ListOpsExpressions:
-    """`rows` different expressions.
+    """Draws `rows` different expressions.
 
     Raises:
         ValueError: (Almost) no expression has a length within the bounds.
@@ -157,7 +157,7 @@ def generate_expressions(rng: np.random.Generator, rows: int, settings: ListOpsS
 
 
 def _draw(rng: np.random.Generator, trees: int, settings: ListOpsSettings) -> list[_Level]:
-    """Trees whose root is an operation, as levels from the root down: a digit alone is always too short."""
+    """Trees as levels from the root down; the root is an operation, as a single digit is always too short."""
     import numpy as np
 
     levels: list[_Level] = []
@@ -176,7 +176,7 @@ def _draw(rng: np.random.Generator, trees: int, settings: ListOpsSettings) -> li
 
 
 def _measure(levels: Sequence[_Level]) -> list[_Measured]:
-    """Values, lengths and heights of the nodes of each level, worked out from the bottom up."""
+    """Values, lengths and heights of the nodes of each level, computed from the bottom up."""
     import numpy as np
 
     measured: list[_Measured] = []
@@ -197,7 +197,7 @@ def _measure(levels: Sequence[_Level]) -> list[_Measured]:
 def _apply(
     operators: NDArray[np.int64], counts: NDArray[np.int64], starts: NDArray[np.int64], values: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """The value of each operation, whose arguments are `counts` of `values` from its place in `starts`."""
+    """The value of each operation; its arguments are `counts` of `values`, from its index in `starts` on."""
     import numpy as np
 
     order = np.lexsort((values, np.repeat(np.arange(len(counts)), counts)))
@@ -215,7 +215,7 @@ def _apply(
 def _serialise(
     levels: Sequence[_Level], measured: Sequence[_Measured], trees: NDArray[np.int64], width: int
 ) -> NDArray[np.uint8]:
-    """Tokens `[rows, width]` of the chosen trees: each node stands behind its parent and its elder siblings."""
+    """Tokens `[rows, width]` of the chosen trees: each node comes after its parent and its earlier siblings."""
     import numpy as np
 
     tokens = np.zeros((len(trees), width), np.uint8)
@@ -241,9 +241,9 @@ def _serialise(
 
 
 def make_expressions(chosen: ListOpsSettings) -> Mapping[str, Sequences]:
-    """Every split; no two expressions are alike.
+    """Draws every split; no two expressions are equal.
 
-    Test expressions are drawn first and training ones last, so that fewer training rows change nothing else.
+    Test expressions come first and training expressions last, so that fewer training rows change nothing else.
     """
     import numpy as np
 

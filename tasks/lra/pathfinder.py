@@ -1,4 +1,4 @@
-"""`lra/pathfinder`: are two dots the ends of one dashed path? Read pixel by pixel, 1,024 of them at `paper` scale."""
+"""`lra/pathfinder`: are two dots the ends of one dashed path? The model reads pixels, 1,024 at `paper` scale."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .sequences import Sequences
 
 
 def make_images(chosen: PathfinderSettings) -> Mapping[str, Sequences]:
-    """Every split, with half of each label."""
+    """Draws every split, with half of each label."""
     import numpy as np
 
     sizes = {"train": chosen.train_rows, "validation": chosen.validation_rows, "test": chosen.test_rows}

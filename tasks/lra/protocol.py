@@ -1,18 +1,18 @@
 """Long Range Arena: the protocol that its tasks share, and their declaration.
 
-A model is trained on `train`, the weights of the lowest loss on `validation` are kept, and accuracy is taken on `test`,
-which selects nothing.
+A model is trained on `train`, keeps the weights with the lowest loss on `validation`, and is measured on `test`, which
+selects nothing.
 
 We follow the PyTorch benchmark published with Nystromformer (Xiong et al., arXiv 2102.03902; `LRA/code/lra_config.py`
-of its repository); which one Hedgehog's authors followed is not known to us. `PAPER_BACKBONE` and each task's `paper`
-scale are the benchmark's hyper-parameters: two pre-norm layers of width 64 with two heads, learned positions, the mean
-over tokens, and a classifier with one hidden layer; AdamW without weight decay at a peak rate of 1e-4. Differences:
+of its repository); we do not know which benchmark Hedgehog's authors followed. `PAPER_BACKBONE` and the `paper` scale
+of each task have its hyper-parameters: two pre-norm layers of width 64 with two heads, learned positions, the mean over
+tokens, and a classifier with one hidden layer; AdamW without weight decay at a peak rate of 1e-4. Differences:
 
-- Padding is marked by its length. The benchmark takes every token id 0 for padding, black pixels too.
-- The mean is taken over real tokens; there, over the padded length.
-- Validation keeps the lowest loss; there, the highest accuracy, for some tasks on a part of the test split.
-- The rate falls by half a cosine; there, by a line.
-- Dropout is on embeddings and residual branches; there, also inside the MLP and on softmax's attention weights.
+- Lengths mark the padding. The benchmark takes every token id 0 for padding, even black pixels.
+- The mean is over real tokens; the benchmark's is over the padded length.
+- Validation keeps the lowest loss; the benchmark keeps the highest accuracy, for some tasks on part of the test split.
+- The learning rate falls by half a cosine; the benchmark's falls linearly.
+- Dropout is on embeddings and residual branches; the benchmark has it in the MLP and on softmax attention weights too.
 
 | task | sequence | classes | splits at `paper` |
 |---|---|---|---|
@@ -23,8 +23,8 @@ over tokens, and a classifier with one hidden layer; AdamW without weight decay 
 | `lra/pathfinder` | grey pixels, 1,024 | 2 | 160,000 / 20,000 / 20,000, generated |
 | `lra/digits` | grey pixels, 64 | 10 | 1,198 / 200 / 399, embedded |
 
-`lra/digits` is no task of the benchmark: it stands in for `lra/image` where CIFAR-10 cannot be had, under its own name,
-and does not count towards the group's score.
+`lra/digits` is no task of the benchmark. It is a substitute for `lra/image` where CIFAR-10 is not available, under its
+own name, and does not count towards the score of the group.
 
 Source: Tay et al., arXiv 2011.04006; Hedgehog, arXiv 2402.04347.
 """
@@ -56,7 +56,7 @@ _GENERATOR_VERSION = "1"
 
 
 class SequenceSettings(Protocol):
-    """What the settings of every such task hold."""
+    """Settings of a task of sequences."""
 
     @property
     def batch_size(self) -> int:
@@ -70,11 +70,11 @@ class SequenceSettings(Protocol):
 
 
 class SeededSettings(SequenceSettings, Protocol):
-    """Settings of data that a generator makes."""
+    """Settings of a task with generated sequences."""
 
     @property
     def data_seed(self) -> int:
-        """Seed of the data; a run's own seed moves initialisation and order, not the data."""
+        """Seed of the data."""
         ...
 
 
@@ -105,7 +105,7 @@ class SequenceSource(Protocol[Chosen_contra]):
 
 @dataclass(frozen=True)
 class GeneratedSequences(Generic[Seeded]):
-    """Sequences that a generator makes, once for all cells that need the same.
+    """Sequences from a generator, which makes them once for all cells with the same data.
 
     Attributes:
         name: Name of the generator.
@@ -137,7 +137,7 @@ class SequenceClassification(Generic[Chosen]):
     Attributes:
         info: The declaration.
         settings: Dataclass of the task's settings.
-        shape: What a model must accept and give.
+        shape: The shape of models under given settings.
         source: Where the sequences come from.
     """
 
@@ -147,7 +147,7 @@ class SequenceClassification(Generic[Chosen]):
     source: SequenceSource[Chosen]
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
-        """Which sequences `load` would use.
+        """The identity of the sequences that `load` reads.
 
         Raises:
             DataUnavailableError: The data cannot be read.
@@ -183,7 +183,7 @@ class SequenceClassification(Generic[Chosen]):
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
         """Accuracy, then `majority_accuracy`, then what `more_metrics` adds.
 
-        `majority_accuracy` is that of always naming the commonest class, which a model reaches that reads nothing.
+        `majority_accuracy` is that of always answering with the most frequent class.
         """
         from ...results.stats.statistics import accuracy_stderr
 
@@ -213,11 +213,11 @@ def lra_info(
     Args:
         name: Such as `listops`.
         summary: One line for the listing.
-        data: Id of the data set read, or of the generator.
+        data: Id of the data set or of the generator.
         licence: Licence of the data.
-        citation: Where the data come from.
-        settings: The task's settings at each scale, as its dataclass.
-        train: Hyper-parameters of training at each scale, besides those that are the benchmark's for all tasks.
+        citation: Source of the data.
+        settings: The dataclass of settings at each scale.
+        train: Hyper-parameters of training at each scale, besides those that all tasks share.
     """
     return TaskInfo(
         name=f"lra/{name}",

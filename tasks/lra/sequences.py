@@ -1,4 +1,4 @@
-"""Labelled sequences, and a folder that keeps those which take long to make."""
+"""Labelled sequences, and a cache for those that take long to make."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Sequences:
     """Sequences of one split.
 
     Attributes:
-        tokens: Token ids `[rows, n]`, or `[rows, towers, n]`, padded on the right; of any integer type.
+        tokens: Token ids `[rows, n]`, or `[rows, towers, n]`, padded on the right, of any integer type.
         labels: Class ids, `[rows]`.
-        lengths: Real tokens of each sequence, `[rows]` or `[rows, towers]`; None where nothing is padded.
+        lengths: Real tokens of each sequence, `[rows]` or `[rows, towers]`; None if no sequence is padded.
     """
 
     tokens: NDArray[Any]
@@ -37,12 +37,12 @@ class Sequences:
         return len(self.tokens)
 
     def first(self, rows: int | None) -> Sequences:
-        """The first so many rows; all for None."""
+        """The first `rows` rows; all for None."""
         lengths = None if self.lengths is None else self.lengths[:rows]
         return Sequences(self.tokens[:rows], self.labels[:rows], lengths)
 
     def row_lengths(self) -> NDArray[np.int32]:
-        """Real tokens of each row, of the longer sequence where there are two; `[rows]`."""
+        """Real tokens of the longest sequence of each row, `[rows]`."""
         import numpy as np
 
         if self.lengths is None:
@@ -51,7 +51,7 @@ class Sequences:
         return longest
 
     def batch(self, rows: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """Token ids of some rows, cut to the longest of them, and a mask that is True at real ones."""
+        """Token ids of some rows, cut to the longest sequence among them, and a mask that is True at real tokens."""
         import numpy as np
 
         if self.lengths is None:
@@ -61,7 +61,7 @@ class Sequences:
         return self.tokens[rows][..., : len(columns)], columns < lengths[..., None]
 
     def examples(self) -> Examples:
-        """The rows as training reads them."""
+        """The rows as training examples."""
         import numpy as np
 
         mask = None if self.lengths is None else np.arange(self.tokens.shape[-1]) < self.lengths[..., None]
@@ -70,11 +70,11 @@ class Sequences:
 
 @dataclass(frozen=True)
 class SequenceCache:
-    """Splits that are made once and kept, whole or not at all.
+    """Splits that are made once and kept in a folder.
 
     Attributes:
-        folder: Where they are kept.
-        make: Gives every split, by its name.
+        folder: The folder.
+        make: Makes every split, by its name.
     """
 
     folder: Path
@@ -82,12 +82,11 @@ class SequenceCache:
 
     @classmethod
     def keyed(cls, name: str, key: str, sources: Sources, make: Callable[[], Mapping[str, Sequences]]) -> SequenceCache:
-        """A cache whose folder is named after `name` and all that `key` says of what `make` gives."""
-        place = f"{name.replace('/', '-')}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-        return cls(sources.cache / "sequences" / place, make)
+        """A cache in a folder named after `name` and `key`; `key` has everything that the result of `make` depends on."""
+        return cls(sources.cache / "sequences" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}", make)
 
     def split(self, name: str) -> Sequences:
-        """One split, made with all the others where they are not there."""
+        """One split; the first call makes all splits."""
         import numpy as np
 
         _ = self.contents
@@ -96,7 +95,9 @@ class SequenceCache:
 
     @cached_property
     def contents(self) -> Mapping[str, Any]:
-        """Hash of all splits, and the rows of each; written last, so that where it is they all are."""
+        """The hash of all splits (`fingerprint`) and the number of rows of each (`rows`).
+
+        Its file is written last: if it exists, so do all splits."""
         import numpy as np
 
         file = self.folder / "contents.json"

@@ -1,7 +1,7 @@
-"""`lra/text`: is a film review positive? Read byte by byte, up to 4,096 of them at `paper` scale.
+"""`lra/text`: is a film review positive? The model reads bytes, up to 4,096 at `paper` scale.
 
-The review is cut at its end. The benchmark chooses checkpoints on the test split, as it has no other; we hold out 1,000
-training rows instead, as `text_classification.py` does.
+Longer reviews lose their end. The benchmark selects checkpoints on the test split, as it has no other; we hold out
+1,000 training rows instead, as `text_classification.py` does.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def interleaved_vectors(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float32]
 
     Args:
         x: Inputs `[rows, points, d]`.
-        y: Answers `[rows, points]`; the last one is left out, as the model is asked for it.
+        y: Answers `[rows, points]`; the prompt leaves the last one out, as the model is asked for it.
     """
     import numpy as np
 
@@ -45,7 +45,7 @@ def vector_examples(vectors: NDArray[np.float32], answers: NDArray[Any], ignored
 def in_batches(
     adapter: Adapter, call: Callable[[Tensor], Tensor], inputs: NDArray[Any], batch_size: int
 ) -> NDArray[Any]:
-    """The results of `call` on the rows of `inputs`, at most `batch_size` of them at once on the adapter's device."""
+    """The results of `call` for the rows of `inputs`, at most `batch_size` of them at once on the adapter's device."""
     import numpy as np
     import torch
 
@@ -62,7 +62,7 @@ def predicted_tokens(adapter: Adapter, tokens: NDArray[np.int32], batch_size: in
 def predicted_by_length(
     adapter: Adapter, tokens: NDArray[np.int32], lengths: NDArray[np.int32], batch_size: int
 ) -> NDArray[np.int64]:
-    """The same for sequences of `lengths` `[rows]`: a batch holds sequences of one length, without their padding."""
+    """`predicted_tokens` for sequences of `lengths` `[rows]`: a batch has sequences of one length and no padding."""
     import numpy as np
 
     predicted = np.zeros(tokens.shape, np.int64)
@@ -84,18 +84,18 @@ def share(
     higher_is_better: bool | None,
     at: Mapping[str, Scalar] | None = None,
 ) -> Metric:
-    """The share of right answers, or the mean over answers of another quantity that each sequence gives as a sum.
+    """The share of right answers, or the mean over answers of another quantity, from sums over each sequence.
 
     Args:
         name: Name of the metric.
         right: Sum over the answers of each sequence.
-        of: Answers of each sequence; sequences without any are left out.
+        of: Number of answers of each sequence; sequences without answers are left out.
         higher_is_better: Direction; None for a reference.
         at: Coordinates.
 
     Returns:
-        The metric with its standard error clustered by sequence, as answers of one sequence depend on each other: that
-        of a ratio of means, to first order. `n` is the number of sequences.
+        The metric; `n` is the number of sequences. Its standard error is that of a ratio of means, to first order,
+        clustered by sequence, as the answers of one sequence depend on each other.
     """
     import numpy as np
 
@@ -112,13 +112,13 @@ def share(
 def shares_by(
     name: str, rows: Sequence[Row], coordinates: Mapping[str, str], right: Callable[[Row], tuple[int, int]]
 ) -> dict[tuple[int, ...], Metric]:
-    """The share of right answers at each setting that was sampled apart, by the setting.
+    """The share of right answers at each setting, by the values of the setting.
 
     Args:
         name: Name of the metrics.
         rows: Predictions.
-        coordinates: Keys of a row that tell its setting, by the name of the metric's coordinate.
-        right: Right answers of a row, and all its answers.
+        coordinates: Keys of a row that hold its setting, by the names of the metrics' coordinates.
+        right: Gives the number of right answers of a row, and of all its answers.
     """
 
     def setting(row: Row) -> tuple[int, ...]:
@@ -132,7 +132,7 @@ def shares_by(
 
 
 def mean_over_settings(name: str, metrics: Sequence[Metric]) -> Metric:
-    """The mean of one metric over settings that were sampled apart, each of the same weight."""
+    """The mean of one metric over settings that were sampled independently, each with the same weight."""
     values = [metric.value for metric in metrics if metric.value is not None]
     errors = [metric.stderr for metric in metrics if metric.stderr is not None]
     stderr = math.sqrt(sum(error**2 for error in errors)) / len(values) if len(errors) == len(metrics) else None

@@ -1,12 +1,12 @@
-"""Associative recall, the paper's synthetic: which value went with this key, earlier in the sequence?
+"""Associative recall, the synthetic task of the Hedgehog paper: give the value that followed a key earlier.
 
-Keys are the lower half of the vocabulary and values the upper half. Each sequence draws its own map from keys to values
-(each value uniform and independent), then pairs `k1 v1 k2 v2 ...` whose keys are uniform with replacement; the last key
-is drawn among those that occurred before, and the model must give its value. `length` counts every token, the last
-value too; a model reads the `length - 1` tokens before it, so that no model can see the answer.
+Keys are the lower half of the vocabulary and values the upper half. Each sequence has its own map from keys to values
+(each value uniform and independent), and consists of pairs `k1 v1 k2 v2 ...` whose keys are uniform with replacement.
+The last key is one of those that occurred before, and the model must give its value. `length` counts every token, the
+last value included; a model reads the `length - 1` tokens before it, so that no model sees the answer.
 
-Source: Hedgehog (arXiv 2402.04347), with 10,000 training and 2,000 freshly generated test samples. Vocabulary 40 and
-length 128 are recollections of the paper, its training set-up is unknown to us: `paper` scale is our choice there.
+Source: Hedgehog (arXiv 2402.04347), with 10,000 training and 2,000 freshly generated test samples. We recall vocabulary
+40 and length 128 from the paper. Its training set-up is unknown to us, so that of the scale `paper` is our choice.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class RecallSettings:
         train_samples: Training sequences.
         validation_samples: Sequences for early stopping.
         test_samples: Test sequences.
-        data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
-        loss: `recall` trains on every value whose key occurred before, `final` on the last one only.
+        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
+        loss: `recall` trains on every value whose key occurred before, `final` on the last value only.
         batch_size: Sequences per forward pass when predicting.
-        more_metrics: Metrics of the package `evaluate` beside the task's own, over tokens; see `more_metrics.py`.
+        more_metrics: Further metrics, from the package `evaluate`, over tokens; see `metrics/requested.py`.
 
     Raises:
-        ValueError: An odd or too small size, or an unknown loss.
+        ValueError: A size is odd or too small, or the loss is unknown.
     """
 
     vocab_size: int = 40
@@ -80,7 +80,7 @@ class RecallSequences(GeneratedRows):
 
 
 def generate_splits(settings: RecallSettings) -> dict[str, RecallSequences]:
-    """Train, validation and test sequences, each from its own child of the seed, so that sizes do not interact."""
+    """Train, validation and test sequences, each from its own child of the seed; no size changes another split."""
     import numpy as np
 
     sizes = {name: getattr(settings, f"{name}_samples") for name in ("train", "validation", "test")}
@@ -111,7 +111,7 @@ def generate(rng: np.random.Generator, rows: int, length: int, vocab_size: int) 
 
 
 def _first_pair(keys: NDArray[np.int32], num_keys: int) -> NDArray[np.int64]:
-    """Index of the first pair with each key, `[rows, num_keys]`; the number of pairs where a key does not occur."""
+    """Index of the first pair with each key, `[rows, num_keys]`; the number of pairs if a key does not occur."""
     import numpy as np
 
     rows, pairs = keys.shape
@@ -122,7 +122,7 @@ def _first_pair(keys: NDArray[np.int32], num_keys: int) -> NDArray[np.int64]:
 
 
 def to_examples(sequences: RecallSequences, loss: str) -> Examples:
-    """Inputs `[rows, length - 1]` and the next tokens, `IGNORED` but at values that can be recalled.
+    """Inputs `[rows, length - 1]`; targets are the values that can be recalled, and `IGNORED` elsewhere.
 
     Args:
         sequences: Sequences of one split.
@@ -161,10 +161,10 @@ def answer(adapter: Adapter, sequences: RecallSequences, settings: RecallSetting
 
 
 def measure(rows: Sequence[Row], settings: RecallSettings) -> list[Metric]:
-    """Accuracy, and what it must be held against.
+    """Accuracy, and two references for it.
 
-    `chance` is a blind guess among the values. `pooled_accuracy` is that of the value seen most often in the sequence,
-    which a model reaches that adds up values and cannot tell keys apart.
+    `chance` is a blind guess among the values. `pooled_accuracy` is that of the value seen most often in the sequence:
+    a model reaches it that adds up values and cannot tell keys apart.
     """
     from ...results.stats.statistics import accuracy_stderr
 
@@ -179,7 +179,7 @@ def measure(rows: Sequence[Row], settings: RecallSettings) -> list[Metric]:
 
 
 def token_hash(splits: Mapping[str, RecallSequences]) -> str:
-    """A hash of all tokens, without the marks that follow from them."""
+    """A hash of all tokens; `repeated` follows from them."""
     return hashlib.sha256(b"".join(split.tokens.astype("<i4").tobytes() for split in splits.values())).hexdigest()
 
 

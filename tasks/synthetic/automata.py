@@ -1,4 +1,4 @@
-"""Random automata over few symbols, prompts of their strings, and what each automaton allows next."""
+"""Random automata, prompts of their strings, and the distribution of each next symbol."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ class LanguageSettings:
     """How automata and strings are made.
 
     Attributes:
-        symbols: Symbols in all; the separator is one more token.
-        least_alphabet: Fewest symbols of an automaton's alphabet; the most are all of them.
+        symbols: Number of symbols; the separator is one more token.
+        least_alphabet: Fewest symbols of an automaton's alphabet; the largest alphabet has all symbols.
         least_states: Fewest states.
         most_states: Most states.
-        most_edges: Most edges that leave a state, never more than the alphabet has symbols; the fewest are 1.
-        most_length: Most symbols of a string; the fewest are 1.
-        length: Tokens of a prompt, the last of which is predicted and not read.
+        most_edges: Most edges that leave a state, at most the size of the alphabet; a state has 1 or more.
+        most_length: Most symbols of a string; a string has 1 or more.
+        length: Tokens of a prompt; the model predicts the last one and does not read it.
         train_samples: Training prompts.
         validation_samples: Prompts for early stopping.
         test_samples: Test prompts.
-        data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
+        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
         batch_size: Prompts per forward pass when predicting.
 
     Raises:
-        ValueError: A number outside its range.
+        ValueError: A number is outside its range.
     """
 
     symbols: int = 18
@@ -67,12 +67,12 @@ class LanguageSettings:
 
 @dataclass(frozen=True)
 class LanguagePrompts(GeneratedRows):
-    """Prompts of one split, and their automata.
+    """Prompts of one split with their automata.
 
     Attributes:
         symbol: Symbol of each edge of each state, `[rows, states, edges]`; 0 where there is no such edge.
         target: State that each edge leads to, `[rows, states, edges]`; 0 where there is no such edge.
-        edges: How many edges leave each state, `[rows, states]`; 0 for states that an automaton does not have.
+        edges: Number of edges that leave each state, `[rows, states]`; 0 for states that an automaton does not have.
         tokens: `[rows, length]` int32; a prompt begins with a separator.
         states: State after each token, `[rows, length]`; 0 after a separator.
     """
@@ -95,7 +95,7 @@ def draw_automata(
     alphabet = rng.integers(settings.least_alphabet, settings.symbols + 1, size=rows)
     edges = rng.integers(1, np.minimum(most_edges, alphabet)[:, None] + 1, size=(rows, most_states))
     edges[np.arange(most_states) >= states[:, None]] = 0
-    # A row's alphabet is the start of a permutation of all symbols, a state's symbols the start of one of its alphabet.
+    # An alphabet begins a permutation of all symbols; the symbols of a state begin a permutation of its alphabet.
     order = rng.random((rows, settings.symbols)).argsort(axis=1)
     keys = rng.random((rows, most_states, settings.symbols))
     keys[np.broadcast_to((np.arange(settings.symbols) >= alphabet[:, None])[:, None], keys.shape)] = np.inf
@@ -108,7 +108,7 @@ def draw_automata(
 
 
 def generate(rng: np.random.Generator, rows: int, settings: LanguageSettings) -> LanguagePrompts:
-    """Prompts full of strings, each of an automaton drawn for it."""
+    """Prompts full of strings, each with its own automaton."""
     import numpy as np
 
     symbol, target, edges = draw_automata(rng, rows, settings)
@@ -127,7 +127,7 @@ def generate(rng: np.random.Generator, rows: int, settings: LanguageSettings) ->
 
 
 def true_distribution(prompts: LanguagePrompts, symbols: int) -> NDArray[np.float64]:
-    """What the automaton gives each symbol after each token but the last, `[rows, length - 1, symbols]`."""
+    """The automaton's probability of each symbol after each token but the last, `[rows, length - 1, symbols]`."""
     import numpy as np
 
     rows, states, most_edges = prompts.symbol.shape

@@ -1,7 +1,8 @@
 """The protocol of tasks with generated data: splits drawn from a seed, their fingerprint, and the steps of a task.
 
-A new task is a dataclass of settings, a generator of `GeneratedRows`, their training examples, a model's answers and
-the metrics of those; `GeneratedTask` puts them together. `maze.py` is a short one.
+A new task has a dataclass of settings and four functions: they generate the splits as `GeneratedRows`, turn a split
+into training examples, ask a model for answers, and measure the answers. `GeneratedTask` does the rest; `maze.py` is
+an example.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Columns: TypeAlias = Mapping[str, "list[Any] | NDArray[Any]"]
-"""Values by name, one for each row."""
+"""Values by name; a column has one value for each row."""
 
 REVISION = "1"
 """Version of the generators in the identity of their data."""
@@ -33,7 +34,7 @@ MOST_ROUNDS = 100
 
 
 class GeneratedSettings(Hashable, Protocol):
-    """Settings of a task with generated data."""
+    """Settings of a task with generated data: a frozen dataclass."""
 
     @property
     def data_seed(self) -> int:
@@ -42,7 +43,7 @@ class GeneratedSettings(Hashable, Protocol):
 
 
 def check_ranges(settings: GeneratedSettings, ranges: Mapping[str, tuple[float, float | None]]) -> None:
-    """Compares settings with the least and the most that each may be; None is no limit.
+    """Checks that settings are within ranges, both ends included; an upper end of None is no limit.
 
     Raises:
         ValueError: A setting is outside its range.
@@ -56,7 +57,7 @@ def check_ranges(settings: GeneratedSettings, ranges: Mapping[str, tuple[float, 
 
 @dataclass(frozen=True)
 class GeneratedRows:
-    """Rows of one split; the fields of a subclass are arrays with one entry for each row."""
+    """Rows of one split. A subclass has arrays with one entry for each row as its fields."""
 
     def __len__(self) -> int:
         return len(next(iter(vars(self).values())))
@@ -69,25 +70,25 @@ class GeneratedRows:
 Chosen = TypeVar("Chosen", bound=GeneratedSettings)
 Drawn = TypeVar("Drawn", bound=GeneratedRows)
 Draw = Callable[["np.random.Generator", int], Drawn]
-"""Draws that many rows."""
+"""A function that draws so many rows."""
 Key = Callable[[Drawn], "NDArray[Any]"]
-"""An array with one entry for each row; no two splits share an entry."""
+"""A function that gives one array entry for each row; no two splits share an entry."""
 
 
 def draw_splits(parts: Mapping[str, Sequence[tuple[Draw[Drawn], int]]], seed: int, key: Key[Drawn]) -> dict[str, Drawn]:
     """Draws splits that share nothing, each from its own child of the seed.
 
-    The test split is drawn first and the training split last, and a row that an earlier split holds is drawn anew. So a
+    The test split is drawn first and the training split last, and rows that an earlier split holds are drawn anew. So a
     larger training split leaves the other splits unchanged. Repeats within a split stay. The parts of the training
-    split follow each other; those of the other splits take turns, so that the first rows have some of each part.
+    split follow each other; those of the other splits take turns, so that the first rows include each part.
 
     Args:
-        parts: Functions that draw the parts of each split of `SPLITS`, with the number of rows of each part.
+        parts: How each split of `SPLITS` is drawn: functions that draw its parts, with the rows of each part.
         seed: Seed of the data.
         key: What no two splits share.
 
     Raises:
-        ValueError: There are too few different rows.
+        ValueError: The generator has too few different rows.
     """
     import numpy as np
 
@@ -104,7 +105,7 @@ def draw_splits(parts: Mapping[str, Sequence[tuple[Draw[Drawn], int]]], seed: in
 def draw_alike(
     generate: Callable[[np.random.Generator, int, Chosen], Drawn], settings: Chosen, key: Key[Drawn]
 ) -> dict[str, Drawn]:
-    """Splits by `draw_splits`, of `train_samples`, `validation_samples` and `test_samples` rows from one generator."""
+    """Draws splits from one generator: `train_samples`, `validation_samples` and `test_samples` rows."""
 
     def draw(rng: np.random.Generator, rows: int) -> Drawn:
         return generate(rng, rows, settings)
@@ -114,7 +115,7 @@ def draw_alike(
 
 
 def _draw_new(name: str, draw: Callable[[int], Drawn], rows: int, key: Key[Drawn], taken: Collection[bytes]) -> Drawn:
-    """Draws rows until there are enough whose key is not in `taken`."""
+    """Draws rows until enough of them have a key outside `taken`."""
     parts: list[Drawn] = []
     missing = rows
     for _ in range(MOST_ROUNDS):
@@ -155,7 +156,7 @@ def scale(settings: GeneratedSettings, train: Settings, backbone: Settings | Non
 
 
 def gpt(layers: int, heads: int, width: int, **changes: int) -> Settings:
-    """The size of a from-scratch `gpt` whose MLP is four times as wide as its residual stream, with `changes`."""
+    """Size of the backbone `gpt`; its MLP is four times as wide as its residual stream, unless in `changes`."""
     size = {"layers": layers, "heads": heads, "kv_heads": heads, "width": width, "mlp_width": 4 * width}
     return {**size, **changes}
 
@@ -165,18 +166,18 @@ class GeneratedTask(Generic[Chosen, Drawn]):
     """A task with generated data.
 
     Attributes:
-        name: As in `TaskInfo`, and so are `summary`, `citation`, `scales` and `main_metric`.
+        name: A field of `TaskInfo`, as are `summary`, `citation`, `scales` and `main_metric`.
         settings: Dataclass of the task's settings.
-        shape: What a model must accept and give.
+        shape: The shape of models under given settings.
         generate_splits: Draws the splits `train`, `validation` and `test`.
-        to_examples: A split as training reads it.
-        answer: The answers of a model and of references to a split, in columns; the column `INPUT` has what the model
-            reads.
-        measure: Metrics of answers.
-        details: Settings that the identity of the data names beside `data_seed`.
-        fingerprint: Hash of the splits.
-        compared: Columns of right answers and predictions that the setting `more_metrics` compares; None for a task
-            without this setting.
+        to_examples: Turns a split into training examples.
+        answer: Gives the answers of a model and of references to a split, in columns; the column `INPUT` has the
+            model's input.
+        measure: Measures answers.
+        details: Names of settings that are part of the data's identity, besides `data_seed`.
+        fingerprint: Hashes the splits.
+        compared: Columns of right answers and of predictions that the metrics of the setting `more_metrics` compare;
+            None for a task without this setting.
     """
 
     name: str
@@ -215,7 +216,7 @@ class GeneratedTask(Generic[Chosen, Drawn]):
         return _identity(self, self._parsed(settings)[0])
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
-        """Draws the data; `test` is a split with the first `limit` rows.
+        """The examples, and as `test` the first `limit` rows of the test split.
 
         Raises:
             DataUnavailableError: A further metric cannot be loaded.

@@ -1,16 +1,16 @@
 """Boolean functions in context: from labelled points of one unknown function, give the label of the next point.
 
-A prompt is `x1 y1 x2 y2 ... xk` with `x` in {-1, 1}^n and labels of one function, drawn anew for each prompt. The model
-reads vectors of n numbers (a label stands in the first as -1 or 1, zeros after it) through a linear layer, and gives
-logits over the two labels at each position; the loss is the cross-entropy at every x.
+A prompt is `x1 y1 x2 y2 ... xk` with `x` in {-1, 1}^n and the labels of one function, drawn anew for each prompt. The
+model reads vectors of n numbers (a label is the first number of its vector, -1 or 1, the others are zero) through a
+linear layer, and gives logits over the two labels at each position. The loss is the cross-entropy at every x.
 
-`icl_boolean` has conjunctions: each variable is in it with probability 0.15, negated with 0.15; x is uniform, but 30%
-of the points are made to satisfy the function, as few would otherwise. `icl_parity` has sparse parities: the exclusive
-or of 2 of n variables, x uniform.
+`icl_boolean` has conjunctions, which contain each variable with probability 0.15 and its negation with 0.15. Here x is
+uniform, but 30% of the points are made to satisfy the function, as few would otherwise. `icl_parity` has sparse
+parities: the exclusive or of 2 of n variables, with uniform x.
 
 Source: Bhattamishra et al. (arXiv 2310.03016) and their published code: 6 layers, 8 heads, width 256, Adam at 1e-4 over
-20,000 batches of 32; conjunctions over 28 variables, sparse parities over 10. Points of a prompt, 70 and 140, are
-recollections of the paper. We differ: they draw every prompt anew, we train on a fixed set of prompts.
+20,000 batches of 32; conjunctions over 28 variables, sparse parities over 10. We recall the 70 and 140 points of a
+prompt from the paper. We differ: they draw every prompt anew, we train on a fixed set of prompts.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ class BooleanSettings:
 
     Attributes:
         function: `conjunction` or `parity`.
-        variables: n, the numbers in x.
+        variables: n, the length of x.
         parity_of: Variables that a parity depends on.
-        points: Points of a prompt; the label of the last one is asked for and not shown.
+        points: Points of a prompt; the model is asked for the last label, which the prompt does not show.
         last_points: Points at a prompt's end over which the headline accuracy is taken.
         train_samples: Training prompts.
         validation_samples: Prompts for early stopping.
         test_samples: Test prompts.
-        data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
+        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
         batch_size: Prompts per forward pass when predicting.
 
     Raises:
-        ValueError: An unknown function, or a number outside its range.
+        ValueError: The function is unknown, or a number is outside its range.
     """
 
     function: str = "conjunction"
@@ -76,7 +76,7 @@ class BooleanPrompts(GeneratedRows):
     """Prompts of one split.
 
     Attributes:
-        weights: The function, `[rows, n]`: 1 for a variable in it, -1 for a negated one, 0 for one that is not.
+        weights: The function, `[rows, n]`: 1 for a variable that it contains, -1 for one that it negates, 0 for others.
         x: Points in {-1, 1}, `[rows, points, n]`.
         labels: True or false, `[rows, points]`.
     """
@@ -87,12 +87,12 @@ class BooleanPrompts(GeneratedRows):
 
 
 def generate_splits(settings: BooleanSettings) -> dict[str, BooleanPrompts]:
-    """Train, validation and test prompts; none is in two of them, though a function may be, as parities are few."""
+    """Train, validation and test prompts; no prompt is in two of them. A function may be, as there are few parities."""
     return draw_alike(generate, settings, lambda split: split.x)
 
 
 def generate(rng: np.random.Generator, rows: int, settings: BooleanSettings) -> BooleanPrompts:
-    """Prompts, each of a function drawn for it."""
+    """Prompts, each with its own function."""
     import numpy as np
 
     n, points = settings.variables, settings.points
@@ -112,7 +112,7 @@ def generate(rng: np.random.Generator, rows: int, settings: BooleanSettings) -> 
 def label(function: str, weights: NDArray[np.int8], x: NDArray[np.int8]) -> NDArray[np.bool_]:
     """Labels `[rows, points]` of points by the functions that `weights` `[rows, n]` describe.
 
-    A conjunction is true where no variable in it is wrong, a parity where an odd number of its variables are 1.
+    A conjunction is true if none of its variables is wrong, a parity if an odd number of its variables are 1.
     """
     import numpy as np
 
@@ -134,11 +134,11 @@ def to_examples(prompts: BooleanPrompts) -> Examples:
 
 
 def nearest_labels(prompts: BooleanPrompts) -> NDArray[np.bool_]:
-    """The label of the nearest earlier point of each point `[rows, points]`, the first of equals; false without one."""
+    """The label of the earlier point nearest to each point (the first of equals), `[rows, points]`; at first false."""
     import numpy as np
 
     x = prompts.x.astype(np.float32)
-    alike = x @ x.swapaxes(1, 2)  # of vectors of one length the nearest has the largest product
+    alike = x @ x.swapaxes(1, 2)  # all points have one norm, so the nearest has the largest product
     points = x.shape[1]
     alike[:, np.triu(np.ones((points, points), bool))] = -np.inf
     labels = np.take_along_axis(prompts.labels, alike.argmax(-1), axis=1)
@@ -161,8 +161,8 @@ def answer(adapter: Adapter, prompts: BooleanPrompts, settings: BooleanSettings)
 def measure(rows: Sequence[Row], settings: BooleanSettings) -> list[Metric]:
     """Accuracy over the last points, and after so many examples (`accuracy_after`).
 
-    Beside it, over the last points: `nearest_neighbour_accuracy`, the label of the nearest earlier point, and
-    `constant_accuracy`, the better of always true and always false.
+    References over the last points: `nearest_neighbour_accuracy` answers with the label of the nearest earlier point,
+    and `constant_accuracy` is the better of always true and always false.
     """
     import numpy as np
 

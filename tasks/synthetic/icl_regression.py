@@ -1,14 +1,14 @@
 """Linear regression in context: from pairs (x, y) of one linear function, predict the y of the next x.
 
-A prompt is `x1 y1 x2 y2 ... xk` with `x ~ N(0, I_d)` and `y = w x + noise`, where each prompt has a `w ~ N(0, I_d)` of
-its own. The model reads vectors of d numbers (y stands in the first, zeros after it) through a linear layer, and gives
-one number at each position; the loss is the squared error at every x. Errors are divided by d: answering 0 costs 1.
+A prompt is `x1 y1 x2 y2 ... xk` with `x ~ N(0, I_d)` and `y = w x + noise`, where each prompt has its own
+`w ~ N(0, I_d)`. The model reads vectors of d numbers (y is the first number of its vector, the others are zero) through
+a linear layer, and gives one number at each position. The loss is the squared error at every x. Errors are divided by
+d, so that answering 0 costs 1.
 
 Source: Garg et al., What Can Transformers Learn In-Context? (arXiv 2208.01066) and their published settings: d = 20, 41
 pairs, no noise, GPT-2 with 12 layers, 8 heads and width 256, Adam at 1e-4 over 500,000 batches of 64. We differ: they
 draw every prompt anew and let d and k grow over the first steps; we train on a fixed set of prompts, without
-curriculum. One step of gradient descent as a reference is von Oswald et al. (arXiv 2212.07677); its rate here is the
-best there is.
+curriculum. The reference of one gradient step is von Oswald et al. (arXiv 2212.07677), here at the best possible rate.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ class RegressionSettings:
     """How the prompts are made.
 
     Attributes:
-        dimension: d, the numbers in x.
-        points: Pairs of a prompt; the y of the last one is asked for and not shown.
+        dimension: d, the length of x.
+        points: Pairs of a prompt; the model is asked for the last y, which the prompt does not show.
         noise_std: Standard deviation of the noise on y.
         train_samples: Training prompts.
         validation_samples: Prompts for early stopping.
         test_samples: Test prompts.
-        data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
+        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
         batch_size: Prompts per forward pass when predicting.
 
     Raises:
-        ValueError: A number outside its range.
+        ValueError: A number is outside its range.
     """
 
     dimension: int = 20
@@ -81,7 +81,7 @@ def generate_splits(settings: RegressionSettings) -> dict[str, RegressionPrompts
 
 
 def generate(rng: np.random.Generator, rows: int, settings: RegressionSettings) -> RegressionPrompts:
-    """Prompts, each of a function of its own."""
+    """Prompts, each with its own function."""
     import numpy as np
 
     weights = rng.standard_normal((rows, settings.dimension), np.float32)
@@ -98,7 +98,7 @@ def to_examples(prompts: RegressionPrompts) -> Examples:
 
 
 def references(prompts: RegressionPrompts, noise_std: float) -> dict[str, NDArray[np.float64]]:
-    """Answers `[rows, points]` of each of `REFERENCES` to every x, from the pairs before it."""
+    """The answers `[rows, points]` of each of `REFERENCES` to every x, given the pairs before it."""
     import numpy as np
 
     x, y = prompts.x.astype(np.float64), prompts.y.astype(np.float64)
@@ -116,7 +116,7 @@ def references(prompts: RegressionPrompts, noise_std: float) -> dict[str, NDArra
 
 
 REFERENCES = ("least_squares", "ridge", "gradient_step", "zero")
-"""What a model is held against: `zero` answers 0 always."""
+"""References that a model is compared with; `zero` always answers 0."""
 
 
 def ridge_weights(x: NDArray[np.float64], y: NDArray[np.float64], penalty: float) -> NDArray[np.float64]:
@@ -125,7 +125,7 @@ def ridge_weights(x: NDArray[np.float64], y: NDArray[np.float64], penalty: float
 
     _, k, d = x.shape
     transposed = x.swapaxes(1, 2)
-    if k < d:  # by way of the k x k products of the inputs, which have full rank
+    if k < d:  # the k x k products of the inputs have full rank
         dual = np.linalg.solve(x @ transposed + penalty * np.eye(k), y[..., None])
         return np.asarray((transposed @ dual)[..., 0], np.float64)
     primal = np.linalg.solve(transposed @ x + penalty * np.eye(d), transposed @ y[..., None])
@@ -135,7 +135,7 @@ def ridge_weights(x: NDArray[np.float64], y: NDArray[np.float64], penalty: float
 def one_step_weights(x: NDArray[np.float64], y: NDArray[np.float64], noise_std: float) -> NDArray[np.float64]:
     """Weights `[rows, d]` after one step of gradient descent from 0 on half the summed squared error.
 
-    The rate has the least expected error over `w ~ N(0, I)` and `x ~ N(0, I)`: `1 / (k + d + 1 + noise_std ** 2)`.
+    The rate `1 / (k + d + 1 + noise_std ** 2)` has the least expected error over `w ~ N(0, I)` and `x ~ N(0, I)`.
     With rate a and `S` the sum of `x x^T`, that error is `E |w - a S w|^2 + a^2 noise_std^2 E tr S`, where
     `E tr S = k d` and `E tr S^2 = k d (k + d + 1)`.
     """
@@ -158,8 +158,8 @@ def answer(adapter: Adapter, prompts: RegressionPrompts, settings: RegressionSet
 def measure(rows: Sequence[Row]) -> list[Metric]:
     """Mean squared error over d: over all x after the first, and after so many examples (`..._after`).
 
-    References beside it: `least_squares` (of least norm), `ridge` (the posterior mean, which no other answer beats on
-    average), `gradient_step`, and `zero`, which answers 0.
+    The same for the references: `least_squares` (of least norm), `ridge` (the posterior mean, which no other answer
+    beats on average), `gradient_step`, and `zero`, which answers 0.
     """
     metrics, last = [], len(rows[0]["model"]) - 1
     for model in ("model", *REFERENCES):

@@ -1,9 +1,9 @@
 """Mazes: from the list of a maze's passages, an origin and a target, give the path between them, cell by cell.
 
-A maze is a spanning tree of a square lattice, made by depth-first search with random turns; so there is one path
-without a step back, and an answer is right or wrong exactly. The sequence is `<adjlist> a <--> b ; c <--> d ; ...
-</adjlist> <origin> a </origin> <target> z </target> <path> a ... z </path>`, with one token for each cell and mark, and
-passages in random order and direction. The loss is taken on what follows `<path>`.
+A maze is a spanning tree of a square lattice, made by depth-first search with random turns. So exactly one path has no
+step back. The sequence is `<adjlist> a <--> b ; c <--> d ; ... </adjlist> <origin> a </origin> <target> z </target>
+<path> a ... z </path>`, with one token for each cell and mark, and passages in random order and direction. The loss is
+taken on the tokens after `<path>`.
 
 Source: Ivanitskiy et al., A Configurable Library for Generating and Manipulating Maze Datasets (arXiv 2309.10498): its
 generator by depth-first search and its sequences. Origin and target are any two cells. Sizes of models are ours.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MARKS = ("<adjlist>", "</adjlist>", "<origin>", "</origin>", "<target>", "</target>", "<path>", "</path>", "<-->", ";")
-"""Tokens after those of the cells."""
+"""The tokens after those of the cells."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class MazeSettings:
         train_samples: Training mazes.
         validation_samples: Mazes for early stopping.
         test_samples: Test mazes.
-        data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
+        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
         batch_size: Mazes per forward pass when predicting.
-        more_metrics: Metrics of the package `evaluate` beside the task's own, over tokens; see `more_metrics.py`.
+        more_metrics: Further metrics, from the package `evaluate`, over tokens; see `metrics/requested.py`.
 
     Raises:
-        ValueError: A side below 2.
+        ValueError: `side` is below 2.
     """
 
     side: int = 6
@@ -83,7 +83,7 @@ class Mazes(GeneratedRows):
     """Mazes of one split with their paths.
 
     Attributes:
-        parent: The cell from which each cell was reached, `[rows, cells]`; the first cell's is itself.
+        parent: The cell from which each cell was reached, `[rows, cells]`; the first cell is its own parent.
         tokens: Sequences, `[rows, longest]` int32, zeros after the end.
         path_lengths: Cells of each path, both ends included, `[rows]`.
     """
@@ -99,7 +99,7 @@ def generate_splits(settings: MazeSettings) -> dict[str, Mazes]:
 
 
 def generate(rng: np.random.Generator, rows: int, settings: MazeSettings) -> Mazes:
-    """Mazes with an origin and another cell as the target."""
+    """Mazes, each with an origin and another cell as the target."""
     import numpy as np
 
     parent, depth = depth_first_trees(rng, rows, settings.side)
@@ -134,18 +134,18 @@ def _listed_passages(rng: np.random.Generator, parent: NDArray[np.int32], settin
 
 
 def to_examples(mazes: Mazes, settings: MazeSettings) -> Examples:
-    """Every token but the last, and the next one as the target from `<path>` on; what follows the path is masked."""
+    """Every token but the last, with the next one as the target from `<path>` on; padding after the path is masked."""
     import numpy as np
 
     targets = mazes.tokens[:, 1:].copy()
     place = np.arange(targets.shape[1])
-    end = settings.prompt_length + mazes.path_lengths[:, None]  # where the end mark stands
+    end = settings.prompt_length + mazes.path_lengths[:, None]  # place of the end mark
     targets[(place < settings.prompt_length - 1) | (place >= end)] = IGNORED
     return Examples(mazes.tokens[:, :-1], targets, place < end)
 
 
 def random_walk_chance(mazes: Mazes) -> NDArray[np.float64]:
-    """The chance of each path when each step is any passage but the one just come through, `[rows]`."""
+    """The probability of each path if each step takes any passage but the last one with equal chance, `[rows]`."""
     import numpy as np
 
     degree = passages(mazes.parent).sum(-1)
@@ -159,7 +159,7 @@ def random_walk_chance(mazes: Mazes) -> NDArray[np.float64]:
 
 
 def answer(adapter: Adapter, mazes: Mazes, settings: MazeSettings) -> Columns:
-    """The likeliest token after each token from `<path>` on, given the right ones before.
+    """The likeliest token after each token from `<path>` on, given the right tokens before.
 
     Greedy decoding gives the whole path if and only if each of these is right.
     """
@@ -176,7 +176,7 @@ def answer(adapter: Adapter, mazes: Mazes, settings: MazeSettings) -> Columns:
 def measure(rows: Sequence[Row]) -> list[Metric]:
     """Exact paths (`accuracy`) and their tokens, the end mark included (`token_accuracy`).
 
-    `random_walk_accuracy` is that of a walk which never steps back, turns at random and stops at the target.
+    `random_walk_accuracy` is that of a walk that never steps back, turns at random and stops at the target.
     """
     one = [1] * len(rows)
     right, of = zip(*map(right_tokens, rows), strict=True)

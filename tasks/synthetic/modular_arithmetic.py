@@ -1,13 +1,13 @@
-"""Modular arithmetic: the value of an expression such as `3 + 1 * 4 - 2`, modulo 5, at lengths longer than trained on.
+"""Modular arithmetic: the value of an expression such as `3 + 1 * 4 - 2`, modulo 5, at lengths beyond training.
 
 An expression alternates numbers below the modulus with `+`, `-` and `*`; a product binds tighter than a sum. The model
-reads it and `=`, and must give the value as the next token; the loss is taken on that token alone. Lengths count
-numbers and operators.
+reads the expression and `=`, and must give the value as the next token; the loss is taken on that token alone. A length
+counts numbers and operators.
 
 Source: Delétang et al., Neural Networks and the Chomsky Hierarchy (arXiv 2207.02098), the task of the regular level:
 modulus 5, training on lengths up to 40 (lengths are odd here, so up to 39), and a score that averages over the lengths
-41 to 500. We differ: they draw every expression anew and search positional encodings and rates, we train on a fixed set
-with rotary positions, and of the longer lengths we measure some.
+41 to 500. We differ: they draw every expression anew and search positional encodings and learning rates; we train on a
+fixed set with rotary positions, and measure some of the longer lengths.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class ArithmeticSettings:
     Attributes:
         modulus: Numbers are below it, and results are taken modulo it.
         train_length: Longest training expression; training lengths are uniform over the odd ones up to it.
-        held_out_length: Shortest validation expression: of shorter ones there are too few to hold any out.
+        held_out_length: Shortest validation expression; there are too few shorter ones to hold any out.
         test_lengths: Lengths of test expressions, some within `train_length` and some beyond it.
         train_samples: Training expressions.
         validation_samples: Expressions for early stopping.
         test_samples: Test expressions of each length.
-        data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
+        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
         batch_size: Expressions per forward pass when predicting.
-        more_metrics: Metrics of the package `evaluate` beside the task's own, over tokens; see `more_metrics.py`.
+        more_metrics: Further metrics, from the package `evaluate`, over tokens; see `metrics/requested.py`.
 
     Raises:
-        ValueError: A length that is not odd or not in range.
+        ValueError: A length is even, or a number is outside its range.
     """
 
     modulus: int = 5
@@ -85,12 +85,12 @@ class ArithmeticSettings:
 
 @dataclass(frozen=True)
 class ArithmeticExpressions(GeneratedRows):
-    """Expressions of one split, each ended by `=`, zeros after that.
+    """Expressions of one split, each followed by `=` and zeros.
 
     Attributes:
-        tokens: Numbers as themselves, then operators, then `=`; `[rows, n]` int32, where n is one more than the
-            longest length of training and validation, or of the test.
-        lengths: Numbers and operators of each, `[rows]`.
+        tokens: Token ids, `[rows, n]` int32: numbers are their own ids, operators and `=` come after them; n is one
+            more than the longest length of the split.
+        lengths: Numbers and operators of each expression, `[rows]`.
         answers: Values, `[rows]`.
     """
 
@@ -102,7 +102,7 @@ class ArithmeticExpressions(GeneratedRows):
 def generate_splits(settings: ArithmeticSettings) -> dict[str, ArithmeticExpressions]:
     """Train, validation and test expressions; none is in two of them.
 
-    Test rows take turns between lengths, the longest first: whatever limit cuts them, some are beyond training.
+    Test rows take turns between lengths, the longest first, so that any limit keeps some beyond training.
     """
     import numpy as np
 
@@ -116,7 +116,7 @@ def generate_splits(settings: ArithmeticSettings) -> dict[str, ArithmeticExpress
         "validation": [(drawing(settings.held_out_length, trained, trained), settings.validation_samples)],
         "test": [(drawing(length, length, tested), settings.test_samples) for length in settings.test_lengths],
     }
-    # Cut to the width of training expressions, a longer one has no `=` and equals none of them.
+    # A longer expression, cut to the width of training expressions, has no `=`, so it equals none of them.
     splits = draw_splits(parts, settings.data_seed, lambda split: split.tokens[:, : trained + 1])
     test = splits["test"]
     turns = np.arange(len(test)) // len(settings.test_lengths)
@@ -126,11 +126,11 @@ def generate_splits(settings: ArithmeticSettings) -> dict[str, ArithmeticExpress
 def generate(
     rng: np.random.Generator, rows: int, lengths: tuple[int, int], width: int, settings: ArithmeticSettings
 ) -> ArithmeticExpressions:
-    """Expressions, `width` tokens wide, with lengths uniform over the odd ones between the two of `lengths`."""
+    """Expressions, `width` tokens wide, with lengths uniform over the odd ones from `lengths[0]` to `lengths[1]`."""
     import numpy as np
 
     most = lengths[1] // 2 + 1
-    numbers = rng.integers(lengths[0] // 2 + 1, most + 1, size=rows)  # how many of them each expression has
+    numbers = rng.integers(lengths[0] // 2 + 1, most + 1, size=rows)  # of each expression
     operands = rng.integers(settings.modulus, size=(rows, most), dtype=np.int32)
     operators = rng.integers(len(OPERATORS), size=(rows, most), dtype=np.int32)
     tokens = np.zeros((rows, width), np.int32)
@@ -145,11 +145,11 @@ def generate(
 def evaluate(
     operands: NDArray[np.int32], operators: NDArray[np.int32], numbers: NDArray[np.int64], modulus: int
 ) -> NDArray[np.int32]:
-    """Values of expressions, from the left: a running sum and the product that is still open.
+    """Values of expressions, read from the left with a running sum and the product that is still open.
 
     Args:
         operands: Numbers, `[rows, width]`.
-        operators: Index in `OPERATORS` of what follows each number, `[rows, width]`.
+        operators: Index in `OPERATORS` of the operator after each number, `[rows, width]`.
         numbers: How many numbers of each row count, `[rows]`.
         modulus: Results are taken modulo it.
     """
@@ -166,7 +166,7 @@ def evaluate(
 
 
 def to_examples(expressions: ArithmeticExpressions) -> Examples:
-    """Expressions with the value as the target of `=`; padding after shorter ones is masked."""
+    """Expressions with the value as the target of `=`; padding after shorter expressions is masked."""
     import numpy as np
 
     targets = np.full_like(expressions.tokens, IGNORED)
@@ -188,10 +188,10 @@ def answer(adapter: Adapter, expressions: ArithmeticExpressions, settings: Arith
 
 
 def measure(rows: Sequence[Row], settings: ArithmeticSettings) -> list[Metric]:
-    """Accuracy at each length (`length_accuracy`), and its mean over lengths beyond training and within them.
+    """Accuracy at each length (`length_accuracy`), and its means over the lengths beyond and within training.
 
-    `accuracy` is over the lengths beyond, as in the paper; `in_range_accuracy` is left out where a limit leaves no
-    length within.
+    `accuracy` is the mean beyond, as in the paper. `in_range_accuracy` is the mean within; it is missing if a limit
+    leaves no such length.
     """
     by_length = shares_by(
         "length_accuracy", rows, {"length": "length"}, lambda row: (row["prediction"] == row["answer"], 1)

@@ -1,16 +1,16 @@
-"""MQAR, multi-query associative recall: which value went with this key, for many keys of one sequence.
+"""MQAR, multi-query associative recall: give the values that followed many keys earlier in the sequence.
 
 A sequence begins with pairs `k1 v1 k2 v2 ...` of distinct keys (lower half of the vocabulary, without token 0) and
-distinct values (upper half). Then each key comes once more as a query; the model must give its value at the query's
-position, and the value itself does not follow. Queries take even places after the pairs; how far each is from the pairs
-follows a power law, `p(gap) ~ gap ** (power_a - 1)`, without replacement. All other places hold random tokens.
+distinct values (upper half). Then each key occurs once more as a query. The model must give its value at the position
+of the query, and the value does not follow. Queries stand at even places after the pairs. Their distances from the
+pairs follow a power law, `p(gap) ~ gap ** (power_a - 1)`, without replacement. All other places hold random tokens.
 
-Source: Zoology (arXiv 2312.04927) and its published generator with `num_passes=1` and `power_a=0.01`. Vocabulary 8,192,
-and in the paper's figure 2 a model for each of (64, 4), (128, 8), (256, 16) and (512, 64) tokens and pairs, trained on
-100,000 sequences. We differ: one model is trained on all four, as the authors did later for Based (arXiv 2402.18668),
-with their 100,000 sequences of the shortest and 20,000 of each other, and tested on these and on settings between them.
-Their models have no MLP and choose the best of four learning rates. A model with learned positions recalls only from
-places that held pairs in training: every test setting is within the most pairs trained on.
+Source: Zoology (arXiv 2312.04927) and its published generator with `num_passes=1` and `power_a=0.01`. The vocabulary is
+8,192, and figure 2 of the paper has one model for each of (64, 4), (128, 8), (256, 16) and (512, 64) tokens and pairs,
+trained on 100,000 sequences. We differ: as the authors did later for Based (arXiv 2402.18668), we train one model on
+all four, with 100,000 sequences of the shortest and 20,000 of each other, and test it on these and on settings between
+them. Their models have no MLP, and they choose the best of four learning rates. A model with learned positions recalls
+only from places that held pairs in training, so no test setting has more pairs than training had.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MqarSettings:
-    """How the sequences are made. Lengths and pairs belong together one by one.
+    """How the sequences are made. Each length belongs to the number of pairs at the same place.
 
     Attributes:
         vocab_size: Keys and values together.
         train_lengths: Tokens of the training sequences, by setting.
-        train_pairs: Their key-value pairs.
-        train_samples: How many of each.
+        train_pairs: Key-value pairs of the training sequences, by setting.
+        train_samples: Training sequences of each setting.
         test_lengths: Tokens of the test sequences, by setting.
-        test_pairs: Their key-value pairs.
+        test_pairs: Key-value pairs of the test sequences, by setting.
         test_samples: Test sequences of each setting.
-        validation_samples: Sequences for early stopping, of each training setting.
+        validation_samples: Sequences of each training setting for early stopping.
         power_a: Exponent of the power law of gaps, plus one; 1 is uniform.
-        random_fill: Random tokens at places without a query, zeros otherwise.
-        data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
+        random_fill: Whether places without a query hold random tokens; zeros if false.
+        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
         batch_size: Sequences per forward pass when predicting.
-        more_metrics: Metrics of the package `evaluate` beside the task's own, over tokens; see `more_metrics.py`.
+        more_metrics: Further metrics, from the package `evaluate`, over tokens; see `metrics/requested.py`.
 
     Raises:
-        ValueError: Settings that do not fit each other.
+        ValueError: The settings do not fit each other.
     """
 
     vocab_size: int = 8_192
@@ -103,7 +103,7 @@ class MqarSequences(GeneratedRows):
     """Sequences of one split, zeros after their end.
 
     Attributes:
-        tokens: What the model reads, `[rows, longest]` int32.
+        tokens: Input of the model, `[rows, longest]` int32.
         targets: The value to give at each query, `IGNORED` elsewhere, `[rows, longest]` int32.
         lengths: Tokens of each sequence, `[rows]`.
         pairs: Key-value pairs of each sequence, `[rows]`.
@@ -159,7 +159,7 @@ def distinct_integers(rng: np.random.Generator, rows: int, below: int, count: in
 def power_law_gaps(rng: np.random.Generator, rows: int, space: int, count: int, power_a: float) -> NDArray[np.int64]:
     """Different gaps from 0 below `space`, `[rows, count]`, drawn one by one with weights `(gap + 1) ** (a - 1)`.
 
-    The largest of the log-weights with Gumbel noise are a draw without replacement.
+    The indices of the largest log-weights with Gumbel noise are a draw without replacement.
     """
     import numpy as np
 
@@ -169,7 +169,7 @@ def power_law_gaps(rng: np.random.Generator, rows: int, space: int, count: int, 
 
 
 def to_examples(sequences: MqarSequences) -> Examples:
-    """What the model reads and the values it must give; padding after shorter sequences is masked."""
+    """The tokens, and the values as targets of the queries; padding after shorter sequences is masked."""
     import numpy as np
 
     longest = sequences.tokens.shape[1]
@@ -194,7 +194,7 @@ def answer(adapter: Adapter, sequences: MqarSequences, settings: MqarSettings) -
 def measure(rows: Sequence[Row]) -> list[Metric]:
     """Accuracy over queries: at each setting (`setting_accuracy`), and the mean over settings.
 
-    `chance_in_context` is a guess among the values of the sequence, which a model reaches that cannot tell keys apart.
+    `chance_in_context` is a guess among the values of the sequence: a model reaches it that cannot tell keys apart.
     """
     by_setting = shares_by("setting_accuracy", rows, {"seq_len": "length", "pairs": "pairs"}, right_tokens)
     chance = sum(1 / pairs for _, pairs in by_setting) / len(by_setting)

@@ -1,13 +1,13 @@
-"""In-context language learning: strings of one unknown random automaton, and what may come next.
+"""In-context language learning: from strings of an unknown random automaton, predict the next symbol.
 
-Each prompt has an automaton of its own: some states, a part of the symbols as its alphabet, and from every state a few
-edges to states drawn at random, no two of one symbol. A string starts in state 0 and takes each edge of a state with
-the same probability. Strings follow each other, each after a separator, until the prompt is full; the model predicts
-every next token.
+Each prompt has its own automaton: some states, a part of the symbols as its alphabet, and a few edges from each state
+to random states, no two with one symbol. A string starts in state 0 and takes each edge of a state with the same
+probability. Strings follow each other, each after a separator, until the prompt is full. The model predicts every next
+token.
 
-Scored are the places where a symbol comes next. The separator is left out of the model's distribution there, as where a
-string ends is not the automaton's choice. Measured are whether the likeliest symbol is one that the automaton allows,
-and the total variation distance between the model's distribution and the automaton's.
+Metrics are taken where a symbol comes next. The model's distribution there leaves the separator out, as the automaton
+does not choose where a string ends. We measure whether the automaton allows the likeliest symbol, and the total
+variation distance between the distributions of the model and of the automaton.
 
 Source: RegBench of Akyürek et al., In-Context Language Learning (arXiv 2401.12973): 4 to 12 states, alphabets of 4 to
 18 symbols, 1 to 4 edges and strings of 1 to 50 symbols, as we recall the paper; training and test automata differ. We
@@ -46,7 +46,7 @@ def generate_splits(settings: LanguageSettings) -> dict[str, LanguagePrompts]:
 
 
 def to_examples(prompts: LanguagePrompts) -> Examples:
-    """Every token but the last, and the token after each, separators too."""
+    """Every token but the last, with the next token as its target, separators included."""
     return Examples(prompts.tokens[:, :-1], prompts.tokens[:, 1:])
 
 
@@ -59,7 +59,7 @@ def ngram_distribution(tokens: NDArray[np.int32], separator: int, order: int = N
     import numpy as np
 
     read = tokens[:, :-1]
-    following = np.eye(separator + 1, dtype=np.float32)[tokens[:, 1:], :separator]  # separators count as nothing
+    following = np.eye(separator + 1, dtype=np.float32)[tokens[:, 1:], :separator]  # zeros for separators
     earlier = np.tri(read.shape[1], k=-1, dtype=bool)
     distribution = np.full(following.shape, 1 / separator)
     context, is_open = np.zeros(read.shape, np.int64), np.ones(read.shape, bool)
@@ -78,7 +78,7 @@ def ngram_distribution(tokens: NDArray[np.int32], separator: int, order: int = N
 
 
 def answer(adapter: Adapter, prompts: LanguagePrompts, settings: LanguageSettings) -> Columns:
-    """Legal answers and distances summed by string, of the model and of n-grams in context."""
+    """Legal answers and distances, summed by string, of the model and of n-grams in context."""
     import numpy as np
 
     tokens, separator, batch_size = prompts.tokens, settings.separator, settings.batch_size
@@ -86,7 +86,7 @@ def answer(adapter: Adapter, prompts: LanguagePrompts, settings: LanguageSetting
     def distribution(ids: Tensor) -> Tensor:
         return adapter.logits(ids.long())[..., :separator].double().softmax(dim=-1)
 
-    starts = range(0, len(tokens), batch_size)  # an n-gram's counts take `length ** 2` numbers for each prompt
+    starts = range(0, len(tokens), batch_size)  # n-grams take `length ** 2` numbers for each prompt
     ngram = np.concatenate([ngram_distribution(tokens[start : start + batch_size], separator) for start in starts])
     answers = {"model": in_batches(adapter, distribution, tokens[:, :-1], batch_size), "ngram": ngram}
     return {
@@ -108,18 +108,17 @@ def _sums_by_string(prompts: LanguagePrompts, answers: NDArray[np.float64], sepa
     for name, values in {"symbols": np.ones_like(distance), "legal": legal, "distance": distance}.items():
         sums[name] = np.zeros((len(prompts), string.max() + 1))
         np.add.at(sums[name], (np.arange(len(prompts))[:, None], string), np.where(is_symbol, values, 0.0))
-    strings = (sums["symbols"] > 0).sum(axis=1)  # the last one may have no symbol yet
+    strings = (sums["symbols"] > 0).sum(axis=1)  # the last string may have no symbol yet
     return [{name: rows[i, :count].tolist() for name, rows in sums.items()} for i, count in enumerate(strings)]
 
 
 def measure(rows: Sequence[Row]) -> list[Metric]:
     """Accuracy and distance over all symbols, and after so many strings (`..._after`).
 
-    Beside them, as `ngram_...`: the symbols that followed the last two, or else the last one, or else any, earlier in
-    the prompt. The automaton itself has accuracy 1 and distance 0.
+    The same for the reference `ngram_...` of `ngram_distribution`. The automaton itself has accuracy 1 and distance 0.
     """
     metrics = []
-    strings = min(len(row["model"]["symbols"]) for row in rows)  # those that every prompt has
+    strings = min(len(row["model"]["symbols"]) for row in rows)  # every prompt has these
     for name, prefix in (("model", ""), ("ngram", "ngram_")):
         found = [row[name] for row in rows]
         for measured, key, better in (("accuracy", "legal", True), ("total_variation", "distance", False)):
