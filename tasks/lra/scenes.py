@@ -194,8 +194,8 @@ class _Canvas:
     def grow(self, rng: np.random.Generator, dashes: int) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
         """A new path in each image: both ends of its dashes, `[n, dashes, 2, 2]`, and whether it found a place.
 
-        Each dash turns a little from the dash before it. It is the first of several tries that keeps clear of all dashes
-        but the last two, if possible the first that also leaves room for another dash.
+        Each dash turns a little from the dash before it. It is the first of several tries that keeps clear of
+        all dashes but the last two, if possible the first that also leaves room for another dash.
         """
         import numpy as np
 
@@ -222,11 +222,13 @@ class _Canvas:
 
     def _is_free(self, points: NDArray[np.floating], oldest_own: int) -> NDArray[np.bool_]:
         """Whether `points` `[n, tries, k, xy]` lie inside, and near no dash but the last two of this path."""
+        import numpy as np
+
         last = self.taken.shape[-1] - 2 * _BORDER - 1
         inside = ((points >= _MARGIN) & (points <= last - _MARGIN)).all(axis=(2, 3))
         near = self.taken[self._pixels(points)]
-        free: NDArray[np.bool_] = (near == 0) | (near >= max(oldest_own, self.count[0] - 1))
-        return inside & free.all(axis=2)
+        free = (near == 0) | (near >= max(oldest_own, self.count[0] - 1))
+        return np.asarray(inside & free.all(axis=2))
 
     def _take(self, ends: NDArray[np.floating]) -> None:
         """Marks the free pixels near a new dash `[n, 2, xy]` of each image."""

@@ -82,7 +82,7 @@ class SequenceCache:
 
     @classmethod
     def keyed(cls, name: str, key: str, sources: Sources, make: Callable[[], Mapping[str, Sequences]]) -> SequenceCache:
-        """A cache in a folder named after `name` and `key`; `key` has everything that the result of `make` depends on."""
+        """A cache in a folder named after `name` and `key`; `key` has all that the result of `make` depends on."""
         return cls(sources.cache / "sequences" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}", make)
 
     def split(self, name: str) -> Sequences:

@@ -119,6 +119,6 @@ def test_a_model_that_cannot_classify_is_refused(sources: Sources) -> None:
 
 
 def test_an_unknown_setting_is_answered_with_the_known_ones(sources: Sources) -> None:
-    message = "unknown setting 'row'; this task has batch_size, more_metrics, rows; did you mean 'rows'"
+    message = r"unknown setting of this task 'row'; did you mean rows\? \(allowed: batch_size, more_metrics, rows\)"
     with pytest.raises(ValueError, match=message):
         TASK.identify({"row": 1}, sources)
