@@ -18,10 +18,8 @@ def make_images(chosen: PathfinderSettings) -> Mapping[str, Sequences]:
     seeds = np.random.SeedSequence(chosen.data_seed).spawn(len(sizes))
     splits = {}
     for (name, rows), seed in zip(sizes.items(), seeds, strict=True):
-        parts = [
-            (part.images(chosen.image_size), part.labels)
-            for part in generate_scenes(np.random.default_rng(seed), rows, chosen)
-        ]
+        scenes = generate_scenes(np.random.default_rng(seed), rows, chosen)
+        parts = [(part.images(chosen.image_size), part.labels) for part in scenes]
         images, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
         splits[name] = Sequences(images.reshape(rows, -1), labels)
     return splits

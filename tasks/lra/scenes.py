@@ -127,7 +127,8 @@ def _draw_scenes(rng: np.random.Generator, settings: PathfinderSettings, labels:
     """Scenes for the first of `labels`; their number is left to chance."""
     import numpy as np
 
-    canvas = _Canvas.empty(_SCENES_AT_ONCE, settings.image_size)
+    size = settings.image_size + 2 * _BORDER
+    canvas = _Canvas(np.zeros((_SCENES_AT_ONCE, size, size), np.int16), [0])
     first, fits = canvas.grow(rng, settings.dashes)
     canvas, first = canvas.of(fits), first[fits]
     second, fits = canvas.grow(rng, settings.dashes)
@@ -179,13 +180,6 @@ class _Canvas:
 
     taken: NDArray[np.int16]
     count: list[int]
-
-    @classmethod
-    def empty(cls, images: int, size: int) -> _Canvas:
-        """Images of `size` pixels per side without a path."""
-        import numpy as np
-
-        return cls(np.zeros((images, size + 2 * _BORDER, size + 2 * _BORDER), np.int16), [0])
 
     def of(self, chosen: NDArray[np.bool_]) -> _Canvas:
         """The chosen images."""

@@ -48,16 +48,8 @@ class LanguageSettings:
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            {
-                "least_alphabet": (1, self.symbols),
-                "least_states": (1, self.most_states),
-                "most_edges": (1, self.symbols),
-                "most_length": (1, None),
-                "length": (3, None),
-            },
-        )
+        check_ranges(self, {"least_alphabet": (1, self.symbols), "most_edges": (1, self.symbols)})
+        check_ranges(self, {"least_states": (1, self.most_states), "most_length": (1, None), "length": (3, None)})
 
     @property
     def separator(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hedgebench.tasks.synthetic.answers import doubling, interleaved_vectors, mean_over_settings, share
-from hedgebench.tasks.synthetic.generated import GeneratedRows, content_hash, draw_splits
+from hedgebench.adapters.base import Capability, Examples, ModelShape
+from hedgebench.tasks.base import INPUT, Sources, Task
+from hedgebench.tasks.settings import as_settings
+from hedgebench.tasks.synthetic.answers import (
+    doubling,
+    interleaved_vectors,
+    mean_over_settings,
+    predicted_tokens,
+    share,
+)
+from hedgebench.tasks.synthetic.generated import (
+    GeneratedRows,
+    GeneratedTask,
+    content_hash,
+    draw_alike,
+    draw_splits,
+    gpt,
+    scale,
+)
 
 
 @dataclass(frozen=True)
@@ -125,3 +143,66 @@ def test_an_answer_stands_after_its_input_and_the_last_one_nowhere() -> None:
 
 def test_curves_are_shown_at_doubling_places_and_the_last() -> None:
     assert [doubling(last) for last in (0, 1, 4, 7)] == [[0], [0, 1], [0, 1, 2, 4], [0, 1, 2, 4, 7]]
+
+
+@dataclass(frozen=True)
+class EchoSettings:
+    length: int = 6
+    train_samples: int = 20
+    validation_samples: int = 5
+    test_samples: int = 7
+    data_seed: int = 0
+    batch_size: int = 3
+
+
+@dataclass(frozen=True)
+class Echoes(GeneratedRows):
+    tokens: NDArray[np.int32]
+
+
+def draw_echoes(rng: np.random.Generator, rows: int, settings: EchoSettings) -> Echoes:
+    return Echoes(rng.integers(9, size=(rows, settings.length), dtype=np.int32))
+
+
+ECHO = GeneratedTask(
+    name="echo",
+    summary="repeat each token (accuracy)",
+    citation="nobody",
+    scales={"smoke": scale(EchoSettings(), {"steps": 10, "lr": 1e-3}, gpt(layers=1, heads=2, width=16, rope=True))},
+    settings=EchoSettings,
+    shape=lambda chosen: ModelShape(chosen.length, vocab_size=9),
+    generate_splits=lambda chosen: draw_alike(draw_echoes, chosen, lambda split: split.tokens),
+    to_examples=lambda split, _: Examples(split.tokens, split.tokens),
+    answer=lambda adapter, split, chosen: {
+        "right": (predicted_tokens(adapter, split.tokens, chosen.batch_size) == split.tokens).sum(1),
+        INPUT: split.tokens,
+    },
+    measure=lambda rows, chosen: [share("accuracy", [row["right"] for row in rows], [chosen.length] * len(rows), True)],
+    details=("length",),
+)
+
+
+def test_a_task_is_settings_a_generator_examples_answers_and_metrics(
+    sources: Sources, window_model: Callable[..., Any]
+) -> None:
+    assert isinstance(ECHO, Task)
+    assert ECHO.info.needs == {Capability.LANGUAGE_MODEL}
+    assert ECHO.info.scales["smoke"].backbone == {
+        "layers": 1, "heads": 2, "kv_heads": 2, "width": 16, "mlp_width": 64, "rope": True
+    }  # fmt: skip
+    settings = {**as_settings(EchoSettings()), "data_seed": 3}
+    identity = ECHO.identify(settings, sources)
+    assert (identity.id, identity.source, dict(identity.details)) == (
+        "echo",
+        "generated",
+        {"data_seed": 3, "length": 6},
+    )
+    assert identity.splits == {"train": 20, "validation": 5, "test": 7}
+    data = ECHO.load(settings, sources, limit=4)
+    assert data.train is not None
+    assert (len(data.train), len(data.test)) == (20, 4)
+    _, adapter = window_model(9, 6, lambda context: np.eye(9)[context[-1]])
+    rows = ECHO.predict(adapter, data, settings)
+    assert rows[1] == {"sample": 1, "right": 6, INPUT: data.test.tokens[1].tolist()}
+    (metric,) = ECHO.score(rows, settings)
+    assert (metric.value, metric.n) == (1.0, 4)
