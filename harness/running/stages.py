@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ... import __version__
 from ...adapters.base import Settings, UnsupportedError
 from ...adapters.spec import ModelSpec
-from ...adapters.training.conversion_settings import DistillSettings
-from ...adapters.training.settings import TrainSettings
+from ...adapters.training.settings import DistillSettings, TrainSettings
 from ...results.record import CurvePoint, Metric
 from ...results.tables.aggregate import REFERENCE_MODEL
 from ...tasks.base import TaskData

@@ -1,7 +1,7 @@
-"""`lra/image`, CIFAR-10 in grey pixels, and `lra/digits`, the small digits that scikit-learn carries.
+"""`lra/image`, CIFAR-10 in grey pixels, and `lra/digits`, the small digits that scikit-learn contains.
 
-A colour picture becomes grey by the weights of ITU-R 601 (0.299 R + 0.587 G + 0.114 B), as in the benchmark. After a
-shuffle with a fixed seed, 5,000 of CIFAR-10's training rows choose the checkpoint.
+The weights of ITU-R 601 turn a colour picture into grey (0.299 R + 0.587 G + 0.114 B), as in the benchmark. After a
+shuffle with a fixed seed, 5,000 training rows of CIFAR-10 select the checkpoint.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from ...adapters.base import ModelShape
 from ...results.record import DataIdentity
 from ..base import Sources
 from ..data.sources import DatasetId, identify_dataset, read_split
-from .declaration import lra_info
-from .protocol import SequenceClassification
-from .sequence_cache import SequenceCache, Sequences
+from .protocol import SequenceClassification, lra_info
+from .sequences import SequenceCache, Sequences
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,11 +36,11 @@ class ImageSettings:
     """Which pictures are read.
 
     Attributes:
-        train_rows: Training rows, drawn with a fixed seed out of those that are not held out; None for all.
-        validation_rows: Most rows held out of the training split, at most a tenth of it; they choose the checkpoint.
+        train_rows: Training rows, drawn with a fixed seed from those that are not held out; None for all.
+        validation_rows: Rows held out of the training split, at most a tenth of it, to select the checkpoint.
         test_rows: Test rows, drawn with a fixed seed; None for all.
         batch_size: Rows per forward pass in evaluation.
-        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
+        more_metrics: Further metrics; see `metrics/requested.py`.
     """
 
     train_rows: int | None = None
@@ -56,16 +55,10 @@ class GreyPictures:
     """Pictures of 32 by 32 pixels, as 1,024 tokens from 0 to 255, line by line.
 
     Attributes:
-        dataset: Has the splits `train` and `test` with the columns `img` (encoded pictures) and `label`.
-        settings: What its methods take.
+        dataset: A data set with the splits `train` and `test` and the columns `img` (encoded pictures) and `label`.
     """
 
     dataset: DatasetId
-    settings: type[ImageSettings] = ImageSettings
-
-    def shape(self, chosen: ImageSettings) -> ModelShape:  # noqa: ARG002
-        """A classifier of ten things."""
-        return ModelShape(context_length=_PIXELS**2, vocab_size=256, num_classes=10)
 
     def identify(self, chosen: ImageSettings, sources: Sources) -> DataIdentity:  # noqa: ARG002
         """The data set."""
@@ -123,29 +116,18 @@ class DigitsSettings:
 
     Attributes:
         batch_size: Rows per forward pass in evaluation.
-        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
+        more_metrics: Further metrics; see `metrics/requested.py`.
     """
 
     batch_size: int = 128
     more_metrics: str = ""
 
 
-@dataclass(frozen=True)
 class Digits:
-    """Handwritten digits of 8 by 8 pixels from 0 to 16, which scikit-learn carries, in splits of our own.
-
-    Attributes:
-        settings: What its methods take.
-    """
-
-    settings: type[DigitsSettings] = DigitsSettings
-
-    def shape(self, chosen: DigitsSettings) -> ModelShape:  # noqa: ARG002
-        """A classifier of ten digits."""
-        return ModelShape(context_length=64, vocab_size=17, num_classes=10)
+    """The handwritten digits of scikit-learn, 8 by 8 pixels from 0 to 16, in our own splits."""
 
     def identify(self, chosen: DigitsSettings, sources: Sources) -> DataIdentity:  # noqa: ARG002
-        """The pictures, by the hash of all of them and their labels."""
+        """The hash of all pictures and their labels."""
         whole = _read_digits()
         content = hashlib.sha256(whole.tokens.tobytes() + whole.labels.astype("<i4").tobytes())
         return DataIdentity("digits", "1", content.hexdigest(), "embedded", _DIGITS_SPLITS)
@@ -174,7 +156,6 @@ IMAGE = SequenceClassification(
         "image",
         "what does a small photograph show, in grey pixels?",
         data=f"{CIFAR10.repo}/{CIFAR10.config}@{CIFAR10.revision}",
-        licence="that of the original data set",
         citation="Krizhevsky, CIFAR-10, 2009",
         settings={
             "smoke": ImageSettings(train_rows=500, validation_rows=100, test_rows=200),
@@ -190,6 +171,8 @@ IMAGE = SequenceClassification(
             },
         },
     ),
+    ImageSettings,
+    lambda _: ModelShape(context_length=_PIXELS**2, vocab_size=256, num_classes=10),
     GreyPictures(CIFAR10),
 )  # fmt: skip
 
@@ -207,5 +190,7 @@ DIGITS = SequenceClassification(
             "paper": {"steps": 5_000, "batch_size": 32, "lr": 1e-3, "eval_every": 100},
         },
     ),
+    DigitsSettings,
+    lambda _: ModelShape(context_length=64, vocab_size=17, num_classes=10),
     Digits(),
 )

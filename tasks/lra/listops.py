@@ -1,40 +1,61 @@
-"""`lra/listops`: the value of a nested expression of digits, 501 to 1,999 tokens long at `paper` scale."""
+"""`lra/listops`: the value of a nested expression of digits, 501 to 1,999 tokens long at `paper` scale.
+
+Expressions are drawn from the published grammar. A node is an operation with probability 1/4, else a digit; a node at
+the greatest depth is always a digit. An operation is MIN, MAX, MED (the median, rounded down) or SM (the sum modulo
+10), all equally likely, and has 2 to 10 arguments, each number equally likely. An expression is kept if it is new and
+its length lies strictly between two bounds. The length counts one token for each operator (`[MAX`), digit and closing
+bracket: `[MAX 2 [MIN 3 4 ] 1 ]` has 8.
+
+The trees of many expressions are drawn at once, depth by depth. Their distribution is that of the published generator,
+which recurs; its random numbers differ, and so do its expressions.
+
+Source: Nangia and Bowman, arXiv 1804.06028; probabilities and bounds as in the generator of Long Range Arena
+(Tay et al., arXiv 2011.04006).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
 
 from ...adapters.base import ModelShape
-from ...results.record import DataIdentity
-from ..base import Sources
-from .declaration import lra_info
-from .expressions import TOKENS, generate_expressions
-from .protocol import SequenceClassification
-from .sequence_cache import SequenceCache, Sequences
+from .protocol import GeneratedSequences, SequenceClassification, lra_info
+from .sequences import Sequences
 
-GENERATOR_VERSION = "1"
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+OPERATION_PROBABILITY = 0.25
+OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")
+TOKENS = (*map(str, range(10)), *OPERATORS, "]")
+"""Spelling of each token id; the ids of digits are the digits."""
+
+_FIRST_OPERATOR, _END = 10, 14
+_TREES_AT_ONCE = 2_000
 
 
 @dataclass(frozen=True)
 class ListOpsSettings:
-    """How expressions are made; the defaults are the benchmark's.
+    """How expressions are made; the defaults are those of the benchmark.
 
     Attributes:
         min_length: All expressions have more tokens.
         max_length: All expressions have fewer tokens.
-        max_depth: Depth at which every node is a digit; from 2.
-        max_arguments: Most arguments of an operation; from 2.
+        max_depth: Depth at which every node is a digit; 2 or more.
+        max_arguments: Most arguments of an operation; 2 or more.
         train_rows: Training expressions.
-        validation_rows: Expressions that choose the checkpoint.
+        validation_rows: Expressions that select the checkpoint.
         test_rows: Test expressions.
-        data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
+        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
         batch_size: Rows per forward pass in evaluation.
-        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
+        more_metrics: Further metrics; see `metrics/requested.py`.
 
     Raises:
-        ValueError: Bounds that keep no expression.
+        ValueError: No expression can satisfy the bounds.
     """
 
     min_length: int = 500
@@ -55,56 +76,182 @@ class ListOpsSettings:
         if self.max_length < self.min_length + 2:
             raise ValueError(
                 f"max_length is {self.max_length}; it takes at least min_length + 2, {self.min_length + 2} here, "
-                "because both bounds are left out"
+                "because both bounds are exclusive"
             )
 
 
 @dataclass(frozen=True)
-class ListOps:
-    """Generated expressions, no two of all splits alike.
-
-    Test expressions are drawn first and training ones last, so that fewer training rows change nothing else.
+class ListOpsExpressions:
+    """Expressions in tokens.
 
     Attributes:
-        settings: What its methods take.
+        tokens: Token ids `[rows, n]` uint8, padded with 0 on the right.
+        lengths: Tokens of each row.
+        answers: Values, 0 to 9.
+        depths: Greatest depth of any node; the outermost operation has depth 1.
     """
 
-    settings: type[ListOpsSettings] = ListOpsSettings
-
-    def shape(self, chosen: ListOpsSettings) -> ModelShape:
-        """A classifier of ten digits."""
-        return ModelShape(context_length=chosen.max_length, vocab_size=len(TOKENS), num_classes=10)
-
-    def identify(self, chosen: ListOpsSettings, sources: Sources) -> DataIdentity:
-        """The generator, and a hash of what it makes."""
-        return self._cache(chosen, sources).identity("listops", GENERATOR_VERSION, {"data_seed": chosen.data_seed})
-
-    def split(self, name: str, chosen: ListOpsSettings, sources: Sources) -> Sequences:
-        """One split."""
-        return self._cache(chosen, sources).split(name)
-
-    def _cache(self, chosen: ListOpsSettings, sources: Sources) -> SequenceCache:
-        key = f"{GENERATOR_VERSION} {version('numpy')} {replace(chosen, batch_size=1, more_metrics='')}"
-        return SequenceCache.keyed("listops", key, sources, lambda: _generate(chosen))
+    tokens: NDArray[np.uint8]
+    lengths: NDArray[np.int32]
+    answers: NDArray[np.int32]
+    depths: NDArray[np.int32]
 
 
-def _generate(chosen: ListOpsSettings) -> Mapping[str, Sequences]:
+@dataclass(frozen=True)
+class _Level:
+    """The nodes of one depth; nodes of one tree, and of one parent, are neighbours.
+
+    Attributes:
+        parents: Index of each node's parent in the level above.
+        symbols: Digit, or id of the operator.
+        arguments: Number of arguments; 0 for a digit.
+    """
+
+    parents: NDArray[np.int64]
+    symbols: NDArray[np.int64]
+    arguments: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Properties of each node of a level, which follow from the levels below.
+
+    Attributes:
+        values: Value of the node.
+        lengths: Number of its tokens.
+        heights: Levels from the node to its deepest descendant, both included.
+    """
+
+    values: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    heights: NDArray[np.int64]
+
+
+def generate_expressions(rng: np.random.Generator, rows: int, settings: ListOpsSettings) -> ListOpsExpressions:
+    """Draws `rows` different expressions.
+
+    Raises:
+        ValueError: (Almost) no expression has a length within the bounds.
+    """
+    import numpy as np
+
+    min_length, max_length = settings.min_length, settings.max_length
+    kept: dict[bytes, tuple[NDArray[np.uint8], int, int, int]] = {}
+    drawn = 0
+    while len(kept) < rows:
+        levels = _draw(rng, _TREES_AT_ONCE, settings)
+        measured = _measure(levels)
+        roots = measured[0]
+        fitting = np.flatnonzero((roots.lengths > min_length) & (roots.lengths < max_length))
+        for tree, row in zip(fitting, _serialise(levels, measured, fitting, max_length), strict=True):
+            digest = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+            kept.setdefault(digest, (row, roots.lengths[tree], roots.values[tree], roots.heights[tree]))
+        drawn += _TREES_AT_ONCE
+        if drawn >= 20 * _TREES_AT_ONCE and not kept:
+            raise ValueError(
+                f"of {drawn} expressions of depth {settings.max_depth} none has more than {min_length} and fewer than "
+                f"{max_length} tokens; widen the bounds, or set max_depth higher (10 is usual)"
+            )
+    tokens, *known = zip(*islice(kept.values(), rows), strict=True)
+    return ListOpsExpressions(np.stack(tokens), *np.array(known, np.int32))
+
+
+def _draw(rng: np.random.Generator, trees: int, settings: ListOpsSettings) -> list[_Level]:
+    """Trees as levels from the root down; the root is an operation, as a single digit is always too short."""
+    import numpy as np
+
+    levels: list[_Level] = []
+    parents = np.arange(trees)
+    for depth in range(1, settings.max_depth + 1):
+        nodes = len(parents)
+        if 1 < depth < settings.max_depth:
+            is_operation = rng.random(nodes) <= OPERATION_PROBABILITY
+        else:
+            is_operation = np.full(nodes, depth == 1)
+        operators = _FIRST_OPERATOR + rng.integers(0, len(OPERATORS), nodes)
+        arguments = np.where(is_operation, rng.integers(2, settings.max_arguments + 1, nodes), 0)
+        levels.append(_Level(parents, np.where(is_operation, operators, rng.integers(0, 10, nodes)), arguments))
+        parents = np.repeat(np.arange(nodes), arguments)
+    return levels
+
+
+def _measure(levels: Sequence[_Level]) -> list[_Measured]:
+    """Values, lengths and heights of the nodes of each level, computed from the bottom up."""
+    import numpy as np
+
+    measured: list[_Measured] = []
+    for level in reversed(levels):
+        operations = np.flatnonzero(level.arguments)
+        values, lengths = level.symbols.copy(), np.ones_like(level.symbols)
+        heights = np.ones_like(level.symbols)
+        if len(operations):
+            below, counts = measured[-1], level.arguments[operations]
+            starts = np.cumsum(counts) - counts
+            values[operations] = _apply(level.symbols[operations], counts, starts, below.values)
+            lengths[operations] = 2 + np.add.reduceat(below.lengths, starts)
+            heights[operations] = 1 + np.maximum.reduceat(below.heights, starts)
+        measured.append(_Measured(values, lengths, heights))
+    return measured[::-1]
+
+
+def _apply(
+    operators: NDArray[np.int64], counts: NDArray[np.int64], starts: NDArray[np.int64], values: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The value of each operation; its arguments are `counts` of `values`, from its index in `starts` on."""
+    import numpy as np
+
+    order = np.lexsort((values, np.repeat(np.arange(len(counts)), counts)))
+    ordered = values[order]
+    lower, upper = ordered[starts + (counts - 1) // 2], ordered[starts + counts // 2]
+    results = [
+        ordered[starts],
+        ordered[starts + counts - 1],
+        (lower + upper) // 2,
+        np.add.reduceat(values, starts) % 10,
+    ]
+    return np.choose(operators - _FIRST_OPERATOR, results)
+
+
+def _serialise(
+    levels: Sequence[_Level], measured: Sequence[_Measured], trees: NDArray[np.int64], width: int
+) -> NDArray[np.uint8]:
+    """Tokens `[rows, width]` of the chosen trees: each node comes after its parent and its earlier siblings."""
+    import numpy as np
+
+    tokens = np.zeros((len(trees), width), np.uint8)
+    rows_above = np.full(len(levels[0].symbols), -1)
+    rows_above[trees] = np.arange(len(trees))
+    places_above = np.zeros(len(levels[0].symbols), np.int64)
+    for depth, (level, known) in enumerate(zip(levels, measured, strict=True)):
+        if depth == 0:
+            rows, places = rows_above, places_above
+        else:
+            rows = rows_above[level.parents]
+            ends = np.cumsum(known.lengths)
+            starts = ends - known.lengths
+            is_first = np.r_[True, level.parents[1:] != level.parents[:-1]] if len(starts) else np.empty(0, bool)
+            of_first = starts[np.flatnonzero(is_first)][np.cumsum(is_first) - 1]
+            places = places_above[level.parents] + 1 + starts - of_first
+        chosen = rows >= 0
+        tokens[rows[chosen], places[chosen]] = level.symbols[chosen]
+        closing = chosen & (level.arguments > 0)
+        tokens[rows[closing], places[closing] + known.lengths[closing] - 1] = _END
+        rows_above, places_above = rows, places
+    return tokens
+
+
+def make_expressions(chosen: ListOpsSettings) -> Mapping[str, Sequences]:
+    """Draws every split; no two expressions are equal.
+
+    Test expressions come first and training expressions last, so that fewer training rows change nothing else.
+    """
     import numpy as np
 
     sizes = {"test": chosen.test_rows, "validation": chosen.validation_rows, "train": chosen.train_rows}
-    made = generate_expressions(
-        np.random.default_rng(chosen.data_seed),
-        sum(sizes.values()),
-        min_length=chosen.min_length,
-        max_length=chosen.max_length,
-        max_depth=chosen.max_depth,
-        max_arguments=chosen.max_arguments,
-    )
-    whole, ends = Sequences(made.tokens, made.answers, made.lengths), np.cumsum(list(sizes.values()))
-    return {
-        name: Sequences(whole.tokens[end - rows : end], whole.labels[end - rows : end], made.lengths[end - rows : end])
-        for (name, rows), end in zip(sizes.items(), ends, strict=True)
-    }
+    made = generate_expressions(np.random.default_rng(chosen.data_seed), sum(sizes.values()), chosen)
+    ends = np.cumsum(list(sizes.values()))[:-1]
+    parts = zip(*(np.split(array, ends) for array in (made.tokens, made.answers, made.lengths)), strict=True)
+    return {name: Sequences(*part) for name, part in zip(sizes, parts, strict=True)}
 
 
 LISTOPS = SequenceClassification(
@@ -131,5 +278,7 @@ LISTOPS = SequenceClassification(
             },
         },
     ),
-    ListOps(),
+    ListOpsSettings,
+    lambda chosen: ModelShape(context_length=chosen.max_length, vocab_size=len(TOKENS), num_classes=10),
+    GeneratedSequences("listops", make_expressions),
 )  # fmt: skip

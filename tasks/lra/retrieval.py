@@ -1,13 +1,12 @@
 """`lra/retrieval`: does one paper cite another? Two documents in bytes, up to 4,000 each at `paper` scale.
 
-The model reads each document by itself, with the same weights, and a classifier compares the two means x and y by
-`[x, y, x * y, x - y]`: the document that is read never sees the other.
+The model reads each document separately, with the same weights, and a classifier compares the two means x and y by
+`[x, y, x * y, x - y]`. So no token sees the other document.
 
 The data are the pairs of the ACL Anthology Network as the benchmark released them: `new_aan_pairs.train.tsv`,
 `new_aan_pairs.eval.tsv` and `new_aan_pairs.test.tsv`, tab-separated without a header, with the columns label, id1, id2,
-text1 and text2, and quotes that mean nothing. A mirror holds the release's files in
-`datasets/OpenNLPLab/lra/data/aan/`, which is where that repository of the hub has them (10.6 GB). At `paper` scale the
-rows take 4 GB of memory.
+text1 and text2; quotes have no meaning. A mirror holds the files of the release in `datasets/OpenNLPLab/lra/data/aan/`,
+as does that repository of the hub (10.6 GB). At `paper` scale the rows take 4 GB of memory.
 
 Source: Radev et al., The ACL Anthology Network corpus, LREC 2013.
 """
@@ -23,9 +22,8 @@ from ..base import Sources
 from ..classification.text_pairs import pad_rows
 from ..data.sources import DatasetId, TabSeparated, identify_dataset, read_split
 from ..data.tokenization import ByteTokenizer
-from .declaration import lra_info
-from .protocol import SequenceClassification
-from .sequence_cache import SequenceCache, Sequences
+from .protocol import SequenceClassification, lra_info
+from .sequences import SequenceCache, Sequences
 
 AAN = DatasetId(
     "OpenNLPLab/lra",
@@ -42,18 +40,18 @@ _SPLITS: Mapping[str, str] = {"train": "train", "validation": "eval", "test": "t
 
 @dataclass(frozen=True)
 class RetrievalSettings:
-    """Which pairs are read, and how much of them.
+    """Which pairs are read, and how many bytes of them.
 
     Attributes:
-        max_length: Bytes kept of each document; from 8.
+        max_length: Bytes kept of each document; 8 or more.
         train_rows: Training pairs, drawn with a fixed seed; None for all.
-        validation_rows: Pairs of the split that chooses the checkpoint, drawn with a fixed seed; None for all.
+        validation_rows: Pairs that select the checkpoint, drawn with a fixed seed; None for all.
         test_rows: Test pairs, drawn with a fixed seed; None for all.
         batch_size: Pairs per forward pass in evaluation.
-        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
+        more_metrics: Further metrics; see `metrics/requested.py`.
 
     Raises:
-        ValueError: A `max_length` below 8.
+        ValueError: `max_length` is below 8.
     """
 
     max_length: int = 4_000
@@ -73,16 +71,10 @@ class DocumentPairs:
     """Pairs of documents, each in bytes.
 
     Attributes:
-        dataset: Has the splits `train`, `eval` and `test` with the columns `text1`, `text2` and `label`.
-        settings: What its methods take.
+        dataset: A data set with the splits `train`, `eval` and `test` and the columns `text1`, `text2` and `label`.
     """
 
     dataset: DatasetId
-    settings: type[RetrievalSettings] = RetrievalSettings
-
-    def shape(self, chosen: RetrievalSettings) -> ModelShape:
-        """A classifier of two documents side by side."""
-        return ModelShape(chosen.max_length, ByteTokenizer().vocab_size, num_classes=2, towers=2)
 
     def identify(self, chosen: RetrievalSettings, sources: Sources) -> DataIdentity:  # noqa: ARG002
         """The data set."""
@@ -119,7 +111,6 @@ RETRIEVAL = SequenceClassification(
         "retrieval",
         "does one paper cite another, both in bytes?",
         data=f"{AAN.repo}/{AAN.config}@{AAN.revision}",
-        licence="that of the original data set",
         citation="Radev et al., ACL Anthology Network, LREC 2013",
         settings={
             "smoke": RetrievalSettings(max_length=256, train_rows=500, validation_rows=100, test_rows=200),
@@ -135,5 +126,7 @@ RETRIEVAL = SequenceClassification(
             },
         },
     ),
+    RetrievalSettings,
+    lambda chosen: ModelShape(chosen.max_length, ByteTokenizer().vocab_size, num_classes=2, towers=2),
     DocumentPairs(AAN),
 )  # fmt: skip

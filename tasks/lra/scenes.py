@@ -1,14 +1,14 @@
-"""Pathfinder: are two dots the ends of one dashed path, or of two?
+"""Scenes of `lra/pathfinder`: dashed paths, and two dots that mark the ends of one path or of two.
 
-Each scene has two long dashed paths of as many dashes and a number of short ones, which keep clear of each other. Dots
-mark both ends of one long path, or one end of each. A scene is kept only where both choices put the dots about as far
-apart, and a coin decides between them afterwards, so that the sum of the pixels or the distance of the dots tells
-nothing. What both dots' places tell together is not taken away: gradient-boosted trees on their four coordinates, their
-distance, and the sum and spread of the pixels reach 57 % (6,000 test images of 32 pixels, ± 0.6).
+Each scene has two long paths with equally many dashes, and some short paths; all paths keep clear of each other. The
+dots mark both ends of one long path, or one end of each. A scene is kept only if both choices put the dots about
+equally far apart, and a coin then chooses between them. So neither the sum of the pixels nor the distance of the dots
+predicts the label. The coordinates of both dots together still do, a little: gradient-boosted trees on them, on the
+distance, and on the sum and spread of the pixels reach 57 % (6,000 test images of 32 pixels, ± 0.6).
 
-A generator of our own in the spirit of Linsley et al., arXiv 1805.08315 (after Houtkamp and Roelfsema, 2010), whose
-task Long Range Arena (Tay et al., arXiv 2011.04006) reads pixel by pixel. Its images differ from theirs, and so must
-accuracies.
+The generator is our own, in the spirit of Linsley et al., arXiv 1805.08315 (after Houtkamp and Roelfsema, 2010), whose
+task Long Range Arena (Tay et al., arXiv 2011.04006) reads pixel by pixel. Its images differ from theirs, so accuracies
+do not compare.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .drawing import draw
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 DASH, GAP = 1.5, 1.7
-"""Length of a dash, and of what separates it from the next, in pixels."""
+"""Length of a dash, and of the gap to the next dash, in pixels."""
 
 TURN = 0.4
 """Standard deviation of the turn from one dash to the next, in radians."""
@@ -36,30 +34,53 @@ _SLACK = 1.5
 _BORDER = 4
 _SHARPEST_TURN = 1.2
 _SCENES_AT_ONCE = 512
+_SMALLEST_IMAGE = 12
+DASH_RADIUS, DOT_RADIUS = 0.4, 1.5
+_POINTS = 4
 
 
 @dataclass(frozen=True)
-class SceneSettings:
-    """What scenes look like.
+class PathfinderSettings:
+    """How images are made.
 
     Attributes:
-        image_size: Pixels per side.
-        dashes: Dashes of a long path; a short one has a third.
-        distractors: Short paths, where they find a place.
+        image_size: Pixels per side; 12 or more.
+        dashes: Dashes of a long path, 3 or more; a distractor has a third of them.
+        distractors: Short paths, as far as they find a place.
+        train_rows: Training images.
+        validation_rows: Images that select the checkpoint.
+        test_rows: Test images.
+        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
+        batch_size: Rows per forward pass in evaluation.
+        more_metrics: Further metrics; see `metrics/requested.py`.
+
+    Raises:
+        ValueError: The image or a path is too small.
     """
 
-    image_size: int
-    dashes: int
-    distractors: int
+    image_size: int = 32
+    dashes: int = 9
+    distractors: int = 5
+    train_rows: int = 160_000
+    validation_rows: int = 20_000
+    test_rows: int = 20_000
+    data_seed: int = 0
+    batch_size: int = 128
+    more_metrics: str = ""
+
+    def __post_init__(self) -> None:
+        for name, smallest in (("image_size", _SMALLEST_IMAGE), ("dashes", 3), ("distractors", 0)):
+            if getattr(self, name) < smallest:
+                raise ValueError(f"{name} is {getattr(self, name)}; it takes {smallest} or more")
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """Scenes, as geometry; coordinates are in pixels, (x, y).
+    """Scenes as geometry; coordinates are (x, y) in pixels.
 
     Attributes:
         paths: Both ends of each dash of the two long paths, `[n, path, dash, end, xy]`.
-        distractors: Both ends of each dash of the short ones, `[n, dash, end, xy]`; NaN for those without a place.
+        distractors: Both ends of each dash of the short paths, `[n, dash, end, xy]`; NaN for paths without a place.
         dots: Centres of the two dots, `[n, 2, xy]`.
         labels: 1 where both dots are on one path, else 0; `[n]`.
     """
@@ -76,16 +97,15 @@ class Scenes:
         """Pixels from 0 to 255, `[n, image_size, image_size]`."""
         import numpy as np
 
-        n = len(self)
-        dashes = np.concatenate([self.paths.reshape(n, -1, 2, 2), self.distractors], axis=1)
+        dashes = np.concatenate([self.paths.reshape(len(self), -1, 2, 2), self.distractors], axis=1)
         return draw(dashes, self.dots, image_size)
 
 
-def generate_scenes(rng: np.random.Generator, rows: int, settings: SceneSettings) -> Iterator[Scenes]:
-    """Scenes, some at a time and `rows` in all, half of each label (of an odd number, one 0 more).
+def generate_scenes(rng: np.random.Generator, rows: int, settings: PathfinderSettings) -> Iterator[Scenes]:
+    """Yields scenes, some at a time and `rows` in all, half of each label (one more 0 if the number is odd).
 
     Raises:
-        ValueError: The paths do not fit the image.
+        ValueError: The paths do not fit into the image.
     """
     import numpy as np
 
@@ -103,11 +123,12 @@ def generate_scenes(rng: np.random.Generator, rows: int, settings: SceneSettings
             yield scenes
 
 
-def _draw_scenes(rng: np.random.Generator, settings: SceneSettings, labels: NDArray[np.int32]) -> Scenes:
-    """Scenes for the first of `labels`, as many as come out."""
+def _draw_scenes(rng: np.random.Generator, settings: PathfinderSettings, labels: NDArray[np.int32]) -> Scenes:
+    """Scenes for the first of `labels`; their number is left to chance."""
     import numpy as np
 
-    canvas = _Canvas.empty(_SCENES_AT_ONCE, settings.image_size)
+    size = settings.image_size + 2 * _BORDER
+    canvas = _Canvas(np.zeros((_SCENES_AT_ONCE, size, size), np.int16), [0])
     first, fits = canvas.grow(rng, settings.dashes)
     canvas, first = canvas.of(fits), first[fits]
     second, fits = canvas.grow(rng, settings.dashes)
@@ -128,10 +149,10 @@ def _draw_scenes(rng: np.random.Generator, settings: SceneSettings, labels: NDAr
 def _dot_choices(
     paths: NDArray[np.floating],
 ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.bool_]]:
-    """Two dots on one path, two on different ones about as far apart, and whether such two exist.
+    """Two dots on one path, two dots on different paths about equally far apart, and whether such dots exist.
 
-    Both times the first dot is where a path was begun and the second where one was ended, as the two kinds of end lie
-    differently in an image.
+    In both pairs the first dot is at the start of a path and the second at an end, as starts and ends are distributed
+    differently over an image.
     """
     import numpy as np
 
@@ -149,23 +170,16 @@ def _dot_choices(
 
 @dataclass(frozen=True)
 class _Canvas:
-    """What is taken in each of many images that grow side by side.
+    """The pixels that paths occupy in each of many images, which grow side by side.
 
     Attributes:
-        taken: Number, from 1, of the oldest dash that a pixel is near to; 0 where there is none. It has a border of
-            `_BORDER` pixels, which takes what would fall outside. `[n, size, size]`
-        count: The last number given, in a list of one.
+        taken: Number, from 1, of the oldest dash near each pixel, or 0; `[n, size, size]`. A border of `_BORDER` pixels
+            stands for everything outside.
+        count: The last number that a dash has got, in a list of one that all choices of images share.
     """
 
     taken: NDArray[np.int16]
     count: list[int]
-
-    @classmethod
-    def empty(cls, images: int, size: int) -> _Canvas:
-        """Images of `size` pixels a side in which nothing is taken."""
-        import numpy as np
-
-        return cls(np.zeros((images, size + 2 * _BORDER, size + 2 * _BORDER), np.int16), [0])
 
     def of(self, chosen: NDArray[np.bool_]) -> _Canvas:
         """The chosen images."""
@@ -174,13 +188,13 @@ class _Canvas:
     def grow(self, rng: np.random.Generator, dashes: int) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
         """A new path in each image: both ends of its dashes, `[n, dashes, 2, 2]`, and whether it found a place.
 
-        Each dash turns a little from the one before it. Of some tries the first is taken that keeps clear of all but
-        the two dashes before it, if possible one after which there is room for another.
+        Each dash turns a little from the dash before it. It is the first of several tries that keeps clear of
+        all dashes but the last two, if possible the first that also leaves room for another dash.
         """
         import numpy as np
 
         n, rows = len(self.taken), np.arange(len(self.taken))
-        self.count[0] += 1  # a number that no dash has, as the one before the first
+        self.count[0] += 1  # no dash has this number: it stands before the first one
         oldest_own, room = self.count[0], self.taken.shape[-1] - 2 * _BORDER - 1 - 2 * _MARGIN
         path, fits = np.zeros((n, dashes, 2, 2), np.float32), np.ones(n, bool)
         start = _MARGIN + room * rng.random((n, _TRIES, 2), np.float32)
@@ -201,16 +215,17 @@ class _Canvas:
         return path, fits & self._has_room_for_dots(path, oldest_own)
 
     def _is_free(self, points: NDArray[np.floating], oldest_own: int) -> NDArray[np.bool_]:
-        """Whether `points` `[n, tries, k, xy]` lie inside, and near to no dash but the latest two of this path."""
+        """Whether `points` `[n, tries, k, xy]` lie inside, and near no dash but the last two of this path."""
+        import numpy as np
+
         last = self.taken.shape[-1] - 2 * _BORDER - 1
         inside = ((points >= _MARGIN) & (points <= last - _MARGIN)).all(axis=(2, 3))
         near = self.taken[self._pixels(points)]
-        free: NDArray[np.bool_] = (near == 0) | (near >= max(oldest_own, self.count[0] - 1))
-        passes: NDArray[np.bool_] = inside & free.all(axis=2)
-        return passes
+        free = (near == 0) | (near >= max(oldest_own, self.count[0] - 1))
+        return np.asarray(inside & free.all(axis=2))
 
     def _take(self, ends: NDArray[np.floating]) -> None:
-        """Marks what is near to a new dash `[n, 2, xy]` of each image, unless an older one has it."""
+        """Marks the free pixels near a new dash `[n, 2, xy]` of each image."""
         import numpy as np
 
         self.count[0] += 1
@@ -220,19 +235,51 @@ class _Canvas:
         self.taken[pixels] = np.where(self.taken[pixels] == 0, self.count[0], self.taken[pixels])
 
     def _has_room_for_dots(self, path: NDArray[np.floating], oldest_own: int) -> NDArray[np.bool_]:
-        """Whether other paths are a pixel further from the ends of a path than from the rest of it."""
+        """Whether other paths are one pixel further away from the ends of a path than from the rest of it."""
         import numpy as np
 
         ends = np.stack([path[:, 0, 0], path[:, -1, 1]], axis=1)
         around = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)], np.float32)
         near = self.taken[self._pixels(ends[:, :, None] + around)]
-        room: NDArray[np.bool_] = ((near == 0) | (near > oldest_own)).all(axis=(1, 2))
-        return room
+        return np.asarray(((near == 0) | (near > oldest_own)).all(axis=(1, 2)))
 
     def _pixels(self, points: NDArray[np.floating]) -> tuple[NDArray[np.intp], ...]:
-        """Indices into `taken` of the pixels of points `[n, .., xy]`; those far outside land on its border."""
+        """Indices into `taken` of the pixels of points `[n, .., xy]`; points far outside fall on its border."""
         import numpy as np
 
         places = np.clip(np.rint(points).astype(np.intp) + _BORDER, 0, self.taken.shape[-1] - 1)
         images = np.arange(len(points)).reshape(-1, *[1] * (points.ndim - 2))
         return np.broadcast_to(images, places.shape[:-1]), places[..., 1], places[..., 0]
+
+
+def draw(dashes: NDArray[np.floating], dots: NDArray[np.floating], size: int) -> NDArray[np.uint8]:
+    """Images `[n, size, size]`, black with white dashes and dots that have smooth edges.
+
+    Args:
+        dashes: Both ends of each dash, `[n, dashes, 2, xy]` in pixels; NaN leaves a dash out.
+        dots: Centres of the dots, `[n, dots, xy]`.
+        size: Pixels per side.
+    """
+    import numpy as np
+
+    ink = np.zeros((len(dashes), size * size), np.float32)
+    along = np.linspace(0, 1, _POINTS)[:, None]
+    points = dashes[:, :, :1] * (1 - along) + dashes[:, :, 1:] * along  # n dashes points xy
+    _stamp(ink, points.reshape(len(dashes), -1, 2), DASH_RADIUS, size)
+    _stamp(ink, dots, DOT_RADIUS, size)
+    return np.rint(255 * ink).astype(np.uint8).reshape(-1, size, size)
+
+
+def _stamp(ink: NDArray[np.float32], points: NDArray[np.floating], radius: float, size: int) -> None:
+    """Adds a disc at each of `points` `[n, points, xy]`; where discs overlap, the brighter one counts."""
+    import numpy as np
+
+    image, point = np.nonzero(~np.isnan(points[..., 0]))
+    centres = points[image, point]
+    reach = int(np.ceil(radius + 0.5))
+    for dy in range(-reach, reach + 1):
+        for dx in range(-reach, reach + 1):
+            pixels = np.rint(centres).astype(np.intp) + np.array([dx, dy])
+            strength = np.clip(radius + 0.5 - np.linalg.norm(pixels - centres, axis=1), 0, 1).astype(np.float32)
+            used = (strength > 0) & ((pixels >= 0) & (pixels < size)).all(axis=1)
+            np.maximum.at(ink, (image[used], pixels[used, 1] * size + pixels[used, 0]), strength[used])

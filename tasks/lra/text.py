@@ -1,14 +1,14 @@
-"""`lra/text`: is a film review positive? Read byte by byte, up to 4,096 of them at `paper` scale.
+"""`lra/text`: is a film review positive? The model reads bytes, up to 4,096 at `paper` scale.
 
-The review is cut at its end. The benchmark chooses checkpoints on the test split, as it has no other; we hold out 1,000
-training rows instead, as `text_classification.py` does.
+Longer reviews lose their end. The benchmark selects checkpoints on the test split, as it has no other; we hold out
+1,000 training rows instead, as `text_classification.py` does.
 """
 
 from __future__ import annotations
 
 from ..classification.text_classification import HELD_OUT_ROWS, TextClassification, TextSettings
 from ..data.sources import DatasetId
-from .declaration import lra_info
+from .protocol import lra_info
 
 REPO, CONFIG = "stanfordnlp/imdb", "plain_text"
 REVISION = "e6281661ce1c48d982bc483cf8a173c1bbeb5d31"
@@ -18,7 +18,6 @@ TEXT = TextClassification(
         "text",
         "is a film review positive, in bytes?",
         data=f"{REPO}/{CONFIG}@{REVISION}",
-        licence="that of the original data set",
         citation="Maas et al., Large Movie Review Dataset, ACL 2011",
         settings={
             "smoke": TextSettings(max_length=256, tokenizer="byte", train_rows=1_000, test_rows=500),

@@ -1,32 +1,30 @@
-"""Associative recall, the paper's synthetic: which value went with this key, earlier in the sequence?
+"""Associative recall, the synthetic task of the Hedgehog paper: give the value that followed a key earlier.
 
-Keys are the lower half of the vocabulary and values the upper half. Each sequence draws its own map from keys to values
-(each value uniform and independent), then pairs `k1 v1 k2 v2 ...` whose keys are uniform with replacement; the last key
-is drawn among those that occurred before, and the model must give its value. `length` counts every token, the last
-value too; a model reads the `length - 1` tokens before it, so that no model can see the answer.
+Keys are the lower half of the vocabulary and values the upper half. Each sequence has its own map from keys to values
+(each value uniform and independent), and consists of pairs `k1 v1 k2 v2 ...` whose keys are uniform with replacement.
+The last key is one of those that occurred before, and the model must give its value. `length` counts every token, the
+last value included; a model reads the `length - 1` tokens before it, so that no model sees the answer.
 
-Source: Hedgehog (arXiv 2402.04347), with 10,000 training and 2,000 freshly generated test samples. Vocabulary 40 and
-length 128 are recollections of the paper, its training set-up is unknown to us: `paper` scale is our choice there.
+Source: Hedgehog (arXiv 2402.04347), with 10,000 training and 2,000 freshly generated test samples. We recall vocabulary
+40 and length 128 from the paper. Its training set-up is unknown to us, so that of the scale `paper` is our choice.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...adapters.base import IGNORED, Adapter, Capability, Examples, ModelShape, Settings
-from ...results.record import DataIdentity, Metric
-from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
-from ..metrics.requested import check_evaluate, measure_answers, try_metrics
-from ..settings import as_settings, parse_settings
+from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
+from ...results.record import Metric
+from ..base import INPUT, Row
+from .answers import predicted_tokens
+from .generated import Columns, GeneratedRows, GeneratedTask, gpt, scale
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-GENERATOR_VERSION = "1"
 
 
 @dataclass(frozen=True)
@@ -39,13 +37,13 @@ class RecallSettings:
         train_samples: Training sequences.
         validation_samples: Sequences for early stopping.
         test_samples: Test sequences.
-        data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
-        loss: `recall` trains on every value whose key occurred before, `final` on the last one only.
+        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
+        loss: `recall` trains on every value whose key occurred before, `final` on the last value only.
         batch_size: Sequences per forward pass when predicting.
-        more_metrics: Metrics of the package `evaluate` beside the task's own, over tokens; see `more_metrics.py`.
+        more_metrics: Further metrics, from the package `evaluate`, over tokens; see `metrics/requested.py`.
 
     Raises:
-        ValueError: An odd or too small size, or an unknown loss.
+        ValueError: A size is odd or too small, or the loss is unknown.
     """
 
     vocab_size: int = 40
@@ -59,7 +57,6 @@ class RecallSettings:
     more_metrics: str = ""
 
     def __post_init__(self) -> None:
-        check_evaluate(self.more_metrics)
         for name in ("vocab_size", "length"):
             value = getattr(self, name)
             if value < 4 or value % 2:
@@ -70,7 +67,7 @@ class RecallSettings:
 
 
 @dataclass(frozen=True)
-class RecallSequences:
+class RecallSequences(GeneratedRows):
     """Sequences of one split.
 
     Attributes:
@@ -81,90 +78,12 @@ class RecallSequences:
     tokens: NDArray[np.int32]
     repeated: NDArray[np.bool_]
 
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-
-@dataclass(frozen=True)
-class AssociativeRecall:
-    """The task; see the module's docstring."""
-
-    info: TaskInfo
-
-    def identify(self, settings: Settings, sources: Sources) -> DataIdentity:  # noqa: ARG002
-        """The generator, and a hash of the sequences that it makes."""
-        chosen = parse_settings(RecallSettings, settings)
-        splits = generate_splits(chosen)
-        content = hashlib.sha256(b"".join(split.tokens.astype("<i4").tobytes() for split in splits.values()))
-        return DataIdentity(
-            id="associative_recall",
-            revision=GENERATOR_VERSION,
-            fingerprint=content.hexdigest(),
-            source="generated",
-            splits={name: len(split) for name, split in splits.items()},
-            details={"data_seed": chosen.data_seed, "loss": chosen.loss},
-        )
-
-    def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
-        """Generates the data; `test` is a `RecallSequences`."""
-        chosen = parse_settings(RecallSettings, settings)
-        try_metrics(chosen.more_metrics, [0, 1])
-        splits = generate_splits(chosen)
-        test = splits["test"]
-        return TaskData(
-            shape=ModelShape(context_length=chosen.length, vocab_size=chosen.vocab_size),
-            test=RecallSequences(test.tokens[:limit], test.repeated[:limit]),
-            train=to_examples(splits["train"], chosen.loss),
-            validation=to_examples(splits["validation"], chosen.loss),
-        )
-
-    def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
-        """The likeliest token after each final query, over the whole vocabulary; a row per sequence."""
-        chosen = parse_settings(RecallSettings, settings)
-        tokens: NDArray[np.int32] = data.test.tokens
-        guesses = [guess for start in range(0, len(tokens), chosen.batch_size)
-                   for guess in _predict_batch(adapter, tokens[start : start + chosen.batch_size])]  # fmt: skip
-        pooled = most_frequent_value(tokens, chosen.vocab_size)
-        return [
-            {
-                "sample": i,
-                "answer": answer,
-                "prediction": guess,
-                "correct": guess == answer,
-                "pooled": pooled_guess,
-                INPUT: tokens[i, :-1].tolist(),
-            }
-            for i, (answer, guess, pooled_guess) in enumerate(zip(tokens[:, -1].tolist(), guesses, pooled, strict=True))
-        ]
-
-    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
-        """Accuracy, and what it must be held against.
-
-        `chance` is a blind guess among the values. `pooled_accuracy` answers with the value seen most often in the
-        sequence: what a model reaches that adds up values and cannot tell keys apart.
-        """
-        from ...results.stats.statistics import accuracy_stderr
-
-        chosen, n = parse_settings(RecallSettings, settings), len(rows)
-        correct = sum(row["correct"] for row in rows)
-        pooled = sum(row["pooled"] == row["answer"] for row in rows)
-        return [
-            Metric("accuracy", correct / n, "1", True, accuracy_stderr(correct, n), n),
-            Metric("pooled_accuracy", pooled / n, "1", None, accuracy_stderr(pooled, n), n),
-            Metric("chance", 2 / chosen.vocab_size, "1", None, None, n),
-            *measure_answers(chosen.more_metrics, rows, "answer", "prediction"),
-        ]
-
 
 def generate_splits(settings: RecallSettings) -> dict[str, RecallSequences]:
-    """Train, validation and test sequences, each from its own child of the seed, so that sizes do not interact."""
+    """Train, validation and test sequences, each from its own child of the seed; no size changes another split."""
     import numpy as np
 
-    sizes = {
-        "train": settings.train_samples,
-        "validation": settings.validation_samples,
-        "test": settings.test_samples,
-    }
+    sizes = {name: getattr(settings, f"{name}_samples") for name in ("train", "validation", "test")}
     seeds = np.random.SeedSequence(settings.data_seed).spawn(len(sizes))
     return {
         name: generate(np.random.default_rng(seed), rows, settings.length, settings.vocab_size)
@@ -192,7 +111,7 @@ def generate(rng: np.random.Generator, rows: int, length: int, vocab_size: int) 
 
 
 def _first_pair(keys: NDArray[np.int32], num_keys: int) -> NDArray[np.int64]:
-    """Index of the first pair with each key, `[rows, num_keys]`; the number of pairs where a key does not occur."""
+    """Index of the first pair with each key, `[rows, num_keys]`; the number of pairs if a key does not occur."""
     import numpy as np
 
     rows, pairs = keys.shape
@@ -203,7 +122,7 @@ def _first_pair(keys: NDArray[np.int32], num_keys: int) -> NDArray[np.int64]:
 
 
 def to_examples(sequences: RecallSequences, loss: str) -> Examples:
-    """Inputs `[rows, length - 1]` and the next tokens, `IGNORED` but at values that can be recalled.
+    """Inputs `[rows, length - 1]`; targets are the values that can be recalled, and `IGNORED` elsewhere.
 
     Args:
         sequences: Sequences of one split.
@@ -219,53 +138,73 @@ def to_examples(sequences: RecallSequences, loss: str) -> Examples:
     return Examples(inputs=sequences.tokens[:, :-1], targets=targets)
 
 
-def most_frequent_value(tokens: NDArray[np.int32], vocab_size: int) -> list[int]:
+def most_frequent_value(tokens: NDArray[np.int32], vocab_size: int) -> NDArray[np.int64]:
     """The value that occurs most often before the answer, for each of `tokens` `[rows, length]`; ties to the lowest."""
     import numpy as np
 
     counts = np.zeros((len(tokens), vocab_size), np.int32)
     np.add.at(counts, (np.arange(len(tokens))[:, None], tokens[:, 1:-1:2]), 1)
-    return [int(value) for value in counts.argmax(axis=1)]
+    return np.asarray(counts.argmax(axis=1))
 
 
-def _predict_batch(adapter: Adapter, tokens: NDArray[np.int32]) -> Iterator[int]:
-    import torch
+def answer(adapter: Adapter, sequences: RecallSequences, settings: RecallSettings) -> Columns:
+    """The likeliest token after each final query, over the whole vocabulary, and the most frequent value."""
+    tokens = sequences.tokens
+    prediction = predicted_tokens(adapter, tokens[:, :-1], settings.batch_size)[:, -1]
+    return {
+        "answer": tokens[:, -1],
+        "prediction": prediction,
+        "correct": prediction == tokens[:, -1],
+        "pooled": most_frequent_value(tokens, settings.vocab_size),
+        INPUT: tokens[:, :-1],
+    }
 
-    prompts = torch.as_tensor(tokens[:, :-1], dtype=torch.long, device=adapter.device)
-    guesses: list[int] = adapter.logits(prompts)[:, -1].argmax(dim=-1).tolist()
-    yield from guesses
+
+def measure(rows: Sequence[Row], settings: RecallSettings) -> list[Metric]:
+    """Accuracy, and two references for it.
+
+    `chance` is a blind guess among the values. `pooled_accuracy` is that of the value seen most often in the sequence:
+    a model reaches it that adds up values and cannot tell keys apart.
+    """
+    from ...results.stats.statistics import accuracy_stderr
+
+    n = len(rows)
+    correct = sum(row["correct"] for row in rows)
+    pooled = sum(row["pooled"] == row["answer"] for row in rows)
+    return [
+        Metric("accuracy", correct / n, "1", True, accuracy_stderr(correct, n), n),
+        Metric("pooled_accuracy", pooled / n, "1", None, accuracy_stderr(pooled, n), n),
+        Metric("chance", 2 / settings.vocab_size, "1", None, None, n),
+    ]
+
+
+def token_hash(splits: Mapping[str, RecallSequences]) -> str:
+    """A hash of all tokens; `repeated` follows from them."""
+    return hashlib.sha256(b"".join(split.tokens.astype("<i4").tobytes() for split in splits.values())).hexdigest()
 
 
 _TRAIN: Settings = {"batch_size": 64, "lr": 1e-3, "final_lr": 0.5, "eval_every": 100, "target_loss": 0.01}
-_TWO_LAYERS: Settings = {"layers": 2, "heads": 2, "kv_heads": 2, "width": 64, "mlp_width": 256}
+_TWO_LAYERS = gpt(layers=2, heads=2, width=64)
+_SMOKE = RecallSettings(vocab_size=8, length=16, train_samples=2_000, validation_samples=200, test_samples=500)
 
-ASSOCIATIVE_RECALL = AssociativeRecall(
-    info=TaskInfo(
-        name="associative_recall",
-        version=1,
-        summary="Synthetic: give the value that went with a key earlier in the sequence (accuracy)",
-        main_metric="accuracy",
-        data=("generated",),
-        licence="Apache-2.0",
-        citation="Zhang et al., The Hedgehog & the Porcupine, arXiv 2402.04347, tables 2 and 3",
-        needs=frozenset({Capability.LANGUAGE_MODEL}),
-        recipes=("scratch",),
-        scales={
-            "smoke": TaskScale(
-                settings=as_settings(
-                    RecallSettings(
-                        vocab_size=8, length=16, train_samples=2_000, validation_samples=200, test_samples=500
-                    )
-                ),
-                train={**_TRAIN, "steps": 200},
-                backbone=_TWO_LAYERS,
-            ),
-            "small": TaskScale(
-                settings=as_settings(RecallSettings(vocab_size=16, length=32)),
-                train={**_TRAIN, "steps": 3_000},
-                backbone=_TWO_LAYERS,
-            ),
-            "paper": TaskScale(settings=as_settings(RecallSettings()), train={**_TRAIN, "steps": 20_000}),
-        },
-    )
+ASSOCIATIVE_RECALL = GeneratedTask(
+    name="associative_recall",
+    summary="give the value that went with a key earlier in the sequence (accuracy)",
+    citation="Zhang et al., The Hedgehog & the Porcupine, arXiv 2402.04347, tables 2 and 3",
+    scales={
+        "smoke": scale(_SMOKE, {**_TRAIN, "steps": 200}, _TWO_LAYERS),
+        "small": scale(
+            RecallSettings(vocab_size=16, length=32), {**_TRAIN, "steps": 3_000}, gpt(layers=2, heads=2, width=64)
+        ),
+        "paper": scale(RecallSettings(), {**_TRAIN, "steps": 20_000}),
+    },
+    settings=RecallSettings,
+    shape=lambda chosen: ModelShape(chosen.length, chosen.vocab_size),
+    generate_splits=generate_splits,
+    to_examples=lambda split, chosen: to_examples(split, chosen.loss),
+    answer=answer,
+    measure=measure,
+    details=("loss",),
+    fingerprint=token_hash,
+    compared=("answer", "prediction"),
 )

@@ -1,9 +1,11 @@
-"""Random automata over few symbols, prompts of their strings, and what each automaton allows next."""
+"""Random automata, prompts of their strings, and the distribution of each next symbol."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from .generated import GeneratedRows, check_ranges
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,21 +17,21 @@ class LanguageSettings:
     """How automata and strings are made.
 
     Attributes:
-        symbols: Symbols in all; the separator is one more token.
-        least_alphabet: Fewest symbols of an automaton's alphabet; the most are all of them.
+        symbols: Number of symbols; the separator is one more token.
+        least_alphabet: Fewest symbols of an automaton's alphabet; the largest alphabet has all symbols.
         least_states: Fewest states.
         most_states: Most states.
-        most_edges: Most edges that leave a state, never more than the alphabet has symbols; the fewest are 1.
-        most_length: Most symbols of a string; the fewest are 1.
-        length: Tokens of a prompt, the last of which is predicted and not read.
+        most_edges: Most edges that leave a state, at most the size of the alphabet; a state has 1 or more.
+        most_length: Most symbols of a string; a string has 1 or more.
+        length: Tokens of a prompt; the model predicts the last one and does not read it.
         train_samples: Training prompts.
         validation_samples: Prompts for early stopping.
         test_samples: Test prompts.
-        data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
+        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
         batch_size: Prompts per forward pass when predicting.
 
     Raises:
-        ValueError: A number outside its range.
+        ValueError: A number is outside its range.
     """
 
     symbols: int = 18
@@ -46,18 +48,8 @@ class LanguageSettings:
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        ranges = {
-            "least_alphabet": (1, self.symbols),
-            "least_states": (1, self.most_states),
-            "most_edges": (1, self.symbols),
-            "most_length": (1, None),
-            "length": (3, None),
-        }
-        for name, (least, most) in ranges.items():
-            value = getattr(self, name)
-            if value < least or (most is not None and value > most):
-                allowed = f"{least} or more" if most is None else f"{least} to {most}"
-                raise ValueError(f"{name} is {value}; allowed: {allowed}")
+        check_ranges(self, {"least_alphabet": (1, self.symbols), "most_edges": (1, self.symbols)})
+        check_ranges(self, {"least_states": (1, self.most_states), "most_length": (1, None), "length": (3, None)})
 
     @property
     def separator(self) -> int:
@@ -66,13 +58,13 @@ class LanguageSettings:
 
 
 @dataclass(frozen=True)
-class LanguagePrompts:
-    """Prompts of one split, and their automata.
+class LanguagePrompts(GeneratedRows):
+    """Prompts of one split with their automata.
 
     Attributes:
         symbol: Symbol of each edge of each state, `[rows, states, edges]`; 0 where there is no such edge.
         target: State that each edge leads to, `[rows, states, edges]`; 0 where there is no such edge.
-        edges: How many edges leave each state, `[rows, states]`; 0 for states that an automaton does not have.
+        edges: Number of edges that leave each state, `[rows, states]`; 0 for states that an automaton does not have.
         tokens: `[rows, length]` int32; a prompt begins with a separator.
         states: State after each token, `[rows, length]`; 0 after a separator.
     """
@@ -82,16 +74,6 @@ class LanguagePrompts:
     edges: NDArray[np.int8]
     tokens: NDArray[np.int32]
     states: NDArray[np.int8]
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-
-def generate(rng: np.random.Generator, rows: int, settings: LanguageSettings) -> LanguagePrompts:
-    """Prompts, each of an automaton drawn for it."""
-    symbol, target, edges = draw_automata(rng, rows, settings)
-    tokens, states = _walk(rng, symbol, target, edges, settings)
-    return LanguagePrompts(symbol, target, edges, tokens, states)
 
 
 def draw_automata(
@@ -105,7 +87,7 @@ def draw_automata(
     alphabet = rng.integers(settings.least_alphabet, settings.symbols + 1, size=rows)
     edges = rng.integers(1, np.minimum(most_edges, alphabet)[:, None] + 1, size=(rows, most_states))
     edges[np.arange(most_states) >= states[:, None]] = 0
-    # A row's alphabet is the start of a permutation of all symbols, a state's symbols the start of one of its alphabet.
+    # An alphabet begins a permutation of all symbols; the symbols of a state begin a permutation of its alphabet.
     order = rng.random((rows, settings.symbols)).argsort(axis=1)
     keys = rng.random((rows, most_states, settings.symbols))
     keys[np.broadcast_to((np.arange(settings.symbols) >= alphabet[:, None])[:, None], keys.shape)] = np.inf
@@ -117,33 +99,27 @@ def draw_automata(
     return symbol.astype(np.int8), target.astype(np.int8), edges.astype(np.int8)
 
 
-def _walk(
-    rng: np.random.Generator,
-    symbol: NDArray[np.int8],
-    target: NDArray[np.int8],
-    edges: NDArray[np.int8],
-    settings: LanguageSettings,
-) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
-    """Tokens and states of strings until prompts are full."""
+def generate(rng: np.random.Generator, rows: int, settings: LanguageSettings) -> LanguagePrompts:
+    """Prompts full of strings, each with its own automaton."""
     import numpy as np
 
-    rows, length = len(symbol), settings.length
-    tokens = np.full((rows, length), settings.separator, np.int32)
-    states = np.zeros((rows, length), np.int8)
+    symbol, target, edges = draw_automata(rng, rows, settings)
+    tokens = np.full((rows, settings.length), settings.separator, np.int32)
+    states = np.zeros((rows, settings.length), np.int8)
     row, state = np.arange(rows), np.zeros(rows, np.int64)
     left = rng.integers(1, settings.most_length + 1, size=rows)  # symbols still to come in the string
-    for i in range(1, length):
+    for i in range(1, settings.length):
         edge = (rng.random(rows) * edges[row, state]).astype(np.int64)
         goes_on = left > 0
         tokens[goes_on, i] = symbol[row, state, edge][goes_on]
         state = np.where(goes_on, target[row, state, edge], 0)
         states[:, i] = state
         left = np.where(goes_on, left - 1, rng.integers(1, settings.most_length + 1, size=rows))
-    return tokens, states
+    return LanguagePrompts(symbol, target, edges, tokens, states)
 
 
 def true_distribution(prompts: LanguagePrompts, symbols: int) -> NDArray[np.float64]:
-    """What the automaton gives each symbol after each token but the last, `[rows, length - 1, symbols]`."""
+    """The automaton's probability of each symbol after each token but the last, `[rows, length - 1, symbols]`."""
     import numpy as np
 
     rows, states, most_edges = prompts.symbol.shape

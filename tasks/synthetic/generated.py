@@ -1,241 +1,257 @@
-"""What tasks with generated data share: splits drawn from a seed, their fingerprint, and standard errors by sequence.
+"""The protocol of tasks with generated data: splits drawn from a seed, their fingerprint, and the steps of a task.
 
-A split is a frozen dataclass whose fields are arrays with one row for each sequence.
+A new task has a dataclass of settings and four functions: they generate the splits as `GeneratedRows`, turn a split
+into training examples, ask a model for answers, and measure the answers. `GeneratedTask` does the rest; `maze.py` is
+an example.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
-from ...adapters.base import Adapter, Examples, ModelShape
-from ...results.record import DataIdentity, Metric, Scalar
-from ..base import TaskData
+from ...adapters.base import Adapter, Examples, ModelShape, Settings
+from ...results.record import DataIdentity, Metric
+from ..base import Row, Sources, TaskData, TaskInfo, TaskScale
+from ..metrics.requested import check_evaluate, measure_answers, try_metrics
+from ..settings import as_settings, parse_settings
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Split = TypeVar("Split")
-Draw = Callable[["np.random.Generator", int], Split]
-"""Draws that many sequences."""
+Columns: TypeAlias = Mapping[str, "list[Any] | NDArray[Any]"]
+"""Values by name; a column has one value for each row."""
 
-
-class Sizes(Protocol):
-    """Settings that say how many sequences each split has."""
-
-    @property
-    def train_samples(self) -> int:
-        """Training sequences."""
-        ...
-
-    @property
-    def validation_samples(self) -> int:
-        """Validation sequences."""
-        ...
-
-    @property
-    def test_samples(self) -> int:
-        """Test sequences."""
-        ...
-
+REVISION = "1"
+"""Version of the generators in the identity of their data."""
 
 SPLITS = ("test", "validation", "train")
 MOST_ROUNDS = 100
 
 
-def draw_splits(
-    parts: Mapping[str, Sequence[tuple[Draw[Split], int]]],
-    seed: int,
-    identity: Callable[[Split], NDArray[Any]],
-) -> dict[str, Split]:
-    """Splits that share nothing, each from its own child of the seed.
+class GeneratedSettings(Hashable, Protocol):
+    """Settings of a task with generated data: a frozen dataclass."""
 
-    The test split is drawn first and the training split last, and what an earlier split holds is drawn anew in a later
-    one. So a larger training split leaves the others as they were. Repeats within a split are left in it.
+    @property
+    def data_seed(self) -> int:
+        """Seed of the data."""
 
-    Args:
-        parts: What draws the parts of each split, by the names in `SPLITS`, and how many rows of each.
-        seed: Seed of the data.
-        identity: What no two splits may share, one row of an array for each sequence.
+
+def check_ranges(settings: GeneratedSettings, ranges: Mapping[str, tuple[float, float | None]]) -> None:
+    """Checks that settings are within ranges, both ends included; an upper end of None is no limit.
 
     Raises:
-        ValueError: There are too few different sequences.
+        ValueError: A setting is outside its range.
+    """
+    for name, (least, most) in ranges.items():
+        value = getattr(settings, name)
+        if value < least or (most is not None and value > most):
+            allowed = f"{least} or more" if most is None else f"{least} to {most}"
+            raise ValueError(f"{name} is {value}; allowed: {allowed}")
+
+
+@dataclass(frozen=True)
+class GeneratedRows:
+    """Rows of one split. A subclass has arrays with one entry for each row as its fields."""
+
+    def __len__(self) -> int:
+        return len(next(iter(vars(self).values())))
+
+    def take(self, rows: NDArray[np.int64] | Sequence[int] | slice) -> Self:
+        """The rows with these indices."""
+        return replace(self, **{name: array[rows] for name, array in vars(self).items()})
+
+
+Chosen = TypeVar("Chosen", bound=GeneratedSettings)
+Drawn = TypeVar("Drawn", bound=GeneratedRows)
+Draw = Callable[["np.random.Generator", int], Drawn]
+"""A function that draws so many rows."""
+Key = Callable[[Drawn], "NDArray[Any]"]
+"""A function that gives one array entry for each row; no two splits share an entry."""
+
+
+def draw_splits(parts: Mapping[str, Sequence[tuple[Draw[Drawn], int]]], seed: int, key: Key[Drawn]) -> dict[str, Drawn]:
+    """Draws splits that share nothing, each from its own child of the seed.
+
+    The test split is drawn first and the training split last, and rows that an earlier split holds are drawn anew. So a
+    larger training split leaves the other splits unchanged. Repeats within a split stay. The parts of the training
+    split follow each other; those of the other splits take turns, so that the first rows include each part.
+
+    Args:
+        parts: How each split of `SPLITS` is drawn: functions that draw its parts, with the rows of each part.
+        seed: Seed of the data.
+        key: What no two splits share.
+
+    Raises:
+        ValueError: The generator has too few different rows.
     """
     import numpy as np
 
-    taken: set[bytes] = set()
-    splits: dict[str, Split] = {}
+    splits: dict[str, Drawn] = {}
     for name, child in zip(SPLITS, np.random.SeedSequence(seed).spawn(len(SPLITS)), strict=True):
         rng = np.random.default_rng(child)
-        splits[name] = joined([_draw_new(draw, rng, rows, identity, taken, name) for draw, rows in parts[name]])
-        if name != SPLITS[-1]:
-            taken.update(_digests(identity(splits[name])))
+        taken = {digest for split in splits.values() for digest in _digests(key(split))}
+        split = _joined([_draw_new(name, partial(draw, rng), rows, key, taken) for draw, rows in parts[name]])
+        places = np.concatenate([np.arange(rows) for _, rows in parts[name]])
+        splits[name] = split if name == "train" else split.take(np.argsort(places, kind="stable"))
     return splits
 
 
-def whole_splits(draw: Draw[Split], sizes: Sizes) -> dict[str, list[tuple[Draw[Split], int]]]:
-    """Parts for `draw_splits` where each split is drawn alike and as one."""
-    return {name: [(draw, getattr(sizes, f"{name}_samples"))] for name in SPLITS}
+def draw_alike(
+    generate: Callable[[np.random.Generator, int, Chosen], Drawn], settings: Chosen, key: Key[Drawn]
+) -> dict[str, Drawn]:
+    """Draws splits from one generator: `train_samples`, `validation_samples` and `test_samples` rows."""
+
+    def draw(rng: np.random.Generator, rows: int) -> Drawn:
+        return generate(rng, rows, settings)
+
+    parts = {name: [(draw, getattr(settings, f"{name}_samples"))] for name in SPLITS}
+    return draw_splits(parts, settings.data_seed, key)
 
 
-def _draw_new(
-    draw: Draw[Split],
-    rng: np.random.Generator,
-    rows: int,
-    identity: Callable[[Split], NDArray[Any]],
-    taken: set[bytes],
-    name: str,
-) -> Split:
-    """As many rows as asked for, none of which is in `taken`."""
-    import numpy as np
-
-    parts: list[Split] = []
+def _draw_new(name: str, draw: Callable[[int], Drawn], rows: int, key: Key[Drawn], taken: Collection[bytes]) -> Drawn:
+    """Draws rows until enough of them have a key outside `taken`."""
+    parts: list[Drawn] = []
     missing = rows
     for _ in range(MOST_ROUNDS):
-        drawn = draw(rng, missing)
-        new = [i for i, digest in enumerate(_digests(identity(drawn))) if digest not in taken]
-        parts.append(drawn if len(new) == missing else rows_of(drawn, np.array(new, np.int64)))
-        missing -= len(new)
+        drawn = draw(missing)
+        parts.append(drawn.take([i for i, digest in enumerate(_digests(key(drawn))) if digest not in taken]))
+        missing -= len(parts[-1])
         if not missing:
-            return joined(parts)
+            return _joined(parts)
     raise ValueError(
         f"{name} lacks {missing} of {rows} sequences that are in no other split after {MOST_ROUNDS} draws; "
         "ask for fewer, or for longer ones"
     )
 
 
+def _joined(parts: Sequence[Drawn]) -> Drawn:
+    import numpy as np
+
+    return replace(parts[0], **{name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])})
+
+
 def _digests(rows: NDArray[Any]) -> Iterator[bytes]:
     return (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows)
 
 
-def rows_of(split: Split, rows: NDArray[np.int64] | slice) -> Split:
-    """Some rows of a split."""
-    return replace(split, **{name: array[rows] for name, array in vars(split).items()})  # type: ignore[type-var]
-
-
-def generated_data(
-    shape: ModelShape, splits: Mapping[str, Split], to_examples: Callable[[Split], Examples], limit: int | None
-) -> TaskData:
-    """The splits as a task loads them; `limit` keeps that many test rows."""
-    train, validation = (to_examples(splits[name]) for name in ("train", "validation"))
-    return TaskData(shape, rows_of(splits["test"], slice(limit)), train, validation)
-
-
-def joined(parts: Sequence[Split]) -> Split:
-    """The rows of several splits, one after another."""
-    import numpy as np
-
-    if len(parts) == 1:
-        return parts[0]
-    columns = {name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])}
-    return replace(parts[0], **columns)  # type: ignore[type-var]
-
-
-def taking_turns(sizes: Sequence[int]) -> NDArray[np.int64]:
-    """The order in which rows of parts that follow each other take turns: the first of each part, the second, ..."""
-    import numpy as np
-
-    place = np.concatenate([np.arange(size) for size in sizes])
-    return np.argsort(place, kind="stable")
-
-
-def identity_of(name: str, version: str, splits: Mapping[str, Any], details: Mapping[str, Scalar]) -> DataIdentity:
-    """The generator and a hash of all that it makes."""
+def content_hash(splits: Mapping[str, GeneratedRows]) -> str:
+    """A hash of the names, types, shapes and bytes of every array of every split."""
     content = hashlib.sha256()
     for split in sorted(splits):
         for column, array in sorted(vars(splits[split]).items()):
             content.update(f"{split}.{column} {array.dtype.str} {array.shape}".encode())
             content.update(array.tobytes())
-    rows = {split: len(next(iter(vars(arrays).values()))) for split, arrays in splits.items()}
-    return DataIdentity(name, version, content.hexdigest(), "generated", rows, details)
+    return content.hexdigest()
 
 
-def predicted_tokens(adapter: Adapter, tokens: NDArray[np.int32], batch_size: int) -> NDArray[np.int64]:
-    """The likeliest next token at each position of `tokens` `[rows, n]`."""
-    import numpy as np
-    import torch
-
-    found = []
-    for start in range(0, len(tokens), batch_size):
-        batch = torch.as_tensor(tokens[start : start + batch_size], dtype=torch.long, device=adapter.device)
-        found.append(adapter.logits(batch).argmax(dim=-1).cpu().numpy())
-    return np.concatenate(found)
+def scale(settings: GeneratedSettings, train: Settings, backbone: Settings | None = None) -> TaskScale:
+    """The defaults of a task at one scale."""
+    return TaskScale(as_settings(settings), train, backbone=backbone or {})
 
 
-def interleaved_vectors(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float32]:
-    """The prompt `x1 y1 x2 ... xk` as vectors `[rows, 2 points - 1, d]`; y stands in the first place, zeros after it.
+def gpt(layers: int, heads: int, width: int, **changes: int) -> Settings:
+    """Size of the backbone `gpt`; its MLP is four times as wide as its residual stream, unless in `changes`."""
+    size = {"layers": layers, "heads": heads, "kv_heads": heads, "width": width, "mlp_width": 4 * width}
+    return {**size, **changes}
 
-    Args:
-        x: Inputs `[rows, points, d]`.
-        y: Answers `[rows, points]`; the last one is left out, as it is asked for.
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GeneratedTask(Generic[Chosen, Drawn]):
+    """A task with generated data.
+
+    Attributes:
+        name: A field of `TaskInfo`, as are `summary`, `citation`, `scales` and `main_metric`.
+        settings: Dataclass of the task's settings.
+        shape: The shape of models under given settings.
+        generate_splits: Draws the splits `train`, `validation` and `test`.
+        to_examples: Turns a split into training examples.
+        answer: Gives the answers of a model and of references to a split, in columns; the column `INPUT` has the
+            model's input.
+        measure: Measures answers.
+        details: Names of settings that are part of the data's identity, besides `data_seed`.
+        fingerprint: Hashes the splits.
+        compared: Columns of right answers and of predictions that the metrics of the setting `more_metrics` compare;
+            None for a task without this setting.
     """
-    import numpy as np
 
-    rows, points, d = x.shape
-    vectors = np.zeros((rows, 2 * points - 1, d), np.float32)
-    vectors[:, ::2] = x
-    vectors[:, 1::2, 0] = y[:, :-1]
-    return vectors
+    name: str
+    summary: str
+    citation: str
+    scales: Mapping[str, TaskScale]
+    settings: type[Chosen]
+    shape: Callable[[Chosen], ModelShape]
+    generate_splits: Callable[[Chosen], Mapping[str, Drawn]]
+    to_examples: Callable[[Drawn, Chosen], Examples]
+    answer: Callable[[Adapter, Drawn, Chosen], Columns]
+    measure: Callable[[Sequence[Row], Chosen], Sequence[Metric]]
+    details: tuple[str, ...]
+    fingerprint: Callable[[Mapping[str, Drawn]], str] = content_hash
+    compared: tuple[str, str] | None = None
+    main_metric: str = "accuracy"
+
+    @cached_property
+    def info(self) -> TaskInfo:
+        """The declaration."""
+        return TaskInfo(
+            name=self.name,
+            version=1,
+            summary=f"Synthetic: {self.summary}",
+            main_metric=self.main_metric,
+            data=("generated",),
+            licence="Apache-2.0",
+            citation=self.citation,
+            needs=frozenset({self.shape(self.settings()).needs}),
+            scales=self.scales,
+            recipes=("scratch",),
+        )
+
+    def identify(self, settings: Settings, sources: Sources) -> DataIdentity:  # noqa: ARG002
+        """The generator, and a hash of the rows that it draws."""
+        return _identity(self, self._parsed(settings)[0])
+
+    def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
+        """The examples, and as `test` the first `limit` rows of the test split.
+
+        Raises:
+            DataUnavailableError: A further metric cannot be loaded.
+            ValueError: A further metric cannot compare tokens.
+        """
+        chosen, more_metrics = self._parsed(settings)
+        try_metrics(more_metrics, [0, 1])
+        splits = self.generate_splits(chosen)
+        train, validation = (self.to_examples(splits[name], chosen) for name in ("train", "validation"))
+        return TaskData(self.shape(chosen), splits["test"].take(slice(limit)), train, validation)
+
+    def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
+        """The answers of a model and of references; one row for each test row."""
+        columns = self.answer(adapter, data.test, self._parsed(settings)[0])
+        values = [column if isinstance(column, list) else column.tolist() for column in columns.values()]
+        return [
+            {"sample": i, **dict(zip(columns, row, strict=True))} for i, row in enumerate(zip(*values, strict=True))
+        ]
+
+    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
+        """The metrics of the task, then those of `more_metrics`."""
+        chosen, more_metrics = self._parsed(settings)
+        further = measure_answers(more_metrics, rows, *self.compared) if self.compared else []
+        return [*self.measure(rows, chosen), *further]
+
+    def _parsed(self, settings: Settings) -> tuple[Chosen, str]:
+        """The settings, and `more_metrics` among them."""
+        chosen = parse_settings(self.settings, settings)
+        more_metrics = getattr(chosen, "more_metrics", "")
+        check_evaluate(more_metrics)
+        return chosen, more_metrics
 
 
-def sequence_outputs(adapter: Adapter, vectors: NDArray[np.float32], batch_size: int) -> NDArray[np.float32]:
-    """A model's outputs `[rows, n, o]` at each position of `vectors` `[rows, n, i]`."""
-    import numpy as np
-    import torch
-
-    found = []
-    for start in range(0, len(vectors), batch_size):
-        batch = torch.as_tensor(vectors[start : start + batch_size], device=adapter.device)
-        found.append(adapter.sequence_outputs(batch).cpu().numpy())
-    return np.concatenate(found)
-
-
-def share(
-    name: str,
-    right: Sequence[float],
-    of: Sequence[int],
-    higher_is_better: bool | None,
-    at: Mapping[str, Scalar] | None = None,
-) -> Metric:
-    """What share of all answers is right, or the mean of another quantity that sequences give as a sum over answers.
-
-    Args:
-        name: Name of the metric.
-        right: Sum over the answers of each sequence.
-        of: Answers of each sequence; sequences without any are left out.
-        higher_is_better: Direction; None for a reference.
-        at: Coordinates.
-
-    Returns:
-        The metric with its standard error clustered by sequence, as answers of one sequence depend on each other: that
-        of a ratio of means, to first order. `n` is the number of sequences.
-    """
-    import numpy as np
-
-    counts = np.asarray(of, np.float64)
-    sums = np.asarray(right, np.float64)[counts > 0]
-    counts = counts[counts > 0]
-    n, total = len(counts), counts.sum()
-    value = float(sums.sum() / total)
-    residuals = sums - value * counts
-    stderr = None if n < 2 else float(math.sqrt(n / (n - 1) * np.square(residuals).sum()) / total)
-    return Metric(name, value, "1", higher_is_better, stderr, n, at or {})
-
-
-def mean_over_settings(name: str, metrics: Sequence[Metric], higher_is_better: bool | None) -> Metric:
-    """The mean of one metric over settings that were sampled apart, each of the same weight."""
-    values = [metric.value for metric in metrics if metric.value is not None]
-    errors = [metric.stderr for metric in metrics]
-    known = [error for error in errors if error is not None]
-    stderr = math.sqrt(sum(error**2 for error in known)) / len(values) if len(known) == len(errors) else None
-    n = sum(metric.n for metric in metrics)
-    return Metric(name, sum(values) / len(values), "1", higher_is_better, stderr, n)
-
-
-def doubling(last: int) -> list[int]:
-    """0, 1, 2, 4 and so on below `last`, and `last`: where a learning curve is shown."""
-    return [0, *(2**i for i in range(last.bit_length()) if 2**i < last), last] if last else [0]
+@lru_cache(maxsize=32)  # a plan asks once for each model
+def _identity(task: GeneratedTask[Chosen, Drawn], chosen: Chosen) -> DataIdentity:
+    splits = task.generate_splits(chosen)
+    details = {name: getattr(chosen, name) for name in ("data_seed", *task.details)}
+    rows = {name: len(split) for name, split in splits.items()}
+    return DataIdentity(task.name, REVISION, task.fingerprint(splits), "generated", rows, details)

@@ -1,45 +1,34 @@
 """Boolean functions in context: from labelled points of one unknown function, give the label of the next point.
 
-A prompt is `x1 y1 x2 y2 ... xk` with `x` in {-1, 1}^n and labels of one function, drawn anew for each prompt. The model
-reads vectors of n numbers (a label stands in the first as -1 or 1, zeros after it) through a linear layer, and gives
-logits over the two labels at each position; the loss is the cross-entropy at every x.
+A prompt is `x1 y1 x2 y2 ... xk` with `x` in {-1, 1}^n and the labels of one function, drawn anew for each prompt. The
+model reads vectors of n numbers (a label is the first number of its vector, -1 or 1, the others are zero) through a
+linear layer, and gives logits over the two labels at each position. The loss is the cross-entropy at every x.
 
-`icl_boolean` has conjunctions: each variable is in it with probability 0.15, negated with 0.15; x is uniform, but 30%
-of the points are made to satisfy the function, as few would otherwise. `icl_parity` has sparse parities: the exclusive
-or of 2 of n variables, x uniform.
+`icl_boolean` has conjunctions, which contain each variable with probability 0.15 and its negation with 0.15. Here x is
+uniform, but 30% of the points are made to satisfy the function, as few would otherwise. `icl_parity` has sparse
+parities: the exclusive or of 2 of n variables, with uniform x.
 
 Source: Bhattamishra et al. (arXiv 2310.03016) and their published code: 6 layers, 8 heads, width 256, Adam at 1e-4 over
-20,000 batches of 32; conjunctions over 28 variables, sparse parities over 10. Points of a prompt, 70 and 140, are
-recollections of the paper. We differ: they draw every prompt anew, we train on a fixed set of prompts.
+20,000 batches of 32; conjunctions over 28 variables, sparse parities over 10. We recall the 70 and 140 points of a
+prompt from the paper. We differ: they draw every prompt anew, we train on a fixed set of prompts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ...adapters.base import IGNORED, Adapter, Capability, Examples, ModelShape, Settings
-from ...results.record import DataIdentity, Metric, Scalar
-from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
-from ..settings import as_settings, parse_settings
-from .generated import (
-    doubling,
-    draw_splits,
-    generated_data,
-    identity_of,
-    interleaved_vectors,
-    sequence_outputs,
-    share,
-    whole_splits,
-)
+from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
+from ...results.record import Metric
+from ..base import INPUT, Row
+from .answers import doubling, in_batches, interleaved_vectors, share, vector_examples
+from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, draw_alike, gpt, scale
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-GENERATOR_VERSION = "1"
 FUNCTIONS = ("conjunction", "parity")
 LITERAL_SHARE = 0.3
 SATISFIED_SHARE = 0.3
@@ -51,18 +40,18 @@ class BooleanSettings:
 
     Attributes:
         function: `conjunction` or `parity`.
-        variables: n, the numbers in x.
+        variables: n, the length of x.
         parity_of: Variables that a parity depends on.
-        points: Points of a prompt; the label of the last one is asked for and not shown.
+        points: Points of a prompt; the model is asked for the last label, which the prompt does not show.
         last_points: Points at a prompt's end over which the headline accuracy is taken.
         train_samples: Training prompts.
         validation_samples: Prompts for early stopping.
         test_samples: Test prompts.
-        data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
+        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
         batch_size: Prompts per forward pass when predicting.
 
     Raises:
-        ValueError: An unknown function, or a number outside its range.
+        ValueError: The function is unknown, or a number is outside its range.
     """
 
     function: str = "conjunction"
@@ -79,17 +68,15 @@ class BooleanSettings:
     def __post_init__(self) -> None:
         if self.function not in FUNCTIONS:
             raise ValueError(f"function is {self.function!r}; choose {' or '.join(map(repr, FUNCTIONS))}")
-        for name, most in (("parity_of", self.variables), ("last_points", self.points - 1)):
-            if not 1 <= getattr(self, name) <= most:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: 1 to {most}")
+        check_ranges(self, {"parity_of": (1, self.variables), "last_points": (1, self.points - 1)})
 
 
 @dataclass(frozen=True)
-class BooleanPrompts:
+class BooleanPrompts(GeneratedRows):
     """Prompts of one split.
 
     Attributes:
-        weights: The function, `[rows, n]`: 1 for a variable in it, -1 for a negated one, 0 for one that is not.
+        weights: The function, `[rows, n]`: 1 for a variable that it contains, -1 for one that it negates, 0 for others.
         x: Points in {-1, 1}, `[rows, points, n]`.
         labels: True or false, `[rows, points]`.
     """
@@ -98,82 +85,14 @@ class BooleanPrompts:
     x: NDArray[np.int8]
     labels: NDArray[np.bool_]
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class IclBoolean:
-    """The task; see the module's docstring."""
-
-    info: TaskInfo
-
-    def identify(self, settings: Settings, sources: Sources) -> DataIdentity:  # noqa: ARG002
-        """The generator, and a hash of the prompts that it makes."""
-        return _identity(self.info.name, parse_settings(BooleanSettings, settings))
-
-    def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
-        """Generates the data; `test` is a `BooleanPrompts`."""
-        chosen = parse_settings(BooleanSettings, settings)
-        splits = generate_splits(chosen)
-        shape = ModelShape(context_length=2 * chosen.points - 1, vocab_size=2, input_dim=chosen.variables)
-        return generated_data(shape, splits, to_examples, limit)
-
-    def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
-        """Whether each label is right, of the model and of the nearest point before; a row per prompt."""
-        chosen = parse_settings(BooleanSettings, settings)
-        test: BooleanPrompts = data.test
-        outputs = sequence_outputs(adapter, to_vectors(test), chosen.batch_size)
-        model = outputs[:, ::2].argmax(-1) == test.labels
-        nearest = nearest_labels(test) == test.labels
-        return [
-            {
-                "sample": i,
-                "labels": test.labels[i].astype(int).tolist(),
-                "model": model[i].astype(int).tolist(),
-                "nearest": nearest[i].astype(int).tolist(),
-                INPUT: test.x[i].tolist(),
-            }
-            for i in range(len(test))
-        ]
-
-    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
-        """Accuracy over the last points, and after so many examples (`accuracy_after`).
-
-        Beside it, over the last points: `nearest_neighbour_accuracy`, the label of the nearest point before, and
-        `constant_accuracy`, the better of always true and always false.
-        """
-        last = parse_settings(BooleanSettings, settings).last_points
-        of = [last] * len(rows)
-        points = len(rows[0]["labels"])
-        curve = [
-            share("accuracy_after", [row["model"][k] for row in rows], [1] * len(rows), True, {"examples": k})
-            for k in doubling(points - 1)
-        ]
-        true = share("constant_accuracy", [sum(row["labels"][-last:]) for row in rows], of, None)
-        false = share("constant_accuracy", [last - sum(row["labels"][-last:]) for row in rows], of, None)
-        return [
-            share("accuracy", [sum(row["model"][-last:]) for row in rows], of, True),
-            *curve,
-            share("nearest_neighbour_accuracy", [sum(row["nearest"][-last:]) for row in rows], of, None),
-            max(true, false, key=lambda metric: metric.value or 0.0),
-        ]
-
-
-@lru_cache(maxsize=4)  # a plan asks once for each model
-def _identity(name: str, settings: BooleanSettings) -> DataIdentity:
-    details: dict[str, Scalar] = {"data_seed": settings.data_seed, "function": settings.function}
-    return identity_of(name, GENERATOR_VERSION, generate_splits(settings), details)
-
 
 def generate_splits(settings: BooleanSettings) -> dict[str, BooleanPrompts]:
-    """Train, validation and test prompts; none is in two of them, though a function may be, as parities are few."""
-    parts = whole_splits(lambda rng, rows: generate(rng, rows, settings), settings)
-    return draw_splits(parts, settings.data_seed, lambda split: split.x)
+    """Train, validation and test prompts; no prompt is in two of them. A function may be, as there are few parities."""
+    return draw_alike(generate, settings, lambda split: split.x)
 
 
 def generate(rng: np.random.Generator, rows: int, settings: BooleanSettings) -> BooleanPrompts:
-    """Prompts, each of a function drawn for it."""
+    """Prompts, each with its own function."""
     import numpy as np
 
     n, points = settings.variables, settings.points
@@ -193,7 +112,7 @@ def generate(rng: np.random.Generator, rows: int, settings: BooleanSettings) -> 
 def label(function: str, weights: NDArray[np.int8], x: NDArray[np.int8]) -> NDArray[np.bool_]:
     """Labels `[rows, points]` of points by the functions that `weights` `[rows, n]` describe.
 
-    A conjunction is true where no variable in it is wrong, a parity where an odd number of its variables are 1.
+    A conjunction is true if none of its variables is wrong, a parity if an odd number of its variables are 1.
     """
     import numpy as np
 
@@ -211,18 +130,15 @@ def to_examples(prompts: BooleanPrompts) -> Examples:
     """Vectors, and the label 0 or 1 as the target at each x."""
     import numpy as np
 
-    inputs = to_vectors(prompts)
-    targets = np.full(inputs.shape[:2], IGNORED, np.int32)
-    targets[:, ::2] = prompts.labels
-    return Examples(inputs, targets)
+    return vector_examples(to_vectors(prompts), prompts.labels.astype(np.int32), IGNORED)
 
 
 def nearest_labels(prompts: BooleanPrompts) -> NDArray[np.bool_]:
-    """The label of the nearest earlier point of each point `[rows, points]`, the first of equals; false without one."""
+    """The label of the earlier point nearest to each point (the first of equals), `[rows, points]`; at first false."""
     import numpy as np
 
     x = prompts.x.astype(np.float32)
-    alike = x @ x.swapaxes(1, 2)  # of vectors of one length the nearest has the largest product
+    alike = x @ x.swapaxes(1, 2)  # all points have one norm, so the nearest has the largest product
     points = x.shape[1]
     alike[:, np.triu(np.ones((points, points), bool))] = -np.inf
     labels = np.take_along_axis(prompts.labels, alike.argmax(-1), axis=1)
@@ -230,39 +146,72 @@ def nearest_labels(prompts: BooleanPrompts) -> NDArray[np.bool_]:
     return labels
 
 
-_CITATION = (
-    "Bhattamishra et al., Understanding In-Context Learning in Transformers and LLMs by Learning to Learn Discrete "
-    "Functions, arXiv 2310.03016"
-)
+def answer(adapter: Adapter, prompts: BooleanPrompts, settings: BooleanSettings) -> Columns:
+    """The labels, and whether each answer is right, of the model and of the nearest earlier point."""
+    outputs = in_batches(adapter, adapter.sequence_outputs, to_vectors(prompts), settings.batch_size)
+    labels = prompts.labels
+    return {
+        "labels": labels.astype(int),
+        "model": (outputs[:, ::2].argmax(-1) == labels).astype(int),
+        "nearest": (nearest_labels(prompts) == labels).astype(int),
+        INPUT: prompts.x,
+    }
+
+
+def measure(rows: Sequence[Row], settings: BooleanSettings) -> list[Metric]:
+    """Accuracy over the last points, and after so many examples (`accuracy_after`).
+
+    References over the last points: `nearest_neighbour_accuracy` answers with the label of the nearest earlier point,
+    and `constant_accuracy` is the better of always true and always false.
+    """
+    import numpy as np
+
+    labels, model, nearest = (np.array([row[key] for row in rows]) for key in ("labels", "model", "nearest"))
+    one, last = [1] * len(rows), settings.last_points
+
+    def over_last_points(name: str, right: NDArray[np.int64], higher_is_better: bool | None = None) -> Metric:
+        return share(name, right[:, -last:].sum(1), [last] * len(rows), higher_is_better)
+
+    constant = [over_last_points("constant_accuracy", right) for right in (labels, 1 - labels)]
+    return [
+        over_last_points("accuracy", model, True),
+        *(share("accuracy_after", model[:, k], one, True, {"examples": k}) for k in doubling(labels.shape[1] - 1)),
+        over_last_points("nearest_neighbour_accuracy", nearest),
+        max(constant, key=lambda metric: metric.value or 0.0),
+    ]
+
+
 _ADAM: Settings = {"beta2": 0.999, "weight_decay": 0.0, "final_lr": 1.0}
-_PAPER_TRAIN: Settings = {**_ADAM, "lr": 1e-4, "warmup": 0.0, "steps": 20_000, "batch_size": 32, "eval_every": 1_000}
-_PAPER_SIZE: Settings = {"layers": 6, "heads": 8, "kv_heads": 8, "width": 256, "mlp_width": 1024}
 
 
 def _task(
     name: str, summary: str, smoke: BooleanSettings, small: BooleanSettings, paper: BooleanSettings
-) -> IclBoolean:
-    return IclBoolean(
-        TaskInfo(
-            name=name,
-            version=1,
-            summary=summary,
-            main_metric="accuracy",
-            data=("generated",),
-            licence="Apache-2.0",
-            citation=_CITATION,
-            needs=frozenset({Capability.VECTOR_SEQUENCES}),
-            recipes=("scratch",),
-            scales={
-                "smoke": TaskScale(as_settings(smoke), train={**_ADAM, "lr": 2e-3, "steps": 200, "batch_size": 32}),
-                "small": TaskScale(
-                    as_settings(small),
-                    train={**_ADAM, "lr": 5e-4, "steps": 3_000, "batch_size": 32, "eval_every": 500},
-                    backbone={"layers": 3, "heads": 4, "kv_heads": 4, "width": 64, "mlp_width": 256},
-                ),
-                "paper": TaskScale(as_settings(paper), train=_PAPER_TRAIN, backbone=_PAPER_SIZE),
-            },
-        )
+) -> GeneratedTask[BooleanSettings, BooleanPrompts]:
+    return GeneratedTask(
+        name=name,
+        summary=f"label points by an unknown {summary}, from labelled points before (accuracy)",
+        citation="Bhattamishra et al., Understanding In-Context Learning in Transformers and LLMs by Learning to Learn "
+        "Discrete Functions, arXiv 2310.03016",
+        scales={
+            "smoke": scale(smoke, {**_ADAM, "lr": 2e-3, "steps": 200, "batch_size": 32}),
+            "small": scale(
+                small,
+                {**_ADAM, "lr": 5e-4, "steps": 3_000, "batch_size": 32, "eval_every": 500},
+                gpt(layers=3, heads=4, width=64),
+            ),
+            "paper": scale(
+                paper,
+                {**_ADAM, "lr": 1e-4, "warmup": 0.0, "steps": 20_000, "batch_size": 32, "eval_every": 1_000},
+                gpt(layers=6, heads=8, width=256),
+            ),
+        },
+        settings=BooleanSettings,
+        shape=lambda chosen: ModelShape(2 * chosen.points - 1, vocab_size=2, input_dim=chosen.variables),
+        generate_splits=generate_splits,
+        to_examples=lambda split, _: to_examples(split),
+        answer=answer,
+        measure=measure,
+        details=("function",),
     )
 
 
@@ -272,16 +221,10 @@ _SMOKE = replace(
     _SMALL, variables=5, points=16, last_points=4, train_samples=6_000, validation_samples=200, test_samples=200
 )
 
-ICL_BOOLEAN = _task(
-    "icl_boolean",
-    "Synthetic: label points by an unknown conjunction, from labelled points before (accuracy)",
-    _SMOKE,
-    _SMALL,
-    _PAPER,
-)
+ICL_BOOLEAN = _task("icl_boolean", "conjunction", _SMOKE, _SMALL, _PAPER)
 ICL_PARITY = _task(
     "icl_parity",
-    "Synthetic: label points by an unknown parity of two variables, from labelled points before (accuracy)",
+    "parity of two variables",
     replace(_SMOKE, function="parity"),
     replace(_SMALL, function="parity", variables=6),
     replace(_PAPER, function="parity", variables=10, points=140),

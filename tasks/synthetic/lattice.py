@@ -1,6 +1,6 @@
 """Mazes on a square lattice: spanning trees by depth-first search, many side by side, and the paths in them.
 
-Cells are counted row by row. A tree is held as the parent of each cell; the root's is itself.
+Cells are counted row by row. A tree is stored as the parent of each cell; the root is its own parent.
 """
 
 from __future__ import annotations
@@ -13,21 +13,18 @@ if TYPE_CHECKING:
 
 
 def neighbours(side: int) -> NDArray[np.int32]:
-    """Cells above, below, left and right of each cell `[cells, 4]`; -1 beyond the edge."""
+    """The cells above, below, left and right of each cell, `[cells, 4]`; -1 beyond the edge."""
     import numpy as np
 
-    y, x = np.divmod(np.arange(side**2), side)
-    steps = ((-1, 0), (1, 0), (0, -1), (0, 1))
-    ends = [(y + dy, x + dx) for dy, dx in steps]
-    inside = [(v >= 0) & (v < side) & (u >= 0) & (u < side) for v, u in ends]
-    columns = [np.where(ok, v * side + u, -1) for ok, (v, u) in zip(inside, ends, strict=True)]
-    return np.stack(columns, axis=1).astype(np.int32)
+    grid = np.pad(np.arange(side**2, dtype=np.int32).reshape(side, side), 1, constant_values=-1)
+    beside = (grid[:-2, 1:-1], grid[2:, 1:-1], grid[1:-1, :-2], grid[1:-1, 2:])
+    return np.stack(beside, axis=-1).reshape(-1, 4)
 
 
 def depth_first_trees(rng: np.random.Generator, rows: int, side: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Parents and depths `[rows, cells]` of depth-first searches from a random cell with random turns.
 
-    All rows search side by side: in each step a row enters a new cell next to the one it is at, or goes back by one.
+    All rows search side by side: in each step a row enters a new cell next to its current one, or goes back by one.
     """
     import numpy as np
 
@@ -52,7 +49,7 @@ def depth_first_trees(rng: np.random.Generator, rows: int, side: int) -> tuple[N
 def paths(
     parent: NDArray[np.int32], depth: NDArray[np.int32], origin: NDArray[np.int64], target: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The paths `[rows, cells]` from origins to targets, zeros after their end, and how many cells each has.
+    """The paths `[rows, cells]` from origins to targets, zeros after their end, and the number of cells of each.
 
     Both ends climb towards the root, the deeper one first, until they meet.
     """
@@ -77,7 +74,7 @@ def paths(
 
 
 def passages(parent: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which cells are joined, `[rows, cells, cells]`, by the cell that each was reached from, `[rows, cells]`."""
+    """Whether a passage joins two cells, `[rows, cells, cells]`, from the parents `[rows, cells]`."""
     import numpy as np
 
     rows, cells = parent.shape

@@ -1,9 +1,9 @@
 """Mazes: from the list of a maze's passages, an origin and a target, give the path between them, cell by cell.
 
-A maze is a spanning tree of a square lattice, made by depth-first search with random turns; so there is one path
-without a step back, and an answer is right or wrong exactly. The sequence is `<adjlist> a <--> b ; c <--> d ; ...
-</adjlist> <origin> a </origin> <target> z </target> <path> a ... z </path>`, with one token for each cell and mark, and
-passages in random order and direction. The loss is taken on what follows `<path>`.
+A maze is a spanning tree of a square lattice, made by depth-first search with random turns. So exactly one path has no
+step back. The sequence is `<adjlist> a <--> b ; c <--> d ; ... </adjlist> <origin> a </origin> <target> z </target>
+<path> a ... z </path>`, with one token for each cell and mark, and passages in random order and direction. The loss is
+taken on the tokens after `<path>`.
 
 Source: Ivanitskiy et al., A Configurable Library for Generating and Manipulating Maze Datasets (arXiv 2309.10498): its
 generator by depth-first search and its sequences. Origin and target are any two cells. Sizes of models are ours.
@@ -13,35 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ...adapters.base import IGNORED, Adapter, Capability, Examples, ModelShape, Settings
-from ...results.record import DataIdentity, Metric
-from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
-from ..metrics.requested import check_evaluate, measure_answers, try_metrics
-from ..settings import as_settings, parse_settings
-from .generated import draw_splits, generated_data, identity_of, predicted_tokens, share, whole_splits
+from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
+from ...results.record import Metric
+from ..base import INPUT, Row
+from .answers import predicted_tokens, right_tokens, share
+from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, draw_alike, gpt, scale
 from .lattice import depth_first_trees, passages, paths
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-GENERATOR_VERSION = "1"
-MARKS = (
-    "<adjlist>",
-    "</adjlist>",
-    "<origin>",
-    "</origin>",
-    "<target>",
-    "</target>",
-    "<path>",
-    "</path>",
-    "<-->",
-    ";",
-)
-"""Tokens after those of the cells."""
+MARKS = ("<adjlist>", "</adjlist>", "<origin>", "</origin>", "<target>", "</target>", "<path>", "</path>", "<-->", ";")
+"""The tokens after those of the cells."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +39,12 @@ class MazeSettings:
         train_samples: Training mazes.
         validation_samples: Mazes for early stopping.
         test_samples: Test mazes.
-        data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
+        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
         batch_size: Mazes per forward pass when predicting.
-        more_metrics: Metrics of the package `evaluate` beside the task's own, over tokens; see `more_metrics.py`.
+        more_metrics: Further metrics, from the package `evaluate`, over tokens; see `metrics/requested.py`.
 
     Raises:
-        ValueError: A side below 2.
+        ValueError: `side` is below 2.
     """
 
     side: int = 6
@@ -70,19 +56,16 @@ class MazeSettings:
     more_metrics: str = ""
 
     def __post_init__(self) -> None:
-        check_evaluate(self.more_metrics)
-        if self.side < 2:
-            raise ValueError(f"side is {self.side}; allowed: 2 or more")
+        check_ranges(self, {"side": (2, None)})
 
     @property
     def cells(self) -> int:
         """Cells of a maze."""
         return self.side**2
 
-    @property
-    def vocab_size(self) -> int:
-        """Cells and marks."""
-        return self.cells + len(MARKS)
+    def mark(self, name: str) -> int:
+        """The token of one of `MARKS`."""
+        return self.cells + MARKS.index(name)
 
     @property
     def prompt_length(self) -> int:
@@ -96,11 +79,11 @@ class MazeSettings:
 
 
 @dataclass(frozen=True)
-class Mazes:
+class Mazes(GeneratedRows):
     """Mazes of one split with their paths.
 
     Attributes:
-        parent: The cell from which each cell was reached, `[rows, cells]`; the first cell's is itself.
+        parent: The cell from which each cell was reached, `[rows, cells]`; the first cell is its own parent.
         tokens: Sequences, `[rows, longest]` int32, zeros after the end.
         path_lengths: Cells of each path, both ends included, `[rows]`.
     """
@@ -109,101 +92,35 @@ class Mazes:
     tokens: NDArray[np.int32]
     path_lengths: NDArray[np.int32]
 
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-
-@dataclass(frozen=True)
-class Maze:
-    """The task; see the module's docstring."""
-
-    info: TaskInfo
-
-    def identify(self, settings: Settings, sources: Sources) -> DataIdentity:  # noqa: ARG002
-        """The generator, and a hash of the mazes that it makes."""
-        return _identity(parse_settings(MazeSettings, settings))
-
-    def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
-        """Generates the data; `test` is a `Mazes`."""
-        chosen = parse_settings(MazeSettings, settings)
-        try_metrics(chosen.more_metrics, [0, 1])
-        splits = generate_splits(chosen)
-        shape = ModelShape(context_length=chosen.longest - 1, vocab_size=chosen.vocab_size)
-        return generated_data(shape, splits, lambda mazes: to_examples(mazes, chosen), limit)
-
-    def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
-        """The likeliest token after each token from `<path>` on, given the right ones before; a row per maze.
-
-        Greedy decoding gives the whole path if and only if each of these is right.
-        """
-        chosen = parse_settings(MazeSettings, settings)
-        test: Mazes = data.test
-        guesses = predicted_tokens(adapter, test.tokens[:, :-1], chosen.batch_size)
-        by_chance = random_walk_chance(test)
-        rows: list[Row] = []
-        for i, length in enumerate(test.path_lengths.tolist()):
-            start = chosen.prompt_length
-            rows.append(
-                {
-                    "sample": i,
-                    "answers": test.tokens[i, start : start + length + 1].tolist(),
-                    "predictions": guesses[i, start - 1 : start + length].tolist(),
-                    "chance": float(by_chance[i]),
-                    INPUT: test.tokens[i, :start].tolist(),
-                }
-            )
-        return rows
-
-    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
-        """Exact paths (`accuracy`) and their tokens, the end mark included (`token_accuracy`).
-
-        `random_walk_accuracy` is that of a walk which never steps back, turns at random and stops at the target.
-        """
-        one = [1] * len(rows)
-        right = [sum(a == p for a, p in zip(row["answers"], row["predictions"], strict=True)) for row in rows]
-        of = [len(row["answers"]) for row in rows]
-        return [
-            share("accuracy", [row["answers"] == row["predictions"] for row in rows], one, True),
-            share("token_accuracy", right, of, True),
-            share("random_walk_accuracy", [row["chance"] for row in rows], one, None),
-            *measure_answers(parse_settings(MazeSettings, settings).more_metrics, rows, "answers", "predictions"),
-        ]
-
-
-@lru_cache(maxsize=4)  # a plan asks once for each model
-def _identity(settings: MazeSettings) -> DataIdentity:
-    details = {"data_seed": settings.data_seed, "side": settings.side}
-    return identity_of("maze", GENERATOR_VERSION, generate_splits(settings), details)
-
 
 def generate_splits(settings: MazeSettings) -> dict[str, Mazes]:
     """Train, validation and test mazes; no maze is in two of them, whatever its origin and target."""
-    parts = whole_splits(lambda rng, rows: generate(rng, rows, settings), settings)
-    return draw_splits(parts, settings.data_seed, lambda split: passages(split.parent))
+    return draw_alike(generate, settings, lambda split: passages(split.parent))
 
 
 def generate(rng: np.random.Generator, rows: int, settings: MazeSettings) -> Mazes:
-    """Mazes with an origin and another cell as the target."""
+    """Mazes, each with an origin and another cell as the target."""
     import numpy as np
 
     parent, depth = depth_first_trees(rng, rows, settings.side)
     origin = rng.integers(settings.cells, size=rows)
     target = (origin + rng.integers(1, settings.cells, size=rows)) % settings.cells
+    listed = _listed_passages(rng, parent, settings)
     path, lengths = paths(parent, depth, origin, target)
-    prompt = _prompts(rng, parent, origin, target, settings)
-    ended = np.concatenate([path, np.zeros((rows, 1), np.int32)], axis=1)
-    ended[np.arange(rows), lengths] = _mark(settings, "</path>")
-    return Mazes(parent, np.concatenate([prompt, ended], axis=1), lengths)
+    path = np.pad(path, ((0, 0), (0, 1)))
+    path[np.arange(rows), lengths] = settings.mark("</path>")
+
+    ends = ("<origin>", origin, "</origin>", "<target>", target, "</target>")
+    sequence = ("<adjlist>", listed, "</adjlist>", *ends, "<path>", path)
+    columns = [
+        np.full((rows, 1), settings.mark(part)) if isinstance(part, str) else part.reshape(rows, -1)
+        for part in sequence
+    ]
+    return Mazes(parent, np.concatenate(columns, axis=1).astype(np.int32), lengths)
 
 
-def _prompts(
-    rng: np.random.Generator,
-    parent: NDArray[np.int32],
-    origin: NDArray[np.int64],
-    target: NDArray[np.int64],
-    settings: MazeSettings,
-) -> NDArray[np.int32]:
-    """Sequences up to `<path>`."""
+def _listed_passages(rng: np.random.Generator, parent: NDArray[np.int32], settings: MazeSettings) -> NDArray[np.int64]:
+    """Every passage `a <--> b ;`, in random order and direction, `[rows, cells - 1, 4]`."""
     import numpy as np
 
     rows, cells = parent.shape
@@ -211,37 +128,24 @@ def _prompts(
     order[parent == np.arange(cells)] = np.inf  # the root has no passage to a parent
     child = order.argsort(axis=1)[:, :-1]
     ends = np.stack([child, np.take_along_axis(parent, child, axis=1)], axis=-1)
-    ends = np.where(rng.random((rows, cells - 1, 1)) < 0.5, ends, ends[..., ::-1])
-    prompt = np.empty((rows, settings.prompt_length), np.int32)
-    listed = prompt[:, 1 : 1 + 4 * (cells - 1)].reshape(rows, cells - 1, 4)
-    listed[..., 0::2] = ends
-    listed[..., 1], listed[..., 3] = _mark(settings, "<-->"), _mark(settings, ";")
-    prompt[:, 1 : 1 + 4 * (cells - 1)] = listed.reshape(rows, -1)
-    names = ("</adjlist>", "<origin>", "</origin>", "<target>", "</target>", "<path>")
-    adjlist_end, *marks = (_mark(settings, name) for name in names)
-    prompt[:, 0], prompt[:, -8] = _mark(settings, "<adjlist>"), adjlist_end
-    prompt[:, [-7, -5, -4, -2, -1]] = marks
-    prompt[:, -6], prompt[:, -3] = origin, target
-    return prompt
-
-
-def _mark(settings: MazeSettings, name: str) -> int:
-    return settings.cells + MARKS.index(name)
+    listed = np.full((rows, cells - 1, 4), [0, settings.mark("<-->"), 0, settings.mark(";")])
+    listed[..., ::2] = np.where(rng.random((rows, cells - 1, 1)) < 0.5, ends, ends[..., ::-1])
+    return listed
 
 
 def to_examples(mazes: Mazes, settings: MazeSettings) -> Examples:
-    """Every token but the last, and the next one as the target from `<path>` on; what follows the path is masked."""
+    """Every token but the last, with the next one as the target from `<path>` on; padding after the path is masked."""
     import numpy as np
 
     targets = mazes.tokens[:, 1:].copy()
     place = np.arange(targets.shape[1])
-    end = settings.prompt_length + mazes.path_lengths[:, None]  # where the end mark stands
+    end = settings.prompt_length + mazes.path_lengths[:, None]  # place of the end mark
     targets[(place < settings.prompt_length - 1) | (place >= end)] = IGNORED
     return Examples(mazes.tokens[:, :-1], targets, place < end)
 
 
 def random_walk_chance(mazes: Mazes) -> NDArray[np.float64]:
-    """The chance of each path when each step is any passage but the one just come through, `[rows]`."""
+    """The probability of each path if each step takes any passage but the last one with equal chance, `[rows]`."""
     import numpy as np
 
     degree = passages(mazes.parent).sum(-1)
@@ -254,40 +158,62 @@ def random_walk_chance(mazes: Mazes) -> NDArray[np.float64]:
     return np.asarray(1 / np.where(walked, choices, 1).prod(axis=1))
 
 
+def answer(adapter: Adapter, mazes: Mazes, settings: MazeSettings) -> Columns:
+    """The likeliest token after each token from `<path>` on, given the right tokens before.
+
+    Greedy decoding gives the whole path if and only if each of these is right.
+    """
+    guesses = predicted_tokens(adapter, mazes.tokens[:, :-1], settings.batch_size)
+    start, lengths = settings.prompt_length, mazes.path_lengths.tolist()
+    return {
+        "answers": [row[start : start + n + 1].tolist() for row, n in zip(mazes.tokens, lengths, strict=True)],
+        "predictions": [row[start - 1 : start + n].tolist() for row, n in zip(guesses, lengths, strict=True)],
+        "chance": random_walk_chance(mazes),
+        INPUT: mazes.tokens[:, :start],
+    }
+
+
+def measure(rows: Sequence[Row]) -> list[Metric]:
+    """Exact paths (`accuracy`) and their tokens, the end mark included (`token_accuracy`).
+
+    `random_walk_accuracy` is that of a walk that never steps back, turns at random and stops at the target.
+    """
+    one = [1] * len(rows)
+    right, of = zip(*map(right_tokens, rows), strict=True)
+    return [
+        share("accuracy", [row["answers"] == row["predictions"] for row in rows], one, True),
+        share("token_accuracy", right, of, True),
+        share("random_walk_accuracy", [row["chance"] for row in rows], one, None),
+    ]
+
+
 _TRAIN: Settings = {"weight_decay": 0.01, "beta2": 0.999, "final_lr": 0.1}
 
-MAZE = Maze(
-    info=TaskInfo(
-        name="maze",
-        version=1,
-        summary="Synthetic: the path through a maze that is given as a list of passages (exact paths)",
-        main_metric="accuracy",
-        data=("generated",),
-        licence="Apache-2.0",
-        citation=(
-            "Ivanitskiy et al., A Configurable Library for Generating and Manipulating Maze Datasets, arXiv 2309.10498"
+MAZE = GeneratedTask(
+    name="maze",
+    summary="the path through a maze that is given as a list of passages (exact paths)",
+    citation="Ivanitskiy et al., A Configurable Library for Generating and Manipulating Maze Datasets, "
+    "arXiv 2309.10498",
+    scales={
+        "smoke": scale(
+            MazeSettings(side=4, train_samples=2_000, validation_samples=50, test_samples=100),
+            {**_TRAIN, "lr": 2e-3, "steps": 150, "batch_size": 32},
         ),
-        needs=frozenset({Capability.LANGUAGE_MODEL}),
-        recipes=("scratch",),
-        scales={
-            "smoke": TaskScale(
-                settings=as_settings(
-                    MazeSettings(side=4, train_samples=2_000, validation_samples=50, test_samples=100)
-                ),
-                train={**_TRAIN, "lr": 2e-3, "steps": 150, "batch_size": 32},
-            ),
-            "small": TaskScale(
-                settings=as_settings(
-                    MazeSettings(side=4, train_samples=60_000, validation_samples=200, test_samples=300)
-                ),
-                train={**_TRAIN, "lr": 1e-3, "steps": 4_000, "batch_size": 32, "eval_every": 500},
-                backbone={"layers": 4, "heads": 4, "kv_heads": 4, "width": 64, "mlp_width": 256},
-            ),
-            "paper": TaskScale(
-                settings=as_settings(MazeSettings()),
-                train={**_TRAIN, "lr": 5e-4, "epochs": 20.0, "batch_size": 64},
-                backbone={"layers": 6, "heads": 8, "kv_heads": 8, "width": 256, "mlp_width": 1024},
-            ),
-        },
-    )
+        "small": scale(
+            MazeSettings(side=4, train_samples=60_000, validation_samples=200, test_samples=300),
+            {**_TRAIN, "lr": 1e-3, "steps": 4_000, "batch_size": 32, "eval_every": 500},
+            gpt(layers=4, heads=4, width=64),
+        ),
+        "paper": scale(
+            MazeSettings(), {**_TRAIN, "lr": 5e-4, "epochs": 20.0, "batch_size": 64}, gpt(layers=6, heads=8, width=256)
+        ),
+    },
+    settings=MazeSettings,
+    shape=lambda chosen: ModelShape(chosen.longest - 1, chosen.cells + len(MARKS)),
+    generate_splits=generate_splits,
+    to_examples=to_examples,
+    answer=answer,
+    measure=lambda rows, _: measure(rows),
+    details=("side",),
+    compared=("answers", "predictions"),
 )

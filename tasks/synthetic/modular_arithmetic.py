@@ -1,44 +1,31 @@
-"""Modular arithmetic: the value of an expression such as `3 + 1 * 4 - 2`, modulo 5, at lengths longer than trained on.
+"""Modular arithmetic: the value of an expression such as `3 + 1 * 4 - 2`, modulo 5, at lengths beyond training.
 
 An expression alternates numbers below the modulus with `+`, `-` and `*`; a product binds tighter than a sum. The model
-reads it and `=`, and must give the value as the next token; the loss is taken on that token alone. Lengths count
-numbers and operators.
+reads the expression and `=`, and must give the value as the next token; the loss is taken on that token alone. A length
+counts numbers and operators.
 
 Source: Delétang et al., Neural Networks and the Chomsky Hierarchy (arXiv 2207.02098), the task of the regular level:
 modulus 5, training on lengths up to 40 (lengths are odd here, so up to 39), and a score that averages over the lengths
-41 to 500. We differ: they draw every expression anew and search positional encodings and rates, we train on a fixed set
-with rotary positions, and of the longer lengths we measure some.
+41 to 500. We differ: they draw every expression anew and search positional encodings and learning rates; we train on a
+fixed set with rotary positions, and measure some of the longer lengths.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ...adapters.base import IGNORED, Adapter, Capability, Examples, ModelShape, Settings
-from ...results.record import DataIdentity, Metric
-from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
-from ..metrics.requested import check_evaluate, measure_answers, try_metrics
-from ..settings import as_settings, parse_settings
-from .generated import (
-    Draw,
-    draw_splits,
-    generated_data,
-    identity_of,
-    mean_over_settings,
-    predicted_tokens,
-    rows_of,
-    share,
-    taking_turns,
-)
+from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
+from ...results.record import Metric
+from ..base import INPUT, Row
+from .answers import mean_over_settings, predicted_by_length, shares_by
+from .generated import Columns, Draw, GeneratedRows, GeneratedTask, check_ranges, draw_splits, gpt, scale
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-GENERATOR_VERSION = "1"
 OPERATORS = ("+", "-", "*")
 
 
@@ -49,17 +36,17 @@ class ArithmeticSettings:
     Attributes:
         modulus: Numbers are below it, and results are taken modulo it.
         train_length: Longest training expression; training lengths are uniform over the odd ones up to it.
-        held_out_length: Shortest validation expression: of shorter ones there are too few to hold any out.
+        held_out_length: Shortest validation expression; there are too few shorter ones to hold any out.
         test_lengths: Lengths of test expressions, some within `train_length` and some beyond it.
         train_samples: Training expressions.
         validation_samples: Expressions for early stopping.
         test_samples: Test expressions of each length.
-        data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
+        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
         batch_size: Expressions per forward pass when predicting.
-        more_metrics: Metrics of the package `evaluate` beside the task's own, over tokens; see `more_metrics.py`.
+        more_metrics: Further metrics, from the package `evaluate`, over tokens; see `metrics/requested.py`.
 
     Raises:
-        ValueError: A length that is not odd or not in range.
+        ValueError: A length is even, or a number is outside its range.
     """
 
     modulus: int = 5
@@ -74,17 +61,12 @@ class ArithmeticSettings:
     more_metrics: str = ""
 
     def __post_init__(self) -> None:
-        check_evaluate(self.more_metrics)
         for length in (self.train_length, self.held_out_length, *self.test_lengths):
             if length % 2 == 0 or length < 1:
                 raise ValueError(
                     f"a length is {length}; an expression has an odd number of tokens, such as {length + 1}"
                 )
-        if self.held_out_length > self.train_length or self.modulus < 2:
-            raise ValueError(
-                f"held_out_length is {self.held_out_length} and modulus {self.modulus}; allowed: at most train_length "
-                f"{self.train_length}, and 2 or more"
-            )
+        check_ranges(self, {"modulus": (2, None), "held_out_length": (1, self.train_length)})
         if not min(self.test_lengths) <= self.train_length < max(self.test_lengths):
             raise ValueError(
                 f"test_lengths is {self.test_lengths}; train_length {self.train_length} must be in between"
@@ -102,13 +84,13 @@ class ArithmeticSettings:
 
 
 @dataclass(frozen=True)
-class Expressions:
-    """Expressions of one split, each ended by `=`, zeros after that.
+class ArithmeticExpressions(GeneratedRows):
+    """Expressions of one split, each followed by `=` and zeros.
 
     Attributes:
-        tokens: Numbers as themselves, then operators, then `=`; `[rows, n]` int32, where n is one more than the
-            longest length of training and validation, or of the test.
-        lengths: Numbers and operators of each, `[rows]`.
+        tokens: Token ids, `[rows, n]` int32: numbers are their own ids, operators and `=` come after them; n is one
+            more than the longest length of the split.
+        lengths: Numbers and operators of each expression, `[rows]`.
         answers: Values, `[rows]`.
     """
 
@@ -116,87 +98,17 @@ class Expressions:
     lengths: NDArray[np.int32]
     answers: NDArray[np.int32]
 
-    def __len__(self) -> int:
-        return len(self.tokens)
 
-
-@dataclass(frozen=True)
-class ModularArithmetic:
-    """The task; see the module's docstring."""
-
-    info: TaskInfo
-
-    def identify(self, settings: Settings, sources: Sources) -> DataIdentity:  # noqa: ARG002
-        """The generator, and a hash of the expressions that it makes."""
-        return _identity(parse_settings(ArithmeticSettings, settings))
-
-    def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
-        """Generates the data; `test` is an `Expressions` whose rows take turns between lengths."""
-        chosen = parse_settings(ArithmeticSettings, settings)
-        try_metrics(chosen.more_metrics, [0, 1])
-        splits = generate_splits(chosen)
-        shape = ModelShape(context_length=chosen.longest + 1, vocab_size=chosen.vocab_size)
-        return generated_data(shape, splits, to_examples, limit)
-
-    def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
-        """The likeliest token after each `=`, over the whole vocabulary; a row per expression."""
-        import numpy as np
-
-        chosen = parse_settings(ArithmeticSettings, settings)
-        test: Expressions = data.test
-        guesses = np.zeros(len(test), np.int64)
-        for length in np.unique(test.lengths).tolist():
-            same = test.lengths == length
-            guesses[same] = predicted_tokens(adapter, test.tokens[same, : length + 1], chosen.batch_size)[:, -1]
-        return [
-            {
-                "sample": i,
-                "length": int(test.lengths[i]),
-                "answer": int(test.answers[i]),
-                "prediction": int(guesses[i]),
-                INPUT: test.tokens[i, : test.lengths[i] + 1].tolist(),
-            }
-            for i in range(len(test))
-        ]
-
-    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
-        """Accuracy at each length (`length_accuracy`), and its mean over lengths beyond training and within them.
-
-        `accuracy` is over the lengths beyond, as in the paper; `in_range_accuracy` is left out where a limit leaves no
-        length within.
-        """
-        chosen = parse_settings(ArithmeticSettings, settings)
-        by_length = []
-        for length in sorted({row["length"] for row in rows}):
-            correct = [row["prediction"] == row["answer"] for row in rows if row["length"] == length]
-            by_length.append(share("length_accuracy", correct, [1] * len(correct), True, {"length": length}))
-        within = [metric for metric in by_length if int(str(metric.at["length"])) <= chosen.train_length]
-        beyond = [metric for metric in by_length if metric not in within]
-        means = {"accuracy": beyond, "in_range_accuracy": within}
-        return [
-            *(mean_over_settings(name, metrics, True) for name, metrics in means.items() if metrics),
-            *by_length,
-            Metric("chance", 1 / chosen.modulus, "1", None, None, len(rows)),
-            *measure_answers(chosen.more_metrics, rows, "answer", "prediction"),
-        ]
-
-
-@lru_cache(maxsize=4)  # a plan asks once for each model
-def _identity(settings: ArithmeticSettings) -> DataIdentity:
-    details = {"data_seed": settings.data_seed, "modulus": settings.modulus, "train_length": settings.train_length}
-    return identity_of("modular_arithmetic", GENERATOR_VERSION, generate_splits(settings), details)
-
-
-def generate_splits(settings: ArithmeticSettings) -> dict[str, Expressions]:
+def generate_splits(settings: ArithmeticSettings) -> dict[str, ArithmeticExpressions]:
     """Train, validation and test expressions; none is in two of them.
 
-    Test rows take turns between lengths, the longest first: whatever limit cuts them, some are beyond training.
+    Test rows take turns between lengths, the longest first, so that any limit keeps some beyond training.
     """
     import numpy as np
 
     trained, tested = settings.train_length, settings.longest
 
-    def drawing(shortest: int, longest: int, width: int) -> Draw[Expressions]:
+    def drawing(shortest: int, longest: int, width: int) -> Draw[ArithmeticExpressions]:
         return lambda rng, rows: generate(rng, rows, (shortest, longest), width + 1, settings)
 
     parts = {
@@ -204,21 +116,21 @@ def generate_splits(settings: ArithmeticSettings) -> dict[str, Expressions]:
         "validation": [(drawing(settings.held_out_length, trained, trained), settings.validation_samples)],
         "test": [(drawing(length, length, tested), settings.test_samples) for length in settings.test_lengths],
     }
-    # Cut to the width of training expressions, a longer one has no `=` and equals none of them.
+    # A longer expression, cut to the width of training expressions, has no `=`, so it equals none of them.
     splits = draw_splits(parts, settings.data_seed, lambda split: split.tokens[:, : trained + 1])
-    longest_first = np.argsort(-splits["test"].lengths, kind="stable")
-    turns = taking_turns([settings.test_samples] * len(settings.test_lengths))
-    return {**splits, "test": rows_of(splits["test"], longest_first[turns])}
+    test = splits["test"]
+    turns = np.arange(len(test)) // len(settings.test_lengths)
+    return {**splits, "test": test.take(np.lexsort((-test.lengths, turns)))}
 
 
 def generate(
     rng: np.random.Generator, rows: int, lengths: tuple[int, int], width: int, settings: ArithmeticSettings
-) -> Expressions:
-    """Expressions, `width` tokens wide, with lengths uniform over the odd ones between the two of `lengths`."""
+) -> ArithmeticExpressions:
+    """Expressions, `width` tokens wide, with lengths uniform over the odd ones from `lengths[0]` to `lengths[1]`."""
     import numpy as np
 
     most = lengths[1] // 2 + 1
-    numbers = rng.integers(lengths[0] // 2 + 1, most + 1, size=rows)  # how many of them each expression has
+    numbers = rng.integers(lengths[0] // 2 + 1, most + 1, size=rows)  # of each expression
     operands = rng.integers(settings.modulus, size=(rows, most), dtype=np.int32)
     operators = rng.integers(len(OPERATORS), size=(rows, most), dtype=np.int32)
     tokens = np.zeros((rows, width), np.int32)
@@ -227,17 +139,17 @@ def generate(
     ends = (2 * numbers - 1).astype(np.int32)
     tokens[np.arange(width) >= ends[:, None]] = 0
     tokens[np.arange(rows), ends] = settings.vocab_size - 1
-    return Expressions(tokens, ends, evaluate(operands, operators, numbers, settings.modulus))
+    return ArithmeticExpressions(tokens, ends, evaluate(operands, operators, numbers, settings.modulus))
 
 
 def evaluate(
     operands: NDArray[np.int32], operators: NDArray[np.int32], numbers: NDArray[np.int64], modulus: int
 ) -> NDArray[np.int32]:
-    """Values of expressions, from the left: a running sum and the product that is still open.
+    """Values of expressions, read from the left with a running sum and the product that is still open.
 
     Args:
         operands: Numbers, `[rows, width]`.
-        operators: Index in `OPERATORS` of what follows each number, `[rows, width]`.
+        operators: Index in `OPERATORS` of the operator after each number, `[rows, width]`.
         numbers: How many numbers of each row count, `[rows]`.
         modulus: Results are taken modulo it.
     """
@@ -253,8 +165,8 @@ def evaluate(
     return ((total + product) % modulus).astype(np.int32)
 
 
-def to_examples(expressions: Expressions) -> Examples:
-    """Expressions with the value as the target of `=`; padding after shorter ones is masked."""
+def to_examples(expressions: ArithmeticExpressions) -> Examples:
+    """Expressions with the value as the target of `=`; padding after shorter expressions is masked."""
     import numpy as np
 
     targets = np.full_like(expressions.tokens, IGNORED)
@@ -263,59 +175,74 @@ def to_examples(expressions: Expressions) -> Examples:
     return Examples(expressions.tokens, targets, mask)
 
 
-_TRAIN: Settings = {"weight_decay": 0.0, "beta2": 0.999, "final_lr": 0.1, "length_pool": 8}
+def answer(adapter: Adapter, expressions: ArithmeticExpressions, settings: ArithmeticSettings) -> Columns:
+    """The likeliest token after each `=`, over the whole vocabulary."""
+    tokens, lengths = expressions.tokens, expressions.lengths
+    guesses = predicted_by_length(adapter, tokens, lengths + 1, settings.batch_size)
+    return {
+        "length": lengths,
+        "answer": expressions.answers,
+        "prediction": [int(row[length]) for row, length in zip(guesses, lengths, strict=True)],
+        INPUT: [row[: length + 1].tolist() for row, length in zip(tokens, lengths, strict=True)],
+    }
 
-MODULAR_ARITHMETIC = ModularArithmetic(
-    info=TaskInfo(
-        name="modular_arithmetic",
-        version=1,
-        summary="Synthetic: value of an expression modulo 5, at lengths beyond those trained on (accuracy)",
-        main_metric="accuracy",
-        data=("generated",),
-        licence="Apache-2.0",
-        citation="Delétang et al., Neural Networks and the Chomsky Hierarchy, arXiv 2207.02098",
-        needs=frozenset({Capability.LANGUAGE_MODEL}),
-        recipes=("scratch",),
-        scales={
-            "smoke": TaskScale(
-                settings=as_settings(
-                    ArithmeticSettings(
-                        train_length=7,
-                        held_out_length=7,
-                        test_lengths=(7, 9, 11),
-                        train_samples=4_000,
-                        validation_samples=200,
-                        test_samples=100,
-                    )
-                ),
-                train={**_TRAIN, "lr": 2e-3, "steps": 150, "batch_size": 64},
-                backbone={"rope": True},
-            ),
-            "small": TaskScale(
-                settings=as_settings(
-                    ArithmeticSettings(
-                        train_length=9,
-                        held_out_length=7,
-                        test_lengths=(7, 9, 11, 13, 17, 21),
-                        train_samples=200_000,
-                        test_samples=300,
-                    )
-                ),
-                train={**_TRAIN, "lr": 1e-3, "steps": 5_000, "batch_size": 128, "eval_every": 500, "target_loss": 0.01},
-                backbone={"rope": True, "layers": 4, "heads": 4, "kv_heads": 4, "width": 64, "mlp_width": 256},
-            ),
-            "paper": TaskScale(
-                settings=as_settings(ArithmeticSettings()),
-                train={
-                    **_TRAIN,
-                    "lr": 1e-4,
-                    "final_lr": 1.0,
-                    "steps": 1_000_000,
-                    "batch_size": 128,
-                    "eval_every": 10_000,
-                },
-                backbone={"rope": True, "layers": 5, "heads": 8, "kv_heads": 8, "width": 64, "mlp_width": 256},
-            ),
-        },
+
+def measure(rows: Sequence[Row], settings: ArithmeticSettings) -> list[Metric]:
+    """Accuracy at each length (`length_accuracy`), and its means over the lengths beyond and within training.
+
+    `accuracy` is the mean beyond, as in the paper. `in_range_accuracy` is the mean within; it is missing if a limit
+    leaves no such length.
+    """
+    by_length = shares_by(
+        "length_accuracy", rows, {"length": "length"}, lambda row: (row["prediction"] == row["answer"], 1)
     )
+    means = {
+        "accuracy": [metric for (length,), metric in by_length.items() if length > settings.train_length],
+        "in_range_accuracy": [metric for (length,), metric in by_length.items() if length <= settings.train_length],
+    }
+    return [
+        *(mean_over_settings(name, metrics) for name, metrics in means.items() if metrics),
+        *by_length.values(),
+        Metric("chance", 1 / settings.modulus, "1", None, None, len(rows)),
+    ]
+
+
+_TRAIN: Settings = {"weight_decay": 0.0, "beta2": 0.999, "final_lr": 0.1, "length_pool": 8}
+_SMOKE = ArithmeticSettings(
+    train_length=7,
+    held_out_length=7,
+    test_lengths=(7, 9, 11),
+    train_samples=4_000,
+    validation_samples=200,
+    test_samples=100,
+)
+_SMALL = ArithmeticSettings(
+    train_length=9, held_out_length=7, test_lengths=(7, 9, 11, 13, 17, 21), train_samples=200_000, test_samples=300
+)
+
+MODULAR_ARITHMETIC = GeneratedTask(
+    name="modular_arithmetic",
+    summary="value of an expression modulo 5, at lengths beyond those trained on (accuracy)",
+    citation="Delétang et al., Neural Networks and the Chomsky Hierarchy, arXiv 2207.02098",
+    scales={
+        "smoke": scale(_SMOKE, {**_TRAIN, "lr": 2e-3, "steps": 150, "batch_size": 64}, {"rope": True}),
+        "small": scale(
+            _SMALL,
+            {**_TRAIN, "lr": 1e-3, "steps": 5_000, "batch_size": 128, "eval_every": 500, "target_loss": 0.01},
+            gpt(layers=4, heads=4, width=64, rope=True),
+        ),
+        "paper": scale(
+            ArithmeticSettings(),
+            {**_TRAIN, "lr": 1e-4, "final_lr": 1.0, "steps": 1_000_000, "batch_size": 128, "eval_every": 10_000},
+            gpt(layers=5, heads=8, width=64, rope=True),
+        ),
+    },
+    settings=ArithmeticSettings,
+    shape=lambda chosen: ModelShape(chosen.longest + 1, chosen.vocab_size),
+    generate_splits=generate_splits,
+    to_examples=lambda split, _: to_examples(split),
+    answer=answer,
+    measure=measure,
+    details=("modulus", "train_length"),
+    compared=("answer", "prediction"),
 )

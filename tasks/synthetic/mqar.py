@@ -1,70 +1,57 @@
-"""MQAR, multi-query associative recall: which value went with this key, for many keys of one sequence.
+"""MQAR, multi-query associative recall: give the values that followed many keys earlier in the sequence.
 
 A sequence begins with pairs `k1 v1 k2 v2 ...` of distinct keys (lower half of the vocabulary, without token 0) and
-distinct values (upper half). Then each key comes once more as a query; the model must give its value at the query's
-position, and the value itself does not follow. Queries take even places after the pairs; how far each is from the pairs
-follows a power law, `p(gap) ~ gap ** (power_a - 1)`, without replacement. All other places hold random tokens.
+distinct values (upper half). Then each key occurs once more as a query. The model must give its value at the position
+of the query, and the value does not follow. Queries stand at even places after the pairs. Their distances from the
+pairs follow a power law, `p(gap) ~ gap ** (power_a - 1)`, without replacement. All other places hold random tokens.
 
-Source: Zoology (arXiv 2312.04927) and its published generator with `num_passes=1` and `power_a=0.01`. Vocabulary 8,192,
-and in the paper's figure 2 a model for each of (64, 4), (128, 8), (256, 16) and (512, 64) tokens and pairs, trained on
-100,000 sequences. We differ: one model is trained on all four, as the authors did later for Based (arXiv 2402.18668),
-with their 100,000 sequences of the shortest and 20,000 of each other, and tested on these and on settings between them.
-Their models have no MLP and choose the best of four learning rates. A model with learned positions recalls only from
-places that held pairs in training: every test setting is within the most pairs trained on.
+Source: Zoology (arXiv 2312.04927) and its published generator with `num_passes=1` and `power_a=0.01`. The vocabulary is
+8,192, and figure 2 of the paper has one model for each of (64, 4), (128, 8), (256, 16) and (512, 64) tokens and pairs,
+trained on 100,000 sequences. We differ: as the authors did later for Based (arXiv 2402.18668), we train one model on
+all four, with 100,000 sequences of the shortest and 20,000 of each other, and test it on these and on settings between
+them. Their models have no MLP, and they choose the best of four learning rates. A model with learned positions recalls
+only from places that held pairs in training, so no test setting has more pairs than training had.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from typing import TYPE_CHECKING
 
-from ...adapters.base import IGNORED, Adapter, Capability, Examples, ModelShape, Settings
-from ...results.record import DataIdentity, Metric
-from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
-from ..metrics.requested import check_evaluate, measure_answers, try_metrics
-from ..settings import as_settings, parse_settings
-from .generated import (
-    Draw,
-    draw_splits,
-    generated_data,
-    identity_of,
-    mean_over_settings,
-    predicted_tokens,
-    rows_of,
-    share,
-    taking_turns,
-)
+from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
+from ...results.record import Metric
+from ..base import INPUT, Row
+from .answers import mean_over_settings, predicted_by_length, right_tokens, shares_by
+from .generated import Columns, GeneratedRows, GeneratedTask, draw_splits, gpt, scale
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-GENERATOR_VERSION = "1"
-
 
 @dataclass(frozen=True)
 class MqarSettings:
-    """How the sequences are made. Lengths and pairs belong together one by one.
+    """How the sequences are made. Each length belongs to the number of pairs at the same place.
 
     Attributes:
         vocab_size: Keys and values together.
         train_lengths: Tokens of the training sequences, by setting.
-        train_pairs: Their key-value pairs.
-        train_samples: How many of each.
+        train_pairs: Key-value pairs of the training sequences, by setting.
+        train_samples: Training sequences of each setting.
         test_lengths: Tokens of the test sequences, by setting.
-        test_pairs: Their key-value pairs.
+        test_pairs: Key-value pairs of the test sequences, by setting.
         test_samples: Test sequences of each setting.
-        validation_samples: Sequences for early stopping, of each training setting.
+        validation_samples: Sequences of each training setting for early stopping.
         power_a: Exponent of the power law of gaps, plus one; 1 is uniform.
-        random_fill: Random tokens at places without a query, zeros otherwise.
-        data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
+        random_fill: Whether places without a query hold random tokens; zeros if false.
+        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
         batch_size: Sequences per forward pass when predicting.
-        more_metrics: Metrics of the package `evaluate` beside the task's own, over tokens; see `more_metrics.py`.
+        more_metrics: Further metrics, from the package `evaluate`, over tokens; see `metrics/requested.py`.
 
     Raises:
-        ValueError: Settings that do not fit each other.
+        ValueError: The settings do not fit each other.
     """
 
     vocab_size: int = 8_192
@@ -82,7 +69,6 @@ class MqarSettings:
     more_metrics: str = ""
 
     def __post_init__(self) -> None:
-        check_evaluate(self.more_metrics)
         trained = {len(self.train_lengths), len(self.train_pairs), len(self.train_samples)}
         if len(trained) > 1 or len(self.test_lengths) != len(self.test_pairs) or not self.train_lengths:
             raise ValueError(
@@ -113,11 +99,11 @@ class MqarSettings:
 
 
 @dataclass(frozen=True)
-class MqarSequences:
+class MqarSequences(GeneratedRows):
     """Sequences of one split, zeros after their end.
 
     Attributes:
-        tokens: What the model reads, `[rows, longest]` int32.
+        tokens: Input of the model, `[rows, longest]` int32.
         targets: The value to give at each query, `IGNORED` elsewhere, `[rows, longest]` int32.
         lengths: Tokens of each sequence, `[rows]`.
         pairs: Key-value pairs of each sequence, `[rows]`.
@@ -128,100 +114,17 @@ class MqarSequences:
     lengths: NDArray[np.int32]
     pairs: NDArray[np.int32]
 
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-
-@dataclass(frozen=True)
-class Mqar:
-    """The task; see the module's docstring."""
-
-    info: TaskInfo
-
-    def identify(self, settings: Settings, sources: Sources) -> DataIdentity:  # noqa: ARG002
-        """The generator, and a hash of the sequences that it makes."""
-        return _identity(parse_settings(MqarSettings, settings))
-
-    def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
-        """Generates the data; `test` is an `MqarSequences` whose rows take turns between the settings."""
-        chosen = parse_settings(MqarSettings, settings)
-        try_metrics(chosen.more_metrics, [0, 1])
-        splits = generate_splits(chosen)
-        shape = ModelShape(context_length=chosen.longest, vocab_size=chosen.vocab_size)
-        return generated_data(shape, splits, to_examples, limit)
-
-    def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
-        """The likeliest token at each query, over the whole vocabulary; a row per sequence."""
-        import numpy as np
-
-        chosen = parse_settings(MqarSettings, settings)
-        test: MqarSequences = data.test
-        rows: list[Row] = []
-        for length in np.unique(test.lengths).tolist():
-            same = np.flatnonzero(test.lengths == length)
-            guesses = predicted_tokens(adapter, test.tokens[same, :length], chosen.batch_size)
-            rows += [_row(i, test, guess) for i, guess in zip(same.tolist(), guesses, strict=True)]
-        return sorted(rows, key=lambda row: row["sample"])
-
-    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
-        """Accuracy over queries: at each setting (`setting_accuracy`), and the mean over settings.
-
-        `chance_in_context` is a guess among the values of the sequence: what a model reaches that cannot tell keys
-        apart.
-        """
-        found = sorted({(row["length"], row["pairs"]) for row in rows})
-        metrics = []
-        for length, pairs in found:
-            same = [row for row in rows if (row["length"], row["pairs"]) == (length, pairs)]
-            correct = [sum(a == p for a, p in zip(row["answers"], row["predictions"], strict=True)) for row in same]
-            of = [len(row["answers"]) for row in same]
-            metrics.append(share("setting_accuracy", correct, of, True, {"seq_len": length, "pairs": pairs}))
-        chance = sum(1 / pairs for _, pairs in found) / len(found)
-        return [
-            mean_over_settings("accuracy", metrics, True),
-            *metrics,
-            Metric("chance_in_context", chance, "1", None, None, len(rows)),
-            *measure_answers(parse_settings(MqarSettings, settings).more_metrics, rows, "answers", "predictions"),
-        ]
-
-
-@lru_cache(maxsize=4)  # a plan asks once for each model
-def _identity(settings: MqarSettings) -> DataIdentity:
-    details = {"data_seed": settings.data_seed, "vocab_size": settings.vocab_size}
-    return identity_of("mqar", GENERATOR_VERSION, generate_splits(settings), details)
-
-
-def _row(sample: int, test: MqarSequences, guess: NDArray[np.int64]) -> Row:
-    length = int(test.lengths[sample])
-    asked = test.targets[sample, :length] != IGNORED
-    return {
-        "sample": sample,
-        "length": length,
-        "pairs": int(test.pairs[sample]),
-        "answers": test.targets[sample, :length][asked].tolist(),
-        "predictions": guess[asked].tolist(),
-        INPUT: test.tokens[sample, :length].tolist(),
-    }
-
 
 def generate_splits(settings: MqarSettings) -> dict[str, MqarSequences]:
-    """Train, validation and test sequences; no sequence is in two of them. Test rows take turns between settings."""
-    trained, tested = settings.trained, settings.tested
-
-    def drawing(length: int, pairs: int) -> Draw[MqarSequences]:
-        return lambda rng, rows: generate(rng, rows, length, pairs, settings)
-
+    """Train, validation and test sequences; no sequence is in two of them."""
+    trained = [partial(generate, length=n, pairs=pairs, settings=settings) for n, pairs in settings.trained]
+    tested = [partial(generate, length=n, pairs=pairs, settings=settings) for n, pairs in settings.tested]
     parts = {
-        "train": [(drawing(*shape), rows) for shape, rows in zip(trained, settings.train_samples, strict=True)],
-        "validation": [(drawing(*shape), settings.validation_samples) for shape in trained],
-        "test": [(drawing(*shape), settings.test_samples) for shape in tested],
+        "train": list(zip(trained, settings.train_samples, strict=True)),
+        "validation": [(draw, settings.validation_samples) for draw in trained],
+        "test": [(draw, settings.test_samples) for draw in tested],
     }
-    splits = draw_splits(parts, settings.data_seed, lambda split: split.tokens)
-    return {
-        "train": splits["train"],
-        "validation": rows_of(splits["validation"], taking_turns([settings.validation_samples] * len(trained))),
-        "test": rows_of(splits["test"], taking_turns([settings.test_samples] * len(tested))),
-    }
+    return draw_splits(parts, settings.data_seed, lambda split: split.tokens)
 
 
 def generate(rng: np.random.Generator, rows: int, length: int, pairs: int, settings: MqarSettings) -> MqarSequences:
@@ -256,7 +159,7 @@ def distinct_integers(rng: np.random.Generator, rows: int, below: int, count: in
 def power_law_gaps(rng: np.random.Generator, rows: int, space: int, count: int, power_a: float) -> NDArray[np.int64]:
     """Different gaps from 0 below `space`, `[rows, count]`, drawn one by one with weights `(gap + 1) ** (a - 1)`.
 
-    The largest of the log-weights with Gumbel noise are a draw without replacement.
+    The indices of the largest log-weights with Gumbel noise are a draw without replacement.
     """
     import numpy as np
 
@@ -266,7 +169,7 @@ def power_law_gaps(rng: np.random.Generator, rows: int, space: int, count: int, 
 
 
 def to_examples(sequences: MqarSequences) -> Examples:
-    """What the model reads and the values it must give; padding after shorter sequences is masked."""
+    """The tokens, and the values as targets of the queries; padding after shorter sequences is masked."""
     import numpy as np
 
     longest = sequences.tokens.shape[1]
@@ -274,58 +177,83 @@ def to_examples(sequences: MqarSequences) -> Examples:
     return Examples(sequences.tokens, sequences.targets, None if mask.all() else mask)
 
 
-_TRAIN: Settings = {"lr": 1e-3, "weight_decay": 0.1, "final_lr": 0.0, "length_pool": 16}
-_ONE_HEAD: Settings = {"layers": 2, "heads": 1, "kv_heads": 1}
+def answer(adapter: Adapter, sequences: MqarSequences, settings: MqarSettings) -> Columns:
+    """The likeliest token at each query, over the whole vocabulary."""
+    lengths, targets = sequences.lengths, sequences.targets
+    guesses = predicted_by_length(adapter, sequences.tokens, lengths, settings.batch_size)
+    asked = targets != IGNORED
+    return {
+        "length": lengths,
+        "pairs": sequences.pairs,
+        "answers": [row[places].tolist() for row, places in zip(targets, asked, strict=True)],
+        "predictions": [row[places].tolist() for row, places in zip(guesses, asked, strict=True)],
+        INPUT: [row[:length].tolist() for row, length in zip(sequences.tokens, lengths, strict=True)],
+    }
 
-MQAR = Mqar(
-    info=TaskInfo(
-        name="mqar",
-        version=1,
-        summary="Synthetic: values of many keys seen earlier in the sequence, at several lengths (accuracy)",
-        main_metric="accuracy",
-        data=("generated",),
-        licence="Apache-2.0",
-        citation="Arora et al., Zoology: Measuring and Improving Recall in Efficient Language Models, arXiv 2312.04927",
-        needs=frozenset({Capability.LANGUAGE_MODEL}),
-        recipes=("scratch",),
-        scales={
-            "smoke": TaskScale(
-                settings=as_settings(
-                    MqarSettings(
-                        vocab_size=32,
-                        train_lengths=(16, 24),
-                        train_pairs=(2, 4),
-                        train_samples=(2_000, 2_000),
-                        test_lengths=(16, 24),
-                        test_pairs=(2, 4),
-                        test_samples=200,
-                        validation_samples=100,
-                    )
-                ),
-                train={**_TRAIN, "lr": 3e-3, "steps": 150, "batch_size": 32},
-                backbone={**_ONE_HEAD, "width": 64, "mlp_width": 128},
-            ),
-            "small": TaskScale(
-                settings=as_settings(
-                    MqarSettings(
-                        vocab_size=256,
-                        train_lengths=(32, 64, 64),
-                        train_pairs=(4, 8, 16),
-                        train_samples=(40_000, 10_000, 10_000),
-                        test_lengths=(32, 64, 64, 64),
-                        test_pairs=(4, 4, 8, 16),
-                        test_samples=500,
-                        validation_samples=200,
-                    )
-                ),
-                train={**_TRAIN, "lr": 2e-3, "steps": 3_000, "batch_size": 64, "eval_every": 250, "target_loss": 0.01},
-                backbone={**_ONE_HEAD, "width": 64, "mlp_width": 256},
-            ),
-            "paper": TaskScale(
-                settings=as_settings(MqarSettings()),
-                train={**_TRAIN, "epochs": 64.0, "batch_size": 256, "eval_rows": 2_000},
-                backbone={**_ONE_HEAD, "width": 128, "mlp_width": 512},
-            ),
-        },
-    )
+
+def measure(rows: Sequence[Row]) -> list[Metric]:
+    """Accuracy over queries: at each setting (`setting_accuracy`), and the mean over settings.
+
+    `chance_in_context` is a guess among the values of the sequence: a model reaches it that cannot tell keys apart.
+    """
+    by_setting = shares_by("setting_accuracy", rows, {"seq_len": "length", "pairs": "pairs"}, right_tokens)
+    chance = sum(1 / pairs for _, pairs in by_setting) / len(by_setting)
+    return [
+        mean_over_settings("accuracy", list(by_setting.values())),
+        *by_setting.values(),
+        Metric("chance_in_context", chance, "1", None, None, len(rows)),
+    ]
+
+
+_TRAIN: Settings = {"lr": 1e-3, "weight_decay": 0.1, "final_lr": 0.0, "length_pool": 16}
+_SMOKE = MqarSettings(
+    vocab_size=32,
+    train_lengths=(16, 24),
+    train_pairs=(2, 4),
+    train_samples=(2_000, 2_000),
+    test_lengths=(16, 24),
+    test_pairs=(2, 4),
+    test_samples=200,
+    validation_samples=100,
+)
+_SMALL = MqarSettings(
+    vocab_size=256,
+    train_lengths=(32, 64, 64),
+    train_pairs=(4, 8, 16),
+    train_samples=(40_000, 10_000, 10_000),
+    test_lengths=(32, 64, 64, 64),
+    test_pairs=(4, 4, 8, 16),
+    test_samples=500,
+    validation_samples=200,
+)
+
+MQAR = GeneratedTask(
+    name="mqar",
+    summary="values of many keys seen earlier in the sequence, at several lengths (accuracy)",
+    citation="Arora et al., Zoology: Measuring and Improving Recall in Efficient Language Models, arXiv 2312.04927",
+    scales={
+        "smoke": scale(
+            _SMOKE,
+            {**_TRAIN, "lr": 3e-3, "steps": 150, "batch_size": 32},
+            gpt(layers=2, heads=1, width=64, mlp_width=128),
+        ),
+        "small": scale(
+            _SMALL,
+            {**_TRAIN, "lr": 2e-3, "steps": 3_000, "batch_size": 64, "eval_every": 250, "target_loss": 0.01},
+            gpt(layers=2, heads=1, width=64),
+        ),
+        "paper": scale(
+            MqarSettings(),
+            {**_TRAIN, "epochs": 64.0, "batch_size": 256, "eval_rows": 2_000},
+            gpt(layers=2, heads=1, width=128),
+        ),
+    },
+    settings=MqarSettings,
+    shape=lambda chosen: ModelShape(chosen.longest, chosen.vocab_size),
+    generate_splits=generate_splits,
+    to_examples=lambda split, _: to_examples(split),
+    answer=answer,
+    measure=lambda rows, _: measure(rows),
+    details=("vocab_size",),
+    compared=("answers", "predictions"),
 )

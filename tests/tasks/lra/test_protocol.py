@@ -1,4 +1,4 @@
-"""Tests of tasks/sequence_classification.py and tasks/class_logits.py."""
+"""Tests of tasks/lra/protocol.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hedgebench.results.record import DataIdentity
 from hedgebench.tasks.base import INPUT, Sources, Task
 from hedgebench.tasks.lra.listops import LISTOPS
 from hedgebench.tasks.lra.protocol import SequenceClassification
-from hedgebench.tasks.lra.sequence_cache import Sequences
+from hedgebench.tasks.lra.sequences import Sequences
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,8 @@ class CountingSettings:
     more_metrics: str = ""
 
 
-@dataclass(frozen=True)
 class Counting:
     """Rows of as many ones as their label says, two more than that."""
-
-    settings: type[CountingSettings] = CountingSettings
-
-    def shape(self, chosen: CountingSettings) -> ModelShape:
-        return ModelShape(context_length=6, vocab_size=2, num_classes=4)
 
     def identify(self, chosen: CountingSettings, sources: Sources) -> DataIdentity:
         return DataIdentity("counting", "1", str(chosen.rows), "generated", {"test": chosen.rows})
@@ -44,7 +38,12 @@ class Counting:
         return Sequences(tokens, labels, labels + 2)
 
 
-TASK = SequenceClassification(LISTOPS.info, Counting())
+TASK = SequenceClassification(
+    LISTOPS.info,
+    CountingSettings,
+    lambda chosen: ModelShape(context_length=6, vocab_size=2, num_classes=4),
+    Counting(),
+)
 
 
 class Counter:
@@ -120,6 +119,6 @@ def test_a_model_that_cannot_classify_is_refused(sources: Sources) -> None:
 
 
 def test_an_unknown_setting_is_answered_with_the_known_ones(sources: Sources) -> None:
-    message = "unknown setting 'row'; this task has batch_size, more_metrics, rows; did you mean 'rows'"
+    message = r"unknown setting of this task 'row'; did you mean rows\? \(allowed: batch_size, more_metrics, rows\)"
     with pytest.raises(ValueError, match=message):
         TASK.identify({"row": 1}, sources)

@@ -1,4 +1,4 @@
-"""Tests of tasks/pathfinder.py and tasks/pathfinder_drawing.py."""
+"""Tests of tasks/lra/scenes.py."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.linear_model import LogisticRegression
 
-from hedgebench.tasks.lra.drawing import draw
-from hedgebench.tasks.lra.scenes import DASH, GAP, Scenes, SceneSettings, generate_scenes
+from hedgebench.tasks.lra.scenes import DASH, GAP, PathfinderSettings, Scenes, draw, generate_scenes
 
 SIZE = 24
-SETTINGS = SceneSettings(SIZE, dashes=6, distractors=3)
+SETTINGS = PathfinderSettings(SIZE, dashes=6, distractors=3)
 
 
 def joined(parts: list[Scenes]) -> Scenes:
@@ -115,4 +114,4 @@ def test_what_falls_outside_is_not_drawn_elsewhere() -> None:
 
 def test_paths_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="two paths of 12 dashes find no place in 12 pixels"):
-        list(generate_scenes(np.random.default_rng(0), 4, SceneSettings(12, dashes=12, distractors=0)))
+        list(generate_scenes(np.random.default_rng(0), 4, PathfinderSettings(12, dashes=12, distractors=0)))

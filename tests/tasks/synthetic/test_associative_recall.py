@@ -1,4 +1,4 @@
-"""Tests of tasks/associative_recall.py."""
+"""Tests of tasks/synthetic/associative_recall.py."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Tests of tasks/generated.py."""
+"""Tests of tasks/synthetic/generated.py and tasks/synthetic/answers.py."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,20 +13,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hedgebench.tasks.synthetic.generated import (
+from hedgebench.adapters.base import Capability, Examples, ModelShape
+from hedgebench.tasks.base import INPUT, Sources, Task
+from hedgebench.tasks.settings import as_settings
+from hedgebench.tasks.synthetic.answers import (
     doubling,
-    draw_splits,
-    identity_of,
     interleaved_vectors,
     mean_over_settings,
-    rows_of,
+    predicted_tokens,
     share,
-    taking_turns,
+)
+from hedgebench.tasks.synthetic.generated import (
+    GeneratedRows,
+    GeneratedTask,
+    content_hash,
+    draw_alike,
+    draw_splits,
+    gpt,
+    scale,
 )
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Numbers(GeneratedRows):
     value: NDArray[np.int64]
     twice: NDArray[np.int64]
 
@@ -62,19 +72,24 @@ def test_too_few_different_sequences_are_refused_in_words() -> None:
         splits(below=1)
 
 
-def test_parts_follow_each_other_and_can_take_turns() -> None:
-    parts = {name: [(drawing(9), 0)] for name in ("train", "validation")}
-    low_and_high: Any = [(lambda rng, rows: Numbers(np.arange(rows), np.zeros(rows, np.int64)), 3)] * 2
-    found = draw_splits({**parts, "test": low_and_high}, 0, lambda split: split.value)["test"]
-    assert found.value.tolist() == [0, 1, 2, 0, 1, 2]
-    assert rows_of(found, taking_turns([3, 3])).value.tolist() == [0, 0, 1, 1, 2, 2]
-    assert rows_of(found, slice(2)).value.tolist() == [0, 1]
-    assert taking_turns([3, 1]).tolist() == [0, 3, 1, 2]
+def test_parts_of_the_training_split_follow_each_other_and_those_of_the_test_split_take_turns() -> None:
+    def counting(first: int) -> Any:
+        return lambda rng, rows: Numbers(first + np.arange(rows), np.zeros(rows, np.int64))
+
+    parts: dict[str, Any] = {
+        "test": [(counting(0), 3), (counting(10), 1), (counting(20), 3)],
+        "validation": [(counting(30), 1)],
+        "train": [(counting(40), 3), (counting(50), 3)],
+    }
+    found = draw_splits(parts, 0, lambda split: split.value)
+    assert found["train"].value.tolist() == [40, 41, 42, 50, 51, 52]
+    assert found["test"].value.tolist() == [0, 10, 20, 1, 21, 2, 22]
+    assert found["test"].take(slice(2)).value.tolist() == [0, 10]
 
 
 def test_the_identity_follows_every_array_of_every_split() -> None:
     def fingerprint(value: int, twice: int) -> str:
-        return identity_of("numbers", "1", {"test": Numbers(np.array([value]), np.array([twice]))}, {}).fingerprint
+        return content_hash({"test": Numbers(np.array([value]), np.array([twice]))})
 
     assert fingerprint(1, 2) == fingerprint(1, 2)
     assert len({fingerprint(1, 2), fingerprint(2, 2), fingerprint(1, 1)}) == 3
@@ -114,11 +129,11 @@ def test_sequences_without_answers_are_left_out_and_one_alone_has_no_error() -> 
 
 def test_settings_weigh_the_same_whatever_their_size() -> None:
     metrics = [share("a", [1] * 8 + [0] * 8, [1] * 16, True), share("a", [1, 1], [1, 1], True)]
-    mean = mean_over_settings("accuracy", metrics, True)
+    mean = mean_over_settings("accuracy", metrics)
     assert mean.value == 0.75
     assert mean.stderr == pytest.approx(math.sqrt(0.25 / 15) / 2)
     assert mean.n == 18
-    assert mean_over_settings("accuracy", [share("a", [1], [1], True)], True).stderr is None
+    assert mean_over_settings("accuracy", [share("a", [1], [1], True)]).stderr is None
 
 
 def test_an_answer_stands_after_its_input_and_the_last_one_nowhere() -> None:
@@ -128,3 +143,66 @@ def test_an_answer_stands_after_its_input_and_the_last_one_nowhere() -> None:
 
 def test_curves_are_shown_at_doubling_places_and_the_last() -> None:
     assert [doubling(last) for last in (0, 1, 4, 7)] == [[0], [0, 1], [0, 1, 2, 4], [0, 1, 2, 4, 7]]
+
+
+@dataclass(frozen=True)
+class EchoSettings:
+    length: int = 6
+    train_samples: int = 20
+    validation_samples: int = 5
+    test_samples: int = 7
+    data_seed: int = 0
+    batch_size: int = 3
+
+
+@dataclass(frozen=True)
+class Echoes(GeneratedRows):
+    tokens: NDArray[np.int32]
+
+
+def draw_echoes(rng: np.random.Generator, rows: int, settings: EchoSettings) -> Echoes:
+    return Echoes(rng.integers(9, size=(rows, settings.length), dtype=np.int32))
+
+
+ECHO = GeneratedTask(
+    name="echo",
+    summary="repeat each token (accuracy)",
+    citation="nobody",
+    scales={"smoke": scale(EchoSettings(), {"steps": 10, "lr": 1e-3}, gpt(layers=1, heads=2, width=16, rope=True))},
+    settings=EchoSettings,
+    shape=lambda chosen: ModelShape(chosen.length, vocab_size=9),
+    generate_splits=lambda chosen: draw_alike(draw_echoes, chosen, lambda split: split.tokens),
+    to_examples=lambda split, _: Examples(split.tokens, split.tokens),
+    answer=lambda adapter, split, chosen: {
+        "right": (predicted_tokens(adapter, split.tokens, chosen.batch_size) == split.tokens).sum(1),
+        INPUT: split.tokens,
+    },
+    measure=lambda rows, chosen: [share("accuracy", [row["right"] for row in rows], [chosen.length] * len(rows), True)],
+    details=("length",),
+)
+
+
+def test_a_task_is_settings_a_generator_examples_answers_and_metrics(
+    sources: Sources, window_model: Callable[..., Any]
+) -> None:
+    assert isinstance(ECHO, Task)
+    assert ECHO.info.needs == {Capability.LANGUAGE_MODEL}
+    assert ECHO.info.scales["smoke"].backbone == {
+        "layers": 1, "heads": 2, "kv_heads": 2, "width": 16, "mlp_width": 64, "rope": True
+    }  # fmt: skip
+    settings = {**as_settings(EchoSettings()), "data_seed": 3}
+    identity = ECHO.identify(settings, sources)
+    assert (identity.id, identity.source, dict(identity.details)) == (
+        "echo",
+        "generated",
+        {"data_seed": 3, "length": 6},
+    )
+    assert identity.splits == {"train": 20, "validation": 5, "test": 7}
+    data = ECHO.load(settings, sources, limit=4)
+    assert data.train is not None
+    assert (len(data.train), len(data.test)) == (20, 4)
+    _, adapter = window_model(9, 6, lambda context: np.eye(9)[context[-1]])
+    rows = ECHO.predict(adapter, data, settings)
+    assert rows[1] == {"sample": 1, "right": 6, INPUT: data.test.tokens[1].tolist()}
+    (metric,) = ECHO.score(rows, settings)
+    assert (metric.value, metric.n) == (1.0, 4)

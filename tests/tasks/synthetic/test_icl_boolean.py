@@ -1,4 +1,4 @@
-"""Tests of tasks/icl_boolean.py."""
+"""Tests of tasks/synthetic/icl_boolean.py."""
 
 from __future__ import annotations
 

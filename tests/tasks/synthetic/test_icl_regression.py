@@ -1,4 +1,4 @@
-"""Tests of tasks/icl_regression.py."""
+"""Tests of tasks/synthetic/icl_regression.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of tasks/lattice.py."""
+"""Tests of tasks/synthetic/lattice.py."""
 
 from __future__ import annotations
 

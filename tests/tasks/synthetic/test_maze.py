@@ -1,4 +1,4 @@
-"""Tests of tasks/maze.py."""
+"""Tests of tasks/synthetic/maze.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of tasks/modular_arithmetic.py."""
+"""Tests of tasks/synthetic/modular_arithmetic.py."""
 
 from __future__ import annotations
 
@@ -124,8 +124,8 @@ def test_the_fingerprint_follows_the_data(sources: Sources) -> None:
     ("wrong", "message"),
     [
         ({"train_length": 8}, "a length is 8; an expression has an odd number of tokens, such as 9"),
-        ({"held_out_length": 9}, "held_out_length is 9"),
-        ({"modulus": 1}, "modulus 1"),
+        ({"held_out_length": 9}, "held_out_length is 9; allowed: 1 to 7"),
+        ({"modulus": 1}, "modulus is 1; allowed: 2 or more"),
         ({"test_lengths": (3, 7)}, "train_length 7 must be in between"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Tests of tasks/mqar.py."""
+"""Tests of tasks/synthetic/mqar.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of tasks/regular_languages.py and tasks/automata.py."""
+"""Tests of tasks/synthetic/regular_languages.py and tasks/synthetic/automata.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from hedgebench.adapters.base import ModelShape
 from hedgebench.tasks.base import Row, Sources, Task, TaskData
 from hedgebench.tasks.settings import as_settings
 from hedgebench.tasks.synthetic.automata import LanguagePrompts, LanguageSettings, generate, true_distribution
-from hedgebench.tasks.synthetic.generated import rows_of
 from hedgebench.tasks.synthetic.regular_languages import (
     REGULAR_LANGUAGES,
     generate_splits,
@@ -75,7 +74,7 @@ def rows_of_oracles(prompts: LanguagePrompts, build: Callable[..., Any], separat
             return scores
 
         _, adapter = build(6, 19, log_probs)
-        data = TaskData(ModelShape(19, 6), test=rows_of(prompts, slice(row, row + 1)))
+        data = TaskData(ModelShape(19, 6), test=prompts.take(slice(row, row + 1)))
         rows += REGULAR_LANGUAGES.predict(adapter, data, as_settings(TINY))
     return rows
 

@@ -1,4 +1,4 @@
-"""Labelled sequences, and a folder that keeps those which take long to make."""
+"""Labelled sequences, and a cache for those that take long to make."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.base import Examples
 from ...results.atomic import replacing
+<<<<<<< HEAD:tasks/lra/sequence_cache.py
 from ...results.foreign import parse_json
 from ...results.record import DataIdentity, Scalar
+=======
+>>>>>>> synthetic:tasks/lra/sequences.py
 from ..base import Sources
 
 if TYPE_CHECKING:
@@ -26,9 +29,9 @@ class Sequences:
     """Sequences of one split.
 
     Attributes:
-        tokens: Token ids `[rows, n]`, or `[rows, towers, n]`, padded on the right; of any integer type.
+        tokens: Token ids `[rows, n]`, or `[rows, towers, n]`, padded on the right, of any integer type.
         labels: Class ids, `[rows]`.
-        lengths: Real tokens of each sequence, `[rows]` or `[rows, towers]`; None where nothing is padded.
+        lengths: Real tokens of each sequence, `[rows]` or `[rows, towers]`; None if no sequence is padded.
     """
 
     tokens: NDArray[Any]
@@ -39,12 +42,12 @@ class Sequences:
         return len(self.tokens)
 
     def first(self, rows: int | None) -> Sequences:
-        """The first so many rows; all for None."""
+        """The first `rows` rows; all for None."""
         lengths = None if self.lengths is None else self.lengths[:rows]
         return Sequences(self.tokens[:rows], self.labels[:rows], lengths)
 
     def row_lengths(self) -> NDArray[np.int32]:
-        """Real tokens of each row, of the longer sequence where there are two; `[rows]`."""
+        """Real tokens of the longest sequence of each row, `[rows]`."""
         import numpy as np
 
         if self.lengths is None:
@@ -53,7 +56,7 @@ class Sequences:
         return longest
 
     def batch(self, rows: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """Token ids of some rows, cut to the longest of them, and a mask that is True at real ones."""
+        """Token ids of some rows, cut to the longest sequence among them, and a mask that is True at real tokens."""
         import numpy as np
 
         if self.lengths is None:
@@ -63,7 +66,7 @@ class Sequences:
         return self.tokens[rows][..., : len(columns)], columns < lengths[..., None]
 
     def examples(self) -> Examples:
-        """The rows as training reads them."""
+        """The rows as training examples."""
         import numpy as np
 
         mask = None if self.lengths is None else np.arange(self.tokens.shape[-1]) < self.lengths[..., None]
@@ -72,11 +75,11 @@ class Sequences:
 
 @dataclass(frozen=True)
 class SequenceCache:
-    """Splits that are made once and kept, whole or not at all.
+    """Splits that are made once and kept in a folder.
 
     Attributes:
-        folder: Where they are kept.
-        make: Gives every split, by its name.
+        folder: The folder.
+        make: Makes every split, by its name.
     """
 
     folder: Path
@@ -84,48 +87,35 @@ class SequenceCache:
 
     @classmethod
     def keyed(cls, name: str, key: str, sources: Sources, make: Callable[[], Mapping[str, Sequences]]) -> SequenceCache:
-        """A cache whose folder is named after `name` and all that `key` says of what `make` gives."""
-        place = f"{name.replace('/', '-')}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-        return cls(sources.cache / "sequences" / place, make)
+        """A cache in a folder named after `name` and `key`; `key` has all that the result of `make` depends on."""
+        return cls(sources.cache / "sequences" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}", make)
 
     def split(self, name: str) -> Sequences:
-        """One split, made with all the others where they are not there."""
+        """One split; the first call makes all splits."""
         import numpy as np
 
         _ = self.contents
         with np.load(self.folder / f"{name}.npz") as arrays:
             return Sequences(**arrays)
 
-    def identity(self, id: str, revision: str, details: Mapping[str, Scalar]) -> DataIdentity:
-        """The identity of generated data: the hash of its content, made where it is not there."""
-        return DataIdentity(
-            id=id,
-            revision=revision,
-            fingerprint=self.contents["fingerprint"],
-            source="generated",
-            splits=self.contents["rows"],
-            details=details,
-        )
-
     @cached_property
     def contents(self) -> Mapping[str, Any]:
-        """Hash of all splits, and the rows of each; written last, so that where it is they all are."""
+        """The hash of all splits (`fingerprint`) and the number of rows of each (`rows`).
+
+        Its file is written last: if it exists, so do all splits."""
+        import numpy as np
+
         file = self.folder / "contents.json"
         if not file.is_file():
             splits = self.make()
             for name, sequences in splits.items():
-                self._write(name, sequences)
+                with replacing(self.folder / f"{name}.npz") as handle:
+                    np.savez(handle, **{key: value for key, value in vars(sequences).items() if value is not None})
             contents = {"fingerprint": _hash(splits), "rows": {name: len(split) for name, split in splits.items()}}
             with replacing(file) as handle:
                 handle.write(json.dumps(contents).encode())
         read: Mapping[str, Any] = parse_json(file.read_bytes())
         return read
-
-    def _write(self, name: str, sequences: Sequences) -> None:
-        import numpy as np
-
-        with replacing(self.folder / f"{name}.npz") as handle:
-            np.savez(handle, **{key: value for key, value in vars(sequences).items() if value is not None})
 
 
 def _hash(splits: Mapping[str, Sequences]) -> str:

@@ -1,4 +1,4 @@
-"""Tests of the tasks of Long Range Arena: tasks/lra.py and the files of its tasks."""
+"""Tests of the tasks of Long Range Arena, from their data to their metrics."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from hedgebench.harness.registry import mechanisms, tasks
 from hedgebench.results.tables.references import load_reference
 from hedgebench.tasks.base import DataUnavailableError, Sources, Task
 from hedgebench.tasks.data import file_hashes as file_facts
-from hedgebench.tasks.lra.declaration import PAPER_BACKBONE
 from hedgebench.tasks.lra.images import IMAGE, grey_pixels
 from hedgebench.tasks.lra.listops import LISTOPS, ListOpsSettings
-from hedgebench.tasks.lra.pathfinder import PATHFINDER, PathfinderSettings
+from hedgebench.tasks.lra.pathfinder import PATHFINDER
+from hedgebench.tasks.lra.protocol import PAPER_BACKBONE
 from hedgebench.tasks.lra.retrieval import RETRIEVAL
+from hedgebench.tasks.lra.scenes import PathfinderSettings
 from hedgebench.tasks.lra.text import TEXT
 
 TASKS = {name: task for name, task in tasks().items.items() if name.startswith("lra/")}

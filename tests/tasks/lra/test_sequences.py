@@ -1,4 +1,4 @@
-"""Tests of tasks/sequence_cache.py."""
+"""Tests of tasks/lra/sequences.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hedgebench.tasks.base import Sources
-from hedgebench.tasks.lra.sequence_cache import SequenceCache, Sequences
+from hedgebench.tasks.lra.sequences import SequenceCache, Sequences
 
 PADDED = Sequences(
     np.array([[1, 2, 3, 0], [4, 0, 0, 0], [5, 6, 0, 0]], np.uint8), np.array([0, 1, 0], np.int32), np.array([3, 1, 2])
@@ -72,12 +72,12 @@ def test_splits_come_back_as_they_were_made_and_are_made_once(sources: Sources) 
         assert read.tokens.tolist() == made.tokens.tolist()
         assert read.labels.tolist() == made.labels.tolist()
         assert read.lengths.tolist() == made.lengths.tolist()
-    assert again.identity("id", "1", {}).splits == {"train": 3, "test": 2}
+    assert again.contents["rows"] == {"train": 3, "test": 2}
 
 
 def test_the_fingerprint_is_that_of_the_content(sources: Sources) -> None:
     def fingerprint(made: Sequences, key: str) -> str:
-        return cache(sources, {"test": made}, key).identity("id", "1", {"data_seed": 0}).fingerprint
+        return str(cache(sources, {"test": made}, key).contents["fingerprint"])
 
     changed = replace(PADDED, labels=PADDED.labels[::-1].copy() + 1)
     shaped = replace(PADDED, lengths=None)
