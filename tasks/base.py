@@ -152,7 +152,6 @@ class Task(Protocol):
     @property
     def info(self) -> TaskInfo:
         """The declaration."""
-        ...
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
         """Which data `load` would read, without loading it and without torch.
@@ -162,7 +161,6 @@ class Task(Protocol):
             UnsupportedError: The task cannot run on this backbone, or here at all.
             ValueError: A setting that the task does not take.
         """
-        ...
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
         """The data; `limit` keeps that many test rows.
@@ -170,15 +168,12 @@ class Task(Protocol):
         Raises:
             DataUnavailableError: The data cannot be had.
         """
-        ...
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
         """The model's answers, one row for each document, sample or timed point."""
-        ...
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
         """Metrics of predictions."""
-        ...
 
 
 @runtime_checkable
@@ -188,17 +183,14 @@ class TaskFamily(Protocol):
     @property
     def prefix(self) -> str:
         """What every name of the family begins with, and no other name does, such as `lm_eval/`."""
-        ...
 
     @property
     def summary(self) -> str:
         """One line for `bench list tasks`."""
-        ...
 
     @property
     def data(self) -> tuple[str, ...]:
         """What data the tasks read, in words where each has its own."""
-        ...
 
     def expand(self, name: str) -> Sequence[str]:
         """The names of the tasks that `name` stands for: itself, or those of a group.
@@ -206,7 +198,6 @@ class TaskFamily(Protocol):
         Raises:
             UnknownNameError: It stands for none, or for more than anyone would want.
         """
-        ...
 
     def get(self, name: str) -> Task:
         """The task of that name.
@@ -214,4 +205,3 @@ class TaskFamily(Protocol):
         Raises:
             UnknownNameError: There is none.
         """
-        ...

@@ -41,7 +41,7 @@ class ImageSettings:
         validation_rows: Most rows held out of the training split, at most a tenth of it; they choose the checkpoint.
         test_rows: Test rows, drawn with a fixed seed; None for all.
         batch_size: Rows per forward pass in evaluation.
-        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
+        more_metrics: Metrics beside accuracy; see `metrics/requested.py`.
     """
 
     train_rows: int | None = None
@@ -123,7 +123,7 @@ class DigitsSettings:
 
     Attributes:
         batch_size: Rows per forward pass in evaluation.
-        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
+        more_metrics: Metrics beside accuracy; see `metrics/requested.py`.
     """
 
     batch_size: int = 128

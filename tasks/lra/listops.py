@@ -31,7 +31,7 @@ class ListOpsSettings:
         test_rows: Test expressions.
         data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
         batch_size: Rows per forward pass in evaluation.
-        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
+        more_metrics: Metrics beside accuracy; see `metrics/requested.py`.
 
     Raises:
         ValueError: Bounds that keep no expression.

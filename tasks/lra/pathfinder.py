@@ -31,7 +31,7 @@ class PathfinderSettings:
         test_rows: Test images.
         data_seed: Seed of the data; a run's own seed moves initialisation and order, not the data.
         batch_size: Rows per forward pass in evaluation.
-        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
+        more_metrics: Metrics beside accuracy; see `metrics/requested.py`.
 
     Raises:
         ValueError: An image or a path that is too small.

@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 from ...adapters.base import Adapter, ModelShape, Settings
 from ...results.record import DataIdentity, Metric
 from ..base import INPUT, Row, Sources, TaskData, TaskInfo
-from ..classification.class_logits import batched_logits
+from ..data.batches import batched_logits
 from ..metrics.classification import measure
 from ..metrics.requested import check_classes, measure_classes, try_metrics
 from ..settings import parse_settings
@@ -31,7 +31,7 @@ class SequenceSettings(Protocol):
 
     @property
     def more_metrics(self) -> str:
-        """Metrics beside accuracy; see `more_metrics.py`."""
+        """Metrics beside accuracy; see `metrics/requested.py`."""
         ...
 
 

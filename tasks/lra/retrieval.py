@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from ...adapters.base import ModelShape
 from ...results.record import DataIdentity
 from ..base import Sources
-from ..classification.text_pairs import pad_rows
+from ..data.batches import pad_rows
 from ..data.sources import DatasetId, TabSeparated, identify_dataset, read_split
 from ..data.tokenization import ByteTokenizer
 from .declaration import lra_info
@@ -50,7 +50,7 @@ class RetrievalSettings:
         validation_rows: Pairs of the split that chooses the checkpoint, drawn with a fixed seed; None for all.
         test_rows: Test pairs, drawn with a fixed seed; None for all.
         batch_size: Pairs per forward pass in evaluation.
-        more_metrics: Metrics beside accuracy; see `more_metrics.py`.
+        more_metrics: Metrics beside accuracy; see `metrics/requested.py`.
 
     Raises:
         ValueError: A `max_length` below 8.

@@ -1,9 +1,10 @@
 """Texts to summarise as prompts and training rows, and what a model writes after them.
 
-A prompt is `end-of-text, template with the text in it`; a training row goes on with `summary, stop token`, and its loss
-is on those alone, so that a model learns when to stop. The parts are tokenized apart, so that the template's tokens do
-not depend on the text. What is too long is cut at the end of the text, never in the template or the summary, to leave
-room for `max_new_tokens` tokens: a training row's text is as long as a test prompt's, unless its summary needs more.
+A prompt is an end of text and the template with the text in it. A training row goes on with the summary and the stop
+token, and its loss is on those alone, so that a model learns when to stop. The parts are tokenized apart, so that the
+template's tokens do not depend on the text. A text that is too long is cut at its end to leave room for
+`max_new_tokens` tokens; template and summary are never cut. A training text is as long as one of a test prompt, unless
+its summary needs more room.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ...adapters.base import IGNORED, Adapter, Examples
-from ..classification.text_pairs import pad_rows
+from ..data.batches import batches_by_length, pad_left, pad_rows
 from ..data.tokenization import Tokenizer
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Prompt:
 
     Attributes:
         ids: Token ids.
-        text: The same as text, without the end of text that it begins with.
+        text: Their text, without the end of text that they begin with.
         cut: Whether the end of the text was cut off.
     """
 
@@ -136,12 +137,6 @@ class Prompter:
         return np.concatenate([before, tokens, after])
 
 
-def pad_left(rows: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Token ids `[rows, n]`, padded with 0 on the left to the longest row, and a mask that is True at real tokens."""
-    ids, mask = pad_rows([row[::-1] for row in rows])
-    return ids[:, ::-1].copy(), mask[:, ::-1].copy()
-
-
 def write_after(
     adapter: Adapter,
     prompts: Sequence[NDArray[np.int32]],
@@ -153,28 +148,18 @@ def write_after(
 ) -> list[Written]:
     """What the model writes after each prompt, in the order of `prompts`.
 
-    Batches hold prompts of like length, padded on the left; the longest come first, so that what does not fit in memory
-    fails at once.
-
     Raises:
         FloatingPointError: The model gives a logit that is not a number.
         UnsupportedError: The model cannot generate.
     """
-    import torch
-
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     written: dict[int, Written] = {}
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        ids, mask = pad_left([prompts[i] for i in chosen])
+    for chosen, ids, mask in batches_by_length(
+        adapter, [len(each) for each in prompts], batch_size, lambda chosen: pad_left([prompts[i] for i in chosen])
+    ):
         tokens = adapter.generate(
-            torch.as_tensor(ids, dtype=torch.long, device=adapter.device),
-            None if mask.all() else torch.as_tensor(mask, device=adapter.device),
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            stop_token=stop_token,
+            ids, mask, max_new_tokens=max_new_tokens, temperature=temperature, stop_token=stop_token
         )
-        written.update(zip(chosen, (_until(stop_token, row) for row in tokens.tolist()), strict=True))
+        written.update(zip(chosen.tolist(), (_until(stop_token, row) for row in tokens.tolist()), strict=True))
     return [written[i] for i in range(len(prompts))]
 
 

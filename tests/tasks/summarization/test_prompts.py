@@ -1,4 +1,4 @@
-"""Tests of tasks/summary_prompts.py, in bytes, where a token is a letter."""
+"""Tests of tasks/summarization/prompts.py, in bytes, where a token is a letter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hedgebench.adapters.base import IGNORED, Adapter
 from hedgebench.tasks.data.tokenization import ByteTokenizer
-from hedgebench.tasks.summarization.prompts import Prompter, pad_left, write_after
+from hedgebench.tasks.summarization.prompts import Prompter, write_after
 
 END = 256
 
@@ -84,12 +84,6 @@ def test_a_template_that_leaves_no_room_is_refused_with_the_length_it_takes() ->
     with pytest.raises(ValueError, match=r"context_length is 10, of which the template takes 7 .* at least 12"):
         prompter(10, 4, "abc{source}def")
     assert prompter(12, 4, "abc{source}def").prompts(["xy"])[0].text == "abcxdef"
-
-
-def test_padding_stands_on_the_left() -> None:
-    ids, mask = pad_left([np.array([1, 2, 3], np.int32), np.array([4], np.int32)])
-    assert ids.tolist() == [[1, 2, 3], [0, 0, 4]]
-    assert mask.tolist() == [[True, True, True], [False, False, True]]
 
 
 class Echo:

@@ -1,0 +1,75 @@
+"""Text of attention fidelity for decoders: windows of the stream of tokens that the documents of a corpus form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ...adapters.base import Settings
+from ..base import Sources, TaskData
+from ..data.documents import Corpus, take_bytes
+from ..language.perplexity import PerplexitySettings
+from ..settings import as_settings
+from .protocol import AttentionFidelity, FidelitySettings
+from .rows import CorpusWindows
+
+_OTHER_BYTES = 400_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamSettings(FidelitySettings):
+    """What is compared, and on how much text; a window is one row.
+
+    Attributes:
+        context_length: Tokens of a row in training and distillation.
+        train_bytes: Training text, from the start of the split; None for all, 0 for none.
+
+    Raises:
+        ValueError: `FidelitySettings.check` refuses them.
+    """
+
+    lengths: tuple[int, ...] = (256, 512, 1024)
+    windows: int = 4
+    tokenizer: str = "auto"
+    context_length: int = 256
+    train_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        self.check("context_length")
+
+    def task_settings(self) -> Settings:
+        """The settings of the perplexity task that reads the same text."""
+        return as_settings(
+            PerplexitySettings(
+                context_length=self.context_length, tokenizer=self.tokenizer, train_bytes=self.train_bytes
+            )
+        )
+
+
+class StreamFidelity(AttentionFidelity):
+    """Attention fidelity on documents: `trained_on` names a `Perplexity`, each of `others` a `Corpus`."""
+
+    settings = StreamSettings
+
+    def fingerprint(self, other: Corpus, sources: Sources) -> str:
+        """Fingerprint of the test documents of a corpus."""
+        return other.identify(("test",), sources).fingerprint
+
+    def corpora(
+        self, chosen: StreamSettings, data: TaskData, sources: Sources, windows: int
+    ) -> Iterator[CorpusWindows]:
+        """Windows of one row each, cut out of the stream of test documents."""
+        import numpy as np
+
+        name, task = self.trained_on
+        tokenizer = task.reader(chosen.task_settings(), sources).load_tokenizer()
+        tokens = {name: [document.tokens for document in data.test.documents]}
+        for other, corpus in self.others:
+            documents = take_bytes(corpus.documents("test", sources), _OTHER_BYTES)
+            tokens[other] = tokenizer.encode([document.text for document in documents])
+        for corpus_name, parts in tokens.items():
+            stream = np.concatenate(parts)
+            for length in chosen.lengths:
+                rows = stream[: len(stream) // length * length].reshape(-1, length)[:windows]
+                reason = f"the test text of {corpus_name} has {len(stream)} tokens, fewer than a row of {length}"
+                yield CorpusWindows.of(corpus_name, length, [(row[None], None) for row in rows], reason)
