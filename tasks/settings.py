@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from typing import Any, TypeVar
 
@@ -26,7 +27,8 @@ def parse_settings(kind: type[Kind], settings: Settings) -> Kind:
     Raises:
         ValueError: A name is unknown, a value has the wrong type, or the dataclass refuses it.
     """
-    hints = typing.get_type_hints(kind)
+    types = typing.get_type_hints(kind)
+    hints = {each.name: types[each.name] for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: _checked(name, value, hints) for name, value in settings.items()})
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ...adapters.base import Adapter, Capability, Examples, ModelShape, Settings
 from ...results.record import DataIdentity, Metric
 from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
-from ..data.batches import batched_logits, pad_rows
+from ..data.batches import TokenIds, batched_logits, pad_rows
 from ..data.documents import cached_tokens
 from ..data.sources import DatasetId, identify_dataset, read_split, shuffled_places
 from ..data.tokenization import TextIdentity, Tokenizer, identify_text, load_tokenizer
@@ -26,9 +26,7 @@ from ..settings import as_settings, parse_settings
 from .text_pairs import Text, encode_texts
 
 if TYPE_CHECKING:
-    import numpy as np
     from datasets import Dataset
-    from numpy.typing import NDArray
 
 HELD_OUT_ROWS = 1000
 _SHORTEST = 8
@@ -101,7 +99,7 @@ class EvaluationSplit:
     name: str
     places: Sequence[int]
     texts: Sequence[Text]
-    tokens: Sequence[NDArray[np.int32]]
+    tokens: Sequence[TokenIds]
     labels: Sequence[float]
 
 
@@ -258,7 +256,7 @@ class LabelledTextReader:
     def _texts(self, rows: Dataset) -> list[Text]:
         return list(zip(*(rows[name][:] for name in self.task.columns), strict=True))
 
-    def _tokens(self, part: str, rows: Dataset, tokenizer: Tokenizer) -> list[NDArray[np.int32]]:
+    def _tokens(self, part: str, rows: Dataset, tokenizer: Tokenizer) -> list[TokenIds]:
         return cached_tokens(
             self.folder / f"{part}.npz",
             tokenizer.vocab_size,

@@ -7,20 +7,17 @@ The tokenizer of a pretrained backbone puts them into its own template. For mode
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+from ..data.batches import TokenIds
 from ..data.subword_tokenizer import PretrainedTokenizer
 from ..data.tokenization import Tokenizer
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 Text: TypeAlias = tuple[str, ...]
 """A text, or a pair of texts."""
 
 
-def encode_texts(texts: Sequence[Text], tokenizer: Tokenizer, max_length: int) -> list[NDArray[np.int32]]:
+def encode_texts(texts: Sequence[Text], tokenizer: Tokenizer, max_length: int) -> list[TokenIds]:
     """Token ids of each text or pair, between 1 and `max_length` of them."""
     if isinstance(tokenizer, PretrainedTokenizer):
         return tokenizer.encode_framed(texts, max_length)
@@ -45,7 +42,7 @@ def longest_first(lengths: Sequence[int], room: int) -> tuple[int, ...]:
     return (kept_longer, kept_shorter) if lengths[0] > lengths[1] else (kept_shorter, kept_longer)
 
 
-def _joined(parts: Sequence[NDArray[np.int32]], end_of_text: NDArray[np.int32], max_length: int) -> NDArray[np.int32]:
+def _joined(parts: Sequence[TokenIds], end_of_text: TokenIds, max_length: int) -> TokenIds:
     """One text, or two around an end of text; an end of text alone where the text is empty."""
     import numpy as np
 

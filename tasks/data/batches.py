@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    Batch: TypeAlias = tuple[NDArray[Any], NDArray[np.bool_] | None]
-    """Token ids, and a mask that is True at real tokens; None where all are real."""
+TokenIds: TypeAlias = "NDArray[np.int32]"
+Batch: TypeAlias = "tuple[NDArray[Any], NDArray[np.bool_] | None]"
+"""Token ids, and a mask that is True at real tokens; None where all are real."""
 
 
-def pad_rows(rows: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+def pad_rows(rows: Sequence[TokenIds]) -> tuple[TokenIds, NDArray[np.bool_]]:
     """Token ids `[rows, n]`, padded with 0 on the right to the longest row, and a mask that is True at real tokens."""
     import numpy as np
 
@@ -28,8 +29,8 @@ def pad_rows(rows: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int32], NDAr
     return ids, mask
 
 
-def pad_left(rows: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Token ids `[rows, n]`, padded with 0 on the left to the longest row, and a mask that is True at real tokens."""
+def pad_left(rows: Sequence[TokenIds]) -> tuple[TokenIds, NDArray[np.bool_]]:
+    """As `pad_rows`, but padded on the left."""
     ids, mask = pad_rows([row[::-1] for row in rows])
     return ids[:, ::-1].copy(), mask[:, ::-1].copy()
 

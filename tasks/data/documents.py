@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ...adapters.base import Examples
 from ...results.atomic import replacing
 from ...results.record import DataIdentity
 from ..base import Sources
+from .batches import TokenIds
 from .sources import DatasetId, identify_dataset, read_split
 from .tokenization import Tokenizer
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class TokenizedDocument:
     """
 
     name: str
-    tokens: NDArray[np.int32]
+    tokens: TokenIds
     words: int
     bytes: int
     unigram_nll_nats: float | None = None
@@ -101,16 +99,10 @@ class EvaluationDocuments:
     end_of_text: int
 
 
-def take_bytes(documents: Iterable[Document], cap: int) -> list[Document]:
+def take_bytes(documents: Sequence[Document], cap: int) -> list[Document]:
     """The first documents whose texts together hold at most `cap` bytes, and at least one of them."""
-    taken: list[Document] = []
-    total = 0
-    for document in documents:
-        total += len(document.text.encode())
-        if taken and total > cap:
-            break
-        taken.append(document)
-    return taken
+    totals = itertools.accumulate(len(document.text.encode()) for document in documents)
+    return list(documents[: max(1, sum(total <= cap for total in totals))])
 
 
 def tokenize_documents(documents: Sequence[Document], tokenizer: Tokenizer) -> list[TokenizedDocument]:
@@ -122,7 +114,7 @@ def tokenize_documents(documents: Sequence[Document], tokenizer: Tokenizer) -> l
     ]
 
 
-def to_examples(documents: Sequence[NDArray[np.int32]], context_length: int, end_of_text: int) -> Examples | None:
+def to_examples(documents: Sequence[TokenIds], context_length: int, end_of_text: int) -> Examples | None:
     """Rows of `context_length` tokens of one stream, and their next tokens; None without documents.
 
     Raises:
@@ -140,9 +132,7 @@ def to_examples(documents: Sequence[NDArray[np.int32]], context_length: int, end
     return Examples(stream[:used].reshape(rows, -1), stream[1 : used + 1].reshape(rows, -1))
 
 
-def cached_tokens(
-    file: Path, vocab_size: int, encode: Callable[[], list[NDArray[np.int32]]]
-) -> list[NDArray[np.int32]]:
+def cached_tokens(file: Path, vocab_size: int, encode: Callable[[], list[TokenIds]]) -> list[TokenIds]:
     """Token ids of each document, read from `file`; if it does not exist, `encode()` makes them and `file` keeps them.
 
     Each cell of a run is a process of its own, and would tokenize the training split again.

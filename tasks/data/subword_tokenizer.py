@@ -13,11 +13,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from .batches import TokenIds
 
 END_OF_TEXT = "<|endoftext|>"
 _BERT_SEPARATOR = "[SEP]"
@@ -74,7 +72,7 @@ class SubwordTokenizer:
         """How the stop token is spelled."""
         return str(self.inner.id_to_token(self.stop_token))
 
-    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+    def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         """Token ids of each text, without special tokens; the spelling of one inside a text is ordinary text."""
         return self._encode(texts, add_special_tokens=False)
 
@@ -82,7 +80,7 @@ class SubwordTokenizer:
         """The text of token ids, special tokens left out."""
         return str(self.inner.decode(list(tokens), skip_special_tokens=True))
 
-    def _encode(self, texts: Sequence[Any], *, add_special_tokens: bool) -> list[NDArray[np.int32]]:
+    def _encode(self, texts: Sequence[Any], *, add_special_tokens: bool) -> list[TokenIds]:
         """Token ids of each text, or pair of texts, in batches that keep memory small."""
         import numpy as np
 
@@ -98,7 +96,7 @@ class SubwordTokenizer:
 class PretrainedTokenizer(SubwordTokenizer):
     """The tokenizer of a pretrained backbone, with the template that the model was trained with."""
 
-    def encode_framed(self, texts: Sequence[tuple[str, ...]], max_length: int) -> list[NDArray[np.int32]]:
+    def encode_framed(self, texts: Sequence[tuple[str, ...]], max_length: int) -> list[TokenIds]:
         """Token ids of single texts and pairs in the model's template.
 
         BERT's are `[CLS] a [SEP]` and `[CLS] a [SEP] b [SEP]`. Past `max_length` the longer text is cut first.

@@ -25,17 +25,14 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from ...results.atomic import replacing
 from ...results.record import DataIdentity, Scalar
 from ..base import DataUnavailableError, Sources, TaskInfo
+from .batches import TokenIds
 from .sources import REACH_TIMEOUT_S, hub_problem, hub_snapshot, mirror_folder, unavailable
 from .subword_tokenizer import END_OF_TEXT, PretrainedTokenizer, SubwordTokenizer
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 AUTO_SUBSTITUTE = "bpe:16384"
 GPT2_REPO = "openai-community/gpt2"
@@ -110,7 +107,7 @@ class ByteTokenizer:
     stop_token: int = 256
     stop_text: str = END_OF_TEXT
 
-    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+    def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         """Bytes of each text."""
         import numpy as np
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from ...adapters.base import Adapter, Settings, UnsupportedError
 from ...results.record import DataIdentity, Metric
 from ..base import Row, Sources, TaskData, TaskInfo
+from ..data.batches import TokenIds
 from ..settings import parse_settings
 from .measures import MEASURES, TEACHER_MEASURES
 from .rows import WEIGHTS, CorpusWindows, measured_rows, sampled_rows
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 SHORTEST = 16
 _UNITS: dict[str, str] = dict.fromkeys(("kl", "entropy", "softmax_entropy", *TEACHER_MEASURES), "nats")
@@ -29,27 +26,27 @@ class FidelitySettings:
     Attributes:
         lengths: Tokens of the rows that are compared: first the length trained on, whose metrics are the main ones.
         windows: Windows of each length and corpus.
-        tokenizer: The setting of the task that trains the model; see `tokenization.py`.
+        tokenizer: As in the task that trains the model.
         sample_tokens: Most tokens whose weights are kept for plots; 0 for none.
+        of_task: Names of the settings that the task that trains the model shares; first the length trained on.
+
+    Raises:
+        ValueError: A length is below 16 tokens or given twice, the first is not the one trained on, there is no window,
+            or the sample is longer than the shortest length.
     """
 
     lengths: tuple[int, ...]
     windows: int
     tokenizer: str
     sample_tokens: int = 16
+    of_task: ClassVar[tuple[str, ...]]
 
     def task_settings(self) -> Settings:
-        """The settings of the task that trains the model, for the same text."""
-        raise NotImplementedError
+        """The settings of the task that trains the model."""
+        return {name: getattr(self, name) for name in self.of_task}
 
-    def check(self, trained: str) -> None:
-        """Refuses settings that measure nothing, or another length before the one that the setting `trained` holds.
-
-        Raises:
-            ValueError: A length is below 16 tokens or given twice, the first is not the one trained on, there is no
-                window, or the sample is longer than the shortest length.
-        """
-        lengths, trained_length = self.lengths, getattr(self, trained)
+    def __post_init__(self) -> None:
+        lengths, trained, trained_length = self.lengths, self.of_task[0], getattr(self, self.of_task[0])
         if not lengths or min(lengths) < SHORTEST:
             raise ValueError(f"lengths is {lengths}; it takes lengths of {SHORTEST} tokens or more")
         if lengths[0] != trained_length:
@@ -72,7 +69,7 @@ class MeasuredText:
     """
 
     corpora: tuple[CorpusWindows, ...]
-    sample: NDArray[np.int32]
+    sample: TokenIds
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...adapters.base import Adapter, AttentionMaps, UnsupportedError
 from ..base import Row
-from ..data.batches import model_inputs
+from ..data.batches import TokenIds, model_inputs
 from .measures import check_weights, compare_maps
 
 if TYPE_CHECKING:
@@ -16,25 +16,22 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from ..data.batches import Batch
-
 WEIGHTS = "weights"
 """Key of the rows that hold weights for plots, and of those weights in them."""
 
 _SAMPLED_LAYERS, _SAMPLED_HEADS = 3, 4
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """Rows of text that are measured together; standard errors are taken over windows.
 
     Attributes:
         tokens: Token ids `[rows, n]`.
-        mask: True at real tokens, `[rows, n]`; None where no row is padded.
+        mask: True at real tokens, `[rows, n]`; None where all are real.
     """
 
-    tokens: NDArray[np.int32]
-    mask: NDArray[np.bool_] | None = None
+    tokens: TokenIds
+    mask: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True)
@@ -44,45 +41,38 @@ class CorpusWindows:
     Attributes:
         corpus: Name of the corpus.
         seq_len: Most tokens of a row.
-        windows: The windows.
-        reason: Why there are none; empty where there are some.
+        windows: The windows; may be empty.
+        reason: Why there are none, if so.
     """
 
     corpus: str
     seq_len: int
     windows: tuple[Window, ...]
-    reason: str = ""
+    reason: str
 
-    @classmethod
-    def of(cls, corpus: str, seq_len: int, batches: Sequence[Batch], reason: str) -> CorpusWindows:
-        """Windows of these batches; `reason` says why there are none."""
-        windows = tuple(Window(ids, None if mask is None or mask.all() else mask) for ids, mask in batches)
-        return cls(corpus, seq_len, windows, "" if windows else reason)
-
-    def sample(self, most: int) -> NDArray[np.int32]:
+    def sample(self, most: int) -> TokenIds:
         """The first `most` tokens of the longest row of the first window; none where there is no window."""
         import numpy as np
 
         if not self.windows:
             return np.empty(0, np.int32)
-        window = self.windows[0]
-        mask = np.ones_like(window.tokens) if window.mask is None else window.mask
-        lengths = mask.sum(1)
+        tokens, mask = self.windows[0]
+        lengths = (np.ones_like(tokens) if mask is None else mask).sum(1)
         longest = int(lengths.argmax())
-        return window.tokens[longest, : min(most, int(lengths[longest]))]
+        return tokens[longest, : min(most, int(lengths[longest]))]
 
 
 def measured_rows(adapter: Adapter, corpus: CorpusWindows) -> Iterator[Row]:
     """A row for each window, layer and head; a window that cannot be measured has one row with the reason."""
     at = {"corpus": corpus.corpus, "seq_len": corpus.seq_len}
-    if corpus.reason:
+    if not corpus.windows:
         yield _unsupported({**at, "window": 0}, corpus.reason)
     for i, window in enumerate(corpus.windows):
         yield from _rows_of_window(adapter, window, {**at, "window": i})
 
 
 def _rows_of_window(adapter: Adapter, window: Window, at: Row) -> list[Row]:
-    inputs, mask = model_inputs(adapter, (window.tokens, window.mask))
+    inputs, mask = model_inputs(adapter, window)
     found: list[Row] = []
 
     def visit(layer: int, maps: AttentionMaps) -> None:
@@ -103,7 +93,7 @@ def _unsupported(at: Row, reason: str) -> Row:
     return {**at, "status": "unsupported", "reason": reason}
 
 
-def sampled_rows(adapter: Adapter, tokens: NDArray[np.int32], at: Row) -> Iterator[Row]:
+def sampled_rows(adapter: Adapter, tokens: TokenIds, at: Row) -> Iterator[Row]:
     """Weights of a few heads of a few layers, spread evenly: for each query those of the keys it sees, in order.
 
     There are none if the model has no room for the tokens or its weights are no distributions; the rows of its measures

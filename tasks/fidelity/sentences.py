@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from ...adapters.base import Settings
 from ..base import Sources, TaskData
-from ..classification.text_classification import TextClassification, TextSettings
+from ..classification.text_classification import TextClassification
 from ..classification.text_pairs import Text, encode_texts
 from ..data.batches import pad_rows
 from ..data.sources import DatasetId, identify_dataset, read_split, shuffled_places
 from ..data.tokenization import Tokenizer
-from ..settings import as_settings
 from .measures import MIN_KEYS
 from .protocol import AttentionFidelity, FidelitySettings
-from .rows import CorpusWindows
+from .rows import CorpusWindows, Window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +30,10 @@ class SentenceSettings(FidelitySettings):
         train_rows: Training rows, as in `TextSettings`.
 
     Raises:
-        ValueError: `FidelitySettings.check` refuses them, or a window has no text.
+        ValueError: `FidelitySettings` refuses them, or a window has no text.
     """
 
+    of_task: ClassVar = ("max_length", "tokenizer", "train_rows")
     lengths: tuple[int, ...] = (128, 256, 512)
     windows: int = 8
     tokenizer: str = "bpe:4096"
@@ -42,15 +42,9 @@ class SentenceSettings(FidelitySettings):
     train_rows: int | None = None
 
     def __post_init__(self) -> None:
-        self.check("max_length")
+        super().__post_init__()
         if self.texts < 1:
             raise ValueError(f"texts is {self.texts}; it takes 1 or more")
-
-    def task_settings(self) -> Settings:
-        """The settings of the classification task that reads the same text."""
-        return as_settings(
-            TextSettings(max_length=self.max_length, tokenizer=self.tokenizer, train_rows=self.train_rows)
-        )
 
 
 class SentenceFidelity(AttentionFidelity):
@@ -79,13 +73,13 @@ class SentenceFidelity(AttentionFidelity):
             texts = _texts(task, sources)
             single = [row for row in encode_texts(texts, tokenizer, chosen.max_length) if len(row) >= MIN_KEYS]
             starts = range(0, min(len(single), windows * chosen.texts), chosen.texts)
-            batches = [pad_rows(single[start : start + chosen.texts]) for start in starts]
+            groups = tuple(Window(*pad_rows(single[start : start + chosen.texts])) for start in starts)
             reason = f"the test split of {corpus} has no text of {MIN_KEYS} tokens or more"
-            yield CorpusWindows.of(corpus, chosen.max_length, batches, reason)
+            yield CorpusWindows(corpus, chosen.max_length, groups, reason)
             for length in chosen.lengths[1:]:
                 rows = encode_texts(_joined(texts, tokenizer, length)[:windows], tokenizer, length)
                 reason = f"the test split of {corpus} does not fill a row of {length} tokens"
-                yield CorpusWindows.of(corpus, length, [pad_rows([row]) for row in rows], reason)
+                yield CorpusWindows(corpus, length, tuple(Window(*pad_rows([row])) for row in rows), reason)
 
 
 def _test_data(task: TextClassification) -> tuple[DatasetId, str]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
-from ...adapters.base import Settings
 from ..base import Sources, TaskData
 from ..data.documents import Corpus, take_bytes
-from ..language.perplexity import PerplexitySettings
-from ..settings import as_settings
 from .protocol import AttentionFidelity, FidelitySettings
-from .rows import CorpusWindows
+from .rows import CorpusWindows, Window
 
 _OTHER_BYTES = 400_000
 
@@ -23,27 +21,14 @@ class StreamSettings(FidelitySettings):
     Attributes:
         context_length: Tokens of a row in training and distillation.
         train_bytes: Training text, from the start of the split; None for all, 0 for none.
-
-    Raises:
-        ValueError: `FidelitySettings.check` refuses them.
     """
 
+    of_task: ClassVar = ("context_length", "tokenizer", "train_bytes")
     lengths: tuple[int, ...] = (256, 512, 1024)
     windows: int = 4
     tokenizer: str = "auto"
     context_length: int = 256
     train_bytes: int | None = None
-
-    def __post_init__(self) -> None:
-        self.check("context_length")
-
-    def task_settings(self) -> Settings:
-        """The settings of the perplexity task that reads the same text."""
-        return as_settings(
-            PerplexitySettings(
-                context_length=self.context_length, tokenizer=self.tokenizer, train_bytes=self.train_bytes
-            )
-        )
 
 
 class StreamFidelity(AttentionFidelity):
@@ -72,4 +57,4 @@ class StreamFidelity(AttentionFidelity):
             for length in chosen.lengths:
                 rows = stream[: len(stream) // length * length].reshape(-1, length)[:windows]
                 reason = f"the test text of {corpus_name} has {len(stream)} tokens, fewer than a row of {length}"
-                yield CorpusWindows.of(corpus_name, length, [(row[None], None) for row in rows], reason)
+                yield CorpusWindows(corpus_name, length, tuple(Window(row[None], None) for row in rows), reason)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from ...adapters.base import Adapter, Capability, ModelShape, Settings
 from ...results.record import DataIdentity, Metric
 from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
+from ..data.batches import TokenIds
 from ..data.documents import (
     Corpus,
     Document,
@@ -220,7 +221,7 @@ class CorpusReader:
         documents = [document for document in self.corpus.documents(split, self.sources) if document.text.split()]
         return documents if cap is None else take_bytes(documents, cap)
 
-    def tokens(self, split: str, tokenizer: Tokenizer) -> list[NDArray[np.int32]]:
+    def tokens(self, split: str, tokenizer: Tokenizer) -> list[TokenIds]:
         """Token ids of each document of a split; none when that split is not read."""
         if split not in self.chosen.splits:
             return []
@@ -232,7 +233,7 @@ class CorpusReader:
 
 
 def with_unigram(
-    test: Sequence[TokenizedDocument], train: Sequence[NDArray[np.int32]], vocab_size: int
+    test: Sequence[TokenizedDocument], train: Sequence[TokenIds], vocab_size: int
 ) -> tuple[TokenizedDocument, ...]:
     """Test documents with their likelihood under the add-one-smoothed unigrams of `train`, unless that is empty."""
     import numpy as np

@@ -12,15 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from ...adapters.base import IGNORED, Adapter, Examples
-from ..data.batches import batches_by_length, pad_left, pad_rows
+from ..data.batches import TokenIds, batches_by_length, pad_left, pad_rows
 from ..data.tokenization import Tokenizer
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 SOURCE = "{source}"
 """Where the text stands in a template."""
@@ -36,7 +31,7 @@ class Prompt:
         cut: Whether the end of the text was cut off.
     """
 
-    ids: NDArray[np.int32]
+    ids: TokenIds
     text: str
     cut: bool
 
@@ -121,7 +116,7 @@ class Prompter:
         return SummaryRows(_examples(made) if made else None, cut, left_out)
 
     @cached_property
-    def _frame(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def _frame(self) -> tuple[TokenIds, TokenIds]:
         import numpy as np
 
         before, after = self.tokenizer.encode(self.template.split(SOURCE))
@@ -130,7 +125,7 @@ class Prompter:
     def _room(self, reserved: int) -> int:
         return self.context_length - sum(map(len, self._frame)) - reserved
 
-    def _framed(self, tokens: NDArray[np.int32]) -> NDArray[np.int32]:
+    def _framed(self, tokens: TokenIds) -> TokenIds:
         import numpy as np
 
         before, after = self._frame
@@ -139,7 +134,7 @@ class Prompter:
 
 def write_after(
     adapter: Adapter,
-    prompts: Sequence[NDArray[np.int32]],
+    prompts: Sequence[TokenIds],
     *,
     stop_token: int,
     max_new_tokens: int,
@@ -159,16 +154,13 @@ def write_after(
         tokens = adapter.generate(
             ids, mask, max_new_tokens=max_new_tokens, temperature=temperature, stop_token=stop_token
         )
-        written.update(zip(chosen.tolist(), (_until(stop_token, row) for row in tokens.tolist()), strict=True))
+        for i, row in zip(chosen.tolist(), tokens.tolist(), strict=True):
+            finished = stop_token in row
+            written[i] = Written(row[: row.index(stop_token)] if finished else row, finished)
     return [written[i] for i in range(len(prompts))]
 
 
-def _until(stop_token: int, tokens: list[int]) -> Written:
-    finished = stop_token in tokens
-    return Written(tokens[: tokens.index(stop_token)] if finished else tokens, finished)
-
-
-def _examples(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.int32]]]) -> Examples:
+def _examples(rows: Sequence[tuple[TokenIds, TokenIds]]) -> Examples:
     """Inputs are all tokens but the last; targets the tokens of the answers, each where the one before it stands."""
     import numpy as np
 

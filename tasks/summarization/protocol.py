@@ -73,7 +73,7 @@ class Summarization:
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
         """Which rows and which tokenizer `load` would use, and what scores the summaries."""
-        return self._reader(settings, sources).text.data
+        return self._resolve(settings, sources)[2].data
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
         """Tokenizes the rows; `test` is the `EvaluationPrompts` of the first `limit` rows.
@@ -83,8 +83,27 @@ class Summarization:
             ValueError: A column does not exist, no row has text and summary, the template leaves no room for a text, or
                 a requested metric does not fit texts.
         """
-        try_metrics(self._parse(settings).more_metrics, _TEXTS)
-        return self._reader(settings, sources).load(limit)
+        chosen, data, text = self._resolve(settings, sources)
+        try_metrics(chosen.more_metrics, _TEXTS)
+        notes = list(text.tokenizer.notes)
+        trains = chosen.train_rows != 0
+        train = _pairs(data, data.train, sources, chosen.train_rows, notes) if trains else []
+        validation = _pairs(data, data.validation, sources, None, notes) if trains and data.validation else []
+        test = _pairs(data, data.test, sources, chosen.test_rows, notes)[:limit]
+        tokenizer = load_tokenizer(
+            text.tokenizer, lambda: (part for pair in train for part in (pair.source, pair.target))
+        )
+        prompter = Prompter(tokenizer, chosen.prompt, chosen.context_length, chosen.max_new_tokens)
+        prompts = prompter.prompts([pair.source for pair in test])
+        notes.append(f"a summary ends at token {tokenizer.stop_token}, {tokenizer.stop_text}, or at max_new_tokens")
+        notes += _cut_note("test", sum(prompt.cut for prompt in prompts), len(test))
+        return TaskData(
+            shape=ModelShape(chosen.context_length, tokenizer.vocab_size),
+            test=EvaluationPrompts(test, prompts, tokenizer),
+            train=_examples("training", prompter, train, notes),
+            validation=_examples("validation", prompter, validation, notes),
+            notes=tuple(notes),
+        )
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
         """What the model writes for each test row, with its ROUGE.
@@ -136,7 +155,8 @@ class Summarization:
     def _parse(self, settings: Settings) -> SummarizationSettings:
         return parse_settings(AnyDataSettings if self.data is None else SummarizationSettings, settings)
 
-    def _reader(self, settings: Settings, sources: Sources) -> _Reader:
+    def _resolve(self, settings: Settings, sources: Sources) -> tuple[SummarizationSettings, SummaryData, TextIdentity]:
+        """The settings, the data set that they name, and its text and tokenizer."""
         chosen = self._parse(settings)
         data = chosen.data if isinstance(chosen, AnyDataSettings) else self.data
         assert data is not None
@@ -144,46 +164,15 @@ class Summarization:
         splits = (data.test,) if chosen.train_rows == 0 else (data.train, data.validation, data.test)
         identity = data.identify([split for split in splits if split], sources, _scoring())
         text = identify_text(self.info, identity, chosen.tokenizer, sources, data=data, train_rows=chosen.train_rows)
-        return _Reader(chosen, data, sources, text)
+        return chosen, data, text
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """A data set under given settings."""
-
-    chosen: SummarizationSettings
-    data: SummaryData
-    sources: Sources
-    text: TextIdentity
-
-    def load(self, limit: int | None) -> TaskData:
-        chosen, data = self.chosen, self.data
-        notes = list(self.text.tokenizer.notes)
-        trains = chosen.train_rows != 0
-        train = self._pairs(data.train, chosen.train_rows, notes) if trains else []
-        validation = self._pairs(data.validation, None, notes) if trains and data.validation else []
-        test = self._pairs(data.test, chosen.test_rows, notes)[:limit]
-        tokenizer = load_tokenizer(
-            self.text.tokenizer, lambda: (text for pair in train for text in (pair.source, pair.target))
-        )
-        prompter = Prompter(tokenizer, chosen.prompt, chosen.context_length, chosen.max_new_tokens)
-        prompts = prompter.prompts([pair.source for pair in test])
-        notes.append(f"a summary ends at token {tokenizer.stop_token}, {tokenizer.stop_text}, or at max_new_tokens")
-        notes += _cut_note("test", sum(prompt.cut for prompt in prompts), len(test))
-        return TaskData(
-            shape=ModelShape(chosen.context_length, tokenizer.vocab_size),
-            test=EvaluationPrompts(test, prompts, tokenizer),
-            train=_examples("training", prompter, train, notes),
-            validation=_examples("validation", prompter, validation, notes),
-            notes=tuple(notes),
-        )
-
-    def _pairs(self, split: str, most: int | None, notes: list[str]) -> list[Pair]:
-        pairs, empty = self.data.pairs(split, self.sources, most)
-        if not pairs:
-            raise ValueError(f"split {split} of {self.data.repo} has no row with both text and summary")
-        notes += [f"{empty} rows of split {split} without text or summary were left out"] if empty else []
-        return pairs
+def _pairs(data: SummaryData, split: str, sources: Sources, most: int | None, notes: list[str]) -> list[Pair]:
+    pairs, empty = data.pairs(split, sources, most)
+    if not pairs:
+        raise ValueError(f"split {split} of {data.repo} has no row with both text and summary")
+    notes += [f"{empty} rows of split {split} without text or summary were left out"] if empty else []
+    return pairs
 
 
 def _examples(part: str, prompter: Prompter, pairs: Sequence[Pair], notes: list[str]) -> Examples | None:

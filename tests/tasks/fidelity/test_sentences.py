@@ -68,7 +68,7 @@ def test_windows_are_single_texts_and_joined_ones_of_each_data_set(load: Load) -
     single, joined = data.test.corpora[0].windows, data.test.corpora[1].windows
     assert [len(window.tokens) for window in single] == [3, 3]
     assert all(window.mask is not None and (window.mask.sum(1) >= 8).all() for window in single)
-    assert [(window.tokens.shape, window.mask) for window in joined] == [((1, 64), None)] * 2
+    assert [(window.tokens.shape, window.mask.all()) for window in joined] == [((1, 64), True)] * 2
     assert "does not fill a row of 64 tokens" in data.test.corpora[3].reason
     assert 8 <= len(data.test.sample) <= 16
 
