@@ -1,8 +1,8 @@
 """GLUE: nine classifications and regressions of sentences and of pairs of sentences.
 
 Protocol: GLUE's test labels are hidden, so models are tested on the official validation split, as in the paper; MNLI
-has a matched and a mismatched one. Checkpoints are chosen on rows held out of the training split instead, so that the
-split that is reported never selects anything; see `text_classification.py`.
+has a matched and a mismatched one. Checkpoints are chosen on rows held out of the training split; see
+`text_classification.py`.
 
 | task | metrics, the main one first |
 |---|---|
@@ -13,10 +13,9 @@ split that is reported never selects anything; see `text_classification.py`.
 | `qqp` | `accuracy`, `f1` |
 | `stsb` | `pearson`, `spearman` |
 
-The paper prints one number for each task without naming its metric, but for CoLA's: our main metrics are those that fit
-its numbers. Nothing decides between Pearson's and Spearman's correlation; Pearson's is our choice. WNLI is not among
-the paper's eight tasks, which are what the group `glue` runs and scores: its validation split contradicts what can be
-learned from its training split.
+The paper prints one number for each task and names only CoLA's metric: our main metrics are those that fit its numbers.
+Both Pearson's and Spearman's correlation fit; Pearson's is our choice. The group `glue` runs and scores the paper's
+eight tasks, without WNLI, whose validation split contradicts what can be learned from its training split.
 
 Source: Wang et al., arXiv 1804.07461; Hedgehog, arXiv 2402.04347, table 8 (finetuned-conversion of BERT-base).
 """

@@ -1,7 +1,7 @@
 """Classification of texts and of pairs of texts, and regression on them: the protocol that such data sets share.
 
-Models are tested on splits whose labels are public, which for most data sets are their validation splits. What chooses
-the best checkpoint is a part of the training split, so that a split that is reported never selects anything: after a
+Models are tested on splits whose labels are public, which for most data sets are their validation splits. The best
+checkpoint is chosen on a part of the training split, so that a split that is reported never selects anything: after a
 shuffle with a fixed seed, the last tenth of the training rows, but at most 1000 of them, is held out.
 """
 
@@ -90,7 +90,7 @@ class EvaluationSplit:
 
     Attributes:
         name: The split.
-        places: Where each row stands in it.
+        places: Place of each row in the split.
         texts: The text, or pair of texts, of each row.
         tokens: Token ids of each row.
         labels: Class ids, or values of a regression.
@@ -172,12 +172,24 @@ class TextClassification:
             metrics += measure_classes(further, labels, predictions, self.metrics, suffix)
         return metrics
 
+    def reader(self, settings: Settings, sources: Sources) -> LabelledTextReader:
+        """The rows as these settings read them, for this task and any other on the same texts."""
+        chosen = parse_settings(TextSettings, settings)
+        check_classes(chosen.more_metrics, self.num_classes)
+        dataset = replace(self.dataset, splits=tuple(self.test_splits)) if chosen.train_rows == 0 else self.dataset
+        identity = identify_dataset(dataset, sources)
+        text = identify_text(self.info, identity, chosen.tokenizer, sources, train_rows=chosen.train_rows)
+        folder = text.token_folder(sources, chosen.test_rows, chosen.max_length)
+        return LabelledTextReader(replace(self, dataset=dataset), chosen, sources, text, folder)
+
+    def texts(self, rows: Dataset) -> list[Text]:
+        """The texts, or pairs of texts, of rows of the data set."""
+        return list(zip(*(rows[name][:] for name in self.columns), strict=True))
+
     def _predict_split(self, adapter: Adapter, split: EvaluationSplit, batch_size: int) -> Iterator[Row]:
+        lengths = [len(row) for row in split.tokens]
         logits = batched_logits(
-            adapter,
-            [len(row) for row in split.tokens],
-            batch_size,
-            lambda chosen: pad_rows([split.tokens[i] for i in chosen]),
+            adapter, lengths, batch_size, lambda chosen: pad_rows([split.tokens[i] for i in chosen])
         )
         predictions = logits[:, 0] if self.num_classes == 1 else logits.argmax(axis=1)
         columns = (split.places, split.texts, split.labels, predictions.tolist(), logits.tolist())
@@ -190,16 +202,6 @@ class TextClassification:
                 "logits": row,
                 INPUT: text[0] if len(text) == 1 else list(text),
             }
-
-    def reader(self, settings: Settings, sources: Sources) -> LabelledTextReader:
-        """The rows as these settings read them, for this task and any other on the same texts."""
-        chosen = parse_settings(TextSettings, settings)
-        check_classes(chosen.more_metrics, self.num_classes)
-        dataset = replace(self.dataset, splits=tuple(self.test_splits)) if chosen.train_rows == 0 else self.dataset
-        identity = identify_dataset(dataset, sources)
-        text = identify_text(self.info, identity, chosen.tokenizer, sources, train_rows=chosen.train_rows)
-        folder = text.token_folder(sources, chosen.test_rows, chosen.max_length)
-        return LabelledTextReader(replace(self, dataset=dataset), chosen, sources, text, folder)
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ class LabelledTextReader:
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer, trained on the training texts if need be."""
         return load_tokenizer(
-            self.text.tokenizer, lambda: (part for text in self._texts(self._rows("train")[1]) for part in text)
+            self.text.tokenizer, lambda: (part for text in self.task.texts(self._rows("train")[1]) for part in text)
         )
 
     def examples(self, part: str, tokenizer: Tokenizer) -> Examples | None:
@@ -234,10 +236,8 @@ class LabelledTextReader:
     def test_split(self, split: str, tokenizer: Tokenizer, limit: int | None) -> EvaluationSplit:
         """The first `limit` of the chosen rows of a test split."""
         places, rows = self._rows(split)
-        tokens = self._tokens(split, rows, tokenizer)
-        return EvaluationSplit(
-            split, places[:limit], self._texts(rows)[:limit], tokens[:limit], rows["label"][:][:limit]
-        )
+        texts, tokens, labels = self.task.texts(rows), self._tokens(split, rows, tokenizer), rows["label"][:]
+        return EvaluationSplit(split, places[:limit], texts[:limit], tokens[:limit], labels[:limit])
 
     def _rows(self, part: str) -> tuple[list[int], Dataset]:
         """The chosen rows of a part, and their places in its split."""
@@ -253,12 +253,9 @@ class LabelledTextReader:
             places = sorted(shuffled[: self.chosen.test_rows])
         return places, rows.select(places)
 
-    def _texts(self, rows: Dataset) -> list[Text]:
-        return list(zip(*(rows[name][:] for name in self.task.columns), strict=True))
-
     def _tokens(self, part: str, rows: Dataset, tokenizer: Tokenizer) -> list[TokenIds]:
         return cached_tokens(
             self.folder / f"{part}.npz",
             tokenizer.vocab_size,
-            lambda: encode_texts(self._texts(rows), tokenizer, self.chosen.max_length),
+            lambda: encode_texts(self.task.texts(rows), tokenizer, self.chosen.max_length),
         )

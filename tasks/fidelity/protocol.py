@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from ...adapters.base import Adapter, Settings, UnsupportedError
 from ...results.record import DataIdentity, Metric
-from ..base import Row, Sources, TaskData, TaskInfo
+from ..base import Row, Sources, Task, TaskData, TaskInfo
 from ..data.batches import TokenIds
+from ..data.tokenization import Tokenizer
 from ..settings import parse_settings
 from .measures import MEASURES, TEACHER_MEASURES
 from .rows import WEIGHTS, CorpusWindows, measured_rows, sampled_rows
@@ -72,6 +73,20 @@ class MeasuredText:
     sample: TokenIds
 
 
+class TextReader(Protocol):
+    """The text of a task under given settings."""
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The tokenizer of the text."""
+
+
+class TrainingTask(Task, Protocol):
+    """A task that models are trained and distilled by, on text of which more can be read."""
+
+    def reader(self, settings: Settings, sources: Sources) -> TextReader:
+        """The text as these settings read it."""
+
+
 @dataclass(frozen=True)
 class AttentionFidelity:
     """The task, but for where its text comes from; see `attention_fidelity.py`.
@@ -80,10 +95,11 @@ class AttentionFidelity:
         info: The declaration.
         trained_on: Name of a corpus, and the task on it that models are trained and distilled by.
         others: Further corpora to compare on, by name.
+        settings: The dataclass of the settings.
     """
 
     info: TaskInfo
-    trained_on: tuple[str, Any]
+    trained_on: tuple[str, TrainingTask]
     others: tuple[tuple[str, Any], ...]
     settings: ClassVar[type[FidelitySettings]]
 
@@ -91,13 +107,13 @@ class AttentionFidelity:
         """Fingerprint of the text of one of `others`."""
         raise NotImplementedError
 
-    def corpora(self, chosen: Any, data: TaskData, sources: Sources, windows: int) -> Iterator[CorpusWindows]:
+    def corpora(self, chosen: Any, tokenizer: Tokenizer, sources: Sources, windows: int) -> Iterator[CorpusWindows]:
         """At most so many windows of each corpus and length, without any where a corpus is too short.
 
         Args:
             chosen: The settings.
-            data: The data of the task that models are trained by, under these settings.
-            sources: Where the other corpora may come from.
+            tokenizer: The tokenizer of the task that models are trained by.
+            sources: Where the corpora may come from.
             windows: Most windows of a corpus and length.
         """
         raise NotImplementedError
@@ -105,7 +121,7 @@ class AttentionFidelity:
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
         """The data trained on, the tokenizer, and fingerprints of the other corpora."""
         chosen = parse_settings(self.settings, settings)
-        identity: DataIdentity = self.trained_on[1].identify(chosen.task_settings(), sources)
+        identity = self.trained_on[1].identify(chosen.task_settings(), sources)
         others = {name: self.fingerprint(other, sources) for name, other in self.others}
         return replace(identity, details={**identity.details, **others})
 
@@ -116,9 +132,11 @@ class AttentionFidelity:
             DataUnavailableError: The data are not available.
         """
         chosen = parse_settings(self.settings, settings)
-        data: TaskData = self.trained_on[1].load(chosen.task_settings(), sources)
+        task = self.trained_on[1]
+        data = task.load(chosen.task_settings(), sources)
+        tokenizer = task.reader(chosen.task_settings(), sources).load_tokenizer()
         windows = chosen.windows if limit is None else min(limit, chosen.windows)
-        corpora = tuple(self.corpora(chosen, data, sources, windows))
+        corpora = tuple(self.corpora(chosen, tokenizer, sources, windows))
         return replace(data, test=MeasuredText(corpora, corpora[0].sample(chosen.sample_tokens)), wants_teacher=True)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:  # noqa: ARG002

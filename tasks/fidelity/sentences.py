@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from ..base import Sources, TaskData
+from ..base import Sources
 from ..classification.text_classification import TextClassification
 from ..classification.text_pairs import Text, encode_texts
 from ..data.batches import pad_rows
@@ -48,50 +48,42 @@ class SentenceSettings(FidelitySettings):
 
 
 class SentenceFidelity(AttentionFidelity):
-    """Attention fidelity on the test splits of classification tasks, which `trained_on` and `others` name.
+    """Attention fidelity on the test splits of classification tasks.
 
     Texts are shuffled with a fixed seed, as some data sets are sorted by origin. Those of fewer than 8 tokens are left
     out: none of their rows could be measured. All are tokenized as those of the first task.
     """
 
     settings = SentenceSettings
+    trained_on: tuple[str, TextClassification]
+    others: tuple[tuple[str, TextClassification], ...]
 
     def fingerprint(self, other: TextClassification, sources: Sources) -> str:
         """Fingerprint of the first test split of a task."""
         return identify_dataset(_test_data(other)[0], sources).fingerprint
 
     def corpora(
-        self,
-        chosen: SentenceSettings,
-        data: TaskData,  # noqa: ARG002
-        sources: Sources,
-        windows: int,
+        self, chosen: SentenceSettings, tokenizer: Tokenizer, sources: Sources, windows: int
     ) -> Iterator[CorpusWindows]:
         """Windows of single texts at the first length, and of one row of joined texts at the others."""
-        tokenizer = self.trained_on[1].reader(chosen.task_settings(), sources).load_tokenizer()
         for corpus, task in (self.trained_on, *self.others):
-            texts = _texts(task, sources)
+            rows = read_split(*_test_data(task), sources)
+            texts = task.texts(rows.select(shuffled_places(len(rows))))
             single = [row for row in encode_texts(texts, tokenizer, chosen.max_length) if len(row) >= MIN_KEYS]
             starts = range(0, min(len(single), windows * chosen.texts), chosen.texts)
             groups = tuple(Window(*pad_rows(single[start : start + chosen.texts])) for start in starts)
             reason = f"the test split of {corpus} has no text of {MIN_KEYS} tokens or more"
             yield CorpusWindows(corpus, chosen.max_length, groups, reason)
             for length in chosen.lengths[1:]:
-                rows = encode_texts(_joined(texts, tokenizer, length)[:windows], tokenizer, length)
+                joined = encode_texts(_joined(texts, tokenizer, length)[:windows], tokenizer, length)
                 reason = f"the test split of {corpus} does not fill a row of {length} tokens"
-                yield CorpusWindows(corpus, length, tuple(Window(*pad_rows([row])) for row in rows), reason)
+                yield CorpusWindows(corpus, length, tuple(Window(*pad_rows([row])) for row in joined), reason)
 
 
 def _test_data(task: TextClassification) -> tuple[DatasetId, str]:
     """The first test split of a task's data set."""
     split = next(iter(task.test_splits))
     return replace(task.dataset, splits=(split,)), split
-
-
-def _texts(task: TextClassification, sources: Sources) -> list[Text]:
-    rows = read_split(*_test_data(task), sources)
-    rows = rows.select(shuffled_places(len(rows)))
-    return list(zip(*(rows[name][:] for name in task.columns), strict=True))
 
 
 def _joined(texts: Sequence[Text], tokenizer: Tokenizer, length: int) -> list[Text]:

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..base import Sources, TaskData
+from ..base import Sources
 from ..data.documents import Corpus, take_bytes
+from ..data.tokenization import Tokenizer
+from ..language.perplexity import Perplexity
 from .protocol import AttentionFidelity, FidelitySettings
 from .rows import CorpusWindows, Window
 
@@ -32,28 +34,28 @@ class StreamSettings(FidelitySettings):
 
 
 class StreamFidelity(AttentionFidelity):
-    """Attention fidelity on documents: `trained_on` names a `Perplexity`, each of `others` a `Corpus`."""
+    """Attention fidelity on the test documents of corpora."""
 
     settings = StreamSettings
+    trained_on: tuple[str, Perplexity]
+    others: tuple[tuple[str, Corpus], ...]
 
     def fingerprint(self, other: Corpus, sources: Sources) -> str:
         """Fingerprint of the test documents of a corpus."""
         return other.identify(("test",), sources).fingerprint
 
     def corpora(
-        self, chosen: StreamSettings, data: TaskData, sources: Sources, windows: int
+        self, chosen: StreamSettings, tokenizer: Tokenizer, sources: Sources, windows: int
     ) -> Iterator[CorpusWindows]:
         """Windows of one row each, cut out of the stream of test documents."""
         import numpy as np
 
         name, task = self.trained_on
-        tokenizer = task.reader(chosen.task_settings(), sources).load_tokenizer()
-        tokens = {name: [document.tokens for document in data.test.documents]}
+        documents = {name: task.reader(chosen.task_settings(), sources).documents("test")}
         for other, corpus in self.others:
-            documents = take_bytes(corpus.documents("test", sources), _OTHER_BYTES)
-            tokens[other] = tokenizer.encode([document.text for document in documents])
-        for corpus_name, parts in tokens.items():
-            stream = np.concatenate(parts)
+            documents[other] = take_bytes(corpus.documents("test", sources), _OTHER_BYTES)
+        for corpus_name, texts in documents.items():
+            stream = np.concatenate(tokenizer.encode([document.text for document in texts]))
             for length in chosen.lengths:
                 rows = stream[: len(stream) // length * length].reshape(-1, length)[:windows]
                 reason = f"the test text of {corpus_name} has {len(stream)} tokens, fewer than a row of {length}"

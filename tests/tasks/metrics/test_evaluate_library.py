@@ -1,7 +1,7 @@
 """Metrics of the package `evaluate`: a script written here, its own where they can be loaded, and what is refused.
 
-`HEDGEBENCH_METRICS=DIR pytest tests/tasks/metrics/test_evaluate_library.py` holds ours against its `glue` and `rouge` in
-a folder; `-m slow` against those on the hub.
+`HEDGEBENCH_METRICS=DIR pytest tests/tasks/metrics/test_evaluate_library.py` compares ours with its `glue` and `rouge`
+in a folder; `-m slow` with those on the hub.
 """
 
 from __future__ import annotations
