@@ -16,9 +16,7 @@ from functools import cached_property
 from ...adapters.base import IGNORED, Adapter, Examples
 from ..data.batches import TokenIds, batches_by_length, pad_left, pad_rows
 from ..data.tokenization import Tokenizer
-
-SOURCE = "{source}"
-"""Where the text stands in a template."""
+from .settings import SOURCE, SummarizationSettings
 
 
 @dataclass(frozen=True)
@@ -70,28 +68,29 @@ class Prompter:
 
     Attributes:
         tokenizer: The tokenizer.
-        template: The template, with `{source}` once.
-        context_length: Most tokens of prompt and summary together.
-        max_new_tokens: Tokens that a prompt leaves room for.
+        chosen: Has the template, the most tokens of prompt and summary together, and the tokens that a prompt leaves
+            room for.
+
+    Raises:
+        ValueError: The template leaves no room for a text.
     """
 
     tokenizer: Tokenizer
-    template: str
-    context_length: int
-    max_new_tokens: int
+    chosen: SummarizationSettings
 
     def __post_init__(self) -> None:
-        if (room := self._room(self.max_new_tokens)) < 1:
+        length, reserved = self.chosen.context_length, self.chosen.max_new_tokens
+        if (room := self._room(reserved)) < 1:
             raise ValueError(
-                f"context_length is {self.context_length}, of which the template takes {sum(map(len, self._frame))} "
-                f"tokens and max_new_tokens {self.max_new_tokens}: no token of a text fits; "
-                f"set context_length to at least {self.context_length + 1 - room}"
+                f"context_length is {length}, of which the template takes {sum(map(len, self._frame))} tokens "
+                f"and max_new_tokens {reserved}: no token of a text fits; "
+                f"set context_length to at least {length + 1 - room}"
             )
 
     def prompts(self, texts: Sequence[str]) -> list[Prompt]:
         """The prompt of each text."""
-        room = self._room(self.max_new_tokens)
-        before, after = self.template.split(SOURCE)
+        room = self._room(self.chosen.max_new_tokens)
+        before, after = self.chosen.prompt.split(SOURCE)
         prompts = []
         for text, tokens in zip(texts, self.tokenizer.encode(texts), strict=True):
             cut = len(tokens) > room
@@ -107,7 +106,7 @@ class Prompter:
         made, cut, left_out = [], 0, 0
         for text, summary in zip(self.tokenizer.encode(texts), self.tokenizer.encode(summaries), strict=True):
             answer = np.concatenate([summary, stop])
-            room = self._room(max(self.max_new_tokens, len(answer)))
+            room = self._room(max(self.chosen.max_new_tokens, len(answer)))
             if room < 1:
                 left_out += 1
                 continue
@@ -119,11 +118,11 @@ class Prompter:
     def _frame(self) -> tuple[TokenIds, TokenIds]:
         import numpy as np
 
-        before, after = self.tokenizer.encode(self.template.split(SOURCE))
+        before, after = self.tokenizer.encode(self.chosen.prompt.split(SOURCE))
         return np.concatenate([np.array([self.tokenizer.end_of_text], np.int32), before]), after
 
     def _room(self, reserved: int) -> int:
-        return self.context_length - sum(map(len, self._frame)) - reserved
+        return self.chosen.context_length - sum(map(len, self._frame)) - reserved
 
     def _framed(self, tokens: TokenIds) -> TokenIds:
         import numpy as np
@@ -133,13 +132,7 @@ class Prompter:
 
 
 def write_after(
-    adapter: Adapter,
-    prompts: Sequence[TokenIds],
-    *,
-    stop_token: int,
-    max_new_tokens: int,
-    temperature: float,
-    batch_size: int,
+    adapter: Adapter, prompts: Sequence[TokenIds], stop_token: int, chosen: SummarizationSettings
 ) -> list[Written]:
     """What the model writes after each prompt, in the order of `prompts`.
 
@@ -147,14 +140,15 @@ def write_after(
         FloatingPointError: The model gives a logit that is not a number.
         UnsupportedError: The model cannot generate.
     """
+    lengths = [len(prompt) for prompt in prompts]
     written: dict[int, Written] = {}
-    for chosen, ids, mask in batches_by_length(
-        adapter, [len(each) for each in prompts], batch_size, lambda chosen: pad_left([prompts[i] for i in chosen])
+    for places, ids, mask in batches_by_length(
+        adapter, lengths, chosen.batch_size, lambda places: pad_left([prompts[i] for i in places])
     ):
         tokens = adapter.generate(
-            ids, mask, max_new_tokens=max_new_tokens, temperature=temperature, stop_token=stop_token
+            ids, mask, max_new_tokens=chosen.max_new_tokens, temperature=chosen.temperature, stop_token=stop_token
         )
-        for i, row in zip(chosen.tolist(), tokens.tolist(), strict=True):
+        for i, row in zip(places.tolist(), tokens.tolist(), strict=True):
             finished = stop_token in row
             written[i] = Written(row[: row.index(stop_token)] if finished else row, finished)
     return [written[i] for i in range(len(prompts))]

@@ -34,9 +34,9 @@ from ..data.tokenization import TextIdentity, Tokenizer, identify_text, load_tok
 from ..metrics.requested import measure_answers, try_metrics
 from ..settings import as_settings, parse_settings
 from .data import Pair, SummaryData
-from .prompts import SOURCE, Prompt, Prompter, write_after
+from .prompts import Prompt, Prompter, write_after
 from .rouge import rouge_metrics, rouge_scores
-from .settings import AnyDataSettings, SummarizationSettings
+from .settings import SOURCE, AnyDataSettings, SummarizationSettings
 
 _TEXTS = ("Amanda baked cookies and will bring some to Jerry.", "They meet at seven, in front of the cinema.")
 """Texts on which requested metrics are tried before a model is trained."""
@@ -93,7 +93,7 @@ class Summarization:
         tokenizer = load_tokenizer(
             text.tokenizer, lambda: (part for pair in train for part in (pair.source, pair.target))
         )
-        prompter = Prompter(tokenizer, chosen.prompt, chosen.context_length, chosen.max_new_tokens)
+        prompter = Prompter(tokenizer, chosen)
         prompts = prompter.prompts([pair.source for pair in test])
         notes.append(f"a summary ends at token {tokenizer.stop_token}, {tokenizer.stop_text}, or at max_new_tokens")
         notes += _cut_note("test", sum(prompt.cut for prompt in prompts), len(test))
@@ -113,14 +113,7 @@ class Summarization:
             UnsupportedError: The model cannot generate.
         """
         chosen, test = self._parse(settings), data.test
-        written = write_after(
-            adapter,
-            [prompt.ids for prompt in test.prompts],
-            stop_token=test.tokenizer.stop_token,
-            max_new_tokens=chosen.max_new_tokens,
-            temperature=chosen.temperature,
-            batch_size=chosen.batch_size,
-        )
+        written = write_after(adapter, [prompt.ids for prompt in test.prompts], test.tokenizer.stop_token, chosen)
         texts = [test.tokenizer.decode(each.ids).strip() for each in written]
         scores = rouge_scores([pair.target for pair in test.pairs], texts)
         return [

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from ..metrics.requested import check_evaluate
 from .data import SummaryData
-from .prompts import SOURCE
+
+SOURCE = "{source}"
+"""Where the text stands in the template of a prompt."""
 
 
 @dataclass(frozen=True)

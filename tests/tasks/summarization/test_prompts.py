@@ -12,12 +12,14 @@ from torch import Tensor
 from hedgebench.adapters.base import IGNORED, Adapter
 from hedgebench.tasks.data.tokenization import ByteTokenizer
 from hedgebench.tasks.summarization.prompts import Prompter, write_after
+from hedgebench.tasks.summarization.settings import SummarizationSettings
 
 END = 256
 
 
 def prompter(context_length: int = 20, max_new_tokens: int = 4, template: str = "<{source}>") -> Prompter:
-    return Prompter(ByteTokenizer(), template, context_length, max_new_tokens)
+    chosen = SummarizationSettings(context_length=context_length, max_new_tokens=max_new_tokens, prompt=template)
+    return Prompter(ByteTokenizer(), chosen)
 
 
 def spelled(ids: Any) -> str:
@@ -106,9 +108,8 @@ class Echo:
 def test_what_is_written_comes_in_the_order_of_the_prompts_longest_first() -> None:
     model = Echo()
     prompts = [np.array(list(text.encode()), np.int32) for text in ("ab", "cdefgh", "i", "jkl")]
-    written = write_after(
-        cast(Adapter, model), prompts, stop_token=END, max_new_tokens=5, temperature=0.0, batch_size=2
-    )
+    chosen = SummarizationSettings(max_new_tokens=5, temperature=0.0, batch_size=2)
+    written = write_after(cast(Adapter, model), prompts, END, chosen)
     assert model.batches == [[6, 3], [2, 1]]
     assert [spelled(each.ids) for each in written] == ["bb", "hhhhh", "i", "lll"]
     assert [each.finished for each in written] == [True, False, True, True]
