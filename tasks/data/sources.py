@@ -45,7 +45,7 @@ class TabSeparated:
     columns: tuple[str, ...]
 
     def options(self) -> dict[str, Any]:
-        """What the reader `csv` of the library `datasets` must know of them."""
+        """Options of the reader `csv` of the library `datasets`."""
         return {
             "delimiter": "\t",
             "lineterminator": "\n",
@@ -176,7 +176,7 @@ def dataset_folders(repo: str, revision: str, sources: Sources) -> dict[str, Pat
 
 
 def cache_folder() -> Path:
-    """Where what we derive is kept, in the user's own cache."""
+    """The folder for derived files, in the user's own cache."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hedgebench"
 
 
@@ -186,7 +186,7 @@ def mirror_folder(repo: str, sources: Sources, kind: str) -> Path | None:
 
 
 def hub_snapshot(repo: str, revision: str, sources: Sources, kind: str) -> Path:
-    """The folder in which the hub's own cache keeps a revision, whether or not it is there."""
+    """The folder in which the hub's own cache keeps a revision; it may not exist."""
     _prepare_hub(sources)
     from huggingface_hub import constants
 
@@ -199,7 +199,7 @@ def hub_is_off() -> bool:
 
 
 def hub_problem(sources: Sources) -> str | None:
-    """Why the hub cannot be asked, found out within seconds; None when it answers."""
+    """Why the hub cannot be asked, known within seconds; None when it answers."""
     if sources.offline or hub_is_off():
         return "hub: not asked, because offline was chosen (HF_HUB_OFFLINE=1)"
     _prepare_hub(sources)
@@ -268,7 +268,7 @@ def _prepare_hub(sources: Sources) -> None:
 
 
 def split_files(folder: Path, dataset: DatasetId, split: str) -> tuple[Path, ...]:
-    """The files of a split in a repository's folder, in order; none where there are none."""
+    """The files of a split in a repository's folder, in order; empty if it has none."""
     return tuple(sorted(file for pattern in dataset.patterns(split) for file in folder.glob(pattern)))
 
 

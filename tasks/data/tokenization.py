@@ -48,8 +48,8 @@ class TokenizerIdentity:
     Attributes:
         name: `gpt2`, `bpe:N`, `byte` or the name of a pretrained backbone; never `auto`.
         fingerprint: Hash of the tokenizer's file, its revision on the hub, or hash of what it is trained from.
-        file: Where it lies or will be kept; None for `byte` and for what is still to be downloaded.
-        note: Why it is not the one that `auto` prefers; empty otherwise.
+        file: Its file, which may not exist yet; None for `byte` and before a download.
+        note: Why it is a substitute for the one that `auto` prefers; empty if it is none.
         of_backbone: Whether it belongs to a pretrained backbone.
     """
 

@@ -1,4 +1,4 @@
-"""The protocol of attention fidelity: which windows of text are measured, and what becomes of their measures."""
+"""The protocol of attention fidelity: its settings, the task, and metrics from the measures of windows."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class FidelitySettings:
 
 @dataclass(frozen=True)
 class MeasuredText:
-    """What is measured, and drawn.
+    """The text that is measured, and the part of it whose weights are plotted.
 
     Attributes:
         corpora: Windows of each corpus and length; those that models are trained on come first.
@@ -81,7 +81,7 @@ class TextReader(Protocol):
 
 
 class TrainingTask(Task, Protocol):
-    """A task that models are trained and distilled by, on text of which more can be read."""
+    """A task that models are trained and distilled by, whose text other tasks may read."""
 
     def reader(self, settings: Settings, sources: Sources) -> TextReader:
         """The text as these settings read it."""
@@ -89,7 +89,7 @@ class TrainingTask(Task, Protocol):
 
 @dataclass(frozen=True)
 class AttentionFidelity:
-    """The task, but for where its text comes from; see `attention_fidelity.py`.
+    """The task; a subclass provides the text. See `attention_fidelity.py`.
 
     Attributes:
         info: The declaration.

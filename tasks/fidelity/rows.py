@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WEIGHTS = "weights"
-"""Key of the rows that hold weights for plots, and of those weights in them."""
+"""Key under which rows for plots hold weights; rows of measures lack it."""
 
 _SAMPLED_LAYERS, _SAMPLED_HEADS = 3, 4
 

@@ -34,8 +34,8 @@ class StandardLibrary:
     """Python files as documents, in the order of their names.
 
     Tests, programs (IDLE, turtledemo), lib2to3, generated tables (`encodings`, `pydoc_data`), installed packages, and
-    files under 200 bytes or over 200 kB are left out. A file's split is drawn from the hash of its name: 90 % train,
-    5 % validation, 5 % test, whatever other files there are.
+    files under 200 bytes or over 200 kB are left out. The hash of a file's name draws its split: 90 % train, 5 %
+    validation, 5 % test.
     """
 
     def identify(self, splits: Sequence[str], sources: Sources) -> DataIdentity:  # noqa: ARG002
