@@ -81,7 +81,7 @@ text_info = functools.partial(
     recipes=("scratch", "finetuned-conversion", "pretrained-conversion", "pretrained-conversion-lora", "zero-shot"),
     scales=SCALES,
 )
-"""Declares a task on texts: a `TaskInfo` without `name`, `summary`, `main_metric`, `data`, `licence` and `citation`."""
+"""Declares a task on texts: a `TaskInfo` that lacks `name`, `summary`, `main_metric`, `data`, `licence`, `citation`."""
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...adapters.base import Capability, Settings
-from ..base import TaskInfo, TaskScale
+from ..base import TaskScale
 from ..classification.glue import COLA, MRPC
+from ..classification.text_classification import text_info
+from ..language.perplexity import corpus_info
 from ..language.stdlib import STDLIB
 from ..language.wikitext import WIKITEXT2
 from ..settings import as_settings
@@ -45,7 +47,7 @@ def _scales(settings: Mapping[str, FidelitySettings], train: Mapping[str, Settin
 
 
 ATTENTION_FIDELITY = StreamFidelity(
-    TaskInfo(
+    corpus_info(
         name="attention_fidelity",
         version=3,
         summary="Divergence, spikiness, monotonicity and overlap of attention weights against softmax's, on text",
@@ -54,7 +56,6 @@ ATTENTION_FIDELITY = StreamFidelity(
         licence="CC BY-SA 3.0",
         citation="Zhang et al., The Hedgehog & the Porcupine, arXiv 2402.04347, sections 3 and 5.1",
         needs=frozenset({Capability.LANGUAGE_MODEL, Capability.ATTENTION_WEIGHTS}),
-        recipes=WIKITEXT2.info.recipes,
         scales=_scales(
             {
                 "smoke": StreamSettings(
@@ -71,17 +72,14 @@ ATTENTION_FIDELITY = StreamFidelity(
 )
 
 ATTENTION_FIDELITY_COLA = SentenceFidelity(
-    TaskInfo(
+    text_info(
         name="attention_fidelity_cola",
-        version=1,
         summary="Divergence, spikiness, monotonicity and overlap of an encoder's attention weights, on sentences",
         main_metric="attention_kl",
         data=(*COLA.info.data, *MRPC.info.data),
         licence="that of the original data sets",
         citation=f"Zhang et al., The Hedgehog & the Porcupine, arXiv 2402.04347, section 3; {COLA.info.citation}",
         needs=frozenset({Capability.CLASSIFIER, Capability.ATTENTION_WEIGHTS}),
-        backbone="encoder",
-        recipes=COLA.info.recipes,
         scales=_scales(
             {
                 "smoke": SentenceSettings(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hedgebench.adapters.base import Settings
 from hedgebench.tasks.base import Sources, Task
 from hedgebench.tasks.language.wikitext import REPO
 
@@ -75,7 +76,8 @@ def test_a_data_task_takes_few_lines(source: str) -> None:
 
 
 def test_a_data_set_is_classified_by_its_declaration_alone(real_mirror: Path, sources: Sources) -> None:
-    task, settings = declared(IMDB), {"tokenizer": "byte", "max_length": 32, "train_rows": 20, "test_rows": 10}
+    task = declared(IMDB)
+    settings: Settings = {"tokenizer": "byte", "max_length": 32, "train_rows": 20, "test_rows": 10}
     data = task.load(settings, replace(sources, mirror=real_mirror))
     assert data.train is not None
     assert len(data.train) == 20
@@ -89,6 +91,7 @@ def test_a_corpus_is_read_by_its_declaration_alone(sources: Sources, write_split
     lines = ["", " = One = \n", "", " Some words . \n", "", " = Two = \n", "", " More words . \n"]
     for split in ("train", "validation", "test"):
         write_split(REPO, "wikitext-2-raw-v1", split, lines * 4)
-    task, settings = declared(RAW), {"tokenizer": "byte", "context_length": 16}
+    task = declared(RAW)
+    settings: Settings = {"tokenizer": "byte", "context_length": 16}
     assert task.identify(settings, sources).id == f"{REPO}/wikitext-2-raw-v1"
     assert [document.name for document in task.load(settings, sources).test.documents] == ["One", "Two"] * 4
