@@ -1,7 +1,7 @@
 """What a task is: a declaration, and four steps from data to numbers.
 
-`identify` says which data would be read (cheap, before anything runs); `load` reads it; `predict` asks the model;
-`score` turns predictions into metrics without the model. Modules in this folder import torch only inside functions.
+`identify` names the data that would be read (cheap, before anything runs); `load` reads it; `predict` asks the model;
+`score` turns predictions into metrics without the model. Modules of tasks import heavy libraries only inside functions.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     from ..results.record import DataIdentity, Metric
 
 Row: TypeAlias = dict[str, Any]
-"""One prediction, JSON-ready: what `score` needs of one document, sample or timed point.
+"""One prediction, JSON-ready: what `score` needs to know of one document, sample or timed point.
 
-A row with the `status` `error` has a `message`, and may have the exception's type as `error` and where it was raised as
-`log_tail`: what it is of failed, and so does the cell, with all rows and metrics that there are.
+A row whose `status` is `error` has a `message`, and may have the exception's type as `error` and the last lines of its
+traceback as `log_tail`. An error row fails its cell; the cell keeps its other rows and metrics.
 """
 
 INPUT = "input"
-"""Key of a row under which a task puts what the model was given; dropped unless samples are logged."""
+"""Key of a row that holds the model's input; dropped unless samples are logged."""
 
 
 class DataUnavailableError(Exception):
-    """Data is neither in the mirror nor reachable; the message says where it was looked for and what to do."""
+    """Data is neither in the mirror nor reachable; the message names the places looked in and what to do."""
 
 
 @dataclass(frozen=True)
 class BackboneTokenizer:
-    """The tokenizer that a pretrained backbone was trained with.
+    """Which tokenizer a pretrained backbone was trained with.
 
     Attributes:
         name: The backbone's name.
-        fingerprint: Hash or revision of the checkpoint that it belongs to.
-        file: Its `tokenizer.json`; None while a run is planned, when the checkpoint may not have been fetched yet.
+        fingerprint: Hash or revision of the backbone's checkpoint.
+        file: The checkpoint's `tokenizer.json`; None while a run is planned and the checkpoint may not be fetched yet.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Sources:
 
     Attributes:
         mirror: Folder laid out as `datasets/ORG/NAME` and `models/ORG/NAME`; looked in first.
-        cache: Folder for what we derive, such as trained tokenizers.
+        cache: Folder for derived files, such as trained tokenizers.
         offline: Never touch the network.
         tokenizer: Tokenizer of the pretrained backbone that the data is for; None for models trained from scratch.
     """
@@ -94,14 +94,14 @@ class TaskInfo:
         citation: Where the data and the protocol come from.
         needs: Capabilities an adapter must have.
         backbone: Backbone used when none is asked for.
-        recipes: Recipes that make sense; the first that fits the backbone is the default. `("zero-shot",)` when nothing
-            is trained.
+        recipes: Recipes that suit the task; the first that fits the backbone is the default. `("zero-shot",)` if
+            nothing is trained.
         scales: Defaults for `smoke`, `small` and `paper`.
-        own_device: True when timings are measured, so nothing else may run beside it.
-        weights_in_dtype: Whether a pretrained model's weights are held in the type that it runs in, without
-            autocast, for scores that are to equal those of programs that do so; only for tasks that train nothing.
-        model: The one model spec that the task runs with, whatever models are asked for, where it brings contenders of
-            its own; empty for all others.
+        own_device: Whether timings are measured, so that nothing else may run on the device.
+        weights_in_dtype: Whether a pretrained model's weights are held in the type that it runs in, without autocast,
+            as in programs whose scores are to be matched; only for tasks that train nothing.
+        model: The one model spec of a task that brings contenders of its own, whatever models are asked for; empty for
+            all others.
     """
 
     name: str
@@ -125,15 +125,15 @@ class TaskData:
     """Data ready for a model.
 
     Attributes:
-        shape: What the model must accept and give.
-        test: What `predict` reads; its type is the task's own.
+        shape: The shapes of the model's inputs and outputs.
+        test: The test data that `predict` reads; each task has a type of its own.
         train: Training examples; None when the task trains nothing.
         validation: Validation examples, for early stopping.
         notes: Substitutes and fallbacks, in words, for the record.
-        describes_state: Whether the record says how large the decode state is at the context length; it takes a prefill
-            of that length, and many times the work of the task where its texts are far shorter.
-        wants_teacher: Whether the model is also held against the softmax model that it was converted from. Its weights
-            are then kept in host memory where a stage is about to change them.
+        describes_state: Whether the record has the size of the decode state at the context length. That takes a prefill
+            of that length, which costs many times a task whose texts are far shorter.
+        wants_teacher: Whether the model is also compared with the softmax model that it was converted from, whose
+            weights are then kept in host memory before a stage changes them.
     """
 
     shape: ModelShape
@@ -152,66 +152,56 @@ class Task(Protocol):
     @property
     def info(self) -> TaskInfo:
         """The declaration."""
-        ...
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
         """Which data `load` would read, without loading it and without torch.
 
         Raises:
-            DataUnavailableError: The data cannot be had.
-            UnsupportedError: The task cannot run on this backbone, or here at all.
-            ValueError: A setting that the task does not take.
+            DataUnavailableError: The data are not available.
+            UnsupportedError: The task cannot run on this backbone, or on this machine.
+            ValueError: The task does not take a setting.
         """
-        ...
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
         """The data; `limit` keeps that many test rows.
 
         Raises:
-            DataUnavailableError: The data cannot be had.
+            DataUnavailableError: The data are not available.
         """
-        ...
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
         """The model's answers, one row for each document, sample or timed point."""
-        ...
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
         """Metrics of predictions."""
-        ...
 
 
 @runtime_checkable
 class TaskFamily(Protocol):
-    """Tasks that are made from their name, such as `lm_eval/arc_easy`, because there are too many to declare."""
+    """Tasks made on demand from their names, such as `lm_eval/arc_easy`, because there are too many to declare."""
 
     @property
     def prefix(self) -> str:
-        """What every name of the family begins with, and no other name does, such as `lm_eval/`."""
-        ...
+        """The prefix of the family's names and of no others, such as `lm_eval/`."""
 
     @property
     def summary(self) -> str:
         """One line for `bench list tasks`."""
-        ...
 
     @property
     def data(self) -> tuple[str, ...]:
-        """What data the tasks read, in words where each has its own."""
-        ...
+        """Ids of the data sets read; a description if each task has its own."""
 
     def expand(self, name: str) -> Sequence[str]:
         """The names of the tasks that `name` stands for: itself, or those of a group.
 
         Raises:
-            UnknownNameError: It stands for none, or for more than anyone would want.
+            UnknownNameError: No task has this name, or too many match it.
         """
-        ...
 
     def get(self, name: str) -> Task:
         """The task of that name.
 
         Raises:
-            UnknownNameError: There is none.
+            UnknownNameError: There is no such task.
         """
-        ...

@@ -1,36 +1,34 @@
 """Classification of texts and of pairs of texts, and regression on them: the protocol that such data sets share.
 
-Models are tested on splits whose labels are public, which for most data sets are their validation splits. What chooses
-the best checkpoint is a part of the training split, so that a split that is reported never selects anything: after a
+Models are tested on splits whose labels are public, which for most data sets are their validation splits. The best
+checkpoint is chosen on a part of the training split, so that a split that is reported never selects anything: after a
 shuffle with a fixed seed, the last tenth of the training rows, but at most 1000 of them, is held out.
 """
 
 from __future__ import annotations
 
-import hashlib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...adapters.base import Adapter, Examples, ModelShape, Settings
+from ...adapters.base import Adapter, Capability, Examples, ModelShape, Settings
 from ...results.record import DataIdentity, Metric
-from ..base import INPUT, Row, Sources, TaskData, TaskInfo
+from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
+from ..data.batches import TokenIds, batched_logits, pad_rows
 from ..data.documents import cached_tokens
-from ..data.sources import DatasetId, identify_dataset, read_split
-from ..data.tokenization import Tokenizer, TokenizerIdentity, identify_tokenizer, load_tokenizer
+from ..data.sources import DatasetId, identify_dataset, read_split, shuffled_places
+from ..data.tokenization import TextIdentity, Tokenizer, identify_text, load_tokenizer
 from ..metrics.classification import measure
 from ..metrics.requested import check_classes, measure_classes, try_metrics
-from ..settings import parse_settings
-from .text_pairs import Text, class_logits, encode_texts, pad_rows
+from ..settings import as_settings, parse_settings
+from .text_pairs import Text, encode_texts
 
 if TYPE_CHECKING:
-    import numpy as np
     from datasets import Dataset
-    from numpy.typing import NDArray
 
 HELD_OUT_ROWS = 1000
-_SHUFFLE_SEED = 0
 _SHORTEST = 8
 
 
@@ -42,10 +40,10 @@ class TextSettings:
         max_length: Longest input in tokens, special ones included; from 8.
         tokenizer: `backbone`, `bpe:N`, `auto`, `gpt2` or `byte`; see `tokenization.py`.
         train_rows: Training rows, drawn with a fixed seed out of those that are not held out; None for all. 0 reads no
-            training split, which suits a model that is not trained here; its tokenizer must not be `bpe:N`.
+            training split, for a model that is not trained here; its tokenizer must not be `bpe:N`.
         test_rows: Rows of each test split, drawn with a fixed seed; None for all.
         batch_size: Rows per forward pass in evaluation.
-        more_metrics: Metrics beside the task's own; see `more_metrics.py`.
+        more_metrics: Metrics beside the task's own; see `metrics/requested.py`.
 
     Raises:
         ValueError: A `max_length` below 8.
@@ -63,13 +61,36 @@ class TextSettings:
             raise ValueError(f"max_length is {self.max_length}; it takes {_SHORTEST} or more, and 128 is usual")
 
 
+_POOLED: Settings = {"length_pool": 32}
+SCALES: Mapping[str, TaskScale] = {
+    "smoke": TaskScale(
+        as_settings(TextSettings(max_length=64, tokenizer="bpe:1024", train_rows=512, test_rows=128)), train=_POOLED
+    ),
+    "small": TaskScale(as_settings(TextSettings(train_rows=10_000, test_rows=2_000)), train=_POOLED),
+    "paper": TaskScale(
+        as_settings(TextSettings(tokenizer="bpe:16384")),
+        train={**_POOLED, "epochs": 10.0, "batch_size": 32, "lr": 1e-4, "eval_every": 0, "eval_rows": HELD_OUT_ROWS},
+    ),
+}
+
+text_info = functools.partial(
+    TaskInfo,
+    version=1,
+    needs=frozenset({Capability.CLASSIFIER}),
+    backbone="encoder",
+    recipes=("scratch", "finetuned-conversion", "pretrained-conversion", "pretrained-conversion-lora", "zero-shot"),
+    scales=SCALES,
+)
+"""Declares a task on texts: a `TaskInfo` that lacks `name`, `summary`, `main_metric`, `data`, `licence`, `citation`."""
+
+
 @dataclass(frozen=True)
 class EvaluationSplit:
     """Rows of one split, as `predict` reads them.
 
     Attributes:
         name: The split.
-        places: Where each row stands in it.
+        places: Place of each row in the split.
         texts: The text, or pair of texts, of each row.
         tokens: Token ids of each row.
         labels: Class ids, or values of a regression.
@@ -78,7 +99,7 @@ class EvaluationSplit:
     name: str
     places: Sequence[int]
     texts: Sequence[Text]
-    tokens: Sequence[NDArray[np.int32]]
+    tokens: Sequence[TokenIds]
     labels: Sequence[float]
 
 
@@ -90,9 +111,9 @@ class TextClassification:
         info: The declaration.
         dataset: Where the rows are; its splits are `train` and those of `test_splits`.
         columns: Columns that hold the text, or the two texts of a pair.
-        metrics: Keys of `MEASURES` in `text_metrics.py`, the main one first.
+        metrics: Keys of `MEASURES` in `metrics/classification.py`, the main one first.
         num_classes: Number of classes, or 1 for a regression.
-        test_splits: The splits that models are tested on, and what the names of their metrics end in.
+        test_splits: The splits that models are tested on, and the suffix of their metrics' names.
     """
 
     info: TaskInfo
@@ -106,29 +127,28 @@ class TextClassification:
         """Which rows and which tokenizer `load` would use.
 
         Raises:
-            DataUnavailableError: The data cannot be had.
-            ValueError: A setting, or a further metric that cannot be taken of so many classes.
+            DataUnavailableError: The data are not available.
+            ValueError: A setting is wrong, or a requested metric does not fit the number of classes.
         """
-        reader = self.reader(settings, sources)
-        return replace(reader.identity, details={**reader.identity.details, **reader.tokenizer.details()})
+        return self.reader(settings, sources).text.data
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
         """Tokenizes the rows; `test` is a tuple of `EvaluationSplit`, the first `limit` rows of each test split.
 
         Raises:
-            DataUnavailableError: The data cannot be had, or a further metric.
-            ValueError: A further metric cannot be taken of the task's labels.
+            DataUnavailableError: The data or a requested metric are not available.
+            ValueError: A requested metric does not fit the task's labels.
         """
         reader = self.reader(settings, sources)
         of_each_class = [0.0, 1.0, 2.0] if self.num_classes == 1 else list(range(self.num_classes))
         try_metrics(reader.chosen.more_metrics, of_each_class)
-        tokenizer = load_tokenizer(reader.tokenizer, lambda: (part for text in reader.texts("train") for part in text))
+        tokenizer = reader.load_tokenizer()
         return TaskData(
             shape=ModelShape(reader.chosen.max_length, tokenizer.vocab_size, self.num_classes),
             test=tuple(reader.test_split(split, tokenizer, limit) for split in self.test_splits),
             train=reader.examples("train", tokenizer),
             validation=reader.examples("held_out", tokenizer),
-            notes=(reader.tokenizer.note,) if reader.tokenizer.note else (),
+            notes=reader.text.tokenizer.notes,
         )
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
@@ -152,8 +172,25 @@ class TextClassification:
             metrics += measure_classes(further, labels, predictions, self.metrics, suffix)
         return metrics
 
+    def reader(self, settings: Settings, sources: Sources) -> LabelledTextReader:
+        """The rows as these settings read them, for this task and any other on the same texts."""
+        chosen = parse_settings(TextSettings, settings)
+        check_classes(chosen.more_metrics, self.num_classes)
+        dataset = replace(self.dataset, splits=tuple(self.test_splits)) if chosen.train_rows == 0 else self.dataset
+        identity = identify_dataset(dataset, sources)
+        text = identify_text(self.info, identity, chosen.tokenizer, sources, train_rows=chosen.train_rows)
+        folder = text.token_folder(sources, chosen.test_rows, chosen.max_length)
+        return LabelledTextReader(replace(self, dataset=dataset), chosen, sources, text, folder)
+
+    def texts(self, rows: Dataset) -> list[Text]:
+        """The texts, or pairs of texts, of rows of the data set."""
+        return list(zip(*(rows[name][:] for name in self.columns), strict=True))
+
     def _predict_split(self, adapter: Adapter, split: EvaluationSplit, batch_size: int) -> Iterator[Row]:
-        logits = class_logits(adapter, split.tokens, batch_size)
+        lengths = [len(row) for row in split.tokens]
+        logits = batched_logits(
+            adapter, lengths, batch_size, lambda chosen: pad_rows([split.tokens[i] for i in chosen])
+        )
         predictions = logits[:, 0] if self.num_classes == 1 else logits.argmax(axis=1)
         columns = (split.places, split.texts, split.labels, predictions.tolist(), logits.tolist())
         for place, text, label, prediction, row in zip(*columns, strict=True):
@@ -166,44 +203,28 @@ class TextClassification:
                 INPUT: text[0] if len(text) == 1 else list(text),
             }
 
-    def reader(self, settings: Settings, sources: Sources) -> Reader:
-        """The rows as they are read under these settings, which any task on the same texts may use."""
-        chosen = parse_settings(TextSettings, settings)
-        check_classes(chosen.more_metrics, self.num_classes)
-        dataset = replace(self.dataset, splits=tuple(self.test_splits)) if chosen.train_rows == 0 else self.dataset
-        identity = identify_dataset(dataset, sources)
-        text_key = f"{self.info.name} {self.info.version} {identity.fingerprint} {chosen.train_rows}"
-        tokenizer = identify_tokenizer(chosen.tokenizer, text_key, sources)
-        if chosen.train_rows == 0 and tokenizer.trained_here:
-            raise ValueError(
-                f"tokenizer {tokenizer.name} needs training text, and train_rows is 0; use backbone, gpt2 or byte"
-            )
-        cache_key = f"{text_key} {chosen.test_rows} {chosen.max_length} {tokenizer.fingerprint}"
-        folder = sources.cache / "tokens" / f"{self.info.name}-{hashlib.sha256(cache_key.encode()).hexdigest()[:16]}"
-        return Reader(self, chosen, sources, dataset, identity, tokenizer, folder)
-
 
 @dataclass(frozen=True)
-class Reader:
-    """A task's rows under given settings; tokens are kept in `folder` for the cells that follow."""
+class LabelledTextReader:
+    """A task's rows under given settings; token ids are kept in `folder` for later cells."""
 
     task: TextClassification
     chosen: TextSettings
     sources: Sources
-    dataset: DatasetId
-    identity: DataIdentity
-    tokenizer: TokenizerIdentity
+    text: TextIdentity
     folder: Path
 
-    def texts(self, part: str) -> list[Text]:
-        """The chosen texts of `train`, `held_out` or a test split."""
-        return self._texts(self._rows(part)[1])
+    def load_tokenizer(self) -> Tokenizer:
+        """The tokenizer, trained on the training texts if need be."""
+        return load_tokenizer(
+            self.text.tokenizer, lambda: (part for text in self.task.texts(self._rows("train")[1]) for part in text)
+        )
 
     def examples(self, part: str, tokenizer: Tokenizer) -> Examples | None:
-        """`train` or `held_out` as training reads them; None where nothing is trained, or too few rows to hold out."""
+        """`train` or `held_out` as training reads them; None if nothing is trained or too few rows can be held out."""
         import numpy as np
 
-        if "train" not in self.dataset.splits:
+        if "train" not in self.task.dataset.splits:
             return None
         places, rows = self._rows(part)
         if not places:
@@ -215,17 +236,13 @@ class Reader:
     def test_split(self, split: str, tokenizer: Tokenizer, limit: int | None) -> EvaluationSplit:
         """The first `limit` of the chosen rows of a test split."""
         places, rows = self._rows(split)
-        tokens = self._tokens(split, rows, tokenizer)
-        return EvaluationSplit(
-            split, places[:limit], self._texts(rows)[:limit], tokens[:limit], rows["label"][:][:limit]
-        )
+        texts, tokens, labels = self.task.texts(rows), self._tokens(split, rows, tokenizer), rows["label"][:]
+        return EvaluationSplit(split, places[:limit], texts[:limit], tokens[:limit], labels[:limit])
 
     def _rows(self, part: str) -> tuple[list[int], Dataset]:
         """The chosen rows of a part, and their places in its split."""
-        import numpy as np
-
-        rows = read_split(self.dataset, "train" if part == "held_out" else part, self.sources)
-        shuffled: list[int] = np.random.default_rng(_SHUFFLE_SEED).permutation(len(rows)).tolist()
+        rows = read_split(self.task.dataset, "train" if part == "held_out" else part, self.sources)
+        shuffled = shuffled_places(len(rows))
         rest = len(rows) - min(len(rows) // 10, HELD_OUT_ROWS)
         if part == "train":
             places = shuffled[:rest][: self.chosen.train_rows]
@@ -236,12 +253,9 @@ class Reader:
             places = sorted(shuffled[: self.chosen.test_rows])
         return places, rows.select(places)
 
-    def _texts(self, rows: Dataset) -> list[Text]:
-        return list(zip(*(rows[name][:] for name in self.task.columns), strict=True))
-
-    def _tokens(self, part: str, rows: Dataset, tokenizer: Tokenizer) -> list[NDArray[np.int32]]:
+    def _tokens(self, part: str, rows: Dataset, tokenizer: Tokenizer) -> list[TokenIds]:
         return cached_tokens(
             self.folder / f"{part}.npz",
             tokenizer.vocab_size,
-            lambda: encode_texts(self._texts(rows), tokenizer, self.chosen.max_length),
+            lambda: encode_texts(self.task.texts(rows), tokenizer, self.chosen.max_length),
         )

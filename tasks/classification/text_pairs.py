@@ -1,28 +1,23 @@
-"""Texts and pairs of texts for classifiers: as token ids, as padded batches, and through a model.
+"""Texts and pairs of texts as token ids.
 
 The tokenizer of a pretrained backbone puts them into its own template. For models trained from scratch a pair is
-`a <|endoftext|> b` and a single text stands alone. Where a row is longer than it may be, the longer text is cut first.
+`a <|endoftext|> b` and a single text stands alone. In a row that is too long the longer text is cut first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-from ...adapters.base import Adapter
-from ..data.backbone_tokenizer import PretrainedTokenizer
+from ..data.batches import TokenIds
+from ..data.subword_tokenizer import PretrainedTokenizer
 from ..data.tokenization import Tokenizer
-from .class_logits import batched_logits
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 Text: TypeAlias = tuple[str, ...]
 """A text, or a pair of texts."""
 
 
-def encode_texts(texts: Sequence[Text], tokenizer: Tokenizer, max_length: int) -> list[NDArray[np.int32]]:
+def encode_texts(texts: Sequence[Text], tokenizer: Tokenizer, max_length: int) -> list[TokenIds]:
     """Token ids of each text or pair, between 1 and `max_length` of them."""
     if isinstance(tokenizer, PretrainedTokenizer):
         return tokenizer.encode_framed(texts, max_length)
@@ -34,10 +29,10 @@ def encode_texts(texts: Sequence[Text], tokenizer: Tokenizer, max_length: int) -
 
 
 def longest_first(lengths: Sequence[int], room: int) -> tuple[int, ...]:
-    """How much is kept of one or two texts so that together they fill at most `room`: the longer one is cut first.
+    """How many tokens are kept of one or two texts so that together they fill at most `room`.
 
-    Where both are longer than half the room, each gets half, and the longer the odd token (of equal ones the second),
-    as the `tokenizers` library has it.
+    The longer text is cut first. Where both are longer than half the room, each gets half, and the longer the odd token
+    (of equal ones the second), as in the `tokenizers` library.
     """
     if len(lengths) == 1:
         return (min(lengths[0], room),)
@@ -47,30 +42,7 @@ def longest_first(lengths: Sequence[int], room: int) -> tuple[int, ...]:
     return (kept_longer, kept_shorter) if lengths[0] > lengths[1] else (kept_shorter, kept_longer)
 
 
-def pad_rows(rows: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Token ids `[rows, n]`, padded with 0 on the right to the longest row, and a mask that is True at real tokens."""
-    import numpy as np
-
-    lengths = np.array([len(row) for row in rows], np.int64)
-    mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
-    ids = np.zeros(mask.shape, np.int32)
-    if rows:
-        ids[mask] = np.concatenate(rows)
-    return ids, mask
-
-
-def class_logits(adapter: Adapter, rows: Sequence[NDArray[np.int32]], batch_size: int) -> NDArray[np.float32]:
-    """Class logits `[rows, classes]` in the order of `rows`; batches are padded to their own longest row.
-
-    Raises:
-        FloatingPointError: The model gives a logit that is not finite.
-    """
-    return batched_logits(
-        adapter, [len(row) for row in rows], batch_size, lambda chosen: pad_rows([rows[i] for i in chosen])
-    )
-
-
-def _joined(parts: Sequence[NDArray[np.int32]], end_of_text: NDArray[np.int32], max_length: int) -> NDArray[np.int32]:
+def _joined(parts: Sequence[TokenIds], end_of_text: TokenIds, max_length: int) -> TokenIds:
     """One text, or two around an end of text; an end of text alone where the text is empty."""
     import numpy as np
 

@@ -1,21 +1,20 @@
-"""Documents and their tokens: what corpora give, and what training and evaluation read."""
+"""Documents and their tokens: what a corpus holds, and what training and evaluation read."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ...adapters.base import Examples
 from ...results.atomic import replacing
 from ...results.record import DataIdentity
 from ..base import Sources
+from .batches import TokenIds
+from .sources import DatasetId, identify_dataset, read_split
 from .tokenization import Tokenizer
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -33,17 +32,44 @@ class Corpus(Protocol):
         """Which data would be read.
 
         Raises:
-            DataUnavailableError: The data cannot be had.
+            DataUnavailableError: The data are not available.
         """
-        ...
 
     def documents(self, split: str, sources: Sources) -> list[Document]:
         """The documents of one split, in a fixed order.
 
         Raises:
-            DataUnavailableError: The data cannot be had.
+            DataUnavailableError: The data are not available.
         """
-        ...
+
+
+def rows_as_documents(rows: Sequence[str]) -> Iterable[Document]:
+    """Each row as a document, named by its place."""
+    return (Document(str(place), text) for place, text in enumerate(rows))
+
+
+@dataclass(frozen=True)
+class HubCorpus:
+    """The texts of a data set in the layout of the hub.
+
+    Attributes:
+        dataset: Where the rows are; it has the splits `train`, `validation` and `test`.
+        column: Column that holds the text.
+        to_documents: Turns the rows of a split into documents.
+    """
+
+    dataset: DatasetId
+    column: str = "text"
+    to_documents: Callable[[Sequence[str]], Iterable[Document]] = rows_as_documents
+
+    def identify(self, splits: Sequence[str], sources: Sources) -> DataIdentity:
+        """The parquet files in the mirror, or the revision on the hub; `splits` counts rows, not documents."""
+        return identify_dataset(replace(self.dataset, splits=tuple(splits)), sources)
+
+    def documents(self, split: str, sources: Sources) -> list[Document]:
+        """The documents of one split."""
+        rows = read_split(replace(self.dataset, splits=(split,)), split, sources)
+        return list(self.to_documents(rows[self.column]))
 
 
 @dataclass(frozen=True)
@@ -59,7 +85,7 @@ class TokenizedDocument:
     """
 
     name: str
-    tokens: NDArray[np.int32]
+    tokens: TokenIds
     words: int
     bytes: int
     unigram_nll_nats: float | None = None
@@ -67,26 +93,20 @@ class TokenizedDocument:
 
 @dataclass(frozen=True)
 class EvaluationDocuments:
-    """What `predict` reads: documents, and the token that separates them."""
+    """The documents that a model is evaluated on, and the token that separates them."""
 
     documents: tuple[TokenizedDocument, ...]
     end_of_text: int
 
 
-def take_bytes(documents: Iterable[Document], cap: int) -> list[Document]:
+def take_bytes(documents: Sequence[Document], cap: int) -> list[Document]:
     """The first documents whose texts together hold at most `cap` bytes, and at least one of them."""
-    taken: list[Document] = []
-    total = 0
-    for document in documents:
-        total += len(document.text.encode())
-        if taken and total > cap:
-            break
-        taken.append(document)
-    return taken
+    totals = itertools.accumulate(len(document.text.encode()) for document in documents)
+    return list(documents[: max(1, sum(total <= cap for total in totals))])
 
 
 def tokenize_documents(documents: Sequence[Document], tokenizer: Tokenizer) -> list[TokenizedDocument]:
-    """Token ids and the counts that perplexities are taken over."""
+    """Token ids, and the counts of words and bytes that perplexities are divided by."""
     texts = [document.text for document in documents]
     return [
         TokenizedDocument(document.name, tokens, words=len(document.text.split()), bytes=len(document.text.encode()))
@@ -94,8 +114,8 @@ def tokenize_documents(documents: Sequence[Document], tokenizer: Tokenizer) -> l
     ]
 
 
-def to_examples(documents: Sequence[NDArray[np.int32]], context_length: int, end_of_text: int) -> Examples | None:
-    """Rows of `context_length` tokens and their next tokens out of one stream; None without documents.
+def to_examples(documents: Sequence[TokenIds], context_length: int, end_of_text: int) -> Examples | None:
+    """Rows of `context_length` tokens of one stream, and their next tokens; None without documents.
 
     Raises:
         ValueError: The documents do not fill one row.
@@ -112,12 +132,10 @@ def to_examples(documents: Sequence[NDArray[np.int32]], context_length: int, end
     return Examples(stream[:used].reshape(rows, -1), stream[1 : used + 1].reshape(rows, -1))
 
 
-def cached_tokens(
-    file: Path, vocab_size: int, encode: Callable[[], list[NDArray[np.int32]]]
-) -> list[NDArray[np.int32]]:
-    """Token ids of each document out of `file`, which is written from `encode()` where it does not exist.
+def cached_tokens(file: Path, vocab_size: int, encode: Callable[[], list[TokenIds]]) -> list[TokenIds]:
+    """Token ids of each document, read from `file`; if it does not exist, `encode()` makes them and `file` keeps them.
 
-    Each cell of a run is a process of its own; without this every one would tokenize the training split again.
+    Each cell of a run is a process of its own, and would tokenize the training split again.
     """
     import numpy as np
 

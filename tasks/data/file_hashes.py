@@ -1,6 +1,6 @@
-"""Hashes and line counts of files; those of a large one are kept, under its path, size and time of change.
+"""Hashes and line counts of files; those of large files are kept under their path, size and time of change.
 
-A data set of ten gigabytes is then read once for them, and not by each plan and each cell.
+A data set of ten gigabytes is then read once, and not by each plan and each cell.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ ALWAYS_READ_BYTES = 1 << 20
 
 
 def digest(file: Path, cache: Path) -> str:
-    """SHA-256 of a file's content, in hex; that of a large one is kept below `cache`."""
+    """SHA-256 of a file's content, in hex; a large file's is kept below `cache`."""
     return _kept(file, cache / "digests", _digest)
 
 
 def line_count(file: Path, cache: Path) -> int:
-    """Lines of a file; that of a large one is kept below `cache`."""
+    """Lines of a file; a large file's is kept below `cache`."""
     return int(_kept(file, cache / "lines", _lines))
 
 

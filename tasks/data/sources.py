@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 REACH_TIMEOUT_S = 5.0
-_TRUE = frozenset({"1", "ON", "YES", "TRUE"})
+_SHUFFLE_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,16 @@ class TabSeparated:
     name: str
     columns: tuple[str, ...]
 
+    def options(self) -> dict[str, Any]:
+        """Options of the reader `csv` of the library `datasets`."""
+        return {
+            "delimiter": "\t",
+            "lineterminator": "\n",
+            "column_names": list(self.columns),
+            "quoting": csv.QUOTE_NONE,
+            "keep_default_na": False,
+        }
+
 
 @dataclass(frozen=True)
 class DatasetId:
@@ -54,22 +64,32 @@ class DatasetId:
         config: Such as `wikitext-2-v1`.
         revision: Commit on the hub, in full; empty where only the mirror is meant.
         splits: Splits that are used.
-        text: How its files are named and read where they are no parquet.
+        text: How its files are named and read; None for parquet.
     """
 
     repo: str
     config: str
     revision: str
-    splits: tuple[str, ...]
+    splits: tuple[str, ...] = ("train", "validation", "test")
     text: TabSeparated | None = None
 
     def __str__(self) -> str:
         return f"{self.repo} ({self.config})"
 
+    @property
+    def pinned(self) -> str:
+        """Repository, configuration and revision, as declarations of tasks name them."""
+        return f"{self.repo}/{self.config}@{self.revision}"
+
+    def patterns(self, split: str) -> tuple[str, ...]:
+        """Patterns of the files of a split, relative to the repository's folder."""
+        names = (f"{split}-*.parquet", f"{split}/*.parquet") if self.text is None else (self.text.name,)
+        return tuple(f"{self.config}/{name.format(split=split)}" for name in names)
+
 
 @dataclass(frozen=True)
 class Found:
-    """Where something lies.
+    """Where a data set lies.
 
     Attributes:
         source: `mirror` or `hub`.
@@ -84,7 +104,7 @@ def identify_dataset(dataset: DatasetId, sources: Sources, details: Mapping[str,
     """Which data `read_split` would read: the mirror's by hash of its files, the hub's by its revision.
 
     Raises:
-        DataUnavailableError: A split is nowhere to be had.
+        DataUnavailableError: A split is not available.
     """
     found = find_dataset(dataset, sources)
     mirrored = found.source == "mirror"
@@ -93,7 +113,10 @@ def identify_dataset(dataset: DatasetId, sources: Sources, details: Mapping[str,
         revision="" if mirrored else dataset.revision,
         fingerprint=hash_files(found.files, sources) if mirrored else dataset.revision,
         source=found.source,
-        splits={split: _count(dataset, files, sources) for split, files in found.files.items()},
+        splits={
+            split: count_rows(files) if dataset.text is None else sum(line_count(each, sources.cache) for each in files)
+            for split, files in found.files.items()
+        },
         details=details or {},
     )
 
@@ -102,7 +125,7 @@ def read_split(dataset: DatasetId, split: str, sources: Sources) -> Dataset:
     """One split as a `datasets.Dataset`.
 
     Raises:
-        DataUnavailableError: The split is nowhere to be had.
+        DataUnavailableError: The split is not available.
         ValueError: The data set has no such split.
     """
     if split not in dataset.splits:
@@ -113,16 +136,24 @@ def read_split(dataset: DatasetId, split: str, sources: Sources) -> Dataset:
     import datasets
 
     datasets.disable_progress_bars()
-    kind, options = ("parquet", {}) if dataset.text is None else ("csv", _csv_options(dataset.text))
+    kind, options = ("parquet", {}) if dataset.text is None else ("csv", dataset.text.options())
     data_files, cache = {split: [str(file) for file in files[split]]}, str(sources.cache / "datasets")
     return datasets.load_dataset(kind, data_files=data_files, split=split, cache_dir=cache, **options)
+
+
+def shuffled_places(rows: int) -> list[int]:
+    """The places of a split's rows in the order in which rows are drawn, shuffled with a fixed seed."""
+    import numpy as np
+
+    places: list[int] = np.random.default_rng(_SHUFFLE_SEED).permutation(rows).tolist()
+    return places
 
 
 def find_dataset(dataset: DatasetId, sources: Sources) -> Found:
     """The first place that has every split.
 
     Raises:
-        DataUnavailableError: No place has; the message names each and what it lacks.
+        DataUnavailableError: No place has them; the message names each and what it lacks.
     """
     looked: list[str] = []
     for source, folder in dataset_folders(dataset.repo, dataset.revision, sources).items():
@@ -145,7 +176,7 @@ def dataset_folders(repo: str, revision: str, sources: Sources) -> dict[str, Pat
 
 
 def cache_folder() -> Path:
-    """Where what we derive is kept, in the user's own cache."""
+    """The folder for derived files, in the user's own cache."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hedgebench"
 
 
@@ -155,28 +186,33 @@ def mirror_folder(repo: str, sources: Sources, kind: str) -> Path | None:
 
 
 def hub_snapshot(repo: str, revision: str, sources: Sources, kind: str) -> Path:
-    """The folder in which the hub's own cache keeps a revision, whether or not it is there."""
+    """The folder in which the hub's own cache keeps a revision; it may not exist."""
     _prepare_hub(sources)
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / f"{kind}--{repo.replace('/', '--')}" / "snapshots" / revision
 
 
+def hub_is_off() -> bool:
+    """Whether the environment forbids asking the hub."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
 def hub_problem(sources: Sources) -> str | None:
-    """Why the hub cannot be asked, found out within seconds; None when it answers."""
-    if sources.offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE:
+    """Why the hub cannot be asked, known within seconds; None when it answers."""
+    if sources.offline or hub_is_off():
         return "hub: not asked, because offline was chosen (HF_HUB_OFFLINE=1)"
     _prepare_hub(sources)
     from huggingface_hub import constants
 
-    return _reach(constants.ENDPOINT) or None
+    return _reach_problem(constants.ENDPOINT)
 
 
 def hub_errors() -> tuple[type[Exception], ...]:
-    """What asking the hub may end in: its refusals, and time-outs and lost connections.
+    """Errors that a request to the hub may raise: its refusals, time-outs and lost connections.
 
-    The latter are errors of the HTTP library that huggingface_hub is built on, which has been three so far; its own
-    error is derived from that library's.
+    Time-outs and lost connections are errors of the HTTP library below huggingface_hub, which changes between its
+    versions; huggingface_hub's own error is derived from that library's.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -184,11 +220,11 @@ def hub_errors() -> tuple[type[Exception], ...]:
 
 
 @functools.cache
-def _reach(endpoint: str) -> str:
-    """Why an address does not answer; empty when it does. Asked once per process."""
+def _reach_problem(endpoint: str) -> str | None:
+    """Why an address does not answer; None when it does. Asked once per process."""
     from huggingface_hub import get_session
 
-    problems = [f"hub: {endpoint} did not answer within {REACH_TIMEOUT_S:.0f} s"]
+    problems: list[str | None] = [f"hub: {endpoint} did not answer within {REACH_TIMEOUT_S:.0f} s"]
 
     def ask() -> None:
         try:
@@ -196,9 +232,9 @@ def _reach(endpoint: str) -> str:
         except Exception as error:
             problems.append(f"hub: {endpoint} is not reachable ({type(error).__name__}: {error})")
         else:
-            problems.append("")
+            problems.append(None)
 
-    # A name lookup knows no timeout: the thread does, and as a daemon it does not delay the end of the process.
+    # A name lookup has no timeout, but joining the thread has; a daemon does not delay the end of the process.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(REACH_TIMEOUT_S + 1)
@@ -206,7 +242,7 @@ def _reach(endpoint: str) -> str:
 
 
 def unavailable(what: str, looked: Iterable[str], advice: str = "") -> DataUnavailableError:
-    """The error for `what`, with every place that was looked in and what to do; `advice` is one thing more to do."""
+    """The error for `what`, with every place that was looked in and what to do; `advice` is added at the end."""
     places = "\n".join(f"  - {place}" for place in looked)
     return DataUnavailableError(
         f"{what} is not available. Looked in:\n{places}\n"
@@ -216,7 +252,7 @@ def unavailable(what: str, looked: Iterable[str], advice: str = "") -> DataUnava
 
 
 def hash_files(files: Mapping[str, Sequence[Path]], sources: Sources) -> str:
-    """SHA-256 over the content of files, in the order of their splits and names; see `file_facts.py`."""
+    """SHA-256 over the content of files, in the order of their splits and names; see `file_hashes.py`."""
     total = hashlib.sha256()
     for split, paths in sorted(files.items()):
         for path in paths:
@@ -231,24 +267,9 @@ def _prepare_hub(sources: Sources) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-def _patterns(dataset: DatasetId, split: str) -> tuple[str, ...]:
-    names = (f"{split}-*.parquet", f"{split}/*.parquet") if dataset.text is None else (dataset.text.name,)
-    return tuple(f"{dataset.config}/{name.format(split=split)}" for name in names)
-
-
 def split_files(folder: Path, dataset: DatasetId, split: str) -> tuple[Path, ...]:
-    """The files of a split in a repository's folder, in order; none where there are none."""
-    return tuple(sorted(file for pattern in _patterns(dataset, split) for file in folder.glob(pattern)))
-
-
-def _csv_options(text: TabSeparated) -> dict[str, Any]:
-    return {
-        "delimiter": "\t",
-        "lineterminator": "\n",
-        "column_names": list(text.columns),
-        "quoting": csv.QUOTE_NONE,
-        "keep_default_na": False,
-    }
+    """The files of a split in a repository's folder, in order; empty if it has none."""
+    return tuple(sorted(file for pattern in dataset.patterns(split) for file in folder.glob(pattern)))
 
 
 def _describe_lack(source: str, folder: Path | None, dataset: DatasetId, files: Mapping[str, Sequence[Any]]) -> str:
@@ -265,7 +286,7 @@ def _describe_lack(source: str, folder: Path | None, dataset: DatasetId, files: 
 def _download(dataset: DatasetId) -> dict[str, tuple[Path, ...]]:
     from huggingface_hub import snapshot_download
 
-    patterns = [pattern for split in dataset.splits for pattern in _patterns(dataset, split)]
+    patterns = [pattern for split in dataset.splits for pattern in dataset.patterns(split)]
     folder = snapshot_download(
         dataset.repo,
         repo_type="dataset",
@@ -281,12 +302,10 @@ def _download(dataset: DatasetId) -> dict[str, tuple[Path, ...]]:
 
 def count_rows(files: Sequence[Path]) -> int:
     """Rows of parquet files, read from their footers."""
+    return sum(open_parquet(file).metadata.num_rows for file in files)
+
+
+def open_parquet(file: Path) -> Any:
+    """A parquet file as pyarrow opens it, with its footer read."""
     parquet: Any = importlib.import_module("pyarrow.parquet")
-    return sum(parquet.ParquetFile(file).metadata.num_rows for file in files)
-
-
-def _count(dataset: DatasetId, files: Sequence[Path], sources: Sources) -> int:
-    """Rows of a split's files; of text files, whose rows are lines, each is counted."""
-    if dataset.text is None:
-        return count_rows(files)
-    return sum(line_count(file, sources.cache) for file in files)
+    return parquet.ParquetFile(file)

@@ -5,13 +5,13 @@
 | `gpt2` | GPT-2's byte-level BPE, 50,257 entries, from the mirror, the hub's cache or the hub at a pinned revision |
 | `bpe:N` | byte-level BPE with up to N entries, trained on the task's training split and kept in `Sources.cache` |
 | `byte` | the 256 bytes of UTF-8 |
-| `auto` | `gpt2` where it can be had, else `bpe:16384`; the record then says so |
-| `backbone` | the one that the pretrained backbone was trained with; see `tokenizer_backbone.py` |
+| `auto` | `gpt2` where it is available, else `bpe:16384`; the record then says so |
+| `backbone` | the one that the pretrained backbone was trained with; see `subword_tokenizer.py` |
 
 All but `backbone` have `<|endoftext|>` as their one special token and can spell any text, so that word perplexity and
 bits per byte compare across them while perplexity per token does not.
 
-`auto` is the default at `paper` scale, as GPT-2's tokenizer is what the literature's 125M models use; its substitute is
+`auto` is the default at `paper` scale, as GPT-2's tokenizer is what the literature's 125M models use. Its substitute is
 smaller because most of 50,257 entries would hardly occur in a training split as small as WikiText-2's. At `smoke` and
 `small` scale the defaults are `bpe:1024` and `bpe:4096`: an output layer of 50,257 rows would outweigh, in time and in
 parameters, the tiny models whose attention is to be compared.
@@ -23,19 +23,16 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TypeAlias
 
 from ...results.atomic import replacing
-from ...results.record import Scalar
-from ..base import DataUnavailableError, Sources
-from .backbone_tokenizer import END_OF_TEXT, encode_batches, load_backbone_tokenizer
+from ...results.record import DataIdentity, Scalar
+from ..base import DataUnavailableError, Sources, TaskInfo
+from .batches import TokenIds
 from .sources import REACH_TIMEOUT_S, hub_problem, hub_snapshot, mirror_folder, unavailable
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from .subword_tokenizer import END_OF_TEXT, PretrainedTokenizer, SubwordTokenizer
 
 AUTO_SUBSTITUTE = "bpe:16384"
 GPT2_REPO = "openai-community/gpt2"
@@ -51,8 +48,8 @@ class TokenizerIdentity:
     Attributes:
         name: `gpt2`, `bpe:N`, `byte` or the name of a pretrained backbone; never `auto`.
         fingerprint: Hash of the tokenizer's file, its revision on the hub, or hash of what it is trained from.
-        file: Where it lies or will be kept; None for `byte` and for what is still to be downloaded.
-        note: Why it is not the one that `auto` prefers; empty otherwise.
+        file: Its file, which may not exist yet; None for `byte` and before a download.
+        note: Why it is a substitute for the one that `auto` prefers; empty if it is none.
         of_backbone: Whether it belongs to a pretrained backbone.
     """
 
@@ -67,52 +64,42 @@ class TokenizerIdentity:
         """Whether it is trained on the task's training text."""
         return self.name.startswith("bpe:") and not self.of_backbone
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The note, if there is one, as a record holds it."""
+        return (self.note,) if self.note else ()
+
     def details(self) -> dict[str, Scalar]:
         """What a record's data identity says about the tokenizer."""
         fallback: dict[str, Scalar] = {"tokenizer_fallback": self.note} if self.note else {}
         return {"tokenizer": self.name, "tokenizer_fingerprint": self.fingerprint, **fallback}
 
 
-class Tokenizer(Protocol):
-    """Text to token ids, without special tokens."""
+@dataclass(frozen=True)
+class TextIdentity:
+    """Which text a task reads under given settings, and which tokenizer turns it into token ids.
 
-    @property
-    def name(self) -> str:
-        """Such as `bpe:4096`."""
-        ...
+    Attributes:
+        data: Identity of the data; its details name the tokenizer.
+        tokenizer: The tokenizer.
+        task: Name of the task.
+        key: What determines the training text.
+    """
 
-    @property
-    def vocab_size(self) -> int:
-        """Number of token ids, the end of text included."""
-        ...
+    data: DataIdentity
+    tokenizer: TokenizerIdentity
+    task: str
+    key: str
 
-    @property
-    def end_of_text(self) -> int:
-        """Id of the token that separates documents."""
-        ...
-
-    @property
-    def stop_token(self) -> int:
-        """Id of the token that ends what a model writes; most tokenizers have one token for both."""
-        ...
-
-    @property
-    def stop_text(self) -> str:
-        """How that token is spelled."""
-        ...
-
-    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Token ids of each text; a special token's spelling inside a text is ordinary text."""
-        ...
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text of token ids, special tokens left out; bytes that are no UTF-8 become U+FFFD."""
-        ...
+    def token_folder(self, sources: Sources, *choices: object) -> Path:
+        """Where token ids are kept for later cells; `choices` are the other settings that they depend on."""
+        key = " ".join(map(str, (self.key, *choices, self.tokenizer.fingerprint)))
+        return sources.cache / "tokens" / f"{self.task}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True)
 class ByteTokenizer:
-    """UTF-8 bytes, and the end of text as id 256."""
+    """UTF-8 bytes, and the end of text as id 256; attributes and methods as in `SubwordTokenizer`."""
 
     name: str = "byte"
     vocab_size: int = 257
@@ -120,51 +107,48 @@ class ByteTokenizer:
     stop_token: int = 256
     stop_text: str = END_OF_TEXT
 
-    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+    def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         """Bytes of each text."""
         import numpy as np
 
         return [np.frombuffer(text.encode(), np.uint8).astype(np.int32) for text in texts]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of bytes."""
+        """The text of bytes; those that are no UTF-8 become U+FFFD."""
         return bytes(token for token in tokens if token < self.end_of_text).decode(errors="replace")
 
 
-@dataclass(frozen=True)
-class SubwordTokenizer:
-    """A tokenizer of the `tokenizers` library."""
+Tokenizer: TypeAlias = ByteTokenizer | SubwordTokenizer
 
-    name: str
-    inner: Any
-    stop_text: str = END_OF_TEXT
 
-    @property
-    def vocab_size(self) -> int:
-        """Number of token ids, the end of text included; below N where the training text has too few pairs."""
-        return int(self.inner.get_vocab_size())
+def identify_text(
+    task: TaskInfo, data: DataIdentity, tokenizer: str, sources: Sources, /, **training: object
+) -> TextIdentity:
+    """The text of a task and its tokenizer.
 
-    @property
-    def end_of_text(self) -> int:
-        """Id of `<|endoftext|>`."""
-        return int(self.inner.token_to_id(END_OF_TEXT))
+    Args:
+        task: The declaration; a new version trains tokenizers anew.
+        data: Identity of the data.
+        tokenizer: The setting; see `identify_tokenizer`.
+        sources: Where to look for the tokenizer.
+        **training: The settings that choose the training text; 0 reads none.
 
-    @property
-    def stop_token(self) -> int:
-        """Id of `<|endoftext|>`."""
-        return self.end_of_text
-
-    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Token ids of each text."""
-        return encode_batches(self.inner, texts, add_special_tokens=False)
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text of token ids."""
-        return str(self.inner.decode(list(tokens), skip_special_tokens=True))
+    Raises:
+        DataUnavailableError: The tokenizer is not available.
+        ValueError: There is no such tokenizer, or it needs training text and none is read.
+    """
+    key = " ".join(map(str, (task.name, task.version, data.fingerprint, *training.values())))
+    chosen = identify_tokenizer(tokenizer, key, sources)
+    for name, amount in training.items():
+        if amount == 0 and chosen.trained_here:
+            raise ValueError(
+                f"tokenizer {chosen.name} needs training text, and {name} is 0; use gpt2, byte or backbone"
+            )
+    return TextIdentity(replace(data, details={**data.details, **chosen.details()}), chosen, task.name, key)
 
 
 def identify_tokenizer(setting: str, corpus: str, sources: Sources) -> TokenizerIdentity:
-    """The tokenizer that `load_tokenizer` would give, by looking at files only.
+    """The tokenizer that `load_tokenizer` would return, found by looking at files only.
 
     Args:
         setting: `auto`, `gpt2`, `bpe:N`, `byte` or `backbone`.
@@ -172,14 +156,21 @@ def identify_tokenizer(setting: str, corpus: str, sources: Sources) -> Tokenizer
         sources: Where to look.
 
     Raises:
-        DataUnavailableError: `gpt2` was asked for and is nowhere to be had.
+        DataUnavailableError: `gpt2` was asked for and is not available.
         ValueError: The setting is none of these, or it is `backbone` and the backbone is not pretrained.
     """
-    if match := re.fullmatch(r"bpe:(\d+)", setting):
-        return _identify_bpe(int(match[1]), corpus, sources)
-    if setting not in _IDENTIFY:
-        raise ValueError(f"tokenizer is {setting!r}; choose auto, gpt2, byte, backbone or bpe:N, such as bpe:4096")
-    return _IDENTIFY[setting](corpus, sources)
+    match setting:
+        case "auto":
+            return _identify_auto(corpus, sources)
+        case "gpt2":
+            return _identify_gpt2(sources)
+        case "byte":
+            return TokenizerIdentity("byte", "utf-8")
+        case "backbone":
+            return _identify_backbone(sources)
+    if size := re.fullmatch(r"bpe:(\d+)", setting):
+        return _identify_bpe(int(size[1]), corpus, sources)
+    raise ValueError(f"tokenizer is {setting!r}; choose auto, gpt2, byte, backbone or bpe:N, such as bpe:4096")
 
 
 def load_tokenizer(identity: TokenizerIdentity, texts: Callable[[], Iterable[str]]) -> Tokenizer:
@@ -187,27 +178,23 @@ def load_tokenizer(identity: TokenizerIdentity, texts: Callable[[], Iterable[str
 
     Raises:
         DataUnavailableError: A download failed.
-        ValueError: The tokenizer of a backbone has not been fetched, or ends no text.
+        ValueError: A backbone's checkpoint has not been fetched, or its tokenizer has no token that ends a text.
     """
     if identity.of_backbone:
-        return load_backbone_tokenizer(identity.name, identity.file)
+        if identity.file is None:
+            raise ValueError(
+                f"the checkpoint of backbone {identity.name} has not been fetched, so its tokenizer cannot be loaded"
+            )
+        return PretrainedTokenizer.load(identity.name, identity.file)
     if identity.name == "byte":
         return ByteTokenizer()
-    from tokenizers import Tokenizer as Subwords
-
     file = identity.file or _download_gpt2()
     if not file.is_file():
         _train_bpe(int(identity.name.removeprefix("bpe:")), texts(), file)
-    inner = Subwords.from_file(str(file))
-    inner.encode_special_tokens = True
-    return SubwordTokenizer(identity.name, inner)
+    return SubwordTokenizer.load(identity.name, file)
 
 
-def _identify_byte(corpus: str, sources: Sources) -> TokenizerIdentity:  # noqa: ARG001
-    return TokenizerIdentity("byte", "utf-8")
-
-
-def _identify_gpt2(corpus: str, sources: Sources) -> TokenizerIdentity:  # noqa: ARG001
+def _identify_gpt2(sources: Sources) -> TokenizerIdentity:
     mirror = mirror_folder(GPT2_REPO, sources, kind="models")
     if mirror and (mirror / "tokenizer.json").is_file():
         file = mirror / "tokenizer.json"
@@ -227,17 +214,16 @@ def _identify_gpt2(corpus: str, sources: Sources) -> TokenizerIdentity:  # noqa:
 
 def _identify_auto(corpus: str, sources: Sources) -> TokenizerIdentity:
     try:
-        return _identify_gpt2(corpus, sources)
+        return _identify_gpt2(sources)
     except DataUnavailableError:
-        substitute = identify_tokenizer(AUTO_SUBSTITUTE, corpus, sources)
         note = (
             f"tokenizer gpt2 was not available, so {AUTO_SUBSTITUTE} was trained on the training split: perplexity per "
             "token does not compare with GPT-2's; word perplexity and bits per byte do"
         )
-        return TokenizerIdentity(substitute.name, substitute.fingerprint, substitute.file, note)
+        return replace(identify_tokenizer(AUTO_SUBSTITUTE, corpus, sources), note=note)
 
 
-def _identify_backbone(corpus: str, sources: Sources) -> TokenizerIdentity:  # noqa: ARG001
+def _identify_backbone(sources: Sources) -> TokenizerIdentity:
     if (tokenizer := sources.tokenizer) is None:
         raise ValueError(
             "tokenizer is 'backbone', which is the one of a pretrained backbone, and this backbone is trained from "
@@ -249,21 +235,13 @@ def _identify_backbone(corpus: str, sources: Sources) -> TokenizerIdentity:  # n
 def _identify_bpe(size: int, corpus: str, sources: Sources) -> TokenizerIdentity:
     if size < _SMALLEST_BPE:
         raise ValueError(f"tokenizer is 'bpe:{size}'; N is at least {_SMALLEST_BPE}: 256 bytes and the end of text")
-    # Its import takes longer than that of this whole folder, and listings need none of it.
+    # Imported here because it takes longer than this whole folder, and listings do without.
     from importlib.metadata import version
 
     made_from = [_BPE_RECIPE, size, corpus, version("tokenizers")]
     fingerprint = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     file = sources.cache / "tokenizers" / f"bpe-{size}-{fingerprint[:16]}.json"
     return TokenizerIdentity(f"bpe:{size}", fingerprint, file)
-
-
-_IDENTIFY: dict[str, Callable[[str, Sources], TokenizerIdentity]] = {
-    "auto": _identify_auto,
-    "gpt2": _identify_gpt2,
-    "byte": _identify_byte,
-    "backbone": _identify_backbone,
-}
 
 
 def _train_bpe(size: int, texts: Iterable[str], file: Path) -> None:

@@ -17,8 +17,9 @@ Where there is a teacher, the softmax model before conversion on the same text, 
     kl_from_teacher   Σ t log(t / w), as above
     teacher_entropy   -Σ t log t
 
-p answers for a layer's feature maps alone, since it is taken of the queries and keys that reach the layer. t answers
-for all that conversion did: maps of earlier layers change what reaches the later ones, and fine-tuning moves p with w.
+p answers for a layer's feature maps alone, since it is softmax over the queries and keys that reach the layer. t
+answers for all that conversion did: maps of earlier layers change what reaches later ones, and fine-tuning moves p with
+w.
 
 Why these: the divergence is what distillation minimises, less the entropy of p, which no map can change; so 0 is its
 optimum. Entropy is the usual number for how few keys a row falls on, and comparable across lengths through its ratio to
@@ -27,8 +28,8 @@ ranks, so a rank correlation says how far it holds, and the violations say how o
 a correlation over many keys hides. Overlap is what retrieval needs of a map: that the keys softmax picks are picked.
 
 Rows with fewer than 8 keys are left out, as ranks of a few keys say nothing. A row without any weight, which ReLU can
-give, has entropy 0 and a divergence near 27 nats. Weights of which one is negative are no distribution, whatever their
-sum, and have none of these measures.
+produce, has entropy 0 and a divergence near 27 nats. Weights of which one is negative are no distribution, whatever
+their sum, and have none of these measures.
 """
 
 from __future__ import annotations
@@ -48,11 +49,11 @@ FLOOR = 1e-12
 ROUNDING_NATS = 1e-6
 MEASURES = ("kl", "entropy", "softmax_entropy", "monotonicity", "violations", "overlap")
 TEACHER_MEASURES = ("kl_from_teacher", "teacher_entropy")
-"""Measures that there are where the maps have a teacher."""
+"""Further measures of maps that have a teacher."""
 
 
 def compare_maps(maps: AttentionMaps, real: Bool[Tensor, "b n"] | None = None) -> dict[str, Float[Tensor, " h"]]:
-    """`MEASURES` of each head, and `TEACHER_MEASURES` where there is a teacher: means over rows, in float64.
+    """`MEASURES` of each head, and `TEACHER_MEASURES` if there is a teacher: means over rows, in float64.
 
     Args:
         maps: Attention of one layer; each row of its weights is divided by its sum.
@@ -87,10 +88,10 @@ def compare_maps(maps: AttentionMaps, real: Bool[Tensor, "b n"] | None = None) -
 
 
 def check_weights(weights: Float[Tensor, "b h n n"]) -> None:
-    """Sees to it that weights form distributions but for their sums.
+    """Refuses weights that no scaling of rows makes distributions.
 
     Raises:
-        UnsupportedError: One is negative.
+        UnsupportedError: A weight is negative.
     """
     if (least := float(weights.min())) < 0:
         raise UnsupportedError(
@@ -141,7 +142,7 @@ def _overlap(w: Tensor, s: Tensor, seen: Tensor) -> Tensor:
 
 
 def _top_shares(values: Tensor) -> Tensor:
-    """Of each key its share in the `TOP_KEYS` largest values: 1, 0, or between where it ties for the last of them."""
+    """Each key's share in the `TOP_KEYS` largest values: 1, 0, or between if it ties for the last of them."""
     last = values.topk(TOP_KEYS, dim=-1).values[..., -1:]
     above, tied = values > last, values == last
     return above + tied * (TOP_KEYS - above.sum(-1, keepdim=True)) / tied.sum(-1, keepdim=True)

@@ -1,14 +1,15 @@
-"""Rows of attention fidelity: measures of each layer and head over a text, and weights of a few heads for plots."""
+"""Windows of text and their rows: measures of each layer and head, and weights of a few heads for plots."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...adapters.base import Adapter, AttentionMaps, UnsupportedError
 from ..base import Row
+from ..data.batches import TokenIds, model_inputs
 from .measures import check_weights, compare_maps
-from .texts import Place, Window
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,25 +17,62 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WEIGHTS = "weights"
-"""Key of the rows that hold weights for plots, and of those weights in them."""
+"""Key under which rows for plots hold weights; rows of measures lack it."""
 
 _SAMPLED_LAYERS, _SAMPLED_HEADS = 3, 4
 
 
-def measured_rows(adapter: Adapter, place: Place) -> Iterator[Row]:
-    """A row for each window, layer and head of a place; of what cannot be measured, one that says why."""
-    at = {"corpus": place.corpus, "seq_len": place.seq_len}
-    if place.reason:
-        yield _unsupported({**at, "window": 0}, place.reason)
-    for i, window in enumerate(place.windows):
-        yield from _of_window(adapter, window, {**at, "window": i})
+class Window(NamedTuple):
+    """Rows of text that are measured together; standard errors are taken over windows.
+
+    Attributes:
+        tokens: Token ids `[rows, n]`.
+        mask: True at real tokens, `[rows, n]`; None where all are real.
+    """
+
+    tokens: TokenIds
+    mask: NDArray[np.bool_] | None
 
 
-def _of_window(adapter: Adapter, window: Window, at: Row) -> list[Row]:
-    import torch
+@dataclass(frozen=True)
+class CorpusWindows:
+    """Windows of one corpus at one length.
 
-    inputs = torch.as_tensor(window.tokens, dtype=torch.long, device=adapter.device)
-    mask = None if window.mask is None else torch.as_tensor(window.mask, device=adapter.device)
+    Attributes:
+        corpus: Name of the corpus.
+        seq_len: Most tokens of a row.
+        windows: The windows; may be empty.
+        reason: Why there are none, if so.
+    """
+
+    corpus: str
+    seq_len: int
+    windows: tuple[Window, ...]
+    reason: str
+
+    def sample(self, most: int) -> TokenIds:
+        """The first `most` tokens of the longest row of the first window; none where there is no window."""
+        import numpy as np
+
+        if not self.windows:
+            return np.empty(0, np.int32)
+        tokens, mask = self.windows[0]
+        lengths = (np.ones_like(tokens) if mask is None else mask).sum(1)
+        longest = int(lengths.argmax())
+        return tokens[longest, : min(most, int(lengths[longest]))]
+
+
+def measured_rows(adapter: Adapter, corpus: CorpusWindows) -> Iterator[Row]:
+    """A row for each window, layer and head; a window that cannot be measured has one row with the reason."""
+    at = {"corpus": corpus.corpus, "seq_len": corpus.seq_len}
+    if not corpus.windows:
+        yield _unsupported({**at, "window": 0}, corpus.reason)
+    for i, window in enumerate(corpus.windows):
+        yield from _rows_of_window(adapter, window, {**at, "window": i})
+
+
+def _rows_of_window(adapter: Adapter, window: Window, at: Row) -> list[Row]:
+    inputs, mask = model_inputs(adapter, window)
     found: list[Row] = []
 
     def visit(layer: int, maps: AttentionMaps) -> None:
@@ -55,16 +93,14 @@ def _unsupported(at: Row, reason: str) -> Row:
     return {**at, "status": "unsupported", "reason": reason}
 
 
-def sampled_rows(adapter: Adapter, tokens: NDArray[np.int32], at: Row) -> Iterator[Row]:
+def sampled_rows(adapter: Adapter, tokens: TokenIds, at: Row) -> Iterator[Row]:
     """Weights of a few heads of a few layers, spread evenly: for each query those of the keys it sees, in order.
 
-    A model that has no place for the tokens, or whose weights are no distributions, has no sample; the rows of its
-    measures say why.
+    There are none if the model has no room for the tokens or its weights are no distributions; the rows of its measures
+    say why.
     """
-    import torch
-
     layers: list[AttentionMaps] = []
-    inputs = torch.as_tensor(tokens, dtype=torch.long, device=adapter.device)[None]
+    inputs, _ = model_inputs(adapter, (tokens[None], None))
 
     def visit(_: int, maps: AttentionMaps) -> None:
         check_weights(maps.weights)

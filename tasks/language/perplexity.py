@@ -16,28 +16,29 @@ the probability of the text itself, given where its documents begin.
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from ...adapters.base import Adapter, ModelShape, Settings
+from ...adapters.base import Adapter, Capability, ModelShape, Settings
 from ...results.record import DataIdentity, Metric
-from ..base import INPUT, Row, Sources, TaskData, TaskInfo
+from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
+from ..data.batches import TokenIds
 from ..data.documents import (
     Corpus,
     Document,
     EvaluationDocuments,
+    TokenizedDocument,
     cached_tokens,
     take_bytes,
     to_examples,
     tokenize_documents,
 )
-from ..data.tokenization import Tokenizer, TokenizerIdentity, identify_tokenizer, load_tokenizer
-from ..settings import parse_settings
-from .unigram import with_unigram
+from ..data.tokenization import TextIdentity, Tokenizer, identify_text, load_tokenizer
+from ..settings import as_settings, parse_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
     from ...results.stats.statistics import RatioStatistic
 
+    Loglikelihood: TypeAlias = Callable[[list[int]], NDArray[np.float64]]
+    """From tokens to the log-likelihood of each."""
 
 RECIPES = ("scratch", "pretrained-conversion", "pretrained-conversion-lora", "finetuned-conversion", "zero-shot")
 """Recipes of a corpus that is trained on."""
@@ -59,9 +62,9 @@ class PerplexitySettings:
         stride: Tokens by which evaluation windows advance; None for the context length.
         join_documents: Score the test split as one stream, rather than each document alone.
         tokenizer: `auto`, `gpt2`, `bpe:N`, `byte` or `backbone`; see `tokenization.py`.
-        train_bytes: Whole training documents are taken up to this many bytes of text; None for all. 0 reads no
-            training split, which suits a model that is not trained here; its tokenizer must not be `bpe:N`.
-        test_bytes: The same for the validation and for the test split; None for all.
+        train_bytes: Most bytes of the training documents, which are taken whole; None for all. 0 reads no training
+            split, for a model that is not trained here; its tokenizer must not be `bpe:N`.
+        test_bytes: The same for the validation and for the test split.
         batch_size: Windows per forward pass in evaluation.
 
     Raises:
@@ -86,27 +89,57 @@ class PerplexitySettings:
         return ("test",) if self.train_bytes == 0 else ("train", "validation", "test")
 
 
+SCALES: Mapping[str, TaskScale] = {
+    "smoke": TaskScale(
+        as_settings(
+            PerplexitySettings(context_length=128, tokenizer="bpe:1024", train_bytes=1_000_000, test_bytes=100_000)
+        ),
+        train={"steps": 60},
+    ),
+    "small": TaskScale(
+        as_settings(PerplexitySettings(context_length=128, tokenizer="bpe:2048")),
+        train={"steps": 1_500, "batch_size": 8, "lr": 2e-3, "eval_every": 500, "eval_rows": 128},
+        backbone={"layers": 2},
+    ),
+    "paper": TaskScale(as_settings(PerplexitySettings(context_length=1024))),
+}
+
+corpus_info = functools.partial(
+    TaskInfo,
+    version=1,
+    main_metric="perplexity",
+    needs=frozenset({Capability.LANGUAGE_MODEL}),
+    recipes=RECIPES,
+    scales=SCALES,
+)
+"""Declares a perplexity task: a `TaskInfo` that lacks `name`, `summary`, `data`, `licence` and `citation`."""
+
+
 @dataclass(frozen=True)
 class Perplexity:
-    """The task of predicting a corpus; see the module's docstring."""
+    """The task of predicting a corpus; see the module's docstring.
+
+    Attributes:
+        info: The declaration.
+        corpus: The documents.
+    """
 
     info: TaskInfo
     corpus: Corpus
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
         """Which documents and which tokenizer `load` would use."""
-        reader = self.reader(settings, sources)
-        return replace(reader.identity, details={**reader.identity.details, **reader.tokenizer.details()})
+        return self.reader(settings, sources).text.data
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
         """Tokenizes the documents; `test` is an `EvaluationDocuments` with the first `limit` documents.
 
         Raises:
-            DataUnavailableError: The data cannot be had.
+            DataUnavailableError: The data are not available.
             ValueError: A split has too little text for one row of `context_length` tokens.
         """
         reader = self.reader(settings, sources)
-        tokenizer = load_tokenizer(reader.tokenizer, lambda: (text.text for text in reader.documents("train")))
+        tokenizer = reader.load_tokenizer()
         train, validation = (reader.tokens(split, tokenizer) for split in ("train", "validation"))
         test = tokenize_documents(reader.documents("test")[:limit], tokenizer)
         context_length = reader.chosen.context_length
@@ -115,19 +148,20 @@ class Perplexity:
             test=EvaluationDocuments(with_unigram(test, train, tokenizer.vocab_size), tokenizer.end_of_text),
             train=to_examples(train, context_length, tokenizer.end_of_text),
             validation=to_examples(validation, context_length, tokenizer.end_of_text),
-            notes=(reader.tokenizer.note,) if reader.tokenizer.note else (),
+            notes=reader.text.tokenizer.notes,
         )
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
         """The negative log-likelihood of each document; one row per document."""
         chosen, test = parse_settings(PerplexitySettings, settings), data.test
-        score = _score_joined if chosen.join_documents else _score_apart
-        nlls_nats = score(
-            test,
-            lambda tokens: adapter.rolling_loglikelihood(
-                tokens, prefix_token=test.end_of_text, stride=chosen.stride, batch_size=chosen.batch_size
-            ),
+        loglikelihood = functools.partial(
+            adapter.rolling_loglikelihood,
+            prefix_token=test.end_of_text,
+            stride=chosen.stride,
+            batch_size=chosen.batch_size,
         )
+        score = _score_joined if chosen.join_documents else _score_apart
+        nlls_nats = score(test, loglikelihood)
         return [
             {
                 "document": i,
@@ -145,7 +179,8 @@ class Perplexity:
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:  # noqa: ARG002
         """Perplexities and bits per byte, with standard errors from resampling documents.
 
-        `unigram_perplexity` is what the frequencies of the training tokens alone reach: the floor to beat.
+        `unigram_perplexity` is that of a model which knows only the frequencies of the training tokens: the floor to
+        beat.
         """
         metrics = [
             _ratio_metric("perplexity", rows, "nll_nats", "tokens", "exp_ratio"),
@@ -158,31 +193,27 @@ class Perplexity:
             metrics.append(replace(floor, higher_is_better=None))
         return metrics
 
-    def reader(self, settings: Settings, sources: Sources) -> Reader:
-        """The corpus as it is read under these settings, which any task on the same text may use."""
+    def reader(self, settings: Settings, sources: Sources) -> CorpusReader:
+        """The corpus as these settings read it, for this task and any other on the same text."""
         chosen = parse_settings(PerplexitySettings, settings)
         identity = self.corpus.identify(chosen.splits, sources)
-        text_key = f"{self.info.name} {self.info.version} {identity.fingerprint} {chosen.train_bytes}"
-        tokenizer = identify_tokenizer(chosen.tokenizer, text_key, sources)
-        if chosen.train_bytes == 0 and tokenizer.trained_here:
-            raise ValueError(
-                f"tokenizer {tokenizer.name} needs training text, and train_bytes is 0; use gpt2, byte or backbone"
-            )
-        cache_key = f"{text_key} {chosen.test_bytes} {tokenizer.fingerprint}"
-        folder = sources.cache / "tokens" / f"{self.info.name}-{hashlib.sha256(cache_key.encode()).hexdigest()[:16]}"
-        return Reader(self.corpus, chosen, sources, identity, tokenizer, folder)
+        text = identify_text(self.info, identity, chosen.tokenizer, sources, train_bytes=chosen.train_bytes)
+        return CorpusReader(self.corpus, chosen, sources, text, text.token_folder(sources, chosen.test_bytes))
 
 
 @dataclass(frozen=True)
-class Reader:
-    """A corpus read under given settings; tokens are kept in `folder` for the cells that follow."""
+class CorpusReader:
+    """A corpus read under given settings; token ids are kept in `folder` for later cells."""
 
     corpus: Corpus
     chosen: PerplexitySettings
     sources: Sources
-    identity: DataIdentity
-    tokenizer: TokenizerIdentity
+    text: TextIdentity
     folder: Path
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The tokenizer, trained on the training documents if need be."""
+        return load_tokenizer(self.text.tokenizer, lambda: (each.text for each in self.documents("train")))
 
     def documents(self, split: str) -> list[Document]:
         """The documents of a split that hold a word, up to the cap on bytes."""
@@ -190,7 +221,7 @@ class Reader:
         documents = [document for document in self.corpus.documents(split, self.sources) if document.text.split()]
         return documents if cap is None else take_bytes(documents, cap)
 
-    def tokens(self, split: str, tokenizer: Tokenizer) -> list[NDArray[np.int32]]:
+    def tokens(self, split: str, tokenizer: Tokenizer) -> list[TokenIds]:
         """Token ids of each document of a split; none when that split is not read."""
         if split not in self.chosen.splits:
             return []
@@ -201,7 +232,22 @@ class Reader:
         )
 
 
-def _score_joined(test: EvaluationDocuments, loglikelihood: Callable[[list[int]], NDArray[np.float64]]) -> list[float]:
+def with_unigram(
+    test: Sequence[TokenizedDocument], train: Sequence[TokenIds], vocab_size: int
+) -> tuple[TokenizedDocument, ...]:
+    """Test documents with their likelihood under the add-one-smoothed unigrams of `train`, unless that is empty."""
+    import numpy as np
+
+    if not train:
+        return tuple(test)
+    counts = np.bincount(np.concatenate(train), minlength=vocab_size) + 1
+    log_probabilities = np.log(counts / counts.sum())
+    return tuple(
+        replace(document, unigram_nll_nats=-float(log_probabilities[document.tokens].sum())) for document in test
+    )
+
+
+def _score_joined(test: EvaluationDocuments, loglikelihood: Loglikelihood) -> list[float]:
     import numpy as np
 
     separator = np.array([test.end_of_text], np.int32)
@@ -211,7 +257,7 @@ def _score_joined(test: EvaluationDocuments, loglikelihood: Callable[[list[int]]
     return [-float(part.sum()) for part in np.split(scores, ends)[::2]]
 
 
-def _score_apart(test: EvaluationDocuments, loglikelihood: Callable[[list[int]], NDArray[np.float64]]) -> list[float]:
+def _score_apart(test: EvaluationDocuments, loglikelihood: Loglikelihood) -> list[float]:
     return [-float(loglikelihood(document.tokens.tolist()).sum()) for document in test.documents]
 
 

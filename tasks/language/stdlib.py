@@ -1,7 +1,7 @@
 """Perplexity on the source code of the running Python's own standard library: a corpus that is always at hand.
 
 Nothing is downloaded and nothing is shipped. The text differs between Python versions and distributions, so the record
-holds the version and a hash of the content, and only runs that agree on both compare.
+holds the version and a hash of the content; only runs that agree on both compare.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ import hashlib
 import os
 import platform
 import sysconfig
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...adapters.base import Capability
 from ...results.record import DataIdentity
-from ..base import DataUnavailableError, Sources, TaskInfo, TaskScale
+from ..base import DataUnavailableError, Sources
 from ..data.documents import Document
-from ..settings import as_settings
-from .perplexity import RECIPES, Perplexity, PerplexitySettings
+from .perplexity import Perplexity, corpus_info
 
 _EXCLUDED_FOLDERS = frozenset({
     "site-packages", "dist-packages", "test", "tests", "idle_test", "idlelib", "turtledemo", "lib2to3", "__pycache__",
@@ -35,23 +34,21 @@ class StandardLibrary:
     """Python files as documents, in the order of their names.
 
     Tests, programs (IDLE, turtledemo), lib2to3, generated tables (`encodings`, `pydoc_data`), installed packages, and
-    files under 200 bytes or over 200 kB are left out. A file's split is drawn from the hash of its name: 90 % train,
-    5 % validation, 5 % test, whatever other files there are.
+    files under 200 bytes or over 200 kB are left out. The hash of a file's name draws its split: 90 % train, 5 %
+    validation, 5 % test.
     """
 
     def identify(self, splits: Sequence[str], sources: Sources) -> DataIdentity:  # noqa: ARG002
         """The Python version and a hash over names and contents."""
         files = read_files()
-        content = hashlib.sha256()
-        for name, text in files.items():
-            content.update(f"{name}:{hashlib.sha256(text).hexdigest()}\n".encode())
-        counts = [split_of(name) for name in files]
+        content = "".join(f"{name}:{hashlib.sha256(text).hexdigest()}\n" for name, text in files.items())
+        counts = Counter(map(split_of, files))
         return DataIdentity(
             id="python-stdlib",
             revision=platform.python_version(),
-            fingerprint=content.hexdigest(),
+            fingerprint=hashlib.sha256(content.encode()).hexdigest(),
             source="embedded",
-            splits={split: counts.count(split) for split in splits},
+            splits={split: counts[split] for split in splits},
         )
 
     def documents(self, split: str, sources: Sources) -> list[Document]:  # noqa: ARG002
@@ -94,32 +91,12 @@ def split_of(name: str) -> str:
 
 
 STDLIB = Perplexity(
-    info=TaskInfo(
+    corpus_info(
         name="stdlib",
-        version=1,
         summary="Perplexity on the source of Python's standard library; needs no download",
-        main_metric="perplexity",
         data=("python-stdlib",),
         licence="PSF-2.0",
         citation="Python Software Foundation, the Python standard library",
-        needs=frozenset({Capability.LANGUAGE_MODEL}),
-        recipes=RECIPES,
-        scales={
-            "smoke": TaskScale(
-                settings=as_settings(
-                    PerplexitySettings(
-                        context_length=128, tokenizer="bpe:1024", train_bytes=1_000_000, test_bytes=100_000
-                    )
-                ),
-                train={"steps": 60},
-            ),
-            "small": TaskScale(
-                settings=as_settings(PerplexitySettings(context_length=128, tokenizer="bpe:2048")),
-                train={"steps": 1_500, "batch_size": 8, "lr": 2e-3, "eval_every": 500, "eval_rows": 128},
-                backbone={"layers": 2},
-            ),
-            "paper": TaskScale(settings=as_settings(PerplexitySettings(context_length=1024))),
-        },
     ),
-    corpus=StandardLibrary(),
+    StandardLibrary(),
 )

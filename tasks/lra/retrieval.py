@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from ...adapters.base import ModelShape
 from ...results.record import DataIdentity
 from ..base import Sources
-from ..classification.text_pairs import pad_rows
+from ..data.batches import pad_rows
 from ..data.sources import DatasetId, TabSeparated, identify_dataset, read_split
 from ..data.tokenization import ByteTokenizer
 from .protocol import SequenceClassification, lra_info

@@ -12,11 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.base import Examples
 from ...results.atomic import replacing
-<<<<<<< HEAD:tasks/lra/sequence_cache.py
 from ...results.foreign import parse_json
-from ...results.record import DataIdentity, Scalar
-=======
->>>>>>> synthetic:tasks/lra/sequences.py
 from ..base import Sources
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@
 | `evaluate:glue:mrpc` | the same with a configuration |
 | `evaluate:./exact`, `evaluate:/folder/exact.py` | a local one: a script, or a folder with one of its own name |
 
-A metric is a script, and to load it is to run it. Hub names of other accounts are therefore not taken: fetch such a
-metric, read it, and name its folder. The package itself takes seconds to import, and is imported only once a metric of
-it is asked for.
+A metric is a script, and loading it runs it. Hub names of other accounts are therefore refused: fetch such a metric,
+read it, and name its folder. The package takes seconds to import, and is imported only when one of its metrics is asked
+for.
 
-Its metrics are one number for all rows and say neither in which direction they improve nor how sure they are. So theirs
-describe here and do not rank, and have no standard error.
+The package returns one number for all rows, without a direction and without a standard error. Its metrics therefore
+describe and do not rank, and have no standard error here.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from typing import Any
 
 from ...results.record import Metric
 from ..base import DataUnavailableError
+from ..data.sources import hub_is_off
 
 PREFIX = "evaluate:"
 _ORGANISATION = "evaluate-metric"
-_TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 
 
 @dataclass(frozen=True)
 class EvaluateName:
-    """What stands behind `evaluate:`.
+    """The name of a metric after `evaluate:`.
 
     Attributes:
         path: Name of a metric of the package, or path of a local one.
@@ -46,12 +46,12 @@ class EvaluateName:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a path; names of the package have no `/`."""
+        """Whether it is a path; the package's own names have no `/`."""
         return "/" in self.path
 
     @property
     def label(self) -> str:
-        """The name in records; of a local metric without its folder."""
+        """The name in records; a local metric's has no folder."""
         stem = Path(self.path).stem if self.is_local else self.path
         return PREFIX + ":".join(filter(None, (stem, self.configuration)))
 
@@ -60,7 +60,7 @@ def parse_evaluate(name: str) -> EvaluateName:
     """What `evaluate:NAME` or `evaluate:NAME:CONFIGURATION` asks for; nothing is imported or loaded.
 
     Raises:
-        ValueError: Not of that form, or a path where no metric lies.
+        ValueError: The name has another form, or is a path without a metric.
     """
     path, _, configuration = name.removeprefix(PREFIX).partition(":")
     if not name.startswith(PREFIX) or not path:
@@ -79,11 +79,11 @@ def load_evaluate(name: str) -> Any:
 
     Raises:
         DataUnavailableError: It is neither on the hub nor in the package's cache.
-        ValueError: As of `parse_evaluate`.
+        ValueError: The name is refused by `parse_evaluate`.
     """
     asked = parse_evaluate(name)
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")  # it would ask the network even for a local metric
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE:
+    if hub_is_off():
         os.environ.setdefault("HF_EVALUATE_OFFLINE", "1")
     evaluate: Any = importlib.import_module("evaluate")
     path = str(Path(asked.path).resolve()) if asked.is_local else f"{_ORGANISATION}/{asked.path}"
@@ -91,7 +91,7 @@ def load_evaluate(name: str) -> Any:
         return evaluate.load(path, asked.configuration, keep_in_memory=True)
     except (FileNotFoundError, ConnectionError) as error:
         raise DataUnavailableError(
-            f"metric {name!r} is neither in the cache of the package evaluate nor to be had from the hub "
+            f"metric {name!r} is neither in the cache of the package evaluate nor on the hub "
             f"({_ORGANISATION}/{asked.path}); connect once, or name a local folder that holds it"
         ) from error
 
@@ -99,22 +99,22 @@ def load_evaluate(name: str) -> Any:
 def measure_evaluate(
     name: str, references: Sequence[Any], predictions: Sequence[Any], suffix: str = ""
 ) -> list[Metric]:
-    """Every number that a metric gives, as `evaluate:NAME`, or as `evaluate:NAME/KEY` where it gives several.
+    """Every number that a metric returns, as `evaluate:NAME`, or as `evaluate:NAME/KEY` if it returns several.
 
     Args:
         name: As in the module's docstring.
-        references: What is right: labels, values or texts.
-        predictions: What the model says.
-        suffix: What the metrics' names end in.
+        references: The right labels, values or texts.
+        predictions: The model's predictions.
+        suffix: Suffix of the metrics' names.
 
     Raises:
-        DataUnavailableError: The metric cannot be had.
-        ValueError: It gives no number, or as of `parse_evaluate`.
+        DataUnavailableError: The metric is not available.
+        ValueError: It returns no number, or `parse_evaluate` refuses its name.
     """
     computed = load_evaluate(name).compute(predictions=list(predictions), references=list(references))
     found = {key: float(value) for key, value in (computed or {}).items() if isinstance(value, Real)}
     if not found:
-        raise ValueError(f"metric {name!r} gives {computed!r}, in which there is no number")
+        raise ValueError(f"metric {name!r} returns {computed!r}, in which there is no number")
     label = parse_evaluate(name).label
     return [
         Metric(label + (f"/{key}" if len(found) > 1 else "") + suffix, value, "1", None, None, len(predictions))

@@ -1,8 +1,8 @@
 """The setting `more_metrics`: metrics beside a task's own, over the references and predictions that its rows hold.
 
-Names are separated by commas. Tasks of classes take keys of `MEASURES` in `text_metrics.py` and `evaluate:NAME`; those
-of written texts and of generated tokens take `evaluate:NAME` alone, as their own metrics mean something else under the
-same names. What cannot be had, or cannot be taken of such references, is found out before a model is trained.
+Names are separated by commas. Tasks of classes take keys of `MEASURES` in `classification.py` and `evaluate:NAME`;
+tasks of written texts and of generated tokens take `evaluate:NAME` alone, as their own metrics mean something else
+under the same names. A metric that is not available or does not fit is found out before a model is trained.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...results.names import UnknownNameError, unknown_name
 from ...results.record import Metric
-from .classification import check_fit, check_metric, measure_any, try_metric
-from .evaluate_library import measure_evaluate, parse_evaluate
+from .classification import MEASURES, measure
+from .evaluate_library import PREFIX, measure_evaluate, parse_evaluate
 
 
 def metric_names(more_metrics: str) -> tuple[str, ...]:
@@ -21,42 +22,68 @@ def metric_names(more_metrics: str) -> tuple[str, ...]:
 
 
 def check_evaluate(more_metrics: str) -> None:
-    """Sees to it that every name is one of the package `evaluate`, by its form.
+    """Refuses names that are not of the package `evaluate`, by their form.
 
     Raises:
-        ValueError: A name is of another form, or names a path where no metric lies.
+        ValueError: A name has another form, or is a path without a metric.
     """
     for name in metric_names(more_metrics):
         parse_evaluate(name)
 
 
 def check_classes(more_metrics: str, num_classes: int) -> None:
-    """Sees to it that every name can be a metric of so many classes; 1 is a regression.
+    """Refuses names that are no metrics of so many classes; 1 is a regression.
+
+    Metrics of the package `evaluate` are checked by their form; `try_metrics` finds out whether they fit.
 
     Raises:
-        ValueError: A name is none, or is a metric of other tasks.
+        UnknownNameError: A name is neither one of `MEASURES` nor `evaluate:NAME`.
+        ValueError: A metric does not fit, or a local metric does not exist.
     """
     for name in metric_names(more_metrics):
-        check_metric(name)
-        check_fit(name, num_classes)
+        if name.startswith(PREFIX):
+            parse_evaluate(name)
+        elif name not in MEASURES:
+            raise UnknownNameError(
+                f"{unknown_name('metric', name, MEASURES)}; evaluate:NAME is one of the package evaluate"
+            )
+        elif num_classes not in MEASURES[name].classes:
+            of = f"{num_classes} classes" if num_classes > 1 else "a regression"
+            fitting = ", ".join(other for other, each in MEASURES.items() if num_classes in each.classes)
+            raise ValueError(f"metric {name!r} cannot be taken of {of}; allowed: {fitting}, or evaluate:NAME")
 
 
 def try_metrics(more_metrics: str, references: Sequence[Any]) -> None:
-    """Takes each metric of the package of references that are their own predictions; errors as of `try_metric`."""
+    """Takes each metric of the package `evaluate` of a few references that are their own predictions.
+
+    Args:
+        more_metrics: The setting.
+        references: A few references, each class among them.
+
+    Raises:
+        DataUnavailableError: A metric is not available.
+        ValueError: A metric returns no number for such references; other errors of its script pass through.
+    """
     for name in metric_names(more_metrics):
-        try_metric(name, references)
+        if name.startswith(PREFIX):
+            measure_evaluate(name, references, references)
 
 
 def measure_classes(
     more_metrics: str, labels: Sequence[float], predictions: Sequence[float], own: Sequence[str], suffix: str = ""
 ) -> list[Metric]:
-    """The metrics of a task of classes that are not among its `own`; other arguments as of `measure`."""
-    names = [name for name in metric_names(more_metrics) if name not in own]
-    return [metric for name in names for metric in measure_any(name, labels, predictions, suffix)]
+    """The metrics of a task of classes that are not among its `own`; other arguments as in `measure`."""
+    metrics: list[Metric] = []
+    for name in metric_names(more_metrics):
+        if name.startswith(PREFIX):
+            metrics += measure_evaluate(name, labels, predictions, suffix)
+        elif name not in own:
+            metrics.append(measure(name, labels, predictions, suffix))
+    return metrics
 
 
 def measure_answers(more_metrics: str, rows: Sequence[Mapping[str, Any]], answer: str, prediction: str) -> list[Metric]:
-    """The metrics of the package over all rows.
+    """The metrics of the package `evaluate` over all rows.
 
     Args:
         more_metrics: The setting.
@@ -64,9 +91,8 @@ def measure_answers(more_metrics: str, rows: Sequence[Mapping[str, Any]], answer
         answer: Key of a row's reference, or list of references.
         prediction: Key of its prediction, or list of as many.
     """
-    names = metric_names(more_metrics)
     references, predictions = (
         [each for row in rows for each in (row[key] if isinstance(row[key], list) else [row[key]])]
         for key in (answer, prediction)
     )
-    return [metric for name in names for metric in measure_evaluate(name, references, predictions)]
+    return [metric for name in metric_names(more_metrics) for metric in measure_evaluate(name, references, predictions)]

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ...results.names import unknown_name
 from ...results.record import DataIdentity, Scalar
 from ..base import Sources
-from ..data.sources import DatasetId, dataset_folders, find_dataset, identify_dataset, read_split, split_files
+from ..data.sources import (
+    DatasetId,
+    dataset_folders,
+    find_dataset,
+    identify_dataset,
+    open_parquet,
+    read_split,
+    shuffled_places,
+    split_files,
+)
 
 ID = "id"
 """A column of this name, where there is one, names the rows."""
@@ -20,7 +27,6 @@ ID = "id"
 _REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TEXT = frozenset({"string", "large_string", "string_view"})
-_SHUFFLE_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Pair:
     """A text and its summary.
 
     Attributes:
-        id: What the data set calls it; else its place.
+        id: Its name in the data set; without names, its place.
         place: Where it stands in its split.
         source: The text.
         target: The summary.
@@ -55,7 +61,7 @@ class SummaryData:
         revision: Commit on the hub, in full; empty where only the mirror is meant.
 
     Raises:
-        ValueError: Something is not set or not of its form, or the test split is also one to train or validate on.
+        ValueError: A value is missing or malformed, or the test split is also one to train or validate on.
     """
 
     repo: str
@@ -87,12 +93,12 @@ class SummaryData:
         """Which files or which revision `pairs` would read of these splits.
 
         Raises:
-            DataUnavailableError: A split is nowhere to be had.
-            ValueError: A column does not exist, or holds no text; several configurations, and none was chosen.
+            DataUnavailableError: A split is not available.
+            ValueError: A column does not exist or holds no text, or there are several configurations and none is set.
         """
         dataset = self._dataset(splits, sources)
         for files in find_dataset(dataset, sources).files.values():
-            self._check_columns(_schema_of(files[0]))
+            self._check_columns(open_parquet(files[0]).schema_arrow)
         return identify_dataset(dataset, sources, {"source": self.source, "target": self.target, **details})
 
     def pairs(self, split: str, sources: Sources, most: int | None = None) -> tuple[list[Pair], int]:
@@ -105,14 +111,12 @@ class SummaryData:
                 others in the order they are drawn in, so that fewer of them are the first of more.
 
         Raises:
-            DataUnavailableError: The split is nowhere to be had.
+            DataUnavailableError: The split is not available.
             ValueError: A column does not exist or holds no text.
         """
-        import numpy as np
-
         rows = read_split(self._dataset((split,), sources), split, sources)
         self._check_columns(rows.features.arrow_schema)
-        places: list[int] = np.random.default_rng(_SHUFFLE_SEED).permutation(len(rows)).tolist()[:most]
+        places = shuffled_places(len(rows))[:most]
         places = sorted(places) if split == self.test else places
         chosen = rows.select(places)
         ids: Iterable[Any] = chosen[ID][:] if ID in rows.column_names else places
@@ -129,14 +133,11 @@ class SummaryData:
         return DatasetId(self.repo, config, self.revision, tuple(splits))
 
     def _only_config(self, sources: Sources) -> str:
-        for folder in dataset_folders(self.repo, self.revision, sources).values():
-            if folder is None or not folder.is_dir():
-                continue
-            names = [each.name for each in sorted(folder.iterdir())]
+        for folder in filter(None, dataset_folders(self.repo, self.revision, sources).values()):
             configs = [
                 name
-                for name in names
-                if split_files(folder, DatasetId(self.repo, name, self.revision, (self.test,)), self.test)
+                for name in sorted(each.name for each in folder.glob("*"))
+                if split_files(folder, DatasetId(self.repo, name, self.revision), self.test)
             ]
             if len(configs) > 1:
                 raise ValueError(f"{self.repo} has several configurations; set config to one of {', '.join(configs)}")
@@ -154,8 +155,3 @@ class SummaryData:
                 raise ValueError(
                     f"{setting} is the column {name!r} of {self.repo}, which holds {columns[name]}; allowed: text"
                 )
-
-
-def _schema_of(file: Path) -> Any:
-    parquet: Any = importlib.import_module("pyarrow.parquet")
-    return parquet.read_schema(file)

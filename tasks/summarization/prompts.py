@@ -1,9 +1,10 @@
 """Texts to summarise as prompts and training rows, and what a model writes after them.
 
-A prompt is `end-of-text, template with the text in it`; a training row goes on with `summary, stop token`, and its loss
-is on those alone, so that a model learns when to stop. The parts are tokenized apart, so that the template's tokens do
-not depend on the text. What is too long is cut at the end of the text, never in the template or the summary, to leave
-room for `max_new_tokens` tokens: a training row's text is as long as a test prompt's, unless its summary needs more.
+A prompt is an end of text and the template with the text in it. A training row goes on with the summary and the stop
+token, and its loss is on those alone, so that a model learns when to stop. The parts are tokenized apart, so that the
+template's tokens do not depend on the text. A text that is too long is cut at its end to leave room for
+`max_new_tokens` tokens; template and summary are never cut. A training text is as long as one of a test prompt, unless
+its summary needs more room.
 """
 
 from __future__ import annotations
@@ -11,18 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from ...adapters.base import IGNORED, Adapter, Examples
-from ..classification.text_pairs import pad_rows
+from ..data.batches import TokenIds, batches_by_length, pad_left, pad_rows
 from ..data.tokenization import Tokenizer
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-SOURCE = "{source}"
-"""Where the text stands in a template."""
+from .settings import SOURCE, SummarizationSettings
 
 
 @dataclass(frozen=True)
@@ -31,11 +25,11 @@ class Prompt:
 
     Attributes:
         ids: Token ids.
-        text: The same as text, without the end of text that it begins with.
+        text: Their text, without the end of text that they begin with.
         cut: Whether the end of the text was cut off.
     """
 
-    ids: NDArray[np.int32]
+    ids: TokenIds
     text: str
     cut: bool
 
@@ -74,28 +68,29 @@ class Prompter:
 
     Attributes:
         tokenizer: The tokenizer.
-        template: The template, with `{source}` once.
-        context_length: Most tokens of prompt and summary together.
-        max_new_tokens: Tokens that a prompt leaves room for.
+        chosen: Has the template, the most tokens of prompt and summary together, and the tokens that a prompt leaves
+            room for.
+
+    Raises:
+        ValueError: The template leaves no room for a text.
     """
 
     tokenizer: Tokenizer
-    template: str
-    context_length: int
-    max_new_tokens: int
+    chosen: SummarizationSettings
 
     def __post_init__(self) -> None:
-        if (room := self._room(self.max_new_tokens)) < 1:
+        length, reserved = self.chosen.context_length, self.chosen.max_new_tokens
+        if (room := self._room(reserved)) < 1:
             raise ValueError(
-                f"context_length is {self.context_length}, of which the template takes {sum(map(len, self._frame))} "
-                f"tokens and max_new_tokens {self.max_new_tokens}: no token of a text fits; "
-                f"set context_length to at least {self.context_length + 1 - room}"
+                f"context_length is {length}, of which the template takes {sum(map(len, self._frame))} tokens "
+                f"and max_new_tokens {reserved}: no token of a text fits; "
+                f"set context_length to at least {length + 1 - room}"
             )
 
     def prompts(self, texts: Sequence[str]) -> list[Prompt]:
         """The prompt of each text."""
-        room = self._room(self.max_new_tokens)
-        before, after = self.template.split(SOURCE)
+        room = self._room(self.chosen.max_new_tokens)
+        before, after = self.chosen.prompt.split(SOURCE)
         prompts = []
         for text, tokens in zip(texts, self.tokenizer.encode(texts), strict=True):
             cut = len(tokens) > room
@@ -111,7 +106,7 @@ class Prompter:
         made, cut, left_out = [], 0, 0
         for text, summary in zip(self.tokenizer.encode(texts), self.tokenizer.encode(summaries), strict=True):
             answer = np.concatenate([summary, stop])
-            room = self._room(max(self.max_new_tokens, len(answer)))
+            room = self._room(max(self.chosen.max_new_tokens, len(answer)))
             if room < 1:
                 left_out += 1
                 continue
@@ -120,70 +115,46 @@ class Prompter:
         return SummaryRows(_examples(made) if made else None, cut, left_out)
 
     @cached_property
-    def _frame(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def _frame(self) -> tuple[TokenIds, TokenIds]:
         import numpy as np
 
-        before, after = self.tokenizer.encode(self.template.split(SOURCE))
+        before, after = self.tokenizer.encode(self.chosen.prompt.split(SOURCE))
         return np.concatenate([np.array([self.tokenizer.end_of_text], np.int32), before]), after
 
     def _room(self, reserved: int) -> int:
-        return self.context_length - sum(map(len, self._frame)) - reserved
+        return self.chosen.context_length - sum(map(len, self._frame)) - reserved
 
-    def _framed(self, tokens: NDArray[np.int32]) -> NDArray[np.int32]:
+    def _framed(self, tokens: TokenIds) -> TokenIds:
         import numpy as np
 
         before, after = self._frame
         return np.concatenate([before, tokens, after])
 
 
-def pad_left(rows: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Token ids `[rows, n]`, padded with 0 on the left to the longest row, and a mask that is True at real tokens."""
-    ids, mask = pad_rows([row[::-1] for row in rows])
-    return ids[:, ::-1].copy(), mask[:, ::-1].copy()
-
-
 def write_after(
-    adapter: Adapter,
-    prompts: Sequence[NDArray[np.int32]],
-    *,
-    stop_token: int,
-    max_new_tokens: int,
-    temperature: float,
-    batch_size: int,
+    adapter: Adapter, prompts: Sequence[TokenIds], stop_token: int, chosen: SummarizationSettings
 ) -> list[Written]:
     """What the model writes after each prompt, in the order of `prompts`.
-
-    Batches hold prompts of like length, padded on the left; the longest come first, so that what does not fit in memory
-    fails at once.
 
     Raises:
         FloatingPointError: The model gives a logit that is not a number.
         UnsupportedError: The model cannot generate.
     """
-    import torch
-
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    lengths = [len(prompt) for prompt in prompts]
     written: dict[int, Written] = {}
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        ids, mask = pad_left([prompts[i] for i in chosen])
+    for places, ids, mask in batches_by_length(
+        adapter, lengths, chosen.batch_size, lambda places: pad_left([prompts[i] for i in places])
+    ):
         tokens = adapter.generate(
-            torch.as_tensor(ids, dtype=torch.long, device=adapter.device),
-            None if mask.all() else torch.as_tensor(mask, device=adapter.device),
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            stop_token=stop_token,
+            ids, mask, max_new_tokens=chosen.max_new_tokens, temperature=chosen.temperature, stop_token=stop_token
         )
-        written.update(zip(chosen, (_until(stop_token, row) for row in tokens.tolist()), strict=True))
+        for i, row in zip(places.tolist(), tokens.tolist(), strict=True):
+            finished = stop_token in row
+            written[i] = Written(row[: row.index(stop_token)] if finished else row, finished)
     return [written[i] for i in range(len(prompts))]
 
 
-def _until(stop_token: int, tokens: list[int]) -> Written:
-    finished = stop_token in tokens
-    return Written(tokens[: tokens.index(stop_token)] if finished else tokens, finished)
-
-
-def _examples(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.int32]]]) -> Examples:
+def _examples(rows: Sequence[tuple[TokenIds, TokenIds]]) -> Examples:
     """Inputs are all tokens but the last; targets the tokens of the answers, each where the one before it stands."""
     import numpy as np
 

@@ -1,20 +1,25 @@
 """Summarisation: a decoder learns to write summaries, writes those of the test split, and is scored by ROUGE.
 
-`samsum` is one data set; the task `summarization` is any other in the layout of the hub, named by settings:
+The task `samsum` has one data set; `summarization` takes any other in the layout of the hub, named by settings:
 
     bench run --tasks summarization:dataset=ORG/NAME:source=COLUMN:target=COLUMN --backbone smollm2-135m ...
     bench run --tasks summarization --set dataset=ORG/NAME --set source=COLUMN --set target=COLUMN ...
 
-The first form names the data in the record's task, so several data sets can stand in one run. `config` is the folder of
-parquet files where there are several, `revision` the commit that the hub is asked for; a mirror needs none.
+The first form names the data in the record's task, so that one run can have several data sets. `config` is the folder
+of parquet files where there are several, `revision` the commit that the hub is asked for; a mirror needs none.
 
-Protocol: prompts and training rows are those of `summary_prompts.py`, ROUGE is that of `rouge.py`. Models are trained
-on the training split, validated on the validation split, and write greedily, in batches padded on the left, until the
-stop token or `max_new_tokens`. Settings and the identity of the data hold all of that, a note of the record which token
-it is.
+SAMSum has 14,731 messenger dialogues to train on (Gliwa et al., arXiv 1911.12237). The paper converts Llama-2 7B on it
+(table 11): two epochs of distillation, then LoRA of rank 8 and alpha 16 on the projections of queries, keys, values and
+outputs, all of it in bfloat16. `--scale paper --backbone llama2-7b` has those values. With `context_length=1024` only
+the longest few dialogues are cut, and GPT-2's positions suffice. The data is looked for in the mirror; the hub is asked
+only with `--set revision=COMMIT`, as we have no commit that we could vouch for.
 
-Source: Hedgehog, arXiv 2402.04347, table 11 and appendix B.5 (Llama-2 7B with LoRA on SAMSum). The paper states neither
-prompt, lengths, decoding nor the implementation of ROUGE: those are ours, so its numbers compare in kind alone.
+Protocol: `prompts.py` makes prompts and training rows, `rouge.py` scores. Models are trained on the training split,
+validated on the validation split, and write greedily, in batches padded on the left, until the stop token or
+`max_new_tokens`. Settings and the identity of the data hold all of that; a note of the record names the stop token.
+
+Source: Hedgehog, arXiv 2402.04347, table 11 and appendix B.5. The paper states neither learning rates, batch, prompt,
+lengths, decoding nor the implementation of ROUGE: those are ours, so that its numbers compare in kind alone.
 """
 
 from __future__ import annotations
@@ -23,30 +28,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ...adapters.base import Adapter, Capability, Examples, ModelShape, Settings
-from ...results.record import DataIdentity, Metric
+from ...results.record import DataIdentity, Metric, Scalar
 from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
-from ..data.tokenization import Tokenizer, TokenizerIdentity, identify_tokenizer, load_tokenizer
+from ..data.tokenization import TextIdentity, Tokenizer, identify_text, load_tokenizer
 from ..metrics.requested import measure_answers, try_metrics
 from ..settings import as_settings, parse_settings
 from .data import Pair, SummaryData
 from .prompts import Prompt, Prompter, write_after
 from .rouge import rouge_metrics, rouge_scores
-from .settings import AnyDataSettings, SummarizationSettings
+from .settings import SOURCE, AnyDataSettings, SummarizationSettings
 
 _TEXTS = ("Amanda baked cookies and will bring some to Jerry.", "They meet at seven, in front of the cinema.")
-"""What further metrics are tried on before a model is trained."""
+"""Texts on which requested metrics are tried before a model is trained."""
 
 RECIPES = ("pretrained-conversion-lora", "pretrained-conversion", "finetuned-conversion", "scratch", "zero-shot")
 
 
 @dataclass(frozen=True)
 class EvaluationPrompts:
-    """What `predict` reads.
+    """The rows that a model is evaluated on.
 
     Attributes:
         pairs: Texts and summaries.
-        prompts: What the model is given for each.
-        tokenizer: Turns what it writes into text.
+        prompts: The prompt of each.
+        tokenizer: Turns what the model writes into text.
     """
 
     pairs: Sequence[Pair]
@@ -68,36 +73,47 @@ class Summarization:
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
         """Which rows and which tokenizer `load` would use, and what scores the summaries."""
-        reader = self._reader(settings, sources)
-        return replace(reader.identity, details={**reader.identity.details, **reader.tokenizer.details()})
+        return self._resolve(settings, sources)[2].data
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
-        """Tokenizes the rows; `test` is a `EvaluationPrompts` of the first `limit` rows.
+        """Tokenizes the rows; `test` is the `EvaluationPrompts` of the first `limit` rows.
 
         Raises:
-            DataUnavailableError: The data cannot be had.
+            DataUnavailableError: The data or a requested metric are not available.
             ValueError: A column does not exist, no row has text and summary, the template leaves no room for a text, or
-                a further metric cannot be taken of texts.
+                a requested metric does not fit texts.
         """
-        try_metrics(self._parse(settings).more_metrics, _TEXTS)
-        return self._reader(settings, sources).load(limit)
+        chosen, data, text = self._resolve(settings, sources)
+        try_metrics(chosen.more_metrics, _TEXTS)
+        notes = list(text.tokenizer.notes)
+        trains = chosen.train_rows != 0
+        train = _pairs(data, data.train, sources, chosen.train_rows, notes) if trains else []
+        validation = _pairs(data, data.validation, sources, None, notes) if trains and data.validation else []
+        test = _pairs(data, data.test, sources, chosen.test_rows, notes)[:limit]
+        tokenizer = load_tokenizer(
+            text.tokenizer, lambda: (part for pair in train for part in (pair.source, pair.target))
+        )
+        prompter = Prompter(tokenizer, chosen)
+        prompts = prompter.prompts([pair.source for pair in test])
+        notes.append(f"a summary ends at token {tokenizer.stop_token}, {tokenizer.stop_text}, or at max_new_tokens")
+        notes += _cut_note("test", sum(prompt.cut for prompt in prompts), len(test))
+        return TaskData(
+            shape=ModelShape(chosen.context_length, tokenizer.vocab_size),
+            test=EvaluationPrompts(test, prompts, tokenizer),
+            train=_examples("training", prompter, train, notes),
+            validation=_examples("validation", prompter, validation, notes),
+            notes=tuple(notes),
+        )
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
-        """What the model writes for each test row, with the ROUGE of it.
+        """What the model writes for each test row, with its ROUGE.
 
         Raises:
             FloatingPointError: The model gives a logit that is not a number.
             UnsupportedError: The model cannot generate.
         """
         chosen, test = self._parse(settings), data.test
-        written = write_after(
-            adapter,
-            [prompt.ids for prompt in test.prompts],
-            stop_token=test.tokenizer.stop_token,
-            max_new_tokens=chosen.max_new_tokens,
-            temperature=chosen.temperature,
-            batch_size=chosen.batch_size,
-        )
+        written = write_after(adapter, [prompt.ids for prompt in test.prompts], test.tokenizer.stop_token, chosen)
         texts = [test.tokenizer.decode(each.ids).strip() for each in written]
         scores = rouge_scores([pair.target for pair in test.pairs], texts)
         return [
@@ -116,10 +132,10 @@ class Summarization:
         ]
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
-        """ROUGE of the rows' texts, and what there is to know of their lengths.
+        """ROUGE of the rows' texts, and statistics of their lengths.
 
-        `generated_tokens` is the mean length, `finished` the share of summaries that came to their own end, `truncated`
-        the share of texts that were cut to fit. After them come what `more_metrics` adds.
+        `generated_tokens` is the mean length, `finished` the share of summaries that end with the stop token,
+        `truncated` the share of texts that were cut to fit. The metrics that `more_metrics` names come last.
         """
         from ...results.stats.statistics import mean_stderr
 
@@ -132,101 +148,66 @@ class Summarization:
     def _parse(self, settings: Settings) -> SummarizationSettings:
         return parse_settings(AnyDataSettings if self.data is None else SummarizationSettings, settings)
 
-    def _reader(self, settings: Settings, sources: Sources) -> _Reader:
+    def _resolve(self, settings: Settings, sources: Sources) -> tuple[SummarizationSettings, SummaryData, TextIdentity]:
+        """The settings, the data set that they name, and its text and tokenizer."""
         chosen = self._parse(settings)
         data = chosen.data if isinstance(chosen, AnyDataSettings) else self.data
         assert data is not None
         data = replace(data, config=chosen.config, revision=chosen.revision)
         splits = (data.test,) if chosen.train_rows == 0 else (data.train, data.validation, data.test)
-        identity = data.identify([split for split in splits if split], sources, _details())
-        text_key = f"{self.info.name} {self.info.version} {identity.fingerprint} {data} {chosen.train_rows}"
-        tokenizer = identify_tokenizer(chosen.tokenizer, text_key, sources)
-        if chosen.train_rows == 0 and tokenizer.trained_here:
-            raise ValueError(
-                f"tokenizer {tokenizer.name} needs training text, and train_rows is 0; use backbone, gpt2 or byte"
-            )
-        return _Reader(chosen, data, sources, identity, tokenizer)
+        identity = data.identify([split for split in splits if split], sources, _scoring())
+        text = identify_text(self.info, identity, chosen.tokenizer, sources, data=data, train_rows=chosen.train_rows)
+        return chosen, data, text
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """A data set under given settings."""
+def _pairs(data: SummaryData, split: str, sources: Sources, most: int | None, notes: list[str]) -> list[Pair]:
+    pairs, empty = data.pairs(split, sources, most)
+    if not pairs:
+        raise ValueError(f"split {split} of {data.repo} has no row with both text and summary")
+    notes += [f"{empty} rows of split {split} without text or summary were left out"] if empty else []
+    return pairs
 
-    chosen: SummarizationSettings
-    data: SummaryData
-    sources: Sources
-    identity: DataIdentity
-    tokenizer: TokenizerIdentity
 
-    def load(self, limit: int | None) -> TaskData:
-        chosen, data = self.chosen, self.data
-        notes = [self.tokenizer.note] if self.tokenizer.note else []
-        trains = chosen.train_rows != 0
-        train = self._pairs(data.train, chosen.train_rows, notes) if trains else []
-        validation = self._pairs(data.validation, None, notes) if trains and data.validation else []
-        test = self._pairs(data.test, chosen.test_rows, notes)[:limit]
-        tokenizer = load_tokenizer(self.tokenizer, lambda: (t for pair in train for t in (pair.source, pair.target)))
-        prompter = Prompter(tokenizer, chosen.prompt, chosen.context_length, chosen.max_new_tokens)
-        prompts = prompter.prompts([pair.source for pair in test])
-        notes.append(f"a summary ends at token {tokenizer.stop_token}, {tokenizer.stop_text}, or at max_new_tokens")
-        notes += _cut_note("test", sum(prompt.cut for prompt in prompts), len(test))
-        return TaskData(
-            shape=ModelShape(chosen.context_length, tokenizer.vocab_size),
-            test=EvaluationPrompts(test, prompts, tokenizer),
-            train=self._rows("training", prompter, train, notes),
-            validation=self._rows("validation", prompter, validation, notes),
-            notes=tuple(notes),
+def _examples(part: str, prompter: Prompter, pairs: Sequence[Pair], notes: list[str]) -> Examples | None:
+    rows = prompter.rows([pair.source for pair in pairs], [pair.target for pair in pairs])
+    notes += _cut_note(part, rows.cut, len(pairs))
+    if rows.left_out:
+        notes.append(
+            f"{rows.left_out} of {len(pairs)} {part} rows were left out, as their summary leaves no room for a text"
         )
-
-    def _pairs(self, split: str, most: int | None, notes: list[str]) -> list[Pair]:
-        pairs, empty = self.data.pairs(split, self.sources, most)
-        if not pairs:
-            raise ValueError(f"split {split} of {self.data.repo} has no row with both text and summary")
-        notes += [f"{empty} rows of split {split} without text or summary were left out"] if empty else []
-        return pairs
-
-    def _rows(self, part: str, prompter: Prompter, pairs: Sequence[Pair], notes: list[str]) -> Examples | None:
-        rows = prompter.rows([pair.source for pair in pairs], [pair.target for pair in pairs])
-        notes += _cut_note(part, rows.cut, len(pairs))
-        if rows.left_out:
-            notes.append(
-                f"{rows.left_out} of {len(pairs)} {part} rows were left out, as their summary leaves no room for a text"
-            )
-        return rows.examples
+    return rows.examples
 
 
 def _cut_note(part: str, cut: int, of: int) -> list[str]:
     return [f"{cut} of {of} {part} texts were cut at their end to fit context_length"] if cut else []
 
 
-def _details() -> dict[str, str]:
-    """What else the numbers depend on, for the identity of the data and so for the cell's key."""
+def _scoring() -> dict[str, Scalar]:
+    """How summaries are written and scored, for the identity of the data and so for the cell's key."""
     from importlib.metadata import version
 
     return {"rouge": f"rouge-score {version('rouge-score')}, stemmed", "padding": "left"}
 
 
-def summarization_scales(small: SummarizationSettings) -> Mapping[str, TaskScale]:
+def _scales(small: SummarizationSettings) -> Mapping[str, TaskScale]:
     """The scales of a summarisation task whose data and prompt are those of `small`."""
-    smoke_stage: Settings = {"steps": 3, "batch_size": 2, "eval_rows": 2, "eval_batch_size": 2}
-    small_stage: Settings = {"epochs": 1.0, "batch_size": 8, "eval_rows": 32, "eval_batch_size": 8}
-    stages = ("teacher", "distill", "finetune", "lora")
     smoke = replace(
         small, context_length=128, max_new_tokens=24, tokenizer="bpe:1024", train_rows=64, test_rows=6, batch_size=6
     )
     paper = replace(small, context_length=1024, max_new_tokens=128, tokenizer="auto", train_rows=None, test_rows=None)
-    shared: Settings = {"length_pool": 32}
+    smoke_stage: Settings = {"steps": 3, "batch_size": 2, "eval_rows": 2, "eval_batch_size": 2}
+    small_stage: Settings = {"epochs": 1.0, "batch_size": 8, "eval_rows": 32, "eval_batch_size": 8}
+    paper_train: Settings = {**_POOLED, "epochs": 10.0, "batch_size": 32, "lr": 1e-4, "eval_every": 0}
     return {
-        "smoke": TaskScale(as_settings(smoke), train=shared, stages=dict.fromkeys(stages, smoke_stage)),
-        "small": TaskScale(as_settings(small), train=shared, stages=dict.fromkeys(stages, small_stage)),
-        "paper": TaskScale(
-            as_settings(paper),
-            train={**shared, "epochs": 10.0, "batch_size": 32, "lr": 1e-4, "eval_every": 0},
-        ),
+        "smoke": TaskScale(as_settings(smoke), train=_POOLED, stages=dict.fromkeys(_STAGES, smoke_stage)),
+        "small": TaskScale(as_settings(small), train=_POOLED, stages=dict.fromkeys(_STAGES, small_stage)),
+        "paper": TaskScale(as_settings(paper), train=paper_train),
     }
 
 
-SMALL = SummarizationSettings(context_length=384, max_new_tokens=64, train_rows=128, test_rows=64)
+_STAGES = ("teacher", "distill", "finetune", "lora")
+_POOLED: Settings = {"length_pool": 32}
+_SMALL = SummarizationSettings(context_length=384, max_new_tokens=64, train_rows=128, test_rows=64)
 
 SUMMARIZATION = Summarization(
     TaskInfo(
@@ -240,6 +221,19 @@ SUMMARIZATION = Summarization(
         needs=frozenset({Capability.LANGUAGE_MODEL, Capability.GENERATE}),
         backbone="smollm2-135m",
         recipes=RECIPES,
-        scales=summarization_scales(AnyDataSettings(**vars(SMALL))),
+        scales=_scales(AnyDataSettings(**vars(_SMALL))),
     )
+)
+
+SAMSUM = Summarization(
+    replace(
+        SUMMARIZATION.info,
+        name="samsum",
+        summary="ROUGE of summaries of messenger dialogues",
+        data=("knkarthick/samsum",),
+        licence="CC BY-NC-ND 4.0",
+        citation="Gliwa et al., SAMSum, arXiv 1911.12237; Lin, ROUGE, ACL 2004; Hedgehog, arXiv 2402.04347, table 11",
+        scales=_scales(replace(_SMALL, prompt=f"Summarize this dialogue:\n{SOURCE}\n\nSummary:\n")),
+    ),
+    SummaryData("knkarthick/samsum", source="dialogue", target="summary"),
 )

@@ -1,7 +1,7 @@
 """ROUGE of texts against references, by the package `rouge-score` with Porter's stemmer (Lin, ACL 2004).
 
-The number of a document is its F-measure; that of a model the mean over documents, with a standard error and a 95%
-interval from one bootstrap of whole documents. All are fractions, where papers print percentages.
+A document scores its F-measure; a model scores the mean over documents, with a standard error and a 95% interval from
+one bootstrap of whole documents. All are fractions; papers print percentages.
 
 `rouge1` and `rouge2` count common words and pairs of words, `rougeL` the longest common subsequence of the whole texts.
 `rougeLsum` takes it sentence by sentence, and `rouge-score` expects a line feed after each. Texts are split where `.`,
@@ -22,7 +22,7 @@ _AFTER_SENTENCE = re.compile(r"(?<=[.!?])([\"'”’)\]]*)\s+")
 
 
 def split_sentences(text: str) -> str:
-    """The text with a line feed after each sentence, which is how `rougeLsum` tells them apart."""
+    """The text with a line feed after each sentence, as `rougeLsum` expects."""
     return _AFTER_SENTENCE.sub(r"\1\n", text)
 
 
@@ -43,7 +43,7 @@ def rouge_scores(references: Sequence[str], predictions: Sequence[str]) -> list[
 def rouge_metrics(scores: Sequence[Mapping[str, float]]) -> list[Metric]:
     """The mean of each kind, and as `KIND_low95` and `KIND_high95` the ends of its 95% interval.
 
-    The ends only describe, so they have no standard error of their own; with fewer than two documents there are none.
+    The ends only describe and have no standard error of their own; fewer than two documents have no interval.
     """
     from ...results.stats.statistics import mean_estimate
 

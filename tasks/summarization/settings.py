@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from ..metrics.requested import check_evaluate
 from .data import SummaryData
-from .prompts import SOURCE
+
+SOURCE = "{source}"
+"""Where the text stands in the template of a prompt."""
 
 
 @dataclass(frozen=True)
@@ -15,20 +17,21 @@ class SummarizationSettings:
 
     Attributes:
         context_length: Most tokens of prompt and summary together.
-        max_new_tokens: Most tokens of a summary that is written, the stop token included.
+        max_new_tokens: Most tokens that a model writes, the stop token included.
         prompt: Template of the prompt, with `{source}` where the text stands.
-        temperature: 0 for the likeliest token at each step; else that of sampling, with one seed for each batch.
+        temperature: Temperature of sampling, with one seed for each batch; 0 for the likeliest token at each step.
         tokenizer: `backbone`, `bpe:N`, `auto`, `gpt2` or `byte`; see `tokenization.py`.
-        train_rows: Training rows, drawn with a fixed seed; None for all. 0 reads the test split alone, which suits a
-            model that is not trained here; its tokenizer must not be `bpe:N`.
+        train_rows: Training rows, drawn with a fixed seed; None for all. 0 reads the test split alone, for a model that
+            is not trained here; its tokenizer must not be `bpe:N`.
         test_rows: Test rows, drawn with a fixed seed; None for all.
         batch_size: Prompts at a time.
         config: Folder of the repository that holds the parquet files; empty for the only one there is.
         revision: Commit on the hub, in full; empty where only the mirror is meant.
-        more_metrics: Metrics of the package `evaluate` beside ROUGE, over whole texts; see `more_metrics.py`.
+        more_metrics: Metrics of the package `evaluate` beside ROUGE, over whole texts; see
+            `metrics/requested.py`.
 
     Raises:
-        ValueError: A template without one `{source}`, a number out of its range, or a metric that is none.
+        ValueError: A template does not have `{source}` once, a number is out of its range, or a metric is unknown.
     """
 
     context_length: int = 1024
@@ -56,7 +59,7 @@ class SummarizationSettings:
 
 @dataclass(frozen=True)
 class AnyDataSettings(SummarizationSettings):
-    """The same for a data set that settings name; see `SummaryData`.
+    """Settings of a summarisation task whose data set they name; see `SummaryData`.
 
     Attributes:
         dataset: Repository on the hub, `ORG/NAME`.
@@ -76,12 +79,7 @@ class AnyDataSettings(SummarizationSettings):
 
     @property
     def data(self) -> SummaryData:
-        """The data set; errors as of `SummaryData`."""
+        """The data set; raises the errors of `SummaryData`."""
         return SummaryData(
-            repo=self.dataset,
-            source=self.source,
-            target=self.target,
-            train=self.train_split,
-            validation=self.validation_split,
-            test=self.test_split,
+            self.dataset, self.source, self.target, self.train_split, self.validation_split, self.test_split
         )

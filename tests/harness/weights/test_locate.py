@@ -18,7 +18,7 @@ from hedgebench.adapters.pretrained.weight_files import read_headers, safetensor
 from hedgebench.harness.weights import locate as weights
 from hedgebench.harness.weights.locate import locate, materialise
 from hedgebench.tasks.base import DataUnavailableError, Sources
-from hedgebench.tasks.data import file_hashes as file_facts
+from hedgebench.tasks.data import file_hashes
 
 from ...adapters.tiny_models import save_tiny
 
@@ -180,14 +180,14 @@ def test_the_fingerprint_follows_weights_configuration_and_tokenizer_alone(sourc
 def test_the_digest_of_a_large_file_is_kept_until_the_file_changes(
     sources: Sources, mirrored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_facts, "ALWAYS_READ_BYTES", 1)
+    monkeypatch.setattr(file_hashes, "ALWAYS_READ_BYTES", 1)
     first = locate(TINY, sources).fingerprint
     kept = {file: file.read_text() for file in (sources.cache / "digests").iterdir()}
     assert len(kept) == 4
     monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("it was hashed again"))
     assert locate(TINY, sources).fingerprint == first
     monkeypatch.undo()
-    monkeypatch.setattr(file_facts, "ALWAYS_READ_BYTES", 1)
+    monkeypatch.setattr(file_hashes, "ALWAYS_READ_BYTES", 1)
     save_tiny("llama", mirrored, seed=1)
     assert locate(TINY, sources).fingerprint != first
 

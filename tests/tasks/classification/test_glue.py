@@ -1,4 +1,4 @@
-"""Tests of tasks/glue.py."""
+"""Tests of tasks/classification/glue.py."""
 
 from __future__ import annotations
 

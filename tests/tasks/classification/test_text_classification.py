@@ -1,4 +1,4 @@
-"""Tests of tasks/text_classification.py."""
+"""Tests of tasks/classification/text_classification.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of tasks/documents.py."""
+"""Tests of tasks/data/documents.py."""
 
 from __future__ import annotations
 

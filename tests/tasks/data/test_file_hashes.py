@@ -1,4 +1,4 @@
-"""Tests of tasks/file_facts.py."""
+"""Tests of tasks/data/file_hashes.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hedgebench.tasks.data import file_hashes as file_facts
+from hedgebench.tasks.data import file_hashes
 from hedgebench.tasks.data.file_hashes import digest, line_count
 
 
@@ -20,14 +20,14 @@ def test_a_small_file_is_read_each_time(tmp_path: Path) -> None:
     assert not cache.exists()
 
 
-def test_facts_of_a_large_file_are_kept_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_facts, "ALWAYS_READ_BYTES", 1)
+def test_hashes_of_a_large_file_are_kept_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_hashes, "ALWAYS_READ_BYTES", 1)
     file, cache = tmp_path / "file", tmp_path / "cache"
     file.write_bytes(b"a\nb\n")
     known = digest(file, cache), line_count(file, cache)
     with monkeypatch.context() as patched:
         for name in ("_digest", "_lines"):
-            patched.setattr(file_facts, name, lambda file: pytest.fail(f"{file} was read again"))
+            patched.setattr(file_hashes, name, lambda file: pytest.fail(f"{file} was read again"))
         assert (digest(file, cache), line_count(file, cache)) == known
     file.write_bytes(b"a\nb\nc\n")
     assert line_count(file, cache) == 3

@@ -1,4 +1,4 @@
-"""Tests of tasks/sources.py."""
+"""Tests of tasks/data/sources.py."""
 
 from __future__ import annotations
 

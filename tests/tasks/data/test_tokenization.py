@@ -1,4 +1,4 @@
-"""Tests of tasks/tokenization.py."""
+"""Tests of tasks/data/tokenization.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hedgebench.tasks.base import BackboneTokenizer, DataUnavailableError, Sources
-from hedgebench.tasks.data.backbone_tokenizer import END_OF_TEXT
+from hedgebench.tasks.data.subword_tokenizer import END_OF_TEXT
 from hedgebench.tasks.data.tokenization import GPT2_REPO, Tokenizer, identify_tokenizer, load_tokenizer
 
 TEXTS = ["the cat sat on the mat", "the dog sat on the log", "naïve café – 猫"] * 20

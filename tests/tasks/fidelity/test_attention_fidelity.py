@@ -22,14 +22,13 @@ from hedgebench.results.record import DataIdentity, Metric
 from hedgebench.results.stats.statistics import ratio_bootstrap
 from hedgebench.tasks.base import Sources, TaskData
 from hedgebench.tasks.data.documents import Document
-from hedgebench.tasks.fidelity.attention_fidelity import ATTENTION_FIDELITY, AttentionFidelity
-from hedgebench.tasks.fidelity.texts import FidelitySettings, StreamTexts
+from hedgebench.tasks.fidelity.attention_fidelity import ATTENTION_FIDELITY
+from hedgebench.tasks.fidelity.protocol import AttentionFidelity
+from hedgebench.tasks.fidelity.streams import StreamSettings
 from hedgebench.tasks.language.perplexity import Perplexity
 from hedgebench.tasks.settings import as_settings, parse_settings
 
-SETTINGS = as_settings(
-    FidelitySettings(context_length=32, lengths=(32, 64), windows=2, tokenizer="byte", train_bytes=0)
-)
+SETTINGS = as_settings(StreamSettings(context_length=32, lengths=(32, 64), windows=2, tokenizer="byte", train_bytes=0))
 
 
 Load = Callable[..., TaskData]
@@ -48,7 +47,7 @@ class Words:
 @pytest.fixture
 def task() -> AttentionFidelity:
     words = Perplexity(ATTENTION_FIDELITY.info, Words())
-    return replace(ATTENTION_FIDELITY, texts=StreamTexts(("words", words), (("again", Words()),)))
+    return replace(ATTENTION_FIDELITY, trained_on=("words", words), others=(("again", Words()),))
 
 
 @pytest.fixture
@@ -134,7 +133,7 @@ def test_samples_can_be_left_out_and_change_no_score(task: AttentionFidelity, da
 @pytest.mark.parametrize("scale", ["smoke", "small", "paper"])
 def test_the_length_trained_on_is_compared_first_and_conversions_end_with_distillation(scale: str) -> None:
     chosen = ATTENTION_FIDELITY.info.scales[scale]
-    settings = parse_settings(FidelitySettings, chosen.settings)
+    settings = parse_settings(StreamSettings, chosen.settings)
     assert settings.lengths[0] == settings.context_length < max(settings.lengths)
     assert {chosen.stages[stage]["steps"] for stage in ("finetune", "lora")} == {0}
 
@@ -192,4 +191,4 @@ def test_models_from_scratch_are_held_against_no_teacher(task: AttentionFidelity
 )
 def test_settings_that_measure_nothing_are_refused(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):
-        FidelitySettings(**{field: value})  # type: ignore[arg-type]
+        StreamSettings(**{field: value})  # type: ignore[arg-type]

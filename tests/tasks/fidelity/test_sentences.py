@@ -25,7 +25,9 @@ from hedgebench.tasks.fidelity.measures import MEASURES, compare_maps
 from hedgebench.tasks.fidelity.sentences import SentenceSettings
 from hedgebench.tasks.settings import as_settings, parse_settings
 
-SETTINGS = as_settings(SentenceSettings(24, (24, 64), windows=2, texts=3, tokenizer="byte", train_rows=0))
+SETTINGS = as_settings(
+    SentenceSettings(max_length=24, lengths=(24, 64), windows=2, texts=3, tokenizer="byte", train_rows=0)
+)
 Load = Callable[..., TaskData]
 
 
@@ -56,18 +58,18 @@ def adapter(spec: str, context_length: int = 64) -> ModelAdapter[Transformer]:
     return build_scratch(parsed, backbone, settings, shape, 0, Precision.of("cpu", "float32"))
 
 
-def test_places_are_single_texts_and_joined_ones_of_each_data_set(load: Load) -> None:
+def test_windows_are_single_texts_and_joined_ones_of_each_data_set(load: Load) -> None:
     data = load()
     assert data.wants_teacher
-    assert [(p.corpus, p.seq_len, len(p.windows)) for p in data.test.places] == [
+    assert [(p.corpus, p.seq_len, len(p.windows)) for p in data.test.corpora] == [
         *(("cola", 24, 2), ("cola", 64, 2)),
         *(("mrpc", 24, 1), ("mrpc", 64, 0)),
     ]
-    single, joined = data.test.places[0].windows, data.test.places[1].windows
+    single, joined = data.test.corpora[0].windows, data.test.corpora[1].windows
     assert [len(window.tokens) for window in single] == [3, 3]
     assert all(window.mask is not None and (window.mask.sum(1) >= 8).all() for window in single)
-    assert [(window.tokens.shape, window.mask) for window in joined] == [((1, 64), None)] * 2
-    assert "does not fill a row of 64 tokens" in data.test.places[3].reason
+    assert [(window.tokens.shape, window.mask.all()) for window in joined] == [((1, 64), True)] * 2
+    assert "does not fill a row of 64 tokens" in data.test.corpora[3].reason
     assert 8 <= len(data.test.sample) <= 16
 
 
@@ -80,7 +82,7 @@ def test_softmax_is_faithful_to_itself(load: Load) -> None:
     assert found["attention_overlap"] == pytest.approx(1, abs=1e-6)
 
 
-def test_places_without_text_and_lengths_without_room_are_unsupported_points(load: Load) -> None:
+def test_corpora_without_text_and_lengths_without_room_are_unsupported_points(load: Load) -> None:
     rows = TASK.predict(adapter("elu", context_length=24), load(), SETTINGS)
     status = {
         (m.at["corpus"], m.at["seq_len"]): m.status for m in TASK.score(rows, SETTINGS) if m.name == "attention_kl_at"
@@ -95,7 +97,7 @@ def test_places_without_text_and_lengths_without_room_are_unsupported_points(loa
 
 @pytest.mark.parametrize("spec", ["elu", "hedgehog", "t2r", "cosformer"])
 def test_padding_changes_no_measure(spec: str, load: Load) -> None:
-    model, window = adapter(spec), load().test.places[0].windows[0]
+    model, window = adapter(spec), load().test.corpora[0].windows[0]
     together: list[dict[str, torch.Tensor]] = []
     apart: list[dict[str, list[torch.Tensor]]] = [{name: [] for name in MEASURES} for _ in range(2)]
     tokens, mask = torch.as_tensor(window.tokens, dtype=torch.long), torch.as_tensor(window.mask)

@@ -1,4 +1,4 @@
-"""Tests of tasks/perplexity.py."""
+"""Tests of tasks/language/perplexity.py."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from hedgebench.adapters.base import Settings
 from hedgebench.results.record import DataIdentity
 from hedgebench.tasks.base import BackboneTokenizer, Sources, Task
-from hedgebench.tasks.data.documents import Document
-from hedgebench.tasks.language.perplexity import Perplexity, PerplexitySettings
+from hedgebench.tasks.data.documents import Document, TokenizedDocument
+from hedgebench.tasks.language.perplexity import Perplexity, PerplexitySettings, with_unigram
 from hedgebench.tasks.language.stdlib import STDLIB
 from hedgebench.tasks.settings import as_settings
 
@@ -201,3 +201,23 @@ def test_a_broken_models_infinite_loss_is_a_number_and_no_crash() -> None:
 def test_a_stride_outside_the_context_is_refused(stride: int) -> None:
     with pytest.raises(ValueError, match=f"stride is {stride}"):
         replace(BYTES, stride=stride)
+
+
+def test_the_frequencies_of_unigrams_are_smoothed_by_one() -> None:
+    documents = [TokenizedDocument(str(i), np.array([i], np.int32), words=1, bytes=1) for i in range(4)]
+    scored = with_unigram(documents, [np.array([0, 0, 0, 1], np.int32)], 4)
+    nlls = [document.unigram_nll_nats for document in scored]
+    assert nlls == pytest.approx([-math.log(count / 8) for count in (4, 2, 1, 1)])
+
+
+def test_uniform_training_tokens_give_the_size_of_the_vocabulary() -> None:
+    document = TokenizedDocument("name", np.array([3, 4, 49], np.int32), words=1, bytes=3)
+    (scored,) = with_unigram([document], [np.arange(50, dtype=np.int32)], 50)
+    assert scored.unigram_nll_nats == pytest.approx(3 * math.log(50))
+
+
+def test_documents_carry_their_unigram_likelihood() -> None:
+    document = TokenizedDocument("name", np.array([0, 2], np.int32), words=1, bytes=2)
+    (scored,) = with_unigram([document], [np.array([0, 0, 0, 1], np.int32)], 4)
+    assert scored.unigram_nll_nats == pytest.approx(np.log(2) + np.log(8))
+    assert with_unigram([document], [], 4) == (document,)

@@ -1,4 +1,4 @@
-"""Tests of tasks/stdlib.py."""
+"""Tests of tasks/language/stdlib.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of tasks/wikitext.py."""
+"""Tests of tasks/language/wikitext.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from hedgebench.adapters.base import Settings
 from hedgebench.tasks.base import DataUnavailableError, Sources, Task
-from hedgebench.tasks.language.wikitext import REPO, WIKITEXT2, WIKITEXT103, WikiText, split_articles
+from hedgebench.tasks.language.wikitext import REPO, WIKITEXT2, WIKITEXT103, split_articles
 
 LINES = [
     "", " = First @-@ one = \n", "", " Some text . \n", "", " = = Section = = \n", "", " a = b \n",
@@ -61,7 +61,7 @@ def test_wikitext103_without_a_training_split_says_exactly_that(real_mirror: Pat
 
 
 def test_wikitext2_has_sixty_test_articles(real_mirror: Path, sources: Sources) -> None:
-    articles = WikiText("wikitext-2-v1").documents("test", replace(sources, mirror=real_mirror))
+    articles = WIKITEXT2.corpus.documents("test", replace(sources, mirror=real_mirror))
     assert len(articles) == 60
     assert articles[0].name == "Robert <unk>"
     words_and_line_ends = sum(len(article.text.split()) + article.text.count("\n") for article in articles)

@@ -1,4 +1,4 @@
-"""Tests of tasks/text_metrics.py."""
+"""Tests of tasks/metrics/classification.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import sklearn.metrics
 
 from hedgebench.results.names import UnknownNameError
 from hedgebench.results.stats import agreement
-from hedgebench.tasks.metrics.classification import MEASURES, check_fit, check_metric, measure, measure_any, try_metric
+from hedgebench.tasks.metrics.classification import MEASURES, measure
+from hedgebench.tasks.metrics.requested import check_classes, measure_classes, try_metrics
 
 LABELS = [0, 0, 1, 1, 1, 0, 1, 0]
 GUESSES = [0, 1, 1, 1, 0, 0, 1, 0]
@@ -132,26 +133,26 @@ def test_without_variation_there_is_no_correlation(name: str, labels: list[float
 )
 def test_a_metric_that_does_not_fit_the_labels_is_refused(name: str, num_classes: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        check_fit(name, num_classes)
+        check_classes(name, num_classes)
 
 
 def test_metrics_that_fit_are_let_through() -> None:
     for name in MEASURES:
-        check_fit(name, 2)
-    check_fit("pearson", 1)
-    check_fit("accuracy", 10)
-    check_fit("evaluate:f1", 3)
+        check_classes(name, 2)
+    check_classes("pearson", 1)
+    check_classes("accuracy", 10)
+    check_classes("evaluate:f1", 3)
 
 
 def test_a_metric_of_the_package_is_tried_on_every_class(agreement: str) -> None:
     name = f"evaluate:{agreement}:binary"
-    try_metric(name, [0, 1])
-    try_metric("f1", [0, 1, 2])
+    try_metrics(name, [0, 1])
+    try_metrics("f1", [0, 1, 2])
     with pytest.raises(ValueError, match="Target is multiclass"):
-        try_metric(name, [0, 1, 2])
+        try_metrics(name, [0, 1, 2])
 
 
 def test_a_metric_that_does_not_exist_is_named_with_its_neighbour() -> None:
     with pytest.raises(UnknownNameError, match=r"'acuracy'; did you mean accuracy.*evaluate:NAME"):
-        check_metric("acuracy")
-    assert [metric.name for metric in measure_any("f1", LABELS, GUESSES, "_far")] == ["f1_far"]
+        check_classes("acuracy", 2)
+    assert [metric.name for metric in measure_classes("f1", LABELS, GUESSES, (), "_far")] == ["f1_far"]

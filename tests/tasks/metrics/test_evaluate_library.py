@@ -1,7 +1,7 @@
 """Metrics of the package `evaluate`: a script written here, its own where they can be loaded, and what is refused.
 
-`HEDGEBENCH_METRICS=DIR pytest tests/tasks/test_evaluate_metrics.py` holds ours against its `glue` and `rouge` in a
-folder; `-m slow` against those on the hub.
+`HEDGEBENCH_METRICS=DIR pytest tests/tasks/metrics/test_evaluate_library.py` compares ours with its `glue` and `rouge`
+in a folder; `-m slow` with those on the hub.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def test_names_are_read_without_the_package() -> None:
     assert parse_evaluate("evaluate:glue:mrpc") == EvaluateName("glue", "mrpc")
     assert parse_evaluate("evaluate:glue:mrpc").label == "evaluate:glue:mrpc"
     script = (
-        "import sys; from hedgebench.tasks.metrics.classification import check_metric; check_metric('evaluate:rouge'); "
+        "import sys; from hedgebench.tasks.metrics.requested import check_classes; check_classes('evaluate:rouge', 2); "
         "print('evaluate' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

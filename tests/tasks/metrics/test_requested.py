@@ -1,4 +1,4 @@
-"""Tests of tasks/more_metrics.py, and of the tasks that take the setting."""
+"""Tests of tasks/metrics/requested.py, and of the tasks that take the setting."""
 
 from __future__ import annotations
 

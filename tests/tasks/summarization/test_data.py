@@ -1,4 +1,4 @@
-"""Tests of tasks/summary_data.py."""
+"""Tests of tasks/summarization/data.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of tasks/summary_prompts.py, in bytes, where a token is a letter."""
+"""Tests of tasks/summarization/prompts.py, in bytes, where a token is a letter."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from torch import Tensor
 
 from hedgebench.adapters.base import IGNORED, Adapter
 from hedgebench.tasks.data.tokenization import ByteTokenizer
-from hedgebench.tasks.summarization.prompts import Prompter, pad_left, write_after
+from hedgebench.tasks.summarization.prompts import Prompter, write_after
+from hedgebench.tasks.summarization.settings import SummarizationSettings
 
 END = 256
 
 
 def prompter(context_length: int = 20, max_new_tokens: int = 4, template: str = "<{source}>") -> Prompter:
-    return Prompter(ByteTokenizer(), template, context_length, max_new_tokens)
+    chosen = SummarizationSettings(context_length=context_length, max_new_tokens=max_new_tokens, prompt=template)
+    return Prompter(ByteTokenizer(), chosen)
 
 
 def spelled(ids: Any) -> str:
@@ -86,12 +88,6 @@ def test_a_template_that_leaves_no_room_is_refused_with_the_length_it_takes() ->
     assert prompter(12, 4, "abc{source}def").prompts(["xy"])[0].text == "abcxdef"
 
 
-def test_padding_stands_on_the_left() -> None:
-    ids, mask = pad_left([np.array([1, 2, 3], np.int32), np.array([4], np.int32)])
-    assert ids.tolist() == [[1, 2, 3], [0, 0, 4]]
-    assert mask.tolist() == [[True, True, True], [False, False, True]]
-
-
 class Echo:
     """Writes the prompt's last letter as often as the prompt has letters, then stops."""
 
@@ -112,9 +108,8 @@ class Echo:
 def test_what_is_written_comes_in_the_order_of_the_prompts_longest_first() -> None:
     model = Echo()
     prompts = [np.array(list(text.encode()), np.int32) for text in ("ab", "cdefgh", "i", "jkl")]
-    written = write_after(
-        cast(Adapter, model), prompts, stop_token=END, max_new_tokens=5, temperature=0.0, batch_size=2
-    )
+    chosen = SummarizationSettings(max_new_tokens=5, temperature=0.0, batch_size=2)
+    written = write_after(cast(Adapter, model), prompts, END, chosen)
     assert model.batches == [[6, 3], [2, 1]]
     assert [spelled(each.ids) for each in written] == ["bb", "hhhhh", "i", "lll"]
     assert [each.finished for each in written] == [True, False, True, True]

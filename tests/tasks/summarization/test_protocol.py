@@ -1,4 +1,4 @@
-"""Tests of tasks/summarization.py and tasks/samsum.py: texts to rows to scores, with models of known answers."""
+"""Tests of tasks/summarization/protocol.py: texts to rows to scores, with models of known answers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from hedgebench.adapters.base import IGNORED, Adapter, Capability, ModelShape, U
 from hedgebench.results.stats.scores import sample_scores
 from hedgebench.tasks.base import INPUT, Sources, Task
 from hedgebench.tasks.settings import as_settings, parse_settings
-from hedgebench.tasks.summarization.protocol import SUMMARIZATION, Summarization
+from hedgebench.tasks.summarization.protocol import SAMSUM, SUMMARIZATION, Summarization
 from hedgebench.tasks.summarization.rouge import KINDS, split_sentences
-from hedgebench.tasks.summarization.samsum import SAMSUM
 from hedgebench.tasks.summarization.settings import AnyDataSettings, SummarizationSettings
 
 TASKS = (SAMSUM, SUMMARIZATION)

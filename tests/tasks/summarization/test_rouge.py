@@ -1,4 +1,4 @@
-"""Tests of tasks/rouge.py, against the package's own scores and known answers."""
+"""Tests of tasks/summarization/rouge.py, against the package's own scores and known answers."""
 
 from __future__ import annotations
 

@@ -1,0 +1,195 @@
+"""The protocol of attention fidelity: its settings, the task, and metrics from the measures of windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
+
+from ...adapters.base import Adapter, Settings, UnsupportedError
+from ...results.record import DataIdentity, Metric
+from ..base import Row, Sources, Task, TaskData, TaskInfo
+from ..data.batches import TokenIds
+from ..data.tokenization import Tokenizer
+from ..settings import parse_settings
+from .measures import MEASURES, TEACHER_MEASURES
+from .rows import WEIGHTS, CorpusWindows, measured_rows, sampled_rows
+
+SHORTEST = 16
+_UNITS: dict[str, str] = dict.fromkeys(("kl", "entropy", "softmax_entropy", *TEACHER_MEASURES), "nats")
+_BETTER = {"kl": False, "kl_from_teacher": False, "monotonicity": True, "violations": False, "overlap": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FidelitySettings:
+    """What is compared, and on how much text.
+
+    Attributes:
+        lengths: Tokens of the rows that are compared: first the length trained on, whose metrics are the main ones.
+        windows: Windows of each length and corpus.
+        tokenizer: As in the task that trains the model.
+        sample_tokens: Most tokens whose weights are kept for plots; 0 for none.
+        of_task: Names of the settings that the task that trains the model shares; first the length trained on.
+
+    Raises:
+        ValueError: A length is below 16 tokens or given twice, the first is not the one trained on, there is no window,
+            or the sample is longer than the shortest length.
+    """
+
+    lengths: tuple[int, ...]
+    windows: int
+    tokenizer: str
+    sample_tokens: int = 16
+    of_task: ClassVar[tuple[str, ...]]
+
+    def task_settings(self) -> Settings:
+        """The settings of the task that trains the model."""
+        return {name: getattr(self, name) for name in self.of_task}
+
+    def __post_init__(self) -> None:
+        lengths, trained, trained_length = self.lengths, self.of_task[0], getattr(self, self.of_task[0])
+        if not lengths or min(lengths) < SHORTEST:
+            raise ValueError(f"lengths is {lengths}; it takes lengths of {SHORTEST} tokens or more")
+        if lengths[0] != trained_length:
+            raise ValueError(f"lengths is {lengths}; it starts with {trained}={trained_length}, the length trained on")
+        if len(set(lengths)) < len(lengths):
+            raise ValueError(f"lengths is {lengths}; it takes each length once")
+        if self.windows < 1:
+            raise ValueError(f"windows is {self.windows}; it takes 1 or more")
+        if not 0 <= (sample := self.sample_tokens) <= min(lengths):
+            raise ValueError(f"sample_tokens is {sample}; it takes 0 to {min(lengths)}, the shortest of lengths")
+
+
+@dataclass(frozen=True)
+class MeasuredText:
+    """The text that is measured, and the part of it whose weights are plotted.
+
+    Attributes:
+        corpora: Windows of each corpus and length; those that models are trained on come first.
+        sample: Tokens of the first corpus whose weights are kept for plots, `[n]`; may be empty.
+    """
+
+    corpora: tuple[CorpusWindows, ...]
+    sample: TokenIds
+
+
+class TextReader(Protocol):
+    """The text of a task under given settings."""
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The tokenizer of the text."""
+
+
+class TrainingTask(Task, Protocol):
+    """A task that models are trained and distilled by, whose text other tasks may read."""
+
+    def reader(self, settings: Settings, sources: Sources) -> TextReader:
+        """The text as these settings read it."""
+
+
+@dataclass(frozen=True)
+class AttentionFidelity:
+    """The task; a subclass provides the text. See `attention_fidelity.py`.
+
+    Attributes:
+        info: The declaration.
+        trained_on: Name of a corpus, and the task on it that models are trained and distilled by.
+        others: Further corpora to compare on, by name.
+        settings: The dataclass of the settings.
+    """
+
+    info: TaskInfo
+    trained_on: tuple[str, TrainingTask]
+    others: tuple[tuple[str, Any], ...]
+    settings: ClassVar[type[FidelitySettings]]
+
+    def fingerprint(self, other: Any, sources: Sources) -> str:
+        """Fingerprint of the text of one of `others`."""
+        raise NotImplementedError
+
+    def corpora(self, chosen: Any, tokenizer: Tokenizer, sources: Sources, windows: int) -> Iterator[CorpusWindows]:
+        """At most so many windows of each corpus and length, without any where a corpus is too short.
+
+        Args:
+            chosen: The settings.
+            tokenizer: The tokenizer of the task that models are trained by.
+            sources: Where the corpora may come from.
+            windows: Most windows of a corpus and length.
+        """
+        raise NotImplementedError
+
+    def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
+        """The data trained on, the tokenizer, and fingerprints of the other corpora."""
+        chosen = parse_settings(self.settings, settings)
+        identity = self.trained_on[1].identify(chosen.task_settings(), sources)
+        others = {name: self.fingerprint(other, sources) for name, other in self.others}
+        return replace(identity, details={**identity.details, **others})
+
+    def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
+        """The text, `test` as `MeasuredText`; `limit` keeps that many windows of each corpus and length.
+
+        Raises:
+            DataUnavailableError: The data are not available.
+        """
+        chosen = parse_settings(self.settings, settings)
+        task = self.trained_on[1]
+        data = task.load(chosen.task_settings(), sources)
+        tokenizer = task.reader(chosen.task_settings(), sources).load_tokenizer()
+        windows = chosen.windows if limit is None else min(limit, chosen.windows)
+        corpora = tuple(self.corpora(chosen, tokenizer, sources, windows))
+        return replace(data, test=MeasuredText(corpora, corpora[0].sample(chosen.sample_tokens)), wants_teacher=True)
+
+    def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:  # noqa: ARG002
+        """The measures of each corpus, length, window, layer and head; then the weights of a few heads.
+
+        Raises:
+            UnsupportedError: Nothing could be measured; the message is the reason of the first row.
+        """
+        text: MeasuredText = data.test
+        measured = [row for windows in text.corpora for row in measured_rows(adapter, windows)]
+        if all(row["status"] != "ok" for row in measured):
+            raise UnsupportedError(measured[0]["reason"])
+        at = {"corpus": text.corpora[0].corpus, "seq_len": len(text.sample)}
+        return [*measured, *sampled_rows(adapter, text.sample, at)]
+
+    def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:  # noqa: ARG002
+        """Means over layers and heads, with standard errors over windows, of each corpus and length.
+
+        The main metrics are those of the corpus and length that models are trained on: the first.
+        """
+        groups: dict[tuple[str, int], list[Row]] = {}
+        for row in rows:
+            if WEIGHTS not in row:
+                groups.setdefault((row["corpus"], row["seq_len"]), []).append(row)
+        metrics = [_metrics(group) for group in groups.values()]
+        points = [metric for group in metrics for metric in group]
+        return [
+            *(replace(metric, at={}) for metric in (metrics[0] if metrics else [])),
+            *(replace(metric, name=f"{metric.name}_at", higher_is_better=None) for metric in points),
+        ]
+
+
+def _metrics(rows: Sequence[Row]) -> list[Metric]:
+    """Metrics of one corpus and length; an empty divergence alone where one of its windows could not be measured."""
+    import numpy as np
+
+    from ...results.stats.statistics import mean_stderr, ratio_bootstrap
+
+    at = {"corpus": rows[0]["corpus"], "seq_len": rows[0]["seq_len"]}
+    if any(row["status"] != "ok" for row in rows):
+        return [Metric("attention_kl", None, "nats", False, None, 0, at, "unsupported")]
+    windows = sorted({row["window"] for row in rows})
+    means = {
+        name: [float(np.mean([row[name] for row in rows if row["window"] == window])) for window in windows]
+        for name in (*MEASURES, *TEACHER_MEASURES)
+        if name in rows[0]
+    }
+    metrics = []
+    for name, values in means.items():
+        mean, unit, better = float(np.mean(values)), _UNITS.get(name, "1"), _BETTER.get(name)
+        metrics.append(Metric(f"attention_{name}", mean, unit, better, mean_stderr(values), len(values), at))
+    own, softmax = means["entropy"], means["softmax_entropy"]
+    if min(softmax) > 0:  # softmax that looks at a single key throughout a window has no entropy to divide by
+        ratio, stderr = sum(own) / sum(softmax), ratio_bootstrap(own, softmax, "ratio")
+        metrics.append(Metric("attention_entropy_ratio", ratio, "1", None, stderr, len(own), at))
+    return metrics
