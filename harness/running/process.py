@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ...results.record import Failure, Status, from_json
-from ...tasks.efficiency.sweep_points import PointTask
+from ...tasks.efficiency.points import PointTask
 from ..recipes import RECIPES, STAGE_DEFAULTS
 from ..task_spec import task_of
 from .oom_kills import count_oom_kills

@@ -17,7 +17,7 @@ from typing import Any
 from ...results.atomic import replacing
 from ...results.record import Failure, KernelUse, Record, Status, from_json, to_json
 from ...tasks.base import Row
-from ...tasks.efficiency.sweep_points import Point, PointTask
+from ...tasks.efficiency.points import Point, PointTask
 from .outcome import Outcome
 from .request import Request
 from .worker import failed_record

@@ -21,7 +21,7 @@ from typing import Any
 from ...adapters.base import UnsupportedError
 from ...results.record import SCHEMA_VERSION, Failure, Record, Status, to_json
 from ...tasks.base import Row
-from ...tasks.efficiency.sweep_settings import failure_status
+from ...tasks.measuring.failures import failure_status
 from ..environment import device_environment, host_environment
 from .measure import Findings, measure, measure_point
 from .request import Progress, Request
