@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...kernels.costs import FUSED_SOFTMAX, Cost, softmax_attention_cost, softmax_decode_cost
-from ...kernels.fused_costs import (
-    ELEMENT_BYTES,
-    KernelCost,
-    distillation_cost,
-    fused_backward_cost,
-    fused_decode_cost,
-    fused_forward_cost,
-)
+from ...kernels import costs, fused_costs
 from ...results.record import Metric
 from ..base import Row
 from ..measuring.machine import machine_metrics
@@ -80,13 +72,13 @@ def _point_metrics(call: str, row: Row, peaks: tuple[float, ...], dtype: str) ->
 
 
 def _cost_metrics(
-    call: str, contender: str, cost: KernelCost | Cost, time: Metric, peaks: tuple[float, ...]
+    call: str, contender: str, cost: fused_costs.KernelCost | costs.Cost, time: Metric, peaks: tuple[float, ...]
 ) -> list[Metric]:
     """Counts; for Hedgehog's attention also rates and the share of the roofline at the median time."""
     assert time.value is not None
     counts = (("flops", "flops", cost.flops), ("traffic_bytes", "bytes", cost.bytes))
     found = [Metric(f"{call}_{name}", count, unit, None, None, 1, time.at) for name, unit, count in counts if count]
-    if isinstance(cost, KernelCost) and contender.startswith(OURS):
+    if isinstance(cost, fused_costs.KernelCost) and contender.startswith(OURS):
         shares = (
             ("tflop_per_s", "TFLOP/s", cost.flops / time.value / 1e9),
             ("tb_per_s", "TB/s", cost.bytes / time.value / 1e9),
@@ -98,7 +90,9 @@ def _cost_metrics(
     return found
 
 
-def cost_of(call: str, contender: str, ran: str, shape: KernelShape, dtype: str) -> KernelCost | Cost | None:
+def cost_of(
+    call: str, contender: str, ran: str, shape: KernelShape, dtype: str
+) -> fused_costs.KernelCost | costs.Cost | None:
     """Counts of Hedgehog's attention, and of softmax attention without gradients; None if there are none.
 
     Args:
@@ -115,19 +109,19 @@ def cost_of(call: str, contender: str, ran: str, shape: KernelShape, dtype: str)
     token_heads, d = shape.batch * shape.tokens * shape.heads, shape.head_dim
     sizes: dict[str, Any] = {"token_heads": token_heads, "d": d, "dtype": dtype}
     if call == "decode":
-        return fused_decode_cost(heads=shape.batch * shape.heads, d=d)
+        return fused_costs.fused_decode_cost(heads=shape.batch * shape.heads, d=d)
     if call == "distillation":
-        return distillation_cost(pairs=token_heads * (shape.tokens + 1) // 2, token_heads=token_heads, d=d)
+        return fused_costs.distillation_cost(pairs=token_heads * (shape.tokens + 1) // 2, token_heads=token_heads, d=d)
     if call == "backward":
-        return fused_backward_cost(**sizes)
-    forward = fused_forward_cost(ran.split("/")[0], **sizes)
-    return forward if call == "forward" else forward + fused_backward_cost(**sizes)
+        return fused_costs.fused_backward_cost(**sizes)
+    forward = fused_costs.fused_forward_cost(ran.split("/")[0], **sizes)
+    return forward if call == "forward" else forward + fused_costs.fused_backward_cost(**sizes)
 
 
-def _softmax_cost(call: str, ran: str, shape: KernelShape, dtype: str) -> Cost:
+def _softmax_cost(call: str, ran: str, shape: KernelShape, dtype: str) -> costs.Cost:
     h, d = shape.heads, shape.head_dim
     sizes: dict[str, Any] = {"b": shape.batch, "h": h, "hk": h, "d": d, "dv": d}
-    sizes["bytes_per_element"] = ELEMENT_BYTES[dtype]
+    sizes["bytes_per_element"] = fused_costs.ELEMENT_BYTES[dtype]
     if call == "decode":
-        return softmax_decode_cost(**sizes, m=shape.tokens)
-    return softmax_attention_cost(**sizes, n=shape.tokens, fused=ran.split("/")[1] in FUSED_SOFTMAX)
+        return costs.softmax_decode_cost(**sizes, m=shape.tokens)
+    return costs.softmax_attention_cost(**sizes, n=shape.tokens, fused=ran.split("/")[1] in costs.FUSED_SOFTMAX)

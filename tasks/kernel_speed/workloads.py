@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 TimedCall: TypeAlias = Callable[[], tuple[Any, str]]
 """Computes something; returns it and what ran, such as `chunk/triton`."""
 
-Prepare: TypeAlias = Callable[[KernelShape, "torch.device", "torch.dtype"], Mapping[str, TimedCall]]
-"""Makes the inputs of a shape; returns the calls to time, in order, by the names of their metrics without the unit."""
+TimedCalls: TypeAlias = Mapping[str, TimedCall]
+"""The calls to time, in order, by the names of their metrics without the unit."""
+
+Prepare: TypeAlias = Callable[[KernelShape, "torch.device", "torch.dtype"], TimedCalls]
+"""Makes the inputs of a shape and the calls on them."""
 
 
 def forward(attend: Attention, shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, TimedCall]:
@@ -31,9 +34,7 @@ def forward(attend: Attention, shape: KernelShape, device: torch.device, dtype: 
     return {"forward": partial(attend, make_inputs(shape, device, dtype))}
 
 
-def backward(
-    attend: Attention, shape: KernelShape, device: torch.device, dtype: torch.dtype
-) -> Mapping[str, TimedCall]:
+def backward(attend: Attention, shape: KernelShape, device: torch.device, dtype: torch.dtype) -> TimedCalls:
     """Gradients after a forward pass, then alone; in this order, as the pass kept for the latter takes memory."""
     inputs = make_inputs(shape, device, dtype)
     leaves = (leaf.detach().requires_grad_() for leaf in inputs.leaves)
@@ -84,9 +85,7 @@ class BackwardPass:
         return torch.autograd.grad(output, leaves, self._upstream, retain_graph=retain_graph, allow_unused=True)
 
 
-def decode_hedgehog(
-    backend: str, shape: KernelShape, device: torch.device, dtype: torch.dtype
-) -> Mapping[str, TimedCall]:
+def decode_hedgehog(backend: str, shape: KernelShape, device: torch.device, dtype: torch.dtype) -> TimedCalls:
     """One token of every sequence; its state has one size for any context, and a kernel changes it in place."""
     from ...kernels.hedgehog import fused_recurrent_hedgehog_attn
     from ...kernels.state import empty_state
@@ -101,9 +100,7 @@ def decode_hedgehog(
     return {"decode": call}
 
 
-def decode_flash_linear_attention(
-    compiled: bool, shape: KernelShape, device: torch.device, dtype: torch.dtype
-) -> Mapping[str, TimedCall]:
+def decode_fla(compiled: bool, shape: KernelShape, device: torch.device, dtype: torch.dtype) -> TimedCalls:
     """One token of every sequence by flash-linear-attention's recurrent kernel, a new state for each."""
     token = make_inputs(shape, device, dtype, tokens=1)
     recurrent = peer_function("fla.ops.linear_attn", "fused_recurrent_linear_attn", token)
@@ -119,9 +116,7 @@ def decode_flash_linear_attention(
     return {"decode": call}
 
 
-def decode_softmax(
-    backend: str, shape: KernelShape, device: torch.device, dtype: torch.dtype
-) -> Mapping[str, TimedCall]:
+def decode_softmax(backend: str, shape: KernelShape, device: torch.device, dtype: torch.dtype) -> TimedCalls:
     """One token of every sequence, which attends to a KV cache of the shape's tokens."""
     cache = make_inputs(shape, device, dtype)
     return {"decode": partial(softmax, backend, replace(cache, q=cache.q[:, :, -1:]))}
@@ -177,8 +172,8 @@ WORKLOADS: Mapping[str, Mapping[str, Prepare]] = {
     "decode": {
         "hedgehog": partial(decode_hedgehog, "auto"),
         "hedgehog-torch": partial(decode_hedgehog, "torch"),
-        "fla": partial(decode_flash_linear_attention, False),
-        "fla-compiled-map": partial(decode_flash_linear_attention, True),
+        "fla": partial(decode_fla, False),
+        "fla-compiled-map": partial(decode_fla, True),
         "softmax-flash": partial(decode_softmax, "sdpa_flash"),
         "softmax-cudnn": partial(decode_softmax, "sdpa_cudnn"),
         "softmax-naive": partial(decode_softmax, "naive"),

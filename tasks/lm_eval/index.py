@@ -1,7 +1,7 @@
 """Names of lm-eval's tasks, groups and tags, from an index that is made once for each release and then kept.
 
 lm-eval reads some 14,000 YAML files to know its names, which takes seconds; every look-up after the first takes
-milliseconds and imports nothing of it.
+milliseconds and does not import lm-eval.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
-import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,41 +53,34 @@ def release() -> str:
 @functools.cache
 def entries(cache: Path) -> Mapping[str, Entry]:
     """Every name of the installed lm-eval; the index is kept below `cache`."""
+    import msgspec
+
+    installed = release()
     spec = importlib.util.find_spec("lm_eval")
     assert spec is not None
     assert spec.origin is not None
     folder = Path(spec.origin).parent / "tasks"
     place = hashlib.sha256(f"{_FORMAT} {folder}".encode()).hexdigest()[:8]
-    file = cache / "lm_eval" / f"index-{release()}-{place}.json"
+    file = cache / "lm_eval" / f"index-{installed}-{place}.json"
     if not file.is_file():
-        print(f"bench: reading the names of lm-eval {release()}'s tasks, once; this takes seconds", file=sys.stderr)
-        made = read_folder(folder)
+        print(f"bench: reading the names of lm-eval {installed}'s tasks, once; this takes seconds", file=sys.stderr)
         with replacing(file) as handle:
-            handle.write(json.dumps({name: asdict(entry) for name, entry in made.items()}).encode())
-    kept = json.loads(file.read_text(encoding="utf-8"))
-    return {name: Entry(**{**entry, "members": tuple(entry["members"])}) for name, entry in kept.items()}
+            handle.write(msgspec.json.encode(read_folder(folder)))
+    return msgspec.json.decode(file.read_bytes(), type=dict[str, Entry])
 
 
 def read_folder(folder: Path) -> dict[str, Entry]:
     """The names in a folder of YAML files, as lm-eval itself reads it."""
-    from lm_eval.tasks._index import Kind, TaskIndex
+    from lm_eval.tasks._index import TaskIndex
 
     logger = logging.getLogger("lm_eval")
     before = logger.level
-    logger.setLevel(logging.ERROR)  # it tells of every name that two of its own files have
+    logger.setLevel(logging.ERROR)  # it warns of every name that two of its own files share
     try:
         index = TaskIndex.build([folder])
     finally:
         logger.setLevel(before)
-    made = {}
-    for name, found in index.items():
-        if found.kind is Kind.GROUP:
-            made[name] = _group(found.cfg or {})
-        elif found.kind is Kind.TAG:
-            made[name] = Entry(members=tuple(sorted(found.tags)))
-        else:
-            made[name] = Entry(path=str(found.yaml_path))
-    return made
+    return {name: _entry(found) for name, found in index.items()}
 
 
 def tasks_of(name: str, known: Mapping[str, Entry]) -> list[str]:
@@ -97,26 +89,26 @@ def tasks_of(name: str, known: Mapping[str, Entry]) -> list[str]:
     Raises:
         UnknownNameError: A group that changes its members, or a member that does not exist.
     """
-    names: dict[str, None] = {}
-    for member in _leaves(name, known):
-        names[member] = None
-    return list(names)
-
-
-def _leaves(name: str, known: Mapping[str, Entry]) -> Iterator[str]:
     if name not in known:
         raise UnknownNameError(f"a group of lm-eval names {name!r}, which lm-eval does not have")
     entry = known[name]
     if entry.path:
-        yield name
-        return
+        return [name]
     if entry.changes:
         raise UnknownNameError(
             f"lm-eval's group {name!r} changes the settings of its tasks, so they are not the tasks of those names; "
             "name single tasks, or run the group with bench lm-eval"
         )
-    for member in entry.members:
-        yield from _leaves(member, known)
+    return list(dict.fromkeys(task for member in entry.members for task in tasks_of(member, known)))
+
+
+def _entry(found: Any) -> Entry:
+    """The entry of what lm-eval's index holds for a name."""
+    from lm_eval.tasks._index import Kind
+
+    if found.kind is Kind.GROUP:
+        return _group(found.cfg or {})
+    return Entry(members=tuple(sorted(found.tags))) if found.kind is Kind.TAG else Entry(str(found.yaml_path))
 
 
 def _group(config: Mapping[str, Any]) -> Entry:
@@ -124,14 +116,15 @@ def _group(config: Mapping[str, Any]) -> Entry:
     changes = not _GROUP_FIELDS.issuperset(config)
     listed = config.get("task") or []
     for member in listed if isinstance(listed, list) else [listed]:
-        if isinstance(member, str):
-            members.append(member)
-        elif set(member) == {"task"} and isinstance(member["task"], str):
-            members.append(member["task"])
-        elif isinstance(member.get("task"), list):
-            inner = _group(member)
-            members += inner.members
-            changes |= inner.changes
-        else:
-            changes = True
+        match member:
+            case str():
+                members.append(member)
+            case {"task": str(name)} if len(member) == 1:
+                members.append(name)
+            case {"task": list()}:
+                inner = _group(member)
+                members += inner.members
+                changes |= inner.changes
+            case _:
+                changes = True
     return Entry(members=tuple(members), changes=changes)
