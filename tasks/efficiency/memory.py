@@ -81,12 +81,10 @@ def memory_metrics(rows: Sequence[Row], settings: MemorySettings) -> list[Metric
         *(replace(_point_metrics(row, {})[0], name=headline, at={}) for row in climb_end(rows, settings)),
         *(metric for row in (*sweep, *of_role(rows, "largest")) for metric in _point_metrics(row, settings.at(row))),
         *largest_batch_metrics(rows),
-        *growth_metrics("memory_exponent", sweep, settings, _size),
+        *growth_metrics(
+            "memory_exponent", sweep, settings, lambda row: row.get("peak_allocated_bytes", row.get("state_bytes"))
+        ),
     ]
-
-
-def _size(row: Row) -> float | None:
-    return row.get("peak_allocated_bytes", row.get("state_bytes"))
 
 
 def _point_metrics(row: Row, at: At) -> list[Metric]:

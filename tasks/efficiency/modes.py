@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...adapters.base import Adapter
 from ..base import Row
 from ..measuring.allocation import memory_limit
-from ..measuring.telemetry import Telemetry, telemetry
+from ..measuring.telemetry import telemetry
 from ..measuring.timing import Repeats, Stopwatch, first_call_s, l2_flush, measure_calls
 from .decoding import time_decoding, time_steps
 from .points import LAYER, Point
@@ -51,7 +51,10 @@ def measure_mode(subject: Any, point: Point, repeats: Repeats, limit_bytes: int)
         elif work == "decode":
             found = time_decoding(calls, point, repeats, stopwatch)
         else:
-            found = _time_whole_calls(whole_call(calls, work, point), calls.device, point, repeats, watch)
+            call = whole_call(calls, work, point)
+            first_s = _first_calls_s(call, calls.device, point.mode)
+            timing = measure_calls(call, calls.device, repeats, kernel=point.subject == "layer", watch=watch)
+            found = {"first_call_s": first_s, **asdict(timing), "notes": timing.notes}
     compiled = check_compiled(point.mode)
     notes = [*found.pop("notes", ()), *watch.notes, *(compiled.notes if compiled else ())]
     if watch.found:
@@ -59,14 +62,6 @@ def measure_mode(subject: Any, point: Point, repeats: Repeats, limit_bytes: int)
     if compiled:
         found["compiled"] = asdict(compiled)
     return {**found, **({"notes": notes} if notes else {}), **_counted(subject, point, work)}
-
-
-def _time_whole_calls(
-    call: Callable[[], object], device: torch.device, point: Point, repeats: Repeats, watch: Telemetry
-) -> Row:
-    first_s = _first_calls_s(call, device, point.mode)
-    timing = measure_calls(call, device, repeats, kernel=point.subject == "layer", watch=watch)
-    return {"first_call_s": first_s, **asdict(timing), "notes": timing.notes}
 
 
 def _first_calls_s(call: Callable[[], object], device: torch.device, mode: str) -> float:

@@ -135,6 +135,12 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _task(work: str, summary: str) -> Kernels:
+    scales = {
+        "smoke": KernelSettings("1x256x4x32+1x1024x4x32", repeats=3, min_time_ms=1.0),
+        "small": KernelSettings("+".join(f"1x{2**power}x8x64" for power in range(9, 14))),
+        "paper": KernelSettings(),
+    }
+    backbone: Settings = {"layers": 1, "width": 32}
     info = TaskInfo(
         name=f"kernels/{work}",
         version=2,
@@ -147,18 +153,9 @@ def _task(work: str, summary: str) -> Kernels:
         recipes=("zero-shot",),
         own_device=True,
         model="hedgehog:map=softmax",
-        scales={
-            "smoke": _scale("1x256x4x32+1x1024x4x32", repeats=3, min_time_ms=1.0),
-            "small": _scale("+".join(f"1x{2**power}x8x64" for power in range(9, 14))),
-            "paper": _scale("sweep64+sweep128+fla"),
-        },
+        scales={name: TaskScale(as_settings(values), backbone=backbone) for name, values in scales.items()},
     )
     return Kernels(info, work)
-
-
-def _scale(shapes: str, repeats: int = 10, min_time_ms: float = 100.0) -> TaskScale:
-    settings = as_settings(KernelSettings(shapes=shapes, repeats=repeats, min_time_ms=min_time_ms))
-    return TaskScale(settings=settings, backbone={"layers": 1, "width": 32})
 
 
 FORWARD = _task("forward", "Forward pass of Hedgehog's attention against peers and softmax attention")
