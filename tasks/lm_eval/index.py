@@ -25,7 +25,7 @@ _GROUP_FIELDS = frozenset({"group", "group_alias", "task", "aggregate_metric_lis
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexedName:
     """What a name stands for.
 
     Attributes:
@@ -51,7 +51,7 @@ def release() -> str:
 
 
 @functools.cache
-def entries(cache: Path) -> Mapping[str, Entry]:
+def entries(cache: Path) -> Mapping[str, IndexedName]:
     """Every name of the installed lm-eval; the index is kept below `cache`."""
     import msgspec
 
@@ -66,10 +66,10 @@ def entries(cache: Path) -> Mapping[str, Entry]:
         print(f"bench: reading the names of lm-eval {installed}'s tasks, once; this takes seconds", file=sys.stderr)
         with replacing(file) as handle:
             handle.write(msgspec.json.encode(read_folder(folder)))
-    return msgspec.json.decode(file.read_bytes(), type=dict[str, Entry])
+    return msgspec.json.decode(file.read_bytes(), type=dict[str, IndexedName])
 
 
-def read_folder(folder: Path) -> dict[str, Entry]:
+def read_folder(folder: Path) -> dict[str, IndexedName]:
     """The names in a folder of YAML files, as lm-eval itself reads it."""
     from lm_eval.tasks._index import TaskIndex
 
@@ -80,10 +80,10 @@ def read_folder(folder: Path) -> dict[str, Entry]:
         index = TaskIndex.build([folder])
     finally:
         logger.setLevel(before)
-    return {name: _entry(found) for name, found in index.items()}
+    return {name: _indexed(found) for name, found in index.items()}
 
 
-def tasks_of(name: str, known: Mapping[str, Entry]) -> list[str]:
+def tasks_of(name: str, known: Mapping[str, IndexedName]) -> list[str]:
     """The tasks that a name stands for: itself, or those of a group or tag, each once.
 
     Raises:
@@ -102,16 +102,18 @@ def tasks_of(name: str, known: Mapping[str, Entry]) -> list[str]:
     return list(dict.fromkeys(task for member in entry.members for task in tasks_of(member, known)))
 
 
-def _entry(found: Any) -> Entry:
-    """The entry of what lm-eval's index holds for a name."""
+def _indexed(found: Any) -> IndexedName:
+    """What lm-eval's own index holds for a name, as ours keeps it."""
     from lm_eval.tasks._index import Kind
 
     if found.kind is Kind.GROUP:
         return _group(found.cfg or {})
-    return Entry(members=tuple(sorted(found.tags))) if found.kind is Kind.TAG else Entry(str(found.yaml_path))
+    return (
+        IndexedName(members=tuple(sorted(found.tags))) if found.kind is Kind.TAG else IndexedName(str(found.yaml_path))
+    )
 
 
-def _group(config: Mapping[str, Any]) -> Entry:
+def _group(config: Mapping[str, Any]) -> IndexedName:
     members: list[str] = []
     changes = not _GROUP_FIELDS.issuperset(config)
     listed = config.get("task") or []
@@ -127,4 +129,4 @@ def _group(config: Mapping[str, Any]) -> Entry:
                 changes |= inner.changes
             case _:
                 changes = True
-    return Entry(members=tuple(members), changes=changes)
+    return IndexedName(members=tuple(members), changes=changes)

@@ -21,7 +21,7 @@ from ..data.sources import cache_folder, hash_files
 from ..settings import as_settings, parse_settings
 from .config import TaskConfig, read_config
 from .data import identify_data, load_data, wanted
-from .index import Entry, entries, release, tasks_of
+from .index import IndexedName, entries, release, tasks_of
 from .scores import to_metrics, to_rows
 from .text import load_tokenizer, model_length, text_model
 
@@ -210,7 +210,7 @@ class LmEvalFamily:
             raise _unknown(asked, known)
         return _task(name, Path(known[asked].path))
 
-    def _known(self) -> Mapping[str, Entry]:
+    def _known(self) -> Mapping[str, IndexedName]:
         return entries(self.cache or cache_folder())
 
 
@@ -241,7 +241,7 @@ def _is_file(asked: str) -> bool:
     return asked.endswith((".yaml", ".yml")) and Path(asked).is_file()
 
 
-def _unknown(asked: str, known: Mapping[str, Entry]) -> UnknownNameError:
+def _unknown(asked: str, known: Mapping[str, IndexedName]) -> UnknownNameError:
     """The error with the nearest names; all 14,000 would help nobody."""
     message = str(unknown_name("task of lm-eval", asked, known)).partition(" (allowed: ")[0]
     return UnknownNameError(f"{message} ({len(known)} names; `bench lm-eval ls tasks` lists them)")
