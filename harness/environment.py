@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import subprocess
@@ -78,14 +77,6 @@ def git_state(root: Path) -> dict[str, Scalar]:
 def _git(root: Path, *arguments: str) -> str:
     done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
     return done.stdout.strip()
-
-
-def source_fingerprint(paths: list[Path]) -> str:
-    """Hash of source files' names and contents; where they are installed, and the order given, do not matter."""
-    digest = hashlib.sha256()
-    for path in sorted(paths, key=lambda path: (path.name, path.read_bytes())):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
 
 
 def device_environment(device_type: str) -> dict[str, Scalar]:

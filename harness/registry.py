@@ -17,8 +17,7 @@ from typing import Generic, Protocol, TypeGuard, TypeVar
 
 from ..adapters.backbone import BACKBONES, Backbone
 from ..adapters.mechanisms.declaration import Mechanism
-from ..results.names import UnknownNameError, unknown_name
-from ..results.tables.group_names import GROUPS
+from ..results.names import GROUPS, UnknownNameError, unknown_name
 from ..tasks.base import Task, TaskFamily, TaskInfo
 
 PACKAGE = __name__.partition(".")[0]

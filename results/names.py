@@ -1,9 +1,19 @@
-"""Unknown names, and the nearest names that exist."""
+"""Names: the groups that tasks form, and the nearest names to one that does not exist. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "glue": tuple(f"glue/{task}" for task in ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")),
+    "lra": tuple(f"lra/{task}" for task in ("listops", "text", "retrieval", "image", "pathfinder")),
+}
+"""Groups whose tasks a paper has fixed: GLUE without WNLI and Long Range Arena without the stand-in `lra/digits`, as in
+tables 8 and 6 of the Hedgehog paper (arXiv 2402.04347)."""
+
+FAMILIES = frozenset({"kernels", "lm_eval"})
+"""Names before `/` that tasks share without being one benchmark: their scores have no sum."""
 
 
 class UnknownNameError(ValueError):

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -39,6 +40,21 @@ def test_the_link_serves_runs_without_installing(path: Path, tmp_path: Path) -> 
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "bench" in done.stdout
+
+
+def test_the_lists_of_the_project_file_name_every_room_and_every_module_with_kernels() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    modules = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+    rooms = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in modules}
+    halls_and_rooms = {f"hedgebench.{room}" for room in rooms | set(FOLDERS)}
+    assert sorted(project["setuptools"]["packages"]) == sorted({"hedgebench", *halls_and_rooms})
+    kernels = {
+        ".".join(("hedgebench", *path.relative_to(ROOT).with_suffix("").parts))
+        for path in modules
+        if "@triton.jit" in path.read_text(encoding="utf-8")
+    }
+    (lenient,) = (each for each in project["mypy"]["overrides"] if "disallow_untyped_defs" in each)
+    assert sorted(lenient["module"]) == sorted(kernels)
 
 
 @pytest.fixture(scope="module")

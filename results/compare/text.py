@@ -6,8 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from xml.etree import ElementTree
 
-from ..tables.format import format_measurement
-from ..tables.markdown import escape_markdown
+from ..tables.format import escape_markdown, format_measurement
 from .verdicts import VERDICTS, Comparison, Finding
 
 _CONTROL = {code: None for code in range(32) if code not in (9, 10, 13)}

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..compare.matching import QUALITY_UNITS
 from ..record import Record, Scalar
-from ..tables.aggregate import Cells, Row, group_seeds, leaderboard_rows
+from ..tables.aggregate import Row, SeedGroup, group_seeds, leaderboard_rows
 
 METRIC_NAMES: Mapping[str, str] = {"accuracy": "acc", "matthews": "mcc"}
 """Metrics that lm-eval has under another name; every other keeps its own."""
@@ -43,7 +43,7 @@ def lm_eval_results(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
     The name says backbone, recipe and scale too: numbers of different ones are never one model's. Values are means over
     seeds, as in the leaderboard.
     """
-    models: dict[str, list[tuple[Cells, list[Row]]]] = defaultdict(list)
+    models: dict[str, list[tuple[SeedGroup, list[Row]]]] = defaultdict(list)
     for cells in group_seeds(records):
         if rows := [row for row in leaderboard_rows(cells.records) if _has_place(row)]:
             models[_model_name(cells)].append((cells, rows))
@@ -55,14 +55,14 @@ def _has_place(row: Row) -> bool:
     return finite and not row.at and row.higher_is_better is not None and row.unit in QUALITY_UNITS
 
 
-def _model_name(cells: Cells) -> str:
+def _model_name(cells: SeedGroup) -> str:
     where = cells.comparison
     limit = "" if where.limit is None else f"-limit{where.limit}"
     variant = f"-variant{cells.variant}" if cells.variant else ""
     return f"{cells.model}@{where.backbone}-{where.recipe}-{where.scale}{limit}{variant}"
 
 
-def _results(name: str, tasks: Sequence[tuple[Cells, list[Row]]]) -> dict[str, Any]:
+def _results(name: str, tasks: Sequence[tuple[SeedGroup, list[Row]]]) -> dict[str, Any]:
     by_task = {cells.comparison.task.removeprefix(PREFIX): (cells.records[0], rows) for cells, rows in tasks}
     first, environment = tasks[0][0].records[0], tasks[0][0].records[0].environment
     return {

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..record import CurvePoint, Record
-from ..tables.aggregate import Comparison, group_seeds
+from ..tables.aggregate import Conditions, group_seeds
 from ..tables.tables import model_label
 from .style import Style, add_legend, add_title, new_figure, plain, tell
 
@@ -20,13 +20,13 @@ _PART = "/"
 """What a curve's name has if it is of a part of the model, such as a layer; there are far too many for panels."""
 
 
-def curve_figures(records: Iterable[Record], styles: dict[str, Style]) -> Iterator[tuple[Comparison, str, Figure]]:
-    """Comparison, title and figure for each task that has curves of whole models.
+def curve_figures(records: Iterable[Record], styles: dict[str, Style]) -> Iterator[tuple[Conditions, str, Figure]]:
+    """Conditions, title and figure for each task that has curves of whole models.
 
     A model's seeds share its colour. The training split is thin and pale, every other split strong. Curves of parts of
     a model, whose names have a `/`, are left to other plots.
     """
-    tasks: dict[Comparison, list[tuple[str, CurvePoint, int]]] = defaultdict(list)
+    tasks: dict[Conditions, list[tuple[str, CurvePoint, int]]] = defaultdict(list)
     for cells in group_seeds(records):
         label = model_label(cells.model, cells.variant)
         for record in cells.records:

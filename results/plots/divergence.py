@@ -9,8 +9,8 @@ import numpy as np
 
 from ..record import Record
 from ..stats.statistics import Floats
-from ..tables.aggregate import Comparison
-from ..tables.divergence import HeadDivergence, by_layer, head_divergences, spread_of_heads
+from ..tables.aggregate import Conditions
+from .head_divergence import HeadDivergence, by_layer, head_divergences, spread_of_heads
 from .style import Style, add_legend, add_title, new_figure, plain, set_plain_ticks
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _NOT_FINITE: dict[str, Any] = {"marker": "x", "linestyle": "none", "markersize":
 
 def divergence_figures(
     records: Iterable[Record], styles: dict[str, Style]
-) -> Iterator[tuple[str, Comparison, str, Figure]]:
+) -> Iterator[tuple[str, Conditions, str, Figure]]:
     """Kind, comparison, title and figure: `divergence` by layer and `heads` as heat maps, where records hold them."""
     for comparison, models in head_divergences(records).items():
         partial = "" if comparison.limit is None else f", first {comparison.limit} rows"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..record import Record
-from ..tables.aggregate import Comparison, Row, main_rows
+from ..tables.aggregate import Conditions, Row, main_rows
 from ..tables.efficiency import AXIS, crossovers_of_sweep
 from ..tables.format import format_status
 from ..tables.tables import metric_label, model_label
@@ -30,7 +30,7 @@ _EFFICIENCY = ("prefill_ms", "train_ms", "decode_ms", "peak_allocated_bytes")
 _TASKS = ("throughput", "memory")
 _MEMORY_MODE = "prefill"
 _FAILED: Mapping[str, Any] = {"marker": "x", "linestyle": "none", "markersize": 7, "markeredgewidth": 2}
-_Figures = Iterator[tuple[str, Comparison, str, "Figure"]]
+_Figures = Iterator[tuple[str, Conditions, str, "Figure"]]
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ def mark_crossovers(axes: Axes, rows: Sequence[Row], styles: Mapping[str, Style]
         )  # fmt: skip
 
 
-def _where(comparison: Comparison) -> tuple[Any, ...]:
+def _where(comparison: Conditions) -> tuple[Any, ...]:
     """What measurements of one model must share to stand together, whichever the task."""
     return comparison.backbone, comparison.scale, comparison.limit
 
 
-def _text(comparison: Comparison) -> str:
+def _text(comparison: Conditions) -> str:
     return f"{comparison.backbone}, {comparison.scale}"
 
 
@@ -238,7 +238,7 @@ def pareto_front(points: Iterable[tuple[float, float]], higher_is_better: bool |
 
 def _roofline_figures(records: Sequence[Record], rows: Sequence[Row], styles: Mapping[str, Style]) -> _Figures:
     for mode in _COUNTED:
-        places: dict[Comparison, list[tuple[Row, float, float]]] = defaultdict(list)
+        places: dict[Conditions, list[tuple[Row, float, float]]] = defaultdict(list)
         for row, flops, traffic in _counted(rows, mode):
             places[row.comparison].append((row, flops, traffic))
         for comparison, points in places.items():

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..record import Record
 from ..stats.statistics import Floats
-from ..tables.aggregate import REFERENCE_MODEL, Comparison, Row
+from ..tables.aggregate import REFERENCE_MODEL, Conditions, Row
 from ..tables.fidelity import Fidelity, HeadSample, Samples, fidelities, spikiest_heads
 from ..tables.tables import AXIS, model_label
 from .style import Style, add_legend, add_title, new_figure, plain, set_plain_ticks
@@ -43,7 +43,7 @@ _LOG_FROM = 10.0
 
 def fidelity_figures(
     records: Iterable[Record], samples: Samples, styles: dict[str, Style]
-) -> Iterator[tuple[str, Comparison, str, Figure]]:
+) -> Iterator[tuple[str, Conditions, str, Figure]]:
     """Kind, comparison, title and figure: `layers`, `products` and `maps` of each comparison that has predictions."""
     for comparison, models in fidelities(records, samples).items():
         where = f"({comparison.backbone}, {comparison.recipe}, {comparison.scale})"
@@ -60,9 +60,9 @@ def fidelity_figures(
             yield "maps", comparison, title, _maps_figure(shown, heads, title)
 
 
-def lengths_figures(rows: Iterable[Row], styles: dict[str, Style]) -> Iterator[tuple[str, Comparison, str, Figure]]:
+def lengths_figures(rows: Iterable[Row], styles: dict[str, Style]) -> Iterator[tuple[str, Conditions, str, Figure]]:
     """Kind, comparison, title and figure: divergence over lengths, a panel for each corpus."""
-    sweeps: dict[Comparison, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    sweeps: dict[Conditions, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row.metric == LENGTHS_METRIC and row.model != REFERENCE_MODEL:
             sweeps[row.comparison][str(row.coordinates["corpus"])].append(row)

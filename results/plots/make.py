@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..record import Record
-from ..tables.aggregate import REFERENCE_MODEL, Comparison, Row, leaderboard_rows, main_rows
+from ..tables.aggregate import REFERENCE_MODEL, Conditions, Row, leaderboard_rows, main_rows
 from ..tables.efficiency import is_detail
 from ..tables.fidelity import Samples
 from ..tables.format import format_measurement, format_status
@@ -90,7 +90,7 @@ def _quality_plots(rows: Sequence[Row], styles: dict[str, Style]) -> Iterator[Pl
             yield Plot(_name("quality", comparison), _title(title, comparison), _quality(main, styles, comparison))
 
 
-def _quality(rows: Sequence[Row], styles: dict[str, Style], comparison: Comparison) -> Figure:
+def _quality(rows: Sequence[Row], styles: dict[str, Style], comparison: Conditions) -> Figure:
     """One line per model: a point with its standard error, or why there is none."""
     labels = list(dict.fromkeys(_row_label(row) for row in rows))
     figure, (axes,) = new_figure(7.2, 1.5 + 0.32 * len(labels))
@@ -167,7 +167,7 @@ def _set_size_scale(axes: Axes, sizes: Sequence[float]) -> None:
 
 def _sweep_plots(rows: Sequence[Row], styles: dict[str, Style]) -> Iterator[Plot]:
     ends = {(*_key(row), row.metric, row.at): row.value for row in rows if row.metric.endswith(_SPREAD)}
-    sweeps: dict[tuple[Comparison, str, str], list[Row]] = defaultdict(list)
+    sweeps: dict[tuple[Conditions, str, str], list[Row]] = defaultdict(list)
     for row in rows:
         is_swept = isinstance(row.coordinates.get(AXIS), int | float)
         if is_swept and row.metric != LENGTHS_METRIC and not is_detail(row):
@@ -298,12 +298,12 @@ def _told(row: Row) -> str:
     return f"{_row_label(row)}: {row.metric} {text}{f' ± {stderr}' if stderr else ''}{unit}"
 
 
-def _title(text: str, comparison: Comparison) -> str:
+def _title(text: str, comparison: Conditions) -> str:
     partial = "" if comparison.limit is None else f", first {comparison.limit} rows"
     return f"{text} ({comparison.backbone}, {comparison.recipe}, {comparison.scale}{partial})"
 
 
-def _name(kind: str, comparison: Comparison, *more: str) -> str:
+def _name(kind: str, comparison: Conditions, *more: str) -> str:
     limit = "" if comparison.limit is None else f"limit{comparison.limit}"
     parts = (kind, comparison.task, *more, comparison.backbone, comparison.recipe, comparison.scale, limit)
     return re.sub(r"[^A-Za-z0-9_.]+", "-", "-".join(filter(None, parts))).strip("-.")

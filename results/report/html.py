@@ -16,10 +16,10 @@ from ..plots.inline import inline_svg
 from ..record import STATUSES, Record
 from ..store import CorruptCell, record_order
 from ..tables.aggregate import group_seeds, rows_of_groups
-from ..tables.confounders import Differences, differences
+from ..tables.confounders import Confounders, confounders
 from ..tables.format import format_status
 from ..tables.notes import section_notes
-from ..tables.tables import Cell, Section, place_title, sections
+from ..tables.tables import Entry, Section, place_title, sections
 from .assets import assets
 from .cells import Samples, pack_cells
 
@@ -93,19 +93,19 @@ def report_html(content: ReportContent, plots: Iterable[tuple[str, str]]) -> str
 def _sections(records: Sequence[Record]) -> list[Mapping[str, Any]]:
     """The leaderboard's sections, each with what differs between its models."""
     groups = group_seeds(records)
-    found: dict[str, list[Differences]] = defaultdict(list)
-    for each in differences(groups):
+    found: dict[str, list[Confounders]] = defaultdict(list)
+    for each in confounders(groups):
         found[place_title(each.comparison)].append(each)
     boards = sections(rows_of_groups(groups), section_notes(groups))
-    return [_with_differences(board, found.get(board.title, [])) for board in boards]
+    return [_with_confounders(board, found.get(board.title, [])) for board in boards]
 
 
-def _with_differences(section: Section, found: Sequence[Differences]) -> Mapping[str, Any]:
+def _with_confounders(section: Section, found: Sequence[Confounders]) -> Mapping[str, Any]:
     names = ("title", "tables", "secondary", "notes")
     return {name: getattr(section, name) for name in names} | {"differences": found}
 
 
-def _drawn(cell: Cell) -> Markup:
+def _drawn(cell: Entry) -> Markup:
     """A table's cell. It is drawn here and not in the template, which takes ten times as long for thousands."""
     from markupsafe import Markup, escape
 

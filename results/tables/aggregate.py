@@ -14,7 +14,7 @@ from ..store import record_order
 REFERENCE_MODEL = "softmax"
 PARTIAL = "partial"
 
-_Conditions: TypeAlias = tuple[str, tuple[tuple[str, Any], ...]]
+_Variant: TypeAlias = tuple[str, tuple[tuple[str, Any], ...]]
 
 
 CONTENDER = "contender"
@@ -22,7 +22,7 @@ CONTENDER = "contender"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Conditions:
     """What two numbers must share to stand side by side.
 
     Attributes:
@@ -67,7 +67,7 @@ class Row:
     """
 
     model: str
-    comparison: Comparison
+    comparison: Conditions
     metric: str
     at: str
     value: float | None
@@ -86,11 +86,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Cells:
+class SeedGroup:
     """Records that differ in nothing but the seed."""
 
     model: str
-    comparison: Comparison
+    comparison: Conditions
     variant: int
     records: tuple[Record, ...]
 
@@ -104,16 +104,16 @@ def leaderboard_rows(records: Iterable[Record]) -> list[Row]:
     return rows_of_groups(group_seeds(records))
 
 
-def rows_of_groups(groups: Iterable[Cells]) -> list[Row]:
+def rows_of_groups(groups: Iterable[SeedGroup]) -> list[Row]:
     """`leaderboard_rows`, from records that `group_seeds` has grouped."""
     rows = [row for cells in groups for row in _rows_of(cells)]
     rows.sort(key=_row_order)
     return _with_percent_recovered(rows)
 
 
-def main_rows(rows: Iterable[Row]) -> dict[Comparison, list[Row]]:
+def main_rows(rows: Iterable[Row]) -> dict[Conditions, list[Row]]:
     """Rows of the main metrics that are one number per model, failed cells included; sweeps are left out."""
-    found: dict[Comparison, list[Row]] = defaultdict(list)
+    found: dict[Conditions, list[Row]] = defaultdict(list)
     for row in rows:
         if row.is_main:
             found[row.comparison].append(row)
@@ -167,10 +167,10 @@ def format_at(at: Mapping[str, Scalar]) -> str:
     return ";".join(f"{key}={at[key]}" for key in sorted(at))
 
 
-def group_seeds(records: Iterable[Record]) -> list[Cells]:
+def group_seeds(records: Iterable[Record]) -> list[SeedGroup]:
     """The records in groups that differ in nothing but the seed."""
-    groups: dict[tuple[str, Comparison], dict[tuple[_Conditions, int], list[Record]]] = defaultdict(dict)
-    repeats: Counter[tuple[str, Comparison, _Conditions, int]] = Counter()
+    groups: dict[tuple[str, Conditions], dict[tuple[_Variant, int], list[Record]]] = defaultdict(dict)
+    repeats: Counter[tuple[str, Conditions, _Variant, int]] = Counter()
     records = sorted(records, key=record_order)
     known = _known_data(records)
     for record in records:
@@ -180,7 +180,7 @@ def group_seeds(records: Iterable[Record]) -> list[Cells]:
         groups[record.model, comparison].setdefault((conditions, repeats[seen]), []).append(record)
         repeats[seen] += 1
     return [
-        Cells(model, comparison, variant, tuple(sorted(variants[key], key=lambda record: record.seed)))
+        SeedGroup(model, comparison, variant, tuple(sorted(variants[key], key=lambda record: record.seed)))
         for (model, comparison), variants in groups.items()
         for variant, key in enumerate(sorted(variants, key=repr) if len(variants) > 1 else variants)
     ]
@@ -194,12 +194,12 @@ def _known_data(records: Iterable[Record]) -> dict[tuple[str, str], set[str]]:
     return known
 
 
-def _comparison(record: Record, known: Mapping[tuple[str, str], set[str]]) -> Comparison:
+def _comparison(record: Record, known: Mapping[tuple[str, str], set[str]]) -> Conditions:
     """A cell that failed before it read data counts to the data its peers read, if they all read the same."""
     data = _data_key(record)
     if not data and len(peers := known.get((record.task, record.scale), set())) == 1:
         data = next(iter(peers))
-    return Comparison(record.backbone, record.task, record.recipe, record.scale, record.limit, data)
+    return Conditions(record.backbone, record.task, record.recipe, record.scale, record.limit, data)
 
 
 def _data_key(record: Record) -> str:
@@ -208,7 +208,7 @@ def _data_key(record: Record) -> str:
     )
 
 
-def _rows_of(cells: Cells) -> Iterable[Row]:
+def _rows_of(cells: SeedGroup) -> Iterable[Row]:
     points: dict[tuple[str, str, Status], list[tuple[Record, Metric]]] = defaultdict(list)
     failed: dict[Status, list[Record]] = defaultdict(list)
     for record in cells.records:
@@ -222,7 +222,7 @@ def _rows_of(cells: Cells) -> Iterable[Row]:
             yield _failed_row(cells, status, missing)
 
 
-def _metric_row(cells: Cells, measured: Sequence[tuple[Record, Metric]]) -> Row:
+def _metric_row(cells: SeedGroup, measured: Sequence[tuple[Record, Metric]]) -> Row:
     first = measured[0][1]
     values = [metric.value for _, metric in measured if metric.value is not None]
     mean, over_seeds = seed_mean(values) if values else (None, None)
@@ -250,7 +250,7 @@ def _metric_row(cells: Cells, measured: Sequence[tuple[Record, Metric]]) -> Row:
     )
 
 
-def _failed_row(cells: Cells, status: Status, missing: Sequence[Record]) -> Row:
+def _failed_row(cells: SeedGroup, status: Status, missing: Sequence[Record]) -> Row:
     return Row(
         model=cells.model,
         comparison=cells.comparison,
@@ -272,7 +272,7 @@ def _failed_row(cells: Cells, status: Status, missing: Sequence[Record]) -> Row:
 
 
 def _with_percent_recovered(rows: Sequence[Row]) -> list[Row]:
-    references: dict[tuple[Comparison, str, str], list[Row]] = defaultdict(list)
+    references: dict[tuple[Conditions, str, str], list[Row]] = defaultdict(list)
     for row in rows:
         if row.model == REFERENCE_MODEL and row.value is not None:
             references[row.comparison, row.metric, row.at].append(row)

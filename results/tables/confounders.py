@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..record import Record
-from .aggregate import Cells, Comparison
+from .aggregate import Conditions, SeedGroup
 from .tables import model_label
 
 
 @dataclass(frozen=True)
-class Differences:
+class Confounders:
     """What differs between the models of a task.
 
     Attributes:
@@ -25,18 +25,18 @@ class Differences:
         rows: What differs, and its value for each model; a dash where a model has none.
     """
 
-    comparison: Comparison
+    comparison: Conditions
     models: tuple[str, ...]
     rows: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def differences(groups: Iterable[Cells]) -> list[Differences]:
+def confounders(groups: Iterable[SeedGroup]) -> list[Confounders]:
     """The differences on each task; tasks on which nothing differs are left out.
 
     Args:
         groups: The records, grouped by `group_seeds`.
     """
-    by_task: dict[Comparison, list[Cells]] = defaultdict(list)
+    by_task: dict[Conditions, list[SeedGroup]] = defaultdict(list)
     for cells in groups:
         by_task[cells.comparison].append(cells)
     found = []
@@ -45,11 +45,11 @@ def differences(groups: Iterable[Cells]) -> list[Differences]:
         labels = tuple(model_label(cells.model, cells.variant) for cells in members)
         rows = tuple((name, values) for name, values in facts.items() if len(set(values)) > 1)
         if rows:
-            found.append(Differences(comparison, labels, rows))
+            found.append(Confounders(comparison, labels, rows))
     return found
 
 
-def _facts(members: Sequence[Cells]) -> dict[str, tuple[str, ...]]:
+def _facts(members: Sequence[SeedGroup]) -> dict[str, tuple[str, ...]]:
     """Of everything that not all records of a task share: its value for each model, several side by side over seeds."""
     first = members[0].records[0]
     facts: dict[str, tuple[str, ...]] = {}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ..record import Metric, Record
 from ..stats.statistics import errors_that_count, seed_mean
-from .aggregate import Cells, Comparison
+from .aggregate import Conditions, SeedGroup
 from .format import format_measurement
 from .tables import WITHOUT_BRANCH, model_label
 
@@ -62,7 +62,7 @@ class BranchEffect:
         return "undecided, the two standard errors are not of the difference"
 
 
-def branch_effect(cells: Cells) -> BranchEffect | None:
+def branch_effect(cells: SeedGroup) -> BranchEffect | None:
     """The effect of a hybrid's linear branch on its main metric; None for other models, and for sweeps."""
     pairs = [pair for record in cells.records if (pair := _pair(record))]
     if not pairs:
@@ -84,9 +84,9 @@ def branch_effect(cells: Cells) -> BranchEffect | None:
     )
 
 
-def branch_notes(groups: Iterable[Cells]) -> dict[Comparison, list[str]]:
+def branch_notes(groups: Iterable[SeedGroup]) -> dict[Conditions, list[str]]:
     """One sentence for each hybrid on each task, such as `NAME on TASK: perplexity 31.2 with its linear branch, …`."""
-    notes: dict[Comparison, list[str]] = defaultdict(list)
+    notes: dict[Conditions, list[str]] = defaultdict(list)
     for cells in groups:
         if effect := branch_effect(cells):
             label = model_label(cells.model, cells.variant)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from .aggregate import REFERENCE_MODEL, Comparison, Row, is_comparable
+from .aggregate import REFERENCE_MODEL, Conditions, Row, is_comparable
 
 AXIS = "seq_len"
 """The coordinate along which costs grow."""
@@ -34,7 +34,7 @@ _COSTS = ("_ms", "_bytes")
 _RATES = ("_tokens_per_s",)
 _NO_COSTS = ("pace_ms", "peak_reserved_bytes", "peak_resident_bytes")
 _ModelKey: TypeAlias = tuple[str, int]
-_Sweep: TypeAlias = tuple[Comparison, str, str]
+_Sweep: TypeAlias = tuple[Conditions, str, str]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..record import Record
 from ..stats.statistics import Floats
-from .aggregate import REFERENCE_MODEL, Cells, Comparison, group_seeds
+from .aggregate import REFERENCE_MODEL, Conditions, SeedGroup, group_seeds
 from .tables import model_label
 
 SampleRow: TypeAlias = Mapping[str, Any]
@@ -72,7 +72,7 @@ class Fidelity:
     heads: tuple[HeadSample, ...]
 
 
-def fidelities(records: Iterable[Record], samples: Samples) -> dict[Comparison, list[Fidelity]]:
+def fidelities(records: Iterable[Record], samples: Samples) -> dict[Conditions, list[Fidelity]]:
     """The models of each comparison whose attention was measured by layer, in a fixed order, softmax first.
 
     Layers of a comparison are all of one corpus and length: the first one, which the models were distilled on, unless
@@ -82,7 +82,7 @@ def fidelities(records: Iterable[Record], samples: Samples) -> dict[Comparison, 
         records: Records of one or several runs.
         samples: Their predictions; asked for only where a record has metrics of this kind.
     """
-    found: dict[Comparison, list[tuple[Cells, list[list[SampleRow]]]]] = defaultdict(list)
+    found: dict[Conditions, list[tuple[SeedGroup, list[list[SampleRow]]]]] = defaultdict(list)
     for cells in group_seeds(records):
         rows = [list(samples(record)) for record in cells.records if _has_fidelity(record)]
         if any(row.get("status") == "ok" for kept in rows for row in kept):
@@ -104,7 +104,7 @@ def _has_fidelity(record: Record) -> bool:
     return record.status == "ok" and any(metric.name == _MARK for metric in record.metrics)
 
 
-def _comparable(models: Sequence[tuple[Cells, Sequence[Sequence[SampleRow]]]]) -> list[Fidelity]:
+def _comparable(models: Sequence[tuple[SeedGroup, Sequence[Sequence[SampleRow]]]]) -> list[Fidelity]:
     """The models at the place where most of them were measured, of several the first; softmax comes first."""
     measured = [_by_place(row for kept in rows for row in kept if "status" in row) for _, rows in models]
     places = dict.fromkeys(place for by_place in measured for place in by_place)

@@ -1,11 +1,13 @@
-"""How numbers, directions and failures are spelled for people."""
+"""How numbers, directions, failures and texts from records are written for people."""
 
 from __future__ import annotations
 
 import math
+import re
 
 _PREFIXES = ("B", "KiB", "MiB", "GiB", "TiB")
 _STATUS = {"oom": "OOM"}
+_SPECIAL = re.compile(r"([\\`*\[\]|~])")
 
 
 def format_measurement(value: float | None, stderr: float | None, unit: str = "1") -> tuple[str, str]:
@@ -44,6 +46,12 @@ def format_arrow(higher_is_better: bool | None) -> str:
 def format_status(status: str) -> str:
     """A status as it stands in a table."""
     return _STATUS.get(status, status)
+
+
+def escape_markdown(text: str) -> str:
+    """One line of GitHub-flavoured Markdown that shows `text` as it is."""
+    escaped = _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _four_digits(value: float) -> str:

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ..names import FAMILIES, GROUPS
 from ..record import Record
-from .aggregate import REFERENCE_MODEL, Comparison, Row, is_comparable, leaderboard_rows, main_rows, percent_of
-from .group_names import FAMILIES, GROUPS
+from .aggregate import REFERENCE_MODEL, Conditions, Row, is_comparable, leaderboard_rows, main_rows, percent_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class GroupScore:
     """
 
     model: str
-    comparison: Comparison
+    comparison: Conditions
     percent_recovered: float | None
     done: int
     total: int
@@ -48,7 +48,7 @@ def group_scores(records: Iterable[Record], tasks_of: Mapping[str, Collection[st
 
 def group_scores_of(rows: Iterable[Row], tasks_of: Mapping[str, Collection[str]] = GROUPS) -> list[GroupScore]:
     """`group_scores`, from rows."""
-    grouped: dict[Comparison, list[Row]] = defaultdict(list)
+    grouped: dict[Conditions, list[Row]] = defaultdict(list)
     for where, main in main_rows(rows).items():
         group = where.task.partition("/")[0]
         is_member = "/" in where.task and ":" not in where.task and group not in FAMILIES
@@ -61,7 +61,7 @@ def group_scores_of(rows: Iterable[Row], tasks_of: Mapping[str, Collection[str]]
     ]
 
 
-def _scores(comparison: Comparison, rows: Sequence[Row], expected: Collection[str]) -> Iterable[GroupScore]:
+def _scores(comparison: Conditions, rows: Sequence[Row], expected: Collection[str]) -> Iterable[GroupScore]:
     tasks = {row.comparison.task for row in rows} | set(expected)
     references = [row for row in rows if row.model == REFERENCE_MODEL and row.value is not None]
     models = dict.fromkeys((row.model, row.variant) for row in rows)

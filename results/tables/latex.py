@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from .tables import Cell, Column, Section, Table
+from .tables import Column, Entry, Section, Table
 
 _ESCAPES = str.maketrans(
     {
@@ -79,7 +79,7 @@ def _headings(columns: Sequence[Column]) -> list[str]:
     return [labels, " & ".join(("", *(escape_latex(column.detail) for column in columns))) + r" \\"]
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: Entry) -> str:
     text = escape_latex(cell.text)
     text = rf"\textbf{{{text}}}" if cell.best else text
     text += rf" $\pm$ {escape_latex(cell.stderr)}" if cell.stderr else ""

@@ -15,12 +15,12 @@ from .aggregate import Row as Row
 from .aggregate import group_seeds, rows_of_groups
 from .aggregate import leaderboard_rows as leaderboard_rows
 from .aggregate import merge_runs as merge_runs
+from .format import escape_markdown
 from .groups import GroupScore as GroupScore
 from .groups import group_scores as group_scores
 from .latex import latex_tables
-from .markdown import escape_markdown
 from .notes import section_notes
-from .tables import Cell, Column, Table, sections
+from .tables import Column, Entry, Table, sections
 
 COLUMNS = (
     "model",
@@ -113,7 +113,7 @@ def _markdown_heading(column: Column) -> str:
     return escape_markdown(column.label) + (f"<br>{escape_markdown(column.detail)}" if column.detail else "")
 
 
-def _markdown_cell(cell: Cell) -> str:
+def _markdown_cell(cell: Entry) -> str:
     text = escape_markdown(cell.text)
     text = f"**{text}**" if cell.best else text
     text += f" ± {cell.stderr}" if cell.stderr else ""

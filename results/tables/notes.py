@@ -7,26 +7,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .aggregate import Cells, Comparison
+from .aggregate import Conditions, SeedGroup
 from .conversion import branch_notes
 from .tables import model_label
 
 _MOST_SETTINGS = 5
 
 
-def section_notes(groups: Sequence[Cells]) -> dict[Comparison, list[str]]:
+def section_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
     """Every note, by the comparison that it is about, from records that `group_seeds` has grouped."""
-    notes: dict[Comparison, list[str]] = defaultdict(list)
+    notes: dict[Conditions, list[str]] = defaultdict(list)
     for found in (apart_notes(groups), branch_notes(groups)):
         for comparison, said in found.items():
             notes[comparison] += said
     return notes
 
 
-def apart_notes(groups: Sequence[Cells]) -> dict[Comparison, list[str]]:
+def apart_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
     """One sentence for each task whose cells differ in data, settings, device or version, and so are not averaged."""
-    notes: dict[Comparison, list[str]] = defaultdict(list)
-    by_data: dict[Comparison, dict[Comparison, None]] = defaultdict(dict)
+    notes: dict[Conditions, list[str]] = defaultdict(list)
+    by_data: dict[Conditions, dict[Conditions, None]] = defaultdict(dict)
     for cells in groups:
         by_data[replace(cells.comparison, data="")][cells.comparison] = None
     for where, comparisons in by_data.items():
@@ -43,14 +43,14 @@ def apart_notes(groups: Sequence[Cells]) -> dict[Comparison, list[str]]:
     return {comparison: said for comparison, said in notes.items() if said}
 
 
-def _by_comparison(groups: Sequence[Cells]) -> dict[Comparison, list[Cells]]:
-    found: dict[Comparison, list[Cells]] = defaultdict(list)
+def _by_comparison(groups: Sequence[SeedGroup]) -> dict[Conditions, list[SeedGroup]]:
+    found: dict[Conditions, list[SeedGroup]] = defaultdict(list)
     for cells in groups:
         found[cells.comparison].append(cells)
     return found
 
 
-def _peers_note(comparison: Comparison, members: Sequence[Cells]) -> str:
+def _peers_note(comparison: Conditions, members: Sequence[SeedGroup]) -> str:
     """Says that cells of a task were not all measured alike: settings, task version, device or dtype differ."""
     keys = {record.peer_key: cells for cells in members for record in cells.records if record.peer_key}
     if len(keys) < 2:
@@ -63,8 +63,8 @@ def _peers_note(comparison: Comparison, members: Sequence[Cells]) -> str:
     )
 
 
-def _variant_notes(members: Sequence[Cells]) -> Iterator[str]:
-    variants: dict[str, list[Cells]] = defaultdict(list)
+def _variant_notes(members: Sequence[SeedGroup]) -> Iterator[str]:
+    variants: dict[str, list[SeedGroup]] = defaultdict(list)
     for cells in members:
         variants[cells.model].append(cells)
     for model, several in variants.items():

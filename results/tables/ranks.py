@@ -19,7 +19,7 @@ Standing: TypeAlias = Literal["", "better", "same", "worse"]
 
 
 @dataclass(frozen=True)
-class Place:
+class Ranking:
     """Where a row stands among the comparable rows of its column.
 
     Attributes:
@@ -45,13 +45,13 @@ class _Interval:
     is_reference: bool
 
 
-def places(rows: Sequence[Row]) -> list[Place]:
+def rankings(rows: Sequence[Row]) -> list[Ranking]:
     """The place of each row among the rows of one comparison; a row without a peer key may stand beside any other."""
     intervals = {i: _interval(row) for i, row in enumerate(rows) if _is_ranked(row)}
     members: dict[object, list[int]] = defaultdict(list)
     for i in intervals:
         members[_quantity(rows[i])].append(i)
-    found = [Place() for _ in rows]
+    found = [Ranking() for _ in rows]
     for group in members.values():
         keys = {rows[i].peer_key for i in group}
         for key in keys:
@@ -70,16 +70,16 @@ def half_width(row: Row) -> float:
     return row.stderr * errors_that_count(row.seeds.count(",") + 1)
 
 
-def _places_of(peers: Sequence[_Interval]) -> list[Place]:
+def _places_of(peers: Sequence[_Interval]) -> list[Ranking]:
     if len(peers) < 2:
-        return [Place() for _ in peers]
+        return [Ranking() for _ in peers]
     lows = sorted(peer.low for peer in peers)
     numbers = [1 + len(lows) - bisect_right(lows, peer.high) for peer in peers]
     shared = Counter(numbers)
     best = max(peer.value for peer in peers)
     references = [peer for peer in peers if peer.is_reference]
     return [
-        Place(
+        Ranking(
             f"{number}=" if shared[number] > 1 else str(number),
             peer.value == best,
             _standing(peer, references[0]) if len(references) == 1 else "",

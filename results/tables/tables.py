@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from .aggregate import PARTIAL, REFERENCE_MODEL, Comparison, Row, main_rows
+from .aggregate import PARTIAL, REFERENCE_MODEL, Conditions, Row, main_rows
 from .efficiency import Summary, is_detail, summaries
 from .format import format_arrow, format_measurement, format_percent, format_status
 from .groups import GroupScore, group_scores_of
-from .ranks import Place, Standing, places
+from .ranks import Ranking, Standing, rankings
 
 AXIS = "seq_len"
 """The coordinate that becomes a sweep's columns, where the sweep has it."""
@@ -33,7 +33,7 @@ _ModelKey: TypeAlias = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Cell:
+class Entry:
     """One cell.
 
     Attributes:
@@ -60,7 +60,7 @@ class Cell:
     order: float | None = None
 
 
-MISSING = Cell("–")
+MISSING = Entry("–")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Table:
 
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    rows: tuple[tuple[str, tuple[Entry, ...]], ...]
     is_sweep: bool = False
 
 
@@ -98,7 +98,7 @@ class Section:
     notes: tuple[str, ...] = ()
 
 
-def sections(rows: Sequence[Row], notes: Mapping[Comparison, Sequence[str]] | None = None) -> list[Section]:
+def sections(rows: Sequence[Row], notes: Mapping[Conditions, Sequence[str]] | None = None) -> list[Section]:
     """The tables of a leaderboard's rows; numbers of another backbone, recipe, scale or limit never share one.
 
     Args:
@@ -130,7 +130,7 @@ def model_label(model: str, variant: int) -> str:
 def _tables(rows: Sequence[Row], scores: Sequence[GroupScore]) -> tuple[Table, ...]:
     main = main_rows(rows)
     tables = [_main_table(main, scores)] if main else []
-    sweeps: dict[tuple[Comparison, str, str], list[Row]] = defaultdict(list)
+    sweeps: dict[tuple[Conditions, str, str], list[Row]] = defaultdict(list)
     for row in rows:
         if is_detail(row):
             continue
@@ -147,11 +147,11 @@ def _tables(rows: Sequence[Row], scores: Sequence[GroupScore]) -> tuple[Table, .
 def _summary_table(summary: Summary) -> Table:
     """What sweeps say together, as a table; nothing in it is best."""
     columns = tuple(Column(label, detail) for label, detail in summary.columns)
-    rows = tuple((model_label(*model), tuple(map(Cell, texts))) for model, texts in summary.texts.items())
+    rows = tuple((model_label(*model), tuple(map(Entry, texts))) for model, texts in summary.texts.items())
     return Table(summary.title, columns, rows, is_sweep=True)
 
 
-def _main_table(columns: Mapping[Comparison, Sequence[Row]], scores: Sequence[GroupScore]) -> Table:
+def _main_table(columns: Mapping[Conditions, Sequence[Row]], scores: Sequence[GroupScore]) -> Table:
     models = _models(row for rows in columns.values() for row in rows)
     filled = [_column(members, models) for members in columns.values()]
     headings = [_task_column(comparison, members, columns) for comparison, members in columns.items()]
@@ -169,8 +169,8 @@ def _main_table(columns: Mapping[Comparison, Sequence[Row]], scores: Sequence[Gr
 def _secondary_tables(rows: Sequence[Row]) -> tuple[Table, ...]:
     """Divergences, and scores without a hybrid's linear branch; only models that have such numbers have a line."""
     main = main_rows(rows)
-    divergences: dict[tuple[Comparison, str], list[Row]] = defaultdict(list)
-    without_branch: dict[tuple[Comparison, str], list[Row]] = defaultdict(list)
+    divergences: dict[tuple[Conditions, str], list[Row]] = defaultdict(list)
+    without_branch: dict[tuple[Conditions, str], list[Row]] = defaultdict(list)
     for row in rows:
         if _is_secondary(row, main):
             kind = divergences if row.metric in DIVERGENCES else without_branch
@@ -179,7 +179,7 @@ def _secondary_tables(rows: Sequence[Row]) -> tuple[Table, ...]:
     return tuple(_secondary_table(title, columns) for title, columns in kinds.items() if columns)
 
 
-def _secondary_table(title: str, columns: Mapping[tuple[Comparison, str], Sequence[Row]]) -> Table:
+def _secondary_table(title: str, columns: Mapping[tuple[Conditions, str], Sequence[Row]]) -> Table:
     """A column for each task and metric; nothing is marked as best, as these numbers do not rank models."""
     models = _models(row for rows in columns.values() for row in rows)
     comparisons = list(dict.fromkeys(where for where, _ in columns))
@@ -191,7 +191,7 @@ def _secondary_table(title: str, columns: Mapping[tuple[Comparison, str], Sequen
     return Table(title, headings, _transpose(models, filled))
 
 
-def _is_secondary(row: Row, main: Mapping[Comparison, Sequence[Row]]) -> bool:
+def _is_secondary(row: Row, main: Mapping[Conditions, Sequence[Row]]) -> bool:
     """Whether a row belongs to the secondary tables; a hybrid's score stands at the point of its main metric."""
     if row.metric in DIVERGENCES:
         return not row.at
@@ -209,12 +209,12 @@ def _sweep_table(rest: str, rows: Sequence[Row], failures: Sequence[Row]) -> Tab
     return Table(title, columns, _transpose(models, filled), is_sweep=True)
 
 
-def _column(rows: Sequence[Row], models: Sequence[_ModelKey], failures: Sequence[Row] = ()) -> list[Cell]:
+def _column(rows: Sequence[Row], models: Sequence[_ModelKey], failures: Sequence[Row] = ()) -> list[Entry]:
     """One cell for each model; a failure of the whole cell fills what its model lacks."""
     found: dict[_ModelKey, list[Row]] = defaultdict(list)
     for row in rows:
         found[row.model, row.variant].append(row)
-    where = dict(zip(map(id, rows), places(rows), strict=True))
+    where = dict(zip(map(id, rows), rankings(rows), strict=True))
     cells = []
     for model in models:
         own = found.get(model) or [row for row in failures if (row.model, row.variant) == model]
@@ -226,15 +226,15 @@ def _column(rows: Sequence[Row], models: Sequence[_ModelKey], failures: Sequence
     return cells
 
 
-def _failed_cell(rows: Sequence[Row]) -> Cell:
-    return Cell(", ".join(format_status(row.status) for row in rows), failed=True)
+def _failed_cell(rows: Sequence[Row]) -> Entry:
+    return Entry(", ".join(format_status(row.status) for row in rows), failed=True)
 
 
-def _measured_cell(measured: Row, own: Sequence[Row], place: Place) -> Cell:
+def _measured_cell(measured: Row, own: Sequence[Row], place: Ranking) -> Entry:
     """The cell of a model's one row with a value; its other rows say which seeds failed, and how."""
     text, stderr = format_measurement(measured.value, measured.stderr, measured.unit)
     failed = [f"seed {row.seeds}: {format_status(row.status)}" for row in own if row.value is None]
-    return Cell(
+    return Entry(
         text,
         stderr,
         percent="" if measured.model == REFERENCE_MODEL else format_percent(measured.percent_recovered),
@@ -246,27 +246,27 @@ def _measured_cell(measured: Row, own: Sequence[Row], place: Place) -> Cell:
     )
 
 
-def _group_cell(score: GroupScore | None) -> Cell:
+def _group_cell(score: GroupScore | None) -> Entry:
     if score is None:
         return MISSING
     if score.percent_recovered is None:
-        return Cell(f"{score.done} of {score.total}")
-    return Cell(f"{score.percent_recovered:.1f}", order=score.percent_recovered)
+        return Entry(f"{score.done} of {score.total}")
+    return Entry(f"{score.percent_recovered:.1f}", order=score.percent_recovered)
 
 
-def _mean_ranks(columns: Sequence[Sequence[Cell]]) -> list[Cell]:
+def _mean_ranks(columns: Sequence[Sequence[Entry]]) -> list[Entry]:
     """Each model's mean rank over the columns, all of which have ranks; how many it has where it lacks some."""
     means = []
     for cells in zip(*columns, strict=True):
         ranks = [int(cell.rank.rstrip("=")) for cell in cells if cell.rank]
         mean = sum(ranks) / len(cells)
         means.append(
-            Cell(f"{mean:.1f}", order=mean) if len(ranks) == len(cells) else Cell(f"{len(ranks)} of {len(cells)}")
+            Entry(f"{mean:.1f}", order=mean) if len(ranks) == len(cells) else Entry(f"{len(ranks)} of {len(cells)}")
         )
     return means
 
 
-def _task_column(comparison: Comparison, rows: Sequence[Row], columns: Iterable[Comparison]) -> Column:
+def _task_column(comparison: Conditions, rows: Sequence[Row], columns: Iterable[Conditions]) -> Column:
     example = next((row for row in rows if row.value is not None), rows[0])
     twins = sum(other.task == comparison.task for other in columns)
     point = f", {example.at.replace(';', ', ')}" if example.at else ""
@@ -286,8 +286,8 @@ def _models(rows: Iterable[Row]) -> list[_ModelKey]:
 
 
 def _transpose(
-    models: Sequence[_ModelKey], columns: Sequence[Sequence[Cell]]
-) -> tuple[tuple[str, tuple[Cell, ...]], ...]:
+    models: Sequence[_ModelKey], columns: Sequence[Sequence[Entry]]
+) -> tuple[tuple[str, tuple[Entry, ...]], ...]:
     return tuple((model_label(*model), tuple(column[i] for column in columns)) for i, model in enumerate(models))
 
 
@@ -300,11 +300,11 @@ def _rest_of_point(row: Row) -> str:
     return ", ".join(f"{key}={row.coordinates[key]}" for key in sorted(row.coordinates) if key != axis)
 
 
-def _place(comparison: Comparison) -> _Place:
+def _place(comparison: Conditions) -> _Place:
     return comparison.backbone, comparison.recipe, comparison.scale, comparison.limit
 
 
-def place_title(comparison: Comparison) -> str:
+def place_title(comparison: Conditions) -> str:
     """What a section is called: backbone, recipe and scale, and the limit of partial results."""
     title = f"{comparison.backbone} · {comparison.recipe} · {comparison.scale}"
     return title if comparison.limit is None else f"{title} · {PARTIAL}: first {comparison.limit} rows"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..record import Record
 from .aggregate import leaderboard_rows
-from .tables import Cell, Table, sections
+from .tables import Entry, Table, sections
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,14 +79,14 @@ def _heading(table: Table, column: int) -> str:
     return f"{heading.label}\n{heading.detail}" if heading.detail else heading.label
 
 
-def _plain_cell(cell: Cell, width: int) -> str:
+def _plain_cell(cell: Entry, width: int) -> str:
     parts = [cell.text, f"±{cell.stderr}" if cell.stderr else "", f"({cell.note})" if cell.note else ""]
     if width >= _WIDE and cell.percent:
         parts.insert(2, f"({cell.percent})")
     return " ".join(filter(None, parts))
 
 
-def _drawn_cell(cell: Cell, width: int) -> Text:
+def _drawn_cell(cell: Entry, width: int) -> Text:
     from rich.text import Text
 
     style = "red" if cell.failed else "bold green" if cell.best else ""

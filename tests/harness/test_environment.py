@@ -17,7 +17,6 @@ from hedgebench.harness.environment import (
     has_cuda_device,
     host_environment,
     package_version,
-    source_fingerprint,
 )
 
 
@@ -83,31 +82,6 @@ def test_a_machine_without_git_has_no_commit(tmp_path: Path, monkeypatch: pytest
     (tmp_path / ".git").mkdir()
     monkeypatch.setenv("PATH", "")
     assert git_state(tmp_path) == {"git_commit": None, "git_dirty": None}
-
-
-def test_a_fingerprint_changes_with_content_and_name_but_not_with_the_folder(tmp_path: Path) -> None:
-    paths = [tmp_path / folder / name for folder in ("x", "y") for name in ("a.py", "b.py")]
-    for path in paths:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(path.name, encoding="utf-8")
-    first = source_fingerprint(paths[:2])
-    assert first == source_fingerprint(paths[1::-1]) == source_fingerprint(paths[2:])
-    paths[0].write_text("changed", encoding="utf-8")
-    assert source_fingerprint(paths[:2]) != first
-
-
-def test_sources_have_the_same_fingerprint_wherever_they_are_installed(tmp_path: Path) -> None:
-    prints = set()
-    for folders in (("a", "z"), ("z", "a")):
-        paths = [
-            tmp_path / "-".join(folders) / folder / name
-            for folder, name in zip(folders, ("one.py", "two.py"), strict=True)
-        ]
-        for path in paths:
-            path.parent.mkdir(parents=True)
-            path.write_text(path.name, encoding="utf-8")
-        prints.add(source_fingerprint(paths))
-    assert len(prints) == 1
 
 
 @pytest.mark.parametrize("hidden", ["", "-1"])

@@ -240,7 +240,7 @@ def test_a_device_is_chosen_by_what_is_there(monkeypatch: pytest.MonkeyPatch) ->
 def test_editing_the_scoring_code_changes_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = planned("recall")[0].cell
     copy = tmp_path / "test_plan.py"
-    copy.write_text(Path(__file__).read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+    copy.write_text(Path(__file__).read_text(encoding="utf-8") + "\nCHANGED = 1\n", encoding="utf-8")
     monkeypatch.setattr(inspect, "getfile", lambda _: str(copy))
     after = planned("recall")[0].cell
     assert (before.scoring == after.scoring, before.key == after.key) == (False, False)

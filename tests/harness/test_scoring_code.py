@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from hedgebench.harness import registry, scoring_code
+from hedgebench.harness import code_digest, registry
 from hedgebench.harness.registry import ROOT
 from hedgebench.harness.scoring_code import scoring_files, scoring_fingerprint
 
@@ -31,11 +31,18 @@ def test_metrics_are_followed_into_the_modules_where_they_live(task: str, files:
     assert wanted | {"results/stats/statistics.py"} <= covered(task)
 
 
-def test_of_what_is_measured_nothing_is_covered_but_what_counts() -> None:
+def test_models_are_covered_by_their_version_and_kernels_where_they_are_what_is_measured() -> None:
     for name in registry.tasks().items:
         files = covered(name)
         assert {file for file in files if file.startswith(("adapters/", "harness/"))} == set()
-        assert {file for file in files if file.startswith("kernels/")} <= {"kernels/costs.py", "kernels/fused_costs.py"}
+        measures = name.startswith("kernels/")
+        assert ("kernels/hedgehog.py" in files) == measures
+        assert measures or {file for file in files if file.startswith("kernels/")} <= {"kernels/costs.py"}
+
+
+def _forget() -> None:
+    for cached in (code_digest._parsed, code_digest._imports, code_digest._read):
+        cached.cache_clear()
 
 
 @pytest.fixture
@@ -53,7 +60,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in ("a_plugin", "a_plugin.task", "a_plugin.declared"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    scoring_code._imported.cache_clear()
+    _forget()
     return folder
 
 
@@ -63,6 +70,7 @@ def test_a_plugin_is_followed_within_its_package_and_into_ours(plugin: Path) -> 
     assert {file.name for file in files if file.parent == plugin} == {"task.py", "declared.py", "metrics.py"}
     assert ROOT / "tasks/summarization/rouge.py" in files
     before = scoring_fingerprint(its)
+    _forget()
     (plugin / "metrics.py").write_text("from hedgebench.tasks.summarization import rouge\nmean = 2\n", encoding="utf-8")
     assert scoring_fingerprint(its) != before
 

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 from hedgebench.results.record import KernelUse, Record
 from hedgebench.results.tables.aggregate import group_seeds
-from hedgebench.results.tables.confounders import Differences, differences
+from hedgebench.results.tables.confounders import Confounders, confounders
 
 MakeRecord = Callable[..., Record]
 
 
-def found(*records: Record) -> list[Differences]:
-    return differences(group_seeds(records))
+def found(*records: Record) -> list[Confounders]:
+    return confounders(group_seeds(records))
 
 
 def test_models_that_ran_alike_differ_in_nothing(make_record: MakeRecord) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from hedgebench.results.record import Metric, Record
 from hedgebench.results.tables.aggregate import Row, leaderboard_rows
-from hedgebench.results.tables.ranks import half_width, places
+from hedgebench.results.tables.ranks import half_width, rankings
 
 MakeMetric = Callable[..., Metric]
 MakeRecord = Callable[..., Record]
@@ -33,45 +33,45 @@ def make_rows(make_record: MakeRecord, make_metric: MakeMetric) -> Callable[...,
 def test_models_whose_intervals_overlap_share_a_rank(make_rows: Callable[..., list[Row]]) -> None:
     rows = make_rows({"softmax": (10.0, 0.5), "elu": (9.0, 0.5), "relu": (7.0, 0.4), "t2r": (1.0, 0.1)})
     # Intervals: 9 to 11, 8 to 10, 6.2 to 7.8, 0.8 to 1.2.
-    assert [place.rank for place in places(rows)] == ["1=", "1=", "3", "4"]
-    assert [place.is_best for place in places(rows)] == [True, False, False, False]
-    assert [place.standing for place in places(rows)] == ["", "same", "worse", "worse"]
+    assert [place.rank for place in rankings(rows)] == ["1=", "1=", "3", "4"]
+    assert [place.is_best for place in rankings(rows)] == [True, False, False, False]
+    assert [place.standing for place in rankings(rows)] == ["", "same", "worse", "worse"]
 
 
 def test_an_interval_that_reaches_over_two_others_ties_with_both(make_rows: Callable[..., list[Row]]) -> None:
     rows = make_rows({"softmax": (10.0, 0.1), "elu": (9.0, 1.0), "relu": (8.0, 0.1)})
     # 9.8 to 10.2, 7 to 11, 7.8 to 8.2: relu is behind softmax alone.
-    assert [place.rank for place in places(rows)] == ["1=", "1=", "2"]
+    assert [place.rank for place in rankings(rows)] == ["1=", "1=", "2"]
 
 
 def test_where_lower_is_better_the_order_turns(make_rows: Callable[..., list[Row]]) -> None:
     rows = make_rows({"softmax": (20.0, 0.1), "elu": (30.0, 0.1), "hedgehog": (15.0, 0.1)}, higher=False)
-    assert [place.rank for place in places(rows)] == ["2", "3", "1"]
-    assert [place.standing for place in places(rows)] == ["", "worse", "better"]
+    assert [place.rank for place in rankings(rows)] == ["2", "3", "1"]
+    assert [place.standing for place in rankings(rows)] == ["", "worse", "better"]
 
 
 def test_without_errors_only_equal_values_tie(make_rows: Callable[..., list[Row]]) -> None:
     rows = make_rows({"softmax": (1.0, None), "elu": (1.0, None), "relu": (0.999, None)})
-    assert [place.rank for place in places(rows)] == ["1=", "1=", "3"]
-    assert [place.is_best for place in places(rows)] == [True, True, False]
+    assert [place.rank for place in rankings(rows)] == ["1=", "1=", "3"]
+    assert [place.is_best for place in rankings(rows)] == [True, True, False]
 
 
 def test_nothing_is_ranked_without_a_direction_a_number_or_a_peer(make_rows: Callable[..., list[Row]]) -> None:
-    assert [p.rank for p in places(make_rows({"softmax": (1.0, 0.1), "elu": (2.0, 0.1)}, higher=None))] == ["", ""]
+    assert [p.rank for p in rankings(make_rows({"softmax": (1.0, 0.1), "elu": (2.0, 0.1)}, higher=None))] == ["", ""]
     alone = make_rows({"softmax": (1.0, 0.1), "elu": (float("nan"), 0.1), "relu": (None, None)})
-    assert [(p.rank, p.is_best) for p in places(alone)] == [("", False)] * 3
+    assert [(p.rank, p.is_best) for p in rankings(alone)] == [("", False)] * 3
 
 
 def test_an_infinite_perplexity_is_the_worst(make_rows: Callable[..., list[Row]]) -> None:
     rows = make_rows({"softmax": (20.0, 0.1), "elu": (float("inf"), None), "relu": (float("inf"), None)}, higher=False)
-    assert [place.rank for place in places(rows)] == ["1", "2=", "2="]
+    assert [place.rank for place in rankings(rows)] == ["1", "2=", "2="]
 
 
 def test_other_conditions_are_ranked_apart(make_rows: Callable[..., list[Row]]) -> None:
     rows = make_rows({"softmax": (1.0, 0.01), "elu": (2.0, 0.01), "relu": (3.0, 0.01), "t2r": (4.0, 0.01)})
     keyed = [replace(row, peer_key=key) for row, key in zip(rows, ("a", "a", "b", "b"), strict=True)]
-    assert [place.rank for place in places(keyed)] == ["2", "1", "2", "1"]
-    assert [place.standing for place in places(keyed)] == ["", "better", "", ""]
+    assert [place.rank for place in rankings(keyed)] == ["2", "1", "2", "1"]
+    assert [place.standing for place in rankings(keyed)] == ["", "better", "", ""]
 
 
 @pytest.mark.parametrize(("seeds", "errors"), [("0", 2.0), ("0,1", 12.7), ("0,1,2", 4.3)])

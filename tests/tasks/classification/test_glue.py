@@ -11,7 +11,7 @@ import pandas
 import pytest
 
 from hedgebench.adapters.base import Capability
-from hedgebench.results.tables.group_names import GROUPS
+from hedgebench.results.names import GROUPS
 from hedgebench.tasks.base import DataUnavailableError, Sources, Task
 from hedgebench.tasks.classification import glue
 from hedgebench.tasks.classification.text_classification import TextClassification, TextSettings

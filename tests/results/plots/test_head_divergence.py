@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hedgebench.results.plots.head_divergence import HeadDivergence, by_layer, head_divergences, spread_of_heads
 from hedgebench.results.record import CurvePoint, Record
-from hedgebench.results.tables.divergence import HeadDivergence, by_layer, head_divergences, spread_of_heads
 
 MakeRecord = Callable[..., Record]
 Heads = dict[tuple[int, int], float]

@@ -15,8 +15,8 @@ import numpy as np
 
 from ..record import Record
 from ..stats.statistics import Floats
-from .aggregate import Comparison, group_seeds
-from .tables import model_label
+from ..tables.aggregate import Conditions, group_seeds
+from ..tables.tables import model_label
 
 _HEAD = re.compile(r"attention_kl/layer (\d+)/head (\d+)")
 _SPLIT = "validation"
@@ -39,9 +39,9 @@ class HeadDivergence:
     after: Floats | None
 
 
-def head_divergences(records: Iterable[Record]) -> dict[Comparison, list[HeadDivergence]]:
+def head_divergences(records: Iterable[Record]) -> dict[Conditions, list[HeadDivergence]]:
     """The models of each comparison that have points by layer and head, in a fixed order."""
-    found: dict[Comparison, list[HeadDivergence]] = defaultdict(list)
+    found: dict[Conditions, list[HeadDivergence]] = defaultdict(list)
     for cells in group_seeds(records):
         before, after = _states(cells.records)
         if before is not None or after is not None:

@@ -1,0 +1,57 @@
+"""Tensor shapes are checked while tests run, in every room of kernels and adapters."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+import hedgebench
+from hedgebench.kernels.linear.naive import linear_attention_naive
+from hedgebench.kernels.softmax.attention import softmax_attention_naive
+
+ROOT = Path(hedgebench.__file__).parent
+
+
+def test_a_wrong_shape_fails_in_the_rooms_of_kernels() -> None:
+    x = torch.zeros(1, 2, 3, 4)
+    for attention in (linear_attention_naive, softmax_attention_naive):
+        attention(x, x, x, causal=True)
+        with pytest.raises(TypeCheckError):
+            attention(x, x, x[0], causal=True)
+        with pytest.raises(TypeCheckError):
+            attention(x, x, x[:, :, :2], causal=True)
+
+
+def _annotated() -> list[str]:
+    """Modules of kernels and adapters with a function at their top whose annotations name a shape."""
+    found = []
+    for path in (file for floor in ("kernels", "adapters") for file in sorted((ROOT / floor).rglob("*.py"))):
+        source = path.read_text(encoding="utf-8")
+        functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+        if "@triton.jit" not in source and any("Float[Tensor" in ast.unparse(node.args) for node in functions):
+            found.append(".".join(("hedgebench", *path.relative_to(ROOT).with_suffix("").parts)))
+    return found
+
+
+@pytest.mark.parametrize("name", _annotated())
+def test_functions_with_shapes_are_checked_in_every_module(name: str) -> None:
+    module = importlib.import_module(name)
+    functions = [value for value in vars(module).values() if inspect.isfunction(value) and value.__module__ == name]
+    shaped = [
+        function
+        for function in functions
+        if "Float[Tensor" in inspect.getsource(inspect.unwrap(function)).split(":\n")[0]
+    ]
+    assert shaped
+    assert all(hasattr(function, "__wrapped__") for function in shaped)
+
+
+def test_modules_of_every_kind_are_among_them() -> None:
+    rooms = {name.rpartition(".")[0] for name in _annotated()}
+    assert {"hedgebench.kernels.linear", "hedgebench.kernels.softmax", "hedgebench.kernels.maps"} <= rooms
