@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 _FORM = re.compile("x".join([r"([1-9]\d*)"] * 4))
@@ -43,6 +44,11 @@ class KernelShape:
         return {"seq_len": self.tokens, "batch_size": self.batch, "heads": self.heads, "head_dim": self.head_dim}
 
 
+def _shape(sizes: Iterable[str]) -> KernelShape:
+    batch, tokens, heads, head_dim = map(int, sizes)
+    return KernelShape(batch, tokens, heads, head_dim)
+
+
 def _sweep(head_dim: int) -> tuple[KernelShape, ...]:
     """16,384 tokens per call in sequences of 512 or more, then one sequence of up to 131,072; 2,048 columns in all."""
     heads = 2048 // head_dim
@@ -53,7 +59,7 @@ def _sweep(head_dim: int) -> tuple[KernelShape, ...]:
 
 SHAPES: dict[str, tuple[KernelShape, ...]] = {
     "fla": tuple(
-        KernelShape(*map(int, sizes.split("x")))
+        _shape(sizes.split("x"))
         for sizes in (
             *("1x8192x96x128", "2x16384x16x128", "4x2048x16x128"),
             *("4x4096x64x128", "8x2048x32x256", "8x1024x8x64"),
@@ -76,7 +82,7 @@ def parse_shapes(text: str) -> tuple[KernelShape, ...]:
         if part in SHAPES:
             shapes += SHAPES[part]
         elif match := _FORM.fullmatch(part):
-            shapes.append(KernelShape(*map(int, match.groups())))
+            shapes.append(_shape(match.groups()))
         else:
             raise ValueError(
                 f"shapes holds {part!r}; join {', '.join(SHAPES)} or shapes such as 4x2048x16x128 "

@@ -108,9 +108,9 @@ def _indexed(found: Any) -> IndexedName:
 
     if found.kind is Kind.GROUP:
         return _group(found.cfg or {})
-    return (
-        IndexedName(members=tuple(sorted(found.tags))) if found.kind is Kind.TAG else IndexedName(str(found.yaml_path))
-    )
+    if found.kind is Kind.TAG:
+        return IndexedName(members=tuple(sorted(found.tags)))
+    return IndexedName(path=str(found.yaml_path))
 
 
 def _group(config: Mapping[str, Any]) -> IndexedName:
