@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from ...adapters.base import Settings
 from ...results.record import SCHEMA_VERSION, Failure, Record, Status
 from ...tasks.base import Row, Sources, Task
-from ...tasks.efficiency.sweep_points import Point
+from ...tasks.efficiency.points import Point
 from ..cell import Cell, PlannedCell
 from ..config import RunConfig
 from ..environment import host_environment

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 from ...adapters.base import Adapter, Capability, UnsupportedError
 from ...results.record import CurvePoint, KernelUse, Metric
 from ...tasks.base import INPUT, Row, TaskData
-from ...tasks.efficiency.sweep_points import Point, PointTask, measured_row
-from ...tasks.efficiency.sweep_settings import failure_status
+from ...tasks.efficiency.points import Point, PointTask, measured_row
+from ...tasks.measuring.failures import failure_status
 from .. import registry
 from ..environment import host_environment
 from ..recipes import RECIPES

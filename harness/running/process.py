@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ...results.record import Failure, Status, from_json
-from ...tasks.efficiency.sweep_points import PointTask
+from ...tasks.efficiency.points import PointTask
 from ..recipes import RECIPES, STAGE_DEFAULTS
 from .job import CellJob, CellOutcome, Message
 from .oom_kills import count_oom_kills

@@ -17,7 +17,7 @@ from ...results.atomic import replacing
 from ...results.foreign import parse_json
 from ...results.record import Failure, Record, Status, from_json, to_json
 from ...tasks.base import Row
-from ...tasks.efficiency.sweep_points import Point, PointTask
+from ...tasks.efficiency.points import Point, PointTask
 from .job import CellJob, CellOutcome
 
 

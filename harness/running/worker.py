@@ -17,7 +17,7 @@ from pathlib import Path
 from ...adapters.base import UnsupportedError
 from ...results.atomic import replacing
 from ...results.record import Failure, Status, to_json
-from ...tasks.efficiency.sweep_settings import failure_status
+from ...tasks.measuring.failures import failure_status
 from ..environment import device_environment
 from .job import CellJob, CellOutcome, Message
 from .measure import Measurement

@@ -1,20 +1,19 @@
-"""What throughput times: each mode's calls on a model or its attention layer alone."""
+"""The modes of throughput: the calls of each on a model or its attention layer alone, and how they are timed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.base import Adapter
 from ..base import Row
 from ..measuring.allocation import memory_limit
-from ..measuring.telemetry import Telemetry, telemetry
+from ..measuring.telemetry import telemetry
 from ..measuring.timing import Repeats, Stopwatch, first_call_s, l2_flush, measure_calls
 from .decoding import time_decoding, time_steps
-from .measured_calls import COMPILED, Calls, calls_for, check_compiled, compilations
-from .sweep_points import LAYER, Point
-from .sweep_settings import random_tokens
+from .points import LAYER, Point
+from .subjects import COMPILED, calls_for, check_compiled, compilations, random_tokens, whole_call
 
 if TYPE_CHECKING:
     import torch
@@ -27,52 +26,35 @@ MODES = (
     *(f"{COMPILED}{work}" for work in _COMPILED_WORK),
     *(f"{LAYER}{COMPILED}{work}" for work in _COMPILED_WORK),
 )
-"""Every mode; state that grows gives torch.compile new shapes at each token, so decoding is not compiled."""
+"""Every mode. Decoding is not compiled: a state that grows would give torch.compile new shapes at each token."""
 
 _MOST_COMPILING_CALLS = 8
 """torch.compile's own limit: it compiles no function more often."""
 
 
-@dataclass(frozen=True)
-class TimedModes:
-    """How calls are repeated, as in `ThroughputSettings`."""
+def measure_mode(subject: Any, point: Point, repeats: Repeats, limit_bytes: int) -> Row:
+    """Times of one point, and the device's state meanwhile.
 
-    repeats: int
-    min_time_ms: float
-    warmup: int
-    max_call_s: float
-    max_time_s: float
-    min_warmup_ms: float
-
-    def of(self, point: Point) -> Repeats:
-        """How often a point's call is repeated; a probe, which asks whether it fits, is one call without warming up."""
-        if point.role == "probe":
-            return Repeats(1, 0.0, 0, self.max_call_s)
-        return Repeats(
-            self.repeats, self.min_time_ms, self.warmup, self.max_call_s, 1e3 * self.max_time_s, self.min_warmup_ms
-        )
-
-
-def measure_mode(subject: Any, point: Point, times: TimedModes, limit_bytes: int) -> Row:
-    """Times of one point, and what the device did meanwhile.
-
-    The first call is made apart, however long it takes: it compiles, tunes and allocates.
+    The first call is timed apart, without a limit: it compiles, tunes and allocates.
 
     Raises:
-        UnsupportedError: The subject cannot do it, or torch.compile compiled nothing.
+        UnsupportedError: The subject lacks this mode, or torch.compile compiled nothing.
         TimeoutError: A later call took longer than `max_call_s`.
     """
-    repeats = times.of(point)
     with memory_limit(limit_bytes, subject.device), telemetry(subject.device) as watch:
         calls, work = calls_for(point.mode, subject)
+        is_cold = work == "decode" and point.subject == "layer" and calls.device.type == "cuda"
+        flush = l2_flush(calls.device) if is_cold else None
+        stopwatch = Stopwatch(calls.device, repeats.max_call_s, flush, watch)
         if work == "generate":
-            found = _time_generation(subject, point, repeats, watch)
+            found = _time_generation(subject, point, repeats, stopwatch)
         elif work == "decode":
-            is_cold = point.subject == "layer" and calls.device.type == "cuda"
-            flush = l2_flush(calls.device) if is_cold else None
-            found = time_decoding(calls, point, repeats, Stopwatch(calls.device, repeats.max_call_s, flush, watch))
+            found = time_decoding(calls, point, repeats, stopwatch)
         else:
-            found = _time_whole_calls(calls, work, point, repeats, watch)
+            call = whole_call(calls, work, point)
+            first_s = _first_calls_s(call, calls.device, point.mode)
+            timing = measure_calls(call, calls.device, repeats, kernel=point.subject == "layer", watch=watch)
+            found = {"first_call_s": first_s, **asdict(timing), "notes": timing.notes}
     compiled = check_compiled(point.mode)
     notes = [*found.pop("notes", ()), *watch.notes, *(compiled.notes if compiled else ())]
     if watch.found:
@@ -82,20 +64,10 @@ def measure_mode(subject: Any, point: Point, times: TimedModes, limit_bytes: int
     return {**found, **({"notes": notes} if notes else {}), **_counted(subject, point, work)}
 
 
-def _time_whole_calls(calls: Calls, work: str, point: Point, repeats: Repeats, watch: Telemetry) -> Row:
-    inputs = calls.inputs(point.batch_size, point.seq_len)
-    call: Callable[[], object] = (
-        (lambda: calls.prefill(inputs, point.seq_len)) if work == "prefill" else (lambda: calls.train(inputs))
-    )
-    first_s = _first_calls_s(call, calls.device, point.mode)
-    timing = measure_calls(call, calls.device, repeats, kernel=point.subject == "layer", watch=watch)
-    return {"first_call_s": first_s, **asdict(timing), "notes": timing.notes}
-
-
 def _first_calls_s(call: Callable[[], object], device: torch.device, mode: str) -> float:
-    """Seconds of the first call, and of those after it that torch.compile still compiles something for.
+    """Seconds of the first call, and of the calls after it for which torch.compile compiles again.
 
-    The second is one, where a guard is on what the first changed.
+    The second call compiles if a guard depends on what the first one changed.
     """
     seconds = 0.0
     for _ in range(_MOST_COMPILING_CALLS):
@@ -106,8 +78,8 @@ def _first_calls_s(call: Callable[[], object], device: torch.device, mode: str) 
     return seconds
 
 
-def _time_generation(adapter: Adapter, point: Point, repeats: Repeats, watch: Telemetry) -> Row:
-    """Time to the first token after a prompt, and of each further one, which is what the model chose before."""
+def _time_generation(adapter: Adapter, point: Point, repeats: Repeats, stopwatch: Stopwatch) -> Row:
+    """Times the first token after a prompt of the point's length, and the tokens that the model chooses after it."""
     prompt = random_tokens(adapter, point.batch_size, point.seq_len)
     token: Any = None
     state: Any = None
@@ -125,17 +97,16 @@ def _time_generation(adapter: Adapter, point: Point, repeats: Repeats, watch: Te
     first_s = first_call_s(first, adapter.device)
     firsts = measure_calls(first, adapter.device, repeats)
     first_s += first_call_s(following, adapter.device)
-    samples = time_steps(following, repeats, Stopwatch(adapter.device, repeats.max_call_s, watch=watch))
     return {
         "first_call_s": first_s,
         "first_token_samples_ms": firsts.samples_ms,
-        "samples_ms": [sample.ms for sample in samples],
+        "samples_ms": [sample.ms for sample in time_steps(following, repeats, stopwatch)],
         "clock": firsts.clock,
     }
 
 
 def _counted(subject: Any, point: Point, work: str) -> Row:
-    """FLOPs and bytes of a layer's forward pass by counting, where they are known."""
+    """Counted FLOPs and bytes of a layer's forward pass, if they are known."""
     if point.subject != "layer" or work not in ("prefill", "decode") or COMPILED in point.mode:
         return {}
     cost = subject.cost(work, point.batch_size, point.seq_len)

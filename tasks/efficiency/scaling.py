@@ -1,4 +1,4 @@
-"""Scaling exponents: how a quantity grows with sequence length, fitted over measured lengths and never beyond them."""
+"""Scaling exponents: the growth of a quantity with sequence length, fitted over measured lengths, not beyond them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from ...results.record import Metric, Scalar
 
 LONG_END = 8
-"""The long end of a sweep is the lengths within this factor of the longest measured."""
+"""The long end of a sweep: lengths within this factor of the longest measured."""
 _FEWEST = 3
 _CONFIDENCE = 0.95
 
 
 def log_log_slope(lengths: Sequence[float], times: Sequence[float]) -> tuple[float, float]:
-    """Slope of log time against log length by least squares, and its standard error; needs three points."""
+    """Least-squares slope of log time against log length, and its standard error; needs three points."""
     import numpy as np
 
     x, y = np.log(lengths), np.log(times)
@@ -27,23 +27,23 @@ def log_log_slope(lengths: Sequence[float], times: Sequence[float]) -> tuple[flo
 def exponent_metrics(
     name: str, of: str, points: Sequence[tuple[float, float]], at: Mapping[str, Scalar]
 ) -> list[Metric]:
-    """The exponent over all lengths, and over the long end where that is fewer, each with its 95 % interval.
+    """The exponent over all lengths, and over the long end if that is fewer, each with its 95 % interval.
 
-    An exponent is the slope of a straight line through log quantity against log length: 2 for what is quadratic, 1 for
-    what is linear, once fixed costs no longer count, which they do least at the long end. The interval is Student's for
-    that regression. It holds how far points are off the line, whether from noise or because the growth is no power law.
-    Fewer than three lengths give none.
+    An exponent is the slope of a straight line through log quantity against log length: 2 for quadratic growth, 1 for
+    linear growth, once fixed costs no longer matter; they matter least at the long end. The interval is Student's for
+    that regression. It covers the points' distance from the line, be it noise or growth that follows no power law.
+    Fewer than three lengths have no exponent.
 
     Args:
         name: Of the metric, such as `time_exponent`; the ends of the interval are `NAME_low` and `NAME_high`.
-        of: What grows, such as `prefill`.
+        of: The mode whose quantity grows, such as `prefill`.
         points: Length and quantity, in any order.
-        at: Further coordinates, such as the batch.
+        at: Further coordinates, such as the batch size.
     """
     longest = max((length for length, _ in points), default=0.0)
-    ranges = [sorted(points), sorted(point for point in points if point[0] * LONG_END >= longest)]
-    kept = [chosen for chosen in ranges[: 1 if ranges[0] == ranges[1] else 2] if len(chosen) >= _FEWEST]
-    return [metric for chosen in kept for metric in _fitted(name, of, chosen, at)]
+    whole, long_end = sorted(points), sorted(point for point in points if point[0] * LONG_END >= longest)
+    ranges = [whole] if whole == long_end else [whole, long_end]
+    return [metric for each in ranges if len(each) >= _FEWEST for metric in _fitted(name, of, each, at)]
 
 
 def _fitted(name: str, of: str, points: Sequence[tuple[float, float]], at: Mapping[str, Scalar]) -> list[Metric]:

@@ -1,4 +1,4 @@
-"""Measures contenders at shapes, one after another; what fails costs its point, whatever it was, and no other."""
+"""Measures contenders at shapes, one after another; any failure costs its own point and no other."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from ..base import Row
-from ..efficiency.sweep_points import ENDS_A_CLIMB
-from ..efficiency.sweep_settings import failure_status, release_memory
+from ..measuring.failures import ENDS_A_CLIMB, failure_status, release_memory
 from ..measuring.telemetry import Telemetry, telemetry
 from ..measuring.timing import Repeats, first_call_s, measure_calls
 from .shapes import KernelShape
-from .workloads import Call, Prepare
+from .workloads import Prepare, TimedCall
 
 if TYPE_CHECKING:
     import torch
@@ -23,14 +22,14 @@ _TRACEBACK_CHARACTERS = 4000
 
 @dataclass
 class KernelBench:
-    """Contenders of one work on one device.
+    """Contenders of one workload on one device.
 
     Attributes:
         contenders: What prepares each contender's calls, by its name.
         repeats: How often a call is repeated.
         device: Where everything runs.
         dtype: Of all tensors.
-        lost: The error that the device answers with to everything, as after an access out of bounds; empty while it
+        lost: The error that the device answers everything with, as after an access out of bounds; empty while it
             works.
     """
 
@@ -44,43 +43,42 @@ class KernelBench:
         if self.device.type == "cuda":
             import torch
 
-            torch.cuda.get_device_properties(self.device)  # torch keeps them for the record; a lost device tells none
+            torch.cuda.get_device_properties(self.device)  # torch caches them for the record; a lost device tells none
 
     def climb(self, name: str, shapes: Sequence[KernelShape]) -> Iterator[Row]:
-        """The row of a contender at each shape, but for those longer than one that it had no memory or time for."""
+        """A contender's row at each shape, except shapes longer than one that ran out of memory or time."""
         given_up: set[tuple[int, int]] = set()
         for shape in shapes:
             if shape.family not in given_up:
                 found = self._found(name, shape)
                 if found["status"] in ENDS_A_CLIMB:
                     given_up.add(shape.family)
-                yield {"contender": name, **asdict(shape), **_told(found, name, shape)}
+                yield {"contender": name, **asdict(shape), **found}
 
     def _found(self, name: str, shape: KernelShape) -> Row:
         if self.lost:
-            return {"status": "error", "error": "DeviceLost", "message": f"not tried: the device is lost ({self.lost})"}
+            lost = {"error": "DeviceLost", "message": f"not tried: the device is lost ({self.lost})"}
+            return _located({"status": "error", **lost}, name, shape)
         try:
             found = {"status": "ok", **self._measure(name, shape)}
-        except Exception as error:  # a contender's mistake is its own
-            found = _failed(error)
-        if found["status"] != "ok":
+        except Exception as error:  # one contender's mistake must not stop the others
+            found = _located(_failed(error), name, shape)
             self.lost = _device_error(self.device)
         if not self.lost:
             release_memory()
         return found
 
     def _measure(self, name: str, shape: KernelShape) -> Row:
-        """What ran, and what each of its calls took; notes on how that was measured."""
+        """Each call's kernel, times and memory, and notes on how they were measured."""
         import torch
 
         calls = self.contenders[name](shape, self.device, self.dtype)
         with torch.no_grad(), telemetry(self.device) as watch:
             found = {each: self._measure_call(call, watch) for each, call in calls.items()}
-            untold = watch.notes
         notes = [f"{name}, {each}: {note}" for each, of_call in found.items() for note in of_call.pop("notes")]
-        return {"calls": found, "notes": [*notes, *untold]}
+        return {"calls": found, "notes": [*notes, *watch.notes]}
 
-    def _measure_call(self, call: Call, watch: Telemetry) -> Row:
+    def _measure_call(self, call: TimedCall, watch: Telemetry) -> Row:
         ran: list[str] = []
         first_s = first_call_s(lambda: ran.append(call()[1]), self.device)
         peak_bytes = _peak_bytes(call, self.device)
@@ -96,7 +94,7 @@ class KernelBench:
 
 
 def _failed(error: Exception) -> Row:
-    """The status and the message of what was raised; of a mistake also where it was raised."""
+    """The status and message of an exception; for a mistake also the traceback."""
     status, kind = failure_status(error), type(error).__name__
     if status is not None:
         return {"status": status, "message": f"{kind}: {error}"}
@@ -104,17 +102,15 @@ def _failed(error: Exception) -> Row:
     return {"status": "error", "error": kind, "message": str(error), "log_tail": log}
 
 
-def _told(found: Row, name: str, shape: KernelShape) -> Row:
-    """What was found; a failure's message says of what it is, and is a note too."""
-    if found["status"] == "ok":
-        return found
-    where = name if found["status"] == "unsupported" else f"{name} at {shape.name}"
-    message = f"{where}: {found['message']}"
-    return {**found, "message": message, "notes": [f"{found['status']}: {message}"]}
+def _located(failed: Row, name: str, shape: KernelShape) -> Row:
+    """A failure whose message, also kept as a note, names the contender and the shape."""
+    where = name if failed["status"] == "unsupported" else f"{name} at {shape.name}"
+    message = f"{where}: {failed['message']}"
+    return {**failed, "message": message, "notes": [f"{failed['status']}: {message}"]}
 
 
 def _device_error(device: torch.device) -> str:
-    """What a device answers with once an error has made it useless for this process; empty where it works."""
+    """The error of a device that no longer works in this process; empty if it works."""
     if device.type == "cuda":
         import torch
 
@@ -125,8 +121,8 @@ def _device_error(device: torch.device) -> str:
     return ""
 
 
-def _peak_bytes(call: Call, device: torch.device) -> int | None:
-    """The most memory that tensors held while a call ran, its inputs included; None on the CPU."""
+def _peak_bytes(call: TimedCall, device: torch.device) -> int | None:
+    """Most bytes of tensors alive while a call runs, its inputs included; None on the CPU."""
     if device.type != "cuda":
         return None
     import torch

@@ -5,19 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...kernels.costs import FUSED_SOFTMAX, Cost, softmax_attention_cost, softmax_decode_cost
-from ...kernels.fused_costs import (
-    ELEMENT_BYTES,
-    KernelCost,
-    distillation_cost,
-    fused_backward_cost,
-    fused_decode_cost,
-    fused_forward_cost,
-)
-from ...results.record import Metric, Scalar
+from ...kernels import costs, fused_costs
+from ...results.record import Metric
 from ..base import Row
-from ..efficiency.metrics import median_metric, percentile_metrics
-from ..measuring.machine_peak import machine_metrics
+from ..measuring.machine import machine_metrics
+from ..measuring.metrics import clock_metrics, spread_metrics
 from .shapes import KernelShape
 
 CALLS: Mapping[str, tuple[str, ...]] = {
@@ -26,99 +18,82 @@ CALLS: Mapping[str, tuple[str, ...]] = {
     "decode": ("decode",),
     "distillation": ("distillation",),
 }
-"""What each work times."""
+"""What each workload times."""
 
 OURS = "hedgehog"
-"""What the names of our contenders begin with."""
+"""Prefix of our contenders' names."""
 
 
 def kernel_metrics(work: str, rows: Sequence[Row]) -> list[Metric]:
     """The headline, the machine's peaks, and the metrics of every point.
 
-    What ran is a coordinate of the time of the first call: as one of all metrics it would part a line in two where a
-    kernel takes over from another.
+    What ran is a coordinate of the first call's time only: as a coordinate of all metrics it would split a line in two
+    where one kernel takes over from another.
     """
     machine: Row = next(row["machine"] for row in rows if "machine" in row)
     points = [row for row in rows if "contender" in row]
     metrics = machine_metrics(machine)
     peaks = tuple(metric.value or 0.0 for metric in metrics)
     for row in points:
-        metrics += [metric for call in CALLS[work] for metric in _of_point(call, row, peaks, machine["dtype"])]
+        metrics += [metric for call in CALLS[work] for metric in _point_metrics(call, row, peaks, machine["dtype"])]
     return [*_headline(work, points), *metrics]
 
 
 def _headline(work: str, points: Sequence[Row]) -> list[Metric]:
-    """Tokens a second of Hedgehog's best backend at the largest shape, and their spread; no value where that failed."""
+    """Tokens per second of Hedgehog's best backend at the largest shape, and their spread; no value if it failed."""
     import numpy as np
 
     ours = [row for row in points if row["contender"] == "hedgehog"]
     if not ours:
         return []
-    row, call, name = ours[-1], CALLS[work][-1], "longest_tokens_per_s"
+    row, name = ours[-1], "longest_tokens_per_s"
     if row["status"] != "ok":
         return [Metric(name, None, "tokens/s", True, None, 0, status=row["status"])]
     tokens = row["batch"] * (1 if work == "decode" else row["tokens"])
-    rates = 1e3 * tokens / np.asarray(row["calls"][call]["samples_ms"])
-    return [
-        median_metric(name, rates, "tokens/s", True, {}),
-        *percentile_metrics(name, rates, "tokens/s", {}),
-    ]
+    rates = 1e3 * tokens / np.asarray(row["calls"][CALLS[work][-1]]["samples_ms"])
+    return spread_metrics(name, rates, "tokens/s", True, {})
 
 
-def _of_point(call: str, row: Row, peaks: tuple[float, ...], dtype: str) -> list[Metric]:
-    import numpy as np
-
+def _point_metrics(call: str, row: Row, peaks: tuple[float, ...], dtype: str) -> list[Metric]:
     shape = KernelShape(row["batch"], row["tokens"], row["heads"], row["head_dim"], row["sweep"])
-    at: dict[str, Scalar] = {"contender": row["contender"], **shape.at()}
+    at = {"contender": row["contender"], **shape.at()}
     if row["status"] != "ok":
         return [Metric(f"{call}_ms", None, "ms", False, None, 0, at, row["status"])]
     measured: Row = row["calls"][call]
-    ms = np.asarray(measured["samples_ms"])
-    found = [
-        median_metric(f"{call}_ms", ms, "ms", False, at),
-        *percentile_metrics(f"{call}_ms", ms, "ms", at),
-        Metric(f"{call}_first_call_s", measured["first_call_s"], "s", None, None, 1, {**at, "ran": measured["ran"]}),
-    ]
+    median, *percentiles = spread_metrics(f"{call}_ms", measured["samples_ms"], "ms", False, at)
+    ran = {**at, "ran": measured["ran"]}
+    first = Metric(f"{call}_first_call_s", measured["first_call_s"], "s", None, None, 1, ran)
+    found = [median, *percentiles, first]
     if measured["peak_bytes"] is not None:
         found.append(Metric(f"{call}_peak_bytes", measured["peak_bytes"], "bytes", False, None, 1, at))
-    found += _of_device(call, measured["telemetry"], at)
+    found += clock_metrics(call, measured["telemetry"], at)
     cost = cost_of(call, row["contender"], measured["ran"], shape, dtype)
-    return found if cost is None else [*found, *_of_counts(call, row["contender"], cost, found[0], peaks)]
+    return found if cost is None else [*found, *_cost_metrics(call, row["contender"], cost, median, peaks)]
 
 
-def _of_counts(
-    call: str, contender: str, cost: KernelCost | Cost, time: Metric, peaks: tuple[float, ...]
+def _cost_metrics(
+    call: str, contender: str, cost: fused_costs.KernelCost | costs.Cost, time: Metric, peaks: tuple[float, ...]
 ) -> list[Metric]:
-    """Counts; of Hedgehog's attention also rates and the share of the roofline that they make of the median time."""
+    """Counts; for Hedgehog's attention also rates and the share of the roofline at the median time."""
     assert time.value is not None
-    counts = {"flops": ("flops", cost.flops), "traffic_bytes": ("bytes", cost.bytes)}
-    found = [
-        Metric(f"{call}_{name}", count, unit, None, None, 1, time.at) for name, (unit, count) in counts.items() if count
-    ]
-    if isinstance(cost, KernelCost) and contender.startswith(OURS):
-        rates = {"tflop_per_s": ("TFLOP/s", cost.flops), "tb_per_s": ("TB/s", cost.bytes)}
+    counts = (("flops", "flops", cost.flops), ("traffic_bytes", "bytes", cost.bytes))
+    found = [Metric(f"{call}_{name}", count, unit, None, None, 1, time.at) for name, unit, count in counts if count]
+    if isinstance(cost, fused_costs.KernelCost) and contender.startswith(OURS):
+        shares = (
+            ("tflop_per_s", "TFLOP/s", cost.flops / time.value / 1e9),
+            ("tb_per_s", "TB/s", cost.bytes / time.value / 1e9),
+            ("percent_of_roofline", "%", 1e5 * cost.seconds(*peaks) / time.value),
+        )
         found += [
-            Metric(f"{call}_{name}", count / time.value / 1e9, unit, True, None, time.n, time.at)
-            for name, (unit, count) in rates.items()
-            if count
+            Metric(f"{call}_{name}", share, unit, True, None, time.n, time.at) for name, unit, share in shares if share
         ]
-        share = 1e5 * cost.seconds(*peaks) / time.value
-        found.append(Metric(f"{call}_percent_of_roofline", share, "%", True, None, time.n, time.at))
     return found
 
 
-def _of_device(call: str, told: Mapping[str, Any], at: Mapping[str, Scalar]) -> list[Metric]:
-    """The lowest clock while the call was timed, and whether the device held back; nothing where it does not say."""
-    found = []
-    if "lowest_sm_clock_mhz" in told:
-        found.append(Metric(f"{call}_lowest_sm_clock_mhz", told["lowest_sm_clock_mhz"], "mhz", None, None, 1, at))
-    if "throttled" in told:
-        found.append(Metric(f"{call}_throttled", float(bool(told["throttled"])), "1", None, None, 1, at))
-    return found
-
-
-def cost_of(call: str, contender: str, ran: str, shape: KernelShape, dtype: str) -> KernelCost | Cost | None:
-    """Counts of Hedgehog's attention, and of softmax attention without gradients; None where there are none.
+def cost_of(
+    call: str, contender: str, ran: str, shape: KernelShape, dtype: str
+) -> fused_costs.KernelCost | costs.Cost | None:
+    """Counts of Hedgehog's attention, and of softmax attention without gradients; None if there are none.
 
     Args:
         call: What was timed, as in `CALLS`.
@@ -134,19 +109,19 @@ def cost_of(call: str, contender: str, ran: str, shape: KernelShape, dtype: str)
     token_heads, d = shape.batch * shape.tokens * shape.heads, shape.head_dim
     sizes: dict[str, Any] = {"token_heads": token_heads, "d": d, "dtype": dtype}
     if call == "decode":
-        return fused_decode_cost(heads=shape.batch * shape.heads, d=d)
+        return fused_costs.fused_decode_cost(heads=shape.batch * shape.heads, d=d)
     if call == "distillation":
-        return distillation_cost(pairs=token_heads * (shape.tokens + 1) // 2, token_heads=token_heads, d=d)
+        return fused_costs.distillation_cost(pairs=token_heads * (shape.tokens + 1) // 2, token_heads=token_heads, d=d)
     if call == "backward":
-        return fused_backward_cost(**sizes)
-    forward = fused_forward_cost(ran.split("/")[0], **sizes)
-    return forward if call == "forward" else forward + fused_backward_cost(**sizes)
+        return fused_costs.fused_backward_cost(**sizes)
+    forward = fused_costs.fused_forward_cost(ran.split("/")[0], **sizes)
+    return forward if call == "forward" else forward + fused_costs.fused_backward_cost(**sizes)
 
 
-def _softmax_cost(call: str, ran: str, shape: KernelShape, dtype: str) -> Cost:
+def _softmax_cost(call: str, ran: str, shape: KernelShape, dtype: str) -> costs.Cost:
     h, d = shape.heads, shape.head_dim
     sizes: dict[str, Any] = {"b": shape.batch, "h": h, "hk": h, "d": d, "dv": d}
-    sizes["bytes_per_element"] = ELEMENT_BYTES[dtype]
+    sizes["bytes_per_element"] = fused_costs.ELEMENT_BYTES[dtype]
     if call == "decode":
-        return softmax_decode_cost(**sizes, m=shape.tokens)
-    return softmax_attention_cost(**sizes, n=shape.tokens, fused=ran.split("/")[1] in FUSED_SOFTMAX)
+        return costs.softmax_decode_cost(**sizes, m=shape.tokens)
+    return costs.softmax_attention_cost(**sizes, n=shape.tokens, fused=ran.split("/")[1] in costs.FUSED_SOFTMAX)

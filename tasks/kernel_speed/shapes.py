@@ -1,11 +1,12 @@
-"""Shapes that attention kernels are timed at: flash-linear-attention's own, FlashAttention's sweep, and any given."""
+"""Shapes that attention kernels are timed at: flash-linear-attention's, FlashAttention's sweep, and any given."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-_FORM = re.compile(r"(\d+)x(\d+)x(\d+)x(\d+)")
+_FORM = re.compile("x".join([r"([1-9]\d*)"] * 4))
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class KernelShape:
         tokens: Tokens of each.
         heads: Query heads, and key and value heads.
         head_dim: Of queries, keys and values.
-        sweep: Name of the list of `SHAPES` in which batch and heads follow from the tokens; empty for a shape alone.
+        sweep: Name of the list in `SHAPES` whose tokens determine batch and heads; empty for a single shape.
     """
 
     batch: int
@@ -33,18 +34,23 @@ class KernelShape:
 
     @property
     def family(self) -> tuple[int, int]:
-        """What shapes share of which a longer one needs no less: tokens aside, the heads in all and their size."""
+        """Heads of all sequences, and their size: of two shapes that share these, the longer needs no less memory."""
         return self.batch * self.heads, self.head_dim
 
     def at(self) -> dict[str, int | str]:
-        """The coordinates of a metric: of a sweep its name and the tokens, so that they make one line."""
+        """The coordinates of a metric; a sweep's are its name and the tokens, so that its shapes make one line."""
         if self.sweep:
             return {"seq_len": self.tokens, "sweep": self.sweep}
         return {"seq_len": self.tokens, "batch_size": self.batch, "heads": self.heads, "head_dim": self.head_dim}
 
 
+def _shape(sizes: Iterable[str]) -> KernelShape:
+    batch, tokens, heads, head_dim = map(int, sizes)
+    return KernelShape(batch, tokens, heads, head_dim)
+
+
 def _sweep(head_dim: int) -> tuple[KernelShape, ...]:
-    """16,384 tokens a call in sequences of 512 and more, then one of up to 131,072; 2,048 columns in all heads."""
+    """16,384 tokens per call in sequences of 512 or more, then one sequence of up to 131,072; 2,048 columns in all."""
     heads = 2048 // head_dim
     lengths = [2**power for power in range(9, 18)]
     name = f"sweep{head_dim}"
@@ -53,14 +59,10 @@ def _sweep(head_dim: int) -> tuple[KernelShape, ...]:
 
 SHAPES: dict[str, tuple[KernelShape, ...]] = {
     "fla": tuple(
-        KernelShape(*sizes)
+        _shape(sizes.split("x"))
         for sizes in (
-            (1, 8192, 96, 128),
-            (2, 16384, 16, 128),
-            (4, 2048, 16, 128),
-            (4, 4096, 64, 128),
-            (8, 2048, 32, 256),
-            (8, 1024, 8, 64),
+            *("1x8192x96x128", "2x16384x16x128", "4x2048x16x128"),
+            *("4x4096x64x128", "8x2048x32x256", "8x1024x8x64"),
         )
     ),
     "sweep64": _sweep(64),
@@ -77,12 +79,10 @@ def parse_shapes(text: str) -> tuple[KernelShape, ...]:
     """
     shapes: list[KernelShape] = []
     for part in text.split("+"):
-        match = _FORM.fullmatch(part)
         if part in SHAPES:
             shapes += SHAPES[part]
-        elif match and min(sizes := [int(size) for size in match.groups()]) > 0:
-            batch, tokens, heads, head_dim = sizes
-            shapes.append(KernelShape(batch, tokens, heads, head_dim))
+        elif match := _FORM.fullmatch(part):
+            shapes.append(_shape(match.groups()))
         else:
             raise ValueError(
                 f"shapes holds {part!r}; join {', '.join(SHAPES)} or shapes such as 4x2048x16x128 "

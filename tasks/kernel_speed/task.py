@@ -1,13 +1,13 @@
-"""Attention kernels against their peers, in one process and one run: `kernels/forward`, `backward`, `decode` and
-`distillation`.
+"""Attention kernels against their peers, in one process: `kernels/forward`, `backward`, `decode` and `distillation`.
 
-Every contender gets the same tensors (`kernel_calls`); calls are timed as kernels are (`timing.measure_calls`): warmed
-up, the L2 cache flushed before each, a CUDA graph replayed where launches dominate. The first call, which compiles and
-tunes, is timed apart, and the peak of memory is that of one call of its own. Reported are the median with its bootstrap
-standard error, the 20th and 80th percentile and all samples; FLOPs and bytes by counting, where there are counts; for
-Hedgehog's attention also TFLOP/s, TB/s and the percentage of the roofline of the form that ran, over the machine's own
-peaks measured in the same run. On the CPU, whose torch forms do other work than the counts, the percentage says how far
-they are from a perfect fused kernel.
+Every contender gets the same tensors (`contenders.py`). Calls are timed as kernels are (`timing.measure_calls`): after
+a warm-up, with the L2 cache flushed before each, replayed from a CUDA graph if launches dominate. The first call, which
+compiles and tunes, is timed apart, and peak memory is measured in a call of its own.
+
+Metrics are the median with its bootstrap standard error, the 20th and 80th percentiles and all samples; counted FLOPs
+and bytes, if there are counts; for Hedgehog's attention also TFLOP/s, TB/s and the percentage of the roofline of the
+form that ran, relative to the machine's own peaks measured in the same run. The torch forms that run on the CPU do
+other work than is counted; there the percentage says how far they are from a perfect fused kernel.
 
 A contender that cannot run here is a point with the status `unsupported`; one that runs out of memory or time is not
 tried at longer sequences of the same heads. A contender that fails is a point with the status `error`: the others go
@@ -21,23 +21,79 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...adapters.base import Adapter, Capability, ModelShape, Settings
+from ...results.names import unknown_name
 from ...results.record import DataIdentity, Metric
 from ..base import Row, Sources, TaskData, TaskInfo, TaskScale
-from ..efficiency.sweep_settings import VOCAB_SIZE
-from ..measuring.machine_peak import measure_machine
+from ..measuring.machine import measure_machine
+from ..measuring.timing import Repeats
 from ..settings import as_settings, parse_settings
 from .bench import KernelBench
 from .metrics import kernel_metrics
-from .settings import KernelSettings
-from .workloads import WORKS, products_of
+from .shapes import KernelShape, parse_shapes
+from .workloads import WORKLOADS, products_of
 
 if TYPE_CHECKING:
     import torch
 
+DTYPES = ("auto", "bfloat16", "float16", "float32")
+
+
+@dataclass(frozen=True)
+class KernelSettings:
+    """What is timed.
+
+    Attributes:
+        shapes: Names of `shapes.SHAPES` and BATCHxTOKENSxHEADSxHEAD_DIM, joined by `+`.
+        contenders: Names joined by `+`, or `all`.
+        dtype: Of all tensors: `auto` is bfloat16 on CUDA and float32 on the CPU.
+        repeats: Fewest timed calls.
+        min_time_ms: Least total time of the timed calls, up to 20 times `repeats` calls.
+        warmup: Most calls before timing, once `min_warmup_ms` are over; 0 for none.
+        min_warmup_ms: Least time of the warm-up.
+        max_call_s: Longest time of a call; a longer one ends its contender's climb with the status `timeout`. The first
+            call, which compiles and tunes, is limited by the cell's time only.
+
+    Raises:
+        ValueError: An unknown shape, contender or type.
+    """
+
+    shapes: str = "sweep64+sweep128+fla"
+    contenders: str = "all"
+    dtype: str = "auto"
+    repeats: int = 10
+    min_time_ms: float = 100.0
+    warmup: int = 10
+    min_warmup_ms: float = 100.0
+    max_call_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        parse_shapes(self.shapes)
+        known = ("all", *sorted({name for contenders in WORKLOADS.values() for name in contenders}))
+        for name in self.contenders.split("+"):
+            if name not in known:
+                raise unknown_name("contender", name, known)
+        if self.dtype not in DTYPES:
+            raise unknown_name("dtype", self.dtype, DTYPES)
+
+    def ordered_shapes(self) -> list[KernelShape]:
+        """The shapes, within a family from short to long."""
+        return sorted(parse_shapes(self.shapes), key=lambda shape: (shape.family, shape.tokens))
+
+    def chosen(self, work: str) -> list[str]:
+        """The contenders of a workload that were asked for, ours first.
+
+        Raises:
+            ValueError: None of them does this work.
+        """
+        names = [name for name in WORKLOADS[work] if self.contenders == "all" or name in self.contenders.split("+")]
+        if not names:
+            raise ValueError(f"contenders is {self.contenders!r}; kernels/{work} has {', '.join(WORKLOADS[work])}")
+        return names
+
 
 @dataclass(frozen=True)
 class Kernels:
-    """The task of one work; see the module's docstring."""
+    """The task of one workload; see the module's docstring."""
 
     info: TaskInfo
     work: str
@@ -48,20 +104,21 @@ class Kernels:
         return DataIdentity(id=self.info.name, revision="1", fingerprint="standard normal, seed 0", source="generated")
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
-        """The shapes, the first `limit` of them; the model is not read, and as small as can be."""
+        """The first `limit` shapes; the model is not read, and as small as can be."""
         shapes = parse_settings(KernelSettings, settings).ordered_shapes()
-        return TaskData(ModelShape(context_length=16, vocab_size=VOCAB_SIZE), test=tuple(shapes[:limit]))
+        return TaskData(ModelShape(context_length=16, vocab_size=256), test=tuple(shapes[:limit]))
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
-        """One row for each shape and contender, and one of the machine's peaks."""
+        """One row of the machine's peaks, then one for each contender and shape."""
         chosen = parse_settings(KernelSettings, settings)
         device, dtype = adapter.device, _dtype(chosen.dtype, adapter.device)
         machine = measure_machine(device, dtype, products_of(self.work, device, dtype))
-        bench = KernelBench(WORKS[self.work], chosen.repeated(), device, dtype)
-        return [
-            {"machine": machine},
-            *(row for name in chosen.chosen(self.work) for row in bench.climb(name, data.test)),
-        ]
+        repeats = Repeats(
+            chosen.repeats, chosen.min_time_ms, chosen.warmup, chosen.max_call_s, min_warmup_ms=chosen.min_warmup_ms
+        )
+        bench = KernelBench(WORKLOADS[self.work], repeats, device, dtype)
+        rows = (row for name in chosen.chosen(self.work) for row in bench.climb(name, data.test))
+        return [{"machine": machine}, *rows]
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:  # noqa: ARG002
         """See the module's docstring."""
@@ -78,6 +135,12 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _task(work: str, summary: str) -> Kernels:
+    scales = {
+        "smoke": KernelSettings("1x256x4x32+1x1024x4x32", repeats=3, min_time_ms=1.0),
+        "small": KernelSettings("+".join(f"1x{2**power}x8x64" for power in range(9, 14))),
+        "paper": KernelSettings(),
+    }
+    backbone: Settings = {"layers": 1, "width": 32}
     info = TaskInfo(
         name=f"kernels/{work}",
         version=2,
@@ -90,18 +153,9 @@ def _task(work: str, summary: str) -> Kernels:
         recipes=("zero-shot",),
         own_device=True,
         model="hedgehog:map=softmax",
-        scales={
-            "smoke": _scale("1x256x4x32+1x1024x4x32", repeats=3, min_time_ms=1.0),
-            "small": _scale("+".join(f"1x{2**power}x8x64" for power in range(9, 14))),
-            "paper": _scale("sweep64+sweep128+fla"),
-        },
+        scales={name: TaskScale(as_settings(values), backbone=backbone) for name, values in scales.items()},
     )
     return Kernels(info, work)
-
-
-def _scale(shapes: str, repeats: int = 10, min_time_ms: float = 100.0) -> TaskScale:
-    settings = as_settings(KernelSettings(shapes=shapes, repeats=repeats, min_time_ms=min_time_ms))
-    return TaskScale(settings=settings, backbone={"layers": 1, "width": 32})
 
 
 FORWARD = _task("forward", "Forward pass of Hedgehog's attention against peers and softmax attention")

@@ -1,58 +1,53 @@
 """What the tasks `kernels/*` time: a forward pass, gradients, one decoded token, and the distillation loss.
 
-A work makes, of a shape, inputs and the calls on them that are timed. The first time that a call is made compiles and
-tunes, so none is made before that can be told apart.
+A workload makes inputs of a shape and the calls on them that are timed. It makes none of these calls itself, because
+the first time of each, which compiles and tunes, is timed apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..measuring.cuda_graphs import capture_stream
-from .contenders import (
-    CONTENDERS,
-    MAP,
-    Attention,
-    KernelInputs,
-    compiled_map,
-    make_inputs,
-    map_features,
-    peer_function,
-    softmax,
-)
+from .contenders import CONTENDERS, MAP, Attention, KernelInputs, make_inputs, name_of, peer_function, peer_map, softmax
 from .shapes import KernelShape
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Call: TypeAlias = Callable[[], tuple[Any, str]]
-"""Computes something; gives it and what ran, such as `chunk/triton`."""
+TimedCall: TypeAlias = Callable[[], tuple[Any, str]]
+"""Computes something; returns it and what ran, such as `chunk/triton`."""
 
-Prepare: TypeAlias = Callable[[KernelShape, "torch.device", "torch.dtype"], Mapping[str, Call]]
-"""Makes the inputs of a shape, and gives the calls that are timed on them, by the names of their metrics without the
-unit. They are to be made in this order; none has been made before."""
+TimedCalls: TypeAlias = Mapping[str, TimedCall]
+"""The calls to time, in order, by the names of their metrics without the unit."""
+
+Prepare: TypeAlias = Callable[[KernelShape, "torch.device", "torch.dtype"], TimedCalls]
+"""Makes the inputs of a shape and the calls on them."""
 
 
-def forward(attend: Attention) -> Prepare:
+def forward(attend: Attention, shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, TimedCall]:
     """The forward pass, without gradients."""
-
-    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, Call]:
-        inputs = make_inputs(shape, device, dtype)
-        return {"forward": lambda: attend(inputs)}
-
-    return prepare
+    return {"forward": partial(attend, make_inputs(shape, device, dtype))}
 
 
-class Gradients:
+def backward(attend: Attention, shape: KernelShape, device: torch.device, dtype: torch.dtype) -> TimedCalls:
+    """Gradients after a forward pass, then alone; in this order, as the pass kept for the latter takes memory."""
+    inputs = make_inputs(shape, device, dtype)
+    leaves = (leaf.detach().requires_grad_() for leaf in inputs.leaves)
+    backward_pass = BackwardPass(attend, KernelInputs(shape, *leaves))
+    return {"forward_backward": backward_pass.after_forward, "backward": backward_pass.alone}
+
+
+class BackwardPass:
     """Gradients of queries, keys, values and maps: after a forward pass, and alone.
 
     Args:
         attend: The attention.
-        inputs: What it is computed of, and what gets gradients.
+        inputs: Its inputs, which get gradients.
     """
 
     def __init__(self, attend: Attention, inputs: KernelInputs) -> None:
@@ -62,12 +57,12 @@ class Gradients:
     def after_forward(self) -> tuple[Any, str]:
         """A forward pass and the gradients."""
         output, ran = self._forward()
-        return self._pulled(output, retain_graph=False), ran
+        return self._gradients(output, retain_graph=False), ran
 
     def alone(self) -> tuple[Any, str]:
         """The gradients of one forward pass, which is kept."""
         output, ran = self._kept
-        return self._pulled(output, retain_graph=True), ran
+        return self._gradients(output, retain_graph=True), ran
 
     @cached_property
     def _kept(self) -> tuple[Tensor, str]:
@@ -81,7 +76,7 @@ class Gradients:
         with torch.enable_grad():
             return self.attend(self.inputs)
 
-    def _pulled(self, output: Tensor, *, retain_graph: bool) -> object:
+    def _gradients(self, output: Tensor, *, retain_graph: bool) -> object:
         import torch
 
         if self._upstream is None:
@@ -90,94 +85,64 @@ class Gradients:
         return torch.autograd.grad(output, leaves, self._upstream, retain_graph=retain_graph, allow_unused=True)
 
 
-def backward(attend: Attention) -> Prepare:
-    """Gradients after a forward pass, then alone: what is kept for those takes memory."""
+def decode_hedgehog(backend: str, shape: KernelShape, device: torch.device, dtype: torch.dtype) -> TimedCalls:
+    """One token of every sequence; its state has one size for any context, and a kernel changes it in place."""
+    from ...kernels.hedgehog import fused_recurrent_hedgehog_attn
+    from ...kernels.state import empty_state
 
-    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, Call]:
-        gradients = Gradients(attend, _with_gradients(make_inputs(shape, device, dtype)))
-        return {"forward_backward": gradients.after_forward, "backward": gradients.alone}
+    token = make_inputs(shape, device, dtype, tokens=1)
+    state = empty_state(_features(token)[1], token.v)
 
-    return prepare
+    def call() -> tuple[Any, str]:
+        result = fused_recurrent_hedgehog_attn(*token.leaves, state=state, feature_map=MAP, backend=backend)
+        return result.output, name_of(result.kernel)
 
-
-def decode_hedgehog(backend: str) -> Prepare:
-    """One token of every sequence; its state is of one size whatever came before, and a kernel changes it in place."""
-
-    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, Call]:
-        from ...kernels.hedgehog import fused_recurrent_hedgehog_attn
-        from ...kernels.state import empty_state
-
-        token = make_inputs(shape, device, dtype, tokens=1)
-        maps = (token.q_weight, token.k_weight)
-        state = empty_state(_features(token)[1], token.v)
-
-        def call() -> tuple[Any, str]:
-            result = fused_recurrent_hedgehog_attn(
-                token.q, token.k, token.v, *maps, state=state, feature_map=MAP, backend=backend
-            )
-            return result.output, f"{result.kernel.form}/{result.kernel.backend}"
-
-        return {"decode": call}
-
-    return prepare
+    return {"decode": call}
 
 
-def decode_flash_linear_attention(compiled: bool) -> Prepare:
+def decode_fla(compiled: bool, shape: KernelShape, device: torch.device, dtype: torch.dtype) -> TimedCalls:
     """One token of every sequence by flash-linear-attention's recurrent kernel, a new state for each."""
+    token = make_inputs(shape, device, dtype, tokens=1)
+    recurrent = peer_function("fla.ops.linear_attn", "fused_recurrent_linear_attn", token)
+    features = peer_map(shape, compiled)
+    v, size = token.v.transpose(1, 2), (shape.batch, shape.heads, 2 * shape.head_dim)
+    state = (v.new_zeros(*size, shape.head_dim).float(), v.new_zeros(size[0], 1, *size[1:]).float())
 
-    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, Call]:
-        token = make_inputs(shape, device, dtype, tokens=1)
-        recurrent = peer_function("fla.ops.linear_attn", "fused_recurrent_linear_attn", token)
-        mapped = compiled_map(shape) if compiled else map_features
-        v, size = token.v.transpose(1, 2), (shape.batch, shape.heads, 2 * shape.head_dim)
-        state = (v.new_zeros(*size, shape.head_dim).float(), v.new_zeros(size[0], 1, *size[1:]).float())
+    def call() -> tuple[Any, str]:
+        q, k = features(token.q, token.q_weight), features(token.k, token.k_weight)
+        output, _ = recurrent(q, k, v, scale=1.0, initial_state=state, output_final_state=True, normalize=True)
+        return output, f"fused_recurrent/fla{'+compiled map' if compiled else ''}"
 
-        def call() -> tuple[Any, str]:
-            q, k = (mapped(x, w) for x, w in ((token.q, token.q_weight), (token.k, token.k_weight)))
-            output, _ = recurrent(q, k, v, scale=1.0, initial_state=state, output_final_state=True, normalize=True)
-            return output, f"fused_recurrent/fla{'+compiled map' if compiled else ''}"
-
-        return {"decode": call}
-
-    return prepare
+    return {"decode": call}
 
 
-def decode_softmax(backend: str) -> Prepare:
-    """One token of every sequence that sees a KV cache of the shape's tokens."""
-
-    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, Call]:
-        cache = make_inputs(shape, device, dtype)
-        inputs = replace(cache, q=cache.q[:, :, -1:])
-        return {"decode": lambda: softmax(backend)(inputs)}
-
-    return prepare
+def decode_softmax(backend: str, shape: KernelShape, device: torch.device, dtype: torch.dtype) -> TimedCalls:
+    """One token of every sequence, which attends to a KV cache of the shape's tokens."""
+    cache = make_inputs(shape, device, dtype)
+    return {"decode": partial(softmax, backend, replace(cache, q=cache.q[:, :, -1:]))}
 
 
-def distillation(backend: str) -> Prepare:
+def distillation(backend: str, shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, TimedCall]:
     """The loss between softmax attention's rows and ours, and the gradients of both maps' features."""
+    import torch
 
-    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, Call]:
-        import torch
+    from ...kernels.distillation.loss import attention_distillation_loss
 
-        from ...kernels.distillation.loss import attention_distillation_loss
+    inputs = make_inputs(shape, device, dtype)
+    phi_q, phi_k = (features.detach().requires_grad_() for features in _features(inputs))
 
-        inputs = make_inputs(shape, device, dtype)
-        phi_q, phi_k = (features.detach().requires_grad_() for features in _features(inputs))
+    def loss() -> tuple[Any, str]:
+        if backend == "quadratic":
+            return _quadratic_loss(inputs, phi_q, phi_k)
+        found = attention_distillation_loss(inputs.q, inputs.k, phi_q, phi_k, causal=True, backend=backend)
+        return found.cross_entropy.sum(), name_of(found.kernel)
 
-        def loss() -> Any:
-            with torch.enable_grad():
-                if backend == "quadratic":
-                    return _quadratic_loss(inputs, phi_q, phi_k)
-                found = attention_distillation_loss(inputs.q, inputs.k, phi_q, phi_k, causal=True, backend=backend)
-                return found.cross_entropy.sum(), f"{found.kernel.form}/{found.kernel.backend}"
-
-        def step() -> tuple[Any, str]:
+    def step() -> tuple[Any, str]:
+        with torch.enable_grad():
             found, ran = loss()
-            return torch.autograd.grad(found, (phi_q, phi_k)), ran
+        return torch.autograd.grad(found, (phi_q, phi_k)), ran
 
-        return {"distillation": step}
-
-    return prepare
+    return {"distillation": step}
 
 
 def _quadratic_loss(inputs: KernelInputs, phi_q: Tensor, phi_k: Tensor) -> tuple[Tensor, str]:
@@ -197,42 +162,35 @@ def _features(inputs: KernelInputs) -> tuple[Tensor, Tensor]:
     """Features of queries and keys by torch."""
     from ...kernels.maps.learned import hedgehog_features
 
-    return (
-        hedgehog_features(inputs.q, inputs.q_weight, None, map=MAP, negate=True),
-        hedgehog_features(inputs.k, inputs.k_weight, None, map=MAP, negate=True),
-    )
+    features = partial(hedgehog_features, map=MAP, negate=True)
+    return features(inputs.q, inputs.q_weight, None), features(inputs.k, inputs.k_weight, None)
 
 
-def _with_gradients(inputs: KernelInputs) -> KernelInputs:
-    q, k, v, q_weight, k_weight = (leaf.detach().requires_grad_() for leaf in inputs.leaves)
-    return KernelInputs(inputs.shape, q, k, v, q_weight, k_weight)
-
-
-WORKS: Mapping[str, Mapping[str, Prepare]] = {
-    "forward": {name: forward(attend) for name, attend in CONTENDERS.items()},
-    "backward": {name: backward(attend) for name, attend in CONTENDERS.items()},
+WORKLOADS: Mapping[str, Mapping[str, Prepare]] = {
+    "forward": {name: partial(forward, attend) for name, attend in CONTENDERS.items()},
+    "backward": {name: partial(backward, attend) for name, attend in CONTENDERS.items()},
     "decode": {
-        "hedgehog": decode_hedgehog("auto"),
-        "hedgehog-torch": decode_hedgehog("torch"),
-        "fla": decode_flash_linear_attention(compiled=False),
-        "fla-compiled-map": decode_flash_linear_attention(compiled=True),
-        "softmax-flash": decode_softmax("sdpa_flash"),
-        "softmax-cudnn": decode_softmax("sdpa_cudnn"),
-        "softmax-naive": decode_softmax("naive"),
+        "hedgehog": partial(decode_hedgehog, "auto"),
+        "hedgehog-torch": partial(decode_hedgehog, "torch"),
+        "fla": partial(decode_fla, False),
+        "fla-compiled-map": partial(decode_fla, True),
+        "softmax-flash": partial(decode_softmax, "sdpa_flash"),
+        "softmax-cudnn": partial(decode_softmax, "sdpa_cudnn"),
+        "softmax-naive": partial(decode_softmax, "naive"),
     },
     "distillation": {
-        "hedgehog": distillation("auto"),
-        "hedgehog-torch": distillation("torch"),
-        "quadratic": distillation("quadratic"),
+        "hedgehog": partial(distillation, "auto"),
+        "hedgehog-torch": partial(distillation, "torch"),
+        "quadratic": partial(distillation, "quadratic"),
     },
 }
-"""Contenders by work."""
+"""Contenders by workload."""
 
 
 def products_of(work: str, device: torch.device, dtype: torch.dtype) -> str:
-    """What our kernels make their products of, for inputs of a type: the machine's peak is measured of the same.
+    """The type in which our kernels multiply inputs of `dtype`; the machine's peak is measured in the same type.
 
-    Triton's are of bfloat16, and of float16 in TF32; distillation takes three products in TF32 for one in float32.
+    Triton multiplies bfloat16 as it is, and float16 in TF32; distillation takes three TF32 products for one in float32.
     """
     name = str(dtype).removeprefix("torch.")
     if device.type != "cuda":

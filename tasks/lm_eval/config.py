@@ -1,4 +1,4 @@
-"""What the configuration of an lm-eval task says: data, splits, examples in the prompt, metrics."""
+"""The configuration of an lm-eval task: data, splits, examples in the prompt, metrics."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...adapters.base import Capability
+from ...results.names import UnknownNameError
 
 NO_FILTER = "none"
 GENERATES = "generate_until"
@@ -17,7 +18,7 @@ GENERATES = "generate_until"
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """A task's YAML file, with what it includes.
+    """A task's YAML file, with the files that it includes.
 
     Attributes:
         path: The file.
@@ -34,46 +35,66 @@ class TaskConfig:
 
     @property
     def version(self) -> str:
-        """The task's version, which lm-eval raises when its numbers change; empty where it has none."""
+        """The task's version, which lm-eval raises when its numbers change; empty if it has none."""
         metadata = self.values.get("metadata") or {}
         return str(metadata.get("version", "")) if isinstance(metadata, Mapping) else ""
 
     @property
     def is_class(self) -> bool:
-        """Whether a class of Python makes the task; its file then says little."""
+        """Whether the task is a Python class; its file then holds little else."""
         return "class" in self.values
 
     @property
     def needs(self) -> frozenset[Capability]:
-        """What a model must be able to do."""
-        if self.is_class or self.values.get("output_type", GENERATES) == GENERATES:
-            return frozenset({Capability.LANGUAGE_MODEL, Capability.GENERATE})
-        return frozenset({Capability.LANGUAGE_MODEL})
+        """Capabilities that a model must have."""
+        generates = self.is_class or self.values.get("output_type", GENERATES) == GENERATES
+        return frozenset({Capability.LANGUAGE_MODEL} | ({Capability.GENERATE} if generates else set()))
 
     @property
     def repo(self) -> str:
-        """Repository of the data, or the name of a file format; the class's for a task that is one."""
-        return str(self._of_class("DATASET_PATH") if self.is_class else self.values.get("dataset_path") or "")
+        """Repository of the data, or the name of a file format."""
+        path = self._data("dataset_path")
+        return str(path) if self.is_class else str(path or "")
 
     @property
     def data_config(self) -> str | None:
         """Configuration of the data; None for the only one."""
-        name = self._of_class("DATASET_NAME") if self.is_class else self.values.get("dataset_name")
+        name = self._data("dataset_name")
         return str(name) if name else None
 
     @property
+    def filters(self) -> list[str]:
+        """Names of the filters of answers; empty for none."""
+        return [entry["name"] for entry in self.values.get("filter_list") or ()]
+
+    @property
     def main_metric(self) -> str:
-        """The first metric of the task, under the name that our records give it."""
-        filters = self.values.get("filter_list")
-        return metric_name(self._first_metric(), filters[0]["name"] if filters else NO_FILTER)
+        """The first metric of the task, as our records name it."""
+        listed = self.values.get("metric_list")
+        if listed:
+            first = str(listed[0]["metric"]).rpartition(".")[2]
+        else:
+            first = next(iter(self.instance().aggregation() if self.is_class else self.default_metrics()), "")
+        return metric_name(first, next(iter(self.filters), NO_FILTER))
+
+    def instance(self) -> Any:
+        """An object of the task's class, not initialised: its metrics are read without its data."""
+        kind = self.loaded()["class"]
+        return kind.__new__(kind)
+
+    def default_metrics(self) -> list[str]:
+        """lm-eval's metrics of a task that lists none; a class computes its own."""
+        from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY
+
+        return [] if self.is_class else list(DEFAULT_METRIC_REGISTRY[self.values.get("output_type", GENERATES)])
 
     def shots(self, asked: int | None) -> int:
-        """Examples in the prompt: as asked for, but for a task that fixes them at none, as in lm-eval."""
+        """Examples in the prompt: `asked`, unless it is None or the task fixes them at none, as in lm-eval."""
         own = self.values.get("num_fewshot")
         return int(own or 0) if asked is None or own == 0 else asked
 
     def splits(self, shots: int) -> tuple[str, ...]:
-        """Splits that are read: the one that is tested on, and that of the examples; empty when all may be."""
+        """Splits that are read: the tested one, and that of the examples; empty if all may be read."""
         values = self.values
         if self.is_class:
             return ()
@@ -86,7 +107,7 @@ class TaskConfig:
         return tuple(dict.fromkeys(split for split in (tested, shown) if split))
 
     def problem(self, unsafe_code: bool) -> str:
-        """Why the task cannot run here; empty when it can."""
+        """Why the task cannot run here; empty if it can."""
         if self.values.get("doc_to_image") or self.values.get("doc_to_audio"):
             return "it reads images or sound, and our language models read text"
         if self.values.get("custom_dataset"):
@@ -96,9 +117,9 @@ class TaskConfig:
         return ""
 
     def files(self) -> tuple[Path, ...]:
-        """All that the task is made of: its file, those that it includes, and the modules of their functions.
+        """All files of the task: its own, those that it includes, and the modules of their functions.
 
-        Modules of lm-eval itself that are not beside such a file are left out: its release says what they hold.
+        Modules of lm-eval itself that are not beside such a file are left out: its release determines their content.
         """
         return tuple(dict.fromkeys(_files(self.path)))
 
@@ -106,40 +127,30 @@ class TaskConfig:
         """The content with functions and classes in place of their names."""
         return dict(_read(self.path, functions=True))
 
-    def _first_metric(self) -> str:
-        listed = self.values.get("metric_list")
-        if listed:
-            return str(listed[0]["metric"]).rpartition(".")[2]
-        if self.is_class:
-            kind = self.loaded()["class"]
-            return next(iter(kind.__new__(kind).aggregation()), "")
-        from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY
-
-        return next(iter(DEFAULT_METRIC_REGISTRY[self.values.get("output_type", GENERATES)]), "")
-
-    def _of_class(self, attribute: str) -> Any:
-        return getattr(self.loaded()["class"], attribute, None)
+    def _data(self, name: str) -> Any:
+        """A value that names the data; a class has it as a constant."""
+        return getattr(self.loaded()["class"], name.upper(), None) if self.is_class else self.values.get(name)
 
 
 def read_config(path: Path) -> TaskConfig:
     """The configuration in a YAML file.
 
     Raises:
-        ValueError: The file is not that of a task.
+        UnknownNameError: The file is not that of a task.
     """
     values = _read(path, functions=False)
     if not isinstance(values.get("task"), str):
-        raise ValueError(f"{path} is not the file of one lm-eval task: it has no entry `task: NAME`")
+        raise UnknownNameError(f"{path} is not the file of one lm-eval task: it has no entry `task: NAME`")
     return TaskConfig(path, values)
 
 
 def metric_name(metric: str, filtered_by: str) -> str:
-    """How records call a metric: by lm-eval's name, with that of the filter where answers were filtered."""
+    """A metric's name in our records: lm-eval's, followed by the filter's if answers were filtered."""
     return metric if filtered_by == NO_FILTER else f"{metric}.{filtered_by}"
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """A file and what it is made of, as lm-eval finds it."""
+    """A file, the modules of its functions, and the files that it includes, as lm-eval finds them."""
     yaml: Any = importlib.import_module("yaml")
     functions: list[str] = []
 

@@ -1,7 +1,7 @@
 """Finds and reads the data of an lm-eval task: in a mirror folder, then in the hub's cache, then on the hub.
 
-lm-eval's configurations name repositories and no revisions. What is read is identified all the same: a local copy by
-the hash of its files, the hub's by the commit that its default branch has.
+lm-eval's configurations name repositories but no revisions. The data are identified all the same: a local copy by the
+hash of its files, the hub's by the commit of its default branch.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ FORMATS = frozenset({"arrow", "csv", "json", "parquet", "text"})
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a task reads.
+    """The data that a task reads.
 
     Attributes:
         repo: Repository on the hub, or one of `FORMATS`.
         config: Configuration of the data; None for the only one.
-        splits: Splits that must be there; empty for whatever is there.
-        options: What else the task's configuration tells the library `datasets`.
+        splits: Splits that must exist; empty for all that do.
+        options: Further arguments of the library `datasets` in the task's configuration.
     """
 
     repo: str
@@ -55,17 +55,22 @@ class Wanted:
     def __str__(self) -> str:
         return f"{self.repo} ({self.config})" if self.config else self.repo
 
+    @property
+    def unpinned(self) -> dict[str, Any]:
+        """The options without a revision."""
+        return {name: value for name, value in self.options.items() if name != "revision"}
+
 
 @dataclass(frozen=True)
-class Place:
+class DataLocation:
     """Where the data are.
 
     Attributes:
         source: `mirror`, `hub` or `folder`.
-        files: Files of each split; empty when the hub has them.
-        folder: Local copy of the repository, where there is one.
-        revision: Commit on the hub, where they are the hub's.
-        is_plain: Whether the files are parquet in the layout of mirrors, and no code or README need be asked.
+        files: Files of each split; empty if only the hub has them.
+        folder: Local copy of the repository, if there is one.
+        revision: Commit on the hub, if only the hub has them.
+        is_plain: Whether the files are parquet in the layout of mirrors, which needs neither code nor a README.
     """
 
     source: str
@@ -76,7 +81,7 @@ class Place:
 
 
 def wanted(config: TaskConfig, shots: int) -> Wanted:
-    """What a task reads with so many examples in its prompt."""
+    """The data that a task reads with `shots` examples in its prompt."""
     options = dict(config.values.get("dataset_kwargs") or {})
     options.pop("trust_remote_code", None)  # code of a data set never runs here, whatever the task says
     return Wanted(config.repo, config.data_config, config.splits(shots), options)
@@ -86,15 +91,15 @@ def identify_data(what: Wanted, sources: Sources) -> DataIdentity:
     """Which data `load_data` would read.
 
     Raises:
-        DataUnavailableError: They are nowhere to be had.
+        DataUnavailableError: No place has them.
     """
-    place = find_data(what, sources)
+    found = find_data(what, sources)
     return DataIdentity(
         id=f"{what.repo}/{what.config}" if what.config else what.repo,
-        revision=place.revision,
-        fingerprint=hash_files(place.files, sources) if place.files else place.revision,
-        source=place.source,
-        splits={split: count_rows(files) for split, files in place.files.items()} if place.is_plain else {},
+        revision=found.revision,
+        fingerprint=hash_files(found.files, sources) if found.files else found.revision,
+        source=found.source,
+        splits={split: count_rows(files) for split, files in found.files.items()} if found.is_plain else {},
     )
 
 
@@ -102,49 +107,47 @@ def load_data(what: Wanted, sources: Sources) -> DatasetDict:
     """The splits, by name.
 
     Raises:
-        DataUnavailableError: They are nowhere to be had.
+        DataUnavailableError: No place has them.
     """
-    place = find_data(what, sources)
+    found = find_data(what, sources)
     cache = str(sources.cache / "datasets")
-    if not place.files:
+    if not found.files:
         import datasets
 
-        return datasets.load_dataset(what.repo, what.config, revision=place.revision, **_unpinned(what.options))
+        return datasets.load_dataset(what.repo, what.config, revision=found.revision, **what.unpinned)
     with _no_network() as datasets:
-        if place.is_plain:
-            files = {split: [str(file) for file in paths] for split, paths in place.files.items()}
+        if found.is_plain:
+            files = {split: [str(file) for file in paths] for split, paths in found.files.items()}
             return datasets.load_dataset("parquet", data_files=files, cache_dir=cache)
-        where = str(place.folder) if place.folder else what.repo
-        return datasets.load_dataset(where, what.config, cache_dir=cache, **_unpinned(what.options))
+        return datasets.load_dataset(str(found.folder or what.repo), what.config, cache_dir=cache, **what.unpinned)
 
 
-def find_data(what: Wanted, sources: Sources) -> Place:
+def find_data(what: Wanted, sources: Sources) -> DataLocation:
     """The first place that has every split.
 
     Raises:
-        DataUnavailableError: No place has; the message names each and what it lacks.
+        DataUnavailableError: No place has them; the message names each and what it lacks.
     """
     if what.repo in FORMATS:
         return _own_files(what)
     looked: list[str] = []
     revision = str(what.options.get("revision") or _cached_revision(what.repo, sources))
     cached = hub_snapshot(what.repo, revision, sources, kind="datasets") if revision else None
-    for source, folder in (("mirror", mirror_folder(what.repo, sources, kind="datasets")), ("hub cache", cached)):
-        if folder is None or not folder.is_dir():
-            looked.append(f"{source} {folder}: there is no such folder" if folder else f"{source}: it has no copy")
+    for place, folder in (("mirror", mirror_folder(what.repo, sources, kind="datasets")), ("hub cache", cached)):
+        if folder is None:
+            looked.append(f"{place}: it has no copy")
             continue
-        found = _in_folder(what, source, folder)
-        if isinstance(found, Place):
+        found = _in_folder(what, place, folder) if folder.is_dir() else "there is no such folder"
+        if isinstance(found, DataLocation):
             return found
-        looked.append(f"{source} {folder}: {found}")
+        looked.append(f"{place} {folder}: {found}")
     if problem := hub_problem(sources):
         raise unavailable(str(what), [*looked, problem])
-    return Place("hub", {}, revision=_ask_hub(what, revision))
+    return DataLocation("hub", {}, revision=_hub_commit(what, revision))
 
 
-def _in_folder(what: Wanted, source: str, folder: Path) -> Place | str:
-    """The place that a local copy is, or what it lacks."""
-    kind = source.partition(" ")[0]
+def _in_folder(what: Wanted, place: str, folder: Path) -> DataLocation | str:
+    """The files of a local copy, or what it lacks."""
     plain = _plain_files(what, folder)
     is_plain = any(plain.values())
     found = plain if is_plain else _files_by_readme(what, folder)
@@ -153,11 +156,11 @@ def _in_folder(what: Wanted, source: str, folder: Path) -> Place | str:
     if missing := [split for split in what.splits if not found.get(split)]:
         present = ", ".join(split for split in found if found[split])
         return f"it has {present or 'no split'} but no {', '.join(missing)}"
-    return Place(kind, found, folder, is_plain=is_plain)
+    return DataLocation(place.removesuffix(" cache"), found, folder, is_plain=is_plain)
 
 
 def _plain_files(what: Wanted, folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Files in the layout `CONFIG/SPLIT-*.parquet`; nothing where options ask for another reading."""
+    """Files in the layout `CONFIG/SPLIT-*.parquet`; empty if options ask for another reading."""
     if what.options or not what.splits:
         return {}
     configs = [what.config] if what.config else sorted({path.parent.name for path in folder.glob("*/*.parquet")})
@@ -168,37 +171,42 @@ def _plain_files(what: Wanted, folder: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def _files_by_readme(what: Wanted, folder: Path) -> dict[str, tuple[Path, ...]] | str:
-    """Files as the library `datasets` finds them by the folder's README and names; why not, where it finds none."""
+    """Files that the library `datasets` finds by the folder's README and names; if it finds none, the reason."""
     with _no_network() as datasets:
         try:
-            builder = datasets.load_dataset_builder(str(folder), what.config, **_unpinned(what.options))
+            builder = datasets.load_dataset_builder(str(folder), what.config, **what.unpinned)
         except (ValueError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
             return str(error).strip().partition("\n")[0]
-    found = builder.config.data_files or {}
-    return {str(split): tuple(Path(file) for file in files) for split, files in found.items()}
+    return _paths(builder.config.data_files or {})
 
 
-def _own_files(what: Wanted) -> Place:
+def _own_files(what: Wanted) -> DataLocation:
+    """The files that the task's configuration names."""
     named = what.options.get("data_files") or {}
-    by_split = named if isinstance(named, Mapping) else {"train": named}
-    files = {
-        split: tuple(Path(file) for file in ([value] if isinstance(value, str) else value))
-        for split, value in by_split.items()
-    }
+    files = _paths(named if isinstance(named, Mapping) else {"train": named})
     if missing := [str(file) for paths in files.values() for file in paths if not file.is_file()]:
         raise DataUnavailableError(
             f"{what.repo} files that the task's configuration names are not on this machine: {', '.join(missing)}"
         )
-    return Place("folder", files)
+    return DataLocation("folder", files)
+
+
+def _paths(by_split: Mapping[Any, Any]) -> dict[str, tuple[Path, ...]]:
+    """Paths of each split, which may have one file or several."""
+    return {
+        str(split): tuple(Path(file) for file in ([files] if isinstance(files, str) else files))
+        for split, files in by_split.items()
+    }
 
 
 def _cached_revision(repo: str, sources: Sources) -> str:
-    """The commit that the hub's cache last saw as the default; empty where it knows none."""
+    """The commit of the default branch by the hub's cache; empty if the cache has none."""
     reference = hub_snapshot(repo, "", sources, kind="datasets").parent / "refs" / "main"
     return reference.read_text(encoding="ascii").strip() if reference.is_file() else ""
 
 
-def _ask_hub(what: Wanted, revision: str) -> str:
+def _hub_commit(what: Wanted, revision: str) -> str:
+    """The commit that the hub has for a revision, or for the default branch."""
     from huggingface_hub import HfApi
 
     try:
@@ -207,13 +215,9 @@ def _ask_hub(what: Wanted, revision: str) -> str:
         raise unavailable(str(what), [f"hub: {what.repo} ({type(error).__name__})"]) from error
 
 
-def _unpinned(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name != "revision"}
-
-
 @contextlib.contextmanager
 def _no_network() -> Iterator[Any]:
-    """The library `datasets`, told to stay offline: even local files cost it a name lookup of a download counter."""
+    """The library `datasets`, kept offline: even for local files it looks up the name of a download counter."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import datasets
     from datasets import config

@@ -1,4 +1,4 @@
-"""Generation settings of lm-eval's tasks, and where a generated text ends."""
+"""Generation settings of lm-eval's tasks, and the ends of generated texts."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _LOOK_BACK_TOKENS = 2
 
 @dataclass(frozen=True)
 class Decoding:
-    """How to go on with a text.
+    """How a text is continued.
 
     Attributes:
-        until: Strings that end it; none of them is part of it.
-        max_new_tokens: Most tokens to make.
+        until: Strings that end the continuation, and are not part of it.
+        max_new_tokens: Most tokens of the continuation.
         temperature: 0 for the most likely token.
         top_k: Sample among this many tokens; None for all.
-        top_p: Sample among the fewest tokens of this probability; None for all.
+        top_p: Sample among the fewest tokens with this total probability; None for all.
     """
 
     until: tuple[str, ...]
@@ -46,10 +46,10 @@ class Decoding:
 
 
 def decoding_of(settings: Mapping[str, Any], end_of_text: str) -> Decoding:
-    """What a task's `generation_kwargs` ask for, in lm-eval's reading of them; `end_of_text` ends a text always.
+    """A task's `generation_kwargs`, as lm-eval reads them; `end_of_text` always ends a text.
 
     Raises:
-        UnsupportedError: A setting that we do not have, such as a beam search.
+        UnsupportedError: A setting that is not supported, such as a beam search.
     """
     from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
@@ -70,11 +70,11 @@ def decoding_of(settings: Mapping[str, Any], end_of_text: str) -> Decoding:
 
 
 class Endings:
-    """Watches a batch of texts as they grow, and cuts them where they end.
+    """Checks a growing batch of texts for their ends, and cuts them there.
 
     Args:
         tokenizer: A tokenizer of transformers.
-        decoding: What ends a text.
+        decoding: Has the strings that end a text.
         end_tokens: Tokens that end a text.
         rows: Number of texts.
     """
@@ -85,7 +85,7 @@ class Endings:
         self.end_tokens = end_tokens
         self.done = [False] * rows
         lengths = (len(tokenizer.encode(stop, add_special_tokens=False)) for stop in self.until)
-        # A stop string may come about in other tokens than its own, such as two line ends for a double one.
+        # A stop string may be made of other tokens than its own, such as two line ends for a double one.
         self.look_back = max(lengths, default=0) + _LOOK_BACK_TOKENS
 
     def __call__(self, made: Tensor) -> bool:

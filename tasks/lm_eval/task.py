@@ -1,8 +1,8 @@
 """`lm_eval/NAME`: any task of lm-eval (Gao et al.) on our models, with its prompts, metrics and standard errors.
 
 lm-eval makes the prompts, filters the answers and scores each document; the model answers through `TextModel`, and the
-data come from where all our data come from. Rows hold each document's metric values, so scores can be made again
-without the model. `NAME` is a task, a group or tag (then each of its tasks), or a YAML file of one's own.
+data come from the mirror or the hub, as for all tasks. Rows hold each document's metric values, so scores can be
+computed again without the model. `NAME` is a task, a group or tag (then each of its tasks), or the path of a YAML file.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ..base import Row, Sources, Task, TaskData, TaskInfo, TaskScale
 from ..data.sources import cache_folder, hash_files
 from ..settings import as_settings, parse_settings
 from .config import TaskConfig, read_config
-from .data import Wanted, identify_data, load_data, wanted
-from .index import entries, release, tasks_of
+from .data import identify_data, load_data, wanted
+from .index import IndexedName, entries, release, tasks_of
 from .scores import to_metrics, to_rows
 from .text import load_tokenizer, model_length, text_model
 
@@ -40,8 +40,8 @@ class LmEvalSettings:
         num_fewshot: Examples in the prompt; None for the task's own number. A task that fixes it at 0 keeps 0.
         chat_template: Whether prompts are conversations in the template of the model.
         fewshot_as_multiturn: Whether each example is a turn of that conversation.
-        system_instruction: What the conversation, or the prompt, begins with; empty for nothing.
-        max_length: Longest input in tokens; None for what the model's own configuration says.
+        system_instruction: Begins the conversation, or the prompt; empty for nothing.
+        max_length: Longest input in tokens; None for the value in the model's configuration.
         batch_size: Rows per forward pass.
         seed: Seed of the choice of examples, and of sampling.
         bootstrap_iters: Resamples for standard errors that have no closed form; lm-eval's own default is 100,000.
@@ -71,7 +71,7 @@ class LmEvalSettings:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `predict` reads.
+    """The test data of a task, for `predict`.
 
     Attributes:
         task: lm-eval's task, its data loaded.
@@ -92,19 +92,19 @@ class LmEvalTask:
     config: TaskConfig
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
-        """Which data `load` would read, and which release and version of the task.
+        """Which data `load` would read, and the release and version of the task.
 
         Raises:
             DataUnavailableError: The data cannot be had.
             UnsupportedError: The task cannot run here, or the backbone is not pretrained.
         """
-        chosen = self._chosen(settings, sources)
-        identity = identify_data(self._wanted(chosen), sources)
+        shots = self.config.shots(self._chosen(settings, sources).num_fewshot)
+        identity = identify_data(wanted(self.config, shots), sources)
         details: dict[str, Scalar] = {
             "lm_eval": release(),
             "task_version": self.config.version,
             "task_file": hash_files({"": self.config.files()}, sources),
-            "num_fewshot": self.config.shots(chosen.num_fewshot),
+            "num_fewshot": shots,
         }
         return replace(identity, details={**identity.details, **details})
 
@@ -119,21 +119,19 @@ class LmEvalTask:
         assert sources.tokenizer is not None
         assert sources.tokenizer.file is not None
         folder = sources.tokenizer.file.parent
-        shots = self.config.shots(chosen.num_fewshot)
-        task = _make_task(self.config, shots, load_data(self._wanted(chosen), sources), chosen.seed)
-        length = chosen.max_length or model_length(folder, load_tokenizer(folder))
-        notes: tuple[str, ...] = ()
-        if chosen.num_fewshot not in (None, shots):
-            notes = (f"num_fewshot stays {shots}, not {chosen.num_fewshot}: the task's configuration fixes it",)
-        shape = ModelShape(context_length=length)
+        asked, shots = chosen.num_fewshot, self.config.shots(chosen.num_fewshot)
+        task = _make_task(self.config, shots, load_data(wanted(self.config, shots), sources), chosen.seed)
+        shape = ModelShape(context_length=chosen.max_length or model_length(folder, load_tokenizer(folder)))
+        note = f"num_fewshot stays {shots}, not {asked}: the task's configuration fixes it"
+        notes = () if asked in (None, shots) else (note,)
         return TaskData(shape, Evaluation(task, folder, limit), notes=notes, describes_state=False)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
-        """What the model answers and what each answer scores; one row per document."""
+        """The model's answers and their metric values; one row per document."""
         from lm_eval.evaluator import evaluate
 
         chosen, test = parse_settings(LmEvalSettings, settings), data.test
-        # Its evaluation calls these methods and looks at no type; only its command line wants a subclass of `LM`.
+        # lm-eval's evaluation calls methods and checks no type; only its command line needs a subclass of `LM`.
         model: Any = text_model(adapter, test.folder, batch_size=chosen.batch_size, seed=chosen.seed)
         results: Any = evaluate(
             model,
@@ -162,19 +160,16 @@ class LmEvalTask:
             )
         return chosen
 
-    def _wanted(self, chosen: LmEvalSettings) -> Wanted:
-        return wanted(self.config, self.config.shots(chosen.num_fewshot))
-
 
 @dataclass(frozen=True)
 class LmEvalFamily:
     """Every task of lm-eval by its name.
 
     Attributes:
-        prefix: What the names begin with.
+        prefix: Beginning of every name.
         summary: One line for the listing.
-        data: What data the tasks read.
-        cache: Folder that keeps the index of names; the user's own where None.
+        data: The data that the tasks read, in words.
+        cache: Folder that keeps the index of names; None for the user's own.
     """
 
     prefix: str = PREFIX
@@ -209,16 +204,13 @@ class LmEvalFamily:
         """
         asked = name.removeprefix(self.prefix)
         if _is_file(asked):
-            path = Path(asked)
-        else:
-            known = self._known()
-            if asked not in known or not known[asked].path:
-                raise _unknown(asked, known)
-            path = Path(known[asked].path)
-        return _task(name, path)
+            return _task(name, Path(asked))
+        known = self._known()
+        if asked not in known or not known[asked].path:
+            raise _unknown(asked, known)
+        return _task(name, Path(known[asked].path))
 
-    def _known(self) -> Mapping[str, Any]:
-        release()
+    def _known(self) -> Mapping[str, IndexedName]:
         return entries(self.cache or cache_folder())
 
 
@@ -227,10 +219,7 @@ LM_EVAL = LmEvalFamily()
 
 @functools.cache
 def _task(name: str, path: Path) -> LmEvalTask:
-    try:
-        config = read_config(path)
-    except ValueError as error:
-        raise UnknownNameError(str(error)) from error
+    config = read_config(path)
     info = TaskInfo(
         name=name,
         version=1,
@@ -252,14 +241,14 @@ def _is_file(asked: str) -> bool:
     return asked.endswith((".yaml", ".yml")) and Path(asked).is_file()
 
 
-def _unknown(asked: str, known: Mapping[str, Any]) -> UnknownNameError:
-    """The nearest names; all 14,000 would help nobody."""
+def _unknown(asked: str, known: Mapping[str, IndexedName]) -> UnknownNameError:
+    """The error with the nearest names; all 14,000 would help nobody."""
     message = str(unknown_name("task of lm-eval", asked, known)).partition(" (allowed: ")[0]
     return UnknownNameError(f"{message} ({len(known)} names; `bench lm-eval ls tasks` lists them)")
 
 
 def _make_task(config: TaskConfig, shots: int, dataset: Any, seed: int) -> ConfigurableTask:
-    """lm-eval's task over data that are read already, with so many examples in its prompt."""
+    """lm-eval's task over data that are read already, with `shots` examples in its prompt."""
     import random
 
     import numpy as np
@@ -272,11 +261,11 @@ def _make_task(config: TaskConfig, shots: int, dataset: Any, seed: int) -> Confi
         def download(self, *_: Any, **__: Any) -> None:
             self.dataset = dataset
 
-    # Some tasks shuffle their documents; lm-eval seeds them so.
+    # Some tasks shuffle their documents; lm-eval seeds them like this.
     random.seed(DEFAULT_RANDOM_SEED)
     np.random.seed(DEFAULT_OTHER_SEED)  # noqa: NPY002
     values = {key: value for key, value in config.loaded().items() if key not in ("tag", "group", "task_list")}
-    # A class that prepares its data in `download` calls the one above it, which in this order is the one above here.
+    # A class that prepares its data in `download` calls the next class's, which in this order is the one above.
     kind = type("Task", (values["class"], OverLocalData), {}) if config.is_class else OverLocalData
     task = kind(config=values if config.is_class else _reading_only(values, config.splits(shots), shots))
     task.set_config("num_fewshot", shots)
@@ -286,9 +275,8 @@ def _make_task(config: TaskConfig, shots: int, dataset: Any, seed: int) -> Confi
 
 def _reading_only(values: dict[str, Any], splits: Sequence[str], shots: int) -> dict[str, Any]:
     """The configuration without splits that are not read, which a local copy need not have."""
-    for name in ("training_split", "validation_split", "test_split", "fewshot_split"):
-        if values.get(name) not in splits:
-            values[name] = None
+    names = ("training_split", "validation_split", "test_split", "fewshot_split")
+    values |= {name: None for name in names if values.get(name) not in splits}
     if not shots:  # lm-eval would read and list the documents that examples are taken from
-        values["fewshot_split"], values["fewshot_config"] = None, {"samples": []}
+        values |= {"fewshot_split": None, "fewshot_config": {"samples": []}}
     return values

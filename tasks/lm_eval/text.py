@@ -1,9 +1,9 @@
-"""A model as lm-eval sees one: scores of texts, and texts that go on.
+"""A model as lm-eval sees one: log-likelihoods of texts, and generated continuations.
 
-Texts become tokens as lm-eval's own `hf` model makes them: a context's trailing spaces belong to the continuation, both
-are encoded as one text and then split, an empty context is the token that begins a text, what is too long loses its
-left end, and rolling windows do not overlap. What the tokens score is asked of the adapter, which pads so that no token
-of a row ever sees padding, whatever its attention is.
+Texts are tokenized as by lm-eval's own `hf` model: a context's trailing spaces belong to the continuation, both are
+encoded as one text and then split, an empty context is the token that begins a text, long inputs lose their left end,
+and rolling windows do not overlap. The adapter scores the tokens; it pads so that no token of a row ever attends to
+padding, whatever the attention is.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from ...adapters.base import Adapter, Capability, Continuation, UnsupportedError
 from ...results.foreign import parse_json
 from .generation import Decoding, Endings, decoding_of
 
 if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
     from torch import Tensor
 
 Tokens: TypeAlias = list[int]
@@ -27,18 +28,9 @@ Result = TypeVar("Result")
 _LOG = logging.getLogger(__name__)
 
 
-class Request(Protocol):
-    """What lm-eval asks."""
-
-    @property
-    def args(self) -> tuple[Any, ...]:
-        """Texts and settings."""
-        ...
-
-
 @dataclass
 class TextModel:
-    """An adapter and its tokenizer, with what lm-eval's evaluation needs of a model.
+    """An adapter and its tokenizer, with the methods that lm-eval's evaluation calls.
 
     Attributes:
         adapter: The model.
@@ -46,8 +38,12 @@ class TextModel:
         end_tokens: Tokens that end a generation, besides the tokenizer's own.
         batch_size: Rows of a forward pass.
         seed: Seed of sampling.
-        halves: Halve the batch when memory runs out, and go on with what is not done.
+        halves: Whether to halve the batch when memory runs out, and go on with the remaining requests.
     """
+
+    rank: ClassVar[int] = 0
+    """This process among those that share the requests: the only one."""
+    world_size: ClassVar[int] = 1
 
     adapter: Adapter
     tokenizer: Any
@@ -63,43 +59,41 @@ class TextModel:
 
     @cached_property
     def prefix_token(self) -> int:
-        """The token that stands before a text that has no context."""
-        tokenizer = self.tokenizer
-        return int(tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id)
+        """The token before a text without context."""
+        begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        return int(end if begin is None else begin)
 
-    @property
-    def rank(self) -> int:
-        """This process among those that share the requests: the only one."""
-        return 0
-
-    @property
-    def world_size(self) -> int:
-        """How many processes share the requests."""
-        return 1
-
-    def loglikelihood(self, requests: Sequence[Request]) -> list[tuple[float, bool]]:
-        """Log-probability in nats of each (context, continuation), and whether greedy decoding would give it."""
-        scores = self._score([self._encode_pair(*request.args) for request in requests])
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+        """Log-probability in nats of each continuation of a context, and whether greedy decoding produces it."""
+        pairs = [self._encode_pair(*request.args) for request in requests]
+        cut = sum(len(context) + len(continuation) > self.max_length + 1 for context, continuation in pairs)
+        if cut:
+            _LOG.warning("%d of %d requests lose their left end: more than %d tokens", cut, len(pairs), self.max_length)
+        scores = self._fitting(lambda batch_size: self.adapter.loglikelihood(pairs, batch_size))
         return [(score.loglikelihood_nats, score.is_greedy) for score in scores]
 
-    def loglikelihood_rolling(self, requests: Sequence[Request]) -> list[float]:
+    def loglikelihood_rolling(self, requests: Sequence[Instance]) -> list[float]:
         """Log-probability in nats of each whole text.
 
-        Windows run in the order of the texts, as with lm-eval's own model: in bfloat16 another batch rounds otherwise.
+        Windows run in the order of the texts, as in lm-eval's own model: in bfloat16 another batch rounds differently.
         """
         windows = [self._windows(*request.args) for request in requests]
         queue = [window for of_text in windows for window in of_text]
         done: list[Continuation] = []
+
+        def next_batch(size: int) -> list[Continuation]:
+            return self.adapter.loglikelihood(queue[len(done) : len(done) + size], size)
+
         while len(done) < len(queue):
-            done += self._fitting(partial(self._score_from, queue, len(done)))
+            done += self._fitting(next_batch)
         scores = iter(done)
         return [sum(next(scores).loglikelihood_nats for _ in of_text) for of_text in windows]
 
-    def generate_until(self, requests: Sequence[Request]) -> list[str]:
-        """What each (context, generation settings) goes on with, up to a stop string; same settings run together.
+    def generate_until(self, requests: Sequence[Instance]) -> list[str]:
+        """The continuation of each (context, generation settings), up to a stop string; equal settings run together.
 
         Raises:
-            UnsupportedError: The model cannot generate, or a setting asks for what we do not do.
+            UnsupportedError: The model cannot generate, or a setting is not supported.
         """
         if Capability.GENERATE not in self.adapter.capabilities:
             raise UnsupportedError("this model cannot generate")
@@ -113,7 +107,7 @@ class TextModel:
         return [texts[index] for index in range(len(requests))]
 
     def encode(self, text: str, add_special_tokens: bool | None = None) -> Tokens:
-        """Token ids; None adds the special tokens that the tokenizer adds, unless the text begins with one."""
+        """Token ids; None adds the tokenizer's special tokens, unless the text begins with one."""
         if add_special_tokens is None and text.startswith(self._prefix):
             add_special_tokens = False
         options = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
@@ -121,27 +115,23 @@ class TextModel:
         return tokens
 
     def apply_chat_template(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
-        """A conversation as the prompt that the model was trained on.
+        """A conversation as a prompt in the format that the model was trained on.
 
-        A template that knows no system role gets the conversation without it, as with lm-eval's own models.
+        A template without a system role gets the conversation without system messages, as in lm-eval's own models.
         """
         from jinja2.exceptions import TemplateError
 
-        def render(chosen: Sequence[Mapping[str, str]]) -> str:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    list(chosen),
-                    tokenize=False,
-                    add_generation_prompt=add_generation_prompt,
-                    continue_final_message=not add_generation_prompt,
-                )
-            )
-
+        render = partial(
+            self.tokenizer.apply_chat_template,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
         try:
-            return render(messages)
+            return str(render(list(messages)))
         except TemplateError:
-            _LOG.warning("the chat template refuses the conversation; it is given without its system message")
-            return render([message for message in messages if message["role"] != "system"])
+            _LOG.warning("the chat template refuses the conversation; it is used without its system message")
+            return str(render([message for message in messages if message["role"] != "system"]))
 
     @cached_property
     def _prefix(self) -> str:
@@ -170,52 +160,41 @@ class TextModel:
         )
         return [make_disjoint_window(window) for window in windows]
 
-    def _score(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[Continuation]:
-        cut = sum(len(context) + len(continuation) > self.max_length + 1 for context, continuation in pairs)
-        if cut:
-            _LOG.warning("%d of %d requests lose their left end: more than %d tokens", cut, len(pairs), self.max_length)
-        return self._fitting(lambda batch_size: self.adapter.loglikelihood(pairs, batch_size))
-
-    def _score_from(self, queue: Sequence[tuple[Tokens, Tokens]], start: int, batch_size: int) -> list[Continuation]:
-        return self.adapter.loglikelihood(queue[start : start + batch_size], batch_size)
-
-    def _room(self, decoding: Decoding) -> int:
-        """Tokens that a prompt may have."""
+    def _generate(self, contexts: Sequence[str], decoding: Decoding) -> list[str]:
+        """The continuation of each context; the longest first, those of one length by text, as in lm-eval."""
         room = self.max_length - decoding.max_new_tokens
         if room < 1:
             raise UnsupportedError(
                 f"{decoding.max_new_tokens} new tokens leave no room for a prompt in {self.max_length} tokens; set a "
                 "larger max_length, or fewer max_gen_toks"
             )
-        return room
-
-    def _generate(self, contexts: Sequence[str], decoding: Decoding) -> list[str]:
-        """What each context goes on with; longest first and those of one length by their text, as with lm-eval."""
-        room, whole = self._room(decoding), [self.encode(context) for context in contexts]
+        whole = [self.encode(context) for context in contexts]
         order = sorted(range(len(contexts)), key=lambda index: (-len(whole[index]), contexts[index]))
-        prompts = [tokens[-room:] for tokens in whole]
         texts: dict[int, str] = {}
-        while rest := order[len(texts) :]:
-            texts |= self._fitting(partial(self._next_batch, rest, prompts, decoding))
+
+        def next_batch(size: int) -> dict[int, str]:
+            chosen = order[len(texts) : len(texts) + size]
+            prompts = [whole[index][-room:] for index in chosen]
+            return dict(zip(chosen, self._generate_batch(prompts, decoding, self.seed + chosen[0]), strict=True))
+
+        while len(texts) < len(contexts):
+            texts |= self._fitting(next_batch)
         return [texts[index] for index in range(len(contexts))]
 
-    def _next_batch(
-        self, rest: Sequence[int], prompts: Sequence[Tokens], decoding: Decoding, batch_size: int
-    ) -> dict[int, str]:
-        chosen = rest[:batch_size]
-        inputs, mask = _pad_left([prompts[index] for index in chosen], self.adapter.device)
-        endings = Endings(self.tokenizer, decoding, self.end_tokens | {self.tokenizer.eos_token_id}, len(chosen))
+    def _generate_batch(self, prompts: Sequence[Tokens], decoding: Decoding, seed: int) -> list[str]:
+        inputs, mask = _pad_left(prompts, self.adapter.device)
+        endings = Endings(self.tokenizer, decoding, self.end_tokens | {self.tokenizer.eos_token_id}, len(prompts))
         made = self.adapter.generate(
             inputs,
             mask,
             max_new_tokens=decoding.max_new_tokens,
             temperature=decoding.temperature,
-            seed=self.seed + chosen[0],
+            seed=seed,
             top_k=decoding.top_k,
             top_p=decoding.top_p,
             has_ended=endings,
         )
-        return {index: endings.text(row) for index, row in zip(chosen, made.tolist(), strict=True)}
+        return [endings.text(row) for row in made.tolist()]
 
     def _fitting(self, run: Callable[[int], Result]) -> Result:
         import torch
@@ -236,14 +215,14 @@ def text_model(adapter: Adapter, folder: Path, *, batch_size: int, seed: int, ha
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a checkpoint, as transformers reads it: its special tokens and chat template matter here."""
+    """The tokenizer of a checkpoint, read by transformers for its special tokens and chat template."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(str(folder))
 
 
 def model_length(folder: Path, tokenizer: Any) -> int:
-    """Longest input of a checkpoint in tokens, found where lm-eval finds it; 2048 where nothing says."""
+    """Longest input of a checkpoint in tokens, as lm-eval finds it; 2048 if neither model nor tokenizer has one."""
     from lm_eval.models.utils import resolve_max_length
     from transformers import AutoConfig
 
@@ -251,9 +230,8 @@ def model_length(folder: Path, tokenizer: Any) -> int:
 
 
 def _end_tokens(folder: Path) -> frozenset[int]:
-    """Tokens at which transformers' own generation would end."""
-    for name in ("generation_config.json", "config.json"):
-        file = folder / name
+    """Tokens at which transformers' own generation ends."""
+    for file in (folder / "generation_config.json", folder / "config.json"):
         ends = parse_json(file.read_bytes()).get("eos_token_id") if file.is_file() else None
         if ends is not None:
             return frozenset(ends if isinstance(ends, list) else [ends])
@@ -261,12 +239,10 @@ def _end_tokens(folder: Path) -> frozenset[int]:
 
 
 def _pad_left(rows: Sequence[Tokens], device: Any) -> tuple[Tensor, Tensor]:
+    """Token ids `[b, n]`, and which of them are no padding."""
     import torch
 
-    width = max(map(len, rows))
-    inputs = torch.zeros(len(rows), width, dtype=torch.long, device=device)
-    mask = torch.zeros(len(rows), width, dtype=torch.bool, device=device)
-    for place, row in enumerate(rows):
-        inputs[place, width - len(row) :] = torch.as_tensor(row, device=device)
-        mask[place, width - len(row) :] = True
-    return inputs, mask
+    pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True, padding_side="left")
+    inputs = pad([torch.tensor(row, dtype=torch.long) for row in rows])
+    mask = pad([torch.ones(len(row), dtype=torch.bool) for row in rows])
+    return inputs.to(device), mask.to(device)

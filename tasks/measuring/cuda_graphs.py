@@ -1,7 +1,7 @@
-"""Calls captured as CUDA graphs: one replay starts all that the call starts, whatever that takes the host.
+"""Calls captured as CUDA graphs: one replay starts everything that the call starts, at no cost to the host.
 
-Not every call can be captured. One that waits for the device, that copies from pageable memory, or that runs on another
-stream cannot; `try_graph` says why, and the call is then timed as it is.
+Some calls cannot be captured: those that wait for the device, copy from pageable memory, or run on another stream.
+`try_graph` returns the reason, and the call is then timed as it is.
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-Call = Callable[[], object]
-
 _EMPTY = "Graph is empty"
-"""What torch warns of where nothing ran on the captured stream."""
+"""torch's warning that nothing ran on the captured stream."""
 
 
 @contextmanager
 def capture_stream(device: torch.device) -> Iterator[None]:
-    """Runs the block on the stream that graphs are captured on; on the CPU it just runs.
+    """Runs the block on the stream that graphs are captured on; does nothing on the CPU.
 
-    autograd runs a backward pass on the stream of its forward pass. So a backward pass that is timed without its
-    forward pass can be captured only where that ran in such a block; where it ran elsewhere, it must not be tried.
+    autograd runs a backward pass on the stream of its forward pass. A backward pass that is timed alone can therefore
+    be captured only if its forward pass ran in such a block.
     """
     if device.type != "cuda":
         yield
@@ -36,16 +34,16 @@ def capture_stream(device: torch.device) -> Iterator[None]:
 
     stream = _stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # goes back to the stream before even where a capture fails half way
+    with torch.cuda.stream(stream):  # returns to the previous stream even if a capture fails half way
         yield
     torch.cuda.current_stream().wait_stream(stream)
 
 
-def graph_of(call: Call, device: torch.device) -> Call:
-    """A call that replays, as one CUDA graph, all that `call` starts; it has to be warm.
+def graph_of(call: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """Captures a warm call as one CUDA graph and returns its replay.
 
-    The call is made once before it is captured, on the same stream, so that workspaces exist, and with every
-    synchronisation that torch knows of refused: a capture that fails leaves torch's random numbers unusable.
+    The call is first made once on the same stream, so that workspaces exist, with every synchronisation that torch
+    knows of refused: a capture that fails leaves torch's random numbers unusable.
 
     Raises:
         RuntimeError: The call cannot be captured.
@@ -58,31 +56,32 @@ def graph_of(call: Call, device: torch.device) -> Call:
         graph = torch.cuda.CUDAGraph()
         with _collection_off(), _empty_refused(), torch.cuda.graph(graph, stream=_stream()):
             call()
-        graph.replay()  # the first replay also brings the graph to the device
-    replay: Call = graph.replay
+        graph.replay()  # the first replay also uploads the graph to the device
+    replay: Callable[[], object] = graph.replay
     return replay
 
 
-def try_graph(call: Call, device: torch.device) -> tuple[Call | None, str]:
-    """The replay of a call's graph; or None, and in words why there is no graph."""
+def try_graph(call: Callable[[], object], device: torch.device) -> tuple[Callable[[], object] | None, str]:
+    """The replay of a call's graph and an empty string; or None, and why the call cannot be captured."""
     import torch
 
     try:
         return graph_of(call, device), ""
     except RuntimeError as error:
-        torch.cuda.synchronize(device)  # what is wrong with the device itself, and not with the capture, is raised here
+        torch.cuda.synchronize(device)  # raises if the device itself is broken, rather than the capture
         first: BaseException = error
         while first.__context__ is not None:  # ending a capture that failed raises once more
             first = first.__context__
-        return None, f"{type(first).__name__}: {str(first).strip().splitlines()[0] if str(first).strip() else ''}"
+        return None, f"{type(first).__name__}: {str(first).strip().partition(chr(10))[0]}"
 
 
 @functools.cache
 def _stream() -> Any:
-    """The one stream that graphs are captured on; torch gives its constructor no types."""
+    """The one stream that graphs are captured on."""
     import torch
 
-    return getattr(torch.cuda, "Stream")()  # noqa: B009
+    stream: Any = torch.cuda.Stream  # torch gives its constructor no types
+    return stream()
 
 
 @contextmanager
@@ -101,7 +100,7 @@ def _waiting_refused() -> Iterator[None]:
 
 @contextmanager
 def _collection_off() -> Iterator[None]:
-    """Keeps Python from collecting garbage: a Triton kernel that goes unloads its module, which spoils a capture."""
+    """Stops garbage collection: a collected Triton kernel unloads its module, which spoils a capture."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -113,11 +112,11 @@ def _collection_off() -> Iterator[None]:
 
 @contextmanager
 def _empty_refused() -> Iterator[None]:
-    """Refuses a graph that holds nothing: its replays would take no time."""
-    with warnings.catch_warnings(record=True) as told:
+    """Refuses an empty graph: its replays would take no time."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    for each in told:
+    for each in caught:
         if _EMPTY in str(each.message):
             raise RuntimeError("nothing ran on the stream that was captured")
         warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)

@@ -1,7 +1,7 @@
-"""What a device does while calls are timed: clocks, throttling, temperature, power and energy.
+"""State of a device while calls are timed: clocks, throttling, temperature, power and energy.
 
-NVIDIA devices tell through NVML where the package `pynvml` is installed (extra `gpu`: nvidia-ml-py); what is not told
-is a note. Energy is the device's own counter over a window, so it holds whatever else ran on the device meanwhile.
+NVIDIA devices report through NVML if the package `pynvml` is installed (extra `gpu`: nvidia-ml-py); a note names
+what is not reported. Energy is read from the device's own counter, so it includes other programs on the device.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,64 +25,71 @@ THROTTLES: Mapping[int, str] = {
 }
 """Bits of NVML's nvmlClocksThrottleReasons that mean a device runs slower than it was set to."""
 
+_READINGS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "lowest_sm_clock_mhz": lambda nvml, device: nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_SM),
+    "lowest_memory_clock_mhz": lambda nvml, device: nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_MEM),
+    "throttled": lambda nvml, device: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(device),
+    "energy_j": lambda nvml, device: nvml.nvmlDeviceGetTotalEnergyConsumption(device),
+    "temperature_c": lambda nvml, device: nvml.nvmlDeviceGetTemperature(device, nvml.NVML_TEMPERATURE_GPU),
+    "power_w": lambda nvml, device: nvml.nvmlDeviceGetPowerUsage(device),
+}
+"""How each field is read from NVML, in NVML's units: energy in millijoules, power in milliwatts."""
+
 _LOOK_EVERY_S = 0.02
 _UNKNOWN = "clocks, throttling and energy are not known"
 
 
 class Telemetry:
-    """What a device told of the last window; of a device that tells nothing, nothing.
+    """State of a device during the last window; empty for a device that reports nothing.
 
     Args:
-        nvml: The module `pynvml`, initialised; None where nothing is known.
+        nvml: The module `pynvml`, initialised; None if nothing is known.
         handle: NVML's handle of the device.
-        note: Why nothing is known, where that is worth a note.
+        note: Why nothing is known, if that is worth a note.
     """
 
     def __init__(self, nvml: Any = None, handle: Any = None, note: str = "") -> None:
         self._nvml, self._handle, self._note = nvml, handle, note
         self._found: dict[str, Any] = {}
         self._throttles: int | None = None
-        self._untold: dict[str, None] = {}
+        self._unread: dict[str, None] = {}
         self._looked_at_s = float("-inf")
 
     @contextmanager
     def window(self) -> Iterator[None]:
-        """Energy and time of the block, and the lowest clocks in it; what an earlier window gave is dropped."""
+        """Measures energy, time and the lowest clocks of the block; values of an earlier window are dropped."""
         if self._nvml is None:
             yield
             return
         self._found, self._throttles, self._looked_at_s = {}, None, float("-inf")
         self.look()
-        before_mj, start_s = self._energy_mj(), time.perf_counter()
+        before_mj, start_s = self._read("energy_j"), time.perf_counter()
         yield
         self._found["window_s"] = time.perf_counter() - start_s
-        after_mj = self._energy_mj()
+        after_mj = self._read("energy_j")
         if before_mj is not None and after_mj is not None:
             self._found["energy_j"] = (after_mj - before_mj) / 1e3
         self._looked_at_s = float("-inf")
         self.look()
-        self._state_at_end()
+        if (celsius := self._read("temperature_c")) is not None:
+            self._found["temperature_c"] = celsius
+        if (milliwatts := self._read("power_w")) is not None:
+            self._found["power_w"] = milliwatts / 1e3
 
     def look(self) -> None:
-        """Reads clocks and throttling, 50 times a second at most; to be called while the device is at work."""
+        """Reads clocks and throttling, at most 50 times a second; call it while the device is at work."""
         if self._nvml is None or time.perf_counter() - self._looked_at_s < _LOOK_EVERY_S:
             return
         self._looked_at_s = time.perf_counter()
-        nvml, handle = self._nvml, self._handle
-        for field, clock in (
-            ("lowest_sm_clock_mhz", nvml.NVML_CLOCK_SM),
-            ("lowest_memory_clock_mhz", nvml.NVML_CLOCK_MEM),
-        ):
-            mhz = self._read(field, nvml.nvmlDeviceGetClockInfo, handle, clock)
-            if mhz is not None:
-                self._found[field] = min(int(mhz), self._found.get(field, int(mhz)))
-        bits = self._read("throttled", nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle)
-        if bits is not None:
-            self._throttles = (self._throttles or 0) | int(bits)
+        for field in ("lowest_sm_clock_mhz", "lowest_memory_clock_mhz"):
+            if (mhz := self._read(field)) is not None:
+                self._found[field] = min(mhz, self._found.get(field, mhz))
+        if (bits := self._read("throttled")) is not None:
+            self._throttles = (self._throttles or 0) | bits
 
     @property
     def found(self) -> dict[str, Any]:
-        """What the device told, as far as it did.
+        """What the device reported.
 
         Keys: `window_s`, `energy_j`; `lowest_sm_clock_mhz`, `lowest_memory_clock_mhz` and `throttled` (reasons joined
         by `+`, or an empty string) over all looks of the window; `temperature_c` and `power_w` at its end.
@@ -94,30 +101,16 @@ class Telemetry:
 
     @property
     def notes(self) -> list[str]:
-        """What the device did not tell, in words."""
-        untold = [f"NVML does not tell this device's {', '.join(self._untold)}"] if self._untold else []
-        return [self._note, *untold] if self._note else untold
+        """Names what the device did not report."""
+        unread = f"NVML does not tell this device's {', '.join(self._unread)}" if self._unread else ""
+        return [note for note in (self._note, unread) if note]
 
-    def _energy_mj(self) -> int | None:
-        """The counter; devices before Volta, and parts of a device, have none."""
-        mj = self._read("energy_j", self._nvml.nvmlDeviceGetTotalEnergyConsumption, self._handle)
-        return None if mj is None else int(mj)
-
-    def _state_at_end(self) -> None:
-        nvml, handle = self._nvml, self._handle
-        celsius = self._read("temperature_c", nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
-        milliwatts = self._read("power_w", nvml.nvmlDeviceGetPowerUsage, handle)
-        if celsius is not None:
-            self._found["temperature_c"] = int(celsius)
-        if milliwatts is not None:
-            self._found["power_w"] = milliwatts / 1e3
-
-    def _read(self, field: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What NVML answers; None where it refuses, as it does for parts of a device (MIG) and for virtual ones."""
+    def _read(self, field: str) -> int | None:
+        """A reading; None if NVML refuses it, as for parts of a device (MIG), virtual devices and old ones."""
         try:
-            return function(*arguments)
+            return int(_READINGS[field](self._nvml, self._handle))
         except self._nvml.NVMLError:
-            self._untold[field] = None
+            self._unread[field] = None
             return None
 
 
@@ -127,36 +120,25 @@ UNWATCHED = Telemetry()
 
 @contextmanager
 def telemetry(device: torch.device) -> Iterator[Telemetry]:
-    """What the device tells, as long as the block lasts; of a processor nothing is asked."""
+    """Watches the device during the block; a CPU is not watched."""
+    with ExitStack() as stack:
+        yield _opened(device, stack)
+
+
+def _opened(device: torch.device, stack: ExitStack) -> Telemetry:
+    """Connects to NVML; the stack disconnects. The UUID names the device, as CUDA_VISIBLE_DEVICES changes numbers."""
     if device.type != "cuda":
-        yield Telemetry()
-        return
-    nvml, note = _started()
-    if nvml is None:
-        yield Telemetry(note=note)
-        return
-    try:
-        yield _of(nvml, device)
-    finally:
-        nvml.nvmlShutdown()
-
-
-def _started() -> tuple[Any, str]:
-    """NVML, or None and why it does not run."""
+        return Telemetry()
     if importlib.util.find_spec("pynvml") is None:
-        return None, f"{_UNKNOWN}: nvidia-ml-py is not installed (extra `gpu`)"
+        return Telemetry(note=f"{_UNKNOWN}: nvidia-ml-py is not installed (extra `gpu`)")
+    import torch
+
     nvml: Any = importlib.import_module("pynvml")
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
-        return None, f"{_UNKNOWN}: NVML does not start ({error})"
-    return nvml, ""
-
-
-def _of(nvml: Any, device: torch.device) -> Telemetry:
-    """The device by its UUID: NVML does not know which devices CUDA_VISIBLE_DEVICES hides."""
-    import torch
-
+        return Telemetry(note=f"{_UNKNOWN}: NVML does not start ({error})")
+    stack.callback(nvml.nvmlShutdown)
     uuid = str(torch.cuda.get_device_properties(device).uuid)
     try:
         return Telemetry(nvml, nvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"))

@@ -1,9 +1,9 @@
-"""Timing of calls: warm up until times settle, repeat, keep every sample, and say which clock was used.
+"""Timing of calls: warm up until times settle, repeat, keep every sample, and record which clock was used.
 
-On CUDA a call is timed between two events of its stream, on the CPU by the host's clock. Kernels are timed with the L2
-cache flushed before each call, as a model finds it. The flush is still running when the call is started, so that the
-time that starting takes is not in the device's. Where starting takes the host as long as running takes the device, the
-call is replayed from a CUDA graph.
+On CUDA a call is timed between two events of its stream, on the CPU by the host's clock. Before each call of a kernel
+the L2 cache is flushed, as a model leaves it. The flush is still running when the host starts the call, so the
+device's time does not include the start. A call whose start takes the host as long as the device needs to run it is
+replayed from a CUDA graph.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Repeats:
     """How often a call is repeated.
 
     Attributes:
-        count: Timed calls, at least.
-        min_time_ms: Time over which calls are repeated at least, but no more than 20 times `count`.
-        warmup: Calls before timing, at most; fewer when two in a row agree within 10 %. 0 for no warming up at all.
-        max_call_s: Longest that one call may take.
-        max_time_ms: Time after which no call is added once there are three; fewer than `count` will then do.
-        min_warmup_ms: Time by the host's clock over which calls warm up at least, and then more than `warmup` of them:
-            clocks of an idle device take longer to rise than two short calls to agree.
+        count: Fewest timed calls.
+        min_time_ms: Least total time of the timed calls, up to 20 times `count` calls.
+        warmup: Most calls before timing; fewer if two in a row agree within 10 %. 0 for no warm-up.
+        max_call_s: Longest time of one call.
+        max_time_ms: Total time after which no call is added once there are three, even if `count` is not reached.
+        min_warmup_ms: Least time of the warm-up by the host's clock, which may take more than `warmup` calls: clocks of
+            an idle device rise more slowly than two short calls agree.
     """
 
     count: int
@@ -53,7 +53,7 @@ class Repeats:
     min_warmup_ms: float = 100.0
 
     def is_enough(self, samples_ms: Sequence[float]) -> bool:
-        """Whether so many samples will do."""
+        """Whether these samples suffice."""
         taken, spent_ms = len(samples_ms), sum(samples_ms)
         if taken >= _FEWEST_SAMPLES and spent_ms >= self.max_time_ms:
             return True
@@ -63,15 +63,14 @@ class Repeats:
 
 @dataclass(frozen=True)
 class Timing:
-    """What timing a call gave.
+    """Times of a repeated call.
 
     Attributes:
         samples_ms: Milliseconds of each timed call, in order.
         clock: `host`, `events` of a CUDA stream, or `graph` for events around a replayed graph.
-        no_graph: Why there is no graph where one was wanted; empty where there is one, or none was wanted.
-        is_stable: Whether the last two warm-up calls agreed within 10 %; without warm-up calls it is not known, and
-            false.
-        warmup_calls: Calls that warmed up.
+        is_stable: Whether the last two warm-up calls agreed within 10 %; false without warm-up calls.
+        warmup_calls: Number of warm-up calls.
+        no_graph: Why a wanted graph could not be captured; empty otherwise.
     """
 
     samples_ms: list[float]
@@ -82,12 +81,12 @@ class Timing:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader has to know of the clock, in words; nothing of a clock that is the usual one."""
+        """What a reader must know about the clock."""
         return clock_notes(self.clock, self.no_graph)
 
 
 def clock_notes(clock: Clock, no_graph: str) -> list[str]:
-    """The notes of a clock, and of why there is no graph."""
+    """Notes on an unusual clock; empty for the device's usual one."""
     if clock == "graph":
         return ["timed by replaying a CUDA graph, as starting the call takes the host most of the time that it runs"]
     if no_graph:
@@ -97,27 +96,27 @@ def clock_notes(clock: Clock, no_graph: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Sample:
-    """One timed call: milliseconds that it took, and those that the host took to start it; equal on the CPU."""
+    """Milliseconds of one timed call, and those in which the host started it; both are equal on the CPU."""
 
     ms: float
     host_ms: float
 
     @property
     def is_mostly_starting(self) -> bool:
-        """Whether starting the call takes the host most of the time that it takes the device to run it."""
+        """Whether the host starts the call for most of the time that the device runs it."""
         return self.host_ms >= _LAUNCHES_DOMINATE * self.ms
 
 
 @dataclass(frozen=True)
 class Stopwatch:
-    """Times one call after another: between two events on CUDA, by the host's clock on the CPU.
+    """Times single calls: between two events on CUDA, by the host's clock on the CPU.
 
     Attributes:
         device: Where calls run.
-        max_call_s: Longest that a call may take.
-        flush: What is started before each call, outside its time, and not waited for; None for nothing. Without it the
-            device is idle when a call is started, and the time that starting takes is in the call's.
-        watch: Looks at the device while it runs what the call started.
+        max_call_s: Longest time of a call.
+        flush: Started before each call, outside its time and without waiting for it; None for nothing. Without a flush
+            the device is idle when a call starts, so the call's time includes its start.
+        watch: Reads the device's state while it runs the call.
     """
 
     device: torch.device
@@ -126,7 +125,7 @@ class Stopwatch:
     watch: Telemetry = UNWATCHED
 
     def time(self, call: Callable[[], object]) -> Sample:
-        """Makes a call.
+        """Times one call.
 
         Raises:
             TimeoutError: It took longer than `max_call_s`.
@@ -139,8 +138,9 @@ class Stopwatch:
     def _on_cuda(self, call: Callable[[], object]) -> Sample:
         import torch
 
+        event: Any = torch.cuda.Event
+        start, stop = event(enable_timing=True), event(enable_timing=True)
         torch.cuda.synchronize(self.device)
-        start, stop = _event(), _event()
         if self.flush is not None:
             self.flush()
         start.record()
@@ -152,15 +152,21 @@ class Stopwatch:
 
 
 def first_call_s(call: Callable[[], object], device: torch.device) -> float:
-    """Makes the first call of something, which compiles, tunes and allocates; gives its seconds until it is done.
-
-    However long it takes, it is no timeout: what it does is done once.
-    """
+    """Seconds of the first call, which compiles, tunes and allocates; it has no time limit."""
     _synchronize(device)
     start = time.perf_counter()
     call()
     _synchronize(device)
     return time.perf_counter() - start
+
+
+def time_ms(call: Callable[[], object], device: torch.device, max_call_s: float) -> float:
+    """Milliseconds of one call.
+
+    Raises:
+        TimeoutError: It took longer than `max_call_s`.
+    """
+    return Stopwatch(device, max_call_s).time(call).ms
 
 
 def time_calls(call: Callable[[], object], device: torch.device, repeats: Repeats) -> list[float]:
@@ -180,16 +186,16 @@ def measure_calls(
     kernel: bool = False,
     watch: Telemetry = UNWATCHED,
 ) -> Timing:
-    """Times a call, one that was made before (`first_call_s`), after warming it up.
+    """Warms up and times a call whose first call was already made (`first_call_s`).
 
     Args:
         call: What is timed.
         device: Where it runs.
         repeats: How often.
         kernel: On CUDA, flush the L2 cache before each call, run on the stream that graphs are captured on, and replay
-            a graph where starting dominates. A backward pass without its forward pass has to have had that in
+            a graph if starting dominates. For a backward pass alone, the forward pass must have run in
             `cuda_graphs.capture_stream`.
-        watch: Has its window over the timed calls, and over no other.
+        watch: Its window spans the timed calls only.
 
     Raises:
         TimeoutError: A call took longer than `max_call_s`.
@@ -198,18 +204,21 @@ def measure_calls(
     with capture_stream(device) if kernel else nullcontext():
         stopwatch = Stopwatch(device, repeats.max_call_s, l2_flush(device) if kernel else None, watch)
         warmup_calls, is_stable = _warm_up(stopwatch, call, repeats)
-        clock: Clock = "events" if device.type == "cuda" else "host"
-        no_graph = ""
-        if kernel and stopwatch.time(call).is_mostly_starting:
-            replay, no_graph = try_graph(call, device)
-            if replay is not None:
-                call, clock = replay, "graph"
-        samples_ms = repeated_ms(stopwatch, call, repeats)
-    return Timing(samples_ms, clock, is_stable, warmup_calls, no_graph)
+        wants_graph = kernel and stopwatch.time(call).is_mostly_starting
+        replay, no_graph = try_graph(call, device) if wants_graph else (None, "")
+        samples_ms = repeated_ms(stopwatch, replay or call, repeats)
+    return Timing(samples_ms, clock_of(device, is_replayed=replay is not None), is_stable, warmup_calls, no_graph)
+
+
+def clock_of(device: torch.device, *, is_replayed: bool) -> Clock:
+    """The clock that times a call or the replay of its graph."""
+    if is_replayed:
+        return "graph"
+    return "events" if device.type == "cuda" else "host"
 
 
 def repeated_ms(stopwatch: Stopwatch, call: Callable[[], object], repeats: Repeats) -> list[float]:
-    """Milliseconds of a warm call, repeated until that will do, in one window of the stopwatch's watch.
+    """Milliseconds of a warm call, repeated until the samples suffice, in one window of the stopwatch's watch.
 
     Raises:
         TimeoutError: A call took longer than `max_call_s`.
@@ -221,25 +230,19 @@ def repeated_ms(stopwatch: Stopwatch, call: Callable[[], object], repeats: Repea
     return samples_ms
 
 
-def time_ms(call: Callable[[], object], device: torch.device, max_call_s: float) -> float:
-    """Milliseconds of one call: between two events on CUDA, by the host's clock on the CPU.
-
-    Raises:
-        TimeoutError: It took longer than `max_call_s`.
-    """
-    return Stopwatch(device, max_call_s).time(call).ms
-
-
 def l2_flush(device: torch.device) -> Callable[[], object]:
-    """Starts overwriting more memory than the L2 cache of a CUDA device holds."""
+    """A call that starts overwriting more memory than the L2 cache of a CUDA device holds."""
     import torch
 
-    buffer = torch.empty(_L2_BYTES, dtype=torch.int8, device=device)
-    return buffer.zero_
+    return torch.empty(_L2_BYTES, dtype=torch.int8, device=device).zero_
 
 
 def _warm_up(stopwatch: Stopwatch, call: Callable[[], object], repeats: Repeats) -> tuple[int, bool]:
-    """How many calls it took to warm up, and whether the last two agreed."""
+    """Warms a call up.
+
+    Returns:
+        The number of calls, and whether the last two agreed.
+    """
     start_s = time.perf_counter()
     calls, previous_ms, is_stable = 0, 0.0, False
     while repeats.warmup:
@@ -258,13 +261,6 @@ def _on_host(call: Callable[[], object]) -> Sample:
     call()
     ms = (time.perf_counter_ns() - start_ns) / 1e6
     return Sample(ms, ms)
-
-
-def _event() -> Any:
-    """An event that tells time; torch gives its constructor no types."""
-    import torch
-
-    return getattr(torch.cuda, "Event")(enable_timing=True)  # noqa: B009
 
 
 def _synchronize(device: torch.device) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from hedgebench.adapters.base import Adapter, Capability, ModelShape, Settings
 from hedgebench.results.record import DataIdentity, Metric
 from hedgebench.tasks.base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
-from hedgebench.tasks.efficiency.sweep_points import Point, Points, climb
+from hedgebench.tasks.efficiency.points import Point, Points, climb
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Tests of tasks/throughput_decode.py, on a fake device."""
+"""Tests of tasks/efficiency/decoding.py, on a fake device."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, cast
 import pytest
 import torch
 
-from hedgebench.tasks.efficiency import decoding as throughput_decode
+from hedgebench.tasks.efficiency import decoding
 from hedgebench.tasks.efficiency.decoding import time_decoding, tokens_decoded
-from hedgebench.tasks.efficiency.measured_calls import Calls
-from hedgebench.tasks.efficiency.sweep_points import Role, point_of_mode
+from hedgebench.tasks.efficiency.points import Role, point_of_mode
+from hedgebench.tasks.efficiency.subjects import Calls
 from hedgebench.tasks.measuring.telemetry import UNWATCHED
 from hedgebench.tasks.measuring.timing import Repeats, Sample, Stopwatch
 
@@ -58,8 +58,8 @@ def decode(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[FakeCalls, di
             call()
             return (None if no_graph else lambda: "replay"), no_graph
 
-        monkeypatch.setattr(throughput_decode, "try_graph", try_graph)
-        monkeypatch.setattr(throughput_decode, "first_call_s", lambda call, device: float(call() is None))
+        monkeypatch.setattr(decoding, "try_graph", try_graph)
+        monkeypatch.setattr(decoding, "first_call_s", lambda call, device: float(call() is None))
         calls = FakeCalls(device)
         stopwatch = cast(Stopwatch, FakeStopwatch(ms, host_ms))
         found = time_decoding(cast(Calls, calls), point_of_mode("decode", 32, 1, role), TIMES, stopwatch)

@@ -1,4 +1,4 @@
-"""Tests of tasks/memory.py."""
+"""Tests of tasks/efficiency/memory.py."""
 
 from __future__ import annotations
 

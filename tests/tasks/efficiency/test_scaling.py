@@ -1,4 +1,4 @@
-"""Tests of tasks/scaling.py."""
+"""Tests of tasks/efficiency/scaling.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of tasks/throughput.py."""
+"""Tests of tasks/efficiency/throughput.py."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ import torch
 from hedgebench.adapters.base import Adapter, ModelShape, UnsupportedError, Value
 from hedgebench.results.record import Metric, Status
 from hedgebench.tasks.base import Row, Sources, Task
-from hedgebench.tasks.efficiency import modes as throughput_calls
-from hedgebench.tasks.efficiency import throughput
-from hedgebench.tasks.efficiency.measured_calls import Compiled
-from hedgebench.tasks.efficiency.sweep_points import Point, Role, point_of_mode
+from hedgebench.tasks.efficiency import modes, throughput
+from hedgebench.tasks.efficiency.points import Point, Role, point_of_mode
+from hedgebench.tasks.efficiency.subjects import Compiled
 from hedgebench.tasks.efficiency.throughput import THROUGHPUT
-from hedgebench.tasks.measuring.machine_peak import MACHINE
+from hedgebench.tasks.measuring.machine import MACHINE
 
 from ..conftest import SleepClock
 
@@ -263,10 +262,8 @@ def test_on_cuda_the_cache_is_flushed_before_each_token_of_a_layer_alone(
     flush = object()
     subject = fake() if mode == "decode" else layer_on_cuda()
     subject.device = torch.device("cuda")  # type: ignore[misc]
-    monkeypatch.setattr(throughput_calls, "l2_flush", lambda device: flush)
-    monkeypatch.setattr(
-        throughput_calls, "time_decoding", lambda calls, point, repeats, stopwatch: {"flush": stopwatch.flush}
-    )
+    monkeypatch.setattr(modes, "l2_flush", lambda device: flush)
+    monkeypatch.setattr(modes, "time_decoding", lambda calls, point, repeats, stopwatch: {"flush": stopwatch.flush})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     found = THROUGHPUT.measure(subject, point_of_mode(mode, 64, 1), SETTINGS)
     assert found["flush"] is (flush if mode == "layer_decode" else None)
@@ -285,8 +282,8 @@ def test_a_second_call_that_compiles_again_is_no_timeout_either(
         return None, tokens.shape[1]
 
     monkeypatch.setattr(torch, "compile", lambda call, dynamic: call)
-    monkeypatch.setattr(throughput_calls, "check_compiled", lambda mode: Compiled(2))
-    monkeypatch.setattr(throughput_calls, "compilations", lambda mode: min(made, 2))
+    monkeypatch.setattr(modes, "check_compiled", lambda mode: Compiled(2))
+    monkeypatch.setattr(modes, "compilations", lambda mode: min(made, 2))
     settings = {**SETTINGS, "max_call_s": 0.1}
     found = THROUGHPUT.measure(fake(prefill=prefill), point_of_mode("compiled_prefill", 16, 2), settings)
     assert found["first_call_s"] == pytest.approx(0.2 + 0.2 + 0.05)  # the third compiled nothing
@@ -295,7 +292,7 @@ def test_a_second_call_that_compiles_again_is_no_timeout_either(
 
 def test_a_compiled_mode_says_where_the_compiler_went_back_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda call, dynamic: call)
-    monkeypatch.setattr(throughput_calls, "check_compiled", lambda mode: Compiled(3, {"print": 2}))
+    monkeypatch.setattr(modes, "check_compiled", lambda mode: Compiled(3, {"print": 2}))
     found = THROUGHPUT.measure(fake(), point_of_mode("compiled_train", 16, 2), SETTINGS)
     assert found["compiled"] == {"graphs": 3, "breaks": {"print": 2}, "skipped": 0, "untraced": {}}
     assert found["notes"] == ["torch.compile made 3 graphs, with plain Python between them: print (2)"]

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from hedgebench.tasks.base import Row
-from hedgebench.tasks.kernel_speed import bench as kernel_bench
+from hedgebench.tasks.kernel_speed import bench as bench_module
 from hedgebench.tasks.kernel_speed.bench import KernelBench
 from hedgebench.tasks.kernel_speed.shapes import KernelShape
-from hedgebench.tasks.kernel_speed.workloads import Call, Prepare
+from hedgebench.tasks.kernel_speed.workloads import Prepare, TimedCall
 from hedgebench.tasks.measuring.telemetry import UNWATCHED
 from hedgebench.tasks.measuring.timing import Repeats, Timing
 
@@ -29,7 +29,7 @@ REPEATS = Repeats(count=2, min_time_ms=0.0, warmup=1, max_call_s=0.02, min_warmu
 def contender(run: Callable[[int], object] = lambda _: None) -> Prepare:
     """Calls `run` with the tokens."""
 
-    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, Call]:
+    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, TimedCall]:
         return {"forward": lambda: (run(shape.tokens), "it/torch")}
 
     return prepare
@@ -126,10 +126,10 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
         call()
         return 1.0
 
-    monkeypatch.setattr(kernel_bench, "measure_calls", measure_calls)
-    monkeypatch.setattr(kernel_bench, "first_call_s", first_call_s)
-    monkeypatch.setattr(kernel_bench, "telemetry", lambda device: nullcontext(UNWATCHED))
-    monkeypatch.setattr(kernel_bench, "release_memory", lambda: cuda.synchronize(CUDA))
+    monkeypatch.setattr(bench_module, "measure_calls", measure_calls)
+    monkeypatch.setattr(bench_module, "first_call_s", first_call_s)
+    monkeypatch.setattr(bench_module, "telemetry", lambda device: nullcontext(UNWATCHED))
+    monkeypatch.setattr(bench_module, "release_memory", lambda: cuda.synchronize(CUDA))
     return cuda
 
 
@@ -159,7 +159,7 @@ def test_a_device_that_still_answers_is_not_lost(cuda: FakeCuda) -> None:
 
 
 def test_each_call_has_its_own_peak_without_what_timing_takes_and_says_how_it_was_timed(cuda: FakeCuda) -> None:
-    def passing(size: int) -> Call:
+    def passing(size: int) -> TimedCall:
         def call() -> tuple[object, str]:
             cuda.use(size)
             cuda.allocated -= size
@@ -167,7 +167,7 @@ def test_each_call_has_its_own_peak_without_what_timing_takes_and_says_how_it_wa
 
         return call
 
-    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, Call]:
+    def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, TimedCall]:
         cuda.use(10)
         return {"forward_backward": passing(100), "backward": passing(30)}
 

@@ -14,10 +14,10 @@ import torch
 from hedgebench.adapters.base import UnsupportedError
 from hedgebench.kernels.linear.naive import linear_attention_naive
 from hedgebench.kernels.softmax.attention import softmax_attention_naive
-from hedgebench.tasks.kernel_speed import workloads as kernel_works
+from hedgebench.tasks.kernel_speed import workloads
 from hedgebench.tasks.kernel_speed.contenders import CONTENDERS, KernelInputs, compiled_map, make_inputs, map_features
 from hedgebench.tasks.kernel_speed.shapes import KernelShape
-from hedgebench.tasks.kernel_speed.workloads import WORKS, backward
+from hedgebench.tasks.kernel_speed.workloads import WORKLOADS, backward
 
 SHAPE, CPU = KernelShape(2, 24, 3, 8), torch.device("cpu")
 ON_CUDA = ("fla", "fla-compiled-map", "softmax-cudnn")
@@ -66,7 +66,7 @@ def test_inputs_are_the_same_for_everyone_and_lie_as_projections_leave_them() ->
     ("distillation", {"distillation"}),
 ])  # fmt: skip
 def test_every_work_makes_calls_that_run(work: str, calls: set[str]) -> None:
-    for name, prepare in WORKS[work].items():
+    for name, prepare in WORKLOADS[work].items():
         if name not in ON_CUDA:
             prepared = prepare(SHAPE, CPU, torch.float32)
             assert set(prepared) == calls
@@ -74,7 +74,7 @@ def test_every_work_makes_calls_that_run(work: str, calls: set[str]) -> None:
 
 
 def test_the_quadratic_loss_has_the_gradients_of_the_tiled_one() -> None:
-    gradients = [WORKS["distillation"][name](SHAPE, CPU, torch.float32)["distillation"]()[0]
+    gradients = [WORKLOADS["distillation"][name](SHAPE, CPU, torch.float32)["distillation"]()[0]
                  for name in ("hedgehog-torch", "quadratic")]  # fmt: skip
     assert isinstance(gradients[0], tuple)
     assert isinstance(gradients[1], tuple)
@@ -89,7 +89,7 @@ def test_making_the_inputs_runs_no_attention() -> None:
         ran.append("forward")
         return inputs.q * inputs.v, "it/torch"
 
-    calls = backward(attend)(SHAPE, CPU, torch.float32)
+    calls = backward(attend, SHAPE, CPU, torch.float32)
     assert ran == []
     calls["forward_backward"]()
     assert ran == ["forward"]
@@ -100,7 +100,7 @@ def test_making_the_inputs_runs_no_attention() -> None:
 
 
 def test_gradients_alone_are_those_after_a_forward_pass() -> None:
-    calls = WORKS["backward"]["hedgehog-torch"](SHAPE, CPU, torch.float32)
+    calls = WORKLOADS["backward"]["hedgehog-torch"](SHAPE, CPU, torch.float32)
     for both, alone in zip(calls["forward_backward"]()[0], calls["backward"]()[0], strict=True):
         assert torch.equal(both, alone)
 
@@ -118,8 +118,8 @@ def test_a_backward_pass_alone_follows_a_forward_pass_on_the_stream_of_graphs(mo
         log.append("forward")
         return inputs.q * inputs.v, "it/torch"
 
-    monkeypatch.setattr(kernel_works, "capture_stream", capture_stream)
-    calls = backward(attend)(SHAPE, CPU, torch.float32)
+    monkeypatch.setattr(workloads, "capture_stream", capture_stream)
+    calls = backward(attend, SHAPE, CPU, torch.float32)
     calls["backward"]()
     assert log == ["capture stream", "forward", "stream of before"]
 
@@ -155,7 +155,7 @@ def test_a_ninth_shape_is_compiled_like_the_first() -> None:
 
 
 def test_decoding_has_the_peers_of_the_other_works() -> None:
-    assert {"fla", "fla-compiled-map", "softmax-flash", "softmax-cudnn", "softmax-naive"} <= WORKS["decode"].keys()
+    assert {"fla", "fla-compiled-map", "softmax-flash", "softmax-cudnn", "softmax-naive"} <= WORKLOADS["decode"].keys()
     for name in ("fla-compiled-map", "softmax-cudnn"):
         with pytest.raises(UnsupportedError, match="run on CUDA; these tensors are on cpu"):
-            WORKS["decode"][name](SHAPE, CPU, torch.float32)["decode"]()
+            WORKLOADS["decode"][name](SHAPE, CPU, torch.float32)["decode"]()

@@ -14,9 +14,8 @@ from hedgebench.results.record import Metric
 from hedgebench.tasks.base import Row, Sources, Task
 from hedgebench.tasks.kernel_speed import task as kernels
 from hedgebench.tasks.kernel_speed.metrics import kernel_metrics
-from hedgebench.tasks.kernel_speed.settings import KernelSettings
-from hedgebench.tasks.kernel_speed.task import BACKWARD, DECODE, DISTILLATION, FORWARD, Kernels
-from hedgebench.tasks.kernel_speed.workloads import Call
+from hedgebench.tasks.kernel_speed.task import BACKWARD, DECODE, DISTILLATION, FORWARD, Kernels, KernelSettings
+from hedgebench.tasks.kernel_speed.workloads import TimedCall
 
 pytestmark = pytest.mark.usefixtures("brief_collections")
 
@@ -71,11 +70,11 @@ def test_a_contender_out_of_memory_is_not_tried_at_longer_sequences_of_the_same_
 ) -> None:
     tried = []
 
-    def prepare(shape: Any, device: Any, dtype: Any) -> Mapping[str, Call]:
+    def prepare(shape: Any, device: Any, dtype: Any) -> Mapping[str, TimedCall]:
         tried.append(shape.tokens)
         raise MemoryError("too large")
 
-    monkeypatch.setattr(kernels, "WORKS", {"forward": {"hedgehog": prepare}})
+    monkeypatch.setattr(kernels, "WORKLOADS", {"forward": {"hedgehog": prepare}})
     rows, metrics = measure(FORWARD, sources, contenders="hedgehog", shapes="1x8x2x16+1x16x2x16+1x4x2x32")
     assert tried == [8, 4]
     assert [row["status"] for row in rows[1:]] == ["oom", "oom"]
@@ -85,10 +84,12 @@ def test_a_contender_out_of_memory_is_not_tried_at_longer_sequences_of_the_same_
 def test_a_contender_that_fails_has_no_value_and_the_others_have(
     sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(shape: Any, device: Any, dtype: Any) -> Mapping[str, Call]:
+    def broken(shape: Any, device: Any, dtype: Any) -> Mapping[str, TimedCall]:
         raise KeyError("a mistake")
 
-    monkeypatch.setattr(kernels, "WORKS", {"forward": {"hedgehog": broken, "fla": lambda *_: {"forward": attended}}})
+    monkeypatch.setattr(
+        kernels, "WORKLOADS", {"forward": {"hedgehog": broken, "fla": lambda *_: {"forward": attended}}}
+    )
 
     def attended() -> tuple[object, str]:
         return None, "chunk/fla"

@@ -9,15 +9,15 @@ import pytest
 
 from hedgebench.results.names import UnknownNameError
 from hedgebench.tasks.lm_eval import index as lm_eval_index
-from hedgebench.tasks.lm_eval.index import Entry, entries, read_folder, tasks_of
+from hedgebench.tasks.lm_eval.index import IndexedName, entries, read_folder, tasks_of
 from hedgebench.tasks.lm_eval.task import LmEvalFamily
 
 KNOWN = {
-    "one": Entry("one.yaml"),
-    "two": Entry("two.yaml"),
-    "both": Entry(members=("one", "two")),
-    "more": Entry(members=("both", "one")),
-    "changed": Entry(members=("one",), changes=True),
+    "one": IndexedName("one.yaml"),
+    "two": IndexedName("two.yaml"),
+    "both": IndexedName(members=("one", "two")),
+    "more": IndexedName(members=("both", "one")),
+    "changed": IndexedName(members=("one",), changes=True),
 }
 
 
@@ -41,13 +41,13 @@ def test_a_folder_gives_its_tasks_groups_and_tags(tmp_path: Path) -> None:
     write(tmp_path, "shots", group="shots", task=["one"], num_fewshot=5)
     found = read_folder(tmp_path)
     assert found == {
-        "one": Entry(str(tmp_path / "one.yaml")),
-        "two": Entry(str(tmp_path / "two.yaml")),
-        "small": Entry(members=("one", "two")),
-        "both": Entry(members=("one", "two")),
-        "nested": Entry(members=("one", "two")),
-        "changed": Entry(changes=True),
-        "shots": Entry(members=("one",), changes=True),
+        "one": IndexedName(str(tmp_path / "one.yaml")),
+        "two": IndexedName(str(tmp_path / "two.yaml")),
+        "small": IndexedName(members=("one", "two")),
+        "both": IndexedName(members=("one", "two")),
+        "nested": IndexedName(members=("one", "two")),
+        "changed": IndexedName(changes=True),
+        "shots": IndexedName(members=("one",), changes=True),
     }
 
 
@@ -56,7 +56,7 @@ def test_the_index_is_made_once_and_then_read(
 ) -> None:
     made: list[Path] = []
 
-    def read(folder: Path) -> dict[str, Entry]:
+    def read(folder: Path) -> dict[str, IndexedName]:
         made.append(folder)
         return KNOWN
 
@@ -80,7 +80,7 @@ def test_a_group_that_changes_its_tasks_is_refused(family: LmEvalFamily) -> None
     with pytest.raises(UnknownNameError, match="group 'changed' changes the settings of its tasks"):
         family.expand("lm_eval/changed")
     with pytest.raises(UnknownNameError, match="a group of lm-eval names 'gone'"):
-        tasks_of("broken", {"broken": Entry(members=("gone",))})
+        tasks_of("broken", {"broken": IndexedName(members=("gone",))})
 
 
 @pytest.mark.parametrize("name", ["lm_eval/*", "lm_eval/o?e"])

@@ -1,4 +1,4 @@
-"""Tests of tasks/allocation.py."""
+"""Tests of tasks/measuring/allocation.py."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import resource
 import pytest
 import torch
 
-from hedgebench.tasks.efficiency.sweep_settings import failure_status
 from hedgebench.tasks.measuring.allocation import memory_limit, peak_memory, peak_resident_bytes, saved_bytes
+from hedgebench.tasks.measuring.failures import failure_status
 
 CPU = torch.device("cpu")
 FLOAT = 4

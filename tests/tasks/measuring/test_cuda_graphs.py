@@ -1,4 +1,4 @@
-"""Tests of tasks/cuda_graphs.py, with a fake of torch.cuda that refuses what CUDA refuses."""
+"""Tests of tasks/measuring/cuda_graphs.py, with a fake of torch.cuda that refuses what CUDA refuses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from hedgebench.tasks.kernel_speed import workloads as kernel_works
+from hedgebench.tasks.kernel_speed import workloads
 from hedgebench.tasks.kernel_speed.contenders import KernelInputs
 from hedgebench.tasks.kernel_speed.shapes import KernelShape
 from hedgebench.tasks.measuring import cuda_graphs
@@ -207,8 +207,8 @@ def test_kernels_that_are_pulled_back_alone_had_their_forward_pass_on_the_captur
         log.append("forward")
         return inputs.q * inputs.v, "known/torch"
 
-    monkeypatch.setattr(kernel_works, "capture_stream", block)
-    prepared = kernel_works.backward(attend)(KernelShape(1, 4, 1, 2, ""), torch.device("cpu"), torch.float32)
+    monkeypatch.setattr(workloads, "capture_stream", block)
+    prepared = workloads.backward(attend, KernelShape(1, 4, 1, 2, ""), torch.device("cpu"), torch.float32)
     assert log == []
     prepared["backward"]()
     assert log == ["in", "forward", "out"]

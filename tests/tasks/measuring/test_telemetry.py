@@ -1,4 +1,4 @@
-"""Tests of tasks/telemetry.py, with a fake of NVML."""
+"""Tests of tasks/measuring/telemetry.py, with a fake of NVML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of tasks/timing.py."""
+"""Tests of tasks/measuring/timing.py."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Measuring point by point: what a point is, which comes next, and what its failure means for the rest.
+"""Points of a sweep: what a point is, which one comes next, and what a failure means for the rest.
 
-A task that can take its process down (out of memory, a crash, a call without end) states its points instead of
-measuring them all: `points` is a generator that is sent the row of each point before it gives the next, so that a climb
-stops where it fails and a search goes on from what it found. The harness measures each point in a process of its own,
-keeps its row, and sends kept rows again when a run is resumed.
+A task that can end its process (out of memory, a crash, an endless call) lists its points rather than measuring them
+all: `points` is a generator that receives the row of each point before it yields the next, so a climb stops where it
+fails and a search goes on from what it found. The harness measures each point in its own process, keeps the row, and
+sends kept rows again when a run is resumed.
 """
 
 from __future__ import annotations
@@ -15,17 +15,14 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 from ...adapters.base import Adapter, Settings, UnsupportedError
 from ...results.record import Status
 from ..base import Row, Task
-from ..measuring.machine_peak import MACHINE
-from .sweep_settings import failure_status, release_memory
+from ..measuring.failures import ENDS_A_CLIMB, failure_status, release_memory
+from ..measuring.machine import MACHINE
 
 Subject: TypeAlias = Literal["model", "layer", "machine"]
 Role: TypeAlias = Literal["sweep", "probe", "largest"]
 
 LAYER = "layer_"
-"""What a mode's name starts with when the attention layer alone is measured."""
-
-ENDS_A_CLIMB: frozenset[Status] = frozenset({"oom", "timeout"})
-"""Statuses that will not be better at a longer length or a larger batch."""
+"""Prefix of modes that measure the attention layer alone."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +33,9 @@ class Point:
         mode: What is done, such as `prefill`.
         seq_len: Tokens of a row.
         batch_size: Rows.
-        role: `sweep` for a point that was asked for; `probe` for a trial of whether a batch fits; `largest` for the
-            largest batch that did.
-        subject: What it is measured on: the whole model, its attention layer alone, or the machine.
+        role: `sweep` for a point of the settings; `probe` for a trial whether a batch fits; `largest` for the largest
+            batch that fits.
+        subject: What is measured: the whole model, its attention layer alone, or the machine.
     """
 
     mode: str
@@ -49,7 +46,7 @@ class Point:
 
     @property
     def name(self) -> str:
-        """A name for messages and files; no other point of the same cell has it."""
+        """A name for messages and files, unique within a cell."""
         return f"{self.mode}-{self.seq_len}-{self.batch_size}-{self.role}"
 
     def row(self, status: Status, found: Row) -> Row:
@@ -58,7 +55,7 @@ class Point:
 
 
 Points: TypeAlias = Generator[Point, Row, None]
-"""Gives points and is sent their rows."""
+"""Yields points and receives their rows."""
 
 
 @runtime_checkable
@@ -66,18 +63,18 @@ class PointTask(Task, Protocol):
     """A task that is measured point by point."""
 
     def points(self, settings: Settings, limit: int | None = None) -> Points:
-        """The points, each given once the rows of those before are known."""
+        """The points, each yielded once the rows of the points before are known."""
         ...
 
     def layer_sizes(self, settings: Settings) -> Mapping[str, int]:
-        """What of `heads`, `kv_heads` and `head_dim` differs from the model's in points of the subject `layer`."""
+        """Which of `heads`, `kv_heads` and `head_dim` differ from the model's when the layer alone is measured."""
         ...
 
     def measure(self, subject: Any, point: Point, settings: Settings) -> Row:
-        """What was found at a point; a failure is raised.
+        """Measures a point; a failure is raised.
 
         Args:
-            subject: An `Adapter`, an `AttentionAlone`, or a `Precision`, as the point's subject says.
+            subject: An `Adapter`, an `AttentionAlone` or a `Precision`, for the point's subject.
             point: The point.
             settings: The task's settings.
         """
@@ -85,14 +82,14 @@ class PointTask(Task, Protocol):
 
 
 def point_of_mode(mode: str, seq_len: int, batch_size: int, role: Role = "sweep") -> Point:
-    """The point of a mode; its name says whether the subject is the layer or the model."""
+    """The point of a mode, whose name determines whether the subject is the layer or the model."""
     return Point(mode, seq_len, batch_size, role, "layer" if mode.startswith(LAYER) else "model")
 
 
 def measured_row(point: Point, measure: Callable[[], Row]) -> Row:
-    """The row of a point: what `measure` gives, or the status and message of a failure that is a limit.
+    """The row of a point: the result of `measure`, or the status and message of a limit that it met.
 
-    Other exceptions pass: they are mistakes.
+    Other exceptions are mistakes and propagate.
     """
     try:
         return point.row("ok", measure())
@@ -105,10 +102,10 @@ def measured_row(point: Point, measure: Callable[[], Row]) -> Row:
 
 
 def model_at(point: Point, adapter: Adapter) -> Adapter:
-    """The model, where a point is measured on one or on its device.
+    """The model, which also stands for its device.
 
     Raises:
-        UnsupportedError: The point is of the attention layer alone, or of the peaks that layers are held against.
+        UnsupportedError: The point needs the attention layer alone, or the peaks that layers are compared with.
     """
     if point.subject == "layer" or point.mode == MACHINE:
         raise UnsupportedError("the attention layer alone is measured by a run, which builds it")
@@ -116,7 +113,7 @@ def model_at(point: Point, adapter: Adapter) -> Adapter:
 
 
 def run_points(points: Points, measure: Callable[[Point], Row]) -> list[Row]:
-    """The rows of all points, one after another in this process."""
+    """The rows of all points, measured one after another in this process."""
     rows: list[Row] = []
     try:
         point = next(points)
@@ -128,13 +125,13 @@ def run_points(points: Points, measure: Callable[[Point], Row]) -> list[Row]:
 
 
 def climb(mode: str, seq_lens: Iterable[int], batch_of: Callable[[int], int], *, past_failures: bool = False) -> Points:
-    """From the shortest length to the longest, or to the first that ran out of memory or time.
+    """From the shortest length to the longest, or to the first that runs out of memory or time.
 
     Args:
         mode: What is done.
         seq_lens: Lengths in any order.
         batch_of: Rows at a length.
-        past_failures: Measure longer lengths all the same.
+        past_failures: Go on to longer lengths after a failure.
     """
     for seq_len in sorted(seq_lens):
         row = yield point_of_mode(mode, seq_len, batch_of(seq_len))
@@ -143,7 +140,7 @@ def climb(mode: str, seq_lens: Iterable[int], batch_of: Callable[[int], int], *,
 
 
 def search_largest_batch(mode: str, seq_len: int, most: int) -> Points:
-    """Finds the largest batch up to `most` that fits, by doubling and bisection, and measures there."""
+    """Finds the largest batch up to `most` that fits, by doubling and bisection, and measures it."""
     fits, fails, batch = 0, most + 1, 1
     while fits + 1 < fails:
         row = yield point_of_mode(mode, seq_len, batch, "probe")

@@ -1,7 +1,8 @@
-"""The machine's peaks are those of random data, and of what kernels make their products of."""
+"""The machine's peaks are those of random data in the type that kernels multiply; its pace is a fixed piece of work."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +13,8 @@ import torch
 from hedgebench.kernels.distillation.launch import PRECISION
 from hedgebench.kernels.triton.tiles import operands
 from hedgebench.tasks.kernel_speed.workloads import products_of
-from hedgebench.tasks.measuring import machine_peak
-from hedgebench.tasks.measuring.machine_peak import machine_metrics, measure_machine
+from hedgebench.tasks.measuring import machine
+from hedgebench.tasks.measuring.machine import machine_metrics, measure_machine, measure_pace, pace_metric
 
 CPU = torch.device("cpu")
 
@@ -27,9 +28,9 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, str]]:
         found.append((call(), torch.get_float32_matmul_precision()))
         return [2.0, 1.0]
 
-    monkeypatch.setattr(machine_peak, "time_calls", time_once)
-    monkeypatch.setattr(machine_peak, "_SIDE", {"cpu": 64})
-    monkeypatch.setattr(machine_peak, "_COPIED_BYTES", {"cpu": 2**25})
+    monkeypatch.setattr(machine, "time_calls", time_once)
+    monkeypatch.setattr(machine, "_SIDE", {"cpu": 64})
+    monkeypatch.setattr(machine, "_COPIED_BYTES", {"cpu": 2**25})
     return found
 
 
@@ -66,3 +67,21 @@ def test_products_are_those_that_the_kernels_make() -> None:
         assert products_of("forward", cuda, dtype) == ("float32" if precision == "ieee" else precision)
     assert products_of("backward", cuda, torch.bfloat16) == "bfloat16"
     assert products_of("distillation", CPU, torch.float32) == "float32"
+
+
+def test_the_same_work_is_timed_again_and_again() -> None:
+    samples = measure_pace(CPU)
+    assert {work: len(times) for work, times in samples.items()} == {"compute": 7, "calls": 7, "memory": 7}
+    assert min(min(times) for times in samples.values()) > 0
+
+
+def test_the_pace_only_describes_and_keeps_its_samples() -> None:
+    metric = pace_metric("memory", [3.0, 1.0, 2.0])
+    assert (metric.value, metric.unit, metric.higher_is_better, metric.n) == (
+        statistics.median((1, 2, 3)),
+        "ms",
+        None,
+        3,
+    )
+    assert metric.at == {"work": "memory"}
+    assert metric.samples == (3.0, 1.0, 2.0)

@@ -1,4 +1,4 @@
-"""Tests of tasks/calls.py."""
+"""Tests of tasks/efficiency/subjects.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hedgebench.adapters.base import ModelShape, UnsupportedError
-from hedgebench.tasks.efficiency.measured_calls import (
+from hedgebench.tasks.efficiency.subjects import (
     Compiled,
     LayerCalls,
     ModelCalls,

@@ -1,4 +1,4 @@
-"""Tests of tasks/points.py."""
+"""Tests of tasks/efficiency/points.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hedgebench.adapters.base import Adapter, UnsupportedError
 from hedgebench.results.record import Status
 from hedgebench.tasks.base import Row
-from hedgebench.tasks.efficiency.sweep_points import (
+from hedgebench.tasks.efficiency.points import (
     Point,
     Points,
     climb,
