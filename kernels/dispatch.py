@@ -10,12 +10,11 @@ from torch import Tensor
 
 from ..results.names import unknown_name
 from .choice import KernelChoice, LinearAttentionResult
+from .chunk.attention import linear_attention_chunk, linear_attention_recurrent
+from .chunk.call import CHUNK_SIZE
 from .fused.choose import fused_attention, needs_operator, why_not_fused
 from .fused.tensors import Options, Tensors
-from .linear.chunk import linear_attention_chunk
-from .linear.chunk_steps import CHUNK_SIZE
 from .linear.naive import linear_attention_naive
-from .linear.recurrent import linear_attention_recurrent
 from .linear.sums import EPS
 from .maps.token_maps import TokenMap
 from .softmax.attention import softmax_attention_naive, softmax_attention_sdpa

@@ -11,7 +11,7 @@ from .fused.choose import fused_attention, needs_operator, why_not_fused
 from .fused.tensors import Options, Tensors
 from .linear.sums import EPS
 from .maps.feature_map import FeatureMap
-from .maps.hedgehog_tokens import hedgehog_tokens
+from .maps.hedgehog_tokens import HedgehogTokens
 from .maps.learned import HedgehogMap
 from .maps.token_maps import Mapped, TokenMap
 from .state import LinearState
@@ -69,7 +69,7 @@ def mapped_linear_attention(
 
 def _at(feature_map: FeatureMap, positions: Tensor | None) -> TokenMap:
     if isinstance(feature_map, HedgehogMap):
-        return hedgehog_tokens(feature_map.weight, feature_map.bias, feature_map.map, feature_map.negate)
+        return HedgehogTokens(feature_map.weight, feature_map.bias, feature_map.map, feature_map.negate)
     return Mapped(feature_map, tuple(feature_map.parameters()), positions)
 
 

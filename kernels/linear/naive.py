@@ -121,7 +121,7 @@ def _scores(
 
 
 def _is_flat(keys: Tensor) -> bool:
-    rise = keys.detach().amax(-2) - first_seen(keys.detach())
+    rise = keys.detach().amax(-2, keepdim=True) - first_seen(keys.detach())
     return bool((rise <= _FACTORED_RANGE[keys.dtype]).all())
 
 
