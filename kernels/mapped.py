@@ -31,14 +31,14 @@ def mapped_linear_attention(
     initial_state: LinearState | None = None,
     return_state: bool = False,
 ) -> LinearAttentionResult:
-    """Gives linear attention through two maps; on CUDA, Hedgehog's run inside the attention kernels.
+    """Runs linear attention through two maps; on CUDA, Hedgehog's maps run inside the attention kernels.
 
     Args:
         q: queries.
         k: keys.
         v: values.
-        query_map: of the query heads.
-        key_map: of the key heads.
+        query_map: map of the query heads.
+        key_map: map of the key heads.
         causal: a query sees the keys up to its own.
         positions: of the tokens, for maps that read them.
         key_padding_mask: true where a key is a real token.

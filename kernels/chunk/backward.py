@@ -101,34 +101,37 @@ class _Back:
             sums.mul_(height.neg_().exp_().mT)
         queries, values, rows = self._query_weights(at), reader.values(own), self._rows(at)
         of_values = torch.bmm(
-            causal_scores(queries, keys, memory).mT, rows[..., :-1], out=self._like("of_values", values[..., :-1])
+            causal_scores(queries, keys, memory).mT,
+            rows[..., :-1],
+            out=self._memory.tensor("of_values", *values[..., :-1].shape),
         )
         self._to_values(own, of_values.baddbmm_(keys, sums[..., :-1]))
         scores = causal_scores(rows, values, memory)
-        of_keys = torch.bmm(scores.mT, queries, out=self._like("of_keys", keys))
+        of_keys = torch.bmm(scores.mT, queries, out=memory.tensor("of_keys", *keys.shape))
         self._to_keys(own, of_keys.baddbmm_(values, sums.mT), keys)
         sums.baddbmm_(queries.mT, rows)
-        of_queries = torch.bmm(scores, keys, out=self._like("of_queries", queries))
+        of_queries = torch.bmm(scores, keys, out=self._memory.tensor("of_queries", *queries.shape))
         self._to_queries(at, of_queries.baddbmm_(rows, before.sums.mT), queries)
 
     def read(self, at: slice, carry: Carry) -> None:
         """Goes back through queries that read the sums of all keys."""
         queries, rows = self._query_weights(at), self._rows(at)
         self.sums.baddbmm_(queries.mT, rows)
-        of_queries = torch.bmm(rows, carry.sums.mT, out=self._like("of_queries", queries))
+        of_queries = torch.bmm(rows, carry.sums.mT, out=self._memory.tensor("of_queries", *queries.shape))
         self._to_queries(at, of_queries, queries)
 
     def absorb(self, at: slice) -> None:
         """Goes back through keys that all queries saw."""
         keys, values = self._key_weights(at), self.reader.values(at)
-        self._to_values(at, torch.bmm(keys, self.sums[..., :-1], out=self._like("of_values", values[..., :-1])))
-        self._to_keys(at, torch.bmm(values, self.sums.mT, out=self._like("of_keys", keys)), keys)
+        self._to_values(
+            at, torch.bmm(keys, self.sums[..., :-1], out=self._memory.tensor("of_values", *values[..., :-1].shape))
+        )
+        self._to_keys(at, torch.bmm(values, self.sums.mT, out=self._memory.tensor("of_keys", *keys.shape)), keys)
 
     def _attend_spilled(self, at: slice, given: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
         """Goes back through a chunk whose keys tower above the shift, by autograd."""
         own, leaves = self._call.keys_of(at), [x.detach().requires_grad_() for x in given]
-        queries, keys, values, sums = leaves
-        tokens = Tokens(lambda: queries, lambda: keys, lambda: values)
+        tokens = Tokens(lambda: leaves[0], lambda: leaves[1], lambda: leaves[2])
         with torch.enable_grad():
             rows, after = SPACES[True].causal_step(tokens, Carry(leaves[3], self.shift))
             output = self._call.division.output(rows)
@@ -177,6 +180,3 @@ class _Back:
 
     def _by_query_head(self, x: Float[Tensor, "r gc f"]) -> Float[Tensor, "bh c f"]:
         return x.reshape(self._grad.shape[0], -1, x.shape[2])
-
-    def _like(self, name: str, x: Tensor) -> Tensor:
-        return self._memory.tensor(name, *x.shape)

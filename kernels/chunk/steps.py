@@ -124,7 +124,7 @@ class TokenReader:
 
 
 class Chunks:
-    """The chunks of a call: going through them gives for each its queries, the sums they see, and the sums before it.
+    """The walk through a call's chunks; each step yields the run of queries, the sums they see, and the sums before.
 
     Attributes:
         carry: sums over the keys gone through so far.
@@ -161,9 +161,6 @@ class Chunks:
             else:
                 self.carry = space.absorb(tokens, before, memory) if causal else before
                 rows = space.apply(tokens, self.carry, memory)
-            yield at, self._by_query_head(rows), before
-
-    def _by_query_head(self, rows: Rows) -> Rows:
-        heads = self._call.q.shape[0] * self._call.q.shape[1]
-        sums, log_scale = (x.reshape(heads, -1, x.shape[-1]) if x.ndim else x for x in rows)
-        return Rows(sums, log_scale)
+            heads = self._call.q.shape[0] * self._call.q.shape[1]
+            sums, log_scale = (x.reshape(heads, -1, x.shape[-1]) if x.ndim else x for x in rows)
+            yield at, Rows(sums, log_scale), before
