@@ -1,4 +1,4 @@
-"""What ran, and what it gave."""
+"""Results of linear attention, and the form and backend that computed them."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from .state import LinearState
 
 @dataclass(frozen=True)
 class KernelChoice:
-    """What really ran.
+    """The form and the backend that ran.
 
     Attributes:
         form: "naive", "recurrent" or "chunk" for linear attention, fused with the map "fused_chunk" (one pass), "chunk"
@@ -29,9 +29,9 @@ class LinearAttentionResult:
 
     Attributes:
         output: [b h n dv].
-        state: one for each batch entry or packed sequence; None from the naive form, which has none, and where nobody
-            asked for it from the fused forms.
-        kernel: what ran.
+        state: one for each batch entry or packed sequence. None from the naive form, which keeps none, and from a fused
+            form if `return_state` is false.
+        kernel: form and backend that ran.
     """
 
     output: Float[Tensor, "b h n dv"]

@@ -1,4 +1,4 @@
-"""What each form of attention costs by counting: matrix FLOPs, memory traffic, state. A forward pass; no torch needed.
+"""Analytic costs of a forward pass of each form of attention: matrix FLOPs, memory traffic, state. Needs no torch.
 
 FLOPs are those of matrix products, 2 for a multiplication and an addition, as torch's FlopCounterMode counts them;
 exponentials, masks and divisions are left out. Bytes assume that inputs are read once and outputs written once; forms
@@ -6,6 +6,7 @@ that hold all scores write and read them too, the others write and read their st
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from ..results.names import unknown_name
 
@@ -21,7 +22,7 @@ class Cost:
         flops: floating-point operations in matrix products.
         bytes_read: bytes read from memory.
         bytes_written: bytes written to memory.
-        state_bytes: what is kept for the next token: sums of linear attention, or the KV cache.
+        state_bytes: size of the state for the next token: sums of linear attention, or the KV cache.
     """
 
     flops: int
@@ -64,7 +65,7 @@ def linear_attention_cost(
         bytes_per_element: of features, values and output; sums are held in 4 bytes, or in 8 if this is 8.
         causal: the causal call.
         log_space: the state also holds a maximum per feature.
-        features_in_cache: features never reach memory, as where maps are applied chunk by chunk.
+        features_in_cache: features never reach memory because maps are applied chunk by chunk.
 
     Raises:
         ValueError: an unknown form.
@@ -92,21 +93,8 @@ def linear_attention_cost(
     return Cost(through_state + within, bytes_read + moved, bytes_written + moved, state_bytes)
 
 
-def linear_decode_cost(
-    *, b: int, h: int, hk: int, f: int, dv: int, bytes_per_element: int = 4, log_space: bool = False
-) -> Cost:
-    """Counts one decoded token of linear attention, features given; sizes as in `linear_attention_cost`."""
-    return linear_attention_cost(
-        "recurrent",
-        b=b,
-        h=h,
-        hk=hk,
-        n=1,
-        f=f,
-        dv=dv,
-        bytes_per_element=bytes_per_element,
-        log_space=log_space,
-    )
+linear_decode_cost = partial(linear_attention_cost, "recurrent", n=1)
+"""Counts one decoded token of linear attention, features given; sizes as in `linear_attention_cost`."""
 
 
 def linear_state_bytes(*, b: int, hk: int, f: int, dv: int, bytes_per_element: int = 4, log_space: bool = False) -> int:
@@ -153,8 +141,8 @@ def softmax_attention_cost(
 ) -> Cost:
     """Counts softmax attention over n tokens: 2·b·h·n²·(d + dv) FLOPs, half of them when fused and causal.
 
-    What is not fused computes the hidden half too, and writes and reads n² scores and n² weights for each head, in 4
-    bytes at least. The state is the KV cache.
+    Without fusion the hidden half is computed too, and n² scores and n² weights of each head are written and read, in
+    4 bytes at least. The state is the KV cache.
     """
     flops = 2 * b * h * n * n * (d + dv) // (2 if causal and fused else 1)
     traffic = b * n * bytes_per_element

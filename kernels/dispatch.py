@@ -10,12 +10,11 @@ from torch import Tensor
 
 from ..results.names import unknown_name
 from .choice import KernelChoice, LinearAttentionResult
+from .chunk.attention import linear_attention_chunk, linear_attention_recurrent
+from .chunk.call import CHUNK_SIZE
 from .fused.choose import fused_attention, needs_operator, why_not_fused
 from .fused.tensors import Options, Tensors
-from .linear.chunk import linear_attention_chunk
-from .linear.chunk_steps import CHUNK_SIZE
 from .linear.naive import linear_attention_naive
-from .linear.recurrent import linear_attention_recurrent
 from .linear.sums import EPS
 from .maps.token_maps import TokenMap
 from .softmax.attention import softmax_attention_naive, softmax_attention_sdpa
@@ -51,7 +50,7 @@ def linear_attention(
     backend: str = "auto",
     maps: tuple[TokenMap, TokenMap] | None = None,
 ) -> LinearAttentionResult:
-    """Gives linear attention in the form asked for, or in the fastest for these shapes; sums run in float32 at least.
+    """Runs linear attention in the given form, or in the fastest for these shapes; sums are float32 at least.
 
     Args:
         phi_q: features of the queries, or their logarithms.
@@ -65,35 +64,39 @@ def linear_attention(
         chunk_size: tokens handled at once by the form "chunk".
         initial_state: state after the tokens before these.
         return_state: the caller needs the state, which the naive form does not have.
-        form: "auto", or of the torch backend "naive", "recurrent" or "chunk".
-        backend: "auto" (Triton on CUDA where the form is open and kernels take the call) or "torch".
-        maps: of queries and of keys, where `phi_q` and `phi_k` are not features yet but what these maps take. On a CPU
-            the form "chunk" applies them chunk by chunk, but those whose gradients are wanted and left to autograd;
-            otherwise they are applied to all tokens first.
+        form: "auto", or a form of the torch backend: "naive", "recurrent" or "chunk".
+        backend: "torch", or "auto": Triton on CUDA if the form is "auto" and the kernels take the call.
+        maps: maps of queries and of keys, if `phi_q` and `phi_k` are not features but the maps' inputs. On a CPU the
+            form "chunk" maps one chunk at a time, except where autograd must follow a map; otherwise all tokens are
+            mapped first.
 
     Raises:
-        ValueError: an unknown form, the naive form with a state wanted or given; what the form itself raises.
+        ValueError: an unknown form or backend, the naive form with a state, or an error of the form itself.
     """
     if backend not in LINEAR_BACKENDS:
         raise unknown_name("backend", backend, LINEAR_BACKENDS)
     stateful = return_state or initial_state is not None
-    if maps is not None and not _maps_by_chunk(phi_q, phi_k, form, causal, log_space, stateful):
+    torch_form = _fastest_form(phi_q, phi_k, causal, log_space, stateful) if form == "auto" else form
+    # What is compiled takes features.
+    by_chunk = keeps_features_in_cache(torch_form, phi_q.device) and not torch.compiler.is_compiling()
+    if maps is not None and not by_chunk:
         phi_q, phi_k = (of(x, slice(0, x.shape[2])) for of, x in zip(maps, (phi_q, phi_k), strict=True))
         maps = None
     if backend == form == "auto":
         given = Tensors.of((phi_q, phi_k, v), initial_state, key_padding_mask, log_features=log_space)
         if needs_operator(given, log_space) or not why_not_fused(given, log_space=log_space):
             return _fused(given, Options("identity", False, log_space, causal, normalize, eps, "auto"), return_state)
-    form = _fastest_form(phi_q, phi_k, causal, log_space, stateful) if form == "auto" else form
-    _check_form(form, stateful)
+    if torch_form not in _LINEAR_FORMS:
+        raise unknown_name("form", torch_form, ["auto", *_LINEAR_FORMS])
+    if torch_form == "naive" and stateful:
+        raise ValueError("the form 'naive' neither takes nor gives a state; choose 'chunk', 'recurrent' or 'auto'")
     options: dict[str, Any] = {"causal": causal, "key_padding_mask": key_padding_mask}
-    options |= {"chunk_size": chunk_size, "maps": maps} if form == "chunk" else {}
-    options |= {"initial_state": initial_state} if form != "naive" else {}
+    options |= {"normalize": normalize, "eps": eps, "log_space": log_space}
+    options |= {"initial_state": initial_state} if torch_form != "naive" else {}
+    options |= {"chunk_size": chunk_size, "maps": maps} if torch_form == "chunk" else {}
     with torch.autocast(phi_q.device.type, enabled=False):
-        output, state = _LINEAR_FORMS[form](
-            phi_q, phi_k, v, normalize=normalize, eps=eps, log_space=log_space, **options
-        )
-    return LinearAttentionResult(output, state, KernelChoice(form, "torch"))
+        output, state = _LINEAR_FORMS[torch_form](phi_q, phi_k, v, **options)
+    return LinearAttentionResult(output, state, KernelChoice(torch_form, "torch"))
 
 
 def softmax_attention(
@@ -107,9 +110,10 @@ def softmax_attention(
     window: int | None = None,
     backend: str = "auto",
 ) -> SoftmaxAttentionResult:
-    """Gives softmax attention by the backend asked for: "auto", "naive", or "sdpa_" and a name of `SDPA_BACKENDS`.
+    """Runs softmax attention on a backend: "auto", "naive", or "sdpa_" and a name of `SDPA_BACKENDS`.
 
-    Arguments and errors as of `softmax_attention_sdpa`; "auto" lets torch choose among its own and records its choice.
+    Arguments and errors are those of `softmax_attention_sdpa`. With "auto" torch chooses, and the result names its
+    choice.
     """
     options: dict[str, Any] = {
         "causal": causal,
@@ -126,18 +130,11 @@ def softmax_attention(
 
 
 def keeps_features_in_cache(form: str, device: torch.device) -> bool:
-    """Tells whether a form that is not compiled applies maps to one chunk at a time forward: "chunk" does on a CPU.
+    """Tells whether a form applies maps to one chunk at a time, as "chunk" does on a CPU if it is not compiled.
 
-    Under autocast the forms run outside it and a map does not, so that a map is applied to all tokens first.
+    Under autocast it does not: the forms turn autocast off, and a map must run under it.
     """
     return form == "chunk" and device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-
-
-def _check_form(form: str, stateful: bool) -> None:
-    if form not in _LINEAR_FORMS:
-        raise unknown_name("form", form, ["auto", *_LINEAR_FORMS])
-    if form == "naive" and stateful:
-        raise ValueError("the form 'naive' neither takes nor gives a state; choose 'chunk', 'recurrent' or 'auto'")
 
 
 def _fused(given: Tensors, options: Options, return_state: bool) -> LinearAttentionResult:
@@ -150,15 +147,6 @@ def _fastest_form(phi_q: Tensor, phi_k: Tensor, causal: bool, log_space: bool, s
         return "recurrent"
     short = phi_k.shape[2] <= NAIVE_TOKENS
     return "naive" if short and causal and not log_space and not stateful else "chunk"
-
-
-def _maps_by_chunk(q: Tensor, k: Tensor, form: str, causal: bool, log_space: bool, stateful: bool) -> bool:
-    """Tells whether maps are left to the form "chunk": where it runs, on a CPU, whose cache then holds the features.
-
-    What is compiled takes features.
-    """
-    form = _fastest_form(q, k, causal, log_space, stateful) if form == "auto" else form
-    return keeps_features_in_cache(form, q.device) and not torch.compiler.is_compiling()
 
 
 def _naive(*tensors: Tensor, **options: Any) -> tuple[Tensor, None]:

@@ -11,7 +11,7 @@ from .fused.choose import fused_attention, needs_operator, why_not_fused
 from .fused.tensors import Options, Tensors
 from .linear.sums import EPS
 from .maps.feature_map import FeatureMap
-from .maps.hedgehog_tokens import hedgehog_tokens
+from .maps.hedgehog_tokens import HedgehogTokens
 from .maps.learned import HedgehogMap
 from .maps.token_maps import Mapped, TokenMap
 from .state import LinearState
@@ -31,14 +31,14 @@ def mapped_linear_attention(
     initial_state: LinearState | None = None,
     return_state: bool = False,
 ) -> LinearAttentionResult:
-    """Gives linear attention through two maps; on CUDA, Hedgehog's run inside the attention kernels.
+    """Runs linear attention through two maps; on CUDA, Hedgehog's maps run inside the attention kernels.
 
     Args:
         q: queries.
         k: keys.
         v: values.
-        query_map: of the query heads.
-        key_map: of the key heads.
+        query_map: map of the query heads.
+        key_map: map of the key heads.
         causal: a query sees the keys up to its own.
         positions: of the tokens, for maps that read them.
         key_padding_mask: true where a key is a real token.
@@ -69,7 +69,7 @@ def mapped_linear_attention(
 
 def _at(feature_map: FeatureMap, positions: Tensor | None) -> TokenMap:
     if isinstance(feature_map, HedgehogMap):
-        return hedgehog_tokens(feature_map.weight, feature_map.bias, feature_map.map, feature_map.negate)
+        return HedgehogTokens(feature_map.weight, feature_map.bias, feature_map.map, feature_map.negate)
     return Mapped(feature_map, tuple(feature_map.parameters()), positions)
 
 

@@ -1,4 +1,4 @@
-"""What linear attention remembers of the keys seen so far."""
+"""The state of linear attention: sums over the keys seen so far."""
 
 from dataclasses import dataclass
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..linear.log_space import HEADROOM
+from ..linear.spaces import HEADROOM
 from ..linear.spill import first_seen, query_weights
 from ..state import EMPTY_LOG
 
@@ -70,7 +70,7 @@ def factored(
     """Gives features whose products are the scores up to a factor per row; None where log features have no such."""
     if not log_space:
         return queries, keys
-    shift = first_seen(keys[:, None]) if causal else keys.amax(-2, keepdim=True)
+    shift = first_seen(keys) if causal else keys.amax(-2, keepdim=True)
     if bool((keys - shift > HEADROOM[keys.dtype]).any()):
         return None
     weights, _ = query_weights(queries, shift[:, None])

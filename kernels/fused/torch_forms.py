@@ -5,9 +5,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..linear.chunk import linear_attention_chunk
-from ..linear.recurrent import linear_attention_recurrent
-from ..maps.hedgehog_tokens import hedgehog_tokens
+from ..chunk.attention import linear_attention_chunk, linear_attention_recurrent
+from ..maps.hedgehog_tokens import HedgehogTokens
 from ..maps.token_maps import TokenMap
 from ..state import LinearState
 from ..triton.block_tables import check_ends
@@ -54,8 +53,8 @@ def _maps(tensors: Tensors, options: Options) -> tuple[TokenMap, TokenMap] | Non
     if tensors.q_weight is None or tensors.k_weight is None:
         return None
     variant = (options.feature_map, options.negate)
-    query_map = hedgehog_tokens(tensors.q_weight, tensors.q_bias, *variant)
-    return query_map, hedgehog_tokens(tensors.k_weight, tensors.k_bias, *variant)
+    query_map = HedgehogTokens(tensors.q_weight, tensors.q_bias, *variant)
+    return query_map, HedgehogTokens(tensors.k_weight, tensors.k_bias, *variant)
 
 
 def _sequence(tensors: Tensors, index: int, start: int, end: int) -> Tensors:

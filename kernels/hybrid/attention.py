@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..choice import KernelChoice
+from ..chunk.attention import linear_attention_and_log
 from ..fused.checks import check_devices, check_mask, check_shape
-from ..linear.log import linear_attention_and_log
 from ..linear.naive import linear_attention_weights_and_log
 from ..softmax.window import window_attention, window_attention_weights
 from ..state import EMPTY_LOG, LinearState

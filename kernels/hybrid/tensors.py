@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..linear.log import linear_attention_and_log
+from ..chunk.attention import linear_attention_and_log
 from ..softmax.window import WindowAttention, WindowWeights, window_attention
 from ..state import EMPTY_LOG, LinearState
 

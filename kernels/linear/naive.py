@@ -1,10 +1,12 @@
 """Linear attention with all n×m scores: the reference the other forms are held to, and the weights themselves."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..softmax.visibility import visible_keys
+from ..softmax.attention import visible_keys
 from ..state import EMPTY_LOG, accumulator_dtype
 from .spill import first_seen, query_weights
 from .sums import EPS, Rows, normalized_from_rows, query_groups
@@ -23,24 +25,15 @@ def linear_attention_naive(
     *,
     causal: bool,
     key_padding_mask: Bool[Tensor, "b m"] | None = None,
-    normalize: bool = True,
-    eps: float = EPS,
-    log_space: bool = False,
+    **options: Any,
 ) -> Float[Tensor, "b h n dv"]:
-    """Gives Σ_j a_ij v_j with the weights of `linear_attention_weights`, arguments alike.
+    """Gives Σ_j a_ij v_j with the weights of `linear_attention_weights`, whose arguments and errors these are.
 
     Every score is summed by itself in log space, which takes n·m·f exponentials: a reference, not a fast path.
     """
     groups = query_groups(phi_q, phi_k, causal)
     weights = linear_attention_weights(
-        phi_q,
-        phi_k,
-        causal=causal,
-        key_padding_mask=key_padding_mask,
-        normalize=normalize,
-        eps=eps,
-        log_space=log_space,
-        exact=True,
+        phi_q, phi_k, causal=causal, key_padding_mask=key_padding_mask, exact=True, **options
     )
     if key_padding_mask is not None:
         v = v.masked_fill(~key_padding_mask[:, None, :, None], 0.0)
@@ -91,24 +84,20 @@ def linear_attention_weights_and_log(
 ) -> tuple[Float[Tensor, "b h n m"], Float[Tensor, "b h n"]]:
     """Gives normalised attention weights, without an eps, and log Σ_j φ(q_i)·φ(k_j) of each row.
 
-    Arguments and errors as of `linear_attention_weights`. A row that sees no key is zero, its logarithm `EMPTY_LOG`.
+    Arguments and errors are those of `linear_attention_weights`. A row that sees no key is zero, its logarithm
+    `EMPTY_LOG`.
     """
-    return normalized_from_rows(_with_totals(*_scores(phi_q, phi_k, causal, key_padding_mask, log_space, exact=False)))
-
-
-def _with_totals(scores: Tensor, scale: Tensor) -> Rows:
-    return Rows(torch.cat([scores, scores.sum(-1, keepdim=True)], dim=-1), scale)
+    scores, scale = _scores(phi_q, phi_k, causal, key_padding_mask, log_space, exact=False)
+    return normalized_from_rows(Rows(torch.cat([scores, scores.sum(-1, keepdim=True)], dim=-1), scale))
 
 
 def _scores(
     phi_q: Tensor, phi_k: Tensor, causal: bool, key_padding_mask: Tensor | None, log_space: bool, exact: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gives scores, zero where a key is hidden, and the logarithm [.. n 1] to be added to theirs (0 off log space)."""
+    """Gives scores, zero where a key is hidden, and the logarithm [.. n 1] to add to theirs, zero outside log space."""
     groups = query_groups(phi_q, phi_k, causal)
     dtype = accumulator_dtype(phi_q, phi_k)
-    seen = visible_keys(
-        phi_q.shape[2], phi_k.shape[2], causal=causal, key_padding_mask=key_padding_mask, device=phi_q.device
-    )
+    seen = visible_keys(phi_q, phi_k, causal=causal, key_padding_mask=key_padding_mask)
     queries, keys = phi_q.to(dtype), phi_k.to(dtype)
     if key_padding_mask is not None:
         keys = keys.masked_fill(~key_padding_mask[:, None, :, None], EMPTY_LOG if log_space else 0.0)
@@ -121,7 +110,7 @@ def _scores(
 
 
 def _is_flat(keys: Tensor) -> bool:
-    rise = keys.detach().amax(-2) - first_seen(keys.detach())
+    rise = keys.detach().amax(-2, keepdim=True) - first_seen(keys.detach())
     return bool((rise <= _FACTORED_RANGE[keys.dtype]).all())
 
 

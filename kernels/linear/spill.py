@@ -6,14 +6,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..state import EMPTY_LOG
+from .memory import FRESH, Memory
 from .sums import Rows
 
 
 def spilled_sums(
-    queries: Float[Tensor, "b hk gc f"],
-    keys: Float[Tensor, "b hk c f"],
-    values: Float[Tensor, "b hk c dv1"],
-    spilled: Bool[Tensor, "b hk c f"],
+    queries: Float[Tensor, "r gc f"],
+    keys: Float[Tensor, "r c f"],
+    values: Float[Tensor, "r c dv1"],
+    spilled: Bool[Tensor, "r c f"],
 ) -> Rows:
     """Sums the spilled entries by halving: a block's right half attends to its left half, whose maxima it may all see.
 
@@ -26,18 +27,18 @@ def spilled_sums(
         values: with the column of ones.
         spilled: entries of the keys that count.
     """
-    length = keys.shape[-2]
+    length = keys.shape[1]
     padding = (0, 0, 0, (1 << (length - 1).bit_length()) - length)
-    queries = F.pad(torch.unflatten(queries, -2, (-1, length)), padding)
-    keys = F.pad(keys.masked_fill(~spilled, EMPTY_LOG), padding, value=EMPTY_LOG)[:, :, None]
-    values, spilled = F.pad(values, padding)[:, :, None], F.pad(spilled, padding)[:, :, None]
+    queries = F.pad(torch.unflatten(queries, 1, (-1, length)), padding)
+    keys = F.pad(keys.masked_fill(~spilled, EMPTY_LOG), padding, value=EMPTY_LOG)[:, None]
+    values, spilled = F.pad(values, padding)[:, None], F.pad(spilled, padding)[:, None]
     weights, scale = query_weights(queries, keys)
     total = Rows((weights * spilled).sum(-1, keepdim=True) * values, scale)
     half = keys.shape[-2] // 2
     while half:
         total = merge(total, _right_from_left(queries, keys, values, spilled, half))
         half //= 2
-    return Rows(total.sums[..., :length, :].flatten(2, 3), total.log_scale[..., :length, :].flatten(2, 3))
+    return Rows(total.sums[..., :length, :].flatten(1, 2), total.log_scale[..., :length, :].flatten(1, 2))
 
 
 def merge(one: Rows, other: Rows) -> Rows:
@@ -46,17 +47,23 @@ def merge(one: Rows, other: Rows) -> Rows:
     return Rows(one.sums * (one.log_scale - scale).exp() + other.sums * (other.log_scale - scale).exp(), scale)
 
 
-def query_weights(queries: Float[Tensor, "*b n f"], shift: Float[Tensor, "*#b #n f"]) -> tuple[Tensor, Tensor]:
-    """Gives exp(queries + shift), at most 1 in each row, and the logarithm [.. n 1] taken off."""
-    exponent = queries + shift
-    scale = exponent.detach().amax(-1, keepdim=True)
-    return (exponent - scale).exp_(), scale
+def query_weights(
+    queries: Float[Tensor, "*b n f"], shift: Float[Tensor, "*#b #n f"], memory: Memory = FRESH
+) -> tuple[Float[Tensor, "*b n f"], Float[Tensor, "*b n 1"]]:
+    """Gives exp(queries + shift), at most 1 in each row, and the logarithm taken off."""
+    exponent = torch.add(queries, shift, out=memory("query_weights", *queries.shape))
+    scale = constant(exponent).amax(-1, keepdim=True)
+    return exponent.sub_(scale).exp_(), scale
 
 
-def first_seen(keys: Float[Tensor, "b hk c f"]) -> Float[Tensor, "b hk f"]:
+def constant(x: Tensor) -> Tensor:
+    """Gives the tensor without its gradient."""
+    return x.detach() if x.requires_grad else x
+
+
+def first_seen(keys: Float[Tensor, "*b c f"]) -> Float[Tensor, "*b 1 f"]:
     """Gives the first unmasked key, or a masked one where all are."""
-    first = (keys[..., :1] > EMPTY_LOG / 2).int().argmax(-2, keepdim=True)
-    return keys.take_along_dim(first, dim=-2).squeeze(-2)
+    return keys.take_along_dim((keys[..., :1] > EMPTY_LOG / 2).int().argmax(-2, keepdim=True), dim=-2)
 
 
 def _right_from_left(queries: Tensor, keys: Tensor, values: Tensor, spilled: Tensor, half: int) -> Rows:

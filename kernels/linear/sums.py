@@ -1,15 +1,15 @@
-"""What all forms of linear attention share: numerator and denominator as one tensor, and the way in and out of it.
+"""Numerator and denominator of linear attention as one tensor, and the way from a state and back to it.
 
 A last column of ones on the values makes the row sum one more value: sums [.. dv+1] = Σ_j score_ij [v_j, 1]. A pair of
-sums and log_scale stands for sums·exp(log_scale); outside log space log_scale is zero.
+sums and log_scale stands for sums·exp(log_scale); outside log space log_scale is the number zero. Sizes: r is batch
+times kv heads.
 """
 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..state import EMPTY_LOG, LinearState, accumulator_dtype, empty_state
 
@@ -18,21 +18,28 @@ EPS = 1e-12
 
 
 class Carry(NamedTuple):
-    """Sums over keys: [b hk f dv+1], and their log_scale [b hk f]."""
+    """Sums over the keys so far.
+
+    Attributes:
+        sums: [r f dv+1].
+        log_scale: [r 1 f], or zero.
+        complete: every feature is known to have been seen in some key.
+    """
 
     sums: Tensor
     log_scale: Tensor
+    complete: bool = False
 
 
 class Rows(NamedTuple):
-    """Sums over the keys a query sees: [.. n dv+1], and their log_scale [.. n 1]."""
+    """Sums over the keys that each query sees: [.. n dv+1], and their log_scale [.. n 1], or zero."""
 
     sums: Tensor
     log_scale: Tensor
 
 
 def query_groups(phi_q: Float[Tensor, "b h n f"], phi_k: Float[Tensor, "b hk m f"], causal: bool) -> int:
-    """Gives the number of query heads per kv head.
+    """Counts the query heads per kv head.
 
     Raises:
         ValueError: the kv heads do not divide the query heads, or a causal call has more queries than keys.
@@ -48,35 +55,39 @@ def query_groups(phi_q: Float[Tensor, "b h n f"], phi_k: Float[Tensor, "b hk m f
     return heads // kv_heads
 
 
-def keys_and_values(
-    phi_k: Float[Tensor, "b hk m f"],
-    v: Float[Tensor, "b hk m dv"],
-    key_padding_mask: Bool[Tensor, "b m"] | None,
-    log_space: bool,
-) -> tuple[Float[Tensor, "b hk m f"], Float[Tensor, "b hk m dv1"]]:
-    """Gives keys, and values with a column of ones, in the accumulator's type; masked tokens add nothing to a sum."""
-    dtype = accumulator_dtype(phi_k, v)
-    keys = phi_k.to(dtype)
-    values = F.pad(v.to(dtype), (0, 1), value=1.0)
-    if key_padding_mask is None:
-        return keys, values
-    padding = ~key_padding_mask[:, None, :, None]
-    return keys.masked_fill(padding, EMPTY_LOG if log_space else 0.0), values.masked_fill(padding, 0.0)
+class Division(NamedTuple):
+    """How sums become outputs. A row that sees no key gives zero.
 
-
-def output_from_rows(rows: Rows, *, normalize: bool, eps: float, log_space: bool) -> Tensor:
-    """Divides numerators by denominators, or multiplies with exp(log_scale). A row that sees no key gives zero.
-
-    Args:
-        rows: sums [.. n dv+1].
-        normalize: divide.
-        eps: added to the denominator, outside log space.
+    Attributes:
+        normalize: divide numerators by denominators; otherwise multiply them by exp(log_scale).
+        eps: added to the denominators, outside log space.
         log_space: the sums have a log_scale.
+        may_be_blind: a row may see no key.
     """
-    numerators, denominators = _parts(rows)
-    if not normalize:
-        return numerators * rows.log_scale.exp() if log_space else numerators
-    return numerators / (denominators.masked_fill(denominators == 0, 1.0) if log_space else denominators + eps)
+
+    normalize: bool
+    eps: float
+    log_space: bool
+    may_be_blind: bool = True
+
+    def output(self, rows: Rows, out: Tensor | None = None) -> Float[Tensor, "*b n dv"]:
+        """Gives the outputs, written to `out` where that is given."""
+        numerators, denominators = _parts(rows)
+        if self.normalize:
+            return torch.div(numerators, self._divisors(denominators), out=out)
+        return torch.mul(numerators, rows.log_scale.exp(), out=out)
+
+    def factors(self, rows: Rows) -> Float[Tensor, "*b n 1"]:
+        """Gives outputs over numerators."""
+        _, denominators = _parts(rows)
+        if self.normalize:
+            return self._divisors(denominators).reciprocal()
+        return rows.log_scale.exp().expand_as(denominators)
+
+    def _divisors(self, denominators: Tensor) -> Tensor:
+        if not self.log_space:
+            return denominators + self.eps
+        return denominators.masked_fill(denominators == 0, 1.0) if self.may_be_blind else denominators
 
 
 def normalized_from_rows(rows: Rows) -> tuple[Float[Tensor, "*b n dv"], Float[Tensor, "*b n"]]:
@@ -100,7 +111,7 @@ def _parts(rows: Rows) -> tuple[Tensor, Tensor]:
 def carry_from_state(
     state: LinearState | None, phi_k: Float[Tensor, "b hk m f"], v: Float[Tensor, "b hk m dv"], log_space: bool
 ) -> Carry:
-    """Joins a state's sums, or those before the first key, as the forms carry them.
+    """Joins the sums of a state, or of no keys, as the forms carry them.
 
     Raises:
         ValueError: the state of a map in log space for a map that is not, or the reverse.
@@ -110,9 +121,11 @@ def carry_from_state(
         kind = "has no" if state.log_scale is None else "has a"
         raise ValueError(f"initial_state {kind} log_scale, which does not fit log_space={log_space}")
     sums = torch.cat([state.kv, state.k[..., None]], dim=-1).to(accumulator_dtype(phi_k, v, state.kv))
-    return Carry(sums, torch.zeros_like(state.k) if state.log_scale is None else state.log_scale.detach())
+    log_scale = sums.new_zeros(()) if state.log_scale is None else state.log_scale.detach().flatten(0, 1)[:, None]
+    return Carry(sums.flatten(0, 1), log_scale)
 
 
-def state_from_carry(carry: Carry, log_space: bool) -> LinearState:
+def state_from_carry(carry: Carry, kv_heads: int, *, log_space: bool) -> LinearState:
     """Splits what the forms carry into a state."""
-    return LinearState(carry.sums[..., :-1], carry.sums[..., -1], carry.log_scale if log_space else None)
+    sums = torch.unflatten(carry.sums, 0, (-1, kv_heads))
+    return LinearState(sums[..., :-1], sums[..., -1], carry.log_scale.view(sums.shape[:-1]) if log_space else None)

@@ -1,4 +1,4 @@
-"""The interface of a feature map: what turns queries and keys into the features of linear attention."""
+"""The interface of a feature map, which turns queries and keys into the features of linear attention."""
 
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
@@ -9,6 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 Role = Literal["query", "key"]
+
+Positions = Int[Tensor, "b n"] | Int[Tensor, " n"] | None
+"""Of each token in its sequence, from 0."""
 
 
 class FeatureMap(nn.Module):
@@ -29,7 +32,7 @@ class FeatureMap(nn.Module):
     needs_positions: bool = False
 
     def __init__(self, heads: int, head_dim: int, *, role: Role = "query", seed: int = 0) -> None:
-        """Remembers what every map is built from.
+        """Sets what all maps have; a map with another number of features than `head_dim` sets `feature_dim` itself.
 
         Args:
             heads: heads of the tensor the map will be applied to.
@@ -42,22 +45,19 @@ class FeatureMap(nn.Module):
         self.head_dim = head_dim
         self.role = role
         self.seed = seed
+        self.feature_dim = head_dim
 
     @abstractmethod
-    def forward(
-        self, x: Float[Tensor, "b h n d"], positions: Int[Tensor, "b n"] | Int[Tensor, " n"] | None = None
-    ) -> Float[Tensor, "b h n f"]:
+    def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
         """Gives φ(x), or log φ(x) where `log_space` is true (then in float32 at least).
 
         Args:
             x: head vectors.
-            positions: 0-based position of each token in its sequence; only maps that depend on position read it.
+            positions: read by maps that depend on the position alone.
         """
 
-    def features(
-        self, x: Float[Tensor, "b h n d"], positions: Int[Tensor, "b n"] | Int[Tensor, " n"] | None = None
-    ) -> Float[Tensor, "b h n f"]:
-        """Gives φ(x) itself in every case; may overflow where `forward` in log space does not."""
+    def features(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
+        """Gives φ(x) itself; may overflow where `forward` in log space does not."""
         mapped: Tensor = self(x, positions)
         return mapped.exp() if self.log_space else mapped
 

@@ -7,22 +7,6 @@ from .feature_map import FeatureMap, Role
 from .fixed import CosformerMap, EluMap, ExpMap, IdentityLinearMap, PerformerMap, ReluMap
 from .learned import HedgehogMap, T2RMap, TaylorMap
 
-__all__ = [
-    "FEATURE_MAPS",
-    "CosformerMap",
-    "EluMap",
-    "ExpMap",
-    "FeatureMap",
-    "HedgehogMap",
-    "IdentityLinearMap",
-    "PerformerMap",
-    "ReluMap",
-    "Role",
-    "T2RMap",
-    "TaylorMap",
-    "make_feature_map",
-]
-
 FEATURE_MAPS: dict[str, type[FeatureMap]] = {
     "elu": EluMap,
     "relu": ReluMap,

@@ -3,23 +3,17 @@
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from .feature_map import FeatureMap, Role
+from .feature_map import FeatureMap, Positions, Role
 
 
 class EluMap(FeatureMap):
     """φ(x) = 1 + ELU(x) (Katharopoulos et al., arXiv 2006.16236)."""
 
-    def __init__(self, heads: int, head_dim: int, *, role: Role = "query", seed: int = 0) -> None:
-        super().__init__(heads, head_dim, role=role, seed=seed)
-        self.feature_dim = head_dim
-
-    def forward(
-        self, x: Float[Tensor, "b h n d"], positions: Int[Tensor, "b n"] | Int[Tensor, " n"] | None = None
-    ) -> Float[Tensor, "b h n f"]:
+    def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
         """Gives 1 + ELU(x)."""
         del positions
         return F.elu(x) + 1
@@ -28,16 +22,10 @@ class EluMap(FeatureMap):
 class ReluMap(FeatureMap):
     """φ(x) = ReLU(x) (cosFormer, arXiv 2202.08791, before its re-weighting).
 
-    The authors' code clamps features at 1e-12; here the normaliser's eps does that work, and a row of zeros gives zero.
+    The authors' code clamps features at 1e-12; here the normaliser's eps does it, and a row of zeros gives zero.
     """
 
-    def __init__(self, heads: int, head_dim: int, *, role: Role = "query", seed: int = 0) -> None:
-        super().__init__(heads, head_dim, role=role, seed=seed)
-        self.feature_dim = head_dim
-
-    def forward(
-        self, x: Float[Tensor, "b h n d"], positions: Int[Tensor, "b n"] | Int[Tensor, " n"] | None = None
-    ) -> Float[Tensor, "b h n f"]:
+    def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
         """Gives ReLU(x)."""
         del positions
         return F.relu(x)
@@ -48,13 +36,7 @@ class IdentityLinearMap(FeatureMap):
 
     positive = False
 
-    def __init__(self, heads: int, head_dim: int, *, role: Role = "query", seed: int = 0) -> None:
-        super().__init__(heads, head_dim, role=role, seed=seed)
-        self.feature_dim = head_dim
-
-    def forward(
-        self, x: Float[Tensor, "b h n d"], positions: Int[Tensor, "b n"] | Int[Tensor, " n"] | None = None
-    ) -> Float[Tensor, "b h n f"]:
+    def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
         """Gives x."""
         del positions
         return x
@@ -77,11 +59,8 @@ class ExpMap(FeatureMap):
         """
         super().__init__(heads, head_dim, role=role, seed=seed)
         self.t = float(t)
-        self.feature_dim = head_dim
 
-    def forward(
-        self, x: Float[Tensor, "b h n d"], positions: Int[Tensor, "b n"] | Int[Tensor, " n"] | None = None
-    ) -> Float[Tensor, "b h n f"]:
+    def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
         """Gives t·x, the logarithm of the features."""
         del positions
         return self.t * x.to(torch.promote_types(x.dtype, torch.float32))
@@ -115,9 +94,7 @@ class CosformerMap(FeatureMap):
         self.length = length
         self.feature_dim = 2 * head_dim
 
-    def forward(
-        self, x: Float[Tensor, "b h n d"], positions: Int[Tensor, "b n"] | Int[Tensor, " n"] | None = None
-    ) -> Float[Tensor, "b h n f"]:
+    def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
         """Gives the re-weighted features.
 
         Args:
@@ -169,9 +146,7 @@ class PerformerMap(FeatureMap):
         self.feature_dim = feature_dim or head_dim
         self.register_buffer("projection", orthogonal_gaussian(self.feature_dim, head_dim, seed))
 
-    def forward(
-        self, x: Float[Tensor, "b h n d"], positions: Int[Tensor, "b n"] | Int[Tensor, " n"] | None = None
-    ) -> Float[Tensor, "b h n f"]:
+    def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
         """Gives log φ(x)."""
         del positions
         dtype = torch.promote_types(x.dtype, torch.float32)

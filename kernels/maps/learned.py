@@ -1,15 +1,15 @@
 """Feature maps with a trained matrix per head: Hedgehog and its variants, T2R, and Taylor after a projection."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...results.names import unknown_name
-from .feature_map import FeatureMap, Role, without_autocast
+from .feature_map import FeatureMap, Positions, Role, without_autocast
 from .fixed import orthogonal_gaussian
 
 
@@ -62,8 +62,9 @@ class HedgehogMap(FeatureMap):
             ValueError: an unknown variant or start.
         """
         super().__init__(heads, head_dim, role=role, seed=seed)
-        _check_known("map", map, HEDGEHOG_MAPS)
-        _check_known("init", init, ("identity", "random"))
+        for option, value, known in (("map", map, list(HEDGEHOG_MAPS)), ("init", init, ["identity", "random"])):
+            if value not in known:
+                raise unknown_name(f"hedgehog {option}", value, known)
         width = feature_dim or head_dim
         self.map = map
         self.negate = negate
@@ -76,9 +77,7 @@ class HedgehogMap(FeatureMap):
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(heads, width)) if bias else None
 
-    def forward(
-        self, x: Float[Tensor, "b h n d"], positions: Int[Tensor, "b n"] | Int[Tensor, " n"] | None = None
-    ) -> Float[Tensor, "b h n f"]:
+    def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
         """Gives φ(x), computed in float32 at least; log φ(x) for the variant exp."""
         del positions
         return hedgehog_features(x, self.weight, self.bias, map=self.map, negate=self.negate)
@@ -108,9 +107,7 @@ class T2RMap(FeatureMap):
         self.weight = nn.Parameter(uniform[heads:].reshape(heads, head_dim, self.feature_dim).clone())
         self.bias = nn.Parameter(uniform[:heads].clone())
 
-    def forward(
-        self, x: Float[Tensor, "b h n d"], positions: Int[Tensor, "b n"] | Int[Tensor, " n"] | None = None
-    ) -> Float[Tensor, "b h n f"]:
+    def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
         """Gives ReLU(Wx + b)."""
         del positions
         return F.relu(per_head_linear(x, self.weight, self.bias))
@@ -142,9 +139,7 @@ class TaylorMap(FeatureMap):
         uniform = _uniform_rows(heads * head_dim, self.width, head_dim**-0.5, role, seed)
         self.weight = nn.Parameter(uniform.reshape(heads, head_dim, self.width)) if feature_dim else None
 
-    def forward(
-        self, x: Float[Tensor, "b h n d"], positions: Int[Tensor, "b n"] | Int[Tensor, " n"] | None = None
-    ) -> Float[Tensor, "b h n f"]:
+    def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
         """Gives the expansion."""
         del positions
         if self.weight is not None:
@@ -168,7 +163,8 @@ def hedgehog_features(
     Raises:
         ValueError: an unknown variant.
     """
-    _check_known("map", map, HEDGEHOG_MAPS)
+    if map not in HEDGEHOG_MAPS:
+        raise unknown_name("hedgehog map", map, HEDGEHOG_MAPS)
     with without_autocast(x.device.type):
         y = per_head_linear(x.to(torch.promote_types(x.dtype, torch.float32)), weight, bias)
     signs = torch.cat([y, -y], dim=-1) if negate else y
@@ -193,38 +189,15 @@ def _extended_identity(dim: int, width: int, seed: int) -> Float[Tensor, "{dim} 
     return torch.cat([identity, F.normalize(orthogonal_gaussian(width - dim, dim, seed), dim=-1).mT], dim=-1)
 
 
-def _check_known(option: str, value: str, known: Iterable[str]) -> None:
-    """Raises ValueError that names the allowed values and the nearest."""
-    allowed = list(known)
-    if value not in allowed:
-        raise unknown_name(f"hedgehog {option}", value, allowed)
-
-
 def _uniform_rows(rows: int, columns: int, bound: float, role: Role, seed: int) -> Float[Tensor, "{rows} {columns}"]:
     generator = torch.Generator().manual_seed(2 * seed + (role == "key"))
     return (torch.rand(rows, columns, generator=generator) * 2 - 1) * bound
 
 
-def _exp(y: Tensor) -> Tensor:
-    return y.flatten(-2)
-
-
-def _exp_max(y: Tensor) -> Tensor:
-    return (y - y.amax(-1, keepdim=True)).exp().flatten(-2)
-
-
-def _softmax(y: Tensor) -> Tensor:
-    return y.softmax(-1).flatten(-2)
-
-
-def _softmax_joint(y: Tensor) -> Tensor:
-    return (2 * y).flatten(-2).softmax(-1)
-
-
 HEDGEHOG_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
-    "exp": _exp,
-    "exp_max": _exp_max,
-    "softmax": _softmax,
-    "softmax_joint": _softmax_joint,
+    "exp": lambda y: y.flatten(-2),
+    "exp_max": lambda y: (y - y.amax(-1, keepdim=True)).exp().flatten(-2),
+    "softmax": lambda y: y.softmax(-1).flatten(-2),
+    "softmax_joint": lambda y: (2 * y).flatten(-2).softmax(-1),
 }
 """Functions of [y, -y] as [.. 2 w], or of y alone as [.. 1 w], by the name of the variant."""

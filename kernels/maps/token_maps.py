@@ -1,7 +1,8 @@
 """Feature maps as linear attention in chunks applies them: to some tokens at a time, and back to gradients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -10,42 +11,37 @@ from torch import Tensor
 
 
 @runtime_checkable
-class Reader(Protocol):
-    """Gives the features of one tensor's tokens, run by run, without autograd.
+class FeatureReader(Protocol):
+    """Reads the features of one tensor's tokens, run by run, and takes gradients back; autograd does not follow.
 
     Attributes:
-        owned: what it gives is memory of its own, which the next run of as many tokens uses again: it may be changed.
+        owned: what it reads is memory of its own, which the next run of as many tokens uses again: it may be changed.
     """
 
     owned: bool
 
     def read(self, at: slice) -> Float[Tensor, "bh c f"]:
-        """Gives the features of these tokens, or their logarithms, in the type that was asked for."""
+        """Gives the features of these tokens, or their logarithms."""
         ...
 
-
-@runtime_checkable
-class ReversibleReader(Reader, Protocol):
-    """A reader that also gives gradients, with nothing kept of the way forward."""
-
     def reverse(self, at: slice, features: Float[Tensor, "bh c f"], grad: Float[Tensor, "bh c f"]) -> None:
-        """Takes the gradient of the features of these tokens, or of their logarithms, which it may change.
+        """Takes the gradient of the features of these tokens, or of their logarithms; only of a reversible map.
 
         Args:
             at: tokens.
             features: of them; not read where these are logarithms.
-            grad: gradient.
+            grad: gradient, which may be overwritten.
         """
         ...
 
     def gradients(self) -> tuple[Float[Tensor, "b h n d"], tuple[Tensor, ...]]:
-        """Gives the gradient of the tensor, once all tokens' have been taken, and those of the map's parameters."""
+        """Gives the gradients of the tensor and of the map's parameters, once those of all tokens have been taken."""
         ...
 
 
 @runtime_checkable
 class TokenMap(Protocol):
-    """Gives the features of any run of tokens; a token's features depend on no other token."""
+    """Maps any run of tokens to features; a token's features depend on no other token."""
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
@@ -54,92 +50,88 @@ class TokenMap(Protocol):
 
     @property
     def reversible(self) -> bool:
-        """Whether its readers give gradients; otherwise they are left to autograd."""
+        """Whether its readers take gradients; otherwise gradients are left to autograd."""
         ...
 
     def __call__(self, x: Float[Tensor, "b h c d"], tokens: slice) -> Float[Tensor, "b h c f"]:
         """Gives features, or their logarithms, of the vectors of these tokens; autograd may follow."""
         ...
 
-    def reader(self, x: Float[Tensor, "b h n d"], dtype: torch.dtype) -> Reader:
-        """Gives what reads the features of all of a tensor's tokens, in this type."""
+    def reader(self, x: Float[Tensor, "b h n d"], dtype: torch.dtype) -> FeatureReader:
+        """Makes what reads the features of all of a tensor's tokens, in this type."""
         ...
 
 
 @dataclass(frozen=True)
-class Given:
-    """Features that are at hand."""
-
-    parameters: tuple[Tensor, ...] = ()
-    reversible: bool = True
-
-    def __call__(self, x: Tensor, tokens: slice) -> Tensor:
-        """Gives the features themselves."""
-        del tokens
-        return x
-
-    def reader(self, x: Tensor, dtype: torch.dtype) -> Reader:
-        """Gives what cuts runs out of the features."""
-        return _GivenReader(x, dtype)
-
-
-class _GivenReader:
-    owned = False
-
-    def __init__(self, x: Tensor, dtype: torch.dtype) -> None:
-        self._x = x
-        self._flat = x.flatten(0, 1)
-        self._dtype = dtype
-        self._found: Tensor | None = None
-
-    def read(self, at: slice) -> Tensor:
-        return self._flat[:, at].to(self._dtype)
-
-    def reverse(self, at: slice, features: Tensor, grad: Tensor) -> None:
-        del features
-        if self._found is None:
-            self._found = torch.empty(self._flat.shape, dtype=self._x.dtype, device=self._x.device)
-        self._found[:, at].copy_(grad)
-
-    def gradients(self) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return (torch.zeros_like(self._x) if self._found is None else self._found.view(self._x.shape)), ()
-
-
-@dataclass(frozen=True)
 class Mapped:
-    """Any feature map; its gradients are left to autograd.
+    """Any feature map, or with `GIVEN` none; a map's gradients are left to autograd.
 
     Attributes:
         function: a feature map, or what takes and gives the same.
         parameters: all tensors besides the vectors that gradients flow to.
         positions: of the tokens, for maps that read them.
+        reversible: the function returns its argument, so that its gradient is that of the features.
     """
 
     function: Callable[[Tensor, Tensor | None], Tensor]
     parameters: tuple[Tensor, ...] = ()
     positions: Int[Tensor, "b n"] | Int[Tensor, " n"] | None = None
-
-    @property
-    def reversible(self) -> bool:
-        """No."""
-        return False
+    reversible: bool = False
 
     def __call__(self, x: Tensor, tokens: slice) -> Tensor:
         """Applies the map."""
         return self.function(x, None if self.positions is None else self.positions[..., tokens])
 
-    def reader(self, x: Tensor, dtype: torch.dtype) -> Reader:
-        """Gives what applies the map to runs of tokens."""
-        return _MappedReader(self, x, dtype)
+    def reader(self, x: Tensor, dtype: torch.dtype) -> FeatureReader:
+        """Makes what applies the map to runs of tokens."""
+        return MappedReader(self, x, dtype)
 
 
-class _MappedReader:
+GIVEN = Mapped(lambda x, _: x, reversible=True)
+"""The map of features that are given."""
+
+
+class MappedReader:
+    """Applies a map to runs of tokens; gradients are those of the features."""
+
     owned = False
 
-    def __init__(self, of: Mapped, x: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, of: TokenMap, x: Float[Tensor, "b h n d"], dtype: torch.dtype) -> None:
+        """Reads the tokens of x."""
         self._of = of
         self._x = x
         self._dtype = dtype
 
+    @cached_property
+    def _grad(self) -> Tensor:
+        return torch.zeros(self._x.shape, dtype=self._x.dtype, device=self._x.device)
+
     def read(self, at: slice) -> Tensor:
+        """Applies the map."""
         return self._of(self._x[:, :, at], at).flatten(0, 1).to(self._dtype)
+
+    def reverse(self, at: slice, features: Tensor, grad: Tensor) -> None:
+        """Keeps the gradient."""
+        del features
+        self._grad.flatten(0, 1)[:, at] = grad
+
+    def gradients(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Gives the gradient kept."""
+        return self._grad, ()
+
+
+class FollowedReader(MappedReader):
+    """Applies a map to the runs that a call goes through, so that autograd follows.
+
+    It splits the tokens once: a slice's gradient would be as long as all of them, for every run.
+    """
+
+    def __init__(self, of: TokenMap, x: Float[Tensor, "b h n d"], dtype: torch.dtype, runs: Sequence[slice]) -> None:
+        """Reads the tokens of x, which the runs cover in order."""
+        super().__init__(of, x, dtype)
+        pieces = torch.split(x, [run.stop - run.start for run in runs], 2)
+        self._pieces = {run.start: piece for run, piece in zip(runs, pieces, strict=True)}
+
+    def read(self, at: slice) -> Tensor:
+        """Applies the map."""
+        return self._of(self._pieces[at.start], at).flatten(0, 1).to(self._dtype)

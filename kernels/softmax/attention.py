@@ -10,7 +10,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...results.names import unknown_name
 from ..state import accumulator_dtype
-from .visibility import visible_keys
 
 SDPA_BACKENDS: dict[str, SDPBackend] = {
     "math": SDPBackend.MATH,
@@ -18,6 +17,38 @@ SDPA_BACKENDS: dict[str, SDPBackend] = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
+
+
+def visible_keys(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b hk m d"],
+    *,
+    causal: bool,
+    key_padding_mask: Bool[Tensor, "b m"] | None = None,
+    window: int | None = None,
+) -> Bool[Tensor, "#b 1 n m"]:
+    """Gives true where a query sees a key; it broadcasts over heads, and without a padding mask over the batch.
+
+    Args:
+        q: queries, the last n of the keys' m tokens: query i stands at token i + m - n.
+        k: keys.
+        causal: a query sees the keys up to its own token.
+        key_padding_mask: true where a key is a real token.
+        window: a query sees only the last so many keys, its own included.
+
+    Raises:
+        ValueError: a window below 1 token, or one that is not causal.
+    """
+    if window is not None and (window < 1 or not causal):
+        raise ValueError(f"a window needs causal attention and at least 1 token, got window={window}, causal={causal}")
+    queries, keys = q.shape[2], k.shape[2]
+    token = torch.arange(queries, device=q.device)[:, None] + (keys - queries)
+    distance = token - torch.arange(keys, device=q.device)
+    seen = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+    if window is not None:
+        seen = seen & (distance < window)
+    seen = seen[None, None]
+    return seen if key_padding_mask is None else seen & key_padding_mask[:, None, None]
 
 
 def softmax_attention_weights(
@@ -43,9 +74,7 @@ def softmax_attention_weights(
         ValueError: heads that do not divide, or a window that is not causal or below 1 token.
     """
     scores = _scores(q, k, scale)
-    seen = visible_keys(
-        q.shape[2], k.shape[2], causal=causal, key_padding_mask=key_padding_mask, window=window, device=q.device
-    )
+    seen = visible_keys(q, k, causal=causal, key_padding_mask=key_padding_mask, window=window)
     return scores.masked_fill(~seen, torch.finfo(scores.dtype).min).softmax(-1).masked_fill(~seen, 0.0)
 
 
@@ -61,7 +90,7 @@ def attention_scores(
 
     Arguments and errors are those of `softmax_attention_weights`.
     """
-    seen = visible_keys(q.shape[2], k.shape[2], causal=causal, key_padding_mask=key_padding_mask, device=q.device)
+    seen = visible_keys(q, k, causal=causal, key_padding_mask=key_padding_mask)
     return _scores(q, k, scale).masked_fill(~seen, -torch.inf)
 
 
@@ -120,9 +149,7 @@ def softmax_attention_sdpa(
     options: dict[str, Any] = {"scale": scale, "enable_gqa": groups > 1}
     blind = None
     if key_padding_mask is not None or window is not None or (causal and not square and q.shape[2] > 1):
-        seen = visible_keys(
-            q.shape[2], k.shape[2], causal=causal, key_padding_mask=key_padding_mask, window=window, device=q.device
-        )
+        seen = visible_keys(q, k, causal=causal, key_padding_mask=key_padding_mask, window=window)
         # A fused kernel may give NaN for a row without keys, so such a row sees all of them and is zeroed afterwards.
         blind = ~seen.any(-1, keepdim=True)
         options["attn_mask"] = (seen | blind).expand(q.shape[0], 1, -1, -1)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..state import EMPTY_LOG, accumulator_dtype
-from .visibility import visible_keys
+from .attention import visible_keys
 
 MINIMUM_BLOCK = 64
 """Queries in a block at least; the window where that is longer, so that at most half of a block's scores are hidden."""
@@ -89,9 +89,7 @@ def window_attention_weights(
 ) -> WindowWeights:
     """Gives the weights [b h n m] themselves, all at once; arguments and errors as of `window_attention`."""
     _check(q, k, window)
-    seen = visible_keys(
-        q.shape[2], k.shape[2], causal=True, key_padding_mask=key_padding_mask, window=window, device=q.device
-    )
+    seen = visible_keys(q, k, causal=True, key_padding_mask=key_padding_mask, window=window)
     dtype = accumulator_dtype(q, k)
     keys = k.to(dtype)
     if key_padding_mask is not None:

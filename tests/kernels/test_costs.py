@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from hedgebench.kernels.chunk.attention import linear_attention_chunk
 from hedgebench.kernels.costs import (
     feature_map_cost,
     linear_attention_cost,
@@ -15,7 +16,6 @@ from hedgebench.kernels.costs import (
     softmax_decode_cost,
 )
 from hedgebench.kernels.dispatch import linear_attention
-from hedgebench.kernels.linear.chunk import linear_attention_chunk
 from hedgebench.kernels.maps.learned import HedgehogMap
 from hedgebench.kernels.softmax.attention import softmax_attention_naive
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hedgebench.kernels.chunk.attention import linear_attention_chunk
 from hedgebench.kernels.dispatch import linear_attention
-from hedgebench.kernels.linear.chunk import linear_attention_chunk
 from hedgebench.kernels.mapped import mapped_linear_attention
 from hedgebench.kernels.maps.feature_map import FeatureMap
 from hedgebench.kernels.maps.feature_maps import make_feature_map

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hedgebench.kernels.dispatch import linear_attention
 from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn
-from hedgebench.kernels.maps.feature_maps import HedgehogMap, T2RMap, TaylorMap
+from hedgebench.kernels.maps.learned import HedgehogMap, T2RMap, TaylorMap
 from hedgebench.kernels.state import LinearState
 
 CAUSAL_FORMS = pytest.mark.parametrize("form", ["naive", "recurrent", "chunk"])

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hedgebench.kernels.chunk.attention import linear_attention_chunk
 from hedgebench.kernels.hybrid.attention import HYBRID, hybrid_attention, hybrid_attention_weights
-from hedgebench.kernels.linear.chunk import linear_attention_chunk
 from hedgebench.kernels.softmax.attention import softmax_attention_weights
 
 Draw = Callable[..., tuple[Tensor, Tensor, Tensor]]

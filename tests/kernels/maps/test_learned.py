@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hedgebench.kernels.maps.feature_maps import HedgehogMap, T2RMap, TaylorMap
+from hedgebench.kernels.maps.learned import HedgehogMap, T2RMap, TaylorMap
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hedgebench.kernels.linear.chunk import linear_attention_chunk
+from hedgebench.kernels.chunk.attention import linear_attention_chunk, linear_attention_recurrent
 from hedgebench.kernels.linear.naive import linear_attention_naive
-from hedgebench.kernels.linear.recurrent import linear_attention_recurrent
 
 Draw = Callable[..., tuple[Tensor, Tensor, Tensor]]
 

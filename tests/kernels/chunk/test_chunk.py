@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hedgebench.kernels.linear.chunk import linear_attention_chunk
+from hedgebench.kernels.chunk.attention import linear_attention_chunk
 from hedgebench.kernels.linear.naive import linear_attention_naive
 
 Draw = Callable[..., tuple[Tensor, Tensor, Tensor]]

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hedgebench.kernels.linear.chunk import linear_attention_chunk
-from hedgebench.kernels.linear.chunk_steps import by_chunk
-from hedgebench.kernels.linear.log_space import HEADROOM
-from hedgebench.kernels.linear.sums import EPS, output_from_rows
+from hedgebench.kernels.chunk.attention import linear_attention_chunk
+from hedgebench.kernels.chunk.call import ChunkedCall
+from hedgebench.kernels.chunk.steps import attend_by_steps, first_carry
+from hedgebench.kernels.linear.spaces import HEADROOM
+from hedgebench.kernels.linear.sums import state_from_carry
 from hedgebench.kernels.maps.hedgehog_tokens import HedgehogTokens
 from hedgebench.kernels.state import EMPTY_LOG, LinearState
 
@@ -22,15 +23,12 @@ def draw(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).requires_grad_()
 
 
-def by_autograd(
-    q: Tensor, k: Tensor, v: Tensor, *, normalize: bool = True, **options: Any
-) -> tuple[Tensor, LinearState]:
+def by_autograd(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> tuple[Tensor, LinearState]:
     """The same through the steps that autograd follows."""
-    log_space = options.get("log_space", False)
-    outputs, state = by_chunk(
-        q, k, v, lambda rows: output_from_rows(rows, normalize=normalize, eps=EPS, log_space=log_space), **options
-    )
-    return torch.cat(outputs, dim=-2).flatten(1, 2), state
+    call = ChunkedCall(q, k, v, **options)
+    outputs, carry = attend_by_steps(call, first_carry(call), call.division.output)
+    state = state_from_carry(carry, v.shape[1], log_space=call.log_space)
+    return torch.cat(outputs, dim=1).view(*q.shape[:3], v.shape[3]), state
 
 
 def features(*shape: int, seed: int, log_space: bool) -> Tensor:

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hedgebench.kernels.linear.chunk import linear_attention_chunk
-from hedgebench.kernels.linear.log import linear_attention_and_log
+from hedgebench.kernels.chunk.attention import linear_attention_and_log, linear_attention_chunk
 from hedgebench.kernels.linear.naive import linear_attention_weights_and_log
 from hedgebench.kernels.state import EMPTY_LOG
 

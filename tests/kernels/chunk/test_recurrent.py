@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from hedgebench.kernels.chunk.attention import linear_attention_recurrent
 from hedgebench.kernels.linear.naive import linear_attention_naive
-from hedgebench.kernels.linear.recurrent import linear_attention_recurrent, recurrent_step
 from hedgebench.kernels.state import LinearState
 
 Draw = Callable[..., tuple[Tensor, Tensor, Tensor]]
@@ -19,10 +19,11 @@ def test_decoding_token_by_token_equals_the_whole(qkv: Draw, log_space: bool) ->
     state: LinearState | None = None
     outputs = []
     for token in range(q.shape[2]):
-        output, state = recurrent_step(q[:, :, token], k[:, :, token], v[:, :, token], state, log_space=log_space)
+        given = (x[:, :, token : token + 1] for x in (q, k, v))
+        output, state = linear_attention_recurrent(*given, causal=True, log_space=log_space, initial_state=state)
         outputs.append(output)
     expected = linear_attention_naive(q, k, v, causal=True, log_space=log_space)
-    torch.testing.assert_close(torch.stack(outputs, dim=2), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(torch.cat(outputs, dim=2), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_the_state_is_the_sum_over_keys(qkv: Draw) -> None:
