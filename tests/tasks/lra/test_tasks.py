@@ -24,7 +24,7 @@ from hedgebench.adapters.training.settings import TrainSettings
 from hedgebench.harness.registry import mechanisms, tasks
 from hedgebench.results.tables.references import load_reference
 from hedgebench.tasks.base import DataUnavailableError, Sources, Task
-from hedgebench.tasks.data import file_hashes as file_facts
+from hedgebench.tasks.data import file_hashes
 from hedgebench.tasks.lra.images import IMAGE, grey_pixels
 from hedgebench.tasks.lra.listops import LISTOPS, ListOpsSettings
 from hedgebench.tasks.lra.pathfinder import PATHFINDER
@@ -174,7 +174,7 @@ def test_documents_are_read_apart_and_an_empty_one_is_an_end_of_text(stocked: So
 def test_files_of_pairs_are_hashed_and_counted_once_for_a_plan_and_all_splits(
     stocked: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_facts, "ALWAYS_READ_BYTES", 1)
+    monkeypatch.setattr(file_hashes, "ALWAYS_READ_BYTES", 1)
     read: list[str] = []
 
     def counted(name: str, whole: Callable[[Path], str]) -> Callable[[Path], str]:
@@ -185,7 +185,7 @@ def test_files_of_pairs_are_hashed_and_counted_once_for_a_plan_and_all_splits(
         return read_whole
 
     for name in ("_digest", "_lines"):
-        monkeypatch.setattr(file_facts, name, counted(name, getattr(file_facts, name)))
+        monkeypatch.setattr(file_hashes, name, counted(name, getattr(file_hashes, name)))
     identity = RETRIEVAL.identify({}, stocked)
     RETRIEVAL.load({"max_length": 10}, stocked)
     assert RETRIEVAL.identify({}, stocked) == identity
