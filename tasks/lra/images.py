@@ -40,7 +40,7 @@ class ImageSettings:
         validation_rows: Rows held out of the training split, at most a tenth of it, to select the checkpoint.
         test_rows: Test rows, drawn with a fixed seed; None for all.
         batch_size: Rows per forward pass in evaluation.
-        more_metrics: Further metrics; see `metrics/requested.py`.
+        more_metrics: Metrics beside accuracy; see `metrics/requested.py`.
     """
 
     train_rows: int | None = None
@@ -116,7 +116,7 @@ class DigitsSettings:
 
     Attributes:
         batch_size: Rows per forward pass in evaluation.
-        more_metrics: Further metrics; see `metrics/requested.py`.
+        more_metrics: Metrics beside accuracy; see `metrics/requested.py`.
     """
 
     batch_size: int = 128

@@ -52,7 +52,7 @@ class ListOpsSettings:
         test_rows: Test expressions.
         data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
         batch_size: Rows per forward pass in evaluation.
-        more_metrics: Further metrics; see `metrics/requested.py`.
+        more_metrics: Metrics beside accuracy; see `metrics/requested.py`.
 
     Raises:
         ValueError: No expression can satisfy the bounds.

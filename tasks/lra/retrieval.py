@@ -48,7 +48,7 @@ class RetrievalSettings:
         validation_rows: Pairs that select the checkpoint, drawn with a fixed seed; None for all.
         test_rows: Test pairs, drawn with a fixed seed; None for all.
         batch_size: Pairs per forward pass in evaluation.
-        more_metrics: Further metrics; see `metrics/requested.py`.
+        more_metrics: Metrics beside accuracy; see `metrics/requested.py`.
 
     Raises:
         ValueError: `max_length` is below 8.

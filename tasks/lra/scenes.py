@@ -52,7 +52,7 @@ class PathfinderSettings:
         test_rows: Test images.
         data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
         batch_size: Rows per forward pass in evaluation.
-        more_metrics: Further metrics; see `metrics/requested.py`.
+        more_metrics: Metrics beside accuracy; see `metrics/requested.py`.
 
     Raises:
         ValueError: The image or a path is too small.
