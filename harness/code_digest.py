@@ -227,15 +227,19 @@ class _Field(ast.AST):
     """A field of a class, whose annotation counts: dataclasses read it."""
 
     _fields = ("target", "annotation", "value")
+    target: ast.expr
+    annotation: ast.expr
+    value: ast.expr | None
 
 
 def _as_field(node: ast.stmt) -> ast.AST:
     if not isinstance(node, ast.AnnAssign):
         return node
-    annotation: ast.expr = node.annotation
-    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
-        annotation = ast.parse(annotation.value, mode="eval").body
-    return _Field(target=node.target, annotation=annotation, value=node.value)
+    field = _Field()
+    field.target, field.annotation, field.value = node.target, node.annotation, node.value
+    if isinstance(node.annotation, ast.Constant) and isinstance(node.annotation.value, str):
+        field.annotation = ast.parse(node.annotation.value, mode="eval").body
+    return field
 
 
 def _fields(node: ast.AST) -> dict[str, object]:
@@ -248,7 +252,7 @@ def _joined(values: list[ast.expr]) -> list[ast.expr]:
     for value in values:
         last = found[-1] if found else None
         if isinstance(value, ast.Constant) and isinstance(last, ast.Constant):
-            found[-1] = ast.Constant(f"{last.value}{value.value}")
+            found[-1] = ast.Constant(str(last.value) + str(value.value))
         elif not (isinstance(value, ast.Constant) and value.value == ""):
             found.append(value)
     return found

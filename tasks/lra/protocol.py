@@ -40,7 +40,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from ...adapters.base import Adapter, Capability, ModelShape, Settings
 from ...results.record import DataIdentity, Metric
 from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
-from ..classification.class_logits import batched_logits
+from ..data.batches import batched_logits
 from ..metrics.classification import measure
 from ..metrics.requested import check_classes, measure_classes, try_metrics
 from ..settings import as_settings, parse_settings

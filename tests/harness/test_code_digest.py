@@ -80,8 +80,10 @@ SAME: dict[str, Files] = {
     "an annotation of a local name": edited("    width = 2", "    width: int = 2"),
     "imports for types": edited("    from .elsewhere import Thing", "    from .elsewhere import Thing, Other"),
     "no imports for types": edited("if TYPE_CHECKING:\n    from .elsewhere import Thing\n", ""),
-    "an import's alias": edited("import mean\n", "import mean as average\n")
-    | {"p/score.py": SCORE.replace("import mean\n", "import mean as average\n").replace("mean(np", "average(np")},
+    "an import's alias": {
+        **FILES,
+        "p/score.py": SCORE.replace("import mean\n", "import mean as average\n").replace("mean(np", "average(np"),
+    },
     "a module instead of a name": {
         **FILES,
         "p/score.py": SCORE.replace("from .means import mean\n", "from . import means\n").replace(
