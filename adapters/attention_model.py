@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .attention.core import AttentionCore, Heads
 from .base import DecodeState
 
-Watch = Callable[[int, AttentionCore, Heads, bool], object]
+HeadsVisitor = Callable[[int, AttentionCore, Heads, bool], object]
 """Called with a layer's index, its attention core, its heads, and whether it is causal; autocast is off."""
 
 
@@ -50,11 +50,11 @@ class AttentionModel(nn.Module):
         return [part for part in self.modules() if isinstance(part, AttentionCore)]
 
     @contextmanager
-    def watching(self, watch: Watch) -> Iterator[None]:
-        """Calls `watch` before each layer's attention over a whole sequence."""
+    def watching(self, visit: HeadsVisitor) -> Iterator[None]:
+        """Calls `visit` before each layer's attention over a whole sequence, while the block lasts."""
         with ExitStack() as hooks:
             for layer, core in enumerate(self.cores):
-                hook = partial(_call_watch, watch, layer)
+                hook = partial(_call_visitor, visit, layer)
                 hooks.callback(core.register_forward_pre_hook(hook, with_kwargs=True).remove)
             yield
 
@@ -78,7 +78,9 @@ class AttentionModel(nn.Module):
         """Number of the model's own positions; None if they have no end."""
 
 
-def _call_watch(watch: Watch, layer: int, core: AttentionCore, args: tuple[Heads], kwargs: dict[str, bool]) -> None:
-    """The hook before a core's forward pass; what it computes is analysed, so in float32."""
+def _call_visitor(
+    visit: HeadsVisitor, layer: int, core: AttentionCore, args: tuple[Heads], kwargs: dict[str, bool]
+) -> None:
+    """The hook before a core's forward pass; visitors analyse attention in float32, without autocast."""
     with torch.autocast(args[0].q.device.type, enabled=False):
-        watch(layer, core, args[0], kwargs["causal"])
+        visit(layer, core, args[0], kwargs["causal"])

@@ -1,4 +1,4 @@
-"""Tests of adapters/attention_shape.py."""
+"""The sizes of a backbone's attention layer, from its settings and from a checkpoint."""
 
 from __future__ import annotations
 
