@@ -40,7 +40,7 @@ def accumulator_dtype(*tensors: Tensor) -> torch.dtype:
 
 
 def empty_state(
-    phi_k: Float[Tensor, "b hk m f"], v: Float[Tensor, "b hk m dv"], *, log_space: bool = False
+    phi_k: Float[Tensor, "b hk _ f"], v: Float[Tensor, "b hk _ dv"], *, log_space: bool = False
 ) -> LinearState:
     """Gives the state before the first key, for keys and values of these sizes and types."""
     batch, heads, _, features = phi_k.shape

@@ -33,8 +33,8 @@ def first_carry(call: ChunkedCall) -> Carry:
     Raises:
         ValueError: the initial state does not fit `log_space`.
     """
-    no_keys = call.k[:, :, :0] if call.maps is None else call.maps[1](call.k[:, :, :0], slice(0, 0))
-    return carry_from_state(call.initial_state, no_keys, call.v[:, :, :0], call.log_space)
+    keys = call.k if call.maps is None else call.maps[1](call.k[:, :, :0], slice(0, 0))
+    return carry_from_state(call.initial_state, keys, call.v, call.log_space)
 
 
 def attend_by_steps(

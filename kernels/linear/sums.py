@@ -109,7 +109,7 @@ def _parts(rows: Rows) -> tuple[Tensor, Tensor]:
 
 
 def carry_from_state(
-    state: LinearState | None, phi_k: Float[Tensor, "b hk m f"], v: Float[Tensor, "b hk m dv"], log_space: bool
+    state: LinearState | None, phi_k: Float[Tensor, "b hk _ f"], v: Float[Tensor, "b hk _ dv"], log_space: bool
 ) -> Carry:
     """Joins the sums of a state, or of no keys, as the forms carry them.
 

@@ -129,7 +129,7 @@ class FollowedReader(MappedReader):
     def __init__(self, of: TokenMap, x: Float[Tensor, "b h n d"], dtype: torch.dtype, runs: Sequence[slice]) -> None:
         """Reads the tokens of x, which the runs cover in order."""
         super().__init__(of, x, dtype)
-        pieces = torch.split(x, [run.stop - run.start for run in runs], 2)
+        pieces = torch.split(x, [run.stop - run.start for run in runs], 2) if len(runs) > 1 else [x] * len(runs)
         self._pieces = {run.start: piece for run, piece in zip(runs, pieces, strict=True)}
 
     def read(self, at: slice) -> Tensor:

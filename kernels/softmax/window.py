@@ -87,7 +87,7 @@ def window_attention_weights(
     key_padding_mask: Bool[Tensor, "b m"] | None = None,
     scale: float | None = None,
 ) -> WindowWeights:
-    """Gives the weights [b h n m] themselves, all at once; arguments and errors as of `window_attention`."""
+    """Gives the weights [b h n m] themselves, all at once; arguments and errors are those of `window_attention`."""
     _check(q, k, window)
     seen = visible_keys(q, k, causal=True, key_padding_mask=key_padding_mask, window=window)
     dtype = accumulator_dtype(q, k)
