@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..results.names import unknown_name
 from .choice import KernelChoice, LinearAttentionResult
-from .fused.choose import fused_attention, needs_operator, why_not_fused
-from .fused.tensors import Options, Tensors
+from .fused.call import Call
+from .fused.choose import fused_if_possible
 from .linear.chunk import linear_attention_chunk
 from .linear.chunk_steps import CHUNK_SIZE
 from .linear.naive import linear_attention_naive
@@ -81,9 +81,10 @@ def linear_attention(
         phi_q, phi_k = (of(x, slice(0, x.shape[2])) for of, x in zip(maps, (phi_q, phi_k), strict=True))
         maps = None
     if backend == form == "auto":
-        given = Tensors.of((phi_q, phi_k, v), initial_state, key_padding_mask, log_features=log_space)
-        if needs_operator(given, log_space) or not why_not_fused(given, log_space=log_space):
-            return _fused(given, Options("identity", False, log_space, causal, normalize, eps, "auto"), return_state)
+        call = Call.of(phi_q, phi_k, v, initial_state, mask=key_padding_mask, log_space=log_space, causal=causal,
+                       normalize=normalize, eps=eps)  # fmt: skip
+        if (result := fused_if_possible(call, return_state=return_state)) is not None:
+            return replace(result, output=result.output.to(v.dtype)) if log_space else result
     form = _fastest_form(phi_q, phi_k, causal, log_space, stateful) if form == "auto" else form
     _check_form(form, stateful)
     options: dict[str, Any] = {"causal": causal, "key_padding_mask": key_padding_mask}
@@ -138,11 +139,6 @@ def _check_form(form: str, stateful: bool) -> None:
         raise unknown_name("form", form, ["auto", *_LINEAR_FORMS])
     if form == "naive" and stateful:
         raise ValueError("the form 'naive' neither takes nor gives a state; choose 'chunk', 'recurrent' or 'auto'")
-
-
-def _fused(given: Tensors, options: Options, return_state: bool) -> LinearAttentionResult:
-    result = fused_attention(given, options, return_state=return_state)
-    return replace(result, output=result.output.to(given.v.dtype)) if options.log_space else result
 
 
 def _fastest_form(phi_q: Tensor, phi_k: Tensor, causal: bool, log_space: bool, stateful: bool) -> str:

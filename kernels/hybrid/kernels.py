@@ -13,8 +13,7 @@ its own normaliser; formulas as of `hybrid`. M is kept for the gradients, in whi
 import triton
 import triton.language as tl
 
-from ..triton.features import EMPTY_LOG, load_keep, load_tile, store_tile
-from ..triton.forward import load_values
+from ..triton.features import EMPTY_LOG, load_keep, load_tile, load_values, store_tile
 
 NOWHERE = tl.constexpr(2147483647)
 """Stands for the place of a largest key in a row that sees none."""

@@ -50,6 +50,16 @@ def load_keep(mask, rows, end, HAS_MASK: tl.constexpr):
 
 
 @triton.jit
+def load_values(v, rows, columns, row_stride, end, keep, VALUES: tl.constexpr, OPERAND: tl.constexpr,
+                HAS_MASK: tl.constexpr = True):  # fmt: skip
+    """Gives values [rows columns], zero where a token is padding, whatever stood there."""
+    values = load_tile(v, rows, columns, row_stride, end, VALUES, OPERAND)
+    if HAS_MASK:
+        values = tl.where(keep[:, None], values, 0.0).to(OPERAND)
+    return values
+
+
+@triton.jit
 def load_map(weight, bias, dims, columns, DIM: tl.constexpr, WIDTH: tl.constexpr, MAP: tl.constexpr,
              HAS_BIAS: tl.constexpr, OPERAND: tl.constexpr, EVICT: tl.constexpr = ""):  # fmt: skip
     """Gives W [dims, columns] and b [columns] of one head; for the identity, zeros that nothing reads."""
