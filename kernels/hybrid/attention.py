@@ -159,7 +159,7 @@ def hybrid_attention_weights(
 ) -> Float[Tensor, "b h n n"]:
     """Gives the weights under which `hybrid_attention` sums values, quadratic in memory; for analysis.
 
-    Args and errors as of `hybrid_attention`, with the features of all keys given.
+    Arguments and errors are those of `hybrid_attention`, with the features of all keys given.
     """
     near = window_attention_weights(q, k, window=window, key_padding_mask=key_padding_mask, scale=scale)
     far_tokens = max(0, q.shape[2] - window)

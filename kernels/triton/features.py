@@ -1,7 +1,7 @@
 """Hedgehog's feature map inside Triton kernels: features of a tile of tokens, and their gradient back to y = Wx + b.
 
 A map has one or two halves, of y and of -y, so that no tile is ever joined or cut. Log features stay logarithms here;
-whoever calls takes a shift off them.
+the caller takes a shift off them.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.

@@ -46,8 +46,8 @@ def sum_wide_queries(q, grad, norms, pulls, blocks, sums, query_sums, q_batch, q
                      grad_row, tokens, groups, FEATURES: tl.constexpr, VALUES: tl.constexpr, BLOCK: tl.constexpr,
                      CHUNK: tl.constexpr, BF: tl.constexpr, BV: tl.constexpr, OPERAND: tl.constexpr,
                      PRECISION: tl.constexpr):  # fmt: skip
-    """Gives Σ φ(q) gᵀ and Σ φ(q) h of a block's queries, over the query heads of a kv head; g and h as of
-    `triton.states.row_gradients`.
+    """Gives Σ φ(q) gᵀ and Σ φ(q) h of a block's queries, over the query heads of a kv head; g and h are
+    those of `triton.states.row_gradients`.
 
     Grid: blocks, kv heads, tiles of features · tiles of values.
     """
