@@ -12,8 +12,8 @@ from ..results.names import unknown_name
 from .choice import KernelChoice, LinearAttentionResult
 from .chunk.attention import linear_attention_chunk, linear_attention_recurrent
 from .chunk.call import CHUNK_SIZE
-from .fused.choose import fused_attention, needs_operator, why_not_fused
-from .fused.tensors import Options, Tensors
+from .fused.call import Call
+from .fused.choose import fused_if_possible
 from .linear.naive import linear_attention_naive
 from .linear.sums import EPS
 from .maps.token_maps import TokenMap
@@ -83,9 +83,10 @@ def linear_attention(
         phi_q, phi_k = (of(x, slice(0, x.shape[2])) for of, x in zip(maps, (phi_q, phi_k), strict=True))
         maps = None
     if backend == form == "auto":
-        given = Tensors.of((phi_q, phi_k, v), initial_state, key_padding_mask, log_features=log_space)
-        if needs_operator(given, log_space) or not why_not_fused(given, log_space=log_space):
-            return _fused(given, Options("identity", False, log_space, causal, normalize, eps, "auto"), return_state)
+        call = Call.of(phi_q, phi_k, v, initial_state, mask=key_padding_mask, log_space=log_space, causal=causal,
+                       normalize=normalize, eps=eps)  # fmt: skip
+        if (result := fused_if_possible(call, return_state=return_state)) is not None:
+            return replace(result, output=result.output.to(v.dtype)) if log_space else result
     if torch_form not in _LINEAR_FORMS:
         raise unknown_name("form", torch_form, ["auto", *_LINEAR_FORMS])
     if torch_form == "naive" and stateful:
@@ -135,11 +136,6 @@ def keeps_features_in_cache(form: str, device: torch.device) -> bool:
     Under autocast it does not: the forms turn autocast off, and a map must run under it.
     """
     return form == "chunk" and device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-
-
-def _fused(given: Tensors, options: Options, return_state: bool) -> LinearAttentionResult:
-    result = fused_attention(given, options, return_state=return_state)
-    return replace(result, output=result.output.to(given.v.dtype)) if options.log_space else result
 
 
 def _fastest_form(phi_q: Tensor, phi_k: Tensor, causal: bool, log_space: bool, stateful: bool) -> str:

@@ -61,7 +61,7 @@ def fused_forward_cost(form: str, *, token_heads: int, d: int, dtype: str) -> Ke
 def fused_backward_cost(*, token_heads: int, d: int, dtype: str) -> KernelCost:
     """Counts the backward pass: 36d² + 16Cd FLOPs; 13 vectors of d numbers and four states of 2d² for each block.
 
-    Args as of `fused_forward_cost`.
+    Arguments are those of `fused_forward_cost`.
     """
     flops = 36 * d * d + 16 * CHUNK * d
     return KernelCost(token_heads * flops, token_heads * _bytes(13, 4, d, dtype))

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from ..results.names import unknown_name
 from .choice import KernelChoice, LinearAttentionResult
-from .fused.checks import QKV, Maps, check_call
-from .fused.choose import DECODED_BY_TRITON, chooses_triton, fused_attention
-from .fused.decode_op import decode_in_place_by_torch, fused_decode_
-from .fused.tensors import Options, Tensors
-from .linear.sums import EPS, query_groups
+from .fused.call import Call
+from .fused.checks import check_call
+from .fused.choose import DECODED_BY_TRITON, fused_attention, why_not_fused
+from .fused.op import decode_in_place_by_torch, fused_decode_
+from .linear.sums import EPS
 from .maps.learned import HEDGEHOG_MAPS
 from .state import LinearState
+from .triton.backend import chooses_triton
 
 
 def chunk_hedgehog_attn(
@@ -57,7 +58,7 @@ def chunk_hedgehog_attn(
         k_weight: W of the keys.
         q_bias: b of the queries; both biases or none.
         k_bias: b of the keys.
-        feature_map: Φ, "exp", "exp_max", "softmax" or "softmax_joint", as of `HedgehogMap`.
+        feature_map: Φ, "exp", "exp_max", "softmax" or "softmax_joint"; see `HedgehogMap`.
         negate: also use -(Wx + b).
         causal: a query sees the keys up to its own.
         normalize: divide by the row sum.
@@ -75,13 +76,13 @@ def chunk_hedgehog_attn(
             other, `cu_seqlens` with a batch above one, the state of a map in the other space (log or not), tensors on
             more than one device, or `backend="triton"` where the kernels cannot run.
     """
-    if feature_map not in HEDGEHOG_MAPS:
-        raise unknown_name("feature map", feature_map, HEDGEHOG_MAPS)
-    options = Options(feature_map, negate, feature_map == "exp", causal, normalize, eps, form)
-    maps = (q_weight, k_weight, q_bias, k_bias)
-    given = _tensors((q, k, v), maps, initial_state, key_padding_mask, cu_seqlens, negate=negate,
-                     log_space=options.log_space)  # fmt: skip
-    return fused_attention(given, options, return_state=output_final_state, backend=backend)
+    _check_map(feature_map)
+    call = Call.of(
+        q, k, v, initial_state, q_weight=q_weight, k_weight=k_weight, q_bias=q_bias, k_bias=k_bias,
+        feature_map=feature_map, negate=negate, log_space=feature_map == "exp", causal=causal, normalize=normalize,
+        eps=eps, mask=key_padding_mask, cu_seqlens=cu_seqlens, form=form,
+    )  # fmt: skip
+    return fused_attention(check_call(call), return_state=output_final_state, backend=backend)
 
 
 def chunk_linear_attn(
@@ -102,14 +103,14 @@ def chunk_linear_attn(
 ) -> LinearAttentionResult:
     """Gives attention over features that are at hand: of any map whose scores are never negative.
 
-    Args and errors as of `chunk_hedgehog_attn`; with `log_space`, `phi_q` and `phi_k` are logarithms, and everything is
-    computed in float32. Features may be any number, logarithms up to 256 on a GPU.
+    Arguments and errors are those of `chunk_hedgehog_attn`; with `log_space`, `phi_q` and `phi_k` are logarithms, and
+    everything is computed in float32. Features may be any number, logarithms up to 256 on a GPU.
     """
-    options = Options("identity", False, log_space, causal, normalize, eps, form)
-    maps = (None, None, None, None)
-    given = _tensors((phi_q, phi_k, v), maps, initial_state, key_padding_mask, cu_seqlens, negate=False,
-                     log_space=log_space)  # fmt: skip
-    result = fused_attention(given, options, return_state=output_final_state, backend=backend)
+    call = Call.of(
+        phi_q, phi_k, v, initial_state, log_space=log_space, causal=causal, normalize=normalize, eps=eps,
+        mask=key_padding_mask, cu_seqlens=cu_seqlens, form=form,
+    )  # fmt: skip
+    result = fused_attention(check_call(call), return_state=output_final_state, backend=backend)
     return replace(result, output=result.output.to(v.dtype)) if log_space else result
 
 
@@ -131,37 +132,24 @@ def fused_recurrent_hedgehog_attn(
 ) -> LinearAttentionResult:
     """Decodes a few tokens after those in `state`, which is changed in place. Nothing here has a gradient.
 
-    Args and errors as of `chunk_hedgehog_attn`; the form is "fused_recurrent" on Triton, "recurrent" on torch. The
-    state must be float32 and contiguous, as `state.empty_state` and the chunk forms give it; the result's is the same.
+    Arguments and errors are those of `chunk_hedgehog_attn`; the form is "fused_recurrent" on Triton, "recurrent" on
+    torch. The state must be float32 and contiguous, as `state.empty_state` and the chunk forms give it; the result
+    holds the same one.
     """
-    if feature_map not in HEDGEHOG_MAPS:
-        raise unknown_name("feature map", feature_map, HEDGEHOG_MAPS)
-    log_space = feature_map == "exp"
-    maps = (q_weight, k_weight, q_bias, k_bias)
-    given = _tensors((q, k, v), maps, state, None, None, negate=negate, log_space=log_space)
-    fuses = chooses_triton(given, backend, decoding=True)
-    on_cuda = given.q.device.type == "cuda"
-    decode = fused_decode_ if fuses or not on_cuda else decode_in_place_by_torch
+    _check_map(feature_map)
+    call = check_call(
+        Call.of(
+            q, k, v, state, q_weight=q_weight, k_weight=k_weight, q_bias=q_bias, k_bias=k_bias,
+            feature_map=feature_map, negate=negate, log_space=feature_map == "exp", normalize=normalize, eps=eps,
+        )
+    )  # fmt: skip
+    fuses = chooses_triton(backend, lambda: why_not_fused(call, decoding=True))
+    decode = fused_decode_ if fuses or call.q.device.type != "cuda" else decode_in_place_by_torch
     with torch.no_grad():
-        output = decode(*given[:10], feature_map, negate, log_space, normalize, eps)
+        output = decode(*call.flatten())
     return LinearAttentionResult(output, state, DECODED_BY_TRITON if fuses else KernelChoice("recurrent", "torch"))
 
 
-def _tensors(
-    qkv: QKV,
-    maps: Maps,
-    state: LinearState | None,
-    mask: Tensor | None,
-    cu_seqlens: Tensor | None,
-    *,
-    negate: bool,
-    log_space: bool,
-) -> Tensors:
-    """Joins and checks what a call is given.
-
-    Raises:
-        ValueError: tensors that do not fit each other.
-    """
-    query_groups(qkv[0], qkv[1], causal=False)
-    check_call(qkv, maps, state, mask, cu_seqlens, negate=negate, log_space=log_space)
-    return Tensors.of(qkv, state, mask, cu_seqlens, maps, log_features=log_space and maps[0] is None)
+def _check_map(feature_map: str) -> None:
+    if feature_map not in HEDGEHOG_MAPS:
+        raise unknown_name("feature map", feature_map, HEDGEHOG_MAPS)

@@ -1,15 +1,12 @@
 """Linear attention from queries and keys and their maps: fused with the maps where kernels allow it."""
 
-from typing import Any
-
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .choice import LinearAttentionResult
 from .dispatch import linear_attention
-from .fused.choose import fused_attention, needs_operator, why_not_fused
-from .fused.tensors import Options, Tensors
-from .linear.sums import EPS
+from .fused.call import Call
+from .fused.choose import fused_if_possible
 from .maps.feature_map import FeatureMap
 from .maps.hedgehog_tokens import HedgehogTokens
 from .maps.learned import HedgehogMap
@@ -46,13 +43,17 @@ def mapped_linear_attention(
         initial_state: state after the tokens before these.
         return_state: the caller needs the state after the last key.
     """
-    state: dict[str, Any] = {"return_state": return_state}
+    backend = "auto"
     if isinstance(query_map, HedgehogMap) and isinstance(key_map, HedgehogMap) and _alike(query_map, key_map):
-        maps = (query_map.weight, key_map.weight, query_map.bias, key_map.bias)
-        given = Tensors.of((q, k, v), initial_state, key_padding_mask, maps=maps)
-        if needs_operator(given, query_map.log_space) or not why_not_fused(given):
-            options = Options(query_map.map, query_map.negate, query_map.log_space, causal, normalize, EPS, "auto")
-            return fused_attention(given, options, **state)
+        call = Call.of(
+            q, k, v, initial_state, q_weight=query_map.weight, k_weight=key_map.weight, q_bias=query_map.bias,
+            k_bias=key_map.bias, feature_map=query_map.map, negate=query_map.negate, log_space=query_map.log_space,
+            causal=causal, normalize=normalize, mask=key_padding_mask,
+        )  # fmt: skip
+        if (result := fused_if_possible(call, return_state=return_state)) is not None:
+            return result
+        # On CUDA features may suit the kernels where the map does not; elsewhere nothing changes.
+        backend = "auto" if q.is_cuda else "torch"
     return linear_attention(
         q,
         k,
@@ -63,7 +64,8 @@ def mapped_linear_attention(
         log_space=query_map.log_space,
         initial_state=initial_state,
         maps=(_at(query_map, positions), _at(key_map, positions)),
-        **state,
+        return_state=return_state,
+        backend=backend,
     )
 
 

@@ -6,11 +6,12 @@ import torch
 import triton
 from torch import Tensor
 
-from ..fused.call import MAX_GRID, launch, stand_in
+from ..triton.launch import MAX_GRID, launch, mask_bytes
 from ..triton.tiles import padded
+from .call import DistillationCall
 from .kernels import distill_key_gradients, distill_query_gradients, distill_rows
 from .tiled_scores import FeatureGradients
-from .tiles import FLOOR, Problem
+from .tiles import FLOOR
 
 ROWS = 64
 """Query rows in a tile, and keys; half of it for heads of more than 128 dimensions."""
@@ -24,47 +25,41 @@ into a logarithm here, and bfloat16's eight bits would be its error."""
 
 
 def distill(
-    problem: Problem,
-    factors: tuple[Tensor, Tensor],
-    causal: bool,
-    eps: float,
-    with_gradients: bool,
-    rows: int | None = None,
+    call: DistillationCall, factors: tuple[Tensor, Tensor], rows: int | None = None
 ) -> tuple[Tensor, Tensor, FeatureGradients | None]:
     """Gives cross-entropy and divergence [l g], and the gradients of the factors where they are wanted.
 
     Args:
-        problem: of float32; its features are not read.
+        call: of float32; its features are not read.
         factors: features [l g n f] and [l m f] whose products are scores.
-        causal: a query sees the keys up to its own; the queries are the last n tokens.
-        eps: added to a row's total.
-        with_gradients: give gradients too.
         rows: query rows and keys in a tile, unless `ROWS`.
     """
-    q, k, phi_q, phi_k = (x.contiguous() for x in (problem.q, problem.k, *factors))
-    leading, groups, queries, dim = q.shape
-    rows = rows or (ROWS if dim <= 128 else ROWS // 2)
-    keys, features = phi_k.shape[1:]
-    shares = problem.shares.contiguous()
-    padding = stand_in(None if problem.padding is None else problem.padding.contiguous().view(torch.uint8), shares)
-    of_rows = torch.empty(5, leading, groups, queries, dtype=torch.float32, device=q.device)
-    options: dict[str, Any] = {
-        "DIM": dim, "FEATURES": features, "CAUSAL": causal, "HAS_PADDING": problem.padding is not None,
-        "FLOOR": FLOOR, "ROWS": rows, "KEYS": rows, "BD": padded(dim), "BF": min(FEATURES, padded(features)),
-        "PRECISION": PRECISION, "num_warps": 8, "num_stages": 1,
+    q, k, phi_q, phi_k, shares = (x.contiguous() for x in (call.q, call.k, *factors, call.shares))
+    (leading, groups, queries, dim), (keys, features) = q.shape, phi_k.shape[1:]
+    rows, columns = rows or (ROWS if dim <= 128 else ROWS // 2), min(FEATURES, padded(features))
+    by_head = {"q": q, "k": k, "phi_q": phi_q, "phi_k": phi_k, "shares": shares}
+    by_head["padding"] = mask_bytes(call.padding, shares)
+    of_rows = ("cross_entropy", "kl", "log_sums", "totals", "masses")
+    by_head |= {name: torch.empty(leading, groups, queries, dtype=torch.float32, device=q.device) for name in of_rows}
+    sizes: dict[str, Any] = {
+        "queries": queries, "keys": keys, "groups": groups, "eps": 0.0 if call.log_space else call.eps,
+        "DIM": dim, "FEATURES": features, "CAUSAL": call.causal, "HAS_PADDING": call.padding is not None,
+        "FLOOR": FLOOR, "ROWS": rows, "KEYS": rows, "BD": padded(dim), "BF": columns, "PRECISION": PRECISION,
     }  # fmt: skip
     gradients = None
-    if with_gradients:
+    if call.with_gradients:
         gradients = FeatureGradients(torch.empty_like(phi_q), phi_k.new_empty(leading, groups, keys, features))
-    tiles, key_tiles, parts = triton.cdiv(queries, rows), triton.cdiv(keys, rows), triton.cdiv(features, options["BF"])
+    tiles, key_tiles, parts = (triton.cdiv(*each) for each in ((queries, rows), (keys, rows), (features, columns)))
     at_once = MAX_GRID[1] // groups
     for first in range(0, leading, at_once):
         some = slice(first, first + at_once)
-        inputs, results = [x[some] for x in (q, k, phi_q, phi_k, padding, shares)], of_rows[:, some]
-        sizes, heads = (queries, keys, groups), inputs[0].shape[0] * groups
-        launch(distill_rows, (tiles, heads), *inputs, *results, *sizes, eps, **options)
+        shared = sizes | {name: x[some] for name, x in by_head.items()}
+        heads, options = shared["q"].shape[0] * groups, {"num_warps": 8, "num_stages": 1}
+        launch(distill_rows, (tiles, heads), shared=shared, **options)
         if gradients is not None:
-            known = (*inputs, *results[2:])
-            launch(distill_query_gradients, (tiles, heads, parts), *known, gradients.queries[some], *sizes, **options)
-            launch(distill_key_gradients, (key_tiles, heads, parts), *known, gradients.keys[some], *sizes, **options)
-    return of_rows[0].sum(-1), of_rows[1].sum(-1), gradients
+            for kernel, count, found in (
+                (distill_query_gradients, tiles, gradients.queries),
+                (distill_key_gradients, key_tiles, gradients.keys),
+            ):
+                launch(kernel, (count, heads, parts), shared=shared, gradients=found[some], **options)
+    return by_head["cross_entropy"].sum(-1), by_head["kl"].sum(-1), gradients

@@ -5,8 +5,8 @@ L_i = -Σ_j a_ij log p_ij of each query row, a = softmax(q·k·scale) and p_ij =
 least value is the entropy of the teacher's row, so the Kullback-Leibler divergence is given too.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -14,13 +14,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ...results.names import unknown_name
 from ..choice import KernelChoice
 from ..fused.checks import check_devices, check_mask, check_shape
 from ..linear.sums import EPS, query_groups
 from ..state import EMPTY_LOG, accumulator_dtype
-from .op import BACKENDS, distillation
-from .tiles import DistillationOptions, Problem
+from ..triton.backend import chooses_triton, obstacles
+from .call import DistillationCall
+from .op import RAN, distillation
 
 MAX_DIM = 256
 """Dimensions of the teacher's heads that the kernels take at most."""
@@ -35,7 +35,7 @@ class DistillationLoss:
             the student's features.
         kl: `cross_entropy` less the mean entropy of the teacher's rows: nats, 0 at the optimum, without a gradient.
         rows: how many query rows the means are taken over; 0 gives a loss of 0.
-        ran: index into `BACKENDS` of what ran, on the CPU.
+        ran: index into `op.RAN` of what ran, on the CPU.
     """
 
     cross_entropy: Float[Tensor, " h"]
@@ -46,7 +46,7 @@ class DistillationLoss:
     @property
     def kernel(self) -> KernelChoice:
         """What really ran."""
-        return KernelChoice("tiled", BACKENDS[int(self.ran)])
+        return KernelChoice("tiled", RAN[int(self.ran)])
 
 
 def attention_distillation_loss(
@@ -99,10 +99,12 @@ def attention_distillation_loss(
         q, k, phi_q_value, phi_k_value = (x.to(dtype) for x in (q, k, phi_q, phi_k))
         q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
         hidden = EMPTY_LOG if log_space else 0.0
-        problem = _problem(q, k, phi_q_value, _masked(phi_k_value, key_padding_mask, hidden), real, key_padding_mask)
-        options = DistillationOptions(causal, eps, log_space, tile)
-        what = _backend(backend, q, dtype)
-        cross_entropy, kl, grad_q, grad_k, ran = distillation(*problem, *options, wanted, what)
+        call = DistillationCall(
+            **_by_kv_head(q, k, phi_q_value, _masked(phi_k_value, key_padding_mask, hidden), real, key_padding_mask),
+            causal=causal, eps=eps, log_space=log_space, tile=tile, with_gradients=wanted,
+            backend="triton" if chooses_triton(backend, lambda: "; ".join(_obstacles(q))) else "torch",
+        )  # fmt: skip
+        cross_entropy, kl, grad_q, grad_k, ran = distillation(*call.flatten())
         cross_entropy, kl = cross_entropy.view(batch, heads).sum(0), kl.view(batch, heads).sum(0)
     if wanted:
         grad_q = grad_q.view(batch, heads, queries, -1)
@@ -111,35 +113,26 @@ def attention_distillation_loss(
     return DistillationLoss(cross_entropy, kl, real.sum(), ran)
 
 
-def _problem(q: Tensor, k: Tensor, phi_q: Tensor, phi_k: Tensor, real: Tensor, mask: Tensor | None) -> Problem:
-    """Joins batch and kv heads into one leading axis, and lays out what rows and keys of padding are."""
-    kv_heads, groups = k.shape[1], q.shape[1] // k.shape[1]
+def _by_kv_head(
+    q: Tensor, k: Tensor, phi_q: Tensor, phi_k: Tensor, real: Tensor, mask: Tensor | None
+) -> dict[str, Any]:
+    """Joins batch and kv heads into one leading axis; rows of padding are zero, whatever stood there."""
+    kv_heads = k.shape[1]
     shares = real.to(q.dtype) / real.sum().clamp_min(1)
-    return Problem(
-        q=_by_kv_head(q, groups, real),
-        k=k.flatten(0, 1),
-        phi_q=_by_kv_head(phi_q, groups, real),
-        phi_k=phi_k.flatten(0, 1),
-        shares=shares.repeat_interleave(kv_heads, 0),
-        padding=None if mask is None else (~mask).repeat_interleave(kv_heads, 0),
-    )
-
-
-def _backend(wished: str, q: Tensor, dtype: torch.dtype) -> str:
-    """Gives "triton" or "torch"."""
-    device = q.device
-    if wished not in ("auto", *BACKENDS):
-        raise unknown_name("backend", wished, ("auto", *BACKENDS))
-    reasons = {
-        f"tensors are on {device.type}, the kernels run on cuda": device.type != "cuda",
-        "triton is not installed": find_spec("triton") is None,
-        f"{dtype} is not the float32 they compute in": dtype != torch.float32,
-        f"heads of {q.shape[-1]} dimensions, above {MAX_DIM}": q.shape[-1] > MAX_DIM,
+    queries = (torch.unflatten(_masked(x, real, 0.0), 1, (kv_heads, -1)).flatten(0, 1) for x in (q, phi_q))
+    return {
+        **dict(zip(("q", "phi_q"), queries, strict=True)),
+        "k": k.flatten(0, 1),
+        "phi_k": phi_k.flatten(0, 1),
+        "shares": shares.repeat_interleave(kv_heads, 0),
+        "padding": None if mask is None else (~mask).repeat_interleave(kv_heads, 0),
     }
-    obstacle = "; ".join(reason for reason, holds in reasons.items() if holds)
-    if wished == "triton" and obstacle:
-        raise ValueError(f"the Triton kernels cannot run this call: {obstacle}; choose backend 'auto' or 'torch'")
-    return "torch" if obstacle else "triton" if wished == "auto" else wished
+
+
+def _obstacles(q: Tensor) -> Iterator[str]:
+    yield from obstacles(q, (torch.float32,))
+    if q.shape[-1] > MAX_DIM:
+        yield f"heads of {q.shape[-1]} dimensions, above {MAX_DIM}"
 
 
 class _WithGradients(torch.autograd.Function):
@@ -185,11 +178,6 @@ def _real_rows(mask: Tensor | None, batch: int, queries: int, device: torch.devi
     if mask is None:
         return torch.ones(batch, queries, dtype=torch.bool, device=device)
     return mask[:, mask.shape[1] - queries :]
-
-
-def _by_kv_head(tensor: Tensor, groups: int, real: Tensor) -> Tensor:
-    """Gives [l g n f] of [b h n f], zero where a row is padding, whatever stood there."""
-    return torch.unflatten(_masked(tensor, real, 0.0), 1, (-1, groups)).flatten(0, 1)
 
 
 def _masked(tensor: Tensor, real: Tensor | None, value: float) -> Tensor:

@@ -1,7 +1,7 @@
 """Linear attention's probabilities for a tile of query rows, and the gradients of its features, never for all rows.
 
-Leading axis l: batch and kv head together. A row's score s_ij is φ(q_i)·φ(k_j) and its total S_i is Σ_j s_ij. Whoever
-has ∂L/∂s_ij = slope_ij / S_i gives the slopes of a tile back and gets the gradients of the features added up.
+Leading axis l: batch and kv head together. A row's score s_ij is φ(q_i)·φ(k_j) and its total S_i is Σ_j s_ij. From
+the slopes of a tile, where ∂L/∂s_ij = slope_ij / S_i, come its parts of the gradients of the features.
 """
 
 from typing import NamedTuple, Protocol, runtime_checkable

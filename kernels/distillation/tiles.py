@@ -3,11 +3,10 @@
 What `distillation` runs without a GPU, and what the kernels are held to.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from .call import DistillationCall
 from .tiled_scores import FeatureGradients, TiledScores, hide_later, later_keys, tiled_scores
 
 FLOOR = 1e-12
@@ -24,68 +23,30 @@ MINIMUM_TILE = 64
 """Query rows in a tile at least, so that matrix products stay large; fewer heads are then handled at once."""
 
 
-class DistillationOptions(NamedTuple):
-    """What is not a tensor; as of `distillation.attention_distillation_loss`."""
-
-    causal: bool
-    eps: float
-    log_space: bool
-    tile: int | None
-
-
-class Problem(NamedTuple):
-    """What the loss is computed from; leading axis l: batch and kv head together.
-
-    Attributes:
-        q: [l g n d], with the scale.
-        k: [l m d].
-        phi_q: [l g n f].
-        phi_k: [l m f], masked.
-        shares: [l n], a row's part in the mean: 1 / rows, or 0 for padding.
-        padding: [l m], true where a key is hidden from all rows, or None.
-    """
-
-    q: Tensor
-    k: Tensor
-    phi_q: Tensor
-    phi_k: Tensor
-    shares: Tensor
-    padding: Tensor | None
-
-    def heads(self, which: slice) -> "Problem":
-        """Gives the part of some batch entries and kv heads."""
-        q, k, phi_q, phi_k, shares = (tensor[which] for tensor in self[:5])
-        return Problem(q, k, phi_q, phi_k, shares, None if self.padding is None else self.padding[which])
-
-
-def _tile_sizes(problem: Problem, tile: int | None) -> tuple[int, int]:
+def _tile_sizes(call: DistillationCall) -> tuple[int, int]:
     """Gives how many query rows, and how many of the leading axis, are handled at once."""
-    heads, groups, queries, _ = problem.q.shape
-    row_elements = max(1, groups * max(problem.k.shape[1], problem.phi_k.shape[2]))
-    limit = CPU_TILE_ELEMENTS if problem.q.device.type == "cpu" else TILE_ELEMENTS
+    heads, groups, queries, _ = call.q.shape
+    row_elements = max(1, groups * max(call.k.shape[1], call.phi_k.shape[2]))
+    limit = CPU_TILE_ELEMENTS if call.q.device.type == "cpu" else TILE_ELEMENTS
+    tile = call.tile
     if tile is None:
         tile = max(1, min(queries, max(limit // (row_elements * max(1, heads)), MINIMUM_TILE)))
     return tile, max(1, limit // (row_elements * tile))
 
 
-def tiled_loss(
-    problem: Problem, gradients: FeatureGradients | None, options: DistillationOptions
-) -> tuple[Tensor, Tensor]:
+def tiled_loss(call: DistillationCall, gradients: FeatureGradients | None) -> tuple[Tensor, Tensor]:
     """Gives cross-entropy and divergence [l g], and adds up gradients where they are wanted."""
-    queries = problem.q.shape[2]
-    tile, at_once = _tile_sizes(problem, options.tile)
-    cross_entropy = problem.q.new_zeros(*problem.q.shape[:2])
+    queries = call.q.shape[2]
+    tile, at_once = _tile_sizes(call)
+    cross_entropy = call.q.new_zeros(*call.q.shape[:2])
     kl = torch.zeros_like(cross_entropy)
-    for first in range(0, problem.q.shape[0], at_once):
+    for first in range(0, call.q.shape[0], at_once):
         heads = slice(first, first + at_once)
-        part = problem.heads(heads)
+        part = call.heads(heads)
         part_gradients = None if gradients is None else FeatureGradients(*(tensor[heads] for tensor in gradients))
-        scores = tiled_scores(
-            part.phi_q, part.phi_k, causal=options.causal, eps=options.eps, log_space=options.log_space
-        )
+        scores = tiled_scores(part.phi_q, part.phi_k, causal=call.causal, eps=call.eps, log_space=call.log_space)
         for start in range(0, queries, tile):
-            rows = slice(start, min(start + tile, queries))
-            crossed, diverged = _tile_loss(part, scores, part_gradients, rows, options.causal)
+            crossed, diverged = _tile_loss(part, scores, part_gradients, slice(start, min(start + tile, queries)))
             cross_entropy[heads] += crossed
             kl[heads] += diverged
         if part_gradients is not None:
@@ -94,17 +55,17 @@ def tiled_loss(
 
 
 def _tile_loss(
-    problem: Problem, scores: TiledScores, gradients: FeatureGradients | None, rows: slice, causal: bool
+    call: DistillationCall, scores: TiledScores, gradients: FeatureGradients | None, rows: slice
 ) -> tuple[Tensor, Tensor]:
     """Gives one tile's part in cross-entropy and divergence [l g].
 
     With u_ij = 1 where p_ij is not below the floor, L_i = -Σ_j a_ij u_ij (log s_ij - log S_i) + a constant, so
     S_i ∂L_i/∂s_ij = Σ_m a_im u_im - a_ij u_ij / p_ij; S_i includes eps.
     """
-    groups = problem.q.shape[1]
-    weights, entropy = _teacher(problem, rows, causal)
+    groups = call.q.shape[1]
+    weights, entropy = _teacher(call, rows)
     probabilities = scores.probabilities(rows.start, rows.stop)
-    shares = problem.shares[:, None, rows].expand(-1, groups, -1)
+    shares = call.shares[:, None, rows].expand(-1, groups, -1)
     floored = probabilities < FLOOR
     probabilities = probabilities.clamp_min_(FLOOR)
     crossed = -(probabilities.log().mul_(weights)).sum(-1)
@@ -117,28 +78,19 @@ def _tile_loss(
     return (crossed * shares).sum(-1), ((crossed - entropy) * shares).sum(-1)
 
 
-def _teacher(problem: Problem, rows: slice, causal: bool) -> tuple[Tensor, Tensor]:
+def _teacher(call: DistillationCall, rows: slice) -> tuple[Tensor, Tensor]:
     """Gives softmax attention's rows [l gt s] over the keys up to the last that the tile sees, and their entropies."""
-    queries, keys = problem.q[:, :, rows], problem.k
-    seen = keys.shape[1] - problem.q.shape[2] + rows.stop if causal else keys.shape[1]
+    queries, keys = call.q[:, :, rows], call.k
+    seen = keys.shape[1] - call.q.shape[2] + rows.stop if call.causal else keys.shape[1]
     logits = queries.flatten(1, 2) @ keys[:, :seen].mT
     # Half of the least number, so that taking a row's maximum off does not make it -inf, which times 0 is NaN.
     lowest = torch.finfo(logits.dtype).min / 2
-    if causal:
+    if call.causal:
         hide_later(logits, queries.shape[1], later_keys(queries.shape[2], logits.device), lowest)
-    if problem.padding is not None:
-        logits.masked_fill_(problem.padding[:, None, :seen], lowest)
+    if call.padding is not None:
+        logits.masked_fill_(call.padding[:, None, :seen], lowest)
     logits.sub_(logits.amax(-1, keepdim=True))
     weights = logits.exp()
     total = weights.sum(-1, keepdim=True)
     weights.div_(total)
     return weights, total.squeeze(-1).log() - logits.mul_(weights).sum(-1)
-
-
-def zero_gradients(problem: Problem) -> FeatureGradients:
-    """Gives zeros to which the gradients of a problem's features are added."""
-    heads, groups = problem.phi_q.shape[:2]
-    return FeatureGradients(
-        torch.zeros_like(problem.phi_q, memory_format=torch.contiguous_format),
-        problem.phi_k.new_zeros(heads, groups, *problem.phi_k.shape[1:]),
-    )

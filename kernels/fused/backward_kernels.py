@@ -1,7 +1,7 @@
 """Triton kernels for the gradients of linear attention with Hedgehog's map inside.
 
 Nothing but the output and each row's norm is kept from the forward pass; features and sums are computed again. With g
-and h the gradients of a row's numerator and denominator (`triton_states.row_gradients`),
+and h the gradients of a row's numerator and denominator (`triton.states.row_gradients`),
 
     ds_ij = g_i·v_j + h_i,   dφ(q_i) = Σ_j ds_ij φ(k_j),   dφ(k_j) = Σ_i ds_ij φ(q_i),   dv_j = Σ_i s_ij g_i,
 

@@ -1,210 +1,204 @@
-"""What one call of the fused kernels is given, what it gives, and what all launches take from it."""
+"""One call of linear attention with its map inside, from the public function to the launch of a kernel."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..state import LinearState
+from ..linear.sums import EPS
+from ..state import LinearState, accumulator_dtype
+from ..triton.backend import MAX_WIDTH
 from ..triton.block_tables import BlockTable, batch_table, packed_table
-from ..triton.features import MAP_CODES
-from ..triton.tiles import MAX_WIDTH, WIDE_TILE, Tiles, operands, padded, tiles_for
-
-MAX_GRID = (2**31 - 1, 65_535, 65_535)
-"""Programs that CUDA starts along each axis of a grid at most."""
+from ..triton.launch import mask_bytes, stand_in, strides
+from ..triton.operator import Arguments, rows_contiguous
+from ..triton.tiles import WIDE_TILE, Tiles, operands, padded, tiles_for
 
 
 @dataclass(frozen=True)
-class FusedCall:
-    """One call's tensors and options; shapes as of `hedgehog.chunk_hedgehog_attn`.
+class Call(Arguments):
+    """Tensors and options of one call; shapes are those of `hedgehog.chunk_hedgehog_attn`.
 
     Attributes:
-        feature_map: a key of `MAP_CODES`.
+        q_weight: None, as all four tensors of the maps, if q and k are features.
+        initial_kv: None, as the next two, without an initial state; the last is None outside log space too.
+        mask: [b n], true at real tokens.
+        feature_map: "identity" (q and k are features, or their logarithms with `log_space`) or a variant of
+            `HedgehogMap`.
+        negate: the map has both halves.
         log_space: features are exp of what the map gives.
-        mask: [b n] uint8 or bool, true at real tokens.
-        tiles: unless given, those of `tiles_for`.
+        eps: added to the row sum, outside log space.
+        form: "auto", "fused_chunk" (one pass) or "chunk" (two); not read on a CPU and in decoding.
+        tiles: for the launches; `tiles_for` chooses unless given.
     """
+
+    DIFFERENTIABLE: ClassVar = (
+        *("q", "k", "v", "q_weight", "k_weight", "q_bias", "k_bias", "initial_kv", "initial_k"),
+    )
 
     q: Tensor
     k: Tensor
     v: Tensor
-    q_weight: Tensor | None
-    k_weight: Tensor | None
-    q_bias: Tensor | None
-    k_bias: Tensor | None
-    feature_map: str
-    negate: bool
-    causal: bool
-    normalize: bool
-    eps: float
-    mask: Tensor | None
-    cu_seqlens: Tensor | None
-    initial: LinearState | None
-    log_space: bool
-    tiles: Tiles | None = None
+    q_weight: Tensor | None = None
+    k_weight: Tensor | None = None
+    q_bias: Tensor | None = None
+    k_bias: Tensor | None = None
+    initial_kv: Tensor | None = None
+    initial_k: Tensor | None = None
+    initial_scale: Tensor | None = None
+    mask: Tensor | None = None
+    cu_seqlens: Tensor | None = None
+    feature_map: str = "identity"
+    negate: bool = False
+    log_space: bool = False
+    causal: bool = True
+    normalize: bool = True
+    eps: float = EPS
+    form: str = "auto"
+    tiles: Tiles | None = field(default=None, kw_only=True)
 
-    @cached_property
-    def sizes(self) -> Tiles:
-        """The tiles in use."""
-        mapped = self.q_weight is not None
-        sizes = (self.q.dtype, self.dim, self.width, self.values, self.log_space)
-        return self.tiles or tiles_for(*sizes, mapped=mapped)
+    @classmethod
+    def of(cls, q: Tensor, k: Tensor, v: Tensor, state: LinearState | None = None, **others: Any) -> "Call":
+        """Makes a call of q, k and v in one type: autocast's where it is on, else the widest of theirs.
+
+        Logarithms of features are float32 at least, and v with them: eight bits of a logarithm of 10 would be a feature
+        wrong by four percent.
+
+        Args:
+            q: queries.
+            k: keys.
+            v: values.
+            state: after the tokens before these.
+            others: the remaining fields.
+        """
+        device = q.device.type
+        if others.get("log_space") and others.get("q_weight") is None:
+            dtype = accumulator_dtype(q, k, v)
+        elif torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        else:
+            dtype = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
+        if state is not None:
+            others |= {"initial_kv": state.kv, "initial_k": state.k, "initial_scale": state.log_scale}
+        return cls(q.to(dtype), k.to(dtype), v.to(dtype), **others)
+
+    def readable(self) -> "Call":
+        """Gives the call with tensors as kernels read them: rows of q, k and v contiguous, maps wholly."""
+        laid: dict[str, Any] = {name: rows_contiguous(getattr(self, name)) for name in ("q", "k", "v")}
+        maps = {name: getattr(self, name) for name in ("q_weight", "k_weight", "q_bias", "k_bias")}
+        laid |= {name: x.contiguous() for name, x in maps.items() if x is not None}
+        changed = {name: x for name, x in laid.items() if x is not getattr(self, name)}
+        return replace(self, **changed) if changed else self
+
+    @property
+    def initial(self) -> LinearState | None:
+        """The state after the tokens before these."""
+        if self.initial_kv is None or self.initial_k is None:
+            return None
+        return LinearState(self.initial_kv, self.initial_k, self.initial_scale)
+
+    def state(self, kv: Tensor, keys: Tensor, scale: Tensor) -> LinearState:
+        """Gives the state of the tensors that an operator returned; its scale is empty outside log space."""
+        return LinearState(kv, keys, scale if self.log_space else None)
+
+    @property
+    def sums_dtype(self) -> torch.dtype:
+        """The type that sums are held in, and that the state after these tokens has."""
+        earlier = [x for x in (self.initial_kv, self.initial_k) if x is not None]
+        return accumulator_dtype(self.q, self.k, self.v, *earlier)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens each entry of the batch has."""
+        return self.q.shape[2]
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences there are: entries of the batch, or packed into its only one."""
+        return self.q.shape[0] if self.cu_seqlens is None else self.cu_seqlens.shape[0] - 1
 
     @property
     def dim(self) -> int:
-        """d, of queries and keys."""
+        """Size d of queries and keys."""
         return self.q.shape[-1]
 
     @property
     def width(self) -> int:
-        """w, columns of one half of the features."""
+        """Columns w of one half of the features."""
         return self.dim if self.q_weight is None else self.q_weight.shape[-1]
+
+    @property
+    def values(self) -> int:
+        """Size dv of values."""
+        return self.v.shape[-1]
+
+    @property
+    def features(self) -> int:
+        """Number of features, both halves together."""
+        return self.width * (2 if self.negate else 1)
 
     @property
     def wide(self) -> bool:
         """Whether features are too many for one tile."""
         return self.width > MAX_WIDTH
 
-    @property
-    def values(self) -> int:
-        """dv."""
-        return self.v.shape[-1]
-
-    @property
-    def features(self) -> int:
-        """f, both halves together."""
-        return self.width * (2 if self.negate else 1)
+    @cached_property
+    def sizes(self) -> Tiles:
+        """The tiles in use."""
+        mapped = self.q_weight is not None
+        return self.tiles or tiles_for(self.q.dtype, self.dim, self.width, self.values, self.log_space, mapped=mapped)
 
     @cached_property
     def table(self) -> BlockTable:
-        """Where the blocks lie."""
-        tokens, block, device = self.q.shape[2], self.sizes.block, self.q.device
+        """Where the blocks of tokens lie."""
         if self.cu_seqlens is None:
-            return batch_table(self.q.shape[0], tokens, block, device)
-        return packed_table(self.cu_seqlens, tokens, block, device)
+            return batch_table(self.q.shape[0], self.tokens, self.sizes.block, self.q.device)
+        return packed_table(self.cu_seqlens, self.tokens, self.sizes.block, self.q.device)
 
-    def constants(self) -> dict[str, Any]:
-        """What every kernel is compiled for."""
+    @property
+    def chunks(self) -> int:
+        """How many programs of one chunk the blocks take."""
+        return self.table.blocks.shape[0] * (self.sizes.block // self.sizes.chunk)
+
+    @cached_property
+    def shared(self) -> dict[str, Any]:
+        """Arguments that kernels have in common, by the names of their parameters."""
+        from ..triton.features import MAP_CODES
+
+        mask = mask_bytes(self.mask, self.q)
+        tensors = ("q_weight", "q_bias", "k_weight", "k_bias")
+        initial = {"initial": self.initial_kv, "initial_keys": self.initial_k, "initial_peaks": self.initial_scale}
         return {
+            **{
+                "q": self.q,
+                "k": self.k,
+                "v": self.v,
+                "mask": mask,
+                "mask_batch": 0 if self.mask is None else mask.stride(0),
+            },
+            **strides(q=self.q, k=self.k, v=self.v),
+            **{name: stand_in(getattr(self, name), self.q) for name in tensors},
+            **{name: self.q if x is None else x.to(torch.float32).contiguous() for name, x in initial.items()},
+            "tokens": self.tokens,
+            "groups": self.q.shape[1] // self.k.shape[1],
+            "eps": self.eps,
             "DIM": self.dim,
             "WIDTH": self.width,
             "VALUES": self.values,
+            "FEATURES": self.features,
             "HALVES": 2 if self.negate else 1,
             "MAP": MAP_CODES[self.feature_map],
             "LOG": self.log_space,
+            "CAUSAL": self.causal,
+            "NORMALIZE": self.normalize,
             "HAS_BIAS": self.q_bias is not None,
+            "HAS_MASK": self.mask is not None,
+            "HAS_INITIAL": self.initial_kv is not None,
+            "BLOCK": self.sizes.block,
             "CHUNK": self.sizes.chunk,
             "BD": padded(self.dim),
             "BW": padded(self.width),
+            "BF": WIDE_TILE,
             **operands(self.q.dtype),
         }
-
-    def wide_constants(self) -> dict[str, Any]:
-        """What the kernels of wide features are compiled for, the values' tile excepted."""
-        sizes = self.sizes
-        return {
-            "FEATURES": self.features, "VALUES": self.values, "BLOCK": sizes.block, "CHUNK": sizes.chunk,
-            "BF": WIDE_TILE, **operands(self.q.dtype), "num_stages": sizes.stages,
-        }  # fmt: skip
-
-    def queries(self) -> tuple[Tensor, ...]:
-        """W and b of the queries, or stand-ins that no kernel reads."""
-        return stand_in(self.q_weight, self.q), stand_in(self.q_bias, self.q)
-
-    def keys(self) -> tuple[Tensor, ...]:
-        """W and b of the keys, or stand-ins that no kernel reads."""
-        return stand_in(self.k_weight, self.k), stand_in(self.k_bias, self.k)
-
-    def state_like(self, count: int, dtype: torch.dtype, *, shifts: bool = True) -> "Sums":
-        """Empty sums for `count` blocks or sequences, each in memory of its own: an operator may return them.
-
-        Without `shifts`, as outside log space, no kernel reads a shift of theirs, and the vector stands in for both.
-        """
-        shape, device = (count, self.k.shape[1], self.features), self.q.device
-        matrix = torch.empty(*shape, self.values, dtype=dtype, device=device)
-        vector = torch.empty(shape, dtype=torch.float32, device=device)
-        if not (shifts and self.log_space):
-            return Sums(matrix, vector, vector, vector)
-        return Sums(matrix, vector, torch.empty_like(vector), torch.empty_like(vector))
-
-
-@dataclass(frozen=True)
-class Sums:
-    """Sums of blocks or sequences.
-
-    Attributes:
-        matrix: [count hk f dv].
-        vector: [count hk f].
-        before: [count hk f], shift of the keys before a block.
-        through: [count hk f], shift of the keys through it.
-    """
-
-    matrix: Tensor
-    vector: Tensor
-    before: Tensor
-    through: Tensor
-
-
-@dataclass(frozen=True)
-class Forward:
-    """Output, what the backward pass needs of it, the state after the last key, and the form that ran."""
-
-    output: Tensor
-    norms: Tensor
-    final: LinearState
-    form: str
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """Gradients of everything that has one; None where nothing was given."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    q_weight: Tensor | None
-    k_weight: Tensor | None
-    q_bias: Tensor | None
-    k_bias: Tensor | None
-    initial: LinearState | None
-
-
-def initial_tensors(call: FusedCall, unread: Sums) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives the initial state's tensors in float32 and contiguous, or stand-ins that no kernel reads."""
-    state = call.initial
-    if state is None:
-        return unread.matrix, unread.vector, unread.through
-    tensors = (state.kv, state.k, stand_in(state.log_scale, state.k))
-    kv, keys, scale = (x.to(torch.float32).contiguous() for x in tensors)
-    return kv, keys, scale
-
-
-def mask_of(call: FusedCall) -> Tensor:
-    """Gives the padding mask in bytes, or a stand-in that no kernel reads."""
-    return call.table.spans if call.mask is None else call.mask.view(torch.uint8)
-
-
-def launch(kernel: Any, grid: tuple[int, ...], first: Tensor, *arguments: Any, **constants: Any) -> None:
-    """Launches a kernel on the device of its first argument, whichever device is current.
-
-    The kernel's type, as Triton declares it, knows neither tensors nor launch options.
-
-    Raises:
-        ValueError: more programs along an axis than CUDA starts.
-    """
-    if any(programs > limit for programs, limit in zip(grid, MAX_GRID, strict=False)):
-        raise ValueError(f"{kernel.__name__} would need a grid of {grid} programs, CUDA starts up to {MAX_GRID}")
-    with torch.cuda.device(first.get_device() if first.is_cuda else -1):
-        kernel[grid](first, *arguments, **constants)
-
-
-def strides_of(tensor: Tensor) -> tuple[int, int, int]:
-    """Gives the strides of batch, heads and tokens."""
-    return tensor.stride(0), tensor.stride(1), tensor.stride(2)
-
-
-def stand_in(tensor: Tensor | None, other: Tensor) -> Tensor:
-    """Gives a tensor, or another that no kernel reads."""
-    return other if tensor is None else tensor

@@ -3,54 +3,28 @@
 import torch
 from torch import Tensor
 
+from ..linear.sums import query_groups
 from ..state import LinearState
-
-QKV = tuple[Tensor, Tensor, Tensor]
-Maps = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+from .call import Call
 
 
-def check_call(
-    qkv: QKV,
-    maps: Maps,
-    state: LinearState | None,
-    mask: Tensor | None,
-    cu_seqlens: Tensor | None,
-    *,
-    negate: bool,
-    log_space: bool,
-) -> None:
-    """Checks what a call of linear attention with its map inside is given, the grouping of heads excepted.
-
-    Args:
-        qkv: [b h n d], [b hk m d] and [b hk m dv].
-        maps: W of queries [h d w] and keys [hk d w], b of queries [h w] and keys [hk w]; all None for features.
-        state: sums before the first token, of each sequence.
-        mask: [b m].
-        cu_seqlens: [sequences + 1].
-        negate: the map has both halves.
-        log_space: features are exp of what the map gives.
+def check_call(call: Call) -> Call:
+    """Checks the tensors of a call of linear attention with its map inside, and gives the call back.
 
     Raises:
-        ValueError: naming the tensor, what it is and what is allowed.
+        ValueError: naming the tensor, its shape or type and what is allowed; heads that do not divide.
     """
-    q, k, v = qkv
-    heads, kv_heads, dim, batch, keys = q.shape[1], k.shape[1], q.shape[3], q.shape[0], k.shape[2]
-    check_shape("k", k, (batch, kv_heads, keys, dim))
-    check_shape("v", v, (batch, kv_heads, keys, v.shape[-1]))
-    width = _check_maps(maps, heads, kv_heads, dim)
-    check_mask(mask, batch, keys)
-    sequences = batch
-    if cu_seqlens is not None:
-        if batch != 1:
-            raise ValueError(f"cu_seqlens packs sequences into a batch of 1, got a batch of {batch}")
-        if cu_seqlens.ndim != 1 or cu_seqlens.is_floating_point():
-            raise ValueError(f"cu_seqlens must be integers [sequences + 1], got {_said(cu_seqlens)}")
-        sequences = cu_seqlens.shape[0] - 1
-    if state is not None:
-        features = width * (2 if negate else 1)
-        _check_state(state, (sequences, kv_heads, features, v.shape[-1]), log_space)
-    state_parts = () if state is None else (state.kv, state.k, state.log_scale)
-    check_devices(q, k, v, *maps, mask, *state_parts)
+    batch, kv_heads, keys = call.q.shape[0], call.k.shape[1], call.k.shape[2]
+    check_shape("k", call.k, (batch, kv_heads, keys, call.dim))
+    check_shape("v", call.v, (batch, kv_heads, keys, call.values))
+    query_groups(call.q, call.k, causal=False)
+    _check_maps(call)
+    check_mask(call.mask, batch, keys)
+    _check_ends(call)
+    _check_state(call)
+    check_devices(*(x for name, x in zip(call.__match_args__, call.flatten(), strict=True)
+                    if isinstance(x, Tensor) and name != "cu_seqlens"))  # fmt: skip
+    return call
 
 
 def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
@@ -84,12 +58,14 @@ def check_devices(first: Tensor, *others: Tensor | None) -> None:
             raise ValueError(f"tensors of a call must lie on one device, got {first.device} and {other.device}")
 
 
-def check_changed_in_place(state: LinearState) -> None:
+def check_changed_in_place(state: LinearState | None) -> None:
     """Checks a state whose own memory a step is to change.
 
     Raises:
-        ValueError: tensors that are not contiguous, or of a type that sums are not held in.
+        ValueError: no state, tensors that are not contiguous, or of a type that sums are not held in.
     """
+    if state is None:
+        raise ValueError("a step that changes a state in place needs one")
     for name, x in (("kv", state.kv), ("k", state.k), ("log_scale", state.log_scale)):
         if x is not None and (x.dtype not in (torch.float32, torch.float64) or not x.is_contiguous()):
             raise ValueError(
@@ -98,34 +74,47 @@ def check_changed_in_place(state: LinearState) -> None:
             )
 
 
-def _check_maps(maps: Maps, heads: int, kv_heads: int, dim: int) -> int:
-    """Gives w, or d without a map."""
-    q_weight, k_weight, q_bias, k_bias = maps
-    if (q_bias is None) != (k_bias is None):
+def _check_maps(call: Call) -> None:
+    if (call.q_bias is None) != (call.k_bias is None):
         raise ValueError("q_bias and k_bias belong to one map: give both or neither")
-    if q_weight is None or k_weight is None:
-        return dim
-    for name, weight, count in (("q_weight", q_weight, heads), ("k_weight", k_weight, kv_heads)):
-        if weight.ndim != 3 or weight.shape[:2] != (count, dim):
-            raise ValueError(f"{name} must be [{count}, {dim}, columns], got {list(weight.shape)}")
-    width = q_weight.shape[2]
-    if k_weight.shape[2] != width:
-        raise ValueError(f"q_weight and k_weight must have as many columns, got {width} and {k_weight.shape[2]}")
-    for name, bias, count in (("q_bias", q_bias, heads), ("k_bias", k_bias, kv_heads)):
+    if call.q_weight is None or call.k_weight is None:
+        return
+    sides = (("q", call.q_weight, call.q_bias, call.q.shape[1]), ("k", call.k_weight, call.k_bias, call.k.shape[1]))
+    for side, weight, _, heads in sides:
+        if weight.ndim != 3 or weight.shape[:2] != (heads, call.dim):
+            raise ValueError(f"{side}_weight must be [{heads}, {call.dim}, columns], got {list(weight.shape)}")
+    if call.k_weight.shape[2] != call.width:
+        raise ValueError(
+            f"q_weight and k_weight must have as many columns, got {call.width} and {call.k_weight.shape[2]}"
+        )
+    for side, _, bias, heads in sides:
         if bias is not None:
-            check_shape(name, bias, (count, width))
-    return width
+            check_shape(f"{side}_bias", bias, (heads, call.width))
 
 
-def _check_state(state: LinearState, kv: tuple[int, ...], log_space: bool) -> None:
-    if (state.log_scale is not None) != log_space:
-        kind = "has no" if state.log_scale is None else "has a"
-        space = "log features need one" if log_space else "plain features have none"
-        raise ValueError(f"the state {kind} log_scale, and {space}: it is of a map in the other space")
-    check_shape("state.kv", state.kv, kv)
-    check_shape("state.k", state.k, kv[:3])
-    if state.log_scale is not None:
-        check_shape("state.log_scale", state.log_scale, kv[:3])
+def _check_ends(call: Call) -> None:
+    ends, batch = call.cu_seqlens, call.q.shape[0]
+    if ends is None:
+        return
+    if batch != 1:
+        raise ValueError(f"cu_seqlens packs sequences into a batch of 1, got a batch of {batch}")
+    if ends.ndim != 1 or ends.is_floating_point():
+        raise ValueError(f"cu_seqlens must be integers [sequences + 1], got {_said(ends)}")
+
+
+def _check_state(call: Call) -> None:
+    kv, sums, scale = call.initial_kv, call.initial_k, call.initial_scale
+    if kv is None or sums is None:
+        return
+    if (scale is not None) != call.log_space:
+        kind = "has no" if scale is None else "has a"
+        space = "log features need one" if call.log_space else "plain features have none"
+        raise ValueError(f"the state {kind} log_scale, and {space}: it belongs to a map in the other space")
+    keys = (call.sequences, call.k.shape[1], call.features)
+    check_shape("state.kv", kv, (*keys, call.values))
+    check_shape("state.k", sums, keys)
+    if scale is not None:
+        check_shape("state.log_scale", scale, keys)
 
 
 def _said(tensor: Tensor) -> str:

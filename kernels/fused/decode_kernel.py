@@ -9,8 +9,8 @@ A step reads and writes every number of the state once: its time is that of a co
 import triton
 import triton.language as tl
 
-from ..triton.features import EMPTY_LOG, IDENTITY, SOFTMAX, SOFTMAX_JOINT, load_tile, store_tile
-from ..triton.states import load_peaks, load_vector
+from ..triton.features import EMPTY_LOG, IDENTITY, SOFTMAX, SOFTMAX_JOINT, load_tile
+from ..triton.states import load_peaks, load_vector, store_sums
 
 
 @triton.jit
@@ -94,7 +94,7 @@ def _read_token(plus, minus, plus_state, minus_state, plus_keys, minus_keys, plu
 
 
 @triton.jit
-def decode_tokens(q, k, v, q_weight, q_bias, k_weight, k_bias, state, state_keys, state_peaks, new_state,
+def decode_tokens(q, k, v, q_weight, q_bias, k_weight, k_bias, initial, initial_keys, initial_peaks, new_state,
                   new_keys, new_peaks, output,
                   q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, o_batch, o_head, o_row,
                   tokens, groups, eps,
@@ -103,7 +103,7 @@ def decode_tokens(q, k, v, q_weight, q_bias, k_weight, k_bias, state, state_keys
                   BD: tl.constexpr, BW: tl.constexpr, BV: tl.constexpr):  # fmt: skip
     """Adds each token's key to the state, then reads the state with its queries.
 
-    `new_state` may be `state` itself, as a program touches only its own columns; the vectors are read by all programs
+    `new_state` may be `initial` itself, as a program touches only its own columns; the vectors are read by all programs
     of a head, so `new_keys` and `new_peaks` lie elsewhere.
     Grid: batch, kv heads, tiles of values.
     """
@@ -114,14 +114,14 @@ def decode_tokens(q, k, v, q_weight, q_bias, k_weight, k_bias, state, state_keys
     dims, columns, value_columns = tl.arange(0, BD), tl.arange(0, BW), tile * BV + tl.arange(0, BV)
     real_values = value_columns < VALUES
     place = (batch * kv_heads + kv_head) * (HALVES * WIDTH)
-    plus_state = load_tile(state + place * VALUES, columns, value_columns, VALUES, WIDTH, VALUES, tl.float32)
-    plus_keys = load_vector(state_keys + place, columns, WIDTH, 0.0)
-    plus_peak, minus_peak = load_peaks(state_peaks, place, columns, WIDTH, HALVES, LOG)
+    plus_state = load_tile(initial + place * VALUES, columns, value_columns, VALUES, WIDTH, VALUES, tl.float32)
+    plus_keys = load_vector(initial_keys + place, columns, WIDTH, 0.0)
+    plus_peak, minus_peak = load_peaks(initial_peaks, place, columns, WIDTH, HALVES, LOG)
     minus_state, minus_keys = plus_state, plus_keys
     if HALVES == 2:
-        minus_state = load_tile(state + (place + WIDTH) * VALUES, columns, value_columns, VALUES, WIDTH, VALUES,
+        minus_state = load_tile(initial + (place + WIDTH) * VALUES, columns, value_columns, VALUES, WIDTH, VALUES,
                                 tl.float32)  # fmt: skip
-        minus_keys = load_vector(state_keys + place + WIDTH, columns, WIDTH, 0.0)
+        minus_keys = load_vector(initial_keys + place + WIDTH, columns, WIDTH, 0.0)
     for token in range(tokens):
         value = tl.load(v + batch * v_batch + kv_head * v_head + token * v_row + value_columns, mask=real_values,
                         other=0.0).to(tl.float32)  # fmt: skip
@@ -140,18 +140,8 @@ def decode_tokens(q, k, v, q_weight, q_bias, k_weight, k_bias, state, state_keys
                                HALVES, LOG, NORMALIZE)  # fmt: skip
             tl.store(output + batch * o_batch + head * o_head + token * o_row + value_columns,
                      read.to(output.dtype.element_ty), mask=real_values)  # fmt: skip
-    store_tile(new_state + place * VALUES, plus_state, columns, value_columns, VALUES, WIDTH, VALUES)
+    store_sums(new_state, new_keys, new_peaks, place, columns, value_columns, tile, plus_state, plus_keys, plus_peak,
+               WIDTH, VALUES, LOG)  # fmt: skip
     if HALVES == 2:
-        store_tile(new_state + (place + WIDTH) * VALUES, minus_state, columns, value_columns, VALUES, WIDTH, VALUES)
-    if tile == 0:
-        _store_vectors(new_keys, new_peaks, place, plus_keys, plus_peak, columns, WIDTH, LOG)
-        if HALVES == 2:
-            _store_vectors(new_keys, new_peaks, place + WIDTH, minus_keys, minus_peak, columns,
-                           WIDTH, LOG)  # fmt: skip
-
-
-@triton.jit
-def _store_vectors(keys, peaks, place, key_sums, peak, columns, WIDTH: tl.constexpr, LOG: tl.constexpr):
-    tl.store(keys + place + columns, key_sums, mask=columns < WIDTH)
-    if LOG:
-        tl.store(peaks + place + columns, peak, mask=columns < WIDTH)
+        store_sums(new_state, new_keys, new_peaks, place + WIDTH, columns, value_columns, tile, minus_state, minus_keys,
+                   minus_peak, WIDTH, VALUES, LOG)  # fmt: skip

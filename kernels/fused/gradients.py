@@ -8,21 +8,22 @@ import triton
 from torch import Tensor
 
 from ..state import LinearState
-from ..triton.tiles import WIDE_TILE, operands, padded
+from ..triton.launch import launch, strides
+from ..triton.operator import empty_by_token
+from ..triton.tiles import PROGRAMS, WIDE_TILE, padded
 from ..wide.backward_kernels import wide_key_gradients, wide_query_gradients, wide_value_gradients
 from .backward_kernels import key_gradients, map_gradients, pull_rows, query_gradients
-from .call import FusedCall, Gradients, Sums, launch, mask_of, strides_of
-from .sums import key_states, query_states
-from .tensors import PROGRAMS
+from .call import Call
+from .sums import RowGradients, Sums, key_states, query_states
 
 MAP_SPAN = 1024
 """Tokens over which one program sums the gradient of a map's matrix: of one sequence, or of several short ones."""
 
 
 def backward(
-    call: FusedCall, output: Tensor, norms: Tensor, grad: Tensor, grad_final: LinearState | None = None
-) -> Gradients:
-    """Runs the backward pass.
+    call: Call, output: Tensor, norms: Tensor, grad: Tensor, grad_final: LinearState | None = None
+) -> dict[str, Tensor]:
+    """Gives the gradients of a call's differentiable tensors, by name.
 
     Args:
         call: what `forward` was given.
@@ -31,109 +32,73 @@ def backward(
         grad: of the output, contiguous in its last dimension.
         grad_final: of the state after the last key, contiguous; its log_scale is not read.
     """
-    batch, heads, tokens, _ = call.q.shape
-    pulls = torch.zeros_like(norms)
-    if call.normalize:
-        launch(
-            pull_rows, (batch * triton.cdiv(tokens, 64), heads),
-            output, grad, pulls, *strides_of(output), *strides_of(grad), tokens, VALUES=call.values, CHUNK=64,
-            BV=padded(call.values),
-        )  # fmt: skip
+    rows = RowGradients(grad, norms, pulls_of(output, grad) if call.normalize else torch.zeros_like(norms))
     keys = key_states(call)
-    queries = query_states(call, grad, norms, pulls, keys, grad_final)
+    queries = query_states(call, rows, keys, grad_final)
     before, after = (keys[0], queries[0]) if call.causal else (replace(keys[1], before=keys[1].through), queries[1])
-    of_tokens = _wide_gradients if call.wide else _gradients
-    grad_q, grad_k, grad_v = of_tokens(call, grad, (norms, pulls), before, after)
-    q, q_weight, q_bias = _through_map(call, call.q, grad_q, call.q_weight, call.q_bias)
-    k, k_weight, k_bias = _through_map(call, call.k, grad_k, call.k_weight, call.k_bias)
-    initial = _initial_gradient(call, queries[1], keys[1])
-    return Gradients(q, k, grad_v, q_weight, k_weight, q_bias, k_bias, initial)
+    grad_q, grad_k, grad_v = _token_gradients(call, rows, before, after)
+    found = _through_map(call, "q", grad_q) | _through_map(call, "k", grad_k) | {"v": grad_v}
+    return found | _initial_gradients(call, queries[1], keys[1])
 
 
-def _gradients(
-    call: FusedCall, grad: Tensor, rows: tuple[Tensor, Tensor], before: Sums, after: Sums
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives the gradients of y = Wq + b, of y = Wk + b and of v."""
-    heads, kv_heads, tokens, sizes, mask = call.q.shape[1], call.k.shape[1], call.q.shape[2], call.sizes, mask_of(call)
-    grad_q, grad_k, grad_v = _empty(call)
-    inputs = (call.q, call.k, call.v, grad, *call.queries(), *call.keys(), mask, *rows, call.table.blocks)
-    strides = (*strides_of(call.q), *strides_of(call.k), *strides_of(call.v), *strides_of(grad), mask.stride(0))
-    options: dict[str, Any] = {
-        "HAS_MASK": call.mask is not None, "CAUSAL": call.causal, "BLOCK": sizes.block, "BV": padded(call.values),
-        **call.constants(), "num_warps": sizes.backward_warps, "num_stages": sizes.stages,
-    }  # fmt: skip
-    chunks, groups = call.table.blocks.shape[0] * (sizes.block // sizes.chunk), heads // kv_heads
+def pulls_of(output: Tensor, grad: Tensor) -> Tensor:
+    """Gives o·do of every row [b h n]."""
+    batch, heads, tokens, values = output.shape
+    pulls = torch.empty(batch, heads, tokens, dtype=torch.float32, device=output.device)
     launch(
-        query_gradients, (chunks, heads),
-        *inputs, before.matrix, before.vector, before.before, before.through, grad_q, *strides, tokens, groups,
-        **options,
+        pull_rows, (batch * triton.cdiv(tokens, 64), heads),
+        output=output, grad=grad, pulls=pulls, **strides(o=output, grad=grad), tokens=tokens,
+        VALUES=values, CHUNK=64, BV=padded(values),
     )  # fmt: skip
-    launch(
-        key_gradients, (chunks, kv_heads),
-        *inputs, after.matrix, after.vector, before.through, grad_k, grad_v, *strides, *strides_of(grad_v), tokens,
-        groups, **options,
-    )  # fmt: skip
-    return grad_q, grad_k, grad_v
+    return pulls
 
 
-def _wide_gradients(
-    call: FusedCall, grad: Tensor, rows: tuple[Tensor, Tensor], before: Sums, after: Sums
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives the gradients of φ(q), φ(k) and v."""
-    heads, kv_heads, sizes, mask = call.q.shape[1], call.k.shape[1], call.sizes, mask_of(call)
-    grad_q, grad_k, grad_v = _empty(call)
-    q, k, v = ((x, strides_of(x)) for x in (call.q, call.k, call.v))
-    shared = (grad, mask, *rows, call.table.blocks)
-    strides = (*strides_of(grad), mask.stride(0))
-    counts = (call.q.shape[2], heads // kv_heads)
-    options: dict[str, Any] = {
-        "HAS_MASK": call.mask is not None, "CAUSAL": call.causal, **call.wide_constants(),
-        "num_warps": sizes.backward_warps,
-    }  # fmt: skip
-    chunks, parts = call.table.blocks.shape[0] * (sizes.block // sizes.chunk), triton.cdiv(call.features, WIDE_TILE)
-    values = padded(call.values)
-    launch(
-        wide_query_gradients, (chunks, heads, parts), k[0], v[0], *shared, before.matrix, before.vector, grad_q, *k[1],
-        *v[1], *strides, *counts, BV=values, **options,
-    )  # fmt: skip
-    launch(
-        wide_key_gradients, (chunks, kv_heads, parts), q[0], v[0], *shared, after.matrix, after.vector, grad_k, *q[1],
-        *v[1], *strides, *counts, BV=values, **options,
-    )  # fmt: skip
-    launch(
-        wide_value_gradients, (chunks, kv_heads, triton.cdiv(call.values, sizes.values)), q[0], k[0], *shared,
-        after.matrix, grad_v, *q[1], *k[1], *strides, *strides_of(grad_v), *counts, BV=sizes.values, **options,
-    )  # fmt: skip
-    return grad_q, grad_k, grad_v
-
-
-def _empty(call: FusedCall) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives room for the gradients of queries' and keys' y and of values, the last with tokens before heads."""
-    batch, heads, tokens, _ = call.v.shape
+def _token_gradients(call: Call, rows: RowGradients, before: Sums, after: Sums) -> tuple[Tensor, Tensor, Tensor]:
+    """Gives the gradients of y = Wq + b, of y = Wk + b (features, if there is no map) and of v."""
+    (batch, heads, tokens, values), sizes, chunks = call.v.shape, call.sizes, call.chunks
     grad_q, grad_k = (x.new_empty(*x.shape[:3], call.width) for x in (call.q, call.k))
-    return grad_q, grad_k, call.v.new_empty(batch, tokens, heads, call.values).transpose(1, 2)
+    grad_v = empty_by_token(call.v, batch, heads, tokens, values)
+    shared = call.shared | rows.shared | strides(dv=grad_v) | {
+        "blocks": call.table.blocks, "peaks_before": before.before, "peaks_through": before.through,
+        "BV": padded(values),
+    }  # fmt: skip
+    options: dict[str, Any] = {"num_warps": sizes.backward_warps, "num_stages": sizes.stages}
+    of_queries = {"states": before.matrix, "state_keys": before.vector, "grad_y": grad_q}
+    of_keys = {"states": after.matrix, "state_queries": after.vector, "grad_y": grad_k}
+    if not call.wide:
+        launch(query_gradients, (chunks, call.q.shape[1]), shared=shared, **of_queries, **options)
+        launch(key_gradients, (chunks, heads), shared=shared, **of_keys, grad_v=grad_v, **options)
+        return grad_q, grad_k, grad_v
+    parts, tiles = triton.cdiv(call.features, WIDE_TILE), triton.cdiv(values, sizes.values)
+    launch(wide_query_gradients, (chunks, call.q.shape[1], parts), shared=shared, **of_queries, **options)
+    launch(wide_key_gradients, (chunks, heads, parts), shared=shared, **of_keys, **options)
+    launch(
+        wide_value_gradients, (chunks, heads, tiles), shared=shared,
+        states=after.matrix, grad_v=grad_v, BV=sizes.values, **options,
+    )  # fmt: skip
+    return grad_q, grad_k, grad_v
 
 
-def _through_map(
-    call: FusedCall, x: Tensor, grad_y: Tensor, weight: Tensor | None, bias: Tensor | None
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Gives the gradients of x, W and b from that of y = Wx + b."""
+def _through_map(call: Call, name: str, grad_y: Tensor) -> dict[str, Tensor]:
+    """Gives the gradients of q or k, and of its W and b, from that of y = Wx + b."""
+    x: Tensor = getattr(call, name)
+    weight, bias = getattr(call, f"{name}_weight"), getattr(call, f"{name}_bias")
     if weight is None:
-        return grad_y, None, None
+        return {name: grad_y}
     batch, heads, tokens, dim = x.shape
-    parts, sizes = triton.cdiv(tokens, MAP_SPAN), call.sizes
-    entries = _entries_at_once(batch, heads, tokens)
+    parts, entries = triton.cdiv(tokens, MAP_SPAN), _entries_at_once(batch, heads, tokens)
     programs = triton.cdiv(batch, entries) * parts
-    grad_x = x.new_empty(batch, tokens, heads, dim).transpose(1, 2)
+    grad_x = empty_by_token(x, batch, heads, tokens, dim)
     matrices = torch.empty(programs, heads, dim, call.width, dtype=torch.float32, device=x.device)
     vectors = torch.empty(programs, heads, call.width, dtype=torch.float32, device=x.device)
     launch(
-        map_gradients, (programs, heads),
-        x, grad_y, weight, grad_x, matrices, vectors, *strides_of(x), *strides_of(grad_x), batch, tokens, parts,
-        MAP_SPAN, entries, DIM=dim, WIDTH=call.width, HAS_BIAS=bias is not None, CHUNK=sizes.chunk, BD=padded(dim),
-        BW=padded(call.width), **operands(x.dtype), num_warps=sizes.backward_warps, num_stages=sizes.stages,
+        map_gradients, (programs, heads), shared=call.shared,
+        x=x, grad_y=grad_y, weight=weight, grad_x=grad_x, grad_weight=matrices, grad_bias=vectors,
+        **strides(x=x, dx=grad_x), batches=batch, tokens=tokens, parts=parts, span=MAP_SPAN, entries=entries,
+        num_warps=call.sizes.backward_warps, num_stages=call.sizes.stages,
     )  # fmt: skip
-    return grad_x, matrices.sum(0).to(weight.dtype), None if bias is None else vectors.sum(0).to(bias.dtype)
+    found = {name: grad_x, f"{name}_weight": matrices.sum(0).to(weight.dtype)}
+    return found if bias is None else found | {f"{name}_bias": vectors.sum(0).to(bias.dtype)}
 
 
 def _entries_at_once(batch: int, heads: int, tokens: int) -> int:
@@ -142,12 +107,12 @@ def _entries_at_once(batch: int, heads: int, tokens: int) -> int:
     return max(1, min(MAP_SPAN // tokens, batch * heads // PROGRAMS))
 
 
-def _initial_gradient(call: FusedCall, queries: Sums, keys: Sums) -> LinearState | None:
+def _initial_gradients(call: Call, queries: Sums, keys: Sums) -> dict[str, Tensor]:
     if call.initial is None:
-        return None
+        return {}
     matrix, vector = queries.matrix, queries.vector
     if call.log_space and not call.causal:
-        assert call.initial.log_scale is not None
-        kept = (call.initial.log_scale - keys.through).exp()
+        assert call.initial_scale is not None
+        kept = (call.initial_scale - keys.through).exp()
         matrix, vector = matrix * kept[..., None], vector * kept
-    return LinearState(matrix, vector)
+    return {"initial_kv": matrix, "initial_k": vector}

@@ -1,6 +1,6 @@
 """Launches the Triton kernels of linear attention with Hedgehog's map inside: the forward pass, and decoding."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -8,93 +8,89 @@ from torch import Tensor
 
 from ..state import LinearState
 from ..triton.forward import attend
+from ..triton.launch import launch, stand_in, strides
+from ..triton.operator import empty_by_token
 from ..triton.tiles import padded
 from ..wide.kernels import attend_wide
-from .call import Forward, FusedCall, Sums, initial_tensors, launch, mask_of, stand_in, strides_of
+from .call import Call
 from .decode_kernel import decode_tokens
 from .one_pass_kernel import attend_sequentially
-from .sums import key_states
+from .sums import Sums, empty_sums, key_states
 
 DECODE_VALUES = 32
 """Columns of a state that one program of the decode kernel holds."""
 
 
-def forward(call: FusedCall, form: str) -> Forward:
-    """Runs the forward pass.
+@dataclass(frozen=True)
+class Forward:
+    """Results of a forward pass.
 
-    Args:
-        call: contiguous in their last dimension.
-        form: "fused_chunk" (causal calls only) or "chunk".
+    Attributes:
+        output: [b h n dv].
+        norms: [b h n], what the backward pass needs of each row.
+        final: the state after the last key.
     """
+
+    output: Tensor
+    norms: Tensor
+    final: LinearState
+
+
+def forward(call: Call) -> Forward:
+    """Runs the forward pass of a call that is `readable`, in the form "fused_chunk" (causal calls only) or "chunk"."""
     batch, heads, tokens, _ = call.q.shape
-    output = call.v.new_empty(batch, tokens, heads, call.values).transpose(1, 2)
+    output = empty_by_token(call.v, batch, heads, tokens, call.values)
     norms = torch.empty(batch, heads, tokens, dtype=torch.float32, device=call.q.device)
-    run = _forward_in_one_pass if form == "fused_chunk" else _forward_in_two_passes
+    run = _in_one_pass if call.form == "fused_chunk" else _in_two_passes
     final = run(call, output, norms)
     scale = final.through if call.log_space else None
-    return Forward(output, norms, LinearState(final.matrix, final.vector, scale), form)
+    return Forward(output, norms, LinearState(final.matrix, final.vector, scale))
 
 
-def _forward_in_one_pass(call: FusedCall, output: Tensor, norms: Tensor) -> Sums:
-    sequences, heads = call.table.spans.shape[0], call.q.shape[1]
-    final = call.state_like(sequences, torch.float32)
-    sizes, mask = call.sizes, mask_of(call)
-    tile = min(sizes.values, padded(call.values))
+def _in_one_pass(call: Call, output: Tensor, norms: Tensor) -> Sums:
+    final, tile = empty_sums(call, call.sequences, torch.float32), min(call.sizes.values, padded(call.values))
     launch(
-        attend_sequentially, (sequences, heads, triton.cdiv(call.values, tile)),
-        call.q, call.k, call.v, *call.queries(), *call.keys(), mask, call.table.spans, *initial_tensors(call, final),
-        output, norms, final.matrix, final.vector, final.through, *strides_of(call.q), *strides_of(call.k),
-        *strides_of(call.v), mask.stride(0), *strides_of(output), call.q.shape[2], heads // call.k.shape[1], call.eps,
-        HAS_MASK=call.mask is not None, NORMALIZE=call.normalize, HAS_INITIAL=call.initial is not None, BV=tile,
-        **call.constants(), num_warps=sizes.warps, num_stages=sizes.stages,
+        attend_sequentially, (call.sequences, call.q.shape[1], triton.cdiv(call.values, tile)), shared=call.shared,
+        spans=call.table.spans, output=output, norms=norms, **strides(o=output),
+        final=final.matrix, final_keys=final.vector, final_peaks=final.through,
+        BV=tile, num_warps=call.sizes.warps, num_stages=call.sizes.stages,
     )  # fmt: skip
     return final
 
 
-def _forward_in_two_passes(call: FusedCall, output: Tensor, norms: Tensor) -> Sums:
+def _in_two_passes(call: Call, output: Tensor, norms: Tensor) -> Sums:
     states, final = key_states(call)
-    used = states if call.causal else replace(final, before=final.through)
-    blocks, heads, sizes, mask = call.table.blocks.shape[0], call.q.shape[1], call.sizes, mask_of(call)
-    if call.wide:
-        launch(
-            attend_wide, (blocks * (sizes.block // sizes.chunk), heads, triton.cdiv(call.values, sizes.values)),
-            call.q, call.k, call.v, mask, call.table.blocks, used.matrix, used.vector, output, norms,
-            *strides_of(call.q), *strides_of(call.k), *strides_of(call.v), mask.stride(0), *strides_of(output),
-            call.q.shape[2], heads // call.k.shape[1], call.eps, HAS_MASK=call.mask is not None, CAUSAL=call.causal,
-            NORMALIZE=call.normalize, BV=sizes.values, **call.wide_constants(), num_warps=sizes.warps,
-        )  # fmt: skip
-        return final
+    used, sizes = states if call.causal else replace(final, before=final.through), call.sizes
+    peaks = {"peaks_before": used.before, "peaks_through": used.through}
     launch(
-        attend, (blocks * (sizes.block // sizes.chunk), heads, triton.cdiv(call.values, sizes.values)),
-        call.q, call.k, call.v, *call.queries(), *call.keys(), mask, call.table.blocks, used.matrix, used.vector,
-        used.before, used.through, output, norms, *strides_of(call.q), *strides_of(call.k), *strides_of(call.v),
-        mask.stride(0), *strides_of(output), call.q.shape[2], heads // call.k.shape[1], call.eps,
-        HAS_MASK=call.mask is not None, CAUSAL=call.causal, NORMALIZE=call.normalize, BLOCK=sizes.block,
-        BV=sizes.values, **call.constants(), num_warps=sizes.warps, num_stages=sizes.stages,
+        attend_wide if call.wide else attend,
+        (call.chunks, call.q.shape[1], triton.cdiv(call.values, sizes.values)),
+        shared=call.shared | peaks,
+        blocks=call.table.blocks, states=used.matrix, state_keys=used.vector, output=output, norms=norms,
+        **strides(o=output), BV=sizes.values, num_warps=sizes.warps, num_stages=sizes.stages,
     )  # fmt: skip
     return final
 
 
-def decode(call: FusedCall, state: LinearState, kv: Tensor) -> Forward:
-    """Decodes a few tokens.
+def decode(call: Call, *, in_place: bool = False) -> Forward:
+    """Decodes a few tokens of a causal call with an initial state, one sequence for each batch entry, without a mask.
 
     Args:
-        call: causal, one sequence for each batch entry, without a mask.
-        state: contiguous float32 sums over the tokens before these.
-        kv: where the new sums go; `state.kv` itself to change it in place.
+        call: `readable`.
+        in_place: the new sums over keys and values overwrite the initial ones, which are contiguous and float32.
     """
+    old = call.initial
+    if old is None:
+        raise ValueError("decoding needs an initial state")
     batch, heads, tokens, _ = call.q.shape
-    kv_heads, tile = call.k.shape[1], min(DECODE_VALUES, padded(call.values))
-    output = call.v.new_empty(batch, tokens, heads, call.values).transpose(1, 2)
-    keys, peaks = torch.empty_like(state.k), None if state.log_scale is None else torch.empty_like(state.log_scale)
-    constants = call.constants()
-    for unread in ("CHUNK", "OPERAND", "PRECISION"):
-        del constants[unread]
+    tile = min(DECODE_VALUES, padded(call.values))
+    output = empty_by_token(call.v, batch, heads, tokens, call.values)
+    kv = old.kv if in_place else torch.empty_like(call.shared["initial"])
+    keys = torch.empty_like(call.shared["initial_keys"])
+    peaks = torch.empty_like(keys) if call.log_space else None
     launch(
-        decode_tokens, (batch, kv_heads, triton.cdiv(call.values, tile)),
-        call.q, call.k, call.v, *call.queries(), *call.keys(), state.kv, state.k, stand_in(state.log_scale, state.k),
-        kv, keys, stand_in(peaks, keys), output, *strides_of(call.q), *strides_of(call.k), *strides_of(call.v),
-        *strides_of(output), tokens, heads // kv_heads, call.eps, NORMALIZE=call.normalize, BV=tile, **constants,
-        num_warps=4,
+        decode_tokens, (batch, call.k.shape[1], triton.cdiv(call.values, tile)), shared=call.shared,
+        new_state=kv, new_keys=keys, new_peaks=stand_in(peaks, keys), output=output, **strides(o=output),
+        BV=tile, num_warps=4,
     )  # fmt: skip
-    return Forward(output, keys, LinearState(kv, keys, peaks), "fused_recurrent")
+    return Forward(output, keys, LinearState(kv, keys, peaks))

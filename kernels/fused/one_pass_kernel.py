@@ -11,13 +11,13 @@ import triton
 import triton.language as tl
 
 from ..triton.exact import exact_scores, highest_log
-from ..triton.features import EMPTY_LOG, load_keep, load_map, load_tile, map_features, store_tile
-from ..triton.forward import any_lost, finish, load_values, query_scale
-from ..triton.states import load_vector, shifted
+from ..triton.features import EMPTY_LOG, load_keep, load_map, load_tile, load_values, map_features
+from ..triton.forward import any_lost, finish, query_scale
+from ..triton.states import load_vector, shifted, store_sums
 
 
 @triton.jit
-def attend_sequentially(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, sequences, initial, initial_keys,
+def attend_sequentially(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, spans, initial, initial_keys,
                         initial_peaks, output, norms, final, final_keys, final_peaks,
                         q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch,
                         o_batch, o_head, o_row, tokens, groups, eps,
@@ -28,12 +28,12 @@ def attend_sequentially(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, seque
                         PRECISION: tl.constexpr):  # fmt: skip
     """Gives causal outputs, norms and the sums after the last key in one pass.
 
-    `sequences` is [sequences 3]: batch entry, first token, end. Grid: sequences, query heads, tiles of values.
+    `spans` is [sequences 3]: batch entry, first token, end. Grid: sequences, query heads, tiles of values.
     """
     sequence, head, tile = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.program_id(2)
     heads, kv_head, kv_heads = tl.num_programs(1), head // groups, tl.num_programs(1) // groups
-    batch = tl.load(sequences + sequence * 3).to(tl.int64)
-    start, end = tl.load(sequences + sequence * 3 + 1), tl.load(sequences + sequence * 3 + 2)
+    batch = tl.load(spans + sequence * 3).to(tl.int64)
+    start, end = tl.load(spans + sequence * 3 + 1), tl.load(spans + sequence * 3 + 2)
     dims, columns, value_columns = tl.arange(0, BD), tl.arange(0, BW), tile * BV + tl.arange(0, BV)
     q_matrix, q_shift = load_map(q_weight + head * DIM * WIDTH, q_bias + head * WIDTH, dims, columns, DIM, WIDTH, MAP,
                                  HAS_BIAS, OPERAND)  # fmt: skip
@@ -80,11 +80,11 @@ def attend_sequentially(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, seque
         finish(numerator, denominator, scale, output, norms, rows, value_columns, o_row, end, eps, tile, VALUES, LOG,
                NORMALIZE)  # fmt: skip
     if head % groups == 0:
-        _store_half(final, final_keys, final_peaks, place, plus_state, plus_keys, plus_peak, columns, value_columns,
-                    tile, WIDTH, VALUES, LOG)  # fmt: skip
+        store_sums(final, final_keys, final_peaks, place, columns, value_columns, tile, plus_state, plus_keys,
+                   plus_peak, WIDTH, VALUES, LOG)  # fmt: skip
         if HALVES == 2:
-            _store_half(final, final_keys, final_peaks, place + WIDTH, minus_state, minus_keys, minus_peak, columns,
-                        value_columns, tile, WIDTH, VALUES, LOG)  # fmt: skip
+            store_sums(final, final_keys, final_peaks, place + WIDTH, columns, value_columns, tile, minus_state,
+                       minus_keys, minus_peak, WIDTH, VALUES, LOG)  # fmt: skip
 
 
 @triton.jit
@@ -168,13 +168,3 @@ def _read_and_absorb(numerator, features, scale, state, weights, values, before,
     if LOG:
         state *= tl.exp(before - through)[:, None]
     return numerator, state + tl.dot(weights, values, input_precision=PRECISION)
-
-
-@triton.jit
-def _store_half(final, final_keys, final_peaks, place, state, keys, peak, columns, value_columns, tile,
-                WIDTH: tl.constexpr, VALUES: tl.constexpr, LOG: tl.constexpr):  # fmt: skip
-    store_tile(final + place * VALUES, state, columns, value_columns, VALUES, WIDTH, VALUES)
-    if tile == 0:
-        tl.store(final_keys + place + columns, keys, mask=columns < WIDTH)
-        if LOG:
-            tl.store(final_peaks + place + columns, peak, mask=columns < WIDTH)

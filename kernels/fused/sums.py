@@ -1,92 +1,141 @@
-"""Launches the kernels of `triton_states`: sums of blocks, and the scans over them.
+"""Launches the kernels of `triton.states`: sums of blocks, and the scans over them.
 
 Blocks' own sums are float32, so that what the scans add up is; only the sums that products read are stored in the
 products' type.
 """
+
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
 from ..state import LinearState
+from ..triton.launch import launch, strides
 from ..triton.states import scan_keys, scan_queries, sum_keys, sum_queries
 from ..triton.tiles import WIDE_TILE, state_dtype
 from ..wide.kernels import sum_wide_keys, sum_wide_queries
-from .call import FusedCall, Sums, initial_tensors, launch, mask_of, strides_of
+from .call import Call
 
 SCAN_TILE = (16, 64)
 """Features and values of a state that one program of the scans carries."""
 
 
-def key_states(call: FusedCall) -> tuple[Sums, Sums]:
+@dataclass(frozen=True)
+class Sums:
+    """Sums of blocks or sequences.
+
+    Attributes:
+        matrix: [count hk f dv].
+        vector: [count hk f].
+        before: [count hk f], shift of the keys before a block.
+        through: [count hk f], shift of the keys through it.
+    """
+
+    matrix: Tensor
+    vector: Tensor
+    before: Tensor
+    through: Tensor
+
+
+@dataclass(frozen=True)
+class RowGradients:
+    """What the backward pass knows of each query row.
+
+    Attributes:
+        grad: [b h n dv], of the output.
+        norms: [b h n], from the forward pass.
+        pulls: [b h n], o·do.
+    """
+
+    grad: Tensor
+    norms: Tensor
+    pulls: Tensor
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Arguments of the kernels, by name."""
+        return {"grad": self.grad, **strides(grad=self.grad), "norms": self.norms, "pulls": self.pulls}
+
+
+def empty_sums(call: Call, count: int, dtype: torch.dtype, *, shifts: bool = True) -> Sums:
+    """Gives empty sums for `count` blocks or sequences, each in memory of its own: an operator may return them.
+
+    Without `shifts`, as outside log space, no kernel reads a shift, and the vector stands in for both.
+    """
+    shape = (count, call.k.shape[1], call.features)
+    matrix = torch.empty(*shape, call.values, dtype=dtype, device=call.q.device)
+    vector = torch.empty(shape, dtype=torch.float32, device=call.q.device)
+    if not (shifts and call.log_space):
+        return Sums(matrix, vector, vector, vector)
+    return Sums(matrix, vector, torch.empty_like(vector), torch.empty_like(vector))
+
+
+def key_states(call: Call) -> tuple[Sums, Sums]:
     """Gives the sums over the keys before each block (empty without `causal`), and over all keys of a sequence."""
-    table, sizes, heads, mask = call.table, call.sizes, call.k.shape[1], mask_of(call)
-    blocks, sequences = table.blocks.shape[0], table.sequences.shape[0]
-    own = call.state_like(blocks, torch.float32)
-    states = call.state_like(blocks if call.causal else 0, state_dtype(call.q.dtype))
-    final = call.state_like(sequences, torch.float32)
-    if call.wide:
-        launch(
-            sum_wide_keys, (blocks, heads, _wide_tiles(call)),
-            call.k, call.v, mask, table.blocks, own.matrix, own.vector, *strides_of(call.k), *strides_of(call.v),
-            mask.stride(0), HAS_MASK=call.mask is not None, BV=sizes.values, **call.wide_constants(),
-            num_warps=sizes.warps,
-        )  # fmt: skip
-    else:
-        launch(
-            sum_keys, (blocks, heads, triton.cdiv(call.values, sizes.values)),
-            call.k, call.v, *call.keys(), mask, table.blocks, own.matrix, own.vector, own.through, *strides_of(call.k),
-            *strides_of(call.v), mask.stride(0), HAS_MASK=call.mask is not None, BLOCK=sizes.block, BV=sizes.values,
-            **call.constants(), num_warps=sizes.warps, num_stages=sizes.stages,
-        )  # fmt: skip
+    blocks = call.table.blocks.shape[0]
+    own = empty_sums(call, blocks, torch.float32)
+    states = empty_sums(call, blocks if call.causal else 0, state_dtype(call.q.dtype))
+    final = empty_sums(call, call.sequences, torch.float32)
+    shared = call.shared | {"blocks": call.table.blocks, "peaks": own.through}
     launch(
-        scan_keys, (sequences, heads, _scan_tiles(call)),
-        own.matrix, own.vector, own.through, *initial_tensors(call, final), table.sequences, states.matrix,
-        states.vector, states.before, states.through, final.matrix, final.vector, final.through, FEATURES=call.features,
-        VALUES=call.values, CAUSAL=call.causal, LOG=call.log_space, HAS_INITIAL=call.initial is not None,
+        sum_wide_keys if call.wide else sum_keys, _sum_grid(call), shared=shared,
+        sums=own.matrix, key_sums=own.vector, **_sum_options(call),
+    )  # fmt: skip
+    launch(
+        scan_keys, _scan_grid(call), shared=shared,
+        sums=own.matrix, key_sums=own.vector, sequences=call.table.sequences,
+        states=states.matrix, state_keys=states.vector, peaks_before=states.before, peaks_through=states.through,
+        final=final.matrix, final_keys=final.vector, final_peaks=final.through,
         BF=SCAN_TILE[0], BV=SCAN_TILE[1], num_warps=4,
     )  # fmt: skip
     return states, final
 
 
 def query_states(
-    call: FusedCall, grad: Tensor, norms: Tensor, pulls: Tensor, keys: tuple[Sums, Sums], last: LinearState | None
+    call: Call, rows: RowGradients, keys: tuple[Sums, Sums], last: LinearState | None
 ) -> tuple[Sums, Sums]:
-    """Gives the sums over the queries after each block, and over all queries of a sequence, as `scan_queries` does."""
-    table, sizes, heads = call.table, call.sizes, call.k.shape[1]
-    blocks, sequences = table.blocks.shape[0], table.sequences.shape[0]
-    own = call.state_like(blocks, torch.float32, shifts=False)
-    states = call.state_like(blocks if call.causal else 0, state_dtype(call.q.dtype), shifts=False)
-    first = call.state_like(sequences, torch.float32, shifts=False)
-    peaks = keys[0].before if call.causal else keys[1].through
-    counts = (call.q.shape[2], call.q.shape[1] // heads)
-    if call.wide:
-        launch(
-            sum_wide_queries, (blocks, heads, _wide_tiles(call)),
-            call.q, grad, norms, pulls, table.blocks, own.matrix, own.vector, *strides_of(call.q), *strides_of(grad),
-            *counts, BV=sizes.values, **call.wide_constants(), num_warps=sizes.warps,
-        )  # fmt: skip
-    else:
-        launch(
-            sum_queries, (blocks, heads, triton.cdiv(call.values, sizes.values)),
-            call.q, grad, *call.queries(), norms, pulls, peaks, table.blocks, own.matrix, own.vector,
-            *strides_of(call.q), *strides_of(grad), *counts, CAUSAL=call.causal, BLOCK=sizes.block, BV=sizes.values,
-            **call.constants(), num_warps=sizes.warps, num_stages=sizes.stages,
-        )  # fmt: skip
-    end = first if last is None else Sums(last.kv, last.k, first.before, first.through)
+    """Gives the sums over the queries after each block, and over all queries of a sequence, as `scan_queries` does.
+
+    Args:
+        call: what was called.
+        rows: of its queries.
+        keys: what `key_states` gives.
+        last: gradient of the state after the last key.
+    """
+    blocks, (before, final) = call.table.blocks.shape[0], keys
+    own = empty_sums(call, blocks, torch.float32, shifts=False)
+    states = empty_sums(call, blocks if call.causal else 0, state_dtype(call.q.dtype), shifts=False)
+    first = empty_sums(call, call.sequences, torch.float32, shifts=False)
+    end = LinearState(first.matrix, first.vector) if last is None else last
+    peaks = before.before if call.causal else final.through
+    shared = call.shared | rows.shared | {"blocks": call.table.blocks, "peaks": peaks}
     launch(
-        scan_queries, (sequences, heads, _scan_tiles(call)),
-        own.matrix, own.vector, end.matrix, end.vector, keys[0].before, keys[0].through, table.sequences,
-        states.matrix, states.vector, first.matrix, first.vector, FEATURES=call.features, VALUES=call.values,
-        CAUSAL=call.causal, LOG=call.log_space, HAS_LAST=last is not None, BF=SCAN_TILE[0], BV=SCAN_TILE[1],
-        num_warps=4,
+        sum_wide_queries if call.wide else sum_queries, _sum_grid(call), shared=shared,
+        sums=own.matrix, query_sums=own.vector, **_sum_options(call),
+    )  # fmt: skip
+    launch(
+        scan_queries, _scan_grid(call), shared=shared,
+        sums=own.matrix, query_sums=own.vector, last=end.kv, last_queries=end.k, HAS_LAST=last is not None,
+        sequences=call.table.sequences, states=states.matrix, state_queries=states.vector,
+        peaks_before=before.before, peaks_through=before.through,
+        first_state=first.matrix, first_queries=first.vector, BF=SCAN_TILE[0], BV=SCAN_TILE[1], num_warps=4,
     )  # fmt: skip
     return states, first
 
 
-def _wide_tiles(call: FusedCall) -> int:
-    return -(-call.features // WIDE_TILE) * -(-call.values // call.sizes.values)
+def _sum_grid(call: Call) -> tuple[int, int, int]:
+    """Blocks, kv heads, and tiles of values; of wide features, tiles of both."""
+    tiles = triton.cdiv(call.values, call.sizes.values)
+    parts = triton.cdiv(call.features, WIDE_TILE) if call.wide else 1
+    return call.table.blocks.shape[0], call.k.shape[1], parts * tiles
 
 
-def _scan_tiles(call: FusedCall) -> int:
-    return -(-call.features // SCAN_TILE[0]) * -(-call.values // SCAN_TILE[1])
+def _sum_options(call: Call) -> dict[str, int]:
+    return {"BV": call.sizes.values, "num_warps": call.sizes.warps, "num_stages": call.sizes.stages}
+
+
+def _scan_grid(call: Call) -> tuple[int, int, int]:
+    tiles = triton.cdiv(call.features, SCAN_TILE[0]) * triton.cdiv(call.values, SCAN_TILE[1])
+    return call.sequences, call.k.shape[1], tiles

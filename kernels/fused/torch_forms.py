@@ -1,6 +1,8 @@
 """The torch forms behind the fused operators: what the kernels are held to, and what runs without a GPU."""
 
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,19 +12,16 @@ from ..maps.hedgehog_tokens import HedgehogTokens
 from ..maps.token_maps import TokenMap
 from ..state import LinearState
 from ..triton.block_tables import check_ends
-from .tensors import Options, Tensors
+from .call import Call
 
 
-def torch_attention(tensors: Tensors, options: Options) -> tuple[Tensor, LinearState]:
+def torch_attention(call: Call) -> tuple[Tensor, LinearState]:
     """Gives outputs and the state after the last key, by the form "chunk"."""
-    if tensors.cu_seqlens is None:
-        return _torch_batch(tensors, options)
-    ends = [int(end) for end in tensors.cu_seqlens.tolist()]
-    check_ends(ends, tensors.q.shape[2])
-    parts = [
-        _torch_batch(_sequence(tensors, index, start, end), options)
-        for index, (start, end) in enumerate(pairwise(ends))
-    ]
+    if call.cu_seqlens is None:
+        return _torch_batch(call)
+    ends = [int(end) for end in call.cu_seqlens.tolist()]
+    check_ends(ends, call.tokens)
+    parts = [_torch_batch(_sequence(call, index, slice(*span))) for index, span in enumerate(pairwise(ends))]
     states = [state for _, state in parts]
     scales = [state.log_scale for state in states if state.log_scale is not None]
     scale = torch.cat(scales) if scales else None
@@ -30,35 +29,41 @@ def torch_attention(tensors: Tensors, options: Options) -> tuple[Tensor, LinearS
     return torch.cat([output for output, _ in parts], dim=2), state
 
 
-def torch_decode(tensors: Tensors, options: Options) -> tuple[Tensor, LinearState]:
+def torch_decode(call: Call) -> tuple[Tensor, LinearState]:
     """Gives outputs and the state after the last key, by the form "recurrent"."""
-    maps = _maps(tensors, options)
-    every = slice(0, tensors.q.shape[2])
-    q, k = (tensors.q, tensors.k) if maps is None else (maps[0](tensors.q, every), maps[1](tensors.k, every))
-    return linear_attention_recurrent(
-        q, k, tensors.v, causal=True, normalize=options.normalize, eps=options.eps, log_space=options.log_space,
-        initial_state=tensors.initial,
-    )  # fmt: skip
+    q, k, every = call.q, call.k, slice(0, call.tokens)
+    if (maps := _maps(call)) is not None:
+        q, k = maps[0](q, every), maps[1](k, every)
+    return linear_attention_recurrent(q, k, call.v, causal=True, **_options(call))
 
 
-def _torch_batch(tensors: Tensors, options: Options) -> tuple[Tensor, LinearState]:
+def _torch_batch(call: Call) -> tuple[Tensor, LinearState]:
     return linear_attention_chunk(
-        tensors.q, tensors.k, tensors.v, causal=options.causal, key_padding_mask=tensors.mask,
-        normalize=options.normalize, eps=options.eps, log_space=options.log_space, initial_state=tensors.initial,
-        maps=_maps(tensors, options),
-    )  # fmt: skip
+        call.q, call.k, call.v, causal=call.causal, key_padding_mask=call.mask, maps=_maps(call), **_options(call)
+    )
 
 
-def _maps(tensors: Tensors, options: Options) -> tuple[TokenMap, TokenMap] | None:
-    if tensors.q_weight is None or tensors.k_weight is None:
+def _options(call: Call) -> dict[str, Any]:
+    return {
+        "normalize": call.normalize,
+        "eps": call.eps,
+        "log_space": call.log_space,
+        "initial_state": call.initial,
+    }
+
+
+def _maps(call: Call) -> tuple[TokenMap, TokenMap] | None:
+    if call.q_weight is None or call.k_weight is None:
         return None
-    variant = (options.feature_map, options.negate)
-    query_map = HedgehogTokens(tensors.q_weight, tensors.q_bias, *variant)
-    return query_map, HedgehogTokens(tensors.k_weight, tensors.k_bias, *variant)
+    variant = (call.feature_map, call.negate)
+    query_map = HedgehogTokens(call.q_weight, call.q_bias, *variant)
+    return query_map, HedgehogTokens(call.k_weight, call.k_bias, *variant)
 
 
-def _sequence(tensors: Tensors, index: int, start: int, end: int) -> Tensors:
-    q, k, v = (x[:, :, start:end] for x in (tensors.q, tensors.k, tensors.v))
-    initial = [None if x is None else x[index : index + 1] for x in tensors[7:10]]
-    mask = None if tensors.mask is None else tensors.mask[:, start:end]
-    return Tensors._make((q, k, v, *tensors[3:7], *initial, mask, None))
+def _sequence(call: Call, index: int, tokens: slice) -> Call:
+    """Gives the call of one packed sequence."""
+    own: dict[str, Any] = {name: getattr(call, name)[:, :, tokens] for name in ("q", "k", "v")}
+    for name in ("initial_kv", "initial_k", "initial_scale"):
+        state = getattr(call, name)
+        own[name] = None if state is None else state[index : index + 1]
+    return replace(call, **own, mask=None if call.mask is None else call.mask[:, tokens], cu_seqlens=None)

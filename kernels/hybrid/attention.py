@@ -25,9 +25,9 @@ from ..fused.checks import check_devices, check_mask, check_shape
 from ..linear.naive import linear_attention_weights_and_log
 from ..softmax.window import window_attention, window_attention_weights
 from ..state import EMPTY_LOG, LinearState
+from .call import HybridCall, mixed, window_share
 from .op import fused_hybrid, why_not_hybrid
 from .state import HybridState
-from .tensors import HybridOptions, mixed, window_share
 
 KeyMap = Callable[[Tensor, Tensor], Tensor]
 """Gives the features [b hk m f] of keys [b hk m d] at positions [b m]; a `FeatureMap` is one."""
@@ -97,14 +97,18 @@ def hybrid_attention(
             than keys, a window below 1 token, or a state of another window or of a map in the other space.
     """
     _check_shapes(q, k, v, phi_q, gate_log, positions, key_padding_mask)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
     new = HybridState(k, v, positions, key_padding_mask)
     seen = new if initial_state is None else _checked(initial_state, window).followed_by(new)
     with torch.autocast(q.device.type, enabled=False):
         if linear_branch and initial_state is None and q.shape[2] == k.shape[2] > window >= 1:
-            options = HybridOptions(window, q.shape[-1] ** -0.5 if scale is None else scale, log_space, shift_window)
-            fused = _fused(q, phi_q, key_map, new, gate_log, options, return_state)
-            if fused is not None:
-                return fused
+            obstacle = why_not_hybrid(q, v, phi_q.shape[-1], log_space=log_space)
+            if not obstacle or (q.device.type == "cpu" and torch.compiler.is_compiling()):
+                far_q, far_k = _far_features(phi_q, key_map, new, window, log_space)
+                call = HybridCall(
+                    q, k, v, far_q, far_k, gate_log, key_padding_mask, window, scale, log_space, shift_window
+                )
+                return _by_operator(call, new if return_state else None, fuses=not obstacle)
         near = window_attention(q, seen.keys, seen.values, window=window, key_padding_mask=seen.mask, scale=scale)
         output = near.output
         if linear_branch and seen.tokens > window:
@@ -113,24 +117,30 @@ def hybrid_attention(
     return HybridResult(output.to(v.dtype), seen.last(window) if return_state else None)
 
 
-def _fused(
-    q: Tensor, phi_q: Tensor, key_map: KeyMap, new: HybridState, gate_log: Tensor, options: HybridOptions,
-    return_state: bool,
-) -> HybridResult | None:  # fmt: skip
-    """Runs the operator: on CUDA where its kernels take the call, on CPU under torch.compile; None elsewhere."""
-    obstacle = why_not_hybrid(q, new.values, phi_q.shape[-1], log_space=options.log_space)
-    if obstacle and not (q.device.type == "cpu" and torch.compiler.is_compiling()):
-        return None
-    gone = new.first(new.tokens - options.window)
-    far_q, far_k = phi_q[:, :, options.window :], key_map(gone.keys, gone.positions)
-    far_type = torch.promote_types(far_q.dtype, torch.float32 if options.log_space else far_k.dtype)
-    far = (far_q.to(far_type), far_k.to(far_type))
-    output, _, _, _, kv, keys, log_scale = fused_hybrid(q, new.keys, new.values, *far, gate_log, new.mask, *options)
-    state = None
-    if return_state:
-        linear = LinearState(kv, keys, log_scale if options.log_space else None)
-        state = replace(new.last(options.window), linear=linear)
-    return HybridResult(output, state, HYBRID if obstacle else KernelChoice("hybrid", "triton"))
+def _far_features(
+    phi_q: Tensor, key_map: KeyMap, new: HybridState, window: int, log_space: bool
+) -> tuple[Tensor, Tensor]:
+    """Gives the features of the late queries and of the keys that leave the window, in one type."""
+    gone = new.first(new.tokens - window)
+    far_q, far_k = phi_q[:, :, window:], key_map(gone.keys, gone.positions)
+    dtype = torch.promote_types(far_q.dtype, torch.float32 if log_space else far_k.dtype)
+    return far_q.to(dtype), far_k.to(dtype)
+
+
+def _by_operator(call: HybridCall, new: HybridState | None, *, fuses: bool) -> HybridResult:
+    """Runs the operator: by the kernels, or under torch.compile on a CPU by the torch form inside it.
+
+    Args:
+        call: what to run.
+        new: all tokens, if the state after them is wanted.
+        fuses: the kernels run.
+    """
+    output, _, _, _, kv, keys, log_scale = fused_hybrid(*call.flatten())
+    kernel = KernelChoice("hybrid", "triton") if fuses else HYBRID
+    if new is None:
+        return HybridResult(output, None, kernel)
+    linear = LinearState(kv, keys, log_scale if call.log_space else None)
+    return HybridResult(output, replace(new.last(call.window), linear=linear), kernel)
 
 
 def hybrid_attention_weights(
@@ -149,7 +159,7 @@ def hybrid_attention_weights(
 ) -> Float[Tensor, "b h n n"]:
     """Gives the weights under which `hybrid_attention` sums values, quadratic in memory; for analysis.
 
-    Args and errors as of `hybrid_attention`, with the features of all keys given.
+    Arguments and errors are those of `hybrid_attention`, with the features of all keys given.
     """
     near = window_attention_weights(q, k, window=window, key_padding_mask=key_padding_mask, scale=scale)
     far_tokens = max(0, q.shape[2] - window)

@@ -2,7 +2,7 @@
 
 With z_ij = scale q_i·k_j, c_i the largest z of a row's window (or 0) and M_i the logarithm of the shared normaliser, a
 near key weighs p_ij = exp(log γ + z_ij - c_i - M_i). Far keys come as the linear part's own output and the logarithm of
-its own normaliser; formulas as of `hybrid`. M is kept for the gradients, in which p does not need the window's sums:
+its own normaliser; see `hybrid.attention`. M is kept for the gradients, in which p does not need the window's sums:
 
     dz_ij = p_ij (do_i·v_j - do_i·o_i),   dlog γ = Σ_ij dz_ij,   dc_i = -Σ_j dz_ij, which goes to the largest z.
 """
@@ -13,8 +13,7 @@ its own normaliser; formulas as of `hybrid`. M is kept for the gradients, in whi
 import triton
 import triton.language as tl
 
-from ..triton.features import EMPTY_LOG, load_keep, load_tile, store_tile
-from ..triton.forward import load_values
+from ..triton.features import EMPTY_LOG, load_keep, load_tile, load_values, store_tile
 
 NOWHERE = tl.constexpr(2147483647)
 """Stands for the place of a largest key in a row that sees none."""

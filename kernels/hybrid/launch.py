@@ -4,27 +4,30 @@ A query at token i reads far keys up to token i - w: linear attention of the que
 n - w keys is causal again. Its gradients are those of linear attention whose rows have the shared normaliser.
 """
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
-from ..fused.backward_kernels import pull_rows
-from ..fused.call import FusedCall, Gradients, launch, stand_in, strides_of
-from ..fused.gradients import backward
+from ..fused.call import Call
+from ..fused.gradients import backward, pulls_of
 from ..fused.launch import forward
-from ..fused.operands import rows_contiguous
 from ..state import LinearState
-from ..triton.tiles import Tiles, operands, padded
+from ..triton.launch import launch, strides
+from ..triton.operator import empty_by_token, rows_contiguous
+from .call import HybridCall
 from .kernels import attend_to_window, window_key_gradients, window_query_gradients
-from .tensors import HybridOptions, HybridTensors
 
 NO_FEATURE = 1e-30
 """Divisor of a row whose features are all zero: under any window, as a share of the normaliser, it is nothing."""
 
+_OPTIONS = {"num_warps": 8, "num_stages": 1}
 
-class HybridRows(NamedTuple):
+
+@dataclass(frozen=True)
+class HybridRows:
     """What the forward pass gives of each row, all of which the backward pass needs.
 
     Attributes:
@@ -39,102 +42,69 @@ class HybridRows(NamedTuple):
     shifts: Tensor
     peaks: Tensor
 
+    def readable(self) -> "HybridRows":
+        """Gives the rows as kernels read them."""
+        others = (x.contiguous() for x in (self.norms, self.shifts, self.peaks))
+        return HybridRows(rows_contiguous(self.output), *others)
 
-def hybrid_forward(
-    given: HybridTensors, options: HybridOptions, tiles: Tiles | None = None
-) -> tuple[HybridRows, LinearState]:
-    """Gives the rows, and the sums over the keys that have left the window.
 
-    Args:
-        given: the call's tensors.
-        options: the rest.
-        tiles: of the linear part and of the window, unless their own.
-    """
-    q, k, v = (rows_contiguous(x) for x in given[:3])
-    batch, heads, tokens, _ = q.shape
-    ran = forward(_far_call(given, options, tiles), "chunk")
-    far_logs = ran.norms if options.log_space else ran.norms.log()
-    output = v.new_empty(batch, tokens, heads, v.shape[-1]).transpose(1, 2)
-    norms, shifts = (torch.empty(batch, heads, tokens, dtype=torch.float32, device=q.device) for _ in range(2))
-    peaks = torch.empty(batch, heads, tokens, dtype=torch.int32, device=q.device)
-    constants = _constants(given, options, tiles)
+def hybrid_forward(call: HybridCall) -> tuple[HybridRows, LinearState]:
+    """Gives the rows, and the sums over the keys that have left the window."""
+    batch, heads, tokens, _ = call.q.shape
+    ran = forward(_far_call(call))
+    output = empty_by_token(call.v, batch, heads, tokens, call.v.shape[-1])
+    norms, shifts = (torch.empty(batch, heads, tokens, dtype=torch.float32, device=output.device) for _ in range(2))
+    peaks = torch.empty(batch, heads, tokens, dtype=torch.int32, device=output.device)
     launch(
-        attend_to_window, (triton.cdiv(tokens, constants["ROWS"]), heads, batch),
-        q, k, v, _mask(given), _gate(given), ran.output, far_logs, output, norms, shifts, peaks, *strides_of(q),
-        *strides_of(k), *strides_of(v), _mask(given).stride(0), *strides_of(ran.output), *strides_of(output), tokens,
-        heads // k.shape[1], options.scale, **constants,
+        attend_to_window, (triton.cdiv(tokens, call.rows), heads, batch), shared=call.shared,
+        far=ran.output, far_logs=ran.norms if call.log_space else ran.norms.log(),
+        output=output, norms=norms, shifts=shifts, peaks=peaks, **strides(far=ran.output, o=output), **_OPTIONS,
     )  # fmt: skip
     return HybridRows(output, norms, shifts, peaks), ran.final
 
 
-def hybrid_backward(
-    given: HybridTensors, options: HybridOptions, ran: HybridRows, grad: Tensor, tiles: Tiles | None = None
-) -> list[Tensor]:
-    """Gives the gradients of the differentiable tensors, in their order; what `hybrid_forward` was given and gave goes
-    in, its rows contiguous."""
-    q, k, v = (rows_contiguous(x) for x in given[:3])
-    batch, heads, tokens, _ = q.shape
-    kv_heads, grad, pulls = k.shape[1], rows_contiguous(grad), torch.empty_like(ran.norms)
-    constants = _constants(given, options, tiles)
-    rows = constants["ROWS"]
-    launch(
-        pull_rows, (batch * triton.cdiv(tokens, 64), heads),
-        ran.output, grad, pulls, *strides_of(ran.output), *strides_of(grad), tokens, VALUES=v.shape[-1], CHUNK=64,
-        BV=padded(v.shape[-1]),
-    )  # fmt: skip
-    grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (q, k, v))
-    summed = torch.empty_like(ran.norms)
-    inputs = (q, k, v, _mask(given), grad, _gate(given), pulls, ran.norms, ran.shifts, ran.peaks)
-    strides = (*strides_of(q), *strides_of(k), *strides_of(v), *strides_of(grad), _mask(given).stride(0))
-    sizes = (tokens, heads // kv_heads, options.scale)
-    launch(
-        window_query_gradients, (triton.cdiv(tokens, rows), heads, batch),
-        *inputs, grad_q, summed, *strides, *strides_of(grad_q), *sizes, **constants,
-    )  # fmt: skip
-    launch(
-        window_key_gradients, (triton.cdiv(tokens, rows), kv_heads, batch),
-        *inputs, summed, grad_k, grad_v, *strides, *strides_of(grad_k), *strides_of(grad_v), *sizes, **constants,
-    )  # fmt: skip
-    far = _far_gradients(given, options, ran, grad, tiles)
-    grad_v[:, :, : far.v.shape[2]] += far.v
-    return [grad_q, grad_k, grad_v, far.q, far.k, summed.sum((0, 2)).to(given.gate_log.dtype)]
+def hybrid_backward(call: HybridCall, rows: HybridRows, grad: Tensor) -> dict[str, Tensor]:
+    """Gives the gradients of a call's differentiable tensors, by name.
 
-
-def _far_gradients(
-    given: HybridTensors, options: HybridOptions, ran: HybridRows, grad: Tensor, tiles: Tiles | None
-) -> Gradients:
-    call = _far_call(given, options, tiles)
-    late = slice(options.window, None)
-    norms = ran.norms[:, :, late]
-    output, grad = ran.output[:, :, late].to(call.v.dtype), grad[:, :, late].to(call.v.dtype)
-    return backward(call, output, (norms if options.log_space else norms.exp()).contiguous(), grad)
-
-
-def _far_call(given: HybridTensors, options: HybridOptions, tiles: Tiles | None) -> FusedCall:
-    """Linear attention of the late queries over the keys that have left their windows."""
-    tokens = given.far_q.shape[2]
-    far_q, far_k, v = (rows_contiguous(x.to(given.far_q.dtype)) for x in (given.far_q, given.far_k, given.v))
-    return FusedCall(
-        q=far_q, k=far_k, v=v[:, :, :tokens], q_weight=None, k_weight=None, q_bias=None, k_bias=None,
-        feature_map="identity", negate=False, causal=True, normalize=True, eps=NO_FEATURE,
-        mask=None if given.mask is None else given.mask[:, :tokens].contiguous(), cu_seqlens=None, initial=None,
-        log_space=options.log_space, tiles=tiles,
-    )  # fmt: skip
-
-
-def _gate(given: HybridTensors) -> Tensor:
-    return given.gate_log.contiguous()
-
-
-def _mask(given: HybridTensors) -> Tensor:
-    return stand_in(None if given.mask is None else given.mask.contiguous().view(torch.uint8), given.q)
-
-
-def _constants(given: HybridTensors, options: HybridOptions, tiles: Tiles | None) -> dict[str, Any]:
-    dim, values = given.q.shape[-1], given.v.shape[-1]
-    rows = 64 if given.q.dtype == torch.bfloat16 and max(padded(dim), padded(values)) <= 128 else 32
-    return {
-        "WINDOW": options.window, "DIM": dim, "VALUES": values, "HAS_MASK": given.mask is not None,
-        "SHIFT": options.shift_window, "ROWS": tiles.chunk if tiles else rows, "BD": padded(dim), "BV": padded(values),
-        **operands(given.q.dtype), "num_warps": 8, "num_stages": 1,
+    Args:
+        call: what `hybrid_forward` was given.
+        rows: what it gave, `readable`.
+        grad: of the output.
+    """
+    grad = rows_contiguous(grad)
+    batch, heads, tokens, _ = call.q.shape
+    tiles = triton.cdiv(tokens, call.rows)
+    grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (call.q, call.k, call.v))
+    summed = torch.empty_like(rows.norms)
+    shared: dict[str, Any] = call.shared | strides(grad=grad) | {
+        "grad": grad, "pulls": pulls_of(rows.output, grad), "norms": rows.norms, "shifts": rows.shifts,
+        "peaks": rows.peaks, "row_sums": summed,
     }  # fmt: skip
+    launch(
+        window_query_gradients, (tiles, heads, batch), shared=shared,
+        grad_q=grad_q, **strides(dq=grad_q), **_OPTIONS,
+    )  # fmt: skip
+    launch(
+        window_key_gradients, (tiles, call.k.shape[1], batch), shared=shared,
+        grad_k=grad_k, grad_v=grad_v, **strides(dk=grad_k, dv=grad_v), **_OPTIONS,
+    )  # fmt: skip
+    far = _far_gradients(call, rows, grad)
+    grad_v[:, :, : call.far_tokens] += far["v"]
+    gate = summed.sum((0, 2)).to(call.gate_log.dtype)
+    return {"q": grad_q, "k": grad_k, "v": grad_v, "far_q": far["q"], "far_k": far["k"], "gate_log": gate}
+
+
+def _far_gradients(call: HybridCall, rows: HybridRows, grad: Tensor) -> dict[str, Tensor]:
+    far, late = _far_call(call), slice(call.window, None)
+    output, grad = (x[:, :, late].to(far.v.dtype) for x in (rows.output, grad))
+    norms = rows.norms[:, :, late]
+    return backward(far, output, (norms if call.log_space else norms.exp()).contiguous(), grad)
+
+
+def _far_call(call: HybridCall) -> Call:
+    """Gives linear attention of the late queries over the keys that have left their windows."""
+    dtype = call.far_q.dtype
+    return Call(
+        call.far_q.to(dtype), call.far_k.to(dtype), call.v.to(dtype)[:, :, : call.far_tokens], mask=call.far_mask,
+        log_space=call.log_space, eps=NO_FEATURE, form="chunk", tiles=call.tiles,
+    ).readable()  # fmt: skip

@@ -1,7 +1,7 @@
 """Hedgehog's feature map inside Triton kernels: features of a tile of tokens, and their gradient back to y = Wx + b.
 
 A map has one or two halves, of y and of -y, so that no tile is ever joined or cut. Log features stay logarithms here;
-whoever calls takes a shift off them.
+the caller takes a shift off them.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
@@ -47,6 +47,16 @@ def load_keep(mask, rows, end, HAS_MASK: tl.constexpr):
     if HAS_MASK:
         keep &= tl.load(mask + rows, mask=keep, other=0) != 0
     return keep
+
+
+@triton.jit
+def load_values(v, rows, columns, row_stride, end, keep, VALUES: tl.constexpr, OPERAND: tl.constexpr,
+                HAS_MASK: tl.constexpr = True):  # fmt: skip
+    """Gives values [rows columns], zero where a token is padding, whatever stood there."""
+    values = load_tile(v, rows, columns, row_stride, end, VALUES, OPERAND)
+    if HAS_MASK:
+        values = tl.where(keep[:, None], values, 0.0).to(OPERAND)
+    return values
 
 
 @triton.jit

@@ -1,6 +1,6 @@
 """Triton kernel for the outputs of linear attention with Hedgehog's map inside, the second of two passes.
 
-After `triton_states.scan_keys` every chunk of queries is a program of its own, which reads the sums over the keys
+After `triton.states.scan_keys` every chunk of queries is a program of its own, which reads the sums over the keys
 before its block and attends to the keys of its block.
 """
 
@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from .exact import exact_scores, highest_log
-from .features import EMPTY_LOG, load_keep, load_map, load_tile, map_features, store_tile
+from .features import EMPTY_LOG, load_keep, load_map, load_tile, load_values, map_features, store_tile
 from .states import load_peaks, load_vector, shifted
 
 LOST = tl.constexpr(1e-20)
@@ -115,16 +115,6 @@ def chunk_scores(plus, minus, k_plus, k_minus, plus_peak, minus_peak, HALVES: tl
         k_minus = shifted(k_minus, -minus_peak[:, None], LOG).to(OPERAND)
         scores += tl.dot(tl.trans(minus), k_minus, input_precision=PRECISION)
     return scores
-
-
-@triton.jit
-def load_values(v, rows, columns, row_stride, end, keep, VALUES: tl.constexpr, OPERAND: tl.constexpr,
-                HAS_MASK: tl.constexpr = True):  # fmt: skip
-    """Gives values [rows columns], zero where a token is padding, whatever stood there."""
-    values = load_tile(v, rows, columns, row_stride, end, VALUES, OPERAND)
-    if HAS_MASK:
-        values = tl.where(keep[:, None], values, 0.0).to(OPERAND)
-    return values
 
 
 @triton.jit

@@ -14,7 +14,7 @@ of the keys summed up, as `state.LinearState` does.
 import triton
 import triton.language as tl
 
-from .features import EMPTY_LOG, load_keep, load_map, load_tile, map_features
+from .features import EMPTY_LOG, load_keep, load_map, load_tile, load_values, map_features, store_tile
 
 
 @triton.jit
@@ -57,7 +57,7 @@ def _add_keys(features, peak, total, key_total, values, keep, LOG: tl.constexpr,
 
 
 @triton.jit
-def sum_keys(k, v, weight, bias, mask, blocks, sums, key_sums, peaks,
+def sum_keys(k, v, k_weight, k_bias, mask, blocks, sums, key_sums, peaks,
              k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch,
              DIM: tl.constexpr, WIDTH: tl.constexpr, VALUES: tl.constexpr, HALVES: tl.constexpr, MAP: tl.constexpr,
              LOG: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, BLOCK: tl.constexpr,
@@ -67,13 +67,11 @@ def sum_keys(k, v, weight, bias, mask, blocks, sums, key_sums, peaks,
 
     Grid: blocks, kv heads, tiles of values.
     """
-    block, head, tile = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.program_id(2)
-    batch = tl.load(blocks + block * 4).to(tl.int64)
-    start, end = tl.load(blocks + block * 4 + 1), tl.load(blocks + block * 4 + 2)
-    end = tl.minimum(start + BLOCK, end)
+    block, batch, start, end = locate_block(blocks, BLOCK)
+    head, tile = tl.program_id(1).to(tl.int64), tl.program_id(2)
     dims, columns, value_columns = tl.arange(0, BD), tl.arange(0, BW), tile * BV + tl.arange(0, BV)
-    matrix, shift = load_map(weight + head * DIM * WIDTH, bias + head * WIDTH, dims, columns, DIM, WIDTH, MAP, HAS_BIAS,
-                             OPERAND)  # fmt: skip
+    matrix, shift = load_map(k_weight + head * DIM * WIDTH, k_bias + head * WIDTH, dims, columns, DIM, WIDTH, MAP,
+                             HAS_BIAS, OPERAND)  # fmt: skip
     k += batch * k_batch + head * k_head
     v += batch * v_batch + head * v_head
     plus_sum, minus_sum = tl.zeros((BW, BV), tl.float32), tl.zeros((BW, BV), tl.float32)
@@ -83,9 +81,7 @@ def sum_keys(k, v, weight, bias, mask, blocks, sums, key_sums, peaks,
         rows = first + tl.arange(0, CHUNK)
         keep = load_keep(mask + batch * mask_batch, rows, end, HAS_MASK)
         x = load_tile(k, rows, dims, k_row, end, DIM, OPERAND)
-        values = load_tile(v, rows, value_columns, v_row, end, VALUES, OPERAND)
-        if HAS_MASK:
-            values = tl.where(keep[:, None], values, 0.0).to(OPERAND)
+        values = load_values(v, rows, value_columns, v_row, end, keep, VALUES, OPERAND, HAS_MASK)
         plus, minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
         plus_peak, plus_sum, plus_keys = _add_keys(plus, plus_peak, plus_sum, plus_keys, values, keep, LOG, OPERAND,
                                                    PRECISION)  # fmt: skip
@@ -93,23 +89,38 @@ def sum_keys(k, v, weight, bias, mask, blocks, sums, key_sums, peaks,
             minus_peak, minus_sum, minus_keys = _add_keys(minus, minus_peak, minus_sum, minus_keys, values, keep, LOG,
                                                           OPERAND, PRECISION)  # fmt: skip
     place = (block * tl.num_programs(1) + head) * (HALVES * WIDTH)
-    _store_sums(sums, key_sums, peaks, place, columns, value_columns, plus_sum, plus_keys, plus_peak, tile,
-                WIDTH, VALUES, LOG)  # fmt: skip
+    store_sums(sums, key_sums, peaks, place, columns, value_columns, tile, plus_sum, plus_keys, plus_peak, WIDTH,
+               VALUES, LOG)  # fmt: skip
     if HALVES == 2:
-        _store_sums(sums, key_sums, peaks, place + WIDTH, columns, value_columns, minus_sum, minus_keys, minus_peak,
-                    tile, WIDTH, VALUES, LOG)  # fmt: skip
+        store_sums(sums, key_sums, peaks, place + WIDTH, columns, value_columns, tile, minus_sum, minus_keys,
+                   minus_peak, WIDTH, VALUES, LOG)  # fmt: skip
 
 
 @triton.jit
-def _store_sums(sums, key_sums, peaks, place, columns, value_columns, total, key_total, peak, tile,
-                WIDTH: tl.constexpr, VALUES: tl.constexpr, LOG: tl.constexpr):  # fmt: skip
-    inside = (columns[:, None] < WIDTH) & (value_columns[None, :] < VALUES)
-    offsets = (place + columns[:, None]) * VALUES + value_columns[None, :]
-    tl.store(sums + offsets, total.to(sums.dtype.element_ty), mask=inside)
+def store_sums(sums, vectors, peaks, place, columns, value_columns, tile, total, vector, peak, WIDTH: tl.constexpr,
+               VALUES: tl.constexpr, LOG: tl.constexpr):  # fmt: skip
+    """Stores one half of a state; its vectors by the first tile of values alone."""
+    store_tile(sums + place * VALUES, total, columns, value_columns, VALUES, WIDTH, VALUES)
     if tile == 0:
-        tl.store(key_sums + place + columns, key_total, mask=columns < WIDTH)
+        tl.store(vectors + place + columns, vector, mask=columns < WIDTH)
         if LOG:
             tl.store(peaks + place + columns, peak, mask=columns < WIDTH)
+
+
+@triton.jit
+def locate_block(blocks, BLOCK: tl.constexpr):
+    """Gives the block that a program on the first axis handles, its batch entry, its first token and its end."""
+    block = tl.program_id(0).to(tl.int64)
+    batch, start = tl.load(blocks + block * 4).to(tl.int64), tl.load(blocks + block * 4 + 1)
+    return block, batch, start, tl.minimum(start + BLOCK, tl.load(blocks + block * 4 + 2))
+
+
+@triton.jit
+def tile_columns(VALUES: tl.constexpr, BF: tl.constexpr, BV: tl.constexpr):
+    """Gives the columns of features and of values that a program on the third axis handles, and the tile's number."""
+    value_tiles = (VALUES + BV - 1) // BV
+    tile = tl.program_id(2) % value_tiles
+    return tl.program_id(2) // value_tiles * BF + tl.arange(0, BF), tile * BV + tl.arange(0, BV), tile
 
 
 @triton.jit
@@ -122,10 +133,7 @@ def scan_keys(sums, key_sums, peaks, initial, initial_keys, initial_peaks, seque
     Grid: sequences, kv heads, tiles of features and values. Without CAUSAL only the latter sums are given.
     """
     sequence, head, heads = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
-    value_tiles = (VALUES + BV - 1) // BV
-    tile = tl.program_id(2) % value_tiles
-    columns = tl.program_id(2) // value_tiles * BF + tl.arange(0, BF)
-    value_columns = tile * BV + tl.arange(0, BV)
+    columns, value_columns, tile = tile_columns(VALUES, BF, BV)
     real = columns < FEATURES
     inside = real[:, None] & (value_columns[None, :] < VALUES)
     once = columns < tl.where(tile == 0, FEATURES, 0)
@@ -165,7 +173,7 @@ def scan_keys(sums, key_sums, peaks, initial, initial_keys, initial_peaks, seque
 
 
 @triton.jit
-def sum_queries(q, grad, weight, bias, norms, pulls, peaks, blocks, sums, query_sums,
+def sum_queries(q, grad, q_weight, q_bias, norms, pulls, peaks, blocks, sums, query_sums,
                 q_batch, q_head, q_row, grad_batch, grad_head, grad_row, tokens, groups,
                 DIM: tl.constexpr, WIDTH: tl.constexpr, VALUES: tl.constexpr, HALVES: tl.constexpr, MAP: tl.constexpr,
                 LOG: tl.constexpr, HAS_BIAS: tl.constexpr, CAUSAL: tl.constexpr, BLOCK: tl.constexpr,
@@ -177,11 +185,8 @@ def sum_queries(q, grad, weight, bias, norms, pulls, peaks, blocks, sums, query_
     exp(log φ(q) + peak - norm), peaks being those before the block (CAUSAL) or of the sequence: at most 1.
     Grid: blocks, kv heads, tiles of values.
     """
-    block, head, tile = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.program_id(2)
-    kv_heads = tl.num_programs(1)
-    batch = tl.load(blocks + block * 4).to(tl.int64)
-    start, end = tl.load(blocks + block * 4 + 1), tl.load(blocks + block * 4 + 2)
-    end = tl.minimum(start + BLOCK, end)
+    block, batch, start, end = locate_block(blocks, BLOCK)
+    head, tile, kv_heads = tl.program_id(1).to(tl.int64), tl.program_id(2), tl.num_programs(1)
     dims, columns, value_columns = tl.arange(0, BD), tl.arange(0, BW), tile * BV + tl.arange(0, BV)
     state = block
     if not CAUSAL:
@@ -191,8 +196,8 @@ def sum_queries(q, grad, weight, bias, norms, pulls, peaks, blocks, sums, query_
     plus_rows, minus_rows = tl.zeros((BW,), tl.float32), tl.zeros((BW,), tl.float32)
     for group in range(groups):
         query_head = head * groups + group
-        matrix, shift = load_map(weight + query_head * DIM * WIDTH, bias + query_head * WIDTH, dims, columns, DIM,
-                                 WIDTH, MAP, HAS_BIAS, OPERAND)  # fmt: skip
+        matrix, shift = load_map(q_weight + query_head * DIM * WIDTH, q_bias + query_head * WIDTH, dims, columns,
+                                 DIM, WIDTH, MAP, HAS_BIAS, OPERAND)  # fmt: skip
         row_base = (batch * kv_heads * groups + query_head) * tokens
         for first in range(start, end, CHUNK):
             rows = first + tl.arange(0, CHUNK)
@@ -209,11 +214,11 @@ def sum_queries(q, grad, weight, bias, norms, pulls, peaks, blocks, sums, query_
                 minus_sum += tl.dot(minus.to(OPERAND), numerator.to(OPERAND), input_precision=PRECISION)
                 minus_rows += tl.sum(minus * denominator[None, :], 1)
     place = (block * kv_heads + head) * (HALVES * WIDTH)
-    _store_sums(sums, query_sums, query_sums, place, columns, value_columns, plus_sum, plus_rows, plus_rows, tile,
-                WIDTH, VALUES, False)  # fmt: skip
+    store_sums(sums, query_sums, query_sums, place, columns, value_columns, tile, plus_sum, plus_rows, plus_rows, WIDTH,
+               VALUES, False)  # fmt: skip
     if HALVES == 2:
-        _store_sums(sums, query_sums, query_sums, place + WIDTH, columns, value_columns, minus_sum, minus_rows,
-                    minus_rows, tile, WIDTH, VALUES, False)  # fmt: skip
+        store_sums(sums, query_sums, query_sums, place + WIDTH, columns, value_columns, tile, minus_sum, minus_rows,
+                   minus_rows, WIDTH, VALUES, False)  # fmt: skip
 
 
 @triton.jit
@@ -254,10 +259,7 @@ def scan_queries(sums, query_sums, last, last_queries, peaks_before, peaks_throu
     Grid: sequences, kv heads, tiles of features and values. Without CAUSAL only the latter sums are given.
     """
     sequence, head, heads = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
-    value_tiles = (VALUES + BV - 1) // BV
-    tile = tl.program_id(2) % value_tiles
-    columns = tl.program_id(2) // value_tiles * BF + tl.arange(0, BF)
-    value_columns = tile * BV + tl.arange(0, BV)
+    columns, value_columns, tile = tile_columns(VALUES, BF, BV)
     real = columns < FEATURES
     inside = real[:, None] & (value_columns[None, :] < VALUES)
     once = columns < tl.where(tile == 0, FEATURES, 0)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import triton.language as tl
 
-MAX_WIDTH = 256
-"""Columns of one half of the features, and dimensions of queries, keys and values, that a tile holds at most."""
+from .backend import MAX_WIDTH
 
+PROGRAMS = 132
+"""Programs that fill an H100 or H200: one for each multiprocessor."""
 
 WIDE_TILE = 64
 """Columns of features in a tile where there are more than `MAX_WIDTH`."""
@@ -74,6 +74,8 @@ def operands(dtype: torch.dtype) -> dict[str, Any]:
 
     The interpreter computes on bfloat16 wrongly (triton 3.9), so there operands are float32.
     """
+    import triton.language as tl
+
     if dtype == torch.bfloat16 and not interpreting():
         return {"OPERAND": tl.bfloat16, "PRECISION": "ieee"}
     return {"OPERAND": tl.float32, "PRECISION": "tf32" if dtype == torch.float16 else "ieee"}

@@ -1,7 +1,7 @@
-"""Triton kernels of linear attention over features too many for one tile: gradients; see `triton_wide`.
+"""Triton kernels of linear attention over features too many for one tile: gradients; see `wide.kernels`.
 
-The formulas are those of `triton_backward`. A tile's gradient of features needs no other tile, as scores do not enter
-it; that of values sums over all tiles.
+The formulas are those of `fused.backward_kernels`. A tile's gradient of features needs no other tile, as scores do not
+enter it; that of values sums over all tiles.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
@@ -10,8 +10,8 @@ it; that of values sums over all tiles.
 import triton
 import triton.language as tl
 
-from ..triton.features import load_keep, load_tile, store_tile
-from ..triton.forward import load_values, locate_chunk
+from ..triton.features import load_keep, load_tile, load_values, store_tile
+from ..triton.forward import locate_chunk
 from ..triton.states import load_vector, row_gradients
 from .kernels import wide_scores
 
@@ -27,7 +27,7 @@ def state_gradient(numerator, denominator, states, keys, place, columns, value_c
 
 
 @triton.jit
-def wide_query_gradients(k, v, grad, mask, norms, pulls, blocks, states, state_keys, grad_q, k_batch, k_head,
+def wide_query_gradients(k, v, grad, mask, norms, pulls, blocks, states, state_keys, grad_y, k_batch, k_head,
                          k_row, v_batch, v_head, v_row, grad_batch, grad_head, grad_row, mask_batch,
                          tokens, groups, FEATURES: tl.constexpr, VALUES: tl.constexpr, HAS_MASK: tl.constexpr,
                          CAUSAL: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr, BF: tl.constexpr,
@@ -60,11 +60,11 @@ def wide_query_gradients(k, v, grad, mask, norms, pulls, blocks, states, state_k
             slopes = tl.dot(numerator.to(OPERAND), tl.trans(values), input_precision=PRECISION) + denominator[:, None]
             slopes = tl.where((rows[:, None] >= key_rows[None, :]) & keep[None, :], slopes, 0.0)
             gradient += tl.dot(slopes.to(OPERAND), keys, input_precision=PRECISION)
-    store_tile(grad_q + row_base * FEATURES, gradient, rows, columns, FEATURES, end, FEATURES)
+    store_tile(grad_y + row_base * FEATURES, gradient, rows, columns, FEATURES, end, FEATURES)
 
 
 @triton.jit
-def wide_key_gradients(q, v, grad, mask, norms, pulls, blocks, states, state_queries, grad_k, q_batch, q_head,
+def wide_key_gradients(q, v, grad, mask, norms, pulls, blocks, states, state_queries, grad_y, q_batch, q_head,
                        q_row, v_batch, v_head, v_row, grad_batch, grad_head, grad_row,
                        mask_batch, tokens, groups, FEATURES: tl.constexpr, VALUES: tl.constexpr,
                        HAS_MASK: tl.constexpr, CAUSAL: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
@@ -102,7 +102,7 @@ def wide_key_gradients(q, v, grad, mask, norms, pulls, blocks, states, state_que
                 slopes = tl.where(visible, slopes + denominator[:, None], 0.0)
                 gradient += tl.dot(tl.trans(slopes).to(OPERAND), queries, input_precision=PRECISION)
     gradient = tl.where(keep[:, None], gradient, 0.0)
-    store_tile(grad_k + (batch * kv_heads + kv_head) * tokens * FEATURES, gradient, key_rows, columns, FEATURES, end,
+    store_tile(grad_y + (batch * kv_heads + kv_head) * tokens * FEATURES, gradient, key_rows, columns, FEATURES, end,
                FEATURES)  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Triton kernels of linear attention over features too many for one tile, such as Taylor's 2,145: the forward pass.
 
 Features are at hand, plain and not negative; they are read a tile of columns at a time. The forms are those of the
-kernels with a map inside: sums of blocks, a scan over them (`triton_states`), then every chunk of queries on its own.
+kernels with a map inside: sums of blocks, a scan over them (`triton.states`), then every chunk of queries on its own.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
@@ -10,25 +10,9 @@ kernels with a map inside: sums of blocks, a scan over them (`triton_states`), t
 import triton
 import triton.language as tl
 
-from ..triton.features import load_keep, load_tile, store_tile
-from ..triton.forward import finish, load_values, locate_chunk, read_state
-from ..triton.states import row_gradients
-
-
-@triton.jit
-def _tile_columns(VALUES: tl.constexpr, BF: tl.constexpr, BV: tl.constexpr):
-    """Gives the columns of features and of values that a program on the third axis handles, and the tile's number."""
-    value_tiles = (VALUES + BV - 1) // BV
-    tile = tl.program_id(2) % value_tiles
-    return tl.program_id(2) // value_tiles * BF + tl.arange(0, BF), tile * BV + tl.arange(0, BV), tile
-
-
-@triton.jit
-def _store_block(sums, vectors, total, vector, place, columns, value_columns, tile, FEATURES: tl.constexpr,
-                 VALUES: tl.constexpr):  # fmt: skip
-    store_tile(sums + place * VALUES, total, columns, value_columns, VALUES, FEATURES, VALUES)
-    if tile == 0:
-        tl.store(vectors + place + columns, vector, mask=columns < FEATURES)
+from ..triton.features import load_keep, load_tile, load_values
+from ..triton.forward import finish, locate_chunk, read_state
+from ..triton.states import locate_block, row_gradients, store_sums, tile_columns
 
 
 @triton.jit
@@ -40,11 +24,9 @@ def sum_wide_keys(k, v, mask, blocks, sums, key_sums, k_batch, k_head, k_row, v_
 
     Grid: blocks, kv heads, tiles of features · tiles of values.
     """
-    block, head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    columns, value_columns, tile = _tile_columns(VALUES, BF, BV)
-    batch = tl.load(blocks + block * 4).to(tl.int64)
-    start, end = tl.load(blocks + block * 4 + 1), tl.load(blocks + block * 4 + 2)
-    end = tl.minimum(start + BLOCK, end)
+    block, batch, start, end = locate_block(blocks, BLOCK)
+    head = tl.program_id(1).to(tl.int64)
+    columns, value_columns, tile = tile_columns(VALUES, BF, BV)
     k, v, mask = k + batch * k_batch + head * k_head, v + batch * v_batch + head * v_head, mask + batch * mask_batch
     total, vector = tl.zeros((BF, BV), tl.float32), tl.zeros((BF,), tl.float32)
     for first in range(start, end, CHUNK):
@@ -55,7 +37,8 @@ def sum_wide_keys(k, v, mask, blocks, sums, key_sums, k_batch, k_head, k_row, v_
         total += tl.dot(tl.trans(features), values, input_precision=PRECISION)
         vector += tl.sum(features.to(tl.float32), 0)
     place = (block * tl.num_programs(1) + head) * FEATURES
-    _store_block(sums, key_sums, total, vector, place, columns, value_columns, tile, FEATURES, VALUES)
+    store_sums(sums, key_sums, key_sums, place, columns, value_columns, tile, total, vector, vector, FEATURES,
+               VALUES, False)  # fmt: skip
 
 
 @triton.jit
@@ -63,16 +46,14 @@ def sum_wide_queries(q, grad, norms, pulls, blocks, sums, query_sums, q_batch, q
                      grad_row, tokens, groups, FEATURES: tl.constexpr, VALUES: tl.constexpr, BLOCK: tl.constexpr,
                      CHUNK: tl.constexpr, BF: tl.constexpr, BV: tl.constexpr, OPERAND: tl.constexpr,
                      PRECISION: tl.constexpr):  # fmt: skip
-    """Gives Σ φ(q) gᵀ and Σ φ(q) h of a block's queries, over the query heads of a kv head; g and h as of
-    `triton_states.row_gradients`.
+    """Gives Σ φ(q) gᵀ and Σ φ(q) h of a block's queries, over the query heads of a kv head; g and h are
+    those of `triton.states.row_gradients`.
 
     Grid: blocks, kv heads, tiles of features · tiles of values.
     """
-    block, head, kv_heads = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.num_programs(1)
-    columns, value_columns, tile = _tile_columns(VALUES, BF, BV)
-    batch = tl.load(blocks + block * 4).to(tl.int64)
-    start, end = tl.load(blocks + block * 4 + 1), tl.load(blocks + block * 4 + 2)
-    end = tl.minimum(start + BLOCK, end)
+    block, batch, start, end = locate_block(blocks, BLOCK)
+    head, kv_heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
+    columns, value_columns, tile = tile_columns(VALUES, BF, BV)
     total, vector = tl.zeros((BF, BV), tl.float32), tl.zeros((BF,), tl.float32)
     for group in range(groups):
         query_head = head * groups + group
@@ -87,7 +68,8 @@ def sum_wide_queries(q, grad, norms, pulls, blocks, sums, query_sums, q_batch, q
             total += tl.dot(tl.trans(features), numerator.to(OPERAND), input_precision=PRECISION)
             vector += tl.sum(features.to(tl.float32) * denominator[:, None], 0)
     place = (block * kv_heads + head) * FEATURES
-    _store_block(sums, query_sums, total, vector, place, columns, value_columns, tile, FEATURES, VALUES)
+    store_sums(sums, query_sums, query_sums, place, columns, value_columns, tile, total, vector, vector, FEATURES,
+               VALUES, False)  # fmt: skip
 
 
 @triton.jit

@@ -1,13 +1,27 @@
 """Calls of the fused kernels beside the torch forms in float64: one place draws both from the same seed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from hedgebench.kernels.fused.tensors import Options, Tensors
+from hedgebench.kernels.fused.call import Call
 from hedgebench.kernels.fused.torch_forms import torch_attention
 from hedgebench.kernels.state import LinearState
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is not a tensor in a call."""
+
+    feature_map: str
+    negate: bool
+    log_space: bool
+    causal: bool
+    normalize: bool
+    eps: float
+    form: str
 
 
 @dataclass(frozen=True)
@@ -50,8 +64,8 @@ class Case:
         return (self.w or self.d) * (2 if self.options.negate else 1)
 
 
-def draw(case: Case, seed: int = 0) -> Tensors:
-    """Gives a case's tensors in float64."""
+def draw(case: Case, seed: int = 0) -> Call:
+    """Gives a case's call in float64."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -76,14 +90,27 @@ def draw(case: Case, seed: int = 0) -> Tensors:
         shape = (sequences, case.hk, case.features)
         initial = [normal(*shape, case.dv), normal(*shape).exp(), normal(*shape) if case.options.log_space else None]
     ends = None if case.ends is None else torch.tensor(case.ends)
-    return Tensors._make((q, k, v, *maps, *initial, mask, ends))
+    tensors: list[Any] = [q, k, v, *maps, *initial, mask, ends]
+    return Call(*tensors, **vars(case.options))
 
 
-def single(tensors: Tensors, dtype: torch.dtype = torch.float32) -> Tensors:
+def single(call: Call, dtype: torch.dtype = torch.float32) -> Call:
     """Gives the same call as the kernels take it: the state in float32, the rest in `dtype`."""
-    cast = [None if x is None else x.to(dtype) for x in tensors[:7]]
-    state = [None if x is None else x.float() for x in tensors[7:10]]
-    return Tensors._make((*cast, *state, tensors.mask, tensors.cu_seqlens))
+    cast: dict[str, Any] = {name: x.to(dtype) for name, x in call.differentiable().items()}
+    cast |= {name: x.float() for name, x in tensors_of(call).items() if name.startswith("initial")}
+    return replace(call, **cast)
+
+
+def tensors_of(call: Call) -> dict[str, Tensor]:
+    """Gives the tensors of a call by name."""
+    named = zip(call.__match_args__, call.flatten(), strict=True)
+    return {name: x for name, x in named if isinstance(x, Tensor)}
+
+
+def learning(call: Call) -> Call:
+    """Gives the call with gradients wanted for all but its initial state."""
+    wanted = {name: x.detach().requires_grad_() for name, x in call.differentiable().items() if "initial" not in name}
+    return replace(call, **wanted)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -95,14 +122,10 @@ class Results:
     gradients: dict[str, Tensor]
 
 
-def reference(case: Case, tensors: Tensors) -> tuple[Results, tuple[Tensor, Tensor, Tensor]]:
+def reference(call: Call) -> tuple[Results, tuple[Tensor, Tensor, Tensor]]:
     """Gives what the torch forms give in float64, and the gradients of output and state that went in."""
-    leaves = {
-        name: x.detach().clone().requires_grad_()
-        for name, x in tensors._asdict().items()
-        if x is not None and name not in ("mask", "cu_seqlens", "initial_scale")
-    }
-    output, state = torch_attention(tensors._replace(**leaves), case.options)
+    leaves: dict[str, Any] = {name: x.detach().clone().requires_grad_() for name, x in call.differentiable().items()}
+    output, state = torch_attention(replace(call, **leaves))
     generator = torch.Generator().manual_seed(7)
     cotangents = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for x in (output, state.kv, state.k)]
     found = torch.autograd.grad([output, state.kv, state.k], list(leaves.values()), cotangents)

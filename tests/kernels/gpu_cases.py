@@ -20,7 +20,7 @@ from hedgebench.kernels.maps.fixed import EluMap
 from hedgebench.kernels.maps.learned import HEDGEHOG_MAPS, TaylorMap
 from hedgebench.kernels.state import LinearState
 
-from .fused_cases import Case, draw
+from .fused_cases import Case, draw, tensors_of
 from .oracles import Attention, Named, plain_distillation, plain_hybrid, plain_linear
 
 _LAYER = Case(b=2, h=4, hk=2, n=300, d=64, dv=64)
@@ -115,8 +115,8 @@ class Contest:
 
 def linear_contest(case: Case, dtype: torch.dtype, device: str, backend: str) -> Contest:
     """Gives a case of linear attention; numbers are those that `dtype` can hold, and "auto" runs no kernel here."""
-    named = _taylor(case) if case.d == 2145 else draw(case)._asdict()
-    mask = _moved(named.pop("mask"), device)
+    named = _taylor(case) if case.d == 2145 else tensors_of(draw(case))
+    mask = _moved(named.pop("mask", None), device)
     given = _rounded(named, dtype, device, ("initial_kv", "initial_k", "initial_scale"))
 
     def kernels(leaves: Named) -> Named:
@@ -131,7 +131,7 @@ def linear_contest(case: Case, dtype: torch.dtype, device: str, backend: str) ->
 def decode_contest(case: Case, dtype: torch.dtype, device: str) -> Contest:
     """Gives a case of decoding, on CUDA by the kernel."""
     options = case.options
-    given = _rounded(draw(case)._asdict(), dtype, device, ("initial_kv", "initial_k", "initial_scale"))
+    given = _rounded(tensors_of(draw(case)), dtype, device, ("initial_kv", "initial_k", "initial_scale"))
 
     def kernels(leaves: Named) -> Named:
         state = _state({name: x.detach().clone() for name, x in leaves.items()})
@@ -210,8 +210,8 @@ def _tensors(leaves: Named) -> tuple[Any, ...]:
 def _taylor(case: Case) -> dict[str, Any]:
     """Gives the case's tensors with Taylor's features of 64 dimensions for features: of either sign, sums positive."""
     small = draw(replace(case, feature_map="log_identity", d=64, state=False))
-    q, k = (TaylorMap(x.shape[1], 64)(x) for x in small[:2])
-    named = {**small._asdict(), "q": q, "k": k}
+    q, k = (TaylorMap(x.shape[1], 64)(x) for x in (small.q, small.k))
+    named = {**tensors_of(small), "q": q, "k": k}
     if case.state:
         earlier = TaylorMap(case.hk, 64)(
             torch.randn(case.b, case.hk, 9, 64, generator=torch.Generator().manual_seed(3))

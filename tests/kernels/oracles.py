@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from hedgebench.kernels.distillation.tiles import FLOOR
-from hedgebench.kernels.fused.tensors import Options
+
+from .fused_cases import Options
 
 Named = dict[str, Tensor]
 Attention = Callable[[Named], Named]
@@ -22,7 +23,7 @@ UNTAUGHT = ("initial_scale",)
 
 
 def plain_linear(options: Options, mask: Tensor | None = None, ends: tuple[int, ...] | None = None) -> Attention:
-    """Gives "output" and the state's sums "kv" and "k", of inputs named as in `fused_tensors.Tensors`."""
+    """Gives "output" and the state's sums "kv" and "k", of inputs named as in `fused.call.Call`."""
 
     def attend(given: Named) -> Named:
         if ends is None:

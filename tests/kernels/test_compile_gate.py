@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,8 +54,9 @@ SWEEP = [(16, "exp", "bfloat16"), (80, "exp", "bfloat16"), (256, "identity", "bf
 
 _PROGRAM = """
 import dataclasses, json, sys, torch
-from hedgebench.kernels.triton_compile import compile_attention, compile_distillation, compile_hybrid
-kernels = {}
+sys.path.insert(0, {folder!r})
+from triton_compile import compile_attention, compile_distillation, compile_hybrid
+kernels = {call}
 print(json.dumps([dataclasses.asdict(kernel) for kernel in kernels]))
 """
 
@@ -62,8 +64,8 @@ print(json.dumps([dataclasses.asdict(kernel) for kernel in kernels]))
 def compiled(call: str) -> dict[str, Any]:
     """What the compiler says of the kernels of a call, by name."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    told = subprocess.run([sys.executable, "-c", _PROGRAM.format(call)], env=environment, capture_output=True,
-                          text=True, check=False)  # fmt: skip
+    program = _PROGRAM.format(folder=str(Path(__file__).parent), call=call)
+    told = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr[-2000:]
     kernels: dict[str, Any] = {kernel["name"]: kernel for kernel in json.loads(told.stdout.splitlines()[-1])}
     for name, kernel in kernels.items():

@@ -23,7 +23,7 @@ from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn, 
 from hedgebench.kernels.state import LinearState
 from hedgebench.kernels.triton.tiles import interpreting
 
-from .fused_cases import Case, draw, single
+from .fused_cases import Case, draw, single, tensors_of
 from .gpu_cases import (
     DECODED,
     DISTILLED,
@@ -104,9 +104,9 @@ def test_distillation_is_within_bounds(name: str, dtype: torch.dtype) -> None:
 def test_log_features_of_any_size_keep_their_row(form: str, spread: float) -> None:
     """float32 holds an exponent of a few hundred to 1e-4; a lost row would be wrong by its whole size."""
     case = Case("exp", n=100, form=form, spread=spread, mask=True)
-    tensors = draw(case)._asdict()
-    given = {name: x.to("cuda", torch.float32) for name, x in tensors.items() if x is not None and name != "mask"}
-    options = {"feature_map": "exp", "key_padding_mask": tensors["mask"].cuda()}
+    tensors = tensors_of(draw(case))
+    given = {name: x.to("cuda", torch.float32) for name, x in tensors.items() if name != "mask"}
+    options: dict[str, Any] = {"feature_map": "exp", "key_padding_mask": tensors["mask"].cuda()}
     names = ("q", "k", "v", "q_weight", "k_weight")
     exact = chunk_hedgehog_attn(*(given[name].double() for name in names), **options, backend="torch")
     got = chunk_hedgehog_attn(*(given[name] for name in names), **options, form=form, backend="triton")
@@ -204,11 +204,11 @@ def test_tensors_of_more_than_two_to_the_31_elements(feature_map: str) -> None:
 @pytest.mark.parametrize("feature_map", ["exp", "softmax"])
 def test_decoding_never_waits_for_the_device(feature_map: str) -> None:
     case = Case(feature_map, n=1, state=True, d=64, dv=64)
-    given = [None if x is None else x.cuda() for x in single(draw(case), torch.bfloat16)]
-    state = LinearState(given[7], given[8], given[9])  # type: ignore[arg-type]
+    given: dict[str, Any] = {name: x.cuda() for name, x in tensors_of(single(draw(case), torch.bfloat16)).items()}
+    state = LinearState(given.pop("initial_kv"), given.pop("initial_k"), given.pop("initial_scale", None))
 
     def step() -> None:
-        fused_recurrent_hedgehog_attn(*given[:7], state=state, feature_map=feature_map)  # type: ignore[arg-type]
+        fused_recurrent_hedgehog_attn(**given, state=state, feature_map=feature_map)
 
     _without_synchronising(step)
 
@@ -331,8 +331,8 @@ def needs_gib(gib: int) -> None:
 
 
 def _layer(tokens: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    tensors = single(draw(Case("exp", b=2, n=tokens, d=64, dv=64)), torch.bfloat16)
-    q, k, v, q_weight, k_weight = (x.cuda() for x in tensors[:5] if x is not None)
+    tensors = tensors_of(single(draw(Case("exp", b=2, n=tokens, d=64, dv=64)), torch.bfloat16))
+    q, k, v, q_weight, k_weight = (x.cuda() for x in tensors.values())
     return q, k, v, q_weight, k_weight
 
 

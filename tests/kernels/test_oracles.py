@@ -85,7 +85,7 @@ def test_a_kernel_that_forgets_the_gradient_of_the_normaliser_is_told() -> None:
     """Its output is right; the mistake is one that such kernels have made before."""
     case = small(LINEAR["identity"])
     contest = linear_contest(case, torch.bfloat16, "cpu", "torch")
-    sums = plain_linear(case.options._replace(normalize=False))
+    sums = plain_linear(replace(case, normalize=False).options)
 
     def forgetful(leaves: Named) -> Named:
         wide = cast(leaves, torch.float32)

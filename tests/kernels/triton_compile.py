@@ -16,14 +16,14 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
+from hedgebench.kernels.distillation.call import DistillationCall
 from hedgebench.kernels.distillation.launch import distill
-from hedgebench.kernels.distillation.tiles import Problem
-from hedgebench.kernels.fused.call import FusedCall
-from hedgebench.kernels.fused.choose import NARROW
+from hedgebench.kernels.fused.call import Call
 from hedgebench.kernels.fused.gradients import backward
 from hedgebench.kernels.fused.launch import decode, forward
+from hedgebench.kernels.hybrid.call import HybridCall
 from hedgebench.kernels.hybrid.launch import hybrid_backward, hybrid_forward
-from hedgebench.kernels.hybrid.tensors import HybridOptions, HybridTensors
+from hedgebench.kernels.triton.backend import NARROW
 
 HOPPER = GPUTarget("cuda", 90, 32)
 """H100 and H200."""
@@ -121,36 +121,37 @@ def compile_attention(
         width: w, columns of W; d unless given.
         values: dv; d unless given.
         causal: a query sees the keys up to its own; without it there is neither one pass nor decoding, and no one pass
-            either of two maps above `fused.NARROW`.
+            either of two maps above `NARROW`.
         initial: there is a state before the first token.
         only: names of the kernels to compile; all unless given.
     """
     call = _attention_call(dim, feature_map, dtype, width or dim, values or dim, causal)
     with recorded_launches() as launches:
-        ran = forward(call, "chunk")
+        ran = forward(call)
+        state = {"initial_kv": ran.final.kv, "initial_k": ran.final.k, "initial_scale": ran.final.log_scale}
         if initial:
-            call = replace(call, initial=ran.final)
-            ran = forward(call, "chunk")
+            call = replace(call, **state)  # type: ignore[arg-type]
+            ran = forward(call)
         if causal and not call.wide:
             if feature_map == "identity" or min(dim, call.width) <= NARROW:
-                forward(call, "fused_chunk")
-            one_token = replace(call, q=call.q[:, :, :1], k=call.k[:, :, :1], v=call.v[:, :, :1], mask=None)
-            decode(one_token, ran.final, ran.final.kv)
+                forward(replace(call, form="fused_chunk"))
+            token = {name: getattr(call, name)[:, :, :1] for name in ("q", "k", "v")}
+            decode(replace(call, **token, **state, mask=None), in_place=True)  # type: ignore[arg-type]
         backward(call, ran.output, ran.norms, ran.output)
     return _compile_distinct(launches, only)
 
 
-def _attention_call(dim: int, feature_map: str, dtype: torch.dtype, width: int, values: int, causal: bool) -> FusedCall:
+def _attention_call(dim: int, feature_map: str, dtype: torch.dtype, width: int, values: int, causal: bool) -> Call:
     plain = feature_map == "identity"
     heads, kv_heads, tokens = 4, 2, 512
     q, k, v = (torch.empty(2, h, tokens, size, dtype=dtype) for h, size in
                ((heads, dim), (kv_heads, dim), (kv_heads, values)))  # fmt: skip
     matrices = [None if plain else torch.empty(h, dim, width, dtype=dtype) for h in (heads, kv_heads)]
     vectors = [None if plain else torch.empty(h, width, dtype=dtype) for h in (heads, kv_heads)]
-    return FusedCall(
+    return Call(
         q=q, k=k, v=v, q_weight=matrices[0], k_weight=matrices[1], q_bias=vectors[0], k_bias=vectors[1],
         feature_map=feature_map, negate=not plain, causal=causal, normalize=True, eps=1e-12,
-        mask=torch.empty(2, tokens, dtype=torch.bool), cu_seqlens=None, initial=None, log_space=feature_map == "exp",
+        mask=torch.empty(2, tokens, dtype=torch.bool), log_space=feature_map == "exp", form="chunk",
     )  # fmt: skip
 
 
@@ -170,9 +171,10 @@ def compile_distillation(dim: int, features: int) -> list[CompiledKernel]:
     tokens = 512
     q, phi_q = (torch.empty(2, 2, tokens, size) for size in (dim, features))
     k, phi_k = (torch.empty(2, tokens, size) for size in (dim, features))
-    problem = Problem(q, k, phi_q, phi_k, torch.empty(2, tokens), torch.empty(2, tokens, dtype=torch.bool))
+    shares, padding = torch.empty(2, tokens), torch.empty(2, tokens, dtype=torch.bool)
+    call = DistillationCall(q, k, phi_q, phi_k, shares, padding, True, 1e-12, False, None, True, "triton")
     with recorded_launches() as launches:
-        distill(problem, (phi_q, phi_k), True, 1e-12, True)
+        distill(call, (phi_q, phi_k))
     return [compile_launch(launch) for launch in launches]
 
 
@@ -191,11 +193,11 @@ def compile_hybrid(
     q, k, v = (torch.empty(2, heads, tokens, dim, dtype=dtype) for heads in (4, 2, 2))
     far_type = torch.float32 if log_space else dtype
     far_q, far_k = (torch.empty(2, heads, tokens - window, 2 * dim, dtype=far_type) for heads in (4, 2))
-    given = HybridTensors(q, k, v, far_q, far_k, torch.empty(4), torch.empty(2, tokens, dtype=torch.bool))
-    options = HybridOptions(window, 0.1, log_space, not log_space)
+    gate, mask = torch.empty(4), torch.empty(2, tokens, dtype=torch.bool)
+    call = HybridCall(q, k, v, far_q, far_k, gate, mask, window, 0.1, log_space, not log_space)
     with recorded_launches() as launches:
-        rows, _ = hybrid_forward(given, options)
-        hybrid_backward(given, options, rows, rows.output)
+        rows, _ = hybrid_forward(call)
+        hybrid_backward(call, rows, rows.output)
     return _compile_distinct(launches, only)
 
 

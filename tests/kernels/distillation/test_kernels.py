@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,11 +12,12 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
+from hedgebench.kernels.distillation.call import DistillationCall
 from hedgebench.kernels.distillation.launch import distill
 from hedgebench.kernels.distillation.loss import attention_distillation_loss
 from hedgebench.kernels.distillation.op import distillation
 from hedgebench.kernels.distillation.tiled_scores import factored
-from hedgebench.kernels.distillation.tiles import DistillationOptions, Problem, tiled_loss, zero_gradients
+from hedgebench.kernels.distillation.tiles import tiled_loss
 from hedgebench.kernels.triton.tiles import interpreting
 
 from ..fused_cases import relative
@@ -34,8 +36,11 @@ CASES = {
 }
 
 
-def draw(name: str) -> tuple[Problem, DistillationOptions]:
-    """Gives a case's tensors in float64; a third of the features are zero outside log space, as ReLU leaves them."""
+def draw(name: str) -> DistillationCall:
+    """Gives a case's call in float64, by torch and with gradients.
+
+    A third of the features are zero outside log space, as ReLU leaves them.
+    """
     leading, groups, queries, keys, dim, features, causal, log_space, hidden = CASES[name]
     generator = torch.Generator().manual_seed(0)
 
@@ -54,40 +59,40 @@ def draw(name: str) -> tuple[Problem, DistillationOptions]:
     shares = torch.rand(leading, queries, generator=generator, dtype=torch.float64)
     if padding is not None:
         shares = shares.masked_fill(padding[:, keys - queries :], 0.0)
-    return Problem(q, k, phi_q, phi_k, shares, padding), DistillationOptions(causal, 1e-12, log_space, None)
+    options = (causal, 1e-12, log_space, None, True, "torch")
+    return DistillationCall(q, k, phi_q, phi_k, shares, padding, *options)
 
 
-def single(problem: Problem) -> Problem:
-    return Problem._make(x.float() if x is not None and x.is_floating_point() else x for x in problem)
+def single(call: DistillationCall) -> DistillationCall:
+    return replace(call, **{name: getattr(call, name).float() for name in ("q", "k", "phi_q", "phi_k", "shares")})
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_kernels_match_the_tiles_of_torch(name: str) -> None:
-    problem, options = draw(name)
-    expected = zero_gradients(problem)
-    cross_entropy, kl = tiled_loss(problem, expected, options)
-    given = single(problem)
-    factors = factored(given.phi_q, given.phi_k, causal=options.causal, log_space=options.log_space)
+    exact = draw(name)
+    expected = exact.zero_gradients()
+    cross_entropy, kl = tiled_loss(exact, expected)
+    given = single(exact)
+    factors = factored(given.phi_q, given.phi_k, causal=given.causal, log_space=given.log_space)
     assert factors is not None
-    eps = 0.0 if options.log_space else options.eps
-    got_loss, got_kl, got = distill(given, factors, options.causal, eps, True, rows=16)
+    got_loss, got_kl, got = distill(given, factors, rows=16)
     assert got is not None
     grad_q, grad_k = got
-    if options.log_space:
+    if given.log_space:
         grad_q, grad_k = grad_q * factors[0], grad_k * factors[1][:, None]
     torch.testing.assert_close(got_loss.double(), cross_entropy, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(got_kl.double(), kl, rtol=1e-5, atol=1e-6)
     assert relative(grad_q + 1e-6, expected.queries + 1e-6) < 1e-5
-    if problem.padding is not None:
-        hidden = problem.padding[:, None, :, None]
+    if exact.padding is not None:
+        hidden = exact.padding[:, None, :, None]
         assert not grad_k.masked_select(hidden).any()
         expected = expected._replace(keys=expected.keys.masked_fill(hidden, 0.0))
     assert relative(grad_k + 1e-6, expected.keys + 1e-6) < 1e-5
 
 
 def test_tiles_do_not_change_results() -> None:
-    problem = single(draw("grouped_and_padded")[0])
-    small, large = (distill(problem, (problem.phi_q, problem.phi_k), True, 1e-12, True, rows=rows) for rows in (16, 64))
+    call = single(draw("grouped_and_padded"))
+    small, large = (distill(call, (call.phi_q, call.phi_k), rows=rows) for rows in (16, 64))
     torch.testing.assert_close(small[:2], large[:2])
     assert small[2] is not None
     assert large[2] is not None
@@ -95,10 +100,10 @@ def test_tiles_do_not_change_results() -> None:
 
 
 def test_without_gradients_the_loss_is_the_same_to_the_bit() -> None:
-    problem = single(draw("plain")[0])
-    factors = (problem.phi_q, problem.phi_k)
-    with_gradients = distill(problem, factors, True, 1e-12, True, rows=16)
-    alone = distill(problem, factors, True, 1e-12, False, rows=16)
+    call = single(draw("plain"))
+    factors = (call.phi_q, call.phi_k)
+    with_gradients = distill(call, factors, rows=16)
+    alone = distill(replace(call, with_gradients=False), factors, rows=16)
     assert alone[2] is None
     assert torch.equal(alone[0], with_gradients[0])
 
@@ -106,20 +111,20 @@ def test_without_gradients_the_loss_is_the_same_to_the_bit() -> None:
 @pytest.mark.parametrize("name", ["plain", "log", "both_ways"])
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 def test_the_operator_gives_the_same_by_either_backend(name: str, backend: str) -> None:
-    problem, options = draw(name)
-    expected = zero_gradients(problem)
-    loss, _ = tiled_loss(problem, expected, options)
-    got = distillation(*single(problem), *options, True, backend)
+    exact = draw(name)
+    expected = exact.zero_gradients()
+    loss, _ = tiled_loss(exact, expected)
+    got = distillation(*replace(single(exact), backend=backend).flatten())
     assert relative(got[0], loss) < 1e-5
     assert relative(got[2], expected.queries) < 1e-5
     assert int(got[4]) == ("torch", "triton").index(backend)
 
 
 def test_log_features_that_no_shift_holds_are_left_to_torch_and_said_so() -> None:
-    problem, options = draw("log")
-    problem.phi_k[:, -1] += 300.0
-    expected, _ = tiled_loss(problem, None, options)
-    got = distillation(*single(problem), *options, False, "triton")
+    exact = replace(draw("log"), with_gradients=False, backend="triton")
+    exact.phi_k[:, -1] += 300.0
+    expected, _ = tiled_loss(exact, None)
+    got = distillation(*single(exact).flatten())
     assert int(got[4]) == 0
     assert relative(got[0], expected) < 1e-5
 
@@ -127,8 +132,8 @@ def test_log_features_that_no_shift_holds_are_left_to_torch_and_said_so() -> Non
 @pytest.mark.parametrize("with_gradients", [True, False])
 @pytest.mark.parametrize("name", ["plain", "both_ways_log"])
 def test_the_operator_passes_opcheck(name: str, with_gradients: bool) -> None:
-    problem, options = draw(name)
-    torch.library.opcheck(distillation, (*single(problem), *options, with_gradients, "torch"))
+    call = replace(single(draw(name)), with_gradients=with_gradients)
+    torch.library.opcheck(distillation, call.flatten())
 
 
 def test_a_backend_that_cannot_run_says_why() -> None:

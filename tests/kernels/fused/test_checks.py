@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from hedgebench.kernels.fused.call import Call
 from hedgebench.kernels.fused.checks import check_call, check_changed_in_place, check_devices
 from hedgebench.kernels.fused.choose import why_not_fused
-from hedgebench.kernels.fused.decode_op import fused_decode, fused_decode_
-from hedgebench.kernels.fused.op import fused_forward
+from hedgebench.kernels.fused.op import fused_decode, fused_decode_, fused_forward
 from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn, fused_recurrent_hedgehog_attn
-from hedgebench.kernels.state import LinearState, empty_state
+from hedgebench.kernels.state import empty_state
 
-from ..fused_cases import Case, draw, single
+from ..fused_cases import Case, draw, single, tensors_of
 
 B, H, HK, N, D, W, DV = 2, 4, 2, 5, 8, 6, 7
 
@@ -28,15 +30,10 @@ def call(**changed: Any) -> None:
     given: dict[str, Any] = {
         "q": torch.ones(B, H, N, D), "k": torch.ones(B, HK, N, D), "v": torch.ones(B, HK, N, DV),
         "q_weight": torch.ones(H, D, W), "k_weight": torch.ones(HK, D, W), "q_bias": torch.ones(H, W),
-        "k_bias": torch.ones(HK, W), "kv": torch.ones(B, HK, 2 * W, DV), "keys": torch.ones(B, HK, 2 * W),
-        "log_scale": None, "mask": torch.ones(B, N, dtype=torch.bool), "cu_seqlens": None, "log_space": False,
+        "k_bias": torch.ones(HK, W), "initial_kv": torch.ones(B, HK, 2 * W, DV),
+        "initial_k": torch.ones(B, HK, 2 * W), "mask": torch.ones(B, N, dtype=torch.bool),
     } | changed  # fmt: skip
-    state = object.__new__(LinearState)
-    for name, key in (("kv", "kv"), ("k", "keys"), ("log_scale", "log_scale")):
-        object.__setattr__(state, name, given[key])
-    maps = tuple(given[name] for name in ("q_weight", "k_weight", "q_bias", "k_bias"))
-    check_call((given["q"], given["k"], given["v"]), maps, None if given["kv"] is None else state, given["mask"],
-               given["cu_seqlens"], negate=True, log_space=given["log_space"])  # fmt: skip
+    check_call(Call(**given, negate=True))
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -50,13 +47,13 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "maps of two widths": ({"k_weight": torch.ones(HK, D, 9)}, "as many columns, got 6 and 9"),
     "a bias of another width": ({"k_bias": torch.ones(HK, 9)}, r"k_bias must be \[2, 6\].*got \[2, 9\]"),
     "one bias": ({"k_bias": None}, "give both or neither"),
-    "a state of one half": ({"kv": torch.ones(B, HK, W, DV)}, r"state.kv must be \[2, 2, 12, 7\].*got \[2, 2, 6, 7\]"),
-    "a state of one sequence": ({"kv": torch.ones(1, HK, 2 * W, DV)}, r"state.kv must be \[2, 2, 12, 7\].*\[1, 2, 12"),
-    "a state of other sums": ({"keys": torch.ones(B, HK, W)}, r"state.k must be \[2, 2, 12\].*got \[2, 2, 6\]"),
+    "a state of one half": ({"initial_kv": torch.ones(B, HK, W, DV)}, r"state.kv must be \[2, 2, 12, 7\].*\[2, 2, 6"),
+    "a state of one sequence": ({"initial_kv": torch.ones(1, HK, 2 * W, DV)}, r"kv must be \[2, 2, 12, 7\].*\[1, 2"),
+    "a state of other sums": ({"initial_k": torch.ones(B, HK, W)}, r"state.k must be \[2, 2, 12\].*got \[2, 2, 6\]"),
     "a plain state in log space": ({"log_space": True}, "has no log_scale, and log features need one"),
-    "a log state outside it": ({"log_scale": torch.ones(B, HK, 2 * W)}, "has a log_scale, and plain features have"),
+    "a log state outside it": ({"initial_scale": torch.ones(B, HK, 2 * W)}, "has a log_scale, and plain features"),
     "a shift of another size": (
-        {"log_space": True, "log_scale": torch.ones(B, HK, W)}, r"state.log_scale must be \[2, 2, 12\].*got \[2, 2, 6\]"
+        {"log_space": True, "initial_scale": torch.ones(B, HK, W)}, r"state.log_scale must be \[2, 2, 12\].*\[2, 2, 6\]"
     ),
     "packed sequences in a batch": ({"cu_seqlens": torch.tensor([0, 5])}, "batch of 1, got a batch of 2"),
     "tensors on two devices": ({"v": torch.ones(B, HK, N, DV, device="meta")}, "one device, got cpu and meta"),
@@ -74,11 +71,12 @@ def test_a_call_that_does_not_fit_is_refused_with_what_would(name: str) -> None:
 def test_packed_sequences_have_a_state_each() -> None:
     packed: dict[str, Any] = {
         "q": torch.ones(1, H, N, D), "k": torch.ones(1, HK, N, D), "v": torch.ones(1, HK, N, DV), "mask": None,
-        "cu_seqlens": torch.tensor([0, 2, 4, 5]), "kv": torch.ones(3, HK, 2 * W, DV), "keys": torch.ones(3, HK, 2 * W),
+        "cu_seqlens": torch.tensor([0, 2, 4, 5]), "initial_kv": torch.ones(3, HK, 2 * W, DV),
+        "initial_k": torch.ones(3, HK, 2 * W),
     }  # fmt: skip
     call(**packed)
     with pytest.raises(ValueError, match=r"state.kv must be \[3, 2, 12, 7\]"):
-        call(**packed | {"kv": torch.ones(1, HK, 2 * W, DV)})
+        call(**packed | {"initial_kv": torch.ones(1, HK, 2 * W, DV)})
     with pytest.raises(ValueError, match=r"integers \[sequences \+ 1\], got float32 \[3\]"):
         call(**packed | {"cu_seqlens": torch.tensor([0.0, 2.0, 5.0])})
 
@@ -161,22 +159,21 @@ def test_a_state_changed_in_place_lies_as_the_kernel_reads_it(part: str, kind: s
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 @pytest.mark.parametrize("kind", ["half", "strided"])
 def test_decoding_in_place_refuses_other_states(kind: str, backend: str) -> None:
-    given = decode_tensors(backend)
-    given[7] = given[7].half() if kind == "half" else given[7].mT.contiguous().mT
+    given = single(draw(Case("exp", n=1, state=True)))
+    assert given.initial_kv is not None
+    kv = given.initial_kv.half() if kind == "half" else given.initial_kv.mT.contiguous().mT
     with on(backend, fused_decode_), pytest.raises(ValueError, match="must be contiguous and float32"):
-        fused_decode_(*given, "exp", True, True, True, 1e-6)
+        fused_decode_(*replace(given, initial_kv=kv).flatten())
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 def test_decoding_to_a_new_state_reads_any_old_one(backend: str) -> None:
     """Of numbers that half precision holds, so that all must give the same to the bit."""
-    given = decode_tensors(backend)
-    given[7:10] = [x.half().float() for x in given[7:10]]
+    given = with_state(single(draw(Case("exp", n=1, state=True))), lambda x: x.half().float())
     with on(backend, fused_decode):
-        expected = fused_decode(*given, "exp", True, True, True, 1e-6)
+        expected = fused_decode(*given.flatten())
         for change in (torch.Tensor.half, lambda x: x.mT.contiguous().mT, lambda x: x.half().mT.contiguous().mT):
-            other = [*given[:7], *(change(x) for x in given[7:10])]
-            got = fused_decode(*other, "exp", True, True, True, 1e-6)
+            got = fused_decode(*with_state(given, change).flatten())
             assert all(torch.equal(one, two) for one, two in zip(got, expected, strict=True))
 
 
@@ -184,17 +181,14 @@ def test_decoding_to_a_new_state_reads_any_old_one(backend: str) -> None:
 @pytest.mark.parametrize("form", ["chunk", "fused_chunk"])
 def test_a_mask_and_a_state_may_lie_as_they_like(form: str, backend: str) -> None:
     case = Case("exp", b=2, n=9, mask=True, state=True, form=form)
-    given = list(single(draw(case)))
-    given[7:10] = [x.half().float() for x in given[7:10] if x is not None]
-    mask = given[10]
-    assert mask is not None
-    strided = mask.repeat_interleave(3, 1)[:, ::3]
+    given = with_state(single(draw(case)), lambda x: x.half().float())
+    assert given.mask is not None
+    strided = given.mask.repeat_interleave(3, 1)[:, ::3]
     assert strided.stride(1) == 3
     with on(backend, fused_forward):
-        expected = fused_forward(*given, *case.options)
-        given[10] = strided
-        given[7:10] = [x.mT.contiguous().mT.half() for x in given[7:10] if x is not None]
-        got = fused_forward(*given, *case.options)
+        expected = fused_forward(*given.flatten())
+        other = with_state(replace(given, mask=strided), lambda x: x.mT.contiguous().mT.half())
+        got = fused_forward(*other.flatten())
     assert all(torch.equal(one, other) for one, other in zip(got, expected, strict=True))
 
 
@@ -202,12 +196,14 @@ def test_a_state_of_float64_is_left_to_torch() -> None:
     given = single(draw(Case("exp", state=True)))
     assert "float64" not in why_not_fused(given)
     assert given.initial_kv is not None
-    wide = given._replace(initial_kv=given.initial_kv.double())
+    wide = replace(given, initial_kv=given.initial_kv.double())
     assert "the state before these tokens is float64, they sum in float32" in why_not_fused(wide)
 
 
-def decode_tensors(backend: str) -> list[Any]:
-    return list(single(draw(Case("exp", n=1, state=True)))[:10])
+def with_state(call: Call, change: Callable[[Tensor], Tensor]) -> Call:
+    """Gives the call with the tensors of its initial state changed."""
+    state = {name: change(x) for name, x in tensors_of(call).items() if name.startswith("initial")}
+    return replace(call, **state)  # type: ignore[arg-type]
 
 
 def on(backend: str, operator: Any) -> Any:

@@ -8,7 +8,6 @@ import torch
 pytest.importorskip("triton")
 
 from hedgebench.kernels.fused.launch import decode
-from hedgebench.kernels.fused.operands import fused_call
 from hedgebench.kernels.fused.torch_forms import torch_decode
 from hedgebench.kernels.state import LinearState
 from hedgebench.kernels.triton.tiles import interpreting
@@ -33,11 +32,9 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_decoding_matches_the_recurrent_form(name: str) -> None:
     case = CASES[name]
-    tensors = draw(case)
-    output, state = torch_decode(tensors, case.options)
-    given = single(tensors)
-    assert given.initial is not None
-    ran = decode(fused_call(given, case.options), given.initial, torch.empty_like(given.initial.kv))
+    exact = draw(case)
+    output, state = torch_decode(exact)
+    ran = decode(single(exact))
     tolerance = 1e-4 if case.spread > 1 else 1e-5
     assert relative(ran.output, output) < tolerance
     for got, expected in zip(_parts(ran.final), _parts(state), strict=True):
@@ -45,15 +42,14 @@ def test_decoding_matches_the_recurrent_form(name: str) -> None:
 
 
 def test_the_old_state_is_left_as_it_was_unless_it_is_given_for_the_new_one() -> None:
-    given = single(draw(CASES["exp"]))
-    assert given.initial is not None
-    call = fused_call(given, CASES["exp"].options)
-    before = given.initial.kv.clone()
-    elsewhere = decode(call, given.initial, torch.empty_like(before))
-    assert torch.equal(given.initial.kv, before)
-    in_place = decode(call, given.initial, given.initial.kv)
-    assert in_place.final.kv is given.initial.kv
-    assert torch.equal(given.initial.kv, elsewhere.final.kv)
+    call = single(draw(CASES["exp"]))
+    assert call.initial_kv is not None
+    before = call.initial_kv.clone()
+    elsewhere = decode(call)
+    assert torch.equal(call.initial_kv, before)
+    in_place = decode(call, in_place=True)
+    assert in_place.final.kv is call.initial_kv
+    assert torch.equal(call.initial_kv, elsewhere.final.kv)
     assert torch.equal(in_place.output, elsewhere.output)
 
 

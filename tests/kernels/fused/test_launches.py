@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,14 +15,12 @@ pytest.importorskip("triton")
 from hedgebench.kernels.distillation import launch as triton_distill
 from hedgebench.kernels.distillation.launch import distill
 from hedgebench.kernels.fused import gradients as triton_gradients
-from hedgebench.kernels.fused.call import MAX_GRID, launch
 from hedgebench.kernels.fused.gradients import backward
 from hedgebench.kernels.fused.launch import forward
-from hedgebench.kernels.fused.operands import fused_call
-from hedgebench.kernels.fused.tensors import PROGRAMS
 from hedgebench.kernels.hybrid.op import MAX_BATCH, why_not_hybrid
 from hedgebench.kernels.state import LinearState
-from hedgebench.kernels.triton.tiles import interpreting
+from hedgebench.kernels.triton.launch import MAX_GRID, launch
+from hedgebench.kernels.triton.tiles import PROGRAMS, interpreting
 
 from ..distillation.test_kernels import draw as draw_distillation
 from ..distillation.test_kernels import single as single_distillation
@@ -36,10 +35,11 @@ class Kernel:
     __name__ = "kernel"
 
     def __init__(self) -> None:
-        self.launched: list[tuple[tuple[int, ...], tuple[Any, ...]]] = []
+        self.arg_names = ("x", "tokens")
+        self.launched: list[tuple[tuple[int, ...], dict[str, Any]]] = []
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
-        return lambda *arguments, **_: self.launched.append((grid, arguments))
+        return lambda **arguments: self.launched.append((grid, arguments))
 
 
 class Elsewhere(Tensor):
@@ -64,18 +64,18 @@ def test_a_kernel_is_launched_on_the_device_of_its_tensors(
     monkeypatch.setattr(torch.cuda, "device", guard)
     kernel = Kernel()
     tensor = torch.ones(1).as_subclass(Elsewhere) if is_cuda else torch.ones(1)
-    launch(kernel, (1,), tensor, 7)
+    launch(kernel, (1,), shared={"x": tensor, "other": 3}, tokens=7)
     assert entered == [expected]
-    assert kernel.launched == [((1,), (tensor, 7))]
+    assert kernel.launched == [((1,), {"x": tensor, "tokens": 7})]
 
 
 def test_a_grid_that_cuda_does_not_start_is_refused() -> None:
     kernel = Kernel()
-    launch(kernel, MAX_GRID, torch.ones(1))
+    launch(kernel, MAX_GRID, x=torch.ones(1))
     for axis in range(3):
         grid = tuple(limit + (axis == index) for index, limit in enumerate(MAX_GRID))
         with pytest.raises(ValueError, match=r"kernel would need a grid of .* CUDA starts up to"):
-            launch(kernel, grid, torch.ones(1))
+            launch(kernel, grid, x=torch.ones(1))
     assert len(kernel.launched) == 1
 
 
@@ -90,21 +90,20 @@ def test_a_batch_past_the_grid_s_last_axis_is_left_to_torch() -> None:
 def test_distillation_of_more_heads_than_a_grid_takes_is_launched_in_parts(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    problem, options = draw_distillation(name)
-    given = single_distillation(problem)
-    given = given._replace(phi_q=given.phi_q.exp(), phi_k=given.phi_k.exp())
+    given = replace(single_distillation(draw_distillation(name)), log_space=False, eps=1e-12)
+    factors = (given.phi_q.exp(), given.phi_k.exp())
     grids: list[tuple[int, ...]] = []
 
-    def noted(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+    def noted(kernel: Any, grid: tuple[int, ...], **arguments: Any) -> None:
         grids.append(grid)
-        launch(kernel, grid, *arguments, **constants)
+        launch(kernel, grid, **arguments)
 
     monkeypatch.setattr(triton_distill, "launch", noted)
-    whole = distill(given, (given.phi_q, given.phi_k), options.causal, 1e-12, True, rows=16)
+    whole = distill(given, factors, rows=16)
     assert {grid[1] for grid in grids} == {given.q.shape[0] * given.q.shape[1]}
     grids.clear()
     monkeypatch.setattr(triton_distill, "MAX_GRID", (9, given.q.shape[1], 9))
-    parts = distill(given, (given.phi_q, given.phi_k), options.causal, 1e-12, True, rows=16)
+    parts = distill(given, factors, rows=16)
     assert {grid[1] for grid in grids} == {given.q.shape[1]}
     assert len(grids) == 3 * given.q.shape[0]
     assert whole[2] is not None
@@ -122,14 +121,14 @@ def test_gradients_of_maps_are_summed_over_sequences_of_any_length(
     monkeypatch.setattr(triton_gradients, "MAP_SPAN", 20)
     monkeypatch.setattr(triton_gradients, "PROGRAMS", 1)
     case = Case("softmax", b=batch, n=tokens, h=2, hk=1, d=12, w=20, bias=True)
-    tensors = draw(case)
-    expected, cotangents = reference(case, tensors)
-    call = fused_call(single(tensors), case.options)
-    ran = forward(call, "chunk")
+    exact = draw(case)
+    expected, cotangents = reference(exact)
+    call = single(exact)
+    ran = forward(call)
     last = LinearState(cotangents[1].float(), cotangents[2].float())
     found = backward(call, ran.output, ran.norms, cotangents[0].float(), last)
     for name in ("q_weight", "k_weight", "q_bias", "k_bias", "q", "k"):
-        assert relative(getattr(found, name), expected.gradients[name]) < 1e-5, name
+        assert relative(found[name], expected.gradients[name]) < 1e-5, name
 
 
 @pytest.mark.parametrize("tokens", [1, 16, 64, 1000, 1025, 4096])
@@ -139,8 +138,8 @@ def test_sums_of_a_map_s_gradient_are_no_larger_than_queries_once_the_device_is_
     """At 128 dimensions in bfloat16; a device is full with 132 programs, whose sums then are the least there are."""
     sizes: list[int] = []
 
-    def measured(_: Any, grid: tuple[int, ...], *arguments: Any, **__: Any) -> None:
-        matrices: Tensor = arguments[4]
+    def measured(_: Any, grid: tuple[int, ...], *, grad_weight: Tensor, **__: Any) -> None:
+        matrices = grad_weight
         assert matrices.shape[0] == grid[0]
         sizes.append(matrices.numel() * matrices.element_size())
 
@@ -148,7 +147,7 @@ def test_sums_of_a_map_s_gradient_are_no_larger_than_queries_once_the_device_is_
     batch, heads, dim = max(1, 400_000 // tokens), 2, 128
     x = torch.empty(batch, heads, tokens, dim, dtype=torch.bfloat16, device="meta")
     weight = torch.empty(heads, dim, dim, device="meta")
-    call = fused_call(single(draw(Case("softmax", d=dim, dv=dim))), Case("softmax").options)
-    triton_gradients._through_map(call, x, x, weight, None)
+    call = replace(single(draw(Case("softmax", d=dim, dv=dim))), q=x, q_weight=weight)
+    triton_gradients._through_map(call, "q", x)
     least = PROGRAMS * 2 * dim * dim * 4
     assert sizes[0] <= max(x.numel() * x.element_size(), least)

@@ -18,9 +18,7 @@ pytest.importorskip("triton")
 
 from hedgebench.kernels.fused.gradients import backward
 from hedgebench.kernels.fused.launch import decode, forward
-from hedgebench.kernels.fused.operands import fused_call
 from hedgebench.kernels.hybrid.launch import hybrid_backward, hybrid_forward
-from hedgebench.kernels.hybrid.tensors import HybridOptions, HybridTensors
 from hedgebench.kernels.triton.tiles import Tiles, interpreting
 
 from ..fused_cases import Case, draw, single
@@ -67,15 +65,14 @@ def assert_same(run: Callable[[Callable[[Tensor], Tensor]], tuple[Tensor, ...]],
 @pytest.mark.parametrize("axis", AXES)
 def test_linear_attention_reaches_past_two_to_the_31(axis: str, form: str) -> None:
     case = Case("identity", d=260, **sized(axis)) if form == "wide" else Case("exp", form=form, **sized(axis))
-    tensors = single(draw(case), torch.float16)
+    near = replace(single(draw(case), torch.float16), tiles=TILES)
 
     def run(place: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
-        q, k, v = (place(x) for x in tensors[:3])
-        call = replace(fused_call(tensors._replace(q=q, k=k, v=v), case.options), tiles=TILES)
-        ran = forward(call, case.form)
+        call = replace(near, q=place(near.q), k=place(near.k), v=place(near.v))
+        ran = forward(call)
         found = backward(call, ran.output, ran.norms, place(ran.output))
-        maps = () if found.q_weight is None else (found.q_weight,)
-        return ran.output, ran.final.kv, found.q, found.k, found.v, *maps
+        maps = [found[name] for name in ("q_weight",) if name in found]
+        return ran.output, ran.final.kv, found["q"], found["k"], found["v"], *maps
 
     assert_same(run, axis)
 
@@ -83,13 +80,10 @@ def test_linear_attention_reaches_past_two_to_the_31(axis: str, form: str) -> No
 @pytest.mark.parametrize("axis", AXES)
 def test_decoding_reaches_past_two_to_the_31(axis: str) -> None:
     case = Case("exp", state=True, **sized(axis, tokens=3))
-    tensors = single(draw(case), torch.float16)
-    state = tensors.initial
-    assert state is not None
+    near = single(draw(case), torch.float16)
 
     def run(place: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
-        q, k, v = (place(x) for x in tensors[:3])
-        ran = decode(fused_call(tensors._replace(q=q, k=k, v=v), case.options), state, torch.empty_like(state.kv))
+        ran = decode(replace(near, q=place(near.q), k=place(near.k), v=place(near.v)))
         return ran.output, ran.final.kv, ran.final.k
 
     assert_same(run, axis)
@@ -98,13 +92,12 @@ def test_decoding_reaches_past_two_to_the_31(axis: str) -> None:
 @pytest.mark.parametrize("axis", AXES)
 def test_the_hybrid_reaches_past_two_to_the_31(axis: str) -> None:
     sizes = sized(axis)
-    given = single_hybrid(draw_hybrid(HybridCase(window=5, **sizes)))
-    options = HybridOptions(5, 0.25, False, True)
+    near = replace(single_hybrid(draw_hybrid(HybridCase(window=5, **sizes))), tiles=TILES)
 
     def run(place: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
-        placed = HybridTensors._make((*(place(x.half()) for x in given[:5]), given.gate_log, None))
-        rows, final = hybrid_forward(placed, options, TILES)
-        found = hybrid_backward(placed, options, rows, place(rows.output), TILES)
-        return rows.output, final.kv, *found
+        far: dict[str, Any] = {name: place(getattr(near, name).half()) for name in ("q", "k", "v", "far_q", "far_k")}
+        call = replace(near, **far)
+        rows, final = hybrid_forward(call)
+        return rows.output, final.kv, *hybrid_backward(call, rows, place(rows.output)).values()
 
     assert_same(run, axis)

@@ -5,22 +5,22 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from hedgebench.kernels.fused.call import Call
 from hedgebench.kernels.fused.choose import choose_form, why_not_fused
-from hedgebench.kernels.fused.decode_op import fused_decode, fused_decode_
-from hedgebench.kernels.fused.op import fused_forward
-from hedgebench.kernels.fused.tensors import Tensors
+from hedgebench.kernels.fused.op import fused_decode, fused_decode_, fused_forward
 from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn, fused_recurrent_hedgehog_attn
 from hedgebench.kernels.linear.naive import linear_attention_naive
 from hedgebench.kernels.maps.learned import hedgehog_features
 from hedgebench.kernels.state import LinearState
 
-from ..fused_cases import Case, draw, single
+from ..fused_cases import Case, draw, learning, single
 
 CASES = {
     "map": Case("exp", n=9, h=4, hk=2, bias=True, mask=True),
@@ -33,43 +33,38 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_operator_passes_opcheck(name: str) -> None:
-    case = CASES[name]
-    tensors = [x.requires_grad_() if x is not None and x.dtype == torch.float32 and index < 7 else x
-               for index, x in enumerate(single(draw(case)))]  # fmt: skip
-    torch.library.opcheck(fused_forward, (*tensors, *case.options))
+    torch.library.opcheck(fused_forward, learning(single(draw(CASES[name]))).flatten())
 
 
 @pytest.mark.parametrize("operator", [fused_decode, fused_decode_])
 @pytest.mark.parametrize("name", ["exp", "softmax"])
 def test_the_decode_operators_pass_opcheck(operator: Any, name: str) -> None:
-    case = Case(name, n=2, state=True)
-    options = case.options
-    torch.library.opcheck(
-        operator, (*single(draw(case))[:10], options.feature_map, options.negate, options.log_space, True, 1e-6)
-    )
+    torch.library.opcheck(operator, single(draw(Case(name, n=2, state=True))).flatten())
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_match_finite_differences(name: str) -> None:
     case = CASES[name]
-    tensors = draw(Case(**{**vars(case), "n": 5, "d": 2, "w": 2, "dv": 3, "ends": (0, 2, 5) if case.ends else None}))
+    call = draw(replace(case, n=5, d=2, w=2, dv=3, ends=(0, 2, 5) if case.ends else None))
+    leaves = {name: x for name, x in learning(call).differentiable().items() if x.requires_grad and "bias" not in name}
 
-    def outputs(*leaves: Tensor) -> tuple[Tensor, ...]:
-        output, _, kv, keys, _ = fused_forward(*leaves, *tensors[len(leaves) :], *case.options)
+    def outputs(*tensors: Tensor) -> tuple[Tensor, ...]:
+        changed: dict[str, Any] = dict(zip(leaves, tensors, strict=True))
+        output, _, kv, keys, _ = fused_forward(*replace(call, **changed).flatten())
         # In log space a state means something only with its shift, through which no gradient flows.
         return (output,) if case.options.log_space else (output, kv, keys)
 
-    given = [x.requires_grad_() for x in tensors[:5] if x is not None]
-    torch.autograd.gradcheck(outputs, tuple(given))
+    torch.autograd.gradcheck(outputs, tuple(leaves.values()))
 
 
 _COMPILED = """
 import torch
-from hedgebench.kernels import fused, hedgehog
 from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn, fused_recurrent_hedgehog_attn
 from hedgebench.kernels.state import LinearState
+from hedgebench.kernels import hedgehog
+from hedgebench.kernels.fused import choose
 if {as_on_cuda}:
-    fused.chooses_triton = hedgehog.chooses_triton = lambda *_, **__: True
+    choose.why_not_fused = hedgehog.why_not_fused = lambda *_, **__: ''
 torch.manual_seed(0)
 q, k, v = (torch.randn(1, 2, 20, 16) for _ in range(3))
 maps = [torch.randn(2, 16, 16) / 4 for _ in range(2)]
@@ -125,19 +120,17 @@ def test_compiled_calls_have_no_graph_break_and_the_same_results(as_on_cuda: boo
 
 
 def test_autocast_casts_queries_keys_and_values() -> None:
-    tensors = single(draw(Case("softmax", n=20)))
+    tensors = single(draw(Case("softmax", n=20))).flatten()[:5]
     with torch.autocast("cpu", torch.bfloat16):
-        result = chunk_hedgehog_attn(*tensors[:5])  # type: ignore[arg-type]
-    exact = chunk_hedgehog_attn(*tensors[:5])  # type: ignore[arg-type]
+        result = chunk_hedgehog_attn(*tensors)
+    exact = chunk_hedgehog_attn(*tensors)
     assert result.output.dtype == torch.bfloat16
     torch.testing.assert_close(result.output.float(), exact.output, rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("feature_map", ["exp", "exp_max", "softmax", "softmax_joint"])
 def test_the_call_is_map_then_attention(feature_map: str) -> None:
-    q, k, v, q_weight, k_weight, q_bias, k_bias, *_ = draw(Case(feature_map, n=13, h=4, hk=2, bias=True))
-    assert q_weight is not None
-    assert k_weight is not None
+    q, k, v, q_weight, k_weight, q_bias, k_bias, *_ = draw(Case(feature_map, n=13, h=4, hk=2, bias=True)).flatten()
     result = chunk_hedgehog_attn(q, k, v, q_weight, k_weight, q_bias, k_bias, feature_map=feature_map)
     phi_q = hedgehog_features(q, q_weight, q_bias, map=feature_map)
     phi_k = hedgehog_features(k, k_weight, k_bias, map=feature_map)
@@ -147,7 +140,7 @@ def test_the_call_is_map_then_attention(feature_map: str) -> None:
 
 
 def test_packed_sequences_are_those_sequences() -> None:
-    phi_q, phi_k, v = draw(Case("identity", n=20))[:3]
+    phi_q, phi_k, v, *_ = draw(Case("identity", n=20)).flatten()
     packed = chunk_linear_attn(phi_q, phi_k, v, cu_seqlens=torch.tensor([0, 7, 20]), output_final_state=True)
     alone = [chunk_linear_attn(phi_q[:, :, part], phi_k[:, :, part], v[:, :, part], output_final_state=True)
              for part in (slice(0, 7), slice(7, 20))]  # fmt: skip
@@ -159,10 +152,7 @@ def test_packed_sequences_are_those_sequences() -> None:
 
 
 def test_decoding_in_place_goes_on_where_a_prompt_ended() -> None:
-    tensors = single(draw(Case("exp", n=12, h=4, hk=2)))
-    q, k, v, q_weight, k_weight, *_ = tensors
-    assert q_weight is not None
-    assert k_weight is not None
+    q, k, v, q_weight, k_weight, *_ = single(draw(Case("exp", n=12, h=4, hk=2))).flatten()
     whole = chunk_hedgehog_attn(q, k, v, q_weight, k_weight).output
     prompt = chunk_hedgehog_attn(q[:, :, :9], k[:, :, :9], v[:, :, :9], q_weight, k_weight, output_final_state=True)
     state = prompt.state
@@ -176,9 +166,7 @@ def test_decoding_in_place_goes_on_where_a_prompt_ended() -> None:
 
 
 def test_wrong_calls_are_refused_with_what_is_allowed() -> None:
-    q, k, v, q_weight, k_weight, *_ = single(draw(Case("exp", b=2, n=6)))
-    assert q_weight is not None
-    assert k_weight is not None
+    q, k, v, q_weight, k_weight, *_ = single(draw(Case("exp", b=2, n=6))).flatten()
     with pytest.raises(ValueError, match=r"unknown feature map 'softmx'.*did you mean 'softmax'"):
         chunk_hedgehog_attn(q, k, v, q_weight, k_weight, feature_map="softmx")
     with pytest.raises(ValueError, match=r"unknown form 'recurrent'.*fused_chunk"):
@@ -195,10 +183,10 @@ def test_wrong_calls_are_refused_with_what_is_allowed() -> None:
         chunk_hedgehog_attn(q[:1], k[:1], v[:1], q_weight, k_weight, cu_seqlens=torch.tensor([0, 4]))
 
 
-def _given(dim: int, width: int | None, values: int, dtype: torch.dtype) -> Tensors:
+def _given(dim: int, width: int | None, values: int, dtype: torch.dtype) -> Call:
     q, v = torch.empty(1, 200, 4, dim, dtype=dtype), torch.empty(1, 200, 4, values, dtype=dtype)
     weight = None if width is None else torch.empty(200, dim, width, dtype=dtype)
-    return Tensors.of((q, q, v), maps=(weight, weight, None, None))
+    return Call.of(q, q, v, q_weight=weight, k_weight=weight)
 
 
 @pytest.mark.parametrize(
@@ -222,10 +210,10 @@ def test_matrices_that_shared_memory_does_not_hold_are_refused(
 
 
 def test_one_pass_is_chosen_where_one_program_holds_both_maps() -> None:
-    assert choose_form(_given(128, 256, 64, torch.bfloat16), causal=True) == "fused_chunk"
-    assert choose_form(_given(256, None, 64, torch.bfloat16), causal=True) == "fused_chunk"
-    assert choose_form(_given(256, 256, 64, torch.bfloat16), causal=True) == "chunk"
-    assert choose_form(_given(300, None, 64, torch.bfloat16), causal=True) == "chunk"
+    assert choose_form(_given(128, 256, 64, torch.bfloat16)) == "fused_chunk"
+    assert choose_form(_given(256, None, 64, torch.bfloat16)) == "fused_chunk"
+    assert choose_form(_given(256, 256, 64, torch.bfloat16)) == "chunk"
+    assert choose_form(_given(300, None, 64, torch.bfloat16)) == "chunk"
 
 
 def test_log_features_are_not_rounded_to_half_precision() -> None:

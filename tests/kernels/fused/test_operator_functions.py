@@ -19,19 +19,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 pytest.importorskip("triton")
 
 from hedgebench.kernels.distillation.op import distillation
-from hedgebench.kernels.fused.decode_op import fused_decode, fused_decode_
-from hedgebench.kernels.fused.op import fused_backward, fused_forward
-from hedgebench.kernels.fused.tensors import Tensors
+from hedgebench.kernels.fused.op import fused_backward, fused_decode, fused_decode_, fused_forward
 from hedgebench.kernels.hybrid.op import fused_hybrid, fused_hybrid_backward
-from hedgebench.kernels.hybrid.tensors import HybridTensors
 from hedgebench.kernels.triton.tiles import interpreting
 
 from ..distillation.test_kernels import draw as draw_distillation
 from ..distillation.test_kernels import single as single_distillation
-from ..fused_cases import Case, draw, relative, single
+from ..fused_cases import Case, draw, learning, relative, single, tensors_of
 from ..fused_cases import reference as linear_reference
 from ..hybrid.test_launch import Case as HybridCase
 from ..hybrid.test_launch import draw as draw_hybrid
+from ..hybrid.test_launch import learning as learning_hybrid
 from ..hybrid.test_launch import single as single_hybrid
 
 pytestmark = [
@@ -119,13 +117,12 @@ def _described(tensor: Tensor) -> tuple[Any, ...]:
     in_every_type(LINEAR, {"exp", "one_pass_log", "both_ways_log", "packed", "grouped_log", "wide"}, {"exp"}),
 )
 def test_linear_attention_gives_what_its_fake_kernels_promise(name: str, dtype: torch.dtype) -> None:
-    case = LINEAR[name]
-    given = single(draw(case), dtype)
+    call = single(draw(LINEAR[name]), dtype)
     with functions_for_cuda(fused_forward, fused_backward):
-        output, norms, kv, keys, scale = assert_as_promised(fused_forward, (*given, *case.options))
-        assert (scale.numel() > 0) == case.options.log_space
+        output, norms, kv, keys, scale = assert_as_promised(fused_forward, call.flatten())
+        assert (scale.numel() > 0) == call.log_space
         grads = (output, torch.zeros_like(kv), torch.zeros_like(keys))
-        assert_as_promised(fused_backward, (*grads, output, norms, *given, *case.options))
+        assert_as_promised(fused_backward, (*grads, output, norms, *call.flatten()))
 
 
 @pytest.mark.parametrize("name", ["exp", "grouped", "one_pass_log"])
@@ -133,37 +130,44 @@ def test_it_gives_it_for_tensors_that_lie_otherwise(name: str) -> None:
     """Tokens before heads, as projections leave them; a state and a bias in half precision; an expanded gradient."""
     case = replace(LINEAR[name], state=True)
     given = single(draw(case))
-    turned = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in given[:3]]
-    maps = [None if x is None else x.half() for x in given[3:7]]
-    state = [None if x is None else x.mT.contiguous().mT.half() for x in given[7:10]]
-    given = Tensors._make((*turned, *maps, *state, given.mask, None))
+    other: dict[str, Any] = {}
+    for name, x in tensors_of(given).items():
+        if name in ("q", "k", "v"):
+            other[name] = x.transpose(1, 2).contiguous().transpose(1, 2)
+        elif name.startswith("initial"):
+            other[name] = x.mT.contiguous().mT.half()
+        elif name != "mask":
+            other[name] = x.half()
+    call = replace(given, **other)
     with functions_for_cuda(fused_forward, fused_backward):
-        output, norms, kv, keys, _ = assert_as_promised(fused_forward, (*given, *case.options))
+        output, norms, kv, keys, _ = assert_as_promised(fused_forward, call.flatten())
         grads = (torch.ones(()).expand_as(output), torch.zeros(()).expand_as(kv), torch.zeros(()).expand_as(keys))
-        assert_as_promised(fused_backward, (*grads, output, norms, *given, *case.options))
+        assert_as_promised(fused_backward, (*grads, output, norms, *call.flatten()))
 
 
 @pytest.mark.parametrize(("name", "dtype"), in_every_type(DECODED, {"exp", "softmax", "grouped_log"}, {"exp"}))
 def test_decoding_gives_what_its_fake_kernels_promise(name: str, dtype: torch.dtype) -> None:
-    args = decode_arguments(DECODED[name], dtype)
-    state = [x for x in args[7:10] if x is not None]
+    call = single(draw(DECODED[name]), dtype)
+    state = (call.initial_kv, call.initial_k, call.initial_scale)
     with functions_for_cuda(fused_decode, fused_decode_):
-        output, *after = assert_as_promised(fused_decode, args)
-        assert torch.equal(assert_as_promised(fused_decode_, args), output)
-    assert all(torch.equal(one, other) for one, other in zip(state, after, strict=False))
+        output, *after = assert_as_promised(fused_decode, call.flatten())
+        assert torch.equal(assert_as_promised(fused_decode_, call.flatten()), output)
+    assert all(torch.equal(one, other) for one, other in zip(state, after, strict=True) if one is not None)
 
 
 @pytest.mark.parametrize(("name", "dtype"), in_every_type(HYBRID, {"log", "grouped"}, {"log"}))
 def test_the_hybrid_gives_what_its_fake_kernels_promise(name: str, dtype: torch.dtype) -> None:
     case = HYBRID[name]
-    single_precision = single_hybrid(draw_hybrid(case))
-    given = HybridTensors._make(
-        x.to(dtype) if x is not None and x.is_floating_point() and not (case.log_space and index in (3, 4)) else x
-        for index, x in enumerate(single_precision)
-    )
+    given = single_hybrid(draw_hybrid(case))
+    cast: dict[str, Any] = {
+        name: x.to(dtype)
+        for name, x in given.differentiable().items()
+        if not (case.log_space and name.startswith("far"))
+    }
+    call = replace(given, **cast)
     with functions_for_cuda(fused_hybrid, fused_hybrid_backward):
-        output, *rows = assert_as_promised(fused_hybrid, (*given, *case.options))[:4]
-        assert_as_promised(fused_hybrid_backward, (output, output, *rows, *given, *case.options))
+        output, *rows = assert_as_promised(fused_hybrid, call.flatten())[:4]
+        assert_as_promised(fused_hybrid_backward, (output, output, *rows, *call.flatten()))
 
 
 def test_the_hybrid_s_gates_and_mask_may_lie_as_they_like() -> None:
@@ -173,9 +177,9 @@ def test_the_hybrid_s_gates_and_mask_may_lie_as_they_like() -> None:
     gates, masks = given.gate_log.repeat_interleave(2)[::2], given.mask.repeat_interleave(3, 1)[:, ::3]
     results = []
     with functions_for_cuda(fused_hybrid, fused_hybrid_backward):
-        for tensors in (given, given._replace(gate_log=gates, mask=masks)):
-            output, *rows = fused_hybrid(*tensors, *case.options)[:4]
-            found = fused_hybrid_backward(output, output, *rows, *tensors, *case.options)
+        for call in (given, replace(given, gate_log=gates, mask=masks)):
+            output, *rows = fused_hybrid(*call.flatten())[:4]
+            found = fused_hybrid_backward(output, output, *rows, *call.flatten())
             results.append((output, *found))
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
@@ -183,80 +187,69 @@ def test_the_hybrid_s_gates_and_mask_may_lie_as_they_like() -> None:
 @pytest.mark.parametrize("with_gradients", [True, False])
 @pytest.mark.parametrize("name", ["plain", "log", "grouped_and_padded", "both_ways_log"])
 def test_distillation_gives_what_its_fake_kernel_promises(name: str, with_gradients: bool) -> None:
-    problem, options = draw_distillation(name)
+    call = replace(single_distillation(draw_distillation(name)), with_gradients=with_gradients)
     for backend in ("triton", "torch"):
-        got = assert_as_promised(distillation, (*single_distillation(problem), *options, with_gradients, backend))
+        got = assert_as_promised(distillation, replace(call, backend=backend).flatten())
         assert int(got[4]) == ("torch", "triton").index(backend)
 
 
 @pytest.mark.parametrize("name", ["exp", "both_ways", "packed_log"])
 def test_linear_attention_passes_opcheck(name: str) -> None:
-    case = LINEAR[name]
-    tensors = [x.requires_grad_() if x is not None and index < 7 else x for index, x in enumerate(single(draw(case)))]
+    call = learning(single(draw(LINEAR[name])))
     with functions_for_cuda(fused_forward, fused_backward):
-        torch.library.opcheck(fused_forward, (*tensors, *case.options))
+        torch.library.opcheck(fused_forward, call.flatten())
 
 
 @pytest.mark.parametrize("operator", [fused_decode, fused_decode_])
 @pytest.mark.parametrize("name", ["exp", "softmax"])
 def test_decoding_passes_opcheck(operator: Any, name: str) -> None:
     with functions_for_cuda(operator):
-        torch.library.opcheck(operator, decode_arguments(DECODED[name], torch.float32))
+        torch.library.opcheck(operator, single(draw(DECODED[name])).flatten())
 
 
 @pytest.mark.parametrize("name", ["plain", "log"])
 def test_the_hybrid_passes_opcheck(name: str) -> None:
-    case = HYBRID[name]
-    given = [
-        x.requires_grad_() if x is not None and x.is_floating_point() else x for x in single_hybrid(draw_hybrid(case))
-    ]
+    call = learning_hybrid(single_hybrid(draw_hybrid(HYBRID[name])))
     with functions_for_cuda(fused_hybrid, fused_hybrid_backward):
-        torch.library.opcheck(fused_hybrid, (*given, *case.options))
+        torch.library.opcheck(fused_hybrid, call.flatten())
 
 
 @pytest.mark.parametrize("with_gradients", [True, False])
 def test_distillation_by_triton_passes_opcheck(with_gradients: bool) -> None:
-    problem, options = draw_distillation("grouped_and_padded")
-    torch.library.opcheck(distillation, (*single_distillation(problem), *options, with_gradients, "triton"))
+    given = single_distillation(draw_distillation("grouped_and_padded"))
+    call = replace(given, with_gradients=with_gradients, backend="triton")
+    torch.library.opcheck(distillation, call.flatten())
 
 
 @pytest.mark.parametrize("kernel", ["torch", "triton"])
 @pytest.mark.parametrize("name", ["exp", "softmax"])
 def test_the_backward_operator_passes_opcheck(name: str, kernel: str) -> None:
-    case = replace(LINEAR[name], state=True)
-    given = single(draw(case))
+    given = single(draw(replace(LINEAR[name], state=True))).flatten()
     operators = (fused_forward, fused_backward) if kernel == "triton" else ()
     with functions_for_cuda(*operators):
-        output, norms, kv, keys, _ = fused_forward(*given, *case.options)
-        torch.library.opcheck(fused_backward, (output, kv, keys, output, norms, *given, *case.options))
+        output, norms, kv, keys, _ = fused_forward(*given)
+        torch.library.opcheck(fused_backward, (output, kv, keys, output, norms, *given))
 
 
 @pytest.mark.parametrize("kernel", ["torch", "triton"])
 def test_the_hybrid_s_backward_operator_passes_opcheck(kernel: str) -> None:
-    case = HYBRID["log"]
-    given = single_hybrid(draw_hybrid(case))
+    given = single_hybrid(draw_hybrid(HYBRID["log"])).flatten()
     operators = (fused_hybrid, fused_hybrid_backward) if kernel == "triton" else ()
     with functions_for_cuda(*operators):
-        output, *rows = fused_hybrid(*given, *case.options)[:4]
-        torch.library.opcheck(fused_hybrid_backward, (output, output, *rows, *given, *case.options))
+        output, *rows = fused_hybrid(*given)[:4]
+        torch.library.opcheck(fused_hybrid_backward, (output, output, *rows, *given))
 
 
 def test_gradients_through_the_operator_are_those_of_the_torch_forms() -> None:
     case = replace(LINEAR["grouped_log"], state=True)
-    tensors = draw(case)
-    expected, cotangents = linear_reference(case, tensors)
-    leaves = [x.requires_grad_() if x is not None and index < 9 else x for index, x in enumerate(single(tensors))]
+    exact = draw(case)
+    expected, cotangents = linear_reference(exact)
+    call = single(exact)
+    for leaf in call.differentiable().values():
+        leaf.requires_grad_()
     with functions_for_cuda(fused_forward, fused_backward):
-        output, _, kv, keys, _ = fused_forward(*leaves, *case.options)
+        output, _, kv, keys, _ = fused_forward(*call.flatten())
         torch.autograd.backward((output, kv, keys), [x.float() for x in cotangents])
-    for name, leaf in zip(tensors._fields, leaves, strict=True):
-        if name in expected.gradients:
-            assert leaf is not None
-            assert leaf.grad is not None
-            assert relative(leaf.grad, expected.gradients[name]) < 1e-5, name
-
-
-def decode_arguments(case: Case, dtype: torch.dtype) -> tuple[Any, ...]:
-    options = case.options
-    given = single(draw(case), dtype)
-    return (*given[:10], options.feature_map, options.negate, options.log_space, options.normalize, options.eps)
+    for name, leaf in call.differentiable().items():
+        assert leaf.grad is not None
+        assert relative(leaf.grad, expected.gradients[name]) < 1e-5, name

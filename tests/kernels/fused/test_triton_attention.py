@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
 pytest.importorskip("triton")
 
 from hedgebench.kernels.fused import sums as triton_sums
-from hedgebench.kernels.fused.call import FusedCall, Gradients
+from hedgebench.kernels.fused.call import Call
 from hedgebench.kernels.fused.gradients import backward
 from hedgebench.kernels.fused.launch import forward
-from hedgebench.kernels.fused.operands import fused_call
-from hedgebench.kernels.fused.tensors import Tensors
 from hedgebench.kernels.state import LinearState
 from hedgebench.kernels.triton.tiles import Tiles, interpreting
 
@@ -58,20 +59,12 @@ CASES = {
 }
 
 
-def run(case: Case, tensors: Tensors, cotangents: tuple[torch.Tensor, ...], tiles: Tiles = TILES) -> Results:
-    call = fused_call(tensors, case.options)
-    call = FusedCall(**{**vars(call), "tiles": tiles})
-    ran = forward(call, case.form)
-    grad = cotangents[0].to(tensors.q.dtype)
+def run(call: Call, cotangents: tuple[torch.Tensor, ...], tiles: Tiles = TILES) -> Results:
+    call = replace(call, tiles=tiles)
+    ran = forward(call)
     last = LinearState(cotangents[1].float(), cotangents[2].float())
-    return Results(ran.output, ran.final, _by_name(backward(call, ran.output, ran.norms, grad, last)))
-
-
-def _by_name(found: Gradients) -> dict[str, torch.Tensor]:
-    named = {name: getattr(found, name) for name in ("q", "k", "v", "q_weight", "k_weight", "q_bias", "k_bias")}
-    if found.initial is not None:
-        named |= {"initial_kv": found.initial.kv, "initial_k": found.initial.k}
-    return {name: gradient for name, gradient in named.items() if gradient is not None}
+    found = backward(call, ran.output, ran.norms, cotangents[0].to(call.q.dtype), last)
+    return Results(ran.output, ran.final, found)
 
 
 def assert_close(got: Results, expected: Results, tolerance: float) -> None:
@@ -86,9 +79,9 @@ def assert_close(got: Results, expected: Results, tolerance: float) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_kernels_match_the_torch_forms(name: str) -> None:
     case = CASES[name]
-    tensors = draw(case)
-    expected, cotangents = reference(case, tensors)
-    assert_close(run(case, single(tensors), cotangents), expected, 1e-5)
+    exact = draw(case)
+    expected, cotangents = reference(exact)
+    assert_close(run(single(exact), cotangents), expected, 1e-5)
 
 
 @pytest.mark.parametrize("form", ["chunk", "fused_chunk"])
@@ -96,36 +89,36 @@ def test_kernels_match_the_torch_forms(name: str) -> None:
 def test_log_features_of_any_size_keep_their_row(form: str, spread: float) -> None:
     """float32 holds an exponent of a few hundred to 1e-5; a lost row would be wrong by its whole size."""
     case = Case("exp", form=form, spread=spread, mask=True, state=True)
-    tensors = draw(case)
-    expected, cotangents = reference(case, tensors)
-    assert_close(run(case, single(tensors), cotangents), expected, 1e-4)
+    exact = draw(case)
+    expected, cotangents = reference(exact)
+    assert_close(run(single(exact), cotangents), expected, 1e-4)
 
 
 @pytest.mark.parametrize("form", ["chunk", "fused_chunk"])
 def test_a_towering_later_key_takes_nothing_from_earlier_rows(form: str) -> None:
     """The last key of a chunk stands 300 nats above the others in every feature: no shift of a chunk holds both."""
     case = Case("log_identity", h=1, hk=1, n=16, form=form)
-    tensors = draw(case)
-    tensors.k[:, :, -1] += 300.0
-    expected, cotangents = reference(case, tensors)
-    assert_close(run(case, single(tensors), cotangents), expected, 1e-4)
+    exact = draw(case)
+    exact.k[:, :, -1] += 300.0
+    expected, cotangents = reference(exact)
+    assert_close(run(single(exact), cotangents), expected, 1e-4)
 
 
 def test_float16_matches_to_its_precision() -> None:
     case = Case("softmax", bias=True)
-    tensors = single(draw(case), torch.float16)
-    exact = Tensors._make(None if x is None else x.double() if x.is_floating_point() else x for x in tensors)
-    expected, cotangents = reference(case, exact)
-    assert_close(run(case, tensors, cotangents), expected, 4e-3)
+    call = single(draw(case), torch.float16)
+    doubled: dict[str, Any] = {name: x.double() for name, x in call.differentiable().items()}
+    expected, cotangents = reference(replace(call, **doubled))
+    assert_close(run(call, cotangents), expected, 4e-3)
 
 
 @pytest.mark.parametrize("feature_map", ["exp", "softmax"])
 def test_strided_inputs_give_the_same_to_the_bit(feature_map: str) -> None:
     case = Case(feature_map, n=20)
-    tensors = single(draw(case))
-    plain = run(case, tensors, (tensors.v, *_zero_state(case)))
-    turned = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in tensors[:3]]
-    strided = run(case, Tensors._make((*turned, *tensors[3:])), (tensors.v, *_zero_state(case)))
+    call = single(draw(case))
+    plain = run(call, (call.v, *_zero_state(case)))
+    q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (call.q, call.k, call.v))
+    strided = run(replace(call, q=q, k=k, v=v), (call.v, *_zero_state(case)))
     assert torch.equal(plain.output, strided.output)
     assert all(torch.equal(plain.gradients[name], strided.gradients[name]) for name in plain.gradients)
 
@@ -135,9 +128,9 @@ def test_only_what_products_read_is_stored_in_bfloat16(feature_map: str, monkeyp
     """Sums of blocks are added up in float32: the last state, and the first one's gradient, hold its precision."""
     monkeypatch.setattr(triton_sums, "state_dtype", lambda _: torch.bfloat16)
     case = Case(feature_map, n=70, state=True, d=260 if feature_map == "identity" else 16)
-    tensors = draw(case)
-    expected, cotangents = reference(case, tensors)
-    got = run(case, single(tensors), cotangents)
+    exact = draw(case)
+    expected, cotangents = reference(exact)
+    got = run(single(exact), cotangents)
     assert relative(got.state.kv, expected.state.kv) < 1e-5
     assert relative(got.state.k, expected.state.k) < 1e-5
     assert 1e-4 < relative(got.output, expected.output) < 1e-2
@@ -146,32 +139,30 @@ def test_only_what_products_read_is_stored_in_bfloat16(feature_map: str, monkeyp
 
 def test_tiles_do_not_change_results() -> None:
     case = Case("exp", n=70)
-    tensors = draw(case)
-    expected, cotangents = reference(case, tensors)
+    exact = draw(case)
+    expected, cotangents = reference(exact)
     for tiles in (Tiles(16, 16, 16, 4, 4, 1), Tiles(32, 64, 32, 4, 4, 1)):
-        assert_close(run(case, single(tensors), cotangents, tiles), expected, 1e-5)
+        assert_close(run(single(exact), cotangents, tiles), expected, 1e-5)
 
 
 def test_a_later_token_changes_no_earlier_output() -> None:
     for form in ("chunk", "fused_chunk"):
         case = Case("exp", n=40, form=form)
-        tensors = single(draw(case))
-        before = forward(FusedCall(**{**vars(fused_call(tensors, case.options)), "tiles": TILES}), form).output
-        k, v = tensors.k.clone(), tensors.v.clone()
+        call = replace(single(draw(case)), tiles=TILES)
+        before = forward(call).output
+        k, v = call.k.clone(), call.v.clone()
         k[:, :, 30:] += 3.0
         v[:, :, 30:] -= 5.0
-        changed = tensors._replace(k=k, v=v)
-        after = forward(FusedCall(**{**vars(fused_call(changed, case.options)), "tiles": TILES}), form).output
+        after = forward(replace(call, k=k, v=v)).output
         torch.testing.assert_close(after[:, :, :30], before[:, :, :30], rtol=0, atol=2e-6)
 
 
 def test_values_of_one_give_outputs_of_one() -> None:
     case = Case("exp_max", mask=True)
-    tensors = single(draw(case))
-    output = forward(FusedCall(**{**vars(fused_call(tensors._replace(v=torch.ones_like(tensors.v)), case.options)),
-                                  "tiles": TILES}), "chunk").output  # fmt: skip
-    assert tensors.mask is not None
-    seen = tensors.mask.cumsum(1) > 0
+    call = single(draw(case))
+    output = forward(replace(call, v=torch.ones_like(call.v), tiles=TILES)).output
+    assert call.mask is not None
+    seen = call.mask.cumsum(1) > 0
     rows = output.transpose(1, 2)
     torch.testing.assert_close(rows[seen], torch.ones_like(rows[seen]), rtol=0, atol=1e-5)
     assert not rows[~seen].any()

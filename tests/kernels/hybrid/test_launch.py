@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
+from hedgebench.kernels.hybrid.call import HybridCall, torch_hybrid
 from hedgebench.kernels.hybrid.launch import hybrid_backward, hybrid_forward
 from hedgebench.kernels.hybrid.op import fused_hybrid, why_not_hybrid
-from hedgebench.kernels.hybrid.tensors import HybridOptions, HybridTensors, torch_hybrid, torch_hybrid_gradients
+from hedgebench.kernels.triton.operator import gradients_by_torch
 from hedgebench.kernels.triton.tiles import Tiles, interpreting
 
 from ..fused_cases import relative
@@ -44,10 +46,6 @@ class Case:
     spread: float = 1.0
     tolerance: float = 2e-5
 
-    @property
-    def options(self) -> HybridOptions:
-        return HybridOptions(self.window, self.d**-0.5, self.log_space, not self.log_space)
-
 
 CASES = {
     "plain": Case(),
@@ -64,8 +62,8 @@ CASES = {
 }
 
 
-def draw(case: Case) -> HybridTensors:
-    """Gives a case's tensors in float64."""
+def draw(case: Case) -> HybridCall:
+    """Gives a case's call in float64."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -81,50 +79,59 @@ def draw(case: Case) -> HybridTensors:
     if not case.log_space:
         far_q, far_k = far_q.relu(), far_k.relu()
     v, gate = normal(case.b, case.hk, case.n, case.dv), -normal(case.h).exp()
-    return HybridTensors(q, k, v, far_q, far_k, gate, mask)
+    options = (case.window, case.d**-0.5, case.log_space, not case.log_space)
+    return HybridCall(q, k, v, far_q, far_k, gate, mask, *options)
 
 
-def single(given: HybridTensors) -> HybridTensors:
-    return HybridTensors._make(x.float() if x is not None and x.is_floating_point() else x for x in given)
+def single(call: HybridCall, tiles: Tiles | None = None) -> HybridCall:
+    cast: dict[str, Any] = {name: x.float() for name, x in call.differentiable().items()}
+    return replace(call, **cast, tiles=tiles)
+
+
+def learning(call: HybridCall) -> HybridCall:
+    """Gives the call with gradients wanted."""
+    wanted: dict[str, Any] = {name: x.detach().requires_grad_() for name, x in call.differentiable().items()}
+    return replace(call, **wanted)
 
 
 @interpreted
 @pytest.mark.parametrize("name", CASES)
 def test_kernels_match_the_torch_forms(name: str) -> None:
     case = CASES[name]
-    given = draw(case)
-    expected, state = torch_hybrid(given, case.options)
+    exact = draw(case)
+    expected, state = torch_hybrid(exact)
     grad = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    gradients = torch_hybrid_gradients(given, case.options, grad)
-    rows, final = hybrid_forward(single(given), case.options, TILES)
-    found = hybrid_backward(single(given), case.options, rows, grad.float(), TILES)
+    gradients = gradients_by_torch(lambda call: torch_hybrid(call)[:1], exact, (grad,))
+    call = single(exact, TILES)
+    rows, final = hybrid_forward(call)
+    found = hybrid_backward(call, rows, grad.float())
     assert relative(rows.output, expected) < 1e-5
     assert relative(final.kv, state.kv) < 1e-5
-    for field, got, wanted in zip(HybridTensors._fields, found, gradients, strict=False):
+    assert found.keys() == gradients.keys()
+    for name, wanted in gradients.items():
         # The gate's gradient is a sum over all rows, in which most of its terms cancel.
+        got = found[name]
         close = relative(got, wanted) < case.tolerance or torch.allclose(got.double(), wanted, rtol=0, atol=1e-5)
-        assert close, (field, relative(got, wanted))
+        assert close, (name, relative(got, wanted))
 
 
 @interpreted
 def test_a_later_token_changes_no_earlier_output() -> None:
-    case = CASES["plain"]
-    given = single(draw(case))
-    before = hybrid_forward(given, case.options, TILES)[0].output
+    given = single(draw(CASES["plain"]), TILES)
+    before = hybrid_forward(given)[0].output
     k, v, far_k = given.k.clone(), given.v.clone(), given.far_k.clone()
     k[:, :, 30:] += 3.0
     v[:, :, 30:] -= 5.0
     far_k[:, :, 22:] += 2.0
-    after = hybrid_forward(given._replace(k=k, v=v, far_k=far_k), case.options, TILES)[0].output
+    after = hybrid_forward(replace(given, k=k, v=v, far_k=far_k))[0].output
     assert torch.equal(after[:, :, :30], before[:, :, :30])
     assert not torch.equal(after[:, :, 30:], before[:, :, 30:])
 
 
 @interpreted
 def test_values_of_one_give_outputs_of_one() -> None:
-    case = CASES["grouped_and_masked"]
-    given = single(draw(case))
-    output = hybrid_forward(given._replace(v=torch.ones_like(given.v)), case.options, TILES)[0].output
+    given = single(draw(CASES["grouped_and_masked"]), TILES)
+    output = hybrid_forward(replace(given, v=torch.ones_like(given.v)))[0].output
     assert given.mask is not None
     rows = output.transpose(1, 2)[given.mask]
     torch.testing.assert_close(rows, torch.ones_like(rows), rtol=0, atol=1e-5)
@@ -132,18 +139,22 @@ def test_values_of_one_give_outputs_of_one() -> None:
 
 @pytest.mark.parametrize("name", ["plain", "grouped_and_masked_log"])
 def test_the_operator_passes_opcheck(name: str) -> None:
-    case = CASES[name]
-    given = [x.requires_grad_() if x is not None and x.is_floating_point() else x for x in single(draw(case))]
-    torch.library.opcheck(fused_hybrid, (*given, *case.options))
+    torch.library.opcheck(fused_hybrid, learning(single(draw(CASES[name]))).flatten())
 
 
 @pytest.mark.parametrize("log_space", [True, False])
 def test_gradients_of_the_operator_match_finite_differences(log_space: bool) -> None:
     case = Case(n=6, window=2, d=2, dv=3, f=3, h=2, hk=1, log_space=log_space)
-    given = [x.requires_grad_() for x in draw(case) if x is not None]
+    call = draw(case)
     if not log_space:
-        given[3:5] = [(x.detach() + 0.1).requires_grad_() for x in given[3:5]]
-    torch.autograd.gradcheck(lambda *x: fused_hybrid(*x, None, *case.options)[0], given)
+        call = replace(call, far_q=call.far_q + 0.1, far_k=call.far_k + 0.1)
+    leaves = learning(call).differentiable()
+
+    def output(*tensors: Tensor) -> Any:
+        changed: dict[str, Any] = dict(zip(leaves, tensors, strict=True))
+        return fused_hybrid(*replace(call, **changed).flatten())[0]
+
+    torch.autograd.gradcheck(output, tuple(leaves.values()))
 
 
 _COMPILED = """

@@ -1,0 +1,119 @@
+"""One call of the hybrid operator, and the torch form behind it."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..chunk.attention import linear_attention_and_log
+from ..softmax.window import WindowAttention, WindowWeights, window_attention
+from ..state import EMPTY_LOG, LinearState, accumulator_dtype
+from ..triton.launch import mask_bytes, strides
+from ..triton.operator import Arguments, rows_contiguous
+from ..triton.tiles import Tiles, operands, padded
+
+
+@dataclass(frozen=True)
+class HybridCall(Arguments):
+    """A call without an earlier state, of more tokens n than the window w holds.
+
+    Attributes:
+        q: [b h n d].
+        k: [b hk n d].
+        v: [b hk n dv].
+        far_q: [b h n-w f], features of the queries from token w on, or their logarithms.
+        far_k: [b hk n-w f], of the first n-w keys.
+        gate_log: [h], log γ.
+        mask: [b n], true where a key is a real token.
+        window: w; this and the other options are those of `hybrid_attention`.
+        tiles: of the linear part and of the window, for the launches; their own unless given.
+    """
+
+    DIFFERENTIABLE: ClassVar = ("q", "k", "v", "far_q", "far_k", "gate_log")
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    far_q: Tensor
+    far_k: Tensor
+    gate_log: Tensor
+    mask: Tensor | None
+    window: int
+    scale: float
+    log_space: bool
+    shift_window: bool
+    tiles: Tiles | None = field(default=None, kw_only=True)
+
+    @property
+    def far_tokens(self) -> int:
+        """How many keys leave the window."""
+        return self.far_q.shape[2]
+
+    @property
+    def far_mask(self) -> Tensor | None:
+        """The mask of the keys that leave the window."""
+        return None if self.mask is None else self.mask[:, : self.far_tokens]
+
+    @property
+    def sums_dtype(self) -> torch.dtype:
+        """The type that the linear part's sums are held in."""
+        return accumulator_dtype(self.far_k, self.v)
+
+    @cached_property
+    def rows(self) -> int:
+        """Query rows, and keys, in a tile of the window."""
+        if self.tiles:
+            return self.tiles.chunk
+        widest = max(padded(self.q.shape[-1]), padded(self.v.shape[-1]))
+        return 64 if self.q.dtype == torch.bfloat16 and widest <= 128 else 32
+
+    @cached_property
+    def shared(self) -> dict[str, Any]:
+        """Arguments and launch options that the window's kernels have in common, by name."""
+        q, k, v = (rows_contiguous(x) for x in (self.q, self.k, self.v))
+        mask, dim, values = mask_bytes(self.mask, q), q.shape[-1], v.shape[-1]
+        return {
+            **{"q": q, "k": k, "v": v, "mask": mask, "mask_batch": mask.stride(0)},
+            **strides(q=q, k=k, v=v),
+            "gate": self.gate_log.contiguous(),
+            "tokens": q.shape[2],
+            "groups": q.shape[1] // k.shape[1],
+            "scale": self.scale,
+            "WINDOW": self.window,
+            "DIM": dim,
+            "VALUES": values,
+            "HAS_MASK": self.mask is not None,
+            "SHIFT": self.shift_window,
+            "ROWS": self.rows,
+            "BD": padded(dim),
+            "BV": padded(values),
+            **operands(q.dtype),
+        }
+
+
+def torch_hybrid(call: HybridCall) -> tuple[Tensor, LinearState]:
+    """Gives outputs, and the sums over the keys that have left the window."""
+    near = window_attention(call.q, call.k, call.v, window=call.window, key_padding_mask=call.mask, scale=call.scale)
+    far, log_sum, state = linear_attention_and_log(
+        call.far_q, call.far_k, call.v[:, :, : call.far_tokens], causal=True, key_padding_mask=call.far_mask,
+        log_space=call.log_space,
+    )  # fmt: skip
+    far, log_sum = F.pad(far, (0, 0, call.window, 0)), F.pad(log_sum, (call.window, 0), value=EMPTY_LOG)
+    share = window_share(near, log_sum, call.gate_log, call.shift_window)
+    return mixed(near.output, far, share).to(call.v.dtype), state
+
+
+def window_share(
+    near: WindowAttention | WindowWeights, far_log_sum: Tensor, gate_log: Tensor, shift_window: bool
+) -> Tensor:
+    """Gives the window's part [b h n] of the shared normaliser."""
+    near_log_sum = near.log_sum - near.maximum if shift_window else near.log_sum
+    return (gate_log[:, None] + near_log_sum - far_log_sum).sigmoid()
+
+
+def mixed(near: Tensor, far: Tensor, share: Tensor) -> Tensor:
+    """Gives [b h n x] of both parts, where `share` of the normaliser is the near one's."""
+    return far + share[..., None] * (near - far)

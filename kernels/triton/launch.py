@@ -1,0 +1,51 @@
+"""Launches a Triton kernel: every argument by name, on the device of its tensors, in a grid that CUDA starts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MAX_GRID = (2**31 - 1, 65_535, 65_535)
+"""Programs that CUDA starts along each axis of a grid at most."""
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *, shared: Mapping[str, Any] | None = None, **own: Any) -> None:
+    """Launches a kernel on the device of its first tensor, whichever device is current.
+
+    The kernel's type, as Triton declares it, knows neither tensors nor launch options.
+
+    Args:
+        kernel: a function under `triton.jit`.
+        grid: programs along each axis.
+        shared: arguments that several kernels have in common; this kernel gets those that it has parameters for.
+        own: all other arguments, and launch options.
+
+    Raises:
+        ValueError: more programs along an axis than CUDA starts.
+    """
+    if any(programs > limit for programs, limit in zip(grid, MAX_GRID, strict=False)):
+        raise ValueError(f"{kernel.__name__} would need a grid of {grid} programs, CUDA starts up to {MAX_GRID}")
+    arguments = own if shared is None else {name: shared[name] for name in kernel.arg_names if name in shared} | own
+    first = next(x for x in arguments.values() if isinstance(x, Tensor))
+    with torch.cuda.device(first.get_device() if first.is_cuda else -1):
+        kernel[grid](**arguments)
+
+
+def strides(**tensors: Tensor) -> dict[str, Any]:
+    """Gives the strides of batch, heads and tokens of each tensor, as NAME_batch, NAME_head and NAME_row."""
+    return {
+        f"{name}_{axis}": tensor.stride(index)
+        for name, tensor in tensors.items()
+        for index, axis in enumerate(("batch", "head", "row"))
+    }
+
+
+def stand_in(tensor: Tensor | None, other: Tensor) -> Tensor:
+    """Gives a contiguous tensor, or another that no kernel reads."""
+    return other if tensor is None else tensor.contiguous()
+
+
+def mask_bytes(mask: Tensor | None, other: Tensor) -> Tensor:
+    """Gives a mask in bytes, contiguous, or another tensor that no kernel reads."""
+    return other if mask is None else mask.contiguous().view(torch.uint8)

@@ -1,0 +1,160 @@
+"""Operators that torch knows: one frozen value for their arguments, gradients by torch, results in memory of their own.
+
+A custom operator takes its arguments one by one, gives flat tensors back, and none of these may share memory.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from functools import wraps
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..state import LinearState
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of an operator as one value.
+
+    Positional fields of a subclass, in their order, are the operator's parameters; keyword-only fields are not.
+    """
+
+    __match_args__: ClassVar[tuple[str, ...]]
+    DIFFERENTIABLE: ClassVar[tuple[str, ...]]
+    """Names of the tensors that get gradients."""
+
+    def flatten(self) -> tuple[Any, ...]:
+        """Gives the operator's arguments; the class makes the value of them again."""
+        return tuple(getattr(self, name) for name in self.__match_args__)
+
+    def differentiable(self) -> dict[str, Tensor]:
+        """Gives the tensors that get gradients, by name."""
+        given = {name: getattr(self, name) for name in self.DIFFERENTIABLE}
+        return {name: tensor for name, tensor in given.items() if tensor is not None}
+
+    def in_order(self, gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        """Gives a gradient or None for each argument.
+
+        Args:
+            gradients: of the tensors in `differentiable`, in that order.
+        """
+        named = dict(zip(self.differentiable(), gradients, strict=True))
+        return tuple(named.get(name) for name in self.__match_args__)
+
+
+A = TypeVar("A", bound=Arguments)
+R = TypeVar("R")
+
+
+def flat(function: Callable[..., R]) -> Callable[..., R]:
+    """Makes a function whose last parameter is an `Arguments` take the fields of that value one by one."""
+    signature = inspect.signature(function)
+    *leading, last = signature.parameters.values()
+    own = [field for field in fields(last.annotation) if not field.kw_only]
+
+    @wraps(function)
+    def flattened(*args: Any) -> R:
+        first = len(args) - len(own)
+        return function(*args[:first], **{last.name: last.annotation(*args[first:])})
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    spread = [inspect.Parameter(field.name, kind, annotation=field.type) for field in own]
+    plain = [each for each in leading if each.kind is kind]
+    setattr(flattened, "__signature__", signature.replace(parameters=[*plain, *spread]))  # noqa: B010
+    return flattened
+
+
+def keep(ctx: Any, call: Arguments, *results: Tensor) -> None:
+    """Saves a call and some of its results for the gradients."""
+    arguments = call.flatten()
+    ctx.save_for_backward(*results, *(x if isinstance(x, Tensor) else None for x in arguments))
+    ctx.value, ctx.others = type(call), tuple(None if isinstance(x, Tensor) else x for x in arguments)
+
+
+def kept(ctx: Any) -> tuple[Any, tuple[Tensor, ...]]:
+    """Gives the call and the results that `keep` saved."""
+    first = len(ctx.saved_tensors) - len(ctx.others)
+    tensors = ctx.saved_tensors[first:]
+    arguments = (other if tensor is None else tensor for tensor, other in zip(tensors, ctx.others, strict=True))
+    return ctx.value(*arguments), ctx.saved_tensors[:first]
+
+
+def gradients_by_torch(form: Callable[[A], tuple[Tensor, ...]], call: A, grads: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Gives the gradients of a call by name, from a forward pass in plain torch that is run again.
+
+    Args:
+        form: gives the outputs of a call.
+        call: what was called.
+        grads: of the outputs.
+    """
+
+    def run() -> dict[str, Tensor]:
+        leaves: dict[str, Any] = {name: x.detach().requires_grad_() for name, x in call.differentiable().items()}
+        outputs = form(replace(call, **leaves))
+        given = [grad.to(output.dtype) for grad, output in zip(grads, outputs, strict=True)]
+        found = torch.autograd.grad(outputs, list(leaves.values()), given, materialize_grads=True)
+        return dict(zip(leaves, found, strict=True))
+
+    # Below an operator autograd records nothing on this thread, whatever the grad mode: another one starts afresh.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(run).result()
+
+
+def laid_out(call: Arguments, gradients: Mapping[str, Tensor], *others: Tensor) -> list[Tensor]:
+    """Gives the gradients of a call as an operator may return them, and as its fake kernel promises them.
+
+    Types and strides are those of `torch.empty_like` of their tensors, and each lies in memory of its own.
+
+    Args:
+        call: what was called.
+        gradients: of all its differentiable tensors, by name.
+        others: further inputs of the operator.
+    """
+    taken = {_memory(x) for x in (*others, *call.flatten()) if isinstance(x, Tensor)}
+    found: list[Tensor] = []
+    for name, tensor in call.differentiable().items():
+        gradient, like = gradients[name], torch.empty_like(tensor)
+        as_promised = gradient.stride() == like.stride() and gradient.dtype == like.dtype
+        found.append(gradient if as_promised and _memory(gradient) not in taken else like.copy_(gradient))
+        taken.add(_memory(found[-1]))
+    return found
+
+
+def _memory(tensor: Tensor) -> int:
+    """Identifies a piece of memory, the same for all views of it, as torch's own check does."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def state_tensors(state: LinearState) -> tuple[Tensor, Tensor, Tensor]:
+    """Gives the tensors of a state; an empty one stands for a scale that it lacks."""
+    return state.kv, state.k, state.k.new_empty(0) if state.log_scale is None else state.log_scale
+
+
+def own_state(state: LinearState, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Gives contiguous copies in `dtype` of what `state_tensors` gives."""
+    kv, keys, scale = (x.to(dtype, copy=True, memory_format=torch.contiguous_format) for x in state_tensors(state))
+    return kv, keys, scale
+
+
+def state_shapes(keys: Tensor, values: int, log_space: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Gives empty tensors of a state whose sum of keys is `keys` [b hk f]."""
+    return keys.new_empty(*keys.shape, values), keys, torch.empty_like(keys) if log_space else keys.new_empty(0)
+
+
+def empty_by_token(like: Tensor, batch: int, heads: int, tokens: int, size: int) -> Tensor:
+    """Gives an empty [b h n size] with tokens before heads in memory, as the kernels write it."""
+    return like.new_empty(batch, tokens, heads, size).transpose(1, 2)
+
+
+def placed(output: Tensor) -> Tensor:
+    """Gives a copy of [b h n dv] with tokens before heads in memory."""
+    return empty_by_token(output, *output.shape).copy_(output)
+
+
+def rows_contiguous(tensor: Tensor) -> Tensor:
+    """Gives a tensor whose last dimension is contiguous, as the kernels read it."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
