@@ -11,8 +11,8 @@ from hedgebench.adapters.base import Capability, Examples, ModelShape
 from hedgebench.harness.registry import ROOT
 
 LISTED = sorted(
-    path.stem
-    for pattern in ("base", "spec", "backbone", "train_settings", "mechanism*")
+    ".".join(path.relative_to(ROOT / "adapters").with_suffix("").parts)
+    for pattern in ("base", "spec", "backbone", "model_code", "training/settings", "mechanisms/*")
     for path in (ROOT / "adapters").glob(f"{pattern}.py")
 )
 
