@@ -86,10 +86,7 @@ def linear_attention(
         given = Tensors.of((phi_q, phi_k, v), initial_state, key_padding_mask, log_features=log_space)
         if needs_operator(given, log_space) or not why_not_fused(given, log_space=log_space):
             return _fused(given, Options("identity", False, log_space, causal, normalize, eps, "auto"), return_state)
-    if torch_form not in _LINEAR_FORMS:
-        raise unknown_name("form", torch_form, ["auto", *_LINEAR_FORMS])
-    if torch_form == "naive" and stateful:
-        raise ValueError("the form 'naive' neither takes nor gives a state; choose 'chunk', 'recurrent' or 'auto'")
+    _check_form(torch_form, stateful)
     options: dict[str, Any] = {"causal": causal, "key_padding_mask": key_padding_mask}
     options |= {"normalize": normalize, "eps": eps, "log_space": log_space}
     options |= {"initial_state": initial_state} if torch_form != "naive" else {}
@@ -135,6 +132,13 @@ def keeps_features_in_cache(form: str, device: torch.device) -> bool:
     Under autocast it does not: the forms turn autocast off, and a map must run under it.
     """
     return form == "chunk" and device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
+def _check_form(form: str, stateful: bool) -> None:
+    if form not in _LINEAR_FORMS:
+        raise unknown_name("form", form, ["auto", *_LINEAR_FORMS])
+    if form == "naive" and stateful:
+        raise ValueError("the form 'naive' neither takes nor gives a state; choose 'chunk', 'recurrent' or 'auto'")
 
 
 def _fused(given: Tensors, options: Options, return_state: bool) -> LinearAttentionResult:
