@@ -77,9 +77,7 @@ def linear_attention(
         raise unknown_name("backend", backend, LINEAR_BACKENDS)
     stateful = return_state or initial_state is not None
     torch_form = _fastest_form(phi_q, phi_k, causal, log_space, stateful) if form == "auto" else form
-    # What is compiled takes features.
-    by_chunk = keeps_features_in_cache(torch_form, phi_q.device) and not torch.compiler.is_compiling()
-    if maps is not None and not by_chunk:
+    if maps is not None and not keeps_features_in_cache(torch_form, phi_q.device):
         phi_q, phi_k = (of(x, slice(0, x.shape[2])) for of, x in zip(maps, (phi_q, phi_k), strict=True))
         maps = None
     if backend == form == "auto":
@@ -131,7 +129,8 @@ def keeps_features_in_cache(form: str, device: torch.device) -> bool:
 
     Under autocast it does not: the forms turn autocast off, and a map must run under it.
     """
-    return form == "chunk" and device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    uncompiled = device.type == "cpu" and not torch.compiler.is_compiling()
+    return form == "chunk" and uncompiled and not torch.is_autocast_enabled("cpu")
 
 
 def _check_form(form: str, stateful: bool) -> None:
