@@ -77,9 +77,7 @@ def linear_attention(
         raise unknown_name("backend", backend, LINEAR_BACKENDS)
     stateful = return_state or initial_state is not None
     torch_form = _fastest_form(phi_q, phi_k, causal, log_space, stateful) if form == "auto" else form
-    # What is compiled takes features.
-    by_chunk = keeps_features_in_cache(torch_form, phi_q.device) and not torch.compiler.is_compiling()
-    if maps is not None and not by_chunk:
+    if maps is not None and not keeps_features_in_cache(torch_form, phi_q.device):
         phi_q, phi_k = (of(x, slice(0, x.shape[2])) for of, x in zip(maps, (phi_q, phi_k), strict=True))
         maps = None
     if backend == form == "auto":
@@ -87,10 +85,7 @@ def linear_attention(
                        normalize=normalize, eps=eps)  # fmt: skip
         if (result := fused_if_possible(call, return_state=return_state)) is not None:
             return replace(result, output=result.output.to(v.dtype)) if log_space else result
-    if torch_form not in _LINEAR_FORMS:
-        raise unknown_name("form", torch_form, ["auto", *_LINEAR_FORMS])
-    if torch_form == "naive" and stateful:
-        raise ValueError("the form 'naive' neither takes nor gives a state; choose 'chunk', 'recurrent' or 'auto'")
+    _check_form(torch_form, stateful)
     options: dict[str, Any] = {"causal": causal, "key_padding_mask": key_padding_mask}
     options |= {"normalize": normalize, "eps": eps, "log_space": log_space}
     options |= {"initial_state": initial_state} if torch_form != "naive" else {}
@@ -135,7 +130,15 @@ def keeps_features_in_cache(form: str, device: torch.device) -> bool:
 
     Under autocast it does not: the forms turn autocast off, and a map must run under it.
     """
-    return form == "chunk" and device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    uncompiled = device.type == "cpu" and not torch.compiler.is_compiling()
+    return form == "chunk" and uncompiled and not torch.is_autocast_enabled("cpu")
+
+
+def _check_form(form: str, stateful: bool) -> None:
+    if form not in _LINEAR_FORMS:
+        raise unknown_name("form", form, ["auto", *_LINEAR_FORMS])
+    if form == "naive" and stateful:
+        raise ValueError("the form 'naive' neither takes nor gives a state; choose 'chunk', 'recurrent' or 'auto'")
 
 
 def _fastest_form(phi_q: Tensor, phi_k: Tensor, causal: bool, log_space: bool, stateful: bool) -> str:
