@@ -12,7 +12,7 @@ from ..state import LinearState, accumulator_dtype
 from ..triton.backend import MAX_WIDTH
 from ..triton.block_tables import BlockTable, batch_table, packed_table
 from ..triton.launch import mask_bytes, stand_in, strides
-from ..triton.operator import Arguments, rows_contiguous
+from ..triton.operator import Arguments, Size, rows_contiguous
 from ..triton.tiles import WIDE_TILE, Tiles, operands, padded, tiles_for
 
 
@@ -109,39 +109,39 @@ class Call(Arguments):
         return accumulator_dtype(self.q, self.k, self.v, *earlier)
 
     @property
-    def tokens(self) -> int:
+    def tokens(self) -> Size:
         """How many tokens each entry of the batch has."""
         return self.q.shape[2]
 
     @property
-    def sequences(self) -> int:
+    def sequences(self) -> Size:
         """How many sequences there are: entries of the batch, or packed into its only one."""
         return self.q.shape[0] if self.cu_seqlens is None else self.cu_seqlens.shape[0] - 1
 
     @property
-    def dim(self) -> int:
+    def dim(self) -> Size:
         """Size d of queries and keys."""
         return self.q.shape[-1]
 
     @property
-    def width(self) -> int:
+    def width(self) -> Size:
         """Columns w of one half of the features."""
         return self.dim if self.q_weight is None else self.q_weight.shape[-1]
 
     @property
-    def values(self) -> int:
+    def values(self) -> Size:
         """Size dv of values."""
         return self.v.shape[-1]
 
     @property
-    def features(self) -> int:
+    def features(self) -> Size:
         """Number of features, both halves together."""
         return self.width * (2 if self.negate else 1)
 
     @property
     def wide(self) -> bool:
         """Whether features are too many for one tile."""
-        return self.width > MAX_WIDTH
+        return bool(self.width > MAX_WIDTH)
 
     @cached_property
     def sizes(self) -> Tiles:

@@ -130,10 +130,10 @@ def _checked_form(call: Call) -> str:
 
 
 def _large_map(call: Call) -> bool:
-    return call.q_weight is not None and min(call.dim, call.width) > NARROW
+    return call.q_weight is not None and bool(min(call.dim, call.width) > NARROW)
 
 
 def _decodes(call: Call) -> bool:
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in call.differentiable().values())
     plain = call.initial_kv is not None and call.mask is None and call.cu_seqlens is None and not call.wide
-    return plain and call.causal and call.form == "auto" and call.tokens <= DECODED_TOKENS and not wanted
+    return plain and call.causal and call.form == "auto" and not wanted and bool(call.tokens <= DECODED_TOKENS)

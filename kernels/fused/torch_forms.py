@@ -33,7 +33,8 @@ def torch_decode(call: Call) -> tuple[Tensor, LinearState]:
     """Gives outputs and the state after the last key, by the form "recurrent"."""
     q, k, every = call.q, call.k, slice(0, call.tokens)
     if (maps := _maps(call)) is not None:
-        q, k = maps[0](q, every), maps[1](k, every)
+        query_map, key_map = maps
+        q, k = query_map(q, every), key_map(k, every)
     return linear_attention_recurrent(q, k, call.v, causal=True, **_options(call))
 
 

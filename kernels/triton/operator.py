@@ -15,6 +15,9 @@ from torch import Tensor
 
 from ..state import LinearState
 
+Size = Any
+"""An int, or a `torch.SymInt` while torch traces shapes."""
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -140,12 +143,12 @@ def own_state(state: LinearState, dtype: torch.dtype) -> tuple[Tensor, Tensor, T
     return kv, keys, scale
 
 
-def state_shapes(keys: Tensor, values: int, log_space: bool) -> tuple[Tensor, Tensor, Tensor]:
+def state_shapes(keys: Tensor, values: Size, log_space: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Gives empty tensors of a state whose sum of keys is `keys` [b hk f]."""
     return keys.new_empty(*keys.shape, values), keys, torch.empty_like(keys) if log_space else keys.new_empty(0)
 
 
-def empty_by_token(like: Tensor, batch: int, heads: int, tokens: int, size: int) -> Tensor:
+def empty_by_token(like: Tensor, batch: Size, heads: Size, tokens: Size, size: Size) -> Tensor:
     """Gives an empty [b h n size] with tokens before heads in memory, as the kernels write it."""
     return like.new_empty(batch, tokens, heads, size).transpose(1, 2)
 

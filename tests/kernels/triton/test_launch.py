@@ -28,7 +28,7 @@ def test_every_launch_names_its_arguments(path: Path) -> None:
     assert list(positional(path.read_text(encoding="utf-8"))) == []
 
 
-@pytest.mark.parametrize("source", ["kernel[(1,)](x, n=3)", "launch(kernel, (1,), x, n=3)", "kernel[grid](*all)"])
+@pytest.mark.parametrize("source", ["kernel[1,](x, n=3)", "launch(kernel, (1,), x, n=3)", "kernel[grid](*all)"])
 def test_a_launch_by_place_is_found(source: str) -> None:
     assert list(positional(source)) == [source]
     assert list(positional("launch(kernel, (1,), x=x, **options)\nkernel[grid](**options)")) == []
