@@ -24,7 +24,7 @@ def main(folder: Path, *options: str) -> tuple[Record, ...]:
     records = RunStore(folder).records().records
     for record in records:
         accuracy = next(metric for metric in record.metrics if metric.name == "accuracy")
-        kernels = ", ".join(f"{kernel.form} in {kernel.backend}" for kernel in record.kernels)
+        kernels = ", ".join(dict.fromkeys(f"{kernel.form} in {kernel.backend}" for kernel in record.kernels))
         print(f"{record.model:10} accuracy {accuracy.value:.3f} ± {accuracy.stderr:.3f}, n={accuracy.n}, by {kernels}")
     return records
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..adapters.base import Settings, UnsupportedError
 from ..adapters.model_code import MODEL_CODE
@@ -88,7 +88,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A cell with what the plan resolved for it, so that its worker looks nothing up again; it can be pickled.
+    """A cell with what the plan resolved for it, so that its worker looks nothing up again.
+
+    Its pickle names the task and the model, which are registered in every process; a plugin's may hold anything.
 
     Attributes:
         cell: The cell.
@@ -110,3 +112,13 @@ class PlannedCell:
     def unsupported(self) -> bool:
         """Whether the problem is that the model cannot do the task here, rather than an error."""
         return self.problem is not None and self.problem.type == UnsupportedError.__name__
+
+    def __reduce__(self) -> tuple[Callable[..., PlannedCell], tuple[object, ...]]:
+        return _of_names, (self.cell, self.task.info.name, self.backbone, self.weights, self.problem)
+
+
+def _of_names(cell: Cell, task: str, *others: Any) -> PlannedCell:
+    from ..adapters.spec import parse_spec
+    from . import registry
+
+    return PlannedCell(cell, registry.tasks().get(task), parse_spec(cell.model, registry.mechanisms()), *others)

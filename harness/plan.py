@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -99,11 +98,9 @@ def _drafts(config: RunConfig, sources: Sources) -> Iterator[PlannedCell]:
 
 def _parse_model(text: str) -> ModelSpec:
     try:
-        spec = parse_spec(text, registry.mechanisms())
+        return parse_spec(text, registry.mechanisms())
     except (SpecError, UnknownNameError, OptionError) as error:
         raise UsageError(str(error)) from error
-    _check_can_be_sent("model", spec.mechanism.name, spec)
-    return spec
 
 
 def _tasks(patterns: Sequence[str]) -> list[tuple[Task, TaskSpec]]:
@@ -115,20 +112,7 @@ def _tasks(patterns: Sequence[str]) -> list[tuple[Task, TaskSpec]]:
                 found.setdefault(spec.canonical(name), (registry.tasks().get(name), spec))
     except UnknownNameError as error:
         raise UsageError(str(error)) from error
-    for task, _ in found.values():
-        _check_can_be_sent("task", task.info.name, task)
     return list(found.values())
-
-
-def _check_can_be_sent(kind: str, name: str, value: object) -> None:
-    """Refuses what cannot be pickled for the process that measures a cell, such as a plugin's lambda."""
-    try:
-        pickle.dumps(value)
-    except Exception as error:  # whatever the object's own pickling raises
-        raise UsageError(
-            f"{kind} {name} cannot be sent to the process of a cell ({type(error).__name__}: {error}); "
-            "use functions and classes that stand at the top of a module, in place of lambdas and local ones"
-        ) from error
 
 
 def _locate_backbone(name: str, sources: Sources, trust_remote_code: bool) -> LocatedBackbone:

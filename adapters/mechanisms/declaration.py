@@ -101,11 +101,6 @@ class Variant:
     causal_only: bool = False
 
 
-def no_arguments(_shape: AttentionShape) -> dict[str, Any]:
-    """The constructor arguments of a feature map that does not depend on the layer's shape; a lambda has no pickle."""
-    return {}
-
-
 @dataclass(frozen=True)
 class Mechanism:
     """The declaration of an attention mechanism.
@@ -131,7 +126,7 @@ class Mechanism:
     feature_map: str | None = None
     options: Mapping[str, Option] = field(default_factory=dict)
     variants: Mapping[str, Variant] = field(default_factory=dict)
-    map_arguments: Callable[[AttentionShape], dict[str, Any]] = no_arguments
+    map_arguments: Callable[[AttentionShape], dict[str, Any]] = field(default=lambda _: {})
     normalize: bool = True
     causal_only: bool = False
     distilled: bool = False

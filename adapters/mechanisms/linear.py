@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from .declaration import FLA_KERNELS, KERNELS, AttentionShape, Mechanism, Option
+from .declaration import FLA_KERNELS, KERNELS, Mechanism, Option
 
 _MAPS = "hedgebench.kernels.maps.feature_maps"
-
-
-def _context_length(shape: AttentionShape) -> dict[str, Any]:
-    return {"length": shape.context_length}
 
 
 ELU = Mechanism(
@@ -43,7 +37,7 @@ COSFORMER = Mechanism(
     source="Qin et al. 2022, arXiv:2202.08791, section 3.2",
     feature_map=f"{_MAPS}:CosformerMap",
     options={"length": Option(int, None, "the M of the re-weighting (default: the context length)", minimum=1)},
-    map_arguments=_context_length,
+    map_arguments=lambda shape: {"length": shape.context_length},
 )
 
 T2R = Mechanism(

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hedgebench.adapters.model_code import MODEL_CODE
+from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness import registry
 from hedgebench.harness.cell import Cell
 from hedgebench.harness.running.job import CellJob
@@ -123,7 +124,14 @@ def test_a_job_survives_the_way_to_its_process_with_its_cells_key(
     assert back.cell.key == job.cell.key
 
 
-def test_every_mechanism_task_and_backbone_can_be_sent_to_a_process() -> None:
-    for known in (registry.mechanisms(), registry.tasks(), registry.backbones()):
-        for name, value in known.items.items():
-            assert pickle.loads(pickle.dumps(value)) == value, name
+def test_every_model_task_and_backbone_can_be_sent_to_a_process(
+    make_job: Callable[..., CellJob], naughty: object
+) -> None:
+    planned = make_job().planned
+    for name, task in registry.tasks().items.items():
+        assert pickle.loads(pickle.dumps(replace(planned, task=task))).task is task, name
+    for name, mechanism in registry.mechanisms().items.items():
+        sent = replace(planned, cell=replace(planned.cell, model=name), spec=parse_spec(name, registry.mechanisms()))
+        assert pickle.loads(pickle.dumps(sent)).spec.mechanism is mechanism, name
+    for name, backbone in registry.backbones().items.items():
+        assert pickle.loads(pickle.dumps(replace(planned, backbone=backbone))).backbone == backbone, name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -277,12 +278,11 @@ def test_a_task_that_brings_its_own_model_needs_none_and_takes_no_other() -> Non
         planned("kernel", "recall", models=())
 
 
-def test_what_cannot_be_sent_to_a_process_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    unpicklable: Any = lambda: None  # noqa: E731
-    local: Any = replace(fake("local"), identified=[unpicklable])
+def test_a_task_that_has_no_pickle_is_sent_to_its_process_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    local: Any = replace(fake("local"), identified=[lambda: None])
     monkeypatch.setattr(registry, "tasks", lambda: Registry("task", {"local": local}))
-    with pytest.raises(UsageError, match=r"task local cannot be sent to .*at the top of a module"):
-        planned("local")
+    (cell,) = planned("local", models=("elu",))
+    assert pickle.loads(pickle.dumps(cell)).task is local
 
 
 def test_pickled_weights_are_planned_only_where_they_are_trusted(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,52 +14,16 @@ from hedgebench.adapters.base import Settings
 from hedgebench.tasks.base import Sources, Task
 from hedgebench.tasks.language.wikitext import REPO
 
-IMDB = '''"""Large Movie Review Dataset: is a film review positive?"""
+DOCUMENT = Path(__file__).parents[2] / "docs" / "adding-a-task.md"
+ROOMS = ("classification", "language")
+"""Rooms that the modules of the page belong to, in its order."""
 
-from __future__ import annotations
-
-from hedgebench.tasks.classification.text_classification import TextClassification, text_info
-from hedgebench.tasks.data.sources import DatasetId
-
-DATA = DatasetId("stanfordnlp/imdb", "plain_text", "e6281661ce1c48d982bc483cf8a173c1bbeb5d31", ("train", "test"))
-
-IMDB = TextClassification(
-    text_info(
-        name="imdb",
-        summary="Is the film review positive? (accuracy)",
-        main_metric="accuracy",
-        data=(DATA.pinned,),
-        licence="that of the original data set",
-        citation="Maas et al., Large Movie Review Dataset, ACL 2011",
-    ),
-    DATA,
-    columns=("text",),
-    metrics=("accuracy",),
-    test_splits={"test": ""},
+IMDB, RAW = (
+    re.sub(r"^from \.", f"from hedgebench.tasks.{room}.", block, flags=re.MULTILINE).replace(f"{room}..", "")
+    for room, block in zip(
+        ROOMS, re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL), strict=True
+    )
 )
-'''
-RAW = '''"""WikiText-2 with all its words: perplexity on Wikipedia articles before rare words became `<unk>`."""
-
-from __future__ import annotations
-
-from hedgebench.tasks.data.documents import HubCorpus
-from hedgebench.tasks.data.sources import DatasetId
-from hedgebench.tasks.language.perplexity import Perplexity, corpus_info
-from hedgebench.tasks.language.wikitext import REPO, REVISION, split_articles
-
-DATA = DatasetId(REPO, "wikitext-2-raw-v1", REVISION)
-
-WIKITEXT2_RAW = Perplexity(
-    corpus_info(
-        name="wikitext2_raw",
-        summary="Perplexity on WikiText-2 with all its words",
-        data=(DATA.pinned,),
-        licence="CC BY-SA 3.0",
-        citation="Merity et al., Pointer Sentinel Mixture Models, arXiv 1609.07843",
-    ),
-    HubCorpus(DATA, to_documents=split_articles),
-)
-'''
 
 
 def declared(source: str) -> Task:
