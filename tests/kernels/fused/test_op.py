@@ -167,7 +167,7 @@ def test_decoding_in_place_goes_on_where_a_prompt_ended() -> None:
 
 def test_wrong_calls_are_refused_with_what_is_allowed() -> None:
     q, k, v, q_weight, k_weight, *_ = single(draw(Case("exp", b=2, n=6))).flatten()
-    with pytest.raises(ValueError, match=r"unknown feature map 'softmx'.*did you mean 'softmax'"):
+    with pytest.raises(ValueError, match=r"unknown feature map 'softmx'.*did you mean softmax"):
         chunk_hedgehog_attn(q, k, v, q_weight, k_weight, feature_map="softmx")
     with pytest.raises(ValueError, match=r"unknown form 'recurrent'.*fused_chunk"):
         chunk_hedgehog_attn(q, k, v, q_weight, k_weight, form="recurrent")
