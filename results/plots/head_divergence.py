@@ -16,7 +16,6 @@ import numpy as np
 from ..record import Record
 from ..stats.statistics import Floats
 from ..tables.aggregate import Conditions, group_seeds
-from ..tables.tables import model_label
 
 _HEAD = re.compile(r"attention_kl/layer (\d+)/head (\d+)")
 _SPLIT = "validation"
@@ -45,7 +44,7 @@ def head_divergences(records: Iterable[Record]) -> dict[Conditions, list[HeadDiv
     for cells in group_seeds(records):
         before, after = _states(cells.records)
         if before is not None or after is not None:
-            found[cells.comparison].append(HeadDivergence(model_label(cells.model, cells.variant), before, after))
+            found[cells.comparison].append(HeadDivergence(cells.label, before, after))
     return {comparison: found[comparison] for comparison in sorted(found, key=repr)}
 
 

@@ -15,7 +15,7 @@ from ..record import Metric, Record
 from ..stats.statistics import errors_that_count, seed_mean
 from .aggregate import Conditions, SeedGroup
 from .format import format_measurement
-from .tables import WITHOUT_BRANCH, model_label
+from .tables import WITHOUT_BRANCH
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def branch_notes(groups: Iterable[SeedGroup]) -> dict[Conditions, list[str]]:
     notes: dict[Conditions, list[str]] = defaultdict(list)
     for cells in groups:
         if effect := branch_effect(cells):
-            label = model_label(cells.model, cells.variant)
+            label = cells.label
             notes[cells.comparison].append(f"{label} on {cells.comparison.task}: {'; '.join(_parts(effect))}.")
     return notes
 

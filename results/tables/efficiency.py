@@ -11,10 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from .aggregate import REFERENCE_MODEL, Conditions, Row, is_comparable
-
-AXIS = "seq_len"
-"""The coordinate along which costs grow."""
+from .aggregate import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped, is_comparable
 
 EXPONENTS = ("time_exponent", "memory_exponent")
 
@@ -33,7 +30,6 @@ _DETAILS = (
 _COSTS = ("_ms", "_bytes")
 _RATES = ("_tokens_per_s",)
 _NO_COSTS = ("pace_ms", "peak_reserved_bytes", "peak_resident_bytes")
-_ModelKey: TypeAlias = tuple[str, int]
 _Sweep: TypeAlias = tuple[Conditions, str, str]
 
 
@@ -52,7 +48,7 @@ class Crossover:
             where one of them has none.
     """
 
-    model: _ModelKey
+    model: ModelKey
     kind: Literal["at", "always", "never"]
     length: float | None
     value: float | None
@@ -76,7 +72,7 @@ class Summary:
 
     title: str
     columns: tuple[tuple[str, str], ...]
-    texts: Mapping[_ModelKey, tuple[str, ...]]
+    texts: Mapping[ModelKey, tuple[str, ...]]
 
 
 def is_detail(row: Row) -> bool:
@@ -86,10 +82,7 @@ def is_detail(row: Row) -> bool:
 
 def crossovers(rows: Iterable[Row]) -> dict[_Sweep, list[Crossover]]:
     """The crossovers of every sweep of a cost or a rate over length, by comparison, metric and other coordinates."""
-    sweeps: dict[_Sweep, list[Row]] = defaultdict(list)
-    for row in rows:
-        if _crosses(row):
-            sweeps[row.comparison, row.metric, rest_of_point(row)].append(row)
+    sweeps = grouped(filter(_crosses, rows), lambda row: (row.comparison, row.metric, row.other_coordinates(AXIS)))
     found = {sweep: crossovers_of_sweep(points) for sweep, points in sweeps.items()}
     return {sweep: every for sweep, every in found.items() if every}
 
@@ -105,11 +98,10 @@ def crossovers_of_sweep(rows: Sequence[Row]) -> list[Crossover]:
     if len({row.variant for row in softmax}) != 1:
         return []
     references = {row.model for row in softmax}
-    models = dict.fromkeys((row.model, row.variant) for row in rows if row.model not in references)
     every = []
-    for model in models:
-        own = [row for row in rows if (row.model, row.variant) == model and is_comparable(row, softmax[0])]
-        found = _crossover(model, _lowest(softmax), _lowest(own))
+    for model, own in grouped((row for row in rows if row.model not in references), lambda row: row.key).items():
+        comparable = [row for row in own if is_comparable(row, softmax[0])]
+        found = _crossover(model, _lowest(softmax), _lowest(comparable))
         if found is not None and found.value is not None and _is_rate(own[0]):
             found = replace(found, value=1 / found.value)
         every += [found] if found else []
@@ -123,14 +115,9 @@ def summaries(rows: Sequence[Row]) -> list[Summary]:
     return [summary for summary in found if summary.texts]
 
 
-def rest_of_point(row: Row) -> str:
-    """A point's coordinates but for the length."""
-    return ", ".join(f"{key}={row.coordinates[key]}" for key in sorted(row.coordinates) if key != AXIS)
-
-
 def _crosses(row: Row) -> bool:
-    has_length = isinstance(row.coordinates.get(AXIS), int | float)
-    return has_length and row.metric.endswith((*_COSTS, *_RATES)) and row.metric not in _NO_COSTS and not is_detail(row)
+    is_cost = row.metric.endswith((*_COSTS, *_RATES)) and row.metric not in _NO_COSTS
+    return row.has_seq_len and is_cost and not is_detail(row)
 
 
 def _is_rate(row: Row) -> bool:
@@ -153,7 +140,7 @@ def _lowest(rows: Iterable[Row]) -> dict[float, _Cost]:
     found: dict[float, _Cost] = {}
     for row in rows:
         if row.value is not None and row.value > 0:
-            length = float(row.coordinates[AXIS] or 0)
+            length = row.seq_len
             cost = 1 / row.value if _is_rate(row) else row.value
             variance = None if row.stderr is None else (row.stderr / row.value) ** 2
             if length not in found or cost < found[length].value:
@@ -161,7 +148,7 @@ def _lowest(rows: Iterable[Row]) -> dict[float, _Cost]:
     return found
 
 
-def _crossover(model: _ModelKey, softmax: Mapping[float, _Cost], own: Mapping[float, _Cost]) -> Crossover | None:
+def _crossover(model: ModelKey, softmax: Mapping[float, _Cost], own: Mapping[float, _Cost]) -> Crossover | None:
     """The last crossing after which the model stays cheaper; None where fewer than two lengths are common."""
     lengths = sorted(softmax.keys() & own.keys())
     if len(lengths) < 2:
@@ -209,14 +196,14 @@ def _crossover_summary(found: Mapping[_Sweep, Sequence[Crossover]]) -> Summary:
 
 def _exponent_summary(rows: Sequence[Row], name: str) -> Summary:
     """Slope and 95 % interval by model; a column for each quantity and range of lengths."""
-    found: dict[tuple[str, str], dict[_ModelKey, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    found: dict[tuple[str, str], dict[ModelKey, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         if row.metric.startswith(name) and row.value is not None and {"of", "over"} <= row.coordinates.keys():
-            rest = [f"{key}={row.coordinates[key]}" for key in sorted(row.coordinates) if key not in ("of", "over")]
-            column = str(row.coordinates["of"]), ", ".join([f"over {row.coordinates['over']}", *rest])
-            found[column][row.model, row.variant][row.metric.removeprefix(name)] = row.value
+            rest = row.other_coordinates("of", "over")
+            column = str(row.coordinates["of"]), f"over {row.coordinates['over']}" + (f", {rest}" if rest else "")
+            found[column][row.key][row.metric.removeprefix(name)] = row.value
     columns = sorted(found)
-    models = dict.fromkeys((row.model, row.variant) for row in rows if row.metric == name)
+    models = dict.fromkeys(row.key for row in rows if row.metric == name)
     return Summary(
         f"{name.replace('_', ' ').capitalize()}: slope of its logarithm against log {AXIS}, 95 % interval of the fit",
         tuple(columns),

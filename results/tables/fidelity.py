@@ -1,7 +1,7 @@
-"""What predictions of `attention_fidelity` say of each layer and of a few heads, ready to be drawn.
+"""Each model's attention beside softmax's, by layer and for a few heads, from predictions of `attention_fidelity`.
 
-A cell's rows are of two kinds: measures of one layer and head over one window of text, and the weights of one head over
-the first tokens of the test text, in which each query has a list over the keys that it sees.
+A cell has rows of two kinds: measures of one layer and head over one window of text, and the weights of one head over
+the first tokens of the test text, with a list for each query over the keys that it sees.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import numpy as np
 
 from ..record import Record
 from ..stats.statistics import Floats
-from .aggregate import REFERENCE_MODEL, Conditions, SeedGroup, group_seeds
-from .tables import model_label
+from .aggregate import REFERENCE_MODEL, Conditions, SeedGroup, group_seeds, grouped
 
 SampleRow: TypeAlias = Mapping[str, Any]
 Samples: TypeAlias = Callable[[Record], Iterable[SampleRow]]
@@ -112,7 +111,7 @@ def _comparable(models: Sequence[tuple[SeedGroup, Sequence[Sequence[SampleRow]]]
     found = [
         Fidelity(
             model=cells.model,
-            label=model_label(cells.model, cells.variant),
+            label=cells.label,
             place=place,
             layers=_layers(by_place.get(place, [])),
             heads=tuple(_head(row) for row in next(kept for kept in rows if kept) if "weights" in row),
@@ -124,10 +123,8 @@ def _comparable(models: Sequence[tuple[SeedGroup, Sequence[Sequence[SampleRow]]]
 
 def _by_place(rows: Iterable[SampleRow]) -> dict[_Place, list[SampleRow]]:
     """The rows that were measured at each place; none where it could not be done."""
-    found: dict[_Place, list[SampleRow]] = defaultdict(list)
-    for row in rows:
-        found[row["corpus"], row["seq_len"]] += [row] if row["status"] == "ok" else []
-    return found
+    places = grouped(rows, lambda row: (row["corpus"], row["seq_len"]))
+    return {place: [row for row in found if row["status"] == "ok"] for place, found in places.items()}
 
 
 def _layers(rows: Sequence[SampleRow]) -> dict[str, Floats]:
@@ -136,10 +133,8 @@ def _layers(rows: Sequence[SampleRow]) -> dict[str, Floats]:
 
 
 def _by_layer(rows: Sequence[SampleRow], name: str) -> Floats:
-    values: dict[int, list[float]] = defaultdict(list)
-    for row in rows:
-        values[row["layer"]].append(float(row[name]))
-    return np.array([np.mean(values[layer]) for layer in sorted(values)], np.float64)
+    layers = grouped(rows, lambda row: int(row["layer"]))
+    return np.array([np.mean([float(row[name]) for row in layers[layer]]) for layer in sorted(layers)], np.float64)
 
 
 def _head(row: SampleRow) -> HeadSample:

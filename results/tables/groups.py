@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from ..names import FAMILIES, GROUPS
 from ..record import Record
-from .aggregate import REFERENCE_MODEL, Conditions, Row, is_comparable, leaderboard_rows, main_rows, percent_of
+from .aggregate import REFERENCE_MODEL, Conditions, Row, grouped, is_comparable, leaderboard_rows, main_rows, percent_of
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,11 @@ def group_scores_of(rows: Iterable[Row], tasks_of: Mapping[str, Collection[str]]
 def _scores(comparison: Conditions, rows: Sequence[Row], expected: Collection[str]) -> Iterable[GroupScore]:
     tasks = {row.comparison.task for row in rows} | set(expected)
     references = [row for row in rows if row.model == REFERENCE_MODEL and row.value is not None]
-    models = dict.fromkeys((row.model, row.variant) for row in rows)
-    for model, variant in models:
-        scored = [row for row in rows if (row.model, row.variant) == (model, variant) and row.value is not None]
-        pairs = [pair for row in scored if (pair := _pair(row, references))]
-        complete = len(pairs) == len(tasks) == len({row.comparison.task for row, _ in pairs})
-        percent = _ratio_of_sums(pairs) if complete else None
-        yield GroupScore(
-            model, comparison, percent, len({row.comparison.task for row, _ in pairs}), len(tasks), variant
-        )
+    for (model, variant), own in grouped(rows, lambda row: row.key).items():
+        pairs = [pair for row in own if row.value is not None and (pair := _pair(row, references))]
+        done = len({row.comparison.task for row, _ in pairs})
+        percent = _ratio_of_sums(pairs) if len(pairs) == len(tasks) == done else None
+        yield GroupScore(model, comparison, percent, done, len(tasks), variant)
 
 
 def _pair(row: Row, references: Sequence[Row]) -> tuple[Row, Row] | None:
