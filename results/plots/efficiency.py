@@ -94,7 +94,8 @@ def _smallest_batch(rows: Sequence[Row]) -> list[Row]:
 
 
 def _batch(row: Row) -> float:
-    return float(next(filter(None, map(row.coordinates.get, _STEP)), 0))
+    steps = (row.coordinates.get(name) for name in _STEP)
+    return next((float(step) for step in steps if step), 0.0)
 
 
 def _paper_figures(rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:

@@ -30,7 +30,7 @@ COLOUR_MAP = "viridis"
 WIDE_FROM = 10.0
 """Ratio of the largest to the smallest value from which a divergence is drawn on a logarithmic axis."""
 
-CROSS: Mapping[str, Any] = {"marker": "x", "linestyle": "none", "markersize": 7, "markeredgewidth": 2}
+CROSS: dict[str, Any] = {"marker": "x", "linestyle": "none", "markersize": 7, "markeredgewidth": 2}
 """How a mark that stands for a missing value is drawn."""
 
 _LONG_FROM = 1e4
@@ -157,7 +157,7 @@ def finished(figure: Figure, title: str, handles: Mapping[str, Any] | None = Non
     return figure
 
 
-def add_colour_bar(figure: Figure, colours: ScalarMappable, panels: Any, **place: float) -> Colorbar:
+def add_colour_bar(figure: Figure, colours: ScalarMappable, panels: Any, **place: Any) -> Colorbar:
     """A colour bar beside all panels."""
     bar = figure.colorbar(colours, ax=list(panels.flat), **place)
     assert bar.solids is not None

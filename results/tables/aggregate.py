@@ -227,7 +227,8 @@ def group_seeds(records: Iterable[Record]) -> list[SeedGroup]:
     groups: dict[tuple[str, Conditions], dict[tuple[_Variant, int], list[Record]]] = defaultdict(dict)
     repeats: Counter[tuple[str, Conditions, _Variant, int]] = Counter()
     records = sorted(records, key=record_order)
-    known = _known_data(records)
+    read = grouped((record for record in records if record.data), lambda record: (record.task, record.scale))
+    known = {where: {_data_key(record) for record in peers} for where, peers in read.items()}
     for record in records:
         comparison = _comparison(record, known)
         conditions = record.peer_key, tuple(sorted(record.settings.items()))
@@ -239,14 +240,6 @@ def group_seeds(records: Iterable[Record]) -> list[SeedGroup]:
         for (model, comparison), variants in groups.items()
         for variant, key in enumerate(sorted(variants, key=repr) if len(variants) > 1 else variants)
     ]
-
-
-def _known_data(records: Iterable[Record]) -> dict[tuple[str, str], set[str]]:
-    known: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for record in records:
-        if record.data is not None:
-            known[record.task, record.scale].add(_data_key(record))
-    return known
 
 
 def _comparison(record: Record, known: Mapping[tuple[str, str], set[str]]) -> Conditions:

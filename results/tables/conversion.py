@@ -1,7 +1,7 @@
-"""Whether the linear branch of a converted hybrid does any work, out of what its records hold.
+"""Whether the linear branch of a converted hybrid does any work, computed from records.
 
 A hybrid of a window and linear attention is scored twice, with its linear branch and without. If the two scores are the
-same, the window does all the work, and the model is no linear attention, whatever its score says.
+same, the window does all the work, and the score says nothing about linear attention.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class BranchEffect:
 
     @property
     def verdict(self) -> str:
-        """Whether the branch does any work, as far as the errors allow to say."""
+        """Whether the branch does any work, judged by the standard errors."""
         if not math.isfinite(self.gain):
             return "undecided, a score is not finite"
         if self.gain == 0 and (self.seeds == 1 or self.gain_stderr == (0.0, 0.0)):
@@ -67,7 +67,7 @@ def branch_effect(cells: SeedGroup) -> BranchEffect | None:
     pairs = [pair for record in cells.records if (pair := _pair(record))]
     if not pairs:
         return None
-    together, alone = [first for first, _ in pairs], [second for _, second in pairs]
+    together, alone = zip(*pairs, strict=True)
     sign = 1.0 if together[0].higher_is_better else -1.0
     gains = [sign * (_value(first) - _value(second)) for first, second in pairs]
     gain, over_seeds = seed_mean(gains) if all(map(math.isfinite, gains)) else (math.nan, None)
@@ -115,16 +115,12 @@ def _measured(value: float, stderr: float | None, unit: str) -> str:
 
 def _pair(record: Record) -> tuple[Metric, Metric] | None:
     """The main metric and the one without the linear branch, where each is a single number in one direction."""
-    found = [
-        [metric for metric in record.metrics if metric.name == name and metric.value is not None]
-        for name in (record.main_metric, record.main_metric + WITHOUT_BRANCH)
-    ]
-    if any(len(metrics) != 1 for metrics in found):
+    names = (record.main_metric, record.main_metric + WITHOUT_BRANCH)
+    found = [[m for m in record.metrics if m.name == name and m.value is not None] for name in names]
+    if [len(metrics) for metrics in found] != [1, 1]:
         return None
-    together, alone = found[0][0], found[1][0]
-    if together.at != alone.at or together.higher_is_better is None:
-        return None
-    return together, alone
+    ((together,), (alone,)) = found
+    return (together, alone) if together.at == alone.at and together.higher_is_better is not None else None
 
 
 def _mean(metrics: Sequence[Metric]) -> tuple[float, float | None]:

@@ -1,6 +1,6 @@
-"""What sweeps say together: where a model becomes cheaper than softmax, and how its costs grow. No value is guessed.
+"""Summaries of sweeps: the length from which a model is cheaper than softmax, and the growth of its costs.
 
-A crossover is looked for only between lengths at which both models were measured. Beyond them nothing is said.
+Crossovers lie only between lengths at which both models were measured; nothing is extrapolated.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Summary:
 
 
 def is_detail(row: Row) -> bool:
-    """Whether a row of a sweep is left to files and summaries: spreads, counts, and fits, which have a table apart."""
+    """Whether only files and summaries show a row of a sweep: spreads, counts, and fits, which have their own table."""
     return row.metric.endswith(_DETAILS)
 
 
@@ -130,10 +130,10 @@ def _is_softmax_kernel(row: Row) -> bool:
 
 @dataclass(frozen=True)
 class _Cost:
-    """A cost, and the square of its standard error in parts of it; None where it has none."""
+    """A cost, and the variance of its logarithm; NaN if that is not known."""
 
     value: float
-    variance: float | None
+    variance: float
 
 
 def _lowest(rows: Iterable[Row]) -> dict[float, _Cost]:
@@ -142,7 +142,7 @@ def _lowest(rows: Iterable[Row]) -> dict[float, _Cost]:
         if row.value is not None and row.value > 0:
             length = row.seq_len
             cost = 1 / row.value if _is_rate(row) else row.value
-            variance = None if row.stderr is None else (row.stderr / row.value) ** 2
+            variance = math.nan if row.stderr is None else (row.stderr / row.value) ** 2
             if length not in found or cost < found[length].value:
                 found[length] = _Cost(cost, variance)
     return found
@@ -164,23 +164,10 @@ def _crossover(model: ModelKey, softmax: Mapping[float, _Cost], own: Mapping[flo
     share = gaps[0] / (gaps[0] - gaps[1])
     length = before * (after / before) ** share
     value = softmax[before].value * (softmax[after].value / softmax[before].value) ** share
-    around = [_gap_variance(softmax[each], own[each]) for each in (before, after)]
-    return Crossover(model, "at", length, value, *ends, _length_stderr(length, after / before, gaps, around))
-
-
-def _gap_variance(softmax: _Cost, own: _Cost) -> float | None:
-    return None if softmax.variance is None or own.variance is None else softmax.variance + own.variance
-
-
-def _length_stderr(
-    length: float, ratio: float, gaps: Sequence[float], variances: Sequence[float | None]
-) -> float | None:
-    """Standard error of a crossing between two lengths of that ratio, from the variances of log gaps at both."""
-    first, last = variances
-    if first is None or last is None:
-        return None
-    of_share = math.sqrt(gaps[1] ** 2 * first + gaps[0] ** 2 * last) / (gaps[0] - gaps[1]) ** 2
-    return length * math.log(ratio) * of_share
+    variances = [softmax[each].variance + own[each].variance for each in (before, after)]
+    share_stderr = math.sqrt(gaps[1] ** 2 * variances[0] + gaps[0] ** 2 * variances[1]) / (gaps[0] - gaps[1]) ** 2
+    stderr = length * math.log(after / before) * share_stderr
+    return Crossover(model, "at", length, value, *ends, None if math.isnan(stderr) else stderr)
 
 
 def _crossover_summary(found: Mapping[_Sweep, Sequence[Crossover]]) -> Summary:

@@ -6,7 +6,6 @@ import math
 import re
 
 _PREFIXES = ("B", "KiB", "MiB", "GiB", "TiB")
-_STATUS = {"oom": "OOM"}
 _SPECIAL = re.compile(r"([\\`*\[\]|~])")
 
 
@@ -45,7 +44,7 @@ def format_arrow(higher_is_better: bool | None) -> str:
 
 def format_status(status: str) -> str:
     """A status as it stands in a table."""
-    return _STATUS.get(status, status)
+    return "OOM" if status == "oom" else status
 
 
 def escape_markdown(text: str) -> str:

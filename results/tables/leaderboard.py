@@ -8,13 +8,8 @@ from collections.abc import Iterable
 
 from ..foreign import format_json
 from ..record import Record
-from .aggregate import Row as Row
-from .aggregate import group_seeds, rows_of_groups
-from .aggregate import leaderboard_rows as leaderboard_rows
-from .aggregate import merge_runs as merge_runs
+from .aggregate import Row, group_seeds, leaderboard_rows, rows_of_groups
 from .format import escape_markdown
-from .groups import GroupScore as GroupScore
-from .groups import group_scores as group_scores
 from .latex import latex_tables
 from .notes import section_notes
 from .tables import Markup, Table, sections

@@ -24,7 +24,7 @@ from .aggregate import (
 )
 from .efficiency import is_detail, summaries
 from .format import format_arrow, format_measurement, format_percent, format_status
-from .groups import GroupScore, group_scores_of
+from .groups import GroupScore, group_scores
 from .ranks import Ranking, Standing, rankings
 
 DIVERGENCES = ("attention_kl_swapped", "attention_kl_distilled")
@@ -139,7 +139,7 @@ def sections(rows: Sequence[Row], notes: Mapping[Conditions, Sequence[str]] | No
         rows: The rows.
         notes: What to say beside the tables, by the comparison that it is about.
     """
-    scores = grouped(group_scores_of(rows), lambda score: place_title(score.comparison))
+    scores = grouped(group_scores(rows), lambda score: place_title(score.comparison))
     return [
         Section(
             title,
