@@ -41,7 +41,7 @@ _AFTER: dict[str, Any] = {"linestyle": "-", "linewidth": 1.8, "markersize": 4.5}
 
 
 def divergence_plots(records: Iterable[Record], styles: Styles) -> Iterator[Plot]:
-    """`divergence` by layer and `heads` as heat maps, for each comparison whose records hold them."""
+    """The plots `divergence` by layer and `heads` as heat maps, for each comparison with such curves."""
     for comparison, models in head_divergences(records).items():
         title = titled(f"{comparison.task}: attention divergence by layer", comparison)
         yield Plot("divergence", comparison, title, _layers_figure(models, styles, title))
@@ -75,7 +75,7 @@ def _layers_figure(models: Sequence[HeadDivergence], styles: Styles, title: str)
 
 
 def _draw_layers(axes: Axes, state: Floats, style: Style, look: dict[str, Any]) -> None:
-    """The line, broken where a layer has no value, and crosses at the top where a value is not finite."""
+    """The line, with gaps at layers without a value and crosses at the top for values that are not finite."""
     means = by_layer(state)
     layers = np.arange(len(means))
     finite = np.where(np.isfinite(means), means, np.nan)
@@ -87,7 +87,7 @@ def _draw_layers(axes: Axes, state: Floats, style: Style, look: dict[str, Any]) 
 
 
 def _draw_spread(axes: Axes, state: Floats, style: Style) -> None:
-    """From the lowest head to the highest: a band, or bars where one layer would give a band no width."""
+    """From the lowest head to the highest: a band, or a bar if there is only one layer."""
     low, high = spread_of_heads(state)
     layers = np.arange(len(low))
     if len(layers) > 1:

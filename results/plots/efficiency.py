@@ -1,4 +1,4 @@
-"""Plots of what attention costs: the paper's efficiency figure, quality against cost, rooflines, crossovers."""
+"""Plots of the costs of attention: the paper's efficiency figure, quality against cost, rooflines, crossovers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FIGURE_6 = (("layer_prefill_ms", "time of the attention layer [ms]"), ("prefill_
 """Panels of the paper's efficiency figure: metrics over sequence length, and their labels."""
 
 _COUNTED = ("layer_prefill", "layer_decode", "forward", "backward", "forward_backward", "decode", "distillation")
-"""What has FLOPs and bytes by counting: an attention layer's passes, and the calls of `kernels/*`."""
+"""Passes and calls whose FLOPs and bytes are counted: an attention layer's, and those of `kernels/*`."""
 
 _EFFICIENCY = ("prefill_ms", "train_ms", "decode_ms", "peak_allocated_bytes")
 _TASKS = ("throughput", "memory")
@@ -37,7 +37,7 @@ _SLANT_FROM = 7
 
 @dataclass(frozen=True)
 class Roof:
-    """What a machine can do at most: FLOP/s, bytes per second, and where that is known from."""
+    """Peaks of a machine, FLOP/s and bytes per second, and their source."""
 
     flops_per_s: float
     bytes_per_s: float
@@ -46,7 +46,7 @@ class Roof:
 
 @dataclass(frozen=True)
 class _Counted:
-    """A measured time beside what was counted for it: FLOPs per byte, and FLOPs over the time."""
+    """A measured time with its arithmetic intensity, counted, and the FLOP/s that it reaches."""
 
     row: Row
     flops_per_byte: float
@@ -54,7 +54,7 @@ class _Counted:
 
 
 def efficiency_plots(records: Sequence[Record], rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
-    """Each plot that the records allow."""
+    """Every plot for which the records have numbers."""
     yield from _paper_figures(rows, styles)
     yield from _pareto_figures(rows, styles)
     yield from _roofline_figures(records, rows, styles)
@@ -73,7 +73,7 @@ def mark_crossovers(axes: Axes, rows: Sequence[Row], styles: Styles) -> None:
 
 
 def _where(comparison: Conditions) -> tuple[Any, ...]:
-    """What measurements of one model must share to stand together, whichever the task."""
+    """The conditions that measurements of different tasks must share to stand in one plot."""
     return comparison.backbone, comparison.scale, comparison.limit
 
 
@@ -82,7 +82,7 @@ def _text(comparison: Conditions) -> str:
 
 
 def _is_plain_sweep(row: Row, metric: str) -> bool:
-    """Whether a row is of that metric over length; of peaks of memory, those of prefill."""
+    """Whether a row has that metric over length; peaks of memory count only if they are those of prefill."""
     is_mode = row.coordinates.get("mode", _MEMORY_MODE) == _MEMORY_MODE
     return row.metric == metric and row.has_seq_len and is_mode
 
@@ -122,7 +122,7 @@ def _paper_figure(panels: Sequence[tuple[str, Sequence[Row]]], styles: Styles, t
 
 
 def _draw_sweep(axes: Axes, rows: Sequence[Row], styles: Styles) -> dict[str, Any]:
-    """A line per model on logarithmic axes; a cross above a model's last point where the next has no value."""
+    """A line per model on logarithmic axes; a cross at the top for each point without a value."""
     handles: dict[str, Any] = {}
     for label, own in grouped(rows, lambda row: row.label).items():
         own.sort(key=lambda row: row.seq_len)
@@ -141,7 +141,7 @@ def _draw_sweep(axes: Axes, rows: Sequence[Row], styles: Styles) -> dict[str, An
 
 
 def _pareto_figures(rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
-    """The main metric of each task that measures quality against each cost of the same model, backbone and scale."""
+    """The main metric of each task of quality against each cost of the same model, backbone and scale."""
     costs = _costs(rows)
     for comparison, main in main_rows(rows).items():
         if comparison.task.partition(":")[0] in _TASKS:
@@ -159,7 +159,7 @@ def _pareto_figures(rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
 
 
 def _costs(rows: Sequence[Row]) -> dict[tuple[Any, ...], Row]:
-    """Of each place, cost and model, the row at the longest length that all models of the place were measured at."""
+    """For each place, cost and model: the row at the longest length at which all models of the place were measured."""
     swept = (row for row in rows if row.variant == 0 and any(_is_plain_sweep(row, metric) for metric in _EFFICIENCY))
     sweeps = grouped(swept, lambda row: (_where(row.comparison), row.metric))
     found: dict[tuple[Any, ...], Row] = {}
@@ -223,9 +223,9 @@ def _counted(rows: Sequence[Row], mode: str) -> Iterator[_Counted]:
 
 
 def _roof(records: Sequence[Record]) -> Roof | None:
-    """The datasheet's peaks for a device in our table; else the best that the run measured beside its kernels.
+    """The datasheet's peaks if the device is in our table; otherwise the highest that the run measured.
 
-    The peak of products is that of what they are made of, which a measured one says and may not be the cell's type.
+    The peak of matrix products is that of their own type, which a measured product states; the cell's type may differ.
     """
     for record in records:
         peak = device_peak(str(record.environment.get("gpu")))

@@ -52,7 +52,7 @@ _FEWEST_KEYS = 8
 
 
 def fidelity_plots(records: Iterable[Record], samples: Samples, styles: Styles) -> Iterator[Plot]:
-    """`layers`, `products` and `maps` of each comparison that has predictions."""
+    """The plots `layers`, `products` and `maps` of each comparison that has predictions."""
     for comparison, models in fidelities(records, samples).items():
         corpus, tokens = models[0].place
         title = f"{comparison.task}: attention by layer on {corpus}, up to {tokens} tokens ({comparison.place})"
@@ -117,7 +117,7 @@ def _draw_teacher(divergence: Axes, entropy: Axes, models: Sequence[Fidelity], s
 
 
 def _scale_divergence(axes: Axes, parts: Sequence[Iterable[float]]) -> None:
-    """From zero, or logarithmic where values are far apart."""
+    """An axis from zero, or a logarithmic one if values are far apart."""
     values = [value for part in parts for value in part if value > 0]
     if values and max(values) > WIDE_FROM * min(values):
         axes.set_yscale("log")
@@ -173,7 +173,7 @@ def _products_figure(
 
 
 def _scatter(axes: Axes, products: Floats, weights: Floats, look: dict[str, Any]) -> None:
-    """A point for each key that is seen; weights too small to be told from none lie on one line."""
+    """A point for each key that is seen; the smallest weights lie on one line."""
     seen = ~np.isnan(products)
     seen &= seen.sum(axis=1, keepdims=True) >= _FEWEST_KEYS
     axes.scatter(products[seen], np.maximum(weights[seen], _LEAST_WEIGHT), alpha=0.7, linewidths=0, **look)

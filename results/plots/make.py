@@ -10,7 +10,7 @@ from ..record import Record
 from ..tables.aggregate import AXIS, REFERENCE_MODEL, Conditions, Row, grouped, leaderboard_rows, main_rows
 from ..tables.efficiency import is_detail
 from ..tables.fidelity import Samples
-from ..tables.format import format_measurement, format_status
+from ..tables.format import format_status, format_with_error
 from ..tables.tables import metric_label
 from .curves import curve_plots
 from .divergence import divergence_plots
@@ -48,7 +48,7 @@ _SLANT_FROM = 9
 
 
 def make_plots(records: Iterable[Record], samples: Samples | None = None) -> list[Plot]:
-    """Every plot that the records allow, in a fixed order; no plot of what was not measured.
+    """Every plot for which the records have numbers, in a fixed order.
 
     Args:
         records: What was measured.
@@ -190,7 +190,7 @@ def _sweep(rows: Sequence[Row], ends: Mapping[tuple[Any, ...], float | None], st
 
 
 def _shade_spread(axes: Axes, rows: Sequence[Row], ends: Mapping[tuple[Any, ...], float | None], style: Style) -> None:
-    """Shades from the 20th to the 80th percentile of a line's samples, as far as they are known."""
+    """Shades from the 20th to the 80th percentile of a line's samples, at points that have both."""
     spreads = [
         (row.seq_len, *(ends.get((row.comparison, row.key, f"{row.metric}{end}", row.at)) for end in _SPREAD))
         for row in rows
@@ -242,6 +242,5 @@ def _label(rows: Sequence[Row], with_point: bool = False) -> str:
 
 def _told(row: Row) -> str:
     """The text of a mark: model, metric, value and standard error."""
-    text, stderr = format_measurement(row.value, row.stderr, row.unit)
     unit = "" if row.unit in ("1", "bytes") else f" {row.unit}"
-    return f"{row.label}: {row.metric} {text}{f' ± {stderr}' if stderr else ''}{unit}"
+    return f"{row.label}: {row.metric} {format_with_error(row.value, row.stderr, row.unit)}{unit}"

@@ -204,7 +204,7 @@ def set_length_axis(axes: Axes, rows: Iterable[Row], rotate_from: int | None = N
 
 
 def set_plain_ticks(axis: Axis) -> None:
-    """On a logarithmic axis: 0.2 rather than 2 × 10⁻¹, and ticks between the powers of ten where those are few."""
+    """On a logarithmic axis: labels such as 0.2, not 2 × 10⁻¹, and ticks between the powers of ten if those are few."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()
@@ -220,7 +220,7 @@ def plain(text: str) -> str:
 
 
 def tell(artist: Artist, text: str) -> None:
-    """Makes a mark tell its value: browsers show an SVG's titles under the pointer, and read them aloud."""
+    """Gives a mark a text: browsers show an SVG's titles under the pointer, and screen readers read them aloud."""
     artist.set_gid(_TELLS + text)
 
 

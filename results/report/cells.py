@@ -17,10 +17,10 @@ from typing import Any, TypeAlias
 
 from ..record import CurvePoint, DataIdentity, KernelUse, Metric, Record
 from ..tables.aggregate import format_at, grouped
-from ..tables.format import format_measurement
+from ..tables.format import format_with_error
 
 MAX_PACKED_BYTES = 500_000
-"""How large all packed parts may be together; curves, and then predictions, are left out where they do not fit."""
+"""Largest size of all packed parts together; curves, then predictions, are left out if they do not fit."""
 
 MOST_POINTS = 100
 MOST_SAMPLES = 5
@@ -109,18 +109,13 @@ def _cell(record: Record, shared: _Shared) -> dict[str, Any]:
     return cell | {
         "main": record.main_metric,
         "value": None if main is None else _short(main.value),
-        "shown": "–" if main is None else _shown(main),
+        "shown": "–" if main is None else format_with_error(main.value, main.stderr, main.unit),
         "metrics": [_metric(metric) for metric in record.metrics],
         **{name: shared.place(name, getattr(record, name), plain) for name, plain in _SHARED.items()},
         "timings": {phase: _short(seconds, 3) for phase, seconds in record.timings_s.items()},
         "notes": list(record.notes),
         "error": asdict(record.error) if record.error else None,
     }
-
-
-def _shown(metric: Metric) -> str:
-    text, stderr = format_measurement(metric.value, metric.stderr, metric.unit)
-    return f"{text} ± {stderr}" if stderr else text
 
 
 def _metric(metric: Metric) -> list[Any]:
@@ -154,7 +149,7 @@ def _curves(points: Iterable[CurvePoint]) -> list[list[Any]]:
 
 
 def _short(value: float | None, digits: int = 6) -> float | int | str | None:
-    """A number of few digits, or a whole one; a string where JSON has no number for it."""
+    """A number with few digits, an integer if it is whole, a string if it is not finite."""
     if value is None:
         return None
     if value.is_integer():
@@ -163,7 +158,7 @@ def _short(value: float | None, digits: int = 6) -> float | int | str | None:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings or an environment as JSON can hold them."""
+    """Settings or an environment as values that JSON has."""
     return {name: _spelled(value) for name, value in values.items()}
 
 

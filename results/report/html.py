@@ -91,7 +91,7 @@ def report_html(content: ReportContent, plots: Iterable[tuple[str, str]]) -> str
 
 
 def _sections(records: Sequence[Record]) -> list[Mapping[str, Any]]:
-    """The leaderboard's sections, each with what differs between its models."""
+    """The leaderboard's sections, each with the differences between its models."""
     groups = group_seeds(records)
     found = grouped(confounders(groups), lambda each: place_title(each.comparison))
     boards = sections(rows_of_groups(groups), section_notes(groups))

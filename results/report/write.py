@@ -40,7 +40,7 @@ def write_report(store: RunStore) -> Path:
 
 
 def sample_previews(store: RunStore, records: Iterable[Record]) -> dict[str, list[dict[str, str]]]:
-    """The first predictions of each cell of a run that has any, by the cell's id.
+    """The first predictions of each cell that has any, by the cell's id.
 
     Raises:
         StoreError: A file of predictions cannot be read.
@@ -53,7 +53,7 @@ def sample_previews(store: RunStore, records: Iterable[Record]) -> dict[str, lis
 
 
 def _predictions(store: RunStore, record: Record) -> Iterable[Mapping[str, Any]]:
-    """A record's predictions; none where a run was published without them."""
+    """A record's predictions; none if the run was published without them."""
     kept = (store.samples / f"{record.cell_id}.jsonl").exists()
     return store.read_samples(record.cell_id) if kept else ()
 

@@ -25,7 +25,7 @@ ModelKey: TypeAlias = tuple[str, int]
 """A model and its variant (see `Row`)."""
 
 CONTENDER = "contender"
-"""Coordinate of a metric of something that a task measures beside the cell's model; in rows it is the model's name."""
+"""Coordinate that names another implementation a task measures beside the cell's model; rows have it as their model."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class Row:
     """One metric of one model, over its seeds.
 
     Attributes:
-        model: Canonical model spec, or the contender that a metric is of.
+        model: Canonical model spec, or the name of a contender.
         comparison: Where it was measured; only rows with an equal one are compared.
-        metric: Name of the metric; of a failed cell, the task's main metric.
+        metric: Name of the metric; the task's main metric for a failed cell.
         at: Coordinates of a sweep's point as `key=value;key=value`, keys sorted; empty outside sweeps.
         value: Mean over seeds; None where nothing was measured.
         stderr: For one seed the metric's own standard error; for several, the standard error over seeds.
@@ -185,8 +185,7 @@ def merge_runs(runs: Sequence[tuple[str, Iterable[Record]]]) -> tuple[list[Recor
         runs: Name and records of each run, oldest first.
 
     Returns:
-        The records, where of a cell that several runs measured the newest run's is kept, and one message for
-        each record that was left out.
+        The records, one for each cell: the newest run's. And one message for each record that was left out.
     """
     kept: dict[str, tuple[str, Record]] = {}
     messages = []
@@ -202,15 +201,15 @@ def merge_runs(runs: Sequence[tuple[str, Iterable[Record]]]) -> tuple[list[Recor
 
 
 def is_comparable(row: Row, other: Row) -> bool:
-    """Whether two rows were measured under the same conditions, by their peer keys where both have one."""
+    """Whether two rows were measured under the same conditions; peer keys count if both rows have one."""
     are_peers = not row.peer_key or not other.peer_key or row.peer_key == other.peer_key
     return row.comparison == other.comparison and are_peers
 
 
 def percent_of(value: float, reference: float, higher_is_better: bool | None) -> float | None:
-    """Score in percent of a reference score, above 100 where it is better.
+    """Score in percent of a reference score, above 100 if it is better.
 
-    None for a number that only describes, and where a ratio says nothing: one of the two is not positive or not finite.
+    None for a metric without a direction, and for a ratio without a meaning: one score is not positive or not finite.
     """
     if higher_is_better is None or not (0 < value < float("inf")) or not (0 < reference < float("inf")):
         return None
@@ -313,7 +312,7 @@ def _with_percent_recovered(rows: Sequence[Row]) -> list[Row]:
 
 
 def _recovered(row: Row, candidates: Sequence[Row]) -> Row:
-    """The row with its percentage; none where no softmax row, or more than one, is comparable."""
+    """The row with its percentage, if exactly one softmax row is comparable."""
     matching = [row] if row.model == REFERENCE_MODEL else [other for other in candidates if is_comparable(row, other)]
     if row.value is None or len(matching) != 1 or matching[0].value is None:
         return row

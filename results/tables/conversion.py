@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ..record import Metric, Record
 from ..stats.statistics import errors_that_count, seed_mean
 from .aggregate import Conditions, SeedGroup
-from .format import format_measurement
+from .format import format_with_error
 from .tables import WITHOUT_BRANCH
 
 
@@ -30,8 +30,8 @@ class BranchEffect:
         alone: Value and standard error without it: the window alone.
         gain: What the branch adds, positive where it helps, in the score's unit.
         gain_stderr: Smallest and largest standard error of the gain. Over several seeds the two are equal, as seeds
-            pair. Of one seed a record holds no paired error; for any correlation of the two scores it lies between the
-            difference and the sum of their errors. None where nothing is known.
+            pair. A single seed has no paired error; for any correlation of the two scores it lies between the
+            difference and the sum of their errors. None if an error is unknown.
         seeds: How many seeds have both scores.
     """
 
@@ -89,32 +89,27 @@ def branch_notes(groups: Iterable[SeedGroup]) -> dict[Conditions, list[str]]:
     notes: dict[Conditions, list[str]] = defaultdict(list)
     for cells in groups:
         if effect := branch_effect(cells):
-            label = cells.label
-            notes[cells.comparison].append(f"{label} on {cells.comparison.task}: {'; '.join(_parts(effect))}.")
+            notes[cells.comparison].append(f"{cells.label} on {cells.comparison.task}: {'; '.join(_parts(effect))}.")
     return notes
 
 
 def _parts(effect: BranchEffect) -> Iterator[str]:
-    with_branch, without = (_measured(*score, effect.unit) for score in (effect.together, effect.alone))
+    with_branch, without = (format_with_error(*score, effect.unit) for score in (effect.together, effect.alone))
     yield f"{effect.metric} {with_branch} with its linear branch, {without} without"
     if effect.gain and math.isfinite(effect.gain) and effect.gain_stderr:
         smallest, largest = effect.gain_stderr
         change = f"the branch makes it {'better' if effect.gain > 0 else 'worse'} by"
         if effect.seeds > 1:
-            yield f"{change} {_measured(abs(effect.gain), largest, effect.unit)}, paired over {effect.seeds} seeds"
+            size = format_with_error(abs(effect.gain), largest, effect.unit)
+            yield f"{change} {size}, paired over {effect.seeds} seeds"
         else:
-            size = _measured(abs(effect.gain), None, effect.unit)
+            size = format_with_error(abs(effect.gain), None, effect.unit)
             yield f"{change} {size}, of which the standard error is between {smallest:.2g} and {largest:.2g}"
     yield effect.verdict
 
 
-def _measured(value: float, stderr: float | None, unit: str) -> str:
-    text, error = format_measurement(value, stderr, unit)
-    return f"{text} ± {error}" if error else text
-
-
 def _pair(record: Record) -> tuple[Metric, Metric] | None:
-    """The main metric and the one without the linear branch, where each is a single number in one direction."""
+    """The main metric with and without the linear branch, if each is a single number with a direction."""
     names = (record.main_metric, record.main_metric + WITHOUT_BRANCH)
     found = [[m for m in record.metrics if m.name == name and m.value is not None] for name in names]
     if [len(metrics) for metrics in found] != [1, 1]:

@@ -44,8 +44,8 @@ class Crossover:
         value: What both cost there, or the rate of both; None unless `at`.
         shortest: The shortest length measured of both.
         longest: The longest.
-        stderr: Standard error of `length` that follows from those of the four points around it; None unless `at`, and
-            where one of them has none.
+        stderr: Standard error of `length`, from those of the four points around it; None unless `at`, or if a point
+            has none.
     """
 
     model: ModelKey
@@ -88,10 +88,10 @@ def crossovers(rows: Iterable[Row]) -> dict[_Sweep, list[Crossover]]:
 
 
 def crossovers_of_sweep(rows: Sequence[Row]) -> list[Crossover]:
-    """The crossovers of the models of one sweep with softmax, in the rows' order; none of what is no cost or rate.
+    """The crossovers of the models of one sweep with softmax, in the rows' order; empty unless it is a cost or a rate.
 
-    Where a task measures several kernels of softmax attention, as `kernels/*` do, it is the cheapest at each length.
-    What a token costs is the reciprocal of tokens per second.
+    If a task measures several kernels of softmax attention, as `kernels/*` do, the cheapest at each length counts. The
+    cost of a token is the reciprocal of tokens per second.
     """
     rows = [row for row in rows if _crosses(row)]
     softmax = [row for row in rows if row.model == REFERENCE_MODEL] or [row for row in rows if _is_softmax_kernel(row)]
@@ -109,7 +109,7 @@ def crossovers_of_sweep(rows: Sequence[Row]) -> list[Crossover]:
 
 
 def summaries(rows: Sequence[Row]) -> list[Summary]:
-    """Tables of exponents with their intervals, and of crossovers with softmax, as far as there are any."""
+    """Tables of exponents with their intervals, and of crossovers with softmax; empty ones are left out."""
     found = [_exponent_summary(rows, name) for name in EXPONENTS]
     found.append(_crossover_summary(crossovers(rows)))
     return [summary for summary in found if summary.texts]
@@ -149,7 +149,7 @@ def _lowest(rows: Iterable[Row]) -> dict[float, _Cost]:
 
 
 def _crossover(model: ModelKey, softmax: Mapping[float, _Cost], own: Mapping[float, _Cost]) -> Crossover | None:
-    """The last crossing after which the model stays cheaper; None where fewer than two lengths are common."""
+    """The last crossing after which the model stays cheaper; None if fewer than two lengths are common."""
     lengths = sorted(softmax.keys() & own.keys())
     if len(lengths) < 2:
         return None

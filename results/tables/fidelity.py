@@ -26,7 +26,7 @@ TEACHER_MEASURES = ("kl_from_teacher", "teacher_entropy")
 """Measures that models have which were converted from a softmax model."""
 
 _MARK = "attention_monotonicity_at"
-"""A metric that no other task has, and that this one has wherever it has measured anything."""
+"""A metric of this task alone, which every measured cell of it has."""
 
 _Place: TypeAlias = tuple[str, int]
 """Corpus and tokens."""
@@ -90,7 +90,7 @@ def fidelities(records: Iterable[Record], samples: Samples) -> dict[Conditions, 
 
 
 def spikiest_heads(models: Sequence[Fidelity]) -> list[tuple[int, int]]:
-    """Of each sampled layer the head whose softmax rows have the least entropy in the first model: where maps fail."""
+    """For each sampled layer, the head of least softmax entropy in the first model: feature maps fail there first."""
     best: dict[int, tuple[float, int]] = {}
     for sample in models[0].heads:
         p = np.nan_to_num(sample.softmax)
@@ -104,7 +104,7 @@ def _has_fidelity(record: Record) -> bool:
 
 
 def _comparable(models: Sequence[tuple[SeedGroup, Sequence[Sequence[SampleRow]]]]) -> list[Fidelity]:
-    """The models at the place where most of them were measured, of several the first; softmax comes first."""
+    """The models at the first place at which most of them were measured; softmax comes first."""
     measured = [_by_place(row for kept in rows for row in kept if "status" in row) for _, rows in models]
     places = dict.fromkeys(place for by_place in measured for place in by_place)
     place = max(places, key=lambda place: sum(bool(by_place.get(place)) for by_place in measured))
@@ -122,7 +122,7 @@ def _comparable(models: Sequence[tuple[SeedGroup, Sequence[Sequence[SampleRow]]]
 
 
 def _by_place(rows: Iterable[SampleRow]) -> dict[_Place, list[SampleRow]]:
-    """The rows that were measured at each place; none where it could not be done."""
+    """The measured rows of each place; none for a place at which measuring failed."""
     places = grouped(rows, lambda row: (row["corpus"], row["seq_len"]))
     return {place: [row for row in found if row["status"] == "ok"] for place, found in places.items()}
 

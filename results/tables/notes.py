@@ -59,7 +59,7 @@ def _variant_notes(members: Sequence[SeedGroup]) -> Iterator[str]:
 
 
 def _changed(settings: Sequence[Mapping[str, Any]]) -> str:
-    """The settings that differ, such as `train.lr 0.01 or 0.02`; empty where none does."""
+    """The settings that differ, such as `train.lr 0.01 or 0.02`; empty if none does."""
     values = {
         name: dict.fromkeys("unset" if (value := each.get(name)) is None else str(value) for each in settings)
         for name in sorted(set().union(*settings))

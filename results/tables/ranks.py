@@ -26,8 +26,8 @@ class Ranking:
         rank: 1 + how many rows are better with their whole 95 % interval, with `=` behind it where rows share it;
             empty for a row without a number, a direction or a peer.
         is_best: Whether no row has a better value, and at least one other has a value.
-        standing: How the row stands to softmax's, `same` where the intervals overlap; empty for softmax, and where
-            there is not exactly one row of softmax.
+        standing: The row against softmax's, `same` if the intervals overlap; empty for softmax itself, and unless
+            there is exactly one row of softmax.
     """
 
     rank: str = ""
@@ -60,7 +60,7 @@ def rankings(rows: Sequence[Row]) -> list[Ranking]:
 
 
 def half_width(row: Row) -> float:
-    """Half of the 95 % interval around a row's value; 0 where its error is not known."""
+    """Half of the 95 % interval around a row's value; 0 if its error is not known."""
     if not row.stderr or not math.isfinite(row.stderr):
         return 0.0
     return row.stderr * errors_that_count(row.seeds.count(",") + 1)

@@ -86,7 +86,7 @@ class Markup:
     rank: str
 
     def entry(self, entry: Entry) -> str:
-        """The entry with everything that it holds."""
+        """The entry with all of its parts."""
         parts = (
             (entry.text, self.best if entry.best else "{}"),
             (entry.stderr, self.stderr),
@@ -99,7 +99,7 @@ class Markup:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading: what was measured, and in which metric and direction."""
+    """A column's heading: a task or a point, and the metric with its direction."""
 
     label: str
     detail: str = ""
@@ -122,8 +122,8 @@ class Section:
     Attributes:
         title: Backbone, recipe and scale.
         tables: Main metrics and sweeps.
-        secondary: What else there is to know of conversions.
-        notes: What the tables mean, in words.
+        secondary: Further tables of conversions.
+        notes: Sentences about the tables.
     """
 
     title: str
@@ -133,11 +133,11 @@ class Section:
 
 
 def sections(rows: Sequence[Row], notes: Mapping[Conditions, Sequence[str]] | None = None) -> list[Section]:
-    """The tables of a leaderboard's rows; numbers of another backbone, recipe, scale or limit never share one.
+    """The tables of a leaderboard's rows; numbers of different backbones, recipes, scales or limits never share one.
 
     Args:
         rows: The rows.
-        notes: What to say beside the tables, by the comparison that it is about.
+        notes: Notes for the text beside the tables, by their comparison.
     """
     scores = grouped(group_scores(rows), lambda score: place_title(score.comparison))
     return [
@@ -231,10 +231,10 @@ def _sweep_table(rest: str, rows: Sequence[Row], failures: Sequence[Row]) -> Tab
 
 
 def _column(rows: Sequence[Row], models: Sequence[ModelKey], failures: Sequence[Row] = ()) -> list[Entry]:
-    """One cell for each model; a failure of the whole cell fills what its model lacks."""
+    """One entry for each model; a model without a row at this point shows the failure of its whole cell."""
     ranked = grouped(zip(rows, rankings(rows), strict=True), lambda pair: pair[0].key)
     failed = grouped(((row, Ranking()) for row in failures), lambda pair: pair[0].key)
-    return [_entry(ranked.get(model) or failed.get(model, ())) for model in models]
+    return [_entry(ranked.get(model, failed.get(model, []))) for model in models]
 
 
 def _entry(own: Sequence[tuple[Row, Ranking]]) -> Entry:
@@ -264,7 +264,7 @@ def _group_cell(score: GroupScore | None) -> Entry:
 
 
 def _mean_ranks(columns: Sequence[Sequence[Entry]]) -> list[Entry]:
-    """Each model's mean rank over the columns, all of which have ranks; how many it has where it lacks some."""
+    """Each model's mean rank over the columns; the number of its ranks if it lacks some."""
     means = []
     for cells in zip(*columns, strict=True):
         ranks = [int(cell.rank.rstrip("=")) for cell in cells if cell.rank]
@@ -285,7 +285,7 @@ def _task_column(comparison: Conditions, rows: Sequence[Row], columns: Iterable[
 
 
 def metric_label(row: Row) -> str:
-    """A metric's name, its unit where the name does not end with it, and the direction of improvement."""
+    """A metric's name, its unit unless the name ends with it, and the direction of improvement."""
     is_named = row.unit in ("", "1") or f"_{row.metric}".endswith(f"_{row.unit.replace('/', '_per_')}")
     return f"{row.metric}{'' if is_named else f' [{row.unit}]'}{format_arrow(row.higher_is_better)}"
 
