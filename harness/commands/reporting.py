@@ -10,8 +10,7 @@ from ...results.record import Record
 from ...results.report.html import ReportContent
 from ...results.report.write import render, render_html, sample_previews, write_report
 from ...results.store import LoadedRecords, RunStore
-from ...results.tables.aggregate import group_seeds
-from ...results.tables.leaderboard import merge_runs
+from ...results.tables.aggregate import group_seeds, merge_runs
 from ...results.tables.notes import apart_notes
 from ..config import UsageError
 from ..task_spec import task_of

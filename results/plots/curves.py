@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..record import CurvePoint, Record
-from ..tables.aggregate import Conditions, group_seeds
-from ..tables.tables import model_label
-from .style import Style, add_legend, add_title, new_figure, plain, tell
+from ..tables.aggregate import Conditions, group_seeds, grouped
+from .style import Plot, Styles, finished, new_figure, plain, tell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,28 +18,31 @@ _TRAINING_SPLIT = "train"
 _PART = "/"
 """What a curve's name has if it is of a part of the model, such as a layer; there are far too many for panels."""
 
+_Point: TypeAlias = tuple[str, CurvePoint, int]
+"""A model's label, a point and the seed."""
 
-def curve_figures(records: Iterable[Record], styles: dict[str, Style]) -> Iterator[tuple[Conditions, str, Figure]]:
-    """Conditions, title and figure for each task that has curves of whole models.
+
+def curve_plots(records: Iterable[Record], styles: Styles) -> Iterator[Plot]:
+    """A plot for each task that has curves of whole models.
 
     A model's seeds share its colour. The training split is thin and pale, every other split strong. Curves of parts of
     a model, whose names have a `/`, are left to other plots.
     """
-    tasks: dict[Conditions, list[tuple[str, CurvePoint, int]]] = defaultdict(list)
+    tasks: dict[Conditions, list[_Point]] = defaultdict(list)
     for cells in group_seeds(records):
-        label = model_label(cells.model, cells.variant)
-        for record in cells.records:
-            tasks[cells.comparison] += [
-                (label, point, record.seed) for point in record.curves if _PART not in point.name
-            ]
+        tasks[cells.comparison] += [
+            (cells.label, point, record.seed)
+            for record in cells.records
+            for point in record.curves
+            if _PART not in point.name
+        ]
     for comparison, points in sorted(tasks.items(), key=lambda item: repr(item[0])):
         if points:
-            where = f"{comparison.backbone}, {comparison.recipe}, {comparison.scale}"
-            title = f"{comparison.task}: training curves ({where})"
-            yield comparison, title, _figure(points, styles, title)
+            title = f"{comparison.task}: training curves ({comparison.place})"
+            yield Plot("curves", comparison, title, _figure(points, styles, title))
 
 
-def _figure(points: Sequence[tuple[str, CurvePoint, int]], styles: dict[str, Style], title: str) -> Figure:
+def _figure(points: Sequence[_Point], styles: Styles, title: str) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
     names = _in_order_of_stages(points)
@@ -56,12 +58,10 @@ def _figure(points: Sequence[tuple[str, CurvePoint, int]], styles: dict[str, Sty
         )
         axes.set_ylabel(plain(name))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    add_title(figure, title)
-    add_legend(figure, {label: handles[label] for label in map(plain, styles) if label in handles})
-    return figure
+    return finished(figure, title, {label: handles[label] for label in map(plain, styles) if label in handles})
 
 
-def _in_order_of_stages(points: Iterable[tuple[str, CurvePoint, int]]) -> list[str]:
+def _in_order_of_stages(points: Iterable[_Point]) -> list[str]:
     """The names in the order in which each model's record has them, though no model need have all: softmax skips some.
 
     The longest list comes first; a name that it lacks goes behind the one that it follows in its own list.
@@ -79,24 +79,14 @@ def _in_order_of_stages(points: Iterable[tuple[str, CurvePoint, int]]) -> list[s
     return ordered
 
 
-def _draw(axes: Axes, points: Sequence[tuple[str, CurvePoint, int]], styles: dict[str, Style]) -> dict[str, Any]:
-    lines: dict[tuple[str, str, int], list[CurvePoint]] = defaultdict(list)
-    for label, point, seed in points:
-        lines[label, point.split, seed].append(point)
+def _draw(axes: Axes, points: Sequence[_Point], styles: Styles) -> dict[str, Any]:
     handles: dict[str, Any] = {}
-    for (label, split, seed), line in lines.items():
-        ordered = sorted(line, key=lambda point: point.step)
+    for (label, split, seed), line in grouped(points, lambda each: (each[0], each[1].split, each[2])).items():
+        ordered = sorted((point for _, point, _ in line), key=lambda point: point.step)
         is_training = split == _TRAINING_SPLIT
-        look: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.45} if is_training else {"linewidth": 1.7, "markersize": 4}
-        marker = None if is_training else styles[label].marker
-        (handle,) = axes.plot(
-            [point.step for point in ordered],
-            [point.value for point in ordered],
-            color=styles[label].colour,
-            linestyle=styles[label].line,
-            marker=marker,
-            **look,
-        )
+        thin: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.45, "marker": None}
+        look = styles[label].look | (thin if is_training else {"linewidth": 1.7, "markersize": 4})
+        (handle,) = axes.plot([point.step for point in ordered], [point.value for point in ordered], **look)
         last = ordered[-1]
         tell(handle, f"{label}, seed {seed}: {split} {last.name} {last.value:.4g} at its last step, {last.step}")
         if not is_training or plain(label) not in handles:

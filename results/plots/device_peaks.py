@@ -34,5 +34,5 @@ DEVICE_PEAKS: Mapping[str, DevicePeak] = {
 
 
 def device_peak(name: str) -> DevicePeak | None:
-    """The peaks of a device; None where its datasheet is not in the table."""
+    """The peaks of a device; None if its datasheet is not in the table."""
     return DEVICE_PEAKS.get(name)

@@ -9,9 +9,22 @@ import numpy as np
 
 from ..record import Record
 from ..stats.statistics import Floats
-from ..tables.aggregate import Conditions
 from .head_divergence import HeadDivergence, by_layer, head_divergences, spread_of_heads
-from .style import Style, add_legend, add_title, new_figure, plain, set_plain_ticks
+from .style import (
+    COLOUR_MAP,
+    CROSS,
+    WIDE_FROM,
+    Plot,
+    Style,
+    Styles,
+    add_colour_bar,
+    finished,
+    new_figure,
+    new_grid,
+    plain,
+    set_plain_ticks,
+    titled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,30 +35,23 @@ MOST_MAPS = 8
 """Models that a figure of heat maps shows."""
 
 _QUANTITY = "KL divergence from softmax attention [nats]"
-_LOG_FROM = 10.0
-_COLOUR_MAP = "viridis"
 _NO_VALUE = "#d0d0d0"
 _BEFORE: dict[str, Any] = {"linestyle": "--", "alpha": 0.55, "linewidth": 1.2, "markersize": 3.5}
 _AFTER: dict[str, Any] = {"linestyle": "-", "linewidth": 1.8, "markersize": 4.5}
-_NOT_FINITE: dict[str, Any] = {"marker": "x", "linestyle": "none", "markersize": 7, "markeredgewidth": 2}
 
 
-def divergence_figures(
-    records: Iterable[Record], styles: dict[str, Style]
-) -> Iterator[tuple[str, Conditions, str, Figure]]:
-    """Kind, comparison, title and figure: `divergence` by layer and `heads` as heat maps, where records hold them."""
+def divergence_plots(records: Iterable[Record], styles: Styles) -> Iterator[Plot]:
+    """The plots `divergence` by layer and `heads` as heat maps, for each comparison with such curves."""
     for comparison, models in head_divergences(records).items():
-        partial = "" if comparison.limit is None else f", first {comparison.limit} rows"
-        where = f"({comparison.backbone}, {comparison.recipe}, {comparison.scale}{partial})"
-        title = f"{comparison.task}: attention divergence by layer {where}"
-        yield "divergence", comparison, title, _layers_figure(models, styles, title)
-        shown = _most_telling(models)
+        title = titled(f"{comparison.task}: attention divergence by layer", comparison)
+        yield Plot("divergence", comparison, title, _layers_figure(models, styles, title))
+        shown = sorted(models, key=lambda model: model.after is None)[:MOST_MAPS]  # distilled models first
         some = f", {len(shown)} of {len(models)} models" if len(shown) < len(models) else ""
-        title = f"{comparison.task}: attention divergence by head{some} {where}"
-        yield "heads", comparison, title, _heads_figure(shown, title)
+        title = titled(f"{comparison.task}: attention divergence by head{some}", comparison)
+        yield Plot("heads", comparison, title, _heads_figure(shown, title))
 
 
-def _layers_figure(models: Sequence[HeadDivergence], styles: dict[str, Style], title: str) -> Figure:
+def _layers_figure(models: Sequence[HeadDivergence], styles: Styles, title: str) -> Figure:
     """A line for each state of each model, and the spread after distillation; before it, if no model was distilled."""
     from matplotlib.ticker import MaxNLocator
 
@@ -65,13 +71,11 @@ def _layers_figure(models: Sequence[HeadDivergence], styles: dict[str, Style], t
     axes.set_xlim(-0.5, max(len(state) for state in _states(models)) - 0.5)
     axes.set_xlabel("layer (line: mean over heads and seeds)")
     axes.set_ylabel(_QUANTITY)
-    add_title(figure, title)
-    add_legend(figure, _legend(models, styles))
-    return figure
+    return finished(figure, title, _legend(models, styles))
 
 
 def _draw_layers(axes: Axes, state: Floats, style: Style, look: dict[str, Any]) -> None:
-    """The line, broken where a layer has no value, and crosses at the top where a value is not finite."""
+    """The line, with gaps at layers without a value and crosses at the top for values that are not finite."""
     means = by_layer(state)
     layers = np.arange(len(means))
     finite = np.where(np.isfinite(means), means, np.nan)
@@ -79,11 +83,11 @@ def _draw_layers(axes: Axes, state: Floats, style: Style, look: dict[str, Any]) 
     if np.isinf(means).any():
         where = axes.get_xaxis_transform()
         lost = layers[np.isinf(means)]
-        axes.plot(lost, np.full(len(lost), 0.97), color=style.colour, transform=where, **_NOT_FINITE)
+        axes.plot(lost, np.full(len(lost), 0.97), color=style.colour, transform=where, **CROSS)
 
 
 def _draw_spread(axes: Axes, state: Floats, style: Style) -> None:
-    """From the lowest head to the highest: a band, or bars where one layer would give a band no width."""
+    """From the lowest head to the highest: a band, or a bar if there is only one layer."""
     low, high = spread_of_heads(state)
     layers = np.arange(len(low))
     if len(layers) > 1:
@@ -92,14 +96,12 @@ def _draw_spread(axes: Axes, state: Floats, style: Style) -> None:
         axes.vlines(layers, low, high, color=style.colour, alpha=0.5)
 
 
-def _legend(models: Sequence[HeadDivergence], styles: dict[str, Style]) -> dict[str, Any]:
+def _legend(models: Sequence[HeadDivergence], styles: Styles) -> dict[str, Any]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    handles: dict[str, Any] = {}
-    for model in models:
-        style = styles[model.label]
-        handles[plain(model.label)] = Line2D([], [], color=style.colour, marker=style.marker, linewidth=1.8)
+    looks = {model.label: styles[model.label].look | {"linestyle": "-", "linewidth": 1.8} for model in models}
+    handles: dict[str, Any] = {plain(label): Line2D([], [], **look) for label, look in looks.items()}
     if any(model.before is not None for model in models):
         handles["before distillation"] = Line2D([], [], color="#555555", **_BEFORE)
     if any(model.after is not None for model in models):
@@ -107,27 +109,20 @@ def _legend(models: Sequence[HeadDivergence], styles: dict[str, Style]) -> dict[
     if any(state.shape[1] > 1 for state in _states(models)):
         handles["lowest to highest head"] = Patch(color="#555555", alpha=0.15)
     if any(np.isinf(state).any() for state in _states(models)):
-        handles["not finite"] = Line2D([], [], color="#555555", **_NOT_FINITE)
+        handles["not finite"] = Line2D([], [], color="#555555", **CROSS)
     return handles
-
-
-def _most_telling(models: Sequence[HeadDivergence]) -> list[HeadDivergence]:
-    """As many models as a figure shows, those that were distilled first."""
-    return sorted(models, key=lambda model: model.after is None)[:MOST_MAPS]
 
 
 def _heads_figure(models: Sequence[HeadDivergence], title: str) -> Figure:
     """A row for each model, its two states side by side, all in the same colours."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure
 
     norm = _colour_scale(models)
     layers, heads = (max(state.shape[axis] for state in _states(models)) for axis in (0, 1))
     width, height = min(6.0, max(2.4, 0.17 * layers)), min(2.4, max(0.6, 0.13 * heads))
     tall = (height + 0.35) * len(models) + 1.3
-    figure = Figure(figsize=(2 * width + 2.0, tall), layout="constrained")
-    grid = figure.subplots(len(models), 2, squeeze=False, sharex=True, sharey=True)
+    figure, grid = new_grid(len(models), 2, (2 * width + 2.0, tall), share_x=True, share_y=True)
     for model, row in zip(models, grid, strict=True):
         for axes, state, when in zip(row, (model.before, model.after), ("before", "after"), strict=True):
             axes.set_title(f"{plain(model.label)}, {when} distillation", fontsize=9, loc="left")
@@ -135,18 +130,13 @@ def _heads_figure(models: Sequence[HeadDivergence], title: str) -> Figure:
         row[0].set_ylabel("head")
     for axes in grid[-1]:
         axes.set_xlabel("layer")
-    bar = figure.colorbar(
-        ScalarMappable(norm, _COLOUR_MAP), ax=list(grid.flat), fraction=0.05, pad=0.02, aspect=6 * tall
-    )
-    assert bar.solids is not None
-    bar.solids.set_rasterized(False)  # an SVG with an image in it would need more than the page's policy allows
+    bar = add_colour_bar(figure, ScalarMappable(norm, COLOUR_MAP), grid, fraction=0.05, pad=0.02, aspect=6 * tall)
     if isinstance(norm, LogNorm):
         set_plain_ticks(bar.ax.yaxis)
     bar.set_label("KL divergence [nats]" if len(models) < 3 else _QUANTITY)
     if any(not np.isfinite(state).all() for state in _states(models)):
         title += "; grey: no finite value"
-    add_title(figure, title)
-    return figure
+    return finished(figure, title)
 
 
 def _draw_heads(axes: Axes, state: Floats | None, norm: Normalize, size: tuple[int, int], absent: str) -> None:
@@ -158,7 +148,7 @@ def _draw_heads(axes: Axes, state: Floats | None, norm: Normalize, size: tuple[i
     else:
         axes.set_facecolor(_NO_VALUE)
         axes.pcolormesh(
-            np.where(np.isfinite(state), state, np.nan).T, norm=norm, cmap=_COLOUR_MAP, edgecolors="face", linewidth=0.2
+            np.where(np.isfinite(state), state, np.nan).T, norm=norm, cmap=COLOUR_MAP, edgecolors="face", linewidth=0.2
         )
     for axis, count, bins in ((axes.xaxis, size[0], 10), (axes.yaxis, size[1], 4)):
         ticks = [int(tick) for tick in MaxNLocator(bins, integer=True).tick_values(0, count - 1) if 0 <= tick < count]
@@ -183,7 +173,7 @@ def _is_wide(parts: Sequence[Floats]) -> bool:
     """Whether finite values are positive and so far apart that a logarithmic scale helps."""
     values = np.concatenate(parts)
     finite = values[np.isfinite(values)]
-    return bool(len(finite)) and bool(finite.min() > 0) and bool(finite.max() > _LOG_FROM * finite.min())
+    return bool(len(finite)) and bool(finite.min() > 0) and bool(finite.max() > WIDE_FROM * finite.min())
 
 
 def _states(models: Sequence[HeadDivergence]) -> list[Floats]:

@@ -1,19 +1,19 @@
-"""Plots of what attention costs: the paper's efficiency figure, quality against cost, rooflines, crossovers."""
+"""Plots of the costs of attention: the paper's efficiency figure, quality against cost, rooflines, crossovers."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..record import Record
-from ..tables.aggregate import Conditions, Row, main_rows
-from ..tables.efficiency import AXIS, crossovers_of_sweep
+from ..tables.aggregate import AXIS, Conditions, Row, grouped, main_rows, model_label
+from ..tables.efficiency import crossovers_of_sweep
 from ..tables.format import format_status
-from ..tables.tables import metric_label, model_label
+from ..tables.tables import metric_label
 from .device_peaks import device_peak
-from .style import Style, add_legend, add_title, new_figure, plain
+from .style import CROSS, Plot, Styles, draw_point, finished, new_figure, plain, set_length_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,49 +24,56 @@ FIGURE_6 = (("layer_prefill_ms", "time of the attention layer [ms]"), ("prefill_
 """Panels of the paper's efficiency figure: metrics over sequence length, and their labels."""
 
 _COUNTED = ("layer_prefill", "layer_decode", "forward", "backward", "forward_backward", "decode", "distillation")
-"""What has FLOPs and bytes by counting: an attention layer's passes, and the calls of `kernels/*`."""
+"""Passes and calls whose FLOPs and bytes are counted: an attention layer's, and those of `kernels/*`."""
 
 _EFFICIENCY = ("prefill_ms", "train_ms", "decode_ms", "peak_allocated_bytes")
 _TASKS = ("throughput", "memory")
 _MEMORY_MODE = "prefill"
-_FAILED: Mapping[str, Any] = {"marker": "x", "linestyle": "none", "markersize": 7, "markeredgewidth": 2}
-_Figures = Iterator[tuple[str, Conditions, str, "Figure"]]
+_STEP = ("batch_size", "tokens_per_step")
+"""Coordinates that say how much is done at once."""
+
+_SLANT_FROM = 7
 
 
 @dataclass(frozen=True)
 class Roof:
-    """What a machine can do at most: FLOP/s, bytes per second, and where that is known from."""
+    """Peaks of a machine, FLOP/s and bytes per second, and their source."""
 
     flops_per_s: float
     bytes_per_s: float
     source: str
 
 
-def efficiency_figures(records: Sequence[Record], rows: Sequence[Row], styles: Mapping[str, Style]) -> _Figures:
-    """Kind, comparison, title and figure of each plot that the records allow."""
+@dataclass(frozen=True)
+class _Counted:
+    """A measured time with its arithmetic intensity, counted, and the FLOP/s that it reaches."""
+
+    row: Row
+    flops_per_byte: float
+    flops_per_s: float
+
+
+def efficiency_plots(records: Sequence[Record], rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
+    """Every plot for which the records have numbers."""
     yield from _paper_figures(rows, styles)
     yield from _pareto_figures(rows, styles)
     yield from _roofline_figures(records, rows, styles)
 
 
-def mark_crossovers(axes: Axes, rows: Sequence[Row], styles: Mapping[str, Style]) -> None:
+def mark_crossovers(axes: Axes, rows: Sequence[Row], styles: Styles) -> None:
     """A ring where a model's line crosses softmax's, with the length beside it; in the colour of the model."""
     for i, found in enumerate(crossovers_of_sweep(rows)):
         if found.length is None or found.value is None:
             continue
         colour = styles[model_label(*found.model)].colour
-        axes.plot(
-            found.length, found.value, marker="o", markersize=11, markerfacecolor="none", markeredgecolor=colour,
-            linestyle="none", zorder=4,
-        )  # fmt: skip
-        axes.annotate(
-            f"{found.length:.0f}", (found.length, found.value), xytext=(8, -12 - 11 * (i % 3)),
-            textcoords="offset points", color=colour, fontsize=8,
-        )  # fmt: skip
+        ring: dict[str, Any] = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "linestyle": "none"}
+        axes.plot(found.length, found.value, markeredgecolor=colour, zorder=4, **ring)
+        look: dict[str, Any] = {"textcoords": "offset points", "color": colour, "fontsize": 8}
+        axes.annotate(f"{found.length:.0f}", (found.length, found.value), xytext=(8, -12 - 11 * (i % 3)), **look)
 
 
 def _where(comparison: Conditions) -> tuple[Any, ...]:
-    """What measurements of one model must share to stand together, whichever the task."""
+    """The conditions that measurements of different tasks must share to stand in one plot."""
     return comparison.backbone, comparison.scale, comparison.limit
 
 
@@ -74,101 +81,67 @@ def _text(comparison: Conditions) -> str:
     return f"{comparison.backbone}, {comparison.scale}"
 
 
-def _label(row: Row) -> str:
-    return model_label(row.model, row.variant)
-
-
-def _length(row: Row) -> float:
-    return float(row.coordinates[AXIS] or 0)
-
-
 def _is_plain_sweep(row: Row, metric: str) -> bool:
-    """Whether a row is of that metric over length; of peaks of memory, those of prefill."""
-    if row.metric != metric or not isinstance(row.coordinates.get(AXIS), int | float):
-        return False
-    return row.coordinates.get("mode", _MEMORY_MODE) == _MEMORY_MODE
+    """Whether a row has that metric over length; peaks of memory count only if they are those of prefill."""
+    is_mode = row.coordinates.get("mode", _MEMORY_MODE) == _MEMORY_MODE
+    return row.metric == metric and row.has_seq_len and is_mode
 
 
 def _smallest_batch(rows: Sequence[Row]) -> list[Row]:
-    """Of sweeps at several batches, the rows of the smallest."""
-    sizes = {_batch(row) for row in rows}
-    return [row for row in rows if _batch(row) == min(sizes)]
+    """The rows at the smallest batch of sweeps at several batches."""
+    smallest = min(map(_batch, rows))
+    return [row for row in rows if _batch(row) == smallest]
 
 
 def _batch(row: Row) -> float:
-    return float(row.coordinates.get("batch_size") or row.coordinates.get("tokens_per_step") or 0)
+    steps = (row.coordinates.get(name) for name in _STEP)
+    return next((float(step) for step in steps if step), 0.0)
 
 
-def _layer(row: Row) -> tuple[Any, ...]:
-    """What sets one layer apart from another of the same model: all coordinates but length and batch."""
-    rest = row.coordinates.keys() - {AXIS, "batch_size", "tokens_per_step"}
-    return tuple((key, row.coordinates[key]) for key in sorted(rest))
-
-
-def _paper_figures(rows: Sequence[Row], styles: Mapping[str, Style]) -> _Figures:
-    places: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        if row.comparison.task.partition(":")[0] in _TASKS:
-            places[_where(row.comparison)].append(row)
-    for members in places.values():
+def _paper_figures(rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
+    measured = (row for row in rows if row.comparison.task.partition(":")[0] in _TASKS)
+    for members in grouped(measured, lambda row: _where(row.comparison)).values():
         sweeps = [(label, [row for row in members if _is_plain_sweep(row, metric)]) for metric, label in FIGURE_6]
-        panels = [(label, found) for label, found in sweeps if len(set(map(_length, found))) > 1]
+        panels = [(label, found) for label, found in sweeps if len({row.seq_len for row in found}) > 1]
         if len(panels) > 1:
             first = panels[0][1][0].comparison
             title = f"Time and memory over sequence length, the form of the paper's figure 6 ({_text(first)})"
-            yield "figure6", first, title, _paper_figure(panels, styles, title)
+            yield Plot("figure6", first, title, _paper_figure(panels, styles, title))
 
 
-def _paper_figure(panels: Sequence[tuple[str, Sequence[Row]]], styles: Mapping[str, Style], title: str) -> Figure:
+def _paper_figure(panels: Sequence[tuple[str, Sequence[Row]]], styles: Styles, title: str) -> Figure:
     figure, every_axes = new_figure(2.4 + 3.6 * len(panels), 4.0, len(panels))
     handles: dict[str, Any] = {}
     for axes, (label, found) in zip(every_axes, panels, strict=True):
         chosen = _smallest_batch(found)
         handles |= _draw_sweep(axes, chosen, styles)
         mark_crossovers(axes, chosen, styles)
-        axes.set_xlabel(f"{AXIS}, {', '.join(_rest(chosen[0]))}")
+        axes.set_xlabel(f"{AXIS}, {chosen[0].other_coordinates(AXIS, 'mode')}")
         axes.set_ylabel(label)
-    add_title(figure, title)
-    add_legend(figure, handles)
-    return figure
+    return finished(figure, title, handles)
 
 
-def _rest(row: Row) -> list[str]:
-    return [f"{key}={row.coordinates[key]}" for key in sorted(row.coordinates) if key not in (AXIS, "mode")]
-
-
-def _draw_sweep(axes: Axes, rows: Sequence[Row], styles: Mapping[str, Style]) -> dict[str, Any]:
-    """A line per model on logarithmic axes; a cross above a model's last point where the next has no value."""
+def _draw_sweep(axes: Axes, rows: Sequence[Row], styles: Styles) -> dict[str, Any]:
+    """A line per model on logarithmic axes; a cross at the top for each point without a value."""
     handles: dict[str, Any] = {}
-    for label in dict.fromkeys(map(_label, rows)):
-        own = sorted((row for row in rows if _label(row) == label), key=_length)
-        measured, style = [row for row in own if row.value is not None], styles[label]
-        (line,) = axes.plot(
-            [_length(row) for row in measured], [row.value or 0.0 for row in measured],
-            color=style.colour, marker=style.marker, linestyle=style.line, markersize=5, linewidth=1.5,
-        )  # fmt: skip
-        handles[plain(label)] = line
+    for label, own in grouped(rows, lambda row: row.label).items():
+        own.sort(key=lambda row: row.seq_len)
+        measured = [row for row in own if row.value is not None]
+        lengths, values = [row.seq_len for row in measured], [row.value or 0.0 for row in measured]
+        (handles[plain(label)],) = axes.plot(lengths, values, markersize=5, linewidth=1.5, **styles[label].look)
         for row in own:
             if row.value is None:
-                axes.plot(_length(row), 0.97, color=style.colour, transform=axes.get_xaxis_transform(), **_FAILED)
-                (entry,) = axes.plot([], [], color="#777777", **_FAILED)
-                handles[f"no value: {format_status(row.status)}"] = entry
-    _set_log_axes(axes, sorted({_length(row) for row in rows}))
+                look = CROSS | {"color": styles[label].colour, "transform": axes.get_xaxis_transform()}
+                axes.plot(row.seq_len, 0.97, **look)
+                (handles[f"no value: {format_status(row.status)}"],) = axes.plot([], [], color="#777777", **CROSS)
+    axes.set_yscale("log")
+    set_length_axis(axes, rows, _SLANT_FROM)
+    axes.margins(y=0.12)
     return handles
 
 
-def _set_log_axes(axes: Axes, lengths: Sequence[float]) -> None:
-    from matplotlib.ticker import NullFormatter
-
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xticks(lengths, [f"{length:g}" for length in lengths], rotation=45 if len(lengths) > 6 else 0)
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.margins(y=0.12)
-
-
-def _pareto_figures(rows: Sequence[Row], styles: Mapping[str, Style]) -> _Figures:
-    """The main metric of each task that measures quality against each cost of the same model, backbone and scale."""
+def _pareto_figures(rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
+    """The main metric of each task of quality against each cost of the same model, backbone and scale."""
     costs = _costs(rows)
     for comparison, main in main_rows(rows).items():
         if comparison.task.partition(":")[0] in _TASKS:
@@ -179,19 +152,16 @@ def _pareto_figures(rows: Sequence[Row], styles: Mapping[str, Style]) -> _Figure
                 for row in main
                 if row.value is not None and (cost := costs.get((_where(comparison), metric, row.model))) is not None
             ]
-            at = {_length(cost) for _, cost in joined}
+            at = {cost.seq_len for _, cost in joined}
             if len({row.model for row, _ in joined}) > 1 and len(at) == 1:
                 title = f"{comparison.task}: quality against {metric} at {AXIS}={at.pop():g} ({_text(comparison)})"
-                yield f"pareto-{metric}", comparison, title, _pareto_figure(joined, styles, title)
+                yield Plot(f"pareto-{metric}", comparison, title, _pareto_figure(joined, styles, title))
 
 
 def _costs(rows: Sequence[Row]) -> dict[tuple[Any, ...], Row]:
-    """Of each place, cost and model, the row at the longest length that all models of the place were measured at."""
-    sweeps: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        for metric in _EFFICIENCY:
-            if row.variant == 0 and _is_plain_sweep(row, metric):
-                sweeps[_where(row.comparison), metric].append(row)
+    """For each place, cost and model: the row at the longest length at which all models of the place were measured."""
+    swept = (row for row in rows if row.variant == 0 and any(_is_plain_sweep(row, metric) for metric in _EFFICIENCY))
+    sweeps = grouped(swept, lambda row: (_where(row.comparison), row.metric))
     found: dict[tuple[Any, ...], Row] = {}
     for (place, metric), members in sweeps.items():
         chosen = _smallest_batch(members)
@@ -199,31 +169,27 @@ def _costs(rows: Sequence[Row]) -> dict[tuple[Any, ...], Row]:
         by_length: dict[float, dict[str, Row]] = defaultdict(dict)
         for row in chosen:
             if row.value is not None:
-                by_length[_length(row)][row.model] = row
+                by_length[row.seq_len][row.model] = row
         common = [length for length, by_model in by_length.items() if by_model.keys() == models]
         found |= {(place, metric, model): row for model, row in by_length[max(common, default=0.0)].items()}
     return found
 
 
-def _pareto_figure(joined: Sequence[tuple[Row, Row]], styles: Mapping[str, Style], title: str) -> Figure:
+def _pareto_figure(joined: Sequence[tuple[Row, Row]], styles: Styles, title: str) -> Figure:
     figure, (axes,) = new_figure(7.2, max(3.8, 1.3 + 0.21 * len(joined)))
     handles: dict[str, Any] = {}
     for row, cost in joined:
-        style = styles[_label(row)]
-        handles[plain(_label(row))] = axes.errorbar(
-            cost.value or 0.0, row.value or 0.0, xerr=cost.stderr or None, yerr=row.stderr or None,
-            fmt=style.marker, color=style.colour, capsize=3, markersize=7,
-        )  # fmt: skip
+        bars = draw_point(axes, cost.value, row.value, styles[row.label], xerr=cost.stderr, yerr=row.stderr)
+        handles[plain(row.label)] = bars
     front = pareto_front([(cost.value or 0.0, row.value or 0.0) for row, cost in joined], joined[0][0].higher_is_better)
-    (line,) = axes.plot(*zip(*front, strict=True), color="#999999", linewidth=1, linestyle="--", zorder=0)
-    handles["no other is better in both"] = line
+    (handles["no other is better in both"],) = axes.plot(
+        *zip(*front, strict=True), color="#999999", linewidth=1, linestyle="--", zorder=0
+    )
     axes.set_xscale("log")
     axes.margins(x=0.15, y=0.12)
     axes.set_xlabel(plain(metric_label(joined[0][1])))
     axes.set_ylabel(plain(metric_label(joined[0][0])))
-    add_title(figure, title)
-    add_legend(figure, handles)
-    return figure
+    return finished(figure, title, handles)
 
 
 def pareto_front(points: Iterable[tuple[float, float]], higher_is_better: bool | None) -> list[tuple[float, float]]:
@@ -236,36 +202,30 @@ def pareto_front(points: Iterable[tuple[float, float]], higher_is_better: bool |
     return front
 
 
-def _roofline_figures(records: Sequence[Record], rows: Sequence[Row], styles: Mapping[str, Style]) -> _Figures:
+def _roofline_figures(records: Sequence[Record], rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
     for mode in _COUNTED:
-        places: dict[Conditions, list[tuple[Row, float, float]]] = defaultdict(list)
-        for row, flops, traffic in _counted(rows, mode):
-            places[row.comparison].append((row, flops, traffic))
-        for comparison, points in places.items():
+        for comparison, points in grouped(_counted(rows, mode), lambda point: point.row.comparison).items():
             roof = _roof([record for record in records if record.task == comparison.task])
             if roof is not None:
                 title = f"{comparison.task}: roofline of {mode} ({_text(comparison)})"
-                yield f"roofline-{mode}", comparison, title, _roofline(points, roof, styles, title)
+                yield Plot(f"roofline-{mode}", comparison, title, _roofline(points, roof, styles, title))
 
 
-def _counted(rows: Sequence[Row], mode: str) -> Iterator[tuple[Row, float, float]]:
-    """The times of a mode with the FLOPs and bytes counted of the same point."""
-    counts = {(_key(row), row.metric): row.value for row in rows if row.metric.startswith(f"{mode}_")}
+def _counted(rows: Sequence[Row], mode: str) -> Iterator[_Counted]:
+    """The times of a mode with the FLOPs and bytes that were counted for the same point."""
+    counts = {(row.comparison, row.key, row.at, row.metric): row.value for row in rows}
     for row in rows:
         if row.metric == f"{mode}_ms" and row.value:
-            flops, traffic = counts.get((_key(row), f"{mode}_flops")), counts.get((_key(row), f"{mode}_traffic_bytes"))
+            names = (f"{mode}_flops", f"{mode}_traffic_bytes")
+            flops, traffic = (counts.get((row.comparison, row.key, row.at, name)) for name in names)
             if flops and traffic:
-                yield row, flops, traffic
-
-
-def _key(row: Row) -> tuple[Any, ...]:
-    return row.comparison, row.model, row.variant, row.at
+                yield _Counted(row, flops / traffic, 1e3 * flops / row.value)
 
 
 def _roof(records: Sequence[Record]) -> Roof | None:
-    """The datasheet's peaks for a device in our table; else the best that the run measured beside its kernels.
+    """The datasheet's peaks if the device is in our table; otherwise the highest that the run measured.
 
-    The peak of products is that of what they are made of, which a measured one says and may not be the cell's type.
+    The peak of matrix products is that of their own type, which a measured product states; the cell's type may differ.
     """
     for record in records:
         peak = device_peak(str(record.environment.get("gpu")))
@@ -273,46 +233,35 @@ def _roof(records: Sequence[Record]) -> Roof | None:
         dtype = str(next(iter(products), record.environment.get("dtype")))
         if peak is not None and dtype in peak.flops_per_s:
             return Roof(peak.flops_per_s[dtype], peak.bytes_per_s, peak.source)
-    measured: dict[str, list[float]] = defaultdict(list)
-    for record in records:
-        for metric in record.metrics:
-            if metric.name.startswith("machine_") and metric.value is not None:
-                measured[metric.name].append(metric.value)
-    if len(measured) < 2:
+    peaks = [
+        max((m.value or 0.0 for record in records for m in record.metrics if m.name == name), default=0.0)
+        for name in ("machine_gemm_flops_per_s", "machine_copy_bytes_per_s")
+    ]
+    if not all(peaks):
         return None
-    flops, traffic = (max(measured[f"machine_{name}_per_s"]) for name in ("gemm_flops", "copy_bytes"))
+    flops, traffic = peaks
     return Roof(flops, traffic, "matrix product and copy measured in the same run")
 
 
-def _roofline(
-    points: Sequence[tuple[Row, float, float]], roof: Roof, styles: Mapping[str, Style], title: str
-) -> Figure:
+def _roofline(points: Sequence[_Counted], roof: Roof, styles: Styles, title: str) -> Figure:
     """Achieved FLOP/s against FLOPs per byte by counting; points of a model's one layer are joined, short to long."""
     figure, (axes,) = new_figure(7.6, 4.4)
     handles: dict[str, Any] = {}
     ridge = roof.flops_per_s / roof.bytes_per_s
-    intensities = [flops / traffic for _, flops, traffic in points]
+    intensities = [point.flops_per_byte for point in points]
     low, high = min(*intensities, ridge) / 3, max(*intensities, ridge) * 3
-    (line,) = axes.plot([low, ridge, high], [low * roof.bytes_per_s, roof.flops_per_s, roof.flops_per_s],
-                        color="#000000", linewidth=1.2)  # fmt: skip
-    handles["roof"] = line
-    for label, layer in dict.fromkeys((_label(row), _layer(row)) for row, _, _ in points):
-        own = [point for point in points if (_label(point[0]), _layer(point[0])) == (label, layer)]
-        own.sort(key=lambda point: (_batch(point[0]), _length(point[0])))
-        style = styles[label]
-        (line,) = axes.plot(
-            [flops / traffic for _, flops, traffic in own],
-            [1e3 * flops / (row.value or 1.0) for row, flops, _ in own],
-            color=style.colour, marker=style.marker, linestyle=style.line, linewidth=1, markersize=5,
-        )  # fmt: skip
+    heights = [low * roof.bytes_per_s, roof.flops_per_s, roof.flops_per_s]
+    (handles["roof"],) = axes.plot([low, ridge, high], heights, color="#000000", linewidth=1.2)
+    layers = grouped(points, lambda point: (point.row.label, point.row.other_coordinates(AXIS, *_STEP)))
+    for (label, _), own in layers.items():
+        own.sort(key=lambda point: (_batch(point.row), point.row.seq_len))
+        places = [(point.flops_per_byte, point.flops_per_s) for point in own]
+        (line,) = axes.plot(*zip(*places, strict=True), linewidth=1, markersize=5, **styles[label].look)
         handles.setdefault(plain(label), line)
-        last, flops, traffic = own[-1]
-        axes.annotate(f"{_length(last):g}", (flops / traffic, 1e3 * flops / (last.value or 1.0)),
-                      xytext=(5, 4), textcoords="offset points", color=style.colour, fontsize=8)  # fmt: skip
+        look: dict[str, Any] = {"textcoords": "offset points", "color": styles[label].colour, "fontsize": 8}
+        axes.annotate(f"{own[-1].row.seq_len:g}", places[-1], xytext=(5, 4), **look)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel(f"FLOPs per byte, by counting\nroof: {roof.source}")
     axes.set_ylabel("FLOP/s, counted over measured time")
-    add_title(figure, title)
-    add_legend(figure, handles)
-    return figure
+    return finished(figure, title, handles)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +9,23 @@ import numpy as np
 
 from ..record import Record
 from ..stats.statistics import Floats
-from ..tables.aggregate import REFERENCE_MODEL, Conditions, Row
+from ..tables.aggregate import REFERENCE_MODEL, Row, grouped
 from ..tables.fidelity import Fidelity, HeadSample, Samples, fidelities, spikiest_heads
-from ..tables.tables import AXIS, model_label
-from .style import Style, add_legend, add_title, new_figure, plain, set_plain_ticks
+from .style import (
+    COLOUR_MAP,
+    CROSS,
+    WIDE_FROM,
+    Plot,
+    Styles,
+    add_colour_bar,
+    draw_sweep,
+    finished,
+    new_figure,
+    new_grid,
+    plain,
+    set_length_axis,
+    set_plain_ticks,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,81 +47,61 @@ _PANELS: Mapping[str, str] = {
 _SOFTMAX: dict[str, Any] = {"linestyle": "--", "linewidth": 1.1, "alpha": 0.75}
 _TEACHER: dict[str, Any] = {"linestyle": ":", "linewidth": 1.4}
 _GREY, _DARK = "#9a9a9a", "#555555"
-_COLOUR_MAP = "viridis"
 _LEAST_WEIGHT = 1e-5
 _FEWEST_KEYS = 8
-_LOG_FROM = 10.0
 
 
-def fidelity_figures(
-    records: Iterable[Record], samples: Samples, styles: dict[str, Style]
-) -> Iterator[tuple[str, Conditions, str, Figure]]:
-    """Kind, comparison, title and figure: `layers`, `products` and `maps` of each comparison that has predictions."""
+def fidelity_plots(records: Iterable[Record], samples: Samples, styles: Styles) -> Iterator[Plot]:
+    """The plots `layers`, `products` and `maps` of each comparison that has predictions."""
     for comparison, models in fidelities(records, samples).items():
-        where = f"({comparison.backbone}, {comparison.recipe}, {comparison.scale})"
         corpus, tokens = models[0].place
-        title = f"{comparison.task}: attention by layer on {corpus}, up to {tokens} tokens {where}"
+        title = f"{comparison.task}: attention by layer on {corpus}, up to {tokens} tokens ({comparison.place})"
         measured = [model for model in models if model.layers]
-        yield "layers", comparison, title, _layers_figure(measured, styles, title)
+        yield Plot("layers", comparison, title, _layers_figure(measured, styles, title))
         shown = [model for model in models if model.heads and model.model != REFERENCE_MODEL][:MOST_MODELS]
         heads = spikiest_heads([model for model in models if model.heads][:1]) if shown else []
         if heads:
-            title = f"{comparison.task}: weight against q·k {where}"
-            yield "products", comparison, title, _products_figure(shown, heads, styles, title)
-            title = f"{comparison.task}: attention maps {where}"
-            yield "maps", comparison, title, _maps_figure(shown, heads, title)
+            title = f"{comparison.task}: weight against q·k ({comparison.place})"
+            yield Plot("products", comparison, title, _products_figure(shown, heads, styles, title))
+            title = f"{comparison.task}: attention maps ({comparison.place})"
+            yield Plot("maps", comparison, title, _maps_figure(shown, heads, title))
 
 
-def lengths_figures(rows: Iterable[Row], styles: dict[str, Style]) -> Iterator[tuple[str, Conditions, str, Figure]]:
-    """Kind, comparison, title and figure: divergence over lengths, a panel for each corpus."""
-    sweeps: dict[Conditions, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        if row.metric == LENGTHS_METRIC and row.model != REFERENCE_MODEL:
-            sweeps[row.comparison][str(row.coordinates["corpus"])].append(row)
-    for comparison, corpora in sweeps.items():
-        if len({_length(row) for rows in corpora.values() for row in rows if row.value is not None}) < 2:
-            continue
-        where = f"({comparison.backbone}, {comparison.recipe}, {comparison.scale})"
-        title = f"{comparison.task}: divergence from softmax over lengths {where}"
-        yield "lengths", comparison, title, _lengths_figure(corpora, styles, title)
+def lengths_plots(rows: Iterable[Row], styles: Styles) -> Iterator[Plot]:
+    """Divergence over lengths, a panel for each corpus."""
+    swept = (row for row in rows if row.metric == LENGTHS_METRIC and row.model != REFERENCE_MODEL)
+    for comparison, points in grouped(swept, lambda row: row.comparison).items():
+        if len({row.seq_len for row in points if row.value is not None}) > 1:
+            title = f"{comparison.task}: divergence from softmax over lengths ({comparison.place})"
+            yield Plot("lengths", comparison, title, _lengths_figure(points, styles, title))
 
 
-def _layers_figure(models: Sequence[Fidelity], styles: dict[str, Style], title: str) -> Figure:
-    from matplotlib.figure import Figure
+def _layers_figure(models: Sequence[Fidelity], styles: Styles, title: str) -> Figure:
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(9.6, 6.2), layout="constrained")
-    grid = figure.subplots(2, 2, squeeze=False, sharex=True)
+    figure, grid = new_grid(2, 2, (9.6, 6.2), share_x=True)
     for axes, (name, label) in zip(grid.flat, _PANELS.items(), strict=True):
         for model in models:
             style, values = styles[model.label], model.layers[name]
             if name == "entropy":
                 axes.plot(model.layers["softmax_entropy"], color=style.colour, **_SOFTMAX)
             if model.model != REFERENCE_MODEL or name == "entropy":
-                axes.plot(values, color=style.colour, marker=style.marker, linestyle=style.line, markersize=4)
+                axes.plot(values, markersize=4, **style.look)
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    handles = _draw_teacher(grid[0][0], grid[0][1], models, styles)
+    teacher = _draw_teacher(grid[0][0], grid[0][1], models, styles)
     for axes in grid[-1]:
         axes.set_xlabel("layer (mean over heads)")
     handles = {
-        **{
-            plain(model.label): Line2D([], [], color=styles[model.label].colour, marker=styles[model.label].marker)
-            for model in models
-        },
-        "softmax over the\nsame q and k": Line2D([], [], color=_DARK, **_SOFTMAX),
-        **handles,
+        plain(model.label): Line2D([], [], **(styles[model.label].look | {"linestyle": "-"})) for model in models
     }
+    handles |= {"softmax over the\nsame q and k": Line2D([], [], color=_DARK, **_SOFTMAX), **teacher}
     _scale_divergence(grid[0][0], [line.get_ydata() for line in grid[0][0].get_lines()])
-    add_title(figure, title)
-    add_legend(figure, handles)
-    return figure
+    return finished(figure, title, handles)
 
 
-def _draw_teacher(
-    divergence: Axes, entropy: Axes, models: Sequence[Fidelity], styles: dict[str, Style]
-) -> dict[str, Any]:
+def _draw_teacher(divergence: Axes, entropy: Axes, models: Sequence[Fidelity], styles: Styles) -> dict[str, Any]:
     """Divergence from the teacher of each model that has one, and the teacher's entropy; its entry in the legend.
 
     Models of a comparison were converted from the same teacher.
@@ -125,78 +117,46 @@ def _draw_teacher(
 
 
 def _scale_divergence(axes: Axes, parts: Sequence[Iterable[float]]) -> None:
-    """From zero, or logarithmic where values are far apart."""
+    """An axis from zero, or a logarithmic one if values are far apart."""
     values = [value for part in parts for value in part if value > 0]
-    if values and max(values) > _LOG_FROM * min(values):
+    if values and max(values) > WIDE_FROM * min(values):
         axes.set_yscale("log")
         set_plain_ticks(axes.yaxis)
     else:
         axes.set_ylim(bottom=0)
 
 
-def _lengths_figure(corpora: Mapping[str, Sequence[Row]], styles: dict[str, Style], title: str) -> Figure:
-    from matplotlib.ticker import NullFormatter
-
+def _lengths_figure(points: Sequence[Row], styles: Styles, title: str) -> Figure:
+    """A line per model with its errors, and a cross at the top for each length without a value."""
+    corpora = grouped(points, lambda row: str(row.coordinates["corpus"]))
     figure, every_axes = new_figure(2.6 + 3.4 * len(corpora), 3.9, len(corpora), True)
     handles: dict[str, Any] = {}
     for axes, (corpus, rows) in zip(every_axes, corpora.items(), strict=True):
-        for label in dict.fromkeys(model_label(row.model, row.variant) for row in rows):
-            line = sorted((row for row in rows if model_label(row.model, row.variant) == label), key=_length)
-            handles |= _draw_lengths(axes, line, label, styles[label])
-        lengths = sorted({_length(row) for row in rows})
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(lengths, [f"{length:g}" for length in lengths])
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        for label, line in grouped(rows, lambda row: row.label).items():
+            line.sort(key=lambda row: row.seq_len)
+            handles[plain(label)] = draw_sweep(axes, line, styles[label])
+            if lost := [row.seq_len for row in line if row.value is None]:
+                look = CROSS | {"color": styles[label].colour, "transform": axes.get_xaxis_transform()}
+                (handles[f"{plain(label)}: no value"],) = axes.plot(lost, [0.97] * len(lost), **look)
+        set_length_axis(axes, rows)
         axes.set_title(plain(corpus), fontsize=10, loc="left")
         axes.set_xlabel("tokens")
-    _scale_divergence(every_axes[0], [[row.value or 0.0 for rows in corpora.values() for row in rows]])
+    _scale_divergence(every_axes[0], [[row.value or 0.0 for row in points]])
     every_axes[0].set_ylabel(_PANELS["kl"])
-    add_title(figure, title)
-    add_legend(figure, handles)
-    return figure
-
-
-def _draw_lengths(axes: Axes, line: Sequence[Row], label: str, style: Style) -> dict[str, Any]:
-    """A model's values with their errors, and a cross at the top where it has none; its entries in the legend."""
-    measured = [row for row in line if row.value is not None]
-    handles: dict[str, Any] = {
-        plain(label): axes.errorbar(
-            [_length(row) for row in measured],
-            [row.value or 0.0 for row in measured],
-            yerr=[row.stderr or 0.0 for row in measured],
-            color=style.colour,
-            marker=style.marker,
-            linestyle=style.line,
-            capsize=2,
-            markersize=5,
-        )
-    }
-    if lost := [_length(row) for row in line if row.value is None]:
-        where = axes.get_xaxis_transform()
-        (cross,) = axes.plot(
-            lost, [0.97] * len(lost), "x", color=style.colour, transform=where, markersize=7, markeredgewidth=2
-        )
-        handles[f"{plain(label)}: no value"] = cross
-    return handles
-
-
-def _length(row: Row) -> float:
-    return float(row.coordinates[AXIS] or 0)
+    return finished(figure, title, handles)
 
 
 def _products_figure(
-    models: Sequence[Fidelity], heads: Sequence[tuple[int, int]], styles: dict[str, Style], title: str
+    models: Sequence[Fidelity], heads: Sequence[tuple[int, int]], styles: Styles, title: str
 ) -> Figure:
     """A row for each model, a column for each head: each key that a query sees is a point, softmax's behind.
 
     Left out are queries that see few keys, whose weights are large whatever the product.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     size = (1.2 + 2.9 * len(heads), 1.1 + 2.3 * len(models))
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(len(models), len(heads), squeeze=False, sharex="col", sharey=True)
+    figure, grid = new_grid(len(models), len(heads), size, share_x="col", share_y=True)
     for model, row in zip(models, grid, strict=True):
         for axes, place in zip(row, heads, strict=True):
             if sample := _sample(model, place):
@@ -209,12 +169,11 @@ def _products_figure(
         row[0].set_ylabel("weight")
     for axes in grid[-1]:
         axes.set_xlabel("q·k / √d")
-    add_title(figure, f"{title}; grey: softmax")
-    return figure
+    return finished(figure, f"{title}; grey: softmax")
 
 
 def _scatter(axes: Axes, products: Floats, weights: Floats, look: dict[str, Any]) -> None:
-    """A point for each key that is seen; weights too small to be told from none lie on one line."""
+    """A point for each key that is seen; the smallest weights lie on one line."""
     seen = ~np.isnan(products)
     seen &= seen.sum(axis=1, keepdims=True) >= _FEWEST_KEYS
     axes.scatter(products[seen], np.maximum(weights[seen], _LEAST_WEIGHT), alpha=0.7, linewidths=0, **look)
@@ -224,11 +183,10 @@ def _maps_figure(models: Sequence[Fidelity], heads: Sequence[tuple[int, int]], t
     """A row for each model, and for each head two maps: softmax's and the model's, all in the same colours."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import PowerNorm
-    from matplotlib.figure import Figure
 
     norm = PowerNorm(0.5, 0.0, 1.0)
-    figure = Figure(figsize=(1.4 + 3.3 * len(heads), 1.0 + 1.85 * len(models)), layout="constrained")
-    grid = figure.subplots(len(models), 2 * len(heads), squeeze=False, sharex=True, sharey=True)
+    size = (1.4 + 3.3 * len(heads), 1.0 + 1.85 * len(models))
+    figure, grid = new_grid(len(models), 2 * len(heads), size, share_x=True, share_y=True)
     for model, row in zip(models, grid, strict=True):
         for i, place in enumerate(heads):
             if sample := _sample(model, place):
@@ -238,12 +196,9 @@ def _maps_figure(models: Sequence[Fidelity], heads: Sequence[tuple[int, int]], t
         row[0].set_ylabel("query")
     for axes in grid[-1]:
         axes.set_xlabel("key")
-    bar = figure.colorbar(ScalarMappable(norm, _COLOUR_MAP), ax=list(grid.flat), fraction=0.03, pad=0.01)
-    assert bar.solids is not None
-    bar.solids.set_rasterized(False)  # an SVG with an image in it would need more than the page's policy allows
+    bar = add_colour_bar(figure, ScalarMappable(norm, COLOUR_MAP), grid, fraction=0.03, pad=0.01)
     bar.set_label("attention weight")
-    add_title(figure, title)
-    return figure
+    return finished(figure, title)
 
 
 def _draw_map(axes: Axes, weights: Floats, norm: Normalize, title: str) -> None:
@@ -252,7 +207,7 @@ def _draw_map(axes: Axes, weights: Floats, norm: Normalize, title: str) -> None:
 
     query, key = np.nonzero(~np.isnan(weights))
     squares = np.stack([key, query], axis=-1)[:, None] + np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
-    look: dict[str, Any] = {"norm": norm, "cmap": _COLOUR_MAP, "edgecolors": "face", "linewidths": 0.2}
+    look: dict[str, Any] = {"norm": norm, "cmap": COLOUR_MAP, "edgecolors": "face", "linewidths": 0.2}
     axes.add_collection(PolyCollection(list(squares), array=weights[query, key], **look))
     axes.grid(False)
     axes.set_xlim(0, weights.shape[1])

@@ -1,7 +1,7 @@
-"""How far each head's attention is from softmax attention, before and after distillation, out of records' curves.
+"""Divergence of each head from softmax attention, before and after distillation, from the curves of records.
 
-A conversion leaves points named `attention_kl/layer L/head H` of its validation rows: at step 0 as the mechanism was
-swapped in, and at the last step once its maps are distilled. Mechanisms that are not distilled have the first alone.
+A conversion writes points named `attention_kl/layer L/head H`, measured on its validation rows: at step 0, when the
+mechanism is swapped in, and at the last step of distillation. Mechanisms that are not distilled have step 0 alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 from ..record import Record
 from ..stats.statistics import Floats
 from ..tables.aggregate import Conditions, group_seeds
-from ..tables.tables import model_label
 
 _HEAD = re.compile(r"attention_kl/layer (\d+)/head (\d+)")
 _SPLIT = "validation"
@@ -45,19 +44,19 @@ def head_divergences(records: Iterable[Record]) -> dict[Conditions, list[HeadDiv
     for cells in group_seeds(records):
         before, after = _states(cells.records)
         if before is not None or after is not None:
-            found[cells.comparison].append(HeadDivergence(model_label(cells.model, cells.variant), before, after))
+            found[cells.comparison].append(HeadDivergence(cells.label, before, after))
     return {comparison: found[comparison] for comparison in sorted(found, key=repr)}
 
 
 def by_layer(state: Floats) -> Floats:
-    """Mean over the heads that were measured, `[layers]`: NaN where none was, infinite where one is."""
+    """Mean over the measured heads, `[layers]`: NaN for a layer without any, infinite if a head is."""
     measured = ~np.isnan(state)
     totals = np.where(measured, state, 0.0).sum(axis=1)
     return np.where(measured.any(axis=1), totals / np.maximum(measured.sum(axis=1), 1), np.nan)
 
 
 def spread_of_heads(state: Floats) -> tuple[Floats, Floats]:
-    """The lowest and the highest head of each layer, `[layers]` each; NaN where a head is infinite or none is there."""
+    """The lowest and the highest head of each layer, `[layers]` each; NaN if a head is infinite or missing."""
     unusable = ~np.isfinite(by_layer(state))
     low = np.where(np.isnan(state), np.inf, state).min(axis=1)
     high = np.where(np.isnan(state), -np.inf, state).max(axis=1)

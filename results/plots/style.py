@@ -1,28 +1,38 @@
-"""How every plot looks: one colour and marker per model, a legend outside, files that are equal byte for byte.
+"""What all plots share: panels, titles, legends, axes, and one colour and marker per model.
 
-Matplotlib's object interface is used throughout: no global figure, no display, no change of its global settings.
+The same data gives the same files, byte for byte. Plots use Matplotlib's object interface: no global figure, no
+display, no change of global settings.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from ..tables.aggregate import REFERENCE_MODEL
-from ..tables.tables import model_label
+from ..tables.aggregate import REFERENCE_MODEL, Conditions, ModelKey, Row, model_label, softmax_first
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.container import ErrorbarContainer
     from matplotlib.figure import Figure
 
 PNG_DPI = 150
+COLOUR_MAP = "viridis"
+WIDE_FROM = 10.0
+"""Ratio of the largest to the smallest value from which a divergence is drawn on a logarithmic axis."""
+
+CROSS: dict[str, Any] = {"marker": "x", "linestyle": "none", "markersize": 7, "markeredgewidth": 2}
+"""How a mark that stands for a missing value is drawn."""
+
 _LONG_FROM = 1e4
 _GRID = "#d9d9d9"
 _INK = "#222222"
@@ -66,12 +76,47 @@ class Style:
     marker: str
     line: str
 
+    @property
+    def look(self) -> dict[str, Any]:
+        """Matplotlib's arguments for a line in this style."""
+        return {"color": self.colour, "marker": self.marker, "linestyle": self.line}
 
-def model_styles(models: Iterable[tuple[str, int]]) -> dict[str, Style]:
+
+Styles: TypeAlias = Mapping[str, Style]
+"""Styles by the label of a model."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A finished plot.
+
+    Attributes:
+        kind: Such as `quality`; the name of its files starts with it.
+        comparison: Where its numbers were measured.
+        title: The title that stands above it.
+        figure: The figure.
+        detail: What else sets its files apart from other plots of its kind.
+    """
+
+    kind: str
+    comparison: Conditions
+    title: str
+    figure: Figure
+    detail: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of its files, without suffix."""
+        where = self.comparison
+        limit = "" if where.limit is None else f"limit{where.limit}"
+        parts = (self.kind, where.task, *self.detail, where.backbone, where.recipe, where.scale, limit)
+        return re.sub(r"[^A-Za-z0-9_.]+", "-", "-".join(filter(None, parts))).strip("-.")
+
+
+def model_styles(models: Iterable[ModelKey]) -> dict[str, Style]:
     """A style for each model's label, from (model, variant); softmax is black, the rest follow in order of name."""
-    labels = [model_label(*key) for key in sorted(set(models), key=lambda key: (key[0] != REFERENCE_MODEL, key))]
     styles: dict[str, Style] = {}
-    for label in labels:
+    for label in (model_label(*key) for key in sorted(set(models), key=softmax_first)):
         turn, place = divmod(len(styles) - (REFERENCE_MODEL in styles), len(_COLOURS))
         styles[label] = Style(_COLOURS[place], _MARKERS[turn % len(_MARKERS)], _LINES[turn % len(_LINES)])
         if label == REFERENCE_MODEL:
@@ -88,28 +133,78 @@ def plot_settings() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float, panels: int = 1, share_y: bool = False) -> tuple[Figure, list[Axes]]:
-    """A figure of `panels` side by side, sizes in inches."""
+def new_grid(
+    rows: int, columns: int, size: tuple[float, float], share_x: bool | Literal["col"] = False, share_y: bool = False
+) -> tuple[Figure, Any]:
+    """A figure of some width and height in inches, and its panels as an array `[rows columns]`."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False, sharey=share_y)
-    return figure, list(axes[0])
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex=share_x, sharey=share_y)
 
 
-def add_legend(figure: Figure, handles: Mapping[str, Any]) -> None:
-    """A legend to the right of the panels, one line for each label."""
+def new_figure(width: float, height: float, panels: int = 1, share_y: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure of `panels` side by side, sizes in inches."""
+    figure, grid = new_grid(1, panels, (width, height), share_y=share_y)
+    return figure, list(grid[0])
+
+
+def finished(figure: Figure, title: str, handles: Mapping[str, Any] | None = None) -> Figure:
+    """The figure with a title above it at the left and a legend, one line for each handle, to the right."""
+    figure.suptitle(plain(title), fontsize=11, x=0.01, ha="left")
     if handles:
         figure.legend(list(handles.values()), list(handles), loc="outside right center", fontsize=9)
+    return figure
 
 
-def add_title(figure: Figure, title: str) -> None:
-    """A title at the left, above the panels and the legend."""
-    figure.suptitle(plain(title), fontsize=11, x=0.01, ha="left")
+def add_colour_bar(figure: Figure, colours: ScalarMappable, panels: Any, **place: Any) -> Colorbar:
+    """A colour bar beside all panels."""
+    bar = figure.colorbar(colours, ax=list(panels.flat), **place)
+    assert bar.solids is not None
+    bar.solids.set_rasterized(False)  # an SVG with an image in it would need more than the page's policy allows
+    return bar
+
+
+def titled(text: str, comparison: Conditions) -> str:
+    """A title with backbone, recipe, scale and limit."""
+    partial = "" if comparison.limit is None else f", first {comparison.limit} rows"
+    return f"{text} ({comparison.place}{partial})"
+
+
+def draw_point(
+    axes: Axes, x: float | None, y: float | None, style: Style, xerr: float | None = None, yerr: float | None = None
+) -> ErrorbarContainer:
+    """A model's mark with its standard errors."""
+    look: dict[str, Any] = {"fmt": style.marker, "color": style.colour, "capsize": 3, "markersize": 7}
+    return axes.errorbar(x or 0.0, y or 0.0, xerr=xerr or None, yerr=yerr or None, **look)
+
+
+def draw_sweep(axes: Axes, rows: Sequence[Row], style: Style) -> ErrorbarContainer:
+    """A model's line over sequence lengths, with standard errors; rows without a value are left out."""
+    measured = [row for row in rows if row.value is not None]
+    return axes.errorbar(
+        [row.seq_len for row in measured],
+        [row.value or 0.0 for row in measured],
+        yerr=[row.stderr or 0.0 for row in measured],
+        capsize=2,
+        markersize=5,
+        **style.look,
+    )
+
+
+def set_length_axis(axes: Axes, rows: Iterable[Row], rotate_from: int | None = None) -> None:
+    """A logarithmic axis with a tick at each sequence length; from `rotate_from` ticks on the labels are slanted."""
+    from matplotlib.ticker import NullFormatter
+
+    lengths = sorted({row.seq_len for row in rows})
+    rotation = 45 if rotate_from and len(lengths) >= rotate_from else 0
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(lengths, [f"{length:g}" for length in lengths], rotation=rotation)
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def set_plain_ticks(axis: Axis) -> None:
-    """On a logarithmic axis: 0.2 rather than 2 × 10⁻¹, and ticks between the powers of ten where those are few."""
+    """On a logarithmic axis: labels such as 0.2, not 2 × 10⁻¹, and ticks between the powers of ten if those are few."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()
@@ -125,7 +220,7 @@ def plain(text: str) -> str:
 
 
 def tell(artist: Artist, text: str) -> None:
-    """Makes a mark tell its value: browsers show an SVG's titles under the pointer, and read them aloud."""
+    """Gives a mark a text: browsers show an SVG's titles under the pointer, and screen readers read them aloud."""
     artist.set_gid(_TELLS + text)
 
 

@@ -21,7 +21,7 @@ _DEFAULT = re.compile(r"([\w$]+) as default")
 
 
 class AssetError(RuntimeError):
-    """An installed package does not hold what the report is made of."""
+    """An installed package lacks scripts or styles that the report needs."""
 
 
 @dataclass(frozen=True)

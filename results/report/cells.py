@@ -1,33 +1,33 @@
-"""What the report tells of each cell, packed small: equal parts are kept once, and all of it is compressed.
+"""The data behind the report's list of cells, packed: equal parts are stored once, and everything is compressed.
 
-The page unpacks it when it is opened. A page has to stay small whatever the number of cells, so numbers have six digits
-and curves at most a hundred points; what is left out beyond that is said in the page.
+The page unpacks the data when it is opened. To keep it small for any number of cells, numbers have six digits and
+curves at most a hundred points; the page says what else is left out.
 """
 
 from __future__ import annotations
 
 import base64
 import gzip
+import itertools
 import json
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 from ..record import CurvePoint, DataIdentity, KernelUse, Metric, Record
-from ..tables.aggregate import format_at
-from ..tables.format import format_measurement
+from ..tables.aggregate import format_at, grouped
+from ..tables.format import format_with_error
 
 MAX_PACKED_BYTES = 500_000
-"""How large all packed parts may be together; curves, and then predictions, are left out where they do not fit."""
+"""Largest size of all packed parts together; curves, then predictions, are left out if they do not fit."""
 
 MOST_POINTS = 100
 MOST_SAMPLES = 5
 MOST_LETTERS = 400
 _TRAINING_SPLIT = "train"
 _PART = "/"
-"""What a curve's name has if it is of a part of the model; such curves are in the plots."""
+"""Part of the names of curves of one layer or head, which only the plots show."""
 
 Samples: TypeAlias = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -70,12 +70,7 @@ def pack_cells(records: Sequence[Record], samples: Samples, limit: int = MAX_PAC
 
 def preview(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     """The first predictions of a cell as text; long values are cut, and end in an ellipsis."""
-    found = []
-    for row in rows:
-        found.append({str(key): _cut(value) for key, value in row.items()})
-        if len(found) == MOST_SAMPLES:
-            break
-    return found
+    return [{str(key): _cut(value) for key, value in row.items()} for row in itertools.islice(rows, MOST_SAMPLES)]
 
 
 def _pack(value: Any) -> str:
@@ -114,21 +109,13 @@ def _cell(record: Record, shared: _Shared) -> dict[str, Any]:
     return cell | {
         "main": record.main_metric,
         "value": None if main is None else _short(main.value),
-        "shown": "–" if main is None else _shown(main),
+        "shown": "–" if main is None else format_with_error(main.value, main.stderr, main.unit),
         "metrics": [_metric(metric) for metric in record.metrics],
-        "settings": shared.place("settings", record.settings, _plain),
-        "environment": shared.place("environment", record.environment, _plain),
-        "data": shared.place("data", record.data, _data),
-        "kernels": shared.place("kernels", record.kernels, _kernels),
+        **{name: shared.place(name, getattr(record, name), plain) for name, plain in _SHARED.items()},
         "timings": {phase: _short(seconds, 3) for phase, seconds in record.timings_s.items()},
         "notes": list(record.notes),
         "error": asdict(record.error) if record.error else None,
     }
-
-
-def _shown(metric: Metric) -> str:
-    text, stderr = format_measurement(metric.value, metric.stderr, metric.unit)
-    return f"{text} ± {stderr}" if stderr else text
 
 
 def _metric(metric: Metric) -> list[Any]:
@@ -152,10 +139,7 @@ def _data(data: DataIdentity | None) -> list[list[str]]:
 
 def _curves(points: Iterable[CurvePoint]) -> list[list[Any]]:
     """Name, split, steps, values and how many steps one shown point stands for, of each curve of a whole model."""
-    lines: dict[tuple[str, str], list[CurvePoint]] = defaultdict(list)
-    for point in points:
-        if _PART not in point.name:
-            lines[point.name, point.split].append(point)
+    lines = grouped((point for point in points if _PART not in point.name), lambda point: (point.name, point.split))
     curves = []
     for (name, split), line in sorted(lines.items(), key=lambda item: item[0][1] != _TRAINING_SPLIT):
         every = math.ceil(len(line) / MOST_POINTS)
@@ -165,7 +149,7 @@ def _curves(points: Iterable[CurvePoint]) -> list[list[Any]]:
 
 
 def _short(value: float | None, digits: int = 6) -> float | int | str | None:
-    """A number of few digits, or a whole one; a string where JSON has no number for it."""
+    """A number with few digits, an integer if it is whole, a string if it is not finite."""
     if value is None:
         return None
     if value.is_integer():
@@ -174,7 +158,7 @@ def _short(value: float | None, digits: int = 6) -> float | int | str | None:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings or an environment as JSON can hold them."""
+    """Settings or an environment as values that JSON has."""
     return {name: _spelled(value) for name, value in values.items()}
 
 
@@ -182,6 +166,15 @@ def _spelled(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return ", ".join(map(str, value))
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+_SHARED: Mapping[str, Callable[[Any], Any]] = {
+    "settings": _plain,
+    "environment": _plain,
+    "data": _data,
+    "kernels": _kernels,
+}
+"""Parts of a record that many cells have in common, and their plain forms."""
 
 
 def _cut(value: Any) -> str:

@@ -6,7 +6,7 @@ lets no other script run.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from ..plots.inline import inline_svg
 from ..record import STATUSES, Record
 from ..store import CorruptCell, record_order
-from ..tables.aggregate import group_seeds, rows_of_groups
-from ..tables.confounders import Confounders, confounders
+from ..tables.aggregate import group_seeds, grouped, rows_of_groups
+from ..tables.confounders import confounders
 from ..tables.format import format_status
 from ..tables.notes import section_notes
-from ..tables.tables import Entry, Section, place_title, sections
+from ..tables.tables import Entry, place_title, sections
 from .assets import assets
 from .cells import Samples, pack_cells
 
@@ -43,10 +43,10 @@ class ReportContent:
     Attributes:
         records: The cells.
         title: Heading, such as the run's name.
-        corrupt: Files that should have held records; they are named at the top.
-        messages: What else to tell at the top, such as cells that a later run replaces.
+        corrupt: Cell files that hold no record; the page names them at its top.
+        messages: Further lines for the top, such as cells that a later run replaces.
         samples: The first predictions of cells, by the cell's id.
-        version: Of a page that follows a run: what its server calls this state of it; empty for others.
+        version: The server's name for this state of the run; empty for a page that follows no run.
     """
 
     records: Sequence[Record]
@@ -91,28 +91,19 @@ def report_html(content: ReportContent, plots: Iterable[tuple[str, str]]) -> str
 
 
 def _sections(records: Sequence[Record]) -> list[Mapping[str, Any]]:
-    """The leaderboard's sections, each with what differs between its models."""
+    """The leaderboard's sections, each with the differences between its models."""
     groups = group_seeds(records)
-    found: dict[str, list[Confounders]] = defaultdict(list)
-    for each in confounders(groups):
-        found[place_title(each.comparison)].append(each)
+    found = grouped(confounders(groups), lambda each: place_title(each.comparison))
     boards = sections(rows_of_groups(groups), section_notes(groups))
-    return [_with_confounders(board, found.get(board.title, [])) for board in boards]
-
-
-def _with_confounders(section: Section, found: Sequence[Confounders]) -> Mapping[str, Any]:
-    names = ("title", "tables", "secondary", "notes")
-    return {name: getattr(section, name) for name in names} | {"differences": found}
+    return [vars(board) | {"differences": found.get(board.title, [])} for board in boards]
 
 
 def _drawn(cell: Entry) -> Markup:
-    """A table's cell. It is drawn here and not in the template, which takes ten times as long for thousands."""
+    """A table's cell. The template would take ten times as long for thousands of cells."""
     from markupsafe import Markup, escape
 
     kind = "good" if cell.best else "bad" if cell.failed else ""
-    aside = " ".join(
-        filter(None, (f"± {cell.stderr}" if cell.stderr else "", f"({cell.percent})" if cell.percent else ""))
-    )
+    aside = " ".join(form.format(text) for form, text in (("± {}", cell.stderr), ("({})", cell.percent)) if text)
     parts = [
         f'<b class="{kind}">{escape(cell.text)}</b>' if kind else escape(cell.text),
         f" <small>{escape(aside)}</small>" if aside else "",
@@ -125,7 +116,7 @@ def _drawn(cell: Entry) -> Markup:
 
 
 def _warnings(content: ReportContent, records: Sequence[Record]) -> Iterator[str]:
-    """What could mislead a reader of the tables: unreadable files, failures, and every fallback that was noted."""
+    """Warnings for a reader of the tables: unreadable files, failures, and every fallback that was noted."""
     for cell in content.corrupt:
         yield f"{cell.path.name} cannot be read and is left out: {cell.reason}"
     yield from content.messages
@@ -133,16 +124,13 @@ def _warnings(content: ReportContent, records: Sequence[Record]) -> Iterator[str
         if record.status != "ok":
             reason = f": {record.error.type}: {record.error.message}" if record.error else ""
             yield f"{record.model} on {record.task}, seed {record.seed}: {format_status(record.status)}{reason}"
-    notes: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
-    for record in records:
-        for note in record.notes:
-            notes[record.task, note][record.model] = None
-    for (task, note), models in notes.items():
-        yield f"{', '.join(models)} on {task}: {note}"
+    noted = ((record, note) for record in records for note in record.notes)
+    for (task, note), pairs in grouped(noted, lambda pair: (pair[0].task, pair[1])).items():
+        yield f"{', '.join(dict.fromkeys(record.model for record, _ in pairs))} on {task}: {note}"
 
 
 def _fitting(plots: Iterable[tuple[str, str]]) -> tuple[list[tuple[str, str]], int]:
-    """The plots that a page has room for, as elements, and how many it has not."""
+    """The plots for which a page has room, as elements, and the number of those that are left out."""
     shown: list[tuple[str, str]] = []
     size = left_out = 0
     for i, (name, svg) in enumerate(plots):

@@ -1,4 +1,4 @@
-"""What a run leaves to read: tables, plots and one HTML page, all computed from its records."""
+"""Writes the report of a run: tables, plots and one HTML page, all computed from its records."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ def write_report(store: RunStore) -> Path:
     loaded = store.records()
     page = store.root / "report.html"
     store.create()
-    store.write_text(store.root / "leaderboard.csv", leaderboard_csv(loaded.records))
-    store.write_text(store.root / "leaderboard.md", leaderboard_markdown(loaded.records))
-    store.write_text(store.root / "leaderboard.json", leaderboard_json(loaded.records))
+    for format in ("csv", "md", "json"):
+        store.write_text(store.root / f"leaderboard.{format}", RENDERERS[format](loaded.records))
     plots = write_plots(loaded.records, store.plots, lambda record: _predictions(store, record))
     samples = sample_previews(store, loaded.records)
     content = ReportContent(loaded.records, store.root.resolve().name, loaded.corrupt, samples=samples)
@@ -41,7 +40,7 @@ def write_report(store: RunStore) -> Path:
 
 
 def sample_previews(store: RunStore, records: Iterable[Record]) -> dict[str, list[dict[str, str]]]:
-    """The first predictions of each cell of a run that has any, by the cell's id.
+    """The first predictions of each cell that has any, by the cell's id.
 
     Raises:
         StoreError: A file of predictions cannot be read.
@@ -54,7 +53,7 @@ def sample_previews(store: RunStore, records: Iterable[Record]) -> dict[str, lis
 
 
 def _predictions(store: RunStore, record: Record) -> Iterable[Mapping[str, Any]]:
-    """A record's predictions; none where a run was published without them."""
+    """A record's predictions; none if the run was published without them."""
     kept = (store.samples / f"{record.cell_id}.jsonl").exists()
     return store.read_samples(record.cell_id) if kept else ()
 

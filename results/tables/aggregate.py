@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from ..record import Metric, Record, Scalar, Status
 from ..stats.statistics import seed_mean
@@ -14,11 +14,18 @@ from ..store import record_order
 REFERENCE_MODEL = "softmax"
 PARTIAL = "partial"
 
-_Variant: TypeAlias = tuple[str, tuple[tuple[str, Any], ...]]
+AXIS = "seq_len"
+"""The coordinate along which sweeps are drawn and costs grow."""
 
+_Variant: TypeAlias = tuple[str, tuple[tuple[str, Any], ...]]
+_T = TypeVar("_T")
+_K = TypeVar("_K")
+
+ModelKey: TypeAlias = tuple[str, int]
+"""A model and its variant (see `Row`)."""
 
 CONTENDER = "contender"
-"""Coordinate of a metric of something that a task measures beside the cell's model; in rows it is the model's name."""
+"""Coordinate that names another implementation a task measures beside the cell's model; rows have it as their model."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +48,20 @@ class Conditions:
     limit: int | None
     data: str
 
+    @property
+    def place(self) -> str:
+        """Backbone, recipe and scale as people read them."""
+        return f"{self.backbone}, {self.recipe}, {self.scale}"
+
 
 @dataclass(frozen=True)
 class Row:
     """One metric of one model, over its seeds.
 
     Attributes:
-        model: Canonical model spec, or the contender that a metric is of.
+        model: Canonical model spec, or the name of a contender.
         comparison: Where it was measured; only rows with an equal one are compared.
-        metric: Name of the metric; of a failed cell, the task's main metric.
+        metric: Name of the metric; the task's main metric for a failed cell.
         at: Coordinates of a sweep's point as `key=value;key=value`, keys sorted; empty outside sweeps.
         value: Mean over seeds; None where nothing was measured.
         stderr: For one seed the metric's own standard error; for several, the standard error over seeds.
@@ -69,20 +81,49 @@ class Row:
     model: str
     comparison: Conditions
     metric: str
-    at: str
-    value: float | None
-    stderr: float | None
-    n: int
-    unit: str
-    higher_is_better: bool | None
-    seeds: str
-    percent_recovered: float | None
-    status: str
-    is_main: bool
+    at: str = ""
+    value: float | None = None
+    stderr: float | None = None
+    n: int = 0
+    unit: str = ""
+    higher_is_better: bool | None = None
+    seeds: str = ""
+    percent_recovered: float | None = None
+    status: str = "ok"
+    is_main: bool = False
     variant: int = 0
     coordinates: Mapping[str, Scalar] = field(default_factory=dict, hash=False)
     peer_key: str = ""
     is_failed_cell: bool = False
+
+    @property
+    def key(self) -> ModelKey:
+        """The model and its variant."""
+        return self.model, self.variant
+
+    @property
+    def label(self) -> str:
+        """The model's name in tables and legends."""
+        return model_label(*self.key)
+
+    @property
+    def point(self) -> str:
+        """`at` as people read it."""
+        return self.at.replace(";", ", ")
+
+    @property
+    def seq_len(self) -> float:
+        """The coordinate `seq_len` as a number."""
+        return float(self.coordinates[AXIS] or 0)
+
+    @property
+    def has_seq_len(self) -> bool:
+        """Whether the row is a point of a sweep over sequence lengths."""
+        return isinstance(self.coordinates.get(AXIS), int | float)
+
+    def other_coordinates(self, *left_out: str) -> str:
+        """The coordinates as people read them, without those of the given names."""
+        return ", ".join(f"{key}={self.coordinates[key]}" for key in sorted(self.coordinates) if key not in left_out)
 
 
 @dataclass(frozen=True)
@@ -93,6 +134,24 @@ class SeedGroup:
     comparison: Conditions
     variant: int
     records: tuple[Record, ...]
+
+    @property
+    def label(self) -> str:
+        """The model's name in tables and legends."""
+        return model_label(self.model, self.variant)
+
+
+def model_label(model: str, variant: int) -> str:
+    """A model's name in tables and legends; the second and later sets of settings are numbered."""
+    return model if variant == 0 else f"{model} (settings {variant + 1})"
+
+
+def grouped(items: Iterable[_T], key: Callable[[_T], _K]) -> dict[_K, list[_T]]:
+    """The items by their key; keys and items keep the order in which they come."""
+    found: dict[_K, list[_T]] = defaultdict(list)
+    for item in items:
+        found[key(item)].append(item)
+    return dict(found)
 
 
 def leaderboard_rows(records: Iterable[Record]) -> list[Row]:
@@ -113,10 +172,7 @@ def rows_of_groups(groups: Iterable[SeedGroup]) -> list[Row]:
 
 def main_rows(rows: Iterable[Row]) -> dict[Conditions, list[Row]]:
     """Rows of the main metrics that are one number per model, failed cells included; sweeps are left out."""
-    found: dict[Conditions, list[Row]] = defaultdict(list)
-    for row in rows:
-        if row.is_main:
-            found[row.comparison].append(row)
+    found = grouped((row for row in rows if row.is_main), lambda row: row.comparison)
     return {
         where: main for where, main in found.items() if len({row.at for row in main if not row.is_failed_cell}) <= 1
     }
@@ -129,8 +185,7 @@ def merge_runs(runs: Sequence[tuple[str, Iterable[Record]]]) -> tuple[list[Recor
         runs: Name and records of each run, oldest first.
 
     Returns:
-        The records, where of a cell that several runs measured the newest run's is kept, and one message for
-        each record that was left out.
+        The records, one for each cell: the newest run's. And one message for each record that was left out.
     """
     kept: dict[str, tuple[str, Record]] = {}
     messages = []
@@ -146,16 +201,15 @@ def merge_runs(runs: Sequence[tuple[str, Iterable[Record]]]) -> tuple[list[Recor
 
 
 def is_comparable(row: Row, other: Row) -> bool:
-    """Whether two rows were measured under the same conditions, by their peer keys where both have one."""
-    if row.comparison != other.comparison:
-        return False
-    return not row.peer_key or not other.peer_key or row.peer_key == other.peer_key
+    """Whether two rows were measured under the same conditions; peer keys count if both rows have one."""
+    are_peers = not row.peer_key or not other.peer_key or row.peer_key == other.peer_key
+    return row.comparison == other.comparison and are_peers
 
 
 def percent_of(value: float, reference: float, higher_is_better: bool | None) -> float | None:
-    """Score in percent of a reference score, above 100 where it is better.
+    """Score in percent of a reference score, above 100 if it is better.
 
-    None for a number that only describes, and where a ratio says nothing: one of the two is not positive or not finite.
+    None for a metric without a direction, and for a ratio without a meaning: one score is not positive or not finite.
     """
     if higher_is_better is None or not (0 < value < float("inf")) or not (0 < reference < float("inf")):
         return None
@@ -172,7 +226,8 @@ def group_seeds(records: Iterable[Record]) -> list[SeedGroup]:
     groups: dict[tuple[str, Conditions], dict[tuple[_Variant, int], list[Record]]] = defaultdict(dict)
     repeats: Counter[tuple[str, Conditions, _Variant, int]] = Counter()
     records = sorted(records, key=record_order)
-    known = _known_data(records)
+    read = grouped((record for record in records if record.data), lambda record: (record.task, record.scale))
+    known = {where: {_data_key(record) for record in peers} for where, peers in read.items()}
     for record in records:
         comparison = _comparison(record, known)
         conditions = record.peer_key, tuple(sorted(record.settings.items()))
@@ -186,14 +241,6 @@ def group_seeds(records: Iterable[Record]) -> list[SeedGroup]:
     ]
 
 
-def _known_data(records: Iterable[Record]) -> dict[tuple[str, str], set[str]]:
-    known: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for record in records:
-        if record.data is not None:
-            known[record.task, record.scale].add(_data_key(record))
-    return known
-
-
 def _comparison(record: Record, known: Mapping[tuple[str, str], set[str]]) -> Conditions:
     """A cell that failed before it read data counts to the data its peers read, if they all read the same."""
     data = _data_key(record)
@@ -203,20 +250,15 @@ def _comparison(record: Record, known: Mapping[tuple[str, str], set[str]]) -> Co
 
 
 def _data_key(record: Record) -> str:
-    return (
-        "@".join(filter(None, (record.data.id, record.data.revision, record.data.fingerprint))) if record.data else ""
-    )
+    data = record.data
+    return "@".join(filter(None, (data.id, data.revision, data.fingerprint))) if data else ""
 
 
 def _rows_of(cells: SeedGroup) -> Iterable[Row]:
-    points: dict[tuple[str, str, Status], list[tuple[Record, Metric]]] = defaultdict(list)
-    failed: dict[Status, list[Record]] = defaultdict(list)
-    for record in cells.records:
-        if record.status != "ok":
-            failed[record.status].append(record)
-        for metric in record.metrics:
-            points[metric.name, format_at(metric.at), metric.status].append((record, metric))
+    metrics = ((record, metric) for record in cells.records for metric in record.metrics)
+    points = grouped(metrics, lambda pair: (pair[1].name, format_at(pair[1].at), pair[1].status))
     yield from (_metric_row(cells, measured) for measured in points.values())
+    failed = grouped((record for record in cells.records if record.status != "ok"), lambda record: record.status)
     for status, missing in failed.items():
         if not any(m.name == r.main_metric and m.status == status for r in missing for m in r.metrics):
             yield _failed_row(cells, status, missing)
@@ -241,7 +283,6 @@ def _metric_row(cells: SeedGroup, measured: Sequence[tuple[Record, Metric]]) -> 
         unit=first.unit,
         higher_is_better=first.higher_is_better,
         seeds=",".join(str(record.seed) for record, _ in measured),
-        percent_recovered=None,
         status=status,
         is_main=first.name == measured[0][0].main_metric,
         variant=cells.variant,
@@ -255,14 +296,7 @@ def _failed_row(cells: SeedGroup, status: Status, missing: Sequence[Record]) -> 
         model=cells.model,
         comparison=cells.comparison,
         metric=missing[0].main_metric,
-        at="",
-        value=None,
-        stderr=None,
-        n=0,
-        unit="",
-        higher_is_better=None,
         seeds=",".join(str(record.seed) for record in missing),
-        percent_recovered=None,
         status=status,
         is_main=True,
         variant=cells.variant,
@@ -272,15 +306,13 @@ def _failed_row(cells: SeedGroup, status: Status, missing: Sequence[Record]) -> 
 
 
 def _with_percent_recovered(rows: Sequence[Row]) -> list[Row]:
-    references: dict[tuple[Conditions, str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        if row.model == REFERENCE_MODEL and row.value is not None:
-            references[row.comparison, row.metric, row.at].append(row)
+    softmax = (row for row in rows if row.model == REFERENCE_MODEL and row.value is not None)
+    references = grouped(softmax, lambda row: (row.comparison, row.metric, row.at))
     return [_recovered(row, references.get((row.comparison, row.metric, row.at), ())) for row in rows]
 
 
 def _recovered(row: Row, candidates: Sequence[Row]) -> Row:
-    """The row with its percentage; none where no softmax row, or more than one, is comparable."""
+    """The row with its percentage, if exactly one softmax row is comparable."""
     matching = [row] if row.model == REFERENCE_MODEL else [other for other in candidates if is_comparable(row, other)]
     if row.value is None or len(matching) != 1 or matching[0].value is None:
         return row
@@ -292,12 +324,16 @@ def _row_order(row: Row) -> tuple[Any, ...]:
     where = row.comparison
     limit = -1 if where.limit is None else where.limit
     point = tuple((key, *_sort_key(row.coordinates[key])) for key in sorted(row.coordinates))
-    reference_last = row.model != REFERENCE_MODEL
     return (
         (where.backbone, where.recipe, where.scale, limit, where.task, where.data),
         (not row.is_main, row.metric, point),
-        (reference_last, row.model, row.variant, row.status, row.seeds),
+        (*softmax_first(row.key), row.status, row.seeds),
     )
+
+
+def softmax_first(key: ModelKey) -> tuple[bool, str, int]:
+    """What models are sorted by: softmax comes first, the others by name."""
+    return key[0] != REFERENCE_MODEL, *key
 
 
 def _sort_key(value: Scalar) -> tuple[int, float, str]:

@@ -1,6 +1,6 @@
-"""In what the cells of one task differ from model to model, besides the attention: settings, kernels, environment.
+"""Differences between the models of one task, besides the attention: settings, kernels, environment.
 
-A number is only as comparable as what stands behind it; whatever differs is shown beside the tables.
+Numbers are comparable only if they were measured alike; the report shows every difference beside its tables.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from ..record import Record
-from .aggregate import Conditions, SeedGroup
-from .tables import model_label
+from .aggregate import Conditions, SeedGroup, grouped
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,11 @@ def confounders(groups: Iterable[SeedGroup]) -> list[Confounders]:
     Args:
         groups: The records, grouped by `group_seeds`.
     """
-    by_task: dict[Conditions, list[SeedGroup]] = defaultdict(list)
-    for cells in groups:
-        by_task[cells.comparison].append(cells)
     found = []
-    for comparison, members in by_task.items():
-        facts = _facts(members)
-        labels = tuple(model_label(cells.model, cells.variant) for cells in members)
-        rows = tuple((name, values) for name, values in facts.items() if len(set(values)) > 1)
+    for comparison, members in grouped(groups, lambda cells: cells.comparison).items():
+        rows = tuple((name, values) for name, values in _facts(members).items() if len(set(values)) > 1)
         if rows:
-            found.append(Confounders(comparison, labels, rows))
+            found.append(Confounders(comparison, tuple(cells.label for cells in members), rows))
     return found
 
 
@@ -53,7 +48,7 @@ def _facts(members: Sequence[SeedGroup]) -> dict[str, tuple[str, ...]]:
     """Of everything that not all records of a task share: its value for each model, several side by side over seeds."""
     first = members[0].records[0]
     facts: dict[str, tuple[str, ...]] = {}
-    for kind in (_kernels, _settings, _environment):
+    for kind in (_kernels, attrgetter("settings"), attrgetter("environment")):
         shared = kind(first)
         each = [[values for record in cells.records if (values := kind(record)) != shared] for cells in members]
         names = dict.fromkeys(name for others in each for values in others for name in _changed(values, shared))
@@ -75,11 +70,3 @@ def _kernels(record: Record) -> Mapping[str, Any]:
     for use in record.kernels:
         used[f"kernel in {use.phase}"][f"{use.form} ({use.backend})"] = None
     return {phase: ", ".join(kernels) for phase, kernels in used.items()}
-
-
-def _settings(record: Record) -> Mapping[str, Any]:
-    return record.settings
-
-
-def _environment(record: Record) -> Mapping[str, Any]:
-    return record.environment

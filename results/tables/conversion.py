@@ -1,7 +1,7 @@
-"""Whether the linear branch of a converted hybrid does any work, out of what its records hold.
+"""Whether the linear branch of a converted hybrid does any work, computed from records.
 
 A hybrid of a window and linear attention is scored twice, with its linear branch and without. If the two scores are the
-same, the window does all the work, and the model is no linear attention, whatever its score says.
+same, the window does all the work, and the score says nothing about linear attention.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from ..record import Metric, Record
 from ..stats.statistics import errors_that_count, seed_mean
 from .aggregate import Conditions, SeedGroup
-from .format import format_measurement
-from .tables import WITHOUT_BRANCH, model_label
+from .format import format_with_error
+from .tables import WITHOUT_BRANCH
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class BranchEffect:
         alone: Value and standard error without it: the window alone.
         gain: What the branch adds, positive where it helps, in the score's unit.
         gain_stderr: Smallest and largest standard error of the gain. Over several seeds the two are equal, as seeds
-            pair. Of one seed a record holds no paired error; for any correlation of the two scores it lies between the
-            difference and the sum of their errors. None where nothing is known.
+            pair. A single seed has no paired error; for any correlation of the two scores it lies between the
+            difference and the sum of their errors. None if an error is unknown.
         seeds: How many seeds have both scores.
     """
 
@@ -46,7 +46,7 @@ class BranchEffect:
 
     @property
     def verdict(self) -> str:
-        """Whether the branch does any work, as far as the errors allow to say."""
+        """Whether the branch does any work, judged by the standard errors."""
         if not math.isfinite(self.gain):
             return "undecided, a score is not finite"
         if self.gain == 0 and (self.seeds == 1 or self.gain_stderr == (0.0, 0.0)):
@@ -67,7 +67,7 @@ def branch_effect(cells: SeedGroup) -> BranchEffect | None:
     pairs = [pair for record in cells.records if (pair := _pair(record))]
     if not pairs:
         return None
-    together, alone = [first for first, _ in pairs], [second for _, second in pairs]
+    together, alone = zip(*pairs, strict=True)
     sign = 1.0 if together[0].higher_is_better else -1.0
     gains = [sign * (_value(first) - _value(second)) for first, second in pairs]
     gain, over_seeds = seed_mean(gains) if all(map(math.isfinite, gains)) else (math.nan, None)
@@ -89,42 +89,33 @@ def branch_notes(groups: Iterable[SeedGroup]) -> dict[Conditions, list[str]]:
     notes: dict[Conditions, list[str]] = defaultdict(list)
     for cells in groups:
         if effect := branch_effect(cells):
-            label = model_label(cells.model, cells.variant)
-            notes[cells.comparison].append(f"{label} on {cells.comparison.task}: {'; '.join(_parts(effect))}.")
+            notes[cells.comparison].append(f"{cells.label} on {cells.comparison.task}: {'; '.join(_parts(effect))}.")
     return notes
 
 
 def _parts(effect: BranchEffect) -> Iterator[str]:
-    with_branch, without = (_measured(*score, effect.unit) for score in (effect.together, effect.alone))
+    with_branch, without = (format_with_error(*score, effect.unit) for score in (effect.together, effect.alone))
     yield f"{effect.metric} {with_branch} with its linear branch, {without} without"
     if effect.gain and math.isfinite(effect.gain) and effect.gain_stderr:
         smallest, largest = effect.gain_stderr
         change = f"the branch makes it {'better' if effect.gain > 0 else 'worse'} by"
         if effect.seeds > 1:
-            yield f"{change} {_measured(abs(effect.gain), largest, effect.unit)}, paired over {effect.seeds} seeds"
+            size = format_with_error(abs(effect.gain), largest, effect.unit)
+            yield f"{change} {size}, paired over {effect.seeds} seeds"
         else:
-            size = _measured(abs(effect.gain), None, effect.unit)
+            size = format_with_error(abs(effect.gain), None, effect.unit)
             yield f"{change} {size}, of which the standard error is between {smallest:.2g} and {largest:.2g}"
     yield effect.verdict
 
 
-def _measured(value: float, stderr: float | None, unit: str) -> str:
-    text, error = format_measurement(value, stderr, unit)
-    return f"{text} ± {error}" if error else text
-
-
 def _pair(record: Record) -> tuple[Metric, Metric] | None:
-    """The main metric and the one without the linear branch, where each is a single number in one direction."""
-    found = [
-        [metric for metric in record.metrics if metric.name == name and metric.value is not None]
-        for name in (record.main_metric, record.main_metric + WITHOUT_BRANCH)
-    ]
-    if any(len(metrics) != 1 for metrics in found):
+    """The main metric with and without the linear branch, if each is a single number with a direction."""
+    names = (record.main_metric, record.main_metric + WITHOUT_BRANCH)
+    found = [[m for m in record.metrics if m.name == name and m.value is not None] for name in names]
+    if [len(metrics) for metrics in found] != [1, 1]:
         return None
-    together, alone = found[0][0], found[1][0]
-    if together.at != alone.at or together.higher_is_better is None:
-        return None
-    return together, alone
+    ((together,), (alone,)) = found
+    return (together, alone) if together.at == alone.at and together.higher_is_better is not None else None
 
 
 def _mean(metrics: Sequence[Metric]) -> tuple[float, float | None]:

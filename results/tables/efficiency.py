@@ -1,6 +1,6 @@
-"""What sweeps say together: where a model becomes cheaper than softmax, and how its costs grow. No value is guessed.
+"""Summaries of sweeps: the length from which a model is cheaper than softmax, and the growth of its costs.
 
-A crossover is looked for only between lengths at which both models were measured. Beyond them nothing is said.
+Crossovers lie only between lengths at which both models were measured; nothing is extrapolated.
 """
 
 from __future__ import annotations
@@ -11,10 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from .aggregate import REFERENCE_MODEL, Conditions, Row, is_comparable
-
-AXIS = "seq_len"
-"""The coordinate along which costs grow."""
+from .aggregate import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped, is_comparable
 
 EXPONENTS = ("time_exponent", "memory_exponent")
 
@@ -33,7 +30,6 @@ _DETAILS = (
 _COSTS = ("_ms", "_bytes")
 _RATES = ("_tokens_per_s",)
 _NO_COSTS = ("pace_ms", "peak_reserved_bytes", "peak_resident_bytes")
-_ModelKey: TypeAlias = tuple[str, int]
 _Sweep: TypeAlias = tuple[Conditions, str, str]
 
 
@@ -48,11 +44,11 @@ class Crossover:
         value: What both cost there, or the rate of both; None unless `at`.
         shortest: The shortest length measured of both.
         longest: The longest.
-        stderr: Standard error of `length` that follows from those of the four points around it; None unless `at`, and
-            where one of them has none.
+        stderr: Standard error of `length`, from those of the four points around it; None unless `at`, or if a point
+            has none.
     """
 
-    model: _ModelKey
+    model: ModelKey
     kind: Literal["at", "always", "never"]
     length: float | None
     value: float | None
@@ -76,40 +72,36 @@ class Summary:
 
     title: str
     columns: tuple[tuple[str, str], ...]
-    texts: Mapping[_ModelKey, tuple[str, ...]]
+    texts: Mapping[ModelKey, tuple[str, ...]]
 
 
 def is_detail(row: Row) -> bool:
-    """Whether a row of a sweep is left to files and summaries: spreads, counts, and fits, which have a table apart."""
+    """Whether only files and summaries show a row of a sweep: spreads, counts, and fits, which have their own table."""
     return row.metric.endswith(_DETAILS)
 
 
 def crossovers(rows: Iterable[Row]) -> dict[_Sweep, list[Crossover]]:
     """The crossovers of every sweep of a cost or a rate over length, by comparison, metric and other coordinates."""
-    sweeps: dict[_Sweep, list[Row]] = defaultdict(list)
-    for row in rows:
-        if _crosses(row):
-            sweeps[row.comparison, row.metric, rest_of_point(row)].append(row)
+    sweeps = grouped(filter(_crosses, rows), lambda row: (row.comparison, row.metric, row.other_coordinates(AXIS)))
     found = {sweep: crossovers_of_sweep(points) for sweep, points in sweeps.items()}
     return {sweep: every for sweep, every in found.items() if every}
 
 
 def crossovers_of_sweep(rows: Sequence[Row]) -> list[Crossover]:
-    """The crossovers of the models of one sweep with softmax, in the rows' order; none of what is no cost or rate.
+    """The crossovers of the models of one sweep with softmax, in the rows' order; empty unless it is a cost or a rate.
 
-    Where a task measures several kernels of softmax attention, as `kernels/*` do, it is the cheapest at each length.
-    What a token costs is the reciprocal of tokens per second.
+    If a task measures several kernels of softmax attention, as `kernels/*` do, the cheapest at each length counts. The
+    cost of a token is the reciprocal of tokens per second.
     """
     rows = [row for row in rows if _crosses(row)]
     softmax = [row for row in rows if row.model == REFERENCE_MODEL] or [row for row in rows if _is_softmax_kernel(row)]
     if len({row.variant for row in softmax}) != 1:
         return []
     references = {row.model for row in softmax}
-    models = dict.fromkeys((row.model, row.variant) for row in rows if row.model not in references)
     every = []
-    for model in models:
-        own = [row for row in rows if (row.model, row.variant) == model and is_comparable(row, softmax[0])]
-        found = _crossover(model, _lowest(softmax), _lowest(own))
+    for model, own in grouped((row for row in rows if row.model not in references), lambda row: row.key).items():
+        comparable = [row for row in own if is_comparable(row, softmax[0])]
+        found = _crossover(model, _lowest(softmax), _lowest(comparable))
         if found is not None and found.value is not None and _is_rate(own[0]):
             found = replace(found, value=1 / found.value)
         every += [found] if found else []
@@ -117,20 +109,15 @@ def crossovers_of_sweep(rows: Sequence[Row]) -> list[Crossover]:
 
 
 def summaries(rows: Sequence[Row]) -> list[Summary]:
-    """Tables of exponents with their intervals, and of crossovers with softmax, as far as there are any."""
+    """Tables of exponents with their intervals, and of crossovers with softmax; empty ones are left out."""
     found = [_exponent_summary(rows, name) for name in EXPONENTS]
     found.append(_crossover_summary(crossovers(rows)))
     return [summary for summary in found if summary.texts]
 
 
-def rest_of_point(row: Row) -> str:
-    """A point's coordinates but for the length."""
-    return ", ".join(f"{key}={row.coordinates[key]}" for key in sorted(row.coordinates) if key != AXIS)
-
-
 def _crosses(row: Row) -> bool:
-    has_length = isinstance(row.coordinates.get(AXIS), int | float)
-    return has_length and row.metric.endswith((*_COSTS, *_RATES)) and row.metric not in _NO_COSTS and not is_detail(row)
+    is_cost = row.metric.endswith((*_COSTS, *_RATES)) and row.metric not in _NO_COSTS
+    return row.has_seq_len and is_cost and not is_detail(row)
 
 
 def _is_rate(row: Row) -> bool:
@@ -143,26 +130,26 @@ def _is_softmax_kernel(row: Row) -> bool:
 
 @dataclass(frozen=True)
 class _Cost:
-    """A cost, and the square of its standard error in parts of it; None where it has none."""
+    """A cost, and the variance of its logarithm; NaN if that is not known."""
 
     value: float
-    variance: float | None
+    variance: float
 
 
 def _lowest(rows: Iterable[Row]) -> dict[float, _Cost]:
     found: dict[float, _Cost] = {}
     for row in rows:
         if row.value is not None and row.value > 0:
-            length = float(row.coordinates[AXIS] or 0)
+            length = row.seq_len
             cost = 1 / row.value if _is_rate(row) else row.value
-            variance = None if row.stderr is None else (row.stderr / row.value) ** 2
+            variance = math.nan if row.stderr is None else (row.stderr / row.value) ** 2
             if length not in found or cost < found[length].value:
                 found[length] = _Cost(cost, variance)
     return found
 
 
-def _crossover(model: _ModelKey, softmax: Mapping[float, _Cost], own: Mapping[float, _Cost]) -> Crossover | None:
-    """The last crossing after which the model stays cheaper; None where fewer than two lengths are common."""
+def _crossover(model: ModelKey, softmax: Mapping[float, _Cost], own: Mapping[float, _Cost]) -> Crossover | None:
+    """The last crossing after which the model stays cheaper; None if fewer than two lengths are common."""
     lengths = sorted(softmax.keys() & own.keys())
     if len(lengths) < 2:
         return None
@@ -177,23 +164,10 @@ def _crossover(model: _ModelKey, softmax: Mapping[float, _Cost], own: Mapping[fl
     share = gaps[0] / (gaps[0] - gaps[1])
     length = before * (after / before) ** share
     value = softmax[before].value * (softmax[after].value / softmax[before].value) ** share
-    around = [_gap_variance(softmax[each], own[each]) for each in (before, after)]
-    return Crossover(model, "at", length, value, *ends, _length_stderr(length, after / before, gaps, around))
-
-
-def _gap_variance(softmax: _Cost, own: _Cost) -> float | None:
-    return None if softmax.variance is None or own.variance is None else softmax.variance + own.variance
-
-
-def _length_stderr(
-    length: float, ratio: float, gaps: Sequence[float], variances: Sequence[float | None]
-) -> float | None:
-    """Standard error of a crossing between two lengths of that ratio, from the variances of log gaps at both."""
-    first, last = variances
-    if first is None or last is None:
-        return None
-    of_share = math.sqrt(gaps[1] ** 2 * first + gaps[0] ** 2 * last) / (gaps[0] - gaps[1]) ** 2
-    return length * math.log(ratio) * of_share
+    variances = [softmax[each].variance + own[each].variance for each in (before, after)]
+    share_stderr = math.sqrt(gaps[1] ** 2 * variances[0] + gaps[0] ** 2 * variances[1]) / (gaps[0] - gaps[1]) ** 2
+    stderr = length * math.log(after / before) * share_stderr
+    return Crossover(model, "at", length, value, *ends, None if math.isnan(stderr) else stderr)
 
 
 def _crossover_summary(found: Mapping[_Sweep, Sequence[Crossover]]) -> Summary:
@@ -209,14 +183,14 @@ def _crossover_summary(found: Mapping[_Sweep, Sequence[Crossover]]) -> Summary:
 
 def _exponent_summary(rows: Sequence[Row], name: str) -> Summary:
     """Slope and 95 % interval by model; a column for each quantity and range of lengths."""
-    found: dict[tuple[str, str], dict[_ModelKey, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    found: dict[tuple[str, str], dict[ModelKey, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         if row.metric.startswith(name) and row.value is not None and {"of", "over"} <= row.coordinates.keys():
-            rest = [f"{key}={row.coordinates[key]}" for key in sorted(row.coordinates) if key not in ("of", "over")]
-            column = str(row.coordinates["of"]), ", ".join([f"over {row.coordinates['over']}", *rest])
-            found[column][row.model, row.variant][row.metric.removeprefix(name)] = row.value
+            rest = row.other_coordinates("of", "over")
+            column = str(row.coordinates["of"]), f"over {row.coordinates['over']}" + (f", {rest}" if rest else "")
+            found[column][row.key][row.metric.removeprefix(name)] = row.value
     columns = sorted(found)
-    models = dict.fromkeys((row.model, row.variant) for row in rows if row.metric == name)
+    models = dict.fromkeys(row.key for row in rows if row.metric == name)
     return Summary(
         f"{name.replace('_', ' ').capitalize()}: slope of its logarithm against log {AXIS}, 95 % interval of the fit",
         tuple(columns),

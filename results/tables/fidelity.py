@@ -1,7 +1,7 @@
-"""What predictions of `attention_fidelity` say of each layer and of a few heads, ready to be drawn.
+"""Each model's attention beside softmax's, by layer and for a few heads, from predictions of `attention_fidelity`.
 
-A cell's rows are of two kinds: measures of one layer and head over one window of text, and the weights of one head over
-the first tokens of the test text, in which each query has a list over the keys that it sees.
+A cell has rows of two kinds: measures of one layer and head over one window of text, and the weights of one head over
+the first tokens of the test text, with a list for each query over the keys that it sees.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import numpy as np
 
 from ..record import Record
 from ..stats.statistics import Floats
-from .aggregate import REFERENCE_MODEL, Conditions, SeedGroup, group_seeds
-from .tables import model_label
+from .aggregate import REFERENCE_MODEL, Conditions, SeedGroup, group_seeds, grouped
 
 SampleRow: TypeAlias = Mapping[str, Any]
 Samples: TypeAlias = Callable[[Record], Iterable[SampleRow]]
@@ -27,7 +26,7 @@ TEACHER_MEASURES = ("kl_from_teacher", "teacher_entropy")
 """Measures that models have which were converted from a softmax model."""
 
 _MARK = "attention_monotonicity_at"
-"""A metric that no other task has, and that this one has wherever it has measured anything."""
+"""A metric of this task alone, which every measured cell of it has."""
 
 _Place: TypeAlias = tuple[str, int]
 """Corpus and tokens."""
@@ -91,7 +90,7 @@ def fidelities(records: Iterable[Record], samples: Samples) -> dict[Conditions, 
 
 
 def spikiest_heads(models: Sequence[Fidelity]) -> list[tuple[int, int]]:
-    """Of each sampled layer the head whose softmax rows have the least entropy in the first model: where maps fail."""
+    """For each sampled layer, the head of least softmax entropy in the first model: feature maps fail there first."""
     best: dict[int, tuple[float, int]] = {}
     for sample in models[0].heads:
         p = np.nan_to_num(sample.softmax)
@@ -105,14 +104,14 @@ def _has_fidelity(record: Record) -> bool:
 
 
 def _comparable(models: Sequence[tuple[SeedGroup, Sequence[Sequence[SampleRow]]]]) -> list[Fidelity]:
-    """The models at the place where most of them were measured, of several the first; softmax comes first."""
+    """The models at the first place at which most of them were measured; softmax comes first."""
     measured = [_by_place(row for kept in rows for row in kept if "status" in row) for _, rows in models]
     places = dict.fromkeys(place for by_place in measured for place in by_place)
     place = max(places, key=lambda place: sum(bool(by_place.get(place)) for by_place in measured))
     found = [
         Fidelity(
             model=cells.model,
-            label=model_label(cells.model, cells.variant),
+            label=cells.label,
             place=place,
             layers=_layers(by_place.get(place, [])),
             heads=tuple(_head(row) for row in next(kept for kept in rows if kept) if "weights" in row),
@@ -123,11 +122,9 @@ def _comparable(models: Sequence[tuple[SeedGroup, Sequence[Sequence[SampleRow]]]
 
 
 def _by_place(rows: Iterable[SampleRow]) -> dict[_Place, list[SampleRow]]:
-    """The rows that were measured at each place; none where it could not be done."""
-    found: dict[_Place, list[SampleRow]] = defaultdict(list)
-    for row in rows:
-        found[row["corpus"], row["seq_len"]] += [row] if row["status"] == "ok" else []
-    return found
+    """The measured rows of each place; none for a place at which measuring failed."""
+    places = grouped(rows, lambda row: (row["corpus"], row["seq_len"]))
+    return {place: [row for row in found if row["status"] == "ok"] for place, found in places.items()}
 
 
 def _layers(rows: Sequence[SampleRow]) -> dict[str, Floats]:
@@ -136,10 +133,8 @@ def _layers(rows: Sequence[SampleRow]) -> dict[str, Floats]:
 
 
 def _by_layer(rows: Sequence[SampleRow], name: str) -> Floats:
-    values: dict[int, list[float]] = defaultdict(list)
-    for row in rows:
-        values[row["layer"]].append(float(row[name]))
-    return np.array([np.mean(values[layer]) for layer in sorted(values)], np.float64)
+    layers = grouped(rows, lambda row: int(row["layer"]))
+    return np.array([np.mean([float(row[name]) for row in layers[layer]]) for layer in sorted(layers)], np.float64)
 
 
 def _head(row: SampleRow) -> HeadSample:

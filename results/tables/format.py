@@ -1,4 +1,4 @@
-"""How numbers, directions, failures and texts from records are written for people."""
+"""Text for people: numbers with errors and units, directions, statuses, Markdown."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import math
 import re
 
 _PREFIXES = ("B", "KiB", "MiB", "GiB", "TiB")
-_STATUS = {"oom": "OOM"}
 _SPECIAL = re.compile(r"([\\`*\[\]|~])")
 
 
 def format_measurement(value: float | None, stderr: float | None, unit: str = "1") -> tuple[str, str]:
-    """A value and its standard error, to two digits of the error; four digits where there is none.
+    """A value and its standard error, to two digits of the error; a value without an error has four digits.
 
-    Bytes get a binary prefix. The error is empty where it is None or zero.
+    Bytes get a binary prefix. The error is empty if it is None or zero.
     """
     if value is None:
         return "–", ""
@@ -23,6 +22,12 @@ def format_measurement(value: float | None, stderr: float | None, unit: str = "1
         return _four_digits(value), ""
     decimals = min(6, max(0, 1 - math.floor(math.log10(stderr))))
     return f"{value:,.{decimals}f}", f"{stderr:,.{decimals}f}"
+
+
+def format_with_error(value: float | None, stderr: float | None, unit: str = "1") -> str:
+    """A value and, if it has one, its standard error as one text, as `format_measurement` writes them."""
+    text, error = format_measurement(value, stderr, unit)
+    return f"{text} ± {error}" if error else text
 
 
 def format_bytes(count: float) -> str:
@@ -39,13 +44,13 @@ def format_percent(percent: float | None) -> str:
 
 
 def format_arrow(higher_is_better: bool | None) -> str:
-    """The direction of improvement, with a space before it; empty where there is none."""
+    """An arrow in the direction of improvement, with a space before it; empty for a metric without one."""
     return "" if higher_is_better is None else (" ↑" if higher_is_better else " ↓")
 
 
 def format_status(status: str) -> str:
     """A status as it stands in a table."""
-    return _STATUS.get(status, status)
+    return "OOM" if status == "oom" else status
 
 
 def escape_markdown(text: str) -> str:

@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..names import FAMILIES, GROUPS
-from ..record import Record
-from .aggregate import REFERENCE_MODEL, Conditions, Row, is_comparable, leaderboard_rows, main_rows, percent_of
+from .aggregate import REFERENCE_MODEL, Conditions, Row, grouped, is_comparable, main_rows, percent_of
 
 
 @dataclass(frozen=True)
@@ -33,30 +32,25 @@ class GroupScore:
     variant: int = 0
 
 
-def group_scores(records: Iterable[Record], tasks_of: Mapping[str, Collection[str]] = GROUPS) -> list[GroupScore]:
+def group_scores(rows: Iterable[Row], tasks_of: Mapping[str, Collection[str]] = GROUPS) -> list[GroupScore]:
     """Scores of every group: the part of a task's name before `/`.
 
     Tasks with settings of their own are in no group, nor those of `FAMILIES`.
 
     Args:
-        records: Records of one or several runs.
-        tasks_of: The tasks of groups where they are fixed; others of that name do not count. Any other group consists
-            of the tasks that any model of the same backbone, recipe, scale and limit was run on, failed cells included.
+        rows: Rows of the leaderboard.
+        tasks_of: The tasks of groups with a fixed list; others of that name do not count. Any other group consists of
+            the tasks that any model of the same backbone, recipe, scale and limit was run on, failed cells included.
     """
-    return group_scores_of(leaderboard_rows(records), tasks_of)
-
-
-def group_scores_of(rows: Iterable[Row], tasks_of: Mapping[str, Collection[str]] = GROUPS) -> list[GroupScore]:
-    """`group_scores`, from rows."""
-    grouped: dict[Conditions, list[Row]] = defaultdict(list)
+    members_of: dict[Conditions, list[Row]] = defaultdict(list)
     for where, main in main_rows(rows).items():
         group = where.task.partition("/")[0]
         is_member = "/" in where.task and ":" not in where.task and group not in FAMILIES
         if is_member and where.task in tasks_of.get(group, (where.task,)):
-            grouped[replace(where, task=group, data="")] += main
+            members_of[replace(where, task=group, data="")] += main
     return [
         score
-        for comparison, members in grouped.items()
+        for comparison, members in members_of.items()
         for score in _scores(comparison, members, tasks_of.get(comparison.task, ()))
     ]
 
@@ -64,15 +58,11 @@ def group_scores_of(rows: Iterable[Row], tasks_of: Mapping[str, Collection[str]]
 def _scores(comparison: Conditions, rows: Sequence[Row], expected: Collection[str]) -> Iterable[GroupScore]:
     tasks = {row.comparison.task for row in rows} | set(expected)
     references = [row for row in rows if row.model == REFERENCE_MODEL and row.value is not None]
-    models = dict.fromkeys((row.model, row.variant) for row in rows)
-    for model, variant in models:
-        scored = [row for row in rows if (row.model, row.variant) == (model, variant) and row.value is not None]
-        pairs = [pair for row in scored if (pair := _pair(row, references))]
-        complete = len(pairs) == len(tasks) == len({row.comparison.task for row, _ in pairs})
-        percent = _ratio_of_sums(pairs) if complete else None
-        yield GroupScore(
-            model, comparison, percent, len({row.comparison.task for row, _ in pairs}), len(tasks), variant
-        )
+    for (model, variant), own in grouped(rows, lambda row: row.key).items():
+        pairs = [pair for row in own if row.value is not None and (pair := _pair(row, references))]
+        done = len({row.comparison.task for row, _ in pairs})
+        percent = _ratio_of_sums(pairs) if len(pairs) == len(tasks) == done else None
+        yield GroupScore(model, comparison, percent, done, len(tasks), variant)
 
 
 def _pair(row: Row, references: Sequence[Row]) -> tuple[Row, Row] | None:

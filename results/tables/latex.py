@@ -1,11 +1,11 @@
-r"""The leaderboard's tables in LaTeX, in the style of booktabs, which is the one package that they need."""
+r"""The leaderboard's tables in LaTeX, in the style of `booktabs`, the only package that they need."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from .tables import Column, Entry, Section, Table
+from .tables import Column, Markup, Section, Table
 
 _ESCAPES = str.maketrans(
     {
@@ -52,7 +52,7 @@ def latex_tables(sections: Sequence[Section], legend: str) -> str:
     parts = [_HEADER]
     for section in sections:
         parts += [_table(section, table, legend) for table in section.tables + section.secondary]
-    return "\n".join(parts if len(parts) > 1 else [_HEADER, "% No results yet.\n"])
+    return "\n".join(parts if len(parts) > 1 else [*parts, "% No results yet.\n"])
 
 
 def _table(section: Section, table: Table, legend: str) -> str:
@@ -64,7 +64,7 @@ def _table(section: Section, table: Table, legend: str) -> str:
         r"\toprule",
         *_headings(table.columns),
         r"\midrule",
-        *(" & ".join((escape_latex(model), *map(_cell, cells))) + r" \\" for model, cells in table.rows),
+        *(_line(escape_latex(model), map(_MARKUP.entry, cells)) for model, cells in table.rows),
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table}",
@@ -73,16 +73,13 @@ def _table(section: Section, table: Table, legend: str) -> str:
 
 
 def _headings(columns: Sequence[Column]) -> list[str]:
-    labels = " & ".join(("model", *(escape_latex(column.label) for column in columns))) + r" \\"
-    if not any(column.detail for column in columns):
-        return [labels]
-    return [labels, " & ".join(("", *(escape_latex(column.detail) for column in columns))) + r" \\"]
+    labels = _line("model", (escape_latex(column.label) for column in columns))
+    details = _line("", (escape_latex(column.detail) for column in columns))
+    return [labels, details] if any(column.detail for column in columns) else [labels]
 
 
-def _cell(cell: Entry) -> str:
-    text = escape_latex(cell.text)
-    text = rf"\textbf{{{text}}}" if cell.best else text
-    text += rf" $\pm$ {escape_latex(cell.stderr)}" if cell.stderr else ""
-    text += f" ({escape_latex(cell.percent)})" if cell.percent else ""
-    text += rf"\,$^{{{cell.rank}}}$" if cell.rank else ""
-    return text + (f" ({escape_latex(cell.note)})" if cell.note else "")
+def _line(first: str, others: Iterable[str]) -> str:
+    return " & ".join((first, *others)) + r" \\"
+
+
+_MARKUP = Markup(escape_latex, best=r"\textbf{{{}}}", stderr=r" $\pm$ {}", rank=r"\,$^{{{}}}$")

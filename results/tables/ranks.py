@@ -1,19 +1,19 @@
-"""Which model is ahead of which, as far as the errors allow to say: ranks with ties, the best, and who beats softmax.
+"""Ranks of models by their 95 % intervals: ties, the best of a column, and the standing to softmax.
 
-Numbers are held against each other only where they were measured under the same conditions.
+Only numbers measured under the same conditions are compared.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from ..stats.statistics import errors_that_count
-from .aggregate import REFERENCE_MODEL, Row
+from .aggregate import REFERENCE_MODEL, Row, grouped
 
 Standing: TypeAlias = Literal["", "better", "same", "worse"]
 
@@ -26,8 +26,8 @@ class Ranking:
         rank: 1 + how many rows are better with their whole 95 % interval, with `=` behind it where rows share it;
             empty for a row without a number, a direction or a peer.
         is_best: Whether no row has a better value, and at least one other has a value.
-        standing: How the row stands to softmax's, `same` where the intervals overlap; empty for softmax, and where
-            there is not exactly one row of softmax.
+        standing: The row against softmax's, `same` if the intervals overlap; empty for softmax itself, and unless
+            there is exactly one row of softmax.
     """
 
     rank: str = ""
@@ -46,15 +46,11 @@ class _Interval:
 
 
 def rankings(rows: Sequence[Row]) -> list[Ranking]:
-    """The place of each row among the rows of one comparison; a row without a peer key may stand beside any other."""
+    """The rank of each row among the rows of one comparison; a row without a peer key is compared with any other."""
     intervals = {i: _interval(row) for i, row in enumerate(rows) if _is_ranked(row)}
-    members: dict[object, list[int]] = defaultdict(list)
-    for i in intervals:
-        members[_quantity(rows[i])].append(i)
     found = [Ranking() for _ in rows]
-    for group in members.values():
-        keys = {rows[i].peer_key for i in group}
-        for key in keys:
+    for group in grouped(intervals, lambda i: (rows[i].metric, rows[i].at, rows[i].higher_is_better)).values():
+        for key in {rows[i].peer_key for i in group}:
             peers = [i for i in group if not key or rows[i].peer_key in ("", key)]
             ranked = _places_of([intervals[i] for i in peers])
             for i, place in zip(peers, ranked, strict=True):
@@ -64,7 +60,7 @@ def rankings(rows: Sequence[Row]) -> list[Ranking]:
 
 
 def half_width(row: Row) -> float:
-    """Half of the 95 % interval around a row's value; 0 where its error is not known."""
+    """Half of the 95 % interval around a row's value; 0 if its error is not known."""
     if not row.stderr or not math.isfinite(row.stderr):
         return 0.0
     return row.stderr * errors_that_count(row.seeds.count(",") + 1)
@@ -98,10 +94,6 @@ def _standing(interval: _Interval, reference: _Interval) -> Standing:
 
 def _is_ranked(row: Row) -> bool:
     return row.higher_is_better is not None and row.value is not None and not math.isnan(row.value)
-
-
-def _quantity(row: Row) -> tuple[str, str, bool | None]:
-    return row.metric, row.at, row.higher_is_better
 
 
 def _interval(row: Row) -> _Interval:

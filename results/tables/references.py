@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import json
 import math
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from ..foreign import ForeignJsonError, convert
 from ..names import unknown_name
 
 Mark: TypeAlias = Literal["paper", "transcribed", "derived", "unverified"]
-
-MARKS: tuple[Mark, ...] = typing.get_args(Mark)
 
 _FOLDER = Path(__file__).parents[1] / "reference"
 
 
 class InvalidReferenceError(ValueError):
-    """A reference file lacks a field, or has an unknown mark or something that is not a number."""
+    """A reference file lacks a field, has an unknown one, an unknown mark or a value that is not a finite number."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class ReferenceRow:
         values: Numbers by task or metric, in the table's unit.
         mark: How sure the numbers are.
         marks: Marks of single numbers that differ from `mark`.
-        placement: How sure it is that the row stands in this table; equals `mark` unless noted.
+        placement: How sure it is that the row stands in this table; None: as sure as its numbers.
         note: What else is known.
     """
 
@@ -45,7 +43,7 @@ class ReferenceRow:
     label: str
     values: Mapping[str, float]
     mark: Mark
-    placement: Mark
+    placement: Mark | None = None
     marks: Mapping[str, Mark] = field(default_factory=dict)
     note: str = ""
 
@@ -82,10 +80,10 @@ class ReferenceTable:
         Raises:
             UnknownNameError: There is no such row.
         """
-        for row in self.rows:
-            if row.label == label:
-                return row
-        raise unknown_name(f"row of {self.id}", label, (row.label for row in self.rows))
+        rows = {row.label: row for row in self.rows}
+        if label not in rows:
+            raise unknown_name(f"row of {self.id}", label, rows)
+        return rows[label]
 
 
 @dataclass(frozen=True)
@@ -102,10 +100,10 @@ class Reference:
         Raises:
             UnknownNameError: There is no such table.
         """
-        for table in self.tables:
-            if table.id == id:
-                return table
-        raise unknown_name("table", id, (table.id for table in self.tables))
+        tables = {table.id: table for table in self.tables}
+        if id not in tables:
+            raise unknown_name("table", id, tables)
+        return tables[id]
 
 
 def load_reference(name: str = "hedgehog") -> Reference:
@@ -115,11 +113,10 @@ def load_reference(name: str = "hedgehog") -> Reference:
         UnknownNameError: There is no such reference.
         InvalidReferenceError: The file does not have the expected fields.
     """
-    path = _FOLDER / f"{name}.json"
-    known = sorted(file.stem for file in _FOLDER.glob("*.json"))
-    if name not in known:
-        raise unknown_name("reference", name, known)
-    return parse_reference(json.loads(path.read_text(encoding="utf-8")))
+    paths = {path.stem: path for path in _FOLDER.glob("*.json")}
+    if name not in paths:
+        raise unknown_name("reference", name, paths)
+    return parse_reference(json.loads(paths[name].read_text(encoding="utf-8")))
 
 
 def parse_reference(data: Mapping[str, Any]) -> Reference:
@@ -129,47 +126,13 @@ def parse_reference(data: Mapping[str, Any]) -> Reference:
         InvalidReferenceError: The data does not have the expected fields.
     """
     try:
-        return Reference(data["paper"], data["title"], tuple(map(_table, data["tables"])))
-    except KeyError as error:
-        raise InvalidReferenceError(f"a reference lacks the field {error}") from error
-
-
-def _table(data: Mapping[str, Any]) -> ReferenceTable:
-    return ReferenceTable(
-        id=data["id"],
-        title=data["title"],
-        metric=data["metric"],
-        unit=data["unit"],
-        higher_is_better=data["higher_is_better"],
-        rows=tuple(map(_row, data["rows"])),
-        note=data.get("note", ""),
-    )
-
-
-def _row(data: Mapping[str, Any]) -> ReferenceRow:
-    label, mark = data["label"], _mark(data["mark"], data["label"])
-    marks: dict[str, Mark] = {column: _mark(one, label) for column, one in data.get("marks", {}).items()}
-    if stray := sorted(set(marks) - set(data["values"])):
-        raise InvalidReferenceError(f"{label} marks {', '.join(stray)} but has no such value")
-    return ReferenceRow(
-        model=data["model"],
-        label=label,
-        values={column: _number(value, f"{label}, {column}") for column, value in data["values"].items()},
-        mark=mark,
-        placement=_mark(data.get("placement", mark), label),
-        marks=marks,
-        note=data.get("note", ""),
-    )
-
-
-def _mark(value: Any, where: str) -> Mark:
-    for mark in MARKS:
-        if value == mark:
-            return mark
-    raise InvalidReferenceError(f"{where} has the mark {value!r}; choose {', '.join(MARKS)}")
-
-
-def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InvalidReferenceError(f"{where} is {value!r}; expected a finite number")
-    return float(value)
+        reference = convert(data, Reference, "reference")
+    except ForeignJsonError as error:
+        raise InvalidReferenceError(str(error)) from error
+    for row in (row for table in reference.tables for row in table.rows):
+        if stray := sorted(set(row.marks) - set(row.values)):
+            raise InvalidReferenceError(f"{row.label} marks {', '.join(stray)} but has no such value")
+        for column, value in row.values.items():
+            if not math.isfinite(value):
+                raise InvalidReferenceError(f"{row.label}, {column} is {value!r}; expected a finite number")
+    return reference

@@ -1,24 +1,31 @@
-"""The tables people read: models × tasks for the main metrics, models × points for each sweep.
+"""The tables people read, as values: models × tasks for the main metrics, models × points for each sweep.
 
-This module decides what stands in which cell; Markdown, HTML and the terminal only draw it.
+Markdown, LaTeX, HTML and the terminal draw these values and decide nothing about their content.
 """
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from .aggregate import PARTIAL, REFERENCE_MODEL, Conditions, Row, main_rows
-from .efficiency import Summary, is_detail, summaries
+from .aggregate import (
+    AXIS,
+    PARTIAL,
+    REFERENCE_MODEL,
+    Conditions,
+    ModelKey,
+    Row,
+    grouped,
+    main_rows,
+    model_label,
+    softmax_first,
+)
+from .efficiency import is_detail, summaries
 from .format import format_arrow, format_measurement, format_percent, format_status
-from .groups import GroupScore, group_scores_of
+from .groups import GroupScore, group_scores
 from .ranks import Ranking, Standing, rankings
-
-AXIS = "seq_len"
-"""The coordinate that becomes a sweep's columns, where the sweep has it."""
 
 DIVERGENCES = ("attention_kl_swapped", "attention_kl_distilled")
 """Metrics of a conversion, before and after distillation: mean divergence from softmax attention."""
@@ -28,25 +35,24 @@ WITHOUT_BRANCH = "_without_linear_branch"
 
 _LONG_HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{8,}\b")
 
-_Place: TypeAlias = tuple[str, str, str, int | None]
-_ModelKey: TypeAlias = tuple[str, int]
+_Rows: TypeAlias = tuple[tuple[str, tuple["Entry", ...]], ...]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One cell.
+    """One cell of a table.
 
     Attributes:
-        text: The value, why there is none, or a dash.
+        text: The value, the reason why there is none, or a dash.
         stderr: Standard error, formatted like the value; empty where there is none.
         percent: Percent of softmax's score; empty for softmax itself and where not defined.
         note: What a reader must know, such as seeds that failed.
         best: Whether no comparable model of the column is better.
         failed: Whether the cell stands for a failure.
-        rank: Rank among the comparable models of the column, `=` behind it where it is shared; empty where there is
-            none (see `ranks`).
-        standing: Better than softmax, the same or worse, as far as the errors allow to say; empty where unknown.
-        order: What a column is sorted by; None at the end.
+        rank: Rank among the comparable models of the column (see `ranks`); a shared rank ends in `=`; empty if the cell
+            has none.
+        standing: Whether the model is better than softmax, the same or worse by the 95 % intervals; empty if unknown.
+        order: The number by which a column is sorted; None stands at the end.
     """
 
     text: str
@@ -64,8 +70,36 @@ MISSING = Entry("–")
 
 
 @dataclass(frozen=True)
+class Markup:
+    """How a language writes an entry as one line.
+
+    Attributes:
+        escape: Makes a text show as it is.
+        best: Format of the text of a column's best entry.
+        stderr: Format of a standard error.
+        rank: Format of a rank.
+    """
+
+    escape: Callable[[str], str]
+    best: str
+    stderr: str
+    rank: str
+
+    def entry(self, entry: Entry) -> str:
+        """The entry with all of its parts."""
+        parts = (
+            (entry.text, self.best if entry.best else "{}"),
+            (entry.stderr, self.stderr),
+            (entry.percent, " ({})"),
+            (entry.rank, self.rank),
+            (entry.note, " ({})"),
+        )
+        return "".join(form.format(self.escape(text)) for text, form in parts if text)
+
+
+@dataclass(frozen=True)
 class Column:
-    """A column's heading: what was measured, and in which metric and direction."""
+    """A column's heading: a task or a point, and the metric with its direction."""
 
     label: str
     detail: str = ""
@@ -73,11 +107,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; `rows` pairs a model's label with one cell per column."""
+    """A table; `rows` pairs a model's label with one entry per column."""
 
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[str, tuple[Entry, ...]], ...]
+    rows: _Rows
     is_sweep: bool = False
 
 
@@ -88,8 +122,8 @@ class Section:
     Attributes:
         title: Backbone, recipe and scale.
         tables: Main metrics and sweeps.
-        secondary: What else there is to know of conversions.
-        notes: What the tables mean, in words.
+        secondary: Further tables of conversions.
+        notes: Sentences about the tables.
     """
 
     title: str
@@ -99,56 +133,46 @@ class Section:
 
 
 def sections(rows: Sequence[Row], notes: Mapping[Conditions, Sequence[str]] | None = None) -> list[Section]:
-    """The tables of a leaderboard's rows; numbers of another backbone, recipe, scale or limit never share one.
+    """The tables of a leaderboard's rows; numbers of different backbones, recipes, scales or limits never share one.
 
     Args:
         rows: The rows.
-        notes: What to say beside the tables, by the comparison that it is about.
+        notes: Notes for the text beside the tables, by their comparison.
     """
-    places: dict[_Place, list[Row]] = defaultdict(list)
-    for row in rows:
-        places[_place(row.comparison)].append(row)
-    scores: dict[_Place, list[GroupScore]] = defaultdict(list)
-    for score in group_scores_of(rows):
-        scores[_place(score.comparison)].append(score)
+    scores = grouped(group_scores(rows), lambda score: place_title(score.comparison))
     return [
         Section(
-            place_title(members[0].comparison),
-            _tables(members, scores[place]),
+            title,
+            _tables(members, scores.get(title, ())),
             _secondary_tables(members),
-            tuple(note for where, said in (notes or {}).items() if _place(where) == place for note in said),
+            tuple(note for where, found in (notes or {}).items() if place_title(where) == title for note in found),
         )
-        for place, members in places.items()
+        for title, members in grouped(rows, lambda row: place_title(row.comparison)).items()
     ]
-
-
-def model_label(model: str, variant: int) -> str:
-    """A model's name in tables and legends; the second and later sets of settings are numbered."""
-    return model if variant == 0 else f"{model} (settings {variant + 1})"
 
 
 def _tables(rows: Sequence[Row], scores: Sequence[GroupScore]) -> tuple[Table, ...]:
     main = main_rows(rows)
     tables = [_main_table(main, scores)] if main else []
-    sweeps: dict[tuple[Conditions, str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        if is_detail(row):
-            continue
-        if row.at and not (row.is_main and row.comparison in main) and not _is_secondary(row, main):
-            sweeps[row.comparison, row.metric, _rest_of_point(row)].append(row)
+    points = [
+        row
+        for row in rows
+        if row.at
+        and not is_detail(row)
+        and not (row.is_main and row.comparison in main)
+        and not _is_secondary(row, main)
+    ]
     failures = [row for row in rows if row.is_failed_cell and row.comparison not in main]
+    sweeps = grouped(points, lambda row: (row.comparison, row.metric, row.other_coordinates(_axis(row))))
     tables += [
         _sweep_table(rest, members, [row for row in failures if row.comparison == comparison])
         for (comparison, _, rest), members in sweeps.items()
     ]
-    return (*tables, *map(_summary_table, summaries(rows)))
-
-
-def _summary_table(summary: Summary) -> Table:
-    """What sweeps say together, as a table; nothing in it is best."""
-    columns = tuple(Column(label, detail) for label, detail in summary.columns)
-    rows = tuple((model_label(*model), tuple(map(Entry, texts))) for model, texts in summary.texts.items())
-    return Table(summary.title, columns, rows, is_sweep=True)
+    for summary in summaries(rows):
+        columns = tuple(Column(label, detail) for label, detail in summary.columns)
+        lines = tuple((model_label(*model), tuple(map(Entry, texts))) for model, texts in summary.texts.items())
+        tables.append(Table(summary.title, columns, lines, is_sweep=True))
+    return tuple(tables)
 
 
 def _main_table(columns: Mapping[Conditions, Sequence[Row]], scores: Sequence[GroupScore]) -> Table:
@@ -156,10 +180,10 @@ def _main_table(columns: Mapping[Conditions, Sequence[Row]], scores: Sequence[Gr
     filled = [_column(members, models) for members in columns.values()]
     headings = [_task_column(comparison, members, columns) for comparison, members in columns.items()]
     ranked = [column for column in filled if any(cell.rank for cell in column)]
-    for group in dict.fromkeys(score.comparison for score in scores):
-        members_of_group = {(s.model, s.variant): s for s in scores if s.comparison == group}
+    for group, members in grouped(scores, lambda score: score.comparison).items():
+        score_of = {(score.model, score.variant): score for score in members}
         headings.append(Column(group.task, "% of softmax ↑"))
-        filled.append([_group_cell(members_of_group.get(model)) for model in models])
+        filled.append([_group_cell(score_of.get(model)) for model in models])
     if len(ranked) > 1:
         headings.append(Column("mean rank", f"over {len(ranked)} columns ↓"))
         filled.append(_mean_ranks(ranked))
@@ -169,19 +193,15 @@ def _main_table(columns: Mapping[Conditions, Sequence[Row]], scores: Sequence[Gr
 def _secondary_tables(rows: Sequence[Row]) -> tuple[Table, ...]:
     """Divergences, and scores without a hybrid's linear branch; only models that have such numbers have a line."""
     main = main_rows(rows)
-    divergences: dict[tuple[Conditions, str], list[Row]] = defaultdict(list)
-    without_branch: dict[tuple[Conditions, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        if _is_secondary(row, main):
-            kind = divergences if row.metric in DIVERGENCES else without_branch
-            kind[row.comparison, row.metric].append(row)
-    kinds = {"Attention divergence from softmax": divergences, "Hybrids without their linear branch": without_branch}
-    return tuple(_secondary_table(title, columns) for title, columns in kinds.items() if columns)
+    kinds = grouped((row for row in rows if _is_secondary(row, main)), lambda row: row.metric in DIVERGENCES)
+    titles = {True: "Attention divergence from softmax", False: "Hybrids without their linear branch"}
+    return tuple(_secondary_table(title, kinds[kind]) for kind, title in titles.items() if kind in kinds)
 
 
-def _secondary_table(title: str, columns: Mapping[tuple[Conditions, str], Sequence[Row]]) -> Table:
+def _secondary_table(title: str, rows: Sequence[Row]) -> Table:
     """A column for each task and metric; nothing is marked as best, as these numbers do not rank models."""
-    models = _models(row for rows in columns.values() for row in rows)
+    models = _models(rows)
+    columns = grouped(rows, lambda row: (row.comparison, row.metric))
     comparisons = list(dict.fromkeys(where for where, _ in columns))
     ordered = sorted(columns, key=lambda key: (comparisons.index(key[0]), key[1] == DIVERGENCES[-1], key[1]))
     filled = [
@@ -200,48 +220,37 @@ def _is_secondary(row: Row, main: Mapping[Conditions, Sequence[Row]]) -> bool:
 
 def _sweep_table(rest: str, rows: Sequence[Row], failures: Sequence[Row]) -> Table:
     axis = _axis(rows[0])
-    points = sorted({row.coordinates[axis] for row in rows}, key=lambda point: (isinstance(point, str), point))
+    at = grouped(rows, lambda row: row.coordinates[axis])
+    points = sorted(at, key=lambda point: (isinstance(point, str), point))
     models = _models([*rows, *failures])
-    filled = [_column([row for row in rows if row.coordinates[axis] == point], models, failures) for point in points]
+    filled = [_column(at[point], models, failures) for point in points]
     example = next((row for row in rows if row.value is not None), rows[0])
     title = f"{rows[0].comparison.task}: {metric_label(example)}" + (f", {rest}" if rest else "")
     columns = tuple(Column(f"{axis}={point}" if i == 0 else str(point)) for i, point in enumerate(points))
     return Table(title, columns, _transpose(models, filled), is_sweep=True)
 
 
-def _column(rows: Sequence[Row], models: Sequence[_ModelKey], failures: Sequence[Row] = ()) -> list[Entry]:
-    """One cell for each model; a failure of the whole cell fills what its model lacks."""
-    found: dict[_ModelKey, list[Row]] = defaultdict(list)
-    for row in rows:
-        found[row.model, row.variant].append(row)
-    where = dict(zip(map(id, rows), rankings(rows), strict=True))
-    cells = []
-    for model in models:
-        own = found.get(model) or [row for row in failures if (row.model, row.variant) == model]
-        measured = next((row for row in own if row.value is not None), None)
-        if measured is None:
-            cells.append(_failed_cell(own) if own else MISSING)
-        else:
-            cells.append(_measured_cell(measured, own, where[id(measured)]))
-    return cells
+def _column(rows: Sequence[Row], models: Sequence[ModelKey], failures: Sequence[Row] = ()) -> list[Entry]:
+    """One entry for each model; a model without a row at this point shows the failure of its whole cell."""
+    ranked = grouped(zip(rows, rankings(rows), strict=True), lambda pair: pair[0].key)
+    failed = grouped(((row, Ranking()) for row in failures), lambda pair: pair[0].key)
+    return [_entry(ranked.get(model, failed.get(model, []))) for model in models]
 
 
-def _failed_cell(rows: Sequence[Row]) -> Entry:
-    return Entry(", ".join(format_status(row.status) for row in rows), failed=True)
-
-
-def _measured_cell(measured: Row, own: Sequence[Row], place: Ranking) -> Entry:
-    """The cell of a model's one row with a value; its other rows say which seeds failed, and how."""
+def _entry(own: Sequence[tuple[Row, Ranking]]) -> Entry:
+    """The entry of a model's one row with a value; its other rows say which seeds failed, and how."""
+    measured, ranking = next((pair for pair in own if pair[0].value is not None), (None, None))
+    if measured is None or ranking is None:
+        return Entry(", ".join(format_status(row.status) for row, _ in own), failed=True) if own else MISSING
     text, stderr = format_measurement(measured.value, measured.stderr, measured.unit)
-    failed = [f"seed {row.seeds}: {format_status(row.status)}" for row in own if row.value is None]
     return Entry(
         text,
         stderr,
         percent="" if measured.model == REFERENCE_MODEL else format_percent(measured.percent_recovered),
-        note="; ".join(failed),
-        best=place.is_best,
-        rank=place.rank,
-        standing=place.standing,
+        note="; ".join(f"seed {row.seeds}: {format_status(row.status)}" for row, _ in own if row.value is None),
+        best=ranking.is_best,
+        rank=ranking.rank,
+        standing=ranking.standing,
         order=measured.value,
     )
 
@@ -255,53 +264,43 @@ def _group_cell(score: GroupScore | None) -> Entry:
 
 
 def _mean_ranks(columns: Sequence[Sequence[Entry]]) -> list[Entry]:
-    """Each model's mean rank over the columns, all of which have ranks; how many it has where it lacks some."""
+    """Each model's mean rank over the columns; the number of its ranks if it lacks some."""
     means = []
     for cells in zip(*columns, strict=True):
         ranks = [int(cell.rank.rstrip("=")) for cell in cells if cell.rank]
-        mean = sum(ranks) / len(cells)
-        means.append(
-            Entry(f"{mean:.1f}", order=mean) if len(ranks) == len(cells) else Entry(f"{len(ranks)} of {len(cells)}")
-        )
+        if len(ranks) == len(cells):
+            mean = sum(ranks) / len(cells)
+            means.append(Entry(f"{mean:.1f}", order=mean))
+        else:
+            means.append(Entry(f"{len(ranks)} of {len(cells)}"))
     return means
 
 
 def _task_column(comparison: Conditions, rows: Sequence[Row], columns: Iterable[Conditions]) -> Column:
     example = next((row for row in rows if row.value is not None), rows[0])
     twins = sum(other.task == comparison.task for other in columns)
-    point = f", {example.at.replace(';', ', ')}" if example.at else ""
+    point = f", {example.point}" if example.at else ""
     data = _LONG_HASH.sub(r"\1…", comparison.data) or "?"
     return Column(comparison.task, metric_label(example) + point + (f" on {data}" if twins > 1 else ""))
 
 
 def metric_label(row: Row) -> str:
-    """A metric's name, its unit where the name does not end with it, and the direction of improvement."""
+    """A metric's name, its unit unless the name ends with it, and the direction of improvement."""
     is_named = row.unit in ("", "1") or f"_{row.metric}".endswith(f"_{row.unit.replace('/', '_per_')}")
     return f"{row.metric}{'' if is_named else f' [{row.unit}]'}{format_arrow(row.higher_is_better)}"
 
 
-def _models(rows: Iterable[Row]) -> list[_ModelKey]:
+def _models(rows: Iterable[Row]) -> list[ModelKey]:
     """Softmax first, then by name: the order of the leaderboard's rows, over all tasks."""
-    return sorted({(row.model, row.variant) for row in rows}, key=lambda key: (key[0] != REFERENCE_MODEL, key))
+    return sorted({row.key for row in rows}, key=softmax_first)
 
 
-def _transpose(
-    models: Sequence[_ModelKey], columns: Sequence[Sequence[Entry]]
-) -> tuple[tuple[str, tuple[Entry, ...]], ...]:
+def _transpose(models: Sequence[ModelKey], columns: Sequence[Sequence[Entry]]) -> _Rows:
     return tuple((model_label(*model), tuple(column[i] for column in columns)) for i, model in enumerate(models))
 
 
 def _axis(row: Row) -> str:
     return AXIS if AXIS in row.coordinates else min(row.coordinates)
-
-
-def _rest_of_point(row: Row) -> str:
-    axis = _axis(row)
-    return ", ".join(f"{key}={row.coordinates[key]}" for key in sorted(row.coordinates) if key != axis)
-
-
-def _place(comparison: Conditions) -> _Place:
-    return comparison.backbone, comparison.recipe, comparison.scale, comparison.limit
 
 
 def place_title(comparison: Conditions) -> str:

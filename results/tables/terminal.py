@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from ..record import Record
 from .aggregate import leaderboard_rows
-from .tables import Entry, Table, sections
+from .tables import Column, Entry, Table, sections
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text
 
 _WIDE = 120
 _LABEL_SHARE = 4
@@ -46,9 +45,10 @@ def _print_columns(table: Table, columns: Sequence[int], console: Console) -> No
     drawn = RichTable(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False, show_edge=False)
     drawn.add_column("model", overflow="fold", max_width=console.width // _LABEL_SHARE)
     for i in columns:
-        drawn.add_column(Text(_heading(table, i)), justify="right", no_wrap=True, overflow="fold")
+        drawn.add_column(Text(_heading(table.columns[i])), justify="right", no_wrap=True, overflow="fold")
     for model, cells in table.rows:
-        drawn.add_row(Text(model), *(_drawn_cell(cells[i], console.width) for i in columns))
+        texts = (Text(_text(cells[i], console.width), _style(cells[i])) for i in columns)
+        drawn.add_row(Text(model), *texts)
     console.print(drawn)
     console.print()
 
@@ -59,7 +59,8 @@ def _chunks(table: Table, width: int) -> Iterator[list[int]]:
     chunk: list[int] = []
     used = label
     for i in range(len(table.columns)):
-        need = _PADDING + _column_width(table, i, width)
+        texts = [*_heading(table.columns[i]).split("\n"), *(_text(cells[i], width) for _, cells in table.rows)]
+        need = _PADDING + max(map(len, texts))
         if chunk and used + need > width:
             yield chunk
             chunk, used = [], label
@@ -69,25 +70,19 @@ def _chunks(table: Table, width: int) -> Iterator[list[int]]:
         yield chunk
 
 
-def _column_width(table: Table, column: int, width: int) -> int:
-    texts = [*_heading(table, column).split("\n"), *(_plain_cell(cells[column], width) for _, cells in table.rows)]
-    return max(map(len, texts))
+def _heading(column: Column) -> str:
+    return f"{column.label}\n{column.detail}" if column.detail else column.label
 
 
-def _heading(table: Table, column: int) -> str:
-    heading = table.columns[column]
-    return f"{heading.label}\n{heading.detail}" if heading.detail else heading.label
-
-
-def _plain_cell(cell: Entry, width: int) -> str:
-    parts = [cell.text, f"±{cell.stderr}" if cell.stderr else "", f"({cell.note})" if cell.note else ""]
-    if width >= _WIDE and cell.percent:
-        parts.insert(2, f"({cell.percent})")
+def _text(entry: Entry, width: int) -> str:
+    parts = [
+        entry.text,
+        f"±{entry.stderr}" if entry.stderr else "",
+        f"({entry.percent})" if entry.percent and width >= _WIDE else "",
+        f"({entry.note})" if entry.note else "",
+    ]
     return " ".join(filter(None, parts))
 
 
-def _drawn_cell(cell: Entry, width: int) -> Text:
-    from rich.text import Text
-
-    style = "red" if cell.failed else "bold green" if cell.best else ""
-    return Text(_plain_cell(cell, width), style=style)
+def _style(entry: Entry) -> str:
+    return "red" if entry.failed else "bold green" if entry.best else ""

@@ -11,7 +11,8 @@ import pytest
 
 from hedgebench.results.plots.device_peaks import DEVICE_PEAKS, device_peak
 from hedgebench.results.plots.efficiency import pareto_front
-from hedgebench.results.plots.make import Plot, make_plots
+from hedgebench.results.plots.make import make_plots
+from hedgebench.results.plots.style import Plot
 from hedgebench.results.record import Metric, Record, Scalar
 
 MakeRecord = Callable[..., Record]

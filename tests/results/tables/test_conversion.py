@@ -170,7 +170,7 @@ def test_each_task_has_its_columns_and_the_group_counts_main_metrics_alone(
     assert [(column.label, column.detail.split()[0]) for column in table.columns] == [
         (task, f"attention_kl_{when}") for task in tasks for when in ("swapped", "distilled")
     ]
-    scores = group_scores(records, tasks_of={"glue": tasks})
+    scores = group_scores(leaderboard_rows(records), tasks_of={"glue": tasks})
     assert [score.percent_recovered for score in scores] == pytest.approx([100.0, 100 * 8 / 9])
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from hedgebench.results.record import Metric, Record
+from hedgebench.results.tables.aggregate import leaderboard_rows
 from hedgebench.results.tables.groups import GroupScore, group_scores
 from hedgebench.results.tables.references import load_reference
 
@@ -25,7 +26,7 @@ def make_glue(make_record: MakeRecord, make_metric: MakeMetric) -> Callable[...,
 
 
 def scores_by_model(records: list[Record], **options: object) -> dict[str, GroupScore]:
-    return {score.model: score for score in group_scores(records, **options)}  # type: ignore[arg-type]
+    return {score.model: score for score in group_scores(leaderboard_rows(records), **options)}  # type: ignore[arg-type]
 
 
 def test_a_groups_score_is_the_papers_ratio_of_sums(make_glue: Callable[..., list[Record]]) -> None:
@@ -76,12 +77,12 @@ def test_units_that_differ_are_not_summed(make_glue: Callable[..., list[Record]]
 
 
 def test_tasks_without_a_group_have_no_group_score(make_record: MakeRecord) -> None:
-    assert group_scores([make_record()]) == []
+    assert group_scores(leaderboard_rows([make_record()])) == []
 
 
 def test_a_task_with_settings_of_its_own_is_in_no_group(make_record: MakeRecord) -> None:
     names = ("summarization:dataset=org/name", "glue/cola:max_length=64")
-    assert group_scores([make_record(task=name) for name in names]) == []
+    assert group_scores(leaderboard_rows([make_record(task=name) for name in names])) == []
 
 
 def test_a_stand_in_does_not_count_towards_its_group(make_glue: Callable[..., list[Record]]) -> None:
@@ -93,4 +94,4 @@ def test_a_stand_in_does_not_count_towards_its_group(make_glue: Callable[..., li
     score = scores_by_model(records)["hedgehog"]
     assert score.percent_recovered == pytest.approx(100 * 59.66 / 54.39, abs=0.05)
     assert (score.done, score.total) == (5, 5)
-    assert group_scores(make_glue("softmax", {"lra/digits": 0.9})) == []
+    assert group_scores(leaderboard_rows(make_glue("softmax", {"lra/digits": 0.9}))) == []

@@ -5,7 +5,6 @@ import io
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,6 @@ from hedgebench.results.tables.leaderboard import (
     leaderboard_csv,
     leaderboard_json,
     leaderboard_markdown,
-    write_csv,
 )
 
 MakeMetric = Callable[..., Metric]
@@ -41,10 +39,9 @@ def test_the_csv_keeps_numbers_at_full_precision(make_record: MakeRecord, make_m
     assert row["higher_is_better"] == "false"
 
 
-def test_the_csv_quotes_what_needs_quotes(make_record: MakeRecord, tmp_path: Path) -> None:
+def test_the_csv_quotes_what_needs_quotes(make_record: MakeRecord) -> None:
     model = 'odd,"name"\nhere'
-    write_csv([make_record(model)], tmp_path / "leaderboard.csv")
-    text = (tmp_path / "leaderboard.csv").read_bytes().decode()
+    text = leaderboard_csv([make_record(model)])
     assert parsed(text)[0]["model"] == model
     assert text.endswith("\r\n")
 

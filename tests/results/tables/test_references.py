@@ -93,9 +93,10 @@ def test_unknown_names_are_answered_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mark": "certain"}, "has the mark 'certain'; choose paper, transcribed"),
-        ({"values": {"a": "58.8"}}, "BERT-FT, a is '58.8'; expected a finite number"),
-        ({"values": {"a": True}}, "expected a finite number"),
+        ({"mark": "certain"}, r"rows\[0\].mark is 'certain'; expected Literal\['paper', 'transcribed'"),
+        ({"values": {"a": "58.8"}}, r"rows\[0\].values.a is '58.8'; expected float"),
+        ({"values": {"a": True}}, "values.a is True; expected float"),
+        ({"values": {"a": "nan"}}, "BERT-FT, a is nan; expected a finite number"),
         ({"marks": {"nowhere": "paper"}}, "marks nowhere but has no such value"),
     ],
 )
@@ -108,5 +109,5 @@ def test_a_reference_that_breaks_the_rules_is_refused(change: dict[str, Any], me
 
 
 def test_a_missing_field_is_named() -> None:
-    with pytest.raises(InvalidReferenceError, match="lacks the field 'tables'"):
+    with pytest.raises(InvalidReferenceError, match="reference lacks tables"):
         parse_reference({"paper": "p", "title": "t"})
