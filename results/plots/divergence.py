@@ -19,6 +19,8 @@ from .style import (
     Styles,
     add_colour_bar,
     finished,
+    label_edges,
+    mark_missing,
     new_figure,
     new_grid,
     plain,
@@ -81,9 +83,7 @@ def _draw_layers(axes: Axes, state: Floats, style: Style, look: dict[str, Any]) 
     finite = np.where(np.isfinite(means), means, np.nan)
     axes.plot(layers, finite, color=style.colour, marker=style.marker, **look)
     if np.isinf(means).any():
-        where = axes.get_xaxis_transform()
-        lost = layers[np.isinf(means)]
-        axes.plot(lost, np.full(len(lost), 0.97), color=style.colour, transform=where, **CROSS)
+        mark_missing(axes, layers[np.isinf(means)], style)
 
 
 def _draw_spread(axes: Axes, state: Floats, style: Style) -> None:
@@ -127,9 +127,7 @@ def _heads_figure(models: Sequence[HeadDivergence], title: str) -> Figure:
         for axes, state, when in zip(row, (model.before, model.after), ("before", "after"), strict=True):
             axes.set_title(f"{plain(model.label)}, {when} distillation", fontsize=9, loc="left")
             _draw_heads(axes, state, norm, (layers, heads), "not distilled" if when == "after" else "not measured")
-        row[0].set_ylabel("head")
-    for axes in grid[-1]:
-        axes.set_xlabel("layer")
+    label_edges(grid, "layer", "head")
     bar = add_colour_bar(figure, ScalarMappable(norm, COLOUR_MAP), grid, fraction=0.05, pad=0.02, aspect=6 * tall)
     if isinstance(norm, LogNorm):
         set_plain_ticks(bar.ax.yaxis)

@@ -13,7 +13,7 @@ from ..tables.efficiency import crossovers_of_sweep
 from ..tables.format import format_status
 from ..tables.tables import metric_label
 from .device_peaks import device_peak
-from .style import CROSS, Plot, Styles, draw_point, finished, new_figure, plain, set_length_axis
+from .style import CROSS, Plot, Styles, draw_point, finished, mark_missing, new_figure, plain, set_length_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,8 +131,7 @@ def _draw_sweep(axes: Axes, rows: Sequence[Row], styles: Styles) -> dict[str, An
         (handles[plain(label)],) = axes.plot(lengths, values, markersize=5, linewidth=1.5, **styles[label].look)
         for row in own:
             if row.value is None:
-                look = CROSS | {"color": styles[label].colour, "transform": axes.get_xaxis_transform()}
-                axes.plot(row.seq_len, 0.97, **look)
+                mark_missing(axes, [row.seq_len], styles[label])
                 (handles[f"no value: {format_status(row.status)}"],) = axes.plot([], [], color="#777777", **CROSS)
     axes.set_yscale("log")
     set_length_axis(axes, rows, _SLANT_FROM)

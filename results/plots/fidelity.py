@@ -13,13 +13,14 @@ from ..tables.aggregate import REFERENCE_MODEL, Row, grouped
 from ..tables.fidelity import Fidelity, HeadSample, Samples, fidelities, spikiest_heads
 from .style import (
     COLOUR_MAP,
-    CROSS,
     WIDE_FROM,
     Plot,
     Styles,
     add_colour_bar,
     draw_sweep,
     finished,
+    label_edges,
+    mark_missing,
     new_figure,
     new_grid,
     plain,
@@ -136,8 +137,7 @@ def _lengths_figure(points: Sequence[Row], styles: Styles, title: str) -> Figure
             line.sort(key=lambda row: row.seq_len)
             handles[plain(label)] = draw_sweep(axes, line, styles[label])
             if lost := [row.seq_len for row in line if row.value is None]:
-                look = CROSS | {"color": styles[label].colour, "transform": axes.get_xaxis_transform()}
-                (handles[f"{plain(label)}: no value"],) = axes.plot(lost, [0.97] * len(lost), **look)
+                handles[f"{plain(label)}: no value"] = mark_missing(axes, lost, styles[label])
         set_length_axis(axes, rows)
         axes.set_title(plain(corpus), fontsize=10, loc="left")
         axes.set_xlabel("tokens")
@@ -166,9 +166,7 @@ def _products_figure(
             axes.set_yscale("log")
             axes.xaxis.set_major_locator(MaxNLocator(5))
         set_plain_ticks(row[0].yaxis)
-        row[0].set_ylabel("weight")
-    for axes in grid[-1]:
-        axes.set_xlabel("q·k / √d")
+    label_edges(grid, "q·k / √d", "weight")
     return finished(figure, f"{title}; grey: softmax")
 
 
@@ -193,9 +191,7 @@ def _maps_figure(models: Sequence[Fidelity], heads: Sequence[tuple[int, int]], t
                 where = f"layer {place[0]}, head {place[1]}"
                 _draw_map(row[2 * i], sample.softmax, norm, f"{where}: softmax")
                 _draw_map(row[2 * i + 1], sample.weights, norm, plain(model.label))
-        row[0].set_ylabel("query")
-    for axes in grid[-1]:
-        axes.set_xlabel("key")
+    label_edges(grid, "key", "query")
     bar = add_colour_bar(figure, ScalarMappable(norm, COLOUR_MAP), grid, fraction=0.03, pad=0.01)
     bar.set_label("attention weight")
     return finished(figure, title)

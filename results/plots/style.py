@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from ..stats.statistics import Floats
 from ..tables.aggregate import REFERENCE_MODEL, Conditions, ModelKey, Row, model_label, softmax_first
 
 if TYPE_CHECKING:
@@ -190,6 +191,21 @@ def draw_sweep(axes: Axes, rows: Sequence[Row], style: Style) -> ErrorbarContain
         markersize=5,
         **style.look,
     )
+
+
+def mark_missing(axes: Axes, xs: Sequence[float] | Floats, style: Style) -> Artist:
+    """Crosses at the top of a panel at points without a value."""
+    look = CROSS | {"color": style.colour, "transform": axes.get_xaxis_transform()}
+    (crosses,) = axes.plot(xs, [0.97] * len(xs), **look)
+    return crosses
+
+
+def label_edges(panels: Any, x: str, y: str) -> None:
+    """Labels the lowest panels' x axes and the leftmost panels' y axes."""
+    for axes in panels[-1]:
+        axes.set_xlabel(x)
+    for axes in panels[:, 0]:
+        axes.set_ylabel(y)
 
 
 def set_length_axis(axes: Axes, rows: Iterable[Row], rotate_from: int | None = None) -> None:

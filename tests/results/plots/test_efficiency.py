@@ -1,4 +1,4 @@
-"""Tests of results/plot_efficiency.py."""
+"""Tests of results/plots/efficiency.py."""
 
 from __future__ import annotations
 
