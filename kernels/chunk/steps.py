@@ -50,7 +50,7 @@ def attend_by_steps(
     Returns:
         The results of the chunks, and the sums after the last key.
     """
-    chunks = Chunks(call, carry)
+    chunks = Chunks(call, carry, FRESH)
     return [finish(rows) for _, rows, _ in chunks], chunks.carry
 
 
@@ -130,7 +130,7 @@ class Chunks:
         carry: sums over the keys gone through so far.
     """
 
-    def __init__(self, call: ChunkedCall, carry: Carry, memory: Memory = FRESH) -> None:
+    def __init__(self, call: ChunkedCall, carry: Carry, memory: Memory) -> None:
         """Begins before the first key.
 
         Args:

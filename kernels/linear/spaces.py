@@ -82,7 +82,8 @@ class LogSpace:
         grown = _grown(carry, keys)
         weights = key_weights(keys, grown, memory)
         kept = torch.mul(carry.sums, (carry.log_scale - grown).exp().mT, out=memory("sums", *carry.sums.shape))
-        return Carry(kept.baddbmm_(weights.mT, tokens.values()), grown)
+        sums = torch.baddbmm(kept, weights.mT, tokens.values(), out=kept if memory else None)
+        return Carry(sums, grown)
 
     def apply(self, tokens: Tokens, carry: Carry, memory: Memory = FRESH) -> Rows:
         """Reads the carried sums with queries."""
@@ -170,7 +171,7 @@ def _causal_rows(queries: Tensor, keys: Tensor, values: Tensor, carry: Carry, me
     within = torch.bmm(
         causal_scores(queries, keys, memory), values, out=memory("rows", *queries.shape[:2], values.shape[2])
     )
-    return within.baddbmm_(queries, carry.sums)
+    return torch.baddbmm(within, queries, carry.sums, out=within if memory else None)
 
 
 def _grown(carry: Carry, keys: Tensor) -> Tensor:
