@@ -46,7 +46,7 @@ def distill(maps: tuple[FeatureMap, FeatureMap], steps: int = 100) -> None:
         q, k = draw(seed=1 + step)
         loss = attention_distillation_loss(q, k, maps[0](q), maps[1](k), causal=True, log_space=maps[0].log_space)
         optimizer.zero_grad()
-        loss.cross_entropy.mean().backward()
+        torch.autograd.backward(loss.cross_entropy.mean())
         optimizer.step()
 
 

@@ -152,6 +152,7 @@ class Task(Protocol):
     @property
     def info(self) -> TaskInfo:
         """The declaration."""
+        ...
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
         """Which data `load` would read, without loading it and without torch.
@@ -161,6 +162,7 @@ class Task(Protocol):
             UnsupportedError: The task cannot run on this backbone, or on this machine.
             ValueError: The task does not take a setting.
         """
+        ...
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
         """The data; `limit` keeps that many test rows.
@@ -168,12 +170,15 @@ class Task(Protocol):
         Raises:
             DataUnavailableError: The data are not available.
         """
+        ...
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
         """The model's answers, one row for each document, sample or timed point."""
+        ...
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
         """Metrics of predictions."""
+        ...
 
 
 @runtime_checkable
@@ -183,14 +188,17 @@ class TaskFamily(Protocol):
     @property
     def prefix(self) -> str:
         """The prefix of the family's names and of no others, such as `lm_eval/`."""
+        ...
 
     @property
     def summary(self) -> str:
         """One line for `bench list tasks`."""
+        ...
 
     @property
     def data(self) -> tuple[str, ...]:
         """Ids of the data sets read; a description if each task has its own."""
+        ...
 
     def expand(self, name: str) -> Sequence[str]:
         """The names of the tasks that `name` stands for: itself, or those of a group.
@@ -198,6 +206,7 @@ class TaskFamily(Protocol):
         Raises:
             UnknownNameError: No task has this name, or too many match it.
         """
+        ...
 
     def get(self, name: str) -> Task:
         """The task of that name.
@@ -205,3 +214,4 @@ class TaskFamily(Protocol):
         Raises:
             UnknownNameError: There is no such task.
         """
+        ...

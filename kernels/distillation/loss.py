@@ -65,9 +65,8 @@ def attention_distillation_loss(
 ) -> DistillationLoss:
     """Gives the loss of each query head, computed with its gradients tile by tile: memory is linear in tokens.
 
-    A probability below `FLOOR` counts as `FLOOR`, in log space too, so that a row of zeros (ReLU maps) or a key whose
-    score is zero has a finite loss. The gradient is that of this definition: such an entry pulls at nothing itself, and
-    a row with no other entry has no gradient. Everything is computed in float32 at least, outside autocast.
+    Probabilities count as `FLOOR` at least, in log space too, so that a row or a key of zeros (ReLU maps) has a finite
+    loss; the entries below have no gradient. Everything is computed in float32 at least, outside autocast.
 
     Args:
         q: the teacher's queries; like `k` they get no gradient.
@@ -81,8 +80,7 @@ def attention_distillation_loss(
         log_space: `phi_q` and `phi_k` are logarithms.
         eps: added to the student's row sum, outside log space.
         tile: query rows that torch handles at once; unless given, as many as `distillation_tiles` allows.
-        backend: "auto" (Triton in float32 on CUDA, else torch), "triton" or "torch", which always takes log features of
-            which a later key stands too far above the first for a common shift.
+        backend: "auto" (Triton in float32 on CUDA, else torch), "triton" or "torch"; torch takes steep log features.
 
     Raises:
         ValueError: heads that do not divide, a teacher and a student of different heads, tensors that do not fit each

@@ -20,10 +20,12 @@ def run_distillation(call: DistillationCall) -> Results:
     if call.backend == "triton":
         factors = factored(call.phi_q, call.phi_k, causal=call.causal, log_space=call.log_space)
         if factors is not None:
-            return *_by_triton(call, factors), _what("triton")
-    gradients = call.zero_gradients() if call.with_gradients else None
-    cross_entropy, kl = tiled_loss(call, gradients)
-    return cross_entropy, kl, *(gradients or _empty(call.q)), _what("torch")
+            cross_entropy, kl, gradients = _by_triton(call, factors)
+            return cross_entropy, kl, gradients.queries, gradients.keys, _what("triton")
+    wanted = call.zero_gradients() if call.with_gradients else None
+    cross_entropy, kl = tiled_loss(call, wanted)
+    gradients = wanted or _empty(call.q)
+    return cross_entropy, kl, gradients.queries, gradients.keys, _what("torch")
 
 
 distillation = torch.library.custom_op("hedgebench::attention_distillation", run_distillation, mutates_args=())
@@ -39,19 +41,19 @@ def _shapes(call: DistillationCall) -> Results:
     if call.with_gradients:
         by_head = call.q.new_empty(leading, groups, keys, features)
         gradients = FeatureGradients(call.q.new_empty(call.phi_q.shape), by_head)
-    return heads, torch.empty_like(heads), *gradients, _what("torch")
+    return heads, torch.empty_like(heads), gradients.queries, gradients.keys, _what("torch")
 
 
-def _by_triton(call: DistillationCall, factors: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _by_triton(call: DistillationCall, factors: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, FeatureGradients]:
     from .launch import distill
 
     cross_entropy, kl, gradients = distill(call, factors)
     if gradients is None:
-        return cross_entropy, kl, *_empty(call.q)
+        return cross_entropy, kl, _empty(call.q)
     if call.log_space:
         gradients.queries.mul_(factors[0])
         gradients.keys.mul_(factors[1][:, None])
-    return cross_entropy, kl, *gradients
+    return cross_entropy, kl, gradients
 
 
 def _what(backend: str) -> Tensor:

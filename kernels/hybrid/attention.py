@@ -79,8 +79,7 @@ def hybrid_attention(
         k: keys; query head i uses kv head i // (h / hk).
         v: values.
         phi_q: features of the queries, or their logarithms; φ(q)·φ(k) must not be negative.
-        key_map: gives features of keys, or their logarithms. It is called once with the keys that leave the window, and
-            not at all where none does.
+        key_map: gives features of keys, or their logarithms; called once with the keys that leave the window, if any.
         window: N, keys seen by softmax, the query's own included; masked tokens take up room in it.
         gate_log: log γ of each query head.
         positions: of the keys' tokens, for `key_map`.
@@ -93,23 +92,22 @@ def hybrid_attention(
         return_state: give the state after the last key.
 
     Raises:
-        ValueError: heads that do not divide, tensors that do not fit each other or are not on one device, more queries
-            than keys, a window below 1 token, or a state of another window or of a map in the other space.
+        ValueError: tensors that do not fit each other, more queries than keys, a window below 1, or a foreign state.
     """
     _check_shapes(q, k, v, phi_q, gate_log, positions, key_padding_mask)
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    factor: float = q.shape[-1] ** -0.5 if scale is None else scale
     new = HybridState(k, v, positions, key_padding_mask)
     seen = new if initial_state is None else _checked(initial_state, window).followed_by(new)
     with torch.autocast(q.device.type, enabled=False):
         if linear_branch and initial_state is None and q.shape[2] == k.shape[2] > window >= 1:
             obstacle = why_not_hybrid(q, v, phi_q.shape[-1], log_space=log_space)
             if not obstacle or (q.device.type == "cpu" and torch.compiler.is_compiling()):
-                far_q, far_k = _far_features(phi_q, key_map, new, window, log_space)
+                features = _far_features(phi_q, key_map, new, window, log_space)
                 call = HybridCall(
-                    q, k, v, far_q, far_k, gate_log, key_padding_mask, window, scale, log_space, shift_window
+                    q, k, v, *features, gate_log, key_padding_mask, window, factor, log_space, shift_window
                 )
                 return _by_operator(call, new if return_state else None, fuses=not obstacle)
-        near = window_attention(q, seen.keys, seen.values, window=window, key_padding_mask=seen.mask, scale=scale)
+        near = window_attention(q, seen.keys, seen.values, window=window, key_padding_mask=seen.mask, scale=factor)
         output = near.output
         if linear_branch and seen.tokens > window:
             far, log_sum, seen = _delayed(phi_q, key_map, seen, seen.tokens - window, log_space)

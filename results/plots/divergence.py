@@ -83,7 +83,7 @@ def _draw_layers(axes: Axes, state: Floats, style: Style, look: dict[str, Any]) 
     finite = np.where(np.isfinite(means), means, np.nan)
     axes.plot(layers, finite, color=style.colour, marker=style.marker, **look)
     if np.isinf(means).any():
-        mark_missing(axes, layers[np.isinf(means)], style)
+        mark_missing(axes, layers[np.isinf(means)].astype(np.float64), style)
 
 
 def _draw_spread(axes: Axes, state: Floats, style: Style) -> None:

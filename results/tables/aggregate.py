@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, TypeVar
 
-from ..record import Metric, Record, Scalar, Status
+from ..record import Metric, Record, Scalar
 from ..stats.statistics import seed_mean
 from ..store import record_order
 
@@ -291,7 +291,7 @@ def _metric_row(cells: SeedGroup, measured: Sequence[tuple[Record, Metric]]) -> 
     )
 
 
-def _failed_row(cells: SeedGroup, status: Status, missing: Sequence[Record]) -> Row:
+def _failed_row(cells: SeedGroup, status: str, missing: Sequence[Record]) -> Row:
     return Row(
         model=cells.model,
         comparison=cells.comparison,

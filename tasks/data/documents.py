@@ -34,6 +34,7 @@ class Corpus(Protocol):
         Raises:
             DataUnavailableError: The data are not available.
         """
+        ...
 
     def documents(self, split: str, sources: Sources) -> list[Document]:
         """The documents of one split, in a fixed order.
@@ -41,6 +42,7 @@ class Corpus(Protocol):
         Raises:
             DataUnavailableError: The data are not available.
         """
+        ...
 
 
 def rows_as_documents(rows: Sequence[str]) -> Iterable[Document]:

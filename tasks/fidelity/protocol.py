@@ -78,6 +78,7 @@ class TextReader(Protocol):
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer of the text."""
+        ...
 
 
 class TrainingTask(Task, Protocol):
@@ -85,6 +86,7 @@ class TrainingTask(Task, Protocol):
 
     def reader(self, settings: Settings, sources: Sources) -> TextReader:
         """The text as these settings read it."""
+        ...
 
 
 @dataclass(frozen=True)

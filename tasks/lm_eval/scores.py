@@ -115,7 +115,7 @@ def _rules(config: TaskConfig) -> tuple[dict[str, Any], dict[str, bool | None]]:
     from lm_eval.api.registry import get_aggregation, higher_is_better_registry, metric_agg_registry
 
     aggregations: dict[str, Any] = {}
-    directions: dict[str, bool | None] = {}
+    directions: dict[str, Any] = {}
     if config.is_class:
         task = config.instance()
         aggregations, directions = dict(task.aggregation()), dict(task.higher_is_better())

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast
 
 from ...adapters.base import Adapter, Capability, Continuation, UnsupportedError
 from ...results.foreign import parse_json
@@ -99,7 +99,8 @@ class TextModel:
             raise UnsupportedError("this model cannot generate")
         groups: dict[Decoding, list[int]] = {}
         for index, request in enumerate(requests):
-            groups.setdefault(decoding_of(request.args[1], self._end_of_text), []).append(index)
+            _, settings = cast("tuple[str, Any]", request.args)
+            groups.setdefault(decoding_of(settings, self._end_of_text), []).append(index)
         texts: dict[int, str] = {}
         for decoding, indices in groups.items():
             contexts = [requests[index].args[0] for index in indices]

@@ -19,7 +19,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...adapters.base import ModelShape
 from .protocol import GeneratedSequences, SequenceClassification, lra_info
@@ -136,7 +136,7 @@ def generate_expressions(rng: np.random.Generator, rows: int, settings: ListOpsS
     import numpy as np
 
     min_length, max_length = settings.min_length, settings.max_length
-    kept: dict[bytes, tuple[NDArray[np.uint8], int, int, int]] = {}
+    kept: dict[bytes, tuple[NDArray[np.uint8], Any, Any, Any]] = {}
     drawn = 0
     while len(kept) < rows:
         levels = _draw(rng, _TREES_AT_ONCE, settings)

@@ -61,10 +61,12 @@ class SequenceSettings(Protocol):
     @property
     def batch_size(self) -> int:
         """Rows per forward pass in evaluation."""
+        ...
 
     @property
     def more_metrics(self) -> str:
         """Metrics beside accuracy; see `metrics/requested.py`."""
+        ...
 
 
 class SeededSettings(SequenceSettings, Protocol):
@@ -73,6 +75,7 @@ class SeededSettings(SequenceSettings, Protocol):
     @property
     def data_seed(self) -> int:
         """Seed of the data."""
+        ...
 
 
 Chosen = TypeVar("Chosen", bound=SequenceSettings)
@@ -89,6 +92,7 @@ class SequenceSource(Protocol[Chosen_contra]):
         Raises:
             DataUnavailableError: The data cannot be read.
         """
+        ...
 
     def split(self, name: str, chosen: Chosen_contra, sources: Sources) -> Sequences:
         """One split.
@@ -96,6 +100,7 @@ class SequenceSource(Protocol[Chosen_contra]):
         Raises:
             DataUnavailableError: The data cannot be read.
         """
+        ...
 
 
 @dataclass(frozen=True)

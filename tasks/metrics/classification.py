@@ -71,7 +71,8 @@ def _f1(labels: Sequence[float], predictions: Sequence[float]) -> Estimate:
 
     from ...results.stats.agreement import confusion_counts, f1_stderr
 
-    return float(f1_score(labels, predictions, zero_division=0.0)), f1_stderr(confusion_counts(labels, predictions))
+    score = f1_score(labels, predictions, zero_division=0.0)  # pyright: ignore[reportArgumentType]
+    return float(score), f1_stderr(confusion_counts(labels, predictions))
 
 
 def _pearson(labels: Sequence[float], predictions: Sequence[float]) -> Estimate:

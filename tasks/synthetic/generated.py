@@ -39,6 +39,7 @@ class GeneratedSettings(Hashable, Protocol):
     @property
     def data_seed(self) -> int:
         """Seed of the data."""
+        ...
 
 
 def check_ranges(settings: GeneratedSettings, ranges: Mapping[str, tuple[float, float | None]]) -> None:

@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -279,7 +279,7 @@ def test_a_task_that_brings_its_own_model_needs_none_and_takes_no_other() -> Non
 
 
 def test_a_task_that_has_no_pickle_is_sent_to_its_process_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    local: Any = replace(fake("local"), identified=[lambda: None])
+    local: Any = replace(fake("local"), identified=cast(Any, [lambda: None]))
     monkeypatch.setattr(registry, "tasks", lambda: Registry("task", {"local": local}))
     (cell,) = planned("local", models=("elu",))
     assert pickle.loads(pickle.dumps(cell)).task is local

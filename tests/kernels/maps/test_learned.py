@@ -91,7 +91,7 @@ def test_hedgehog_rejects_an_unknown_start() -> None:
 
 
 def test_hedgehog_rejects_an_unknown_variant() -> None:
-    with pytest.raises(ValueError, match=r"'sofmax'; did you mean softmax.*allowed: exp, exp_max, softmax, softmax_joint"):
+    with pytest.raises(ValueError, match=r"'sofmax'; did you mean softmax.*: exp, exp_max, softmax, softmax_joint"):
         HedgehogMap(3, 8, map="sofmax")
 
 
