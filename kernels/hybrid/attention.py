@@ -71,8 +71,8 @@ def hybrid_attention(
 ) -> HybridResult:
     """Gives causal attention by the module's formula; time and memory are linear in tokens.
 
-    Autocast is off inside: everything is summed in float32 at least. On CUDA, calls without an earlier state and of
-    more tokens than the window run as Triton kernels; the rest as torch forms.
+    Sums are float32 at least, outside autocast. Triton runs calls on CUDA without an earlier state, longer than the
+    window; the rest are torch forms.
 
     Args:
         q: queries; they are the last n tokens of the keys' m.
@@ -102,10 +102,8 @@ def hybrid_attention(
         if linear_branch and initial_state is None and q.shape[2] == k.shape[2] > window >= 1:
             obstacle = why_not_hybrid(q, v, phi_q.shape[-1], log_space=log_space)
             if not obstacle or (q.device.type == "cpu" and torch.compiler.is_compiling()):
-                features = _far_features(phi_q, key_map, new, window, log_space)
-                call = HybridCall(
-                    q, k, v, *features, gate_log, key_padding_mask, window, factor, log_space, shift_window
-                )
+                tensors = (q, k, v, *_far_features(phi_q, key_map, new, window, log_space), gate_log, key_padding_mask)
+                call = HybridCall(*tensors, window, factor, log_space, shift_window)
                 return _by_operator(call, new if return_state else None, fuses=not obstacle)
         near = window_attention(q, seen.keys, seen.values, window=window, key_padding_mask=seen.mask, scale=factor)
         output = near.output
