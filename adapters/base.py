@@ -54,6 +54,7 @@ class ModelShape:
             the same weights, and the head compares the two results.
         input_dim: Real numbers at each position of a sequence of vectors, which a linear layer embeds; None for tokens
             and images.
+        labels: Names of a classifier's classes in the order of their ids; empty if they have none.
     """
 
     context_length: int
@@ -63,6 +64,7 @@ class ModelShape:
     channels: int = 1
     towers: int = 1
     input_dim: int | None = None
+    labels: tuple[str, ...] = ()
 
     @property
     def needs(self) -> Capability:

@@ -42,15 +42,26 @@ class ModelAdapter(Generic[Model]):
         capabilities: What it can do.
         shape: Its inputs and outputs.
         precision: Device and autocast type.
+        head_note: What became of a checkpoint's classification head, in words; empty without one.
+        has_own_head: Whether all weights are a checkpoint's, those of a classifier's head too.
     """
 
     def __init__(
-        self, model: Model, capabilities: frozenset[Capability], shape: ModelShape, precision: Precision
+        self,
+        model: Model,
+        capabilities: frozenset[Capability],
+        shape: ModelShape,
+        precision: Precision,
+        *,
+        head_note: str = "",
+        has_own_head: bool = False,
     ) -> None:
         self.model = model
         self.capabilities = capabilities
         self.shape = shape
         self.precision = precision
+        self.head_note = head_note
+        self.has_own_head = has_own_head
 
     @property
     def device(self) -> torch.device:
@@ -61,17 +72,19 @@ class ModelAdapter(Generic[Model]):
     def logits(
         self, input_ids: Int[Tensor, "b n"], attention_mask: Bool[Tensor, "b n"] | None = None
     ) -> Float[Tensor, "b n v"]:
-        """Next-token logits."""
-        self._require(Capability.LANGUAGE_MODEL)
-        self._require_room(input_ids.shape[1])
-        return self._run(input_ids, attention_mask)
+        """Next-token logits.
+
+        Raises:
+            FloatingPointError: A logit is not a number.
+        """
+        return _refusing_nan(self._logits(input_ids, attention_mask))
 
     def loglikelihood(
         self, requests: Sequence[tuple[Sequence[int], Sequence[int]]], batch_size: int = 8
     ) -> list[Continuation]:
         """Scores of (context, continuation) pairs, in the order given."""
         return scoring.loglikelihood(
-            self.logits,
+            self._logits,
             requests,
             context_length=self.shape.context_length,
             device=self.device,
@@ -84,7 +97,7 @@ class ModelAdapter(Generic[Model]):
     ) -> NDArray[np.float64]:
         """Log-probability in nats of each token, each scored once."""
         return scoring.rolling_loglikelihood(
-            self.logits,
+            self._logits,
             tokens,
             prefix_token=prefix_token,
             context_length=self.shape.context_length,
@@ -120,10 +133,14 @@ class ModelAdapter(Generic[Model]):
 
     @torch.no_grad()
     def sequence_outputs(self, vectors: Float[Tensor, "b n i"]) -> Float[Tensor, "b n o"]:
-        """Outputs at each position of sequences of vectors."""
+        """Outputs at each position of sequences of vectors.
+
+        Raises:
+            FloatingPointError: An output is not a number.
+        """
         self._require(Capability.VECTOR_SEQUENCES)
         self._require_room(vectors.shape[1])
-        return self._run(vectors, None)
+        return _refusing_nan(self._run(vectors, None))
 
     @torch.no_grad()
     def attention_weights(
@@ -210,6 +227,12 @@ class ModelAdapter(Generic[Model]):
         """Attention kernels that have run so far, in the order of their first run."""
         return tuple(KernelUse(phase, choice.form, choice.backend) for phase, choice in kernels_of(self.model))
 
+    @torch.no_grad()
+    def _logits(self, input_ids: Int[Tensor, "b n"], attention_mask: Tensor | None) -> Float[Tensor, "b n v"]:
+        self._require(Capability.LANGUAGE_MODEL)
+        self._require_room(input_ids.shape[1])
+        return self._run(input_ids, attention_mask)
+
     def _run(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
         self.model.eval()
         with self.precision.autocast():
@@ -236,3 +259,14 @@ class ModelAdapter(Generic[Model]):
 
     def _maps(self) -> list[FeatureMap]:
         return [part for part in self.model.modules() if isinstance(part, FeatureMap)]
+
+
+def _refusing_nan(outputs: Float[Tensor, "b n v"]) -> Float[Tensor, "b n v"]:
+    """The outputs; `argmax` would take the first NaN for the model's answer."""
+    broken = outputs.amax(-1).isnan().any(-1).nonzero()
+    if len(broken):
+        raise FloatingPointError(
+            f"the model gives {len(broken)} of {len(outputs)} sequences an output that is not a number; "
+            f"the first is number {int(broken[0]) + 1} of its batch"
+        )
+    return outputs

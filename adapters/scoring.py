@@ -36,6 +36,7 @@ def loglikelihood(
     summed in float64, and other types in their own type.
 
     Raises:
+        FloatingPointError: A log-probability is not a number.
         ValueError: An empty context or continuation, or a continuation longer than the context length.
     """
     for context, continuation in requests:
@@ -59,7 +60,9 @@ def loglikelihood(
         for predicted, row in zip(logits(inputs, None), rows, strict=True):
             for index in sharing[row]:
                 scores[index] = _continuation(predicted.to(dtype), tokens[index], len(requests[index][1]))
-    return [scores[i] for i in range(len(requests))]
+    in_order = [scores[i] for i in range(len(requests))]
+    _refuse_nan(np.array([score.loglikelihood_nats for score in in_order]), "requests")
+    return in_order
 
 
 def _continuation(predicted: Float[Tensor, "n v"], tokens: Sequence[int], length: int) -> Continuation:
@@ -84,6 +87,7 @@ def rolling_loglikelihood(
     """Log-probability in nats of every token, each scored once, in windows that advance by `stride`.
 
     Raises:
+        FloatingPointError: A log-probability is not a number.
         ValueError: A stride outside 1 to the context length.
     """
     stride = context_length if stride is None else stride
@@ -99,6 +103,7 @@ def rolling_loglikelihood(
         predicted = _chosen_logprobs(logits(inputs, None), targets).cpu().numpy()
         for row, (begin, end, scored_from) in enumerate(windows):
             scores[scored_from:end] = predicted[row, scored_from - begin :]
+    _refuse_nan(scores, "tokens")
     return scores
 
 
@@ -109,6 +114,16 @@ def window_plan(tokens: int, context_length: int, stride: int) -> Iterator[tuple
         end = min(tokens, context_length if scored == 0 else scored + stride)
         yield max(0, end - context_length), end, scored
         scored = end
+
+
+def _refuse_nan(scores: NDArray[np.float64], what: str) -> None:
+    """Refuses scores of a model whose logits are not numbers: the largest of them would count as its answer."""
+    broken = np.flatnonzero(np.isnan(scores))
+    if len(broken):
+        raise FloatingPointError(
+            f"the model gives {len(broken)} of {len(scores)} {what} a log-probability that is not a number; "
+            f"the first is number {broken[0] + 1}"
+        )
 
 
 def _chosen_logprobs(logits: Float[Tensor, "b n v"], targets: Int[Tensor, "b n"]) -> Float[Tensor, "b n"]:

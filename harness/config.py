@@ -21,6 +21,9 @@ class UsageError(ValueError):
     """The command line or a file names something that does not exist or is not allowed; exit code 2."""
 
 
+MAX_SEED = 2**32 - 1
+"""The largest seed that every library accepts; NumPy's old generator, which lm-eval seeds, sets it."""
+
 EXECUTORS = ("local", "ray")
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "scale": SCALES,
@@ -95,8 +98,8 @@ class RunConfig:
         for what, name, allowed in chosen:
             if name is not None and name not in allowed:
                 raise UsageError(str(unknown_name(what, name, allowed)))
-        if not self.seeds or min(self.seeds) < 0:
-            raise UsageError(f"seeds are {list(self.seeds)}; allowed: whole numbers from 0, at least one")
+        if not self.seeds or min(self.seeds) < 0 or max(self.seeds) > MAX_SEED:
+            raise UsageError(f"seeds are {list(self.seeds)}; allowed: whole numbers from 0 to {MAX_SEED}, at least one")
         if self.batch_size not in ("", "auto") and not (self.batch_size.isdecimal() and int(self.batch_size) > 0):
             raise UsageError(f"batch size is {self.batch_size!r}; allowed: a whole number from 1, or auto")
         for name in ("limit", "timeout_s", "workers"):

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from ..adapters.backbone import Backbone, CheckpointError
 from ..adapters.base import Settings, UnsupportedError
 from ..adapters.mechanisms.declaration import OptionError
+from ..adapters.mechanisms.softmax import CONTINUED
 from ..adapters.spec import ModelSpec, SpecError, parse_spec
 from ..results.names import UnknownNameError, unknown_name
 from ..results.record import DataIdentity, Failure
@@ -142,6 +143,13 @@ def _draft(
     device = resolve_device(config.device)
     scale = config.task_scales.get(info.name, config.scale)
     recipe = _recipe(task, backbone, config)
+    settings = _settings(task, task_spec, backbone, scale, recipe, config)
+    _check_window(spec, info.name, settings["task"])
+    if spec.options.get(CONTINUED) and "teacher" not in settings:
+        raise UsageError(
+            f"{spec.canonical} is a control for recipes that begin with a fine-tuned teacher, and {recipe} does not; "
+            f"there it would be {spec.mechanism.name}"
+        )
     if missing := info.needs - backbone.capabilities:
         message = f"backbone {backbone.name} cannot do what {info.name} needs: {', '.join(sorted(missing))}"
         problem = Failure(UnsupportedError.__name__, message)
@@ -156,7 +164,7 @@ def _draft(
         limit=config.limit,
         device=device,
         dtype=resolve_dtype(config.dtype, device),
-        settings=_settings(task, task_spec, backbone, scale, recipe, config),
+        settings=settings,
         data=NO_DATA,
         scoring="",
         machine=_machine(device) if info.own_device else "",
@@ -209,6 +217,20 @@ def _settings(
     except ValueError as error:
         raise UsageError(str(error)) from error
     return settings
+
+
+def _check_window(spec: ModelSpec, task: str, settings: Settings) -> None:
+    """Refuses a window that no token can look past: such a model would be softmax attention under another name.
+
+    Raises:
+        UsageError: The window holds the whole context.
+    """
+    window, context = spec.options.get("window"), settings.get("context_length")
+    if isinstance(window, int) and isinstance(context, int) and window >= context:
+        raise UsageError(
+            f"the window of {spec.canonical} holds {window} tokens, and the context of {task} has {context}, so it "
+            f"would be softmax attention; allowed: window below {context}"
+        )
 
 
 def _defaults(task: Task, backbone: Backbone, scale: str, recipe: str, config: RunConfig) -> Groups:

@@ -11,6 +11,7 @@ A file is either complete or absent: it is written under a temporary name, synce
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -147,14 +148,15 @@ class RunStore:
     def write_samples(self, cell_id: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Writes a cell's predictions, one JSON object a line; returns the file.
 
-        Non-finite numbers become the strings `nan`, `inf` and `-inf`, as in records.
+        Non-finite numbers are written as `NaN`, `Infinity` and `-Infinity`, as Python's json does: a prediction may be
+        the text `nan`, so the strings that records use would be read back as texts.
 
         Raises:
             StoreError: The cell's id cannot be a file name, or the file cannot be written.
         """
         path = self._samples_path(cell_id)
         with _replacing(path) as file:
-            file.writelines(format_json(row).encode() + b"\n" for row in rows)
+            file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
         return path
 
     def read_samples(self, cell_id: str) -> Iterator[dict[str, Any]]:

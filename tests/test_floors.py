@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BELOW = {
     "harness": {"tasks", "adapters", "kernels", "results"},
-    "tasks": {"adapters.base", "kernels", "results"},
+    "tasks": {"adapters.base", "adapters.pretrained.weight_files", "kernels", "results"},
     "adapters": {"kernels", "results"},
     "kernels": {"results.names"},
     "results": set[str](),

@@ -143,6 +143,20 @@ def token_positions(tokens: Tensor, mask: Bool[Tensor, "b m"] | None) -> Int[Ten
     return (mask.long().cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
 
 
+def tokens_seen(
+    tokens: Tensor, mask: Bool[Tensor, "b n"] | None, before: Int[Tensor, " b"] | None
+) -> Int[Tensor, " b"]:
+    """Real tokens of each row after these, which is the position of the next token.
+
+    Args:
+        tokens: Any tensor `[b, n, ...]`; its values are not read.
+        mask: True at real tokens.
+        before: Real tokens before these; None at the start.
+    """
+    new = tokens.new_full(tokens.shape[:1], tokens.shape[1], dtype=torch.long) if mask is None else mask.long().sum(1)
+    return new if before is None else before + new
+
+
 def state_bytes(state: LayerState) -> int:
     """Bytes of one layer's decode state."""
     return 0 if state is None else state.bytes

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...results.foreign import parse_json
 from ..backbone import CheckpointError
 from ..base import Settings
 from ..mechanisms.declaration import AttentionShape
+from ..pretrained.weight_files import read_config
 
 _NAMES = {"heads": ("num_attention_heads", "n_head"), "width": ("hidden_size", "n_embd")}
 """Names of the sizes in config.json; GPT-2 has names of its own."""
@@ -27,8 +27,7 @@ def shape_of_checkpoint(folder: Path, context_length: int, seed: int) -> Attenti
     Raises:
         CheckpointError: Its config.json lacks a size.
     """
-    file = folder / "config.json"
-    return shape_of_config(parse_json(file.read_bytes()), str(file), context_length, seed)
+    return shape_of_config(read_config(folder), str(folder / "config.json"), context_length, seed)
 
 
 def shape_of_config(config: Mapping[str, Any], where: str, context_length: int, seed: int) -> AttentionShape:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from .declaration import Mechanism, Option
 
+CONTINUED = "continued"
+"""Option of softmax in conversions that begin with a fine-tuned teacher: softmax itself is that teacher, and takes fewer
+steps than what is converted from it."""
+
 SOFTMAX = Mechanism(
     name="softmax",
     summary="softmax attention, the reference every other mechanism is measured against",
@@ -16,7 +20,13 @@ SOFTMAX = Mechanism(
             "kernel: one backend of torch's scaled_dot_product_attention, or the naive form",
             choices=("auto", "naive", "sdpa_math", "sdpa_flash", "sdpa_efficient", "sdpa_cudnn"),
             read_by="attention",
-        )
+        ),
+        CONTINUED: Option(
+            bool,
+            False,
+            "control in finetuned-conversion: the teacher fine-tuned further, for as many steps as its students",
+            read_by="recipe",
+        ),
     },
 )
 

@@ -54,9 +54,10 @@ def build_pretrained(
         UnsupportedError: The model cannot do what the shape needs.
     """
     _check_capability(backbone, shape)
-    inner = load_pretrained(
+    inner, head_note, has_own_head = load_pretrained(
         folder,
         num_classes=shape.num_classes,
+        labels=shape.labels,
         weights_dtype=DTYPES[str(settings["weights"])],
         device=torch.device("cpu") if in_host_memory else precision.device,
         seed=seed,
@@ -73,7 +74,9 @@ def build_pretrained(
     missing = "" if spec.mechanism.name == SOFTMAX else _NO_TEACHER
     model = PretrainedModel(inner, swap, _separator(folder, inner.config), missing)
     _check_inputs(model, backbone, shape)
-    return ModelAdapter(model.eval(), backbone.capabilities, shape, precision)
+    return ModelAdapter(
+        model.eval(), backbone.capabilities, shape, precision, head_note=head_note, has_own_head=has_own_head
+    )
 
 
 def checkpoint_activations(model: Any) -> None:

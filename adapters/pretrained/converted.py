@@ -1,13 +1,16 @@
 """Converted models on disk: the layout of transformers, with the attention that replaces softmax.
 
-A folder holds `model.safetensors` with every weight, feature maps included; `config.json` of the base model with one
-more entry, `hedgebench`, from which the attention is rebuilt; the tokenizer; and `provenance.json`, which records the
-origin of the model. Nothing is pickled, and reading the folder runs no code from it.
+A folder holds `model.hedgebench.safetensors` with every weight, feature maps included; `config.json` of the type
+`hedgebench`, with the base model's configuration and the description from which the attention is rebuilt; the
+tokenizer; and `provenance.json`, which records the origin of the model. Nothing is pickled, and reading the folder runs
+no code from it.
+
+Transformers alone refuses the folder, as it knows neither the type nor the names of the weights; with the base's type
+and names it would run softmax attention instead. Folders of earlier versions have these, and can still be read.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -18,16 +21,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ...results.foreign import parse_json
+from ...results.foreign import format_json, parse_json
 from ..backbone import CheckpointError
 from .model import PretrainedModel
 from .swap import CORE
-
-ENTRY = "hedgebench"
-"""Entry of config.json that describes the attention of a converted model."""
+from .weight_files import BASE, CONVERTED, TOKENIZER_FILES, read_config
 
 PROVENANCE = "provenance.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "merges.txt")
 
 
 def save_converted(
@@ -52,16 +52,18 @@ def save_converted(
     temporary.mkdir(parents=True)
     config: Any = model.inner.config
     implementation, config._attn_implementation = config._attn_implementation, model.swap.previous
-    setattr(config, ENTRY, {"model": model.swap.spec.canonical, "context_length": context_length})
     try:
-        model.inner.save_pretrained(temporary)
+        model.inner.save_pretrained(temporary, variant=CONVERTED)
     finally:
         config._attn_implementation = implementation
-        delattr(config, ENTRY)
+    entry = {"model": model.swap.spec.canonical, "context_length": context_length}
+    base_config = parse_json((temporary / "config.json").read_bytes())
+    written = {"model_type": CONVERTED, CONVERTED: entry, BASE: base_config}
+    (temporary / "config.json").write_text(format_json(written, indent=2) + "\n", encoding="utf-8")
     for name in TOKENIZER_FILES:
         if (base / name).is_file():
             shutil.copyfile(base / name, temporary / name)
-    (temporary / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
+    (temporary / PROVENANCE).write_text(format_json(provenance, indent=2) + "\n", encoding="utf-8")
     if folder.exists():
         folder.rmdir()
     temporary.replace(folder)
@@ -73,11 +75,12 @@ def conversion_of(folder: Path) -> Mapping[str, Any] | None:
     Raises:
         CheckpointError: The entry is incomplete.
     """
-    entry = parse_json((folder / "config.json").read_bytes()).get(ENTRY)
-    if entry is None:
+    config = read_config(folder)
+    if CONVERTED not in config:
         return None
+    entry = config[CONVERTED]
     if not isinstance(entry, dict) or not {"model", "context_length"} <= entry.keys():
-        raise CheckpointError(f"{folder / 'config.json'}: {ENTRY} is {entry!r}; it needs model and context_length")
+        raise CheckpointError(f"{folder / 'config.json'}: {CONVERTED} is {entry!r}; it needs model and context_length")
     return entry
 
 

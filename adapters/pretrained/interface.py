@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from ..attention.core import AttentionCore, Heads, token_positions
 from ..attention.softmax import SoftmaxAttention
 from ..base import UnsupportedError
-from .state_cache import StateCache
+from .state_cache import StateCache, StateLayer, state_layers
 
 IMPLEMENTATION = "hedgebench"
 """Name of our function in the attention interface of transformers."""
@@ -43,7 +43,7 @@ class Bridge:
         self.core = core
         self.causal = causal
         self.teacher = SoftmaxAttention()
-        self.cache: StateCache | None = None
+        self.slot: StateLayer | None = None
         self.teaching = False
         self.watch: Watch | None = None
 
@@ -58,16 +58,15 @@ class Bridge:
         """The attention output of one layer; with a cache, of tokens that follow the cached ones."""
         tokens = q.shape[2]
         mask = None if mask is None else mask[:, -tokens:]
-        positions = token_positions(q[:, 0], mask) if self.cache is None else self.cache.positions
+        positions = token_positions(q[:, 0], mask) if self.slot is None else self.slot.positions
         assert positions is not None
         heads = Heads(q, k, v, positions, mask, scale)
         core = self.teacher if self.teaching else self.core
         out: Tensor
-        if self.cache is None:
+        if self.slot is None:
             out = core(heads, causal=self.causal)
         else:
-            slot = self.cache.layers[self.layer]
-            out, slot.state = core.extend(heads, slot.state)
+            out, self.slot.state = core.extend(heads, self.slot.state)
         if self.watch is not None:
             self.watch(self.layer, heads, out)
         return out
@@ -163,14 +162,14 @@ def cache_argument(forward: Callable[..., Any]) -> str:
 
 
 def _take_cache(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-    """Before an attention layer runs: gives its cache to the bridge."""
+    """Before an attention layer runs: gives its part of the cache to the bridge."""
     del args
-    cache = kwargs.get(cache_argument(type(module).forward))
-    getattr(module, BRIDGE).cache = cache if isinstance(cache, StateCache) else None
+    cache, bridge = kwargs.get(cache_argument(type(module).forward)), getattr(module, BRIDGE)
+    bridge.slot = None if cache is None else cache.layers[bridge.layer]
 
 
 def provide_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Before the model runs: replaces an empty cache of keys and values by a cache of states.
+    """Before the model runs: sees to it that the cache holds states, and sets the positions of the call in them.
 
     Raises:
         ValueError: Another attention has filled the cache.
@@ -182,12 +181,11 @@ def provide_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     wanted = kwargs.get("use_cache")
     if cache is None and (wanted is False or (wanted is None and not getattr(config, "use_cache", False))):
         return args, kwargs
-    if not isinstance(cache, StateCache):
-        if cache is not None and cache.get_seq_length():
-            raise ValueError(f"swapped attention cannot go on from a filled {type(cache).__name__}; pass an empty one")
-        if model.training and cache is None:  # training does not decode, so a state would only cost time
+    if cache is None:
+        if model.training:  # it does not decode, so a state would only cost time
             return args, {**kwargs, "use_cache": False}
         cache = StateCache(config.num_hidden_layers)
+    slots = state_layers(cache, config.num_hidden_layers)
     inputs = next(x for x in (*args, kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None)
     positions = kwargs.get("position_ids")
     if positions is None:
@@ -196,7 +194,8 @@ def provide_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
             positions = token_positions(inputs, None) + cache.get_seq_length()
         else:
             positions = token_positions(inputs, mask.bool())
-    cache.positions = positions.expand(len(inputs), -1)
+    for slot in slots:
+        slot.positions = positions.expand(len(inputs), -1)
     return args, {**kwargs, name: cache}
 
 

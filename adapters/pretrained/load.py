@@ -7,15 +7,13 @@ device: transformers itself translates the names of older checkpoints, and no me
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-import transformers
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
@@ -26,10 +24,17 @@ from transformers.utils import logging
 
 from ..backbone import MODEL_TYPES, CheckpointError, check_model_type
 from ..base import Capability
-from .weight_files import StoredTensor, pickled_files, read_config, read_headers, safetensors_files
-
-CONVERTED = "hedgebench"
-"""Entry of config.json that marks a checkpoint as converted by us."""
+from .labels import match_head
+from .weight_files import (
+    CONVERTED,
+    StoredTensor,
+    pickled_files,
+    read_config,
+    read_headers,
+    safetensors_files,
+    transformers_config,
+    weights_variant,
+)
 
 _AUTO_CLASSES: Mapping[str, Any] = {
     **{name: AutoModelForCausalLM for name, can in MODEL_TYPES.items() if Capability.LANGUAGE_MODEL in can},
@@ -55,24 +60,41 @@ def available_bytes(device: torch.device) -> int:
     return int(match[1]) * 1024
 
 
+class Loaded(NamedTuple):
+    """A model, and what became of the checkpoint's classification head, in words; empty for a language model.
+
+    Attributes:
+        model: The model, in evaluation mode.
+        head_note: For the record.
+        has_own_head: Whether all weights are the checkpoint's, those of a classifier's head too.
+    """
+
+    model: PreTrainedModel
+    head_note: str
+    has_own_head: bool
+
+
 def load_pretrained(
     folder: Path,
     *,
     num_classes: int | None,
+    labels: Sequence[str] = (),
     weights_dtype: torch.dtype,
     device: torch.device,
     seed: int,
     trust_remote_code: bool = False,
     available: Callable[[torch.device], int] = available_bytes,
-) -> PreTrainedModel:
-    """The model in a folder, in evaluation mode; nothing is downloaded.
+) -> Loaded:
+    """The model in a folder; nothing is downloaded.
 
-    A classifier's head comes from the checkpoint if that has one for as many classes. Otherwise it is drawn from
-    `seed`: weights from a normal with the model's own `initializer_range`, biases 0. All else is the checkpoint's.
+    A classifier's head comes from the checkpoint if that has one for the same classes; its outputs are put into the
+    order of `labels`. Otherwise it is drawn from `seed`: weights from a normal with the model's own
+    `initializer_range`, biases 0. All else is the checkpoint's.
 
     Args:
         folder: Folder with config.json and safetensors.
         num_classes: Classes of an encoder or image model, 1 for a regression; None for a language model.
+        labels: Names of the classes in the order of their ids; empty if they have none.
         weights_dtype: Type of the weights in memory.
         device: Device of the model.
         seed: Seed of a new head, which is the same on every device.
@@ -89,10 +111,12 @@ def load_pretrained(
     stored = _stored_tensors(folder, trust_remote_code)
     with _quietly(), torch.random.fork_rng(devices=[]):  # transformers draws heads too, before we do
         classes = {} if num_classes is None else {"num_labels": num_classes}
-        config = AutoConfig.from_pretrained(
-            folder, trust_remote_code=trust_remote_code, local_files_only=True, **classes, **_rope_of_release_4(raw)
-        )
+        config = transformers_config(folder, trust_remote_code, **classes)
         outline, drawn = _outline(folder, config, stored, weights_dtype, trust_remote_code, converted=CONVERTED in raw)
+        head = match_head(raw, labels, num_classes or 1)
+        note = f"{head.note}; a new head was drawn" if head.order is None else head.note
+        if drawn:
+            note = f"a new head for {num_classes} classes was drawn: the checkpoint has none of that size"
         _check_memory(folder, outline, device, available)
         model: PreTrainedModel = type(outline).from_pretrained(
             folder,
@@ -100,10 +124,19 @@ def load_pretrained(
             dtype=weights_dtype,
             ignore_mismatched_sizes=bool(drawn),
             use_safetensors=None if trust_remote_code else True,
+            variant=weights_variant(folder),
             local_files_only=True,
         )
+    outside = {name for name, _ in model.named_parameters() if not name.startswith(f"{model.base_model_prefix}.")}
+    if head.order is None and not drawn:
+        drawn = outside
+    elif not drawn and num_classes is not None:
+        _reorder(model, outside, head.order)
     _draw(model, drawn, seed)
-    return model.to(device).eval()  # type: ignore[no-any-return, arg-type]
+    if labels:
+        model.config.id2label = dict(enumerate(labels))
+        model.config.label2id = {name: place for place, name in enumerate(labels)}
+    return Loaded(model.to(device).eval(), note, not drawn)  # type: ignore[arg-type]
 
 
 def _check_config(raw: Mapping[str, Any], folder: Path, num_classes: int | None, trust_remote_code: bool) -> None:
@@ -132,18 +165,6 @@ def _stored_tensors(folder: Path, trust_remote_code: bool) -> dict[str, StoredTe
     for file in pickled:
         tensors |= torch.load(file, map_location="meta", weights_only=True)
     return tensors
-
-
-def _rope_of_release_4(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Rotary settings of transformers 5 in the form of transformers 4, which would use its defaults instead."""
-    rope = raw.get("rope_parameters")
-    if not rope or "rope_theta" in raw or int(transformers.__version__.partition(".")[0]) >= 5:
-        return {}
-    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
-    return {
-        "rope_theta": rope["rope_theta"],
-        "rope_scaling": scaling if scaling.get("rope_type", "default") != "default" else None,
-    }
 
 
 def _outline(
@@ -216,6 +237,14 @@ def _check_memory(
                 f"{place} has {free / 1e9:.2f} GB free; hold them in bfloat16 (backbone.weights=bfloat16), choose a "
                 "smaller model, or end other programs"
             )
+
+
+def _reorder(model: PreTrainedModel, names: Iterable[str], order: Sequence[int]) -> None:
+    """Puts the outputs of a head into another order."""
+    for name in names:
+        parameter = model.get_parameter(name)
+        if len(parameter) == len(order):
+            parameter.data = parameter.data[list(order)].contiguous()
 
 
 def _draw(model: PreTrainedModel, names: Iterable[str], seed: int) -> None:

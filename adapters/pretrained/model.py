@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..attention.core import Heads, token_positions
+from ..attention.core import Heads, token_positions, tokens_seen
 from ..attention_model import AttentionModel
 from ..spec import ModelSpec
 from .interface import cache_argument
@@ -26,7 +26,7 @@ class PretrainedState:
 
     Attributes:
         cache: One state for each layer.
-        positions: Position of the next token of each row.
+        positions: Position of the next token of each row, which is the number of its real tokens so far.
     """
 
     cache: StateCache
@@ -83,6 +83,7 @@ class PretrainedModel(AttentionModel):
         positions = token_positions(tokens, mask)
         if state is not None:
             positions = positions + state.positions[:, None]
+        count = tokens_seen(tokens, mask, None if state is None else state.positions)
         if mask is not None and (seen := cache.get_seq_length()):  # transformers wants a mask over cached tokens too
             mask = torch.cat([mask.new_ones(len(mask), seen), mask], dim=1)
         out = self.inner(
@@ -93,7 +94,7 @@ class PretrainedModel(AttentionModel):
             logits_to_keep=1,
             **{cache_argument(type(self.inner).forward): cache},
         )
-        return out.logits[:, -1], PretrainedState(cache, positions[:, -1] + 1)
+        return out.logits[:, -1], PretrainedState(cache, count)
 
     def keep_teacher(self) -> None:
         """Copies the base weights, without feature maps, to host memory before fine-tuning changes them."""

@@ -22,6 +22,7 @@ class StateLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     Attributes:
         state: State of the attention core; None before the first token.
         length: Tokens seen.
+        positions: Position of each token of the present call; set before the model runs.
     """
 
     is_sliding = False
@@ -31,6 +32,7 @@ class StateLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.state: LayerState = None
         self.length = 0
+        self.positions: Int[Tensor, "b n"] | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Does nothing: states begin with the first token."""
@@ -85,21 +87,36 @@ class StateCache(Cache):
 
     Args:
         layers: How many layers the model has.
-
-    Attributes:
-        positions: Position of each token of the present call; set before the model runs.
     """
 
     layers: list[StateLayer]  # type: ignore[assignment]
 
     def __init__(self, layers: int) -> None:
         super().__init__(layers=[StateLayer() for _ in range(layers)])
-        self.positions: Int[Tensor, "b n"] | None = None
 
     @property
     def bytes(self) -> int:
         """Bytes of all tensors of the states."""
         return sum(state_bytes(layer.state) for layer in self.layers)
+
+
+def state_layers(cache: Cache, layers: int) -> list[StateLayer]:
+    """The states in `cache`; an empty cache of keys and values is turned into one of states, in place.
+
+    Whoever made the cache goes on with the object that they hold, so it has to be that object which is filled.
+
+    Args:
+        cache: A cache of transformers.
+        layers: How many layers the model has.
+
+    Raises:
+        ValueError: Another attention has filled the cache.
+    """
+    if not cache.layers or not all(isinstance(layer, StateLayer) for layer in cache.layers):
+        if cache.get_seq_length():
+            raise ValueError(f"swapped attention cannot go on from a filled {type(cache).__name__}; pass an empty one")
+        cache.layers = [StateLayer() for _ in range(layers)]
+    return cache.layers  # type: ignore[return-value]
 
 
 def map_tensors(state: Any, function: Callable[[Tensor], Tensor]) -> Any:

@@ -1,20 +1,36 @@
-"""The weight files of a folder and their headers, which are read before any weight.
+"""The files of a checkpoint: its configuration, and its weights' headers, which are read before any weight.
 
-This needs no torch, and runs no code from a checkpoint.
+Importing this needs no torch, and nothing here runs code from a checkpoint unless that is trusted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...results.foreign import parse_json
 from ..backbone import CheckpointError
 
-WHOLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+CONVERTED = "hedgebench"
+"""The `model_type` of models converted by us, the entry of config.json that describes their attention, and the variant
+in the names of their weights. Transformers alone knows neither type nor variant, so it cannot run softmax instead."""
+
+BASE = "base"
+"""Entry of such a config.json that holds the configuration of the model that was converted."""
+
+WHOLE = ("model.safetensors", f"model.{CONVERTED}.safetensors")
+INDEX = ("model.safetensors.index.json", f"model.safetensors.index.{CONVERTED}.json")
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("chat_template.jinja", "chat_template.json", "vocab.json", "vocab.txt", "merges.txt"),
+    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "preprocessor_config.json"),
+)
+"""Files that decide how a checkpoint's inputs are read."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _LENGTH_BYTES = 8
 
@@ -33,7 +49,7 @@ class StoredTensor:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The content of a folder's config.json.
+    """The content of a folder's config.json; for a model converted by us that of the base, with the entry `CONVERTED`.
 
     Raises:
         CheckpointError: The file is missing, or is not a JSON object.
@@ -47,7 +63,52 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file} cannot be read: {error}; fetch it anew") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{file} holds a {type(config).__name__}, not an object; fetch it anew")
-    return config
+    if config.get("model_type") != CONVERTED:
+        return config
+    if not isinstance(base := config.get(BASE), dict):
+        raise CheckpointError(f"{file} lacks {BASE}, the configuration of the model that was converted; fetch it anew")
+    return {**base, CONVERTED: config.get(CONVERTED)}
+
+
+def transformers_config(folder: Path, trust_remote_code: bool = False, **changes: Any) -> PretrainedConfig:
+    """The configuration of the model in a folder, for a converted model that of its base.
+
+    Args:
+        folder: Folder with config.json.
+        trust_remote_code: Run code that comes with the checkpoint.
+        **changes: Entries that replace those of config.json.
+    """
+    from transformers import AutoConfig
+
+    raw = read_config(folder)
+    changes |= _rope_of_release_4(raw)
+    if CONVERTED in raw:
+        given = {name: value for name, value in raw.items() if name not in ("model_type", CONVERTED)}
+        config = AutoConfig.for_model(raw["model_type"]).from_dict(given, **changes)
+    else:
+        config = AutoConfig.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, local_files_only=True, **changes
+        )
+    return config  # type: ignore[no-any-return]
+
+
+def _rope_of_release_4(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Rotary settings of transformers 5 in the form of transformers 4, which would use its defaults instead."""
+    import transformers
+
+    rope = raw.get("rope_parameters")
+    if not rope or "rope_theta" in raw or int(transformers.__version__.partition(".")[0]) >= 5:
+        return {}
+    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
+    return {
+        "rope_theta": rope["rope_theta"],
+        "rope_scaling": scaling if scaling.get("rope_type", "default") != "default" else None,
+    }
+
+
+def weights_variant(folder: Path) -> str | None:
+    """The variant in the names of a folder's safetensors, as transformers takes it; None without one."""
+    return CONVERTED if any((folder / name).is_file() for name in (WHOLE[1], INDEX[1])) else None
 
 
 def safetensors_files(folder: Path) -> tuple[Path, ...]:
@@ -56,16 +117,18 @@ def safetensors_files(folder: Path) -> tuple[Path, ...]:
     Raises:
         CheckpointError: There are no weights, only pickled weights, or too few shards.
     """
-    if (folder / WHOLE).is_file():
-        return (folder / WHOLE,)
-    if (folder / INDEX).is_file():
-        return _shards(folder)
+    for name in WHOLE:
+        if (folder / name).is_file():
+            return (folder / name,)
+    for name in INDEX:
+        if (folder / name).is_file():
+            return _shards(folder / name)
     if pickled := pickled_files(folder):
         names = ", ".join(file.name for file in pickled)
         raise CheckpointError(
             f"{folder} has only pickled weights ({names}), and those can run code; convert them to safetensors"
         )
-    raise CheckpointError(f"{folder} has no weights: neither {WHOLE} nor {INDEX}")
+    raise CheckpointError(f"{folder} has no weights: neither {WHOLE[0]} nor {INDEX[0]}")
 
 
 def pickled_files(folder: Path) -> tuple[Path, ...]:
@@ -73,13 +136,14 @@ def pickled_files(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(file for pattern in PICKLED for file in folder.glob(pattern)))
 
 
-def _shards(folder: Path) -> tuple[Path, ...]:
+def _shards(index: Path) -> tuple[Path, ...]:
+    folder = index.parent
     try:
-        names = sorted(set(parse_json((folder / INDEX).read_bytes())["weight_map"].values()))
+        names = sorted(set(parse_json(index.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder / INDEX} is not an index of shards ({error!r}); fetch it anew") from error
+        raise CheckpointError(f"{index} is not an index of shards ({error!r}); fetch it anew") from error
     if outside := [name for name in names if Path(name).name != name]:
-        raise CheckpointError(f"{folder / INDEX} names shards outside its folder: {', '.join(outside)}")
+        raise CheckpointError(f"{index} names shards outside its folder: {', '.join(outside)}")
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise CheckpointError(f"{folder} lacks {len(missing)} of {len(names)} shards: {', '.join(missing[:5])}")
     return tuple(folder / name for name in names)

@@ -43,6 +43,7 @@ def build_scratch(
     if shape.towers > 1 and backbone.name != "encoder":
         raise UnsupportedError(f"backbone {backbone.name} reads one sequence a row; only encoder compares two")
     sizes: dict[str, Any] = {**asdict(shape), **size}
+    del sizes["labels"]
     config = patches_and_class_token(TransformerConfig(**sizes, causal=backbone.name == "gpt"))
     if spec.is_causal_only and not config.causal:
         raise UnsupportedError(f"model {spec.canonical} is for decoders alone; backbone {backbone.name} is none")

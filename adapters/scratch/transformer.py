@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..attention.core import AttentionCore, Heads, LayerState, state_bytes, token_positions
+from ..attention.core import AttentionCore, Heads, LayerState, state_bytes, token_positions, tokens_seen
 from ..attention_model import AttentionModel
 from .classifier_head import build_head, compare_towers, mean_of_tokens
 from .position import Rotary, ShortConvolution
@@ -41,7 +41,7 @@ class TransformerState:
 
     Attributes:
         blocks: One state for each block.
-        positions: Position of the next token of each row, `[b]`.
+        positions: Position of the next token of each row, `[b]`, which is the number of its real tokens so far.
     """
 
     blocks: tuple[BlockState, ...]
@@ -211,12 +211,13 @@ class Transformer(AttentionModel):
     ) -> tuple[Float[Tensor, "rows m w"], TransformerState]:
         if self.config.towers > 1 and inputs.ndim == 3:
             inputs, mask = inputs.flatten(0, 1), None if mask is None else mask.flatten(0, 1)
-        x, positions = self._embed(inputs, mask, None if state is None else state.positions)
+        start = None if state is None else state.positions
+        x, positions = self._embed(inputs, mask, start)
         blocks = []
         for index, block in enumerate(self.blocks):
             x, block_state = block(x, positions, mask, state.blocks[index] if state else None, decodes=decodes)
             blocks.append(block_state)
-        return x, TransformerState(tuple(blocks), positions[:, -1] + 1)
+        return x, TransformerState(tuple(blocks), tokens_seen(x, mask, start))
 
     def _embed(
         self, inputs: Tensor, mask: Tensor | None, start: Tensor | None = None

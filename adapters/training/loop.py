@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from ...results.record import CurvePoint
+from ..attention.core import AttentionCore
 from ..base import Examples
 from ..precision import Precision
+from ..scratch.position import ShortConvolution
 from .checkpoint import load_checkpoint, put_weights, save_checkpoint, trained_weights
 from .objective import CROSS_ENTROPY, Objective
 from .settings import TrainSettings
@@ -206,17 +208,20 @@ class _Run:
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW with weight decay on the weights of linear, embedding and patch layers only.
+    """AdamW with weight decay on parameters of two dimensions or more, whatever the class of their layer.
 
-    Feature maps and short convolutions start at the identity; decay would draw them towards zero, where attention is
-    uniform.
+    Attention cores and short convolutions are exempt: feature maps and convolutions start at the identity, and decay
+    would draw them towards zero, where attention is uniform.
     """
-    layers = (part for part in model.modules() if isinstance(part, nn.Linear | nn.Embedding | nn.Conv2d))
-    matrices = {id(layer.weight) for layer in layers}
+    exempt_parts = (part for part in model.modules() if isinstance(part, AttentionCore | ShortConvolution))
+    exempt = {id(p) for part in exempt_parts for p in part.parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
-    decayed = {"params": [p for p in trained if id(p) in matrices], "weight_decay": settings.weight_decay}
-    plain = {"params": [p for p in trained if id(p) not in matrices], "weight_decay": 0.0}
-    return torch.optim.AdamW([decayed, plain], lr=settings.lr, betas=(settings.beta1, settings.beta2))
+    matrices = [p for p in trained if p.ndim > 1 and id(p) not in exempt]
+    others = [p for p in trained if p.ndim < 2 or id(p) in exempt]
+    decayed = {"params": matrices, "weight_decay": settings.weight_decay}
+    return torch.optim.AdamW(
+        [decayed, {"params": others, "weight_decay": 0.0}], lr=settings.lr, betas=(settings.beta1, settings.beta2)
+    )
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:

@@ -68,6 +68,7 @@ class Measurement:
         self.notes += data.notes
         with self._phase("build"):
             adapter = self._build(data)
+        self._check_head(adapter, data)
         self._convert(adapter, data)
         if job.config.save_to:
             with self._phase("save"):
@@ -101,6 +102,21 @@ class Measurement:
             self.kernels = subject.kernels_used()
         if point.subject == "model":
             self.metrics += _count_parameters(subject)
+
+    def _check_head(self, adapter: ModelAdapter[Any], data: TaskData) -> None:
+        """Notes what became of a checkpoint's head.
+
+        Raises:
+            UnsupportedError: Nothing is trained, and the head is a new one, which knows nothing of the task.
+        """
+        if adapter.head_note:
+            self.notes.append(adapter.head_note)
+        is_trained = self.job.cell.recipe != "zero-shot" or self.job.planned.weights is None
+        if data.shape.num_classes is not None and not is_trained and not adapter.has_own_head:
+            raise UnsupportedError(
+                f"{adapter.head_note}; a head that is not trained scores at chance, so zero-shot is refused: choose a "
+                "recipe that trains it"
+            )
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

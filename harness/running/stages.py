@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import __version__
 from ...adapters.base import Settings, UnsupportedError
+from ...adapters.mechanisms.softmax import CONTINUED
 from ...adapters.spec import ModelSpec
 from ...adapters.training.settings import DistillSettings, TrainSettings
 from ...results.record import CurvePoint, Metric
@@ -273,7 +274,8 @@ def finetune(conversion: Conversion) -> StageResult:
     """Trains all weights on the task; the softmax model of a finetuned-conversion was already trained as teacher."""
     if conversion.is_left_out("finetune"):
         return StageResult(notes=("finetune: left out, as it was set to no steps",))
-    if conversion.spec.mechanism.name == REFERENCE_MODEL and "teacher" in conversion.cell.settings:
+    is_softmax = conversion.spec.mechanism.name == REFERENCE_MODEL
+    if is_softmax and "teacher" in conversion.cell.settings and not conversion.spec.options[CONTINUED]:
         return StageResult(notes=("this is the fine-tuned softmax model that the others were converted from",))
     conversion.keep_teacher()
     conversion.model.requires_grad_(True)

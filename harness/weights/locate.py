@@ -17,16 +17,12 @@ from pathlib import Path
 
 from ...adapters.backbone import Backbone, Checkpoint, CheckpointError
 from ...adapters.pretrained.gguf import dequantise
-from ...adapters.pretrained.weight_files import pickled_files, safetensors_files
+from ...adapters.pretrained.weight_files import INDEX, TOKENIZER_FILES, pickled_files, safetensors_files
 from ...tasks.base import BackboneTokenizer, Sources
 from ...tasks.data.file_hashes import digest
 from ...tasks.data.sources import REACH_TIMEOUT_S, hub_problem, hub_snapshot, mirror_folder, unavailable
 
-PARTS = (
-    *("config.json", "generation_config.json", "model.safetensors.index.json", "preprocessor_config.json"),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model"),
-    *("vocab.txt", "vocab.json", "merges.txt"),
-)
+PARTS = ("config.json", "generation_config.json", *INDEX, *TOKENIZER_FILES)
 """Files of a checkpoint beside its weights; other files do not change what a model computes."""
 
 _GGUF_RECIPE = 1
@@ -160,7 +156,7 @@ def _whole(place: Path, trust_remote_code: bool = False) -> Path | str:
 def _fingerprint(found: Path, sources: Sources) -> str:
     """Hash of the files of a folder, or beside a GGUF file, that decide what the model computes."""
     if found.is_file():
-        files = [found, found.with_name("tokenizer.json")]
+        files = [found, *map(found.with_name, TOKENIZER_FILES)]
     else:
         weights = sorted(found.glob("*.safetensors")) or pickled_files(found)
         files = [*weights, *(found / part for part in PARTS)]

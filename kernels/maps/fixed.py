@@ -14,9 +14,10 @@ class EluMap(FeatureMap):
     """φ(x) = 1 + ELU(x) (Katharopoulos et al., arXiv 2006.16236)."""
 
     def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
-        """Gives 1 + ELU(x)."""
+        """Gives 1 + ELU(x), computed in float32 at least: exp(x) - 1 + 1 would lose small features in bfloat16."""
         del positions
-        return F.elu(x) + 1
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        return (F.relu(wide) + wide.clamp(max=0.0).exp()).to(x.dtype)
 
 
 class ReluMap(FeatureMap):

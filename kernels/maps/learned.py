@@ -146,7 +146,8 @@ class TaylorMap(FeatureMap):
             x = per_head_linear(x, self.weight, None)
         scaled = x * self.width**-0.25
         row, column = torch.triu_indices(self.width, self.width, device=x.device)
-        squares = scaled[..., row] * scaled[..., column] * torch.where(row == column, math.sqrt(0.5), 1.0).to(x.dtype)
+        factors = torch.ones_like(row, dtype=x.dtype).masked_fill(row == column, math.sqrt(0.5))
+        squares = scaled[..., row] * scaled[..., column] * factors
         return torch.cat([torch.ones_like(scaled[..., :1]), scaled, squares], dim=-1)
 
 

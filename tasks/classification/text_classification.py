@@ -144,7 +144,9 @@ class TextClassification:
         try_metrics(reader.chosen.more_metrics, of_each_class)
         tokenizer = reader.load_tokenizer()
         return TaskData(
-            shape=ModelShape(reader.chosen.max_length, tokenizer.vocab_size, self.num_classes),
+            shape=ModelShape(
+                reader.chosen.max_length, tokenizer.vocab_size, self.num_classes, labels=reader.class_names()
+            ),
             test=tuple(reader.test_split(split, tokenizer, limit) for split in self.test_splits),
             train=reader.examples("train", tokenizer),
             validation=reader.examples("held_out", tokenizer),
@@ -219,6 +221,11 @@ class LabelledTextReader:
         return load_tokenizer(
             self.text.tokenizer, lambda: (part for text in self.task.texts(self._rows("train")[1]) for part in text)
         )
+
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their ids; empty if the data set does not name them."""
+        first = next(iter(self.task.test_splits))
+        return tuple(getattr(self._rows(first)[1].features["label"], "names", None) or ())
 
     def examples(self, part: str, tokenizer: Tokenizer) -> Examples | None:
         """`train` or `held_out` as training reads them; None if nothing is trained or too few rows can be held out."""

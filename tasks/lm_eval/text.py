@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast
 
 from ...adapters.base import Adapter, Capability, Continuation, UnsupportedError
+from ...adapters.pretrained.weight_files import read_config, transformers_config
 from ...results.foreign import parse_json
 from .generation import Decoding, Endings, decoding_of
 
@@ -219,21 +220,21 @@ def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a checkpoint, read by transformers for its special tokens and chat template."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(folder))
+    return AutoTokenizer.from_pretrained(str(folder), config=transformers_config(folder))
 
 
 def model_length(folder: Path, tokenizer: Any) -> int:
     """Longest input of a checkpoint in tokens, as lm-eval finds it; 2048 if neither model nor tokenizer has one."""
     from lm_eval.models.utils import resolve_max_length
-    from transformers import AutoConfig
 
-    return int(resolve_max_length(AutoConfig.from_pretrained(str(folder)), tokenizer))
+    return int(resolve_max_length(transformers_config(folder), tokenizer))
 
 
 def _end_tokens(folder: Path) -> frozenset[int]:
     """Tokens at which transformers' own generation ends."""
-    for file in (folder / "generation_config.json", folder / "config.json"):
-        ends = parse_json(file.read_bytes()).get("eos_token_id") if file.is_file() else None
+    for file in filter(Path.is_file, (folder / "generation_config.json", folder / "config.json")):
+        content = read_config(folder) if file.name == "config.json" else parse_json(file.read_bytes())
+        ends = content.get("eos_token_id")
         if ends is not None:
             return frozenset(ends if isinstance(ends, list) else [ends])
     return frozenset()

@@ -147,3 +147,26 @@ def test_requests_that_cannot_be_scored_are_refused(request_: tuple[list[int], l
     message = f"{len(request_[0])} context and {len(request_[1])} continuation tokens"
     with pytest.raises(ValueError, match=message):
         loglikelihood(running, [request_], context_length=8, device=CPU, batch_size=1)
+
+
+def broken(tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Logits that are not numbers after the token 5."""
+    return running(tokens).masked_fill((tokens == 5).cumsum(1)[..., None] > 0, math.nan)
+
+
+def test_a_score_that_is_not_a_number_is_no_score() -> None:
+    """The largest of logits that are not numbers would be the first, and count as the answer."""
+    requests = [([1, 2], [3]), ([1, 5], [3]), ([2, 5, 1], [0, 3])]
+    with pytest.raises(FloatingPointError, match=r"2 of 3 requests .* not a number; the first is number 2"):
+        loglikelihood(broken, requests, context_length=8, device=CPU, batch_size=2)
+    with pytest.raises(FloatingPointError, match=r"3 of 5 tokens .* not a number; the first is number 3"):
+        rolling_loglikelihood(
+            broken, [1, 5, 2, 3, 1], prefix_token=0, context_length=8, stride=None, device=CPU, batch_size=2
+        )
+
+
+def test_a_model_whose_logits_are_not_numbers_predicts_nothing(build: Build) -> None:
+    adapter = build()
+    adapter.model.norm.weight.data.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match=r"2 of 2 sequences .* not a number; the first is number 1"):
+        adapter.logits(torch.ones(2, 3, dtype=torch.long))

@@ -70,6 +70,7 @@ def test_models_that_are_given_replace_those_of_the_suite() -> None:
         ({**ASKED, "recipe": "scrach"}, "unknown recipe 'scrach'; did you mean scratch?"),
         ({**ASKED, "seeds": ()}, "at least one"),
         ({**ASKED, "seeds": (-1,)}, "whole numbers from 0"),
+        ({**ASKED, "seeds": (2**32,)}, "whole numbers from 0 to 4294967295"),
         ({**ASKED, "batch_size": "0"}, "batch size is '0'; allowed: a whole number from 1, or auto"),
         ({**ASKED, "batch_size": "²"}, "batch size"),
         ({**ASKED, "limit": 0}, "limit is 0; allowed: a number above 0"),

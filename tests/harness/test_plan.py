@@ -77,6 +77,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, FakeTask]:
         fake("bad_setting", ValueError("length is 8; it takes an odd number")),
         fake("only_scratch", recipes=("scratch",)),
         fake("kernel", model="hedgehog:map=softmax"),
+        fake("short", scales={"smoke": TaskScale({"context_length": 64}, train={"steps": 5})}),
     ]
     items = {task.info.name: task for task in tasks}
     typed: Mapping[str, Task] = dict(items)
@@ -291,3 +292,10 @@ def test_pickled_weights_are_planned_only_where_they_are_trusted(tmp_path: Path)
     for is_trusted in (False, True):
         (cell,) = planned("recall", backbone=f"hf:{tmp_path}", trust_remote_code=is_trusted)
         assert (cell.problem is None, cell.weights is not None) == (is_trusted, is_trusted)
+
+
+def test_a_window_that_holds_the_whole_context_is_refused() -> None:
+    refused = "the window of hedgehog:window=64 holds 64 tokens, and the context of short has 64"
+    with pytest.raises(UsageError, match=refused):
+        planned("short", models=("hedgehog:window=64",), scale="smoke")
+    assert planned("short", models=("hedgehog:window=63",), scale="smoke")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -173,10 +174,13 @@ def test_setting_a_corrupt_file_aside_keeps_it_and_frees_its_cell(store: RunStor
     assert store.records().corrupt == ()
 
 
-def test_samples_come_back_with_numbers_that_json_cannot_hold_as_text(store: RunStore) -> None:
-    store.write_samples("cell", ({"i": i, "text": "naïve\n", "logprob": float("-inf")} for i in range(3)))
-    rows = list(store.read_samples("cell"))
-    assert rows == [{"i": i, "text": "naïve\n", "logprob": "-inf"} for i in range(3)]
+def test_samples_come_back_as_they_were_numbers_that_are_not_finite_too(store: RunStore) -> None:
+    row = {"text": "naïve\n", "logprobs": [float("-inf"), 1.5], "answer": "nan"}
+    store.write_samples("cell", ({"i": i, **row} for i in range(3)))
+    assert list(store.read_samples("cell")) == [{"i": i, **row} for i in range(3)]
+    store.write_samples("cell", [{"logprob": float("nan")}])
+    (read,) = store.read_samples("cell")
+    assert math.isnan(read["logprob"])
 
 
 def test_samples_that_break_off_leave_nothing_behind(store: RunStore) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
 
 from hedgebench.adapters.backbone import CheckpointError
 from hedgebench.adapters.base import UnsupportedError
@@ -75,13 +76,47 @@ def test_the_model_in_memory_stays_swapped_after_saving(tmp_path: Path) -> None:
     assert not hasattr(adapter.model.inner.config, "hedgebench")
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_transformers_alone_reads_the_base_model_out_of_it(tmp_path: Path) -> None:
+_TRANSFORMERS_ALONE = """
+import sys
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
+for kind in (AutoModelForCausalLM, LlamaForCausalLM):
+    try:
+        kind.from_pretrained(sys.argv[1])
+    except (ValueError, OSError) as error:
+        print(type(error).__name__)
+"""
+
+
+def test_transformers_alone_refuses_it_instead_of_running_softmax(tmp_path: Path) -> None:
+    """In a process of its own, where nothing has registered the type."""
     folder, _ = converted("llama", "hedgehog", tmp_path)
-    plain = AutoModelForCausalLM.from_pretrained(folder)
-    base = load_file(tmp_path / "base" / "model.safetensors")
-    weights = plain.state_dict()
-    assert all(torch.equal(weights[name], value) for name, value in base.items())
+    ran = subprocess.run(
+        [sys.executable, "-c", _TRANSFORMERS_ALONE, str(folder)], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.split() == ["ValueError", "OSError"]
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_a_folder_of_the_earlier_form_comes_back_too(model_type: str, tmp_path: Path) -> None:
+    """Base type, base names of weights, and one entry more."""
+    folder, logits = converted(model_type, "hedgehog", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    earlier = {**config["base"], "hedgebench": config["hedgebench"]}
+    (folder / "config.json").write_text(json.dumps(earlier))
+    (folder / "model.hedgebench.safetensors").rename(folder / "model.safetensors")
+    with torch.no_grad():
+        assert torch.equal(built(model_type, folder, "hedgehog").model(*inputs_of(model_type)), logits)
+
+
+def test_all_files_of_the_tokenizer_come_along(tmp_path: Path) -> None:
+    base = save_tiny("llama", tmp_path / "base")
+    for name in ("chat_template.jinja", "added_tokens.json", "vocab.json", "tokenizer.model"):
+        (base / name).write_text(name)
+    adapter = built("llama", base, "hedgehog")
+    save_converted(adapter.model, tmp_path / "out", base=base, context_length=16, provenance={})
+    assert all((tmp_path / "out" / name).read_text() == name for name in ("chat_template.jinja", "tokenizer.model"))
+    assert (tmp_path / "out" / "added_tokens.json").is_file()
+    assert (tmp_path / "out" / "vocab.json").is_file()
 
 
 def test_a_checkpoint_of_one_mechanism_is_not_taken_for_another(tmp_path: Path) -> None:
@@ -99,7 +134,7 @@ def test_a_folder_that_holds_something_is_not_written_to(tmp_path: Path) -> None
 @pytest.mark.parametrize("damage", ["missing", "extra", "shape"])
 def test_weights_of_attention_that_do_not_fit_are_refused(damage: str, tmp_path: Path) -> None:
     folder, _ = converted("llama", "hedgehog", tmp_path)
-    file = folder / "model.safetensors"
+    file = folder / "model.hedgebench.safetensors"
     weights = load_file(file)
     name = next(name for name in weights if f".{CORE}." in name)
     if damage == "missing":

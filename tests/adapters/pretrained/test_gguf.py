@@ -102,7 +102,9 @@ def write_gguf(
 
 
 def load(folder: Path) -> PreTrainedModel:
-    return load_pretrained(folder, num_classes=None, weights_dtype=torch.float32, device=torch.device("cpu"), seed=0)
+    return load_pretrained(
+        folder, num_classes=None, weights_dtype=torch.float32, device=torch.device("cpu"), seed=0
+    ).model
 
 
 @pytest.mark.parametrize("kind", [F32, Q8, Q4_1], ids=lambda kind: kind.name)

@@ -25,7 +25,7 @@ EACH = pytest.mark.parametrize("model_type", MODEL_TYPES)
 
 def load(folder: Path, num_classes: int | None = None, **changes: Any) -> PreTrainedModel:
     given = {"weights_dtype": torch.float32, "device": CPU, "seed": 0, **changes}
-    return load_pretrained(folder, num_classes=num_classes, **given)
+    return load_pretrained(folder, num_classes=num_classes, **given).model
 
 
 def change_config(folder: Path, **entries: Any) -> None:

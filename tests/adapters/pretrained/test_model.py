@@ -235,3 +235,30 @@ def test_a_teacher_that_does_not_fit_leaves_the_weights_as_they_are(tmp_path: Pa
         compared(adapter, "gpt2")
     hook.remove()
     assert all(torch.equal(weights[name], value) for name, value in adapter.model.state_dict().items())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("text", ["softmax", "hedgehog", "elu", "hedgehog:window=4"])
+@pytest.mark.parametrize("model_type", DECODERS)
+def test_a_cache_that_the_caller_keeps_is_filled_in_place(model_type: str, text: str) -> None:
+    """The loop of a user who makes the cache, token by token."""
+    model = swapped(model_type, text).inner
+    ids, _ = inputs_of(model_type)
+    cache = DynamicCache(config=model.config)
+    given: dict[str, Any] = {cache_argument(type(model).forward): cache, "use_cache": True}
+    steps = [model(ids[:, t : t + 1], **given).logits[:, 0] for t in range(ids.shape[1])]
+    assert cache.get_seq_length() == ids.shape[1]
+    torch.testing.assert_close(torch.stack(steps, 1), model(ids, use_cache=False).logits, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("text", ["softmax", "hedgehog", "hedgehog:window=4", "cosformer"])
+@pytest.mark.parametrize("model_type", DECODERS)
+def test_a_part_that_is_all_padding_moves_no_position(model_type: str, text: str) -> None:
+    model = swapped(model_type, text)
+    ids, _ = inputs_of(model_type)
+    expected, _ = model.extend(ids, None, None)
+    _, state = model.extend(ids[:, :3], torch.zeros(len(ids), 3, dtype=torch.bool), None)
+    found, state = model.extend(ids, torch.ones_like(ids, dtype=torch.bool), state)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert state.positions.tolist() == [ids.shape[1]] * len(ids)

@@ -229,3 +229,15 @@ def test_what_has_no_map_cannot_be_distilled() -> None:
     assert not has_weights_to_compare(swapped("llama", "softmax"))
     assert not has_weights_to_compare(swapped("llama", "identity_linear"))
     assert has_weights_to_compare(swapped("llama", "elu"))
+
+
+def test_a_batch_within_the_window_of_a_hybrid_has_no_loss_and_no_gradient() -> None:
+    """Softmax over the window is all that such rows see; one short batch must not end a long run."""
+    settings = DistillSettings(attention_factor=0.0, output_factor=1.0)
+    model, data = prepared("llama", "hedgehog:window=64", settings), examples_of("llama")
+    loss = AttentionDistillation(model, settings).loss(model, data, ROWS, CPU.device)
+    torch.autograd.backward(loss)
+    assert float(loss.detach()) == pytest.approx(0.0, abs=1e-8)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert trained
+    assert all(p.grad is not None and not p.grad.any() for p in trained)

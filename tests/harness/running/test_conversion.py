@@ -110,6 +110,22 @@ def test_a_finetuned_conversion_goes_through_its_stages_and_shares_its_teacher(m
     assert {softmax.peer_key} == {record.peer_key for record in (hedgehog, elu, none)}
 
 
+def test_the_continued_control_trains_as_long_as_the_students_and_shares_their_teacher(mirror: Path) -> None:
+    """Softmax itself is the teacher, and stops before the others are fine-tuned."""
+    softmax, continued, hedgehog = run_cells(mirror, "softmax,softmax:continued=true,hedgehog")
+    assert len(list((mirror.parent / "artifacts").glob("teacher-*/weights.safetensors"))) == 1
+    steps = [
+        sum(point.name == "finetune loss" and point.split == "train" for point in record.curves)
+        for record in (softmax, continued, hedgehog)
+    ]
+    assert steps[0] == 0
+    assert steps[1] == steps[2] > 0
+    assert continued.model == "softmax:continued=true"
+    assert {kernel.form for kernel in continued.kernels} == {"softmax"}
+    with pytest.raises(UsageError, match="is a control for recipes that begin with a fine-tuned teacher"):
+        run_cells(mirror, "softmax:continued=true", recipe="pretrained-conversion", stages=("distill", "finetune"))
+
+
 def test_a_record_says_which_weights_validation_chose_and_of_how_many(mirror: Path) -> None:
     chosen = {"teacher.eval_every": "1", "finetune.patience": "1", "finetune.lr": "10", "finetune.eval_every": "1"}
     (record,) = run_cells(mirror, "elu", set=chosen)

@@ -80,3 +80,18 @@ def test_performer_converges_to_the_softmax_kernel_within_its_standard_error() -
     few = PerformerMap(1, dim, feature_dim=80)
     coarse = (few.features(q) @ few.features(k).mT - exact).square().mean()
     assert (terms.mean(-1) - exact).square().mean() < coarse / 10
+
+
+def test_elu_keeps_small_features_in_bfloat16() -> None:
+    """ELU alone is near -1 there, and one more loses all but its last bits."""
+    x = torch.linspace(-8, 3, 200, dtype=torch.bfloat16)[None, None, None]
+    exact = torch.where(x.double() > 0, x.double() + 1, x.double().exp())
+    error = ((EluMap(1, 200)(x).double() - exact) / exact).abs().max()
+    assert error < 2**-8
+
+
+def test_elu_has_finite_gradients_at_large_inputs() -> None:
+    x = torch.tensor([-200.0, 0.0, 3.0, 200.0])[None, None, None].requires_grad_()
+    torch.autograd.backward(EluMap(1, 4)(x).sum())
+    assert x.grad is not None
+    assert x.grad.flatten().tolist() == [0.0, 1.0, 1.0, 1.0]

@@ -120,3 +120,8 @@ def test_taylor_with_a_feature_dim_projects_first(x: Tensor) -> None:
     assert feature_map.feature_dim == 1 + 4 + 10
     assert feature_map.weight.shape == (3, 8, 4)
     torch.testing.assert_close(feature_map(x), TaylorMap(3, 4)(x @ feature_map.weight))
+
+
+def test_taylor_takes_the_root_of_one_half_in_the_type_of_its_input() -> None:
+    x = torch.ones(1, 1, 1, 2, dtype=torch.float64) * 2**0.25
+    assert TaylorMap(1, 2)(x)[0, 0, 0, 3:].tolist() == pytest.approx([0.5**0.5, 1.0, 0.5**0.5], rel=1e-15)

@@ -1,0 +1,119 @@
+"""Models of transformers with swapped attention, for use outside of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from ...adapters.base import Capability, ModelShape
+from ...adapters.precision import DTYPES, Precision
+from ...adapters.pretrained.adapter import build_pretrained
+from ...adapters.pretrained.converted import conversion_of
+from ...adapters.pretrained.weight_files import CONVERTED, read_config, transformers_config
+from ...results.names import unknown_name
+from .. import registry
+from ..config import RunConfig
+from ..plan import make_sources
+from .backbone_names import PREFIX, backbone_from_name
+from .locate import locate, materialise
+
+
+def load_model(
+    name: str | Path, *, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """A converted model as a model of transformers in evaluation mode, with its attention in place.
+
+    `generate`, caches, `Trainer` and all else of transformers work with it. A model that was not converted comes with
+    softmax attention on our kernels.
+
+    Args:
+        name: Folder, or id on the Hugging Face hub or in the mirror of `HEDGEBENCH_MIRROR`.
+        device: `auto`, `cpu` or `cuda`.
+        dtype: Type of the weights: `float32` or `bfloat16`; `auto` for that of the files.
+        trust_remote_code: Run code that comes with the checkpoint.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be loaded.
+        DataUnavailableError: It is found nowhere.
+        UnsupportedError: Its attention cannot be swapped.
+    """
+    sources = make_sources(RunConfig())
+    backbone = backbone_from_name(f"{PREFIX}{name}", sources)
+    folder = materialise(locate(backbone, sources, trust_remote_code=trust_remote_code), sources)
+    config: Any = transformers_config(folder, trust_remote_code)
+    chosen = str(getattr(config, "dtype", None) or torch.float32).removeprefix("torch.") if dtype == "auto" else dtype
+    if chosen not in DTYPES:
+        raise unknown_name("dtype", chosen, ["auto", *DTYPES])
+    converted = conversion_of(folder)
+    classes = dict(sorted(config.id2label.items())) if Capability.CLASSIFIER in backbone.capabilities else {}
+    shape = ModelShape(
+        context_length=int(converted["context_length"]) if converted else 1,
+        num_classes=len(classes) or None,
+        image_size=getattr(config, "image_size", None),
+        channels=getattr(config, "num_channels", 1),
+        labels=tuple(classes.values()) if "id2label" in read_config(folder) else (),
+    )
+    adapter = build_pretrained(
+        folder,
+        backbone,
+        {"weights": chosen, "gradient_checkpointing": False},
+        shape,
+        registry.mechanisms(),
+        seed=0,
+        precision=Precision.of(device, "float32"),
+        trust_remote_code=trust_remote_code,
+    )
+    return adapter.model.inner
+
+
+class ConvertedConfig(PretrainedConfig):
+    """The configuration of a converted model, as transformers' classes named `Auto...` look it up."""
+
+    model_type = CONVERTED
+
+
+class ConvertedModel:
+    """What transformers' classes named `Auto...` call for a converted model."""
+
+    config_class = ConvertedConfig
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        config: ConvertedConfig | None = None,
+        device_map: str | None = None,
+        dtype: str | torch.dtype | None = None,
+        torch_dtype: str | torch.dtype | None = None,
+        trust_remote_code: bool = False,
+        **others: Any,
+    ) -> PreTrainedModel:
+        """The model of `load_model`.
+
+        Raises:
+            TypeError: An argument that has no counterpart here.
+        """
+        del config
+        if unknown := [key for key in others if not key.startswith("_")]:
+            allowed = "device_map, dtype, trust_remote_code"
+            raise TypeError(f"a converted model is not loaded with {', '.join(unknown)}; allowed: {allowed}")
+        wanted = str(dtype or torch_dtype or "auto").removeprefix("torch.")
+        return load_model(name, device=device_map or "cpu", dtype=wanted, trust_remote_code=trust_remote_code)
+
+
+def register() -> None:
+    """Lets transformers' `AutoModelForCausalLM`, and its classes for classification, load converted models."""
+    AutoConfig.register(CONVERTED, ConvertedConfig, exist_ok=True)
+    for auto in (AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForImageClassification):
+        auto.register(ConvertedConfig, ConvertedModel, exist_ok=True)
