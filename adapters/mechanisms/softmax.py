@@ -5,8 +5,8 @@ from __future__ import annotations
 from .declaration import Mechanism, Option
 
 CONTINUED = "continued"
-"""Option of softmax in conversions that begin with a fine-tuned teacher: softmax itself is that teacher, and takes fewer
-steps than what is converted from it."""
+"""Option of softmax in conversions that begin with a fine-tuned teacher: softmax itself is that teacher, and takes
+fewer steps than what is converted from it."""
 
 SOFTMAX = Mechanism(
     name="softmax",
