@@ -155,7 +155,7 @@ class _Back:
         output = self._output[:, at]
         heads, tokens, columns = output.shape
         rows = self._memory.tensor("rows", heads, tokens, columns + 1)
-        numerators, denominators = torch.split(rows, [columns, 1], -1)
+        numerators, denominators = rows.split_with_sizes([columns, 1], -1)
         torch.mul(self._grad[:, at], self._factors[:, at], out=numerators)
         if self._call.normalize:
             products = torch.mul(numerators, output, out=self._memory.tensor("products", heads, tokens, columns))
@@ -179,4 +179,4 @@ class _Back:
         self.of_values[:, at] = self.reader.hide(grad, at)
 
     def _by_query_head(self, x: Float[Tensor, "r gc f"]) -> Float[Tensor, "bh c f"]:
-        return x.reshape(self._grad.shape[0], -1, x.shape[2])
+        return x if len(x) == len(self._grad) else x.reshape(len(self._grad), -1, x.shape[2])

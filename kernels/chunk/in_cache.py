@@ -45,10 +45,11 @@ def _attend(call: ChunkedCall, carry: Carry, *, keep: bool) -> Trace:
     output = carry.sums.new_empty(batch * heads, tokens, call.v.shape[3])
     factors = carry.sums.new_empty(batch * heads, tokens if keep else 0, 1)
     chunks, carries = Chunks(call, carry, Memory(carry.sums, lasting=("sums",) if keep else ())), []
+    division = call.division
     for at, rows, before in chunks:
-        call.division.output(rows, output[:, at])
+        division.output(rows, output[:, at])
         if keep:
-            factors[:, at] = call.division.factors(rows)
+            factors[:, at] = division.factors(rows)
             carries.append(before)
     return Trace(output.view(*call.q.shape[:3], call.v.shape[3]), factors, [*carries, chunks.carry])
 
@@ -65,6 +66,7 @@ class _InCache(torch.autograd.Function):
         ctx.save_for_backward(
             *inputs, log_scale, trace.output, trace.factors, *chain.from_iterable(carry[:2] for carry in trace.carries)
         )
+        ctx.complete = [carry.complete for carry in trace.carries]
         last = trace.carries[-1]
         ctx.mark_non_differentiable(last.log_scale)
         ctx.set_materialize_grads(False)
@@ -83,7 +85,7 @@ class _InCache(torch.autograd.Function):
         with without_autocast(call.q.device.type):
             if torch.is_grad_enabled():
                 return None, None, *_differentiable(call, inputs, first, (grad, grad_sums))
-            trace = Trace(output, factors, [Carry(*pair) for pair in zip(carried[::2], carried[1::2], strict=True)])
+            trace = Trace(output, factors, list(map(Carry, carried[::2], carried[1::2], ctx.complete)))
             return None, None, *differentiate_by_chunk(call, first, trace, grad, grad_sums)
 
 

@@ -152,6 +152,7 @@ class Chunks:
     def __iter__(self) -> Iterator[tuple[slice, Rows, Carry]]:
         """Adds the keys that all queries see, then goes through the queries."""
         space, memory, causal = SPACES[self._call.log_space], self._memory, self._call.causal
+        heads = self._call.q.shape[0] * self._call.q.shape[1]
         for at in self._shared:
             self.carry = space.absorb(self._reader.tokens(at, at), self.carry, memory)
         for at in self._queries:
@@ -161,6 +162,5 @@ class Chunks:
             else:
                 self.carry = space.absorb(tokens, before, memory) if causal else before
                 rows = space.apply(tokens, self.carry, memory)
-            heads = self._call.q.shape[0] * self._call.q.shape[1]
-            sums, log_scale = (x.reshape(heads, -1, x.shape[-1]) if x.ndim else x for x in rows)
+            sums, log_scale = (x.reshape(heads, -1, x.shape[-1]) if x.ndim and len(x) != heads else x for x in rows)
             yield at, Rows(sums, log_scale), before

@@ -129,7 +129,7 @@ def causal_scores(
     """Multiplies a chunk with itself, zero where the key is later than the query."""
     size = keys.shape[1]
     scores = torch.bmm(queries, keys.mT, out=memory("scores", *queries.shape[:2], size))
-    torch.unflatten(scores, 1, (-1, size)).tril_()
+    scores.view(scores.shape[0], -1, size, size).tril_()
     return scores
 
 

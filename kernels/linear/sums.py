@@ -104,7 +104,7 @@ def normalized_from_rows(rows: Rows) -> tuple[Float[Tensor, "*b n dv"], Float[Te
 
 def _parts(rows: Rows) -> tuple[Tensor, Tensor]:
     """Splits sums into numerators [.. n dv] and denominators [.. n 1]; a slice's gradient would be of full size."""
-    numerators, denominators = torch.split(rows.sums, [rows.sums.shape[-1] - 1, 1], -1)
+    numerators, denominators = rows.sums.split_with_sizes([rows.sums.shape[-1] - 1, 1], -1)
     return numerators, denominators
 
 
