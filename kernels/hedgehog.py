@@ -45,7 +45,7 @@ def chunk_hedgehog_attn(
     form: str = "auto",
     backend: str = "auto",
 ) -> LinearAttentionResult:
-    """Gives attention over n tokens, differentiable in q, k, v, W, b and the sums of the initial state.
+    """Attention over n tokens, differentiable in q, k, v, W, b and the sums of the initial state.
 
     Under autocast, q, k and v are cast to its type; W and b are read as they are. Sums run in float32; products of
     bfloat16 in bfloat16, of float16 in TF32, of float32 in float32.
@@ -101,7 +101,7 @@ def chunk_linear_attn(
     form: str = "auto",
     backend: str = "auto",
 ) -> LinearAttentionResult:
-    """Gives attention over features that are at hand: of any map whose scores are never negative.
+    """Attention over features that are at hand: of any map whose scores are never negative.
 
     Arguments and errors are those of `chunk_hedgehog_attn`; with `log_space`, `phi_q` and `phi_k` are logarithms, and
     everything is computed in float32. Features may be any number, logarithms up to 256 on a GPU.

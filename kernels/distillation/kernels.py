@@ -19,7 +19,7 @@ from ..triton.features import EMPTY_LOG, load_tile, store_tile
 
 @triton.jit
 def _visible(padding, rows, key_rows, queries, keys, CAUSAL: tl.constexpr, HAS_PADDING: tl.constexpr):
-    """Gives true [rows keys] where a query that exists sees a key."""
+    """A mask [rows keys], true where a query that exists sees a key."""
     real = key_rows < keys
     if HAS_PADDING:
         real &= tl.load(padding + key_rows, mask=real, other=1) == 0
@@ -32,7 +32,7 @@ def _visible(padding, rows, key_rows, queries, keys, CAUSAL: tl.constexpr, HAS_P
 @triton.jit
 def _scores(q, k, phi_q, phi_k, rows, key_rows, queries, keys, visible, DIM: tl.constexpr, FEATURES: tl.constexpr,
             BD: tl.constexpr, BF: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the teacher's logits [rows keys], and the student's scores, zero where hidden."""
+    """The teacher's logits [rows keys], and the student's scores, zero where hidden."""
     dims = tl.arange(0, BD)
     x = load_tile(q, rows, dims, DIM, queries, DIM, tl.float32)
     y = load_tile(k, key_rows, dims, DIM, keys, DIM, tl.float32)
@@ -48,7 +48,7 @@ def _scores(q, k, phi_q, phi_k, rows, key_rows, queries, keys, visible, DIM: tl.
 
 @triton.jit
 def _slopes(logits, scores, visible, log_sum, total, mass, share, FLOOR: tl.constexpr):
-    """Gives share · ∂loss/∂s [rows keys] of scores."""
+    """The gradients of the scores [rows keys], share · ∂loss/∂s."""
     weights = tl.exp(tl.where(visible, logits - log_sum[:, None], EMPTY_LOG))
     probabilities = scores / total[:, None]
     pulled = tl.where(probabilities >= FLOOR, weights / tl.maximum(probabilities, FLOOR), 0.0)
@@ -60,7 +60,7 @@ def distill_rows(q, k, phi_q, phi_k, padding, shares, cross_entropy, kl, log_sum
                  groups, eps, DIM: tl.constexpr, FEATURES: tl.constexpr, CAUSAL: tl.constexpr,
                  HAS_PADDING: tl.constexpr, FLOOR: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
                  BD: tl.constexpr, BF: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives each row's loss and divergence times its share in the mean, and L, S and m; all [l g n].
+    """Each row's loss and divergence times its share in the mean, and L, S and m; all [l g n].
 
     Grid: tiles of rows, l · g.
     """
@@ -114,7 +114,7 @@ def distill_rows(q, k, phi_q, phi_k, padding, shares, cross_entropy, kl, log_sum
 
 @triton.jit
 def _load_row(shares, log_sums, totals, masses, rows, queries):
-    """Gives L, S, m and the share of rows."""
+    """The L, S, m and share of each row."""
     real = rows < queries
     log_sum = tl.load(log_sums + rows, mask=real, other=0.0)
     total = tl.load(totals + rows, mask=real, other=1.0)
@@ -126,7 +126,7 @@ def distill_query_gradients(q, k, phi_q, phi_k, padding, shares, log_sums, total
                             groups, DIM: tl.constexpr, FEATURES: tl.constexpr, CAUSAL: tl.constexpr,
                             HAS_PADDING: tl.constexpr, FLOOR: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
                             BD: tl.constexpr, BF: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the gradients of the queries' features [l g n FEATURES]. Grid: tiles of rows, l · g, tiles of features."""
+    """The gradients of the queries' features [l g n FEATURES]. Grid: tiles of rows, l · g, tiles of features."""
     head = tl.program_id(1).to(tl.int64)
     leading, first = head // groups, tl.program_id(0) * ROWS
     rows, columns = first + tl.arange(0, ROWS), tl.program_id(2) * BF + tl.arange(0, BF)
@@ -155,7 +155,7 @@ def distill_key_gradients(q, k, phi_q, phi_k, padding, shares, log_sums, totals,
                           groups, DIM: tl.constexpr, FEATURES: tl.constexpr, CAUSAL: tl.constexpr,
                           HAS_PADDING: tl.constexpr, FLOOR: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
                           BD: tl.constexpr, BF: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the gradients of the keys' features through each query head [l g m FEATURES].
+    """The gradients of the keys' features through each query head [l g m FEATURES].
 
     Grid: tiles of keys, l · g, tiles of features.
     """

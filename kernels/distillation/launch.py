@@ -27,7 +27,7 @@ into a logarithm here, and bfloat16's eight bits would be its error."""
 def distill(
     call: DistillationCall, factors: tuple[Tensor, Tensor], rows: int | None = None
 ) -> tuple[Tensor, Tensor, FeatureGradients | None]:
-    """Gives cross-entropy and divergence [l g], and the gradients of the factors where they are wanted.
+    """Cross-entropy and divergence [l g], and the gradients of the factors if the call wants them.
 
     Args:
         call: of float32; its features are not read.

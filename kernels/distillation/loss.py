@@ -63,7 +63,7 @@ def attention_distillation_loss(
     tile: int | None = None,
     backend: str = "auto",
 ) -> DistillationLoss:
-    """Gives the loss of each query head, computed with its gradients tile by tile: memory is linear in tokens.
+    """The loss of each query head, computed with its gradients tile by tile: memory is linear in tokens.
 
     Probabilities count as `FLOOR` at least, in log space too, so that a row or a key of zeros (ReLU maps) has a finite
     loss; the entries below have no gradient. Everything is computed in float32 at least, outside autocast.
@@ -134,7 +134,7 @@ def _obstacles(q: Tensor) -> Iterator[str]:
 
 
 class _WithGradients(torch.autograd.Function):
-    """Gives a loss [h] as it is, with gradients known beforehand: of φ(q), and of φ(k) through each query head."""
+    """The loss [h] that is given, with gradients known beforehand: of φ(q), and of φ(k) through each query head."""
 
     @staticmethod
     def forward(ctx: Any, phi_q: Tensor, phi_k: Tensor, loss: Tensor, grad_q: Tensor, grad_k: Tensor) -> Tensor:

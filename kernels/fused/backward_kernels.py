@@ -23,7 +23,7 @@ from ..triton.states import load_peaks, load_vector, row_gradients, shifted, shi
 @triton.jit
 def pull_rows(output, grad, pulls, o_batch, o_head, o_row, grad_batch, grad_head, grad_row, tokens,
               VALUES: tl.constexpr, CHUNK: tl.constexpr, BV: tl.constexpr):  # fmt: skip
-    """Gives o·do of every row. Grid: batch · chunks of rows, heads."""
+    """The product o·do of every row. Grid: batch · chunks of rows, heads."""
     chunks, head = (tokens + CHUNK - 1) // CHUNK, tl.program_id(1).to(tl.int64)
     batch = (tl.program_id(0) // chunks).to(tl.int64)
     rows, columns = tl.program_id(0) % chunks * CHUNK + tl.arange(0, CHUNK), tl.arange(0, BV)
@@ -35,7 +35,7 @@ def pull_rows(output, grad, pulls, o_batch, o_head, o_row, grad_batch, grad_head
 @triton.jit
 def _from_state(given, denominator, states, keys, place, columns, value_columns, WIDTH: tl.constexpr,
                 VALUES: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the gradient [columns rows] of features that were multiplied with one half of a state.
+    """The gradient [columns rows] of features that were multiplied with one half of a state.
 
     Args:
         given: of the numerators [values rows].
@@ -71,7 +71,7 @@ def _gradient_from_block(grad_plus, grad_minus, given, denominator, plus_peak, m
 @triton.jit
 def _slopes(given, denominator, v, mask, rows, key_rows, end, v_row, value_columns, VALUES: tl.constexpr,
             HAS_MASK: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives ds [keys rows], zero where hidden, from g [values rows] and h [rows]."""
+    """The slopes ds [keys rows], zero where hidden, from g [values rows] and h [rows]."""
     keep = load_keep(mask, key_rows, end, HAS_MASK)
     visible = (rows[None, :] >= key_rows[:, None]) & keep[:, None] & (rows < end)[None, :]
     values = load_tile(v, key_rows, value_columns, v_row, end, VALUES, OPERAND)
@@ -107,7 +107,7 @@ def query_gradients(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, nor
                     MAP: tl.constexpr, LOG: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr,
                     CAUSAL: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr, BD: tl.constexpr,
                     BW: tl.constexpr, BV: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the gradient of y = Wq + b [batch head tokens WIDTH]. Grid: blocks · chunks in a block, query heads."""
+    """The gradient of y = Wq + b [batch head tokens WIDTH]. Grid: blocks · chunks in a block, query heads."""
     batch, start, first, end, state = locate_chunk(blocks, CAUSAL, BLOCK, CHUNK)
     if first >= end:
         return
@@ -230,7 +230,7 @@ def _exactly_from_queries(y, grad_values, logs, plus_peak, minus_peak, values, k
 def _keys_from_state(features, given, states, queries, place, columns, value_columns, WIDTH: tl.constexpr,
                      VALUES: tl.constexpr, CHUNK: tl.constexpr, OPERAND: tl.constexpr,
                      PRECISION: tl.constexpr):  # fmt: skip
-    """Gives what the queries after a block give to one half of keys' features [columns keys], and to values."""
+    """The gradients of one half of keys' features [columns keys] and of values through the queries after a block."""
     grad = _from_state(given, tl.full((CHUNK,), 1.0, tl.float32), states, queries, place, columns, value_columns, WIDTH,
                        VALUES, OPERAND, PRECISION)  # fmt: skip
     # Products of fewer than 64 rows want the state in another layout: read again, it does not fill shared memory twice.
@@ -247,7 +247,7 @@ def key_gradients(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, norms
                   MAP: tl.constexpr, LOG: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr,
                   CAUSAL: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr, BD: tl.constexpr, BW: tl.constexpr,
                   BV: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the gradients of y = Wk + b [batch kv_head tokens WIDTH] and of v. Grid: blocks · chunks, kv heads."""
+    """The gradients of y = Wk + b [batch kv_head tokens WIDTH] and of v. Grid: blocks · chunks, kv heads."""
     batch, start, first, end, state = locate_chunk(blocks, CAUSAL, BLOCK, CHUNK)
     if first >= end:
         return
@@ -314,7 +314,7 @@ def map_gradients(x, grad_y, weight, grad_x, grad_weight, grad_bias, x_batch, x_
                   batches, tokens, parts, span, entries,
                   DIM: tl.constexpr, WIDTH: tl.constexpr, HAS_BIAS: tl.constexpr, CHUNK: tl.constexpr,
                   BD: tl.constexpr, BW: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives dx = dy Wᵀ, and each part's sums of dW = Σ x dyᵀ [groups·parts head DIM WIDTH] and db.
+    """The gradients dx = dy Wᵀ, and each part's sums of dW = Σ x dyᵀ [groups·parts head DIM WIDTH] and db.
 
     A part is `span` tokens of each of a group of `entries` batch entries. Grid: groups · parts, heads.
     """

@@ -84,7 +84,7 @@ class Call(Arguments):
         return cls(q.to(dtype), k.to(dtype), v.to(dtype), **others)
 
     def readable(self) -> "Call":
-        """Gives the call with tensors as kernels read them: rows of q, k and v contiguous, maps wholly."""
+        """The call with tensors as kernels read them: contiguous rows of q, k and v, contiguous W and b."""
         laid: dict[str, Any] = {name: rows_contiguous(getattr(self, name)) for name in ("q", "k", "v")}
         maps = {name: getattr(self, name) for name in ("q_weight", "k_weight", "q_bias", "k_bias")}
         laid |= {name: x.contiguous() for name, x in maps.items() if x is not None}
@@ -99,7 +99,7 @@ class Call(Arguments):
         return LinearState(self.initial_kv, self.initial_k, self.initial_scale)
 
     def state(self, kv: Tensor, keys: Tensor, scale: Tensor) -> LinearState:
-        """Gives the state of the tensors that an operator returned; its scale is empty outside log space."""
+        """The state of the tensors that an operator returned; its scale is empty outside log space."""
         return LinearState(kv, keys, scale if self.log_space else None)
 
     @property

@@ -25,7 +25,7 @@ DECODED_BY_TRITON = KernelChoice("fused_recurrent", "triton")
 
 
 def fused_attention(call: Call, *, return_state: bool = False, backend: str = "auto") -> LinearAttentionResult:
-    """Gives attention by the form and the backend asked for, or by the best there is.
+    """Attention by the form and the backend that the caller asks for, or by the fastest.
 
     Raises:
         ValueError: an unknown form or backend, or `backend="triton"` where the kernels cannot run.
@@ -41,7 +41,7 @@ def fused_attention(call: Call, *, return_state: bool = False, backend: str = "a
 
 
 def fused_if_possible(call: Call, *, return_state: bool = False) -> LinearAttentionResult | None:
-    """Gives attention by a fused form, or None where another form has to run.
+    """Attention by a fused form, or None where another form has to run.
 
     A call in log space that is compiled on a CPU runs as an operator too, as it looks at values that a graph does not
     know.
@@ -53,12 +53,12 @@ def fused_if_possible(call: Call, *, return_state: bool = False) -> LinearAttent
 
 
 def why_not_fused(call: Call, *, decoding: bool = False) -> str:
-    """Gives why the kernels cannot run a call, or nothing where they can; decoding fills no shared memory."""
+    """The reasons why the kernels cannot run a call, or ""; decoding has no limit of shared memory."""
     return "; ".join(_obstacles(call, decoding))
 
 
 def choose_form(call: Call) -> str:
-    """Gives "fused_chunk" where one program for each head and sequence fills a Hopper GPU, else "chunk".
+    """The form "fused_chunk" where one program for each head and sequence fills a Hopper GPU, else "chunk".
 
     What no single program can hold is left to "chunk": sums of more than `MAX_WIDTH` features, two maps above `NARROW`.
     """
@@ -102,13 +102,13 @@ def _by_operator(call: Call, return_state: bool, fuses: bool) -> LinearAttention
 
 
 def _contiguous(state: LinearState) -> LinearState:
-    """Gives a state that a step may change in place; the torch forms give views of sums that have one more column."""
+    """A state that a step may change in place; the torch forms give views of sums that have one more column."""
     scale = None if state.log_scale is None else state.log_scale.contiguous()
     return LinearState(state.kv.contiguous(), state.k.contiguous(), scale)
 
 
 def _checked_form(call: Call) -> str:
-    """Gives the form asked for, or the best.
+    """The form that the caller asks for, or the fastest.
 
     Raises:
         ValueError: a call that the form "fused_chunk" does not take.

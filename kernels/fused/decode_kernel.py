@@ -16,7 +16,7 @@ from ..triton.states import load_peaks, load_vector, store_sums
 @triton.jit
 def _token_features(x, weight, bias, columns, dims, DIM: tl.constexpr, WIDTH: tl.constexpr, HALVES: tl.constexpr,
                     MAP: tl.constexpr, LOG: tl.constexpr, HAS_BIAS: tl.constexpr):  # fmt: skip
-    """Gives both halves [columns] of one token's features, in float32, or their logarithms."""
+    """Both halves [columns] of one token's features, in float32, or their logarithms."""
     real = columns < WIDTH
     if MAP == IDENTITY:
         y = load_vector(x, columns, WIDTH, 0.0)
@@ -69,7 +69,7 @@ def _add_token(features, value, state, keys, peak, LOG: tl.constexpr):
 @triton.jit
 def _read_token(plus, minus, plus_state, minus_state, plus_keys, minus_keys, plus_peak, minus_peak, eps,
                 HALVES: tl.constexpr, LOG: tl.constexpr, NORMALIZE: tl.constexpr):  # fmt: skip
-    """Gives what one query's features read from the sums [values]."""
+    """The output [values] of one query, read from the sums."""
     scale = 0.0
     if LOG:
         plus += plus_peak

@@ -23,7 +23,7 @@ MAP_SPAN = 1024
 def backward(
     call: Call, output: Tensor, norms: Tensor, grad: Tensor, grad_final: LinearState | None = None
 ) -> dict[str, Tensor]:
-    """Gives the gradients of a call's differentiable tensors, by name.
+    """The gradients of a call's differentiable tensors, by name.
 
     Args:
         call: what `forward` was given.
@@ -42,7 +42,7 @@ def backward(
 
 
 def pulls_of(output: Tensor, grad: Tensor) -> Tensor:
-    """Gives o·do of every row [b h n]."""
+    """The product o·do of every row [b h n]."""
     batch, heads, tokens, values = output.shape
     pulls = torch.empty(batch, heads, tokens, dtype=torch.float32, device=output.device)
     launch(
@@ -54,7 +54,7 @@ def pulls_of(output: Tensor, grad: Tensor) -> Tensor:
 
 
 def _token_gradients(call: Call, rows: RowGradients, before: Sums, after: Sums) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives the gradients of y = Wq + b, of y = Wk + b (features, if there is no map) and of v."""
+    """The gradients of y = Wq + b, of y = Wk + b (features, if there is no map) and of v."""
     (batch, heads, tokens, values), sizes, chunks = call.v.shape, call.sizes, call.chunks
     grad_q, grad_k = (x.new_empty(*x.shape[:3], call.width) for x in (call.q, call.k))
     grad_v = empty_by_token(call.v, batch, heads, tokens, values)
@@ -80,7 +80,7 @@ def _token_gradients(call: Call, rows: RowGradients, before: Sums, after: Sums) 
 
 
 def _through_map(call: Call, name: str, grad_y: Tensor) -> dict[str, Tensor]:
-    """Gives the gradients of q or k, and of its W and b, from that of y = Wx + b."""
+    """The gradients of q or k, and of its W and b, from that of y = Wx + b."""
     x: Tensor = getattr(call, name)
     weight, bias = getattr(call, f"{name}_weight"), getattr(call, f"{name}_bias")
     if weight is None:
@@ -102,8 +102,10 @@ def _through_map(call: Call, name: str, grad_y: Tensor) -> dict[str, Tensor]:
 
 
 def _entries_at_once(batch: int, heads: int, tokens: int) -> int:
-    """Gives how many short sequences one program takes, so that sums of dW are no larger than what they are sums of,
-    while enough programs are left to fill the device."""
+    """The number of short sequences that one program takes.
+
+    With it, sums of dW are no larger than what they are sums of, and enough programs are left to fill the device.
+    """
     return max(1, min(MAP_SPAN // tokens, batch * heads // PROGRAMS))
 
 

@@ -26,7 +26,7 @@ def attend_sequentially(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, spans
                         NORMALIZE: tl.constexpr, HAS_INITIAL: tl.constexpr, CHUNK: tl.constexpr, BD: tl.constexpr,
                         BW: tl.constexpr, BV: tl.constexpr, OPERAND: tl.constexpr,
                         PRECISION: tl.constexpr):  # fmt: skip
-    """Gives causal outputs, norms and the sums after the last key in one pass.
+    """Causal outputs, norms and the sums after the last key in one pass.
 
     `spans` is [sequences 3]: batch entry, first token, end. Grid: sequences, query heads, tiles of values.
     """
@@ -90,7 +90,7 @@ def attend_sequentially(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, spans
 @triton.jit
 def _start(initial, initial_keys, initial_peaks, place, columns, value_columns, WIDTH: tl.constexpr,
            VALUES: tl.constexpr, LOG: tl.constexpr, HAS_INITIAL: tl.constexpr):  # fmt: skip
-    """Gives one half of the sums before the first token, and their shift."""
+    """One half of the sums before the first token, and their shift."""
     state = tl.zeros((columns.shape[0], value_columns.shape[0]), tl.float32)
     keys, peak = tl.zeros(columns.shape, tl.float32), tl.full(columns.shape, EMPTY_LOG, tl.float32)
     if HAS_INITIAL:
@@ -103,7 +103,7 @@ def _start(initial, initial_keys, initial_peaks, place, columns, value_columns, 
 
 @triton.jit
 def _weigh(features, keys, peak, keep, LOG: tl.constexpr, OPERAND: tl.constexpr):
-    """Gives one half of keys' features over their shift, as an operand, and the sum of keys and the shift with them."""
+    """One half of keys' features over their shift, as an operand, and the keys' sum and shift that include them."""
     if LOG:
         grown = tl.maximum(peak, tl.max(tl.where(keep[None, :], features, EMPTY_LOG), 1))
         features = shifted(features, -grown[:, None], True)
@@ -116,7 +116,7 @@ def _weigh(features, keys, peak, keep, LOG: tl.constexpr, OPERAND: tl.constexpr)
 @triton.jit
 def _score_half(features, scale, weights, keys, before, through, LOG: tl.constexpr, OPERAND: tl.constexpr,
            PRECISION: tl.constexpr):  # fmt: skip
-    """Gives one half's part of a chunk's scores [rows keys], and of the denominators over the sums before it."""
+    """One half's part of a chunk's scores [rows keys], and of the denominators over the sums before it."""
     if LOG:
         features = shifted(features, through[:, None] - scale[None, :], True)
         keys *= tl.exp(before - through)
@@ -128,7 +128,7 @@ def _score_half(features, scale, weights, keys, before, through, LOG: tl.constex
 def _score(plus, minus, scale, plus_weights, minus_weights, plus_keys, minus_keys, plus_before, minus_before,
            plus_through, minus_through, rows, HALVES: tl.constexpr, LOG: tl.constexpr, OPERAND: tl.constexpr,
            PRECISION: tl.constexpr):  # fmt: skip
-    """Gives a chunk's scores [rows keys], zero where hidden, and denominators [rows] with the sums before it."""
+    """A chunk's scores [rows keys], zero where hidden, and denominators [rows] with the sums before it."""
     scores, denominator = _score_half(plus, scale, plus_weights, plus_keys, plus_before, plus_through, LOG, OPERAND,
                                       PRECISION)  # fmt: skip
     if HALVES == 2:
@@ -142,7 +142,7 @@ def _score(plus, minus, scale, plus_weights, minus_weights, plus_keys, minus_key
 @triton.jit
 def _score_exactly(plus, minus, logs, plus_keys, minus_keys, plus_peak, minus_peak, rows, keep, columns,
                    WIDTH: tl.constexpr, HALVES: tl.constexpr):  # fmt: skip
-    """Gives a chunk's scores pair by pair, denominators, and the logarithm of what a row sees at most, taken off."""
+    """A chunk's scores, summed pair by pair, denominators, and the logarithm taken off each row."""
     visible = (rows[:, None] >= rows[None, :]) & keep[None, :]
     scale = query_scale(plus, minus, plus_peak, minus_peak, HALVES, True)
     scale = highest_log(plus, logs, columns, visible, scale, WIDTH, HALVES)
@@ -155,7 +155,7 @@ def _score_exactly(plus, minus, logs, plus_keys, minus_keys, plus_peak, minus_pe
 
 @triton.jit
 def _read_keys(logs, scale, keys, peak):
-    """Gives one half's part of the denominators over the sums before a chunk."""
+    """One half's part of the denominators over the sums before a chunk."""
     return tl.sum(shifted(logs, peak[:, None] - scale[None, :], True) * keys[:, None], 0)
 
 

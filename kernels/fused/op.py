@@ -22,7 +22,7 @@ Decoded = tuple[Tensor, Tensor, Tensor, Tensor]
 @torch.library.custom_op("hedgebench::linear_attention", mutates_args=(), device_types="cuda")
 @flat
 def fused_forward(call: Call) -> Results:
-    """Gives the output, rows' norms, and the state after the last key, its scale empty outside log space."""
+    """The output, rows' norms, and the state after the last key; its scale is empty outside log space."""
     from .launch import forward
 
     ran = forward(call.readable())
@@ -34,7 +34,7 @@ def fused_forward(call: Call) -> Results:
 def fused_backward(
     grad: Tensor, grad_kv: Tensor, grad_k: Tensor, output: Tensor, norms: Tensor, call: Call
 ) -> list[Tensor]:
-    """Gives the gradient of every tensor in `Call.differentiable`."""
+    """The gradients of the tensors in `Call.differentiable`."""
     from .gradients import backward
 
     last = LinearState(grad_kv.float().contiguous(), grad_k.float().contiguous())
@@ -99,7 +99,7 @@ fused_forward.register_autograd(_gradients, setup_context=_save)
 @torch.library.custom_op("hedgebench::linear_attention_decode", mutates_args=(), device_types="cuda")
 @flat
 def fused_decode(call: Call) -> Decoded:
-    """Gives the outputs of a few tokens, and the state after them as a new one, its scale empty outside log space."""
+    """The outputs of a few tokens, and a new state after them; its scale is empty outside log space."""
     from .launch import decode
 
     ran = decode(call.readable())
@@ -113,7 +113,7 @@ def fused_decode(call: Call) -> Decoded:
 )
 @flat
 def fused_decode_(call: Call) -> Tensor:
-    """Gives the outputs of a few tokens, and changes the initial state in place.
+    """The outputs of a few tokens; changes the initial state in place.
 
     Raises:
         ValueError: a state that is not contiguous or not of a type that sums are held in.
@@ -136,7 +136,7 @@ def _decode_on_cpu(call: Call) -> Decoded:
 @fused_decode_.register_kernel("cpu")
 @flat
 def decode_in_place_by_torch(call: Call) -> Tensor:
-    """Does on any device, by torch's operators, what `fused_decode_` does, and raises the same errors."""
+    """The same as `fused_decode_` by torch's operators, on any device; raises the same errors."""
     check_changed_in_place(call.initial)
     output, state = torch_decode(call)
     _overwrite(call, state)

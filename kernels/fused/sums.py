@@ -60,7 +60,7 @@ class RowGradients:
 
 
 def empty_sums(call: Call, count: int, dtype: torch.dtype, *, shifts: bool = True) -> Sums:
-    """Gives empty sums for `count` blocks or sequences, each in memory of its own: an operator may return them.
+    """Empty sums for `count` blocks or sequences, each in memory of its own: an operator may return them.
 
     Without `shifts`, as outside log space, no kernel reads a shift, and the vector stands in for both.
     """
@@ -73,7 +73,7 @@ def empty_sums(call: Call, count: int, dtype: torch.dtype, *, shifts: bool = Tru
 
 
 def key_states(call: Call) -> tuple[Sums, Sums]:
-    """Gives the sums over the keys before each block (empty without `causal`), and over all keys of a sequence."""
+    """The sums over the keys before each block (empty without `causal`), and over all keys of a sequence."""
     blocks = call.table.blocks.shape[0]
     own = empty_sums(call, blocks, torch.float32)
     states = empty_sums(call, blocks if call.causal else 0, state_dtype(call.q.dtype))
@@ -96,7 +96,7 @@ def key_states(call: Call) -> tuple[Sums, Sums]:
 def query_states(
     call: Call, rows: RowGradients, keys: tuple[Sums, Sums], last: LinearState | None
 ) -> tuple[Sums, Sums]:
-    """Gives the sums over the queries after each block, and over all queries of a sequence, as `scan_queries` does.
+    """The sums over the queries after each block, and over all queries of a sequence, as `scan_queries` does.
 
     Args:
         call: what was called.

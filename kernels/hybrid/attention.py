@@ -30,7 +30,7 @@ from .op import fused_hybrid, why_not_hybrid
 from .state import HybridState
 
 KeyMap = Callable[[Tensor, Tensor], Tensor]
-"""Gives the features [b hk m f] of keys [b hk m d] at positions [b m]; a `FeatureMap` is one."""
+"""The features [b hk m f] of keys [b hk m d] at positions [b m]; a `FeatureMap` is one."""
 
 HYBRID = KernelChoice("hybrid", "torch")
 """What `hybrid_attention` runs without the kernels."""
@@ -69,7 +69,7 @@ def hybrid_attention(
     initial_state: HybridState | None = None,
     return_state: bool = False,
 ) -> HybridResult:
-    """Gives causal attention by the module's formula; time and memory are linear in tokens.
+    """Causal attention by the module's formula; time and memory are linear in tokens.
 
     Sums are float32 at least, outside autocast. Triton runs calls on CUDA without an earlier state, longer than the
     window; the rest are torch forms.
@@ -116,7 +116,7 @@ def hybrid_attention(
 def _far_features(
     phi_q: Tensor, key_map: KeyMap, new: HybridState, window: int, log_space: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gives the features of the late queries and of the keys that leave the window, in one type."""
+    """The features of the late queries and of the keys that leave the window, in one type."""
     gone = new.first(new.tokens - window)
     far_q, far_k = phi_q[:, :, window:], key_map(gone.keys, gone.positions)
     dtype = torch.promote_types(far_q.dtype, torch.float32 if log_space else far_k.dtype)
@@ -153,7 +153,7 @@ def hybrid_attention_weights(
     shift_window: bool = True,
     linear_branch: bool = True,
 ) -> Float[Tensor, "b h n n"]:
-    """Gives the weights under which `hybrid_attention` sums values, quadratic in memory; for analysis.
+    """The weights under which `hybrid_attention` sums values, quadratic in memory; for analysis.
 
     Arguments and errors are those of `hybrid_attention`, with the features of all keys given.
     """

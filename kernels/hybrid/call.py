@@ -95,7 +95,7 @@ class HybridCall(Arguments):
 
 
 def torch_hybrid(call: HybridCall) -> tuple[Tensor, LinearState]:
-    """Gives outputs, and the sums over the keys that have left the window."""
+    """Outputs, and the sums over the keys that have left the window."""
     near = window_attention(call.q, call.k, call.v, window=call.window, key_padding_mask=call.mask, scale=call.scale)
     far, log_sum, state = linear_attention_and_log(
         call.far_q, call.far_k, call.v[:, :, : call.far_tokens], causal=True, key_padding_mask=call.far_mask,
@@ -109,11 +109,11 @@ def torch_hybrid(call: HybridCall) -> tuple[Tensor, LinearState]:
 def window_share(
     near: WindowAttention | WindowWeights, far_log_sum: Tensor, gate_log: Tensor, shift_window: bool
 ) -> Tensor:
-    """Gives the window's part [b h n] of the shared normaliser."""
+    """The window's part [b h n] of the shared normaliser."""
     near_log_sum = near.log_sum - near.maximum if shift_window else near.log_sum
     return (gate_log[:, None] + near_log_sum - far_log_sum).sigmoid()
 
 
 def mixed(near: Tensor, far: Tensor, share: Tensor) -> Tensor:
-    """Gives [b h n x] of both parts, where `share` of the normaliser is the near one's."""
+    """The outputs or weights [b h n x] of both parts; `share` is the near part of the normaliser."""
     return far + share[..., None] * (near - far)

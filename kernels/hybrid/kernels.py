@@ -22,7 +22,7 @@ NOWHERE = tl.constexpr(2147483647)
 @triton.jit
 def _near(q, k, mask, rows, key_rows, q_row, k_row, end, scale, dims, WINDOW: tl.constexpr, DIM: tl.constexpr,
           HAS_MASK: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives z [rows keys], `EMPTY_LOG` where hidden, and where it is not."""
+    """The z [rows keys], `EMPTY_LOG` where a key is hidden, and a mask of where it is not."""
     keep = load_keep(mask, key_rows, end, HAS_MASK)
     x = load_tile(q, rows, dims, q_row, end, DIM, OPERAND)
     y = load_values(k, key_rows, dims, k_row, end, keep, DIM, OPERAND)
@@ -39,7 +39,7 @@ def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, 
                      WINDOW: tl.constexpr, DIM: tl.constexpr, VALUES: tl.constexpr, HAS_MASK: tl.constexpr,
                      SHIFT: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
                      OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives outputs of both parts together, M, c, and the first key that has the largest z, `NOWHERE` without SHIFT.
+    """Outputs of both parts together, M, c, and the first key that has the largest z, `NOWHERE` without SHIFT.
 
     A row that sees no key gives zero, and an M of 1e30. `far` and `far_logs` are of the tokens from WINDOW on.
     Grid: tiles of rows, query heads, batch.
@@ -102,7 +102,7 @@ def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, 
 def _pulled(q, k, v, mask, grad, pulls, norms, shifts, log_gate, rows, key_rows, q_row, k_row, v_row, grad_row, end,
             scale, dims, columns, WINDOW: tl.constexpr, DIM: tl.constexpr, VALUES: tl.constexpr,
             HAS_MASK: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives p and dz [rows keys], without what c passes on, and do [rows values]."""
+    """The p and dz [rows keys], dz without the part that passes through c, and do [rows values]."""
     z, visible = _near(q, k, mask, rows, key_rows, q_row, k_row, end, scale, dims, WINDOW, DIM, HAS_MASK, OPERAND,
                        PRECISION)  # fmt: skip
     off = tl.load(shifts + rows, mask=rows < end, other=0.0) + tl.load(norms + rows, mask=rows < end, other=0.0)
@@ -120,7 +120,7 @@ def window_query_gradients(q, k, v, mask, grad, gate, pulls, norms, shifts, peak
                            WINDOW: tl.constexpr, DIM: tl.constexpr, VALUES: tl.constexpr, HAS_MASK: tl.constexpr,
                            SHIFT: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
                            OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the window's part of dq, and Σ_j dz_ij of each row. Grid: tiles of rows, query heads, batch."""
+    """The window's part of dq, and Σ_j dz_ij of each row. Grid: tiles of rows, query heads, batch."""
     head, batch, heads = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64), tl.num_programs(1)
     first, kv_head = tl.program_id(0) * ROWS, head // groups
     rows, dims, columns = first + tl.arange(0, ROWS), tl.arange(0, BD), tl.arange(0, BV)
@@ -155,7 +155,7 @@ def window_key_gradients(q, k, v, mask, grad, gate, pulls, norms, shifts, peaks,
                          WINDOW: tl.constexpr, DIM: tl.constexpr, VALUES: tl.constexpr, HAS_MASK: tl.constexpr,
                          SHIFT: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
                          OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the window's part of dk and of dv. Grid: tiles of keys, kv heads, batch."""
+    """The window's part of dk and of dv. Grid: tiles of keys, kv heads, batch."""
     kv_head, batch = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     key_first, heads = tl.program_id(0) * ROWS, tl.num_programs(1) * groups
     key_rows, dims, columns = key_first + tl.arange(0, ROWS), tl.arange(0, BD), tl.arange(0, BV)

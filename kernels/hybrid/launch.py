@@ -43,13 +43,13 @@ class HybridRows:
     peaks: Tensor
 
     def readable(self) -> "HybridRows":
-        """Gives the rows as kernels read them."""
+        """The rows as kernels read them."""
         others = (x.contiguous() for x in (self.norms, self.shifts, self.peaks))
         return HybridRows(rows_contiguous(self.output), *others)
 
 
 def hybrid_forward(call: HybridCall) -> tuple[HybridRows, LinearState]:
-    """Gives the rows, and the sums over the keys that have left the window."""
+    """The rows, and the sums over the keys that have left the window."""
     batch, heads, tokens, _ = call.q.shape
     ran = forward(_far_call(call))
     output = empty_by_token(call.v, batch, heads, tokens, call.v.shape[-1])
@@ -64,7 +64,7 @@ def hybrid_forward(call: HybridCall) -> tuple[HybridRows, LinearState]:
 
 
 def hybrid_backward(call: HybridCall, rows: HybridRows, grad: Tensor) -> dict[str, Tensor]:
-    """Gives the gradients of a call's differentiable tensors, by name.
+    """The gradients of a call's differentiable tensors, by name.
 
     Args:
         call: what `hybrid_forward` was given.
@@ -102,7 +102,7 @@ def _far_gradients(call: HybridCall, rows: HybridRows, grad: Tensor) -> dict[str
 
 
 def _far_call(call: HybridCall) -> Call:
-    """Gives linear attention of the late queries over the keys that have left their windows."""
+    """Linear attention of the late queries over the keys that have left their windows."""
     dtype = call.far_q.dtype
     return Call(
         call.far_q.to(dtype), call.far_k.to(dtype), call.v.to(dtype)[:, :, : call.far_tokens], mask=call.far_mask,

@@ -18,7 +18,7 @@ Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def why_not_hybrid(q: Tensor, v: Tensor, features: int, *, log_space: bool) -> str:
-    """Gives why the kernels cannot run a call, or nothing where they can."""
+    """The reasons why the kernels cannot run a call, or ""."""
     return "; ".join(_obstacles(q, v.shape[-1], features, log_space))
 
 
@@ -35,8 +35,10 @@ def _obstacles(q: Tensor, values: int, features: int, log_space: bool) -> Iterat
 @torch.library.custom_op("hedgebench::hybrid_attention", mutates_args=(), device_types="cuda")
 @flat
 def fused_hybrid(call: HybridCall) -> Results:
-    """Gives the output, three numbers of each row for the gradients, and the linear part's state, its scale empty
-    outside log space."""
+    """The output, three numbers of each row for the gradients, and the state of the linear part.
+
+    The scale of the state is empty outside log space.
+    """
     from .launch import hybrid_forward
 
     rows, final = hybrid_forward(call)
@@ -48,7 +50,7 @@ def fused_hybrid(call: HybridCall) -> Results:
 def fused_hybrid_backward(
     grad: Tensor, output: Tensor, norms: Tensor, shifts: Tensor, peaks: Tensor, call: HybridCall
 ) -> list[Tensor]:
-    """Gives the gradient of every tensor in `HybridCall.differentiable`."""
+    """The gradients of the tensors in `HybridCall.differentiable`."""
     from .launch import HybridRows, hybrid_backward
 
     found = hybrid_backward(call, HybridRows(output, norms, shifts, peaks).readable(), grad)

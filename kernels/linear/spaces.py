@@ -136,12 +136,12 @@ def causal_scores(
 def key_weights(
     keys: Float[Tensor, "r c f"], shift: Float[Tensor, "r 1 f"], memory: Memory = FRESH
 ) -> Float[Tensor, "r c f"]:
-    """Gives exp(keys - shift)."""
+    """The weights exp(keys - shift)."""
     return torch.sub(keys, shift, out=memory("key_weights", *keys.shape)).exp_()
 
 
 def causal_shift(keys: Float[Tensor, "r c f"], carry: Carry) -> tuple[Float[Tensor, "r 1 f"], bool]:
-    """Gives the maxima over the keys before a chunk, or the chunk's first key where nothing came before.
+    """The maxima over the keys before a chunk, or the chunk's first key where nothing came before.
 
     Every query that sees anything sees those keys, so no later token reaches an earlier one, not even by rounding. Also
     tells whether every feature came before.

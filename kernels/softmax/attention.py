@@ -27,7 +27,7 @@ def visible_keys(
     key_padding_mask: Bool[Tensor, "b m"] | None = None,
     window: int | None = None,
 ) -> Bool[Tensor, "#b 1 n m"]:
-    """Gives true where a query sees a key; it broadcasts over heads, and without a padding mask over the batch.
+    """A mask, true where a query sees a key; it broadcasts over heads, and without a padding mask over the batch.
 
     Args:
         q: queries, the last n of the keys' m tokens: query i stands at token i + m - n.
@@ -60,7 +60,7 @@ def softmax_attention_weights(
     scale: float | None = None,
     window: int | None = None,
 ) -> Float[Tensor, "b h n m"]:
-    """Gives softmax(q·k·scale) over the keys a query sees, in float32 at least; a row that sees none is zero.
+    """The weights softmax(q·k·scale) over the keys a query sees, in float32 at least; a row that sees none is zero.
 
     Args:
         q: queries; they are the last n tokens of the keys' m, so query i sees keys j <= i + m - n when causal.
@@ -86,7 +86,7 @@ def attention_scores(
     key_padding_mask: Bool[Tensor, "b m"] | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "b h n m"]:
-    """Gives q·k·scale, what softmax is taken of, in float32 at least; minus infinity at keys a query does not see.
+    """The scores q·k·scale that softmax takes, in float32 at least; minus infinity at keys a query does not see.
 
     Arguments and errors are those of `softmax_attention_weights`.
     """
@@ -104,7 +104,7 @@ def softmax_attention_naive(
     scale: float | None = None,
     window: int | None = None,
 ) -> Float[Tensor, "b h n dv"]:
-    """Gives the sums of values with the weights of `softmax_attention_weights`; arguments and errors alike."""
+    """The sums of values under the weights of `softmax_attention_weights`, whose arguments and errors it shares."""
     weights = softmax_attention_weights(
         q, k, causal=causal, key_padding_mask=key_padding_mask, scale=scale, window=window
     )
@@ -123,7 +123,7 @@ def softmax_attention_sdpa(
     window: int | None = None,
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "b h n dv"], str]:
-    """Gives the same with torch's scaled_dot_product_attention, and the name of the backend that ran.
+    """The outputs of torch's scaled_dot_product_attention, and the name of the backend that ran.
 
     The backend is always pinned: "auto" asks torch which one it would choose for these very arguments and pins that.
     A row that sees no key is zero.

@@ -46,7 +46,7 @@ def window_attention(
     key_padding_mask: Bool[Tensor, "b m"] | None = None,
     scale: float | None = None,
 ) -> WindowAttention:
-    """Gives softmax attention over the last `window` keys; time and memory are linear in tokens.
+    """Softmax attention over the last `window` keys; time and memory are linear in tokens.
 
     Args:
         q: queries; they are the last n tokens of the keys' m.
@@ -87,7 +87,7 @@ def window_attention_weights(
     key_padding_mask: Bool[Tensor, "b m"] | None = None,
     scale: float | None = None,
 ) -> WindowWeights:
-    """Gives the weights [b h n m] themselves, all at once; arguments and errors are those of `window_attention`."""
+    """The weights [b h n m] themselves; arguments and errors are those of `window_attention`."""
     _check(q, k, window)
     seen = visible_keys(q, k, causal=True, key_padding_mask=key_padding_mask, window=window)
     dtype = accumulator_dtype(q, k)
@@ -113,7 +113,7 @@ def _check(q: Tensor, k: Tensor, window: int) -> None:
 def _overlapping_blocks(
     x: Float[Tensor, "b hk m y"], earlier: int, block: int, window: int
 ) -> Iterator[Float[Tensor, "b hk c y"]]:
-    """Gives each block of the tokens after the `earlier` ones, and before it what its window reaches back to.
+    """The blocks of the tokens after the `earlier` ones, each with the tokens that its window reaches back to.
 
     A block is joined to the end of the one before: the gradients of slices would each be as long as all the tokens, and
     at 4096 tokens forward and backward took 897 ms against 227 ms (B=1, H=8, d=64, window 16, float32, one CPU

@@ -18,7 +18,7 @@ from .features import EMPTY_LOG
 
 @triton.jit
 def _pair_logs(q_logs, k_logs, columns, index):
-    """Gives log φ_f(q) + log φ_f(k) [rows keys] of the feature f in column `index`."""
+    """The logarithms log φ_f(q) + log φ_f(k) [rows keys] of the feature f in column `index`."""
     chosen = (columns == index)[:, None]
     of_queries, of_keys = tl.sum(tl.where(chosen, q_logs, 0.0), 0), tl.sum(tl.where(chosen, k_logs, 0.0), 0)
     return of_queries[:, None] + of_keys[None, :]
@@ -26,7 +26,7 @@ def _pair_logs(q_logs, k_logs, columns, index):
 
 @triton.jit
 def highest_log(q_logs, k_logs, columns, visible, top, WIDTH: tl.constexpr, HALVES: tl.constexpr):
-    """Gives the largest of `top` [rows] and of a row's log φ_f(q) + log φ_f(k) over what it sees."""
+    """The largest of `top` [rows] and of a row's log φ_f(q) + log φ_f(k) over what it sees."""
     for index in range(WIDTH):
         logs = _pair_logs(q_logs, k_logs, columns, index)
         if HALVES == 2:
@@ -37,7 +37,7 @@ def highest_log(q_logs, k_logs, columns, visible, top, WIDTH: tl.constexpr, HALV
 
 @triton.jit
 def exact_scores(q_logs, k_logs, columns, visible, norm, WIDTH: tl.constexpr, HALVES: tl.constexpr):
-    """Gives Σ_f exp(log φ_f(q) + log φ_f(k) - norm) [rows keys] of what is visible, zero elsewhere."""
+    """The scores Σ_f exp(log φ_f(q) + log φ_f(k) - norm) [rows keys] at visible keys, zero elsewhere."""
     scores = tl.zeros(visible.shape, tl.float32)
     for index in range(WIDTH):
         logs = _pair_logs(q_logs, k_logs, columns, index)
@@ -50,7 +50,7 @@ def exact_scores(q_logs, k_logs, columns, visible, norm, WIDTH: tl.constexpr, HA
 @triton.jit
 def exact_gradient(q_logs, k_logs, columns, visible, norm, grad, BY_KEY: tl.constexpr, WIDTH: tl.constexpr,
                    HALVES: tl.constexpr):  # fmt: skip
-    """Gives the gradient of the rows' (or, BY_KEY, the keys') log features [columns ..], + and - halves joined.
+    """The gradient of the rows' (or, BY_KEY, the keys') log features [columns ..], + and - halves joined.
 
     Args:
         grad: of the scores [rows keys].

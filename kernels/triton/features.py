@@ -26,7 +26,7 @@ EMPTY_LOG = tl.constexpr(-1e30)
 @triton.jit
 def load_tile(base, rows, columns, row_stride, end, WIDTH: tl.constexpr, OPERAND: tl.constexpr,
               EVICT: tl.constexpr = ""):  # fmt: skip
-    """Gives a matrix's [rows, columns] as an operand of `tl.dot`, zero outside of it."""
+    """A matrix's [rows, columns] as an operand of `tl.dot`, zero outside of it."""
     inside = (rows[:, None] < end) & (columns[None, :] < WIDTH)
     offsets = rows[:, None].to(tl.int64) * row_stride + columns[None, :]
     return tl.load(base + offsets, mask=inside, other=0.0, eviction_policy=EVICT).to(OPERAND)
@@ -42,7 +42,7 @@ def store_tile(base, tile, rows, columns, row_stride, end, WIDTH: tl.constexpr):
 
 @triton.jit
 def load_keep(mask, rows, end, HAS_MASK: tl.constexpr):
-    """Gives true at tokens that exist and are no padding."""
+    """A mask, true at tokens that exist and are no padding."""
     keep = rows < end
     if HAS_MASK:
         keep &= tl.load(mask + rows, mask=keep, other=0) != 0
@@ -52,7 +52,7 @@ def load_keep(mask, rows, end, HAS_MASK: tl.constexpr):
 @triton.jit
 def load_values(v, rows, columns, row_stride, end, keep, VALUES: tl.constexpr, OPERAND: tl.constexpr,
                 HAS_MASK: tl.constexpr = True):  # fmt: skip
-    """Gives values [rows columns], zero where a token is padding, whatever stood there."""
+    """The values [rows columns], zero where a token is padding, whatever its memory holds."""
     values = load_tile(v, rows, columns, row_stride, end, VALUES, OPERAND)
     if HAS_MASK:
         values = tl.where(keep[:, None], values, 0.0).to(OPERAND)
@@ -62,7 +62,7 @@ def load_values(v, rows, columns, row_stride, end, keep, VALUES: tl.constexpr, O
 @triton.jit
 def load_map(weight, bias, dims, columns, DIM: tl.constexpr, WIDTH: tl.constexpr, MAP: tl.constexpr,
              HAS_BIAS: tl.constexpr, OPERAND: tl.constexpr, EVICT: tl.constexpr = ""):  # fmt: skip
-    """Gives W [dims, columns] and b [columns] of one head; for the identity, zeros that nothing reads."""
+    """The W [dims, columns] and b [columns] of one head; for the identity, zeros that nothing reads."""
     shift = tl.zeros(columns.shape, tl.float32)
     matrix = tl.zeros((dims.shape[0], columns.shape[0]), OPERAND)
     if MAP != IDENTITY:
@@ -75,7 +75,7 @@ def load_map(weight, bias, dims, columns, DIM: tl.constexpr, WIDTH: tl.constexpr
 @triton.jit
 def map_features(x, matrix, shift, columns, WIDTH: tl.constexpr, HALVES: tl.constexpr, MAP: tl.constexpr,
                  LOG: tl.constexpr, PRECISION: tl.constexpr, AXIS: tl.constexpr = 1):  # fmt: skip
-    """Gives both halves [rows columns] of the features of tokens [rows dims], in float32; with LOG their logarithms.
+    """Both halves [rows columns] of the features of tokens [rows dims], in float32; with LOG their logarithms.
 
     With an AXIS of 0 features run down: [columns rows]. Columns past WIDTH are 0, or EMPTY_LOG. A map of one half
     gives it twice.
@@ -125,7 +125,7 @@ def _bounded_halves(y, real, HALVES: tl.constexpr, MAP: tl.constexpr, AXIS: tl.c
 
 @triton.jit
 def map_gradient(plus, minus, grad_plus, grad_minus, HALVES: tl.constexpr, MAP: tl.constexpr, LOG: tl.constexpr):
-    """Gives dy [columns rows] from the features and their gradients; with LOG from φ and dφ at any common shift."""
+    """The gradient dy [columns rows] from features and their gradients; with LOG, φ and dφ may share any shift."""
     if MAP == IDENTITY and not LOG:
         grad = grad_plus
     else:
@@ -150,6 +150,6 @@ def map_gradient(plus, minus, grad_plus, grad_minus, HALVES: tl.constexpr, MAP: 
 
 @triton.jit
 def _share_of_maximum(features):
-    """Gives how a token's maximum, where features are 1, is shared among its ties."""
+    """The share of each feature in its token's maximum, which is 1: equal for ties, zero for lesser features."""
     highest = (features == 1.0).to(tl.float32)
     return highest / tl.maximum(tl.sum(highest, 0), 1.0)[None, :]

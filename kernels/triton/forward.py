@@ -24,7 +24,7 @@ TOWERING = tl.constexpr(46.0)
 
 @triton.jit
 def query_scale(plus, minus, plus_peak, minus_peak, HALVES: tl.constexpr, LOG: tl.constexpr):
-    """Gives the largest log feature [rows] of queries [columns rows] over the keys' shift, which is taken off.
+    """The largest log feature [rows] of queries [columns rows] over the keys' shift, which is taken off.
 
     Zeros without LOG.
     """
@@ -40,7 +40,7 @@ def query_scale(plus, minus, plus_peak, minus_peak, HALVES: tl.constexpr, LOG: t
 @triton.jit
 def read_state(features, states, keys, place, columns, value_columns, WIDTH: tl.constexpr, VALUES: tl.constexpr,
                OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives what queries [rows columns] read from one half of a state: [rows values], and the denominator's part."""
+    """The numerators [rows values] and denominators [rows] that queries [rows columns] read from half a state."""
     state = load_tile(states + place * VALUES, columns, value_columns, VALUES, WIDTH, VALUES, OPERAND)
     sums = load_vector(keys + place, columns, WIDTH, 0.0)
     return tl.dot(features.to(OPERAND), state, input_precision=PRECISION), tl.sum(features * sums[None, :], 1)
@@ -48,7 +48,7 @@ def read_state(features, states, keys, place, columns, value_columns, WIDTH: tl.
 
 @triton.jit
 def locate_chunk(blocks, CAUSAL: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr):
-    """Gives the batch entry, the block's first token, the chunk's, the sequence's end, and the place of the state."""
+    """The batch entry, the first tokens of block and chunk, the end of the sequence, and the place of the state."""
     block = (tl.program_id(0) // (BLOCK // CHUNK)).to(tl.int64)
     batch = tl.load(blocks + block * 4).to(tl.int64)
     start, end = tl.load(blocks + block * 4 + 1), tl.load(blocks + block * 4 + 2)
@@ -72,7 +72,7 @@ def _read_half(features, scale, states, keys, peak, place, columns, value_column
 def read_states(plus, minus, scale, states, keys, peaks, place, columns, value_columns, WIDTH: tl.constexpr,
                 VALUES: tl.constexpr, HALVES: tl.constexpr, LOG: tl.constexpr, OPERAND: tl.constexpr,
                 PRECISION: tl.constexpr):  # fmt: skip
-    """Gives what queries [columns rows] read from a state: numerators [rows values] and denominators [rows]."""
+    """The numerators [rows values] and denominators [rows] that queries [columns rows] read from a state."""
     plus_peak, minus_peak = load_peaks(peaks, place, columns, WIDTH, HALVES, LOG)
     numerator, denominator = _read_half(plus, scale, states, keys, plus_peak, place, columns, value_columns, WIDTH,
                                         VALUES, LOG, OPERAND, PRECISION)  # fmt: skip
@@ -108,7 +108,7 @@ def attend_to_block(numerator, denominator, plus, minus, plus_peak, minus_peak, 
 @triton.jit
 def chunk_scores(plus, minus, k_plus, k_minus, plus_peak, minus_peak, HALVES: tl.constexpr, LOG: tl.constexpr,
                  OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives φ(q)·φ(k) [rows keys] of queries' features and keys' (log) features over the same shift."""
+    """The scores φ(q)·φ(k) [rows keys] of queries' features and keys' (log) features over the same shift."""
     k_plus = shifted(k_plus, -plus_peak[:, None], LOG).to(OPERAND)
     scores = tl.dot(tl.trans(plus), k_plus, input_precision=PRECISION)
     if HALVES == 2:
@@ -123,7 +123,7 @@ def _attend_exactly(x, q_matrix, q_shift, k, v, k_weight, k_bias, mask, states, 
                     DIM: tl.constexpr, WIDTH: tl.constexpr, VALUES: tl.constexpr, HALVES: tl.constexpr,
                     MAP: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, CHUNK: tl.constexpr,
                     OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives numerators, denominators and scale of queries [rows dims], pair by pair in their block."""
+    """The numerators, denominators and scale of queries [rows dims], summed pair by pair within their block."""
     rows = first + tl.arange(0, CHUNK)
     plus, minus = map_features(x, q_matrix, q_shift, columns, WIDTH, HALVES, MAP, True, PRECISION, 0)
     plus_peak, minus_peak = load_peaks(peaks, place, columns, WIDTH, HALVES, True)
@@ -194,7 +194,7 @@ def attend(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, blocks, states, st
            LOG: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, CAUSAL: tl.constexpr,
            NORMALIZE: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr, BD: tl.constexpr, BW: tl.constexpr,
            BV: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives outputs, and each row's norm: its denominator, or with LOG the denominator's logarithm.
+    """Outputs, and each row's norm: its denominator, or with LOG the denominator's logarithm.
 
     Without NORMALIZE the output is the numerator and the norm 1 (0 with LOG).
     Grid: blocks · chunks in a block, query heads, tiles of values.

@@ -31,16 +31,16 @@ class Arguments:
     """Names of the tensors that get gradients."""
 
     def flatten(self) -> tuple[Any, ...]:
-        """Gives the operator's arguments; the class makes the value of them again."""
+        """The operator's arguments, from which the class makes this value again."""
         return tuple(getattr(self, name) for name in self.__match_args__)
 
     def differentiable(self) -> dict[str, Tensor]:
-        """Gives the tensors that get gradients, by name."""
+        """The tensors that get gradients, by name."""
         given = {name: getattr(self, name) for name in self.DIFFERENTIABLE}
         return {name: tensor for name, tensor in given.items() if tensor is not None}
 
     def in_order(self, gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-        """Gives a gradient or None for each argument.
+        """The gradient, or None, of each argument.
 
         Args:
             gradients: of the tensors in `differentiable`, in that order.
@@ -79,7 +79,7 @@ def keep(ctx: Any, call: Arguments, *results: Tensor) -> None:
 
 
 def kept(ctx: Any) -> tuple[Any, tuple[Tensor, ...]]:
-    """Gives the call and the results that `keep` saved."""
+    """The call and the results that `keep` saved."""
     first = len(ctx.saved_tensors) - len(ctx.others)
     tensors = ctx.saved_tensors[first:]
     arguments = (other if tensor is None else tensor for tensor, other in zip(tensors, ctx.others, strict=True))
@@ -87,7 +87,7 @@ def kept(ctx: Any) -> tuple[Any, tuple[Tensor, ...]]:
 
 
 def gradients_by_torch(form: Callable[[A], tuple[Tensor, ...]], call: A, grads: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Gives the gradients of a call by name, from a forward pass in plain torch that is run again.
+    """The gradients of a call by name, from a forward pass in plain torch that is run again.
 
     Args:
         form: gives the outputs of a call.
@@ -108,7 +108,7 @@ def gradients_by_torch(form: Callable[[A], tuple[Tensor, ...]], call: A, grads: 
 
 
 def laid_out(call: Arguments, gradients: Mapping[str, Tensor], *others: Tensor) -> list[Tensor]:
-    """Gives the gradients of a call as an operator may return them, and as its fake kernel promises them.
+    """The gradients of a call, laid out as an operator may return them and as its fake kernel promises them.
 
     Types and strides are those of `torch.empty_like` of their tensors, and each lies in memory of its own.
 
@@ -133,31 +133,31 @@ def _memory(tensor: Tensor) -> int:
 
 
 def state_tensors(state: LinearState) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives the tensors of a state; an empty one stands for a scale that it lacks."""
+    """The tensors of a state; an empty one stands for a scale that it lacks."""
     return state.kv, state.k, state.k.new_empty(0) if state.log_scale is None else state.log_scale
 
 
 def own_state(state: LinearState, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives contiguous copies in `dtype` of what `state_tensors` gives."""
+    """Contiguous copies in `dtype` of what `state_tensors` gives."""
     kv, keys, scale = (x.to(dtype, copy=True, memory_format=torch.contiguous_format) for x in state_tensors(state))
     return kv, keys, scale
 
 
 def state_shapes(keys: Tensor, values: Size, log_space: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives empty tensors of a state whose sum of keys is `keys` [b hk f]."""
+    """The tensors of a state, empty, of the shapes for which `keys` [b hk f] is the sum of keys."""
     return keys.new_empty(*keys.shape, values), keys, torch.empty_like(keys) if log_space else keys.new_empty(0)
 
 
 def empty_by_token(like: Tensor, batch: Size, heads: Size, tokens: Size, size: Size) -> Tensor:
-    """Gives an empty [b h n size] with tokens before heads in memory, as the kernels write it."""
+    """An empty tensor [b h n size] with tokens before heads in memory, as the kernels write it."""
     return like.new_empty(batch, tokens, heads, size).transpose(1, 2)
 
 
 def placed(output: Tensor) -> Tensor:
-    """Gives a copy of [b h n dv] with tokens before heads in memory."""
+    """A copy of the output [b h n dv] with tokens before heads in memory."""
     return empty_by_token(output, *output.shape).copy_(output)
 
 
 def rows_contiguous(tensor: Tensor) -> Tensor:
-    """Gives a tensor whose last dimension is contiguous, as the kernels read it."""
+    """The tensor, or a copy, with a contiguous last dimension, as the kernels read it."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()

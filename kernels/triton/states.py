@@ -19,7 +19,7 @@ from .features import EMPTY_LOG, load_keep, load_map, load_tile, load_values, ma
 
 @triton.jit
 def shifted(logs, shift, LOG: tl.constexpr):
-    """Gives features from what `map_features` gave: as they are, or exp(logs + shift), zero where there is none."""
+    """The results of `map_features` as features: as they are, or with LOG exp(logs + shift), 0 at `EMPTY_LOG`."""
     if LOG:
         logs = tl.where(logs > EMPTY_LOG / 2, tl.exp(tl.minimum(logs + shift, 80.0)), 0.0)
     return logs
@@ -28,7 +28,7 @@ def shifted(logs, shift, LOG: tl.constexpr):
 @triton.jit
 def shifted_halves(x, matrix, shift, plus_peak, minus_peak, keep, columns, WIDTH: tl.constexpr, HALVES: tl.constexpr,
                     MAP: tl.constexpr, LOG: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives both halves [columns keys] of keys' features over their shift, zero where a token is padding."""
+    """Both halves [columns keys] of keys' features over their shift, zero where a token is padding."""
     plus, minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
     return (tl.where(keep[None, :], shifted(plus, -plus_peak[:, None], LOG), 0.0),
             tl.where(keep[None, :], shifted(minus, -minus_peak[:, None], LOG), 0.0))  # fmt: skip
@@ -36,7 +36,7 @@ def shifted_halves(x, matrix, shift, plus_peak, minus_peak, keep, columns, WIDTH
 
 @triton.jit
 def load_vector(base, columns, WIDTH: tl.constexpr, other):
-    """Gives [columns] of a vector in float32."""
+    """The columns [columns] of a vector, in float32."""
     return tl.load(base + columns, mask=columns < WIDTH, other=other).to(tl.float32)
 
 
@@ -63,7 +63,7 @@ def sum_keys(k, v, k_weight, k_bias, mask, blocks, sums, key_sums, peaks,
              LOG: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, BLOCK: tl.constexpr,
              CHUNK: tl.constexpr, BD: tl.constexpr, BW: tl.constexpr, BV: tl.constexpr, OPERAND: tl.constexpr,
              PRECISION: tl.constexpr):  # fmt: skip
-    """Gives a block's Σ φ(k) vᵀ [block head halves·WIDTH VALUES], Σ φ(k), and with LOG their shift.
+    """The sums Σ φ(k) vᵀ [block head halves·WIDTH VALUES] and Σ φ(k) of a block, and with LOG their shift.
 
     Grid: blocks, kv heads, tiles of values.
     """
@@ -109,7 +109,7 @@ def store_sums(sums, vectors, peaks, place, columns, value_columns, tile, total,
 
 @triton.jit
 def locate_block(blocks, BLOCK: tl.constexpr):
-    """Gives the block that a program on the first axis handles, its batch entry, its first token and its end."""
+    """The block that a program on the first axis handles, its batch entry, its first token and its end."""
     block = tl.program_id(0).to(tl.int64)
     batch, start = tl.load(blocks + block * 4).to(tl.int64), tl.load(blocks + block * 4 + 1)
     return block, batch, start, tl.minimum(start + BLOCK, tl.load(blocks + block * 4 + 2))
@@ -117,7 +117,7 @@ def locate_block(blocks, BLOCK: tl.constexpr):
 
 @triton.jit
 def tile_columns(VALUES: tl.constexpr, BF: tl.constexpr, BV: tl.constexpr):
-    """Gives the columns of features and of values that a program on the third axis handles, and the tile's number."""
+    """The columns of features and of values that a program on the third axis handles, and the tile's number."""
     value_tiles = (VALUES + BV - 1) // BV
     tile = tl.program_id(2) % value_tiles
     return tl.program_id(2) // value_tiles * BF + tl.arange(0, BF), tile * BV + tl.arange(0, BV), tile
@@ -128,7 +128,7 @@ def scan_keys(sums, key_sums, peaks, initial, initial_keys, initial_peaks, seque
               peaks_through, final, final_keys, final_peaks,
               FEATURES: tl.constexpr, VALUES: tl.constexpr, CAUSAL: tl.constexpr, LOG: tl.constexpr,
               HAS_INITIAL: tl.constexpr, BF: tl.constexpr, BV: tl.constexpr):  # fmt: skip
-    """Gives the sums over all keys before each block, and those over all keys of each sequence.
+    """The sums over all keys before each block, and over all keys of each sequence.
 
     Grid: sequences, kv heads, tiles of features and values. Without CAUSAL only the latter sums are given.
     """
@@ -179,7 +179,7 @@ def sum_queries(q, grad, q_weight, q_bias, norms, pulls, peaks, blocks, sums, qu
                 LOG: tl.constexpr, HAS_BIAS: tl.constexpr, CAUSAL: tl.constexpr, BLOCK: tl.constexpr,
                 CHUNK: tl.constexpr, BD: tl.constexpr, BW: tl.constexpr, BV: tl.constexpr, OPERAND: tl.constexpr,
                 PRECISION: tl.constexpr):  # fmt: skip
-    """Gives Σ φ(q) gᵀ and Σ φ(q) h of a block's queries, over the query heads of a kv head.
+    """The sums Σ φ(q) gᵀ and Σ φ(q) h of a block's queries, over the query heads of a kv head.
 
     g and h are the gradients of a row's numerator and denominator (`row_gradients`). With LOG φ(q) stands for
     exp(log φ(q) + peak - norm), peaks being those before the block (CAUSAL) or of the sequence: at most 1.
@@ -223,7 +223,7 @@ def sum_queries(q, grad, q_weight, q_bias, norms, pulls, peaks, blocks, sums, qu
 
 @triton.jit
 def load_peaks(peaks, place, columns, WIDTH: tl.constexpr, HALVES: tl.constexpr, LOG: tl.constexpr):
-    """Gives the shift [columns] of each half; zeros, which nothing reads, without LOG."""
+    """The shift [columns] of each half; zeros, which nothing reads, without LOG."""
     plus = tl.zeros(columns.shape, tl.float32)
     minus = plus
     if LOG:
@@ -235,7 +235,7 @@ def load_peaks(peaks, place, columns, WIDTH: tl.constexpr, HALVES: tl.constexpr,
 
 @triton.jit
 def row_gradients(norms, pulls, grad, rows, end, LOG: tl.constexpr):
-    """Gives a row's norm, and the gradients g [rows values] of its numerator and h [rows] of its denominator.
+    """A row's norm, and the gradients g [rows values] of its numerator and h [rows] of its denominator.
 
     With o = numerator / denominator, g = do / denominator and h = -(o·do) / denominator. With LOG the norm is the
     logarithm of the denominator, and what divides by it is the row's features.
@@ -253,7 +253,7 @@ def scan_queries(sums, query_sums, last, last_queries, peaks_before, peaks_throu
                  first_state, first_queries,
                  FEATURES: tl.constexpr, VALUES: tl.constexpr, CAUSAL: tl.constexpr, LOG: tl.constexpr,
                  HAS_LAST: tl.constexpr, BF: tl.constexpr, BV: tl.constexpr):  # fmt: skip
-    """Gives `sum_queries`' sums over all queries after each block, and those over all queries of each sequence.
+    """The sums of `sum_queries` over all queries after each block, and over all queries of each sequence.
 
     The former have the shift of the keys through the block, the latter that of the initial state.
     Grid: sequences, kv heads, tiles of features and values. Without CAUSAL only the latter sums are given.

@@ -41,10 +41,11 @@ class Tiles:
 
 
 def tiles_for(dtype: torch.dtype, dim: int, width: int, values: int, log_space: bool, *, mapped: bool = True) -> Tiles:
-    """Gives the tiles for these sizes: smaller ones where operands are float32, which tensor cores do not take, and
-    where a map's matrix of more than 128 rows and columns takes most of the shared memory.
+    """The tiles for these sizes.
 
-    Features above `MAX_WIDTH` are read a tile of `WIDE_TILE` after another; their states are stored half as often.
+    They are smaller where operands are float32, which tensor cores do not take, and where a map's matrix of more than
+    128 rows and columns takes most of the shared memory. Features above `MAX_WIDTH` are read a tile of `WIDE_TILE`
+    after another; their states are stored half as often.
     """
     if width > MAX_WIDTH:
         chunk = 64 if dtype == torch.bfloat16 else 32
@@ -60,7 +61,7 @@ def tiles_for(dtype: torch.dtype, dim: int, width: int, values: int, log_space: 
 
 
 def padded(size: int) -> int:
-    """Gives the power of two that a tile takes for `size` columns."""
+    """The power of two that a tile takes for `size` columns."""
     return max(16, 1 << (size - 1).bit_length())
 
 
@@ -70,8 +71,9 @@ def interpreting() -> bool:
 
 
 def operands(dtype: torch.dtype) -> dict[str, Any]:
-    """Gives what products are made of: bfloat16 as it is, float16 in TF32 (its mantissa, without its narrow range).
+    """The type and the precision of the operands of products.
 
+    bfloat16 stays as it is; float16 runs in TF32, which has its mantissa without its narrow range.
     The interpreter computes on bfloat16 wrongly (triton 3.9), so there operands are float32.
     """
     import triton.language as tl
@@ -82,5 +84,5 @@ def operands(dtype: torch.dtype) -> dict[str, Any]:
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Gives the type in which sums before blocks are stored: what they are multiplied in."""
+    """The type in which sums before blocks are stored: what they are multiplied in."""
     return torch.bfloat16 if dtype == torch.bfloat16 and not interpreting() else torch.float32

@@ -19,7 +19,7 @@ from .kernels import wide_scores
 @triton.jit
 def state_gradient(numerator, denominator, states, keys, place, columns, value_columns, WIDTH: tl.constexpr,
                     VALUES: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the gradient [rows columns] of features that were multiplied with one half of a state."""
+    """The gradient [rows columns] of features that were multiplied with one half of a state."""
     state = load_tile(states + place * VALUES, columns, value_columns, VALUES, WIDTH, VALUES, OPERAND)
     sums = load_vector(keys + place, columns, WIDTH, 0.0)
     grad = tl.dot(numerator.to(OPERAND), tl.trans(state), input_precision=PRECISION)
@@ -32,7 +32,7 @@ def wide_query_gradients(k, v, grad, mask, norms, pulls, blocks, states, state_k
                          tokens, groups, FEATURES: tl.constexpr, VALUES: tl.constexpr, HAS_MASK: tl.constexpr,
                          CAUSAL: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr, BF: tl.constexpr,
                          BV: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the gradient of φ(q) [batch head tokens FEATURES].
+    """The gradient of φ(q) [batch head tokens FEATURES].
 
     Grid: blocks · chunks, query heads, tiles of features.
     """
@@ -70,7 +70,7 @@ def wide_key_gradients(q, v, grad, mask, norms, pulls, blocks, states, state_que
                        HAS_MASK: tl.constexpr, CAUSAL: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
                        BF: tl.constexpr, BV: tl.constexpr, OPERAND: tl.constexpr,
                        PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the gradient of φ(k) [batch kv_head tokens FEATURES].
+    """The gradient of φ(k) [batch kv_head tokens FEATURES].
 
     Grid: blocks · chunks, kv heads, tiles of features.
     """
@@ -113,7 +113,7 @@ def wide_value_gradients(q, k, grad, mask, norms, pulls, blocks, states, grad_v,
                          HAS_MASK: tl.constexpr, CAUSAL: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
                          BF: tl.constexpr, BV: tl.constexpr, OPERAND: tl.constexpr,
                          PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the gradient of v. Grid: blocks · chunks, kv heads, tiles of values."""
+    """The gradient of v. Grid: blocks · chunks, kv heads, tiles of values."""
     batch, start, first, end, state = locate_chunk(blocks, CAUSAL, BLOCK, CHUNK)
     if first >= end:
         return

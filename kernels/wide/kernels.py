@@ -20,7 +20,7 @@ def sum_wide_keys(k, v, mask, blocks, sums, key_sums, k_batch, k_head, k_row, v_
                   FEATURES: tl.constexpr, VALUES: tl.constexpr, HAS_MASK: tl.constexpr, BLOCK: tl.constexpr,
                   CHUNK: tl.constexpr, BF: tl.constexpr, BV: tl.constexpr, OPERAND: tl.constexpr,
                   PRECISION: tl.constexpr):  # fmt: skip
-    """Gives a block's Σ φ(k) vᵀ [block head FEATURES VALUES] and Σ φ(k).
+    """The sums Σ φ(k) vᵀ [block head FEATURES VALUES] and Σ φ(k) of a block.
 
     Grid: blocks, kv heads, tiles of features · tiles of values.
     """
@@ -46,9 +46,9 @@ def sum_wide_queries(q, grad, norms, pulls, blocks, sums, query_sums, q_batch, q
                      grad_row, tokens, groups, FEATURES: tl.constexpr, VALUES: tl.constexpr, BLOCK: tl.constexpr,
                      CHUNK: tl.constexpr, BF: tl.constexpr, BV: tl.constexpr, OPERAND: tl.constexpr,
                      PRECISION: tl.constexpr):  # fmt: skip
-    """Gives Σ φ(q) gᵀ and Σ φ(q) h of a block's queries, over the query heads of a kv head; g and h are
-    those of `triton.states.row_gradients`.
+    """The sums Σ φ(q) gᵀ and Σ φ(q) h of a block's queries, over the query heads of a kv head.
 
+    g and h are those of `triton.states.row_gradients`.
     Grid: blocks, kv heads, tiles of features · tiles of values.
     """
     block, batch, start, end = locate_block(blocks, BLOCK)
@@ -75,7 +75,7 @@ def sum_wide_queries(q, grad, norms, pulls, blocks, sums, query_sums, q_batch, q
 @triton.jit
 def wide_scores(q, k, rows, key_rows, q_row, k_row, end, FEATURES: tl.constexpr, BF: tl.constexpr,
                 OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives φ(q)·φ(k) [rows keys]."""
+    """The scores φ(q)·φ(k) [rows keys]."""
     scores = tl.zeros((rows.shape[0], key_rows.shape[0]), tl.float32)
     for column in range(0, FEATURES, BF):
         columns = column + tl.arange(0, BF)
@@ -91,7 +91,7 @@ def attend_wide(q, k, v, mask, blocks, states, state_keys, output, norms, q_batc
                 FEATURES: tl.constexpr, VALUES: tl.constexpr, HAS_MASK: tl.constexpr, CAUSAL: tl.constexpr,
                 NORMALIZE: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr, BF: tl.constexpr,
                 BV: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives outputs, and each row's norm: its denominator, or 1 without NORMALIZE.
+    """Outputs, and each row's norm: its denominator, or 1 without NORMALIZE.
 
     Grid: blocks · chunks in a block, query heads, tiles of values.
     """
