@@ -30,8 +30,7 @@ class LinearState:
     @property
     def bytes(self) -> int:
         """Size of the tensors, in bytes."""
-        tensors = (self.kv, self.k, self.log_scale)
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
+        return sum(x.nbytes for x in (self.kv, self.k, self.log_scale) if x is not None)
 
 
 def accumulator_dtype(*tensors: Tensor) -> torch.dtype:

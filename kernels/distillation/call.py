@@ -12,7 +12,7 @@ from .tiled_scores import FeatureGradients
 
 @dataclass(frozen=True)
 class DistillationCall(Arguments):
-    """What the loss is computed from; leading axis l: batch and kv head together.
+    """The inputs and options of the loss; leading axis l: batch and kv head together.
 
     Attributes:
         q: [l g n d], with the scale.

@@ -44,7 +44,7 @@ def distill(
     sizes: dict[str, Any] = {
         "queries": queries, "keys": keys, "groups": groups, "eps": 0.0 if call.log_space else call.eps,
         "DIM": dim, "FEATURES": features, "CAUSAL": call.causal, "HAS_PADDING": call.padding is not None,
-        "FLOOR": FLOOR, "ROWS": rows, "KEYS": rows, "BD": padded(dim), "BF": columns, "PRECISION": PRECISION,
+        "FLOOR": FLOOR, "ROWS": rows, "BD": padded(dim), "BF": columns, "PRECISION": PRECISION,
     }  # fmt: skip
     gradients = None
     if call.with_gradients:

@@ -28,7 +28,7 @@ MAX_DIM = 256
 
 @dataclass(frozen=True)
 class DistillationLoss:
-    """What attention distillation minimises, and how far it is from its least value.
+    """The loss of attention distillation, and its distance from the least value.
 
     Attributes:
         cross_entropy: nats, the mean over the real query rows of all sequences, of each query head; differentiable in
@@ -45,7 +45,7 @@ class DistillationLoss:
 
     @property
     def kernel(self) -> KernelChoice:
-        """What really ran."""
+        """The form and the backend that ran."""
         return KernelChoice("tiled", RAN[int(self.ran)])
 
 

@@ -9,7 +9,7 @@ from .tiled_scores import FeatureGradients, factored
 from .tiles import tiled_loss
 
 RAN = ("torch", "triton")
-"""What may run, by the number that the operator gives back."""
+"""The backends, by the number that the operator returns."""
 
 Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .call import DistillationCall
-from .tiled_scores import FeatureGradients, TiledScores, hide_later, later_keys, tiled_scores
+from .tiled_scores import FactoredScores, FeatureGradients, SteepScores, hide_later, later_keys, tiled_scores
 
 FLOOR = 1e-12
 """Least probability whose logarithm is taken, as in the authors' later code; an entry's loss is at most 27.6 nats."""
@@ -55,7 +55,7 @@ def tiled_loss(call: DistillationCall, gradients: FeatureGradients | None) -> tu
 
 
 def _tile_loss(
-    call: DistillationCall, scores: TiledScores, gradients: FeatureGradients | None, rows: slice
+    call: DistillationCall, scores: FactoredScores | SteepScores, gradients: FeatureGradients | None, rows: slice
 ) -> tuple[Tensor, Tensor]:
     """The part of one tile in cross-entropy and divergence [l g].
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -21,7 +20,7 @@ DECODED_TOKENS = 8
 """Up to so many tokens after a state are decoded one by one rather than in chunks."""
 
 DECODED_BY_TRITON = KernelChoice("fused_recurrent", "triton")
-"""What runs where the decode kernel does."""
+"""The choice of a call that the decode kernel runs."""
 
 
 def fused_attention(call: Call, *, return_state: bool = False, backend: str = "auto") -> LinearAttentionResult:
@@ -63,12 +62,11 @@ def choose_form(call: Call) -> str:
     What no single program can hold is left to "chunk": sums of more than `MAX_WIDTH` features, two maps above `NARROW`.
     """
     programs = call.sequences * call.q.shape[1] * -(-call.values // 64)
-    one_holds_it = not call.wide and not _large_map(call)
-    return "fused_chunk" if call.causal and one_holds_it and programs >= PROGRAMS else "chunk"
+    return "fused_chunk" if programs >= PROGRAMS and not any(_why_not_one_pass(call)) else "chunk"
 
 
 def _obstacles(call: Call, decoding: bool) -> Iterator[str]:
-    """Nothing is searched for or written unless it holds: every call and every decoded token asks."""
+    """The reasons one by one; a test costs little, as every call and every decoded token makes all of them."""
     yield from obstacles(call.q)
     if call.q.dtype != torch.float64 and call.sums_dtype == torch.float64:
         yield "the state before these tokens is float64, they sum in float32"
@@ -89,16 +87,17 @@ def _compiled_on_cpu(call: Call) -> bool:
 
 def _by_operator(call: Call, return_state: bool, fuses: bool) -> LinearAttentionResult:
     """Runs an operator: by the kernels, or on a CPU by the torch forms inside it."""
-    tensors: Any
     with torch.autocast(call.q.device.type, enabled=False):
         if fuses and _decodes(call):
-            output, *tensors = fused_decode(*call.flatten())
+            output, *state = fused_decode(*call.flatten())
             kernel = DECODED_BY_TRITON
         else:
             form = _checked_form(call) if fuses else "chunk"
-            output, _, *tensors = fused_forward(*replace(call, form=form).flatten())
+            output, _, *state = fused_forward(*replace(call, form=form).flatten())
             kernel = KernelChoice(form, "triton" if fuses else "torch")
-    return LinearAttentionResult(output, call.state(*tensors) if return_state else None, kernel)
+    kv, keys, scale = state
+    final = LinearState(kv, keys, scale if call.log_space else None)
+    return LinearAttentionResult(output, final if return_state else None, kernel)
 
 
 def _contiguous(state: LinearState) -> LinearState:
@@ -113,24 +112,20 @@ def _checked_form(call: Call) -> str:
     Raises:
         ValueError: a call that the form "fused_chunk" does not take.
     """
-    if call.form != "fused_chunk":
-        return choose_form(call) if call.form == "auto" else call.form
+    obstacle = "; ".join(_why_not_one_pass(call)) if call.form == "fused_chunk" else ""
+    if obstacle:
+        raise ValueError(f"the form 'fused_chunk' {obstacle}; choose 'chunk' or 'auto'")
+    return choose_form(call) if call.form == "auto" else call.form
+
+
+def _why_not_one_pass(call: Call) -> Iterator[str]:
+    """The reasons why no single program can run a call, said of the form."""
     if not call.causal:
-        raise ValueError("the form 'fused_chunk' is causal; choose 'chunk' or 'auto'")
+        yield "is causal"
     if call.wide:
-        raise ValueError(
-            f"the form 'fused_chunk' holds up to {MAX_WIDTH} features, got {call.dim}; choose 'chunk' or 'auto'"
-        )
-    if _large_map(call):
-        raise ValueError(
-            f"the form 'fused_chunk' holds maps of up to {NARROW} rows or columns, got {call.dim} by {call.width}; "
-            "choose 'chunk' or 'auto'"
-        )
-    return "fused_chunk"
-
-
-def _large_map(call: Call) -> bool:
-    return call.q_weight is not None and bool(min(call.dim, call.width) > NARROW)
+        yield f"holds up to {MAX_WIDTH} features, got {call.dim}"
+    if call.q_weight is not None and min(call.dim, call.width) > NARROW:
+        yield f"holds maps of up to {NARROW} rows or columns, got {call.dim} by {call.width}"
 
 
 def _decodes(call: Call) -> bool:

@@ -60,7 +60,6 @@ def _token_gradients(call: Call, rows: RowGradients, before: Sums, after: Sums) 
     grad_v = empty_by_token(call.v, batch, heads, tokens, values)
     shared = call.shared | rows.shared | strides(dv=grad_v) | {
         "blocks": call.table.blocks, "peaks_before": before.before, "peaks_through": before.through,
-        "BV": padded(values),
     }  # fmt: skip
     options: dict[str, Any] = {"num_warps": sizes.backward_warps, "num_stages": sizes.stages}
     of_queries = {"states": before.matrix, "state_keys": before.vector, "grad_y": grad_q}
@@ -74,7 +73,7 @@ def _token_gradients(call: Call, rows: RowGradients, before: Sums, after: Sums) 
     launch(wide_key_gradients, (chunks, heads, parts), shared=shared, **of_keys, **options)
     launch(
         wide_value_gradients, (chunks, heads, tiles), shared=shared,
-        states=after.matrix, grad_v=grad_v, BV=sizes.values, **options,
+        states=after.matrix, grad_v=grad_v, C=replace(call.constants, BV=sizes.values), **options,
     )  # fmt: skip
     return grad_q, grad_k, grad_v
 
@@ -86,7 +85,9 @@ def _through_map(call: Call, name: str, grad_y: Tensor) -> dict[str, Tensor]:
     if weight is None:
         return {name: grad_y}
     batch, heads, tokens, dim = x.shape
-    parts, entries = triton.cdiv(tokens, MAP_SPAN), _entries_at_once(batch, heads, tokens)
+    # As many short sequences in one program as keep the sums of dW no larger than what they sum, and fill the device.
+    entries = max(1, min(MAP_SPAN // tokens, batch * heads // PROGRAMS))
+    parts = triton.cdiv(tokens, MAP_SPAN)
     programs = triton.cdiv(batch, entries) * parts
     grad_x = empty_by_token(x, batch, heads, tokens, dim)
     matrices = torch.empty(programs, heads, dim, call.width, dtype=torch.float32, device=x.device)
@@ -99,14 +100,6 @@ def _through_map(call: Call, name: str, grad_y: Tensor) -> dict[str, Tensor]:
     )  # fmt: skip
     found = {name: grad_x, f"{name}_weight": matrices.sum(0).to(weight.dtype)}
     return found if bias is None else found | {f"{name}_bias": vectors.sum(0).to(bias.dtype)}
-
-
-def _entries_at_once(batch: int, heads: int, tokens: int) -> int:
-    """The number of short sequences that one program takes.
-
-    With it, sums of dW are no larger than what they are sums of, and enough programs are left to fill the device.
-    """
-    return max(1, min(MAP_SPAN // tokens, batch * heads // PROGRAMS))
 
 
 def _initial_gradients(call: Call, queries: Sums, keys: Sums) -> dict[str, Tensor]:

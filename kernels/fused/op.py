@@ -3,8 +3,6 @@
 On CUDA they run the Triton kernels, on CPU the torch forms; the fake kernels give shapes to torch.compile.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -74,26 +72,7 @@ def _forward_shapes(call: Call) -> Results:
     return output, norms, *operator.state_shapes(keys, call.values, call.log_space)
 
 
-@fused_backward.register_fake
-@flat
-def _backward_shapes(*_: Tensor, call: Call) -> list[Tensor]:
-    return [torch.empty_like(tensor) for tensor in call.differentiable().values()]
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Results) -> None:
-    attended, norms, _, _, scale = output
-    operator.keep(ctx, Call(*inputs), attended, norms)
-    ctx.mark_non_differentiable(norms, scale)
-
-
-def _gradients(ctx: Any, grad: Tensor, _norms: Any, grad_kv: Tensor, grad_k: Tensor, _scale: Any) -> tuple[Any, ...]:
-    call, results = operator.kept(ctx)
-    found: list[Tensor] = fused_backward(grad, grad_kv, grad_k, *results, *call.flatten())
-    gradients: tuple[Any, ...] = call.in_order(found)
-    return gradients
-
-
-fused_forward.register_autograd(_gradients, setup_context=_save)
+operator.differentiate(fused_forward, fused_backward, Call, kept=2, outputs=(0, 2, 3))
 
 
 @torch.library.custom_op("hedgebench::linear_attention_decode", mutates_args=(), device_types="cuda")

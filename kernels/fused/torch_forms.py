@@ -45,12 +45,8 @@ def _torch_batch(call: Call) -> tuple[Tensor, LinearState]:
 
 
 def _options(call: Call) -> dict[str, Any]:
-    return {
-        "normalize": call.normalize,
-        "eps": call.eps,
-        "log_space": call.log_space,
-        "initial_state": call.initial,
-    }
+    options = {name: getattr(call, name) for name in ("normalize", "eps", "log_space")}
+    return {**options, "initial_state": call.initial}
 
 
 def _maps(call: Call) -> tuple[TokenMap, TokenMap] | None:

@@ -33,12 +33,11 @@ def _near(q, k, mask, rows, key_rows, q_row, k_row, end, scale, dims, WINDOW: tl
 
 
 @triton.jit
-def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, peaks,
-                     q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch,
-                     far_batch, far_head, far_row, o_batch, o_head, o_row, tokens, groups, scale,
-                     WINDOW: tl.constexpr, DIM: tl.constexpr, VALUES: tl.constexpr, HAS_MASK: tl.constexpr,
-                     SHIFT: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
-                     OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, peaks, q_batch, q_head, q_row, k_batch,
+                     k_head, k_row, v_batch, v_head, v_row, mask_batch, far_batch, far_head, far_row, o_batch, o_head,
+                     o_row, tokens, groups, scale, WINDOW: tl.constexpr, DIM: tl.constexpr, VALUES: tl.constexpr,
+                     HAS_MASK: tl.constexpr, SHIFT: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr,
+                     BV: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     """Outputs of both parts together, M, c, and the first key that has the largest z, `NOWHERE` without SHIFT.
 
     A row that sees no key gives zero, and an M of 1e30. `far` and `far_logs` are of the tokens from WINDOW on.
@@ -80,9 +79,8 @@ def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, 
     reaches = (delayed >= 0) & (rows < tokens)
     row_base = batch * heads + head
     far_log = tl.load(far_logs + row_base * (tokens - WINDOW) + delayed, mask=reaches, other=EMPTY_LOG)
-    far_log = tl.where(
-        far_log > -EMPTY_LOG / 2, EMPTY_LOG, far_log
-    )  # the norm that `finish` gives where no key is seen
+    # A row that sees no far key has the norm that `finish` gives it.
+    far_log = tl.where(far_log > -EMPTY_LOG / 2, EMPTY_LOG, far_log)
     far_values = tl.load(
         far + batch * far_batch + head * far_head + delayed[:, None].to(tl.int64) * far_row + columns[None, :],
         mask=reaches[:, None] & (columns < VALUES)[None, :], other=0.0).to(tl.float32)  # fmt: skip
@@ -148,10 +146,9 @@ def window_query_gradients(q, k, v, mask, grad, gate, pulls, norms, shifts, peak
 
 
 @triton.jit
-def window_key_gradients(q, k, v, mask, grad, gate, pulls, norms, shifts, peaks, row_sums, grad_k, grad_v,
-                         q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, grad_batch,
-                         grad_head, grad_row, mask_batch, dk_batch, dk_head, dk_row, dv_batch, dv_head, dv_row,
-                         tokens, groups, scale,
+def window_key_gradients(q, k, v, mask, grad, gate, pulls, norms, shifts, peaks, row_sums, grad_k, grad_v, q_batch,
+                         q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, grad_batch, grad_head, grad_row,
+                         mask_batch, dk_batch, dk_head, dk_row, dv_batch, dv_head, dv_row, tokens, groups, scale,
                          WINDOW: tl.constexpr, DIM: tl.constexpr, VALUES: tl.constexpr, HAS_MASK: tl.constexpr,
                          SHIFT: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
                          OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip

@@ -1,7 +1,6 @@
 """The sliding-window hybrid as operators that torch knows: Triton kernels on CUDA, the torch forms on CPU."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,23 +83,4 @@ def _forward_shapes(call: HybridCall) -> Results:
     return output, rows, torch.empty_like(rows), peaks, *operator.state_shapes(keys, values, call.log_space)
 
 
-@fused_hybrid_backward.register_fake
-@flat
-def _backward_shapes(*_: Tensor, call: HybridCall) -> list[Tensor]:
-    return [torch.empty_like(tensor) for tensor in call.differentiable().values()]
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Results) -> None:
-    attended, norms, shifts, peaks, *state = output
-    operator.keep(ctx, HybridCall(*inputs), attended, norms, shifts, peaks)
-    ctx.mark_non_differentiable(norms, shifts, peaks, *state)
-
-
-def _gradients(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
-    call, results = operator.kept(ctx)
-    found: list[Tensor] = fused_hybrid_backward(grad, *results, *call.flatten())
-    gradients: tuple[Any, ...] = call.in_order(found)
-    return gradients
-
-
-fused_hybrid.register_autograd(_gradients, setup_context=_save)
+operator.differentiate(fused_hybrid, fused_hybrid_backward, HybridCall, kept=4, outputs=(0,))

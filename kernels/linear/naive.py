@@ -104,14 +104,12 @@ def _scores(
     if not log_space:
         scores = (queries @ keys.repeat_interleave(groups, dim=1).mT).masked_fill(~seen, 0.0)
         return scores, scores.new_zeros(())
-    factored = not exact and (not causal or _is_flat(keys))
+    factored = not exact
+    if factored and causal:
+        rise = keys.detach().amax(-2, keepdim=True) - first_seen(keys.detach())
+        factored = bool((rise <= _FACTORED_RANGE[dtype]).all())
     score = _factored_scores if factored else _exact_scores
     return score(queries, keys.repeat_interleave(groups, dim=1), seen)
-
-
-def _is_flat(keys: Tensor) -> bool:
-    rise = keys.detach().amax(-2, keepdim=True) - first_seen(keys.detach())
-    return bool((rise <= _FACTORED_RANGE[keys.dtype]).all())
 
 
 def _factored_scores(queries: Tensor, keys: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:

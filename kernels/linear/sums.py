@@ -56,7 +56,7 @@ def query_groups(phi_q: Float[Tensor, "b h n f"], phi_k: Float[Tensor, "b hk m f
 
 
 class Division(NamedTuple):
-    """How sums become outputs. A row that sees no key gives zero.
+    """The way from sums to outputs. A row that sees no key gives zero.
 
     Attributes:
         normalize: divide numerators by denominators; otherwise multiply them by exp(log_scale).

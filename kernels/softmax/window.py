@@ -14,25 +14,17 @@ MINIMUM_BLOCK = 64
 """Queries in a block at least; the window where that is longer, so that at most half of a block's scores are hidden."""
 
 
-class WindowWeights(NamedTuple):
-    """Attention weights over a window, float32 at least, and what their normaliser was.
+class WindowRows(NamedTuple):
+    """Rows of attention over a window, float32 at least, and what their normaliser was.
 
     Attributes:
-        weights: [b h n m]; zero in a row without keys.
+        rows: weights [b h n m], or sums of values [b h n dv] under them; zero in a row without keys.
         log_sum: [b h n] log Σ_j exp(z_ij) over the row's window, of the scores z themselves; about `EMPTY_LOG` in a row
             without keys.
         maximum: [b h n] max_j z_ij over the row's window; 0 in a row without keys.
     """
 
-    weights: Tensor
-    log_sum: Tensor
-    maximum: Tensor
-
-
-class WindowAttention(NamedTuple):
-    """Sums of values [b h n dv] under those weights, float32 at least; the rest as in `WindowWeights`."""
-
-    output: Tensor
+    rows: Tensor
     log_sum: Tensor
     maximum: Tensor
 
@@ -45,7 +37,7 @@ def window_attention(
     window: int,
     key_padding_mask: Bool[Tensor, "b m"] | None = None,
     scale: float | None = None,
-) -> WindowAttention:
+) -> WindowRows:
     """Softmax attention over the last `window` keys; time and memory are linear in tokens.
 
     Args:
@@ -73,10 +65,10 @@ def window_attention(
         stop += queries.shape[2]
         mask = None if key_padding_mask is None else key_padding_mask[:, stop - keys.shape[2] : stop]
         part = window_attention_weights(queries, keys, window=window, key_padding_mask=mask, scale=scale)
-        dtype = accumulator_dtype(part.weights, v)
-        parts.append((_grouped_product(part.weights.to(dtype), values.to(dtype)), part.log_sum, part.maximum))
+        dtype = accumulator_dtype(part.rows, v)
+        parts.append((_grouped_product(part.rows.to(dtype), values.to(dtype)), part.log_sum, part.maximum))
     outputs, log_sums, maxima = zip(*parts, strict=True)
-    return WindowAttention(torch.cat(outputs, dim=-2), torch.cat(log_sums, dim=-1), torch.cat(maxima, dim=-1))
+    return WindowRows(torch.cat(outputs, dim=-2), torch.cat(log_sums, dim=-1), torch.cat(maxima, dim=-1))
 
 
 def window_attention_weights(
@@ -86,7 +78,7 @@ def window_attention_weights(
     window: int,
     key_padding_mask: Bool[Tensor, "b m"] | None = None,
     scale: float | None = None,
-) -> WindowWeights:
+) -> WindowRows:
     """The weights [b h n m] themselves; arguments and errors are those of `window_attention`."""
     _check(q, k, window)
     seen = visible_keys(q, k, causal=True, key_padding_mask=key_padding_mask, window=window)
@@ -98,7 +90,7 @@ def window_attention_weights(
     scores = _grouped_product(queries, keys.mT).masked_fill(~seen, EMPTY_LOG)
     blind = ~seen.any(-1)
     weights = scores.softmax(-1).masked_fill(~seen, 0.0)
-    return WindowWeights(weights, scores.logsumexp(-1), scores.amax(-1).masked_fill(blind, 0.0))
+    return WindowRows(weights, scores.logsumexp(-1), scores.amax(-1).masked_fill(blind, 0.0))
 
 
 def _check(q: Tensor, k: Tensor, window: int) -> None:

@@ -1,4 +1,4 @@
-"""Where blocks of tokens lie: tables that let one kernel serve batches and packed sequences alike."""
+"""Tables of the places of token blocks, by which one kernel serves batches and packed sequences alike."""
 
 from dataclasses import dataclass
 from functools import lru_cache

@@ -25,41 +25,40 @@ def _pair_logs(q_logs, k_logs, columns, index):
 
 
 @triton.jit
-def highest_log(q_logs, k_logs, columns, visible, top, WIDTH: tl.constexpr, HALVES: tl.constexpr):
+def highest_log(q_logs, k_logs, columns, visible, top, C: tl.constexpr):
     """The largest of `top` [rows] and of a row's log φ_f(q) + log φ_f(k) over what it sees."""
-    for index in range(WIDTH):
+    for index in range(C.WIDTH):
         logs = _pair_logs(q_logs, k_logs, columns, index)
-        if HALVES == 2:
+        if C.HALVES == 2:
             logs = tl.abs(logs)
         top = tl.maximum(top, tl.max(tl.where(visible, logs, EMPTY_LOG), 1))
     return top
 
 
 @triton.jit
-def exact_scores(q_logs, k_logs, columns, visible, norm, WIDTH: tl.constexpr, HALVES: tl.constexpr):
+def exact_scores(q_logs, k_logs, columns, visible, norm, C: tl.constexpr):
     """The scores Σ_f exp(log φ_f(q) + log φ_f(k) - norm) [rows keys] at visible keys, zero elsewhere."""
     scores = tl.zeros(visible.shape, tl.float32)
-    for index in range(WIDTH):
+    for index in range(C.WIDTH):
         logs = _pair_logs(q_logs, k_logs, columns, index)
         scores += tl.where(visible, tl.exp(logs - norm[:, None]), 0.0)
-        if HALVES == 2:
+        if C.HALVES == 2:
             scores += tl.where(visible, tl.exp(-logs - norm[:, None]), 0.0)
     return scores
 
 
 @triton.jit
-def exact_gradient(q_logs, k_logs, columns, visible, norm, grad, BY_KEY: tl.constexpr, WIDTH: tl.constexpr,
-                   HALVES: tl.constexpr):  # fmt: skip
+def exact_gradient(q_logs, k_logs, columns, visible, norm, grad, BY_KEY: tl.constexpr, C: tl.constexpr):
     """The gradient of the rows' (or, BY_KEY, the keys') log features [columns ..], + and - halves joined.
 
     Args:
         grad: of the scores [rows keys].
     """
     total = tl.zeros((columns.shape[0], grad.shape[1] if BY_KEY else grad.shape[0]), tl.float32)
-    for index in range(WIDTH):
+    for index in range(C.WIDTH):
         logs = _pair_logs(q_logs, k_logs, columns, index)
         slopes = tl.where(visible, tl.exp(logs - norm[:, None]), 0.0)
-        if HALVES == 2:
+        if C.HALVES == 2:
             slopes -= tl.where(visible, tl.exp(-logs - norm[:, None]), 0.0)
         column = tl.sum(slopes * grad, 0 if BY_KEY else 1)
         total += tl.where((columns == index)[:, None], column[None, :], 0.0)

@@ -71,19 +71,35 @@ def flat(function: Callable[..., R]) -> Callable[..., R]:
     return flattened
 
 
-def keep(ctx: Any, call: Arguments, *results: Tensor) -> None:
-    """Saves a call and some of its results for the gradients."""
-    arguments = call.flatten()
-    ctx.save_for_backward(*results, *(x if isinstance(x, Tensor) else None for x in arguments))
-    ctx.value, ctx.others = type(call), tuple(None if isinstance(x, Tensor) else x for x in arguments)
+def differentiate(forward: Any, backward: Any, value: type[Arguments], *, kept: int, outputs: Sequence[int]) -> None:
+    """Makes one operator the gradients of another.
 
+    Args:
+        forward: takes the fields of `value`, gives several tensors.
+        backward: takes the gradients of the differentiable outputs, the results that are kept, and the fields of
+            `value`; gives the gradients of `Arguments.differentiable`.
+        value: class of the arguments.
+        kept: number of results that the gradients need, the first ones.
+        outputs: positions of the results that are differentiable.
+    """
 
-def kept(ctx: Any) -> tuple[Any, tuple[Tensor, ...]]:
-    """The call and the results that `keep` saved."""
-    first = len(ctx.saved_tensors) - len(ctx.others)
-    tensors = ctx.saved_tensors[first:]
-    arguments = (other if tensor is None else tensor for tensor, other in zip(tensors, ctx.others, strict=True))
-    return ctx.value(*arguments), ctx.saved_tensors[:first]
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
+        ctx.save_for_backward(*output[:kept], *(x if isinstance(x, Tensor) else None for x in inputs))
+        ctx.others = tuple(None if isinstance(x, Tensor) else x for x in inputs)
+        ctx.mark_non_differentiable(*(x for index, x in enumerate(output) if index not in outputs))
+
+    def gradients(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        pairs = zip(ctx.saved_tensors[kept:], ctx.others, strict=True)
+        call = value(*(other if tensor is None else tensor for tensor, other in pairs))
+        found = backward(*(grads[index] for index in outputs), *ctx.saved_tensors[:kept], *call.flatten())
+        return call.in_order(found)
+
+    def shapes(*inputs: Any) -> list[Tensor]:
+        call = value(*inputs[-len(value.__match_args__) :])
+        return [torch.empty_like(tensor) for tensor in call.differentiable().values()]
+
+    forward.register_autograd(gradients, setup_context=save)
+    backward.register_fake(shapes)
 
 
 def gradients_by_torch(form: Callable[[A], tuple[Tensor, ...]], call: A, grads: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -40,6 +40,56 @@ class Tiles:
             raise ValueError(f"tiles need chunks of 16 tokens or more that divide the block, got {self}")
 
 
+@dataclass(frozen=True)
+class Constants:
+    """The constants that kernels of linear attention are compiled for, their parameter `C`.
+
+    Attributes:
+        DIM: columns of q and k, rows of a map's matrix.
+        WIDTH: columns of one half of the features.
+        VALUES: columns of v.
+        HALVES: 2 for a map with both halves, else 1.
+        MAP: a code of `features.MAP_CODES`.
+        LOG: features are logarithms.
+        CAUSAL: a query sees the keys up to its own.
+        NORMALIZE: outputs are divided by the row sums.
+        HAS_BIAS: the maps have biases.
+        HAS_MASK: there is a padding mask.
+        BLOCK: tokens between two stored states.
+        CHUNK: tokens in a tile.
+        BD: columns of a tile of q or k.
+        BW: columns of a tile of one half of the features.
+        BF: columns of a tile of features that do not fit into one.
+        BV: columns of a tile of values.
+        OPERAND: type of the operands of products.
+        PRECISION: precision of products.
+    """
+
+    DIM: int
+    WIDTH: int
+    VALUES: int
+    HALVES: int
+    MAP: int
+    LOG: bool
+    CAUSAL: bool
+    NORMALIZE: bool
+    HAS_BIAS: bool
+    HAS_MASK: bool
+    BLOCK: int
+    CHUNK: int
+    BD: int
+    BW: int
+    BF: int
+    BV: int
+    OPERAND: Any
+    PRECISION: str
+
+    @property
+    def FEATURES(self) -> int:
+        """Columns of all features."""
+        return self.HALVES * self.WIDTH
+
+
 def tiles_for(dtype: torch.dtype, dim: int, width: int, values: int, log_space: bool, *, mapped: bool = True) -> Tiles:
     """The tiles for these sizes.
 
