@@ -10,6 +10,7 @@ where keys before a block, and queries after it, come as sums.
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportAttributeAccessIssue=false
 
 import triton
 import triton.language as tl
@@ -208,7 +209,8 @@ def _exactly_from_queries(y, grad_values, logs, plus_peak, minus_peak, values, k
 @triton.jit
 def _keys_from_state(features, given, states, queries, place, columns, value_columns, C: tl.constexpr):
     """The gradients of one half of keys' features [columns keys] and of values through the queries after a block."""
-    grad = _from_state(given, tl.full((C.CHUNK,), 1.0, tl.float32), states, queries, place, columns, value_columns, C)
+    ones = tl.full((features.shape[1],), 1.0, tl.float32)
+    grad = _from_state(given, ones, states, queries, place, columns, value_columns, C)
     # Products of fewer than 64 rows want the state in another layout: read again, it does not fill shared memory twice.
     state = load_tile(states + place * C.VALUES, columns, value_columns, C.VALUES, C.WIDTH, C.VALUES, C.OPERAND,
                       "evict_first" if C.CHUNK < 64 else "")  # fmt: skip
@@ -286,7 +288,7 @@ def map_gradients(x, grad_y, weight, grad_x, grad_weight, grad_bias, x_batch, x_
     first_batch, start = (part // parts).to(tl.int64) * entries, part % parts * span
     dims, columns = tl.arange(0, C.BD), tl.arange(0, C.BW)
     matrix = load_tile(weight + head * C.DIM * C.WIDTH, dims, columns, C.WIDTH, C.DIM, C.WIDTH, C.OPERAND)
-    grad_matrix, grad_shift = tl.zeros((C.BD, C.BW), tl.float32), tl.zeros((C.BW,), tl.float32)
+    grad_matrix, grad_shift = tl.zeros(matrix.shape, tl.float32), tl.zeros(columns.shape, tl.float32)
     end = tl.minimum(start + span, tokens)
     for batch in range(first_batch, tl.minimum(first_batch + entries, batches)):
         given_base = grad_y + (batch * heads + head) * tokens * C.WIDTH

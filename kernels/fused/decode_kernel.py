@@ -5,6 +5,7 @@ A step reads and writes every number of the state once: its time is that of a co
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportAttributeAccessIssue=false
 
 import triton
 import triton.language as tl
@@ -83,7 +84,7 @@ def decode_tokens(q, k, v, q_weight, q_bias, k_weight, k_bias, initial, initial_
     dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tile * C.BV + tl.arange(0, C.BV)
     real_values = value_columns < C.VALUES
     place = (batch * kv_heads + kv_head) * (C.HALVES * C.WIDTH)
-    (plus_state, plus_keys, plus_peak), (minus_state, minus_keys, minus_peak) = load_sums(
+    plus_state, plus_keys, plus_peak, minus_state, minus_keys, minus_peak = load_sums(
         initial, initial_keys, initial_peaks, place, columns, value_columns, C, True)  # fmt: skip
     for token in range(tokens):
         value = tl.load(v + batch * v_batch + kv_head * v_head + token * v_row + value_columns, mask=real_values,

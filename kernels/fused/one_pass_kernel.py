@@ -6,6 +6,7 @@ read once, and no sum reaches memory but the last.
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportAttributeAccessIssue=false
 
 import triton
 import triton.language as tl
@@ -36,7 +37,7 @@ def attend_sequentially(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, spans
     v, mask = v + batch * v_batch + kv_head * v_head, mask + batch * mask_batch
     output, norms = output + batch * o_batch + head * o_head, norms + (batch * heads + head) * tokens
     place = (sequence * kv_heads + kv_head) * (C.HALVES * C.WIDTH)
-    (plus_state, plus_keys, plus_peak), (minus_state, minus_keys, minus_peak) = load_sums(
+    plus_state, plus_keys, plus_peak, minus_state, minus_keys, minus_peak = load_sums(
         initial, initial_keys, initial_peaks, place, columns, value_columns, C, HAS_INITIAL)  # fmt: skip
     for first in range(start, end, C.CHUNK):
         rows = first + tl.arange(0, C.CHUNK)

@@ -6,6 +6,7 @@ the caller takes a shift off them.
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportAttributeAccessIssue=false
 
 import triton
 import triton.language as tl
@@ -18,13 +19,16 @@ SOFTMAX_JOINT = tl.constexpr(4)
 MAP_CODES = {"identity": 0, "exp": 1, "exp_max": 2, "softmax": 3, "softmax_joint": 4}
 """Codes of the variants of `HedgehogMap`; "identity" takes its input for features."""
 
+NO_HINT = tl.constexpr("")
+"""Leaves the eviction of a read from the cache to the compiler."""
+
 EMPTY_LOG = tl.constexpr(-1e30)
 """`state.EMPTY_LOG`."""
 
 
 @triton.jit
 def load_tile(base, rows, columns, row_stride, end, WIDTH: tl.constexpr, OPERAND: tl.constexpr,
-              EVICT: tl.constexpr = ""):  # fmt: skip
+              EVICT: tl.constexpr = NO_HINT):  # fmt: skip
     """A matrix's [rows, columns] as an operand of `tl.dot`, zero outside of it."""
     inside = (rows[:, None] < end) & (columns[None, :] < WIDTH)
     offsets = rows[:, None].to(tl.int64) * row_stride + columns[None, :]
@@ -59,7 +63,7 @@ def load_values(v, rows, columns, row_stride, end, keep, VALUES: tl.constexpr, O
 
 
 @triton.jit
-def load_map(weight, bias, head, dims, columns, C: tl.constexpr, EVICT: tl.constexpr = ""):
+def load_map(weight, bias, head, dims, columns, C: tl.constexpr, EVICT: tl.constexpr = NO_HINT):
     """The W [dims, columns] and b [columns] of one head; for the identity, zeros that nothing reads."""
     shift = tl.zeros(columns.shape, tl.float32)
     matrix = tl.zeros((dims.shape[0], columns.shape[0]), C.OPERAND)

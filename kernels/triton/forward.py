@@ -6,6 +6,7 @@ before its block and attends to the keys of its block.
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportAttributeAccessIssue=false
 
 import triton
 import triton.language as tl

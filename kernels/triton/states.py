@@ -10,6 +10,7 @@ of the keys summed up, as `state.LinearState` does.
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportAttributeAccessIssue=false
 
 import triton
 import triton.language as tl
@@ -67,9 +68,9 @@ def sum_keys(k, v, k_weight, k_bias, mask, blocks, sums, key_sums, peaks, k_batc
     matrix, shift = load_map(k_weight, k_bias, head, dims, columns, C)
     k += batch * k_batch + head * k_head
     v += batch * v_batch + head * v_head
-    plus_sum, minus_sum = tl.zeros((C.BW, C.BV), tl.float32), tl.zeros((C.BW, C.BV), tl.float32)
-    plus_keys, minus_keys = tl.zeros((C.BW,), tl.float32), tl.zeros((C.BW,), tl.float32)
-    plus_peak, minus_peak = tl.full((C.BW,), EMPTY_LOG, tl.float32), tl.full((C.BW,), EMPTY_LOG, tl.float32)
+    plus_sum = tl.zeros((columns.shape[0], value_columns.shape[0]), tl.float32)
+    plus_keys, plus_peak = tl.zeros(columns.shape, tl.float32), tl.full(columns.shape, EMPTY_LOG, tl.float32)
+    minus_sum, minus_keys, minus_peak = plus_sum, plus_keys, plus_peak
     for first in range(start, end, C.CHUNK):
         rows = first + tl.arange(0, C.CHUNK)
         keep = load_keep(mask + batch * mask_batch, rows, end, C.HAS_MASK)
@@ -104,12 +105,12 @@ def _store_half(sums, vectors, peaks, place, columns, value_columns, tile, half,
 
 @triton.jit
 def load_sums(sums, vectors, peaks, place, columns, value_columns, C: tl.constexpr, HAS_INITIAL: tl.constexpr):
-    """Both halves of the state before the first token, each a sum, a vector and a peak; see `store_sums`."""
+    """The sum, the vector and the peak of each half of the state before the first token; see `store_sums`."""
     plus = _load_half(sums, vectors, peaks, place, columns, value_columns, C, HAS_INITIAL)
     minus = plus
     if C.HALVES == 2:
         minus = _load_half(sums, vectors, peaks, place + C.WIDTH, columns, value_columns, C, HAS_INITIAL)
-    return plus, minus
+    return plus[0], plus[1], plus[2], minus[0], minus[1], minus[2]
 
 
 @triton.jit
@@ -162,8 +163,8 @@ def scan_keys(sums, key_sums, peaks, initial, initial_keys, initial_peaks, seque
     """
     sequence, head, heads = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     columns, within, real, inside, once = _scanned(C)
-    total, keys = tl.zeros((C.BF, C.BV), tl.float32), tl.zeros((C.BF,), tl.float32)
-    peak = tl.full((C.BF,), EMPTY_LOG, tl.float32)
+    total, keys = tl.zeros(within.shape, tl.float32), tl.zeros(columns.shape, tl.float32)
+    peak = tl.full(columns.shape, EMPTY_LOG, tl.float32)
     place = (sequence * heads + head) * C.FEATURES
     if HAS_INITIAL:
         total = tl.load(initial + place * C.VALUES + within, mask=inside, other=0.0)
@@ -212,8 +213,9 @@ def sum_queries(q, grad, q_weight, q_bias, norms, pulls, peaks, blocks, sums, qu
     if not C.CAUSAL:
         state = tl.load(blocks + block * 4 + 3).to(tl.int64)
     plus_peak, minus_peak = load_peaks(peaks, (state * kv_heads + head) * C.HALVES * C.WIDTH, columns, C)
-    plus_sum, minus_sum = tl.zeros((C.BW, C.BV), tl.float32), tl.zeros((C.BW, C.BV), tl.float32)
-    plus_rows, minus_rows = tl.zeros((C.BW,), tl.float32), tl.zeros((C.BW,), tl.float32)
+    plus_sum = tl.zeros((columns.shape[0], value_columns.shape[0]), tl.float32)
+    plus_rows = tl.zeros(columns.shape, tl.float32)
+    minus_sum, minus_rows = plus_sum, plus_rows
     for group in range(groups):
         query_head = head * groups + group
         matrix, shift = load_map(q_weight, q_bias, query_head, dims, columns, C)
@@ -274,7 +276,7 @@ def scan_queries(sums, query_sums, last, last_queries, peaks_before, peaks_throu
     """
     sequence, head, heads = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     columns, within, real, inside, once = _scanned(C)
-    total, queries = tl.zeros((C.BF, C.BV), tl.float32), tl.zeros((C.BF,), tl.float32)
+    total, queries = tl.zeros(within.shape, tl.float32), tl.zeros(columns.shape, tl.float32)
     place = (sequence * heads + head) * C.FEATURES
     if HAS_LAST:
         total = tl.load(last + place * C.VALUES + within, mask=inside, other=0.0)

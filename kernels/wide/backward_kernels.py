@@ -6,6 +6,7 @@ enter it; that of values sums over all tiles.
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportAttributeAccessIssue=false
 
 import triton
 import triton.language as tl
@@ -109,7 +110,7 @@ def wide_value_gradients(q, k, grad, mask, norms, pulls, blocks, states, grad_v,
     keep = load_keep(mask + batch * mask_batch, key_rows, end, C.HAS_MASK)
     k += batch * k_batch + kv_head * k_head
     place = (state * kv_heads + kv_head) * C.FEATURES
-    gradient = tl.zeros((C.CHUNK, C.BV), tl.float32)
+    gradient = tl.zeros((key_rows.shape[0], value_columns.shape[0]), tl.float32)
     for column in range(0, C.FEATURES, C.BF):
         columns = column + tl.arange(0, C.BF)
         keys = load_tile(k, key_rows, columns, k_row, end, C.FEATURES, C.OPERAND)

@@ -6,6 +6,7 @@ kernels with a map inside: sums of blocks, a scan over them (`triton.states`), t
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportAttributeAccessIssue=false
 
 import triton
 import triton.language as tl
@@ -26,7 +27,8 @@ def sum_wide_keys(k, v, mask, blocks, sums, key_sums, k_batch, k_head, k_row, v_
     head = tl.program_id(1).to(tl.int64)
     columns, value_columns, tile = tile_columns(C)
     k, v, mask = k + batch * k_batch + head * k_head, v + batch * v_batch + head * v_head, mask + batch * mask_batch
-    total, vector = tl.zeros((C.BF, C.BV), tl.float32), tl.zeros((C.BF,), tl.float32)
+    total = tl.zeros((columns.shape[0], value_columns.shape[0]), tl.float32)
+    vector = tl.zeros(columns.shape, tl.float32)
     for first in range(start, end, C.CHUNK):
         rows = first + tl.arange(0, C.CHUNK)
         keep = load_keep(mask, rows, end, C.HAS_MASK)
@@ -49,7 +51,8 @@ def sum_wide_queries(q, grad, norms, pulls, blocks, sums, query_sums, q_batch, q
     block, batch, start, end = locate_block(blocks, C.BLOCK)
     head, kv_heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
     columns, value_columns, tile = tile_columns(C)
-    total, vector = tl.zeros((C.BF, C.BV), tl.float32), tl.zeros((C.BF,), tl.float32)
+    total = tl.zeros((columns.shape[0], value_columns.shape[0]), tl.float32)
+    vector = tl.zeros(columns.shape, tl.float32)
     for group in range(groups):
         query_head = head * groups + group
         row_base = (batch * kv_heads * groups + query_head) * tokens
@@ -95,7 +98,8 @@ def attend_wide(q, k, v, mask, blocks, states, state_keys, output, norms, q_batc
     q, k = q + batch * q_batch + head * q_head, k + batch * k_batch + kv_head * k_head
     v, mask = v + batch * v_batch + kv_head * v_head, mask + batch * mask_batch
     place = (state * kv_heads + kv_head) * C.FEATURES
-    numerator, denominator = tl.zeros((C.CHUNK, C.BV), tl.float32), tl.zeros((C.CHUNK,), tl.float32)
+    numerator = tl.zeros((rows.shape[0], value_columns.shape[0]), tl.float32)
+    denominator = tl.zeros(rows.shape, tl.float32)
     for column in range(0, C.FEATURES, C.BF):
         columns = column + tl.arange(0, C.BF)
         features = load_tile(q, rows, columns, q_row, end, C.FEATURES, tl.float32)

@@ -33,7 +33,7 @@ def call(**changed: Any) -> None:
         "k_bias": torch.ones(HK, W), "initial_kv": torch.ones(B, HK, 2 * W, DV),
         "initial_k": torch.ones(B, HK, 2 * W), "mask": torch.ones(B, N, dtype=torch.bool),
     } | changed  # fmt: skip
-    check_call(Call(**given, negate=True))
+    check_call(Call(**given, feature_map="softmax", negate=True))
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
