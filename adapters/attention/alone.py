@@ -23,7 +23,7 @@ from ...kernels.costs import (
     softmax_decode_cost,
 )
 from ...kernels.dispatch import keeps_features_in_cache
-from ...kernels.fused_costs import KernelCost, fused_decode_cost, fused_forward_cost
+from ...kernels.fused_costs import fused_decode_cost, fused_forward_cost
 from ...kernels.maps.learned import HedgehogMap
 from ...results.record import KernelUse
 from ..base import ParameterCount, UnsupportedError
@@ -145,7 +145,7 @@ class AttentionAlone:
         """Attention kernels that have run so far."""
         return tuple(KernelUse(f"layer_{phase}", c.form, c.backend) for phase, c in kernels_of(self.core))
 
-    def cost(self, phase: str, batch_size: int, seq_len: int) -> Cost | KernelCost | None:
+    def cost(self, phase: str, batch_size: int, seq_len: int) -> Cost | None:
         """Analytic cost of the kernel that ran in `phase`, `prefill` or `decode`, and of its feature maps.
 
         Returns:
@@ -171,7 +171,7 @@ class AttentionAlone:
         fused = backend in FUSED_SOFTMAX
         return softmax_attention_cost(**sizes, causal=self.causal, n=seq_len, bytes_per_element=size, fused=fused)
 
-    def _fused_cost(self, core: LinearAttention, form: str, batch_size: int, seq_len: int) -> KernelCost | None:
+    def _fused_cost(self, core: LinearAttention, form: str, batch_size: int, seq_len: int) -> Cost | None:
         s, query_map = self.shape, core.query_map
         is_counted = isinstance(query_map, HedgehogMap) and query_map.feature_dim == 2 * query_map.weight.shape[-1]
         if not self.causal or not is_counted or _matrix_width(query_map) != s.head_dim or s.heads != s.kv_heads:
@@ -205,12 +205,7 @@ class AttentionAlone:
             )
             for heads, feature_map in ((s.heads, core.query_map), (s.kv_heads, core.key_map))
         ]
-        return Cost(
-            attention.flops + sum(cost.flops for cost in maps),
-            attention.bytes_read + sum(cost.bytes_read for cost in maps),
-            attention.bytes_written + sum(cost.bytes_written for cost in maps),
-            attention.state_bytes,
-        )
+        return sum(maps, start=attention)
 
 
 def _matrix_width(feature_map: nn.Module) -> int:

@@ -7,8 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...kernels.choice import KernelChoice
-from ...kernels.dispatch import softmax_attention
-from ...kernels.softmax.attention import attention_scores, softmax_attention_weights
+from ...kernels.softmax.attention import attention_scores, softmax_attention, softmax_attention_weights
 from .core import AttentionCore, Heads, LayerState
 from .kv_cache import KVCache
 
@@ -29,7 +28,7 @@ class SoftmaxAttention(AttentionCore):
     """Softmax attention; its decode state is a KV cache, which a window bounds.
 
     Args:
-        backend: Kernel, as in `kernels.dispatch.softmax_attention`.
+        backend: Kernel, as in `kernels.softmax.attention.softmax_attention`.
         window: Keys that each query sees, its own included; None for all.
     """
 

@@ -38,7 +38,7 @@ class HedgehogTokens:
         return self.map != "exp_max"
 
     def __call__(self, x: Tensor, tokens: slice) -> Tensor:
-        """Gives the features, or their logarithms."""
+        """The features, or their logarithms."""
         del tokens
         return hedgehog_features(x, self.weight, self.bias, map=self.map, negate=self.negate)
 

@@ -77,8 +77,8 @@ def hedgehog(backend: str, inputs: KernelInputs) -> tuple[Any, str]:
 
 
 def softmax(backend: str, inputs: KernelInputs) -> tuple[Any, str]:
-    """Softmax attention, on a backend of `kernels.dispatch.softmax_attention`."""
-    from ...kernels.dispatch import softmax_attention
+    """Softmax attention, on a backend of `kernels.softmax.attention.softmax_attention`."""
+    from ...kernels.softmax.attention import softmax_attention
 
     if backend == "sdpa_cudnn":
         _require_cuda(inputs, "cuDNN's attention")
