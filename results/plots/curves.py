@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..record import CurvePoint, Record
 from ..tables.aggregate import Conditions, group_seeds, grouped
-from .style import Plot, Styles, finished, new_figure, plain, tell
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from . import draw
+from .draw import Plot, Styles
 
 _TRAINING_SPLIT = "train"
 _PART = "/"
@@ -43,12 +44,10 @@ def curve_plots(records: Iterable[Record], styles: Styles) -> Iterator[Plot]:
 
 
 def _figure(points: Sequence[_Point], styles: Styles, title: str) -> Figure:
-    from matplotlib.ticker import MaxNLocator
-
     names = _in_order_of_stages(points)
     models = {label for label, _, _ in points}
     splits = {point.split for _, point, _ in points}
-    figure, every_axes = new_figure(2.4 + 3.8 * len(names), max(3.6, 1.3 + 0.21 * len(models)), len(names))
+    figure, every_axes = draw.new_figure(2.4 + 3.8 * len(names), max(3.6, 1.3 + 0.21 * len(models)), len(names))
     handles: dict[str, Any] = {}
     for name, axes in zip(names, every_axes, strict=True):
         drawn = _draw(axes, [entry for entry in points if entry[1].name == name], styles)
@@ -56,9 +55,9 @@ def _figure(points: Sequence[_Point], styles: Styles, title: str) -> Figure:
         axes.set_xlabel(
             "step (thin lines: training split)" if len(splits) > 1 and _TRAINING_SPLIT in splits else "step"
         )
-        axes.set_ylabel(plain(name))
+        axes.set_ylabel(draw.plain(name))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    return finished(figure, title, {label: handles[label] for label in map(plain, styles) if label in handles})
+    return draw.finished(figure, title, {label: handles[label] for label in styles if label in handles})
 
 
 def _in_order_of_stages(points: Iterable[_Point]) -> list[str]:
@@ -88,7 +87,7 @@ def _draw(axes: Axes, points: Sequence[_Point], styles: Styles) -> dict[str, Any
         look = styles[label].look | (thin if is_training else {"linewidth": 1.7, "markersize": 4})
         (handle,) = axes.plot([point.step for point in ordered], [point.value for point in ordered], **look)
         last = ordered[-1]
-        tell(handle, f"{label}, seed {seed}: {split} {last.name} {last.value:.4g} at its last step, {last.step}")
-        if not is_training or plain(label) not in handles:
-            handles[plain(label)] = handle
+        draw.tell(handle, f"{label}, seed {seed}: {split} {last.name} {last.value:.4g} at its last step, {last.step}")
+        if not is_training or label not in handles:
+            handles[label] = handle
     return handles

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from hedgebench.results.plots.draw import to_svg
 from hedgebench.results.plots.make import make_plots, write_plots
-from hedgebench.results.plots.style import to_svg
 from hedgebench.results.record import Record
 from hedgebench.results.report.write import write_report
 from hedgebench.results.store import RunStore

@@ -12,19 +12,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
+
+import matplotlib
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Normalize
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ..stats.statistics import Floats
 from ..tables.aggregate import REFERENCE_MODEL, Conditions, ModelKey, Row, model_label, softmax_first
-
-if TYPE_CHECKING:
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colorbar import Colorbar
-    from matplotlib.container import ErrorbarContainer
-    from matplotlib.figure import Figure
 
 PNG_DPI = 150
 COLOUR_MAP = "viridis"
@@ -55,17 +57,11 @@ _SETTINGS: dict[Any, Any] = {
     "axes.titlesize": 11,
     "axes.labelsize": 10,
     "axes.edgecolor": "#888888",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
+    **dict.fromkeys(("axes.axisbelow", "axes.grid"), True),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     "grid.color": _GRID,
     "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
 }
 
 
@@ -128,8 +124,6 @@ def model_styles(models: Iterable[ModelKey]) -> dict[str, Style]:
 @contextmanager
 def plot_settings() -> Iterator[None]:
     """Our look and determinism, for figures made and saved inside."""
-    import matplotlib
-
     with matplotlib.rc_context(_SETTINGS):
         yield
 
@@ -138,8 +132,6 @@ def new_grid(
     rows: int, columns: int, size: tuple[float, float], share_x: bool | Literal["col"] = False, share_y: bool = False
 ) -> tuple[Figure, Any]:
     """A figure of some width and height in inches, and its panels as an array `[rows columns]`."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, sharex=share_x, sharey=share_y)
 
@@ -154,13 +146,13 @@ def finished(figure: Figure, title: str, handles: Mapping[str, Any] | None = Non
     """The figure with a title above it at the left and a legend, one line for each handle, to the right."""
     figure.suptitle(plain(title), fontsize=11, x=0.01, ha="left")
     if handles:
-        figure.legend(list(handles.values()), list(handles), loc="outside right center", fontsize=9)
+        figure.legend(list(handles.values()), list(map(plain, handles)), loc="outside right center", fontsize=9)
     return figure
 
 
-def add_colour_bar(figure: Figure, colours: ScalarMappable, panels: Any, **place: Any) -> Colorbar:
-    """A colour bar beside all panels."""
-    bar = figure.colorbar(colours, ax=list(panels.flat), **place)
+def add_colour_bar(figure: Figure, norm: Normalize, panels: Any, **place: Any) -> Colorbar:
+    """A colour bar of `COLOUR_MAP` beside all panels."""
+    bar = figure.colorbar(ScalarMappable(norm, COLOUR_MAP), ax=list(panels.flat), **place)
     assert bar.solids is not None
     bar.solids.set_rasterized(False)  # an SVG with an image in it would need more than the page's policy allows
     return bar
@@ -172,7 +164,7 @@ def titled(text: str, comparison: Conditions) -> str:
     return f"{text} ({comparison.place}{partial})"
 
 
-def draw_point(
+def point(
     axes: Axes, x: float | None, y: float | None, style: Style, xerr: float | None = None, yerr: float | None = None
 ) -> ErrorbarContainer:
     """A model's mark with its standard errors."""
@@ -180,7 +172,7 @@ def draw_point(
     return axes.errorbar(x or 0.0, y or 0.0, xerr=xerr or None, yerr=yerr or None, **look)
 
 
-def draw_sweep(axes: Axes, rows: Sequence[Row], style: Style) -> ErrorbarContainer:
+def sweep(axes: Axes, rows: Sequence[Row], style: Style) -> ErrorbarContainer:
     """A model's line over sequence lengths, with standard errors; rows without a value are left out."""
     measured = [row for row in rows if row.value is not None]
     return axes.errorbar(
@@ -210,8 +202,6 @@ def label_edges(panels: Any, x: str, y: str) -> None:
 
 def set_length_axis(axes: Axes, rows: Iterable[Row], rotate_from: int | None = None) -> None:
     """A logarithmic axis with a tick at each sequence length; from `rotate_from` ticks on the labels are slanted."""
-    from matplotlib.ticker import NullFormatter
-
     lengths = sorted({row.seq_len for row in rows})
     rotation = 45 if rotate_from and len(lengths) >= rotate_from else 0
     axes.set_xscale("log", base=2)
@@ -221,8 +211,6 @@ def set_length_axis(axes: Axes, rows: Iterable[Row], rotate_from: int | None = N
 
 def set_plain_ticks(axis: Axis) -> None:
     """On a logarithmic axis: labels such as 0.2, not 2 × 10⁻¹, and ticks between the powers of ten if those are few."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
     low, high = axis.get_view_interval()
     is_long = high > _LONG_FROM * low
     axis.set_major_locator(LogLocator(subs=(1.0,) if is_long else (1.0, 2.0, 5.0)))
