@@ -13,7 +13,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from ..record import Record
 from ..tables.aggregate import AXIS, REFERENCE_MODEL, Conditions, Row, grouped, leaderboard_rows, main_rows
-from ..tables.efficiency import is_detail
+from ..tables.efficiency import SPREAD, is_detail
 from ..tables.fidelity import Samples
 from ..tables.format import format_status, format_with_error
 from ..tables.tables import metric_label
@@ -28,7 +28,6 @@ SIZE_METRICS = {"parameters": "parameters", "state_bytes": "recurrent state [byt
 """Descriptive metrics that quality is drawn against, and their axis labels."""
 
 _LOG_UNITS = frozenset({"s", "ms", "us", "bytes", "tokens/s", "samples/s", "flops"})
-_SPREAD = ("_p20", "_p80")
 _SLANT_FROM = 9
 
 
@@ -142,7 +141,7 @@ def _set_size_scale(axes: Axes, sizes: Sequence[float]) -> None:
 
 
 def _sweep_plots(rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
-    ends = {(row.comparison, row.key, row.metric, row.at): row.value for row in rows if row.metric.endswith(_SPREAD)}
+    ends = {(row.comparison, row.key, row.metric, row.at): row.value for row in rows if row.metric.endswith(SPREAD)}
     swept = (row for row in rows if row.has_seq_len and row.metric != LENGTHS_METRIC and not is_detail(row))
     sweeps = grouped(swept, lambda row: (row.comparison, row.metric, row.other_coordinates(AXIS)))
     for (comparison, metric, rest), points in sweeps.items():
@@ -175,7 +174,7 @@ def _sweep(rows: Sequence[Row], ends: Mapping[tuple[Any, ...], float | None], st
 def _shade_spread(axes: Axes, rows: Sequence[Row], ends: Mapping[tuple[Any, ...], float | None], style: Style) -> None:
     """Shades from the 20th to the 80th percentile of a line's samples, at points that have both."""
     spreads = [
-        (row.seq_len, *(ends.get((row.comparison, row.key, f"{row.metric}{end}", row.at)) for end in _SPREAD))
+        (row.seq_len, *(ends.get((row.comparison, row.key, f"{row.metric}{end}", row.at)) for end in SPREAD))
         for row in rows
     ]
     known = [(length, low, high) for length, low, high in spreads if low is not None and high is not None]

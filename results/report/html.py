@@ -19,7 +19,7 @@ from ..tables.aggregate import group_seeds, grouped, rows_of_groups
 from ..tables.confounders import confounders
 from ..tables.format import format_status
 from ..tables.notes import section_notes
-from ..tables.tables import Entry, place_title, sections
+from ..tables.tables import Entry, sections
 from .assets import assets
 from .cells import Samples, pack_cells
 
@@ -93,7 +93,7 @@ def report_html(content: ReportContent, plots: Iterable[tuple[str, str]]) -> str
 def _sections(records: Sequence[Record]) -> list[Mapping[str, Any]]:
     """The leaderboard's sections, each with the differences between its models."""
     groups = group_seeds(records)
-    found = grouped(confounders(groups), lambda each: place_title(each.comparison))
+    found = grouped(confounders(groups), lambda each: each.comparison.section)
     boards = sections(rows_of_groups(groups), section_notes(groups))
     return [vars(board) | {"differences": found.get(board.title, [])} for board in boards]
 

@@ -53,6 +53,12 @@ class Conditions:
         """Backbone, recipe and scale as people read them."""
         return f"{self.backbone}, {self.recipe}, {self.scale}"
 
+    @property
+    def section(self) -> str:
+        """Title of its section of a report: backbone, recipe and scale, and the limit of partial results."""
+        title = f"{self.backbone} · {self.recipe} · {self.scale}"
+        return title if self.limit is None else f"{title} · {PARTIAL}: first {self.limit} rows"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -206,6 +212,15 @@ def is_comparable(row: Row, other: Row) -> bool:
     return row.comparison == other.comparison and are_peers
 
 
+def reference_of(row: Row, candidates: Iterable[Row]) -> Row | None:
+    """The one softmax row that a row may be compared with, itself for softmax; None if there is none, or several."""
+    if row.model == REFERENCE_MODEL:
+        return row
+    point = row.metric, row.at
+    matching = [other for other in candidates if (other.metric, other.at) == point and is_comparable(row, other)]
+    return matching[0] if len(matching) == 1 else None
+
+
 def percent_of(value: float, reference: float, higher_is_better: bool | None) -> float | None:
     """Score in percent of a reference score, above 100 if it is better.
 
@@ -261,7 +276,7 @@ def _rows_of(cells: SeedGroup) -> Iterable[Row]:
     failed = grouped((record for record in cells.records if record.status != "ok"), lambda record: record.status)
     for status, missing in failed.items():
         if not any(m.name == r.main_metric and m.status == status for r in missing for m in r.metrics):
-            yield _failed_row(cells, status, missing)
+            yield replace(_empty_row(cells, missing, missing[0].main_metric, status), is_failed_cell=True)
 
 
 def _metric_row(cells: SeedGroup, measured: Sequence[tuple[Record, Metric]]) -> Row:
@@ -272,36 +287,30 @@ def _metric_row(cells: SeedGroup, measured: Sequence[tuple[Record, Metric]]) -> 
     if status == "ok" and cells.comparison.limit is not None:
         status = PARTIAL
     coordinates = {key: value for key, value in first.at.items() if key != CONTENDER}
-    return Row(
+    return replace(
+        _empty_row(cells, [record for record, _ in measured], first.name, status),
         model=str(first.at.get(CONTENDER, cells.model)),
-        comparison=cells.comparison,
-        metric=first.name,
         at=format_at(coordinates),
         value=mean,
         stderr=first.stderr if len(measured) == 1 else over_seeds,
         n=min(metric.n for _, metric in measured),
         unit=first.unit,
         higher_is_better=first.higher_is_better,
-        seeds=",".join(str(record.seed) for record, _ in measured),
-        status=status,
-        is_main=first.name == measured[0][0].main_metric,
-        variant=cells.variant,
         coordinates=coordinates,
-        peer_key=measured[0][0].peer_key,
     )
 
 
-def _failed_row(cells: SeedGroup, status: str, missing: Sequence[Record]) -> Row:
+def _empty_row(cells: SeedGroup, records: Sequence[Record], metric: str, status: str) -> Row:
+    """A row of a metric without a value, for some records of a group."""
     return Row(
-        model=cells.model,
-        comparison=cells.comparison,
-        metric=missing[0].main_metric,
-        seeds=",".join(str(record.seed) for record in missing),
+        cells.model,
+        cells.comparison,
+        metric,
+        seeds=",".join(str(record.seed) for record in records),
         status=status,
-        is_main=True,
+        is_main=metric == records[0].main_metric,
         variant=cells.variant,
-        peer_key=missing[0].peer_key,
-        is_failed_cell=True,
+        peer_key=records[0].peer_key,
     )
 
 
@@ -312,11 +321,10 @@ def _with_percent_recovered(rows: Sequence[Row]) -> list[Row]:
 
 
 def _recovered(row: Row, candidates: Sequence[Row]) -> Row:
-    """The row with its percentage, if exactly one softmax row is comparable."""
-    matching = [row] if row.model == REFERENCE_MODEL else [other for other in candidates if is_comparable(row, other)]
-    if row.value is None or len(matching) != 1 or matching[0].value is None:
+    reference = reference_of(row, candidates)
+    if row.value is None or reference is None or reference.value is None:
         return row
-    return replace(row, percent_recovered=percent_of(row.value, matching[0].value, row.higher_is_better))
+    return replace(row, percent_recovered=percent_of(row.value, reference.value, row.higher_is_better))
 
 
 def _row_order(row: Row) -> tuple[Any, ...]:

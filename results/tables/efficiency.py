@@ -15,18 +15,10 @@ from .aggregate import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped
 
 EXPONENTS = ("time_exponent", "memory_exponent")
 
-_DETAILS = (
-    "_p20",
-    "_p80",
-    "_exponent",
-    "_exponent_low",
-    "_exponent_high",
-    "_flops",
-    "_traffic_bytes",
-    "_sm_clock_mhz",
-    "_throttled",
-    "peak_resident_bytes",
-)
+SPREAD = ("_p20", "_p80")
+"""What the names of a metric's 20th and 80th percentile end with."""
+_FITS = ("_exponent", "_exponent_low", "_exponent_high")
+_DETAILS = ("_flops", "_traffic_bytes", "_sm_clock_mhz", "_throttled", "peak_resident_bytes")
 _COSTS = ("_ms", "_bytes")
 _RATES = ("_tokens_per_s",)
 _NO_COSTS = ("pace_ms", "peak_reserved_bytes", "peak_resident_bytes")
@@ -77,7 +69,7 @@ class Summary:
 
 def is_detail(row: Row) -> bool:
     """Whether only files and summaries show a row of a sweep: spreads, counts, and fits, which have their own table."""
-    return row.metric.endswith(_DETAILS)
+    return row.metric.endswith((*SPREAD, *_FITS, *_DETAILS))
 
 
 def crossovers(rows: Iterable[Row]) -> dict[_Sweep, list[Crossover]]:

@@ -10,20 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from .aggregate import (
-    AXIS,
-    PARTIAL,
-    REFERENCE_MODEL,
-    Conditions,
-    ModelKey,
-    Row,
-    grouped,
-    main_rows,
-    model_label,
-    softmax_first,
-)
+from .aggregate import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped, main_rows, model_label, softmax_first
 from .efficiency import is_detail, summaries
-from .format import format_arrow, format_measurement, format_percent, format_status
+from .format import format_arrow, format_measurement, format_status
 from .groups import GroupScore, group_scores
 from .ranks import Ranking, Standing, rankings
 
@@ -139,15 +128,15 @@ def sections(rows: Sequence[Row], notes: Mapping[Conditions, Sequence[str]] | No
         rows: The rows.
         notes: Notes for the text beside the tables, by their comparison.
     """
-    scores = grouped(group_scores(rows), lambda score: place_title(score.comparison))
+    scores = grouped(group_scores(rows), lambda score: score.comparison.section)
     return [
         Section(
             title,
             _tables(members, scores.get(title, ())),
             _secondary_tables(members),
-            tuple(note for where, found in (notes or {}).items() if place_title(where) == title for note in found),
+            tuple(note for where, found in (notes or {}).items() if where.section == title for note in found),
         )
-        for title, members in grouped(rows, lambda row: place_title(row.comparison)).items()
+        for title, members in grouped(rows, lambda row: row.comparison.section).items()
     ]
 
 
@@ -243,10 +232,11 @@ def _entry(own: Sequence[tuple[Row, Ranking]]) -> Entry:
     if measured is None or ranking is None:
         return Entry(", ".join(format_status(row.status) for row, _ in own), failed=True) if own else MISSING
     text, stderr = format_measurement(measured.value, measured.stderr, measured.unit)
+    percent = None if measured.model == REFERENCE_MODEL else measured.percent_recovered
     return Entry(
         text,
         stderr,
-        percent="" if measured.model == REFERENCE_MODEL else format_percent(measured.percent_recovered),
+        percent="" if percent is None else f"{percent:.1f}%",
         note="; ".join(f"seed {row.seeds}: {format_status(row.status)}" for row, _ in own if row.value is None),
         best=ranking.is_best,
         rank=ranking.rank,
@@ -301,9 +291,3 @@ def _transpose(models: Sequence[ModelKey], columns: Sequence[Sequence[Entry]]) -
 
 def _axis(row: Row) -> str:
     return AXIS if AXIS in row.coordinates else min(row.coordinates)
-
-
-def place_title(comparison: Conditions) -> str:
-    """What a section is called: backbone, recipe and scale, and the limit of partial results."""
-    title = f"{comparison.backbone} · {comparison.recipe} · {comparison.scale}"
-    return title if comparison.limit is None else f"{title} · {PARTIAL}: first {comparison.limit} rows"

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
 
 from ..record import Record
 from .aggregate import leaderboard_rows
-from .tables import Column, Entry, Table, sections
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from .tables import Column, Entry, Markup, Table, sections
 
 _WIDE = 120
 _LABEL_SHARE = 4
 _PADDING = 2
+_MARKUP = Markup(str, best="{}", stderr=" ±{}", rank="")
 
 
 def print_leaderboard(records: Iterable[Record], console: Console) -> None:
@@ -23,8 +26,6 @@ def print_leaderboard(records: Iterable[Record], console: Console) -> None:
     A table that is wider than the console continues below with its remaining columns. Percentages of softmax's score
     are shown from 120 characters on.
     """
-    from rich.text import Text
-
     found = sections(leaderboard_rows(records))
     if not found:
         console.print("No results yet.")
@@ -38,10 +39,6 @@ def print_leaderboard(records: Iterable[Record], console: Console) -> None:
 
 
 def _print_columns(table: Table, columns: Sequence[int], console: Console) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
     drawn = RichTable(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False, show_edge=False)
     drawn.add_column("model", overflow="fold", max_width=console.width // _LABEL_SHARE)
     for i in columns:
@@ -75,13 +72,7 @@ def _heading(column: Column) -> str:
 
 
 def _text(entry: Entry, width: int) -> str:
-    parts = [
-        entry.text,
-        f"±{entry.stderr}" if entry.stderr else "",
-        f"({entry.percent})" if entry.percent and width >= _WIDE else "",
-        f"({entry.note})" if entry.note else "",
-    ]
-    return " ".join(filter(None, parts))
+    return _MARKUP.entry(entry if width >= _WIDE else replace(entry, percent=""))
 
 
 def _style(entry: Entry) -> str:
