@@ -171,6 +171,10 @@ class RunStore:
         except (OSError, ForeignJsonError) as error:
             raise StoreError(f"cannot read the samples of cell {cell_id} from {path}: {error}") from error
 
+    def kept_samples(self, cell_id: str) -> Iterable[dict[str, Any]]:
+        """A cell's predictions, as `read_samples` gives them; none if the run was kept without them."""
+        return self.read_samples(cell_id) if self._samples_path(cell_id).is_file() else ()
+
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Writes the run's configuration, plan and environment.
 

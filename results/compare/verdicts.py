@@ -15,17 +15,9 @@ from typing import Literal, TypeAlias, get_args
 from ..names import unknown_name
 from ..record import Metric, Record
 from ..stats.scores import SampleScores, sample_scores
+from . import matching
 from .judgement import Change, adjusted, is_measurable, paired_change, plain_change, seeds_change, timings_change
-from .matching import (
-    CellIdentity,
-    MetricKey,
-    PairedCells,
-    distinct_metrics,
-    is_quality,
-    metrics_of,
-    paired_cells,
-    why_incomparable,
-)
+from .matching import CellIdentity, MetricKey, PairedCells, is_quality
 from .snapshot import Snapshot
 
 Verdict: TypeAlias = Literal["regressed", "undecided", "missing", "incomparable", "improved", "unchanged", "new"]
@@ -129,7 +121,7 @@ def compare(baseline: Snapshot, candidate: Snapshot, tolerances: Mapping[str, fl
             raise unknown_name("metric", name, known)
     findings = [
         finding
-        for pair in paired_cells(baseline, candidate)
+        for pair in matching.paired_cells(baseline, candidate)
         for finding in _findings(pair, baseline, candidate, margins)
     ]
     p_values = {i: p for i, f in enumerate(findings) if f.change and (p := f.change.p_value) is not None}
@@ -155,8 +147,8 @@ def _findings(
     elif whole := _without_result(pair.cell, befores, afters):
         yield replace(whole, seeds=seeds)
     else:
-        known = [[metrics_of(record) for record in side] for side in (befores, afters)]
-        for key, metric in distinct_metrics(befores[0]).items():
+        known = [[matching.metrics_of(record) for record in side] for side in (befores, afters)]
+        for key, metric in matching.distinct_metrics(befores[0]).items():
             before, after = ([metrics.get(key) for metrics in side] for side in known)
             sides = _Side(befores, before, baseline), _Side(afters, after, candidate)
             margin = margins.get(metric.name, QUALITY_MARGIN if is_quality(metric) else SPEED_MARGIN)
@@ -215,7 +207,7 @@ class _Side:
 def _finding(metric: Metric, before: _Side, after: _Side, empty: Finding, margin: float) -> Finding:
     """The change of a metric, not judged yet, or the reason why there is none; `empty` is filled in."""
     for one, other in zip(before.records, after.records, strict=True):
-        if reason := why_incomparable(one, other, metric):
+        if reason := matching.why_incomparable(one, other, metric):
             return replace(empty, reason=reason)
     if None in after.metrics:
         return replace(empty, verdict="missing", reason="the candidate did not measure it")

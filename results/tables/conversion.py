@@ -24,7 +24,6 @@ class BranchEffect:
 
     Attributes:
         metric: Name of the score.
-        higher_is_better: Its direction.
         unit: Its unit.
         together: Value and standard error with the linear branch.
         alone: Value and standard error without it: the window alone.
@@ -36,7 +35,6 @@ class BranchEffect:
     """
 
     metric: str
-    higher_is_better: bool
     unit: str
     together: tuple[float, float | None]
     alone: tuple[float, float | None]
@@ -74,7 +72,6 @@ def branch_effect(cells: SeedGroup) -> BranchEffect | None:
     paired = None if over_seeds is None else (over_seeds, over_seeds)
     return BranchEffect(
         metric=together[0].name,
-        higher_is_better=bool(together[0].higher_is_better),
         unit=together[0].unit,
         together=_mean(together),
         alone=_mean(alone),
