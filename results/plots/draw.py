@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -121,11 +121,9 @@ def model_styles(models: Iterable[ModelKey]) -> dict[str, Style]:
     return styles
 
 
-@contextmanager
-def plot_settings() -> Iterator[None]:
+def plot_settings() -> AbstractContextManager[None]:
     """Our look and determinism, for figures made and saved inside."""
-    with matplotlib.rc_context(_SETTINGS):
-        yield
+    return matplotlib.rc_context(_SETTINGS)
 
 
 def new_grid(

@@ -157,7 +157,7 @@ def _short(value: float | None, digits: int = 6) -> float | int | str | None:
     return float(f"{value:.{digits}g}") if math.isfinite(value) else str(value)
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings or an environment as values that JSON has."""
     return {name: _spelled(value) for name, value in values.items()}
 
@@ -168,12 +168,7 @@ def _spelled(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-_SHARED: Mapping[str, Callable[[Any], Any]] = {
-    "settings": _plain,
-    "environment": _plain,
-    "data": _data,
-    "kernels": _kernels,
-}
+_SHARED: dict[str, Callable[[Any], Any]] = {"settings": _flat, "environment": _flat, "data": _data, "kernels": _kernels}
 """Parts of a record that many cells have in common, and their plain forms."""
 
 

@@ -97,15 +97,15 @@ def _sections(records: Sequence[Record]) -> list[Mapping[str, Any]]:
 
 def _drawn(cell: Entry) -> Markup:
     """A table's cell. The template would take ten times as long for thousands of cells."""
-    kind = "good" if cell.best else "bad" if cell.failed else ""
+    kind = "good" if cell.ranking.is_best else "bad" if cell.failed else ""
     aside = " ".join(form.format(text) for form, text in (("± {}", cell.stderr), ("({})", cell.percent)) if text)
     parts = [
         f'<b class="{kind}">{escape(cell.text)}</b>' if kind else escape(cell.text),
         f" <small>{escape(aside)}</small>" if aside else "",
-        f" <sup>{escape(cell.rank)}</sup>" if cell.rank else "",
+        f" <sup>{escape(cell.ranking.rank)}</sup>" if cell.ranking.rank else "",
         f'<span class="detail bad">{escape(cell.note)}</span>' if cell.note else "",
     ]
-    attributes = f' class="{cell.standing}"' if cell.standing else ""
+    attributes = f' class="{cell.ranking.standing}"' if cell.ranking.standing else ""
     order = "" if cell.order is None else f"{cell.order:.9g}"
     return Markup(f'<td{attributes} data-order="{order}">{"".join(parts)}</td>')
 

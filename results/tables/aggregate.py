@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -173,7 +173,7 @@ def rows_of_groups(groups: Iterable[SeedGroup]) -> list[Row]:
     """`leaderboard_rows`, from records that `group_seeds` has grouped."""
     rows = [row for cells in groups for row in _rows_of(cells)]
     rows.sort(key=_row_order)
-    return _with_percent_recovered(rows)
+    return list(_with_percent_recovered(rows))
 
 
 def main_rows(rows: Iterable[Row]) -> dict[Conditions, list[Row]]:
@@ -314,17 +314,14 @@ def _empty_row(cells: SeedGroup, records: Sequence[Record], metric: str, status:
     )
 
 
-def _with_percent_recovered(rows: Sequence[Row]) -> list[Row]:
+def _with_percent_recovered(rows: Sequence[Row]) -> Iterator[Row]:
     softmax = (row for row in rows if row.model == REFERENCE_MODEL and row.value is not None)
     references = grouped(softmax, lambda row: (row.comparison, row.metric, row.at))
-    return [_recovered(row, references.get((row.comparison, row.metric, row.at), ())) for row in rows]
-
-
-def _recovered(row: Row, candidates: Sequence[Row]) -> Row:
-    reference = reference_of(row, candidates)
-    if row.value is None or reference is None or reference.value is None:
-        return row
-    return replace(row, percent_recovered=percent_of(row.value, reference.value, row.higher_is_better))
+    for row in rows:
+        reference = reference_of(row, references.get((row.comparison, row.metric, row.at), ()))
+        if reference is not None and row.value is not None and reference.value is not None:
+            row = replace(row, percent_recovered=percent_of(row.value, reference.value, row.higher_is_better))
+        yield row
 
 
 def _row_order(row: Row) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from .aggregate import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped
 from .efficiency import is_detail, summaries
 from .format import format_arrow, format_measurement, format_status
 from .groups import GroupScore, group_scores
-from .ranks import Ranking, Standing, rankings
+from .ranks import UNRANKED, Ranking, rankings
 
 DIVERGENCES = ("attention_kl_swapped", "attention_kl_distilled")
 """Metrics of a conversion, before and after distillation: mean divergence from softmax attention."""
@@ -36,11 +36,8 @@ class Entry:
         stderr: Standard error, formatted like the value; empty where there is none.
         percent: Percent of softmax's score; empty for softmax itself and where not defined.
         note: What a reader must know, such as seeds that failed.
-        best: Whether no comparable model of the column is better.
         failed: Whether the cell stands for a failure.
-        rank: Rank among the comparable models of the column (see `ranks`); a shared rank ends in `=`; empty if the cell
-            has none.
-        standing: Whether the model is better than softmax, the same or worse by the 95 % intervals; empty if unknown.
+        ranking: Where the model stands among the comparable models of the column.
         order: The number by which a column is sorted; None stands at the end.
     """
 
@@ -48,10 +45,8 @@ class Entry:
     stderr: str = ""
     percent: str = ""
     note: str = ""
-    best: bool = False
     failed: bool = False
-    rank: str = ""
-    standing: Standing = ""
+    ranking: Ranking = UNRANKED
     order: float | None = None
 
 
@@ -77,10 +72,10 @@ class Markup:
     def entry(self, entry: Entry) -> str:
         """The entry with all of its parts."""
         parts = (
-            (entry.text, self.best if entry.best else "{}"),
+            (entry.text, self.best if entry.ranking.is_best else "{}"),
             (entry.stderr, self.stderr),
             (entry.percent, " ({})"),
-            (entry.rank, self.rank),
+            (entry.ranking.rank, self.rank),
             (entry.note, " ({})"),
         )
         return "".join(form.format(self.escape(text)) for text, form in parts if text)
@@ -168,7 +163,7 @@ def _main_table(columns: Mapping[Conditions, Sequence[Row]], scores: Sequence[Gr
     models = _models(row for rows in columns.values() for row in rows)
     filled = [_column(members, models) for members in columns.values()]
     headings = [_task_column(comparison, members, columns) for comparison, members in columns.items()]
-    ranked = [column for column in filled if any(cell.rank for cell in column)]
+    ranked = [column for column in filled if any(cell.ranking.rank for cell in column)]
     for group, members in grouped(scores, lambda score: score.comparison).items():
         score_of = {(score.model, score.variant): score for score in members}
         headings.append(Column(group.task, "% of softmax ↑"))
@@ -193,9 +188,7 @@ def _secondary_table(title: str, rows: Sequence[Row]) -> Table:
     columns = grouped(rows, lambda row: (row.comparison, row.metric))
     comparisons = list(dict.fromkeys(where for where, _ in columns))
     ordered = sorted(columns, key=lambda key: (comparisons.index(key[0]), key[1] == DIVERGENCES[-1], key[1]))
-    filled = [
-        [replace(cell, best=False, rank="", standing="") for cell in _column(columns[key], models)] for key in ordered
-    ]
+    filled = [[replace(cell, ranking=UNRANKED) for cell in _column(columns[key], models)] for key in ordered]
     headings = tuple(_task_column(key[0], columns[key], comparisons) for key in ordered)
     return Table(title, headings, _transpose(models, filled))
 
@@ -222,7 +215,7 @@ def _sweep_table(rest: str, rows: Sequence[Row], failures: Sequence[Row]) -> Tab
 def _column(rows: Sequence[Row], models: Sequence[ModelKey], failures: Sequence[Row] = ()) -> list[Entry]:
     """One entry for each model; a model without a row at this point shows the failure of its whole cell."""
     ranked = grouped(zip(rows, rankings(rows), strict=True), lambda pair: pair[0].key)
-    failed = grouped(((row, Ranking()) for row in failures), lambda pair: pair[0].key)
+    failed = grouped(((row, UNRANKED) for row in failures), lambda pair: pair[0].key)
     return [_entry(ranked.get(model, failed.get(model, []))) for model in models]
 
 
@@ -238,9 +231,7 @@ def _entry(own: Sequence[tuple[Row, Ranking]]) -> Entry:
         stderr,
         percent="" if percent is None else f"{percent:.1f}%",
         note="; ".join(f"seed {row.seeds}: {format_status(row.status)}" for row, _ in own if row.value is None),
-        best=ranking.is_best,
-        rank=ranking.rank,
-        standing=ranking.standing,
+        ranking=ranking,
         order=measured.value,
     )
 
@@ -257,7 +248,7 @@ def _mean_ranks(columns: Sequence[Sequence[Entry]]) -> list[Entry]:
     """Each model's mean rank over the columns; the number of its ranks if it lacks some."""
     means = []
     for cells in zip(*columns, strict=True):
-        ranks = [int(cell.rank.rstrip("=")) for cell in cells if cell.rank]
+        ranks = [int(rank.rstrip("=")) for cell in cells if (rank := cell.ranking.rank)]
         if len(ranks) == len(cells):
             mean = sum(ranks) / len(cells)
             means.append(Entry(f"{mean:.1f}", order=mean))

@@ -76,4 +76,4 @@ def _text(entry: Entry, width: int) -> str:
 
 
 def _style(entry: Entry) -> str:
-    return "red" if entry.failed else "bold green" if entry.best else ""
+    return "red" if entry.failed else "bold green" if entry.ranking.is_best else ""
