@@ -106,10 +106,8 @@ def _heads_figure(models: Sequence[HeadDivergence], title: str) -> Figure:
             axes.set_title(f"{plain(model.label)}, {when} distillation", fontsize=9, loc="left")
             _draw_heads(axes, state, norm, (layers, heads), "not distilled" if when == "after" else "not measured")
     draw.label_edges(grid, "layer", "head")
-    bar = draw.add_colour_bar(figure, norm, grid, fraction=0.05, pad=0.02, aspect=6 * tall)
-    if isinstance(norm, LogNorm):
-        draw.set_plain_ticks(bar.ax.yaxis)
-    bar.set_label("KL divergence [nats]" if len(models) < 3 else _QUANTITY)
+    quantity = "KL divergence [nats]" if len(models) < 3 else _QUANTITY
+    draw.add_colour_bar(figure, norm, grid, quantity, fraction=0.05, pad=0.02, aspect=6 * tall)
     if any(not np.isfinite(state).all() for state in _states(models)):
         title += "; grey: no finite value"
     return draw.finished(figure, title)

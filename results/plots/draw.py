@@ -19,8 +19,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
-from matplotlib.colorbar import Colorbar
-from matplotlib.colors import Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -148,12 +147,14 @@ def finished(figure: Figure, title: str, handles: Mapping[str, Any] | None = Non
     return figure
 
 
-def add_colour_bar(figure: Figure, norm: Normalize, panels: Any, **place: Any) -> Colorbar:
-    """A colour bar of `COLOUR_MAP` beside all panels."""
+def add_colour_bar(figure: Figure, norm: Normalize, panels: Any, label: str, **place: Any) -> None:
+    """Adds a colour bar of `COLOUR_MAP` beside all panels."""
     bar = figure.colorbar(ScalarMappable(norm, COLOUR_MAP), ax=list(panels.flat), **place)
     assert bar.solids is not None
     bar.solids.set_rasterized(False)  # an SVG with an image in it would need more than the page's policy allows
-    return bar
+    if isinstance(norm, LogNorm):
+        set_plain_ticks(bar.ax.yaxis)
+    bar.set_label(label)
 
 
 def titled(text: str, comparison: Conditions) -> str:

@@ -167,8 +167,7 @@ def _maps_figure(models: Sequence[Fidelity], heads: Sequence[tuple[int, int]], t
                 _draw_map(row[2 * i], sample.softmax, norm, f"{where}: softmax")
                 _draw_map(row[2 * i + 1], sample.weights, norm, draw.plain(model.label))
     draw.label_edges(grid, "key", "query")
-    bar = draw.add_colour_bar(figure, norm, grid, fraction=0.03, pad=0.01)
-    bar.set_label("attention weight")
+    draw.add_colour_bar(figure, norm, grid, "attention weight", fraction=0.03, pad=0.01)
     return draw.finished(figure, title)
 
 

@@ -33,14 +33,12 @@ class Assets:
         theme: Script that runs before the page is drawn, so that a dark page does not flash.
         script: Module with DataTables and what makes the page work.
         policy: Content security policy under which these scripts run, and nothing else does.
-        live_policy: The same for a page that may ask its own server for news.
     """
 
     style: str
     theme: str
     script: str
     policy: str
-    live_policy: str
 
 
 @functools.cache
@@ -59,7 +57,7 @@ def assets() -> Assets:
         f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {scripts}; "
         "base-uri 'none'; form-action 'none'"
     )
-    return Assets(style, theme, script, policy, f"{policy}; connect-src 'self'")
+    return Assets(style, theme, script, policy)
 
 
 def data_tables(bundle: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
-from ..record import CurvePoint, DataIdentity, KernelUse, Metric, Record
+from ..record import PART_MARK, TRAINING_SPLIT, CurvePoint, DataIdentity, KernelUse, Metric, Record
 from ..tables.aggregate import format_at, grouped
 from ..tables.format import format_with_error
 
@@ -25,9 +25,6 @@ MAX_PACKED_BYTES = 500_000
 MOST_POINTS = 100
 MOST_SAMPLES = 5
 MOST_LETTERS = 400
-_TRAINING_SPLIT = "train"
-_PART = "/"
-"""Part of the names of curves of one layer or head, which only the plots show."""
 
 Samples: TypeAlias = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -88,18 +85,14 @@ class _Shared:
     def __init__(self) -> None:
         self.values: list[Any] = []
         self._places: dict[str, int] = {}
-        self._latest: dict[str, tuple[Any, int]] = {}
 
     def place(self, kind: str, raw: Any, plain: Callable[[Any], Any]) -> int:
-        """Where in `values` the plain form of a value is; neighbours mostly have the same, which is found at once."""
-        latest = self._latest.get(kind)
-        if latest is None or latest[0] != raw:
-            key = f"{kind} {raw!r}"
-            if key not in self._places:
-                self._places[key] = len(self.values)
-                self.values.append(plain(raw))
-            self._latest[kind] = latest = (raw, self._places[key])
-        return latest[1]
+        """Index in `values` of the plain form of a value."""
+        key = f"{kind} {raw!r}"
+        if key not in self._places:
+            self._places[key] = len(self.values)
+            self.values.append(plain(raw))
+        return self._places[key]
 
 
 def _cell(record: Record, shared: _Shared) -> dict[str, Any]:
@@ -139,9 +132,9 @@ def _data(data: DataIdentity | None) -> list[list[str]]:
 
 def _curves(points: Iterable[CurvePoint]) -> list[list[Any]]:
     """Name, split, steps, values and how many steps one shown point stands for, of each curve of a whole model."""
-    lines = grouped((point for point in points if _PART not in point.name), lambda point: (point.name, point.split))
+    lines = grouped((point for point in points if PART_MARK not in point.name), lambda point: (point.name, point.split))
     curves = []
-    for (name, split), line in sorted(lines.items(), key=lambda item: item[0][1] != _TRAINING_SPLIT):
+    for (name, split), line in sorted(lines.items(), key=lambda item: item[0][1] != TRAINING_SPLIT):
         every = math.ceil(len(line) / MOST_POINTS)
         shown = sorted(line, key=lambda point: point.step)[::-1][::every][::-1]
         curves.append([name, split, [p.step for p in shown], [_short(p.value) for p in shown], every])

@@ -34,6 +34,7 @@ POLL_MS = 2_000
 
 _TEMPLATE = Path(__file__).with_name("template.html")
 _WIDE_PT = 560
+_MAY_ASK_ITS_SERVER = "; connect-src 'self'"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def report_html(content: ReportContent, plots: Iterable[tuple[str, str]]) -> str
         title=content.title,
         version=content.version,
         every_ms=POLL_MS,
-        policy=files.live_policy if content.version else files.policy,
+        policy=files.policy + (_MAY_ASK_ITS_SERVER if content.version else ""),
         assets={name: Markup(getattr(files, name)) for name in ("style", "theme", "script")},
         count=len(records),
         statuses=[(status, counts[status]) for status in STATUSES if counts[status]],
