@@ -75,7 +75,7 @@ def paired_change(metric: Metric, baseline: Sequence[SampleScores], candidate: S
         baseline: Scores of each seed, all over the same samples.
         candidate: The same, in the same order of seeds.
     """
-    n, pairs = len(baseline[0]), list(zip(baseline, candidate, strict=True))
+    n, pairs = len(baseline[0].labels), list(zip(baseline, candidate, strict=True))
 
     def changes(weights: Floats) -> Floats:
         """Worsenings `[s r]` of each seed in each resample."""

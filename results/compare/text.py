@@ -49,13 +49,12 @@ def comparison_junit(comparison: Comparison) -> str:
     A comparison without findings has an error, so that no reader takes it for a pass.
     """
     empty = not comparison.findings
-    numbers = {
-        "tests": len(comparison.findings) + empty,
-        "failures": comparison.count("regressed"),
-        "errors": int(empty),
-        "skipped": sum(f.verdict in _SKIPPED for f in comparison.findings),
+    attributes = {
+        "tests": str(len(comparison.findings) + empty),
+        "failures": str(comparison.count("regressed")),
+        "errors": str(int(empty)),
+        "skipped": str(sum(f.verdict in _SKIPPED for f in comparison.findings)),
     }
-    attributes = {key: str(value) for key, value in numbers.items()}
     suites = ElementTree.Element("testsuites", {**attributes, "time": "0"})
     suite = ElementTree.SubElement(suites, "testsuite", {"name": "bench compare", **attributes, "time": "0"})
     for finding in comparison.findings:

@@ -234,7 +234,7 @@ def _change(metric: Metric, before: _Side, after: _Side) -> Change:
         return timings_change(metric, *timings)
     scores = before.scores(metric), after.scores(metric)
     labels = {score.labels for side in scores for score in side}
-    if len(scores[0]) == len(scores[1]) == len(was) and len(labels) == 1 and len(scores[0][0]) > 1:
+    if len(scores[0]) == len(scores[1]) == len(was) and len(labels) == 1 and len(scores[0][0].labels) > 1:
         return paired_change(metric, *scores)
     if was == now:
         return Change(0.0, 0.0, math.inf, "the same values", len(was))

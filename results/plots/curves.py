@@ -46,8 +46,7 @@ def _figure(points: Sequence[_Point], styles: Styles, title: str) -> Figure:
     figure, every_axes = draw.new_figure(2.4 + 3.8 * len(names), max(3.6, 1.3 + 0.21 * len(models)), len(names))
     handles: dict[str, Any] = {}
     for name, axes in zip(names, every_axes, strict=True):
-        drawn = _draw(axes, [entry for entry in points if entry[1].name == name], styles)
-        handles = {**drawn, **handles}
+        handles = _draw(axes, [entry for entry in points if entry[1].name == name], styles) | handles
         axes.set_xlabel("step (thin lines: training split)" if len(splits) > 1 and TRAINING_SPLIT in splits else "step")
         axes.set_ylabel(draw.plain(name))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

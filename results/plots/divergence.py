@@ -103,7 +103,7 @@ def _heads_figure(models: Sequence[HeadDivergence], title: str) -> Figure:
     figure, grid = draw.new_grid(len(models), 2, (2 * width + 2.0, tall), share_x=True, share_y=True)
     for model, row in zip(models, grid, strict=True):
         for axes, state, when in zip(row, (model.before, model.after), ("before", "after"), strict=True):
-            axes.set_title(f"{plain(model.label)}, {when} distillation", fontsize=9, loc="left")
+            axes.set_title(f"{draw.plain(model.label)}, {when} distillation", fontsize=9, loc="left")
             _draw_heads(axes, state, norm, (layers, heads), "not distilled" if when == "after" else "not measured")
     draw.label_edges(grid, "layer", "head")
     quantity = "KL divergence [nats]" if len(models) < 3 else _QUANTITY
@@ -119,13 +119,8 @@ def _draw_heads(axes: Axes, state: Floats | None, norm: Normalize, size: tuple[i
         axes.text(0.5, 0.5, absent, transform=axes.transAxes, ha="center", va="center", color="#777777")
     else:
         axes.set_facecolor(_NO_VALUE)
-        axes.pcolormesh(
-            np.where(np.isfinite(state), state, np.nan).T,
-            norm=norm,
-            cmap=draw.COLOUR_MAP,
-            edgecolors="face",
-            linewidth=0.2,
-        )
+        finite = np.where(np.isfinite(state), state, np.nan).T
+        axes.pcolormesh(finite, norm=norm, cmap=draw.COLOUR_MAP, edgecolors="face", linewidth=0.2)
     for axis, count, bins in ((axes.xaxis, size[0], 10), (axes.yaxis, size[1], 4)):
         ticks = [int(tick) for tick in MaxNLocator(bins, integer=True).tick_values(0, count - 1) if 0 <= tick < count]
         axis.set_ticks([tick + 0.5 for tick in ticks], [str(tick) for tick in ticks])

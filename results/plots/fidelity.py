@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -37,6 +37,9 @@ _TEACHER: dict[str, Any] = {"linestyle": ":", "linewidth": 1.4}
 _GREY, _DARK = "#9a9a9a", "#555555"
 _LEAST_WEIGHT = 1e-5
 _FEWEST_KEYS = 8
+
+_Place: TypeAlias = tuple[int, int]
+"""A layer and a head of it."""
 
 
 def fidelity_plots(records: Iterable[Record], samples: Samples, styles: Styles) -> Iterator[Plot]:
@@ -126,9 +129,7 @@ def _lengths_figure(points: Sequence[Row], styles: Styles, title: str) -> Figure
     return draw.finished(figure, title, handles)
 
 
-def _products_figure(
-    models: Sequence[Fidelity], heads: Sequence[tuple[int, int]], styles: Styles, title: str
-) -> Figure:
+def _products_figure(models: Sequence[Fidelity], heads: Sequence[_Place], styles: Styles, title: str) -> Figure:
     """A row for each model, a column for each head: each key that a query sees is a point, softmax's behind.
 
     Left out are queries that see few keys, whose weights are large whatever the product.
@@ -140,7 +141,7 @@ def _products_figure(
             if sample := _sample(model, place):
                 _scatter(axes, sample.products, sample.softmax, {"c": _GREY, "s": 9})
                 _scatter(axes, sample.products, sample.weights, {"c": styles[model.label].colour, "s": 7})
-            axes.set_title(f"{plain(model.label)}, layer {place[0]}, head {place[1]}", fontsize=9, loc="left")
+            axes.set_title(f"{draw.plain(model.label)}, layer {place[0]}, head {place[1]}", fontsize=9, loc="left")
             axes.set_yscale("log")
             axes.xaxis.set_major_locator(MaxNLocator(5))
         draw.set_plain_ticks(row[0].yaxis)
@@ -155,7 +156,7 @@ def _scatter(axes: Axes, products: Floats, weights: Floats, look: dict[str, Any]
     axes.scatter(products[seen], np.maximum(weights[seen], _LEAST_WEIGHT), alpha=0.7, linewidths=0, **look)
 
 
-def _maps_figure(models: Sequence[Fidelity], heads: Sequence[tuple[int, int]], title: str) -> Figure:
+def _maps_figure(models: Sequence[Fidelity], heads: Sequence[_Place], title: str) -> Figure:
     """A row for each model, and for each head two maps: softmax's and the model's, all in the same colours."""
     norm = PowerNorm(0.5, 0.0, 1.0)
     size = (1.4 + 3.3 * len(heads), 1.0 + 1.85 * len(models))
@@ -186,5 +187,5 @@ def _draw_map(axes: Axes, weights: Floats, norm: Normalize, title: str) -> None:
     axes.set_yticks([])
 
 
-def _sample(model: Fidelity, place: tuple[int, int]) -> HeadSample | None:
+def _sample(model: Fidelity, place: _Place) -> HeadSample | None:
     return next((sample for sample in model.heads if (sample.layer, sample.head) == place), None)

@@ -60,9 +60,7 @@ def ratio_bootstrap(
         raise ValueError(f"unknown statistic {statistic!r}; choose {', '.join(_RATIO_STATISTICS)}")
     function = _RATIO_STATISTICS[statistic]
     with np.errstate(over="ignore"):
-        return index_bootstrap(
-            lambda rows: function(tops[rows].sum(axis=1) / bottoms[rows].sum(axis=1)), tops.size, draws
-        )
+        return index_bootstrap(lambda rows: function(tops[rows].sum(1) / bottoms[rows].sum(1)), tops.size, draws)
 
 
 def index_bootstrap(statistic: Callable[[Indices], ArrayLike], n: int, draws: int = 10_000) -> float | None:

@@ -179,9 +179,7 @@ def rows_of_groups(groups: Iterable[SeedGroup]) -> list[Row]:
 def main_rows(rows: Iterable[Row]) -> dict[Conditions, list[Row]]:
     """Rows of the main metrics that are one number per model, failed cells included; sweeps are left out."""
     found = grouped((row for row in rows if row.is_main), lambda row: row.comparison)
-    return {
-        where: main for where, main in found.items() if len({row.at for row in main if not row.is_failed_cell}) <= 1
-    }
+    return {where: own for where, own in found.items() if len({row.at for row in own if not row.is_failed_cell}) <= 1}
 
 
 def merge_runs(runs: Sequence[tuple[str, Iterable[Record]]]) -> tuple[list[Record], list[str]]:

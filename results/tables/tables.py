@@ -138,14 +138,8 @@ def sections(rows: Sequence[Row], notes: Mapping[Conditions, Sequence[str]] | No
 def _tables(rows: Sequence[Row], scores: Sequence[GroupScore]) -> tuple[Table, ...]:
     main = main_rows(rows)
     tables = [_main_table(main, scores)] if main else []
-    points = [
-        row
-        for row in rows
-        if row.at
-        and not is_detail(row)
-        and not (row.is_main and row.comparison in main)
-        and not _is_secondary(row, main)
-    ]
+    points = [row for row in rows if row.at and not is_detail(row) and not _is_secondary(row, main)]
+    points = [row for row in points if not (row.is_main and row.comparison in main)]
     failures = [row for row in rows if row.is_failed_cell and row.comparison not in main]
     sweeps = grouped(points, lambda row: (row.comparison, row.metric, row.other_coordinates(_axis(row))))
     tables += [
