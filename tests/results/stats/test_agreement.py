@@ -9,7 +9,6 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
-from hedgebench.results.stats import agreement
 from hedgebench.results.stats.agreement import (
     confusion_counts,
     f1,
@@ -21,22 +20,14 @@ from hedgebench.results.stats.agreement import (
 )
 from hedgebench.results.stats.statistics import accuracy_stderr, count_bootstrap, index_bootstrap
 
+from ..correlations import pearson, spearman
+
 RNG = np.random.default_rng(5)
 LABELS = RNG.integers(0, 2, size=400)
 GUESSES = np.where(RNG.random(400) < 0.75, LABELS, 1 - LABELS)
 X = np.round(RNG.uniform(0, 5, size=120), 1)
 Y = X + RNG.normal(size=120)
 TIED = np.round(Y)
-
-
-def pearson(x: object, y: object) -> float:
-    left, right = (agreement._standardised(np.asarray(side, np.float64)) for side in (x, y))
-    return float(agreement._pearson(np.ones((1, left.size)), left, right)[0])
-
-
-def spearman(x: object, y: object) -> float:
-    left, right = (agreement._groups(np.asarray(side, np.float64)) for side in (x, y))
-    return float(agreement._spearman(np.ones((1, left.size)), left, right)[0])
 
 
 def brute_force(statistic: Callable[..., float], x: np.ndarray, y: np.ndarray, draws: int = 2000) -> float:
