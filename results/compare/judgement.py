@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
 
 from ..record import Metric
 from ..stats.agreement import multiplicities
@@ -56,6 +55,8 @@ class Change:
     @property
     def p_value(self) -> float | None:
         """Two-sided p-value of no change; None without a standard error."""
+        from scipy.special import stdtr
+
         if self.stderr is None:
             return None
         if self.stderr == 0:
@@ -64,6 +65,8 @@ class Change:
 
     def half_width(self, alpha: float = 0.05) -> float:
         """Half of the two-sided interval of confidence 1 - alpha; 0 without a standard error."""
+        from scipy.special import stdtrit
+
         return float(stdtrit(self.freedom, 1 - alpha / 2)) * self.stderr if self.stderr else 0.0
 
 

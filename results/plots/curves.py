@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..record import PART_MARK, TRAINING_SPLIT, CurvePoint, Record
 from ..tables.aggregate import Conditions, group_seeds, grouped
 from . import draw
 from .draw import Plot, Styles
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _Point: TypeAlias = tuple[str, CurvePoint, int]
 """A model's label, a point and the seed."""
@@ -40,6 +40,8 @@ def curve_plots(records: Iterable[Record], styles: Styles) -> Iterator[Plot]:
 
 
 def _figure(points: Sequence[_Point], styles: Styles, title: str) -> Figure:
+    from matplotlib.ticker import MaxNLocator
+
     names = _in_order_of_stages(points)
     models = {label for label, _, _ in points}
     splits = {point.split for _, point, _ in points}

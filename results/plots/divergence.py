@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
 from ..record import Record
 from ..stats.statistics import Floats
 from . import draw
 from .draw import Plot, Style, Styles
 from .head_divergence import HeadDivergence, by_layer, head_divergences, spread_of_heads
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
 
 MOST_MAPS = 8
 """Models that a figure of heat maps shows."""
@@ -41,6 +40,8 @@ def divergence_plots(records: Iterable[Record], styles: Styles) -> Iterator[Plot
 
 def _layers_figure(models: Sequence[HeadDivergence], styles: Styles, title: str) -> Figure:
     """A line for each state of each model, and the spread after distillation; before it, if no model was distilled."""
+    from matplotlib.ticker import MaxNLocator
+
     is_distilled = any(model.after is not None for model in models)
     figure, (axes,) = draw.new_figure(9.0, max(4.2, 1.8 + 0.21 * len(models)))
     for model in models:
@@ -81,6 +82,9 @@ def _draw_spread(axes: Axes, state: Floats, style: Style) -> None:
 
 
 def _legend(models: Sequence[HeadDivergence], styles: Styles) -> dict[str, Any]:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
     looks = {model.label: styles[model.label].look | {"linestyle": "-", "linewidth": 1.8} for model in models}
     handles: dict[str, Any] = {label: Line2D([], [], **look) for label, look in looks.items()}
     if any(model.before is not None for model in models):
@@ -114,6 +118,8 @@ def _heads_figure(models: Sequence[HeadDivergence], title: str) -> Figure:
 
 
 def _draw_heads(axes: Axes, state: Floats | None, norm: Normalize, size: tuple[int, int], absent: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.grid(False)
     if state is None:
         axes.text(0.5, 0.5, absent, transform=axes.transAxes, ha="center", va="center", color="#777777")
@@ -129,6 +135,8 @@ def _draw_heads(axes: Axes, state: Floats | None, norm: Normalize, size: tuple[i
 
 
 def _colour_scale(models: Sequence[HeadDivergence]) -> Normalize:
+    from matplotlib.colors import LogNorm, Normalize
+
     values = np.concatenate([state[np.isfinite(state)] for state in _states(models)])
     if not len(values):
         return Normalize(0.0, 1.0)

@@ -12,20 +12,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
-
-import matplotlib
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize
-from matplotlib.container import ErrorbarContainer
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..stats.statistics import Floats
 from ..tables.aggregate import REFERENCE_MODEL, Conditions, ModelKey, Row, model_label, softmax_first
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.colors import Normalize
+    from matplotlib.container import ErrorbarContainer
+    from matplotlib.figure import Figure
 
 PNG_DPI = 150
 COLOUR_MAP = "viridis"
@@ -122,6 +120,8 @@ def model_styles(models: Iterable[ModelKey]) -> dict[str, Style]:
 
 def plot_settings() -> AbstractContextManager[None]:
     """Our look and determinism, for figures made and saved inside."""
+    import matplotlib
+
     return matplotlib.rc_context(_SETTINGS)
 
 
@@ -129,6 +129,8 @@ def new_grid(
     rows: int, columns: int, size: tuple[float, float], share_x: bool | Literal["col"] = False, share_y: bool = False
 ) -> tuple[Figure, Any]:
     """A figure of some width and height in inches, and its panels as an array `[rows columns]`."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, sharex=share_x, sharey=share_y)
 
@@ -149,6 +151,9 @@ def finished(figure: Figure, title: str, handles: Mapping[str, Any] | None = Non
 
 def add_colour_bar(figure: Figure, norm: Normalize, panels: Any, label: str, **place: Any) -> None:
     """Adds a colour bar of `COLOUR_MAP` beside all panels."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm
+
     bar = figure.colorbar(ScalarMappable(norm, COLOUR_MAP), ax=list(panels.flat), **place)
     assert bar.solids is not None
     bar.solids.set_rasterized(False)  # an SVG with an image in it would need more than the page's policy allows
@@ -201,6 +206,8 @@ def label_edges(panels: Any, x: str, y: str) -> None:
 
 def set_length_axis(axes: Axes, rows: Iterable[Row], rotate_from: int | None = None) -> None:
     """A logarithmic axis with a tick at each sequence length; from `rotate_from` ticks on the labels are slanted."""
+    from matplotlib.ticker import NullFormatter
+
     lengths = sorted({row.seq_len for row in rows})
     rotation = 45 if rotate_from and len(lengths) >= rotate_from else 0
     axes.set_xscale("log", base=2)
@@ -210,6 +217,8 @@ def set_length_axis(axes: Axes, rows: Iterable[Row], rotate_from: int | None = N
 
 def set_plain_ticks(axis: Axis) -> None:
     """On a logarithmic axis: labels such as 0.2, not 2 × 10⁻¹, and ticks between the powers of ten if those are few."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     low, high = axis.get_view_interval()
     is_long = high > _LONG_FROM * low
     axis.set_major_locator(LogLocator(subs=(1.0,) if is_long else (1.0, 2.0, 5.0)))

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from ..record import Record
 from ..tables.aggregate import AXIS, Conditions, Row, grouped, main_rows, model_label
@@ -18,6 +15,10 @@ from ..tables.tables import metric_label
 from . import draw
 from .device_peaks import DEVICE_PEAKS, Roof
 from .draw import Plot, Styles
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FIGURE_6 = (("layer_prefill_ms", "time of the attention layer [ms]"), ("prefill_ms", "time of the model [ms]"),
             ("peak_allocated_bytes", "peak memory of the model [bytes]"))  # fmt: skip

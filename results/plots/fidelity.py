@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
-from matplotlib.colors import Normalize, PowerNorm
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from ..record import Record
 from ..stats.statistics import Floats
@@ -19,6 +13,11 @@ from ..tables.aggregate import REFERENCE_MODEL, Row, grouped
 from ..tables.fidelity import Fidelity, HeadSample, Samples, fidelities, spikiest_heads
 from . import draw
 from .draw import Plot, Styles
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
 
 MOST_MODELS = 6
 """Models that a figure of single heads shows."""
@@ -68,6 +67,9 @@ def lengths_plots(rows: Iterable[Row], styles: Styles) -> Iterator[Plot]:
 
 
 def _layers_figure(models: Sequence[Fidelity], styles: Styles, title: str) -> Figure:
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+
     figure, grid = draw.new_grid(2, 2, (9.6, 6.2), share_x=True)
     for axes, (name, label) in zip(grid.flat, _PANELS.items(), strict=True):
         for model in models:
@@ -92,6 +94,8 @@ def _draw_teacher(divergence: Axes, entropy: Axes, models: Sequence[Fidelity], s
 
     Models of a comparison were converted from the same teacher.
     """
+    from matplotlib.lines import Line2D
+
     taught = [model for model in models if "teacher_entropy" in model.layers]
     for model in taught:
         divergence.plot(model.layers["kl_from_teacher"], color=styles[model.label].colour, **_TEACHER)
@@ -134,6 +138,8 @@ def _products_figure(models: Sequence[Fidelity], heads: Sequence[_Place], styles
 
     Left out are queries that see few keys, whose weights are large whatever the product.
     """
+    from matplotlib.ticker import MaxNLocator
+
     size = (1.2 + 2.9 * len(heads), 1.1 + 2.3 * len(models))
     figure, grid = draw.new_grid(len(models), len(heads), size, share_x="col", share_y=True)
     for model, row in zip(models, grid, strict=True):
@@ -158,6 +164,8 @@ def _scatter(axes: Axes, products: Floats, weights: Floats, look: dict[str, Any]
 
 def _maps_figure(models: Sequence[Fidelity], heads: Sequence[_Place], title: str) -> Figure:
     """A row for each model, and for each head two maps: softmax's and the model's, all in the same colours."""
+    from matplotlib.colors import PowerNorm
+
     norm = PowerNorm(0.5, 0.0, 1.0)
     size = (1.4 + 3.3 * len(heads), 1.0 + 1.85 * len(models))
     figure, grid = draw.new_grid(len(models), 2 * len(heads), size, share_x=True, share_y=True)
@@ -174,6 +182,8 @@ def _maps_figure(models: Sequence[Fidelity], heads: Sequence[_Place], title: str
 
 def _draw_map(axes: Axes, weights: Floats, norm: Normalize, title: str) -> None:
     """A square for each key that is seen, and nothing for the others, which would double the size of the file."""
+    from matplotlib.collections import PolyCollection
+
     query, key = np.nonzero(~np.isnan(weights))
     squares = np.stack([key, query], axis=-1)[:, None] + np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
     look: dict[str, Any] = {"norm": norm, "cmap": draw.COLOUR_MAP, "edgecolors": "face", "linewidths": 0.2}

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from typing import TYPE_CHECKING, Any
 
 from ..record import Record
 from ..tables.aggregate import AXIS, REFERENCE_MODEL, Conditions, Row, grouped, leaderboard_rows, main_rows
@@ -23,6 +18,10 @@ from .divergence import divergence_plots
 from .draw import Plot, Style, Styles
 from .efficiency import efficiency_plots, mark_crossovers
 from .fidelity import LENGTHS_METRIC, fidelity_plots, lengths_plots
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SIZE_METRICS = {"parameters": "parameters", "state_bytes": "recurrent state [bytes]"}
 """Descriptive metrics that quality is drawn against, and their axis labels."""
@@ -129,6 +128,8 @@ def _size_figure(
 
 def _set_size_scale(axes: Axes, sizes: Sequence[float]) -> None:
     """Logarithmic if sizes differ by more than a factor of three; a size of zero keeps its place at the left."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
     positive = [size for size in sizes if size > 0]
     if not positive or max(positive) <= 3 * min(positive):
         axes.margins(x=0.15)
@@ -187,6 +188,8 @@ def _mark_failures(axes: Axes, failed: Sequence[Row], styles: Styles) -> dict[st
     """Crosses in a grey band above the values, one line per model so that none hides another; the legend's entry."""
     if not failed:
         return {}
+    from matplotlib.patches import Rectangle
+
     lines = grouped(failed, lambda row: row.label)
     band = min(0.45, 0.04 + 0.04 * len(lines))
     low, high = axes.get_ylim()

@@ -10,10 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup, escape
+from typing import TYPE_CHECKING, Any
 
 from ..plots.inline import inline_svg
 from ..record import STATUSES, Record
@@ -25,6 +22,9 @@ from ..tables.notes import section_notes
 from ..tables.tables import Entry, sections
 from .assets import assets
 from .cells import Samples, pack_cells
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 MAX_PLOT_BYTES = 700_000
 """How much of a page plots may take; the first ones are shown, and the others counted."""
@@ -65,6 +65,9 @@ def report_html(content: ReportContent, plots: Iterable[tuple[str, str]]) -> str
         content: What to show.
         plots: Title and SVG text of every plot.
     """
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
     records = sorted(content.records, key=record_order)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"status": format_status, "drawn": _drawn}
@@ -98,6 +101,8 @@ def _sections(records: Sequence[Record]) -> list[Mapping[str, Any]]:
 
 def _drawn(cell: Entry) -> Markup:
     """A table's cell. The template would take ten times as long for thousands of cells."""
+    from markupsafe import Markup, escape
+
     kind = "good" if cell.ranking.is_best else "bad" if cell.failed else ""
     aside = " ".join(form.format(text) for form, text in (("± {}", cell.stderr), ("({})", cell.percent)) if text)
     parts = [

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from ..record import Record
 from .aggregate import leaderboard_rows
 from .tables import Column, Entry, Markup, Table, sections
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _WIDE = 120
 _LABEL_SHARE = 4
@@ -26,6 +25,8 @@ def print_leaderboard(records: Iterable[Record], console: Console) -> None:
     A table that is wider than the console continues below with its remaining columns. Percentages of softmax's score
     are shown from 120 characters on.
     """
+    from rich.text import Text
+
     found = sections(leaderboard_rows(records))
     if not found:
         console.print("No results yet.")
@@ -39,6 +40,10 @@ def print_leaderboard(records: Iterable[Record], console: Console) -> None:
 
 
 def _print_columns(table: Table, columns: Sequence[int], console: Console) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
     drawn = RichTable(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False, show_edge=False)
     drawn.add_column("model", overflow="fold", max_width=console.width // _LABEL_SHARE)
     for i in columns:
