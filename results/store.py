@@ -72,11 +72,6 @@ class RunStore:
         return self.root / "samples"
 
     @property
-    def plots(self) -> Path:
-        """Folder of the plots."""
-        return self.root / "plots"
-
-    @property
     def manifest(self) -> Path:
         """The manifest's file."""
         return self.root / "manifest.json"
@@ -88,7 +83,7 @@ class RunStore:
             StoreError: The folder cannot be made or written.
         """
         try:
-            for folder in (self.cells, self.samples, self.plots):
+            for folder in (self.cells, self.samples, self.root / "plots"):
                 folder.mkdir(parents=True, exist_ok=True)
                 probe = folder / f".probe.{os.getpid()}.tmp"
                 probe.write_bytes(b"")

@@ -25,10 +25,9 @@ import numpy as np
 from ..record import Metric
 from ..stats.agreement import multiplicities
 from ..stats.scores import SampleScores
-from ..stats.statistics import Floats
+from ..stats.statistics import SEED, Floats
 
 DRAWS = 2_000
-_SEED = 0
 _KEPT_SAMPLES = 2_000
 RUN_TO_RUN = 0.03
 """Standard deviation between processes of the logarithm of a median time, assumed for fewer than three processes."""
@@ -113,7 +112,7 @@ def timings_change(metric: Metric, baseline: Sequence[Sequence[float]], candidat
         baseline: Measurements of each process.
         candidate: The same.
     """
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(SEED)
     sides = [_median_of_processes(side, rng) for side in (baseline, candidate)]
     worse = (sides[1][0] - sides[0][0]) * (-1 if metric.higher_is_better else 1)
     stderr = math.sqrt(sum(variance for _, variance, _ in sides))
@@ -178,7 +177,7 @@ def _resamples(n: int) -> Iterator[Floats]:
     if n <= _KEPT_SAMPLES:
         yield _kept_resamples(n)
         return
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(SEED)
     size = max(1, DRAWS * _KEPT_SAMPLES // n)
     for start in range(0, DRAWS, size):
         yield multiplicities(rng.integers(0, n, size=(min(size, DRAWS - start), n)))
@@ -187,4 +186,4 @@ def _resamples(n: int) -> Iterator[Floats]:
 @lru_cache(maxsize=4)
 def _kept_resamples(n: int) -> Floats:
     """One set for all metrics over equally many samples: drawing takes far longer than using them."""
-    return multiplicities(np.random.default_rng(_SEED).integers(0, n, size=(DRAWS, n)))
+    return multiplicities(np.random.default_rng(SEED).integers(0, n, size=(DRAWS, n)))

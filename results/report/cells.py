@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, TypeAlias
 
 from ..record import PART_MARK, TRAINING_SPLIT, CurvePoint, DataIdentity, KernelUse, Metric, Record
@@ -26,20 +26,13 @@ MOST_POINTS = 100
 MOST_SAMPLES = 5
 MOST_LETTERS = 400
 
+PackedCells: TypeAlias = tuple[dict[str, str], list[str]]
+"""The parts of the page's data, each as base64 of gzipped JSON, and what had to be left out for size, in words.
+
+The part `cells` is always there; the page unpacks the parts `curves` and `samples` when a cell is opened.
+"""
+
 Samples: TypeAlias = Mapping[str, Sequence[Mapping[str, Any]]]
-
-
-@dataclass(frozen=True)
-class PackedCells:
-    """The cells, each part as base64 of gzipped JSON.
-
-    Attributes:
-        parts: `cells` always, and `curves` and `samples`, which the page unpacks when a cell is opened.
-        left_out: What had to be left out for size, in words.
-    """
-
-    parts: Mapping[str, str]
-    left_out: tuple[str, ...] = ()
 
 
 def pack_cells(records: Sequence[Record], samples: Samples, limit: int = MAX_PACKED_BYTES) -> PackedCells:
@@ -62,7 +55,7 @@ def pack_cells(records: Sequence[Record], samples: Samples, limit: int = MAX_PAC
             parts[name] = packed
         elif values:
             left_out.append(words)
-    return PackedCells(parts, tuple(left_out))
+    return parts, left_out
 
 
 def preview(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:

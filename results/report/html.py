@@ -7,7 +7,7 @@ lets no other script run.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,6 @@ POLL_MS = 2_000
 
 _TEMPLATE = Path(__file__).with_name("template.html")
 _WIDE_PT = 560
-_MAY_ASK_ITS_SERVER = "; connect-src 'self'"
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class ReportContent:
     version: str = ""
 
 
-def report_html(content: ReportContent, plots: Iterable[tuple[str, str]]) -> str:
+def report_html(content: ReportContent, plots: Sequence[tuple[str, str]]) -> str:
     """The report.
 
     Args:
@@ -72,13 +71,13 @@ def report_html(content: ReportContent, plots: Iterable[tuple[str, str]]) -> str
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"status": format_status, "drawn": _drawn}
     counts = Counter(record.status for record in records)
-    shown, left_out = _fitting(plots)
+    shown = _fitting(plots)
     files = assets()
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         title=content.title,
         version=content.version,
         every_ms=POLL_MS,
-        policy=files.policy + (_MAY_ASK_ITS_SERVER if content.version else ""),
+        policy=files.policy + ("; connect-src 'self'" if content.version else ""),  # a live page asks for news
         assets={name: Markup(getattr(files, name)) for name in ("style", "theme", "script")},
         count=len(records),
         statuses=[(status, counts[status]) for status in STATUSES if counts[status]],
@@ -86,7 +85,7 @@ def report_html(content: ReportContent, plots: Iterable[tuple[str, str]]) -> str
         most_warnings=MOST_WARNINGS,
         sections=_sections(records),
         plots=[(name, Markup(svg), _is_wide(svg)) for name, svg in shown],
-        plots_left_out=left_out,
+        plots_left_out=len(plots) - len(shown),
         packed=pack_cells(records, content.samples),
     )
 
@@ -130,18 +129,16 @@ def _warnings(content: ReportContent, records: Sequence[Record]) -> Iterator[str
         yield f"{', '.join(dict.fromkeys(record.model for record, _ in pairs))} on {task}: {note}"
 
 
-def _fitting(plots: Iterable[tuple[str, str]]) -> tuple[list[tuple[str, str]], int]:
-    """The plots for which a page has room, as elements, and the number of those that are left out."""
+def _fitting(plots: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The plots for which a page has room, as elements."""
     shown: list[tuple[str, str]] = []
-    size = left_out = 0
+    size = 0
     for i, (name, svg) in enumerate(plots):
         element = inline_svg(svg, i)
-        if size + len(element) > MAX_PLOT_BYTES:
-            left_out += 1
-        else:
+        if size + len(element) <= MAX_PLOT_BYTES:
             shown.append((name, element))
             size += len(element)
-    return shown, left_out
+    return shown
 
 
 def _is_wide(svg: str) -> bool:

@@ -29,7 +29,7 @@ def write_report(store: RunStore) -> Path:
     store.create()
     for format in ("csv", "md", "json"):
         store.write_text(store.root / f"leaderboard.{format}", RENDERERS[format](loaded.records))
-    plots = write_plots(loaded.records, store.plots, lambda record: store.kept_samples(record.cell_id))
+    plots = write_plots(loaded.records, store.root / "plots", lambda record: store.kept_samples(record.cell_id))
     samples = sample_previews(store, loaded.records)
     content = ReportContent(loaded.records, store.root.resolve().name, loaded.corrupt, samples=samples)
     store.write_text(page, report_html(content, plots))

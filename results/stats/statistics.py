@@ -19,11 +19,9 @@ Indices: TypeAlias = NDArray[np.int64]
 RatioStatistic: TypeAlias = Literal["ratio", "exp_ratio", "bits_ratio"]
 
 _CHUNK_ELEMENTS = 1 << 21
-_SEED = 0
-_ENDS = [(1 - 0.95) / 2, (1 + 0.95) / 2]
-"""Quantiles at the ends of a 95 % interval."""
+SEED = 0
+"""Seed of every bootstrap."""
 
-_ERRORS = 2.0
 _ERRORS_BY_SEEDS = {2: 12.7, 3: 4.3, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}
 """Student's t at 95 %, for standard errors over few seeds."""
 
@@ -99,7 +97,7 @@ def count_bootstrap(counts: ArrayLike, statistic: Callable[[Indices], ArrayLike]
     n = int(observed.sum())
     if n < 2:
         return None
-    rng, shares = np.random.default_rng(_SEED), observed / n
+    rng, shares = np.random.default_rng(SEED), observed / n
     parts = [statistic(rng.multinomial(n, shares, size=size)) for size in _chunks(draws, observed.size)]
     return _spread(np.concatenate(parts, dtype=np.float64))
 
@@ -138,7 +136,7 @@ def mean_estimate(values: ArrayLike, draws: int = 10_000) -> MeanEstimate:
         raise ValueError("a mean needs at least one value")
     replicates = _replicates(lambda rows: array[rows].mean(axis=1), array.size, draws)
     stderr = _spread(replicates) if array.size > 1 else None
-    low, high = (None, None) if stderr is None else np.quantile(replicates, _ENDS).tolist()
+    low, high = (None, None) if stderr is None else np.quantile(replicates, [(1 - 0.95) / 2, (1 + 0.95) / 2]).tolist()
     return MeanEstimate(float(array.mean()), stderr, low, high, array.size)
 
 
@@ -184,7 +182,7 @@ def seed_mean(values: Sequence[float]) -> tuple[float, float | None]:
 
 def errors_that_count(seeds: int) -> float:
     """How many standard errors, over so many seeds, a difference must exceed to be significant at 95 %."""
-    return _ERRORS_BY_SEEDS.get(seeds, _ERRORS)
+    return _ERRORS_BY_SEEDS.get(seeds, 2.0)
 
 
 def _chunks(draws: int, width: int) -> Iterator[int]:
@@ -198,7 +196,7 @@ def _chunks(draws: int, width: int) -> Iterator[int]:
 
 def _replicates(statistic: Callable[[Indices], ArrayLike], n: int, draws: int) -> Floats:
     """The statistic of each of `draws` resamples of n samples."""
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(SEED)
     parts = [statistic(rng.integers(0, n, size=(size, n))) for size in _chunks(draws, n)]
     return np.concatenate(parts, dtype=np.float64)
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from hedgebench.results.plots.device_peaks import DEVICE_PEAKS
 from hedgebench.results.plots.draw import Plot
-from hedgebench.results.plots.efficiency import pareto_front
+from hedgebench.results.plots.efficiency import DEVICE_PEAKS, pareto_front
 from hedgebench.results.plots.make import make_plots
 from hedgebench.results.record import Metric, Record, Scalar
 
