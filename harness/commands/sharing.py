@@ -50,7 +50,7 @@ def _send(folders: Sequence[Path], name: str) -> list[str]:
     for folder in folders:
         records, messages = load_runs([folder])
         try:
-            place = send_all(TRACKERS[name].open(folder), folder, records)
+            place = send_all(TRACKERS[name](folder), folder, records)
         except Exception as error:  # whatever a tracker's package raises
             raise UsageError(f"{name} failed with {folder}: {describe(error)}") from error
         told += [*messages, f"{name}: {place}"]

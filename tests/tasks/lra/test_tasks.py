@@ -22,7 +22,6 @@ from hedgebench.adapters.spec import parse_spec
 from hedgebench.adapters.training.loop import train
 from hedgebench.adapters.training.settings import TrainSettings
 from hedgebench.harness.registry import mechanisms, tasks
-from hedgebench.results.tables.references import load_reference
 from hedgebench.tasks.base import DataUnavailableError, Sources, Task
 from hedgebench.tasks.data import file_hashes
 from hedgebench.tasks.lra.images import IMAGE, grey_pixels
@@ -32,6 +31,8 @@ from hedgebench.tasks.lra.protocol import PAPER_BACKBONE
 from hedgebench.tasks.lra.retrieval import RETRIEVAL
 from hedgebench.tasks.lra.scenes import PathfinderSettings
 from hedgebench.tasks.lra.text import TEXT
+
+from ...results.references import load_reference
 
 TASKS = {name: task for name, task in tasks().items.items() if name.startswith("lra/")}
 TINY: Mapping[str, Settings] = {
