@@ -8,7 +8,7 @@ from typing import Generic, TypeVar, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from ..results.record import KernelUse
 from . import generation, scoring
 from .attention.core import AttentionCore, Heads, kernels_of
 from .attention.softmax import softmax_scores, softmax_weights
-from .attention_model import AttentionModel
+from .attention_model import AttentionModel, Mask, Tokens, TowerMask
 from .base import (
     AttentionMaps,
     Capability,
@@ -58,9 +58,7 @@ class ModelAdapter(Generic[Model]):
         return self.precision.device
 
     @torch.no_grad()
-    def logits(
-        self, input_ids: Int[Tensor, "b n"], attention_mask: Bool[Tensor, "b n"] | None = None
-    ) -> Float[Tensor, "b n v"]:
+    def logits(self, input_ids: Tokens, attention_mask: Mask = None) -> Float[Tensor, "b n v"]:
         """Next-token logits."""
         self._require(Capability.LANGUAGE_MODEL)
         self._require_room(input_ids.shape[1])
@@ -96,8 +94,8 @@ class ModelAdapter(Generic[Model]):
     @torch.no_grad()
     def generate(
         self,
-        input_ids: Int[Tensor, "b n"],
-        attention_mask: Bool[Tensor, "b n"] | None = None,
+        input_ids: Tokens,
+        attention_mask: Mask = None,
         *,
         max_new_tokens: int,
         **sampling: Unpack[Sampling],
@@ -109,9 +107,7 @@ class ModelAdapter(Generic[Model]):
         return generation.generate(logits, state, self.decode, max_new_tokens=max_new_tokens, **sampling)
 
     @torch.no_grad()
-    def class_logits(
-        self, inputs: Tensor, attention_mask: Bool[Tensor, "b *t n"] | None = None
-    ) -> Float[Tensor, "b c"]:
+    def class_logits(self, inputs: Tensor, attention_mask: TowerMask = None) -> Float[Tensor, "b c"]:
         """Class logits of tokens or images."""
         self._require(Capability.CLASSIFIER)
         if not inputs.is_floating_point():
@@ -126,9 +122,7 @@ class ModelAdapter(Generic[Model]):
         return self._run(vectors, None)
 
     @torch.no_grad()
-    def attention_weights(
-        self, inputs: Tensor, attention_mask: Bool[Tensor, "b *t n"] | None = None
-    ) -> list[Float[Tensor, "rows h m m"]]:
+    def attention_weights(self, inputs: Tensor, attention_mask: TowerMask = None) -> list[Float[Tensor, "rows h m m"]]:
         """Attention weights of each layer."""
         self._require(Capability.ATTENTION_WEIGHTS)
         self.model.eval()
@@ -140,7 +134,7 @@ class ModelAdapter(Generic[Model]):
         self,
         inputs: Tensor,
         visit: Callable[[int, AttentionMaps], None],
-        attention_mask: Bool[Tensor, "b *t n"] | None = None,
+        attention_mask: TowerMask = None,
     ) -> None:
         """Calls `visit` with each layer's index and attention maps, in the order of the layers.
 
@@ -162,9 +156,7 @@ class ModelAdapter(Generic[Model]):
             self.model(inputs, attention_mask)
 
     @torch.no_grad()
-    def prefill(
-        self, input_ids: Int[Tensor, "b n"], attention_mask: Bool[Tensor, "b n"] | None = None
-    ) -> tuple[Float[Tensor, "b v"], DecodeState]:
+    def prefill(self, input_ids: Tokens, attention_mask: Mask = None) -> tuple[Float[Tensor, "b v"], DecodeState]:
         """Logits after left-padded prompts, and the state to decode from.
 
         Raises:

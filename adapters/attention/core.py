@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,8 +18,11 @@ from ...kernels.state import LinearState
 from ..mechanisms.declaration import AttentionShape, Mechanism, OptionValue, load_attribute
 from .kv_cache import KVCache
 
-LayerState = KVCache | LinearState | HybridState | None
+LayerState: TypeAlias = KVCache | LinearState | HybridState | None
 """What one attention layer carries between decoded tokens."""
+
+Attended: TypeAlias = tuple[Float[Tensor, "b h n d"], LayerState, KernelChoice]
+"""Attention outputs, the new state, and the kernel that ran."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,8 @@ class AttentionCore(nn.Module):
         self.kernels_used: dict[tuple[str, KernelChoice], None] = {}
 
     @abstractmethod
-    def attend(
-        self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool
-    ) -> tuple[Float[Tensor, "b h n d"], LayerState, KernelChoice]:
-        """Attention outputs, the new state, and the kernel that ran; padded keys are not seen.
+    def attend(self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool) -> Attended:
+        """Attention over the tokens in `state` and those of `heads`; padded keys are not seen.
 
         Args:
             heads: Tokens that follow those in `state`.

@@ -139,22 +139,6 @@ def check_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
             )
 
 
-def check_packing(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Before a decoder runs: refuses several sequences in one row, which show in positions that jump.
-
-    Raises:
-        UnsupportedError: A row holds several sequences.
-    """
-    del model, args
-    positions = kwargs.get("position_ids")
-    if kwargs.get("attention_mask") is not None or positions is None:
-        return
-    if positions.shape[-1] > 1 and bool((positions.diff(dim=-1) != 1).any()):
-        raise UnsupportedError(
-            "packed sequences (position_ids that jump) cannot be used with swapped attention; pad instead"
-        )
-
-
 @cache
 def cache_argument(forward: Callable[..., Any]) -> str:
     """The name of the cache argument of a forward method: `cache` since transformers 5.24, `past_key_values` before."""
@@ -170,12 +154,18 @@ def _take_cache(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
 
 
 def provide_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Before the model runs: replaces an empty cache of keys and values by a cache of states.
+    """Before a decoder runs: replaces an empty cache of keys and values by a cache of states.
 
     Raises:
+        UnsupportedError: A row holds several sequences, which shows in positions that jump.
         ValueError: Another attention has filled the cache.
     """
     config: Any = model.config
+    mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
+    if mask is None and positions is not None and bool((positions.diff(dim=-1) != 1).any()):
+        raise UnsupportedError(
+            "packed sequences (position_ids that jump) cannot be used with swapped attention; pad instead"
+        )
     name = cache_argument(type(model).forward)
     kwargs = {name if key in CACHE_ARGUMENTS else key: value for key, value in kwargs.items()}
     cache = kwargs.get(name)
@@ -189,13 +179,10 @@ def provide_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
             return args, {**kwargs, "use_cache": False}
         cache = StateCache(config.num_hidden_layers)
     inputs = next(x for x in (*args, kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None)
-    positions = kwargs.get("position_ids")
-    if positions is None:
-        mask = kwargs.get("attention_mask")
-        if mask is None:
-            positions = token_positions(inputs, None) + cache.get_seq_length()
-        else:
-            positions = token_positions(inputs, mask.bool())
+    if positions is None and mask is None:
+        positions = token_positions(inputs, None) + cache.get_seq_length()
+    elif positions is None:
+        positions = token_positions(inputs, mask.bool())
     cache.positions = positions.expand(len(inputs), -1)
     return args, {**kwargs, name: cache}
 

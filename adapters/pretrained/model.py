@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..attention.core import Heads, token_positions
-from ..attention_model import AttentionModel
+from ..attention_model import AttentionModel, Mask, Outputs, Tokens
 from ..spec import ModelSpec
 from .interface import cache_argument
 from .state_cache import StateCache
 from .swap import CORE, Swap, is_encoder, swap_attention
+
+Inputs: TypeAlias = Tokens | Float[Tensor, "b c y x"]
+"""Tokens or images."""
 
 _LEARNED_POSITIONS = frozenset({"bert", "gpt2"})
 
@@ -61,22 +64,18 @@ class PretrainedModel(AttentionModel):
         self.swap.undo()
         self.swap = swap_attention(self.inner, spec, context_length=context_length, seed=seed)
 
-    def forward(
-        self, inputs: Int[Tensor, "b n"] | Float[Tensor, "b c y x"], mask: Bool[Tensor, "b n"] | None = None
-    ) -> Float[Tensor, "b n v"] | Float[Tensor, "b classes"]:
+    def forward(self, inputs: Inputs, mask: Mask = None) -> Outputs:
         """Next-token logits of a decoder, class logits of an encoder; padding is on either side."""
         logits: Tensor = self.inner(**self._arguments(inputs, mask)).logits
         return logits
 
-    def hidden(
-        self, inputs: Int[Tensor, "b n"] | Float[Tensor, "b c y x"], mask: Bool[Tensor, "b n"] | None = None
-    ) -> Float[Tensor, "b m w"]:
+    def hidden(self, inputs: Inputs, mask: Mask = None) -> Float[Tensor, "b m w"]:
         """Outputs of the last layer; the head does not run."""
         out: Tensor = self.inner.base_model(**self._arguments(inputs, mask)).last_hidden_state
         return out
 
     def extend(
-        self, tokens: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None, state: PretrainedState | None
+        self, tokens: Tokens, mask: Mask, state: PretrainedState | None
     ) -> tuple[Float[Tensor, "b v"], PretrainedState]:
         """Logits after the last of `tokens`, which follow those in `state`; padding is on the left."""
         cache = StateCache(len(self.swap.bridges)) if state is None else state.cache
@@ -101,9 +100,7 @@ class PretrainedModel(AttentionModel):
         self._kept = {name: value.detach().to("cpu", copy=True) for name, value in base}
 
     @torch.no_grad()
-    def teacher_heads(
-        self, inputs: Int[Tensor, "b n"] | Float[Tensor, "b c y x"], mask: Bool[Tensor, "b n"] | None = None
-    ) -> list[Heads]:
+    def teacher_heads(self, inputs: Inputs, mask: Mask = None) -> list[Heads]:
         """Heads of each layer of the softmax model before conversion, on the same inputs; empty if it is lost.
 
         Each layer passes on the output of softmax attention. Base weights are those of `keep_teacher`, or else the
@@ -146,7 +143,7 @@ class PretrainedModel(AttentionModel):
                 self._kept[name] = present
 
 
-def segment_ids(tokens: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None, separator: int) -> Int[Tensor, "b n"]:
+def segment_ids(tokens: Tokens, mask: Mask, separator: int) -> Int[Tensor, "b n"]:
     """BERT's segment ids: 0 up to and including the first separator, then 1, and 0 at padding."""
     is_separator = (tokens == separator).long()
     segments = (is_separator.cumsum(1) - is_separator).clamp(max=1)

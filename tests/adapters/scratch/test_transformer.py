@@ -173,7 +173,9 @@ def test_attention_weights_of_a_model_are_those_its_blocks_use(build: Build, tok
     x, positions = adapter.model.embedding(tokens), token_positions(tokens, None)
     assert torch.equal(
         adapter.attention_weights(tokens)[0],
-        first.attention.core.weights(first.attention.project(first.attention_norm(x), positions, None)[0], causal=True),  # type: ignore[operator,union-attr]
+        first.attention.core.weights(
+            first.attention.project(first.attention_norm(x), positions, None, None)[0], causal=True
+        ),  # type: ignore[operator,union-attr]
     )
 
 
