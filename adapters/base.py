@@ -243,10 +243,7 @@ class Adapter(Protocol):
         ...
 
     def compare_attention(
-        self,
-        inputs: Tensor,
-        visit: Callable[[int, AttentionMaps], None],
-        attention_mask: Tensor | None = None,
+        self, inputs: Tensor, visit: Callable[[int, AttentionMaps], None], attention_mask: Tensor | None = None
     ) -> None:
         """Calls `visit` with each layer's index and attention maps, one layer after another.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..kernels.maps.feature_map import FeatureMap
 from ..results.record import KernelUse
-from . import generation, scoring
+from . import generation
 from .attention.core import AttentionCore, Heads, kernels_of
 from .attention.softmax import softmax_scores, softmax_weights
 from .attention_model import AttentionModel, Mask, Tokens, TowerMask
@@ -29,6 +29,7 @@ from .base import (
     UnsupportedError,
 )
 from .precision import Precision
+from .scoring import Scorer
 from .training.objective import objective_for
 
 Model = TypeVar("Model", bound=AttentionModel)
@@ -57,6 +58,10 @@ class ModelAdapter(Generic[Model]):
         """The device of the model."""
         return self.precision.device
 
+    @property
+    def _scorer(self) -> Scorer:
+        return Scorer(self.logits, self.shape.context_length, self.device)
+
     @torch.no_grad()
     def logits(self, input_ids: Tokens, attention_mask: Mask = None) -> Float[Tensor, "b n v"]:
         """Next-token logits."""
@@ -68,37 +73,19 @@ class ModelAdapter(Generic[Model]):
         self, requests: Sequence[tuple[Sequence[int], Sequence[int]]], batch_size: int = 8
     ) -> list[Continuation]:
         """Scores of (context, continuation) pairs, in the order given."""
-        return scoring.loglikelihood(
-            self.logits,
-            requests,
-            context_length=self.shape.context_length,
-            device=self.device,
-            batch_size=batch_size,
-            dtype=self.precision.of_scores,
-        )
+        return self._scorer.loglikelihood(requests, batch_size, self.precision.of_scores)
 
     def rolling_loglikelihood(
         self, tokens: Sequence[int], *, prefix_token: int, stride: int | None = None, batch_size: int = 8
     ) -> NDArray[np.float64]:
         """Log-probability in nats of each token, each scored once."""
-        return scoring.rolling_loglikelihood(
-            self.logits,
-            tokens,
-            prefix_token=prefix_token,
-            context_length=self.shape.context_length,
-            stride=stride,
-            device=self.device,
-            batch_size=batch_size,
+        return self._scorer.rolling_loglikelihood(
+            tokens, prefix_token=prefix_token, stride=stride, batch_size=batch_size
         )
 
     @torch.no_grad()
     def generate(
-        self,
-        input_ids: Tokens,
-        attention_mask: Mask = None,
-        *,
-        max_new_tokens: int,
-        **sampling: Unpack[Sampling],
+        self, input_ids: Tokens, attention_mask: Mask = None, *, max_new_tokens: int, **sampling: Unpack[Sampling]
     ) -> Int[Tensor, "b t"]:
         """New tokens after left-padded prompts."""
         self._require(Capability.GENERATE)
@@ -131,10 +118,7 @@ class ModelAdapter(Generic[Model]):
 
     @torch.no_grad()
     def compare_attention(
-        self,
-        inputs: Tensor,
-        visit: Callable[[int, AttentionMaps], None],
-        attention_mask: TowerMask = None,
+        self, inputs: Tensor, visit: Callable[[int, AttentionMaps], None], attention_mask: TowerMask = None
     ) -> None:
         """Calls `visit` with each layer's index and attention maps, in the order of the layers.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -68,16 +68,26 @@ def parse_spec(text: str, mechanisms: Mechanisms) -> ModelSpec:
     name, *pairs = body.split(":")
     if not name or (at and not backbone):
         raise SpecError(f"model spec {text!r} is not of the form NAME[:KEY=VALUE]...[@BACKBONE]")
+    given = parse_pairs(pairs, f"model spec {text!r}")
+    mechanism = mechanisms.get(name)
+    return ModelSpec(mechanism, mechanism.resolve(given), backbone or None)
+
+
+def parse_pairs(pairs: Iterable[str], where: str) -> dict[str, str]:
+    """Values by key, from texts `KEY=VALUE`; `where` names their place in messages.
+
+    Raises:
+        SpecError: A text has another form, or a key is set twice.
+    """
     given: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not key or not equals or not value:
-            raise SpecError(f"{pair!r} in model spec {text!r} is not of the form KEY=VALUE")
+            raise SpecError(f"{pair!r} in {where} is not of the form KEY=VALUE")
         if key in given:
-            raise SpecError(f"model spec {text!r} sets {key} twice")
+            raise SpecError(f"{where} sets {key} twice")
         given[key] = value
-    mechanism = mechanisms.get(name)
-    return ModelSpec(mechanism, mechanism.resolve(given), backbone or None)
+    return given
 
 
 def _write(value: OptionValue) -> str:

@@ -110,7 +110,7 @@ def _tasks(patterns: Sequence[str]) -> list[tuple[Task, TaskSpec]]:
         for spec in map(parse_task_spec, patterns):
             for name in registry.task_names(spec.name):
                 found.setdefault(spec.canonical(name), (registry.tasks().get(name), spec))
-    except UnknownNameError as error:
+    except (SpecError, UnknownNameError) as error:
         raise UsageError(str(error)) from error
     return list(found.values())
 
@@ -159,15 +159,10 @@ def _draft(
         settings=_settings(task, task_spec, backbone, scale, recipe, config),
         data=NO_DATA,
         scoring="",
-        machine=_machine(device) if info.own_device else "",
+        machine=(gpu_name() if device == "cuda" else cpu_name()) if info.own_device else "",
         weights=weights.fingerprint if weights else "",
     )
     return PlannedCell(cell, task, spec, backbone, weights, problem)
-
-
-def _machine(device: str) -> str:
-    """The processor that a timing belongs to."""
-    return gpu_name() if device == "cuda" else cpu_name()
 
 
 def _recipe(task: Task, backbone: Backbone, config: RunConfig) -> str:

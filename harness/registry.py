@@ -16,7 +16,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar, cast
 
-from ..adapters.backbone import BACKBONES, Backbone
 from ..adapters.mechanisms.declaration import Mechanism
 from ..results.names import GROUPS, UnknownNameError, unknown_name
 from ..tasks.base import Task, TaskFamily, TaskInfo
@@ -90,12 +89,6 @@ def task_names(pattern: str) -> Sequence[str]:
         return family.expand(pattern)
     group = [n for n in known.items if n in GROUPS.get(pattern, (n,)) and n.startswith(f"{pattern}/")]
     return fnmatch.filter(known.items, pattern) or group or [known.get(pattern).info.name]
-
-
-@cache
-def backbones() -> Registry[Backbone]:
-    """Every backbone."""
-    return Registry("backbone", BACKBONES)
 
 
 def _modules(folder: str) -> Iterator[ModuleType]:

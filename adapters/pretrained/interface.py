@@ -179,10 +179,10 @@ def provide_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
             return args, {**kwargs, "use_cache": False}
         cache = StateCache(config.num_hidden_layers)
     inputs = next(x for x in (*args, kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None)
-    if positions is None and mask is None:
-        positions = token_positions(inputs, None) + cache.get_seq_length()
-    elif positions is None:
+    if positions is None and mask is not None:
         positions = token_positions(inputs, mask.bool())
+    elif positions is None:
+        positions = token_positions(inputs, None) + cache.get_seq_length()
     cache.positions = positions.expand(len(inputs), -1)
     return args, {**kwargs, name: cache}
 

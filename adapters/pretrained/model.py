@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -21,24 +20,6 @@ Inputs: TypeAlias = Tokens | Float[Tensor, "b c y x"]
 """Tokens or images."""
 
 _LEARNED_POSITIONS = frozenset({"bert", "gpt2"})
-
-
-@dataclass(frozen=True)
-class PretrainedState:
-    """Decode state of a whole model.
-
-    Attributes:
-        cache: One state for each layer.
-        positions: Position of the next token of each row.
-    """
-
-    cache: StateCache
-    positions: Int[Tensor, " b"]
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of all tensors of the state."""
-        return self.cache.bytes
 
 
 class PretrainedModel(AttentionModel):
@@ -74,14 +55,12 @@ class PretrainedModel(AttentionModel):
         out: Tensor = self.inner.base_model(**self._arguments(inputs, mask)).last_hidden_state
         return out
 
-    def extend(
-        self, tokens: Tokens, mask: Mask, state: PretrainedState | None
-    ) -> tuple[Float[Tensor, "b v"], PretrainedState]:
+    def extend(self, tokens: Tokens, mask: Mask, state: StateCache | None) -> tuple[Float[Tensor, "b v"], StateCache]:
         """Logits after the last of `tokens`, which follow those in `state`; padding is on the left."""
-        cache = StateCache(len(self.swap.bridges)) if state is None else state.cache
+        cache = StateCache(len(self.swap.bridges)) if state is None else state
         positions = token_positions(tokens, mask)
-        if state is not None:
-            positions = positions + state.positions[:, None]
+        if cache.positions is not None:
+            positions = positions + cache.positions[:, -1:] + 1
         if mask is not None and (seen := cache.get_seq_length()):  # transformers wants a mask over cached tokens too
             mask = torch.cat([mask.new_ones(len(mask), seen), mask], dim=1)
         out = self.inner(
@@ -92,7 +71,7 @@ class PretrainedModel(AttentionModel):
             logits_to_keep=1,
             **{cache_argument(type(self.inner).forward): cache},
         )
-        return out.logits[:, -1], PretrainedState(cache, positions[:, -1] + 1)
+        return out.logits[:, -1], cache
 
     def keep_teacher(self) -> None:
         """Copies the base weights, without feature maps, to host memory before fine-tuning changes them."""

@@ -87,7 +87,7 @@ class StateCache(Cache):
         layers: How many layers the model has.
 
     Attributes:
-        positions: Position of each token of the present call; set before the model runs.
+        positions: Position of each token of the last call; set before the model runs.
     """
 
     layers: list[StateLayer]  # type: ignore[assignment]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ...adapters.backbone import Backbone
+from ...adapters.backbone import BACKBONES, Backbone
 from .. import registry
 from ..recipes import RECIPES
 from ..suites import SUITES
@@ -85,7 +85,7 @@ def _tasks() -> Rows:
 def _backbones() -> Rows:
     return [
         {"backbone": b.name, "summary": b.summary, "can": sorted(b.capabilities), "weights": _weights(b)}
-        for b in registry.backbones().items.values()
+        for b in BACKBONES.values()
     ]
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ...adapters.base import Settings
-from ...results.record import SCHEMA_VERSION, Failure, Record, Status
+from ...results.atomic import replacing
+from ...results.foreign import parse_json
+from ...results.record import SCHEMA_VERSION, Failure, Record, Status, from_json, to_json
 from ...tasks.base import Row, Sources, Task
 from ...tasks.efficiency.points import Point
 from ..cell import Cell, PlannedCell
@@ -61,11 +64,6 @@ class CellJob:
         """Folder of the files that an interrupted cell resumes from."""
         return self.root / "checkpoints" / self.cell.key
 
-    @property
-    def artifacts(self) -> Path:
-        """Folder of the weights that stages leave for other cells of the run."""
-        return self.root / "artifacts"
-
     def record(self, status: Status, error: Failure | None) -> Record:
         """What is known of the cell without its numbers: the record of a cell that has none."""
         cell = self.cell
@@ -106,3 +104,14 @@ class CellOutcome:
     record: Record
     rows: list[Row]
     log: str = ""
+
+    def write(self, path: Path) -> None:
+        """Writes record and rows to a JSON file, wholly or not at all."""
+        with replacing(path) as file:
+            file.write(json.dumps({"record": to_json(self.record), "rows": self.rows}).encode())
+
+    @classmethod
+    def read(cls, path: Path, log: str = "") -> CellOutcome:
+        """The outcome that `write` wrote."""
+        data = parse_json(path.read_bytes())
+        return cls(from_json(data["record"]), data["rows"], log)

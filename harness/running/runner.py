@@ -37,12 +37,7 @@ NOT_NAMED = frozenset({
 """What may differ between two runs that share a default folder: more seeds, another time limit."""
 
 
-def run(
-    config: RunConfig,
-    console: Console,
-    quiet: bool = False,
-    planned: Sequence[PlannedCell] | None = None,
-) -> int:
+def run(config: RunConfig, console: Console, quiet: bool = False, planned: Sequence[PlannedCell] | None = None) -> int:
     """Runs what `config` asks for and is not done yet, and writes the report.
 
     Args:

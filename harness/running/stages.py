@@ -14,7 +14,7 @@ from ...results.record import CurvePoint, Metric
 from ...results.tables.aggregate import REFERENCE_MODEL
 from ...tasks.base import TaskData
 from ..cell import Cell
-from .artifacts import Artifacts, StageResult
+from .artifacts import StageResult, get_or_make
 from .job import CellJob
 
 if TYPE_CHECKING:
@@ -148,8 +148,8 @@ class Conversion:
             result = run()
             return trained_weights(model), result
 
-        artifacts = Artifacts(self.job.artifacts)
-        result = artifacts.get_or_make(stage, made_from, make, lambda weights: put_weights(model, weights))
+        folder = self.job.root / "artifacts"
+        result = get_or_make(folder, stage, made_from, make, lambda weights: put_weights(model, weights))
         self.made_from.append(made_from["stage"])
         return result
 

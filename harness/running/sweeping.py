@@ -6,16 +6,13 @@ checkpoints, so a run that was stopped goes on with the missing points.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from ...results.atomic import replacing
-from ...results.foreign import parse_json
-from ...results.record import Failure, Record, Status, from_json, to_json
+from ...results.record import Failure, Record, Status
 from ...tasks.base import Row
 from ...tasks.efficiency.points import Point, PointTask
 from .job import CellJob, CellOutcome
@@ -55,7 +52,8 @@ class SweepRun:
             point = next(points)
             while True:
                 left_s = None if deadline_s is None else deadline_s - time.monotonic()
-                outcome = self._kept(point)
+                file = self._file(point)
+                outcome = CellOutcome.read(file) if file.exists() else None
                 if outcome is None and left_s is not None and left_s <= 0:
                     return "timeout", Failure("Timeout", f"the time limit was up before {point.name}")
                 outcome = outcome or self._measure(point, left_s)
@@ -86,8 +84,7 @@ class SweepRun:
             message = record.error.message if record.error else record.status
             outcome = replace(outcome, rows=[point.row(record.status, {"message": message})])
         if outcome.rows[0]["status"] != "error" and not self._ends_the_cell(outcome):
-            with replacing(self._file(point)) as file:
-                file.write(json.dumps({"row": outcome.rows[0], "record": to_json(record)}).encode())
+            outcome.write(self._file(point))
         return outcome
 
     def _ends_the_cell(self, outcome: CellOutcome) -> bool:
@@ -102,13 +99,6 @@ class SweepRun:
 
     def _file(self, point: Point) -> Path:
         return self.job.checkpoints / "points" / f"{point.name}.json"
-
-    def _kept(self, point: Point) -> CellOutcome | None:
-        file = self._file(point)
-        if not file.exists():
-            return None
-        data = parse_json(file.read_bytes())
-        return CellOutcome(from_json(data["record"]), [data["row"]])
 
     def _record(self, status: Status, failure: Failure | None) -> Record:
         """One record of all points: `error` if a point has no result at all, with the first such point's error."""

@@ -40,8 +40,6 @@ def test_every_task_is_found_by_walking_the_folder() -> None:
 def test_an_unknown_name_answers_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="unknown model 'hedghog'; did you mean hedgehog"):
         registry.mechanisms().get("hedghog")
-    with pytest.raises(UnknownNameError, match="unknown backbone 'gptt'; did you mean gpt"):
-        registry.backbones().get("gptt")
 
 
 def test_a_plugin_gives_one_or_several_objects(add_plugin: AddPlugin) -> None:
