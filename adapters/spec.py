@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TypeAlias
 
 from .mechanisms.declaration import Mechanism, OptionValue
 
@@ -43,17 +43,8 @@ class ModelSpec:
         return self.mechanism.is_causal_only(self.options)
 
 
-@runtime_checkable
-class Mechanisms(Protocol):
-    """Mechanisms by name."""
-
-    def get(self, name: str) -> Mechanism:
-        """The mechanism of that name.
-
-        Raises:
-            UnknownNameError: No mechanism has that name.
-        """
-        ...
+Mechanisms: TypeAlias = Callable[[str], Mechanism]
+"""Gives the mechanism of a name, or raises `UnknownNameError`."""
 
 
 def parse_spec(text: str, mechanisms: Mechanisms) -> ModelSpec:
@@ -69,7 +60,7 @@ def parse_spec(text: str, mechanisms: Mechanisms) -> ModelSpec:
     if not name or (at and not backbone):
         raise SpecError(f"model spec {text!r} is not of the form NAME[:KEY=VALUE]...[@BACKBONE]")
     given = parse_pairs(pairs, f"model spec {text!r}")
-    mechanism = mechanisms.get(name)
+    mechanism = mechanisms(name)
     return ModelSpec(mechanism, mechanism.resolve(given), backbone or None)
 
 

@@ -213,19 +213,15 @@ class _Field(ast.AST):
     """A field of a class, whose annotation counts: dataclasses read it."""
 
     _fields = ("target", "annotation", "value")
-    target: ast.expr
-    annotation: ast.expr
-    value: ast.expr | None
 
 
 def _as_field(node: ast.stmt) -> ast.AST:
     if not isinstance(node, ast.AnnAssign):
         return node
-    field = _Field()
-    field.target, field.annotation, field.value = node.target, node.annotation, node.value
-    if isinstance(node.annotation, ast.Constant) and isinstance(node.annotation.value, str):
-        field.annotation = ast.parse(node.annotation.value, mode="eval").body
-    return field
+    annotation = node.annotation
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        annotation = ast.parse(annotation.value, mode="eval").body
+    return _Field(target=node.target, annotation=annotation, value=node.value)
 
 
 def _fields(node: ast.AST) -> dict[str, object]:

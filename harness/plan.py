@@ -98,7 +98,7 @@ def _drafts(config: RunConfig, sources: Sources) -> Iterator[PlannedCell]:
 
 def _parse_model(text: str) -> ModelSpec:
     try:
-        return parse_spec(text, registry.mechanisms())
+        return parse_spec(text, registry.mechanisms().get)
     except (SpecError, UnknownNameError, OptionError) as error:
         raise UsageError(str(error)) from error
 

@@ -21,7 +21,13 @@ from .kv_cache import KVCache
 LayerState: TypeAlias = KVCache | LinearState | HybridState | None
 """What one attention layer carries between decoded tokens."""
 
-Attended: TypeAlias = tuple[Float[Tensor, "b h n d"], LayerState, KernelChoice]
+QueryHeads: TypeAlias = Float[Tensor, "b h n d"]
+"""Queries of n tokens, or the outputs of their attention."""
+
+KeyHeads: TypeAlias = Float[Tensor, "b hk n d"]
+"""Keys or values of n tokens; grouped queries have fewer key heads than query heads."""
+
+Attended: TypeAlias = tuple[QueryHeads, LayerState, KernelChoice]
 """Attention outputs, the new state, and the kernel that ran."""
 
 
@@ -31,16 +37,16 @@ class Heads:
 
     Attributes:
         q: Queries.
-        k: Keys; grouped queries have fewer key heads than query heads.
+        k: Keys.
         v: Values.
         positions: Position of each token in its sequence, from 0.
         key_padding_mask: True at real tokens; None without padding.
         scale: Factor on q·k in softmax; 1/√d unless given.
     """
 
-    q: Float[Tensor, "b h n d"]
-    k: Float[Tensor, "b hk n d"]
-    v: Float[Tensor, "b hk n d"]
+    q: QueryHeads
+    k: KeyHeads
+    v: KeyHeads
     positions: Int[Tensor, "b n"]
     key_padding_mask: Bool[Tensor, "b n"] | None = None
     scale: float | None = None
@@ -73,13 +79,13 @@ class AttentionCore(nn.Module):
     def weights(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n n"]:
         """Attention weights, quadratic in memory; meant for analysis."""
 
-    def forward(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n d"]:
+    def forward(self, heads: Heads, *, causal: bool) -> QueryHeads:
         """Attention outputs over a whole sequence."""
         out, _, kernel = self.attend(heads, None, causal=causal, return_state=False)
         self.record("train" if torch.is_grad_enabled() else "forward", kernel)
         return out
 
-    def extend(self, heads: Heads, state: LayerState) -> tuple[Float[Tensor, "b h n d"], LayerState]:
+    def extend(self, heads: Heads, state: LayerState) -> tuple[QueryHeads, LayerState]:
         """Causal outputs of tokens that follow those in `state`, and the new state.
 
         A core without a state records every call as a prefill.

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from ..attention.core import AttentionCore, Heads, token_positions
+from ..attention.core import AttentionCore, Heads, KeyHeads, QueryHeads, token_positions
 from ..attention.softmax import SoftmaxAttention
 from ..base import UnsupportedError
 from .state_cache import StateCache
@@ -25,7 +25,7 @@ BRIDGE = "attention_bridge"
 CACHE_ARGUMENTS = ("cache", "past_key_values")
 """Possible names of a forward method's cache argument, the newest first."""
 
-Watch = Callable[[int, Heads, Float[Tensor, "b h n d"]], None]
+Watch = Callable[[int, Heads, QueryHeads], None]
 """Called with a layer's index, its heads, and the attention output that the layer passes on."""
 
 
@@ -48,13 +48,8 @@ class Bridge:
         self.watch: Watch | None = None
 
     def __call__(
-        self,
-        q: Float[Tensor, "b h n d"],
-        k: Float[Tensor, "b hk n d"],
-        v: Float[Tensor, "b hk n d"],
-        mask: Bool[Tensor, "b m"] | None,
-        scale: float | None,
-    ) -> Float[Tensor, "b h n d"]:
+        self, q: QueryHeads, k: KeyHeads, v: KeyHeads, mask: Bool[Tensor, "b m"] | None, scale: float | None
+    ) -> QueryHeads:
         """The attention output of one layer; with a cache, of tokens that follow the cached ones."""
         tokens = q.shape[2]
         mask = None if mask is None else mask[:, -tokens:]

@@ -82,13 +82,12 @@ def load_pretrained(
     """
     raw = read_config(folder)
     _check_config(raw, folder, num_classes, trust_remote_code)
-    stored = stored_tensors(folder, trust_remote_code)
     with _quietly(), torch.random.fork_rng(devices=[]):  # transformers draws heads too, before we do
         classes = {} if num_classes is None else {"num_labels": num_classes}
         config = AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True, **classes, **_rope_of_release_4(raw)
         )
-        outline, drawn = _outline(folder, config, stored, weights_dtype, trust_remote_code, converted=ENTRY in raw)
+        outline, drawn = _outline(folder, config, weights_dtype, trust_remote_code, ENTRY in raw)
         _check_memory(folder, outline, device)
         model: PreTrainedModel = type(outline).from_pretrained(
             folder,
@@ -150,12 +149,7 @@ def _rope_of_release_4(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _outline(
-    folder: Path,
-    config: PretrainedConfig,
-    stored: Mapping[str, torch.Tensor],
-    dtype: torch.dtype,
-    trust_remote_code: bool,
-    converted: bool,
+    folder: Path, config: PretrainedConfig, dtype: torch.dtype, trust_remote_code: bool, converted: bool
 ) -> tuple[PreTrainedModel, set[str]]:
     """The model on the meta device, and the parameters of its head that the checkpoint does not fill."""
     auto = _AUTO_CLASSES[config.model_type]
@@ -164,7 +158,7 @@ def _outline(
     model, info = type(blank).from_pretrained(
         None,
         config=config,
-        state_dict=dict(stored),
+        state_dict=stored_tensors(folder, trust_remote_code),
         device_map={"": "meta"},
         dtype=dtype,
         ignore_mismatched_sizes=True,

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ...kernels.distillation.loss import attention_distillation_loss
 from ...kernels.maps.feature_map import FeatureMap
-from ..attention.core import AttentionCore, Heads
+from ..attention.core import AttentionCore, Heads, QueryHeads
 from ..base import Examples, UnsupportedError
 from ..precision import Precision
 from ..pretrained.model import PretrainedModel
@@ -175,9 +175,7 @@ def maps_of(core: AttentionCore) -> tuple[FeatureMap, FeatureMap]:
     return query_map, key_map
 
 
-def output_error(
-    student: Float[Tensor, "b h n d"], teacher: Float[Tensor, "b h n d"], heads: Heads
-) -> Float[Tensor, ""]:
+def output_error(student: QueryHeads, teacher: QueryHeads, heads: Heads) -> Float[Tensor, ""]:
     """Mean squared error of attention outputs over tokens that are not padding."""
     mask = heads.key_padding_mask
     errors = F.mse_loss(student.float(), teacher.float(), reduction="none").mean((1, 3))  # b n

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console
 
 from .. import registry
 from ..config import RunConfig
 from ..environment import device_environment, host_environment, package_version
 from ..plan import make_sources
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def environment_report(mirror: str | None) -> dict[str, Any]:

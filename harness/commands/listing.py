@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from ...adapters.backbone import BACKBONES, Backbone
 from .. import registry
 from ..recipes import RECIPES
 from ..suites import SUITES
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 Rows: TypeAlias = list[dict[str, Any]]
 
@@ -30,9 +31,6 @@ def listing(what: str) -> tuple[Rows, list[str]]:
 
 def print_listing(rows: Rows, console: Console) -> None:
     """A table with one line per row; lists and mappings in a cell are written out."""
-    from rich import box
-    from rich.table import Table
-
     table = Table(box=box.SIMPLE_HEAD)
     for column in rows[0] if rows else ("nothing",):
         table.add_column(column, overflow="fold")

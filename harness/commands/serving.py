@@ -15,16 +15,14 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from ...results.report.write import render_html
 from ...results.store import StoreError
 from ..config import UsageError
 from ..running.progress import say
 from .reporting import load_content, load_runs
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 LOOPBACK = "127.0.0.1"
 _OWN_NAMES = (LOOPBACK, "localhost")

@@ -165,7 +165,7 @@ class Measurement:
             planned.backbone,
             settings,
             data.shape,
-            registry.mechanisms(),
+            registry.mechanisms().get,
             seed=cell.seed,
             precision=precision,
             in_host_memory=bool(cell.settings.get("distill", {}).get("block_layers")),

@@ -135,7 +135,7 @@ def loaded(model_type: str, folder: Path) -> ModelAdapter[PretrainedModel]:
     """The model in a folder, in float64 and without dropout."""
     backbone = pretrained(f"hf:{folder}", model_type, Checkpoint("", "", folder=str(folder)))
     shape = shape_of(model_type)
-    adapter = build_pretrained(folder, backbone, SETTINGS, shape, mechanisms(), seed=0, precision=CPU)
+    adapter = build_pretrained(folder, backbone, SETTINGS, shape, mechanisms().get, seed=0, precision=CPU)
     adapter.model.double()
     for part in adapter.model.modules():
         if isinstance(part, torch.nn.Dropout):

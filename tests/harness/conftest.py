@@ -232,7 +232,7 @@ def make_job(tmp_path: Path) -> Callable[..., CellJob]:
         planned = PlannedCell(
             cell=_cell(settings={**cell.settings, "task": task}),
             task=registry.tasks().get("naughty"),
-            spec=parse_spec("softmax", registry.mechanisms()),
+            spec=parse_spec("softmax", registry.mechanisms().get),
             backbone=BACKBONES["gpt"],
         )
         values: dict[str, Any] = {

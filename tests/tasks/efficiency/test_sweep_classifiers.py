@@ -28,7 +28,7 @@ def rows_of(task: Any, settings: dict[str, Any], tmp_path: Any, backbone: str = 
     data = task.load(settings, Sources(None, tmp_path))
     chosen = backbones().get(backbone)
     size = {**chosen.sizes["smoke"], **SIZES}
-    adapter = build_scratch(parse_spec("hedgehog", mechanisms()), chosen, size, data.shape, 0, CPU)
+    adapter = build_scratch(parse_spec("hedgehog", mechanisms().get), chosen, size, data.shape, 0, CPU)
     found: list[dict[str, Any]] = task.predict(adapter, data, settings)
     return found
 
@@ -55,7 +55,7 @@ def test_an_encoder_is_no_language_model_unless_classes_are_asked_for(tmp_path: 
 
 
 def test_an_encoders_layer_attends_both_ways() -> None:
-    spec = parse_spec("elu", mechanisms())
+    spec = parse_spec("elu", mechanisms().get)
     shape = AttentionShape(heads=2, kv_heads=2, head_dim=8, context_length=32, seed=0)
     layer = build_alone(spec, shape, CPU, causal=False)
     inputs = layer.inputs(1, 32)
@@ -84,4 +84,4 @@ def test_an_encoders_layer_attends_both_ways() -> None:
 def test_a_mechanism_for_decoders_is_refused_in_an_encoders_layer() -> None:
     shape = AttentionShape(heads=2, kv_heads=2, head_dim=8, context_length=32, seed=0)
     with pytest.raises(UnsupportedError, match="for decoders alone"):
-        build_alone(parse_spec("hedgehog:window=4", mechanisms()), shape, CPU, causal=False)
+        build_alone(parse_spec("hedgehog:window=4", mechanisms().get), shape, CPU, causal=False)
