@@ -221,7 +221,7 @@ def _as_field(node: ast.stmt) -> ast.AST:
     annotation = node.annotation
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         annotation = ast.parse(annotation.value, mode="eval").body
-    return _Field(target=node.target, annotation=annotation, value=node.value)
+    return _Field(node.target, annotation, node.value)
 
 
 def _fields(node: ast.AST) -> dict[str, object]:

@@ -9,12 +9,13 @@ import torch
 
 from hedgebench.adapters.attention.alone import build_alone
 from hedgebench.adapters.attention.core import Heads
+from hedgebench.adapters.backbone import BACKBONES
 from hedgebench.adapters.base import UnsupportedError
 from hedgebench.adapters.mechanisms.declaration import AttentionShape
 from hedgebench.adapters.precision import Precision
 from hedgebench.adapters.scratch.build import build_scratch
 from hedgebench.adapters.spec import parse_spec
-from hedgebench.harness.registry import backbones, mechanisms
+from hedgebench.harness.registry import mechanisms
 from hedgebench.tasks.base import Sources
 from hedgebench.tasks.efficiency.memory import MEMORY
 from hedgebench.tasks.efficiency.throughput import THROUGHPUT
@@ -26,7 +27,7 @@ QUICK: dict[str, Any] = {"seq_lens": (16, 32), "repeats": 1, "min_time_ms": 0.0,
 
 def rows_of(task: Any, settings: dict[str, Any], tmp_path: Any, backbone: str = "encoder") -> list[dict[str, Any]]:
     data = task.load(settings, Sources(None, tmp_path))
-    chosen = backbones().get(backbone)
+    chosen = BACKBONES[backbone]
     size = {**chosen.sizes["smoke"], **SIZES}
     adapter = build_scratch(parse_spec("hedgehog", mechanisms().get), chosen, size, data.shape, 0, CPU)
     found: list[dict[str, Any]] = task.predict(adapter, data, settings)
