@@ -177,7 +177,7 @@ class _Writer:
                 return f"⟨{self.targets.setdefault(target, len(self.targets))}⟩"
             case ast.ClassDef():
                 return self._node("ClassDef", {**_fields(value), "body": [_as_field(node) for node in value.body]})
-            case ast.AnnAssign():
+            case ast.AnnAssign() if not isinstance(value, _Field):
                 return self._node("Assign", {"targets": [value.target], "value": value.value})
             case ast.JoinedStr():
                 return self._node("JoinedStr", {"values": _joined(value.values)})
@@ -209,10 +209,8 @@ class _Writer:
         )
 
 
-class _Field(ast.AST):
+class _Field(ast.AnnAssign):
     """A field of a class, whose annotation counts: dataclasses read it."""
-
-    _fields = ("target", "annotation", "value")
 
 
 def _as_field(node: ast.stmt) -> ast.AST:
@@ -221,7 +219,7 @@ def _as_field(node: ast.stmt) -> ast.AST:
     annotation = node.annotation
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         annotation = ast.parse(annotation.value, mode="eval").body
-    return _Field(node.target, annotation, node.value)
+    return _Field(node.target, annotation, node.value, node.simple)
 
 
 def _fields(node: ast.AST) -> dict[str, object]:
@@ -243,6 +241,8 @@ def _joined(values: list[ast.expr]) -> list[ast.expr]:
 def _says_nothing(node: object) -> bool:
     """Whether a statement computes nothing: an import, whose names stand where they are used, or a text on its own."""
     match node:
+        case _Field():
+            return False
         case ast.Import() | ast.ImportFrom() | ast.AnnAssign(value=None) | ast.Expr(value=ast.Constant(value=str())):
             return True
         case ast.If(orelse=[]):
