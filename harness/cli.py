@@ -166,7 +166,7 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _end_as_by_interrupt() -> None:
-    """A scheduler's stop is an interrupt, so that nothing is left behind."""
+    """Treats a scheduler's stop as an interrupt, so that no process is left behind."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 

@@ -1,4 +1,4 @@
-"""Digests of modules by what they mean: equal after a move, a new docstring or another spelling of an import.
+"""Digests of the meaning of modules: equal after a move, a new docstring or another spelling of an import.
 
 A module is read as a syntax tree and written down again without docstrings, comments, annotations of functions and
 import statements. Each name that an import binds is replaced by what it stands for: a name of a library, or a
@@ -239,7 +239,7 @@ def _joined(values: list[ast.expr]) -> list[ast.expr]:
 
 
 def _says_nothing(node: object) -> bool:
-    """Whether a statement computes nothing: an import, whose names stand where they are used, or a text on its own."""
+    """Whether a statement computes nothing: an import, whose names are resolved at their uses, or a bare string."""
     match node:
         case _Field():
             return False

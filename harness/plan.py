@@ -44,8 +44,8 @@ def make_plan(config: RunConfig, begin: Callable[[Collection[str]], None] = lamb
 
     Args:
         config: The configuration of the run.
-        begin: Called with the recipes once every name and setting is known to be right, before data are looked for:
-            what cells will need can be made ready meanwhile.
+        begin: Called with the recipes once every name and setting is known to be right, before data are looked for, so
+            that the caller can prepare processes meanwhile.
 
     Raises:
         UsageError: A name, an option or a setting does not exist, or a plugin's object cannot be sent to a worker.
@@ -68,19 +68,19 @@ def make_plan(config: RunConfig, begin: Callable[[Collection[str]], None] = lamb
 
 
 def make_sources(config: RunConfig) -> Sources:
-    """Where data may come from: `--mirror` or the variable `HEDGEBENCH_MIRROR`; caches go to the user's own."""
+    """The sources of data: `--mirror` or the variable `HEDGEBENCH_MIRROR`, and the user's cache."""
     mirror = config.mirror or os.environ.get("HEDGEBENCH_MIRROR")
     offline = config.offline or os.environ.get("HF_HUB_OFFLINE") == "1"
     return Sources(Path(mirror).resolve() if mirror else None, cache_folder(), offline)
 
 
 def resolve_device(device: str) -> str:
-    """`auto` as `cuda` if there is an NVIDIA device, else as `cpu`."""
+    """The device that a name stands for: `auto` is `cuda` if there is an NVIDIA device, else `cpu`."""
     return device if device != "auto" else ("cuda" if has_cuda_device() else "cpu")
 
 
 def resolve_dtype(dtype: str, device: str) -> str:
-    """`auto` as bfloat16 on CUDA and float32 on the CPU."""
+    """The type that a name stands for: `auto` is bfloat16 on CUDA and float32 on the CPU."""
     return dtype if dtype != "auto" else ("bfloat16" if device == "cuda" else "float32")
 
 

@@ -181,32 +181,17 @@ class AttentionAlone:
         return fused_forward_cost(form, token_heads=batch_size * seq_len * s.heads, d=s.head_dim, dtype=dtype)
 
     def _linear_cost(self, core: LinearAttention, phase: str, form: str, batch_size: int, seq_len: int) -> Cost:
-        s, decodes = self.shape, phase == "decode"
+        s, decodes, size = self.shape, phase == "decode", self.precision.dtype.itemsize
         with self.precision.autocast():
             in_cache = not decodes and keeps_features_in_cache(form, self.device)
-        size = self.precision.dtype.itemsize
         shared: dict[str, Any] = {"b": batch_size, "n": 1 if decodes else seq_len, "bytes_per_element": size}
-        attention = linear_attention_cost(
-            "recurrent" if decodes else form,
-            **shared,
-            h=s.heads,
-            hk=s.kv_heads,
-            f=core.query_map.feature_dim,
-            dv=s.head_dim,
-            causal=self.causal,
-            log_space=core.query_map.log_space,
-            features_in_cache=in_cache,
-        )
+        shared["features_in_cache"] = in_cache
+        sizes = {**shared, "h": s.heads, "hk": s.kv_heads, "f": core.query_map.feature_dim, "dv": s.head_dim}
+        kind = "recurrent" if decodes else form
+        attention = linear_attention_cost(kind, **sizes, causal=self.causal, log_space=core.query_map.log_space)
         maps = [
-            feature_map_cost(
-                **shared,
-                heads=heads,
-                d=s.head_dim,
-                width=_matrix_width(feature_map),
-                f=feature_map.feature_dim,
-                features_in_cache=in_cache,
-            )
-            for heads, feature_map in ((s.heads, core.query_map), (s.kv_heads, core.key_map))
+            feature_map_cost(**shared, heads=heads, d=s.head_dim, width=_matrix_width(part), f=part.feature_dim)
+            for heads, part in ((s.heads, core.query_map), (s.kv_heads, core.key_map))
         ]
         return Cost(
             attention.flops + sum(cost.flops for cost in maps),

@@ -1,4 +1,4 @@
-"""Attention cores: what computes attention once queries, keys and values are projected, and replaces softmax."""
+"""Attention cores, which compute attention from projected queries, keys and values in the place of softmax."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..mechanisms.declaration import AttentionShape, Mechanism, OptionValue, loa
 from .kv_cache import KVCache
 
 LayerState: TypeAlias = KVCache | LinearState | HybridState | None
-"""What one attention layer carries between decoded tokens."""
+"""The state of one attention layer between decoded tokens."""
 
 QueryHeads: TypeAlias = Float[Tensor, "b h n d"]
 """Queries of n tokens, or the outputs of their attention."""

@@ -83,7 +83,7 @@ def checkpoint_activations(model: Any) -> None:
 
 
 def swap_in(adapter: ModelAdapter[Any], spec: ModelSpec, seed: int) -> None:
-    """Puts the attention of `spec` into a pretrained model with softmax attention; does nothing if it is there.
+    """Puts the attention of `spec` into a pretrained model with softmax attention, unless the model has it already.
 
     Raises:
         UnsupportedError: The model was converted to another mechanism, or does not support this one.

@@ -1,4 +1,4 @@
-"""`bench env`: versions, devices, Triton, and where data would come from. Imports torch."""
+"""`bench env`: versions, devices, Triton, and the sources of data. Imports torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..plan import make_sources
 
 
 def environment_report(mirror: str | None) -> dict[str, Any]:
-    """Everything that decides what a run would run on, by section."""
+    """The environment that a run would have, by section."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -18,7 +18,7 @@ Rows: TypeAlias = list[dict[str, Any]]
 
 
 def listing(what: str) -> tuple[Rows, list[str]]:
-    """Rows of a listing, JSON-ready, and what is wrong with plugins.
+    """Rows of a listing, JSON-ready, and a message for each plugin that is not usable.
 
     Args:
         what: `models`, `tasks`, `backbones`, `recipes` or `suites`.
@@ -30,7 +30,7 @@ def listing(what: str) -> tuple[Rows, list[str]]:
 
 
 def print_listing(rows: Rows, console: Console) -> None:
-    """A table with one line per row; lists and mappings in a cell are written out."""
+    """Prints a table with one line per row; lists and mappings in a cell are written out."""
     table = Table(box=box.SIMPLE_HEAD)
     for column in rows[0] if rows else ("nothing",):
         table.add_column(column, overflow="fold")
@@ -88,7 +88,7 @@ def _backbones() -> Rows:
 
 
 def _weights(backbone: Backbone) -> str:
-    """Where a backbone's weights come from, or its layers and width at each scale."""
+    """The source of a backbone's weights, or its layers and width at each scale."""
     if backbone.checkpoint is None:
         sizes = (f"{scale} {size['layers']} x {size['width']}" for scale, size in backbone.sizes.items())
         return f"from scratch: {', '.join(sizes)}"

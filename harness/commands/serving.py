@@ -37,7 +37,7 @@ def serve(folders: Sequence[Path], is_asked: bool, port: int | None, format: str
         is_asked: Whether the command line says `--serve`.
         port: Port to listen on; None for any free one.
         format: Value of `--format`; None if it was not given.
-        console: Where the address is printed.
+        console: Console to print the address to.
 
     Returns:
         Exit code 0.
@@ -79,7 +79,7 @@ class ReportServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Where the report is."""
+        """URL of the report."""
         return f"http://{LOOPBACK}:{self.server_port}/"
 
     def version(self) -> str:

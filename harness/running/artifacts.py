@@ -1,4 +1,4 @@
-"""Weights that stages leave for later cells, of a teacher or of distilled feature maps, kept under what made them.
+"""Weights of a teacher or of distilled feature maps, which a stage keeps for later cells.
 
 An artifact's key is the hash of everything that its weights depend on, so a cell that needs the same weights finds
 them, whichever cell made them first. Of two cells that need one at the same time, the second waits for the first.
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage gives besides weights.
+    """The result of a stage besides weights.
 
     Attributes:
         curves: Its training curves.
-        metrics: What it measured.
-        notes: What the record says of it in words.
+        metrics: Its measurements.
+        notes: Remarks for the record.
     """
 
     curves: tuple[CurvePoint, ...] = ()

@@ -1,4 +1,4 @@
-"""What a worker is given for one cell, and what it leaves."""
+"""The job of a worker, which is one cell or one point of a sweep, and its outcome."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Message: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class CellJob:
-    """A planned cell and how it is to be run; pickled to the worker's process.
+    """A planned cell and the way to run it; pickled to the worker's process.
 
     Attributes:
         planned: The cell.
         config: Configuration of the run.
         root: Folder of the run, absolute.
-        sources: Where data and weights come from.
+        sources: Sources of data and weights.
         threads: Threads that torch may use.
         timeout_s: Time limit of the cell, or of the point; None for none.
         point: The one point of a sweep to measure; None for the whole cell.
@@ -65,7 +65,7 @@ class CellJob:
         return self.root / "checkpoints" / self.cell.key
 
     def record(self, status: Status, error: Failure | None) -> Record:
-        """What is known of the cell without its numbers: the record of a cell that has none."""
+        """The record of the cell without numbers."""
         cell = self.cell
         return Record(
             schema_version=SCHEMA_VERSION,
@@ -93,12 +93,12 @@ class CellJob:
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """What became of a cell, or of one point of a sweep.
+    """The outcome of a cell, or of one point of a sweep.
 
     Attributes:
-        record: Its record; says why if there is no result.
+        record: Its record, which states the error if there is no result.
         rows: Its predictions; empty if there are none.
-        log: What its process printed.
+        log: Output of its process.
     """
 
     record: Record

@@ -34,15 +34,15 @@ STEPS_EVERY_S = 0.1
 
 @dataclass
 class Measurement:
-    """A cell on its way from data to numbers; when a step fails, it holds what was found until then.
+    """A cell on its way from data to numbers; if a step fails, it holds the results of the steps before.
 
     Attributes:
         job: The cell's job.
         send: Takes messages of progress.
         timings_s: Seconds of each phase.
-        metrics: What was measured.
+        metrics: Measured numbers.
         curves: Training curves.
-        notes: What the record says in words.
+        notes: Remarks for the record.
         rows: Predictions.
         kernels: Attention kernels that ran.
     """

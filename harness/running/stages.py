@@ -1,4 +1,4 @@
-"""What a cell goes through before it is measured: the stages of its recipe, run on its model one after another."""
+"""The stages of a recipe, run on a cell's model one after another before the cell is measured."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Conversion:
 
     Attributes:
         job: The cell's job.
-        adapter: The model as it is.
-        data: What it is trained on.
+        adapter: The present model.
+        data: The task's data.
         progress: Called during training with the steps done, the steps in all, and the latest loss.
-        made_from: What the weights depend on so far, stage by stage.
+        made_from: All that the present weights depend on, stage by stage.
     """
 
     job: CellJob
@@ -54,7 +54,7 @@ class Conversion:
 
     @property
     def spec(self) -> ModelSpec:
-        """The model that is to come out."""
+        """The model that the recipe makes."""
         return self.job.planned.spec
 
     @property
@@ -108,7 +108,7 @@ class Conversion:
         )
 
     def to_device(self) -> None:
-        """Moves the model to where it is trained and measured; one that is distilled in blocks starts in host memory.
+        """Moves the model to the device of training and measuring; a model distilled in blocks starts in host memory.
 
         Raises:
             UnsupportedError: It does not fit.
@@ -119,7 +119,7 @@ class Conversion:
             move_to(self.adapter.model, self.adapter.device)
 
     def keep_teacher(self) -> None:
-        """Keeps the base weights before they change, if the task compares the model with what it was made from."""
+        """Keeps the base weights before they change, if the task compares the model with its teacher."""
         if self.data.wants_teacher and not self.model.no_teacher:
             self.model.keep_teacher()
 
@@ -129,7 +129,7 @@ class Conversion:
         Args:
             stage: Name of the stage.
             run: Trains the weights that require gradients.
-            more: What the weights depend on beside the cell's base model, task, run and settings.
+            more: Dependencies of the weights besides the cell's base model, task, run and settings.
         """
         from ...adapters.training.checkpoint import put_weights, trained_weights
 

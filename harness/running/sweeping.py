@@ -28,7 +28,7 @@ class SweepRun:
         run_process: Runs the job of one point in a process of its own.
         tell: Called with the name of each point that begins.
         measured: Outcome of each point so far.
-        last_log: What the process printed that ended the cell, because it could not be built or ran out of time.
+        last_log: Output of the process that ended the cell because its model could not be built or time ran out.
     """
 
     task: PointTask
@@ -39,7 +39,7 @@ class SweepRun:
     last_log: str = ""
 
     def run(self) -> CellOutcome:
-        """The cell's record, its rows, and what its processes printed; status `timeout` if time was up."""
+        """The cell's record, its rows, and the output of its processes; status `timeout` if time was up."""
         status, failure = self._measure_all()
         printed = [f"{point.name}:\n{outcome.log}" for point, outcome in self.measured.items() if outcome.log.strip()]
         return CellOutcome(self._record(status, failure), self._rows(), "".join(printed) + self.last_log)
@@ -71,7 +71,7 @@ class SweepRun:
         return [row for outcome in self.measured.values() for row in outcome.rows]
 
     def _measure(self, point: Point, left_s: float | None) -> CellOutcome | None:
-        """The outcome of a point with its one row; None if the cell's time was up, which says nothing of the point."""
+        """The outcome of a point with its one row; None if the cell's time was up before the point's own."""
         self.tell(point.name)
         own_s = cast(float | None, self.job.task_settings.get("point_timeout_s"))
         limit_s = min((s for s in (own_s, left_s) if s is not None), default=None)
