@@ -11,12 +11,11 @@ import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar, cast
 
-from ..adapters.backbone import BACKBONES, Backbone
 from ..adapters.mechanisms.declaration import Mechanism
 from ..results.names import GROUPS, UnknownNameError, unknown_name
 from ..tasks.base import Task, TaskFamily, TaskInfo
@@ -92,12 +91,6 @@ def task_names(pattern: str) -> Sequence[str]:
     return fnmatch.filter(known.items, pattern) or group or [known.get(pattern).info.name]
 
 
-@cache
-def backbones() -> Registry[Backbone]:
-    """Every backbone."""
-    return Registry("backbone", BACKBONES)
-
-
 def _modules(folder: str) -> Iterator[ModuleType]:
     """Every module below a folder, in all of its rooms."""
     for file in sorted((ROOT / folder).rglob("*.py")):
@@ -116,26 +109,22 @@ def _registry(
                 raise RuntimeError(f"two built-in {what}s are named {name!r}")
     broken: dict[str, str] = {}
     for entry in sorted(entry_points(group=group), key=lambda entry: (entry.name, entry.value)):
-        _add_plugin(entry, items, broken, name_of)
+        try:
+            loaded = entry.load()
+        except Exception as error:  # a plugin's import may raise anything, and must not take the others down
+            broken[entry.name] = f"{type(error).__name__}: {error}"
+            continue
+        for value in loaded if isinstance(loaded, list | tuple) else [loaded]:
+            name = name_of(value)
+            if name is None:
+                broken[entry.name] = (
+                    f"it gives an object of type {type(value).__name__}, which this group does not hold"
+                )
+            elif name in items:
+                broken[entry.name] = f"the name {name!r} is taken"
+            else:
+                items[name] = value
     return Registry(what, dict(sorted(items.items())), broken)
-
-
-def _add_plugin(
-    entry: EntryPoint, items: dict[str, T], broken: dict[str, str], name_of: Callable[[object], str | None]
-) -> None:
-    try:
-        loaded = entry.load()
-    except Exception as error:  # a plugin's import may raise anything, and must not take the others down
-        broken[entry.name] = f"{type(error).__name__}: {error}"
-        return
-    for value in loaded if isinstance(loaded, list | tuple) else [loaded]:
-        name = name_of(value)
-        if name is None:
-            broken[entry.name] = f"it gives an object of type {type(value).__name__}, which this group does not hold"
-        elif name in items:
-            broken[entry.name] = f"the name {name!r} is taken"
-        else:
-            items[name] = value
 
 
 def _mechanism_name(value: object) -> str | None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...kernels.choice import KernelChoice
 from ...kernels.softmax.attention import attention_scores, softmax_attention, softmax_attention_weights
-from .core import AttentionCore, Heads, LayerState
+from .core import Attended, AttentionCore, Heads, LayerState
 from .kv_cache import KVCache
 
 
@@ -37,9 +37,7 @@ class SoftmaxAttention(AttentionCore):
         self.backend = backend
         self.window = window
 
-    def attend(
-        self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool
-    ) -> tuple[Float[Tensor, "b h n d"], LayerState, KernelChoice]:
+    def attend(self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool) -> Attended:
         """Softmax attention outputs over the cached tokens and these."""
         assert state is None or isinstance(state, KVCache)
         if return_state:
@@ -67,9 +65,7 @@ class SoftmaxAttention(AttentionCore):
 class NoAttention(AttentionCore):
     """No attention: outputs and weights are zero, and there is no state."""
 
-    def attend(
-        self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool
-    ) -> tuple[Float[Tensor, "b h n d"], LayerState, KernelChoice]:
+    def attend(self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool) -> Attended:
         """Zeros."""
         del state, causal, return_state
         return torch.zeros_like(heads.q), None, KernelChoice("none", "torch")

@@ -87,7 +87,7 @@ class StateCache(Cache):
         layers: How many layers the model has.
 
     Attributes:
-        positions: Position of each token of the present call; set before the model runs.
+        positions: Position of each token of the last call; set before the model runs.
     """
 
     layers: list[StateLayer]  # type: ignore[assignment]
@@ -102,10 +102,15 @@ class StateCache(Cache):
         return sum(state_bytes(layer.state) for layer in self.layers)
 
 
-def map_tensors(state: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """A state with `function` applied to every tensor in it; the batch is the first dimension of each."""
-    if isinstance(state, Tensor):
-        return function(state)
-    if is_dataclass(state) and not isinstance(state, type):
-        return replace(state, **{f.name: map_tensors(getattr(state, f.name), function) for f in fields(state)})
-    return state
+def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The value with `function` applied to every tensor in it: in dataclasses, dicts, lists and tuples."""
+    match value:
+        case Tensor():
+            return function(value)
+        case dict():
+            return {key: map_tensors(part, function) for key, part in value.items()}
+        case tuple() | list():
+            return type(value)(map_tensors(part, function) for part in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)})
+    return value

@@ -59,7 +59,7 @@ def compare_runs(
 
 
 def make_baseline(run: Path, output: Path) -> list[str]:
-    """Writes a run's baseline; gives messages for the user.
+    """Writes a run's baseline; returns messages for the user.
 
     Raises:
         UsageError: The run has no result, or the file cannot be written.

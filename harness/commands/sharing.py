@@ -1,4 +1,4 @@
-"""`bench export` and `bench import`: write runs for other programs and trackers, and read what others measured."""
+"""`bench export` and `bench import`: write runs for other programs and trackers, and read their results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .reporting import load_runs
 
 
 def export_runs(folders: Sequence[Path], format: str, output: Path | None) -> list[str]:
-    """Writes the records of several runs for other programs, or sends them to a tracker; gives messages for the user.
+    """Writes the records of several runs for other programs, or sends them to a tracker; returns messages for the user.
 
     Args:
         folders: The runs.

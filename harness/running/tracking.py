@@ -37,7 +37,7 @@ class Trackers:
             self._try(name, lambda tracker: tracker.send_cell(record))
 
     def finish(self, records: Sequence[Record]) -> list[str]:
-        """Sends every cell, then the report; gives a line for each tracker. Cells sent before are not doubled.
+        """Sends every cell, then the report; returns a line for each tracker. No cell is sent twice.
 
         Args:
             records: Every record of the run, also of earlier commands.

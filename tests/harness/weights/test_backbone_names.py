@@ -64,7 +64,7 @@ def test_a_relative_folder_is_kept_by_its_whole_path(
 
 
 def test_a_folder_can_stand_in_a_model_spec(tmp_path: Path) -> None:
-    spec = parse_spec(f"hedgehog:map=softmax@hf:{tmp_path}/a:b", mechanisms())
+    spec = parse_spec(f"hedgehog:map=softmax@hf:{tmp_path}/a:b", mechanisms().get)
     assert (spec.canonical, spec.backbone) == ("hedgehog:map=softmax", f"hf:{tmp_path}/a:b")
 
 

