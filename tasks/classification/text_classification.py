@@ -22,14 +22,13 @@ from ..data.sources import DatasetId, identify_dataset, read_split, shuffled_pla
 from ..data.tokenization import TextIdentity, Tokenizer, identify_text, load_tokenizer
 from ..metrics.classification import measure
 from ..metrics.requested import check_classes, measure_classes, try_metrics
-from ..settings import as_settings, parse_settings
+from ..settings import as_settings, check_ranges, parse_settings
 from .text_pairs import Text, encode_texts
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 HELD_OUT_ROWS = 1000
-_SHORTEST = 8
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,7 @@ class TextSettings:
     more_metrics: str = ""
 
     def __post_init__(self) -> None:
-        if self.max_length < _SHORTEST:
-            raise ValueError(f"max_length is {self.max_length}; it takes {_SHORTEST} or more, and 128 is usual")
+        check_ranges(self, {"max_length": (8, None)})
 
 
 _POOLED: Settings = {"length_pool": 32}

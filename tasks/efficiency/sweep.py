@@ -9,13 +9,11 @@ from typing import Any
 from ...adapters.base import Adapter, ModelShape, Settings
 from ...results.record import DataIdentity, Metric, Scalar
 from ..base import Row, Sources, TaskData, TaskInfo, TaskScale
-from ..settings import as_settings, parse_settings
+from ..settings import as_settings, check_ranges, parse_settings
 from .points import Point, Points, climb, model_at, run_points, search_largest_batch
 from .subjects import VOCAB_SIZE
 
-_LEAST = {"batch_size": 1, "max_batch": 1} | dict.fromkeys(
-    ("tokens", "memory_limit_mb", "classes", "layer_heads", "layer_kv_heads", "layer_head_dim"), 0
-)
+_FROM_0 = ("tokens", "memory_limit_mb", "classes", "layer_heads", "layer_kv_heads", "layer_head_dim")
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,7 @@ class SweepSettings:
             raise ValueError(
                 f"modes holds {', '.join(map(repr, unknown))}; join any of {', '.join(known_modes)} by '+'"
             )
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it takes whole numbers from {least}")
+        check_ranges(self, {"batch_size": (1, None), "max_batch": (1, None), **dict.fromkeys(_FROM_0, (0, None))})
         if self.point_timeout_s <= 0:
             raise ValueError(f"point_timeout_s is {self.point_timeout_s:g}; it takes a number above 0")
         if any(size < 1 for size in self.batch_sizes):

@@ -23,6 +23,7 @@ from ..base import Row
 from ..measuring.machine import MACHINE, PACE, machine_metrics, measure_machine, measure_pace, pace_metric
 from ..measuring.metrics import At, clock_metrics, median_metric, spread_metrics
 from ..measuring.timing import Repeats
+from ..settings import check_ranges
 from .decoding import tokens_decoded
 from .metrics import climb_end, growth_metrics, largest_batch_metrics
 from .modes import MODES, measure_mode
@@ -65,8 +66,7 @@ class ThroughputSettings(SweepSettings):
 
     def __post_init__(self) -> None:
         self.check(MODES)
-        if self.repeats < 1 or self.warmup < 0:
-            raise ValueError(f"repeats is {self.repeats} and warmup {self.warmup}; they take numbers from 1 and from 0")
+        check_ranges(self, {"repeats": (1, None), "warmup": (0, None)})
         decoded = tokens_decoded(self.warmup, self.repeats, graph=True)
         if any(mode.endswith("decode") for mode in self.mode_names()) and min(self.seq_lens) <= decoded:
             raise ValueError(

@@ -11,7 +11,7 @@ from ...results.record import DataIdentity, Metric
 from ..base import Row, Sources, Task, TaskData, TaskInfo
 from ..data.batches import TokenIds
 from ..data.tokenization import Tokenizer
-from ..settings import parse_settings
+from ..settings import check_ranges, parse_settings
 from .measures import MEASURES, TEACHER_MEASURES
 from .rows import WEIGHTS, CorpusWindows, measured_rows, sampled_rows
 
@@ -54,10 +54,7 @@ class FidelitySettings:
             raise ValueError(f"lengths is {lengths}; it starts with {trained}={trained_length}, the length trained on")
         if len(set(lengths)) < len(lengths):
             raise ValueError(f"lengths is {lengths}; it takes each length once")
-        if self.windows < 1:
-            raise ValueError(f"windows is {self.windows}; it takes 1 or more")
-        if not 0 <= (sample := self.sample_tokens) <= min(lengths):
-            raise ValueError(f"sample_tokens is {sample}; it takes 0 to {min(lengths)}, the shortest of lengths")
+        check_ranges(self, {"windows": (1, None), "sample_tokens": (0, min(lengths))})
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from ..data.documents import (
     tokenize_documents,
 )
 from ..data.tokenization import TextIdentity, Tokenizer, identify_text, load_tokenizer
-from ..settings import as_settings, parse_settings
+from ..settings import as_settings, check_ranges, parse_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,8 +80,7 @@ class PerplexitySettings:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
-        if self.stride is not None and not 1 <= self.stride <= self.context_length:
-            raise ValueError(f"stride is {self.stride}; it takes 1 to context_length={self.context_length}, or none")
+        check_ranges(self, {"stride": (1, self.context_length)})
 
     @property
     def splits(self) -> tuple[str, ...]:

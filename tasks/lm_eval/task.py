@@ -18,7 +18,7 @@ from ...results.names import UnknownNameError, unknown_name
 from ...results.record import DataIdentity, Metric, Scalar
 from ..base import Row, Sources, Task, TaskData, TaskInfo, TaskScale
 from ..data.sources import cache_folder, hash_files
-from ..settings import as_settings, parse_settings
+from ..settings import as_settings, check_ranges, parse_settings
 from .config import TaskConfig, read_config
 from .data import identify_data, load_data, wanted
 from .index import IndexedName, entries, release, tasks_of
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
 
 PREFIX = "lm_eval/"
-_SHORTEST = 2
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,8 @@ class LmEvalSettings:
     unsafe_code: bool = False
 
     def __post_init__(self) -> None:
-        least = {"num_fewshot": 0, "max_length": _SHORTEST, "batch_size": 1, "bootstrap_iters": 2}
-        for name, lowest in least.items():
-            value = getattr(self, name)
-            if value is not None and value < lowest:
-                raise ValueError(f"{name} is {value}; it takes {lowest} or more")
+        check_ranges(self, {"num_fewshot": (0, None), "batch_size": (1, None)})
+        check_ranges(self, dict.fromkeys(("max_length", "bootstrap_iters"), (2, None)))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.base import ModelShape
-from .protocol import GeneratedSequences, SequenceClassification, lra_info
+from ..settings import check_ranges
+from .protocol import GeneratedSequences, SeededSettings, SequenceClassification, lra_info
 from .sequences import Sequences
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _TREES_AT_ONCE = 2_000
 
 
 @dataclass(frozen=True)
-class ListOpsSettings:
+class ListOpsSettings(SeededSettings):
     """How expressions are made; the defaults are those of the benchmark.
 
     Attributes:
@@ -50,9 +51,6 @@ class ListOpsSettings:
         train_rows: Training expressions.
         validation_rows: Expressions that select the checkpoint.
         test_rows: Test expressions.
-        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
-        batch_size: Rows per forward pass in evaluation.
-        more_metrics: Metrics beside accuracy; see `metrics/requested.py`.
 
     Raises:
         ValueError: No expression can satisfy the bounds.
@@ -65,14 +63,10 @@ class ListOpsSettings:
     train_rows: int = 96_000
     validation_rows: int = 2_000
     test_rows: int = 2_000
-    data_seed: int = 0
     batch_size: int = 32
-    more_metrics: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("max_depth", "max_arguments"):
-            if getattr(self, name) < 2:
-                raise ValueError(f"{name} is {getattr(self, name)}; it takes 2 or more, and 10 is usual")
+        check_ranges(self, dict.fromkeys(("max_depth", "max_arguments"), (2, None)))
         if self.max_length < self.min_length + 2:
             raise ValueError(
                 f"max_length is {self.max_length}; it takes at least min_length + 2, {self.min_length + 2} here, "
@@ -261,24 +255,20 @@ LISTOPS = SequenceClassification(
         data="generated",
         licence="Apache-2.0",
         citation="Nangia and Bowman, ListOps, arXiv 1804.06028",
-        settings={
-            "smoke": ListOpsSettings(
-                min_length=30, max_length=128, train_rows=2_000, validation_rows=200, test_rows=500
+        scales={
+            "smoke": (
+                ListOpsSettings(min_length=30, max_length=128, train_rows=2_000, validation_rows=200, test_rows=500),
+                {"steps": 60, "eval_every": 20},
             ),
-            "small": ListOpsSettings(
-                min_length=100, max_length=512, train_rows=20_000, validation_rows=500, test_rows=2_000
+            "small": (
+                ListOpsSettings(min_length=100, max_length=512, train_rows=20_000, validation_rows=500),
+                {"steps": 3_000, "eval_every": 250},
             ),
-            "paper": ListOpsSettings(),
+            "paper": (ListOpsSettings(), {"steps": 5_000, "warmup": 0.2, "eval_every": 50, "eval_rows": 2_000}),
         },
-        train={
-            "smoke": {"steps": 60, "batch_size": 32, "eval_every": 20, "length_pool": 32},
-            "small": {"steps": 3_000, "batch_size": 32, "eval_every": 250, "length_pool": 32},
-            "paper": {
-                "steps": 5_000, "batch_size": 32, "warmup": 0.2, "eval_every": 50, "eval_rows": 2_000, "length_pool": 32
-            },
-        },
+        train={"batch_size": 32, "length_pool": 32},
     ),
     ListOpsSettings,
     lambda chosen: ModelShape(context_length=chosen.max_length, vocab_size=len(TOKENS), num_classes=10),
     GeneratedSequences("listops", make_expressions),
-)  # fmt: skip
+)

@@ -17,6 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..settings import check_ranges
+from .protocol import SeededSettings
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -34,13 +37,12 @@ _SLACK = 1.5
 _BORDER = 4
 _SHARPEST_TURN = 1.2
 _SCENES_AT_ONCE = 512
-_SMALLEST_IMAGE = 12
 DASH_RADIUS, DOT_RADIUS = 0.4, 1.5
 _POINTS = 4
 
 
 @dataclass(frozen=True)
-class PathfinderSettings:
+class PathfinderSettings(SeededSettings):
     """How images are made.
 
     Attributes:
@@ -50,9 +52,6 @@ class PathfinderSettings:
         train_rows: Training images.
         validation_rows: Images that select the checkpoint.
         test_rows: Test images.
-        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
-        batch_size: Rows per forward pass in evaluation.
-        more_metrics: Metrics beside accuracy; see `metrics/requested.py`.
 
     Raises:
         ValueError: The image or a path is too small.
@@ -64,14 +63,9 @@ class PathfinderSettings:
     train_rows: int = 160_000
     validation_rows: int = 20_000
     test_rows: int = 20_000
-    data_seed: int = 0
-    batch_size: int = 128
-    more_metrics: str = ""
 
     def __post_init__(self) -> None:
-        for name, smallest in (("image_size", _SMALLEST_IMAGE), ("dashes", 3), ("distractors", 0)):
-            if getattr(self, name) < smallest:
-                raise ValueError(f"{name} is {getattr(self, name)}; it takes {smallest} or more")
+        check_ranges(self, {"image_size": (12, None), "dashes": (3, None), "distractors": (0, None)})
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
 from ...results.record import Metric
 from ..base import INPUT, Row
 from .answers import predicted_tokens
-from .generated import Columns, GeneratedRows, GeneratedTask, gpt, scale
+from .generated import Columns, GeneratedRows, GeneratedSettings, GeneratedTask, gpt, scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,18 +28,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RecallSettings:
+class RecallSettings(GeneratedSettings):
     """How the sequences are made.
 
     Attributes:
         vocab_size: Keys and values together; even.
         length: Tokens of a sequence, the answer included; even.
         train_samples: Training sequences.
-        validation_samples: Sequences for early stopping.
-        test_samples: Test sequences.
-        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
         loss: `recall` trains on every value whose key occurred before, `final` on the last value only.
-        batch_size: Sequences per forward pass when predicting.
         more_metrics: Further metrics, from the package `evaluate`, over tokens; see `metrics/requested.py`.
 
     Raises:
@@ -49,9 +45,7 @@ class RecallSettings:
     vocab_size: int = 40
     length: int = 128
     train_samples: int = 10_000
-    validation_samples: int = 1_000
     test_samples: int = 2_000
-    data_seed: int = 0
     loss: str = "recall"
     batch_size: int = 256
     more_metrics: str = ""

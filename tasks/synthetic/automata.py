@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .generated import GeneratedRows, check_ranges
+from ..settings import check_ranges
+from .generated import GeneratedRows, GeneratedSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LanguageSettings:
+class LanguageSettings(GeneratedSettings):
     """How automata and strings are made.
 
     Attributes:
@@ -25,10 +26,6 @@ class LanguageSettings:
         most_length: Most symbols of a string; a string has 1 or more.
         length: Tokens of a prompt; the model predicts the last one and does not read it.
         train_samples: Training prompts.
-        validation_samples: Prompts for early stopping.
-        test_samples: Test prompts.
-        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
-        batch_size: Prompts per forward pass when predicting.
 
     Raises:
         ValueError: A number is outside its range.
@@ -44,8 +41,6 @@ class LanguageSettings:
     train_samples: int = 40_000
     validation_samples: int = 500
     test_samples: int = 500
-    data_seed: int = 0
-    batch_size: int = 32
 
     def __post_init__(self) -> None:
         check_ranges(self, {"least_alphabet": (1, self.symbols), "most_edges": (1, self.symbols)})

@@ -1,17 +1,17 @@
 """The protocol of tasks with generated data: splits drawn from a seed, their fingerprint, and the steps of a task.
 
-A new task has a dataclass of settings and four functions: they generate the splits as `GeneratedRows`, turn a split
-into training examples, ask a model for answers, and measure the answers. `GeneratedTask` does the rest; `maze.py` is
-an example.
+A new task has a subclass of `GeneratedSettings` and four functions: they generate the splits as `GeneratedRows`, turn a
+split into training examples, ask a model for answers, and measure the answers. `GeneratedTask` does the rest; `maze.py`
+is an example.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 from ...adapters.base import Adapter, Examples, ModelShape, Settings
 from ...results.record import DataIdentity, Metric
@@ -33,26 +33,21 @@ SPLITS = ("test", "validation", "train")
 MOST_ROUNDS = 100
 
 
-class GeneratedSettings(Hashable, Protocol):
-    """Settings of a task with generated data: a frozen dataclass."""
+@dataclass(frozen=True)
+class GeneratedSettings:
+    """Settings that all tasks with generated data have.
 
-    @property
-    def data_seed(self) -> int:
-        """Seed of the data."""
-        ...
-
-
-def check_ranges(settings: GeneratedSettings, ranges: Mapping[str, tuple[float, float | None]]) -> None:
-    """Checks that settings are within ranges, both ends included; an upper end of None is no limit.
-
-    Raises:
-        ValueError: A setting is outside its range.
+    Attributes:
+        validation_samples: Samples for early stopping.
+        test_samples: Test samples.
+        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
+        batch_size: Samples per forward pass when predicting.
     """
-    for name, (least, most) in ranges.items():
-        value = getattr(settings, name)
-        if value < least or (most is not None and value > most):
-            allowed = f"{least} or more" if most is None else f"{least} to {most}"
-            raise ValueError(f"{name} is {value}; allowed: {allowed}")
+
+    validation_samples: int = 1_000
+    test_samples: int = 1_000
+    data_seed: int = 0
+    batch_size: int = 32
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
 from ...results.record import Metric
 from ..base import INPUT, Row
+from ..settings import check_ranges
 from .answers import doubling, in_batches, interleaved_vectors, share, vector_examples
-from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, draw_alike, gpt, scale
+from .generated import Columns, GeneratedRows, GeneratedSettings, GeneratedTask, draw_alike, gpt, scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +36,7 @@ SATISFIED_SHARE = 0.3
 
 
 @dataclass(frozen=True)
-class BooleanSettings:
+class BooleanSettings(GeneratedSettings):
     """How the prompts are made.
 
     Attributes:
@@ -45,10 +46,6 @@ class BooleanSettings:
         points: Points of a prompt; the model is asked for the last label, which the prompt does not show.
         last_points: Points at a prompt's end over which the headline accuracy is taken.
         train_samples: Training prompts.
-        validation_samples: Prompts for early stopping.
-        test_samples: Test prompts.
-        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
-        batch_size: Prompts per forward pass when predicting.
 
     Raises:
         ValueError: The function is unknown, or a number is outside its range.
@@ -60,9 +57,7 @@ class BooleanSettings:
     points: int = 70
     last_points: int = 10
     train_samples: int = 60_000
-    validation_samples: int = 1_000
     test_samples: int = 1_280
-    data_seed: int = 0
     batch_size: int = 128
 
     def __post_init__(self) -> None:

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 from ...adapters.base import Adapter, Examples, ModelShape, Settings
 from ...results.record import Metric
 from ..base import INPUT, Row
+from ..settings import check_ranges
 from .answers import doubling, in_batches, interleaved_vectors, vector_examples
-from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, draw_alike, gpt, scale
+from .generated import Columns, GeneratedRows, GeneratedSettings, GeneratedTask, draw_alike, gpt, scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RegressionSettings:
+class RegressionSettings(GeneratedSettings):
     """How the prompts are made.
 
     Attributes:
@@ -38,10 +39,6 @@ class RegressionSettings:
         points: Pairs of a prompt; the model is asked for the last y, which the prompt does not show.
         noise_std: Standard deviation of the noise on y.
         train_samples: Training prompts.
-        validation_samples: Prompts for early stopping.
-        test_samples: Test prompts.
-        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
-        batch_size: Prompts per forward pass when predicting.
 
     Raises:
         ValueError: A number is outside its range.
@@ -53,7 +50,6 @@ class RegressionSettings:
     train_samples: int = 100_000
     validation_samples: int = 1_280
     test_samples: int = 1_280
-    data_seed: int = 0
     batch_size: int = 128
 
     def __post_init__(self) -> None:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
 from ...results.record import Metric
 from ..base import INPUT, Row
+from ..settings import check_ranges
 from .answers import predicted_tokens, right_tokens, share
-from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, draw_alike, gpt, scale
+from .generated import Columns, GeneratedRows, GeneratedSettings, GeneratedTask, draw_alike, gpt, scale
 from .lattice import depth_first_trees, passages, paths
 
 if TYPE_CHECKING:
@@ -31,16 +32,12 @@ MARKS = ("<adjlist>", "</adjlist>", "<origin>", "</origin>", "<target>", "</targ
 
 
 @dataclass(frozen=True)
-class MazeSettings:
+class MazeSettings(GeneratedSettings):
     """How mazes are made.
 
     Attributes:
         side: Cells along each side.
         train_samples: Training mazes.
-        validation_samples: Mazes for early stopping.
-        test_samples: Test mazes.
-        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
-        batch_size: Mazes per forward pass when predicting.
         more_metrics: Further metrics, from the package `evaluate`, over tokens; see `metrics/requested.py`.
 
     Raises:
@@ -49,9 +46,6 @@ class MazeSettings:
 
     side: int = 6
     train_samples: int = 100_000
-    validation_samples: int = 1_000
-    test_samples: int = 1_000
-    data_seed: int = 0
     batch_size: int = 64
     more_metrics: str = ""
 

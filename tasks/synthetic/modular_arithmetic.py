@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
 from ...results.record import Metric
 from ..base import INPUT, Row
+from ..settings import check_ranges
 from .answers import mean_over_settings, predicted_by_length, shares_by
-from .generated import Columns, Draw, GeneratedRows, GeneratedTask, check_ranges, draw_splits, gpt, scale
+from .generated import Columns, Draw, GeneratedRows, GeneratedSettings, GeneratedTask, draw_splits, gpt, scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,7 @@ OPERATORS = ("+", "-", "*")
 
 
 @dataclass(frozen=True)
-class ArithmeticSettings:
+class ArithmeticSettings(GeneratedSettings):
     """How the expressions are made. All lengths are odd.
 
     Attributes:
@@ -39,10 +40,7 @@ class ArithmeticSettings:
         held_out_length: Shortest validation expression; there are too few shorter ones to hold any out.
         test_lengths: Lengths of test expressions, some within `train_length` and some beyond it.
         train_samples: Training expressions.
-        validation_samples: Expressions for early stopping.
         test_samples: Test expressions of each length.
-        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
-        batch_size: Expressions per forward pass when predicting.
         more_metrics: Further metrics, from the package `evaluate`, over tokens; see `metrics/requested.py`.
 
     Raises:
@@ -54,9 +52,7 @@ class ArithmeticSettings:
     held_out_length: int = 9
     test_lengths: tuple[int, ...] = (9, 19, 29, 39, 41, 51, 61, 81, 101, 151, 201, 301, 401, 499)
     train_samples: int = 1_000_000
-    validation_samples: int = 1_000
     test_samples: int = 500
-    data_seed: int = 0
     batch_size: int = 64
     more_metrics: str = ""
 

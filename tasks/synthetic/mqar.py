@@ -24,7 +24,7 @@ from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
 from ...results.record import Metric
 from ..base import INPUT, Row
 from .answers import mean_over_settings, predicted_by_length, right_tokens, shares_by
-from .generated import Columns, GeneratedRows, GeneratedTask, draw_splits, gpt, scale
+from .generated import Columns, GeneratedRows, GeneratedSettings, GeneratedTask, draw_splits, gpt, scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MqarSettings:
+class MqarSettings(GeneratedSettings):
     """How the sequences are made. Each length belongs to the number of pairs at the same place.
 
     Attributes:
@@ -46,8 +46,6 @@ class MqarSettings:
         validation_samples: Sequences of each training setting for early stopping.
         power_a: Exponent of the power law of gaps, plus one; 1 is uniform.
         random_fill: Whether places without a query hold random tokens; zeros if false.
-        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
-        batch_size: Sequences per forward pass when predicting.
         more_metrics: Further metrics, from the package `evaluate`, over tokens; see `metrics/requested.py`.
 
     Raises:
@@ -60,12 +58,9 @@ class MqarSettings:
     train_samples: tuple[int, ...] = (100_000, 20_000, 20_000, 20_000)
     test_lengths: tuple[int, ...] = (64, 64, 64, 128, 128, 256, 256, 512)
     test_pairs: tuple[int, ...] = (4, 8, 16, 8, 32, 16, 64, 64)
-    test_samples: int = 1_000
     validation_samples: int = 500
     power_a: float = 0.01
     random_fill: bool = True
-    data_seed: int = 0
-    batch_size: int = 32
     more_metrics: str = ""
 
     def __post_init__(self) -> None:
