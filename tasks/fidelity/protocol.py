@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from ...adapters.base import Adapter, Settings, UnsupportedError
 from ...results.record import DataIdentity, Metric
-from ..base import Row, Sources, Task, TaskData, TaskInfo
+from ..base import Row, Sources, TaskData, TaskInfo
+from ..classification.text_classification import TextClassification
 from ..data.batches import TokenIds
 from ..data.tokenization import Tokenizer
+from ..language.perplexity import Perplexity
 from ..settings import check_ranges, parse_settings
 from .measures import MEASURES, TEACHER_MEASURES
 from .rows import WEIGHTS, CorpusWindows, measured_rows, sampled_rows
@@ -70,22 +72,6 @@ class MeasuredText:
     sample: TokenIds
 
 
-class TextReader(Protocol):
-    """The text of a task under given settings."""
-
-    def load_tokenizer(self) -> Tokenizer:
-        """The tokenizer of the text."""
-        ...
-
-
-class TrainingTask(Task, Protocol):
-    """A task that models are trained and distilled by, whose text other tasks may read."""
-
-    def reader(self, settings: Settings, sources: Sources) -> TextReader:
-        """The text as these settings read it."""
-        ...
-
-
 @dataclass(frozen=True)
 class AttentionFidelity:
     """The task; a subclass provides the text. See `attention_fidelity.py`.
@@ -98,7 +84,7 @@ class AttentionFidelity:
     """
 
     info: TaskInfo
-    trained_on: tuple[str, TrainingTask]
+    trained_on: tuple[str, Perplexity | TextClassification]
     others: tuple[tuple[str, Any], ...]
     settings: ClassVar[type[FidelitySettings]]
 

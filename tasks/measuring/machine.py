@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ...results.record import Metric
 from ..base import Row
 from .metrics import median_metric
-from .timing import Repeats, time_calls, time_ms
+from .timing import Repeats, Stopwatch, measure_calls
 
 if TYPE_CHECKING:
     import torch
@@ -60,12 +60,12 @@ def measure_machine(device: torch.device, dtype: torch.dtype, products: str = ""
     operand = torch.float32 if products in TF32 else dtype
     left, right = (torch.randn(side, side, generator=generator, device=device).to(operand) for _ in range(2))
     with _tf32_allowed(products in TF32):
-        gemm_ms = time_calls(lambda: left @ right, device, _PEAK_REPEATS)
+        gemm_ms = measure_calls(lambda: left @ right, device, _PEAK_REPEATS).samples_ms
     # Random bytes; no device can exploit that they repeat after 16 MiB.
     drawn = torch.randint(-128, 128, (_DRAWN_BYTES,), dtype=torch.int8, generator=generator, device=device)
     source = drawn.repeat(_COPIED_BYTES[device.type] // _DRAWN_BYTES)
     target = torch.empty_like(source)
-    copy_ms = time_calls(lambda: target.copy_(source), device, _PEAK_REPEATS)
+    copy_ms = measure_calls(lambda: target.copy_(source), device, _PEAK_REPEATS).samples_ms
     return {
         "gemm_samples_ms": gemm_ms,
         "gemm_flops": 2 * side**3 / (3 if products == "tf32x3" else 1),
@@ -107,8 +107,8 @@ def measure_pace(device: torch.device) -> dict[str, list[float]]:
         "calls": lambda: [small.exp() for _ in range(_CALLS)],
         "memory": lambda: torch.zeros(_NUMBERS, device=device).exp_(),
     }
-    repeats = range(_PACE_WARMUP + _PACE_REPEATS)
-    return {name: [time_ms(work, device, _MAX_CALL_S) for _ in repeats][_PACE_WARMUP:] for name, work in works.items()}
+    stopwatch, repeats = Stopwatch(device, _MAX_CALL_S), range(_PACE_WARMUP + _PACE_REPEATS)
+    return {name: [stopwatch.time(work).ms for _ in repeats][_PACE_WARMUP:] for name, work in works.items()}
 
 
 def pace_metric(work: str, samples_ms: list[float]) -> Metric:

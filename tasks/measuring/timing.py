@@ -160,24 +160,6 @@ def first_call_s(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def time_ms(call: Callable[[], object], device: torch.device, max_call_s: float) -> float:
-    """Milliseconds of one call.
-
-    Raises:
-        TimeoutError: It took longer than `max_call_s`.
-    """
-    return Stopwatch(device, max_call_s).time(call).ms
-
-
-def time_calls(call: Callable[[], object], device: torch.device, repeats: Repeats) -> list[float]:
-    """Milliseconds of each repeated call, after warming up.
-
-    Raises:
-        TimeoutError: A call took longer than `max_call_s`.
-    """
-    return measure_calls(call, device, repeats).samples_ms
-
-
 def measure_calls(
     call: Callable[[], object],
     device: torch.device,
