@@ -28,7 +28,7 @@ from .decoding import tokens_decoded
 from .metrics import climb_end, growth_metrics, largest_batch_metrics
 from .modes import MODES, measure_mode
 from .points import LAYER, Point, Points, of_role
-from .sweep import Sweep, SweepSettings, sweep_info
+from .sweep import SMOKE_LENGTHS, Sweep, SweepSettings, sweep_info, sweep_scales
 
 SHORTEST_ENERGY_WINDOW_S = 1.0
 """Energy counters move in steps of tens of milliseconds; a shorter window says nothing."""
@@ -176,12 +176,13 @@ def _pace_metrics(rows: Sequence[Row]) -> list[Metric]:
 
 THROUGHPUT = Sweep(
     sweep_info(
-        ThroughputSettings,
-        {"modes": "prefill+train+decode", "repeats": 5},
         name="throughput",
         version=4,
         summary="Prefill, training-step and decoding time against sequence length; model and attention alone",
         main_metric="longest_prefill_tokens_per_s",
+        scales=sweep_scales(
+            ThroughputSettings, ThroughputSettings(SMOKE_LENGTHS, modes="prefill+train+decode", repeats=5)
+        ),
     ),
     ThroughputSettings,
     measure_times,

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
+from ...adapters.base import IGNORED, Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
 from .answers import predicted_tokens
@@ -177,7 +177,6 @@ def token_hash(splits: Mapping[str, RecallSequences]) -> str:
     return hashlib.sha256(b"".join(split.tokens.astype("<i4").tobytes() for split in splits.values())).hexdigest()
 
 
-_TRAIN: Settings = {"batch_size": 64, "lr": 1e-3, "final_lr": 0.5, "eval_every": 100, "target_loss": 0.01}
 _TWO_LAYERS = gpt(layers=2, heads=2, width=64)
 _SMOKE = RecallSettings(vocab_size=8, length=16, train_samples=2_000, validation_samples=200, test_samples=500)
 
@@ -185,12 +184,11 @@ ASSOCIATIVE_RECALL = GeneratedTask(
     name="associative_recall",
     summary="give the value that went with a key earlier in the sequence (accuracy)",
     citation="Zhang et al., The Hedgehog & the Porcupine, arXiv 2402.04347, tables 2 and 3",
+    train={"batch_size": 64, "lr": 1e-3, "final_lr": 0.5, "eval_every": 100, "target_loss": 0.01},
     scales={
-        "smoke": scale(_SMOKE, {**_TRAIN, "steps": 200}, _TWO_LAYERS),
-        "small": scale(
-            RecallSettings(vocab_size=16, length=32), {**_TRAIN, "steps": 3_000}, gpt(layers=2, heads=2, width=64)
-        ),
-        "paper": scale(RecallSettings(), {**_TRAIN, "steps": 20_000}),
+        "smoke": scale(_SMOKE, {"steps": 200}, _TWO_LAYERS),
+        "small": scale(RecallSettings(vocab_size=16, length=32), {"steps": 3_000}, gpt(layers=2, heads=2, width=64)),
+        "paper": scale(RecallSettings(), {"steps": 20_000}),
     },
     settings=RecallSettings,
     shape=lambda chosen: ModelShape(chosen.length, chosen.vocab_size),

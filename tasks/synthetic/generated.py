@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
@@ -161,7 +161,8 @@ class GeneratedTask(Generic[Chosen, Drawn]):
     """A task with generated data.
 
     Attributes:
-        name: A field of `TaskInfo`, as are `summary`, `citation`, `scales` and `main_metric`.
+        name: A field of `TaskInfo`, as are `summary`, `citation` and `main_metric`.
+        scales: The defaults at each scale.
         settings: Dataclass of the task's settings.
         shape: The shape of models under given settings.
         generate_splits: Draws the splits `train`, `validation` and `test`.
@@ -171,6 +172,7 @@ class GeneratedTask(Generic[Chosen, Drawn]):
         measure: Measures answers.
         details: Names of settings that are part of the data's identity, besides `data_seed`.
         fingerprint: Hashes the splits.
+        train: Settings of training at every scale, unless a scale has its own.
         compared: Columns of right answers and of predictions that the metrics of the setting `more_metrics` compare;
             None for a task without this setting.
     """
@@ -189,6 +191,7 @@ class GeneratedTask(Generic[Chosen, Drawn]):
     fingerprint: Callable[[Mapping[str, Drawn]], str] = content_hash
     compared: tuple[str, str] | None = None
     main_metric: str = "accuracy"
+    train: Settings = field(default_factory=dict)
 
     @cached_property
     def info(self) -> TaskInfo:
@@ -202,7 +205,7 @@ class GeneratedTask(Generic[Chosen, Drawn]):
             licence="Apache-2.0",
             citation=self.citation,
             needs=frozenset({self.shape(self.settings()).needs}),
-            scales=self.scales,
+            scales={name: replace(each, train={**self.train, **each.train}) for name, each in self.scales.items()},
             recipes=("scratch",),
         )
 

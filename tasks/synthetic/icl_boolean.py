@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
+from ...adapters.base import IGNORED, Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
 from ..settings import check_ranges
@@ -176,9 +176,6 @@ def measure(rows: Sequence[Row], settings: BooleanSettings) -> list[Metric]:
     ]
 
 
-_ADAM: Settings = {"beta2": 0.999, "weight_decay": 0.0, "final_lr": 1.0}
-
-
 def _task(
     name: str, summary: str, smoke: BooleanSettings, small: BooleanSettings, paper: BooleanSettings
 ) -> GeneratedTask[BooleanSettings, BooleanPrompts]:
@@ -187,16 +184,17 @@ def _task(
         summary=f"label points by an unknown {summary}, from labelled points before (accuracy)",
         citation="Bhattamishra et al., Understanding In-Context Learning in Transformers and LLMs by Learning to Learn "
         "Discrete Functions, arXiv 2310.03016",
+        train={"beta2": 0.999, "weight_decay": 0.0, "final_lr": 1.0},
         scales={
-            "smoke": scale(smoke, {**_ADAM, "lr": 2e-3, "steps": 200, "batch_size": 32}),
+            "smoke": scale(smoke, {"lr": 2e-3, "steps": 200, "batch_size": 32}),
             "small": scale(
                 small,
-                {**_ADAM, "lr": 5e-4, "steps": 3_000, "batch_size": 32, "eval_every": 500},
+                {"lr": 5e-4, "steps": 3_000, "batch_size": 32, "eval_every": 500},
                 gpt(layers=3, heads=4, width=64),
             ),
             "paper": scale(
                 paper,
-                {**_ADAM, "lr": 1e-4, "warmup": 0.0, "steps": 20_000, "batch_size": 32, "eval_every": 1_000},
+                {"lr": 1e-4, "warmup": 0.0, "steps": 20_000, "batch_size": 32, "eval_every": 1_000},
                 gpt(layers=6, heads=8, width=256),
             ),
         },

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...adapters.base import Adapter, Examples, ModelShape, Settings
+from ...adapters.base import Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
 from ..settings import check_ranges
@@ -172,7 +172,6 @@ def _mean(name: str, errors: Sequence[float], higher_is_better: bool | None, at:
     return Metric(name, sum(errors) / len(errors), "1", higher_is_better, mean_stderr(errors), len(errors), at)
 
 
-_ADAM: Settings = {"beta2": 0.999, "weight_decay": 0.0, "batch_size": 64}
 _SMOKE = RegressionSettings(dimension=2, points=8, train_samples=10_000, validation_samples=200, test_samples=200)
 _SMALL = RegressionSettings(dimension=5, points=16, train_samples=100_000, validation_samples=1_000, test_samples=1_000)
 
@@ -180,14 +179,13 @@ ICL_REGRESSION = GeneratedTask(
     name="icl_regression",
     summary="linear regression in context, beside least squares and one gradient step (squared error)",
     citation="Garg et al., What Can Transformers Learn In-Context?, arXiv 2208.01066",
+    train={"beta2": 0.999, "weight_decay": 0.0, "batch_size": 64},
     scales={
-        "smoke": scale(_SMOKE, {**_ADAM, "lr": 3e-3, "steps": 200}),
-        "small": scale(
-            _SMALL, {**_ADAM, "lr": 1e-3, "steps": 3_000, "eval_every": 500}, gpt(layers=4, heads=4, width=64)
-        ),
+        "smoke": scale(_SMOKE, {"lr": 3e-3, "steps": 200}),
+        "small": scale(_SMALL, {"lr": 1e-3, "steps": 3_000, "eval_every": 500}, gpt(layers=4, heads=4, width=64)),
         "paper": scale(
             RegressionSettings(),
-            {**_ADAM, "lr": 1e-4, "warmup": 0.0, "final_lr": 1.0, "steps": 500_000, "eval_every": 10_000},
+            {"lr": 1e-4, "warmup": 0.0, "final_lr": 1.0, "steps": 500_000, "eval_every": 10_000},
             gpt(layers=12, heads=8, width=256),
         ),
     },

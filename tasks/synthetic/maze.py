@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
+from ...adapters.base import IGNORED, Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
 from ..settings import check_ranges
@@ -181,25 +181,24 @@ def measure(rows: Sequence[Row]) -> list[Metric]:
     ]
 
 
-_TRAIN: Settings = {"weight_decay": 0.01, "beta2": 0.999, "final_lr": 0.1}
-
 MAZE = GeneratedTask(
     name="maze",
     summary="the path through a maze that is given as a list of passages (exact paths)",
     citation="Ivanitskiy et al., A Configurable Library for Generating and Manipulating Maze Datasets, "
     "arXiv 2309.10498",
+    train={"weight_decay": 0.01, "beta2": 0.999, "final_lr": 0.1},
     scales={
         "smoke": scale(
             MazeSettings(side=4, train_samples=2_000, validation_samples=50, test_samples=100),
-            {**_TRAIN, "lr": 2e-3, "steps": 150, "batch_size": 32},
+            {"lr": 2e-3, "steps": 150, "batch_size": 32},
         ),
         "small": scale(
             MazeSettings(side=4, train_samples=60_000, validation_samples=200, test_samples=300),
-            {**_TRAIN, "lr": 1e-3, "steps": 4_000, "batch_size": 32, "eval_every": 500},
+            {"lr": 1e-3, "steps": 4_000, "batch_size": 32, "eval_every": 500},
             gpt(layers=4, heads=4, width=64),
         ),
         "paper": scale(
-            MazeSettings(), {**_TRAIN, "lr": 5e-4, "epochs": 20.0, "batch_size": 64}, gpt(layers=6, heads=8, width=256)
+            MazeSettings(), {"lr": 5e-4, "epochs": 20.0, "batch_size": 64}, gpt(layers=6, heads=8, width=256)
         ),
     },
     settings=MazeSettings,

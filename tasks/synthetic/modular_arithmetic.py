@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
+from ...adapters.base import IGNORED, Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
 from ..settings import check_ranges
@@ -203,7 +203,6 @@ def measure(rows: Sequence[Row], settings: ArithmeticSettings) -> list[Metric]:
     ]
 
 
-_TRAIN: Settings = {"weight_decay": 0.0, "beta2": 0.999, "final_lr": 0.1, "length_pool": 8}
 _SMOKE = ArithmeticSettings(
     train_length=7,
     held_out_length=7,
@@ -220,16 +219,17 @@ MODULAR_ARITHMETIC = GeneratedTask(
     name="modular_arithmetic",
     summary="value of an expression modulo 5, at lengths beyond those trained on (accuracy)",
     citation="Delétang et al., Neural Networks and the Chomsky Hierarchy, arXiv 2207.02098",
+    train={"weight_decay": 0.0, "beta2": 0.999, "final_lr": 0.1, "length_pool": 8},
     scales={
-        "smoke": scale(_SMOKE, {**_TRAIN, "lr": 2e-3, "steps": 150, "batch_size": 64}, {"rope": True}),
+        "smoke": scale(_SMOKE, {"lr": 2e-3, "steps": 150, "batch_size": 64}, {"rope": True}),
         "small": scale(
             _SMALL,
-            {**_TRAIN, "lr": 1e-3, "steps": 5_000, "batch_size": 128, "eval_every": 500, "target_loss": 0.01},
+            {"lr": 1e-3, "steps": 5_000, "batch_size": 128, "eval_every": 500, "target_loss": 0.01},
             gpt(layers=4, heads=4, width=64, rope=True),
         ),
         "paper": scale(
             ArithmeticSettings(),
-            {**_TRAIN, "lr": 1e-4, "final_lr": 1.0, "steps": 1_000_000, "batch_size": 128, "eval_every": 10_000},
+            {"lr": 1e-4, "final_lr": 1.0, "steps": 1_000_000, "batch_size": 128, "eval_every": 10_000},
             gpt(layers=5, heads=8, width=64, rope=True),
         ),
     },

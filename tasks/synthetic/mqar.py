@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
+from ...adapters.base import IGNORED, Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
 from .answers import mean_over_settings, predicted_by_length, right_tokens, shares_by
@@ -200,7 +200,6 @@ def measure(rows: Sequence[Row]) -> list[Metric]:
     ]
 
 
-_TRAIN: Settings = {"lr": 1e-3, "weight_decay": 0.1, "final_lr": 0.0, "length_pool": 16}
 _SMOKE = MqarSettings(
     vocab_size=32,
     train_lengths=(16, 24),
@@ -226,21 +225,18 @@ MQAR = GeneratedTask(
     name="mqar",
     summary="values of many keys seen earlier in the sequence, at several lengths (accuracy)",
     citation="Arora et al., Zoology: Measuring and Improving Recall in Efficient Language Models, arXiv 2312.04927",
+    train={"lr": 1e-3, "weight_decay": 0.1, "final_lr": 0.0, "length_pool": 16},
     scales={
         "smoke": scale(
-            _SMOKE,
-            {**_TRAIN, "lr": 3e-3, "steps": 150, "batch_size": 32},
-            gpt(layers=2, heads=1, width=64, mlp_width=128),
+            _SMOKE, {"lr": 3e-3, "steps": 150, "batch_size": 32}, gpt(layers=2, heads=1, width=64, mlp_width=128)
         ),
         "small": scale(
             _SMALL,
-            {**_TRAIN, "lr": 2e-3, "steps": 3_000, "batch_size": 64, "eval_every": 250, "target_loss": 0.01},
+            {"lr": 2e-3, "steps": 3_000, "batch_size": 64, "eval_every": 250, "target_loss": 0.01},
             gpt(layers=2, heads=1, width=64),
         ),
         "paper": scale(
-            MqarSettings(),
-            {**_TRAIN, "epochs": 64.0, "batch_size": 256, "eval_rows": 2_000},
-            gpt(layers=2, heads=1, width=128),
+            MqarSettings(), {"epochs": 64.0, "batch_size": 256, "eval_rows": 2_000}, gpt(layers=2, heads=1, width=128)
         ),
     },
     settings=MqarSettings,

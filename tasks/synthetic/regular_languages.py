@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...adapters.base import Adapter, Examples, ModelShape, Settings
+from ...adapters.base import Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
 from .answers import doubling, in_batches, share
@@ -131,7 +131,6 @@ def measure(rows: Sequence[Row]) -> list[Metric]:
     return metrics
 
 
-_TRAIN: Settings = {"beta2": 0.999, "weight_decay": 0.1, "final_lr": 0.1}
 _SMOKE = LanguageSettings(
     symbols=6,
     least_states=2,
@@ -158,16 +157,17 @@ REGULAR_LANGUAGES = GeneratedTask(
     name="regular_languages",
     summary="next symbol of strings of an unknown random automaton (legal answers, total variation)",
     citation="Akyürek et al., In-Context Language Learning: Architectures and Algorithms, arXiv 2401.12973",
+    train={"beta2": 0.999, "weight_decay": 0.1, "final_lr": 0.1},
     scales={
-        "smoke": scale(_SMOKE, {**_TRAIN, "lr": 3e-3, "steps": 150, "batch_size": 16}),
+        "smoke": scale(_SMOKE, {"lr": 3e-3, "steps": 150, "batch_size": 16}),
         "small": scale(
             _SMALL,
-            {**_TRAIN, "lr": 1e-3, "steps": 2_500, "batch_size": 32, "eval_every": 250},
+            {"lr": 1e-3, "steps": 2_500, "batch_size": 32, "eval_every": 250},
             gpt(layers=2, heads=2, width=64, rope=True),
         ),
         "paper": scale(
             LanguageSettings(),
-            {**_TRAIN, "lr": 5e-4, "epochs": 50.0, "batch_size": 32},
+            {"lr": 5e-4, "epochs": 50.0, "batch_size": 32},
             gpt(layers=8, heads=4, width=256, rope=True),
         ),
     },
