@@ -75,23 +75,6 @@ class ListOpsSettings(SeededSettings):
 
 
 @dataclass(frozen=True)
-class ListOpsExpressions:
-    """Expressions in tokens.
-
-    Attributes:
-        tokens: Token ids `[rows, n]` uint8, padded with 0 on the right.
-        lengths: Tokens of each row.
-        answers: Values, 0 to 9.
-        depths: Greatest depth of any node; the outermost operation has depth 1.
-    """
-
-    tokens: NDArray[np.uint8]
-    lengths: NDArray[np.int32]
-    answers: NDArray[np.int32]
-    depths: NDArray[np.int32]
-
-
-@dataclass(frozen=True)
 class _Level:
     """The nodes of one depth; nodes of one tree, and of one parent, are neighbours.
 
@@ -113,16 +96,14 @@ class _Measured:
     Attributes:
         values: Value of the node.
         lengths: Number of its tokens.
-        heights: Levels from the node to its deepest descendant, both included.
     """
 
     values: NDArray[np.int64]
     lengths: NDArray[np.int64]
-    heights: NDArray[np.int64]
 
 
-def generate_expressions(rng: np.random.Generator, rows: int, settings: ListOpsSettings) -> ListOpsExpressions:
-    """Draws `rows` different expressions.
+def generate_expressions(rng: np.random.Generator, rows: int, settings: ListOpsSettings) -> Sequences:
+    """Draws `rows` different expressions, with their values as labels.
 
     Raises:
         ValueError: (Almost) no expression has a length within the bounds.
@@ -130,7 +111,7 @@ def generate_expressions(rng: np.random.Generator, rows: int, settings: ListOpsS
     import numpy as np
 
     min_length, max_length = settings.min_length, settings.max_length
-    kept: dict[bytes, tuple[NDArray[np.uint8], Any, Any, Any]] = {}
+    kept: dict[bytes, tuple[NDArray[np.uint8], Any, Any]] = {}
     drawn = 0
     while len(kept) < rows:
         levels = _draw(rng, _TREES_AT_ONCE, settings)
@@ -139,7 +120,7 @@ def generate_expressions(rng: np.random.Generator, rows: int, settings: ListOpsS
         fitting = np.flatnonzero((roots.lengths > min_length) & (roots.lengths < max_length))
         for tree, row in zip(fitting, _serialise(levels, measured, fitting, max_length), strict=True):
             digest = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
-            kept.setdefault(digest, (row, roots.lengths[tree], roots.values[tree], roots.heights[tree]))
+            kept.setdefault(digest, (row, roots.values[tree], roots.lengths[tree]))
         drawn += _TREES_AT_ONCE
         if drawn >= 20 * _TREES_AT_ONCE and not kept:
             raise ValueError(
@@ -147,7 +128,7 @@ def generate_expressions(rng: np.random.Generator, rows: int, settings: ListOpsS
                 f"{max_length} tokens; widen the bounds, or set max_depth higher (10 is usual)"
             )
     tokens, *known = zip(*islice(kept.values(), rows), strict=True)
-    return ListOpsExpressions(np.stack(tokens), *np.array(known, np.int32))
+    return Sequences(np.stack(tokens), *np.array(known, np.int32))
 
 
 def _draw(rng: np.random.Generator, trees: int, settings: ListOpsSettings) -> list[_Level]:
@@ -170,21 +151,19 @@ def _draw(rng: np.random.Generator, trees: int, settings: ListOpsSettings) -> li
 
 
 def _measure(levels: Sequence[_Level]) -> list[_Measured]:
-    """Values, lengths and heights of the nodes of each level, computed from the bottom up."""
+    """Values and lengths of the nodes of each level, computed from the bottom up."""
     import numpy as np
 
     measured: list[_Measured] = []
     for level in reversed(levels):
         operations = np.flatnonzero(level.arguments)
         values, lengths = level.symbols.copy(), np.ones_like(level.symbols)
-        heights = np.ones_like(level.symbols)
         if len(operations):
             below, counts = measured[-1], level.arguments[operations]
             starts = np.cumsum(counts) - counts
             values[operations] = _apply(level.symbols[operations], counts, starts, below.values)
             lengths[operations] = 2 + np.add.reduceat(below.lengths, starts)
-            heights[operations] = 1 + np.maximum.reduceat(below.heights, starts)
-        measured.append(_Measured(values, lengths, heights))
+        measured.append(_Measured(values, lengths))
     return measured[::-1]
 
 
@@ -244,7 +223,7 @@ def make_expressions(chosen: ListOpsSettings) -> Mapping[str, Sequences]:
     sizes = {"test": chosen.test_rows, "validation": chosen.validation_rows, "train": chosen.train_rows}
     made = generate_expressions(np.random.default_rng(chosen.data_seed), sum(sizes.values()), chosen)
     ends = np.cumsum(list(sizes.values()))[:-1]
-    parts = zip(*(np.split(array, ends) for array in (made.tokens, made.answers, made.lengths)), strict=True)
+    parts = zip(*(np.split(array, ends) for array in (made.tokens, made.labels, made.lengths)), strict=True)
     return {name: Sequences(*part) for name, part in zip(sizes, parts, strict=True)}
 
 
