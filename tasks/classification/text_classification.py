@@ -20,6 +20,7 @@ from ..data.batches import TokenIds, batched_logits, pad_rows
 from ..data.documents import cached_tokens
 from ..data.sources import DatasetId, identify_dataset, read_split, shuffled_places
 from ..data.tokenization import TextIdentity, Tokenizer, identify_text, load_tokenizer
+from ..heavy import np
 from ..metrics.classification import measure
 from ..metrics.requested import check_classes, measure_classes, try_metrics
 from ..settings import as_settings, check_ranges, parse_settings
@@ -220,8 +221,6 @@ class LabelledTextReader:
 
     def examples(self, part: str, tokenizer: Tokenizer) -> Examples | None:
         """`train` or `held_out` as training reads them; None if nothing is trained or too few rows can be held out."""
-        import numpy as np
-
         if "train" not in self.task.dataset.splits:
             return None
         places, rows = self._rows(part)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...results.record import DataIdentity, Scalar
 from ..base import DataUnavailableError, Sources
+from ..heavy import np
 from .file_hashes import digest, line_count
 
 if TYPE_CHECKING:
@@ -144,8 +145,6 @@ def read_split(dataset: DatasetId, split: str, sources: Sources) -> Dataset:
 
 def shuffled_places(rows: int) -> list[int]:
     """The places of a split's rows in the order in which rows are drawn, shuffled with a fixed seed."""
-    import numpy as np
-
     places: list[int] = np.random.default_rng(_SHUFFLE_SEED).permutation(rows).tolist()
     return places
 

@@ -30,6 +30,7 @@ from typing import TypeAlias
 from ...results.atomic import replacing
 from ...results.record import DataIdentity, Scalar
 from ..base import DataUnavailableError, Sources, TaskInfo
+from ..heavy import np
 from .batches import TokenIds
 from .sources import REACH_TIMEOUT_S, find_copy, local_copies
 from .subword_tokenizer import END_OF_TEXT, PretrainedTokenizer, SubwordTokenizer
@@ -109,8 +110,6 @@ class ByteTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         """Bytes of each text."""
-        import numpy as np
-
         return [np.frombuffer(text.encode(), np.uint8).astype(np.int32) for text in texts]
 
     def decode(self, tokens: Sequence[int]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...results.record import Metric, Scalar
+from ..heavy import np
 
 LONG_END = 8
 """The long end of a sweep: lengths within this factor of the longest measured."""
@@ -36,7 +37,6 @@ def exponent_metrics(
 
 
 def _fitted(name: str, of: str, points: Sequence[tuple[float, float]], at: Mapping[str, Scalar]) -> list[Metric]:
-    import numpy as np
     from scipy import stats
 
     line: Any = stats.linregress(*np.log(points).T)

@@ -20,6 +20,7 @@ from typing import Any
 
 from ...results.record import Metric
 from ..base import Row
+from ..heavy import np
 from ..measuring.machine import MACHINE, PACE, machine_metrics, measure_machine, measure_pace, pace_metric
 from ..measuring.metrics import At, clock_metrics, median_metric, spread_metrics
 from ..measuring.timing import Repeats
@@ -103,8 +104,6 @@ def measure_times(subject: Any, point: Point, settings: ThroughputSettings) -> R
 
 def throughput_metrics(rows: Sequence[Row], settings: ThroughputSettings) -> list[Metric]:
     """The headline, the metrics of each point, scaling exponents, and the machine's own peaks and pace."""
-    import numpy as np
-
     sweep = [row for row in of_role(rows, "sweep") if row["mode"] not in (PACE, MACHINE)]
     points = [(row, settings.at(row)) for row in (*sweep, *of_role(rows, "largest"))]
     headline = "longest_prefill_tokens_per_s"
@@ -121,8 +120,6 @@ def throughput_metrics(rows: Sequence[Row], settings: ThroughputSettings) -> lis
 
 def _time_metrics(row: Row, at: At) -> list[Metric]:
     """Latency and throughput at one point, in this order; without a value if it failed."""
-    import numpy as np
-
     mode = row["mode"] + ("_largest_batch" if row["role"] == "largest" else "")
     latency, rate = f"{mode}_per_token_ms" if row["mode"] == "generate" else f"{mode}_ms", f"{mode}_tokens_per_s"
     if row["status"] != "ok":

@@ -12,6 +12,7 @@ from ..base import Row, Sources, TaskData, TaskInfo
 from ..classification.text_classification import TextClassification
 from ..data.batches import TokenIds
 from ..data.tokenization import Tokenizer
+from ..heavy import np
 from ..language.perplexity import Perplexity
 from ..settings import check_ranges, parse_settings
 from .measures import MEASURES, TEACHER_MEASURES
@@ -156,8 +157,6 @@ class AttentionFidelity:
 
 def _metrics(rows: Sequence[Row]) -> list[Metric]:
     """Metrics of one corpus and length; an empty divergence alone where one of its windows could not be measured."""
-    import numpy as np
-
     from ...results.stats.statistics import mean_stderr, ratio_bootstrap
 
     at = {"corpus": rows[0]["corpus"], "seq_len": rows[0]["seq_len"]}

@@ -5,18 +5,15 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 from ..base import Row
+from ..heavy import torch
 from ..measuring.allocation import peak_memory
 from ..measuring.failures import ENDS_A_CLIMB, failure_status, release_memory
 from ..measuring.telemetry import Telemetry, telemetry
 from ..measuring.timing import Repeats, first_call_s, measure_calls
 from .shapes import KernelShape
 from .workloads import Prepare, TimedCall
-
-if TYPE_CHECKING:
-    import torch
 
 _TRACEBACK_CHARACTERS = 4000
 
@@ -42,8 +39,6 @@ class KernelBench:
 
     def __post_init__(self) -> None:
         if self.device.type == "cuda":
-            import torch
-
             torch.cuda.get_device_properties(self.device)  # torch caches them for the record; a lost device tells none
 
     def climb(self, name: str, shapes: Sequence[KernelShape]) -> Iterator[Row]:
@@ -71,8 +66,6 @@ class KernelBench:
 
     def _measure(self, name: str, shape: KernelShape) -> Row:
         """Each call's kernel, times and memory, and notes on how they were measured."""
-        import torch
-
         calls = self.contenders[name](shape, self.device, self.dtype)
         with torch.no_grad(), telemetry(self.device) as watch:
             found = {each: self._measure_call(call, watch) for each, call in calls.items()}
@@ -113,8 +106,6 @@ def _located(failed: Row, name: str, shape: KernelShape) -> Row:
 def _device_error(device: torch.device) -> str:
     """The error of a device that no longer works in this process; empty if it works."""
     if device.type == "cuda":
-        import torch
-
         try:
             torch.cuda.synchronize(device)
         except RuntimeError as error:

@@ -38,10 +38,10 @@ from ..data.documents import (
     tokenize_documents,
 )
 from ..data.tokenization import TextIdentity, Tokenizer, identify_text, load_tokenizer
+from ..heavy import np
 from ..settings import as_settings, check_ranges, parse_settings
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from ...results.stats.statistics import RatioStatistic
@@ -235,8 +235,6 @@ def with_unigram(
     test: Sequence[TokenizedDocument], train: Sequence[TokenIds], vocab_size: int
 ) -> tuple[TokenizedDocument, ...]:
     """Test documents with their likelihood under the add-one-smoothed unigrams of `train`, unless that is empty."""
-    import numpy as np
-
     if not train:
         return tuple(test)
     counts = np.bincount(np.concatenate(train), minlength=vocab_size) + 1
@@ -247,8 +245,6 @@ def with_unigram(
 
 
 def _score_joined(test: EvaluationDocuments, loglikelihood: Loglikelihood) -> list[float]:
-    import numpy as np
-
     separator = np.array([test.end_of_text], np.int32)
     parts = [part for document in test.documents for part in (document.tokens, separator)][:-1]
     scores = loglikelihood(np.concatenate(parts).tolist())
@@ -261,8 +257,6 @@ def _score_apart(test: EvaluationDocuments, loglikelihood: Loglikelihood) -> lis
 
 
 def _ratio_metric(name: str, rows: Sequence[Row], top: str, bottom: str, statistic: RatioStatistic) -> Metric:
-    import numpy as np
-
     from ...results.stats.statistics import ratio_bootstrap
 
     tops, bottoms = [row[top] for row in rows], [row[bottom] for row in rows]

@@ -16,11 +16,11 @@ from ...adapters.base import ModelShape, Settings
 from ...results.record import DataIdentity
 from ..base import Sources
 from ..data.sources import DatasetId, identify_dataset, read_split
+from ..heavy import np
 from .protocol import SequenceClassification, SequenceSettings, lra_info
 from .sequences import SequenceCache, Sequences
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 CIFAR10 = DatasetId("uoft-cs/cifar10", "plain_text", "0b2714987fa478483af9968de7c934580d0bb9a2", ("train", "test"))
@@ -63,8 +63,6 @@ class GreyPictures:
 
     def split(self, name: str, chosen: ImageSettings, sources: Sources) -> Sequences:
         """The chosen rows of a split."""
-        import numpy as np
-
         key = f"{_READER_VERSION} {identify_dataset(self.dataset, sources).fingerprint}"
         cache = SequenceCache.keyed("grey-pictures", key, sources, lambda: self._decode(sources))
         whole = cache.split("test" if name == "test" else "train")
@@ -79,7 +77,6 @@ class GreyPictures:
 
     def _decode(self, sources: Sources) -> Mapping[str, Sequences]:
         import datasets
-        import numpy as np
 
         splits = {}
         for split in self.dataset.splits:
@@ -95,7 +92,6 @@ def grey_pixels(pictures: Iterable[bytes]) -> NDArray[np.uint8]:
     Raises:
         ValueError: A picture is not 32 by 32.
     """
-    import numpy as np
     from PIL import Image
 
     rows = []
@@ -118,8 +114,6 @@ class Digits:
 
     def split(self, name: str, chosen: SequenceSettings, sources: Sources) -> Sequences:  # noqa: ARG002
         """One split."""
-        import numpy as np
-
         whole = _read_digits()
         ends = np.cumsum(list(_DIGITS_SPLITS.values()))[:-1]
         places = np.random.default_rng(_SHUFFLE_SEED).permutation(len(whole))
@@ -128,7 +122,6 @@ class Digits:
 
 
 def _read_digits() -> Sequences:
-    import numpy as np
     from sklearn.datasets import load_digits
 
     digits: Any = load_digits()

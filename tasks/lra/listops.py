@@ -22,12 +22,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.base import ModelShape
+from ..heavy import np
 from ..settings import check_ranges
 from .protocol import GeneratedSequences, SeededSettings, SequenceClassification, lra_info
 from .sequences import Sequences
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 OPERATION_PROBABILITY = 0.25
@@ -108,8 +108,6 @@ def generate_expressions(rng: np.random.Generator, rows: int, settings: ListOpsS
     Raises:
         ValueError: (Almost) no expression has a length within the bounds.
     """
-    import numpy as np
-
     min_length, max_length = settings.min_length, settings.max_length
     kept: dict[bytes, tuple[NDArray[np.uint8], Any, Any]] = {}
     drawn = 0
@@ -133,8 +131,6 @@ def generate_expressions(rng: np.random.Generator, rows: int, settings: ListOpsS
 
 def _draw(rng: np.random.Generator, trees: int, settings: ListOpsSettings) -> list[_Level]:
     """Trees as levels from the root down; the root is an operation, as a single digit is always too short."""
-    import numpy as np
-
     levels: list[_Level] = []
     parents = np.arange(trees)
     for depth in range(1, settings.max_depth + 1):
@@ -152,8 +148,6 @@ def _draw(rng: np.random.Generator, trees: int, settings: ListOpsSettings) -> li
 
 def _measure(levels: Sequence[_Level]) -> list[_Measured]:
     """Values and lengths of the nodes of each level, computed from the bottom up."""
-    import numpy as np
-
     measured: list[_Measured] = []
     for level in reversed(levels):
         operations = np.flatnonzero(level.arguments)
@@ -171,8 +165,6 @@ def _apply(
     operators: NDArray[np.int64], counts: NDArray[np.int64], starts: NDArray[np.int64], values: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """The value of each operation; its arguments are `counts` of `values`, from its index in `starts` on."""
-    import numpy as np
-
     order = np.lexsort((values, np.repeat(np.arange(len(counts)), counts)))
     ordered = values[order]
     lower, upper = ordered[starts + (counts - 1) // 2], ordered[starts + counts // 2]
@@ -189,8 +181,6 @@ def _serialise(
     levels: Sequence[_Level], measured: Sequence[_Measured], trees: NDArray[np.int64], width: int
 ) -> NDArray[np.uint8]:
     """Tokens `[rows, width]` of the chosen trees: each node comes after its parent and its earlier siblings."""
-    import numpy as np
-
     tokens = np.zeros((len(trees), width), np.uint8)
     rows_above = np.full(len(levels[0].symbols), -1)
     rows_above[trees] = np.arange(len(trees))
@@ -218,12 +208,10 @@ def make_expressions(chosen: ListOpsSettings) -> Mapping[str, Sequences]:
 
     Test expressions come first and training expressions last, so that fewer training rows change nothing else.
     """
-    import numpy as np
-
     sizes = {"test": chosen.test_rows, "validation": chosen.validation_rows, "train": chosen.train_rows}
     made = generate_expressions(np.random.default_rng(chosen.data_seed), sum(sizes.values()), chosen)
     ends = np.cumsum(list(sizes.values()))[:-1]
-    parts = zip(*(np.split(array, ends) for array in (made.tokens, made.labels, made.lengths)), strict=True)
+    parts = zip(*(np.split(array, ends) for array in (made.tokens, made.labels, made.row_lengths())), strict=True)
     return {name: Sequences(*part) for name, part in zip(sizes, parts, strict=True)}
 
 

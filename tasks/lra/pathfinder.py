@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...adapters.base import ModelShape, Settings
+from ..heavy import np
 from .protocol import GeneratedSequences, SequenceClassification, lra_info
 from .scenes import PathfinderSettings, generate_scenes
 from .sequences import Sequences
@@ -14,8 +15,6 @@ _PAPER_BATCHES: Settings = {"batch_size": 256, "eval_rows": 20_000, "eval_batch_
 
 def make_images(chosen: PathfinderSettings) -> Mapping[str, Sequences]:
     """Draws every split, with half of each label."""
-    import numpy as np
-
     sizes = {"train": chosen.train_rows, "validation": chosen.validation_rows, "test": chosen.test_rows}
     seeds = np.random.SeedSequence(chosen.data_seed).spawn(len(sizes))
     splits = {}

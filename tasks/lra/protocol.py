@@ -57,7 +57,7 @@ _BENCHMARK_OPTIMISER: Settings = {
 _GENERATOR_VERSION = "1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SequenceSettings:
     """Settings that all tasks of sequences have.
 
@@ -70,7 +70,7 @@ class SequenceSettings:
     more_metrics: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SeededSettings(SequenceSettings):
     """Settings that all tasks with generated sequences have.
 

@@ -22,6 +22,7 @@ from ..base import Sources
 from ..data.batches import pad_rows
 from ..data.sources import DatasetId, TabSeparated, identify_dataset, read_split
 from ..data.tokenization import ByteTokenizer
+from ..heavy import np
 from ..settings import check_ranges
 from .protocol import SequenceClassification, SequenceSettings, lra_info
 from .sequences import SequenceCache, Sequences
@@ -87,8 +88,6 @@ class DocumentPairs:
         return cache.split(name)
 
     def _read(self, name: str, rows: int | None, max_length: int, sources: Sources) -> Sequences:
-        import numpy as np
-
         whole = read_split(self.dataset, _SPLITS[name], sources)
         places = np.sort(np.random.default_rng(_SHUFFLE_SEED).permutation(len(whole))[:rows])
         chosen = whole.select(places)

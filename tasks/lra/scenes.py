@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..heavy import np
 from ..settings import check_ranges
 from .protocol import SeededSettings
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 DASH, GAP = 1.5, 1.7
@@ -89,8 +89,6 @@ class Scenes:
 
     def images(self, image_size: int) -> NDArray[np.uint8]:
         """Pixels from 0 to 255, `[n, image_size, image_size]`."""
-        import numpy as np
-
         dashes = np.concatenate([self.paths.reshape(len(self), -1, 2, 2), self.distractors], axis=1)
         return draw(dashes, self.dots, image_size)
 
@@ -101,8 +99,6 @@ def generate_scenes(rng: np.random.Generator, rows: int, settings: PathfinderSet
     Raises:
         ValueError: The paths do not fit into the image.
     """
-    import numpy as np
-
     labels = rng.permutation(np.arange(rows, dtype=np.int32) % 2)
     done, drawn = 0, 0
     while done < rows:
@@ -119,8 +115,6 @@ def generate_scenes(rng: np.random.Generator, rows: int, settings: PathfinderSet
 
 def _draw_scenes(rng: np.random.Generator, settings: PathfinderSettings, labels: NDArray[np.int32]) -> Scenes:
     """Scenes for the first of `labels`; their number is left to chance."""
-    import numpy as np
-
     size = settings.image_size + 2 * _BORDER
     canvas = _Canvas(np.zeros((_SCENES_AT_ONCE, size, size), np.int16), [0])
     first, fits = canvas.grow(rng, settings.dashes)
@@ -148,8 +142,6 @@ def _dot_choices(
     In both pairs the first dot is at the start of a path and the second at an end, as starts and ends are distributed
     differently over an image.
     """
-    import numpy as np
-
     rows = np.arange(len(paths))
     begins, ends = paths[:, :, 0, 0], paths[:, :, -1, 1]  # n path xy
     distances = np.linalg.norm(begins[:, :, None] - ends[:, None], axis=-1)  # n path path
@@ -185,8 +177,6 @@ class _Canvas:
         Each dash turns a little from the dash before it. It is the first of several tries that keeps clear of
         all dashes but the last two, if possible the first that also leaves room for another dash.
         """
-        import numpy as np
-
         n, rows = len(self.taken), np.arange(len(self.taken))
         self.count[0] += 1  # no dash has this number: it stands before the first one
         oldest_own, room = self.count[0], self.taken.shape[-1] - 2 * _BORDER - 1 - 2 * _MARGIN
@@ -210,8 +200,6 @@ class _Canvas:
 
     def _is_free(self, points: NDArray[np.floating], oldest_own: int) -> NDArray[np.bool_]:
         """Whether `points` `[n, tries, k, xy]` lie inside, and near no dash but the last two of this path."""
-        import numpy as np
-
         last = self.taken.shape[-1] - 2 * _BORDER - 1
         inside = ((points >= _MARGIN) & (points <= last - _MARGIN)).all(axis=(2, 3))
         near = self.taken[self._pixels(points)]
@@ -220,8 +208,6 @@ class _Canvas:
 
     def _take(self, ends: NDArray[np.floating]) -> None:
         """Marks the free pixels near a new dash `[n, 2, xy]` of each image."""
-        import numpy as np
-
         self.count[0] += 1
         offsets = np.mgrid[-_BORDER : _BORDER + 1, -_BORDER : _BORDER + 1].reshape(2, -1).T
         near = offsets[np.linalg.norm(offsets, axis=1) < _CLEARANCE].astype(np.float32)
@@ -230,8 +216,6 @@ class _Canvas:
 
     def _has_room_for_dots(self, path: NDArray[np.floating], oldest_own: int) -> NDArray[np.bool_]:
         """Whether other paths are one pixel further away from the ends of a path than from the rest of it."""
-        import numpy as np
-
         ends = np.stack([path[:, 0, 0], path[:, -1, 1]], axis=1)
         around = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)], np.float32)
         near = self.taken[self._pixels(ends[:, :, None] + around)]
@@ -239,8 +223,6 @@ class _Canvas:
 
     def _pixels(self, points: NDArray[np.floating]) -> tuple[NDArray[np.intp], ...]:
         """Indices into `taken` of the pixels of points `[n, .., xy]`; points far outside fall on its border."""
-        import numpy as np
-
         places = np.clip(np.rint(points).astype(np.intp) + _BORDER, 0, self.taken.shape[-1] - 1)
         images = np.arange(len(points)).reshape(-1, *[1] * (points.ndim - 2))
         return np.broadcast_to(images, places.shape[:-1]), places[..., 1], places[..., 0]
@@ -254,8 +236,6 @@ def draw(dashes: NDArray[np.floating], dots: NDArray[np.floating], size: int) ->
         dots: Centres of the dots, `[n, dots, xy]`.
         size: Pixels per side.
     """
-    import numpy as np
-
     ink = np.zeros((len(dashes), size * size), np.float32)
     along = np.linspace(0, 1, _POINTS)[:, None]
     points = dashes[:, :, :1] * (1 - along) + dashes[:, :, 1:] * along  # n dashes points xy
@@ -266,8 +246,6 @@ def draw(dashes: NDArray[np.floating], dots: NDArray[np.floating], size: int) ->
 
 def _stamp(ink: NDArray[np.float32], points: NDArray[np.floating], radius: float, size: int) -> None:
     """Adds a disc at each of `points` `[n, points, xy]`; where discs overlap, the brighter one counts."""
-    import numpy as np
-
     image, point = np.nonzero(~np.isnan(points[..., 0]))
     centres = points[image, point]
     reach = int(np.ceil(radius + 0.5))

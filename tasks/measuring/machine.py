@@ -12,15 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from ...results.record import Metric
 from ..base import Row
+from ..heavy import torch
 from .metrics import median_metric
 from .timing import Repeats, Stopwatch, measure_calls
-
-if TYPE_CHECKING:
-    import torch
 
 MACHINE = "machine"
 """Mode of the point that measures the machine's peaks."""
@@ -51,8 +48,6 @@ def measure_machine(device: torch.device, dtype: torch.dtype, products: str = ""
     Returns:
         Samples in milliseconds, and the operations and bytes of one call.
     """
-    import torch
-
     name = str(dtype).removeprefix("torch.")
     products = products or name
     side = _SIDE[device.type]
@@ -98,8 +93,6 @@ def measure_pace(device: torch.device) -> dict[str, list[float]]:
     numbers, which mostly start and wait for threads. `memory` is the exponential of 8 million numbers in newly
     allocated memory, as activations are.
     """
-    import torch
-
     one = torch.ones(_SIZE, _SIZE, device=device)
     small = torch.ones(_SMALL, device=device)
     works: dict[str, Callable[[], object]] = {
@@ -119,8 +112,6 @@ def pace_metric(work: str, samples_ms: list[float]) -> Metric:
 @contextmanager
 def _tf32_allowed(allowed: bool) -> Iterator[None]:
     """Lets torch multiply float32 matrices in TF32 within the block."""
-    import torch
-
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if allowed else before)
     try:

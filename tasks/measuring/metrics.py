@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...results.record import Metric, Scalar
+from ..heavy import np
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 At: TypeAlias = Mapping[str, Scalar]
@@ -21,8 +21,6 @@ def median_metric(
     name: str, values: NDArray[np.float64] | Sequence[float], unit: str, higher_is_better: bool | None, at: At
 ) -> Metric:
     """The median of repeated measurements, with the standard error of a bootstrap and every sample."""
-    import numpy as np
-
     from ...results.stats.statistics import index_bootstrap
 
     array = np.asarray(values)
@@ -35,8 +33,6 @@ def spread_metrics(
     name: str, values: NDArray[np.float64] | Sequence[float], unit: str, higher_is_better: bool | None, at: At
 ) -> list[Metric]:
     """The median, then the percentiles `NAME_p20` and `NAME_p80`, which only describe."""
-    import numpy as np
-
     percentiles = [
         Metric(f"{name}_p{share}", float(np.percentile(values, share)), unit, None, None, len(values), at)
         for share in PERCENTILES

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 from ...adapters.base import IGNORED, Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
+from ..heavy import np
 from .answers import predicted_tokens
 from .generated import Columns, GeneratedRows, GeneratedSettings, GeneratedTask, gpt, scale
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -75,8 +75,6 @@ class RecallSequences(GeneratedRows):
 
 def generate_splits(settings: RecallSettings) -> dict[str, RecallSequences]:
     """Train, validation and test sequences, each from its own child of the seed; no size changes another split."""
-    import numpy as np
-
     sizes = {name: getattr(settings, f"{name}_samples") for name in ("train", "validation", "test")}
     seeds = np.random.SeedSequence(settings.data_seed).spawn(len(sizes))
     return {
@@ -90,8 +88,6 @@ def generate(rng: np.random.Generator, rows: int, length: int, vocab_size: int) 
 
     The last key is uniform over the distinct keys of its sequence, so that frequent keys are not favoured.
     """
-    import numpy as np
-
     pairs, half = length // 2, vocab_size // 2
     value_of_key = rng.integers(half, vocab_size, size=(rows, half), dtype=np.int32)
     keys = rng.integers(0, half, size=(rows, pairs), dtype=np.int32)
@@ -106,8 +102,6 @@ def generate(rng: np.random.Generator, rows: int, length: int, vocab_size: int) 
 
 def _first_pair(keys: NDArray[np.int32], num_keys: int) -> NDArray[np.int64]:
     """Index of the first pair with each key, `[rows, num_keys]`; the number of pairs if a key does not occur."""
-    import numpy as np
-
     rows, pairs = keys.shape
     row, first = np.arange(rows), np.full((rows, num_keys), pairs)
     for pair in reversed(range(pairs)):
@@ -122,8 +116,6 @@ def to_examples(sequences: RecallSequences, loss: str) -> Examples:
         sequences: Sequences of one split.
         loss: `recall` keeps every value whose key occurred before, `final` the last value only.
     """
-    import numpy as np
-
     targets = np.full_like(sequences.tokens[:, 1:], IGNORED)
     keep = sequences.repeated.copy()
     if loss == "final":
@@ -134,8 +126,6 @@ def to_examples(sequences: RecallSequences, loss: str) -> Examples:
 
 def most_frequent_value(tokens: NDArray[np.int32], vocab_size: int) -> NDArray[np.int64]:
     """The value that occurs most often before the answer, for each of `tokens` `[rows, length]`; ties to the lowest."""
-    import numpy as np
-
     counts = np.zeros((len(tokens), vocab_size), np.int32)
     np.add.at(counts, (np.arange(len(tokens))[:, None], tokens[:, 1:-1:2]), 1)
     return np.asarray(counts.argmax(axis=1))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..heavy import np
 from ..settings import check_ranges
 from .generated import GeneratedRows, GeneratedSettings
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -75,8 +75,6 @@ def draw_automata(
     rng: np.random.Generator, rows: int, settings: LanguageSettings
 ) -> tuple[NDArray[np.int8], NDArray[np.int8], NDArray[np.int8]]:
     """Symbols, targets and numbers of edges, as `LanguagePrompts` holds them."""
-    import numpy as np
-
     most_states, most_edges = settings.most_states, settings.most_edges
     states = rng.integers(settings.least_states, most_states + 1, size=rows)
     alphabet = rng.integers(settings.least_alphabet, settings.symbols + 1, size=rows)
@@ -96,8 +94,6 @@ def draw_automata(
 
 def generate(rng: np.random.Generator, rows: int, settings: LanguageSettings) -> LanguagePrompts:
     """Prompts full of strings, each with its own automaton."""
-    import numpy as np
-
     symbol, target, edges = draw_automata(rng, rows, settings)
     tokens = np.full((rows, settings.length), settings.separator, np.int32)
     states = np.zeros((rows, settings.length), np.int8)
@@ -115,8 +111,6 @@ def generate(rng: np.random.Generator, rows: int, settings: LanguageSettings) ->
 
 def true_distribution(prompts: LanguagePrompts, symbols: int) -> NDArray[np.float64]:
     """The automaton's probability of each symbol after each token but the last, `[rows, length - 1, symbols]`."""
-    import numpy as np
-
     rows, states, most_edges = prompts.symbol.shape
     table = np.zeros((rows, states, symbols))
     share_of = 1 / np.maximum(prompts.edges, 1)

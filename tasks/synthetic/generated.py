@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 from ...adapters.base import Adapter, Examples, ModelShape, Settings
 from ...results.record import DataIdentity, Metric
 from ..base import Row, Sources, TaskData, TaskInfo, TaskScale
+from ..heavy import np
 from ..metrics.requested import check_evaluate, measure_answers, try_metrics
 from ..settings import as_settings, parse_settings
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 Columns: TypeAlias = Mapping[str, "list[Any] | NDArray[Any]"]
@@ -33,7 +33,7 @@ SPLITS = ("test", "validation", "train")
 MOST_ROUNDS = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GeneratedSettings:
     """Settings that all tasks with generated data have.
 
@@ -85,8 +85,6 @@ def draw_splits(parts: Mapping[str, Sequence[tuple[Draw[Drawn], int]]], seed: in
     Raises:
         ValueError: The generator has too few different rows.
     """
-    import numpy as np
-
     splits: dict[str, Drawn] = {}
     for name, child in zip(SPLITS, np.random.SeedSequence(seed).spawn(len(SPLITS)), strict=True):
         rng = np.random.default_rng(child)
@@ -126,8 +124,6 @@ def _draw_new(name: str, draw: Callable[[int], Drawn], rows: int, key: Key[Drawn
 
 
 def _joined(parts: Sequence[Drawn]) -> Drawn:
-    import numpy as np
-
     return replace(parts[0], **{name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])})
 
 

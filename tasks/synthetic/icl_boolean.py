@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 from ...adapters.base import IGNORED, Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
+from ..heavy import np
 from ..settings import check_ranges
 from .answers import doubling, in_batches, interleaved_vectors, share, vector_examples
 from .generated import Columns, GeneratedRows, GeneratedSettings, GeneratedTask, draw_alike, gpt, scale
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 FUNCTIONS = ("conjunction", "parity")
@@ -88,8 +88,6 @@ def generate_splits(settings: BooleanSettings) -> dict[str, BooleanPrompts]:
 
 def generate(rng: np.random.Generator, rows: int, settings: BooleanSettings) -> BooleanPrompts:
     """Prompts, each with its own function."""
-    import numpy as np
-
     n, points = settings.variables, settings.points
     x = 2 * rng.integers(2, size=(rows, points, n), dtype=np.int8) - np.int8(1)
     if settings.function == "parity":
@@ -109,8 +107,6 @@ def label(function: str, weights: NDArray[np.int8], x: NDArray[np.int8]) -> NDAr
 
     A conjunction is true if none of its variables is wrong, a parity if an odd number of its variables are 1.
     """
-    import numpy as np
-
     if function == "parity":
         return np.asarray(((x == 1) & (weights != 0)[:, None]).sum(-1) % 2 == 1)
     return np.asarray(~((x != weights[:, None]) & (weights != 0)[:, None]).any(-1))
@@ -123,15 +119,11 @@ def to_vectors(prompts: BooleanPrompts) -> NDArray[np.float32]:
 
 def to_examples(prompts: BooleanPrompts) -> Examples:
     """Vectors, and the label 0 or 1 as the target at each x."""
-    import numpy as np
-
     return vector_examples(to_vectors(prompts), prompts.labels.astype(np.int32), IGNORED)
 
 
 def nearest_labels(prompts: BooleanPrompts) -> NDArray[np.bool_]:
     """The label of the earlier point nearest to each point (the first of equals), `[rows, points]`; at first false."""
-    import numpy as np
-
     x = prompts.x.astype(np.float32)
     alike = x @ x.swapaxes(1, 2)  # all points have one norm, so the nearest has the largest product
     points = x.shape[1]
@@ -159,8 +151,6 @@ def measure(rows: Sequence[Row], settings: BooleanSettings) -> list[Metric]:
     References over the last points: `nearest_neighbour_accuracy` answers with the label of the nearest earlier point,
     and `constant_accuracy` is the better of always true and always false.
     """
-    import numpy as np
-
     labels, model, nearest = (np.array([row[key] for row in rows]) for key in ("labels", "model", "nearest"))
     one, last = [1] * len(rows), settings.last_points
 

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 from ...adapters.base import Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
+from ..heavy import np
 from ..settings import check_ranges
 from .answers import doubling, in_batches, interleaved_vectors, vector_examples
 from .generated import Columns, GeneratedRows, GeneratedSettings, GeneratedTask, draw_alike, gpt, scale
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -78,8 +78,6 @@ def generate_splits(settings: RegressionSettings) -> dict[str, RegressionPrompts
 
 def generate(rng: np.random.Generator, rows: int, settings: RegressionSettings) -> RegressionPrompts:
     """Prompts, each with its own function."""
-    import numpy as np
-
     weights = rng.standard_normal((rows, settings.dimension), np.float32)
     x = rng.standard_normal((rows, settings.points, settings.dimension), np.float32)
     y = np.einsum("rpd,rd->rp", x, weights)
@@ -95,8 +93,6 @@ def to_examples(prompts: RegressionPrompts) -> Examples:
 
 def references(prompts: RegressionPrompts, noise_std: float) -> dict[str, NDArray[np.float64]]:
     """The answers `[rows, points]` of each of `REFERENCES` to every x, given the pairs before it."""
-    import numpy as np
-
     x, y = prompts.x.astype(np.float64), prompts.y.astype(np.float64)
     answers = {name: np.zeros_like(y) for name in REFERENCES}
     for k in range(1, x.shape[1]):
@@ -117,8 +113,6 @@ REFERENCES = ("least_squares", "ridge", "gradient_step", "zero")
 
 def ridge_weights(x: NDArray[np.float64], y: NDArray[np.float64], penalty: float) -> NDArray[np.float64]:
     """Weights `[rows, d]` of ridge regression on `x` `[rows, k, d]` and `y` `[rows, k]`; of least norm at penalty 0."""
-    import numpy as np
-
     _, k, d = x.shape
     transposed = x.swapaxes(1, 2)
     if k < d:  # the k x k products of the inputs have full rank
@@ -135,8 +129,6 @@ def one_step_weights(x: NDArray[np.float64], y: NDArray[np.float64], noise_std: 
     With rate a and `S` the sum of `x x^T`, that error is `E |w - a S w|^2 + a^2 noise_std^2 E tr S`, where
     `E tr S = k d` and `E tr S^2 = k d (k + d + 1)`.
     """
-    import numpy as np
-
     _, k, d = x.shape
     return np.asarray(np.einsum("rkd,rk->rd", x, y) / (k + d + 1 + noise_std**2))
 

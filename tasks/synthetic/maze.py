@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 from ...adapters.base import IGNORED, Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
+from ..heavy import np
 from ..settings import check_ranges
 from .answers import predicted_tokens, right_tokens, share
 from .generated import Columns, GeneratedRows, GeneratedSettings, GeneratedTask, draw_alike, gpt, scale
 from .lattice import depth_first_trees, passages, paths
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 MARKS = ("<adjlist>", "</adjlist>", "<origin>", "</origin>", "<target>", "</target>", "<path>", "</path>", "<-->", ";")
@@ -94,8 +94,6 @@ def generate_splits(settings: MazeSettings) -> dict[str, Mazes]:
 
 def generate(rng: np.random.Generator, rows: int, settings: MazeSettings) -> Mazes:
     """Mazes, each with an origin and another cell as the target."""
-    import numpy as np
-
     parent, depth = depth_first_trees(rng, rows, settings.side)
     origin = rng.integers(settings.cells, size=rows)
     target = (origin + rng.integers(1, settings.cells, size=rows)) % settings.cells
@@ -115,8 +113,6 @@ def generate(rng: np.random.Generator, rows: int, settings: MazeSettings) -> Maz
 
 def _listed_passages(rng: np.random.Generator, parent: NDArray[np.int32], settings: MazeSettings) -> NDArray[np.int64]:
     """Every passage `a <--> b ;`, in random order and direction, `[rows, cells - 1, 4]`."""
-    import numpy as np
-
     rows, cells = parent.shape
     order = rng.random((rows, cells))
     order[parent == np.arange(cells)] = np.inf  # the root has no passage to a parent
@@ -129,8 +125,6 @@ def _listed_passages(rng: np.random.Generator, parent: NDArray[np.int32], settin
 
 def to_examples(mazes: Mazes, settings: MazeSettings) -> Examples:
     """Every token but the last, with the next one as the target from `<path>` on; padding after the path is masked."""
-    import numpy as np
-
     targets = mazes.tokens[:, 1:].copy()
     place = np.arange(targets.shape[1])
     end = settings.prompt_length + mazes.path_lengths[:, None]  # place of the end mark
@@ -140,8 +134,6 @@ def to_examples(mazes: Mazes, settings: MazeSettings) -> Examples:
 
 def random_walk_chance(mazes: Mazes) -> NDArray[np.float64]:
     """The probability of each path if each step takes any passage but the last one with equal chance, `[rows]`."""
-    import numpy as np
-
     degree = passages(mazes.parent).sum(-1)
     cells = degree.shape[1]
     start = mazes.tokens.shape[1] - cells - 1

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 from ...adapters.base import IGNORED, Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
+from ..heavy import np
 from ..settings import check_ranges
 from .answers import mean_over_settings, predicted_by_length, shares_by
 from .generated import Columns, Draw, GeneratedRows, GeneratedSettings, GeneratedTask, draw_splits, gpt, scale
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 OPERATORS = ("+", "-", "*")
@@ -100,8 +100,6 @@ def generate_splits(settings: ArithmeticSettings) -> dict[str, ArithmeticExpress
 
     Test rows take turns between lengths, the longest first, so that any limit keeps some beyond training.
     """
-    import numpy as np
-
     trained, tested = settings.train_length, settings.longest
 
     def drawing(shortest: int, longest: int, width: int) -> Draw[ArithmeticExpressions]:
@@ -123,8 +121,6 @@ def generate(
     rng: np.random.Generator, rows: int, lengths: tuple[int, int], width: int, settings: ArithmeticSettings
 ) -> ArithmeticExpressions:
     """Expressions, `width` tokens wide, with lengths uniform over the odd ones from `lengths[0]` to `lengths[1]`."""
-    import numpy as np
-
     most = lengths[1] // 2 + 1
     numbers = rng.integers(lengths[0] // 2 + 1, most + 1, size=rows)  # of each expression
     operands = rng.integers(settings.modulus, size=(rows, most), dtype=np.int32)
@@ -149,8 +145,6 @@ def evaluate(
         numbers: How many numbers of each row count, `[rows]`.
         modulus: Results are taken modulo it.
     """
-    import numpy as np
-
     total, product = np.zeros(len(operands), np.int64), operands[:, 0].astype(np.int64)
     for i in range(1, operands.shape[1]):
         operator, operand = operators[:, i - 1], operands[:, i]
@@ -163,8 +157,6 @@ def evaluate(
 
 def to_examples(expressions: ArithmeticExpressions) -> Examples:
     """Expressions with the value as the target of `=`; padding after shorter expressions is masked."""
-    import numpy as np
-
     targets = np.full_like(expressions.tokens, IGNORED)
     targets[np.arange(len(expressions)), expressions.lengths] = expressions.answers
     mask = np.arange(targets.shape[1]) <= expressions.lengths[:, None]

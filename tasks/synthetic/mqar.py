@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING
 from ...adapters.base import IGNORED, Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
+from ..heavy import np
 from .answers import mean_over_settings, predicted_by_length, right_tokens, shares_by
 from .generated import Columns, GeneratedRows, GeneratedSettings, GeneratedTask, draw_splits, gpt, scale
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -124,8 +124,6 @@ def generate_splits(settings: MqarSettings) -> dict[str, MqarSequences]:
 
 def generate(rng: np.random.Generator, rows: int, length: int, pairs: int, settings: MqarSettings) -> MqarSequences:
     """Sequences of one length and number of pairs."""
-    import numpy as np
-
     half, context = settings.vocab_size // 2, 2 * pairs
     keys = 1 + distinct_integers(rng, rows, half - 1, pairs)
     values = half + distinct_integers(rng, rows, settings.vocab_size - half, pairs)
@@ -142,8 +140,6 @@ def generate(rng: np.random.Generator, rows: int, length: int, pairs: int, setti
 
 def distinct_integers(rng: np.random.Generator, rows: int, below: int, count: int) -> NDArray[np.int32]:
     """Different integers from 0 in random order, `[rows, count]`: Floyd's sampling, then a shuffle of each row."""
-    import numpy as np
-
     chosen = np.full((rows, count), -1, np.int32)
     for i, top in enumerate(range(below - count, below)):
         drawn = rng.integers(top + 1, size=rows, dtype=np.int32)
@@ -156,8 +152,6 @@ def power_law_gaps(rng: np.random.Generator, rows: int, space: int, count: int, 
 
     The indices of the largest log-weights with Gumbel noise are a draw without replacement.
     """
-    import numpy as np
-
     log_weights = (power_a - 1) * np.log(np.arange(1, space + 1))
     noisy = log_weights + rng.gumbel(size=(rows, space))
     return np.argsort(-noisy, axis=1)[:, :count]
@@ -165,8 +159,6 @@ def power_law_gaps(rng: np.random.Generator, rows: int, space: int, count: int, 
 
 def to_examples(sequences: MqarSequences) -> Examples:
     """The tokens, and the values as targets of the queries; padding after shorter sequences is masked."""
-    import numpy as np
-
     longest = sequences.tokens.shape[1]
     mask = np.arange(longest) < sequences.lengths[:, None]
     return Examples(sequences.tokens, sequences.targets, None if mask.all() else mask)

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 from ...adapters.base import Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
+from ..heavy import np
 from .answers import doubling, in_batches, share
 from .automata import LanguagePrompts, LanguageSettings, generate, true_distribution
 from .generated import Columns, GeneratedTask, draw_alike, gpt, scale
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -37,7 +37,6 @@ NGRAM = 3
 
 def generate_splits(settings: LanguageSettings) -> dict[str, LanguagePrompts]:
     """Train, validation and test prompts; no automaton is in two of them."""
-    import numpy as np
 
     def automata(prompts: LanguagePrompts) -> NDArray[np.int8]:
         return np.concatenate([prompts.symbol, prompts.target, prompts.edges[..., None]], axis=-1)
@@ -56,8 +55,6 @@ def ngram_distribution(tokens: NDArray[np.int32], separator: int, order: int = N
     The context is the last `order - 1` tokens, without those before a separator. Where no symbol followed it before,
     the context is one token shorter, down to none; where no symbol came before at all, all symbols have one share.
     """
-    import numpy as np
-
     read = tokens[:, :-1]
     following = np.eye(separator + 1, dtype=np.float32)[tokens[:, 1:], :separator]  # zeros for separators
     earlier = np.tri(read.shape[1], k=-1, dtype=bool)
@@ -79,8 +76,6 @@ def ngram_distribution(tokens: NDArray[np.int32], separator: int, order: int = N
 
 def answer(adapter: Adapter, prompts: LanguagePrompts, settings: LanguageSettings) -> Columns:
     """Legal answers and distances, summed by string, of the model and of n-grams in context."""
-    import numpy as np
-
     tokens, separator, batch_size = prompts.tokens, settings.separator, settings.batch_size
 
     def distribution(ids: Tensor) -> Tensor:
@@ -97,8 +92,6 @@ def answer(adapter: Adapter, prompts: LanguagePrompts, settings: LanguageSetting
 
 def _sums_by_string(prompts: LanguagePrompts, answers: NDArray[np.float64], separator: int) -> list[dict[str, Any]]:
     """Symbols, legal answers and distances, summed over each string of a prompt; one entry for each prompt."""
-    import numpy as np
-
     truth = true_distribution(prompts, separator)
     is_symbol = prompts.tokens[:, 1:] != separator
     legal = np.take_along_axis(truth, answers.argmax(-1)[..., None], axis=-1)[..., 0] > 0

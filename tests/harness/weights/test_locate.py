@@ -127,7 +127,7 @@ def test_a_reachable_hub_is_known_by_its_revision_without_a_download(
     sources: Sources, cached: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (cached / "config.json").unlink()
-    monkeypatch.setattr(weights, "hub_problem", lambda sources: None)
+    monkeypatch.setattr("hedgebench.tasks.data.sources.hub_problem", lambda sources: None)
     found = locate(TINY, sources)
     assert (found.source, found.fingerprint, found.place) == ("hub", REVISION, None)
 
