@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from ...adapters.base import Adapter
-from ..heavy import np, torch
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
+from ..heavy import NDArray, Tensor, np, torch
 
 TokenIds: TypeAlias = "NDArray[np.int32]"
 Batch: TypeAlias = "tuple[NDArray[Any], NDArray[np.bool_] | None]"

@@ -7,14 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from ...adapters.base import Adapter, UnsupportedError
-from ..heavy import torch
+from ..heavy import Tensor, torch
 from .points import LAYER, Point
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 VOCAB_SIZE = 256
 """Entries of the vocabulary: few, so that the output layer does not hide the attention."""

@@ -38,11 +38,10 @@ import math
 from typing import TYPE_CHECKING
 
 from ...adapters.base import AttentionMaps, UnsupportedError
-from ..heavy import torch
+from ..heavy import Tensor, torch
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
-    from torch import Tensor
 
 MIN_KEYS = 8
 TOP_KEYS = 8

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ...adapters.base import Adapter, AttentionMaps, UnsupportedError
 from ..base import Row
 from ..data.batches import TokenIds, model_inputs
-from ..heavy import np, torch
+from ..heavy import NDArray, np, torch
 from .measures import check_weights, compare_maps
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 WEIGHTS = "weights"
 """Key under which rows for plots hold weights; rows of measures lack it."""

@@ -13,12 +13,10 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...adapters.base import UnsupportedError
-from ..heavy import torch
+from ..heavy import Tensor, torch
 from .shapes import KernelShape
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ...kernels.choice import KernelChoice
 
 MAP = "softmax"

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
-from ..heavy import torch
+from ..heavy import Tensor, torch
 from ..measuring.cuda_graphs import capture_stream
 from .contenders import CONTENDERS, MAP, Attention, KernelInputs, make_inputs, name_of, peer_function, peer_map, softmax
 from .shapes import KernelShape
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 TimedCall: TypeAlias = Callable[[], tuple[Any, str]]
 """Computes something; returns it and what ran, such as `chunk/triton`."""

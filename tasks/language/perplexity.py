@@ -38,12 +38,10 @@ from ..data.documents import (
     tokenize_documents,
 )
 from ..data.tokenization import TextIdentity, Tokenizer, identify_text, load_tokenizer
-from ..heavy import np
+from ..heavy import NDArray, np
 from ..settings import as_settings, check_ranges, parse_settings
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from ...results.stats.statistics import RatioStatistic
 
     Loglikelihood: TypeAlias = Callable[[list[int]], NDArray[np.float64]]

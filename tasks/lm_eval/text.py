@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast
 
 from ...adapters.base import Adapter, Capability, Continuation, UnsupportedError
 from ...results.foreign import parse_json
-from ..heavy import torch
+from ..heavy import Tensor, torch
 from .generation import Decoding, Endings, decoding_of
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
-    from torch import Tensor
 
 Tokens: TypeAlias = list[int]
 Result = TypeVar("Result")

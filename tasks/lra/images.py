@@ -10,18 +10,15 @@ import hashlib
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...adapters.base import ModelShape, Settings
 from ...results.record import DataIdentity
 from ..base import Sources
 from ..data.sources import DatasetId, identify_dataset, read_split
-from ..heavy import np
+from ..heavy import NDArray, np
 from .protocol import SequenceClassification, SequenceSettings, lra_info
 from .sequences import SequenceCache, Sequences
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 CIFAR10 = DatasetId("uoft-cs/cifar10", "plain_text", "0b2714987fa478483af9968de7c934580d0bb9a2", ("train", "test"))
 HELD_OUT_ROWS = 5_000

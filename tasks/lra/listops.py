@@ -19,16 +19,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...adapters.base import ModelShape
-from ..heavy import np
+from ..heavy import NDArray, np
 from ..settings import check_ranges
 from .protocol import GeneratedSequences, SeededSettings, SequenceClassification, lra_info
 from .sequences import Sequences
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 OPERATION_PROBABILITY = 0.25
 OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")

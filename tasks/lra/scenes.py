@@ -15,14 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from ..heavy import np
+from ..heavy import NDArray, np
 from ..settings import check_ranges
 from .protocol import SeededSettings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 DASH, GAP = 1.5, 1.7
 """Length of a dash, and of the gap to the next dash, in pixels."""

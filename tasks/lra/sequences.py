@@ -8,16 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...adapters.base import Examples
 from ...results.atomic import replacing
 from ...results.foreign import parse_json
 from ..base import Sources
-from ..heavy import np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from ..heavy import NDArray, np
 
 
 @dataclass(frozen=True)

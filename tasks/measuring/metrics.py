@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from ...results.record import Metric, Scalar
-from ..heavy import np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from ..heavy import NDArray, np
 
 At: TypeAlias = Mapping[str, Scalar]
 """Coordinates of a metric."""

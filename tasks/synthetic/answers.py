@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...adapters.base import Adapter, Examples
 from ...results.record import Metric, Scalar
 from ..base import Row
-from ..heavy import np, torch
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
+from ..heavy import NDArray, Tensor, np, torch
 
 
 def interleaved_vectors(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float32]:

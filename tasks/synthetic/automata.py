@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from ..heavy import np
+from ..heavy import NDArray, np
 from ..settings import check_ranges
 from .generated import GeneratedRows, GeneratedSettings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)

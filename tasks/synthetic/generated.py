@@ -11,17 +11,14 @@ import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from ...adapters.base import Adapter, Examples, ModelShape, Settings
 from ...results.record import DataIdentity, Metric
 from ..base import Row, Sources, TaskData, TaskInfo, TaskScale
-from ..heavy import np
+from ..heavy import NDArray, np
 from ..metrics.requested import check_evaluate, measure_answers, try_metrics
 from ..settings import as_settings, parse_settings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 Columns: TypeAlias = Mapping[str, "list[Any] | NDArray[Any]"]
 """Values by name; a column has one value for each row."""

@@ -17,18 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from ...adapters.base import IGNORED, Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
-from ..heavy import np
+from ..heavy import NDArray, np
 from ..settings import check_ranges
 from .answers import doubling, in_batches, interleaved_vectors, share, vector_examples
 from .generated import Columns, GeneratedRows, GeneratedSettings, GeneratedTask, draw_alike, gpt, scale
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 FUNCTIONS = ("conjunction", "parity")
 LITERAL_SHARE = 0.3

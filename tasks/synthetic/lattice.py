@@ -5,12 +5,7 @@ Cells are counted row by row. A tree is stored as the parent of each cell; the r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from ..heavy import np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from ..heavy import NDArray, np
 
 
 def neighbours(side: int) -> NDArray[np.int32]:

@@ -14,18 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ...adapters.base import IGNORED, Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
-from ..heavy import np
+from ..heavy import NDArray, np
 from ..settings import check_ranges
 from .answers import mean_over_settings, predicted_by_length, shares_by
 from .generated import Columns, Draw, GeneratedRows, GeneratedSettings, GeneratedTask, draw_splits, gpt, scale
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 OPERATORS = ("+", "-", "*")
 

@@ -18,17 +18,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from ...adapters.base import IGNORED, Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
-from ..heavy import np
+from ..heavy import NDArray, np
 from .answers import mean_over_settings, predicted_by_length, right_tokens, shares_by
 from .generated import Columns, GeneratedRows, GeneratedSettings, GeneratedTask, draw_splits, gpt, scale
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)

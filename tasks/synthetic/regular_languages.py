@@ -18,19 +18,15 @@ are one fixed set.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...adapters.base import Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
-from ..heavy import np
+from ..heavy import NDArray, Tensor, np
 from .answers import doubling, in_batches, share
 from .automata import LanguagePrompts, LanguageSettings, generate, true_distribution
 from .generated import Columns, GeneratedTask, draw_alike, gpt, scale
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
 
 NGRAM = 3
 
