@@ -162,12 +162,9 @@ class Perplexity:
         return [
             {
                 "document": i,
-                "name": document.name,
                 "nll_nats": nll_nats,
+                **vars(document),
                 "tokens": len(document.tokens),
-                "words": document.words,
-                "bytes": document.bytes,
-                "unigram_nll_nats": document.unigram_nll_nats,
                 INPUT: document.tokens.tolist(),
             }
             for i, (document, nll_nats) in enumerate(zip(test.documents, nlls_nats, strict=True))
