@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ...results.record import Metric
 
@@ -82,7 +82,8 @@ def _correlation(labels: Sequence[float], predictions: Sequence[float], *, of_ra
 
     from ...results.stats.agreement import pearson_stderr, spearman_stderr
 
-    correlation, stderr = (spearmanr, spearman_stderr) if of_ranks else (pearsonr, pearson_stderr)
+    correlation: Any = spearmanr if of_ranks else pearsonr
+    stderr = spearman_stderr if of_ranks else pearson_stderr
     varies = len(set(labels)) > 1 and len(set(predictions)) > 1
     value = float(correlation(labels, predictions).statistic) if varies else math.nan
     return value, stderr(labels, predictions)
