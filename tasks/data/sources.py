@@ -178,7 +178,7 @@ def local_copies(repo: str, revision: str, sources: Sources, kind: str) -> dict[
     Returns:
         Folders by kind of place. They may not exist; a reason stands in for a mirror that was not given.
     """
-    copies: dict[str, Path | str] = {"mirror": mirror_folder(repo, sources, kind) or "none was given"}
+    copies = {"mirror": sources.mirror / kind / repo if sources.mirror else "none was given"}
     return {**copies, "hub cache": hub_snapshot(repo, revision, sources, kind)} if revision else copies
 
 
@@ -219,11 +219,6 @@ def find_copy(
 def cache_folder() -> Path:
     """The folder for derived files, in the user's own cache."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hedgebench"
-
-
-def mirror_folder(repo: str, sources: Sources, kind: str) -> Path | None:
-    """The mirror's folder of a repository; None without a mirror. `kind` is `datasets` or `models`."""
-    return sources.mirror / kind / repo if sources.mirror else None
 
 
 def hub_snapshot(repo: str, revision: str, sources: Sources, kind: str) -> Path:
