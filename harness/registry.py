@@ -23,6 +23,9 @@ from ..tasks.base import Task, TaskFamily, TaskInfo
 PACKAGE = __name__.partition(".")[0]
 ROOT = Path(__file__).resolve().parent.parent
 
+_NO_TASK = (type, ModuleType)
+"""Kinds of values that are no tasks. A module that `tasks/heavy.py` stands in for must not be asked for attributes."""
+
 T = TypeVar("T")
 
 
@@ -72,7 +75,7 @@ def tasks() -> Registry[Task]:
     """Every task, and the families that make tasks from names."""
     modules = list(_modules("tasks"))
     found: Registry[Task] = _registry("task", "hedgebench.tasks", modules, _task_name)
-    values = [value for module in modules for value in vars(module).values() if not isinstance(value, type)]
+    values = [value for module in modules for value in vars(module).values() if not isinstance(value, _NO_TASK)]
     return replace(found, families={value.prefix: value for value in values if isinstance(value, TaskFamily)})
 
 
@@ -132,5 +135,5 @@ def _mechanism_name(value: object) -> str | None:
 
 
 def _task_name(value: object) -> str | None:
-    info = None if isinstance(value, type) else getattr(value, "info", None)
+    info = None if isinstance(value, _NO_TASK) else getattr(value, "info", None)
     return info.name if isinstance(info, TaskInfo) and isinstance(value, Task) else None

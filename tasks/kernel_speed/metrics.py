@@ -8,6 +8,7 @@ from typing import Any
 from ...kernels import costs, fused_costs
 from ...results.record import Metric
 from ..base import Row
+from ..heavy import np
 from ..measuring.machine import machine_metrics
 from ..measuring.metrics import clock_metrics, spread_metrics
 from .shapes import KernelShape
@@ -41,8 +42,6 @@ def kernel_metrics(work: str, rows: Sequence[Row]) -> list[Metric]:
 
 def _headline(work: str, points: Sequence[Row]) -> list[Metric]:
     """Tokens per second of Hedgehog's best backend at the largest shape, and their spread; no value if it failed."""
-    import numpy as np
-
     ours = [row for row in points if row["contender"] == "hedgehog"]
     if not ours:
         return []

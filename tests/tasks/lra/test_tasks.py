@@ -270,10 +270,10 @@ def test_the_seed_of_the_data_changes_it_and_the_evaluation_batch_does_not(sourc
 @pytest.mark.parametrize(
     ("task", "wrong", "message"),
     [
-        (LISTOPS, {"max_depth": 1}, "max_depth is 1; it takes 2 or more"),
+        (LISTOPS, {"max_depth": 1}, "max_depth is 1; allowed: 2 or more, such as 10"),
         (LISTOPS, {"min_length": 9, "max_length": 10}, "max_length is 10; it takes at least min_length"),
-        (PATHFINDER, {"image_size": 8}, "image_size is 8; it takes 12 or more"),
-        (RETRIEVAL, {"max_length": 2}, "max_length is 2; it takes 8 or more"),
+        (PATHFINDER, {"image_size": 8}, "image_size is 8; allowed: 12 or more"),
+        (RETRIEVAL, {"max_length": 2}, "max_length is 2; allowed: 8 or more"),
     ],
 )
 def test_impossible_settings_are_refused(task: Any, wrong: Settings, message: str, sources: Sources) -> None:
