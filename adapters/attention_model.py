@@ -6,14 +6,24 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .attention.core import AttentionCore, Heads
 from .base import DecodeState
+
+Tokens: TypeAlias = Int[Tensor, "b n"]
+Mask: TypeAlias = Bool[Tensor, "b n"] | None
+"""True at real tokens; None without padding."""
+
+TowerMask: TypeAlias = Bool[Tensor, "b *t n"] | None
+"""A mask of rows that may hold t token sequences each."""
+
+Outputs: TypeAlias = Float[Tensor, "b n v"] | Float[Tensor, "b classes"]
+"""Next-token logits of a decoder, or class logits of an encoder."""
 
 HeadsVisitor = Callable[[int, AttentionCore, Heads, bool], object]
 """Called with a layer's index, its attention core, its heads, and whether it is causal; autocast is off."""
@@ -29,19 +39,15 @@ class AttentionModel(nn.Module):
     no_teacher = "the model did not start from pretrained weights, so no softmax model came before it"
 
     @abstractmethod
-    def forward(
-        self, inputs: Tensor, mask: Bool[Tensor, "b *t n"] | None = None
-    ) -> Float[Tensor, "b n v"] | Float[Tensor, "b classes"]:
+    def forward(self, inputs: Tensor, mask: TowerMask = None) -> Outputs:
         """Next-token logits of a decoder, class logits of an encoder; `mask` is true at real tokens."""
 
     @abstractmethod
-    def hidden(self, inputs: Tensor, mask: Bool[Tensor, "b *t n"] | None = None) -> Float[Tensor, "rows m w"]:
+    def hidden(self, inputs: Tensor, mask: TowerMask = None) -> Float[Tensor, "rows m w"]:
         """Outputs of the last layer; the head does not run."""
 
     @abstractmethod
-    def extend(
-        self, tokens: Tensor, mask: Bool[Tensor, "b n"] | None, state: Any
-    ) -> tuple[Float[Tensor, "b v"], DecodeState]:
+    def extend(self, tokens: Tensor, mask: Mask, state: Any) -> tuple[Float[Tensor, "b v"], DecodeState]:
         """Logits after the last of `tokens`, which follow those in `state`; padding is on the left."""
 
     @property
@@ -58,16 +64,14 @@ class AttentionModel(nn.Module):
                 hooks.callback(core.register_forward_pre_hook(hook, with_kwargs=True).remove)
             yield
 
-    def attention_weights(
-        self, inputs: Tensor, mask: Bool[Tensor, "b *t n"] | None = None
-    ) -> list[Float[Tensor, "rows h m m"]]:
+    def attention_weights(self, inputs: Tensor, mask: TowerMask = None) -> list[Float[Tensor, "rows h m m"]]:
         """Attention weights of each layer, in float32."""
         weights: list[Tensor] = []
         with self.watching(lambda _, core, heads, causal: weights.append(core.weights(heads, causal=causal))):
             self.hidden(inputs, mask)
         return weights
 
-    def teacher_heads(self, inputs: Tensor, mask: Bool[Tensor, "b *t n"] | None = None) -> list[Heads]:
+    def teacher_heads(self, inputs: Tensor, mask: TowerMask = None) -> list[Heads]:
         """Heads of each layer of the softmax model before conversion, on the same inputs; empty without one."""
         del inputs, mask
         return []

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..results.names import unknown_name
-from .base import Capability, Settings
+from .base import Capability, ModelShape, Settings, UnsupportedError
 
 SCALES = ("smoke", "small", "paper")
 
@@ -69,6 +69,18 @@ class Backbone:
     capabilities: frozenset[Capability]
     sizes: Mapping[str, Settings] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
+
+    def check(self, shape: ModelShape) -> None:
+        """Refuses a shape that no model of the family has.
+
+        Raises:
+            UnsupportedError: The models cannot do what the shape needs, or read one sequence a row and it has two.
+        """
+        if shape.needs not in self.capabilities:
+            have = ", ".join(sorted(self.capabilities))
+            raise UnsupportedError(f"backbone {self.name} cannot be a {shape.needs}; it can do: {have}")
+        if shape.towers > 1 and self.name != "encoder":
+            raise UnsupportedError(f"backbone {self.name} reads one sequence a row; only encoder compares two")
 
 
 def pretrained(

@@ -26,7 +26,7 @@ Value: TypeAlias = str | int | float | bool | tuple[int, ...] | None
 
 
 class Capability(StrEnum):
-    """What an adapter can do; a task declares which of these it needs."""
+    """Capabilities of an adapter; a task declares those that it needs."""
 
     LANGUAGE_MODEL = "language_model"
     CLASSIFIER = "classifier"
@@ -141,7 +141,7 @@ class ParameterCount:
 
 @runtime_checkable
 class DecodeState(Protocol):
-    """What a model keeps from one decoded token to the next: a KV cache, a recurrent state, or both."""
+    """The state of a model between decoded tokens: a KV cache, a recurrent state, or both."""
 
     @property
     def bytes(self) -> int:
@@ -150,7 +150,7 @@ class DecodeState(Protocol):
 
 
 class Sampling(TypedDict, total=False):
-    """How `Adapter.generate` chooses tokens and when it stops.
+    """Options of `Adapter.generate`: the choice of tokens, and the end of generation.
 
     Attributes:
         temperature: 0, the default, for the most likely token, else the softmax temperature of sampling.
@@ -245,10 +245,7 @@ class Adapter(Protocol):
         ...
 
     def compare_attention(
-        self,
-        inputs: Tensor,
-        visit: Callable[[int, AttentionMaps], None],
-        attention_mask: Tensor | None = None,
+        self, inputs: Tensor, visit: Callable[[int, AttentionMaps], None], attention_mask: Tensor | None = None
     ) -> None:
         """Calls `visit` with each layer's index and attention maps, one layer after another.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, Unpack
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from .base import Sampling
 
 State = TypeVar("State")
 
@@ -16,40 +18,31 @@ def generate(
     first_logits: Float[Tensor, "b v"],
     state: State,
     decode: Callable[[Int[Tensor, " b"], State], tuple[Float[Tensor, "b v"], State]],
-    *,
     max_new_tokens: int,
-    temperature: float = 0.0,
-    seed: int = 0,
-    stop_token: int | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    has_ended: Callable[[Int[Tensor, "b t"]], bool] | None = None,
+    **sampling: Unpack[Sampling],
 ) -> Int[Tensor, "b t"]:
-    """New tokens, at most `max_new_tokens` per row; the other options are those of `base.Sampling`.
+    """New tokens, at most `max_new_tokens` per row.
 
     Args:
         first_logits: Logits after the prompt.
         state: Decode state after the prompt.
         decode: Computes the logits after one more token per row, and the new state.
         max_new_tokens: Largest number of tokens to make.
-        temperature: 0 for the most likely token, else the softmax temperature of sampling.
-        seed: Seed of sampling.
-        stop_token: Token that ends a row.
-        top_k: Number of likeliest tokens to sample from.
-        top_p: Probability of the fewest tokens to sample from.
-        has_ended: Whether all new tokens so far end the generation of every row.
+        sampling: How tokens are chosen.
 
     Raises:
         FloatingPointError: A logit is not a number.
         ValueError: A negative temperature, a `top_k` below 1, a `top_p` outside 0 to 1, or fewer than one token.
     """
+    temperature, top_k, top_p = sampling.get("temperature", 0.0), sampling.get("top_k"), sampling.get("top_p")
+    stop_token, has_ended = sampling.get("stop_token"), sampling.get("has_ended")
     if temperature < 0 or max_new_tokens < 1:
         raise ValueError(
             f"temperature is {temperature} and max_new_tokens {max_new_tokens}; allowed: at least 0 and at least 1"
         )
     if (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
         raise ValueError(f"top_k is {top_k} and top_p {top_p}; allowed: at least 1, and above 0 up to 1")
-    generator = torch.Generator(first_logits.device).manual_seed(seed)
+    generator = torch.Generator(first_logits.device).manual_seed(sampling.get("seed", 0))
     made: list[Tensor] = []
     logits = first_logits
     ended = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
@@ -71,11 +64,7 @@ def generate(
 
 
 def _choose(
-    logits: Float[Tensor, "b v"],
-    temperature: float,
-    generator: torch.Generator,
-    top_k: int | None,
-    top_p: float | None,
+    logits: Float[Tensor, "b v"], temperature: float, generator: torch.Generator, top_k: int | None, top_p: float | None
 ) -> Int[Tensor, " b"]:
     if temperature == 0:
         return logits.argmax(-1)

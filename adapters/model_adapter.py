@@ -8,16 +8,16 @@ from typing import Generic, TypeVar, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..kernels.maps.feature_map import FeatureMap
 from ..results.record import KernelUse
-from . import generation, scoring
+from . import generation
 from .attention.core import AttentionCore, Heads, kernels_of
 from .attention.softmax import softmax_scores, softmax_weights
-from .attention_model import AttentionModel
+from .attention_model import AttentionModel, Mask, Tokens, TowerMask
 from .base import (
     AttentionMaps,
     Capability,
@@ -29,6 +29,7 @@ from .base import (
     UnsupportedError,
 )
 from .precision import Precision
+from .scoring import Scorer
 from .training.objective import objective_for
 
 Model = TypeVar("Model", bound=AttentionModel)
@@ -68,10 +69,12 @@ class ModelAdapter(Generic[Model]):
         """The device of the model."""
         return self.precision.device
 
+    @property
+    def _scorer(self) -> Scorer:
+        return Scorer(self._logits, self.shape.context_length, self.device)
+
     @torch.no_grad()
-    def logits(
-        self, input_ids: Int[Tensor, "b n"], attention_mask: Bool[Tensor, "b n"] | None = None
-    ) -> Float[Tensor, "b n v"]:
+    def logits(self, input_ids: Tokens, attention_mask: Mask = None) -> Float[Tensor, "b n v"]:
         """Next-token logits.
 
         Raises:
@@ -83,37 +86,19 @@ class ModelAdapter(Generic[Model]):
         self, requests: Sequence[tuple[Sequence[int], Sequence[int]]], batch_size: int = 8
     ) -> list[Continuation]:
         """Scores of (context, continuation) pairs, in the order given."""
-        return scoring.loglikelihood(
-            self._logits,
-            requests,
-            context_length=self.shape.context_length,
-            device=self.device,
-            batch_size=batch_size,
-            dtype=self.precision.of_scores,
-        )
+        return self._scorer.loglikelihood(requests, batch_size, self.precision.of_scores)
 
     def rolling_loglikelihood(
         self, tokens: Sequence[int], *, prefix_token: int, stride: int | None = None, batch_size: int = 8
     ) -> NDArray[np.float64]:
         """Log-probability in nats of each token, each scored once."""
-        return scoring.rolling_loglikelihood(
-            self._logits,
-            tokens,
-            prefix_token=prefix_token,
-            context_length=self.shape.context_length,
-            stride=stride,
-            device=self.device,
-            batch_size=batch_size,
+        return self._scorer.rolling_loglikelihood(
+            tokens, prefix_token=prefix_token, stride=stride, batch_size=batch_size
         )
 
     @torch.no_grad()
     def generate(
-        self,
-        input_ids: Int[Tensor, "b n"],
-        attention_mask: Bool[Tensor, "b n"] | None = None,
-        *,
-        max_new_tokens: int,
-        **sampling: Unpack[Sampling],
+        self, input_ids: Tokens, attention_mask: Mask = None, *, max_new_tokens: int, **sampling: Unpack[Sampling]
     ) -> Int[Tensor, "b t"]:
         """New tokens after left-padded prompts."""
         self._require(Capability.GENERATE)
@@ -122,9 +107,7 @@ class ModelAdapter(Generic[Model]):
         return generation.generate(logits, state, self.decode, max_new_tokens=max_new_tokens, **sampling)
 
     @torch.no_grad()
-    def class_logits(
-        self, inputs: Tensor, attention_mask: Bool[Tensor, "b *t n"] | None = None
-    ) -> Float[Tensor, "b c"]:
+    def class_logits(self, inputs: Tensor, attention_mask: TowerMask = None) -> Float[Tensor, "b c"]:
         """Class logits of tokens or images."""
         self._require(Capability.CLASSIFIER)
         if not inputs.is_floating_point():
@@ -143,9 +126,7 @@ class ModelAdapter(Generic[Model]):
         return _refusing_nan(self._run(vectors, None))
 
     @torch.no_grad()
-    def attention_weights(
-        self, inputs: Tensor, attention_mask: Bool[Tensor, "b *t n"] | None = None
-    ) -> list[Float[Tensor, "rows h m m"]]:
+    def attention_weights(self, inputs: Tensor, attention_mask: TowerMask = None) -> list[Float[Tensor, "rows h m m"]]:
         """Attention weights of each layer."""
         self._require(Capability.ATTENTION_WEIGHTS)
         self.model.eval()
@@ -154,10 +135,7 @@ class ModelAdapter(Generic[Model]):
 
     @torch.no_grad()
     def compare_attention(
-        self,
-        inputs: Tensor,
-        visit: Callable[[int, AttentionMaps], None],
-        attention_mask: Bool[Tensor, "b *t n"] | None = None,
+        self, inputs: Tensor, visit: Callable[[int, AttentionMaps], None], attention_mask: TowerMask = None
     ) -> None:
         """Calls `visit` with each layer's index and attention maps, in the order of the layers.
 
@@ -179,9 +157,7 @@ class ModelAdapter(Generic[Model]):
             self.model(inputs, attention_mask)
 
     @torch.no_grad()
-    def prefill(
-        self, input_ids: Int[Tensor, "b n"], attention_mask: Bool[Tensor, "b n"] | None = None
-    ) -> tuple[Float[Tensor, "b v"], DecodeState]:
+    def prefill(self, input_ids: Tokens, attention_mask: Mask = None) -> tuple[Float[Tensor, "b v"], DecodeState]:
         """Logits after left-padded prompts, and the state to decode from.
 
         Raises:
@@ -228,7 +204,7 @@ class ModelAdapter(Generic[Model]):
         return tuple(KernelUse(phase, choice.form, choice.backend) for phase, choice in kernels_of(self.model))
 
     @torch.no_grad()
-    def _logits(self, input_ids: Int[Tensor, "b n"], attention_mask: Tensor | None) -> Float[Tensor, "b n v"]:
+    def _logits(self, input_ids: Tokens, attention_mask: Mask) -> Float[Tensor, "b n v"]:
         self._require(Capability.LANGUAGE_MODEL)
         self._require_room(input_ids.shape[1])
         return self._run(input_ids, attention_mask)

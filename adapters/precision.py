@@ -27,17 +27,13 @@ class Precision:
 
     @classmethod
     def of(cls, device: str, dtype: str, is_pure: bool = False) -> Precision:
-        """The precision of `--device` and `--dtype`; `auto` is CUDA if torch sees a device, and bfloat16 on CUDA.
+        """The precision of a device, `cpu` or `cuda`, and a type, `float32` or `bfloat16`.
 
         Raises:
             ValueError: The device is CUDA, and torch sees none.
         """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device cuda was asked for, but torch sees no CUDA device (allowed here: cpu, auto)")
-        if dtype == "auto":
-            dtype = "bfloat16" if device == "cuda" else "float32"
         return cls(torch.device(device), DTYPES[dtype], is_pure)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby, islice
 
 import numpy as np
@@ -18,51 +19,84 @@ Logits = Callable[[Int[Tensor, "b n"], Tensor | None], Float[Tensor, "b n v"]]
 """Computes next-token logits from token ids and an attention mask."""
 
 
-def loglikelihood(
-    logits: Logits,
-    requests: Sequence[tuple[Sequence[int], Sequence[int]]],
-    *,
-    context_length: int,
-    device: torch.device,
-    batch_size: int,
-    dtype: torch.dtype = torch.float32,
-) -> list[Continuation]:
-    """Scores of continuations, in the order given; contexts are cut on the left to fit.
+@dataclass(frozen=True)
+class Scorer:
+    """Scores of texts by a language model.
 
-    Rows of a batch are padded on the right, which no causal model sees. The longest requests run first, and those of
-    one length in the order of their tokens, as in lm-eval's own models: batches, and so rounding, are the same as there
-    and do not depend on the order of the requests. Requests that differ only in their last token, such as one-token
-    answers to one question, share a row. Log-probabilities have the type `dtype`; as in lm-eval's models, float32 is
-    summed in float64, and other types in their own type.
-
-    Raises:
-        FloatingPointError: A log-probability is not a number.
-        ValueError: An empty context or continuation, or a continuation longer than the context length.
+    Attributes:
+        logits: The model.
+        context_length: Longest input in tokens.
+        device: Device of the inputs.
     """
-    for context, continuation in requests:
-        if not context or not continuation or len(continuation) > context_length:
-            raise ValueError(
-                f"a request has {len(context)} context and {len(continuation)} continuation tokens; "
-                f"allowed: at least 1 of each, and a continuation of at most {context_length}"
-            )
-    tokens = [[*context, *continuation][-(context_length + 1) :] for context, continuation in requests]
-    sharing: dict[tuple[int, ...], list[int]] = {}
-    for index, whole in enumerate(tokens):
-        sharing.setdefault(tuple(whole[:-1]), []).append(index)
-    leading = {row: max(indices, key=lambda index: len(requests[index][1])) for row, indices in sharing.items()}
-    order = sorted(sharing, key=lambda row: (-len(row), tokens[leading[row]]))
-    scores: dict[int, Continuation] = {}
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        inputs = torch.zeros(len(rows), len(rows[0]), dtype=torch.long, device=device)
-        for place, row in enumerate(rows):
-            inputs[place, : len(row)] = torch.as_tensor(row, device=device)
-        for predicted, row in zip(logits(inputs, None), rows, strict=True):
-            for index in sharing[row]:
-                scores[index] = _continuation(predicted.to(dtype), tokens[index], len(requests[index][1]))
-    in_order = [scores[i] for i in range(len(requests))]
-    _refuse_nan(np.array([score.loglikelihood_nats for score in in_order]), "requests")
-    return in_order
+
+    logits: Logits
+    context_length: int
+    device: torch.device
+
+    def loglikelihood(
+        self, requests: Sequence[tuple[Sequence[int], Sequence[int]]], batch_size: int, dtype: torch.dtype
+    ) -> list[Continuation]:
+        """Scores of continuations, in the order given; contexts are cut on the left to fit.
+
+        Rows of a batch are padded on the right, which no causal model sees. The longest requests run first, and those
+        of one length in the order of their tokens, as in lm-eval's own models: batches, and so rounding, are the same
+        as there and do not depend on the order of the requests. Requests that differ only in their last token, such as
+        one-token answers to one question, share a row. Log-probabilities have the type `dtype`; as in lm-eval's models,
+        float32 is summed in float64, and other types in their own type.
+
+        Raises:
+            FloatingPointError: A log-probability is not a number.
+            ValueError: An empty context or continuation, or a continuation longer than the context length.
+        """
+        for context, continuation in requests:
+            if not context or not continuation or len(continuation) > self.context_length:
+                raise ValueError(
+                    f"a request has {len(context)} context and {len(continuation)} continuation tokens; "
+                    f"allowed: at least 1 of each, and a continuation of at most {self.context_length}"
+                )
+        tokens = [[*context, *continuation][-(self.context_length + 1) :] for context, continuation in requests]
+        sharing: dict[tuple[int, ...], list[int]] = {}
+        for index, whole in enumerate(tokens):
+            sharing.setdefault(tuple(whole[:-1]), []).append(index)
+        leading = {row: max(indices, key=lambda index: len(requests[index][1])) for row, indices in sharing.items()}
+        order = sorted(sharing, key=lambda row: (-len(row), tokens[leading[row]]))
+        scores: dict[int, Continuation] = {}
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            inputs = torch.zeros(len(rows), len(rows[0]), dtype=torch.long, device=self.device)
+            for place, row in enumerate(rows):
+                inputs[place, : len(row)] = torch.as_tensor(row, device=self.device)
+            for predicted, row in zip(self.logits(inputs, None), rows, strict=True):
+                for index in sharing[row]:
+                    scores[index] = _continuation(predicted.to(dtype), tokens[index], len(requests[index][1]))
+        in_order = [scores[i] for i in range(len(requests))]
+        _refuse_nan(np.array([score.loglikelihood_nats for score in in_order]), "requests")
+        return in_order
+
+    def rolling_loglikelihood(
+        self, tokens: Sequence[int], *, prefix_token: int, stride: int | None, batch_size: int
+    ) -> NDArray[np.float64]:
+        """Log-probability in nats of every token, each scored once, in windows that advance by `stride`.
+
+        Raises:
+            FloatingPointError: A log-probability is not a number.
+            ValueError: A stride outside 1 to the context length.
+        """
+        stride = self.context_length if stride is None else stride
+        if not 1 <= stride <= self.context_length:
+            raise ValueError(f"stride is {stride}; allowed: 1 to the context length {self.context_length}")
+        stream = np.concatenate([[prefix_token], np.asarray(tokens, dtype=np.int64)])
+        scores = np.empty(len(tokens))
+        for windows in _batched(window_plan(len(tokens), self.context_length, stride), batch_size):
+            width = windows[0][1] - windows[0][0]
+            starts = np.array([begin for begin, _, _ in windows])
+            inputs = torch.as_tensor(stream[starts[:, None] + np.arange(width)], device=self.device)
+            targets = torch.as_tensor(stream[starts[:, None] + np.arange(1, width + 1)], device=self.device)
+            predicted = _chosen_logprobs(self.logits(inputs, None), targets).cpu().numpy()
+            for row, (begin, end, scored_from) in enumerate(windows):
+                scores[scored_from:end] = predicted[row, scored_from - begin :]
+        _refuse_nan(scores, "tokens")
+        return scores
 
 
 def _continuation(predicted: Float[Tensor, "n v"], tokens: Sequence[int], length: int) -> Continuation:
@@ -72,39 +106,6 @@ def _continuation(predicted: Float[Tensor, "n v"], tokens: Sequence[int], length
     chosen = rows.gather(1, targets[:, None])
     summed = (chosen.double() if chosen.dtype == torch.float32 else chosen).sum()
     return Continuation(float(summed), bool((rows.argmax(-1) == targets).all()))
-
-
-def rolling_loglikelihood(
-    logits: Logits,
-    tokens: Sequence[int],
-    *,
-    prefix_token: int,
-    context_length: int,
-    stride: int | None,
-    device: torch.device,
-    batch_size: int,
-) -> NDArray[np.float64]:
-    """Log-probability in nats of every token, each scored once, in windows that advance by `stride`.
-
-    Raises:
-        FloatingPointError: A log-probability is not a number.
-        ValueError: A stride outside 1 to the context length.
-    """
-    stride = context_length if stride is None else stride
-    if not 1 <= stride <= context_length:
-        raise ValueError(f"stride is {stride}; allowed: 1 to the context length {context_length}")
-    stream = np.concatenate([[prefix_token], np.asarray(tokens, dtype=np.int64)])
-    scores = np.empty(len(tokens))
-    for windows in _batched(window_plan(len(tokens), context_length, stride), batch_size):
-        width = windows[0][1] - windows[0][0]
-        starts = np.array([begin for begin, _, _ in windows])
-        inputs = torch.as_tensor(stream[starts[:, None] + np.arange(width)], device=device)
-        targets = torch.as_tensor(stream[starts[:, None] + np.arange(1, width + 1)], device=device)
-        predicted = _chosen_logprobs(logits(inputs, None), targets).cpu().numpy()
-        for row, (begin, end, scored_from) in enumerate(windows):
-            scores[scored_from:end] = predicted[row, scored_from - begin :]
-    _refuse_nan(scores, "tokens")
-    return scores
 
 
 def window_plan(tokens: int, context_length: int, stride: int) -> Iterator[tuple[int, int, int]]:

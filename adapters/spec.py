@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TypeAlias
 
 from .mechanisms.declaration import Mechanism, OptionValue
 
@@ -43,17 +43,8 @@ class ModelSpec:
         return self.mechanism.is_causal_only(self.options)
 
 
-@runtime_checkable
-class Mechanisms(Protocol):
-    """Mechanisms by name."""
-
-    def get(self, name: str) -> Mechanism:
-        """The mechanism of that name.
-
-        Raises:
-            UnknownNameError: No mechanism has that name.
-        """
-        ...
+Mechanisms: TypeAlias = Callable[[str], Mechanism]
+"""Gives the mechanism of a name, or raises `UnknownNameError`."""
 
 
 def parse_spec(text: str, mechanisms: Mechanisms) -> ModelSpec:
@@ -68,16 +59,26 @@ def parse_spec(text: str, mechanisms: Mechanisms) -> ModelSpec:
     name, *pairs = body.split(":")
     if not name or (at and not backbone):
         raise SpecError(f"model spec {text!r} is not of the form NAME[:KEY=VALUE]...[@BACKBONE]")
+    given = parse_pairs(pairs, f"model spec {text!r}")
+    mechanism = mechanisms(name)
+    return ModelSpec(mechanism, mechanism.resolve(given), backbone or None)
+
+
+def parse_pairs(pairs: Iterable[str], where: str) -> dict[str, str]:
+    """Values by key, from texts `KEY=VALUE`; `where` names their place in messages.
+
+    Raises:
+        SpecError: A text has another form, or a key is set twice.
+    """
     given: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not key or not equals or not value:
-            raise SpecError(f"{pair!r} in model spec {text!r} is not of the form KEY=VALUE")
+            raise SpecError(f"{pair!r} in {where} is not of the form KEY=VALUE")
         if key in given:
-            raise SpecError(f"model spec {text!r} sets {key} twice")
+            raise SpecError(f"{where} sets {key} twice")
         given[key] = value
-    mechanism = mechanisms.get(name)
-    return ModelSpec(mechanism, mechanism.resolve(given), backbone or None)
+    return given
 
 
 def _write(value: OptionValue) -> str:

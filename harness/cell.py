@@ -121,4 +121,4 @@ def _of_names(cell: Cell, task: str, *others: Any) -> PlannedCell:
     from ..adapters.spec import parse_spec
     from . import registry
 
-    return PlannedCell(cell, registry.tasks().get(task), parse_spec(cell.model, registry.mechanisms()), *others)
+    return PlannedCell(cell, registry.tasks().get(task), parse_spec(cell.model, registry.mechanisms().get), *others)

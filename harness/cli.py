@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..results.names import UnknownNameError
+from .config import UsageError, flag_arguments, flag_values, make_config, read_config_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,48 +26,12 @@ LM_EVAL = "lm-eval"
 EXPORT_FORMATS = ("parquet", "model-index", LM_EVAL, "mlflow", "tensorboard", "wandb")
 COMPARE_FORMATS = ("md", "json", "github")
 
-RUN_FLAGS: Mapping[str, Mapping[str, Any]] = {
-    "--models": {"help": "model specs NAME[:KEY=VALUE]...[@BACKBONE], separated by commas"},
-    "--tasks": {"help": "tasks or globs NAME[:KEY=VALUE]..., separated by commas"},
-    "--suite": {"help": "take models and tasks from a suite"},
-    "--backbone": {"help": "backbone of models that name none"},
-    "--recipe": {"help": "recipe of tasks that train"},
-    "--scale": {"help": "smoke (seconds), small (minutes) or paper"},
-    "--seeds": {"help": "seeds, separated by commas"},
-    "--device": {"help": "auto, cpu or cuda"},
-    "--dtype": {"help": "auto, float32 or bfloat16"},
-    "--batch-size": {"help": "rows per evaluation batch, or auto"},
-    "--config": {"help": "TOML file with any of these settings; flags win"},
-    "--output": {"help": "folder of the run (default: results/runs/NAME)"},
-    "--mirror": {"help": "folder with datasets/ORG/NAME and models/ORG/NAME, looked in first"},
-    "--executor": {"help": "local or ray"},
-    "--limit": {"type": int, "metavar": "N", "help": "largest number of test rows per task; such results are partial"},
-    "--workers": {"type": int, "metavar": "N", "help": "cells at a time (default: 1)"},
-    "--timeout": {"type": float, "metavar": "SECONDS", "help": "time limit of each cell"},
-    "--set": {"action": "append", "default": [], "metavar": "KEY=VALUE", "help": "one setting; repeatable"},
-    "--fresh": {"action": "store_true", "help": "run every cell again"},
-    "--offline": {"action": "store_true", "help": "never touch the network"},
-    "--log": {
-        "action": "append",
-        "metavar": "TRACKER",
-        "help": "also send cells to mlflow, tensorboard or wandb; repeatable",
-    },
-    "--log-samples": {"action": "store_true", "help": "keep inputs beside predictions"},
-    "--trust-remote-code": {"action": "store_true", "help": "load pickled weights and code of a checkpoint"},
-}
-"""Flags of `bench run` and their arguments to `add_argument`; all but `--config` set a field of `RunConfig`."""
-
 CONVERT_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--recipe": {"help": "recipe of the conversion (default: the task's first for pretrained backbones)"},
     "--scale": {"help": "smoke, small or paper: hyper-parameters of the recipe (default: small)"},
-    "--device": {},
-    "--dtype": {},
     "--output": {"help": "folder of the conversion's run (default: results/runs/NAME)"},
-    "--mirror": {},
     "--limit": {"help": "largest number of test rows when the result is measured"},
-    "--set": {},
-    "--offline": {},
-    "--trust-remote-code": {},
+    **{flag: {} for flag in ("--device", "--dtype", "--mirror", "--set", "--offline", "--trust-remote-code")},
 }
 """Flags that `bench convert` shares with `bench run`, and what differs in their arguments to `add_argument`."""
 
@@ -77,7 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(given[:1] if given[:1] == [LM_EVAL] else given)
     options.rest = given[1:]
     from ..results.store import StoreError
-    from .config import UsageError
 
     try:
         code = COMMANDS[options.command](options)
@@ -136,8 +100,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.description = "Without --models and --tasks this is the suite `quickstart`: no network, no GPU, minutes."
-    for flag, how in RUN_FLAGS.items():
-        parser.add_argument(flag, **{"default": None, **how})
+    for flag, how in flag_arguments().items():
+        parser.add_argument(flag, **how)
+    parser.add_argument("--config", metavar="FILE", help="TOML file with any of these settings; flags win")
     parser.add_argument("--quiet", action="store_true", help="print the table and failures only")
 
 
@@ -160,8 +125,9 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, dest="seeds", metavar="N", help="seed of everything random (default: 0)"
     )
+    shared = flag_arguments()
     for flag, how in CONVERT_FLAGS.items():
-        parser.add_argument(flag, **{"default": None, **RUN_FLAGS[flag], **how})
+        parser.add_argument(flag, **{**shared[flag], **how})
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
@@ -183,7 +149,6 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .config import flag_values, make_config, read_config_file
     from .running.runner import run
 
     values = read_config_file(Path(options.config)) if options.config else {}
@@ -195,14 +160,13 @@ def _run(options: argparse.Namespace) -> int:
 
 def _convert(options: argparse.Namespace) -> int:
     from .commands.convert import convert
-    from .config import flag_values, make_config
 
     _end_as_by_interrupt()
     return convert(make_config({"scale": "small", **flag_values(vars(options))}), options.to, _console())
 
 
 def _end_as_by_interrupt() -> None:
-    """A scheduler's stop is an interrupt, so that nothing is left behind."""
+    """Treats a scheduler's stop as an interrupt, so that no process is left behind."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 

@@ -1,4 +1,4 @@
-"""Digests of modules by what they mean: equal after a move, a new docstring or another spelling of an import.
+"""Digests of the meaning of modules: equal after a move, a new docstring or another spelling of an import.
 
 A module is read as a syntax tree and written down again without docstrings, comments, annotations of functions and
 import statements. Each name that an import binds is replaced by what it stands for: a name of a library, or a
@@ -60,10 +60,10 @@ def digest_of(roots: Iterable[Path], find: Find) -> str:
     # Each round tells modules apart by what lies one import further; circles of imports need no special case.
     for _ in range(len(modules)):
         refined = {path: _hash(module.text, *_named(module, digests)) for path, module in modules.items()}
-        if len(set(refined.values())) == len(set(digests.values())):
-            digests = refined
-            break
+        is_settled = len(set(refined.values())) == len(set(digests.values()))
         digests = refined
+        if is_settled:
+            break
     return _hash(*sorted(digests.values()))
 
 
@@ -88,9 +88,9 @@ def _named(module: _Module, digests: Mapping[Path, str]) -> Iterator[str]:
 def _read(path: Path, find: Find) -> _Module:
     bound, imported = _imports(path, find)
     writer = _Writer({name: _followed(target, find) for name, target in bound.items()})
-    writer.write(_parsed(path))
+    text = writer.text(_parsed(path))
     ours = {target.module for target in writer.targets if isinstance(target.module, Path)}
-    return _Module("".join(writer.parts), tuple(writer.targets), frozenset(imported | ours) - {path})
+    return _Module(text, tuple(writer.targets), frozenset(imported | ours) - {path})
 
 
 @cache
@@ -155,12 +155,10 @@ def _running(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def _is_type_checking(node: ast.AST) -> bool:
-    if not isinstance(node, ast.If):
-        return False
-    test = node.test
-    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
-        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
-    )
+    match node:
+        case ast.If(test=ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING")):
+            return True
+    return False
 
 
 class _Writer:
@@ -169,43 +167,31 @@ class _Writer:
     def __init__(self, bound: Mapping[str, _Target]) -> None:
         self.bound = bound
         self.targets: dict[_Target, int] = {}
-        self.parts: list[str] = []
 
-    def write(self, value: object) -> None:
-        """Adds the text of a node, a list of nodes or a plain value to `parts`."""
-        if isinstance(value, list):
-            self.parts.append("[")
-            for item in value:
-                if not _says_nothing(item):
-                    self.write(item)
-                    self.parts.append(",")
-            self.parts.append("]")
-            return
+    def text(self, value: object) -> str:
+        """The text of a node, a list of nodes or a plain value."""
         match value:
+            case list():
+                return f"[{''.join(f'{self.text(item)},' for item in value if not _says_nothing(item))}]"
             case ast.Name() | ast.Attribute() if target := self._meant(value):
-                self.parts.append(f"⟨{self.targets.setdefault(target, len(self.targets))}⟩")
+                return f"⟨{self.targets.setdefault(target, len(self.targets))}⟩"
             case ast.ClassDef():
-                self._node("ClassDef", {**_fields(value), "body": [_as_field(node) for node in value.body]})
-            case ast.AnnAssign():
-                self._node("Assign", {"targets": [value.target], "value": value.value})
+                return self._node("ClassDef", {**_fields(value), "body": [_as_field(node) for node in value.body]})
+            case ast.AnnAssign() if not isinstance(value, _Field):
+                return self._node("Assign", {"targets": [value.target], "value": value.value})
             case ast.JoinedStr():
-                self._node("JoinedStr", {"values": _joined(value.values)})
+                return self._node("JoinedStr", {"values": _joined(value.values)})
             case ast.If() if _is_type_checking(value):
-                self.write(value.orelse)
+                return self.text(value.orelse)
             case ast.arg():
-                self.parts.append(f"(arg {value.arg})")
+                return f"(arg {value.arg})"
             case ast.AST():
-                self._node(type(value).__name__, _fields(value))
-            case _:
-                self.parts.append(f"{type(value).__name__}:{value!r}")
+                return self._node(type(value).__name__, _fields(value))
+        return f"{type(value).__name__}:{value!r}"
 
-    def _node(self, kind: str, fields: Mapping[str, object]) -> None:
-        self.parts.append(f"({kind}")
-        for name, value in fields.items():
-            if value is not None and value != []:
-                self.parts.append(f" {name}=")
-                self.write(value)
-        self.parts.append(")")
+    def _node(self, kind: str, fields: Mapping[str, object]) -> str:
+        said = {name: value for name, value in fields.items() if value is not None and value != []}
+        return f"({kind}{''.join(f' {name}={self.text(value)}' for name, value in said.items())})"
 
     def _meant(self, node: ast.expr) -> _Target | None:
         """What an imported name stands for, and for a module's name with attributes behind it, what those lead to."""
@@ -223,23 +209,17 @@ class _Writer:
         )
 
 
-class _Field(ast.AST):
+class _Field(ast.AnnAssign):
     """A field of a class, whose annotation counts: dataclasses read it."""
-
-    _fields = ("target", "annotation", "value")
-    target: ast.expr
-    annotation: ast.expr
-    value: ast.expr | None
 
 
 def _as_field(node: ast.stmt) -> ast.AST:
     if not isinstance(node, ast.AnnAssign):
         return node
-    field = _Field()
-    field.target, field.annotation, field.value = node.target, node.annotation, node.value
-    if isinstance(node.annotation, ast.Constant) and isinstance(node.annotation.value, str):
-        field.annotation = ast.parse(node.annotation.value, mode="eval").body
-    return field
+    annotation = node.annotation
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        annotation = ast.parse(annotation.value, mode="eval").body
+    return _Field(node.target, annotation, node.value, node.simple)
 
 
 def _fields(node: ast.AST) -> dict[str, object]:
@@ -259,8 +239,10 @@ def _joined(values: list[ast.expr]) -> list[ast.expr]:
 
 
 def _says_nothing(node: object) -> bool:
-    """Whether a statement computes nothing: an import, whose names stand where they are used, or a text on its own."""
+    """Whether a statement computes nothing: an import, whose names are resolved at their uses, or a bare string."""
     match node:
+        case _Field():
+            return False
         case ast.Import() | ast.ImportFrom() | ast.AnnAssign(value=None) | ast.Expr(value=ast.Constant(value=str())):
             return True
         case ast.If(orelse=[]):

@@ -6,7 +6,7 @@ import math
 import tomllib
 import typing
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,60 +33,54 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def _set_by(help: str, default: Any = MISSING, **how: Any) -> Any:
+    """A field of `RunConfig` that a flag of `bench run` sets.
+
+    Args:
+        help: Help of the flag.
+        default: Default of the field.
+        how: Other arguments to `add_argument`.
+    """
+    return field(default=default, metadata={"help": help, **how})
+
+
 @dataclass(frozen=True)
 class RunConfig:
-    """The configuration of one run.
+    """The configuration of one run; the help of its flag says what a field is.
 
     Attributes:
-        models: Model specs.
-        tasks: Task names or globs.
-        suite: Suite that models, tasks and scales were taken from; empty for none.
-        backbone: Backbone of every model that names none; None for each task's own.
-        recipe: Recipe of every task that trains; None for each task's own.
-        scale: `smoke`, `small` or `paper`.
+        suite: Empty if models, tasks and scales were not taken from one.
         task_scales: Scales of tasks that have another than `scale`.
-        seeds: One cell is run for each.
-        device: `auto`, `cpu` or `cuda`.
-        dtype: `auto`, `float32` or `bfloat16`.
-        limit: Largest number of test rows per task; None for all.
-        batch_size: Rows per evaluation batch; `auto` to find a number that fits; empty for each task's own.
+        batch_size: Empty for each task's own.
         overrides: Settings given with `--set`.
-        output: Folder of the run; None for `results/runs/NAME`.
-        mirror: Folder that holds data sets and models.
-        offline: Never touch the network.
-        executor: `local` or `ray`.
-        workers: Cells that run at a time.
-        timeout_s: Seconds after which a cell is stopped; None for no limit.
-        fresh: Run every cell again.
-        log_samples: Keep inputs and texts beside the predictions.
-        log: Experiment trackers that cells are sent to.
-        trust_remote_code: Load pickled weights and code of a checkpoint.
         save_to: Folder that `bench convert` writes the model to; empty to write none.
     """
 
-    models: tuple[str, ...]
-    tasks: tuple[str, ...]
-    suite: str = ""
-    backbone: str | None = None
-    recipe: str | None = None
-    scale: str = "smoke"
+    models: tuple[str, ...] = _set_by("model specs NAME[:KEY=VALUE]...[@BACKBONE], separated by commas")
+    tasks: tuple[str, ...] = _set_by("tasks or globs NAME[:KEY=VALUE]..., separated by commas")
+    suite: str = _set_by("take models and tasks from a suite", "")
+    backbone: str | None = _set_by("backbone of models that name none (default: each task's own)", None)
+    recipe: str | None = _set_by("recipe of tasks that train (default: each task's own)", None)
+    scale: str = _set_by("smoke (seconds), small (minutes) or paper", "smoke")
+    seeds: tuple[int, ...] = _set_by("seeds, separated by commas; each is a cell of its own", (0,))
+    device: str = _set_by("auto, cpu or cuda", "auto")
+    dtype: str = _set_by("auto, float32 or bfloat16", "auto")
+    batch_size: str = _set_by("rows per evaluation batch, or auto for a number that fits", "")
+    output: str | None = _set_by("folder of the run (default: results/runs/NAME)", None)
+    mirror: str | None = _set_by("folder with datasets/ORG/NAME and models/ORG/NAME, looked in first", None)
+    executor: str = _set_by("local or ray", "local")
+    limit: int | None = _set_by("largest number of test rows per task; such results are partial", None, metavar="N")
+    workers: int = _set_by("cells at a time (default: 1)", 1, metavar="N")
+    timeout_s: float | None = _set_by("time limit of each cell", None, metavar="SECONDS")
+    fresh: bool = _set_by("run every cell again", False)
+    offline: bool = _set_by("never touch the network", False)
+    log: tuple[str, ...] = _set_by(
+        "also send cells to mlflow, tensorboard or wandb; repeatable", (), action="append", metavar="TRACKER"
+    )
+    log_samples: bool = _set_by("keep inputs beside predictions", False)
+    trust_remote_code: bool = _set_by("load pickled weights and code of a checkpoint", False)
     task_scales: Mapping[str, str] = field(default_factory=dict)
-    seeds: tuple[int, ...] = (0,)
-    device: str = "auto"
-    dtype: str = "auto"
-    limit: int | None = None
-    batch_size: str = ""
     overrides: Mapping[str, str] = field(default_factory=dict)
-    output: str | None = None
-    mirror: str | None = None
-    offline: bool = False
-    executor: str = "local"
-    workers: int = 1
-    timeout_s: float | None = None
-    fresh: bool = False
-    log_samples: bool = False
-    log: tuple[str, ...] = ()
-    trust_remote_code: bool = False
     save_to: str = ""
 
     def __post_init__(self) -> None:
@@ -147,13 +141,24 @@ def split_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-_WITHOUT_FLAG = ("task_scales", "save_to", "timeout_s", "overrides")
 FLAGS: Mapping[str, str] = {
-    **{f.name.replace("_", "-"): f.name for f in fields(RunConfig) if f.name not in _WITHOUT_FLAG},
-    "timeout": "timeout_s",
+    **{f.name.removesuffix("_s").replace("_", "-"): f.name for f in fields(RunConfig) if "help" in f.metadata},
     "set": "set",
 }
 """Names of the values for `make_config` by their flags without dashes."""
+
+
+def flag_arguments() -> dict[str, dict[str, Any]]:
+    """The flags of `bench run` that set values for `make_config`, with their arguments to `add_argument`."""
+    hints, by_name = typing.get_type_hints(RunConfig), {f.name: f for f in fields(RunConfig)}
+    arguments: dict[str, dict[str, Any]] = {}
+    for flag, name in FLAGS.items():
+        if name in by_name:
+            kinds = {int, float, bool} & {hints[name], *typing.get_args(hints[name])}
+            how = {"action": "store_true"} if bool in kinds else {"type": next(iter(kinds), str)}
+            arguments[f"--{flag}"] = {"default": None, **how, **by_name[name].metadata}
+    repeatable = {"action": "append", "default": [], "metavar": "KEY=VALUE", "help": "one setting; repeatable"}
+    return {**arguments, "--set": repeatable}
 
 
 def flag_values(options: Mapping[str, Any]) -> dict[str, Any]:

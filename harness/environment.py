@@ -1,4 +1,4 @@
-"""What a run ran on: versions, processor, commit of this package. It reads no secrets and calls no network."""
+"""The environment of a run: versions, processor, commit of this package. Nothing here reads secrets or the network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VARIABLES = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "TRITON_INTERPRET", "HF_
 
 @cache
 def host_environment() -> dict[str, Scalar]:
-    """Versions, processor and commit, without importing any of the libraries it names."""
+    """Versions, processor and commit; no library is imported to find its version."""
     from .. import __version__
 
     environment: dict[str, Scalar] = {
@@ -52,7 +52,7 @@ def cpu_name() -> str:
 
 
 def gpu_name() -> str:
-    """The first NVIDIA device's name, found without importing torch; empty if the driver does not say."""
+    """The name of the first NVIDIA device, found without importing torch; empty if the driver does not state it."""
     return _kernel_field(sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")), "Model")
 
 
@@ -77,7 +77,7 @@ def _kernel_field(files: Iterable[Path], name: str) -> str:
 
 
 def _output_of(*command: str) -> str | None:
-    """What a command prints; None if it is not installed, fails or takes more than a minute."""
+    """The output of a command; None if it is not installed, fails or takes more than a minute."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):

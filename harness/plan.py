@@ -45,8 +45,8 @@ def make_plan(config: RunConfig, begin: Callable[[Collection[str]], None] = lamb
 
     Args:
         config: The configuration of the run.
-        begin: Called with the recipes once every name and setting is known to be right, before data are looked for:
-            what cells will need can be made ready meanwhile.
+        begin: Called with the recipes once every name and setting is known to be right, before data are looked for, so
+            that the caller can prepare processes meanwhile.
 
     Raises:
         UsageError: A name, an option or a setting does not exist, or a plugin's object cannot be sent to a worker.
@@ -69,19 +69,19 @@ def make_plan(config: RunConfig, begin: Callable[[Collection[str]], None] = lamb
 
 
 def make_sources(config: RunConfig) -> Sources:
-    """Where data may come from: `--mirror` or the variable `HEDGEBENCH_MIRROR`; caches go to the user's own."""
+    """The sources of data: `--mirror` or the variable `HEDGEBENCH_MIRROR`, and the user's cache."""
     mirror = config.mirror or os.environ.get("HEDGEBENCH_MIRROR")
     offline = config.offline or os.environ.get("HF_HUB_OFFLINE") == "1"
     return Sources(Path(mirror).resolve() if mirror else None, cache_folder(), offline)
 
 
 def resolve_device(device: str) -> str:
-    """`auto` as `cuda` if there is an NVIDIA device, else as `cpu`."""
+    """The device that a name stands for: `auto` is `cuda` if there is an NVIDIA device, else `cpu`."""
     return device if device != "auto" else ("cuda" if has_cuda_device() else "cpu")
 
 
 def resolve_dtype(dtype: str, device: str) -> str:
-    """`auto` as bfloat16 on CUDA and float32 on the CPU."""
+    """The type that a name stands for: `auto` is bfloat16 on CUDA and float32 on the CPU."""
     return dtype if dtype != "auto" else ("bfloat16" if device == "cuda" else "float32")
 
 
@@ -99,7 +99,7 @@ def _drafts(config: RunConfig, sources: Sources) -> Iterator[PlannedCell]:
 
 def _parse_model(text: str) -> ModelSpec:
     try:
-        return parse_spec(text, registry.mechanisms())
+        return parse_spec(text, registry.mechanisms().get)
     except (SpecError, UnknownNameError, OptionError) as error:
         raise UsageError(str(error)) from error
 
@@ -111,7 +111,7 @@ def _tasks(patterns: Sequence[str]) -> list[tuple[Task, TaskSpec]]:
         for spec in map(parse_task_spec, patterns):
             for name in registry.task_names(spec.name):
                 found.setdefault(spec.canonical(name), (registry.tasks().get(name), spec))
-    except UnknownNameError as error:
+    except (SpecError, UnknownNameError) as error:
         raise UsageError(str(error)) from error
     return list(found.values())
 
@@ -167,15 +167,10 @@ def _draft(
         settings=settings,
         data=NO_DATA,
         scoring="",
-        machine=_machine(device) if info.own_device else "",
+        machine=(gpu_name() if device == "cuda" else cpu_name()) if info.own_device else "",
         weights=weights.fingerprint if weights else "",
     )
     return PlannedCell(cell, task, spec, backbone, weights, problem)
-
-
-def _machine(device: str) -> str:
-    """The processor that a timing belongs to."""
-    return gpu_name() if device == "cuda" else cpu_name()
 
 
 def _recipe(task: Task, backbone: Backbone, config: RunConfig) -> str:

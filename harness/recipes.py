@@ -76,13 +76,13 @@ def _scales(smoke: TrainSettings, small: TrainSettings, paper: TrainSettings, **
 
 def _finetuning(**settings: Value) -> TrainSettings:
     """Fine-tuning as BERT's authors and their followers do it: Adam's usual second moment, a rate that falls to 0."""
-    shared: dict[str, Value] = {"beta2": 0.999, "weight_decay": 0.01, "final_lr": 0.0, "length_pool": 32}
-    return TrainSettings.of({"steps": 1, "batch_size": 32, **shared, **settings})
+    shared = {"beta2": 0.999, "weight_decay": 0.01, "final_lr": 0.0, "length_pool": 32, "batch_size": 32, "steps": 1}
+    return TrainSettings.of({**shared, **settings})
 
 
 def _distilling(**settings: Value) -> TrainSettings:
-    shared: dict[str, Value] = {"lr": 1e-2, "beta2": 0.999, "weight_decay": 0.0, "length_pool": 32}
-    return TrainSettings.of({"steps": 1, "batch_size": 8, **shared, **settings})
+    shared = {"beta2": 0.999, "weight_decay": 0.0, "lr": 1e-2, "length_pool": 32, "batch_size": 8, "steps": 1}
+    return TrainSettings.of({**shared, **settings})
 
 
 STAGE_DEFAULTS: Mapping[str, Mapping[str, Settings]] = {

@@ -11,18 +11,20 @@ import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar, cast
 
-from ..adapters.backbone import BACKBONES, Backbone
 from ..adapters.mechanisms.declaration import Mechanism
 from ..results.names import GROUPS, UnknownNameError, unknown_name
 from ..tasks.base import Task, TaskFamily, TaskInfo
 
 PACKAGE = __name__.partition(".")[0]
 ROOT = Path(__file__).resolve().parent.parent
+
+_NO_TASK = (type, ModuleType)
+"""Kinds of values that are no tasks. A module that `tasks/heavy.py` stands in for must not be asked for attributes."""
 
 T = TypeVar("T")
 
@@ -73,7 +75,7 @@ def tasks() -> Registry[Task]:
     """Every task, and the families that make tasks from names."""
     modules = list(_modules("tasks"))
     found: Registry[Task] = _registry("task", "hedgebench.tasks", modules, _task_name)
-    values = [value for module in modules for value in vars(module).values() if not isinstance(value, type)]
+    values = [value for module in modules for value in vars(module).values() if not isinstance(value, _NO_TASK)]
     return replace(found, families={value.prefix: value for value in values if isinstance(value, TaskFamily)})
 
 
@@ -90,12 +92,6 @@ def task_names(pattern: str) -> Sequence[str]:
         return family.expand(pattern)
     group = [n for n in known.items if n in GROUPS.get(pattern, (n,)) and n.startswith(f"{pattern}/")]
     return fnmatch.filter(known.items, pattern) or group or [known.get(pattern).info.name]
-
-
-@cache
-def backbones() -> Registry[Backbone]:
-    """Every backbone."""
-    return Registry("backbone", BACKBONES)
 
 
 def _modules(folder: str) -> Iterator[ModuleType]:
@@ -116,26 +112,22 @@ def _registry(
                 raise RuntimeError(f"two built-in {what}s are named {name!r}")
     broken: dict[str, str] = {}
     for entry in sorted(entry_points(group=group), key=lambda entry: (entry.name, entry.value)):
-        _add_plugin(entry, items, broken, name_of)
+        try:
+            loaded = entry.load()
+        except Exception as error:  # a plugin's import may raise anything, and must not take the others down
+            broken[entry.name] = f"{type(error).__name__}: {error}"
+            continue
+        for value in loaded if isinstance(loaded, list | tuple) else [loaded]:
+            name = name_of(value)
+            if name is None:
+                broken[entry.name] = (
+                    f"it gives an object of type {type(value).__name__}, which this group does not hold"
+                )
+            elif name in items:
+                broken[entry.name] = f"the name {name!r} is taken"
+            else:
+                items[name] = value
     return Registry(what, dict(sorted(items.items())), broken)
-
-
-def _add_plugin(
-    entry: EntryPoint, items: dict[str, T], broken: dict[str, str], name_of: Callable[[object], str | None]
-) -> None:
-    try:
-        loaded = entry.load()
-    except Exception as error:  # a plugin's import may raise anything, and must not take the others down
-        broken[entry.name] = f"{type(error).__name__}: {error}"
-        return
-    for value in loaded if isinstance(loaded, list | tuple) else [loaded]:
-        name = name_of(value)
-        if name is None:
-            broken[entry.name] = f"it gives an object of type {type(value).__name__}, which this group does not hold"
-        elif name in items:
-            broken[entry.name] = f"the name {name!r} is taken"
-        else:
-            items[name] = value
 
 
 def _mechanism_name(value: object) -> str | None:
@@ -143,5 +135,5 @@ def _mechanism_name(value: object) -> str | None:
 
 
 def _task_name(value: object) -> str | None:
-    info = None if isinstance(value, type) else getattr(value, "info", None)
+    info = None if isinstance(value, _NO_TASK) else getattr(value, "info", None)
     return info.name if isinstance(info, TaskInfo) and isinstance(value, Task) else None

@@ -1,4 +1,4 @@
-"""Which of our code turns a task's predictions into numbers: the modules that the task's own import, one after another.
+"""The code that turns a task's predictions into numbers: the task's modules, and all that they import to score.
 
 Imports of `tasks/`, `results/` and `kernels/` are followed wherever a module has them, and those of a plugin within its
 own package and from there into ours. Models (`adapters/`) are not followed: `adapters.model_code` is their version.
@@ -60,7 +60,7 @@ def _roots(task: Task) -> set[Path]:
 
 
 def _declaring(task: Task) -> Iterator[Path]:
-    """Of the modules that tasks are looked for in, those that hold this one: another may have its class."""
+    """The modules that declare this task, among those that are searched for tasks; another may define its class."""
     plugins = {entry.module for entry in entry_points(group=f"{PACKAGE}.tasks")}
     for name, module in list(sys.modules.items()):
         is_searched = name.startswith(f"{PACKAGE}.tasks.") or name in plugins

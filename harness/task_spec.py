@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..adapters.base import Settings, Value
+from ..adapters.spec import SpecError, parse_pairs
 from ..results.names import unknown_name
 from ..tasks.base import Task
 from . import registry
@@ -51,18 +52,12 @@ def parse_task_spec(text: str) -> TaskSpec:
     """The task spec that `text` holds.
 
     Raises:
-        UsageError: The text does not have the form of a task spec.
+        SpecError: The text does not have the form of a task spec.
     """
     name, *pairs = text.split(":")
-    given: dict[str, str] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not name or not key or not equals or not value:
-            raise UsageError(f"{pair!r} in task {text!r} is not of the form KEY=VALUE")
-        if key in given:
-            raise UsageError(f"task {text!r} sets {key} twice")
-        given[key] = value
-    return TaskSpec(name, given)
+    if not name:
+        raise SpecError(f"task {text!r} is not of the form NAME[:KEY=VALUE]...")
+    return TaskSpec(name, parse_pairs(pairs, f"task {text!r}"))
 
 
 def task_of(name: str) -> Task:

@@ -16,24 +16,25 @@ FUSED_SOFTMAX = ("sdpa_flash", "sdpa_efficient", "sdpa_cudnn")
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one forward call.
+    """Cost of one call.
 
     Attributes:
         flops: floating-point operations in matrix products.
-        bytes_read: bytes read from memory.
-        bytes_written: bytes written to memory.
-        state_bytes: size of the state for the next token: sums of linear attention, or the KV cache.
+        bytes: memory traffic both ways.
+        state_bytes: size of the state for the next token: sums of linear attention, or the KV cache; 0 if not counted.
     """
 
     flops: int
-    bytes_read: int
-    bytes_written: int
-    state_bytes: int
+    bytes: int
+    state_bytes: int = 0
 
-    @property
-    def bytes(self) -> int:
-        """Memory traffic both ways."""
-        return self.bytes_read + self.bytes_written
+    def seconds(self, flops_per_s: float, bytes_per_s: float) -> float:
+        """The roofline: the time of the slower of the two."""
+        return max(self.flops / flops_per_s, self.bytes / bytes_per_s)
+
+    def __add__(self, other: "Cost") -> "Cost":
+        """The cost of one call after another."""
+        return Cost(self.flops + other.flops, self.bytes + other.bytes, self.state_bytes + other.state_bytes)
 
 
 def linear_attention_cost(
@@ -73,24 +74,21 @@ def linear_attention_cost(
     if form not in _STEP_TOKENS:
         raise unknown_name("form", form, _STEP_TOKENS)
     element = max(4, bytes_per_element)
-    traffic = b * n * bytes_per_element
-    features = 0 if features_in_cache else (h + hk) * f
-    bytes_read, bytes_written = traffic * (features + hk * dv), traffic * h * dv
+    traffic = b * n * (h + hk) * ((0 if features_in_cache else f) + dv) * bytes_per_element
     if form == "naive":
         scores = b * h * n * n
-        return Cost(2 * scores * (f + dv), bytes_read + scores * element, bytes_written + scores * element, 0)
+        return Cost(2 * scores * (f + dv), traffic + 2 * scores * element)
     state_bytes = linear_state_bytes(b=b, hk=hk, f=f, dv=dv, bytes_per_element=element, log_space=log_space)
     through_state = 2 * b * n * f * (dv + 1) * (h + hk)
     if not causal:
-        return Cost(through_state, bytes_read + state_bytes, bytes_written + state_bytes, state_bytes)
+        return Cost(through_state, traffic + 2 * state_bytes, state_bytes)
     size = _STEP_TOKENS[form] or chunk
     whole, rest = divmod(n, size)
     steps = whole + (rest > 0)
     # A token alone is added to the state before its query reads it, so only longer chunks have scores of their own.
     pairs = 0 if form == "recurrent" else whole * size**2 + rest**2
     within = 2 * b * h * pairs * (f + dv + 1)
-    moved = steps * state_bytes
-    return Cost(through_state + within, bytes_read + moved, bytes_written + moved, state_bytes)
+    return Cost(through_state + within, traffic + 2 * steps * state_bytes, state_bytes)
 
 
 linear_decode_cost = partial(linear_attention_cost, "recurrent", n=1)
@@ -118,13 +116,8 @@ def feature_map_cost(
     For Hedgehog width is d and f is 2d. With `features_in_cache` no feature is written to memory.
     """
     tokens = b * heads * n
-    weights = heads * d * width
-    return Cost(
-        flops=2 * tokens * d * width,
-        bytes_read=(tokens * d + weights) * bytes_per_element,
-        bytes_written=0 if features_in_cache else tokens * f * bytes_per_element,
-        state_bytes=0,
-    )
+    numbers = tokens * d + heads * d * width + (0 if features_in_cache else tokens * f)
+    return Cost(2 * tokens * d * width, numbers * bytes_per_element)
 
 
 def softmax_attention_cost(
@@ -145,21 +138,14 @@ def softmax_attention_cost(
     4 bytes at least. The state is the KV cache.
     """
     flops = 2 * b * h * n * n * (d + dv) // (2 if causal and fused else 1)
-    traffic = b * n * bytes_per_element
-    moved = 0 if fused else 2 * b * h * n * n * max(4, bytes_per_element)
-    return Cost(flops, traffic * (h * d + hk * (d + dv)) + moved, traffic * h * dv + moved, traffic * hk * (d + dv))
+    token, moved = b * (d + dv) * bytes_per_element, 0 if fused else 2 * b * h * n * n * max(4, bytes_per_element)
+    return Cost(flops, n * (h + hk) * token + 2 * moved, n * hk * token)
 
 
 def softmax_decode_cost(*, b: int, h: int, hk: int, m: int, d: int, dv: int, bytes_per_element: int = 4) -> Cost:
     """Counts one decoded token of softmax attention that sees m keys, its own included; its KV cache holds m tokens."""
-    cache = b * hk * m * (d + dv) * bytes_per_element
-    one = b * bytes_per_element
-    return Cost(
-        flops=2 * b * h * m * (d + dv),
-        bytes_read=one * h * d + cache,
-        bytes_written=one * (h * dv + hk * (d + dv)),
-        state_bytes=cache,
-    )
+    token = b * (d + dv) * bytes_per_element
+    return Cost(2 * b * h * m * (d + dv), (h + hk) * token + hk * m * token, hk * m * token)
 
 
 _STEP_TOKENS = {"naive": 0, "recurrent": 1, "chunk": 0}

@@ -1,7 +1,7 @@
-"""Picks the form of attention that suits a call, runs it, and says what ran."""
+"""Picks the form of linear attention that suits a call, runs it, and says what ran."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,20 +17,11 @@ from .fused.choose import fused_if_possible
 from .linear.naive import linear_attention_naive
 from .linear.sums import EPS
 from .maps.token_maps import TokenMap
-from .softmax.attention import softmax_attention_naive, softmax_attention_sdpa
 from .state import LinearState
 
 NAIVE_TOKENS = 128
 """Up to so many keys the naive form is faster on plain features: 3.6 ms against 5.2 ms in chunks at 128 tokens, 9.4 ms
 against 7.5 ms at 256 (B=4, H=8, f=128, dv=64, float32, forward, CPU time of one thread, best of 19, torch 2.13)."""
-
-
-@dataclass(frozen=True)
-class SoftmaxAttentionResult:
-    """Output of softmax attention [b h n dv], and what ran."""
-
-    output: Float[Tensor, "b h n dv"]
-    kernel: KernelChoice
 
 
 def linear_attention(
@@ -95,36 +86,6 @@ def linear_attention(
     return LinearAttentionResult(output, state, KernelChoice(torch_form, "torch"))
 
 
-def softmax_attention(
-    q: Float[Tensor, "b h n d"],
-    k: Float[Tensor, "b hk m d"],
-    v: Float[Tensor, "b hk m dv"],
-    *,
-    causal: bool,
-    key_padding_mask: Bool[Tensor, "b m"] | None = None,
-    scale: float | None = None,
-    window: int | None = None,
-    backend: str = "auto",
-) -> SoftmaxAttentionResult:
-    """Runs softmax attention on a backend: "auto", "naive", or "sdpa_" and a name of `SDPA_BACKENDS`.
-
-    Arguments and errors are those of `softmax_attention_sdpa`. With "auto" torch chooses, and the result names its
-    choice.
-    """
-    options: dict[str, Any] = {
-        "causal": causal,
-        "key_padding_mask": key_padding_mask,
-        "scale": scale,
-        "window": window,
-    }
-    if backend == "naive":
-        return SoftmaxAttentionResult(softmax_attention_naive(q, k, v, **options), KernelChoice("softmax", "naive"))
-    if backend not in _SOFTMAX_BACKENDS:
-        raise unknown_name("backend", backend, ["naive", *_SOFTMAX_BACKENDS])
-    output, ran = softmax_attention_sdpa(q, k, v, **options, backend=backend.removeprefix("sdpa_"))
-    return SoftmaxAttentionResult(output, KernelChoice("softmax", f"sdpa_{ran}"))
-
-
 def keeps_features_in_cache(form: str, device: torch.device) -> bool:
     """Tells whether a form applies maps to one chunk at a time, as "chunk" does on a CPU if it is not compiled.
 
@@ -159,5 +120,3 @@ _LINEAR_FORMS: dict[str, Callable[..., tuple[Tensor, LinearState | None]]] = {
     "recurrent": linear_attention_recurrent,
     "chunk": linear_attention_chunk,
 }
-
-_SOFTMAX_BACKENDS = ("auto", "sdpa_math", "sdpa_flash", "sdpa_efficient", "sdpa_cudnn")

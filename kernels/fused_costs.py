@@ -1,4 +1,4 @@
-"""What linear attention with Hedgehog's map inside costs by counting: matrix FLOPs and memory traffic. No torch needed.
+"""Analytic costs of linear attention with Hedgehog's map inside: matrix FLOPs and memory traffic. Needs no torch.
 
 Counts are those of the algorithm, per token and head with d = w = dv and D = 2d features (both halves): what a kernel
 needs at least in the form that ran, whatever it really does. States between blocks are stored as what they are
@@ -7,7 +7,8 @@ more in float32, are not among what two passes need at least, and not counted.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from .costs import Cost
 
 CHUNK = 64
 """Tokens in a compute chunk."""
@@ -19,28 +20,7 @@ ELEMENT_BYTES: Mapping[str, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
 """Bytes of inputs and outputs, by the name of their type."""
 
 
-@dataclass(frozen=True)
-class KernelCost:
-    """Counts of one call.
-
-    Attributes:
-        flops: floating-point operations in matrix products.
-        bytes: memory traffic both ways.
-    """
-
-    flops: int
-    bytes: int
-
-    def seconds(self, flops_per_s: float, bytes_per_s: float) -> float:
-        """The roofline: the time of the slower of the two."""
-        return max(self.flops / flops_per_s, self.bytes / bytes_per_s)
-
-    def __add__(self, other: "KernelCost") -> "KernelCost":
-        """Counts of one call after another."""
-        return KernelCost(self.flops + other.flops, self.bytes + other.bytes)
-
-
-def fused_forward_cost(form: str, *, token_heads: int, d: int, dtype: str) -> KernelCost:
+def fused_forward_cost(form: str, *, token_heads: int, d: int, dtype: str) -> Cost:
     """Counts the forward pass.
 
     Projections 4d², scores and values within a chunk 6Cd, states 8d²; two passes project keys twice, read k and v twice
@@ -55,24 +35,24 @@ def fused_forward_cost(form: str, *, token_heads: int, d: int, dtype: str) -> Ke
     two_passes = form == "chunk"
     flops = 12 * d * d + 6 * CHUNK * d + (2 * d * d if two_passes else 0)
     vectors, states = (6, 2) if two_passes else (4, 0)
-    return KernelCost(token_heads * flops, token_heads * _bytes(vectors, states, d, dtype))
+    return Cost(token_heads * flops, token_heads * _bytes(vectors, states, d, dtype))
 
 
-def fused_backward_cost(*, token_heads: int, d: int, dtype: str) -> KernelCost:
+def fused_backward_cost(*, token_heads: int, d: int, dtype: str) -> Cost:
     """Counts the backward pass: 36d² + 16Cd FLOPs; 13 vectors of d numbers and four states of 2d² for each block.
 
     Arguments are those of `fused_forward_cost`.
     """
     flops = 36 * d * d + 16 * CHUNK * d
-    return KernelCost(token_heads * flops, token_heads * _bytes(13, 4, d, dtype))
+    return Cost(token_heads * flops, token_heads * _bytes(13, 4, d, dtype))
 
 
-def fused_decode_cost(*, heads: int, d: int) -> KernelCost:
+def fused_decode_cost(*, heads: int, d: int) -> Cost:
     """Counts one decoded token for `heads` sequences and heads in all: a float32 state of 2d² read and written."""
-    return KernelCost(heads * 12 * d * d, heads * 16 * d * d)
+    return Cost(heads * 12 * d * d, heads * 16 * d * d)
 
 
-def distillation_cost(*, pairs: int, token_heads: int, d: int) -> KernelCost:
+def distillation_cost(*, pairs: int, token_heads: int, d: int) -> Cost:
     """Counts the distillation loss with its gradients, in float32.
 
     Logits 2d and scores 4d FLOPs in each of four passes (two for the loss, two for gradients), and 4d for each
@@ -83,7 +63,7 @@ def distillation_cost(*, pairs: int, token_heads: int, d: int) -> KernelCost:
         token_heads: tokens times heads, in all.
         d: head dimension.
     """
-    return KernelCost(pairs * (4 * 6 * d + 2 * 4 * d), token_heads * 10 * d * 4)
+    return Cost(pairs * (4 * 6 * d + 2 * 4 * d), token_heads * 10 * d * 4)
 
 
 def _bytes(vectors: int, states: int, d: int, dtype: str) -> int:

@@ -12,14 +12,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..results.names import unknown_name
 from .choice import KernelChoice, LinearAttentionResult
 from .fused.call import Call
 from .fused.checks import check_call
 from .fused.choose import DECODED_BY_TRITON, fused_attention, why_not_fused
 from .fused.op import decode_in_place_by_torch, fused_decode_
 from .linear.sums import EPS
-from .maps.learned import HEDGEHOG_MAPS
 from .state import LinearState
 from .triton.backend import chooses_triton
 
@@ -45,7 +43,7 @@ def chunk_hedgehog_attn(
     form: str = "auto",
     backend: str = "auto",
 ) -> LinearAttentionResult:
-    """Gives attention over n tokens, differentiable in q, k, v, W, b and the sums of the initial state.
+    """Attention over n tokens, differentiable in q, k, v, W, b and the sums of the initial state.
 
     Under autocast, q, k and v are cast to its type; W and b are read as they are. Sums run in float32; products of
     bfloat16 in bfloat16, of float16 in TF32, of float32 in float32.
@@ -76,7 +74,6 @@ def chunk_hedgehog_attn(
             other, `cu_seqlens` with a batch above one, the state of a map in the other space (log or not), tensors on
             more than one device, or `backend="triton"` where the kernels cannot run.
     """
-    _check_map(feature_map)
     call = Call.of(
         q, k, v, initial_state, q_weight=q_weight, k_weight=k_weight, q_bias=q_bias, k_bias=k_bias,
         feature_map=feature_map, negate=negate, log_space=feature_map == "exp", causal=causal, normalize=normalize,
@@ -101,7 +98,7 @@ def chunk_linear_attn(
     form: str = "auto",
     backend: str = "auto",
 ) -> LinearAttentionResult:
-    """Gives attention over features that are at hand: of any map whose scores are never negative.
+    """Attention over features that are at hand: of any map whose scores are never negative.
 
     Arguments and errors are those of `chunk_hedgehog_attn`; with `log_space`, `phi_q` and `phi_k` are logarithms, and
     everything is computed in float32. Features may be any number, logarithms up to 256 on a GPU.
@@ -136,7 +133,6 @@ def fused_recurrent_hedgehog_attn(
     torch. The state must be float32 and contiguous, as `state.empty_state` and the chunk forms give it; the result
     holds the same one.
     """
-    _check_map(feature_map)
     call = check_call(
         Call.of(
             q, k, v, state, q_weight=q_weight, k_weight=k_weight, q_bias=q_bias, k_bias=k_bias,
@@ -148,8 +144,3 @@ def fused_recurrent_hedgehog_attn(
     with torch.no_grad():
         output = decode(*call.flatten())
     return LinearAttentionResult(output, state, DECODED_BY_TRITON if fuses else KernelChoice("recurrent", "torch"))
-
-
-def _check_map(feature_map: str) -> None:
-    if feature_map not in HEDGEHOG_MAPS:
-        raise unknown_name("feature map", feature_map, HEDGEHOG_MAPS)

@@ -30,19 +30,18 @@ class LinearState:
     @property
     def bytes(self) -> int:
         """Size of the tensors, in bytes."""
-        tensors = (self.kv, self.k, self.log_scale)
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
+        return sum(x.nbytes for x in (self.kv, self.k, self.log_scale) if x is not None)
 
 
 def accumulator_dtype(*tensors: Tensor) -> torch.dtype:
-    """Gives the type sums are held in: float32, or float64 where any of the tensors is float64."""
+    """The type that sums are held in: float32, or float64 if any of the tensors is float64."""
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
 def empty_state(
     phi_k: Float[Tensor, "b hk _ f"], v: Float[Tensor, "b hk _ dv"], *, log_space: bool = False
 ) -> LinearState:
-    """Gives the state before the first key, for keys and values of these sizes and types."""
+    """The state before the first key, for keys and values of these sizes and types."""
     batch, heads, _, features = phi_k.shape
     dtype = accumulator_dtype(phi_k, v)
     kv = torch.zeros(batch, heads, features, v.shape[-1], dtype=dtype, device=v.device)

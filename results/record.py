@@ -19,6 +19,11 @@ Scalar: TypeAlias = str | int | float | bool | None
 
 STATUSES: tuple[Status, ...] = typing.get_args(Status)
 
+TRAINING_SPLIT = "train"
+"""The split of curve points that were measured on the batches of training."""
+PART_MARK = "/"
+"""Stands in the names of curves of a part of a model, such as a layer or a head, and in no other curve's name."""
+
 
 @dataclass(frozen=True)
 class Metric:

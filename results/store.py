@@ -73,11 +73,6 @@ class RunStore:
         return self.root / "samples"
 
     @property
-    def plots(self) -> Path:
-        """Folder of the plots."""
-        return self.root / "plots"
-
-    @property
     def manifest(self) -> Path:
         """The manifest's file."""
         return self.root / "manifest.json"
@@ -89,7 +84,7 @@ class RunStore:
             StoreError: The folder cannot be made or written.
         """
         try:
-            for folder in (self.cells, self.samples, self.plots):
+            for folder in (self.cells, self.samples, self.root / "plots"):
                 folder.mkdir(parents=True, exist_ok=True)
                 probe = folder / f".probe.{os.getpid()}.tmp"
                 probe.write_bytes(b"")
@@ -121,15 +116,13 @@ class RunStore:
             lock.flush()
             yield
 
-    def write_record(self, record: Record) -> Path:
-        """Writes a cell's record in place of any earlier one; returns its file.
+    def write_record(self, record: Record) -> None:
+        """Writes a cell's record in place of any earlier one.
 
         Raises:
             StoreError: The cell's id cannot be a file name, or the file cannot be written.
         """
-        path = self.cells / f"{_checked_id(record.cell_id)}.json"
-        self.write_text(path, record_text(record) + "\n")
-        return path
+        self.write_text(self.cells / f"{_checked_id(record.cell_id)}.json", record_text(record) + "\n")
 
     def records(self) -> LoadedRecords:
         """Every record, ordered by `record_order`, and every corrupt file.
@@ -145,8 +138,8 @@ class RunStore:
         """Renames a corrupt file to `*.corrupt`, so that the cell can be measured again; returns its new name."""
         return corrupt.path.replace(corrupt.path.with_name(corrupt.path.name + ".corrupt"))
 
-    def write_samples(self, cell_id: str, rows: Iterable[Mapping[str, Any]]) -> Path:
-        """Writes a cell's predictions, one JSON object a line; returns the file.
+    def write_samples(self, cell_id: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Writes a cell's predictions, one JSON object a line.
 
         Non-finite numbers are written as `NaN`, `Infinity` and `-Infinity`, as Python's json does: a prediction may be
         the text `nan`, so the strings that records use would be read back as texts.
@@ -154,10 +147,8 @@ class RunStore:
         Raises:
             StoreError: The cell's id cannot be a file name, or the file cannot be written.
         """
-        path = self._samples_path(cell_id)
-        with _replacing(path) as file:
+        with _replacing(self._samples_path(cell_id)) as file:
             file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
-        return path
 
     def read_samples(self, cell_id: str) -> Iterator[dict[str, Any]]:
         """A cell's predictions, one at a time.
@@ -172,6 +163,10 @@ class RunStore:
                     yield convert(parse_json(line), dict[str, Any], f"line {number}")
         except (OSError, ForeignJsonError) as error:
             raise StoreError(f"cannot read the samples of cell {cell_id} from {path}: {error}") from error
+
+    def kept_samples(self, cell_id: str) -> Iterable[dict[str, Any]]:
+        """A cell's predictions, as `read_samples` gives them; none if the run was kept without them."""
+        return self.read_samples(cell_id) if self._samples_path(cell_id).is_file() else ()
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Writes the run's configuration, plan and environment.

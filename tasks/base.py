@@ -1,7 +1,8 @@
 """What a task is: a declaration, and four steps from data to numbers.
 
 `identify` names the data that would be read (cheap, before anything runs); `load` reads it; `predict` asks the model;
-`score` turns predictions into metrics without the model. Modules of tasks import heavy libraries only inside functions.
+`score` turns predictions into metrics without the model. Modules of tasks take numpy and torch from `heavy.py`, and
+import other heavy libraries inside functions, so that tasks are listed quickly.
 """
 
 from __future__ import annotations

@@ -18,12 +18,11 @@ from ...kernels.costs import (
     Cost,
     feature_map_cost,
     linear_attention_cost,
-    linear_decode_cost,
     softmax_attention_cost,
     softmax_decode_cost,
 )
 from ...kernels.dispatch import keeps_features_in_cache
-from ...kernels.fused_costs import KernelCost, fused_decode_cost, fused_forward_cost
+from ...kernels.fused_costs import fused_decode_cost, fused_forward_cost
 from ...kernels.maps.learned import HedgehogMap
 from ...results.record import KernelUse
 from ..base import ParameterCount, UnsupportedError
@@ -145,7 +144,7 @@ class AttentionAlone:
         """Attention kernels that have run so far."""
         return tuple(KernelUse(f"layer_{phase}", c.form, c.backend) for phase, c in kernels_of(self.core))
 
-    def cost(self, phase: str, batch_size: int, seq_len: int) -> Cost | KernelCost | None:
+    def cost(self, phase: str, batch_size: int, seq_len: int) -> Cost | None:
         """Analytic cost of the kernel that ran in `phase`, `prefill` or `decode`, and of its feature maps.
 
         Returns:
@@ -171,7 +170,7 @@ class AttentionAlone:
         fused = backend in FUSED_SOFTMAX
         return softmax_attention_cost(**sizes, causal=self.causal, n=seq_len, bytes_per_element=size, fused=fused)
 
-    def _fused_cost(self, core: LinearAttention, form: str, batch_size: int, seq_len: int) -> KernelCost | None:
+    def _fused_cost(self, core: LinearAttention, form: str, batch_size: int, seq_len: int) -> Cost | None:
         s, query_map = self.shape, core.query_map
         is_counted = isinstance(query_map, HedgehogMap) and query_map.feature_dim == 2 * query_map.weight.shape[-1]
         if not self.causal or not is_counted or _matrix_width(query_map) != s.head_dim or s.heads != s.kv_heads:
@@ -182,35 +181,19 @@ class AttentionAlone:
         return fused_forward_cost(form, token_heads=batch_size * seq_len * s.heads, d=s.head_dim, dtype=dtype)
 
     def _linear_cost(self, core: LinearAttention, phase: str, form: str, batch_size: int, seq_len: int) -> Cost:
-        s, decodes, log_space = self.shape, phase == "decode", core.query_map.log_space
+        s, decodes, size = self.shape, phase == "decode", self.precision.dtype.itemsize
         with self.precision.autocast():
-            in_cache = keeps_features_in_cache(form, self.device)
-        shared: dict[str, Any] = {"b": batch_size, "bytes_per_element": self.precision.dtype.itemsize}
+            in_cache = not decodes and keeps_features_in_cache(form, self.device)
+        shared: dict[str, Any] = {"b": batch_size, "n": 1 if decodes else seq_len, "bytes_per_element": size}
+        shared["features_in_cache"] = in_cache
         sizes = {**shared, "h": s.heads, "hk": s.kv_heads, "f": core.query_map.feature_dim, "dv": s.head_dim}
-        if decodes:
-            attention = linear_decode_cost(**sizes, log_space=log_space)
-        else:
-            attention = linear_attention_cost(
-                form, **sizes, n=seq_len, causal=self.causal, log_space=log_space, features_in_cache=in_cache
-            )
+        kind = "recurrent" if decodes else form
+        attention = linear_attention_cost(kind, **sizes, causal=self.causal, log_space=core.query_map.log_space)
         maps = [
-            feature_map_cost(
-                **shared,
-                heads=heads,
-                n=1 if decodes else seq_len,
-                d=s.head_dim,
-                width=_matrix_width(feature_map),
-                f=feature_map.feature_dim,
-                features_in_cache=in_cache and not decodes,
-            )
-            for heads, feature_map in ((s.heads, core.query_map), (s.kv_heads, core.key_map))
+            feature_map_cost(**shared, heads=heads, d=s.head_dim, width=_matrix_width(part), f=part.feature_dim)
+            for heads, part in ((s.heads, core.query_map), (s.kv_heads, core.key_map))
         ]
-        return Cost(
-            attention.flops + sum(cost.flops for cost in maps),
-            attention.bytes_read + sum(cost.bytes_read for cost in maps),
-            attention.bytes_written + sum(cost.bytes_written for cost in maps),
-            attention.state_bytes,
-        )
+        return sum(maps, start=attention)
 
 
 def _matrix_width(feature_map: nn.Module) -> int:

@@ -1,11 +1,11 @@
-"""Attention cores: what computes attention once queries, keys and values are projected, and replaces softmax."""
+"""Attention cores, which compute attention from projected queries, keys and values in the place of softmax."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,8 +18,17 @@ from ...kernels.state import LinearState
 from ..mechanisms.declaration import AttentionShape, Mechanism, OptionValue, load_attribute
 from .kv_cache import KVCache
 
-LayerState = KVCache | LinearState | HybridState | None
-"""What one attention layer carries between decoded tokens."""
+LayerState: TypeAlias = KVCache | LinearState | HybridState | None
+"""The state of one attention layer between decoded tokens."""
+
+QueryHeads: TypeAlias = Float[Tensor, "b h n d"]
+"""Queries of n tokens, or the outputs of their attention."""
+
+KeyHeads: TypeAlias = Float[Tensor, "b hk n d"]
+"""Keys or values of n tokens; grouped queries have fewer key heads than query heads."""
+
+Attended: TypeAlias = tuple[QueryHeads, LayerState, KernelChoice]
+"""Attention outputs, the new state, and the kernel that ran."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +37,16 @@ class Heads:
 
     Attributes:
         q: Queries.
-        k: Keys; grouped queries have fewer key heads than query heads.
+        k: Keys.
         v: Values.
         positions: Position of each token in its sequence, from 0.
         key_padding_mask: True at real tokens; None without padding.
         scale: Factor on q·k in softmax; 1/√d unless given.
     """
 
-    q: Float[Tensor, "b h n d"]
-    k: Float[Tensor, "b hk n d"]
-    v: Float[Tensor, "b hk n d"]
+    q: QueryHeads
+    k: KeyHeads
+    v: KeyHeads
     positions: Int[Tensor, "b n"]
     key_padding_mask: Bool[Tensor, "b n"] | None = None
     scale: float | None = None
@@ -56,10 +65,8 @@ class AttentionCore(nn.Module):
         self.kernels_used: dict[tuple[str, KernelChoice], None] = {}
 
     @abstractmethod
-    def attend(
-        self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool
-    ) -> tuple[Float[Tensor, "b h n d"], LayerState, KernelChoice]:
-        """Attention outputs, the new state, and the kernel that ran; padded keys are not seen.
+    def attend(self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool) -> Attended:
+        """Attention over the tokens in `state` and those of `heads`; padded keys are not seen.
 
         Args:
             heads: Tokens that follow those in `state`.
@@ -72,13 +79,13 @@ class AttentionCore(nn.Module):
     def weights(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n n"]:
         """Attention weights, quadratic in memory; meant for analysis."""
 
-    def forward(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n d"]:
+    def forward(self, heads: Heads, *, causal: bool) -> QueryHeads:
         """Attention outputs over a whole sequence."""
         out, _, kernel = self.attend(heads, None, causal=causal, return_state=False)
         self.record("train" if torch.is_grad_enabled() else "forward", kernel)
         return out
 
-    def extend(self, heads: Heads, state: LayerState) -> tuple[Float[Tensor, "b h n d"], LayerState]:
+    def extend(self, heads: Heads, state: LayerState) -> tuple[QueryHeads, LayerState]:
         """Causal outputs of tokens that follow those in `state`, and the new state.
 
         A core without a state records every call as a prefill.

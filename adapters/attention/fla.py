@@ -18,7 +18,7 @@ from ...kernels.linear.naive import linear_attention_weights
 from ...kernels.maps.feature_map import FeatureMap
 from ...kernels.state import LinearState
 from ..base import UnsupportedError
-from .core import AttentionCore, Heads, LayerState
+from .core import Attended, AttentionCore, Heads, LayerState
 
 _OPS = "fla.ops.linear_attn"
 
@@ -59,9 +59,7 @@ class FlaLinearAttention(AttentionCore):
             *features, causal=causal, key_padding_mask=heads.key_padding_mask, normalize=self.normalize
         )
 
-    def attend(
-        self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool
-    ) -> tuple[Float[Tensor, "b h n d"], LayerState, KernelChoice]:
+    def attend(self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool) -> Attended:
         """Linear attention outputs; the state is the sums over keys and values.
 
         Raises:

@@ -9,11 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...kernels.choice import KernelChoice
 from ...kernels.hybrid.attention import hybrid_attention, hybrid_attention_weights
 from ...kernels.hybrid.state import HybridState
 from ...kernels.maps.feature_map import FeatureMap
-from .core import AttentionCore, Heads, LayerState
+from .core import Attended, AttentionCore, Heads, LayerState
 
 INITIAL_GATE = 0.1
 """γ at the start, as in LoLCATs' configurations."""
@@ -51,9 +50,7 @@ class HybridAttention(AttentionCore):
         self.gate_logit = nn.Parameter(torch.full((query_map.heads,), math.log(INITIAL_GATE / (1 - INITIAL_GATE))))
         self.linear_branch = True
 
-    def attend(
-        self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool
-    ) -> tuple[Float[Tensor, "b h n d"], LayerState, KernelChoice]:
+    def attend(self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool) -> Attended:
         """The outputs of both parts under one normaliser; the state is the last tokens and the sums over earlier ones.
 
         Raises:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from ...kernels.choice import KernelChoice
 from ...kernels.linear.naive import linear_attention_weights
 from ...kernels.mapped import mapped_linear_attention
 from ...kernels.maps.feature_map import FeatureMap
 from ...kernels.state import LinearState
-from .core import AttentionCore, Heads, LayerState
+from .core import Attended, AttentionCore, Heads, LayerState
 
 
 class LinearAttention(AttentionCore):
@@ -28,9 +27,7 @@ class LinearAttention(AttentionCore):
         self.key_map = key_map
         self.normalize = normalize
 
-    def attend(
-        self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool
-    ) -> tuple[Float[Tensor, "b h n d"], LayerState, KernelChoice]:
+    def attend(self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool) -> Attended:
         """Linear attention outputs; the state is the sums over keys and values."""
         assert state is None or isinstance(state, LinearState)
         result = mapped_linear_attention(

@@ -7,9 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...kernels.choice import KernelChoice
-from ...kernels.dispatch import softmax_attention
-from ...kernels.softmax.attention import attention_scores, softmax_attention_weights
-from .core import AttentionCore, Heads, LayerState
+from ...kernels.softmax.attention import attention_scores, softmax_attention, softmax_attention_weights
+from .core import Attended, AttentionCore, Heads, LayerState
 from .kv_cache import KVCache
 
 
@@ -29,7 +28,7 @@ class SoftmaxAttention(AttentionCore):
     """Softmax attention; its decode state is a KV cache, which a window bounds.
 
     Args:
-        backend: Kernel, as in `kernels.dispatch.softmax_attention`.
+        backend: Kernel, as in `kernels.softmax.attention.softmax_attention`.
         window: Keys that each query sees, its own included; None for all.
     """
 
@@ -38,9 +37,7 @@ class SoftmaxAttention(AttentionCore):
         self.backend = backend
         self.window = window
 
-    def attend(
-        self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool
-    ) -> tuple[Float[Tensor, "b h n d"], LayerState, KernelChoice]:
+    def attend(self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool) -> Attended:
         """Softmax attention outputs over the cached tokens and these."""
         assert state is None or isinstance(state, KVCache)
         if return_state:
@@ -68,9 +65,7 @@ class SoftmaxAttention(AttentionCore):
 class NoAttention(AttentionCore):
     """No attention: outputs and weights are zero, and there is no state."""
 
-    def attend(
-        self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool
-    ) -> tuple[Float[Tensor, "b h n d"], LayerState, KernelChoice]:
+    def attend(self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool) -> Attended:
         """Zeros."""
         del state, causal, return_state
         return torch.zeros_like(heads.q), None, KernelChoice("none", "torch")

@@ -53,7 +53,7 @@ def build_pretrained(
         CheckpointError: The checkpoint cannot be loaded.
         UnsupportedError: The model cannot do what the shape needs.
     """
-    _check_capability(backbone, shape)
+    backbone.check(shape)
     inner, head_note, has_own_head = load_pretrained(
         folder,
         num_classes=shape.num_classes,
@@ -70,7 +70,7 @@ def build_pretrained(
     length = int(converted["context_length"]) if converted else shape.context_length
     swap = swap_attention(inner, spec, context_length=length, seed=seed)
     if converted:
-        put_core_weights(inner, folder)
+        put_core_weights(swap, folder)
     missing = "" if spec.mechanism.name == SOFTMAX else _NO_TEACHER
     model = PretrainedModel(inner, swap, _separator(folder, inner.config), missing)
     _check_inputs(model, backbone, shape)
@@ -86,7 +86,7 @@ def checkpoint_activations(model: Any) -> None:
 
 
 def swap_in(adapter: ModelAdapter[Any], spec: ModelSpec, seed: int) -> None:
-    """Puts the attention of `spec` into a pretrained model with softmax attention; does nothing if it is there.
+    """Puts the attention of `spec` into a pretrained model with softmax attention, unless the model has it already.
 
     Raises:
         UnsupportedError: The model was converted to another mechanism, or does not support this one.
@@ -104,14 +104,6 @@ def swap_in(adapter: ModelAdapter[Any], spec: ModelSpec, seed: int) -> None:
 def is_distilled(spec: ModelSpec) -> bool:
     """Whether conversion trains the model's feature maps by attention distillation."""
     return spec.mechanism.distilled and spec.options.get("distill") is not False
-
-
-def _check_capability(backbone: Backbone, shape: ModelShape) -> None:
-    if shape.needs not in backbone.capabilities:
-        have = ", ".join(sorted(backbone.capabilities))
-        raise UnsupportedError(f"backbone {backbone.name} cannot be a {shape.needs}; it can do: {have}")
-    if shape.towers > 1:
-        raise UnsupportedError(f"backbone {backbone.name} reads one sequence a row; only encoder compares two")
 
 
 def _check_inputs(model: PretrainedModel, backbone: Backbone, shape: ModelShape) -> None:

@@ -17,17 +17,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from safetensors import safe_open
+from torch import Tensor, nn
 
 from ...results.foreign import format_json, parse_json
 from ..backbone import CheckpointError
 from .model import PretrainedModel
-from .swap import CORE
+from .swap import CORE, Swap
 from .weight_files import BASE, CONVERTED, TOKENIZER_FILES, read_config
 
 PROVENANCE = "provenance.json"
+
+_OF_CORE = re.compile(rf"\.(?P<layer>\d+)\..*\b{CORE}\.(?P<name>.+)")
+"""Matches the name of a core's weight; the path to a layer differs between model and disk."""
 
 
 def save_converted(
@@ -84,41 +86,19 @@ def conversion_of(folder: Path) -> Mapping[str, Any] | None:
     return entry
 
 
-@torch.no_grad()
-def put_core_weights(model: PreTrainedModel, folder: Path) -> None:
+def put_core_weights(swap: Swap, folder: Path) -> None:
     """Reads the weights of attention cores from a converted model; transformers reads the others.
 
     Raises:
         CheckpointError: A core's weight is missing, unexpected, or of another shape.
     """
-    wanted = _of_cores(model.state_dict())
-    found = _core_tensors(folder)
-    if odd := sorted(wanted.keys() ^ found.keys()):
-        raise CheckpointError(
-            f"{folder}: {len(odd)} weights of attention do not fit its config.json, such as {odd[0][1]} of layer "
-            f"{odd[0][0]}"
-        )
-    for (layer, name), value in wanted.items():
-        stored = found[layer, name]
-        if value.shape != stored.shape:
-            raise CheckpointError(
-                f"{folder}: {name} of layer {layer} has shape {list(stored.shape)}; its config.json needs "
-                f"{list(value.shape)}"
-            )
-        value.copy_(stored)
-
-
-def _of_cores(weights: Mapping[str, Tensor]) -> dict[tuple[int, str], Tensor]:
-    """The weights of attention cores by layer and name in the core; paths to a layer differ between model and disk."""
-    matches = {name: re.search(rf"\.(\d+)\..*\b{CORE}\.(.+)", name) for name in weights}
-    return {(int(match[1]), match[2]): weights[name] for name, match in matches.items() if match}
-
-
-def _core_tensors(folder: Path) -> dict[tuple[int, str], Tensor]:
-    from safetensors import safe_open
-
-    tensors: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for file in folder.glob("*.safetensors"):
         with safe_open(file, framework="pt") as content:
-            tensors |= {name: content.get_tensor(name) for name in content.keys() if f".{CORE}." in name}  # noqa: SIM118
-    return _of_cores(tensors)
+            for name in content.keys():  # noqa: SIM118
+                if of_core := _OF_CORE.search(name):
+                    weights[f"{of_core['layer']}.{of_core['name']}"] = content.get_tensor(name)
+    try:
+        nn.ModuleList(bridge.core for bridge in swap.bridges).load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder}: weights of attention do not fit its config.json: {error}") from error

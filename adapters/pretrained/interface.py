@@ -7,11 +7,11 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from ..attention.core import AttentionCore, Heads, token_positions
+from ..attention.core import AttentionCore, Heads, KeyHeads, QueryHeads, token_positions
 from ..attention.softmax import SoftmaxAttention
 from ..base import UnsupportedError
 from .state_cache import StateCache, StateLayer, state_layers
@@ -25,7 +25,7 @@ BRIDGE = "attention_bridge"
 CACHE_ARGUMENTS = ("cache", "past_key_values")
 """Possible names of a forward method's cache argument, the newest first."""
 
-Watch = Callable[[int, Heads, Float[Tensor, "b h n d"]], None]
+Watch = Callable[[int, Heads, QueryHeads], None]
 """Called with a layer's index, its heads, and the attention output that the layer passes on."""
 
 
@@ -48,13 +48,8 @@ class Bridge:
         self.watch: Watch | None = None
 
     def __call__(
-        self,
-        q: Float[Tensor, "b h n d"],
-        k: Float[Tensor, "b hk n d"],
-        v: Float[Tensor, "b hk n d"],
-        mask: Bool[Tensor, "b m"] | None,
-        scale: float | None,
-    ) -> Float[Tensor, "b h n d"]:
+        self, q: QueryHeads, k: KeyHeads, v: KeyHeads, mask: Bool[Tensor, "b m"] | None, scale: float | None
+    ) -> QueryHeads:
         """The attention output of one layer; with a cache, of tokens that follow the cached ones."""
         tokens = q.shape[2]
         mask = None if mask is None else mask[:, -tokens:]
@@ -138,22 +133,6 @@ def check_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
             )
 
 
-def check_packing(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Before a decoder runs: refuses several sequences in one row, which show in positions that jump.
-
-    Raises:
-        UnsupportedError: A row holds several sequences.
-    """
-    del model, args
-    positions = kwargs.get("position_ids")
-    if kwargs.get("attention_mask") is not None or positions is None:
-        return
-    if positions.shape[-1] > 1 and bool((positions.diff(dim=-1) != 1).any()):
-        raise UnsupportedError(
-            "packed sequences (position_ids that jump) cannot be used with swapped attention; pad instead"
-        )
-
-
 @cache
 def cache_argument(forward: Callable[..., Any]) -> str:
     """The name of the cache argument of a forward method: `cache` since transformers 5.24, `past_key_values` before."""
@@ -169,12 +148,18 @@ def _take_cache(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
 
 
 def provide_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Before the model runs: sees to it that the cache holds states, and sets the positions of the call in them.
+    """Before a decoder runs: sees to it that the cache holds states, and sets the positions of the call in them.
 
     Raises:
+        UnsupportedError: A row holds several sequences, which shows in positions that jump.
         ValueError: Another attention has filled the cache.
     """
     config: Any = model.config
+    mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
+    if mask is None and positions is not None and bool((positions.diff(dim=-1) != 1).any()):
+        raise UnsupportedError(
+            "packed sequences (position_ids that jump) cannot be used with swapped attention; pad instead"
+        )
     name = cache_argument(type(model).forward)
     kwargs = {name if key in CACHE_ARGUMENTS else key: value for key, value in kwargs.items()}
     cache = kwargs.get(name)
@@ -187,13 +172,10 @@ def provide_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
         cache = StateCache(config.num_hidden_layers)
     slots = state_layers(cache, config.num_hidden_layers)
     inputs = next(x for x in (*args, kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None)
-    positions = kwargs.get("position_ids")
-    if positions is None:
-        mask = kwargs.get("attention_mask")
-        if mask is None:
-            positions = token_positions(inputs, None) + cache.get_seq_length()
-        else:
-            positions = token_positions(inputs, mask.bool())
+    if positions is None and mask is not None:
+        positions = token_positions(inputs, mask.bool())
+    elif positions is None:
+        positions = token_positions(inputs, None) + cache.get_seq_length()
     for slot in slots:
         slot.positions = positions.expand(len(inputs), -1)
     return args, {**kwargs, name: cache}

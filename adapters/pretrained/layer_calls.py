@@ -6,7 +6,7 @@ passes to its first layer, so nothing here depends on an architecture.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from ..base import UnsupportedError
 from .load import available_bytes
 from .model import PretrainedModel
+from .state_cache import map_tensors
 from .swap import attention_layers
 
 
@@ -38,7 +39,8 @@ class LayerCall:
 
     def on(self, device: torch.device) -> LayerCall:
         """The same call with all its tensors on `device`."""
-        return LayerCall(self.hidden.to(device), _moved(self.args, device), _moved(self.kwargs, device))
+        moved: LayerCall = map_tensors(self, lambda tensor: tensor.to(device))
+        return moved
 
 
 class LayerBlock(nn.Module):
@@ -117,33 +119,17 @@ def first_call(model: PretrainedModel, first: nn.Module, inputs: Tensor, mask: B
     return calls[0]
 
 
-def move_to(model: nn.Module, device: torch.device, available: Callable[[torch.device], int] = available_bytes) -> None:
+def move_to(model: nn.Module, device: torch.device) -> None:
     """Moves a model to `device`.
-
-    Args:
-        model: The model.
-        device: The device.
-        available: Returns the free bytes of a device.
 
     Raises:
         UnsupportedError: The model does not fit.
     """
     needed = sum(weight.nbytes for weight in model.parameters() if weight.device.type != device.type)
-    if needed and needed > (free := available(device)):
+    if needed and needed > (free := available_bytes(device)):
         raise UnsupportedError(
             f"the model's weights need {needed / 1e9:.2f} GB, and {device} has {free / 1e9:.2f} GB free; it can be "
             "distilled there with distill.block_layers, but neither trained further nor measured: hold its weights in "
             "bfloat16 (backbone.weights=bfloat16), or use a larger device"
         )
     model.to(device)
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    match value:
-        case Tensor():
-            return value.to(device)
-        case dict():
-            return {key: _moved(part, device) for key, part in value.items()}
-        case tuple() | list():
-            return type(value)(_moved(part, device) for part in value)
-    return value

@@ -7,12 +7,13 @@ device: transformers itself translates the names of older checkpoints, and no me
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageClassification,
@@ -20,17 +21,17 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.modeling_utils import load_state_dict
 from transformers.utils import logging
 
 from ..backbone import MODEL_TYPES, CheckpointError, check_model_type
 from ..base import Capability
 from .labels import match_head
+from .swap import CORE
 from .weight_files import (
     CONVERTED,
-    StoredTensor,
     pickled_files,
     read_config,
-    read_headers,
     safetensors_files,
     transformers_config,
     weights_variant,
@@ -40,11 +41,6 @@ _AUTO_CLASSES: Mapping[str, Any] = {
     **{name: AutoModelForCausalLM for name, can in MODEL_TYPES.items() if Capability.LANGUAGE_MODEL in can},
     "bert": AutoModelForSequenceClassification,
     "vit": AutoModelForImageClassification,
-}
-_DTYPES = {
-    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
-    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8},
-    "BOOL": torch.bool,
 }
 _IN_A_LAYER = re.compile(r"(^|\.)(layers?|h)\.\d+\.")
 _OLD_BUFFER = re.compile(r"(attn\.(masked_)?bias|rotary_emb\.inv_freq|position_ids)$")
@@ -83,7 +79,6 @@ def load_pretrained(
     device: torch.device,
     seed: int,
     trust_remote_code: bool = False,
-    available: Callable[[torch.device], int] = available_bytes,
 ) -> Loaded:
     """The model in a folder; nothing is downloaded.
 
@@ -99,7 +94,6 @@ def load_pretrained(
         device: Device of the model.
         seed: Seed of a new head, which is the same on every device.
         trust_remote_code: Run code that comes with the checkpoint, and read pickled weights.
-        available: Returns the free bytes of a device.
 
     Raises:
         CheckpointError: Before any weight is read: the folder lacks something, is damaged, would run code, has an
@@ -108,16 +102,15 @@ def load_pretrained(
     """
     raw = read_config(folder)
     _check_config(raw, folder, num_classes, trust_remote_code)
-    stored = _stored_tensors(folder, trust_remote_code)
     with _quietly(), torch.random.fork_rng(devices=[]):  # transformers draws heads too, before we do
         classes = {} if num_classes is None else {"num_labels": num_classes}
         config = transformers_config(folder, trust_remote_code, **classes)
-        outline, drawn = _outline(folder, config, stored, weights_dtype, trust_remote_code, converted=CONVERTED in raw)
+        outline, drawn = _outline(folder, config, weights_dtype, trust_remote_code, CONVERTED in raw)
         head = match_head(raw, labels, num_classes or 1)
         note = f"{head.note}; a new head was drawn" if head.order is None else head.note
         if drawn:
             note = f"a new head for {num_classes} classes was drawn: the checkpoint has none of that size"
-        _check_memory(folder, outline, device, available)
+        _check_memory(folder, outline, device)
         model: PreTrainedModel = type(outline).from_pretrained(
             folder,
             config=config,
@@ -157,23 +150,25 @@ def _check_config(raw: Mapping[str, Any], folder: Path, num_classes: int | None,
         raise CheckpointError(f"{folder} is of type {model_type}, {kind} here, and cannot be loaded as {asked}")
 
 
-def _stored_tensors(folder: Path, trust_remote_code: bool) -> dict[str, StoredTensor | torch.Tensor]:
+def stored_tensors(folder: Path, trust_remote_code: bool = False) -> dict[str, torch.Tensor]:
+    """Every tensor of a checkpoint on the meta device, by name; of safetensors only the headers are read.
+
+    Raises:
+        CheckpointError: There are no weights that may be read, or a file of them is damaged.
+    """
     pickled = pickled_files(folder)
-    if not trust_remote_code or not pickled or any(folder.glob("*.safetensors")):
-        return dict(read_headers(safetensors_files(folder)))
-    tensors: dict[str, StoredTensor | torch.Tensor] = {}
-    for file in pickled:
-        tensors |= torch.load(file, map_location="meta", weights_only=True)
+    is_pickled = trust_remote_code and pickled and not any(folder.glob("*.safetensors"))
+    tensors: dict[str, torch.Tensor] = {}
+    for file in pickled if is_pickled else safetensors_files(folder):
+        try:
+            tensors |= load_state_dict(file, map_location="meta")
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(f"{file} is not a whole file of weights ({error}); fetch it anew") from error
     return tensors
 
 
 def _outline(
-    folder: Path,
-    config: PretrainedConfig,
-    stored: Mapping[str, StoredTensor | torch.Tensor],
-    dtype: torch.dtype,
-    trust_remote_code: bool,
-    converted: bool,
+    folder: Path, config: PretrainedConfig, dtype: torch.dtype, trust_remote_code: bool, converted: bool
 ) -> tuple[PreTrainedModel, set[str]]:
     """The model on the meta device, and the parameters of its head that the checkpoint does not fill."""
     auto = _AUTO_CLASSES[config.model_type]
@@ -182,7 +177,7 @@ def _outline(
     model, info = type(blank).from_pretrained(
         None,
         config=config,
-        state_dict={name: _on_meta(tensor, name, folder) for name, tensor in stored.items()},
+        state_dict=stored_tensors(folder, trust_remote_code),
         device_map={"": "meta"},
         dtype=dtype,
         ignore_mismatched_sizes=True,
@@ -201,17 +196,9 @@ def _outline(
     return model, head
 
 
-def _on_meta(tensor: StoredTensor | torch.Tensor, name: str, folder: Path) -> torch.Tensor:
-    if isinstance(tensor, torch.Tensor):
-        return tensor
-    if tensor.dtype not in _DTYPES:
-        raise CheckpointError(f"{folder}: tensor {name} is of type {tensor.dtype} (allowed: {', '.join(_DTYPES)})")
-    return torch.empty(tensor.shape, dtype=_DTYPES[tensor.dtype], device="meta")
-
-
 def _has_no_place(name: str, converted: bool) -> bool:
     """Whether a tensor that the model does not use belongs to its layers, rather than to another head or a buffer."""
-    ours = converted and ".attention_core." in name
+    ours = converted and f".{CORE}." in name
     return bool(_IN_A_LAYER.search(name)) and not _OLD_BUFFER.search(name) and not ours
 
 
@@ -226,12 +213,10 @@ def _refuse(folder: Path, problem: str, names: Iterable[str], shapes: Mapping[st
     )
 
 
-def _check_memory(
-    folder: Path, model: PreTrainedModel, device: torch.device, available: Callable[[torch.device], int]
-) -> None:
+def _check_memory(folder: Path, model: PreTrainedModel, device: torch.device) -> None:
     needed = sum(weight.nbytes for weight in model.parameters())
     for place in {torch.device("cpu"), device}:  # weights pass through the CPU's memory on their way elsewhere
-        if needed > (free := available(place)):
+        if needed > (free := available_bytes(place)):
             raise CheckpointError(
                 f"{folder}: its weights in {str(model.dtype).removeprefix('torch.')} need {needed / 1e9:.2f} GB, and "
                 f"{place} has {free / 1e9:.2f} GB free; hold them in bfloat16 (backbone.weights=bfloat16), choose a "

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..attention.core import Heads, token_positions, tokens_seen
-from ..attention_model import AttentionModel
+from ..attention_model import AttentionModel, Mask, Outputs, Tokens
 from ..spec import ModelSpec
 from .interface import cache_argument
 from .state_cache import StateCache
 from .swap import CORE, Swap, is_encoder, swap_attention
 
+Inputs: TypeAlias = Tokens | Float[Tensor, "b c y x"]
+"""Tokens or images."""
+
 _LEARNED_POSITIONS = frozenset({"bert", "gpt2"})
-
-
-@dataclass(frozen=True)
-class PretrainedState:
-    """Decode state of a whole model.
-
-    Attributes:
-        cache: One state for each layer.
-        positions: Position of the next token of each row, which is the number of its real tokens so far.
-    """
-
-    cache: StateCache
-    positions: Int[Tensor, " b"]
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of all tensors of the state."""
-        return self.cache.bytes
 
 
 class PretrainedModel(AttentionModel):
@@ -61,29 +45,23 @@ class PretrainedModel(AttentionModel):
         self.swap.undo()
         self.swap = swap_attention(self.inner, spec, context_length=context_length, seed=seed)
 
-    def forward(
-        self, inputs: Int[Tensor, "b n"] | Float[Tensor, "b c y x"], mask: Bool[Tensor, "b n"] | None = None
-    ) -> Float[Tensor, "b n v"] | Float[Tensor, "b classes"]:
+    def forward(self, inputs: Inputs, mask: Mask = None) -> Outputs:
         """Next-token logits of a decoder, class logits of an encoder; padding is on either side."""
         logits: Tensor = self.inner(**self._arguments(inputs, mask)).logits
         return logits
 
-    def hidden(
-        self, inputs: Int[Tensor, "b n"] | Float[Tensor, "b c y x"], mask: Bool[Tensor, "b n"] | None = None
-    ) -> Float[Tensor, "b m w"]:
+    def hidden(self, inputs: Inputs, mask: Mask = None) -> Float[Tensor, "b m w"]:
         """Outputs of the last layer; the head does not run."""
         out: Tensor = self.inner.base_model(**self._arguments(inputs, mask)).last_hidden_state
         return out
 
-    def extend(
-        self, tokens: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None, state: PretrainedState | None
-    ) -> tuple[Float[Tensor, "b v"], PretrainedState]:
+    def extend(self, tokens: Tokens, mask: Mask, state: StateCache | None) -> tuple[Float[Tensor, "b v"], StateCache]:
         """Logits after the last of `tokens`, which follow those in `state`; padding is on the left."""
-        cache = StateCache(len(self.swap.bridges)) if state is None else state.cache
+        cache = StateCache(len(self.swap.bridges)) if state is None else state
         positions = token_positions(tokens, mask)
-        if state is not None:
-            positions = positions + state.positions[:, None]
-        count = tokens_seen(tokens, mask, None if state is None else state.positions)
+        if cache.seen is not None:
+            positions = positions + cache.seen[:, None]
+        cache.seen = tokens_seen(tokens, mask, cache.seen)
         if mask is not None and (seen := cache.get_seq_length()):  # transformers wants a mask over cached tokens too
             mask = torch.cat([mask.new_ones(len(mask), seen), mask], dim=1)
         out = self.inner(
@@ -94,7 +72,7 @@ class PretrainedModel(AttentionModel):
             logits_to_keep=1,
             **{cache_argument(type(self.inner).forward): cache},
         )
-        return out.logits[:, -1], PretrainedState(cache, count)
+        return out.logits[:, -1], cache
 
     def keep_teacher(self) -> None:
         """Copies the base weights, without feature maps, to host memory before fine-tuning changes them."""
@@ -102,9 +80,7 @@ class PretrainedModel(AttentionModel):
         self._kept = {name: value.detach().to("cpu", copy=True) for name, value in base}
 
     @torch.no_grad()
-    def teacher_heads(
-        self, inputs: Int[Tensor, "b n"] | Float[Tensor, "b c y x"], mask: Bool[Tensor, "b n"] | None = None
-    ) -> list[Heads]:
+    def teacher_heads(self, inputs: Inputs, mask: Mask = None) -> list[Heads]:
         """Heads of each layer of the softmax model before conversion, on the same inputs; empty if it is lost.
 
         Each layer passes on the output of softmax attention. Base weights are those of `keep_teacher`, or else the
@@ -147,7 +123,7 @@ class PretrainedModel(AttentionModel):
                 self._kept[name] = present
 
 
-def segment_ids(tokens: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"] | None, separator: int) -> Int[Tensor, "b n"]:
+def segment_ids(tokens: Tokens, mask: Mask, separator: int) -> Int[Tensor, "b n"]:
     """BERT's segment ids: 0 up to and including the first separator, then 1, and 0 at padding."""
     is_separator = (tokens == separator).long()
     segments = (is_separator.cumsum(1) - is_separator).clamp(max=1)

@@ -87,12 +87,16 @@ class StateCache(Cache):
 
     Args:
         layers: How many layers the model has.
+
+    Attributes:
+        seen: Real tokens of each row so far, which is the position of its next token; None before the first.
     """
 
     layers: list[StateLayer]  # type: ignore[assignment]
 
     def __init__(self, layers: int) -> None:
         super().__init__(layers=[StateLayer() for _ in range(layers)])
+        self.seen: Int[Tensor, " b"] | None = None
 
     @property
     def bytes(self) -> int:
@@ -119,10 +123,15 @@ def state_layers(cache: Cache, layers: int) -> list[StateLayer]:
     return cache.layers  # type: ignore[return-value]
 
 
-def map_tensors(state: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """A state with `function` applied to every tensor in it; the batch is the first dimension of each."""
-    if isinstance(state, Tensor):
-        return function(state)
-    if is_dataclass(state) and not isinstance(state, type):
-        return replace(state, **{f.name: map_tensors(getattr(state, f.name), function) for f in fields(state)})
-    return state
+def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The value with `function` applied to every tensor in it: in dataclasses, dicts, lists and tuples."""
+    match value:
+        case Tensor():
+            return function(value)
+        case dict():
+            return {key: map_tensors(part, function) for key, part in value.items()}
+        case tuple() | list():
+            return type(value)(map_tensors(part, function) for part in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)})
+    return value

@@ -19,7 +19,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..attention.core import AttentionCore, build_attention
+from ..attention.core import build_attention
 from ..attention.shape import shape_of_config
 from ..base import UnsupportedError
 from ..spec import ModelSpec
@@ -28,7 +28,6 @@ from .interface import (
     Bridge,
     Watch,
     check_mask,
-    check_packing,
     connect,
     disconnect,
     provide_cache,
@@ -69,11 +68,6 @@ class Swap:
     previous: str
     hooks: list[Any]
 
-    @property
-    def cores(self) -> list[AttentionCore]:
-        """The attention core of each layer."""
-        return [bridge.core for bridge in self.bridges]
-
     def undo(self) -> None:
         """Restores the model's softmax attention; projections keep their present values."""
         for hook in self.hooks:
@@ -105,7 +99,7 @@ def swap_attention(model: PreTrainedModel, spec: ModelSpec, *, context_length: i
     """Puts the attention of `spec` into every layer of `model`, in place.
 
     Args:
-        model: A model of a type in `supported_model_types()`, whose attention is not swapped yet.
+        model: A model of a type in `backbone.MODEL_TYPES`, whose attention is not swapped yet.
         spec: The mechanism and its options.
         context_length: Longest sequence in tokens, for maps that depend on it.
         seed: Seed of maps that draw random numbers.
@@ -126,15 +120,10 @@ def swap_attention(model: PreTrainedModel, spec: ModelSpec, *, context_length: i
         layer.add_module(CORE, core)
         swap.bridges.append(Bridge(i, core, causal=not is_encoder(model)))
         swap.hooks += connect(layer, swap.bridges[-1])
-    before = [check_mask] if is_encoder(model) else [check_mask, check_packing, provide_cache]
+    before = [check_mask] if is_encoder(model) else [check_mask, provide_cache]
     swap.hooks += [model.base_model.register_forward_pre_hook(hook, with_kwargs=True) for hook in before]
     config._attn_implementation = IMPLEMENTATION
     return swap
-
-
-def supported_model_types() -> list[str]:
-    """Model types of config.json whose attention can be swapped."""
-    return sorted(_ATTENTION_CLASSES)
 
 
 def is_encoder(model: PreTrainedModel) -> bool:
@@ -156,7 +145,7 @@ def attention_layers(model: PreTrainedModel) -> list[nn.Module]:
 def _check(model: PreTrainedModel, spec: ModelSpec) -> None:
     config: Any = model.config
     if config.model_type not in _ATTENTION_CLASSES:
-        allowed = ", ".join(supported_model_types())
+        allowed = ", ".join(_ATTENTION_CLASSES)
         raise UnsupportedError(f"attention of model type {config.model_type!r} cannot be swapped; can be: {allowed}")
     if config._attn_implementation == IMPLEMENTATION:
         raise ValueError("the attention of this model is swapped already; undo that first")

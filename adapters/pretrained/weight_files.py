@@ -1,12 +1,11 @@
-"""The files of a checkpoint: its configuration, and its weights' headers, which are read before any weight.
+"""The configuration and the weight files of a checkpoint.
 
 Importing this needs no torch, and nothing here runs code from a checkpoint unless that is trusted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,20 +31,6 @@ TOKENIZER_FILES = (
 )
 """Files that decide how a checkpoint's inputs are read."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-_LENGTH_BYTES = 8
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """The header of one tensor in a file.
-
-    Attributes:
-        dtype: Type in the spelling of the format, such as `F32` or `BF16`.
-        shape: Its sizes.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -147,31 +132,3 @@ def _shards(index: Path) -> tuple[Path, ...]:
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise CheckpointError(f"{folder} lacks {len(missing)} of {len(names)} shards: {', '.join(missing[:5])}")
     return tuple(folder / name for name in names)
-
-
-def read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
-    """Every tensor's type and shape, by name.
-
-    Raises:
-        CheckpointError: A file is cut off, too long, or not safetensors.
-    """
-    return {name: tensor for file in files for name, tensor in _read_header(file).items()}
-
-
-def _read_header(file: Path) -> dict[str, StoredTensor]:
-    size = file.stat().st_size
-    with file.open("rb") as handle:
-        length = int.from_bytes(handle.read(_LENGTH_BYTES), "little")
-        if size < _LENGTH_BYTES or length > size - _LENGTH_BYTES:
-            raise CheckpointError(f"{file} is cut off within its header ({size} bytes); fetch it anew")
-        try:
-            header = parse_json(handle.read(length))
-            tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-            ends = [int(entry["data_offsets"][1]) for entry in tensors.values()]
-            stored = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in tensors.items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{file} has no readable safetensors header; fetch it anew") from error
-    if size != (wanted := _LENGTH_BYTES + length + max(ends, default=0)):
-        problem = "cut off" if size < wanted else "too long"
-        raise CheckpointError(f"{file} is {problem}: it has {size} bytes of {wanted}; fetch it anew")
-    return stored

@@ -35,13 +35,9 @@ def build_scratch(
         UnsupportedError: The backbone cannot do what the shape or the mechanism needs.
         ValueError: Sizes that do not fit each other.
     """
-    if shape.needs not in backbone.capabilities:
-        have = ", ".join(sorted(backbone.capabilities))
-        raise UnsupportedError(f"backbone {backbone.name} cannot be a {shape.needs}; it can do: {have}")
+    backbone.check(shape)
     if (shape.image_size is not None) != (backbone.name == "vit"):
         raise UnsupportedError(f"backbone {backbone.name} does not take {'images' if shape.image_size else 'tokens'}")
-    if shape.towers > 1 and backbone.name != "encoder":
-        raise UnsupportedError(f"backbone {backbone.name} reads one sequence a row; only encoder compares two")
     sizes: dict[str, Any] = {**asdict(shape), **size}
     del sizes["labels"]
     config = patches_and_class_token(TransformerConfig(**sizes, causal=backbone.name == "gpt"))

@@ -15,13 +15,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..attention.core import AttentionCore, Heads, LayerState, state_bytes, token_positions, tokens_seen
-from ..attention_model import AttentionModel
+from ..attention_model import AttentionModel, Mask, TowerMask
 from .classifier_head import build_head, compare_towers, mean_of_tokens
 from .position import Rotary, ShortConvolution
 from .transformer_config import TransformerConfig
 
 Inputs: TypeAlias = Int[Tensor, "b *t n"] | Float[Tensor, "b n i"] | Float[Tensor, "b c y x"]
 """Tokens, sequences of vectors, or images."""
+
+Hidden: TypeAlias = Float[Tensor, "b n w"]
+"""Hidden states between blocks."""
 
 Outputs: TypeAlias = Float[Tensor, "b m v"] | Float[Tensor, "rows classes"]
 """Logits or values at each position, or class logits."""
@@ -72,14 +75,8 @@ class SelfAttention(nn.Module):
         self.core = core
 
     def forward(
-        self,
-        x: Float[Tensor, "b n w"],
-        positions: Int[Tensor, "b n"],
-        mask: Bool[Tensor, "b n"] | None,
-        state: BlockState | None = None,
-        *,
-        decodes: bool = False,
-    ) -> tuple[Float[Tensor, "b n w"], BlockState]:
+        self, x: Hidden, positions: Int[Tensor, "b n"], mask: Mask, state: BlockState | None, *, decodes: bool
+    ) -> tuple[Hidden, BlockState]:
         """Attention over a whole sequence or, if it `decodes`, of tokens that follow those in `state`."""
         heads, tail = self.project(x, positions, mask, state.convolution if state else None)
         if decodes:
@@ -89,7 +86,7 @@ class SelfAttention(nn.Module):
         return self.output(out.transpose(1, 2).flatten(2)), BlockState(attention, tail)
 
     def project(
-        self, x: Tensor, positions: Tensor, mask: Tensor | None, tail: Tensor | None = None
+        self, x: Hidden, positions: Int[Tensor, "b n"], mask: Mask, tail: Tensor | None
     ) -> tuple[Heads, Tensor | None]:
         """Queries, keys and values, and the last inputs of the short convolution; `tail` holds the earlier ones."""
         qkv = torch.cat([self.query(x), self.key(x), self.value(x)], dim=-1)  # b n (h + 2 hk) d
@@ -118,14 +115,8 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self,
-        x: Float[Tensor, "b n w"],
-        positions: Int[Tensor, "b n"],
-        mask: Bool[Tensor, "b n"] | None,
-        state: BlockState | None,
-        *,
-        decodes: bool,
-    ) -> tuple[Float[Tensor, "b n w"], BlockState]:
+        self, x: Hidden, positions: Int[Tensor, "b n"], mask: Mask, state: BlockState | None, *, decodes: bool
+    ) -> tuple[Hidden, BlockState]:
         """The block over a whole sequence or, if it `decodes`, over tokens that follow those in `state`."""
         attended, new_state = self.attention(self.attention_norm(x), positions, mask, state, decodes=decodes)
         x = x + self.dropout(attended)
@@ -160,14 +151,14 @@ class Transformer(AttentionModel):
         self.head = None if outputs is None else build_head(features, config.head_width, outputs)
         self._initialise()
 
-    def forward(self, inputs: Inputs, mask: Bool[Tensor, "b *t n"] | None = None) -> Outputs:
+    def forward(self, inputs: Inputs, mask: TowerMask = None) -> Outputs:
         """Next-token logits of a language model, outputs at each vector, or class logits of a classifier.
 
         Inputs of two towers are `[b, 2, n]`.
         """
         return self.read_out(self.hidden(inputs, mask), mask)
 
-    def hidden(self, inputs: Inputs, mask: Bool[Tensor, "b *t n"] | None = None) -> Float[Tensor, "rows m w"]:
+    def hidden(self, inputs: Inputs, mask: TowerMask = None) -> Float[Tensor, "rows m w"]:
         """Normalised outputs of the last block; m is n, or for images the number of patches and the class token.
 
         Two towers become two neighbouring rows.
@@ -195,7 +186,7 @@ class Transformer(AttentionModel):
         return outputs
 
     def extend(
-        self, tokens: Inputs, mask: Bool[Tensor, "b n"] | None, state: TransformerState | None
+        self, tokens: Inputs, mask: Mask, state: TransformerState | None
     ) -> tuple[Float[Tensor, "b v"], TransformerState]:
         """Outputs after the last of `tokens`, which follow those in `state`; padding is on the left."""
         hidden, new_state = self._run(tokens, mask, state, decodes=True)

@@ -37,24 +37,15 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
 
 
-@torch.no_grad()
 def put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copies weights into a model that has parameters of these names.
 
     Raises:
         RuntimeError: The names or shapes are not those of the model's trained weights.
     """
-    trained = trained_weights(model)
-    if trained.keys() != weights.keys():
-        odd = sorted(trained.keys() ^ weights.keys())
+    if odd := sorted(trained_weights(model).keys() ^ weights.keys()):
         raise RuntimeError(f"the checkpoint is of another model: {len(odd)} weights differ, such as {odd[0]}")
-    for name, value in trained.items():
-        if value.shape != weights[name].shape:
-            raise RuntimeError(
-                f"the checkpoint is of another model: size mismatch of {name}, which has shape {list(value.shape)} "
-                f"here and {list(weights[name].shape)} there"
-            )
-        value.copy_(weights[name])
+    model.load_state_dict(weights, strict=False)
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -11,6 +11,7 @@ attention outputs (arXiv:2410.10254, section 3.1), can be added or replace it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,15 +23,32 @@ from torch import Tensor, nn
 
 from ...kernels.distillation.loss import attention_distillation_loss
 from ...kernels.maps.feature_map import FeatureMap
-from ..attention.core import AttentionCore, Heads
+from ..attention.core import AttentionCore, Heads, QueryHeads
 from ..base import Examples, UnsupportedError
 from ..precision import Precision
 from ..pretrained.model import PretrainedModel
+from .loop import History
 from .objective import batch_of
 from .settings import DistillSettings, TrainSettings
 
 Run = Callable[[Examples, NDArray[Any], torch.device], object]
 """Runs layers on some rows of the examples, on a device."""
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """The outcome of distilling all layers, or one block of them.
+
+    Attributes:
+        history: Training; that of several blocks counts steps on from block to block, and its best loss is the sum over
+            blocks. None without training.
+        before: Divergence in nats of each batch of measured rows, layer and head, before training.
+        after: The same after training; None without training.
+    """
+
+    history: History | None
+    before: Float[np.ndarray, "batches layers h"]
+    after: Float[np.ndarray, "batches layers h"] | None
 
 
 class AttentionDistillation:
@@ -159,9 +177,7 @@ def maps_of(core: AttentionCore) -> tuple[FeatureMap, FeatureMap]:
     return query_map, key_map
 
 
-def output_error(
-    student: Float[Tensor, "b h n d"], teacher: Float[Tensor, "b h n d"], heads: Heads
-) -> Float[Tensor, ""]:
+def output_error(student: QueryHeads, teacher: QueryHeads, heads: Heads) -> Float[Tensor, ""]:
     """Mean squared error of attention outputs over tokens that are not padding."""
     mask = heads.key_padding_mask
     errors = F.mse_loss(student.float(), teacher.float(), reduction="none").mean((1, 3))  # b n
@@ -171,7 +187,7 @@ def output_error(
 def freeze_all_but_maps(model: PretrainedModel, settings: DistillSettings) -> None:
     """Lets gradients reach feature maps only, and the gates of hybrids if outputs are compared."""
     model.requires_grad_(False)
-    for core in model.swap.cores:
+    for core in model.cores:
         if settings.output_factor:
             core.requires_grad_(True)
         for feature_map in dict.fromkeys(maps_of(core)):
@@ -185,5 +201,5 @@ def _queries(heads: Heads) -> int:
 
 def has_weights_to_compare(model: PretrainedModel) -> bool:
     """Whether all attention has feature maps whose weights are a distribution over keys."""
-    maps = [getattr(core, "query_map", None) for core in model.swap.cores]
+    maps = [getattr(core, "query_map", None) for core in model.cores]
     return all(isinstance(part, FeatureMap) and part.positive for part in maps)

@@ -33,28 +33,12 @@ from ..base import Examples
 from ..precision import Precision
 from ..pretrained.layer_calls import LayerBlock, first_call, layers_of
 from ..pretrained.model import PretrainedModel
-from .distillation import AttentionDistillation, divergence_of_batches
+from .distillation import AttentionDistillation, DistillResult, divergence_of_batches
 from .loop import History, Progress, batch_rows, train
 from .objective import batch_of
 from .settings import DistillSettings, TrainSettings
 
 HOST = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class BlockwiseResult:
-    """The outcome of distilling one block of layers, or all blocks.
-
-    Attributes:
-        history: Training of the blocks, one after another: steps are counted on, and the best loss is the sum over
-            blocks. None without training.
-        before: Divergence in nats of each batch of measured rows, layer and head, before training.
-        after: The same after training; None without training.
-    """
-
-    history: History | None
-    before: Float[np.ndarray, "batches layers h"]
-    after: Float[np.ndarray, "batches layers h"] | None
 
 
 @dataclass(frozen=True)
@@ -96,24 +80,14 @@ class _Split:
     rows: NDArray[Any]
 
 
-def distill_blockwise(
-    model: PretrainedModel,
-    examples: Examples | None,
-    validation: Examples | None,
-    settings: TrainSettings,
-    distill: DistillSettings,
-    *,
-    seed: int,
-    precision: Precision,
-    folder: Path,
-    progress: Progress | None = None,
-) -> BlockwiseResult:
+@dataclass
+class BlockwiseDistillation:
     """Distils the feature maps of `model`, `distill.block_layers` layers at a time; the model ends in host memory.
 
     Divergence is measured on the first `settings.eval_rows` rows of the validation examples, or else of the training
     examples.
 
-    Args:
+    Attributes:
         model: Its parameters that require gradients are trained; they must be those of feature maps.
         examples: Training examples; None to measure the maps without training.
         validation: Validation examples.
@@ -123,31 +97,12 @@ def distill_blockwise(
         precision: Device of the block under training, and autocast type.
         folder: Folder of checkpoints and hidden states, from which a run resumes; the latter are removed at the end.
         progress: Called after every step, with steps counted over all blocks.
+        index: The present block.
 
     Raises:
-        OSError: The disk has no space for the hidden states.
         UnsupportedError: The model's layers cannot be taken apart.
         ValueError: There is nothing to measure on.
     """
-    if not (examples or validation):
-        raise ValueError("there are no examples to distil or to measure on")
-    folder.mkdir(parents=True, exist_ok=True)
-    walk = _Walk(model, examples, validation, settings, distill, seed, precision, folder, progress)
-    walk.check_space()
-    outcomes = [walk.block(index) for index in range(len(walk.blocks))]
-    walk.remove_files()
-    histories = [outcome.history for outcome in outcomes if outcome.history is not None]
-    after = [outcome.after for outcome in outcomes if outcome.after is not None]
-    return BlockwiseResult(
-        _joined(histories) if histories else None,
-        np.concatenate([outcome.before for outcome in outcomes], axis=1),
-        np.concatenate(after, axis=1) if after else None,
-    )
-
-
-@dataclass
-class _Walk:
-    """The walk through a model, block after block; `index` is the current block."""
 
     model: PretrainedModel
     examples: Examples | None
@@ -157,28 +112,47 @@ class _Walk:
     seed: int
     precision: Precision
     folder: Path
-    progress: Progress | None
+    progress: Progress | None = None
     index: int = 0
 
     def __post_init__(self) -> None:
+        measured = self.validation or self.examples
+        if not measured:
+            raise ValueError("there are no examples to distil or to measure on")
+        self.measured = measured
         self.model.eval().to(HOST)
-        self.objective = AttentionDistillation(self.model, self.distill, self.run)
+        self.objective = AttentionDistillation(self.model, self.distill, self.run_block)
         self.layers = layers_of(self.model.inner)
         size = self.distill.block_layers
         self.blocks = [LayerBlock(self.layers[i : i + size]) for i in range(0, len(self.layers), size)]
-        measured = self.validation or self.examples
-        assert measured is not None
-        self.measured = measured
         self.splits = _splits(self.examples, measured, self.settings, self.seed)
 
-    def block(self, index: int) -> BlockwiseResult:
+    def run(self) -> DistillResult:
+        """Distils every block.
+
+        Raises:
+            OSError: The disk has no space for the hidden states.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.check_space()
+        outcomes = [self.block(index) for index in range(len(self.blocks))]
+        self.remove_files()
+        histories = [outcome.history for outcome in outcomes if outcome.history is not None]
+        after = [outcome.after for outcome in outcomes if outcome.after is not None]
+        return DistillResult(
+            _joined(histories) if histories else None,
+            np.concatenate([outcome.before for outcome in outcomes], axis=1),
+            np.concatenate(after, axis=1) if after else None,
+        )
+
+    def block(self, index: int) -> DistillResult:
         """Distils a block, or reads the outcome of one that a killed run had finished."""
         self.index = index
         marker = self.folder / f"distill-block-{index}.json"
         if marker.is_file():
             kept = parse_json(marker.read_bytes())
             after = None if kept["after"] is None else np.array(kept["after"])
-            return BlockwiseResult(self._train(), np.array(kept["before"]), after)
+            return DistillResult(self._train(), np.array(kept["before"]), after)
         block = self.blocks[index].to(self.precision.device)
         before, history, after = self._measure(), self._train(), self._measure() if self.examples else None
         if index + 1 < len(self.blocks):
@@ -192,9 +166,9 @@ class _Walk:
             file.write(json.dumps(kept).encode())
         for split in self.splits:
             self._file(split, index).path.unlink(missing_ok=True)
-        return BlockwiseResult(history, before, after)
+        return DistillResult(history, before, after)
 
-    def run(self, examples: Examples, rows: NDArray[Any], device: torch.device) -> Float[Tensor, "b m w"]:
+    def run_block(self, examples: Examples, rows: NDArray[Any], device: torch.device) -> Float[Tensor, "b m w"]:
         """Runs the current block on its inputs of some rows."""
         inputs, mask, _ = batch_of(examples, rows, HOST)
         call = first_call(self.model, self.layers[0], inputs, mask)
@@ -238,7 +212,7 @@ class _Walk:
         for start in range(0, len(split.rows), size):
             rows = split.rows[start : start + size]
             with self.precision.autocast(), self.model.swap.watching(lambda *_: None, teaching=True):
-                yield rows, self.run(split.examples, rows, self.precision.device)
+                yield rows, self.run_block(split.examples, rows, self.precision.device)
 
     def _file(self, split: _Split, index: int) -> HiddenFile:
         path = self.folder / f"distill-hidden-{split.name}-{index}.f32"

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from peft import LoraConfig, LoraModel
+
 from ..base import UnsupportedError
 from ..pretrained.model import PretrainedModel
 from .settings import LoraSettings
@@ -19,8 +22,11 @@ PROJECTIONS: Mapping[str, tuple[str, ...]] = {
 """Names of the projections of queries, keys, values and outputs, by model type; GPT-2 joins the first three."""
 
 
-class Lora:
+def add_lora(model: PretrainedModel, settings: LoraSettings, seed: int) -> LoraModel:
     """Low-rank adapters in a model; other weights are frozen, except feature maps and a new classification head.
+
+    `merge_and_unload` of the result adds the updates to the projections and removes the adapters: all layers have their
+    own types again.
 
     Args:
         model: The model, its attention swapped.
@@ -30,37 +36,22 @@ class Lora:
     Raises:
         UnsupportedError: The projections of the model type are not known.
     """
-
-    def __init__(self, model: PretrainedModel, settings: LoraSettings, seed: int) -> None:
-        import torch
-        from peft import LoraConfig, inject_adapter_in_model
-
-        inner: Any = model.inner
-        kind = inner.config.model_type
-        if kind not in PROJECTIONS:
-            raise UnsupportedError(f"LoRA is not set up for model type {kind!r}; it is for {', '.join(PROJECTIONS)}")
-        model.requires_grad_(False)
-        config = LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            lora_dropout=settings.dropout,
-            target_modules=list(PROJECTIONS[kind]),
-            fan_in_fan_out=kind == "gpt2",
-        )
-        torch.manual_seed(seed)
-        inject_adapter_in_model(config, inner)
-        cores = model.swap.cores if settings.train_maps else []
-        for part in (*cores, getattr(inner, "classifier", None), getattr(inner, "score", None)):
-            if part is not None:
-                part.requires_grad_(True)
-        self.model = model
-
-    def merge(self) -> None:
-        """Adds the updates to the projections and removes the adapters: all layers have their own types again."""
-        from peft.tuners.lora import LoraLayer
-
-        for name, part in list(self.model.inner.named_modules()):
-            if isinstance(part, LoraLayer):
-                part.merge(safe_merge=True)
-                parent, _, child = name.rpartition(".")
-                setattr(self.model.inner.get_submodule(parent), child, part.get_base_layer())
+    inner: Any = model.inner
+    kind = inner.config.model_type
+    if kind not in PROJECTIONS:
+        raise UnsupportedError(f"LoRA is not set up for model type {kind!r}; it is for {', '.join(PROJECTIONS)}")
+    model.requires_grad_(False)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(PROJECTIONS[kind]),
+        fan_in_fan_out=kind == "gpt2",
+    )
+    torch.manual_seed(seed)
+    adapters = LoraModel(inner, config, "default")
+    cores = model.cores if settings.train_maps else []
+    for part in (*cores, getattr(inner, "classifier", None), getattr(inner, "score", None)):
+        if part is not None:
+            part.requires_grad_(True)
+    return adapters

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from ..base import Settings
 
-_AT_LEAST_ONE = ("steps", "batch_size", "accumulate", "eval_rows", "eval_batch_size")
+S = TypeVar("S")
+
+_AT_LEAST_ONE = ("steps", "batch_size", "accumulate", "eval_rows", "eval_batch_size", "rank", "alpha")
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,7 @@ class TrainSettings:
         Raises:
             ValueError: A number outside its range.
         """
-        settings = cls(**_own(cls, values))
-        for field in fields(cls):
-            smallest = 1 if field.name in _AT_LEAST_ONE else 0
-            if not getattr(settings, field.name) >= smallest:
-                raise ValueError(
-                    f"{stage}.{field.name} is {getattr(settings, field.name)}; allowed: {smallest} or more"
-                )
+        settings = _settings(cls, values, stage)
         if settings.batch_size % settings.accumulate:
             raise ValueError(
                 f"{stage}.accumulate is {settings.accumulate}; it must divide {stage}.batch_size {settings.batch_size}"
@@ -108,10 +104,7 @@ class DistillSettings:
         Raises:
             ValueError: A negative number, or nothing to minimise.
         """
-        chosen = cls(**_own(cls, values))
-        for field in fields(cls):
-            if not getattr(chosen, field.name) >= 0:
-                raise ValueError(f"distill.{field.name} is {getattr(chosen, field.name)}; allowed: 0 or more")
+        chosen = _settings(cls, values, "distill")
         if not chosen.attention_factor and not chosen.output_factor:
             raise ValueError("distill.attention_factor and distill.output_factor are both 0; allowed: one above 0")
         return chosen
@@ -140,15 +133,17 @@ class LoraSettings:
         Raises:
             ValueError: A rank or an alpha below 1, or a dropout outside 0 to 1.
         """
-        chosen = cls(**_own(cls, values))
-        if chosen.rank < 1 or chosen.alpha < 1 or not 0 <= chosen.dropout < 1:
-            raise ValueError(
-                f"lora.rank is {chosen.rank}, lora.alpha {chosen.alpha} and lora.dropout {chosen.dropout}; "
-                "allowed: at least 1, at least 1, and from 0 to below 1"
-            )
+        chosen = _settings(cls, values, "lora")
+        if chosen.dropout >= 1:
+            raise ValueError(f"lora.dropout is {chosen.dropout}; allowed: from 0 to below 1")
         return chosen
 
 
-def _own(settings: Any, values: Settings) -> dict[str, Any]:
-    """The values of the fields of a settings class."""
-    return {field.name: values[field.name] for field in fields(settings) if field.name in values}
+def _settings(kind: type[S], values: Settings, stage: str) -> S:
+    """The settings of a class whose values are given by name, and none of which is too small."""
+    own = {field.name: values[field.name] for field in fields(cast(Any, kind)) if field.name in values}
+    for name, value in own.items():
+        smallest = 1 if name in _AT_LEAST_ONE else 0
+        if not cast(float, value) >= smallest:
+            raise ValueError(f"{stage}.{name} is {value}; allowed: {smallest} or more")
+    return kind(**own)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...results.compare.baseline import write_baseline
 from ...results.compare.snapshot import read_snapshot
-from ...results.compare.text import comparison_junit, comparison_markdown, render_comparison
+from ...results.compare.text import RENDERERS, comparison_junit, comparison_markdown
 from ...results.compare.verdicts import Comparison, compare
 from ..config import UsageError
 
@@ -55,11 +55,11 @@ def compare_runs(
                 file.write(comparison_markdown(comparison))
     except OSError as error:
         raise UsageError(f"cannot write {error.filename}: {error.strerror}") from error
-    return comparison, render_comparison(comparison, form)
+    return comparison, RENDERERS[form](comparison)
 
 
 def make_baseline(run: Path, output: Path) -> list[str]:
-    """Writes a run's baseline; gives messages for the user.
+    """Writes a run's baseline; returns messages for the user.
 
     Raises:
         UsageError: The run has no result, or the file cannot be written.

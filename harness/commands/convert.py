@@ -19,8 +19,8 @@ def convert(config: RunConfig, folder: Path, console: Console) -> int:
 
     Args:
         config: Configuration with one model, one task, one seed and a pretrained backbone.
-        folder: Where to write the model.
-        console: Where to print.
+        folder: Folder to write the model to.
+        console: Console to print to.
 
     Returns:
         0 if the model was written, 3 if the cell failed, 130 if the run was interrupted.

@@ -1,22 +1,21 @@
-"""`bench env`: versions, devices, Triton, and where data would come from. Imports torch."""
+"""`bench env`: versions, devices, Triton, and the sources of data. Imports torch."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console
 
 from .. import registry
 from ..config import RunConfig
 from ..environment import device_environment, host_environment, package_version
 from ..plan import make_sources
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 
 def environment_report(mirror: str | None) -> dict[str, Any]:
-    """Everything that decides what a run would run on, by section."""
+    """The environment that a run would have, by section."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
-from ...adapters.backbone import Backbone
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ...adapters.backbone import BACKBONES, Backbone
 from .. import registry
 from ..recipes import RECIPES
 from ..suites import SUITES
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 Rows: TypeAlias = list[dict[str, Any]]
 
 
 def listing(what: str) -> tuple[Rows, list[str]]:
-    """Rows of a listing, JSON-ready, and what is wrong with plugins.
+    """Rows of a listing, JSON-ready, and a message for each plugin that is not usable.
 
     Args:
         what: `models`, `tasks`, `backbones`, `recipes` or `suites`.
@@ -29,10 +30,7 @@ def listing(what: str) -> tuple[Rows, list[str]]:
 
 
 def print_listing(rows: Rows, console: Console) -> None:
-    """A table with one line per row; lists and mappings in a cell are written out."""
-    from rich import box
-    from rich.table import Table
-
+    """Prints a table with one line per row; lists and mappings in a cell are written out."""
     table = Table(box=box.SIMPLE_HEAD)
     for column in rows[0] if rows else ("nothing",):
         table.add_column(column, overflow="fold")
@@ -85,12 +83,12 @@ def _tasks() -> Rows:
 def _backbones() -> Rows:
     return [
         {"backbone": b.name, "summary": b.summary, "can": sorted(b.capabilities), "weights": _weights(b)}
-        for b in registry.backbones().items.values()
+        for b in BACKBONES.values()
     ]
 
 
 def _weights(backbone: Backbone) -> str:
-    """Where a backbone's weights come from, or its layers and width at each scale."""
+    """The source of a backbone's weights, or its layers and width at each scale."""
     if backbone.checkpoint is None:
         sizes = (f"{scale} {size['layers']} x {size['width']}" for scale, size in backbone.sizes.items())
         return f"from scratch: {', '.join(sizes)}"

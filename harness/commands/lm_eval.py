@@ -10,9 +10,12 @@ TARGET = f"{__package__}.lm_eval_model:HedgebenchLM"
 
 
 def run_lm_eval(arguments: Sequence[str]) -> int:
-    """Runs lm-eval's command line in this process and gives its exit code.
+    """Runs lm-eval's command line in this process; returns exit code 0.
 
     Release 0.4.13 does not read entry points, so the model is registered here; later ones find it by themselves.
+
+    Raises:
+        SystemExit: lm-eval ends with an exit code or a message of its own.
     """
     from lm_eval.__main__ import cli_evaluate
 
@@ -20,8 +23,6 @@ def run_lm_eval(arguments: Sequence[str]) -> int:
     before, sys.argv = sys.argv, ["bench lm-eval", *arguments]
     try:
         cli_evaluate()
-    except SystemExit as ended:
-        return _code(ended)
     finally:
         sys.argv = before
     return 0
@@ -33,10 +34,3 @@ def register() -> None:
 
     if MODEL not in model_registry:
         model_registry.register(MODEL, target=TARGET)
-
-
-def _code(ended: SystemExit) -> int:
-    if isinstance(ended.code, str):
-        print(ended.code, file=sys.stderr)
-        return 1
-    return ended.code or 0

@@ -152,10 +152,10 @@ def _build(
         backbone,
         {**backbone.sizes["small"], "weights": dtype},
         ModelShape(context_length=length),
-        registry.mechanisms(),
+        registry.mechanisms().get,
         seed=seed,
         precision=precision,
     )
     if spec and spec != SOFTMAX:
-        swap_in(adapter, parse_spec(spec, registry.mechanisms()), seed)
+        swap_in(adapter, parse_spec(spec, registry.mechanisms().get), seed)
     return adapter, folder

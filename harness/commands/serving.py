@@ -15,16 +15,14 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from ...results.report.write import render_html
 from ...results.store import StoreError
 from ..config import UsageError
 from ..running.progress import say
 from .reporting import load_content, load_runs
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 LOOPBACK = "127.0.0.1"
 _OWN_NAMES = (LOOPBACK, "localhost")
@@ -39,7 +37,7 @@ def serve(folders: Sequence[Path], is_asked: bool, port: int | None, format: str
         is_asked: Whether the command line says `--serve`.
         port: Port to listen on; None for any free one.
         format: Value of `--format`; None if it was not given.
-        console: Where the address is printed.
+        console: Console to print the address to.
 
     Returns:
         Exit code 0.
@@ -81,7 +79,7 @@ class ReportServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Where the report is."""
+        """URL of the report."""
         return f"http://{LOOPBACK}:{self.server_port}/"
 
     def version(self) -> str:

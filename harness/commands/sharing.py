@@ -1,4 +1,4 @@
-"""`bench export` and `bench import`: write runs for other programs and trackers, and read what others measured."""
+"""`bench export` and `bench import`: write runs for other programs and trackers, and read their results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .reporting import load_runs
 
 
 def export_runs(folders: Sequence[Path], format: str, output: Path | None) -> list[str]:
-    """Writes the records of several runs for other programs, or sends them to a tracker; gives messages for the user.
+    """Writes the records of several runs for other programs, or sends them to a tracker; returns messages for the user.
 
     Args:
         folders: The runs.
@@ -50,7 +50,7 @@ def _send(folders: Sequence[Path], name: str) -> list[str]:
     for folder in folders:
         records, messages = load_runs([folder])
         try:
-            place = send_all(TRACKERS[name].open(folder), folder, records)
+            place = send_all(TRACKERS[name](folder), folder, records)
         except Exception as error:  # whatever a tracker's package raises
             raise UsageError(f"{name} failed with {folder}: {describe(error)}") from error
         told += [*messages, f"{name}: {place}"]

@@ -1,4 +1,4 @@
-"""Where cells run: in processes of this machine, or in those of a Ray cluster."""
+"""Executors of cells: processes of this machine, or of a Ray cluster."""
 
 from __future__ import annotations
 

@@ -1,14 +1,17 @@
-"""What a worker is given for one cell, and what it leaves."""
+"""The job of a worker, which is one cell or one point of a sweep, and its outcome."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ...adapters.base import Settings
-from ...results.record import SCHEMA_VERSION, Failure, Record, Status
+from ...results.atomic import replacing
+from ...results.foreign import parse_json
+from ...results.record import SCHEMA_VERSION, Failure, Record, Status, from_json, to_json
 from ...tasks.base import Row, Sources, Task
 from ...tasks.efficiency.points import Point
 from ..cell import Cell, PlannedCell
@@ -21,13 +24,13 @@ Message: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class CellJob:
-    """A planned cell and how it is to be run; pickled to the worker's process.
+    """A planned cell and the way to run it; pickled to the worker's process.
 
     Attributes:
         planned: The cell.
         config: Configuration of the run.
         root: Folder of the run, absolute.
-        sources: Where data and weights come from.
+        sources: Sources of data and weights.
         threads: Threads that torch may use.
         timeout_s: Time limit of the cell, or of the point; None for none.
         point: The one point of a sweep to measure; None for the whole cell.
@@ -61,13 +64,8 @@ class CellJob:
         """Folder of the files that an interrupted cell resumes from."""
         return self.root / "checkpoints" / self.cell.key
 
-    @property
-    def artifacts(self) -> Path:
-        """Folder of the weights that stages leave for other cells of the run."""
-        return self.root / "artifacts"
-
     def record(self, status: Status, error: Failure | None) -> Record:
-        """What is known of the cell without its numbers: the record of a cell that has none."""
+        """The record of the cell without numbers."""
         cell = self.cell
         return Record(
             schema_version=SCHEMA_VERSION,
@@ -95,14 +93,25 @@ class CellJob:
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """What became of a cell, or of one point of a sweep.
+    """The outcome of a cell, or of one point of a sweep.
 
     Attributes:
-        record: Its record; says why if there is no result.
+        record: Its record, which states the error if there is no result.
         rows: Its predictions; empty if there are none.
-        log: What its process printed.
+        log: Output of its process.
     """
 
     record: Record
     rows: list[Row]
     log: str = ""
+
+    def write(self, path: Path) -> None:
+        """Writes record and rows to a JSON file, wholly or not at all."""
+        with replacing(path) as file:
+            file.write(json.dumps({"record": to_json(self.record), "rows": self.rows}).encode())
+
+    @classmethod
+    def read(cls, path: Path, log: str = "") -> CellOutcome:
+        """The outcome that `write` wrote."""
+        data = parse_json(path.read_bytes())
+        return cls(from_json(data["record"]), data["rows"], log)

@@ -34,15 +34,15 @@ STEPS_EVERY_S = 0.1
 
 @dataclass
 class Measurement:
-    """A cell on its way from data to numbers; when a step fails, it holds what was found until then.
+    """A cell on its way from data to numbers; if a step fails, it holds the results of the steps before.
 
     Attributes:
         job: The cell's job.
         send: Takes messages of progress.
         timings_s: Seconds of each phase.
-        metrics: What was measured.
+        metrics: Measured numbers.
         curves: Training curves.
-        notes: What the record says in words.
+        notes: Remarks for the record.
         rows: Predictions.
         kernels: Attention kernels that ran.
     """
@@ -140,15 +140,18 @@ class Measurement:
             adapter = self._build(data)
             self._convert(adapter, data)
             return adapter
+        return self._precision() if point.subject == "machine" else self._build_layer(data)
+
+    def _precision(self, is_pure: bool = False) -> Precision:
+        """The cell's device and type; from here on torch has the job's threads."""
         import torch
 
         from ...adapters.precision import Precision
 
         torch.set_num_threads(self.job.threads)
-        precision = Precision.of(self.job.cell.device, self.job.cell.dtype)
-        return precision if point.subject == "machine" else self._build_layer(data, precision)
+        return Precision.of(self.job.cell.device, self.job.cell.dtype, is_pure)
 
-    def _build_layer(self, data: TaskData, precision: Precision) -> AttentionAlone:
+    def _build_layer(self, data: TaskData) -> AttentionAlone:
         from ...adapters.attention.alone import build_alone
         from ...adapters.attention.shape import shape_of_checkpoint, shape_of_settings
 
@@ -160,18 +163,13 @@ class Measurement:
             shape = shape_of_checkpoint(materialise(planned.weights, job.sources), length, seed)
         shape = replace(shape, **cast(PointTask, job.task).layer_sizes(job.task_settings))
         decodes = Capability.LANGUAGE_MODEL in planned.backbone.capabilities
-        return build_alone(planned.spec, shape, precision, causal=decodes)
+        return build_alone(planned.spec, shape, self._precision(), causal=decodes)
 
     def _build(self, data: TaskData) -> ModelAdapter[Any]:
-        import torch
-
-        from ...adapters.precision import Precision
-
         job, planned, cell = self.job, self.job.planned, self.job.cell
-        torch.set_num_threads(job.threads)
         settings = cell.settings["backbone"]
         is_pure = job.task.info.weights_in_dtype and settings.get("weights") == cell.dtype
-        precision = Precision.of(cell.device, cell.dtype, is_pure)
+        precision = self._precision(is_pure)
         if planned.weights is None:
             from ...adapters.scratch.build import build_scratch
 
@@ -183,7 +181,7 @@ class Measurement:
             planned.backbone,
             settings,
             data.shape,
-            registry.mechanisms(),
+            registry.mechanisms().get,
             seed=cell.seed,
             precision=precision,
             in_host_memory=bool(cell.settings.get("distill", {}).get("block_layers")),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -17,7 +16,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import TypeAlias
 
-from ...results.record import Failure, Status, from_json
+from ...results.record import Failure, Status
 from ...tasks.efficiency.points import PointTask
 from ..recipes import RECIPES, STAGE_DEFAULTS
 from .job import CellJob, CellOutcome, Message
@@ -95,8 +94,7 @@ class CellProcesses:
         reader.join()
         printed = log_path.read_text(encoding="utf-8", errors="replace")
         if outcome_path.exists():
-            outcome = json.loads(outcome_path.read_text(encoding="utf-8"))
-            return CellOutcome(from_json(outcome["record"]), outcome["rows"], printed)
+            return CellOutcome.read(outcome_path, printed)
         limit_s = job.timeout_s if timed_out else None
         status, failure = _failure(process.exitcode or 0, limit_s, printed, count_oom_kills() - kills)
         return CellOutcome(job.record(status, failure), [], printed)

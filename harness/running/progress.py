@@ -1,4 +1,4 @@
-"""What a run prints while it goes on: bars on a terminal, a line per cell elsewhere, failures only with `--quiet`."""
+"""The progress of a run: bars on a terminal, a line per cell elsewhere, failures only with `--quiet`."""
 
 from __future__ import annotations
 

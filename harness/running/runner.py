@@ -34,20 +34,15 @@ NOT_NAMED = frozenset({
     *("seeds", "output", "mirror", "offline", "executor", "workers", "timeout_s", "fresh", "log_samples", "log"),
     "save_to",
 })  # fmt: skip
-"""What may differ between two runs that share a default folder: more seeds, another time limit."""
+"""Fields that may differ between two runs with the same default folder, such as seeds and time limits."""
 
 
-def run(
-    config: RunConfig,
-    console: Console,
-    quiet: bool = False,
-    planned: Sequence[PlannedCell] | None = None,
-) -> int:
+def run(config: RunConfig, console: Console, quiet: bool = False, planned: Sequence[PlannedCell] | None = None) -> int:
     """Runs what `config` asks for and is not done yet, and writes the report.
 
     Args:
-        config: What to run.
-        console: Where to print.
+        config: Configuration of the run.
+        console: Console to print to.
         quiet: Print the table and failures only.
         planned: The plan of `config`; None to make it here.
 
@@ -232,7 +227,7 @@ def _superseded(store: RunStore, key: str) -> Path:
 
 
 def _row(cell: Cell | Record) -> tuple[object, ...]:
-    """What tells a cell's row of the leaderboard from others."""
+    """The key of a cell's row in the leaderboard."""
     return cell.model, cell.backbone, cell.task, cell.recipe, cell.scale, cell.seed, cell.limit
 
 

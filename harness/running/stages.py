@@ -1,4 +1,4 @@
-"""What a cell goes through before it is measured: the stages of its recipe, run on its model one after another."""
+"""The stages of a recipe, run on a cell's model one after another before the cell is measured."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ... import __version__
-from ...adapters.base import Settings, UnsupportedError
+from ...adapters.base import Examples, Settings, UnsupportedError
 from ...adapters.mechanisms.softmax import CONTINUED
 from ...adapters.spec import ModelSpec
-from ...adapters.training.settings import DistillSettings, TrainSettings
+from ...adapters.training.settings import DistillSettings, LoraSettings, TrainSettings
 from ...results.record import CurvePoint, Metric
 from ...results.tables.aggregate import REFERENCE_MODEL
 from ...tasks.base import TaskData
 from ..cell import Cell
-from .artifacts import Artifacts, StageResult
+from .artifacts import StageResult, get_or_make
 from .job import CellJob
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from ...adapters.model_adapter import ModelAdapter
     from ...adapters.pretrained.model import PretrainedModel
+    from ...adapters.training.distillation import DistillResult
     from ...adapters.training.loop import History
     from ...adapters.training.objective import Objective
-    from ...adapters.training.settings import DistillSettings
 
 
 @dataclass
@@ -36,10 +36,10 @@ class Conversion:
 
     Attributes:
         job: The cell's job.
-        adapter: The model as it is.
-        data: What it is trained on.
+        adapter: The present model.
+        data: The task's data.
         progress: Called during training with the steps done, the steps in all, and the latest loss.
-        made_from: What the weights depend on so far, stage by stage.
+        made_from: All that the present weights depend on, stage by stage.
     """
 
     job: CellJob
@@ -55,7 +55,7 @@ class Conversion:
 
     @property
     def spec(self) -> ModelSpec:
-        """The model that is to come out."""
+        """The model that the recipe makes."""
         return self.job.planned.spec
 
     @property
@@ -109,7 +109,7 @@ class Conversion:
         )
 
     def to_device(self) -> None:
-        """Moves the model to where it is trained and measured; one that is distilled in blocks starts in host memory.
+        """Moves the model to the device of training and measuring; a model distilled in blocks starts in host memory.
 
         Raises:
             UnsupportedError: It does not fit.
@@ -120,7 +120,7 @@ class Conversion:
             move_to(self.adapter.model, self.adapter.device)
 
     def keep_teacher(self) -> None:
-        """Keeps the base weights before they change, if the task compares the model with what it was made from."""
+        """Keeps the base weights before they change, if the task compares the model with its teacher."""
         if self.data.wants_teacher and not self.model.no_teacher:
             self.model.keep_teacher()
 
@@ -130,7 +130,7 @@ class Conversion:
         Args:
             stage: Name of the stage.
             run: Trains the weights that require gradients.
-            more: What the weights depend on beside the cell's base model, task, run and settings.
+            more: Dependencies of the weights besides the cell's base model, task, run and settings.
         """
         from ...adapters.training.checkpoint import put_weights, trained_weights
 
@@ -149,8 +149,8 @@ class Conversion:
             result = run()
             return trained_weights(model), result
 
-        artifacts = Artifacts(self.job.artifacts)
-        result = artifacts.get_or_make(stage, made_from, make, lambda weights: put_weights(model, weights))
+        folder = self.job.root / "artifacts"
+        result = get_or_make(folder, stage, made_from, make, lambda weights: put_weights(model, weights))
         self.made_from.append(made_from["stage"])
         return result
 
@@ -216,58 +216,59 @@ def distill(conversion: Conversion) -> StageResult:
     """Trains feature maps to give softmax attention's weights; maps that are not distilled are only measured."""
     from ...adapters.pretrained.adapter import is_distilled
     from ...adapters.training.distillation import freeze_all_but_maps, has_weights_to_compare
-    from ...adapters.training.settings import DistillSettings
-
-    if not has_weights_to_compare(conversion.model):
-        return StageResult()
-    settings = DistillSettings.of(conversion.settings("distill"))
-    way = _distill_in_blocks if settings.block_layers else _distill_at_once
-    if not is_distilled(conversion.spec):
-        return way(conversion, settings, trained=False)
-    freeze_all_but_maps(conversion.model, settings)
-    return conversion.once("distill", lambda: way(conversion, settings, trained=True), conversion.spec.canonical)
-
-
-def _distill_at_once(conversion: Conversion, settings: DistillSettings, *, trained: bool) -> StageResult:
-    from ...adapters.training.distillation import AttentionDistillation, divergence_of_batches
 
     measured = conversion.data.validation or conversion.data.train
-    if measured is None:
+    if measured is None or not has_weights_to_compare(conversion.model):
         return StageResult()
+    settings = DistillSettings.of(conversion.settings("distill"))
+
+    def run(trained: bool) -> StageResult:
+        way = _distill_in_blocks if settings.block_layers else _distill_at_once
+        result = way(conversion, settings, measured, trained)
+        before = divergence(result.before, "swapped", 0)
+        if result.history is None or result.after is None:
+            return before
+        after = divergence(result.after, "distilled", result.history.steps)
+        return before + result_of(result.history, "distill") + after
+
+    if not is_distilled(conversion.spec):
+        return run(trained=False)
+    freeze_all_but_maps(conversion.model, settings)
+    return conversion.once("distill", lambda: run(trained=True), conversion.spec.canonical)
+
+
+def _distill_at_once(
+    conversion: Conversion, settings: DistillSettings, measured: Examples, trained: bool
+) -> DistillResult:
+    from ...adapters.training.distillation import AttentionDistillation, DistillResult, divergence_of_batches
+
     conversion.to_device()
     objective = AttentionDistillation(conversion.model, settings)
     training = TrainSettings.of(conversion.settings("distill"), "distill")
-
-    def measure(when: str, step: int) -> StageResult:
-        conversion.model.eval()
-        batches = divergence_of_batches(objective, measured, training, conversion.adapter.precision)
-        return divergence(batches, when, step)
-
-    before = measure("swapped", 0)
+    before = divergence_of_batches(objective, measured, training, conversion.adapter.precision)
     if not trained:
-        return before
+        return DistillResult(None, before, None)
     history = conversion.train("distill", objective)
-    return before + result_of(history, "distill") + measure("distilled", history.steps)
+    after = divergence_of_batches(objective, measured, training, conversion.adapter.precision)
+    return DistillResult(history, before, after)
 
 
-def _distill_in_blocks(conversion: Conversion, settings: DistillSettings, *, trained: bool) -> StageResult:
-    from ...adapters.training.distillation_blockwise import distill_blockwise
+def _distill_in_blocks(
+    conversion: Conversion, settings: DistillSettings, measured: Examples, trained: bool
+) -> DistillResult:
+    from ...adapters.training.distillation_blockwise import BlockwiseDistillation
 
-    result = distill_blockwise(
+    return BlockwiseDistillation(
         conversion.model,
         conversion.data.train if trained else None,
-        conversion.data.validation or conversion.data.train,
+        measured,
         TrainSettings.of(conversion.settings("distill"), "distill"),
         settings,
         seed=conversion.cell.seed,
         precision=conversion.adapter.precision,
         folder=conversion.job.checkpoints,
         progress=conversion.progress,
-    )
-    before = divergence(result.before, "swapped", 0)
-    if result.history is None or result.after is None:
-        return before
-    return before + result_of(result.history, "distill") + divergence(result.after, "distilled", result.history.steps)
+    ).run()
 
 
 def finetune(conversion: Conversion) -> StageResult:
@@ -284,15 +285,14 @@ def finetune(conversion: Conversion) -> StageResult:
 
 def lora(conversion: Conversion) -> StageResult:
     """Trains low-rank adapters on the task and merges them."""
-    from ...adapters.training.lora import Lora
-    from ...adapters.training.settings import LoraSettings
+    from ...adapters.training.lora import add_lora
 
     if conversion.is_left_out("lora"):
         return StageResult(notes=("lora: left out, as it was set to no steps",))
     conversion.keep_teacher()
-    adapters = Lora(conversion.model, LoraSettings.of(conversion.settings("lora")), conversion.cell.seed)
+    adapters = add_lora(conversion.model, LoraSettings.of(conversion.settings("lora")), conversion.cell.seed)
     result = result_of(conversion.train("lora"), "lora")
-    adapters.merge()
+    adapters.merge_and_unload(safe_merge=True)
     return result
 
 

@@ -6,16 +6,13 @@ checkpoints, so a run that was stopped goes on with the missing points.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from ...results.atomic import replacing
-from ...results.foreign import parse_json
-from ...results.record import Failure, Record, Status, from_json, to_json
+from ...results.record import Failure, Record, Status
 from ...tasks.base import Row
 from ...tasks.efficiency.points import Point, PointTask
 from .job import CellJob, CellOutcome
@@ -31,7 +28,7 @@ class SweepRun:
         run_process: Runs the job of one point in a process of its own.
         tell: Called with the name of each point that begins.
         measured: Outcome of each point so far.
-        last_log: What the process printed that ended the cell, because it could not be built or ran out of time.
+        last_log: Output of the process that ended the cell because its model could not be built or time ran out.
     """
 
     task: PointTask
@@ -42,7 +39,7 @@ class SweepRun:
     last_log: str = ""
 
     def run(self) -> CellOutcome:
-        """The cell's record, its rows, and what its processes printed; status `timeout` if time was up."""
+        """The cell's record, its rows, and the output of its processes; status `timeout` if time was up."""
         status, failure = self._measure_all()
         printed = [f"{point.name}:\n{outcome.log}" for point, outcome in self.measured.items() if outcome.log.strip()]
         return CellOutcome(self._record(status, failure), self._rows(), "".join(printed) + self.last_log)
@@ -55,7 +52,8 @@ class SweepRun:
             point = next(points)
             while True:
                 left_s = None if deadline_s is None else deadline_s - time.monotonic()
-                outcome = self._kept(point)
+                file = self._file(point)
+                outcome = CellOutcome.read(file) if file.exists() else None
                 if outcome is None and left_s is not None and left_s <= 0:
                     return "timeout", Failure("Timeout", f"the time limit was up before {point.name}")
                 outcome = outcome or self._measure(point, left_s)
@@ -73,7 +71,7 @@ class SweepRun:
         return [row for outcome in self.measured.values() for row in outcome.rows]
 
     def _measure(self, point: Point, left_s: float | None) -> CellOutcome | None:
-        """The outcome of a point with its one row; None if the cell's time was up, which says nothing of the point."""
+        """The outcome of a point with its one row; None if the cell's time was up before the point's own."""
         self.tell(point.name)
         own_s = cast(float | None, self.job.task_settings.get("point_timeout_s"))
         limit_s = min((s for s in (own_s, left_s) if s is not None), default=None)
@@ -86,8 +84,7 @@ class SweepRun:
             message = record.error.message if record.error else record.status
             outcome = replace(outcome, rows=[point.row(record.status, {"message": message})])
         if outcome.rows[0]["status"] != "error" and not self._ends_the_cell(outcome):
-            with replacing(self._file(point)) as file:
-                file.write(json.dumps({"row": outcome.rows[0], "record": to_json(record)}).encode())
+            outcome.write(self._file(point))
         return outcome
 
     def _ends_the_cell(self, outcome: CellOutcome) -> bool:
@@ -102,13 +99,6 @@ class SweepRun:
 
     def _file(self, point: Point) -> Path:
         return self.job.checkpoints / "points" / f"{point.name}.json"
-
-    def _kept(self, point: Point) -> CellOutcome | None:
-        file = self._file(point)
-        if not file.exists():
-            return None
-        data = parse_json(file.read_bytes())
-        return CellOutcome(from_json(data["record"]), [data["row"]])
 
     def _record(self, status: Status, failure: Failure | None) -> Record:
         """One record of all points: `error` if a point has no result at all, with the first such point's error."""

@@ -18,9 +18,8 @@ def require_trackers(names: Iterable[str]) -> None:
         UsageError: A tracker is not installed; the message says how to install it.
     """
     for name in names:
-        package = TRACKERS[name].package
-        if importlib.util.find_spec(package) is None:
-            raise UsageError(f"{name} needs the package {package}: pip install 'hedgebench[{name}]'")
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(f"{name} needs the package {name}: pip install 'hedgebench[{name}]'")
 
 
 class Trackers:
@@ -38,7 +37,7 @@ class Trackers:
             self._try(name, lambda tracker: tracker.send_cell(record))
 
     def finish(self, records: Sequence[Record]) -> list[str]:
-        """Sends every cell, then the report; gives a line for each tracker. Cells sent before are not doubled.
+        """Sends every cell, then the report; returns a line for each tracker. No cell is sent twice.
 
         Args:
             records: Every record of the run, also of earlier commands.
@@ -58,7 +57,7 @@ class Trackers:
             return None
         try:
             if name not in self._opened:
-                self._opened[name] = TRACKERS[name].open(self._folder)
+                self._opened[name] = TRACKERS[name](self._folder)
             return send(self._opened[name])
         except Exception as error:  # whatever a tracker's package raises, the run goes on
             self._failed[name] = describe(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import select
 import signal
@@ -15,8 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from ...adapters.base import UnsupportedError
-from ...results.atomic import replacing
-from ...results.record import Failure, Status, to_json
+from ...results.record import Failure, Status
 from ...tasks.measuring.failures import failure_status
 from ..environment import device_environment
 from .job import CellJob, CellOutcome, Message
@@ -70,9 +68,7 @@ def serve(job: CellJob, outcome_path: Path, log_path: Path, sender: Connection) 
         os.dup2(log.fileno(), 2)
     threading.Thread(target=_end_with_parent, args=(sender.fileno(),), daemon=True).start()
     _pin_environment(job)
-    outcome = run_job(job, lambda message: _send(sender, message))
-    with replacing(outcome_path) as file:
-        file.write(json.dumps({"record": to_json(outcome.record), "rows": outcome.rows}).encode())
+    run_job(job, lambda message: _send(sender, message)).write(outcome_path)
 
 
 def _end_with_parent(sender_fileno: int) -> None:

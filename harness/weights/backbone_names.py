@@ -12,7 +12,7 @@ from ...adapters.pretrained.gguf import gguf_config
 from ...adapters.pretrained.weight_files import read_config
 from ...results.names import UnknownNameError, unknown_name
 from ...tasks.base import Sources
-from ...tasks.data.sources import REACH_TIMEOUT_S, hub_errors, hub_problem, hub_snapshot, mirror_folder, unavailable
+from ...tasks.data.sources import REACH_TIMEOUT_S, cached_revision, find_copy, hub_errors, local_copies, unavailable
 
 PREFIX = "hf:"
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -57,25 +57,19 @@ def _config_in(folder: Path) -> dict[str, Any]:
 
 
 def _from_id(name: str, repo: str, sources: Sources) -> Backbone:
-    mirror = mirror_folder(repo, sources, kind="models")
-    if mirror and mirror.is_dir():
-        return _declare(name, _config_in(mirror), Checkpoint(repo, revision=""))
-    if revision := _cached_revision(repo, sources):
-        config = read_config(hub_snapshot(repo, revision, sources, kind="models"))
-        return _declare(name, config, Checkpoint(repo, revision))
-    if problem := hub_problem(sources):
-        looked = [f"mirror {mirror}: there is no such folder" if mirror else "mirror: none was given"]
-        raise unavailable(name, [*looked, "hub cache: it has no default revision of it", problem])
+    revision = cached_revision(repo, sources, kind="models")
+    places = local_copies(repo, revision, sources, kind="models")
+    places.setdefault("hub cache", "it has no default revision of it")
+
+    def look(place: str, folder: Path) -> dict[str, Any] | str:
+        if place == "hub cache" and not (folder / "config.json").is_file():
+            return "it has no config.json"
+        return _config_in(folder) if folder.is_dir() else "there is no such folder"
+
+    if found := find_copy(name, places, look, sources):
+        return _declare(name, found[1], Checkpoint(repo, revision if found[0] == "hub cache" else ""))
     revision, config = _ask_hub(name, repo)
     return _declare(name, config, Checkpoint(repo, revision))
-
-
-def _cached_revision(repo: str, sources: Sources) -> str:
-    """The default revision as the hub's cache last saw it, if its config.json is cached; else empty."""
-    reference = hub_snapshot(repo, "", sources, kind="models").parent / "refs" / "main"
-    revision = reference.read_text(encoding="ascii").strip() if reference.is_file() else ""
-    snapshot = hub_snapshot(repo, revision, sources, kind="models")
-    return revision if revision and (snapshot / "config.json").is_file() else ""
 
 
 def _ask_hub(name: str, repo: str) -> tuple[str, dict[str, Any]]:

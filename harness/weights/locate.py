@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -20,7 +19,7 @@ from ...adapters.pretrained.gguf import dequantise
 from ...adapters.pretrained.weight_files import INDEX, TOKENIZER_FILES, pickled_files, safetensors_files
 from ...tasks.base import BackboneTokenizer, Sources
 from ...tasks.data.file_hashes import digest
-from ...tasks.data.sources import REACH_TIMEOUT_S, hub_problem, hub_snapshot, mirror_folder, unavailable
+from ...tasks.data.sources import REACH_TIMEOUT_S, find_copy, local_copies, unavailable
 
 PARTS = ("config.json", "generation_config.json", *INDEX, *TOKENIZER_FILES)
 """Files of a checkpoint beside its weights; other files do not change what a model computes."""
@@ -64,21 +63,16 @@ def locate(backbone: Backbone, sources: Sources, *, trust_remote_code: bool = Fa
     checkpoint = backbone.checkpoint
     if checkpoint is None:
         raise ValueError(f"backbone {backbone.name} is trained from scratch and has no weights to find")
-    looked: list[str] = []
-    for source, place in _local_places(checkpoint, sources):
-        found = place if isinstance(place, str) else _whole(place, trust_remote_code)
-        if isinstance(found, Path):
-            return Weights(backbone.name, source, checkpoint.repo, "", _fingerprint(found, sources), found)
-        looked.append(found if isinstance(place, str) else f"{source} {place}: {found}")
-    if checkpoint.folder or not checkpoint.revision:
-        raise unavailable(backbone.name, looked)
-    on_hub = Weights(backbone.name, "hub", checkpoint.repo, checkpoint.revision, checkpoint.revision)
-    snapshot = hub_snapshot(checkpoint.repo, checkpoint.revision, sources, kind="models")
-    if isinstance(found := _whole(snapshot), Path):
-        return replace(on_hub, place=found)
-    if (problem := hub_problem(sources)) is None:
-        return on_hub
-    raise unavailable(backbone.name, [*looked, f"hub cache {snapshot}: {found}", problem], _advice(checkpoint))
+
+    def look(place: str, path: Path) -> Path | str:
+        return _whole(path, trust_remote_code and place != "hub cache")
+
+    places, pinned = _places(checkpoint, sources), bool(checkpoint.revision) and not checkpoint.folder
+    found = find_copy(backbone.name, places, look, sources, pinned=pinned, advice=_advice(checkpoint))
+    place, path = found or ("hub cache", None)
+    if path is None or place == "hub cache":
+        return Weights(backbone.name, "hub", checkpoint.repo, checkpoint.revision, checkpoint.revision, path)
+    return Weights(backbone.name, place, checkpoint.repo, "", _fingerprint(path, sources), path)
 
 
 def materialise(weights: Weights, sources: Sources) -> Path:
@@ -111,14 +105,13 @@ def sources_for(weights: Weights | None, sources: Sources, *, fetch: bool) -> So
     return replace(sources, tokenizer=BackboneTokenizer(weights.name, weights.fingerprint, file))
 
 
-def _local_places(checkpoint: Checkpoint, sources: Sources) -> Iterable[tuple[str, Path | str]]:
+def _places(checkpoint: Checkpoint, sources: Sources) -> dict[str, Path | str]:
     """Kinds of places, each with its path, or with the reason why it has none."""
     if checkpoint.folder:
-        yield "folder", Path(checkpoint.folder)
-        return
-    yield "mirror", mirror_folder(checkpoint.repo, sources, kind="models") or "mirror: none was given"
-    if checkpoint.package:
-        yield "package", _packaged(checkpoint.package)
+        return {"folder": Path(checkpoint.folder)}
+    copies = local_copies(checkpoint.repo, checkpoint.revision, sources, kind="models")
+    package: dict[str, Path | str] = {"package": _packaged(checkpoint.package)} if checkpoint.package else {}
+    return {"mirror": copies["mirror"], **package, **copies}
 
 
 def _packaged(package: str) -> Path | str:
@@ -126,11 +119,11 @@ def _packaged(package: str) -> Path | str:
     try:
         files = distribution(package).files or []
     except PackageNotFoundError:
-        return f"package {package}: it is not installed"
+        return f"{package} is not installed"
     for file in files:
         if file.suffix in (".safetensors", ".gguf"):
             return Path(str(file.locate())).parent
-    return f"package {package}: it holds no weights"
+    return f"{package} holds no weights"
 
 
 def _whole(place: Path, trust_remote_code: bool = False) -> Path | str:

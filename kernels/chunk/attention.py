@@ -32,7 +32,7 @@ def linear_attention_chunk(
     initial_state: LinearState | None = None,
     maps: tuple[TokenMap, TokenMap] | None = None,
 ) -> tuple[Float[Tensor, "b h n dv"], LinearState]:
-    """Gives Σ_j φ(q_i)·φ(k_j) v_j / Σ_j φ(q_i)·φ(k_j) without any n×m tensor, and the state after the last key.
+    """The outputs Σ_j φ(q_i)·φ(k_j) v_j / Σ_j φ(q_i)·φ(k_j), without any n×m tensor, and the state after the last key.
 
     On a CPU, outside torch.compile, hand-written steps go through the chunks in memory that is used again, and make
     gradients from q, k, v and the sums between chunks. Elsewhere, and for gradients of a single chunk, whose weights
@@ -88,9 +88,9 @@ def linear_attention_recurrent(
     causal: bool,
     **options: Any,
 ) -> tuple[Float[Tensor, "b h n dv"], LinearState]:
-    """Gives the same one token at a time, as a recurrent network: the form for decoding, which autograd can follow.
+    """The same outputs and state, one token at a time as in a recurrent network; the form for decoding.
 
-    Args and errors are those of `linear_attention_chunk`, but for `chunk_size` and `maps`.
+    Autograd can follow. Args and errors are those of `linear_attention_chunk`, but for `chunk_size` and `maps`.
     """
     query_groups(phi_q, phi_k, causal)
     return _attend_by_steps(ChunkedCall(phi_q, phi_k, v, causal, chunk_size=1, **options))
@@ -104,7 +104,7 @@ def linear_attention_and_log(
     causal: bool,
     **options: Any,
 ) -> tuple[Float[Tensor, "b h n dv"], Float[Tensor, "b h n"], LinearState]:
-    """Gives Σ_j φ(q_i)·φ(k_j) v_j / Σ_j φ(q_i)·φ(k_j), the logarithm of that divisor, and the state after the last key.
+    """The outputs Σ_j φ(q_i)·φ(k_j) v_j / Σ_j φ(q_i)·φ(k_j), the logarithms of the divisors, and the last state.
 
     Other attention can share the normaliser by its logarithm. Output and logarithm are float32 at least, whatever the
     inputs. No eps is added: a row that sees no key, or only features of zero, gives zero and `EMPTY_LOG`. One token
@@ -131,5 +131,5 @@ def _attend_by_steps(call: ChunkedCall) -> tuple[Tensor, LinearState]:
 
 
 def _reversible(x: Tensor, of: TokenMap) -> tuple[Tensor, TokenMap]:
-    """Gives what a map that has its own gradients takes: all features, where the given one leaves them to autograd."""
+    """A tensor and a map with its own gradients: features and `GIVEN` where the map leaves gradients to autograd."""
     return (x, of) if of.reversible else (of(x, slice(0, x.shape[2])), GIVEN)

@@ -43,7 +43,7 @@ def differentiate_by_chunk(
     grad: Float[Tensor, "b h n dv"],
     grad_sums: Float[Tensor, "r f dv1"],
 ) -> tuple[Tensor, ...]:
-    """Gives the gradients of q, k, v, the sums before these keys, and the parameters of both maps.
+    """The gradients of q, k, v, the sums before these keys, and the parameters of both maps.
 
     Args:
         call: what was given; both maps are reversible.
@@ -151,11 +151,11 @@ class _Back:
         return key_weights(keys, self.shift, self._memory) if self._call.log_space else keys
 
     def _rows(self, at: slice) -> Float[Tensor, "r gc dv1"]:
-        """Gives the gradient of the sums of queries, numerators and denominator."""
+        """The gradient of the sums that queries see, numerators and denominator."""
         output = self._output[:, at]
         heads, tokens, columns = output.shape
         rows = self._memory.tensor("rows", heads, tokens, columns + 1)
-        numerators, denominators = torch.split(rows, [columns, 1], -1)
+        numerators, denominators = rows.split_with_sizes([columns, 1], -1)
         torch.mul(self._grad[:, at], self._factors[:, at], out=numerators)
         if self._call.normalize:
             products = torch.mul(numerators, output, out=self._memory.tensor("products", heads, tokens, columns))
@@ -172,11 +172,11 @@ class _Back:
         self.reader.key_map.reverse(at, weights, self._of_features(grad, weights))
 
     def _of_features(self, grad: Tensor, weights: Tensor) -> Tensor:
-        """Gives the gradient of features, or of their logarithms, from that of the weights, which it changes."""
+        """The gradient of features, or of their logarithms; it is made in the memory of the gradient of the weights."""
         return grad.mul_(weights) if self._call.log_space else grad
 
     def _to_values(self, at: slice, grad: Float[Tensor, "r c dv"]) -> None:
         self.of_values[:, at] = self.reader.hide(grad, at)
 
     def _by_query_head(self, x: Float[Tensor, "r gc f"]) -> Float[Tensor, "bh c f"]:
-        return x.reshape(self._grad.shape[0], -1, x.shape[2])
+        return x if len(x) == len(self._grad) else x.reshape(len(self._grad), -1, x.shape[2])

@@ -64,7 +64,7 @@ class ChunkedCall:
         return _runs(self.q.shape[2], size)
 
     def keys_of(self, queries: slice) -> slice:
-        """Gives the keys that stand at the tokens of these queries in a causal call."""
+        """The keys that stand at the tokens of these queries in a causal call."""
         return slice(queries.start + self.shared, queries.stop + self.shared)
 
 

@@ -19,7 +19,7 @@ from .steps import Chunks, attend_by_steps
 def attend_in_cache(
     call: ChunkedCall, carry: Carry, *, differentiated: bool
 ) -> tuple[Float[Tensor, "b h n dv"], Carry]:
-    """Gives the output, in the type of the sums, and the sums after the last key.
+    """The output, in the type of the sums, and the sums after the last key.
 
     Chunks are gone through in memory that is used again. Gradients make features and weights once more from q, k and
     the sums before each chunk; gradients of gradients are those of the steps that autograd follows.
@@ -45,10 +45,11 @@ def _attend(call: ChunkedCall, carry: Carry, *, keep: bool) -> Trace:
     output = carry.sums.new_empty(batch * heads, tokens, call.v.shape[3])
     factors = carry.sums.new_empty(batch * heads, tokens if keep else 0, 1)
     chunks, carries = Chunks(call, carry, Memory(carry.sums, lasting=("sums",) if keep else ())), []
+    division = call.division
     for at, rows, before in chunks:
-        call.division.output(rows, output[:, at])
+        division.output(rows, output[:, at])
         if keep:
-            factors[:, at] = call.division.factors(rows)
+            factors[:, at] = division.factors(rows)
             carries.append(before)
     return Trace(output.view(*call.q.shape[:3], call.v.shape[3]), factors, [*carries, chunks.carry])
 
@@ -58,13 +59,14 @@ class _InCache(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: ChunkedCall, log_scale: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gives the output, and sums and maxima after the last key."""
+        """The output, and sums and maxima after the last key."""
         trace = _attend(call, Carry(inputs[3], log_scale), keep=True)
         ctx.options = {name: value for name, value in vars(call).items() if name not in ("q", "k", "v")}
         ctx.inputs = len(inputs)
         ctx.save_for_backward(
             *inputs, log_scale, trace.output, trace.factors, *chain.from_iterable(carry[:2] for carry in trace.carries)
         )
+        ctx.complete = [carry.complete for carry in trace.carries]
         last = trace.carries[-1]
         ctx.mark_non_differentiable(last.log_scale)
         ctx.set_materialize_grads(False)
@@ -74,7 +76,7 @@ class _InCache(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, grad: Tensor | None, grad_sums: Tensor | None, _: Tensor | None
     ) -> tuple[Any, ...]:
-        """Gives the gradients of the inputs."""
+        """The gradients of the inputs."""
         inputs = ctx.saved_tensors[: ctx.inputs]
         log_scale, output, factors, *carried = ctx.saved_tensors[ctx.inputs :]
         call, first = ChunkedCall(*inputs[:3], **ctx.options), Carry(inputs[3], log_scale)
@@ -83,14 +85,14 @@ class _InCache(torch.autograd.Function):
         with without_autocast(call.q.device.type):
             if torch.is_grad_enabled():
                 return None, None, *_differentiable(call, inputs, first, (grad, grad_sums))
-            trace = Trace(output, factors, [Carry(*pair) for pair in zip(carried[::2], carried[1::2], strict=True)])
+            trace = Trace(output, factors, list(map(Carry, carried[::2], carried[1::2], ctx.complete)))
             return None, None, *differentiate_by_chunk(call, first, trace, grad, grad_sums)
 
 
 def _differentiable(
     call: ChunkedCall, inputs: Sequence[Tensor], first: Carry, grads: tuple[Tensor, Tensor]
 ) -> Iterator[Tensor | None]:
-    """Gives gradients that have gradients, of a forward pass made once more by steps that autograd follows."""
+    """Gradients that have gradients: the forward pass is made once more, by steps that autograd follows."""
     outputs, last = attend_by_steps(call, first, call.division.output)
     results = (torch.cat(outputs, dim=1).view(grads[0].shape), last.sums)
     wanted = [x for x in inputs if x.requires_grad]

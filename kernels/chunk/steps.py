@@ -28,7 +28,7 @@ Runs = tuple[list[slice], list[slice]]
 
 
 def first_carry(call: ChunkedCall) -> Carry:
-    """Gives the sums over the keys before a call's.
+    """The sums over the keys before those of a call.
 
     Raises:
         ValueError: the initial state does not fit `log_space`.
@@ -89,11 +89,11 @@ class TokenReader:
         self._padding = None if mask is None else ~mask.repeat_interleave(call.k.shape[1], 0)[..., None]
 
     def tokens(self, queries: slice, keys: slice) -> Tokens:
-        """Gives what reads these queries and keys."""
+        """The readers of these queries and keys."""
         return Tokens(partial(self.queries, queries), partial(self.keys, keys), partial(self.values, keys))
 
     def queries(self, at: slice) -> Float[Tensor, "r gc f"]:
-        """Gives the features of queries, or their logarithms."""
+        """The features of queries, or their logarithms."""
         features = self.query_map.read(at)
         queries = features.reshape(self._rows, -1, features.shape[2])
         if self.query_map.owned:
@@ -101,14 +101,14 @@ class TokenReader:
         return queries
 
     def keys(self, at: slice) -> Float[Tensor, "r c f"]:
-        """Gives the features of keys, zero where masked, or their logarithms, `EMPTY_LOG` where masked."""
+        """The features of keys, zero where masked, or their logarithms, `EMPTY_LOG` where masked."""
         keys = self.hide(self.key_map.read(at), at, self._hidden)
         if self.key_map.owned or self._padding is not None:
             self._memory.lend("key_weights", keys)
         return keys
 
     def values(self, at: slice) -> Float[Tensor, "r c dv1"]:
-        """Gives values with a column of ones; zero where masked."""
+        """Values with a column of ones; zero where masked."""
         numbers = self._numbers.read(at)
         rows, tokens, columns = numbers.shape
         values = self._memory("values", rows, tokens, columns + 1)
@@ -152,6 +152,7 @@ class Chunks:
     def __iter__(self) -> Iterator[tuple[slice, Rows, Carry]]:
         """Adds the keys that all queries see, then goes through the queries."""
         space, memory, causal = SPACES[self._call.log_space], self._memory, self._call.causal
+        heads = self._call.q.shape[0] * self._call.q.shape[1]
         for at in self._shared:
             self.carry = space.absorb(self._reader.tokens(at, at), self.carry, memory)
         for at in self._queries:
@@ -161,6 +162,5 @@ class Chunks:
             else:
                 self.carry = space.absorb(tokens, before, memory) if causal else before
                 rows = space.apply(tokens, self.carry, memory)
-            heads = self._call.q.shape[0] * self._call.q.shape[1]
-            sums, log_scale = (x.reshape(heads, -1, x.shape[-1]) if x.ndim else x for x in rows)
+            sums, log_scale = (x.reshape(heads, -1, x.shape[-1]) if x.ndim and len(x) != heads else x for x in rows)
             yield at, Rows(sums, log_scale), before

@@ -12,7 +12,7 @@ from .tiled_scores import FeatureGradients
 
 @dataclass(frozen=True)
 class DistillationCall(Arguments):
-    """What the loss is computed from; leading axis l: batch and kv head together.
+    """The inputs and options of the loss; leading axis l: batch and kv head together.
 
     Attributes:
         q: [l g n d], with the scale.
@@ -42,13 +42,13 @@ class DistillationCall(Arguments):
     backend: str
 
     def heads(self, which: slice) -> "DistillationCall":
-        """Gives the part of some batch entries and kv heads."""
+        """The call of some batch entries and kv heads."""
         names = ("q", "k", "phi_q", "phi_k", "shares", "padding")
         parts: dict[str, Any] = {name: getattr(self, name)[which] for name in names if getattr(self, name) is not None}
         return replace(self, **parts)
 
     def zero_gradients(self) -> FeatureGradients:
-        """Gives zeros to which the gradients of the features are added."""
+        """The zeros to which the gradients of the features are added."""
         heads, groups = self.phi_q.shape[:2]
         return FeatureGradients(
             torch.zeros_like(self.phi_q, memory_format=torch.contiguous_format),

@@ -18,21 +18,16 @@ from ..triton.features import EMPTY_LOG, load_tile, store_tile
 
 
 @triton.jit
-def _visible(padding, rows, key_rows, queries, keys, CAUSAL: tl.constexpr, HAS_PADDING: tl.constexpr):
-    """Gives true [rows keys] where a query that exists sees a key."""
+def _scores(q, k, phi_q, phi_k, padding, rows, key_rows, queries, keys, DIM: tl.constexpr, FEATURES: tl.constexpr,
+            CAUSAL: tl.constexpr, HAS_PADDING: tl.constexpr, BD: tl.constexpr, BF: tl.constexpr,
+            PRECISION: tl.constexpr):  # fmt: skip
+    """The teacher's logits, the student's scores, zero where hidden, and a mask of what is seen, all [rows keys]."""
     real = key_rows < keys
     if HAS_PADDING:
         real &= tl.load(padding + key_rows, mask=real, other=1) == 0
-    seen = (rows < queries)[:, None] & real[None, :]
+    visible = (rows < queries)[:, None] & real[None, :]
     if CAUSAL:
-        seen &= (rows + (keys - queries))[:, None] >= key_rows[None, :]
-    return seen
-
-
-@triton.jit
-def _scores(q, k, phi_q, phi_k, rows, key_rows, queries, keys, visible, DIM: tl.constexpr, FEATURES: tl.constexpr,
-            BD: tl.constexpr, BF: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the teacher's logits [rows keys], and the student's scores, zero where hidden."""
+        visible &= (rows + (keys - queries))[:, None] >= key_rows[None, :]
     dims = tl.arange(0, BD)
     x = load_tile(q, rows, dims, DIM, queries, DIM, tl.float32)
     y = load_tile(k, key_rows, dims, DIM, keys, DIM, tl.float32)
@@ -43,12 +38,12 @@ def _scores(q, k, phi_q, phi_k, rows, key_rows, queries, keys, visible, DIM: tl.
         query_features = load_tile(phi_q, rows, columns, FEATURES, queries, FEATURES, tl.float32)
         key_features = load_tile(phi_k, key_rows, columns, FEATURES, keys, FEATURES, tl.float32)
         scores += tl.dot(query_features, tl.trans(key_features), input_precision=PRECISION)
-    return logits, tl.where(visible, scores, 0.0)
+    return logits, tl.where(visible, scores, 0.0), visible
 
 
 @triton.jit
 def _slopes(logits, scores, visible, log_sum, total, mass, share, FLOOR: tl.constexpr):
-    """Gives share · ∂loss/∂s [rows keys] of scores."""
+    """The gradients of the scores [rows keys], share · ∂loss/∂s."""
     weights = tl.exp(tl.where(visible, logits - log_sum[:, None], EMPTY_LOG))
     probabilities = scores / total[:, None]
     pulled = tl.where(probabilities >= FLOOR, weights / tl.maximum(probabilities, FLOOR), 0.0)
@@ -58,9 +53,9 @@ def _slopes(logits, scores, visible, log_sum, total, mass, share, FLOOR: tl.cons
 @triton.jit
 def distill_rows(q, k, phi_q, phi_k, padding, shares, cross_entropy, kl, log_sums, totals, masses, queries, keys,
                  groups, eps, DIM: tl.constexpr, FEATURES: tl.constexpr, CAUSAL: tl.constexpr,
-                 HAS_PADDING: tl.constexpr, FLOOR: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
+                 HAS_PADDING: tl.constexpr, FLOOR: tl.constexpr, ROWS: tl.constexpr,
                  BD: tl.constexpr, BF: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives each row's loss and divergence times its share in the mean, and L, S and m; all [l g n].
+    """The loss and divergence of each row times its share in the mean, and L, S and m; all [l g n].
 
     Grid: tiles of rows, l · g.
     """
@@ -68,18 +63,16 @@ def distill_rows(q, k, phi_q, phi_k, padding, shares, cross_entropy, kl, log_sum
     leading, first = head // groups, tl.program_id(0) * ROWS
     rows = first + tl.arange(0, ROWS)
     q, phi_q = q + head * queries * DIM, phi_q + head * queries * FEATURES
-    k, phi_k = k + leading * keys * DIM, phi_k + leading * keys * FEATURES
-    padding += leading * keys
+    k, phi_k, padding = k + leading * keys * DIM, phi_k + leading * keys * FEATURES, padding + leading * keys
     end = keys
     if CAUSAL:
         end = tl.minimum(keys, keys - queries + first + ROWS)
     top, exponentials = tl.full((ROWS,), EMPTY_LOG, tl.float32), tl.zeros((ROWS,), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
-    for key_first in range(0, end, KEYS):
-        key_rows = key_first + tl.arange(0, KEYS)
-        visible = _visible(padding, rows, key_rows, queries, keys, CAUSAL, HAS_PADDING)
-        logits, scores = _scores(q, k, phi_q, phi_k, rows, key_rows, queries, keys, visible, DIM, FEATURES, BD, BF,
-                                 PRECISION)  # fmt: skip
+    for key_first in range(0, end, ROWS):
+        key_rows = key_first + tl.arange(0, ROWS)
+        logits, scores, visible = _scores(q, k, phi_q, phi_k, padding, rows, key_rows, queries, keys, DIM, FEATURES,
+                                          CAUSAL, HAS_PADDING, BD, BF, PRECISION)  # fmt: skip
         logits = tl.where(visible, logits, EMPTY_LOG)
         grown = tl.maximum(top, tl.max(logits, 1))
         weights = tl.where(visible, tl.exp(logits - grown[:, None]), 0.0)
@@ -91,11 +84,10 @@ def distill_rows(q, k, phi_q, phi_k, padding, shares, cross_entropy, kl, log_sum
     total = tl.where(total == 0, 1.0, total)
     crossed, entropy = tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS,), tl.float32)
     mass = tl.zeros((ROWS,), tl.float32)
-    for key_first in range(0, end, KEYS):
-        key_rows = key_first + tl.arange(0, KEYS)
-        visible = _visible(padding, rows, key_rows, queries, keys, CAUSAL, HAS_PADDING)
-        logits, scores = _scores(q, k, phi_q, phi_k, rows, key_rows, queries, keys, visible, DIM, FEATURES, BD, BF,
-                                 PRECISION)  # fmt: skip
+    for key_first in range(0, end, ROWS):
+        key_rows = key_first + tl.arange(0, ROWS)
+        logits, scores, visible = _scores(q, k, phi_q, phi_k, padding, rows, key_rows, queries, keys, DIM, FEATURES,
+                                          CAUSAL, HAS_PADDING, BD, BF, PRECISION)  # fmt: skip
         logs = tl.where(visible, logits - log_sum[:, None], 0.0)
         weights = tl.where(visible, tl.exp(logs), 0.0)
         probabilities = scores / total[:, None]
@@ -114,7 +106,7 @@ def distill_rows(q, k, phi_q, phi_k, padding, shares, cross_entropy, kl, log_sum
 
 @triton.jit
 def _load_row(shares, log_sums, totals, masses, rows, queries):
-    """Gives L, S, m and the share of rows."""
+    """The L, S, m and share of each row."""
     real = rows < queries
     log_sum = tl.load(log_sums + rows, mask=real, other=0.0)
     total = tl.load(totals + rows, mask=real, other=1.0)
@@ -124,14 +116,14 @@ def _load_row(shares, log_sums, totals, masses, rows, queries):
 @triton.jit
 def distill_query_gradients(q, k, phi_q, phi_k, padding, shares, log_sums, totals, masses, gradients, queries, keys,
                             groups, DIM: tl.constexpr, FEATURES: tl.constexpr, CAUSAL: tl.constexpr,
-                            HAS_PADDING: tl.constexpr, FLOOR: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
+                            HAS_PADDING: tl.constexpr, FLOOR: tl.constexpr, ROWS: tl.constexpr,
                             BD: tl.constexpr, BF: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the gradients of the queries' features [l g n FEATURES]. Grid: tiles of rows, l · g, tiles of features."""
+    """The gradients of the queries' features [l g n FEATURES]. Grid: tiles of rows, l · g, tiles of features."""
     head = tl.program_id(1).to(tl.int64)
     leading, first = head // groups, tl.program_id(0) * ROWS
     rows, columns = first + tl.arange(0, ROWS), tl.program_id(2) * BF + tl.arange(0, BF)
     q, phi_q = q + head * queries * DIM, phi_q + head * queries * FEATURES
-    k, phi_k = k + leading * keys * DIM, phi_k + leading * keys * FEATURES
+    k, phi_k, padding = k + leading * keys * DIM, phi_k + leading * keys * FEATURES, padding + leading * keys
     place = head * queries
     log_sum, total, mass, share = _load_row(shares + leading * queries, log_sums + place, totals + place,
                                             masses + place, rows, queries)  # fmt: skip
@@ -139,11 +131,10 @@ def distill_query_gradients(q, k, phi_q, phi_k, padding, shares, log_sums, total
     if CAUSAL:
         end = tl.minimum(keys, keys - queries + first + ROWS)
     gradient = tl.zeros((ROWS, BF), tl.float32)
-    for key_first in range(0, end, KEYS):
-        key_rows = key_first + tl.arange(0, KEYS)
-        visible = _visible(padding + leading * keys, rows, key_rows, queries, keys, CAUSAL, HAS_PADDING)
-        logits, scores = _scores(q, k, phi_q, phi_k, rows, key_rows, queries, keys, visible, DIM, FEATURES, BD, BF,
-                                 PRECISION)  # fmt: skip
+    for key_first in range(0, end, ROWS):
+        key_rows = key_first + tl.arange(0, ROWS)
+        logits, scores, visible = _scores(q, k, phi_q, phi_k, padding, rows, key_rows, queries, keys, DIM, FEATURES,
+                                          CAUSAL, HAS_PADDING, BD, BF, PRECISION)  # fmt: skip
         slopes = _slopes(logits, scores, visible, log_sum, total, mass, share, FLOOR)
         y = load_tile(phi_k, key_rows, columns, FEATURES, keys, FEATURES, tl.float32)
         gradient += tl.dot(slopes, y, input_precision=PRECISION)
@@ -153,29 +144,28 @@ def distill_query_gradients(q, k, phi_q, phi_k, padding, shares, log_sums, total
 @triton.jit
 def distill_key_gradients(q, k, phi_q, phi_k, padding, shares, log_sums, totals, masses, gradients, queries, keys,
                           groups, DIM: tl.constexpr, FEATURES: tl.constexpr, CAUSAL: tl.constexpr,
-                          HAS_PADDING: tl.constexpr, FLOOR: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
+                          HAS_PADDING: tl.constexpr, FLOOR: tl.constexpr, ROWS: tl.constexpr,
                           BD: tl.constexpr, BF: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the gradients of the keys' features through each query head [l g m FEATURES].
+    """The gradients of the keys' features through each query head [l g m FEATURES].
 
     Grid: tiles of keys, l · g, tiles of features.
     """
     head = tl.program_id(1).to(tl.int64)
-    leading, key_first = head // groups, tl.program_id(0) * KEYS
-    key_rows, columns = key_first + tl.arange(0, KEYS), tl.program_id(2) * BF + tl.arange(0, BF)
+    leading, key_first = head // groups, tl.program_id(0) * ROWS
+    key_rows, columns = key_first + tl.arange(0, ROWS), tl.program_id(2) * BF + tl.arange(0, BF)
     q, phi_q = q + head * queries * DIM, phi_q + head * queries * FEATURES
-    k, phi_k = k + leading * keys * DIM, phi_k + leading * keys * FEATURES
+    k, phi_k, padding = k + leading * keys * DIM, phi_k + leading * keys * FEATURES, padding + leading * keys
     place = head * queries
     start = 0
     if CAUSAL:
         start = tl.maximum(0, key_first - (keys - queries)) // ROWS * ROWS
-    gradient = tl.zeros((KEYS, BF), tl.float32)
+    gradient = tl.zeros((ROWS, BF), tl.float32)
     for first in range(start, queries, ROWS):
         rows = first + tl.arange(0, ROWS)
         log_sum, total, mass, share = _load_row(shares + leading * queries, log_sums + place, totals + place,
                                                 masses + place, rows, queries)  # fmt: skip
-        visible = _visible(padding + leading * keys, rows, key_rows, queries, keys, CAUSAL, HAS_PADDING)
-        logits, scores = _scores(q, k, phi_q, phi_k, rows, key_rows, queries, keys, visible, DIM, FEATURES, BD, BF,
-                                 PRECISION)  # fmt: skip
+        logits, scores, visible = _scores(q, k, phi_q, phi_k, padding, rows, key_rows, queries, keys, DIM, FEATURES,
+                                          CAUSAL, HAS_PADDING, BD, BF, PRECISION)  # fmt: skip
         slopes = _slopes(logits, scores, visible, log_sum, total, mass, share, FLOOR)
         x = load_tile(phi_q, rows, columns, FEATURES, queries, FEATURES, tl.float32)
         gradient += tl.dot(tl.trans(slopes), x, input_precision=PRECISION)

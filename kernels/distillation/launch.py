@@ -27,7 +27,7 @@ into a logarithm here, and bfloat16's eight bits would be its error."""
 def distill(
     call: DistillationCall, factors: tuple[Tensor, Tensor], rows: int | None = None
 ) -> tuple[Tensor, Tensor, FeatureGradients | None]:
-    """Gives cross-entropy and divergence [l g], and the gradients of the factors where they are wanted.
+    """Cross-entropy and divergence [l g], and the gradients of the factors if the call wants them.
 
     Args:
         call: of float32; its features are not read.
@@ -44,7 +44,7 @@ def distill(
     sizes: dict[str, Any] = {
         "queries": queries, "keys": keys, "groups": groups, "eps": 0.0 if call.log_space else call.eps,
         "DIM": dim, "FEATURES": features, "CAUSAL": call.causal, "HAS_PADDING": call.padding is not None,
-        "FLOOR": FLOOR, "ROWS": rows, "KEYS": rows, "BD": padded(dim), "BF": columns, "PRECISION": PRECISION,
+        "FLOOR": FLOOR, "ROWS": rows, "BD": padded(dim), "BF": columns, "PRECISION": PRECISION,
     }  # fmt: skip
     gradients = None
     if call.with_gradients:

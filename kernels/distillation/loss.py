@@ -28,7 +28,7 @@ MAX_DIM = 256
 
 @dataclass(frozen=True)
 class DistillationLoss:
-    """What attention distillation minimises, and how far it is from its least value.
+    """The loss of attention distillation, and its distance from the least value.
 
     Attributes:
         cross_entropy: nats, the mean over the real query rows of all sequences, of each query head; differentiable in
@@ -45,7 +45,7 @@ class DistillationLoss:
 
     @property
     def kernel(self) -> KernelChoice:
-        """What really ran."""
+        """The form and the backend that ran."""
         return KernelChoice("tiled", RAN[int(self.ran)])
 
 
@@ -63,7 +63,7 @@ def attention_distillation_loss(
     tile: int | None = None,
     backend: str = "auto",
 ) -> DistillationLoss:
-    """Gives the loss of each query head, computed with its gradients tile by tile: memory is linear in tokens.
+    """The loss of each query head, computed with its gradients tile by tile: memory is linear in tokens.
 
     Probabilities count as `FLOOR` at least, in log space too, so that a row or a key of zeros (ReLU maps) has a finite
     loss; the entries below have no gradient. Everything is computed in float32 at least, outside autocast.
@@ -134,7 +134,7 @@ def _obstacles(q: Tensor) -> Iterator[str]:
 
 
 class _WithGradients(torch.autograd.Function):
-    """Gives a loss [h] as it is, with gradients known beforehand: of φ(q), and of φ(k) through each query head."""
+    """The loss [h] that is given, with gradients known beforehand: of φ(q), and of φ(k) through each query head."""
 
     @staticmethod
     def forward(ctx: Any, phi_q: Tensor, phi_k: Tensor, loss: Tensor, grad_q: Tensor, grad_k: Tensor) -> Tensor:

@@ -9,14 +9,14 @@ from .tiled_scores import FeatureGradients, factored
 from .tiles import tiled_loss
 
 RAN = ("torch", "triton")
-"""What may run, by the number that the operator gives back."""
+"""The backends, by the number that the operator returns."""
 
 Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 @flat
 def run_distillation(call: DistillationCall) -> Results:
-    """Gives cross-entropy and divergence [l g], gradients of both features (empty unless wanted), and what ran."""
+    """Cross-entropy and divergence [l g], gradients of both features (empty unless wanted), and what ran."""
     if call.backend == "triton":
         factors = factored(call.phi_q, call.phi_k, causal=call.causal, log_space=call.log_space)
         if factors is not None:
@@ -57,7 +57,7 @@ def _by_triton(call: DistillationCall, factors: tuple[Tensor, Tensor]) -> tuple[
 
 
 def _what(backend: str) -> Tensor:
-    """Gives the backend's number, on the CPU, where reading it waits for nothing."""
+    """The backend's number, as a tensor on the CPU: reading it does not wait for a device."""
     return torch.tensor(RAN.index(backend))
 
 

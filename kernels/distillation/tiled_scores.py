@@ -4,7 +4,7 @@ Leading axis l: batch and kv head together. A row's score s_ij is φ(q_i)·φ(k_
 the slopes of a tile, where ∂L/∂s_ij = slope_ij / S_i, come its parts of the gradients of the features.
 """
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -25,27 +25,12 @@ class FeatureGradients(NamedTuple):
     keys: Tensor
 
 
-@runtime_checkable
-class TiledScores(Protocol):
-    """One way to score. Tiles are asked for one after another; slopes are of the tile asked for last."""
-
-    def probabilities(self, start: int, stop: int) -> Float[Tensor, "l gt s"]:
-        """Gives s_ij / S_i of query rows start to stop over the keys up to the last it sees; hidden keys have zero."""
-        ...
-
-    def add_gradient(self, slopes: Float[Tensor, "l gt s"], gradients: FeatureGradients) -> None:
-        """Adds what the last tile's slopes, which it may overwrite, mean for the features."""
-        ...
-
-    def finish(self, gradients: FeatureGradients) -> None:
-        """Turns the sums of all tiles into gradients, in place."""
-        ...
-
-
 def tiled_scores(
     queries: Float[Tensor, "l g n f"], keys: Float[Tensor, "l m f"], *, causal: bool, eps: float, log_space: bool
-) -> TiledScores:
+) -> "FactoredScores | SteepScores":
     """Chooses how to score these features.
+
+    The scores give one tile of probabilities after another, and take the slopes of the tile that they gave last.
 
     Log features become features by taking one number per feature off all keys and one per row off the query, which
     cancel: the keys' maximum, or in a causal call the first key, which all rows see. That is exact unless a later key
@@ -67,7 +52,7 @@ def tiled_scores(
 def factored(
     queries: Float[Tensor, "l g n f"], keys: Float[Tensor, "l m f"], *, causal: bool, log_space: bool
 ) -> tuple[Tensor, Tensor] | None:
-    """Gives features whose products are the scores up to a factor per row; None where log features have no such."""
+    """Features whose products are the scores up to a factor per row, or None if log features are too steep for them."""
     if not log_space:
         return queries, keys
     shift = first_seen(keys) if causal else keys.amax(-2, keepdim=True)
@@ -86,7 +71,7 @@ class FactoredScores:
         self._causal, self._eps, self._log_space = causal, eps, log_space
 
     def probabilities(self, start: int, stop: int) -> Float[Tensor, "l gt s"]:
-        """Gives a tile, as the protocol says."""
+        """The s_ij / S_i of query rows start to stop, over the keys up to the last they see; zero at hidden keys."""
         groups, tokens = self._queries.shape[1:3]
         earlier = self._keys.shape[1] - tokens
         self._rows = slice(start, stop)
@@ -99,7 +84,7 @@ class FactoredScores:
         return scores.div_(self._total)
 
     def add_gradient(self, slopes: Float[Tensor, "l gt s"], gradients: FeatureGradients) -> None:
-        """Adds a tile's part, as the protocol says."""
+        """Adds the part of the last tile to the gradients of the features; may overwrite the slopes."""
         groups = self._queries.shape[1]
         slopes = slopes.div_(self._total)
         hide_later(slopes, groups, self._later, 0.0)
@@ -109,7 +94,7 @@ class FactoredScores:
         gradients.keys.flatten(0, 1)[:, : self._seen].baddbmm_(by_head.mT, rows)
 
     def finish(self, gradients: FeatureGradients) -> None:
-        """Multiplies with the features in log space."""
+        """Turns the sums of all tiles into gradients, in place: in log space, times the features."""
         if self._log_space:
             gradients.queries.mul_(self._queries)
             gradients.keys.mul_(self._keys[:, None])
@@ -138,7 +123,7 @@ class SteepScores:
         self._queries, self._keys = queries, keys
 
     def probabilities(self, start: int, stop: int) -> Float[Tensor, "l gt s"]:
-        """Gives a tile, as the protocol says."""
+        """The s_ij / S_i of query rows start to stop, over the keys up to the last they see; zero at hidden keys."""
         groups, tokens = self._queries.shape[1:3]
         self._start, self._stop = start, stop
         self._first = self._keys.shape[1] - tokens + start
@@ -157,7 +142,7 @@ class SteepScores:
         return logs.sub_(self._log_total).exp_().flatten(1, 2)
 
     def add_gradient(self, slopes: Float[Tensor, "l gt s"], gradients: FeatureGradients) -> None:
-        """Adds a tile's part, as the protocol says."""
+        """Adds the part of the last tile to the gradients of the features; may overwrite the slopes."""
         groups = self._queries.shape[1]
         by_head = torch.unflatten(slopes, 1, (groups, -1))
         grad_q, grad_k = gradients.queries[:, :, self._start : self._stop], gradients.keys
@@ -179,7 +164,7 @@ class SteepScores:
         """Does nothing: the gradients are those of the logarithms already."""
 
     def _shifted(self, keys: slice) -> slice:
-        """Gives positions among all keys of positions relative to the tile."""
+        """The positions among all keys of keys at these positions in the tile."""
         return slice(self._first + keys.start, self._first + keys.stop)
 
     def _block(self, rows: slice, relative: slice) -> _Block:
@@ -190,14 +175,14 @@ class SteepScores:
         return _Block(rows, keys, weights, (self._keys[:, keys] - shift).exp(), log_scale)
 
     def _leaf_exponents(self, leaf: slice) -> Float[Tensor, "l g r r f"]:
-        """Gives each feature's log φ(q_i) + log φ(k_j) in a square on the diagonal, `EMPTY_LOG` for later keys."""
+        """The log φ(q_i) + log φ(k_j) of each feature in a square on the diagonal, `EMPTY_LOG` for later keys."""
         queries = self._queries[:, :, self._start + leaf.start : self._start + leaf.stop, None]
         later = later_keys(leaf.stop - leaf.start, queries.device)
         return (queries + self._keys[:, None, None, self._shifted(leaf)]).masked_fill_(later[..., None], EMPTY_LOG)
 
 
 def later_keys(size: int, device: torch.device) -> Tensor:
-    """Gives [t t], true where a key of the tile comes after the query."""
+    """A mask [t t], true where a key of the tile comes after the query."""
     return torch.ones(size, size, dtype=torch.bool, device=device).triu_(1)
 
 

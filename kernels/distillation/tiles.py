@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .call import DistillationCall
-from .tiled_scores import FeatureGradients, TiledScores, hide_later, later_keys, tiled_scores
+from .tiled_scores import FactoredScores, FeatureGradients, SteepScores, hide_later, later_keys, tiled_scores
 
 FLOOR = 1e-12
 """Least probability whose logarithm is taken, as in the authors' later code; an entry's loss is at most 27.6 nats."""
@@ -24,7 +24,7 @@ MINIMUM_TILE = 64
 
 
 def _tile_sizes(call: DistillationCall) -> tuple[int, int]:
-    """Gives how many query rows, and how many of the leading axis, are handled at once."""
+    """The numbers of query rows, and of entries of the leading axis, that are handled at once."""
     heads, groups, queries, _ = call.q.shape
     row_elements = max(1, groups * max(call.k.shape[1], call.phi_k.shape[2]))
     limit = CPU_TILE_ELEMENTS if call.q.device.type == "cpu" else TILE_ELEMENTS
@@ -35,7 +35,7 @@ def _tile_sizes(call: DistillationCall) -> tuple[int, int]:
 
 
 def tiled_loss(call: DistillationCall, gradients: FeatureGradients | None) -> tuple[Tensor, Tensor]:
-    """Gives cross-entropy and divergence [l g], and adds up gradients where they are wanted."""
+    """Cross-entropy and divergence [l g]; adds to `gradients` if these are given."""
     queries = call.q.shape[2]
     tile, at_once = _tile_sizes(call)
     cross_entropy = call.q.new_zeros(*call.q.shape[:2])
@@ -55,9 +55,9 @@ def tiled_loss(call: DistillationCall, gradients: FeatureGradients | None) -> tu
 
 
 def _tile_loss(
-    call: DistillationCall, scores: TiledScores, gradients: FeatureGradients | None, rows: slice
+    call: DistillationCall, scores: FactoredScores | SteepScores, gradients: FeatureGradients | None, rows: slice
 ) -> tuple[Tensor, Tensor]:
-    """Gives one tile's part in cross-entropy and divergence [l g].
+    """The part of one tile in cross-entropy and divergence [l g].
 
     With u_ij = 1 where p_ij is not below the floor, L_i = -Σ_j a_ij u_ij (log s_ij - log S_i) + a constant, so
     S_i ∂L_i/∂s_ij = Σ_m a_im u_im - a_ij u_ij / p_ij; S_i includes eps.
@@ -79,7 +79,7 @@ def _tile_loss(
 
 
 def _teacher(call: DistillationCall, rows: slice) -> tuple[Tensor, Tensor]:
-    """Gives softmax attention's rows [l gt s] over the keys up to the last that the tile sees, and their entropies."""
+    """The rows of softmax attention [l gt s] over the keys up to the last that the tile sees, and their entropies."""
     queries, keys = call.q[:, :, rows], call.k
     seen = keys.shape[1] - call.q.shape[2] + rows.stop if call.causal else keys.shape[1]
     logits = queries.flatten(1, 2) @ keys[:, :seen].mT

@@ -13,7 +13,7 @@ from ..triton.backend import MAX_WIDTH
 from ..triton.block_tables import BlockTable, batch_table, packed_table
 from ..triton.launch import mask_bytes, stand_in, strides
 from ..triton.operator import Arguments, Size, rows_contiguous
-from ..triton.tiles import WIDE_TILE, Tiles, operands, padded, tiles_for
+from ..triton.tiles import WIDE_TILE, Constants, Tiles, operands, padded, tiles_for
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Call(Arguments):
         return cls(q.to(dtype), k.to(dtype), v.to(dtype), **others)
 
     def readable(self) -> "Call":
-        """Gives the call with tensors as kernels read them: rows of q, k and v contiguous, maps wholly."""
+        """The call with tensors as kernels read them: contiguous rows of q, k and v, contiguous W and b."""
         laid: dict[str, Any] = {name: rows_contiguous(getattr(self, name)) for name in ("q", "k", "v")}
         maps = {name: getattr(self, name) for name in ("q_weight", "k_weight", "q_bias", "k_bias")}
         laid |= {name: x.contiguous() for name, x in maps.items() if x is not None}
@@ -98,10 +98,6 @@ class Call(Arguments):
             return None
         return LinearState(self.initial_kv, self.initial_k, self.initial_scale)
 
-    def state(self, kv: Tensor, keys: Tensor, scale: Tensor) -> LinearState:
-        """Gives the state of the tensors that an operator returned; its scale is empty outside log space."""
-        return LinearState(kv, keys, scale if self.log_space else None)
-
     @property
     def sums_dtype(self) -> torch.dtype:
         """The type that sums are held in, and that the state after these tokens has."""
@@ -110,12 +106,12 @@ class Call(Arguments):
 
     @property
     def tokens(self) -> Size:
-        """How many tokens each entry of the batch has."""
+        """The number of tokens in each entry of the batch."""
         return self.q.shape[2]
 
     @property
     def sequences(self) -> Size:
-        """How many sequences there are: entries of the batch, or packed into its only one."""
+        """The number of sequences: entries of the batch, or those packed into its only one."""
         return self.q.shape[0] if self.cu_seqlens is None else self.cu_seqlens.shape[0] - 1
 
     @property
@@ -151,54 +147,41 @@ class Call(Arguments):
 
     @cached_property
     def table(self) -> BlockTable:
-        """Where the blocks of tokens lie."""
+        """The table of the blocks of tokens."""
         if self.cu_seqlens is None:
             return batch_table(self.q.shape[0], self.tokens, self.sizes.block, self.q.device)
         return packed_table(self.cu_seqlens, self.tokens, self.sizes.block, self.q.device)
 
     @property
     def chunks(self) -> int:
-        """How many programs of one chunk the blocks take."""
+        """The number of programs of one chunk that the blocks take."""
         return self.table.blocks.shape[0] * (self.sizes.block // self.sizes.chunk)
+
+    @cached_property
+    def constants(self) -> Constants:
+        """The constants that kernels are compiled for; a launch may take other tiles of values."""
+        from ..triton.features import MAP_CODES
+
+        return Constants(
+            DIM=self.dim, WIDTH=self.width, VALUES=self.values, HALVES=2 if self.negate else 1,
+            MAP=MAP_CODES[self.feature_map], LOG=self.log_space, CAUSAL=self.causal, NORMALIZE=self.normalize,
+            HAS_BIAS=self.q_bias is not None, HAS_MASK=self.mask is not None, BLOCK=self.sizes.block,
+            CHUNK=self.sizes.chunk, BD=padded(self.dim), BW=padded(self.width), BF=WIDE_TILE, BV=padded(self.values),
+            **operands(self.q.dtype),
+        )  # fmt: skip
 
     @cached_property
     def shared(self) -> dict[str, Any]:
         """Arguments that kernels have in common, by the names of their parameters."""
-        from ..triton.features import MAP_CODES
-
         mask = mask_bytes(self.mask, self.q)
         tensors = ("q_weight", "q_bias", "k_weight", "k_bias")
         initial = {"initial": self.initial_kv, "initial_keys": self.initial_k, "initial_peaks": self.initial_scale}
         return {
-            **{
-                "q": self.q,
-                "k": self.k,
-                "v": self.v,
-                "mask": mask,
-                "mask_batch": 0 if self.mask is None else mask.stride(0),
-            },
+            **{"q": self.q, "k": self.k, "v": self.v, "mask": mask},
+            "mask_batch": 0 if self.mask is None else mask.stride(0),
             **strides(q=self.q, k=self.k, v=self.v),
             **{name: stand_in(getattr(self, name), self.q) for name in tensors},
             **{name: self.q if x is None else x.to(torch.float32).contiguous() for name, x in initial.items()},
-            "tokens": self.tokens,
-            "groups": self.q.shape[1] // self.k.shape[1],
-            "eps": self.eps,
-            "DIM": self.dim,
-            "WIDTH": self.width,
-            "VALUES": self.values,
-            "FEATURES": self.features,
-            "HALVES": 2 if self.negate else 1,
-            "MAP": MAP_CODES[self.feature_map],
-            "LOG": self.log_space,
-            "CAUSAL": self.causal,
-            "NORMALIZE": self.normalize,
-            "HAS_BIAS": self.q_bias is not None,
-            "HAS_MASK": self.mask is not None,
-            "HAS_INITIAL": self.initial_kv is not None,
-            "BLOCK": self.sizes.block,
-            "CHUNK": self.sizes.chunk,
-            "BD": padded(self.dim),
-            "BW": padded(self.width),
-            "BF": WIDE_TILE,
-            **operands(self.q.dtype),
+            **{"tokens": self.tokens, "groups": self.q.shape[1] // self.k.shape[1], "eps": self.eps},
+            **{"C": self.constants, "HAS_INITIAL": self.initial_kv is not None},
         }

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
+from ...results.names import unknown_name
 from ..linear.sums import query_groups
+from ..maps.learned import HEDGEHOG_MAPS
 from ..state import LinearState
 from .call import Call
 
@@ -12,8 +14,10 @@ def check_call(call: Call) -> Call:
     """Checks the tensors of a call of linear attention with its map inside, and gives the call back.
 
     Raises:
-        ValueError: naming the tensor, its shape or type and what is allowed; heads that do not divide.
+        ValueError: naming the tensor, its shape or type and what is allowed; an unknown map; heads that do not divide.
     """
+    if call.q_weight is not None and call.feature_map not in HEDGEHOG_MAPS:
+        raise unknown_name("feature map", call.feature_map, HEDGEHOG_MAPS)
     batch, kv_heads, keys = call.q.shape[0], call.k.shape[1], call.k.shape[2]
     check_shape("k", call.k, (batch, kv_heads, keys, call.dim))
     check_shape("v", call.v, (batch, kv_heads, keys, call.values))
@@ -77,17 +81,10 @@ def check_changed_in_place(state: LinearState | None) -> None:
 def _check_maps(call: Call) -> None:
     if (call.q_bias is None) != (call.k_bias is None):
         raise ValueError("q_bias and k_bias belong to one map: give both or neither")
-    if call.q_weight is None or call.k_weight is None:
-        return
-    sides = (("q", call.q_weight, call.q_bias, call.q.shape[1]), ("k", call.k_weight, call.k_bias, call.k.shape[1]))
-    for side, weight, _, heads in sides:
-        if weight.ndim != 3 or weight.shape[:2] != (heads, call.dim):
-            raise ValueError(f"{side}_weight must be [{heads}, {call.dim}, columns], got {list(weight.shape)}")
-    if call.k_weight.shape[2] != call.width:
-        raise ValueError(
-            f"q_weight and k_weight must have as many columns, got {call.width} and {call.k_weight.shape[2]}"
-        )
-    for side, _, bias, heads in sides:
+    for side, heads in (("q", call.q.shape[1]), ("k", call.k.shape[1])):
+        weight, bias = getattr(call, f"{side}_weight"), getattr(call, f"{side}_bias")
+        if weight is not None:
+            check_shape(f"{side}_weight", weight, (heads, call.dim, call.width))
         if bias is not None:
             check_shape(f"{side}_bias", bias, (heads, call.width))
 

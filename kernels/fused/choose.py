@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -21,11 +20,11 @@ DECODED_TOKENS = 8
 """Up to so many tokens after a state are decoded one by one rather than in chunks."""
 
 DECODED_BY_TRITON = KernelChoice("fused_recurrent", "triton")
-"""What runs where the decode kernel does."""
+"""The choice of a call that the decode kernel runs."""
 
 
 def fused_attention(call: Call, *, return_state: bool = False, backend: str = "auto") -> LinearAttentionResult:
-    """Gives attention by the form and the backend asked for, or by the best there is.
+    """Attention by the form and the backend that the caller asks for, or by the fastest.
 
     Raises:
         ValueError: an unknown form or backend, or `backend="triton"` where the kernels cannot run.
@@ -41,7 +40,7 @@ def fused_attention(call: Call, *, return_state: bool = False, backend: str = "a
 
 
 def fused_if_possible(call: Call, *, return_state: bool = False) -> LinearAttentionResult | None:
-    """Gives attention by a fused form, or None where another form has to run.
+    """Attention by a fused form, or None where another form has to run.
 
     A call in log space that is compiled on a CPU runs as an operator too, as it looks at values that a graph does not
     know.
@@ -53,22 +52,21 @@ def fused_if_possible(call: Call, *, return_state: bool = False) -> LinearAttent
 
 
 def why_not_fused(call: Call, *, decoding: bool = False) -> str:
-    """Gives why the kernels cannot run a call, or nothing where they can; decoding fills no shared memory."""
+    """The reasons why the kernels cannot run a call, or ""; decoding has no limit of shared memory."""
     return "; ".join(_obstacles(call, decoding))
 
 
 def choose_form(call: Call) -> str:
-    """Gives "fused_chunk" where one program for each head and sequence fills a Hopper GPU, else "chunk".
+    """The form "fused_chunk" where one program for each head and sequence fills a Hopper GPU, else "chunk".
 
     What no single program can hold is left to "chunk": sums of more than `MAX_WIDTH` features, two maps above `NARROW`.
     """
     programs = call.sequences * call.q.shape[1] * -(-call.values // 64)
-    one_holds_it = not call.wide and not _large_map(call)
-    return "fused_chunk" if call.causal and one_holds_it and programs >= PROGRAMS else "chunk"
+    return "fused_chunk" if programs >= PROGRAMS and not any(_why_not_one_pass(call)) else "chunk"
 
 
 def _obstacles(call: Call, decoding: bool) -> Iterator[str]:
-    """Nothing is searched for or written unless it holds: every call and every decoded token asks."""
+    """The reasons one by one; a test costs little, as every call and every decoded token makes all of them."""
     yield from obstacles(call.q)
     if call.q.dtype != torch.float64 and call.sums_dtype == torch.float64:
         yield "the state before these tokens is float64, they sum in float32"
@@ -89,48 +87,45 @@ def _compiled_on_cpu(call: Call) -> bool:
 
 def _by_operator(call: Call, return_state: bool, fuses: bool) -> LinearAttentionResult:
     """Runs an operator: by the kernels, or on a CPU by the torch forms inside it."""
-    tensors: Any
     with torch.autocast(call.q.device.type, enabled=False):
         if fuses and _decodes(call):
-            output, *tensors = fused_decode(*call.flatten())
+            output, *state = fused_decode(*call.flatten())
             kernel = DECODED_BY_TRITON
         else:
             form = _checked_form(call) if fuses else "chunk"
-            output, _, *tensors = fused_forward(*replace(call, form=form).flatten())
+            output, _, *state = fused_forward(*replace(call, form=form).flatten())
             kernel = KernelChoice(form, "triton" if fuses else "torch")
-    return LinearAttentionResult(output, call.state(*tensors) if return_state else None, kernel)
+    kv, keys, scale = state
+    final = LinearState(kv, keys, scale if call.log_space else None)
+    return LinearAttentionResult(output, final if return_state else None, kernel)
 
 
 def _contiguous(state: LinearState) -> LinearState:
-    """Gives a state that a step may change in place; the torch forms give views of sums that have one more column."""
+    """A state that a step may change in place; the torch forms give views of sums that have one more column."""
     scale = None if state.log_scale is None else state.log_scale.contiguous()
     return LinearState(state.kv.contiguous(), state.k.contiguous(), scale)
 
 
 def _checked_form(call: Call) -> str:
-    """Gives the form asked for, or the best.
+    """The form that the caller asks for, or the fastest.
 
     Raises:
         ValueError: a call that the form "fused_chunk" does not take.
     """
-    if call.form != "fused_chunk":
-        return choose_form(call) if call.form == "auto" else call.form
+    obstacle = "; ".join(_why_not_one_pass(call)) if call.form == "fused_chunk" else ""
+    if obstacle:
+        raise ValueError(f"the form 'fused_chunk' {obstacle}; choose 'chunk' or 'auto'")
+    return choose_form(call) if call.form == "auto" else call.form
+
+
+def _why_not_one_pass(call: Call) -> Iterator[str]:
+    """The reasons why no single program can run a call, said of the form."""
     if not call.causal:
-        raise ValueError("the form 'fused_chunk' is causal; choose 'chunk' or 'auto'")
+        yield "is causal"
     if call.wide:
-        raise ValueError(
-            f"the form 'fused_chunk' holds up to {MAX_WIDTH} features, got {call.dim}; choose 'chunk' or 'auto'"
-        )
-    if _large_map(call):
-        raise ValueError(
-            f"the form 'fused_chunk' holds maps of up to {NARROW} rows or columns, got {call.dim} by {call.width}; "
-            "choose 'chunk' or 'auto'"
-        )
-    return "fused_chunk"
-
-
-def _large_map(call: Call) -> bool:
-    return call.q_weight is not None and bool(min(call.dim, call.width) > NARROW)
+        yield f"holds up to {MAX_WIDTH} features, got {call.dim}"
+    if call.q_weight is not None and min(call.dim, call.width) > NARROW:
+        yield f"holds maps of up to {NARROW} rows or columns, got {call.dim} by {call.width}"
 
 
 def _decodes(call: Call) -> bool:

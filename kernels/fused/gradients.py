@@ -23,7 +23,7 @@ MAP_SPAN = 1024
 def backward(
     call: Call, output: Tensor, norms: Tensor, grad: Tensor, grad_final: LinearState | None = None
 ) -> dict[str, Tensor]:
-    """Gives the gradients of a call's differentiable tensors, by name.
+    """The gradients of a call's differentiable tensors, by name.
 
     Args:
         call: what `forward` was given.
@@ -42,7 +42,7 @@ def backward(
 
 
 def pulls_of(output: Tensor, grad: Tensor) -> Tensor:
-    """Gives o·do of every row [b h n]."""
+    """The product o·do of every row [b h n]."""
     batch, heads, tokens, values = output.shape
     pulls = torch.empty(batch, heads, tokens, dtype=torch.float32, device=output.device)
     launch(
@@ -54,13 +54,12 @@ def pulls_of(output: Tensor, grad: Tensor) -> Tensor:
 
 
 def _token_gradients(call: Call, rows: RowGradients, before: Sums, after: Sums) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives the gradients of y = Wq + b, of y = Wk + b (features, if there is no map) and of v."""
+    """The gradients of y = Wq + b, of y = Wk + b (features, if there is no map) and of v."""
     (batch, heads, tokens, values), sizes, chunks = call.v.shape, call.sizes, call.chunks
     grad_q, grad_k = (x.new_empty(*x.shape[:3], call.width) for x in (call.q, call.k))
     grad_v = empty_by_token(call.v, batch, heads, tokens, values)
     shared = call.shared | rows.shared | strides(dv=grad_v) | {
         "blocks": call.table.blocks, "peaks_before": before.before, "peaks_through": before.through,
-        "BV": padded(values),
     }  # fmt: skip
     options: dict[str, Any] = {"num_warps": sizes.backward_warps, "num_stages": sizes.stages}
     of_queries = {"states": before.matrix, "state_keys": before.vector, "grad_y": grad_q}
@@ -74,19 +73,21 @@ def _token_gradients(call: Call, rows: RowGradients, before: Sums, after: Sums) 
     launch(wide_key_gradients, (chunks, heads, parts), shared=shared, **of_keys, **options)
     launch(
         wide_value_gradients, (chunks, heads, tiles), shared=shared,
-        states=after.matrix, grad_v=grad_v, BV=sizes.values, **options,
+        states=after.matrix, grad_v=grad_v, C=replace(call.constants, BV=sizes.values), **options,
     )  # fmt: skip
     return grad_q, grad_k, grad_v
 
 
 def _through_map(call: Call, name: str, grad_y: Tensor) -> dict[str, Tensor]:
-    """Gives the gradients of q or k, and of its W and b, from that of y = Wx + b."""
+    """The gradients of q or k, and of its W and b, from that of y = Wx + b."""
     x: Tensor = getattr(call, name)
     weight, bias = getattr(call, f"{name}_weight"), getattr(call, f"{name}_bias")
     if weight is None:
         return {name: grad_y}
     batch, heads, tokens, dim = x.shape
-    parts, entries = triton.cdiv(tokens, MAP_SPAN), _entries_at_once(batch, heads, tokens)
+    # As many short sequences in one program as keep the sums of dW no larger than what they sum, and fill the device.
+    entries = max(1, min(MAP_SPAN // tokens, batch * heads // PROGRAMS))
+    parts = triton.cdiv(tokens, MAP_SPAN)
     programs = triton.cdiv(batch, entries) * parts
     grad_x = empty_by_token(x, batch, heads, tokens, dim)
     matrices = torch.empty(programs, heads, dim, call.width, dtype=torch.float32, device=x.device)
@@ -99,12 +100,6 @@ def _through_map(call: Call, name: str, grad_y: Tensor) -> dict[str, Tensor]:
     )  # fmt: skip
     found = {name: grad_x, f"{name}_weight": matrices.sum(0).to(weight.dtype)}
     return found if bias is None else found | {f"{name}_bias": vectors.sum(0).to(bias.dtype)}
-
-
-def _entries_at_once(batch: int, heads: int, tokens: int) -> int:
-    """Gives how many short sequences one program takes, so that sums of dW are no larger than what they are sums of,
-    while enough programs are left to fill the device."""
-    return max(1, min(MAP_SPAN // tokens, batch * heads // PROGRAMS))
 
 
 def _initial_gradients(call: Call, queries: Sums, keys: Sums) -> dict[str, Tensor]:

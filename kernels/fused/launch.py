@@ -53,7 +53,7 @@ def _in_one_pass(call: Call, output: Tensor, norms: Tensor) -> Sums:
         attend_sequentially, (call.sequences, call.q.shape[1], triton.cdiv(call.values, tile)), shared=call.shared,
         spans=call.table.spans, output=output, norms=norms, **strides(o=output),
         final=final.matrix, final_keys=final.vector, final_peaks=final.through,
-        BV=tile, num_warps=call.sizes.warps, num_stages=call.sizes.stages,
+        C=replace(call.constants, BV=tile), num_warps=call.sizes.warps, num_stages=call.sizes.stages,
     )  # fmt: skip
     return final
 
@@ -67,7 +67,8 @@ def _in_two_passes(call: Call, output: Tensor, norms: Tensor) -> Sums:
         (call.chunks, call.q.shape[1], triton.cdiv(call.values, sizes.values)),
         shared=call.shared | peaks,
         blocks=call.table.blocks, states=used.matrix, state_keys=used.vector, output=output, norms=norms,
-        **strides(o=output), BV=sizes.values, num_warps=sizes.warps, num_stages=sizes.stages,
+        **strides(o=output), C=replace(call.constants, BV=sizes.values), num_warps=sizes.warps,
+        num_stages=sizes.stages,
     )  # fmt: skip
     return final
 
@@ -91,6 +92,6 @@ def decode(call: Call, *, in_place: bool = False) -> Forward:
     launch(
         decode_tokens, (batch, call.k.shape[1], triton.cdiv(call.values, tile)), shared=call.shared,
         new_state=kv, new_keys=keys, new_peaks=stand_in(peaks, keys), output=output, **strides(o=output),
-        BV=tile, num_warps=4,
+        C=replace(call.constants, BV=tile), num_warps=4,
     )  # fmt: skip
     return Forward(output, keys, LinearState(kv, keys, peaks))

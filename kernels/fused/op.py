@@ -3,8 +3,6 @@
 On CUDA they run the Triton kernels, on CPU the torch forms; the fake kernels give shapes to torch.compile.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -22,7 +20,7 @@ Decoded = tuple[Tensor, Tensor, Tensor, Tensor]
 @torch.library.custom_op("hedgebench::linear_attention", mutates_args=(), device_types="cuda")
 @flat
 def fused_forward(call: Call) -> Results:
-    """Gives the output, rows' norms, and the state after the last key, its scale empty outside log space."""
+    """The output, rows' norms, and the state after the last key; its scale is empty outside log space."""
     from .launch import forward
 
     ran = forward(call.readable())
@@ -34,7 +32,7 @@ def fused_forward(call: Call) -> Results:
 def fused_backward(
     grad: Tensor, grad_kv: Tensor, grad_k: Tensor, output: Tensor, norms: Tensor, call: Call
 ) -> list[Tensor]:
-    """Gives the gradient of every tensor in `Call.differentiable`."""
+    """The gradients of the tensors in `Call.differentiable`."""
     from .gradients import backward
 
     last = LinearState(grad_kv.float().contiguous(), grad_k.float().contiguous())
@@ -74,32 +72,13 @@ def _forward_shapes(call: Call) -> Results:
     return output, norms, *operator.state_shapes(keys, call.values, call.log_space)
 
 
-@fused_backward.register_fake
-@flat
-def _backward_shapes(*_: Tensor, call: Call) -> list[Tensor]:
-    return [torch.empty_like(tensor) for tensor in call.differentiable().values()]
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Results) -> None:
-    attended, norms, _, _, scale = output
-    operator.keep(ctx, Call(*inputs), attended, norms)
-    ctx.mark_non_differentiable(norms, scale)
-
-
-def _gradients(ctx: Any, grad: Tensor, _norms: Any, grad_kv: Tensor, grad_k: Tensor, _scale: Any) -> tuple[Any, ...]:
-    call, results = operator.kept(ctx)
-    found: list[Tensor] = fused_backward(grad, grad_kv, grad_k, *results, *call.flatten())
-    gradients: tuple[Any, ...] = call.in_order(found)
-    return gradients
-
-
-fused_forward.register_autograd(_gradients, setup_context=_save)
+operator.differentiate(fused_forward, fused_backward, Call, kept=2, outputs=(0, 2, 3))
 
 
 @torch.library.custom_op("hedgebench::linear_attention_decode", mutates_args=(), device_types="cuda")
 @flat
 def fused_decode(call: Call) -> Decoded:
-    """Gives the outputs of a few tokens, and the state after them as a new one, its scale empty outside log space."""
+    """The outputs of a few tokens, and a new state after them; its scale is empty outside log space."""
     from .launch import decode
 
     ran = decode(call.readable())
@@ -113,7 +92,7 @@ def fused_decode(call: Call) -> Decoded:
 )
 @flat
 def fused_decode_(call: Call) -> Tensor:
-    """Gives the outputs of a few tokens, and changes the initial state in place.
+    """The outputs of a few tokens; changes the initial state in place.
 
     Raises:
         ValueError: a state that is not contiguous or not of a type that sums are held in.
@@ -136,7 +115,7 @@ def _decode_on_cpu(call: Call) -> Decoded:
 @fused_decode_.register_kernel("cpu")
 @flat
 def decode_in_place_by_torch(call: Call) -> Tensor:
-    """Does on any device, by torch's operators, what `fused_decode_` does, and raises the same errors."""
+    """The same as `fused_decode_` by torch's operators, on any device; raises the same errors."""
     check_changed_in_place(call.initial)
     output, state = torch_decode(call)
     _overwrite(call, state)

@@ -4,7 +4,7 @@ Blocks' own sums are float32, so that what the scans add up is; only the sums th
 products' type.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..state import LinearState
 from ..triton.launch import launch, strides
 from ..triton.states import scan_keys, scan_queries, sum_keys, sum_queries
-from ..triton.tiles import WIDE_TILE, state_dtype
+from ..triton.tiles import WIDE_TILE, Constants, state_dtype
 from ..wide.kernels import sum_wide_keys, sum_wide_queries
 from .call import Call
 
@@ -41,7 +41,7 @@ class Sums:
 
 @dataclass(frozen=True)
 class RowGradients:
-    """What the backward pass knows of each query row.
+    """The gradient of each query row and what the backward pass needs with it.
 
     Attributes:
         grad: [b h n dv], of the output.
@@ -60,7 +60,7 @@ class RowGradients:
 
 
 def empty_sums(call: Call, count: int, dtype: torch.dtype, *, shifts: bool = True) -> Sums:
-    """Gives empty sums for `count` blocks or sequences, each in memory of its own: an operator may return them.
+    """Empty sums for `count` blocks or sequences, each in memory of its own: an operator may return them.
 
     Without `shifts`, as outside log space, no kernel reads a shift, and the vector stands in for both.
     """
@@ -73,7 +73,7 @@ def empty_sums(call: Call, count: int, dtype: torch.dtype, *, shifts: bool = Tru
 
 
 def key_states(call: Call) -> tuple[Sums, Sums]:
-    """Gives the sums over the keys before each block (empty without `causal`), and over all keys of a sequence."""
+    """The sums over the keys before each block (empty without `causal`), and over all keys of a sequence."""
     blocks = call.table.blocks.shape[0]
     own = empty_sums(call, blocks, torch.float32)
     states = empty_sums(call, blocks if call.causal else 0, state_dtype(call.q.dtype))
@@ -88,7 +88,7 @@ def key_states(call: Call) -> tuple[Sums, Sums]:
         sums=own.matrix, key_sums=own.vector, sequences=call.table.sequences,
         states=states.matrix, state_keys=states.vector, peaks_before=states.before, peaks_through=states.through,
         final=final.matrix, final_keys=final.vector, final_peaks=final.through,
-        BF=SCAN_TILE[0], BV=SCAN_TILE[1], num_warps=4,
+        C=_scan_constants(call), num_warps=4,
     )  # fmt: skip
     return states, final
 
@@ -96,7 +96,7 @@ def key_states(call: Call) -> tuple[Sums, Sums]:
 def query_states(
     call: Call, rows: RowGradients, keys: tuple[Sums, Sums], last: LinearState | None
 ) -> tuple[Sums, Sums]:
-    """Gives the sums over the queries after each block, and over all queries of a sequence, as `scan_queries` does.
+    """The sums over the queries after each block, and over all queries of a sequence, as `scan_queries` does.
 
     Args:
         call: what was called.
@@ -120,7 +120,7 @@ def query_states(
         sums=own.matrix, query_sums=own.vector, last=end.kv, last_queries=end.k, HAS_LAST=last is not None,
         sequences=call.table.sequences, states=states.matrix, state_queries=states.vector,
         peaks_before=before.before, peaks_through=before.through,
-        first_state=first.matrix, first_queries=first.vector, BF=SCAN_TILE[0], BV=SCAN_TILE[1], num_warps=4,
+        first_state=first.matrix, first_queries=first.vector, C=_scan_constants(call), num_warps=4,
     )  # fmt: skip
     return states, first
 
@@ -132,10 +132,15 @@ def _sum_grid(call: Call) -> tuple[int, int, int]:
     return call.table.blocks.shape[0], call.k.shape[1], parts * tiles
 
 
-def _sum_options(call: Call) -> dict[str, int]:
-    return {"BV": call.sizes.values, "num_warps": call.sizes.warps, "num_stages": call.sizes.stages}
+def _sum_options(call: Call) -> dict[str, Any]:
+    constants = replace(call.constants, BV=call.sizes.values)
+    return {"C": constants, "num_warps": call.sizes.warps, "num_stages": call.sizes.stages}
 
 
 def _scan_grid(call: Call) -> tuple[int, int, int]:
     tiles = triton.cdiv(call.features, SCAN_TILE[0]) * triton.cdiv(call.values, SCAN_TILE[1])
     return call.sequences, call.k.shape[1], tiles
+
+
+def _scan_constants(call: Call) -> Constants:
+    return replace(call.constants, BF=SCAN_TILE[0], BV=SCAN_TILE[1])

@@ -16,7 +16,7 @@ from .call import Call
 
 
 def torch_attention(call: Call) -> tuple[Tensor, LinearState]:
-    """Gives outputs and the state after the last key, by the form "chunk"."""
+    """Outputs and the state after the last key, by the form "chunk"."""
     if call.cu_seqlens is None:
         return _torch_batch(call)
     ends = [int(end) for end in call.cu_seqlens.tolist()]
@@ -30,7 +30,7 @@ def torch_attention(call: Call) -> tuple[Tensor, LinearState]:
 
 
 def torch_decode(call: Call) -> tuple[Tensor, LinearState]:
-    """Gives outputs and the state after the last key, by the form "recurrent"."""
+    """Outputs and the state after the last key, by the form "recurrent"."""
     q, k, every = call.q, call.k, slice(0, call.tokens)
     if (maps := _maps(call)) is not None:
         query_map, key_map = maps
@@ -45,12 +45,8 @@ def _torch_batch(call: Call) -> tuple[Tensor, LinearState]:
 
 
 def _options(call: Call) -> dict[str, Any]:
-    return {
-        "normalize": call.normalize,
-        "eps": call.eps,
-        "log_space": call.log_space,
-        "initial_state": call.initial,
-    }
+    options = {name: getattr(call, name) for name in ("normalize", "eps", "log_space")}
+    return {**options, "initial_state": call.initial}
 
 
 def _maps(call: Call) -> tuple[TokenMap, TokenMap] | None:
@@ -62,7 +58,7 @@ def _maps(call: Call) -> tuple[TokenMap, TokenMap] | None:
 
 
 def _sequence(call: Call, index: int, tokens: slice) -> Call:
-    """Gives the call of one packed sequence."""
+    """The call of one packed sequence."""
     own: dict[str, Any] = {name: getattr(call, name)[:, :, tokens] for name in ("q", "k", "v")}
     for name in ("initial_kv", "initial_k", "initial_scale"):
         state = getattr(call, name)

@@ -30,10 +30,10 @@ from .op import fused_hybrid, why_not_hybrid
 from .state import HybridState
 
 KeyMap = Callable[[Tensor, Tensor], Tensor]
-"""Gives the features [b hk m f] of keys [b hk m d] at positions [b m]; a `FeatureMap` is one."""
+"""The features [b hk m f] of keys [b hk m d] at positions [b m]; a `FeatureMap` is one."""
 
 HYBRID = KernelChoice("hybrid", "torch")
-"""What `hybrid_attention` runs without the kernels."""
+"""The choice of `hybrid_attention` where the kernels do not run."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class HybridResult:
 
     Attributes:
         output: [b h n dv].
-        state: None unless asked for.
+        state: None unless `return_state` is true.
         kernel: what ran: "hybrid" by "torch" or "triton".
     """
 
@@ -69,7 +69,7 @@ def hybrid_attention(
     initial_state: HybridState | None = None,
     return_state: bool = False,
 ) -> HybridResult:
-    """Gives causal attention by the module's formula; time and memory are linear in tokens.
+    """Causal attention by the module's formula; time and memory are linear in tokens.
 
     Sums are float32 at least, outside autocast. Triton runs calls on CUDA without an earlier state, longer than the
     window; the rest are torch forms.
@@ -106,17 +106,17 @@ def hybrid_attention(
                 call = HybridCall(*tensors, window, factor, log_space, shift_window)
                 return _by_operator(call, new if return_state else None, fuses=not obstacle)
         near = window_attention(q, seen.keys, seen.values, window=window, key_padding_mask=seen.mask, scale=factor)
-        output = near.output
+        output = near.rows
         if linear_branch and seen.tokens > window:
             far, log_sum, seen = _delayed(phi_q, key_map, seen, seen.tokens - window, log_space)
-            output = mixed(near.output, far, window_share(near, log_sum, gate_log, shift_window))
+            output = mixed(near.rows, far, window_share(near, log_sum, gate_log, shift_window))
     return HybridResult(output.to(v.dtype), seen.last(window) if return_state else None)
 
 
 def _far_features(
     phi_q: Tensor, key_map: KeyMap, new: HybridState, window: int, log_space: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gives the features of the late queries and of the keys that leave the window, in one type."""
+    """The features of the late queries and of the keys that leave the window, in one type."""
     gone = new.first(new.tokens - window)
     far_q, far_k = phi_q[:, :, window:], key_map(gone.keys, gone.positions)
     dtype = torch.promote_types(far_q.dtype, torch.float32 if log_space else far_k.dtype)
@@ -153,21 +153,21 @@ def hybrid_attention_weights(
     shift_window: bool = True,
     linear_branch: bool = True,
 ) -> Float[Tensor, "b h n n"]:
-    """Gives the weights under which `hybrid_attention` sums values, quadratic in memory; for analysis.
+    """The weights under which `hybrid_attention` sums values, quadratic in memory; for analysis.
 
     Arguments and errors are those of `hybrid_attention`, with the features of all keys given.
     """
     near = window_attention_weights(q, k, window=window, key_padding_mask=key_padding_mask, scale=scale)
     far_tokens = max(0, q.shape[2] - window)
     if not linear_branch or not far_tokens:
-        return near.weights
+        return near.rows
     mask = None if key_padding_mask is None else key_padding_mask[:, :far_tokens]
     weights, log_sum = linear_attention_weights_and_log(
         phi_q[:, :, -far_tokens:], phi_k[:, :, :far_tokens], causal=True, key_padding_mask=mask, log_space=log_space
     )
     rows = q.shape[2] - far_tokens
     share = window_share(near, F.pad(log_sum, (rows, 0), value=EMPTY_LOG), gate_log, shift_window)
-    return mixed(near.weights, F.pad(weights, (0, rows, rows, 0)), share)
+    return mixed(near.rows, F.pad(weights, (0, rows, rows, 0)), share)
 
 
 def _delayed(

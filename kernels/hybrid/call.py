@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..chunk.attention import linear_attention_and_log
-from ..softmax.window import WindowAttention, WindowWeights, window_attention
+from ..softmax.window import WindowRows, window_attention
 from ..state import EMPTY_LOG, LinearState, accumulator_dtype
 from ..triton.launch import mask_bytes, strides
 from ..triton.operator import Arguments, rows_contiguous
@@ -49,7 +49,7 @@ class HybridCall(Arguments):
 
     @property
     def far_tokens(self) -> int:
-        """How many keys leave the window."""
+        """The number of keys that leave the window."""
         return self.far_q.shape[2]
 
     @property
@@ -95,7 +95,7 @@ class HybridCall(Arguments):
 
 
 def torch_hybrid(call: HybridCall) -> tuple[Tensor, LinearState]:
-    """Gives outputs, and the sums over the keys that have left the window."""
+    """Outputs, and the sums over the keys that have left the window."""
     near = window_attention(call.q, call.k, call.v, window=call.window, key_padding_mask=call.mask, scale=call.scale)
     far, log_sum, state = linear_attention_and_log(
         call.far_q, call.far_k, call.v[:, :, : call.far_tokens], causal=True, key_padding_mask=call.far_mask,
@@ -103,17 +103,15 @@ def torch_hybrid(call: HybridCall) -> tuple[Tensor, LinearState]:
     )  # fmt: skip
     far, log_sum = F.pad(far, (0, 0, call.window, 0)), F.pad(log_sum, (call.window, 0), value=EMPTY_LOG)
     share = window_share(near, log_sum, call.gate_log, call.shift_window)
-    return mixed(near.output, far, share).to(call.v.dtype), state
+    return mixed(near.rows, far, share).to(call.v.dtype), state
 
 
-def window_share(
-    near: WindowAttention | WindowWeights, far_log_sum: Tensor, gate_log: Tensor, shift_window: bool
-) -> Tensor:
-    """Gives the window's part [b h n] of the shared normaliser."""
+def window_share(near: WindowRows, far_log_sum: Tensor, gate_log: Tensor, shift_window: bool) -> Tensor:
+    """The window's part [b h n] of the shared normaliser."""
     near_log_sum = near.log_sum - near.maximum if shift_window else near.log_sum
     return (gate_log[:, None] + near_log_sum - far_log_sum).sigmoid()
 
 
 def mixed(near: Tensor, far: Tensor, share: Tensor) -> Tensor:
-    """Gives [b h n x] of both parts, where `share` of the normaliser is the near one's."""
+    """The outputs or weights [b h n x] of both parts; `share` is the near part of the normaliser."""
     return far + share[..., None] * (near - far)

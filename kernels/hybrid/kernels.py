@@ -22,7 +22,7 @@ NOWHERE = tl.constexpr(2147483647)
 @triton.jit
 def _near(q, k, mask, rows, key_rows, q_row, k_row, end, scale, dims, WINDOW: tl.constexpr, DIM: tl.constexpr,
           HAS_MASK: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives z [rows keys], `EMPTY_LOG` where hidden, and where it is not."""
+    """The z [rows keys], `EMPTY_LOG` where a key is hidden, and a mask of where it is not."""
     keep = load_keep(mask, key_rows, end, HAS_MASK)
     x = load_tile(q, rows, dims, q_row, end, DIM, OPERAND)
     y = load_values(k, key_rows, dims, k_row, end, keep, DIM, OPERAND)
@@ -33,13 +33,12 @@ def _near(q, k, mask, rows, key_rows, q_row, k_row, end, scale, dims, WINDOW: tl
 
 
 @triton.jit
-def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, peaks,
-                     q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch,
-                     far_batch, far_head, far_row, o_batch, o_head, o_row, tokens, groups, scale,
-                     WINDOW: tl.constexpr, DIM: tl.constexpr, VALUES: tl.constexpr, HAS_MASK: tl.constexpr,
-                     SHIFT: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
-                     OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives outputs of both parts together, M, c, and the first key that has the largest z, `NOWHERE` without SHIFT.
+def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, peaks, q_batch, q_head, q_row, k_batch,
+                     k_head, k_row, v_batch, v_head, v_row, mask_batch, far_batch, far_head, far_row, o_batch, o_head,
+                     o_row, tokens, groups, scale, WINDOW: tl.constexpr, DIM: tl.constexpr, VALUES: tl.constexpr,
+                     HAS_MASK: tl.constexpr, SHIFT: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr,
+                     BV: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Outputs of both parts together, M, c, and the first key that has the largest z, `NOWHERE` without SHIFT.
 
     A row that sees no key gives zero, and an M of 1e30. `far` and `far_logs` are of the tokens from WINDOW on.
     Grid: tiles of rows, query heads, batch.
@@ -80,9 +79,8 @@ def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, 
     reaches = (delayed >= 0) & (rows < tokens)
     row_base = batch * heads + head
     far_log = tl.load(far_logs + row_base * (tokens - WINDOW) + delayed, mask=reaches, other=EMPTY_LOG)
-    far_log = tl.where(
-        far_log > -EMPTY_LOG / 2, EMPTY_LOG, far_log
-    )  # the norm that `finish` gives where no key is seen
+    # A row that sees no far key has the norm that `finish` gives it.
+    far_log = tl.where(far_log > -EMPTY_LOG / 2, EMPTY_LOG, far_log)
     far_values = tl.load(
         far + batch * far_batch + head * far_head + delayed[:, None].to(tl.int64) * far_row + columns[None, :],
         mask=reaches[:, None] & (columns < VALUES)[None, :], other=0.0).to(tl.float32)  # fmt: skip
@@ -102,7 +100,7 @@ def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, 
 def _pulled(q, k, v, mask, grad, pulls, norms, shifts, log_gate, rows, key_rows, q_row, k_row, v_row, grad_row, end,
             scale, dims, columns, WINDOW: tl.constexpr, DIM: tl.constexpr, VALUES: tl.constexpr,
             HAS_MASK: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives p and dz [rows keys], without what c passes on, and do [rows values]."""
+    """The p and dz [rows keys], dz without the part that passes through c, and do [rows values]."""
     z, visible = _near(q, k, mask, rows, key_rows, q_row, k_row, end, scale, dims, WINDOW, DIM, HAS_MASK, OPERAND,
                        PRECISION)  # fmt: skip
     off = tl.load(shifts + rows, mask=rows < end, other=0.0) + tl.load(norms + rows, mask=rows < end, other=0.0)
@@ -120,7 +118,7 @@ def window_query_gradients(q, k, v, mask, grad, gate, pulls, norms, shifts, peak
                            WINDOW: tl.constexpr, DIM: tl.constexpr, VALUES: tl.constexpr, HAS_MASK: tl.constexpr,
                            SHIFT: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
                            OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the window's part of dq, and Σ_j dz_ij of each row. Grid: tiles of rows, query heads, batch."""
+    """The window's part of dq, and Σ_j dz_ij of each row. Grid: tiles of rows, query heads, batch."""
     head, batch, heads = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64), tl.num_programs(1)
     first, kv_head = tl.program_id(0) * ROWS, head // groups
     rows, dims, columns = first + tl.arange(0, ROWS), tl.arange(0, BD), tl.arange(0, BV)
@@ -148,14 +146,13 @@ def window_query_gradients(q, k, v, mask, grad, gate, pulls, norms, shifts, peak
 
 
 @triton.jit
-def window_key_gradients(q, k, v, mask, grad, gate, pulls, norms, shifts, peaks, row_sums, grad_k, grad_v,
-                         q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, grad_batch,
-                         grad_head, grad_row, mask_batch, dk_batch, dk_head, dk_row, dv_batch, dv_head, dv_row,
-                         tokens, groups, scale,
+def window_key_gradients(q, k, v, mask, grad, gate, pulls, norms, shifts, peaks, row_sums, grad_k, grad_v, q_batch,
+                         q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, grad_batch, grad_head, grad_row,
+                         mask_batch, dk_batch, dk_head, dk_row, dv_batch, dv_head, dv_row, tokens, groups, scale,
                          WINDOW: tl.constexpr, DIM: tl.constexpr, VALUES: tl.constexpr, HAS_MASK: tl.constexpr,
                          SHIFT: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr,
                          OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the window's part of dk and of dv. Grid: tiles of keys, kv heads, batch."""
+    """The window's part of dk and of dv. Grid: tiles of keys, kv heads, batch."""
     kv_head, batch = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     key_first, heads = tl.program_id(0) * ROWS, tl.num_programs(1) * groups
     key_rows, dims, columns = key_first + tl.arange(0, ROWS), tl.arange(0, BD), tl.arange(0, BV)

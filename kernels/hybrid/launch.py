@@ -28,7 +28,7 @@ _OPTIONS = {"num_warps": 8, "num_stages": 1}
 
 @dataclass(frozen=True)
 class HybridRows:
-    """What the forward pass gives of each row, all of which the backward pass needs.
+    """The results of the forward pass for each row, all of which the backward pass needs.
 
     Attributes:
         output: [b h n dv].
@@ -43,13 +43,13 @@ class HybridRows:
     peaks: Tensor
 
     def readable(self) -> "HybridRows":
-        """Gives the rows as kernels read them."""
+        """The rows as kernels read them."""
         others = (x.contiguous() for x in (self.norms, self.shifts, self.peaks))
         return HybridRows(rows_contiguous(self.output), *others)
 
 
 def hybrid_forward(call: HybridCall) -> tuple[HybridRows, LinearState]:
-    """Gives the rows, and the sums over the keys that have left the window."""
+    """The rows, and the sums over the keys that have left the window."""
     batch, heads, tokens, _ = call.q.shape
     ran = forward(_far_call(call))
     output = empty_by_token(call.v, batch, heads, tokens, call.v.shape[-1])
@@ -64,7 +64,7 @@ def hybrid_forward(call: HybridCall) -> tuple[HybridRows, LinearState]:
 
 
 def hybrid_backward(call: HybridCall, rows: HybridRows, grad: Tensor) -> dict[str, Tensor]:
-    """Gives the gradients of a call's differentiable tensors, by name.
+    """The gradients of a call's differentiable tensors, by name.
 
     Args:
         call: what `hybrid_forward` was given.
@@ -88,23 +88,17 @@ def hybrid_backward(call: HybridCall, rows: HybridRows, grad: Tensor) -> dict[st
         window_key_gradients, (tiles, call.k.shape[1], batch), shared=shared,
         grad_k=grad_k, grad_v=grad_v, **strides(dk=grad_k, dv=grad_v), **_OPTIONS,
     )  # fmt: skip
-    far = _far_gradients(call, rows, grad)
+    late_output, late_grad = (x[:, :, call.window :].to(call.far_q.dtype) for x in (rows.output, grad))
+    norms = rows.norms[:, :, call.window :]
+    far = backward(_far_call(call), late_output, (norms if call.log_space else norms.exp()).contiguous(), late_grad)
     grad_v[:, :, : call.far_tokens] += far["v"]
     gate = summed.sum((0, 2)).to(call.gate_log.dtype)
     return {"q": grad_q, "k": grad_k, "v": grad_v, "far_q": far["q"], "far_k": far["k"], "gate_log": gate}
 
 
-def _far_gradients(call: HybridCall, rows: HybridRows, grad: Tensor) -> dict[str, Tensor]:
-    far, late = _far_call(call), slice(call.window, None)
-    output, grad = (x[:, :, late].to(far.v.dtype) for x in (rows.output, grad))
-    norms = rows.norms[:, :, late]
-    return backward(far, output, (norms if call.log_space else norms.exp()).contiguous(), grad)
-
-
 def _far_call(call: HybridCall) -> Call:
-    """Gives linear attention of the late queries over the keys that have left their windows."""
-    dtype = call.far_q.dtype
+    """Linear attention of the late queries over the keys that have left their windows."""
     return Call(
-        call.far_q.to(dtype), call.far_k.to(dtype), call.v.to(dtype)[:, :, : call.far_tokens], mask=call.far_mask,
+        call.far_q, call.far_k, call.v[:, :, : call.far_tokens].to(call.far_q.dtype), mask=call.far_mask,
         log_space=call.log_space, eps=NO_FEATURE, form="chunk", tiles=call.tiles,
     ).readable()  # fmt: skip

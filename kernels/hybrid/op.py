@@ -1,7 +1,6 @@
 """The sliding-window hybrid as operators that torch knows: Triton kernels on CUDA, the torch forms on CPU."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def why_not_hybrid(q: Tensor, v: Tensor, features: int, *, log_space: bool) -> str:
-    """Gives why the kernels cannot run a call, or nothing where they can."""
+    """The reasons why the kernels cannot run a call, or ""."""
     return "; ".join(_obstacles(q, v.shape[-1], features, log_space))
 
 
@@ -35,8 +34,10 @@ def _obstacles(q: Tensor, values: int, features: int, log_space: bool) -> Iterat
 @torch.library.custom_op("hedgebench::hybrid_attention", mutates_args=(), device_types="cuda")
 @flat
 def fused_hybrid(call: HybridCall) -> Results:
-    """Gives the output, three numbers of each row for the gradients, and the linear part's state, its scale empty
-    outside log space."""
+    """The output, three numbers of each row for the gradients, and the state of the linear part.
+
+    The scale of the state is empty outside log space.
+    """
     from .launch import hybrid_forward
 
     rows, final = hybrid_forward(call)
@@ -48,7 +49,7 @@ def fused_hybrid(call: HybridCall) -> Results:
 def fused_hybrid_backward(
     grad: Tensor, output: Tensor, norms: Tensor, shifts: Tensor, peaks: Tensor, call: HybridCall
 ) -> list[Tensor]:
-    """Gives the gradient of every tensor in `HybridCall.differentiable`."""
+    """The gradients of the tensors in `HybridCall.differentiable`."""
     from .launch import HybridRows, hybrid_backward
 
     found = hybrid_backward(call, HybridRows(output, norms, shifts, peaks).readable(), grad)
@@ -82,23 +83,4 @@ def _forward_shapes(call: HybridCall) -> Results:
     return output, rows, torch.empty_like(rows), peaks, *operator.state_shapes(keys, values, call.log_space)
 
 
-@fused_hybrid_backward.register_fake
-@flat
-def _backward_shapes(*_: Tensor, call: HybridCall) -> list[Tensor]:
-    return [torch.empty_like(tensor) for tensor in call.differentiable().values()]
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Results) -> None:
-    attended, norms, shifts, peaks, *state = output
-    operator.keep(ctx, HybridCall(*inputs), attended, norms, shifts, peaks)
-    ctx.mark_non_differentiable(norms, shifts, peaks, *state)
-
-
-def _gradients(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
-    call, results = operator.kept(ctx)
-    found: list[Tensor] = fused_hybrid_backward(grad, *results, *call.flatten())
-    gradients: tuple[Any, ...] = call.in_order(found)
-    return gradients
-
-
-fused_hybrid.register_autograd(_gradients, setup_context=_save)
+operator.differentiate(fused_hybrid, fused_hybrid_backward, HybridCall, kept=4, outputs=(0,))

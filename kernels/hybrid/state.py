@@ -1,6 +1,7 @@
-"""What the hybrid of a softmax window and linear attention remembers of the tokens seen so far."""
+"""The state of the hybrid of a softmax window and linear attention: the last tokens, and sums over all before them."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -35,52 +36,41 @@ class HybridState:
     @property
     def bytes(self) -> int:
         """Size of the tensors, in bytes."""
-        tensors = (self.keys, self.values, self.positions, self.mask)
-        held = sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
-        return held + (0 if self.linear is None else self.linear.bytes)
+        return sum(x.nbytes for x in self._tokens().values()) + (0 if self.linear is None else self.linear.bytes)
 
     @property
     def tokens(self) -> int:
-        """How many tokens are held as they are."""
+        """The number of tokens that are held as they are."""
         return self.keys.shape[2]
 
     def followed_by(self, newer: "HybridState") -> "HybridState":
         """The tokens held here and then those of `newer`, with the sums of this state."""
-        mask = None
-        if self.mask is not None or newer.mask is not None:
-            mask = torch.cat([self._mask_or_ones(), newer._mask_or_ones()], dim=1)
-        return replace(
-            self,
-            keys=torch.cat([self.keys, newer.keys], dim=2),
-            values=torch.cat([self.values, newer.values], dim=2),
-            positions=torch.cat([self.positions, newer.positions], dim=1),
-            mask=mask,
-        )
+        masked = self.mask is not None or newer.mask is not None
+        earlier, later = (each._with_mask() if masked else each for each in (self, newer))
+        theirs = later._tokens()
+        joined = {name: torch.cat([x, theirs[name]], _TOKEN_AXES[name]) for name, x in earlier._tokens().items()}
+        return replace(earlier, **joined)
 
     def first(self, tokens: int) -> "HybridState":
         """The first so many of the tokens held."""
-        return self._part(slice(tokens))
+        return self._part(0, min(tokens, self.tokens))
 
     def last(self, tokens: int) -> "HybridState":
         """The last so many of the tokens held, copied so that the memory of the others is let go."""
-        part = self._part(slice(max(0, self.tokens - tokens), None))
-        return replace(
-            part,
-            keys=part.keys.clone(),
-            values=part.values.clone(),
-            positions=part.positions.clone(),
-            mask=None if part.mask is None else part.mask.clone(),
-        )
+        part = self._part(max(0, self.tokens - tokens), min(tokens, self.tokens))
+        return replace(part, **{name: x.clone() for name, x in part._tokens().items()})
 
-    def _part(self, part: slice) -> "HybridState":
-        mask = None if self.mask is None else self.mask[:, part]
-        return replace(
-            self,
-            keys=self.keys[:, :, part],
-            values=self.values[:, :, part],
-            positions=self.positions[:, part],
-            mask=mask,
-        )
+    def _part(self, start: int, length: int) -> "HybridState":
+        parts = {name: x.narrow(_TOKEN_AXES[name], start, length) for name, x in self._tokens().items()}
+        return replace(self, **parts)
 
-    def _mask_or_ones(self) -> Tensor:
-        return torch.ones_like(self.positions, dtype=torch.bool) if self.mask is None else self.mask
+    def _tokens(self) -> dict[str, Any]:
+        """The tensors of the tokens held as they are, by name."""
+        held = {name: getattr(self, name) for name in _TOKEN_AXES}
+        return {name: x for name, x in held.items() if x is not None}
+
+    def _with_mask(self) -> "HybridState":
+        return self if self.mask is not None else replace(self, mask=torch.ones_like(self.positions, dtype=torch.bool))
+
+
+_TOKEN_AXES = {"keys": 2, "values": 2, "positions": 1, "mask": 1}

@@ -26,11 +26,11 @@ class Memory:
         return self._like is not None
 
     def __call__(self, name: str, *size: int) -> Tensor | None:
-        """Gives the tensor for results of this name and size, or None where torch makes a new one."""
+        """The tensor for results of this name and size, or None where torch makes a new one."""
         return None if self._like is None or name in self._lasting else self.tensor(name, *size)
 
     def tensor(self, name: str, *size: int) -> Tensor:
-        """Gives the tensor of this name and size, at first of ones."""
+        """The tensor of this name and size; a new one holds ones."""
         assert self._like is not None
         key = (name, *size)
         if key not in self._tensors:

@@ -27,7 +27,7 @@ def linear_attention_naive(
     key_padding_mask: Bool[Tensor, "b m"] | None = None,
     **options: Any,
 ) -> Float[Tensor, "b h n dv"]:
-    """Gives Σ_j a_ij v_j with the weights of `linear_attention_weights`, whose arguments and errors these are.
+    """The outputs Σ_j a_ij v_j with the weights of `linear_attention_weights`; its arguments and errors.
 
     Every score is summed by itself in log space, which takes n·m·f exponentials: a reference, not a fast path.
     """
@@ -52,7 +52,7 @@ def linear_attention_weights(
     log_space: bool = False,
     exact: bool = False,
 ) -> Float[Tensor, "b h n m"]:
-    """Gives the attention weights φ(q_i)·φ(k_j) / Σ φ(q_i)·φ(k_j), zero where a key is hidden, in float32 at least.
+    """The attention weights φ(q_i)·φ(k_j) / Σ φ(q_i)·φ(k_j), zero where a key is hidden, in float32 at least.
 
     Args:
         phi_q: features of the queries, or their logarithms.
@@ -82,7 +82,7 @@ def linear_attention_weights_and_log(
     key_padding_mask: Bool[Tensor, "b m"] | None = None,
     log_space: bool = False,
 ) -> tuple[Float[Tensor, "b h n m"], Float[Tensor, "b h n"]]:
-    """Gives normalised attention weights, without an eps, and log Σ_j φ(q_i)·φ(k_j) of each row.
+    """Normalised attention weights, without an eps, and log Σ_j φ(q_i)·φ(k_j) of each row.
 
     Arguments and errors are those of `linear_attention_weights`. A row that sees no key is zero, its logarithm
     `EMPTY_LOG`.
@@ -94,7 +94,7 @@ def linear_attention_weights_and_log(
 def _scores(
     phi_q: Tensor, phi_k: Tensor, causal: bool, key_padding_mask: Tensor | None, log_space: bool, exact: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gives scores, zero where a key is hidden, and the logarithm [.. n 1] to add to theirs, zero outside log space."""
+    """Scores, zero where a key is hidden, and the logarithm of their scale [.. n 1], zero outside log space."""
     groups = query_groups(phi_q, phi_k, causal)
     dtype = accumulator_dtype(phi_q, phi_k)
     seen = visible_keys(phi_q, phi_k, causal=causal, key_padding_mask=key_padding_mask)
@@ -104,14 +104,12 @@ def _scores(
     if not log_space:
         scores = (queries @ keys.repeat_interleave(groups, dim=1).mT).masked_fill(~seen, 0.0)
         return scores, scores.new_zeros(())
-    factored = not exact and (not causal or _is_flat(keys))
+    factored = not exact
+    if factored and causal:
+        rise = keys.detach().amax(-2, keepdim=True) - first_seen(keys.detach())
+        factored = bool((rise <= _FACTORED_RANGE[dtype]).all())
     score = _factored_scores if factored else _exact_scores
     return score(queries, keys.repeat_interleave(groups, dim=1), seen)
-
-
-def _is_flat(keys: Tensor) -> bool:
-    rise = keys.detach().amax(-2, keepdim=True) - first_seen(keys.detach())
-    return bool((rise <= _FACTORED_RANGE[keys.dtype]).all())
 
 
 def _factored_scores(queries: Tensor, keys: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:

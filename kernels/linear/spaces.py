@@ -8,7 +8,7 @@ Sizes: r is batch times kv heads, c the tokens of a chunk; the g query heads of 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -38,25 +38,8 @@ class Tokens(NamedTuple):
     values: Callable[[], Tensor]
 
 
-@runtime_checkable
-class Space(Protocol):
-    """The steps of every form but the naive one; they write to `memory` what the next chunk may overwrite."""
-
-    def absorb(self, tokens: Tokens, carry: Carry, memory: Memory = FRESH) -> Carry:
-        """Adds keys to the carried sums."""
-        ...
-
-    def apply(self, tokens: Tokens, carry: Carry, memory: Memory = FRESH) -> Rows:
-        """Reads the carried sums with queries."""
-        ...
-
-    def causal_step(self, tokens: Tokens, carry: Carry, memory: Memory = FRESH) -> tuple[Rows, Carry]:
-        """Attends from a chunk to itself, causally, and to the keys carried; then carries the chunk too."""
-        ...
-
-
 class PlainSpace:
-    """Steps on features as they are."""
+    """Steps on features as they are; they write to `memory` what the next chunk may overwrite."""
 
     def absorb(self, tokens: Tokens, carry: Carry, memory: Memory = FRESH) -> Carry:
         """Adds keys to the carried sums."""
@@ -74,7 +57,7 @@ class PlainSpace:
 
 
 class LogSpace:
-    """Steps on logarithms of features."""
+    """Steps on logarithms of features; they write to `memory` what the next chunk may overwrite."""
 
     def absorb(self, tokens: Tokens, carry: Carry, memory: Memory = FRESH) -> Carry:
         """Adds keys to the carried sums, which are rescaled where a feature's maximum grows."""
@@ -119,7 +102,7 @@ class LogSpace:
         return rows, self.absorb(Tokens(lambda: queries, lambda: keys, lambda: values), carry)
 
 
-SPACES: dict[bool, Space] = {False: PlainSpace(), True: LogSpace()}
+SPACES: dict[bool, PlainSpace | LogSpace] = {False: PlainSpace(), True: LogSpace()}
 """By whether features are given as logarithms."""
 
 
@@ -129,19 +112,19 @@ def causal_scores(
     """Multiplies a chunk with itself, zero where the key is later than the query."""
     size = keys.shape[1]
     scores = torch.bmm(queries, keys.mT, out=memory("scores", *queries.shape[:2], size))
-    torch.unflatten(scores, 1, (-1, size)).tril_()
+    scores.view(scores.shape[0], -1, size, size).tril_()
     return scores
 
 
 def key_weights(
     keys: Float[Tensor, "r c f"], shift: Float[Tensor, "r 1 f"], memory: Memory = FRESH
 ) -> Float[Tensor, "r c f"]:
-    """Gives exp(keys - shift)."""
+    """The weights exp(keys - shift)."""
     return torch.sub(keys, shift, out=memory("key_weights", *keys.shape)).exp_()
 
 
 def causal_shift(keys: Float[Tensor, "r c f"], carry: Carry) -> tuple[Float[Tensor, "r 1 f"], bool]:
-    """Gives the maxima over the keys before a chunk, or the chunk's first key where nothing came before.
+    """The maxima over the keys before a chunk, or the chunk's first key where nothing came before.
 
     Every query that sees anything sees those keys, so no later token reaches an earlier one, not even by rounding. Also
     tells whether every feature came before.

@@ -50,19 +50,19 @@ def merge(one: Rows, other: Rows) -> Rows:
 def query_weights(
     queries: Float[Tensor, "*b n f"], shift: Float[Tensor, "*#b #n f"], memory: Memory = FRESH
 ) -> tuple[Float[Tensor, "*b n f"], Float[Tensor, "*b n 1"]]:
-    """Gives exp(queries + shift), at most 1 in each row, and the logarithm taken off."""
+    """The weights exp(queries + shift), at most 1 in each row, and the logarithm that is taken off."""
     exponent = torch.add(queries, shift, out=memory("query_weights", *queries.shape))
     scale = constant(exponent).amax(-1, keepdim=True)
     return exponent.sub_(scale).exp_(), scale
 
 
 def constant(x: Tensor) -> Tensor:
-    """Gives the tensor without its gradient."""
+    """The tensor without its gradient."""
     return x.detach() if x.requires_grad else x
 
 
 def first_seen(keys: Float[Tensor, "*b c f"]) -> Float[Tensor, "*b 1 f"]:
-    """Gives the first unmasked key, or a masked one where all are."""
+    """The first unmasked key, or a masked one where all are."""
     return keys.take_along_dim((keys[..., :1] > EMPTY_LOG / 2).int().argmax(-2, keepdim=True), dim=-2)
 
 

@@ -56,7 +56,7 @@ def query_groups(phi_q: Float[Tensor, "b h n f"], phi_k: Float[Tensor, "b hk m f
 
 
 class Division(NamedTuple):
-    """How sums become outputs. A row that sees no key gives zero.
+    """The way from sums to outputs. A row that sees no key gives zero.
 
     Attributes:
         normalize: divide numerators by denominators; otherwise multiply them by exp(log_scale).
@@ -71,14 +71,14 @@ class Division(NamedTuple):
     may_be_blind: bool = True
 
     def output(self, rows: Rows, out: Tensor | None = None) -> Float[Tensor, "*b n dv"]:
-        """Gives the outputs, written to `out` where that is given."""
+        """The outputs, written to `out` where that is given."""
         numerators, denominators = _parts(rows)
         if self.normalize:
             return torch.div(numerators, self._divisors(denominators), out=out)
         return torch.mul(numerators, rows.log_scale.exp(), out=out)
 
     def factors(self, rows: Rows) -> Float[Tensor, "*b n 1"]:
-        """Gives outputs over numerators."""
+        """The quotients of outputs and numerators."""
         _, denominators = _parts(rows)
         if self.normalize:
             return self._divisors(denominators).reciprocal()
@@ -104,7 +104,7 @@ def normalized_from_rows(rows: Rows) -> tuple[Float[Tensor, "*b n dv"], Float[Te
 
 def _parts(rows: Rows) -> tuple[Tensor, Tensor]:
     """Splits sums into numerators [.. n dv] and denominators [.. n 1]; a slice's gradient would be of full size."""
-    numerators, denominators = torch.split(rows.sums, [rows.sums.shape[-1] - 1, 1], -1)
+    numerators, denominators = rows.sums.split_with_sizes([rows.sums.shape[-1] - 1, 1], -1)
     return numerators, denominators
 
 

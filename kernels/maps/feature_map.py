@@ -49,7 +49,7 @@ class FeatureMap(nn.Module):
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
-        """Gives φ(x), or log φ(x) where `log_space` is true (then in float32 at least).
+        """The features φ(x), or log φ(x) where `log_space` is true (then in float32 at least).
 
         Args:
             x: head vectors.
@@ -57,7 +57,7 @@ class FeatureMap(nn.Module):
         """
 
     def features(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
-        """Gives φ(x) itself; may overflow where `forward` in log space does not."""
+        """The features φ(x) themselves; they may overflow where `forward` in log space does not."""
         mapped: Tensor = self(x, positions)
         return mapped.exp() if self.log_space else mapped
 

@@ -14,7 +14,7 @@ class EluMap(FeatureMap):
     """φ(x) = 1 + ELU(x) (Katharopoulos et al., arXiv 2006.16236)."""
 
     def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
-        """Gives 1 + ELU(x), computed in float32 at least: exp(x) - 1 + 1 would lose small features in bfloat16."""
+        """The features 1 + ELU(x), computed in float32 at least: exp(x) - 1 + 1 loses small features in bfloat16."""
         del positions
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         return (F.relu(wide) + wide.clamp(max=0.0).exp()).to(x.dtype)
@@ -27,7 +27,7 @@ class ReluMap(FeatureMap):
     """
 
     def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
-        """Gives ReLU(x)."""
+        """The features ReLU(x)."""
         del positions
         return F.relu(x)
 
@@ -38,7 +38,7 @@ class IdentityLinearMap(FeatureMap):
     positive = False
 
     def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
-        """Gives x."""
+        """The input x."""
         del positions
         return x
 
@@ -62,7 +62,7 @@ class ExpMap(FeatureMap):
         self.t = float(t)
 
     def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
-        """Gives t·x, the logarithm of the features."""
+        """The logarithms t·x of the features."""
         del positions
         return self.t * x.to(torch.promote_types(x.dtype, torch.float32))
 
@@ -96,7 +96,7 @@ class CosformerMap(FeatureMap):
         self.feature_dim = 2 * head_dim
 
     def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
-        """Gives the re-weighted features.
+        """The re-weighted features.
 
         Args:
             x: head vectors.
@@ -148,7 +148,7 @@ class PerformerMap(FeatureMap):
         self.register_buffer("projection", orthogonal_gaussian(self.feature_dim, head_dim, seed))
 
     def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
-        """Gives log φ(x)."""
+        """The logarithms log φ(x)."""
         del positions
         dtype = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):

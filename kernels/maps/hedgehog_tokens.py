@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..linear.memory import Memory
 from .learned import hedgehog_features
 from .token_maps import FeatureReader, MappedReader
 
@@ -39,13 +38,28 @@ class HedgehogTokens:
         return self.map != "exp_max"
 
     def __call__(self, x: Tensor, tokens: slice) -> Tensor:
-        """Gives the features, or their logarithms."""
+        """The features, or their logarithms."""
         del tokens
         return hedgehog_features(x, self.weight, self.bias, map=self.map, negate=self.negate)
 
     def reader(self, x: Tensor, dtype: torch.dtype) -> FeatureReader:
         """Makes what maps runs of tokens in memory that is used again."""
         return _HedgehogReader(self, x, dtype) if self.reversible else MappedReader(self, x, dtype)
+
+
+class _Buffers:
+    """What a run of as many tokens is mapped in, and the views of it that the steps take."""
+
+    def __init__(self, of: HedgehogTokens, like: Float[Tensor, "bh d w"], tokens: int) -> None:
+        heads, columns, width = like.shape
+        signs = 2 if of.negate else 1
+        self.vectors = like.new_empty(heads, tokens, columns)
+        self.projection = like.new_empty(heads, tokens, width)
+        self.features = like.new_empty(heads, tokens, signs * width)
+        exponents = self.features if of.map == "exp" else torch.empty_like(self.features)
+        self.plus, *self.minus = exponents.split(width, -1)
+        self.softmaxes = (heads, tokens, 1 if of.map == "softmax_joint" else signs, -1)
+        self.from_softmax, self.to_softmax = exponents.view(self.softmaxes), self.features.view(self.softmaxes)
 
 
 class _HedgehogReader:
@@ -58,7 +72,7 @@ class _HedgehogReader:
         self._dtype = dtype
         self._matrices = of.weight.to(dtype).expand(x.shape[0], -1, -1, -1).flatten(0, 1)
         self._biases = None if of.bias is None else of.bias.to(dtype).repeat(x.shape[0], 1)[:, None]
-        self._memory = Memory(self._matrices)
+        self._buffers_by_tokens: dict[int, _Buffers] = {}
 
     @cached_property
     def _grad(self) -> Tensor:
@@ -73,33 +87,30 @@ class _HedgehogReader:
         return self._matrices.new_zeros(len(self._matrices), self._matrices.shape[2])
 
     def read(self, at: slice) -> Float[Tensor, "bh c f"]:
-        of, x = self._of, self._x[:, at].to(self._dtype)
-        y = torch.bmm(x, self._matrices, out=self._projection(at))
+        of, buffers = self._of, self._buffers(at)
+        y = torch.bmm(self._x[:, at].to(self._dtype), self._matrices, out=buffers.projection)
         if self._biases is not None:
             y.add_(self._biases)
         if of.map == "softmax_joint":
             y.mul_(2.0)
-        heads, tokens, width = y.shape
-        exponents = self._memory.tensor("exponents", heads, tokens, width * (2 if of.negate else 1))
-        exponents[..., :width] = y
-        if of.negate:
-            torch.neg(y, out=exponents[..., width:])
-        if of.map == "exp":
-            return exponents
-        features = self._memory.tensor("features", *exponents.shape)
-        torch.softmax(self._by_softmax(exponents), -1, out=self._by_softmax(features))
-        return features
+        buffers.plus.copy_(y)
+        for minus in buffers.minus:
+            torch.neg(y, out=minus)
+        if of.map != "exp":
+            torch.softmax(buffers.from_softmax, -1, out=buffers.to_softmax)
+        return buffers.features
 
     def reverse(self, at: slice, features: Tensor, grad: Tensor) -> None:
         """Goes back through Φ and W; of a softmax s the gradient is s·(∂s - Σ s·∂s), and y has that of +y less -y."""
-        of = self._of
+        of, buffers = self._of, self._buffers(at)
         if of.map != "exp":
-            weights = self._by_softmax(features)
-            weighted = self._by_softmax(grad).mul_(weights)
+            weights = features.view(buffers.softmaxes)
+            weighted = grad.view(buffers.softmaxes).mul_(weights)
             weighted.addcmul_(weights, weighted.sum(-1, keepdim=True), value=-1.0)
-        y = self._projection(at)
+        y = buffers.projection
         if of.negate:
-            torch.sub(*torch.split(grad, y.shape[2], -1), out=y)
+            plus, minus = grad.chunk(2, -1)
+            torch.sub(plus, minus, out=y)
         else:
             y.copy_(grad)
         if of.map == "softmax_joint":
@@ -109,7 +120,7 @@ class _HedgehogReader:
             self._matrix_grads.baddbmm_(x.to(self._dtype).mT, y)
         if of.bias is not None and of.bias.requires_grad:
             self._bias_grads.add_(y.sum(1))
-        self._grad[:, at] = torch.bmm(y, self._matrices.mT, out=self._memory.tensor("vectors", *x.shape))
+        self._grad[:, at] = torch.bmm(y, self._matrices.mT, out=buffers.vectors)
 
     def gradients(self) -> tuple[Tensor, tuple[Tensor, ...]]:
         totals = zip(self._of.parameters, (self._matrix_grads, self._bias_grads), strict=False)
@@ -118,10 +129,8 @@ class _HedgehogReader:
             torch.unflatten(total, 0, (batch, -1)).sum(0).to(like.dtype) for like, total in totals
         )
 
-    def _projection(self, at: slice) -> Float[Tensor, "bh c w"]:
-        heads, _, width = self._matrices.shape
-        return self._memory.tensor("projection", heads, at.stop - at.start, width)
-
-    def _by_softmax(self, x: Float[Tensor, "bh c f"]) -> Float[Tensor, "bh c s w"]:
-        """Splits features into those of each softmax."""
-        return x.view(*x.shape[:2], 1 if self._of.map == "softmax_joint" or not self._of.negate else 2, -1)
+    def _buffers(self, at: slice) -> _Buffers:
+        tokens = at.stop - at.start
+        if tokens not in self._buffers_by_tokens:
+            self._buffers_by_tokens[tokens] = _Buffers(self._of, self._matrices, tokens)
+        return self._buffers_by_tokens[tokens]

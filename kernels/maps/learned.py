@@ -78,7 +78,7 @@ class HedgehogMap(FeatureMap):
         self.bias = nn.Parameter(torch.zeros(heads, width)) if bias else None
 
     def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
-        """Gives φ(x), computed in float32 at least; log φ(x) for the variant exp."""
+        """The features φ(x), computed in float32 at least; log φ(x) for the variant exp."""
         del positions
         return hedgehog_features(x, self.weight, self.bias, map=self.map, negate=self.negate)
 
@@ -108,7 +108,7 @@ class T2RMap(FeatureMap):
         self.bias = nn.Parameter(uniform[:heads].clone())
 
     def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
-        """Gives ReLU(Wx + b)."""
+        """The features ReLU(Wx + b)."""
         del positions
         return F.relu(per_head_linear(x, self.weight, self.bias))
 
@@ -140,7 +140,7 @@ class TaylorMap(FeatureMap):
         self.weight = nn.Parameter(uniform.reshape(heads, head_dim, self.width)) if feature_dim else None
 
     def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
-        """Gives the expansion."""
+        """The expansion."""
         del positions
         if self.weight is not None:
             x = per_head_linear(x, self.weight, None)
@@ -159,7 +159,7 @@ def hedgehog_features(
     map: str,
     negate: bool = True,
 ) -> Float[Tensor, "b h n f"]:
-    """Gives φ(x) of `HedgehogMap`, computed in float32 at least; log φ(x), in that type, for the variant exp.
+    """The features φ(x) of `HedgehogMap`, computed in float32 at least; log φ(x), in that type, for the variant exp.
 
     Raises:
         ValueError: an unknown variant.

@@ -21,7 +21,7 @@ class FeatureReader(Protocol):
     owned: bool
 
     def read(self, at: slice) -> Float[Tensor, "bh c f"]:
-        """Gives the features of these tokens, or their logarithms."""
+        """The features of these tokens, or their logarithms."""
         ...
 
     def reverse(self, at: slice, features: Float[Tensor, "bh c f"], grad: Float[Tensor, "bh c f"]) -> None:
@@ -35,7 +35,7 @@ class FeatureReader(Protocol):
         ...
 
     def gradients(self) -> tuple[Float[Tensor, "b h n d"], tuple[Tensor, ...]]:
-        """Gives the gradients of the tensor and of the map's parameters, once those of all tokens have been taken."""
+        """The gradients of the tensor and of the map's parameters, once those of all tokens have been taken."""
         ...
 
 
@@ -54,7 +54,7 @@ class TokenMap(Protocol):
         ...
 
     def __call__(self, x: Float[Tensor, "b h c d"], tokens: slice) -> Float[Tensor, "b h c f"]:
-        """Gives features, or their logarithms, of the vectors of these tokens; autograd may follow."""
+        """Features, or their logarithms, of the vectors of these tokens; autograd may follow."""
         ...
 
     def reader(self, x: Float[Tensor, "b h n d"], dtype: torch.dtype) -> FeatureReader:
@@ -116,7 +116,7 @@ class MappedReader:
         self._grad.flatten(0, 1)[:, at] = grad
 
     def gradients(self) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Gives the gradient kept."""
+        """The gradient kept."""
         return self._grad, ()
 
 

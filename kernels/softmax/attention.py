@@ -1,5 +1,6 @@
 """Softmax attention: a reference in plain torch, its weights, and torch's fused kernels with the backend pinned."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,14 +10,24 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...results.names import unknown_name
+from ..choice import KernelChoice
 from ..state import accumulator_dtype
 
 SDPA_BACKENDS: dict[str, SDPBackend] = {
-    "math": SDPBackend.MATH,
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "sdpa_math": SDPBackend.MATH,
+    "sdpa_flash": SDPBackend.FLASH_ATTENTION,
+    "sdpa_efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "sdpa_cudnn": SDPBackend.CUDNN_ATTENTION,
 }
+"""Backends of torch's scaled_dot_product_attention by our names."""
+
+
+@dataclass(frozen=True)
+class SoftmaxAttentionResult:
+    """Output of softmax attention [b h n dv], and what ran."""
+
+    output: Float[Tensor, "b h n dv"]
+    kernel: KernelChoice
 
 
 def visible_keys(
@@ -27,7 +38,7 @@ def visible_keys(
     key_padding_mask: Bool[Tensor, "b m"] | None = None,
     window: int | None = None,
 ) -> Bool[Tensor, "#b 1 n m"]:
-    """Gives true where a query sees a key; it broadcasts over heads, and without a padding mask over the batch.
+    """A mask, true where a query sees a key; it broadcasts over heads, and without a padding mask over the batch.
 
     Args:
         q: queries, the last n of the keys' m tokens: query i stands at token i + m - n.
@@ -60,7 +71,7 @@ def softmax_attention_weights(
     scale: float | None = None,
     window: int | None = None,
 ) -> Float[Tensor, "b h n m"]:
-    """Gives softmax(q·k·scale) over the keys a query sees, in float32 at least; a row that sees none is zero.
+    """The weights softmax(q·k·scale) over the keys a query sees, in float32 at least; a row that sees none is zero.
 
     Args:
         q: queries; they are the last n tokens of the keys' m, so query i sees keys j <= i + m - n when causal.
@@ -86,7 +97,7 @@ def attention_scores(
     key_padding_mask: Bool[Tensor, "b m"] | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "b h n m"]:
-    """Gives q·k·scale, what softmax is taken of, in float32 at least; minus infinity at keys a query does not see.
+    """The scores q·k·scale that softmax takes, in float32 at least; minus infinity at keys a query does not see.
 
     Arguments and errors are those of `softmax_attention_weights`.
     """
@@ -104,7 +115,7 @@ def softmax_attention_naive(
     scale: float | None = None,
     window: int | None = None,
 ) -> Float[Tensor, "b h n dv"]:
-    """Gives the sums of values with the weights of `softmax_attention_weights`; arguments and errors alike."""
+    """The sums of values under the weights of `softmax_attention_weights`, whose arguments and errors it shares."""
     weights = softmax_attention_weights(
         q, k, causal=causal, key_padding_mask=key_padding_mask, scale=scale, window=window
     )
@@ -112,7 +123,7 @@ def softmax_attention_naive(
     return (weights.to(values.dtype) @ values).to(v.dtype)
 
 
-def softmax_attention_sdpa(
+def softmax_attention(
     q: Float[Tensor, "b h n d"],
     k: Float[Tensor, "b hk m d"],
     v: Float[Tensor, "b hk m dv"],
@@ -122,28 +133,33 @@ def softmax_attention_sdpa(
     scale: float | None = None,
     window: int | None = None,
     backend: str = "auto",
-) -> tuple[Float[Tensor, "b h n dv"], str]:
-    """Gives the same with torch's scaled_dot_product_attention, and the name of the backend that ran.
+) -> SoftmaxAttentionResult:
+    """Runs softmax attention in plain torch, or by torch's scaled_dot_product_attention on a pinned backend.
 
-    The backend is always pinned: "auto" asks torch which one it would choose for these very arguments and pins that.
-    A row that sees no key is zero.
+    "auto" asks torch which backend it would choose for these very arguments, and pins that. A row that sees no key is
+    zero.
 
     Args:
-        q: as in `softmax_attention_weights`.
+        q: as in `softmax_attention_weights`, like `k`, `causal`, `key_padding_mask`, `scale` and `window`.
         k: alike.
         v: values.
         causal: alike.
         key_padding_mask: alike.
         scale: alike.
         window: alike.
-        backend: "auto", or a name of `SDPA_BACKENDS`.
+        backend: "auto", "naive", or a name of `SDPA_BACKENDS`.
 
     Raises:
         ValueError: heads that do not divide, a window that cannot be, or an unknown backend.
-        RuntimeError: the backend asked for cannot run these arguments here.
+        RuntimeError: the backend cannot run these arguments here.
     """
-    if backend != "auto" and backend not in SDPA_BACKENDS:
-        raise unknown_name("SDPA backend", backend, ("auto", *SDPA_BACKENDS))
+    if backend not in (known := ("auto", "naive", *SDPA_BACKENDS)):
+        raise unknown_name("backend", backend, known)
+    if backend == "naive":
+        output = softmax_attention_naive(
+            q, k, v, causal=causal, key_padding_mask=key_padding_mask, scale=scale, window=window
+        )
+        return SoftmaxAttentionResult(output, KernelChoice("softmax", backend))
     groups = _query_groups(q, k)
     square = q.shape[2] == k.shape[2]
     options: dict[str, Any] = {"scale": scale, "enable_gqa": groups > 1}
@@ -158,7 +174,9 @@ def softmax_attention_sdpa(
     name = sdpa_backend(q, k, v, **options) if backend == "auto" else backend
     with sdpa_kernel(SDPA_BACKENDS[name]):
         output = F.scaled_dot_product_attention(q, k, v, **options)
-    return (output if blind is None else output.masked_fill(blind, 0.0)), name
+    return SoftmaxAttentionResult(
+        output if blind is None else output.masked_fill(blind, 0.0), KernelChoice("softmax", name)
+    )
 
 
 def sdpa_backend(

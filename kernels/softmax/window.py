@@ -14,25 +14,17 @@ MINIMUM_BLOCK = 64
 """Queries in a block at least; the window where that is longer, so that at most half of a block's scores are hidden."""
 
 
-class WindowWeights(NamedTuple):
-    """Attention weights over a window, float32 at least, and what their normaliser was.
+class WindowRows(NamedTuple):
+    """Rows of attention over a window, float32 at least, and what their normaliser was.
 
     Attributes:
-        weights: [b h n m]; zero in a row without keys.
+        rows: weights [b h n m], or sums of values [b h n dv] under them; zero in a row without keys.
         log_sum: [b h n] log Σ_j exp(z_ij) over the row's window, of the scores z themselves; about `EMPTY_LOG` in a row
             without keys.
         maximum: [b h n] max_j z_ij over the row's window; 0 in a row without keys.
     """
 
-    weights: Tensor
-    log_sum: Tensor
-    maximum: Tensor
-
-
-class WindowAttention(NamedTuple):
-    """Sums of values [b h n dv] under those weights, float32 at least; the rest as in `WindowWeights`."""
-
-    output: Tensor
+    rows: Tensor
     log_sum: Tensor
     maximum: Tensor
 
@@ -45,8 +37,8 @@ def window_attention(
     window: int,
     key_padding_mask: Bool[Tensor, "b m"] | None = None,
     scale: float | None = None,
-) -> WindowAttention:
-    """Gives softmax attention over the last `window` keys; time and memory are linear in tokens.
+) -> WindowRows:
+    """Softmax attention over the last `window` keys; time and memory are linear in tokens.
 
     Args:
         q: queries; they are the last n tokens of the keys' m.
@@ -73,10 +65,10 @@ def window_attention(
         stop += queries.shape[2]
         mask = None if key_padding_mask is None else key_padding_mask[:, stop - keys.shape[2] : stop]
         part = window_attention_weights(queries, keys, window=window, key_padding_mask=mask, scale=scale)
-        dtype = accumulator_dtype(part.weights, v)
-        parts.append((_grouped_product(part.weights.to(dtype), values.to(dtype)), part.log_sum, part.maximum))
+        dtype = accumulator_dtype(part.rows, v)
+        parts.append((_grouped_product(part.rows.to(dtype), values.to(dtype)), part.log_sum, part.maximum))
     outputs, log_sums, maxima = zip(*parts, strict=True)
-    return WindowAttention(torch.cat(outputs, dim=-2), torch.cat(log_sums, dim=-1), torch.cat(maxima, dim=-1))
+    return WindowRows(torch.cat(outputs, dim=-2), torch.cat(log_sums, dim=-1), torch.cat(maxima, dim=-1))
 
 
 def window_attention_weights(
@@ -86,8 +78,8 @@ def window_attention_weights(
     window: int,
     key_padding_mask: Bool[Tensor, "b m"] | None = None,
     scale: float | None = None,
-) -> WindowWeights:
-    """Gives the weights [b h n m] themselves, all at once; arguments and errors are those of `window_attention`."""
+) -> WindowRows:
+    """The weights [b h n m] themselves; arguments and errors are those of `window_attention`."""
     _check(q, k, window)
     seen = visible_keys(q, k, causal=True, key_padding_mask=key_padding_mask, window=window)
     dtype = accumulator_dtype(q, k)
@@ -98,7 +90,7 @@ def window_attention_weights(
     scores = _grouped_product(queries, keys.mT).masked_fill(~seen, EMPTY_LOG)
     blind = ~seen.any(-1)
     weights = scores.softmax(-1).masked_fill(~seen, 0.0)
-    return WindowWeights(weights, scores.logsumexp(-1), scores.amax(-1).masked_fill(blind, 0.0))
+    return WindowRows(weights, scores.logsumexp(-1), scores.amax(-1).masked_fill(blind, 0.0))
 
 
 def _check(q: Tensor, k: Tensor, window: int) -> None:
@@ -113,7 +105,7 @@ def _check(q: Tensor, k: Tensor, window: int) -> None:
 def _overlapping_blocks(
     x: Float[Tensor, "b hk m y"], earlier: int, block: int, window: int
 ) -> Iterator[Float[Tensor, "b hk c y"]]:
-    """Gives each block of the tokens after the `earlier` ones, and before it what its window reaches back to.
+    """The blocks of the tokens after the `earlier` ones, each with the tokens that its window reaches back to.
 
     A block is joined to the end of the one before: the gradients of slices would each be as long as all the tokens, and
     at 4096 tokens forward and backward took 897 ms against 227 ms (B=1, H=8, d=64, window 16, float32, one CPU

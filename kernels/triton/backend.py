@@ -23,7 +23,7 @@ _HAS_TRITON = find_spec("triton") is not None
 
 
 def obstacles(q: Tensor, dtypes: tuple[torch.dtype, ...] = HALVES_AND_SINGLE) -> Iterator[str]:
-    """Gives what keeps any of our kernels from a call with these queries."""
+    """The reasons why none of our kernels can run a call with these queries."""
     if q.device.type != "cuda":
         yield f"tensors are on {q.device.type}, the kernels run on cuda"
     if not _HAS_TRITON:
@@ -37,7 +37,7 @@ def chooses_triton(backend: str, why_not: Callable[[], str]) -> bool:
 
     Args:
         backend: "auto" takes the kernels where they can run.
-        why_not: gives what keeps the kernels from the call, or nothing; not called for the backend "torch".
+        why_not: gives the reasons why the kernels cannot run the call, or ""; not called for the backend "torch".
 
     Raises:
         ValueError: an unknown backend, or "triton" where the kernels cannot run.

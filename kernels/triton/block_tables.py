@@ -1,4 +1,4 @@
-"""Where blocks of tokens lie: tables that let one kernel serve batches and packed sequences alike."""
+"""Tables of the places of token blocks, by which one kernel serves batches and packed sequences alike."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,12 +28,12 @@ class BlockTable:
 
 @lru_cache(maxsize=64)
 def batch_table(batch: int, tokens: int, block: int, device: torch.device) -> BlockTable:
-    """Gives the table of a batch whose entries are a sequence each."""
+    """The table of a batch whose entries are a sequence each."""
     return _table([(entry, 0, tokens) for entry in range(batch)], block, device)
 
 
 def packed_table(cu_seqlens: Int[Tensor, " ends"], tokens: int, block: int, device: torch.device) -> BlockTable:
-    """Gives the table of sequences packed one after another into a batch of one.
+    """The table of sequences packed one after another into a batch of one.
 
     Args:
         cu_seqlens: 0, then the end of each sequence; read on the host, so a copy on the CPU saves a synchronisation.

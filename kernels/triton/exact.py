@@ -9,6 +9,7 @@ same with their signs turned.
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportAttributeAccessIssue=false
 
 import triton
 import triton.language as tl
@@ -18,48 +19,47 @@ from .features import EMPTY_LOG
 
 @triton.jit
 def _pair_logs(q_logs, k_logs, columns, index):
-    """Gives log φ_f(q) + log φ_f(k) [rows keys] of the feature f in column `index`."""
+    """The logarithms log φ_f(q) + log φ_f(k) [rows keys] of the feature f in column `index`."""
     chosen = (columns == index)[:, None]
     of_queries, of_keys = tl.sum(tl.where(chosen, q_logs, 0.0), 0), tl.sum(tl.where(chosen, k_logs, 0.0), 0)
     return of_queries[:, None] + of_keys[None, :]
 
 
 @triton.jit
-def highest_log(q_logs, k_logs, columns, visible, top, WIDTH: tl.constexpr, HALVES: tl.constexpr):
-    """Gives the largest of `top` [rows] and of a row's log φ_f(q) + log φ_f(k) over what it sees."""
-    for index in range(WIDTH):
+def highest_log(q_logs, k_logs, columns, visible, top, C: tl.constexpr):
+    """The largest of `top` [rows] and of a row's log φ_f(q) + log φ_f(k) over what it sees."""
+    for index in range(C.WIDTH):
         logs = _pair_logs(q_logs, k_logs, columns, index)
-        if HALVES == 2:
+        if C.HALVES == 2:
             logs = tl.abs(logs)
         top = tl.maximum(top, tl.max(tl.where(visible, logs, EMPTY_LOG), 1))
     return top
 
 
 @triton.jit
-def exact_scores(q_logs, k_logs, columns, visible, norm, WIDTH: tl.constexpr, HALVES: tl.constexpr):
-    """Gives Σ_f exp(log φ_f(q) + log φ_f(k) - norm) [rows keys] of what is visible, zero elsewhere."""
+def exact_scores(q_logs, k_logs, columns, visible, norm, C: tl.constexpr):
+    """The scores Σ_f exp(log φ_f(q) + log φ_f(k) - norm) [rows keys] at visible keys, zero elsewhere."""
     scores = tl.zeros(visible.shape, tl.float32)
-    for index in range(WIDTH):
+    for index in range(C.WIDTH):
         logs = _pair_logs(q_logs, k_logs, columns, index)
         scores += tl.where(visible, tl.exp(logs - norm[:, None]), 0.0)
-        if HALVES == 2:
+        if C.HALVES == 2:
             scores += tl.where(visible, tl.exp(-logs - norm[:, None]), 0.0)
     return scores
 
 
 @triton.jit
-def exact_gradient(q_logs, k_logs, columns, visible, norm, grad, BY_KEY: tl.constexpr, WIDTH: tl.constexpr,
-                   HALVES: tl.constexpr):  # fmt: skip
-    """Gives the gradient of the rows' (or, BY_KEY, the keys') log features [columns ..], + and - halves joined.
+def exact_gradient(q_logs, k_logs, columns, visible, norm, grad, BY_KEY: tl.constexpr, C: tl.constexpr):
+    """The gradient of the rows' (or, BY_KEY, the keys') log features [columns ..], + and - halves joined.
 
     Args:
         grad: of the scores [rows keys].
     """
     total = tl.zeros((columns.shape[0], grad.shape[1] if BY_KEY else grad.shape[0]), tl.float32)
-    for index in range(WIDTH):
+    for index in range(C.WIDTH):
         logs = _pair_logs(q_logs, k_logs, columns, index)
         slopes = tl.where(visible, tl.exp(logs - norm[:, None]), 0.0)
-        if HALVES == 2:
+        if C.HALVES == 2:
             slopes -= tl.where(visible, tl.exp(-logs - norm[:, None]), 0.0)
         column = tl.sum(slopes * grad, 0 if BY_KEY else 1)
         total += tl.where((columns == index)[:, None], column[None, :], 0.0)

@@ -6,12 +6,12 @@ the caller takes a shift off them.
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportAttributeAccessIssue=false
 
 import triton
 import triton.language as tl
 
 IDENTITY = tl.constexpr(0)
-EXP = tl.constexpr(1)
 EXP_MAX = tl.constexpr(2)
 SOFTMAX = tl.constexpr(3)
 SOFTMAX_JOINT = tl.constexpr(4)
@@ -19,14 +19,17 @@ SOFTMAX_JOINT = tl.constexpr(4)
 MAP_CODES = {"identity": 0, "exp": 1, "exp_max": 2, "softmax": 3, "softmax_joint": 4}
 """Codes of the variants of `HedgehogMap`; "identity" takes its input for features."""
 
+NO_HINT = tl.constexpr("")
+"""Leaves the eviction of a read from the cache to the compiler."""
+
 EMPTY_LOG = tl.constexpr(-1e30)
 """`state.EMPTY_LOG`."""
 
 
 @triton.jit
 def load_tile(base, rows, columns, row_stride, end, WIDTH: tl.constexpr, OPERAND: tl.constexpr,
-              EVICT: tl.constexpr = ""):  # fmt: skip
-    """Gives a matrix's [rows, columns] as an operand of `tl.dot`, zero outside of it."""
+              EVICT: tl.constexpr = NO_HINT):  # fmt: skip
+    """A matrix's [rows, columns] as an operand of `tl.dot`, zero outside of it."""
     inside = (rows[:, None] < end) & (columns[None, :] < WIDTH)
     offsets = rows[:, None].to(tl.int64) * row_stride + columns[None, :]
     return tl.load(base + offsets, mask=inside, other=0.0, eviction_policy=EVICT).to(OPERAND)
@@ -42,7 +45,7 @@ def store_tile(base, tile, rows, columns, row_stride, end, WIDTH: tl.constexpr):
 
 @triton.jit
 def load_keep(mask, rows, end, HAS_MASK: tl.constexpr):
-    """Gives true at tokens that exist and are no padding."""
+    """A mask, true at tokens that exist and are no padding."""
     keep = rows < end
     if HAS_MASK:
         keep &= tl.load(mask + rows, mask=keep, other=0) != 0
@@ -52,7 +55,7 @@ def load_keep(mask, rows, end, HAS_MASK: tl.constexpr):
 @triton.jit
 def load_values(v, rows, columns, row_stride, end, keep, VALUES: tl.constexpr, OPERAND: tl.constexpr,
                 HAS_MASK: tl.constexpr = True):  # fmt: skip
-    """Gives values [rows columns], zero where a token is padding, whatever stood there."""
+    """The values [rows columns], zero where a token is padding, whatever its memory holds."""
     values = load_tile(v, rows, columns, row_stride, end, VALUES, OPERAND)
     if HAS_MASK:
         values = tl.where(keep[:, None], values, 0.0).to(OPERAND)
@@ -60,96 +63,87 @@ def load_values(v, rows, columns, row_stride, end, keep, VALUES: tl.constexpr, O
 
 
 @triton.jit
-def load_map(weight, bias, dims, columns, DIM: tl.constexpr, WIDTH: tl.constexpr, MAP: tl.constexpr,
-             HAS_BIAS: tl.constexpr, OPERAND: tl.constexpr, EVICT: tl.constexpr = ""):  # fmt: skip
-    """Gives W [dims, columns] and b [columns] of one head; for the identity, zeros that nothing reads."""
+def load_map(weight, bias, head, dims, columns, C: tl.constexpr, EVICT: tl.constexpr = NO_HINT):
+    """The W [dims, columns] and b [columns] of one head; for the identity, zeros that nothing reads."""
     shift = tl.zeros(columns.shape, tl.float32)
-    matrix = tl.zeros((dims.shape[0], columns.shape[0]), OPERAND)
-    if MAP != IDENTITY:
-        matrix = load_tile(weight, dims, columns, WIDTH, DIM, WIDTH, OPERAND, EVICT)
-        if HAS_BIAS:
-            shift = tl.load(bias + columns, mask=columns < WIDTH, other=0.0).to(tl.float32)
+    matrix = tl.zeros((dims.shape[0], columns.shape[0]), C.OPERAND)
+    if C.MAP != IDENTITY:
+        matrix = load_tile(weight + head * C.DIM * C.WIDTH, dims, columns, C.WIDTH, C.DIM, C.WIDTH, C.OPERAND, EVICT)
+        if C.HAS_BIAS:
+            shift = tl.load(bias + head * C.WIDTH + columns, mask=columns < C.WIDTH, other=0.0).to(tl.float32)
     return matrix, shift
 
 
 @triton.jit
-def map_features(x, matrix, shift, columns, WIDTH: tl.constexpr, HALVES: tl.constexpr, MAP: tl.constexpr,
-                 LOG: tl.constexpr, PRECISION: tl.constexpr, AXIS: tl.constexpr = 1):  # fmt: skip
-    """Gives both halves [rows columns] of the features of tokens [rows dims], in float32; with LOG their logarithms.
+def map_features(x, matrix, shift, columns, C: tl.constexpr):
+    """Both halves [columns rows] of the features of tokens [rows dims], in float32; with LOG their logarithms.
 
-    With an AXIS of 0 features run down: [columns rows]. Columns past WIDTH are 0, or EMPTY_LOG. A map of one half
-    gives it twice.
+    Columns past WIDTH are 0, or EMPTY_LOG. A map of one half gives it twice.
     """
-    real = tl.expand_dims(columns < WIDTH, 1 - AXIS)
-    if AXIS == 0:
-        x, matrix = tl.trans(x), tl.trans(matrix)
-    y = x.to(tl.float32)
-    if MAP != IDENTITY:
-        y = tl.dot(x, matrix, input_precision=PRECISION) if AXIS == 1 else tl.dot(matrix, x, input_precision=PRECISION)
-        y += tl.expand_dims(shift, 1 - AXIS)
-    if LOG:
+    y = tl.trans(x).to(tl.float32)
+    if C.MAP != IDENTITY:
+        y = tl.dot(tl.trans(matrix), tl.trans(x), input_precision=C.PRECISION) + shift[:, None]
+    return map_halves(y, (columns < C.WIDTH)[:, None], C)
+
+
+@triton.jit
+def map_halves(y, real, C: tl.constexpr):
+    """Both halves of the features, or of their logarithms, from y = Wx + b [columns ..]; see `map_features`."""
+    if C.LOG:
         plus = tl.where(real, y, EMPTY_LOG)
         minus = tl.where(real, -y, EMPTY_LOG)
-    elif MAP == IDENTITY:
+    elif C.MAP == IDENTITY:
         plus = y
         minus = y
     else:
-        plus, minus = _bounded_halves(y, real, HALVES, MAP, AXIS)
+        if C.MAP == SOFTMAX_JOINT:
+            y *= 2.0
+        top = tl.max(tl.where(real, y, EMPTY_LOG), 0, keep_dims=True)
+        bottom = -tl.min(tl.where(real, y, -EMPTY_LOG), 0, keep_dims=True)
+        if C.MAP == SOFTMAX_JOINT and C.HALVES == 2:
+            top = tl.maximum(top, bottom)
+            bottom = top
+        plus = tl.where(real, tl.exp(y - top), 0.0)
+        minus = tl.where(real, tl.exp(-y - bottom), 0.0)
+        if C.MAP == SOFTMAX:
+            plus /= tl.sum(plus, 0, keep_dims=True)
+            minus /= tl.sum(minus, 0, keep_dims=True)
+        elif C.MAP == SOFTMAX_JOINT:
+            total = tl.sum(plus, 0, keep_dims=True)
+            if C.HALVES == 2:
+                total += tl.sum(minus, 0, keep_dims=True)
+            plus /= total
+            minus /= total
     return plus, minus
 
 
 @triton.jit
-def _bounded_halves(y, real, HALVES: tl.constexpr, MAP: tl.constexpr, AXIS: tl.constexpr):
-    if MAP == SOFTMAX_JOINT:
-        y *= 2.0
-    highest = tl.max(tl.where(real, y, EMPTY_LOG), AXIS, keep_dims=True)
-    lowest = tl.min(tl.where(real, y, -EMPTY_LOG), AXIS, keep_dims=True)
-    top = highest
-    bottom = -lowest
-    if MAP == SOFTMAX_JOINT and HALVES == 2:
-        top = tl.maximum(highest, -lowest)
-        bottom = top
-    plus = tl.where(real, tl.exp(y - top), 0.0)
-    minus = tl.where(real, tl.exp(-y - bottom), 0.0)
-    if MAP == SOFTMAX:
-        plus /= tl.sum(plus, AXIS, keep_dims=True)
-        minus /= tl.sum(minus, AXIS, keep_dims=True)
-    elif MAP == SOFTMAX_JOINT:
-        total = tl.sum(plus, AXIS, keep_dims=True)
-        if HALVES == 2:
-            total += tl.sum(minus, AXIS, keep_dims=True)
-        plus /= total
-        minus /= total
-    return plus, minus
-
-
-@triton.jit
-def map_gradient(plus, minus, grad_plus, grad_minus, HALVES: tl.constexpr, MAP: tl.constexpr, LOG: tl.constexpr):
-    """Gives dy [columns rows] from the features and their gradients; with LOG from φ and dφ at any common shift."""
-    if MAP == IDENTITY and not LOG:
+def map_gradient(plus, minus, grad_plus, grad_minus, C: tl.constexpr):
+    """The gradient dy [columns rows] from features and their gradients; with LOG, φ and dφ may share any shift."""
+    if C.MAP == IDENTITY and not C.LOG:
         grad = grad_plus
     else:
         grad = plus * grad_plus
         other = minus * grad_minus
-        if MAP == SOFTMAX:
+        if C.MAP == SOFTMAX:
             grad -= plus * tl.sum(grad, 0)[None, :]
             other -= minus * tl.sum(other, 0)[None, :]
-        elif MAP == SOFTMAX_JOINT:
+        elif C.MAP == SOFTMAX_JOINT:
             total = tl.sum(grad, 0)
-            if HALVES == 2:
+            if C.HALVES == 2:
                 total += tl.sum(other, 0)
             grad = 2.0 * (grad - plus * total[None, :])
             other = 2.0 * (other - minus * total[None, :])
-        elif MAP == EXP_MAX:
+        elif C.MAP == EXP_MAX:
             grad -= _share_of_maximum(plus) * tl.sum(grad, 0)[None, :]
             other -= _share_of_maximum(minus) * tl.sum(other, 0)[None, :]
-        if HALVES == 2:
+        if C.HALVES == 2:
             grad -= other
     return grad
 
 
 @triton.jit
 def _share_of_maximum(features):
-    """Gives how a token's maximum, where features are 1, is shared among its ties."""
+    """The share of each feature in its token's maximum, which is 1: equal for ties, zero for lesser features."""
     highest = (features == 1.0).to(tl.float32)
     return highest / tl.maximum(tl.sum(highest, 0), 1.0)[None, :]

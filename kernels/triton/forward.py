@@ -6,6 +6,7 @@ before its block and attends to the keys of its block.
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportAttributeAccessIssue=false
 
 import triton
 import triton.language as tl
@@ -23,129 +24,78 @@ TOWERING = tl.constexpr(46.0)
 
 
 @triton.jit
-def query_scale(plus, minus, plus_peak, minus_peak, HALVES: tl.constexpr, LOG: tl.constexpr):
-    """Gives the largest log feature [rows] of queries [columns rows] over the keys' shift, which is taken off.
+def query_scale(plus, minus, plus_peak, minus_peak, C: tl.constexpr):
+    """The largest log feature [rows] of queries [columns rows] over the keys' shift, which is taken off.
 
     Zeros without LOG.
     """
     scale = tl.zeros((plus.shape[1],), tl.float32)
-    if LOG:
+    if C.LOG:
         highest = tl.maximum(plus + plus_peak[:, None], EMPTY_LOG)
-        if HALVES == 2:
+        if C.HALVES == 2:
             highest = tl.maximum(highest, minus + minus_peak[:, None])
         scale = tl.max(highest, 0)
     return scale
 
 
 @triton.jit
-def read_state(features, states, keys, place, columns, value_columns, WIDTH: tl.constexpr, VALUES: tl.constexpr,
-               OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives what queries [rows columns] read from one half of a state: [rows values], and the denominator's part."""
-    state = load_tile(states + place * VALUES, columns, value_columns, VALUES, WIDTH, VALUES, OPERAND)
-    sums = load_vector(keys + place, columns, WIDTH, 0.0)
-    return tl.dot(features.to(OPERAND), state, input_precision=PRECISION), tl.sum(features * sums[None, :], 1)
-
-
-@triton.jit
-def locate_chunk(blocks, CAUSAL: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr):
-    """Gives the batch entry, the block's first token, the chunk's, the sequence's end, and the place of the state."""
-    block = (tl.program_id(0) // (BLOCK // CHUNK)).to(tl.int64)
+def locate_chunk(blocks, C: tl.constexpr):
+    """The batch entry, the first tokens of block and chunk, the end of the sequence, and the place of the state."""
+    block = (tl.program_id(0) // (C.BLOCK // C.CHUNK)).to(tl.int64)
     batch = tl.load(blocks + block * 4).to(tl.int64)
     start, end = tl.load(blocks + block * 4 + 1), tl.load(blocks + block * 4 + 2)
     state = block
-    if not CAUSAL:
+    if not C.CAUSAL:
         state = tl.load(blocks + block * 4 + 3).to(tl.int64)
-    return batch, start, start + (tl.program_id(0) % (BLOCK // CHUNK)) * CHUNK, end, state
+    return batch, start, start + (tl.program_id(0) % (C.BLOCK // C.CHUNK)) * C.CHUNK, end, state
 
 
 @triton.jit
-def _read_half(features, scale, states, keys, peak, place, columns, value_columns, WIDTH: tl.constexpr,
-               VALUES: tl.constexpr, LOG: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    features = shifted(features, peak[:, None] - scale[None, :], LOG)
-    sums = load_vector(keys + place, columns, WIDTH, 0.0)
+def _read_half(features, scale, states, keys, peak, place, columns, value_columns, C: tl.constexpr):
+    features = shifted(features, peak[:, None] - scale[None, :], C.LOG)
+    sums = load_vector(keys + place, columns, C.WIDTH, 0.0)
     denominator = tl.sum(features * sums[:, None], 0)
-    state = load_tile(states + place * VALUES, columns, value_columns, VALUES, WIDTH, VALUES, OPERAND)
-    return tl.dot(tl.trans(features.to(OPERAND)), state, input_precision=PRECISION), denominator
+    state = load_tile(states + place * C.VALUES, columns, value_columns, C.VALUES, C.WIDTH, C.VALUES, C.OPERAND)
+    return tl.dot(tl.trans(features.to(C.OPERAND)), state, input_precision=C.PRECISION), denominator
 
 
 @triton.jit
-def read_states(plus, minus, scale, states, keys, peaks, place, columns, value_columns, WIDTH: tl.constexpr,
-                VALUES: tl.constexpr, HALVES: tl.constexpr, LOG: tl.constexpr, OPERAND: tl.constexpr,
-                PRECISION: tl.constexpr):  # fmt: skip
-    """Gives what queries [columns rows] read from a state: numerators [rows values] and denominators [rows]."""
-    plus_peak, minus_peak = load_peaks(peaks, place, columns, WIDTH, HALVES, LOG)
-    numerator, denominator = _read_half(plus, scale, states, keys, plus_peak, place, columns, value_columns, WIDTH,
-                                        VALUES, LOG, OPERAND, PRECISION)  # fmt: skip
-    if HALVES == 2:
-        more, more_keys = _read_half(minus, scale, states, keys, minus_peak, place + WIDTH, columns, value_columns,
-                                     WIDTH, VALUES, LOG, OPERAND, PRECISION)  # fmt: skip
+def read_states(plus, minus, scale, states, keys, peaks, place, columns, value_columns, C: tl.constexpr):
+    """The numerators [rows values] and denominators [rows] that queries [columns rows] read from a state."""
+    plus_peak, minus_peak = load_peaks(peaks, place, columns, C)
+    numerator, denominator = _read_half(plus, scale, states, keys, plus_peak, place, columns, value_columns, C)
+    if C.HALVES == 2:
+        more, more_keys = _read_half(minus, scale, states, keys, minus_peak, place + C.WIDTH, columns, value_columns, C)
         numerator, denominator = numerator + more, denominator + more_keys
     return numerator, denominator
 
 
 @triton.jit
-def attend_to_block(numerator, denominator, plus, minus, plus_peak, minus_peak, k, v, weight, bias, mask, start, first,
-                    end, k_row, v_row, dims, columns, value_columns,
-                    DIM: tl.constexpr, WIDTH: tl.constexpr, VALUES: tl.constexpr, HALVES: tl.constexpr,
-                    MAP: tl.constexpr, LOG: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr,
-                    CHUNK: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Adds what the queries' features [columns rows] read from the keys of their block."""
-    rows = first + tl.arange(0, CHUNK)
-    matrix, shift = load_map(weight, bias, dims, columns, DIM, WIDTH, MAP, HAS_BIAS, OPERAND)
-    for key_first in range(start, first + CHUNK, CHUNK):
-        key_rows = key_first + tl.arange(0, CHUNK)
-        keep = load_keep(mask, key_rows, end, HAS_MASK)
-        keys = load_tile(k, key_rows, dims, k_row, end, DIM, OPERAND)
-        k_plus, k_minus = map_features(keys, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
-        scores = chunk_scores(plus, minus, k_plus, k_minus, plus_peak, minus_peak, HALVES, LOG, OPERAND, PRECISION)
-        scores = tl.where((rows[:, None] >= key_rows[None, :]) & keep[None, :], scores, 0.0)
-        values = load_values(v, key_rows, value_columns, v_row, end, keep, VALUES, OPERAND, HAS_MASK)
-        numerator += tl.dot(scores.to(OPERAND), values, input_precision=PRECISION)
-        denominator += tl.sum(scores, 1)
-    return numerator, denominator
-
-
-@triton.jit
-def chunk_scores(plus, minus, k_plus, k_minus, plus_peak, minus_peak, HALVES: tl.constexpr, LOG: tl.constexpr,
-                 OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives φ(q)·φ(k) [rows keys] of queries' features and keys' (log) features over the same shift."""
-    k_plus = shifted(k_plus, -plus_peak[:, None], LOG).to(OPERAND)
-    scores = tl.dot(tl.trans(plus), k_plus, input_precision=PRECISION)
-    if HALVES == 2:
-        k_minus = shifted(k_minus, -minus_peak[:, None], LOG).to(OPERAND)
-        scores += tl.dot(tl.trans(minus), k_minus, input_precision=PRECISION)
-    return scores
-
-
-@triton.jit
-def _attend_exactly(x, q_matrix, q_shift, k, v, k_weight, k_bias, mask, states, state_keys, peaks, place, start, first,
-                    end, k_row, v_row, dims, columns, value_columns,
-                    DIM: tl.constexpr, WIDTH: tl.constexpr, VALUES: tl.constexpr, HALVES: tl.constexpr,
-                    MAP: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, CHUNK: tl.constexpr,
-                    OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives numerators, denominators and scale of queries [rows dims], pair by pair in their block."""
-    rows = first + tl.arange(0, CHUNK)
-    plus, minus = map_features(x, q_matrix, q_shift, columns, WIDTH, HALVES, MAP, True, PRECISION, 0)
-    plus_peak, minus_peak = load_peaks(peaks, place, columns, WIDTH, HALVES, True)
-    scale = query_scale(plus, minus, plus_peak, minus_peak, HALVES, True)
-    matrix, shift = load_map(k_weight, k_bias, dims, columns, DIM, WIDTH, MAP, HAS_BIAS, OPERAND)
-    for key_first in range(start, first + CHUNK, CHUNK):
-        key_rows = key_first + tl.arange(0, CHUNK)
-        visible = (rows[:, None] >= key_rows[None, :]) & load_keep(mask, key_rows, end, HAS_MASK)[None, :]
-        keys = load_tile(k, key_rows, dims, k_row, end, DIM, OPERAND)
-        k_logs, _ = map_features(keys, matrix, shift, columns, WIDTH, HALVES, MAP, True, PRECISION, 0)
-        scale = highest_log(plus, k_logs, columns, visible, scale, WIDTH, HALVES)
+def _attend_exactly(x, q_matrix, q_shift, k, v, k_weight, k_bias, head, mask, states, state_keys, peaks, place, start,
+                    first, end, k_row, v_row, dims, columns, value_columns, C: tl.constexpr):  # fmt: skip
+    """The numerators, denominators and scale of queries [rows dims], summed pair by pair within their block."""
+    rows = first + tl.arange(0, C.CHUNK)
+    plus, minus = map_features(x, q_matrix, q_shift, columns, C)
+    plus_peak, minus_peak = load_peaks(peaks, place, columns, C)
+    scale = query_scale(plus, minus, plus_peak, minus_peak, C)
+    matrix, shift = load_map(k_weight, k_bias, head, dims, columns, C)
+    for key_first in range(start, first + C.CHUNK, C.CHUNK):
+        key_rows = key_first + tl.arange(0, C.CHUNK)
+        visible = (rows[:, None] >= key_rows[None, :]) & load_keep(mask, key_rows, end, C.HAS_MASK)[None, :]
+        keys = load_tile(k, key_rows, dims, k_row, end, C.DIM, C.OPERAND)
+        k_logs, _ = map_features(keys, matrix, shift, columns, C)
+        scale = highest_log(plus, k_logs, columns, visible, scale, C)
     numerator, denominator = read_states(plus, minus, scale, states, state_keys, peaks, place, columns, value_columns,
-                                         WIDTH, VALUES, HALVES, True, OPERAND, PRECISION)  # fmt: skip
-    for key_first in range(start, first + CHUNK, CHUNK):
-        key_rows = key_first + tl.arange(0, CHUNK)
-        keep = load_keep(mask, key_rows, end, HAS_MASK)
+                                         C)  # fmt: skip
+    for key_first in range(start, first + C.CHUNK, C.CHUNK):
+        key_rows = key_first + tl.arange(0, C.CHUNK)
+        keep = load_keep(mask, key_rows, end, C.HAS_MASK)
         visible = (rows[:, None] >= key_rows[None, :]) & keep[None, :]
-        keys = load_tile(k, key_rows, dims, k_row, end, DIM, OPERAND)
-        k_logs, _ = map_features(keys, matrix, shift, columns, WIDTH, HALVES, MAP, True, PRECISION, 0)
-        scores = exact_scores(plus, k_logs, columns, visible, scale, WIDTH, HALVES)
-        values = load_values(v, key_rows, value_columns, v_row, end, keep, VALUES, OPERAND, HAS_MASK)
-        numerator += tl.dot(scores.to(OPERAND), values, input_precision=PRECISION)
+        keys = load_tile(k, key_rows, dims, k_row, end, C.DIM, C.OPERAND)
+        k_logs, _ = map_features(keys, matrix, shift, columns, C)
+        scores = exact_scores(plus, k_logs, columns, visible, scale, C)
+        values = load_values(v, key_rows, value_columns, v_row, end, keep, C.VALUES, C.OPERAND, C.HAS_MASK)
+        numerator += tl.dot(scores.to(C.OPERAND), values, input_precision=C.PRECISION)
         denominator += tl.sum(scores, 1)
     return numerator, denominator, scale
 
@@ -158,18 +108,18 @@ def any_lost(denominator, scale, rows, end):
 
 
 @triton.jit
-def any_towers(plus, minus, plus_peak, minus_peak, norm, rows, end, HALVES: tl.constexpr):
+def any_towers(plus, minus, plus_peak, minus_peak, norm, rows, end, C: tl.constexpr):
     """Tells whether a row's features over the shift are past what float32 can carry."""
-    scale = query_scale(plus, minus, plus_peak, minus_peak, HALVES, True)
+    scale = query_scale(plus, minus, plus_peak, minus_peak, C)
     return tl.max(((scale - norm > TOWERING) & (rows < end)).to(tl.int32), 0) > 0
 
 
 @triton.jit
 def finish(numerator, denominator, scale, output, norms, rows, value_columns, row_stride, end, eps, tile,
-           VALUES: tl.constexpr, LOG: tl.constexpr, NORMALIZE: tl.constexpr):  # fmt: skip
+           C: tl.constexpr):  # fmt: skip
     """Divides, and stores outputs and norms. A row that sees no key gives zero, and with LOG a norm of 1e30."""
-    if NORMALIZE:
-        if LOG:
+    if C.NORMALIZE:
+        if C.LOG:
             seen = denominator > 0
             numerator /= tl.where(seen, denominator, 1.0)[:, None]
             norm = tl.where(seen, scale + tl.log(tl.where(seen, denominator, 1.0)), -EMPTY_LOG)
@@ -178,62 +128,65 @@ def finish(numerator, denominator, scale, output, norms, rows, value_columns, ro
             numerator /= norm[:, None]
     else:
         norm = tl.full(rows.shape, 1.0, tl.float32)
-        if LOG:
+        if C.LOG:
             numerator *= tl.exp(scale)[:, None]
             norm = tl.zeros(rows.shape, tl.float32)
-    store_tile(output, numerator, rows, value_columns, row_stride, end, VALUES)
+    store_tile(output, numerator, rows, value_columns, row_stride, end, C.VALUES)
     if tile == 0:
         tl.store(norms + rows, norm, mask=rows < end)
 
 
 @triton.jit
 def attend(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, blocks, states, state_keys, peaks_before, peaks_through,
-           output, norms, q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch,
-           o_batch, o_head, o_row, tokens, groups, eps,
-           DIM: tl.constexpr, WIDTH: tl.constexpr, VALUES: tl.constexpr, HALVES: tl.constexpr, MAP: tl.constexpr,
-           LOG: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, CAUSAL: tl.constexpr,
-           NORMALIZE: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr, BD: tl.constexpr, BW: tl.constexpr,
-           BV: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives outputs, and each row's norm: its denominator, or with LOG the denominator's logarithm.
+           output, norms, q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, o_batch,
+           o_head, o_row, tokens, groups, eps, C: tl.constexpr):  # fmt: skip
+    """Outputs, and each row's norm: its denominator, or with LOG the denominator's logarithm.
 
     Without NORMALIZE the output is the numerator and the norm 1 (0 with LOG).
     Grid: blocks · chunks in a block, query heads, tiles of values.
     """
-    batch, start, first, end, state = locate_chunk(blocks, CAUSAL, BLOCK, CHUNK)
+    batch, start, first, end, state = locate_chunk(blocks, C)
     if first >= end:
         return
     head, tile, heads = tl.program_id(1).to(tl.int64), tl.program_id(2), tl.num_programs(1)
     kv_head, kv_heads = head // groups, heads // groups
-    dims, columns, value_columns = tl.arange(0, BD), tl.arange(0, BW), tile * BV + tl.arange(0, BV)
-    rows = first + tl.arange(0, CHUNK)
-    q_weight, q_bias = q_weight + head * DIM * WIDTH, q_bias + head * WIDTH
-    k_weight, k_bias = k_weight + kv_head * DIM * WIDTH, k_bias + kv_head * WIDTH
+    dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tile * C.BV + tl.arange(0, C.BV)
+    rows = first + tl.arange(0, C.CHUNK)
     k, v = k + batch * k_batch + kv_head * k_head, v + batch * v_batch + kv_head * v_head
     mask += batch * mask_batch
     q += batch * q_batch + head * q_head
-    matrix, shift = load_map(q_weight, q_bias, dims, columns, DIM, WIDTH, MAP, HAS_BIAS, OPERAND)
-    x = load_tile(q, rows, dims, q_row, end, DIM, OPERAND)
-    plus, minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
-    place = (state * kv_heads + kv_head) * (HALVES * WIDTH)
-    plus_peak, minus_peak = load_peaks(peaks_through, place, columns, WIDTH, HALVES, LOG)
-    scale = query_scale(plus, minus, plus_peak, minus_peak, HALVES, LOG)
+    matrix, shift = load_map(q_weight, q_bias, head, dims, columns, C)
+    x = load_tile(q, rows, dims, q_row, end, C.DIM, C.OPERAND)
+    plus, minus = map_features(x, matrix, shift, columns, C)
+    place = (state * kv_heads + kv_head) * (C.HALVES * C.WIDTH)
+    plus_peak, minus_peak = load_peaks(peaks_through, place, columns, C)
+    scale = query_scale(plus, minus, plus_peak, minus_peak, C)
     numerator, denominator = read_states(plus, minus, scale, states, state_keys, peaks_before, place, columns,
-                                         value_columns, WIDTH, VALUES, HALVES, LOG, OPERAND, PRECISION)  # fmt: skip
-    if CAUSAL:
-        q_plus = shifted(plus, plus_peak[:, None] - scale[None, :], LOG).to(OPERAND)
-        q_minus = shifted(minus, minus_peak[:, None] - scale[None, :], LOG).to(OPERAND)
-        numerator, denominator = attend_to_block(
-            numerator, denominator, q_plus, q_minus, plus_peak, minus_peak, k, v, k_weight, k_bias, mask, start, first,
-            end, k_row, v_row, dims, columns, value_columns, DIM, WIDTH, VALUES, HALVES, MAP, LOG, HAS_BIAS, HAS_MASK,
-            CHUNK, OPERAND, PRECISION)  # fmt: skip
-        if LOG:
+                                         value_columns, C)  # fmt: skip
+    if C.CAUSAL:
+        q_plus = shifted(plus, plus_peak[:, None] - scale[None, :], C.LOG).to(C.OPERAND)
+        q_minus = shifted(minus, minus_peak[:, None] - scale[None, :], C.LOG).to(C.OPERAND)
+        matrix, shift = load_map(k_weight, k_bias, kv_head, dims, columns, C)
+        for key_first in range(start, first + C.CHUNK, C.CHUNK):
+            key_rows = key_first + tl.arange(0, C.CHUNK)
+            keep = load_keep(mask, key_rows, end, C.HAS_MASK)
+            keys = load_tile(k, key_rows, dims, k_row, end, C.DIM, C.OPERAND)
+            k_plus, k_minus = map_features(keys, matrix, shift, columns, C)
+            k_plus = shifted(k_plus, -plus_peak[:, None], C.LOG).to(C.OPERAND)
+            scores = tl.dot(tl.trans(q_plus), k_plus, input_precision=C.PRECISION)
+            if C.HALVES == 2:
+                k_minus = shifted(k_minus, -minus_peak[:, None], C.LOG).to(C.OPERAND)
+                scores += tl.dot(tl.trans(q_minus), k_minus, input_precision=C.PRECISION)
+            scores = tl.where((rows[:, None] >= key_rows[None, :]) & keep[None, :], scores, 0.0)
+            values = load_values(v, key_rows, value_columns, v_row, end, keep, C.VALUES, C.OPERAND, C.HAS_MASK)
+            numerator += tl.dot(scores.to(C.OPERAND), values, input_precision=C.PRECISION)
+            denominator += tl.sum(scores, 1)
+        if C.LOG:
             if any_lost(denominator, scale, rows, end):
-                x = load_tile(q, rows, dims, q_row, end, DIM, OPERAND)
-                matrix, shift = load_map(q_weight, q_bias, dims, columns, DIM, WIDTH, MAP, HAS_BIAS, OPERAND)
+                x = load_tile(q, rows, dims, q_row, end, C.DIM, C.OPERAND)
+                matrix, shift = load_map(q_weight, q_bias, head, dims, columns, C)
                 numerator, denominator, scale = _attend_exactly(
-                    x, matrix, shift, k, v, k_weight, k_bias, mask, states, state_keys, peaks_before, place, start,
-                    first, end, k_row, v_row, dims, columns, value_columns, DIM, WIDTH, VALUES, HALVES, MAP, HAS_BIAS,
-                    HAS_MASK, CHUNK, OPERAND, PRECISION)  # fmt: skip
+                    x, matrix, shift, k, v, k_weight, k_bias, kv_head, mask, states, state_keys, peaks_before, place,
+                    start, first, end, k_row, v_row, dims, columns, value_columns, C)  # fmt: skip
     finish(numerator, denominator, scale, output + batch * o_batch + head * o_head,
-           norms + (batch * heads + head) * tokens, rows, value_columns, o_row, end, eps, tile, VALUES, LOG,
-           NORMALIZE)  # fmt: skip
+           norms + (batch * heads + head) * tokens, rows, value_columns, o_row, end, eps, tile, C)  # fmt: skip

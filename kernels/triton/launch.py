@@ -33,7 +33,7 @@ def launch(kernel: Any, grid: tuple[int, ...], *, shared: Mapping[str, Any] | No
 
 
 def strides(**tensors: Tensor) -> dict[str, Any]:
-    """Gives the strides of batch, heads and tokens of each tensor, as NAME_batch, NAME_head and NAME_row."""
+    """The strides of batch, heads and tokens of each tensor, as NAME_batch, NAME_head and NAME_row."""
     return {
         f"{name}_{axis}": tensor.stride(index)
         for name, tensor in tensors.items()
@@ -42,10 +42,10 @@ def strides(**tensors: Tensor) -> dict[str, Any]:
 
 
 def stand_in(tensor: Tensor | None, other: Tensor) -> Tensor:
-    """Gives a contiguous tensor, or another that no kernel reads."""
+    """The tensor, contiguous; or `other`, which no kernel reads, if there is none."""
     return other if tensor is None else tensor.contiguous()
 
 
 def mask_bytes(mask: Tensor | None, other: Tensor) -> Tensor:
-    """Gives a mask in bytes, contiguous, or another tensor that no kernel reads."""
+    """The mask in bytes, contiguous; or `other`, which no kernel reads, if there is none."""
     return other if mask is None else mask.contiguous().view(torch.uint8)

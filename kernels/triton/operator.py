@@ -31,16 +31,16 @@ class Arguments:
     """Names of the tensors that get gradients."""
 
     def flatten(self) -> tuple[Any, ...]:
-        """Gives the operator's arguments; the class makes the value of them again."""
+        """The operator's arguments, from which the class makes this value again."""
         return tuple(getattr(self, name) for name in self.__match_args__)
 
     def differentiable(self) -> dict[str, Tensor]:
-        """Gives the tensors that get gradients, by name."""
+        """The tensors that get gradients, by name."""
         given = {name: getattr(self, name) for name in self.DIFFERENTIABLE}
         return {name: tensor for name, tensor in given.items() if tensor is not None}
 
     def in_order(self, gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-        """Gives a gradient or None for each argument.
+        """The gradient, or None, of each argument.
 
         Args:
             gradients: of the tensors in `differentiable`, in that order.
@@ -71,23 +71,39 @@ def flat(function: Callable[..., R]) -> Callable[..., R]:
     return flattened
 
 
-def keep(ctx: Any, call: Arguments, *results: Tensor) -> None:
-    """Saves a call and some of its results for the gradients."""
-    arguments = call.flatten()
-    ctx.save_for_backward(*results, *(x if isinstance(x, Tensor) else None for x in arguments))
-    ctx.value, ctx.others = type(call), tuple(None if isinstance(x, Tensor) else x for x in arguments)
+def differentiate(forward: Any, backward: Any, value: type[Arguments], *, kept: int, outputs: Sequence[int]) -> None:
+    """Makes one operator the gradients of another.
 
+    Args:
+        forward: takes the fields of `value`, gives several tensors.
+        backward: takes the gradients of the differentiable outputs, the results that are kept, and the fields of
+            `value`; gives the gradients of `Arguments.differentiable`.
+        value: class of the arguments.
+        kept: number of results that the gradients need, the first ones.
+        outputs: positions of the results that are differentiable.
+    """
 
-def kept(ctx: Any) -> tuple[Any, tuple[Tensor, ...]]:
-    """Gives the call and the results that `keep` saved."""
-    first = len(ctx.saved_tensors) - len(ctx.others)
-    tensors = ctx.saved_tensors[first:]
-    arguments = (other if tensor is None else tensor for tensor, other in zip(tensors, ctx.others, strict=True))
-    return ctx.value(*arguments), ctx.saved_tensors[:first]
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
+        ctx.save_for_backward(*output[:kept], *(x if isinstance(x, Tensor) else None for x in inputs))
+        ctx.others = tuple(None if isinstance(x, Tensor) else x for x in inputs)
+        ctx.mark_non_differentiable(*(x for index, x in enumerate(output) if index not in outputs))
+
+    def gradients(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        pairs = zip(ctx.saved_tensors[kept:], ctx.others, strict=True)
+        call = value(*(other if tensor is None else tensor for tensor, other in pairs))
+        found = backward(*(grads[index] for index in outputs), *ctx.saved_tensors[:kept], *call.flatten())
+        return call.in_order(found)
+
+    def shapes(*inputs: Any) -> list[Tensor]:
+        call = value(*inputs[-len(value.__match_args__) :])
+        return [torch.empty_like(tensor) for tensor in call.differentiable().values()]
+
+    forward.register_autograd(gradients, setup_context=save)
+    backward.register_fake(shapes)
 
 
 def gradients_by_torch(form: Callable[[A], tuple[Tensor, ...]], call: A, grads: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Gives the gradients of a call by name, from a forward pass in plain torch that is run again.
+    """The gradients of a call by name, from a forward pass in plain torch that is run again.
 
     Args:
         form: gives the outputs of a call.
@@ -108,7 +124,7 @@ def gradients_by_torch(form: Callable[[A], tuple[Tensor, ...]], call: A, grads: 
 
 
 def laid_out(call: Arguments, gradients: Mapping[str, Tensor], *others: Tensor) -> list[Tensor]:
-    """Gives the gradients of a call as an operator may return them, and as its fake kernel promises them.
+    """The gradients of a call, laid out as an operator may return them and as its fake kernel promises them.
 
     Types and strides are those of `torch.empty_like` of their tensors, and each lies in memory of its own.
 
@@ -133,31 +149,31 @@ def _memory(tensor: Tensor) -> int:
 
 
 def state_tensors(state: LinearState) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives the tensors of a state; an empty one stands for a scale that it lacks."""
+    """The tensors of a state; an empty one stands for a scale that it lacks."""
     return state.kv, state.k, state.k.new_empty(0) if state.log_scale is None else state.log_scale
 
 
 def own_state(state: LinearState, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives contiguous copies in `dtype` of what `state_tensors` gives."""
+    """Contiguous copies in `dtype` of what `state_tensors` gives."""
     kv, keys, scale = (x.to(dtype, copy=True, memory_format=torch.contiguous_format) for x in state_tensors(state))
     return kv, keys, scale
 
 
 def state_shapes(keys: Tensor, values: Size, log_space: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives empty tensors of a state whose sum of keys is `keys` [b hk f]."""
+    """The tensors of a state, empty, of the shapes for which `keys` [b hk f] is the sum of keys."""
     return keys.new_empty(*keys.shape, values), keys, torch.empty_like(keys) if log_space else keys.new_empty(0)
 
 
 def empty_by_token(like: Tensor, batch: Size, heads: Size, tokens: Size, size: Size) -> Tensor:
-    """Gives an empty [b h n size] with tokens before heads in memory, as the kernels write it."""
+    """An empty tensor [b h n size] with tokens before heads in memory, as the kernels write it."""
     return like.new_empty(batch, tokens, heads, size).transpose(1, 2)
 
 
 def placed(output: Tensor) -> Tensor:
-    """Gives a copy of [b h n dv] with tokens before heads in memory."""
+    """A copy of the output [b h n dv] with tokens before heads in memory."""
     return empty_by_token(output, *output.shape).copy_(output)
 
 
 def rows_contiguous(tensor: Tensor) -> Tensor:
-    """Gives a tensor whose last dimension is contiguous, as the kernels read it."""
+    """The tensor, or a copy, with a contiguous last dimension, as the kernels read it."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()

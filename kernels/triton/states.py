@@ -10,6 +10,7 @@ of the keys summed up, as `state.LinearState` does.
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportAttributeAccessIssue=false
 
 import triton
 import triton.language as tl
@@ -19,145 +20,169 @@ from .features import EMPTY_LOG, load_keep, load_map, load_tile, load_values, ma
 
 @triton.jit
 def shifted(logs, shift, LOG: tl.constexpr):
-    """Gives features from what `map_features` gave: as they are, or exp(logs + shift), zero where there is none."""
+    """The results of `map_features` as features: as they are, or with LOG exp(logs + shift), 0 at `EMPTY_LOG`."""
     if LOG:
         logs = tl.where(logs > EMPTY_LOG / 2, tl.exp(tl.minimum(logs + shift, 80.0)), 0.0)
     return logs
 
 
 @triton.jit
-def shifted_halves(x, matrix, shift, plus_peak, minus_peak, keep, columns, WIDTH: tl.constexpr, HALVES: tl.constexpr,
-                    MAP: tl.constexpr, LOG: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives both halves [columns keys] of keys' features over their shift, zero where a token is padding."""
-    plus, minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
-    return (tl.where(keep[None, :], shifted(plus, -plus_peak[:, None], LOG), 0.0),
-            tl.where(keep[None, :], shifted(minus, -minus_peak[:, None], LOG), 0.0))  # fmt: skip
+def shifted_halves(x, matrix, shift, plus_peak, minus_peak, keep, columns, C: tl.constexpr):
+    """Both halves [columns keys] of keys' features over their shift, zero where a token is padding."""
+    plus, minus = map_features(x, matrix, shift, columns, C)
+    return (tl.where(keep[None, :], shifted(plus, -plus_peak[:, None], C.LOG), 0.0),
+            tl.where(keep[None, :], shifted(minus, -minus_peak[:, None], C.LOG), 0.0))  # fmt: skip
 
 
 @triton.jit
 def load_vector(base, columns, WIDTH: tl.constexpr, other):
-    """Gives [columns] of a vector in float32."""
+    """The columns [columns] of a vector, in float32."""
     return tl.load(base + columns, mask=columns < WIDTH, other=other).to(tl.float32)
 
 
 @triton.jit
-def _add_keys(features, peak, total, key_total, values, keep, LOG: tl.constexpr, OPERAND: tl.constexpr,
-              PRECISION: tl.constexpr):  # fmt: skip
+def _add_keys(features, peak, total, key_total, values, keep, C: tl.constexpr):
     """Adds one half of the features [columns rows] to its sums."""
-    if LOG:
+    if C.LOG:
         features = tl.where(keep[None, :], features, EMPTY_LOG)
         grown = tl.maximum(peak, tl.max(features, 1))
         total *= tl.exp(peak - grown)[:, None]
         key_total *= tl.exp(peak - grown)
         peak = grown
-        features = shifted(features, -grown[:, None], LOG)
+        features = shifted(features, -grown[:, None], C.LOG)
     features = tl.where(keep[None, :], features, 0.0)
-    total += tl.dot(features.to(OPERAND), values, input_precision=PRECISION)
+    total += tl.dot(features.to(C.OPERAND), values, input_precision=C.PRECISION)
     return peak, total, key_total + tl.sum(features, 1)
 
 
 @triton.jit
-def sum_keys(k, v, k_weight, k_bias, mask, blocks, sums, key_sums, peaks,
-             k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch,
-             DIM: tl.constexpr, WIDTH: tl.constexpr, VALUES: tl.constexpr, HALVES: tl.constexpr, MAP: tl.constexpr,
-             LOG: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, BLOCK: tl.constexpr,
-             CHUNK: tl.constexpr, BD: tl.constexpr, BW: tl.constexpr, BV: tl.constexpr, OPERAND: tl.constexpr,
-             PRECISION: tl.constexpr):  # fmt: skip
-    """Gives a block's Σ φ(k) vᵀ [block head halves·WIDTH VALUES], Σ φ(k), and with LOG their shift.
+def sum_keys(k, v, k_weight, k_bias, mask, blocks, sums, key_sums, peaks, k_batch, k_head, k_row, v_batch, v_head,
+             v_row, mask_batch, C: tl.constexpr):  # fmt: skip
+    """The sums Σ φ(k) vᵀ [block head halves·WIDTH VALUES] and Σ φ(k) of a block, and with LOG their shift.
 
     Grid: blocks, kv heads, tiles of values.
     """
-    block, batch, start, end = locate_block(blocks, BLOCK)
+    block, batch, start, end = locate_block(blocks, C.BLOCK)
     head, tile = tl.program_id(1).to(tl.int64), tl.program_id(2)
-    dims, columns, value_columns = tl.arange(0, BD), tl.arange(0, BW), tile * BV + tl.arange(0, BV)
-    matrix, shift = load_map(k_weight + head * DIM * WIDTH, k_bias + head * WIDTH, dims, columns, DIM, WIDTH, MAP,
-                             HAS_BIAS, OPERAND)  # fmt: skip
+    dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tile * C.BV + tl.arange(0, C.BV)
+    matrix, shift = load_map(k_weight, k_bias, head, dims, columns, C)
     k += batch * k_batch + head * k_head
     v += batch * v_batch + head * v_head
-    plus_sum, minus_sum = tl.zeros((BW, BV), tl.float32), tl.zeros((BW, BV), tl.float32)
-    plus_keys, minus_keys = tl.zeros((BW,), tl.float32), tl.zeros((BW,), tl.float32)
-    plus_peak, minus_peak = tl.full((BW,), EMPTY_LOG, tl.float32), tl.full((BW,), EMPTY_LOG, tl.float32)
-    for first in range(start, end, CHUNK):
-        rows = first + tl.arange(0, CHUNK)
-        keep = load_keep(mask + batch * mask_batch, rows, end, HAS_MASK)
-        x = load_tile(k, rows, dims, k_row, end, DIM, OPERAND)
-        values = load_values(v, rows, value_columns, v_row, end, keep, VALUES, OPERAND, HAS_MASK)
-        plus, minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
-        plus_peak, plus_sum, plus_keys = _add_keys(plus, plus_peak, plus_sum, plus_keys, values, keep, LOG, OPERAND,
-                                                   PRECISION)  # fmt: skip
-        if HALVES == 2:
-            minus_peak, minus_sum, minus_keys = _add_keys(minus, minus_peak, minus_sum, minus_keys, values, keep, LOG,
-                                                          OPERAND, PRECISION)  # fmt: skip
-    place = (block * tl.num_programs(1) + head) * (HALVES * WIDTH)
-    store_sums(sums, key_sums, peaks, place, columns, value_columns, tile, plus_sum, plus_keys, plus_peak, WIDTH,
-               VALUES, LOG)  # fmt: skip
-    if HALVES == 2:
-        store_sums(sums, key_sums, peaks, place + WIDTH, columns, value_columns, tile, minus_sum, minus_keys,
-                   minus_peak, WIDTH, VALUES, LOG)  # fmt: skip
+    plus_sum = tl.zeros((columns.shape[0], value_columns.shape[0]), tl.float32)
+    plus_keys, plus_peak = tl.zeros(columns.shape, tl.float32), tl.full(columns.shape, EMPTY_LOG, tl.float32)
+    minus_sum, minus_keys, minus_peak = plus_sum, plus_keys, plus_peak
+    for first in range(start, end, C.CHUNK):
+        rows = first + tl.arange(0, C.CHUNK)
+        keep = load_keep(mask + batch * mask_batch, rows, end, C.HAS_MASK)
+        x = load_tile(k, rows, dims, k_row, end, C.DIM, C.OPERAND)
+        values = load_values(v, rows, value_columns, v_row, end, keep, C.VALUES, C.OPERAND, C.HAS_MASK)
+        plus, minus = map_features(x, matrix, shift, columns, C)
+        plus_peak, plus_sum, plus_keys = _add_keys(plus, plus_peak, plus_sum, plus_keys, values, keep, C)
+        if C.HALVES == 2:
+            minus_peak, minus_sum, minus_keys = _add_keys(minus, minus_peak, minus_sum, minus_keys, values, keep, C)
+    place = (block * tl.num_programs(1) + head) * (C.HALVES * C.WIDTH)
+    store_sums(sums, key_sums, peaks, place, columns, value_columns, tile, (plus_sum, plus_keys, plus_peak),
+               (minus_sum, minus_keys, minus_peak), C, C.LOG)  # fmt: skip
 
 
 @triton.jit
-def store_sums(sums, vectors, peaks, place, columns, value_columns, tile, total, vector, peak, WIDTH: tl.constexpr,
-               VALUES: tl.constexpr, LOG: tl.constexpr):  # fmt: skip
-    """Stores one half of a state; its vectors by the first tile of values alone."""
-    store_tile(sums + place * VALUES, total, columns, value_columns, VALUES, WIDTH, VALUES)
+def store_sums(sums, vectors, peaks, place, columns, value_columns, tile, plus, minus, C: tl.constexpr,
+               LOG: tl.constexpr):  # fmt: skip
+    """Stores a state, the sum, the vector and the peak of each half; vectors by the first tile of values alone."""
+    _store_half(sums, vectors, peaks, place, columns, value_columns, tile, plus, C, LOG)
+    if C.HALVES == 2:
+        _store_half(sums, vectors, peaks, place + C.WIDTH, columns, value_columns, tile, minus, C, LOG)
+
+
+@triton.jit
+def _store_half(sums, vectors, peaks, place, columns, value_columns, tile, half, C: tl.constexpr, LOG: tl.constexpr):
+    store_tile(sums + place * C.VALUES, half[0], columns, value_columns, C.VALUES, C.WIDTH, C.VALUES)
     if tile == 0:
-        tl.store(vectors + place + columns, vector, mask=columns < WIDTH)
+        tl.store(vectors + place + columns, half[1], mask=columns < C.WIDTH)
         if LOG:
-            tl.store(peaks + place + columns, peak, mask=columns < WIDTH)
+            tl.store(peaks + place + columns, half[2], mask=columns < C.WIDTH)
+
+
+@triton.jit
+def load_sums(sums, vectors, peaks, place, columns, value_columns, C: tl.constexpr, HAS_INITIAL: tl.constexpr):
+    """The sum, the vector and the peak of each half of the state before the first token; see `store_sums`."""
+    plus = _load_half(sums, vectors, peaks, place, columns, value_columns, C, HAS_INITIAL)
+    minus = plus
+    if C.HALVES == 2:
+        minus = _load_half(sums, vectors, peaks, place + C.WIDTH, columns, value_columns, C, HAS_INITIAL)
+    return plus[0], plus[1], plus[2], minus[0], minus[1], minus[2]
+
+
+@triton.jit
+def _load_half(sums, vectors, peaks, place, columns, value_columns, C: tl.constexpr, HAS_INITIAL: tl.constexpr):
+    total = tl.zeros((columns.shape[0], value_columns.shape[0]), tl.float32)
+    vector, peak = tl.zeros(columns.shape, tl.float32), tl.full(columns.shape, EMPTY_LOG, tl.float32)
+    if HAS_INITIAL:
+        total = load_tile(sums + place * C.VALUES, columns, value_columns, C.VALUES, C.WIDTH, C.VALUES, tl.float32)
+        vector = load_vector(vectors + place, columns, C.WIDTH, 0.0)
+        if C.LOG:
+            peak = load_vector(peaks + place, columns, C.WIDTH, EMPTY_LOG)
+    return total, vector, peak
 
 
 @triton.jit
 def locate_block(blocks, BLOCK: tl.constexpr):
-    """Gives the block that a program on the first axis handles, its batch entry, its first token and its end."""
+    """The block that a program on the first axis handles, its batch entry, its first token and its end."""
     block = tl.program_id(0).to(tl.int64)
     batch, start = tl.load(blocks + block * 4).to(tl.int64), tl.load(blocks + block * 4 + 1)
     return block, batch, start, tl.minimum(start + BLOCK, tl.load(blocks + block * 4 + 2))
 
 
 @triton.jit
-def tile_columns(VALUES: tl.constexpr, BF: tl.constexpr, BV: tl.constexpr):
-    """Gives the columns of features and of values that a program on the third axis handles, and the tile's number."""
-    value_tiles = (VALUES + BV - 1) // BV
+def tile_columns(C: tl.constexpr):
+    """The columns of features and of values that a program on the third axis handles, and the tile's number."""
+    value_tiles = (C.VALUES + C.BV - 1) // C.BV
     tile = tl.program_id(2) % value_tiles
-    return tl.program_id(2) // value_tiles * BF + tl.arange(0, BF), tile * BV + tl.arange(0, BV), tile
+    return tl.program_id(2) // value_tiles * C.BF + tl.arange(0, C.BF), tile * C.BV + tl.arange(0, C.BV), tile
+
+
+@triton.jit
+def _scanned(C: tl.constexpr):
+    """The columns of features that a program of a scan carries, their places in a state, and three masks.
+
+    The masks are of the vectors, of the sums, and of the vectors where a program of the first tile of values runs.
+    """
+    columns, value_columns, tile = tile_columns(C)
+    real = columns < C.FEATURES
+    within = columns[:, None] * C.VALUES + value_columns[None, :]
+    once = columns < tl.where(tile == 0, C.FEATURES, 0)
+    return columns, within, real, real[:, None] & (value_columns[None, :] < C.VALUES), once
 
 
 @triton.jit
 def scan_keys(sums, key_sums, peaks, initial, initial_keys, initial_peaks, sequences, states, state_keys, peaks_before,
-              peaks_through, final, final_keys, final_peaks,
-              FEATURES: tl.constexpr, VALUES: tl.constexpr, CAUSAL: tl.constexpr, LOG: tl.constexpr,
-              HAS_INITIAL: tl.constexpr, BF: tl.constexpr, BV: tl.constexpr):  # fmt: skip
-    """Gives the sums over all keys before each block, and those over all keys of each sequence.
+              peaks_through, final, final_keys, final_peaks, C: tl.constexpr, HAS_INITIAL: tl.constexpr):  # fmt: skip
+    """The sums over all keys before each block, and over all keys of each sequence.
 
     Grid: sequences, kv heads, tiles of features and values. Without CAUSAL only the latter sums are given.
     """
     sequence, head, heads = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
-    columns, value_columns, tile = tile_columns(VALUES, BF, BV)
-    real = columns < FEATURES
-    inside = real[:, None] & (value_columns[None, :] < VALUES)
-    once = columns < tl.where(tile == 0, FEATURES, 0)
-    within = columns[:, None] * VALUES + value_columns[None, :]
-    total, keys = tl.zeros((BF, BV), tl.float32), tl.zeros((BF,), tl.float32)
-    peak = tl.full((BF,), EMPTY_LOG, tl.float32)
-    place = (sequence * heads + head) * FEATURES
+    columns, within, real, inside, once = _scanned(C)
+    total, keys = tl.zeros(within.shape, tl.float32), tl.zeros(columns.shape, tl.float32)
+    peak = tl.full(columns.shape, EMPTY_LOG, tl.float32)
+    place = (sequence * heads + head) * C.FEATURES
     if HAS_INITIAL:
-        total = tl.load(initial + place * VALUES + within, mask=inside, other=0.0)
+        total = tl.load(initial + place * C.VALUES + within, mask=inside, other=0.0)
         keys = tl.load(initial_keys + place + columns, mask=real, other=0.0)
-        if LOG:
+        if C.LOG:
             peak = tl.load(initial_peaks + place + columns, mask=real, other=EMPTY_LOG)
     first = tl.load(sequences + sequence * 2).to(tl.int64)
     for step in range(tl.load(sequences + sequence * 2 + 1)):
-        here = ((first + step) * heads + head) * FEATURES
-        if CAUSAL:
-            tl.store(states + here * VALUES + within, total.to(states.dtype.element_ty), mask=inside)
+        here = ((first + step) * heads + head) * C.FEATURES
+        if C.CAUSAL:
+            tl.store(states + here * C.VALUES + within, total.to(states.dtype.element_ty), mask=inside)
             tl.store(state_keys + here + columns, keys, mask=once)
-        own = tl.load(sums + here * VALUES + within, mask=inside, other=0.0).to(tl.float32)
+        own = tl.load(sums + here * C.VALUES + within, mask=inside, other=0.0).to(tl.float32)
         own_keys = tl.load(key_sums + here + columns, mask=real, other=0.0)
-        if LOG:
+        if C.LOG:
             own_peak = tl.load(peaks + here + columns, mask=real, other=EMPTY_LOG)
             grown = tl.maximum(peak, own_peak)
-            if CAUSAL:
+            if C.CAUSAL:
                 tl.store(peaks_before + here + columns, peak, mask=once)
                 tl.store(peaks_through + here + columns, grown, mask=once)
             kept, added = tl.exp(peak - grown), tl.exp(own_peak - grown)
@@ -166,76 +191,69 @@ def scan_keys(sums, key_sums, peaks, initial, initial_keys, initial_peaks, seque
             peak = grown
         total += own
         keys += own_keys
-    tl.store(final + place * VALUES + within, total, mask=inside)
+    tl.store(final + place * C.VALUES + within, total, mask=inside)
     tl.store(final_keys + place + columns, keys, mask=once)
-    if LOG:
+    if C.LOG:
         tl.store(final_peaks + place + columns, peak, mask=once)
 
 
 @triton.jit
-def sum_queries(q, grad, q_weight, q_bias, norms, pulls, peaks, blocks, sums, query_sums,
-                q_batch, q_head, q_row, grad_batch, grad_head, grad_row, tokens, groups,
-                DIM: tl.constexpr, WIDTH: tl.constexpr, VALUES: tl.constexpr, HALVES: tl.constexpr, MAP: tl.constexpr,
-                LOG: tl.constexpr, HAS_BIAS: tl.constexpr, CAUSAL: tl.constexpr, BLOCK: tl.constexpr,
-                CHUNK: tl.constexpr, BD: tl.constexpr, BW: tl.constexpr, BV: tl.constexpr, OPERAND: tl.constexpr,
-                PRECISION: tl.constexpr):  # fmt: skip
-    """Gives Σ φ(q) gᵀ and Σ φ(q) h of a block's queries, over the query heads of a kv head.
+def sum_queries(q, grad, q_weight, q_bias, norms, pulls, peaks, blocks, sums, query_sums, q_batch, q_head, q_row,
+                grad_batch, grad_head, grad_row, tokens, groups, C: tl.constexpr):  # fmt: skip
+    """The sums Σ φ(q) gᵀ and Σ φ(q) h of a block's queries, over the query heads of a kv head.
 
     g and h are the gradients of a row's numerator and denominator (`row_gradients`). With LOG φ(q) stands for
     exp(log φ(q) + peak - norm), peaks being those before the block (CAUSAL) or of the sequence: at most 1.
     Grid: blocks, kv heads, tiles of values.
     """
-    block, batch, start, end = locate_block(blocks, BLOCK)
+    block, batch, start, end = locate_block(blocks, C.BLOCK)
     head, tile, kv_heads = tl.program_id(1).to(tl.int64), tl.program_id(2), tl.num_programs(1)
-    dims, columns, value_columns = tl.arange(0, BD), tl.arange(0, BW), tile * BV + tl.arange(0, BV)
+    dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tile * C.BV + tl.arange(0, C.BV)
     state = block
-    if not CAUSAL:
+    if not C.CAUSAL:
         state = tl.load(blocks + block * 4 + 3).to(tl.int64)
-    plus_peak, minus_peak = load_peaks(peaks, (state * kv_heads + head) * HALVES * WIDTH, columns, WIDTH, HALVES, LOG)
-    plus_sum, minus_sum = tl.zeros((BW, BV), tl.float32), tl.zeros((BW, BV), tl.float32)
-    plus_rows, minus_rows = tl.zeros((BW,), tl.float32), tl.zeros((BW,), tl.float32)
+    plus_peak, minus_peak = load_peaks(peaks, (state * kv_heads + head) * C.HALVES * C.WIDTH, columns, C)
+    plus_sum = tl.zeros((columns.shape[0], value_columns.shape[0]), tl.float32)
+    plus_rows = tl.zeros(columns.shape, tl.float32)
+    minus_sum, minus_rows = plus_sum, plus_rows
     for group in range(groups):
         query_head = head * groups + group
-        matrix, shift = load_map(q_weight + query_head * DIM * WIDTH, q_bias + query_head * WIDTH, dims, columns,
-                                 DIM, WIDTH, MAP, HAS_BIAS, OPERAND)  # fmt: skip
+        matrix, shift = load_map(q_weight, q_bias, query_head, dims, columns, C)
         row_base = (batch * kv_heads * groups + query_head) * tokens
-        for first in range(start, end, CHUNK):
-            rows = first + tl.arange(0, CHUNK)
-            x = load_tile(q + batch * q_batch + query_head * q_head, rows, dims, q_row, end, DIM, OPERAND)
-            plus, minus = map_features(x, matrix, shift, columns, WIDTH, HALVES, MAP, LOG, PRECISION, 0)
+        for first in range(start, end, C.CHUNK):
+            rows = first + tl.arange(0, C.CHUNK)
+            x = load_tile(q + batch * q_batch + query_head * q_head, rows, dims, q_row, end, C.DIM, C.OPERAND)
+            plus, minus = map_features(x, matrix, shift, columns, C)
             given = load_tile(grad + batch * grad_batch + query_head * grad_head, rows, value_columns, grad_row, end,
-                              VALUES, tl.float32)  # fmt: skip
-            norm, numerator, denominator = row_gradients(norms + row_base, pulls + row_base, given, rows, end, LOG)
-            plus = tl.where((rows < end)[None, :], shifted(plus, plus_peak[:, None] - norm[None, :], LOG), 0.0)
-            plus_sum += tl.dot(plus.to(OPERAND), numerator.to(OPERAND), input_precision=PRECISION)
+                              C.VALUES, tl.float32)  # fmt: skip
+            norm, numerator, denominator = row_gradients(norms + row_base, pulls + row_base, given, rows, end, C.LOG)
+            plus = tl.where((rows < end)[None, :], shifted(plus, plus_peak[:, None] - norm[None, :], C.LOG), 0.0)
+            plus_sum += tl.dot(plus.to(C.OPERAND), numerator.to(C.OPERAND), input_precision=C.PRECISION)
             plus_rows += tl.sum(plus * denominator[None, :], 1)
-            if HALVES == 2:
-                minus = tl.where((rows < end)[None, :], shifted(minus, minus_peak[:, None] - norm[None, :], LOG), 0.0)
-                minus_sum += tl.dot(minus.to(OPERAND), numerator.to(OPERAND), input_precision=PRECISION)
+            if C.HALVES == 2:
+                minus = tl.where((rows < end)[None, :], shifted(minus, minus_peak[:, None] - norm[None, :], C.LOG), 0.0)
+                minus_sum += tl.dot(minus.to(C.OPERAND), numerator.to(C.OPERAND), input_precision=C.PRECISION)
                 minus_rows += tl.sum(minus * denominator[None, :], 1)
-    place = (block * kv_heads + head) * (HALVES * WIDTH)
-    store_sums(sums, query_sums, query_sums, place, columns, value_columns, tile, plus_sum, plus_rows, plus_rows, WIDTH,
-               VALUES, False)  # fmt: skip
-    if HALVES == 2:
-        store_sums(sums, query_sums, query_sums, place + WIDTH, columns, value_columns, tile, minus_sum, minus_rows,
-                   minus_rows, WIDTH, VALUES, False)  # fmt: skip
+    place = (block * kv_heads + head) * (C.HALVES * C.WIDTH)
+    store_sums(sums, query_sums, query_sums, place, columns, value_columns, tile, (plus_sum, plus_rows, plus_rows),
+               (minus_sum, minus_rows, minus_rows), C, False)  # fmt: skip
 
 
 @triton.jit
-def load_peaks(peaks, place, columns, WIDTH: tl.constexpr, HALVES: tl.constexpr, LOG: tl.constexpr):
-    """Gives the shift [columns] of each half; zeros, which nothing reads, without LOG."""
+def load_peaks(peaks, place, columns, C: tl.constexpr):
+    """The shift [columns] of each half; zeros, which nothing reads, without LOG."""
     plus = tl.zeros(columns.shape, tl.float32)
     minus = plus
-    if LOG:
-        plus = load_vector(peaks + place, columns, WIDTH, EMPTY_LOG)
-        if HALVES == 2:
-            minus = load_vector(peaks + place + WIDTH, columns, WIDTH, EMPTY_LOG)
+    if C.LOG:
+        plus = load_vector(peaks + place, columns, C.WIDTH, EMPTY_LOG)
+        if C.HALVES == 2:
+            minus = load_vector(peaks + place + C.WIDTH, columns, C.WIDTH, EMPTY_LOG)
     return plus, minus
 
 
 @triton.jit
 def row_gradients(norms, pulls, grad, rows, end, LOG: tl.constexpr):
-    """Gives a row's norm, and the gradients g [rows values] of its numerator and h [rows] of its denominator.
+    """A row's norm, and the gradients g [rows values] of its numerator and h [rows] of its denominator.
 
     With o = numerator / denominator, g = do / denominator and h = -(o·do) / denominator. With LOG the norm is the
     logarithm of the denominator, and what divides by it is the row's features.
@@ -250,36 +268,30 @@ def row_gradients(norms, pulls, grad, rows, end, LOG: tl.constexpr):
 
 @triton.jit
 def scan_queries(sums, query_sums, last, last_queries, peaks_before, peaks_through, sequences, states, state_queries,
-                 first_state, first_queries,
-                 FEATURES: tl.constexpr, VALUES: tl.constexpr, CAUSAL: tl.constexpr, LOG: tl.constexpr,
-                 HAS_LAST: tl.constexpr, BF: tl.constexpr, BV: tl.constexpr):  # fmt: skip
-    """Gives `sum_queries`' sums over all queries after each block, and those over all queries of each sequence.
+                 first_state, first_queries, C: tl.constexpr, HAS_LAST: tl.constexpr):  # fmt: skip
+    """The sums of `sum_queries` over all queries after each block, and over all queries of each sequence.
 
     The former have the shift of the keys through the block, the latter that of the initial state.
     Grid: sequences, kv heads, tiles of features and values. Without CAUSAL only the latter sums are given.
     """
     sequence, head, heads = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
-    columns, value_columns, tile = tile_columns(VALUES, BF, BV)
-    real = columns < FEATURES
-    inside = real[:, None] & (value_columns[None, :] < VALUES)
-    once = columns < tl.where(tile == 0, FEATURES, 0)
-    within = columns[:, None] * VALUES + value_columns[None, :]
-    total, queries = tl.zeros((BF, BV), tl.float32), tl.zeros((BF,), tl.float32)
-    place = (sequence * heads + head) * FEATURES
+    columns, within, real, inside, once = _scanned(C)
+    total, queries = tl.zeros(within.shape, tl.float32), tl.zeros(columns.shape, tl.float32)
+    place = (sequence * heads + head) * C.FEATURES
     if HAS_LAST:
-        total = tl.load(last + place * VALUES + within, mask=inside, other=0.0)
+        total = tl.load(last + place * C.VALUES + within, mask=inside, other=0.0)
         queries = tl.load(last_queries + place + columns, mask=real, other=0.0)
     first, count = tl.load(sequences + sequence * 2).to(tl.int64), tl.load(sequences + sequence * 2 + 1)
     for step in range(count):
-        here = ((first + count - 1 - step) * heads + head) * FEATURES
-        if CAUSAL:
-            tl.store(states + here * VALUES + within, total.to(states.dtype.element_ty), mask=inside)
+        here = ((first + count - 1 - step) * heads + head) * C.FEATURES
+        if C.CAUSAL:
+            tl.store(states + here * C.VALUES + within, total.to(states.dtype.element_ty), mask=inside)
             tl.store(state_queries + here + columns, queries, mask=once)
-            if LOG:
+            if C.LOG:
                 before = tl.load(peaks_before + here + columns, mask=real, other=EMPTY_LOG)
                 kept = tl.exp(before - tl.load(peaks_through + here + columns, mask=real, other=EMPTY_LOG))
                 total, queries = total * kept[:, None], queries * kept
-        total += tl.load(sums + here * VALUES + within, mask=inside, other=0.0).to(tl.float32)
+        total += tl.load(sums + here * C.VALUES + within, mask=inside, other=0.0).to(tl.float32)
         queries += tl.load(query_sums + here + columns, mask=real, other=0.0)
-    tl.store(first_state + place * VALUES + within, total, mask=inside)
+    tl.store(first_state + place * C.VALUES + within, total, mask=inside)
     tl.store(first_queries + place + columns, queries, mask=once)

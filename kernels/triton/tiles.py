@@ -40,11 +40,62 @@ class Tiles:
             raise ValueError(f"tiles need chunks of 16 tokens or more that divide the block, got {self}")
 
 
-def tiles_for(dtype: torch.dtype, dim: int, width: int, values: int, log_space: bool, *, mapped: bool = True) -> Tiles:
-    """Gives the tiles for these sizes: smaller ones where operands are float32, which tensor cores do not take, and
-    where a map's matrix of more than 128 rows and columns takes most of the shared memory.
+@dataclass(frozen=True)
+class Constants:
+    """The constants that kernels of linear attention are compiled for, their parameter `C`.
 
-    Features above `MAX_WIDTH` are read a tile of `WIDE_TILE` after another; their states are stored half as often.
+    Attributes:
+        DIM: columns of q and k, rows of a map's matrix.
+        WIDTH: columns of one half of the features.
+        VALUES: columns of v.
+        HALVES: 2 for a map with both halves, else 1.
+        MAP: a code of `features.MAP_CODES`.
+        LOG: features are logarithms.
+        CAUSAL: a query sees the keys up to its own.
+        NORMALIZE: outputs are divided by the row sums.
+        HAS_BIAS: the maps have biases.
+        HAS_MASK: there is a padding mask.
+        BLOCK: tokens between two stored states.
+        CHUNK: tokens in a tile.
+        BD: columns of a tile of q or k.
+        BW: columns of a tile of one half of the features.
+        BF: columns of a tile of features that do not fit into one.
+        BV: columns of a tile of values.
+        OPERAND: type of the operands of products.
+        PRECISION: precision of products.
+    """
+
+    DIM: int
+    WIDTH: int
+    VALUES: int
+    HALVES: int
+    MAP: int
+    LOG: bool
+    CAUSAL: bool
+    NORMALIZE: bool
+    HAS_BIAS: bool
+    HAS_MASK: bool
+    BLOCK: int
+    CHUNK: int
+    BD: int
+    BW: int
+    BF: int
+    BV: int
+    OPERAND: Any
+    PRECISION: str
+
+    @property
+    def FEATURES(self) -> int:
+        """Columns of all features."""
+        return self.HALVES * self.WIDTH
+
+
+def tiles_for(dtype: torch.dtype, dim: int, width: int, values: int, log_space: bool, *, mapped: bool = True) -> Tiles:
+    """The tiles for these sizes.
+
+    They are smaller where operands are float32, which tensor cores do not take, and where a map's matrix of more than
+    128 rows and columns takes most of the shared memory. Features above `MAX_WIDTH` are read a tile of `WIDE_TILE`
+    after another; their states are stored half as often.
     """
     if width > MAX_WIDTH:
         chunk = 64 if dtype == torch.bfloat16 else 32
@@ -60,7 +111,7 @@ def tiles_for(dtype: torch.dtype, dim: int, width: int, values: int, log_space: 
 
 
 def padded(size: int) -> int:
-    """Gives the power of two that a tile takes for `size` columns."""
+    """The power of two that a tile takes for `size` columns."""
     return max(16, 1 << (size - 1).bit_length())
 
 
@@ -70,8 +121,9 @@ def interpreting() -> bool:
 
 
 def operands(dtype: torch.dtype) -> dict[str, Any]:
-    """Gives what products are made of: bfloat16 as it is, float16 in TF32 (its mantissa, without its narrow range).
+    """The type and the precision of the operands of products.
 
+    bfloat16 stays as it is; float16 runs in TF32, which has its mantissa without its narrow range.
     The interpreter computes on bfloat16 wrongly (triton 3.9), so there operands are float32.
     """
     import triton.language as tl
@@ -82,5 +134,5 @@ def operands(dtype: torch.dtype) -> dict[str, Any]:
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Gives the type in which sums before blocks are stored: what they are multiplied in."""
+    """The type in which sums before blocks are stored: what they are multiplied in."""
     return torch.bfloat16 if dtype == torch.bfloat16 and not interpreting() else torch.float32

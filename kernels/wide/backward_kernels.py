@@ -6,6 +6,7 @@ enter it; that of values sums over all tiles.
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportAttributeAccessIssue=false
 
 import triton
 import triton.language as tl
@@ -17,130 +18,115 @@ from .kernels import wide_scores
 
 
 @triton.jit
-def state_gradient(numerator, denominator, states, keys, place, columns, value_columns, WIDTH: tl.constexpr,
-                    VALUES: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the gradient [rows columns] of features that were multiplied with one half of a state."""
-    state = load_tile(states + place * VALUES, columns, value_columns, VALUES, WIDTH, VALUES, OPERAND)
-    sums = load_vector(keys + place, columns, WIDTH, 0.0)
-    grad = tl.dot(numerator.to(OPERAND), tl.trans(state), input_precision=PRECISION)
-    return grad + denominator[:, None] * sums[None, :]
-
-
-@triton.jit
-def wide_query_gradients(k, v, grad, mask, norms, pulls, blocks, states, state_keys, grad_y, k_batch, k_head,
-                         k_row, v_batch, v_head, v_row, grad_batch, grad_head, grad_row, mask_batch,
-                         tokens, groups, FEATURES: tl.constexpr, VALUES: tl.constexpr, HAS_MASK: tl.constexpr,
-                         CAUSAL: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr, BF: tl.constexpr,
-                         BV: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the gradient of φ(q) [batch head tokens FEATURES].
+def wide_query_gradients(k, v, grad, mask, norms, pulls, blocks, states, state_keys, grad_y, k_batch, k_head, k_row,
+                         v_batch, v_head, v_row, grad_batch, grad_head, grad_row, mask_batch, tokens, groups,
+                         C: tl.constexpr):  # fmt: skip
+    """The gradient of φ(q) [batch head tokens FEATURES].
 
     Grid: blocks · chunks, query heads, tiles of features.
     """
-    batch, start, first, end, state = locate_chunk(blocks, CAUSAL, BLOCK, CHUNK)
+    batch, start, first, end, state = locate_chunk(blocks, C)
     if first >= end:
         return
     head, heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
     kv_head, kv_heads = head // groups, heads // groups
-    rows, value_columns = first + tl.arange(0, CHUNK), tl.arange(0, BV)
-    columns = tl.program_id(2) * BF + tl.arange(0, BF)
-    given = load_tile(grad + batch * grad_batch + head * grad_head, rows, value_columns, grad_row, end, VALUES,
+    rows, value_columns = first + tl.arange(0, C.CHUNK), tl.arange(0, C.BV)
+    columns = tl.program_id(2) * C.BF + tl.arange(0, C.BF)
+    given = load_tile(grad + batch * grad_batch + head * grad_head, rows, value_columns, grad_row, end, C.VALUES,
                       tl.float32)  # fmt: skip
     row_base = (batch * heads + head) * tokens
     _, numerator, denominator = row_gradients(norms + row_base, pulls + row_base, given, rows, end, False)
-    gradient = state_gradient(numerator, denominator, states, state_keys, (state * kv_heads + kv_head) * FEATURES,
-                              columns, value_columns, FEATURES, VALUES, OPERAND, PRECISION)  # fmt: skip
-    if CAUSAL:
-        for key_first in range(start, first + CHUNK, CHUNK):
-            key_rows = key_first + tl.arange(0, CHUNK)
-            keep = load_keep(mask + batch * mask_batch, key_rows, end, HAS_MASK)
+    place = (state * kv_heads + kv_head) * C.FEATURES
+    before = load_tile(states + place * C.VALUES, columns, value_columns, C.VALUES, C.FEATURES, C.VALUES, C.OPERAND)
+    gradient = tl.dot(numerator.to(C.OPERAND), tl.trans(before), input_precision=C.PRECISION)
+    gradient += denominator[:, None] * load_vector(state_keys + place, columns, C.FEATURES, 0.0)[None, :]
+    if C.CAUSAL:
+        for key_first in range(start, first + C.CHUNK, C.CHUNK):
+            key_rows = key_first + tl.arange(0, C.CHUNK)
+            keep = load_keep(mask + batch * mask_batch, key_rows, end, C.HAS_MASK)
             values = load_values(v + batch * v_batch + kv_head * v_head, key_rows, value_columns, v_row, end, keep,
-                                 VALUES, OPERAND)  # fmt: skip
-            keys = load_values(k + batch * k_batch + kv_head * k_head, key_rows, columns, k_row, end, keep, FEATURES,
-                               OPERAND)  # fmt: skip
-            slopes = tl.dot(numerator.to(OPERAND), tl.trans(values), input_precision=PRECISION) + denominator[:, None]
-            slopes = tl.where((rows[:, None] >= key_rows[None, :]) & keep[None, :], slopes, 0.0)
-            gradient += tl.dot(slopes.to(OPERAND), keys, input_precision=PRECISION)
-    store_tile(grad_y + row_base * FEATURES, gradient, rows, columns, FEATURES, end, FEATURES)
+                                 C.VALUES, C.OPERAND)  # fmt: skip
+            keys = load_values(k + batch * k_batch + kv_head * k_head, key_rows, columns, k_row, end, keep, C.FEATURES,
+                               C.OPERAND)  # fmt: skip
+            slopes = tl.dot(numerator.to(C.OPERAND), tl.trans(values), input_precision=C.PRECISION)
+            visible = (rows[:, None] >= key_rows[None, :]) & keep[None, :]
+            slopes = tl.where(visible, slopes + denominator[:, None], 0.0)
+            gradient += tl.dot(slopes.to(C.OPERAND), keys, input_precision=C.PRECISION)
+    store_tile(grad_y + row_base * C.FEATURES, gradient, rows, columns, C.FEATURES, end, C.FEATURES)
 
 
 @triton.jit
-def wide_key_gradients(q, v, grad, mask, norms, pulls, blocks, states, state_queries, grad_y, q_batch, q_head,
-                       q_row, v_batch, v_head, v_row, grad_batch, grad_head, grad_row,
-                       mask_batch, tokens, groups, FEATURES: tl.constexpr, VALUES: tl.constexpr,
-                       HAS_MASK: tl.constexpr, CAUSAL: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
-                       BF: tl.constexpr, BV: tl.constexpr, OPERAND: tl.constexpr,
-                       PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the gradient of φ(k) [batch kv_head tokens FEATURES].
+def wide_key_gradients(q, v, grad, mask, norms, pulls, blocks, states, state_queries, grad_y, q_batch, q_head, q_row,
+                       v_batch, v_head, v_row, grad_batch, grad_head, grad_row, mask_batch, tokens, groups,
+                       C: tl.constexpr):  # fmt: skip
+    """The gradient of φ(k) [batch kv_head tokens FEATURES].
 
     Grid: blocks · chunks, kv heads, tiles of features.
     """
-    batch, start, first, end, state = locate_chunk(blocks, CAUSAL, BLOCK, CHUNK)
+    batch, start, first, end, state = locate_chunk(blocks, C)
     if first >= end:
         return
     kv_head, kv_heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
-    key_rows, value_columns = first + tl.arange(0, CHUNK), tl.arange(0, BV)
-    columns = tl.program_id(2) * BF + tl.arange(0, BF)
-    keep = load_keep(mask + batch * mask_batch, key_rows, end, HAS_MASK)
-    values = load_values(v + batch * v_batch + kv_head * v_head, key_rows, value_columns, v_row, end, keep, VALUES,
-                         OPERAND)  # fmt: skip
-    place = (state * kv_heads + kv_head) * FEATURES
-    after = load_tile(states + place * VALUES, columns, value_columns, VALUES, FEATURES, VALUES, OPERAND)
-    gradient = tl.dot(values, tl.trans(after), input_precision=PRECISION)
-    gradient += load_vector(state_queries + place, columns, FEATURES, 0.0)[None, :]
-    if CAUSAL:
+    key_rows, value_columns = first + tl.arange(0, C.CHUNK), tl.arange(0, C.BV)
+    columns = tl.program_id(2) * C.BF + tl.arange(0, C.BF)
+    keep = load_keep(mask + batch * mask_batch, key_rows, end, C.HAS_MASK)
+    values = load_values(v + batch * v_batch + kv_head * v_head, key_rows, value_columns, v_row, end, keep, C.VALUES,
+                         C.OPERAND)  # fmt: skip
+    place = (state * kv_heads + kv_head) * C.FEATURES
+    after = load_tile(states + place * C.VALUES, columns, value_columns, C.VALUES, C.FEATURES, C.VALUES, C.OPERAND)
+    gradient = tl.dot(values, tl.trans(after), input_precision=C.PRECISION)
+    gradient += load_vector(state_queries + place, columns, C.FEATURES, 0.0)[None, :]
+    if C.CAUSAL:
         for group in range(groups):
             head = kv_head * groups + group
             row_base = (batch * kv_heads * groups + head) * tokens
-            for row_first in range(first, tl.minimum(start + BLOCK, end), CHUNK):
-                rows = row_first + tl.arange(0, CHUNK)
+            for row_first in range(first, tl.minimum(start + C.BLOCK, end), C.CHUNK):
+                rows = row_first + tl.arange(0, C.CHUNK)
                 given = load_tile(grad + batch * grad_batch + head * grad_head, rows, value_columns, grad_row, end,
-                                  VALUES, tl.float32)  # fmt: skip
+                                  C.VALUES, tl.float32)  # fmt: skip
                 _, numerator, denominator = row_gradients(norms + row_base, pulls + row_base, given, rows, end, False)
-                queries = load_tile(q + batch * q_batch + head * q_head, rows, columns, q_row, end, FEATURES, OPERAND)
-                slopes = tl.dot(numerator.to(OPERAND), tl.trans(values), input_precision=PRECISION)
+                queries = load_tile(q + batch * q_batch + head * q_head, rows, columns, q_row, end, C.FEATURES,
+                                    C.OPERAND)  # fmt: skip
+                slopes = tl.dot(numerator.to(C.OPERAND), tl.trans(values), input_precision=C.PRECISION)
                 visible = (rows[:, None] >= key_rows[None, :]) & (rows < end)[:, None]
                 slopes = tl.where(visible, slopes + denominator[:, None], 0.0)
-                gradient += tl.dot(tl.trans(slopes).to(OPERAND), queries, input_precision=PRECISION)
+                gradient += tl.dot(tl.trans(slopes).to(C.OPERAND), queries, input_precision=C.PRECISION)
     gradient = tl.where(keep[:, None], gradient, 0.0)
-    store_tile(grad_y + (batch * kv_heads + kv_head) * tokens * FEATURES, gradient, key_rows, columns, FEATURES, end,
-               FEATURES)  # fmt: skip
+    store_tile(grad_y + (batch * kv_heads + kv_head) * tokens * C.FEATURES, gradient, key_rows, columns, C.FEATURES,
+               end, C.FEATURES)  # fmt: skip
 
 
 @triton.jit
 def wide_value_gradients(q, k, grad, mask, norms, pulls, blocks, states, grad_v, q_batch, q_head, q_row, k_batch,
-                         k_head, k_row, grad_batch, grad_head, grad_row, mask_batch, dv_batch,
-                         dv_head, dv_row, tokens, groups, FEATURES: tl.constexpr, VALUES: tl.constexpr,
-                         HAS_MASK: tl.constexpr, CAUSAL: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
-                         BF: tl.constexpr, BV: tl.constexpr, OPERAND: tl.constexpr,
-                         PRECISION: tl.constexpr):  # fmt: skip
-    """Gives the gradient of v. Grid: blocks · chunks, kv heads, tiles of values."""
-    batch, start, first, end, state = locate_chunk(blocks, CAUSAL, BLOCK, CHUNK)
+                         k_head, k_row, grad_batch, grad_head, grad_row, mask_batch, dv_batch, dv_head, dv_row, tokens,
+                         groups, C: tl.constexpr):  # fmt: skip
+    """The gradient of v. Grid: blocks · chunks, kv heads, tiles of values."""
+    batch, start, first, end, state = locate_chunk(blocks, C)
     if first >= end:
         return
     kv_head, kv_heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
-    key_rows = first + tl.arange(0, CHUNK)
-    value_columns = tl.program_id(2) * BV + tl.arange(0, BV)
-    keep = load_keep(mask + batch * mask_batch, key_rows, end, HAS_MASK)
+    key_rows = first + tl.arange(0, C.CHUNK)
+    value_columns = tl.program_id(2) * C.BV + tl.arange(0, C.BV)
+    keep = load_keep(mask + batch * mask_batch, key_rows, end, C.HAS_MASK)
     k += batch * k_batch + kv_head * k_head
-    place = (state * kv_heads + kv_head) * FEATURES
-    gradient = tl.zeros((CHUNK, BV), tl.float32)
-    for column in range(0, FEATURES, BF):
-        columns = column + tl.arange(0, BF)
-        keys = load_tile(k, key_rows, columns, k_row, end, FEATURES, OPERAND)
-        after = load_tile(states + place * VALUES, columns, value_columns, VALUES, FEATURES, VALUES, OPERAND)
-        gradient += tl.dot(keys, after, input_precision=PRECISION)
-    if CAUSAL:
+    place = (state * kv_heads + kv_head) * C.FEATURES
+    gradient = tl.zeros((key_rows.shape[0], value_columns.shape[0]), tl.float32)
+    for column in range(0, C.FEATURES, C.BF):
+        columns = column + tl.arange(0, C.BF)
+        keys = load_tile(k, key_rows, columns, k_row, end, C.FEATURES, C.OPERAND)
+        after = load_tile(states + place * C.VALUES, columns, value_columns, C.VALUES, C.FEATURES, C.VALUES, C.OPERAND)
+        gradient += tl.dot(keys, after, input_precision=C.PRECISION)
+    if C.CAUSAL:
         for group in range(groups):
             head = kv_head * groups + group
             row_base = (batch * kv_heads * groups + head) * tokens
-            for row_first in range(first, tl.minimum(start + BLOCK, end), CHUNK):
-                rows = row_first + tl.arange(0, CHUNK)
+            for row_first in range(first, tl.minimum(start + C.BLOCK, end), C.CHUNK):
+                rows = row_first + tl.arange(0, C.CHUNK)
                 given = load_tile(grad + batch * grad_batch + head * grad_head, rows, value_columns, grad_row, end,
-                                  VALUES, tl.float32)  # fmt: skip
+                                  C.VALUES, tl.float32)  # fmt: skip
                 _, numerator, _ = row_gradients(norms + row_base, pulls + row_base, given, rows, end, False)
-                scores = wide_scores(q + batch * q_batch + head * q_head, k, rows, key_rows, q_row, k_row, end,
-                                     FEATURES, BF, OPERAND, PRECISION)  # fmt: skip
+                scores = wide_scores(q + batch * q_batch + head * q_head, k, rows, key_rows, q_row, k_row, end, C)
                 scores = tl.where(rows[:, None] >= key_rows[None, :], scores, 0.0)
-                gradient += tl.dot(tl.trans(scores).to(OPERAND), numerator.to(OPERAND), input_precision=PRECISION)
+                gradient += tl.dot(tl.trans(scores).to(C.OPERAND), numerator.to(C.OPERAND), input_precision=C.PRECISION)
     gradient = tl.where(keep[:, None], gradient, 0.0)
-    store_tile(grad_v + batch * dv_batch + kv_head * dv_head, gradient, key_rows, value_columns, dv_row, end, VALUES)
+    store_tile(grad_v + batch * dv_batch + kv_head * dv_head, gradient, key_rows, value_columns, dv_row, end, C.VALUES)

@@ -25,7 +25,7 @@ import numpy as np
 from ..record import Metric
 from ..stats.agreement import multiplicities
 from ..stats.scores import SampleScores
-from ..stats.statistics import Floats
+from ..stats.statistics import SEED, Floats
 
 DRAWS = 2_000
 _KEPT_SAMPLES = 2_000
@@ -69,18 +69,15 @@ class Change:
         return float(stdtrit(self.freedom, 1 - alpha / 2)) * self.stderr if self.stderr else 0.0
 
 
-def paired_change(
-    metric: Metric, baseline: Sequence[SampleScores], candidate: Sequence[SampleScores], seed: int = 0
-) -> Change:
+def paired_change(metric: Metric, baseline: Sequence[SampleScores], candidate: Sequence[SampleScores]) -> Change:
     """The change over samples that both sides scored, averaged over seeds.
 
     Args:
         metric: Gives the direction and the scale of changes.
         baseline: Scores of each seed, all over the same samples.
         candidate: The same, in the same order of seeds.
-        seed: Seed of the bootstrap.
     """
-    n, pairs = len(baseline[0]), list(zip(baseline, candidate, strict=True))
+    n, pairs = len(baseline[0].labels), list(zip(baseline, candidate, strict=True))
 
     def changes(weights: Floats) -> Floats:
         """Worsenings `[s r]` of each seed in each resample."""
@@ -88,7 +85,7 @@ def paired_change(
 
     by_seed = changes(np.ones((1, n)))[:, 0]
     with np.errstate(all="ignore"):
-        drawn = np.concatenate([np.mean(changes(weights), axis=0) for weights in _resamples(n, seed)])
+        drawn = np.concatenate([np.mean(changes(weights), axis=0) for weights in _resamples(n)])
     rows = float(np.nanvar(drawn, ddof=1)) * n / (n - 1)
     seeds = float(by_seed.var(ddof=1)) / len(by_seed) if len(by_seed) > 1 else 0.0
     freedom = _satterthwaite([(rows, n - 1), (seeds, len(by_seed) - 1)])
@@ -107,18 +104,15 @@ def seeds_change(metric: Metric, baseline: Sequence[float], candidate: Sequence[
     return Change(worse, stderr, _satterthwaite(parts), "Welch", min(before.size, after.size))
 
 
-def timings_change(
-    metric: Metric, baseline: Sequence[Sequence[float]], candidate: Sequence[Sequence[float]], seed: int = 0
-) -> Change:
+def timings_change(metric: Metric, baseline: Sequence[Sequence[float]], candidate: Sequence[Sequence[float]]) -> Change:
     """The ratio of medians of raw measurements.
 
     Args:
         metric: Gives the direction.
         baseline: Measurements of each process.
         candidate: The same.
-        seed: Seed of the bootstrap.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     sides = [_median_of_processes(side, rng) for side in (baseline, candidate)]
     worse = (sides[1][0] - sides[0][0]) * (-1 if metric.higher_is_better else 1)
     stderr = math.sqrt(sum(variance for _, variance, _ in sides))
@@ -178,18 +172,18 @@ def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
     return total**2 / spread if spread > 0 else math.inf
 
 
-def _resamples(n: int, seed: int) -> Iterator[Floats]:
+def _resamples(n: int) -> Iterator[Floats]:
     """How often each resample holds each of n samples, `[r n]`, in parts that fit in memory."""
     if n <= _KEPT_SAMPLES:
-        yield _kept_resamples(n, seed)
+        yield _kept_resamples(n)
         return
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     size = max(1, DRAWS * _KEPT_SAMPLES // n)
     for start in range(0, DRAWS, size):
         yield multiplicities(rng.integers(0, n, size=(min(size, DRAWS - start), n)))
 
 
 @lru_cache(maxsize=4)
-def _kept_resamples(n: int, seed: int) -> Floats:
+def _kept_resamples(n: int) -> Floats:
     """One set for all metrics over equally many samples: drawing takes far longer than using them."""
-    return multiplicities(np.random.default_rng(seed).integers(0, n, size=(DRAWS, n)))
+    return multiplicities(np.random.default_rng(SEED).integers(0, n, size=(DRAWS, n)))

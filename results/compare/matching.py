@@ -18,6 +18,9 @@ _MACHINE = ("device", "gpu", "cpu", "threads")
 MetricKey: TypeAlias = tuple[str, tuple[tuple[str, Scalar], ...]]
 """A metric's name, and the sorted coordinates of its sweep's point."""
 
+PairedRecords: TypeAlias = tuple[Mapping[int, Record], Mapping[int, Record]]
+"""A cell's records by seed in the baseline and in the candidate; empty for a side that has no such cell."""
+
 
 @dataclass(frozen=True)
 class CellIdentity:
@@ -36,25 +39,10 @@ class CellIdentity:
         return " / ".join((self.model, self.backbone, self.task))
 
 
-@dataclass(frozen=True)
-class PairedCells:
-    """The cells of one identity on both sides.
-
-    Attributes:
-        cell: Their identity.
-        baseline: Records by seed; empty if the baseline has no such cell.
-        candidate: Records by seed; empty if the candidate has no such cell.
-    """
-
-    cell: CellIdentity
-    baseline: Mapping[int, Record]
-    candidate: Mapping[int, Record]
-
-
-def paired_cells(baseline: Snapshot, candidate: Snapshot) -> list[PairedCells]:
-    """The cells of both sides, in the order of the baseline."""
+def paired_cells(baseline: Snapshot, candidate: Snapshot) -> dict[CellIdentity, PairedRecords]:
+    """The records of each cell on both sides, in the order of the baseline."""
     left, right = _by_identity(baseline), _by_identity(candidate)
-    return [PairedCells(cell, left.get(cell, {}), right.get(cell, {})) for cell in dict.fromkeys([*left, *right])]
+    return {cell: (left.get(cell, {}), right.get(cell, {})) for cell in dict.fromkeys([*left, *right])}
 
 
 def _by_identity(snapshot: Snapshot) -> dict[CellIdentity, dict[int, Record]]:

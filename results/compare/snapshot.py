@@ -87,10 +87,9 @@ def _read_run(folder: Path) -> Snapshot:
         raise StoreError(f"{first.path}: {first.reason}; run the cell again, or take the file away")
     samples, notes = {}, []
     for record in loaded.records:
-        if not (store.samples / f"{record.cell_id}.jsonl").is_file():
-            continue
         try:
-            samples[record.cell_id] = list(store.read_samples(record.cell_id))
+            if rows := list(store.kept_samples(record.cell_id)):
+                samples[record.cell_id] = rows
         except StoreError as error:
             notes.append(str(error))
     return Snapshot(str(folder), loaded.records, samples, tuple(notes))

@@ -14,11 +14,6 @@ _CONTROL = {code: None for code in range(32) if code not in (9, 10, 13)}
 """Characters that XML 1.0 cannot hold, for `str.translate`."""
 
 
-def render_comparison(comparison: Comparison, form: str) -> str:
-    """The comparison as `md`, `json` or `github`, which is Markdown after a line for each annotation."""
-    return _RENDER[form](comparison)
-
-
 def comparison_markdown(comparison: Comparison) -> str:
     """A headline, and a table of the findings, worst first."""
     counts = ", ".join(f"{comparison.count(v)} {v}" for v in VERDICTS if comparison.count(v)) or "nothing to compare"
@@ -54,13 +49,12 @@ def comparison_junit(comparison: Comparison) -> str:
     A comparison without findings has an error, so that no reader takes it for a pass.
     """
     empty = not comparison.findings
-    numbers = {
-        "tests": len(comparison.findings) + empty,
-        "failures": comparison.count("regressed"),
-        "errors": int(empty),
-        "skipped": sum(f.verdict in _SKIPPED for f in comparison.findings),
+    attributes = {
+        "tests": str(len(comparison.findings) + empty),
+        "failures": str(comparison.count("regressed")),
+        "errors": str(int(empty)),
+        "skipped": str(sum(f.verdict in _SKIPPED for f in comparison.findings)),
     }
-    attributes = {key: str(value) for key, value in numbers.items()}
     suites = ElementTree.Element("testsuites", {**attributes, "time": "0"})
     suite = ElementTree.SubElement(suites, "testsuite", {"name": "bench compare", **attributes, "time": "0"})
     for finding in comparison.findings:
@@ -89,11 +83,12 @@ def comparison_annotations(comparison: Comparison) -> str:
 
 _SKIPPED = frozenset({"undecided", "missing", "incomparable", "new"})
 _HEADLINE = {0: "no regression", 1: "regression", 4: "could not decide"}
-_RENDER: Mapping[str, Callable[[Comparison], str]] = {
+RENDERERS: Mapping[str, Callable[[Comparison], str]] = {
     "md": comparison_markdown,
     "json": comparison_json,
     "github": lambda comparison: comparison_annotations(comparison) + comparison_markdown(comparison),
 }
+"""Renderers by the name of their format; `github` is Markdown after a line for each annotation."""
 
 
 def _row(finding: Finding) -> list[str]:

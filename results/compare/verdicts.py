@@ -15,17 +15,9 @@ from typing import Literal, TypeAlias, get_args
 from ..names import unknown_name
 from ..record import Metric, Record
 from ..stats.scores import SampleScores, sample_scores
+from . import matching
 from .judgement import Change, adjusted, is_measurable, paired_change, plain_change, seeds_change, timings_change
-from .matching import (
-    CellIdentity,
-    MetricKey,
-    PairedCells,
-    distinct_metrics,
-    is_quality,
-    metrics_of,
-    paired_cells,
-    why_incomparable,
-)
+from .matching import CellIdentity, MetricKey, PairedRecords, is_quality
 from .snapshot import Snapshot
 
 Verdict: TypeAlias = Literal["regressed", "undecided", "missing", "incomparable", "improved", "unchanged", "new"]
@@ -124,13 +116,12 @@ def compare(baseline: Snapshot, candidate: Snapshot, tolerances: Mapping[str, fl
     """
     margins = {name: percent / 100 for name, percent in (tolerances or {}).items()}
     known = {m.name for s in (baseline, candidate) for r in s.records for m in r.metrics}
-    for name in margins:
-        if name not in known:
-            raise unknown_name("metric", name, known)
+    if unknown := [name for name in margins if name not in known]:
+        raise unknown_name("metric", unknown[0], known)
     findings = [
         finding
-        for pair in paired_cells(baseline, candidate)
-        for finding in _findings(pair, baseline, candidate, margins)
+        for cell, records in matching.paired_cells(baseline, candidate).items()
+        for finding in _findings(cell, records, (baseline, candidate), margins)
     ]
     p_values = {i: p for i, f in enumerate(findings) if f.change and (p := f.change.p_value) is not None}
     for i, p_value in adjusted(p_values).items():
@@ -140,27 +131,27 @@ def compare(baseline: Snapshot, candidate: Snapshot, tolerances: Mapping[str, fl
 
 
 def _findings(
-    pair: PairedCells, baseline: Snapshot, candidate: Snapshot, margins: Mapping[str, float]
+    cell: CellIdentity, records: PairedRecords, runs: tuple[Snapshot, Snapshot], margins: Mapping[str, float]
 ) -> Iterator[Finding]:
     """The findings of one cell, not judged yet."""
-    seeds = tuple(sorted(pair.baseline.keys() & pair.candidate.keys()))
-    befores, afters = [pair.baseline[seed] for seed in seeds], [pair.candidate[seed] for seed in seeds]
-    if not pair.baseline:
-        yield Finding(pair.cell, "new", "the baseline has no such cell")
-    elif not pair.candidate:
-        yield Finding(pair.cell, "missing", "the candidate has no such cell")
+    seeds = tuple(sorted(records[0].keys() & records[1].keys()))
+    befores, afters = ([side[seed] for seed in seeds] for side in records)
+    if not records[0]:
+        yield Finding(cell, "new", "the baseline has no such cell")
+    elif not records[1]:
+        yield Finding(cell, "missing", "the candidate has no such cell")
     elif not seeds:
-        was, now = (", ".join(map(str, sorted(side))) for side in (pair.baseline, pair.candidate))
-        yield Finding(pair.cell, "missing", f"no seed in common: the baseline has {was}, the candidate {now}")
-    elif whole := _without_result(pair.cell, befores, afters):
+        was, now = (", ".join(map(str, sorted(side))) for side in records)
+        yield Finding(cell, "missing", f"no seed in common: the baseline has {was}, the candidate {now}")
+    elif whole := _without_result(cell, befores, afters):
         yield replace(whole, seeds=seeds)
     else:
-        known = [[metrics_of(record) for record in side] for side in (befores, afters)]
-        for key, metric in distinct_metrics(befores[0]).items():
+        known = [[matching.metrics_of(record) for record in side] for side in (befores, afters)]
+        for key, metric in matching.distinct_metrics(befores[0]).items():
             before, after = ([metrics.get(key) for metrics in side] for side in known)
-            sides = _Side(befores, before, baseline), _Side(afters, after, candidate)
+            sides = _Side(befores, before, runs[0]), _Side(afters, after, runs[1])
             margin = margins.get(metric.name, QUALITY_MARGIN if is_quality(metric) else SPEED_MARGIN)
-            empty = Finding(pair.cell, "incomparable", key=key, unit=metric.unit, seeds=seeds)
+            empty = Finding(cell, "incomparable", key=key, unit=metric.unit, seeds=seeds)
             yield _finding(metric, *sides, empty, margin)
 
 
@@ -198,11 +189,6 @@ class _Side:
         """The values of the seeds that have one."""
         return [m.value for m in self.metrics if m is not None and m.value is not None]
 
-    @property
-    def timings(self) -> list[tuple[float, ...]]:
-        """Raw measurements of each seed."""
-        return [m.samples if m else () for m in self.metrics]
-
     def scores(self, metric: Metric) -> list[SampleScores]:
         """The scores of each seed whose predictions reproduce its value."""
         found = (
@@ -215,7 +201,7 @@ class _Side:
 def _finding(metric: Metric, before: _Side, after: _Side, empty: Finding, margin: float) -> Finding:
     """The change of a metric, not judged yet, or the reason why there is none; `empty` is filled in."""
     for one, other in zip(before.records, after.records, strict=True):
-        if reason := why_incomparable(one, other, metric):
+        if reason := matching.why_incomparable(one, other, metric):
             return replace(empty, reason=reason)
     if None in after.metrics:
         return replace(empty, verdict="missing", reason="the candidate did not measure it")
@@ -240,14 +226,15 @@ def _finding(metric: Metric, before: _Side, after: _Side, empty: Finding, margin
 
 def _change(metric: Metric, before: _Side, after: _Side) -> Change:
     """The change by the most certain method that both sides allow."""
-    was, now, timings = before.values, after.values, (before.timings, after.timings)
+    was, now = before.values, after.values
+    timings = [[metric.samples if metric else () for metric in side.metrics] for side in (before, after)]
     if timings[0] == timings[1] and all(timings[0]):
         return Change(0.0, 0.0, math.inf, "the same timings", sum(map(len, timings[0])))
     if not is_quality(metric) and all(len(one) > 1 and min(one) > 0 for side in timings for one in side):
         return timings_change(metric, *timings)
     scores = before.scores(metric), after.scores(metric)
     labels = {score.labels for side in scores for score in side}
-    if len(scores[0]) == len(scores[1]) == len(was) and len(labels) == 1 and len(scores[0][0]) > 1:
+    if len(scores[0]) == len(scores[1]) == len(was) and len(labels) == 1 and len(scores[0][0].labels) > 1:
         return paired_change(metric, *scores)
     if was == now:
         return Change(0.0, 0.0, math.inf, "the same values", len(was))

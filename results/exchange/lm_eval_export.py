@@ -110,7 +110,6 @@ def _sections(task: str, record: Record, rows: Sequence[Row]) -> dict[str, Any]:
         values[f"{name}_stderr,{filtered}"] = row.stderr if has_error else "N/A"
         better[name] = row.higher_is_better
     settings = {key: value for key, value in record.settings.items() if key.startswith("task.")}
-    fingerprint = data.fingerprint if data else None
     return {
         "results": values,
         "group_subtasks": [],
@@ -119,7 +118,7 @@ def _sections(task: str, record: Record, rows: Sequence[Row]) -> dict[str, Any]:
             "dataset_path": data.id if data else None,
             "metric_list": [{"metric": name, "higher_is_better": higher} for name, higher in better.items()],
             "num_fewshot": shots,
-            "metadata": {"version": version, "data_fingerprint": fingerprint, "settings": settings},
+            "metadata": {"version": version, "data_fingerprint": data and data.fingerprint, "settings": settings},
         },
         "versions": version,
         "n-shot": shots,

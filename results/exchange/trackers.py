@@ -6,7 +6,6 @@ A tracker gets a copy to look at; the run's folder remains the source of every n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -33,25 +32,15 @@ class Tracker(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class TrackerKind:
-    """An experiment tracker.
-
-    Attributes:
-        package: The module it needs; the extra of the same name installs it.
-        open: Opens a connection for the run in a folder.
-    """
-
-    package: str
-    open: Callable[[Path], Tracker]
-
-
-TRACKERS: Mapping[str, TrackerKind] = {
-    "mlflow": TrackerKind("mlflow", MlflowTracker),
-    "tensorboard": TrackerKind("tensorboard", TensorboardTracker),
-    "wandb": TrackerKind("wandb", WandbTracker),
+TRACKERS: Mapping[str, Callable[[Path], Tracker]] = {
+    "mlflow": MlflowTracker,
+    "tensorboard": TensorboardTracker,
+    "wandb": WandbTracker,
 }
-"""Trackers by name."""
+"""What opens a connection for the run in a folder, by the name of the package that it needs.
+
+The extra of the same name installs the package.
+"""
 
 
 def send_all(tracker: Tracker, folder: Path, records: Iterable[Record]) -> str:

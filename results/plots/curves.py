@@ -6,17 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..record import CurvePoint, Record
+from ..record import PART_MARK, TRAINING_SPLIT, CurvePoint, Record
 from ..tables.aggregate import Conditions, group_seeds, grouped
-from .style import Plot, Styles, finished, new_figure, plain, tell
+from . import draw
+from .draw import Plot, Styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_TRAINING_SPLIT = "train"
-_PART = "/"
-"""What a curve's name has if it is of a part of the model, such as a layer; there are far too many for panels."""
 
 _Point: TypeAlias = tuple[str, CurvePoint, int]
 """A model's label, a point and the seed."""
@@ -26,7 +23,7 @@ def curve_plots(records: Iterable[Record], styles: Styles) -> Iterator[Plot]:
     """A plot for each task that has curves of whole models.
 
     A model's seeds share its colour. The training split is thin and pale, every other split strong. Curves of parts of
-    a model, whose names have a `/`, are left to other plots.
+    a model are left to other plots: there are too many for panels.
     """
     tasks: dict[Conditions, list[_Point]] = defaultdict(list)
     for cells in group_seeds(records):
@@ -34,7 +31,7 @@ def curve_plots(records: Iterable[Record], styles: Styles) -> Iterator[Plot]:
             (cells.label, point, record.seed)
             for record in cells.records
             for point in record.curves
-            if _PART not in point.name
+            if PART_MARK not in point.name
         ]
     for comparison, points in sorted(tasks.items(), key=lambda item: repr(item[0])):
         if points:
@@ -48,17 +45,14 @@ def _figure(points: Sequence[_Point], styles: Styles, title: str) -> Figure:
     names = _in_order_of_stages(points)
     models = {label for label, _, _ in points}
     splits = {point.split for _, point, _ in points}
-    figure, every_axes = new_figure(2.4 + 3.8 * len(names), max(3.6, 1.3 + 0.21 * len(models)), len(names))
+    figure, every_axes = draw.new_figure(2.4 + 3.8 * len(names), max(3.6, 1.3 + 0.21 * len(models)), len(names))
     handles: dict[str, Any] = {}
     for name, axes in zip(names, every_axes, strict=True):
-        drawn = _draw(axes, [entry for entry in points if entry[1].name == name], styles)
-        handles = {**drawn, **handles}
-        axes.set_xlabel(
-            "step (thin lines: training split)" if len(splits) > 1 and _TRAINING_SPLIT in splits else "step"
-        )
-        axes.set_ylabel(plain(name))
+        handles = _draw(axes, [entry for entry in points if entry[1].name == name], styles) | handles
+        axes.set_xlabel("step (thin lines: training split)" if len(splits) > 1 and TRAINING_SPLIT in splits else "step")
+        axes.set_ylabel(draw.plain(name))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    return finished(figure, title, {label: handles[label] for label in map(plain, styles) if label in handles})
+    return draw.finished(figure, title, {label: handles[label] for label in styles if label in handles})
 
 
 def _in_order_of_stages(points: Iterable[_Point]) -> list[str]:
@@ -83,12 +77,12 @@ def _draw(axes: Axes, points: Sequence[_Point], styles: Styles) -> dict[str, Any
     handles: dict[str, Any] = {}
     for (label, split, seed), line in grouped(points, lambda each: (each[0], each[1].split, each[2])).items():
         ordered = sorted((point for _, point, _ in line), key=lambda point: point.step)
-        is_training = split == _TRAINING_SPLIT
+        is_training = split == TRAINING_SPLIT
         thin: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.45, "marker": None}
         look = styles[label].look | (thin if is_training else {"linewidth": 1.7, "markersize": 4})
         (handle,) = axes.plot([point.step for point in ordered], [point.value for point in ordered], **look)
         last = ordered[-1]
-        tell(handle, f"{label}, seed {seed}: {split} {last.name} {last.value:.4g} at its last step, {last.step}")
-        if not is_training or plain(label) not in handles:
-            handles[plain(label)] = handle
+        draw.tell(handle, f"{label}, seed {seed}: {split} {last.name} {last.value:.4g} at its last step, {last.step}")
+        if not is_training or label not in handles:
+            handles[label] = handle
     return handles

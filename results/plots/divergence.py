@@ -9,24 +9,9 @@ import numpy as np
 
 from ..record import Record
 from ..stats.statistics import Floats
+from . import draw
+from .draw import Plot, Style, Styles
 from .head_divergence import HeadDivergence, by_layer, head_divergences, spread_of_heads
-from .style import (
-    COLOUR_MAP,
-    CROSS,
-    WIDE_FROM,
-    Plot,
-    Style,
-    Styles,
-    add_colour_bar,
-    finished,
-    label_edges,
-    mark_missing,
-    new_figure,
-    new_grid,
-    plain,
-    set_plain_ticks,
-    titled,
-)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,11 +30,11 @@ _AFTER: dict[str, Any] = {"linestyle": "-", "linewidth": 1.8, "markersize": 4.5}
 def divergence_plots(records: Iterable[Record], styles: Styles) -> Iterator[Plot]:
     """The plots `divergence` by layer and `heads` as heat maps, for each comparison with such curves."""
     for comparison, models in head_divergences(records).items():
-        title = titled(f"{comparison.task}: attention divergence by layer", comparison)
+        title = draw.titled(f"{comparison.task}: attention divergence by layer", comparison)
         yield Plot("divergence", comparison, title, _layers_figure(models, styles, title))
         shown = sorted(models, key=lambda model: model.after is None)[:MOST_MAPS]  # distilled models first
         some = f", {len(shown)} of {len(models)} models" if len(shown) < len(models) else ""
-        title = titled(f"{comparison.task}: attention divergence by head{some}", comparison)
+        title = draw.titled(f"{comparison.task}: attention divergence by head{some}", comparison)
         yield Plot("heads", comparison, title, _heads_figure(shown, title))
 
 
@@ -58,7 +43,7 @@ def _layers_figure(models: Sequence[HeadDivergence], styles: Styles, title: str)
     from matplotlib.ticker import MaxNLocator
 
     is_distilled = any(model.after is not None for model in models)
-    figure, (axes,) = new_figure(9.0, max(4.2, 1.8 + 0.21 * len(models)))
+    figure, (axes,) = draw.new_figure(9.0, max(4.2, 1.8 + 0.21 * len(models)))
     for model in models:
         for state, look in ((model.before, _BEFORE), (model.after, _AFTER)):
             if state is not None:
@@ -68,12 +53,12 @@ def _layers_figure(models: Sequence[HeadDivergence], styles: Styles, title: str)
             _draw_spread(axes, spread, styles[model.label])
     if _is_wide([by_layer(state) for state in _states(models)]):
         axes.set_yscale("log")
-        set_plain_ticks(axes.yaxis)
+        draw.set_plain_ticks(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlim(-0.5, max(len(state) for state in _states(models)) - 0.5)
     axes.set_xlabel("layer (line: mean over heads and seeds)")
     axes.set_ylabel(_QUANTITY)
-    return finished(figure, title, _legend(models, styles))
+    return draw.finished(figure, title, _legend(models, styles))
 
 
 def _draw_layers(axes: Axes, state: Floats, style: Style, look: dict[str, Any]) -> None:
@@ -83,7 +68,7 @@ def _draw_layers(axes: Axes, state: Floats, style: Style, look: dict[str, Any]) 
     finite = np.where(np.isfinite(means), means, np.nan)
     axes.plot(layers, finite, color=style.colour, marker=style.marker, **look)
     if np.isinf(means).any():
-        mark_missing(axes, layers[np.isinf(means)].astype(np.float64), style)
+        draw.mark_missing(axes, layers[np.isinf(means)].astype(np.float64), style)
 
 
 def _draw_spread(axes: Axes, state: Floats, style: Style) -> None:
@@ -101,7 +86,7 @@ def _legend(models: Sequence[HeadDivergence], styles: Styles) -> dict[str, Any]:
     from matplotlib.patches import Patch
 
     looks = {model.label: styles[model.label].look | {"linestyle": "-", "linewidth": 1.8} for model in models}
-    handles: dict[str, Any] = {plain(label): Line2D([], [], **look) for label, look in looks.items()}
+    handles: dict[str, Any] = {label: Line2D([], [], **look) for label, look in looks.items()}
     if any(model.before is not None for model in models):
         handles["before distillation"] = Line2D([], [], color="#555555", **_BEFORE)
     if any(model.after is not None for model in models):
@@ -109,32 +94,27 @@ def _legend(models: Sequence[HeadDivergence], styles: Styles) -> dict[str, Any]:
     if any(state.shape[1] > 1 for state in _states(models)):
         handles["lowest to highest head"] = Patch(color="#555555", alpha=0.15)
     if any(np.isinf(state).any() for state in _states(models)):
-        handles["not finite"] = Line2D([], [], color="#555555", **CROSS)
+        handles["not finite"] = Line2D([], [], color="#555555", **draw.CROSS)
     return handles
 
 
 def _heads_figure(models: Sequence[HeadDivergence], title: str) -> Figure:
     """A row for each model, its two states side by side, all in the same colours."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LogNorm
-
     norm = _colour_scale(models)
     layers, heads = (max(state.shape[axis] for state in _states(models)) for axis in (0, 1))
     width, height = min(6.0, max(2.4, 0.17 * layers)), min(2.4, max(0.6, 0.13 * heads))
     tall = (height + 0.35) * len(models) + 1.3
-    figure, grid = new_grid(len(models), 2, (2 * width + 2.0, tall), share_x=True, share_y=True)
+    figure, grid = draw.new_grid(len(models), 2, (2 * width + 2.0, tall), share_x=True, share_y=True)
     for model, row in zip(models, grid, strict=True):
         for axes, state, when in zip(row, (model.before, model.after), ("before", "after"), strict=True):
-            axes.set_title(f"{plain(model.label)}, {when} distillation", fontsize=9, loc="left")
+            axes.set_title(f"{draw.plain(model.label)}, {when} distillation", fontsize=9, loc="left")
             _draw_heads(axes, state, norm, (layers, heads), "not distilled" if when == "after" else "not measured")
-    label_edges(grid, "layer", "head")
-    bar = add_colour_bar(figure, ScalarMappable(norm, COLOUR_MAP), grid, fraction=0.05, pad=0.02, aspect=6 * tall)
-    if isinstance(norm, LogNorm):
-        set_plain_ticks(bar.ax.yaxis)
-    bar.set_label("KL divergence [nats]" if len(models) < 3 else _QUANTITY)
+    draw.label_edges(grid, "layer", "head")
+    quantity = "KL divergence [nats]" if len(models) < 3 else _QUANTITY
+    draw.add_colour_bar(figure, norm, grid, quantity, fraction=0.05, pad=0.02, aspect=6 * tall)
     if any(not np.isfinite(state).all() for state in _states(models)):
         title += "; grey: no finite value"
-    return finished(figure, title)
+    return draw.finished(figure, title)
 
 
 def _draw_heads(axes: Axes, state: Floats | None, norm: Normalize, size: tuple[int, int], absent: str) -> None:
@@ -145,9 +125,8 @@ def _draw_heads(axes: Axes, state: Floats | None, norm: Normalize, size: tuple[i
         axes.text(0.5, 0.5, absent, transform=axes.transAxes, ha="center", va="center", color="#777777")
     else:
         axes.set_facecolor(_NO_VALUE)
-        axes.pcolormesh(
-            np.where(np.isfinite(state), state, np.nan).T, norm=norm, cmap=COLOUR_MAP, edgecolors="face", linewidth=0.2
-        )
+        finite = np.where(np.isfinite(state), state, np.nan).T
+        axes.pcolormesh(finite, norm=norm, cmap=draw.COLOUR_MAP, edgecolors="face", linewidth=0.2)
     for axis, count, bins in ((axes.xaxis, size[0], 10), (axes.yaxis, size[1], 4)):
         ticks = [int(tick) for tick in MaxNLocator(bins, integer=True).tick_values(0, count - 1) if 0 <= tick < count]
         axis.set_ticks([tick + 0.5 for tick in ticks], [str(tick) for tick in ticks])
@@ -171,7 +150,7 @@ def _is_wide(parts: Sequence[Floats]) -> bool:
     """Whether finite values are positive and so far apart that a logarithmic scale helps."""
     values = np.concatenate(parts)
     finite = values[np.isfinite(values)]
-    return bool(len(finite)) and bool(finite.min() > 0) and bool(finite.max() > WIDE_FROM * finite.min())
+    return bool(len(finite)) and bool(finite.min() > 0) and bool(finite.max() > draw.WIDE_FROM * finite.min())
 
 
 def _states(models: Sequence[HeadDivergence]) -> list[Floats]:

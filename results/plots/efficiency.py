@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,8 @@ from ..tables.aggregate import AXIS, Conditions, Row, grouped, main_rows, model_
 from ..tables.efficiency import crossovers_of_sweep
 from ..tables.format import format_status
 from ..tables.tables import metric_label
-from .device_peaks import device_peak
-from .style import CROSS, Plot, Styles, draw_point, finished, mark_missing, new_figure, plain, set_length_axis
+from . import draw
+from .draw import Plot, Styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,11 +37,32 @@ _SLANT_FROM = 7
 
 @dataclass(frozen=True)
 class Roof:
-    """Peaks of a machine, FLOP/s and bytes per second, and their source."""
+    """A machine's peaks for numbers of one type.
+
+    Attributes:
+        flops_per_s: FLOP/s of dense matrix products, without sparsity.
+        bytes_per_s: Memory bandwidth.
+        source: Where the numbers are printed, or how they were measured.
+    """
 
     flops_per_s: float
     bytes_per_s: float
     source: str
+
+
+_H100 = "NVIDIA H100 Tensor Core GPU datasheet; its numbers with sparsity halved"
+_H200 = "NVIDIA H200 Tensor Core GPU datasheet; its numbers with sparsity halved"
+
+DEVICE_PEAKS: Mapping[str, Mapping[str, Roof]] = {
+    "NVIDIA H100 80GB HBM3": {"bfloat16": Roof(989.5e12, 3.35e12, _H100), "float32": Roof(67e12, 3.35e12, _H100)},
+    "NVIDIA H100 PCIe": {"bfloat16": Roof(756.5e12, 2.0e12, _H100), "float32": Roof(51e12, 2.0e12, _H100)},
+    "NVIDIA H100 NVL": {"bfloat16": Roof(835.5e12, 3.9e12, _H100), "float32": Roof(60e12, 3.9e12, _H100)},
+    "NVIDIA H200": {"bfloat16": Roof(989.5e12, 4.8e12, _H200), "float32": Roof(67e12, 4.8e12, _H200)},
+}
+"""Peaks of NVIDIA devices, as their datasheets print them, by the name that the driver gives, then by type.
+
+float32 is without tensor cores, as this project runs it (`ieee`, no TF32).
+"""
 
 
 @dataclass(frozen=True)
@@ -110,7 +131,7 @@ def _paper_figures(rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
 
 
 def _paper_figure(panels: Sequence[tuple[str, Sequence[Row]]], styles: Styles, title: str) -> Figure:
-    figure, every_axes = new_figure(2.4 + 3.6 * len(panels), 4.0, len(panels))
+    figure, every_axes = draw.new_figure(2.4 + 3.6 * len(panels), 4.0, len(panels))
     handles: dict[str, Any] = {}
     for axes, (label, found) in zip(every_axes, panels, strict=True):
         chosen = _smallest_batch(found)
@@ -118,7 +139,7 @@ def _paper_figure(panels: Sequence[tuple[str, Sequence[Row]]], styles: Styles, t
         mark_crossovers(axes, chosen, styles)
         axes.set_xlabel(f"{AXIS}, {chosen[0].other_coordinates(AXIS, 'mode')}")
         axes.set_ylabel(label)
-    return finished(figure, title, handles)
+    return draw.finished(figure, title, handles)
 
 
 def _draw_sweep(axes: Axes, rows: Sequence[Row], styles: Styles) -> dict[str, Any]:
@@ -128,13 +149,13 @@ def _draw_sweep(axes: Axes, rows: Sequence[Row], styles: Styles) -> dict[str, An
         own.sort(key=lambda row: row.seq_len)
         measured = [row for row in own if row.value is not None]
         lengths, values = [row.seq_len for row in measured], [row.value or 0.0 for row in measured]
-        (handles[plain(label)],) = axes.plot(lengths, values, markersize=5, linewidth=1.5, **styles[label].look)
+        (handles[label],) = axes.plot(lengths, values, markersize=5, linewidth=1.5, **styles[label].look)
         for row in own:
             if row.value is None:
-                mark_missing(axes, [row.seq_len], styles[label])
-                (handles[f"no value: {format_status(row.status)}"],) = axes.plot([], [], color="#777777", **CROSS)
+                draw.mark_missing(axes, [row.seq_len], styles[label])
+                (handles[f"no value: {format_status(row.status)}"],) = axes.plot([], [], color="#777777", **draw.CROSS)
     axes.set_yscale("log")
-    set_length_axis(axes, rows, _SLANT_FROM)
+    draw.set_length_axis(axes, rows, _SLANT_FROM)
     axes.margins(y=0.12)
     return handles
 
@@ -175,20 +196,20 @@ def _costs(rows: Sequence[Row]) -> dict[tuple[Any, ...], Row]:
 
 
 def _pareto_figure(joined: Sequence[tuple[Row, Row]], styles: Styles, title: str) -> Figure:
-    figure, (axes,) = new_figure(7.2, max(3.8, 1.3 + 0.21 * len(joined)))
+    figure, (axes,) = draw.new_figure(7.2, max(3.8, 1.3 + 0.21 * len(joined)))
     handles: dict[str, Any] = {}
     for row, cost in joined:
-        bars = draw_point(axes, cost.value, row.value, styles[row.label], xerr=cost.stderr, yerr=row.stderr)
-        handles[plain(row.label)] = bars
+        bars = draw.point(axes, cost.value, row.value, styles[row.label], xerr=cost.stderr, yerr=row.stderr)
+        handles[row.label] = bars
     front = pareto_front([(cost.value or 0.0, row.value or 0.0) for row, cost in joined], joined[0][0].higher_is_better)
     (handles["no other is better in both"],) = axes.plot(
         *zip(*front, strict=True), color="#999999", linewidth=1, linestyle="--", zorder=0
     )
     axes.set_xscale("log")
     axes.margins(x=0.15, y=0.12)
-    axes.set_xlabel(plain(metric_label(joined[0][1])))
-    axes.set_ylabel(plain(metric_label(joined[0][0])))
-    return finished(figure, title, handles)
+    axes.set_xlabel(draw.plain(metric_label(joined[0][1])))
+    axes.set_ylabel(draw.plain(metric_label(joined[0][0])))
+    return draw.finished(figure, title, handles)
 
 
 def pareto_front(points: Iterable[tuple[float, float]], higher_is_better: bool | None) -> list[tuple[float, float]]:
@@ -227,24 +248,21 @@ def _roof(records: Sequence[Record]) -> Roof | None:
     The peak of matrix products is that of their own type, which a measured product states; the cell's type may differ.
     """
     for record in records:
-        peak = device_peak(str(record.environment.get("gpu")))
+        peaks = DEVICE_PEAKS.get(str(record.environment.get("gpu")), {})
         products = [m.at["dtype"] for m in record.metrics if m.name == "machine_gemm_flops_per_s"]
         dtype = str(next(iter(products), record.environment.get("dtype")))
-        if peak is not None and dtype in peak.flops_per_s:
-            return Roof(peak.flops_per_s[dtype], peak.bytes_per_s, peak.source)
-    peaks = [
+        if dtype in peaks:
+            return peaks[dtype]
+    flops, traffic = (
         max((m.value or 0.0 for record in records for m in record.metrics if m.name == name), default=0.0)
         for name in ("machine_gemm_flops_per_s", "machine_copy_bytes_per_s")
-    ]
-    if not all(peaks):
-        return None
-    flops, traffic = peaks
-    return Roof(flops, traffic, "matrix product and copy measured in the same run")
+    )
+    return Roof(flops, traffic, "matrix product and copy measured in the same run") if flops and traffic else None
 
 
 def _roofline(points: Sequence[_Counted], roof: Roof, styles: Styles, title: str) -> Figure:
     """Achieved FLOP/s against FLOPs per byte by counting; points of a model's one layer are joined, short to long."""
-    figure, (axes,) = new_figure(7.6, 4.4)
+    figure, (axes,) = draw.new_figure(7.6, 4.4)
     handles: dict[str, Any] = {}
     ridge = roof.flops_per_s / roof.bytes_per_s
     intensities = [point.flops_per_byte for point in points]
@@ -256,11 +274,11 @@ def _roofline(points: Sequence[_Counted], roof: Roof, styles: Styles, title: str
         own.sort(key=lambda point: (_batch(point.row), point.row.seq_len))
         places = [(point.flops_per_byte, point.flops_per_s) for point in own]
         (line,) = axes.plot(*zip(*places, strict=True), linewidth=1, markersize=5, **styles[label].look)
-        handles.setdefault(plain(label), line)
+        handles.setdefault(label, line)
         look: dict[str, Any] = {"textcoords": "offset points", "color": styles[label].colour, "fontsize": 8}
         axes.annotate(f"{own[-1].row.seq_len:g}", places[-1], xytext=(5, 4), **look)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel(f"FLOPs per byte, by counting\nroof: {roof.source}")
     axes.set_ylabel("FLOP/s, counted over measured time")
-    return finished(figure, title, handles)
+    return draw.finished(figure, title, handles)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -11,22 +11,8 @@ from ..record import Record
 from ..stats.statistics import Floats
 from ..tables.aggregate import REFERENCE_MODEL, Row, grouped
 from ..tables.fidelity import Fidelity, HeadSample, Samples, fidelities, spikiest_heads
-from .style import (
-    COLOUR_MAP,
-    WIDE_FROM,
-    Plot,
-    Styles,
-    add_colour_bar,
-    draw_sweep,
-    finished,
-    label_edges,
-    mark_missing,
-    new_figure,
-    new_grid,
-    plain,
-    set_length_axis,
-    set_plain_ticks,
-)
+from . import draw
+from .draw import Plot, Styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,6 +36,9 @@ _TEACHER: dict[str, Any] = {"linestyle": ":", "linewidth": 1.4}
 _GREY, _DARK = "#9a9a9a", "#555555"
 _LEAST_WEIGHT = 1e-5
 _FEWEST_KEYS = 8
+
+_Place: TypeAlias = tuple[int, int]
+"""A layer and a head of it."""
 
 
 def fidelity_plots(records: Iterable[Record], samples: Samples, styles: Styles) -> Iterator[Plot]:
@@ -81,7 +70,7 @@ def _layers_figure(models: Sequence[Fidelity], styles: Styles, title: str) -> Fi
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
-    figure, grid = new_grid(2, 2, (9.6, 6.2), share_x=True)
+    figure, grid = draw.new_grid(2, 2, (9.6, 6.2), share_x=True)
     for axes, (name, label) in zip(grid.flat, _PANELS.items(), strict=True):
         for model in models:
             style, values = styles[model.label], model.layers[name]
@@ -94,11 +83,10 @@ def _layers_figure(models: Sequence[Fidelity], styles: Styles, title: str) -> Fi
     teacher = _draw_teacher(grid[0][0], grid[0][1], models, styles)
     for axes in grid[-1]:
         axes.set_xlabel("layer (mean over heads)")
-    solid: dict[str, Any] = {"linestyle": "-"}
-    handles = {plain(model.label): Line2D([], [], **(styles[model.label].look | solid)) for model in models}
+    handles = {model.label: Line2D([], [], **styles[model.label].look | {"linestyle": "-"}) for model in models}
     handles |= {"softmax over the\nsame q and k": Line2D([], [], color=_DARK, **_SOFTMAX), **teacher}
     _scale_divergence(grid[0][0], [line.get_ydata() for line in grid[0][0].get_lines()])
-    return finished(figure, title, handles)
+    return draw.finished(figure, title, handles)
 
 
 def _draw_teacher(divergence: Axes, entropy: Axes, models: Sequence[Fidelity], styles: Styles) -> dict[str, Any]:
@@ -119,9 +107,9 @@ def _draw_teacher(divergence: Axes, entropy: Axes, models: Sequence[Fidelity], s
 def _scale_divergence(axes: Axes, parts: Sequence[Iterable[float]]) -> None:
     """An axis from zero, or a logarithmic one if values are far apart."""
     values = [value for part in parts for value in part if value > 0]
-    if values and max(values) > WIDE_FROM * min(values):
+    if values and max(values) > draw.WIDE_FROM * min(values):
         axes.set_yscale("log")
-        set_plain_ticks(axes.yaxis)
+        draw.set_plain_ticks(axes.yaxis)
     else:
         axes.set_ylim(bottom=0)
 
@@ -129,25 +117,23 @@ def _scale_divergence(axes: Axes, parts: Sequence[Iterable[float]]) -> None:
 def _lengths_figure(points: Sequence[Row], styles: Styles, title: str) -> Figure:
     """A line per model with its errors, and a cross at the top for each length without a value."""
     corpora = grouped(points, lambda row: str(row.coordinates["corpus"]))
-    figure, every_axes = new_figure(2.6 + 3.4 * len(corpora), 3.9, len(corpora), True)
+    figure, every_axes = draw.new_figure(2.6 + 3.4 * len(corpora), 3.9, len(corpora), True)
     handles: dict[str, Any] = {}
     for axes, (corpus, rows) in zip(every_axes, corpora.items(), strict=True):
         for label, line in grouped(rows, lambda row: row.label).items():
             line.sort(key=lambda row: row.seq_len)
-            handles[plain(label)] = draw_sweep(axes, line, styles[label])
+            handles[label] = draw.sweep(axes, line, styles[label])
             if lost := [row.seq_len for row in line if row.value is None]:
-                handles[f"{plain(label)}: no value"] = mark_missing(axes, lost, styles[label])
-        set_length_axis(axes, rows)
-        axes.set_title(plain(corpus), fontsize=10, loc="left")
+                handles[f"{label}: no value"] = draw.mark_missing(axes, lost, styles[label])
+        draw.set_length_axis(axes, rows)
+        axes.set_title(draw.plain(corpus), fontsize=10, loc="left")
         axes.set_xlabel("tokens")
     _scale_divergence(every_axes[0], [[row.value or 0.0 for row in points]])
     every_axes[0].set_ylabel(_PANELS["kl"])
-    return finished(figure, title, handles)
+    return draw.finished(figure, title, handles)
 
 
-def _products_figure(
-    models: Sequence[Fidelity], heads: Sequence[tuple[int, int]], styles: Styles, title: str
-) -> Figure:
+def _products_figure(models: Sequence[Fidelity], heads: Sequence[_Place], styles: Styles, title: str) -> Figure:
     """A row for each model, a column for each head: each key that a query sees is a point, softmax's behind.
 
     Left out are queries that see few keys, whose weights are large whatever the product.
@@ -155,18 +141,18 @@ def _products_figure(
     from matplotlib.ticker import MaxNLocator
 
     size = (1.2 + 2.9 * len(heads), 1.1 + 2.3 * len(models))
-    figure, grid = new_grid(len(models), len(heads), size, share_x="col", share_y=True)
+    figure, grid = draw.new_grid(len(models), len(heads), size, share_x="col", share_y=True)
     for model, row in zip(models, grid, strict=True):
         for axes, place in zip(row, heads, strict=True):
             if sample := _sample(model, place):
                 _scatter(axes, sample.products, sample.softmax, {"c": _GREY, "s": 9})
                 _scatter(axes, sample.products, sample.weights, {"c": styles[model.label].colour, "s": 7})
-            axes.set_title(f"{plain(model.label)}, layer {place[0]}, head {place[1]}", fontsize=9, loc="left")
+            axes.set_title(f"{draw.plain(model.label)}, layer {place[0]}, head {place[1]}", fontsize=9, loc="left")
             axes.set_yscale("log")
             axes.xaxis.set_major_locator(MaxNLocator(5))
-        set_plain_ticks(row[0].yaxis)
-    label_edges(grid, "q·k / √d", "weight")
-    return finished(figure, f"{title}; grey: softmax")
+        draw.set_plain_ticks(row[0].yaxis)
+    draw.label_edges(grid, "q·k / √d", "weight")
+    return draw.finished(figure, f"{title}; grey: softmax")
 
 
 def _scatter(axes: Axes, products: Floats, weights: Floats, look: dict[str, Any]) -> None:
@@ -176,24 +162,22 @@ def _scatter(axes: Axes, products: Floats, weights: Floats, look: dict[str, Any]
     axes.scatter(products[seen], np.maximum(weights[seen], _LEAST_WEIGHT), alpha=0.7, linewidths=0, **look)
 
 
-def _maps_figure(models: Sequence[Fidelity], heads: Sequence[tuple[int, int]], title: str) -> Figure:
+def _maps_figure(models: Sequence[Fidelity], heads: Sequence[_Place], title: str) -> Figure:
     """A row for each model, and for each head two maps: softmax's and the model's, all in the same colours."""
-    from matplotlib.cm import ScalarMappable
     from matplotlib.colors import PowerNorm
 
     norm = PowerNorm(0.5, 0.0, 1.0)
     size = (1.4 + 3.3 * len(heads), 1.0 + 1.85 * len(models))
-    figure, grid = new_grid(len(models), 2 * len(heads), size, share_x=True, share_y=True)
+    figure, grid = draw.new_grid(len(models), 2 * len(heads), size, share_x=True, share_y=True)
     for model, row in zip(models, grid, strict=True):
         for i, place in enumerate(heads):
             if sample := _sample(model, place):
                 where = f"layer {place[0]}, head {place[1]}"
                 _draw_map(row[2 * i], sample.softmax, norm, f"{where}: softmax")
-                _draw_map(row[2 * i + 1], sample.weights, norm, plain(model.label))
-    label_edges(grid, "key", "query")
-    bar = add_colour_bar(figure, ScalarMappable(norm, COLOUR_MAP), grid, fraction=0.03, pad=0.01)
-    bar.set_label("attention weight")
-    return finished(figure, title)
+                _draw_map(row[2 * i + 1], sample.weights, norm, draw.plain(model.label))
+    draw.label_edges(grid, "key", "query")
+    draw.add_colour_bar(figure, norm, grid, "attention weight", fraction=0.03, pad=0.01)
+    return draw.finished(figure, title)
 
 
 def _draw_map(axes: Axes, weights: Floats, norm: Normalize, title: str) -> None:
@@ -202,7 +186,7 @@ def _draw_map(axes: Axes, weights: Floats, norm: Normalize, title: str) -> None:
 
     query, key = np.nonzero(~np.isnan(weights))
     squares = np.stack([key, query], axis=-1)[:, None] + np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
-    look: dict[str, Any] = {"norm": norm, "cmap": COLOUR_MAP, "edgecolors": "face", "linewidths": 0.2}
+    look: dict[str, Any] = {"norm": norm, "cmap": draw.COLOUR_MAP, "edgecolors": "face", "linewidths": 0.2}
     axes.add_collection(PolyCollection(list(squares), array=weights[query, key], **look))
     axes.grid(False)
     axes.set_xlim(0, weights.shape[1])
@@ -213,5 +197,5 @@ def _draw_map(axes: Axes, weights: Floats, norm: Normalize, title: str) -> None:
     axes.set_yticks([])
 
 
-def _sample(model: Fidelity, place: tuple[int, int]) -> HeadSample | None:
+def _sample(model: Fidelity, place: _Place) -> HeadSample | None:
     return next((sample for sample in model.heads if (sample.layer, sample.head) == place), None)

@@ -18,7 +18,6 @@ from ..stats.statistics import Floats
 from ..tables.aggregate import Conditions, group_seeds
 
 _HEAD = re.compile(r"attention_kl/layer (\d+)/head (\d+)")
-_SPLIT = "validation"
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def _states(records: Sequence[Record]) -> tuple[Floats | None, Floats | None]:
     for record in records:
         steps: dict[int, dict[tuple[int, int], float]] = defaultdict(dict)
         for point in record.curves:
-            if point.split == _SPLIT and (match := _HEAD.fullmatch(point.name)):
+            if point.split == "validation" and (match := _HEAD.fullmatch(point.name)):
                 steps[point.step][int(match[1]), int(match[2])] = point.value
         if 0 in steps:
             before.append(steps[0])

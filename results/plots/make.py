@@ -8,32 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from ..record import Record
 from ..tables.aggregate import AXIS, REFERENCE_MODEL, Conditions, Row, grouped, leaderboard_rows, main_rows
-from ..tables.efficiency import is_detail
+from ..tables.efficiency import SPREAD, is_detail
 from ..tables.fidelity import Samples
 from ..tables.format import format_status, format_with_error
 from ..tables.tables import metric_label
+from . import draw
 from .curves import curve_plots
 from .divergence import divergence_plots
+from .draw import Plot, Style, Styles
 from .efficiency import efficiency_plots, mark_crossovers
 from .fidelity import LENGTHS_METRIC, fidelity_plots, lengths_plots
-from .style import (
-    CROSS,
-    Plot,
-    Style,
-    Styles,
-    draw_point,
-    draw_sweep,
-    finished,
-    model_styles,
-    new_figure,
-    plain,
-    plot_settings,
-    save,
-    set_length_axis,
-    tell,
-    titled,
-    to_svg,
-)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +27,6 @@ SIZE_METRICS = {"parameters": "parameters", "state_bytes": "recurrent state [byt
 """Descriptive metrics that quality is drawn against, and their axis labels."""
 
 _LOG_UNITS = frozenset({"s", "ms", "us", "bytes", "tokens/s", "samples/s", "flops"})
-_SPREAD = ("_p20", "_p80")
 _SLANT_FROM = 9
 
 
@@ -56,8 +39,8 @@ def make_plots(records: Iterable[Record], samples: Samples | None = None) -> lis
     """
     records = list(records)
     rows = leaderboard_rows(records)
-    styles = model_styles(row.key for row in rows)
-    with plot_settings():
+    styles = draw.model_styles(row.key for row in rows)
+    with draw.plot_settings():
         return [
             *_quality_plots(rows, styles),
             *_size_plots(rows, styles),
@@ -72,41 +55,41 @@ def make_plots(records: Iterable[Record], samples: Samples | None = None) -> lis
 
 def write_plots(records: Iterable[Record], folder: Path, samples: Samples | None = None) -> list[tuple[str, str]]:
     """Writes every plot as SVG and PNG into a folder that exists; returns title and SVG text of each."""
-    return [(plot.title, save(plot.figure, folder / plot.name)) for plot in make_plots(records, samples)]
+    return [(plot.title, draw.save(plot.figure, folder / plot.name)) for plot in make_plots(records, samples)]
 
 
 def svg_plots(records: Iterable[Record]) -> list[tuple[str, str]]:
     """Title and SVG text of every plot."""
-    return [(plot.title, to_svg(plot.figure)) for plot in make_plots(records)]
+    return [(plot.title, draw.to_svg(plot.figure)) for plot in make_plots(records)]
 
 
 def _quality_plots(rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
     for comparison, main in main_rows(rows).items():
         if any(row.value is not None for row in main):
-            title = titled(f"{comparison.task}: {_label(main)}", comparison)
+            title = draw.titled(f"{comparison.task}: {_label(main)}", comparison)
             yield Plot("quality", comparison, title, _quality(main, styles, comparison))
 
 
 def _quality(rows: Sequence[Row], styles: Styles, comparison: Conditions) -> Figure:
     """One line per model: a point with its standard error, or the reason why there is none."""
     lines = grouped(rows, lambda row: row.label)
-    figure, (axes,) = new_figure(7.2, 1.5 + 0.32 * len(lines))
+    figure, (axes,) = draw.new_figure(7.2, 1.5 + 0.32 * len(lines))
     places = {label: place for place, label in enumerate(lines)}
     for row in rows:
         place = places[row.label]
         if row.value is not None:
-            tell(draw_point(axes, row.value, place, styles[row.label], xerr=row.stderr).lines[0], _told(row))
+            draw.tell(draw.point(axes, row.value, place, styles[row.label], xerr=row.stderr).lines[0], _told(row))
         elif not any(other.value is not None for other in lines[row.label]):
             where = axes.get_yaxis_transform()
             axes.text(0.01, place, format_status(row.status), transform=where, va="center", color="#777777", fontsize=9)
     reference = next((row.value for row in rows if row.model == REFERENCE_MODEL and row.value is not None), None)
     if reference is not None and len(lines) > 1:
         axes.axvline(reference, color="#000000", linewidth=0.9, linestyle=":", zorder=0)
-    axes.set_yticks(range(len(lines)), [plain(label) for label in lines])
+    axes.set_yticks(range(len(lines)), [draw.plain(label) for label in lines])
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.margins(x=0.08)
-    axes.set_xlabel(plain(_label(rows, with_point=True)))
-    return finished(figure, titled(comparison.task, comparison))
+    axes.set_xlabel(draw.plain(_label(rows, with_point=True)))
+    return draw.finished(figure, draw.titled(comparison.task, comparison))
 
 
 def _size_plots(rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
@@ -123,24 +106,24 @@ def _size_plots(rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
         }
         panels = {size: found for size, found in sized.items() if found}
         if len(points) > 1 and panels:
-            title = titled(f"{comparison.task}: quality against size", comparison)
+            title = draw.titled(f"{comparison.task}: quality against size", comparison)
             yield Plot("size", comparison, title, _size_figure(points, panels, styles, title))
 
 
 def _size_figure(
     points: Sequence[Row], panels: Mapping[str, Sequence[tuple[Row, float]]], styles: Styles, title: str
 ) -> Figure:
-    figure, every_axes = new_figure(2.4 + 3.6 * len(panels), max(3.6, 1.3 + 0.21 * len(points)), len(panels), True)
+    figure, every_axes = draw.new_figure(2.4 + 3.6 * len(panels), max(3.6, 1.3 + 0.21 * len(points)), len(panels), True)
     handles: dict[str, Any] = {}
     for (size, sized), axes in zip(panels.items(), every_axes, strict=True):
         for row, x in sized:
-            bars = draw_point(axes, x, row.value, styles[row.label], yerr=row.stderr)
-            tell(bars.lines[0], f"{_told(row)}; {size} {x:g}")
-            handles.setdefault(plain(row.label), bars)
+            bars = draw.point(axes, x, row.value, styles[row.label], yerr=row.stderr)
+            draw.tell(bars.lines[0], f"{_told(row)}; {size} {x:g}")
+            handles.setdefault(row.label, bars)
         _set_size_scale(axes, [x for _, x in sized])
         axes.set_xlabel(SIZE_METRICS[size])
-    every_axes[0].set_ylabel(plain(_label(points, with_point=True)))
-    return finished(figure, title, handles)
+    every_axes[0].set_ylabel(draw.plain(_label(points, with_point=True)))
+    return draw.finished(figure, title, handles)
 
 
 def _set_size_scale(axes: Axes, sizes: Sequence[float]) -> None:
@@ -159,40 +142,40 @@ def _set_size_scale(axes: Axes, sizes: Sequence[float]) -> None:
 
 
 def _sweep_plots(rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
-    ends = {(row.comparison, row.key, row.metric, row.at): row.value for row in rows if row.metric.endswith(_SPREAD)}
+    ends = {(row.comparison, row.key, row.metric, row.at): row.value for row in rows if row.metric.endswith(SPREAD)}
     swept = (row for row in rows if row.has_seq_len and row.metric != LENGTHS_METRIC and not is_detail(row))
     sweeps = grouped(swept, lambda row: (row.comparison, row.metric, row.other_coordinates(AXIS)))
     for (comparison, metric, rest), points in sweeps.items():
         if len({row.at for row in points}) > 1 and any(row.value is not None for row in points):
-            title = titled(f"{comparison.task}: {metric}" + (f", {rest}" if rest else ""), comparison)
+            title = draw.titled(f"{comparison.task}: {metric}" + (f", {rest}" if rest else ""), comparison)
             yield Plot("sweep", comparison, title, _sweep(points, ends, styles, title), (metric, rest))
 
 
 def _sweep(rows: Sequence[Row], ends: Mapping[tuple[Any, ...], float | None], styles: Styles, title: str) -> Figure:
     """A line per model over lengths, with the spread of its samples; crosses in a band at the top have no value."""
     lines = grouped(rows, lambda row: row.label)
-    figure, (axes,) = new_figure(7.2, max(3.8, 1.3 + 0.21 * len(lines)))
+    figure, (axes,) = draw.new_figure(7.2, max(3.8, 1.3 + 0.21 * len(lines)))
     handles: dict[str, Any] = {}
     for label, line in lines.items():
         measured = [row for row in line if row.value is not None]
         style = styles[label]
-        handles[plain(label)] = draw_sweep(axes, measured, style)
+        handles[label] = draw.sweep(axes, measured, style)
         _shade_spread(axes, measured, ends, style)
         for row in measured:
             (mark,) = axes.plot(row.seq_len, row.value or 0.0, color=style.colour, marker=style.marker, markersize=5)
-            tell(mark, f"{_told(row)} at {row.point}")
+            draw.tell(mark, f"{_told(row)} at {row.point}")
     _set_sweep_scales(axes, rows)
     mark_crossovers(axes, rows, styles)
     handles |= _mark_failures(axes, [row for row in rows if row.value is None], styles)
     axes.set_xlabel(AXIS)
-    axes.set_ylabel(plain(_label(rows)))
-    return finished(figure, title, handles)
+    axes.set_ylabel(draw.plain(_label(rows)))
+    return draw.finished(figure, title, handles)
 
 
 def _shade_spread(axes: Axes, rows: Sequence[Row], ends: Mapping[tuple[Any, ...], float | None], style: Style) -> None:
     """Shades from the 20th to the 80th percentile of a line's samples, at points that have both."""
     spreads = [
-        (row.seq_len, *(ends.get((row.comparison, row.key, f"{row.metric}{end}", row.at)) for end in _SPREAD))
+        (row.seq_len, *(ends.get((row.comparison, row.key, f"{row.metric}{end}", row.at)) for end in SPREAD))
         for row in rows
     ]
     known = [(length, low, high) for length, low, high in spreads if low is not None and high is not None]
@@ -218,16 +201,16 @@ def _mark_failures(axes: Axes, failed: Sequence[Row], styles: Styles) -> dict[st
     for i, (label, rows) in enumerate(lines.items()):
         lengths = [row.seq_len for row in rows]
         heights = [1 - band * (i + 0.5) / len(lines)] * len(lengths)
-        (crosses,) = axes.plot(lengths, heights, color=styles[label].colour, transform=where, **CROSS)
-        tell(crosses, f"{label}: no value at {', '.join(f'{AXIS}={length:g}' for length in lengths)}")
+        (crosses,) = axes.plot(lengths, heights, color=styles[label].colour, transform=where, **draw.CROSS)
+        draw.tell(crosses, f"{label}: no value at {', '.join(f'{AXIS}={length:g}' for length in lengths)}")
     statuses = sorted({format_status(row.status) for row in failed})
-    (entry,) = axes.plot([], [], color="#777777", **CROSS)
+    (entry,) = axes.plot([], [], color="#777777", **draw.CROSS)
     return {f"no value: {', '.join(statuses)}": entry}
 
 
 def _set_sweep_scales(axes: Axes, rows: Sequence[Row]) -> None:
     if min(row.seq_len for row in rows) > 0:
-        set_length_axis(axes, rows)
+        draw.set_length_axis(axes, rows)
     if rows[0].unit in _LOG_UNITS and min(row.value for row in rows if row.value is not None) > 0:
         axes.set_yscale("log")
     axes.margins(y=0.12)

@@ -33,14 +33,12 @@ class Assets:
         theme: Script that runs before the page is drawn, so that a dark page does not flash.
         script: Module with DataTables and what makes the page work.
         policy: Content security policy under which these scripts run, and nothing else does.
-        live_policy: The same for a page that may ask its own server for news.
     """
 
     style: str
     theme: str
     script: str
     policy: str
-    live_policy: str
 
 
 @functools.cache
@@ -54,12 +52,13 @@ def assets() -> Assets:
     style = (bundle / "dt_bundle.css").read_text(encoding="utf-8") + _own("page.css")
     theme = _embeddable(_own("theme.js"))
     script = _embeddable(data_tables((bundle / "dt_bundle.js").read_text(encoding="utf-8")) + _own("page.js"))
-    scripts = " ".join(f"'sha256-{_digest(text)}'" for text in (theme, script))
+    hashes = (hashlib.sha256(text.encode()).digest() for text in (theme, script))
+    scripts = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {scripts}; "
         "base-uri 'none'; form-action 'none'"
     )
-    return Assets(style, theme, script, policy, f"{policy}; connect-src 'self'")
+    return Assets(style, theme, script, policy)
 
 
 def data_tables(bundle: str) -> str:
@@ -93,7 +92,3 @@ def _own(name: str) -> str:
 def _embeddable(script: str) -> str:
     """The script with nothing in it that HTML takes for markup; to JavaScript it means the same."""
     return _MARKUP.sub(r"\\x3C\1", script)
-
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

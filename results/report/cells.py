@@ -12,10 +12,10 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, TypeAlias
 
-from ..record import CurvePoint, DataIdentity, KernelUse, Metric, Record
+from ..record import PART_MARK, TRAINING_SPLIT, CurvePoint, DataIdentity, KernelUse, Metric, Record
 from ..tables.aggregate import format_at, grouped
 from ..tables.format import format_with_error
 
@@ -25,24 +25,14 @@ MAX_PACKED_BYTES = 500_000
 MOST_POINTS = 100
 MOST_SAMPLES = 5
 MOST_LETTERS = 400
-_TRAINING_SPLIT = "train"
-_PART = "/"
-"""Part of the names of curves of one layer or head, which only the plots show."""
+
+PackedCells: TypeAlias = tuple[dict[str, str], list[str]]
+"""The parts of the page's data, each as base64 of gzipped JSON, and what had to be left out for size, in words.
+
+The part `cells` is always there; the page unpacks the parts `curves` and `samples` when a cell is opened.
+"""
 
 Samples: TypeAlias = Mapping[str, Sequence[Mapping[str, Any]]]
-
-
-@dataclass(frozen=True)
-class PackedCells:
-    """The cells, each part as base64 of gzipped JSON.
-
-    Attributes:
-        parts: `cells` always, and `curves` and `samples`, which the page unpacks when a cell is opened.
-        left_out: What had to be left out for size, in words.
-    """
-
-    parts: Mapping[str, str]
-    left_out: tuple[str, ...] = ()
 
 
 def pack_cells(records: Sequence[Record], samples: Samples, limit: int = MAX_PACKED_BYTES) -> PackedCells:
@@ -65,7 +55,7 @@ def pack_cells(records: Sequence[Record], samples: Samples, limit: int = MAX_PAC
             parts[name] = packed
         elif values:
             left_out.append(words)
-    return PackedCells(parts, tuple(left_out))
+    return parts, left_out
 
 
 def preview(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -88,18 +78,14 @@ class _Shared:
     def __init__(self) -> None:
         self.values: list[Any] = []
         self._places: dict[str, int] = {}
-        self._latest: dict[str, tuple[Any, int]] = {}
 
     def place(self, kind: str, raw: Any, plain: Callable[[Any], Any]) -> int:
-        """Where in `values` the plain form of a value is; neighbours mostly have the same, which is found at once."""
-        latest = self._latest.get(kind)
-        if latest is None or latest[0] != raw:
-            key = f"{kind} {raw!r}"
-            if key not in self._places:
-                self._places[key] = len(self.values)
-                self.values.append(plain(raw))
-            self._latest[kind] = latest = (raw, self._places[key])
-        return latest[1]
+        """Index in `values` of the plain form of a value."""
+        key = f"{kind} {raw!r}"
+        if key not in self._places:
+            self._places[key] = len(self.values)
+            self.values.append(plain(raw))
+        return self._places[key]
 
 
 def _cell(record: Record, shared: _Shared) -> dict[str, Any]:
@@ -139,9 +125,9 @@ def _data(data: DataIdentity | None) -> list[list[str]]:
 
 def _curves(points: Iterable[CurvePoint]) -> list[list[Any]]:
     """Name, split, steps, values and how many steps one shown point stands for, of each curve of a whole model."""
-    lines = grouped((point for point in points if _PART not in point.name), lambda point: (point.name, point.split))
+    lines = grouped((point for point in points if PART_MARK not in point.name), lambda point: (point.name, point.split))
     curves = []
-    for (name, split), line in sorted(lines.items(), key=lambda item: item[0][1] != _TRAINING_SPLIT):
+    for (name, split), line in sorted(lines.items(), key=lambda item: item[0][1] != TRAINING_SPLIT):
         every = math.ceil(len(line) / MOST_POINTS)
         shown = sorted(line, key=lambda point: point.step)[::-1][::every][::-1]
         curves.append([name, split, [p.step for p in shown], [_short(p.value) for p in shown], every])
@@ -157,7 +143,7 @@ def _short(value: float | None, digits: int = 6) -> float | int | str | None:
     return float(f"{value:.{digits}g}") if math.isfinite(value) else str(value)
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings or an environment as values that JSON has."""
     return {name: _spelled(value) for name, value in values.items()}
 
@@ -168,12 +154,7 @@ def _spelled(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-_SHARED: Mapping[str, Callable[[Any], Any]] = {
-    "settings": _plain,
-    "environment": _plain,
-    "data": _data,
-    "kernels": _kernels,
-}
+_SHARED: dict[str, Callable[[Any], Any]] = {"settings": _flat, "environment": _flat, "data": _data, "kernels": _kernels}
 """Parts of a record that many cells have in common, and their plain forms."""
 
 

@@ -7,7 +7,7 @@ lets no other script run.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from ..tables.aggregate import group_seeds, grouped, rows_of_groups
 from ..tables.confounders import confounders
 from ..tables.format import format_status
 from ..tables.notes import section_notes
-from ..tables.tables import Entry, place_title, sections
+from ..tables.tables import Entry, sections
 from .assets import assets
 from .cells import Samples, pack_cells
 
@@ -57,7 +57,7 @@ class ReportContent:
     version: str = ""
 
 
-def report_html(content: ReportContent, plots: Iterable[tuple[str, str]]) -> str:
+def report_html(content: ReportContent, plots: Sequence[tuple[str, str]]) -> str:
     """The report.
 
     Args:
@@ -71,13 +71,13 @@ def report_html(content: ReportContent, plots: Iterable[tuple[str, str]]) -> str
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"status": format_status, "drawn": _drawn}
     counts = Counter(record.status for record in records)
-    shown, left_out = _fitting(plots)
+    shown = _fitting(plots)
     files = assets()
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         title=content.title,
         version=content.version,
         every_ms=POLL_MS,
-        policy=files.live_policy if content.version else files.policy,
+        policy=files.policy + ("; connect-src 'self'" if content.version else ""),  # a live page asks for news
         assets={name: Markup(getattr(files, name)) for name in ("style", "theme", "script")},
         count=len(records),
         statuses=[(status, counts[status]) for status in STATUSES if counts[status]],
@@ -85,7 +85,7 @@ def report_html(content: ReportContent, plots: Iterable[tuple[str, str]]) -> str
         most_warnings=MOST_WARNINGS,
         sections=_sections(records),
         plots=[(name, Markup(svg), _is_wide(svg)) for name, svg in shown],
-        plots_left_out=left_out,
+        plots_left_out=len(plots) - len(shown),
         packed=pack_cells(records, content.samples),
     )
 
@@ -93,7 +93,7 @@ def report_html(content: ReportContent, plots: Iterable[tuple[str, str]]) -> str
 def _sections(records: Sequence[Record]) -> list[Mapping[str, Any]]:
     """The leaderboard's sections, each with the differences between its models."""
     groups = group_seeds(records)
-    found = grouped(confounders(groups), lambda each: place_title(each.comparison))
+    found = grouped(confounders(groups), lambda each: each.comparison.section)
     boards = sections(rows_of_groups(groups), section_notes(groups))
     return [vars(board) | {"differences": found.get(board.title, [])} for board in boards]
 
@@ -102,15 +102,15 @@ def _drawn(cell: Entry) -> Markup:
     """A table's cell. The template would take ten times as long for thousands of cells."""
     from markupsafe import Markup, escape
 
-    kind = "good" if cell.best else "bad" if cell.failed else ""
+    kind = "good" if cell.ranking.is_best else "bad" if cell.failed else ""
     aside = " ".join(form.format(text) for form, text in (("± {}", cell.stderr), ("({})", cell.percent)) if text)
     parts = [
         f'<b class="{kind}">{escape(cell.text)}</b>' if kind else escape(cell.text),
         f" <small>{escape(aside)}</small>" if aside else "",
-        f" <sup>{escape(cell.rank)}</sup>" if cell.rank else "",
+        f" <sup>{escape(cell.ranking.rank)}</sup>" if cell.ranking.rank else "",
         f'<span class="detail bad">{escape(cell.note)}</span>' if cell.note else "",
     ]
-    attributes = f' class="{cell.standing}"' if cell.standing else ""
+    attributes = f' class="{cell.ranking.standing}"' if cell.ranking.standing else ""
     order = "" if cell.order is None else f"{cell.order:.9g}"
     return Markup(f'<td{attributes} data-order="{order}">{"".join(parts)}</td>')
 
@@ -129,18 +129,16 @@ def _warnings(content: ReportContent, records: Sequence[Record]) -> Iterator[str
         yield f"{', '.join(dict.fromkeys(record.model for record, _ in pairs))} on {task}: {note}"
 
 
-def _fitting(plots: Iterable[tuple[str, str]]) -> tuple[list[tuple[str, str]], int]:
-    """The plots for which a page has room, as elements, and the number of those that are left out."""
+def _fitting(plots: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The plots for which a page has room, as elements."""
     shown: list[tuple[str, str]] = []
-    size = left_out = 0
+    size = 0
     for i, (name, svg) in enumerate(plots):
         element = inline_svg(svg, i)
-        if size + len(element) > MAX_PLOT_BYTES:
-            left_out += 1
-        else:
+        if size + len(element) <= MAX_PLOT_BYTES:
             shown.append((name, element))
             size += len(element)
-    return shown, left_out
+    return shown
 
 
 def _is_wide(svg: str) -> bool:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ..names import unknown_name
 from ..record import Record
 from ..store import RunStore
 from ..tables.leaderboard import leaderboard_csv, leaderboard_json, leaderboard_latex, leaderboard_markdown
-
-if TYPE_CHECKING:
-    from .html import ReportContent
+from .cells import preview
+from .html import ReportContent, report_html
 
 
 def write_report(store: RunStore) -> Path:
@@ -25,14 +23,13 @@ def write_report(store: RunStore) -> Path:
         StoreError: A file cannot be written.
     """
     from ..plots.make import write_plots
-    from .html import ReportContent, report_html
 
     loaded = store.records()
     page = store.root / "report.html"
     store.create()
     for format in ("csv", "md", "json"):
         store.write_text(store.root / f"leaderboard.{format}", RENDERERS[format](loaded.records))
-    plots = write_plots(loaded.records, store.plots, lambda record: _predictions(store, record))
+    plots = write_plots(loaded.records, store.root / "plots", lambda record: store.kept_samples(record.cell_id))
     samples = sample_previews(store, loaded.records)
     content = ReportContent(loaded.records, store.root.resolve().name, loaded.corrupt, samples=samples)
     store.write_text(page, report_html(content, plots))
@@ -45,17 +42,8 @@ def sample_previews(store: RunStore, records: Iterable[Record]) -> dict[str, lis
     Raises:
         StoreError: A file of predictions cannot be read.
     """
-    from .cells import preview
-
-    kept = {path.stem for path in store.samples.glob("*.jsonl")}
-    wanted = (record.cell_id for record in records if record.cell_id in kept)
-    return {cell_id: preview(store.read_samples(cell_id)) for cell_id in wanted}
-
-
-def _predictions(store: RunStore, record: Record) -> Iterable[Mapping[str, Any]]:
-    """A record's predictions; none if the run was published without them."""
-    kept = (store.samples / f"{record.cell_id}.jsonl").exists()
-    return store.read_samples(record.cell_id) if kept else ()
+    previews = {record.cell_id: preview(store.kept_samples(record.cell_id)) for record in records}
+    return {cell_id: rows for cell_id, rows in previews.items() if rows}
 
 
 def render(records: Iterable[Record], format: str) -> str:
@@ -76,14 +64,11 @@ def render(records: Iterable[Record], format: str) -> str:
 def render_html(content: ReportContent) -> str:
     """The whole report, with its plots."""
     from ..plots.make import svg_plots
-    from .html import report_html
 
     return report_html(content, svg_plots(content.records))
 
 
 def _html(records: Iterable[Record]) -> str:
-    from .html import ReportContent
-
     return render_html(ReportContent(list(records)))
 
 

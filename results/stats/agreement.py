@@ -43,51 +43,34 @@ def f1(counts: ArrayLike) -> Floats:
     return np.asarray(2 * tp / np.maximum(2 * tp + fp + fn, 1))
 
 
-def matthews_stderr(counts: ArrayLike, draws: int = 10_000, seed: int = 0) -> float | None:
+def matthews_stderr(counts: ArrayLike) -> float | None:
     """Standard error of `matthews`, by a bootstrap of the counts; None for fewer than two samples."""
-    return count_bootstrap(counts, matthews, draws, seed)
+    return count_bootstrap(counts, matthews)
 
 
-def f1_stderr(counts: ArrayLike, draws: int = 10_000, seed: int = 0) -> float | None:
+def f1_stderr(counts: ArrayLike) -> float | None:
     """Standard error of `f1`, by a bootstrap of the counts; None for fewer than two samples."""
-    return count_bootstrap(counts, f1, draws, seed)
+    return count_bootstrap(counts, f1)
 
 
-def pearson(x: ArrayLike, y: ArrayLike) -> float:
-    """Pearson's correlation; NaN for fewer than two pairs or if either side is constant.
-
-    Raises:
-        ValueError: The lengths differ.
-    """
-    left, right = _paired(x, y, np.float64)
-    return float(_pearson(np.ones((1, left.size)), _standardised(left), _standardised(right))[0])
-
-
-def spearman(x: ArrayLike, y: ArrayLike) -> float:
-    """Spearman's correlation, ties sharing their mean rank; NaN in the same cases as `pearson`.
-
-    Raises:
-        ValueError: The lengths differ.
-    """
-    left, right = _paired(x, y, np.float64)
-    return float(_spearman(np.ones((1, left.size)), _groups(left), _groups(right))[0])
-
-
-def pearson_stderr(x: ArrayLike, y: ArrayLike, draws: int = 10_000, seed: int = 0) -> float | None:
-    """Standard error of `pearson`, by resampling pairs.
+def pearson_stderr(x: ArrayLike, y: ArrayLike, draws: int = 10_000) -> float | None:
+    """Standard error of Pearson's correlation, by resampling pairs.
 
     None for fewer than two pairs, or if a side is constant in some resample.
+
+    Raises:
+        ValueError: The lengths differ.
     """
     first, second = _paired(x, y, np.float64)
     left, right = _standardised(first), _standardised(second)
-    return index_bootstrap(lambda rows: _pearson(multiplicities(rows), left, right), left.size, draws, seed)
+    return index_bootstrap(lambda rows: _pearson(multiplicities(rows), left, right), left.size, draws)
 
 
-def spearman_stderr(x: ArrayLike, y: ArrayLike, draws: int = 10_000, seed: int = 0) -> float | None:
-    """Standard error of `spearman`, by resampling pairs and ranking each resample; None as for `pearson_stderr`."""
+def spearman_stderr(x: ArrayLike, y: ArrayLike, draws: int = 10_000) -> float | None:
+    """Standard error of Spearman's correlation, by ranking each resample of pairs anew; otherwise `pearson_stderr`."""
     first, second = _paired(x, y, np.float64)
     left, right = _groups(first), _groups(second)
-    return index_bootstrap(lambda rows: _spearman(multiplicities(rows), left, right), left.size, draws, seed)
+    return index_bootstrap(lambda rows: _spearman(multiplicities(rows), left, right), left.size, draws)
 
 
 def _paired(x: ArrayLike, y: ArrayLike, kind: type) -> tuple[NDArray[Any], NDArray[Any]]:

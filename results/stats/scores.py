@@ -39,10 +39,6 @@ class SampleScores:
     value: Callable[[Floats], Floats]
     labels: tuple[str, ...]
 
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self.columns)
-
     def resampled(self, weights: Floats) -> Floats:
         """The metric of each resample, from how often it holds each sample, `[r n]`."""
         return self.value(weights @ self.columns)

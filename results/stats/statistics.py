@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,8 +19,9 @@ Indices: TypeAlias = NDArray[np.int64]
 RatioStatistic: TypeAlias = Literal["ratio", "exp_ratio", "bits_ratio"]
 
 _CHUNK_ELEMENTS = 1 << 21
+SEED = 0
+"""Seed of every bootstrap."""
 
-_ERRORS = 2.0
 _ERRORS_BY_SEEDS = {2: 12.7, 3: 4.3, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}
 """Student's t at 95 %, for standard errors over few seeds."""
 
@@ -32,21 +33,15 @@ _RATIO_STATISTICS: Mapping[str, Callable[[Floats], Floats]] = {
 
 
 def ratio_bootstrap(
-    numerators: ArrayLike,
-    denominators: ArrayLike,
-    statistic: RatioStatistic | Callable[[Floats], Floats] = "exp_ratio",
-    draws: int = 10_000,
-    seed: int = 0,
+    numerators: ArrayLike, denominators: ArrayLike, statistic: RatioStatistic = "exp_ratio", draws: int = 10_000
 ) -> float | None:
     """Standard error of a function of Σnumerators / Σdenominators, by resampling whole documents.
 
     Args:
         numerators: One number per document, such as its summed negative log-likelihood in nats.
         denominators: One number per document, such as its tokens, words or bytes.
-        statistic: `exp_ratio` for a perplexity, `bits_ratio` for bits per byte out of nats, `ratio`, or a function
-            from an array of ratios to an array of values.
+        statistic: `exp_ratio` for a perplexity, `bits_ratio` for bits per byte out of nats, or `ratio`.
         draws: Bootstrap replicates.
-        seed: Seed of the resampling.
 
     Returns:
         The standard deviation over the replicates; None for fewer than two documents or a non-finite replicate.
@@ -59,38 +54,28 @@ def ratio_bootstrap(
         raise ValueError(f"{tops.size} numerators but {bottoms.size} denominators; give one of each per document")
     if bottoms.size and bottoms.min() <= 0:
         raise ValueError(f"a denominator is {bottoms.min()}; leave out documents that have nothing to score")
-    if isinstance(statistic, str) and statistic not in _RATIO_STATISTICS:
-        raise ValueError(f"unknown statistic {statistic!r}; choose {', '.join(_RATIO_STATISTICS)} or give a function")
-    function = _RATIO_STATISTICS[statistic] if isinstance(statistic, str) else statistic
+    if statistic not in _RATIO_STATISTICS:
+        raise ValueError(f"unknown statistic {statistic!r}; choose {', '.join(_RATIO_STATISTICS)}")
+    function = _RATIO_STATISTICS[statistic]
     with np.errstate(over="ignore"):
-        return index_bootstrap(
-            lambda rows: function(tops[rows].sum(axis=1) / bottoms[rows].sum(axis=1)), tops.size, draws, seed
-        )
+        return index_bootstrap(lambda rows: function(tops[rows].sum(1) / bottoms[rows].sum(1)), tops.size, draws)
 
 
-def index_bootstrap(
-    statistic: Callable[[Indices], ArrayLike], n: int, draws: int = 10_000, seed: int = 0
-) -> float | None:
+def index_bootstrap(statistic: Callable[[Indices], ArrayLike], n: int, draws: int = 10_000) -> float | None:
     """Standard error of any statistic of n samples, such as a correlation or a mean ROUGE.
 
     Args:
         statistic: From indices of samples, shape (replicates, n), to one value per replicate.
         n: Number of samples.
         draws: Bootstrap replicates.
-        seed: Seed of the resampling.
 
     Returns:
         The standard deviation over the replicates; None for fewer than two samples or a non-finite replicate.
     """
-    if n < 2:
-        return None
-    rng = np.random.default_rng(seed)
-    return _spread([statistic(rng.integers(0, n, size=(size, n))) for size in _chunks(draws, n)])
+    return None if n < 2 else _spread(_replicates(statistic, n, draws))
 
 
-def count_bootstrap(
-    counts: ArrayLike, statistic: Callable[[Indices], ArrayLike], draws: int = 10_000, seed: int = 0
-) -> float | None:
+def count_bootstrap(counts: ArrayLike, statistic: Callable[[Indices], ArrayLike], draws: int = 10_000) -> float | None:
     """Standard error of a statistic of counts, such as Matthews correlation or F1 out of a confusion matrix.
 
     Resampling samples is the same as a multinomial draw of their counts, at a cost that does not depend on n.
@@ -99,7 +84,6 @@ def count_bootstrap(
         counts: The counts in any shape; it is flattened.
         statistic: From counts, shape (replicates, number of counts), to one value per replicate.
         draws: Bootstrap replicates.
-        seed: Seed of the resampling.
 
     Returns:
         The standard deviation over the replicates; None for fewer than two samples or a non-finite replicate.
@@ -113,8 +97,9 @@ def count_bootstrap(
     n = int(observed.sum())
     if n < 2:
         return None
-    rng, shares = np.random.default_rng(seed), observed / n
-    return _spread([statistic(rng.multinomial(n, shares, size=size)) for size in _chunks(draws, observed.size)])
+    rng, shares = np.random.default_rng(SEED), observed / n
+    parts = [statistic(rng.multinomial(n, shares, size=size)) for size in _chunks(draws, observed.size)]
+    return _spread(np.concatenate(parts, dtype=np.float64))
 
 
 @dataclass(frozen=True)
@@ -136,33 +121,22 @@ class MeanEstimate:
     n: int
 
 
-def mean_estimate(values: ArrayLike, coverage: float = 0.95, draws: int = 10_000, seed: int = 0) -> MeanEstimate:
-    """The mean of independent values with its percentile bootstrap interval (Efron and Tibshirani 1993, ch. 13).
+def mean_estimate(values: ArrayLike, draws: int = 10_000) -> MeanEstimate:
+    """The mean of independent values with its 95 % percentile interval (Efron and Tibshirani 1993, ch. 13).
 
     Args:
         values: One value per document.
-        coverage: Share of the replicates between the ends of the interval.
         draws: Bootstrap replicates, each a resample of whole documents.
-        seed: Seed of the resampling.
 
     Raises:
-        ValueError: There are no values, or the coverage is not between 0 and 1.
+        ValueError: There are no values.
     """
-    if not 0 < coverage < 1:
-        raise ValueError(f"coverage is {coverage}; it takes a share above 0 and below 1, such as 0.95")
     array = np.asarray(values, np.float64).ravel()
     if not array.size:
         raise ValueError("a mean needs at least one value")
-    replicates: list[Floats] = []
-
-    def mean_of(rows: Indices) -> Floats:
-        replicates.append(array[rows].mean(axis=1))
-        return replicates[-1]
-
-    stderr = index_bootstrap(mean_of, array.size, draws, seed)
-    low, high = None, None
-    if stderr is not None:
-        low, high = np.quantile(np.concatenate(replicates), [(1 - coverage) / 2, (1 + coverage) / 2]).tolist()
+    replicates = _replicates(lambda rows: array[rows].mean(axis=1), array.size, draws)
+    stderr = _spread(replicates) if array.size > 1 else None
+    low, high = (None, None) if stderr is None else np.quantile(replicates, [(1 - 0.95) / 2, (1 + 0.95) / 2]).tolist()
     return MeanEstimate(float(array.mean()), stderr, low, high, array.size)
 
 
@@ -208,7 +182,7 @@ def seed_mean(values: Sequence[float]) -> tuple[float, float | None]:
 
 def errors_that_count(seeds: int) -> float:
     """How many standard errors, over so many seeds, a difference must exceed to be significant at 95 %."""
-    return _ERRORS_BY_SEEDS.get(seeds, _ERRORS)
+    return _ERRORS_BY_SEEDS.get(seeds, 2.0)
 
 
 def _chunks(draws: int, width: int) -> Iterator[int]:
@@ -220,8 +194,12 @@ def _chunks(draws: int, width: int) -> Iterator[int]:
         yield min(size, draws - start)
 
 
-def _spread(parts: list[Any]) -> float | None:
-    replicates = np.concatenate([np.atleast_1d(np.asarray(part, np.float64)) for part in parts])
-    if not np.isfinite(replicates).all():
-        return None
-    return float(replicates.std(ddof=1))
+def _replicates(statistic: Callable[[Indices], ArrayLike], n: int, draws: int) -> Floats:
+    """The statistic of each of `draws` resamples of n samples."""
+    rng = np.random.default_rng(SEED)
+    parts = [statistic(rng.integers(0, n, size=(size, n))) for size in _chunks(draws, n)]
+    return np.concatenate(parts, dtype=np.float64)
+
+
+def _spread(replicates: Floats) -> float | None:
+    return float(replicates.std(ddof=1)) if np.isfinite(replicates).all() else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -52,6 +52,12 @@ class Conditions:
     def place(self) -> str:
         """Backbone, recipe and scale as people read them."""
         return f"{self.backbone}, {self.recipe}, {self.scale}"
+
+    @property
+    def section(self) -> str:
+        """Title of its section of a report: backbone, recipe and scale, and the limit of partial results."""
+        title = f"{self.backbone} · {self.recipe} · {self.scale}"
+        return title if self.limit is None else f"{title} · {PARTIAL}: first {self.limit} rows"
 
 
 @dataclass(frozen=True)
@@ -167,15 +173,13 @@ def rows_of_groups(groups: Iterable[SeedGroup]) -> list[Row]:
     """`leaderboard_rows`, from records that `group_seeds` has grouped."""
     rows = [row for cells in groups for row in _rows_of(cells)]
     rows.sort(key=_row_order)
-    return _with_percent_recovered(rows)
+    return list(_with_percent_recovered(rows))
 
 
 def main_rows(rows: Iterable[Row]) -> dict[Conditions, list[Row]]:
     """Rows of the main metrics that are one number per model, failed cells included; sweeps are left out."""
     found = grouped((row for row in rows if row.is_main), lambda row: row.comparison)
-    return {
-        where: main for where, main in found.items() if len({row.at for row in main if not row.is_failed_cell}) <= 1
-    }
+    return {where: own for where, own in found.items() if len({row.at for row in own if not row.is_failed_cell}) <= 1}
 
 
 def merge_runs(runs: Sequence[tuple[str, Iterable[Record]]]) -> tuple[list[Record], list[str]]:
@@ -204,6 +208,15 @@ def is_comparable(row: Row, other: Row) -> bool:
     """Whether two rows were measured under the same conditions; peer keys count if both rows have one."""
     are_peers = not row.peer_key or not other.peer_key or row.peer_key == other.peer_key
     return row.comparison == other.comparison and are_peers
+
+
+def reference_of(row: Row, candidates: Iterable[Row]) -> Row | None:
+    """The one softmax row that a row may be compared with, itself for softmax; None if there is none, or several."""
+    if row.model == REFERENCE_MODEL:
+        return row
+    point = row.metric, row.at
+    matching = [other for other in candidates if (other.metric, other.at) == point and is_comparable(row, other)]
+    return matching[0] if len(matching) == 1 else None
 
 
 def percent_of(value: float, reference: float, higher_is_better: bool | None) -> float | None:
@@ -261,7 +274,7 @@ def _rows_of(cells: SeedGroup) -> Iterable[Row]:
     failed = grouped((record for record in cells.records if record.status != "ok"), lambda record: record.status)
     for status, missing in failed.items():
         if not any(m.name == r.main_metric and m.status == status for r in missing for m in r.metrics):
-            yield _failed_row(cells, status, missing)
+            yield replace(_empty_row(cells, missing, missing[0].main_metric, status), is_failed_cell=True)
 
 
 def _metric_row(cells: SeedGroup, measured: Sequence[tuple[Record, Metric]]) -> Row:
@@ -272,51 +285,41 @@ def _metric_row(cells: SeedGroup, measured: Sequence[tuple[Record, Metric]]) -> 
     if status == "ok" and cells.comparison.limit is not None:
         status = PARTIAL
     coordinates = {key: value for key, value in first.at.items() if key != CONTENDER}
-    return Row(
+    return replace(
+        _empty_row(cells, [record for record, _ in measured], first.name, status),
         model=str(first.at.get(CONTENDER, cells.model)),
-        comparison=cells.comparison,
-        metric=first.name,
         at=format_at(coordinates),
         value=mean,
         stderr=first.stderr if len(measured) == 1 else over_seeds,
         n=min(metric.n for _, metric in measured),
         unit=first.unit,
         higher_is_better=first.higher_is_better,
-        seeds=",".join(str(record.seed) for record, _ in measured),
-        status=status,
-        is_main=first.name == measured[0][0].main_metric,
-        variant=cells.variant,
         coordinates=coordinates,
-        peer_key=measured[0][0].peer_key,
     )
 
 
-def _failed_row(cells: SeedGroup, status: str, missing: Sequence[Record]) -> Row:
+def _empty_row(cells: SeedGroup, records: Sequence[Record], metric: str, status: str) -> Row:
+    """A row of a metric without a value, for some records of a group."""
     return Row(
-        model=cells.model,
-        comparison=cells.comparison,
-        metric=missing[0].main_metric,
-        seeds=",".join(str(record.seed) for record in missing),
+        cells.model,
+        cells.comparison,
+        metric,
+        seeds=",".join(str(record.seed) for record in records),
         status=status,
-        is_main=True,
+        is_main=metric == records[0].main_metric,
         variant=cells.variant,
-        peer_key=missing[0].peer_key,
-        is_failed_cell=True,
+        peer_key=records[0].peer_key,
     )
 
 
-def _with_percent_recovered(rows: Sequence[Row]) -> list[Row]:
+def _with_percent_recovered(rows: Sequence[Row]) -> Iterator[Row]:
     softmax = (row for row in rows if row.model == REFERENCE_MODEL and row.value is not None)
     references = grouped(softmax, lambda row: (row.comparison, row.metric, row.at))
-    return [_recovered(row, references.get((row.comparison, row.metric, row.at), ())) for row in rows]
-
-
-def _recovered(row: Row, candidates: Sequence[Row]) -> Row:
-    """The row with its percentage, if exactly one softmax row is comparable."""
-    matching = [row] if row.model == REFERENCE_MODEL else [other for other in candidates if is_comparable(row, other)]
-    if row.value is None or len(matching) != 1 or matching[0].value is None:
-        return row
-    return replace(row, percent_recovered=percent_of(row.value, matching[0].value, row.higher_is_better))
+    for row in rows:
+        reference = reference_of(row, references.get((row.comparison, row.metric, row.at), ()))
+        if reference is not None and row.value is not None and reference.value is not None:
+            row = replace(row, percent_recovered=percent_of(row.value, reference.value, row.higher_is_better))
+        yield row
 
 
 def _row_order(row: Row) -> tuple[Any, ...]:

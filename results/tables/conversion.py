@@ -23,9 +23,7 @@ class BranchEffect:
     """A hybrid's score with and without its linear branch, each a mean over the seeds that have both.
 
     Attributes:
-        metric: Name of the score.
-        higher_is_better: Its direction.
-        unit: Its unit.
+        metric: The score of the first seed, for its name and unit.
         together: Value and standard error with the linear branch.
         alone: Value and standard error without it: the window alone.
         gain: What the branch adds, positive where it helps, in the score's unit.
@@ -35,9 +33,7 @@ class BranchEffect:
         seeds: How many seeds have both scores.
     """
 
-    metric: str
-    higher_is_better: bool
-    unit: str
+    metric: Metric
     together: tuple[float, float | None]
     alone: tuple[float, float | None]
     gain: float
@@ -73,9 +69,7 @@ def branch_effect(cells: SeedGroup) -> BranchEffect | None:
     gain, over_seeds = seed_mean(gains) if all(map(math.isfinite, gains)) else (math.nan, None)
     paired = None if over_seeds is None else (over_seeds, over_seeds)
     return BranchEffect(
-        metric=together[0].name,
-        higher_is_better=bool(together[0].higher_is_better),
-        unit=together[0].unit,
+        metric=together[0],
         together=_mean(together),
         alone=_mean(alone),
         gain=gain,
@@ -94,16 +88,16 @@ def branch_notes(groups: Iterable[SeedGroup]) -> dict[Conditions, list[str]]:
 
 
 def _parts(effect: BranchEffect) -> Iterator[str]:
-    with_branch, without = (format_with_error(*score, effect.unit) for score in (effect.together, effect.alone))
-    yield f"{effect.metric} {with_branch} with its linear branch, {without} without"
+    with_branch, without = (format_with_error(*score, effect.metric.unit) for score in (effect.together, effect.alone))
+    yield f"{effect.metric.name} {with_branch} with its linear branch, {without} without"
     if effect.gain and math.isfinite(effect.gain) and effect.gain_stderr:
         smallest, largest = effect.gain_stderr
         change = f"the branch makes it {'better' if effect.gain > 0 else 'worse'} by"
         if effect.seeds > 1:
-            size = format_with_error(abs(effect.gain), largest, effect.unit)
+            size = format_with_error(abs(effect.gain), largest, effect.metric.unit)
             yield f"{change} {size}, paired over {effect.seeds} seeds"
         else:
-            size = format_with_error(abs(effect.gain), None, effect.unit)
+            size = format_with_error(abs(effect.gain), None, effect.metric.unit)
             yield f"{change} {size}, of which the standard error is between {smallest:.2g} and {largest:.2g}"
     yield effect.verdict
 

@@ -15,18 +15,10 @@ from .aggregate import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped
 
 EXPONENTS = ("time_exponent", "memory_exponent")
 
-_DETAILS = (
-    "_p20",
-    "_p80",
-    "_exponent",
-    "_exponent_low",
-    "_exponent_high",
-    "_flops",
-    "_traffic_bytes",
-    "_sm_clock_mhz",
-    "_throttled",
-    "peak_resident_bytes",
-)
+SPREAD = ("_p20", "_p80")
+"""What the names of a metric's 20th and 80th percentile end with."""
+_FITS = ("_exponent", "_exponent_low", "_exponent_high")
+_DETAILS = ("_flops", "_traffic_bytes", "_sm_clock_mhz", "_throttled", "peak_resident_bytes")
 _COSTS = ("_ms", "_bytes")
 _RATES = ("_tokens_per_s",)
 _NO_COSTS = ("pace_ms", "peak_reserved_bytes", "peak_resident_bytes")
@@ -77,14 +69,13 @@ class Summary:
 
 def is_detail(row: Row) -> bool:
     """Whether only files and summaries show a row of a sweep: spreads, counts, and fits, which have their own table."""
-    return row.metric.endswith(_DETAILS)
+    return row.metric.endswith((*SPREAD, *_FITS, *_DETAILS))
 
 
 def crossovers(rows: Iterable[Row]) -> dict[_Sweep, list[Crossover]]:
     """The crossovers of every sweep of a cost or a rate over length, by comparison, metric and other coordinates."""
     sweeps = grouped(filter(_crosses, rows), lambda row: (row.comparison, row.metric, row.other_coordinates(AXIS)))
-    found = {sweep: crossovers_of_sweep(points) for sweep, points in sweeps.items()}
-    return {sweep: every for sweep, every in found.items() if every}
+    return {sweep: every for sweep, points in sweeps.items() if (every := crossovers_of_sweep(points))}
 
 
 def crossovers_of_sweep(rows: Sequence[Row]) -> list[Crossover]:
@@ -94,7 +85,8 @@ def crossovers_of_sweep(rows: Sequence[Row]) -> list[Crossover]:
     cost of a token is the reciprocal of tokens per second.
     """
     rows = [row for row in rows if _crosses(row)]
-    softmax = [row for row in rows if row.model == REFERENCE_MODEL] or [row for row in rows if _is_softmax_kernel(row)]
+    kernels = [row for row in rows if row.model.startswith(f"{REFERENCE_MODEL}-")]
+    softmax = [row for row in rows if row.model == REFERENCE_MODEL] or kernels
     if len({row.variant for row in softmax}) != 1:
         return []
     references = {row.model for row in softmax}
@@ -122,10 +114,6 @@ def _crosses(row: Row) -> bool:
 
 def _is_rate(row: Row) -> bool:
     return row.metric.endswith(_RATES)
-
-
-def _is_softmax_kernel(row: Row) -> bool:
-    return row.model.startswith(f"{REFERENCE_MODEL}-")
 
 
 @dataclass(frozen=True)

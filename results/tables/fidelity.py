@@ -83,7 +83,8 @@ def fidelities(records: Iterable[Record], samples: Samples) -> dict[Conditions, 
     """
     found: dict[Conditions, list[tuple[SeedGroup, list[list[SampleRow]]]]] = defaultdict(list)
     for cells in group_seeds(records):
-        rows = [list(samples(record)) for record in cells.records if _has_fidelity(record)]
+        measured = [r for r in cells.records if r.status == "ok" and any(m.name == _MARK for m in r.metrics)]
+        rows = [list(samples(record)) for record in measured]
         if any(row.get("status") == "ok" for kept in rows for row in kept):
             found[cells.comparison].append((cells, rows))
     return {comparison: _comparable(found[comparison]) for comparison in sorted(found, key=repr)}
@@ -97,10 +98,6 @@ def spikiest_heads(models: Sequence[Fidelity]) -> list[tuple[int, int]]:
         entropy = float(-(p * np.log(np.maximum(p, 1e-12))).sum(-1).mean())
         best[sample.layer] = min(best.get(sample.layer, (np.inf, 0)), (entropy, sample.head))
     return [(layer, head) for layer, (_, head) in sorted(best.items())]
-
-
-def _has_fidelity(record: Record) -> bool:
-    return record.status == "ok" and any(metric.name == _MARK for metric in record.metrics)
 
 
 def _comparable(models: Sequence[tuple[SeedGroup, Sequence[Sequence[SampleRow]]]]) -> list[Fidelity]:

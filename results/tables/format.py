@@ -38,11 +38,6 @@ def format_bytes(count: float) -> str:
     return f"{count:.0f} B" if step == 0 else f"{count / 1024**step:.2f} {_PREFIXES[step]}"
 
 
-def format_percent(percent: float | None) -> str:
-    """A percentage with one decimal; empty for None."""
-    return "" if percent is None else f"{percent:.1f}%"
-
-
 def format_arrow(higher_is_better: bool | None) -> str:
     """An arrow in the direction of improvement, with a space before it; empty for a metric without one."""
     return "" if higher_is_better is None else (" ↑" if higher_is_better else " ↓")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..names import FAMILIES, GROUPS
-from .aggregate import REFERENCE_MODEL, Conditions, Row, grouped, is_comparable, main_rows, percent_of
+from .aggregate import REFERENCE_MODEL, Conditions, Row, grouped, main_rows, percent_of, reference_of
 
 
 @dataclass(frozen=True)
@@ -59,19 +59,10 @@ def _scores(comparison: Conditions, rows: Sequence[Row], expected: Collection[st
     tasks = {row.comparison.task for row in rows} | set(expected)
     references = [row for row in rows if row.model == REFERENCE_MODEL and row.value is not None]
     for (model, variant), own in grouped(rows, lambda row: row.key).items():
-        pairs = [pair for row in own if row.value is not None and (pair := _pair(row, references))]
+        pairs = [(row, other) for row in own if row.value is not None and (other := reference_of(row, references))]
         done = len({row.comparison.task for row, _ in pairs})
         percent = _ratio_of_sums(pairs) if len(pairs) == len(tasks) == done else None
         yield GroupScore(model, comparison, percent, done, len(tasks), variant)
-
-
-def _pair(row: Row, references: Sequence[Row]) -> tuple[Row, Row] | None:
-    if row.model == REFERENCE_MODEL:
-        return row, row
-    matching = [
-        other for other in references if (other.metric, other.at) == (row.metric, row.at) and is_comparable(row, other)
-    ]
-    return (row, matching[0]) if len(matching) == 1 else None
 
 
 def _ratio_of_sums(pairs: Sequence[tuple[Row, Row]]) -> float | None:

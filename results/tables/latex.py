@@ -7,31 +7,15 @@ from collections.abc import Iterable, Sequence
 
 from .tables import Column, Markup, Section, Table
 
+_MATH = {"↑": "uparrow", "↓": "downarrow", "±": "pm", "·": "cdot"}
+_ASCII = {"~": "tilde", "^": "circum", "`": "grave"}
+_TEXT = {"\\": "backslash", "<": "less", ">": "greater", "|": "bar", '"': "quotedbl", "'": "quotesingle", "–": "endash"}
 _ESCAPES = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "$": r"\$",
-        "&": r"\&",
-        "%": r"\%",
-        "#": r"\#",
-        "_": r"\_",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        '"': r"\textquotedbl{}",
-        "`": r"\textasciigrave{}",
-        "'": r"\textquotesingle{}",
-        "↑": r"$\uparrow$",
-        "↓": r"$\downarrow$",
-        "±": r"$\pm$",
-        "–": r"\textendash{}",
-        "·": r"$\cdot$",
-        "…": r"\ldots{}",
-    }
+    {letter: f"\\{letter}" for letter in "{}$&%#_"}
+    | {letter: rf"$\{name}$" for letter, name in _MATH.items()}
+    | {letter: rf"\textascii{name}{{}}" for letter, name in _ASCII.items()}
+    | {letter: rf"\text{name}{{}}" for letter, name in _TEXT.items()}
+    | {"…": r"\ldots{}"}
 )
 r"""Everything that LaTeX reads as a command, a ligature or not at all; `\textquotedbl` needs the encoding T1."""
 

@@ -14,23 +14,9 @@ from .latex import latex_tables
 from .notes import section_notes
 from .tables import Markup, Table, sections
 
-COLUMNS = (
-    "model",
-    "backbone",
-    "task",
-    "recipe",
-    "scale",
-    "metric",
-    "at",
-    "value",
-    "stderr",
-    "n",
-    "unit",
-    "higher_is_better",
-    "seeds",
-    "percent_recovered",
-    "status",
-)
+_OF_COMPARISON = ("backbone", "task", "recipe", "scale")
+_OF_ROW = ("metric", "at", "value", "stderr", "n", "unit", "higher_is_better", "seeds", "percent_recovered", "status")
+COLUMNS = ("model", *_OF_COMPARISON, *_OF_ROW)
 
 LEGEND = (
     "± standard error; in brackets the score in percent of softmax's; raised: rank, = where it is shared, as 95 % "
@@ -44,8 +30,7 @@ _MARKUP = Markup(escape_markdown, best="**{}**", stderr=" ± {}", rank=" <sup>{}
 
 def row_values(row: Row) -> dict[str, str | int | float | bool | None]:
     """A row under the names of `COLUMNS`."""
-    sources = (row, row.comparison)
-    return {name: next(getattr(source, name) for source in sources if hasattr(source, name)) for name in COLUMNS}
+    return {name: getattr(row.comparison if name in _OF_COMPARISON else row, name) for name in COLUMNS}
 
 
 def leaderboard_csv(records: Iterable[Record]) -> str:

@@ -35,6 +35,9 @@ class Ranking:
     standing: Standing = ""
 
 
+UNRANKED = Ranking()
+
+
 @dataclass(frozen=True)
 class _Interval:
     """A row's 95 % interval, turned so that more is better; an error that is not known counts as zero."""
@@ -47,8 +50,8 @@ class _Interval:
 
 def rankings(rows: Sequence[Row]) -> list[Ranking]:
     """The rank of each row among the rows of one comparison; a row without a peer key is compared with any other."""
-    intervals = {i: _interval(row) for i, row in enumerate(rows) if _is_ranked(row)}
-    found = [Ranking() for _ in rows]
+    intervals = {i: interval for i, row in enumerate(rows) if (interval := _interval(row))}
+    found = [UNRANKED] * len(rows)
     for group in grouped(intervals, lambda i: (rows[i].metric, rows[i].at, rows[i].higher_is_better)).values():
         for key in {rows[i].peer_key for i in group}:
             peers = [i for i in group if not key or rows[i].peer_key in ("", key)]
@@ -68,7 +71,7 @@ def half_width(row: Row) -> float:
 
 def _places_of(peers: Sequence[_Interval]) -> list[Ranking]:
     if len(peers) < 2:
-        return [Ranking() for _ in peers]
+        return [UNRANKED] * len(peers)
     lows = sorted(peer.low for peer in peers)
     numbers = [1 + len(lows) - bisect_right(lows, peer.high) for peer in peers]
     shared = Counter(numbers)
@@ -92,12 +95,9 @@ def _standing(interval: _Interval, reference: _Interval) -> Standing:
     return "worse" if interval.high < reference.low else "same"
 
 
-def _is_ranked(row: Row) -> bool:
-    return row.higher_is_better is not None and row.value is not None and not math.isnan(row.value)
-
-
-def _interval(row: Row) -> _Interval:
-    assert row.value is not None
+def _interval(row: Row) -> _Interval | None:
+    if row.higher_is_better is None or row.value is None or math.isnan(row.value):
+        return None
     value = row.value if row.higher_is_better else -row.value
     half = half_width(row)
     return _Interval(value - half, value, value + half, row.model == REFERENCE_MODEL)

@@ -10,22 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from .aggregate import (
-    AXIS,
-    PARTIAL,
-    REFERENCE_MODEL,
-    Conditions,
-    ModelKey,
-    Row,
-    grouped,
-    main_rows,
-    model_label,
-    softmax_first,
-)
+from .aggregate import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped, main_rows, model_label, softmax_first
 from .efficiency import is_detail, summaries
-from .format import format_arrow, format_measurement, format_percent, format_status
+from .format import format_arrow, format_measurement, format_status
 from .groups import GroupScore, group_scores
-from .ranks import Ranking, Standing, rankings
+from .ranks import UNRANKED, Ranking, rankings
 
 DIVERGENCES = ("attention_kl_swapped", "attention_kl_distilled")
 """Metrics of a conversion, before and after distillation: mean divergence from softmax attention."""
@@ -47,11 +36,8 @@ class Entry:
         stderr: Standard error, formatted like the value; empty where there is none.
         percent: Percent of softmax's score; empty for softmax itself and where not defined.
         note: What a reader must know, such as seeds that failed.
-        best: Whether no comparable model of the column is better.
         failed: Whether the cell stands for a failure.
-        rank: Rank among the comparable models of the column (see `ranks`); a shared rank ends in `=`; empty if the cell
-            has none.
-        standing: Whether the model is better than softmax, the same or worse by the 95 % intervals; empty if unknown.
+        ranking: Where the model stands among the comparable models of the column.
         order: The number by which a column is sorted; None stands at the end.
     """
 
@@ -59,10 +45,8 @@ class Entry:
     stderr: str = ""
     percent: str = ""
     note: str = ""
-    best: bool = False
     failed: bool = False
-    rank: str = ""
-    standing: Standing = ""
+    ranking: Ranking = UNRANKED
     order: float | None = None
 
 
@@ -88,10 +72,10 @@ class Markup:
     def entry(self, entry: Entry) -> str:
         """The entry with all of its parts."""
         parts = (
-            (entry.text, self.best if entry.best else "{}"),
+            (entry.text, self.best if entry.ranking.is_best else "{}"),
             (entry.stderr, self.stderr),
             (entry.percent, " ({})"),
-            (entry.rank, self.rank),
+            (entry.ranking.rank, self.rank),
             (entry.note, " ({})"),
         )
         return "".join(form.format(self.escape(text)) for text, form in parts if text)
@@ -139,29 +123,23 @@ def sections(rows: Sequence[Row], notes: Mapping[Conditions, Sequence[str]] | No
         rows: The rows.
         notes: Notes for the text beside the tables, by their comparison.
     """
-    scores = grouped(group_scores(rows), lambda score: place_title(score.comparison))
+    scores = grouped(group_scores(rows), lambda score: score.comparison.section)
     return [
         Section(
             title,
             _tables(members, scores.get(title, ())),
             _secondary_tables(members),
-            tuple(note for where, found in (notes or {}).items() if place_title(where) == title for note in found),
+            tuple(note for where, found in (notes or {}).items() if where.section == title for note in found),
         )
-        for title, members in grouped(rows, lambda row: place_title(row.comparison)).items()
+        for title, members in grouped(rows, lambda row: row.comparison.section).items()
     ]
 
 
 def _tables(rows: Sequence[Row], scores: Sequence[GroupScore]) -> tuple[Table, ...]:
     main = main_rows(rows)
     tables = [_main_table(main, scores)] if main else []
-    points = [
-        row
-        for row in rows
-        if row.at
-        and not is_detail(row)
-        and not (row.is_main and row.comparison in main)
-        and not _is_secondary(row, main)
-    ]
+    points = [row for row in rows if row.at and not is_detail(row) and not _is_secondary(row, main)]
+    points = [row for row in points if not (row.is_main and row.comparison in main)]
     failures = [row for row in rows if row.is_failed_cell and row.comparison not in main]
     sweeps = grouped(points, lambda row: (row.comparison, row.metric, row.other_coordinates(_axis(row))))
     tables += [
@@ -179,7 +157,7 @@ def _main_table(columns: Mapping[Conditions, Sequence[Row]], scores: Sequence[Gr
     models = _models(row for rows in columns.values() for row in rows)
     filled = [_column(members, models) for members in columns.values()]
     headings = [_task_column(comparison, members, columns) for comparison, members in columns.items()]
-    ranked = [column for column in filled if any(cell.rank for cell in column)]
+    ranked = [column for column in filled if any(cell.ranking.rank for cell in column)]
     for group, members in grouped(scores, lambda score: score.comparison).items():
         score_of = {(score.model, score.variant): score for score in members}
         headings.append(Column(group.task, "% of softmax ↑"))
@@ -204,9 +182,7 @@ def _secondary_table(title: str, rows: Sequence[Row]) -> Table:
     columns = grouped(rows, lambda row: (row.comparison, row.metric))
     comparisons = list(dict.fromkeys(where for where, _ in columns))
     ordered = sorted(columns, key=lambda key: (comparisons.index(key[0]), key[1] == DIVERGENCES[-1], key[1]))
-    filled = [
-        [replace(cell, best=False, rank="", standing="") for cell in _column(columns[key], models)] for key in ordered
-    ]
+    filled = [[replace(cell, ranking=UNRANKED) for cell in _column(columns[key], models)] for key in ordered]
     headings = tuple(_task_column(key[0], columns[key], comparisons) for key in ordered)
     return Table(title, headings, _transpose(models, filled))
 
@@ -233,7 +209,7 @@ def _sweep_table(rest: str, rows: Sequence[Row], failures: Sequence[Row]) -> Tab
 def _column(rows: Sequence[Row], models: Sequence[ModelKey], failures: Sequence[Row] = ()) -> list[Entry]:
     """One entry for each model; a model without a row at this point shows the failure of its whole cell."""
     ranked = grouped(zip(rows, rankings(rows), strict=True), lambda pair: pair[0].key)
-    failed = grouped(((row, Ranking()) for row in failures), lambda pair: pair[0].key)
+    failed = grouped(((row, UNRANKED) for row in failures), lambda pair: pair[0].key)
     return [_entry(ranked.get(model, failed.get(model, []))) for model in models]
 
 
@@ -243,14 +219,13 @@ def _entry(own: Sequence[tuple[Row, Ranking]]) -> Entry:
     if measured is None or ranking is None:
         return Entry(", ".join(format_status(row.status) for row, _ in own), failed=True) if own else MISSING
     text, stderr = format_measurement(measured.value, measured.stderr, measured.unit)
+    percent = None if measured.model == REFERENCE_MODEL else measured.percent_recovered
     return Entry(
         text,
         stderr,
-        percent="" if measured.model == REFERENCE_MODEL else format_percent(measured.percent_recovered),
+        percent="" if percent is None else f"{percent:.1f}%",
         note="; ".join(f"seed {row.seeds}: {format_status(row.status)}" for row, _ in own if row.value is None),
-        best=ranking.is_best,
-        rank=ranking.rank,
-        standing=ranking.standing,
+        ranking=ranking,
         order=measured.value,
     )
 
@@ -267,7 +242,7 @@ def _mean_ranks(columns: Sequence[Sequence[Entry]]) -> list[Entry]:
     """Each model's mean rank over the columns; the number of its ranks if it lacks some."""
     means = []
     for cells in zip(*columns, strict=True):
-        ranks = [int(cell.rank.rstrip("=")) for cell in cells if cell.rank]
+        ranks = [int(rank.rstrip("=")) for cell in cells if (rank := cell.ranking.rank)]
         if len(ranks) == len(cells):
             mean = sum(ranks) / len(cells)
             means.append(Entry(f"{mean:.1f}", order=mean))
@@ -301,9 +276,3 @@ def _transpose(models: Sequence[ModelKey], columns: Sequence[Sequence[Entry]]) -
 
 def _axis(row: Row) -> str:
     return AXIS if AXIS in row.coordinates else min(row.coordinates)
-
-
-def place_title(comparison: Conditions) -> str:
-    """What a section is called: backbone, recipe and scale, and the limit of partial results."""
-    title = f"{comparison.backbone} · {comparison.recipe} · {comparison.scale}"
-    return title if comparison.limit is None else f"{title} · {PARTIAL}: first {comparison.limit} rows"

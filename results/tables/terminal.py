@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..record import Record
 from .aggregate import leaderboard_rows
-from .tables import Column, Entry, Table, sections
+from .tables import Column, Entry, Markup, Table, sections
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _WIDE = 120
 _LABEL_SHARE = 4
 _PADDING = 2
+_MARKUP = Markup(str, best="{}", stderr=" ±{}", rank="")
 
 
 def print_leaderboard(records: Iterable[Record], console: Console) -> None:
@@ -75,14 +77,8 @@ def _heading(column: Column) -> str:
 
 
 def _text(entry: Entry, width: int) -> str:
-    parts = [
-        entry.text,
-        f"±{entry.stderr}" if entry.stderr else "",
-        f"({entry.percent})" if entry.percent and width >= _WIDE else "",
-        f"({entry.note})" if entry.note else "",
-    ]
-    return " ".join(filter(None, parts))
+    return _MARKUP.entry(entry if width >= _WIDE else replace(entry, percent=""))
 
 
 def _style(entry: Entry) -> str:
-    return "red" if entry.failed else "bold green" if entry.best else ""
+    return "red" if entry.failed else "bold green" if entry.ranking.is_best else ""

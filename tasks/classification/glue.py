@@ -23,30 +23,32 @@ Source: Wang et al., arXiv 1804.07461; Hedgehog, arXiv 2402.04347, table 8 (fine
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from ..data.sources import DatasetId
 from .text_classification import TextClassification, text_info
 
 REPO = "nyu-mll/glue"
 REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
-_VALIDATION: Mapping[str, str] = {"validation": ""}
+_METRICS = {"matthews": "Matthews correlation", "f1": "F1", "pearson": "Pearson's correlation"}
+"""How summaries spell the main metric, if its name does not do."""
 
 
 def _glue(
     config: str,
-    summary: str,
+    question: str,
     source: str,
-    columns: tuple[str, ...],
-    metrics: tuple[str, ...],
+    columns: tuple[str, ...] = ("sentence1", "sentence2"),
+    metrics: tuple[str, ...] = ("accuracy",),
     *,
     num_classes: int = 2,
-    test_splits: Mapping[str, str] = _VALIDATION,
+    test_splits: Mapping[str, str] = MappingProxyType({"validation": ""}),
 ) -> TextClassification:
     """One task; the first of `metrics` is the main one."""
     dataset = DatasetId(REPO, config, REVISION, ("train", *test_splits))
     info = text_info(
         name=f"glue/{config}",
-        summary=summary,
+        summary=f"{question} ({_METRICS.get(metrics[0], metrics[0])})",
         main_metric=metrics[0],
         data=(dataset.pinned,),
         licence="that of the original data set",
@@ -55,67 +57,43 @@ def _glue(
     return TextClassification(info, dataset, columns, metrics, num_classes, test_splits)
 
 
-_SENTENCES = ("sentence1", "sentence2")
-
 COLA = _glue(
-    "cola",
-    "Is the sentence grammatical? (Matthews correlation)",
-    "Warstadt et al., CoLA, arXiv 1805.12471",
-    ("sentence",),
-    ("matthews",),
+    "cola", "Is the sentence grammatical?", "Warstadt et al., CoLA, arXiv 1805.12471", ("sentence",), ("matthews",)
 )
-SST2 = _glue(
-    "sst2", "Is the film review positive? (accuracy)", "Socher et al., SST, EMNLP 2013", ("sentence",), ("accuracy",)
-)
+SST2 = _glue("sst2", "Is the film review positive?", "Socher et al., SST, EMNLP 2013", ("sentence",))
 MRPC = _glue(
-    "mrpc",
-    "Do two sentences of news say the same? (F1)",
-    "Dolan and Brockett, MRPC, IWP 2005",
-    _SENTENCES,
-    ("f1", "accuracy"),
+    "mrpc", "Do two sentences of news say the same?", "Dolan and Brockett, MRPC, IWP 2005", metrics=("f1", "accuracy")
 )
 STSB = _glue(
     "stsb",
-    "How alike are two sentences, from 0 to 5? (Pearson's correlation)",
+    "How alike are two sentences, from 0 to 5?",
     "Cer et al., STS Benchmark, arXiv 1708.00055",
-    _SENTENCES,
-    ("pearson", "spearman"),
+    metrics=("pearson", "spearman"),
     num_classes=1,
 )
 QQP = _glue(
     "qqp",
-    "Do two questions ask the same? (accuracy)",
+    "Do two questions ask the same?",
     "Iyer et al., Quora Question Pairs, 2017",
     ("question1", "question2"),
     ("accuracy", "f1"),
 )
 MNLI = _glue(
     "mnli",
-    "Does a sentence follow from another, contradict it, or neither? (accuracy)",
+    "Does a sentence follow from another, contradict it, or neither?",
     "Williams et al., MultiNLI, arXiv 1704.05426",
     ("premise", "hypothesis"),
-    ("accuracy",),
     num_classes=3,
     test_splits={"validation_matched": "", "validation_mismatched": "_mismatched"},
 )
 QNLI = _glue(
-    "qnli",
-    "Does a sentence answer a question? (accuracy)",
-    "Rajpurkar et al., SQuAD, arXiv 1606.05250",
-    ("question", "sentence"),
-    ("accuracy",),
+    "qnli", "Does a sentence answer a question?", "Rajpurkar et al., SQuAD, arXiv 1606.05250", ("question", "sentence")
 )
 RTE = _glue(
     "rte",
-    "Does a sentence follow from a passage? (accuracy)",
+    "Does a sentence follow from a passage?",
     "Dagan et al., RTE-1, 2005, and its successors RTE-2, RTE-3 and RTE-5",
-    _SENTENCES,
-    ("accuracy",),
 )
 WNLI = _glue(
-    "wnli",
-    "Is a pronoun put back to what it stands for? (accuracy)",
-    "Levesque et al., The Winograd Schema Challenge, KR 2012",
-    _SENTENCES,
-    ("accuracy",),
+    "wnli", "Is a pronoun put back to what it stands for?", "Levesque et al., The Winograd Schema Challenge, KR 2012"
 )

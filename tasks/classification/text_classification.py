@@ -20,16 +20,16 @@ from ..data.batches import TokenIds, batched_logits, pad_rows
 from ..data.documents import cached_tokens
 from ..data.sources import DatasetId, identify_dataset, read_split, shuffled_places
 from ..data.tokenization import TextIdentity, Tokenizer, identify_text, load_tokenizer
+from ..heavy import np
 from ..metrics.classification import measure
 from ..metrics.requested import check_classes, measure_classes, try_metrics
-from ..settings import as_settings, parse_settings
+from ..settings import as_settings, check_ranges, parse_settings
 from .text_pairs import Text, encode_texts
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 HELD_OUT_ROWS = 1000
-_SHORTEST = 8
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ class TextSettings:
     more_metrics: str = ""
 
     def __post_init__(self) -> None:
-        if self.max_length < _SHORTEST:
-            raise ValueError(f"max_length is {self.max_length}; it takes {_SHORTEST} or more, and 128 is usual")
+        check_ranges(self, {"max_length": (8, None)})
 
 
 _POOLED: Settings = {"length_pool": 32}
@@ -229,8 +228,6 @@ class LabelledTextReader:
 
     def examples(self, part: str, tokenizer: Tokenizer) -> Examples | None:
         """`train` or `held_out` as training reads them; None if nothing is trained or too few rows can be held out."""
-        import numpy as np
-
         if "train" not in self.task.dataset.splits:
             return None
         places, rows = self._rows(part)

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from ..data.batches import TokenIds
 from ..data.subword_tokenizer import PretrainedTokenizer
 from ..data.tokenization import Tokenizer
+from ..heavy import np
 
 Text: TypeAlias = tuple[str, ...]
 """A text, or a pair of texts."""
@@ -21,7 +22,6 @@ def encode_texts(texts: Sequence[Text], tokenizer: Tokenizer, max_length: int) -
     """Token ids of each text or pair, between 1 and `max_length` of them."""
     if isinstance(tokenizer, PretrainedTokenizer):
         return tokenizer.encode_framed(texts, max_length)
-    import numpy as np
 
     end_of_text = np.array([tokenizer.end_of_text], np.int32)
     parts = iter(tokenizer.encode([part for text in texts for part in text]))
@@ -44,8 +44,6 @@ def longest_first(lengths: Sequence[int], room: int) -> tuple[int, ...]:
 
 def _joined(parts: Sequence[TokenIds], end_of_text: TokenIds, max_length: int) -> TokenIds:
     """One text, or two around an end of text; an end of text alone where the text is empty."""
-    import numpy as np
-
     room = max_length - len(parts) + 1
     cut = [part[:kept] for part, kept in zip(parts, longest_first([len(p) for p in parts], room), strict=True)]
     if len(cut) == 2:

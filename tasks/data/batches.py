@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from ...adapters.base import Adapter
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor
+from ..heavy import NDArray, Tensor, np, torch
 
 TokenIds: TypeAlias = "NDArray[np.int32]"
 Batch: TypeAlias = "tuple[NDArray[Any], NDArray[np.bool_] | None]"
@@ -19,8 +15,6 @@ Batch: TypeAlias = "tuple[NDArray[Any], NDArray[np.bool_] | None]"
 
 def pad_rows(rows: Sequence[TokenIds]) -> tuple[TokenIds, NDArray[np.bool_]]:
     """Token ids `[rows, n]`, padded with 0 on the right to the longest row, and a mask that is True at real tokens."""
-    import numpy as np
-
     lengths = np.array([len(row) for row in rows], np.int64)
     mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
     ids = np.zeros(mask.shape, np.int32)
@@ -37,8 +31,6 @@ def pad_left(rows: Sequence[TokenIds]) -> tuple[TokenIds, NDArray[np.bool_]]:
 
 def model_inputs(adapter: Adapter, batch: Batch) -> tuple[Tensor, Tensor | None]:
     """A batch as tensors on the model's device; the mask is None where all tokens are real."""
-    import torch
-
     ids, mask = batch
     attention_mask = None if mask is None or mask.all() else torch.as_tensor(mask, device=adapter.device)
     return torch.as_tensor(ids, dtype=torch.long, device=adapter.device), attention_mask
@@ -58,8 +50,6 @@ def batches_by_length(
     Yields:
         The indices of a batch's rows, its token ids and its mask, as `model_inputs` returns them.
     """
-    import numpy as np
-
     order = np.argsort(-np.asarray(lengths), kind="stable")
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
@@ -74,8 +64,6 @@ def batched_logits(
     Raises:
         FloatingPointError: The model gives a logit that is not finite.
     """
-    import numpy as np
-
     order: list[int] = []
     parts = []
     for chosen, ids, mask in batches_by_length(adapter, lengths, batch_size, batch_of):

@@ -12,6 +12,7 @@ from ...adapters.base import Examples
 from ...results.atomic import replacing
 from ...results.record import DataIdentity
 from ..base import Sources
+from ..heavy import np
 from .batches import TokenIds
 from .sources import DatasetId, identify_dataset, read_split
 from .tokenization import Tokenizer
@@ -122,8 +123,6 @@ def to_examples(documents: Sequence[TokenIds], context_length: int, end_of_text:
     Raises:
         ValueError: The documents do not fill one row.
     """
-    import numpy as np
-
     if not documents:
         return None
     stream = np.concatenate([part for tokens in documents for part in (np.array([end_of_text], np.int32), tokens)])
@@ -139,8 +138,6 @@ def cached_tokens(file: Path, vocab_size: int, encode: Callable[[], list[TokenId
 
     Each cell of a run is a process of its own, and would tokenize the training split again.
     """
-    import numpy as np
-
     if not file.is_file():
         documents = encode()
         stream = np.concatenate(documents) if documents else np.empty(0, np.int32)

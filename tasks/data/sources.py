@@ -16,18 +16,20 @@ import hashlib
 import importlib
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...results.record import DataIdentity, Scalar
 from ..base import DataUnavailableError, Sources
+from ..heavy import np
 from .file_hashes import digest, line_count
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+Kind = TypeVar("Kind")
 REACH_TIMEOUT_S = 5.0
 _SHUFFLE_SEED = 0
 
@@ -143,8 +145,6 @@ def read_split(dataset: DatasetId, split: str, sources: Sources) -> Dataset:
 
 def shuffled_places(rows: int) -> list[int]:
     """The places of a split's rows in the order in which rows are drawn, shuffled with a fixed seed."""
-    import numpy as np
-
     places: list[int] = np.random.default_rng(_SHUFFLE_SEED).permutation(rows).tolist()
     return places
 
@@ -155,34 +155,70 @@ def find_dataset(dataset: DatasetId, sources: Sources) -> Found:
     Raises:
         DataUnavailableError: No place has them; the message names each and what it lacks.
     """
+    places = local_copies(dataset.repo, dataset.revision, sources, kind="datasets")
+    pinned = bool(dataset.revision)
+    advice = "" if pinned else " For the hub, also set revision=COMMIT, in full."
+
+    def look(_: str, folder: Path) -> dict[str, tuple[Path, ...]] | str:
+        return all_splits(folder, dataset)
+
+    place, files = find_copy(str(dataset), places, look, sources, pinned=pinned, advice=advice) or ("hub", {})
+    return Found(place.removesuffix(" cache"), files)
+
+
+def local_copies(repo: str, revision: str, sources: Sources, kind: str) -> dict[str, Path | str]:
+    """Where a repository may lie on this machine: the mirror's folder, and the hub's cache of a revision.
+
+    Args:
+        repo: Such as `Salesforce/wikitext`.
+        revision: Commit on the hub, in full; empty to leave out the hub's cache.
+        sources: Where data may come from.
+        kind: `datasets` or `models`.
+
+    Returns:
+        Folders by kind of place. They may not exist; a reason stands in for a mirror that was not given.
+    """
+    copies = {"mirror": sources.mirror / kind / repo if sources.mirror else "none was given"}
+    return {**copies, "hub cache": hub_snapshot(repo, revision, sources, kind)} if revision else copies
+
+
+def find_copy(
+    what: str,
+    places: Mapping[str, Path | str],
+    look: Callable[[str, Path], Kind | str],
+    sources: Sources,
+    *,
+    pinned: bool = True,
+    advice: str = "",
+) -> tuple[str, Kind] | None:
+    """The first place on this machine that has a whole copy, and what `look` finds there; None if the hub has to do.
+
+    Args:
+        what: What is looked for, as the error names it.
+        places: Paths by kind of place; a reason stands in for a path that there is not.
+        look: Finds what is wanted in a place, from its kind and path, or returns what the place lacks.
+        sources: Whether the hub may be asked.
+        pinned: Whether a revision of the hub is known.
+        advice: What else can be done.
+
+    Raises:
+        DataUnavailableError: No place has a copy, and the hub cannot be asked.
+    """
     looked: list[str] = []
-    for source, folder in dataset_folders(dataset.repo, dataset.revision, sources).items():
-        files = {split: split_files(folder, dataset, split) for split in dataset.splits} if folder else {}
-        if files and all(files.values()):
-            return Found(source, files)
-        looked.append(_describe_lack(source, folder, dataset, files))
-    if not dataset.revision:
-        looked.append("hub: not asked, as no revision is pinned")
-        raise unavailable(str(dataset), looked, advice=" For the hub, also set revision=COMMIT, in full.")
-    if (problem := hub_problem(sources)) is None:
-        return Found("hub", {})
-    raise unavailable(str(dataset), [*looked, problem])
-
-
-def dataset_folders(repo: str, revision: str, sources: Sources) -> dict[str, Path | None]:
-    """Where a data set may lie on this machine: the mirror's folder, and the hub's cache of a pinned revision."""
-    folders = {"mirror": mirror_folder(repo, sources, kind="datasets")}
-    return {**folders, "hub": hub_snapshot(repo, revision, sources, kind="datasets")} if revision else folders
+    for place, path in places.items():
+        found = look(place, path) if isinstance(path, Path) else path
+        if not isinstance(found, str):
+            return place, found
+        looked.append(f"{place} {path}: {found}" if isinstance(path, Path) else f"{place}: {found}")
+    problem = hub_problem(sources) if pinned else "hub: not asked, as no revision is pinned"
+    if problem is None:
+        return None
+    raise unavailable(what, [*looked, problem], advice)
 
 
 def cache_folder() -> Path:
     """The folder for derived files, in the user's own cache."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hedgebench"
-
-
-def mirror_folder(repo: str, sources: Sources, kind: str) -> Path | None:
-    """The mirror's folder of a repository; None without a mirror. `kind` is `datasets` or `models`."""
-    return sources.mirror / kind / repo if sources.mirror else None
 
 
 def hub_snapshot(repo: str, revision: str, sources: Sources, kind: str) -> Path:
@@ -191,6 +227,12 @@ def hub_snapshot(repo: str, revision: str, sources: Sources, kind: str) -> Path:
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / f"{kind}--{repo.replace('/', '--')}" / "snapshots" / revision
+
+
+def cached_revision(repo: str, sources: Sources, kind: str) -> str:
+    """The commit of the default branch by the hub's own cache; empty if the cache has none."""
+    reference = hub_snapshot(repo, "", sources, kind).parent / "refs" / "main"
+    return reference.read_text(encoding="ascii").strip() if reference.is_file() else ""
 
 
 def hub_is_off() -> bool:
@@ -272,15 +314,16 @@ def split_files(folder: Path, dataset: DatasetId, split: str) -> tuple[Path, ...
     return tuple(sorted(file for pattern in dataset.patterns(split) for file in folder.glob(pattern)))
 
 
-def _describe_lack(source: str, folder: Path | None, dataset: DatasetId, files: Mapping[str, Sequence[Any]]) -> str:
-    if folder is None:
-        return "mirror: none was given"
-    place = f"mirror {folder}" if source == "mirror" else f"hub cache {folder}"
+def all_splits(folder: Path, dataset: DatasetId) -> dict[str, tuple[Path, ...]] | str:
+    """The files of every split in a repository's folder, or a sentence on what it lacks."""
+    files = {split: split_files(folder, dataset, split) for split in dataset.splits}
+    if all(files.values()):
+        return files
     if not (folder / dataset.config).is_dir():
-        return f"{place}: there is no folder {dataset.config}"
+        return f"there is no folder {dataset.config}"
     present = ", ".join(split for split in dataset.splits if files[split]) or "none of the splits"
     missing = ", ".join(split for split in dataset.splits if not files[split])
-    return f"{place}: {dataset.config} has {present} but no {missing}"
+    return f"{dataset.config} has {present} but no {missing}"
 
 
 def _download(dataset: DatasetId) -> dict[str, tuple[Path, ...]]:
@@ -294,9 +337,9 @@ def _download(dataset: DatasetId) -> dict[str, tuple[Path, ...]]:
         allow_patterns=patterns,
         etag_timeout=REACH_TIMEOUT_S,
     )
-    files = {split: split_files(Path(folder), dataset, split) for split in dataset.splits}
-    if not all(files.values()):
-        raise unavailable(str(dataset), [_describe_lack("hub", Path(folder), dataset, files)])
+    files = all_splits(Path(folder), dataset)
+    if isinstance(files, str):
+        raise unavailable(str(dataset), [f"hub cache {folder}: {files}"])
     return files
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ...results.foreign import parse_json
+from ..heavy import np
 from .batches import TokenIds
 
 END_OF_TEXT = "<|endoftext|>"
@@ -82,8 +83,6 @@ class SubwordTokenizer:
 
     def _encode(self, texts: Sequence[Any], *, add_special_tokens: bool) -> list[TokenIds]:
         """Token ids of each text, or pair of texts, in batches that keep memory small."""
-        import numpy as np
-
         return [
             np.array(encoding.ids, np.int32)
             for start in range(0, len(texts), _ENCODE_BATCH)

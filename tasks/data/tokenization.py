@@ -30,8 +30,9 @@ from typing import TypeAlias
 from ...results.atomic import replacing
 from ...results.record import DataIdentity, Scalar
 from ..base import DataUnavailableError, Sources, TaskInfo
+from ..heavy import np
 from .batches import TokenIds
-from .sources import REACH_TIMEOUT_S, hub_problem, hub_snapshot, mirror_folder, unavailable
+from .sources import REACH_TIMEOUT_S, find_copy, local_copies
 from .subword_tokenizer import END_OF_TEXT, PretrainedTokenizer, SubwordTokenizer
 
 AUTO_SUBSTITUTE = "bpe:16384"
@@ -109,8 +110,6 @@ class ByteTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         """Bytes of each text."""
-        import numpy as np
-
         return [np.frombuffer(text.encode(), np.uint8).astype(np.int32) for text in texts]
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -195,21 +194,16 @@ def load_tokenizer(identity: TokenizerIdentity, texts: Callable[[], Iterable[str
 
 
 def _identify_gpt2(sources: Sources) -> TokenizerIdentity:
-    mirror = mirror_folder(GPT2_REPO, sources, kind="models")
-    if mirror and (mirror / "tokenizer.json").is_file():
-        file = mirror / "tokenizer.json"
+    def look(_: str, folder: Path) -> Path | str:
+        file = folder / "tokenizer.json"
+        return file if file.is_file() else "there is no tokenizer.json"
+
+    places = local_copies(GPT2_REPO, GPT2_REVISION, sources, kind="models")
+    advice = " Or set tokenizer=bpe:N, such as bpe:4096, which is trained here and needs no download."
+    place, file = find_copy(f"the tokenizer of {GPT2_REPO}", places, look, sources, advice=advice) or ("hub", None)
+    if file and place == "mirror":
         return TokenizerIdentity("gpt2", hashlib.sha256(file.read_bytes()).hexdigest(), file)
-    cached = hub_snapshot(GPT2_REPO, GPT2_REVISION, sources, kind="models") / "tokenizer.json"
-    if cached.is_file():
-        return TokenizerIdentity("gpt2", GPT2_REVISION, cached)
-    if (problem := hub_problem(sources)) is None:
-        return TokenizerIdentity("gpt2", GPT2_REVISION)
-    looked = [f"mirror {mirror}: there is no tokenizer.json" if mirror else "mirror: none was given"]
-    raise unavailable(
-        f"the tokenizer of {GPT2_REPO}",
-        [*looked, f"hub cache {cached}: there is no such file", problem],
-        advice=" Or set tokenizer=bpe:N, such as bpe:4096, which is trained here and needs no download.",
-    )
+    return TokenizerIdentity("gpt2", GPT2_REVISION, file)
 
 
 def _identify_auto(corpus: str, sources: Sources) -> TokenizerIdentity:

@@ -19,7 +19,7 @@ from ..measuring.metrics import At
 from .metrics import climb_end, growth_metrics, largest_batch_metrics
 from .points import LAYER, Point, of_role
 from .subjects import calls_for, whole_call
-from .sweep import Sweep, SweepSettings, sweep_info
+from .sweep import SMOKE_LENGTHS, Sweep, SweepSettings, sweep_info, sweep_scales
 
 _MODES = ("prefill", "train", "state", f"{LAYER}prefill", f"{LAYER}train", f"{LAYER}state")
 _BYTES = ("peak_allocated_bytes", "peak_reserved_bytes", "activation_bytes", "peak_resident_bytes", "state_bytes")
@@ -104,12 +104,11 @@ def _point_metrics(row: Row, at: At) -> list[Metric]:
 
 MEMORY = Sweep(
     sweep_info(
-        MemorySettings,
-        {},
         name="memory",
         version=2,
         summary="Peak memory of prefill and training step, and size of the decode state, against sequence length",
         main_metric="longest_prefill_peak_bytes",
+        scales=sweep_scales(MemorySettings, MemorySettings(SMOKE_LENGTHS)),
     ),
     MemorySettings,
     measure_bytes,

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...adapters.base import Adapter
 from ..base import Row
+from ..heavy import torch
 from ..measuring.allocation import memory_limit
 from ..measuring.telemetry import telemetry
 from ..measuring.timing import Repeats, Stopwatch, first_call_s, l2_flush, measure_calls
 from .decoding import time_decoding, time_steps
 from .points import LAYER, Point
 from .subjects import COMPILED, calls_for, check_compiled, compilations, random_tokens, whole_call
-
-if TYPE_CHECKING:
-    import torch
 
 _WORK = ("prefill", "train", "decode", "generate")
 _COMPILED_WORK = ("prefill", "train")

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ...results.record import Metric, Scalar
+from ..heavy import np
 
 LONG_END = 8
 """The long end of a sweep: lengths within this factor of the longest measured."""
 _FEWEST = 3
 _CONFIDENCE = 0.95
-
-
-def log_log_slope(lengths: Sequence[float], times: Sequence[float]) -> tuple[float, float]:
-    """Least-squares slope of log time against log length, and its standard error; needs three points."""
-    import numpy as np
-
-    x, y = np.log(lengths), np.log(times)
-    x, y = x - x.mean(), y - y.mean()
-    slope = (x * y).sum() / (x * x).sum()
-    residual = y - slope * x
-    return float(slope), math.sqrt((residual * residual).sum() / (len(x) - 2) / (x * x).sum())
 
 
 def exponent_metrics(
@@ -49,7 +39,8 @@ def exponent_metrics(
 def _fitted(name: str, of: str, points: Sequence[tuple[float, float]], at: Mapping[str, Scalar]) -> list[Metric]:
     from scipy import stats
 
-    slope, stderr = log_log_slope(*zip(*points, strict=True))
+    line: Any = stats.linregress(*np.log(points).T)
+    slope, stderr = float(line.slope), float(line.stderr)
     half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(points) - 2)) * stderr
     where = {"of": of, "over": f"{points[0][0]:g}..{points[-1][0]:g}", **at}
     return [

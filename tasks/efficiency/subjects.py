@@ -7,13 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from ...adapters.base import Adapter, UnsupportedError
+from ..heavy import Tensor, torch
 from .points import LAYER, Point
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 VOCAB_SIZE = 256
 """Entries of the vocabulary: few, so that the output layer does not hide the attention."""
@@ -70,8 +68,6 @@ class ModelCalls:
     def _compiled(self, call: Callable[..., Any]) -> Callable[..., Any]:
         if not self.is_compiled:
             return call
-        import torch
-
         compiled: Callable[..., Any] = torch.compile(call, dynamic=False)
         return compiled
 
@@ -126,8 +122,6 @@ def whole_call(calls: Calls, work: str, point: Point) -> Callable[[], object]:
 
 def random_tokens(adapter: Adapter, batch_size: int, seq_len: int) -> Tensor:
     """Uniform token ids `[batch_size, seq_len]` on the adapter's device, the same for every model."""
-    import torch
-
     generator = torch.Generator().manual_seed(seq_len)
     return torch.randint(0, VOCAB_SIZE, (batch_size, seq_len), generator=generator).to(adapter.device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +10,12 @@ from typing import Any
 from ...adapters.base import Adapter, ModelShape, Settings
 from ...results.record import DataIdentity, Metric, Scalar
 from ..base import Row, Sources, TaskData, TaskInfo, TaskScale
-from ..settings import as_settings, parse_settings
+from ..settings import as_settings, check_ranges, parse_settings
 from .points import Point, Points, climb, model_at, run_points, search_largest_batch
 from .subjects import VOCAB_SIZE
 
-_LEAST = {"batch_size": 1, "max_batch": 1} | dict.fromkeys(
-    ("tokens", "memory_limit_mb", "classes", "layer_heads", "layer_kv_heads", "layer_head_dim"), 0
-)
+SMOKE_LENGTHS = (256, 1024, 4096)
+_FROM_0 = ("tokens", "memory_limit_mb", "classes", "layer_heads", "layer_kv_heads", "layer_head_dim")
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,7 @@ class SweepSettings:
             raise ValueError(
                 f"modes holds {', '.join(map(repr, unknown))}; join any of {', '.join(known_modes)} by '+'"
             )
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it takes whole numbers from {least}")
+        check_ranges(self, {"batch_size": (1, None), "max_batch": (1, None), **dict.fromkeys(_FROM_0, (0, None))})
         if self.point_timeout_s <= 0:
             raise ValueError(f"point_timeout_s is {self.point_timeout_s:g}; it takes a number above 0")
         if any(size < 1 for size in self.batch_sizes):
@@ -190,25 +188,20 @@ class Sweep:
         return self.metrics(rows, parse_settings(self.kind, settings))
 
 
-def sweep_info(
-    kind: type[SweepSettings], smoke: Settings, *, name: str, version: int, summary: str, main_metric: str
-) -> TaskInfo:
-    """The declaration of a sweep; `smoke` overrides its settings at that scale."""
-    scales = {
-        "smoke": kind(**{"seq_lens": (256, 1024, 4096), **smoke}),  # type: ignore[arg-type]
-        "small": kind(),
-        "paper": kind(seq_lens=tuple(2**power for power in range(9, 18))),
-    }
-    return TaskInfo(
-        name=name,
-        version=version,
-        summary=summary,
-        main_metric=main_metric,
-        data=("generated",),
-        licence="Apache-2.0",
-        citation="Zhang et al., The Hedgehog & the Porcupine, arXiv 2402.04347, figure 6 (axes only: no values known)",
-        needs=frozenset(),  # a language model, or a classifier if `classes` is set
-        recipes=("zero-shot",),
-        own_device=True,
-        scales={scale: TaskScale(settings=as_settings(values)) for scale, values in scales.items()},
-    )
+sweep_info = functools.partial(
+    TaskInfo,
+    data=("generated",),
+    licence="Apache-2.0",
+    citation="Zhang et al., The Hedgehog & the Porcupine, arXiv 2402.04347, figure 6 (axes only: no values known)",
+    needs=frozenset(),  # a language model, or a classifier if `classes` is set
+    recipes=("zero-shot",),
+    own_device=True,
+)
+"""Declares a sweep: a `TaskInfo` that lacks `name`, `version`, `summary`, `main_metric` and `scales`."""
+
+
+def sweep_scales(kind: type[SweepSettings], smoke: SweepSettings) -> dict[str, TaskScale]:
+    """The scales of a sweep with settings as `kind`, of which those of `smoke` are given."""
+    paper = kind(seq_lens=tuple(2**power for power in range(9, 18)))
+    scales = {"smoke": smoke, "small": kind(), "paper": paper}
+    return {scale: TaskScale(settings=as_settings(values)) for scale, values in scales.items()}

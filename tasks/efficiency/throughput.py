@@ -20,14 +20,16 @@ from typing import Any
 
 from ...results.record import Metric
 from ..base import Row
+from ..heavy import np
 from ..measuring.machine import MACHINE, PACE, machine_metrics, measure_machine, measure_pace, pace_metric
 from ..measuring.metrics import At, clock_metrics, median_metric, spread_metrics
 from ..measuring.timing import Repeats
+from ..settings import check_ranges
 from .decoding import tokens_decoded
 from .metrics import climb_end, growth_metrics, largest_batch_metrics
 from .modes import MODES, measure_mode
 from .points import LAYER, Point, Points, of_role
-from .sweep import Sweep, SweepSettings, sweep_info
+from .sweep import SMOKE_LENGTHS, Sweep, SweepSettings, sweep_info, sweep_scales
 
 SHORTEST_ENERGY_WINDOW_S = 1.0
 """Energy counters move in steps of tens of milliseconds; a shorter window says nothing."""
@@ -65,8 +67,7 @@ class ThroughputSettings(SweepSettings):
 
     def __post_init__(self) -> None:
         self.check(MODES)
-        if self.repeats < 1 or self.warmup < 0:
-            raise ValueError(f"repeats is {self.repeats} and warmup {self.warmup}; they take numbers from 1 and from 0")
+        check_ranges(self, {"repeats": (1, None), "warmup": (0, None)})
         decoded = tokens_decoded(self.warmup, self.repeats, graph=True)
         if any(mode.endswith("decode") for mode in self.mode_names()) and min(self.seq_lens) <= decoded:
             raise ValueError(
@@ -103,8 +104,6 @@ def measure_times(subject: Any, point: Point, settings: ThroughputSettings) -> R
 
 def throughput_metrics(rows: Sequence[Row], settings: ThroughputSettings) -> list[Metric]:
     """The headline, the metrics of each point, scaling exponents, and the machine's own peaks and pace."""
-    import numpy as np
-
     sweep = [row for row in of_role(rows, "sweep") if row["mode"] not in (PACE, MACHINE)]
     points = [(row, settings.at(row)) for row in (*sweep, *of_role(rows, "largest"))]
     headline = "longest_prefill_tokens_per_s"
@@ -121,8 +120,6 @@ def throughput_metrics(rows: Sequence[Row], settings: ThroughputSettings) -> lis
 
 def _time_metrics(row: Row, at: At) -> list[Metric]:
     """Latency and throughput at one point, in this order; without a value if it failed."""
-    import numpy as np
-
     mode = row["mode"] + ("_largest_batch" if row["role"] == "largest" else "")
     latency, rate = f"{mode}_per_token_ms" if row["mode"] == "generate" else f"{mode}_ms", f"{mode}_tokens_per_s"
     if row["status"] != "ok":
@@ -176,12 +173,13 @@ def _pace_metrics(rows: Sequence[Row]) -> list[Metric]:
 
 THROUGHPUT = Sweep(
     sweep_info(
-        ThroughputSettings,
-        {"modes": "prefill+train+decode", "repeats": 5},
         name="throughput",
         version=4,
         summary="Prefill, training-step and decoding time against sequence length; model and attention alone",
         main_metric="longest_prefill_tokens_per_s",
+        scales=sweep_scales(
+            ThroughputSettings, ThroughputSettings(SMOKE_LENGTHS, modes="prefill+train+decode", repeats=5)
+        ),
     ),
     ThroughputSettings,
     measure_times,

@@ -38,10 +38,10 @@ import math
 from typing import TYPE_CHECKING
 
 from ...adapters.base import AttentionMaps, UnsupportedError
+from ..heavy import Tensor, torch
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
-    from torch import Tensor
 
 MIN_KEYS = 8
 TOP_KEYS = 8
@@ -110,8 +110,6 @@ def _entropy(w: Tensor) -> Tensor:
 
 def _ranks(values: Tensor, seen: Tensor) -> Tensor:
     """Ranks among the keys that are seen, ties sharing their mean; 0 elsewhere."""
-    import torch
-
     hidden = torch.where(seen, values, math.inf)
     ordered = hidden.sort(-1).values.contiguous()
     low = torch.searchsorted(ordered, hidden.contiguous(), right=False)

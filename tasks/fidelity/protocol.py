@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from ...adapters.base import Adapter, Settings, UnsupportedError
 from ...results.record import DataIdentity, Metric
-from ..base import Row, Sources, Task, TaskData, TaskInfo
+from ..base import Row, Sources, TaskData, TaskInfo
+from ..classification.text_classification import TextClassification
 from ..data.batches import TokenIds
 from ..data.tokenization import Tokenizer
-from ..settings import parse_settings
+from ..heavy import np
+from ..language.perplexity import Perplexity
+from ..settings import check_ranges, parse_settings
 from .measures import MEASURES, TEACHER_MEASURES
 from .rows import WEIGHTS, CorpusWindows, measured_rows, sampled_rows
 
@@ -54,10 +57,7 @@ class FidelitySettings:
             raise ValueError(f"lengths is {lengths}; it starts with {trained}={trained_length}, the length trained on")
         if len(set(lengths)) < len(lengths):
             raise ValueError(f"lengths is {lengths}; it takes each length once")
-        if self.windows < 1:
-            raise ValueError(f"windows is {self.windows}; it takes 1 or more")
-        if not 0 <= (sample := self.sample_tokens) <= min(lengths):
-            raise ValueError(f"sample_tokens is {sample}; it takes 0 to {min(lengths)}, the shortest of lengths")
+        check_ranges(self, {"windows": (1, None), "sample_tokens": (0, min(lengths))})
 
 
 @dataclass(frozen=True)
@@ -73,22 +73,6 @@ class MeasuredText:
     sample: TokenIds
 
 
-class TextReader(Protocol):
-    """The text of a task under given settings."""
-
-    def load_tokenizer(self) -> Tokenizer:
-        """The tokenizer of the text."""
-        ...
-
-
-class TrainingTask(Task, Protocol):
-    """A task that models are trained and distilled by, whose text other tasks may read."""
-
-    def reader(self, settings: Settings, sources: Sources) -> TextReader:
-        """The text as these settings read it."""
-        ...
-
-
 @dataclass(frozen=True)
 class AttentionFidelity:
     """The task; a subclass provides the text. See `attention_fidelity.py`.
@@ -101,7 +85,7 @@ class AttentionFidelity:
     """
 
     info: TaskInfo
-    trained_on: tuple[str, TrainingTask]
+    trained_on: tuple[str, Perplexity | TextClassification]
     others: tuple[tuple[str, Any], ...]
     settings: ClassVar[type[FidelitySettings]]
 
@@ -173,8 +157,6 @@ class AttentionFidelity:
 
 def _metrics(rows: Sequence[Row]) -> list[Metric]:
     """Metrics of one corpus and length; an empty divergence alone where one of its windows could not be measured."""
-    import numpy as np
-
     from ...results.stats.statistics import mean_stderr, ratio_bootstrap
 
     at = {"corpus": rows[0]["corpus"], "seq_len": rows[0]["seq_len"]}

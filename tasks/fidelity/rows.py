@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ...adapters.base import Adapter, AttentionMaps, UnsupportedError
 from ..base import Row
 from ..data.batches import TokenIds, model_inputs
+from ..heavy import NDArray, np, torch
 from .measures import check_weights, compare_maps
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from numpy.typing import NDArray
 
 WEIGHTS = "weights"
 """Key under which rows for plots hold weights; rows of measures lack it."""
@@ -52,8 +48,6 @@ class CorpusWindows:
 
     def sample(self, most: int) -> TokenIds:
         """The first `most` tokens of the longest row of the first window; none where there is no window."""
-        import numpy as np
-
         if not self.windows:
             return np.empty(0, np.int32)
         tokens, mask = self.windows[0]

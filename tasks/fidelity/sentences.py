@@ -12,6 +12,7 @@ from ..classification.text_pairs import Text, encode_texts
 from ..data.batches import pad_rows
 from ..data.sources import DatasetId, identify_dataset, read_split, shuffled_places
 from ..data.tokenization import Tokenizer
+from ..settings import check_ranges
 from .measures import MIN_KEYS
 from .protocol import AttentionFidelity, FidelitySettings
 from .rows import CorpusWindows, Window
@@ -43,8 +44,7 @@ class SentenceSettings(FidelitySettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.texts < 1:
-            raise ValueError(f"texts is {self.texts}; it takes 1 or more")
+        check_ranges(self, {"texts": (1, None)})
 
 
 class SentenceFidelity(AttentionFidelity):

@@ -9,6 +9,7 @@ from typing import ClassVar
 from ..base import Sources
 from ..data.documents import Corpus, take_bytes
 from ..data.tokenization import Tokenizer
+from ..heavy import np
 from ..language.perplexity import Perplexity
 from .protocol import AttentionFidelity, FidelitySettings
 from .rows import CorpusWindows, Window
@@ -48,8 +49,6 @@ class StreamFidelity(AttentionFidelity):
         self, chosen: StreamSettings, tokenizer: Tokenizer, sources: Sources, windows: int
     ) -> Iterator[CorpusWindows]:
         """Windows of one row each, cut out of the stream of test documents."""
-        import numpy as np
-
         name, task = self.trained_on
         documents = {name: task.reader(chosen.task_settings(), sources).documents("test")}
         for other, corpus in self.others:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 from ..base import Row
+from ..heavy import torch
+from ..measuring.allocation import peak_memory
 from ..measuring.failures import ENDS_A_CLIMB, failure_status, release_memory
 from ..measuring.telemetry import Telemetry, telemetry
 from ..measuring.timing import Repeats, first_call_s, measure_calls
 from .shapes import KernelShape
 from .workloads import Prepare, TimedCall
-
-if TYPE_CHECKING:
-    import torch
 
 _TRACEBACK_CHARACTERS = 4000
 
@@ -41,8 +39,6 @@ class KernelBench:
 
     def __post_init__(self) -> None:
         if self.device.type == "cuda":
-            import torch
-
             torch.cuda.get_device_properties(self.device)  # torch caches them for the record; a lost device tells none
 
     def climb(self, name: str, shapes: Sequence[KernelShape]) -> Iterator[Row]:
@@ -70,8 +66,6 @@ class KernelBench:
 
     def _measure(self, name: str, shape: KernelShape) -> Row:
         """Each call's kernel, times and memory, and notes on how they were measured."""
-        import torch
-
         calls = self.contenders[name](shape, self.device, self.dtype)
         with torch.no_grad(), telemetry(self.device) as watch:
             found = {each: self._measure_call(call, watch) for each, call in calls.items()}
@@ -81,12 +75,12 @@ class KernelBench:
     def _measure_call(self, call: TimedCall, watch: Telemetry) -> Row:
         ran: list[str] = []
         first_s = first_call_s(lambda: ran.append(call()[1]), self.device)
-        peak_bytes = _peak_bytes(call, self.device)
+        peak = peak_memory(call, self.device) if self.device.type == "cuda" else None
         timing = measure_calls(call, self.device, self.repeats, kernel=True, watch=watch)
         return {
             "ran": ran[0],
             "first_call_s": first_s,
-            "peak_bytes": peak_bytes,
+            "peak_bytes": peak and peak.allocated_bytes + (peak.before_bytes or 0),
             **asdict(timing),
             "telemetry": watch.found,
             "notes": timing.notes,
@@ -112,23 +106,8 @@ def _located(failed: Row, name: str, shape: KernelShape) -> Row:
 def _device_error(device: torch.device) -> str:
     """The error of a device that no longer works in this process; empty if it works."""
     if device.type == "cuda":
-        import torch
-
         try:
             torch.cuda.synchronize(device)
         except RuntimeError as error:
             return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return ""
-
-
-def _peak_bytes(call: TimedCall, device: torch.device) -> int | None:
-    """Most bytes of tensors alive while a call runs, its inputs included; None on the CPU."""
-    if device.type != "cuda":
-        return None
-    import torch
-
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    call()
-    torch.cuda.synchronize(device)
-    return int(torch.cuda.max_memory_allocated(device))

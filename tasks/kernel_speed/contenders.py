@@ -13,12 +13,10 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...adapters.base import UnsupportedError
+from ..heavy import Tensor, torch
 from .shapes import KernelShape
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
     from ...kernels.choice import KernelChoice
 
 MAP = "softmax"
@@ -54,8 +52,6 @@ Attention: TypeAlias = Callable[[KernelInputs], tuple[Any, str]]
 
 def make_inputs(shape: KernelShape, device: torch.device, dtype: torch.dtype, *, tokens: int = 0) -> KernelInputs:
     """The same numbers for every contender; `tokens` replaces the shape's, if given."""
-    import torch
-
     generator = torch.Generator(device).manual_seed(0)
 
     def normal(*sizes: int) -> Tensor:
@@ -77,8 +73,8 @@ def hedgehog(backend: str, inputs: KernelInputs) -> tuple[Any, str]:
 
 
 def softmax(backend: str, inputs: KernelInputs) -> tuple[Any, str]:
-    """Softmax attention, on a backend of `kernels.dispatch.softmax_attention`."""
-    from ...kernels.dispatch import softmax_attention
+    """Softmax attention, on a backend of `kernels.softmax.attention.softmax_attention`."""
+    from ...kernels.softmax.attention import softmax_attention
 
     if backend == "sdpa_cudnn":
         _require_cuda(inputs, "cuDNN's attention")
@@ -114,8 +110,6 @@ def name_of(kernel: KernelChoice) -> str:
 
 def map_features(x: Tensor, weight: Tensor) -> Tensor:
     """Features `[b n h 2d]` of `[b h n d]`, in the order of flash-linear-attention's tensors."""
-    import torch
-
     y = torch.einsum("bhnd,hdw->bnhw", x, weight)
     return torch.cat([y.softmax(-1), (-y).softmax(-1)], -1)
 
@@ -132,8 +126,6 @@ def compiled_map(shape: KernelShape) -> Callable[[Tensor, Tensor], Tensor]:  # n
     torch.compile keeps eight versions of a function and runs a ninth as plain Python, so its versions are dropped
     before another shape; it raises if it cannot compile all of the function.
     """
-    import torch
-
     torch.compiler.reset()
     compiled: Callable[[Tensor, Tensor], Tensor] = torch.compile(map_features, dynamic=False, fullgraph=True)
     return compiled

@@ -8,6 +8,7 @@ from typing import Any
 from ...kernels import costs, fused_costs
 from ...results.record import Metric
 from ..base import Row
+from ..heavy import np
 from ..measuring.machine import machine_metrics
 from ..measuring.metrics import clock_metrics, spread_metrics
 from .shapes import KernelShape
@@ -41,8 +42,6 @@ def kernel_metrics(work: str, rows: Sequence[Row]) -> list[Metric]:
 
 def _headline(work: str, points: Sequence[Row]) -> list[Metric]:
     """Tokens per second of Hedgehog's best backend at the largest shape, and their spread; no value if it failed."""
-    import numpy as np
-
     ours = [row for row in points if row["contender"] == "hedgehog"]
     if not ours:
         return []
@@ -71,14 +70,12 @@ def _point_metrics(call: str, row: Row, peaks: tuple[float, ...], dtype: str) ->
     return found if cost is None else [*found, *_cost_metrics(call, row["contender"], cost, median, peaks)]
 
 
-def _cost_metrics(
-    call: str, contender: str, cost: fused_costs.KernelCost | costs.Cost, time: Metric, peaks: tuple[float, ...]
-) -> list[Metric]:
+def _cost_metrics(call: str, contender: str, cost: costs.Cost, time: Metric, peaks: tuple[float, ...]) -> list[Metric]:
     """Counts; for Hedgehog's attention also rates and the share of the roofline at the median time."""
     assert time.value is not None
     counts = (("flops", "flops", cost.flops), ("traffic_bytes", "bytes", cost.bytes))
     found = [Metric(f"{call}_{name}", count, unit, None, None, 1, time.at) for name, unit, count in counts if count]
-    if isinstance(cost, fused_costs.KernelCost) and contender.startswith(OURS):
+    if contender.startswith(OURS):
         shares = (
             ("tflop_per_s", "TFLOP/s", cost.flops / time.value / 1e9),
             ("tb_per_s", "TB/s", cost.bytes / time.value / 1e9),
@@ -90,9 +87,7 @@ def _cost_metrics(
     return found
 
 
-def cost_of(
-    call: str, contender: str, ran: str, shape: KernelShape, dtype: str
-) -> fused_costs.KernelCost | costs.Cost | None:
+def cost_of(call: str, contender: str, ran: str, shape: KernelShape, dtype: str) -> costs.Cost | None:
     """Counts of Hedgehog's attention, and of softmax attention without gradients; None if there are none.
 
     Args:

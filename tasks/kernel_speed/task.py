@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ...adapters.base import Adapter, Capability, ModelShape, Settings
 from ...results.names import unknown_name
 from ...results.record import DataIdentity, Metric
 from ..base import Row, Sources, TaskData, TaskInfo, TaskScale
+from ..heavy import torch
 from ..measuring.machine import measure_machine
 from ..measuring.timing import Repeats
 from ..settings import as_settings, parse_settings
@@ -31,9 +31,6 @@ from .bench import KernelBench
 from .metrics import kernel_metrics
 from .shapes import KernelShape, parse_shapes
 from .workloads import WORKLOADS, products_of
-
-if TYPE_CHECKING:
-    import torch
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
@@ -126,8 +123,6 @@ class Kernels:
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
-    import torch
-
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     dtype: torch.dtype = getattr(torch, name)

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
+from ..heavy import Tensor, torch
 from ..measuring.cuda_graphs import capture_stream
 from .contenders import CONTENDERS, MAP, Attention, KernelInputs, make_inputs, name_of, peer_function, peer_map, softmax
 from .shapes import KernelShape
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
 TimedCall: TypeAlias = Callable[[], tuple[Any, str]]
 """Computes something; returns it and what ran, such as `chunk/triton`."""
@@ -71,14 +68,10 @@ class BackwardPass:
             return self._forward()
 
     def _forward(self) -> tuple[Tensor, str]:
-        import torch
-
         with torch.enable_grad():
             return self.attend(self.inputs)
 
     def _gradients(self, output: Tensor, *, retain_graph: bool) -> object:
-        import torch
-
         if self._upstream is None:
             self._upstream = torch.ones_like(output)
         leaves = self.inputs.leaves
@@ -124,8 +117,6 @@ def decode_softmax(backend: str, shape: KernelShape, device: torch.device, dtype
 
 def distillation(backend: str, shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, TimedCall]:
     """The loss between softmax attention's rows and ours, and the gradients of both maps' features."""
-    import torch
-
     from ...kernels.distillation.loss import attention_distillation_loss
 
     inputs = make_inputs(shape, device, dtype)
@@ -147,8 +138,6 @@ def distillation(backend: str, shape: KernelShape, device: torch.device, dtype: 
 
 def _quadratic_loss(inputs: KernelInputs, phi_q: Tensor, phi_k: Tensor) -> tuple[Tensor, str]:
     """The same loss with all weights in memory, as LoLCATs computes it."""
-    import torch
-
     n = inputs.q.shape[2]
     hidden = torch.ones(n, n, dtype=torch.bool, device=inputs.q.device).triu(1)
     scores = (inputs.q @ inputs.k.mT).float() * inputs.q.shape[-1] ** -0.5

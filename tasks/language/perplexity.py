@@ -38,12 +38,10 @@ from ..data.documents import (
     tokenize_documents,
 )
 from ..data.tokenization import TextIdentity, Tokenizer, identify_text, load_tokenizer
-from ..settings import as_settings, parse_settings
+from ..heavy import NDArray, np
+from ..settings import as_settings, check_ranges, parse_settings
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from ...results.stats.statistics import RatioStatistic
 
     Loglikelihood: TypeAlias = Callable[[list[int]], NDArray[np.float64]]
@@ -80,8 +78,7 @@ class PerplexitySettings:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
-        if self.stride is not None and not 1 <= self.stride <= self.context_length:
-            raise ValueError(f"stride is {self.stride}; it takes 1 to context_length={self.context_length}, or none")
+        check_ranges(self, {"stride": (1, self.context_length)})
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -165,12 +162,9 @@ class Perplexity:
         return [
             {
                 "document": i,
-                "name": document.name,
                 "nll_nats": nll_nats,
+                **vars(document),
                 "tokens": len(document.tokens),
-                "words": document.words,
-                "bytes": document.bytes,
-                "unigram_nll_nats": document.unigram_nll_nats,
                 INPUT: document.tokens.tolist(),
             }
             for i, (document, nll_nats) in enumerate(zip(test.documents, nlls_nats, strict=True))
@@ -236,8 +230,6 @@ def with_unigram(
     test: Sequence[TokenizedDocument], train: Sequence[TokenIds], vocab_size: int
 ) -> tuple[TokenizedDocument, ...]:
     """Test documents with their likelihood under the add-one-smoothed unigrams of `train`, unless that is empty."""
-    import numpy as np
-
     if not train:
         return tuple(test)
     counts = np.bincount(np.concatenate(train), minlength=vocab_size) + 1
@@ -248,8 +240,6 @@ def with_unigram(
 
 
 def _score_joined(test: EvaluationDocuments, loglikelihood: Loglikelihood) -> list[float]:
-    import numpy as np
-
     separator = np.array([test.end_of_text], np.int32)
     parts = [part for document in test.documents for part in (document.tokens, separator)][:-1]
     scores = loglikelihood(np.concatenate(parts).tolist())
@@ -262,8 +252,6 @@ def _score_apart(test: EvaluationDocuments, loglikelihood: Loglikelihood) -> lis
 
 
 def _ratio_metric(name: str, rows: Sequence[Row], top: str, bottom: str, statistic: RatioStatistic) -> Metric:
-    import numpy as np
-
     from ...results.stats.statistics import ratio_bootstrap
 
     tops, bottoms = [row[top] for row in rows], [row[bottom] for row in rows]

@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,12 @@ from ..base import DataUnavailableError, Sources
 from ..data.sources import (
     REACH_TIMEOUT_S,
     DatasetId,
+    cached_revision,
     count_rows,
+    find_copy,
     hash_files,
     hub_errors,
-    hub_problem,
-    hub_snapshot,
-    mirror_folder,
+    local_copies,
     split_files,
     unavailable,
 )
@@ -130,24 +131,18 @@ def find_data(what: Wanted, sources: Sources) -> DataLocation:
     """
     if what.repo in FORMATS:
         return _own_files(what)
-    looked: list[str] = []
-    revision = str(what.options.get("revision") or _cached_revision(what.repo, sources))
-    cached = hub_snapshot(what.repo, revision, sources, kind="datasets") if revision else None
-    for place, folder in (("mirror", mirror_folder(what.repo, sources, kind="datasets")), ("hub cache", cached)):
-        if folder is None:
-            looked.append(f"{place}: it has no copy")
-            continue
-        found = _in_folder(what, place, folder) if folder.is_dir() else "there is no such folder"
-        if isinstance(found, DataLocation):
-            return found
-        looked.append(f"{place} {folder}: {found}")
-    if problem := hub_problem(sources):
-        raise unavailable(str(what), [*looked, problem])
+    revision = str(what.options.get("revision") or cached_revision(what.repo, sources, kind="datasets"))
+    places = local_copies(what.repo, revision, sources, kind="datasets")
+    places.setdefault("hub cache", "it has no copy")
+    if found := find_copy(str(what), places, partial(_in_folder, what), sources):
+        return found[1]
     return DataLocation("hub", {}, revision=_hub_commit(what, revision))
 
 
 def _in_folder(what: Wanted, place: str, folder: Path) -> DataLocation | str:
     """The files of a local copy, or what it lacks."""
+    if not folder.is_dir():
+        return "there is no such folder"
     plain = _plain_files(what, folder)
     is_plain = any(plain.values())
     found = plain if is_plain else _files_by_readme(what, folder)
@@ -197,12 +192,6 @@ def _paths(by_split: Mapping[Any, Any]) -> dict[str, tuple[Path, ...]]:
         str(split): tuple(Path(file) for file in ([files] if isinstance(files, str) else files))
         for split, files in by_split.items()
     }
-
-
-def _cached_revision(repo: str, sources: Sources) -> str:
-    """The commit of the default branch by the hub's cache; empty if the cache has none."""
-    reference = hub_snapshot(repo, "", sources, kind="datasets").parent / "refs" / "main"
-    return reference.read_text(encoding="ascii").strip() if reference.is_file() else ""
 
 
 def _hub_commit(what: Wanted, revision: str) -> str:

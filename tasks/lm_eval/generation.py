@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...adapters.base import UnsupportedError
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from ..heavy import Tensor
 
 SAMPLED_TOP_K = 50
 """The `top_k` that transformers samples with unless told otherwise, and so lm-eval's `hf` model."""

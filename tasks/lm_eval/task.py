@@ -18,7 +18,8 @@ from ...results.names import UnknownNameError, unknown_name
 from ...results.record import DataIdentity, Metric, Scalar
 from ..base import Row, Sources, Task, TaskData, TaskInfo, TaskScale
 from ..data.sources import cache_folder, hash_files
-from ..settings import as_settings, parse_settings
+from ..heavy import np
+from ..settings import as_settings, check_ranges, parse_settings
 from .config import TaskConfig, read_config
 from .data import identify_data, load_data, wanted
 from .index import IndexedName, entries, release, tasks_of
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
 
 PREFIX = "lm_eval/"
-_SHORTEST = 2
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,8 @@ class LmEvalSettings:
     unsafe_code: bool = False
 
     def __post_init__(self) -> None:
-        least = {"num_fewshot": 0, "max_length": _SHORTEST, "batch_size": 1, "bootstrap_iters": 2}
-        for name, lowest in least.items():
-            value = getattr(self, name)
-            if value is not None and value < lowest:
-                raise ValueError(f"{name} is {value}; it takes {lowest} or more")
+        check_ranges(self, {"num_fewshot": (0, None), "batch_size": (1, None)})
+        check_ranges(self, dict.fromkeys(("max_length", "bootstrap_iters"), (2, None)))
 
 
 @dataclass(frozen=True)
@@ -251,7 +248,6 @@ def _make_task(config: TaskConfig, shots: int, dataset: Any, seed: int) -> Confi
     """lm-eval's task over data that are read already, with `shots` examples in its prompt."""
     import random
 
-    import numpy as np
     from lm_eval.api.task import ConfigurableTask as Configurable
     from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
@@ -263,7 +259,7 @@ def _make_task(config: TaskConfig, shots: int, dataset: Any, seed: int) -> Confi
 
     # Some tasks shuffle their documents; lm-eval seeds them like this.
     random.seed(DEFAULT_RANDOM_SEED)
-    np.random.seed(DEFAULT_OTHER_SEED)  # noqa: NPY002
+    np.random.seed(DEFAULT_OTHER_SEED)
     values = {key: value for key, value in config.loaded().items() if key not in ("tag", "group", "task_list")}
     # A class that prepares its data in `download` calls the next class's, which in this order is the one above.
     kind = type("Task", (values["class"], OverLocalData), {}) if config.is_class else OverLocalData

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast
 from ...adapters.base import Adapter, Capability, Continuation, UnsupportedError
 from ...adapters.pretrained.weight_files import read_config, transformers_config
 from ...results.foreign import parse_json
+from ..heavy import Tensor, torch
 from .generation import Decoding, Endings, decoding_of
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
-    from torch import Tensor
 
 Tokens: TypeAlias = list[int]
 Result = TypeVar("Result")
@@ -199,8 +199,6 @@ class TextModel:
         return [endings.text(row) for row in made.tolist()]
 
     def _fitting(self, run: Callable[[int], Result]) -> Result:
-        import torch
-
         while True:
             try:
                 return run(self.batch_size)
@@ -242,8 +240,6 @@ def _end_tokens(folder: Path) -> frozenset[int]:
 
 def _pad_left(rows: Sequence[Tokens], device: Any) -> tuple[Tensor, Tensor]:
     """Token ids `[b, n]`, and which of them are no padding."""
-    import torch
-
     pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True, padding_side="left")
     inputs = pad([torch.tensor(row, dtype=torch.long) for row in rows])
     mask = pad([torch.ones(len(row), dtype=torch.bool) for row in rows])

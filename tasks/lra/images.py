@@ -10,21 +10,19 @@ import hashlib
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ...adapters.base import ModelShape
+from ...adapters.base import ModelShape, Settings
 from ...results.record import DataIdentity
 from ..base import Sources
 from ..data.sources import DatasetId, identify_dataset, read_split
-from .protocol import SequenceClassification, lra_info
+from ..heavy import NDArray, np
+from .protocol import SequenceClassification, SequenceSettings, lra_info
 from .sequences import SequenceCache, Sequences
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 CIFAR10 = DatasetId("uoft-cs/cifar10", "plain_text", "0b2714987fa478483af9968de7c934580d0bb9a2", ("train", "test"))
 HELD_OUT_ROWS = 5_000
+_PAPER_BATCHES: Settings = {"batch_size": 256, "eval_rows": HELD_OUT_ROWS, "eval_batch_size": 256}
 _READER_VERSION = "1"
 _PIXELS = 32
 _SHUFFLE_SEED = 0
@@ -32,22 +30,18 @@ _DIGITS_SPLITS = {"train": 1_198, "validation": 200, "test": 399}
 
 
 @dataclass(frozen=True)
-class ImageSettings:
+class ImageSettings(SequenceSettings):
     """Which pictures are read.
 
     Attributes:
         train_rows: Training rows, drawn with a fixed seed from those that are not held out; None for all.
         validation_rows: Rows held out of the training split, at most a tenth of it, to select the checkpoint.
         test_rows: Test rows, drawn with a fixed seed; None for all.
-        batch_size: Rows per forward pass in evaluation.
-        more_metrics: Metrics beside accuracy; see `metrics/requested.py`.
     """
 
     train_rows: int | None = None
     validation_rows: int = HELD_OUT_ROWS
     test_rows: int | None = None
-    batch_size: int = 128
-    more_metrics: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,8 +60,6 @@ class GreyPictures:
 
     def split(self, name: str, chosen: ImageSettings, sources: Sources) -> Sequences:
         """The chosen rows of a split."""
-        import numpy as np
-
         key = f"{_READER_VERSION} {identify_dataset(self.dataset, sources).fingerprint}"
         cache = SequenceCache.keyed("grey-pictures", key, sources, lambda: self._decode(sources))
         whole = cache.split("test" if name == "test" else "train")
@@ -82,7 +74,6 @@ class GreyPictures:
 
     def _decode(self, sources: Sources) -> Mapping[str, Sequences]:
         import datasets
-        import numpy as np
 
         splits = {}
         for split in self.dataset.splits:
@@ -98,7 +89,6 @@ def grey_pixels(pictures: Iterable[bytes]) -> NDArray[np.uint8]:
     Raises:
         ValueError: A picture is not 32 by 32.
     """
-    import numpy as np
     from PIL import Image
 
     rows = []
@@ -110,32 +100,17 @@ def grey_pixels(pictures: Iterable[bytes]) -> NDArray[np.uint8]:
     return np.stack(rows)
 
 
-@dataclass(frozen=True)
-class DigitsSettings:
-    """How digits are evaluated.
-
-    Attributes:
-        batch_size: Rows per forward pass in evaluation.
-        more_metrics: Metrics beside accuracy; see `metrics/requested.py`.
-    """
-
-    batch_size: int = 128
-    more_metrics: str = ""
-
-
 class Digits:
     """The handwritten digits of scikit-learn, 8 by 8 pixels from 0 to 16, in our own splits."""
 
-    def identify(self, chosen: DigitsSettings, sources: Sources) -> DataIdentity:  # noqa: ARG002
+    def identify(self, chosen: SequenceSettings, sources: Sources) -> DataIdentity:  # noqa: ARG002
         """The hash of all pictures and their labels."""
         whole = _read_digits()
         content = hashlib.sha256(whole.tokens.tobytes() + whole.labels.astype("<i4").tobytes())
         return DataIdentity("digits", "1", content.hexdigest(), "embedded", _DIGITS_SPLITS)
 
-    def split(self, name: str, chosen: DigitsSettings, sources: Sources) -> Sequences:  # noqa: ARG002
+    def split(self, name: str, chosen: SequenceSettings, sources: Sources) -> Sequences:  # noqa: ARG002
         """One split."""
-        import numpy as np
-
         whole = _read_digits()
         ends = np.cumsum(list(_DIGITS_SPLITS.values()))[:-1]
         places = np.random.default_rng(_SHUFFLE_SEED).permutation(len(whole))
@@ -144,7 +119,6 @@ class Digits:
 
 
 def _read_digits() -> Sequences:
-    import numpy as np
     from sklearn.datasets import load_digits
 
     digits: Any = load_digits()
@@ -155,26 +129,24 @@ IMAGE = SequenceClassification(
     lra_info(
         "image",
         "what does a small photograph show, in grey pixels?",
-        data=f"{CIFAR10.repo}/{CIFAR10.config}@{CIFAR10.revision}",
+        data=CIFAR10.pinned,
         citation="Krizhevsky, CIFAR-10, 2009",
-        settings={
-            "smoke": ImageSettings(train_rows=500, validation_rows=100, test_rows=200),
-            "small": ImageSettings(train_rows=10_000, validation_rows=500, test_rows=2_000),
-            "paper": ImageSettings(),
-        },
-        train={
-            "smoke": {"steps": 10, "batch_size": 16, "eval_every": 5, "eval_rows": 100},
-            "small": {"steps": 1_500, "batch_size": 32, "eval_every": 250},
-            "paper": {
-                "steps": 35_000, "batch_size": 256, "warmup": 0.005, "eval_every": 175, "eval_rows": HELD_OUT_ROWS,
-                "eval_batch_size": 256,
-            },
+        scales={
+            "smoke": (
+                ImageSettings(train_rows=500, validation_rows=100, test_rows=200),
+                {"steps": 10, "batch_size": 16, "eval_every": 5, "eval_rows": 100},
+            ),
+            "small": (
+                ImageSettings(train_rows=10_000, validation_rows=500, test_rows=2_000),
+                {"steps": 1_500, "batch_size": 32, "eval_every": 250},
+            ),
+            "paper": (ImageSettings(), {"steps": 35_000, "warmup": 0.005, "eval_every": 175, **_PAPER_BATCHES}),
         },
     ),
     ImageSettings,
     lambda _: ModelShape(context_length=_PIXELS**2, vocab_size=256, num_classes=10),
     GreyPictures(CIFAR10),
-)  # fmt: skip
+)
 
 DIGITS = SequenceClassification(
     lra_info(
@@ -183,14 +155,14 @@ DIGITS = SequenceClassification(
         data="scikit-learn/digits",
         licence="CC-BY-4.0",
         citation="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998",
-        settings={"smoke": DigitsSettings(), "small": DigitsSettings(), "paper": DigitsSettings()},
-        train={
-            "smoke": {"steps": 100, "batch_size": 32, "lr": 3e-3, "eval_every": 20},
-            "small": {"steps": 2_000, "batch_size": 32, "eval_every": 100},
-            "paper": {"steps": 5_000, "batch_size": 32, "lr": 1e-3, "eval_every": 100},
+        scales={
+            "smoke": (SequenceSettings(), {"steps": 100, "lr": 3e-3, "eval_every": 20}),
+            "small": (SequenceSettings(), {"steps": 2_000, "eval_every": 100}),
+            "paper": (SequenceSettings(), {"steps": 5_000, "lr": 1e-3, "eval_every": 100}),
         },
+        train={"batch_size": 32},
     ),
-    DigitsSettings,
+    SequenceSettings,
     lambda _: ModelShape(context_length=64, vocab_size=17, num_classes=10),
     Digits(),
 )

@@ -19,15 +19,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...adapters.base import ModelShape
-from .protocol import GeneratedSequences, SequenceClassification, lra_info
+from ..heavy import NDArray, np
+from ..settings import check_ranges
+from .protocol import GeneratedSequences, SeededSettings, SequenceClassification, lra_info
 from .sequences import Sequences
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 OPERATION_PROBABILITY = 0.25
 OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")
@@ -39,7 +37,7 @@ _TREES_AT_ONCE = 2_000
 
 
 @dataclass(frozen=True)
-class ListOpsSettings:
+class ListOpsSettings(SeededSettings):
     """How expressions are made; the defaults are those of the benchmark.
 
     Attributes:
@@ -50,9 +48,6 @@ class ListOpsSettings:
         train_rows: Training expressions.
         validation_rows: Expressions that select the checkpoint.
         test_rows: Test expressions.
-        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
-        batch_size: Rows per forward pass in evaluation.
-        more_metrics: Metrics beside accuracy; see `metrics/requested.py`.
 
     Raises:
         ValueError: No expression can satisfy the bounds.
@@ -65,36 +60,15 @@ class ListOpsSettings:
     train_rows: int = 96_000
     validation_rows: int = 2_000
     test_rows: int = 2_000
-    data_seed: int = 0
     batch_size: int = 32
-    more_metrics: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("max_depth", "max_arguments"):
-            if getattr(self, name) < 2:
-                raise ValueError(f"{name} is {getattr(self, name)}; it takes 2 or more, and 10 is usual")
+        check_ranges(self, dict.fromkeys(("max_depth", "max_arguments"), (2, None)))
         if self.max_length < self.min_length + 2:
             raise ValueError(
                 f"max_length is {self.max_length}; it takes at least min_length + 2, {self.min_length + 2} here, "
                 "because both bounds are exclusive"
             )
-
-
-@dataclass(frozen=True)
-class ListOpsExpressions:
-    """Expressions in tokens.
-
-    Attributes:
-        tokens: Token ids `[rows, n]` uint8, padded with 0 on the right.
-        lengths: Tokens of each row.
-        answers: Values, 0 to 9.
-        depths: Greatest depth of any node; the outermost operation has depth 1.
-    """
-
-    tokens: NDArray[np.uint8]
-    lengths: NDArray[np.int32]
-    answers: NDArray[np.int32]
-    depths: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -119,24 +93,20 @@ class _Measured:
     Attributes:
         values: Value of the node.
         lengths: Number of its tokens.
-        heights: Levels from the node to its deepest descendant, both included.
     """
 
     values: NDArray[np.int64]
     lengths: NDArray[np.int64]
-    heights: NDArray[np.int64]
 
 
-def generate_expressions(rng: np.random.Generator, rows: int, settings: ListOpsSettings) -> ListOpsExpressions:
-    """Draws `rows` different expressions.
+def generate_expressions(rng: np.random.Generator, rows: int, settings: ListOpsSettings) -> Sequences:
+    """Draws `rows` different expressions, with their values as labels.
 
     Raises:
         ValueError: (Almost) no expression has a length within the bounds.
     """
-    import numpy as np
-
     min_length, max_length = settings.min_length, settings.max_length
-    kept: dict[bytes, tuple[NDArray[np.uint8], Any, Any, Any]] = {}
+    kept: dict[bytes, tuple[NDArray[np.uint8], Any, Any]] = {}
     drawn = 0
     while len(kept) < rows:
         levels = _draw(rng, _TREES_AT_ONCE, settings)
@@ -145,7 +115,7 @@ def generate_expressions(rng: np.random.Generator, rows: int, settings: ListOpsS
         fitting = np.flatnonzero((roots.lengths > min_length) & (roots.lengths < max_length))
         for tree, row in zip(fitting, _serialise(levels, measured, fitting, max_length), strict=True):
             digest = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
-            kept.setdefault(digest, (row, roots.lengths[tree], roots.values[tree], roots.heights[tree]))
+            kept.setdefault(digest, (row, roots.values[tree], roots.lengths[tree]))
         drawn += _TREES_AT_ONCE
         if drawn >= 20 * _TREES_AT_ONCE and not kept:
             raise ValueError(
@@ -153,13 +123,11 @@ def generate_expressions(rng: np.random.Generator, rows: int, settings: ListOpsS
                 f"{max_length} tokens; widen the bounds, or set max_depth higher (10 is usual)"
             )
     tokens, *known = zip(*islice(kept.values(), rows), strict=True)
-    return ListOpsExpressions(np.stack(tokens), *np.array(known, np.int32))
+    return Sequences(np.stack(tokens), *np.array(known, np.int32))
 
 
 def _draw(rng: np.random.Generator, trees: int, settings: ListOpsSettings) -> list[_Level]:
     """Trees as levels from the root down; the root is an operation, as a single digit is always too short."""
-    import numpy as np
-
     levels: list[_Level] = []
     parents = np.arange(trees)
     for depth in range(1, settings.max_depth + 1):
@@ -176,21 +144,17 @@ def _draw(rng: np.random.Generator, trees: int, settings: ListOpsSettings) -> li
 
 
 def _measure(levels: Sequence[_Level]) -> list[_Measured]:
-    """Values, lengths and heights of the nodes of each level, computed from the bottom up."""
-    import numpy as np
-
+    """Values and lengths of the nodes of each level, computed from the bottom up."""
     measured: list[_Measured] = []
     for level in reversed(levels):
         operations = np.flatnonzero(level.arguments)
         values, lengths = level.symbols.copy(), np.ones_like(level.symbols)
-        heights = np.ones_like(level.symbols)
         if len(operations):
             below, counts = measured[-1], level.arguments[operations]
             starts = np.cumsum(counts) - counts
             values[operations] = _apply(level.symbols[operations], counts, starts, below.values)
             lengths[operations] = 2 + np.add.reduceat(below.lengths, starts)
-            heights[operations] = 1 + np.maximum.reduceat(below.heights, starts)
-        measured.append(_Measured(values, lengths, heights))
+        measured.append(_Measured(values, lengths))
     return measured[::-1]
 
 
@@ -198,8 +162,6 @@ def _apply(
     operators: NDArray[np.int64], counts: NDArray[np.int64], starts: NDArray[np.int64], values: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """The value of each operation; its arguments are `counts` of `values`, from its index in `starts` on."""
-    import numpy as np
-
     order = np.lexsort((values, np.repeat(np.arange(len(counts)), counts)))
     ordered = values[order]
     lower, upper = ordered[starts + (counts - 1) // 2], ordered[starts + counts // 2]
@@ -216,8 +178,6 @@ def _serialise(
     levels: Sequence[_Level], measured: Sequence[_Measured], trees: NDArray[np.int64], width: int
 ) -> NDArray[np.uint8]:
     """Tokens `[rows, width]` of the chosen trees: each node comes after its parent and its earlier siblings."""
-    import numpy as np
-
     tokens = np.zeros((len(trees), width), np.uint8)
     rows_above = np.full(len(levels[0].symbols), -1)
     rows_above[trees] = np.arange(len(trees))
@@ -245,12 +205,10 @@ def make_expressions(chosen: ListOpsSettings) -> Mapping[str, Sequences]:
 
     Test expressions come first and training expressions last, so that fewer training rows change nothing else.
     """
-    import numpy as np
-
     sizes = {"test": chosen.test_rows, "validation": chosen.validation_rows, "train": chosen.train_rows}
     made = generate_expressions(np.random.default_rng(chosen.data_seed), sum(sizes.values()), chosen)
     ends = np.cumsum(list(sizes.values()))[:-1]
-    parts = zip(*(np.split(array, ends) for array in (made.tokens, made.answers, made.lengths)), strict=True)
+    parts = zip(*(np.split(array, ends) for array in (made.tokens, made.labels, made.row_lengths())), strict=True)
     return {name: Sequences(*part) for name, part in zip(sizes, parts, strict=True)}
 
 
@@ -261,24 +219,20 @@ LISTOPS = SequenceClassification(
         data="generated",
         licence="Apache-2.0",
         citation="Nangia and Bowman, ListOps, arXiv 1804.06028",
-        settings={
-            "smoke": ListOpsSettings(
-                min_length=30, max_length=128, train_rows=2_000, validation_rows=200, test_rows=500
+        scales={
+            "smoke": (
+                ListOpsSettings(min_length=30, max_length=128, train_rows=2_000, validation_rows=200, test_rows=500),
+                {"steps": 60, "eval_every": 20},
             ),
-            "small": ListOpsSettings(
-                min_length=100, max_length=512, train_rows=20_000, validation_rows=500, test_rows=2_000
+            "small": (
+                ListOpsSettings(min_length=100, max_length=512, train_rows=20_000, validation_rows=500),
+                {"steps": 3_000, "eval_every": 250},
             ),
-            "paper": ListOpsSettings(),
+            "paper": (ListOpsSettings(), {"steps": 5_000, "warmup": 0.2, "eval_every": 50, "eval_rows": 2_000}),
         },
-        train={
-            "smoke": {"steps": 60, "batch_size": 32, "eval_every": 20, "length_pool": 32},
-            "small": {"steps": 3_000, "batch_size": 32, "eval_every": 250, "length_pool": 32},
-            "paper": {
-                "steps": 5_000, "batch_size": 32, "warmup": 0.2, "eval_every": 50, "eval_rows": 2_000, "length_pool": 32
-            },
-        },
+        train={"batch_size": 32, "length_pool": 32},
     ),
     ListOpsSettings,
     lambda chosen: ModelShape(context_length=chosen.max_length, vocab_size=len(TOKENS), num_classes=10),
     GeneratedSequences("listops", make_expressions),
-)  # fmt: skip
+)

@@ -35,11 +35,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any, Generic, Protocol, TypeVar
+from types import MappingProxyType
+from typing import Generic, Protocol, TypeVar
 
 from ...adapters.base import Adapter, Capability, ModelShape, Settings
 from ...results.record import DataIdentity, Metric
 from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
+from ..classification.text_classification import TextSettings
 from ..data.batches import batched_logits
 from ..metrics.classification import measure
 from ..metrics.requested import check_classes, measure_classes, try_metrics
@@ -55,27 +57,28 @@ _BENCHMARK_OPTIMISER: Settings = {
 _GENERATOR_VERSION = "1"
 
 
-class SequenceSettings(Protocol):
-    """Settings of a task of sequences."""
+@dataclass(frozen=True, kw_only=True)
+class SequenceSettings:
+    """Settings that all tasks of sequences have.
 
-    @property
-    def batch_size(self) -> int:
-        """Rows per forward pass in evaluation."""
-        ...
+    Attributes:
+        batch_size: Rows per forward pass in evaluation.
+        more_metrics: Metrics beside accuracy; see `metrics/requested.py`.
+    """
 
-    @property
-    def more_metrics(self) -> str:
-        """Metrics beside accuracy; see `metrics/requested.py`."""
-        ...
+    batch_size: int = 128
+    more_metrics: str = ""
 
 
-class SeededSettings(SequenceSettings, Protocol):
-    """Settings of a task with generated sequences."""
+@dataclass(frozen=True, kw_only=True)
+class SeededSettings(SequenceSettings):
+    """Settings that all tasks with generated sequences have.
 
-    @property
-    def data_seed(self) -> int:
-        """Seed of the data."""
-        ...
+    Attributes:
+        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
+    """
+
+    data_seed: int = 0
 
 
 Chosen = TypeVar("Chosen", bound=SequenceSettings)
@@ -125,7 +128,7 @@ class GeneratedSequences(Generic[Seeded]):
         return self._cache(chosen, sources).split(name)
 
     def _cache(self, chosen: Seeded, sources: Sources) -> SequenceCache:
-        of_data = replace(chosen, batch_size=1, more_metrics="")  # type: ignore[type-var]
+        of_data = replace(chosen, batch_size=1, more_metrics="")
         key = f"{_GENERATOR_VERSION} {version('numpy')} {of_data}"
         return SequenceCache.keyed(self.name, key, sources, lambda: self.make(chosen))
 
@@ -204,8 +207,8 @@ def lra_info(
     *,
     data: str,
     citation: str,
-    settings: Mapping[str, Any],
-    train: Mapping[str, Settings],
+    scales: Mapping[str, tuple[SequenceSettings | TextSettings, Settings]],
+    train: Settings = MappingProxyType({}),
     licence: str = "that of the original data set",
 ) -> TaskInfo:
     """The declaration of a task of the benchmark.
@@ -216,8 +219,8 @@ def lra_info(
         data: Id of the data set or of the generator.
         licence: Licence of the data.
         citation: Source of the data.
-        settings: The dataclass of settings at each scale.
-        train: Hyper-parameters of training at each scale, besides those that all tasks share.
+        scales: The settings and the hyper-parameters of training at each scale.
+        train: Hyper-parameters of training at all scales, besides those that all tasks share.
     """
     return TaskInfo(
         name=f"lra/{name}",
@@ -232,10 +235,10 @@ def lra_info(
         recipes=("scratch",),
         scales={
             scale: TaskScale(
-                as_settings(settings[scale]),
-                {**(_BENCHMARK_OPTIMISER if scale == "paper" else {}), **train[scale]},
+                as_settings(settings),
+                {**(_BENCHMARK_OPTIMISER if scale == "paper" else {}), **train, **own},
                 backbone=PAPER_BACKBONE if scale == "paper" else {**PAPER_BACKBONE, "dropout": 0.0},
             )
-            for scale in settings
+            for scale, (settings, own) in scales.items()
         },
     )

@@ -22,7 +22,9 @@ from ..base import Sources
 from ..data.batches import pad_rows
 from ..data.sources import DatasetId, TabSeparated, identify_dataset, read_split
 from ..data.tokenization import ByteTokenizer
-from .protocol import SequenceClassification, lra_info
+from ..heavy import np
+from ..settings import check_ranges
+from .protocol import SequenceClassification, SequenceSettings, lra_info
 from .sequences import SequenceCache, Sequences
 
 AAN = DatasetId(
@@ -34,12 +36,11 @@ AAN = DatasetId(
 )
 _READER_VERSION = "1"
 _SHUFFLE_SEED = 0
-_SHORTEST = 8
 _SPLITS: Mapping[str, str] = {"train": "train", "validation": "eval", "test": "test"}
 
 
 @dataclass(frozen=True)
-class RetrievalSettings:
+class RetrievalSettings(SequenceSettings):
     """Which pairs are read, and how many bytes of them.
 
     Attributes:
@@ -47,8 +48,6 @@ class RetrievalSettings:
         train_rows: Training pairs, drawn with a fixed seed; None for all.
         validation_rows: Pairs that select the checkpoint, drawn with a fixed seed; None for all.
         test_rows: Test pairs, drawn with a fixed seed; None for all.
-        batch_size: Pairs per forward pass in evaluation.
-        more_metrics: Metrics beside accuracy; see `metrics/requested.py`.
 
     Raises:
         ValueError: `max_length` is below 8.
@@ -59,11 +58,9 @@ class RetrievalSettings:
     validation_rows: int | None = None
     test_rows: int | None = None
     batch_size: int = 32
-    more_metrics: str = ""
 
     def __post_init__(self) -> None:
-        if self.max_length < _SHORTEST:
-            raise ValueError(f"max_length is {self.max_length}; it takes {_SHORTEST} or more, and 4000 is usual")
+        check_ranges(self, {"max_length": (8, None)})
 
 
 @dataclass(frozen=True)
@@ -91,8 +88,6 @@ class DocumentPairs:
         return cache.split(name)
 
     def _read(self, name: str, rows: int | None, max_length: int, sources: Sources) -> Sequences:
-        import numpy as np
-
         whole = read_split(self.dataset, _SPLITS[name], sources)
         places = np.sort(np.random.default_rng(_SHUFFLE_SEED).permutation(len(whole))[:rows])
         chosen = whole.select(places)
@@ -110,23 +105,25 @@ RETRIEVAL = SequenceClassification(
     lra_info(
         "retrieval",
         "does one paper cite another, both in bytes?",
-        data=f"{AAN.repo}/{AAN.config}@{AAN.revision}",
+        data=AAN.pinned,
         citation="Radev et al., ACL Anthology Network, LREC 2013",
-        settings={
-            "smoke": RetrievalSettings(max_length=256, train_rows=500, validation_rows=100, test_rows=200),
-            "small": RetrievalSettings(max_length=1_000, train_rows=10_000, validation_rows=500, test_rows=2_000),
-            "paper": RetrievalSettings(),
+        scales={
+            "smoke": (
+                RetrievalSettings(max_length=256, train_rows=500, validation_rows=100, test_rows=200),
+                {"steps": 30, "batch_size": 16, "eval_every": 15},
+            ),
+            "small": (
+                RetrievalSettings(max_length=1_000, train_rows=10_000, validation_rows=500, test_rows=2_000),
+                {"steps": 1_500, "batch_size": 16, "eval_every": 250},
+            ),
+            "paper": (
+                RetrievalSettings(),
+                {"steps": 30_000, "batch_size": 32, "warmup": 0.027, "eval_every": 300, "eval_rows": 18_090},
+            ),
         },
-        train={
-            "smoke": {"steps": 30, "batch_size": 16, "eval_every": 15, "length_pool": 32},
-            "small": {"steps": 1_500, "batch_size": 16, "eval_every": 250, "length_pool": 32},
-            "paper": {
-                "steps": 30_000, "batch_size": 32, "warmup": 0.027, "eval_every": 300, "eval_rows": 18_090,
-                "length_pool": 32,
-            },
-        },
+        train={"length_pool": 32},
     ),
     RetrievalSettings,
     lambda chosen: ModelShape(chosen.max_length, ByteTokenizer().vocab_size, num_classes=2, towers=2),
     DocumentPairs(AAN),
-)  # fmt: skip
+)

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from ..heavy import NDArray, np
+from ..settings import check_ranges
+from .protocol import SeededSettings
 
 DASH, GAP = 1.5, 1.7
 """Length of a dash, and of the gap to the next dash, in pixels."""
@@ -34,13 +33,12 @@ _SLACK = 1.5
 _BORDER = 4
 _SHARPEST_TURN = 1.2
 _SCENES_AT_ONCE = 512
-_SMALLEST_IMAGE = 12
 DASH_RADIUS, DOT_RADIUS = 0.4, 1.5
 _POINTS = 4
 
 
 @dataclass(frozen=True)
-class PathfinderSettings:
+class PathfinderSettings(SeededSettings):
     """How images are made.
 
     Attributes:
@@ -50,9 +48,6 @@ class PathfinderSettings:
         train_rows: Training images.
         validation_rows: Images that select the checkpoint.
         test_rows: Test images.
-        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
-        batch_size: Rows per forward pass in evaluation.
-        more_metrics: Metrics beside accuracy; see `metrics/requested.py`.
 
     Raises:
         ValueError: The image or a path is too small.
@@ -64,14 +59,9 @@ class PathfinderSettings:
     train_rows: int = 160_000
     validation_rows: int = 20_000
     test_rows: int = 20_000
-    data_seed: int = 0
-    batch_size: int = 128
-    more_metrics: str = ""
 
     def __post_init__(self) -> None:
-        for name, smallest in (("image_size", _SMALLEST_IMAGE), ("dashes", 3), ("distractors", 0)):
-            if getattr(self, name) < smallest:
-                raise ValueError(f"{name} is {getattr(self, name)}; it takes {smallest} or more")
+        check_ranges(self, {"image_size": (12, None), "dashes": (3, None), "distractors": (0, None)})
 
 
 @dataclass(frozen=True)
@@ -95,8 +85,6 @@ class Scenes:
 
     def images(self, image_size: int) -> NDArray[np.uint8]:
         """Pixels from 0 to 255, `[n, image_size, image_size]`."""
-        import numpy as np
-
         dashes = np.concatenate([self.paths.reshape(len(self), -1, 2, 2), self.distractors], axis=1)
         return draw(dashes, self.dots, image_size)
 
@@ -107,8 +95,6 @@ def generate_scenes(rng: np.random.Generator, rows: int, settings: PathfinderSet
     Raises:
         ValueError: The paths do not fit into the image.
     """
-    import numpy as np
-
     labels = rng.permutation(np.arange(rows, dtype=np.int32) % 2)
     done, drawn = 0, 0
     while done < rows:
@@ -125,8 +111,6 @@ def generate_scenes(rng: np.random.Generator, rows: int, settings: PathfinderSet
 
 def _draw_scenes(rng: np.random.Generator, settings: PathfinderSettings, labels: NDArray[np.int32]) -> Scenes:
     """Scenes for the first of `labels`; their number is left to chance."""
-    import numpy as np
-
     size = settings.image_size + 2 * _BORDER
     canvas = _Canvas(np.zeros((_SCENES_AT_ONCE, size, size), np.int16), [0])
     first, fits = canvas.grow(rng, settings.dashes)
@@ -154,8 +138,6 @@ def _dot_choices(
     In both pairs the first dot is at the start of a path and the second at an end, as starts and ends are distributed
     differently over an image.
     """
-    import numpy as np
-
     rows = np.arange(len(paths))
     begins, ends = paths[:, :, 0, 0], paths[:, :, -1, 1]  # n path xy
     distances = np.linalg.norm(begins[:, :, None] - ends[:, None], axis=-1)  # n path path
@@ -191,8 +173,6 @@ class _Canvas:
         Each dash turns a little from the dash before it. It is the first of several tries that keeps clear of
         all dashes but the last two, if possible the first that also leaves room for another dash.
         """
-        import numpy as np
-
         n, rows = len(self.taken), np.arange(len(self.taken))
         self.count[0] += 1  # no dash has this number: it stands before the first one
         oldest_own, room = self.count[0], self.taken.shape[-1] - 2 * _BORDER - 1 - 2 * _MARGIN
@@ -216,8 +196,6 @@ class _Canvas:
 
     def _is_free(self, points: NDArray[np.floating], oldest_own: int) -> NDArray[np.bool_]:
         """Whether `points` `[n, tries, k, xy]` lie inside, and near no dash but the last two of this path."""
-        import numpy as np
-
         last = self.taken.shape[-1] - 2 * _BORDER - 1
         inside = ((points >= _MARGIN) & (points <= last - _MARGIN)).all(axis=(2, 3))
         near = self.taken[self._pixels(points)]
@@ -226,8 +204,6 @@ class _Canvas:
 
     def _take(self, ends: NDArray[np.floating]) -> None:
         """Marks the free pixels near a new dash `[n, 2, xy]` of each image."""
-        import numpy as np
-
         self.count[0] += 1
         offsets = np.mgrid[-_BORDER : _BORDER + 1, -_BORDER : _BORDER + 1].reshape(2, -1).T
         near = offsets[np.linalg.norm(offsets, axis=1) < _CLEARANCE].astype(np.float32)
@@ -236,8 +212,6 @@ class _Canvas:
 
     def _has_room_for_dots(self, path: NDArray[np.floating], oldest_own: int) -> NDArray[np.bool_]:
         """Whether other paths are one pixel further away from the ends of a path than from the rest of it."""
-        import numpy as np
-
         ends = np.stack([path[:, 0, 0], path[:, -1, 1]], axis=1)
         around = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)], np.float32)
         near = self.taken[self._pixels(ends[:, :, None] + around)]
@@ -245,8 +219,6 @@ class _Canvas:
 
     def _pixels(self, points: NDArray[np.floating]) -> tuple[NDArray[np.intp], ...]:
         """Indices into `taken` of the pixels of points `[n, .., xy]`; points far outside fall on its border."""
-        import numpy as np
-
         places = np.clip(np.rint(points).astype(np.intp) + _BORDER, 0, self.taken.shape[-1] - 1)
         images = np.arange(len(points)).reshape(-1, *[1] * (points.ndim - 2))
         return np.broadcast_to(images, places.shape[:-1]), places[..., 1], places[..., 0]
@@ -260,8 +232,6 @@ def draw(dashes: NDArray[np.floating], dots: NDArray[np.floating], size: int) ->
         dots: Centres of the dots, `[n, dots, xy]`.
         size: Pixels per side.
     """
-    import numpy as np
-
     ink = np.zeros((len(dashes), size * size), np.float32)
     along = np.linspace(0, 1, _POINTS)[:, None]
     points = dashes[:, :, :1] * (1 - along) + dashes[:, :, 1:] * along  # n dashes points xy
@@ -272,8 +242,6 @@ def draw(dashes: NDArray[np.floating], dots: NDArray[np.floating], size: int) ->
 
 def _stamp(ink: NDArray[np.float32], points: NDArray[np.floating], radius: float, size: int) -> None:
     """Adds a disc at each of `points` `[n, points, xy]`; where discs overlap, the brighter one counts."""
-    import numpy as np
-
     image, point = np.nonzero(~np.isnan(points[..., 0]))
     centres = points[image, point]
     reach = int(np.ceil(radius + 0.5))

@@ -8,16 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...adapters.base import Examples
 from ...results.atomic import replacing
 from ...results.foreign import parse_json
 from ..base import Sources
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from ..heavy import NDArray, np
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,6 @@ class Sequences:
 
     def row_lengths(self) -> NDArray[np.int32]:
         """Real tokens of the longest sequence of each row, `[rows]`."""
-        import numpy as np
-
         if self.lengths is None:
             return np.full(len(self), self.tokens.shape[-1], np.int32)
         longest: NDArray[np.int32] = self.lengths.reshape(len(self), -1).max(axis=1)
@@ -53,8 +48,6 @@ class Sequences:
 
     def batch(self, rows: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Token ids of some rows, cut to the longest sequence among them, and a mask that is True at real tokens."""
-        import numpy as np
-
         if self.lengths is None:
             return self.tokens[rows], None
         lengths = self.lengths[rows]
@@ -63,8 +56,6 @@ class Sequences:
 
     def examples(self) -> Examples:
         """The rows as training examples."""
-        import numpy as np
-
         mask = None if self.lengths is None else np.arange(self.tokens.shape[-1]) < self.lengths[..., None]
         return Examples(self.tokens, self.labels, mask)
 
@@ -88,8 +79,6 @@ class SequenceCache:
 
     def split(self, name: str) -> Sequences:
         """One split; the first call makes all splits."""
-        import numpy as np
-
         _ = self.contents
         with np.load(self.folder / f"{name}.npz") as arrays:
             return Sequences(**arrays)
@@ -99,8 +88,6 @@ class SequenceCache:
         """The hash of all splits (`fingerprint`) and the number of rows of each (`rows`).
 
         Its file is written last: if it exists, so do all splits."""
-        import numpy as np
-
         file = self.folder / "contents.json"
         if not file.is_file():
             splits = self.make()

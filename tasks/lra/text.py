@@ -10,31 +10,32 @@ from ..classification.text_classification import HELD_OUT_ROWS, TextClassificati
 from ..data.sources import DatasetId
 from .protocol import lra_info
 
-REPO, CONFIG = "stanfordnlp/imdb", "plain_text"
-REVISION = "e6281661ce1c48d982bc483cf8a173c1bbeb5d31"
+IMDB = DatasetId("stanfordnlp/imdb", "plain_text", "e6281661ce1c48d982bc483cf8a173c1bbeb5d31", ("train", "test"))
 
 TEXT = TextClassification(
     lra_info(
         "text",
         "is a film review positive, in bytes?",
-        data=f"{REPO}/{CONFIG}@{REVISION}",
+        data=IMDB.pinned,
         citation="Maas et al., Large Movie Review Dataset, ACL 2011",
-        settings={
-            "smoke": TextSettings(max_length=256, tokenizer="byte", train_rows=1_000, test_rows=500),
-            "small": TextSettings(max_length=1_000, tokenizer="byte", train_rows=10_000, test_rows=2_000),
-            "paper": TextSettings(max_length=4_096, tokenizer="byte"),
+        scales={
+            "smoke": (
+                TextSettings(max_length=256, tokenizer="byte", train_rows=1_000, test_rows=500),
+                {"steps": 40, "eval_every": 20, "eval_rows": 200},
+            ),
+            "small": (
+                TextSettings(max_length=1_000, tokenizer="byte", train_rows=10_000, test_rows=2_000),
+                {"steps": 1_500, "eval_every": 250},
+            ),
+            "paper": (
+                TextSettings(max_length=4_096, tokenizer="byte"),
+                {"steps": 20_000, "warmup": 0.4, "eval_every": 500, "eval_rows": HELD_OUT_ROWS},
+            ),
         },
-        train={
-            "smoke": {"steps": 40, "batch_size": 32, "eval_every": 20, "eval_rows": 200, "length_pool": 32},
-            "small": {"steps": 1_500, "batch_size": 32, "eval_every": 250, "length_pool": 32},
-            "paper": {
-                "steps": 20_000, "batch_size": 32, "warmup": 0.4, "eval_every": 500, "eval_rows": HELD_OUT_ROWS,
-                "length_pool": 32,
-            },
-        },
+        train={"batch_size": 32, "length_pool": 32},
     ),
-    DatasetId(REPO, CONFIG, REVISION, ("train", "test")),
+    IMDB,
     columns=("text",),
     metrics=("accuracy",),
     test_splits={"test": ""},
-)  # fmt: skip
+)

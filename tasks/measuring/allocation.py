@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+from ..heavy import torch
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,6 @@ def saved_bytes(call: Callable[[], object]) -> int:
     A storage counts once, however many views of it are kept, and not at all if a parameter owns it. All are held from
     the forward pass to the backward pass, so no address stands for two storages.
     """
-    import torch
-
     kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -103,8 +100,6 @@ def memory_limit(limit_bytes: int, device: torch.device) -> Iterator[None]:
     if not limit_bytes:
         yield
     elif device.type == "cuda":
-        import torch
-
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total), device)
         try:
@@ -131,8 +126,6 @@ def _process_bytes(name: str) -> int | None:
 
 
 def _peak_on_cuda(call: Callable[[], object]) -> Peak:
-    import torch
-
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -160,7 +153,6 @@ def _peak_on_cpu(call: Callable[[], object]) -> Peak:
 
 
 def _tensors(tree: Any) -> Iterable[torch.Tensor]:
-    import torch
     from torch.utils._pytree import tree_leaves
 
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]

@@ -11,10 +11,9 @@ import gc
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+from ..heavy import torch
 
 _EMPTY = "Graph is empty"
 """torch's warning that nothing ran on the captured stream."""
@@ -30,8 +29,6 @@ def capture_stream(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    import torch
-
     stream = _stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):  # returns to the previous stream even if a capture fails half way
@@ -48,8 +45,6 @@ def graph_of(call: Callable[[], object], device: torch.device) -> Callable[[], o
     Raises:
         RuntimeError: The call cannot be captured.
     """
-    import torch
-
     with capture_stream(device):
         with _waiting_refused():
             call()
@@ -63,8 +58,6 @@ def graph_of(call: Callable[[], object], device: torch.device) -> Callable[[], o
 
 def try_graph(call: Callable[[], object], device: torch.device) -> tuple[Callable[[], object] | None, str]:
     """The replay of a call's graph and an empty string; or None, and why the call cannot be captured."""
-    import torch
-
     try:
         return graph_of(call, device), ""
     except RuntimeError as error:
@@ -78,16 +71,12 @@ def try_graph(call: Callable[[], object], device: torch.device) -> tuple[Callabl
 @functools.cache
 def _stream() -> Any:
     """The one stream that graphs are captured on."""
-    import torch
-
     stream: Any = torch.cuda.Stream  # torch gives its constructor no types
     return stream()
 
 
 @contextmanager
 def _waiting_refused() -> Iterator[None]:
-    import torch
-
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the mode is a prototype

@@ -6,6 +6,7 @@ import gc
 
 from ...adapters.base import UnsupportedError
 from ...results.record import Status
+from ..heavy import torch
 
 ENDS_A_CLIMB: frozenset[Status] = frozenset({"oom", "timeout"})
 """Statuses that a longer sequence or a larger batch cannot improve."""
@@ -21,8 +22,6 @@ def failure_status(error: Exception) -> Status | None:
     torch raises a plain RuntimeError when the CPU's memory runs out and when a pinned attention kernel cannot run; the
     texts identify these. The types of a missing compiler's errors are private; their names identify them.
     """
-    import torch
-
     text = str(error)
     names = {kind.__name__ for cause in (error, error.__cause__) for kind in type(cause).__mro__}
     if isinstance(error, UnsupportedError | NotImplementedError) or names & _NO_COMPILER:
@@ -40,8 +39,6 @@ def failure_status(error: Exception) -> Status | None:
 
 def release_memory() -> None:
     """Returns freed memory to the device, so that the next measurement starts afresh."""
-    import torch
-
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -12,15 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from ...results.record import Metric
 from ..base import Row
+from ..heavy import torch
 from .metrics import median_metric
-from .timing import Repeats, time_calls, time_ms
-
-if TYPE_CHECKING:
-    import torch
+from .timing import Repeats, Stopwatch, measure_calls
 
 MACHINE = "machine"
 """Mode of the point that measures the machine's peaks."""
@@ -51,8 +48,6 @@ def measure_machine(device: torch.device, dtype: torch.dtype, products: str = ""
     Returns:
         Samples in milliseconds, and the operations and bytes of one call.
     """
-    import torch
-
     name = str(dtype).removeprefix("torch.")
     products = products or name
     side = _SIDE[device.type]
@@ -60,12 +55,12 @@ def measure_machine(device: torch.device, dtype: torch.dtype, products: str = ""
     operand = torch.float32 if products in TF32 else dtype
     left, right = (torch.randn(side, side, generator=generator, device=device).to(operand) for _ in range(2))
     with _tf32_allowed(products in TF32):
-        gemm_ms = time_calls(lambda: left @ right, device, _PEAK_REPEATS)
+        gemm_ms = measure_calls(lambda: left @ right, device, _PEAK_REPEATS).samples_ms
     # Random bytes; no device can exploit that they repeat after 16 MiB.
     drawn = torch.randint(-128, 128, (_DRAWN_BYTES,), dtype=torch.int8, generator=generator, device=device)
     source = drawn.repeat(_COPIED_BYTES[device.type] // _DRAWN_BYTES)
     target = torch.empty_like(source)
-    copy_ms = time_calls(lambda: target.copy_(source), device, _PEAK_REPEATS)
+    copy_ms = measure_calls(lambda: target.copy_(source), device, _PEAK_REPEATS).samples_ms
     return {
         "gemm_samples_ms": gemm_ms,
         "gemm_flops": 2 * side**3 / (3 if products == "tf32x3" else 1),
@@ -98,8 +93,6 @@ def measure_pace(device: torch.device) -> dict[str, list[float]]:
     numbers, which mostly start and wait for threads. `memory` is the exponential of 8 million numbers in newly
     allocated memory, as activations are.
     """
-    import torch
-
     one = torch.ones(_SIZE, _SIZE, device=device)
     small = torch.ones(_SMALL, device=device)
     works: dict[str, Callable[[], object]] = {
@@ -107,8 +100,8 @@ def measure_pace(device: torch.device) -> dict[str, list[float]]:
         "calls": lambda: [small.exp() for _ in range(_CALLS)],
         "memory": lambda: torch.zeros(_NUMBERS, device=device).exp_(),
     }
-    repeats = range(_PACE_WARMUP + _PACE_REPEATS)
-    return {name: [time_ms(work, device, _MAX_CALL_S) for _ in repeats][_PACE_WARMUP:] for name, work in works.items()}
+    stopwatch, repeats = Stopwatch(device, _MAX_CALL_S), range(_PACE_WARMUP + _PACE_REPEATS)
+    return {name: [stopwatch.time(work).ms for _ in repeats][_PACE_WARMUP:] for name, work in works.items()}
 
 
 def pace_metric(work: str, samples_ms: list[float]) -> Metric:
@@ -119,8 +112,6 @@ def pace_metric(work: str, samples_ms: list[float]) -> Metric:
 @contextmanager
 def _tf32_allowed(allowed: bool) -> Iterator[None]:
     """Lets torch multiply float32 matrices in TF32 within the block."""
-    import torch
-
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if allowed else before)
     try:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from ...results.record import Metric, Scalar
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from ..heavy import NDArray, np
 
 At: TypeAlias = Mapping[str, Scalar]
 """Coordinates of a metric."""
@@ -21,8 +18,6 @@ def median_metric(
     name: str, values: NDArray[np.float64] | Sequence[float], unit: str, higher_is_better: bool | None, at: At
 ) -> Metric:
     """The median of repeated measurements, with the standard error of a bootstrap and every sample."""
-    import numpy as np
-
     from ...results.stats.statistics import index_bootstrap
 
     array = np.asarray(values)
@@ -35,8 +30,6 @@ def spread_metrics(
     name: str, values: NDArray[np.float64] | Sequence[float], unit: str, higher_is_better: bool | None, at: At
 ) -> list[Metric]:
     """The median, then the percentiles `NAME_p20` and `NAME_p80`, which only describe."""
-    import numpy as np
-
     percentiles = [
         Metric(f"{name}_p{share}", float(np.percentile(values, share)), unit, None, None, len(values), at)
         for share in PERCENTILES

@@ -11,10 +11,9 @@ import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+from ..heavy import torch
 
 THROTTLES: Mapping[int, str] = {
     0x4: "power cap",
@@ -131,7 +130,6 @@ def _opened(device: torch.device, stack: ExitStack) -> Telemetry:
         return Telemetry()
     if importlib.util.find_spec("pynvml") is None:
         return Telemetry(note=f"{_UNKNOWN}: nvidia-ml-py is not installed (extra `gpu`)")
-    import torch
 
     nvml: Any = importlib.import_module("pynvml")
     try:

@@ -13,13 +13,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+from ..heavy import torch
 from .cuda_graphs import capture_stream, try_graph
 from .telemetry import UNWATCHED, Telemetry
-
-if TYPE_CHECKING:
-    import torch
 
 Clock: TypeAlias = Literal["host", "events", "graph"]
 
@@ -136,8 +134,6 @@ class Stopwatch:
         return sample
 
     def _on_cuda(self, call: Callable[[], object]) -> Sample:
-        import torch
-
         event: Any = torch.cuda.Event
         start, stop = event(enable_timing=True), event(enable_timing=True)
         torch.cuda.synchronize(self.device)
@@ -158,24 +154,6 @@ def first_call_s(call: Callable[[], object], device: torch.device) -> float:
     call()
     _synchronize(device)
     return time.perf_counter() - start
-
-
-def time_ms(call: Callable[[], object], device: torch.device, max_call_s: float) -> float:
-    """Milliseconds of one call.
-
-    Raises:
-        TimeoutError: It took longer than `max_call_s`.
-    """
-    return Stopwatch(device, max_call_s).time(call).ms
-
-
-def time_calls(call: Callable[[], object], device: torch.device, repeats: Repeats) -> list[float]:
-    """Milliseconds of each repeated call, after warming up.
-
-    Raises:
-        TimeoutError: A call took longer than `max_call_s`.
-    """
-    return measure_calls(call, device, repeats).samples_ms
 
 
 def measure_calls(
@@ -232,8 +210,6 @@ def repeated_ms(stopwatch: Stopwatch, call: Callable[[], object], repeats: Repea
 
 def l2_flush(device: torch.device) -> Callable[[], object]:
     """A call that starts overwriting more memory than the L2 cache of a CUDA device holds."""
-    import torch
-
     return torch.empty(_L2_BYTES, dtype=torch.int8, device=device).zero_
 
 
@@ -265,6 +241,4 @@ def _on_host(call: Callable[[], object]) -> Sample:
 
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
-        import torch
-
         torch.cuda.synchronize(device)

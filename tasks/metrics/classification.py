@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 from ...results.record import Metric
@@ -75,32 +76,23 @@ def _f1(labels: Sequence[float], predictions: Sequence[float]) -> Estimate:
     return float(score), f1_stderr(confusion_counts(labels, predictions))
 
 
-def _pearson(labels: Sequence[float], predictions: Sequence[float]) -> Estimate:
-    from scipy.stats import pearsonr
+def _correlation(labels: Sequence[float], predictions: Sequence[float], *, of_ranks: bool) -> Estimate:
+    """Spearman's or Pearson's by SciPy; NaN where a side does not vary, as SciPy then warns, or refuses one value."""
+    from scipy.stats import pearsonr, spearmanr
 
-    from ...results.stats.agreement import pearson_stderr
+    from ...results.stats.agreement import pearson_stderr, spearman_stderr
 
-    return _correlation(pearsonr, labels, predictions), pearson_stderr(labels, predictions)
-
-
-def _spearman(labels: Sequence[float], predictions: Sequence[float]) -> Estimate:
-    from scipy.stats import spearmanr
-
-    from ...results.stats.agreement import spearman_stderr
-
-    return _correlation(spearmanr, labels, predictions), spearman_stderr(labels, predictions)
-
-
-def _correlation(function: Callable[..., Any], labels: Sequence[float], predictions: Sequence[float]) -> float:
-    """SciPy's value; NaN where a side does not vary, as SciPy then warns, or refuses a single value."""
+    correlation: Any = spearmanr if of_ranks else pearsonr
+    stderr = spearman_stderr if of_ranks else pearson_stderr
     varies = len(set(labels)) > 1 and len(set(predictions)) > 1
-    return float(function(labels, predictions).statistic) if varies else math.nan
+    value = float(correlation(labels, predictions).statistic) if varies else math.nan
+    return value, stderr(labels, predictions)
 
 
 MEASURES: Mapping[str, Measure] = {
     "accuracy": Measure(_accuracy, range(2, sys.maxsize)),
     "matthews": Measure(_matthews, range(2, 3)),
     "f1": Measure(_f1, range(2, 3)),
-    "pearson": Measure(_pearson, range(1, 3)),
-    "spearman": Measure(_spearman, range(1, 3)),
+    "pearson": Measure(partial(_correlation, of_ranks=False), range(1, 3)),
+    "spearman": Measure(partial(_correlation, of_ranks=True), range(1, 3)),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ...results.names import unknown_name
@@ -12,9 +13,9 @@ from ...results.record import DataIdentity, Scalar
 from ..base import Sources
 from ..data.sources import (
     DatasetId,
-    dataset_folders,
     find_dataset,
     identify_dataset,
+    local_copies,
     open_parquet,
     read_split,
     shuffled_places,
@@ -133,7 +134,8 @@ class SummaryData:
         return DatasetId(self.repo, config, self.revision, tuple(splits))
 
     def _only_config(self, sources: Sources) -> str:
-        for folder in filter(None, dataset_folders(self.repo, self.revision, sources).values()):
+        copies = local_copies(self.repo, self.revision, sources, kind="datasets").values()
+        for folder in (copy for copy in copies if isinstance(copy, Path)):
             configs = [
                 name
                 for name in sorted(each.name for each in folder.glob("*"))

@@ -16,6 +16,7 @@ from functools import cached_property
 from ...adapters.base import IGNORED, Adapter, Examples
 from ..data.batches import TokenIds, batches_by_length, pad_left, pad_rows
 from ..data.tokenization import Tokenizer
+from ..heavy import np
 from .settings import SOURCE, SummarizationSettings
 
 
@@ -100,8 +101,6 @@ class Prompter:
 
     def rows(self, texts: Sequence[str], summaries: Sequence[str]) -> SummaryRows:
         """Training rows of texts and their summaries."""
-        import numpy as np
-
         stop = np.array([self.tokenizer.stop_token], np.int32)
         made, cut, left_out = [], 0, 0
         for text, summary in zip(self.tokenizer.encode(texts), self.tokenizer.encode(summaries), strict=True):
@@ -116,8 +115,6 @@ class Prompter:
 
     @cached_property
     def _frame(self) -> tuple[TokenIds, TokenIds]:
-        import numpy as np
-
         before, after = self.tokenizer.encode(self.chosen.prompt.split(SOURCE))
         return np.concatenate([np.array([self.tokenizer.end_of_text], np.int32), before]), after
 
@@ -125,8 +122,6 @@ class Prompter:
         return self.chosen.context_length - sum(map(len, self._frame)) - reserved
 
     def _framed(self, tokens: TokenIds) -> TokenIds:
-        import numpy as np
-
         before, after = self._frame
         return np.concatenate([before, tokens, after])
 
@@ -156,8 +151,6 @@ def write_after(
 
 def _examples(rows: Sequence[tuple[TokenIds, TokenIds]]) -> Examples:
     """Inputs are all tokens but the last; targets the tokens of the answers, each where the one before it stands."""
-    import numpy as np
-
     inputs, mask = pad_rows([np.concatenate([prompt, answer[:-1]]) for prompt, answer in rows])
     targets = np.full(inputs.shape, IGNORED, np.int32)
     for row, (prompt, answer) in zip(targets, rows, strict=True):

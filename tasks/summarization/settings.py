@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..metrics.requested import check_evaluate
+from ..settings import check_ranges
 from .data import SummaryData
 
 SOURCE = "{source}"
@@ -50,11 +51,8 @@ class SummarizationSettings:
         if self.prompt.count(SOURCE) != 1:
             raise ValueError(f"prompt is {self.prompt!r}; it takes {SOURCE} once, where the text stands")
         check_evaluate(self.more_metrics)
-        smallest = {"max_new_tokens": 1, "temperature": 0, "train_rows": 0, "test_rows": 1, "batch_size": 1}
-        for name, least in smallest.items():
-            value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise ValueError(f"{name} is {value}; it takes {least} or more")
+        check_ranges(self, dict.fromkeys(("temperature", "train_rows"), (0, None)))
+        check_ranges(self, dict.fromkeys(("max_new_tokens", "test_rows", "batch_size"), (1, None)))
 
 
 @dataclass(frozen=True)

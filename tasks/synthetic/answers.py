@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...adapters.base import Adapter, Examples
 from ...results.record import Metric, Scalar
 from ..base import Row
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor
+from ..heavy import NDArray, Tensor, np, torch
 
 
 def interleaved_vectors(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float32]:
@@ -24,8 +20,6 @@ def interleaved_vectors(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float32]
         x: Inputs `[rows, points, d]`.
         y: Answers `[rows, points]`; the prompt leaves the last one out, as the model is asked for it.
     """
-    import numpy as np
-
     rows, points, d = x.shape
     vectors = np.zeros((rows, 2 * points - 1, d), np.float32)
     vectors[:, ::2] = x
@@ -35,8 +29,6 @@ def interleaved_vectors(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float32]
 
 def vector_examples(vectors: NDArray[np.float32], answers: NDArray[Any], ignored: float) -> Examples:
     """Interleaved vectors with the answer as the target at each x, and `ignored` as the target at each y."""
-    import numpy as np
-
     targets = np.full(vectors.shape[:2], ignored, answers.dtype)
     targets[:, ::2] = answers
     return Examples(vectors, targets)
@@ -46,9 +38,6 @@ def in_batches(
     adapter: Adapter, call: Callable[[Tensor], Tensor], inputs: NDArray[Any], batch_size: int
 ) -> NDArray[Any]:
     """The results of `call` for the rows of `inputs`, at most `batch_size` of them at once on the adapter's device."""
-    import numpy as np
-    import torch
-
     starts = range(0, len(inputs), batch_size)
     batches = (torch.as_tensor(inputs[start : start + batch_size], device=adapter.device) for start in starts)
     return np.concatenate([call(batch).cpu().numpy() for batch in batches])
@@ -63,8 +52,6 @@ def predicted_by_length(
     adapter: Adapter, tokens: NDArray[np.int32], lengths: NDArray[np.int32], batch_size: int
 ) -> NDArray[np.int64]:
     """`predicted_tokens` for sequences of `lengths` `[rows]`: a batch has sequences of one length and no padding."""
-    import numpy as np
-
     predicted = np.zeros(tokens.shape, np.int64)
     for length in np.unique(lengths).tolist():
         same = lengths == length
@@ -97,8 +84,6 @@ def share(
         The metric; `n` is the number of sequences. Its standard error is that of a ratio of means, to first order,
         clustered by sequence, as the answers of one sequence depend on each other.
     """
-    import numpy as np
-
     counts = np.asarray(of, np.float64)
     sums = np.asarray(right, np.float64)[counts > 0]
     counts = counts[counts > 0]

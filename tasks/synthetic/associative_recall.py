@@ -14,32 +14,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
+from ...adapters.base import IGNORED, Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
+from ..heavy import NDArray, np
 from .answers import predicted_tokens
-from .generated import Columns, GeneratedRows, GeneratedTask, gpt, scale
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from .generated import Columns, GeneratedRows, GeneratedSettings, GeneratedTask, gpt, scale
 
 
 @dataclass(frozen=True)
-class RecallSettings:
+class RecallSettings(GeneratedSettings):
     """How the sequences are made.
 
     Attributes:
         vocab_size: Keys and values together; even.
         length: Tokens of a sequence, the answer included; even.
         train_samples: Training sequences.
-        validation_samples: Sequences for early stopping.
-        test_samples: Test sequences.
-        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
         loss: `recall` trains on every value whose key occurred before, `final` on the last value only.
-        batch_size: Sequences per forward pass when predicting.
         more_metrics: Further metrics, from the package `evaluate`, over tokens; see `metrics/requested.py`.
 
     Raises:
@@ -49,9 +41,7 @@ class RecallSettings:
     vocab_size: int = 40
     length: int = 128
     train_samples: int = 10_000
-    validation_samples: int = 1_000
     test_samples: int = 2_000
-    data_seed: int = 0
     loss: str = "recall"
     batch_size: int = 256
     more_metrics: str = ""
@@ -81,8 +71,6 @@ class RecallSequences(GeneratedRows):
 
 def generate_splits(settings: RecallSettings) -> dict[str, RecallSequences]:
     """Train, validation and test sequences, each from its own child of the seed; no size changes another split."""
-    import numpy as np
-
     sizes = {name: getattr(settings, f"{name}_samples") for name in ("train", "validation", "test")}
     seeds = np.random.SeedSequence(settings.data_seed).spawn(len(sizes))
     return {
@@ -96,8 +84,6 @@ def generate(rng: np.random.Generator, rows: int, length: int, vocab_size: int) 
 
     The last key is uniform over the distinct keys of its sequence, so that frequent keys are not favoured.
     """
-    import numpy as np
-
     pairs, half = length // 2, vocab_size // 2
     value_of_key = rng.integers(half, vocab_size, size=(rows, half), dtype=np.int32)
     keys = rng.integers(0, half, size=(rows, pairs), dtype=np.int32)
@@ -112,8 +98,6 @@ def generate(rng: np.random.Generator, rows: int, length: int, vocab_size: int) 
 
 def _first_pair(keys: NDArray[np.int32], num_keys: int) -> NDArray[np.int64]:
     """Index of the first pair with each key, `[rows, num_keys]`; the number of pairs if a key does not occur."""
-    import numpy as np
-
     rows, pairs = keys.shape
     row, first = np.arange(rows), np.full((rows, num_keys), pairs)
     for pair in reversed(range(pairs)):
@@ -128,8 +112,6 @@ def to_examples(sequences: RecallSequences, loss: str) -> Examples:
         sequences: Sequences of one split.
         loss: `recall` keeps every value whose key occurred before, `final` the last value only.
     """
-    import numpy as np
-
     targets = np.full_like(sequences.tokens[:, 1:], IGNORED)
     keep = sequences.repeated.copy()
     if loss == "final":
@@ -140,8 +122,6 @@ def to_examples(sequences: RecallSequences, loss: str) -> Examples:
 
 def most_frequent_value(tokens: NDArray[np.int32], vocab_size: int) -> NDArray[np.int64]:
     """The value that occurs most often before the answer, for each of `tokens` `[rows, length]`; ties to the lowest."""
-    import numpy as np
-
     counts = np.zeros((len(tokens), vocab_size), np.int32)
     np.add.at(counts, (np.arange(len(tokens))[:, None], tokens[:, 1:-1:2]), 1)
     return np.asarray(counts.argmax(axis=1))
@@ -183,7 +163,6 @@ def token_hash(splits: Mapping[str, RecallSequences]) -> str:
     return hashlib.sha256(b"".join(split.tokens.astype("<i4").tobytes() for split in splits.values())).hexdigest()
 
 
-_TRAIN: Settings = {"batch_size": 64, "lr": 1e-3, "final_lr": 0.5, "eval_every": 100, "target_loss": 0.01}
 _TWO_LAYERS = gpt(layers=2, heads=2, width=64)
 _SMOKE = RecallSettings(vocab_size=8, length=16, train_samples=2_000, validation_samples=200, test_samples=500)
 
@@ -191,12 +170,11 @@ ASSOCIATIVE_RECALL = GeneratedTask(
     name="associative_recall",
     summary="give the value that went with a key earlier in the sequence (accuracy)",
     citation="Zhang et al., The Hedgehog & the Porcupine, arXiv 2402.04347, tables 2 and 3",
+    train={"batch_size": 64, "lr": 1e-3, "final_lr": 0.5, "eval_every": 100, "target_loss": 0.01},
     scales={
-        "smoke": scale(_SMOKE, {**_TRAIN, "steps": 200}, _TWO_LAYERS),
-        "small": scale(
-            RecallSettings(vocab_size=16, length=32), {**_TRAIN, "steps": 3_000}, gpt(layers=2, heads=2, width=64)
-        ),
-        "paper": scale(RecallSettings(), {**_TRAIN, "steps": 20_000}),
+        "smoke": scale(_SMOKE, {"steps": 200}, _TWO_LAYERS),
+        "small": scale(RecallSettings(vocab_size=16, length=32), {"steps": 3_000}, gpt(layers=2, heads=2, width=64)),
+        "paper": scale(RecallSettings(), {"steps": 20_000}),
     },
     settings=RecallSettings,
     shape=lambda chosen: ModelShape(chosen.length, chosen.vocab_size),

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from .generated import GeneratedRows, check_ranges
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from ..heavy import NDArray, np
+from ..settings import check_ranges
+from .generated import GeneratedRows, GeneratedSettings
 
 
 @dataclass(frozen=True)
-class LanguageSettings:
+class LanguageSettings(GeneratedSettings):
     """How automata and strings are made.
 
     Attributes:
@@ -25,10 +22,6 @@ class LanguageSettings:
         most_length: Most symbols of a string; a string has 1 or more.
         length: Tokens of a prompt; the model predicts the last one and does not read it.
         train_samples: Training prompts.
-        validation_samples: Prompts for early stopping.
-        test_samples: Test prompts.
-        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
-        batch_size: Prompts per forward pass when predicting.
 
     Raises:
         ValueError: A number is outside its range.
@@ -44,8 +37,6 @@ class LanguageSettings:
     train_samples: int = 40_000
     validation_samples: int = 500
     test_samples: int = 500
-    data_seed: int = 0
-    batch_size: int = 32
 
     def __post_init__(self) -> None:
         check_ranges(self, {"least_alphabet": (1, self.symbols), "most_edges": (1, self.symbols)})
@@ -80,8 +71,6 @@ def draw_automata(
     rng: np.random.Generator, rows: int, settings: LanguageSettings
 ) -> tuple[NDArray[np.int8], NDArray[np.int8], NDArray[np.int8]]:
     """Symbols, targets and numbers of edges, as `LanguagePrompts` holds them."""
-    import numpy as np
-
     most_states, most_edges = settings.most_states, settings.most_edges
     states = rng.integers(settings.least_states, most_states + 1, size=rows)
     alphabet = rng.integers(settings.least_alphabet, settings.symbols + 1, size=rows)
@@ -101,8 +90,6 @@ def draw_automata(
 
 def generate(rng: np.random.Generator, rows: int, settings: LanguageSettings) -> LanguagePrompts:
     """Prompts full of strings, each with its own automaton."""
-    import numpy as np
-
     symbol, target, edges = draw_automata(rng, rows, settings)
     tokens = np.full((rows, settings.length), settings.separator, np.int32)
     states = np.zeros((rows, settings.length), np.int8)
@@ -120,8 +107,6 @@ def generate(rng: np.random.Generator, rows: int, settings: LanguageSettings) ->
 
 def true_distribution(prompts: LanguagePrompts, symbols: int) -> NDArray[np.float64]:
     """The automaton's probability of each symbol after each token but the last, `[rows, length - 1, symbols]`."""
-    import numpy as np
-
     rows, states, most_edges = prompts.symbol.shape
     table = np.zeros((rows, states, symbols))
     share_of = 1 / np.maximum(prompts.edges, 1)

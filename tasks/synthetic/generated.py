@@ -1,27 +1,24 @@
 """The protocol of tasks with generated data: splits drawn from a seed, their fingerprint, and the steps of a task.
 
-A new task has a dataclass of settings and four functions: they generate the splits as `GeneratedRows`, turn a split
-into training examples, ask a model for answers, and measure the answers. `GeneratedTask` does the rest; `maze.py` is
-an example.
+A new task has a subclass of `GeneratedSettings` and four functions: they generate the splits as `GeneratedRows`, turn a
+split into training examples, ask a model for answers, and measure the answers. `GeneratedTask` does the rest; `maze.py`
+is an example.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from ...adapters.base import Adapter, Examples, ModelShape, Settings
 from ...results.record import DataIdentity, Metric
 from ..base import Row, Sources, TaskData, TaskInfo, TaskScale
+from ..heavy import NDArray, np
 from ..metrics.requested import check_evaluate, measure_answers, try_metrics
 from ..settings import as_settings, parse_settings
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 Columns: TypeAlias = Mapping[str, "list[Any] | NDArray[Any]"]
 """Values by name; a column has one value for each row."""
@@ -33,26 +30,21 @@ SPLITS = ("test", "validation", "train")
 MOST_ROUNDS = 100
 
 
-class GeneratedSettings(Hashable, Protocol):
-    """Settings of a task with generated data: a frozen dataclass."""
+@dataclass(frozen=True, kw_only=True)
+class GeneratedSettings:
+    """Settings that all tasks with generated data have.
 
-    @property
-    def data_seed(self) -> int:
-        """Seed of the data."""
-        ...
-
-
-def check_ranges(settings: GeneratedSettings, ranges: Mapping[str, tuple[float, float | None]]) -> None:
-    """Checks that settings are within ranges, both ends included; an upper end of None is no limit.
-
-    Raises:
-        ValueError: A setting is outside its range.
+    Attributes:
+        validation_samples: Samples for early stopping.
+        test_samples: Test samples.
+        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
+        batch_size: Samples per forward pass when predicting.
     """
-    for name, (least, most) in ranges.items():
-        value = getattr(settings, name)
-        if value < least or (most is not None and value > most):
-            allowed = f"{least} or more" if most is None else f"{least} to {most}"
-            raise ValueError(f"{name} is {value}; allowed: {allowed}")
+
+    validation_samples: int = 1_000
+    test_samples: int = 1_000
+    data_seed: int = 0
+    batch_size: int = 32
 
 
 @dataclass(frozen=True)
@@ -90,8 +82,6 @@ def draw_splits(parts: Mapping[str, Sequence[tuple[Draw[Drawn], int]]], seed: in
     Raises:
         ValueError: The generator has too few different rows.
     """
-    import numpy as np
-
     splits: dict[str, Drawn] = {}
     for name, child in zip(SPLITS, np.random.SeedSequence(seed).spawn(len(SPLITS)), strict=True):
         rng = np.random.default_rng(child)
@@ -131,8 +121,6 @@ def _draw_new(name: str, draw: Callable[[int], Drawn], rows: int, key: Key[Drawn
 
 
 def _joined(parts: Sequence[Drawn]) -> Drawn:
-    import numpy as np
-
     return replace(parts[0], **{name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])})
 
 
@@ -166,7 +154,8 @@ class GeneratedTask(Generic[Chosen, Drawn]):
     """A task with generated data.
 
     Attributes:
-        name: A field of `TaskInfo`, as are `summary`, `citation`, `scales` and `main_metric`.
+        name: A field of `TaskInfo`, as are `summary`, `citation` and `main_metric`.
+        scales: The defaults at each scale.
         settings: Dataclass of the task's settings.
         shape: The shape of models under given settings.
         generate_splits: Draws the splits `train`, `validation` and `test`.
@@ -176,6 +165,7 @@ class GeneratedTask(Generic[Chosen, Drawn]):
         measure: Measures answers.
         details: Names of settings that are part of the data's identity, besides `data_seed`.
         fingerprint: Hashes the splits.
+        train: Settings of training at every scale, unless a scale has its own.
         compared: Columns of right answers and of predictions that the metrics of the setting `more_metrics` compare;
             None for a task without this setting.
     """
@@ -194,6 +184,7 @@ class GeneratedTask(Generic[Chosen, Drawn]):
     fingerprint: Callable[[Mapping[str, Drawn]], str] = content_hash
     compared: tuple[str, str] | None = None
     main_metric: str = "accuracy"
+    train: Settings = field(default_factory=dict)
 
     @cached_property
     def info(self) -> TaskInfo:
@@ -207,7 +198,7 @@ class GeneratedTask(Generic[Chosen, Drawn]):
             licence="Apache-2.0",
             citation=self.citation,
             needs=frozenset({self.shape(self.settings()).needs}),
-            scales=self.scales,
+            scales={name: replace(each, train={**self.train, **each.train}) for name, each in self.scales.items()},
             recipes=("scratch",),
         )
 

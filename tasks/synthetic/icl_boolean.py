@@ -17,17 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
+from ...adapters.base import IGNORED, Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
+from ..heavy import NDArray, np
+from ..settings import check_ranges
 from .answers import doubling, in_batches, interleaved_vectors, share, vector_examples
-from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, draw_alike, gpt, scale
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from .generated import Columns, GeneratedRows, GeneratedSettings, GeneratedTask, draw_alike, gpt, scale
 
 FUNCTIONS = ("conjunction", "parity")
 LITERAL_SHARE = 0.3
@@ -35,7 +32,7 @@ SATISFIED_SHARE = 0.3
 
 
 @dataclass(frozen=True)
-class BooleanSettings:
+class BooleanSettings(GeneratedSettings):
     """How the prompts are made.
 
     Attributes:
@@ -45,10 +42,6 @@ class BooleanSettings:
         points: Points of a prompt; the model is asked for the last label, which the prompt does not show.
         last_points: Points at a prompt's end over which the headline accuracy is taken.
         train_samples: Training prompts.
-        validation_samples: Prompts for early stopping.
-        test_samples: Test prompts.
-        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
-        batch_size: Prompts per forward pass when predicting.
 
     Raises:
         ValueError: The function is unknown, or a number is outside its range.
@@ -60,9 +53,7 @@ class BooleanSettings:
     points: int = 70
     last_points: int = 10
     train_samples: int = 60_000
-    validation_samples: int = 1_000
     test_samples: int = 1_280
-    data_seed: int = 0
     batch_size: int = 128
 
     def __post_init__(self) -> None:
@@ -93,8 +84,6 @@ def generate_splits(settings: BooleanSettings) -> dict[str, BooleanPrompts]:
 
 def generate(rng: np.random.Generator, rows: int, settings: BooleanSettings) -> BooleanPrompts:
     """Prompts, each with its own function."""
-    import numpy as np
-
     n, points = settings.variables, settings.points
     x = 2 * rng.integers(2, size=(rows, points, n), dtype=np.int8) - np.int8(1)
     if settings.function == "parity":
@@ -114,8 +103,6 @@ def label(function: str, weights: NDArray[np.int8], x: NDArray[np.int8]) -> NDAr
 
     A conjunction is true if none of its variables is wrong, a parity if an odd number of its variables are 1.
     """
-    import numpy as np
-
     if function == "parity":
         return np.asarray(((x == 1) & (weights != 0)[:, None]).sum(-1) % 2 == 1)
     return np.asarray(~((x != weights[:, None]) & (weights != 0)[:, None]).any(-1))
@@ -128,15 +115,11 @@ def to_vectors(prompts: BooleanPrompts) -> NDArray[np.float32]:
 
 def to_examples(prompts: BooleanPrompts) -> Examples:
     """Vectors, and the label 0 or 1 as the target at each x."""
-    import numpy as np
-
     return vector_examples(to_vectors(prompts), prompts.labels.astype(np.int32), IGNORED)
 
 
 def nearest_labels(prompts: BooleanPrompts) -> NDArray[np.bool_]:
     """The label of the earlier point nearest to each point (the first of equals), `[rows, points]`; at first false."""
-    import numpy as np
-
     x = prompts.x.astype(np.float32)
     alike = x @ x.swapaxes(1, 2)  # all points have one norm, so the nearest has the largest product
     points = x.shape[1]
@@ -164,8 +147,6 @@ def measure(rows: Sequence[Row], settings: BooleanSettings) -> list[Metric]:
     References over the last points: `nearest_neighbour_accuracy` answers with the label of the nearest earlier point,
     and `constant_accuracy` is the better of always true and always false.
     """
-    import numpy as np
-
     labels, model, nearest = (np.array([row[key] for row in rows]) for key in ("labels", "model", "nearest"))
     one, last = [1] * len(rows), settings.last_points
 
@@ -181,9 +162,6 @@ def measure(rows: Sequence[Row], settings: BooleanSettings) -> list[Metric]:
     ]
 
 
-_ADAM: Settings = {"beta2": 0.999, "weight_decay": 0.0, "final_lr": 1.0}
-
-
 def _task(
     name: str, summary: str, smoke: BooleanSettings, small: BooleanSettings, paper: BooleanSettings
 ) -> GeneratedTask[BooleanSettings, BooleanPrompts]:
@@ -192,16 +170,17 @@ def _task(
         summary=f"label points by an unknown {summary}, from labelled points before (accuracy)",
         citation="Bhattamishra et al., Understanding In-Context Learning in Transformers and LLMs by Learning to Learn "
         "Discrete Functions, arXiv 2310.03016",
+        train={"beta2": 0.999, "weight_decay": 0.0, "final_lr": 1.0},
         scales={
-            "smoke": scale(smoke, {**_ADAM, "lr": 2e-3, "steps": 200, "batch_size": 32}),
+            "smoke": scale(smoke, {"lr": 2e-3, "steps": 200, "batch_size": 32}),
             "small": scale(
                 small,
-                {**_ADAM, "lr": 5e-4, "steps": 3_000, "batch_size": 32, "eval_every": 500},
+                {"lr": 5e-4, "steps": 3_000, "batch_size": 32, "eval_every": 500},
                 gpt(layers=3, heads=4, width=64),
             ),
             "paper": scale(
                 paper,
-                {**_ADAM, "lr": 1e-4, "warmup": 0.0, "steps": 20_000, "batch_size": 32, "eval_every": 1_000},
+                {"lr": 1e-4, "warmup": 0.0, "steps": 20_000, "batch_size": 32, "eval_every": 1_000},
                 gpt(layers=6, heads=8, width=256),
             ),
         },

@@ -16,21 +16,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ...adapters.base import Adapter, Examples, ModelShape, Settings
+from ...adapters.base import Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
+from ..heavy import NDArray, np
+from ..settings import check_ranges
 from .answers import doubling, in_batches, interleaved_vectors, vector_examples
-from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, draw_alike, gpt, scale
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from .generated import Columns, GeneratedRows, GeneratedSettings, GeneratedTask, draw_alike, gpt, scale
 
 
 @dataclass(frozen=True)
-class RegressionSettings:
+class RegressionSettings(GeneratedSettings):
     """How the prompts are made.
 
     Attributes:
@@ -38,10 +36,6 @@ class RegressionSettings:
         points: Pairs of a prompt; the model is asked for the last y, which the prompt does not show.
         noise_std: Standard deviation of the noise on y.
         train_samples: Training prompts.
-        validation_samples: Prompts for early stopping.
-        test_samples: Test prompts.
-        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
-        batch_size: Prompts per forward pass when predicting.
 
     Raises:
         ValueError: A number is outside its range.
@@ -53,7 +47,6 @@ class RegressionSettings:
     train_samples: int = 100_000
     validation_samples: int = 1_280
     test_samples: int = 1_280
-    data_seed: int = 0
     batch_size: int = 128
 
     def __post_init__(self) -> None:
@@ -82,8 +75,6 @@ def generate_splits(settings: RegressionSettings) -> dict[str, RegressionPrompts
 
 def generate(rng: np.random.Generator, rows: int, settings: RegressionSettings) -> RegressionPrompts:
     """Prompts, each with its own function."""
-    import numpy as np
-
     weights = rng.standard_normal((rows, settings.dimension), np.float32)
     x = rng.standard_normal((rows, settings.points, settings.dimension), np.float32)
     y = np.einsum("rpd,rd->rp", x, weights)
@@ -99,8 +90,6 @@ def to_examples(prompts: RegressionPrompts) -> Examples:
 
 def references(prompts: RegressionPrompts, noise_std: float) -> dict[str, NDArray[np.float64]]:
     """The answers `[rows, points]` of each of `REFERENCES` to every x, given the pairs before it."""
-    import numpy as np
-
     x, y = prompts.x.astype(np.float64), prompts.y.astype(np.float64)
     answers = {name: np.zeros_like(y) for name in REFERENCES}
     for k in range(1, x.shape[1]):
@@ -121,8 +110,6 @@ REFERENCES = ("least_squares", "ridge", "gradient_step", "zero")
 
 def ridge_weights(x: NDArray[np.float64], y: NDArray[np.float64], penalty: float) -> NDArray[np.float64]:
     """Weights `[rows, d]` of ridge regression on `x` `[rows, k, d]` and `y` `[rows, k]`; of least norm at penalty 0."""
-    import numpy as np
-
     _, k, d = x.shape
     transposed = x.swapaxes(1, 2)
     if k < d:  # the k x k products of the inputs have full rank
@@ -139,8 +126,6 @@ def one_step_weights(x: NDArray[np.float64], y: NDArray[np.float64], noise_std: 
     With rate a and `S` the sum of `x x^T`, that error is `E |w - a S w|^2 + a^2 noise_std^2 E tr S`, where
     `E tr S = k d` and `E tr S^2 = k d (k + d + 1)`.
     """
-    import numpy as np
-
     _, k, d = x.shape
     return np.asarray(np.einsum("rkd,rk->rd", x, y) / (k + d + 1 + noise_std**2))
 
@@ -176,7 +161,6 @@ def _mean(name: str, errors: Sequence[float], higher_is_better: bool | None, at:
     return Metric(name, sum(errors) / len(errors), "1", higher_is_better, mean_stderr(errors), len(errors), at)
 
 
-_ADAM: Settings = {"beta2": 0.999, "weight_decay": 0.0, "batch_size": 64}
 _SMOKE = RegressionSettings(dimension=2, points=8, train_samples=10_000, validation_samples=200, test_samples=200)
 _SMALL = RegressionSettings(dimension=5, points=16, train_samples=100_000, validation_samples=1_000, test_samples=1_000)
 
@@ -184,14 +168,13 @@ ICL_REGRESSION = GeneratedTask(
     name="icl_regression",
     summary="linear regression in context, beside least squares and one gradient step (squared error)",
     citation="Garg et al., What Can Transformers Learn In-Context?, arXiv 2208.01066",
+    train={"beta2": 0.999, "weight_decay": 0.0, "batch_size": 64},
     scales={
-        "smoke": scale(_SMOKE, {**_ADAM, "lr": 3e-3, "steps": 200}),
-        "small": scale(
-            _SMALL, {**_ADAM, "lr": 1e-3, "steps": 3_000, "eval_every": 500}, gpt(layers=4, heads=4, width=64)
-        ),
+        "smoke": scale(_SMOKE, {"lr": 3e-3, "steps": 200}),
+        "small": scale(_SMALL, {"lr": 1e-3, "steps": 3_000, "eval_every": 500}, gpt(layers=4, heads=4, width=64)),
         "paper": scale(
             RegressionSettings(),
-            {**_ADAM, "lr": 1e-4, "warmup": 0.0, "final_lr": 1.0, "steps": 500_000, "eval_every": 10_000},
+            {"lr": 1e-4, "warmup": 0.0, "final_lr": 1.0, "steps": 500_000, "eval_every": 10_000},
             gpt(layers=12, heads=8, width=256),
         ),
     },

@@ -5,17 +5,11 @@ Cells are counted row by row. A tree is stored as the parent of each cell; the r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from ..heavy import NDArray, np
 
 
 def neighbours(side: int) -> NDArray[np.int32]:
     """The cells above, below, left and right of each cell, `[cells, 4]`; -1 beyond the edge."""
-    import numpy as np
-
     grid = np.pad(np.arange(side**2, dtype=np.int32).reshape(side, side), 1, constant_values=-1)
     beside = (grid[:-2, 1:-1], grid[2:, 1:-1], grid[1:-1, :-2], grid[1:-1, 2:])
     return np.stack(beside, axis=-1).reshape(-1, 4)
@@ -26,8 +20,6 @@ def depth_first_trees(rng: np.random.Generator, rows: int, side: int) -> tuple[N
 
     All rows search side by side: in each step a row enters a new cell next to its current one, or goes back by one.
     """
-    import numpy as np
-
     cells, row = side**2, np.arange(rows)
     beside = neighbours(side)
     at = rng.integers(cells, size=rows).astype(np.int32)
@@ -53,8 +45,6 @@ def paths(
 
     Both ends climb towards the root, the deeper one first, until they meet.
     """
-    import numpy as np
-
     rows, cells = parent.shape
     row, ends = np.arange(rows), [origin.copy(), target.copy()]
     path, back = np.zeros((rows, cells), np.int32), np.zeros((rows, cells), np.int32)
@@ -75,8 +65,6 @@ def paths(
 
 def passages(parent: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Whether a passage joins two cells, `[rows, cells, cells]`, from the parents `[rows, cells]`."""
-    import numpy as np
-
     rows, cells = parent.shape
     joined = np.zeros((rows, cells, cells), bool)
     row, cell = np.arange(rows)[:, None], np.arange(cells)

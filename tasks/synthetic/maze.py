@@ -13,34 +13,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
+from ...adapters.base import IGNORED, Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
+from ..heavy import NDArray, np
+from ..settings import check_ranges
 from .answers import predicted_tokens, right_tokens, share
-from .generated import Columns, GeneratedRows, GeneratedTask, check_ranges, draw_alike, gpt, scale
+from .generated import Columns, GeneratedRows, GeneratedSettings, GeneratedTask, draw_alike, gpt, scale
 from .lattice import depth_first_trees, passages, paths
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 MARKS = ("<adjlist>", "</adjlist>", "<origin>", "</origin>", "<target>", "</target>", "<path>", "</path>", "<-->", ";")
 """The tokens after those of the cells."""
 
 
 @dataclass(frozen=True)
-class MazeSettings:
+class MazeSettings(GeneratedSettings):
     """How mazes are made.
 
     Attributes:
         side: Cells along each side.
         train_samples: Training mazes.
-        validation_samples: Mazes for early stopping.
-        test_samples: Test mazes.
-        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
-        batch_size: Mazes per forward pass when predicting.
         more_metrics: Further metrics, from the package `evaluate`, over tokens; see `metrics/requested.py`.
 
     Raises:
@@ -49,9 +42,6 @@ class MazeSettings:
 
     side: int = 6
     train_samples: int = 100_000
-    validation_samples: int = 1_000
-    test_samples: int = 1_000
-    data_seed: int = 0
     batch_size: int = 64
     more_metrics: str = ""
 
@@ -100,8 +90,6 @@ def generate_splits(settings: MazeSettings) -> dict[str, Mazes]:
 
 def generate(rng: np.random.Generator, rows: int, settings: MazeSettings) -> Mazes:
     """Mazes, each with an origin and another cell as the target."""
-    import numpy as np
-
     parent, depth = depth_first_trees(rng, rows, settings.side)
     origin = rng.integers(settings.cells, size=rows)
     target = (origin + rng.integers(1, settings.cells, size=rows)) % settings.cells
@@ -121,8 +109,6 @@ def generate(rng: np.random.Generator, rows: int, settings: MazeSettings) -> Maz
 
 def _listed_passages(rng: np.random.Generator, parent: NDArray[np.int32], settings: MazeSettings) -> NDArray[np.int64]:
     """Every passage `a <--> b ;`, in random order and direction, `[rows, cells - 1, 4]`."""
-    import numpy as np
-
     rows, cells = parent.shape
     order = rng.random((rows, cells))
     order[parent == np.arange(cells)] = np.inf  # the root has no passage to a parent
@@ -135,8 +121,6 @@ def _listed_passages(rng: np.random.Generator, parent: NDArray[np.int32], settin
 
 def to_examples(mazes: Mazes, settings: MazeSettings) -> Examples:
     """Every token but the last, with the next one as the target from `<path>` on; padding after the path is masked."""
-    import numpy as np
-
     targets = mazes.tokens[:, 1:].copy()
     place = np.arange(targets.shape[1])
     end = settings.prompt_length + mazes.path_lengths[:, None]  # place of the end mark
@@ -146,8 +130,6 @@ def to_examples(mazes: Mazes, settings: MazeSettings) -> Examples:
 
 def random_walk_chance(mazes: Mazes) -> NDArray[np.float64]:
     """The probability of each path if each step takes any passage but the last one with equal chance, `[rows]`."""
-    import numpy as np
-
     degree = passages(mazes.parent).sum(-1)
     cells = degree.shape[1]
     start = mazes.tokens.shape[1] - cells - 1
@@ -187,25 +169,24 @@ def measure(rows: Sequence[Row]) -> list[Metric]:
     ]
 
 
-_TRAIN: Settings = {"weight_decay": 0.01, "beta2": 0.999, "final_lr": 0.1}
-
 MAZE = GeneratedTask(
     name="maze",
     summary="the path through a maze that is given as a list of passages (exact paths)",
     citation="Ivanitskiy et al., A Configurable Library for Generating and Manipulating Maze Datasets, "
     "arXiv 2309.10498",
+    train={"weight_decay": 0.01, "beta2": 0.999, "final_lr": 0.1},
     scales={
         "smoke": scale(
             MazeSettings(side=4, train_samples=2_000, validation_samples=50, test_samples=100),
-            {**_TRAIN, "lr": 2e-3, "steps": 150, "batch_size": 32},
+            {"lr": 2e-3, "steps": 150, "batch_size": 32},
         ),
         "small": scale(
             MazeSettings(side=4, train_samples=60_000, validation_samples=200, test_samples=300),
-            {**_TRAIN, "lr": 1e-3, "steps": 4_000, "batch_size": 32, "eval_every": 500},
+            {"lr": 1e-3, "steps": 4_000, "batch_size": 32, "eval_every": 500},
             gpt(layers=4, heads=4, width=64),
         ),
         "paper": scale(
-            MazeSettings(), {**_TRAIN, "lr": 5e-4, "epochs": 20.0, "batch_size": 64}, gpt(layers=6, heads=8, width=256)
+            MazeSettings(), {"lr": 5e-4, "epochs": 20.0, "batch_size": 64}, gpt(layers=6, heads=8, width=256)
         ),
     },
     settings=MazeSettings,

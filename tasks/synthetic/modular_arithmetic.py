@@ -14,23 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
+from ...adapters.base import IGNORED, Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
+from ..heavy import NDArray, np
+from ..settings import check_ranges
 from .answers import mean_over_settings, predicted_by_length, shares_by
-from .generated import Columns, Draw, GeneratedRows, GeneratedTask, check_ranges, draw_splits, gpt, scale
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from .generated import Columns, Draw, GeneratedRows, GeneratedSettings, GeneratedTask, draw_splits, gpt, scale
 
 OPERATORS = ("+", "-", "*")
 
 
 @dataclass(frozen=True)
-class ArithmeticSettings:
+class ArithmeticSettings(GeneratedSettings):
     """How the expressions are made. All lengths are odd.
 
     Attributes:
@@ -39,10 +36,7 @@ class ArithmeticSettings:
         held_out_length: Shortest validation expression; there are too few shorter ones to hold any out.
         test_lengths: Lengths of test expressions, some within `train_length` and some beyond it.
         train_samples: Training expressions.
-        validation_samples: Expressions for early stopping.
         test_samples: Test expressions of each length.
-        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
-        batch_size: Expressions per forward pass when predicting.
         more_metrics: Further metrics, from the package `evaluate`, over tokens; see `metrics/requested.py`.
 
     Raises:
@@ -54,9 +48,7 @@ class ArithmeticSettings:
     held_out_length: int = 9
     test_lengths: tuple[int, ...] = (9, 19, 29, 39, 41, 51, 61, 81, 101, 151, 201, 301, 401, 499)
     train_samples: int = 1_000_000
-    validation_samples: int = 1_000
     test_samples: int = 500
-    data_seed: int = 0
     batch_size: int = 64
     more_metrics: str = ""
 
@@ -104,8 +96,6 @@ def generate_splits(settings: ArithmeticSettings) -> dict[str, ArithmeticExpress
 
     Test rows take turns between lengths, the longest first, so that any limit keeps some beyond training.
     """
-    import numpy as np
-
     trained, tested = settings.train_length, settings.longest
 
     def drawing(shortest: int, longest: int, width: int) -> Draw[ArithmeticExpressions]:
@@ -127,8 +117,6 @@ def generate(
     rng: np.random.Generator, rows: int, lengths: tuple[int, int], width: int, settings: ArithmeticSettings
 ) -> ArithmeticExpressions:
     """Expressions, `width` tokens wide, with lengths uniform over the odd ones from `lengths[0]` to `lengths[1]`."""
-    import numpy as np
-
     most = lengths[1] // 2 + 1
     numbers = rng.integers(lengths[0] // 2 + 1, most + 1, size=rows)  # of each expression
     operands = rng.integers(settings.modulus, size=(rows, most), dtype=np.int32)
@@ -153,8 +141,6 @@ def evaluate(
         numbers: How many numbers of each row count, `[rows]`.
         modulus: Results are taken modulo it.
     """
-    import numpy as np
-
     total, product = np.zeros(len(operands), np.int64), operands[:, 0].astype(np.int64)
     for i in range(1, operands.shape[1]):
         operator, operand = operators[:, i - 1], operands[:, i]
@@ -167,8 +153,6 @@ def evaluate(
 
 def to_examples(expressions: ArithmeticExpressions) -> Examples:
     """Expressions with the value as the target of `=`; padding after shorter expressions is masked."""
-    import numpy as np
-
     targets = np.full_like(expressions.tokens, IGNORED)
     targets[np.arange(len(expressions)), expressions.lengths] = expressions.answers
     mask = np.arange(targets.shape[1]) <= expressions.lengths[:, None]
@@ -207,7 +191,6 @@ def measure(rows: Sequence[Row], settings: ArithmeticSettings) -> list[Metric]:
     ]
 
 
-_TRAIN: Settings = {"weight_decay": 0.0, "beta2": 0.999, "final_lr": 0.1, "length_pool": 8}
 _SMOKE = ArithmeticSettings(
     train_length=7,
     held_out_length=7,
@@ -224,16 +207,17 @@ MODULAR_ARITHMETIC = GeneratedTask(
     name="modular_arithmetic",
     summary="value of an expression modulo 5, at lengths beyond those trained on (accuracy)",
     citation="Delétang et al., Neural Networks and the Chomsky Hierarchy, arXiv 2207.02098",
+    train={"weight_decay": 0.0, "beta2": 0.999, "final_lr": 0.1, "length_pool": 8},
     scales={
-        "smoke": scale(_SMOKE, {**_TRAIN, "lr": 2e-3, "steps": 150, "batch_size": 64}, {"rope": True}),
+        "smoke": scale(_SMOKE, {"lr": 2e-3, "steps": 150, "batch_size": 64}, {"rope": True}),
         "small": scale(
             _SMALL,
-            {**_TRAIN, "lr": 1e-3, "steps": 5_000, "batch_size": 128, "eval_every": 500, "target_loss": 0.01},
+            {"lr": 1e-3, "steps": 5_000, "batch_size": 128, "eval_every": 500, "target_loss": 0.01},
             gpt(layers=4, heads=4, width=64, rope=True),
         ),
         "paper": scale(
             ArithmeticSettings(),
-            {**_TRAIN, "lr": 1e-4, "final_lr": 1.0, "steps": 1_000_000, "batch_size": 128, "eval_every": 10_000},
+            {"lr": 1e-4, "final_lr": 1.0, "steps": 1_000_000, "batch_size": 128, "eval_every": 10_000},
             gpt(layers=5, heads=8, width=64, rope=True),
         ),
     },

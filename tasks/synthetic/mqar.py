@@ -18,21 +18,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
-from ...adapters.base import IGNORED, Adapter, Examples, ModelShape, Settings
+from ...adapters.base import IGNORED, Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
+from ..heavy import NDArray, np
 from .answers import mean_over_settings, predicted_by_length, right_tokens, shares_by
-from .generated import Columns, GeneratedRows, GeneratedTask, draw_splits, gpt, scale
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from .generated import Columns, GeneratedRows, GeneratedSettings, GeneratedTask, draw_splits, gpt, scale
 
 
 @dataclass(frozen=True)
-class MqarSettings:
+class MqarSettings(GeneratedSettings):
     """How the sequences are made. Each length belongs to the number of pairs at the same place.
 
     Attributes:
@@ -46,8 +42,6 @@ class MqarSettings:
         validation_samples: Sequences of each training setting for early stopping.
         power_a: Exponent of the power law of gaps, plus one; 1 is uniform.
         random_fill: Whether places without a query hold random tokens; zeros if false.
-        data_seed: Seed of the data; the seed of a run changes initialisation and order, not the data.
-        batch_size: Sequences per forward pass when predicting.
         more_metrics: Further metrics, from the package `evaluate`, over tokens; see `metrics/requested.py`.
 
     Raises:
@@ -60,12 +54,9 @@ class MqarSettings:
     train_samples: tuple[int, ...] = (100_000, 20_000, 20_000, 20_000)
     test_lengths: tuple[int, ...] = (64, 64, 64, 128, 128, 256, 256, 512)
     test_pairs: tuple[int, ...] = (4, 8, 16, 8, 32, 16, 64, 64)
-    test_samples: int = 1_000
     validation_samples: int = 500
     power_a: float = 0.01
     random_fill: bool = True
-    data_seed: int = 0
-    batch_size: int = 32
     more_metrics: str = ""
 
     def __post_init__(self) -> None:
@@ -129,8 +120,6 @@ def generate_splits(settings: MqarSettings) -> dict[str, MqarSequences]:
 
 def generate(rng: np.random.Generator, rows: int, length: int, pairs: int, settings: MqarSettings) -> MqarSequences:
     """Sequences of one length and number of pairs."""
-    import numpy as np
-
     half, context = settings.vocab_size // 2, 2 * pairs
     keys = 1 + distinct_integers(rng, rows, half - 1, pairs)
     values = half + distinct_integers(rng, rows, settings.vocab_size - half, pairs)
@@ -147,8 +136,6 @@ def generate(rng: np.random.Generator, rows: int, length: int, pairs: int, setti
 
 def distinct_integers(rng: np.random.Generator, rows: int, below: int, count: int) -> NDArray[np.int32]:
     """Different integers from 0 in random order, `[rows, count]`: Floyd's sampling, then a shuffle of each row."""
-    import numpy as np
-
     chosen = np.full((rows, count), -1, np.int32)
     for i, top in enumerate(range(below - count, below)):
         drawn = rng.integers(top + 1, size=rows, dtype=np.int32)
@@ -161,8 +148,6 @@ def power_law_gaps(rng: np.random.Generator, rows: int, space: int, count: int, 
 
     The indices of the largest log-weights with Gumbel noise are a draw without replacement.
     """
-    import numpy as np
-
     log_weights = (power_a - 1) * np.log(np.arange(1, space + 1))
     noisy = log_weights + rng.gumbel(size=(rows, space))
     return np.argsort(-noisy, axis=1)[:, :count]
@@ -170,8 +155,6 @@ def power_law_gaps(rng: np.random.Generator, rows: int, space: int, count: int, 
 
 def to_examples(sequences: MqarSequences) -> Examples:
     """The tokens, and the values as targets of the queries; padding after shorter sequences is masked."""
-    import numpy as np
-
     longest = sequences.tokens.shape[1]
     mask = np.arange(longest) < sequences.lengths[:, None]
     return Examples(sequences.tokens, sequences.targets, None if mask.all() else mask)
@@ -205,7 +188,6 @@ def measure(rows: Sequence[Row]) -> list[Metric]:
     ]
 
 
-_TRAIN: Settings = {"lr": 1e-3, "weight_decay": 0.1, "final_lr": 0.0, "length_pool": 16}
 _SMOKE = MqarSettings(
     vocab_size=32,
     train_lengths=(16, 24),
@@ -231,21 +213,18 @@ MQAR = GeneratedTask(
     name="mqar",
     summary="values of many keys seen earlier in the sequence, at several lengths (accuracy)",
     citation="Arora et al., Zoology: Measuring and Improving Recall in Efficient Language Models, arXiv 2312.04927",
+    train={"lr": 1e-3, "weight_decay": 0.1, "final_lr": 0.0, "length_pool": 16},
     scales={
         "smoke": scale(
-            _SMOKE,
-            {**_TRAIN, "lr": 3e-3, "steps": 150, "batch_size": 32},
-            gpt(layers=2, heads=1, width=64, mlp_width=128),
+            _SMOKE, {"lr": 3e-3, "steps": 150, "batch_size": 32}, gpt(layers=2, heads=1, width=64, mlp_width=128)
         ),
         "small": scale(
             _SMALL,
-            {**_TRAIN, "lr": 2e-3, "steps": 3_000, "batch_size": 64, "eval_every": 250, "target_loss": 0.01},
+            {"lr": 2e-3, "steps": 3_000, "batch_size": 64, "eval_every": 250, "target_loss": 0.01},
             gpt(layers=2, heads=1, width=64),
         ),
         "paper": scale(
-            MqarSettings(),
-            {**_TRAIN, "epochs": 64.0, "batch_size": 256, "eval_rows": 2_000},
-            gpt(layers=2, heads=1, width=128),
+            MqarSettings(), {"epochs": 64.0, "batch_size": 256, "eval_rows": 2_000}, gpt(layers=2, heads=1, width=128)
         ),
     },
     settings=MqarSettings,

@@ -18,26 +18,21 @@ are one fixed set.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ...adapters.base import Adapter, Examples, ModelShape, Settings
+from ...adapters.base import Adapter, Examples, ModelShape
 from ...results.record import Metric
 from ..base import INPUT, Row
+from ..heavy import NDArray, Tensor, np
 from .answers import doubling, in_batches, share
 from .automata import LanguagePrompts, LanguageSettings, generate, true_distribution
 from .generated import Columns, GeneratedTask, draw_alike, gpt, scale
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor
 
 NGRAM = 3
 
 
 def generate_splits(settings: LanguageSettings) -> dict[str, LanguagePrompts]:
     """Train, validation and test prompts; no automaton is in two of them."""
-    import numpy as np
 
     def automata(prompts: LanguagePrompts) -> NDArray[np.int8]:
         return np.concatenate([prompts.symbol, prompts.target, prompts.edges[..., None]], axis=-1)
@@ -56,8 +51,6 @@ def ngram_distribution(tokens: NDArray[np.int32], separator: int, order: int = N
     The context is the last `order - 1` tokens, without those before a separator. Where no symbol followed it before,
     the context is one token shorter, down to none; where no symbol came before at all, all symbols have one share.
     """
-    import numpy as np
-
     read = tokens[:, :-1]
     following = np.eye(separator + 1, dtype=np.float32)[tokens[:, 1:], :separator]  # zeros for separators
     earlier = np.tri(read.shape[1], k=-1, dtype=bool)
@@ -79,8 +72,6 @@ def ngram_distribution(tokens: NDArray[np.int32], separator: int, order: int = N
 
 def answer(adapter: Adapter, prompts: LanguagePrompts, settings: LanguageSettings) -> Columns:
     """Legal answers and distances, summed by string, of the model and of n-grams in context."""
-    import numpy as np
-
     tokens, separator, batch_size = prompts.tokens, settings.separator, settings.batch_size
 
     def distribution(ids: Tensor) -> Tensor:
@@ -97,8 +88,6 @@ def answer(adapter: Adapter, prompts: LanguagePrompts, settings: LanguageSetting
 
 def _sums_by_string(prompts: LanguagePrompts, answers: NDArray[np.float64], separator: int) -> list[dict[str, Any]]:
     """Symbols, legal answers and distances, summed over each string of a prompt; one entry for each prompt."""
-    import numpy as np
-
     truth = true_distribution(prompts, separator)
     is_symbol = prompts.tokens[:, 1:] != separator
     legal = np.take_along_axis(truth, answers.argmax(-1)[..., None], axis=-1)[..., 0] > 0
@@ -131,7 +120,6 @@ def measure(rows: Sequence[Row]) -> list[Metric]:
     return metrics
 
 
-_TRAIN: Settings = {"beta2": 0.999, "weight_decay": 0.1, "final_lr": 0.1}
 _SMOKE = LanguageSettings(
     symbols=6,
     least_states=2,
@@ -158,16 +146,17 @@ REGULAR_LANGUAGES = GeneratedTask(
     name="regular_languages",
     summary="next symbol of strings of an unknown random automaton (legal answers, total variation)",
     citation="Akyürek et al., In-Context Language Learning: Architectures and Algorithms, arXiv 2401.12973",
+    train={"beta2": 0.999, "weight_decay": 0.1, "final_lr": 0.1},
     scales={
-        "smoke": scale(_SMOKE, {**_TRAIN, "lr": 3e-3, "steps": 150, "batch_size": 16}),
+        "smoke": scale(_SMOKE, {"lr": 3e-3, "steps": 150, "batch_size": 16}),
         "small": scale(
             _SMALL,
-            {**_TRAIN, "lr": 1e-3, "steps": 2_500, "batch_size": 32, "eval_every": 250},
+            {"lr": 1e-3, "steps": 2_500, "batch_size": 32, "eval_every": 250},
             gpt(layers=2, heads=2, width=64, rope=True),
         ),
         "paper": scale(
             LanguageSettings(),
-            {**_TRAIN, "lr": 5e-4, "epochs": 50.0, "batch_size": 32},
+            {"lr": 5e-4, "epochs": 50.0, "batch_size": 32},
             gpt(layers=8, heads=4, width=256, rope=True),
         ),
     },

@@ -49,7 +49,7 @@ def build() -> Build:
         **size: Value,
     ) -> ModelAdapter[Transformer]:
         sizes: dict[str, Value] = {**BACKBONES[backbone].sizes["smoke"], "width": 16, "mlp_width": 32, **size}
-        model = parse_spec(spec, mechanisms())
+        model = parse_spec(spec, mechanisms().get)
         precision = Precision.of("cpu", dtype)
         adapter = build_scratch(model, BACKBONES[backbone], sizes, shape or SHAPES[backbone], seed, precision)
         for part in adapter.model.modules():

@@ -29,9 +29,9 @@ from hedgebench.adapters.training.distillation import (
     divergence_of_batches,
     freeze_all_but_maps,
 )
-from hedgebench.adapters.training.distillation_blockwise import distill_blockwise
+from hedgebench.adapters.training.distillation_blockwise import BlockwiseDistillation
 from hedgebench.adapters.training.loop import History, train
-from hedgebench.adapters.training.lora import Lora
+from hedgebench.adapters.training.lora import add_lora
 from hedgebench.adapters.training.objective import objective_for
 from hedgebench.adapters.training.settings import DistillSettings, LoraSettings, TrainSettings
 from hedgebench.harness.registry import mechanisms
@@ -96,9 +96,9 @@ def distilled_in_blocks(model_type: str, text: str, folder: Path) -> Numbers:
     settings = DistillSettings(block_layers=1)
     freeze_all_but_maps(adapter.model, settings)
     data = examples(adapter.shape)
-    result = distill_blockwise(
+    result = BlockwiseDistillation(
         adapter.model, data, data, TRAINING, settings, seed=0, precision=CPU, folder=folder / "blocks"
-    )
+    ).run()
     assert result.history is not None
     assert result.after is not None
     divergences = {"divergence as swapped": flat(result.before), "divergence as distilled": flat(result.after)}
@@ -108,11 +108,11 @@ def distilled_in_blocks(model_type: str, text: str, folder: Path) -> Numbers:
 def low_rank(model_type: str, text: str, folder: Path) -> Numbers:
     """A pretrained model with low-rank adapters, trained and merged."""
     adapter = swapped_in(model_type, text, folder / "base")
-    lora = Lora(adapter.model, LoraSettings(rank=2, alpha=4), seed=0)
+    lora = add_lora(adapter.model, LoraSettings(rank=2, alpha=4), seed=0)
     data = examples(adapter.shape)
     objective = objective_for(adapter.shape)
     history = train(adapter.model, data, data, TRAINING, seed=0, precision=CPU, objective=objective)
-    lora.merge()
+    lora.merge_and_unload(safe_merge=True)
     return trained(adapter, history, data)
 
 
@@ -135,7 +135,7 @@ def loaded(model_type: str, folder: Path) -> ModelAdapter[PretrainedModel]:
     """The model in a folder, in float64 and without dropout."""
     backbone = pretrained(f"hf:{folder}", model_type, Checkpoint("", "", folder=str(folder)))
     shape = shape_of(model_type)
-    adapter = build_pretrained(folder, backbone, SETTINGS, shape, mechanisms(), seed=0, precision=CPU)
+    adapter = build_pretrained(folder, backbone, SETTINGS, shape, mechanisms().get, seed=0, precision=CPU)
     adapter.model.double()
     for part in adapter.model.modules():
         if isinstance(part, torch.nn.Dropout):

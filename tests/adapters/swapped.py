@@ -31,7 +31,7 @@ SETTINGS: Settings = {"weights": "float32", "gradient_checkpointing": False}
 
 
 def spec(text: str) -> ModelSpec:
-    return parse_spec(text, mechanisms())
+    return parse_spec(text, mechanisms().get)
 
 
 def model_of(model_type: str, seed: int = 0) -> PreTrainedModel:
@@ -78,6 +78,8 @@ def built(model_type: str, folder: Path, text: str = "softmax", seed: int = 0) -
     if not (folder / "config.json").exists():
         save_tiny(model_type, folder)
     backbone = pretrained(f"hf:{folder}", model_type, Checkpoint("", "", folder=str(folder)))
-    adapter = build_pretrained(folder, backbone, SETTINGS, shape_of(model_type), mechanisms(), seed=seed, precision=CPU)
+    adapter = build_pretrained(
+        folder, backbone, SETTINGS, shape_of(model_type), mechanisms().get, seed=seed, precision=CPU
+    )
     swap_in(adapter, spec(text), seed)
     return adapter

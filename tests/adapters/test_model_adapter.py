@@ -45,7 +45,7 @@ def test_paper_scale_has_the_parameters_of_gpt2_small_and_vit_b16(
     precision = Precision(torch.device("meta"), torch.float32)
     with torch.device("meta"):
         adapter = build_scratch(
-            parse_spec("softmax", mechanisms()),
+            parse_spec("softmax", mechanisms().get),
             BACKBONES[backbone],
             BACKBONES[backbone].sizes["paper"],
             shape,

@@ -18,22 +18,16 @@ from hedgebench.harness.registry import mechanisms
 Build = Callable[..., ModelAdapter[Transformer]]
 
 
-def test_auto_is_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert Precision.of("auto", "auto") == Precision(torch.device("cpu"), torch.float32)
-    assert Precision.of("cpu", "bfloat16") == Precision(torch.device("cpu"), torch.bfloat16)
-
-
-def test_auto_is_bfloat16_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_and_type_are_those_of_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert Precision.of("auto", "auto") == Precision(torch.device("cuda"), torch.bfloat16)
+    assert Precision.of("cpu", "bfloat16") == Precision(torch.device("cpu"), torch.bfloat16)
     assert Precision.of("cuda", "float32") == Precision(torch.device("cuda"), torch.float32)
 
 
 def test_cuda_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="no CUDA device"):
-        Precision.of("cuda", "auto")
+        Precision.of("cuda", "float32")
 
 
 @pytest.mark.parametrize(("dtype", "result"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])

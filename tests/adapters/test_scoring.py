@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hedgebench.adapters.base import Continuation
 from hedgebench.adapters.model_adapter import ModelAdapter
-from hedgebench.adapters.scoring import loglikelihood, rolling_loglikelihood, window_plan
+from hedgebench.adapters.scoring import Scorer, window_plan
 from hedgebench.adapters.scratch.transformer import Transformer
 
 Build = Callable[..., ModelAdapter[Transformer]]
@@ -52,8 +52,8 @@ def test_rolling_scores_equal_a_loop_over_tokens(
     tokens: list[int], length: int, batch_size: int, data: st.DataObject
 ) -> None:
     stride = data.draw(st.one_of(st.none(), st.integers(1, length)))
-    got = rolling_loglikelihood(
-        running, tokens, prefix_token=3, context_length=length, stride=stride, device=CPU, batch_size=batch_size
+    got = Scorer(running, length, CPU).rolling_loglikelihood(
+        tokens, prefix_token=3, stride=stride, batch_size=batch_size
     )
     stream, step = [3, *tokens], stride or length
     for i, token in enumerate(tokens):
@@ -63,22 +63,15 @@ def test_rolling_scores_equal_a_loop_over_tokens(
 
 
 def test_a_uniform_models_tokens_each_cost_the_logarithm_of_the_vocabulary() -> None:
-    scores = rolling_loglikelihood(
-        lambda tokens, mask: torch.zeros(*tokens.shape, VOCAB),
-        [1] * 10,
-        prefix_token=0,
-        context_length=4,
-        stride=2,
-        device=CPU,
-        batch_size=3,
-    )
+    uniform = Scorer(lambda tokens, mask: torch.zeros(*tokens.shape, VOCAB), 4, CPU)
+    scores = uniform.rolling_loglikelihood([1] * 10, prefix_token=0, stride=2, batch_size=3)
     np.testing.assert_allclose(scores, -math.log(VOCAB), rtol=1e-6)
 
 
 @pytest.mark.parametrize("stride", [0, 5])
 def test_a_stride_that_would_skip_or_stand_still_is_refused(stride: int) -> None:
     with pytest.raises(ValueError, match=f"stride is {stride}; allowed: 1 to the context length 4"):
-        rolling_loglikelihood(running, [1], prefix_token=0, context_length=4, stride=stride, device=CPU, batch_size=1)
+        Scorer(running, 4, CPU).rolling_loglikelihood([1], prefix_token=0, stride=stride, batch_size=1)
 
 
 token_lists = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=6)
@@ -92,7 +85,7 @@ token_lists = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=6)
 def test_continuations_score_as_a_loop_over_their_tokens_in_the_order_given(
     requests: list[tuple[list[int], list[int]]], batch_size: int
 ) -> None:
-    got = loglikelihood(running, requests, context_length=8, device=CPU, batch_size=batch_size)
+    got = Scorer(running, 8, CPU).loglikelihood(requests, batch_size, torch.float32)
     assert len(got) == len(requests)
     for (context, continuation), result in zip(requests, got, strict=True):
         window = (context + continuation)[-9:]
@@ -105,7 +98,7 @@ def test_continuations_score_as_a_loop_over_their_tokens_in_the_order_given(
 def test_the_most_likely_continuation_is_greedy_and_others_are_not() -> None:
     best = int(running(torch.tensor([[1, 2]]))[0, -1].argmax())
     requests = [([1, 2], [token]) for token in range(VOCAB)]
-    got = loglikelihood(running, requests, context_length=8, device=CPU, batch_size=3)
+    got = Scorer(running, 8, CPU).loglikelihood(requests, 3, torch.float32)
     assert [result.is_greedy for result in got] == [token == best for token in range(VOCAB)]
     assert sum(math.exp(result.loglikelihood_nats) for result in got) == pytest.approx(1.0, abs=1e-5)
 
@@ -139,14 +132,14 @@ def test_rolling_scores_of_a_model_are_those_of_its_logits(build: Build) -> None
 
 def test_no_requests_have_no_scores() -> None:
     nothing: list[Continuation] = []
-    assert loglikelihood(running, [], context_length=8, device=CPU, batch_size=2) == nothing
+    assert Scorer(running, 8, CPU).loglikelihood([], 2, torch.float32) == nothing
 
 
 @pytest.mark.parametrize("request_", [([], [1]), ([1], []), ([1], [1] * 9)])
 def test_requests_that_cannot_be_scored_are_refused(request_: tuple[list[int], list[int]]) -> None:
     message = f"{len(request_[0])} context and {len(request_[1])} continuation tokens"
     with pytest.raises(ValueError, match=message):
-        loglikelihood(running, [request_], context_length=8, device=CPU, batch_size=1)
+        Scorer(running, 8, CPU).loglikelihood([request_], 1, torch.float32)
 
 
 def broken(tokens: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -157,12 +150,11 @@ def broken(tokens: Tensor, mask: Tensor | None = None) -> Tensor:
 def test_a_score_that_is_not_a_number_is_no_score() -> None:
     """The largest of logits that are not numbers would be the first, and count as the answer."""
     requests = [([1, 2], [3]), ([1, 5], [3]), ([2, 5, 1], [0, 3])]
+    scorer = Scorer(broken, 8, CPU)
     with pytest.raises(FloatingPointError, match=r"2 of 3 requests .* not a number; the first is number 2"):
-        loglikelihood(broken, requests, context_length=8, device=CPU, batch_size=2)
+        scorer.loglikelihood(requests, 2, torch.float32)
     with pytest.raises(FloatingPointError, match=r"3 of 5 tokens .* not a number; the first is number 3"):
-        rolling_loglikelihood(
-            broken, [1, 5, 2, 3, 1], prefix_token=0, context_length=8, stride=None, device=CPU, batch_size=2
-        )
+        scorer.rolling_loglikelihood([1, 5, 2, 3, 1], prefix_token=0, stride=None, batch_size=2)
 
 
 def test_a_model_whose_logits_are_not_numbers_predicts_nothing(build: Build) -> None:

@@ -11,7 +11,7 @@ from hedgebench.results.names import UnknownNameError
 
 
 def parse(text: str) -> ModelSpec:
-    return parse_spec(text, mechanisms())
+    return parse_spec(text, mechanisms().get)
 
 
 def texts_of(option: Option) -> st.SearchStrategy[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from hedgebench.adapters.backbone import BACKBONES
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness import cli, registry
 from hedgebench.harness.cell import Cell, PlannedCell
@@ -207,7 +208,7 @@ def _cell(**changes: Any) -> Cell:
         "dtype": "float32",
         "settings": {
             "task": {"how": "behave", "marker": "marker", "batch_size": 8},
-            "backbone": dict(registry.backbones().get("gpt").sizes["smoke"]),
+            "backbone": dict(BACKBONES["gpt"].sizes["smoke"]),
         },
         "data": DataIdentity("naughty", "1", "f00d", "generated", {"test": 1}),
         "scoring": "5c0re",
@@ -231,8 +232,8 @@ def make_job(tmp_path: Path) -> Callable[..., CellJob]:
         planned = PlannedCell(
             cell=_cell(settings={**cell.settings, "task": task}),
             task=registry.tasks().get("naughty"),
-            spec=parse_spec("softmax", registry.mechanisms()),
-            backbone=registry.backbones().get("gpt"),
+            spec=parse_spec("softmax", registry.mechanisms().get),
+            backbone=BACKBONES["gpt"],
         )
         values: dict[str, Any] = {
             "planned": planned,

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hedgebench.adapters.backbone import BACKBONES
 from hedgebench.adapters.model_code import MODEL_CODE
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness import registry
@@ -131,7 +132,9 @@ def test_every_model_task_and_backbone_can_be_sent_to_a_process(
     for name, task in registry.tasks().items.items():
         assert pickle.loads(pickle.dumps(replace(planned, task=task))).task is task, name
     for name, mechanism in registry.mechanisms().items.items():
-        sent = replace(planned, cell=replace(planned.cell, model=name), spec=parse_spec(name, registry.mechanisms()))
+        sent = replace(
+            planned, cell=replace(planned.cell, model=name), spec=parse_spec(name, registry.mechanisms().get)
+        )
         assert pickle.loads(pickle.dumps(sent)).spec.mechanism is mechanism, name
-    for name, backbone in registry.backbones().items.items():
+    for name, backbone in BACKBONES.items():
         assert pickle.loads(pickle.dumps(replace(planned, backbone=backbone))).backbone == backbone, name

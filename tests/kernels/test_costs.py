@@ -61,7 +61,9 @@ def test_features_in_cache_move_nothing() -> None:
     given, cached = (linear_attention_cost("chunk", **sizes, features_in_cache=kept) for kept in (False, True))
     assert given.bytes - cached.bytes == 2 * 256 * (4 + 2) * 16 * 4
     assert given.flops == cached.flops
-    assert feature_map_cost(b=1, heads=4, n=256, d=8, width=8, f=16, features_in_cache=True).bytes_written == 0
+    assert (
+        feature_map_cost(b=1, heads=4, n=256, d=8, width=8, f=16, features_in_cache=True).bytes == 4 * 8 * (256 + 8) * 4
+    )
 
 
 def test_a_learned_maps_flops_are_what_torch_counts() -> None:
@@ -100,7 +102,7 @@ def test_decoding_moves_the_state_twice() -> None:
 def test_softmax_decoding_reads_a_cache_that_grows() -> None:
     short, long = (softmax_decode_cost(b=1, h=8, hk=2, m=m, d=64, dv=64) for m in (1000, 2000))
     assert long.state_bytes == 2 * short.state_bytes == 2 * 1000 * 2 * 128 * 4
-    assert long.bytes_read - short.bytes_read == short.state_bytes
+    assert long.bytes - short.bytes == short.state_bytes
 
 
 def test_an_unknown_form_answers_with_the_nearest() -> None:

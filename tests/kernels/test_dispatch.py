@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from hedgebench.kernels.choice import KernelChoice
-from hedgebench.kernels.dispatch import NAIVE_TOKENS, linear_attention, softmax_attention
+from hedgebench.kernels.dispatch import NAIVE_TOKENS, linear_attention
 from hedgebench.kernels.linear.naive import linear_attention_naive
-from hedgebench.kernels.softmax.attention import softmax_attention_naive
 
 Draw = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
@@ -61,13 +60,3 @@ def test_the_naive_form_refuses_a_state(qkv: Draw) -> None:
 def test_unknown_names_answer_with_the_nearest(qkv: Draw) -> None:
     with pytest.raises(ValueError, match=r"'chunked'; did you mean chunk.*allowed: auto, chunk, naive, recurrent"):
         linear_attention(*qkv(), causal=True, form="chunked")
-    with pytest.raises(ValueError, match=r"'sdpa_flsh'; did you mean sdpa_flash"):
-        softmax_attention(*qkv(), causal=True, backend="sdpa_flsh")
-
-
-@pytest.mark.parametrize(("backend", "ran"), [("naive", "naive"), ("sdpa_math", "sdpa_math"), ("auto", "sdpa_flash")])
-def test_softmax_says_which_backend_ran(qkv: Draw, backend: str, ran: str) -> None:
-    tensors = qkv(f=8, dv=8)
-    result = softmax_attention(*tensors, causal=True, backend=backend)
-    assert result.kernel == KernelChoice("softmax", ran)
-    torch.testing.assert_close(result.output, softmax_attention_naive(*tensors, causal=True))

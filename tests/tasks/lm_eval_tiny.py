@@ -51,12 +51,12 @@ def adapter_of(
         backbone,
         {"weights": dtype, "gradient_checkpointing": False},
         ModelShape(CONTEXT_LENGTH),
-        mechanisms(),
+        mechanisms().get,
         seed=0,
         precision=Precision.of("cpu", dtype, is_pure=True),
     )
     if spec != "softmax":
-        swap_in(adapter, parse_spec(spec, mechanisms()), 0)
+        swap_in(adapter, parse_spec(spec, mechanisms().get), 0)
     return adapter
 
 

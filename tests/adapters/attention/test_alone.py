@@ -25,7 +25,7 @@ MODELS = ("softmax", "softmax:backend=naive", "elu", "hedgehog", "hedgehog:windo
 
 
 def alone(model: str, shape: AttentionShape = SHAPE) -> AttentionAlone:
-    return build_alone(parse_spec(model, registry.mechanisms()), shape, Precision.of("cpu", "float32"))
+    return build_alone(parse_spec(model, registry.mechanisms().get), shape, Precision.of("cpu", "float32"))
 
 
 @pytest.mark.parametrize("model", MODELS)

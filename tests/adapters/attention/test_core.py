@@ -31,7 +31,7 @@ RELU_LIKE = ("relu", "cosformer", "t2r", "t2r_hh")
 
 
 def core_of(spec: str, *, heads: int = 4, kv_heads: int = 2, layer: int = 0, seed: int = 0) -> AttentionCore:
-    model = parse_spec(spec, mechanisms())
+    model = parse_spec(spec, mechanisms().get)
     shape = AttentionShape(heads, kv_heads, head_dim=8, context_length=LENGTH, layer=layer, seed=seed)
     return build_attention(model.mechanism, model.options, shape)
 
@@ -63,7 +63,7 @@ def test_outputs_are_the_values_under_the_weights(
 ) -> None:
     q, k, v = qkv
     core = core_of(spec)
-    for causal in (True,) if parse_spec(spec, mechanisms()).is_causal_only else (True, False):
+    for causal in (True,) if parse_spec(spec, mechanisms().get).is_causal_only else (True, False):
         for mask in (None, padded):
             out = core(Heads(q, k, v, positions, mask), causal=causal)
             weights = core.weights(Heads(q, k, v, positions, mask), causal=causal)
@@ -80,7 +80,7 @@ def test_weights_of_a_row_sum_to_one_where_they_are_normalised_or_to_zero_where_
     assert weights.shape == (2, 4, LENGTH, LENGTH)
     assert not weights.triu(1).any()
     assert not weights[0, :, :, :3].any()
-    if parse_spec(spec, mechanisms()).mechanism.normalize and not isinstance(core, NoAttention):
+    if parse_spec(spec, mechanisms().get).mechanism.normalize and not isinstance(core, NoAttention):
         sums = torch.cat([weights[0, :, 3:].sum(-1), weights[1].sum(-1)], dim=1)
         silent = sums == 0
         torch.testing.assert_close(sums.masked_fill(silent, 1.0), torch.ones_like(sums))

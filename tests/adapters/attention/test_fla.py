@@ -20,7 +20,7 @@ SHAPE = AttentionShape(heads=4, kv_heads=2, head_dim=8, context_length=64)
 
 
 def alone(model: str) -> AttentionAlone:
-    return build_alone(parse_spec(model, registry.mechanisms()), SHAPE, Precision.of("cpu", "float32"))
+    return build_alone(parse_spec(model, registry.mechanisms().get), SHAPE, Precision.of("cpu", "float32"))
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_the_peers_kernels_compute_what_ours_do(model: str) -> None:
     precision = Precision.of("cuda", "bfloat16")
     shape = AttentionShape(heads=4, kv_heads=4, head_dim=64, context_length=512)
     ours, peer = (
-        build_alone(parse_spec(spec, registry.mechanisms()), shape, precision)
+        build_alone(parse_spec(spec, registry.mechanisms().get), shape, precision)
         for spec in (model, f"{model}:kernels=fla")
     )
     inputs = ours.inputs(2, 512)

@@ -30,7 +30,7 @@ MAPS = pytest.mark.parametrize("map", ["exp", "exp_max", "softmax", "softmax_joi
 
 
 def core_of(spec: str, *, heads: int = 4, kv_heads: int = 2) -> AttentionCore:
-    model = parse_spec(spec, mechanisms())
+    model = parse_spec(spec, mechanisms().get)
     return build_attention(model.mechanism, model.options, AttentionShape(heads, kv_heads, 8, LENGTH))
 
 

@@ -28,7 +28,7 @@ def converted(model_type: str, text: str, tmp_path: Path) -> tuple[Path, torch.T
     adapter = built(model_type, tmp_path / "base", text)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for core in adapter.model.swap.cores:
+        for core in adapter.model.cores:
             for weight in core.parameters():
                 weight.add_(0.1 * torch.randn(weight.shape, generator=generator))
         logits = adapter.model(*inputs_of(model_type))

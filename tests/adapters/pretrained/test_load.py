@@ -14,7 +14,9 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hedgebench.adapters.backbone import CheckpointError
-from hedgebench.adapters.pretrained.load import available_bytes, load_pretrained
+from hedgebench.adapters.pretrained import load as loading
+from hedgebench.adapters.pretrained.load import available_bytes, load_pretrained, stored_tensors
+from hedgebench.adapters.pretrained.weight_files import safetensors_files
 
 from ..tiny_models import DECODERS, MODEL_TYPES, save_tiny, tiny_model
 
@@ -168,10 +170,39 @@ def test_no_weights_at_all_are_an_error(tmp_path: Path) -> None:
         load(folder)
 
 
-def test_a_cut_file_is_refused(tmp_path: Path) -> None:
+def test_stored_tensors_are_those_of_the_file_without_their_values(tmp_path: Path) -> None:
+    stored = stored_tensors(save_tiny("llama", tmp_path))
+    loaded = load_file(tmp_path / "model.safetensors")
+    assert {name: tensor.shape for name, tensor in stored.items()} == {n: t.shape for n, t in loaded.items()}
+    assert {(tensor.dtype, tensor.device.type) for tensor in stored.values()} == {(torch.float32, "meta")}
+
+
+def test_shards_together_hold_what_one_file_does(tmp_path: Path) -> None:
+    tiny_model("llama").save_pretrained(tmp_path / "shards", max_shard_size="40KB")
+    assert len(safetensors_files(tmp_path / "shards")) > 2
+    shards, whole = stored_tensors(tmp_path / "shards"), stored_tensors(save_tiny("llama", tmp_path / "whole"))
+    assert {name: tensor.shape for name, tensor in shards.items()} == {n: t.shape for n, t in whole.items()}
+
+
+@pytest.mark.parametrize("kept", [4, 100, -1])
+def test_a_cut_file_is_refused(kept: int, tmp_path: Path) -> None:
     file = save_tiny("gpt2", tmp_path) / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match="is cut off"):
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(CheckpointError, match="is not a whole file of weights"):
+        load(tmp_path)
+
+
+def test_a_file_with_more_than_its_tensors_is_refused(tmp_path: Path) -> None:
+    file = save_tiny("gpt2", tmp_path) / "model.safetensors"
+    file.write_bytes(file.read_bytes() + b"more")
+    with pytest.raises(CheckpointError, match="is not a whole file of weights"):
+        load(tmp_path)
+
+
+def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
+    file = save_tiny("gpt2", tmp_path) / "model.safetensors"
+    file.write_bytes((20).to_bytes(8, "little") + b"x" * 200)
+    with pytest.raises(CheckpointError, match="invalid JSON in header"):
         load(tmp_path)
 
 
@@ -238,13 +269,15 @@ def test_a_head_of_the_other_kind_is_refused(model_type: str, num_classes: int |
         load(save_tiny(model_type, tmp_path), num_classes)
 
 
-def test_too_little_memory_is_told_before_loading(tmp_path: Path) -> None:
+def test_too_little_memory_is_told_before_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_tiny("llama", tmp_path)
     bytes_needed = 4 * sum(p.numel() for p in tiny_model("llama").parameters())
-    load(folder, available=lambda device: bytes_needed)
+    monkeypatch.setattr(loading, "available_bytes", lambda device: bytes_needed)
+    load(folder)
+    monkeypatch.setattr(loading, "available_bytes", lambda device: bytes_needed - 1)
     with pytest.raises(CheckpointError, match=r"in float32 need 0\.00 GB, and cpu has 0\.00 GB free; .*bfloat16"):
-        load(folder, available=lambda device: bytes_needed - 1)
-    load(folder, available=lambda device: bytes_needed - 1, weights_dtype=torch.bfloat16)
+        load(folder)
+    load(folder, weights_dtype=torch.bfloat16)
 
 
 def test_the_free_memory_of_this_machine_is_believable() -> None:

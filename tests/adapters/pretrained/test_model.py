@@ -14,7 +14,7 @@ from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.pretrained.interface import cache_argument
 from hedgebench.adapters.pretrained.model import PretrainedModel, segment_ids
 from hedgebench.adapters.pretrained.state_cache import StateCache
-from hedgebench.adapters.training.lora import Lora
+from hedgebench.adapters.training.lora import add_lora
 from hedgebench.adapters.training.settings import LoraSettings
 
 from ..swapped import built, inputs_of, swapped
@@ -208,12 +208,12 @@ def test_the_teacher_is_the_model_before_low_rank_updates_were_merged(tmp_path: 
     adapter = built("gpt2", tmp_path, "hedgehog")
     before = [maps.teacher for maps in compared(adapter, "gpt2")]
     adapter.model.keep_teacher()
-    lora = Lora(adapter.model, LoraSettings(rank=2), seed=0)
+    lora = add_lora(adapter.model, LoraSettings(rank=2), seed=0)
     with torch.no_grad():
         for name, value in adapter.model.named_parameters():
             if "lora_B" in name:
                 value.fill_(0.1)
-    lora.merge()
+    lora.merge_and_unload(safe_merge=True)
     for expected, maps in zip(before, compared(adapter, "gpt2"), strict=True):
         assert expected is not None
         assert maps.teacher is not None

@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from hedgebench.adapters.attention.core import token_positions
 from hedgebench.adapters.attention.softmax import SoftmaxAttention
 from hedgebench.adapters.model_adapter import ModelAdapter
-from hedgebench.adapters.scratch.transformer import Transformer
+from hedgebench.adapters.scratch.transformer import Block, Transformer
 from hedgebench.adapters.scratch.transformer_config import TransformerConfig, patches_and_class_token
 from hedgebench.harness.registry import mechanisms
 
@@ -170,11 +170,10 @@ def test_patches_are_those_of_a_loop_over_the_image(build: Build) -> None:
 def test_attention_weights_of_a_model_are_those_its_blocks_use(build: Build, tokens: Tensor) -> None:
     adapter = build("softmax", rope=True)
     first = adapter.model.blocks[0]
+    assert isinstance(first, Block)
     x, positions = adapter.model.embedding(tokens), token_positions(tokens, None)
-    assert torch.equal(
-        adapter.attention_weights(tokens)[0],
-        first.attention.core.weights(first.attention.project(first.attention_norm(x), positions, None)[0], causal=True),  # type: ignore[operator,union-attr]
-    )
+    heads, _ = first.attention.project(first.attention_norm(x), positions, None, None)
+    assert torch.equal(adapter.attention_weights(tokens)[0], first.attention.core.weights(heads, causal=True))
 
 
 def test_positions_count_real_tokens_and_go_on_after_those_in_the_mask_alone() -> None:

@@ -47,7 +47,7 @@ def prepared(model_type: str, text: str = "hedgehog", settings: DistillSettings 
 def perturb_maps(model: PretrainedModel) -> None:
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
-        for core in model.swap.cores:
+        for core in model.cores:
             for feature_map in maps_of(core):
                 for weight in feature_map.parameters():
                     weight.add_(0.2 * torch.randn(weight.shape, generator=generator))
@@ -113,7 +113,7 @@ def test_training_changes_maps_alone_and_brings_attention_closer(model_type: str
     changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if "_map." in name}
     names = {point.name for point in history.curves if point.split == "validation"}
-    assert names == {"loss", "attention_kl", *(f"attention_kl/layer {i}" for i in range(len(model.swap.cores)))}
+    assert names == {"loss", "attention_kl", *(f"attention_kl/layer {i}" for i in range(len(model.cores)))}
 
 
 @pytest.mark.parametrize("model_type", ["bert", "llama"])
@@ -144,7 +144,7 @@ def test_the_error_of_outputs_can_take_the_place_of_the_weights() -> None:
     expected = 1000 * torch.stack(errors).sum() * objective.count(data, ROWS)
     torch.testing.assert_close(loss.detach(), expected, rtol=1e-4, atol=1e-4)
     torch.autograd.backward(loss)
-    assert all(w.grad is not None for core in model.swap.cores for w in core.parameters())
+    assert all(w.grad is not None for core in model.cores for w in core.parameters())
 
 
 def test_the_gate_of_a_hybrid_is_trained_where_outputs_are_compared() -> None:
@@ -168,7 +168,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(model_type: str) -> Non
                     part.p = 0.0
         loss = AttentionDistillation(model, SETTINGS).loss(model, examples_of(model_type), ROWS, CPU.device)
         torch.autograd.backward(loss)
-        gradients.append([w.grad for core in model.swap.cores for w in core.parameters()])
+        gradients.append([w.grad for core in model.cores for w in core.parameters()])
     for plain, checkpointed_gradient in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, checkpointed_gradient)
 
@@ -225,7 +225,7 @@ def test_memory_is_linear_in_tokens() -> None:
 
 def test_what_has_no_map_cannot_be_distilled() -> None:
     with pytest.raises(UnsupportedError, match="SoftmaxAttention has no feature map"):
-        maps_of(swapped("llama", "softmax").swap.cores[0])
+        maps_of(swapped("llama", "softmax").cores[0])
     assert not has_weights_to_compare(swapped("llama", "softmax"))
     assert not has_weights_to_compare(swapped("llama", "identity_linear"))
     assert has_weights_to_compare(swapped("llama", "elu"))

@@ -13,7 +13,7 @@ from torch import Tensor
 from hedgebench.adapters.base import Examples
 from hedgebench.adapters.pretrained.model import PretrainedModel
 from hedgebench.adapters.training.distillation import AttentionDistillation, freeze_all_but_maps
-from hedgebench.adapters.training.distillation_blockwise import distill_blockwise
+from hedgebench.adapters.training.distillation_blockwise import BlockwiseDistillation
 from hedgebench.adapters.training.loop import train
 from hedgebench.adapters.training.settings import DistillSettings, TrainSettings
 
@@ -55,9 +55,9 @@ def test_blocks_give_the_maps_of_all_layers_at_once(model_type: str, layers: int
     objective = AttentionDistillation(whole, DistillSettings())
     at_once = train(whole, data, data, SETTINGS, seed=0, precision=CPU, objective=objective)
     base = {name: value.clone() for name, value in apart.state_dict().items() if "_map." not in name}
-    result = distill_blockwise(
+    result = BlockwiseDistillation(
         apart, data, data, SETTINGS, DistillSettings(block_layers=layers), seed=0, precision=CPU, folder=tmp_path
-    )
+    ).run()
     for name, value in maps(apart).items():
         torch.testing.assert_close(value, maps(whole)[name], rtol=1e-4, atol=1e-5)
     assert all(torch.equal(apart.state_dict()[name], value) for name, value in base.items())
@@ -79,7 +79,9 @@ class Stopped(Exception):
 def test_a_run_that_was_killed_goes_on_at_the_block_it_was_in(tmp_path: Path) -> None:
     data, distill = examples_of("llama"), DistillSettings(block_layers=1)
     whole, resumed = prepared("llama"), prepared("llama")
-    expected = distill_blockwise(whole, data, data, SETTINGS, distill, seed=0, precision=CPU, folder=tmp_path / "whole")
+    expected = BlockwiseDistillation(
+        whole, data, data, SETTINGS, distill, seed=0, precision=CPU, folder=tmp_path / "whole"
+    ).run()
 
     def stop(done: int, total: int, loss: float) -> None:
         del total, loss
@@ -88,14 +90,14 @@ def test_a_run_that_was_killed_goes_on_at_the_block_it_was_in(tmp_path: Path) ->
 
     folder = tmp_path / "killed"
     with pytest.raises(Stopped):
-        distill_blockwise(
+        BlockwiseDistillation(
             prepared("llama"), data, data, SETTINGS, distill, seed=0, precision=CPU, folder=folder, progress=stop
-        )
+        ).run()
     told: list[int] = []
-    result = distill_blockwise(
+    result = BlockwiseDistillation(
         resumed, data, data, SETTINGS, distill, seed=0, precision=CPU, folder=folder,
         progress=lambda done, total, loss: told.append(done),
-    )  # fmt: skip
+    ).run()  # fmt: skip
     assert min(told) > SETTINGS.steps
     for name, value in maps(resumed).items():
         assert torch.equal(value, maps(whole)[name])
@@ -108,9 +110,9 @@ def test_a_run_that_was_killed_goes_on_at_the_block_it_was_in(tmp_path: Path) ->
 def test_maps_that_are_not_trained_are_only_measured(tmp_path: Path) -> None:
     model, data = prepared("bert"), examples_of("bert")
     before = maps(model)
-    result = distill_blockwise(
+    result = BlockwiseDistillation(
         model, None, data, SETTINGS, DistillSettings(block_layers=1), seed=0, precision=CPU, folder=tmp_path
-    )
+    ).run()
     assert result.history is None
     assert result.after is None
     assert all(torch.equal(value, before[name]) for name, value in maps(model).items())
@@ -118,7 +120,7 @@ def test_maps_that_are_not_trained_are_only_measured(tmp_path: Path) -> None:
 
 def test_nothing_to_measure_on_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no examples"):
-        distill_blockwise(
+        BlockwiseDistillation(
             prepared("bert"), None, None, replace(SETTINGS), DistillSettings(block_layers=1), seed=0, precision=CPU,
             folder=tmp_path,
-        )  # fmt: skip
+        ).run()  # fmt: skip

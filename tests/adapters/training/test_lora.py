@@ -8,7 +8,7 @@ import torch
 
 from hedgebench.adapters.base import UnsupportedError
 from hedgebench.adapters.pretrained.model import PretrainedModel
-from hedgebench.adapters.training.lora import PROJECTIONS, Lora
+from hedgebench.adapters.training.lora import PROJECTIONS, add_lora
 from hedgebench.adapters.training.settings import LoraSettings
 
 from ..swapped import inputs_of, model_of, swapped
@@ -30,7 +30,7 @@ def shake(model: PretrainedModel) -> None:
 @pytest.mark.parametrize("model_type", PROJECTIONS)
 def test_low_rank_weights_and_maps_and_a_head_are_trained(model_type: str) -> None:
     model = swapped(model_type, "hedgehog")
-    Lora(model, LoraSettings(rank=2), seed=0)
+    add_lora(model, LoraSettings(rank=2), seed=0)
     kinds = {"lora" if "lora_" in name else "map" if "_map." in name else "head" for name in trained_names(model)}
     assert kinds == ({"lora", "map", "head"} if model_type == "bert" else {"lora", "map"})
     assert all(".classifier." in n for n in trained_names(model) if "lora_" not in n and "_map." not in n)
@@ -38,7 +38,7 @@ def test_low_rank_weights_and_maps_and_a_head_are_trained(model_type: str) -> No
 
 def test_maps_can_be_left_as_distilled() -> None:
     model = swapped("llama", "hedgehog")
-    Lora(model, LoraSettings(train_maps=False), seed=0)
+    add_lora(model, LoraSettings(train_maps=False), seed=0)
     assert all("lora_" in name for name in trained_names(model))
 
 
@@ -49,13 +49,13 @@ def test_merging_leaves_outputs_and_takes_the_adapters_out(model_type: str) -> N
     model = swapped(model_type, "hedgehog")
     names, types = set(model.state_dict()), [type(part) for part in model.modules()]
     untouched = model(inputs, mask)
-    adapters = Lora(model, LoraSettings(rank=2), seed=0)
+    adapters = add_lora(model, LoraSettings(rank=2), seed=0)
     model.eval()
     torch.testing.assert_close(model(inputs, mask), untouched)
     shake(model)
     before = model(inputs, mask)
     assert not torch.allclose(before, untouched, rtol=1e-3)
-    adapters.merge()
+    adapters.merge_and_unload(safe_merge=True)
     torch.testing.assert_close(model(inputs, mask), before, rtol=1e-4, atol=1e-5)
     assert set(model.state_dict()) == names
     assert [type(part) for part in model.modules()] == types
@@ -64,7 +64,7 @@ def test_merging_leaves_outputs_and_takes_the_adapters_out(model_type: str) -> N
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # of peft
 def test_as_many_weights_are_trained_as_by_peft() -> None:
     model = swapped("llama", "elu")
-    Lora(model, LoraSettings(rank=4), seed=0)
+    add_lora(model, LoraSettings(rank=4), seed=0)
     config = peft.LoraConfig(r=4, target_modules=list(PROJECTIONS["llama"]))
     theirs = peft.get_peft_model(model_of("llama"), config)
     ours = sum(value.numel() for value in model.parameters() if value.requires_grad)
@@ -74,7 +74,7 @@ def test_as_many_weights_are_trained_as_by_peft() -> None:
 def test_equal_seeds_draw_equal_updates() -> None:
     models = [swapped("llama", "elu") for _ in range(3)]
     for model, seed in zip(models, (0, 0, 1), strict=True):
-        Lora(model, LoraSettings(), seed=seed)
+        add_lora(model, LoraSettings(), seed=seed)
     first, same, other = (
         next(value for name, value in model.named_parameters() if "lora_A" in name) for model in models
     )
@@ -84,4 +84,4 @@ def test_equal_seeds_draw_equal_updates() -> None:
 
 def test_a_model_whose_projections_are_not_known_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="model type 'vit'"):
-        Lora(swapped("vit", "hedgehog"), LoraSettings(), seed=0)
+        add_lora(swapped("vit", "hedgehog"), LoraSettings(), seed=0)

@@ -182,7 +182,7 @@ def our_scores(checkpoint: Path, texts: list[str]) -> Callable[[], list[float]]:
         backbone,
         {"weights": "float32", "gradient_checkpointing": False},
         ModelShape(CONTEXT_LENGTH, 257),
-        registry.mechanisms(),
+        registry.mechanisms().get,
         seed=0,
         precision=Precision.of("cpu", "float32"),
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
+from hedgebench.adapters.backbone import BACKBONES
 from hedgebench.harness import cli, registry
 from hedgebench.harness.commands.listing import LISTINGS, listing, print_listing
 from hedgebench.harness.recipes import RECIPES
@@ -21,7 +22,7 @@ def test_a_listing_has_a_row_for_each_thing_and_is_json(what: str) -> None:
     known = {
         "models": registry.mechanisms().items,
         "tasks": [*registry.tasks().items, *(f"{prefix}NAME" for prefix in registry.tasks().families)],
-        "backbones": registry.backbones().items,
+        "backbones": BACKBONES,
         "recipes": RECIPES,
         "suites": SUITES,
     }

@@ -86,7 +86,9 @@ def test_the_report_is_served_and_may_ask_its_own_server_only(server: ReportServ
 def test_the_version_changes_when_a_cell_is_written_replaced_or_removed(server: ReportServer, store: RunStore) -> None:
     versions = [ask(server, "/version")[1]]
     assert ask(server, "/version")[1] == versions[0]
-    path = store.write_record(make_record("elu", 30.0))
+    before = set(store.cells.iterdir())
+    store.write_record(make_record("elu", 30.0))
+    (path,) = set(store.cells.iterdir()) - before
     versions.append(ask(server, "/version")[1])
     store.write_record(make_record("elu", 31.5))
     versions.append(ask(server, "/version")[1])

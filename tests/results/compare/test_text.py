@@ -10,7 +10,7 @@ import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped, TestSuite
 
 from hedgebench.results.compare.snapshot import Snapshot
-from hedgebench.results.compare.text import comparison_annotations, comparison_junit, render_comparison
+from hedgebench.results.compare.text import RENDERERS, comparison_annotations, comparison_junit
 from hedgebench.results.compare.verdicts import Comparison, compare
 from hedgebench.results.record import Metric
 
@@ -65,13 +65,13 @@ def test_text_from_records_cannot_break_out_of_a_table_or_an_annotation() -> Non
     evil = make_record("x\n::error::y|z<b>", "t", 0, (Metric("m", 1.0, "1", False, None, 1),))
     comparison = compare(Snapshot("a", (evil,)), Snapshot("b", ()))
     assert len(comparison_annotations(comparison).splitlines()) == 1
-    table = render_comparison(comparison, "md")
+    table = RENDERERS["md"](comparison)
     assert "y\\|z&lt;b&gt;" in table
     assert JUnitXml.fromstring(comparison_junit(comparison).encode()) is not None
 
 
 def test_markdown_leads_with_the_verdict_and_has_the_worst_first(comparison: Comparison) -> None:
-    lines = render_comparison(comparison, "md").splitlines()
+    lines = RENDERERS["md"](comparison).splitlines()
     assert lines[0] == "**regression**: 1 regressed, 1 missing, 1 improved, 1 unchanged"
     rows = [line for line in lines if line.startswith("|")][2:]
     assert rows[0].startswith("| **regressed** | elu / gpt / wikitext2: perplexity | 20 | 22 | +9.53% |")
@@ -79,14 +79,14 @@ def test_markdown_leads_with_the_verdict_and_has_the_worst_first(comparison: Com
 
 
 def test_github_has_the_annotations_before_the_table(comparison: Comparison) -> None:
-    text = render_comparison(comparison, "github")
+    text = RENDERERS["github"](comparison)
     assert text.startswith("::error title=")
-    assert text.endswith(render_comparison(comparison, "md"))
+    assert text.endswith(RENDERERS["md"](comparison))
 
 
 def test_json_holds_every_number_of_the_table() -> None:
     world = World()
-    data = json.loads(render_comparison(compare(world.run(1), world.run(2, slower=0.5)), "json"))
+    data = json.loads(RENDERERS["json"](compare(world.run(1), world.run(2, slower=0.5))))
     assert data["exit_code"] == 1
     assert sum(data["counts"].values()) == len(data["findings"]) == 9
     slow = [finding for finding in data["findings"] if finding["metric"] == "prefill_ms"]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from hedgebench.results.plots.draw import to_svg
 from hedgebench.results.plots.make import make_plots, write_plots
-from hedgebench.results.plots.style import to_svg
 from hedgebench.results.record import Record
 from hedgebench.results.report.write import write_report
 from hedgebench.results.store import RunStore
@@ -155,5 +155,5 @@ def test_a_run_s_report_draws_from_its_predictions_where_it_has_them(records: li
         if record.model != "elu":
             store.write_samples(record.cell_id, ROWS[record.model])
     page = write_report(store).read_text(encoding="utf-8")
-    assert {path.name.removesuffix(f"-{WHERE}.svg") for path in store.plots.glob("*.svg")} >= set(KINDS)
+    assert {path.name.removesuffix(f"-{WHERE}.svg") for path in (store.root / "plots").glob("*.svg")} >= set(KINDS)
     assert "attention maps" in page

@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from hedgebench.results.plots.draw import model_styles
 from hedgebench.results.plots.make import make_plots, svg_plots, write_plots
-from hedgebench.results.plots.style import model_styles
 from hedgebench.results.record import CurvePoint, Metric, Record, Scalar
 
 MakeMetric = Callable[..., Metric]

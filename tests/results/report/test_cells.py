@@ -15,7 +15,7 @@ MakeRecord = Callable[..., Record]
 
 
 def unpacked(packed: PackedCells, part: str = "cells") -> Any:
-    return json.loads(gzip.decompress(base64.b64decode(packed.parts[part])))
+    return json.loads(gzip.decompress(base64.b64decode(packed[0][part])))
 
 
 def test_a_cell_comes_back_as_it_went_in(make_record: MakeRecord) -> None:
@@ -59,10 +59,10 @@ def test_what_does_not_fit_is_left_out_and_named_but_never_a_cell(make_record: M
     record = make_record(curves=tuple(CurvePoint(step, "train", "loss", 1.0) for step in range(9)))
     samples = {record.cell_id: [{"row": "1"}]}
     whole = pack_cells([record], samples)
-    assert (sorted(whole.parts), whole.left_out) == (["cells", "curves", "samples"], ())
+    assert (sorted(whole[0]), whole[1]) == (["cells", "curves", "samples"], [])
     least = pack_cells([record], samples, limit=0)
-    assert (list(least.parts), least.left_out) == (["cells"], ("training curves", "predictions"))
-    assert pack_cells([make_record()], {}, limit=0).left_out == ()
+    assert (list(least[0]), least[1]) == (["cells"], ["training curves", "predictions"])
+    assert pack_cells([make_record()], {}, limit=0)[1] == []
 
 
 def test_a_preview_is_short_text() -> None:

@@ -135,7 +135,7 @@ def test_write_report_leaves_tables_plots_and_a_page(make_record: MakeRecord, tm
     assert (store.root / "leaderboard.csv").read_bytes().decode() == leaderboard_csv([make_record()])
     assert "perplexity" in (store.root / "leaderboard.md").read_text(encoding="utf-8")
     assert (store.root / "leaderboard.json").exists()
-    assert {path.suffix for path in store.plots.iterdir()} == {".svg", ".png"}
+    assert {path.suffix for path in (store.root / "plots").iterdir()} == {".svg", ".png"}
 
 
 def test_a_run_without_results_has_a_report_too(tmp_path: Path) -> None:

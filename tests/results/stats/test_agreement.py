@@ -15,12 +15,12 @@ from hedgebench.results.stats.agreement import (
     f1_stderr,
     matthews,
     matthews_stderr,
-    pearson,
     pearson_stderr,
-    spearman,
     spearman_stderr,
 )
 from hedgebench.results.stats.statistics import accuracy_stderr, count_bootstrap, index_bootstrap
+
+from ..correlations import pearson, spearman
 
 RNG = np.random.default_rng(5)
 LABELS = RNG.integers(0, 2, size=400)
@@ -163,7 +163,7 @@ def test_the_error_of_cola_takes_far_less_than_a_second() -> None:
         (lambda: confusion_counts([0, 1], [0]), "2 labels but 1 predictions"),
         (lambda: confusion_counts([0, 2], [0, 1]), "a label is 2"),
         (lambda: confusion_counts([0, 1], [0, -1]), "a prediction is -1"),
-        (lambda: pearson([0.0, 1.0], [0.0]), "2 labels but 1 predictions"),
+        (lambda: pearson_stderr([0.0, 1.0], [0.0]), "2 labels but 1 predictions"),
     ],
 )
 def test_impossible_arguments_are_named(call: Callable[[], object], message: str) -> None:

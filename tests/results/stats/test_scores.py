@@ -10,8 +10,9 @@ import pytest
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from hedgebench.results.record import Metric
-from hedgebench.results.stats.agreement import pearson, spearman
 from hedgebench.results.stats.scores import sample_scores
+
+from ..correlations import pearson, spearman
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 2, 60).tolist()
@@ -53,7 +54,7 @@ def total(key: str) -> float:
 def test_a_metric_is_found_in_its_samples(name: str, value: float, rows: list[dict[str, Any]]) -> None:
     scores = sample_scores(metric(name, value), rows)
     assert scores is not None
-    assert len(scores) == len(rows)
+    assert len(scores.labels) == len(rows)
     assert scores.resampled(np.ones((1, len(rows))))[0] == pytest.approx(value)
 
 

@@ -39,7 +39,7 @@ def test_ratio_bootstrap_of_bits_per_byte_agrees_with_the_delta_method() -> None
 
 
 def test_a_function_can_take_the_place_of_a_named_statistic() -> None:
-    assert ratio_bootstrap(NLLS, TOKENS, np.exp, draws=500) == ratio_bootstrap(NLLS, TOKENS, "exp_ratio", draws=500)
+    assert ratio_bootstrap(NLLS, TOKENS, draws=500) == ratio_bootstrap(NLLS, TOKENS, "exp_ratio", draws=500)
 
 
 def test_documents_that_are_all_alike_have_no_spread() -> None:
@@ -62,10 +62,8 @@ def test_an_overflowing_perplexity_has_no_standard_error() -> None:
     assert ratio_bootstrap([2000.0, 3000.0], [1.0, 1.0]) is None
 
 
-def test_the_same_seed_gives_the_same_error_and_another_seed_another() -> None:
-    first = ratio_bootstrap(NLLS, TOKENS, draws=200, seed=1)
-    assert ratio_bootstrap(NLLS, TOKENS, draws=200, seed=1) == first
-    assert ratio_bootstrap(NLLS, TOKENS, draws=200, seed=2) != first
+def test_the_same_samples_give_the_same_error() -> None:
+    assert ratio_bootstrap(NLLS, TOKENS, draws=200) == ratio_bootstrap(NLLS, TOKENS, draws=200)
 
 
 def test_index_bootstrap_of_a_mean_agrees_with_the_closed_form() -> None:
@@ -123,16 +121,16 @@ def test_an_estimate_is_the_mean_with_the_error_of_the_index_bootstrap() -> None
 
 def test_ends_are_percentiles_of_a_plain_loop_of_resamples() -> None:
     values = np.random.default_rng(2).exponential(size=30)
-    estimate = mean_estimate(values, coverage=0.9, draws=20_000)
+    estimate = mean_estimate(values, draws=20_000)
     rng = np.random.default_rng(99)
     means = sorted(rng.choice(values, 30).mean() for _ in range(20_000))
-    assert estimate.low == pytest.approx(means[1_000], rel=0.02)
-    assert estimate.high == pytest.approx(means[19_000], rel=0.02)
+    assert estimate.low == pytest.approx(means[500], rel=0.02)
+    assert estimate.high == pytest.approx(means[19_500], rel=0.02)
 
 
 def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(3)
-    estimates = [mean_estimate(rng.uniform(size=60), draws=500, seed=i) for i in range(300)]
+    estimates = [mean_estimate(rng.uniform(size=60), draws=500) for _ in range(300)]
     covered = [e.low <= 0.5 <= e.high for e in estimates if e.low is not None and e.high is not None]
     assert len(covered) == 300
     assert 0.90 <= np.mean(covered) <= 0.98
@@ -144,8 +142,6 @@ def test_without_an_error_there_is_no_interval(values: list[float]) -> None:
     assert (estimate.stderr, estimate.low, estimate.high) == (None, None, None)
 
 
-def test_what_has_no_mean_or_no_coverage_is_refused() -> None:
+def test_what_has_no_mean_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one value"):
         mean_estimate([])
-    with pytest.raises(ValueError, match="coverage is 95"):
-        mean_estimate([1, 2], coverage=95)

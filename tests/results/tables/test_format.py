@@ -8,7 +8,6 @@ from hedgebench.results.tables.format import (
     format_arrow,
     format_bytes,
     format_measurement,
-    format_percent,
     format_status,
 )
 
@@ -55,7 +54,6 @@ def test_bytes_have_binary_prefixes(count: float, text: str) -> None:
     assert format_measurement(count, 5.0, "bytes") == (text, "")
 
 
-def test_directions_percentages_and_statuses_are_spelled_for_people() -> None:
+def test_directions_and_statuses_are_spelled_for_people() -> None:
     assert [format_arrow(direction) for direction in (True, False, None)] == [" ↑", " ↓", ""]
-    assert [format_percent(99.34), format_percent(None)] == ["99.3%", ""]
     assert [format_status("oom"), format_status("error")] == ["OOM", "error"]

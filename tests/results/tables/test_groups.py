@@ -7,7 +7,8 @@ import pytest
 from hedgebench.results.record import Metric, Record
 from hedgebench.results.tables.aggregate import leaderboard_rows
 from hedgebench.results.tables.groups import GroupScore, group_scores
-from hedgebench.results.tables.references import load_reference
+
+from ..references import load_reference
 
 MakeMetric = Callable[..., Metric]
 MakeRecord = Callable[..., Record]

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import hedgebench.results.tables.references as references
 from hedgebench.results.names import UnknownNameError
-from hedgebench.results.tables.references import InvalidReferenceError, load_reference, parse_reference
+
+from ..references import FOLDER, InvalidReferenceError, load_reference, parse_reference
 
 GLUE = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")
 
@@ -101,8 +100,7 @@ def test_unknown_names_are_answered_with_the_known_ones() -> None:
     ],
 )
 def test_a_reference_that_breaks_the_rules_is_refused(change: dict[str, Any], message: str) -> None:
-    file = Path(references.__file__).parents[1] / "reference" / "hedgehog.json"
-    data = json.loads(file.read_text(encoding="utf-8"))
+    data = json.loads((FOLDER / "hedgehog.json").read_text(encoding="utf-8"))
     data["tables"][0]["rows"][0] |= change
     with pytest.raises(InvalidReferenceError, match=message):
         parse_reference(data)

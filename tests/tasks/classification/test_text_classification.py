@@ -272,5 +272,5 @@ def test_without_training_rows_no_training_split_is_needed(sources: Sources) -> 
 
 
 def test_a_length_that_holds_no_pair_is_refused(letters: Sources) -> None:
-    with pytest.raises(ValueError, match="max_length is 4; it takes 8 or more"):
+    with pytest.raises(ValueError, match="max_length is 4; allowed: 8 or more"):
         PAIRS.identify({"max_length": 4}, letters)

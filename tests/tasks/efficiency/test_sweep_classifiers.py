@@ -9,12 +9,13 @@ import torch
 
 from hedgebench.adapters.attention.alone import build_alone
 from hedgebench.adapters.attention.core import Heads
+from hedgebench.adapters.backbone import BACKBONES
 from hedgebench.adapters.base import UnsupportedError
 from hedgebench.adapters.mechanisms.declaration import AttentionShape
 from hedgebench.adapters.precision import Precision
 from hedgebench.adapters.scratch.build import build_scratch
 from hedgebench.adapters.spec import parse_spec
-from hedgebench.harness.registry import backbones, mechanisms
+from hedgebench.harness.registry import mechanisms
 from hedgebench.tasks.base import Sources
 from hedgebench.tasks.efficiency.memory import MEMORY
 from hedgebench.tasks.efficiency.throughput import THROUGHPUT
@@ -26,9 +27,9 @@ QUICK: dict[str, Any] = {"seq_lens": (16, 32), "repeats": 1, "min_time_ms": 0.0,
 
 def rows_of(task: Any, settings: dict[str, Any], tmp_path: Any, backbone: str = "encoder") -> list[dict[str, Any]]:
     data = task.load(settings, Sources(None, tmp_path))
-    chosen = backbones().get(backbone)
+    chosen = BACKBONES[backbone]
     size = {**chosen.sizes["smoke"], **SIZES}
-    adapter = build_scratch(parse_spec("hedgehog", mechanisms()), chosen, size, data.shape, 0, CPU)
+    adapter = build_scratch(parse_spec("hedgehog", mechanisms().get), chosen, size, data.shape, 0, CPU)
     found: list[dict[str, Any]] = task.predict(adapter, data, settings)
     return found
 
@@ -55,7 +56,7 @@ def test_an_encoder_is_no_language_model_unless_classes_are_asked_for(tmp_path: 
 
 
 def test_an_encoders_layer_attends_both_ways() -> None:
-    spec = parse_spec("elu", mechanisms())
+    spec = parse_spec("elu", mechanisms().get)
     shape = AttentionShape(heads=2, kv_heads=2, head_dim=8, context_length=32, seed=0)
     layer = build_alone(spec, shape, CPU, causal=False)
     inputs = layer.inputs(1, 32)
@@ -84,4 +85,4 @@ def test_an_encoders_layer_attends_both_ways() -> None:
 def test_a_mechanism_for_decoders_is_refused_in_an_encoders_layer() -> None:
     shape = AttentionShape(heads=2, kv_heads=2, head_dim=8, context_length=32, seed=0)
     with pytest.raises(UnsupportedError, match="for decoders alone"):
-        build_alone(parse_spec("hedgehog:window=4", mechanisms()), shape, CPU, causal=False)
+        build_alone(parse_spec("hedgehog:window=4", mechanisms().get), shape, CPU, causal=False)

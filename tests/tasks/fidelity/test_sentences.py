@@ -54,7 +54,7 @@ def adapter(spec: str, context_length: int = 64) -> ModelAdapter[Transformer]:
     backbone = backbone_from_name("encoder", Sources(mirror=None, cache=Path("none"), offline=True))
     settings = {**backbone.sizes["smoke"], "layers": 2, "heads": 2, "kv_heads": 2, "width": 32, "mlp_width": 64}
     shape = ModelShape(context_length, vocab_size=257, num_classes=2)
-    parsed = parse_spec(spec, registry.mechanisms())
+    parsed = parse_spec(spec, registry.mechanisms().get)
     return build_scratch(parsed, backbone, settings, shape, 0, Precision.of("cpu", "float32"))
 
 

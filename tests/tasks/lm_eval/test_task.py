@@ -144,7 +144,7 @@ def test_rows_are_one_per_document_and_serve_comparisons(here: Sources, checkpoi
     assert metric.n == 5
     scores = sample_scores(metric, rows)
     assert scores is not None
-    assert len(scores) == 5
+    assert len(scores.labels) == 5
 
 
 def test_a_converted_model_runs_in_a_task_too(here: Sources, checkpoint: Path, tmp_path: Path) -> None:

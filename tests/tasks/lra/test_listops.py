@@ -12,24 +12,19 @@ import numpy as np
 import pytest
 from scipy.stats import chi2_contingency, ks_1samp, ks_2samp
 
-from hedgebench.tasks.lra.listops import (
-    OPERATORS,
-    TOKENS,
-    ListOpsExpressions,
-    ListOpsSettings,
-    generate_expressions,
-)
+from hedgebench.tasks.lra.listops import OPERATORS, TOKENS, ListOpsSettings, generate_expressions
+from hedgebench.tasks.lra.sequences import Sequences
 
 BOUNDS: dict[str, Any] = {"min_length": 15, "max_length": 64, "max_depth": 6, "max_arguments": 10}
 
 
 @cache
-def generated() -> ListOpsExpressions:
+def generated() -> Sequences:
     return generate_expressions(np.random.default_rng(0), 2_000, ListOpsSettings(**BOUNDS))
 
 
-def spelled(expressions: ListOpsExpressions) -> list[list[str]]:
-    rows = zip(expressions.tokens, expressions.lengths, strict=True)
+def spelled(expressions: Sequences) -> list[list[str]]:
+    rows = zip(expressions.tokens, expressions.row_lengths(), strict=True)
     return [[TOKENS[token] for token in row[:length]] for row, length in rows]
 
 
@@ -123,21 +118,18 @@ def test_what_is_no_expression_is_refused(text: str) -> None:
         evaluate(text.split())
 
 
-def test_answers_lengths_and_depths_are_those_of_reading_token_by_token() -> None:
+def test_answers_and_lengths_are_those_of_reading_token_by_token() -> None:
     expressions = generated()
-    for row, (text, answer, depth) in enumerate(
-        zip(spelled(expressions), expressions.answers, expressions.depths, strict=True)
-    ):
+    for row, (text, answer) in enumerate(zip(spelled(expressions), expressions.labels, strict=True)):
         assert evaluate(text) == answer
-        assert depth_of(text) == depth
-        assert (expressions.tokens[row, expressions.lengths[row] :] == 0).all()
+        assert (expressions.tokens[row, expressions.row_lengths()[row] :] == 0).all()
 
 
 def test_expressions_keep_the_bounds_and_no_two_are_alike() -> None:
     expressions = generated()
-    assert expressions.lengths.min() > 15
-    assert expressions.lengths.max() < 64
-    assert expressions.depths.max() <= 6
+    assert expressions.row_lengths().min() > 15
+    assert expressions.row_lengths().max() < 64
+    assert max(map(depth_of, spelled(expressions))) <= 6
     assert len({tuple(text) for text in spelled(expressions)}) == len(expressions.tokens)
     for text in spelled(expressions)[:200]:
         open_operations = [0]
@@ -152,15 +144,15 @@ def test_expressions_keep_the_bounds_and_no_two_are_alike() -> None:
 
 def test_they_are_distributed_as_those_of_the_published_recursion() -> None:
     ours, theirs = generated(), drawn_as_published(1_000, **BOUNDS)
-    answers = [np.bincount(values, minlength=10) for values in (ours.answers, [evaluate(text) for text in theirs])]
-    depths = [np.bincount(values, minlength=7)[2:] for values in (ours.depths, [depth_of(text) for text in theirs])]
+    answers = [np.bincount(values, minlength=10) for values in (ours.labels, [evaluate(text) for text in theirs])]
+    depths = [np.bincount([*map(depth_of, texts)], minlength=7)[2:] for texts in (spelled(ours), theirs)]
     tokens = [
         [sum(text.count(token) for text in texts) for token in TOKENS] for texts in (spelled(ours)[:500], theirs[:500])
     ]
     assert independence(answers) > 1e-3
     assert independence(np.array(depths)[:, np.sum(depths, axis=0) > 0]) > 1e-3
     assert independence(tokens) > 1e-3
-    assert float(cast(Any, ks_2samp(ours.lengths, [len(text) for text in theirs])).pvalue) > 1e-3
+    assert float(cast(Any, ks_2samp(ours.row_lengths(), [len(text) for text in theirs])).pvalue) > 1e-3
 
 
 def length_shares(*, min_length: int, max_length: int, max_depth: int, max_arguments: int) -> np.ndarray[Any, Any]:
@@ -208,20 +200,20 @@ def test_at_paper_settings_they_are_distributed_as_the_grammar_says() -> None:
     answers, lengths = [evaluate(text) for text in texts], [len(text) for text in texts]
     shares = length_shares(**bounds)
     exact = shares.cumsum()
-    of_answers = independence([np.bincount(values, minlength=10) for values in (ours.answers, answers)])
-    of_lengths = float(cast(Any, ks_1samp(ours.lengths, lambda length: exact[length.astype(int)])).pvalue)
+    of_answers = independence([np.bincount(values, minlength=10) for values in (ours.labels, answers)])
+    of_lengths = float(cast(Any, ks_1samp(ours.row_lengths(), lambda length: exact[length.astype(int)])).pvalue)
     print()
-    print(shown("ours", ours.answers, float(ours.lengths.mean()), np.quantile(ours.lengths, quarters)))
+    print(shown("ours", ours.labels, float(ours.row_lengths().mean()), np.quantile(ours.row_lengths(), quarters)))
     print(shown("recursion", answers, float(np.mean(lengths)), np.quantile(lengths, quarters)))
     print(shown("exactly", [], float(shares @ np.arange(len(shares))), np.searchsorted(exact, quarters)))
     print(f"answers: p = {of_answers:.2f}; lengths: p = {of_lengths:.2f}")
     assert (len(ours.tokens), len(texts)) == (100_000, 1_500)
-    assert 500 < ours.lengths.min() <= ours.lengths.max() < 2_000
+    assert 500 < ours.row_lengths().min() <= ours.row_lengths().max() < 2_000
     assert min(of_answers, of_lengths) > 1e-3
 
 
 def test_answers_lean_to_0_and_9() -> None:
-    shares = np.bincount(generated().answers, minlength=10) / 2_000
+    shares = np.bincount(generated().labels, minlength=10) / 2_000
     assert shares[[0, 9]].min() > 0.13
     assert shares[1:9].max() < 0.11
 

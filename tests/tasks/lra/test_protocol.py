@@ -15,15 +15,14 @@ from hedgebench.adapters.base import Adapter, Capability, ModelShape, Unsupporte
 from hedgebench.results.record import DataIdentity
 from hedgebench.tasks.base import INPUT, Sources, Task
 from hedgebench.tasks.lra.listops import LISTOPS
-from hedgebench.tasks.lra.protocol import SequenceClassification
+from hedgebench.tasks.lra.protocol import SequenceClassification, SequenceSettings
 from hedgebench.tasks.lra.sequences import Sequences
 
 
 @dataclass(frozen=True)
-class CountingSettings:
+class CountingSettings(SequenceSettings):
     rows: int = 20
     batch_size: int = 3
-    more_metrics: str = ""
 
 
 class Counting:

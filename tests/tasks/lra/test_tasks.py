@@ -22,7 +22,6 @@ from hedgebench.adapters.spec import parse_spec
 from hedgebench.adapters.training.loop import train
 from hedgebench.adapters.training.settings import TrainSettings
 from hedgebench.harness.registry import mechanisms, tasks
-from hedgebench.results.tables.references import load_reference
 from hedgebench.tasks.base import DataUnavailableError, Sources, Task
 from hedgebench.tasks.data import file_hashes
 from hedgebench.tasks.lra.images import IMAGE, grey_pixels
@@ -32,6 +31,8 @@ from hedgebench.tasks.lra.protocol import PAPER_BACKBONE
 from hedgebench.tasks.lra.retrieval import RETRIEVAL
 from hedgebench.tasks.lra.scenes import PathfinderSettings
 from hedgebench.tasks.lra.text import TEXT
+
+from ...results.references import load_reference
 
 TASKS = {name: task for name, task in tasks().items.items() if name.startswith("lra/")}
 TINY: Mapping[str, Settings] = {
@@ -135,7 +136,9 @@ def test_each_trains_predicts_and_scores_at_the_size_of_smoke(name: str, stocked
     assert data.train is not None
     size = {**BACKBONES["encoder"].sizes["smoke"], "width": 16, "mlp_width": 32, "head_width": 8}
     precision = Precision.of("cpu", "float32")
-    adapter = build_scratch(parse_spec("hedgehog", mechanisms()), BACKBONES["encoder"], size, data.shape, 0, precision)
+    adapter = build_scratch(
+        parse_spec("hedgehog", mechanisms().get), BACKBONES["encoder"], size, data.shape, 0, precision
+    )
     stage = {**task.info.scales["smoke"].train, "steps": 2, "batch_size": 4, "eval_every": 1, "lr": 1e-3}
     history = train(adapter.model, data.train, data.validation, TrainSettings.of(stage), seed=0, precision=precision)
     assert [point.step for point in history.curves if point.split == "validation"] == [1, 2]
@@ -267,10 +270,10 @@ def test_the_seed_of_the_data_changes_it_and_the_evaluation_batch_does_not(sourc
 @pytest.mark.parametrize(
     ("task", "wrong", "message"),
     [
-        (LISTOPS, {"max_depth": 1}, "max_depth is 1; it takes 2 or more"),
+        (LISTOPS, {"max_depth": 1}, "max_depth is 1; allowed: 2 or more, such as 10"),
         (LISTOPS, {"min_length": 9, "max_length": 10}, "max_length is 10; it takes at least min_length"),
-        (PATHFINDER, {"image_size": 8}, "image_size is 8; it takes 12 or more"),
-        (RETRIEVAL, {"max_length": 2}, "max_length is 2; it takes 8 or more"),
+        (PATHFINDER, {"image_size": 8}, "image_size is 8; allowed: 12 or more"),
+        (RETRIEVAL, {"max_length": 2}, "max_length is 2; allowed: 8 or more"),
     ],
 )
 def test_impossible_settings_are_refused(task: Any, wrong: Settings, message: str, sources: Sources) -> None:

@@ -15,6 +15,7 @@ from hedgebench.kernels.triton.tiles import operands
 from hedgebench.tasks.kernel_speed.workloads import products_of
 from hedgebench.tasks.measuring import machine
 from hedgebench.tasks.measuring.machine import machine_metrics, measure_machine, measure_pace, pace_metric
+from hedgebench.tasks.measuring.timing import Timing
 
 CPU = torch.device("cpu")
 
@@ -24,11 +25,11 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, str]]:
     """What each call gave that was to be timed, and the precision that torch was set to."""
     found: list[tuple[torch.Tensor, str]] = []
 
-    def time_once(call: Callable[[], Any], device: torch.device, repeats: object) -> list[float]:
+    def time_once(call: Callable[[], Any], device: torch.device, repeats: object) -> Timing:
         found.append((call(), torch.get_float32_matmul_precision()))
-        return [2.0, 1.0]
+        return Timing([2.0, 1.0], "host", is_stable=True, warmup_calls=0)
 
-    monkeypatch.setattr(machine, "time_calls", time_once)
+    monkeypatch.setattr(machine, "measure_calls", time_once)
     monkeypatch.setattr(machine, "_SIDE", {"cpu": 64})
     monkeypatch.setattr(machine, "_COPIED_BYTES", {"cpu": 2**25})
     return found

@@ -13,7 +13,7 @@ import torch
 from hedgebench.tasks.measuring import timing
 from hedgebench.tasks.measuring.cuda_graphs import graph_of
 from hedgebench.tasks.measuring.telemetry import Telemetry
-from hedgebench.tasks.measuring.timing import Repeats, Stopwatch, first_call_s, measure_calls, time_calls, time_ms
+from hedgebench.tasks.measuring.timing import Repeats, Stopwatch, first_call_s, measure_calls
 
 from ..conftest import SleepClock
 
@@ -25,30 +25,32 @@ def times(count: int, warmup: int, max_call_s: float = 60) -> Repeats:
 
 
 def test_a_sleep_takes_as_long_as_it_says() -> None:
-    assert time_ms(lambda: time.sleep(0.005), CPU, max_call_s=60) >= 5
+    assert Stopwatch(CPU, max_call_s=60).time(lambda: time.sleep(0.005)).ms >= 5
 
 
 def test_calls_are_warmed_up_and_every_sample_is_kept() -> None:
     calls: list[int] = []
-    samples = time_calls(lambda: calls.append(1), CPU, times(4, 3))
+    samples = measure_calls(lambda: calls.append(1), CPU, times(4, 3)).samples_ms
     assert len(samples) == 4
     assert 5 <= len(calls) <= 7
 
 
 def test_short_calls_are_repeated_for_the_least_time_but_not_without_end() -> None:
-    assert len(time_calls(lambda: None, CPU, Repeats(count=2, min_time_ms=1e9, warmup=0, max_call_s=60))) == 40
+    repeats = Repeats(count=2, min_time_ms=1e9, warmup=0, max_call_s=60)
+    assert len(measure_calls(lambda: None, CPU, repeats).samples_ms) == 40
 
 
 def test_slow_calls_are_repeated_less_but_never_less_than_three_times(sleep_clock: SleepClock) -> None:
     repeats = Repeats(count=10, min_time_ms=0, warmup=0, max_call_s=60, max_time_ms=1)
-    assert time_calls(lambda: sleep_clock.sleep(0.002), CPU, repeats) == pytest.approx([2.0] * 3)
+    found = measure_calls(lambda: sleep_clock.sleep(0.002), CPU, repeats)
+    assert found.samples_ms == pytest.approx([2.0] * 3)
     assert repeats.is_enough([0.1] * 9) is False
     assert repeats.is_enough([0.1] * 10) is True
 
 
 def test_a_slow_call_is_a_timeout() -> None:
     with pytest.raises(TimeoutError, match="more than max_call_s"):
-        time_ms(lambda: time.sleep(0.01), CPU, max_call_s=0.001)
+        Stopwatch(CPU, max_call_s=0.001).time(lambda: time.sleep(0.01))
 
 
 def test_warming_up_ends_when_two_calls_agree_and_says_so(sleep_clock: SleepClock) -> None:

@@ -16,6 +16,8 @@ from hedgebench.results.stats import agreement
 from hedgebench.tasks.metrics.classification import MEASURES, measure
 from hedgebench.tasks.metrics.requested import check_classes, measure_classes, try_metrics
 
+from ...results.correlations import pearson, spearman
+
 LABELS = [0, 0, 1, 1, 1, 0, 1, 0]
 GUESSES = [0, 1, 1, 1, 0, 0, 1, 0]
 
@@ -86,8 +88,8 @@ FORMULAS: dict[str, tuple[Callable[..., float], Callable[..., float]]] = {
         sklearn.metrics.f1_score,
     ),
     "accuracy": (lambda x, y: float(np.mean(np.equal(x, y))), sklearn.metrics.accuracy_score),
-    "pearson": (agreement.pearson, _scipys(scipy.stats.pearsonr)),
-    "spearman": (agreement.spearman, _scipys(scipy.stats.spearmanr)),
+    "pearson": (pearson, _scipys(scipy.stats.pearsonr)),
+    "spearman": (spearman, _scipys(scipy.stats.spearmanr)),
 }
 """The formula that is bootstrapped, and the library's."""
 

@@ -250,7 +250,7 @@ def test_a_split_of_empty_rows_is_refused(samsum: Sources) -> None:
     [
         ({"prompt": "Summarize."}, "prompt is 'Summarize.'; it takes {source} once"),
         ({"prompt": "{source}{source}"}, "it takes {source} once"),
-        ({"max_new_tokens": 0}, "max_new_tokens is 0; it takes 1 or more"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; allowed: 1 or more, such as 128"),
         ({"temperature": -1.0}, "temperature is -1"),
         ({"test_rows": 0}, "test_rows is 0"),
     ],

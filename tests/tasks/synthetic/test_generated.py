@@ -25,6 +25,7 @@ from hedgebench.tasks.synthetic.answers import (
 )
 from hedgebench.tasks.synthetic.generated import (
     GeneratedRows,
+    GeneratedSettings,
     GeneratedTask,
     content_hash,
     draw_alike,
@@ -146,12 +147,11 @@ def test_curves_are_shown_at_doubling_places_and_the_last() -> None:
 
 
 @dataclass(frozen=True)
-class EchoSettings:
+class EchoSettings(GeneratedSettings):
     length: int = 6
     train_samples: int = 20
     validation_samples: int = 5
     test_samples: int = 7
-    data_seed: int = 0
     batch_size: int = 3
 
 

@@ -38,7 +38,7 @@ def measured(task: Task, spec: str, sources: Sources) -> list[Any]:
     data = task.load(settings, sources)
     assert data.train is not None
     precision = Precision.of("cpu", "float32")
-    model = parse_spec(spec, registry.mechanisms())
+    model = parse_spec(spec, registry.mechanisms().get)
     size = {**BACKBONES["gpt"].sizes["smoke"], **task.info.scales["smoke"].backbone, **SIZE}
     adapter = build_scratch(model, BACKBONES["gpt"], size, data.shape, 0, precision)
     stage = {**STAGE_DEFAULTS["train"]["smoke"], **task.info.scales["smoke"].train, "steps": 2, "batch_size": 8}

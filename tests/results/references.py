@@ -1,4 +1,4 @@
-"""Numbers printed in papers, as data, each with how sure it is.
+"""The numbers of papers that `results/reference/` holds, each with how sure it is, for tests to check against.
 
 The marks: `paper`, read in the paper, another published paper or public code; `transcribed`, read in a published
 transcription; `derived`, arithmetic on those; `unverified`, remembered and found nowhere. No check rests on the last.
@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from ..foreign import ForeignJsonError, convert
-from ..names import unknown_name
+from hedgebench.results.foreign import ForeignJsonError, convert
+from hedgebench.results.names import unknown_name
 
 Mark: TypeAlias = Literal["paper", "transcribed", "derived", "unverified"]
 
-_FOLDER = Path(__file__).parents[1] / "reference"
+FOLDER = Path(__file__).parents[2] / "results" / "reference"
 
 
 class InvalidReferenceError(ValueError):
@@ -113,7 +113,7 @@ def load_reference(name: str = "hedgehog") -> Reference:
         UnknownNameError: There is no such reference.
         InvalidReferenceError: The file does not have the expected fields.
     """
-    paths = {path.stem: path for path in _FOLDER.glob("*.json")}
+    paths = {path.stem: path for path in FOLDER.glob("*.json")}
     if name not in paths:
         raise unknown_name("reference", name, paths)
     return parse_reference(json.loads(paths[name].read_text(encoding="utf-8")))

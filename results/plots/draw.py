@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colorbar import Colorbar
+    from matplotlib.colors import Normalize
     from matplotlib.container import ErrorbarContainer
     from matplotlib.figure import Figure
 
@@ -55,17 +54,11 @@ _SETTINGS: dict[Any, Any] = {
     "axes.titlesize": 11,
     "axes.labelsize": 10,
     "axes.edgecolor": "#888888",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
+    **dict.fromkeys(("axes.axisbelow", "axes.grid"), True),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     "grid.color": _GRID,
     "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
 }
 
 
@@ -125,13 +118,11 @@ def model_styles(models: Iterable[ModelKey]) -> dict[str, Style]:
     return styles
 
 
-@contextmanager
-def plot_settings() -> Iterator[None]:
+def plot_settings() -> AbstractContextManager[None]:
     """Our look and determinism, for figures made and saved inside."""
     import matplotlib
 
-    with matplotlib.rc_context(_SETTINGS):
-        yield
+    return matplotlib.rc_context(_SETTINGS)
 
 
 def new_grid(
@@ -154,16 +145,21 @@ def finished(figure: Figure, title: str, handles: Mapping[str, Any] | None = Non
     """The figure with a title above it at the left and a legend, one line for each handle, to the right."""
     figure.suptitle(plain(title), fontsize=11, x=0.01, ha="left")
     if handles:
-        figure.legend(list(handles.values()), list(handles), loc="outside right center", fontsize=9)
+        figure.legend(list(handles.values()), list(map(plain, handles)), loc="outside right center", fontsize=9)
     return figure
 
 
-def add_colour_bar(figure: Figure, colours: ScalarMappable, panels: Any, **place: Any) -> Colorbar:
-    """A colour bar beside all panels."""
-    bar = figure.colorbar(colours, ax=list(panels.flat), **place)
+def add_colour_bar(figure: Figure, norm: Normalize, panels: Any, label: str, **place: Any) -> None:
+    """Adds a colour bar of `COLOUR_MAP` beside all panels."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm
+
+    bar = figure.colorbar(ScalarMappable(norm, COLOUR_MAP), ax=list(panels.flat), **place)
     assert bar.solids is not None
     bar.solids.set_rasterized(False)  # an SVG with an image in it would need more than the page's policy allows
-    return bar
+    if isinstance(norm, LogNorm):
+        set_plain_ticks(bar.ax.yaxis)
+    bar.set_label(label)
 
 
 def titled(text: str, comparison: Conditions) -> str:
@@ -172,7 +168,7 @@ def titled(text: str, comparison: Conditions) -> str:
     return f"{text} ({comparison.place}{partial})"
 
 
-def draw_point(
+def point(
     axes: Axes, x: float | None, y: float | None, style: Style, xerr: float | None = None, yerr: float | None = None
 ) -> ErrorbarContainer:
     """A model's mark with its standard errors."""
@@ -180,7 +176,7 @@ def draw_point(
     return axes.errorbar(x or 0.0, y or 0.0, xerr=xerr or None, yerr=yerr or None, **look)
 
 
-def draw_sweep(axes: Axes, rows: Sequence[Row], style: Style) -> ErrorbarContainer:
+def sweep(axes: Axes, rows: Sequence[Row], style: Style) -> ErrorbarContainer:
     """A model's line over sequence lengths, with standard errors; rows without a value are left out."""
     measured = [row for row in rows if row.value is not None]
     return axes.errorbar(
