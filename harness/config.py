@@ -154,7 +154,9 @@ def flag_arguments() -> dict[str, dict[str, Any]]:
     arguments: dict[str, dict[str, Any]] = {}
     for flag, name in FLAGS.items():
         if name in by_name:
-            kinds = {int, float, bool} & {hints[name], *typing.get_args(hints[name])}
+            hint = hints[name]
+            members = () if typing.get_origin(hint) is tuple else typing.get_args(hint)  # lists are read as text
+            kinds = {int, float, bool} & {hint, *members}
             how = {"action": "store_true"} if bool in kinds else {"type": next(iter(kinds), str)}
             arguments[f"--{flag}"] = {"default": None, **how, **by_name[name].metadata}
     repeatable = {"action": "append", "default": [], "metavar": "KEY=VALUE", "help": "one setting; repeatable"}

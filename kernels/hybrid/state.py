@@ -36,7 +36,8 @@ class HybridState:
     @property
     def bytes(self) -> int:
         """Size of the tensors, in bytes."""
-        return sum(x.nbytes for x in self._tokens().values()) + (0 if self.linear is None else self.linear.bytes)
+        held: int = sum(x.nbytes for x in self._tokens().values())
+        return held + (0 if self.linear is None else self.linear.bytes)
 
     @property
     def tokens(self) -> int:
@@ -48,7 +49,9 @@ class HybridState:
         masked = self.mask is not None or newer.mask is not None
         earlier, later = (each._with_mask() if masked else each for each in (self, newer))
         theirs = later._tokens()
-        joined = {name: torch.cat([x, theirs[name]], _TOKEN_AXES[name]) for name, x in earlier._tokens().items()}
+        joined: dict[str, Any] = {}
+        for name, x in earlier._tokens().items():
+            joined[name] = torch.cat([x, theirs[name]], _TOKEN_AXES[name])
         return replace(earlier, **joined)
 
     def first(self, tokens: int) -> "HybridState":

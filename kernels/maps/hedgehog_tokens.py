@@ -57,7 +57,7 @@ class _Buffers:
         self.projection = like.new_empty(heads, tokens, width)
         self.features = like.new_empty(heads, tokens, signs * width)
         exponents = self.features if of.map == "exp" else torch.empty_like(self.features)
-        self.plus, *self.minus = exponents.split(width, -1)
+        self.plus, *self.minus = torch.split(exponents, width, -1)
         self.softmaxes = (heads, tokens, 1 if of.map == "softmax_joint" else signs, -1)
         self.from_softmax, self.to_softmax = exponents.view(self.softmaxes), self.features.view(self.softmaxes)
 

@@ -169,14 +169,8 @@ def find_dataset(dataset: DatasetId, sources: Sources) -> Found:
 def local_copies(repo: str, revision: str, sources: Sources, kind: str) -> dict[str, Path | str]:
     """Where a repository may lie on this machine: the mirror's folder, and the hub's cache of a revision.
 
-    Args:
-        repo: Such as `Salesforce/wikitext`.
-        revision: Commit on the hub, in full; empty to leave out the hub's cache.
-        sources: Where data may come from.
-        kind: `datasets` or `models`.
-
-    Returns:
-        Folders by kind of place. They may not exist; a reason stands in for a mirror that was not given.
+    `kind` is `datasets` or `models`; an empty `revision` leaves out the hub's cache. The folders may not exist, and a
+    reason stands in for a mirror that was not given.
     """
     copies = {"mirror": sources.mirror / kind / repo if sources.mirror else "none was given"}
     return {**copies, "hub cache": hub_snapshot(repo, revision, sources, kind)} if revision else copies

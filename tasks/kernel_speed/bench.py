@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 
 from ..base import Row
 from ..heavy import torch
-from ..measuring.allocation import peak_memory
 from ..measuring.failures import ENDS_A_CLIMB, failure_status, release_memory
 from ..measuring.telemetry import Telemetry, telemetry
 from ..measuring.timing import Repeats, first_call_s, measure_calls
@@ -75,12 +74,12 @@ class KernelBench:
     def _measure_call(self, call: TimedCall, watch: Telemetry) -> Row:
         ran: list[str] = []
         first_s = first_call_s(lambda: ran.append(call()[1]), self.device)
-        peak = peak_memory(call, self.device) if self.device.type == "cuda" else None
+        peak_bytes = _peak_bytes(call, self.device)
         timing = measure_calls(call, self.device, self.repeats, kernel=True, watch=watch)
         return {
             "ran": ran[0],
             "first_call_s": first_s,
-            "peak_bytes": peak and peak.allocated_bytes + (peak.before_bytes or 0),
+            "peak_bytes": peak_bytes,
             **asdict(timing),
             "telemetry": watch.found,
             "notes": timing.notes,
@@ -111,3 +110,14 @@ def _device_error(device: torch.device) -> str:
         except RuntimeError as error:
             return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return ""
+
+
+def _peak_bytes(call: TimedCall, device: torch.device) -> int | None:
+    """Most bytes of tensors alive while a call runs, its inputs included; None on the CPU."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    call()
+    torch.cuda.synchronize(device)
+    return int(torch.cuda.max_memory_allocated(device))

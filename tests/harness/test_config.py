@@ -167,6 +167,11 @@ def test_a_file_that_is_not_there_or_not_text_says_so(tmp_path: Path) -> None:
         read_config_file(tmp_path / "binary.toml")
 
 
+def test_flags_of_several_values_are_read_as_text() -> None:
+    options = make_parser().parse_args(["run", "--seeds", "0,1", "--log", "wandb", "--workers", "2", "--timeout", "1"])
+    assert (options.seeds, options.log, options.workers, options.timeout) == ("0,1", ["wandb"], 2, 1.0)
+
+
 def test_every_field_has_a_flag_and_every_flag_a_field() -> None:
     (commands,) = (a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
     flags = {action.dest for action in commands.choices["run"]._actions} - {"help", "config", "quiet"}

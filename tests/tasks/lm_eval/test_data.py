@@ -69,7 +69,7 @@ def test_a_hub_that_fails_after_it_was_reached_is_told_as_missing_data(
     failure: str, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (error,) = [make() for name, make in _hub_failures().items() if name == failure]
-    monkeypatch.setattr("hedgebench.tasks.lm_eval.data.hub_problem", lambda sources: None)
+    monkeypatch.setattr("hedgebench.tasks.data.sources.hub_problem", lambda sources: None)
 
     def fail(*_: Any, **__: Any) -> None:
         raise error
