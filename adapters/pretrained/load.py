@@ -121,9 +121,10 @@ def load_pretrained(
             local_files_only=True,
         )
     outside = {name for name, _ in model.named_parameters() if not name.startswith(f"{model.base_model_prefix}.")}
-    if head.order is None and not drawn:
+    if not drawn and head.order is None:
         drawn = outside
     elif not drawn and num_classes is not None:
+        assert head.order is not None
         _reorder(model, outside, head.order)
     _draw(model, drawn, seed)
     if labels:

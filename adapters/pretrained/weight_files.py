@@ -74,7 +74,7 @@ def transformers_config(folder: Path, trust_remote_code: bool = False, **changes
         config = AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True, **changes
         )
-    return config  # type: ignore[no-any-return]
+    return config
 
 
 def _rope_of_release_4(raw: Mapping[str, Any]) -> dict[str, Any]:

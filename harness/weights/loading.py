@@ -23,7 +23,7 @@ from ...adapters.pretrained.weight_files import CONVERTED, read_config, transfor
 from ...results.names import unknown_name
 from .. import registry
 from ..config import RunConfig
-from ..plan import make_sources
+from ..plan import make_sources, resolve_device
 from .backbone_names import PREFIX, backbone_from_name
 from .locate import locate, materialise
 
@@ -68,15 +68,15 @@ def load_model(
         backbone,
         {"weights": chosen, "gradient_checkpointing": False},
         shape,
-        registry.mechanisms(),
+        registry.mechanisms().get,
         seed=0,
-        precision=Precision.of(device, "float32"),
+        precision=Precision.of(resolve_device(device), "float32"),
         trust_remote_code=trust_remote_code,
     )
     return adapter.model.inner
 
 
-class ConvertedConfig(PretrainedConfig):
+class ConvertedConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     """The configuration of a converted model, as transformers' classes named `Auto...` look it up."""
 
     model_type = CONVERTED

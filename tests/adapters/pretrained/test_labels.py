@@ -47,11 +47,12 @@ def test_a_checkpoint_that_names_no_classes_is_taken_by_place_and_says_so() -> N
     assert match_head(named("score"), (), 1).note == ""
 
 
-def classifier(folder: Path, *names: str) -> BertForSequenceClassification:
+def classifier(folder: Path, *names: str) -> Any:
     config: Any = tiny_config("bert")
     config.id2label, config.label2id = dict(enumerate(names)), {name: place for place, name in enumerate(names)}
     torch.manual_seed(0)
-    model = BertForSequenceClassification(config).eval()
+    model: Any = BertForSequenceClassification(config)
+    model.eval()
     model.save_pretrained(folder)
     tiny_tokenizer("bert").save(str(folder / "tokenizer.json"))
     return model

@@ -261,4 +261,5 @@ def test_a_part_that_is_all_padding_moves_no_position(model_type: str, text: str
     _, state = model.extend(ids[:, :3], torch.zeros(len(ids), 3, dtype=torch.bool), None)
     found, state = model.extend(ids, torch.ones_like(ids, dtype=torch.bool), state)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert state.positions.tolist() == [ids.shape[1]] * len(ids)
+    assert state.seen is not None
+    assert state.seen.tolist() == [ids.shape[1]] * len(ids)

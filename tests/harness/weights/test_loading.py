@@ -24,7 +24,7 @@ def converted(model_type: str, tmp_path: Path) -> tuple[Path, Any]:
     """A saved model whose maps are not at their start, and the model of transformers that was saved."""
     adapter = built(model_type, tmp_path / "base", "hedgehog")
     generator = torch.Generator().manual_seed(5)
-    for core in adapter.model.swap.cores:
+    for core in adapter.model.cores:
         for weight in core.parameters():
             weight.data.add_(0.1 * torch.randn(weight.shape, generator=generator))
     save_converted(adapter.model, tmp_path / "out", base=tmp_path / "base", context_length=16, provenance={})
