@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ..backbone import CheckpointError
 from ..base import Settings
 from ..mechanisms.declaration import AttentionShape
-from ..pretrained.weight_files import read_config
 
 _NAMES = {"heads": ("num_attention_heads", "n_head"), "width": ("hidden_size", "n_embd")}
 """Names of the sizes in config.json; GPT-2 has names of its own."""
@@ -19,15 +17,6 @@ def shape_of_settings(size: Settings, context_length: int, seed: int) -> Attenti
     """The layer of a backbone that is trained from scratch."""
     heads, kv_heads, width = (int(str(size[name])) for name in ("heads", "kv_heads", "width"))
     return AttentionShape(heads, kv_heads, width // heads, context_length, seed=seed)
-
-
-def shape_of_checkpoint(folder: Path, context_length: int, seed: int) -> AttentionShape:
-    """The layer of the pretrained model in a folder.
-
-    Raises:
-        CheckpointError: Its config.json lacks a size.
-    """
-    return shape_of_config(read_config(folder), str(folder / "config.json"), context_length, seed)
 
 
 def shape_of_config(config: Mapping[str, Any], where: str, context_length: int, seed: int) -> AttentionShape:

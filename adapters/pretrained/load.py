@@ -106,10 +106,6 @@ def load_pretrained(
         classes = {} if num_classes is None else {"num_labels": num_classes}
         config = transformers_config(folder, trust_remote_code, **classes)
         outline, drawn = _outline(folder, config, weights_dtype, trust_remote_code, CONVERTED in raw)
-        head = match_head(raw, labels, num_classes or 1)
-        note = f"{head.note}; a new head was drawn" if head.order is None else head.note
-        if drawn:
-            note = f"a new head for {num_classes} classes was drawn: the checkpoint has none of that size"
         _check_memory(folder, outline, device)
         model: PreTrainedModel = type(outline).from_pretrained(
             folder,
@@ -120,12 +116,14 @@ def load_pretrained(
             variant=weights_variant(folder),
             local_files_only=True,
         )
-    outside = {name for name, _ in model.named_parameters() if not name.startswith(f"{model.base_model_prefix}.")}
-    if not drawn and head.order is None:
-        drawn = outside
-    elif not drawn and num_classes is not None:
-        assert head.order is not None
-        _reorder(model, outside, head.order)
+    head = match_head(raw, labels, num_classes or 1)
+    note = head.note
+    if drawn:
+        note = f"a new head for {num_classes} classes was drawn: the checkpoint has none of that size"
+    elif head.order is None:
+        drawn, note = _outside_base(model), f"{note}; a new head was drawn"
+    elif num_classes is not None:
+        _reorder(model, head.order)
     _draw(model, drawn, seed)
     if labels:
         model.config.id2label = dict(enumerate(labels))
@@ -225,9 +223,14 @@ def _check_memory(folder: Path, model: PreTrainedModel, device: torch.device) ->
             )
 
 
-def _reorder(model: PreTrainedModel, names: Iterable[str], order: Sequence[int]) -> None:
+def _outside_base(model: PreTrainedModel) -> set[str]:
+    """Names of the parameters of a model's head."""
+    return {name for name, _ in model.named_parameters() if not name.startswith(f"{model.base_model_prefix}.")}
+
+
+def _reorder(model: PreTrainedModel, order: Sequence[int]) -> None:
     """Puts the outputs of a head into another order."""
-    for name in names:
+    for name in _outside_base(model):
         parameter = model.get_parameter(name)
         if len(parameter) == len(order):
             parameter.data = parameter.data[list(order)].contiguous()

@@ -153,14 +153,16 @@ class Measurement:
 
     def _build_layer(self, data: TaskData) -> AttentionAlone:
         from ...adapters.attention.alone import build_alone
-        from ...adapters.attention.shape import shape_of_checkpoint, shape_of_settings
+        from ...adapters.attention.shape import shape_of_config, shape_of_settings
+        from ...adapters.pretrained.weight_files import read_config
 
         job, planned = self.job, self.job.planned
         length, seed = data.shape.context_length, job.cell.seed
         if planned.weights is None:
             shape = shape_of_settings(job.cell.settings["backbone"], length, seed)
         else:
-            shape = shape_of_checkpoint(materialise(planned.weights, job.sources), length, seed)
+            folder = materialise(planned.weights, job.sources)
+            shape = shape_of_config(read_config(folder), str(folder / "config.json"), length, seed)
         shape = replace(shape, **cast(PointTask, job.task).layer_sizes(job.task_settings))
         decodes = Capability.LANGUAGE_MODEL in planned.backbone.capabilities
         return build_alone(planned.spec, shape, self._precision(), causal=decodes)

@@ -47,7 +47,7 @@ def load_model(
         DataUnavailableError: It is found nowhere.
         UnsupportedError: Its attention cannot be swapped.
     """
-    sources = make_sources(RunConfig())
+    sources = make_sources(RunConfig(models=(), tasks=()))
     backbone = backbone_from_name(f"{PREFIX}{name}", sources)
     folder = materialise(locate(backbone, sources, trust_remote_code=trust_remote_code), sources)
     config: Any = transformers_config(folder, trust_remote_code)
@@ -96,6 +96,7 @@ class ConvertedModel:
         device_map: str | None = None,
         dtype: str | torch.dtype | None = None,
         torch_dtype: str | torch.dtype | None = None,
+        revision: str | None = None,
         trust_remote_code: bool = False,
         **others: Any,
     ) -> PreTrainedModel:
@@ -105,7 +106,9 @@ class ConvertedModel:
             TypeError: An argument that has no counterpart here.
         """
         del config
-        if unknown := [key for key in others if not key.startswith("_")]:
+        if revision not in (None, "main"):
+            others["revision"] = revision
+        if unknown := [key for key, value in others.items() if value and not key.startswith("_")]:
             allowed = "device_map, dtype, trust_remote_code"
             raise TypeError(f"a converted model is not loaded with {', '.join(unknown)}; allowed: {allowed}")
         wanted = str(dtype or torch_dtype or "auto").removeprefix("torch.")

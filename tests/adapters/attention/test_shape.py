@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hedgebench.adapters.attention.shape import shape_of_checkpoint, shape_of_settings
+from hedgebench.adapters.attention.shape import shape_of_config, shape_of_settings
 from hedgebench.adapters.backbone import BACKBONES, CheckpointError
 from hedgebench.adapters.mechanisms.declaration import AttentionShape
 
@@ -25,13 +24,11 @@ def test_a_backbone_from_scratch_has_the_layer_of_its_settings() -> None:
         ({"num_attention_heads": 16, "hidden_size": 1024, "head_dim": 128, "num_key_value_heads": None}, (16, 16, 128)),
     ],
 )
-def test_a_checkpoint_says_which_layer_it_has(config: object, sizes: tuple[int, ...], tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    shape = shape_of_checkpoint(tmp_path, 512, 0)
+def test_a_checkpoint_says_which_layer_it_has(config: dict[str, Any], sizes: tuple[int, ...]) -> None:
+    shape = shape_of_config(config, "config.json", 512, 0)
     assert (shape.heads, shape.kv_heads, shape.head_dim) == sizes
 
 
-def test_a_checkpoint_that_does_not_say_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"hidden_size": 8}', encoding="utf-8")
+def test_a_checkpoint_that_does_not_say_is_refused() -> None:
     with pytest.raises(CheckpointError, match="none of num_attention_heads, n_head, the model's heads"):
-        shape_of_checkpoint(tmp_path, 512, 0)
+        shape_of_config({"hidden_size": 8}, "config.json", 512, 0)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from hedgebench.adapters.base import IGNORED, Examples
 from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.precision import Precision
-from hedgebench.adapters.pretrained.swap import CORE
 from hedgebench.adapters.scratch.transformer import Transformer
 from hedgebench.adapters.training.loop import (
     History,
@@ -27,9 +26,6 @@ from hedgebench.adapters.training.loop import (
 )
 from hedgebench.adapters.training.objective import CROSS_ENTROPY
 from hedgebench.adapters.training.settings import TrainSettings
-
-from ..swapped import swapped
-from ..tiny_models import MODEL_TYPES
 
 Build = Callable[..., ModelAdapter[Transformer]]
 
@@ -347,17 +343,3 @@ def test_progress_hears_of_every_step(build: Build) -> None:
     )
     assert heard == [(step, 4) for step in range(1, 5)]
     assert history.steps == 4
-
-
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_every_matrix_outside_attention_cores_decays_in_each_model_type(model_type: str) -> None:
-    model = swapped(model_type, "hedgehog:bias=true")
-    decayed = {id(p) for p in make_optimizer(model, settings_of(weight_decay=0.3)).param_groups[0]["params"]}
-    named = dict(model.named_parameters())
-    assert {name for name, p in named.items() if id(p) in decayed} == {
-        name for name, p in named.items() if p.ndim > 1 and CORE not in name
-    }
-    assert sum("core" in name for name in named) > 0
-    # Two thirds of a GPT-2's matrices are of transformers' own class Conv1D.
-    if model_type == "gpt2":
-        assert any(name.endswith("c_fc.weight") and id(p) in decayed for name, p in named.items())
