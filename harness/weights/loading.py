@@ -98,6 +98,7 @@ class ConvertedModel:
         torch_dtype: str | torch.dtype | None = None,
         revision: str | None = None,
         trust_remote_code: bool = False,
+        adapter_kwargs: object = None,
         **others: Any,
     ) -> PreTrainedModel:
         """The model of `load_model`.
@@ -105,7 +106,7 @@ class ConvertedModel:
         Raises:
             TypeError: An argument that has no counterpart here.
         """
-        del config
+        del config, adapter_kwargs  # transformers passes these on, whatever its caller gave
         if revision not in (None, "main"):
             others["revision"] = revision
         if unknown := [key for key, value in others.items() if value and not key.startswith("_")]:

@@ -13,7 +13,12 @@ from ..tiny_models import MODEL_TYPES
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_every_matrix_outside_attention_cores_decays_in_each_model_type(model_type: str) -> None:
     model = swapped(model_type, "hedgehog:bias=true")
-    decayed = {id(p) for p in make_optimizer(model, TrainSettings.of({"weight_decay": 0.3})).param_groups[0]["params"]}
+    decayed = {
+        id(p)
+        for p in make_optimizer(
+            model, TrainSettings.of({"steps": 1, "batch_size": 1, "lr": 0.1, "weight_decay": 0.3})
+        ).param_groups[0]["params"]
+    }
     named = dict(model.named_parameters())
     assert {name for name, p in named.items() if id(p) in decayed} == {
         name for name, p in named.items() if p.ndim > 1 and CORE not in name
