@@ -147,7 +147,8 @@ class Chunks:
         at_once = not memory and not self._one_by_one and (call.causal or call.maps is None)
         size = max(1, call.k.shape[2], call.q.shape[2]) if at_once else call.chunk_size
         self._shared, self._queries = call.shared_runs(size), call.query_runs(call.chunk_size if call.causal else size)
-        keys = self._shared + ([call.keys_of(at) for at in self._queries] if call.causal else [])
+        self._keys = [call.keys_of(at) for at in self._queries]
+        keys = self._shared + (self._keys if call.causal else [])
         self._reader = TokenReader(call, carry.sums.dtype, memory, None if memory else (self._queries, keys))
 
     def __iter__(self) -> Iterator[tuple[slice, Rows, Carry]]:
@@ -156,8 +157,8 @@ class Chunks:
         heads = self._call.q.shape[0] * self._call.q.shape[1]
         for at in self._shared:
             self.carry = space.absorb(self._reader.tokens(at, at), self.carry, memory)
-        for at in self._queries:
-            before, tokens = self.carry, self._reader.tokens(at, self._call.keys_of(at))
+        for at, own in zip(self._queries, self._keys, strict=True):
+            before, tokens = self.carry, self._reader.tokens(at, own)
             if causal and not self._one_by_one:
                 rows, self.carry = space.causal_step(tokens, before, memory)
             else:
