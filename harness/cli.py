@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import __version__
 from ..results.names import UnknownNameError
-from .config import UsageError, flag_arguments, flag_values, make_config, read_config_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,9 +39,10 @@ CONVERT_FLAGS: Mapping[str, Mapping[str, Any]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0 fine, 2 wrong usage, 3 some cell failed, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    options = make_parser().parse_args(given[:1] if given[:1] == [LM_EVAL] else given)
+    options = make_parser(given[0] if given else "").parse_args(given[:1] if given[:1] == [LM_EVAL] else given)
     options.rest = given[1:]
     from ..results.store import StoreError
+    from .config import UsageError
 
     try:
         code = COMMANDS[options.command](options)
@@ -57,12 +58,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of every subcommand."""
+def make_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser of every subcommand; the flags of `run` and `convert` are left out if `command` is another one."""
     parser = argparse.ArgumentParser(prog="bench", description="Evaluate and benchmark attention mechanisms.")
+    parser.add_argument("--version", action="version", version=f"bench {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_run(commands.add_parser("run", help="train or convert models, measure them, write leaderboard and report"))
-    _add_convert(commands.add_parser("convert", help="convert a pretrained model, measure it, write it to a folder"))
+    run = commands.add_parser("run", help="train or convert models, measure them, write leaderboard and report")
+    if command in (None, "run"):
+        _add_run(run)
+    conversion = commands.add_parser("convert", help="convert a pretrained model, measure it, write it to a folder")
+    if command in (None, "convert"):
+        _add_convert(conversion)
     listing = commands.add_parser("list", help="list models, tasks, backbones, recipes or suites")
     listing.add_argument("what", choices=LISTINGS)
     listing.add_argument("--json", action="store_true", help="print JSON")
@@ -99,6 +105,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
+    from .config import flag_arguments
+
     parser.description = "Without --models and --tasks this is the suite `quickstart`: no network, no GPU, minutes."
     for flag, how in flag_arguments().items():
         parser.add_argument(flag, **how)
@@ -107,6 +115,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
+    from .config import flag_arguments
+
     parser.description = (
         "The folder holds safetensors, config.json, tokenizer and provenance.json. Use it as a backbone: "
         "bench run --models MODEL@hf:FOLDER --recipe zero-shot --tasks ..."
@@ -149,6 +159,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from .config import flag_values, make_config, read_config_file
     from .running.runner import run
 
     values = read_config_file(Path(options.config)) if options.config else {}
@@ -160,6 +171,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _convert(options: argparse.Namespace) -> int:
     from .commands.convert import convert
+    from .config import flag_values, make_config
 
     _end_as_by_interrupt()
     return convert(make_config({"scale": "small", **flag_values(vars(options))}), options.to, _console())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...results.exchange.export import EXPORTS, export, read_parquet
 from ...results.exchange.lm_eval_import import is_lm_eval, lm_eval_records
-from ...results.exchange.trackers import TRACKERS, send_all
+from ...results.exchange.trackers import TRACKERS, open_tracker, send_all
 from ...results.foreign import parse_json
 from ...results.record import SCHEMA_VERSION, Record, from_json
 from ...results.report.write import write_report
@@ -50,7 +50,7 @@ def _send(folders: Sequence[Path], name: str) -> list[str]:
     for folder in folders:
         records, messages = load_runs([folder])
         try:
-            place = send_all(TRACKERS[name](folder), folder, records)
+            place = send_all(open_tracker(name, folder), folder, records)
         except Exception as error:  # whatever a tracker's package raises
             raise UsageError(f"{name} failed with {folder}: {describe(error)}") from error
         told += [*messages, f"{name}: {place}"]

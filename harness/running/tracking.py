@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from ...results.exchange.trackers import TRACKERS, Tracker, send_all
+from ...results.exchange.trackers import Tracker, open_tracker, send_all
 from ...results.record import Record
 from ..config import UsageError
 
@@ -57,7 +57,7 @@ class Trackers:
             return None
         try:
             if name not in self._opened:
-                self._opened[name] = TRACKERS[name](self._folder)
+                self._opened[name] = open_tracker(name, self._folder)
             return send(self._opened[name])
         except Exception as error:  # whatever a tracker's package raises, the run goes on
             self._failed[name] = describe(error)

@@ -47,9 +47,8 @@ def _attend(call: ChunkedCall, carry: Carry, *, keep: bool) -> Trace:
     chunks, carries = Chunks(call, carry, Memory(carry.sums, lasting=("sums",) if keep else ())), []
     division = call.division
     for at, rows, before in chunks:
-        division.output(rows, output[:, at])
+        division.output(rows, output[:, at], factors[:, at] if keep else None)
         if keep:
-            factors[:, at] = division.factors(rows)
             carries.append(before)
     return Trace(output.view(*call.q.shape[:3], call.v.shape[3]), factors, [*carries, chunks.carry])
 

@@ -76,11 +76,12 @@ class TokenReader:
         query_map, key_map = call.maps or (GIVEN, GIVEN)
         if runs is None:
             self.query_map, self.key_map = query_map.reader(call.q, dtype), key_map.reader(call.k, dtype)
-            self._numbers = GIVEN.reader(call.v, call.v.dtype)
+            values = call.v.flatten(0, 1)
+            self._numbers: Callable[[slice], Tensor] = lambda at: values[:, at]
         else:
             self.query_map = FollowedReader(query_map, call.q, dtype, runs[0])
             self.key_map = FollowedReader(key_map, call.k, dtype, runs[1])
-            self._numbers = FollowedReader(GIVEN, call.v, call.v.dtype, runs[1])
+            self._numbers = FollowedReader(GIVEN, call.v, call.v.dtype, runs[1]).read
         self._dtype = dtype
         self._rows = call.k.shape[0] * call.k.shape[1]
         self._hidden = EMPTY_LOG if call.log_space else 0.0
@@ -109,13 +110,13 @@ class TokenReader:
 
     def values(self, at: slice) -> Float[Tensor, "r c dv1"]:
         """Values with a column of ones; zero where masked."""
-        numbers = self._numbers.read(at)
+        numbers = self._numbers(at)
         rows, tokens, columns = numbers.shape
         values = self._memory("values", rows, tokens, columns + 1)
         if values is None:
             values = F.pad(numbers.to(self._dtype), (0, 1), value=1.0)
         else:
-            values[..., :columns] = numbers
+            values.narrow(2, 0, columns).copy_(numbers)
         return self.hide(values, at)
 
     def hide(self, x: Float[Tensor, "r c _"], at: slice, value: float = 0.0) -> Float[Tensor, "r c _"]:
@@ -146,7 +147,8 @@ class Chunks:
         at_once = not memory and not self._one_by_one and (call.causal or call.maps is None)
         size = max(1, call.k.shape[2], call.q.shape[2]) if at_once else call.chunk_size
         self._shared, self._queries = call.shared_runs(size), call.query_runs(call.chunk_size if call.causal else size)
-        keys = self._shared + ([call.keys_of(at) for at in self._queries] if call.causal else [])
+        self._keys = [call.keys_of(at) for at in self._queries]
+        keys = self._shared + (self._keys if call.causal else [])
         self._reader = TokenReader(call, carry.sums.dtype, memory, None if memory else (self._queries, keys))
 
     def __iter__(self) -> Iterator[tuple[slice, Rows, Carry]]:
@@ -155,8 +157,8 @@ class Chunks:
         heads = self._call.q.shape[0] * self._call.q.shape[1]
         for at in self._shared:
             self.carry = space.absorb(self._reader.tokens(at, at), self.carry, memory)
-        for at in self._queries:
-            before, tokens = self.carry, self._reader.tokens(at, self._call.keys_of(at))
+        for at, own in zip(self._queries, self._keys, strict=True):
+            before, tokens = self.carry, self._reader.tokens(at, own)
             if causal and not self._one_by_one:
                 rows, self.carry = space.causal_step(tokens, before, memory)
             else:

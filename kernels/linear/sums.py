@@ -70,19 +70,18 @@ class Division(NamedTuple):
     log_space: bool
     may_be_blind: bool = True
 
-    def output(self, rows: Rows, out: Tensor | None = None) -> Float[Tensor, "*b n dv"]:
-        """The outputs, written to `out` where that is given."""
+    def output(self, rows: Rows, out: Tensor | None = None, factors: Tensor | None = None) -> Float[Tensor, "*b n dv"]:
+        """The outputs; writes them to `out` and their quotients with the numerators to `factors`, where given."""
         numerators, denominators = _parts(rows)
         if self.normalize:
-            return torch.div(numerators, self._divisors(denominators), out=out)
-        return torch.mul(numerators, rows.log_scale.exp(), out=out)
-
-    def factors(self, rows: Rows) -> Float[Tensor, "*b n 1"]:
-        """The quotients of outputs and numerators."""
-        _, denominators = _parts(rows)
-        if self.normalize:
-            return self._divisors(denominators).reciprocal()
-        return rows.log_scale.exp().expand_as(denominators)
+            divisors = self._divisors(denominators)
+            if factors is not None:
+                torch.reciprocal(divisors, out=factors)
+            return torch.div(numerators, divisors, out=out)
+        scale = rows.log_scale.exp()
+        if factors is not None:
+            factors.copy_(scale)
+        return torch.mul(numerators, scale, out=out)
 
     def _divisors(self, denominators: Tensor) -> Tensor:
         if not self.log_space:

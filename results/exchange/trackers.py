@@ -5,15 +5,20 @@ A tracker gets a copy to look at; the run's folder remains the source of every n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ..record import Record
-from .mlflow import MlflowTracker
-from .tensorboard import TensorboardTracker
-from .tracker_payload import run_files
-from .wandb import WandbTracker
+if TYPE_CHECKING:
+    from ..record import Record
+
+TRACKERS: Mapping[str, str] = {
+    "mlflow": "MlflowTracker",
+    "tensorboard": "TensorboardTracker",
+    "wandb": "WandbTracker",
+}
+"""Classes by tracker, each in this room's module of the tracker's name; an extra of that name installs its package."""
 
 
 class Tracker(Protocol):
@@ -32,19 +37,16 @@ class Tracker(Protocol):
         ...
 
 
-TRACKERS: Mapping[str, Callable[[Path], Tracker]] = {
-    "mlflow": MlflowTracker,
-    "tensorboard": TensorboardTracker,
-    "wandb": WandbTracker,
-}
-"""What opens a connection for the run in a folder, by the name of the package that it needs.
-
-The extra of the same name installs the package.
-"""
+def open_tracker(name: str, folder: Path) -> Tracker:
+    """A connection to a tracker, one of `TRACKERS`, for the run in a folder."""
+    tracker: Tracker = getattr(import_module(f".{name}", __package__), TRACKERS[name])(folder)
+    return tracker
 
 
 def send_all(tracker: Tracker, folder: Path, records: Iterable[Record]) -> str:
     """Sends every cell of a run and its files, and ends the connection; returns where the run can be looked at."""
+    from .tracker_payload import run_files
+
     for record in records:
         tracker.send_cell(record)
     tracker.send_files(run_files(folder))

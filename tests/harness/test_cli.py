@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import hedgebench
 from hedgebench.harness import cli
 from hedgebench.results.report.write import RENDERERS
 
@@ -124,6 +125,10 @@ def test_quick_commands_import_nothing_heavy(arguments: list[str], tmp_path: Pat
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].strip() == "heavy:"
+
+
+def test_the_version_is_that_of_the_package(bench_process: BenchProcess) -> None:
+    assert bench_process("--version").out == f"bench {hedgebench.__version__}\n"
 
 
 def test_a_listing_takes_not_much_longer_than_python_itself() -> None:

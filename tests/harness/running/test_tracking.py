@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hedgebench.harness.config import UsageError, make_config, read_config_file
-from hedgebench.results.exchange import trackers
+from hedgebench.results.exchange import mlflow
 from hedgebench.results.record import Record
 from hedgebench.results.store import RunStore
 
@@ -55,7 +55,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Recorded]:
         found.append(Recorded(folder))
         return found[-1]
 
-    monkeypatch.setitem(trackers.TRACKERS, "mlflow", open_one)
+    monkeypatch.setattr(mlflow, "MlflowTracker", open_one)
     monkeypatch.setitem(sys.modules, "mlflow", json)  # found, whether or not MLflow is installed
     return found
 

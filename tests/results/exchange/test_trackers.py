@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from hedgebench.results.exchange.tracker_payload import folder_name, measurements, parameters, run_files
-from hedgebench.results.exchange.trackers import TRACKERS, send_all
+from hedgebench.results.exchange.trackers import open_tracker, send_all
 from hedgebench.results.record import CurvePoint, Failure, KernelUse, Metric, Record, from_json
 from hedgebench.results.report.write import write_report
 from hedgebench.results.store import RunStore
@@ -107,7 +107,7 @@ def run(cells: list[Record], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def send(name: str, run: Path, cells: list[Record]) -> str:
-    return send_all(TRACKERS[name](run), run, cells)
+    return send_all(open_tracker(name, run), run, cells)
 
 
 def test_numbers_have_one_name_for_each_point_and_none_without_a_value(cells: list[Record]) -> None:
@@ -170,7 +170,7 @@ def test_mlflow_gets_a_record_once_and_goes_on_where_it_broke_off(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "twice")
     client = MlflowClient(mlflow_server)
-    tracker = TRACKERS["mlflow"](run)
+    tracker = open_tracker("mlflow", run)
     with monkeypatch.context() as broken:
         broken.setattr(MlflowClient, "log_text", gone)
         with pytest.raises(ConnectionError, match="gone"):
@@ -181,7 +181,7 @@ def test_mlflow_gets_a_record_once_and_goes_on_where_it_broke_off(
     assert experiment is not None
     found = client.search_runs([experiment.experiment_id])
     assert sorted(each.info.status for each in found) == ["FAILED", "FINISHED", "FINISHED", "FINISHED"]
-    TRACKERS["mlflow"](run).send_cell(replace(cells[0], notes=("measured again",)))
+    open_tracker("mlflow", run).send_cell(replace(cells[0], notes=("measured again",)))
     assert len(client.search_runs([experiment.experiment_id])) == 5
 
 
