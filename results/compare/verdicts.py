@@ -14,15 +14,23 @@ from typing import Literal, TypeAlias, get_args
 
 from ..names import unknown_name
 from ..record import Metric, Record
+from ..stats.changes import (
+    ALPHA,
+    Change,
+    adjusted,
+    is_measurable,
+    paired_change,
+    plain_change,
+    seeds_change,
+    timings_change,
+)
 from ..stats.scores import SampleScores, sample_scores
 from . import matching
-from .judgement import Change, adjusted, is_measurable, paired_change, plain_change, seeds_change, timings_change
 from .matching import CellIdentity, MetricKey, PairedRecords, is_quality
 from .snapshot import Snapshot
 
 Verdict: TypeAlias = Literal["regressed", "undecided", "missing", "incomparable", "improved", "unchanged", "new"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-ALPHA = 0.05
 QUALITY_MARGIN, SPEED_MARGIN = 0.005, 0.05
 """Margins as fractions: half a percent, or half a point, of quality; five percent of time and of memory."""
 EXIT_FINE, EXIT_REGRESSED, EXIT_UNDECIDED = 0, 1, 4

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from .aggregate import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped, is_comparable
+from .aggregate import is_comparable
+from .row import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped
 
 EXPONENTS = ("time_exponent", "memory_exponent")
 

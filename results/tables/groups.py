@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..names import FAMILIES, GROUPS
-from .aggregate import REFERENCE_MODEL, Conditions, Row, grouped, main_rows, percent_of, reference_of
+from .aggregate import main_rows, percent_of, reference_of
+from .row import REFERENCE_MODEL, Conditions, Row, grouped
 
 
 @dataclass(frozen=True)

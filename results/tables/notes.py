@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .aggregate import Conditions, SeedGroup, grouped
+from .aggregate import SeedGroup
 from .conversion import branch_notes
+from .row import Conditions, grouped
 
 _MOST_SETTINGS = 5
 

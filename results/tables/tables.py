@@ -6,15 +6,16 @@ Markdown, LaTeX, HTML and the terminal draw these values and decide nothing abou
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from .aggregate import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped, main_rows, model_label, softmax_first
+from .aggregate import main_rows
 from .efficiency import is_detail, summaries
 from .format import format_arrow, format_measurement, format_status
 from .groups import GroupScore, group_scores
-from .ranks import UNRANKED, Ranking, rankings
+from .ranks import UNRANKED, Ranking, pairing, rankings
+from .row import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped, model_label, softmax_first
 
 DIVERGENCES = ("attention_kl_swapped", "attention_kl_distilled")
 """Metrics of a conversion, before and after distillation: mean divergence from softmax attention."""
@@ -129,10 +130,25 @@ def sections(rows: Sequence[Row], notes: Mapping[Conditions, Sequence[str]] | No
             title,
             _tables(members, scores.get(title, ())),
             _secondary_tables(members),
-            tuple(note for where, found in (notes or {}).items() if where.section == title for note in found),
+            (
+                *_pairing_notes(members),
+                *(note for where, found in (notes or {}).items() if where.section == title for note in found),
+            ),
         )
         for title, members in grouped(rows, lambda row: row.comparison.section).items()
     ]
+
+
+def _pairing_notes(rows: Sequence[Row]) -> Iterator[str]:
+    """One sentence that says how the columns of main metrics are compared."""
+    ways = {where: way for where, own in main_rows(rows).items() if (way := pairing(own))}
+    if ways:
+        told = (f"{', '.join(where.task for where in own)}: {way}" for way, own in _by_way(ways).items())
+        yield f"Compared for marks and ranks: {'; '.join(told)}."
+
+
+def _by_way(ways: Mapping[Conditions, str]) -> dict[str, list[Conditions]]:
+    return grouped(ways, lambda where: ways[where])
 
 
 def _tables(rows: Sequence[Row], scores: Sequence[GroupScore]) -> tuple[Table, ...]:

@@ -7,7 +7,8 @@ from random import Random
 import pytest
 
 from hedgebench.results.record import DataIdentity, Failure, Metric, Record
-from hedgebench.results.tables.aggregate import Row, format_at, leaderboard_rows, merge_runs, percent_of
+from hedgebench.results.tables.aggregate import leaderboard_rows, merge_runs, percent_of
+from hedgebench.results.tables.row import Row, format_at
 
 MakeMetric = Callable[..., Metric]
 MakeRecord = Callable[..., Record]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from hedgebench.results.record import Metric, Record, Scalar
-from hedgebench.results.tables.aggregate import Row, leaderboard_rows
+from hedgebench.results.tables.aggregate import leaderboard_rows
 from hedgebench.results.tables.efficiency import Crossover, crossovers, is_detail, summaries
+from hedgebench.results.tables.row import Row
 from hedgebench.results.tables.tables import sections
 
 MakeRecord = Callable[..., Record]
