@@ -108,13 +108,15 @@ def _drawn(cell: Entry) -> Markup:
 
     kind = "good" if cell.ranking.is_best else "bad" if cell.failed else ""
     aside = " ".join(form.format(text) for form, text in (("± {}", cell.stderr), ("({})", cell.percent)) if text)
+    warning = "detail" if cell.pale else "detail bad"
     parts = [
         f'<b class="{kind}">{escape(cell.text)}</b>' if kind else escape(cell.text),
         f" <small>{escape(aside)}</small>" if aside else "",
         f" <sup>{escape(cell.ranking.rank)}</sup>" if cell.ranking.rank else "",
-        f'<span class="detail bad">{escape(cell.note)}</span>' if cell.note else "",
+        f'<span class="{warning}">{escape(cell.note)}</span>' if cell.note else "",
     ]
-    attributes = f' class="{cell.ranking.standing}"' if cell.ranking.standing else ""
+    mark = "pale" if cell.pale else cell.ranking.standing
+    attributes = f' class="{mark}"' if mark else ""
     order = "" if cell.order is None else f"{cell.order:.9g}"
     return Markup(f'<td{attributes} data-order="{order}">{"".join(parts)}</td>')
 

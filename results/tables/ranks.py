@@ -3,7 +3,7 @@
 A difference is taken over the same documents wherever all seeds of two models have predictions of them: documents are
 resampled jointly, and seeds add their spread. Times are compared by the ratio of their medians, other numbers by their
 standard errors. p-values are adjusted by Holm's method over all pairs of a column, as `bench compare` adjusts its own.
-Only numbers measured under the same conditions are compared.
+Only numbers measured under the same conditions are compared, and times only if the machine was quiet.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Literal, TypeAlias
 
 from ..record import Metric
 from ..stats.changes import ALPHA, Change, Estimate, adjusted, paired_changes, timings_change, unpaired_change
+from ..stats.quiet import disturbances, is_timed
 from .row import REFERENCE_MODEL, Row, grouped
 
 Standing: TypeAlias = Literal["", "better", "same", "worse"]
@@ -32,11 +33,13 @@ class Ranking:
         is_best: Whether the row is significantly better than every other.
         standing: The row against softmax's, `same` if their difference is not significant; empty for softmax itself,
             and unless there is exactly one row of softmax.
+        disturbance: Why a time is not compared, such as a machine that was not quiet.
     """
 
     rank: str = ""
     is_best: bool = False
     standing: Standing = ""
+    disturbance: str = ""
 
 
 UNRANKED = Ranking()
@@ -49,10 +52,17 @@ def rankings(rows: Sequence[Row]) -> list[Ranking]:
     for group in grouped(ranked, lambda i: (rows[i].metric, rows[i].at, rows[i].higher_is_better)).values():
         for key in {rows[i].peer_key for i in group}:
             peers = [i for i in group if not key or rows[i].peer_key in ("", key)]
-            for i, place in zip(peers, _places_of([rows[i] for i in peers]), strict=True):
+            for i, place in zip(peers, _quiet_places_of([rows[i] for i in peers]), strict=True):
                 if rows[i].peer_key == key:
                     found[i] = place
     return found
+
+
+def disturbances_of(rows: Sequence[Row]) -> list[str]:
+    """Why the time of each row of a column is not compared; empty for the others, and for all that is no time."""
+    timed = [i for i, row in enumerate(rows) if is_timed(row.unit)]
+    found = dict(zip(timed, disturbances([rows[i].evidence for i in timed]), strict=True))
+    return [found.get(i, "") for i in range(len(rows))]
 
 
 def is_ranked(row: Row) -> bool:
@@ -104,6 +114,13 @@ def _estimate(row: Row) -> Estimate:
     assert row.value is not None
     stderr = row.stderr if row.stderr is not None and math.isfinite(row.stderr) else None
     return Estimate(row.value, stderr, row.seeds.count(",") + 1)
+
+
+def _quiet_places_of(peers: Sequence[Row]) -> list[Ranking]:
+    """The places of those whose numbers may be compared."""
+    reasons = disturbances_of(peers) if len(peers) > 1 else [""]
+    places = iter(_places_of([row for row, reason in zip(peers, reasons, strict=True) if not reason]))
+    return [Ranking(disturbance=reason) if reason else next(places) for reason in reasons]
 
 
 def _places_of(peers: Sequence[Row]) -> list[Ranking]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from .aggregate import main_rows
-from .efficiency import is_detail, summaries
+from .efficiency import UNDECIDED, is_detail, summaries
 from .format import format_arrow, format_measurement, format_status
 from .groups import GroupScore, group_scores
 from .ranks import UNRANKED, Ranking, pairing, rankings
@@ -38,6 +38,7 @@ class Entry:
         percent: Percent of softmax's score; empty for softmax itself and where not defined.
         note: What a reader must know, such as seeds that failed.
         failed: Whether the cell stands for a failure.
+        pale: Whether the number is no result that others may be compared with.
         ranking: Where the model stands among the comparable models of the column.
         order: The number by which a column is sorted; None stands at the end.
     """
@@ -47,6 +48,7 @@ class Entry:
     percent: str = ""
     note: str = ""
     failed: bool = False
+    pale: bool = False
     ranking: Ranking = UNRANKED
     order: float | None = None
 
@@ -164,9 +166,15 @@ def _tables(rows: Sequence[Row], scores: Sequence[GroupScore]) -> tuple[Table, .
     ]
     for summary in summaries(rows):
         columns = tuple(Column(label, detail) for label, detail in summary.columns)
-        lines = tuple((model_label(*model), tuple(map(Entry, texts))) for model, texts in summary.texts.items())
+        lines = tuple(
+            (model_label(*model), tuple(map(_summary_entry, texts))) for model, texts in summary.texts.items()
+        )
         tables.append(Table(summary.title, columns, lines, is_sweep=True))
     return tuple(tables)
+
+
+def _summary_entry(text: str) -> Entry:
+    return Entry(text, pale=text.startswith(UNDECIDED))
 
 
 def _main_table(columns: Mapping[Conditions, Sequence[Row]], scores: Sequence[GroupScore]) -> Table:
@@ -226,7 +234,11 @@ def _column(rows: Sequence[Row], models: Sequence[ModelKey], failures: Sequence[
     """One entry for each model; a model without a row at this point shows the failure of its whole cell."""
     ranked = grouped(zip(rows, rankings(rows), strict=True), lambda pair: pair[0].key)
     failed = grouped(((row, UNRANKED) for row in failures), lambda pair: pair[0].key)
-    return [_entry(ranked.get(model, failed.get(model, []))) for model in models]
+    entries = [_entry(ranked.get(model, failed.get(model, []))) for model in models]
+    is_disturbed = any(
+        place.disturbance for (name, _), own in ranked.items() if name == REFERENCE_MODEL for _, place in own
+    )
+    return [replace(entry, percent="") if is_disturbed or entry.pale else entry for entry in entries]
 
 
 def _entry(own: Sequence[tuple[Row, Ranking]]) -> Entry:
@@ -236,11 +248,13 @@ def _entry(own: Sequence[tuple[Row, Ranking]]) -> Entry:
         return Entry(", ".join(format_status(row.status) for row, _ in own), failed=True) if own else MISSING
     text, stderr = format_measurement(measured.value, measured.stderr, measured.unit)
     percent = None if measured.model == REFERENCE_MODEL else measured.percent_recovered
+    failed = (f"seed {row.seeds}: {format_status(row.status)}" for row, _ in own if row.value is None)
     return Entry(
         text,
         stderr,
         percent="" if percent is None else f"{percent:.1f}%",
-        note="; ".join(f"seed {row.seeds}: {format_status(row.status)}" for row, _ in own if row.value is None),
+        note="; ".join((*failed, *filter(None, (ranking.disturbance,)))),
+        pale=bool(ranking.disturbance),
         ranking=ranking,
         order=measured.value,
     )

@@ -82,4 +82,4 @@ def _text(entry: Entry, width: int) -> str:
 
 
 def _style(entry: Entry) -> str:
-    return "red" if entry.failed else "bold green" if entry.ranking.is_best else ""
+    return "red" if entry.failed else "bright_black" if entry.pale else "bold green" if entry.ranking.is_best else ""
