@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from ..record import Metric, Record, Scalar
+from ..stats.chance import is_signed
 from ..stats.evidence import Evidence, Scores, no_scores
 from ..stats.statistics import seed_mean
 from ..store import record_order
@@ -189,8 +191,20 @@ def _with_percent_recovered(rows: Sequence[Row]) -> Iterator[Row]:
     for row in rows:
         reference = reference_of(row, references.get((row.comparison, row.metric, row.at), ()))
         if reference is not None and row.value is not None and reference.value is not None:
-            row = replace(row, percent_recovered=percent_of(row.value, reference.value, row.higher_is_better))
+            row = _beside_softmax(row, row.value, reference.value)
         yield row
+
+
+def _beside_softmax(row: Row, value: float, reference: float) -> Row:
+    """The row with its score in percent of softmax's, or with its cost as a factor."""
+    if row.is_quality:
+        return (
+            row
+            if is_signed(row.metric)
+            else replace(row, percent_recovered=percent_of(value, reference, row.higher_is_better))
+        )
+    is_ratio = row.higher_is_better is not None and 0 < value < math.inf and 0 < reference < math.inf
+    return replace(row, factor=value / reference) if is_ratio else row
 
 
 def _row_order(row: Row) -> tuple[Any, ...]:

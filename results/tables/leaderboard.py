@@ -21,10 +21,10 @@ _OF_ROW = ("metric", "at", "value", "stderr", "n", "unit", "higher_is_better", "
 COLUMNS = ("model", *_OF_COMPARISON, *_OF_ROW)
 
 LEGEND = (
-    "± standard error; in brackets the score in percent of softmax's; raised: rank, 1 + the number of models that are "
-    "significantly better, = where it is shared; bold: significantly better than every other model of its column. "
-    "Significant: p < 0.05 after Holm's adjustment over all pairs of a column; differences are paired over the same "
-    "documents and seeds wherever predictions were kept."
+    "± standard error; in brackets the score in percent of softmax's, or the cost as a factor of it; raised: rank, 1 + "
+    "the number of models that are significantly better, = where it is shared; bold: significantly better than every "
+    "other model of its column. Significant: p < 0.05 after Holm's adjustment over all pairs of a column; differences "
+    "are paired over the same documents and seeds wherever predictions were kept."
 )
 """What the tables' signs mean."""
 

@@ -74,7 +74,9 @@ class Row:
         unit: Unit of `value`.
         higher_is_better: Direction; None for a number that only describes.
         seeds: The seeds, such as `0,1,2`.
-        percent_recovered: Score in percent of softmax's under the same comparison; None where not defined.
+        percent_recovered: Score in percent of softmax's under the same comparison; None where not defined, as for
+            times, bytes and correlations.
+        factor: A time's, a rate's or a memory's ratio to softmax's; None for scores.
         status: `ok`, `partial` for a number from part of the data, or why there is no value.
         is_main: Whether this is the metric that ranks models on the task.
         variant: Counts cells that only differ in settings or code: 0 for the first.
@@ -95,6 +97,7 @@ class Row:
     higher_is_better: bool | None = None
     seeds: str = ""
     percent_recovered: float | None = None
+    factor: float | None = None
     status: str = "ok"
     is_main: bool = False
     variant: int = 0

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from ..stats.chance import chance_level
 from .aggregate import main_rows
 from .efficiency import UNDECIDED, is_detail, summaries
-from .format import format_arrow, format_measurement, format_status
+from .format import format_arrow, format_factor, format_measurement, format_status
 from .groups import GroupScore, group_scores
 from .ranks import UNRANKED, Ranking, pairing, rankings
 from .row import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped, model_label, softmax_first
@@ -35,7 +36,8 @@ class Entry:
     Attributes:
         text: The value, the reason why there is none, or a dash.
         stderr: Standard error, formatted like the value; empty where there is none.
-        percent: Percent of softmax's score; empty for softmax itself and where not defined.
+        percent: Percent of softmax's score, or a cost as a factor of softmax's; empty for softmax itself and where not
+            defined.
         note: What a reader must know, such as seeds that failed.
         failed: Whether the cell stands for a failure.
         pale: Whether the number is no result that others may be compared with.
@@ -247,12 +249,11 @@ def _entry(own: Sequence[tuple[Row, Ranking]]) -> Entry:
     if measured is None or ranking is None:
         return Entry(", ".join(format_status(row.status) for row, _ in own), failed=True) if own else MISSING
     text, stderr = format_measurement(measured.value, measured.stderr, measured.unit)
-    percent = None if measured.model == REFERENCE_MODEL else measured.percent_recovered
     failed = (f"seed {row.seeds}: {format_status(row.status)}" for row, _ in own if row.value is None)
     return Entry(
         text,
         stderr,
-        percent="" if percent is None else f"{percent:.1f}%",
+        percent="" if measured.model == REFERENCE_MODEL else _beside_softmax(measured),
         note="; ".join((*failed, *filter(None, (ranking.disturbance,)))),
         pale=bool(ranking.disturbance),
         ranking=ranking,
@@ -260,12 +261,20 @@ def _entry(own: Sequence[tuple[Row, Ranking]]) -> Entry:
     )
 
 
+def _beside_softmax(row: Row) -> str:
+    if row.factor is not None:
+        return format_factor(row.factor, row.unit)
+    return "" if row.percent_recovered is None else f"{row.percent_recovered:.1f}%"
+
+
 def _group_cell(score: GroupScore | None) -> Entry:
     if score is None:
         return MISSING
+    counted = f"{score.done} of {score.total}"
     if score.percent_recovered is None:
-        return Entry(f"{score.done} of {score.total}")
-    return Entry(f"{score.percent_recovered:.1f}", order=score.percent_recovered)
+        return Entry(counted)
+    text = f"{score.percent_recovered:.1f} over {counted}"
+    return Entry(text, order=score.percent_recovered if score.done == score.total else None)
 
 
 def _mean_ranks(columns: Sequence[Sequence[Entry]]) -> list[Entry]:
@@ -286,7 +295,9 @@ def _task_column(comparison: Conditions, rows: Sequence[Row], columns: Iterable[
     twins = sum(other.task == comparison.task for other in columns)
     point = f", {example.point}" if example.at else ""
     data = _LONG_HASH.sub(r"\1…", comparison.data) or "?"
-    return Column(comparison.task, metric_label(example) + point + (f" on {data}" if twins > 1 else ""))
+    level = None if point else chance_level(example.metric, (r for row in rows for r in row.evidence.records))
+    chance = "" if level is None else f", {level.name} {format_measurement(level.value, None)[0]}"
+    return Column(comparison.task, metric_label(example) + point + chance + (f" on {data}" if twins > 1 else ""))
 
 
 def metric_label(row: Row) -> str:

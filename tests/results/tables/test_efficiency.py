@@ -165,7 +165,8 @@ def test_exponents_stand_in_a_table_with_their_intervals_and_nowhere_else(make_r
     assert crossed.columns == (("prefill_ms", "batch_size=1"),)
     assert crossed.texts == {("elu", 0): ("700",)}
     titles = [table.title.split(":")[0] for section in sections(rows) for table in section.tables]
-    assert titles == ["throughput", "throughput", "Time exponent", "Cheaper than softmax from seq_len (between measured lengths, on "
+    assert titles == ["throughput", "throughput", "Time exponent",
+                      "Cheaper than softmax from seq_len (between measured lengths, on "
                       "logarithmic axes)"]  # fmt: skip
 
 
