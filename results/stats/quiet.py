@@ -22,7 +22,7 @@ STEADY = 1.5
 """Largest ratio of the 80th to the 20th percentile of one call's times, and of the 80th percentile to the median of the
 pace: the first pace of a process may be faster, as its threads are few."""
 
-NOT_QUIET, NO_PACE = "machine was not quiet", "the machine's pace was not measured"
+NOT_QUIET, NO_PACE = "machine was not quiet", "pace not measured"
 
 Paces: TypeAlias = Mapping[str, tuple[float, ...]]
 """Times of each kind of fixed work."""

@@ -151,21 +151,23 @@ def _lowest(rows: Iterable[Row]) -> dict[float, _Cost]:
 
 
 def _crossover(model: ModelKey, softmax: Mapping[float, _Cost], own: Mapping[float, _Cost]) -> Crossover | None:
-    """The last crossing after which the model stays cheaper; None if fewer than two lengths are common."""
+    """The last crossing after which the model stays cheaper; None if fewer than two lengths are common.
+
+    It is undecided unless its 95 % interval lies between lengths at which the two costs are told apart.
+    """
     lengths = sorted(softmax.keys() & own.keys())
     if len(lengths) < 2:
         return None
     ends = lengths[0], lengths[-1]
     dearer = [length for length in lengths if own[length].value >= softmax[length].value]
-    decisive = lengths if not dearer else lengths[lengths.index(dearer[-1]) :]
-    undecided = [length for length in decisive if not _is_decided(own[length], softmax[length])]
-    if undecided:
-        told = ", ".join(f"{length:g}" for length in undecided)
-        return Crossover(model, "undecided", None, None, *ends, reason=f"not told apart at {told}")
+    decided = [length for length in lengths if _is_decided(own[length], softmax[length])]
+    vague = f"not told apart at {', '.join(f'{length:g}' for length in lengths if length not in decided)}"
     if not dearer:
-        return Crossover(model, "always", None, None, *ends)
+        is_always = decided == lengths
+        return Crossover(model, "always" if is_always else "undecided", None, None, *ends, reason=vague)
     if dearer[-1] == lengths[-1]:
-        return Crossover(model, "never", None, None, *ends)
+        is_never = lengths[-1] in decided
+        return Crossover(model, "never" if is_never else "undecided", None, None, *ends, reason=vague)
     before, after = dearer[-1], lengths[lengths.index(dearer[-1]) + 1]
     gaps = [math.log(own[length].value / softmax[length].value) for length in (before, after)]
     share = gaps[0] / (gaps[0] - gaps[1])
@@ -174,7 +176,13 @@ def _crossover(model: ModelKey, softmax: Mapping[float, _Cost], own: Mapping[flo
     variances = [softmax[each].variance + own[each].variance for each in (before, after)]
     share_stderr = math.sqrt(gaps[1] ** 2 * variances[0] + gaps[0] ** 2 * variances[1]) / (gaps[0] - gaps[1]) ** 2
     stderr = length * math.log(after / before) * share_stderr
-    return Crossover(model, "at", length, value, *ends, None if math.isnan(stderr) else stderr)
+    if math.isnan(stderr):
+        return Crossover(model, "at", length, value, *ends)
+    low = max((each for each in dearer if each in decided), default=math.nan)
+    high = min((each for each in decided if each >= after), default=math.nan)
+    if low <= length - 1.96 * stderr and length + 1.96 * stderr <= high:
+        return Crossover(model, "at", length, value, *ends, stderr)
+    return Crossover(model, "undecided", None, None, *ends, reason=vague)
 
 
 def _is_decided(own: _Cost, softmax: _Cost) -> bool:

@@ -181,7 +181,7 @@ def slowed(metric: Metric, factor: float) -> Metric:
         ((PACE,), "700"),
         ((slowed(PACE, 1.15),), "700"),
         ((slowed(PACE, 20.0),), "undecided: machine was not quiet"),
-        ((), "undecided: the machine's pace was not measured"),
+        ((), "undecided: pace not measured"),
     ],
 )
 def test_crossovers_and_exponents_need_equal_pace(pace: tuple[Metric, ...], text: str, make_record: MakeRecord) -> None:
@@ -197,7 +197,7 @@ def test_crossovers_and_exponents_need_equal_pace(pace: tuple[Metric, ...], text
 
 
 def test_exponents_and_crossovers_whose_intervals_say_nothing_are_no_results(make_record: MakeRecord) -> None:
-    vague = [replace(m, stderr=0.4 * (m.value or 0.0)) for m in times(lambda n: 0.7 * n)]
+    vague = [replace(m, stderr=2.0 * (m.value or 0.0)) for m in times(lambda n: 0.7 * n)]
     made = [
         make_record("softmax", "throughput", metrics=(*times(lambda n: n**2 / 1000), *exponent(0.13, 13.5), PACE)),
         make_record("elu", "throughput", metrics=(*vague, PACE)),
@@ -207,7 +207,20 @@ def test_exponents_and_crossovers_whose_intervals_say_nothing_are_no_results(mak
     )
     fitted, crossed = summaries(leaderboard_rows(made))
     assert fitted.texts == {("softmax", 0): ("undecided: [-13.37, 13.63]",)}
-    assert crossed.texts == {("elu", 0): ("undecided: not told apart at 512, 1024",)}
+    assert crossed.texts == {("elu", 0): ("undecided: not told apart at 256, 512, 1024, 2048",)}
+
+
+def test_a_crossing_at_a_measured_length_is_decided_by_those_around_it(rows_of: Callable[..., list[Row]]) -> None:
+    def with_errors(found: tuple[Metric, ...]) -> tuple[Metric, ...]:
+        return tuple(replace(m, stderr=0.02 * (m.value or 0.0)) for m in found)
+
+    softmax, elu = with_errors(times(lambda n: n**2 / 1000)), with_errors(times(lambda n: 1.025 * n))
+    found = only(rows_of(softmax=softmax, elu=elu))
+    # At 1024 they differ by 0.1 %; the error of the crossing is about sqrt(2) * 2 % of its length.
+    assert (found.kind, found.length) == ("at", pytest.approx(1025, rel=1e-3))
+    assert found.stderr == pytest.approx(0.0283 * 1025, rel=0.05)
+    alike = only(rows_of(softmax=softmax, elu=with_errors(times(lambda n: n**2 / 1010))))
+    assert alike.text == "undecided: not told apart at 256, 512, 1024, 2048"
 
 
 def test_a_time_of_a_machine_that_was_not_quiet_stands_alone(make_record: MakeRecord) -> None:

@@ -47,7 +47,8 @@ def test_a_group_with_a_missing_task_is_scored_over_those_that_both_have(
 ) -> None:
     records = make_glue("softmax", {"glue/cola": 0.5, "glue/rte": 0.7}) + make_glue("elu", {"glue/cola": 0.4})
     score = scores_by_model(records, tasks_of={})["elu"]
-    assert (score.percent_recovered, score.done, score.total) == (pytest.approx(80), 1, 2)
+    assert score.percent_recovered == pytest.approx(80)
+    assert (score.done, score.total) == (1, 2)
 
 
 def test_a_group_that_softmax_lacks_has_no_score(make_glue: Callable[..., list[Record]]) -> None:
@@ -61,7 +62,8 @@ def test_a_group_s_own_tasks_count_even_if_nobody_ran_them_and_no_others_do(
     records = make_glue("softmax", {"glue/cola": 0.5, "glue/wnli": 0.5})
     records += make_glue("elu", {"glue/cola": 0.4, "glue/wnli": 0.4})
     score = scores_by_model(records)["elu"]
-    assert (score.percent_recovered, score.done, score.total) == (pytest.approx(80), 1, 8)
+    assert score.percent_recovered == pytest.approx(80)
+    assert (score.done, score.total) == (1, 8)
     assert scores_by_model(records, tasks_of={"glue": ["glue/wnli"]})["elu"].percent_recovered == pytest.approx(80)
     assert scores_by_model(make_glue("elu", {"glue/wnli": 0.4})) == {}
 
