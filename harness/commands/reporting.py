@@ -9,6 +9,7 @@ from pathlib import Path
 from ...results.record import Record
 from ...results.report.html import ReportContent
 from ...results.report.write import render, render_html, sample_previews, write_report
+from ...results.stats.evidence import Scores, kept_scores
 from ...results.store import LoadedRecords, RunStore
 from ...results.tables.aggregate import group_seeds, merge_runs
 from ...results.tables.notes import apart_notes
@@ -50,7 +51,7 @@ def load_content(folders: Sequence[Path], version: str = "") -> ReportContent:
         samples |= {record.cell_id: own.get(record.cell_id, []) for record in run.records}
     names = [folder.resolve().name for folder in folders]
     title = ", ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} runs"
-    return ReportContent(records, title, messages=messages, samples=samples, version=version)
+    return ReportContent(records, title, messages=messages, samples=samples, version=version, scores=_scores(loaded))
 
 
 def _merged(loaded: Sequence[tuple[Path, LoadedRecords]]) -> tuple[list[Record], list[str]]:
@@ -59,6 +60,12 @@ def _merged(loaded: Sequence[tuple[Path, LoadedRecords]]) -> tuple[list[Record],
     ]
     records, told = merge_runs([(folder.resolve().name, run.records) for folder, run in loaded])
     return list(records), messages + list(told)
+
+
+def _scores(loaded: Sequence[tuple[Path, LoadedRecords]]) -> Scores:
+    """The scores document by document of the cells of several runs; of a cell that several have, the later run's."""
+    stores = {record.cell_id: _store(folder) for folder, run in loaded for record in run.records}
+    return kept_scores(lambda record: stores[record.cell_id].kept_samples(record.cell_id))
 
 
 def render_runs(folders: Sequence[Path], format: str) -> tuple[str, list[str]]:
@@ -71,10 +78,11 @@ def render_runs(folders: Sequence[Path], format: str) -> tuple[str, list[str]]:
     if format == "html":
         content = load_content(folders)
         return render_html(content), list(content.messages)
-    records, messages = load_runs(folders)
+    loaded = [(folder, _store(folder).records()) for folder in folders]
+    records, messages = _merged(loaded)
     if format not in FORMATS_WITH_NOTES:
         messages += [note for notes in apart_notes(group_seeds(records)).values() for note in notes]
-    return render(records, format), messages
+    return render(records, format, _scores(loaded)), messages
 
 
 def rescore_runs(folders: Sequence[Path]) -> None:

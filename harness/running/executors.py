@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from typing import Any, TypeAlias
 
+from ...tasks.efficiency.points import PointTask
 from ..config import UsageError
 from .job import CellJob, CellOutcome, Message
 from .process import CellProcesses
+from .sweeping import Turns
 
 Started: TypeAlias = Callable[[CellJob], None]
 """Called when a job begins."""
@@ -30,6 +32,16 @@ def _groups(jobs: Sequence[CellJob]) -> Iterator[list[CellJob]]:
     yield from ([job] for job in jobs if job.task.info.own_device)
 
 
+def _in_turns(groups: Iterable[Sequence[CellJob]]) -> list[list[CellJob]]:
+    """The groups, those of single sweeps joined that differ in nothing but the model."""
+    joined: dict[Any, list[CellJob]] = {}
+    for number, group in enumerate(groups):
+        job = group[0]
+        is_sweep = job.task.info.own_device and isinstance(job.task, PointTask) and job.cell.peer_key
+        joined.setdefault((job.cell.peer_key, job.cell.seed) if is_sweep else number, []).extend(group)
+    return list(joined.values())
+
+
 class LocalExecutor:
     """Up to `workers` processes of this machine at a time."""
 
@@ -42,8 +54,11 @@ class LocalExecutor:
         self.processes.prepare(recipes)
 
     def run(self, jobs: Sequence[CellJob], started: Started, on_progress: OnProgress) -> Outcomes:
-        """Outcomes in the order in which jobs end; jobs that measure time run alone, after the others."""
-        for group in _groups(jobs):
+        """Outcomes in the order in which jobs end; jobs that measure time run alone, after the others.
+
+        Sweeps that differ in nothing but the model take turns point by point.
+        """
+        for group in _in_turns(_groups(jobs)):
             yield from self._run_together(group, started, on_progress)
 
     def cancel(self) -> None:
@@ -51,11 +66,18 @@ class LocalExecutor:
         self.processes.cancel()
 
     def _run_together(self, jobs: Sequence[CellJob], started: Started, on_progress: OnProgress) -> Outcomes:
+        turns = Turns(job.cell.key for job in jobs) if jobs[0].task.info.own_device else None
+
         def run_one(job: CellJob) -> CellOutcome:
             started(job)
-            return self.processes.run(job, partial(on_progress, job))
+            if turns is None:
+                return self.processes.run(job, partial(on_progress, job))
+            try:
+                return self.processes.run(job, partial(on_progress, job), partial(turns.take, job.cell.key))
+            finally:
+                turns.leave(job.cell.key)
 
-        pool = ThreadPoolExecutor(self.workers)
+        pool = ThreadPoolExecutor(self.workers if turns is None else len(jobs))
         try:
             running = {pool.submit(run_one, job): job for job in jobs}
             for ended in as_completed(running):

@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
@@ -21,7 +21,7 @@ from ...tasks.efficiency.points import PointTask
 from ..recipes import RECIPES, STAGE_DEFAULTS
 from .job import CellJob, CellOutcome, Message
 from .oom_kills import count_oom_kills
-from .sweeping import SweepRun
+from .sweeping import SweepRun, Turn
 from .worker import serve
 
 LOG_TAIL_CHARACTERS = 4000
@@ -54,8 +54,8 @@ class CellProcesses:
         self._context.set_forkserver_preload(_PRELOAD_TRAINING if trains else _PRELOAD)
         forkserver.ensure_running()
 
-    def run(self, job: CellJob, listener: Listener) -> CellOutcome:
-        """Runs a job to its end, its death or its time limit; a `PointTask` point by point.
+    def run(self, job: CellJob, listener: Listener, turn: Turn = nullcontext) -> CellOutcome:
+        """Runs a job to its end, its death or its time limit; a `PointTask` point by point, each in its turn.
 
         Raises:
             CancelledError: `cancel` was called before the process could start.
@@ -67,6 +67,7 @@ class CellProcesses:
             job,
             run_process=lambda point_job: self._run_one(point_job, lambda _: None),
             tell=lambda name: listener({"phase": name}),
+            turn=turn,
         ).run()
 
     def cancel(self) -> None:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from ...results.record import SCHEMA_VERSION, Record, Status
 from ...results.report.write import write_report
+from ...results.stats.evidence import kept_scores
 from ...results.store import DONE_STATUSES, RunStore
 from ...results.tables.terminal import print_leaderboard
 from ..cell import Cell, PlannedCell
@@ -180,7 +181,7 @@ class _RunUnderWay:
         by_key = {record.cell_id: record for record in self.store.records().records}
         records = [by_key[p.cell.key] for p in self.planned if p.cell.key in by_key]
         page = write_report(self.store)
-        print_leaderboard(records, self.console)
+        print_leaderboard(records, self.console, kept_scores(lambda record: self.store.kept_samples(record.cell_id)))
         self._say(f"report: {page}")
         for line in self.trackers.finish(records):
             self._say(line)

@@ -12,7 +12,7 @@ from ...adapters.mechanisms.softmax import CONTINUED
 from ...adapters.spec import ModelSpec
 from ...adapters.training.settings import DistillSettings, LoraSettings, TrainSettings
 from ...results.record import CurvePoint, Metric
-from ...results.tables.aggregate import REFERENCE_MODEL
+from ...results.tables.row import REFERENCE_MODEL
 from ...tasks.base import TaskData
 from ..cell import Cell
 from .artifacts import StageResult, get_or_make

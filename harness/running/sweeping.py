@@ -1,21 +1,59 @@
 """A cell that is measured point by point: each point in a process of its own, its row kept as soon as it is measured.
 
 A process that runs out of memory or time, or is killed, costs its own point only. Rows are kept beside the cell's
-checkpoints, so a run that was stopped goes on with the missing points.
+checkpoints, so a run that was stopped goes on with the missing points. Cells that differ in nothing but the model take
+turns, so that a slow minute of the machine hits all models alike.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 from ...results.record import Failure, Record, Status
 from ...tasks.base import Row
 from ...tasks.efficiency.points import Point, PointTask
 from .job import CellJob, CellOutcome
+
+
+class Turns:
+    """Lets several sweeps measure one point each in rotation, never two at a time.
+
+    Args:
+        sweeps: Their names; each takes part until it leaves.
+    """
+
+    def __init__(self, sweeps: Iterable[str]) -> None:
+        self._waiting = deque(sweeps)
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, sweep: str) -> Iterator[None]:
+        """Waits for the turn of a sweep, and passes it on after the block."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting[0] == sweep)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._waiting.rotate(-1)
+                self._changed.notify_all()
+
+    def leave(self, sweep: str) -> None:
+        """Takes a sweep that has ended out of the rotation."""
+        with self._changed:
+            self._waiting.remove(sweep)
+            self._changed.notify_all()
+
+
+Turn: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""Waits for the turn of one sweep."""
 
 
 @dataclass
@@ -24,9 +62,10 @@ class SweepRun:
 
     Attributes:
         task: The cell's task.
-        job: The cell's job; its time limit holds for all points together.
+        job: The cell's job; its time limit holds for all points together, without the time of other cells' turns.
         run_process: Runs the job of one point in a process of its own.
         tell: Called with the name of each point that begins.
+        turn: Entered for each point that is measured.
         measured: Outcome of each point so far.
         last_log: Output of the process that ended the cell because its model could not be built or time ran out.
     """
@@ -35,6 +74,7 @@ class SweepRun:
     job: CellJob
     run_process: Callable[[CellJob], CellOutcome]
     tell: Callable[[str], None]
+    turn: Turn = nullcontext
     measured: dict[Point, CellOutcome] = field(default_factory=dict)
     last_log: str = ""
 
@@ -46,17 +86,21 @@ class SweepRun:
 
     def _measure_all(self) -> tuple[Status, Failure | None]:
         """Measures every point; the cell's status, and its error if it ended early."""
-        deadline_s = None if self.job.timeout_s is None else time.monotonic() + self.job.timeout_s
+        spent_s = 0.0
         points = self.task.points(self.job.task_settings, self.job.cell.limit)
         try:
             point = next(points)
             while True:
-                left_s = None if deadline_s is None else deadline_s - time.monotonic()
+                left_s = None if self.job.timeout_s is None else self.job.timeout_s - spent_s
                 file = self._file(point)
                 outcome = CellOutcome.read(file) if file.exists() else None
                 if outcome is None and left_s is not None and left_s <= 0:
                     return "timeout", Failure("Timeout", f"the time limit was up before {point.name}")
-                outcome = outcome or self._measure(point, left_s)
+                if outcome is None:
+                    with self.turn():
+                        start_s = time.monotonic()
+                        outcome = self._measure(point, left_s)
+                        spent_s += time.monotonic() - start_s
                 if outcome is None:
                     return "timeout", Failure("Timeout", f"the time limit was up during {point.name}")
                 if self._ends_the_cell(outcome):

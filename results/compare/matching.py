@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ..record import Metric, Record, Scalar
+from ..stats.changes import QUALITY_UNITS
 from .snapshot import Snapshot
 
-QUALITY_UNITS = frozenset({"1", "nats", "bits", "bits/byte"})
-"""Units of a model's quality; numbers in any other unit depend on the machine."""
 _MACHINE = ("device", "gpu", "cpu", "threads")
 
 MetricKey: TypeAlias = tuple[str, tuple[tuple[str, Scalar], ...]]

@@ -14,15 +14,24 @@ from typing import Literal, TypeAlias, get_args
 
 from ..names import unknown_name
 from ..record import Metric, Record
+from ..stats.changes import (
+    ALPHA,
+    Change,
+    adjusted,
+    is_measurable,
+    paired_change,
+    plain_change,
+    seeds_change,
+    timings_change,
+)
+from ..stats.quiet import PACE_METRIC, paces
 from ..stats.scores import SampleScores, sample_scores
 from . import matching
-from .judgement import Change, adjusted, is_measurable, paired_change, plain_change, seeds_change, timings_change
 from .matching import CellIdentity, MetricKey, PairedRecords, is_quality
 from .snapshot import Snapshot
 
 Verdict: TypeAlias = Literal["regressed", "undecided", "missing", "incomparable", "improved", "unchanged", "new"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-ALPHA = 0.05
 QUALITY_MARGIN, SPEED_MARGIN = 0.005, 0.05
 """Margins as fractions: half a percent, or half a point, of quality; five percent of time and of memory."""
 EXIT_FINE, EXIT_REGRESSED, EXIT_UNDECIDED = 0, 1, 4
@@ -241,23 +250,15 @@ def _change(metric: Metric, before: _Side, after: _Side) -> Change:
     return seeds_change(metric, was, now) if len(was) > 1 else plain_change(metric, was[0], now[0])
 
 
-_PACE = Metric("pace_ms", None, "ms", False, None, 0)
+_PACE = Metric(PACE_METRIC, None, "ms", False, None, 0)
 
 
 def _drifts(befores: Sequence[Record], afters: Sequence[Record]) -> dict[str, Change]:
     """How the machine's pace changed, by kind of work that every record measured."""
-    before, after = [_paces(record) for record in befores], [_paces(record) for record in afters]
+    before, after = [paces(record) for record in befores], [paces(record) for record in afters]
     return {
-        work: timings_change(_PACE, [paces[work] for paces in before], [paces[work] for paces in after])
+        work: timings_change(_PACE, [each[work] for each in before], [each[work] for each in after])
         for work in sorted(set.intersection(*map(set, (*before, *after))))
-    }
-
-
-def _paces(record: Record) -> dict[str, tuple[float, ...]]:
-    return {
-        str(metric.at.get("work", "")): metric.samples
-        for metric in record.metrics
-        if metric.name == _PACE.name and len(metric.samples) > 1
     }
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from ..foreign import ForeignJsonError, format_json, parse_json
 from ..names import unknown_name
 from ..record import Record, from_json, record_text
-from ..tables.aggregate import format_at, leaderboard_rows
+from ..tables.aggregate import leaderboard_rows
+from ..tables.row import format_at
 from .lm_eval_export import write_lm_eval
 
 _OF_RECORD = ("run_id", "cell_id", "model", "backbone", "task", "recipe", "scale", "seed", "limit", "peer_key")

@@ -16,10 +16,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..compare.matching import QUALITY_UNITS
 from ..foreign import format_json
 from ..record import Record
-from ..tables.aggregate import Row, SeedGroup, group_seeds, leaderboard_rows
+from ..stats.changes import QUALITY_UNITS
+from ..tables.aggregate import SeedGroup, group_seeds, leaderboard_rows
+from ..tables.row import Row
 
 METRIC_NAMES: Mapping[str, str] = {"accuracy": "acc", "matthews": "mcc"}
 """lm-eval's names of metrics, where they differ from ours."""

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..record import PART_MARK, TRAINING_SPLIT, CurvePoint, Record
-from ..tables.aggregate import Conditions, group_seeds, grouped
+from ..tables.aggregate import group_seeds
+from ..tables.row import Conditions, grouped
 from . import draw
 from .draw import Plot, Styles
 

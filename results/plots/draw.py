@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..stats.statistics import Floats
-from ..tables.aggregate import REFERENCE_MODEL, Conditions, ModelKey, Row, model_label, softmax_first
+from ..tables.row import REFERENCE_MODEL, Conditions, ModelKey, Row, model_label, softmax_first
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

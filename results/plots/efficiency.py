@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..record import Record
-from ..tables.aggregate import AXIS, Conditions, Row, grouped, main_rows, model_label
+from ..tables.aggregate import main_rows
 from ..tables.efficiency import crossovers_of_sweep
 from ..tables.format import format_status
+from ..tables.row import AXIS, Conditions, Row, grouped, model_label
 from ..tables.tables import metric_label
 from . import draw
 from .draw import Plot, Styles

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ..record import Record
+from ..stats.evidence import Samples
 from ..stats.statistics import Floats
-from ..tables.aggregate import REFERENCE_MODEL, Row, grouped
-from ..tables.fidelity import Fidelity, HeadSample, Samples, fidelities, spikiest_heads
+from ..tables.fidelity import Fidelity, HeadSample, fidelities, spikiest_heads
+from ..tables.row import REFERENCE_MODEL, Row, grouped
 from . import draw
 from .draw import Plot, Styles
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from ..record import Record
 from ..stats.statistics import Floats
-from ..tables.aggregate import Conditions, group_seeds
+from ..tables.aggregate import group_seeds
+from ..tables.row import Conditions
 
 _HEAD = re.compile(r"attention_kl/layer (\d+)/head (\d+)")
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..record import Record
-from ..tables.aggregate import AXIS, REFERENCE_MODEL, Conditions, Row, grouped, leaderboard_rows, main_rows
+from ..stats.evidence import Samples
+from ..tables.aggregate import leaderboard_rows, main_rows
 from ..tables.efficiency import SPREAD, is_detail
-from ..tables.fidelity import Samples
 from ..tables.format import format_status, format_with_error
+from ..tables.row import AXIS, REFERENCE_MODEL, Conditions, Row, grouped
 from ..tables.tables import metric_label
 from . import draw
 from .curves import curve_plots

@@ -16,8 +16,8 @@ from dataclasses import asdict
 from typing import Any, TypeAlias
 
 from ..record import PART_MARK, TRAINING_SPLIT, CurvePoint, DataIdentity, KernelUse, Metric, Record
-from ..tables.aggregate import format_at, grouped
 from ..tables.format import format_with_error
+from ..tables.row import format_at, grouped
 
 MAX_PACKED_BYTES = 500_000
 """Largest size of all packed parts together; curves, then predictions, are left out if they do not fit."""

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..plots.inline import inline_svg
 from ..record import STATUSES, Record
+from ..stats.evidence import Scores, no_scores
 from ..store import CorruptCell, record_order
-from ..tables.aggregate import group_seeds, grouped, rows_of_groups
+from ..tables.aggregate import group_seeds, rows_of_groups
 from ..tables.confounders import confounders
 from ..tables.format import format_status
 from ..tables.notes import section_notes
+from ..tables.row import grouped
 from ..tables.tables import Entry, sections
 from .assets import assets
 from .cells import Samples, pack_cells
@@ -47,6 +49,7 @@ class ReportContent:
         messages: Further lines for the top, such as cells that a later run replaces.
         samples: The first predictions of cells, by the cell's id.
         version: The server's name for this state of the run; empty for a page that follows no run.
+        scores: Gives the records' metrics document by document, for comparisons over the same documents.
     """
 
     records: Sequence[Record]
@@ -55,6 +58,7 @@ class ReportContent:
     messages: Sequence[str] = ()
     samples: Samples = field(default_factory=dict)
     version: str = ""
+    scores: Scores = no_scores
 
 
 def report_html(content: ReportContent, plots: Sequence[tuple[str, str]]) -> str:
@@ -83,18 +87,18 @@ def report_html(content: ReportContent, plots: Sequence[tuple[str, str]]) -> str
         statuses=[(status, counts[status]) for status in STATUSES if counts[status]],
         warnings=list(_warnings(content, records)),
         most_warnings=MOST_WARNINGS,
-        sections=_sections(records),
+        sections=_sections(records, content.scores),
         plots=[(name, Markup(svg), _is_wide(svg)) for name, svg in shown],
         plots_left_out=len(plots) - len(shown),
         packed=pack_cells(records, content.samples),
     )
 
 
-def _sections(records: Sequence[Record]) -> list[Mapping[str, Any]]:
+def _sections(records: Sequence[Record], scores: Scores) -> list[Mapping[str, Any]]:
     """The leaderboard's sections, each with the differences between its models."""
     groups = group_seeds(records)
     found = grouped(confounders(groups), lambda each: each.comparison.section)
-    boards = sections(rows_of_groups(groups), section_notes(groups))
+    boards = sections(rows_of_groups(groups, scores), section_notes(groups))
     return [vars(board) | {"differences": found.get(board.title, [])} for board in boards]
 
 
@@ -104,13 +108,15 @@ def _drawn(cell: Entry) -> Markup:
 
     kind = "good" if cell.ranking.is_best else "bad" if cell.failed else ""
     aside = " ".join(form.format(text) for form, text in (("± {}", cell.stderr), ("({})", cell.percent)) if text)
+    warning = "detail" if cell.pale else "detail bad"
     parts = [
         f'<b class="{kind}">{escape(cell.text)}</b>' if kind else escape(cell.text),
         f" <small>{escape(aside)}</small>" if aside else "",
         f" <sup>{escape(cell.ranking.rank)}</sup>" if cell.ranking.rank else "",
-        f'<span class="detail bad">{escape(cell.note)}</span>' if cell.note else "",
+        f'<span class="{warning}">{escape(cell.note)}</span>' if cell.note else "",
     ]
-    attributes = f' class="{cell.ranking.standing}"' if cell.ranking.standing else ""
+    mark = "pale" if cell.pale else cell.ranking.standing
+    attributes = f' class="{mark}"' if mark else ""
     order = "" if cell.order is None else f"{cell.order:.9g}"
     return Markup(f'<td{attributes} data-order="{order}">{"".join(parts)}</td>')
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..names import unknown_name
 from ..record import Record
+from ..stats.evidence import Scores, kept_scores, no_scores
 from ..store import RunStore
 from ..tables.leaderboard import leaderboard_csv, leaderboard_json, leaderboard_latex, leaderboard_markdown
 from .cells import preview
@@ -26,12 +27,13 @@ def write_report(store: RunStore) -> Path:
 
     loaded = store.records()
     page = store.root / "report.html"
+    scores = kept_scores(lambda record: store.kept_samples(record.cell_id))
     store.create()
     for format in ("csv", "md", "json"):
-        store.write_text(store.root / f"leaderboard.{format}", RENDERERS[format](loaded.records))
+        store.write_text(store.root / f"leaderboard.{format}", RENDERERS[format](loaded.records, scores))
     plots = write_plots(loaded.records, store.root / "plots", lambda record: store.kept_samples(record.cell_id))
     samples = sample_previews(store, loaded.records)
-    content = ReportContent(loaded.records, store.root.resolve().name, loaded.corrupt, samples=samples)
+    content = ReportContent(loaded.records, store.root.resolve().name, loaded.corrupt, samples=samples, scores=scores)
     store.write_text(page, report_html(content, plots))
     return page
 
@@ -46,19 +48,20 @@ def sample_previews(store: RunStore, records: Iterable[Record]) -> dict[str, lis
     return {cell_id: rows for cell_id, rows in previews.items() if rows}
 
 
-def render(records: Iterable[Record], format: str) -> str:
+def render(records: Iterable[Record], format: str, scores: Scores = no_scores) -> str:
     """The leaderboard as text.
 
     Args:
         records: What to show.
         format: `md`, `csv`, `latex`, `json`, or `html` for the whole report.
+        scores: Gives the records' metrics document by document, for comparisons over the same documents.
 
     Raises:
         UnknownNameError: The format is unknown.
     """
     if format not in RENDERERS:
         raise unknown_name("format", format, RENDERERS)
-    return RENDERERS[format](records)
+    return RENDERERS[format](records, scores)
 
 
 def render_html(content: ReportContent) -> str:
@@ -68,11 +71,11 @@ def render_html(content: ReportContent) -> str:
     return report_html(content, svg_plots(content.records))
 
 
-def _html(records: Iterable[Record]) -> str:
-    return render_html(ReportContent(list(records)))
+def _html(records: Iterable[Record], scores: Scores) -> str:
+    return render_html(ReportContent(list(records), scores=scores))
 
 
-RENDERERS: Mapping[str, Callable[[Iterable[Record]], str]] = {
+RENDERERS: Mapping[str, Callable[[Iterable[Record], Scores], str]] = {
     "md": leaderboard_markdown,
     "csv": leaderboard_csv,
     "latex": leaderboard_latex,

@@ -2,134 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 from ..record import Metric, Record, Scalar
+from ..stats.chance import is_signed
+from ..stats.evidence import Evidence, Scores, no_scores
 from ..stats.statistics import seed_mean
 from ..store import record_order
-
-REFERENCE_MODEL = "softmax"
-PARTIAL = "partial"
-
-AXIS = "seq_len"
-"""The coordinate along which sweeps are drawn and costs grow."""
+from .row import CONTENDER, PARTIAL, REFERENCE_MODEL, Conditions, Row, format_at, grouped, model_label, softmax_first
 
 _Variant: TypeAlias = tuple[str, tuple[tuple[str, Any], ...]]
-_T = TypeVar("_T")
-_K = TypeVar("_K")
-
-ModelKey: TypeAlias = tuple[str, int]
-"""A model and its variant (see `Row`)."""
-
-CONTENDER = "contender"
-"""Coordinate that names another implementation a task measures beside the cell's model; rows have it as their model."""
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What two numbers must share to stand side by side.
-
-    Attributes:
-        backbone: Such as `gpt`.
-        task: Such as `wikitext2`.
-        recipe: Such as `scratch`.
-        scale: `smoke`, `small` or `paper`.
-        limit: Rows asked for with `--limit`; None for all of them.
-        data: Identity of the data; empty where no cell read any.
-    """
-
-    backbone: str
-    task: str
-    recipe: str
-    scale: str
-    limit: int | None
-    data: str
-
-    @property
-    def place(self) -> str:
-        """Backbone, recipe and scale as people read them."""
-        return f"{self.backbone}, {self.recipe}, {self.scale}"
-
-    @property
-    def section(self) -> str:
-        """Title of its section of a report: backbone, recipe and scale, and the limit of partial results."""
-        title = f"{self.backbone} · {self.recipe} · {self.scale}"
-        return title if self.limit is None else f"{title} · {PARTIAL}: first {self.limit} rows"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One metric of one model, over its seeds.
-
-    Attributes:
-        model: Canonical model spec, or the name of a contender.
-        comparison: Where it was measured; only rows with an equal one are compared.
-        metric: Name of the metric; the task's main metric for a failed cell.
-        at: Coordinates of a sweep's point as `key=value;key=value`, keys sorted; empty outside sweeps.
-        value: Mean over seeds; None where nothing was measured.
-        stderr: For one seed the metric's own standard error; for several, the standard error over seeds.
-        n: Samples behind one seed's value, the fewest of any seed. Seeds share a test set, so they do not add up.
-        unit: Unit of `value`.
-        higher_is_better: Direction; None for a number that only describes.
-        seeds: The seeds, such as `0,1,2`.
-        percent_recovered: Score in percent of softmax's under the same comparison; None where not defined.
-        status: `ok`, `partial` for a number from part of the data, or why there is no value.
-        is_main: Whether this is the metric that ranks models on the task.
-        variant: Counts cells that only differ in settings or code: 0 for the first.
-        coordinates: The point of the sweep that `at` spells out.
-        peer_key: Peer key of the cells behind the row; empty where they have none.
-        is_failed_cell: Whether the row stands for cells that ended without their main metric.
-    """
-
-    model: str
-    comparison: Conditions
-    metric: str
-    at: str = ""
-    value: float | None = None
-    stderr: float | None = None
-    n: int = 0
-    unit: str = ""
-    higher_is_better: bool | None = None
-    seeds: str = ""
-    percent_recovered: float | None = None
-    status: str = "ok"
-    is_main: bool = False
-    variant: int = 0
-    coordinates: Mapping[str, Scalar] = field(default_factory=dict, hash=False)
-    peer_key: str = ""
-    is_failed_cell: bool = False
-
-    @property
-    def key(self) -> ModelKey:
-        """The model and its variant."""
-        return self.model, self.variant
-
-    @property
-    def label(self) -> str:
-        """The model's name in tables and legends."""
-        return model_label(*self.key)
-
-    @property
-    def point(self) -> str:
-        """`at` as people read it."""
-        return self.at.replace(";", ", ")
-
-    @property
-    def seq_len(self) -> float:
-        """The coordinate `seq_len` as a number."""
-        return float(self.coordinates[AXIS] or 0)
-
-    @property
-    def has_seq_len(self) -> bool:
-        """Whether the row is a point of a sweep over sequence lengths."""
-        return isinstance(self.coordinates.get(AXIS), int | float)
-
-    def other_coordinates(self, *left_out: str) -> str:
-        """The coordinates as people read them, without those of the given names."""
-        return ", ".join(f"{key}={self.coordinates[key]}" for key in sorted(self.coordinates) if key not in left_out)
 
 
 @dataclass(frozen=True)
@@ -147,31 +33,22 @@ class SeedGroup:
         return model_label(self.model, self.variant)
 
 
-def model_label(model: str, variant: int) -> str:
-    """A model's name in tables and legends; the second and later sets of settings are numbered."""
-    return model if variant == 0 else f"{model} (settings {variant + 1})"
-
-
-def grouped(items: Iterable[_T], key: Callable[[_T], _K]) -> dict[_K, list[_T]]:
-    """The items by their key; keys and items keep the order in which they come."""
-    found: dict[_K, list[_T]] = defaultdict(list)
-    for item in items:
-        found[key(item)].append(item)
-    return dict(found)
-
-
-def leaderboard_rows(records: Iterable[Record]) -> list[Row]:
+def leaderboard_rows(records: Iterable[Record], scores: Scores = no_scores) -> list[Row]:
     """The leaderboard's rows, in a fixed order.
 
     Cells are averaged over seeds only if nothing else sets them apart: another scale, recipe, limit, data, peer key or
     setting gives another row, and so does a second record of the same seed. A seed that failed has a row of its own.
+
+    Args:
+        records: What was measured.
+        scores: Gives the records' metrics document by document, for comparisons over the same documents.
     """
-    return rows_of_groups(group_seeds(records))
+    return rows_of_groups(group_seeds(records), scores)
 
 
-def rows_of_groups(groups: Iterable[SeedGroup]) -> list[Row]:
+def rows_of_groups(groups: Iterable[SeedGroup], scores: Scores = no_scores) -> list[Row]:
     """`leaderboard_rows`, from records that `group_seeds` has grouped."""
-    rows = [row for cells in groups for row in _rows_of(cells)]
+    rows = [row for cells in groups for row in _rows_of(cells, scores)]
     rows.sort(key=_row_order)
     return list(_with_percent_recovered(rows))
 
@@ -229,11 +106,6 @@ def percent_of(value: float, reference: float, higher_is_better: bool | None) ->
     return 100 * (value / reference if higher_is_better else reference / value)
 
 
-def format_at(at: Mapping[str, Scalar]) -> str:
-    """Coordinates as `key=value;key=value`, keys sorted."""
-    return ";".join(f"{key}={at[key]}" for key in sorted(at))
-
-
 def group_seeds(records: Iterable[Record]) -> list[SeedGroup]:
     """The records in groups that differ in nothing but the seed."""
     groups: dict[tuple[str, Conditions], dict[tuple[_Variant, int], list[Record]]] = defaultdict(dict)
@@ -267,17 +139,17 @@ def _data_key(record: Record) -> str:
     return "@".join(filter(None, (data.id, data.revision, data.fingerprint))) if data else ""
 
 
-def _rows_of(cells: SeedGroup) -> Iterable[Row]:
+def _rows_of(cells: SeedGroup, scores: Scores) -> Iterable[Row]:
     metrics = ((record, metric) for record in cells.records for metric in record.metrics)
     points = grouped(metrics, lambda pair: (pair[1].name, format_at(pair[1].at), pair[1].status))
-    yield from (_metric_row(cells, measured) for measured in points.values())
+    yield from (_metric_row(cells, measured, scores) for measured in points.values())
     failed = grouped((record for record in cells.records if record.status != "ok"), lambda record: record.status)
     for status, missing in failed.items():
         if not any(m.name == r.main_metric and m.status == status for r in missing for m in r.metrics):
             yield replace(_empty_row(cells, missing, missing[0].main_metric, status), is_failed_cell=True)
 
 
-def _metric_row(cells: SeedGroup, measured: Sequence[tuple[Record, Metric]]) -> Row:
+def _metric_row(cells: SeedGroup, measured: Sequence[tuple[Record, Metric]], scores: Scores) -> Row:
     first = measured[0][1]
     values = [metric.value for _, metric in measured if metric.value is not None]
     mean, over_seeds = seed_mean(values) if values else (None, None)
@@ -295,6 +167,7 @@ def _metric_row(cells: SeedGroup, measured: Sequence[tuple[Record, Metric]]) -> 
         unit=first.unit,
         higher_is_better=first.higher_is_better,
         coordinates=coordinates,
+        evidence=Evidence(tuple(r for r, _ in measured), tuple(m for _, m in measured), scores),
     )
 
 
@@ -318,8 +191,20 @@ def _with_percent_recovered(rows: Sequence[Row]) -> Iterator[Row]:
     for row in rows:
         reference = reference_of(row, references.get((row.comparison, row.metric, row.at), ()))
         if reference is not None and row.value is not None and reference.value is not None:
-            row = replace(row, percent_recovered=percent_of(row.value, reference.value, row.higher_is_better))
+            row = _beside_softmax(row, row.value, reference.value)
         yield row
+
+
+def _beside_softmax(row: Row, value: float, reference: float) -> Row:
+    """The row with its score in percent of softmax's, or with its cost as a factor."""
+    if row.is_quality:
+        return (
+            row
+            if is_signed(row.metric)
+            else replace(row, percent_recovered=percent_of(value, reference, row.higher_is_better))
+        )
+    is_ratio = row.higher_is_better is not None and 0 < value < math.inf and 0 < reference < math.inf
+    return replace(row, factor=value / reference) if is_ratio else row
 
 
 def _row_order(row: Row) -> tuple[Any, ...]:
@@ -332,11 +217,6 @@ def _row_order(row: Row) -> tuple[Any, ...]:
         (not row.is_main, row.metric, point),
         (*softmax_first(row.key), row.status, row.seeds),
     )
-
-
-def softmax_first(key: ModelKey) -> tuple[bool, str, int]:
-    """What models are sorted by: softmax comes first, the others by name."""
-    return key[0] != REFERENCE_MODEL, *key
 
 
 def _sort_key(value: Scalar) -> tuple[int, float, str]:

@@ -12,7 +12,8 @@ from operator import attrgetter
 from typing import Any
 
 from ..record import Record
-from .aggregate import Conditions, SeedGroup, grouped
+from .aggregate import SeedGroup
+from .row import Conditions, grouped
 
 
 @dataclass(frozen=True)

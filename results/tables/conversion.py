@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from ..record import Metric, Record
 from ..stats.statistics import errors_that_count, seed_mean
-from .aggregate import Conditions, SeedGroup
+from .aggregate import SeedGroup
 from .format import format_with_error
+from .row import Conditions
 from .tables import WITHOUT_BRANCH
 
 

@@ -11,12 +11,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from .aggregate import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped, is_comparable
+from .aggregate import is_comparable
+from .ranks import disturbances_of
+from .row import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped
 
 EXPONENTS = ("time_exponent", "memory_exponent")
 
 SPREAD = ("_p20", "_p80")
 """What the names of a metric's 20th and 80th percentile end with."""
+UNDECIDED = "undecided"
+"""What the text of a crossover or an exponent begins with that is no result."""
+
+WIDEST = 1.0
+"""Widest 95 % interval of an exponent that says something: a wider one cannot tell linear from quadratic growth."""
 _FITS = ("_exponent", "_exponent_low", "_exponent_high")
 _DETAILS = ("_flops", "_traffic_bytes", "_sm_clock_mhz", "_throttled", "peak_resident_bytes")
 _COSTS = ("_ms", "_bytes")
@@ -31,26 +38,31 @@ class Crossover:
 
     Attributes:
         model: The model and its variant.
-        kind: `at` a length between two measured ones, `always` (at every measured length), or `never`.
+        kind: `at` a length between two measured ones, `always` (at every measured length), `never`, or `undecided`:
+            the machine was not quiet, or an interval decides neither.
         length: Where the lines through the measured points cross, on logarithmic axes; None unless `at`.
         value: What both cost there, or the rate of both; None unless `at`.
         shortest: The shortest length measured of both.
         longest: The longest.
         stderr: Standard error of `length`, from those of the four points around it; None unless `at`, or if a point
             has none.
+        reason: Why it is undecided.
     """
 
     model: ModelKey
-    kind: Literal["at", "always", "never"]
+    kind: Literal["at", "always", "never", "undecided"]
     length: float | None
     value: float | None
     shortest: float
     longest: float
     stderr: float | None = None
+    reason: str = ""
 
     @property
     def text(self) -> str:
         """In a few words."""
+        if self.kind == "undecided":
+            return f"{UNDECIDED}: {self.reason}"
         if self.kind == "at":
             return f"{self.length:.0f}" + (f" ± {self.stderr:.0f}" if self.stderr is not None else "")
         if self.kind == "always":
@@ -94,6 +106,8 @@ def crossovers_of_sweep(rows: Sequence[Row]) -> list[Crossover]:
     for model, own in grouped((row for row in rows if row.model not in references), lambda row: row.key).items():
         comparable = [row for row in own if is_comparable(row, softmax[0])]
         found = _crossover(model, _lowest(softmax), _lowest(comparable))
+        if found is not None and (reason := _disturbance([*softmax, *comparable])):
+            found = _undecided(found, reason)
         if found is not None and found.value is not None and _is_rate(own[0]):
             found = replace(found, value=1 / found.value)
         every += [found] if found else []
@@ -137,16 +151,23 @@ def _lowest(rows: Iterable[Row]) -> dict[float, _Cost]:
 
 
 def _crossover(model: ModelKey, softmax: Mapping[float, _Cost], own: Mapping[float, _Cost]) -> Crossover | None:
-    """The last crossing after which the model stays cheaper; None if fewer than two lengths are common."""
+    """The last crossing after which the model stays cheaper; None if fewer than two lengths are common.
+
+    It is undecided unless its 95 % interval lies between lengths at which the two costs are told apart.
+    """
     lengths = sorted(softmax.keys() & own.keys())
     if len(lengths) < 2:
         return None
     ends = lengths[0], lengths[-1]
     dearer = [length for length in lengths if own[length].value >= softmax[length].value]
+    decided = [length for length in lengths if _is_decided(own[length], softmax[length])]
+    vague = f"not told apart at {', '.join(f'{length:g}' for length in lengths if length not in decided)}"
     if not dearer:
-        return Crossover(model, "always", None, None, *ends)
+        is_always = decided == lengths
+        return Crossover(model, "always" if is_always else "undecided", None, None, *ends, reason=vague)
     if dearer[-1] == lengths[-1]:
-        return Crossover(model, "never", None, None, *ends)
+        is_never = lengths[-1] in decided
+        return Crossover(model, "never" if is_never else "undecided", None, None, *ends, reason=vague)
     before, after = dearer[-1], lengths[lengths.index(dearer[-1]) + 1]
     gaps = [math.log(own[length].value / softmax[length].value) for length in (before, after)]
     share = gaps[0] / (gaps[0] - gaps[1])
@@ -155,7 +176,29 @@ def _crossover(model: ModelKey, softmax: Mapping[float, _Cost], own: Mapping[flo
     variances = [softmax[each].variance + own[each].variance for each in (before, after)]
     share_stderr = math.sqrt(gaps[1] ** 2 * variances[0] + gaps[0] ** 2 * variances[1]) / (gaps[0] - gaps[1]) ** 2
     stderr = length * math.log(after / before) * share_stderr
-    return Crossover(model, "at", length, value, *ends, None if math.isnan(stderr) else stderr)
+    if math.isnan(stderr):
+        return Crossover(model, "at", length, value, *ends)
+    low = max((each for each in dearer if each in decided), default=math.nan)
+    high = min((each for each in decided if each >= after), default=math.nan)
+    if low <= length - 1.96 * stderr and length + 1.96 * stderr <= high:
+        return Crossover(model, "at", length, value, *ends, stderr)
+    return Crossover(model, "undecided", None, None, *ends, reason=vague)
+
+
+def _is_decided(own: _Cost, softmax: _Cost) -> bool:
+    """Whether two costs differ by more than the 95 % interval of their ratio; an unknown error counts as zero."""
+    variance = own.variance + softmax.variance
+    return math.isnan(variance) or abs(math.log(own.value / softmax.value)) > 1.96 * math.sqrt(variance)
+
+
+def _undecided(found: Crossover, reason: str) -> Crossover:
+    return Crossover(found.model, "undecided", None, None, found.shortest, found.longest, reason=reason)
+
+
+def _disturbance(points: Iterable[Row]) -> str:
+    """Why the times of a sweep are not compared; empty if they are."""
+    columns = grouped((row for row in points if row.value is not None), lambda row: row.seq_len).values()
+    return next((reason for column in columns for reason in disturbances_of(column) if reason), "")
 
 
 def _crossover_summary(found: Mapping[_Sweep, Sequence[Crossover]]) -> Summary:
@@ -172,21 +215,43 @@ def _crossover_summary(found: Mapping[_Sweep, Sequence[Crossover]]) -> Summary:
 def _exponent_summary(rows: Sequence[Row], name: str) -> Summary:
     """Slope and 95 % interval by model; a column for each quantity and range of lengths."""
     found: dict[tuple[str, str], dict[ModelKey, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    disturbed = _disturbed_modes(rows)
+    reasons: dict[tuple[tuple[str, str], ModelKey], str] = {}
     for row in rows:
         if row.metric.startswith(name) and row.value is not None and {"of", "over"} <= row.coordinates.keys():
             rest = row.other_coordinates("of", "over")
             column = str(row.coordinates["of"]), f"over {row.coordinates['over']}" + (f", {rest}" if rest else "")
             found[column][row.key][row.metric.removeprefix(name)] = row.value
+            reasons[column, row.key] = disturbed.get((row.comparison, row.key, f"{column[0]}_ms"), "")
     columns = sorted(found)
     models = dict.fromkeys(row.key for row in rows if row.metric == name)
     return Summary(
         f"{name.replace('_', ' ').capitalize()}: slope of its logarithm against log {AXIS}, 95 % interval of the fit",
         tuple(columns),
-        {model: tuple(_interval(found[column].get(model)) for column in columns) for model in models},
+        {
+            model: tuple(_interval(found[column].get(model), reasons.get((column, model), "")) for column in columns)
+            for model in models
+        },
     )
 
 
-def _interval(fit: Mapping[str, float] | None) -> str:
+def _disturbed_modes(rows: Sequence[Row]) -> dict[tuple[Conditions, ModelKey, str], str]:
+    """Why a mode's times are not compared, for each model, if some point of them is not."""
+    timed = (row for row in rows if row.has_seq_len and row.value is not None and row.metric.endswith("_ms"))
+    found = {}
+    for column in grouped(timed, lambda row: (row.comparison, row.metric, row.at)).values():
+        for row, reason in zip(column, disturbances_of(column), strict=True):
+            if reason:
+                found[row.comparison, row.key, row.metric] = reason
+    return found
+
+
+def _interval(fit: Mapping[str, float] | None, disturbance: str) -> str:
     if fit is None:
         return "–"
-    return f"{fit['']:.2f} [{fit['_low']:.2f}, {fit['_high']:.2f}]" if "_low" in fit else f"{fit['']:.2f}"
+    if disturbance:
+        return f"{UNDECIDED}: {disturbance}"
+    if "_low" not in fit:
+        return f"{fit['']:.2f}"
+    ends = f"[{fit['_low']:.2f}, {fit['_high']:.2f}]"
+    return f"{fit['']:.2f} {ends}" if fit["_high"] - fit["_low"] <= WIDEST else f"{UNDECIDED}: {ends}"

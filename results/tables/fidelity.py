@@ -7,19 +7,19 @@ the first tokens of the test text, with a list for each query over the keys that
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..record import Record
+from ..stats.evidence import Samples
 from ..stats.statistics import Floats
-from .aggregate import REFERENCE_MODEL, Conditions, SeedGroup, group_seeds, grouped
+from .aggregate import SeedGroup, group_seeds
+from .row import REFERENCE_MODEL, Conditions, grouped
 
 SampleRow: TypeAlias = Mapping[str, Any]
-Samples: TypeAlias = Callable[[Record], Iterable[SampleRow]]
-"""Gives a record's predictions."""
 
 LAYER_MEASURES = ("kl", "entropy", "softmax_entropy", "monotonicity", "overlap")
 TEACHER_MEASURES = ("kl_from_teacher", "teacher_entropy")

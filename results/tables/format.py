@@ -6,6 +6,9 @@ import math
 import re
 
 _PREFIXES = ("B", "KiB", "MiB", "GiB", "TiB")
+_COMPARATIVES = {"bytes": ("larger", "smaller")} | dict.fromkeys(("s", "ms", "us"), ("slower", "faster"))
+_EQUAL = 1.005
+"""Factors below it are shown as 1.00."""
 _SPECIAL = re.compile(r"([\\`*\[\]|~])")
 
 
@@ -36,6 +39,13 @@ def format_bytes(count: float) -> str:
         return str(count)
     step = min(len(_PREFIXES) - 1, int(math.log2(count) // 10)) if count >= 1 else 0
     return f"{count:.0f} B" if step == 0 else f"{count / 1024**step:.2f} {_PREFIXES[step]}"
+
+
+def format_factor(factor: float, unit: str) -> str:
+    """A ratio of two costs in words, such as `1.4x slower` for times and rates, or `248x smaller` for bytes."""
+    more, less = _COMPARATIVES.get(unit, ("faster", "slower") if unit.endswith("/s") else ("more", "less"))
+    size = max(factor, 1 / factor)
+    return f"{size:.3g}x {more if factor > 1 else less}" if size >= _EQUAL else "1.00x"
 
 
 def format_arrow(higher_is_better: bool | None) -> str:

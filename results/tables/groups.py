@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..names import FAMILIES, GROUPS
-from .aggregate import REFERENCE_MODEL, Conditions, Row, grouped, main_rows, percent_of, reference_of
+from .aggregate import main_rows, percent_of, reference_of
+from .row import REFERENCE_MODEL, Conditions, Row, grouped
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class GroupScore:
     Attributes:
         model: Canonical model spec.
         comparison: Where it was measured; its task is the group and its data is empty.
-        percent_recovered: 100 · Σ scores / Σ softmax scores (inverted where lower is better); None unless both models
-            have every task, all in one unit and direction, and both sums are positive.
+        percent_recovered: 100 · Σ scores / Σ softmax scores (inverted where lower is better) over the tasks that both
+            have; None unless these are scores of quality in one unit and direction, and both sums are positive.
         done: Tasks of the group for which model and softmax have comparable scores.
         total: Tasks of the group.
         variant: As in `Row`.
@@ -61,12 +62,12 @@ def _scores(comparison: Conditions, rows: Sequence[Row], expected: Collection[st
     for (model, variant), own in grouped(rows, lambda row: row.key).items():
         pairs = [(row, other) for row in own if row.value is not None and (other := reference_of(row, references))]
         done = len({row.comparison.task for row, _ in pairs})
-        percent = _ratio_of_sums(pairs) if len(pairs) == len(tasks) == done else None
+        percent = _ratio_of_sums(pairs) if len(pairs) == done else None
         yield GroupScore(model, comparison, percent, done, len(tasks), variant)
 
 
 def _ratio_of_sums(pairs: Sequence[tuple[Row, Row]]) -> float | None:
-    if len({(row.unit, row.higher_is_better) for row, _ in pairs}) != 1:
+    if len({(row.unit, row.higher_is_better) for row, _ in pairs}) != 1 or not pairs[0][0].is_quality:
         return None
     total = sum(row.value for row, _ in pairs if row.value is not None)
     reference = sum(other.value for _, other in pairs if other.value is not None)

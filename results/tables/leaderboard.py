@@ -8,10 +8,12 @@ from collections.abc import Iterable
 
 from ..foreign import format_json
 from ..record import Record
-from .aggregate import Row, group_seeds, leaderboard_rows, rows_of_groups
+from ..stats.evidence import Scores, no_scores
+from .aggregate import group_seeds, leaderboard_rows, rows_of_groups
 from .format import escape_markdown
 from .latex import latex_tables
 from .notes import section_notes
+from .row import Row
 from .tables import Markup, Table, sections
 
 _OF_COMPARISON = ("backbone", "task", "recipe", "scale")
@@ -19,8 +21,10 @@ _OF_ROW = ("metric", "at", "value", "stderr", "n", "unit", "higher_is_better", "
 COLUMNS = ("model", *_OF_COMPARISON, *_OF_ROW)
 
 LEGEND = (
-    "± standard error; in brackets the score in percent of softmax's; raised: rank, = where it is shared, as 95 % "
-    "intervals overlap; bold: best of its column."
+    "± standard error; in brackets the score in percent of softmax's, or the cost as a factor of it; raised: rank, 1 + "
+    "the number of models that are significantly better, = where it is shared; bold: significantly better than every "
+    "other model of its column. Significant: p < 0.05 after Holm's adjustment over all pairs of a column; differences "
+    "are paired over the same documents and seeds wherever predictions were kept."
 )
 """What the tables' signs mean."""
 
@@ -33,7 +37,7 @@ def row_values(row: Row) -> dict[str, str | int | float | bool | None]:
     return {name: getattr(row.comparison if name in _OF_COMPARISON else row, name) for name in COLUMNS}
 
 
-def leaderboard_csv(records: Iterable[Record]) -> str:
+def leaderboard_csv(records: Iterable[Record], scores: Scores = no_scores) -> str:  # noqa: ARG001
     """The rows as CSV (RFC 4180, so lines end in CRLF): numbers at full precision, None empty, true and false."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
@@ -43,16 +47,16 @@ def leaderboard_csv(records: Iterable[Record]) -> str:
     return text.getvalue()
 
 
-def leaderboard_json(records: Iterable[Record]) -> str:
+def leaderboard_json(records: Iterable[Record], scores: Scores = no_scores) -> str:  # noqa: ARG001
     """The rows as a JSON list of objects; non-finite numbers are the strings `nan`, `inf` and `-inf`."""
     return format_json([row_values(row) for row in leaderboard_rows(records)], indent=1) + "\n"
 
 
-def leaderboard_markdown(records: Iterable[Record]) -> str:
+def leaderboard_markdown(records: Iterable[Record], scores: Scores = no_scores) -> str:
     """The tables and their notes as GitHub-flavoured Markdown; the best of a column is bold."""
     groups = group_seeds(records)
     parts = ["# Leaderboard\n"]
-    for section in sections(rows_of_groups(groups), section_notes(groups)):
+    for section in sections(rows_of_groups(groups, scores), section_notes(groups)):
         parts.append(f"## {escape_markdown(section.title)}\n")
         for table in section.tables + section.secondary:
             if table.is_sweep or table in section.secondary:
@@ -64,9 +68,9 @@ def leaderboard_markdown(records: Iterable[Record]) -> str:
     return "\n".join(parts)
 
 
-def leaderboard_latex(records: Iterable[Record]) -> str:
+def leaderboard_latex(records: Iterable[Record], scores: Scores = no_scores) -> str:
     """The tables as LaTeX, for `booktabs`; the best of a column is bold."""
-    return latex_tables(sections(leaderboard_rows(records)), LEGEND)
+    return latex_tables(sections(leaderboard_rows(records, scores)), LEGEND)
 
 
 def _markdown_table(table: Table) -> str:

@@ -5,18 +5,69 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
-from .aggregate import Conditions, SeedGroup, grouped
+from ..names import FAMILIES
+from ..stats.chance import chance_level, is_signed
+from ..stats.statistics import errors_that_count
+from .aggregate import SeedGroup, main_rows, rows_of_groups
 from .conversion import branch_notes
+from .format import format_with_error
+from .row import REFERENCE_MODEL, Conditions, Row, grouped
 
 _MOST_SETTINGS = 5
+
+FINETUNED_CONVERSION, CONTINUED = "finetuned-conversion", "softmax:continued=true"
+TEACHER_NOTE = (
+    "Percentages are of softmax, the teacher, which took fewer training steps than its students; the control that took "
+    f"as many is {CONTINUED}{{}}."
+)
+"""Of tables of `finetuned-conversion`; the placeholder says whether the control was run."""
 
 
 def section_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
     """Every note, by its comparison, from records that `group_seeds` has grouped."""
-    apart, branches = apart_notes(groups), branch_notes(groups)
-    return {where: apart.get(where, []) + branches.get(where, []) for where in {**apart, **branches}}
+    found = [apart_notes(groups), branch_notes(groups), _softmax_notes(groups)]
+    return {where: [note for notes in found for note in notes.get(where, ())] for where in dict.fromkeys(chain(*found))}
+
+
+def _softmax_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
+    """What a reader of percentages must know: that softmax has not learned or took fewer steps, and a sum's parts."""
+    notes: dict[Conditions, list[str]] = defaultdict(list)
+    main = main_rows(rows_of_groups(groups))
+    for where, rows in main.items():
+        notes[where] += [note for row in rows if row.model == REFERENCE_MODEL and (note := _chance_note(row))]
+    for first, *others in grouped(main, lambda where: where.section).values():
+        if first.recipe == FINETUNED_CONVERSION:
+            models = {row.model for where in (first, *others) for row in main[where]}
+            notes[first].append(TEACHER_NOTE.format("" if CONTINUED in models else ", which was not run"))
+        tasks = grouped((first, *others), lambda where: where.task.partition("/")[0])
+        for group, members in tasks.items():
+            signed = [where.task for where in members if "/" in where.task and is_signed(main[where][0].metric)]
+            if signed and group not in FAMILIES:
+                notes[first].append(
+                    f"{group}: the sums behind % of softmax contain {', '.join(signed)}, scored by a correlation, "
+                    "which can be 0 or negative; alone it has no percentage."
+                )
+    return {where: said for where, said in notes.items() if said}
+
+
+def _chance_note(row: Row) -> str:
+    """Says that softmax's score cannot be told apart from one without learning; empty otherwise."""
+    level = chance_level(row.metric, row.evidence.records)
+    if level is None or row.value is None or row.higher_is_better is None:
+        return ""
+    gain = (row.value - level.value) * (1 if row.higher_is_better else -1)
+    if gain > errors_that_count(row.seeds.count(",") + 1) * (row.stderr or 0.0):
+        return ""
+    score = format_with_error(row.value, row.stderr, row.unit)
+    who = "softmax" if row.comparison.recipe == "scratch" else "the teacher, softmax,"
+    return (
+        f"{row.comparison.task}: {who} did not learn: {row.metric} {score}, {level.name} "
+        f"{format_with_error(level.value, None)}; "
+        "percentages of it say nothing."
+    )
 
 
 def apart_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:

@@ -6,15 +6,17 @@ Markdown, LaTeX, HTML and the terminal draw these values and decide nothing abou
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from .aggregate import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped, main_rows, model_label, softmax_first
-from .efficiency import is_detail, summaries
-from .format import format_arrow, format_measurement, format_status
+from ..stats.chance import chance_level
+from .aggregate import main_rows
+from .efficiency import UNDECIDED, is_detail, summaries
+from .format import format_arrow, format_factor, format_measurement, format_status
 from .groups import GroupScore, group_scores
-from .ranks import UNRANKED, Ranking, rankings
+from .ranks import UNRANKED, Ranking, pairing, rankings
+from .row import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped, model_label, softmax_first
 
 DIVERGENCES = ("attention_kl_swapped", "attention_kl_distilled")
 """Metrics of a conversion, before and after distillation: mean divergence from softmax attention."""
@@ -34,9 +36,11 @@ class Entry:
     Attributes:
         text: The value, the reason why there is none, or a dash.
         stderr: Standard error, formatted like the value; empty where there is none.
-        percent: Percent of softmax's score; empty for softmax itself and where not defined.
+        percent: Percent of softmax's score, or a cost as a factor of softmax's; empty for softmax itself and where not
+            defined.
         note: What a reader must know, such as seeds that failed.
         failed: Whether the cell stands for a failure.
+        pale: Whether the number is no result that others may be compared with.
         ranking: Where the model stands among the comparable models of the column.
         order: The number by which a column is sorted; None stands at the end.
     """
@@ -46,6 +50,7 @@ class Entry:
     percent: str = ""
     note: str = ""
     failed: bool = False
+    pale: bool = False
     ranking: Ranking = UNRANKED
     order: float | None = None
 
@@ -129,10 +134,25 @@ def sections(rows: Sequence[Row], notes: Mapping[Conditions, Sequence[str]] | No
             title,
             _tables(members, scores.get(title, ())),
             _secondary_tables(members),
-            tuple(note for where, found in (notes or {}).items() if where.section == title for note in found),
+            (
+                *_pairing_notes(members),
+                *(note for where, found in (notes or {}).items() if where.section == title for note in found),
+            ),
         )
         for title, members in grouped(rows, lambda row: row.comparison.section).items()
     ]
+
+
+def _pairing_notes(rows: Sequence[Row]) -> Iterator[str]:
+    """One sentence that says how the columns of main metrics are compared."""
+    ways = {where: way for where, own in main_rows(rows).items() if (way := pairing(own))}
+    if ways:
+        told = (f"{', '.join(where.task for where in own)}: {way}" for way, own in _by_way(ways).items())
+        yield f"Compared for marks and ranks: {'; '.join(told)}."
+
+
+def _by_way(ways: Mapping[Conditions, str]) -> dict[str, list[Conditions]]:
+    return grouped(ways, lambda where: ways[where])
 
 
 def _tables(rows: Sequence[Row], scores: Sequence[GroupScore]) -> tuple[Table, ...]:
@@ -148,9 +168,15 @@ def _tables(rows: Sequence[Row], scores: Sequence[GroupScore]) -> tuple[Table, .
     ]
     for summary in summaries(rows):
         columns = tuple(Column(label, detail) for label, detail in summary.columns)
-        lines = tuple((model_label(*model), tuple(map(Entry, texts))) for model, texts in summary.texts.items())
+        lines = tuple(
+            (model_label(*model), tuple(map(_summary_entry, texts))) for model, texts in summary.texts.items()
+        )
         tables.append(Table(summary.title, columns, lines, is_sweep=True))
     return tuple(tables)
+
+
+def _summary_entry(text: str) -> Entry:
+    return Entry(text, pale=text.startswith(UNDECIDED))
 
 
 def _main_table(columns: Mapping[Conditions, Sequence[Row]], scores: Sequence[GroupScore]) -> Table:
@@ -210,7 +236,11 @@ def _column(rows: Sequence[Row], models: Sequence[ModelKey], failures: Sequence[
     """One entry for each model; a model without a row at this point shows the failure of its whole cell."""
     ranked = grouped(zip(rows, rankings(rows), strict=True), lambda pair: pair[0].key)
     failed = grouped(((row, UNRANKED) for row in failures), lambda pair: pair[0].key)
-    return [_entry(ranked.get(model, failed.get(model, []))) for model in models]
+    entries = [_entry(ranked.get(model, failed.get(model, []))) for model in models]
+    is_disturbed = any(
+        place.disturbance for (name, _), own in ranked.items() if name == REFERENCE_MODEL for _, place in own
+    )
+    return [replace(entry, percent="") if is_disturbed or entry.pale else entry for entry in entries]
 
 
 def _entry(own: Sequence[tuple[Row, Ranking]]) -> Entry:
@@ -219,23 +249,32 @@ def _entry(own: Sequence[tuple[Row, Ranking]]) -> Entry:
     if measured is None or ranking is None:
         return Entry(", ".join(format_status(row.status) for row, _ in own), failed=True) if own else MISSING
     text, stderr = format_measurement(measured.value, measured.stderr, measured.unit)
-    percent = None if measured.model == REFERENCE_MODEL else measured.percent_recovered
+    failed = (f"seed {row.seeds}: {format_status(row.status)}" for row, _ in own if row.value is None)
     return Entry(
         text,
         stderr,
-        percent="" if percent is None else f"{percent:.1f}%",
-        note="; ".join(f"seed {row.seeds}: {format_status(row.status)}" for row, _ in own if row.value is None),
+        percent="" if measured.model == REFERENCE_MODEL else _beside_softmax(measured),
+        note="; ".join((*failed, *filter(None, (ranking.disturbance,)))),
+        pale=bool(ranking.disturbance),
         ranking=ranking,
         order=measured.value,
     )
 
 
+def _beside_softmax(row: Row) -> str:
+    if row.factor is not None:
+        return format_factor(row.factor, row.unit)
+    return "" if row.percent_recovered is None else f"{row.percent_recovered:.1f}%"
+
+
 def _group_cell(score: GroupScore | None) -> Entry:
     if score is None:
         return MISSING
+    counted = f"{score.done} of {score.total}"
     if score.percent_recovered is None:
-        return Entry(f"{score.done} of {score.total}")
-    return Entry(f"{score.percent_recovered:.1f}", order=score.percent_recovered)
+        return Entry(counted)
+    text = f"{score.percent_recovered:.1f} over {counted}"
+    return Entry(text, order=score.percent_recovered if score.done == score.total else None)
 
 
 def _mean_ranks(columns: Sequence[Sequence[Entry]]) -> list[Entry]:
@@ -256,7 +295,9 @@ def _task_column(comparison: Conditions, rows: Sequence[Row], columns: Iterable[
     twins = sum(other.task == comparison.task for other in columns)
     point = f", {example.point}" if example.at else ""
     data = _LONG_HASH.sub(r"\1…", comparison.data) or "?"
-    return Column(comparison.task, metric_label(example) + point + (f" on {data}" if twins > 1 else ""))
+    level = None if point else chance_level(example.metric, (r for row in rows for r in row.evidence.records))
+    chance = "" if level is None else f", {level.name} {format_measurement(level.value, None)[0]}"
+    return Column(comparison.task, metric_label(example) + point + chance + (f" on {data}" if twins > 1 else ""))
 
 
 def metric_label(row: Row) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..record import Record
+from ..stats.evidence import Scores, no_scores
 from .aggregate import leaderboard_rows
 from .tables import Column, Entry, Markup, Table, sections
 
@@ -19,7 +20,7 @@ _PADDING = 2
 _MARKUP = Markup(str, best="{}", stderr=" ±{}", rank="")
 
 
-def print_leaderboard(records: Iterable[Record], console: Console) -> None:
+def print_leaderboard(records: Iterable[Record], console: Console, scores: Scores = no_scores) -> None:
     """Prints every table of the leaderboard; colours follow the console, which honours NO_COLOR.
 
     A table that is wider than the console continues below with its remaining columns. Percentages of softmax's score
@@ -27,7 +28,7 @@ def print_leaderboard(records: Iterable[Record], console: Console) -> None:
     """
     from rich.text import Text
 
-    found = sections(leaderboard_rows(records))
+    found = sections(leaderboard_rows(records, scores))
     if not found:
         console.print("No results yet.")
     for section in found:
@@ -81,4 +82,4 @@ def _text(entry: Entry, width: int) -> str:
 
 
 def _style(entry: Entry) -> str:
-    return "red" if entry.failed else "bold green" if entry.ranking.is_best else ""
+    return "red" if entry.failed else "bright_black" if entry.pale else "bold green" if entry.ranking.is_best else ""

@@ -21,7 +21,7 @@ from ..data.documents import cached_tokens
 from ..data.sources import DatasetId, identify_dataset, read_split, shuffled_places
 from ..data.tokenization import TextIdentity, Tokenizer, identify_text, load_tokenizer
 from ..heavy import np
-from ..metrics.classification import measure
+from ..metrics.classification import majority_accuracy, measure
 from ..metrics.requested import check_classes, measure_classes, try_metrics
 from ..settings import as_settings, check_ranges, parse_settings
 from .text_pairs import Text, encode_texts
@@ -162,7 +162,7 @@ class TextClassification:
         return [row for split in data.test for row in self._predict_split(adapter, split, batch_size)]
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
-        """The metrics of each test split, the task's own and those that `more_metrics` adds."""
+        """Metrics of each test split: the task's own, those of `more_metrics`, and the majority class's accuracy."""
         further = parse_settings(TextSettings, settings).more_metrics
         metrics: list[Metric] = []
         for split, suffix in self.test_splits.items():
@@ -171,6 +171,7 @@ class TextClassification:
             )
             metrics += [measure(name, labels, predictions, suffix) for name in self.metrics]
             metrics += measure_classes(further, labels, predictions, self.metrics, suffix)
+            metrics += [majority_accuracy(labels, suffix)] if "accuracy" in self.metrics else []
         return metrics
 
     def reader(self, settings: Settings, sources: Sources) -> LabelledTextReader:

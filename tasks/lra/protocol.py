@@ -31,7 +31,6 @@ Source: Tay et al., arXiv 2011.04006; Hedgehog, arXiv 2402.04347.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -43,7 +42,7 @@ from ...results.record import DataIdentity, Metric
 from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
 from ..classification.text_classification import TextSettings
 from ..data.batches import batched_logits
-from ..metrics.classification import measure
+from ..metrics.classification import majority_accuracy, measure
 from ..metrics.requested import check_classes, measure_classes, try_metrics
 from ..settings import as_settings, parse_settings
 from .sequences import SequenceCache, Sequences
@@ -188,15 +187,11 @@ class SequenceClassification(Generic[Chosen]):
 
         `majority_accuracy` is that of always answering with the most frequent class.
         """
-        from ...results.stats.statistics import accuracy_stderr
-
         labels, predictions = ([row[key] for row in rows] for key in ("label", "prediction"))
-        ((_, commonest),) = Counter(labels).most_common(1)
-        majority = accuracy_stderr(commonest, len(labels))
         further = parse_settings(self.settings, settings).more_metrics
         return [
             measure("accuracy", labels, predictions),
-            Metric("majority_accuracy", commonest / len(labels), "1", None, majority, len(labels)),
+            majority_accuracy(labels),
             *measure_classes(further, labels, predictions, ("accuracy",)),
         ]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +46,16 @@ def measure(name: str, labels: Sequence[float], predictions: Sequence[float], su
     """
     value, stderr = MEASURES[name].estimate(labels, predictions)
     return Metric(name + suffix, value, "1", True, stderr, len(labels))
+
+
+def majority_accuracy(labels: Sequence[float], suffix: str = "") -> Metric:
+    """The accuracy of always answering with the most frequent class, which only describes."""
+    from ...results.stats.statistics import accuracy_stderr
+
+    ((_, commonest),) = Counter(labels).most_common(1)
+    n = len(labels)
+    stderr = accuracy_stderr(commonest, n)
+    return Metric(f"majority_accuracy{suffix}", commonest / n, "1", None, stderr, n)
 
 
 def _accuracy(labels: Sequence[float], predictions: Sequence[float]) -> Estimate:

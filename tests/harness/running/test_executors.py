@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from types import ModuleType
 from typing import Any, cast
@@ -19,6 +20,7 @@ from hedgebench.harness.running import executors
 from hedgebench.harness.running.executors import EXECUTORS, LocalExecutor, RayExecutor, make_executor
 from hedgebench.harness.running.job import CellJob, CellOutcome, Message
 from hedgebench.harness.running.process import CellProcesses, Listener
+from hedgebench.harness.running.sweeping import Turn
 from hedgebench.results.record import Failure
 
 MakeJob = Callable[..., CellJob]
@@ -35,7 +37,7 @@ class FakeProcesses(CellProcesses):
         self.beside: dict[int, int] = {}
         self.order: list[int] = []
 
-    def run(self, job: CellJob, listener: Listener) -> CellOutcome:
+    def run(self, job: CellJob, listener: Listener, turn: Turn = nullcontext) -> CellOutcome:
         seed = job.cell.seed
         with self.lock:
             self.order.append(seed)

@@ -65,6 +65,14 @@ def test_every_point_has_a_process_of_its_own(bench: Bench, naughty: Path) -> No
     assert set(measured().values()) == {1}
 
 
+def test_models_take_turns_point_by_point(bench: Bench, naughty: Path) -> None:
+    models = ("--models", "softmax,elu")
+    assert bench("run", *models, *SWEEP[3:]).code == 0
+    lines = Path("marker").read_text(encoding="utf-8").splitlines()
+    assert [line.split()[0] for line in lines] == [f"{mode}-{n}-1-sweep" for mode, n in POINTS for _ in range(2)]
+    assert {found.model for found in RunStore(Path("out")).records().records} == {"softmax", "elu"}
+
+
 @pytest.mark.parametrize("how", ["memory", "sleep"])
 def test_a_point_out_of_memory_or_time_is_a_result_and_the_sweep_goes_on(bench: Bench, warm: None, how: str) -> None:
     status = {"memory": "oom", "sleep": "timeout"}[how]

@@ -38,7 +38,8 @@ def peaks_of_machine(products: str) -> list[Metric]:
 
 def measured(make_record: MakeRecord, model: str, ms_at: Callable[[int], float | None], **changes: Any) -> list[Record]:
     """Records of throughput, memory and a task of quality, with peaks of the machine."""
-    machine = peaks_of_machine(changes.get("environment", {}).get("dtype", "float32"))
+    pace = Metric("pace_ms", 1.0, "ms", None, 0.01, 2, {"work": "compute"}, samples=(1.0, 1.0))
+    machine = [*peaks_of_machine(changes.get("environment", {}).get("dtype", "float32")), pace]
     layer = [
         *sweep("layer_prefill_ms", "ms", ms_at),
         *sweep("layer_prefill_flops", "flops", lambda n: 1e4 * n),

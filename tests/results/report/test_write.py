@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hedgebench.results.names import UnknownNameError
-from hedgebench.results.record import Failure, Record
+from hedgebench.results.record import Failure, Metric, Record
 from hedgebench.results.report.write import render, write_report
 from hedgebench.results.store import RunStore
 from hedgebench.results.tables.leaderboard import leaderboard_csv
@@ -136,6 +136,26 @@ def test_write_report_leaves_tables_plots_and_a_page(make_record: MakeRecord, tm
     assert "perplexity" in (store.root / "leaderboard.md").read_text(encoding="utf-8")
     assert (store.root / "leaderboard.json").exists()
     assert {path.suffix for path in (store.root / "plots").iterdir()} == {".svg", ".png"}
+
+
+def test_marks_and_ranks_are_paired_over_the_predictions_of_the_run(make_record: MakeRecord, tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    store.create()
+    for model, wrong in (("softmax", range(80, 100)), ("elu", range(70, 100))):
+        rows = [{"row": i, "correct": int(i not in wrong)} for i in range(100)]
+        share = 1 - len(wrong) / 100
+        metric = Metric("accuracy", share, "1", True, (share * (1 - share) / 99) ** 0.5, 100)
+        record = make_record(model, "glue/sst2", metrics=(metric,))
+        store.write_record(record)
+        store.write_samples(record.cell_id, rows)
+    page = write_report(store).read_text(encoding="utf-8")
+    # Ten answers are lost and none is won: p = 0.002 paired, 0.10 by the two errors.
+    assert '<td class="worse" data-order="0.7">' in page
+    assert "Holm" in page
+    assert "glue/sst2: paired over 100 documents" in page
+    table = (store.root / "leaderboard.md").read_text(encoding="utf-8")
+    assert "**0.800** ± 0.040 <sup>1</sup>" in table
+    assert "glue/sst2: paired over 100 documents" in table
 
 
 def test_a_run_without_results_has_a_report_too(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from random import Random
 import pytest
 
 from hedgebench.results.record import DataIdentity, Failure, Metric, Record
-from hedgebench.results.tables.aggregate import Row, format_at, leaderboard_rows, merge_runs, percent_of
+from hedgebench.results.tables.aggregate import leaderboard_rows, merge_runs, percent_of
+from hedgebench.results.tables.format import format_factor
+from hedgebench.results.tables.row import Row, format_at
 
 MakeMetric = Callable[..., Metric]
 MakeRecord = Callable[..., Record]
@@ -68,6 +70,43 @@ def test_percent_recovered_is_empty_without_a_comparable_softmax(
 ) -> None:
     records = [make_record(**{"model": "softmax"} | other), make_record("hedgehog")]
     assert [row.percent_recovered for row in main_rows(records, "hedgehog")] == [None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "factor", "text"),
+    [
+        (("train_ms", "ms", False), 140.0, 1.4, "1.4x slower"),
+        (("train_ms", "ms", False), 25.0, 0.25, "4x faster"),
+        (("tokens_per_s", "tokens/s", True), 25.0, 0.25, "4x slower"),
+        (("state_bytes", "bytes", False), 100 / 248, 1 / 248, "248x smaller"),
+        (("energy_j", "J", False), 200.0, 2.0, "2x more"),
+        (("train_ms", "ms", False), 100.1, 1.001, "1.00x"),
+    ],
+)
+def test_costs_are_told_as_factors(
+    kind: tuple[str, str, bool],
+    value: float,
+    factor: float,
+    text: str,
+    make_record: MakeRecord,
+    make_metric: MakeMetric,
+) -> None:
+    name, unit, higher = kind
+    records = [
+        make_record(model, metrics=(make_metric(name, number, unit, higher),))
+        for model, number in (("softmax", 100.0), ("elu", value))
+    ]
+    (row,) = main_rows(records, "elu")
+    assert row.percent_recovered is None
+    assert row.factor == pytest.approx(factor)
+    assert format_factor(factor, unit) == text
+
+
+def test_a_correlation_has_no_percentage(make_record: MakeRecord, make_metric: MakeMetric) -> None:
+    metrics = [(make_metric("matthews", value, "1", True),) for value in (0.02, 0.4)]
+    records = [make_record(model, metrics=own) for model, own in zip(("softmax", "elu"), metrics, strict=True)]
+    (row,) = main_rows(records, "elu")
+    assert (row.percent_recovered, row.factor) == (None, None)
 
 
 def test_rows_with_another_peer_key_are_not_comparable(make_record: MakeRecord) -> None:

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from hedgebench.results.record import Metric, Record, Scalar
-from hedgebench.results.tables.aggregate import Row, leaderboard_rows
+from hedgebench.results.tables.aggregate import leaderboard_rows
 from hedgebench.results.tables.efficiency import Crossover, crossovers, is_detail, summaries
+from hedgebench.results.tables.row import Row
 from hedgebench.results.tables.tables import sections
 
 MakeRecord = Callable[..., Record]
 LENGTHS = (256, 512, 1024, 2048)
+PACE = Metric("pace_ms", 1.0, "ms", None, 0.01, 4, {"work": "compute"}, samples=(0.99, 1.0, 1.0, 1.01))
 
 
 def times(ms_at: Callable[[int], float | None], lengths: tuple[int, ...] = LENGTHS) -> tuple[Metric, ...]:
@@ -29,7 +31,7 @@ def times(ms_at: Callable[[int], float | None], lengths: tuple[int, ...] = LENGT
 @pytest.fixture
 def rows_of(make_record: MakeRecord) -> Callable[..., list[Row]]:
     def make(**models: tuple[Metric, ...]) -> list[Row]:
-        made = [make_record(name, "throughput", metrics=found) for name, found in models.items()]
+        made = [make_record(name, "throughput", metrics=(*found, PACE)) for name, found in models.items()]
         return leaderboard_rows(made)
 
     return make
@@ -153,8 +155,8 @@ def exponent(value: float, half: float) -> tuple[Metric, ...]:
 
 def test_exponents_stand_in_a_table_with_their_intervals_and_nowhere_else(make_record: MakeRecord) -> None:
     made = [
-        make_record("softmax", "throughput", metrics=(*times(lambda n: n**2 / 1000), *exponent(1.97, 0.05))),
-        make_record("elu", "throughput", metrics=times(lambda n: 0.7 * n)),
+        make_record("softmax", "throughput", metrics=(*times(lambda n: n**2 / 1000), *exponent(1.97, 0.05), PACE)),
+        make_record("elu", "throughput", metrics=(*times(lambda n: 0.7 * n), PACE)),
     ]
     rows = leaderboard_rows(made)
     fitted, crossed = summaries(rows)
@@ -163,8 +165,86 @@ def test_exponents_stand_in_a_table_with_their_intervals_and_nowhere_else(make_r
     assert crossed.columns == (("prefill_ms", "batch_size=1"),)
     assert crossed.texts == {("elu", 0): ("700",)}
     titles = [table.title.split(":")[0] for section in sections(rows) for table in section.tables]
-    assert titles == ["throughput", "Time exponent", "Cheaper than softmax from seq_len (between measured lengths, on "
+    assert titles == ["throughput", "throughput", "Time exponent",
+                      "Cheaper than softmax from seq_len (between measured lengths, on "
                       "logarithmic axes)"]  # fmt: skip
+
+
+def slowed(metric: Metric, factor: float) -> Metric:
+    assert metric.value is not None
+    return replace(metric, value=factor * metric.value, samples=tuple(factor * ms for ms in metric.samples))
+
+
+@pytest.mark.parametrize(
+    ("pace", "text"),
+    [
+        ((PACE,), "700"),
+        ((slowed(PACE, 1.15),), "700"),
+        ((slowed(PACE, 20.0),), "undecided: machine was not quiet"),
+        ((), "undecided: pace not measured"),
+    ],
+)
+def test_crossovers_and_exponents_need_equal_pace(pace: tuple[Metric, ...], text: str, make_record: MakeRecord) -> None:
+    softmax = (*times(lambda n: n**2 / 1000), *exponent(1.97, 0.05), PACE)
+    elu = (*times(lambda n: 0.7 * n), *exponent(1.03, 0.05), *pace)
+    elu = tuple(replace(m, at={**m.at, "of": "prefill"}) if "of" in m.at else m for m in elu)
+    rows = leaderboard_rows(
+        [make_record("softmax", "throughput", metrics=softmax), make_record("elu", "throughput", metrics=elu)]
+    )
+    fitted, crossed = summaries(rows)
+    assert crossed.texts == {("elu", 0): (text,)}
+    assert fitted.texts["elu", 0][1] == ("1.03 [0.98, 1.08]" if text == "700" else text)
+
+
+def test_exponents_and_crossovers_whose_intervals_say_nothing_are_no_results(make_record: MakeRecord) -> None:
+    vague = [replace(m, stderr=2.0 * (m.value or 0.0)) for m in times(lambda n: 0.7 * n)]
+    made = [
+        make_record("softmax", "throughput", metrics=(*times(lambda n: n**2 / 1000), *exponent(0.13, 13.5), PACE)),
+        make_record("elu", "throughput", metrics=(*vague, PACE)),
+    ]
+    made[0] = replace(
+        made[0], metrics=tuple(replace(m, stderr=0.0) if m.stderr is None else m for m in made[0].metrics)
+    )
+    fitted, crossed = summaries(leaderboard_rows(made))
+    assert fitted.texts == {("softmax", 0): ("undecided: [-13.37, 13.63]",)}
+    assert crossed.texts == {("elu", 0): ("undecided: not told apart at 256, 512, 1024, 2048",)}
+
+
+def test_a_crossing_at_a_measured_length_is_decided_by_those_around_it(rows_of: Callable[..., list[Row]]) -> None:
+    def with_errors(found: tuple[Metric, ...]) -> tuple[Metric, ...]:
+        return tuple(replace(m, stderr=0.02 * (m.value or 0.0)) for m in found)
+
+    softmax, elu = with_errors(times(lambda n: n**2 / 1000)), with_errors(times(lambda n: 1.025 * n))
+    found = only(rows_of(softmax=softmax, elu=elu))
+    # At 1024 they differ by 0.1 %; the error of the crossing is about sqrt(2) * 2 % of its length.
+    assert (found.kind, found.length) == ("at", pytest.approx(1025, rel=1e-3))
+    assert found.stderr == pytest.approx(0.0283 * 1025, rel=0.05)
+    alike = only(rows_of(softmax=softmax, elu=with_errors(times(lambda n: n**2 / 1010))))
+    assert alike.text == "undecided: not told apart at 256, 512, 1024, 2048"
+
+
+def test_a_time_of_a_machine_that_was_not_quiet_stands_alone(make_record: MakeRecord) -> None:
+    """The training steps of the README's first command, measured while other work shared the machine."""
+
+    def record(model: str, pace: Metric, *samples: float) -> Record:
+        value = float(np.median(samples))
+        at: Mapping[str, Scalar] = {"seq_len": 4096, "batch_size": 1}
+        return make_record(
+            model, "throughput", metrics=(Metric("train_ms", value, "ms", False, 2.0, 5, at, samples=samples), pace)
+        )
+
+    busy = record("softmax", slowed(PACE, 20.0), 410.0, 480.0, 599.0, 790.0, 801.0)
+    quick = record("hedgehog", PACE, 66.0, 67.0, 68.0, 69.0, 70.0)
+    (section,) = sections(leaderboard_rows([busy, quick]))
+    cells = {model: cell for model, (cell,) in section.tables[0].rows}
+    assert (cells["softmax"].text, cells["softmax"].note) == ("599.0", "machine was not quiet")
+    assert cells["softmax"].pale
+    assert (cells["hedgehog"].text, cells["hedgehog"].percent) == ("68.0", "")
+    assert {cell.ranking.rank + cell.ranking.standing for cell in cells.values()} == {""}
+    quiet = record("softmax", PACE, 597.0, 598.0, 599.0, 600.0, 601.0)
+    (section,) = sections(leaderboard_rows([quiet, quick]))
+    ranking = section.tables[0].rows[1][1][0].ranking
+    assert (ranking.rank, ranking.is_best, ranking.standing) == ("1", True, "better")
 
 
 def test_spreads_counts_and_fits_are_details(make_metric: Callable[..., Metric], make_record: MakeRecord) -> None:

@@ -33,7 +33,8 @@ def test_the_tables_are_in_the_style_of_booktabs_and_the_best_is_bold(showcase: 
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
         assert text.count(rule) == 3
     assert r"model & glue/cola & glue/sst2 & wikitext2 & glue & mean rank \\" in text
-    assert r"softmax & \textbf{0.580} $\pm$ 0.030\,$^{1=}$ & " in text
+    assert r"softmax & 0.580 $\pm$ 0.030\,$^{1=}$ & " in text
+    assert r"\textbf{20.100} $\pm$ 0.058\,$^{1}$ & " in text
     assert r"& 21.400 $\pm$ 0.058 (93.9\%)\,$^{2}$ & 2 of 8 & 1.3 \\" in text
     assert r"cosformer & \textendash{} & \textendash{} & OOM & \textendash{} & 0 of 3 \\" in text
     assert r"taylor:feature\_dim=16" in text

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hedgebench.results.record import DataIdentity, Record
+import pytest
+
+from hedgebench.results.record import DataIdentity, Metric, Record
 from hedgebench.results.tables.aggregate import group_seeds
-from hedgebench.results.tables.notes import apart_notes
+from hedgebench.results.tables.notes import apart_notes, section_notes
 
 MakeRecord = Callable[..., Record]
+MakeMetric = Callable[..., Metric]
 
 
 def notes(*records: Record) -> list[str]:
@@ -45,3 +48,47 @@ def test_a_setting_that_one_model_lacks_is_unset(make_record: MakeRecord) -> Non
 def test_the_same_seed_twice_is_told(make_record: MakeRecord) -> None:
     (note,) = notes(make_record(cell_id="a"), make_record(cell_id="b"))
     assert "their settings are equal; another task version, device, code or run sets them apart" in note
+
+
+def every_note(*records: Record) -> list[str]:
+    return [note for said in section_notes(group_seeds(records)).values() for note in said]
+
+
+@pytest.mark.parametrize(("accuracy", "is_told"), [(0.523, True), (0.65, False)])
+def test_a_teacher_at_the_level_of_chance_is_told(
+    accuracy: float, is_told: bool, make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    metrics = (make_metric("accuracy", accuracy, "1", True, 0.044), make_metric("majority_accuracy", 0.5, "1", None))
+    notes = every_note(make_record("softmax", "glue/rte", recipe="pretrained-conversion", metrics=metrics))
+    told = (
+        "glue/rte: the teacher, softmax, did not learn: accuracy 0.523 ± 0.044, majority class 0.5; percentages of it "
+        "say nothing."
+    )
+    assert notes == ([told] if is_told else [])
+
+
+def test_a_perplexity_is_held_against_that_of_token_frequencies(
+    make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    level = make_metric("unigram_perplexity", 300.0, "1", None)
+    (note,) = every_note(make_record(metrics=(make_metric(value=310.0), level)))
+    assert note.startswith("wikitext2: softmax did not learn: perplexity 310.00 ± 0.25, unigram 300")
+    assert every_note(make_record(metrics=(make_metric(value=200.0), level))) == []
+
+
+def test_finetuned_conversions_say_which_softmax_percentages_are_of(make_record: MakeRecord) -> None:
+    pair = [make_record(model, recipe="finetuned-conversion") for model in ("softmax", "hedgehog")]
+    (note,) = every_note(*pair)
+    assert "Percentages are of softmax, the teacher, which took fewer training steps than its students" in note
+    assert note.endswith("softmax:continued=true, which was not run.")
+    (note,) = every_note(*pair, make_record("softmax:continued=true", recipe="finetuned-conversion"))
+    assert note.endswith("the control that took as many is softmax:continued=true.")
+
+
+def test_correlations_in_a_groups_sum_are_told(make_record: MakeRecord, make_metric: MakeMetric) -> None:
+    metrics = {"glue/cola": "matthews", "glue/sst2": "accuracy"}
+    records = [
+        make_record(task=task, metrics=(make_metric(name, 0.5, "1", True, 0.01),)) for task, name in metrics.items()
+    ]
+    (note,) = every_note(*records)
+    assert note.startswith("glue: the sums behind % of softmax contain glue/cola, scored by a correlation")

@@ -1,15 +1,20 @@
-"""Ranks with ties against intervals worked out by hand."""
+"""Ranks with ties, against intervals worked out by hand and tests of paired answers by scipy."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from hedgebench.results.record import Metric, Record
-from hedgebench.results.tables.aggregate import Row, leaderboard_rows
-from hedgebench.results.tables.ranks import half_width, rankings
+from hedgebench.results.stats.evidence import NO_EVIDENCE, kept_scores
+from hedgebench.results.tables.aggregate import leaderboard_rows
+from hedgebench.results.tables.ranks import differences, pairing, rankings
+from hedgebench.results.tables.row import Row
 
 MakeMetric = Callable[..., Metric]
 MakeRecord = Callable[..., Record]
@@ -30,17 +35,17 @@ def make_rows(make_record: MakeRecord, make_metric: MakeMetric) -> Callable[...,
     return make
 
 
-def test_models_whose_intervals_overlap_share_a_rank(make_rows: Callable[..., list[Row]]) -> None:
+def test_models_that_cannot_be_told_apart_share_a_rank(make_rows: Callable[..., list[Row]]) -> None:
     rows = make_rows({"softmax": (10.0, 0.5), "elu": (9.0, 0.5), "relu": (7.0, 0.4), "t2r": (1.0, 0.1)})
-    # Intervals: 9 to 11, 8 to 10, 6.2 to 7.8, 0.8 to 1.2.
+    # softmax and elu differ by 1.4 errors, any other two by 3.1 or more: p = 0.0018, and 0.0036 adjusted.
     assert [place.rank for place in rankings(rows)] == ["1=", "1=", "3", "4"]
-    assert [place.is_best for place in rankings(rows)] == [True, False, False, False]
+    assert not any(place.is_best for place in rankings(rows))
     assert [place.standing for place in rankings(rows)] == ["", "same", "worse", "worse"]
 
 
-def test_an_interval_that_reaches_over_two_others_ties_with_both(make_rows: Callable[..., list[Row]]) -> None:
+def test_a_number_with_a_large_error_ties_with_two_that_are_told_apart(make_rows: Callable[..., list[Row]]) -> None:
     rows = make_rows({"softmax": (10.0, 0.1), "elu": (9.0, 1.0), "relu": (8.0, 0.1)})
-    # 9.8 to 10.2, 7 to 11, 7.8 to 8.2: relu is behind softmax alone.
+    # relu is behind softmax by 14 errors, and behind elu by 1.
     assert [place.rank for place in rankings(rows)] == ["1=", "1=", "2"]
 
 
@@ -53,7 +58,7 @@ def test_where_lower_is_better_the_order_turns(make_rows: Callable[..., list[Row
 def test_without_errors_only_equal_values_tie(make_rows: Callable[..., list[Row]]) -> None:
     rows = make_rows({"softmax": (1.0, None), "elu": (1.0, None), "relu": (0.999, None)})
     assert [place.rank for place in rankings(rows)] == ["1=", "1=", "3"]
-    assert [place.is_best for place in rankings(rows)] == [True, True, False]
+    assert not any(place.is_best for place in rankings(rows))
 
 
 def test_nothing_is_ranked_without_a_direction_a_number_or_a_peer(make_rows: Callable[..., list[Row]]) -> None:
@@ -74,7 +79,71 @@ def test_other_conditions_are_ranked_apart(make_rows: Callable[..., list[Row]]) 
     assert [place.standing for place in rankings(keyed)] == ["", "better", "", ""]
 
 
-@pytest.mark.parametrize(("seeds", "errors"), [("0", 2.0), ("0,1", 12.7), ("0,1,2", 4.3)])
-def test_few_seeds_make_wide_intervals(make_rows: Callable[..., list[Row]], seeds: str, errors: float) -> None:
-    (row,) = make_rows({"softmax": (1.0, 0.5)})
-    assert half_width(replace(row, seeds=seeds)) == pytest.approx(0.5 * errors)
+def test_few_seeds_take_students_t(make_rows: Callable[..., list[Row]]) -> None:
+    rows = [replace(row, seeds="0,1") for row in make_rows({"softmax": (10.0, 0.1), "elu": (9.5, 0.1)})]
+    (change,) = differences(rows).values()
+    # Welch: 0.5 / sqrt(0.1^2 + 0.1^2) = 3.54 errors of 2 degrees of freedom.
+    assert change.p_value == pytest.approx(2 * stats.t.sf(0.5 / math.sqrt(0.02), 2))
+    assert [place.rank for place in rankings(rows)] == ["1=", "1="]
+
+
+def paired_rows(make_record: MakeRecord, make_metric: MakeMetric, correct: dict[str, list[list[int]]]) -> list[Row]:
+    """Rows of models that answered the same documents, rightly or wrongly, under each seed."""
+    records, samples = [], {}
+    for model, seeds in correct.items():
+        for seed, answers in enumerate(seeds):
+            share = sum(answers) / len(answers)
+            stderr = math.sqrt(share * (1 - share) / (len(answers) - 1))
+            metric = make_metric("accuracy", share, "1", True, stderr, len(answers))
+            record = make_record(model, "glue/sst2", seed, metrics=(metric,), cell_id=f"{model}-{seed}")
+            records.append(record)
+            samples[record.cell_id] = [{"row": i, "correct": right} for i, right in enumerate(answers)]
+    rows = leaderboard_rows(records, kept_scores(lambda record: samples[record.cell_id]))
+    return sorted(rows, key=lambda row: list(correct).index(row.model))
+
+
+def test_answers_to_the_same_documents_are_paired(make_record: MakeRecord, make_metric: MakeMetric) -> None:
+    # Of 400 documents softmax alone is right on 53, elu alone on 22, both on 268: 0.8025 and 0.725.
+    softmax = [1] * 268 + [1] * 53 + [0] * 22 + [0] * 57
+    elu = [1] * 268 + [0] * 53 + [1] * 22 + [0] * 57
+    rows = paired_rows(make_record, make_metric, {"softmax": [softmax], "elu": [elu]})
+    intervals = [(row.value - 2 * row.stderr, row.value + 2 * row.stderr) for row in rows]  # type: ignore[operator]
+    assert intervals[0][0] < intervals[1][1]  # apart they overlap
+    (change,) = differences(rows).values()
+    assert change.worse / change.stderr == pytest.approx(stats.ttest_rel(softmax, elu).statistic, rel=0.05)  # type: ignore[operator]
+    assert change.p_value == pytest.approx(stats.binomtest(53, 75).pvalue, abs=5e-4)
+    assert [(place.rank, place.is_best, place.standing) for place in rankings(rows)] == [
+        ("1", True, ""),
+        ("2", False, "worse"),
+    ]
+    assert pairing(rows) == "paired over 400 documents"
+
+
+def test_seeds_add_their_spread_to_that_of_documents(make_record: MakeRecord, make_metric: MakeMetric) -> None:
+    rng = np.random.default_rng(0)
+    answers = {
+        model: [[int(right) for right in rng.random(200) < share] for share in shares]
+        for model, shares in {"softmax": (0.9, 0.85, 0.8), "elu": (0.7, 0.75, 0.6)}.items()
+    }
+    rows = paired_rows(make_record, make_metric, answers)
+    gaps = np.subtract(answers["softmax"], answers["elu"])
+    variance = gaps.mean(axis=0).var(ddof=1) / 200 + gaps.mean(axis=1).var(ddof=1) / 3
+    (change,) = differences(rows).values()
+    assert (change.worse, change.stderr) == pytest.approx((gaps.mean(), math.sqrt(variance)), rel=0.05)
+    assert pairing(rows) == "paired over 200 documents and 3 seeds"
+
+
+def test_p_values_are_adjusted_over_all_pairs_of_a_column(make_rows: Callable[..., list[Row]]) -> None:
+    two = {"softmax": (10.0, 0.1), "elu": (9.68, 0.1)}  # 2.26 errors: p = 0.024
+    assert [place.standing for place in rankings(make_rows(two))] == ["", "worse"]
+    three = make_rows({**two, "relu": (9.70, 0.1)})
+    assert [place.standing for place in rankings(three)] == ["", "same", "same"]
+
+
+def test_a_model_without_predictions_is_compared_by_its_error(make_record: MakeRecord, make_metric: MakeMetric) -> None:
+    rows = paired_rows(
+        make_record, make_metric, {"softmax": [[1, 0] * 50], "elu": [[0, 1] * 50], "relu": [[1, 1] * 50]}
+    )
+    alone = [*rows[:2], replace(rows[2], evidence=NO_EVIDENCE)]
+    assert [change.method for change in differences(alone).values()] == ["paired bootstrap", "unpaired", "unpaired"]
+    assert (pairing(alone), pairing(alone[1:]), pairing(alone[2:])) == ("not all paired", "not all paired", "")

@@ -150,7 +150,8 @@ def test_a_model_that_is_wrong_on_every_third_row(letters: Sources) -> None:
     adapter = cast(Adapter, ParityModel(lambda number: number % 3 > 0))
     rows = PAIRS.predict(adapter, PAIRS.load(settings, letters), settings)
     metrics = {metric.name: metric for metric in PAIRS.score(rows, settings)}
-    assert list(metrics) == ["f1", "accuracy"]
+    assert list(metrics) == ["f1", "accuracy", "majority_accuracy"]
+    assert metrics["majority_accuracy"].value == 0.5
     assert metrics["accuracy"].value == pytest.approx(2 / 3)
     assert metrics["f1"].value == pytest.approx(2 / 3)
     assert all(metric.n == 30 and metric.stderr for metric in metrics.values())
@@ -159,7 +160,12 @@ def test_a_model_that_is_wrong_on_every_third_row(letters: Sources) -> None:
 def test_further_metrics_are_added_once(letters: Sources) -> None:
     settings = as_settings(replace(BYTES, more_metrics="matthews, accuracy"))
     rows = PAIRS.predict(cast(Adapter, ParityModel()), PAIRS.load(settings, letters), settings)
-    assert [metric.name for metric in PAIRS.score(rows, settings)] == ["f1", "accuracy", "matthews"]
+    assert [metric.name for metric in PAIRS.score(rows, settings)] == [
+        "f1",
+        "accuracy",
+        "matthews",
+        "majority_accuracy",
+    ]
     with pytest.raises(ValueError, match="unknown metric 'mathews'; did you mean matthews"):
         PAIRS.identify({**settings, "more_metrics": "mathews"}, letters)
 
@@ -212,7 +218,8 @@ def test_limit_keeps_the_first_rows_of_each_test_split(sources: Sources) -> None
     rows = two.predict(cast(Adapter, ParityModel()), two.load(settings, sources, limit=2), settings)
     assert [row[INPUT][0] for row in rows] == ["n0000", "n0001x", "f0000", "f0001x"]
     metrics = {metric.name: metric.n for metric in two.score(rows, settings)}
-    assert metrics == {"f1": 2, "accuracy": 2, "f1_far": 2, "accuracy_far": 2}
+    names = ("f1", "accuracy", "majority_accuracy")
+    assert metrics == {f"{name}{suffix}": 2 for suffix in ("", "_far") for name in names}
 
 
 def test_a_part_of_the_test_rows_is_a_sample_in_the_order_of_the_data(letters: Sources) -> None:

@@ -10,15 +10,18 @@ Methods, from the most certain to the least:
     Welch        several seeds on both sides and no samples: Welch's t-test of the seeds' values
     timings      raw repeated measurements: the ratio of medians. Its error within a process is bootstrapped; the error
                  between processes is measured over seeds, each of which ran in its own process, or is assumed
+    unpaired     two numbers with standard errors, as the leaderboard has them: their errors add up
     tolerance    none of these: the change alone
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,6 +29,14 @@ from ..record import Metric
 from ..stats.agreement import multiplicities
 from ..stats.scores import SampleScores
 from ..stats.statistics import SEED, Floats
+
+_K = TypeVar("_K", bound=Hashable)
+
+ALPHA = 0.05
+"""Below it, a p-value after Holm's adjustment is significant."""
+
+QUALITY_UNITS = frozenset({"1", "nats", "bits", "bits/byte"})
+"""Units of a model's quality; numbers in any other unit depend on the machine."""
 
 DRAWS = 2_000
 _KEPT_SAMPLES = 2_000
@@ -41,7 +52,8 @@ class Change:
         worse: Points or logarithm of a ratio; positive is worse.
         stderr: Standard error; None if only a tolerance can judge.
         freedom: Degrees of freedom of the error.
-        method: `paired bootstrap`, `Welch`, `ratio of medians`, `tolerance`, `the same values` or `the same timings`.
+        method: `paired bootstrap`, `Welch`, `unpaired`, `ratio of medians`, `tolerance`, `the same values` or
+            `the same timings`.
         n: Samples, seeds or timings per side.
     """
 
@@ -77,16 +89,34 @@ def paired_change(metric: Metric, baseline: Sequence[SampleScores], candidate: S
         baseline: Scores of each seed, all over the same samples.
         candidate: The same, in the same order of seeds.
     """
-    n, pairs = len(baseline[0].labels), list(zip(baseline, candidate, strict=True))
+    return paired_changes(metric, {0: baseline, 1: candidate})[0, 1]
 
-    def changes(weights: Floats) -> Floats:
-        """Worsenings `[s r]` of each seed in each resample."""
-        return np.array([worsening(metric, b.resampled(weights), c.resampled(weights)) for b, c in pairs])
 
-    by_seed = changes(np.ones((1, n)))[:, 0]
+def paired_changes(metric: Metric, models: Mapping[_K, Sequence[SampleScores]]) -> dict[tuple[_K, _K], Change]:
+    """`paired_change` from each model to each one after it; all have the same samples and seeds.
+
+    A difference varies with the samples, which are resampled jointly, and with the seeds, over which it is spread.
+    """
+    n = len(next(iter(models.values()))[0].labels)
+
+    def values(weights: Floats) -> dict[_K, Floats]:
+        """The metric `[s r]` of each model's seeds in each resample."""
+        return {key: np.array([score.resampled(weights) for score in scores]) for key, scores in models.items()}
+
+    exact = values(np.ones((1, n)))
     with np.errstate(all="ignore"):
-        drawn = np.concatenate([np.mean(changes(weights), axis=0) for weights in _resamples(n)])
-    rows = float(np.nanvar(drawn, ddof=1)) * n / (n - 1)
+        parts = [values(weights) for weights in _resamples(n)]
+        drawn = {key: np.concatenate([part[key] for part in parts], axis=1) for key in models}
+        return {
+            (one, other): _paired(worsening(metric, exact[one], exact[other])[:, 0], replicates, n)
+            for one, other in combinations(models, 2)
+            for replicates in [np.mean(worsening(metric, drawn[one], drawn[other]), axis=0)]
+        }
+
+
+def _paired(by_seed: Floats, replicates: Floats, n: int) -> Change:
+    """A paired change out of each seed's, and of its mean over seeds in each resample of n samples."""
+    rows = float(np.nanvar(replicates, ddof=1)) * n / (n - 1)
     seeds = float(by_seed.var(ddof=1)) / len(by_seed) if len(by_seed) > 1 else 0.0
     freedom = _satterthwaite([(rows, n - 1), (seeds, len(by_seed) - 1)])
     return Change(float(by_seed.mean()), math.sqrt(rows + seeds), freedom, "paired bootstrap", n)
@@ -127,6 +157,31 @@ def plain_change(metric: Metric, baseline: float, candidate: float) -> Change:
     return Change(worse, None, math.inf, "tolerance", 1)
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its standard error, for `unpaired_change`.
+
+    Attributes:
+        value: A mean over seeds.
+        stderr: Its standard error; None, if it is not known, counts as zero.
+        seeds: Seeds; over several, the error is the spread over them.
+    """
+
+    value: float
+    stderr: float | None
+    seeds: int = 1
+
+
+def unpaired_change(metric: Metric, baseline: Estimate, candidate: Estimate) -> Change:
+    """The change between two independent numbers in the metric's own unit; over several seeds, with Welch's error."""
+    sides = (baseline, candidate)
+    parts = [((side.stderr or 0.0) ** 2, side.seeds - 1 if side.seeds > 1 else math.inf) for side in sides]
+    worse = 0.0 if baseline.value == candidate.value else baseline.value - candidate.value
+    freedom = _satterthwaite(parts) if all(variance < math.inf for variance, _ in parts) else math.inf
+    stderr = math.sqrt(sum(variance for variance, _ in parts))
+    return Change(worse if metric.higher_is_better else -worse, stderr, freedom, "unpaired", 1)
+
+
 def worsening(metric: Metric, baseline: Floats, candidate: Floats) -> Floats:
     """How much worse `candidate` is: in points for fractions, else as the logarithm of a ratio."""
     if _in_points(metric):
@@ -134,9 +189,10 @@ def worsening(metric: Metric, baseline: Floats, candidate: Floats) -> Floats:
     return np.asarray((np.log(candidate) - np.log(baseline)) * (-1 if metric.higher_is_better else 1))
 
 
-def adjusted(p_values: Mapping[int, float]) -> dict[int, float]:
+def adjusted(p_values: Mapping[_K, float]) -> dict[_K, float]:
     """Holm's adjustment: one false alarm among all comparisons becomes as unlikely as it is in a single one."""
-    result, highest = {}, 0.0
+    result: dict[_K, float] = {}
+    highest = 0.0
     for rank, (key, p_value) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
         highest = max(highest, min(1.0, p_value * (len(p_values) - rank)))
         result[key] = highest

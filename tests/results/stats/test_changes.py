@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hedgebench.results.compare.judgement import (
+from hedgebench.results.record import Metric
+from hedgebench.results.stats.changes import (
     RUN_TO_RUN,
     Change,
     adjusted,
@@ -18,7 +19,6 @@ from hedgebench.results.compare.judgement import (
     seeds_change,
     timings_change,
 )
-from hedgebench.results.record import Metric
 from hedgebench.results.stats.scores import SampleScores
 
 ACCURACY = Metric("accuracy", 0.5, "1", True, None, 1)

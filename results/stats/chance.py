@@ -1,0 +1,55 @@
+"""What a model that has learned nothing would score, and metrics of which a percentage says nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..record import Record
+
+_LEVELS = {
+    "chance": ("accuracy", "chance"),
+    "chance_in_context": ("accuracy", "chance in context"),
+    "random_walk_accuracy": ("accuracy", "random walk"),
+    "majority_accuracy": ("accuracy", "majority class"),
+    "unigram_perplexity": ("perplexity", "unigram"),
+}
+"""Metrics that state a level without learning: what the names of the scores begin with, and the level's name."""
+
+_SIGNED = re.compile(r"matthews|pearson|spearman|kendall|kappa|(^|_)r2|r_squared")
+
+
+def is_signed(metric: str) -> bool:
+    """Whether a metric can be 0 or negative, as correlations are: its ratio to another value has no meaning."""
+    return bool(_SIGNED.search(metric))
+
+
+@dataclass(frozen=True)
+class ChanceLevel:
+    """A score without learning.
+
+    Attributes:
+        name: How it is reached, such as `chance` or `majority class`.
+        value: The score.
+    """
+
+    name: str
+    value: float
+
+
+def chance_level(metric: str, records: Iterable[Record]) -> ChanceLevel | None:
+    """The best score without learning that the first record with any states; 0 for correlations, None if unknown."""
+    if is_signed(metric):
+        return ChanceLevel("chance", 0.0)
+    for record in records:
+        stated = [
+            ChanceLevel(name, m.value)
+            for m in record.metrics
+            for begins, name in [_LEVELS.get(m.name, ("", ""))]
+            if begins and metric.startswith(begins) and not m.at and m.value is not None
+        ]
+        if stated:
+            best = min if metric.startswith("perplexity") else max
+            return best(stated, key=lambda level: level.value)
+    return None

@@ -1,0 +1,69 @@
+"""What a number rests on, seed by seed: its metric in each record, and its score document by document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from ..record import Metric, Record
+from .scores import SampleScores, sample_scores
+
+Samples: TypeAlias = Callable[[Record], Iterable[Mapping[str, Any]]]
+"""Gives a record's predictions."""
+
+Scores: TypeAlias = Callable[[Record, Metric], SampleScores | None]
+"""Gives a record's metric document by document; None if no predictions were kept that reproduce it."""
+
+
+def no_scores(record: Record, metric: Metric) -> None:
+    """`Scores` of records without predictions."""
+
+
+def kept_scores(samples: Samples) -> Scores:
+    """The scores of records whose predictions `samples` gives; each is computed once."""
+    known: dict[tuple[str, str, str], SampleScores | None] = {}
+
+    def scores(record: Record, metric: Metric) -> SampleScores | None:
+        key = record.run_id, record.cell_id, metric.name
+        if key not in known:
+            known[key] = sample_scores(replace(metric, samples=()), list(samples(record)))
+        return known[key]
+
+    return scores
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one model's number rests on.
+
+    Attributes:
+        records: One for each seed.
+        metrics: The metric in each record.
+        find: Gives the scores document by document.
+    """
+
+    records: tuple[Record, ...]
+    metrics: tuple[Metric, ...]
+    find: Scores = no_scores
+
+    @cached_property
+    def scores(self) -> tuple[SampleScores, ...]:
+        """Each seed's score document by document, all over the same documents; empty unless every seed has one."""
+        found = [
+            None if metric.at else self.find(record, metric)
+            for record, metric in zip(self.records, self.metrics, strict=True)
+        ]
+        scores = tuple(score for score in found if score is not None)
+        is_whole = 0 < len(scores) == len(found) and len({score.labels for score in scores}) == 1
+        return scores if is_whole and len(scores[0].labels) > 1 else ()
+
+    @property
+    def timings(self) -> tuple[tuple[float, ...], ...]:
+        """Each seed's raw repeated measurements; empty unless every seed has two or more above zero."""
+        every = tuple(metric.samples for metric in self.metrics)
+        return every if every and all(len(one) > 1 and min(one) > 0 for one in every) else ()
+
+
+NO_EVIDENCE = Evidence((), ())
