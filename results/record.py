@@ -23,6 +23,8 @@ TRAINING_SPLIT = "train"
 """The split of curve points that were measured on the batches of training."""
 PART_MARK = "/"
 """Stands in the names of curves of a part of a model, such as a layer or a head, and in no other curve's name."""
+UNSCORED = "unscored"
+"""Key of a prediction's row that no metric counts, for the reason."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from ..triton.exact import exact_gradient, exact_scores
-from ..triton.features import load_keep, load_map, load_tile, map_features, map_gradient, store_tile
+from ..triton.features import load_keep, load_map, load_tile, load_values, map_features, map_gradient, store_tile
 from ..triton.forward import any_towers, locate_chunk
 from ..triton.states import load_peaks, load_vector, row_gradients, shifted, shifted_halves
 
@@ -55,7 +55,8 @@ def _gradient_from_block(grad_plus, grad_minus, given, denominator, plus_peak, m
     matrix, shift = load_map(weight, bias, head, dims, columns, C)
     for key_first in range(start, first + C.CHUNK, C.CHUNK):
         key_rows = key_first + tl.arange(0, C.CHUNK)
-        keys = load_tile(k, key_rows, dims, k_row, end, C.DIM, C.OPERAND)
+        keep = load_keep(mask, key_rows, end, C.HAS_MASK)
+        keys = load_values(k, key_rows, dims, k_row, end, keep, C.DIM, C.OPERAND, C.HAS_MASK)
         k_plus, k_minus = map_features(keys, matrix, shift, columns, C)
         slopes = _slopes(given, denominator, v, mask, rows, key_rows, end, v_row, value_columns, C).to(C.OPERAND)
         grad_plus += tl.dot(shifted(k_plus, -plus_peak[:, None], C.LOG).to(C.OPERAND), slopes,
@@ -84,10 +85,11 @@ def _exactly_from_block(y, logs, norm, given, denominator, k, v, weight, bias, h
     matrix, shift = load_map(weight, bias, head, dims, columns, C)
     for key_first in range(start, first + C.CHUNK, C.CHUNK):
         key_rows = key_first + tl.arange(0, C.CHUNK)
-        keys = load_tile(k, key_rows, dims, k_row, end, C.DIM, C.OPERAND)
+        keep = load_keep(mask, key_rows, end, C.HAS_MASK)
+        keys = load_values(k, key_rows, dims, k_row, end, keep, C.DIM, C.OPERAND, C.HAS_MASK)
         k_logs, _ = map_features(keys, matrix, shift, columns, C)
         slopes = _slopes(given, denominator, v, mask, rows, key_rows, end, v_row, value_columns, C)
-        visible = (rows[:, None] >= key_rows[None, :]) & load_keep(mask, key_rows, end, C.HAS_MASK)[None, :]
+        visible = (rows[:, None] >= key_rows[None, :]) & keep[None, :]
         y += exact_gradient(logs, k_logs, columns, visible & (rows < end)[:, None], norm, tl.trans(slopes), False, C)
     return y
 
@@ -233,7 +235,7 @@ def key_gradients(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, norms
     matrix, shift = load_map(k_weight, k_bias, kv_head, dims, columns, C)
     values = load_tile(v + batch * v_batch + kv_head * v_head, key_rows, value_columns, v_row, end, C.VALUES, C.OPERAND)
     k += batch * k_batch + kv_head * k_head
-    keys = load_tile(k, key_rows, dims, k_row, end, C.DIM, C.OPERAND)
+    keys = load_values(k, key_rows, dims, k_row, end, keep, C.DIM, C.OPERAND, C.HAS_MASK)
     place = (state * kv_heads + kv_head) * (C.HALVES * C.WIDTH)
     plus_peak, minus_peak = load_peaks(peaks_through, place, columns, C)
     plus, minus = shifted_halves(keys, matrix, shift, plus_peak, minus_peak, keep, columns, C)
@@ -256,7 +258,7 @@ def key_gradients(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, norms
                 pulls + row_base, q_weight, q_bias, head, first, block_end, end,
                 q_row, grad_row, dims, columns, value_columns, C)  # fmt: skip
     # Not held through the loop but made again; the eviction policy keeps the compiler from merging both reads.
-    keys = load_tile(k, key_rows, dims, k_row, end, C.DIM, C.OPERAND, "evict_first")
+    keys = load_values(k, key_rows, dims, k_row, end, keep, C.DIM, C.OPERAND, C.HAS_MASK, "evict_first")
     matrix, shift = load_map(k_weight, k_bias, kv_head, dims, columns, C, "evict_first")
     plus, minus = shifted_halves(keys, matrix, shift, plus_peak, minus_peak, keep, columns, C)
     y = map_gradient(plus, minus, grad_plus, grad_minus, C)
@@ -278,11 +280,13 @@ def key_gradients(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, norms
 
 
 @triton.jit
-def map_gradients(x, grad_y, weight, grad_x, grad_weight, grad_bias, x_batch, x_head, x_row, dx_batch, dx_head, dx_row,
-                  batches, tokens, parts, span, entries, C: tl.constexpr):  # fmt: skip
+def map_gradients(x, grad_y, weight, mask, grad_x, grad_weight, grad_bias, x_batch, x_head, x_row, mask_batch, dx_batch,
+                  dx_head, dx_row, batches, tokens, parts, span, entries, C: tl.constexpr,
+                  MASKED: tl.constexpr):  # fmt: skip
     """The gradients dx = dy Wᵀ, and each part's sums of dW = Σ x dyᵀ [groups·parts head DIM WIDTH] and db.
 
-    A part is `span` tokens of each of a group of `entries` batch entries. Grid: groups · parts, heads.
+    A part is `span` tokens of each of a group of `entries` batch entries. MASKED tells that the mask is of these
+    tokens; padding then counts in no sum, whatever its memory holds. Grid: groups · parts, heads.
     """
     part, head, heads = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.num_programs(1)
     first_batch, start = (part // parts).to(tl.int64) * entries, part % parts * span
@@ -294,7 +298,9 @@ def map_gradients(x, grad_y, weight, grad_x, grad_weight, grad_bias, x_batch, x_
         given_base = grad_y + (batch * heads + head) * tokens * C.WIDTH
         for first in range(start, end, C.CHUNK):
             rows = first + tl.arange(0, C.CHUNK)
-            inputs = load_tile(x + batch * x_batch + head * x_head, rows, dims, x_row, end, C.DIM, C.OPERAND)
+            keep = load_keep(mask + batch * mask_batch, rows, end, MASKED)
+            inputs = load_values(x + batch * x_batch + head * x_head, rows, dims, x_row, end, keep, C.DIM, C.OPERAND,
+                                 MASKED)  # fmt: skip
             given = load_tile(given_base, rows, columns, C.WIDTH, end, C.WIDTH, C.OPERAND)
             store_tile(grad_x + batch * dx_batch + head * dx_head,
                        tl.dot(given, tl.trans(matrix), input_precision=C.PRECISION), rows, dims, dx_row, end,

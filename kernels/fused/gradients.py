@@ -96,6 +96,7 @@ def _through_map(call: Call, name: str, grad_y: Tensor) -> dict[str, Tensor]:
         map_gradients, (programs, heads), shared=call.shared,
         x=x, grad_y=grad_y, weight=weight, grad_x=grad_x, grad_weight=matrices, grad_bias=vectors,
         **strides(x=x, dx=grad_x), batches=batch, tokens=tokens, parts=parts, span=MAP_SPAN, entries=entries,
+        MASKED=name == "k" and call.mask is not None,
         num_warps=call.sizes.backward_warps, num_stages=call.sizes.stages,
     )  # fmt: skip
     found = {name: grad_x, f"{name}_weight": matrices.sum(0).to(weight.dtype)}

@@ -43,7 +43,7 @@ def attend_sequentially(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, spans
         rows = first + tl.arange(0, C.CHUNK)
         keep = load_keep(mask, rows, end, C.HAS_MASK)
         x = load_tile(q, rows, dims, q_row, end, C.DIM, C.OPERAND)
-        keys = load_tile(k, rows, dims, k_row, end, C.DIM, C.OPERAND)
+        keys = load_values(k, rows, dims, k_row, end, keep, C.DIM, C.OPERAND, C.HAS_MASK)
         values = load_values(v, rows, value_columns, v_row, end, keep, C.VALUES, C.OPERAND, C.HAS_MASK)
         plus, minus = map_features(keys, k_matrix, k_shift, columns, C)
         plus_weights, plus_total, plus_through = _weigh(plus, plus_keys, plus_peak, keep, C)
@@ -60,7 +60,7 @@ def attend_sequentially(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, spans
         denominator += tl.sum(scores, 1)
         if C.LOG:
             if any_lost(denominator, scale, rows, end):
-                keys = load_tile(k, rows, dims, k_row, end, C.DIM, C.OPERAND)
+                keys = load_values(k, rows, dims, k_row, end, keep, C.DIM, C.OPERAND, C.HAS_MASK)
                 logs, _ = map_features(keys, k_matrix, k_shift, columns, C)
                 scores, denominator, scale = _score_exactly(plus, minus, logs, plus_keys, minus_keys, plus_peak,
                                                             minus_peak, rows, keep, columns, C)  # fmt: skip

@@ -6,8 +6,13 @@ from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+
+def zero_padding(x: Float[Tensor, "b h n d"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b h n d"]:
+    """The vectors, zero where the mask is false: a map's gradient multiplies by them, and 0 · NaN is NaN."""
+    return x if mask is None else x.masked_fill(~mask[:, None, :, None], 0.0)
 
 
 @runtime_checkable

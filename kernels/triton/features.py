@@ -54,9 +54,9 @@ def load_keep(mask, rows, end, HAS_MASK: tl.constexpr):
 
 @triton.jit
 def load_values(v, rows, columns, row_stride, end, keep, VALUES: tl.constexpr, OPERAND: tl.constexpr,
-                HAS_MASK: tl.constexpr = True):  # fmt: skip
-    """The values [rows columns], zero where a token is padding, whatever its memory holds."""
-    values = load_tile(v, rows, columns, row_stride, end, VALUES, OPERAND)
+                HAS_MASK: tl.constexpr = True, EVICT: tl.constexpr = NO_HINT):  # fmt: skip
+    """Values or keys [rows columns], zero where a token is padding, whatever its memory holds."""
+    values = load_tile(v, rows, columns, row_stride, end, VALUES, OPERAND, EVICT)
     if HAS_MASK:
         values = tl.where(keep[:, None], values, 0.0).to(OPERAND)
     return values

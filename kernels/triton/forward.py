@@ -81,8 +81,9 @@ def _attend_exactly(x, q_matrix, q_shift, k, v, k_weight, k_bias, head, mask, st
     matrix, shift = load_map(k_weight, k_bias, head, dims, columns, C)
     for key_first in range(start, first + C.CHUNK, C.CHUNK):
         key_rows = key_first + tl.arange(0, C.CHUNK)
-        visible = (rows[:, None] >= key_rows[None, :]) & load_keep(mask, key_rows, end, C.HAS_MASK)[None, :]
-        keys = load_tile(k, key_rows, dims, k_row, end, C.DIM, C.OPERAND)
+        keep = load_keep(mask, key_rows, end, C.HAS_MASK)
+        visible = (rows[:, None] >= key_rows[None, :]) & keep[None, :]
+        keys = load_values(k, key_rows, dims, k_row, end, keep, C.DIM, C.OPERAND, C.HAS_MASK)
         k_logs, _ = map_features(keys, matrix, shift, columns, C)
         scale = highest_log(plus, k_logs, columns, visible, scale, C)
     numerator, denominator = read_states(plus, minus, scale, states, state_keys, peaks, place, columns, value_columns,
@@ -91,7 +92,7 @@ def _attend_exactly(x, q_matrix, q_shift, k, v, k_weight, k_bias, head, mask, st
         key_rows = key_first + tl.arange(0, C.CHUNK)
         keep = load_keep(mask, key_rows, end, C.HAS_MASK)
         visible = (rows[:, None] >= key_rows[None, :]) & keep[None, :]
-        keys = load_tile(k, key_rows, dims, k_row, end, C.DIM, C.OPERAND)
+        keys = load_values(k, key_rows, dims, k_row, end, keep, C.DIM, C.OPERAND, C.HAS_MASK)
         k_logs, _ = map_features(keys, matrix, shift, columns, C)
         scores = exact_scores(plus, k_logs, columns, visible, scale, C)
         values = load_values(v, key_rows, value_columns, v_row, end, keep, C.VALUES, C.OPERAND, C.HAS_MASK)
@@ -170,7 +171,7 @@ def attend(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, blocks, states, st
         for key_first in range(start, first + C.CHUNK, C.CHUNK):
             key_rows = key_first + tl.arange(0, C.CHUNK)
             keep = load_keep(mask, key_rows, end, C.HAS_MASK)
-            keys = load_tile(k, key_rows, dims, k_row, end, C.DIM, C.OPERAND)
+            keys = load_values(k, key_rows, dims, k_row, end, keep, C.DIM, C.OPERAND, C.HAS_MASK)
             k_plus, k_minus = map_features(keys, matrix, shift, columns, C)
             k_plus = shifted(k_plus, -plus_peak[:, None], C.LOG).to(C.OPERAND)
             scores = tl.dot(tl.trans(q_plus), k_plus, input_precision=C.PRECISION)

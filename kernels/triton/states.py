@@ -74,7 +74,7 @@ def sum_keys(k, v, k_weight, k_bias, mask, blocks, sums, key_sums, peaks, k_batc
     for first in range(start, end, C.CHUNK):
         rows = first + tl.arange(0, C.CHUNK)
         keep = load_keep(mask + batch * mask_batch, rows, end, C.HAS_MASK)
-        x = load_tile(k, rows, dims, k_row, end, C.DIM, C.OPERAND)
+        x = load_values(k, rows, dims, k_row, end, keep, C.DIM, C.OPERAND, C.HAS_MASK)
         values = load_values(v, rows, value_columns, v_row, end, keep, C.VALUES, C.OPERAND, C.HAS_MASK)
         plus, minus = map_features(x, matrix, shift, columns, C)
         plus_peak, plus_sum, plus_keys = _add_keys(plus, plus_peak, plus_sum, plus_keys, values, keep, C)

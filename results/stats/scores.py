@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..record import Metric
+from ..record import UNSCORED, Metric
 from .agreement import f1, matthews
 from .statistics import Floats
 
@@ -48,6 +48,7 @@ def sample_scores(metric: Metric, rows: Rows) -> SampleScores | None:
     """The metric sample by sample; None if no function here reproduces it from the predictions."""
     if metric.value is None or not math.isfinite(metric.value) or metric.at:
         return None
+    rows = [row for row in rows if UNSCORED not in row]
     makers: list[Callable[[Rows], _Sums]] = [partial(_mean, key=metric.name)]
     if stem := next((known for known in _MAKERS if f"{metric.name}_".startswith(f"{known}_")), None):
         makers.insert(0, _MAKERS[stem])  # the rest of the name is a split, as in `accuracy_mismatched`

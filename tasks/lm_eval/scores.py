@@ -12,10 +12,11 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ...results.record import Metric
+from ...adapters.base import UnsupportedError
+from ...results.record import UNSCORED, Metric
 from ..base import INPUT, Row
 from .config import NO_FILTER, TaskConfig, metric_name
 
@@ -28,7 +29,11 @@ UNITS: Mapping[str, str] = {"bits_per_byte": "bits/byte"}
 VALUES = "values"
 """Key of a row for metric values that are not plain numbers."""
 
-_NO_METRICS = frozenset({"document", "target", "responses", VALUES, INPUT})
+NOTES = "notes"
+"""Key of a row for remarks on all rows, which the record takes over."""
+
+_SHOWN = 5
+_NO_METRICS = frozenset({"document", "target", "responses", VALUES, INPUT, UNSCORED, NOTES})
 _FEW_DRAWS = frozenset({"bleu", "chrf", "chrf++", "ter"})
 """Metrics that lm-eval resamples at most 100 times."""
 
@@ -58,8 +63,43 @@ def to_rows(samples: Sequence[Mapping[str, Any]]) -> list[Row]:
     return list(rows.values())
 
 
+def leave_out(rows: Sequence[Row], unscored: Mapping[int, str], without_context: Collection[int]) -> list[Row]:
+    """The rows, without metrics for documents that have no score; the first row notes which, and why.
+
+    Args:
+        rows: One per document.
+        unscored: Why a document has no score.
+        without_context: Documents whose context is of spaces alone.
+
+    Raises:
+        UnsupportedError: No document has a score.
+    """
+    if rows and all(row["document"] in unscored for row in rows):
+        raise UnsupportedError(f"none of the {len(rows)} documents can be scored: {next(iter(unscored.values()))}")
+    kept: list[Row] = []
+    for row in rows:
+        reason = unscored.get(row["document"])
+        left = {key: value for key, value in row.items() if key in _NO_METRICS}
+        kept.append(row if reason is None else {**left, VALUES: {}, UNSCORED: reason})
+    notes = [
+        f"{_named([each for each, why in unscored.items() if why == reason], len(rows))} unscored: {reason}"
+        for reason in dict.fromkeys(unscored.values())
+    ]
+    if without_context:
+        named = _named(sorted(without_context), len(rows))
+        notes.append(
+            f"{named} scored as if without context, where lm-eval's own model fails: theirs is of spaces alone"
+        )
+    return [{**kept[0], NOTES: notes}, *kept[1:]] if notes else kept
+
+
+def _named(documents: Sequence[int], of: int) -> str:
+    more = ", ..." if len(documents) > _SHOWN else ""
+    return f"{len(documents)} of {of} documents ({', '.join(map(str, documents[:_SHOWN]))}{more}) are"
+
+
 def to_metrics(rows: Sequence[Row], config: TaskConfig, bootstrap_iters: int) -> list[Metric]:
-    """Every metric with values in the rows, in the order first seen."""
+    """Every metric with values in the rows, in the order first seen; `unscored` counts rows without, if there are."""
     from lm_eval.api.metrics import mean
 
     aggregations, directions = _rules(config)
@@ -79,6 +119,8 @@ def to_metrics(rows: Sequence[Row], config: TaskConfig, bootstrap_iters: int) ->
                 len(values),
             )
         )
+    if count := sum(UNSCORED in row for row in rows):
+        metrics.append(Metric(UNSCORED, float(count), "documents", None, None, len(rows)))
     return metrics
 
 

@@ -23,7 +23,7 @@ from ..settings import as_settings, check_ranges, parse_settings
 from .config import TaskConfig, read_config
 from .data import identify_data, load_data, wanted
 from .index import IndexedName, entries, release, tasks_of
-from .scores import to_metrics, to_rows
+from .scores import leave_out, to_metrics, to_rows
 from .text import load_tokenizer, model_length, text_model
 
 if TYPE_CHECKING:
@@ -124,12 +124,17 @@ class LmEvalTask:
         return TaskData(shape, Evaluation(task, folder, limit), notes=notes, describes_state=False)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
-        """The model's answers and their metric values; one row per document."""
+        """The model's answers and their metric values; one row per document.
+
+        Raises:
+            UnsupportedError: The model or its tokenizer cannot answer any document.
+        """
         from lm_eval.evaluator import evaluate
 
         chosen, test = parse_settings(LmEvalSettings, settings), data.test
         # lm-eval's evaluation calls methods and checks no type; only its command line needs a subclass of `LM`.
         model: Any = text_model(adapter, test.folder, batch_size=chosen.batch_size, seed=chosen.seed)
+        model.unscored = {}
         results: Any = evaluate(
             model,
             {"tasks": {self.info.name: test.task}},
@@ -141,7 +146,7 @@ class LmEvalTask:
             fewshot_as_multiturn=chosen.fewshot_as_multiturn,
             confirm_run_unsafe_code=chosen.unsafe_code,
         )
-        return to_rows(results["samples"][self.info.name])
+        return leave_out(to_rows(results["samples"][self.info.name]), model.unscored, model.without_context)
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
         """lm-eval's metrics of the documents."""

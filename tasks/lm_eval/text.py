@@ -4,13 +4,18 @@ Texts are tokenized as by lm-eval's own `hf` model: a context's trailing spaces 
 encoded as one text and then split, an empty context is the token that begins a text, long inputs lose their left end,
 and rolling windows do not overlap. The adapter scores the tokens; it pads so that no token of a row ever attends to
 padding, whatever the attention is.
+
+lm-eval's model fails where a request has no token to score, or none to score it after. Such documents are unscored
+here, and the others keep their scores; `TextModel.unscored` says which. Of a context of spaces alone nothing is left
+once they belong to the continuation, which is then scored as one without context; `TextModel.without_context` names
+these documents.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast
@@ -27,6 +32,11 @@ if TYPE_CHECKING:
 Tokens: TypeAlias = list[int]
 Result = TypeVar("Result")
 _LOG = logging.getLogger(__name__)
+_NO_PREFIX = "the tokenizer has neither a BOS nor an EOS token, of which one stands before a text without context"
+
+
+class UnscorableError(ValueError):
+    """A request has no token to score, too many, or none to score it after."""
 
 
 @dataclass
@@ -40,6 +50,8 @@ class TextModel:
         batch_size: Rows of a forward pass.
         seed: Seed of sampling.
         halves: Whether to halve the batch when memory runs out, and go on with the remaining requests.
+        unscored: Documents without a score and why, filled as requests come; None makes the first of them an error.
+        without_context: Documents whose context is of spaces alone.
     """
 
     rank: ClassVar[int] = 0
@@ -52,6 +64,8 @@ class TextModel:
     batch_size: int = 8
     seed: int = 1234
     halves: bool = False
+    unscored: dict[int, str] | None = None
+    without_context: set[int] = field(default_factory=set)
 
     @property
     def max_length(self) -> int:
@@ -60,25 +74,41 @@ class TextModel:
 
     @cached_property
     def prefix_token(self) -> int:
-        """The token before a text without context."""
+        """The token before a text without context.
+
+        Raises:
+            UnscorableError: The tokenizer has none.
+        """
         begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        if begin is None and end is None:
+            raise UnscorableError(_NO_PREFIX)
         return int(end if begin is None else begin)
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
-        """Log-probability in nats of each continuation of a context, and whether greedy decoding produces it."""
-        pairs = [self._encode_pair(*request.args) for request in requests]
+        """Log-probability in nats of each continuation of a context, and whether greedy decoding produces it.
+
+        Raises:
+            UnsupportedError: A request cannot be scored, and `unscored` is None.
+        """
+        found = [self._unless_unscorable(request, self._pair_of) for request in requests]
+        pairs = [pair for pair in found if pair is not None]
         cut = sum(len(context) + len(continuation) > self.max_length + 1 for context, continuation in pairs)
         if cut:
             _LOG.warning("%d of %d requests lose their left end: more than %d tokens", cut, len(pairs), self.max_length)
-        scores = self._fitting(lambda batch_size: self.adapter.loglikelihood(pairs, batch_size))
-        return [(score.loglikelihood_nats, score.is_greedy) for score in scores]
+        scores = iter(self._fitting(lambda batch_size: self.adapter.loglikelihood(pairs, batch_size)))
+        return [(0.0, False) if pair is None else _answer(next(scores)) for pair in found]
 
     def loglikelihood_rolling(self, requests: Sequence[Instance]) -> list[float]:
         """Log-probability in nats of each whole text.
 
         Windows run in the order of the texts, as in lm-eval's own model: in bfloat16 another batch rounds differently.
+
+        Raises:
+            UnsupportedError: A request cannot be scored, and `unscored` is None.
         """
-        windows = [self._windows(*request.args) for request in requests]
+        windows = [
+            self._unless_unscorable(request, lambda request: self._windows(*request.args)) or [] for request in requests
+        ]
         queue = [window for of_text in windows for window in of_text]
         done: list[Continuation] = []
 
@@ -94,23 +124,30 @@ class TextModel:
         """The continuation of each (context, generation settings), up to a stop string; equal settings run together.
 
         Raises:
-            UnsupportedError: The model cannot generate, or a setting is not supported.
+            UnsupportedError: The model cannot generate, the tokenizer has no token that ends a text, a setting is not
+                supported, or a prompt is empty and `unscored` is None.
         """
         if Capability.GENERATE not in self.adapter.capabilities:
             raise UnsupportedError("this model cannot generate")
+        if self.tokenizer.eos_token_id is None:
+            raise UnsupportedError(
+                "the tokenizer has no EOS token, which ends a generated text in every task of lm-eval"
+            )
         groups: dict[Decoding, list[int]] = {}
         for index, request in enumerate(requests):
-            _, settings = cast("tuple[str, Any]", request.args)
+            context, settings = cast("tuple[str, Any]", request.args)
+            if not self._unless_unscorable(request, partial(self._prompt, context)):
+                continue
             groups.setdefault(decoding_of(settings, self._end_of_text), []).append(index)
         texts: dict[int, str] = {}
         for decoding, indices in groups.items():
             contexts = [requests[index].args[0] for index in indices]
             texts |= dict(zip(indices, self._generate(contexts, decoding), strict=True))
-        return [texts[index] for index in range(len(requests))]
+        return [texts.get(index, "") for index in range(len(requests))]
 
     def encode(self, text: str, add_special_tokens: bool | None = None) -> Tokens:
         """Token ids; None adds the tokenizer's special tokens, unless the text begins with one."""
-        if add_special_tokens is None and text.startswith(self._prefix):
+        if add_special_tokens is None and self._prefix is not None and text.startswith(self._prefix):
             add_special_tokens = False
         options = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
         tokens: Tokens = self.tokenizer.encode(text, **options)
@@ -136,8 +173,11 @@ class TextModel:
             return str(render([message for message in messages if message["role"] != "system"]))
 
     @cached_property
-    def _prefix(self) -> str:
-        return str(self.tokenizer.decode(self.prefix_token))
+    def _prefix(self) -> str | None:
+        try:
+            return str(self.tokenizer.decode(self.prefix_token))
+        except UnscorableError:
+            return None
 
     @cached_property
     def _end_of_text(self) -> str:
@@ -152,7 +192,41 @@ class TextModel:
         kept = context.rstrip()
         whole = self.encode(context + continuation)
         before = self.encode(kept)
-        return before, whole[len(before) :]
+        return (before, whole[len(before) :]) if before else self._encode_pair("", context + continuation)
+
+    def _pair_of(self, request: Instance) -> tuple[Tokens, Tokens]:
+        """The tokens of a request's context and continuation.
+
+        Raises:
+            UnscorableError: The continuation has no token, or too many.
+        """
+        context, continuation = request.args
+        before, tokens = self._encode_pair(context, continuation)
+        if not tokens:
+            told = "has no token of its own: one that belongs to the context covers it" if continuation else "is empty"
+            raise UnscorableError(f"a continuation {told}")
+        if len(tokens) > self.max_length:
+            raise UnscorableError(
+                f"a continuation has more than {self.max_length} tokens, the most that the model reads"
+            )
+        if context and not self.encode(context.rstrip()):
+            self.without_context.add(request.doc_id)
+        return before, tokens
+
+    def _prompt(self, context: str, _: Instance) -> Tokens:
+        if tokens := self.encode(context):
+            return tokens
+        raise UnscorableError("a prompt has no token")
+
+    def _unless_unscorable(self, request: Instance, encode: Callable[[Instance], Result]) -> Result | None:
+        """The tokens of a request; None if it cannot be scored."""
+        try:
+            return encode(request)
+        except UnscorableError as error:
+            if self.unscored is None:
+                raise UnsupportedError(f"document {request.doc_id} cannot be scored: {error}") from error
+            self.unscored.setdefault(request.doc_id, str(error))
+            return None
 
     def _windows(self, text: str) -> list[tuple[Tokens, Tokens]]:
         from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
@@ -207,6 +281,10 @@ class TextModel:
                     raise
                 self.batch_size //= 2
                 _LOG.warning("batch halved to %d after running out of memory", self.batch_size)
+
+
+def _answer(score: Continuation) -> tuple[float, bool]:
+    return score.loglikelihood_nats, score.is_greedy
 
 
 def text_model(adapter: Adapter, folder: Path, *, batch_size: int, seed: int, halves: bool = False) -> TextModel:

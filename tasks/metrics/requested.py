@@ -53,12 +53,13 @@ def check_classes(more_metrics: str, num_classes: int) -> None:
             raise ValueError(f"metric {name!r} cannot be taken of {of}; allowed: {fitting}, or evaluate:NAME")
 
 
-def try_metrics(more_metrics: str, references: Sequence[Any]) -> None:
+def try_metrics(more_metrics: str, references: Sequence[Any], predictions: Sequence[Any] | None = None) -> None:
     """Takes each metric of the package `evaluate` of a few references that are their own predictions.
 
     Args:
         more_metrics: The setting.
-        references: A few references, each class among them.
+        references: A few references, each class among them; lists of them if the task's data have several.
+        predictions: The same as predictions; None if they do not differ.
 
     Raises:
         DataUnavailableError: A metric is not available.
@@ -66,7 +67,7 @@ def try_metrics(more_metrics: str, references: Sequence[Any]) -> None:
     """
     for name in metric_names(more_metrics):
         if name.startswith(PREFIX):
-            measure_evaluate(name, references, references)
+            measure_evaluate(name, references, references if predictions is None else predictions)
 
 
 def measure_classes(
@@ -89,10 +90,12 @@ def measure_answers(more_metrics: str, rows: Sequence[Mapping[str, Any]], answer
         more_metrics: The setting.
         rows: Predictions.
         answer: Key of a row's reference, or list of references.
-        prediction: Key of its prediction, or list of as many.
+        prediction: Key of its prediction, or list of as many; one prediction may match any of several references.
     """
-    references, predictions = (
-        [each for row in rows for each in (row[key] if isinstance(row[key], list) else [row[key]])]
-        for key in (answer, prediction)
-    )
+    references: list[Any] = []
+    predictions: list[Any] = []
+    for row in rows:
+        one = not isinstance(row[prediction], list)
+        references += [row[answer]] if one else row[answer]
+        predictions += [row[prediction]] if one else row[prediction]
     return [metric for name in metric_names(more_metrics) for metric in measure_evaluate(name, references, predictions)]

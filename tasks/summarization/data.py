@@ -27,24 +27,30 @@ ID = "id"
 
 _REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_COLUMNS = ("source", "target")
 _TEXT = frozenset({"string", "large_string", "string_view"})
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A text and its summary.
+    """A text and its summaries.
 
     Attributes:
         id: Its name in the data set; without names, its place.
         place: Where it stands in its split.
         source: The text.
-        target: The summary.
+        references: Its summaries, at least one.
     """
 
     id: str
     place: int
     source: str
-    target: str
+    references: tuple[str, ...]
+
+    @property
+    def target(self) -> str:
+        """The summary that a model learns: the first."""
+        return self.references[0]
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,12 @@ class SummaryData:
     Attributes:
         repo: Such as `knkarthick/samsum`.
         source: Column of the texts.
-        target: Column of the summaries.
+        target: Column of the summaries; several are joined by `+`, such as `summary1+summary2`.
         train: Split that is trained on.
         validation: Split that training is validated on; None for none.
         test: Split that models are tested on.
+        test_source: Column of the texts in the test split; empty if it is `source`.
+        test_target: Columns of the summaries in the test split; empty if they are those of `target`.
         config: Folder of the repository that holds the parquet files; empty for the only one there is.
         revision: Commit on the hub, in full; empty where only the mirror is meant.
 
@@ -71,6 +79,8 @@ class SummaryData:
     train: str = "train"
     validation: str | None = "validation"
     test: str = "test"
+    test_source: str = ""
+    test_target: str = ""
     config: str = ""
     revision: str = ""
 
@@ -98,9 +108,11 @@ class SummaryData:
             ValueError: A column does not exist or holds no text, or there are several configurations and none is set.
         """
         dataset = self._dataset(splits, sources)
-        for files in find_dataset(dataset, sources).files.values():
-            self._check_columns(open_parquet(files[0]).schema_arrow)
-        return identify_dataset(dataset, sources, {"source": self.source, "target": self.target, **details})
+        for split, files in find_dataset(dataset, sources).files.items():
+            self._check_columns(split, open_parquet(files[0]).schema_arrow)
+        columns = {name: getattr(self, name) for name in ("source", "target", "test_source", "test_target")}
+        named = {name: value for name, value in columns.items() if value}
+        return identify_dataset(dataset, sources, {**named, **details})
 
     def pairs(self, split: str, sources: Sources, most: int | None = None) -> tuple[list[Pair], int]:
         """Pairs of a split, and how many rows were left out because their text or summary is empty.
@@ -116,18 +128,25 @@ class SummaryData:
             ValueError: A column does not exist or holds no text.
         """
         rows = read_split(self._dataset((split,), sources), split, sources)
-        self._check_columns(rows.features.arrow_schema)
+        self._check_columns(split, rows.features.arrow_schema)
         places = shuffled_places(len(rows))[:most]
         places = sorted(places) if split == self.test else places
         chosen = rows.select(places)
         ids: Iterable[Any] = chosen[ID][:] if ID in rows.column_names else places
-        columns = (ids, places, chosen[self.source][:], chosen[self.target][:])
-        kept = [
-            Pair(str(name), place, source, target)
-            for name, place, source, target in zip(*columns, strict=True)
-            if (source or "").strip() and (target or "").strip()
-        ]
+        (_, source), *targets = self._columns(split)
+        summaries = zip(*(chosen[name][:] for _, name in targets), strict=True)
+        pairs = (
+            Pair(str(name), place, text or "", tuple(each for each in references if (each or "").strip()))
+            for name, place, text, references in zip(ids, places, chosen[source][:], summaries, strict=True)
+        )
+        kept = [pair for pair in pairs if pair.source.strip() and pair.references]
         return kept, len(places) - len(kept)
+
+    def _columns(self, split: str) -> list[tuple[str, str]]:
+        """The columns that are read of a split, each after the setting that names it: the texts, then summaries."""
+        prefix = {name: "test_" if split == self.test and getattr(self, f"test_{name}") else "" for name in _COLUMNS}
+        source, target = (f"{prefix[name]}{name}" for name in _COLUMNS)
+        return [(source, getattr(self, source)), *((target, name) for name in getattr(self, target).split("+"))]
 
     def _dataset(self, splits: Sequence[str], sources: Sources) -> DatasetId:
         config = self.config or self._only_config(sources)
@@ -147,12 +166,12 @@ class SummaryData:
                 return configs[0]
         return "default"
 
-    def _check_columns(self, schema: Any) -> None:
-        """Refuses columns that an Arrow schema does not have, or that hold no text in it."""
+    def _check_columns(self, split: str, schema: Any) -> None:
+        """Refuses columns of a split that its Arrow schema does not have, or that hold no text in it."""
         columns = {name: str(kind) for name, kind in zip(schema.names, schema.types, strict=True)}
-        for setting, name in (("source", self.source), ("target", self.target)):
+        for setting, name in self._columns(split):
             if name not in columns:
-                raise unknown_name(f"column of {self.repo}, given as {setting},", name, columns)
+                raise unknown_name(f"column of {self.repo} in split {split}, given as {setting},", name, columns)
             if columns[name] not in _TEXT:
                 raise ValueError(
                     f"{setting} is the column {name!r} of {self.repo}, which holds {columns[name]}; allowed: text"

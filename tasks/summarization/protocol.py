@@ -28,14 +28,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ...adapters.base import Adapter, Capability, Examples, ModelShape, Settings
-from ...results.record import DataIdentity, Metric, Scalar
+from ...results.record import DataIdentity, Metric
 from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
 from ..data.tokenization import TextIdentity, Tokenizer, identify_text, load_tokenizer
-from ..metrics.requested import measure_answers, try_metrics
+from ..metrics.requested import measure_answers, metric_names, try_metrics
 from ..settings import as_settings, parse_settings
 from .data import Pair, SummaryData
 from .prompts import Prompt, Prompter, write_after
-from .rouge import rouge_metrics, rouge_scores
+from .rouge import dropped_letters, rouge_metrics, rouge_scores, scorer_identity
 from .settings import SOURCE, AnyDataSettings, SummarizationSettings
 
 _TEXTS = ("Amanda baked cookies and will bring some to Jerry.", "They meet at seven, in front of the cinema.")
@@ -84,12 +84,14 @@ class Summarization:
                 a requested metric does not fit texts.
         """
         chosen, data, text = self._resolve(settings, sources)
-        try_metrics(chosen.more_metrics, _TEXTS)
         notes = list(text.tokenizer.notes)
         trains = chosen.train_rows != 0
         train = _pairs(data, data.train, sources, chosen.train_rows, notes) if trains else []
         validation = _pairs(data, data.validation, sources, None, notes) if trains and data.validation else []
         test = _pairs(data, data.test, sources, chosen.test_rows, notes)[:limit]
+        several = any(len(pair.references) > 1 for pair in test)
+        try_metrics(chosen.more_metrics, [[text] for text in _TEXTS] if several else _TEXTS, _TEXTS)
+        notes += _dropped_note(chosen, test)
         tokenizer = load_tokenizer(
             text.tokenizer, lambda: (part for pair in train for part in (pair.source, pair.target))
         )
@@ -115,20 +117,22 @@ class Summarization:
         chosen, test = self._parse(settings), data.test
         written = write_after(adapter, [prompt.ids for prompt in test.prompts], test.tokenizer.stop_token, chosen)
         texts = [test.tokenizer.decode(each.ids).strip() for each in written]
-        scores = rouge_scores([pair.target for pair in test.pairs], texts)
+        references = _references(test.pairs)
+        scores = rouge_scores(references, texts, chosen.rouge_tokenizer)
+        columns = (test.pairs, test.prompts, written, texts, references, scores)
         return [
             {
                 "id": pair.id,
                 "row": pair.place,
                 "prediction": text,
-                "reference": pair.target,
+                "reference": reference,
                 "generated_tokens": len(each.ids),
                 "finished": int(each.finished),
                 "truncated": int(prompt.cut),
                 **score,
                 INPUT: prompt.text,
             }
-            for pair, prompt, each, text, score in zip(test.pairs, test.prompts, written, texts, scores, strict=True)
+            for pair, prompt, each, text, reference, score in zip(*columns, strict=True)
         ]
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
@@ -139,11 +143,13 @@ class Summarization:
         """
         from ...results.stats.statistics import mean_stderr
 
-        metrics = rouge_metrics(rouge_scores([row["reference"] for row in rows], [row["prediction"] for row in rows]))
+        chosen = self._parse(settings)
+        references, texts = ([row[key] for row in rows] for key in ("reference", "prediction"))
+        metrics = rouge_metrics(rouge_scores(references, texts, chosen.rouge_tokenizer))
         for name, unit in (("generated_tokens", "tokens"), ("finished", "1"), ("truncated", "1")):
             values = [row[name] for row in rows]
             metrics.append(Metric(name, sum(values) / len(rows), unit, None, mean_stderr(values), len(rows)))
-        return metrics + measure_answers(self._parse(settings).more_metrics, rows, "reference", "prediction")
+        return metrics + measure_answers(chosen.more_metrics, rows, "reference", "prediction")
 
     def _parse(self, settings: Settings) -> SummarizationSettings:
         return parse_settings(AnyDataSettings if self.data is None else SummarizationSettings, settings)
@@ -155,7 +161,8 @@ class Summarization:
         assert data is not None
         data = replace(data, config=chosen.config, revision=chosen.revision)
         splits = (data.test,) if chosen.train_rows == 0 else (data.train, data.validation, data.test)
-        identity = data.identify([split for split in splits if split], sources, _scoring())
+        details = {"rouge": scorer_identity(chosen.rouge_tokenizer), "padding": "left"}
+        identity = data.identify([split for split in splits if split], sources, details)
         text = identify_text(self.info, identity, chosen.tokenizer, sources, data=data, train_rows=chosen.train_rows)
         return chosen, data, text
 
@@ -182,11 +189,25 @@ def _cut_note(part: str, cut: int, of: int) -> list[str]:
     return [f"{cut} of {of} {part} texts were cut at their end to fit context_length"] if cut else []
 
 
-def _scoring() -> dict[str, Scalar]:
-    """How summaries are written and scored, for the identity of the data and so for the cell's key."""
-    from importlib.metadata import version
+def _references(pairs: Sequence[Pair]) -> list[str | list[str]]:
+    """The reference of each document; lists where a document has several, so that all rows have one form."""
+    if all(len(pair.references) == 1 for pair in pairs):
+        return [pair.target for pair in pairs]
+    return [list(pair.references) for pair in pairs]
 
-    return {"rouge": f"rouge-score {version('rouge-score')}, stemmed", "padding": "left"}
+
+def _dropped_note(chosen: SummarizationSettings, pairs: Sequence[Pair]) -> list[str]:
+    """What ROUGE's default tokenizer drops of the references, if it scores them."""
+    uses = [name for name in metric_names(chosen.more_metrics) if "rouge" in name]
+    if chosen.rouge_tokenizer == "default":
+        uses = ["rouge_tokenizer=default", *uses]
+    dropped, of = dropped_letters([text for pair in pairs for text in pair.references])
+    if not (uses and dropped):
+        return []
+    return [
+        f"{', '.join(uses)}: ROUGE's default tokenizer drops {dropped} of {of} letters and digits of the references "
+        f"({dropped / of:.2%}), all but a-z and 0-9; set rouge_tokenizer=unicode to count them"
+    ]
 
 
 def _scales(small: SummarizationSettings) -> Mapping[str, TaskScale]:

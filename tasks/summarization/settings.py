@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...results.names import unknown_name
 from ..metrics.requested import check_evaluate
 from ..settings import check_ranges
 from .data import SummaryData
+from .rouge import TOKENIZERS
 
 SOURCE = "{source}"
 """Where the text stands in the template of a prompt."""
@@ -28,11 +30,13 @@ class SummarizationSettings:
         batch_size: Prompts at a time.
         config: Folder of the repository that holds the parquet files; empty for the only one there is.
         revision: Commit on the hub, in full; empty where only the mirror is meant.
+        rouge_tokenizer: How ROUGE splits texts into words: `default` or `unicode`; see `rouge.py`.
         more_metrics: Metrics of the package `evaluate` beside ROUGE, over whole texts; see
             `metrics/requested.py`.
 
     Raises:
-        ValueError: A template does not have `{source}` once, a number is out of its range, or a metric is unknown.
+        ValueError: A template does not have `{source}` once, a number is out of its range, or a metric or a tokenizer
+            of ROUGE is unknown.
     """
 
     context_length: int = 1024
@@ -45,9 +49,12 @@ class SummarizationSettings:
     batch_size: int = 8
     config: str = ""
     revision: str = ""
+    rouge_tokenizer: str = "default"
     more_metrics: str = ""
 
     def __post_init__(self) -> None:
+        if self.rouge_tokenizer not in TOKENIZERS:
+            raise unknown_name("rouge_tokenizer", self.rouge_tokenizer, TOKENIZERS)
         if self.prompt.count(SOURCE) != 1:
             raise ValueError(f"prompt is {self.prompt!r}; it takes {SOURCE} once, where the text stands")
         check_evaluate(self.more_metrics)
@@ -62,10 +69,13 @@ class AnyDataSettings(SummarizationSettings):
     Attributes:
         dataset: Repository on the hub, `ORG/NAME`.
         source: Column of the texts.
-        target: Column of the summaries.
+        target: Column of the summaries, or several as `summary1+summary2`: a text scores by the one that it matches
+            best, and the first is learnt.
         train_split: Split that is trained on.
         validation_split: Split that training is validated on; None for none.
         test_split: Split that models are tested on.
+        test_source: Column of the texts in the test split; empty if it is `source`.
+        test_target: Columns of the summaries in the test split; empty if they are those of `target`.
     """
 
     dataset: str = ""
@@ -74,10 +84,19 @@ class AnyDataSettings(SummarizationSettings):
     train_split: str = "train"
     validation_split: str | None = "validation"
     test_split: str = "test"
+    test_source: str = ""
+    test_target: str = ""
 
     @property
     def data(self) -> SummaryData:
         """The data set; raises the errors of `SummaryData`."""
         return SummaryData(
-            self.dataset, self.source, self.target, self.train_split, self.validation_split, self.test_split
+            self.dataset,
+            self.source,
+            self.target,
+            self.train_split,
+            self.validation_split,
+            self.test_split,
+            self.test_source,
+            self.test_target,
         )

@@ -88,11 +88,25 @@ def peer(folder: Path, batch_size: int = 3, dtype: str = "float32") -> Any:
 
 
 def requests(kind: str, *arguments: tuple[Any, ...]) -> list[Any]:
-    """What lm-eval asks."""
+    """What lm-eval asks, of a document for each."""
     from lm_eval.api import instance
 
     make: Any = instance.Instance
-    return [make(request_type=kind, doc={}, arguments=args, idx=0) for args in arguments]
+    return [
+        make(request_type=kind, doc={}, arguments=args, idx=0, metadata=("tiny", document, 1))
+        for document, args in enumerate(arguments)
+    ]
+
+
+def merge_letters(folder: Path) -> Path:
+    """Gives the checkpoint's tokenizer one token of two letters, `xy`, in the place of a byte that no text has."""
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    vocab = content["model"]["vocab"]
+    content["model"] |= {"vocab": {**vocab, "xy": vocab.pop("Ā")}, "merges": [["x", "y"]]}
+    content["model"]["vocab"].pop("Ā", None)
+    file.write_text(json.dumps(content), encoding="utf-8")
+    return folder
 
 
 def write_data(mirror: Path, repo: str, config: str, split: str, rows: Mapping[str, Sequence[Any]]) -> None:

@@ -154,7 +154,7 @@ def test_a_model_that_cannot_generate_is_unsupported_with_the_reason(bench: Benc
     ("tasks", "message"),
     [
         ("summarization", "task summarization: dataset is not set"),
-        (NOTES.replace("=note", "=nota"), "unknown column of org/notes, given as source, 'nota'; did you mean note"),
+        (NOTES.replace("=note", "=nota"), "org/notes in split train, given as source, 'nota'; did you mean note"),
         (NOTES.replace("target", "targt"), "unknown setting of task summarization 'targt'; did you mean target"),
         ("samsum:dataset=org/notes", "unknown setting of task samsum 'dataset'"),
         (NOTES + ":revision=main", "revision is 'main'; it takes a commit"),

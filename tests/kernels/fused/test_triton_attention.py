@@ -84,6 +84,17 @@ def test_kernels_match_the_torch_forms(name: str) -> None:
     assert_close(run(single(exact), cotangents), expected, 1e-5)
 
 
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.mask])
+def test_padding_counts_nowhere_whatever_its_memory_holds(name: str) -> None:
+    exact = draw(CASES[name])
+    expected, cotangents = reference(exact)
+    assert exact.mask is not None
+    hidden = ~exact.mask[:, None, :, None]
+    broken = replace(exact, k=exact.k.masked_fill(hidden, torch.nan), v=exact.v.masked_fill(hidden, torch.nan))
+    assert_close(run(single(broken), cotangents), expected, 1e-5)
+    assert_close(reference(broken)[0], expected, 1e-12)
+
+
 @pytest.mark.parametrize("form", ["chunk", "fused_chunk"])
 @pytest.mark.parametrize("spread", [30.0, 100.0])
 def test_log_features_of_any_size_keep_their_row(form: str, spread: float) -> None:

@@ -113,6 +113,27 @@ def test_it_matches_the_definition_in_outputs_and_gradients(
 
 
 @BOTH_SPACES
+def test_padded_keys_that_are_not_numbers_reach_no_gradient(qkv: Draw, log_space: bool) -> None:
+    q, k, v = qkv(n=21, hk=2, f=4)
+    hidden = torch.arange(21) < torch.tensor([[6], [0]])
+    matrix = torch.eye(4, dtype=torch.float64, requires_grad=True)
+
+    def learned(x: Tensor, positions: Tensor) -> Tensor:
+        return (log_map if log_space else bounded_map)(x @ matrix, positions)
+
+    found = []
+    for filling in (1.0, torch.nan):
+        keys, values = (x.masked_fill(hidden[:, None, :, None], filling) for x in (k, v))
+        positions = torch.arange(21).expand(2, -1)
+        output = hybrid_attention(
+            q, keys, values, learned(q, positions), learned, gate_log=GATE.log(), positions=positions, window=4,
+            log_space=log_space, shift_window=not log_space, key_padding_mask=~hidden,
+        ).output  # fmt: skip
+        found.append([output, torch.autograd.grad(output.sin().sum(), matrix)[0]])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-14)
+
+
+@BOTH_SPACES
 @pytest.mark.parametrize("window", [1, 4, 30])
 def test_weights_match_the_definition_and_give_the_output(qkv: Draw, window: int, log_space: bool) -> None:
     q, k, v = qkv(n=21, hk=2, f=4)

@@ -84,7 +84,10 @@ def test_rows_without_text_or_summary_are_left_out_and_counted(news: Sources, wr
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"source": "artcle"}, "column of org/news, given as source, 'artcle'; did you mean article.*article, highl"),
+        (
+            {"source": "artcle"},
+            "column of org/news in split t.*, given as source, 'artcle'; did you mean article.*article, highl",
+        ),
         ({"target": "summary"}, r"given as target, 'summary' \(allowed: article, highlights\)"),
     ],
 )
@@ -94,6 +97,22 @@ def test_an_unknown_column_is_told_with_those_there_are(news: Sources, change: d
         data.identify(SPLITS, news, {})
     with pytest.raises(UnknownNameError, match=message):
         data.pairs("test", news)
+
+
+def test_a_split_may_have_columns_of_its_own_and_several_summaries(news: Sources, write: Write) -> None:
+    own = {"text": ["a", "b", "c"], "one": ["A", "", " "], "two": ["B", "C", None], "three": ["D", "E", None]}
+    write("test", own)
+    data = replace(NEWS, test_source="text", test_target="one+two+three")
+    pairs, empty = data.pairs("test", news)
+    assert [(pair.source, pair.references) for pair in pairs] == [("a", ("A", "B", "D")), ("b", ("C", "E"))]
+    assert (pairs[0].target, empty) == ("A", 1)
+    assert data.pairs("train", news) == NEWS.pairs("train", news)
+    identity = data.identify(SPLITS, news, {})
+    assert (identity.details["test_source"], identity.details["test_target"]) == ("text", "one+two+three")
+    with pytest.raises(UnknownNameError, match="org/news in split test, given as test_target, 'tow'; did you mean two"):
+        replace(data, test_target="one+tow").identify(SPLITS, news, {})
+    with pytest.raises(UnknownNameError, match="org/news in split test, given as source, 'article'"):
+        NEWS.identify(SPLITS, news, {})
 
 
 def test_a_column_that_holds_no_text_is_refused(news: Sources, write: Write) -> None:

@@ -219,10 +219,48 @@ def test_any_data_set_is_named_by_settings(sources: Sources) -> None:
     assert (identity.id, identity.splits) == ("org/papers/data", {"train": 5, "test": 3})
     rows = SUMMARIZATION.predict(cast(Adapter, Reader()), SUMMARIZATION.load(settings, sources), settings)
     assert [row["reference"] for row in rows] == columns["summary"][:3]
-    with pytest.raises(ValueError, match="unknown column of org/papers, given as source, 'articel'; did you mean arti"):
+    with pytest.raises(
+        ValueError, match="unknown column of org/papers in split train, given as source, 'articel'; did you mean arti"
+    ):
         SUMMARIZATION.identify({**settings, "source": "articel"}, sources)
     with pytest.raises(ValueError, match="dataset is not set"):
         SUMMARIZATION.identify({**settings, "dataset": ""}, sources)
+
+
+def test_a_text_scores_by_the_best_of_its_summaries(sources: Sources) -> None:
+    columns = dialogues(5)
+    tested = {"dialogue": columns["dialogue"][:3], "a": ["None", "x", "y"], "b": columns["summary"][:3]}
+    write(sources, "org/talks", {"train": columns, "test": tested}, "data")
+    settings = {
+        **as_settings(AnyDataSettings(**vars(BYTES))),
+        **{"dataset": "org/talks", "source": "dialogue", "target": "summary", "test_target": "a+b"},
+        **{"validation_split": None, "max_new_tokens": 30, "context_length": 100},
+    }
+    data = SUMMARIZATION.load(settings, sources)
+    rows = SUMMARIZATION.predict(cast(Adapter, Reader()), data, settings)
+    assert [row["reference"] for row in rows] == [list(each) for each in zip(tested["a"], tested["b"], strict=True)]
+    metrics = {metric.name: metric.value for metric in SUMMARIZATION.score(rows, settings)}
+    assert metrics["rouge1"] == 1.0
+    alone = SUMMARIZATION.score([{**row, "reference": row["reference"][0]} for row in rows], settings)
+    assert {metric.name: metric.value for metric in alone}["rouge1"] == 0.0
+
+
+def test_letters_that_rouge_does_not_see_are_told_and_can_be_counted(sources: Sources) -> None:
+    texts = {**dialogues(4), "summary": ["Öl 5", "Кошка", "all is well", "ok"]}
+    write(sources, "knkarthick/samsum", {"test": texts})
+    settings = as_settings(replace(BYTES, train_rows=0))
+    assert SAMSUM.load(settings, sources).notes[0] == (
+        "rouge_tokenizer=default: ROUGE's default tokenizer drops 6 of 19 letters and digits of the references "
+        "(31.58%), all but a-z and 0-9; set rouge_tokenizer=unicode to count them"
+    )
+    by_words = {**settings, "rouge_tokenizer": "unicode"}
+    assert SAMSUM.load(by_words, sources).notes == (STOP,)
+    assert "words of regex" in str(SAMSUM.identify(by_words, sources).details["rouge"])
+    rows = [{"reference": "Кошка", "prediction": "Кошка", "generated_tokens": 1, "finished": 1, "truncated": 0}]
+    found = [{m.name: m.value for m in SAMSUM.score(rows, each)}["rouge1"] for each in (settings, by_words)]
+    assert found == [0.0, 1.0]
+    with pytest.raises(ValueError, match="rouge_tokenizer 'unicod'; did you mean unicode"):
+        replace(BYTES, rouge_tokenizer="unicod")
 
 
 def test_the_identity_follows_the_data_and_says_how_it_is_scored(samsum: Sources) -> None:
