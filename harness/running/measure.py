@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ...adapters.base import Adapter, Capability, UnsupportedError
 from ...results.record import CurvePoint, KernelUse, Metric
-from ...tasks.base import INPUT, Row, TaskData
+from ...tasks.base import INPUT, DataUnavailableError, Row, Sources, TaskData
 from ...tasks.efficiency.points import Point, PointTask, measured_row
 from ...tasks.measuring.failures import failure_status
 from .. import registry
@@ -65,6 +65,7 @@ class Measurement:
         with self._phase("load"):
             sources = sources_for(job.planned.weights, job.sources, fetch=True)
             data = task.load(job.task_settings, sources, job.cell.limit)
+            self._check_data(sources)
         self.notes += data.notes
         with self._phase("build"):
             adapter = self._build(data)
@@ -102,6 +103,20 @@ class Measurement:
             self.kernels = subject.kernels_used()
         if point.subject == "model":
             self.metrics += _count_parameters(subject)
+
+    def _check_data(self, sources: Sources) -> None:
+        """Refuses rows that are not those which the record will name.
+
+        Raises:
+            DataUnavailableError: The files changed after the run was planned.
+        """
+        planned = self.job.cell.data
+        found = self.job.task.identify(self.job.task_settings, sources)
+        if found.fingerprint != planned.fingerprint:
+            raise DataUnavailableError(
+                f"{planned.id} changed while the run went on: its fingerprint was {planned.fingerprint} when the run "
+                f"was planned and is {found.fingerprint}; start the run again"
+            )
 
     def _check_head(self, adapter: ModelAdapter[Any], data: TaskData) -> None:
         """Notes what became of a checkpoint's head.

@@ -139,7 +139,8 @@ def read_split(dataset: DatasetId, split: str, sources: Sources) -> Dataset:
 
     datasets.disable_progress_bars()
     kind, options = ("parquet", {}) if dataset.text is None else ("csv", dataset.text.options())
-    data_files, cache = {split: [str(file) for file in files[split]]}, str(sources.cache / "datasets")
+    data_files = {split: [str(file) for file in files[split]]}
+    cache = datasets_cache({split: files[split]}, sources)
     return datasets.load_dataset(kind, data_files=data_files, split=split, cache_dir=cache, **options)
 
 
@@ -294,6 +295,15 @@ def hash_files(files: Mapping[str, Sequence[Path]], sources: Sources) -> str:
         for path in paths:
             total.update(f"{split}:{digest(path, sources.cache)}\n".encode())
     return total.hexdigest()
+
+
+def datasets_cache(files: Mapping[str, Sequence[Path]], sources: Sources) -> str:
+    """The folder in which the library `datasets` keeps what it made of files: one for each content.
+
+    The library itself tells files apart by path and time of modification, and would give the rows of an earlier file
+    for another one with the same of both.
+    """
+    return str(sources.cache / "datasets" / hash_files(files, sources)[:16])
 
 
 def _prepare_hub(sources: Sources) -> None:

@@ -181,6 +181,7 @@ def test_the_digest_of_a_large_file_is_kept_until_the_file_changes(
     sources: Sources, mirrored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_hashes, "ALWAYS_READ_BYTES", 1)
+    monkeypatch.setattr(file_hashes, "SETTLED_S", -1.0)
     first = locate(TINY, sources).fingerprint
     kept = {file: file.read_text() for file in (sources.cache / "digests").iterdir()}
     assert len(kept) == 4
@@ -188,6 +189,7 @@ def test_the_digest_of_a_large_file_is_kept_until_the_file_changes(
     assert locate(TINY, sources).fingerprint == first
     monkeypatch.undo()
     monkeypatch.setattr(file_hashes, "ALWAYS_READ_BYTES", 1)
+    monkeypatch.setattr(file_hashes, "SETTLED_S", -1.0)
     save_tiny("llama", mirrored, seed=1)
     assert locate(TINY, sources).fingerprint != first
 
