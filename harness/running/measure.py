@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ...adapters.base import Adapter, Capability, UnsupportedError
-from ...results.record import CurvePoint, KernelUse, Metric
+from ...results.record import CurvePoint, KernelUse, Metric, Scalar
 from ...tasks.base import INPUT, DataUnavailableError, Row, Sources, TaskData
 from ...tasks.efficiency.points import Point, PointTask, measured_row
 from ...tasks.measuring.failures import failure_status
@@ -43,6 +43,7 @@ class Measurement:
         metrics: Measured numbers.
         curves: Training curves.
         notes: Remarks for the record.
+        details: What the record says of the data besides what the plan knew.
         rows: Predictions.
         kernels: Attention kernels that ran.
     """
@@ -53,6 +54,7 @@ class Measurement:
     metrics: list[Metric] = field(default_factory=list)
     curves: list[CurvePoint] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    details: dict[str, Scalar] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     kernels: tuple[KernelUse, ...] = ()
     _steps_sent_s: float = 0.0
@@ -67,6 +69,7 @@ class Measurement:
             data = task.load(job.task_settings, sources, job.cell.limit)
             self._check_data(sources)
         self.notes += data.notes
+        self.details |= data.details
         with self._phase("build"):
             adapter = self._build(data)
         self._check_head(adapter, data)
@@ -111,6 +114,8 @@ class Measurement:
             DataUnavailableError: The files changed after the run was planned.
         """
         planned = self.job.cell.data
+        if planned.source in ("generated", "embedded"):
+            return
         found = self.job.task.identify(self.job.task_settings, sources)
         if found.fingerprint != planned.fingerprint:
             raise DataUnavailableError(

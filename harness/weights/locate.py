@@ -76,7 +76,7 @@ def locate(backbone: Backbone, sources: Sources, *, trust_remote_code: bool = Fa
 
 
 def materialise(weights: Weights, sources: Sources) -> Path:
-    """A folder with those of config.json, safetensors and tokenizer.json that the checkpoint has.
+    """A folder with those of config.json, safetensors and tokenizer files that the checkpoint has.
 
     Local files are not copied. A download takes safetensors, JSON and vocabularies, never pickles or code. A GGUF
     is de-quantised once, into `sources.cache`.
@@ -101,8 +101,8 @@ def sources_for(weights: Weights | None, sources: Sources, *, fetch: bool) -> So
     """
     if weights is None:
         return sources
-    file = materialise(weights, sources) / "tokenizer.json" if fetch else None
-    return replace(sources, tokenizer=BackboneTokenizer(weights.name, weights.fingerprint, file))
+    folder = materialise(weights, sources) if fetch else None
+    return replace(sources, tokenizer=BackboneTokenizer(weights.name, weights.fingerprint, folder, weights.source))
 
 
 def _places(checkpoint: Checkpoint, sources: Sources) -> dict[str, Path | str]:

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast
 
 from ...adapters.base import Adapter, Capability, Continuation, UnsupportedError
+from ...adapters.pretrained.tokenizer import load_tokenizer
 from ...adapters.pretrained.weight_files import read_config, transformers_config
 from ...results.foreign import parse_json
+from ..data.pretrained_tokenizer import TextEnds
 from ..heavy import Tensor, torch
 from .generation import Decoding, Endings, decoding_of
 
@@ -58,11 +60,15 @@ class TextModel:
         """Most tokens that a forward pass reads."""
         return self.adapter.shape.context_length
 
-    @cached_property
+    @property
     def prefix_token(self) -> int:
         """The token before a text without context."""
-        begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        return int(end if begin is None else begin)
+        return self.ends.prefix
+
+    @cached_property
+    def ends(self) -> TextEnds:
+        """The special tokens at the ends of a text."""
+        return TextEnds.of(self.tokenizer, str(self.tokenizer.name_or_path))
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         """Log-probability in nats of each continuation of a context, and whether greedy decoding produces it."""
@@ -212,13 +218,6 @@ class TextModel:
 def text_model(adapter: Adapter, folder: Path, *, batch_size: int, seed: int, halves: bool = False) -> TextModel:
     """The text model of an adapter whose checkpoint is in `folder`."""
     return TextModel(adapter, load_tokenizer(folder), _end_tokens(folder), batch_size, seed, halves)
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a checkpoint, read by transformers for its special tokens and chat template."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(str(folder), config=transformers_config(folder))
 
 
 def model_length(folder: Path, tokenizer: Any) -> int:

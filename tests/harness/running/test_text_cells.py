@@ -1,7 +1,9 @@
-"""Cells that read text, from a mirror to the record: the rows are those of the fingerprint."""
+"""Cells that read text, from files to the record: the rows are the fingerprint's, the first token is always told."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +18,19 @@ from hedgebench.harness.running.job import CellJob
 from hedgebench.harness.running.worker import run_job
 from hedgebench.results.record import Record
 
-from ...adapters.tiny_models import save_tiny
+from ...adapters.tiny_models import END_OF_TEXT, save_tiny
+from ...tasks.lm_eval_tiny import peer, requests, write_data, write_task
 
 SETTINGS = {"context_length": 32, "train_bytes": 0, "batch_size": 2}
+BEGIN = "!"
+TEXT = " = cats = \n cats sit on mats \n"
+ROLLING = {
+    "output_type": "loglikelihood_rolling",
+    "doc_to_text": "",
+    "doc_to_target": "{{text}}",
+    "doc_to_choice": None,
+    "metric_list": [{"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}],
+}
 
 
 def write_articles(mirror: Path, texts: Sequence[str]) -> Path:
@@ -88,3 +100,63 @@ def test_data_that_change_after_the_plan_are_an_error(root: Path) -> None:
     assert record.status == "error"
     assert record.error is not None
     assert "changed while the run went on" in record.error.message
+
+
+def write_tokenizer(checkpoint: Path, template: str) -> None:
+    """Names `!` as BOS and `<|endoftext|>` as EOS, and has the tokenizer put them around texts."""
+    from tokenizers import Tokenizer, processors
+
+    file = checkpoint / "tokenizer.json"
+    tokenizer: Any = Tokenizer.from_file(str(file))
+    special = [(token, tokenizer.token_to_id(token)) for token in (BEGIN, END_OF_TEXT)]
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
+    tokenizer.save(str(file))
+    names = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": BEGIN, "eos_token": END_OF_TEXT}
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps(names))
+
+
+def transformers_bits_per_byte(checkpoint: Path) -> float:
+    """Bits per byte of `TEXT` after one BOS, by transformers alone."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
+    model: Any = AutoModelForCausalLM.from_pretrained(checkpoint)
+    ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer.encode(TEXT, add_special_tokens=False)]])
+    with torch.no_grad():
+        log_probs = model(ids[:, :-1]).logits.double().log_softmax(-1)
+    return -float(log_probs.gather(2, ids[:, 1:, None]).sum()) / len(TEXT.encode()) / math.log(2)
+
+
+@pytest.mark.parametrize("template", ["$A", f"{BEGIN} $A", f"{BEGIN} $A {END_OF_TEXT}"])
+def test_a_text_begins_with_one_prefix_token_whatever_the_tokenizer_adds(template: str, root: Path) -> None:
+    write_articles(root / "mirror", ["cats sit on mats"])
+    write_tokenizer(root / "llama", template)
+    record = measured(planned(root))
+    assert metric(record, "bits_per_byte") == pytest.approx(transformers_bits_per_byte(root / "llama"), rel=1e-5)
+    assert record.data is not None
+    assert record.data.details["prefix_token"] == BEGIN
+    assert record.data.details["tokenizer_source"] == "folder"
+    noted = [note for note in record.notes if "the tokenizer puts" in note]
+    assert [note.partition(";")[0] for note in noted] == [
+        *(["the tokenizer puts ! before a text"] if template != "$A" else []),
+        *(["the tokenizer puts <|endoftext|> after a text"] if END_OF_TEXT in template else []),
+    ]
+
+
+@pytest.mark.parametrize("template", ["$A", f"{BEGIN} $A", f"{BEGIN} $A {END_OF_TEXT}"])
+def test_lm_eval_equals_its_own_model_and_says_where_that_scores_more_than_the_text(template: str, root: Path) -> None:
+    write_tokenizer(root / "llama", template)
+    write_data(root / "mirror", "tiny/words", "plain", "test", {"text": [TEXT]})
+    task = write_task(root, "rolling", **ROLLING)
+    record = measured(planned(root, tasks=(f"lm_eval/{task}",), set={"max_length": "64"}))
+    theirs = peer(root / "llama").loglikelihood_rolling(requests("loglikelihood_rolling", (TEXT,)))[0]
+    value = metric(record, "bits_per_byte")
+    assert value == pytest.approx(-theirs / len(TEXT.encode()) / math.log(2), rel=1e-5)
+    alone = transformers_bits_per_byte(root / "llama")
+    assert (value == pytest.approx(alone, rel=1e-5)) == (template == "$A")
+    assert record.data is not None
+    assert record.data.details["prefix_token"] == BEGIN
+    assert len([note for note in record.notes if "lm-eval's hf model, which this task equals" in note]) == (
+        len(template.split()) - 1
+    )

@@ -84,10 +84,10 @@ def test_auto_names_its_substitute(sources: Sources) -> None:
     assert identity.fingerprint == identify_tokenizer("bpe:16384", "corpus", sources).fingerprint
 
 
-def test_a_backbone_brings_its_own_tokenizer(sources: Sources, bert_file: Path) -> None:
-    own = replace(sources, tokenizer=BackboneTokenizer("tiny-bert", "abc", bert_file))
+def test_a_backbone_brings_its_own_tokenizer(sources: Sources, bert_folder: Path) -> None:
+    own = replace(sources, tokenizer=BackboneTokenizer("tiny-bert", "abc", bert_folder))
     identity = identify_tokenizer("backbone", "corpus", own)
-    assert (identity.name, identity.fingerprint, identity.file) == ("tiny-bert", "abc", bert_file)
+    assert (identity.name, identity.fingerprint, identity.file) == ("tiny-bert", "abc", bert_folder)
     assert identity.details() == {"tokenizer": "tiny-bert", "tokenizer_fingerprint": "abc"}
     tokenizer = load_tokenizer(identity, lambda: pytest.fail("trained"))
     assert (tokenizer.name, tokenizer.encode(["a b"])[0].tolist()) == ("tiny-bert", [2, 3])
