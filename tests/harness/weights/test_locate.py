@@ -274,3 +274,12 @@ def test_smollm2_is_converted_from_its_package(sources: Sources) -> None:
     assert (found.source, found.place and found.place.suffix) == ("package", ".gguf")
     folder = materialise(found, sources)
     assert {file.name for file in folder.iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
+
+
+def test_a_checkpoint_that_changed_after_it_was_located_is_refused(sources: Sources, mirrored: Path) -> None:
+    found = locate(TINY, sources)
+    assert materialise(found, sources) == mirrored
+    config = mirrored / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "more": 1}))
+    with pytest.raises(CheckpointError, match="changed while the run went on"):
+        materialise(found, sources)
