@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ...results.atomic import replacing
+from ..base import Sources
 
 ALWAYS_READ_BYTES = 1 << 20
 """Smaller files are read each time."""
@@ -30,6 +31,24 @@ def digest(file: Path, cache: Path) -> str:
 def line_count(file: Path, cache: Path) -> int:
     """Lines of a file; a large file's is kept below `cache`."""
     return int(_kept(file, cache / "lines", _lines))
+
+
+def hash_files(files: Mapping[str, Sequence[Path]], sources: Sources) -> str:
+    """SHA-256 over the content of files, in the order of their splits and names."""
+    total = hashlib.sha256()
+    for split, paths in sorted(files.items()):
+        for path in paths:
+            total.update(f"{split}:{digest(path, sources.cache)}\n".encode())
+    return total.hexdigest()
+
+
+def datasets_cache(files: Mapping[str, Sequence[Path]], sources: Sources) -> str:
+    """The folder in which the library `datasets` keeps what it made of files: one for each content.
+
+    The library itself tells files apart by path and time of modification, and would give the rows of an earlier file
+    for another one with the same of both.
+    """
+    return str(sources.cache / "datasets" / hash_files(files, sources)[:16])
 
 
 def _kept(file: Path, folder: Path, read: Callable[[Path], str]) -> str:

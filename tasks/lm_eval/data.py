@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from ...results.record import DataIdentity
 from ..base import DataUnavailableError, Sources
+from ..data.file_hashes import datasets_cache, hash_files
 from ..data.sources import (
     REACH_TIMEOUT_S,
     DatasetId,
     cached_revision,
     count_rows,
-    datasets_cache,
     find_copy,
-    hash_files,
     hub_errors,
     local_copies,
     split_files,

@@ -18,8 +18,9 @@ from ...adapters.pretrained.tokenizer import load_tokenizer
 from ...results.names import UnknownNameError, unknown_name
 from ...results.record import DataIdentity, Metric, Scalar
 from ..base import Row, Sources, Task, TaskData, TaskInfo, TaskScale
+from ..data.file_hashes import hash_files
 from ..data.pretrained_tokenizer import TextEnds
-from ..data.sources import cache_folder, hash_files
+from ..data.sources import cache_folder
 from ..heavy import np
 from ..settings import as_settings, check_ranges, parse_settings
 from .config import TaskConfig, read_config
