@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 from ..adapters.base import Adapter, Capability, Examples, ModelShape, Settings
 
 if TYPE_CHECKING:
-    from ..results.record import DataIdentity, Metric
+    from ..results.record import DataIdentity, Metric, Scalar
 
 Row: TypeAlias = dict[str, Any]
 """One prediction, JSON-ready: what `score` needs to know of one document, sample or timed point.
@@ -39,12 +39,14 @@ class BackboneTokenizer:
     Attributes:
         name: The backbone's name.
         fingerprint: Hash or revision of the backbone's checkpoint.
-        file: The checkpoint's `tokenizer.json`; None while a run is planned and the checkpoint may not be fetched yet.
+        folder: The checkpoint's folder; None while a run is planned and the checkpoint may not be fetched yet.
+        source: Where the checkpoint comes from: `folder`, `mirror`, `package` or `hub`.
     """
 
     name: str
     fingerprint: str
-    file: Path | None = None
+    folder: Path | None = None
+    source: str = "folder"
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,8 @@ class TaskData:
         train: Training examples; None when the task trains nothing.
         validation: Validation examples, for early stopping.
         notes: Substitutes and fallbacks, in words, for the record.
+        details: What else the record says of the data: where the tokenizer came from (`tokenizer_source`), and the
+            token before a text (`prefix_token`).
         describes_state: Whether the record has the size of the decode state at the context length. That takes a prefill
             of that length, which costs many times a task whose texts are far shorter.
         wants_teacher: Whether the model is also compared with the softmax model that it was converted from, whose
@@ -142,6 +146,7 @@ class TaskData:
     train: Examples | None = None
     validation: Examples | None = None
     notes: tuple[str, ...] = ()
+    details: Mapping[str, Scalar] = field(default_factory=dict)
     describes_state: bool = True
     wants_teacher: bool = False
 

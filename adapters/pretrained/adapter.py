@@ -16,6 +16,7 @@ from .converted import conversion_of, put_core_weights
 from .load import load_pretrained
 from .model import PretrainedModel
 from .swap import swap_attention
+from .tokenizer import has_tokenizer, load_tokenizer
 
 SOFTMAX = "softmax"
 """Model spec of the attention of a pretrained Transformer."""
@@ -38,7 +39,7 @@ def build_pretrained(
     """A pretrained model with softmax attention on our kernels, or a converted model with its own attention.
 
     Args:
-        folder: Folder with config.json, safetensors and tokenizer.json.
+        folder: Folder with config.json, safetensors and tokenizer files.
         backbone: The declaration of the model in `folder`.
         settings: The backbone's settings.
         shape: The inputs and outputs that the task needs; a classifier gets a new head if the checkpoint's does not
@@ -125,15 +126,13 @@ def _check_inputs(model: PretrainedModel, backbone: Backbone, shape: ModelShape)
     if shape.vocab_size is not None and shape.vocab_size > config.vocab_size:
         raise UnsupportedError(
             f"backbone {backbone.name} has {config.vocab_size} token ids; the task's tokenizer has {shape.vocab_size} "
-            "(set tokenizer=backbone)"
+            "(set tokenizer=backbone; if it is set, tokenizer files name special tokens that the model does not have)"
         )
 
 
 def _separator(folder: Path, config: Any) -> int | None:
     """Id of the token that ends a segment, if the model tells two segments apart."""
-    if getattr(config, "type_vocab_size", 0) < 2 or not (folder / "tokenizer.json").is_file():
+    if getattr(config, "type_vocab_size", 0) < 2 or not has_tokenizer(folder):
         return None
-    from tokenizers import Tokenizer
-
-    found: int | None = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id("[SEP]")
+    found: int | None = load_tokenizer(folder).sep_token_id
     return found

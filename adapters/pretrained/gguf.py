@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...results.names import unknown_name
 from ..backbone import CheckpointError
+from .tokenizer import has_tokenizer
+from .weight_files import TOKENIZER_FILES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +61,8 @@ _CONTROL, _USER_DEFINED = 3, 4
 def dequantise(gguf: Path, folder: Path) -> None:
     """Writes the model in `gguf` to `folder`, its weights in float32.
 
-    A `tokenizer.json` beside the file replaces the vocabulary in it.
+    Tokenizer files beside the file replace what it says itself: a vocabulary its vocabulary, and a
+    `tokenizer_config.json` its special tokens and its chat template.
 
     Args:
         gguf: A language model of one of `ARCHITECTURES`, in any quantisation that the `gguf` library supports.
@@ -155,11 +158,12 @@ def _by_halves(array: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
 
 
 def _write_tokenizer(metadata: Mapping[str, Any], gguf: Path, folder: Path) -> None:
-    beside = gguf.with_name("tokenizer.json")
-    if beside.is_file():
-        shutil.copyfile(beside, folder / "tokenizer.json")
-    else:
+    for beside in filter(Path.is_file, map(gguf.with_name, TOKENIZER_FILES)):
+        shutil.copyfile(beside, folder / beside.name)
+    if not has_tokenizer(folder):
         _tokenizer(metadata, gguf).save(str(folder / "tokenizer.json"))
+    if (folder / "tokenizer_config.json").is_file():
+        return
     tokens = metadata.get("tokenizer.ggml.tokens", [])
     names: dict[str, Any] = {
         f"{ours}_token": tokens[metadata[f"tokenizer.ggml.{key}"]]

@@ -13,9 +13,10 @@ from ...adapters.base import ModelShape
 from ...adapters.model_adapter import ModelAdapter
 from ...adapters.precision import Precision
 from ...adapters.pretrained.adapter import SOFTMAX, build_pretrained, swap_in
+from ...adapters.pretrained.tokenizer import load_tokenizer
 from ...adapters.spec import parse_spec
 from ...tasks.base import Sources
-from ...tasks.lm_eval.text import load_tokenizer, model_length, text_model
+from ...tasks.lm_eval.text import model_length, text_model
 from .. import registry
 from ..config import RunConfig, UsageError
 from ..plan import make_sources, resolve_device, resolve_dtype
@@ -83,6 +84,7 @@ class HedgebenchLM(LM):  # type: ignore[misc]
             "max_length": adapter.shape.context_length,
         }
         self.texts = text_model(adapter, folder, batch_size=rows, seed=seed, halves=automatic)
+        self.described |= {"prefix_token": self.texts.ends.prefix_text, "notes": list(self.texts.ends.notes_of_lm_eval)}
         self._device = adapter.device
 
     @property

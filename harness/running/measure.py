@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ...adapters.base import Adapter, Capability, UnsupportedError
-from ...results.record import CurvePoint, KernelUse, Metric
-from ...tasks.base import INPUT, Row, TaskData
+from ...results.record import CurvePoint, KernelUse, Metric, Scalar
+from ...tasks.base import INPUT, DataUnavailableError, Row, Sources, TaskData
 from ...tasks.efficiency.points import Point, PointTask, measured_row
 from ...tasks.measuring.failures import failure_status
 from .. import registry
@@ -43,6 +43,7 @@ class Measurement:
         metrics: Measured numbers.
         curves: Training curves.
         notes: Remarks for the record.
+        details: What the record says of the data besides what the plan knew.
         rows: Predictions.
         kernels: Attention kernels that ran.
     """
@@ -53,6 +54,7 @@ class Measurement:
     metrics: list[Metric] = field(default_factory=list)
     curves: list[CurvePoint] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    details: dict[str, Scalar] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     kernels: tuple[KernelUse, ...] = ()
     _steps_sent_s: float = 0.0
@@ -65,7 +67,9 @@ class Measurement:
         with self._phase("load"):
             sources = sources_for(job.planned.weights, job.sources, fetch=True)
             data = task.load(job.task_settings, sources, job.cell.limit)
+            self._check_data(sources)
         self.notes += data.notes
+        self.details |= data.details
         with self._phase("build"):
             adapter = self._build(data)
         self._check_head(adapter, data)
@@ -102,6 +106,22 @@ class Measurement:
             self.kernels = subject.kernels_used()
         if point.subject == "model":
             self.metrics += _count_parameters(subject)
+
+    def _check_data(self, sources: Sources) -> None:
+        """Refuses rows that are not those which the record will name.
+
+        Raises:
+            DataUnavailableError: The files changed after the run was planned.
+        """
+        planned = self.job.cell.data
+        if planned.source in ("generated", "embedded"):
+            return
+        found = self.job.task.identify(self.job.task_settings, sources)
+        if found.fingerprint != planned.fingerprint:
+            raise DataUnavailableError(
+                f"{planned.id} changed while the run went on: its fingerprint was {planned.fingerprint} when the run "
+                f"was planned and is {found.fingerprint}; start the run again"
+            )
 
     def _check_head(self, adapter: ModelAdapter[Any], data: TaskData) -> None:
         """Notes what became of a checkpoint's head.

@@ -41,6 +41,7 @@ def run_job(job: CellJob, send: Callable[[Message], None]) -> CellOutcome:
         status, error = "error", Failure(broken.get("error", "Error"), broken["message"], broken.get("log_tail", ""))
     record = job.record(status, error)
     device = device_environment(job.cell.device) if "torch" in sys.modules else {}
+    data = record.data and dataclasses.replace(record.data, details={**record.data.details, **found.details})
     record = dataclasses.replace(
         record,
         metrics=tuple(found.metrics),
@@ -49,6 +50,7 @@ def run_job(job: CellJob, send: Callable[[Message], None]) -> CellOutcome:
         environment={**record.environment, **device},
         curves=tuple(found.curves),
         notes=tuple(found.notes),
+        data=data,
     )
     return CellOutcome(record, found.rows)
 

@@ -24,7 +24,7 @@ from ...tasks.data.sources import REACH_TIMEOUT_S, find_copy, local_copies, unav
 PARTS = ("config.json", "generation_config.json", *INDEX, *TOKENIZER_FILES)
 """Files of a checkpoint beside its weights; other files do not change what a model computes."""
 
-_GGUF_RECIPE = 1
+_GGUF_RECIPE = 2
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,21 @@ def locate(backbone: Backbone, sources: Sources, *, trust_remote_code: bool = Fa
 
 
 def materialise(weights: Weights, sources: Sources) -> Path:
-    """A folder with those of config.json, safetensors and tokenizer.json that the checkpoint has.
+    """A folder with those of config.json, safetensors and tokenizer files that the checkpoint has.
 
     Local files are not copied. A download takes safetensors, JSON and vocabularies, never pickles or code. A GGUF
     is de-quantised once, into `sources.cache`.
 
     Raises:
         DataUnavailableError: A download failed.
-        CheckpointError: A GGUF is damaged or of an unknown kind.
+        CheckpointError: A GGUF is damaged or of an unknown kind, or local files have changed since they were located.
     """
     place = weights.place
+    if place and not weights.revision and (found := _fingerprint(place, sources)) != weights.fingerprint:
+        raise CheckpointError(
+            f"{place} changed while the run went on: its fingerprint was {weights.fingerprint} when the run was "
+            f"planned and is {found}; start the run again"
+        )
     if place is None or (weights.revision and not place.exists()):  # the hub's cache of another machine may have it
         return _download(weights)
     return _converted(weights, place, sources) if place.is_file() else place
@@ -101,8 +106,8 @@ def sources_for(weights: Weights | None, sources: Sources, *, fetch: bool) -> So
     """
     if weights is None:
         return sources
-    file = materialise(weights, sources) / "tokenizer.json" if fetch else None
-    return replace(sources, tokenizer=BackboneTokenizer(weights.name, weights.fingerprint, file))
+    folder = materialise(weights, sources) if fetch else None
+    return replace(sources, tokenizer=BackboneTokenizer(weights.name, weights.fingerprint, folder, weights.source))
 
 
 def _places(checkpoint: Checkpoint, sources: Sources) -> dict[str, Path | str]:

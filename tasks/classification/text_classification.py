@@ -24,7 +24,7 @@ from ..heavy import np
 from ..metrics.classification import majority_accuracy, measure
 from ..metrics.requested import check_classes, measure_classes, try_metrics
 from ..settings import as_settings, check_ranges, parse_settings
-from .text_pairs import Text, encode_texts
+from .text_pairs import Text, encode_texts, prefix_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -150,6 +150,7 @@ class TextClassification:
             train=reader.examples("train", tokenizer),
             validation=reader.examples("held_out", tokenizer),
             notes=reader.text.tokenizer.notes,
+            details=reader.text.tokenizer.loaded(prefix_of(tokenizer)),
         )
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:

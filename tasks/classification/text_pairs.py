@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from ..data.batches import TokenIds
-from ..data.subword_tokenizer import PretrainedTokenizer
+from ..data.pretrained_tokenizer import PretrainedTokenizer
 from ..data.tokenization import Tokenizer
 from ..heavy import np
 
@@ -26,6 +26,11 @@ def encode_texts(texts: Sequence[Text], tokenizer: Tokenizer, max_length: int) -
     end_of_text = np.array([tokenizer.end_of_text], np.int32)
     parts = iter(tokenizer.encode([part for text in texts for part in text]))
     return [_joined([next(parts) for _ in text], end_of_text, max_length) for text in texts]
+
+
+def prefix_of(tokenizer: Tokenizer) -> str:
+    """The special tokens that `encode_texts` puts before a text, as they are spelled; `none` without any."""
+    return (tokenizer.ends.before if isinstance(tokenizer, PretrainedTokenizer) else "") or "none"
 
 
 def longest_first(lengths: Sequence[int], room: int) -> tuple[int, ...]:

@@ -1,18 +1,26 @@
-"""Hashes and line counts of files; those of large files are kept under their path, size and time of change.
+"""Hashes and line counts of whole files; those of large files are kept, so that ten gigabytes are read once.
 
-A data set of ten gigabytes is then read once, and not by each plan and each cell.
+A kept value belongs to the file's path, size, inode and times of modification and of status change. The last of these
+moves with every write and every replacement, and no program can set it back, unlike the time of modification. A file
+that changed a moment ago is not kept: a second write within the same tick of the clock would leave no trace.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ...results.atomic import replacing
+from ..base import Sources
 
 ALWAYS_READ_BYTES = 1 << 20
 """Smaller files are read each time."""
+
+SETTLED_S = 2.0
+"""A file is kept once its last change is this long ago: the coarsest clock of a file system ticks every 2 seconds."""
 
 
 def digest(file: Path, cache: Path) -> str:
@@ -25,18 +33,42 @@ def line_count(file: Path, cache: Path) -> int:
     return int(_kept(file, cache / "lines", _lines))
 
 
+def hash_files(files: Mapping[str, Sequence[Path]], sources: Sources) -> str:
+    """SHA-256 over the content of files, in the order of their splits and names."""
+    total = hashlib.sha256()
+    for split, paths in sorted(files.items()):
+        for path in paths:
+            total.update(f"{split}:{digest(path, sources.cache)}\n".encode())
+    return total.hexdigest()
+
+
+def datasets_cache(files: Mapping[str, Sequence[Path]], sources: Sources) -> str:
+    """The folder in which the library `datasets` keeps what it made of files: one for each content.
+
+    The library itself tells files apart by path and time of modification, and would give the rows of an earlier file
+    for another one with the same of both.
+    """
+    return str(sources.cache / "datasets" / hash_files(files, sources)[:16])
+
+
 def _kept(file: Path, folder: Path, read: Callable[[Path], str]) -> str:
-    status = file.stat()
-    if status.st_size < ALWAYS_READ_BYTES:
+    before = file.stat()
+    if before.st_size < ALWAYS_READ_BYTES:
         return read(file)
-    key = hashlib.sha256(f"{file.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()
-    kept = folder / key
+    kept = folder / hashlib.sha256(f"{file.resolve()}\0{_version(before)}".encode()).hexdigest()
     if kept.is_file():
         return kept.read_text(encoding="ascii")
     found = read(file)
-    with replacing(kept) as handle:
-        handle.write(found.encode("ascii"))
+    is_settled = time.time() - max(before.st_mtime, before.st_ctime) > SETTLED_S
+    if is_settled and _version(file.stat()) == _version(before):
+        with replacing(kept) as handle:
+            handle.write(found.encode("ascii"))
     return found
+
+
+def _version(status: os.stat_result) -> str:
+    """What changes whenever a file does."""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
 def _digest(file: Path) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import hashlib
 import importlib
 import os
 import threading
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ...results.record import DataIdentity, Scalar
 from ..base import DataUnavailableError, Sources
 from ..heavy import np
-from .file_hashes import digest, line_count
+from .file_hashes import datasets_cache, hash_files, line_count
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -139,7 +138,8 @@ def read_split(dataset: DatasetId, split: str, sources: Sources) -> Dataset:
 
     datasets.disable_progress_bars()
     kind, options = ("parquet", {}) if dataset.text is None else ("csv", dataset.text.options())
-    data_files, cache = {split: [str(file) for file in files[split]]}, str(sources.cache / "datasets")
+    data_files = {split: [str(file) for file in files[split]]}
+    cache = datasets_cache({split: files[split]}, sources)
     return datasets.load_dataset(kind, data_files=data_files, split=split, cache_dir=cache, **options)
 
 
@@ -285,15 +285,6 @@ def unavailable(what: str, looked: Iterable[str], advice: str = "") -> DataUnava
         "Pass --mirror DIR (or set HEDGEBENCH_MIRROR), where DIR holds datasets/ORG/NAME and models/ORG/NAME; "
         "or connect to the hub, without HF_HUB_OFFLINE, once: later runs read its cache." + advice
     )
-
-
-def hash_files(files: Mapping[str, Sequence[Path]], sources: Sources) -> str:
-    """SHA-256 over the content of files, in the order of their splits and names; see `file_hashes.py`."""
-    total = hashlib.sha256()
-    for split, paths in sorted(files.items()):
-        for path in paths:
-            total.update(f"{split}:{digest(path, sources.cache)}\n".encode())
-    return total.hexdigest()
 
 
 def _prepare_hub(sources: Sources) -> None:

@@ -6,7 +6,7 @@
 | `bpe:N` | byte-level BPE with up to N entries, trained on the task's training split and kept in `Sources.cache` |
 | `byte` | the 256 bytes of UTF-8 |
 | `auto` | `gpt2` where it is available, else `bpe:16384`; the record then says so |
-| `backbone` | the one that the pretrained backbone was trained with; see `subword_tokenizer.py` |
+| `backbone` | the one that the pretrained backbone was trained with; see `pretrained_tokenizer.py` |
 
 All but `backbone` have `<|endoftext|>` as their one special token and can spell any text, so that word perplexity and
 bits per byte compare across them while perplexity per token does not.
@@ -32,8 +32,9 @@ from ...results.record import DataIdentity, Scalar
 from ..base import DataUnavailableError, Sources, TaskInfo
 from ..heavy import np
 from .batches import TokenIds
+from .pretrained_tokenizer import PretrainedTokenizer
 from .sources import REACH_TIMEOUT_S, find_copy, local_copies
-from .subword_tokenizer import END_OF_TEXT, PretrainedTokenizer, SubwordTokenizer
+from .subword_tokenizer import END_OF_TEXT, SubwordTokenizer
 
 AUTO_SUBSTITUTE = "bpe:16384"
 GPT2_REPO = "openai-community/gpt2"
@@ -49,14 +50,16 @@ class TokenizerIdentity:
     Attributes:
         name: `gpt2`, `bpe:N`, `byte` or the name of a pretrained backbone; never `auto`.
         fingerprint: Hash of the tokenizer's file, its revision on the hub, or hash of what it is trained from.
-        file: Its file, which may not exist yet; None for `byte` and before a download.
+        path: Its file, which may not exist yet, or the folder of a backbone; None for `byte` and before a download.
+        source: Where it comes from: `built in`, `trained here`, or as of weights `mirror`, `hub`, `package`, `folder`.
         note: Why it is a substitute for the one that `auto` prefers; empty if it is none.
         of_backbone: Whether it belongs to a pretrained backbone.
     """
 
     name: str
     fingerprint: str
-    file: Path | None = None
+    path: Path | None = None
+    source: str = "built in"
     note: str = ""
     of_backbone: bool = False
 
@@ -74,6 +77,10 @@ class TokenizerIdentity:
         """What a record's data identity says about the tokenizer."""
         fallback: dict[str, Scalar] = {"tokenizer_fallback": self.note} if self.note else {}
         return {"tokenizer": self.name, "tokenizer_fingerprint": self.fingerprint, **fallback}
+
+    def loaded(self, prefix: str) -> dict[str, Scalar]:
+        """What a record says about the tokenizer once it is loaded: its source, and the token before a text."""
+        return {"tokenizer_source": self.source, "prefix_token": prefix}
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,9 @@ class ByteTokenizer:
     vocab_size: int = 257
     end_of_text: int = 256
     stop_token: int = 256
+    prefix_text: str = END_OF_TEXT
     stop_text: str = END_OF_TEXT
+    notes: tuple[str, ...] = ()
 
     def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         """Bytes of each text."""
@@ -117,7 +126,7 @@ class ByteTokenizer:
         return bytes(token for token in tokens if token < self.end_of_text).decode(errors="replace")
 
 
-Tokenizer: TypeAlias = ByteTokenizer | SubwordTokenizer
+Tokenizer: TypeAlias = ByteTokenizer | SubwordTokenizer | PretrainedTokenizer
 
 
 def identify_text(
@@ -177,17 +186,18 @@ def load_tokenizer(identity: TokenizerIdentity, texts: Callable[[], Iterable[str
 
     Raises:
         DataUnavailableError: A download failed.
-        ValueError: A backbone's checkpoint has not been fetched, or its tokenizer has no token that ends a text.
+        CheckpointError: A backbone's tokenizer is missing, or transformers cannot read it.
+        ValueError: A backbone's checkpoint has not been fetched, or its tokenizer has no token to put before a text.
     """
     if identity.of_backbone:
-        if identity.file is None:
+        if identity.path is None:
             raise ValueError(
                 f"the checkpoint of backbone {identity.name} has not been fetched, so its tokenizer cannot be loaded"
             )
-        return PretrainedTokenizer.load(identity.name, identity.file)
+        return PretrainedTokenizer.load(identity.name, identity.path)
     if identity.name == "byte":
         return ByteTokenizer()
-    file = identity.file or _download_gpt2()
+    file = identity.path or _download_gpt2()
     if not file.is_file():
         _train_bpe(int(identity.name.removeprefix("bpe:")), texts(), file)
     return SubwordTokenizer.load(identity.name, file)
@@ -202,8 +212,8 @@ def _identify_gpt2(sources: Sources) -> TokenizerIdentity:
     advice = " Or set tokenizer=bpe:N, such as bpe:4096, which is trained here and needs no download."
     place, file = find_copy(f"the tokenizer of {GPT2_REPO}", places, look, sources, advice=advice) or ("hub", None)
     if file and place == "mirror":
-        return TokenizerIdentity("gpt2", hashlib.sha256(file.read_bytes()).hexdigest(), file)
-    return TokenizerIdentity("gpt2", GPT2_REVISION, file)
+        return TokenizerIdentity("gpt2", hashlib.sha256(file.read_bytes()).hexdigest(), file, place)
+    return TokenizerIdentity("gpt2", GPT2_REVISION, file, "hub")
 
 
 def _identify_auto(corpus: str, sources: Sources) -> TokenizerIdentity:
@@ -223,7 +233,9 @@ def _identify_backbone(sources: Sources) -> TokenizerIdentity:
             "tokenizer is 'backbone', which is the one of a pretrained backbone, and this backbone is trained from "
             "scratch; choose bpe:N, such as bpe:4096, or a pretrained backbone"
         )
-    return TokenizerIdentity(tokenizer.name, tokenizer.fingerprint, tokenizer.file, of_backbone=True)
+    return TokenizerIdentity(
+        tokenizer.name, tokenizer.fingerprint, tokenizer.folder, tokenizer.source, of_backbone=True
+    )
 
 
 def _identify_bpe(size: int, corpus: str, sources: Sources) -> TokenizerIdentity:
@@ -235,7 +247,7 @@ def _identify_bpe(size: int, corpus: str, sources: Sources) -> TokenizerIdentity
     made_from = [_BPE_RECIPE, size, corpus, version("tokenizers")]
     fingerprint = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     file = sources.cache / "tokenizers" / f"bpe-{size}-{fingerprint[:16]}.json"
-    return TokenizerIdentity(f"bpe:{size}", fingerprint, file)
+    return TokenizerIdentity(f"bpe:{size}", fingerprint, file, "trained here")
 
 
 def _train_bpe(size: int, texts: Iterable[str], file: Path) -> None:

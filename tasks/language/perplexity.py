@@ -145,7 +145,8 @@ class Perplexity:
             test=EvaluationDocuments(with_unigram(test, train, tokenizer.vocab_size), tokenizer.end_of_text),
             train=to_examples(train, context_length, tokenizer.end_of_text),
             validation=to_examples(validation, context_length, tokenizer.end_of_text),
-            notes=reader.text.tokenizer.notes,
+            notes=(*reader.text.tokenizer.notes, *tokenizer.notes),
+            details=reader.text.tokenizer.loaded(tokenizer.prefix_text),
         )
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from ...results.record import DataIdentity
 from ..base import DataUnavailableError, Sources
+from ..data.file_hashes import datasets_cache, hash_files
 from ..data.sources import (
     REACH_TIMEOUT_S,
     DatasetId,
     cached_revision,
     count_rows,
     find_copy,
-    hash_files,
     hub_errors,
     local_copies,
     split_files,
@@ -32,6 +32,8 @@ from .config import TaskConfig
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
+
+README = "README.md"
 
 FORMATS = frozenset({"arrow", "csv", "json", "parquet", "text"})
 """Values of `dataset_path` that name a file format; the files are then in `dataset_kwargs`."""
@@ -80,6 +82,12 @@ class DataLocation:
     revision: str = ""
     is_plain: bool = False
 
+    @property
+    def content(self) -> Mapping[str, tuple[Path, ...]]:
+        """All files that decide the rows: those of the splits, and the README that says how they are read."""
+        readme = self.folder / README if self.folder and not self.is_plain else None
+        return {**self.files, README: (readme,)} if readme and readme.is_file() else self.files
+
 
 def wanted(config: TaskConfig, shots: int) -> Wanted:
     """The data that a task reads with `shots` examples in its prompt."""
@@ -98,7 +106,7 @@ def identify_data(what: Wanted, sources: Sources) -> DataIdentity:
     return DataIdentity(
         id=f"{what.repo}/{what.config}" if what.config else what.repo,
         revision=found.revision,
-        fingerprint=hash_files(found.files, sources) if found.files else found.revision,
+        fingerprint=hash_files(found.content, sources) if found.files else found.revision,
         source=found.source,
         splits={split: count_rows(files) for split, files in found.files.items()} if found.is_plain else {},
     )
@@ -111,11 +119,11 @@ def load_data(what: Wanted, sources: Sources) -> DatasetDict:
         DataUnavailableError: No place has them.
     """
     found = find_data(what, sources)
-    cache = str(sources.cache / "datasets")
     if not found.files:
         import datasets
 
         return datasets.load_dataset(what.repo, what.config, revision=found.revision, **what.unpinned)
+    cache = datasets_cache(found.content, sources)
     with _no_network() as datasets:
         if found.is_plain:
             files = {split: [str(file) for file in paths] for split, paths in found.files.items()}

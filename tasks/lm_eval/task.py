@@ -14,17 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.base import Adapter, ModelShape, Settings, UnsupportedError
+from ...adapters.pretrained.tokenizer import load_tokenizer
 from ...results.names import UnknownNameError, unknown_name
 from ...results.record import DataIdentity, Metric, Scalar
 from ..base import Row, Sources, Task, TaskData, TaskInfo, TaskScale
-from ..data.sources import cache_folder, hash_files
+from ..data.file_hashes import hash_files
+from ..data.pretrained_tokenizer import TextEnds
+from ..data.sources import cache_folder
 from ..heavy import np
 from ..settings import as_settings, check_ranges, parse_settings
 from .config import TaskConfig, read_config
 from .data import identify_data, load_data, wanted
 from .index import IndexedName, entries, release, tasks_of
 from .scores import leave_out, to_metrics, to_rows
-from .text import load_tokenizer, model_length, text_model
+from .text import model_length, text_model
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
@@ -114,14 +117,27 @@ class LmEvalTask:
         """
         chosen = self._chosen(settings, sources)
         assert sources.tokenizer is not None
-        assert sources.tokenizer.file is not None
-        folder = sources.tokenizer.file.parent
+        assert sources.tokenizer.folder is not None
+        folder = sources.tokenizer.folder
+        tokenizer = load_tokenizer(folder)
+        has_prefix = tokenizer.bos_token_id is not None or tokenizer.eos_token_id is not None
+        ends = TextEnds.of(tokenizer, f"backbone {sources.tokenizer.name}") if has_prefix else None
         asked, shots = chosen.num_fewshot, self.config.shots(chosen.num_fewshot)
         task = _make_task(self.config, shots, load_data(wanted(self.config, shots), sources), chosen.seed)
-        shape = ModelShape(context_length=chosen.max_length or model_length(folder, load_tokenizer(folder)))
+        shape = ModelShape(context_length=chosen.max_length or model_length(folder, tokenizer))
         note = f"num_fewshot stays {shots}, not {asked}: the task's configuration fixes it"
         notes = () if asked in (None, shots) else (note,)
-        return TaskData(shape, Evaluation(task, folder, limit), notes=notes, describes_state=False)
+        return TaskData(
+            shape,
+            Evaluation(task, folder, limit),
+            notes=(*notes, *(ends.notes_of_lm_eval if ends else ())),
+            details={
+                "tokenizer": sources.tokenizer.name,
+                "tokenizer_source": sources.tokenizer.source,
+                "prefix_token": ends.prefix_text if ends else "none",
+            },
+            describes_state=False,
+        )
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
         """The model's answers and their metric values; one row per document.

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast
 
 from ...adapters.base import Adapter, Capability, Continuation, UnsupportedError
+from ...adapters.pretrained.tokenizer import load_tokenizer
 from ...adapters.pretrained.weight_files import read_config, transformers_config
 from ...results.foreign import parse_json
 from ..heavy import Tensor, torch
@@ -72,7 +73,7 @@ class TextModel:
         """Most tokens that a forward pass reads."""
         return self.adapter.shape.context_length
 
-    @cached_property
+    @property
     def prefix_token(self) -> int:
         """The token before a text without context.
 
@@ -290,13 +291,6 @@ def _answer(score: Continuation) -> tuple[float, bool]:
 def text_model(adapter: Adapter, folder: Path, *, batch_size: int, seed: int, halves: bool = False) -> TextModel:
     """The text model of an adapter whose checkpoint is in `folder`."""
     return TextModel(adapter, load_tokenizer(folder), _end_tokens(folder), batch_size, seed, halves)
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a checkpoint, read by transformers for its special tokens and chat template."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(str(folder), config=transformers_config(folder))
 
 
 def model_length(folder: Path, tokenizer: Any) -> int:

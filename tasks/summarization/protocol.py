@@ -98,6 +98,7 @@ class Summarization:
         prompter = Prompter(tokenizer, chosen)
         prompts = prompter.prompts([pair.source for pair in test])
         notes.append(f"a summary ends at token {tokenizer.stop_token}, {tokenizer.stop_text}, or at max_new_tokens")
+        notes += tokenizer.notes
         notes += _cut_note("test", sum(prompt.cut for prompt in prompts), len(test))
         return TaskData(
             shape=ModelShape(chosen.context_length, tokenizer.vocab_size),
@@ -105,6 +106,7 @@ class Summarization:
             train=_examples("training", prompter, train, notes),
             validation=_examples("validation", prompter, validation, notes),
             notes=tuple(notes),
+            details=text.tokenizer.loaded(tokenizer.prefix_text),
         )
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:

@@ -151,8 +151,8 @@ def write_split(sources: Sources) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def bert_file(tmp_path: Path) -> Path:
-    """The `tokenizer.json` of a tiny BERT over the words a to j, with truncation and padding left in it."""
+def bert_folder(tmp_path: Path) -> Path:
+    """The tokenizer of a tiny BERT over the words a to j, with truncation and padding left in its `tokenizer.json`."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     vocabulary = {token: i for i, token in enumerate(["[PAD]", "[UNK]", *"abcdefghij", "[", "]", "sep"])}
@@ -170,7 +170,8 @@ def bert_file(tmp_path: Path) -> Path:
     folder = tmp_path / "bert"
     folder.mkdir()
     tokenizer.save(str(folder / "tokenizer.json"))
-    return folder / "tokenizer.json"
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    return folder
 
 
 @pytest.fixture

@@ -173,6 +173,14 @@ def test_a_tokenizer_of_unknown_splitting_is_refused_unless_one_lies_beside(tmp_
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
 
 
+def test_tokenizer_files_beside_a_gguf_file_come_before_what_it_says_itself(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf", tiny_model("llama"))
+    tiny_tokenizer("llama").save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "!"}')
+    dequantise(tmp_path / "tiny.gguf", tmp_path / "out")
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").bos_token == "!"
+
+
 def test_scaled_rotary_positions_are_refused(tmp_path: Path) -> None:
     from gguf import RopeScalingType
 

@@ -181,6 +181,7 @@ def test_the_digest_of_a_large_file_is_kept_until_the_file_changes(
     sources: Sources, mirrored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_hashes, "ALWAYS_READ_BYTES", 1)
+    monkeypatch.setattr(file_hashes, "SETTLED_S", -1.0)
     first = locate(TINY, sources).fingerprint
     kept = {file: file.read_text() for file in (sources.cache / "digests").iterdir()}
     assert len(kept) == 4
@@ -188,6 +189,7 @@ def test_the_digest_of_a_large_file_is_kept_until_the_file_changes(
     assert locate(TINY, sources).fingerprint == first
     monkeypatch.undo()
     monkeypatch.setattr(file_hashes, "ALWAYS_READ_BYTES", 1)
+    monkeypatch.setattr(file_hashes, "SETTLED_S", -1.0)
     save_tiny("llama", mirrored, seed=1)
     assert locate(TINY, sources).fingerprint != first
 
@@ -272,3 +274,12 @@ def test_smollm2_is_converted_from_its_package(sources: Sources) -> None:
     assert (found.source, found.place and found.place.suffix) == ("package", ".gguf")
     folder = materialise(found, sources)
     assert {file.name for file in folder.iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
+
+
+def test_a_checkpoint_that_changed_after_it_was_located_is_refused(sources: Sources, mirrored: Path) -> None:
+    found = locate(TINY, sources)
+    assert materialise(found, sources) == mirrored
+    config = mirrored / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "more": 1}))
+    with pytest.raises(CheckpointError, match="changed while the run went on"):
+        materialise(found, sources)

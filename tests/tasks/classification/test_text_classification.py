@@ -254,8 +254,8 @@ def test_the_identity_follows_the_data_and_the_tokenizer(letters: Sources) -> No
     assert PAIRS.identify(as_settings(BYTES), letters).fingerprint != identity.fingerprint
 
 
-def test_a_backbone_s_tokenizer_frames_the_pairs(letters: Sources, bert_file: Path) -> None:
-    own = replace(letters, tokenizer=BackboneTokenizer("tiny-bert", "abc", bert_file))
+def test_a_backbone_s_tokenizer_frames_the_pairs(letters: Sources, bert_folder: Path) -> None:
+    own = replace(letters, tokenizer=BackboneTokenizer("tiny-bert", "abc", bert_folder))
     settings = as_settings(replace(BYTES, tokenizer="backbone"))
     assert PAIRS.identify(settings, own).details["tokenizer"] == "tiny-bert"
     data = PAIRS.load(settings, own)

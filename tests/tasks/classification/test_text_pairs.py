@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hedgebench.tasks.classification.text_pairs import encode_texts, longest_first
-from hedgebench.tasks.data.subword_tokenizer import PretrainedTokenizer
+from hedgebench.tasks.data.pretrained_tokenizer import PretrainedTokenizer
 from hedgebench.tasks.data.tokenization import ByteTokenizer
 
 END = 256
@@ -18,10 +18,10 @@ def test_pairs_stand_around_an_end_of_text_and_single_texts_alone() -> None:
     assert [row.tolist() for row in encoded] == [[97, 98, END, 99], [97, 98], [END, 99], [END]]
 
 
-def test_a_backbone_s_template_is_used(bert_file: Path) -> None:
-    tokenizer = PretrainedTokenizer.load("bert", bert_file)
+def test_a_backbone_s_template_is_used(bert_folder: Path) -> None:
+    tokenizer = PretrainedTokenizer.load("bert", bert_folder)
     (row,) = encode_texts([("a", "b")], tokenizer, 8)
-    assert row.tolist() == tokenizer.inner.encode("a", "b").ids
+    assert row.tolist() == tokenizer.inner.encode("a", "b")
 
 
 def test_no_row_is_longer_than_allowed_and_short_ones_are_whole() -> None:
@@ -47,8 +47,8 @@ def test_longest_first_equals_cutting_token_by_token(room: int) -> None:
             assert longest_first([first, second], room) == cut_one_by_one([first, second], room)
 
 
-def test_both_kinds_of_tokenizer_cut_alike(bert_file: Path) -> None:
-    tokenizer = PretrainedTokenizer.load("bert", bert_file)
+def test_both_kinds_of_tokenizer_cut_alike(bert_folder: Path) -> None:
+    tokenizer = PretrainedTokenizer.load("bert", bert_folder)
     for first in range(1, 12):
         for second in range(1, 12):
             ids = tokenizer.encode_framed([(" ".join("a" * first), " ".join("b" * second))], 10)[0].tolist()

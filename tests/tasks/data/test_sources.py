@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -47,6 +48,19 @@ def test_a_changed_mirror_is_read_anew(sources: Sources, write_split: Write) -> 
     assert list(read_split(TINY, "test", sources)["text"]) == ["b"]
     write_split("org/tiny", "plain", "test", ["c", "d"])
     assert list(read_split(TINY, "test", sources)["text"]) == ["c", "d"]
+
+
+def test_another_file_of_the_same_path_size_and_time_is_read_anew(sources: Sources, write_split: Write) -> None:
+    write_split("org/tiny", "plain", "train", ["a"])
+    file = write_split("org/tiny", "plain", "test", ["one", "two"])
+    before = file.stat()
+    assert list(read_split(TINY, "test", sources)["text"]) == ["one", "two"]
+    identity = identify_dataset(TINY, sources)
+    write_split("org/tiny", "plain", "test", ["new", "row"])
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert identify_dataset(TINY, sources).fingerprint != identity.fingerprint
+    assert list(read_split(TINY, "test", sources)["text"]) == ["new", "row"]
 
 
 def test_the_cache_of_the_hub_is_read_where_the_mirror_lacks_the_data(

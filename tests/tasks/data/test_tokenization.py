@@ -48,7 +48,7 @@ def test_bpe_training_is_deterministic_and_cached(sources: Sources, tmp_path: Pa
 def test_bpe_of_another_corpus_is_another_tokenizer(sources: Sources) -> None:
     one, other = (identify_tokenizer("bpe:280", corpus, sources) for corpus in ("one", "other"))
     assert one.fingerprint != other.fingerprint
-    assert one.file != other.file
+    assert one.path != other.path
 
 
 def test_the_spelling_of_a_special_token_is_ordinary_text(sources: Sources) -> None:
@@ -59,11 +59,11 @@ def test_the_spelling_of_a_special_token_is_ordinary_text(sources: Sources) -> N
 def test_gpt2_is_read_from_the_mirror(sources: Sources) -> None:
     trained = identify_tokenizer("bpe:280", "corpus", sources)
     load_tokenizer(trained, lambda: TEXTS)
-    assert trained.file is not None
+    assert trained.path is not None
     assert sources.mirror is not None
     folder = sources.mirror / "models" / GPT2_REPO
     folder.mkdir(parents=True)
-    trained.file.rename(folder / "tokenizer.json")
+    trained.path.rename(folder / "tokenizer.json")
     for setting in ("gpt2", "auto"):
         identity = identify_tokenizer(setting, "corpus", sources)
         assert (identity.name, identity.note) == ("gpt2", "")
@@ -84,10 +84,10 @@ def test_auto_names_its_substitute(sources: Sources) -> None:
     assert identity.fingerprint == identify_tokenizer("bpe:16384", "corpus", sources).fingerprint
 
 
-def test_a_backbone_brings_its_own_tokenizer(sources: Sources, bert_file: Path) -> None:
-    own = replace(sources, tokenizer=BackboneTokenizer("tiny-bert", "abc", bert_file))
+def test_a_backbone_brings_its_own_tokenizer(sources: Sources, bert_folder: Path) -> None:
+    own = replace(sources, tokenizer=BackboneTokenizer("tiny-bert", "abc", bert_folder))
     identity = identify_tokenizer("backbone", "corpus", own)
-    assert (identity.name, identity.fingerprint, identity.file) == ("tiny-bert", "abc", bert_file)
+    assert (identity.name, identity.fingerprint, identity.path) == ("tiny-bert", "abc", bert_folder)
     assert identity.details() == {"tokenizer": "tiny-bert", "tokenizer_fingerprint": "abc"}
     tokenizer = load_tokenizer(identity, lambda: pytest.fail("trained"))
     assert (tokenizer.name, tokenizer.encode(["a b"])[0].tolist()) == ("tiny-bert", [2, 3])

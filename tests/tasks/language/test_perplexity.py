@@ -179,9 +179,9 @@ def test_a_second_load_reads_the_same_tokens_from_the_cache(sources: Sources) ->
 
 @pytest.mark.parametrize("train_bytes", [None, 0])
 def test_the_tokenizer_of_a_backbone_needs_no_training_text(
-    train_bytes: int | None, sources: Sources, bert_file: Path
+    train_bytes: int | None, sources: Sources, bert_folder: Path
 ) -> None:
-    own = replace(sources, tokenizer=BackboneTokenizer("tiny-bert", "abc", bert_file))
+    own = replace(sources, tokenizer=BackboneTokenizer("tiny-bert", "abc", bert_folder))
     settings = as_settings(replace(BYTES, tokenizer="backbone", train_bytes=train_bytes))
     assert SHELF.identify(settings, own).details["tokenizer_fingerprint"] == "abc"
     data = SHELF.load(settings, own)

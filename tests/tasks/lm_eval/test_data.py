@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,46 @@ def test_the_layout_of_mirrors_is_read_as_it_is(config: str | None, sources: Sou
     assert (identity.source, identity.splits, len(identity.fingerprint)) == ("mirror", {"test": 3}, 64)
     write_data(mirror, "a/b", "plain", "test", {"x": [1, 2, 4]})
     assert identify_data(what, sources).fingerprint != identity.fingerprint
+
+
+@pytest.mark.parametrize("layout", ["plain", "readme", "own"])
+def test_another_file_of_the_same_path_and_time_is_read_anew(
+    layout: str, sources: Sources, mirror: Path, tmp_path: Path
+) -> None:
+    folder = mirror / "datasets" / "a" / "b"
+    what = Wanted("a/b", "plain", ("test",))
+    file = folder / "words.jsonl"
+    if layout == "plain":
+        file = folder / "plain" / "test-00000-of-00001.parquet"
+    elif layout == "readme":
+        folder.mkdir(parents=True)
+        (folder / "README.md").write_text(README.format(path=file.name), encoding="utf-8")
+    else:
+        file = tmp_path / "own.jsonl"
+        what = Wanted("json", None, ("test",), {"data_files": {"test": str(file)}})
+    fingerprints = set()
+    for number in (5, 6):
+        if layout == "plain":
+            write_data(mirror, "a/b", "plain", "test", {"x": [number]})
+        else:
+            file.write_text(f'{{"x": {number}}}\n', encoding="utf-8")
+        os.utime(file, ns=(10**18, 10**18))
+        assert load_data(what, sources)["test"]["x"][:] == [number]
+        fingerprints.add(identify_data(what, sources).fingerprint)
+    assert len(fingerprints) == 2
+
+
+def test_a_readme_that_reads_the_same_files_otherwise_is_another_data_set(sources: Sources, mirror: Path) -> None:
+    folder = mirror / "datasets" / "a" / "b"
+    folder.mkdir(parents=True)
+    (folder / "words.csv").write_text("x;y\n1;2\n", encoding="utf-8")
+    what, fingerprints = Wanted("a/b", "plain", ("test",)), set()
+    for separator, columns in ((";", ["x", "y"]), (",", ["x;y"])):
+        text = README.format(path="words.csv").removesuffix("---\n") + f'  sep: "{separator}"\n---\n'
+        (folder / "README.md").write_text(text, encoding="utf-8")
+        assert load_data(what, sources)["test"].column_names == columns
+        fingerprints.add(identify_data(what, sources).fingerprint)
+    assert len(fingerprints) == 2
 
 
 def test_another_layout_is_read_by_its_readme(sources: Sources, mirror: Path) -> None:

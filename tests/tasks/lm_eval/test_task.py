@@ -58,7 +58,7 @@ def here(sources: Sources, checkpoint: Path) -> Sources:
     """Sources with the tiny data, and the checkpoint's tokenizer."""
     assert sources.mirror is not None
     write_words(sources.mirror, ("test", "train"))
-    return replace(sources, tokenizer=BackboneTokenizer("tiny", "x", checkpoint / "tokenizer.json"))
+    return replace(sources, tokenizer=BackboneTokenizer("tiny", "x", checkpoint))
 
 
 def task_in(file: Path) -> LmEvalTask:
@@ -227,7 +227,7 @@ def test_examples_that_a_task_fixes_at_none_stay_none_and_the_record_says_so(her
 def test_only_the_splits_that_are_read_need_be_there(sources: Sources, checkpoint: Path, tmp_path: Path) -> None:
     assert sources.mirror is not None
     write_words(sources.mirror, ("test",))
-    here = replace(sources, tokenizer=BackboneTokenizer("tiny", "x", checkpoint / "tokenizer.json"))
+    here = replace(sources, tokenizer=BackboneTokenizer("tiny", "x", checkpoint))
     task = task_in(write_task(tmp_path, "choice"))
     assert len(run(task, here, checkpoint, 2)) == 2
     with pytest.raises(DataUnavailableError, match=r"mirror .*tiny/words: it has test but no train"):

@@ -178,6 +178,7 @@ def test_files_of_pairs_are_hashed_and_counted_once_for_a_plan_and_all_splits(
     stocked: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_hashes, "ALWAYS_READ_BYTES", 1)
+    monkeypatch.setattr(file_hashes, "SETTLED_S", -1.0)
     read: list[str] = []
 
     def counted(name: str, whole: Callable[[Path], str]) -> Callable[[Path], str]:

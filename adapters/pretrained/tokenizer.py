@@ -1,0 +1,40 @@
+"""The tokenizer of a checkpoint, read by transformers' AutoTokenizer: the one way in which anything here reads it.
+
+Importing this needs neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..backbone import CheckpointError
+from .weight_files import transformers_config
+
+VOCABULARIES = (
+    *("tokenizer.json", "vocab.txt", "vocab.json"),
+    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+)
+"""Files that hold a vocabulary. Without one AutoTokenizer makes an empty tokenizer for some types, and says nothing."""
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a checkpoint has a vocabulary."""
+    return any((folder / name).is_file() for name in VOCABULARIES)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """AutoTokenizer's result for a checkpoint, for a converted one that of its base; no code of the checkpoint runs.
+
+    Raises:
+        CheckpointError: The folder has no vocabulary, or transformers cannot read it.
+    """
+    if not has_tokenizer(folder):
+        raise CheckpointError(f"{folder} has no tokenizer: none of {', '.join(VOCABULARIES)}")
+    from transformers import AutoTokenizer
+
+    config = transformers_config(folder)
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), config=config, trust_remote_code=False, local_files_only=True)
+    except (ValueError, ImportError, OSError) as error:
+        raise CheckpointError(f"transformers cannot read the tokenizer in {folder}: {error}") from error
