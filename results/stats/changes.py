@@ -26,9 +26,9 @@ from typing import TypeVar
 import numpy as np
 
 from ..record import Metric
-from ..stats.agreement import multiplicities
-from ..stats.scores import SampleScores
-from ..stats.statistics import SEED, Floats
+from .agreement import multiplicities
+from .scores import SampleScores
+from .statistics import SEED, Floats
 
 _K = TypeVar("_K", bound=Hashable)
 

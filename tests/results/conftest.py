@@ -64,7 +64,7 @@ def _record(model: str = "softmax", task: str = "wikitext2", seed: int = 0, **ch
 def _sweep(slope: float, power: float, oom_from: int) -> tuple[Metric, ...]:
     lengths = (512, 1024, 2048, 4096, 8192)
     pace = replace(_metric("pace_ms", 1.0, "ms", None, 0.0, 2, {"work": "compute"}), samples=(1.0, 1.0))
-    return pace, *(
+    points = (
         _metric("prefill_ms", None, "ms", False, None, 0, {"seq_len": n, "batch_size": 1}, "oom")
         if n >= oom_from
         else _metric(
@@ -72,6 +72,7 @@ def _sweep(slope: float, power: float, oom_from: int) -> tuple[Metric, ...]:
         )
         for n in lengths
     )
+    return *points, pace
 
 
 def _curves(level: float) -> tuple[CurvePoint, ...]:

@@ -5,6 +5,7 @@ import io
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -92,12 +93,13 @@ def test_a_main_metric_at_a_single_point_stands_among_the_main_metrics(
 ) -> None:
     def headline(model: str, value: float) -> Record:
         metric = make_metric("tokens_per_s", value, "tokens/s", True, None, at={"seq_len": 512})
-        return make_record(model, metrics=(metric,))
+        pace = replace(make_metric("pace_ms", 1.0, "ms", None, at={"work": "calls"}), samples=(1.0, 1.0))
+        return make_record(model, metrics=(metric, pace))
 
     text = leaderboard_markdown([headline("softmax", 100.0), headline("elu", 250.0)])
     assert "| model | wikitext2<br>tokens_per_s ↑, seq_len=512 |" in text
-    assert "| elu | **250** (250.0%) <sup>1</sup> |" in text
-    assert "###" not in text
+    assert "| elu | **250** (2.5x faster) <sup>1</sup> |" in text
+    assert text.count("###") == 1  # the pace
 
 
 def test_a_cell_that_failed_before_its_sweep_is_shown_in_the_sweeps_table(
