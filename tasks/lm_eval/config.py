@@ -125,7 +125,11 @@ class TaskConfig:
 
     def loaded(self) -> dict[str, Any]:
         """The content with functions and classes in place of their names."""
-        return dict(_read(self.path, functions=True))
+        return dict(self._loaded)
+
+    @functools.cached_property
+    def _loaded(self) -> Mapping[str, Any]:
+        return _read(self.path, functions=True)
 
     def _data(self, name: str) -> Any:
         """A value that names the data; a class has it as a constant."""
@@ -179,7 +183,6 @@ def _module_file(module: str, folder: Path) -> Path | None:
     return Path(found.origin) if found and found.origin else None
 
 
-@functools.cache
 def _read(path: Path, functions: bool) -> Mapping[str, Any]:
     from lm_eval.tasks._yaml_loader import load_yaml
 

@@ -226,7 +226,7 @@ class LmEvalFamily:
         known = self._known()
         if asked not in known or not known[asked].path:
             raise _unknown(asked, known)
-        return _task(name, Path(known[asked].path))
+        return _installed_task(name, Path(known[asked].path))
 
     def _known(self) -> Mapping[str, IndexedName]:
         return entries(self.cache or cache_folder())
@@ -235,7 +235,11 @@ class LmEvalFamily:
 LM_EVAL = LmEvalFamily()
 
 
-@functools.cache
+@functools.cache  # a file of the user's may change between two runs of one process, lm-eval's own do not
+def _installed_task(name: str, path: Path) -> LmEvalTask:
+    return _task(name, path)
+
+
 def _task(name: str, path: Path) -> LmEvalTask:
     config = read_config(path)
     info = TaskInfo(

@@ -43,7 +43,8 @@ def save_classifier(folder: Path, config: Mapping[str, Any], drop: str) -> list[
     settings: Any = tiny_config("bert")
     settings.id2label = {0: "not_equivalent", 1: "equivalent"}
     torch.manual_seed(0)
-    model: Any = AutoModelForSequenceClassification.from_config(settings).eval()
+    auto: Any = AutoModelForSequenceClassification
+    model = auto.from_config(settings).eval()
     for name, parameter in model.named_parameters():  # as drawn, all texts are nearly alike
         if name.endswith("weight") and "LayerNorm" not in name:
             parameter.data.mul_(8)

@@ -275,3 +275,8 @@ def test_a_metric_of_one_document_has_no_standard_error(tmp_path: Path) -> None:
     task = task_in(write_task(tmp_path, "choice"))
     (metric,) = task.score([{"document": 0, "acc": 1.0, "values": {}}], settings_of(task))
     assert (metric.value, metric.stderr, metric.n) == (1.0, None, 1)
+
+
+def test_a_file_that_changes_between_two_runs_of_one_process_is_read_anew(tmp_path: Path) -> None:
+    assert task_in(write_task(tmp_path, "choice")).config.version == "3.0"
+    assert task_in(write_task(tmp_path, "choice", metadata={"version": 4.0})).config.version == "4.0"
