@@ -84,7 +84,8 @@ class HedgebenchLM(LM):  # type: ignore[misc]
             "max_length": adapter.shape.context_length,
         }
         self.texts = text_model(adapter, folder, batch_size=rows, seed=seed, halves=automatic)
-        self.described |= {"prefix_token": self.texts.ends.prefix_text, "notes": list(self.texts.ends.notes_of_lm_eval)}
+        if ends := self.texts.ends:
+            self.described |= {"prefix_token": ends.prefix_text, "notes": list(ends.notes_of_lm_eval)}
         self._device = adapter.device
 
     @property

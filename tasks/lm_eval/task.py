@@ -19,7 +19,6 @@ from ...results.names import UnknownNameError, unknown_name
 from ...results.record import DataIdentity, Metric, Scalar
 from ..base import Row, Sources, Task, TaskData, TaskInfo, TaskScale
 from ..data.file_hashes import hash_files
-from ..data.pretrained_tokenizer import TextEnds
 from ..data.sources import cache_folder
 from ..heavy import np
 from ..settings import as_settings, check_ranges, parse_settings
@@ -27,7 +26,7 @@ from .config import TaskConfig, read_config
 from .data import identify_data, load_data, wanted
 from .index import IndexedName, entries, release, tasks_of
 from .scores import leave_out, to_metrics, to_rows
-from .text import model_length, text_model
+from .text import ends_of, model_length, text_model
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
@@ -120,8 +119,7 @@ class LmEvalTask:
         assert sources.tokenizer.folder is not None
         folder = sources.tokenizer.folder
         tokenizer = load_tokenizer(folder)
-        has_prefix = tokenizer.bos_token_id is not None or tokenizer.eos_token_id is not None
-        ends = TextEnds.of(tokenizer, f"backbone {sources.tokenizer.name}") if has_prefix else None
+        ends = ends_of(tokenizer, f"backbone {sources.tokenizer.name}")
         asked, shots = chosen.num_fewshot, self.config.shots(chosen.num_fewshot)
         task = _make_task(self.config, shots, load_data(wanted(self.config, shots), sources), chosen.seed)
         shape = ModelShape(context_length=chosen.max_length or model_length(folder, tokenizer))

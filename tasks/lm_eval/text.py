@@ -24,6 +24,7 @@ from ...adapters.base import Adapter, Capability, Continuation, UnsupportedError
 from ...adapters.pretrained.tokenizer import load_tokenizer
 from ...adapters.pretrained.weight_files import read_config, transformers_config
 from ...results.foreign import parse_json
+from ..data.pretrained_tokenizer import TextEnds
 from ..heavy import Tensor, torch
 from .generation import Decoding, Endings, decoding_of
 
@@ -80,10 +81,14 @@ class TextModel:
         Raises:
             UnscorableError: The tokenizer has none.
         """
-        begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        if begin is None and end is None:
+        if self.ends is None:
             raise UnscorableError(_NO_PREFIX)
-        return int(end if begin is None else begin)
+        return self.ends.prefix
+
+    @property
+    def ends(self) -> TextEnds | None:
+        """The special tokens at the ends of a text; None if the tokenizer has neither BOS nor EOS."""
+        return ends_of(self.tokenizer, str(self.tokenizer.name_or_path))
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         """Log-probability in nats of each continuation of a context, and whether greedy decoding produces it.
@@ -291,6 +296,18 @@ def _answer(score: Continuation) -> tuple[float, bool]:
 def text_model(adapter: Adapter, folder: Path, *, batch_size: int, seed: int, halves: bool = False) -> TextModel:
     """The text model of an adapter whose checkpoint is in `folder`."""
     return TextModel(adapter, load_tokenizer(folder), _end_tokens(folder), batch_size, seed, halves)
+
+
+def ends_of(tokenizer: Any, name: str) -> TextEnds | None:
+    """The special tokens at the ends of a text; None without a BOS and an EOS token, as lm-eval takes no others.
+
+    Args:
+        tokenizer: The tokenizer.
+        name: Where it comes from, for errors.
+    """
+    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+        return None
+    return TextEnds.of(tokenizer, name)
 
 
 def model_length(folder: Path, tokenizer: Any) -> int:
