@@ -85,7 +85,7 @@ class TextModel:
             raise UnscorableError(_NO_PREFIX)
         return self.ends.prefix
 
-    @property
+    @cached_property
     def ends(self) -> TextEnds | None:
         """The special tokens at the ends of a text; None if the tokenizer has neither BOS nor EOS."""
         return ends_of(self.tokenizer, str(self.tokenizer.name_or_path))
