@@ -136,13 +136,13 @@ def test_a_converted_model_scores_as_its_own_logits_say(gpt2: Path, tmp_path: Pa
 def test_answers_of_one_token_to_one_question_share_a_forward_pass(gpt2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = text_model_of(gpt2, batch_size=8)
     rows: list[int] = []
-    logits = type(model.adapter).logits
+    logits = type(model.adapter)._logits
 
     def counted(self: Any, ids: torch.Tensor, mask: Any = None) -> torch.Tensor:
         rows.append(len(ids))
         return logits(self, ids, mask)
 
-    monkeypatch.setattr(type(model.adapter), "logits", counted)
+    monkeypatch.setattr(type(model.adapter), "_logits", counted)
     model.loglikelihood(requests("loglikelihood", *(("Answer", letter) for letter in "ABCD")))
     assert rows == [1]
 
@@ -183,14 +183,14 @@ def test_memory_that_runs_out_halves_the_batch_where_that_is_wanted(
 ) -> None:
     model = text_model_of(gpt2, batch_size=8)
     expected = model.loglikelihood(requests("loglikelihood", *PAIRS))
-    logits = type(model.adapter).logits
+    logits = type(model.adapter)._logits
 
     def hungry(self: Any, ids: torch.Tensor, mask: Any = None) -> torch.Tensor:
         if len(ids) > 2:
             raise torch.OutOfMemoryError("too many rows")
         return logits(self, ids, mask)
 
-    monkeypatch.setattr(type(model.adapter), "logits", hungry)
+    monkeypatch.setattr(type(model.adapter), "_logits", hungry)
     with pytest.raises(torch.OutOfMemoryError):
         model.loglikelihood(requests("loglikelihood", *PAIRS))
     model.halves = True
