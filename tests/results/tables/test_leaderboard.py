@@ -78,7 +78,7 @@ def test_markdown_pivots_models_against_tasks(showcase: list[Record]) -> None:
     best = "0.580 ± 0.030 <sup>1=</sup> | 0.930 ± 0.010 <sup>1=</sup> | **20.100** ± 0.058 <sup>1</sup>"
     assert any(line.startswith(f"| softmax | {best} |") for line in lines)
     assert "- Compared for marks and ranks: glue/cola, glue/sst2, wikitext2: not paired." in lines
-    assert any(line.startswith("| performer |") and line.endswith("| 1 of 8 | 2 of 3 |") for line in lines)
+    assert any(line.startswith("| performer |") and line.endswith("| 93.5 over 1 of 8 | 2 of 3 |") for line in lines)
 
 
 def test_a_sweep_has_its_own_table_with_lengths_as_columns(showcase: list[Record]) -> None:
