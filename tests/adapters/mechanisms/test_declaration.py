@@ -32,7 +32,11 @@ def test_a_declaration_names_code_that_exists_and_says_where_it_is_from(mechanis
 
 @EACH
 def test_every_option_of_a_map_or_an_attention_is_one_its_constructor_takes(mechanism: Mechanism) -> None:
-    takes = {"attention": {"tied"} if mechanism.feature_map else set(), "map": set(), "recipe": {"distill", "continued"}}
+    takes = {
+        "attention": {"tied"} if mechanism.feature_map else set(),
+        "map": set(),
+        "recipe": {"distill", "continued"},
+    }
     for attention in (mechanism.attention, *(variant.attention for variant in mechanism.variants.values())):
         takes["attention"] |= set(inspect.signature(load_attribute(attention).__init__).parameters)
     if mechanism.feature_map:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hedgebench.adapters.base import UnsupportedError
+from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.harness.registry import mechanisms
 
 from ..lm_eval_tiny import adapter_of, convert_to, peer, requests, save_checkpoint, text_model_of
@@ -136,13 +137,13 @@ def test_a_converted_model_scores_as_its_own_logits_say(gpt2: Path, tmp_path: Pa
 def test_answers_of_one_token_to_one_question_share_a_forward_pass(gpt2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = text_model_of(gpt2, batch_size=8)
     rows: list[int] = []
-    logits = type(model.adapter)._logits
+    logits: Callable[..., torch.Tensor] = ModelAdapter._logits
 
     def counted(self: Any, ids: torch.Tensor, mask: Any = None) -> torch.Tensor:
         rows.append(len(ids))
         return logits(self, ids, mask)
 
-    monkeypatch.setattr(type(model.adapter), "_logits", counted)
+    monkeypatch.setattr(ModelAdapter, "_logits", counted)
     model.loglikelihood(requests("loglikelihood", *(("Answer", letter) for letter in "ABCD")))
     assert rows == [1]
 
@@ -183,14 +184,14 @@ def test_memory_that_runs_out_halves_the_batch_where_that_is_wanted(
 ) -> None:
     model = text_model_of(gpt2, batch_size=8)
     expected = model.loglikelihood(requests("loglikelihood", *PAIRS))
-    logits = type(model.adapter)._logits
+    logits: Callable[..., torch.Tensor] = ModelAdapter._logits
 
     def hungry(self: Any, ids: torch.Tensor, mask: Any = None) -> torch.Tensor:
         if len(ids) > 2:
             raise torch.OutOfMemoryError("too many rows")
         return logits(self, ids, mask)
 
-    monkeypatch.setattr(type(model.adapter), "_logits", hungry)
+    monkeypatch.setattr(ModelAdapter, "_logits", hungry)
     with pytest.raises(torch.OutOfMemoryError):
         model.loglikelihood(requests("loglikelihood", *PAIRS))
     model.halves = True
