@@ -119,8 +119,8 @@ def state_layers(cache: Cache, layers: int) -> list[StateLayer]:
     if not cache.layers or not all(isinstance(layer, StateLayer) for layer in cache.layers):
         if cache.get_seq_length():
             raise ValueError(f"swapped attention cannot go on from a filled {type(cache).__name__}; pass an empty one")
-        cache.layers = [StateLayer() for _ in range(layers)]
-    return cache.layers  # type: ignore[return-value]
+        cache.layers[:] = [StateLayer() for _ in range(layers)]
+    return [layer for layer in cache.layers if isinstance(layer, StateLayer)]
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:

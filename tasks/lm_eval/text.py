@@ -206,7 +206,7 @@ class TextModel:
         Raises:
             UnscorableError: The continuation has no token, or too many.
         """
-        context, continuation = request.args
+        context, continuation = cast("tuple[str, str]", request.args)
         before, tokens = self._encode_pair(context, continuation)
         if not tokens:
             told = "has no token of its own: one that belongs to the context covers it" if continuation else "is empty"
@@ -216,7 +216,7 @@ class TextModel:
                 f"a continuation has more than {self.max_length} tokens, the most that the model reads"
             )
         if context and not self.encode(context.rstrip()):
-            self.without_context.add(request.doc_id)
+            self.without_context.add(_document(request))
         return before, tokens
 
     def _prompt(self, context: str, _: Instance) -> Tokens:
@@ -231,7 +231,7 @@ class TextModel:
         except UnscorableError as error:
             if self.unscored is None:
                 raise UnsupportedError(f"document {request.doc_id} cannot be scored: {error}") from error
-            self.unscored.setdefault(request.doc_id, str(error))
+            self.unscored.setdefault(_document(request), str(error))
             return None
 
     def _windows(self, text: str) -> list[tuple[Tokens, Tokens]]:
@@ -287,6 +287,11 @@ class TextModel:
                     raise
                 self.batch_size //= 2
                 _LOG.warning("batch halved to %d after running out of memory", self.batch_size)
+
+
+def _document(request: Instance) -> int:
+    assert request.doc_id is not None
+    return int(request.doc_id)
 
 
 def _answer(score: Continuation) -> tuple[float, bool]:

@@ -46,7 +46,7 @@ def test_a_converted_model_is_the_same_to_the_bit(model_type: str, tmp_path: Pat
 def test_transformers_own_class_loads_and_generates_once_it_is_registered(model_type: str, tmp_path: Path) -> None:
     folder, saved = converted(model_type, tmp_path)
     hedgebench.register()
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
     ids, _ = inputs_of(model_type)
     options: dict[str, Any] = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     assert torch.equal(model.generate(ids, **options), saved.generate(ids, **options))

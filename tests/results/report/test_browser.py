@@ -77,7 +77,7 @@ def test_the_filter_keeps_the_models_that_match_in_every_table(browser: Browser,
     browser.open(page)
     browser.one("#model-filter").send_keys("HEDGE")
     shown = [column(browser, f"#{table.get_attribute('id')}", 0) for table in browser.all("table.board")]
-    assert shown == [["hedgehog"]] * 3  # main metrics, a sweep, and from where on it is cheaper
+    assert shown == [["hedgehog"]] * 4  # main metrics, a sweep, its pace, and from where on it is cheaper
     assert browser.one("#model-count").text == "3 lines match"
     browser.run("sessionStorage.clear()")
 
