@@ -64,10 +64,9 @@ def linear_attention(
     Raises:
         ValueError: an unknown form or backend, the naive form with a state, or an error of the form itself.
     """
-    if backend not in LINEAR_BACKENDS:
-        raise unknown_name("backend", backend, LINEAR_BACKENDS)
     stateful = return_state or initial_state is not None
     torch_form = _fastest_form(phi_q, phi_k, causal, log_space, stateful) if form == "auto" else form
+    _check_choice(backend, torch_form, stateful)
     if maps is not None:
         phi_k = zero_padding(phi_k, key_padding_mask)
     if maps is not None and not keeps_features_in_cache(torch_form, phi_q.device):
@@ -78,7 +77,6 @@ def linear_attention(
                        normalize=normalize, eps=eps)  # fmt: skip
         if (result := fused_if_possible(call, return_state=return_state)) is not None:
             return replace(result, output=result.output.to(v.dtype)) if log_space else result
-    _check_form(torch_form, stateful)
     options: dict[str, Any] = {"causal": causal, "key_padding_mask": key_padding_mask}
     options |= {"normalize": normalize, "eps": eps, "log_space": log_space}
     options |= {"initial_state": initial_state} if torch_form != "naive" else {}
@@ -97,7 +95,9 @@ def keeps_features_in_cache(form: str, device: torch.device) -> bool:
     return form == "chunk" and uncompiled and not torch.is_autocast_enabled("cpu")
 
 
-def _check_form(form: str, stateful: bool) -> None:
+def _check_choice(backend: str, form: str, stateful: bool) -> None:
+    if backend not in LINEAR_BACKENDS:
+        raise unknown_name("backend", backend, LINEAR_BACKENDS)
     if form not in _LINEAR_FORMS:
         raise unknown_name("form", form, ["auto", *_LINEAR_FORMS])
     if form == "naive" and stateful:

@@ -11,7 +11,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BELOW = {
     "harness": {"tasks", "adapters", "kernels", "results"},
-    "tasks": {"adapters.base", "adapters.pretrained.weight_files", "kernels", "results"},
+    "tasks": {
+        "adapters.base",
+        "adapters.pretrained.tokenizer",
+        "adapters.pretrained.weight_files",
+        "kernels",
+        "results",
+    },
     "adapters": {"kernels", "results"},
     "kernels": {"results.names"},
     "results": set[str](),

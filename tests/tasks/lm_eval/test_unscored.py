@@ -109,7 +109,7 @@ def write_questions(mirror: Path, documents: Sequence[int]) -> None:
 
 def test_a_task_counts_and_names_what_it_cannot_score(folder: Path, sources: Sources, tmp_path: Path) -> None:
     assert sources.mirror is not None
-    here = replace(sources, tokenizer=BackboneTokenizer("tiny", "x", folder / "tokenizer.json"))
+    here = replace(sources, tokenizer=BackboneTokenizer("tiny", "x", folder))
     task: Any = LM_EVAL.get(
         f"lm_eval/{write_task(tmp_path, 'odd', doc_to_text='{{text}}', target_delimiter='', training_split=None)}"
     )
