@@ -18,8 +18,9 @@ class ChunkedCall:
     """What a call was given; see `attention.linear_attention_chunk`.
 
     Attributes:
-        q: features of the queries or their logarithms, or what the first map takes.
-        k: alike of the keys; query head i uses kv head i // (h / hk).
+        q: features of the queries or their logarithms, or the input of the first map.
+        k: features of the keys or their logarithms, or the input of the second map; query head i uses kv head
+            i // (h / hk).
         v: values.
         causal: a query sees the keys up to its own.
         key_padding_mask: true where a key is a real token.

@@ -21,8 +21,8 @@ class HybridState:
 
     Attributes:
         keys: of the last w tokens; w is the window, or fewer while fewer have been seen.
-        values: alike.
-        positions: alike.
+        values: of the same tokens.
+        positions: of the same tokens.
         mask: true at real tokens among them; None while none was padded.
         linear: sums over all tokens before them; None before the first left the window.
     """

@@ -140,13 +140,13 @@ def softmax_attention(
     zero.
 
     Args:
-        q: as in `softmax_attention_weights`, like `k`, `causal`, `key_padding_mask`, `scale` and `window`.
-        k: alike.
+        q: queries; they are the last n tokens of the keys' m.
+        k: keys; query head i uses kv head i // (h / hk).
         v: values.
-        causal: alike.
-        key_padding_mask: alike.
-        scale: alike.
-        window: alike.
+        causal: a query sees the keys up to its own token.
+        key_padding_mask: true where a key is a real token.
+        scale: 1/√d unless given.
+        window: a query sees only the last so many keys, its own included.
         backend: "auto", "naive", or a name of `SDPA_BACKENDS`.
 
     Raises:

@@ -51,7 +51,8 @@ class TokenizerIdentity:
         name: `gpt2`, `bpe:N`, `byte` or the name of a pretrained backbone; never `auto`.
         fingerprint: Hash of the tokenizer's file, its revision on the hub, or hash of what it is trained from.
         path: Its file, which may not exist yet, or the folder of a backbone; None for `byte` and before a download.
-        source: Where it comes from: `built in`, `trained here`, or as of weights `mirror`, `hub`, `package`, `folder`.
+        source: Where it comes from: `built in`, `trained here`, or the place of its checkpoint: `mirror`, `hub`,
+            `package` or `folder`.
         note: Why it is a substitute for the one that `auto` prefers; empty if it is none.
         of_backbone: Whether it belongs to a pretrained backbone.
     """
