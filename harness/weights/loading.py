@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,13 @@ def load_model(
     """A converted model as a model of transformers in evaluation mode, with its attention in place.
 
     `generate`, caches, `Trainer` and all else of transformers work with it. A model that was not converted comes with
-    softmax attention on our kernels.
+    softmax attention on our kernels. A classifier whose checkpoint has no head for its classes gets a new one, with a
+    warning.
 
     Args:
         name: Folder, or id on the Hugging Face hub or in the mirror of `HEDGEBENCH_MIRROR`.
         device: `auto`, `cpu` or `cuda`.
-        dtype: Type of the weights: `float32` or `bfloat16`; `auto` for that of the files.
+        dtype: Type of the weights: `float32` or `bfloat16`; `auto` for that of the files, or float32 if it is neither.
         trust_remote_code: Run code that comes with the checkpoint.
 
     Raises:
@@ -51,9 +53,10 @@ def load_model(
     backbone = backbone_from_name(f"{PREFIX}{name}", sources)
     folder = materialise(locate(backbone, sources, trust_remote_code=trust_remote_code), sources)
     config: Any = transformers_config(folder, trust_remote_code)
-    chosen = str(getattr(config, "dtype", None) or torch.float32).removeprefix("torch.") if dtype == "auto" else dtype
-    if chosen not in DTYPES:
-        raise unknown_name("dtype", chosen, ["auto", *DTYPES])
+    if dtype not in ("auto", *DTYPES):
+        raise unknown_name("dtype", dtype, ["auto", *DTYPES])
+    stored = str(getattr(config, "dtype", None)).removeprefix("torch.")
+    chosen = dtype if dtype != "auto" else stored if stored in DTYPES else "float32"
     converted = conversion_of(folder)
     classes = dict(sorted(config.id2label.items())) if Capability.CLASSIFIER in backbone.capabilities else {}
     shape = ModelShape(
@@ -73,6 +76,8 @@ def load_model(
         precision=Precision.of(resolve_device(device), "float32"),
         trust_remote_code=trust_remote_code,
     )
+    if classes and not adapter.has_own_head:
+        warnings.warn(f"{name}: {adapter.head_note}", stacklevel=2)
     return adapter.model.inner
 
 

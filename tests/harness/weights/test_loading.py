@@ -81,3 +81,16 @@ def test_a_config_without_its_base_is_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": "hedgebench"}))
     with pytest.raises(CheckpointError, match="lacks base"):
         hedgebench.load_model(folder)
+
+
+def test_a_checkpoint_in_half_precision_comes_in_float32(tmp_path: Path) -> None:
+    folder = save_tiny("llama", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float16"}))
+    assert hedgebench.load_model(folder).dtype == torch.float32
+
+
+def test_a_new_head_is_warned_of(tmp_path: Path) -> None:
+    folder = save_tiny("bert", tmp_path)
+    with pytest.warns(UserWarning, match="a new head for 2 classes was drawn"):
+        hedgebench.load_model(folder)
