@@ -36,6 +36,16 @@ CONVERT_FLAGS: Mapping[str, Mapping[str, Any]] = {
 """Flags that `bench convert` shares with `bench run`, and what differs in their arguments to `add_argument`."""
 
 
+PAPER = ("list", "run", "render")
+PAPER_FLAGS: Mapping[str, Mapping[str, Any]] = {
+    "--seeds": {"help": "seeds, separated by commas (default: each study's own)"},
+    "--output": {"help": "folder of the run (default: results/runs/paper-SCALE)"},
+    **{flag: {} for flag in ("--scale", "--device", "--dtype", "--mirror", "--executor", "--workers", "--timeout")},
+    **{flag: {} for flag in ("--offline", "--log", "--trust-remote-code")},
+}
+"""Flags that `bench paper` shares with `bench run`, and what differs in their arguments to `add_argument`."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0 fine, 2 wrong usage, 3 some cell failed, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else list(arguments)
@@ -97,6 +107,9 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     baseline.add_argument(
         "-o", "--output", required=True, type=Path, metavar="FILE", help="such as results/baselines/NAME.json"
     )
+    paper = commands.add_parser("paper", help="the paper's tables and figures: list, run, render, judge its claims")
+    if command in (None, "paper"):
+        _add_paper(paper)
     environment = commands.add_parser("env", help="versions, devices, where data and weights would come from")
     environment.add_argument("--mirror", metavar="DIR")
     environment.add_argument("--json", action="store_true", help="print JSON")
@@ -138,6 +151,23 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     shared = flag_arguments()
     for flag, how in CONVERT_FLAGS.items():
         parser.add_argument(flag, **{**shared[flag], **how})
+
+
+def _add_paper(parser: argparse.ArgumentParser) -> None:
+    from .config import flag_arguments
+
+    parser.description = (
+        "Artefacts are named by id, such as table-7 or ablations, or by number; all of them by default."
+    )
+    parser.add_argument("what", choices=PAPER)
+    parser.add_argument("artefacts", nargs="*", metavar="ARTEFACT", help="such as table-7; see bench paper list")
+    for kind in ("table", "figure"):
+        parser.add_argument(f"--{kind}", action="append", default=[], type=int, metavar="N", help="repeatable")
+    shared = flag_arguments()
+    for flag, how in PAPER_FLAGS.items():
+        parser.add_argument(flag, **{**shared[flag], **how})
+    parser.add_argument("--quiet", action="store_true", help="print failures only")
+    parser.add_argument("--json", action="store_true", help="print JSON (list, claims)")
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
@@ -239,6 +269,18 @@ def _baseline(options: argparse.Namespace) -> int:
     return 0
 
 
+def _paper(options: argparse.Namespace) -> int:
+    from .commands.paper import VERBS, PaperRequest
+    from .config import RunConfig, flag_values
+
+    _end_as_by_interrupt()
+    names = [*options.artefacts, *(f"table-{n}" for n in options.table), *(f"figure-{n}" for n in options.figure)]
+    given = flag_values(vars(options))
+    seeds = given.pop("seeds", ())
+    config = RunConfig(models=(), tasks=(), suite="paper", **given)
+    return VERBS[options.what](PaperRequest(tuple(names), config, seeds, options.quiet, options.json), _console())
+
+
 def _env(options: argparse.Namespace) -> int:
     from .commands.env import environment_report, print_environment
 
@@ -277,6 +319,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "import": _import,
     "compare": _compare,
     "baseline": _baseline,
+    "paper": _paper,
     "env": _env,
     LM_EVAL: _lm_eval,
 }

@@ -8,9 +8,10 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from rich.console import Console
 
@@ -38,7 +39,22 @@ NOT_NAMED = frozenset({
 """Fields that may differ between two runs with the same default folder, such as seeds and time limits."""
 
 
-def run(config: RunConfig, console: Console, quiet: bool = False, planned: Sequence[PlannedCell] | None = None) -> int:
+Show: TypeAlias = Callable[[RunStore, Sequence[Record], Console], None]
+"""Prints the records of a run that has ended."""
+
+
+def show_leaderboard(store: RunStore, records: Sequence[Record], console: Console) -> None:
+    """Prints the leaderboard."""
+    print_leaderboard(records, console, kept_scores(lambda record: store.kept_samples(record.cell_id)))
+
+
+def run(
+    config: RunConfig,
+    console: Console,
+    quiet: bool = False,
+    planned: Sequence[PlannedCell] | None = None,
+    show: Show = show_leaderboard,
+) -> int:
     """Runs what `config` asks for and is not done yet, and writes the report.
 
     Args:
@@ -46,6 +62,7 @@ def run(config: RunConfig, console: Console, quiet: bool = False, planned: Seque
         console: Console to print to.
         quiet: Print the table and failures only.
         planned: The plan of `config`; None to make it here.
+        show: Prints the records of the plan at the end.
 
     Returns:
         0 if every cell has a result, 3 if some has none, 130 if the run was interrupted.
@@ -63,7 +80,8 @@ def run(config: RunConfig, console: Console, quiet: bool = False, planned: Seque
     store = RunStore(Path(config.output) if config.output else default_output(config))
     store.create()
     with store.held():
-        return _RunUnderWay(config, store, planned, Trackers(config.log, store.root), console, quiet).go(executor)
+        trackers = Trackers(config.log, store.root)
+        return _RunUnderWay(config, store, planned, trackers, console, quiet, show).go(executor)
 
 
 def default_output(config: RunConfig) -> Path:
@@ -106,6 +124,7 @@ class _RunUnderWay:
     trackers: Trackers
     console: Console
     quiet: bool
+    show: Show
 
     def go(self, executor: Executor) -> int:
         """Runs the missing cells, writes the report and gives the exit code."""
@@ -181,7 +200,7 @@ class _RunUnderWay:
         by_key = {record.cell_id: record for record in self.store.records().records}
         records = [by_key[p.cell.key] for p in self.planned if p.cell.key in by_key]
         page = write_report(self.store)
-        print_leaderboard(records, self.console, kept_scores(lambda record: self.store.kept_samples(record.cell_id)))
+        self.show(self.store, records, self.console)
         self._say(f"report: {page}")
         for line in self.trackers.finish(records):
             self._say(line)

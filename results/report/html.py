@@ -73,7 +73,7 @@ def report_html(content: ReportContent, plots: Sequence[tuple[str, str]]) -> str
 
     records = sorted(content.records, key=record_order)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"status": format_status, "drawn": _drawn}
+    environment.filters |= {"status": format_status, "drawn": drawn_entry}
     counts = Counter(record.status for record in records)
     shown = _fitting(plots)
     files = assets()
@@ -102,7 +102,7 @@ def _sections(records: Sequence[Record], scores: Scores) -> list[Mapping[str, An
     return [vars(board) | {"differences": found.get(board.title, [])} for board in boards]
 
 
-def _drawn(cell: Entry) -> Markup:
+def drawn_entry(cell: Entry) -> Markup:
     """A table's cell. The template would take ten times as long for thousands of cells."""
     from markupsafe import Markup, escape
 

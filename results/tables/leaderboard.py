@@ -61,7 +61,7 @@ def leaderboard_markdown(records: Iterable[Record], scores: Scores = no_scores) 
         for table in section.tables + section.secondary:
             if table.is_sweep or table in section.secondary:
                 parts.append(f"### {escape_markdown(table.title)}\n")
-            parts.append(_markdown_table(table))
+            parts.append(markdown_table(table))
         if section.notes:
             parts.append("".join(f"- {escape_markdown(note)}\n" for note in section.notes))
     parts.append("No results yet.\n" if len(parts) == 1 else f"{LEGEND}\n")
@@ -73,9 +73,10 @@ def leaderboard_latex(records: Iterable[Record], scores: Scores = no_scores) -> 
     return latex_tables(sections(leaderboard_rows(records, scores)), LEGEND)
 
 
-def _markdown_table(table: Table) -> str:
+def markdown_table(table: Table, first: str = "model") -> str:
+    """A table as Markdown; `first` heads the column of its rows' labels."""
     headings = ("<br>".join(map(escape_markdown, filter(None, (each.label, each.detail)))) for each in table.columns)
-    lines = [("model", *headings)]
+    lines = [(first, *headings)]
     lines += [(escape_markdown(model), *map(_MARKUP.entry, cells)) for model, cells in table.rows]
     head, *body = (f"| {' | '.join(line)} |\n" for line in lines)
     return "".join((head, "|---|", "---:|" * len(table.columns), "\n", *body))

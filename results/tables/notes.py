@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from ..names import FAMILIES
-from ..stats.chance import chance_level, is_signed
+from ..stats.chance import ChanceLevel, chance_level, is_signed
 from ..stats.statistics import errors_that_count
 from .aggregate import SeedGroup, main_rows, rows_of_groups
 from .conversion import branch_notes
@@ -55,11 +55,8 @@ def _softmax_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
 
 def _chance_note(row: Row) -> str:
     """Says that softmax's score cannot be told apart from one without learning; empty otherwise."""
-    level = chance_level(row.metric, row.evidence.records)
-    if level is None or row.value is None or row.higher_is_better is None:
-        return ""
-    gain = (row.value - level.value) * (1 if row.higher_is_better else -1)
-    if gain > errors_that_count(row.seeds.count(",") + 1) * (row.stderr or 0.0):
+    level = unlearned_level(row)
+    if level is None:
         return ""
     score = format_with_error(row.value, row.stderr, row.unit)
     who = "softmax" if row.comparison.recipe == "scratch" else "the teacher, softmax,"
@@ -68,6 +65,15 @@ def _chance_note(row: Row) -> str:
         f"{format_with_error(level.value, None)}; "
         "percentages of it say nothing."
     )
+
+
+def unlearned_level(row: Row) -> ChanceLevel | None:
+    """The score without learning that the row's value cannot be told apart from; None if there is none."""
+    level = chance_level(row.metric, row.evidence.records)
+    if level is None or row.value is None or row.higher_is_better is None:
+        return None
+    gain = (row.value - level.value) * (1 if row.higher_is_better else -1)
+    return None if gain > errors_that_count(row.seeds.count(",") + 1) * (row.stderr or 0.0) else level
 
 
 def apart_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:

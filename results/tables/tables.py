@@ -181,7 +181,7 @@ def _summary_entry(text: str) -> Entry:
 
 def _main_table(columns: Mapping[Conditions, Sequence[Row]], scores: Sequence[GroupScore]) -> Table:
     models = _models(row for rows in columns.values() for row in rows)
-    filled = [_column(members, models) for members in columns.values()]
+    filled = [column_entries(members, models) for members in columns.values()]
     headings = [_task_column(comparison, members, columns) for comparison, members in columns.items()]
     ranked = [column for column in filled if any(cell.ranking.rank for cell in column)]
     for group, members in grouped(scores, lambda score: score.comparison).items():
@@ -208,7 +208,7 @@ def _secondary_table(title: str, rows: Sequence[Row]) -> Table:
     columns = grouped(rows, lambda row: (row.comparison, row.metric))
     comparisons = list(dict.fromkeys(where for where, _ in columns))
     ordered = sorted(columns, key=lambda key: (comparisons.index(key[0]), key[1] == DIVERGENCES[-1], key[1]))
-    filled = [[replace(cell, ranking=UNRANKED) for cell in _column(columns[key], models)] for key in ordered]
+    filled = [[replace(cell, ranking=UNRANKED) for cell in column_entries(columns[key], models)] for key in ordered]
     headings = tuple(_task_column(key[0], columns[key], comparisons) for key in ordered)
     return Table(title, headings, _transpose(models, filled))
 
@@ -225,14 +225,14 @@ def _sweep_table(rest: str, rows: Sequence[Row], failures: Sequence[Row]) -> Tab
     at = grouped(rows, lambda row: row.coordinates[axis])
     points = sorted(at, key=lambda point: (isinstance(point, str), point))
     models = _models([*rows, *failures])
-    filled = [_column(at[point], models, failures) for point in points]
+    filled = [column_entries(at[point], models, failures) for point in points]
     example = next((row for row in rows if row.value is not None), rows[0])
     title = f"{rows[0].comparison.task}: {metric_label(example)}" + (f", {rest}" if rest else "")
     columns = tuple(Column(f"{axis}={point}" if i == 0 else str(point)) for i, point in enumerate(points))
     return Table(title, columns, _transpose(models, filled), is_sweep=True)
 
 
-def _column(rows: Sequence[Row], models: Sequence[ModelKey], failures: Sequence[Row] = ()) -> list[Entry]:
+def column_entries(rows: Sequence[Row], models: Sequence[ModelKey], failures: Sequence[Row] = ()) -> list[Entry]:
     """One entry for each model; a model without a row at this point shows the failure of its whole cell."""
     ranked = grouped(zip(rows, rankings(rows), strict=True), lambda pair: pair[0].key)
     failed = grouped(((row, UNRANKED) for row in failures), lambda pair: pair[0].key)

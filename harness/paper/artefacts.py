@@ -1,0 +1,126 @@
+"""The artefacts of the paper: its tables and figures, and how it measured them, as far as a source says.
+
+Tables 4 to 8 and the figures are numbered from memory: sources that were read print only the other numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from .declarations import Artefact, Fact, Setup
+from .studies import CONTROL, PRIOR
+
+_A6000 = Fact("one A6000 GPU", "A6000")
+_COLA = Fact("GLUE CoLA", "nyu-mll/glue/cola")
+_BERT = Fact("BERT-base, 110M parameters, fine-tuned on the task", "bert-base")
+_FINETUNED = Setup(_BERT, _COLA)
+_WIKITEXT = Fact("WikiText-103, 1,024 tokens", "wikitext-103")
+_RECALL_AND_COLA = Setup(
+    Fact("not stated for recall; BERT-base, 110M parameters, for CoLA"),
+    Fact("associative recall, 10,000 training and 2,000 test samples; GLUE CoLA", "nyu-mll/glue/cola"),
+)
+
+
+def _tables() -> Iterator[Artefact]:
+    yield Artefact(
+        "table-1",
+        "Conversion of a fine-tuned encoder on CoLA: prior feature maps",
+        ("cola",),
+        _FINETUNED,
+        models=("softmax", CONTROL, *PRIOR),
+    )
+    yield Artefact(
+        "table-2",
+        "Feature maps: recall from scratch, and conversion on CoLA",
+        ("recall", "cola"),
+        _RECALL_AND_COLA,
+        models=("softmax", *PRIOR, "taylor"),
+    )
+    yield Artefact(
+        "table-3",
+        "Hedgehog beside softmax and the best prior map",
+        ("recall", "cola"),
+        _RECALL_AND_COLA,
+        models=("softmax", "taylor", "hedgehog"),
+    )
+    yield Artefact(
+        "table-4",
+        "Attention fidelity of an encoder's maps, and what distillation adds to it",
+        ("fidelity-cola",),
+        _FINETUNED,
+        metrics=("attention_kl", "attention_kl_from_teacher", "attention_entropy", "attention_monotonicity"),
+    )
+    yield Artefact(
+        "table-5",
+        "Attention fidelity on other text and longer inputs than the maps were distilled on",
+        ("fidelity-cola", "fidelity-text"),
+        Setup(_BERT, Fact("maps distilled on CoLA and on WikiText-103; other GLUE sets; longer inputs")),
+        metrics=("attention_kl_at",),
+    )
+    yield Artefact(
+        "table-6",
+        "Long Range Arena, from scratch",
+        ("lra",),
+        Setup(Fact("2 layers, after the PyTorch recipe of the Nystromformer"), Fact("Long Range Arena")),
+    )
+    yield Artefact(
+        "table-7",
+        "Language models trained from scratch",
+        ("language",),
+        Setup(Fact("GPT-2's shape, 125M parameters"), _WIKITEXT),
+    )
+    yield Artefact(
+        "table-8",
+        "Conversion of fine-tuned encoders on GLUE",
+        ("glue",),
+        Setup(_BERT, Fact("eight tasks of GLUE, validation", "nyu-mll/glue")),
+    )
+    yield Artefact(
+        "table-9",
+        "Conversion of image classifiers",
+        ("images", "vit-b16"),
+        Setup(Fact("ViT-B/16, 86M parameters", "vit-b16"), Fact("ImageNet-1K, 224 pixels", "imagenet")),
+    )
+    yield Artefact(
+        "table-10",
+        "Conversion of language models",
+        ("language-conversion", "gpt2"),
+        Setup(Fact("GPT-2, 125M parameters", "gpt2"), _WIKITEXT, Fact("2 epochs of distillation, 8 inputs a step")),
+    )
+    yield Artefact(
+        "table-11",
+        "Conversion of a large language model with low-rank adapters: summaries",
+        ("samsum", "samsum-zero-shot"),
+        Setup(
+            Fact("Llama-2-7B", "llama2-7b"),
+            Fact("SAMSum", "samsum"),
+            Fact("2 epochs of distillation; LoRA of rank 8 and alpha 16"),
+            _A6000,
+        ),
+        metrics=("rouge1", "rouge2", "rougeL"),
+    )
+    yield Artefact(
+        "ablations",
+        "What each part of Hedgehog adds in the conversion of a language model",
+        ("language-conversion",),
+        plots=("quality", "divergence"),
+        note="No number of the paper's own ablation is known.",
+    )
+
+
+def _figures() -> Iterator[Artefact]:
+    figures = (
+        ("figure-2", "Entropy of attention rows by layer", ("fidelity-cola",), ("layers",)),
+        ("figure-3", "Attention weight against q·k", ("fidelity-cola",), ("products",)),
+        ("figure-4", "Recall against the entropy of attention", ("recall",), ("entropy",)),
+        ("figure-6", "Time and memory against sequence length", ("efficiency",), ("figure6",)),
+        ("figure-7", "Attention maps", ("fidelity-cola",), ("maps",)),
+        ("figure-8", "Divergence from softmax on text of another kind", ("fidelity-cola",), ("lengths",)),
+        ("figure-9", "Divergence from softmax against length", ("fidelity-text",), ("lengths",)),
+    )
+    for id, title, studies, plots in figures:
+        setup = Setup() if "efficiency" in studies or "recall" in studies else _FINETUNED
+        yield Artefact(id, title, studies, setup, plots=plots, has_table=False)
+
+
+ARTEFACTS: Mapping[str, Artefact] = {artefact.id: artefact for artefact in (*_tables(), *_figures())}

@@ -1,0 +1,240 @@
+"""The paper's artefacts from the records of a run: tables beside the printed ones, figures, and what differed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TypeAlias
+
+from ...results.foreign import convert, parse_json
+from ...results.names import UnknownNameError
+from ...results.paper.beside import MeasuredColumn, beside_table, column_label
+from ...results.paper.html import paper_html
+from ...results.paper.page import ArtefactPart, Difference, Figure, PaperPage, paper_latex, paper_markdown
+from ...results.plots import draw
+from ...results.plots.make import make_plots
+from ...results.record import Record
+from ...results.references import Reference, ReferenceTable, load_reference
+from ...results.stats.evidence import kept_scores
+from ...results.store import RunStore
+from ...results.tables.aggregate import leaderboard_rows
+from ...results.tables.row import Row, grouped
+from ...results.tables.tables import Table
+from ..task_spec import parse_task_spec
+from .declarations import Artefact, Fact, Study
+from .studies import STUDIES
+
+GAPS = "gaps.json"
+"""File of a run with the reasons why tasks of a study could not run."""
+
+Gaps: TypeAlias = Mapping[str, Mapping[str, str]]
+"""Reasons by study and task."""
+
+_STAGES = ("train", "teacher", "distill", "finetune", "lora")
+
+
+def write_paper(store: RunStore, artefacts: Sequence[Artefact], scale: str) -> Path:
+    """Writes the artefacts into the folder `paper` of a run: paper.html, paper.md, paper.tex and `figures/`.
+
+    Returns:
+        The HTML page.
+
+    Raises:
+        StoreError: A file cannot be written.
+    """
+    page = make_page(store, artefacts, scale)
+    folder = store.root / "paper"
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    store.write_text(folder / "paper.md", paper_markdown(page))
+    store.write_text(folder / "paper.tex", paper_latex(page))
+    store.write_text(folder / "paper.html", paper_html(page))
+    return folder / "paper.html"
+
+
+def make_page(store: RunStore, artefacts: Sequence[Artefact], scale: str) -> PaperPage:
+    """The artefacts as far as the run has records of them; figures are written into the folder `paper/figures`."""
+    reference = load_reference()
+    source = _Source(store, scale, tuple(store.records().records), read_gaps(store))
+    parts = tuple(_part(artefact, source, reference) for artefact in artefacts)
+    return PaperPage(f"{reference.title}: reported beside measured, scale {scale}", None, parts)
+
+
+def read_gaps(store: RunStore) -> Gaps:
+    """Why tasks of studies could not run, as the last run of each study wrote it."""
+    path = store.root / GAPS
+    return convert(parse_json(path.read_bytes()), dict[str, dict[str, str]], GAPS) if path.is_file() else {}
+
+
+def write_gaps(store: RunStore, gaps: Gaps) -> None:
+    """Adds the gaps of studies to those that earlier runs wrote."""
+    store.write_text(store.root / GAPS, json.dumps({**read_gaps(store), **gaps}, indent=1, sort_keys=True) + "\n")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What the page is drawn from."""
+
+    store: RunStore
+    scale: str
+    records: tuple[Record, ...]
+    gaps: Gaps
+
+    def of(self, study: Study) -> list[Record]:
+        """The records of a study: those of its tasks, models, backbone and recipe at this scale."""
+        if self.scale not in study.scales:
+            return []
+        at = study.scales[self.scale]
+        tasks = {canonical_task(task) for task in at.tasks}
+        return [
+            r
+            for r in self.records
+            if r.scale == self.scale
+            and r.task in tasks
+            and r.model in study.models_at(self.scale)
+            and at.backbone in (None, r.backbone)
+            and study.recipe in (None, r.recipe)
+        ]
+
+    def rows(self, study: Study) -> list[Row]:
+        """The leaderboard's rows of a study."""
+        return leaderboard_rows(self.of(study), kept_scores(lambda record: self.store.kept_samples(record.cell_id)))
+
+    def gap(self, study: Study, column: str) -> str:
+        """Why a column of a study has no record."""
+        if self.scale not in study.scales:
+            return study.gaps[self.scale]
+        task = canonical_task(study.tasks_at(self.scale)[column])
+        return self.gaps.get(study.name, {}).get(task, "it has not run yet")
+
+
+def canonical_task(text: str) -> str:
+    """A task as records name it."""
+    spec = parse_task_spec(text)
+    return spec.canonical(spec.name)
+
+
+def _part(artefact: Artefact, source: _Source, reference: Reference) -> ArtefactPart:
+    studies = [STUDIES[name] for name in artefact.studies]
+    tables = tuple(_tables(artefact, studies, source, _printed(reference, artefact.id))) if artefact.has_table else ()
+    figures = tuple(_figures(artefact, studies, source))
+    gaps = [
+        f"{study.name}, {column}: not measured at scale {source.scale}: {source.gap(study, column)}"
+        for study in studies
+        for column in study.columns
+        if not any(record.task == _task(study, column, source.scale) for record in source.of(study))
+    ]
+    notes = (artefact.note, *gaps, *(_illustration(study) for study in studies if not study.carries_claims))
+    return ArtefactPart(
+        artefact.id,
+        artefact.title,
+        tables,
+        tuple(_differences(artefact, studies, source)),
+        figures=figures,
+        notes=tuple(filter(None, notes)),
+    )
+
+
+def _illustration(study: Study) -> str:
+    return f"{study.name} is an illustration: its budget is too small to carry a claim."
+
+
+def _task(study: Study, column: str, scale: str) -> str:
+    return canonical_task(study.tasks_at(scale)[column]) if scale in study.scales else ""
+
+
+def _printed(reference: Reference, id: str) -> ReferenceTable | None:
+    try:
+        return reference.table(id)
+    except UnknownNameError:
+        return None
+
+
+def _tables(
+    artefact: Artefact, studies: Sequence[Study], source: _Source, printed: ReferenceTable | None
+) -> Iterator[Table]:
+    """One table of all studies if each has columns of its own, else one for each study."""
+    names = [column for study in studies for column in study.columns]
+    together = [studies] if len(set(names)) == len(names) else [[study] for study in studies]
+    for group in together:
+        columns = [column for study in group for column in _columns(artefact, study, source)]
+        models = [m for study in group if source.scale in study.scales for m in study.models_at(source.scale)]
+        shown = [m for m in dict.fromkeys(models) if not artefact.models or m in artefact.models]
+        title = ", ".join(study.name for study in group)
+        yield beside_table(title, printed if group is together[0] else None, columns, shown)
+
+
+def _columns(artefact: Artefact, study: Study, source: _Source) -> Iterator[MeasuredColumn]:
+    rows = source.rows(study)
+    for name in study.columns:
+        own = [row for row in rows if row.comparison.task == _task(study, name, source.scale)]
+        if not own:
+            yield MeasuredColumn(name, "not measured", gap=source.gap(study, name))
+        elif not artefact.metrics:
+            main = [row for row in own if row.is_main and not row.at]
+            yield MeasuredColumn(name, column_label(next((r for r in main if r.value is not None), main[0])), (*main,))
+        for metric in artefact.metrics if own else ():
+            for _, points in groupby((row for row in own if row.metric == metric), key=lambda row: row.at):
+                found = tuple(points)
+                yield MeasuredColumn(f"{metric} {found[0].point}".strip(), column_label(found[0]), found)
+
+
+def _figures(artefact: Artefact, studies: Sequence[Study], source: _Source) -> Iterator[Figure]:
+    records = [record for study in studies for record in source.of(study) if record.status == "ok"]
+    if not artefact.plots or not records:
+        return
+    folder = source.store.root / "paper" / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    with draw.plot_settings():
+        for plot in make_plots(records, lambda record: source.store.kept_samples(record.cell_id)):
+            if plot.kind in artefact.plots:
+                name = f"{artefact.id}-{plot.name}"
+                yield Figure(plot.title, name, draw.save(plot.figure, folder / name))
+
+
+def _differences(artefact: Artefact, studies: Sequence[Study], source: _Source) -> Iterator[Difference]:
+    records = [record for study in studies for record in source.of(study) if record.status == "ok"]
+    if not records:
+        return
+    ours = {
+        "backbone": _each(_backbone(r) for r in records),
+        "data": _each(r.data.id for r in records if r.data),
+        "steps": _each(filter(None, map(_steps, records))),
+        "hardware": _each(_hardware(r) for r in records),
+    }
+    for what, here in ours.items():
+        fact: Fact = getattr(artefact.setup, what)
+        verdict = "not known" if not fact.stated else "different"
+        if fact.same_if and all(fact.same_if in text for text in here.split("; ")):
+            verdict = "same"
+        yield Difference(what, fact.stated, here, verdict)
+    counts = [len({r.seed for r in own}) for own in grouped(records, lambda r: (r.task, r.model)).values()]
+    yield Difference("seeds", "", str(max(counts)), "not known")
+
+
+def _each(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(texts))
+
+
+def _backbone(record: Record) -> str:
+    size = next((m.value for m in record.metrics if m.name == "parameters" and m.value), None)
+    return record.backbone if size is None else f"{record.backbone}, {size / 1e6:.2g}M parameters"
+
+
+def _steps(record: Record) -> str:
+    """The stages of a record's recipe, with their steps or epochs."""
+    told = []
+    for stage in _STAGES:
+        epochs, steps = (record.settings.get(f"{stage}.{name}") for name in ("epochs", "steps"))
+        if epochs:
+            told.append(f"{stage} {epochs:g} epochs")
+        elif steps:
+            told.append(f"{stage} {steps:,} steps")
+    return ", ".join(told)
+
+
+def _hardware(record: Record) -> str:
+    environment = record.environment
+    return str(environment.get("gpu") if environment.get("device") == "cuda" else environment.get("cpu"))

@@ -1,0 +1,122 @@
+"""A printed table beside what was measured for it: two lines for each method, `paper` and `here`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..references import ReferenceRow, ReferenceTable
+from ..stats.statistics import seed_mean
+from ..tables.format import format_arrow, format_measurement
+from ..tables.row import REFERENCE_MODEL, Row
+from ..tables.tables import MISSING, Column, Entry, Table, column_entries
+
+MARKS = {"paper": "P", "transcribed": "T", "derived": "D", "unverified": "U"}
+"""Letters behind the paper's numbers."""
+
+MARKS_LEGEND = (
+    "P: read in the paper, another published paper or public code; T: read in a published transcription; D: arithmetic "
+    "on such numbers; U: remembered and found nowhere."
+)
+
+AVERAGE, RECOVERED = "average", "percent_recovered"
+"""Columns of printed tables that sum up the others: the mean score, and the ratio of sums to softmax's in percent."""
+
+_IN_PERCENT = ("x100", "%")
+"""Units of printed tables whose scores between 0 and 1 stand as percent."""
+
+
+@dataclass(frozen=True)
+class MeasuredColumn:
+    """What was measured for one column of a table.
+
+    Attributes:
+        name: The column's name in the printed table.
+        label: The task that was measured, with its metric.
+        rows: A row for each model, and those of failures.
+        gap: Why nothing was measured; empty if something was.
+    """
+
+    name: str
+    label: str
+    rows: tuple[Row, ...] = ()
+    gap: str = ""
+
+    def of(self, model: str) -> Row | None:
+        """The row of a model that has a value."""
+        return next((row for row in self.rows if row.model == model and row.value is not None), None)
+
+
+def beside_table(
+    title: str, printed: ReferenceTable | None, columns: Sequence[MeasuredColumn], models: Sequence[str]
+) -> Table:
+    """The table.
+
+    Args:
+        title: Its title.
+        printed: The paper's table; None if none of its numbers is known.
+        columns: What was measured.
+        models: Model specs in the order of the table; printed rows that no model of ours stands for follow.
+    """
+    rows = {row.model: row for row in printed.rows} if printed else {}
+    factor = 100.0 if printed and any(unit in printed.unit for unit in _IN_PERCENT) else 1.0
+    summaries = [name for name in (AVERAGE, RECOVERED) if any(name in row.values for row in rows.values())]
+    entries = {column.name: dict(zip(models, _entries(column, models, factor), strict=True)) for column in columns}
+    for name in summaries:
+        entries[name] = {model: _summary(name, columns, model, factor) for model in models}
+    names = [*(column.name for column in columns), *summaries]
+    lines: list[tuple[str, tuple[Entry, ...]]] = []
+    for model in dict.fromkeys((*models, *rows)):
+        if model in rows:
+            lines.append((f"{rows[model].label}: paper", tuple(_printed(rows[model], name) for name in names)))
+        if model in models:
+            lines.append((f"{model}: here", tuple(entries[name][model] for name in names)))
+    headings = [Column(column.name, column.label) for column in columns]
+    return Table(title, (*headings, *(Column(name.replace("_", " ")) for name in summaries)), tuple(lines))
+
+
+def _printed(row: ReferenceRow, column: str) -> Entry:
+    if column not in row.values:
+        return MISSING
+    value = row.values[column]
+    return Entry(format_measurement(value, None)[0], note=MARKS[row.mark_of(column)], order=value)
+
+
+def _entries(column: MeasuredColumn, models: Sequence[str], factor: float) -> list[Entry]:
+    if column.gap:
+        return [Entry("not measured", pale=True)] * len(models)
+    return column_entries([_times(row, factor) for row in column.rows], [(model, 0) for model in models])
+
+
+def _times(row: Row, factor: float) -> Row:
+    """A score between 0 and 1 in the unit of a table that prints percent; other numbers as they are."""
+    if row.unit != "1" or factor == 1 or row.value is None:
+        return row
+    return replace(row, value=factor * row.value, stderr=None if row.stderr is None else factor * row.stderr)
+
+
+def _summary(name: str, columns: Sequence[MeasuredColumn], model: str, factor: float) -> Entry:
+    """A model's average, or its share of softmax's sum, over the columns that both have, with its error over seeds."""
+    pairs = [(row, other) for c in columns if (row := c.of(model)) and (other := c.of(REFERENCE_MODEL))]
+    by_seed = [(_by_seed(row), _by_seed(other)) for row, other in pairs]
+    seeds = sorted(set.intersection(*(set(values) for pair in by_seed for values in pair))) if pairs else []
+    if not seeds:
+        return MISSING
+    own, reference = (np.array([[pair[side][seed] for pair in by_seed] for seed in seeds]).sum(1) for side in (0, 1))
+    values = factor * own / len(pairs) if name == AVERAGE else 100 * own / reference
+    mean, stderr = seed_mean(values.tolist())
+    counted = "" if len(pairs) == len(columns) else f"{len(pairs)} of {len(columns)}"
+    return Entry(*format_measurement(mean, stderr), note=counted, order=mean)
+
+
+def _by_seed(row: Row) -> dict[int, float]:
+    """The row's value in each seed."""
+    found = zip(row.evidence.records, row.evidence.metrics, strict=True)
+    return {record.seed: metric.value for record, metric in found if metric.value is not None}
+
+
+def column_label(row: Row) -> str:
+    """Task, metric and its direction, for a column's heading."""
+    return f"{row.comparison.task}: {row.metric}{format_arrow(row.higher_is_better)}"
