@@ -206,15 +206,12 @@ def train_teacher(conversion: Conversion) -> StageResult:
 def swap(conversion: Conversion) -> StageResult:
     """Replaces softmax attention; a model from scratch was built with its own attention."""
     if conversion.is_pretrained:
-        from ...adapters.pretrained.adapter import swap_in
-
-        swap_in(conversion.adapter, conversion.spec, conversion.cell.seed)
+        conversion.adapter.swap_in(conversion.spec, conversion.cell.seed)
     return StageResult()
 
 
 def distill(conversion: Conversion) -> StageResult:
     """Trains feature maps to give softmax attention's weights; maps that are not distilled are only measured."""
-    from ...adapters.pretrained.adapter import is_distilled
     from ...adapters.training.distillation import freeze_all_but_maps, has_weights_to_compare
 
     measured = conversion.data.validation or conversion.data.train
@@ -231,7 +228,7 @@ def distill(conversion: Conversion) -> StageResult:
         after = divergence(result.after, "distilled", result.history.steps)
         return before + result_of(result.history, "distill") + after
 
-    if not is_distilled(conversion.spec):
+    if not conversion.spec.is_distilled:
         return run(trained=False)
     freeze_all_but_maps(conversion.model, settings)
     return conversion.once("distill", lambda: run(trained=True), conversion.spec.canonical)
