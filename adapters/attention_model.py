@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from .attention.core import AttentionCore, Heads
+from .attention.core import AttentionCore, Heads, QueryHeads
+from .attention.softmax import SoftmaxAttention
 from .base import DecodeState
+from .spec import ModelSpec
 
 Tokens: TypeAlias = Int[Tensor, "b n"]
 Mask: TypeAlias = Bool[Tensor, "b n"] | None
@@ -29,14 +31,28 @@ HeadsVisitor = Callable[[int, AttentionCore, Heads, bool], object]
 """Called with a layer's index, its attention core, its heads, and whether it is causal; autocast is off."""
 
 
+LessonVisitor = Callable[[int, AttentionCore, Heads, bool, QueryHeads], object]
+"""Called with a layer's index, its attention core, its heads, whether it is causal, and softmax attention's output."""
+
+
 class AttentionModel(nn.Module):
     """A model of tokens or images: a decoder with next-token logits, or an encoder with class logits.
 
+    Whatever converts, distils or compares attention sees pretrained models and those from scratch through this class.
+    Layers call their cores as `core(heads, causal=...)` over whole sequences, in the order of `cores`.
+
+    Args:
+        no_teacher: The attribute.
+
     Attributes:
-        no_teacher: Why no softmax model before conversion exists; empty if it does.
+        no_teacher: Why no softmax model before conversion exists; empty if the base weights, which are all but those of
+            attention cores, are its weights, or were when `keep_teacher` was called.
     """
 
-    no_teacher = "the model did not start from pretrained weights, so no softmax model came before it"
+    def __init__(self, no_teacher: str) -> None:
+        super().__init__()
+        self.no_teacher = no_teacher
+        self._kept: dict[str, Tensor] = {}
 
     @abstractmethod
     def forward(self, inputs: Tensor, mask: TowerMask = None) -> Outputs:
@@ -49,6 +65,25 @@ class AttentionModel(nn.Module):
     @abstractmethod
     def extend(self, tokens: Tensor, mask: Mask, state: Any) -> tuple[Float[Tensor, "b v"], DecodeState]:
         """Logits after the last of `tokens`, which follow those in `state`; padding is on the left."""
+
+    @property
+    @abstractmethod
+    def spec(self) -> ModelSpec:
+        """The present attention mechanism."""
+
+    @abstractmethod
+    def replace_attention(self, spec: ModelSpec, *, context_length: int, seed: int) -> None:
+        """Replaces the core of each layer; all other weights stay.
+
+        Args:
+            spec: The new mechanism and its options.
+            context_length: Longest sequence in tokens, for maps that depend on it.
+            seed: Seed of maps that draw random numbers.
+
+        Raises:
+            UnsupportedError: The model cannot have this attention.
+            ValueError: Options that do not fit the layer.
+        """
 
     @property
     def cores(self) -> list[AttentionCore]:
@@ -64,6 +99,22 @@ class AttentionModel(nn.Module):
                 hooks.callback(core.register_forward_pre_hook(hook, with_kwargs=True).remove)
             yield
 
+    @contextmanager
+    def teaching(self, visit: LessonVisitor) -> Iterator[None]:
+        """Each layer passes on the output of softmax attention while the block lasts, after a call of `visit` with it.
+
+        So every layer sees the queries and keys of the softmax model with the present base weights. `AttentionCore`'s
+        `outputs` still gives a core's own.
+        """
+        cores, softmax = self.cores, SoftmaxAttention()
+        for layer, core in enumerate(cores):
+            core.stand_in = partial(_teach, visit, layer, core, softmax)
+        try:
+            yield
+        finally:
+            for core in cores:
+                core.stand_in = None
+
     def attention_weights(self, inputs: Tensor, mask: TowerMask = None) -> list[Float[Tensor, "rows h m m"]]:
         """Attention weights of each layer, in float32."""
         weights: list[Tensor] = []
@@ -71,15 +122,42 @@ class AttentionModel(nn.Module):
             self.hidden(inputs, mask)
         return weights
 
+    def keep_teacher(self) -> None:
+        """Copies the base weights, without feature maps, to host memory before fine-tuning changes them."""
+        in_cores = {id(weight) for core in self.cores for weight in core.parameters()}
+        base = ((name, value) for name, value in self.named_parameters() if id(value) not in in_cores)
+        self._kept = {name: value.detach().to("cpu", copy=True) for name, value in base}
+
+    @torch.no_grad()
     def teacher_heads(self, inputs: Tensor, mask: TowerMask = None) -> list[Heads]:
-        """Heads of each layer of the softmax model before conversion, on the same inputs; empty without one."""
-        del inputs, mask
-        return []
+        """Heads of each layer of the softmax model before conversion, on the same inputs; empty without one.
+
+        Each layer passes on the output of softmax attention. Base weights are those of `keep_teacher`, or else the
+        present ones, which distillation does not change. Memory is linear in the tokens.
+        """
+        heads: list[Heads] = []
+        if self.no_teacher:
+            return heads
+        self._exchange()
+        try:
+            with self.teaching(lambda _, __, seen, *___: heads.append(seen)):
+                self.hidden(inputs, mask)
+        finally:
+            self._exchange()
+        return heads
 
     @property
     @abstractmethod
     def last_position(self) -> int | None:
         """Number of the model's own positions; None if they have no end."""
+
+    def _exchange(self) -> None:
+        """Exchanges kept weights and those of the model, one after another, so that only one is in memory twice."""
+        for name, value in self.named_parameters():
+            if name in self._kept:
+                present = value.detach().to("cpu", copy=True)
+                value.copy_(self._kept[name])
+                self._kept[name] = present
 
 
 def _call_visitor(
@@ -88,3 +166,12 @@ def _call_visitor(
     """The hook before a core's forward pass; visitors analyse attention in float32, without autocast."""
     with torch.autocast(args[0].q.device.type, enabled=False):
         visit(layer, core, args[0], kwargs["causal"])
+
+
+def _teach(
+    visit: LessonVisitor, layer: int, core: AttentionCore, softmax: SoftmaxAttention, heads: Heads, *, causal: bool
+) -> QueryHeads:
+    """The stand-in of a core in a lesson."""
+    out: QueryHeads = softmax(heads, causal=causal)
+    visit(layer, core, heads, causal, out)
+    return out

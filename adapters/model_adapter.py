@@ -28,8 +28,10 @@ from .base import (
     Sampling,
     UnsupportedError,
 )
+from .mechanisms.softmax import SOFTMAX
 from .precision import Precision
 from .scoring import Scorer
+from .spec import ModelSpec
 from .training.objective import objective_for
 
 Model = TypeVar("Model", bound=AttentionModel)
@@ -68,6 +70,19 @@ class ModelAdapter(Generic[Model]):
     def device(self) -> torch.device:
         """The device of the model."""
         return self.precision.device
+
+    def swap_in(self, spec: ModelSpec, seed: int) -> None:
+        """Puts the attention of `spec` into a model with softmax attention, unless the model has it already.
+
+        Raises:
+            UnsupportedError: The model was converted to another mechanism, or cannot have this one.
+        """
+        present = self.model.spec
+        if present.canonical == spec.canonical:
+            return
+        if present.mechanism.name != SOFTMAX.name:
+            raise UnsupportedError(f"the model was converted to {present.canonical}, so it cannot be {spec.canonical}")
+        self.model.replace_attention(spec, context_length=self.shape.context_length, seed=seed)
 
     @property
     def _scorer(self) -> Scorer:

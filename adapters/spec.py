@@ -42,6 +42,11 @@ class ModelSpec:
         """Whether the model exists only in decoders."""
         return self.mechanism.is_causal_only(self.options)
 
+    @property
+    def is_distilled(self) -> bool:
+        """Whether conversion trains the model's feature maps by attention distillation."""
+        return self.mechanism.distilled and self.options.get("distill") is not False
+
 
 Mechanisms: TypeAlias = Callable[[str], Mechanism]
 """Gives the mechanism of a name, or raises `UnknownNameError`."""

@@ -22,7 +22,7 @@ from . import registry
 from .cell import Cell, PlannedCell
 from .config import NOTHING_GIVEN, RunConfig, UsageError
 from .environment import cpu_name, gpu_name, has_cuda_device
-from .recipes import RECIPES, STAGE_DEFAULTS, check_stage
+from .recipes import RECIPES, STAGE_DEFAULTS, check_stage, stage_defaults
 from .scoring_code import scoring_fingerprint
 from .settings import Groups, apply_overrides, check_overrides
 from .task_spec import TaskSpec, parse_task_spec
@@ -145,10 +145,15 @@ def _draft(
     recipe = _recipe(task, backbone, config)
     settings = _settings(task, task_spec, backbone, scale, recipe, config)
     _check_window(spec, info.name, settings["task"])
-    if spec.options.get(CONTINUED) and "teacher" not in settings:
+    if spec.options.get(CONTINUED) and not RECIPES[recipe].trains_teacher:
         raise UsageError(
-            f"{spec.canonical} is a control for recipes that begin with a fine-tuned teacher, and {recipe} does not; "
+            f"{spec.canonical} is a control for recipes that begin with training a teacher, and {recipe} does not; "
             f"there it would be {spec.mechanism.name}"
+        )
+    if backbone.checkpoint is None and settings.get("distill", {}).get("block_layers"):
+        raise UsageError(
+            f"distill.block_layers is {settings['distill']['block_layers']}; backbone {backbone.name} is trained as a "
+            "whole and so fits its device: allowed is 0"
         )
     if missing := info.needs - backbone.capabilities:
         message = f"backbone {backbone.name} cannot do what {info.name} needs: {', '.join(sorted(missing))}"
@@ -243,13 +248,8 @@ def _defaults(task: Task, backbone: Backbone, scale: str, recipe: str, config: R
         own = {**own, "tokenizer": "backbone"} if "tokenizer" in own else own
         dtype = resolve_dtype(config.dtype, resolve_device(config.device))
         sizes = {"weights": dtype} if task.info.weights_in_dtype else {}
-    overrides = {**chosen.stages, "train": chosen.train}
-    stages = [stage for stage in RECIPES[recipe].stages if stage in STAGE_DEFAULTS]
-    return {
-        "task": own,
-        "backbone": {**backbone.sizes[scale], **sizes},
-        **{stage: {**STAGE_DEFAULTS[stage][scale], **overrides.get(stage, {})} for stage in stages},
-    }
+    stages = stage_defaults(RECIPES[recipe], scale, chosen)
+    return {"task": own, "backbone": {**backbone.sizes[scale], **sizes}, **stages}
 
 
 def _with_data(draft: PlannedCell, sources: Sources) -> PlannedCell:

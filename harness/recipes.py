@@ -2,26 +2,31 @@
 
 | stage | what it does |
 |---|---|
-| `train` | trains a model from scratch on the task |
+| `train` | trains a model from scratch on the task; before a swap with softmax attention, shared as that of `teacher` |
 | `teacher` | fine-tunes the pretrained model on the task with its softmax attention; shared by all models of a run |
 | `swap` | replaces softmax attention by the model's own |
 | `distill` | trains feature maps to give softmax attention's weights; models whose maps are not distilled skip it |
 | `finetune` | trains all weights on the task |
 | `lora` | trains low-rank adapters of the attention projections on the task, and merges them |
 
-`softmax` is what conversions are measured against: under `finetuned-conversion` it is the teacher itself, as in the
-paper's tables, under the others it is fine-tuned like every other model. Hyper-parameters of `paper` scale are the
-paper's where it or later work states them (two epochs of distillation at a rate of 0.01; rates of fine-tuning; rank 8
-and alpha 16); `small` and `smoke` are cut down from them.
+`softmax` is what conversions are measured against: under `finetuned-conversion` and `scratch-conversion` it is the
+teacher itself, as in the paper's tables, under the others it is fine-tuned like every other model. Hyper-parameters of
+`paper` scale are the paper's where it or later work states them (two epochs of distillation at a rate of 0.01; rates of
+fine-tuning; rank 8 and alpha 16); `small` and `smoke` are cut down from them.
+
+`scratch-conversion` is ours: a conversion whose softmax model is small enough to be trained to its end anywhere. Its
+students take shares of the steps in which the task trains that model, so no task has to say more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from ..adapters.base import Settings, Value
 from ..adapters.training.settings import DistillSettings, LoraSettings, TrainSettings
+from ..tasks.base import TaskScale
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,11 @@ class Recipe:
     stages: tuple[str, ...]
     pretrained: bool | None = True
 
+    @property
+    def trains_teacher(self) -> bool:
+        """Whether it begins with training the softmax model that the others are converted from, shared by all."""
+        return "swap" in self.stages[1:]
+
     def fits(self, pretrained: bool) -> bool:
         """Whether it can start from a pretrained backbone, or from one that is not pretrained."""
         return self.pretrained is None or self.pretrained == pretrained
@@ -49,6 +59,12 @@ RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe("scratch", "train from random weights on the task", ("train",), pretrained=False),
+        Recipe(
+            "scratch-conversion",
+            "train from random weights with softmax on the task, then swap, distil and fine-tune",
+            ("train", "swap", "distill", "finetune"),
+            pretrained=False,
+        ),
         Recipe("zero-shot", "measure the model as it is, nothing trained", ("swap",), pretrained=None),
         Recipe(
             "finetuned-conversion",
@@ -121,8 +137,50 @@ STAGE_DEFAULTS: Mapping[str, Mapping[str, Settings]] = {
 }
 """Defaults by stage and scale; a task may override them, and `--set STAGE.KEY=VALUE` overrides both."""
 
+DISTILL_SHARE, FINETUNE_SHARE = 0.25, 0.25
+"""Under `scratch-conversion`, steps of distillation and of fine-tuning as shares of those of training."""
+
+FINETUNE_RATE = 0.3
+"""Under `scratch-conversion`, the peak rate of fine-tuning as a share of that of training."""
+
 SKIPPABLE = ("finetune", "lora")
 """Stages that `STAGE.steps=0` with `STAGE.epochs=0` leaves out: the score is then that right after distillation."""
+
+
+def stage_defaults(recipe: Recipe, scale: str, task: TaskScale) -> dict[str, Settings]:
+    """Settings of each stage that has any: the scale's, and over them the task's.
+
+    Without pretrained weights, distillation and fine-tuning follow from the settings of training: their batches are the
+    same, and fine-tuning has its optimiser too.
+    """
+    own = {**task.stages, "train": task.train}
+    defaults = {stage: STAGE_DEFAULTS[stage][scale] for stage in recipe.stages if stage in STAGE_DEFAULTS}
+    if recipe.trains_teacher and "train" in defaults:
+        defaults |= _after_training({**defaults["train"], **task.train}, defaults["distill"])
+    return {stage: {**settings, **own.get(stage, {})} for stage, settings in defaults.items()}
+
+
+def _after_training(train: Settings, distill: Settings) -> dict[str, Settings]:
+    """Distillation and fine-tuning of a model that was trained with `train`.
+
+    A target loss ends training, and not fine-tuning: all students take the same steps, and the control as many.
+    """
+    batch = {"batch_size": train["batch_size"], "eval_batch_size": train["eval_batch_size"]}
+    finetune = {"lr": FINETUNE_RATE * cast(float, train["lr"]), "validate_first": True, "target_loss": 0.0}
+    return {
+        "distill": {**distill, **batch, **_share(train, DISTILL_SHARE)},
+        "finetune": {**train, **finetune, **_share(train, FINETUNE_SHARE)},
+    }
+
+
+def _share(train: Settings, share: float) -> Settings:
+    """A share of the steps of training, with as many validations."""
+    every, steps = cast(int, train["eval_every"]), cast(int, train["steps"])
+    return {
+        "steps": max(1, round(share * steps)),
+        "epochs": share * cast(float, train["epochs"]),
+        "eval_every": max(1, round(share * every)) if every else 0,
+    }
 
 
 def check_stage(stage: str, settings: Settings) -> None:

@@ -83,6 +83,10 @@ class TaskScale:
     backbone: Settings = field(default_factory=dict)
 
 
+FROM_SCRATCH = ("scratch", "scratch-conversion")
+"""Recipes that start from random weights; the first is the default of tasks that train."""
+
+
 @dataclass(frozen=True)
 class TaskInfo:
     """The declaration of a task.
@@ -117,7 +121,7 @@ class TaskInfo:
     needs: frozenset[Capability]
     scales: Mapping[str, TaskScale]
     backbone: str = "gpt"
-    recipes: tuple[str, ...] = ("scratch", "zero-shot")
+    recipes: tuple[str, ...] = (*FROM_SCRATCH, "zero-shot")
     own_device: bool = False
     weights_in_dtype: bool = False
     model: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -52,17 +52,28 @@ class Heads:
     scale: float | None = None
 
 
+class Attend(Protocol):
+    """Attention over a whole sequence."""
+
+    def __call__(self, heads: Heads, *, causal: bool) -> QueryHeads:
+        """The outputs."""
+        ...
+
+
 class AttentionCore(nn.Module):
     """Attention over projected heads; each kind of attention is a class with `attend` and `weights`.
 
     Attributes:
         kernels_used: Kernels that ran so far, by phase (`train`, `forward`, `prefill`, `decode`), in the order of their
             first run.
+        stand_in: Gives the outputs over whole sequences in place of this attention; None but in a lesson of
+            `AttentionModel.teaching`.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.kernels_used: dict[tuple[str, KernelChoice], None] = {}
+        self.stand_in: Attend | None = None
 
     @abstractmethod
     def attend(self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool) -> Attended:
@@ -80,6 +91,10 @@ class AttentionCore(nn.Module):
         """Attention weights, quadratic in memory; meant for analysis."""
 
     def forward(self, heads: Heads, *, causal: bool) -> QueryHeads:
+        """Attention outputs over a whole sequence that the layer passes on: the stand-in's if there is one."""
+        return (self.stand_in or self.outputs)(heads, causal=causal)
+
+    def outputs(self, heads: Heads, *, causal: bool) -> QueryHeads:
         """Attention outputs over a whole sequence."""
         out, _, kernel = self.attend(heads, None, causal=causal, return_state=False)
         self.record("train" if torch.is_grad_enabled() else "forward", kernel)

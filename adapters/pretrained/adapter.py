@@ -9,17 +9,15 @@ import torch
 
 from ..backbone import Backbone
 from ..base import ModelShape, Settings, UnsupportedError
+from ..mechanisms.softmax import SOFTMAX
 from ..model_adapter import ModelAdapter
 from ..precision import DTYPES, Precision
-from ..spec import Mechanisms, ModelSpec, parse_spec
+from ..spec import Mechanisms, parse_spec
 from .converted import conversion_of, put_core_weights
 from .load import load_pretrained
 from .model import PretrainedModel
 from .swap import swap_attention
 from .tokenizer import has_tokenizer, load_tokenizer
-
-SOFTMAX = "softmax"
-"""Model spec of the attention of a pretrained Transformer."""
 
 _NO_TEACHER = "the checkpoint was converted before, and does not hold the softmax model that it was converted from"
 
@@ -67,12 +65,12 @@ def build_pretrained(
     if settings["gradient_checkpointing"]:
         checkpoint_activations(inner)
     converted = conversion_of(folder)
-    spec = parse_spec(converted["model"] if converted else SOFTMAX, mechanisms)
+    spec = parse_spec(converted["model"] if converted else SOFTMAX.name, mechanisms)
     length = int(converted["context_length"]) if converted else shape.context_length
     swap = swap_attention(inner, spec, context_length=length, seed=seed)
     if converted:
         put_core_weights(swap, folder)
-    missing = "" if spec.mechanism.name == SOFTMAX else _NO_TEACHER
+    missing = "" if spec.mechanism.name == SOFTMAX.name else _NO_TEACHER
     model = PretrainedModel(inner, swap, _separator(folder, inner.config), missing)
     _check_inputs(model, backbone, shape)
     return ModelAdapter(
@@ -84,27 +82,6 @@ def checkpoint_activations(model: Any) -> None:
     """Makes a model of transformers recompute activations in the backward pass instead of keeping them."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
-
-
-def swap_in(adapter: ModelAdapter[Any], spec: ModelSpec, seed: int) -> None:
-    """Puts the attention of `spec` into a pretrained model with softmax attention, unless the model has it already.
-
-    Raises:
-        UnsupportedError: The model was converted to another mechanism, or does not support this one.
-    """
-    model = adapter.model
-    assert isinstance(model, PretrainedModel)
-    present = model.swap.spec.canonical
-    if present == spec.canonical:
-        return
-    if model.swap.spec.mechanism.name != SOFTMAX:
-        raise UnsupportedError(f"this checkpoint was converted to {present}, so it cannot be {spec.canonical}")
-    model.replace_attention(spec, context_length=adapter.shape.context_length, seed=seed)
-
-
-def is_distilled(spec: ModelSpec) -> bool:
-    """Whether conversion trains the model's feature maps by attention distillation."""
-    return spec.mechanism.distilled and spec.options.get("distill") is not False
 
 
 def _check_inputs(model: PretrainedModel, backbone: Backbone, shape: ModelShape) -> None:

@@ -58,7 +58,7 @@ def save_converted(
         model.inner.save_pretrained(temporary, variant=CONVERTED)
     finally:
         config._attn_implementation = implementation
-    entry = {"model": model.swap.spec.canonical, "context_length": context_length}
+    entry = {"model": model.spec.canonical, "context_length": context_length}
     base_config = parse_json((temporary / "config.json").read_bytes())
     written = {"model_type": CONVERTED, CONVERTED: entry, BASE: base_config}
     (temporary / "config.json").write_text(format_json(written, indent=2) + "\n", encoding="utf-8")

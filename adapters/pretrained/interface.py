@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from ..attention.core import AttentionCore, Heads, KeyHeads, QueryHeads, token_positions
-from ..attention.softmax import SoftmaxAttention
 from ..base import UnsupportedError
 from .state_cache import StateCache, StateLayer, state_layers
 
@@ -24,9 +23,6 @@ BRIDGE = "attention_bridge"
 
 CACHE_ARGUMENTS = ("cache", "past_key_values")
 """Possible names of a forward method's cache argument, the newest first."""
-
-Watch = Callable[[int, Heads, QueryHeads], None]
-"""Called with a layer's index, its heads, and the attention output that the layer passes on."""
 
 
 class Bridge:
@@ -42,10 +38,7 @@ class Bridge:
         self.layer = layer
         self.core = core
         self.causal = causal
-        self.teacher = SoftmaxAttention()
         self.slot: StateLayer | None = None
-        self.teaching = False
-        self.watch: Watch | None = None
 
     def __call__(
         self, q: QueryHeads, k: KeyHeads, v: KeyHeads, mask: Bool[Tensor, "b m"] | None, scale: float | None
@@ -56,14 +49,11 @@ class Bridge:
         positions = token_positions(q[:, 0], mask) if self.slot is None else self.slot.positions
         assert positions is not None
         heads = Heads(q, k, v, positions, mask, scale)
-        core = self.teacher if self.teaching else self.core
         out: Tensor
         if self.slot is None:
-            out = core(heads, causal=self.causal)
+            out = self.core(heads, causal=self.causal)
         else:
-            out, self.slot.state = core.extend(heads, self.slot.state)
-        if self.watch is not None:
-            self.watch(self.layer, heads, out)
+            out, self.slot.state = self.core.extend(heads, self.slot.state)
         return out
 
 

@@ -9,12 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..attention.core import Heads, token_positions, tokens_seen
+from ..attention.core import token_positions, tokens_seen
 from ..attention_model import AttentionModel, Mask, Outputs, Tokens
 from ..spec import ModelSpec
 from .interface import cache_argument
 from .state_cache import StateCache
-from .swap import CORE, Swap, is_encoder, swap_attention
+from .swap import Swap, is_encoder, swap_attention
 
 Inputs: TypeAlias = Tokens | Float[Tensor, "b c y x"]
 """Tokens or images."""
@@ -33,15 +33,18 @@ class PretrainedModel(AttentionModel):
     """
 
     def __init__(self, inner: PreTrainedModel, swap: Swap, separator: int | None = None, no_teacher: str = "") -> None:
-        super().__init__()
+        super().__init__(no_teacher)
         self.inner = inner
         self.swap = swap
         self.separator = separator
-        self.no_teacher = no_teacher
-        self._kept: dict[str, Tensor] = {}
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The present attention mechanism."""
+        return self.swap.spec
 
     def replace_attention(self, spec: ModelSpec, *, context_length: int, seed: int) -> None:
-        """Replaces the present attention by that of `spec`; raises what `swap_attention` raises."""
+        """Replaces the core of each layer; raises what `swap_attention` raises."""
         self.swap.undo()
         self.swap = swap_attention(self.inner, spec, context_length=context_length, seed=seed)
 
@@ -74,29 +77,6 @@ class PretrainedModel(AttentionModel):
         )
         return out.logits[:, -1], cache
 
-    def keep_teacher(self) -> None:
-        """Copies the base weights, without feature maps, to host memory before fine-tuning changes them."""
-        base = ((name, value) for name, value in self.inner.named_parameters() if f".{CORE}." not in name)
-        self._kept = {name: value.detach().to("cpu", copy=True) for name, value in base}
-
-    @torch.no_grad()
-    def teacher_heads(self, inputs: Inputs, mask: Mask = None) -> list[Heads]:
-        """Heads of each layer of the softmax model before conversion, on the same inputs; empty if it is lost.
-
-        Each layer passes on the output of softmax attention. Base weights are those of `keep_teacher`, or else the
-        present ones, which distillation does not change. Memory is linear in the tokens.
-        """
-        heads: list[Heads] = []
-        if self.no_teacher:
-            return heads
-        self._exchange()
-        try:
-            with self.swap.watching(lambda _, seen, __: heads.append(seen), teaching=True):
-                self.hidden(inputs, mask)
-        finally:
-            self._exchange()
-        return heads
-
     @property
     def last_position(self) -> int | None:
         """Number of learned positions; None if they are rotary, which have no end."""
@@ -113,14 +93,6 @@ class PretrainedModel(AttentionModel):
         if self.separator is not None:
             arguments["token_type_ids"] = segment_ids(inputs, mask, self.separator)
         return arguments
-
-    def _exchange(self) -> None:
-        """Exchanges kept weights and those of the model, one after another, so that only one is in memory twice."""
-        for name, value in self.inner.named_parameters():
-            if name in self._kept:
-                present = value.detach().to("cpu", copy=True)
-                value.copy_(self._kept[name])
-                self._kept[name] = present
 
 
 def segment_ids(tokens: Tokens, mask: Mask, separator: int) -> Int[Tensor, "b n"]:

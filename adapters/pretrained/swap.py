@@ -11,8 +11,7 @@ Dropout on attention weights is not applied with any mechanism, as linear attent
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +25,6 @@ from ..spec import ModelSpec
 from .interface import (
     IMPLEMENTATION,
     Bridge,
-    Watch,
     check_mask,
     connect,
     disconnect,
@@ -77,22 +75,6 @@ class Swap:
             disconnect(layer)
         self.model.config._attn_implementation = self.previous
         self.bridges.clear()
-
-    @contextmanager
-    def watching(self, watch: Watch, *, teaching: bool) -> Iterator[None]:
-        """Calls `watch` with every layer's heads and output while the block lasts.
-
-        Args:
-            watch: Called once for each layer and forward pass.
-            teaching: Each layer passes on the output of softmax attention, as attention distillation needs.
-        """
-        for bridge in self.bridges:
-            bridge.watch, bridge.teaching = watch, teaching
-        try:
-            yield
-        finally:
-            for bridge in self.bridges:
-                bridge.watch, bridge.teaching = None, False
 
 
 def swap_attention(model: PreTrainedModel, spec: ModelSpec, *, context_length: int, seed: int = 0) -> Swap:

@@ -7,10 +7,8 @@ from typing import Any
 
 import torch
 
-from ..attention.core import build_attention
 from ..backbone import Backbone
 from ..base import Capability, ModelShape, Settings, UnsupportedError
-from ..mechanisms.declaration import AttentionShape
 from ..model_adapter import ModelAdapter
 from ..precision import Precision
 from ..spec import ModelSpec
@@ -41,13 +39,10 @@ def build_scratch(
     sizes: dict[str, Any] = {**asdict(shape), **size}
     del sizes["labels"]
     config = patches_and_class_token(TransformerConfig(**sizes, causal=backbone.name == "gpt"))
-    if spec.is_causal_only and not config.causal:
-        raise UnsupportedError(f"model {spec.canonical} is for decoders alone; backbone {backbone.name} is none")
     torch.manual_seed(seed)
-    layer = AttentionShape(config.heads, config.kv_heads, config.head_dim, config.context_length, seed=seed)
-    cores = [build_attention(spec.mechanism, spec.options, replace(layer, layer=i)) for i in range(config.layers)]
-    model = Transformer(config, cores).to(precision.device)
+    model = Transformer(config, spec, seed).to(precision.device)
     # A model that reads vectors has no tokens to score or generate.
     of_tokens = {Capability.LANGUAGE_MODEL, Capability.GENERATE}
     lacking = {Capability.VECTOR_SEQUENCES} if shape.input_dim is None else of_tokens
+    shape = replace(shape, context_length=config.context_length)
     return ModelAdapter(model, backbone.capabilities - lacking, shape, precision)

@@ -6,7 +6,7 @@ The decoder reads tokens, or vectors of real numbers through a linear layer.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -14,8 +14,19 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..attention.core import AttentionCore, Heads, LayerState, state_bytes, token_positions, tokens_seen
+from ..attention.core import (
+    AttentionCore,
+    Heads,
+    LayerState,
+    build_attention,
+    state_bytes,
+    token_positions,
+    tokens_seen,
+)
 from ..attention_model import AttentionModel, Mask, TowerMask
+from ..base import UnsupportedError
+from ..mechanisms.declaration import AttentionShape
+from ..spec import ModelSpec
 from .classifier_head import build_head, compare_towers, mean_of_tokens
 from .position import Rotary, ShortConvolution
 from .transformer_config import TransformerConfig
@@ -28,6 +39,8 @@ Hidden: TypeAlias = Float[Tensor, "b n w"]
 
 Outputs: TypeAlias = Float[Tensor, "b m v"] | Float[Tensor, "rows classes"]
 """Logits or values at each position, or class logits."""
+
+NO_TEACHER = "the model was not converted, so no softmax model came before it"
 
 
 @dataclass(frozen=True)
@@ -128,12 +141,19 @@ class Transformer(AttentionModel):
 
     Args:
         config: Sizes.
-        cores: The attention core of each block.
+        spec: The attention mechanism and its options.
+        seed: Seed of maps that draw random numbers; all other weights are drawn from torch's own generator.
+
+    Raises:
+        UnsupportedError: The mechanism exists only in decoders, and this is an encoder.
+        ValueError: Options that do not fit the layer.
     """
 
-    def __init__(self, config: TransformerConfig, cores: list[AttentionCore]) -> None:
-        super().__init__()
+    def __init__(self, config: TransformerConfig, spec: ModelSpec, seed: int = 0) -> None:
+        super().__init__(NO_TEACHER)
         self.config = config
+        self._spec = spec
+        cores = self._new_cores(spec, config.context_length, seed)
         if config.input_dim is not None:
             self.embedding: nn.Module = nn.Linear(config.input_dim, config.width)
         elif config.image_size is None:
@@ -191,6 +211,34 @@ class Transformer(AttentionModel):
         """Outputs after the last of `tokens`, which follow those in `state`; padding is on the left."""
         hidden, new_state = self._run(tokens, mask, state, decodes=True)
         return self.read_out(self.norm(hidden[:, -1:]))[:, 0], new_state
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The present attention mechanism."""
+        return self._spec
+
+    def replace_attention(self, spec: ModelSpec, *, context_length: int, seed: int) -> None:
+        """Replaces the core of each block.
+
+        Raises:
+            UnsupportedError: The mechanism exists only in decoders, and this is an encoder.
+            ValueError: Options that do not fit the layer.
+        """
+        cores = self._new_cores(spec, context_length, seed)
+        for layer, core in zip(self._attention, cores, strict=True):
+            layer.core = core.to(layer.query.weight.device).train(self.training)
+        self._spec = spec
+
+    @property
+    def _attention(self) -> list[SelfAttention]:
+        return [part for part in self.modules() if isinstance(part, SelfAttention)]
+
+    def _new_cores(self, spec: ModelSpec, context_length: int, seed: int) -> list[AttentionCore]:
+        config = self.config
+        if spec.is_causal_only and not config.causal:
+            raise UnsupportedError(f"model {spec.canonical} is for decoders alone; this model is an encoder")
+        shape = AttentionShape(config.heads, config.kv_heads, config.head_dim, context_length, seed=seed)
+        return [build_attention(spec.mechanism, spec.options, replace(shape, layer=i)) for i in range(config.layers)]
 
     @property
     def last_position(self) -> int | None:

@@ -25,9 +25,9 @@ from ...kernels.distillation.loss import attention_distillation_loss
 from ...kernels.maps.feature_map import FeatureMap
 from ...kernels.maps.token_maps import zero_padding
 from ..attention.core import AttentionCore, Heads, QueryHeads
+from ..attention_model import AttentionModel
 from ..base import Examples, UnsupportedError
 from ..precision import Precision
-from ..pretrained.model import PretrainedModel
 from .loop import History
 from .objective import batch_of
 from .settings import DistillSettings, TrainSettings
@@ -61,7 +61,7 @@ class AttentionDistillation:
         run: Runs the layers to distil; by default the whole model.
     """
 
-    def __init__(self, model: PretrainedModel, settings: DistillSettings, run: Run | None = None) -> None:
+    def __init__(self, model: AttentionModel, settings: DistillSettings, run: Run | None = None) -> None:
         self.model = model
         self.settings = settings
         self.run = run or self._run_model
@@ -82,19 +82,20 @@ class AttentionDistillation:
         losses: list[Tensor] = []
         wanted = torch.is_grad_enabled()
 
-        def watch(layer: int, heads: Heads, out: Tensor) -> None:
+        def visit(layer: int, core: AttentionCore, heads: Heads, causal: bool, out: Tensor) -> None:
             with torch.set_grad_enabled(wanted):
-                losses.append(self.of_layer(layer, heads, out))
+                losses.append(self.of_layer(layer, core, heads, causal, out))
 
         # The base is frozen: a backward pass needs nothing of it, nor does checkpointing recompute it.
-        with torch.no_grad(), self.model.swap.watching(watch, teaching=True):
+        with torch.no_grad(), self.model.teaching(visit):
             self.run(examples, rows, device)
         return torch.stack([loss.to(device) for loss in losses]).sum() * self.count(examples, rows)
 
-    def of_layer(self, layer: int, heads: Heads, teacher_output: Tensor) -> Float[Tensor, ""]:
+    def of_layer(
+        self, layer: int, core: AttentionCore, heads: Heads, causal: bool, teacher_output: Tensor
+    ) -> Float[Tensor, ""]:
         """The loss of one layer, a mean over queries and heads; its divergence is added to the sums."""
-        bridge = self.model.swap.bridges[layer]
-        query_map, key_map = maps_of(bridge.core)
+        query_map, key_map = maps_of(core)
         total = heads.q.new_zeros((), dtype=torch.float32)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.settings.attention_factor > 0):
             result = attention_distillation_loss(
@@ -102,21 +103,21 @@ class AttentionDistillation:
                 heads.k,
                 query_map(zero_padding(heads.q, heads.key_padding_mask), heads.positions),
                 key_map(zero_padding(heads.k, heads.key_padding_mask), heads.positions),
-                causal=bridge.causal,
+                causal=causal,
                 key_padding_mask=heads.key_padding_mask,
                 scale=heads.scale,
                 log_space=query_map.log_space,
             )
-        bridge.core.record("distill", result.kernel)
+        core.record("distill", result.kernel)
         if self.settings.attention_factor:
             total = total + self.settings.attention_factor * result.cross_entropy.mean()
         queries = _queries(heads)
         if self.settings.output_factor:
-            error = output_error(bridge.core(heads, causal=bridge.causal), teacher_output, heads)
+            error = output_error(core.outputs(heads, causal=causal), teacher_output, heads)
             total = total + self.settings.output_factor * error
             self._outputs[layer] = self._outputs.get(layer, 0.0) + float(error.detach()) * queries
         if torch.is_grad_enabled() and not total.requires_grad:  # a hybrid whose window holds all tokens uses no map
-            total = total + sum(0.0 * p.sum() for p in bridge.core.parameters() if p.requires_grad)
+            total = total + sum(0.0 * p.sum() for p in core.parameters() if p.requires_grad)
         self._sums[layer] = self._sums.get(layer, 0.0) + result.kl.double().cpu() * queries
         self._queries[layer] = self._queries.get(layer, 0) + queries
         return total
@@ -185,7 +186,7 @@ def output_error(student: QueryHeads, teacher: QueryHeads, heads: Heads) -> Floa
     return errors.mean() if mask is None else errors.masked_fill(~mask, 0.0).sum() / mask.sum()
 
 
-def freeze_all_but_maps(model: PretrainedModel, settings: DistillSettings) -> None:
+def freeze_all_but_maps(model: AttentionModel, settings: DistillSettings) -> None:
     """Lets gradients reach feature maps only, and the gates of hybrids if outputs are compared."""
     model.requires_grad_(False)
     for core in model.cores:
@@ -200,7 +201,7 @@ def _queries(heads: Heads) -> int:
     return heads.q.shape[0] * heads.q.shape[2] if mask is None else int(mask.sum())
 
 
-def has_weights_to_compare(model: PretrainedModel) -> bool:
+def has_weights_to_compare(model: AttentionModel) -> bool:
     """Whether all attention has feature maps whose weights are a distribution over keys."""
     maps = [getattr(core, "query_map", None) for core in model.cores]
     return all(isinstance(part, FeatureMap) and part.positive for part in maps)

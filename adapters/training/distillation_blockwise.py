@@ -211,7 +211,7 @@ class BlockwiseDistillation:
         size = self.settings.eval_batch_size
         for start in range(0, len(split.rows), size):
             rows = split.rows[start : start + size]
-            with self.precision.autocast(), self.model.swap.watching(lambda *_: None, teaching=True):
+            with self.precision.autocast(), self.model.teaching(lambda *_: None):
                 yield rows, self.run_block(split.examples, rows, self.precision.device)
 
     def _file(self, split: _Split, index: int) -> HiddenFile:

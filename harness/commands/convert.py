@@ -35,8 +35,10 @@ def convert(config: RunConfig, folder: Path, console: Console) -> int:
         raise UsageError(f"--model and --data ask for {len(planned)} conversions; ask for one")
     cell = planned[0].cell
     if not RECIPES[cell.recipe].pretrained:
+        is_small = RECIPES[cell.recipe].trains_teacher
+        problem = "converts a model that it trains itself, which no folder can hold" if is_small else "converts nothing"
         raise UsageError(
-            f"recipe {cell.recipe} converts nothing; choose among "
+            f"recipe {cell.recipe} {problem}; choose among "
             f"{', '.join(name for name, recipe in RECIPES.items() if recipe.pretrained)} and a pretrained --base"
         )
     code = run(replace(config, save_to=str(folder.resolve())), console, planned=planned)

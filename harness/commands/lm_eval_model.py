@@ -10,9 +10,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from ...adapters.base import ModelShape
+from ...adapters.mechanisms.softmax import SOFTMAX
 from ...adapters.model_adapter import ModelAdapter
 from ...adapters.precision import Precision
-from ...adapters.pretrained.adapter import SOFTMAX, build_pretrained, swap_in
+from ...adapters.pretrained.adapter import build_pretrained
 from ...adapters.pretrained.tokenizer import load_tokenizer
 from ...adapters.spec import parse_spec
 from ...tasks.base import Sources
@@ -77,7 +78,7 @@ class HedgebenchLM(LM):  # type: ignore[misc]
         automatic = str(batch_size).startswith("auto")
         rows = (max_batch_size or AUTO_BATCH) if automatic else int(batch_size or 1)
         self.described = {
-            "hedgebench_model": adapter.model.swap.spec.canonical,
+            "hedgebench_model": adapter.model.spec.canonical,
             "hedgebench_backbone": name,
             "model_num_parameters": adapter.parameter_count().total,
             "model_dtype": dtype,
@@ -159,6 +160,6 @@ def _build(
         seed=seed,
         precision=precision,
     )
-    if spec and spec != SOFTMAX:
-        swap_in(adapter, parse_spec(spec, registry.mechanisms().get), seed)
+    if spec and spec != SOFTMAX.name:
+        adapter.swap_in(parse_spec(spec, registry.mechanisms().get), seed)
     return adapter, folder

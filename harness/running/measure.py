@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ...adapters.base import Adapter, Capability, UnsupportedError
+from ...adapters.spec import parse_spec
 from ...results.record import CurvePoint, KernelUse, Metric, Scalar
+from ...results.tables.row import REFERENCE_MODEL
 from ...tasks.base import INPUT, DataUnavailableError, Row, Sources, TaskData
 from ...tasks.efficiency.points import Point, PointTask, measured_row
 from ...tasks.measuring.failures import failure_status
@@ -195,7 +197,9 @@ class Measurement:
         if planned.weights is None:
             from ...adapters.scratch.build import build_scratch
 
-            return build_scratch(planned.spec, planned.backbone, settings, data.shape, cell.seed, precision)
+            softmax = parse_spec(REFERENCE_MODEL, registry.mechanisms().get)
+            spec = softmax if RECIPES[cell.recipe].trains_teacher else planned.spec
+            return build_scratch(spec, planned.backbone, settings, data.shape, cell.seed, precision)
         from ...adapters.pretrained.adapter import build_pretrained
 
         return build_pretrained(
@@ -257,7 +261,7 @@ class Measurement:
         cell, weights = self.job.cell, self.job.planned.weights
         if weights is None or not isinstance(adapter.model, PretrainedModel):
             raise UnsupportedError(
-                f"backbone {cell.backbone} is trained from scratch; only a converted model can be saved"
+                f"backbone {cell.backbone} is trained from scratch; only a converted pretrained model can be saved"
             )
         provenance = {
             "base": {"backbone": cell.backbone, "source": weights.source, "repo": weights.repo},

@@ -15,6 +15,7 @@ from ...results.record import CurvePoint, Metric
 from ...results.tables.row import REFERENCE_MODEL
 from ...tasks.base import TaskData
 from ..cell import Cell
+from ..recipes import RECIPES
 from .artifacts import StageResult, get_or_make
 from .job import CellJob
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+    from ...adapters.attention_model import AttentionModel
     from ...adapters.model_adapter import ModelAdapter
-    from ...adapters.pretrained.model import PretrainedModel
     from ...adapters.training.distillation import DistillResult
     from ...adapters.training.loop import History
     from ...adapters.training.objective import Objective
@@ -64,17 +65,15 @@ class Conversion:
         return bool(self.cell.weights)
 
     @property
-    def model(self) -> PretrainedModel:
-        """The model of a conversion.
-
-        Raises:
-            UnsupportedError: The backbone is trained from scratch.
-        """
-        if not self.is_pretrained:
-            cell = self.cell
-            raise UnsupportedError(f"recipe {cell.recipe} needs a pretrained backbone; {cell.backbone} is none")
-        model: PretrainedModel = self.adapter.model
+    def model(self) -> AttentionModel:
+        """The present model."""
+        model: AttentionModel = self.adapter.model
         return model
+
+    @property
+    def trains_teacher(self) -> bool:
+        """Whether the recipe begins with training the softmax model that the others are converted from."""
+        return RECIPES[self.cell.recipe].trains_teacher
 
     def settings(self, stage: str) -> Settings:
         """The cell's settings of a stage."""
@@ -193,8 +192,11 @@ def divergence(batches: Float[np.ndarray, "batches layers h"], when: str, step: 
 
 
 def train_from_scratch(conversion: Conversion) -> StageResult:
-    """Trains all weights of a new model."""
-    return result_of(conversion.train("train"), "train")
+    """Trains all weights of a new model; one with softmax attention once for all models that convert from it."""
+    if not conversion.trains_teacher:
+        return result_of(conversion.train("train"), "train")
+    conversion.model.no_teacher = ""
+    return conversion.once("train", lambda: result_of(conversion.train("train"), "train"))
 
 
 def train_teacher(conversion: Conversion) -> StageResult:
@@ -204,17 +206,13 @@ def train_teacher(conversion: Conversion) -> StageResult:
 
 
 def swap(conversion: Conversion) -> StageResult:
-    """Replaces softmax attention; a model from scratch was built with its own attention."""
-    if conversion.is_pretrained:
-        from ...adapters.pretrained.adapter import swap_in
-
-        swap_in(conversion.adapter, conversion.spec, conversion.cell.seed)
+    """Replaces softmax attention; a model that was built with its own attention keeps it."""
+    conversion.adapter.swap_in(conversion.spec, conversion.cell.seed)
     return StageResult()
 
 
 def distill(conversion: Conversion) -> StageResult:
     """Trains feature maps to give softmax attention's weights; maps that are not distilled are only measured."""
-    from ...adapters.pretrained.adapter import is_distilled
     from ...adapters.training.distillation import freeze_all_but_maps, has_weights_to_compare
 
     measured = conversion.data.validation or conversion.data.train
@@ -231,7 +229,7 @@ def distill(conversion: Conversion) -> StageResult:
         after = divergence(result.after, "distilled", result.history.steps)
         return before + result_of(result.history, "distill") + after
 
-    if not is_distilled(conversion.spec):
+    if not conversion.spec.is_distilled:
         return run(trained=False)
     freeze_all_but_maps(conversion.model, settings)
     return conversion.once("distill", lambda: run(trained=True), conversion.spec.canonical)
@@ -259,7 +257,7 @@ def _distill_in_blocks(
     from ...adapters.training.distillation_blockwise import BlockwiseDistillation
 
     return BlockwiseDistillation(
-        conversion.model,
+        conversion.adapter.model,
         conversion.data.train if trained else None,
         measured,
         TrainSettings.of(conversion.settings("distill"), "distill"),
@@ -272,12 +270,12 @@ def _distill_in_blocks(
 
 
 def finetune(conversion: Conversion) -> StageResult:
-    """Trains all weights on the task; the softmax model of a finetuned-conversion was already trained as teacher."""
+    """Trains all weights on the task; a softmax model that was already trained as teacher is left as it is."""
     if conversion.is_left_out("finetune"):
         return StageResult(notes=("finetune: left out, as it was set to no steps",))
     is_softmax = conversion.spec.mechanism.name == REFERENCE_MODEL
-    if is_softmax and "teacher" in conversion.cell.settings and not conversion.spec.options[CONTINUED]:
-        return StageResult(notes=("this is the fine-tuned softmax model that the others were converted from",))
+    if is_softmax and conversion.trains_teacher and not conversion.spec.options[CONTINUED]:
+        return StageResult(notes=("this is the softmax model that the others were converted from",))
     conversion.keep_teacher()
     conversion.model.requires_grad_(True)
     return result_of(conversion.train("finetune"), "finetune")
@@ -290,7 +288,7 @@ def lora(conversion: Conversion) -> StageResult:
     if conversion.is_left_out("lora"):
         return StageResult(notes=("lora: left out, as it was set to no steps",))
     conversion.keep_teacher()
-    adapters = add_lora(conversion.model, LoraSettings.of(conversion.settings("lora")), conversion.cell.seed)
+    adapters = add_lora(conversion.adapter.model, LoraSettings.of(conversion.settings("lora")), conversion.cell.seed)
     result = result_of(conversion.train("lora"), "lora")
     adapters.merge_and_unload(safe_merge=True)
     return result

@@ -18,12 +18,12 @@ from .row import REFERENCE_MODEL, Conditions, Row, grouped
 
 _MOST_SETTINGS = 5
 
-FINETUNED_CONVERSION, CONTINUED = "finetuned-conversion", "softmax:continued=true"
+WITH_TEACHER, CONTINUED = ("finetuned-conversion", "scratch-conversion"), "softmax:continued=true"
 TEACHER_NOTE = (
     "Percentages are of softmax, the teacher, which took fewer training steps than its students; the control that took "
     f"as many is {CONTINUED}{{}}."
 )
-"""Of tables of `finetuned-conversion`; the placeholder says whether the control was run."""
+"""Of tables of recipes `WITH_TEACHER`; the placeholder says whether the control was run."""
 
 
 def section_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
@@ -39,7 +39,7 @@ def _softmax_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
     for where, rows in main.items():
         notes[where] += [note for row in rows if row.model == REFERENCE_MODEL and (note := _chance_note(row))]
     for first, *others in grouped(main, lambda where: where.section).values():
-        if first.recipe == FINETUNED_CONVERSION:
+        if first.recipe in WITH_TEACHER:
             models = {row.model for where in (first, *others) for row in main[where]}
             notes[first].append(TEACHER_NOTE.format("" if CONTINUED in models else ", which was not run"))
         tasks = grouped((first, *others), lambda where: where.task.partition("/")[0])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ...adapters.base import Adapter, Capability, Examples, ModelShape, Settings
 from ...results.record import DataIdentity, Metric
-from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
+from ..base import FROM_SCRATCH, INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
 from ..data.batches import TokenIds, batched_logits, pad_rows
 from ..data.documents import cached_tokens
 from ..data.sources import DatasetId, identify_dataset, read_split, shuffled_places
@@ -77,7 +77,7 @@ text_info = functools.partial(
     version=1,
     needs=frozenset({Capability.CLASSIFIER}),
     backbone="encoder",
-    recipes=("scratch", "finetuned-conversion", "pretrained-conversion", "pretrained-conversion-lora", "zero-shot"),
+    recipes=(*FROM_SCRATCH, "finetuned-conversion", "pretrained-conversion", "pretrained-conversion-lora", "zero-shot"),
     scales=SCALES,
 )
 """Declares a task on texts: a `TaskInfo` that lacks `name`, `summary`, `main_metric`, `data`, `licence`, `citation`."""

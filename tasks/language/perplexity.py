@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ...adapters.base import Adapter, Capability, ModelShape, Settings
 from ...results.record import DataIdentity, Metric
-from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
+from ..base import FROM_SCRATCH, INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
 from ..data.batches import TokenIds
 from ..data.documents import (
     Corpus,
@@ -47,7 +47,13 @@ if TYPE_CHECKING:
     Loglikelihood: TypeAlias = Callable[[list[int]], NDArray[np.float64]]
     """From tokens to the log-likelihood of each."""
 
-RECIPES = ("scratch", "pretrained-conversion", "pretrained-conversion-lora", "finetuned-conversion", "zero-shot")
+RECIPES = (
+    *FROM_SCRATCH,
+    "pretrained-conversion",
+    "pretrained-conversion-lora",
+    "finetuned-conversion",
+    "zero-shot",
+)
 """Recipes of a corpus that is trained on."""
 
 

@@ -39,7 +39,7 @@ from typing import Generic, Protocol, TypeVar
 
 from ...adapters.base import Adapter, Capability, ModelShape, Settings
 from ...results.record import DataIdentity, Metric
-from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
+from ..base import FROM_SCRATCH, INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
 from ..classification.text_classification import TextSettings
 from ..data.batches import batched_logits
 from ..metrics.classification import majority_accuracy, measure
@@ -227,7 +227,7 @@ def lra_info(
         citation=f"{citation}; Tay et al., Long Range Arena, arXiv 2011.04006",
         needs=frozenset({Capability.CLASSIFIER}),
         backbone="encoder",
-        recipes=("scratch",),
+        recipes=FROM_SCRATCH,
         scales={
             scale: TaskScale(
                 as_settings(settings),

@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 
 from ...adapters.base import Adapter, Capability, Examples, ModelShape, Settings
 from ...results.record import DataIdentity, Metric
-from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
+from ..base import FROM_SCRATCH, INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
 from ..data.tokenization import TextIdentity, Tokenizer, identify_text, load_tokenizer
 from ..metrics.requested import measure_answers, metric_names, try_metrics
 from ..settings import as_settings, parse_settings
@@ -41,7 +41,7 @@ from .settings import SOURCE, AnyDataSettings, SummarizationSettings
 _TEXTS = ("Amanda baked cookies and will bring some to Jerry.", "They meet at seven, in front of the cinema.")
 """Texts on which requested metrics are tried before a model is trained."""
 
-RECIPES = ("pretrained-conversion-lora", "pretrained-conversion", "finetuned-conversion", "scratch", "zero-shot")
+RECIPES = ("pretrained-conversion-lora", "pretrained-conversion", "finetuned-conversion", *FROM_SCRATCH, "zero-shot")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from ...adapters.base import Adapter, Examples, ModelShape, Settings
 from ...results.record import DataIdentity, Metric
-from ..base import Row, Sources, TaskData, TaskInfo, TaskScale
+from ..base import FROM_SCRATCH, Row, Sources, TaskData, TaskInfo, TaskScale
 from ..heavy import NDArray, np
 from ..metrics.requested import check_evaluate, measure_answers, try_metrics
 from ..settings import as_settings, parse_settings
@@ -199,7 +199,7 @@ class GeneratedTask(Generic[Chosen, Drawn]):
             citation=self.citation,
             needs=frozenset({self.shape(self.settings()).needs}),
             scales={name: replace(each, train={**self.train, **each.train}) for name, each in self.scales.items()},
-            recipes=("scratch",),
+            recipes=FROM_SCRATCH,
         )
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:  # noqa: ARG002

@@ -20,7 +20,7 @@ from torch import Tensor
 from hedgebench.adapters.backbone import BACKBONES, Checkpoint, pretrained
 from hedgebench.adapters.base import AttentionMaps, Capability, Examples, ModelShape, Value
 from hedgebench.adapters.model_adapter import ModelAdapter
-from hedgebench.adapters.pretrained.adapter import build_pretrained, swap_in
+from hedgebench.adapters.pretrained.adapter import build_pretrained
 from hedgebench.adapters.pretrained.converted import save_converted
 from hedgebench.adapters.pretrained.model import PretrainedModel
 from hedgebench.adapters.scratch.build import build_scratch
@@ -127,7 +127,7 @@ def swapped_in(model_type: str, text: str, folder: Path) -> ModelAdapter[Pretrai
     if model_type != "vit":
         tiny_tokenizer(model_type).save(str(folder / "tokenizer.json"))
     adapter = loaded(model_type, folder)
-    swap_in(adapter, spec(text), seed=0)
+    adapter.swap_in(spec(text), seed=0)
     return adapter
 
 

@@ -18,7 +18,7 @@ from hedgebench.adapters.backbone import Checkpoint, pretrained
 from hedgebench.adapters.base import ModelShape, Settings
 from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.precision import Precision
-from hedgebench.adapters.pretrained.adapter import build_pretrained, swap_in
+from hedgebench.adapters.pretrained.adapter import build_pretrained
 from hedgebench.adapters.pretrained.model import PretrainedModel
 from hedgebench.adapters.pretrained.swap import swap_attention
 from hedgebench.adapters.spec import ModelSpec, parse_spec
@@ -81,5 +81,5 @@ def built(model_type: str, folder: Path, text: str = "softmax", seed: int = 0) -
     adapter = build_pretrained(
         folder, backbone, SETTINGS, shape_of(model_type), mechanisms().get, seed=seed, precision=CPU
     )
-    swap_in(adapter, spec(text), seed)
+    adapter.swap_in(spec(text), seed)
     return adapter

@@ -15,7 +15,7 @@ from hedgebench.adapters.backbone import Checkpoint, pretrained
 from hedgebench.adapters.base import ModelShape
 from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.precision import Precision
-from hedgebench.adapters.pretrained.adapter import build_pretrained, swap_in
+from hedgebench.adapters.pretrained.adapter import build_pretrained
 from hedgebench.adapters.pretrained.converted import save_converted
 from hedgebench.adapters.pretrained.model import PretrainedModel
 from hedgebench.adapters.spec import parse_spec
@@ -56,7 +56,7 @@ def adapter_of(
         precision=Precision.of("cpu", dtype, is_pure=True),
     )
     if spec != "softmax":
-        swap_in(adapter, parse_spec(spec, mechanisms().get), 0)
+        adapter.swap_in(parse_spec(spec, mechanisms().get), 0)
     return adapter
 
 

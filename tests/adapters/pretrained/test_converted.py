@@ -43,7 +43,7 @@ def test_a_converted_model_comes_back_bit_for_bit(model_type: str, text: str, tm
     again = built(model_type, folder, text)
     with torch.no_grad():
         assert torch.equal(again.model(*inputs_of(model_type)), logits)
-    assert again.model.swap.spec.canonical == text
+    assert again.model.spec.canonical == text
     assert json.loads((folder / "provenance.json").read_text())["made"] == "by a test"
 
 

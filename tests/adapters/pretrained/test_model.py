@@ -135,7 +135,9 @@ def test_attention_weights_are_those_that_give_the_output(model_type: str) -> No
     model = swapped(model_type, "hedgehog")
     inputs, mask = inputs_of(model_type)
     seen = {}
-    with model.swap.watching(lambda layer, heads, out: seen.update({layer: (heads, out)}), teaching=False):
+    with model.watching(
+        lambda layer, core, heads, causal: seen.update({layer: (heads, core.outputs(heads, causal=causal))})
+    ):
         model.hidden(inputs, mask)
     for layer, weights in enumerate(model.attention_weights(inputs, mask)):
         heads, out = seen[layer]

@@ -81,7 +81,9 @@ def test_linear_attention_uses_the_model_s_own_projections() -> None:
     inner: Any = model.inner
     ids, _ = inputs_of("gpt2")
     seen = {}
-    with model.swap.watching(lambda layer, heads, out: seen.update({layer: (heads, out)}), teaching=False):
+    with model.watching(
+        lambda layer, core, heads, causal: seen.update({layer: (heads, core.outputs(heads, causal=causal))})
+    ):
         model.hidden(ids)
     heads, out = seen[0]
     first = inner.transformer.h[0]

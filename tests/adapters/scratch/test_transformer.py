@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from hedgebench.adapters.attention.core import token_positions
-from hedgebench.adapters.attention.softmax import SoftmaxAttention
 from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.scratch.transformer import Block, Transformer
 from hedgebench.adapters.scratch.transformer_config import TransformerConfig, patches_and_class_token
+from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness.registry import mechanisms
 
 Build = Callable[..., ModelAdapter[Transformer]]
@@ -22,6 +22,7 @@ Build = Callable[..., ModelAdapter[Transformer]]
 CONFIG = TransformerConfig(
     layers=2, heads=2, kv_heads=2, width=16, mlp_width=64, context_length=12, causal=True, vocab_size=11
 )
+SOFTMAX = parse_spec("softmax", mechanisms().get)
 NAMES = list(mechanisms().items)
 close = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-4)
 BOTH_WAYS = [name for name, mechanism in mechanisms().items.items() if not mechanism.causal_only]
@@ -47,7 +48,7 @@ def gpt2() -> GPT2LMHeadModel:
 
 def copied(source: GPT2LMHeadModel) -> Transformer:
     """Our Transformer with the weights of a GPT-2."""
-    ours, theirs = Transformer(CONFIG, [SoftmaxAttention() for _ in range(2)]), source.state_dict()
+    ours, theirs = Transformer(CONFIG, SOFTMAX), source.state_dict()
     names = {"embedding": "wte", "positions": "wpe", "norm": "ln_f"}
     weights = {
         f"{a}.{k}": theirs[f"transformer.{b}.{k}"]
@@ -185,7 +186,7 @@ def test_positions_count_real_tokens_and_go_on_after_those_in_the_mask_alone() -
 
 
 def test_the_head_of_a_language_model_is_its_embedding() -> None:
-    model = Transformer(CONFIG, [SoftmaxAttention() for _ in range(2)])
+    model = Transformer(CONFIG, SOFTMAX)
     assert model.head is None
     assert isinstance(model.embedding, nn.Embedding)
     hidden = torch.randn(1, 2, 16)
@@ -195,13 +196,13 @@ def test_the_head_of_a_language_model_is_its_embedding() -> None:
 def test_initial_weights_have_gpt2s_spread_scaled_to_the_width() -> None:
     torch.manual_seed(0)
     wide = replace(CONFIG, width=768, heads=12, kv_heads=12, mlp_width=768, layers=1, vocab_size=1000)
-    model = Transformer(wide, [SoftmaxAttention()])
+    model = Transformer(wide, SOFTMAX)
     spreads = {name: float(p.detach().std()) for name, p in model.named_parameters() if p.ndim == 2}
     assert spreads["embedding.weight"] == pytest.approx(0.02, rel=0.02)
     assert spreads["blocks.0.attention.query.weight"] == pytest.approx(0.02, rel=0.02)
     assert spreads["blocks.0.attention.output.weight"] == pytest.approx(0.02 / 2**0.5, rel=0.02)
     assert spreads["blocks.0.mlp.2.weight"] == pytest.approx(0.02 / 2**0.5, rel=0.02)
-    narrow = Transformer(replace(wide, width=192), [SoftmaxAttention()])
+    narrow = Transformer(replace(wide, width=192), SOFTMAX)
     assert float(narrow.blocks[0].attention.query.weight.detach().std()) == pytest.approx(0.04, rel=0.02)  # type: ignore[union-attr,operator]
 
 

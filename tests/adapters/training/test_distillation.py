@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hedgebench.adapters.attention.core import AttentionCore, Heads
+from hedgebench.adapters.attention.softmax import softmax_weights
 from hedgebench.adapters.base import Examples, UnsupportedError
 from hedgebench.adapters.pretrained.adapter import checkpoint_activations
 from hedgebench.adapters.pretrained.model import PretrainedModel
@@ -66,10 +68,9 @@ def test_the_loss_is_the_cross_entropy_of_both_attentions_weights(model_type: st
     inputs, mask = inputs_of(model_type)
     losses, divergences = [], []
 
-    def watch(layer: int, heads: Any, out: Tensor) -> None:
-        bridge = model.swap.bridges[layer]
-        teacher = bridge.teacher.weights(heads, causal=bridge.causal).double()
-        student = bridge.core.weights(heads, causal=bridge.causal).double()
+    def visit(_: int, core: AttentionCore, heads: Heads, causal: bool, __: Tensor) -> None:
+        teacher = softmax_weights(heads, causal).double()
+        student = core.weights(heads, causal=causal).double()
         real = heads.key_padding_mask
         real = torch.ones(heads.q.shape[0], heads.q.shape[2], dtype=torch.bool) if real is None else real
         cross = -(teacher * student.clamp(min=1e-12).log()).sum(-1).transpose(1, 2)[real]  # queries h
@@ -77,7 +78,7 @@ def test_the_loss_is_the_cross_entropy_of_both_attentions_weights(model_type: st
         losses.append(cross.mean())
         divergences.append((cross - entropy).mean(0))
 
-    with torch.no_grad(), model.swap.watching(watch, teaching=True):
+    with torch.no_grad(), model.teaching(visit):
         model.hidden(inputs, mask)
     expected = torch.stack(losses).sum() * objective.count(data, rows)
     torch.testing.assert_close(loss.detach().double(), expected, rtol=1e-4, atol=1e-4)
@@ -89,7 +90,7 @@ def test_the_loss_is_the_cross_entropy_of_both_attentions_weights(model_type: st
 def test_softmax_attentions_outputs_flow_on(model_type: str) -> None:
     inputs, mask = inputs_of(model_type)
     model = swapped(model_type, "hedgehog")
-    with model.swap.watching(lambda *_: None, teaching=True):
+    with model.teaching(lambda *_: None):
         taught = model.hidden(inputs, mask)
     expected = swapped(model_type, "softmax").hidden(inputs, mask)
     real = slice(None) if mask is None else mask
@@ -135,11 +136,11 @@ def test_the_error_of_outputs_can_take_the_place_of_the_weights() -> None:
     loss = objective.loss(model, data, ROWS, CPU.device)
     errors = []
 
-    def watch(layer: int, heads: Any, out: Tensor) -> None:
-        student = model.swap.bridges[layer].core(heads, causal=True)
+    def visit(_: int, core: AttentionCore, heads: Heads, causal: bool, out: Tensor) -> None:
+        student = core.outputs(heads, causal=causal)
         errors.append((student - out).pow(2).mean((1, 3))[heads.key_padding_mask].mean())
 
-    with torch.no_grad(), model.swap.watching(watch, teaching=True):
+    with torch.no_grad(), model.teaching(visit):
         model.hidden(*inputs_of("llama"))
     expected = 1000 * torch.stack(errors).sum() * objective.count(data, ROWS)
     torch.testing.assert_close(loss.detach(), expected, rtol=1e-4, atol=1e-4)

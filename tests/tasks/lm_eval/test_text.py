@@ -124,7 +124,7 @@ def test_weights_in_bfloat16_come_close_to_those_in_float32(gpt2: Path, spec: st
 def test_a_converted_model_scores_as_its_own_logits_say(gpt2: Path, tmp_path: Path) -> None:
     folder = convert_to(gpt2, "hedgehog", tmp_path / "converted")
     model = text_model_of(folder)
-    assert model.adapter.model.swap.spec.canonical == "hedgehog"  # type: ignore[attr-defined]
+    assert model.adapter.model.spec.canonical == "hedgehog"  # type: ignore[attr-defined]
     (score, _), *_ = model.loglikelihood(requests("loglikelihood", *PAIRS))
     tokens = model.encode("".join(PAIRS[0]))
     context = len(model.encode(PAIRS[0][0]))
