@@ -105,7 +105,7 @@ def paired_changes(metric: Metric, models: Mapping[_K, Sequence[SampleScores]]) 
 
     exact = values(np.ones((1, n)))
     with np.errstate(all="ignore"):
-        parts = [values(weights) for weights in _resamples(n)]
+        parts = [values(weights) for weights in resamples(n)]
         drawn = {key: np.concatenate([part[key] for part in parts], axis=1) for key in models}
         return {
             (one, other): _paired(worsening(metric, exact[one], exact[other])[:, 0], replicates, n)
@@ -118,7 +118,7 @@ def _paired(by_seed: Floats, replicates: Floats, n: int) -> Change:
     """A paired change out of each seed's, and of its mean over seeds in each resample of n samples."""
     rows = float(np.nanvar(replicates, ddof=1)) * n / (n - 1)
     seeds = float(by_seed.var(ddof=1)) / len(by_seed) if len(by_seed) > 1 else 0.0
-    freedom = _satterthwaite([(rows, n - 1), (seeds, len(by_seed) - 1)])
+    freedom = satterthwaite([(rows, n - 1), (seeds, len(by_seed) - 1)])
     return Change(float(by_seed.mean()), math.sqrt(rows + seeds), freedom, "paired bootstrap", n)
 
 
@@ -131,7 +131,7 @@ def seeds_change(metric: Metric, baseline: Sequence[float], candidate: Sequence[
     worse = float(last.mean() - first.mean())
     parts = [(float(side.var(ddof=1)) / side.size, side.size - 1) for side in (before, after)]
     stderr = math.sqrt(sum(part for part, _ in parts))
-    return Change(worse, stderr, _satterthwaite(parts), "Welch", min(before.size, after.size))
+    return Change(worse, stderr, satterthwaite(parts), "Welch", min(before.size, after.size))
 
 
 def timings_change(metric: Metric, baseline: Sequence[Sequence[float]], candidate: Sequence[Sequence[float]]) -> Change:
@@ -146,7 +146,7 @@ def timings_change(metric: Metric, baseline: Sequence[Sequence[float]], candidat
     sides = [_median_of_processes(side, rng) for side in (baseline, candidate)]
     worse = (sides[1][0] - sides[0][0]) * (-1 if metric.higher_is_better else 1)
     stderr = math.sqrt(sum(variance for _, variance, _ in sides))
-    freedom = _satterthwaite([(variance, freedom) for _, variance, freedom in sides])
+    freedom = satterthwaite([(variance, freedom) for _, variance, freedom in sides])
     n = min(sum(len(process) for process in side) for side in (baseline, candidate))
     return Change(worse, stderr, freedom, "ratio of medians", n)
 
@@ -177,7 +177,7 @@ def unpaired_change(metric: Metric, baseline: Estimate, candidate: Estimate) -> 
     sides = (baseline, candidate)
     parts = [((side.stderr or 0.0) ** 2, side.seeds - 1 if side.seeds > 1 else math.inf) for side in sides]
     worse = 0.0 if baseline.value == candidate.value else baseline.value - candidate.value
-    freedom = _satterthwaite(parts) if all(variance < math.inf for variance, _ in parts) else math.inf
+    freedom = satterthwaite(parts) if all(variance < math.inf for variance, _ in parts) else math.inf
     stderr = math.sqrt(sum(variance for variance, _ in parts))
     return Change(worse if metric.higher_is_better else -worse, stderr, freedom, "unpaired", 1)
 
@@ -221,14 +221,14 @@ def _median_of_processes(processes: Sequence[Sequence[float]], rng: np.random.Ge
     return float(logs.mean()), (within / logs.size + RUN_TO_RUN**2) / logs.size, math.inf
 
 
-def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
+def satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
     """Degrees of freedom of a sum, from the variance and the degrees of freedom of each summand."""
     total = sum(variance for variance, _ in parts)
     spread = sum(variance**2 / freedom for variance, freedom in parts if variance > 0)
     return total**2 / spread if spread > 0 else math.inf
 
 
-def _resamples(n: int) -> Iterator[Floats]:
+def resamples(n: int) -> Iterator[Floats]:
     """How often each resample holds each of n samples, `[r n]`, in parts that fit in memory."""
     if n <= _KEPT_SAMPLES:
         yield _kept_resamples(n)
