@@ -26,6 +26,7 @@ from ...results.tables.tables import Table
 from ..task_spec import parse_task_spec
 from .declarations import Artefact, Fact, Study
 from .studies import STUDIES
+from .verdicts import Verdict, claims_table, judge_claims
 
 GAPS = "gaps.json"
 """File of a run with the reasons why tasks of a study could not run."""
@@ -58,8 +59,10 @@ def make_page(store: RunStore, artefacts: Sequence[Artefact], scale: str) -> Pap
     """The artefacts as far as the run has records of them; figures are written into the folder `paper/figures`."""
     reference = load_reference()
     source = _Source(store, scale, tuple(store.records().records), read_gaps(store))
-    parts = tuple(_part(artefact, source, reference) for artefact in artefacts)
-    return PaperPage(f"{reference.title}: reported beside measured, scale {scale}", None, parts)
+    verdicts = judge_claims(source.rows_on, scale)
+    parts = tuple(_part(artefact, source, reference, verdicts) for artefact in artefacts)
+    title = f"{reference.title}: reported beside measured, scale {scale}"
+    return PaperPage(title, claims_table("Claims", verdicts), parts)
 
 
 def read_gaps(store: RunStore) -> Gaps:
@@ -98,6 +101,10 @@ class _Source:
             and study.recipe in (None, r.recipe)
         ]
 
+    def rows_on(self, study: Study, column: str) -> list[Row]:
+        """The rows of a study on the task of one of its columns."""
+        return [row for row in self.rows(study) if row.comparison.task == _task(study, column, self.scale)]
+
     def rows(self, study: Study) -> list[Row]:
         """The leaderboard's rows of a study."""
         return leaderboard_rows(self.of(study), kept_scores(lambda record: self.store.kept_samples(record.cell_id)))
@@ -116,7 +123,8 @@ def canonical_task(text: str) -> str:
     return spec.canonical(spec.name)
 
 
-def _part(artefact: Artefact, source: _Source, reference: Reference) -> ArtefactPart:
+def _part(artefact: Artefact, source: _Source, reference: Reference, verdicts: Sequence[Verdict]) -> ArtefactPart:
+    own = [verdict for verdict in verdicts if verdict.claim.artefact == artefact.id]
     studies = [STUDIES[name] for name in artefact.studies]
     tables = tuple(_tables(artefact, studies, source, _printed(reference, artefact.id))) if artefact.has_table else ()
     figures = tuple(_figures(artefact, studies, source))
@@ -132,8 +140,9 @@ def _part(artefact: Artefact, source: _Source, reference: Reference) -> Artefact
         artefact.title,
         tables,
         tuple(_differences(artefact, studies, source)),
-        figures=figures,
-        notes=tuple(filter(None, notes)),
+        claims_table("Claims", own) if own else None,
+        figures,
+        tuple(filter(None, notes)),
     )
 
 
@@ -167,9 +176,8 @@ def _tables(
 
 
 def _columns(artefact: Artefact, study: Study, source: _Source) -> Iterator[MeasuredColumn]:
-    rows = source.rows(study)
     for name in study.columns:
-        own = [row for row in rows if row.comparison.task == _task(study, name, source.scale)]
+        own = source.rows_on(study, name)
         if not own:
             yield MeasuredColumn(name, "not measured", gap=source.gap(study, name))
         elif not artefact.metrics:

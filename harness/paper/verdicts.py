@@ -1,0 +1,224 @@
+"""Verdicts on the paper's claims from what was measured, and their table.
+
+A claim holds if the whole interval of its contrast lies above the threshold, does not hold if it lies below, and is
+undecided otherwise; intervals are adjusted for the number of claims (see `results/stats/claims.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from ...results.stats.claims import Effect, JudgedClaim, MeasuredClaim, ModelSeeds, judge, measure
+from ...results.stats.contrasts import UndefinedContrastError
+from ...results.tables.format import format_measurement
+from ...results.tables.row import Row
+from ...results.tables.tables import MISSING, Column, Entry, Table
+from .claims import CLAIMS, Claim
+from .declarations import Study
+from .studies import STUDIES
+
+RowsOf: TypeAlias = Callable[[Study, str], Sequence[Row]]
+"""Gives the rows of a study on the task of one of its columns; empty if nothing was measured."""
+
+FEWEST_MODELS = 5
+"""Models from which a rank correlation is judged: with fewer its error is not defined, or says nothing."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim as a run's records judge it.
+
+    Attributes:
+        claim: The claim.
+        judged: The verdict with its contrast; None if it cannot be judged.
+        note: Why it cannot be judged; or over how many of its tasks it was.
+        unit: Unit of the contrast.
+        factor: What the contrast is multiplied by to be in `unit`.
+    """
+
+    claim: Claim
+    judged: JudgedClaim | None
+    note: str = ""
+    unit: str = ""
+    factor: float = 1.0
+
+    @property
+    def word(self) -> str:
+        """The verdict in words."""
+        return self.judged.verdict if self.judged is not None else "not judged"
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A measured claim, with what its table says of it."""
+
+    claim: MeasuredClaim
+    note: str
+    unit: str
+    factor: float
+
+
+class _NotMeasuredError(Exception):
+    """A claim cannot be judged; the message says why."""
+
+
+def judge_claims(rows_of: RowsOf, scale: str) -> list[Verdict]:
+    """The verdict on every claim, in the order of `CLAIMS`.
+
+    Args:
+        rows_of: Gives what was measured.
+        scale: Scale of the run.
+    """
+    measured: dict[str, _Measured] = {}
+    reasons: dict[str, str] = {}
+    for claim in CLAIMS.values():
+        try:
+            measured[claim.id] = _measured(claim, rows_of, scale)
+        except _NotMeasuredError as error:
+            reasons[claim.id] = str(error)
+    judged = {each.claim.id: each for each in judge([each.claim for each in measured.values()])}
+    return [
+        Verdict(claim, judged[id], measured[id].note, measured[id].unit, measured[id].factor)
+        if id in judged
+        else Verdict(claim, None, reasons[id])
+        for id, claim in CLAIMS.items()
+    ]
+
+
+def claims_table(title: str, verdicts: Sequence[Verdict]) -> Table:
+    """The claims with what was reported, what was measured, and the verdict."""
+    columns = (
+        Column("verdict"),
+        Column("reported"),
+        Column("measured", "adjusted 95% interval"),
+        Column("above"),
+        Column("seeds"),
+        Column("documents"),
+        Column("of"),
+    )
+    return Table(title, columns, tuple((verdict.claim.text, _entries(verdict)) for verdict in verdicts))
+
+
+def _entries(verdict: Verdict) -> tuple[Entry, ...]:
+    claim, judged = verdict.claim, verdict.judged
+    reported = Entry(claim.reported or "not known", pale=not claim.reported)
+    if judged is None:
+        return Entry(verdict.word, note=verdict.note, pale=True), reported, *(MISSING,) * 5
+    effect, factor = judged.effect, verdict.factor
+    low, high, value = (
+        format_measurement(factor * number, factor * (judged.high - judged.low) / 4)[0]
+        for number in (judged.low, judged.high, effect.value)
+    )
+    return (
+        Entry(verdict.word, failed=verdict.word == "does not hold", pale=verdict.word == "undecided"),
+        reported,
+        Entry(f"{value} {verdict.unit}".strip(), note=f"{low} to {high}"),
+        Entry(f"{factor * claim.threshold:g} {verdict.unit}".strip()),
+        Entry(str(effect.seeds)),
+        Entry(f"{effect.documents:,}" if effect.documents else "–"),
+        Entry(effect.contrast, note=verdict.note),
+    )
+
+
+def _measured(claim: Claim, rows_of: RowsOf, scale: str) -> _Measured:
+    """What decides a claim.
+
+    Raises:
+        _NotMeasuredError: Something that it needs is missing.
+    """
+    study = STUDIES[claim.study]
+    if not study.carries_claims:
+        raise _NotMeasuredError(f"{study.name} is an illustration")
+    if scale not in study.scales:
+        raise _NotMeasuredError(study.gaps[scale])
+    columns = {column: list(_rows(claim, study, column, rows_of)) for column in study.columns}
+    present = {column: rows for column, rows in columns.items() if rows}
+    if not present:
+        raise _NotMeasuredError("not measured yet")
+    note = "" if len(present) == len(columns) else f"{len(present)} of {len(columns)} tasks"
+    example = next(iter(present.values()))[0]
+    higher = bool(example.higher_is_better)
+    if claim.tracked_by:
+        effect = _tracking(claim, next(iter(present.values())), rows_of, higher)
+        return _Measured(MeasuredClaim(claim.id, (effect,), claim.threshold), note, "", 1.0)
+    assert claim.contrasts is not None
+    contrasts = claim.contrasts(higher)
+    names = list(dict.fromkeys(name for contrast in contrasts for name in (*contrast.top, *contrast.bottom)))
+    tasks = [_seeds_of(names, claim, column, rows, rows_of) for column, rows in present.items()]
+    try:
+        effects = tuple(measure(contrast, tasks) for contrast in contrasts)
+    except (UndefinedContrastError, ValueError) as error:
+        raise _NotMeasuredError(str(error)) from error
+    unit, factor = ("points", 100.0) if example.unit == "1" and higher else (example.unit.removeprefix("1"), 1.0)
+    if any(contrast.bottom for contrast in contrasts):
+        unit, factor = "%", 1.0
+    return _Measured(MeasuredClaim(claim.id, effects, claim.threshold), note, unit, factor)
+
+
+def _tracking(claim: Claim, rows: Sequence[Row], rows_of: RowsOf, higher: bool) -> Effect:
+    """Fisher's z of the rank correlation, over models, of a good score with a low value of another metric.
+
+    Its error is that of Bonett and Wright (2000) for n models, which are drawn from no population: it tells how much a
+    few models can show.
+    """
+    from scipy.stats import spearmanr
+
+    assert claim.tracked_by is not None
+    study, metric = STUDIES[claim.tracked_by[0]], claim.tracked_by[1]
+    values = {
+        row.model: row.value
+        for column in study.columns
+        for row in rows_of(study, column)
+        if row.metric == metric and not row.at and row.value is not None
+    }
+    pairs = [(row, values[row.model]) for row in rows if row.model in values and row.value is not None]
+    if len(pairs) < FEWEST_MODELS:
+        raise _NotMeasuredError(f"{len(pairs)} models have both numbers, {FEWEST_MODELS} are needed")
+    scores = np.array([row.value for row, _ in pairs], np.float64) * (1 if higher else -1)
+    correlation = float(spearmanr(scores, [-value for _, value in pairs]).statistic)
+    if math.isnan(correlation):
+        raise _NotMeasuredError("all models have the same value")
+    z = math.atanh(min(max(correlation, -0.999), 0.999))
+    variance = (1 + correlation**2 / 2) / (len(pairs) - 3)
+    seeds = min(row.seeds.count(",") + 1 for row, _ in pairs)
+    name = f"Fisher's z of rank correlation {correlation:.2f} with -{metric}, {len(pairs)} models"
+    return Effect(name, z, 1.0, (variance, 0.0, 0.0), math.inf, seeds, 0)
+
+
+def _rows(claim: Claim, study: Study, column: str, rows_of: RowsOf) -> Iterator[Row]:
+    for row in rows_of(study, column):
+        is_asked = row.metric == claim.metric if claim.metric else row.is_main
+        is_there = all(str(row.coordinates.get(key)) == value for key, value in claim.at.items())
+        if is_asked and is_there and row.value is not None and (claim.at or not row.at):
+            yield row
+
+
+def _seeds_of(
+    names: Sequence[str], claim: Claim, column: str, rows: Sequence[Row], rows_of: RowsOf
+) -> dict[str, ModelSeeds]:
+    """Each model's score in the seeds that all have: document by document where all have that, else values."""
+    found: dict[str, Row] = {}
+    for name in names:
+        model, _, other = name.partition("@")
+        own = rows if not other else list(_rows(claim, STUDIES[other], column, rows_of))
+        matching = [row for row in own if row.model == model]
+        if len(matching) != 1:
+            raise _NotMeasuredError(f"{name} has {len(matching)} results on {column}")
+        found[name] = matching[0]
+    by_seed = {name: {r.seed: i for i, r in enumerate(row.evidence.records)} for name, row in found.items()}
+    seeds = sorted(set.intersection(*map(set, by_seed.values())))
+    if not seeds:
+        raise _NotMeasuredError(f"{', '.join(names)} have no seed in common on {column}")
+    scores = {name: row.evidence.scores for name, row in found.items()}
+    same = {score.labels for each in scores.values() for score in each}
+    if all(scores.values()) and len(same) == 1:
+        return {name: [scores[name][by_seed[name][seed]] for seed in seeds] for name in names}
+    return {
+        name: [value for seed in seeds if (value := row.evidence.metrics[by_seed[name][seed]].value) is not None]
+        for name, row in found.items()
+    }
