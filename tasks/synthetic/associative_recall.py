@@ -12,15 +12,21 @@ Source: Hedgehog (arXiv 2402.04347), with 10,000 training and 2,000 freshly gene
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...adapters.base import IGNORED, Adapter, Examples, ModelShape
+from ...adapters.base import IGNORED, Adapter, AttentionMaps, Capability, Examples, ModelShape, UnsupportedError
 from ...results.record import Metric
 from ..base import INPUT, Row
-from ..heavy import NDArray, np
+from ..fidelity.measures import MIN_KEYS, compare_maps
+from ..heavy import NDArray, np, torch
+from ..settings import check_ranges
 from .answers import predicted_tokens
 from .generated import Columns, GeneratedRows, GeneratedSettings, GeneratedTask, gpt, scale
+
+NO_WEIGHT = 1e-6
+"""Weights below it count as zero."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class RecallSettings(GeneratedSettings):
         length: Tokens of a sequence, the answer included; even.
         train_samples: Training sequences.
         loss: `recall` trains on every value whose key occurred before, `final` on the last value only.
+        attention_rows: Test sequences whose attention weights are measured; 0 for none.
         more_metrics: Further metrics, from the package `evaluate`, over tokens; see `metrics/requested.py`.
 
     Raises:
@@ -44,6 +51,7 @@ class RecallSettings(GeneratedSettings):
     test_samples: int = 2_000
     loss: str = "recall"
     batch_size: int = 256
+    attention_rows: int = 64
     more_metrics: str = ""
 
     def __post_init__(self) -> None:
@@ -52,6 +60,7 @@ class RecallSettings(GeneratedSettings):
             if value < 4 or value % 2:
                 near = max(4, value + value % 2)
                 raise ValueError(f"{name} is {value}; it takes an even number from 4, such as {near}")
+        check_ranges(self, {"attention_rows": (0, None)})
         if self.loss not in ("recall", "final"):
             raise ValueError(f"loss is {self.loss!r}; choose 'recall' (every repeated key) or 'final' (the last query)")
 
@@ -137,16 +146,47 @@ def answer(adapter: Adapter, sequences: RecallSequences, settings: RecallSetting
         "correct": prediction == tokens[:, -1],
         "pooled": most_frequent_value(tokens, settings.vocab_size),
         INPUT: tokens[:, :-1],
+        **attention(adapter, tokens[:, :-1], settings.attention_rows),
     }
+
+
+def attention(adapter: Adapter, inputs: NDArray[np.int32], rows: int) -> Columns:
+    """How spiky the attention is over the first rows, layer by layer; None for the others.
+
+    `entropy` is the mean over heads and queries that see 8 keys or more, in nats; `zeros` is the share of the keys that
+    these queries see whose weight is below 1e-6. No column if the model has no attention weights, or one of them is
+    negative.
+    """
+    if not rows or Capability.ATTENTION_WEIGHTS not in adapter.capabilities or inputs.shape[1] < MIN_KEYS:
+        return {}
+    found: list[list[tuple[float, float]]] = []
+
+    def visit(layer: int, maps: AttentionMaps) -> None:
+        del layer
+        weights = maps.weights[..., MIN_KEYS - 1 :, :]
+        is_seen = maps.products[..., MIN_KEYS - 1 :, :] > -math.inf
+        zeros = float((weights[is_seen] < NO_WEIGHT).double().mean())
+        found[-1].append((float(compare_maps(maps)["entropy"].mean()), zeros))
+
+    try:
+        for row in torch.tensor(inputs[:rows], dtype=torch.long, device=adapter.device):
+            found.append([])
+            adapter.compare_attention(row[None], visit)
+    except UnsupportedError:
+        return {}
+    absent = [None] * (len(inputs) - len(found))
+    by_layer = [tuple(zip(*layers, strict=True)) for layers in found]
+    return {name: [*(each[i] for each in by_layer), *absent] for i, name in enumerate(("entropy", "zeros"))}
 
 
 def measure(rows: Sequence[Row], settings: RecallSettings) -> list[Metric]:
     """Accuracy, and two references for it.
 
     `chance` is a blind guess among the values. `pooled_accuracy` is that of the value seen most often in the sequence:
-    a model reaches it that adds up values and cannot tell keys apart.
+    a model reaches it that adds up values and cannot tell keys apart. How spiky the attention is, is given as the mean
+    over layers and for the last one, where a key is looked up.
     """
-    from ...results.stats.statistics import accuracy_stderr
+    from ...results.stats.statistics import accuracy_stderr, mean_stderr
 
     n = len(rows)
     correct = sum(row["correct"] for row in rows)
@@ -155,7 +195,20 @@ def measure(rows: Sequence[Row], settings: RecallSettings) -> list[Metric]:
         Metric("accuracy", correct / n, "1", True, accuracy_stderr(correct, n), n),
         Metric("pooled_accuracy", pooled / n, "1", None, accuracy_stderr(pooled, n), n),
         Metric("chance", 2 / settings.vocab_size, "1", None, None, n),
+        *(
+            Metric(f"attention_{name}", float(np.mean(values)), unit, None, mean_stderr(values), len(values))
+            for name, unit, values in _spikiness(rows)
+            if values
+        ),
     ]
+
+
+def _spikiness(rows: Sequence[Row]) -> Iterator[tuple[str, str, list[float]]]:
+    """Name, unit and values by sequence of each metric of the attention."""
+    for column, unit in (("entropy", "nats"), ("zeros", "1")):
+        layers = [row[column] for row in rows if row.get(column)]
+        yield column, unit, [float(np.mean(values)) for values in layers]
+        yield f"{column}_last_layer", unit, [values[-1] for values in layers]
 
 
 def token_hash(splits: Mapping[str, RecallSequences]) -> str:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 
-from hedgebench.adapters.base import IGNORED
+from hedgebench.adapters.base import IGNORED, AttentionMaps, Capability
 from hedgebench.tasks.base import Sources, Task
 from hedgebench.tasks.settings import as_settings
 from hedgebench.tasks.synthetic.associative_recall import (
     ASSOCIATIVE_RECALL,
     RecallSettings,
+    attention,
     generate,
     generate_splits,
     most_frequent_value,
@@ -146,3 +148,37 @@ def test_every_scale_is_valid(scale: str, sources: Sources) -> None:
 def test_impossible_settings_are_refused(wrong: dict[str, Any], sources: Sources) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} is "):
         ASSOCIATIVE_RECALL.identify(wrong, sources)
+
+
+class KnownAttention:
+    """Two layers: the first looks at all keys alike, the second at the last key alone."""
+
+    capabilities = frozenset({Capability.ATTENTION_WEIGHTS})
+    device = torch.device("cpu")
+
+    def compare_attention(self, inputs: Any, visit: Callable[[int, AttentionMaps], None]) -> None:
+        n = inputs.shape[1]
+        products = torch.zeros(1, 2, n, n).masked_fill(torch.ones(n, n).triu(1).bool(), -torch.inf)
+        even, last = products.softmax(-1), torch.eye(n).expand(1, 2, n, n)
+        for layer, weights in enumerate((even, last)):
+            visit(layer, AttentionMaps(weights, even, products))
+
+
+def test_spikiness_of_known_attention_is_known(sources: Sources, window_model: Callable[..., Any]) -> None:
+    inputs = np.zeros((5, 19), np.int32)
+    columns = attention(cast("Any", KnownAttention()), inputs, rows=3)
+    keys = np.arange(8, 20)
+    even, zeros = np.log(keys).mean(), (keys - 1).sum() / keys.sum()
+    assert columns["entropy"][0] == pytest.approx((even, 0.0))
+    assert columns["zeros"][0] == pytest.approx((0.0, zeros))
+    assert [column[3:] for column in columns.values()] == [[None, None], [None, None]]
+
+    row = {"sample": 0, "answer": 7, "prediction": 6, "correct": False, "pooled": 8}
+    rows = [row | {name: column[i] for name, column in columns.items()} for i in range(5)]
+    metrics = {metric.name: metric for metric in ASSOCIATIVE_RECALL.score(rows, as_settings(SMALL))}
+    assert metrics["attention_entropy"].value == pytest.approx(even / 2)
+    assert metrics["attention_entropy_last_layer"].value == pytest.approx(0.0)
+    assert metrics["attention_zeros_last_layer"].value == pytest.approx(zeros)
+    assert metrics["attention_entropy"].n == 3
+    _, blind = window_model(12, 20, recall)
+    assert attention(blind, inputs, rows=3) == {}
