@@ -43,7 +43,7 @@ _TOLD = re.compile(rf'<g id="{_TELLS}([^"]*)">')
 
 # Okabe & Ito's palette for colour-blind readers, without its yellow, which is faint on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_MARKERS = ("s", "^", "D", "v", "P", "X", "<")
 _LINES = ("-", "--", "-.", ":")
 
 _SETTINGS: dict[Any, Any] = {
@@ -108,11 +108,15 @@ class Plot:
 
 
 def model_styles(models: Iterable[ModelKey]) -> dict[str, Style]:
-    """A style for each model's label, from (model, variant); softmax is black, the rest follow in order of name."""
+    """A style for each model's label, from (model, variant); softmax is black, the rest follow in order of name.
+
+    Markers tell models apart where colours do not, as in grey print.
+    """
     styles: dict[str, Style] = {}
     for label in (model_label(*key) for key in sorted(set(models), key=softmax_first)):
-        turn, place = divmod(len(styles) - (REFERENCE_MODEL in styles), len(_COLOURS))
-        styles[label] = Style(_COLOURS[place], _MARKERS[turn % len(_MARKERS)], _LINES[turn % len(_LINES)])
+        number = len(styles) - (REFERENCE_MODEL in styles)
+        turn, place = divmod(number, len(_COLOURS))
+        styles[label] = Style(_COLOURS[place], _MARKERS[number % len(_MARKERS)], _LINES[turn % len(_LINES)])
         if label == REFERENCE_MODEL:
             styles[label] = Style("#000000", "o", "-")
     return styles

@@ -24,8 +24,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIZE_METRICS = {"parameters": "parameters", "state_bytes": "recurrent state [bytes]"}
-"""Descriptive metrics that quality is drawn against, and their axis labels."""
+DRAWN_AGAINST = {
+    "size": {"parameters": "parameters", "state_bytes": "recurrent state [bytes]"},
+    "entropy": {
+        "attention_entropy": "entropy of attention [nats]",
+        "attention_entropy_last_layer": "entropy in the last layer [nats]",
+    },
+}
+"""Descriptive metrics that quality is drawn against, with their axis labels, by the kind of plot."""
+
+_TITLES = {"size": "quality against size", "entropy": "quality against the entropy of attention"}
 
 _LOG_UNITS = frozenset({"s", "ms", "us", "bytes", "tokens/s", "samples/s", "flops"})
 _SLANT_FROM = 9
@@ -44,7 +52,7 @@ def make_plots(records: Iterable[Record], samples: Samples | None = None) -> lis
     with draw.plot_settings():
         return [
             *_quality_plots(rows, styles),
-            *_size_plots(rows, styles),
+            *(plot for kind in DRAWN_AGAINST for plot in _plots_against(rows, styles, kind)),
             *_sweep_plots(rows, styles),
             *curve_plots(records, styles),
             *divergence_plots(records, styles),
@@ -93,41 +101,44 @@ def _quality(rows: Sequence[Row], styles: Styles, comparison: Conditions) -> Fig
     return draw.finished(figure, draw.titled(comparison.task, comparison))
 
 
-def _size_plots(rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
-    sizes = {
+def _plots_against(rows: Sequence[Row], styles: Styles, kind: str) -> Iterator[Plot]:
+    """Quality against the metrics of one kind of `DRAWN_AGAINST`, unless quality is itself a measure of attention."""
+    labels = DRAWN_AGAINST[kind]
+    known = {
         (row.comparison, row.key, row.metric): row.value
         for row in rows
-        if row.metric in SIZE_METRICS and not row.at and row.value is not None
+        if row.metric in labels and not row.at and row.value is not None
     }
     for comparison, main in main_rows(rows).items():
-        points = [row for row in main if row.value is not None]
-        sized = {
-            size: [(row, sizes[comparison, row.key, size]) for row in points if (comparison, row.key, size) in sizes]
-            for size in SIZE_METRICS
+        points = [row for row in main if row.value is not None and not row.metric.startswith("attention_")]
+        found = {
+            label: [(row, known[comparison, row.key, name]) for row in points if (comparison, row.key, name) in known]
+            for name, label in labels.items()
         }
-        panels = {size: found for size, found in sized.items() if found}
+        panels = {label: placed for label, placed in found.items() if placed}
         if len(points) > 1 and panels:
-            title = draw.titled(f"{comparison.task}: quality against size", comparison)
-            yield Plot("size", comparison, title, _size_figure(points, panels, styles, title))
+            title = draw.titled(f"{comparison.task}: {_TITLES[kind]}", comparison)
+            yield Plot(kind, comparison, title, _against_figure(points, panels, styles, title))
 
 
-def _size_figure(
+def _against_figure(
     points: Sequence[Row], panels: Mapping[str, Sequence[tuple[Row, float]]], styles: Styles, title: str
 ) -> Figure:
+    """A panel for each metric that quality is drawn against, by its axis label."""
     figure, every_axes = draw.new_figure(2.4 + 3.6 * len(panels), max(3.6, 1.3 + 0.21 * len(points)), len(panels), True)
     handles: dict[str, Any] = {}
-    for (size, sized), axes in zip(panels.items(), every_axes, strict=True):
-        for row, x in sized:
+    for (label, placed), axes in zip(panels.items(), every_axes, strict=True):
+        for row, x in placed:
             bars = draw.point(axes, x, row.value, styles[row.label], yerr=row.stderr)
-            draw.tell(bars.lines[0], f"{_told(row)}; {size} {x:g}")
+            draw.tell(bars.lines[0], f"{_told(row)}; {label} {x:g}")
             handles.setdefault(row.label, bars)
-        _set_size_scale(axes, [x for _, x in sized])
-        axes.set_xlabel(SIZE_METRICS[size])
+        _set_scale(axes, [x for _, x in placed])
+        axes.set_xlabel(label)
     every_axes[0].set_ylabel(draw.plain(_label(points, with_point=True)))
     return draw.finished(figure, title, handles)
 
 
-def _set_size_scale(axes: Axes, sizes: Sequence[float]) -> None:
+def _set_scale(axes: Axes, sizes: Sequence[float]) -> None:
     """Logarithmic if sizes differ by more than a factor of three; a size of zero keeps its place at the left."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 

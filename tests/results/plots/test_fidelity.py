@@ -41,7 +41,7 @@ def figures(records: list[Record], **rows: Any) -> dict[str, Figure]:
 
 def heights(axes: Axes) -> list[list[float]]:
     """Of the lines, without the caps of their errors and crosses."""
-    lines = (line for line in axes.get_lines() if line.get_marker() in ("o", "None"))
+    lines = (line for line in axes.get_lines() if line.get_marker() not in ("x", "_", "|"))
     return [np.asarray(line.get_ydata(), float).tolist() for line in lines]
 
 
