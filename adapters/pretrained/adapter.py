@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def build_pretrained(
     )
     if settings["gradient_checkpointing"]:
         checkpoint_activations(inner)
+    shape = _with_positions(shape, inner.config)
     converted = conversion_of(folder)
     spec = parse_spec(converted["model"] if converted else SOFTMAX, mechanisms)
     length = int(converted["context_length"]) if converted else shape.context_length
@@ -105,6 +107,13 @@ def swap_in(adapter: ModelAdapter[Any], spec: ModelSpec, seed: int) -> None:
 def is_distilled(spec: ModelSpec) -> bool:
     """Whether conversion trains the model's feature maps by attention distillation."""
     return spec.mechanism.distilled and spec.options.get("distill") is not False
+
+
+def _with_positions(shape: ModelShape, config: Any) -> ModelShape:
+    """The shape; of a model of images, with the positions of its patches and its class token."""
+    if not hasattr(config, "image_size"):
+        return shape
+    return replace(shape, context_length=(config.image_size // config.patch_size) ** 2 + 1)
 
 
 def _check_inputs(model: PretrainedModel, backbone: Backbone, shape: ModelShape) -> None:

@@ -47,6 +47,8 @@ def build_scratch(
     layer = AttentionShape(config.heads, config.kv_heads, config.head_dim, config.context_length, seed=seed)
     cores = [build_attention(spec.mechanism, spec.options, replace(layer, layer=i)) for i in range(config.layers)]
     model = Transformer(config, cores).to(precision.device)
+    if shape.image_size is not None:
+        shape = replace(shape, context_length=config.context_length)
     # A model that reads vectors has no tokens to score or generate.
     of_tokens = {Capability.LANGUAGE_MODEL, Capability.GENERATE}
     lacking = {Capability.VECTOR_SEQUENCES} if shape.input_dim is None else of_tokens
