@@ -11,9 +11,10 @@ digit or letter is another one.
 
 from __future__ import annotations
 
-from ..base import TaskScale
+from dataclasses import replace
+
 from ..settings import as_settings
-from .protocol import ImageClassification, image_info
+from .protocol import SCALES, ImageClassification, image_info
 from .settings import AnyPictureSettings
 
 IMAGES = ImageClassification(
@@ -24,19 +25,8 @@ IMAGES = ImageClassification(
         licence="that of the data set",
         citation="Dosovitskiy et al., An Image is Worth 16x16 Words, arXiv 2010.11929",
         scales={
-            "smoke": TaskScale(
-                as_settings(AnyPictureSettings(train_rows=1_000, test_rows=500)),
-                train={"steps": 60, "batch_size": 32, "eval_rows": 100},
-            ),
-            "small": TaskScale(
-                as_settings(AnyPictureSettings(train_rows=10_000, test_rows=5_000)),
-                train={"steps": 1_000, "batch_size": 64, "lr": 1e-3, "eval_every": 200},
-                backbone={"layers": 3, "heads": 4, "kv_heads": 4, "width": 96, "mlp_width": 192},
-            ),
-            "paper": TaskScale(
-                as_settings(AnyPictureSettings()),
-                train={"eval_rows": 5_000},
-            ),
+            scale: replace(given, settings={**as_settings(AnyPictureSettings()), **given.settings})
+            for scale, given in SCALES.items()
         },
     ),
 )

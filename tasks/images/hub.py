@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,7 +42,7 @@ class HubPictures:
         """
         dataset = self._dataset(roles, sources)
         for split, files in find_dataset(dataset, sources).files.items():
-            self._check(split, open_parquet(files[0]).schema_arrow.names)
+            self._check(split, open_parquet(files[0]).schema_arrow)
         return identify_dataset(dataset, sources, {"image": self.image, "label": self.label})
 
     def split(self, role: str, sources: Sources) -> LabelledPictures:
@@ -55,7 +55,7 @@ class HubPictures:
         dataset = self._dataset((role,), sources)
         (split,) = dataset.splits
         rows = read_split(dataset, split, sources)
-        self._check(split, rows.column_names)
+        self._check(split, rows.features.arrow_schema)
         where = f"column {self.label!r} of {dataset.repo} in split {split}"
         if names := getattr(rows.features[self.label], "names", None):
             labels = np.array(rows[self.label][:], np.int32)
@@ -64,7 +64,7 @@ class HubPictures:
             names = tuple(names)
         else:
             labels, names = class_ids(rows[self.label][:], where)
-        return LabelledPictures(_fetching(rows, self.image, f"{dataset.repo} in split {split}"), labels, names)
+        return LabelledPictures(_fetching(rows, self.image), labels, names)
 
     def _dataset(self, roles: Sequence[str], sources: Sources) -> DatasetId:
         splits = tuple({TRAIN: self.train, TEST: self.test}[role] for role in roles)
@@ -72,21 +72,25 @@ class HubPictures:
         config = found.config or only_config(found.repo, found.revision, self.test, sources)
         return replace(found, config=config, splits=splits)
 
-    def _check(self, split: str, columns: Sequence[str]) -> None:
+    def _check(self, split: str, schema: Any) -> None:
+        """Refuses columns that the Arrow schema of a split lacks, or that hold no encoded pictures in it."""
+        columns = dict(zip(schema.names, map(str, schema.types), strict=True))
         for setting in ("image", "label"):
             if (name := getattr(self, setting)) not in columns:
                 where = f"column of {self.dataset.repo} in split {split}, given as {setting},"
                 raise unknown_name(where, name, columns)
+        if "binary" not in columns[self.image]:
+            raise ValueError(
+                f"image is the column {self.image!r} of {self.dataset.repo}, which holds {columns[self.image]} in "
+                f"split {split}; allowed: encoded pictures"
+            )
 
 
-def _fetching(rows: Any, column: str, where: str) -> Any:
+def _fetching(rows: Any, column: str) -> Callable[[Sequence[int]], Sequence[StoredPicture]]:
     """Reads the stored pictures of a `datasets.Dataset` by place, without decoding them."""
     import datasets
 
-    try:
-        stored = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"column {column!r} of {where} holds no pictures: {error}") from error
+    stored = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
 
     def fetch(places: Sequence[int]) -> list[StoredPicture]:
         return [None if each is None else each["bytes"] for each in stored[list(places)][column]]

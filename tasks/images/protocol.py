@@ -22,12 +22,12 @@ from typing import Any
 
 from ...adapters.base import Adapter, Capability, Examples, ModelShape, PixelInputs, Settings
 from ...results.record import DataIdentity, Metric
-from ..base import INPUT, Row, Sources, TaskData, TaskInfo
+from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
 from ..data.sources import shuffled_places
 from ..heavy import NDArray, Tensor, np, torch
 from ..metrics.classification import majority_accuracy, measure
 from ..metrics.requested import check_classes, measure_classes, try_metrics
-from ..settings import parse_settings
+from ..settings import as_settings, parse_settings
 from .pictures import TEST, TRAIN, LabelledPictures, PictureSource
 from .readers import reader_for
 from .settings import AnyPictureSettings, PictureSettings
@@ -44,6 +44,19 @@ _READER_VERSION = "1"
 
 RECIPES = ("scratch", "finetuned-conversion", "pretrained-conversion", "pretrained-conversion-lora", "zero-shot")
 
+SCALES: Mapping[str, TaskScale] = {
+    "smoke": TaskScale(
+        as_settings(PictureSettings(train_rows=1_000, test_rows=500)),
+        train={"steps": 60, "batch_size": 32, "eval_rows": 100},
+    ),
+    "small": TaskScale(
+        as_settings(PictureSettings(train_rows=10_000, test_rows=5_000)),
+        train={"steps": 1_000, "batch_size": 64, "eval_every": 200},
+        backbone={"layers": 3, "heads": 4, "kv_heads": 4, "width": 96, "mlp_width": 192},
+    ),
+    "paper": TaskScale(as_settings(PictureSettings()), train={"eval_rows": HELD_OUT_ROWS}),
+}
+
 image_info = functools.partial(
     TaskInfo,
     version=1,
@@ -51,8 +64,9 @@ image_info = functools.partial(
     needs=frozenset({Capability.CLASSIFIER}),
     backbone="vit",
     recipes=RECIPES,
+    scales=SCALES,
 )
-"""Declares a task on images: a `TaskInfo` that lacks `name`, `summary`, `data`, `licence`, `citation` and `scales`."""
+"""Declares a task on images: a `TaskInfo` that lacks `name`, `summary`, `data`, `licence` and `citation`."""
 
 
 @dataclass(frozen=True)
