@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ...adapters.base import Adapter, Settings
+from ...adapters.base import Adapter, Settings, UnsupportedError
 from ...results.record import DataIdentity, Metric
 from ..base import Row, Sources, TaskData, TaskInfo
 from ..heavy import np
 from ..images.protocol import EvaluationPictures, ImageClassification
 from ..settings import check_ranges, parse_settings
+from .measures import MIN_KEYS
 from .protocol import Measured, metrics_of, rows_of
 from .rows import CorpusWindows, Window
 
@@ -74,10 +75,15 @@ class PictureFidelity:
         """The measures of each window, layer and head; then the weights of a few heads.
 
         Raises:
-            UnsupportedError: Nothing could be measured.
+            UnsupportedError: Nothing could be measured, or the model cuts pictures into too few patches.
         """
         windows: tuple[Window, ...] = data.test
         positions, corpus = adapter.shape.context_length, self.corpus or str(settings["dataset"])
+        if positions < MIN_KEYS:
+            raise UnsupportedError(
+                f"the model has {positions} positions in a picture; measures need {MIN_KEYS}: set a smaller "
+                "backbone.patch_size or a larger image_size"
+            )
         is_small = positions <= _split(settings)[0].sample_positions
         sample = Window(windows[0].inputs[:1], pixels=windows[0].pixels) if is_small else None
         return rows_of(adapter, Measured((CorpusWindows(corpus, positions, windows, "there is none"),), sample))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForImageClassification
 
 from hedgebench.adapters.pretrained.weight_files import read_config
 from hedgebench.harness.config import make_config
@@ -15,7 +16,7 @@ from hedgebench.harness.running.job import CellJob
 from hedgebench.harness.running.worker import run_job
 from hedgebench.results.record import Record
 
-from ...adapters.tiny_models import save_tiny
+from ...adapters.tiny_models import save_tiny, tiny_config
 from ...tasks.tiny_pictures import write_tiny
 from .test_conversion import run_cells, value_of
 
@@ -102,6 +103,9 @@ def test_models_from_scratch_learn_the_shapes(mirror: Path) -> None:
 
 
 def test_attention_on_pictures_is_held_against_softmax_and_the_teacher(mirror: Path) -> None:
+    config = tiny_config("vit")
+    config.patch_size = 2
+    AutoModelForImageClassification.from_config(config).save_pretrained(mirror.parent / "vit")
     few = {"windows": "2", "pictures": "3"}
     softmax, hedgehog = run(mirror, "softmax,hedgehog", FIDELITY, stages=("teacher", "distill"), set=few)
     assert value_of(softmax, "attention_kl") == value_of(softmax, "attention_kl_from_teacher") == 0
@@ -109,4 +113,21 @@ def test_attention_on_pictures_is_held_against_softmax_and_the_teacher(mirror: P
     assert value_of(hedgehog, "attention_kl") > 0
     assert value_of(hedgehog, "attention_kl_from_teacher") > 0
     points = [(m.at["corpus"], m.at["seq_len"], m.n) for m in hedgehog.metrics if m.name == "attention_kl_at"]
-    assert points == [("tiny/shapes", 5, 2)]
+    assert points == [("tiny/shapes", 17, 2)]
+
+
+def test_a_picture_of_few_patches_has_no_measures(mirror: Path) -> None:
+    config = make_config(
+        {
+            "models": ("softmax",),
+            "tasks": (FIDELITY,),
+            "mirror": str(mirror),
+            "offline": True,
+            "set": {"train.steps": "1", "backbone.patch_size": "4", "backbone.layers": "1"},
+        }
+    )
+    (planned,) = make_plan(config)
+    done = run_job(CellJob(planned, config, mirror.parent, make_sources(config), threads=1), lambda _: None)
+    assert done.record.status == "unsupported"
+    assert done.record.error is not None
+    assert "5 positions in a picture; measures need 8" in done.record.error.message
