@@ -11,6 +11,8 @@ The hub gives the data to those who accept its terms. Decoded, all training pict
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..base import TaskScale
 from ..data.sources import DatasetId
 from ..settings import as_settings
@@ -20,7 +22,7 @@ from .settings import PictureSettings
 
 DATA = DatasetId("ILSVRC/imagenet-1k", "data", "49e2ee26f3810fb5a7536bbf732a7b07389a47b5", ("train", "validation"))
 
-_READ = {"image_size": 224, "channels": 3, "flips": True, "shift": 28}
+_READ = PictureSettings(image_size=224, channels=3, flips=True, shift=28)
 
 IMAGENET1K = ImageClassification(
     image_info(
@@ -31,17 +33,17 @@ IMAGENET1K = ImageClassification(
         citation="Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, arXiv 1409.0575",
         scales={
             "smoke": TaskScale(
-                as_settings(PictureSettings(**_READ, train_rows=256, test_rows=128, batch_size=32)),
+                as_settings(replace(_READ, train_rows=256, test_rows=128, batch_size=32)),
                 train={"steps": 10, "batch_size": 16, "eval_rows": 64},
                 backbone={"patch_size": 16},
             ),
             "small": TaskScale(
-                as_settings(PictureSettings(**_READ, train_rows=20_000, test_rows=2_000, batch_size=32)),
+                as_settings(replace(_READ, train_rows=20_000, test_rows=2_000, batch_size=32)),
                 train={"steps": 2_000, "batch_size": 32, "eval_every": 500},
                 backbone={"patch_size": 16},
             ),
             "paper": TaskScale(
-                as_settings(PictureSettings(**_READ)),
+                as_settings(_READ),
                 train={"steps": 375_000, "batch_size": 1024, "lr": 1e-3, "eval_every": 5_000, "eval_rows": 5_000},
                 backbone={"patch_size": 16},
             ),

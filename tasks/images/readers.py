@@ -109,7 +109,8 @@ class Processed:
         with_pil: dict[str, Any] = {"backend": "pil"}
         if int(transformers.__version__.partition(".")[0]) < 5:
             with_pil = {"use_fast": False}
-        return transformers.AutoImageProcessor.from_pretrained(self.folder, local_files_only=True, **with_pil)
+        auto: Any = transformers.AutoImageProcessor
+        return auto.from_pretrained(self.folder, local_files_only=True, **with_pil)
 
     @property
     def inputs(self) -> PixelInputs:
@@ -117,7 +118,8 @@ class Processed:
         processor = self.processor
         factor = float(processor.rescale_factor) if processor.do_rescale else 1.0
         mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else ((0.0,) * 3, (1.0,) * 3)
-        return PixelInputs(*(tuple(float(value) / factor for value in each) for each in (mean, std)))
+        mean, std = (tuple(float(value) / factor for value in each) for each in (mean, std))
+        return PixelInputs(mean, std)
 
     def read(self, picture: Image) -> NDArray[np.uint8]:
         """Pixels `[3, height, width]`."""

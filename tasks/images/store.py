@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ...results.atomic import replacing
 from ...results.foreign import parse_json
@@ -84,9 +85,9 @@ class PixelStore:
                 f"the pixels of {rows} pictures need {needed / 1e9:.2f} GB, and {self.folder} has {free / 1e9:.2f} GB "
                 "free; set train_rows or test_rows, or choose another cache with XDG_CACHE_HOME"
             )
+        npy: Any = np.lib.format
         with replacing(file) as handle:
-            header = {"descr": np.lib.format.dtype_to_descr(first.dtype), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(handle, header)
+            npy.write_array_header_1_0(handle, {"descr": "|u1", "fortran_order": False, "shape": shape})
             handle.write(first.tobytes())
             for chunk in chunks:
                 if chunk.shape[1:] != shape[1:]:

@@ -105,7 +105,8 @@ def test_models_from_scratch_learn_the_shapes(mirror: Path) -> None:
 def test_attention_on_pictures_is_held_against_softmax_and_the_teacher(mirror: Path) -> None:
     config = tiny_config("vit")
     config.patch_size = 2
-    AutoModelForImageClassification.from_config(config).save_pretrained(mirror.parent / "vit")
+    auto: Any = AutoModelForImageClassification
+    auto.from_config(config).save_pretrained(mirror.parent / "vit")
     few = {"windows": "2", "pictures": "3"}
     softmax, hedgehog = run(mirror, "softmax,hedgehog", FIDELITY, stages=("teacher", "distill"), set=few)
     assert value_of(softmax, "attention_kl") == value_of(softmax, "attention_kl_from_teacher") == 0

@@ -68,7 +68,8 @@ def test_a_checkpoint_reads_as_its_image_processor_does(
 ) -> None:
     folder = checkpoint(tmp_path, **changes)
     reader = Processed("tiny", "f00d", folder)
-    theirs = AutoImageProcessor.from_pretrained(folder, backend="pil")(photo, return_tensors="np")["pixel_values"]
+    auto: Any = AutoImageProcessor
+    theirs = auto.from_pretrained(folder, backend="pil")(photo, return_tensors="np")["pixel_values"]
     pixels = reader.read(photo)
     assert pixels.dtype == np.uint8
     ours = reader.inputs.normalised(torch.from_numpy(pixels[None])).numpy()
