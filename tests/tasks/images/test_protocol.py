@@ -166,9 +166,7 @@ def test_samples_hold_the_picture_itself(shapes: Sources) -> None:
     assert (row["row"], row["label"]) == (5, 2)
 
 
-def test_a_model_from_scratch_wants_training_rows_and_a_pretrained_one_does_not(
-    shapes: Sources,
-) -> None:
+def test_a_model_from_scratch_wants_training_rows_and_a_pretrained_one_does_not(shapes: Sources) -> None:
     with pytest.raises(ValueError, match="train_rows is 0"):
         IMAGES.identify({**SMALL, "train_rows": 0}, shapes)
     planned = replace(shapes, tokenizer=BackboneTokenizer("tiny", "f00d"))
