@@ -70,7 +70,7 @@ def test_windows_are_single_texts_and_joined_ones_of_each_data_set(load: Load) -
     assert all(window.mask is not None and (window.mask.sum(1) >= 8).all() for window in single)
     assert [(window.inputs.shape, window.mask.all()) for window in joined] == [((1, 64), True)] * 2
     assert "does not fill a row of 64 tokens" in data.test.corpora[3].reason
-    assert 8 <= len(data.test.sample) <= 16
+    assert 8 <= data.test.sample.inputs.shape[1] <= 16
 
 
 def test_softmax_is_faithful_to_itself(load: Load) -> None:
@@ -123,7 +123,7 @@ def test_padding_changes_no_measure(spec: str, load: Load) -> None:
 def test_samples_are_squares_since_every_query_sees_every_key(load: Load) -> None:
     data = load()
     samples = [row for row in TASK.predict(adapter("elu"), data, SETTINGS) if "weights" in row]
-    length = len(data.test.sample)
+    length = data.test.sample.inputs.shape[1]
     assert len(samples) == 4
     for row in samples:
         assert [len(values) for values in row["weights"]] == [length] * length
