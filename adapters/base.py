@@ -44,7 +44,8 @@ class ModelShape:
     """The inputs and outputs that a task needs of a model.
 
     Attributes:
-        context_length: Longest input in positions; for images the backbone derives it from the number of patches.
+        context_length: Longest input in positions; for images the model has its number of patches and the class token,
+            whatever the task gives.
         vocab_size: Number of token ids; None for image inputs. With `input_dim`, the number of labels at each position,
             or None if each position's output is one real number.
         num_classes: Number of classes of a classifier, 1 for a regression; None for an output at each position.
@@ -80,21 +81,47 @@ class ModelShape:
 
 
 @dataclass(frozen=True)
+class PixelInputs:
+    """How stored pixels become a model's inputs, and how training varies them.
+
+    Attributes:
+        mean: Mean of each channel in the units of the stored pixels; an input is `(pixel - mean) / std`.
+        std: Standard deviation of each channel, in the same units.
+        flips: Whether training mirrors half of the images from left to right.
+        shift: Most pixels by which training moves an image along each axis; what moves in has the mean's colour.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    flips: bool = False
+    shift: int = 0
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Inputs `[b, channels, height, width]` float32 from stored pixels of that shape, on their device."""
+        values = pixels.float()
+        mean, std = (values.new_tensor(each)[:, None, None] for each in (self.mean, self.std))
+        return (values - mean) / std
+
+
+@dataclass(frozen=True)
 class Examples:
     """Training or validation examples, as arrays.
 
     Attributes:
         inputs: Token ids `[rows, n]`, or `[rows, towers, n]`, of any integer type, images
-            `[rows, channels, height, width]` float32, or sequences of vectors `[rows, n, input_dim]` float32.
+            `[rows, channels, height, width]`, uint8 with `pixels` and float32 without, or sequences of vectors
+            `[rows, n, input_dim]` float32. Batches are indexed out of it, so that it may be a memory map.
         targets: For language models next-token ids, and for sequences of vectors labels: `[rows, n]` int32, aligned
             with `inputs`, `IGNORED` at positions without a loss. For classifiers class ids `[rows]` int32. For
             regressions values `[rows]` or `[rows, n]` float32, NaN at positions without a loss.
         attention_mask: True at real tokens, of the shape of token inputs; None without padding.
+        pixels: How uint8 images become inputs; None for all other inputs.
     """
 
     inputs: NDArray[Any]
     targets: NDArray[Any]
     attention_mask: NDArray[np.bool_] | None = None
+    pixels: PixelInputs | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)

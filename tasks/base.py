@@ -34,7 +34,7 @@ class DataUnavailableError(Exception):
 
 @dataclass(frozen=True)
 class BackboneTokenizer:
-    """Which tokenizer a pretrained backbone was trained with.
+    """Which tokenizer, or image processor, a pretrained backbone was trained with.
 
     Attributes:
         name: The backbone's name.
@@ -57,7 +57,8 @@ class Sources:
         mirror: Folder laid out as `datasets/ORG/NAME` and `models/ORG/NAME`; looked in first.
         cache: Folder for derived files, such as trained tokenizers.
         offline: Never touch the network.
-        tokenizer: Tokenizer of the pretrained backbone that the data is for; None for models trained from scratch.
+        tokenizer: Tokenizer or image processor of the pretrained backbone that the data is for; None for models trained
+            from scratch.
     """
 
     mirror: Path | None

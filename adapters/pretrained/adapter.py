@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def build_pretrained(
     )
     if settings["gradient_checkpointing"]:
         checkpoint_activations(inner)
+    shape = _with_positions(shape, inner.config)
     converted = conversion_of(folder)
     spec = parse_spec(converted["model"] if converted else SOFTMAX.name, mechanisms)
     length = int(converted["context_length"]) if converted else shape.context_length
@@ -82,6 +84,13 @@ def checkpoint_activations(model: Any) -> None:
     """Makes a model of transformers recompute activations in the backward pass instead of keeping them."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
+
+
+def _with_positions(shape: ModelShape, config: Any) -> ModelShape:
+    """The shape; of a model of images, with the positions of its patches and its class token."""
+    if not hasattr(config, "image_size"):
+        return shape
+    return replace(shape, context_length=(config.image_size // config.patch_size) ** 2 + 1)
 
 
 def _check_inputs(model: PretrainedModel, backbone: Backbone, shape: ModelShape) -> None:

@@ -23,6 +23,9 @@ _SYNONYMS: Mapping[str, str] = {
 }
 """Other spellings of the names of classes, letters and digits alone, that published classifiers use."""
 
+_MOST_TOLD = 20
+"""Classes whose place in the head the record tells."""
+
 _PLACEHOLDER = re.compile(r"label\d+|\d+")
 
 
@@ -62,9 +65,21 @@ def match_head(config: Mapping[str, Any], labels: Sequence[str], num_classes: in
     if sorted(found) != sorted(wanted):
         theirs, ours = ", ".join(names), ", ".join(labels)
         return Head(None, f"the checkpoint's head is for the classes {theirs}; this task's are {ours}")
-    order = tuple(found.index(name) for name in wanted)
-    told = ", ".join(f"{name}={place}" for name, place in zip(labels, order, strict=True))
-    return Head(order, f"classes of the checkpoint's head are matched by name: {told}")
+    order = _places(found, wanted)
+    told = ", ".join(f"{name}={place}" for name, place in zip(labels[:_MOST_TOLD], order, strict=False))
+    more = f", and {len(labels) - _MOST_TOLD} more" if len(labels) > _MOST_TOLD else ""
+    return Head(order, f"classes of the checkpoint's head are matched by name: {told}{more}")
+
+
+def _places(found: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...]:
+    """The place of each wanted name among those found; names that several classes have are matched in their order.
+
+    ImageNet has two classes named crane, a bird and a machine.
+    """
+    places: dict[str, list[int]] = {}
+    for place, name in reversed(list(enumerate(found))):
+        places.setdefault(name, []).append(place)
+    return tuple(places[name].pop() for name in wanted)
 
 
 def _plain(name: str) -> str:

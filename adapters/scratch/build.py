@@ -41,6 +41,8 @@ def build_scratch(
     config = patches_and_class_token(TransformerConfig(**sizes, causal=backbone.name == "gpt"))
     torch.manual_seed(seed)
     model = Transformer(config, spec, seed).to(precision.device)
+    if shape.image_size is not None:
+        shape = replace(shape, context_length=config.context_length)
     # A model that reads vectors has no tokens to score or generate.
     of_tokens = {Capability.LANGUAGE_MODEL, Capability.GENERATE}
     lacking = {Capability.VECTOR_SEQUENCES} if shape.input_dim is None else of_tokens

@@ -138,7 +138,7 @@ class AttentionDistillation:
         return taken
 
     def _run_model(self, examples: Examples, rows: NDArray[Any], device: torch.device) -> None:
-        inputs, mask, _ = batch_of(examples, rows, device)
+        inputs, mask, _ = batch_of(examples, rows, device, varied=self.model.training)
         self.model.hidden(inputs, mask)
 
     def _forget(self) -> None:

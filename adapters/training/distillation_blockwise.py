@@ -6,8 +6,9 @@ are distilled at once. The hidden states between two blocks lie in files. LoLCAT
 of its 126 layers at a time (arXiv:2410.10254).
 
 Each block is trained by the one training loop, with its own optimiser, gradient clipping, schedule and early stopping.
-Dropout is off, as hidden states are computed once for all steps. A run that was killed resumes from its folder, which
-holds checkpoints of the blocks, the measurements of finished blocks, and the inputs of the next block.
+Dropout and random changes of images are off, as hidden states are computed once for all steps. A run that was killed
+resumes from its folder, which holds checkpoints of the blocks, the measurements of finished blocks, and the inputs of
+the next block.
 """
 
 from __future__ import annotations

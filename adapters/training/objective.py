@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..base import IGNORED, Examples, ModelShape
+from .augmentation import vary
 
 
 @runtime_checkable
@@ -52,7 +53,7 @@ class TargetLoss:
 
     def loss(self, model: nn.Module, examples: Examples, rows: NDArray[Any], device: torch.device) -> Float[Tensor, ""]:
         """The summed loss of the model's outputs."""
-        inputs, mask, targets = batch_of(examples, rows, device)
+        inputs, mask, targets = batch_of(examples, rows, device, varied=model.training)
         return self.of_outputs(model(inputs, mask), targets)
 
     def of_outputs(self, outputs: Tensor, targets: Tensor) -> Float[Tensor, ""]:
@@ -76,10 +77,13 @@ def objective_for(shape: ModelShape) -> TargetLoss:
     return TargetLoss(shape.is_regression)
 
 
-def batch_of(examples: Examples, rows: NDArray[Any], device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
+def batch_of(
+    examples: Examples, rows: NDArray[Any], device: torch.device, *, varied: bool = False
+) -> tuple[Tensor, Tensor | None, Tensor]:
     """Inputs, attention mask and targets of some rows, on `device`.
 
     Columns on the right without a token or a target in any row are cut off; a mask without padding becomes None.
+    Stored pixels are normalised and, if `varied`, mirrored and moved at random, as training does.
     """
     inputs, targets = examples.inputs[rows], examples.targets[rows]
     mask = None if examples.attention_mask is None else examples.attention_mask[rows]
@@ -90,5 +94,9 @@ def batch_of(examples: Examples, rows: NDArray[Any], device: torch.device) -> tu
         inputs, mask = inputs[..., :longest], mask[..., :longest]
         targets = targets[:, :longest] if targets.ndim == 2 else targets
     tensors = (torch.as_tensor(array, device=device) for array in (inputs, targets))
+    if examples.pixels is not None:
+        pixels, wanted = tensors
+        images = examples.pixels.normalised(pixels)
+        return vary(images, examples.pixels) if varied else images, None, wanted.long()
     read, wanted = (tensor if tensor.is_floating_point() else tensor.long() for tensor in tensors)
     return read, None if mask is None or mask.all() else torch.as_tensor(mask, device=device), wanted

@@ -11,7 +11,9 @@ teacher, nor have checkpoints that were converted before; their record says so a
 They are taken on the test text of the corpus that maps were distilled on, on another one (Python's standard library),
 and at each of `lengths`, which may be longer than what the model was trained on: the paper's generalisation study.
 `attention_fidelity_cola` is the same for encoders: on CoLA's sentences, which the paper's BERT was fine-tuned on, on
-the pairs of MRPC, and on rows of many sentences.
+the pairs of MRPC, and on rows of many sentences. `attention_fidelity_digits` and `attention_fidelity_images` are the
+same for images, on test pictures of the task `digits` and of the data set that a user names; a row's length is the
+number of patches and the class token.
 
 Conversions end with distillation here unless `finetune.steps` (or `lora.steps`) asks for more: the base weights are
 then those of the softmax teacher, and the measures say how well maps mimic it, which fine-tuning does not aim at.
@@ -23,15 +25,20 @@ of `results/plots/fidelity.py`. No score uses them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ...adapters.base import Capability, Settings
 from ..base import TaskScale
 from ..classification.glue import COLA, MRPC
 from ..classification.text_classification import text_info
+from ..images.any_data import IMAGES
+from ..images.digits import DIGITS
+from ..images.protocol import ImageClassification, image_info
 from ..language.perplexity import corpus_info
 from ..language.stdlib import STDLIB
 from ..language.wikitext import WIKITEXT2
 from ..settings import as_settings
+from .pictures import PictureFidelity, PictureFidelitySettings
 from .protocol import FidelitySettings
 from .sentences import SentenceFidelity, SentenceSettings
 from .streams import StreamFidelity, StreamSettings
@@ -94,3 +101,26 @@ ATTENTION_FIDELITY_COLA = SentenceFidelity(
     trained_on=("cola", COLA),
     others=(("mrpc", MRPC),),
 )
+
+
+def _picture_fidelity(name: str, summary: str, corpus: str, task: ImageClassification) -> PictureFidelity:
+    """Fidelity on the pictures of a task, with models of its sizes, trained as it trains them."""
+    own = as_settings(PictureFidelitySettings())
+    info = image_info(
+        name=f"attention_fidelity_{name}",
+        summary=f"Divergence, spikiness, monotonicity and overlap of attention weights on {summary}",
+        main_metric="attention_kl",
+        data=task.info.data,
+        licence=task.info.licence,
+        citation=f"Zhang et al., The Hedgehog & the Porcupine, arXiv 2402.04347, section 3; {task.info.citation}",
+        needs=frozenset({Capability.CLASSIFIER, Capability.ATTENTION_WEIGHTS}),
+        scales={
+            scale: replace(given, settings={**given.settings, **own}, stages=_DISTILLED_ONLY)
+            for scale, given in task.info.scales.items()
+        },
+    )
+    return PictureFidelity(info, corpus, task)
+
+
+ATTENTION_FIDELITY_DIGITS = _picture_fidelity("digits", "handwritten digits", "digits", DIGITS)
+ATTENTION_FIDELITY_IMAGES = _picture_fidelity("images", "pictures of a data set that you name", "", IMAGES)

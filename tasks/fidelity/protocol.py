@@ -10,13 +10,12 @@ from ...adapters.base import Adapter, Settings, UnsupportedError
 from ...results.record import DataIdentity, Metric
 from ..base import Row, Sources, TaskData, TaskInfo
 from ..classification.text_classification import TextClassification
-from ..data.batches import TokenIds
 from ..data.tokenization import Tokenizer
 from ..heavy import np
 from ..language.perplexity import Perplexity
 from ..settings import check_ranges, parse_settings
 from .measures import MEASURES, TEACHER_MEASURES
-from .rows import WEIGHTS, CorpusWindows, measured_rows, sampled_rows
+from .rows import WEIGHTS, CorpusWindows, Window, measured_rows, sampled_rows
 
 SHORTEST = 16
 _UNITS: dict[str, str] = dict.fromkeys(("kl", "entropy", "softmax_entropy", *TEACHER_MEASURES), "nats")
@@ -61,16 +60,16 @@ class FidelitySettings:
 
 
 @dataclass(frozen=True)
-class MeasuredText:
-    """The text that is measured, and the part of it whose weights are plotted.
+class Measured:
+    """The text or images that are measured, and the part of them whose weights are plotted.
 
     Attributes:
         corpora: Windows of each corpus and length; those that models are trained on come first.
-        sample: Tokens of the first corpus whose weights are kept for plots, `[n]`; may be empty.
+        sample: A row of the first corpus whose weights are kept for plots; None for none.
     """
 
     corpora: tuple[CorpusWindows, ...]
-    sample: TokenIds
+    sample: Window | None
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class AttentionFidelity:
         return replace(identity, details={**identity.details, **others})
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
-        """The text, `test` as `MeasuredText`; `limit` keeps that many windows of each corpus and length.
+        """The text, `test` as `Measured`; `limit` keeps that many windows of each corpus and length.
 
         Raises:
             DataUnavailableError: The data are not available.
@@ -123,7 +122,9 @@ class AttentionFidelity:
         tokenizer = task.reader(chosen.task_settings(), sources).load_tokenizer()
         windows = chosen.windows if limit is None else min(limit, chosen.windows)
         corpora = tuple(self.corpora(chosen, tokenizer, sources, windows))
-        return replace(data, test=MeasuredText(corpora, corpora[0].sample(chosen.sample_tokens)), wants_teacher=True)
+        first = corpora[0].windows[:1]
+        sample = first[0].sample(chosen.sample_tokens) if first else None
+        return replace(data, test=Measured(corpora, sample), wants_teacher=True)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:  # noqa: ARG002
         """The measures of each corpus, length, window, layer and head; then the weights of a few heads.
@@ -131,28 +132,44 @@ class AttentionFidelity:
         Raises:
             UnsupportedError: Nothing could be measured; the message is the reason of the first row.
         """
-        text: MeasuredText = data.test
-        measured = [row for windows in text.corpora for row in measured_rows(adapter, windows)]
-        if all(row["status"] != "ok" for row in measured):
-            raise UnsupportedError(measured[0]["reason"])
-        at = {"corpus": text.corpora[0].corpus, "seq_len": len(text.sample)}
-        return [*measured, *sampled_rows(adapter, text.sample, at)]
+        return rows_of(adapter, data.test)
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:  # noqa: ARG002
-        """Means over layers and heads, with standard errors over windows, of each corpus and length.
+        """As `metrics_of`."""
+        return metrics_of(rows)
 
-        The main metrics are those of the corpus and length that models are trained on: the first.
-        """
-        groups: dict[tuple[str, int], list[Row]] = {}
-        for row in rows:
-            if WEIGHTS not in row:
-                groups.setdefault((row["corpus"], row["seq_len"]), []).append(row)
-        metrics = [_metrics(group) for group in groups.values()]
-        points = [metric for group in metrics for metric in group]
-        return [
-            *(replace(metric, at={}) for metric in (metrics[0] if metrics else [])),
-            *(replace(metric, name=f"{metric.name}_at", higher_is_better=None) for metric in points),
-        ]
+
+def rows_of(adapter: Adapter, measured: Measured) -> list[Row]:
+    """The measures of each corpus, length, window, layer and head; then the weights of a few heads.
+
+    Raises:
+        UnsupportedError: Nothing could be measured; the message is the reason of the first row.
+    """
+    rows = [row for windows in measured.corpora for row in measured_rows(adapter, windows)]
+    if all(row["status"] != "ok" for row in rows):
+        raise UnsupportedError(rows[0]["reason"])
+    if measured.sample is None:
+        return rows
+    first = measured.corpora[0]
+    tokens = first.seq_len if measured.sample.pixels else measured.sample.inputs.shape[1]
+    return [*rows, *sampled_rows(adapter, measured.sample, {"corpus": first.corpus, "seq_len": tokens})]
+
+
+def metrics_of(rows: Sequence[Row]) -> list[Metric]:
+    """Means over layers and heads, with standard errors over windows, of each corpus and length.
+
+    The main metrics are those of the corpus and length that models are trained on: the first.
+    """
+    groups: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        if WEIGHTS not in row:
+            groups.setdefault((row["corpus"], row["seq_len"]), []).append(row)
+    metrics = [_metrics(group) for group in groups.values()]
+    points = [metric for group in metrics for metric in group]
+    return [
+        *(replace(metric, at={}) for metric in (metrics[0] if metrics else [])),
+        *(replace(metric, name=f"{metric.name}_at", higher_is_better=None) for metric in points),
+    ]
 
 
 def _metrics(rows: Sequence[Row]) -> list[Metric]:

@@ -1,15 +1,15 @@
-"""Windows of text and their rows: measures of each layer and head, and weights of a few heads for plots."""
+"""Windows of text or images and their rows: measures of each layer and head, and weights of a few heads for plots."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ...adapters.base import Adapter, AttentionMaps, UnsupportedError
+from ...adapters.base import Adapter, AttentionMaps, PixelInputs, UnsupportedError
 from ..base import Row
-from ..data.batches import TokenIds, model_inputs
-from ..heavy import NDArray, np, torch
+from ..data.batches import model_inputs
+from ..heavy import NDArray, Tensor, np, torch
 from .measures import check_weights, compare_maps
 
 WEIGHTS = "weights"
@@ -19,15 +19,29 @@ _SAMPLED_LAYERS, _SAMPLED_HEADS = 3, 4
 
 
 class Window(NamedTuple):
-    """Rows of text that are measured together; standard errors are taken over windows.
+    """Rows of text, or images, that are measured together; standard errors are taken over windows.
 
     Attributes:
-        tokens: Token ids `[rows, n]`.
+        inputs: Token ids `[rows, n]`, or stored pixels `[rows, channels, height, width]`.
         mask: True at real tokens, `[rows, n]`; None where all are real.
+        pixels: How pixels become inputs; None for tokens.
     """
 
-    tokens: TokenIds
-    mask: NDArray[np.bool_] | None
+    inputs: NDArray[Any]
+    mask: NDArray[np.bool_] | None = None
+    pixels: PixelInputs | None = None
+
+    def on(self, adapter: Adapter) -> tuple[Tensor, Tensor | None]:
+        """The model's inputs and mask, on its device."""
+        if self.pixels is None:
+            return model_inputs(adapter, (self.inputs, self.mask))
+        return self.pixels.normalised(torch.as_tensor(self.inputs, device=adapter.device)), None
+
+    def sample(self, most: int) -> Window | None:
+        """The first `most` tokens of the longest row; None for none."""
+        lengths = (np.ones_like(self.inputs) if self.mask is None else self.mask).sum(1)
+        longest = int(lengths.argmax())
+        return Window(self.inputs[longest : longest + 1, : min(most, int(lengths[longest]))]) if most else None
 
 
 @dataclass(frozen=True)
@@ -46,15 +60,6 @@ class CorpusWindows:
     windows: tuple[Window, ...]
     reason: str
 
-    def sample(self, most: int) -> TokenIds:
-        """The first `most` tokens of the longest row of the first window; none where there is no window."""
-        if not self.windows:
-            return np.empty(0, np.int32)
-        tokens, mask = self.windows[0]
-        lengths = (np.ones_like(tokens) if mask is None else mask).sum(1)
-        longest = int(lengths.argmax())
-        return tokens[longest, : min(most, int(lengths[longest]))]
-
 
 def measured_rows(adapter: Adapter, corpus: CorpusWindows) -> Iterator[Row]:
     """A row for each window, layer and head; a window that cannot be measured has one row with the reason."""
@@ -66,7 +71,7 @@ def measured_rows(adapter: Adapter, corpus: CorpusWindows) -> Iterator[Row]:
 
 
 def _rows_of_window(adapter: Adapter, window: Window, at: Row) -> list[Row]:
-    inputs, mask = model_inputs(adapter, window)
+    inputs, mask = window.on(adapter)
     found: list[Row] = []
 
     def visit(layer: int, maps: AttentionMaps) -> None:
@@ -87,22 +92,26 @@ def _unsupported(at: Row, reason: str) -> Row:
     return {**at, "status": "unsupported", "reason": reason}
 
 
-def sampled_rows(adapter: Adapter, tokens: TokenIds, at: Row) -> Iterator[Row]:
+def sampled_rows(adapter: Adapter, window: Window, at: Row) -> Iterator[Row]:
     """Weights of a few heads of a few layers, spread evenly: for each query those of the keys it sees, in order.
 
     There are none if the model has no room for the tokens or its weights are no distributions; the rows of its measures
     say why.
+
+    Args:
+        adapter: The model.
+        window: One row.
+        at: Corpus and tokens.
     """
     layers: list[AttentionMaps] = []
-    inputs, _ = model_inputs(adapter, (tokens[None], None))
+    inputs, _ = window.on(adapter)
 
     def visit(_: int, maps: AttentionMaps) -> None:
         check_weights(maps.weights)
         layers.append(maps)
 
     try:
-        if len(tokens):
-            adapter.compare_attention(inputs, visit)
+        adapter.compare_attention(inputs, visit)
     except UnsupportedError:
         return
     for layer in _spread(len(layers), _SAMPLED_LAYERS):

@@ -10,23 +10,21 @@ import hashlib
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ...adapters.base import ModelShape, Settings
 from ...results.record import DataIdentity
 from ..base import Sources
+from ..data.image_sets import CIFAR10, DIGITS_SPLITS, digits_places, read_digits
 from ..data.sources import DatasetId, identify_dataset, read_split
 from ..heavy import NDArray, np
 from .protocol import SequenceClassification, SequenceSettings, lra_info
 from .sequences import SequenceCache, Sequences
 
-CIFAR10 = DatasetId("uoft-cs/cifar10", "plain_text", "0b2714987fa478483af9968de7c934580d0bb9a2", ("train", "test"))
 HELD_OUT_ROWS = 5_000
 _PAPER_BATCHES: Settings = {"batch_size": 256, "eval_rows": HELD_OUT_ROWS, "eval_batch_size": 256}
 _READER_VERSION = "1"
 _PIXELS = 32
 _SHUFFLE_SEED = 0
-_DIGITS_SPLITS = {"train": 1_198, "validation": 200, "test": 399}
 
 
 @dataclass(frozen=True)
@@ -105,24 +103,14 @@ class Digits:
 
     def identify(self, chosen: SequenceSettings, sources: Sources) -> DataIdentity:  # noqa: ARG002
         """The hash of all pictures and their labels."""
-        whole = _read_digits()
-        content = hashlib.sha256(whole.tokens.tobytes() + whole.labels.astype("<i4").tobytes())
-        return DataIdentity("digits", "1", content.hexdigest(), "embedded", _DIGITS_SPLITS)
+        pixels, labels = read_digits()
+        content = hashlib.sha256(pixels.tobytes() + labels.astype("<i4").tobytes())
+        return DataIdentity("digits", "1", content.hexdigest(), "embedded", DIGITS_SPLITS)
 
     def split(self, name: str, chosen: SequenceSettings, sources: Sources) -> Sequences:  # noqa: ARG002
         """One split."""
-        whole = _read_digits()
-        ends = np.cumsum(list(_DIGITS_SPLITS.values()))[:-1]
-        places = np.random.default_rng(_SHUFFLE_SEED).permutation(len(whole))
-        chosen_places = dict(zip(_DIGITS_SPLITS, np.split(places, ends), strict=True))[name]
-        return Sequences(whole.tokens[chosen_places], whole.labels[chosen_places])
-
-
-def _read_digits() -> Sequences:
-    from sklearn.datasets import load_digits
-
-    digits: Any = load_digits()
-    return Sequences(digits.data.astype(np.uint8), digits.target.astype(np.int32))
+        (pixels, labels), places = read_digits(), digits_places(name)
+        return Sequences(pixels[places], labels[places])
 
 
 IMAGE = SequenceClassification(

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ...results.names import unknown_name
 from ...results.record import DataIdentity, Scalar
 from ..base import Sources
+from ..data.named import check_names, only_config
 from ..data.sources import (
     DatasetId,
     find_dataset,
     identify_dataset,
-    local_copies,
     open_parquet,
     read_split,
     shuffled_places,
-    split_files,
 )
 
 ID = "id"
 """A column of this name, where there is one, names the rows."""
 
-_REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _COLUMNS = ("source", "target")
 _TEXT = frozenset({"string", "large_string", "string_view"})
 
@@ -90,10 +85,7 @@ class SummaryData:
                 key = {"repo": "dataset", "train": "train_split", "test": "test_split"}.get(name, name)
                 example = "dataset=knkarthick/samsum, source=dialogue and target=summary"
                 raise ValueError(f"{key} is not set; a data set is named as in {example}")
-        if not _REPO.fullmatch(self.repo):
-            raise ValueError(f"dataset is {self.repo!r}; it takes ORG/NAME, such as knkarthick/samsum")
-        if self.revision and not _COMMIT.fullmatch(self.revision):
-            raise ValueError(f"revision is {self.revision!r}; it takes a commit of the hub in full, 40 hex digits")
+        check_names(self.repo, self.revision, "knkarthick/samsum")
         if self.test in (self.train, self.validation):
             raise ValueError(
                 f"test_split is {self.test!r}, and so is train_split or validation_split; what is reported must not "
@@ -149,22 +141,8 @@ class SummaryData:
         return [(source, getattr(self, source)), *((target, name) for name in getattr(self, target).split("+"))]
 
     def _dataset(self, splits: Sequence[str], sources: Sources) -> DatasetId:
-        config = self.config or self._only_config(sources)
+        config = self.config or only_config(self.repo, self.revision, self.test, sources)
         return DatasetId(self.repo, config, self.revision, tuple(splits))
-
-    def _only_config(self, sources: Sources) -> str:
-        copies = local_copies(self.repo, self.revision, sources, kind="datasets").values()
-        for folder in (copy for copy in copies if isinstance(copy, Path)):
-            configs = [
-                name
-                for name in sorted(each.name for each in folder.glob("*"))
-                if split_files(folder, DatasetId(self.repo, name, self.revision), self.test)
-            ]
-            if len(configs) > 1:
-                raise ValueError(f"{self.repo} has several configurations; set config to one of {', '.join(configs)}")
-            if configs:
-                return configs[0]
-        return "default"
 
     def _check_columns(self, split: str, schema: Any) -> None:
         """Refuses columns of a split that its Arrow schema does not have, or that hold no text in it."""

@@ -32,6 +32,7 @@ def named(*names: str) -> dict[str, Any]:
         (("cat", "dog"), (), (0, 1)),
         (("cat", "dog"), ("negative", "positive"), None),
         (("entailment", "entailment"), ("entailment", "not_entailment"), None),
+        (("crane", "wren", "crane"), ("wren", "crane", "crane"), (1, 0, 2)),
     ],
 )
 def test_classes_are_matched_by_name_where_both_sides_have_names(

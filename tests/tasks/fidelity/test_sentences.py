@@ -66,11 +66,11 @@ def test_windows_are_single_texts_and_joined_ones_of_each_data_set(load: Load) -
         *(("mrpc", 24, 1), ("mrpc", 64, 0)),
     ]
     single, joined = data.test.corpora[0].windows, data.test.corpora[1].windows
-    assert [len(window.tokens) for window in single] == [3, 3]
+    assert [len(window.inputs) for window in single] == [3, 3]
     assert all(window.mask is not None and (window.mask.sum(1) >= 8).all() for window in single)
-    assert [(window.tokens.shape, window.mask.all()) for window in joined] == [((1, 64), True)] * 2
+    assert [(window.inputs.shape, window.mask.all()) for window in joined] == [((1, 64), True)] * 2
     assert "does not fill a row of 64 tokens" in data.test.corpora[3].reason
-    assert 8 <= len(data.test.sample) <= 16
+    assert 8 <= data.test.sample.inputs.shape[1] <= 16
 
 
 def test_softmax_is_faithful_to_itself(load: Load) -> None:
@@ -100,7 +100,7 @@ def test_padding_changes_no_measure(spec: str, load: Load) -> None:
     model, window = adapter(spec), load().test.corpora[0].windows[0]
     together: list[dict[str, torch.Tensor]] = []
     apart: list[dict[str, list[torch.Tensor]]] = [{name: [] for name in MEASURES} for _ in range(2)]
-    tokens, mask = torch.as_tensor(window.tokens, dtype=torch.long), torch.as_tensor(window.mask)
+    tokens, mask = torch.as_tensor(window.inputs, dtype=torch.long), torch.as_tensor(window.mask)
 
     def visit(_: int, maps: AttentionMaps) -> None:
         together.append(compare_maps(maps, mask))
@@ -123,7 +123,7 @@ def test_padding_changes_no_measure(spec: str, load: Load) -> None:
 def test_samples_are_squares_since_every_query_sees_every_key(load: Load) -> None:
     data = load()
     samples = [row for row in TASK.predict(adapter("elu"), data, SETTINGS) if "weights" in row]
-    length = len(data.test.sample)
+    length = data.test.sample.inputs.shape[1]
     assert len(samples) == 4
     for row in samples:
         assert [len(values) for values in row["weights"]] == [length] * length
