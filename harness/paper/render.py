@@ -17,7 +17,8 @@ from ...results.paper.page import ArtefactPart, Difference, Figure, PaperPage, p
 from ...results.plots import draw
 from ...results.plots.make import make_plots
 from ...results.record import Record
-from ...results.references import Reference, ReferenceTable, load_reference
+from ...results.reference.load import Reference, load_reference
+from ...results.reference.printed import ReferenceTable
 from ...results.stats.evidence import kept_scores
 from ...results.store import RunStore
 from ...results.tables.aggregate import leaderboard_rows
@@ -172,7 +173,7 @@ def _tables(
         models = [m for study in group if source.scale in study.scales for m in study.models_at(source.scale)]
         shown = [m for m in dict.fromkeys(models) if not artefact.models or m in artefact.models]
         title = ", ".join(study.name for study in group)
-        yield beside_table(title, printed if group is together[0] else None, columns, shown)
+        yield beside_table(title, printed, columns, shown, group[0].recipe)
 
 
 def _columns(artefact: Artefact, study: Study, source: _Source) -> Iterator[MeasuredColumn]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..references import ReferenceRow, ReferenceTable
+from ..reference.printed import ReferenceCell, ReferenceRow, ReferenceTable
 from ..stats.statistics import seed_mean
 from ..tables.format import format_arrow, format_measurement
 from ..tables.row import REFERENCE_MODEL, Row
@@ -21,11 +21,11 @@ MARKS_LEGEND = (
     "on such numbers; U: remembered and found nowhere."
 )
 
-AVERAGE, RECOVERED = "average", "percent_recovered"
-"""Columns of printed tables that sum up the others: the mean score, and the ratio of sums to softmax's in percent."""
+RECOVERED, MEANS = "percent_recovered", ("average", "mean")
+"""Columns of printed tables that sum up the others: the ratio of sums to softmax's in percent, and mean scores."""
 
-_IN_PERCENT = ("x100", "%")
-"""Units of printed tables whose scores between 0 and 1 stand as percent."""
+PERCENT_UNITS = ("x100", "%")
+"""Units of printed columns in which scores between 0 and 1 stand as percent."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,11 @@ class MeasuredColumn:
 
 
 def beside_table(
-    title: str, printed: ReferenceTable | None, columns: Sequence[MeasuredColumn], models: Sequence[str]
+    title: str,
+    printed: ReferenceTable | None,
+    columns: Sequence[MeasuredColumn],
+    models: Sequence[str],
+    recipe: str | None = None,
 ) -> Table:
     """The table.
 
@@ -59,29 +63,40 @@ def beside_table(
         printed: The paper's table; None if none of its numbers is known.
         columns: What was measured.
         models: Model specs in the order of the table; printed rows that no model of ours stands for follow.
+        recipe: The recipe of what was measured, where the printed table has rows of another.
     """
-    rows = {row.model: row for row in printed.rows} if printed else {}
-    factor = 100.0 if printed and any(unit in printed.unit for unit in _IN_PERCENT) else 1.0
-    summaries = [name for name in (AVERAGE, RECOVERED) if any(name in row.values for row in rows.values())]
-    entries = {column.name: dict(zip(models, _entries(column, models, factor), strict=True)) for column in columns}
+    units = {column.name: column.unit for column in printed.columns} if printed else {}
+    summaries = [name for name in units if name == RECOVERED or name in MEANS]
+    factors = {column.name: 100.0 if units.get(column.name) in PERCENT_UNITS else 1.0 for column in columns}
+    entries = {
+        column.name: dict(zip(models, _entries(column, models, factors[column.name]), strict=True))
+        for column in columns
+    }
     for name in summaries:
-        entries[name] = {model: _summary(name, columns, model, factor) for model in models}
-    names = [*(column.name for column in columns), *summaries]
+        entries[name] = {model: _summary(name, columns, model) for model in models}
+    rows = {row.model: row for row in printed.measured if row.recipe in (None, recipe)} if printed else {}
     lines: list[tuple[str, tuple[Entry, ...]]] = []
-    for model in dict.fromkeys((*models, *rows)):
-        if model in rows:
-            lines.append((f"{rows[model].label}: paper", tuple(_printed(rows[model], name) for name in names)))
-        if model in models:
-            lines.append((f"{model}: here", tuple(entries[name][model] for name in names)))
+    for model in models:
+        if printed and model in rows:
+            lines.append(_printed(printed, rows[model], list(entries)))
+        lines.append((f"{model}: here", tuple(entries[name][model] for name in entries)))
+    others = [row for row in printed.rows if row.model not in models or row not in rows.values()] if printed else []
+    lines += [_printed(printed, row, list(entries)) for row in others if printed]
     headings = [Column(column.name, column.label) for column in columns]
     return Table(title, (*headings, *(Column(name.replace("_", " ")) for name in summaries)), tuple(lines))
 
 
-def _printed(row: ReferenceRow, column: str) -> Entry:
-    if column not in row.values:
-        return MISSING
-    value = row.values[column]
-    return Entry(format_measurement(value, None)[0], note=MARKS[row.mark_of(column)], order=value)
+def _printed(table: ReferenceTable, row: ReferenceRow, names: Sequence[str]) -> tuple[str, tuple[Entry, ...]]:
+    """A line of the paper's numbers; a column of ours that the table does not print has none."""
+    known = {column.name for column in table.columns}
+    cells = (table.cell(row.label, name) if name in known else None for name in names)
+    return f"{row.label}: paper", tuple(map(_printed_entry, cells))
+
+
+def _printed_entry(cell: ReferenceCell | None) -> Entry:
+    if cell is None or cell.value is None:
+        return MISSING if cell is None else Entry("not known", pale=True)
+    return Entry(f"{cell.value:.{cell.column.decimals}f}", note=MARKS[cell.mark], order=cell.value)
 
 
 def _entries(column: MeasuredColumn, models: Sequence[str], factor: float) -> list[Entry]:
@@ -97,15 +112,15 @@ def _times(row: Row, factor: float) -> Row:
     return replace(row, value=factor * row.value, stderr=None if row.stderr is None else factor * row.stderr)
 
 
-def _summary(name: str, columns: Sequence[MeasuredColumn], model: str, factor: float) -> Entry:
-    """A model's average, or its share of softmax's sum, over the columns that both have, with its error over seeds."""
+def _summary(name: str, columns: Sequence[MeasuredColumn], model: str) -> Entry:
+    """A model's mean, or its share of softmax's sum, in percent over the columns that both have; error over seeds."""
     pairs = [(row, other) for c in columns if (row := c.of(model)) and (other := c.of(REFERENCE_MODEL))]
     by_seed = [(_by_seed(row), _by_seed(other)) for row, other in pairs]
     seeds = sorted(set.intersection(*(set(values) for pair in by_seed for values in pair))) if pairs else []
-    if not seeds:
+    own, reference = (np.array([[pair[side][seed] for pair in by_seed] for seed in seeds]) for side in (0, 1))
+    if not seeds or not (reference.sum(1) > 0).all():
         return MISSING
-    own, reference = (np.array([[pair[side][seed] for pair in by_seed] for seed in seeds]).sum(1) for side in (0, 1))
-    values = factor * own / len(pairs) if name == AVERAGE else 100 * own / reference
+    values = 100 * (own.mean(1) if name in MEANS else own.sum(1) / reference.sum(1))
     mean, stderr = seed_mean(values.tolist())
     counted = "" if len(pairs) == len(columns) else f"{len(pairs)} of {len(columns)}"
     return Entry(*format_measurement(mean, stderr), note=counted, order=mean)

@@ -199,13 +199,11 @@ def test_an_interval_leaves_out_the_threshold_exactly_if_the_adjusted_p_value_is
 def test_an_order_holds_by_its_weakest_pair_and_fails_by_its_lowest() -> None:
     strong, weak, reversed_ = effect(9), effect(2.1), effect(-2.3)
     (holds,) = judge([MeasuredClaim("order", (strong, weak))])
-    assert (holds.verdict, holds.effect, holds.p_value) == ("holds", weak, pytest.approx(2 * stats.norm.sf(2.1)))
+    assert (holds.verdict, holds.effect) == ("holds", weak)
+    assert holds.p_value == pytest.approx(2 * stats.norm.sf(2.1))
     (fails,) = judge([MeasuredClaim("order", (strong, reversed_))])
-    assert (fails.verdict, fails.effect, fails.p_value) == (
-        "does not hold",
-        reversed_,
-        pytest.approx(4 * stats.norm.sf(2.3)),
-    )
+    assert (fails.verdict, fails.effect) == ("does not hold", reversed_)
+    assert fails.p_value == pytest.approx(4 * stats.norm.sf(2.3))
     (open_,) = judge([MeasuredClaim("order", (strong, weak, reversed_, strong))])
     assert (open_.verdict, open_.effect) == ("undecided", reversed_)
     with pytest.raises(ValueError, match="claim empty has no contrast"):

@@ -5,10 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from hedgebench.results.record import Metric, Record
+from hedgebench.results.reference.load import load_reference
 from hedgebench.results.tables.aggregate import leaderboard_rows
 from hedgebench.results.tables.groups import GroupScore, group_scores
-
-from ..references import load_reference
 
 MakeMetric = Callable[..., Metric]
 MakeRecord = Callable[..., Record]
@@ -31,11 +30,11 @@ def scores_by_model(records: list[Record], **options: object) -> dict[str, Group
 
 
 def test_a_groups_score_is_the_papers_ratio_of_sums(make_glue: Callable[..., list[Record]]) -> None:
-    table = load_reference().table("table-8")
+    table = load_reference().table(8)
     records = []
     for label in ("BERT-FT", "Hedgehog"):
         row = table.row(label)
-        records += make_glue(row.model, {k: v for k, v in row.values.items() if k.startswith("glue/")})
+        records += make_glue(str(row.model), {k: v for k, v in row.values.items() if k.startswith("glue/")})
     scores = scores_by_model(records)
     assert scores["hedgehog"].percent_recovered == pytest.approx(100 * 661.8 / 666.2)
     assert scores["softmax"].percent_recovered == 100
@@ -98,9 +97,9 @@ def test_a_task_with_settings_of_its_own_is_in_no_group(make_record: MakeRecord)
 def test_a_stand_in_does_not_count_towards_its_group(make_glue: Callable[..., list[Record]]) -> None:
     records = []
     for label in ("Transformer", "Hedgehog"):
-        row = load_reference().table("table-6").row(label)
+        row = load_reference().table(6).row(label)
         values = {name: value for name, value in row.values.items() if name.startswith("lra/")}
-        records += make_glue(row.model, {**values, "lra/digits": 1_000.0})
+        records += make_glue(str(row.model), {**values, "lra/digits": 1_000.0})
     score = scores_by_model(records)["hedgehog"]
     assert score.percent_recovered == pytest.approx(100 * 59.66 / 54.39, abs=0.05)
     assert (score.done, score.total) == (5, 5)

@@ -22,6 +22,7 @@ from hedgebench.adapters.spec import parse_spec
 from hedgebench.adapters.training.loop import train
 from hedgebench.adapters.training.settings import TrainSettings
 from hedgebench.harness.registry import mechanisms, tasks
+from hedgebench.results.reference.load import load_reference
 from hedgebench.tasks.base import DataUnavailableError, Sources, Task
 from hedgebench.tasks.data import file_hashes
 from hedgebench.tasks.lra.images import IMAGE, grey_pixels
@@ -31,8 +32,6 @@ from hedgebench.tasks.lra.protocol import PAPER_BACKBONE
 from hedgebench.tasks.lra.retrieval import RETRIEVAL
 from hedgebench.tasks.lra.scenes import PathfinderSettings
 from hedgebench.tasks.lra.text import TEXT
-
-from ...results.references import load_reference
 
 TASKS = {name: task for name, task in tasks().items.items() if name.startswith("lra/")}
 TINY: Mapping[str, Settings] = {
@@ -94,7 +93,7 @@ def stocked(sources: Sources) -> Sources:
 
 
 def test_the_names_are_those_of_the_papers_table_and_one_stand_in() -> None:
-    printed = {name for name in load_reference().table("table-6").row("Hedgehog").values if name.startswith("lra/")}
+    printed = {name for name in load_reference().table(6).row("Hedgehog").values if name.startswith("lra/")}
     assert set(TASKS) == printed | {"lra/digits"} == set(TINY)
 
 
