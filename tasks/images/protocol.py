@@ -22,7 +22,7 @@ from typing import Any
 
 from ...adapters.base import Adapter, Capability, Examples, ModelShape, PixelInputs, Settings
 from ...results.record import DataIdentity, Metric
-from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
+from ..base import FROM_SCRATCH, INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
 from ..data.sources import shuffled_places
 from ..heavy import NDArray, Tensor, np, torch
 from ..metrics.classification import majority_accuracy, measure
@@ -42,7 +42,7 @@ MOST_LOGITS = 100
 
 _READER_VERSION = "1"
 
-RECIPES = ("scratch", "finetuned-conversion", "pretrained-conversion", "pretrained-conversion-lora", "zero-shot")
+RECIPES = (*FROM_SCRATCH, "finetuned-conversion", "pretrained-conversion", "pretrained-conversion-lora", "zero-shot")
 
 SCALES: Mapping[str, TaskScale] = {
     "smoke": TaskScale(
