@@ -127,16 +127,16 @@ def run_studies(plan: PaperPlan, console: Console, quiet: bool = False) -> int:
     Returns:
         0 if every cell that could run has a result, 3 if some has none, 130 if the run was interrupted.
     """
-    for gap in plan.gaps:
-        say(console, f"{gap.study}: {gap.what} left out: {gap.reason}")
-    every = plan.all()
-    if not every:
-        return EXIT_OK
     store = RunStore(Path(plan.config.output or ""))
     store.create()
     write_gaps(
         store, {study: {gap.what: gap.reason for gap in plan.gaps if gap.study == study} for study in plan.cells}
     )
+    for gap in plan.gaps:
+        say(console, f"{gap.study}: {gap.what} left out: {gap.reason}")
+    every = plan.all()
+    if not every:
+        return EXIT_OK
     first = [p for p in every if p.spec.canonical == REFERENCE_MODEL and _has_students(p)]
     code = EXIT_OK
     if first and plan.config.scale in TEACHER_SCALES:

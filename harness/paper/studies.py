@@ -29,7 +29,7 @@ ABLATIONS = (
 CONTROL = "softmax:continued=true"
 """Softmax attention trained for as long as the converted models are."""
 
-_FIDELITY = ("softmax", "hedgehog", "hedgehog:distill=false", "t2r_hh", "elu", "performer", "cosformer")
+_FIDELITY = ("softmax", *PRIOR, "t2r_hh", "hedgehog", "hedgehog:distill=false")
 _GLUE = GROUPS["glue"]
 _NO_VIT = "its weights are on the hub alone, and ImageNet is not in the mirror; see the study `images`"
 
