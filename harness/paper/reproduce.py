@@ -92,7 +92,7 @@ def plan_studies(studies: Sequence[Study], config: RunConfig, seeds: tuple[int, 
             gaps.append(Gap(study.name, ", ".join(study.columns), study.gaps[config.scale]))
             continue
         planned = make_plan(config_of(study, config, seeds))
-        absent = {p.cell.task: p.problem.message for p in planned if p.problem and _is_absent(p)}
+        absent = {p.cell.task: _first_line(p.problem.message) for p in planned if p.problem and _is_absent(p)}
         gaps += [Gap(study.name, task, reason) for task, reason in absent.items()]
         cells[study.name] = tuple(p for p in planned if not _is_absent(p))
     every = [p.cell for planned in cells.values() for p in planned]
@@ -173,6 +173,11 @@ def blind_teachers(store: RunStore, keys: Collection[str]) -> dict[tuple[str, st
 def _is_absent(planned: PlannedCell) -> bool:
     """Whether data or weights are neither in the mirror nor to be had."""
     return planned.problem is not None and planned.problem.type == DataUnavailableError.__name__
+
+
+def _first_line(message: str) -> str:
+    """What is absent, without the places that were looked in."""
+    return message.splitlines()[0].removesuffix(" Looked in:")
 
 
 def _has_students(planned: PlannedCell) -> bool:

@@ -31,6 +31,7 @@ CONTROL = "softmax:continued=true"
 
 _FIDELITY = ("softmax", *PRIOR, "t2r_hh", "hedgehog", "hedgehog:distill=false")
 _GLUE = GROUPS["glue"]
+_FEW_STEPS = {f"{stage}.steps": "2" for stage in ("teacher", "distill", "finetune")}
 _NO_VIT = "its weights are on the hub alone, and ImageNet is not in the mirror; see the study `images`"
 
 _RECALL = Study(
@@ -51,7 +52,7 @@ _COLA = Study(
     models=("softmax", CONTROL, *PRIOR, "taylor", "t2r", "t2r_hh", "hedgehog", "hedgehog:distill=false"),
     recipe="finetuned-conversion",
     scales={
-        "smoke": StudyScale(("glue/cola",), "minilm-l6", models=("softmax", "elu", "hedgehog")),
+        "smoke": StudyScale(("glue/cola",), "minilm-l6", settings=_FEW_STEPS, models=("softmax", "elu", "hedgehog")),
         "small": StudyScale(("glue/cola",), "minilm-l6", seeds=3),
         "paper": StudyScale(("glue/cola",), "bert-base", seeds=5),
     },
@@ -63,7 +64,7 @@ _GLUE_CONVERSION = Study(
     models=("softmax", CONTROL, "t2r", "t2r_hh", "hedgehog"),
     recipe="finetuned-conversion",
     scales={
-        "smoke": StudyScale(_GLUE, "minilm-l6", models=("softmax", "hedgehog")),
+        "smoke": StudyScale(_GLUE, "minilm-l6", settings=_FEW_STEPS, models=("softmax", "hedgehog")),
         "small": StudyScale(_GLUE, "minilm-l6", seeds=3),
         "paper": StudyScale(_GLUE, "bert-base", seeds=5),
     },
@@ -75,7 +76,12 @@ _FIDELITY_COLA = Study(
     models=_FIDELITY,
     recipe="finetuned-conversion",
     scales={
-        "smoke": StudyScale(("attention_fidelity_cola",), "minilm-l6", models=("softmax", "elu", "hedgehog")),
+        "smoke": StudyScale(
+            ("attention_fidelity_cola",),
+            "minilm-l6",
+            settings={**_FEW_STEPS, "task.windows": "1"},
+            models=("softmax", "elu", "hedgehog"),
+        ),
         "small": StudyScale(("attention_fidelity_cola",), "minilm-l6", seeds=3),
         "paper": StudyScale(("attention_fidelity_cola",), "bert-base", seeds=5),
     },
@@ -185,7 +191,9 @@ _SAMSUM = Study(
     models=("softmax", "t2r", "hedgehog"),
     recipe="pretrained-conversion-lora",
     scales={
-        "smoke": StudyScale(("samsum",), "smollm2-135m", models=("hedgehog",)),
+        "smoke": StudyScale(
+            ("samsum",), "smollm2-135m", settings={"distill.steps": "1", "lora.steps": "1"}, models=("hedgehog",)
+        ),
         "small": StudyScale(("samsum",), "smollm2-135m"),
         "paper": StudyScale(("samsum",), "llama2-7b", seeds=3),
     },
