@@ -112,7 +112,7 @@ _LRA = Study(
                 "lra/text:max_length=512",
                 "lra/retrieval",
                 "lra/image",
-                "lra/pathfinder:image_size=16",
+                "lra/pathfinder:dashes=3:distractors=2:image_size=16",
             ),
             seeds=3,
         ),
