@@ -1,4 +1,4 @@
-"""The model behind an adapter: its common interface, trained from scratch or pretrained."""
+"""The common interface of the models behind adapters, trained from scratch or pretrained."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HeadsVisitor = Callable[[int, AttentionCore, Heads, bool], object]
 
 
 class AttentionModel(nn.Module):
-    """A model of tokens or images: a decoder with next-token logits, or an encoder with class logits.
+    """A model of tokens, vectors or images: a decoder with next-token logits, or an encoder with class logits.
 
     Attributes:
         no_teacher: Why no softmax model before conversion exists; empty if it does.
@@ -79,12 +79,12 @@ class AttentionModel(nn.Module):
     @property
     @abstractmethod
     def last_position(self) -> int | None:
-        """Number of the model's own positions; None if they have no end."""
+        """Number of positions that the model has learned embeddings for; None if its positions have no end."""
 
 
 def _call_visitor(
     visit: HeadsVisitor, layer: int, core: AttentionCore, args: tuple[Heads], kwargs: dict[str, bool]
 ) -> None:
-    """The hook before a core's forward pass; visitors analyse attention in float32, without autocast."""
+    """The hook before a core's forward pass; it turns autocast off, as visitors analyse attention in float32."""
     with torch.autocast(args[0].q.device.type, enabled=False):
         visit(layer, core, args[0], kwargs["causal"])

@@ -74,20 +74,18 @@ def attention_distillation_loss(
         phi_q: features of the student's queries, or their logarithms.
         phi_k: features of the student's keys, or their logarithms.
         causal: a query sees the keys up to its own; with m > n the queries are the last n tokens.
-        key_padding_mask: true where a key is a real token. The queries are the last n tokens, and those that the mask
-            marks as padding are left out of the mean.
+        key_padding_mask: true where a key is a real token; queries that are padding are left out of the mean.
         scale: factor on q·k; 1/√d unless given.
         log_space: `phi_q` and `phi_k` are logarithms.
         eps: added to the student's row sum, outside log space.
         tile: query rows that torch handles at once; by default as many as `tiles.TILE_ELEMENTS` allows.
-        backend: "auto" (Triton on CUDA for float32 and up to `MAX_DIM` dimensions, else torch), "triton" or "torch".
-            Log features that no common shift can hold run in torch, with every backend.
+        backend: "auto" (Triton for float32 on CUDA, else torch), "triton" or "torch". Log features that no common shift
+            can hold always run in torch.
 
     Raises:
-        ValueError: kv heads that do not divide the query heads, a teacher and a student of different batch, heads or
-            tokens, tensors that do not fit each other or lie on more than one device, a mask that is not bool, more
-            queries than keys in a causal or masked call, a tile below 1 row, an unknown backend, or "triton" where it
-            cannot run.
+        ValueError: kv heads that do not divide the query heads, tensors that do not fit each other or lie on more than
+            one device, a mask that is not bool, more queries than keys in a causal or masked call, a tile below 1 row,
+            an unknown backend, or "triton" where it cannot run.
     """
     query_groups(phi_q, phi_k, causal)
     _check(q, k, phi_q, phi_k, key_padding_mask, tile)

@@ -72,7 +72,7 @@ class FactoredScores:
         self._causal, self._eps, self._log_space = causal, eps, log_space
 
     def probabilities(self, start: int, stop: int) -> Float[Tensor, "l gt s"]:
-        """The s_ij / S_i of query rows start to stop, over the keys up to the last seen; zero at hidden keys."""
+        """The s_ij / S_i of query rows start to stop, over keys up to the last seen; zero at hidden keys."""
         groups, tokens = self._queries.shape[1:3]
         earlier = self._keys.shape[1] - tokens
         self._rows = slice(start, stop)
@@ -115,9 +115,9 @@ class SteepScores:
     """Causal scores of log features of any range.
 
     Rows share a shift only over keys that all of them see. For a tile these are the keys before it. On its diagonal,
-    blocks are halved: the rows of the right half share a shift over the keys of the left half. Squares of `_LEAF` tokens
-    remain, whose scores are summed feature by feature. The largest score of a row in a block is at least 1 before
-    scaling, so terms that underflow are far below `tiles.FLOOR`.
+    blocks are halved: the rows of the right half share a shift over the keys of the left half. What remains are squares
+    of `_LEAF` tokens, whose scores are summed feature by feature. The largest score of a row in a block is at least 1
+    before scaling, so terms that underflow are far below `tiles.FLOOR`.
     """
 
     def __init__(self, queries: Tensor, keys: Tensor) -> None:
@@ -125,7 +125,7 @@ class SteepScores:
         self._queries, self._keys = queries, keys
 
     def probabilities(self, start: int, stop: int) -> Float[Tensor, "l gt s"]:
-        """The s_ij / S_i of query rows start to stop, over the keys up to the last seen; zero at hidden keys."""
+        """The s_ij / S_i of query rows start to stop, over keys up to the last seen; zero at hidden keys."""
         groups, tokens = self._queries.shape[1:3]
         self._start, self._stop = start, stop
         self._first = self._keys.shape[1] - tokens + start
@@ -195,7 +195,7 @@ def hide_later(tile: Float[Tensor, "l gt s"], groups: int, later: Tensor | None,
 
 
 def _halved(start: int, stop: int) -> tuple[list[tuple[slice, slice]], list[slice]]:
-    """Splits a square on the diagonal into rectangles (rows, keys) below it, and squares of at most `_LEAF` tokens."""
+    """Splits a square on the diagonal into rectangles (rows, keys) below it, and squares of at most `_LEAF`."""
     if stop - start <= _LEAF:
         return [], [slice(start, stop)]
     middle = (start + stop) // 2
