@@ -5,8 +5,8 @@ from __future__ import annotations
 from .declaration import Mechanism, Option
 
 CONTINUED = "continued"
-"""Option of softmax in conversions that begin with a fine-tuned teacher: softmax itself is that teacher, and takes
-fewer steps than what is converted from it."""
+"""Option of softmax in finetuned-conversion. Without it, the softmax model is the fine-tuned teacher itself, which has
+taken fewer training steps than the models converted from it."""
 
 SOFTMAX = Mechanism(
     name="softmax",
@@ -24,7 +24,7 @@ SOFTMAX = Mechanism(
         CONTINUED: Option(
             bool,
             False,
-            "control in finetuned-conversion: the teacher fine-tuned further, for as many steps as its students",
+            "control in finetuned-conversion: fine-tune the teacher further, for as many steps as its students",
             read_by="recipe",
         ),
     },

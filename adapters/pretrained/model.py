@@ -29,7 +29,7 @@ class PretrainedModel(AttentionModel):
         inner: The model, with a head for the task.
         swap: The replacement of its attention.
         separator: Id of the token that ends a segment, for encoders that tell two segments apart; None for others.
-        no_teacher: Why the softmax model before conversion is lost; empty if `inner` has its weights.
+        no_teacher: Why the softmax model before conversion is not available; empty if `inner` has its weights.
     """
 
     def __init__(self, inner: PreTrainedModel, swap: Swap, separator: int | None = None, no_teacher: str = "") -> None:
@@ -41,7 +41,7 @@ class PretrainedModel(AttentionModel):
         self._kept: dict[str, Tensor] = {}
 
     def replace_attention(self, spec: ModelSpec, *, context_length: int, seed: int) -> None:
-        """Replaces the present attention by that of `spec`; raises what `swap_attention` raises."""
+        """Replaces the present attention by that of `spec`; arguments and errors are those of `swap_attention`."""
         self.swap.undo()
         self.swap = swap_attention(self.inner, spec, context_length=context_length, seed=seed)
 
@@ -81,10 +81,10 @@ class PretrainedModel(AttentionModel):
 
     @torch.no_grad()
     def teacher_heads(self, inputs: Inputs, mask: Mask = None) -> list[Heads]:
-        """Heads of each layer of the softmax model before conversion, on the same inputs; empty if it is lost.
+        """Heads of each layer of the softmax model before conversion, on the same inputs; empty with `no_teacher`.
 
-        Each layer passes on the output of softmax attention. Base weights are those of `keep_teacher`, or else the
-        present ones, which distillation does not change. Memory is linear in the tokens.
+        Each layer passes on the output of softmax attention. Base weights are those of `keep_teacher` or, if it was not
+        called, the present ones, which distillation does not change. Memory is linear in tokens.
         """
         heads: list[Heads] = []
         if self.no_teacher:
@@ -99,7 +99,7 @@ class PretrainedModel(AttentionModel):
 
     @property
     def last_position(self) -> int | None:
-        """Number of learned positions; None if they are rotary, which have no end."""
+        """Number of learned positions; None for rotary positions, which have no end."""
         config: Any = self.inner.config
         return config.max_position_embeddings if config.model_type in _LEARNED_POSITIONS else None
 
@@ -115,7 +115,7 @@ class PretrainedModel(AttentionModel):
         return arguments
 
     def _exchange(self) -> None:
-        """Exchanges kept weights and those of the model, one after another, so that only one is in memory twice."""
+        """Swaps kept weights and those of the model one by one, so that only one weight is in memory twice."""
         for name, value in self.inner.named_parameters():
             if name in self._kept:
                 present = value.detach().to("cpu", copy=True)

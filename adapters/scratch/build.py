@@ -42,7 +42,9 @@ def build_scratch(
     del sizes["labels"]
     config = patches_and_class_token(TransformerConfig(**sizes, causal=backbone.name == "gpt"))
     if spec.is_causal_only and not config.causal:
-        raise UnsupportedError(f"model {spec.canonical} is for decoders alone; backbone {backbone.name} is none")
+        raise UnsupportedError(
+            f"model {spec.canonical} exists only in decoders; backbone {backbone.name} is an encoder"
+        )
     torch.manual_seed(seed)
     layer = AttentionShape(config.heads, config.kv_heads, config.head_dim, config.context_length, seed=seed)
     cores = [build_attention(spec.mechanism, spec.options, replace(layer, layer=i)) for i in range(config.layers)]

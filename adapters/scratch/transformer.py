@@ -225,9 +225,10 @@ class Transformer(AttentionModel):
         return self.dropout(x), positions
 
     def _initialise(self) -> None:
-        """GPT-2's initialisation: normal with 0.02 at width 768, other widths with the same gain of projections.
+        """GPT-2's initialisation: weights are normal with a standard deviation of 0.02 at width 768.
 
-        Residual projections are smaller by the square root of their number.
+        At other widths it is 0.02·√(768 / width), so that projections have the same gain. That of residual projections
+        is divided by the square root of their number.
         """
         std = 0.02 * math.sqrt(768 / self.config.width)
         residual = std / math.sqrt(2 * self.config.layers)

@@ -131,7 +131,7 @@ class AttentionDistillation:
         return named if means else {}
 
     def take_divergence(self) -> Float[Tensor, "layers h"]:
-        """Mean divergence of each layer and head since the last call, in nats; the sums start anew."""
+        """Mean divergence of each layer and head since the last call, in nats; the sums are then zero again."""
         taken = torch.stack([self._sums[layer] / self._queries[layer] for layer in sorted(self._sums)])
         self._forget()
         return taken

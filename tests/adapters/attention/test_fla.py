@@ -53,7 +53,7 @@ def test_the_peer_computes_what_our_own_kernels_do(model: str) -> None:
 
 def test_there_is_no_peer_without_its_device() -> None:
     layer = alone("elu:kernels=fla")
-    with pytest.raises(UnsupportedError, match="CUDA alone, not on cpu"):
+    with pytest.raises(UnsupportedError, match="run only on cuda, not on cpu"):
         layer.prefill(layer.inputs(1, 4).heads)
 
 

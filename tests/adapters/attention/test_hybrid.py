@@ -225,6 +225,7 @@ def test_the_decode_state_of_a_model_is_bounded(build: Build) -> None:
 
 @pytest.mark.parametrize("backbone", ["encoder", "vit"])
 def test_an_encoder_with_it_is_refused_before_it_is_built(build: Build, backbone: str) -> None:
-    with pytest.raises(UnsupportedError, match=f"model hedgehog:window=16 is for decoders alone; backbone {backbone}"):
+    refusal = f"model hedgehog:window=16 exists only in decoders; backbone {backbone} is an encoder"
+    with pytest.raises(UnsupportedError, match=refusal):
         build("hedgehog:window=16", backbone)
     build("hedgehog", backbone)

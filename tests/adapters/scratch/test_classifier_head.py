@@ -87,7 +87,7 @@ def test_only_an_encoder_compares_two_sequences(build: Build) -> None:
 
 @pytest.mark.parametrize("towers", [0, 3])
 def test_there_are_one_or_two_towers(build: Build, towers: int) -> None:
-    with pytest.raises(ValueError, match=f"towers is {towers}; it takes 1 or 2"):
+    with pytest.raises(ValueError, match=f"towers is {towers}; allowed: 1 or 2"):
         build("softmax", "encoder", shape=ModelShape(16, 11, num_classes=3, towers=towers))
 
 
