@@ -63,7 +63,7 @@ def linear_attention_cost(
         f: features.
         dv: size of a value.
         chunk: tokens in a chunk.
-        bytes_per_element: of features, values and output; sums are held in 4 bytes, or in 8 if this is 8.
+        bytes_per_element: bytes of an element of features, values and output; sums take 4 bytes, or 8 if this is 8.
         causal: a query sees the keys up to its own; otherwise all keys.
         log_space: the state also holds a maximum per feature.
         features_in_cache: maps are applied chunk by chunk, so features never reach memory.
@@ -85,7 +85,7 @@ def linear_attention_cost(
     size = _STEP_TOKENS[form] or chunk
     whole, rest = divmod(n, size)
     steps = whole + (rest > 0)
-    # A token alone is added to the state before its query reads it, so only longer chunks have scores of their own.
+    # A chunk of one token is added to the state before its query reads the state, so only longer chunks have scores.
     pairs = 0 if form == "recurrent" else whole * size**2 + rest**2
     within = 2 * b * h * pairs * (f + dv + 1)
     return Cost(through_state + within, traffic + 2 * steps * state_bytes, state_bytes)

@@ -1,6 +1,6 @@
 """Analytic costs of linear attention with Hedgehog's map inside: matrix FLOPs and memory traffic. Needs no torch.
 
-Counts are those of the algorithm: the least that a kernel of this form needs, whatever ours does. They are per token
+Counts are those of the algorithm: the least that any kernel of this form needs, not what ours does. They are per token
 and head, with d = w = dv and 2d features (both halves). States between blocks are stored in the type of the products:
 bfloat16 for inputs of bfloat16, float32 for all others. The sums of each block alone, which our scan reads in float32,
 are not counted, as two passes are possible without them.
@@ -29,9 +29,9 @@ def fused_forward_cost(form: str, *, token_heads: int, d: int, dtype: str) -> Co
 
     Args:
         form: "fused_chunk" (one pass) or "chunk" (two).
-        token_heads: tokens times heads, in all.
+        token_heads: tokens times heads of the whole batch.
         d: head dimension.
-        dtype: of inputs and outputs, a name of `ELEMENT_BYTES`.
+        dtype: type of inputs and outputs, a key of `ELEMENT_BYTES`.
     """
     two_passes = form == "chunk"
     flops = 12 * d * d + 6 * CHUNK * d + (2 * d * d if two_passes else 0)
@@ -66,8 +66,8 @@ def distillation_cost(*, pairs: int, token_heads: int, d: int) -> Cost:
     gradients are written once: 10d numbers for each token and head.
 
     Args:
-        pairs: pairs of a query and a key that it sees, in all heads.
-        token_heads: tokens times heads, in all.
+        pairs: pairs of a query and a key that it sees, over all heads of the batch.
+        token_heads: tokens times heads of the whole batch.
         d: head dimension.
     """
     return Cost(pairs * (4 * 6 * d + 2 * 4 * d), token_heads * 10 * d * 4)

@@ -60,7 +60,7 @@ class AttentionAlone:
         core: The attention, already on its device.
         shape: Its sizes.
         precision: Device, and the type of queries, keys and values.
-        causal: A token sees the tokens up to itself; otherwise, as in an encoder, it sees all, and nothing decodes.
+        causal: A token sees the tokens up to itself; otherwise, as in an encoder, it sees all, and cannot be decoded.
     """
 
     def __init__(self, core: AttentionCore, shape: AttentionShape, precision: Precision, causal: bool = True) -> None:

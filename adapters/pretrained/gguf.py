@@ -1,11 +1,11 @@
 """De-quantises a GGUF file into the layout of transformers: config.json, model.safetensors, tokenizer.json.
 
-We read the file with the `gguf` library rather than through transformers: there, the results for quantised weights and
-for the tokenizer depend on the version and on the installed kernels, and the loaded model cannot be saved. Supported
+We read the file with the `gguf` library rather than with transformers. There the results for quantised weights and for
+the tokenizer depend on the version and on the installed kernels, and the loaded model cannot be saved. Supported
 architectures are `llama` (also Mistral) and `qwen2`.
 
 llama.cpp stores the rows of a `llama` model's query and key projections in another order than transformers: its rotary
-embedding rotates neighbouring features, and that of transformers features half a head apart. We restore the order.
+embedding rotates pairs of neighbouring features, that of transformers pairs half a head apart. We restore the order.
 """
 
 from __future__ import annotations

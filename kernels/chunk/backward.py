@@ -47,7 +47,7 @@ def differentiate_by_chunk(
     """The gradients of q, k, v, the sums before these keys, and the parameters of both maps.
 
     Args:
-        call: what was given; both maps are reversible.
+        call: the call; both maps are reversible.
         first: sums before these keys.
         trace: results of the forward pass.
         grad: gradient of the output.

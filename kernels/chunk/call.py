@@ -26,10 +26,10 @@ class ChunkedCall:
         key_padding_mask: true where a key is a real token.
         normalize: divide by the row sum.
         eps: added to the row sum, outside log space.
-        log_space: features are given, or made by the maps, as logarithms.
+        log_space: the given features, or those of the maps, are logarithms.
         chunk_size: tokens handled at once; with 1, a key is added to the sums before its query reads them.
         initial_state: state after the tokens before these.
-        maps: of queries and of keys; None where features are given.
+        maps: maps of queries and of keys; None if features are given.
     """
 
     q: Float[Tensor, "b h n d"]

@@ -154,7 +154,7 @@ class Chunks:
         self._reader = TokenReader(call, carry.sums.dtype, memory, None if memory else (self._queries, keys))
 
     def __iter__(self) -> Iterator[tuple[slice, Rows, Carry]]:
-        """Adds the keys that all queries see, then goes through the queries."""
+        """Adds the keys that all queries see to the sums, then runs the queries chunk by chunk."""
         space, memory, causal = SPACES[self._call.log_space], self._memory, self._call.causal
         heads = self._call.q.shape[0] * self._call.q.shape[1]
         for at in self._shared:

@@ -79,8 +79,7 @@ def attention_distillation_loss(
         log_space: `phi_q` and `phi_k` are logarithms.
         eps: added to the student's row sum, outside log space.
         tile: query rows that torch handles at once; by default as many as `tiles.TILE_ELEMENTS` allows.
-        backend: "auto" (Triton for float32 on CUDA, else torch), "triton" or "torch". Log features that no common shift
-            can hold always run in torch.
+        backend: "auto" (Triton for float32 on CUDA, else torch), "triton" or "torch"; steep log features run in torch.
 
     Raises:
         ValueError: kv heads that do not divide the query heads, tensors that do not fit each other or lie on more than

@@ -81,8 +81,7 @@ def hybrid_attention(
         k: keys; query head i uses kv head i // (h / hk).
         v: values.
         phi_q: features of the queries, or their logarithms; φ(q)·φ(k) must not be negative.
-        key_map: computes features of keys, or their logarithms; called once, with the keys that leave the window, if
-            there are any.
+        key_map: computes features of keys, or their logarithms; called once if keys leave the window, with these.
         window: N, keys seen by softmax, the query's own included; masked tokens count too.
         gate_log: log γ of each query head.
         positions: positions of the keys' tokens, for `key_map`.
@@ -95,8 +94,7 @@ def hybrid_attention(
         return_state: return the state after the last key.
 
     Raises:
-        ValueError: tensors that do not fit each other, more queries than keys, a window below 1 token, or a state of
-            another window.
+        ValueError: tensors that do not fit each other, more queries than keys, a window below 1, or a foreign state.
     """
     _check_shapes(q, k, v, phi_q, gate_log, positions, key_padding_mask)
     factor: float = q.shape[-1] ** -0.5 if scale is None else scale

@@ -1,4 +1,4 @@
-"""Triton kernels of the sliding window that shares its normaliser with linear attention over what came before.
+"""Triton kernels of the softmax window that shares its normaliser with linear attention over earlier keys.
 
 With z_ij = scale q_i·k_j, c_i the largest z of a row's window (or 0) and M_i the logarithm of the shared normaliser, a
 near key has the weight p_ij = exp(log γ + z_ij - c_i - M_i). Far keys enter as the linear part's own output and the

@@ -23,7 +23,7 @@ _HAS_TRITON = find_spec("triton") is not None
 
 
 def obstacles(q: Tensor, dtypes: tuple[torch.dtype, ...] = HALVES_AND_SINGLE) -> Iterator[str]:
-    """The reasons why kernels for these types cannot run a call with these queries, wherever its sizes lie."""
+    """The reasons, other than sizes, why kernels for these types cannot run a call with these queries."""
     if q.device.type != "cuda":
         yield f"tensors are on {q.device.type}, the kernels run on cuda"
     if not _HAS_TRITON:

@@ -61,7 +61,7 @@ def test_there_is_no_peer_without_its_device() -> None:
 def test_what_the_peer_has_no_kernel_for_is_refused() -> None:
     layer = alone("elu:kernels=fla")
     heads = layer.inputs(1, 4).heads
-    with pytest.raises(UnsupportedError, match="causal alone"):
+    with pytest.raises(UnsupportedError, match="has only causal linear attention"):
         layer.core(heads, causal=False)
     with pytest.raises(ValueError, match="leave out window=4"):
         alone("hedgehog:window=4:kernels=fla")
