@@ -1,4 +1,4 @@
-"""The model behind an adapter: its common interface, trained from scratch or pretrained."""
+"""The common interface of the models behind adapters, trained from scratch or pretrained."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LessonVisitor = Callable[[int, AttentionCore, Heads, bool, QueryHeads], object]
 
 
 class AttentionModel(nn.Module):
-    """A model of tokens or images: a decoder with next-token logits, or an encoder with class logits.
+    """A model of tokens, vectors or images: a decoder with next-token logits, or an encoder with class logits.
 
     Whatever converts, distils or compares attention sees pretrained models and those from scratch through this class.
     Layers call their cores as `core(heads, causal=...)` over whole sequences, in the order of `cores`.
@@ -149,7 +149,7 @@ class AttentionModel(nn.Module):
     @property
     @abstractmethod
     def last_position(self) -> int | None:
-        """Number of the model's own positions; None if they have no end."""
+        """Number of positions that the model has learned embeddings for; None if its positions have no end."""
 
     def _exchange(self) -> None:
         """Exchanges kept weights and those of the model, one after another, so that only one is in memory twice."""
@@ -163,7 +163,7 @@ class AttentionModel(nn.Module):
 def _call_visitor(
     visit: HeadsVisitor, layer: int, core: AttentionCore, args: tuple[Heads], kwargs: dict[str, bool]
 ) -> None:
-    """The hook before a core's forward pass; visitors analyse attention in float32, without autocast."""
+    """The hook before a core's forward pass; it turns autocast off, as visitors analyse attention in float32."""
     with torch.autocast(args[0].q.device.type, enabled=False):
         visit(layer, core, args[0], kwargs["causal"])
 

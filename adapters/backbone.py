@@ -22,7 +22,7 @@ MODEL_TYPES: Mapping[str, frozenset[Capability]] = {
     "qwen2": DECODER,
     "vit": ENCODER,
 }
-"""Capabilities of the supported models, by the `model_type` of their config.json."""
+"""Capabilities of the supported pretrained models, by the `model_type` of their config.json."""
 
 _SHARED: Settings = {"rope": False, "short_conv": 0, "dropout": 0.0}
 _SIZES = dict(zip(SCALES, ((2, 2, 64), (4, 4, 128), (12, 12, 768)), strict=True))
@@ -30,7 +30,7 @@ _SIZES = dict(zip(SCALES, ((2, 2, 64), (4, 4, 128), (12, 12, 768)), strict=True)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be loaded, or must not be; the message says which, why, and what to do."""
+    """A checkpoint cannot be loaded, or is refused; the message says which, why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,14 @@ class Backbone:
         """Refuses a shape that no model of the family has.
 
         Raises:
-            UnsupportedError: The models cannot do what the shape needs, or read one sequence a row and it has two.
+            UnsupportedError: The models lack the capability that the shape needs, or the shape has two sequences in
+                each row and the models read one.
         """
         if shape.needs not in self.capabilities:
             have = ", ".join(sorted(self.capabilities))
             raise UnsupportedError(f"backbone {self.name} cannot be a {shape.needs}; it can do: {have}")
         if shape.towers > 1 and self.name != "encoder":
-            raise UnsupportedError(f"backbone {self.name} reads one sequence a row; only encoder compares two")
+            raise UnsupportedError(f"backbone {self.name} reads one sequence in each row; only encoder compares two")
 
 
 def pretrained(
@@ -163,7 +164,7 @@ _PRETRAINED = (
         "llama2-7b",
         "llama",
         Checkpoint("meta-llama/Llama-2-7b-hf", "01c7f73d771dfac7d292323805ebc428287df4f9", licence="llama2"),
-        "pretrained Llama-2 7B; its weights are given to those who accept Meta's licence on the hub",
+        "pretrained Llama-2 7B; the hub gives its weights to users who have accepted Meta's licence",
         weights="bfloat16",
     ),
     pretrained(

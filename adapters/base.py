@@ -41,13 +41,13 @@ class UnsupportedError(Exception):
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The inputs and outputs that a task needs of a model.
+    """The inputs and outputs that a task needs from a model.
 
     Attributes:
         context_length: Longest input in positions; for images the model has its number of patches and the class token,
             whatever the task gives.
         vocab_size: Number of token ids; None for image inputs. With `input_dim`, the number of labels at each position,
-            or None if each position's output is one real number.
+            or None if the output at each position is one real number.
         num_classes: Number of classes of a classifier, 1 for a regression; None for an output at each position.
         image_size: Height and width in pixels of image inputs; None for tokens.
         channels: Channels of image inputs.
@@ -142,7 +142,7 @@ class Continuation:
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """One layer's attention weights beside those of softmax; each `[b, h, n, n]` float32.
+    """One layer's attention weights, and those of softmax on the same inputs; each `[b, h, n, n]` float32.
 
     Attributes:
         weights: The layer's own attention weights.
@@ -180,12 +180,13 @@ class Sampling(TypedDict, total=False):
     """Options of `Adapter.generate`: the choice of tokens, and the end of generation.
 
     Attributes:
-        temperature: 0, the default, for the most likely token, else the softmax temperature of sampling.
+        temperature: Softmax temperature of sampling; 0, the default, takes the most likely token.
         seed: Seed of sampling.
-        stop_token: Token that ends a row; rows that ended repeat it. None to make `max_new_tokens` always.
+        stop_token: Token that ends a row; rows that ended repeat it. None to always generate `max_new_tokens`.
         top_k: Sample among this many of the likeliest tokens; None for all.
         top_p: Sample among the fewest tokens that together have this probability; None for all.
-        has_ended: Called after each step with all new tokens `[b, t]`; True ends the generation of every row.
+        has_ended: Called after each step with all new tokens `[b, t]`; if it returns True, generation ends for all
+            rows.
     """
 
     temperature: float
@@ -237,8 +238,8 @@ class Adapter(Protocol):
         """Log-probability in nats of each of `tokens`, each scored once.
 
         Windows span the context length and advance by `stride` tokens (default: the context length, so no overlap);
-        each token is conditioned on at least `context_length - stride` earlier tokens if there are so many.
-        The first token is conditioned on `prefix_token`.
+        each token is conditioned on at least `context_length - stride` earlier tokens, or on all of them if there are
+        fewer. The first token is conditioned on `prefix_token`.
         """
         ...
 
@@ -260,14 +261,14 @@ class Adapter(Protocol):
     def sequence_outputs(self, vectors: Tensor) -> Tensor:
         """Outputs `[b, n, o]` at each position of sequences of vectors `[b, n, input_dim]`, float32.
 
-        They are logits over the shape's `vocab_size` labels, or the single value of a regression.
+        They are logits over the `vocab_size` labels of the shape, or one value for a regression.
         """
         ...
 
     def attention_weights(self, inputs: Tensor, attention_mask: Tensor | None = None) -> list[Tensor]:
         """Attention weights `[b, h, n, n]` of each layer, float32.
 
-        Rows of a normalised mechanism sum to 1, or to 0 if the query sees no key or all its features are 0.
+        Rows of a normalised mechanism sum to 1, or to 0 if the query sees no key or all its scores are 0.
         """
         ...
 
@@ -276,8 +277,8 @@ class Adapter(Protocol):
     ) -> None:
         """Calls `visit` with each layer's index and attention maps, one layer after another.
 
-        The teacher is the softmax model before conversion. It has a forward pass of its own, so that its later layers
-        do not depend on what conversion did to earlier ones.
+        The teacher is the softmax model before conversion. It runs a separate forward pass, so that its later layers do
+        not depend on the converted attention of earlier ones.
         """
         ...
 
@@ -290,7 +291,7 @@ class Adapter(Protocol):
         ...
 
     def training_step(self, inputs: Tensor, targets: Tensor) -> float:
-        """Loss of one forward and backward pass; gradients are dropped, weights stay."""
+        """Loss of one forward and backward pass; gradients are dropped, and weights do not change."""
         ...
 
     def parameter_count(self) -> ParameterCount:

@@ -1,4 +1,4 @@
-"""Generation from a prefill and a decode function: greedy or sampled, batched, with padding on the left."""
+"""Batched generation from a prompt's logits and a decode function, greedy or sampled."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ def generate(
         first_logits: Logits after the prompt.
         state: Decode state after the prompt.
         decode: Computes the logits after one more token per row, and the new state.
-        max_new_tokens: Largest number of tokens to make.
-        sampling: How tokens are chosen.
+        max_new_tokens: Largest number of new tokens.
+        **sampling: How tokens are chosen, and when generation ends.
 
     Raises:
-        FloatingPointError: A logit is not a number.
-        ValueError: A negative temperature, a `top_k` below 1, a `top_p` outside 0 to 1, or fewer than one token.
+        FloatingPointError: A logit is NaN.
+        ValueError: A negative temperature, a `top_k` below 1, a `top_p` that is not above 0 and at most 1, or
+            `max_new_tokens` below 1.
     """
     temperature, top_k, top_p = sampling.get("temperature", 0.0), sampling.get("top_k"), sampling.get("top_p")
     stop_token, has_ended = sampling.get("stop_token"), sampling.get("has_ended")
@@ -41,7 +42,7 @@ def generate(
             f"temperature is {temperature} and max_new_tokens {max_new_tokens}; allowed: at least 0 and at least 1"
         )
     if (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
-        raise ValueError(f"top_k is {top_k} and top_p {top_p}; allowed: at least 1, and above 0 up to 1")
+        raise ValueError(f"top_k is {top_k} and top_p {top_p}; allowed: at least 1, and above 0 and at most 1")
     generator = torch.Generator(first_logits.device).manual_seed(sampling.get("seed", 0))
     made: list[Tensor] = []
     logits = first_logits
@@ -75,11 +76,14 @@ def _choose(
 
 
 def _likeliest(probabilities: Float[Tensor, "b v"], top_k: int | None, top_p: float | None) -> Float[Tensor, "b v"]:
-    """The probabilities with 0 outside the `top_k` and, within these, outside the nucleus (Holtzman et al. 2020)."""
+    """The probabilities, 0 outside the `top_k` likeliest tokens and, among these, outside the nucleus of `top_p`.
+
+    Source: Holtzman et al. 2020, arXiv:1904.09751. The result is not normalised.
+    """
     values, places = probabilities.sort(dim=-1, descending=True)
     if top_k is not None:
         values[:, top_k:] = 0
     if top_p is not None:
         values = values / values.sum(-1, keepdim=True)
-        values[values.cumsum(-1) - values >= top_p] = 0  # the token that crosses `top_p` stays, so one always does
+        values[values.cumsum(-1) - values >= top_p] = 0  # the token that crosses `top_p` stays, so at least one stays
     return torch.zeros_like(probabilities).scatter(-1, places, values)

@@ -42,11 +42,11 @@ class ModelAdapter(Generic[Model]):
 
     Args:
         model: The model, already on its device.
-        capabilities: What it can do.
-        shape: Its inputs and outputs.
+        capabilities: What the model can do.
+        shape: The model's inputs and outputs.
         precision: Device and autocast type.
-        head_note: What became of a checkpoint's classification head, in words; empty without one.
-        has_own_head: Whether all weights are a checkpoint's, those of a classifier's head too.
+        head_note: How a checkpoint's classification head was used or replaced; empty without one.
+        has_own_head: Whether all weights, those of the head too, are a checkpoint's.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ModelAdapter(Generic[Model]):
         """Next-token logits.
 
         Raises:
-            FloatingPointError: A logit is not a number.
+            FloatingPointError: A logit is NaN.
         """
         return _refusing_nan(self._logits(input_ids, attention_mask))
 
@@ -115,7 +115,7 @@ class ModelAdapter(Generic[Model]):
     def generate(
         self, input_ids: Tokens, attention_mask: Mask = None, *, max_new_tokens: int, **sampling: Unpack[Sampling]
     ) -> Int[Tensor, "b t"]:
-        """New tokens after left-padded prompts."""
+        """New tokens after prompts with padding on the left."""
         self._require(Capability.GENERATE)
         self._require_room(input_ids.shape[1] + max_new_tokens)
         logits, state = self.prefill(input_ids, attention_mask)
@@ -134,7 +134,7 @@ class ModelAdapter(Generic[Model]):
         """Outputs at each position of sequences of vectors.
 
         Raises:
-            FloatingPointError: An output is not a number.
+            FloatingPointError: An output is NaN.
         """
         self._require(Capability.VECTOR_SEQUENCES)
         self._require_room(vectors.shape[1])
@@ -154,7 +154,7 @@ class ModelAdapter(Generic[Model]):
     ) -> None:
         """Calls `visit` with each layer's index and attention maps, in the order of the layers.
 
-        Memory holds the teacher's heads of all layers, which are linear in the tokens, and the maps of one layer.
+        Memory holds the teacher's heads of all layers, linear in tokens, and the attention maps of one layer.
         """
         self._require(Capability.ATTENTION_WEIGHTS)
         if not inputs.is_floating_point():
@@ -173,7 +173,7 @@ class ModelAdapter(Generic[Model]):
 
     @torch.no_grad()
     def prefill(self, input_ids: Tokens, attention_mask: Mask = None) -> tuple[Float[Tensor, "b v"], DecodeState]:
-        """Logits after left-padded prompts, and the state to decode from.
+        """Logits after prompts with padding on the left, and the state to decode from.
 
         Raises:
             ValueError: A row that ends in padding.
@@ -190,7 +190,7 @@ class ModelAdapter(Generic[Model]):
         return self._extend(token_ids[:, None], None, state)
 
     def training_step(self, inputs: Tensor, targets: Tensor) -> float:
-        """Loss of one forward and backward pass; the weights stay as they are."""
+        """Loss of one forward and backward pass, a mean over targets; the weights do not change."""
         self.model.train()
         with self.precision.autocast():
             loss = objective_for(self.shape).of_outputs(self.model(inputs), targets) / targets.numel()
@@ -242,7 +242,7 @@ class ModelAdapter(Generic[Model]):
             raise UnsupportedError(f"this model cannot do {capability}; it can do: {have}")
 
     def _require_room(self, tokens: int) -> None:
-        """Refuses inputs past the last position of the model or of a feature map."""
+        """Refuses inputs longer than the model's positions, or than the context length of maps that read positions."""
         ends = [self.model.last_position or math.inf]
         ends += [self.shape.context_length for part in self._maps() if part.needs_positions]
         if tokens > min(ends):
@@ -253,7 +253,11 @@ class ModelAdapter(Generic[Model]):
 
 
 def _refusing_nan(outputs: Float[Tensor, "b n v"]) -> Float[Tensor, "b n v"]:
-    """The outputs; `argmax` would take the first NaN for the model's answer."""
+    """The outputs, unless one of them is NaN: `argmax` would return the position of the first NaN as the answer.
+
+    Raises:
+        FloatingPointError: An output is NaN.
+    """
     broken = outputs.amax(-1).isnan().any(-1).nonzero()
     if len(broken):
         raise FloatingPointError(

@@ -12,13 +12,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Precision:
-    """A device and the type that matrix products run in; weights stay in float32 unless it is pure.
+    """A device and the type of matrix products.
 
     Attributes:
         device: Device of all tensors.
-        dtype: `torch.float32`, or `torch.bfloat16` through autocast.
-        is_pure: Weights and log-probabilities have that type too, and nothing is cast as the model runs; so does
-            lm-eval's `hf` model.
+        dtype: `torch.float32`, or `torch.bfloat16`: by autocast, or by the type of the weights if `is_pure`.
+        is_pure: The weights have the type `dtype`, log-probabilities are computed in it, and autocast is off, as in
+            lm-eval's `hf` model. Otherwise weights keep the type they were loaded in, and log-probabilities are
+            float32.
     """
 
     device: torch.device
@@ -38,7 +39,7 @@ class Precision:
 
     @property
     def of_scores(self) -> torch.dtype:
-        """Type of log-probabilities."""
+        """Type in which log-probabilities are computed."""
         return self.dtype if self.is_pure else torch.float32
 
     def autocast(self) -> AbstractContextManager[object]:

@@ -1,4 +1,4 @@
-"""Log-likelihoods from any function that computes next-token logits."""
+"""Log-likelihoods of texts from a function that computes next-token logits."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Logits = Callable[[Int[Tensor, "b n"], Tensor | None], Float[Tensor, "b n v"]]
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores of texts by a language model.
+    """Computes log-likelihoods with a language model.
 
     Attributes:
-        logits: The model.
+        logits: The model's function for next-token logits.
         context_length: Longest input in tokens.
         device: Device of the inputs.
     """
@@ -38,14 +38,19 @@ class Scorer:
     ) -> list[Continuation]:
         """Scores of continuations, in the order given; contexts are cut on the left to fit.
 
-        Rows of a batch are padded on the right, which no causal model sees. The longest requests run first, and those
-        of one length in the order of their tokens, as in lm-eval's own models: batches, and so rounding, are the same
-        as there and do not depend on the order of the requests. Requests that differ only in their last token, such as
-        one-token answers to one question, share a row. Log-probabilities have the type `dtype`; as in lm-eval's models,
-        float32 is summed in float64, and other types in their own type.
+        Rows of a batch are padded on the right, where a causal model does not look. The longest requests run first, and
+        requests of one length in the order of their tokens, as in lm-eval's own models. So batches, and with them
+        rounding, are those of lm-eval and do not depend on the order of the requests. Requests that differ only in
+        their last token, such as one-token answers to one question, share a row.
+
+        Args:
+            requests: Token ids of (context, continuation) pairs.
+            batch_size: Rows in a batch.
+            dtype: Type of log-probabilities. As in lm-eval's models, float32 is summed in float64, and other types in
+                their own type.
 
         Raises:
-            FloatingPointError: A log-probability is not a number.
+            FloatingPointError: A log-probability is NaN.
             ValueError: An empty context or continuation, or a continuation longer than the context length.
         """
         for context, continuation in requests:
@@ -78,8 +83,14 @@ class Scorer:
     ) -> NDArray[np.float64]:
         """Log-probability in nats of every token, each scored once, in windows that advance by `stride`.
 
+        Args:
+            tokens: Token ids.
+            prefix_token: Token before the first one; it is not scored.
+            stride: Tokens between windows; None for the context length, so that windows do not overlap.
+            batch_size: Windows in a batch.
+
         Raises:
-            FloatingPointError: A log-probability is not a number.
+            FloatingPointError: A log-probability is NaN.
             ValueError: A stride outside 1 to the context length.
         """
         stride = self.context_length if stride is None else stride
@@ -100,6 +111,7 @@ class Scorer:
 
 
 def _continuation(predicted: Float[Tensor, "n v"], tokens: Sequence[int], length: int) -> Continuation:
+    """The score of the last `length` of `tokens`; row i of `predicted` has the logits of token i + 1."""
     end = len(tokens) - 1
     rows = predicted[end - length : end].log_softmax(-1)
     targets = torch.as_tensor(list(tokens[-length:]), device=rows.device)
@@ -109,7 +121,11 @@ def _continuation(predicted: Float[Tensor, "n v"], tokens: Sequence[int], length
 
 
 def window_plan(tokens: int, context_length: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Windows (begin, end, first scored) over `tokens` targets; inputs begin..end-1 predict the targets of a window."""
+    """Windows (begin, end, first scored) over `tokens` targets.
+
+    The inputs of a window are the tokens before its targets begin to end - 1; targets before `first scored` were scored
+    by an earlier window.
+    """
     scored = 0
     while scored < tokens:
         end = min(tokens, context_length if scored == 0 else scored + stride)
@@ -118,7 +134,11 @@ def window_plan(tokens: int, context_length: int, stride: int) -> Iterator[tuple
 
 
 def _refuse_nan(scores: NDArray[np.float64], what: str) -> None:
-    """Refuses scores of a model whose logits are not numbers: the largest of them would count as its answer."""
+    """Refuses scores that are NaN, which comparisons of scores would take for a largest or smallest one.
+
+    Raises:
+        FloatingPointError: A score is NaN.
+    """
     broken = np.flatnonzero(np.isnan(scores))
     if len(broken):
         raise FloatingPointError(
@@ -128,13 +148,13 @@ def _refuse_nan(scores: NDArray[np.float64], what: str) -> None:
 
 
 def _chosen_logprobs(logits: Float[Tensor, "b n v"], targets: Int[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-    """Log-probabilities of the targets; row by row, as the log-softmax of a batch needs the memory of its logits."""
+    """Log-probabilities of the targets, row by row: the log-softmax of a batch takes as much memory as its logits."""
     rows = zip(logits, targets, strict=True)
     return -torch.stack([F.cross_entropy(row, chosen, reduction="none") for row, chosen in rows])
 
 
 def _batched(windows: Iterable[tuple[int, int, int]], size: int) -> Iterator[tuple[tuple[int, int, int], ...]]:
-    """Batches of windows of one width: only the first and the last window can be shorter than the others."""
+    """Batches of consecutive windows of one width."""
     for _, alike in groupby(windows, lambda window: window[1] - window[0]):
         while batch := tuple(islice(alike, size)):
             yield batch

@@ -29,7 +29,7 @@ class ModelSpec:
 
     @property
     def canonical(self) -> str:
-        """The spec without its backbone, options sorted and defaults left out: equal models have equal names."""
+        """The spec without its backbone, with options sorted and defaults left out: equal models have equal names."""
         changed = [
             f":{key}={_write(value)}"
             for key, value in sorted(self.options.items())
@@ -49,7 +49,7 @@ class ModelSpec:
 
 
 Mechanisms: TypeAlias = Callable[[str], Mechanism]
-"""Gives the mechanism of a name, or raises `UnknownNameError`."""
+"""Returns the mechanism of a name, or raises `UnknownNameError`."""
 
 
 def parse_spec(text: str, mechanisms: Mechanisms) -> ModelSpec:

@@ -13,10 +13,10 @@ class KernelChoice:
     """The form and the backend that ran.
 
     Attributes:
-        form: "naive", "recurrent" or "chunk" for linear attention, fused with the map "fused_chunk" (one pass), "chunk"
-            (two passes) or "fused_recurrent"; "softmax"; "hybrid" of the two.
-        backend: "torch" for linear forms in plain torch, "triton" for fused kernels; "naive" or "sdpa_flash" and the
-            like for softmax.
+        form: for linear attention in torch "naive", "recurrent" or "chunk", in Triton "fused_chunk" (one pass), "chunk"
+            (two passes) or "fused_recurrent"; "softmax"; "hybrid" for softmax over a window with linear attention;
+            "tiled" for the distillation loss; "none" without attention.
+        backend: "torch" or "triton"; for softmax "naive" or a key of `SDPA_BACKENDS`; "fla" for that package's kernels.
     """
 
     form: str
@@ -29,9 +29,9 @@ class LinearAttentionResult:
 
     Attributes:
         output: [b h n dv].
-        state: one for each batch entry or packed sequence. None from the naive form, which keeps none, and from a fused
-            form if `return_state` is false.
-        kernel: form and backend that ran.
+        state: sums after the last key, for each batch entry or packed sequence. None from the naive form, which keeps
+            no sums, and from fused forms if the caller does not ask for it.
+        kernel: the form and the backend that ran.
     """
 
     output: Float[Tensor, "b h n dv"]

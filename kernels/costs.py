@@ -1,8 +1,8 @@
 """Analytic costs of a forward pass of each form of attention: matrix FLOPs, memory traffic, state. Needs no torch.
 
 FLOPs are those of matrix products, 2 for a multiplication and an addition, as torch's FlopCounterMode counts them;
-exponentials, masks and divisions are left out. Bytes assume that inputs are read once and outputs written once; forms
-that hold all scores write and read them too, the others write and read their state once per step.
+exponentials, masks and divisions are left out. Bytes assume that inputs are read once and outputs written once. Forms
+that hold all scores also write and read the scores; the others write and read their state once per step.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from functools import partial
 from ..results.names import unknown_name
 
 FUSED_SOFTMAX = ("sdpa_flash", "sdpa_efficient", "sdpa_cudnn")
-"""Backends of softmax attention that neither compute hidden scores nor write any to memory."""
+"""Backends of softmax attention that skip scores hidden by causality and write no scores to memory."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Cost:
     Attributes:
         flops: floating-point operations in matrix products.
         bytes: memory traffic both ways.
-        state_bytes: size of the state for the next token: sums of linear attention, or the KV cache; 0 if not counted.
+        state_bytes: size of the decode state: the sums of linear attention, or the KV cache; 0 if not counted.
     """
 
     flops: int
@@ -29,7 +29,7 @@ class Cost:
     state_bytes: int = 0
 
     def seconds(self, flops_per_s: float, bytes_per_s: float) -> float:
-        """The roofline: the time of the slower of the two."""
+        """The roofline time in seconds: that of the computation or that of the memory traffic, whichever is longer."""
         return max(self.flops / flops_per_s, self.bytes / bytes_per_s)
 
     def __add__(self, other: "Cost") -> "Cost":
@@ -63,10 +63,10 @@ def linear_attention_cost(
         f: features.
         dv: size of a value.
         chunk: tokens in a chunk.
-        bytes_per_element: of features, values and output; sums are held in 4 bytes, or in 8 if this is 8.
-        causal: the causal call.
+        bytes_per_element: bytes of an element of features, values and output; sums take 4 bytes, or 8 if this is 8.
+        causal: a query sees the keys up to its own; otherwise all keys.
         log_space: the state also holds a maximum per feature.
-        features_in_cache: features never reach memory because maps are applied chunk by chunk.
+        features_in_cache: maps are applied chunk by chunk, so features never reach memory.
 
     Raises:
         ValueError: an unknown form.
@@ -85,14 +85,14 @@ def linear_attention_cost(
     size = _STEP_TOKENS[form] or chunk
     whole, rest = divmod(n, size)
     steps = whole + (rest > 0)
-    # A token alone is added to the state before its query reads it, so only longer chunks have scores of their own.
+    # A chunk of one token is added to the state before its query reads the state, so only longer chunks have scores.
     pairs = 0 if form == "recurrent" else whole * size**2 + rest**2
     within = 2 * b * h * pairs * (f + dv + 1)
     return Cost(through_state + within, traffic + 2 * steps * state_bytes, state_bytes)
 
 
 linear_decode_cost = partial(linear_attention_cost, "recurrent", n=1)
-"""Counts one decoded token of linear attention, features given; sizes as in `linear_attention_cost`."""
+"""Counts one decoded token of linear attention whose features are given; arguments as in `linear_attention_cost`."""
 
 
 def linear_state_bytes(*, b: int, hk: int, f: int, dv: int, bytes_per_element: int = 4, log_space: bool = False) -> int:
@@ -111,9 +111,10 @@ def feature_map_cost(
     bytes_per_element: int = 4,
     features_in_cache: bool = False,
 ) -> Cost:
-    """Counts a learned map: a [d, width] matrix per head, giving f features. Width 0 is a map without a matrix.
+    """Counts a map that multiplies n vectors of each head by a [d, width] matrix and gives f features.
 
-    For Hedgehog width is d and f is 2d. With `features_in_cache` no feature is written to memory.
+    For Hedgehog width is d and f is 2d; a map without a matrix has width 0. With `features_in_cache` no feature is
+    written to memory.
     """
     tokens = b * heads * n
     numbers = tokens * d + heads * d * width + (0 if features_in_cache else tokens * f)
@@ -134,8 +135,8 @@ def softmax_attention_cost(
 ) -> Cost:
     """Counts softmax attention over n tokens: 2·b·h·n²·(d + dv) FLOPs, half of them when fused and causal.
 
-    Without fusion the hidden half is computed too, and n² scores and n² weights of each head are written and read, in
-    4 bytes at least. The state is the KV cache.
+    Without fusion, scores hidden by causality are computed too, and n² scores and n² weights of each head are written
+    and read, in 4 bytes at least. The state is the KV cache.
     """
     flops = 2 * b * h * n * n * (d + dv) // (2 if causal and fused else 1)
     token, moved = b * (d + dv) * bytes_per_element, 0 if fused else 2 * b * h * n * n * max(4, bytes_per_element)
@@ -149,3 +150,4 @@ def softmax_decode_cost(*, b: int, h: int, hk: int, m: int, d: int, dv: int, byt
 
 
 _STEP_TOKENS = {"naive": 0, "recurrent": 1, "chunk": 0}
+"""Forms, and the tokens between two passes of the state through memory; 0 stands for none or for the chunk size."""

@@ -1,4 +1,4 @@
-"""Picks the form of linear attention that suits a call, runs it, and says what ran."""
+"""Chooses a form of linear attention for a call, runs it, and reports which form and backend ran."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,8 +20,9 @@ from .maps.token_maps import TokenMap, zero_padding
 from .state import LinearState
 
 NAIVE_TOKENS = 128
-"""Up to so many keys the naive form is faster on plain features: 3.6 ms against 5.2 ms in chunks at 128 tokens, 9.4 ms
-against 7.5 ms at 256 (B=4, H=8, f=128, dv=64, float32, forward, CPU time of one thread, best of 19, torch 2.13)."""
+"""Largest number of keys for which the naive form is faster on plain features: it took 3.6 ms, the form "chunk" 5.2 ms
+at 128 tokens, and 9.4 ms against 7.5 ms at 256 (B=4, H=8, f=128, dv=64, float32, forward, CPU time of one thread, best
+of 19, torch 2.13)."""
 
 
 def linear_attention(
@@ -41,7 +42,7 @@ def linear_attention(
     backend: str = "auto",
     maps: tuple[TokenMap, TokenMap] | None = None,
 ) -> LinearAttentionResult:
-    """Runs linear attention in the given form, or in the fastest for these shapes; sums are float32 at least.
+    """Runs linear attention in the given form, or in one chosen by the shapes; sums are float32 at least.
 
     Args:
         phi_q: features of the queries, or their logarithms.
@@ -54,15 +55,15 @@ def linear_attention(
         log_space: `phi_q` and `phi_k` are logarithms.
         chunk_size: tokens handled at once by the form "chunk".
         initial_state: state after the tokens before these.
-        return_state: the caller needs the state, which the naive form does not have.
+        return_state: the caller needs the state after the last key, which the naive form does not give.
         form: "auto", or a form of the torch backend: "naive", "recurrent" or "chunk".
         backend: "torch", or "auto": Triton on CUDA if the form is "auto" and the kernels take the call.
-        maps: maps of queries and of keys, if `phi_q` and `phi_k` are not features but the maps' inputs. On a CPU the
-            form "chunk" maps one chunk at a time, except where autograd must follow a map; otherwise all tokens are
+        maps: maps of queries and of keys, if `phi_q` and `phi_k` are the maps' inputs rather than features. On a CPU
+            the form "chunk" maps one chunk at a time, unless autograd must follow a map; otherwise all tokens are
             mapped first.
 
     Raises:
-        ValueError: an unknown form or backend, the naive form with a state, or an error of the form itself.
+        ValueError: an unknown form or backend, the naive form with a state, or an error of the form that runs.
     """
     stateful = return_state or initial_state is not None
     torch_form = _fastest_form(phi_q, phi_k, causal, log_space, stateful) if form == "auto" else form
@@ -87,9 +88,9 @@ def linear_attention(
 
 
 def keeps_features_in_cache(form: str, device: torch.device) -> bool:
-    """Tells whether a form applies maps to one chunk at a time, as "chunk" does on a CPU if it is not compiled.
+    """Whether a form applies maps to one chunk at a time, as "chunk" does on a CPU if it is not compiled.
 
-    Under autocast it does not: the forms turn autocast off, and a map must run under it.
+    Under autocast no form does: the forms turn autocast off, and a map must run under autocast.
     """
     uncompiled = device.type == "cpu" and not torch.compiler.is_compiling()
     return form == "chunk" and uncompiled and not torch.is_autocast_enabled("cpu")

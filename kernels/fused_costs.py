@@ -1,9 +1,9 @@
 """Analytic costs of linear attention with Hedgehog's map inside: matrix FLOPs and memory traffic. Needs no torch.
 
-Counts are those of the algorithm, per token and head with d = w = dv and D = 2d features (both halves): what a kernel
-needs at least in the form that ran, whatever it really does. States between blocks are stored as what they are
-multiplied in: bfloat16 for inputs of bfloat16, float32 for all others. A block's own sums, which our scan reads once
-more in float32, are not among what two passes need at least, and not counted.
+Counts are those of the algorithm: the least that any kernel of this form needs, not what ours does. They are per token
+and head, with d = w = dv and 2d features (both halves). States between blocks are stored in the type of the products:
+bfloat16 for inputs of bfloat16, float32 for all others. The sums of each block alone, which our scan reads in float32,
+are not counted, as two passes are possible without them.
 """
 
 from collections.abc import Mapping
@@ -23,14 +23,15 @@ ELEMENT_BYTES: Mapping[str, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
 def fused_forward_cost(form: str, *, token_heads: int, d: int, dtype: str) -> Cost:
     """Counts the forward pass.
 
-    Projections 4d², scores and values within a chunk 6Cd, states 8d²; two passes project keys twice, read k and v twice
-    and write and read a state of 2d² numbers for each block.
+    Per token and head there are 4d² FLOPs of projections, 6Cd of scores and values within a chunk of C tokens, and 8d²
+    of states. Two passes project keys twice, read k and v twice, and write and read a state of 2d² numbers for each
+    block.
 
     Args:
         form: "fused_chunk" (one pass) or "chunk" (two).
-        token_heads: tokens times heads, in all.
+        token_heads: tokens times heads of the whole batch.
         d: head dimension.
-        dtype: of inputs and outputs, a name of `ELEMENT_BYTES`.
+        dtype: type of inputs and outputs, a key of `ELEMENT_BYTES`.
     """
     two_passes = form == "chunk"
     flops = 12 * d * d + 6 * CHUNK * d + (2 * d * d if two_passes else 0)
@@ -39,28 +40,34 @@ def fused_forward_cost(form: str, *, token_heads: int, d: int, dtype: str) -> Co
 
 
 def fused_backward_cost(*, token_heads: int, d: int, dtype: str) -> Cost:
-    """Counts the backward pass: 36d² + 16Cd FLOPs; 13 vectors of d numbers and four states of 2d² for each block.
+    """Counts the backward pass: 36d² + 16Cd FLOPs, 13 vectors of d numbers, and four states of 2d² for each block.
 
-    Arguments are those of `fused_forward_cost`.
+    Arguments are those of `fused_forward_cost`, without the form.
     """
     flops = 36 * d * d + 16 * CHUNK * d
     return Cost(token_heads * flops, token_heads * _bytes(13, 4, d, dtype))
 
 
 def fused_decode_cost(*, heads: int, d: int) -> Cost:
-    """Counts one decoded token for `heads` sequences and heads in all: a float32 state of 2d² read and written."""
+    """Counts one decoded token: 12d² FLOPs, and a float32 state of 2d² numbers read and written, for each head.
+
+    Args:
+        heads: heads of all sequences in the batch.
+        d: head dimension.
+    """
     return Cost(heads * 12 * d * d, heads * 16 * d * d)
 
 
 def distillation_cost(*, pairs: int, token_heads: int, d: int) -> Cost:
     """Counts the distillation loss with its gradients, in float32.
 
-    Logits 2d and scores 4d FLOPs in each of four passes (two for the loss, two for gradients), and 4d for each
-    gradient. Queries, keys and their features are read once and the features' gradients written once: 10d numbers.
+    Each pair costs 2d FLOPs for its logit and 4d for its score in each of four passes (two for the loss, two for
+    gradients), and 4d for each of the two gradients. Queries, keys and their features are read once, and the features'
+    gradients are written once: 10d numbers for each token and head.
 
     Args:
-        pairs: of a query and a key that it sees, in all heads.
-        token_heads: tokens times heads, in all.
+        pairs: pairs of a query and a key that it sees, over all heads of the batch.
+        token_heads: tokens times heads of the whole batch.
         d: head dimension.
     """
     return Cost(pairs * (4 * 6 * d + 2 * 4 * d), token_heads * 10 * d * 4)

@@ -1,9 +1,9 @@
-"""Linear attention through Hedgehog's map, one call from queries to outputs: fused on a GPU, by torch forms elsewhere.
+"""Linear attention with Hedgehog's map, from queries, keys and values to outputs: fused on a GPU, in torch elsewhere.
 
     o_i = Σ_j φ(q_i)·φ(k_j) v_j / Σ_j φ(q_i)·φ(k_j),   φ(x) = Φ(Wx + b), W per head
 
-On CUDA, feature map, attention and normaliser are one or a few Triton kernels, and gradients of W and b come from them
-too: features never reach memory. On CPU the same call maps, then takes the torch forms. What ran is in the result.
+On CUDA, feature map, attention and normaliser run in one or a few Triton kernels, and so do the gradients of W and b:
+features never reach memory. On a CPU the same call runs the forms in plain torch. The result says what ran.
 """
 
 from dataclasses import replace
@@ -45,8 +45,8 @@ def chunk_hedgehog_attn(
 ) -> LinearAttentionResult:
     """Attention over n tokens, differentiable in q, k, v, W, b and the sums of the initial state.
 
-    Under autocast, q, k and v are cast to its type; W and b are read as they are. Sums run in float32; products of
-    bfloat16 in bfloat16, of float16 in TF32, of float32 in float32.
+    Under autocast, q, k and v are cast to its type; W and b are read as they are. Sums are float32 (float64 for float64
+    inputs, in torch). The kernels multiply bfloat16 in bfloat16, float16 in TF32 and float32 in float32.
 
     Args:
         q: queries.
@@ -54,7 +54,7 @@ def chunk_hedgehog_attn(
         v: values.
         q_weight: W of the queries.
         k_weight: W of the keys.
-        q_bias: b of the queries; both biases or none.
+        q_bias: b of the queries; give both biases or neither.
         k_bias: b of the keys.
         feature_map: Φ, "exp", "exp_max", "softmax" or "softmax_joint"; see `HedgehogMap`.
         negate: also use -(Wx + b).
@@ -62,17 +62,19 @@ def chunk_hedgehog_attn(
         normalize: divide by the row sum.
         eps: added to the row sum, for maps other than "exp".
         key_padding_mask: true where a key is a real token.
-        cu_seqlens: 0 and the ends of sequences packed into a batch of one; no token sees another sequence. It is read
-            on the host: one that lies on the CPU saves a synchronisation.
+        cu_seqlens: 0, then the end of each of the sequences packed into a batch of one; no token sees another sequence.
+            It is read on the host, so a tensor on the CPU saves a synchronisation.
         initial_state: state after the tokens before these, one for each sequence.
-        output_final_state: give the state after the last key.
-        form: "auto", "fused_chunk" (one pass) or "chunk" (two passes); the torch backend has "chunk" alone.
+        output_final_state: return the state after the last key.
+        form: "auto", "fused_chunk" (one pass) or "chunk" (two passes). The torch backend runs "chunk", whatever is
+            asked.
         backend: "auto" (Triton on CUDA, torch elsewhere), "triton" or "torch".
 
     Raises:
         ValueError: an unknown name, sizes that do not fit each other, a mask that is not bool, one bias without the
-            other, `cu_seqlens` with a batch above one, the state of a map in the other space (log or not), tensors on
-            more than one device, or `backend="triton"` where the kernels cannot run.
+            other, `cu_seqlens` with a batch above one or whose ends do not rise from 0 to n, the state of a map in the
+            other space (log or not), tensors on more than one device, the form "fused_chunk" for a call that it does
+            not support, or `backend="triton"` where the kernels cannot run.
     """
     call = Call.of(
         q, k, v, initial_state, q_weight=q_weight, k_weight=k_weight, q_bias=q_bias, k_bias=k_bias,
@@ -98,10 +100,11 @@ def chunk_linear_attn(
     form: str = "auto",
     backend: str = "auto",
 ) -> LinearAttentionResult:
-    """Attention over features that are at hand: of any map whose scores are never negative.
+    """Attention over given features, of any map whose scores are never negative.
 
-    Arguments and errors are those of `chunk_hedgehog_attn`; with `log_space`, `phi_q` and `phi_k` are logarithms, and
-    everything is computed in float32. Features may be any number, logarithms up to 256 on a GPU.
+    Arguments and errors are those of `chunk_hedgehog_attn`. With `log_space`, `phi_q` and `phi_k` are logarithms, and
+    everything is computed in float32 at least. The kernels take any number of plain features, and up to 256 log
+    features.
     """
     call = Call.of(
         phi_q, phi_k, v, initial_state, log_space=log_space, causal=causal, normalize=normalize, eps=eps,
@@ -127,11 +130,11 @@ def fused_recurrent_hedgehog_attn(
     eps: float = EPS,
     backend: str = "auto",
 ) -> LinearAttentionResult:
-    """Decodes a few tokens after those in `state`, which is changed in place. Nothing here has a gradient.
+    """Decodes a few tokens after those in `state`, which is changed in place; there are no gradients.
 
-    Arguments and errors are those of `chunk_hedgehog_attn`; the form is "fused_recurrent" on Triton, "recurrent" on
-    torch. The state must be float32 and contiguous, as `state.empty_state` and the chunk forms give it; the result
-    holds the same one.
+    Arguments and errors are those of `chunk_hedgehog_attn`. The form is "fused_recurrent" in Triton, "recurrent" in
+    torch. The state must be contiguous and float32 (float64 for float64 inputs), as `state.empty_state` and the chunk
+    forms give it. The result holds the same state.
     """
     call = check_call(
         Call.of(

@@ -1,4 +1,4 @@
-"""Linear attention from queries and keys and their maps: fused with the maps where kernels allow it."""
+"""Linear attention from queries, keys and their feature maps; on CUDA the kernels apply Hedgehog's maps themselves."""
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -28,20 +28,23 @@ def mapped_linear_attention(
     initial_state: LinearState | None = None,
     return_state: bool = False,
 ) -> LinearAttentionResult:
-    """Runs linear attention through two maps; on CUDA, Hedgehog's maps run inside the attention kernels.
+    """Runs linear attention with two maps; on CUDA, Hedgehog's maps run inside the attention kernels if they can.
 
     Args:
         q: queries.
-        k: keys.
+        k: keys; query head i uses kv head i // (h / hk).
         v: values.
         query_map: map of the query heads.
         key_map: map of the key heads.
         causal: a query sees the keys up to its own.
-        positions: of the tokens, for maps that read them.
+        positions: positions of the tokens, for maps that read them.
         key_padding_mask: true where a key is a real token.
         normalize: divide by the row sum.
         initial_state: state after the tokens before these.
         return_state: the caller needs the state after the last key.
+
+    Raises:
+        ValueError: tensors, maps or a state that do not fit each other.
     """
     backend = "auto"
     if isinstance(query_map, HedgehogMap) and isinstance(key_map, HedgehogMap) and _alike(query_map, key_map):
@@ -52,7 +55,7 @@ def mapped_linear_attention(
         )  # fmt: skip
         if (result := fused_if_possible(call, return_state=return_state)) is not None:
             return result
-        # On CUDA features may suit the kernels where the map does not; elsewhere nothing changes.
+        # On CUDA the kernels may support given features where they do not support the map.
         backend = "auto" if q.is_cuda else "torch"
     return linear_attention(
         q,

@@ -12,10 +12,10 @@ EMPTY_LOG = -1e30
 
 @dataclass(frozen=True)
 class LinearState:
-    """Sums over the keys seen so far, of a size that does not depend on their number.
+    """Sums over the keys seen so far; their size does not depend on the number of keys.
 
-    In log space a feature's true sums are `kv` and `k` times exp(log_scale), and log_scale is the largest log feature
-    seen, so they neither overflow nor vanish. It is a shift that cancels: no gradient flows through it.
+    In log space the true sums are `kv` and `k` times exp(log_scale). The log_scale of a feature is its largest value in
+    any key so far, so `kv` and `k` neither overflow nor vanish. It cancels, so no gradient flows through it.
 
     Attributes:
         kv: Σ φ(k_j) v_jᵀ.
@@ -41,7 +41,7 @@ def accumulator_dtype(*tensors: Tensor) -> torch.dtype:
 def empty_state(
     phi_k: Float[Tensor, "b hk _ f"], v: Float[Tensor, "b hk _ dv"], *, log_space: bool = False
 ) -> LinearState:
-    """The state before the first key, for keys and values of these sizes and types."""
+    """The state before the first key: sums of zero, for keys and values of these sizes, types and device."""
     batch, heads, _, features = phi_k.shape
     dtype = accumulator_dtype(phi_k, v)
     kv = torch.zeros(batch, heads, features, v.shape[-1], dtype=dtype, device=v.device)

@@ -60,7 +60,7 @@ class AttentionAlone:
         core: The attention, already on its device.
         shape: Its sizes.
         precision: Device, and the type of queries, keys and values.
-        causal: A token sees the tokens up to itself; otherwise, as in an encoder, it sees all, and nothing decodes.
+        causal: A token sees the tokens up to itself; otherwise, as in an encoder, it sees all, and cannot be decoded.
     """
 
     def __init__(self, core: AttentionCore, shape: AttentionShape, precision: Precision, causal: bool = True) -> None:
@@ -73,11 +73,11 @@ class AttentionAlone:
 
     @property
     def device(self) -> torch.device:
-        """Where the layer lives."""
+        """The device of the layer."""
         return self.precision.device
 
     def compile(self) -> None:
-        """Runs the layer through torch.compile from now on; every new shape compiles anew."""
+        """Runs the layer through torch.compile from now on; every new shape is compiled again."""
         self._forward = torch.compile(self.core.forward, dynamic=False)
         self._extend = torch.compile(self.core.extend, dynamic=False)
 
@@ -123,7 +123,7 @@ class AttentionAlone:
         self.core.zero_grad(set_to_none=True)
 
     def parameter_count(self) -> ParameterCount:
-        """Parameters; all of them belong to feature maps and gates."""
+        """Number of parameters, all of which belong to feature maps and gates."""
         total = sum(parameter.numel() for parameter in self.core.parameters())
         return ParameterCount(total, total)
 
@@ -148,8 +148,9 @@ class AttentionAlone:
         """Analytic cost of the kernel that ran in `phase`, `prefill` or `decode`, and of its feature maps.
 
         Returns:
-            None where no count is known: for hybrids, no attention, peers' kernels, and for our fused kernels with
-            features that are not twice the head dimension, or with fewer key heads than query heads.
+            None where no count is known: for sliding windows, hybrids, no attention, peers' kernels, and for our fused
+            kernels without causality, with features that are not twice the head dimension, or with fewer key heads than
+            query heads; also if several kernels ran in the phase.
         """
         wanted = phase if self.causal else "forward"
         ran = [choice for done, choice in kernels_of(self.core) if done == wanted]
@@ -220,7 +221,7 @@ def build_alone(spec: ModelSpec, shape: AttentionShape, precision: Precision, *,
         ValueError: Options that do not fit the layer.
     """
     if spec.is_causal_only and not causal:
-        raise UnsupportedError(f"model {spec.canonical} is for decoders alone")
+        raise UnsupportedError(f"model {spec.canonical} exists only in decoders")
     torch.manual_seed(shape.seed)
     core = build_attention(spec.mechanism, spec.options, shape).to(precision.device)
     return AttentionAlone(core, shape, precision, causal)

@@ -83,12 +83,12 @@ class AttentionCore(nn.Module):
             heads: Tokens that follow those in `state`.
             state: State after earlier tokens; None at the start.
             causal: A token sees the tokens up to itself; otherwise it sees all.
-            return_state: Whether the caller keeps the state; it may be None otherwise.
+            return_state: Whether the caller needs the new state; otherwise it may be None.
         """
 
     @abstractmethod
     def weights(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n n"]:
-        """Attention weights, quadratic in memory; meant for analysis."""
+        """Attention weights, for analysis; their memory is quadratic in tokens."""
 
     def forward(self, heads: Heads, *, causal: bool) -> QueryHeads:
         """Attention outputs over a whole sequence that the layer passes on: the stand-in's if there is one."""
@@ -124,6 +124,7 @@ def build_attention(mechanism: Mechanism, options: Mapping[str, OptionValue], sh
 
     Raises:
         ValueError: The options do not fit the layer.
+        TypeError: The core or the map does not take an option of the mechanism.
     """
     core: Any = load_attribute(mechanism.attention_for(options))
     layer_options = mechanism.options_for("attention", options)
@@ -158,7 +159,7 @@ def token_positions(tokens: Tensor, mask: Bool[Tensor, "b m"] | None) -> Int[Ten
 
     Args:
         tokens: Any tensor `[b, n, ...]`; its values are not read.
-        mask: True at real tokens; it ends with these tokens, and may begin with earlier ones.
+        mask: True at real tokens `[b, m]`; the last n columns are these tokens, the first may be earlier ones.
     """
     if mask is None:
         return torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
@@ -168,12 +169,12 @@ def token_positions(tokens: Tensor, mask: Bool[Tensor, "b m"] | None) -> Int[Ten
 def tokens_seen(
     tokens: Tensor, mask: Bool[Tensor, "b n"] | None, before: Int[Tensor, " b"] | None
 ) -> Int[Tensor, " b"]:
-    """Real tokens of each row after these, which is the position of the next token.
+    """Number of real tokens of each row up to the end of these, which is the position of the next token.
 
     Args:
         tokens: Any tensor `[b, n, ...]`; its values are not read.
         mask: True at real tokens.
-        before: Real tokens before these; None at the start.
+        before: Number of real tokens before these; None at the start.
     """
     new = tokens.new_full(tokens.shape[:1], tokens.shape[1], dtype=torch.long) if mask is None else mask.long().sum(1)
     return new if before is None else before + new

@@ -1,4 +1,4 @@
-"""The peer flash-linear-attention: its kernels behind our feature maps, for equal mathematics on the same device.
+"""The kernels of the peer package flash-linear-attention behind our feature maps, to compare kernels on equal terms.
 
 Feature maps run eagerly and write their features to memory, as they do in that package's own layers.
 """
@@ -53,7 +53,7 @@ class FlaLinearAttention(AttentionCore):
         self.normalize = normalize
 
     def weights(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n n"]:
-        """The weights that linear attention itself never computes."""
+        """The attention weights, which the kernels never compute."""
         features = self.query_map.features(heads.q, heads.positions), self.key_map.features(heads.k, heads.positions)
         return linear_attention_weights(
             *features, causal=causal, key_padding_mask=heads.key_padding_mask, normalize=self.normalize
@@ -63,14 +63,15 @@ class FlaLinearAttention(AttentionCore):
         """Linear attention outputs; the state is the sums over keys and values.
 
         Raises:
-            UnsupportedError: A call that these kernels do not support, or a machine that cannot run them.
+            UnsupportedError: A call that is not causal or has padding, tensors that are not on CUDA, or a missing
+                package.
         """
         del return_state
         assert state is None or isinstance(state, LinearState)
         if not causal:
-            raise UnsupportedError("flash-linear-attention's linear attention is causal alone")
+            raise UnsupportedError("flash-linear-attention has only causal linear attention")
         if heads.key_padding_mask is not None:
-            raise UnsupportedError("flash-linear-attention masks values alone, so that padding stays in its normaliser")
+            raise UnsupportedError("flash-linear-attention masks only values, so padding would stay in its normaliser")
         name = "fused_recurrent_linear_attn" if heads.q.shape[2] == 1 else "chunk_linear_attn"
         operator = self._operator(name, heads.q.device)
         groups = heads.q.shape[1] // heads.k.shape[1]
@@ -91,7 +92,7 @@ class FlaLinearAttention(AttentionCore):
 
     def _operator(self, name: str, device: torch.device) -> Any:
         if device.type != "cuda":
-            raise UnsupportedError(f"flash-linear-attention's kernels run on CUDA alone, not on {device.type}")
+            raise UnsupportedError(f"flash-linear-attention's kernels run only on cuda, not on {device.type}")
         if importlib.util.find_spec("fla") is None:
             raise UnsupportedError("flash-linear-attention is not installed: pip install 'hedgebench[fla]'")
         return getattr(importlib.import_module(_OPS), name)

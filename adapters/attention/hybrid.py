@@ -15,7 +15,7 @@ from ...kernels.maps.feature_map import FeatureMap
 from .core import Attended, AttentionCore, Heads, LayerState
 
 INITIAL_GATE = 0.1
-"""γ at the start, as in LoLCATs' configurations."""
+"""Initial γ, as in LoLCATs' configurations."""
 
 
 class HybridAttention(AttentionCore):
@@ -43,7 +43,10 @@ class HybridAttention(AttentionCore):
     def __init__(self, query_map: FeatureMap, key_map: FeatureMap, normalize: bool, window: int) -> None:
         super().__init__()
         if not normalize or not query_map.positive:
-            raise ValueError("a window shares the normaliser of linear attention; it needs one that is positive")
+            raise ValueError(
+                "a window needs linear attention with a normaliser and with features that give no negative "
+                "scores, as both parts share the normaliser"
+            )
         self.query_map = query_map
         self.key_map = key_map
         self.window = window
@@ -78,7 +81,7 @@ class HybridAttention(AttentionCore):
         return result.output, result.state, result.kernel
 
     def weights(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n n"]:
-        """The weights of both parts, which attention itself never computes.
+        """The attention weights of both parts, which `attend` never computes.
 
         Raises:
             ValueError: A call that is not causal.

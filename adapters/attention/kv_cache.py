@@ -1,4 +1,4 @@
-"""The decode state of softmax attention: keys and values of past tokens, in buffers that double as they fill."""
+"""The decode state of softmax attention: keys and values of past tokens, in buffers that double when they are full."""
 
 from __future__ import annotations
 
@@ -44,13 +44,19 @@ class KVCache:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the keys and values of the cached tokens; spare capacity is not counted."""
+        """Bytes of the keys and values of the cached tokens; spare capacity and the mask are not counted."""
         return self.keys.nbytes + self.values.nbytes
 
     def append(
         self, k: Float[Tensor, "b hk n d"], v: Float[Tensor, "b hk n d"], mask: Bool[Tensor, "b n"] | None = None
     ) -> KVCache:
-        """The cache with n more tokens."""
+        """The cache with n more tokens; this cache must not be used again.
+
+        Args:
+            k: Keys of the new tokens.
+            v: Values of the new tokens.
+            mask: True at real tokens; None if all are.
+        """
         length = self.length + k.shape[2]
         cache = self if length <= self.key_buffer.shape[2] else self._grown(length)
         if mask is not None and cache.mask_buffer is None:

@@ -17,7 +17,7 @@ class LinearAttention(AttentionCore):
 
     Args:
         query_map: Map of the query heads.
-        key_map: Map of the key heads; it has one set of weights per key-value head.
+        key_map: Map of the key heads, with a matrix for each key-value head.
         normalize: Divide by the sum of the weights.
     """
 
@@ -46,7 +46,7 @@ class LinearAttention(AttentionCore):
         return result.output, result.state, result.kernel
 
     def weights(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n n"]:
-        """The weights that linear attention itself never computes."""
+        """The attention weights, which `attend` never computes."""
         return linear_attention_weights(
             self.query_map(heads.q, heads.positions),
             self.key_map(heads.k, heads.positions),

@@ -10,7 +10,7 @@ from ..base import Settings
 from ..mechanisms.declaration import AttentionShape
 
 _NAMES = {"heads": ("num_attention_heads", "n_head"), "width": ("hidden_size", "n_embd")}
-"""Names of the sizes in config.json; GPT-2 has names of its own."""
+"""Names of the sizes in config.json, the second of each for GPT-2."""
 
 
 def shape_of_settings(size: Settings, context_length: int, seed: int) -> AttentionShape:

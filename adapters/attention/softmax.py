@@ -25,7 +25,7 @@ def softmax_scores(heads: Heads, causal: bool) -> Float[Tensor, "b h n n"]:
 
 
 class SoftmaxAttention(AttentionCore):
-    """Softmax attention; its decode state is a KV cache, which a window bounds.
+    """Softmax attention; its decode state is a KV cache, of fewer tokens than two windows if there is a window.
 
     Args:
         backend: Kernel, as in `kernels.softmax.attention.softmax_attention`.

@@ -1,7 +1,7 @@
 """Declarations of attention mechanisms: they name their code, which is loaded when a layer is built.
 
-Nothing here imports torch. Third parties declare mechanisms the same way, under the entry-point group
-`hedgebench.adapters`.
+Nothing here imports torch. Third parties declare mechanisms in the same way, and publish them as entry points of the
+group `hedgebench.adapters`.
 """
 
 from __future__ import annotations
@@ -48,11 +48,12 @@ class Option:
 
     Attributes:
         kind: Type of the value.
-        default: Value when not given; None lets the mechanism choose from the layer's shape.
-        help: One line.
+        default: Value if none is given; None lets the mechanism choose from the layer's shape.
+        help: Description in one line.
         choices: Allowed values; empty for any value of the type.
         minimum: Smallest allowed number, or None.
-        read_by: Reader of the option: the feature map (`map`), the layer (`attention`) or training (`recipe`).
+        read_by: The part that reads the option: the feature map (`map`), the attention core (`attention`) or the recipe
+            of training (`recipe`).
     """
 
     kind: type[str] | type[int] | type[float] | type[bool]
@@ -63,10 +64,10 @@ class Option:
     read_by: Literal["map", "attention", "recipe"] = "map"
 
     def parse(self, key: str, text: str) -> OptionValue:
-        """The value of `text`.
+        """The value that `text` stands for; `key` names the option in messages.
 
         Raises:
-            OptionError: It has another type, or is not among the allowed values.
+            OptionError: The text is not of the option's type, or the value is not allowed.
         """
         value = self._convert(key, text)
         if self.choices and value not in self.choices:
@@ -90,11 +91,11 @@ class Option:
 
 @dataclass(frozen=True)
 class Variant:
-    """The change of a mechanism by an option that has a value.
+    """The change that an option makes to a mechanism if it has a value.
 
     Attributes:
-        attention: `module:class` of the attention core, which replaces that of the mechanism.
-        causal_only: Whether the mechanism then exists only in decoders.
+        attention: `module:class` of the attention core that replaces the mechanism's own.
+        causal_only: Whether the changed mechanism exists only in decoders.
     """
 
     attention: str
@@ -112,7 +113,7 @@ class Mechanism:
         attention: `module:class` of the attention core (see `attention.core.AttentionCore`).
         feature_map: `module:class` of the feature map, for linear attentions.
         options: Options in a model spec.
-        variants: Variants by option; one applies if its option has a value.
+        variants: Variants by the name of their option; the first whose option has a value chooses the attention core.
         map_arguments: Constructor arguments of the feature map that follow from the layer's shape.
         normalize: Whether outputs are divided by the sum of the weights.
         causal_only: Whether it exists only in decoders.
@@ -147,7 +148,7 @@ class Mechanism:
         }
 
     def options_for(self, reader: str, values: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
-        """The resolved options of `reader` that have a value."""
+        """The options that `reader` reads and that have a value, from the resolved `values`."""
         return {k: v for k, v in values.items() if self.options[k].read_by == reader and v is not None}
 
     def attention_for(self, values: Mapping[str, OptionValue]) -> str:
@@ -165,9 +166,10 @@ class Mechanism:
 KERNELS = Option(
     str, None, "peer: another package's kernels behind the same feature map", choices=("fla",), read_by="attention"
 )
-"""The option for the kernels of another package; None for ours."""
+"""The option that chooses the kernels of another package; None for our own kernels."""
 
 FLA_KERNELS = Variant("hedgebench.adapters.attention.fla:FlaLinearAttention", causal_only=True)
+"""The variant of `KERNELS`."""
 
 
 def load_attribute(path: str) -> Any:

@@ -50,7 +50,7 @@ T2R = Mechanism(
 
 TAYLOR = Mechanism(
     name="taylor",
-    summary="second-order Taylor expansion of exp(q.k)",
+    summary="second-order Taylor expansion of exp(q.k/sqrt(d))",
     source="Arora et al. 2024, arXiv:2402.18668, section 4; Hedgehog paper, arXiv:2402.04347, section 3",
     feature_map=f"{_MAPS}:TaylorMap",
     options={
@@ -68,7 +68,7 @@ EXP = Mechanism(
 
 IDENTITY_LINEAR = Mechanism(
     name="identity_linear",
-    summary="control: linear attention without a feature map, nor a normaliser",
+    summary="control: linear attention without a feature map and without a normaliser",
     source="Katharopoulos et al. 2020, arXiv:2006.16236, equation 4 with the identity for its map",
     feature_map=f"{_MAPS}:IdentityLinearMap",
     normalize=False,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from .declaration import Mechanism, Option
 
 CONTINUED = "continued"
-"""Option of softmax in conversions that begin with training a teacher: softmax itself is that teacher, and takes fewer
-steps than what is converted from it."""
+"""Option of softmax in conversions that begin with training a teacher. Without it, the softmax model is that teacher,
+which has taken fewer training steps than the models converted from it."""
 
 SOFTMAX = Mechanism(
     name="softmax",
@@ -24,7 +24,7 @@ SOFTMAX = Mechanism(
         CONTINUED: Option(
             bool,
             False,
-            "control in conversions with a teacher: the teacher trained further, for as many steps as its students",
+            "control in conversions with a teacher: train the teacher further, for as many steps as its students",
             read_by="recipe",
         ),
     },

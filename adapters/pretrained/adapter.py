@@ -1,4 +1,4 @@
-"""Builds adapters of pretrained models, with swapped attention."""
+"""Builds adapters of pretrained models, whose attention is swapped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .model import PretrainedModel
 from .swap import swap_attention
 from .tokenizer import has_tokenizer, load_tokenizer
 
-_NO_TEACHER = "the checkpoint was converted before, and does not hold the softmax model that it was converted from"
+_NO_TEACHER = "the checkpoint is a converted model, and does not hold the softmax model that it was converted from"
 
 
 def build_pretrained(
@@ -41,9 +41,9 @@ def build_pretrained(
         folder: Folder with config.json, safetensors and tokenizer files.
         backbone: The declaration of the model in `folder`.
         settings: The backbone's settings.
-        shape: The inputs and outputs that the task needs; a classifier gets a new head if the checkpoint's does not
-            fit.
-        mechanisms: Mechanisms by name, for the one that a converted checkpoint names.
+        shape: The inputs and outputs that the task needs. A classifier gets a new head if the checkpoint's head does
+            not fit.
+        mechanisms: Mechanisms by name, to find the mechanism of a converted checkpoint.
         seed: Seed of a new head, and of maps that draw random numbers.
         precision: Device and autocast type.
         in_host_memory: Keep the weights in host memory, as distillation in blocks of layers needs.
@@ -52,6 +52,7 @@ def build_pretrained(
     Raises:
         CheckpointError: The checkpoint cannot be loaded.
         UnsupportedError: The model cannot do what the shape needs.
+        ValueError: A converted checkpoint names a mechanism or an option that is unknown.
     """
     backbone.check(shape)
     inner, head_note, has_own_head = load_pretrained(
@@ -98,7 +99,7 @@ def _check_inputs(model: PretrainedModel, backbone: Backbone, shape: ModelShape)
     config: Any = model.inner.config
     has_images = hasattr(config, "image_size")
     if has_images != (shape.image_size is not None):
-        raise UnsupportedError(f"backbone {backbone.name} takes {'images' if has_images else 'tokens'} alone")
+        raise UnsupportedError(f"backbone {backbone.name} takes only {'images' if has_images else 'tokens'}")
     if has_images and (shape.image_size, shape.channels) != (config.image_size, config.num_channels):
         raise UnsupportedError(
             f"backbone {backbone.name} takes images of {config.image_size} pixels and {config.num_channels} channels; "

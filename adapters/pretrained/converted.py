@@ -5,8 +5,9 @@ A folder holds `model.hedgebench.safetensors` with every weight, feature maps in
 tokenizer; and `provenance.json`, which records the origin of the model. Nothing is pickled, and reading the folder runs
 no code from it.
 
-Transformers alone refuses the folder, as it knows neither the type nor the names of the weights; with the base's type
-and names it would run softmax attention instead. Folders of earlier versions have these, and can still be read.
+transformers alone refuses the folder, as it knows neither the type nor the names of the weights. With the type and
+names of the base model it would run softmax attention instead. Folders of earlier versions of hedgebench have the
+base's type and names, and can still be read.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from .weight_files import BASE, CONVERTED, TOKENIZER_FILES, read_config
 PROVENANCE = "provenance.json"
 
 _OF_CORE = re.compile(rf"\.(?P<layer>\d+)\..*\b{CORE}\.(?P<name>.+)")
-"""Matches the name of a core's weight; the path to a layer differs between model and disk."""
+"""Matches the name of a core's weight; the path before the layer's index differs between model and file."""
 
 
 def save_converted(

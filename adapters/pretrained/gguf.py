@@ -1,11 +1,11 @@
 """De-quantises a GGUF file into the layout of transformers: config.json, model.safetensors, tokenizer.json.
 
-We read the file with the `gguf` library rather than through transformers: there, the results for quantised weights and
-for the tokenizer depend on the version and on the installed kernels, and the loaded model cannot be saved. Supported
+We read the file with the `gguf` library rather than with transformers. There the results for quantised weights and for
+the tokenizer depend on the version and on the installed kernels, and the loaded model cannot be saved. Supported
 architectures are `llama` (also Mistral) and `qwen2`.
 
 llama.cpp stores the rows of a `llama` model's query and key projections in another order than transformers: its rotary
-embedding rotates neighbouring features, and that of transformers features half a head apart. We restore the order.
+embedding rotates pairs of neighbouring features, that of transformers pairs half a head apart. We restore the order.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ _CONTROL, _USER_DEFINED = 3, 4
 def dequantise(gguf: Path, folder: Path) -> None:
     """Writes the model in `gguf` to `folder`, its weights in float32.
 
-    Tokenizer files beside the file replace what it says itself: a vocabulary its vocabulary, and a
-    `tokenizer_config.json` its special tokens and its chat template.
+    Tokenizer files in the folder of `gguf` take precedence over its metadata: a vocabulary over its vocabulary, and a
+    `tokenizer_config.json` over its special tokens and its chat template.
 
     Args:
         gguf: A language model of one of `ARCHITECTURES`, in any quantisation that the `gguf` library supports.
@@ -105,7 +105,7 @@ def _open(gguf: Path) -> Any:
     try:
         return GGUFReader(gguf)
     except (ValueError, IndexError) as error:  # raised by the library for another format and for a cut file
-        raise CheckpointError(f"{gguf} is not a whole GGUF file ({error}); fetch it anew") from error
+        raise CheckpointError(f"{gguf} is not a whole GGUF file ({error}); download it again") from error
 
 
 def _metadata(reader: Any, gguf: Path) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def _metadata(reader: Any, gguf: Path) -> dict[str, Any]:
 def _config(metadata: Mapping[str, Any], gguf: Path) -> dict[str, Any]:
     architecture = metadata["general.architecture"]
     if missing := [key for key in _REQUIRED.values() if f"{architecture}.{key}" not in metadata]:
-        raise CheckpointError(f"{gguf} does not say its {', '.join(missing)}; convert the model to GGUF anew")
+        raise CheckpointError(f"{gguf} does not state its {', '.join(missing)}; convert the model to GGUF again")
     if metadata.get(f"{architecture}.rope.scaling.type", "none") != "none":
         raise CheckpointError(f"{gguf} scales its rotary positions, which is not supported; use the safetensors")
     named = {ours: f"{architecture}.{key}" for ours, key in (_REQUIRED | _OPTIONAL).items()}

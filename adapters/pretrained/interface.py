@@ -1,4 +1,4 @@
-"""Connects the attention layers of transformers to attention cores, through its attention and mask interfaces."""
+"""Connects attention layers of transformers to attention cores, through the library's attention and mask interfaces."""
 
 from __future__ import annotations
 
@@ -43,7 +43,15 @@ class Bridge:
     def __call__(
         self, q: QueryHeads, k: KeyHeads, v: KeyHeads, mask: Bool[Tensor, "b m"] | None, scale: float | None
     ) -> QueryHeads:
-        """The attention output of one layer; with a cache, of tokens that follow the cached ones."""
+        """The attention output of one layer; with a cache, for tokens that follow the cached ones.
+
+        Args:
+            q: Queries.
+            k: Keys of the same tokens.
+            v: Values of the same tokens.
+            mask: True at real tokens; with a cache also those of earlier tokens, on the left.
+            scale: Factor on q·k in softmax; 1/√d if None.
+        """
         tokens = q.shape[2]
         mask = None if mask is None else mask[:, -tokens:]
         positions = token_positions(q[:, 0], mask) if self.slot is None else self.slot.positions
@@ -64,7 +72,7 @@ def register() -> None:
 
 
 def connect(layer: nn.Module, bridge: Bridge) -> list[Any]:
-    """Lets an attention layer attend through `bridge`; returns the hooks, which `disconnect` leaves to the caller."""
+    """Lets an attention layer attend through `bridge`; returns the hooks, which the caller has to remove."""
     setattr(layer, BRIDGE, bridge)
     if type(layer).__name__.startswith("Bert") and not hasattr(layer, "scaling"):  # it does not ask the interface
         layer.forward = partial(_bert_forward, layer)
@@ -108,10 +116,10 @@ def _key_padding_mask(
 
 
 def check_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Before the model runs: refuses masks that say more than which tokens are padding.
+    """Hook before the model runs: refuses masks other than padding masks.
 
     Raises:
-        UnsupportedError: Such a mask, which attention cores cannot follow.
+        UnsupportedError: A mask that is not [rows, tokens], which attention cores cannot follow.
     """
     del model, args
     given = kwargs.get("attention_mask")
@@ -131,17 +139,17 @@ def cache_argument(forward: Callable[..., Any]) -> str:
 
 
 def _take_cache(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-    """Before an attention layer runs: gives its part of the cache to the bridge."""
+    """Hook before an attention layer runs: gives the layer's part of the cache to its bridge."""
     del args
     cache, bridge = kwargs.get(cache_argument(type(module).forward)), getattr(module, BRIDGE)
     bridge.slot = None if cache is None else cache.layers[bridge.layer]
 
 
 def provide_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Before a decoder runs: sees to it that the cache holds states, and sets the positions of the call in them.
+    """Hook before a decoder runs: makes the cache hold states, and sets the positions of the call in them.
 
     Raises:
-        UnsupportedError: A row holds several sequences, which shows in positions that jump.
+        UnsupportedError: `position_ids` jump, so a row holds several sequences.
         ValueError: Another attention has filled the cache.
     """
     config: Any = model.config

@@ -21,7 +21,7 @@ _SYNONYMS: Mapping[str, str] = {
     "grammatical": "acceptable",
     "ungrammatical": "unacceptable",
 }
-"""Other spellings of the names of classes, letters and digits alone, that published classifiers use."""
+"""Other names of classes that published classifiers use, with only letters and digits."""
 
 _MOST_TOLD = 20
 """Classes whose place in the head the record tells."""
@@ -31,10 +31,10 @@ _PLACEHOLDER = re.compile(r"label\d+|\d+")
 
 @dataclass(frozen=True)
 class Head:
-    """What becomes of a checkpoint's classification head.
+    """How a task uses a checkpoint's classification head.
 
     Attributes:
-        order: For each class of the task, the head's output that stands for it; None if the head is of other classes.
+        order: For each class of the task, the index of the head's output; None if the head has other classes.
         note: The same in words, for the record.
     """
 
@@ -45,7 +45,8 @@ class Head:
 def match_head(config: Mapping[str, Any], labels: Sequence[str], num_classes: int) -> Head:
     """Maps the outputs of a checkpoint's head to a task's classes, by name if both have names.
 
-    Case, spaces and punctuation do not matter, and a few synonyms are known.
+    Case, spaces and punctuation do not matter, and a few synonyms are known. Without names, outputs are taken in the
+    order of the classes.
 
     Args:
         config: Content of config.json.

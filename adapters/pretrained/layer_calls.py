@@ -1,7 +1,7 @@
-"""Running some layers of a pretrained Transformer without the others.
+"""Runs some layers of a pretrained Transformer without the others.
 
-The arguments of layers besides hidden states (masks, positions, rotary embeddings) are those that the model itself
-passes to its first layer, so nothing here depends on an architecture.
+The other arguments of a layer than hidden states (masks, positions, rotary embeddings) are those that the model passes
+to its first layer, so nothing here depends on an architecture.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class LayerCall:
 class LayerBlock(nn.Module):
     """Consecutive layers of a model, as a model of their own.
 
-    It stays in evaluation mode: its layers are frozen, and later layers, whose inputs are computed once, would not see
-    the noise of dropout.
+    It stays in evaluation mode, without dropout: its layers are frozen, and the inputs of later blocks are computed
+    once.
 
     Args:
         layers: The layers, which the model shares.
@@ -73,7 +73,7 @@ class LayerBlock(nn.Module):
 
 
 class _FirstLayerReachedError(Exception):
-    """Ends a forward pass once its first layer has been called."""
+    """Ends a forward pass when its first layer is called."""
 
 
 def layers_of(model: PreTrainedModel) -> list[nn.Module]:
@@ -129,7 +129,7 @@ def move_to(model: nn.Module, device: torch.device) -> None:
     if needed and needed > (free := available_bytes(device)):
         raise UnsupportedError(
             f"the model's weights need {needed / 1e9:.2f} GB, and {device} has {free / 1e9:.2f} GB free; it can be "
-            "distilled there with distill.block_layers, but neither trained further nor measured: hold its weights in "
+            "distilled there with distill.block_layers, but not trained further or measured: hold its weights in "
             "bfloat16 (backbone.weights=bfloat16), or use a larger device"
         )
     model.to(device)

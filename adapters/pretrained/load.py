@@ -48,7 +48,7 @@ _MOST_NAMED = 5
 
 
 def available_bytes(device: torch.device) -> int:
-    """Bytes of a device that are free for weights; on the CPU, those that are free without swapping."""
+    """Bytes of a device that are free for weights; of the CPU's memory, those that Linux can give without swapping."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     match = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
@@ -57,12 +57,12 @@ def available_bytes(device: torch.device) -> int:
 
 
 class Loaded(NamedTuple):
-    """A model, and what became of the checkpoint's classification head, in words; empty for a language model.
+    """A model, and the origin of its classification head.
 
     Attributes:
         model: The model, in evaluation mode.
-        head_note: For the record.
-        has_own_head: Whether all weights are the checkpoint's, those of a classifier's head too.
+        head_note: How the checkpoint's head was used or replaced, in words for the record; empty for a language model.
+        has_own_head: Whether all weights, those of the head too, are the checkpoint's.
     """
 
     model: PreTrainedModel
@@ -82,9 +82,9 @@ def load_pretrained(
 ) -> Loaded:
     """The model in a folder; nothing is downloaded.
 
-    A classifier's head comes from the checkpoint if that has one for the same classes; its outputs are put into the
-    order of `labels`. Otherwise it is drawn from `seed`: weights from a normal with the model's own
-    `initializer_range`, biases 0. All else is the checkpoint's.
+    A classifier's head comes from the checkpoint if the checkpoint has one for the same classes; its outputs are put
+    into the order of `labels`. Otherwise the head is drawn from `seed`: weights are normal with the standard deviation
+    `initializer_range` of the model, biases 0. All other weights are the checkpoint's.
 
     Args:
         folder: Folder with config.json and safetensors.
@@ -96,13 +96,13 @@ def load_pretrained(
         trust_remote_code: Run code that comes with the checkpoint, and read pickled weights.
 
     Raises:
-        CheckpointError: Before any weight is read: the folder lacks something, is damaged, would run code, has an
-            unsupported type, is quantised, has no head of the wanted kind, does not fit its own architecture, or needs
-            more memory than there is.
+        CheckpointError: Before any weight is read: the folder lacks a file, is damaged, would run code, has an
+            unsupported type, is quantised, is a classifier where a language model is asked for or the reverse, has
+            weights that do not fit its config.json, or needs more memory than is free.
     """
     raw = read_config(folder)
     _check_config(raw, folder, num_classes, trust_remote_code)
-    with _quietly(), torch.random.fork_rng(devices=[]):  # transformers draws heads too, before we do
+    with _quietly(), torch.random.fork_rng(devices=[]):  # transformers draws new heads from the global generator
         classes = {} if num_classes is None else {"num_labels": num_classes}
         config = transformers_config(folder, trust_remote_code, **classes)
         outline, drawn = _outline(folder, config, weights_dtype, trust_remote_code, CONVERTED in raw)
@@ -150,10 +150,14 @@ def _check_config(raw: Mapping[str, Any], folder: Path, num_classes: int | None,
 
 
 def stored_tensors(folder: Path, trust_remote_code: bool = False) -> dict[str, torch.Tensor]:
-    """Every tensor of a checkpoint on the meta device, by name; of safetensors only the headers are read.
+    """Every tensor of a checkpoint on the meta device, by name; of safetensors files only the headers are read.
+
+    Args:
+        folder: Folder of the checkpoint.
+        trust_remote_code: Read pickled weights if there are no safetensors.
 
     Raises:
-        CheckpointError: There are no weights that may be read, or a file of them is damaged.
+        CheckpointError: There are no weights that may be read, or a weight file is damaged.
     """
     pickled = pickled_files(folder)
     is_pickled = trust_remote_code and pickled and not any(folder.glob("*.safetensors"))
@@ -162,7 +166,7 @@ def stored_tensors(folder: Path, trust_remote_code: bool = False) -> dict[str, t
         try:
             tensors |= load_state_dict(file, map_location="meta")
         except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(f"{file} is not a whole file of weights ({error}); fetch it anew") from error
+            raise CheckpointError(f"{file} is not a whole weight file ({error}); download it again") from error
     return tensors
 
 
@@ -196,7 +200,7 @@ def _outline(
 
 
 def _has_no_place(name: str, converted: bool) -> bool:
-    """Whether a tensor that the model does not use belongs to its layers, rather than to another head or a buffer."""
+    """Whether an unused tensor of the checkpoint belongs to a layer, rather than to another head or an old buffer."""
     ours = converted and f".{CORE}." in name
     return bool(_IN_A_LAYER.search(name)) and not _OLD_BUFFER.search(name) and not ours
 

@@ -29,7 +29,7 @@ class PretrainedModel(AttentionModel):
         inner: The model, with a head for the task.
         swap: The replacement of its attention.
         separator: Id of the token that ends a segment, for encoders that tell two segments apart; None for others.
-        no_teacher: Why the softmax model before conversion is lost; empty if `inner` has its weights.
+        no_teacher: Why the softmax model before conversion is not available; empty if `inner` has its weights.
     """
 
     def __init__(self, inner: PreTrainedModel, swap: Swap, separator: int | None = None, no_teacher: str = "") -> None:
@@ -44,7 +44,7 @@ class PretrainedModel(AttentionModel):
         return self.swap.spec
 
     def replace_attention(self, spec: ModelSpec, *, context_length: int, seed: int) -> None:
-        """Replaces the core of each layer; raises what `swap_attention` raises."""
+        """Replaces the present attention by that of `spec`; arguments and errors are those of `swap_attention`."""
         self.swap.undo()
         self.swap = swap_attention(self.inner, spec, context_length=context_length, seed=seed)
 
@@ -79,7 +79,7 @@ class PretrainedModel(AttentionModel):
 
     @property
     def last_position(self) -> int | None:
-        """Number of learned positions; None if they are rotary, which have no end."""
+        """Number of learned positions; None for rotary positions, which have no end."""
         config: Any = self.inner.config
         return config.max_position_embeddings if config.model_type in _LEARNED_POSITIONS else None
 

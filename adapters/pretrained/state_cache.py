@@ -43,7 +43,10 @@ class StateLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return key_states, value_states
 
     def get_mask_sizes(self, query_length: int | Tensor, *_: Any) -> tuple[int, int]:
-        """Number of keys that a mask must cover, and their start; transformers 4.57 passes positions for the length."""
+        """Number of keys that a mask must cover, and the first of them.
+
+        `query_length` is a number of tokens, or in transformers 4.57 the tensor of their positions.
+        """
         tokens = query_length if isinstance(query_length, int) else query_length.shape[0]
         return self.length + tokens, 0
 
@@ -52,7 +55,7 @@ class StateLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return self.length
 
     def get_max_length(self) -> int:
-        """No bound."""
+        """-1: the state has no bound."""
         return -1
 
     get_max_cache_shape = get_max_length  # the name in transformers 4.57
@@ -62,7 +65,7 @@ class StateLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.state, self.length = None, 0
 
     def batch_select_indices(self, indices: Int[Tensor, " b"]) -> None:
-        """Selects rows."""
+        """Selects rows of the batch."""
         self.state = map_tensors(self.state, lambda tensor: tensor.index_select(0, indices.to(tensor.device)))
 
     def reorder_cache(self, beam_idx: Int[Tensor, " b"]) -> None:
@@ -86,7 +89,7 @@ class StateCache(Cache):
     """The states of all layers.
 
     Args:
-        layers: How many layers the model has.
+        layers: Number of the model's layers.
 
     Attributes:
         seen: Real tokens of each row so far, which is the position of its next token; None before the first.
@@ -105,20 +108,20 @@ class StateCache(Cache):
 
 
 def state_layers(cache: Cache, layers: int) -> list[StateLayer]:
-    """The states in `cache`; an empty cache of keys and values is turned into one of states, in place.
+    """The states in `cache`; an empty cache of keys and values is turned into a cache of states, in place.
 
-    Whoever made the cache goes on with the object that they hold, so it has to be that object which is filled.
+    The caller of the model keeps a reference to the cache, so it has to remain the same object.
 
     Args:
         cache: A cache of transformers.
-        layers: How many layers the model has.
+        layers: Number of the model's layers.
 
     Raises:
         ValueError: Another attention has filled the cache.
     """
     if not cache.layers or not all(isinstance(layer, StateLayer) for layer in cache.layers):
         if cache.get_seq_length():
-            raise ValueError(f"swapped attention cannot go on from a filled {type(cache).__name__}; pass an empty one")
+            raise ValueError(f"swapped attention cannot continue a filled {type(cache).__name__}; pass an empty one")
         cache.layers[:] = [StateLayer() for _ in range(layers)]
     return [layer for layer in cache.layers if isinstance(layer, StateLayer)]
 

@@ -1,9 +1,9 @@
-"""Swapping the attention in a pretrained Transformer, and undoing it.
+"""Swaps the attention in a pretrained Transformer, and undoes it.
 
-The projections of the model stay as they are. transformers passes projected heads to the function that its attention
-interface has under the model's `_attn_implementation`. Our function passes them on to an `AttentionCore`, a submodule
-of the attention layer, so that its feature maps train, move and are saved with the model. Keys and values come before
-they are repeated for grouped queries, and after rotary embedding. BERT of transformers 4.57 does not use the interface,
+The projections of the model do not change. transformers passes projected heads to the function that its attention
+interface has under the model's `_attn_implementation`. Our function passes them to an `AttentionCore`, a submodule of
+the attention layer, so that its feature maps train, move and are saved with the model. Keys and values are those after
+rotary embedding and before they are repeated for grouped queries. BERT in transformers 4.57 does not use the interface,
 so the `forward` of its layers is replaced instead.
 
 Dropout on attention weights is not applied with any mechanism, as linear attention never computes the weights.
@@ -87,8 +87,8 @@ def swap_attention(model: PreTrainedModel, spec: ModelSpec, *, context_length: i
         seed: Seed of maps that draw random numbers.
 
     Raises:
-        UnsupportedError: The type is not supported, the mechanism exists only in decoders and the model is an encoder,
-            or an option of the model's attention has no counterpart here.
+        UnsupportedError: The model type is not supported, the mechanism exists only in decoders and the model is an
+            encoder, or attention cores do not support an option in the model's configuration.
         ValueError: The attention has been swapped already, or the options do not fit the layer.
     """
     config: Any = model.config
@@ -114,7 +114,11 @@ def is_encoder(model: PreTrainedModel) -> bool:
 
 
 def attention_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """The layers of `model` with the projections of queries, keys and values, first to last."""
+    """The layers of `model` with the projections of queries, keys and values, first to last.
+
+    Raises:
+        UnsupportedError: None was found.
+    """
     for name in _ATTENTION_CLASSES[model.config.model_type]:
         if layers := [part for part in model.modules() if type(part).__name__ == name]:
             return layers
@@ -132,7 +136,7 @@ def _check(model: PreTrainedModel, spec: ModelSpec) -> None:
     if config._attn_implementation == IMPLEMENTATION:
         raise ValueError("the attention of this model is swapped already; undo that first")
     if spec.is_causal_only and is_encoder(model):
-        raise UnsupportedError(f"model {spec.canonical} is for decoders alone; {config.model_type} is an encoder")
+        raise UnsupportedError(f"model {spec.canonical} exists only in decoders; {config.model_type} is an encoder")
     for option in ("is_decoder", "add_cross_attention", "reorder_and_upcast_attn"):
         if getattr(config, option, False):
             raise UnsupportedError(f"{config.model_type} with {option}=true cannot be swapped; allowed: false")
@@ -144,4 +148,4 @@ def _check(model: PreTrainedModel, spec: ModelSpec) -> None:
     rescaled = not getattr(config, "scale_attn_weights", True)
     rescaled |= bool(getattr(config, "scale_attn_by_inverse_layer_idx", False))
     if rescaled and not all(hasattr(layer, "scaling") for layer in attention_layers(model)):
-        raise UnsupportedError("this release of transformers does not hand over GPT-2's scale of q·k; upgrade it")
+        raise UnsupportedError("this release of transformers does not pass GPT-2's scale of q·k on; upgrade it")

@@ -1,6 +1,6 @@
-"""The tokenizer of a checkpoint, read by transformers' AutoTokenizer: the one way in which anything here reads it.
+"""The tokenizer of a checkpoint, read by transformers' AutoTokenizer.
 
-Importing this needs neither torch nor transformers.
+All code that needs a checkpoint's tokenizer reads it here. Importing this module needs neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ VOCABULARIES = (
     *("tokenizer.json", "vocab.txt", "vocab.json"),
     *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
 )
-"""Files that hold a vocabulary. Without one AutoTokenizer makes an empty tokenizer for some types, and says nothing."""
+"""Files that hold a vocabulary. Without one, AutoTokenizer silently makes an empty tokenizer for some model types."""
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -24,7 +24,7 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """AutoTokenizer's result for a checkpoint, for a converted one that of its base; no code of the checkpoint runs.
+    """The tokenizer of a checkpoint; for a converted checkpoint, that of its base. No code of the checkpoint runs.
 
     Raises:
         CheckpointError: The folder has no vocabulary, or transformers cannot read it.

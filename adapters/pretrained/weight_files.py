@@ -1,6 +1,6 @@
 """The configuration and the weight files of a checkpoint.
 
-Importing this needs no torch, and nothing here runs code from a checkpoint unless that is trusted.
+Importing this module needs no torch. Nothing here runs code from a checkpoint unless the caller trusts it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 CONVERTED = "hedgebench"
-"""The `model_type` of models converted by us, the entry of config.json that describes their attention, and the variant
-in the names of their weights. Transformers alone knows neither type nor variant, so it cannot run softmax instead."""
+"""The `model_type` of converted models, the entry of config.json that describes their attention, and the variant in the
+names of their weight files. transformers alone knows neither type nor variant, so it cannot run softmax instead."""
 
 BASE = "base"
-"""Entry of such a config.json that holds the configuration of the model that was converted."""
+"""Entry in the config.json of a converted model that holds the configuration of the model before conversion."""
 
 WHOLE = ("model.safetensors", f"model.{CONVERTED}.safetensors")
 INDEX = ("model.safetensors.index.json", f"model.safetensors.index.{CONVERTED}.json")
@@ -29,12 +29,12 @@ TOKENIZER_FILES = (
     *("chat_template.jinja", "chat_template.json", "vocab.json", "vocab.txt", "merges.txt"),
     *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "preprocessor_config.json"),
 )
-"""Files that decide how a checkpoint's inputs are read."""
+"""Files of a checkpoint that determine how its inputs are made from text or images."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The content of a folder's config.json; for a model converted by us that of the base, with the entry `CONVERTED`.
+    """The content of a folder's config.json; for a converted model that of its base, with the entry `CONVERTED` added.
 
     Raises:
         CheckpointError: The file is missing, or is not a JSON object.
@@ -45,13 +45,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = parse_json(file.read_bytes())
     except ValueError as error:
-        raise CheckpointError(f"{file} cannot be read: {error}; fetch it anew") from error
+        raise CheckpointError(f"{file} cannot be read: {error}; download it again") from error
     if not isinstance(config, dict):
-        raise CheckpointError(f"{file} holds a {type(config).__name__}, not an object; fetch it anew")
+        raise CheckpointError(f"{file} holds a {type(config).__name__}, not an object; download it again")
     if config.get("model_type") != CONVERTED:
         return config
     if not isinstance(base := config.get(BASE), dict):
-        raise CheckpointError(f"{file} lacks {BASE}, the configuration of the model that was converted; fetch it anew")
+        raise CheckpointError(
+            f"{file} lacks {BASE}, the configuration of the model that was converted; download it again"
+        )
     return {**base, CONVERTED: config.get(CONVERTED)}
 
 
@@ -62,6 +64,9 @@ def transformers_config(folder: Path, trust_remote_code: bool = False, **changes
         folder: Folder with config.json.
         trust_remote_code: Run code that comes with the checkpoint.
         **changes: Entries that replace those of config.json.
+
+    Raises:
+        CheckpointError: config.json is missing or damaged.
     """
     from transformers import AutoConfig
 
@@ -78,7 +83,7 @@ def transformers_config(folder: Path, trust_remote_code: bool = False, **changes
 
 
 def _rope_of_release_4(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Rotary settings of transformers 5 in the form of transformers 4, which would use its defaults instead."""
+    """Rotary settings of transformers 5 in the form of transformers 4, which would otherwise use its defaults."""
     import transformers
 
     rope = raw.get("rope_parameters")
@@ -100,7 +105,7 @@ def safetensors_files(folder: Path) -> tuple[Path, ...]:
     """The safetensors of a model: one file, or every shard in its index.
 
     Raises:
-        CheckpointError: There are no weights, only pickled weights, or too few shards.
+        CheckpointError: There are no weights, only pickled weights, or missing shards.
     """
     for name in WHOLE:
         if (folder / name).is_file():
@@ -126,7 +131,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
     try:
         names = sorted(set(parse_json(index.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} is not an index of shards ({error!r}); fetch it anew") from error
+        raise CheckpointError(f"{index} is not an index of shards ({error!r}); download it again") from error
     if outside := [name for name in names if Path(name).name != name]:
         raise CheckpointError(f"{index} names shards outside its folder: {', '.join(outside)}")
     if missing := [name for name in names if not (folder / name).is_file()]:

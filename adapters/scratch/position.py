@@ -1,4 +1,4 @@
-"""Positions of tokens besides learned ones: rotary embeddings and a short convolution."""
+"""Rotary position embedding and short convolution, which tell tokens' order without learned positions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ class Rotary(nn.Module):
     """Rotary position embedding (Su et al. 2021, arXiv:2104.09864), rotating halves as Llama does.
 
     Args:
-        head_dim: Width of a head; must be even.
+        head_dim: Width of a head.
         base: Wavelength base.
+
+    Raises:
+        ValueError: `head_dim` is odd.
     """
 
     frequencies: Tensor

@@ -236,7 +236,7 @@ class Transformer(AttentionModel):
     def _new_cores(self, spec: ModelSpec, context_length: int, seed: int) -> list[AttentionCore]:
         config = self.config
         if spec.is_causal_only and not config.causal:
-            raise UnsupportedError(f"model {spec.canonical} is for decoders alone; this model is an encoder")
+            raise UnsupportedError(f"model {spec.canonical} exists only in decoders; this model is an encoder")
         shape = AttentionShape(config.heads, config.kv_heads, config.head_dim, context_length, seed=seed)
         return [build_attention(spec.mechanism, spec.options, replace(shape, layer=i)) for i in range(config.layers)]
 
@@ -273,9 +273,10 @@ class Transformer(AttentionModel):
         return self.dropout(x), positions
 
     def _initialise(self) -> None:
-        """GPT-2's initialisation: normal with 0.02 at width 768, other widths with the same gain of projections.
+        """GPT-2's initialisation: weights are normal with a standard deviation of 0.02 at width 768.
 
-        Residual projections are smaller by the square root of their number.
+        At other widths it is 0.02·√(768 / width), so that projections have the same gain. That of residual projections
+        is divided by the square root of their number.
         """
         std = 0.02 * math.sqrt(768 / self.config.width)
         residual = std / math.sqrt(2 * self.config.layers)

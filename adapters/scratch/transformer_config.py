@@ -29,6 +29,9 @@ class TransformerConfig:
         head_width: Hidden width of the classification head; 0 for a linear one.
         towers: Token sequences in a row, 1 or 2; the model reads each sequence separately, and the head compares two.
         input_dim: Real numbers at each position of a sequence of vectors; None for tokens and images.
+
+    Raises:
+        ValueError: Sizes that do not fit each other.
     """
 
     layers: int
@@ -60,7 +63,7 @@ class TransformerConfig:
         if self.short_conv and not self.causal:
             raise ValueError("short_conv is causal; it cannot be used in an encoder")
         if self.towers not in (1, 2):
-            raise ValueError(f"towers is {self.towers}; it takes 1 or 2")
+            raise ValueError(f"towers is {self.towers}; allowed: 1 or 2")
 
     @property
     def head_dim(self) -> int:

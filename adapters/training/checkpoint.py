@@ -13,12 +13,12 @@ from ...results.atomic import replacing
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Writes trained weights, optimiser, random states and `state` to `path` atomically.
+    """Writes trained weights, optimiser state, random states and `state` to `path` atomically.
 
     Args:
         path: File to write; its folder is created.
         model: Model whose trained weights are written.
-        optimizer: Optimiser whose moments are written.
+        optimizer: Optimiser whose state is written.
         state: Tensors and plain values, nested in dicts and lists.
     """
     content = {
@@ -33,12 +33,12 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of `model` that training changes, by name; they share memory with the model's."""
+    """The weights of `model` that training changes, by name; they share memory with the model."""
     return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
 
 
 def put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copies weights into a model that has parameters of these names.
+    """Copies trained weights into a model.
 
     Raises:
         RuntimeError: The names or shapes are not those of the model's trained weights.

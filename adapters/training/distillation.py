@@ -1,11 +1,11 @@
-"""Attention distillation: feature maps learn the weights of softmax attention (Hedgehog paper, section 4.2).
+"""Attention distillation: feature maps learn the weights of softmax attention (Hedgehog paper, section 4).
 
 The base model is frozen and each layer passes on the output of softmax attention, so teacher and student see the same
 queries and keys and share one forward pass. Each layer's loss is the soft-label cross-entropy between the rows of the
 two attentions, averaged over queries and heads. The losses of all layers are added and have one backward pass, whose
-gradients reach feature maps only. Cross-entropy is the divergence KL(softmax, linear) plus the teacher's entropy, which
-no map can change: curves and metrics show the divergence, whose optimum is 0. LoLCATs' loss, the squared error of
-attention outputs (arXiv:2410.10254, section 3.1), can be added or replace it.
+gradients reach only feature maps. Cross-entropy is the divergence KL(softmax, linear) plus the teacher's entropy, which
+no map can change, so curves and metrics show the divergence, whose optimum is 0. LoLCATs' loss, the squared error of
+attention outputs (arXiv:2410.10254, section 3.1), can be added to the cross-entropy or replace it.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class DistillResult:
     """The outcome of distilling all layers, or one block of them.
 
     Attributes:
-        history: Training; that of several blocks counts steps on from block to block, and its best loss is the sum over
-            blocks. None without training.
-        before: Divergence in nats of each batch of measured rows, layer and head, before training.
-        after: The same after training; None without training.
+        history: The course of training. For several blocks, steps are counted on from block to block, and the best loss
+            is the sum over blocks. None without training.
+        before: Divergence in nats before training, for each batch of measured rows, layer and head.
+        after: The divergence after training; None without training.
     """
 
     history: History | None
@@ -70,14 +70,14 @@ class AttentionDistillation:
         self._queries: dict[int, int] = {}
 
     def count(self, examples: Examples, rows: NDArray[Any]) -> int:
-        """Queries that are not padding."""
+        """Number of queries that are not padding; for images the number of rows, as all have the same patches."""
         if examples.attention_mask is not None:
             return int(examples.attention_mask[rows].sum())
         tokens = 1 if examples.inputs.ndim > 2 else examples.inputs.shape[1]
         return len(rows) * tokens
 
     def loss(self, model: nn.Module, examples: Examples, rows: NDArray[Any], device: torch.device) -> Float[Tensor, ""]:
-        """The losses of all layers, each a mean over heads and a sum over queries."""
+        """The sum over layers of the mean loss over queries and heads, times `count`."""
         del model
         losses: list[Tensor] = []
         wanted = torch.is_grad_enabled()
@@ -86,7 +86,7 @@ class AttentionDistillation:
             with torch.set_grad_enabled(wanted):
                 losses.append(self.of_layer(layer, core, heads, causal, out))
 
-        # The base is frozen: a backward pass needs nothing of it, nor does checkpointing recompute it.
+        # The base is frozen, so its activations need not be kept or recomputed for the backward pass.
         with torch.no_grad(), self.model.teaching(visit):
             self.run(examples, rows, device)
         return torch.stack([loss.to(device) for loss in losses]).sum() * self.count(examples, rows)
@@ -94,7 +94,7 @@ class AttentionDistillation:
     def of_layer(
         self, layer: int, core: AttentionCore, heads: Heads, causal: bool, teacher_output: Tensor
     ) -> Float[Tensor, ""]:
-        """The loss of one layer, a mean over queries and heads; its divergence is added to the sums."""
+        """The loss of one layer, a mean over queries and heads; adds its divergence to the sums for `details`."""
         query_map, key_map = maps_of(core)
         total = heads.q.new_zeros((), dtype=torch.float32)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.settings.attention_factor > 0):
@@ -123,7 +123,7 @@ class AttentionDistillation:
         return total
 
     def details(self) -> Mapping[str, float]:
-        """Divergence in nats, of each layer and its mean over layers, and errors of outputs if they are minimised."""
+        """Mean divergence in nats over all layers and of each layer, and output errors if they are minimised."""
         means = {layer: float(sums.mean()) / self._queries[layer] for layer, sums in self._sums.items()}
         named = {"attention_kl": sum(means.values()) / max(1, len(means))}
         named |= {f"attention_kl/layer {layer}": value for layer, value in means.items()}
@@ -132,7 +132,7 @@ class AttentionDistillation:
         return named if means else {}
 
     def take_divergence(self) -> Float[Tensor, "layers h"]:
-        """Mean divergence of each layer and head since the last call, in nats; the sums start anew."""
+        """Mean divergence of each layer and head since the last call, in nats; the sums are then zero again."""
         taken = torch.stack([self._sums[layer] / self._queries[layer] for layer in sorted(self._sums)])
         self._forget()
         return taken
@@ -150,12 +150,12 @@ class AttentionDistillation:
 def divergence_of_batches(
     objective: AttentionDistillation, examples: Examples, settings: TrainSettings, precision: Precision
 ) -> Float[np.ndarray, "batches layers h"]:
-    """Mean divergence in nats of each head in each layer that the objective runs, in batches of the first rows.
+    """Mean divergence in nats of each head and layer that the objective runs, for each batch of the first rows.
 
     Args:
         objective: The objective, which computes the divergence.
         examples: Examples to measure on.
-        settings: The number of rows, and of rows in a batch.
+        settings: Its `eval_rows` and `eval_batch_size` are the numbers of rows in all and in a batch.
         precision: Device and autocast type.
     """
     objective.model.eval()
@@ -168,10 +168,10 @@ def divergence_of_batches(
 
 
 def maps_of(core: AttentionCore) -> tuple[FeatureMap, FeatureMap]:
-    """The feature maps of a core.
+    """The query map and the key map of a core.
 
     Raises:
-        UnsupportedError: It has none.
+        UnsupportedError: The core has no feature maps.
     """
     query_map, key_map = getattr(core, "query_map", None), getattr(core, "key_map", None)
     if not isinstance(query_map, FeatureMap) or not isinstance(key_map, FeatureMap):
@@ -187,7 +187,7 @@ def output_error(student: QueryHeads, teacher: QueryHeads, heads: Heads) -> Floa
 
 
 def freeze_all_but_maps(model: AttentionModel, settings: DistillSettings) -> None:
-    """Lets gradients reach feature maps only, and the gates of hybrids if outputs are compared."""
+    """Freezes all weights but those of feature maps, and the gates of hybrids if attention outputs are compared."""
     model.requires_grad_(False)
     for core in model.cores:
         if settings.output_factor:
@@ -202,6 +202,6 @@ def _queries(heads: Heads) -> int:
 
 
 def has_weights_to_compare(model: AttentionModel) -> bool:
-    """Whether all attention has feature maps whose weights are a distribution over keys."""
+    """Whether the attention of every layer has feature maps whose weights are a distribution over keys."""
     maps = [getattr(core, "query_map", None) for core in model.cores]
     return all(isinstance(part, FeatureMap) and part.positive for part in maps)

@@ -2,10 +2,10 @@
 
 The base model stays in host memory; only the block under training is on the device. Each layer passes on the output of
 softmax attention, so a block's inputs depend on no feature map, and each layer has the same optimum as when all layers
-are distilled at once. The hidden states between two blocks lie in files. LoLCATs distilled Llama 3.1 405B this way, 9
-of its 126 layers at a time (arXiv:2410.10254).
+are distilled at once. The hidden states between two blocks are stored in files. LoLCATs distilled Llama 3.1 405B this
+way, 9 of its 126 layers at a time (arXiv:2410.10254).
 
-Each block is trained by the one training loop, with its own optimiser, gradient clipping, schedule and early stopping.
+Each block is trained by `loop.train`, with its own optimiser, gradient clipping, schedule and early stopping.
 Dropout and random changes of images are off, as hidden states are computed once for all steps. A run that was killed
 resumes from its folder, which holds checkpoints of the blocks, the measurements of finished blocks, and the inputs of
 the next block.
@@ -46,10 +46,10 @@ HOST = torch.device("cpu")
 class HiddenFile:
     """A file of float32 hidden states `[rows m w]` between two layers.
 
-    Rows and tokens that were never written are holes, which take no space on disk and read as zeros.
+    Rows and tokens that were never written are holes in the file, which take no space on disk and read as zeros.
 
     Attributes:
-        path: The file; it appears when it is complete.
+        path: The file; it exists only once it is complete.
         shape: Rows, tokens and width.
     """
 
@@ -57,14 +57,14 @@ class HiddenFile:
     shape: tuple[int, int, int]
 
     def read(self, rows: NDArray[Any], tokens: int) -> Float[Tensor, "b m w"]:
-        """The first `tokens` of some rows."""
+        """The hidden states of the first `tokens` tokens of some rows."""
         stored = np.memmap(self.path, np.float32, "r", shape=self.shape)
         return torch.from_numpy(np.asarray(stored[rows, :tokens]))
 
     def write(self, batches: Iterator[tuple[NDArray[Any], Float[Tensor, "b m w"]]]) -> None:
         """Writes batches of rows with their hidden states, which may lack tokens at the end."""
         _, tokens, width = self.shape
-        with replacing(self.path) as file:  # written through a memory map, a full disk would kill the process
+        with replacing(self.path) as file:  # not a memory map: on a full disk, a write to it would kill the process
             file.truncate(math.prod(self.shape) * 4)
             for rows, hidden in batches:
                 for row, states in zip(rows.tolist(), hidden.float().cpu().numpy(), strict=True):
@@ -74,7 +74,7 @@ class HiddenFile:
 
 @dataclass(frozen=True)
 class _Split:
-    """Examples, and those of their rows that training or measuring reads."""
+    """Examples, and the rows of them that training or measuring reads."""
 
     name: str
     examples: Examples
@@ -85,24 +85,25 @@ class _Split:
 class BlockwiseDistillation:
     """Distils the feature maps of `model`, `distill.block_layers` layers at a time; the model ends in host memory.
 
-    Divergence is measured on the first `settings.eval_rows` rows of the validation examples, or else of the training
-    examples.
+    Divergence is measured on the first `settings.eval_rows` rows of the validation examples or, without these, of the
+    training examples.
 
     Attributes:
-        model: Its parameters that require gradients are trained; they must be those of feature maps.
+        model: The model; its parameters that require gradients, which must be those of its attention cores, are
+            trained.
         examples: Training examples; None to measure the maps without training.
         validation: Validation examples.
         settings: Hyper-parameters; steps, clipping and early stopping apply to each block.
         distill: The loss to minimise, and the number of layers in a block.
         seed: Seed of the data order, the same in every block.
         precision: Device of the block under training, and autocast type.
-        folder: Folder of checkpoints and hidden states, from which a run resumes; the latter are removed at the end.
+        folder: Folder of checkpoints and hidden states, from which a run resumes; hidden states are removed at the end.
         progress: Called after every step, with steps counted over all blocks.
-        index: The present block.
+        index: Index of the present block.
 
     Raises:
-        UnsupportedError: The model's layers cannot be taken apart.
-        ValueError: There is nothing to measure on.
+        UnsupportedError: The model does not keep its layers in one list.
+        ValueError: There are neither training nor validation examples.
     """
 
     model: PretrainedModel
@@ -160,7 +161,7 @@ class BlockwiseDistillation:
             for split in self.splits:
                 self._file(split, index + 1).write(self._outputs(split))
         block.to(HOST)
-        if self.precision.device.type == "cuda":  # memory that torch keeps would count as taken for the next block
+        if self.precision.device.type == "cuda":  # memory that torch caches is not free for the next block
             torch.cuda.empty_cache()
         kept = {"before": before.tolist(), "after": None if after is None else after.tolist()}
         with replacing(marker) as file:
@@ -170,7 +171,7 @@ class BlockwiseDistillation:
         return DistillResult(history, before, after)
 
     def run_block(self, examples: Examples, rows: NDArray[Any], device: torch.device) -> Float[Tensor, "b m w"]:
-        """Runs the current block on its inputs of some rows."""
+        """Hidden states after the present block, for some rows of the examples."""
         inputs, mask, _ = batch_of(examples, rows, HOST)
         call = first_call(self.model, self.layers[0], inputs, mask)
         if self.index:
@@ -181,7 +182,7 @@ class BlockwiseDistillation:
         return out
 
     def remove_files(self) -> None:
-        """Removes all hidden states, also those of a killed run."""
+        """Removes all files of hidden states, including those of a killed run."""
         for path in self.folder.glob("distill-hidden-*"):
             path.unlink()
 
@@ -227,10 +228,10 @@ class BlockwiseDistillation:
         return tokens, width
 
     def check_space(self) -> None:
-        """Refuses a folder whose disk has no space for the hidden states.
+        """Refuses a folder whose disk has too little space for the hidden states.
 
         Raises:
-            OSError: There is too little.
+            OSError: There is too little space.
         """
         at_once = min(2, len(self.blocks) - 1)  # a block's inputs and its outputs
         needed = at_once * sum(len(split.rows) for split in self.splits) * math.prod(self.hidden_shape) * 4
@@ -254,7 +255,7 @@ def _splits(examples: Examples | None, measured: Examples, settings: TrainSettin
 
 
 def rows_trained_on(rows: int, settings: TrainSettings, seed: int) -> NDArray[Any]:
-    """Rows that the training loop may read, sorted."""
+    """Rows of the training examples that the training loop may read, sorted."""
     settings = settings.for_rows(rows)
     pool = max(1, settings.length_pool)
     drawn = math.ceil(settings.steps / pool) * pool * settings.batch_size
@@ -262,6 +263,7 @@ def rows_trained_on(rows: int, settings: TrainSettings, seed: int) -> NDArray[An
 
 
 def _joined(histories: Sequence[History]) -> History:
+    """The history of all blocks, with steps counted on from block to block."""
     offsets = np.cumsum([0, *(history.steps for history in histories)]).tolist()
     return History(
         curves=tuple(

@@ -1,7 +1,7 @@
-"""Training: one loop for every model and task.
+"""The training loop of every model and task.
 
-It has AdamW, linear warm-up then cosine decay, gradient clipping and accumulation, validation with early stopping, and
-checkpoints from which it resumes bit for bit on the same machine.
+It has AdamW, linear warm-up and cosine decay, gradient clipping and accumulation, validation with early stopping, and
+checkpoints. A run that resumes from a checkpoint on the same machine gives the same bits as one without a break.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ class History:
     """The course of a training run.
 
     Attributes:
-        curves: Training and validation losses in nats per target, and the parts of the loss.
+        curves: Training and validation losses per target (in nats for cross-entropy), and the parts of the loss.
         steps: Optimiser steps taken.
         best_step: Step whose weights were kept.
-        best_loss: Its validation loss; NaN without validation data.
-        stopped_early: Whether validation stopped improving, or reached the target loss, before the last step.
+        best_loss: Validation loss at `best_step`; NaN without validation data.
+        stopped_early: Whether training ended before its last step, because the validation loss stopped improving or
+            fell below the target loss.
     """
 
     curves: tuple[CurvePoint, ...]
@@ -61,7 +62,7 @@ def train(
     checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> History:
-    """Trains `model` in place; it ends with the weights of the best validation.
+    """Trains `model` in place; the model ends with the weights of the lowest validation loss.
 
     Args:
         model: Its parameters that require gradients are trained.
@@ -75,8 +76,9 @@ def train(
         progress: Called after every step.
 
     Raises:
-        FloatingPointError: The loss is not finite.
-        ValueError: There are no examples.
+        FloatingPointError: The training loss is not finite.
+        ValueError: There are no training examples, or no validation row has a target.
+        RuntimeError: The checkpoint is of another model.
     """
     if not len(examples):
         raise ValueError("there are no training examples")
@@ -133,7 +135,7 @@ class _Run:
         return no_better or self.best_loss < self.settings.target_loss
 
     def advance(self) -> float:
-        """Takes one optimiser step, and validates if a validation is due; returns the loss in nats per target."""
+        """Takes one optimiser step, and validates if a validation is due; returns the loss per target."""
         rate = learning_rate(self.step, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -208,10 +210,10 @@ class _Run:
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW with weight decay on parameters of two dimensions or more, whatever the class of their layer.
+    """AdamW with weight decay on all parameters of two or more dimensions, except attention cores and convolutions.
 
-    Attention cores and short convolutions are exempt: feature maps and convolutions start at the identity, and decay
-    would draw them towards zero, where attention is uniform.
+    Feature maps and short convolutions start at the identity; decay would draw them towards zero, where attention is
+    uniform.
     """
     exempt_parts = (part for part in model.modules() if isinstance(part, AttentionCore | ShortConvolution))
     exempt = {id(p) for part in exempt_parts for p in part.parameters()}
@@ -225,7 +227,7 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Ada
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:
-    """The rate at `step` (from 0): linear warm-up to `lr`, then half a cosine down to `final_lr * lr`."""
+    """The learning rate at `step`, from 0: linear warm-up to `lr`, then half a cosine down to `final_lr * lr`."""
     warmup = max(1, round(settings.warmup * settings.steps))
     if step < warmup:
         return settings.lr * (step + 1) / warmup
@@ -235,9 +237,9 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
 
 
 def batch_rows(rows: int, step: int, batch_size: int, seed: int) -> np.ndarray:
-    """Rows of the batch at `step`: each epoch is a permutation of its own, and batches run across the ends of epochs.
+    """Rows of the batch at `step`: each epoch has its own permutation, and a batch may span two epochs.
 
-    The rows depend on the arguments only, so a resumed run sees the same batches.
+    The rows depend only on the arguments, so a resumed run sees the same batches.
     """
     wanted = np.arange(step * batch_size, (step + 1) * batch_size)
     return np.array([_permutation(rows, int(i // rows), seed)[i % rows] for i in wanted])
@@ -249,7 +251,7 @@ def _permutation(rows: int, epoch: int, seed: int) -> np.ndarray:
 
 
 def row_lengths(examples: Examples) -> np.ndarray:
-    """Real tokens of each row; of two sequences, those of the longer."""
+    """Number of real tokens of each row; with two sequences in a row, that of the longer one."""
     if examples.attention_mask is None:
         return np.full(len(examples), examples.inputs.shape[-1])
     lengths: np.ndarray = examples.attention_mask.sum(-1).reshape(len(examples), -1).max(1)
@@ -257,9 +259,9 @@ def row_lengths(examples: Examples) -> np.ndarray:
 
 
 def batch_rows_of_like_length(lengths: np.ndarray, step: int, batch_size: int, pool: int, seed: int) -> np.ndarray:
-    """Rows of the batch at `step`, all of like length, so that there is little padding.
+    """Rows of the batch at `step`, which have similar lengths, so that there is little padding.
 
-    The rows of `batch_rows` for `pool` steps are sorted by length and cut into batches, which are shuffled.
+    The rows of `batch_rows` for `pool` steps are sorted by length and split into batches, which are shuffled.
     """
     first = step // pool * pool
     pooled = np.concatenate([batch_rows(len(lengths), first + i, batch_size, seed) for i in range(pool)])
@@ -276,7 +278,7 @@ def evaluate_loss(
     precision: Precision,
     objective: Objective = CROSS_ENTROPY,
 ) -> float:
-    """Mean loss in nats per target over the first `eval_rows` rows; with a `length_pool` in batches of like length.
+    """Mean loss per target over the first `eval_rows` rows; with a `length_pool`, batches have rows of similar length.
 
     Raises:
         ValueError: No target of these rows has a loss.

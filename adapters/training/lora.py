@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, arXiv:2106.09685) on the attention projections, through the library peft."""
+"""Low-rank adapters (LoRA, arXiv:2106.09685) on the attention projections, by the library peft."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ PROJECTIONS: Mapping[str, tuple[str, ...]] = {
 
 
 def add_lora(model: PretrainedModel, settings: LoraSettings, seed: int) -> LoraModel:
-    """Low-rank adapters in a model; other weights are frozen, except feature maps and a new classification head.
+    """Adds low-rank adapters to a model and freezes its other weights.
 
-    `merge_and_unload` of the result adds the updates to the projections and removes the adapters: all layers have their
-    own types again.
+    The classification head is trained too, and with `train_maps` the attention cores: feature maps, and the gates of
+    hybrids. `merge_and_unload` of the result adds the updates to the projections and removes the adapters, so that all
+    layers have their original classes again.
 
     Args:
         model: The model, its attention swapped.
-        settings: Rank and scale.
-        seed: Seed of the initial weights.
+        settings: Rank, scale, dropout, and whether feature maps are trained.
+        seed: Seed of the adapters' initial weights.
 
     Raises:
         UnsupportedError: The projections of the model type are not known.

@@ -30,7 +30,7 @@ class Objective(Protocol):
         ...
 
     def details(self) -> Mapping[str, float]:
-        """Means of parts of the loss over the batches since the last call, by name; empty if it has no parts."""
+        """Means of the parts of the loss over the batches since the last call, by name; empty if it has no parts."""
         ...
 
 
@@ -47,7 +47,7 @@ class TargetLoss:
     is_regression: bool = False
 
     def count(self, examples: Examples, rows: NDArray[Any]) -> int:
-        """Targets that have a loss."""
+        """Number of targets that have a loss."""
         targets = examples.targets[rows]
         return int((~np.isnan(targets) if self.is_regression else targets != IGNORED).sum())
 

@@ -28,15 +28,15 @@ class TrainSettings:
         beta1: Decay of AdamW's first moment.
         beta2: Decay of AdamW's second moment.
         clip_norm: Largest gradient norm; 0 for no clipping.
-        accumulate: Parts each batch is split into, to save memory.
+        accumulate: Number of parts that each batch is split into, to save memory.
         eval_every: Steps between validations; 0 for one after each epoch, or one at the end without epochs.
         validate_first: Validate before the first step too; weights that training does not improve are kept.
         patience: Validations without improvement before training stops; 0 to never stop early.
         target_loss: Validation loss in nats per target below which training stops; 0 to never stop early.
         eval_rows: Largest number of validation rows.
         eval_batch_size: Rows per validation batch.
-        length_pool: Number of shuffled batches whose rows are sorted by length, so that each batch holds rows of like
-            length; 0 for batches in shuffled order.
+        length_pool: Number of shuffled batches whose rows are sorted by length, so that each batch holds rows of
+            similar length; 0 for batches in shuffled order.
         checkpoint_every_s: Seconds between checkpoints.
     """
 
@@ -102,7 +102,7 @@ class DistillSettings:
         """Settings from plain values; keys of other settings are ignored.
 
         Raises:
-            ValueError: A negative number, or nothing to minimise.
+            ValueError: A negative number, or both factors 0.
         """
         chosen = _settings(cls, values, "distill")
         if not chosen.attention_factor and not chosen.output_factor:
@@ -131,7 +131,7 @@ class LoraSettings:
         """Settings from plain values; keys of other settings are ignored.
 
         Raises:
-            ValueError: A rank or an alpha below 1, or a dropout outside 0 to 1.
+            ValueError: A rank or an alpha below 1, or a dropout below 0, or of 1 or more.
         """
         chosen = _settings(cls, values, "lora")
         if chosen.dropout >= 1:
@@ -140,7 +140,11 @@ class LoraSettings:
 
 
 def _settings(kind: type[S], values: Settings, stage: str) -> S:
-    """The settings of a class whose values are given by name, and none of which is too small."""
+    """The settings of a class from the values of its fields; other values are ignored.
+
+    Raises:
+        ValueError: A value below the smallest allowed one.
+    """
     own = {field.name: values[field.name] for field in fields(cast(Any, kind)) if field.name in values}
     for name, value in own.items():
         smallest = 1 if name in _AT_LEAST_ONE else 0

@@ -34,12 +34,11 @@ def linear_attention_chunk(
 ) -> tuple[Float[Tensor, "b h n dv"], LinearState]:
     """The outputs Σ_j φ(q_i)·φ(k_j) v_j / Σ_j φ(q_i)·φ(k_j), without any n×m tensor, and the state after the last key.
 
-    On a CPU, outside torch.compile, hand-written steps go through the chunks in memory that is used again, and make
-    gradients from q, k, v and the sums between chunks. Elsewhere, and for gradients of a single chunk, whose weights
-    are worth keeping, autograd follows the steps.
+    On a CPU, outside torch.compile, the chunks run in reused buffers, and hand-written gradients recompute features and
+    weights from q, k, v and the sums between chunks. Elsewhere autograd follows the steps; so it does for the gradients
+    of a call of one chunk, whose weights it can keep.
 
-    With `maps`, features exist for one chunk at a time, unless gradients are wanted of a map that leaves them to
-    autograd.
+    With `maps`, features exist for one chunk at a time, unless autograd must compute the gradients of a map.
 
     Args:
         phi_q: features of the queries, or their logarithms.
@@ -52,11 +51,11 @@ def linear_attention_chunk(
         log_space: `phi_q` and `phi_k` are logarithms.
         chunk_size: tokens handled at once in a causal call, and in any call with `maps`.
         initial_state: state after the tokens before these, which all queries see.
-        maps: of queries and of keys, where `phi_q` and `phi_k` are not features yet but what these maps take.
+        maps: maps of queries and of keys, if `phi_q` and `phi_k` are the inputs of maps rather than features.
 
     Raises:
-        ValueError: heads that do not divide, more queries than keys in a causal call, a chunk size below 1, or an
-            initial state that does not fit `log_space`.
+        ValueError: kv heads that do not divide the query heads, more queries than keys in a causal call, a chunk size
+            below 1, or an initial state that does not fit `log_space`.
     """
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1 token, got {chunk_size}")
@@ -88,9 +87,9 @@ def linear_attention_recurrent(
     causal: bool,
     **options: Any,
 ) -> tuple[Float[Tensor, "b h n dv"], LinearState]:
-    """The same outputs and state, one token at a time as in a recurrent network; the form for decoding.
+    """The outputs and state of `linear_attention_chunk`, computed one token at a time; the form for decoding.
 
-    Autograd can follow. Args and errors are those of `linear_attention_chunk`, but for `chunk_size` and `maps`.
+    Autograd can follow. Arguments and errors are those of `linear_attention_chunk`, without `chunk_size` and `maps`.
     """
     query_groups(phi_q, phi_k, causal)
     return _attend_by_steps(ChunkedCall(phi_q, phi_k, v, causal, chunk_size=1, **options))
@@ -106,12 +105,12 @@ def linear_attention_and_log(
 ) -> tuple[Float[Tensor, "b h n dv"], Float[Tensor, "b h n"], LinearState]:
     """The outputs Σ_j φ(q_i)·φ(k_j) v_j / Σ_j φ(q_i)·φ(k_j), the logarithms of the divisors, and the last state.
 
-    Other attention can share the normaliser by its logarithm. Output and logarithm are float32 at least, whatever the
-    inputs. No eps is added: a row that sees no key, or only features of zero, gives zero and `EMPTY_LOG`. One token
-    alone is decoded as by `linear_attention_recurrent`, which never waits for the device.
+    The logarithm lets other attention share the normaliser. Outputs and logarithms are float32 at least, whatever the
+    inputs. No eps is added: a row whose divisor is zero gives zero and `EMPTY_LOG`. A causal call of one token takes
+    the recurrent step, which never waits for the device.
 
-    Args and errors are those of `linear_attention_chunk`, but for `normalize`, `eps`, `chunk_size` and `maps`;
-    φ(q)·φ(k) must not be negative.
+    Arguments and errors are those of `linear_attention_chunk`, without `normalize`, `eps`, `chunk_size` and `maps`;
+    φ(q)·φ(k) must not be negative, and there must be a query.
     """
     query_groups(phi_q, phi_k, causal)
     size = 1 if causal and phi_q.shape[2] == phi_k.shape[2] == 1 else CHUNK_SIZE
@@ -131,5 +130,5 @@ def _attend_by_steps(call: ChunkedCall) -> tuple[Tensor, LinearState]:
 
 
 def _reversible(x: Tensor, of: TokenMap) -> tuple[Tensor, TokenMap]:
-    """A tensor and a map with its own gradients: features and `GIVEN` where the map leaves gradients to autograd."""
+    """The tensor and the map if the map is reversible; otherwise its features, and `GIVEN` as their map."""
     return (x, of) if of.reversible else (of(x, slice(0, x.shape[2])), GIVEN)

@@ -1,11 +1,12 @@
-"""Gradients of linear attention chunk by chunk in memory that is used again, from the last chunk to the first.
+"""Gradients of linear attention chunk by chunk in reused buffers, from the last chunk to the first.
 
-Weights are made once more. With A = tril(queries·keysᵀ), the sums S before a chunk and dR the gradient of its rows:
+Features and weights are computed again. With A = tril(queries·keysᵀ), S the sums before a chunk and dR the gradient of
+its rows of sums:
 
     dA = tril(dR·Vᵀ)    dV = Aᵀ·dR + keys·dS'    d queries = dA·keys + dR·Sᵀ    d keys = dAᵀ·queries + V·dS'ᵀ
     dS = dS' + queriesᵀ·dR    where S' = S + keysᵀ·V
 
-In log space gradients of logarithms are those of the weights times the weights: the shifts cancel.
+In log space the gradient of a log feature is that of its weight times the weight, as the shifts cancel.
 """
 
 from typing import NamedTuple
@@ -23,12 +24,12 @@ from .steps import TokenReader
 
 
 class Trace(NamedTuple):
-    """What gradients need of the way forward.
+    """The results of the forward pass that the gradients need.
 
     Attributes:
         output: [b h n dv].
-        factors: [bh n 1], outputs over their numerators.
-        carries: sums before each chunk of queries, and after the last key.
+        factors: [bh n 1], the factor by which each row's numerators became outputs.
+        carries: sums before each chunk of queries, and after the last key; in a call that is not causal all are equal.
     """
 
     output: Tensor
@@ -46,11 +47,11 @@ def differentiate_by_chunk(
     """The gradients of q, k, v, the sums before these keys, and the parameters of both maps.
 
     Args:
-        call: what was given; both maps are reversible.
+        call: the call; both maps are reversible.
         first: sums before these keys.
-        trace: of the forward pass.
-        grad: of the output.
-        grad_sums: of the sums after the last key.
+        trace: results of the forward pass.
+        grad: gradient of the output.
+        grad_sums: gradient of the sums after the last key.
     """
     back = _Back(call, trace, grad, grad_sums)
     for chunk, at in reversed(list(enumerate(call.query_runs(call.chunk_size)))):
@@ -67,13 +68,13 @@ def differentiate_by_chunk(
 
 
 class _Back:
-    """Gradients of what has been gone back through.
+    """The backward pass: gradients of all chunks that it has passed, from the last chunk on.
 
     Attributes:
-        sums: [r f dv1], of the sums before the chunk gone back through last.
-        shift: [r 1 f], in log space what was taken off the logarithms of that chunk's keys.
-        of_values: [r m dv].
-        reader: its maps take the gradients of queries and keys.
+        sums: [r f dv1], gradient of the sums before the chunk passed last.
+        shift: [r 1 f], the shift of that chunk's keys in log space.
+        of_values: [r m dv], gradient of the values.
+        reader: reads the tokens; its maps hold the gradients of queries and keys.
     """
 
     def __init__(self, call: ChunkedCall, trace: Trace, grad: Tensor, grad_sums: Tensor) -> None:
@@ -129,7 +130,7 @@ class _Back:
         self._to_keys(at, torch.bmm(values, self.sums.mT, out=self._memory.tensor("of_keys", *keys.shape)), keys)
 
     def _attend_spilled(self, at: slice, given: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-        """Goes back through a chunk whose keys tower above the shift, by autograd."""
+        """Goes back through a chunk whose log features exceed `HEADROOM`, by autograd."""
         own, leaves = self._call.keys_of(at), [x.detach().requires_grad_() for x in given]
         tokens = Tokens(lambda: leaves[0], lambda: leaves[1], lambda: leaves[2])
         with torch.enable_grad():
@@ -172,7 +173,7 @@ class _Back:
         self.reader.key_map.reverse(at, weights, self._of_features(grad, weights))
 
     def _of_features(self, grad: Tensor, weights: Tensor) -> Tensor:
-        """The gradient of features, or of their logarithms; it is made in the memory of the gradient of the weights."""
+        """The gradient of features, or of their logarithms, computed in place of the gradient of the weights."""
         return grad.mul_(weights) if self._call.log_space else grad
 
     def _to_values(self, at: slice, grad: Float[Tensor, "r c dv"]) -> None:

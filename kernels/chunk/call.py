@@ -1,4 +1,4 @@
-"""One call of linear attention that goes through the tokens step by step."""
+"""The arguments of linear attention in chunks, as one value."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ CHUNK_SIZE = 128
 
 @dataclass(frozen=True)
 class ChunkedCall:
-    """What a call was given; see `attention.linear_attention_chunk`.
+    """The arguments of a call of `attention.linear_attention_chunk`.
 
     Attributes:
         q: features of the queries or their logarithms, or the input of the first map.
@@ -26,10 +26,10 @@ class ChunkedCall:
         key_padding_mask: true where a key is a real token.
         normalize: divide by the row sum.
         eps: added to the row sum, outside log space.
-        log_space: features are given, or made by the maps, as logarithms.
-        chunk_size: tokens handled at once; with one, a key is added to the sums before its query reads them.
+        log_space: the given features, or those of the maps, are logarithms.
+        chunk_size: tokens handled at once; with 1, a key is added to the sums before its query reads them.
         initial_state: state after the tokens before these.
-        maps: of queries and of keys; None where features are given.
+        maps: maps of queries and of keys; None if features are given.
     """
 
     q: Float[Tensor, "b h n d"]
@@ -46,8 +46,9 @@ class ChunkedCall:
 
     @property
     def division(self) -> Division:
-        """How sums become outputs."""
-        # A query's largest weight meets that of the first key, which is 1, unless a mask or a state comes in between.
+        """The step from sums to outputs."""
+        # Without a mask or a state, every query sees a key of weight 1 in the feature in which the query's weight is 1,
+        # so no denominator is zero.
         may_be_blind = self.key_padding_mask is not None or self.initial_state is not None or not self.k.shape[2]
         return Division(self.normalize, self.eps, self.log_space, may_be_blind)
 

@@ -1,4 +1,4 @@
-"""Linear attention chunk by chunk in cache, with gradients: the form "chunk" on a CPU outside torch.compile."""
+"""Linear attention chunk by chunk in reused buffers, with gradients: the form "chunk" on a CPU, not compiled."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -21,13 +21,13 @@ def attend_in_cache(
 ) -> tuple[Float[Tensor, "b h n dv"], Carry]:
     """The output, in the type of the sums, and the sums after the last key.
 
-    Chunks are gone through in memory that is used again. Gradients make features and weights once more from q, k and
-    the sums before each chunk; gradients of gradients are those of the steps that autograd follows.
+    The backward pass computes features and weights again from q, k and the sums before each chunk. Gradients of
+    gradients come from `attend_by_steps`, which autograd follows.
 
     Args:
-        call: what was given; its maps are not None.
+        call: the call; its maps are not None.
         carry: sums over the keys before these.
-        differentiated: gradients will be asked for; both maps are reversible.
+        differentiated: gradients will be computed; both maps must be reversible.
     """
     with without_autocast(call.q.device.type):
         if not differentiated:
@@ -40,7 +40,7 @@ def attend_in_cache(
 
 
 def _attend(call: ChunkedCall, carry: Carry, *, keep: bool) -> Trace:
-    """Attends; the trace holds all sums before a chunk, and factors, only if they are to be kept."""
+    """Runs the forward pass; with `keep`, the trace holds the factors and the sums before each chunk."""
     batch, heads, tokens, _ = call.q.shape
     output = carry.sums.new_empty(batch * heads, tokens, call.v.shape[3])
     factors = carry.sums.new_empty(batch * heads, tokens if keep else 0, 1)
@@ -54,7 +54,7 @@ def _attend(call: ChunkedCall, carry: Carry, *, keep: bool) -> Trace:
 
 
 class _InCache(torch.autograd.Function):
-    """The way forward and back as autograd calls them; inputs are q, k, v, earlier sums and the maps' parameters."""
+    """The forward and backward pass for autograd; inputs are q, k, v, earlier sums and the maps' parameters."""
 
     @staticmethod
     def forward(ctx: Any, call: ChunkedCall, log_scale: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,7 +91,7 @@ class _InCache(torch.autograd.Function):
 def _differentiable(
     call: ChunkedCall, inputs: Sequence[Tensor], first: Carry, grads: tuple[Tensor, Tensor]
 ) -> Iterator[Tensor | None]:
-    """Gradients that have gradients: the forward pass is made once more, by steps that autograd follows."""
+    """Gradients that can be differentiated again: the forward pass is repeated by steps that autograd follows."""
     outputs, last = attend_by_steps(call, first, call.division.output)
     results = (torch.cat(outputs, dim=1).view(grads[0].shape), last.sums)
     wanted = [x for x in inputs if x.requires_grad]

@@ -1,8 +1,9 @@
-"""The steps of linear attention through the chunks of a call, as autograd follows them or in memory used again.
+"""The steps of linear attention through the chunks of a call, followed by autograd or in reused buffers.
 
 Chunks run one after another with gradients too. The usual form for training, vectorised over all chunks, holds every
-chunk's state and scores at once and was not faster: forward and backward took 391 ms against 307 ms at 8192 tokens, 82
-against 77 at 2048 (B=1, H=8, f=128, dv=64, chunks of 128, float32, CPU time of one thread, best of 6, torch 2.13).
+chunk's state and scores at once and was slower: forward and backward took 391 ms, against 307 ms here, at 8192 tokens,
+and 82 ms against 77 ms at 2048 (B=1, H=8, f=128, dv=64, chunks of 128, float32, CPU time of one thread, best of 6,
+torch 2.13).
 """
 
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ Runs = tuple[list[slice], list[slice]]
 
 
 def first_carry(call: ChunkedCall) -> Carry:
-    """The sums over the keys before those of a call.
+    """The sums over the keys before those of a call, from its initial state.
 
     Raises:
         ValueError: the initial state does not fit `log_space`.
@@ -40,12 +41,12 @@ def first_carry(call: ChunkedCall) -> Carry:
 def attend_by_steps(
     call: ChunkedCall, carry: Carry, finish: Callable[[Rows], Finished]
 ) -> tuple[list[Finished], Carry]:
-    """Goes through the chunks so that autograd can follow.
+    """Runs the chunks so that autograd can follow.
 
     Args:
-        call: what was given.
+        call: the call.
         carry: sums over the keys before these.
-        finish: makes the result of a chunk from the sums [bh c dv+1] that its queries see.
+        finish: computes the result of a chunk from the sums [bh c dv+1] that its queries see.
 
     Returns:
         The results of the chunks, and the sums after the last key.
@@ -68,10 +69,10 @@ class TokenReader:
         """Reads the tokens of a call.
 
         Args:
-            call: what was given.
-            dtype: type of what is read.
-            memory: for what is read.
-            runs: of queries and of keys that will be read, so that autograd follows; without them it does not.
+            call: the call.
+            dtype: type of the features and values that are read.
+            memory: buffers for them.
+            runs: runs of queries and of keys that will be read, if autograd is to follow; None if not.
         """
         query_map, key_map = call.maps or (GIVEN, GIVEN)
         if runs is None:
@@ -90,7 +91,7 @@ class TokenReader:
         self._padding = None if mask is None else ~mask.repeat_interleave(call.k.shape[1], 0)[..., None]
 
     def tokens(self, queries: slice, keys: slice) -> Tokens:
-        """The readers of these queries and keys."""
+        """Functions that read these queries and keys when a step calls them."""
         return Tokens(partial(self.queries, queries), partial(self.keys, keys), partial(self.values, keys))
 
     def queries(self, at: slice) -> Float[Tensor, "r gc f"]:
@@ -120,30 +121,31 @@ class TokenReader:
         return self.hide(values, at)
 
     def hide(self, x: Float[Tensor, "r c _"], at: slice, value: float = 0.0) -> Float[Tensor, "r c _"]:
-        """Puts the value where keys are masked."""
+        """The tensor with `value` where keys are masked."""
         return x if self._padding is None else x.masked_fill(self._padding[:, at], value)
 
 
 class Chunks:
-    """The walk through a call's chunks; each step yields the run of queries, the sums they see, and the sums before.
+    """Iterates over the chunks of a call; yields a run of queries, the sums that they see, and the sums before them.
 
     Attributes:
-        carry: sums over the keys gone through so far.
+        carry: sums over the keys of the chunks so far.
     """
 
     def __init__(self, call: ChunkedCall, carry: Carry, memory: Memory) -> None:
-        """Begins before the first key.
+        """Starts before the first key.
 
         Args:
-            call: what was given.
+            call: the call.
             carry: sums over the keys before these.
-            memory: for what each chunk may overwrite.
+            memory: buffers for results that the next chunk may overwrite.
         """
         self.carry = carry
         self._call = call
         self._memory = memory
         self._one_by_one = not memory and call.chunk_size == 1
-        # Without memory, features that are at hand and keys before the first query are gone through at once.
+        # Without reused buffers, the keys that every query sees are one run, and so are the queries of a call that is
+        # not causal, unless maps have to be applied chunk by chunk.
         at_once = not memory and not self._one_by_one and (call.causal or call.maps is None)
         size = max(1, call.k.shape[2], call.q.shape[2]) if at_once else call.chunk_size
         self._shared, self._queries = call.shared_runs(size), call.query_runs(call.chunk_size if call.causal else size)
@@ -152,7 +154,7 @@ class Chunks:
         self._reader = TokenReader(call, carry.sums.dtype, memory, None if memory else (self._queries, keys))
 
     def __iter__(self) -> Iterator[tuple[slice, Rows, Carry]]:
-        """Adds the keys that all queries see, then goes through the queries."""
+        """Adds the keys that all queries see to the sums, then runs the queries chunk by chunk."""
         space, memory, causal = SPACES[self._call.log_space], self._memory, self._call.causal
         heads = self._call.q.shape[0] * self._call.q.shape[1]
         for at in self._shared:

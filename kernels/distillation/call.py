@@ -1,4 +1,4 @@
-"""One call of the distillation operator."""
+"""The arguments of the distillation operator, as one value."""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -12,18 +12,18 @@ from .tiled_scores import FeatureGradients
 
 @dataclass(frozen=True)
 class DistillationCall(Arguments):
-    """The inputs and options of the loss; leading axis l: batch and kv head together.
+    """The inputs and options of the loss; l is batch and kv head together, g the query heads of a kv head.
 
     Attributes:
-        q: [l g n d], with the scale.
-        k: [l m d].
-        phi_q: [l g n f].
-        phi_k: [l m f], masked.
-        shares: [l n], a row's part in the mean: 1 / rows, or 0 for padding.
-        padding: [l m], true where a key is hidden from all rows, or None.
-        causal: this and the next three are those of `attention_distillation_loss`.
+        q: [l g n d], the teacher's queries times the scale.
+        k: [l m d], the teacher's keys.
+        phi_q: [l g n f], features of the student's queries, or their logarithms.
+        phi_k: [l m f], features of the student's keys, or their logarithms; 0 or `EMPTY_LOG` where masked.
+        shares: [l n], weight of a row in the mean: 1 / number of real rows, or 0 for padding.
+        padding: [l m], true where a key is padding; None without padding.
+        causal: an option of `attention_distillation_loss`, as are `eps`, `log_space` and `tile`.
         with_gradients: compute the gradients of the features too.
-        backend: "torch", or "triton" as a wish: log features that no common shift can hold are torch's.
+        backend: "torch" or "triton". Torch also runs calls whose log features no common shift can hold (`factored`).
     """
 
     DIFFERENTIABLE: ClassVar = ()
@@ -42,13 +42,13 @@ class DistillationCall(Arguments):
     backend: str
 
     def heads(self, which: slice) -> "DistillationCall":
-        """The call of some batch entries and kv heads."""
+        """The call for a part of the leading axis."""
         names = ("q", "k", "phi_q", "phi_k", "shares", "padding")
         parts: dict[str, Any] = {name: getattr(self, name)[which] for name in names if getattr(self, name) is not None}
         return replace(self, **parts)
 
     def zero_gradients(self) -> FeatureGradients:
-        """The zeros to which the gradients of the features are added."""
+        """Zeros, to which the gradients of the features are added."""
         heads, groups = self.phi_q.shape[:2]
         return FeatureGradients(
             torch.zeros_like(self.phi_q, memory_format=torch.contiguous_format),

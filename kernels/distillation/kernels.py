@@ -1,11 +1,12 @@
-"""Triton kernels of attention distillation: the loss of every row, and its gradients, a tile of scores at a time.
+"""Triton kernels of attention distillation: the loss of every row, and its gradients, one tile of scores at a time.
 
-For a query row, a_j = exp(z_j - L) are the teacher's weights with z = q·k, and p_j = φ(q)·φ(k_j) / S the student's:
+For a query row, a_j = exp(z_j - L) are the teacher's weights with z = q·k, and p_j = s_j / S the student's with
+s_j = φ(q)·φ(k_j):
 
     loss = -Σ_j a_j log max(p_j, floor),   S ∂loss/∂s_j = m - a_j u_j / p_j,   u_j = [p_j >= floor],  m = Σ_j a_j u_j
 
-`distill_rows` gives L, S and m of each row; the gradient kernels compute a tile's scores again from them. Leading axes:
-l, batch and kv head together, and g, the query heads of a kv head. Features are plain and not negative.
+`distill_rows` computes L, S and m of each row; the gradient kernels compute a tile's weights again from them. Leading
+axes: l, batch and kv head together, and g, the query heads of a kv head. Features are plain and not negative.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
@@ -21,7 +22,7 @@ from ..triton.features import EMPTY_LOG, load_tile, store_tile
 def _scores(q, k, phi_q, phi_k, padding, rows, key_rows, queries, keys, DIM: tl.constexpr, FEATURES: tl.constexpr,
             CAUSAL: tl.constexpr, HAS_PADDING: tl.constexpr, BD: tl.constexpr, BF: tl.constexpr,
             PRECISION: tl.constexpr):  # fmt: skip
-    """The teacher's logits, the student's scores, zero where hidden, and a mask of what is seen, all [rows keys]."""
+    """The teacher's logits, the student's scores (zero where hidden) and the mask of visible keys, all [rows keys]."""
     real = key_rows < keys
     if HAS_PADDING:
         real &= tl.load(padding + key_rows, mask=real, other=1) == 0
@@ -55,7 +56,7 @@ def distill_rows(q, k, phi_q, phi_k, padding, shares, cross_entropy, kl, log_sum
                  groups, eps, DIM: tl.constexpr, FEATURES: tl.constexpr, CAUSAL: tl.constexpr,
                  HAS_PADDING: tl.constexpr, FLOOR: tl.constexpr, ROWS: tl.constexpr,
                  BD: tl.constexpr, BF: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """The loss and divergence of each row times its share in the mean, and L, S and m; all [l g n].
+    """The cross-entropy and KL divergence of each row times its share in the mean, and L, S and m; all [l g n].
 
     Grid: tiles of rows, l · g.
     """
@@ -146,7 +147,7 @@ def distill_key_gradients(q, k, phi_q, phi_k, padding, shares, log_sums, totals,
                           groups, DIM: tl.constexpr, FEATURES: tl.constexpr, CAUSAL: tl.constexpr,
                           HAS_PADDING: tl.constexpr, FLOOR: tl.constexpr, ROWS: tl.constexpr,
                           BD: tl.constexpr, BF: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """The gradients of the keys' features through each query head [l g m FEATURES].
+    """The gradients of the keys' features from each query head [l g m FEATURES].
 
     Grid: tiles of keys, l · g, tiles of features.
     """

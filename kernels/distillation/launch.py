@@ -14,25 +14,25 @@ from .tiled_scores import FeatureGradients
 from .tiles import FLOOR
 
 ROWS = 64
-"""Query rows in a tile, and keys; half of it for heads of more than 128 dimensions."""
+"""Query rows in a tile of scores, and keys: the tile is square. Heads of more than 128 dimensions take half of it."""
 
 FEATURES = 128
-"""Columns of features in a tile at most; wider ones are taken a tile after another."""
+"""Largest number of feature columns in a tile; more features are read one tile after another."""
 
 PRECISION = "tf32x3"
-"""Products of three TF32 ones each: float32's accuracy to a few bits, on tensor cores. A probability down to 1e-12 goes
-into a logarithm here, and bfloat16's eight bits would be its error."""
+"""Each product is three TF32 products on tensor cores, accurate to a few bits of float32. The loss takes logarithms of
+probabilities, so the relative error of a score becomes an error in nats: up to 0.004 in bfloat16."""
 
 
 def distill(
     call: DistillationCall, factors: tuple[Tensor, Tensor], rows: int | None = None
 ) -> tuple[Tensor, Tensor, FeatureGradients | None]:
-    """Cross-entropy and divergence [l g], and the gradients of the factors if the call wants them.
+    """Cross-entropy and KL divergence [l g], and the gradients of the factors if the call asks for gradients.
 
     Args:
-        call: of float32; its features are not read.
-        factors: features [l g n f] and [l m f] whose products are scores.
-        rows: query rows and keys in a tile, unless `ROWS`.
+        call: a call in float32; its features are not read.
+        factors: the results of `factored`: features [l g n f] and [l m f] whose products are scores.
+        rows: query rows, and keys, in a tile; by default from `ROWS`.
     """
     q, k, phi_q, phi_k, shares = (x.contiguous() for x in (call.q, call.k, *factors, call.shares))
     (leading, groups, queries, dim), (keys, features) = q.shape, phi_k.shape[1:]

@@ -1,8 +1,8 @@
-"""Attention distillation: how far linear attention's rows are from softmax attention's, without any n×m tensor.
+"""Attention distillation: the cross-entropy of linear attention's rows to softmax attention's, without an n×m tensor.
 
-The first stage of the Hedgehog paper (arXiv 2402.04347, §3) trains feature maps φ with the soft-label cross-entropy
-L_i = -Σ_j a_ij log p_ij of each query row, a = softmax(q·k·scale) and p_ij = φ(q_i)·φ(k_j) / Σ_m φ(q_i)·φ(k_m). Its
-least value is the entropy of the teacher's row, so the Kullback-Leibler divergence is given too.
+The first stage of the Hedgehog paper (arXiv 2402.04347, §4) trains feature maps φ with the soft-label cross-entropy
+L_i = -Σ_j a_ij log p_ij of each query row, where a = softmax(q·k·scale) and p_ij = φ(q_i)·φ(k_j) / Σ_m φ(q_i)·φ(k_m).
+Its minimum is the entropy of the teacher's row, so the Kullback-Leibler divergence, whose minimum is 0, is given too.
 """
 
 from collections.abc import Iterator
@@ -23,19 +23,18 @@ from .call import DistillationCall
 from .op import RAN, distillation
 
 MAX_DIM = 256
-"""Dimensions of the teacher's heads that the kernels take at most."""
+"""Largest dimension of the teacher's heads for the kernels."""
 
 
 @dataclass(frozen=True)
 class DistillationLoss:
-    """The loss of attention distillation, and its distance from the least value.
+    """The loss of attention distillation for each query head, in nats.
 
     Attributes:
-        cross_entropy: nats, the mean over the real query rows of all sequences, of each query head; differentiable in
-            the student's features.
-        kl: `cross_entropy` less the mean entropy of the teacher's rows: nats, 0 at the optimum, without a gradient.
-        rows: how many query rows the means are taken over; 0 gives a loss of 0.
-        ran: index into `op.RAN` of what ran, on the CPU.
+        cross_entropy: mean over the real query rows of all sequences; differentiable in the student's features.
+        kl: `cross_entropy` minus the mean entropy of the teacher's rows; 0 at the optimum, without a gradient.
+        rows: number of query rows in the means; with 0 rows the loss is 0.
+        ran: index in `op.RAN` of the backend that ran; a tensor on the CPU.
     """
 
     cross_entropy: Float[Tensor, " h"]
@@ -65,27 +64,27 @@ def attention_distillation_loss(
 ) -> DistillationLoss:
     """The loss of each query head, computed with its gradients tile by tile: memory is linear in tokens.
 
-    Probabilities count as `FLOOR` at least, in log space too, so that a row or a key of zeros (ReLU maps) has a finite
-    loss; the entries below have no gradient. Everything is computed in float32 at least, outside autocast.
+    Probabilities below `tiles.FLOOR` count as `FLOOR` and have no gradient, in log space too, so the loss is finite for
+    features of zero, which ReLU maps give. Everything is computed in float32 at least, outside autocast. The gradients
+    cannot be differentiated again.
 
     Args:
-        q: the teacher's queries; like `k` they get no gradient.
+        q: the teacher's queries; neither they nor the keys get a gradient.
         k: the teacher's keys; query head i uses kv head i // (h / hk).
         phi_q: features of the student's queries, or their logarithms.
         phi_k: features of the student's keys, or their logarithms.
         causal: a query sees the keys up to its own; with m > n the queries are the last n tokens.
-        key_padding_mask: true where a key is a real token. As the queries are the last n tokens, query rows of
-            padding are left out of the mean.
+        key_padding_mask: true where a key is a real token; queries that are padding are left out of the mean.
         scale: factor on q·k; 1/√d unless given.
         log_space: `phi_q` and `phi_k` are logarithms.
         eps: added to the student's row sum, outside log space.
-        tile: query rows that torch handles at once; unless given, as many as `distillation_tiles` allows.
-        backend: "auto" (Triton in float32 on CUDA, else torch), "triton" or "torch"; torch takes steep log features.
+        tile: query rows that torch handles at once; by default as many as `tiles.TILE_ELEMENTS` allows.
+        backend: "auto" (Triton for float32 on CUDA, else torch), "triton" or "torch"; steep log features run in torch.
 
     Raises:
-        ValueError: heads that do not divide, a teacher and a student of different heads, tensors that do not fit each
-            other or lie on more than one device, a mask that is not bool, more queries than keys in a causal or masked
-            call, a tile below 1 row, an unknown backend, or "triton" where it cannot run.
+        ValueError: kv heads that do not divide the query heads, tensors that do not fit each other or lie on more than
+            one device, a mask that is not bool, more queries than keys in a causal or masked call, a tile below 1 row,
+            an unknown backend, or "triton" where it cannot run.
     """
     query_groups(phi_q, phi_k, causal)
     _check(q, k, phi_q, phi_k, key_padding_mask, tile)
@@ -114,7 +113,7 @@ def attention_distillation_loss(
 def _by_kv_head(
     q: Tensor, k: Tensor, phi_q: Tensor, phi_k: Tensor, real: Tensor, mask: Tensor | None
 ) -> dict[str, Any]:
-    """Joins batch and kv heads into one leading axis; rows of padding are zero, whatever stood there."""
+    """The tensors of a `DistillationCall`: batch and kv heads in one leading axis, query rows of padding zero."""
     kv_heads = k.shape[1]
     shares = real.to(q.dtype) / real.sum().clamp_min(1)
     queries = (torch.unflatten(_masked(x, real, 0.0), 1, (kv_heads, -1)).flatten(0, 1) for x in (q, phi_q))
@@ -134,7 +133,7 @@ def _obstacles(q: Tensor) -> Iterator[str]:
 
 
 class _WithGradients(torch.autograd.Function):
-    """The loss [h] that is given, with gradients known beforehand: of φ(q), and of φ(k) through each query head."""
+    """Returns a loss [h] whose gradients are given: those of φ(q), and those of φ(k) from each query head."""
 
     @staticmethod
     def forward(ctx: Any, phi_q: Tensor, phi_k: Tensor, loss: Tensor, grad_q: Tensor, grad_k: Tensor) -> Tensor:

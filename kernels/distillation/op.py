@@ -1,4 +1,4 @@
-"""Attention distillation as an operator that torch knows: Triton kernels on CUDA, torch's tiles elsewhere."""
+"""Attention distillation as an operator of torch.library: Triton kernels on CUDA, tiles in plain torch elsewhere."""
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 @flat
 def run_distillation(call: DistillationCall) -> Results:
-    """Cross-entropy and divergence [l g], gradients of both features (empty unless wanted), and what ran."""
+    """Cross-entropy and KL divergence [l g], gradients of both features (else empty), and the index of what ran."""
     if call.backend == "triton":
         factors = factored(call.phi_q, call.phi_k, causal=call.causal, log_space=call.log_space)
         if factors is not None:
@@ -57,7 +57,7 @@ def _by_triton(call: DistillationCall, factors: tuple[Tensor, Tensor]) -> tuple[
 
 
 def _what(backend: str) -> Tensor:
-    """The backend's number, as a tensor on the CPU: reading it does not wait for a device."""
+    """The index of a backend in `RAN`, as a tensor on the CPU: reading it does not wait for a device."""
     return torch.tensor(RAN.index(backend))
 
 

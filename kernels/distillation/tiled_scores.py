@@ -1,7 +1,8 @@
-"""Linear attention's probabilities for a tile of query rows, and the gradients of its features, never for all rows.
+"""Linear attention's probabilities, and the gradients of its features, for one tile of query rows at a time.
 
-Leading axis l: batch and kv head together. A row's score s_ij is φ(q_i)·φ(k_j) and its total S_i is Σ_j s_ij. From
-the slopes of a tile, where ∂L/∂s_ij = slope_ij / S_i, come its parts of the gradients of the features.
+Leading axis l: batch and kv head together; g: query heads of a kv head. A score s_ij is φ(q_i)·φ(k_j), and the total
+S_i of a row is Σ_j s_ij. The slopes of a tile, S_i ∂L/∂s_ij, give its part of the gradients of the features. Tensors of
+scores are [l gt s]: t rows of each of g heads, and s keys.
 """
 
 from typing import NamedTuple
@@ -15,11 +16,11 @@ from ..linear.spill import first_seen, query_weights
 from ..state import EMPTY_LOG
 
 _LEAF = 16
-"""Side of the squares on a steep tile's diagonal whose scores are summed feature by feature: r²·f exponentials each."""
+"""Side r of the squares on a steep tile's diagonal whose scores are summed by features, with r²·f exponentials."""
 
 
 class FeatureGradients(NamedTuple):
-    """Gradients of the queries' features [l g n f], and of the keys' through each query head [l g m f]."""
+    """Gradients of the queries' features [l g n f], and of the keys' features from each query head [l g m f]."""
 
     queries: Tensor
     keys: Tensor
@@ -28,20 +29,20 @@ class FeatureGradients(NamedTuple):
 def tiled_scores(
     queries: Float[Tensor, "l g n f"], keys: Float[Tensor, "l m f"], *, causal: bool, eps: float, log_space: bool
 ) -> "FactoredScores | SteepScores":
-    """Chooses how to score these features.
+    """The scores of these features, by products of features if one shift serves all rows, else tile by tile.
 
-    The scores give one tile of probabilities after another, and take the slopes of the tile that they gave last.
+    The result computes the probabilities of one tile after another, and takes the slopes of the tile computed last.
 
-    Log features become features by taking one number per feature off all keys and one per row off the query, which
-    cancel: the keys' maximum, or in a causal call the first key, which all rows see. That is exact unless a later key
-    stands more than `HEADROOM` above the first, where it would overflow: then every tile has shifts of its own.
+    A shift per feature, taken off all keys, and one per row, taken off the query, turn logarithms into features and
+    cancel. The shift is the keys' maximum or, in a causal call, the first real key, which all rows see. If a later key
+    exceeds the first by more than `HEADROOM`, its features could overflow; then every tile has its own shifts.
 
     Args:
         queries: features, or their logarithms.
         keys: features, zero where masked; or their logarithms, `EMPTY_LOG` where masked.
         causal: a query sees the keys up to its own token; the queries are the last n tokens.
         eps: added to the row's total, outside log space.
-        log_space: they are logarithms.
+        log_space: `queries` and `keys` are logarithms.
     """
     factors = factored(queries, keys, causal=causal, log_space=log_space)
     if factors is None:
@@ -52,7 +53,7 @@ def tiled_scores(
 def factored(
     queries: Float[Tensor, "l g n f"], keys: Float[Tensor, "l m f"], *, causal: bool, log_space: bool
 ) -> tuple[Tensor, Tensor] | None:
-    """Features whose products are the scores up to a factor per row, or None if log features are too steep for them."""
+    """Features whose products are the scores up to a factor per row; None if no shift can hold all log features."""
     if not log_space:
         return queries, keys
     shift = first_seen(keys) if causal else keys.amax(-2, keepdim=True)
@@ -63,7 +64,7 @@ def factored(
 
 
 class FactoredScores:
-    """Scores that are products of non-negative features which float numbers hold."""
+    """Scores that are products of non-negative features, with one shift for all rows."""
 
     def __init__(self, queries: Tensor, keys: Tensor, *, causal: bool, eps: float, log_space: bool) -> None:
         """Takes features [l g n f] and [l m f]; with `log_space` gradients are those of their logarithms."""
@@ -71,7 +72,7 @@ class FactoredScores:
         self._causal, self._eps, self._log_space = causal, eps, log_space
 
     def probabilities(self, start: int, stop: int) -> Float[Tensor, "l gt s"]:
-        """The s_ij / S_i of query rows start to stop, over the keys up to the last they see; zero at hidden keys."""
+        """The s_ij / S_i of query rows start to stop, over keys up to the last seen; zero at hidden keys."""
         groups, tokens = self._queries.shape[1:3]
         earlier = self._keys.shape[1] - tokens
         self._rows = slice(start, stop)
@@ -84,7 +85,7 @@ class FactoredScores:
         return scores.div_(self._total)
 
     def add_gradient(self, slopes: Float[Tensor, "l gt s"], gradients: FeatureGradients) -> None:
-        """Adds the part of the last tile to the gradients of the features; may overwrite the slopes."""
+        """Adds the part of the tile computed last to the gradients of the features; may overwrite the slopes."""
         groups = self._queries.shape[1]
         slopes = slopes.div_(self._total)
         hide_later(slopes, groups, self._later, 0.0)
@@ -94,7 +95,7 @@ class FactoredScores:
         gradients.keys.flatten(0, 1)[:, : self._seen].baddbmm_(by_head.mT, rows)
 
     def finish(self, gradients: FeatureGradients) -> None:
-        """Turns the sums of all tiles into gradients, in place: in log space, times the features."""
+        """Turns the sums of all tiles into gradients, in place: in log space, multiplies them by the features."""
         if self._log_space:
             gradients.queries.mul_(self._queries)
             gradients.keys.mul_(self._keys[:, None])
@@ -113,9 +114,10 @@ class _Block(NamedTuple):
 class SteepScores:
     """Causal scores of log features of any range.
 
-    A tile's rows share shifts only over keys that all of them see: the keys before the tile, then by halving the left
-    half of each block on its diagonal for the right half. What remains are squares of `_LEAF`, summed one by one. Each
-    row's largest score in a block is at least 1 before scaling, so what is lost is below any floor that matters.
+    Rows share a shift only over keys that all of them see. For a tile these are the keys before it. On its diagonal,
+    blocks are halved: the rows of the right half share a shift over the keys of the left half. What remains are squares
+    of `_LEAF` tokens, whose scores are summed feature by feature. The largest score of a row in a block is at least 1
+    before scaling, so terms that underflow are far below `tiles.FLOOR`.
     """
 
     def __init__(self, queries: Tensor, keys: Tensor) -> None:
@@ -123,7 +125,7 @@ class SteepScores:
         self._queries, self._keys = queries, keys
 
     def probabilities(self, start: int, stop: int) -> Float[Tensor, "l gt s"]:
-        """The s_ij / S_i of query rows start to stop, over the keys up to the last they see; zero at hidden keys."""
+        """The s_ij / S_i of query rows start to stop, over keys up to the last seen; zero at hidden keys."""
         groups, tokens = self._queries.shape[1:3]
         self._start, self._stop = start, stop
         self._first = self._keys.shape[1] - tokens + start
@@ -142,7 +144,7 @@ class SteepScores:
         return logs.sub_(self._log_total).exp_().flatten(1, 2)
 
     def add_gradient(self, slopes: Float[Tensor, "l gt s"], gradients: FeatureGradients) -> None:
-        """Adds the part of the last tile to the gradients of the features; may overwrite the slopes."""
+        """Adds the part of the tile computed last to the gradients of the log features."""
         groups = self._queries.shape[1]
         by_head = torch.unflatten(slopes, 1, (groups, -1))
         grad_q, grad_k = gradients.queries[:, :, self._start : self._stop], gradients.keys
@@ -161,10 +163,10 @@ class SteepScores:
             grad_k[:, :, keys] += terms.sum(-3)
 
     def finish(self, gradients: FeatureGradients) -> None:
-        """Does nothing: the gradients are those of the logarithms already."""
+        """Does nothing: `add_gradient` gives gradients of the logarithms."""
 
     def _shifted(self, keys: slice) -> slice:
-        """The positions among all keys of keys at these positions in the tile."""
+        """The positions, among all keys, of keys at these positions relative to the tile."""
         return slice(self._first + keys.start, self._first + keys.stop)
 
     def _block(self, rows: slice, relative: slice) -> _Block:
@@ -182,18 +184,18 @@ class SteepScores:
 
 
 def later_keys(size: int, device: torch.device) -> Tensor:
-    """A mask [t t], true where a key of the tile comes after the query."""
+    """A mask [t t] for t = `size`, true where a key of the tile comes after the query."""
     return torch.ones(size, size, dtype=torch.bool, device=device).triu_(1)
 
 
 def hide_later(tile: Float[Tensor, "l gt s"], groups: int, later: Tensor | None, value: float) -> None:
-    """Overwrites a tile where its own keys come after the query."""
+    """Writes `value` where a key of the tile comes after the query; these keys are the last columns."""
     if later is not None:
         torch.unflatten(tile, 1, (groups, -1))[..., -later.shape[0] :].masked_fill_(later, value)
 
 
 def _halved(start: int, stop: int) -> tuple[list[tuple[slice, slice]], list[slice]]:
-    """Splits a square on the diagonal into rectangles (rows, keys) that lie below it, and squares of at most a leaf."""
+    """Splits a square on the diagonal into rectangles (rows, keys) below it, and squares of at most `_LEAF`."""
     if stop - start <= _LEAF:
         return [], [slice(start, stop)]
     middle = (start + stop) // 2

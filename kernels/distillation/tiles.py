@@ -1,6 +1,6 @@
-"""The loss of attention distillation in plain torch, a tile of query rows at a time, and gradients of the features.
+"""The loss of attention distillation and its gradients in plain torch, one tile of query rows at a time.
 
-What `distillation` runs without a GPU, and what the kernels are held to.
+`op.distillation` runs it without a GPU, and tests compare the kernels with it.
 """
 
 import torch
@@ -10,17 +10,18 @@ from .call import DistillationCall
 from .tiled_scores import FactoredScores, FeatureGradients, SteepScores, hide_later, later_keys, tiled_scores
 
 FLOOR = 1e-12
-"""Least probability whose logarithm is taken, as in the authors' later code; an entry's loss is at most 27.6 nats."""
+"""Smallest probability whose logarithm is taken, as in the authors' later code; -log of it is 27.6 nats."""
 
 TILE_ELEMENTS = 1 << 22
-"""Largest [l g tile m] tensor held at once, unless one kv head's is larger; about six of them live together."""
+"""Largest number of elements of a [l g tile m] tensor, unless that of one kv head is larger; about six such tensors
+exist at once."""
 
 CPU_TILE_ELEMENTS = 1 << 19
-"""The same on a CPU, where a tile gains by staying in the cache: forward and backward took 249 ms against 300 with
+"""`TILE_ELEMENTS` on a CPU, where a smaller tile stays in cache: forward and backward took 249 ms, against 300 ms with
 `TILE_ELEMENTS` (B=1, H=8, 2048 tokens, d=64, f=128, float32, CPU time of one thread, best of 3, torch 2.13)."""
 
 MINIMUM_TILE = 64
-"""Query rows in a tile at least, so that matrix products stay large; fewer heads are then handled at once."""
+"""Fewest query rows in a tile, so that matrix products stay large; fewer heads are handled at once instead."""
 
 
 def _tile_sizes(call: DistillationCall) -> tuple[int, int]:
@@ -35,7 +36,7 @@ def _tile_sizes(call: DistillationCall) -> tuple[int, int]:
 
 
 def tiled_loss(call: DistillationCall, gradients: FeatureGradients | None) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and divergence [l g]; adds to `gradients` if these are given."""
+    """Cross-entropy and KL divergence [l g]; adds the gradients of the features to `gradients` if it is not None."""
     queries = call.q.shape[2]
     tile, at_once = _tile_sizes(call)
     cross_entropy = call.q.new_zeros(*call.q.shape[:2])
@@ -57,7 +58,7 @@ def tiled_loss(call: DistillationCall, gradients: FeatureGradients | None) -> tu
 def _tile_loss(
     call: DistillationCall, scores: FactoredScores | SteepScores, gradients: FeatureGradients | None, rows: slice
 ) -> tuple[Tensor, Tensor]:
-    """The part of one tile in cross-entropy and divergence [l g].
+    """The part of one tile in cross-entropy and KL divergence [l g].
 
     With u_ij = 1 where p_ij is not below the floor, L_i = -Σ_j a_ij u_ij (log s_ij - log S_i) + a constant, so
     S_i ∂L_i/∂s_ij = Σ_m a_im u_im - a_ij u_ij / p_ij; S_i includes eps.
@@ -79,11 +80,11 @@ def _tile_loss(
 
 
 def _teacher(call: DistillationCall, rows: slice) -> tuple[Tensor, Tensor]:
-    """The rows of softmax attention [l gt s] over the keys up to the last that the tile sees, and their entropies."""
+    """The rows of softmax attention [l gt s], over the keys up to the last that the tile sees, and their entropies."""
     queries, keys = call.q[:, :, rows], call.k
     seen = keys.shape[1] - call.q.shape[2] + rows.stop if call.causal else keys.shape[1]
     logits = queries.flatten(1, 2) @ keys[:, :seen].mT
-    # Half of the least number, so that taking a row's maximum off does not make it -inf, which times 0 is NaN.
+    # Half of the lowest number: minus a row's maximum it does not become -inf, which times a weight of 0 is NaN.
     lowest = torch.finfo(logits.dtype).min / 2
     if call.causal:
         hide_later(logits, queries.shape[1], later_keys(queries.shape[2], logits.device), lowest)

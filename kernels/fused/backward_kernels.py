@@ -1,11 +1,13 @@
 """Triton kernels for the gradients of linear attention with Hedgehog's map inside.
 
-Nothing but the output and each row's norm is kept from the forward pass; features and sums are computed again. With g
-and h the gradients of a row's numerator and denominator (`triton.states.row_gradients`),
+Only the output and each row's norm are kept from the forward pass; features and sums are computed again. With s the
+scores, and g and h the gradients of a row's numerator and denominator (`triton.states.row_gradients`),
 
-    ds_ij = g_i·v_j + h_i,   dφ(q_i) = Σ_j ds_ij φ(k_j),   dφ(k_j) = Σ_i ds_ij φ(q_i),   dv_j = Σ_i s_ij g_i,
+    ds_ij = g_i·v_j + h_i,   dφ(q_i) = Σ_j ds_ij φ(k_j),   dφ(k_j) = Σ_i ds_ij φ(q_i),   dv_j = Σ_i s_ij g_i.
 
-where keys before a block, and queries after it, come as sums.
+Within a block these sums run over pairs; keys before a block, and queries after it, enter as sums over tokens. In the
+names, `given` is g, `slopes` is ds, and a chunk towers if its log features exceed what float32 can hold after the shift
+(`triton.forward.any_towers`).
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
@@ -24,7 +26,7 @@ from ..triton.states import load_peaks, load_vector, row_gradients, shifted, shi
 @triton.jit
 def pull_rows(output, grad, pulls, o_batch, o_head, o_row, grad_batch, grad_head, grad_row, tokens,
               VALUES: tl.constexpr, CHUNK: tl.constexpr, BV: tl.constexpr):  # fmt: skip
-    """The product o·do of every row. Grid: batch · chunks of rows, heads."""
+    """The product o·do of every row [b h n]. Grid: batch · chunks of rows, heads."""
     chunks, head = (tokens + CHUNK - 1) // CHUNK, tl.program_id(1).to(tl.int64)
     batch = (tl.program_id(0) // chunks).to(tl.int64)
     rows, columns = tl.program_id(0) % chunks * CHUNK + tl.arange(0, CHUNK), tl.arange(0, BV)
@@ -38,8 +40,8 @@ def _from_state(given, denominator, states, keys, place, columns, value_columns,
     """The gradient [columns rows] of features that were multiplied with one half of a state.
 
     Args:
-        given: of the numerators [values rows].
-        denominator: of the denominators [rows].
+        given: gradients of the numerators [values rows].
+        denominator: gradients of the denominators [rows].
     """
     state = load_tile(states + place * C.VALUES, columns, value_columns, C.VALUES, C.WIDTH, C.VALUES, C.OPERAND)
     sums = load_vector(keys + place, columns, C.WIDTH, 0.0)
@@ -50,7 +52,7 @@ def _from_state(given, denominator, states, keys, place, columns, value_columns,
 def _gradient_from_block(grad_plus, grad_minus, given, denominator, plus_peak, minus_peak, k, v, weight, bias, head,
                          mask, start, first, end, k_row, v_row, dims, columns, value_columns,
                          C: tl.constexpr):  # fmt: skip
-    """Adds what the keys of their block give to the gradients of queries' features."""
+    """Adds the part of the keys of a chunk's block to the gradients of the queries' features."""
     rows = first + tl.arange(0, C.CHUNK)
     matrix, shift = load_map(weight, bias, head, dims, columns, C)
     for key_first in range(start, first + C.CHUNK, C.CHUNK):
@@ -80,7 +82,7 @@ def _slopes(given, denominator, v, mask, rows, key_rows, end, v_row, value_colum
 @triton.jit
 def _exactly_from_block(y, logs, norm, given, denominator, k, v, weight, bias, head, mask, start, first, end, k_row,
                         v_row, dims, columns, value_columns, C: tl.constexpr):  # fmt: skip
-    """Adds what the keys of their block give to the gradient of queries' y [columns rows], pair by pair."""
+    """Adds the part of the keys of a chunk's block to the gradient of the queries' y [columns rows], pair by pair."""
     rows = first + tl.arange(0, C.CHUNK)
     matrix, shift = load_map(weight, bias, head, dims, columns, C)
     for key_first in range(start, first + C.CHUNK, C.CHUNK):
@@ -152,9 +154,9 @@ def query_gradients(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, nor
 def _gradient_from_queries(grad_plus, grad_minus, grad_values, lost, plus, minus, plus_peak, minus_peak, values, keep,
                            q, grad, norms, pulls, weight, bias, head, first, block_end, end, q_row, grad_row, dims,
                            columns, value_columns, C: tl.constexpr):  # fmt: skip
-    """Adds what one head's queries, from a chunk of keys to the end of its block, give to the keys' gradients.
+    """Adds the part of one head's queries, from a chunk of keys to the end of its block, to the keys' gradients.
 
-    Chunks of queries with a row that towers are left out, and counted in `lost`.
+    Chunks of queries with a row that towers are left out and counted in `lost`.
     """
     key_rows = first + tl.arange(0, C.CHUNK)
     matrix, shift = load_map(weight, bias, head, dims, columns, C)
@@ -189,7 +191,7 @@ def _gradient_from_queries(grad_plus, grad_minus, grad_values, lost, plus, minus
 def _exactly_from_queries(y, grad_values, logs, plus_peak, minus_peak, values, keep, q, grad, norms, pulls, weight,
                           bias, head, first, block_end, end, q_row, grad_row, dims, columns, value_columns,
                           C: tl.constexpr):  # fmt: skip
-    """Adds what `_gradient_from_queries` left out to the gradients of keys' y [columns keys] and of values."""
+    """Adds the part of chunks that `_gradient_from_queries` left out to the gradients of y [columns keys] and of v."""
     key_rows = first + tl.arange(0, C.CHUNK)
     matrix, shift = load_map(weight, bias, head, dims, columns, C)
     for row_first in range(first, block_end, C.CHUNK):
@@ -210,10 +212,10 @@ def _exactly_from_queries(y, grad_values, logs, plus_peak, minus_peak, values, k
 
 @triton.jit
 def _keys_from_state(features, given, states, queries, place, columns, value_columns, C: tl.constexpr):
-    """The gradients of one half of keys' features [columns keys] and of values through the queries after a block."""
+    """The gradients of one half of the keys' features [columns keys] and of values, from the queries after a block."""
     ones = tl.full((features.shape[1],), 1.0, tl.float32)
     grad = _from_state(given, ones, states, queries, place, columns, value_columns, C)
-    # Products of fewer than 64 rows want the state in another layout: read again, it does not fill shared memory twice.
+    # Products of fewer than 64 rows need the state in another layout; a second read keeps one copy in shared memory.
     state = load_tile(states + place * C.VALUES, columns, value_columns, C.VALUES, C.WIDTH, C.VALUES, C.OPERAND,
                       "evict_first" if C.CHUNK < 64 else "")  # fmt: skip
     return grad, tl.dot(tl.trans(features), state, input_precision=C.PRECISION)
@@ -257,7 +259,7 @@ def key_gradients(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, norms
                 q + batch * q_batch + head * q_head, grad + batch * grad_batch + head * grad_head, norms + row_base,
                 pulls + row_base, q_weight, q_bias, head, first, block_end, end,
                 q_row, grad_row, dims, columns, value_columns, C)  # fmt: skip
-    # Not held through the loop but made again; the eviction policy keeps the compiler from merging both reads.
+    # Computed again rather than kept through the loop; the eviction policy keeps the compiler from merging both reads.
     keys = load_values(k, key_rows, dims, k_row, end, keep, C.DIM, C.OPERAND, C.HAS_MASK, "evict_first")
     matrix, shift = load_map(k_weight, k_bias, kv_head, dims, columns, C, "evict_first")
     plus, minus = shifted_halves(keys, matrix, shift, plus_peak, minus_peak, keep, columns, C)
@@ -285,8 +287,8 @@ def map_gradients(x, grad_y, weight, mask, grad_x, grad_weight, grad_bias, x_bat
                   MASKED: tl.constexpr):  # fmt: skip
     """The gradients dx = dy Wᵀ, and each part's sums of dW = Σ x dyᵀ [groups·parts head DIM WIDTH] and db.
 
-    A part is `span` tokens of each of a group of `entries` batch entries. MASKED tells that the mask is of these
-    tokens; padding then counts in no sum, whatever its memory holds. Grid: groups · parts, heads.
+    A part is `span` tokens of each of a group of `entries` batch entries. With MASKED, tokens that the mask hides are
+    left out of the sums, whatever their memory holds. Grid: groups · parts, heads.
     """
     part, head, heads = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.num_programs(1)
     first_batch, start = (part // parts).to(tl.int64) * entries, part % parts * span

@@ -1,4 +1,4 @@
-"""One call of linear attention with its map inside, from the public function to the launch of a kernel."""
+"""The arguments of linear attention with its map inside, as one value from the public function to a kernel's launch."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,16 +21,17 @@ class Call(Arguments):
     """Tensors and options of one call; shapes are those of `hedgehog.chunk_hedgehog_attn`.
 
     Attributes:
-        q_weight: None, as all four tensors of the maps, if q and k are features.
-        initial_kv: None, as the next two, without an initial state; the last is None outside log space too.
+        q_weight: W of the queries; None, like the other three tensors of the maps, if q and k are features.
+        initial_kv: `kv` of the initial state; None, like the next two, without a state. `initial_scale` is also None
+            outside log space.
         mask: [b n], true at real tokens.
         feature_map: "identity" (q and k are features, or their logarithms with `log_space`) or a variant of
             `HedgehogMap`.
         negate: the map has both halves.
-        log_space: features are exp of what the map gives.
+        log_space: the map gives logarithms of features.
         eps: added to the row sum, outside log space.
-        form: "auto", "fused_chunk" (one pass) or "chunk" (two); not read on a CPU and in decoding.
-        tiles: for the launches; `tiles_for` chooses unless given.
+        form: "auto", "fused_chunk" (one pass) or "chunk" (two passes); not read on a CPU and in decoding.
+        tiles: sizes of the kernels' tiles; `tiles_for` chooses them if None.
     """
 
     DIFFERENTIABLE: ClassVar = (
@@ -60,17 +61,17 @@ class Call(Arguments):
 
     @classmethod
     def of(cls, q: Tensor, k: Tensor, v: Tensor, state: LinearState | None = None, **others: Any) -> "Call":
-        """Makes a call of q, k and v in one type: autocast's where it is on, else the widest of theirs.
+        """Makes a call with q, k and v in one type: that of autocast if it is on, else the widest of their types.
 
-        Logarithms of features are float32 at least, and v with them: eight bits of a logarithm of 10 would be a feature
-        wrong by four percent.
+        If q and k are logarithms of features, all three are float32 at least: bfloat16 rounds a logarithm near 10 by up
+        to 0.03, which changes the feature by 3 percent.
 
         Args:
-            q: queries.
-            k: keys.
+            q: queries, or their features.
+            k: keys, or their features.
             v: values.
-            state: after the tokens before these.
-            others: the remaining fields.
+            state: state after the tokens before these.
+            **others: the remaining fields.
         """
         device = q.device.type
         if others.get("log_space") and others.get("q_weight") is None:
@@ -84,7 +85,7 @@ class Call(Arguments):
         return cls(q.to(dtype), k.to(dtype), v.to(dtype), **others)
 
     def readable(self) -> "Call":
-        """The call with tensors as kernels read them: contiguous rows of q, k and v, contiguous W and b."""
+        """The call with tensors as kernels read them: q, k and v contiguous in the last dimension, W and b in all."""
         laid: dict[str, Any] = {name: rows_contiguous(getattr(self, name)) for name in ("q", "k", "v")}
         maps = {name: getattr(self, name) for name in ("q_weight", "k_weight", "q_bias", "k_bias")}
         laid |= {name: x.contiguous() for name, x in maps.items() if x is not None}
@@ -100,7 +101,7 @@ class Call(Arguments):
 
     @property
     def sums_dtype(self) -> torch.dtype:
-        """The type that sums are held in, and that the state after these tokens has."""
+        """The type of the sums, and of the state after these tokens."""
         earlier = [x for x in (self.initial_kv, self.initial_k) if x is not None]
         return accumulator_dtype(self.q, self.k, self.v, *earlier)
 
@@ -111,7 +112,7 @@ class Call(Arguments):
 
     @property
     def sequences(self) -> Size:
-        """The number of sequences: entries of the batch, or those packed into its only one."""
+        """The number of sequences: entries of the batch, or sequences packed into its one entry."""
         return self.q.shape[0] if self.cu_seqlens is None else self.cu_seqlens.shape[0] - 1
 
     @property
@@ -136,7 +137,7 @@ class Call(Arguments):
 
     @property
     def wide(self) -> bool:
-        """Whether features are too many for one tile."""
+        """Whether one half has more than `MAX_WIDTH` features, which do not fit into one tile."""
         return bool(self.width > MAX_WIDTH)
 
     @cached_property
@@ -154,12 +155,12 @@ class Call(Arguments):
 
     @property
     def chunks(self) -> int:
-        """The number of programs of one chunk that the blocks take."""
+        """The number of programs in a grid with one program for each chunk."""
         return self.table.blocks.shape[0] * (self.sizes.block // self.sizes.chunk)
 
     @cached_property
     def constants(self) -> Constants:
-        """The constants that kernels are compiled for; a launch may take other tiles of values."""
+        """The constants that kernels are compiled for; a launch may replace the tile of values."""
         from ..triton.features import MAP_CODES
 
         return Constants(
@@ -172,7 +173,7 @@ class Call(Arguments):
 
     @cached_property
     def shared(self) -> dict[str, Any]:
-        """Arguments that kernels have in common, by the names of their parameters."""
+        """Arguments that several kernels take, by the names of their parameters."""
         mask = mask_bytes(self.mask, self.q)
         tensors = ("q_weight", "q_bias", "k_weight", "k_bias")
         initial = {"initial": self.initial_kv, "initial_keys": self.initial_k, "initial_peaks": self.initial_scale}

@@ -1,4 +1,4 @@
-"""Refuses calls whose tensors do not fit each other: kernels read by pointer, and would read past what was given."""
+"""Checks that the tensors of a call fit each other: kernels read by pointer, and could read past a tensor's end."""
 
 import torch
 from torch import Tensor
@@ -11,10 +11,11 @@ from .call import Call
 
 
 def check_call(call: Call) -> Call:
-    """Checks the tensors of a call of linear attention with its map inside, and gives the call back.
+    """Checks the tensors of a call of linear attention with its map inside, and returns the call.
 
     Raises:
-        ValueError: naming the tensor, its shape or type and what is allowed; an unknown map; heads that do not divide.
+        ValueError: a tensor of a wrong shape, type or device, an unknown map, or kv heads that do not divide the query
+            heads.
     """
     if call.q_weight is not None and call.feature_map not in HEDGEHOG_MAPS:
         raise unknown_name("feature map", call.feature_map, HEDGEHOG_MAPS)
@@ -66,10 +67,10 @@ def check_changed_in_place(state: LinearState | None) -> None:
     """Checks a state whose own memory a step is to change.
 
     Raises:
-        ValueError: no state, tensors that are not contiguous, or of a type that sums are not held in.
+        ValueError: no state, or tensors that are not contiguous or neither float32 nor float64.
     """
     if state is None:
-        raise ValueError("a step that changes a state in place needs one")
+        raise ValueError("a step that changes a state in place needs a state, got None")
     for name, x in (("kv", state.kv), ("k", state.k), ("log_scale", state.log_scale)):
         if x is not None and (x.dtype not in (torch.float32, torch.float64) or not x.is_contiguous()):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Picks what runs linear attention with its map inside: a fused form on CUDA, the torch forms elsewhere."""
+"""Chooses how linear attention with its map inside runs: in a fused form on CUDA, in plain torch elsewhere."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,17 +17,20 @@ from .torch_forms import torch_attention
 FORMS = ("auto", "fused_chunk", "chunk")
 
 DECODED_TOKENS = 8
-"""Up to so many tokens after a state are decoded one by one rather than in chunks."""
+"""Largest number of tokens after a state that are decoded one by one rather than in chunks."""
 
 DECODED_BY_TRITON = KernelChoice("fused_recurrent", "triton")
-"""The choice of a call that the decode kernel runs."""
+"""Form and backend of a call that the decode kernel runs."""
 
 
 def fused_attention(call: Call, *, return_state: bool = False, backend: str = "auto") -> LinearAttentionResult:
-    """Attention by the form and the backend that the caller asks for, or by the fastest.
+    """Runs attention in the form and on the backend of the call, or in the fastest if these are "auto".
+
+    Plain torch runs the form "chunk", whatever the call's form.
 
     Raises:
-        ValueError: an unknown form or backend, or `backend="triton"` where the kernels cannot run.
+        ValueError: an unknown form or backend, the form "fused_chunk" for a call that it does not support, or
+            `backend="triton"` where the kernels cannot run.
     """
     if call.form not in FORMS:
         raise unknown_name("form", call.form, FORMS)
@@ -40,10 +43,10 @@ def fused_attention(call: Call, *, return_state: bool = False, backend: str = "a
 
 
 def fused_if_possible(call: Call, *, return_state: bool = False) -> LinearAttentionResult | None:
-    """Attention by a fused form, or None where another form has to run.
+    """Runs attention in a fused form; returns None if the kernels cannot run the call.
 
-    A call in log space that is compiled on a CPU runs as an operator too, as it looks at values that a graph does not
-    know.
+    A call in log space that is compiled on a CPU runs as an operator too: its steps depend on values, so torch.compile
+    cannot trace them.
     """
     fuses = not why_not_fused(call)
     if not fuses and not (call.log_space and _compiled_on_cpu(call)):
@@ -52,26 +55,27 @@ def fused_if_possible(call: Call, *, return_state: bool = False) -> LinearAttent
 
 
 def why_not_fused(call: Call, *, decoding: bool = False) -> str:
-    """The reasons why the kernels cannot run a call, or ""; decoding has no limit of shared memory."""
+    """The reasons why the kernels cannot run a call, or ""; the limits of shared memory do not hold for decoding."""
     return "; ".join(_obstacles(call, decoding))
 
 
 def choose_form(call: Call) -> str:
-    """The form "fused_chunk" where one program for each head and sequence fills a Hopper GPU, else "chunk".
+    """The faster form: "fused_chunk" if its programs fill a Hopper GPU and can run the call, else "chunk".
 
-    What no single program can hold is left to "chunk": sums of more than `MAX_WIDTH` features, two maps above `NARROW`.
+    "fused_chunk" has one program for each sequence, query head and 64 values. Such a program has no room for sums of
+    more than `MAX_WIDTH` features or for two maps above `NARROW`.
     """
     programs = call.sequences * call.q.shape[1] * -(-call.values // 64)
     return "fused_chunk" if programs >= PROGRAMS and not any(_why_not_one_pass(call)) else "chunk"
 
 
 def _obstacles(call: Call, decoding: bool) -> Iterator[str]:
-    """The reasons one by one; a test costs little, as every call and every decoded token makes all of them."""
+    """The reasons one by one; each test is cheap, as every call and every decoded token runs all of them."""
     yield from obstacles(call.q)
     if call.q.dtype != torch.float64 and call.sums_dtype == torch.float64:
-        yield "the state before these tokens is float64, they sum in float32"
+        yield "the initial state is float64, but they sum in float32"
     if call.tokens != call.k.shape[2]:
-        yield f"{call.tokens} queries and {call.k.shape[2]} keys, where they take as many of each"
+        yield f"they take as many queries as keys, got {call.tokens} queries and {call.k.shape[2]} keys"
     if call.tokens == 0 or call.q.shape[0] == 0:
         yield "there are no tokens"
     sides = 0 if call.q_weight is None else max(call.dim, call.width)
@@ -86,7 +90,7 @@ def _compiled_on_cpu(call: Call) -> bool:
 
 
 def _by_operator(call: Call, return_state: bool, fuses: bool) -> LinearAttentionResult:
-    """Runs an operator: by the kernels, or on a CPU by the torch forms inside it."""
+    """Runs the call as an operator of torch.library: in the kernels or, on a CPU, in plain torch."""
     with torch.autocast(call.q.device.type, enabled=False):
         if fuses and _decodes(call):
             output, *state = fused_decode(*call.flatten())
@@ -101,16 +105,16 @@ def _by_operator(call: Call, return_state: bool, fuses: bool) -> LinearAttention
 
 
 def _contiguous(state: LinearState) -> LinearState:
-    """A state that a step may change in place; the torch forms give views of sums that have one more column."""
+    """The state in contiguous memory, as steps in place need it; the torch forms give views of wider sums."""
     scale = None if state.log_scale is None else state.log_scale.contiguous()
     return LinearState(state.kv.contiguous(), state.k.contiguous(), scale)
 
 
 def _checked_form(call: Call) -> str:
-    """The form that the caller asks for, or the fastest.
+    """The form of the call, or the faster one if it is "auto".
 
     Raises:
-        ValueError: a call that the form "fused_chunk" does not take.
+        ValueError: the form "fused_chunk" does not support the call.
     """
     obstacle = "; ".join(_why_not_one_pass(call)) if call.form == "fused_chunk" else ""
     if obstacle:
@@ -119,9 +123,9 @@ def _checked_form(call: Call) -> str:
 
 
 def _why_not_one_pass(call: Call) -> Iterator[str]:
-    """The reasons why no single program can run a call, said of the form."""
+    """The reasons why the form "fused_chunk" cannot run a call, as predicates of the form."""
     if not call.causal:
-        yield "is causal"
+        yield "is causal, got causal=False"
     if call.wide:
         yield f"holds up to {MAX_WIDTH} features, got {call.dim}"
     if call.q_weight is not None and min(call.dim, call.width) > NARROW:

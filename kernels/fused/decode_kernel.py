@@ -1,6 +1,6 @@
-"""Triton kernel that decodes tokens one after another, the state in place.
+"""Triton kernel that decodes tokens one after another and updates the state in place.
 
-A step reads and writes every number of the state once: its time is that of a copy of the state.
+A step reads and writes every number of the state once, so it takes about as long as a copy of the state.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
@@ -16,7 +16,7 @@ from ..triton.states import load_sums, load_vector, store_sums
 
 @triton.jit
 def _token_features(x, weight, bias, columns, dims, C: tl.constexpr):
-    """Both halves [columns] of one token's features, in float32, or their logarithms."""
+    """Both halves [columns] of one token's features, or of their logarithms, in float32."""
     if C.MAP == IDENTITY:
         y = load_vector(x, columns, C.WIDTH, 0.0)
     else:
@@ -43,7 +43,7 @@ def _add_token(features, value, state, keys, peak, LOG: tl.constexpr):
 @triton.jit
 def _read_token(plus, minus, plus_state, minus_state, plus_keys, minus_keys, plus_peak, minus_peak, eps,
                 C: tl.constexpr):  # fmt: skip
-    """The output [values] of one query, read from the sums."""
+    """The output [values] of one query, from the sums of both halves."""
     scale = 0.0
     if C.LOG:
         plus += plus_peak
@@ -73,8 +73,8 @@ def decode_tokens(q, k, v, q_weight, q_bias, k_weight, k_bias, initial, initial_
                   o_batch, o_head, o_row, tokens, groups, eps, C: tl.constexpr):  # fmt: skip
     """Adds each token's key to the state, then reads the state with its queries.
 
-    `new_state` may be `initial` itself, as a program touches only its own columns; the vectors are read by all programs
-    of a head, so `new_keys` and `new_peaks` lie elsewhere.
+    `new_state` may be `initial`, as each program reads and writes only its own columns of values. `new_keys` and
+    `new_peaks` must not be `initial_keys` and `initial_peaks`, which all programs of a head read.
     Grid: batch, kv heads, tiles of values.
     """
     batch, kv_head, tile = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.program_id(2)

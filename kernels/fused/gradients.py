@@ -1,4 +1,4 @@
-"""Launches the Triton kernels of linear attention with Hedgehog's map inside: the backward pass."""
+"""Launches the Triton kernels of the backward pass of linear attention with Hedgehog's map inside."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from .call import Call
 from .sums import RowGradients, Sums, key_states, query_states
 
 MAP_SPAN = 1024
-"""Tokens over which one program sums the gradient of a map's matrix: of one sequence, or of several short ones."""
+"""Tokens, of one sequence or of several short ones, over which one program sums the gradient of a map's matrix."""
 
 
 def backward(
@@ -26,11 +26,11 @@ def backward(
     """The gradients of a call's differentiable tensors, by name.
 
     Args:
-        call: what `forward` was given.
-        output: what it gave.
-        norms: what it gave.
-        grad: of the output, contiguous in its last dimension.
-        grad_final: of the state after the last key, contiguous; its log_scale is not read.
+        call: the call that `forward` ran.
+        output: its output.
+        norms: its norms.
+        grad: gradient of the output, contiguous in its last dimension.
+        grad_final: gradient of the state after the last key, contiguous; its log_scale is not read.
     """
     rows = RowGradients(grad, norms, pulls_of(output, grad) if call.normalize else torch.zeros_like(norms))
     keys = key_states(call)
@@ -42,7 +42,7 @@ def backward(
 
 
 def pulls_of(output: Tensor, grad: Tensor) -> Tensor:
-    """The product o·do of every row [b h n]."""
+    """The product o·do of every row, [b h n] float32: the delta of FlashAttention-2."""
     batch, heads, tokens, values = output.shape
     pulls = torch.empty(batch, heads, tokens, dtype=torch.float32, device=output.device)
     launch(
@@ -54,7 +54,7 @@ def pulls_of(output: Tensor, grad: Tensor) -> Tensor:
 
 
 def _token_gradients(call: Call, rows: RowGradients, before: Sums, after: Sums) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of y = Wq + b, of y = Wk + b (features, if there is no map) and of v."""
+    """The gradients of y = Wq + b, of y = Wk + b (without a map, of the features) and of v."""
     (batch, heads, tokens, values), sizes, chunks = call.v.shape, call.sizes, call.chunks
     grad_q, grad_k = (x.new_empty(*x.shape[:3], call.width) for x in (call.q, call.k))
     grad_v = empty_by_token(call.v, batch, heads, tokens, values)
@@ -85,7 +85,7 @@ def _through_map(call: Call, name: str, grad_y: Tensor) -> dict[str, Tensor]:
     if weight is None:
         return {name: grad_y}
     batch, heads, tokens, dim = x.shape
-    # As many short sequences in one program as keep the sums of dW no larger than what they sum, and fill the device.
+    # One program sums several short sequences: fewer partial sums of dW, but still enough programs to fill the device.
     entries = max(1, min(MAP_SPAN // tokens, batch * heads // PROGRAMS))
     parts = triton.cdiv(tokens, MAP_SPAN)
     programs = triton.cdiv(batch, entries) * parts
@@ -104,6 +104,7 @@ def _through_map(call: Call, name: str, grad_y: Tensor) -> dict[str, Tensor]:
 
 
 def _initial_gradients(call: Call, queries: Sums, keys: Sums) -> dict[str, Tensor]:
+    """The gradients of the sums of the initial state; without causality their shift is that of the last key."""
     if call.initial is None:
         return {}
     matrix, vector = queries.matrix, queries.vector

@@ -1,4 +1,4 @@
-"""Launches the Triton kernels of linear attention with Hedgehog's map inside: the forward pass, and decoding."""
+"""Launches the Triton kernels of the forward pass and of decoding, for linear attention with Hedgehog's map inside."""
 
 from dataclasses import dataclass, replace
 
@@ -27,7 +27,8 @@ class Forward:
 
     Attributes:
         output: [b h n dv].
-        norms: [b h n], what the backward pass needs of each row.
+        norms: [b h n], the denominator of each row, or its logarithm in log space, for the backward pass (see
+            `triton.forward.finish`). After `decode`, which has no backward pass, it is of no use.
         final: the state after the last key.
     """
 
@@ -37,7 +38,7 @@ class Forward:
 
 
 def forward(call: Call) -> Forward:
-    """Runs the forward pass of a call that is `readable`, in the form "fused_chunk" (causal calls only) or "chunk"."""
+    """Runs the forward pass of a `readable` call in the form "fused_chunk" (causal calls only) or "chunk"."""
     batch, heads, tokens, _ = call.q.shape
     output = empty_by_token(call.v, batch, heads, tokens, call.values)
     norms = torch.empty(batch, heads, tokens, dtype=torch.float32, device=call.q.device)
@@ -77,8 +78,12 @@ def decode(call: Call, *, in_place: bool = False) -> Forward:
     """Decodes a few tokens of a causal call with an initial state, one sequence for each batch entry, without a mask.
 
     Args:
-        call: `readable`.
-        in_place: the new sums over keys and values overwrite the initial ones, which are contiguous and float32.
+        call: a `readable` call.
+        in_place: the new `kv` overwrites that of the initial state, which must be contiguous and float32. The other
+            sums are written to new tensors.
+
+    Raises:
+        ValueError: a call without an initial state.
     """
     old = call.initial
     if old is None:

@@ -1,7 +1,7 @@
 """Triton kernel for causal linear attention with Hedgehog's map inside, in one pass.
 
-A program for each head, sequence and tile of values walks through the tokens with the sums in registers: q, k and v are
-read once, and no sum reaches memory but the last.
+A program for each head, sequence and tile of values goes through the tokens with the sums in registers: it reads q, k
+and v once, and writes only the last sums to memory.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
@@ -22,7 +22,7 @@ def attend_sequentially(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, spans
                         output, norms, final, final_keys, final_peaks, q_batch, q_head, q_row, k_batch, k_head, k_row,
                         v_batch, v_head, v_row, mask_batch, o_batch, o_head, o_row, tokens, groups, eps,
                         C: tl.constexpr, HAS_INITIAL: tl.constexpr):  # fmt: skip
-    """Causal outputs, norms and the sums after the last key in one pass.
+    """Causal outputs, norms and the sums after the last key, in one pass.
 
     `spans` is [sequences 3]: batch entry, first token, end. Grid: sequences, query heads, tiles of values.
     """
@@ -79,7 +79,7 @@ def attend_sequentially(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, spans
 
 @triton.jit
 def _weigh(features, keys, peak, keep, C: tl.constexpr):
-    """One half of keys' features over their shift, as an operand, and the keys' sum and shift that include them."""
+    """One half of the keys' features after the shift, as an operand, and the sum and shift that include these keys."""
     if C.LOG:
         grown = tl.maximum(peak, tl.max(tl.where(keep[None, :], features, EMPTY_LOG), 1))
         features = shifted(features, -grown[:, None], True)
@@ -91,7 +91,7 @@ def _weigh(features, keys, peak, keep, C: tl.constexpr):
 
 @triton.jit
 def _score_half(features, scale, weights, keys, before, through, C: tl.constexpr):
-    """One half's part of a chunk's scores [rows keys], and of the denominators over the sums before it."""
+    """One half's part of a chunk's scores [rows keys], and of the denominators from the sums before the chunk."""
     if C.LOG:
         features = shifted(features, through[:, None] - scale[None, :], True)
         keys *= tl.exp(before - through)
@@ -102,7 +102,7 @@ def _score_half(features, scale, weights, keys, before, through, C: tl.constexpr
 @triton.jit
 def _score_exactly(plus, minus, logs, plus_keys, minus_keys, plus_peak, minus_peak, rows, keep, columns,
                    C: tl.constexpr):  # fmt: skip
-    """A chunk's scores, summed pair by pair, denominators, and the logarithm taken off each row."""
+    """A chunk's scores, summed pair by pair, their denominators, and the scale of each row as a logarithm."""
     visible = (rows[:, None] >= rows[None, :]) & keep[None, :]
     scale = query_scale(plus, minus, plus_peak, minus_peak, C)
     scale = highest_log(plus, logs, columns, visible, scale, C)
@@ -115,13 +115,13 @@ def _score_exactly(plus, minus, logs, plus_keys, minus_keys, plus_peak, minus_pe
 
 @triton.jit
 def _read_keys(logs, scale, keys, peak):
-    """One half's part of the denominators over the sums before a chunk."""
+    """One half's part of the denominators from the sums before a chunk."""
     return tl.sum(shifted(logs, peak[:, None] - scale[None, :], True) * keys[:, None], 0)
 
 
 @triton.jit
 def _read_and_absorb(numerator, features, scale, state, weights, values, before, through, C: tl.constexpr):
-    """Adds what queries read from one half of the sums, then a chunk's keys to those sums."""
+    """Adds one half's part of the numerators from the sums before a chunk, then adds the chunk's keys to these sums."""
     features = shifted(features, before[:, None] - scale[None, :], C.LOG).to(C.OPERAND)
     numerator += tl.dot(tl.trans(features), state.to(C.OPERAND), input_precision=C.PRECISION)
     if C.LOG:

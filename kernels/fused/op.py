@@ -1,6 +1,6 @@
-"""Linear attention with Hedgehog's map inside, as operators that torch knows: compiled, differentiated, cast by it.
+"""Linear attention with Hedgehog's map inside, as operators of torch.library, which torch compiles and differentiates.
 
-On CUDA they run the Triton kernels, on CPU the torch forms; the fake kernels give shapes to torch.compile.
+On CUDA the operators run the Triton kernels, on a CPU the torch forms; the fake kernels give shapes to torch.compile.
 """
 
 import torch
@@ -20,7 +20,7 @@ Decoded = tuple[Tensor, Tensor, Tensor, Tensor]
 @torch.library.custom_op("hedgebench::linear_attention", mutates_args=(), device_types="cuda")
 @flat
 def fused_forward(call: Call) -> Results:
-    """The output, rows' norms, and the state after the last key; its scale is empty outside log space."""
+    """The output, the norms of its rows, and the state after the last key; log_scale is empty outside log space."""
     from .launch import forward
 
     ran = forward(call.readable())
@@ -78,7 +78,7 @@ operator.differentiate(fused_forward, fused_backward, Call, kept=2, outputs=(0, 
 @torch.library.custom_op("hedgebench::linear_attention_decode", mutates_args=(), device_types="cuda")
 @flat
 def fused_decode(call: Call) -> Decoded:
-    """The outputs of a few tokens, and a new state after them; its scale is empty outside log space."""
+    """The outputs of a few tokens, and a new state after them; log_scale is empty outside log space."""
     from .launch import decode
 
     ran = decode(call.readable())
@@ -95,7 +95,7 @@ def fused_decode_(call: Call) -> Tensor:
     """The outputs of a few tokens; changes the initial state in place.
 
     Raises:
-        ValueError: a state that is not contiguous or not of a type that sums are held in.
+        ValueError: no state, or one that is not contiguous or neither float32 nor float64.
     """
     from .launch import decode
 
@@ -115,7 +115,7 @@ def _decode_on_cpu(call: Call) -> Decoded:
 @fused_decode_.register_kernel("cpu")
 @flat
 def decode_in_place_by_torch(call: Call) -> Tensor:
-    """The same as `fused_decode_` by torch's operators, on any device; raises the same errors."""
+    """`fused_decode_` in plain torch, on any device; it raises the same errors."""
     check_changed_in_place(call.initial)
     output, state = torch_decode(call)
     _overwrite(call, state)
@@ -123,7 +123,7 @@ def decode_in_place_by_torch(call: Call) -> Tensor:
 
 
 def _overwrite(call: Call, state: LinearState) -> None:
-    """Copies a state over the initial one, except for what lies there already."""
+    """Copies a state over the initial one, except for tensors that are the initial ones already."""
     pairs = ((call.initial_kv, state.kv), (call.initial_k, state.k), (call.initial_scale, state.log_scale))
     for old, new in pairs:
         if old is not None and new is not None and old is not new:

@@ -1,7 +1,7 @@
 """Launches the kernels of `triton.states`: sums of blocks, and the scans over them.
 
-Blocks' own sums are float32, so that what the scans add up is; only the sums that products read are stored in the
-products' type.
+The sums of each block are float32, so the scans add in float32. Only the sums that products read are stored in the type
+of the products.
 """
 
 from dataclasses import dataclass, replace
@@ -24,13 +24,13 @@ SCAN_TILE = (16, 64)
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums of blocks or sequences.
+    """Sums of `count` blocks or sequences, over keys or over queries.
 
     Attributes:
-        matrix: [count hk f dv].
-        vector: [count hk f].
+        matrix: [count hk f dv], over keys Σ φ(k) vᵀ, over queries Σ φ(q) gᵀ (see `triton.states.sum_queries`).
+        vector: [count hk f], over keys Σ φ(k), over queries Σ φ(q) h.
         before: [count hk f], shift of the keys before a block.
-        through: [count hk f], shift of the keys through it.
+        through: [count hk f], shift of the keys up to the end of the block.
     """
 
     matrix: Tensor
@@ -41,11 +41,11 @@ class Sums:
 
 @dataclass(frozen=True)
 class RowGradients:
-    """The gradient of each query row and what the backward pass needs with it.
+    """The gradient of each query row, and two numbers per row that the backward pass needs with it.
 
     Attributes:
-        grad: [b h n dv], of the output.
-        norms: [b h n], from the forward pass.
+        grad: [b h n dv], gradient of the output.
+        norms: [b h n], norms from the forward pass.
         pulls: [b h n], o·do.
     """
 
@@ -60,9 +60,9 @@ class RowGradients:
 
 
 def empty_sums(call: Call, count: int, dtype: torch.dtype, *, shifts: bool = True) -> Sums:
-    """Empty sums for `count` blocks or sequences, each in memory of its own: an operator may return them.
+    """Uninitialised sums for `count` blocks or sequences, in separate tensors, as an operator may return them.
 
-    Without `shifts`, as outside log space, no kernel reads a shift, and the vector stands in for both.
+    Outside log space, or without `shifts`, no kernel reads a shift, and the vector takes the place of both.
     """
     shape = (count, call.k.shape[1], call.features)
     matrix = torch.empty(*shape, call.values, dtype=dtype, device=call.q.device)
@@ -73,7 +73,7 @@ def empty_sums(call: Call, count: int, dtype: torch.dtype, *, shifts: bool = Tru
 
 
 def key_states(call: Call) -> tuple[Sums, Sums]:
-    """The sums over the keys before each block (empty without `causal`), and over all keys of a sequence."""
+    """The sums over the keys before each block (none if the call is not causal), and over all keys of each sequence."""
     blocks = call.table.blocks.shape[0]
     own = empty_sums(call, blocks, torch.float32)
     states = empty_sums(call, blocks if call.causal else 0, state_dtype(call.q.dtype))
@@ -96,13 +96,13 @@ def key_states(call: Call) -> tuple[Sums, Sums]:
 def query_states(
     call: Call, rows: RowGradients, keys: tuple[Sums, Sums], last: LinearState | None
 ) -> tuple[Sums, Sums]:
-    """The sums over the queries after each block, and over all queries of a sequence, as `scan_queries` does.
+    """The sums of `scan_queries` over the queries after each block, and over all queries of each sequence.
 
     Args:
-        call: what was called.
-        rows: of its queries.
-        keys: what `key_states` gives.
-        last: gradient of the state after the last key.
+        call: the call.
+        rows: gradients of its query rows.
+        keys: result of `key_states`.
+        last: gradient of the state after the last key, if there is one.
     """
     blocks, (before, final) = call.table.blocks.shape[0], keys
     own = empty_sums(call, blocks, torch.float32, shifts=False)
@@ -126,7 +126,7 @@ def query_states(
 
 
 def _sum_grid(call: Call) -> tuple[int, int, int]:
-    """Blocks, kv heads, and tiles of values; of wide features, tiles of both."""
+    """The grid of the sums of blocks: blocks, kv heads, and tiles of values, or of wide features and values."""
     tiles = triton.cdiv(call.values, call.sizes.values)
     parts = triton.cdiv(call.features, WIDE_TILE) if call.wide else 1
     return call.table.blocks.shape[0], call.k.shape[1], parts * tiles

@@ -1,4 +1,4 @@
-"""The torch forms behind the fused operators: what the kernels are held to, and what runs without a GPU."""
+"""The plain torch forms of the fused operators: they run without a GPU, and tests compare the kernels with them."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -16,7 +16,11 @@ from .call import Call
 
 
 def torch_attention(call: Call) -> tuple[Tensor, LinearState]:
-    """Outputs and the state after the last key, by the form "chunk"."""
+    """Outputs and the state after the last key, in the form "chunk".
+
+    Raises:
+        ValueError: `cu_seqlens` whose ends do not rise from 0 to the number of tokens.
+    """
     if call.cu_seqlens is None:
         return _torch_batch(call)
     ends = [int(end) for end in call.cu_seqlens.tolist()]
@@ -30,7 +34,7 @@ def torch_attention(call: Call) -> tuple[Tensor, LinearState]:
 
 
 def torch_decode(call: Call) -> tuple[Tensor, LinearState]:
-    """Outputs and the state after the last key, by the form "recurrent"."""
+    """Outputs and the state after the last key, in the form "recurrent"."""
     q, k, every = call.q, call.k, slice(0, call.tokens)
     if (maps := _maps(call)) is not None:
         query_map, key_map = maps

@@ -5,10 +5,11 @@ l_ij = φ(q_i)·φ(k_j), under one normaliser:
 
     o_i = (Σ_{i-j<N} w_ij v_j + Σ_{i-j>=N} l_ij v_j) / (Σ_{i-j<N} w_ij + Σ_{i-j>=N} l_ij)
 
-γ is learned, one number per head. The shift c_i does not cancel, as the linear part has none: it is part of the model.
-For features that are exact exponentials it is 0, and both parts are on the scale of exp; they meet as logarithms, so
-nothing overflows. For bounded features it is the largest z of the row's window, as in the authors' code: a bounded sum
-has no place beside exponentials of any size. The authors' eps in the normaliser is not needed here.
+γ is learned, one number per head. The shift c_i does not cancel, as the linear part has no such shift: it is part of
+the model. For features that are exact exponentials c_i is 0, so that both parts are on the scale of exp; their
+normalisers are added as logarithms, so nothing overflows. For other features c_i is the largest z of the row's window,
+as in the authors' code: exponentials of any size would drown a bounded sum of features. The authors' eps in the
+normaliser is not needed here.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,7 @@ KeyMap = Callable[[Tensor, Tensor], Tensor]
 """The features [b hk m f] of keys [b hk m d] at positions [b m]; a `FeatureMap` is one."""
 
 HYBRID = KernelChoice("hybrid", "torch")
-"""The choice of `hybrid_attention` where the kernels do not run."""
+"""Form and backend of `hybrid_attention` if the kernels do not run."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class HybridResult:
     Attributes:
         output: [b h n dv].
         state: None unless `return_state` is true.
-        kernel: what ran: "hybrid" by "torch" or "triton".
+        kernel: the form "hybrid" and the backend that ran, "torch" or "triton".
     """
 
     output: Float[Tensor, "b h n dv"]
@@ -72,25 +73,25 @@ def hybrid_attention(
 ) -> HybridResult:
     """Causal attention by the module's formula; time and memory are linear in tokens.
 
-    Sums are float32 at least, outside autocast. Triton runs calls on CUDA without an earlier state, longer than the
-    window; the rest are torch forms.
+    Sums are float32 at least, outside autocast. On CUDA the Triton kernels run a call without an earlier state, with as
+    many queries as keys and more than the window holds; plain torch runs all others.
 
     Args:
-        q: queries; they are the last n tokens of the keys' m.
+        q: queries at the last n of the keys' m tokens.
         k: keys; query head i uses kv head i // (h / hk).
         v: values.
         phi_q: features of the queries, or their logarithms; φ(q)·φ(k) must not be negative.
-        key_map: gives features of keys, or their logarithms; called once with the keys that leave the window, if any.
-        window: N, keys seen by softmax, the query's own included; masked tokens take up room in it.
+        key_map: computes features of keys, or their logarithms; called once if keys leave the window, with these.
+        window: N, keys seen by softmax, the query's own included; masked tokens count too.
         gate_log: log γ of each query head.
-        positions: of the keys' tokens, for `key_map`.
+        positions: positions of the keys' tokens, for `key_map`.
         key_padding_mask: true where a key is a real token.
         scale: factor on q·k; 1/√d unless given.
         log_space: `phi_q` and what `key_map` gives are logarithms.
         shift_window: c_i is the largest z of the window rather than 0.
-        linear_branch: without it the window alone is left, and γ cancels; the same in all calls of a sequence.
+        linear_branch: if false, only the window is left, and γ cancels. It must be the same in all calls of a sequence.
         initial_state: state after the tokens before these.
-        return_state: give the state after the last key.
+        return_state: return the state after the last key.
 
     Raises:
         ValueError: tensors that do not fit each other, more queries than keys, a window below 1, or a foreign state.
@@ -125,12 +126,12 @@ def _far_features(
 
 
 def _by_operator(call: HybridCall, new: HybridState | None, *, fuses: bool) -> HybridResult:
-    """Runs the operator: by the kernels, or under torch.compile on a CPU by the torch form inside it.
+    """Runs the call as an operator of torch.library: in the kernels or, under torch.compile on a CPU, in plain torch.
 
     Args:
-        call: what to run.
-        new: all tokens, if the state after them is wanted.
-        fuses: the kernels run.
+        call: the call.
+        new: all tokens, if the state after them is wanted; else None.
+        fuses: whether the kernels run.
     """
     output, _, _, _, kv, keys, log_scale = fused_hybrid(*call.flatten())
     kernel = KernelChoice("hybrid", "triton") if fuses else HYBRID
@@ -156,7 +157,10 @@ def hybrid_attention_weights(
 ) -> Float[Tensor, "b h n n"]:
     """The weights under which `hybrid_attention` sums values, quadratic in memory; for analysis.
 
-    Arguments and errors are those of `hybrid_attention`, with the features of all keys given.
+    Arguments are those of `hybrid_attention` for as many queries as keys, with `phi_k` the features of all keys.
+
+    Raises:
+        ValueError: kv heads that do not divide the query heads, more queries than keys, or a window below 1 token.
     """
     near = window_attention_weights(q, k, window=window, key_padding_mask=key_padding_mask, scale=scale)
     far_tokens = max(0, q.shape[2] - window)
@@ -174,9 +178,9 @@ def hybrid_attention_weights(
 def _delayed(
     phi_q: Tensor, key_map: KeyMap, seen: HybridState, leaving: int, log_space: bool
 ) -> tuple[Float[Tensor, "b h n dv"], Float[Tensor, "b h n"], HybridState]:
-    """Linear attention in which a query sees a key only once it has left the window, and the log of its normaliser.
+    """Linear attention over keys that have left the query's window, the logarithm of its normaliser, and the new state.
 
-    The first `leaving` tokens pair off with the last queries; queries before those see none.
+    The last queries see the first `leaving` tokens, causally and one to one; queries before them see no far key.
     """
     gone = seen.first(leaving)
     early = max(0, phi_q.shape[2] - leaving)

@@ -1,4 +1,4 @@
-"""One call of the hybrid operator, and the torch form behind it."""
+"""The arguments of the hybrid operator as one value, and its form in plain torch."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,18 +18,19 @@ from ..triton.tiles import Tiles, operands, padded
 
 @dataclass(frozen=True)
 class HybridCall(Arguments):
-    """A call without an earlier state, of more tokens n than the window w holds.
+    """A call of `hybrid_attention` without an earlier state, of more tokens n than the window w holds.
 
     Attributes:
         q: [b h n d].
         k: [b hk n d].
         v: [b hk n dv].
         far_q: [b h n-w f], features of the queries from token w on, or their logarithms.
-        far_k: [b hk n-w f], of the first n-w keys.
+        far_k: [b hk n-w f], features of the first n-w keys, or their logarithms.
         gate_log: [h], log γ.
         mask: [b n], true where a key is a real token.
         window: w; this and the other options are those of `hybrid_attention`.
-        tiles: of the linear part and of the window, for the launches; their own unless given.
+        scale: factor on q·k.
+        tiles: tile sizes of the kernels of both parts; if None, each part has its own.
     """
 
     DIFFERENTIABLE: ClassVar = ("q", "k", "v", "far_q", "far_k", "gate_log")
@@ -59,12 +60,12 @@ class HybridCall(Arguments):
 
     @property
     def sums_dtype(self) -> torch.dtype:
-        """The type that the linear part's sums are held in."""
+        """The type of the linear part's sums."""
         return accumulator_dtype(self.far_k, self.v)
 
     @cached_property
     def rows(self) -> int:
-        """Query rows, and keys, in a tile of the window."""
+        """Queries in a tile of the window's scores, and keys: the tile is square."""
         if self.tiles:
             return self.tiles.chunk
         widest = max(padded(self.q.shape[-1]), padded(self.v.shape[-1]))
@@ -72,7 +73,7 @@ class HybridCall(Arguments):
 
     @cached_property
     def shared(self) -> dict[str, Any]:
-        """Arguments and launch options that the window's kernels have in common, by name."""
+        """Arguments that the window's kernels have in common, by the names of their parameters."""
         q, k, v = (rows_contiguous(x) for x in (self.q, self.k, self.v))
         mask, dim, values = mask_bytes(self.mask, q), q.shape[-1], v.shape[-1]
         return {
@@ -107,11 +108,11 @@ def torch_hybrid(call: HybridCall) -> tuple[Tensor, LinearState]:
 
 
 def window_share(near: WindowRows, far_log_sum: Tensor, gate_log: Tensor, shift_window: bool) -> Tensor:
-    """The window's part [b h n] of the shared normaliser."""
+    """The window's share of the normaliser [b h n], between 0 and 1; `far_log_sum` is the linear part's logarithm."""
     near_log_sum = near.log_sum - near.maximum if shift_window else near.log_sum
     return (gate_log[:, None] + near_log_sum - far_log_sum).sigmoid()
 
 
 def mixed(near: Tensor, far: Tensor, share: Tensor) -> Tensor:
-    """The outputs or weights [b h n x] of both parts; `share` is the near part of the normaliser."""
+    """The outputs or weights [b h n x] of both parts together; `share` is the near part's share of the normaliser."""
     return far + share[..., None] * (near - far)

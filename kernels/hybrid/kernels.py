@@ -1,8 +1,9 @@
-"""Triton kernels of the sliding window that shares its normaliser with linear attention over what came before.
+"""Triton kernels of the softmax window that shares its normaliser with linear attention over earlier keys.
 
 With z_ij = scale q_i·k_j, c_i the largest z of a row's window (or 0) and M_i the logarithm of the shared normaliser, a
-near key weighs p_ij = exp(log γ + z_ij - c_i - M_i). Far keys come as the linear part's own output and the logarithm of
-its own normaliser; see `hybrid.attention`. M is kept for the gradients, in which p does not need the window's sums:
+near key has the weight p_ij = exp(log γ + z_ij - c_i - M_i). Far keys enter as the linear part's own output and the
+logarithm of its own normaliser; see `hybrid.attention`. M is kept, so the gradients compute p without the window's
+sums:
 
     dz_ij = p_ij (do_i·v_j - do_i·o_i),   dlog γ = Σ_ij dz_ij,   dc_i = -Σ_j dz_ij, which goes to the largest z.
 """
@@ -16,13 +17,13 @@ import triton.language as tl
 from ..triton.features import EMPTY_LOG, load_keep, load_tile, load_values, store_tile
 
 NOWHERE = tl.constexpr(2147483647)
-"""Stands for the place of a largest key in a row that sees none."""
+"""The position of the largest key in a row that sees no key: the largest int32."""
 
 
 @triton.jit
 def _near(q, k, mask, rows, key_rows, q_row, k_row, end, scale, dims, WINDOW: tl.constexpr, DIM: tl.constexpr,
           HAS_MASK: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """The z [rows keys], `EMPTY_LOG` where a key is hidden, and a mask of where it is not."""
+    """The scores z [rows keys], `EMPTY_LOG` where a key is hidden, and a mask that is true where it is visible."""
     keep = load_keep(mask, key_rows, end, HAS_MASK)
     x = load_tile(q, rows, dims, q_row, end, DIM, OPERAND)
     y = load_values(k, key_rows, dims, k_row, end, keep, DIM, OPERAND)
@@ -40,7 +41,8 @@ def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, 
                      BV: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     """Outputs of both parts together, M, c, and the first key that has the largest z, `NOWHERE` without SHIFT.
 
-    A row that sees no key gives zero, and an M of 1e30. `far` and `far_logs` are of the tokens from WINDOW on.
+    A row without keys gives zero, and an M of 1e30. `far` and `far_logs` are the linear part's outputs and logarithms
+    of the queries from token WINDOW on.
     Grid: tiles of rows, query heads, batch.
     """
     head, batch, heads = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64), tl.num_programs(1)
@@ -79,7 +81,7 @@ def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, 
     reaches = (delayed >= 0) & (rows < tokens)
     row_base = batch * heads + head
     far_log = tl.load(far_logs + row_base * (tokens - WINDOW) + delayed, mask=reaches, other=EMPTY_LOG)
-    # A row that sees no far key has the norm that `finish` gives it.
+    # `finish` gives a row without far keys a norm of 1e30.
     far_log = tl.where(far_log > -EMPTY_LOG / 2, EMPTY_LOG, far_log)
     far_values = tl.load(
         far + batch * far_batch + head * far_head + delayed[:, None].to(tl.int64) * far_row + columns[None, :],
@@ -100,7 +102,7 @@ def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, 
 def _pulled(q, k, v, mask, grad, pulls, norms, shifts, log_gate, rows, key_rows, q_row, k_row, v_row, grad_row, end,
             scale, dims, columns, WINDOW: tl.constexpr, DIM: tl.constexpr, VALUES: tl.constexpr,
             HAS_MASK: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """The p and dz [rows keys], dz without the part that passes through c, and do [rows values]."""
+    """The weights p and gradients dz [rows keys], without the part of dz through c, and do [rows values]."""
     z, visible = _near(q, k, mask, rows, key_rows, q_row, k_row, end, scale, dims, WINDOW, DIM, HAS_MASK, OPERAND,
                        PRECISION)  # fmt: skip
     off = tl.load(shifts + rows, mask=rows < end, other=0.0) + tl.load(norms + rows, mask=rows < end, other=0.0)

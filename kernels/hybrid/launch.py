@@ -1,7 +1,7 @@
 """Launches the Triton kernels of the sliding-window hybrid: linear attention on delayed keys, then the window.
 
-A query at token i reads far keys up to token i - w: linear attention of the queries from token w on over the first
-n - w keys is causal again. Its gradients are those of linear attention whose rows have the shared normaliser.
+A query at token i sees far keys up to token i - w. Linear attention of the queries from token w on over the first n - w
+keys is therefore causal. Its gradients are those of linear attention whose rows have the shared normaliser.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from .call import HybridCall
 from .kernels import attend_to_window, window_key_gradients, window_query_gradients
 
 NO_FEATURE = 1e-30
-"""Divisor of a row whose features are all zero: under any window, as a share of the normaliser, it is nothing."""
+"""The eps of the linear part: the divisor of a row whose far scores are all zero. Its share beside any window is 0."""
 
 _OPTIONS = {"num_warps": 8, "num_stages": 1}
 
@@ -32,9 +32,9 @@ class HybridRows:
 
     Attributes:
         output: [b h n dv].
-        norms: [b h n], logarithm of the shared normaliser.
-        shifts: [b h n], the largest z of each window, or 0.
-        peaks: [b h n] int32, the first key that has it, or the largest int32.
+        norms: [b h n], logarithm of the shared normaliser, M.
+        shifts: [b h n], c: the largest z of each window, or 0.
+        peaks: [b h n] int32, position of the first key with the largest z; the largest int32 without one.
     """
 
     output: Tensor
@@ -43,7 +43,7 @@ class HybridRows:
     peaks: Tensor
 
     def readable(self) -> "HybridRows":
-        """The rows as kernels read them."""
+        """The rows as kernels read them: contiguous, the output in its last dimension."""
         others = (x.contiguous() for x in (self.norms, self.shifts, self.peaks))
         return HybridRows(rows_contiguous(self.output), *others)
 
@@ -67,9 +67,9 @@ def hybrid_backward(call: HybridCall, rows: HybridRows, grad: Tensor) -> dict[st
     """The gradients of a call's differentiable tensors, by name.
 
     Args:
-        call: what `hybrid_forward` was given.
-        rows: what it gave, `readable`.
-        grad: of the output.
+        call: the call that `hybrid_forward` ran.
+        rows: its rows, `readable`.
+        grad: gradient of the output.
     """
     grad = rows_contiguous(grad)
     batch, heads, tokens, _ = call.q.shape

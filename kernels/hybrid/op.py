@@ -1,4 +1,4 @@
-"""The sliding-window hybrid as operators that torch knows: Triton kernels on CUDA, the torch forms on CPU."""
+"""The sliding-window hybrid as operators of torch.library: Triton kernels on CUDA, plain torch on a CPU."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from ..triton.operator import flat
 from .call import HybridCall, torch_hybrid
 
 MAX_BATCH = 65_535
-"""Sequences that one launch takes: programs along the last axis of a grid."""
+"""Largest batch of one launch, as the batch is the last axis of the kernels' grids."""
 
 Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -34,9 +34,9 @@ def _obstacles(q: Tensor, values: int, features: int, log_space: bool) -> Iterat
 @torch.library.custom_op("hedgebench::hybrid_attention", mutates_args=(), device_types="cuda")
 @flat
 def fused_hybrid(call: HybridCall) -> Results:
-    """The output, three numbers of each row for the gradients, and the state of the linear part.
+    """The output, three numbers per row for the gradients (see `HybridRows`), and the state of the linear part.
 
-    The scale of the state is empty outside log space.
+    The log_scale of the state is empty outside log space.
     """
     from .launch import hybrid_forward
 

@@ -12,19 +12,19 @@ from ..state import LinearState
 
 @dataclass(frozen=True)
 class HybridState:
-    """The last `window` tokens as they are, and the sums of linear attention over all tokens before them.
+    """The keys and values of the last `window` tokens, and the sums of linear attention over all tokens before them.
 
-    The newest of these tokens could see one more than its window needs, so `window - 1` would do. With one more, the
-    token that leaves the window for the sums with each query is the first one held, and queries pair off with delayed
-    keys one to one. Keys are held rather than their features: a token's features are computed once, when it leaves, and
-    are mostly wider than the key. Positions are held for maps that read them.
+    The window of the next query needs only `window - 1` earlier tokens. With one more, the first token held is the one
+    that leaves the window with the next query, so queries and the keys that leave pair off one to one. Keys are held
+    rather than their features: a token's features are computed once, when it leaves the window, and are mostly wider
+    than the key. Positions are held for maps that read them.
 
     Attributes:
-        keys: of the last w tokens; w is the window, or fewer while fewer have been seen.
-        values: of the same tokens.
-        positions: of the same tokens.
-        mask: true at real tokens among them; None while none was padded.
-        linear: sums over all tokens before them; None before the first left the window.
+        keys: keys of the last w tokens; w is the window, or less while fewer tokens have been seen.
+        values: values of these tokens.
+        positions: positions of these tokens.
+        mask: true at those that are real tokens; None if none of them is padding.
+        linear: sums over all tokens before them; None until the first token has left the window.
     """
 
     keys: Float[Tensor, "b hk w d"]
@@ -41,11 +41,11 @@ class HybridState:
 
     @property
     def tokens(self) -> int:
-        """The number of tokens that are held as they are."""
+        """The number of tokens whose keys and values are held."""
         return self.keys.shape[2]
 
     def followed_by(self, newer: "HybridState") -> "HybridState":
-        """The tokens held here and then those of `newer`, with the sums of this state."""
+        """The tokens of this state followed by those of `newer`, with the sums of this state."""
         masked = self.mask is not None or newer.mask is not None
         earlier, later = (each._with_mask() if masked else each for each in (self, newer))
         theirs = later._tokens()
@@ -55,11 +55,11 @@ class HybridState:
         return replace(earlier, **joined)
 
     def first(self, tokens: int) -> "HybridState":
-        """The first so many of the tokens held."""
+        """The state with only the first `tokens` of the tokens held, as views."""
         return self._part(0, min(tokens, self.tokens))
 
     def last(self, tokens: int) -> "HybridState":
-        """The last so many of the tokens held, copied so that the memory of the others is let go."""
+        """The state with only the last `tokens` of the tokens held, copied so that the others' memory is freed."""
         part = self._part(max(0, self.tokens - tokens), min(tokens, self.tokens))
         return replace(part, **{name: x.clone() for name, x in part._tokens().items()})
 
@@ -68,7 +68,7 @@ class HybridState:
         return replace(self, **parts)
 
     def _tokens(self) -> dict[str, Any]:
-        """The tensors of the tokens held as they are, by name."""
+        """The tensors of the tokens held, by name; without a mask that is None."""
         held = {name: getattr(self, name) for name in _TOKEN_AXES}
         return {name: x for name, x in held.items() if x is not None}
 

@@ -1,4 +1,4 @@
-"""Linear attention with all n×m scores: the reference the other forms are held to, and the weights themselves."""
+"""Linear attention with all n×m scores: its weights, and the reference that tests compare the other forms with."""
 
 from typing import Any
 
@@ -12,10 +12,12 @@ from .spill import first_seen, query_weights
 from .sums import EPS, Rows, normalized_from_rows, query_groups
 
 _BLOCK_ELEMENTS = 1 << 22
-"""Largest [b h block m f] tensor held at once when scores are summed in log space one by one."""
+"""Largest number of elements of the [b h block m f] tensor that exact scores in log space need, unless the block is one
+query."""
 
 _FACTORED_RANGE = {torch.float32: 40.0, torch.float64: 320.0}
-"""Nats by which a key may stand above the first visible one before a product of exponentials would lose early rows."""
+"""Nats by which a log feature may exceed that of the first real key. Above that, scores as a matrix product of
+exponentials would underflow in the rows before that key."""
 
 
 def linear_attention_naive(
@@ -27,9 +29,10 @@ def linear_attention_naive(
     key_padding_mask: Bool[Tensor, "b m"] | None = None,
     **options: Any,
 ) -> Float[Tensor, "b h n dv"]:
-    """The outputs Σ_j a_ij v_j with the weights of `linear_attention_weights`; its arguments and errors.
+    """The outputs Σ_j a_ij v_j in the type of v, with a the weights of `linear_attention_weights`.
 
-    Every score is summed by itself in log space, which takes n·m·f exponentials: a reference, not a fast path.
+    Arguments besides v, and errors, are those of `linear_attention_weights` with `exact=True`. In log space it takes
+    n·m·f exponentials: it is a reference, not a fast path.
     """
     groups = query_groups(phi_q, phi_k, causal)
     weights = linear_attention_weights(
@@ -52,20 +55,20 @@ def linear_attention_weights(
     log_space: bool = False,
     exact: bool = False,
 ) -> Float[Tensor, "b h n m"]:
-    """The attention weights φ(q_i)·φ(k_j) / Σ φ(q_i)·φ(k_j), zero where a key is hidden, in float32 at least.
+    """The attention weights φ(q_i)·φ(k_j) / Σ_m φ(q_i)·φ(k_m), zero at keys a query does not see, in float32 at least.
 
     Args:
         phi_q: features of the queries, or their logarithms.
         phi_k: features of the keys, or their logarithms; query head i uses kv head i // (h / hk).
         causal: a query sees the keys up to its own; with m > n the queries are the last n tokens.
         key_padding_mask: true where a key is a real token.
-        normalize: divide by the row sum; a row that sees no key stays zero.
+        normalize: divide by the row sum; a row without keys stays zero.
         eps: added to the row sum, outside log space.
         log_space: `phi_q` and `phi_k` are logarithms.
-        exact: in log space, sum every score by itself also where a matrix product would do.
+        exact: in log space, sum the features of every score separately, even if a matrix product would be accurate.
 
     Raises:
-        ValueError: heads that do not divide, or more queries than keys in a causal call.
+        ValueError: kv heads that do not divide the query heads, or more queries than keys in a causal call.
     """
     scores, scale = _scores(phi_q, phi_k, causal, key_padding_mask, log_space, exact)
     if not normalize:
@@ -84,8 +87,8 @@ def linear_attention_weights_and_log(
 ) -> tuple[Float[Tensor, "b h n m"], Float[Tensor, "b h n"]]:
     """Normalised attention weights, without an eps, and log Σ_j φ(q_i)·φ(k_j) of each row.
 
-    Arguments and errors are those of `linear_attention_weights`. A row that sees no key is zero, its logarithm
-    `EMPTY_LOG`.
+    Arguments and errors are those of `linear_attention_weights`; φ(q)·φ(k) must not be negative. A row without keys is
+    zero and has the logarithm `EMPTY_LOG`.
     """
     scores, scale = _scores(phi_q, phi_k, causal, key_padding_mask, log_space, exact=False)
     return normalized_from_rows(Rows(torch.cat([scores, scores.sum(-1, keepdim=True)], dim=-1), scale))
@@ -94,7 +97,10 @@ def linear_attention_weights_and_log(
 def _scores(
     phi_q: Tensor, phi_k: Tensor, causal: bool, key_padding_mask: Tensor | None, log_space: bool, exact: bool
 ) -> tuple[Tensor, Tensor]:
-    """Scores, zero where a key is hidden, and the logarithm of their scale [.. n 1], zero outside log space."""
+    """Scores [b h n m], zero at keys a query does not see, and the logarithm of their scale.
+
+    The true scores are scores·exp(scale). The scale is [b h n 1] in log space, else the number zero.
+    """
     groups = query_groups(phi_q, phi_k, causal)
     dtype = accumulator_dtype(phi_q, phi_k)
     seen = visible_keys(phi_q, phi_k, causal=causal, key_padding_mask=key_padding_mask)
@@ -113,12 +119,14 @@ def _scores(
 
 
 def _factored_scores(queries: Tensor, keys: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores of log features as one matrix product, after the maximum of each feature is taken off the keys."""
     shift = keys.detach().amax(-2, keepdim=True)
     weights, scale = query_weights(queries, shift)
     return (weights @ (keys - shift).exp().mT).masked_fill(~seen, 0.0), scale
 
 
 def _exact_scores(queries: Tensor, keys: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores of log features by a logsumexp over the features of each pair, for log features of any range."""
     batch, heads, tokens, features = keys.shape
     block = max(1, _BLOCK_ELEMENTS // max(1, batch * heads * tokens * features))
     logs = torch.cat(

@@ -1,8 +1,8 @@
 """Steps of linear attention on features as they are, and on their logarithms.
 
-In log space sums of exp(log φ(q) + log φ(k)) neither overflow nor look ahead. A shift per feature, taken off the keys
-and put on the query's exponent, cancels; so does a shift per query. (A shift per key would not.) Shifts are maxima over
-keys that the query sees, so its largest term is never lost; they carry no gradient.
+In log space sums of exp(log φ(q) + log φ(k)) neither overflow nor depend on later keys. A shift per feature, taken off
+the keys and added to the query's exponent, cancels; so does a shift per query. (A shift per key would not.) Shifts come
+from keys that the query sees, so its largest term does not underflow; they carry no gradient.
 
 Sizes: r is batch times kv heads, c the tokens of a chunk; the g query heads of a kv head stand one after another.
 """
@@ -20,12 +20,12 @@ from .spill import constant, first_seen, merge, query_weights, spilled_sums
 from .sums import Carry, Rows
 
 HEADROOM = {torch.float32: 40.0, torch.float64: 320.0}
-"""Nats a key may stand above the shift: under half the logarithm of the largest number, so that sums over a chunk stay
-finite and whatever the query's weight loses is smaller than the inverse of that number's root, relative to the row."""
+"""Nats by which a log feature may exceed the shift. It is below half the logarithm of the type's largest number L: sums
+over a chunk stay finite, and a query weight that underflows loses less than 1/√L of its row."""
 
 
 class Tokens(NamedTuple):
-    """Reads a run of tokens; a step reads each side just before it works on it, while it is in cache.
+    """Reads a run of tokens; a step reads queries, keys and values just before it uses them, so that they are in cache.
 
     Attributes:
         queries: gives features [r gc f], or their logarithms.
@@ -39,7 +39,7 @@ class Tokens(NamedTuple):
 
 
 class PlainSpace:
-    """Steps on features as they are; they write to `memory` what the next chunk may overwrite."""
+    """Steps on features as they are; results that the next chunk may overwrite are written to `memory`."""
 
     def absorb(self, tokens: Tokens, carry: Carry, memory: Memory = FRESH) -> Carry:
         """Adds keys to the carried sums."""
@@ -57,7 +57,7 @@ class PlainSpace:
 
 
 class LogSpace:
-    """Steps on logarithms of features; they write to `memory` what the next chunk may overwrite."""
+    """Steps on logarithms of features; results that the next chunk may overwrite are written to `memory`."""
 
     def absorb(self, tokens: Tokens, carry: Carry, memory: Memory = FRESH) -> Carry:
         """Adds keys to the carried sums, which are rescaled where a feature's maximum grows."""
@@ -76,9 +76,8 @@ class LogSpace:
     def causal_step(self, tokens: Tokens, carry: Carry, memory: Memory = FRESH) -> tuple[Rows, Carry]:
         """Attends from a chunk to itself, causally, and to the keys carried; then carries the chunk too.
 
-        Entries of keys that stand more than `HEADROOM` above the shift are left out at first and added by
-        `spilled_sums`; they are rare, and a row that sees none of them is the same to the bit whether or not a later
-        row does.
+        Log features of keys that exceed the shift by more than `HEADROOM` are rare; `spilled_sums` adds their part
+        separately. A row that sees none of them is the same to the bit whether or not a later row sees one.
         """
         keys = tokens.keys()
         shift, complete = causal_shift(keys, carry)
@@ -109,7 +108,7 @@ SPACES: dict[bool, PlainSpace | LogSpace] = {False: PlainSpace(), True: LogSpace
 def causal_scores(
     queries: Float[Tensor, "r gc f"], keys: Float[Tensor, "r c f"], memory: Memory = FRESH
 ) -> Float[Tensor, "r gc c"]:
-    """Multiplies a chunk with itself, zero where the key is later than the query."""
+    """The products of a chunk's queries and keys, zero where the key is later than the query."""
     size = keys.shape[1]
     scores = torch.bmm(queries, keys.mT, out=memory("scores", *queries.shape[:2], size))
     scores.view(scores.shape[0], -1, size, size).tril_()
@@ -124,10 +123,12 @@ def key_weights(
 
 
 def causal_shift(keys: Float[Tensor, "r c f"], carry: Carry) -> tuple[Float[Tensor, "r 1 f"], bool]:
-    """The maxima over the keys before a chunk, or the chunk's first key where nothing came before.
+    """The shift of a chunk: the maxima over the keys before it or, where there are none, its first real key.
 
-    Every query that sees anything sees those keys, so no later token reaches an earlier one, not even by rounding. Also
-    tells whether every feature came before.
+    Every query that sees a key sees these keys, so no later token affects an earlier one, not even by rounding.
+
+    Returns:
+        The shift, and whether real keys came before the chunk in every row.
     """
     if carry.complete:
         return carry.log_scale, True
@@ -138,7 +139,7 @@ def causal_shift(keys: Float[Tensor, "r c f"], carry: Carry) -> tuple[Float[Tens
 
 
 def towers(height: Float[Tensor, "r 1 f"]) -> bool:
-    """Tells whether a chunk's maxima stand more than `HEADROOM` above its shift."""
+    """Whether a chunk's maxima exceed its shift by more than `HEADROOM`."""
     return float(height.max()) > HEADROOM[height.dtype]
 
 

@@ -1,4 +1,4 @@
-"""The part of a chunk in log space whose keys tower above everything before them, summed exactly and causally."""
+"""The part of a chunk in log space whose log features far exceed those of all earlier keys: exact, causal sums."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,16 +16,17 @@ def spilled_sums(
     values: Float[Tensor, "r c dv1"],
     spilled: Bool[Tensor, "r c f"],
 ) -> Rows:
-    """Sums the spilled entries by halving: a block's right half attends to its left half, whose maxima it may all see.
+    """Sums the spilled log features by halving: the right half of a block attends to its left half.
 
-    Blocks of every power of two up to the chunk cover each pair of a query and an earlier key once; the diagonal is
-    summed apart.
+    The shift is the maximum of each feature over the left half, all of which the right half sees. Blocks of every power
+    of two up to the chunk cover each pair of a query and an earlier key once; pairs of a query with its own key are
+    added separately.
 
     Args:
         queries: log features, the g query heads of a kv head one after another.
         keys: log features.
-        values: with the column of ones.
-        spilled: entries of the keys that count.
+        values: values with their column of ones.
+        spilled: true at the log features of keys to sum; the others are left out.
     """
     length = keys.shape[1]
     padding = (0, 0, 0, (1 << (length - 1).bit_length()) - length)
@@ -42,7 +43,7 @@ def spilled_sums(
 
 
 def merge(one: Rows, other: Rows) -> Rows:
-    """Adds two sums of different scale. Adding empty sums changes nothing, to the bit."""
+    """Adds two sums of different scale. Adding sums whose log_scale is `EMPTY_LOG` changes no bit."""
     scale = torch.maximum(one.log_scale, other.log_scale)
     return Rows(one.sums * (one.log_scale - scale).exp() + other.sums * (other.log_scale - scale).exp(), scale)
 
@@ -50,7 +51,7 @@ def merge(one: Rows, other: Rows) -> Rows:
 def query_weights(
     queries: Float[Tensor, "*b n f"], shift: Float[Tensor, "*#b #n f"], memory: Memory = FRESH
 ) -> tuple[Float[Tensor, "*b n f"], Float[Tensor, "*b n 1"]]:
-    """The weights exp(queries + shift), at most 1 in each row, and the logarithm that is taken off."""
+    """The weights exp(queries + shift - scale), at most 1, and their scale, the largest exponent of each row."""
     exponent = torch.add(queries, shift, out=memory("query_weights", *queries.shape))
     scale = constant(exponent).amax(-1, keepdim=True)
     return exponent.sub_(scale).exp_(), scale
@@ -62,7 +63,7 @@ def constant(x: Tensor) -> Tensor:
 
 
 def first_seen(keys: Float[Tensor, "*b c f"]) -> Float[Tensor, "*b 1 f"]:
-    """The first unmasked key, or a masked one where all are."""
+    """The first real key, or a masked key if all are masked."""
     return keys.take_along_dim((keys[..., :1] > EMPTY_LOG / 2).int().argmax(-2, keepdim=True), dim=-2)
 
 

@@ -1,8 +1,8 @@
-"""Numerator and denominator of linear attention as one tensor, and the way from a state and back to it.
+"""Numerator and denominator of linear attention as one tensor, and conversion from and to a state.
 
-A last column of ones on the values makes the row sum one more value: sums [.. dv+1] = Σ_j score_ij [v_j, 1]. A pair of
-sums and log_scale stands for sums·exp(log_scale); outside log space log_scale is the number zero. Sizes: r is batch
-times kv heads.
+Values have a last column of ones, so that the row sum is the last column of the sums: [.. dv+1] = Σ_j score_ij [v_j,
+1]. A pair of sums and log_scale stands for sums·exp(log_scale); outside log space log_scale is the number zero. Sizes:
+r is batch times kv heads.
 """
 
 from typing import NamedTuple
@@ -14,16 +14,17 @@ from torch import Tensor
 from ..state import EMPTY_LOG, LinearState, accumulator_dtype, empty_state
 
 EPS = 1e-12
-"""Added to the denominator outside log space, as in the Hedgehog authors' code. In log space no row's sum is small."""
+"""Added to the denominator outside log space, as in the Hedgehog authors' code. In log space the scaled sum of a row
+that sees a key is never small, so nothing is added."""
 
 
 class Carry(NamedTuple):
     """Sums over the keys so far.
 
     Attributes:
-        sums: [r f dv+1].
-        log_scale: [r 1 f], or zero.
-        complete: every feature is known to have been seen in some key.
+        sums: [r f dv+1], Σ_j φ(k_j) [v_j, 1]ᵀ.
+        log_scale: [r 1 f], the running maximum of each log feature; zero outside log space.
+        complete: some unmasked key is known to have been seen in every row, so no log_scale is `EMPTY_LOG`.
     """
 
     sums: Tensor
@@ -39,7 +40,7 @@ class Rows(NamedTuple):
 
 
 def query_groups(phi_q: Float[Tensor, "b h n f"], phi_k: Float[Tensor, "b hk m f"], causal: bool) -> int:
-    """Counts the query heads per kv head.
+    """The number of query heads for each kv head.
 
     Raises:
         ValueError: the kv heads do not divide the query heads, or a causal call has more queries than keys.
@@ -56,13 +57,13 @@ def query_groups(phi_q: Float[Tensor, "b h n f"], phi_k: Float[Tensor, "b hk m f
 
 
 class Division(NamedTuple):
-    """The way from sums to outputs. A row that sees no key gives zero.
+    """Computes outputs from the sums of rows. A row without keys gives zero.
 
     Attributes:
         normalize: divide numerators by denominators; otherwise multiply them by exp(log_scale).
         eps: added to the denominators, outside log space.
         log_space: the sums have a log_scale.
-        may_be_blind: a row may see no key.
+        may_be_blind: a row may see no key, so denominators of zero are replaced by 1.
     """
 
     normalize: bool
@@ -71,7 +72,13 @@ class Division(NamedTuple):
     may_be_blind: bool = True
 
     def output(self, rows: Rows, out: Tensor | None = None, factors: Tensor | None = None) -> Float[Tensor, "*b n dv"]:
-        """The outputs; writes them to `out` and their quotients with the numerators to `factors`, where given."""
+        """The outputs of these rows.
+
+        Args:
+            rows: sums [.. n dv+1].
+            out: where to write the outputs.
+            factors: [.. n 1], where to write the factor by which each row's numerators become outputs.
+        """
         numerators, denominators = _parts(rows)
         if self.normalize:
             divisors = self._divisors(denominators)
@@ -90,9 +97,9 @@ class Division(NamedTuple):
 
 
 def normalized_from_rows(rows: Rows) -> tuple[Float[Tensor, "*b n dv"], Float[Tensor, "*b n"]]:
-    """Divides numerators by denominators without an eps, and gives the logarithm of the denominators.
+    """Normalised outputs without an eps, and the logarithms of the denominators.
 
-    A row that sees no key gives zero and `EMPTY_LOG`, without a gradient. Denominators must not be negative.
+    A row whose denominator is zero gives zero and `EMPTY_LOG`, without a gradient. Denominators must not be negative.
     """
     numerators, denominators = _parts(rows)
     empty = denominators == 0
@@ -102,7 +109,7 @@ def normalized_from_rows(rows: Rows) -> tuple[Float[Tensor, "*b n dv"], Float[Te
 
 
 def _parts(rows: Rows) -> tuple[Tensor, Tensor]:
-    """Splits sums into numerators [.. n dv] and denominators [.. n 1]; a slice's gradient would be of full size."""
+    """Splits sums into numerators [.. n dv] and denominators [.. n 1]; two slices would have gradients of full size."""
     numerators, denominators = rows.sums.split_with_sizes([rows.sums.shape[-1] - 1, 1], -1)
     return numerators, denominators
 
@@ -110,10 +117,16 @@ def _parts(rows: Rows) -> tuple[Tensor, Tensor]:
 def carry_from_state(
     state: LinearState | None, phi_k: Float[Tensor, "b hk _ f"], v: Float[Tensor, "b hk _ dv"], log_space: bool
 ) -> Carry:
-    """Joins the sums of a state, or of no keys, as the forms carry them.
+    """The sums of a state, or zeros without one, as the forms carry them.
+
+    Args:
+        state: state after the tokens before these.
+        phi_k: features of the keys; only sizes and type are read.
+        v: values; only sizes and type are read.
+        log_space: features are logarithms.
 
     Raises:
-        ValueError: the state of a map in log space for a map that is not, or the reverse.
+        ValueError: a state with a log_scale outside log space, or without one in log space.
     """
     state = state or empty_state(phi_k, v, log_space=log_space)
     if (state.log_scale is not None) != log_space:
@@ -125,6 +138,6 @@ def carry_from_state(
 
 
 def state_from_carry(carry: Carry, kv_heads: int, *, log_space: bool) -> LinearState:
-    """Splits what the forms carry into a state."""
+    """The state that holds the sums which the forms carry."""
     sums = torch.unflatten(carry.sums, 0, (-1, kv_heads))
     return LinearState(sums[..., :-1], sums[..., -1], carry.log_scale.view(sums.shape[:-1]) if log_space else None)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 Role = Literal["query", "key"]
 
 Positions = Int[Tensor, "b n"] | Int[Tensor, " n"] | None
-"""Of each token in its sequence, from 0."""
+"""Position of each token in its sequence, from 0: one row per sequence, one row for all, or None."""
 
 
 class FeatureMap(nn.Module):
@@ -32,13 +32,13 @@ class FeatureMap(nn.Module):
     needs_positions: bool = False
 
     def __init__(self, heads: int, head_dim: int, *, role: Role = "query", seed: int = 0) -> None:
-        """Sets what all maps have; a map with another number of features than `head_dim` sets `feature_dim` itself.
+        """Sets the attributes that all maps have; a map with more or fewer features than d sets `feature_dim` itself.
 
         Args:
             heads: heads of the tensor the map will be applied to.
             head_dim: size of one head's vectors.
-            role: which side it serves; only maps with random initial weights differ between the two.
-            seed: seed of anything random. Maps whose queries and keys must share it use it for both roles.
+            role: whether the map serves queries or keys; only maps with random initial weights differ between the two.
+            seed: seed of random weights. A map whose two sides must share a random matrix draws it from the seed alone.
         """
         super().__init__()
         self.heads = heads
@@ -53,15 +53,15 @@ class FeatureMap(nn.Module):
 
         Args:
             x: head vectors.
-            positions: read by maps that depend on the position alone.
+            positions: required by maps with `needs_positions`; the others ignore it.
         """
 
     def features(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
-        """The features φ(x) themselves; they may overflow where `forward` in log space does not."""
+        """The features φ(x). For a map in log space they may overflow where `forward` does not."""
         mapped: Tensor = self(x, positions)
         return mapped.exp() if self.log_space else mapped
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
-    """Turns autocast off where it is on: entering torch's context costs more than a small product."""
+    """A context without autocast; it does nothing if autocast is off, as entering torch's context has a cost."""
     return torch.autocast(device_type, enabled=False) if torch.is_autocast_enabled(device_type) else nullcontext()

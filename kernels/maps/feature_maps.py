@@ -30,11 +30,11 @@ def make_feature_map(
         heads: heads of the tensor it is applied to.
         head_dim: size of one head's vectors.
         role: "query" or "key".
-        seed: seed of anything random in it; give a layer's two maps the same one.
+        seed: seed of random weights; the two maps of a layer take the same seed.
         **options: the map's own options, such as `t` of exp or `length` of cosformer.
 
     Raises:
-        ValueError: an unknown name; the message names the nearest ones.
+        ValueError: an unknown name (the message names the nearest ones), or a value that the map refuses.
         TypeError: an option that the map does not have.
     """
     if name not in FEATURE_MAPS:

@@ -14,16 +14,20 @@ class EluMap(FeatureMap):
     """φ(x) = 1 + ELU(x) (Katharopoulos et al., arXiv 2006.16236)."""
 
     def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
-        """The features 1 + ELU(x), computed in float32 at least: exp(x) - 1 + 1 loses small features in bfloat16."""
+        """The features 1 + ELU(x), which are 1 + x above 0 and exp(x) below.
+
+        They are computed in float32 at least, without the subtraction in ELU: exp(x) - 1 + 1 loses small features.
+        """
         del positions
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         return (F.relu(wide) + wide.clamp(max=0.0).exp()).to(x.dtype)
 
 
 class ReluMap(FeatureMap):
-    """φ(x) = ReLU(x) (cosFormer, arXiv 2202.08791, before its re-weighting).
+    """φ(x) = ReLU(x): the map of T2R (arXiv 2103.13076) without its projection.
 
-    The authors' code clamps features at 1e-12; here the normaliser's eps does it, and a row of zeros gives zero.
+    The Hedgehog authors' code clamps features at 1e-12. Here the eps of the normaliser prevents a division by zero, and
+    a query whose features are all zero has an output of zero.
     """
 
     def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
@@ -100,13 +104,13 @@ class CosformerMap(FeatureMap):
 
         Args:
             x: head vectors.
-            positions: 0-based positions below `length`. Not checked on CUDA tensors: that would synchronise.
+            positions: positions from 0 to `length` - 1. They are not checked on CUDA, where a check would synchronise.
 
         Raises:
-            ValueError: no positions, or one outside 0..length-1.
+            ValueError: no positions, or a position on the CPU outside 0..length-1.
         """
         if positions is None:
-            raise ValueError("cosformer needs positions: its features depend on where a token stands")
+            raise ValueError("cosformer needs positions, got None: its features depend on a token's position")
         if not positions.is_cuda and positions.numel():
             first, last = int(positions.min()), int(positions.max())
             if first < 0 or last >= self.length:
@@ -123,9 +127,12 @@ class PerformerMap(FeatureMap):
     """Positive orthogonal random features of the softmax kernel, FAVOR+ (Choromanski et al., arXiv 2009.14794).
 
     With x' = x/d^¼: log φ(x) = w·x' - |x'|²/2 - log(m)/2, so E[φ(q)·φ(k)] = exp(q·k/√d). Rows w are orthogonal within
-    blocks of d and carry the norms of independent Gaussian vectors; code of the Hedgehog authors' group leaves that
+    blocks of d rows and have the norms of independent Gaussian vectors. Code of the Hedgehog authors' group leaves this
     rescaling out, which makes its estimate biased. One projection, drawn on the CPU from `seed` and never redrawn,
-    serves all heads, queries and keys.
+    serves all heads, queries and keys. Computed in float32 at least, outside autocast.
+
+    Attributes:
+        projection: [m d], the rows w.
     """
 
     log_space = True
@@ -139,7 +146,7 @@ class PerformerMap(FeatureMap):
         Args:
             heads: heads of the tensor it is applied to.
             head_dim: d.
-            feature_dim: m, the number of random features; d unless given. The paper's own choice is not known.
+            feature_dim: m, the number of random features; d unless given. The Hedgehog paper does not state its choice.
             role: not used: queries and keys must share the projection.
             seed: seed of the projection; give the query and the key map the same one.
         """
@@ -168,7 +175,7 @@ def orthogonal_gaussian(rows: int, dim: int, seed: int) -> Float[Tensor, "{rows}
     generator = torch.Generator().manual_seed(seed)
     blocks = torch.randn(math.ceil(rows / dim), dim, dim, generator=generator, dtype=torch.float64)
     rotations, triangles = torch.linalg.qr(blocks)
-    # Without these signs the rotations are not uniform: LAPACK always points a column away from its own diagonal.
+    # The signs make the rotations uniform: LAPACK's QR chooses the sign of each column from the entries of the block.
     signs = triangles.diagonal(dim1=-2, dim2=-1).sign()
     directions: Tensor = (rotations * signs[:, None]).mT.flatten(0, 1)[:rows]
     norms: Tensor = torch.randn(rows, dim, generator=generator, dtype=torch.float64).norm(dim=-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Hedgehog's maps as linear attention in chunks applies them, with gradients of their own."""
+"""Hedgehog's maps as linear attention in chunks applies them, with hand-written gradients."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +13,13 @@ from .token_maps import FeatureReader, MappedReader
 
 @dataclass(frozen=True)
 class HedgehogTokens:
-    """Hedgehog's maps with y = Wx + b, W per head: log φ(x) = [y, -y], or φ(x) as in `HedgehogMap`.
+    """The maps of `HedgehogMap` as a `TokenMap`: log φ(x) = [y, -y] for "exp", φ(x) for the other variants.
 
     Attributes:
-        weight: [h d w].
-        bias: [h w], or None.
-        map: "exp", in log space, "exp_max", "softmax" or "softmax_joint".
-        negate: without it, y alone.
+        weight: W of y = Wx + b, for each head.
+        bias: b, or None.
+        map: "exp" (in log space), "exp_max", "softmax" or "softmax_joint".
+        negate: use y and -y; otherwise y alone.
     """
 
     weight: Float[Tensor, "h d w"]
@@ -29,12 +29,12 @@ class HedgehogTokens:
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
-        """W, and b where there is one."""
+        """W, and b if there is one."""
         return (self.weight,) if self.bias is None else (self.weight, self.bias)
 
     @property
     def reversible(self) -> bool:
-        """True of all variants but "exp_max", whose gradients are left to autograd."""
+        """True for all variants except "exp_max", whose gradients autograd computes."""
         return self.map != "exp_max"
 
     def __call__(self, x: Tensor, tokens: slice) -> Tensor:
@@ -43,12 +43,12 @@ class HedgehogTokens:
         return hedgehog_features(x, self.weight, self.bias, map=self.map, negate=self.negate)
 
     def reader(self, x: Tensor, dtype: torch.dtype) -> FeatureReader:
-        """Makes what maps runs of tokens in memory that is used again."""
+        """Makes a reader that maps runs of tokens in reused buffers; "exp_max" has no such reader."""
         return _HedgehogReader(self, x, dtype) if self.reversible else MappedReader(self, x, dtype)
 
 
 class _Buffers:
-    """What a run of as many tokens is mapped in, and the views of it that the steps take."""
+    """Buffers for the features of a run of `tokens` tokens, and the views of them that `_HedgehogReader` uses."""
 
     def __init__(self, of: HedgehogTokens, like: Float[Tensor, "bh d w"], tokens: int) -> None:
         heads, columns, width = like.shape
@@ -101,7 +101,10 @@ class _HedgehogReader:
         return buffers.features
 
     def reverse(self, at: slice, features: Tensor, grad: Tensor) -> None:
-        """Goes back through Φ and W; of a softmax s the gradient is s·(∂s - Σ s·∂s), and y has that of +y less -y."""
+        """Adds a run's part to the gradients of x, W and b.
+
+        The gradient through a softmax s is s·(∂s - Σ s·∂s). That of y is the gradient of +y minus the gradient of -y.
+        """
         of, buffers = self._of, self._buffers(at)
         if of.map != "exp":
             weights = features.view(buffers.softmaxes)

@@ -16,17 +16,18 @@ from .fixed import orthogonal_gaussian
 class HedgehogMap(FeatureMap):
     """Hedgehog's trainable map φ(x) = Φ(Wx + b), one W per head (arXiv 2402.04347, §4), in four variants.
 
-    With y = Wx + b:
+    With y = Wx + b (W is stored as the paper's W^T x + b has it, [d w] for each head):
         exp: [exp(y), exp(-y)], the paper's equation, in log space: returns [y, -y].
         exp_max: [exp(y - max y), exp(-y + min y)], maxima over a token's features, as the authors' later code does.
         softmax: [softmax(y), softmax(-y)], each over its own features (LoLCATs, arXiv 2410.10254).
         softmax_joint: one softmax over [2y, -2y] (flash-linear-attention's HedgehogFeatureMap).
-    The last three shift a key's features per token, which does not cancel: they are different models. The authors' code
-    clamps features at 1e-12; nothing here does, as none of these maps makes all features of a token zero.
+    The last three take a shift per token off a key's exponents. It does not cancel in the normaliser, so they are
+    different models. The authors' code clamps features at 1e-12. That is not needed here, as none of these maps makes
+    all features of a token zero.
 
     Attributes:
-        weight: [h d w], starts as the identity, unless `init` says otherwise.
-        bias: [h w], starts at zero, or None.
+        weight: W, [h d w], initially the identity unless `init` says otherwise.
+        bias: b, [h w], initially zero; None without a bias.
     """
 
     def __init__(
@@ -42,24 +43,24 @@ class HedgehogMap(FeatureMap):
         role: Role = "query",
         seed: int = 0,
     ) -> None:
-        """Builds the map at its start.
+        """Builds the map with its initial weights.
 
         Args:
             heads: heads of the tensor it is applied to.
             head_dim: d.
             map: which variant Φ is: "exp", "exp_max", "softmax" or "softmax_joint".
-            negate: also use -y; without it only the half that has +y is computed (and softmax_joint is softmax(2y)).
-            bias: add a bias. Without one, Llama-2-7B's maps hold the 0.495% of its parameters that the paper reports.
-            feature_dim: w, the columns of W; d unless given. Below d the identity is cut off after w columns; above d
-                the further columns are random directions of unit length. The attribute `feature_dim` is 2w with
+            negate: also use -y; without it only the half of +y is computed, and softmax_joint is softmax(2y).
+            bias: add a bias. Without biases, Llama-2-7B's maps hold 0.495% of all parameters, as the paper reports.
+            feature_dim: w, the columns of W; d unless given. Below d, W is the first w columns of the identity; above
+                d, further columns are random directions of unit length. The attribute `feature_dim` is 2w with
                 `negate`, else w.
-            init: "identity", the paper's start, or "random", a control: uniform within ±1/√d as torch's Linear, each
-                head, queries and keys apart.
-            role: queries and keys draw different weights from the same seed; both start at the identity otherwise.
-            seed: seed of the further columns, and of a random start.
+            init: "identity", the paper's initialisation, or "random", a control: uniform within ±1/√d as in torch's
+                Linear, drawn separately for each head, for queries and for keys.
+            role: with `init="random"` queries and keys draw different weights from the same seed.
+            seed: seed of the random columns or weights.
 
         Raises:
-            ValueError: an unknown variant or start.
+            ValueError: an unknown `map` or `init`.
         """
         super().__init__(heads, head_dim, role=role, seed=seed)
         for option, value, known in (("map", map, list(HEDGEHOG_MAPS)), ("init", init, ["identity", "random"])):
@@ -86,7 +87,11 @@ class HedgehogMap(FeatureMap):
 class T2RMap(FeatureMap):
     """φ(x) = ReLU(Wx + b), one W and b per head (Transformer-to-RNN, Kasai et al., arXiv 2103.13076).
 
-    Starts as torch's Linear does: uniform within ±1/√d, queries and keys apart.
+    Initial weights are uniform within ±1/√d as in torch's Linear, drawn separately for queries and for keys.
+
+    Attributes:
+        weight: W, [h d f].
+        bias: b, [h f].
     """
 
     def __init__(
@@ -118,7 +123,11 @@ class TaylorMap(FeatureMap):
 
     φ(x) = [1, x/d^¼, x_i·x_j/√d for i<j, x_i²/√(2d)], so φ(q)·φ(k) = 1 + z + z²/2 with z = q·k/√d, never below 1/2;
     f = 1 + d + d(d+1)/2. With `feature_dim` = w the map first projects to w dimensions by a learned matrix per head, as
-    Based does with 16, and w takes the place of d everywhere; without it there is nothing to learn.
+    Based does with w = 16, and w takes the place of d in these formulas. Without it the map has no parameters.
+
+    Attributes:
+        weight: [h d w], the projection; None without one.
+        width: w, or d without a projection.
     """
 
     def __init__(
@@ -140,7 +149,7 @@ class TaylorMap(FeatureMap):
         self.weight = nn.Parameter(uniform.reshape(heads, head_dim, self.width)) if feature_dim else None
 
     def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
-        """The expansion."""
+        """The features φ(x) of the expansion, in the input's type."""
         del positions
         if self.weight is not None:
             x = per_head_linear(x, self.weight, None)
@@ -159,7 +168,9 @@ def hedgehog_features(
     map: str,
     negate: bool = True,
 ) -> Float[Tensor, "b h n f"]:
-    """The features φ(x) of `HedgehogMap`, computed in float32 at least; log φ(x), in that type, for the variant exp.
+    """The features φ(x) of `HedgehogMap`, computed in float32 at least, outside autocast.
+
+    The variant exp returns log φ(x) in float32 at least; the other variants return φ(x) in the input's type.
 
     Raises:
         ValueError: an unknown variant.
@@ -176,14 +187,15 @@ def hedgehog_features(
 def per_head_linear(
     x: Float[Tensor, "b h n d"], weight: Float[Tensor, "h d f"], bias: Float[Tensor, "h f"] | None
 ) -> Float[Tensor, "b h n f"]:
-    """Applies one matrix per head, in the input's type."""
+    """Applies one matrix per head, x·W + b, in the input's type."""
     weight = weight.to(x.dtype)
-    # For one sequence a batched product does without matmul's broadcasting, which takes as long as a chunk's product.
+    # For a batch of one, bmm avoids the broadcasting of matmul, which takes as long as the product of one chunk.
     projected = torch.bmm(x.squeeze(0), weight)[None] if x.shape[0] == 1 else x @ weight
     return projected if bias is None else projected + bias.to(projected.dtype)[:, None]
 
 
 def _extended_identity(dim: int, width: int, seed: int) -> Float[Tensor, "{dim} {width}"]:
+    """The first `width` columns of the identity, with random unit columns after the first `dim`."""
     identity = torch.eye(dim, min(dim, width))
     if width <= dim:
         return identity
@@ -191,6 +203,7 @@ def _extended_identity(dim: int, width: int, seed: int) -> Float[Tensor, "{dim} 
 
 
 def _uniform_rows(rows: int, columns: int, bound: float, role: Role, seed: int) -> Float[Tensor, "{rows} {columns}"]:
+    """Numbers drawn uniformly from [-bound, bound); queries and keys of one seed draw different ones."""
     generator = torch.Generator().manual_seed(2 * seed + (role == "key"))
     return (torch.rand(rows, columns, generator=generator) * 2 - 1) * bound
 
@@ -201,4 +214,4 @@ HEDGEHOG_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda y: y.softmax(-1).flatten(-2),
     "softmax_joint": lambda y: (2 * y).flatten(-2).softmax(-1),
 }
-"""Functions of [y, -y] as [.. 2 w], or of y alone as [.. 1 w], by the name of the variant."""
+"""Φ by the name of the variant: a function of [y, -y] as [.. 2 w], or of y alone as [.. 1 w]."""

@@ -1,4 +1,7 @@
-"""Feature maps as linear attention in chunks applies them: to some tokens at a time, and back to gradients."""
+"""Feature maps as linear attention in chunks applies them: to one run of tokens at a time, forward and backward.
+
+A run is a slice of consecutive tokens. Batch and heads are one dimension bh in what a reader gives and takes.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,36 +14,40 @@ from torch import Tensor
 
 
 def zero_padding(x: Float[Tensor, "b h n d"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b h n d"]:
-    """The vectors, zero where the mask is false: a map's gradient multiplies by them, and 0 · NaN is NaN."""
+    """The vectors, with zeros where the mask is false.
+
+    Padding may hold NaN, and a map's gradient multiplies the vectors by zeros there: 0 · NaN is NaN.
+    """
     return x if mask is None else x.masked_fill(~mask[:, None, :, None], 0.0)
 
 
 @runtime_checkable
 class FeatureReader(Protocol):
-    """Reads the features of one tensor's tokens, run by run, and takes gradients back; autograd does not follow.
+    """Reads the features of one tensor run by run, and takes their gradients back to the tensor and the map.
 
     Attributes:
-        owned: what it reads is memory of its own, which the next run of as many tokens uses again: it may be changed.
+        owned: `read` returns a buffer of the reader. The caller may overwrite it, and the next run of the same length
+            does.
     """
 
     owned: bool
 
     def read(self, at: slice) -> Float[Tensor, "bh c f"]:
-        """The features of these tokens, or their logarithms."""
+        """The features of the tokens `at`, or their logarithms."""
         ...
 
     def reverse(self, at: slice, features: Float[Tensor, "bh c f"], grad: Float[Tensor, "bh c f"]) -> None:
-        """Takes the gradient of the features of these tokens, or of their logarithms; only of a reversible map.
+        """Takes the gradient of the features of the tokens `at`, or of their logarithms; only for a reversible map.
 
         Args:
             at: tokens.
-            features: of them; not read where these are logarithms.
-            grad: gradient, which may be overwritten.
+            features: features of these tokens; not read if the map is in log space.
+            grad: gradient of the features or their logarithms; it may be overwritten.
         """
         ...
 
     def gradients(self) -> tuple[Float[Tensor, "b h n d"], tuple[Tensor, ...]]:
-        """The gradients of the tensor and of the map's parameters, once those of all tokens have been taken."""
+        """The gradients of the tensor and of the map's parameters, after `reverse` has run for all tokens."""
         ...
 
 
@@ -50,32 +57,32 @@ class TokenMap(Protocol):
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
-        """All tensors besides the vectors that gradients flow to."""
+        """The tensors, besides the vectors, that gradients flow to."""
         ...
 
     @property
     def reversible(self) -> bool:
-        """Whether its readers take gradients; otherwise gradients are left to autograd."""
+        """Whether its readers take gradients by `reverse`; otherwise autograd computes them."""
         ...
 
     def __call__(self, x: Float[Tensor, "b h c d"], tokens: slice) -> Float[Tensor, "b h c f"]:
-        """Features, or their logarithms, of the vectors of these tokens; autograd may follow."""
+        """The features, or their logarithms, of vectors x at these tokens; autograd can follow."""
         ...
 
     def reader(self, x: Float[Tensor, "b h n d"], dtype: torch.dtype) -> FeatureReader:
-        """Makes what reads the features of all of a tensor's tokens, in this type."""
+        """Makes a reader of the features of x, which gives them in this type."""
         ...
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """Any feature map, or with `GIVEN` none; a map's gradients are left to autograd.
+    """Any feature map as a `TokenMap`; autograd computes the gradients of the map.
 
     Attributes:
-        function: a feature map, or what takes and gives the same.
-        parameters: all tensors besides the vectors that gradients flow to.
-        positions: of the tokens, for maps that read them.
-        reversible: the function returns its argument, so that its gradient is that of the features.
+        function: takes vectors and positions, returns features or their logarithms, as a `FeatureMap` does.
+        parameters: the tensors, besides the vectors, that gradients flow to.
+        positions: positions of all tokens, for maps that read them.
+        reversible: the function returns its argument, so that the gradient of the vectors is that of the features.
     """
 
     function: Callable[[Tensor, Tensor | None], Tensor]
@@ -84,20 +91,20 @@ class Mapped:
     reversible: bool = False
 
     def __call__(self, x: Tensor, tokens: slice) -> Tensor:
-        """Applies the map."""
+        """Applies the map to vectors at these tokens."""
         return self.function(x, None if self.positions is None else self.positions[..., tokens])
 
     def reader(self, x: Tensor, dtype: torch.dtype) -> FeatureReader:
-        """Makes what applies the map to runs of tokens."""
+        """Makes a reader that applies the map to runs of tokens."""
         return MappedReader(self, x, dtype)
 
 
 GIVEN = Mapped(lambda x, _: x, reversible=True)
-"""The map of features that are given."""
+"""The identity, for calls whose features are given."""
 
 
 class MappedReader:
-    """Applies a map to runs of tokens; gradients are those of the features."""
+    """Applies a map to runs of tokens; `reverse` is for the identity alone, whose vectors are the features."""
 
     owned = False
 
@@ -112,31 +119,31 @@ class MappedReader:
         return torch.zeros(self._x.shape, dtype=self._x.dtype, device=self._x.device)
 
     def read(self, at: slice) -> Tensor:
-        """Applies the map."""
+        """The features of the tokens `at`."""
         return self._of(self._x[:, :, at], at).flatten(0, 1).to(self._dtype)
 
     def reverse(self, at: slice, features: Tensor, grad: Tensor) -> None:
-        """Keeps the gradient."""
+        """Stores the gradient of the features as that of the vectors."""
         del features
         self._grad.flatten(0, 1)[:, at] = grad
 
     def gradients(self) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The gradient kept."""
+        """The gradient of the vectors; there are no parameters."""
         return self._grad, ()
 
 
 class FollowedReader(MappedReader):
-    """Applies a map to the runs that a call goes through, so that autograd follows.
+    """Applies a map to the runs of a call so that autograd can follow.
 
-    It splits the tokens once: a slice's gradient would be as long as all of them, for every run.
+    The tensor is split once. With a slice for each run, every slice's gradient would be as long as the whole tensor.
     """
 
     def __init__(self, of: TokenMap, x: Float[Tensor, "b h n d"], dtype: torch.dtype, runs: Sequence[slice]) -> None:
-        """Reads the tokens of x, which the runs cover in order."""
+        """Splits x into these runs, which cover all its tokens in order."""
         super().__init__(of, x, dtype)
         pieces = torch.split(x, [run.stop - run.start for run in runs], 2) if len(runs) > 1 else [x] * len(runs)
         self._pieces = {run.start: piece for run, piece in zip(runs, pieces, strict=True)}
 
     def read(self, at: slice) -> Tensor:
-        """Applies the map."""
+        """The features of the run that starts where `at` starts."""
         return self._of(self._pieces[at.start], at).flatten(0, 1).to(self._dtype)

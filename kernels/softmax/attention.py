@@ -1,4 +1,4 @@
-"""Softmax attention: a reference in plain torch, its weights, and torch's fused kernels with the backend pinned."""
+"""Softmax attention: a reference in plain torch, its weights, and torch's kernels with a pinned backend."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +19,12 @@ SDPA_BACKENDS: dict[str, SDPBackend] = {
     "sdpa_efficient": SDPBackend.EFFICIENT_ATTENTION,
     "sdpa_cudnn": SDPBackend.CUDNN_ATTENTION,
 }
-"""Backends of torch's scaled_dot_product_attention by our names."""
+"""Backends of torch's scaled_dot_product_attention by the names used here."""
 
 
 @dataclass(frozen=True)
 class SoftmaxAttentionResult:
-    """Output of softmax attention [b h n dv], and what ran."""
+    """Output of softmax attention [b h n dv], and the kernel that ran."""
 
     output: Float[Tensor, "b h n dv"]
     kernel: KernelChoice
@@ -41,14 +41,14 @@ def visible_keys(
     """A mask, true where a query sees a key; it broadcasts over heads, and without a padding mask over the batch.
 
     Args:
-        q: queries, the last n of the keys' m tokens: query i stands at token i + m - n.
+        q: queries at the last n of the keys' m tokens: query i is token i + m - n.
         k: keys.
         causal: a query sees the keys up to its own token.
         key_padding_mask: true where a key is a real token.
-        window: a query sees only the last so many keys, its own included.
+        window: number of keys that a query sees at most, the last ones up to its own; None for all.
 
     Raises:
-        ValueError: a window below 1 token, or one that is not causal.
+        ValueError: a window below 1 token, or a window in a call that is not causal.
     """
     if window is not None and (window < 1 or not causal):
         raise ValueError(f"a window needs causal attention and at least 1 token, got window={window}, causal={causal}")
@@ -71,18 +71,18 @@ def softmax_attention_weights(
     scale: float | None = None,
     window: int | None = None,
 ) -> Float[Tensor, "b h n m"]:
-    """The weights softmax(q·k·scale) over the keys a query sees, in float32 at least; a row that sees none is zero.
+    """The weights softmax(q·k·scale) over the keys a query sees, in float32 at least; a row without keys is zero.
 
     Args:
-        q: queries; they are the last n tokens of the keys' m, so query i sees keys j <= i + m - n when causal.
+        q: queries at the last n of the keys' m tokens, so query i sees keys j <= i + m - n if causal.
         k: keys; query head i uses kv head i // (h / hk).
         causal: a query sees the keys up to its own token.
         key_padding_mask: true where a key is a real token.
-        scale: 1/√d unless given.
-        window: a query sees only the last so many keys, its own included.
+        scale: factor on q·k; 1/√d unless given.
+        window: number of keys that a query sees at most, the last ones up to its own; None for all.
 
     Raises:
-        ValueError: heads that do not divide, or a window that is not causal or below 1 token.
+        ValueError: kv heads that do not divide the query heads, a window below 1 token, or a window that is not causal.
     """
     scores = _scores(q, k, scale)
     seen = visible_keys(q, k, causal=causal, key_padding_mask=key_padding_mask, window=window)
@@ -99,7 +99,7 @@ def attention_scores(
 ) -> Float[Tensor, "b h n m"]:
     """The scores q·k·scale that softmax takes, in float32 at least; minus infinity at keys a query does not see.
 
-    Arguments and errors are those of `softmax_attention_weights`.
+    Arguments and errors are those of `softmax_attention_weights`, without a window.
     """
     seen = visible_keys(q, k, causal=causal, key_padding_mask=key_padding_mask)
     return _scores(q, k, scale).masked_fill(~seen, -torch.inf)
@@ -115,7 +115,10 @@ def softmax_attention_naive(
     scale: float | None = None,
     window: int | None = None,
 ) -> Float[Tensor, "b h n dv"]:
-    """The sums of values under the weights of `softmax_attention_weights`, whose arguments and errors it shares."""
+    """The outputs Σ_j a_ij v_j in the type of v, with a the weights of `softmax_attention_weights`.
+
+    Arguments besides v, and errors, are those of `softmax_attention_weights`.
+    """
     weights = softmax_attention_weights(
         q, k, causal=causal, key_padding_mask=key_padding_mask, scale=scale, window=window
     )
@@ -136,22 +139,23 @@ def softmax_attention(
 ) -> SoftmaxAttentionResult:
     """Runs softmax attention in plain torch, or by torch's scaled_dot_product_attention on a pinned backend.
 
-    "auto" asks torch which backend it would choose for these very arguments, and pins that. A row that sees no key is
-    zero.
+    The backend "auto" asks torch which backend it would choose for these arguments, and pins that one. The output of a
+    query that sees no key is zero.
 
     Args:
-        q: queries; they are the last n tokens of the keys' m.
+        q: queries at the last n of the keys' m tokens.
         k: keys; query head i uses kv head i // (h / hk).
         v: values.
         causal: a query sees the keys up to its own token.
         key_padding_mask: true where a key is a real token.
-        scale: 1/√d unless given.
-        window: a query sees only the last so many keys, its own included.
-        backend: "auto", "naive", or a name of `SDPA_BACKENDS`.
+        scale: factor on q·k; 1/√d unless given.
+        window: number of keys that a query sees at most, the last ones up to its own; None for all.
+        backend: "auto", "naive", or a key of `SDPA_BACKENDS`.
 
     Raises:
-        ValueError: heads that do not divide, a window that cannot be, or an unknown backend.
-        RuntimeError: the backend cannot run these arguments here.
+        ValueError: kv heads that do not divide the query heads, a window below 1 token, a window that is not causal, or
+            an unknown backend.
+        RuntimeError: torch cannot run this backend with these arguments on this device.
     """
     if backend not in (known := ("auto", "naive", *SDPA_BACKENDS)):
         raise unknown_name("backend", backend, known)
@@ -166,7 +170,7 @@ def softmax_attention(
     blind = None
     if key_padding_mask is not None or window is not None or (causal and not square and q.shape[2] > 1):
         seen = visible_keys(q, k, causal=causal, key_padding_mask=key_padding_mask, window=window)
-        # A fused kernel may give NaN for a row without keys, so such a row sees all of them and is zeroed afterwards.
+        # A fused kernel may give NaN for a row without keys, so such a row sees all keys, and its output is zeroed.
         blind = ~seen.any(-1, keepdim=True)
         options["attn_mask"] = (seen | blind).expand(q.shape[0], 1, -1, -1)
     else:
@@ -182,16 +186,22 @@ def softmax_attention(
 def sdpa_backend(
     q: Float[Tensor, "b h n d"], k: Float[Tensor, "b hk m d"], v: Float[Tensor, "b hk m dv"], **options: Any
 ) -> str:
-    """Names the backend torch chooses for a call of scaled_dot_product_attention with these arguments.
+    """The name of the backend that torch chooses for scaled_dot_product_attention with these arguments.
+
+    Args:
+        q: queries.
+        k: keys.
+        v: values.
+        **options: keyword arguments of scaled_dot_product_attention.
 
     Raises:
-        RuntimeError: torch chooses a backend this project does not know.
+        RuntimeError: torch chooses a backend that is not in `SDPA_BACKENDS`.
     """
     chosen = SDPBackend(int(torch.ops.aten._fused_sdp_choice(q, k, v, **options)))
     for name, known in SDPA_BACKENDS.items():
         if known == chosen:
             return name
-    raise RuntimeError(f"torch chose the SDPA backend {chosen}, known are {', '.join(SDPA_BACKENDS)}")
+    raise RuntimeError(f"torch chose the SDPA backend {chosen}; known: {', '.join(SDPA_BACKENDS)}")
 
 
 def _scores(q: Tensor, k: Tensor, scale: float | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Softmax attention over a sliding window, block by block, with what is needed to share its normaliser."""
+"""Softmax attention over a sliding window, block by block, and the logarithm of its normaliser."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,16 +11,16 @@ from ..state import EMPTY_LOG, accumulator_dtype
 from .attention import visible_keys
 
 MINIMUM_BLOCK = 64
-"""Queries in a block at least; the window where that is longer, so that at most half of a block's scores are hidden."""
+"""Fewest queries in a block. For a longer window the block has as many queries as the window has keys, so that fewer
+than half of its scores are hidden."""
 
 
 class WindowRows(NamedTuple):
-    """Rows of attention over a window, float32 at least, and what their normaliser was.
+    """Rows of attention over a window, float32 at least, and their normalisers; z are the scores q·k·scale.
 
     Attributes:
-        rows: weights [b h n m], or sums of values [b h n dv] under them; zero in a row without keys.
-        log_sum: [b h n] log Σ_j exp(z_ij) over the row's window, of the scores z themselves; about `EMPTY_LOG` in a row
-            without keys.
+        rows: weights [b h n m], or outputs [b h n dv]; zero in a row without keys.
+        log_sum: [b h n] log Σ_j exp(z_ij) over the row's window; about `EMPTY_LOG` in a row without keys.
         maximum: [b h n] max_j z_ij over the row's window; 0 in a row without keys.
     """
 
@@ -41,15 +41,15 @@ def window_attention(
     """Softmax attention over the last `window` keys; time and memory are linear in tokens.
 
     Args:
-        q: queries; they are the last n tokens of the keys' m.
+        q: queries at the last n of the keys' m tokens.
         k: keys; query head i uses kv head i // (h / hk).
         v: values.
-        window: keys that a query sees, its own included; masked tokens take up room in it.
+        window: keys that a query sees, its own included; masked tokens count too.
         key_padding_mask: true where a key is a real token.
         scale: factor on q·k; 1/√d unless given.
 
     Raises:
-        ValueError: heads that do not divide, more queries than keys, or a window below 1 token.
+        ValueError: kv heads that do not divide the query heads, more queries than keys, or a window below 1 token.
     """
     _check(q, k, window)
     if key_padding_mask is not None:
@@ -79,7 +79,7 @@ def window_attention_weights(
     key_padding_mask: Bool[Tensor, "b m"] | None = None,
     scale: float | None = None,
 ) -> WindowRows:
-    """The weights [b h n m] themselves; arguments and errors are those of `window_attention`."""
+    """The weights [b h n m] of `window_attention`, quadratic in memory; arguments and errors are the same."""
     _check(q, k, window)
     seen = visible_keys(q, k, causal=True, key_padding_mask=key_padding_mask, window=window)
     dtype = accumulator_dtype(q, k)
@@ -105,11 +105,11 @@ def _check(q: Tensor, k: Tensor, window: int) -> None:
 def _overlapping_blocks(
     x: Float[Tensor, "b hk m y"], earlier: int, block: int, window: int
 ) -> Iterator[Float[Tensor, "b hk c y"]]:
-    """The blocks of the tokens after the `earlier` ones, each with the tokens that its window reaches back to.
+    """The blocks of tokens after the first `earlier`, each with the `window - 1` tokens before it.
 
-    A block is joined to the end of the one before: the gradients of slices would each be as long as all the tokens, and
-    at 4096 tokens forward and backward took 897 ms against 227 ms (B=1, H=8, d=64, window 16, float32, one CPU
-    thread, best of 2, torch 2.13).
+    Each block is concatenated with the end of the one before. Slices of x would each have a gradient as long as x: at
+    4096 tokens forward and backward took 897 ms with slices and 227 ms with concatenation (B=1, H=8, d=64, window 16,
+    float32, one CPU thread, best of 2, torch 2.13).
     """
     seen = x[:, :, :earlier]
     for tokens in torch.split(x[:, :, earlier:], block, dim=2):
@@ -118,7 +118,7 @@ def _overlapping_blocks(
 
 
 def _grouped_product(left: Float[Tensor, "b h n x"], right: Float[Tensor, "b hk x y"]) -> Float[Tensor, "b h n y"]:
-    """Multiplies without repeating the kv heads."""
+    """Multiplies each query head with its kv head, without repeating the kv heads in memory."""
     rows = torch.unflatten(left, 1, (right.shape[1], -1))
     product = rows.flatten(2, 3) @ right
     return torch.unflatten(product, 2, rows.shape[2:4]).flatten(1, 2)

@@ -1,4 +1,4 @@
-"""Which backend runs an operator: what keeps its Triton kernels from a call, and the choice that follows."""
+"""Chooses the backend of an operator: the reasons why its Triton kernels cannot run a call, and the choice."""
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -11,11 +11,11 @@ from ...results.names import unknown_name
 BACKENDS = ("auto", "triton", "torch")
 
 MAX_WIDTH = 256
-"""Dimensions of heads and of values, columns of W, and log features that the kernels take at most."""
+"""Largest head dimension, value dimension, number of columns of W, and number of log features of the kernels."""
 
 NARROW = 128
-"""Columns of values, and sides of a map's matrix, that Hopper's shared memory has room for where operands are of four
-bytes, and sides of two such matrices at once in bfloat16, by what the compiler says."""
+"""Largest value dimension and side of a map's matrix for which Hopper's shared memory has room, as the compiler reports
+it: with operands of four bytes, and in bfloat16 for the form "fused_chunk", which holds two such matrices."""
 
 HALVES_AND_SINGLE = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -23,7 +23,7 @@ _HAS_TRITON = find_spec("triton") is not None
 
 
 def obstacles(q: Tensor, dtypes: tuple[torch.dtype, ...] = HALVES_AND_SINGLE) -> Iterator[str]:
-    """The reasons why none of our kernels can run a call with these queries."""
+    """The reasons, other than sizes, why kernels for these types cannot run a call with these queries."""
     if q.device.type != "cuda":
         yield f"tensors are on {q.device.type}, the kernels run on cuda"
     if not _HAS_TRITON:
@@ -33,11 +33,11 @@ def obstacles(q: Tensor, dtypes: tuple[torch.dtype, ...] = HALVES_AND_SINGLE) ->
 
 
 def chooses_triton(backend: str, why_not: Callable[[], str]) -> bool:
-    """Tells whether the kernels run a call.
+    """Whether the kernels run a call.
 
     Args:
-        backend: "auto" takes the kernels where they can run.
-        why_not: gives the reasons why the kernels cannot run the call, or ""; not called for the backend "torch".
+        backend: "triton", "torch", or "auto" for the kernels if they can run the call.
+        why_not: returns the reasons why the kernels cannot run the call, or ""; not called for the backend "torch".
 
     Raises:
         ValueError: an unknown backend, or "triton" where the kernels cannot run.

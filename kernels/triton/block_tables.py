@@ -1,4 +1,4 @@
-"""Tables of the places of token blocks, by which one kernel serves batches and packed sequences alike."""
+"""Tables of the positions of token blocks, with which one kernel serves both batches and packed sequences."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,13 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BlockTable:
-    """Blocks of tokens, none of which holds tokens of two sequences.
+    """Blocks of tokens, each within one sequence.
 
     Attributes:
-        blocks: [blocks 4], batch entry, first token, end of the sequence, sequence.
-        sequences: [sequences 2], first block and number of blocks.
-        spans: [sequences 3], batch entry, first token, end.
-        block: tokens in a block, the last of a sequence excepted.
+        blocks: [blocks 4] int32: batch entry, first token, end of the sequence, sequence.
+        sequences: [sequences 2] int32: first block and number of blocks.
+        spans: [sequences 3] int32: batch entry, first token, end.
+        block: tokens in a block; the last block of a sequence may have fewer.
     """
 
     blocks: Int[Tensor, "blocks 4"]
@@ -28,7 +28,7 @@ class BlockTable:
 
 @lru_cache(maxsize=64)
 def batch_table(batch: int, tokens: int, block: int, device: torch.device) -> BlockTable:
-    """The table of a batch whose entries are a sequence each."""
+    """The table of a batch with one sequence in each entry."""
     return _table([(entry, 0, tokens) for entry in range(batch)], block, device)
 
 
@@ -36,13 +36,13 @@ def packed_table(cu_seqlens: Int[Tensor, " ends"], tokens: int, block: int, devi
     """The table of sequences packed one after another into a batch of one.
 
     Args:
-        cu_seqlens: 0, then the end of each sequence; read on the host, so a copy on the CPU saves a synchronisation.
-        tokens: tokens in all.
+        cu_seqlens: 0, then the end of each sequence; read on the host, so a tensor on the CPU saves a synchronisation.
+        tokens: number of tokens of all sequences.
         block: tokens in a block.
-        device: where to put the table.
+        device: device of the table.
 
     Raises:
-        ValueError: ends that do not rise from 0 to `tokens`.
+        ValueError: ends that do not rise strictly from 0 to `tokens`.
     """
     ends = [int(end) for end in cu_seqlens.tolist()]
     check_ends(ends, tokens)
@@ -50,10 +50,10 @@ def packed_table(cu_seqlens: Int[Tensor, " ends"], tokens: int, block: int, devi
 
 
 def check_ends(ends: list[int], tokens: int) -> None:
-    """Refuses sequence ends that do not rise from 0 to `tokens`, each above the one before.
+    """Refuses sequence ends that do not rise strictly from 0 to `tokens`.
 
     Raises:
-        ValueError: naming what was given.
+        ValueError: such ends.
     """
     if len(ends) < 2 or ends[0] != 0 or ends[-1] != tokens or sorted(set(ends)) != ends:
         raise ValueError(f"cu_seqlens must rise from 0 to the {tokens} tokens given, each above the last, got {ends}")

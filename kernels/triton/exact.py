@@ -1,10 +1,11 @@
-"""Scores of log features pair by pair, for the rare tile whose shifts would lose a row's largest terms.
+"""Scores of log features pair by pair, for the rare tile in which a shift would underflow a row's largest terms.
 
-Sums of exp(log φ(q) + log φ(k)) are matrix products only after a shift per feature. Where a later key of the same tile
-towers over what a row sees by more than float32 can hold, these loops, one feature at a time, take their place.
+Sums of exp(log φ(q) + log φ(k)) are matrix products only after a shift per feature, the largest log feature up to the
+end of the tile or block. If a later key exceeds all keys that a row sees by more than float32 can hold, the terms of
+this row underflow. Such a tile (it "towers") is summed by these loops over features instead.
 
-`q_logs` and `k_logs` are the log features [columns rows] and [columns keys] of the + half; those of the - half are the
-same with their signs turned.
+`q_logs` and `k_logs` are the log features [columns rows] and [columns keys] of the + half; those of the - half are
+their negatives.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
@@ -27,7 +28,7 @@ def _pair_logs(q_logs, k_logs, columns, index):
 
 @triton.jit
 def highest_log(q_logs, k_logs, columns, visible, top, C: tl.constexpr):
-    """The largest of `top` [rows] and of a row's log φ_f(q) + log φ_f(k) over what it sees."""
+    """The maximum of `top` [rows] and of each row's log φ_f(q) + log φ_f(k) over features and visible keys."""
     for index in range(C.WIDTH):
         logs = _pair_logs(q_logs, k_logs, columns, index)
         if C.HALVES == 2:
@@ -50,10 +51,10 @@ def exact_scores(q_logs, k_logs, columns, visible, norm, C: tl.constexpr):
 
 @triton.jit
 def exact_gradient(q_logs, k_logs, columns, visible, norm, grad, BY_KEY: tl.constexpr, C: tl.constexpr):
-    """The gradient of the rows' (or, BY_KEY, the keys') log features [columns ..], + and - halves joined.
+    """The gradient of y [columns ..], both halves together, of the rows or, BY_KEY, of the keys.
 
     Args:
-        grad: of the scores [rows keys].
+        grad: gradient of the scores [rows keys].
     """
     total = tl.zeros((columns.shape[0], grad.shape[1] if BY_KEY else grad.shape[0]), tl.float32)
     for index in range(C.WIDTH):

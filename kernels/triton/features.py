@@ -1,7 +1,7 @@
 """Hedgehog's feature map inside Triton kernels: features of a tile of tokens, and their gradient back to y = Wx + b.
 
-A map has one or two halves, of y and of -y, so that no tile is ever joined or cut. Log features stay logarithms here;
-the caller takes a shift off them.
+The half of y and the half of -y are separate tiles, so that no tile has to be joined or split. Log features stay
+logarithms here; callers exponentiate them after a shift.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
@@ -17,19 +17,19 @@ SOFTMAX = tl.constexpr(3)
 SOFTMAX_JOINT = tl.constexpr(4)
 
 MAP_CODES = {"identity": 0, "exp": 1, "exp_max": 2, "softmax": 3, "softmax_joint": 4}
-"""Codes of the variants of `HedgehogMap`; "identity" takes its input for features."""
+"""Codes of the variants of `HedgehogMap`; "identity" is for calls whose features are given."""
 
 NO_HINT = tl.constexpr("")
-"""Leaves the eviction of a read from the cache to the compiler."""
+"""The default eviction policy of a read."""
 
 EMPTY_LOG = tl.constexpr(-1e30)
-"""`state.EMPTY_LOG`."""
+"""`state.EMPTY_LOG` as a constant of kernels."""
 
 
 @triton.jit
 def load_tile(base, rows, columns, row_stride, end, WIDTH: tl.constexpr, OPERAND: tl.constexpr,
               EVICT: tl.constexpr = NO_HINT):  # fmt: skip
-    """A matrix's [rows, columns] as an operand of `tl.dot`, zero outside of it."""
+    """The tile [rows columns] of a matrix [end WIDTH], in the type OPERAND; zero outside the matrix."""
     inside = (rows[:, None] < end) & (columns[None, :] < WIDTH)
     offsets = rows[:, None].to(tl.int64) * row_stride + columns[None, :]
     return tl.load(base + offsets, mask=inside, other=0.0, eviction_policy=EVICT).to(OPERAND)
@@ -37,7 +37,7 @@ def load_tile(base, rows, columns, row_stride, end, WIDTH: tl.constexpr, OPERAND
 
 @triton.jit
 def store_tile(base, tile, rows, columns, row_stride, end, WIDTH: tl.constexpr):
-    """Stores [rows, columns], leaving out what is past the matrix."""
+    """Stores a tile [rows columns] to a matrix [end WIDTH]; entries outside the matrix are left out."""
     inside = (rows[:, None] < end) & (columns[None, :] < WIDTH)
     offsets = rows[:, None].to(tl.int64) * row_stride + columns[None, :]
     tl.store(base + offsets, tile.to(base.dtype.element_ty), mask=inside)
@@ -45,7 +45,7 @@ def store_tile(base, tile, rows, columns, row_stride, end, WIDTH: tl.constexpr):
 
 @triton.jit
 def load_keep(mask, rows, end, HAS_MASK: tl.constexpr):
-    """A mask, true at tokens that exist and are no padding."""
+    """A mask [rows], true at tokens that exist and are not padding."""
     keep = rows < end
     if HAS_MASK:
         keep &= tl.load(mask + rows, mask=keep, other=0) != 0
@@ -64,7 +64,7 @@ def load_values(v, rows, columns, row_stride, end, keep, VALUES: tl.constexpr, O
 
 @triton.jit
 def load_map(weight, bias, head, dims, columns, C: tl.constexpr, EVICT: tl.constexpr = NO_HINT):
-    """The W [dims, columns] and b [columns] of one head; for the identity, zeros that nothing reads."""
+    """W [dims columns] and b [columns] of one head; for the identity, zeros that are not read."""
     shift = tl.zeros(columns.shape, tl.float32)
     matrix = tl.zeros((dims.shape[0], columns.shape[0]), C.OPERAND)
     if C.MAP != IDENTITY:
@@ -78,7 +78,7 @@ def load_map(weight, bias, head, dims, columns, C: tl.constexpr, EVICT: tl.const
 def map_features(x, matrix, shift, columns, C: tl.constexpr):
     """Both halves [columns rows] of the features of tokens [rows dims], in float32; with LOG their logarithms.
 
-    Columns past WIDTH are 0, or EMPTY_LOG. A map of one half gives it twice.
+    Columns past WIDTH are 0, or `EMPTY_LOG` with LOG. If HALVES is 1, the second half is not to be used.
     """
     y = tl.trans(x).to(tl.float32)
     if C.MAP != IDENTITY:
@@ -119,7 +119,7 @@ def map_halves(y, real, C: tl.constexpr):
 
 @triton.jit
 def map_gradient(plus, minus, grad_plus, grad_minus, C: tl.constexpr):
-    """The gradient dy [columns rows] from features and their gradients; with LOG, φ and dφ may share any shift."""
+    """The gradient dy [columns rows] from features φ and their gradients dφ; with LOG a shift must cancel in φ·dφ."""
     if C.MAP == IDENTITY and not C.LOG:
         grad = grad_plus
     else:
@@ -144,6 +144,6 @@ def map_gradient(plus, minus, grad_plus, grad_minus, C: tl.constexpr):
 
 @triton.jit
 def _share_of_maximum(features):
-    """The share of each feature in its token's maximum, which is 1: equal for ties, zero for lesser features."""
+    """The share of each feature in the gradient of its token's maximum, which is 1; equal features share it equally."""
     highest = (features == 1.0).to(tl.float32)
     return highest / tl.maximum(tl.sum(highest, 0), 1.0)[None, :]

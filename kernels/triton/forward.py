@@ -1,7 +1,7 @@
 """Triton kernel for the outputs of linear attention with Hedgehog's map inside, the second of two passes.
 
-After `triton.states.scan_keys` every chunk of queries is a program of its own, which reads the sums over the keys
-before its block and attends to the keys of its block.
+After `triton.states.scan_keys` each chunk of queries has a program, which reads the sums over the keys before its block
+and attends to the keys of its block.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
@@ -16,18 +16,18 @@ from .features import EMPTY_LOG, load_keep, load_map, load_tile, load_values, ma
 from .states import load_peaks, load_vector, shifted
 
 LOST = tl.constexpr(1e-20)
-"""A row's shifted denominator below which its terms may have been lost: float32 holds them to 1e-38."""
+"""A shifted denominator below which terms of its row may have underflowed: float32 holds terms down to 1e-38."""
 
 
 TOWERING = tl.constexpr(46.0)
-"""Nats a row's largest shifted exponent may exceed its norm by: `LOST` as a logarithm."""
+"""Nats by which a row's largest shifted exponent may exceed its norm: -log `LOST`."""
 
 
 @triton.jit
 def query_scale(plus, minus, plus_peak, minus_peak, C: tl.constexpr):
-    """The largest log feature [rows] of queries [columns rows] over the keys' shift, which is taken off.
+    """The largest exponent [rows] of queries' log features [columns rows] plus the keys' shift; zeros without LOG.
 
-    Zeros without LOG.
+    Callers subtract it, so that the largest query weight of each row is 1.
     """
     scale = tl.zeros((plus.shape[1],), tl.float32)
     if C.LOG:
@@ -40,7 +40,10 @@ def query_scale(plus, minus, plus_peak, minus_peak, C: tl.constexpr):
 
 @triton.jit
 def locate_chunk(blocks, C: tl.constexpr):
-    """The batch entry, the first tokens of block and chunk, the end of the sequence, and the place of the state."""
+    """The batch entry, first token of the block, first token of the chunk, end of the sequence, and state of a program.
+
+    The state is the block's index with CAUSAL, else the sequence's.
+    """
     block = (tl.program_id(0) // (C.BLOCK // C.CHUNK)).to(tl.int64)
     batch = tl.load(blocks + block * 4).to(tl.int64)
     start, end = tl.load(blocks + block * 4 + 1), tl.load(blocks + block * 4 + 2)
@@ -61,7 +64,7 @@ def _read_half(features, scale, states, keys, peak, place, columns, value_column
 
 @triton.jit
 def read_states(plus, minus, scale, states, keys, peaks, place, columns, value_columns, C: tl.constexpr):
-    """The numerators [rows values] and denominators [rows] that queries [columns rows] read from a state."""
+    """The numerators [rows values] and denominators [rows] of queries [columns rows] over the keys of a state."""
     plus_peak, minus_peak = load_peaks(peaks, place, columns, C)
     numerator, denominator = _read_half(plus, scale, states, keys, plus_peak, place, columns, value_columns, C)
     if C.HALVES == 2:
@@ -73,7 +76,7 @@ def read_states(plus, minus, scale, states, keys, peaks, place, columns, value_c
 @triton.jit
 def _attend_exactly(x, q_matrix, q_shift, k, v, k_weight, k_bias, head, mask, states, state_keys, peaks, place, start,
                     first, end, k_row, v_row, dims, columns, value_columns, C: tl.constexpr):  # fmt: skip
-    """The numerators, denominators and scale of queries [rows dims], summed pair by pair within their block."""
+    """The numerators, denominators and scales of queries [rows dims], summed pair by pair within their block."""
     rows = first + tl.arange(0, C.CHUNK)
     plus, minus = map_features(x, q_matrix, q_shift, columns, C)
     plus_peak, minus_peak = load_peaks(peaks, place, columns, C)
@@ -103,14 +106,14 @@ def _attend_exactly(x, q_matrix, q_shift, k, v, k_weight, k_bias, head, mask, st
 
 @triton.jit
 def any_lost(denominator, scale, rows, end):
-    """Tells whether a row that sees a key may have lost its terms under the shift."""
+    """Whether terms of a row that sees a key may have underflowed after the shift."""
     lost = (denominator < LOST) & (scale > EMPTY_LOG / 2) & (rows < end)
     return tl.max(lost.to(tl.int32), 0) > 0
 
 
 @triton.jit
 def any_towers(plus, minus, plus_peak, minus_peak, norm, rows, end, C: tl.constexpr):
-    """Tells whether a row's features over the shift are past what float32 can carry."""
+    """Whether a row's shifted exponent exceeds its norm by more than `TOWERING`, so that its terms would underflow."""
     scale = query_scale(plus, minus, plus_peak, minus_peak, C)
     return tl.max(((scale - norm > TOWERING) & (rows < end)).to(tl.int32), 0) > 0
 
@@ -118,7 +121,10 @@ def any_towers(plus, minus, plus_peak, minus_peak, norm, rows, end, C: tl.conste
 @triton.jit
 def finish(numerator, denominator, scale, output, norms, rows, value_columns, row_stride, end, eps, tile,
            C: tl.constexpr):  # fmt: skip
-    """Divides, and stores outputs and norms. A row that sees no key gives zero, and with LOG a norm of 1e30."""
+    """Divides, and stores outputs and norms, which `attend` describes.
+
+    A row without keys gives zero; with LOG and NORMALIZE its norm is 1e30.
+    """
     if C.NORMALIZE:
         if C.LOG:
             seen = denominator > 0
@@ -141,9 +147,9 @@ def finish(numerator, denominator, scale, output, norms, rows, value_columns, ro
 def attend(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, blocks, states, state_keys, peaks_before, peaks_through,
            output, norms, q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, o_batch,
            o_head, o_row, tokens, groups, eps, C: tl.constexpr):  # fmt: skip
-    """Outputs, and each row's norm: its denominator, or with LOG the denominator's logarithm.
+    """Outputs, and each row's norm: its denominator plus eps, or with LOG the logarithm of its denominator.
 
-    Without NORMALIZE the output is the numerator and the norm 1 (0 with LOG).
+    Without NORMALIZE the output is the numerator, and the norm 1 (0 with LOG).
     Grid: blocks · chunks in a block, query heads, tiles of values.
     """
     batch, start, first, end, state = locate_chunk(blocks, C)

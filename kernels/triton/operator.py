@@ -1,6 +1,7 @@
-"""Operators that torch knows: one frozen value for their arguments, gradients by torch, results in memory of their own.
+"""Operators of torch.library: one frozen value for their arguments, their gradients, and the memory of their results.
 
-A custom operator takes its arguments one by one, gives flat tensors back, and none of these may share memory.
+torch.library passes an operator's arguments one by one and takes tensors back, none of which may share memory with an
+argument or with another result.
 """
 
 import inspect
@@ -23,7 +24,8 @@ Size = Any
 class Arguments:
     """The arguments of an operator as one value.
 
-    Positional fields of a subclass, in their order, are the operator's parameters; keyword-only fields are not.
+    The positional fields of a subclass, in order, are the operator's parameters. Keyword-only fields are not passed to
+    the operator.
     """
 
     __match_args__: ClassVar[tuple[str, ...]]
@@ -31,7 +33,7 @@ class Arguments:
     """Names of the tensors that get gradients."""
 
     def flatten(self) -> tuple[Any, ...]:
-        """The operator's arguments, from which the class makes this value again."""
+        """The operator's arguments, in order; the class builds an equal value from them."""
         return tuple(getattr(self, name) for name in self.__match_args__)
 
     def differentiable(self) -> dict[str, Tensor]:
@@ -40,10 +42,10 @@ class Arguments:
         return {name: tensor for name, tensor in given.items() if tensor is not None}
 
     def in_order(self, gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-        """The gradient, or None, of each argument.
+        """The gradient of each argument, or None, in the order of `flatten`.
 
         Args:
-            gradients: of the tensors in `differentiable`, in that order.
+            gradients: gradients of the tensors in `differentiable`, in that order.
         """
         named = dict(zip(self.differentiable(), gradients, strict=True))
         return tuple(named.get(name) for name in self.__match_args__)
@@ -54,7 +56,7 @@ R = TypeVar("R")
 
 
 def flat(function: Callable[..., R]) -> Callable[..., R]:
-    """Makes a function whose last parameter is an `Arguments` take the fields of that value one by one."""
+    """Decorates a function whose last parameter is an `Arguments`, so that it takes the fields one by one."""
     signature = inspect.signature(function)
     *leading, last = signature.parameters.values()
     own = [field for field in fields(last.annotation) if not field.kw_only]
@@ -72,15 +74,15 @@ def flat(function: Callable[..., R]) -> Callable[..., R]:
 
 
 def differentiate(forward: Any, backward: Any, value: type[Arguments], *, kept: int, outputs: Sequence[int]) -> None:
-    """Makes one operator the gradients of another.
+    """Registers one operator as the backward pass of another, and the fake kernel of the backward pass.
 
     Args:
-        forward: takes the fields of `value`, gives several tensors.
-        backward: takes the gradients of the differentiable outputs, the results that are kept, and the fields of
-            `value`; gives the gradients of `Arguments.differentiable`.
+        forward: takes the fields of `value`, returns several tensors.
+        backward: takes the gradients of the differentiable outputs, the kept outputs, and the fields of `value`;
+            returns the gradients of the tensors in `Arguments.differentiable`.
         value: class of the arguments.
-        kept: number of results that the gradients need, the first ones.
-        outputs: positions of the results that are differentiable.
+        kept: number of outputs, from the first, that the backward pass needs.
+        outputs: positions of the differentiable outputs.
     """
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
@@ -103,12 +105,12 @@ def differentiate(forward: Any, backward: Any, value: type[Arguments], *, kept: 
 
 
 def gradients_by_torch(form: Callable[[A], tuple[Tensor, ...]], call: A, grads: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The gradients of a call by name, from a forward pass in plain torch that is run again.
+    """The gradients of a call by name, by autograd through a repeated forward pass in plain torch.
 
     Args:
-        form: gives the outputs of a call.
-        call: what was called.
-        grads: of the outputs.
+        form: computes the outputs of a call.
+        call: the call.
+        grads: gradients of the outputs.
     """
 
     def run() -> dict[str, Tensor]:
@@ -118,20 +120,21 @@ def gradients_by_torch(form: Callable[[A], tuple[Tensor, ...]], call: A, grads: 
         found = torch.autograd.grad(outputs, list(leaves.values()), given, materialize_grads=True)
         return dict(zip(leaves, found, strict=True))
 
-    # Below an operator autograd records nothing on this thread, whatever the grad mode: another one starts afresh.
+    # Inside an operator autograd records nothing on this thread, whatever the grad mode; it does on a new thread.
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(run).result()
 
 
 def laid_out(call: Arguments, gradients: Mapping[str, Tensor], *others: Tensor) -> list[Tensor]:
-    """The gradients of a call, laid out as an operator may return them and as its fake kernel promises them.
+    """The gradients of a call with the types, strides and memory that torch.library requires.
 
-    Types and strides are those of `torch.empty_like` of their tensors, and each lies in memory of its own.
+    Types and strides are those of `torch.empty_like` of their tensors, as the fake kernel declares. No gradient shares
+    memory with an input or another gradient.
 
     Args:
-        call: what was called.
-        gradients: of all its differentiable tensors, by name.
-        others: further inputs of the operator.
+        call: the call.
+        gradients: gradients of all its differentiable tensors, by name.
+        *others: further inputs of the operator.
     """
     taken = {_memory(x) for x in (*others, *call.flatten()) if isinstance(x, Tensor)}
     found: list[Tensor] = []
@@ -144,28 +147,28 @@ def laid_out(call: Arguments, gradients: Mapping[str, Tensor], *others: Tensor) 
 
 
 def _memory(tensor: Tensor) -> int:
-    """Identifies a piece of memory, the same for all views of it, as torch's own check does."""
+    """An identifier of a tensor's memory, equal for all its views; torch's own check compares the same one."""
     return int(tensor.untyped_storage()._cdata)
 
 
 def state_tensors(state: LinearState) -> tuple[Tensor, Tensor, Tensor]:
-    """The tensors of a state; an empty one stands for a scale that it lacks."""
+    """The tensors `kv`, `k` and `log_scale` of a state; an empty tensor for a log_scale of None."""
     return state.kv, state.k, state.k.new_empty(0) if state.log_scale is None else state.log_scale
 
 
 def own_state(state: LinearState, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Contiguous copies in `dtype` of what `state_tensors` gives."""
+    """Contiguous copies in `dtype` of the results of `state_tensors`."""
     kv, keys, scale = (x.to(dtype, copy=True, memory_format=torch.contiguous_format) for x in state_tensors(state))
     return kv, keys, scale
 
 
 def state_shapes(keys: Tensor, values: Size, log_space: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The tensors of a state, empty, of the shapes for which `keys` [b hk f] is the sum of keys."""
+    """Uninitialised tensors `kv`, `k` and `log_scale` of a state whose `k` is `keys` [b hk f]."""
     return keys.new_empty(*keys.shape, values), keys, torch.empty_like(keys) if log_space else keys.new_empty(0)
 
 
 def empty_by_token(like: Tensor, batch: Size, heads: Size, tokens: Size, size: Size) -> Tensor:
-    """An empty tensor [b h n size] with tokens before heads in memory, as the kernels write it."""
+    """An uninitialised tensor [b h n size] with tokens before heads in memory, as the kernels write outputs."""
     return like.new_empty(batch, tokens, heads, size).transpose(1, 2)
 
 

@@ -1,11 +1,10 @@
 """Triton kernels for the sums that linear attention carries from one block of tokens to the next.
 
-A block's own sums, over keys or over queries' gradients, are independent of each other; a scan then turns them into
-the sums before, or after, each block. Log features carry a shift per feature with their sums, the largest log feature
-of the keys summed up, as `state.LinearState` does.
+The sums of each block alone, over keys or over query gradients, are computed independently. A scan then turns them into
+the sums over all keys before, or all queries after, each block. In log space sums have a shift per feature, the largest
+log feature of their keys, like the log_scale of `state.LinearState`; in kernels it is called peak.
 
-`blocks` is a table [blocks 4] of batch entry, first token, end of the sequence, and sequence; `sequences` a table
-[sequences 2] of first block and number of blocks.
+`blocks` and `sequences` are the tables of `block_tables.BlockTable`.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
@@ -20,7 +19,7 @@ from .features import EMPTY_LOG, load_keep, load_map, load_tile, load_values, ma
 
 @triton.jit
 def shifted(logs, shift, LOG: tl.constexpr):
-    """The results of `map_features` as features: as they are, or with LOG exp(logs + shift), 0 at `EMPTY_LOG`."""
+    """Features from a result of `map_features`: unchanged, or with LOG exp(logs + shift), which is 0 at `EMPTY_LOG`."""
     if LOG:
         logs = tl.where(logs > EMPTY_LOG / 2, tl.exp(tl.minimum(logs + shift, 80.0)), 0.0)
     return logs
@@ -28,7 +27,7 @@ def shifted(logs, shift, LOG: tl.constexpr):
 
 @triton.jit
 def shifted_halves(x, matrix, shift, plus_peak, minus_peak, keep, columns, C: tl.constexpr):
-    """Both halves [columns keys] of keys' features over their shift, zero where a token is padding."""
+    """Both halves [columns keys] of keys' features, with LOG after the shift; zero where a token is padding."""
     plus, minus = map_features(x, matrix, shift, columns, C)
     return (tl.where(keep[None, :], shifted(plus, -plus_peak[:, None], C.LOG), 0.0),
             tl.where(keep[None, :], shifted(minus, -minus_peak[:, None], C.LOG), 0.0))  # fmt: skip
@@ -36,13 +35,13 @@ def shifted_halves(x, matrix, shift, plus_peak, minus_peak, keep, columns, C: tl
 
 @triton.jit
 def load_vector(base, columns, WIDTH: tl.constexpr, other):
-    """The columns [columns] of a vector, in float32."""
+    """A vector's entries at `columns`, in float32; `other` past WIDTH."""
     return tl.load(base + columns, mask=columns < WIDTH, other=other).to(tl.float32)
 
 
 @triton.jit
 def _add_keys(features, peak, total, key_total, values, keep, C: tl.constexpr):
-    """Adds one half of the features [columns rows] to its sums."""
+    """Adds one half of the keys' features [columns rows] to its sums, which grow with its peak."""
     if C.LOG:
         features = tl.where(keep[None, :], features, EMPTY_LOG)
         grown = tl.maximum(peak, tl.max(features, 1))
@@ -88,7 +87,7 @@ def sum_keys(k, v, k_weight, k_bias, mask, blocks, sums, key_sums, peaks, k_batc
 @triton.jit
 def store_sums(sums, vectors, peaks, place, columns, value_columns, tile, plus, minus, C: tl.constexpr,
                LOG: tl.constexpr):  # fmt: skip
-    """Stores a state, the sum, the vector and the peak of each half; vectors by the first tile of values alone."""
+    """Stores the sum, vector and peak of each half; only the first tile of values stores vectors and peaks."""
     _store_half(sums, vectors, peaks, place, columns, value_columns, tile, plus, C, LOG)
     if C.HALVES == 2:
         _store_half(sums, vectors, peaks, place + C.WIDTH, columns, value_columns, tile, minus, C, LOG)
@@ -105,7 +104,7 @@ def _store_half(sums, vectors, peaks, place, columns, value_columns, tile, half,
 
 @triton.jit
 def load_sums(sums, vectors, peaks, place, columns, value_columns, C: tl.constexpr, HAS_INITIAL: tl.constexpr):
-    """The sum, the vector and the peak of each half of the state before the first token; see `store_sums`."""
+    """The sum, vector and peak of each half of the initial state; those of no keys without HAS_INITIAL."""
     plus = _load_half(sums, vectors, peaks, place, columns, value_columns, C, HAS_INITIAL)
     minus = plus
     if C.HALVES == 2:
@@ -127,7 +126,7 @@ def _load_half(sums, vectors, peaks, place, columns, value_columns, C: tl.conste
 
 @triton.jit
 def locate_block(blocks, BLOCK: tl.constexpr):
-    """The block that a program on the first axis handles, its batch entry, its first token and its end."""
+    """The block of a program, by the grid's first axis: index, batch entry, first token and end."""
     block = tl.program_id(0).to(tl.int64)
     batch, start = tl.load(blocks + block * 4).to(tl.int64), tl.load(blocks + block * 4 + 1)
     return block, batch, start, tl.minimum(start + BLOCK, tl.load(blocks + block * 4 + 2))
@@ -135,7 +134,7 @@ def locate_block(blocks, BLOCK: tl.constexpr):
 
 @triton.jit
 def tile_columns(C: tl.constexpr):
-    """The columns of features and of values that a program on the third axis handles, and the tile's number."""
+    """The columns of features and of values of a program, by the grid's third axis, and the index of its value tile."""
     value_tiles = (C.VALUES + C.BV - 1) // C.BV
     tile = tl.program_id(2) % value_tiles
     return tl.program_id(2) // value_tiles * C.BF + tl.arange(0, C.BF), tile * C.BV + tl.arange(0, C.BV), tile
@@ -143,9 +142,9 @@ def tile_columns(C: tl.constexpr):
 
 @triton.jit
 def _scanned(C: tl.constexpr):
-    """The columns of features that a program of a scan carries, their places in a state, and three masks.
+    """The columns of features of a program of a scan, their offsets in a state, and three masks.
 
-    The masks are of the vectors, of the sums, and of the vectors where a program of the first tile of values runs.
+    The masks are for loads of vectors, for sums, and for stores of vectors, which only the first tile of values makes.
     """
     columns, value_columns, tile = tile_columns(C)
     real = columns < C.FEATURES
@@ -159,7 +158,7 @@ def scan_keys(sums, key_sums, peaks, initial, initial_keys, initial_peaks, seque
               peaks_through, final, final_keys, final_peaks, C: tl.constexpr, HAS_INITIAL: tl.constexpr):  # fmt: skip
     """The sums over all keys before each block, and over all keys of each sequence.
 
-    Grid: sequences, kv heads, tiles of features and values. Without CAUSAL only the latter sums are given.
+    Without CAUSAL only the sums of the sequences are stored. Grid: sequences, kv heads, tiles of features and values.
     """
     sequence, head, heads = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     columns, within, real, inside, once = _scanned(C)
@@ -202,8 +201,8 @@ def sum_queries(q, grad, q_weight, q_bias, norms, pulls, peaks, blocks, sums, qu
                 grad_batch, grad_head, grad_row, tokens, groups, C: tl.constexpr):  # fmt: skip
     """The sums Σ φ(q) gᵀ and Σ φ(q) h of a block's queries, over the query heads of a kv head.
 
-    g and h are the gradients of a row's numerator and denominator (`row_gradients`). With LOG φ(q) stands for
-    exp(log φ(q) + peak - norm), peaks being those before the block (CAUSAL) or of the sequence: at most 1.
+    g and h are the gradients of a row's numerator and denominator (`row_gradients`). With LOG, φ(q) here means
+    exp(log φ(q) + peak - norm), at most 1, with the peaks before the block (CAUSAL) or of the whole sequence.
     Grid: blocks, kv heads, tiles of values.
     """
     block, batch, start, end = locate_block(blocks, C.BLOCK)
@@ -241,7 +240,7 @@ def sum_queries(q, grad, q_weight, q_bias, norms, pulls, peaks, blocks, sums, qu
 
 @triton.jit
 def load_peaks(peaks, place, columns, C: tl.constexpr):
-    """The shift [columns] of each half; zeros, which nothing reads, without LOG."""
+    """The peaks [columns] of each half; without LOG, zeros that are not read."""
     plus = tl.zeros(columns.shape, tl.float32)
     minus = plus
     if C.LOG:
@@ -256,7 +255,7 @@ def row_gradients(norms, pulls, grad, rows, end, LOG: tl.constexpr):
     """A row's norm, and the gradients g [rows values] of its numerator and h [rows] of its denominator.
 
     With o = numerator / denominator, g = do / denominator and h = -(o·do) / denominator. With LOG the norm is the
-    logarithm of the denominator, and what divides by it is the row's features.
+    logarithm of the denominator; then g = do and h = -(o·do), and callers take the norm off the row's log features.
     """
     norm = tl.load(norms + rows, mask=rows < end, other=1.0)
     denominator = -tl.load(pulls + rows, mask=rows < end, other=0.0)
@@ -271,8 +270,9 @@ def scan_queries(sums, query_sums, last, last_queries, peaks_before, peaks_throu
                  first_state, first_queries, C: tl.constexpr, HAS_LAST: tl.constexpr):  # fmt: skip
     """The sums of `sum_queries` over all queries after each block, and over all queries of each sequence.
 
-    The former have the shift of the keys through the block, the latter that of the initial state.
-    Grid: sequences, kv heads, tiles of features and values. Without CAUSAL only the latter sums are given.
+    With LOG and CAUSAL, the sums after a block have the peaks of the keys up to its end, and those of a sequence the
+    peaks of the initial state. Without CAUSAL only the sums of the sequences are stored, with the peaks of all keys.
+    Grid: sequences, kv heads, tiles of features and values.
     """
     sequence, head, heads = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     columns, within, real, inside, once = _scanned(C)

@@ -1,4 +1,4 @@
-"""Sizes of the Triton kernels' tiles. A fixed table: nothing is tuned at run time, so no first call is slow."""
+"""Tile sizes of the Triton kernels, from fixed rules: without tuning at run time, no first call is slow."""
 
 import os
 from dataclasses import dataclass
@@ -9,23 +9,26 @@ import torch
 from .backend import MAX_WIDTH
 
 PROGRAMS = 132
-"""Programs that fill an H100 or H200: one for each multiprocessor."""
+"""Programs that fill an H100 or H200, one for each of its 132 multiprocessors."""
 
 WIDE_TILE = 64
-"""Columns of features in a tile where there are more than `MAX_WIDTH`."""
+"""Columns of features in a tile if there are more than `MAX_WIDTH` features."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tiles of one call.
+    """Tile sizes and launch options of one call.
 
     Attributes:
-        chunk: tokens in a tile.
+        chunk: tokens in a tile, at least 16.
         block: tokens between two stored states; a multiple of `chunk`.
         values: columns of values that a program of the forward kernels holds.
-        warps: of the forward kernels and the sums.
-        backward_warps: of the kernels of query and key gradients.
-        stages: of the software pipeline.
+        warps: warps of a program of the forward kernels and of the sums.
+        backward_warps: warps of a program of the gradient kernels.
+        stages: stages of the software pipeline.
+
+    Raises:
+        ValueError: a chunk below 16 tokens, or one that does not divide the block.
     """
 
     chunk: int
@@ -42,7 +45,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Constants:
-    """The constants that kernels of linear attention are compiled for, their parameter `C`.
+    """The compile-time constants of the kernels of linear attention, their parameter `C`.
 
     Attributes:
         DIM: columns of q and k, rows of a map's matrix.
@@ -50,7 +53,7 @@ class Constants:
         VALUES: columns of v.
         HALVES: 2 for a map with both halves, else 1.
         MAP: a code of `features.MAP_CODES`.
-        LOG: features are logarithms.
+        LOG: the map gives logarithms of features.
         CAUSAL: a query sees the keys up to its own.
         NORMALIZE: outputs are divided by the row sums.
         HAS_BIAS: the maps have biases.
@@ -86,16 +89,24 @@ class Constants:
 
     @property
     def FEATURES(self) -> int:
-        """Columns of all features."""
+        """Number of features, both halves together."""
         return self.HALVES * self.WIDTH
 
 
 def tiles_for(dtype: torch.dtype, dim: int, width: int, values: int, log_space: bool, *, mapped: bool = True) -> Tiles:
-    """The tiles for these sizes.
+    """The tiles for these sizes on a Hopper GPU.
 
-    They are smaller where operands are float32, which tensor cores do not take, and where a map's matrix of more than
-    128 rows and columns takes most of the shared memory. Features above `MAX_WIDTH` are read a tile of `WIDE_TILE`
-    after another; their states are stored half as often.
+    They are smaller if operands take four bytes, and if a map's matrix of more than 128 rows and columns takes most of
+    the shared memory. More than `MAX_WIDTH` features are read `WIDE_TILE` at a time, and their states, which are large,
+    are stored half as often.
+
+    Args:
+        dtype: type of q, k and v.
+        dim: columns of q and k.
+        width: columns of one half of the features.
+        values: columns of v.
+        log_space: the map gives logarithms of features.
+        mapped: the kernels apply a map.
     """
     if width > MAX_WIDTH:
         chunk = 64 if dtype == torch.bfloat16 else 32
@@ -111,20 +122,20 @@ def tiles_for(dtype: torch.dtype, dim: int, width: int, values: int, log_space: 
 
 
 def padded(size: int) -> int:
-    """The power of two that a tile takes for `size` columns."""
+    """The width of a tile for `size` columns: a power of two of at least 16."""
     return max(16, 1 << (size - 1).bit_length())
 
 
 def interpreting() -> bool:
-    """Tells whether kernels run in Triton's interpreter: on CPU tensors, without limits of shared memory."""
+    """Whether kernels run in Triton's interpreter, which takes CPU tensors and has no limit of shared memory."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def operands(dtype: torch.dtype) -> dict[str, Any]:
-    """The type and the precision of the operands of products.
+    """The type and the precision of the operands of products, `OPERAND` and `PRECISION` of `Constants`.
 
-    bfloat16 stays as it is; float16 runs in TF32, which has its mantissa without its narrow range.
-    The interpreter computes on bfloat16 wrongly (triton 3.9), so there operands are float32.
+    bfloat16 inputs are multiplied as they are. float16 inputs are multiplied in TF32, which has the same mantissa and a
+    wider range. The interpreter of triton 3.9 computes bfloat16 products wrongly, so its operands are float32.
     """
     import triton.language as tl
 
@@ -134,5 +145,5 @@ def operands(dtype: torch.dtype) -> dict[str, Any]:
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type in which sums before blocks are stored: what they are multiplied in."""
+    """The type in which the sums before blocks are stored, which is that of the products that read them."""
     return torch.bfloat16 if dtype == torch.bfloat16 and not interpreting() else torch.float32

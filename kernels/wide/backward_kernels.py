@@ -1,7 +1,7 @@
-"""Triton kernels of linear attention over features too many for one tile: gradients; see `wide.kernels`.
+"""Triton kernels for the gradients of linear attention over features too many for one tile; see `wide.kernels`.
 
-The formulas are those of `fused.backward_kernels`. A tile's gradient of features needs no other tile, as scores do not
-enter it; that of values sums over all tiles.
+The formulas are those of `fused.backward_kernels`. Scores do not enter the gradient of features, so each tile of
+features is computed alone; the gradient of values sums over all tiles.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.

@@ -1,7 +1,8 @@
 """Triton kernels of linear attention over features too many for one tile, such as Taylor's 2,145: the forward pass.
 
-Features are at hand, plain and not negative; they are read a tile of columns at a time. The forms are those of the
-kernels with a map inside: sums of blocks, a scan over them (`triton.states`), then every chunk of queries on its own.
+Features are given, plain and not negative; kernels read them one tile of columns at a time. The steps are those of the
+two-pass form in `triton.forward`: sums of blocks, a scan over them (`triton.states`), then one program for each chunk
+of queries.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.

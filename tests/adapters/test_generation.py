@@ -162,5 +162,5 @@ def test_a_watcher_ends_the_generation() -> None:
 @pytest.mark.parametrize("narrowed", [{"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}])
 def test_a_choice_among_no_tokens_is_refused(narrowed: dict[str, Any]) -> None:
     first, _ = counting(torch.tensor([0]), 0)
-    with pytest.raises(ValueError, match="allowed: at least 1, and above 0 up to 1"):
+    with pytest.raises(ValueError, match="allowed: at least 1, and above 0 and at most 1"):
         greedy(first, 0, counting, max_new_tokens=1, **narrowed)

@@ -197,8 +197,8 @@ def test_what_a_backbone_cannot_do_is_refused_in_words(build: Build, tokens: Ten
         ("softmax", "encoder", ModelShape(16, 11), "backbone encoder cannot be a language_model"),
         ("softmax", "vit", ModelShape(16, 11, num_classes=3), "backbone vit does not take tokens"),
         ("softmax", "encoder", ModelShape(1, num_classes=3, image_size=8), "backbone encoder does not take images"),
-        ("window", "encoder", None, "model window is for decoders alone; this model is an encoder"),
-        ("window", "vit", None, "model window is for decoders alone; this model is an encoder"),
+        ("window", "encoder", None, "model window exists only in decoders; this model is an encoder"),
+        ("window", "vit", None, "model window exists only in decoders; this model is an encoder"),
     ],
 )
 def test_a_model_that_cannot_be_is_refused_before_it_is_built(

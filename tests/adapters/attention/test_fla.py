@@ -53,7 +53,7 @@ def test_the_peer_computes_what_our_own_kernels_do(model: str) -> None:
 
 def test_there_is_no_peer_without_its_device() -> None:
     layer = alone("elu:kernels=fla")
-    with pytest.raises(UnsupportedError, match="CUDA alone, not on cpu"):
+    with pytest.raises(UnsupportedError, match="run only on cuda, not on cpu"):
         layer.prefill(layer.inputs(1, 4).heads)
 
 
@@ -61,7 +61,7 @@ def test_there_is_no_peer_without_its_device() -> None:
 def test_what_the_peer_has_no_kernel_for_is_refused() -> None:
     layer = alone("elu:kernels=fla")
     heads = layer.inputs(1, 4).heads
-    with pytest.raises(UnsupportedError, match="causal alone"):
+    with pytest.raises(UnsupportedError, match="has only causal linear attention"):
         layer.core(heads, causal=False)
     with pytest.raises(ValueError, match="leave out window=4"):
         alone("hedgehog:window=4:kernels=fla")

@@ -226,7 +226,7 @@ def test_the_decode_state_of_a_model_is_bounded(build: Build) -> None:
 @pytest.mark.parametrize("backbone", ["encoder", "vit"])
 def test_an_encoder_with_it_is_refused_before_it_is_built(build: Build, backbone: str) -> None:
     with pytest.raises(
-        UnsupportedError, match="model hedgehog:window=16 is for decoders alone; this model is an encoder"
+        UnsupportedError, match="model hedgehog:window=16 exists only in decoders; this model is an encoder"
     ):
         build("hedgehog:window=16", backbone)
     build("hedgehog", backbone)

@@ -188,14 +188,14 @@ def test_shards_together_hold_what_one_file_does(tmp_path: Path) -> None:
 def test_a_cut_file_is_refused(kept: int, tmp_path: Path) -> None:
     file = save_tiny("gpt2", tmp_path) / "model.safetensors"
     file.write_bytes(file.read_bytes()[:kept])
-    with pytest.raises(CheckpointError, match="is not a whole file of weights"):
+    with pytest.raises(CheckpointError, match="is not a whole weight file"):
         load(tmp_path)
 
 
 def test_a_file_with_more_than_its_tensors_is_refused(tmp_path: Path) -> None:
     file = save_tiny("gpt2", tmp_path) / "model.safetensors"
     file.write_bytes(file.read_bytes() + b"more")
-    with pytest.raises(CheckpointError, match="is not a whole file of weights"):
+    with pytest.raises(CheckpointError, match="is not a whole weight file"):
         load(tmp_path)
 
 

@@ -81,13 +81,13 @@ def test_documents_that_do_not_fit_are_refused(build: Build) -> None:
 
 def test_only_an_encoder_compares_two_sequences(build: Build) -> None:
     images = ModelShape(context_length=1, num_classes=3, image_size=8, channels=2, towers=2)
-    with pytest.raises(UnsupportedError, match="backbone vit reads one sequence a row"):
+    with pytest.raises(UnsupportedError, match="backbone vit reads one sequence in each row"):
         build("softmax", "vit", shape=images)
 
 
 @pytest.mark.parametrize("towers", [0, 3])
 def test_there_are_one_or_two_towers(build: Build, towers: int) -> None:
-    with pytest.raises(ValueError, match=f"towers is {towers}; it takes 1 or 2"):
+    with pytest.raises(ValueError, match=f"towers is {towers}; allowed: 1 or 2"):
         build("softmax", "encoder", shape=ModelShape(16, 11, num_classes=3, towers=towers))
 
 

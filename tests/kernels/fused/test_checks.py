@@ -197,7 +197,7 @@ def test_a_state_of_float64_is_left_to_torch() -> None:
     assert "float64" not in why_not_fused(given)
     assert given.initial_kv is not None
     wide = replace(given, initial_kv=given.initial_kv.double())
-    assert "the state before these tokens is float64, they sum in float32" in why_not_fused(wide)
+    assert "the initial state is float64, but they sum in float32" in why_not_fused(wide)
 
 
 def with_state(call: Call, change: Callable[[Tensor], Tensor]) -> Call:

@@ -84,5 +84,5 @@ def test_an_encoders_layer_attends_both_ways() -> None:
 
 def test_a_mechanism_for_decoders_is_refused_in_an_encoders_layer() -> None:
     shape = AttentionShape(heads=2, kv_heads=2, head_dim=8, context_length=32, seed=0)
-    with pytest.raises(UnsupportedError, match="for decoders alone"):
+    with pytest.raises(UnsupportedError, match="exists only in decoders"):
         build_alone(parse_spec("hedgehog:window=4", mechanisms().get), shape, CPU, causal=False)
