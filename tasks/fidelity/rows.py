@@ -38,7 +38,7 @@ class CorpusWindows:
         corpus: Name of the corpus.
         seq_len: Most tokens of a row.
         windows: The windows; may be empty.
-        reason: Why there are none, if so.
+        reason: Why there are none; used only if `windows` is empty.
     """
 
     corpus: str
@@ -47,7 +47,7 @@ class CorpusWindows:
     reason: str
 
     def sample(self, most: int) -> TokenIds:
-        """The first `most` tokens of the longest row of the first window; none where there is no window."""
+        """The first `most` tokens of the longest row of the first window; empty if there is no window."""
         if not self.windows:
             return np.empty(0, np.int32)
         tokens, mask = self.windows[0]
@@ -88,10 +88,9 @@ def _unsupported(at: Row, reason: str) -> Row:
 
 
 def sampled_rows(adapter: Adapter, tokens: TokenIds, at: Row) -> Iterator[Row]:
-    """Weights of a few heads of a few layers, spread evenly: for each query those of the keys it sees, in order.
+    """Weights of a few heads of a few layers, spread evenly: for each query the weights of the keys it sees, in order.
 
-    There are none if the model has no room for the tokens or its weights are no distributions; the rows of its measures
-    say why.
+    There is no row if the model has no room for the tokens or a weight is negative; the rows of measures say why.
     """
     layers: list[AttentionMaps] = []
     inputs, _ = model_inputs(adapter, (tokens[None], None))
