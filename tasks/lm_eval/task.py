@@ -182,7 +182,7 @@ class LmEvalFamily:
     """Every task of lm-eval by its name.
 
     Attributes:
-        prefix: Beginning of every name.
+        prefix: Prefix of every name.
         summary: One line for the listing.
         data: The data that the tasks read, in words.
         cache: Folder that keeps the index of names; None for the user's own.
@@ -197,7 +197,7 @@ class LmEvalFamily:
         """The tasks that a name stands for.
 
         Raises:
-            UnknownNameError: There is none, or it is a glob.
+            UnknownNameError: There is no such name, or it is a glob.
         """
         asked = name.removeprefix(self.prefix)
         if _is_file(asked):
@@ -216,7 +216,7 @@ class LmEvalFamily:
         """The task of that name.
 
         Raises:
-            UnknownNameError: There is none, or its file is not that of a task.
+            UnknownNameError: There is no such task, or its file is not that of a task.
         """
         asked = name.removeprefix(self.prefix)
         if _is_file(asked):

@@ -143,8 +143,8 @@ def answer(adapter: Adapter, sequences: RecallSequences, settings: RecallSetting
 def measure(rows: Sequence[Row], settings: RecallSettings) -> list[Metric]:
     """Accuracy, and two references for it.
 
-    `chance` is a blind guess among the values. `pooled_accuracy` is that of the value seen most often in the sequence:
-    a model reaches it that adds up values and cannot tell keys apart.
+    `chance` is that of a random value. `pooled_accuracy` is that of the value seen most often in the sequence: a model
+    that adds up values and cannot tell keys apart reaches it.
     """
     from ...results.stats.statistics import accuracy_stderr
 
