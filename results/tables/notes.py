@@ -33,7 +33,7 @@ def section_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
 
 
 def _softmax_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
-    """What a reader of percentages must know: that softmax has not learned or took fewer steps, and a sum's parts."""
+    """Notes on percentages of softmax: it has not learned, it took fewer steps, or a sum contains correlations."""
     notes: dict[Conditions, list[str]] = defaultdict(list)
     main = main_rows(rows_of_groups(groups))
     for where, rows in main.items():
@@ -66,7 +66,7 @@ def _chance_note(row: Row) -> str:
     return (
         f"{row.comparison.task}: {who} did not learn: {row.metric} {score}, {level.name} "
         f"{format_with_error(level.value, None)}; "
-        "percentages of it say nothing."
+        "percentages of it have no meaning."
     )
 
 
