@@ -9,10 +9,10 @@
 | `finetune` | trains all weights on the task |
 | `lora` | trains low-rank adapters of the attention projections on the task, and merges them |
 
-`softmax` is what conversions are measured against: under `finetuned-conversion` it is the teacher itself, as in the
-paper's tables, under the others it is fine-tuned like every other model. Hyper-parameters of `paper` scale are the
-paper's where it or later work states them (two epochs of distillation at a rate of 0.01; rates of fine-tuning; rank 8
-and alpha 16); `small` and `smoke` are cut down from them.
+Conversions are compared with `softmax`: under `finetuned-conversion` it is the teacher itself, as in the paper's
+tables; under the other recipes it is fine-tuned like every other model. Hyper-parameters of `paper` scale are the
+paper's if it or later work states them (two epochs of distillation at a rate of 0.01; rates of fine-tuning; rank 8 and
+alpha 16); those of `small` and `smoke` are reduced from them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ class Recipe:
     pretrained: bool | None = True
 
     def fits(self, pretrained: bool) -> bool:
-        """Whether it can start from a pretrained backbone, or from one that is not pretrained."""
+        """Whether the recipe can start from such a backbone.
+
+        Args:
+            pretrained: Whether the backbone is pretrained.
+        """
         return self.pretrained is None or self.pretrained == pretrained
 
 
@@ -75,7 +79,7 @@ def _scales(smoke: TrainSettings, small: TrainSettings, paper: TrainSettings, **
 
 
 def _finetuning(**settings: Value) -> TrainSettings:
-    """Fine-tuning as BERT's authors and their followers do it: Adam's usual second moment, a rate that falls to 0."""
+    """Fine-tuning as of BERT: Adam's usual decay of second moments, and a rate that falls to 0."""
     shared = {"beta2": 0.999, "weight_decay": 0.01, "final_lr": 0.0, "length_pool": 32, "batch_size": 32, "steps": 1}
     return TrainSettings.of({**shared, **settings})
 
@@ -122,7 +126,7 @@ STAGE_DEFAULTS: Mapping[str, Mapping[str, Settings]] = {
 """Defaults by stage and scale; a task may override them, and `--set STAGE.KEY=VALUE` overrides both."""
 
 SKIPPABLE = ("finetune", "lora")
-"""Stages that `STAGE.steps=0` with `STAGE.epochs=0` leaves out: the score is then that right after distillation."""
+"""Stages that `STAGE.steps=0` with `STAGE.epochs=0` leaves out; the model is then measured after distillation."""
 
 
 def check_stage(stage: str, settings: Settings) -> None:
