@@ -79,7 +79,7 @@ def _scales(smoke: TrainSettings, small: TrainSettings, paper: TrainSettings, **
 
 
 def _finetuning(**settings: Value) -> TrainSettings:
-    """Fine-tuning as of BERT: Adam's usual decay of second moments, and a rate that falls to 0."""
+    """Fine-tuning as is usual for BERT: Adam's default decay of second moments, and a rate that falls to 0."""
     shared = {"beta2": 0.999, "weight_decay": 0.01, "final_lr": 0.0, "length_pool": 32, "batch_size": 32, "steps": 1}
     return TrainSettings.of({**shared, **settings})
 

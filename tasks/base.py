@@ -207,7 +207,7 @@ class TaskFamily(Protocol):
         ...
 
     def expand(self, name: str) -> Sequence[str]:
-        """The names of the tasks that `name` stands for: itself, or those of a group.
+        """The names of the tasks that `name` denotes: itself, or those of a group.
 
         Raises:
             UnknownNameError: No task has this name, or too many match it.

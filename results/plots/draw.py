@@ -31,7 +31,7 @@ WIDE_FROM = 10.0
 """Ratio of the largest to the smallest value from which a divergence is drawn on a logarithmic axis."""
 
 CROSS: dict[str, Any] = {"marker": "x", "linestyle": "none", "markersize": 7, "markeredgewidth": 2}
-"""How a mark that stands for a missing value is drawn."""
+"""Look of the mark of a missing value."""
 
 _LONG_FROM = 1e4
 _GRID = "#d9d9d9"
@@ -87,7 +87,7 @@ class Plot:
     Attributes:
         kind: Such as `quality`; the name of its files starts with it.
         comparison: Where its numbers were measured.
-        title: The title that stands above it.
+        title: The title above it.
         figure: The figure.
         detail: What else sets its files apart from other plots of its kind.
     """

@@ -153,7 +153,7 @@ def _lowest(rows: Iterable[Row]) -> dict[float, _Cost]:
 def _crossover(model: ModelKey, softmax: Mapping[float, _Cost], own: Mapping[float, _Cost]) -> Crossover | None:
     """The last crossing after which the model stays cheaper; None if fewer than two lengths are common.
 
-    It is undecided unless its 95 % interval lies between lengths at which the two costs are told apart.
+    It is undecided unless its 95 % interval lies between lengths at which the two costs differ significantly.
     """
     lengths = sorted(softmax.keys() & own.keys())
     if len(lengths) < 2:
@@ -161,7 +161,7 @@ def _crossover(model: ModelKey, softmax: Mapping[float, _Cost], own: Mapping[flo
     ends = lengths[0], lengths[-1]
     dearer = [length for length in lengths if own[length].value >= softmax[length].value]
     decided = [length for length in lengths if _is_decided(own[length], softmax[length])]
-    vague = f"not told apart at {', '.join(f'{length:g}' for length in lengths if length not in decided)}"
+    vague = f"no significant difference at {', '.join(f'{length:g}' for length in lengths if length not in decided)}"
     if not dearer:
         is_always = decided == lengths
         return Crossover(model, "always" if is_always else "undecided", None, None, *ends, reason=vague)

@@ -54,7 +54,7 @@ def _softmax_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
 
 
 def _chance_note(row: Row) -> str:
-    """Says that softmax's score cannot be told apart from one without learning; empty otherwise."""
+    """A note if softmax's score is not significantly better than one without learning; empty otherwise."""
     level = chance_level(row.metric, row.evidence.records)
     if level is None or row.value is None or row.higher_is_better is None:
         return ""
@@ -88,7 +88,7 @@ def apart_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
 
 
 def _peers_note(comparison: Conditions, members: Sequence[SeedGroup]) -> str:
-    """Says that cells of a task were not all measured alike: settings, task version, device or dtype differ."""
+    """A note if cells of a task were measured under different settings, task versions, devices or dtypes."""
     keys = {record.peer_key: cells for cells in members for record in cells.records if record.peer_key}
     if len(keys) < 2:
         return ""

@@ -214,7 +214,7 @@ def _secondary_table(title: str, rows: Sequence[Row]) -> Table:
 
 
 def _is_secondary(row: Row, main: Mapping[Conditions, Sequence[Row]]) -> bool:
-    """Whether a row belongs to the secondary tables; a hybrid's score stands at the point of its main metric."""
+    """Whether a row belongs to the secondary tables: a divergence, or a hybrid's score without its linear branch."""
     if row.metric in DIVERGENCES:
         return not row.at
     return row.metric.endswith(WITHOUT_BRANCH) and (not row.at or row.comparison in main)

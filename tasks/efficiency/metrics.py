@@ -25,7 +25,7 @@ def climb_end(rows: Sequence[Row], settings: SweepSettings) -> list[Row]:
 def largest_batch_metrics(rows: Sequence[Row]) -> list[Metric]:
     """The largest batch that fits at each length, `MODE_largest_batch`, if a larger one ran out of memory.
 
-    A search that ended at its maximum, at a timeout or at another failure only shows that so many rows fit:
+    A search that ended at its maximum, at a timeout or at another failure only gives a lower bound,
     `MODE_batch_at_least`.
     """
     found: dict[tuple[str, int], list[Row]] = defaultdict(list)

@@ -32,7 +32,7 @@ from .points import LAYER, Point, Points, of_role
 from .sweep import SMOKE_LENGTHS, Sweep, SweepSettings, sweep_info, sweep_scales
 
 SHORTEST_ENERGY_WINDOW_S = 1.0
-"""Energy counters move in steps of tens of milliseconds; a shorter window says nothing."""
+"""Shortest window that energy is reported for: energy counters move in steps of tens of milliseconds."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How alike two attention maps are, row by row: divergence, spikiness, monotonicity and overlap.
+"""Measures of similarity between two attention maps, by row: divergence, spikiness, monotonicity and overlap.
 
 The Hedgehog paper (arXiv 2402.04347, §3) argues from "spiky" and "monotonic" weights, shows both in plots and gives no
 definition of either. Ours, for a query that sees n keys with weights w, softmax weights p and products s = q·k/√d:
@@ -27,7 +27,7 @@ paper's monotonicity is that a larger product has a larger weight, whatever the 
 a rank correlation says how far it holds; the violations say how often it fails between neighbours, which a correlation
 over many keys hides. Overlap is what retrieval needs: the map picks the keys that softmax picks.
 
-Rows with fewer than 8 keys are left out, as ranks of a few keys say nothing. A row without any weight, which ReLU can
+Rows with fewer than 8 keys are left out, as ranks of a few keys mean little. A row without any weight, which ReLU can
 produce, has entropy 0 and a divergence of 27.6 nats less the entropy of p. Rows with a negative weight are no
 distributions, whatever their sum, and have none of these measures.
 """
@@ -118,7 +118,7 @@ def _ranks(values: Tensor, seen: Tensor) -> Tensor:
 
 
 def _spearman(w: Tensor, s: Tensor, seen: Tensor) -> Tensor:
-    """Correlation of ranks; 0 where either side has all keys alike."""
+    """Correlation of ranks; 0 if all keys of either side are equal."""
     n = seen.sum(-1, keepdim=True)
     x, y = ((_ranks(side, seen) - (n + 1) / 2) * seen for side in (w, s))
     scale = ((x * x).sum(-1) * (y * y).sum(-1)).sqrt()

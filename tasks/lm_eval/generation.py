@@ -10,7 +10,7 @@ from ...adapters.base import UnsupportedError
 from ..heavy import Tensor
 
 SAMPLED_TOP_K = 50
-"""The `top_k` that transformers samples with unless told otherwise, and so lm-eval's `hf` model."""
+"""The default `top_k` of transformers' sampling, and so of lm-eval's `hf` model."""
 
 _WITHOUT_EFFECT: Mapping[str, Any] = {
     "num_beams": 1,

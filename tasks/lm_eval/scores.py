@@ -88,7 +88,7 @@ def leave_out(rows: Sequence[Row], unscored: Mapping[int, str], without_context:
     if without_context:
         named = _named(sorted(without_context), len(rows))
         notes.append(
-            f"{named} scored as if without context, where lm-eval's own model fails: theirs is of spaces alone"
+            f"{named} scored without context, where lm-eval's own model fails: their context is white space alone"
         )
     return [{**kept[0], NOTES: notes}, *kept[1:]] if notes else kept
 

@@ -1,8 +1,8 @@
 """Texts to summarise as prompts and training rows, and what a model writes after them.
 
-A prompt is the prefix token and the template with the text in it. A training row goes on with the summary and the stop
-token, and its loss is on those alone, so that a model learns when to stop. The parts are tokenized apart, so that the
-template's tokens do not depend on the text. A text that is too long is cut at its end to leave room for
+A prompt is the prefix token and the template with the text in it. A training row is a prompt, the summary and the stop
+token; its loss is on summary and stop token alone, so that a model learns when to stop. The parts are tokenized apart,
+so that the template's tokens do not depend on the text. A text that is too long is cut at its end to leave room for
 `max_new_tokens` tokens; template and summary are never cut. The text of a training row may be as long as that of a test
 prompt, or shorter if its summary takes more than `max_new_tokens`.
 """

@@ -11,7 +11,7 @@ from .data import SummaryData
 from .rouge import TOKENIZERS
 
 SOURCE = "{source}"
-"""Where the text stands in the template of a prompt."""
+"""Placeholder of the text in the template of a prompt."""
 
 
 @dataclass(frozen=True)
