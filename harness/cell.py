@@ -79,7 +79,7 @@ class Cell:
         return {f"{group}.{key}": value for group, values in self.settings.items() for key, value in values.items()}
 
     def _hash(self, without: tuple[str, ...]) -> str:
-        """Hash of the fields; where the data lie and how many rows their splits have does not count."""
+        """Hash of the fields; the place of the data and the rows of their splits do not count."""
         fields = {name: value for name, value in asdict(self).items() if name not in without}
         del fields["data"]["splits"], fields["data"]["source"]
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
@@ -88,9 +88,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A cell with what the plan resolved for it, so that its worker looks nothing up again.
+    """A cell with everything that the plan resolved for it, so that its worker resolves nothing again.
 
-    Its pickle names the task and the model, which are registered in every process; a plugin's may hold anything.
+    It is pickled with the names of its task and model, which every process registers: objects of plugins may hold
+    values that cannot be pickled.
 
     Attributes:
         cell: The cell.

@@ -47,7 +47,12 @@ PAPER_FLAGS: Mapping[str, Mapping[str, Any]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code: 0 fine, 2 wrong usage, 3 some cell failed, 130 interrupted."""
+    """Runs the command line.
+
+    Returns:
+        The exit code: 0 fine, 1 `compare` found a regression, 2 wrong usage or a wrong file, 3 some cell has no result,
+        4 `compare` could not decide, 130 interrupted.
+    """
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = make_parser(given[0] if given else "").parse_args(given[:1] if given[:1] == [LM_EVAL] else given)
     options.rest = given[1:]
@@ -208,7 +213,7 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _end_as_by_interrupt() -> None:
-    """Treats a scheduler's stop as an interrupt, so that no process is left behind."""
+    """Treats SIGTERM, by which a scheduler stops a job, as an interrupt, so that no process is left behind."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 

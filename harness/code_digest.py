@@ -1,9 +1,9 @@
-"""Digests of the meaning of modules: equal after a move, a new docstring or another spelling of an import.
+"""Digests of what modules compute: equal after a move, a new docstring or another spelling of an import.
 
-A module is read as a syntax tree and written down again without docstrings, comments, annotations of functions and
-import statements. Each name that an import binds is replaced by what it stands for: a name of a library, or a
-definition in another module, which counts by that module's own digest and not by its path. The text that remains is the
-same on every version of Python. Only the standard library is used.
+A module is parsed into a syntax tree and written as text without docstrings, comments, annotations of functions and
+import statements. Each name that an import binds is replaced by its target: a name of a library, or a definition in
+another module, which counts by that module's own digest and not by its path. The text is the same on every version of
+Python. Only the standard library is used.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from pathlib import Path
 from typing import TypeAlias
 
 _LEFT_OUT = frozenset({"ctx", "kind", "type_comment", "type_ignores", "returns", "simple"})
-"""Fields of syntax trees that change nothing a program computes."""
+"""Fields of syntax trees that do not change what a program computes."""
 
 Find: TypeAlias = Callable[[tuple[str, ...], Path], Path | None]
-"""Gives the file of a module, from its dotted name and the file that names it; None for a library's."""
+"""Gives the file of a module, from its dotted name and the file that names it; None for a module of a library."""
 
 
 @dataclass(frozen=True)
 class _Target:
-    """What an imported name stands for: a module of ours or of a library, or something in it.
+    """The target of an imported name: a followed module or a module of a library, or something in it.
 
     Attributes:
-        module: The file of a module of ours, or a library's dotted name.
-        attributes: The names that lead from the module to what is meant.
+        module: The file of a followed module, or the dotted name of a module of a library.
+        attributes: The names that lead from the module to the target.
     """
 
     module: Path | str
@@ -38,7 +38,7 @@ class _Target:
 
 @dataclass(frozen=True)
 class _Module:
-    """The text of a module's tree, in which `⟨i⟩` stands for `targets[i]`, and the modules of ours that it imports."""
+    """The text of a module's tree, in which `⟨i⟩` stands for `targets[i]`, and the followed modules that it imports."""
 
     text: str
     targets: tuple[_Target, ...]
@@ -50,14 +50,14 @@ def digest_of(roots: Iterable[Path], find: Find) -> str:
 
     Args:
         roots: Files of the modules.
-        find: Says which modules are followed: it gives their files.
+        find: Gives the files of the modules that are followed.
 
     Returns:
-        64 hexadecimal digits. It does not depend on the names and places of the files.
+        64 hexadecimal digits, which do not depend on the names and places of the files.
     """
     modules = {path: _read(path, find) for path in reachable(roots, find)}
     digests: Mapping[Path, str] = {path: _hash(module.text) for path, module in modules.items()}
-    # Each round tells modules apart by what lies one import further; circles of imports need no special case.
+    # Each round tells modules apart by modules one import further away; circles of imports need no special case.
     for _ in range(len(modules)):
         refined = {path: _hash(module.text, *_named(module, digests)) for path, module in modules.items()}
         is_settled = len(set(refined.values())) == len(set(digests.values()))
@@ -68,7 +68,7 @@ def digest_of(roots: Iterable[Path], find: Find) -> str:
 
 
 def reachable(roots: Iterable[Path], find: Find) -> frozenset[Path]:
-    """The files of some modules and of all that they import, one after another."""
+    """The files of some modules and of all that they import, directly or through other modules."""
     found = set(roots)
     ahead = list(found)
     while ahead:
@@ -100,7 +100,7 @@ def _parsed(path: Path) -> ast.Module:
 
 @cache
 def _imports(path: Path, find: Find) -> tuple[Mapping[str, _Target], frozenset[Path]]:
-    """What the names stand for that a module imports, and the modules of ours among what it imports."""
+    """The target of each name that a module imports, and the followed modules among the imports."""
     bound: dict[str, _Target] = {}
     imported: set[Path] = set()
     for node in _running(_parsed(path)):
@@ -126,12 +126,12 @@ def _target(base: tuple[str, ...], name: str, path: Path, find: Find) -> _Target
         return _Target(file)
     if file := find(base, path):
         return _Target(file, (name,))
-    # Of a module of ours that is not followed the name alone counts, wherever in the package it lies.
+    # A module of this package that is not followed counts by its name alone, wherever in the package it is.
     return _Target(".".join((*base, name)) if base[0] else f".{name}")
 
 
 def _followed(target: _Target, find: Find) -> _Target:
-    """The target itself, where a name is only passed on by the module that it is imported from."""
+    """The definition behind a target, if the module that the name is imported from imports it too."""
     seen = set()
     while isinstance(target.module, Path) and target.attributes and target not in seen:
         seen.add(target)
@@ -194,7 +194,7 @@ class _Writer:
         return f"({kind}{''.join(f' {name}={self.text(value)}' for name, value in said.items())})"
 
     def _meant(self, node: ast.expr) -> _Target | None:
-        """What an imported name stands for, and for a module's name with attributes behind it, what those lead to."""
+        """The target of an imported name, or of a module's name with the attributes behind it."""
         attributes: list[str] = []
         while isinstance(node, ast.Attribute):
             attributes.append(node.attr)
@@ -227,7 +227,7 @@ def _fields(node: ast.AST) -> dict[str, object]:
 
 
 def _joined(values: list[ast.expr]) -> list[ast.expr]:
-    """Parts of an f-string, texts side by side as one: versions of Python cut them differently."""
+    """Parts of an f-string, neighbouring texts joined: versions of Python split them differently."""
     found: list[ast.expr] = []
     for value in values:
         last = found[-1] if found else None
@@ -239,7 +239,7 @@ def _joined(values: list[ast.expr]) -> list[ast.expr]:
 
 
 def _says_nothing(node: object) -> bool:
-    """Whether a statement computes nothing: an import, whose names are resolved at their uses, or a bare string."""
+    """Whether a statement is left out: an import, whose names are resolved at their uses, or a bare string."""
     match node:
         case _Field():
             return False

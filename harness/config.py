@@ -49,9 +49,9 @@ class RunConfig:
     """The configuration of one run; the help of its flag says what a field is.
 
     Attributes:
-        suite: Empty if models, tasks and scales were not taken from one.
-        task_scales: Scales of tasks that have another than `scale`.
-        batch_size: Empty for each task's own.
+        suite: Name of a suite; empty if models and tasks are not taken from one.
+        task_scales: Scales of tasks whose scale differs from `scale`.
+        batch_size: A number, or `auto`; empty for each task's own.
         overrides: Settings given with `--set`.
         save_to: Folder that `bench convert` writes the model to; empty to write none.
     """
@@ -65,7 +65,7 @@ class RunConfig:
     seeds: tuple[int, ...] = _set_by("seeds, separated by commas; each is a cell of its own", (0,))
     device: str = _set_by("auto, cpu or cuda", "auto")
     dtype: str = _set_by("auto, float32 or bfloat16", "auto")
-    batch_size: str = _set_by("rows per evaluation batch, or auto for a number that fits", "")
+    batch_size: str = _set_by("rows per evaluation batch; auto halves each task's own while memory runs out", "")
     output: str | None = _set_by("folder of the run (default: results/runs/NAME)", None)
     mirror: str | None = _set_by("folder with datasets/ORG/NAME and models/ORG/NAME, looked in first", None)
     executor: str = _set_by("local or ray", "local")
@@ -145,7 +145,7 @@ FLAGS: Mapping[str, str] = {
     **{f.name.removesuffix("_s").replace("_", "-"): f.name for f in fields(RunConfig) if "help" in f.metadata},
     "set": "set",
 }
-"""Names of the values for `make_config` by their flags without dashes."""
+"""Names of the values for `make_config`, by flag without its leading dashes."""
 
 
 def flag_arguments() -> dict[str, dict[str, Any]]:
@@ -159,7 +159,8 @@ def flag_arguments() -> dict[str, dict[str, Any]]:
             kinds = {int, float, bool} & {hint, *members}
             how = {"action": "store_true"} if bool in kinds else {"type": next(iter(kinds), str)}
             arguments[f"--{flag}"] = {"default": None, **how, **by_name[name].metadata}
-    repeatable = {"action": "append", "default": [], "metavar": "KEY=VALUE", "help": "one setting; repeatable"}
+    what = "a setting of the task, or GROUP.KEY of a stage or the backbone, such as distill.lr=0.01; repeatable"
+    repeatable = {"action": "append", "default": [], "metavar": "KEY=VALUE", "help": what}
     return {**arguments, "--set": repeatable}
 
 
@@ -230,7 +231,7 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _as_text(value: Any) -> str:
-    """A value as one would write it after a flag."""
+    """A value as it is written after a flag."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -45,11 +45,11 @@ def make_plan(config: RunConfig, begin: Callable[[Collection[str]], None] = lamb
 
     Args:
         config: The configuration of the run.
-        begin: Called with the recipes once every name and setting is known to be right, before data are looked for, so
-            that the caller can prepare processes meanwhile.
+        begin: Called with the recipes once every name has been checked, before data are looked for, so that the caller
+            can prepare processes meanwhile.
 
     Raises:
-        UsageError: A name, an option or a setting does not exist, or a plugin's object cannot be sent to a worker.
+        UsageError: A name, an option or a setting does not exist, or a setting has a wrong value.
     """
     sources = make_sources(config)
     drafts = list(_drafts(config, sources))
@@ -86,7 +86,7 @@ def resolve_dtype(dtype: str, device: str) -> str:
 
 
 def _drafts(config: RunConfig, sources: Sources) -> Iterator[PlannedCell]:
-    """Every model on every task, with all settings, before data are looked for and without seeds."""
+    """Every model on every task with its settings, without data and seeds."""
     located = cache(partial(_locate_backbone, sources=sources, trust_remote_code=config.trust_remote_code))
     specs = [_parse_model(text) for text in config.models]
     for task, task_spec in _tasks(config.tasks):
@@ -202,7 +202,7 @@ def _recipe(task: Task, backbone: Backbone, config: RunConfig) -> str:
 def _settings(
     task: Task, task_spec: TaskSpec, backbone: Backbone, scale: str, recipe: str, config: RunConfig
 ) -> Groups:
-    """A cell's settings: defaults, then `--set`, then `--batch-size`, then those that belong to the task's name.
+    """A cell's settings: defaults, overridden by `--set`, then `--batch-size`, then the settings in the task's name.
 
     Raises:
         UsageError: A setting is unknown or has a wrong value, or the task has no such scale.
@@ -234,10 +234,9 @@ def _check_window(spec: ModelSpec, task: str, settings: Settings) -> None:
 
 
 def _defaults(task: Task, backbone: Backbone, scale: str, recipe: str, config: RunConfig) -> Groups:
-    """Defaults by group: the scale's, and over them the task's.
+    """Defaults by group: those of the scale, overridden by those of the task.
 
-    A pretrained model reads the tokens that it was trained on, and has its own sizes; some tasks want its weights in
-    the type of the run.
+    A pretrained model uses its own tokenizer and sizes; some tasks want its weights in the dtype of the run.
     """
     if scale not in task.info.scales:
         raise UsageError(str(unknown_name(f"scale of task {task.info.name}", scale, task.info.scales)))

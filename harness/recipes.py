@@ -9,13 +9,13 @@
 | `finetune` | trains all weights on the task |
 | `lora` | trains low-rank adapters of the attention projections on the task, and merges them |
 
-`softmax` is what conversions are measured against: under `finetuned-conversion` and `scratch-conversion` it is the
-teacher itself, as in the paper's tables, under the others it is fine-tuned like every other model. Hyper-parameters of
-`paper` scale are the paper's where it or later work states them (two epochs of distillation at a rate of 0.01; rates of
-fine-tuning; rank 8 and alpha 16); `small` and `smoke` are cut down from them.
+Conversions are compared with `softmax`: under `finetuned-conversion` and `scratch-conversion` it is the teacher itself,
+as in the paper's tables; under the other recipes it is fine-tuned like every other model. Hyper-parameters of `paper`
+scale are the paper's if it or later work states them (two epochs of distillation at a rate of 0.01; rates of
+fine-tuning; rank 8 and alpha 16); those of `small` and `smoke` are reduced from them.
 
-`scratch-conversion` is ours: a conversion whose softmax model is small enough to be trained to its end anywhere. Its
-students take shares of the steps in which the task trains that model, so no task has to say more.
+`scratch-conversion` is no recipe of the paper: its softmax model is small enough to be trained to convergence on two
+cores. Its students take a share of the steps in which the task trains that model.
 """
 
 from __future__ import annotations
@@ -51,7 +51,11 @@ class Recipe:
         return "swap" in self.stages[1:]
 
     def fits(self, pretrained: bool) -> bool:
-        """Whether it can start from a pretrained backbone, or from one that is not pretrained."""
+        """Whether the recipe can start from such a backbone.
+
+        Args:
+            pretrained: Whether the backbone is pretrained.
+        """
         return self.pretrained is None or self.pretrained == pretrained
 
 
@@ -91,7 +95,7 @@ def _scales(smoke: TrainSettings, small: TrainSettings, paper: TrainSettings, **
 
 
 def _finetuning(**settings: Value) -> TrainSettings:
-    """Fine-tuning as BERT's authors and their followers do it: Adam's usual second moment, a rate that falls to 0."""
+    """Fine-tuning as is usual for BERT: Adam's default decay of second moments, and a rate that falls to 0."""
     shared = {"beta2": 0.999, "weight_decay": 0.01, "final_lr": 0.0, "length_pool": 32, "batch_size": 32, "steps": 1}
     return TrainSettings.of({**shared, **settings})
 
@@ -144,7 +148,7 @@ FINETUNE_RATE = 0.3
 """Under `scratch-conversion`, the peak rate of fine-tuning as a share of that of training."""
 
 SKIPPABLE = ("finetune", "lora")
-"""Stages that `STAGE.steps=0` with `STAGE.epochs=0` leaves out: the score is then that right after distillation."""
+"""Stages that `STAGE.steps=0` with `STAGE.epochs=0` leaves out; the model is then measured after distillation."""
 
 
 def stage_defaults(recipe: Recipe, scale: str, task: TaskScale) -> dict[str, Settings]:

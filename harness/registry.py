@@ -1,7 +1,7 @@
-"""Everything that has a name: built-in mechanisms and tasks, found by walking their folders, and those of plugins.
+"""Mechanisms and tasks by name: built-in ones, found by walking their folders, and those of plugins.
 
-Nothing here imports torch. Plugins are found by their entry points. One that cannot be loaded is remembered, and the
-reason is given to whoever asks for its name.
+Nothing here imports torch. Plugins are found by their entry points. If a plugin cannot be loaded, the reason is kept
+and is part of the error for its name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PACKAGE = __name__.partition(".")[0]
 ROOT = Path(__file__).resolve().parent.parent
 
 _NO_TASK = (type, ModuleType)
-"""Kinds of values that are no tasks. A module that `tasks/heavy.py` stands in for must not be asked for attributes."""
+"""Kinds of values that are no tasks. Reading an attribute of a module of `tasks/heavy.py` would import it."""
 
 T = TypeVar("T")
 

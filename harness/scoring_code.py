@@ -20,7 +20,7 @@ _FOLLOWED = frozenset({"tasks", "results", "kernels"})
 
 
 def scoring_fingerprint(task: Task) -> str:
-    """Digest of what the modules of `scoring_files` mean, 16 hexadecimal digits; edits of words and layout keep it."""
+    """Digest of what the modules of `scoring_files` compute, 16 hex digits; docstrings and layout do not count."""
     return digest_of(_roots(task), find_module)[:16]
 
 
@@ -30,11 +30,14 @@ def scoring_files(task: Task) -> frozenset[Path]:
 
 
 def find_module(parts: tuple[str, ...], path: Path) -> Path | None:
-    """The file of a module that counts: of a followed floor of ours, or of the package of the module that names it.
+    """The file of a module that counts: in a followed folder of this package, or in the package of `path`.
 
     Args:
-        parts: The dotted name, behind an empty part for each dot of a relative name.
-        path: The module that names it.
+        parts: The dotted name; one empty part in front for each dot of a relative name.
+        path: The file of the module that imports it.
+
+    Returns:
+        The file; None for a module that does not count.
     """
     dots = next((index for index, part in enumerate(parts) if part), len(parts))
     names = parts[dots:]
@@ -60,7 +63,7 @@ def _roots(task: Task) -> set[Path]:
 
 
 def _declaring(task: Task) -> Iterator[Path]:
-    """The modules that declare this task, among those that are searched for tasks; another may define its class."""
+    """The modules that declare this task, among those that are searched for tasks; its class may be in another one."""
     plugins = {entry.module for entry in entry_points(group=f"{PACKAGE}.tasks")}
     for name, module in list(sys.modules.items()):
         is_searched = name.startswith(f"{PACKAGE}.tasks.") or name in plugins

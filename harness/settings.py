@@ -44,7 +44,7 @@ def check_overrides(overrides: Iterable[str], cells: Iterable[Groups]) -> None:
 
 
 def parse_value(key: str, text: str, default: Value) -> Value:
-    """`text` as the type of `default`; if the default is None, as a number if it is one.
+    """`text` as the type of `default`; `none` is None. If the default is None, a number if it is one, else the text.
 
     Raises:
         UsageError: The text is not of that type.

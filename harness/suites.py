@@ -26,7 +26,7 @@ class Suite:
 
 
 IN_CONTEXT = ("mqar", "icl_regression", "icl_boolean", "icl_parity", "regular_languages", "modular_arithmetic", "maze")
-"""Tasks whose answers stand in the prompt or follow from it."""
+"""Tasks of learning in context: their answers are in the prompt or follow from it."""
 
 SUITES: Mapping[str, Suite] = {
     suite.name: suite

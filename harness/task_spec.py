@@ -1,4 +1,4 @@
-"""Task specs: `NAME[:KEY=VALUE]...`, a task with settings of its own, which no `--set` changes.
+"""Task specs: `NAME[:KEY=VALUE]...`, a task with settings in its name, which `--set` does not change.
 
 The settings become part of the task's name in records and tables, so that one run can hold a task with several
 settings: `summarization:dataset=ORG/NAME:source=COLUMN:target=COLUMN`, or `wikitext2:stride=64` beside `wikitext2`. A

@@ -1,4 +1,4 @@
-"""Reading of JSON that another program or an earlier run wrote: every reader parses and validates it here, by msgspec.
+"""Reads JSON that another program or an earlier run wrote; every reader parses and validates it here, by msgspec.
 
 Beyond msgspec's own checks, unknown fields of dataclasses are refused, integers are limited to 64 bits, and the strings
 `nan`, `inf` and `-inf` are read as numbers where a float is declared; `format_json` writes these strings. All refusals
@@ -57,10 +57,11 @@ def convert(data: object, kind: type[_T], where: str) -> _T:
     Args:
         data: Mappings, lists and scalars.
         kind: The type; its fields may be dataclasses, mappings, tuples, unions, literals and scalars.
-        where: What messages call `data`, such as `record`.
+        where: Name of `data` in messages, such as `record`.
 
     Raises:
-        ForeignJsonError: A field is missing, unknown or of the wrong type; the message has its place and its value.
+        ForeignJsonError: A field is missing, unknown or of the wrong type; the message has its place and, for a wrong
+            type, its value.
     """
     try:
         strict = msgspec.convert(data, _strict(kind))  # type: ignore[arg-type]
@@ -89,7 +90,7 @@ def _parsed(raw: bytes) -> Any:
     try:
         value = msgspec.json.decode(raw)
     except msgspec.DecodeError:
-        # With NaN and Infinity as strings, all else that msgspec refuses is still refused.
+        # NaN and Infinity become strings here, so that msgspec still refuses everything else that is not JSON.
         msgspec.json.decode(json.dumps(json.loads(raw, parse_constant=str), allow_nan=False))
         return json.loads(raw, parse_int=_integer)
     return json.loads(raw, parse_int=_integer) if _LONG_NUMBER.search(raw) else value
@@ -121,7 +122,7 @@ def _strict(kind: Any) -> Any:
         return msgspec.defstruct(kind.__name__, fields, kw_only=True, forbid_unknown_fields=True)  # type: ignore[union-attr]
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in _UNIONS:
-        # Beside `str` the three strings stay strings: a union may hold one type of string.
+        # In a union with `str` the three strings stay strings: msgspec takes one type of string in a union.
         members = (one if one is float and str in arguments else _strict(one) for one in arguments)
         return functools.reduce(operator.or_, members)
     if origin is Literal or not arguments:

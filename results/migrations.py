@@ -1,7 +1,7 @@
-"""Records of earlier schema versions, brought to today's one version at a time.
+"""Migrates records of earlier schema versions to the current version, one version at a time.
 
-A change of a record's fields appends one step to `STEPS`; the version is the number of steps and one. The tests keep a
-record of every version, and refuse a change of the fields without a new version.
+A change of a record's fields appends one step to `STEPS`; the current version is the number of steps plus one. The
+tests keep a record of every version, and refuse a change of the fields without a new version.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ SCHEMA_VERSION = 1 + len(STEPS)
 
 
 class NewerVersionError(ForeignJsonError):
-    """A newer release wrote a record: it is not damaged, and this release must leave it alone."""
+    """A newer release wrote a record. The record is not damaged, and this release must not replace it."""
 
 
 def migrated(data: Mapping[str, Any], steps: Sequence[Step] = STEPS) -> dict[str, Any]:
-    """A record's JSON at today's version.
+    """A record's JSON at the current version.
 
     Args:
         data: JSON of a record of any version so far; its first level is not changed.
-        steps: The steps from version 1 to today's.
+        steps: The steps from version 1 to the current version.
 
     Raises:
-        NewerVersionError: The version is newer than today's.
+        NewerVersionError: The version is newer than the current one.
         ForeignJsonError: `data` is no JSON object, or has no valid version.
     """
     if not isinstance(data, Mapping):

@@ -1,4 +1,4 @@
-"""Names: the groups that tasks form, and the nearest names to one that does not exist. Imports nothing heavy."""
+"""Groups of tasks by name, and the error for an unknown name, with the nearest names. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 tables 8 and 6 of the Hedgehog paper (arXiv 2402.04347)."""
 
 FAMILIES = frozenset({"kernels", "lm_eval"})
-"""Names before `/` that tasks share without being one benchmark: their scores have no sum."""
+"""Prefixes before `/` of tasks that are no single benchmark: the scores of a family are not summed."""
 
 
 class UnknownNameError(ValueError):

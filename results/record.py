@@ -22,9 +22,9 @@ STATUSES: tuple[Status, ...] = typing.get_args(Status)
 TRAINING_SPLIT = "train"
 """The split of curve points that were measured on the batches of training."""
 PART_MARK = "/"
-"""Stands in the names of curves of a part of a model, such as a layer or a head, and in no other curve's name."""
+"""Occurs in the names of curves of a part of a model, such as a layer or a head, and in no other curve's name."""
 UNSCORED = "unscored"
-"""Key of a prediction's row that no metric counts, for the reason."""
+"""Key of a prediction's row that holds the reason why no metric counts the row."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Metric:
     """One measured number.
 
     Attributes:
-        name: What was measured, such as `perplexity`; the unit is not part of the name.
-        value: The number; None when this point could not be measured (see `status`).
+        name: What was measured, such as `perplexity` or `prefill_ms`.
+        value: The number; None if this point could not be measured (see `status`).
         unit: Such as `nats`, `tokens/s`, `bytes`, or `1` for a pure ratio.
-        higher_is_better: The direction of improvement; None for a number that only describes.
+        higher_is_better: The direction of improvement; None for a number without a better direction.
         stderr: Standard error of `value`, or None where none is defined.
         n: How many independent samples `value` rests on.
         at: Coordinates of a sweep's point, such as `{"seq_len": 512}`.
         status: `ok`, or why this point has no value.
-        samples: Raw repeated measurements in `unit`, in the order taken, where there are any.
+        samples: Raw repeated measurements in `unit`, in the order taken; empty if there are none.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class KernelUse:
-    """The form and backend of an attention kernel that really ran, and in which part of the cell's work."""
+    """The form and backend of an attention kernel that really ran, and the phase of the cell in which it ran."""
 
     phase: str
     form: str
@@ -71,7 +71,8 @@ class DataIdentity:
         id: Hub id with configuration, or the name of a generator or embedded corpus.
         revision: Hub revision or generator version; empty when `fingerprint` alone identifies the data.
         fingerprint: Hash of the content.
-        source: Where it came from: `mirror`, `hub`, `embedded` or `generated`; `imported` with a foreign result.
+        source: Where it came from: `mirror`, `hub`, `folder`, `embedded` or `generated`; `imported` for a result of
+            another program.
         splits: Rows per split that was used.
         details: What else identifies it, such as the tokenizer's name.
     """
@@ -95,7 +96,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One point of a training curve."""
+    """One point of a training curve: the value of a quantity, by its name, on a split after so many training steps."""
 
     step: int
     split: str
@@ -123,10 +124,10 @@ class Record:
         settings: Every resolved hyper-parameter, as `stage.key`.
         timings_s: Seconds by phase.
         kernels: Attention kernels that ran.
-        data: Which data was read; None when the cell failed before reading any.
+        data: Which data was read; None if the data could not be identified.
         environment: Versions, device, threads, commit.
         limit: Rows asked for with `--limit`; None for all of them.
-        peer_key: Hash of all but the model: cells with the same one are comparable.
+        peer_key: Hash of everything but model and seed: cells with equal peer keys compare models.
         error: Why the cell failed, unless `status` is `ok`.
         curves: Training and validation curves.
         notes: Fallbacks, substitutes and early stops, in words.
@@ -156,7 +157,7 @@ class Record:
     notes: tuple[str, ...] = ()
 
     def main(self) -> Metric | None:
-        """The metric that ranks models on this task; None when it was not measured."""
+        """The metric that ranks models on this task; None if it was not measured."""
         return next((m for m in self.metrics if m.name == self.main_metric and m.value is not None), None)
 
 

@@ -1,4 +1,4 @@
-"""The folder of one run: its manifest, one JSON file per cell, samples, and what is computed from them.
+"""The folder of one run: its manifest, one JSON file per cell, predictions, and the report computed from them.
 
     manifest.json                      configuration, plan, environment
     cells/CELL.json                    one Record each
@@ -27,7 +27,7 @@ from .migrations import NewerVersionError
 from .record import Record, Status, from_json, record_text
 
 DONE_STATUSES: frozenset[Status] = frozenset({"ok", "oom", "unsupported"})
-"""Statuses that count as a result. Cells that ended as `error` or `timeout` are run again: they may pass next time."""
+"""Statuses of cells that are not run again. Cells that ended as `error` or `timeout` are: they may pass next time."""
 
 _CELL_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -141,8 +141,8 @@ class RunStore:
     def write_samples(self, cell_id: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Writes a cell's predictions, one JSON object a line.
 
-        Non-finite numbers are written as `NaN`, `Infinity` and `-Infinity`, as Python's json does: a prediction may be
-        the text `nan`, so the strings that records use would be read back as texts.
+        Non-finite numbers are written as `NaN`, `Infinity` and `-Infinity`, as Python's json does. The strings that
+        records use instead would be read back as texts, as a prediction may be the text `nan`.
 
         Raises:
             StoreError: The cell's id cannot be a file name, or the file cannot be written.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..results.record import DataIdentity, Metric, Scalar
 
 Row: TypeAlias = dict[str, Any]
-"""One prediction, JSON-ready: what `score` needs to know of one document, sample or timed point.
+"""One prediction, JSON-ready: what `score` needs for one document, sample or timed point.
 
 A row whose `status` is `error` has a `message`, and may have the exception's type as `error` and the last lines of its
 traceback as `log_tail`. An error row fails its cell; the cell keeps its other rows and metrics.
@@ -106,8 +106,8 @@ class TaskInfo:
             nothing is trained.
         scales: Defaults for `smoke`, `small` and `paper`.
         own_device: Whether timings are measured, so that nothing else may run on the device.
-        weights_in_dtype: Whether a pretrained model's weights are held in the type that it runs in, without autocast,
-            as in programs whose scores are to be matched; only for tasks that train nothing.
+        weights_in_dtype: Whether a pretrained model's weights are held in the dtype that it runs in, without autocast,
+            as in the program whose scores the task matches; only for tasks that train nothing.
         model: The one model spec of a task that brings contenders of its own, whatever models are asked for; empty for
             all others.
     """
@@ -176,7 +176,7 @@ class Task(Protocol):
         ...
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
-        """The data; `limit` keeps that many test rows.
+        """Reads the data; `limit` is the most test rows or documents to keep, None for all.
 
         Raises:
             DataUnavailableError: The data are not available.
@@ -212,7 +212,7 @@ class TaskFamily(Protocol):
         ...
 
     def expand(self, name: str) -> Sequence[str]:
-        """The names of the tasks that `name` stands for: itself, or those of a group.
+        """The names of the tasks that `name` denotes: itself, or those of a group.
 
         Raises:
             UnknownNameError: No task has this name, or too many match it.

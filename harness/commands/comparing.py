@@ -36,9 +36,10 @@ def parse_tolerances(texts: Sequence[str]) -> dict[str, float]:
 def compare_runs(
     baseline: Path, candidate: Path, tolerances: dict[str, float], form: str, junit: Path | None
 ) -> tuple[Comparison, str]:
-    """The comparison, and its text in the format asked for.
+    """The comparison, and its text in the format `form`.
 
-    In a GitHub workflow the table is also appended to the job's summary, a file that the environment names.
+    If `GITHUB_STEP_SUMMARY` names a file, as in a GitHub workflow, the table is also appended to it. `junit` is written
+    as JUnit XML, unless it is None.
 
     Raises:
         UsageError: A file cannot be written.

@@ -12,7 +12,8 @@ TARGET = f"{__package__}.lm_eval_model:HedgebenchLM"
 def run_lm_eval(arguments: Sequence[str]) -> int:
     """Runs lm-eval's command line in this process; returns exit code 0.
 
-    Release 0.4.13 does not read entry points, so the model is registered here; later ones find it by themselves.
+    Release 0.4.13 does not read entry points, so the model is registered here; later releases find it by its entry
+    point.
 
     Raises:
         SystemExit: lm-eval ends with an exit code or a message of its own.

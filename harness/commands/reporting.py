@@ -17,7 +17,7 @@ from ..config import UsageError
 from ..task_spec import task_of
 
 FORMATS_WITH_NOTES = ("md", "html")
-"""Formats whose text has the notes on results that were kept apart."""
+"""Formats whose text includes the notes on results that are not averaged or compared."""
 
 MOST_NAMES = 3
 """Largest number of runs that a report's title names."""
@@ -86,13 +86,14 @@ def render_runs(folders: Sequence[Path], format: str) -> tuple[str, list[str]]:
 
 
 def rescore_runs(folders: Sequence[Path]) -> None:
-    """Recomputes the metrics of every cell with stored predictions, without any model, and rewrites the reports.
+    """Recomputes the metrics of every cell with status `ok` from its predictions, and rewrites the reports.
 
-    Metrics that do not come from predictions, such as parameter counts, stay as they are.
+    No model runs. Metrics that do not come from predictions, such as parameter counts, stay as they are.
 
     Raises:
-        UsageError: A folder holds no run, or a task no longer exists.
-        StoreError: Predictions cannot be read, or records not written.
+        UsageError: A folder holds no run.
+        UnknownNameError: A record's task no longer exists.
+        StoreError: A cell has no predictions or they cannot be read, or a record cannot be written.
     """
     for folder in folders:
         store = _store(folder)

@@ -1,4 +1,4 @@
-"""`bench report --serve`: serves the report over HTTP to browsers on this machine, always up to date.
+"""`bench report --serve`: serves the current report over HTTP to browsers on this machine.
 
 The page asks for `/version` every two seconds and reloads when a cell has been written since. The server renders a page
 on request and keeps it until the folders change.
@@ -34,7 +34,7 @@ def serve(folders: Sequence[Path], is_asked: bool, port: int | None, format: str
 
     Args:
         folders: The runs' folders.
-        is_asked: Whether the command line says `--serve`.
+        is_asked: Whether `--serve` was given.
         port: Port to listen on; None for any free one.
         format: Value of `--format`; None if it was not given.
         console: Console to print the address to.
@@ -83,7 +83,7 @@ class ReportServer(ThreadingHTTPServer):
         return f"http://{LOOPBACK}:{self.server_port}/"
 
     def version(self) -> str:
-        """Hash of the folders' cells: another one whenever a cell is written, replaced or removed."""
+        """Hash of the folders' cells, which changes whenever a cell is written, replaced or removed."""
         found = hashlib.sha256()
         for folder in self.folders:
             for entry in sorted(os.scandir(folder / "cells"), key=lambda entry: entry.name):

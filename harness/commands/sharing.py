@@ -24,7 +24,7 @@ def export_runs(folders: Sequence[Path], format: str, output: Path | None) -> li
     Args:
         folders: The runs.
         format: Name of an export or of a tracker.
-        output: File or folder to write; None for a tracker, whose own settings say where it writes.
+        output: File or folder to write; None for a tracker, whose own environment variables say where it writes.
 
     Raises:
         UsageError: A folder holds no run, a file cannot be written, or a tracker is not installed or fails.

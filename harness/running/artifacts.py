@@ -48,12 +48,12 @@ def get_or_make(
     make: Callable[[], tuple[dict[str, Tensor], StageResult]],
     put: Callable[[Mapping[str, Tensor]], None],
 ) -> StageResult:
-    """The result of a stage, which runs only if no cell has run it before.
+    """The result of a stage, which runs only if no cell of the run has run it before.
 
     Args:
         folder: Folder of the run's artifacts; it need not exist.
         stage: Name of the stage.
-        made_from: All that its weights depend on, JSON-ready.
+        made_from: Everything that its weights depend on, JSON-ready.
         make: Runs the stage on the cell's model; returns the weights that it changed, and its result.
         put: Puts kept weights into the cell's model.
     """

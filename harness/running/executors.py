@@ -33,7 +33,7 @@ def _groups(jobs: Sequence[CellJob]) -> Iterator[list[CellJob]]:
 
 
 def _in_turns(groups: Iterable[Sequence[CellJob]]) -> list[list[CellJob]]:
-    """The groups, those of single sweeps joined that differ in nothing but the model."""
+    """The groups; sweeps that differ in nothing but the model are joined into one."""
     joined: dict[Any, list[CellJob]] = {}
     for number, group in enumerate(groups):
         job = group[0]
@@ -83,7 +83,7 @@ class LocalExecutor:
             for ended in as_completed(running):
                 yield running[ended], ended.result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # an interrupt must reach `cancel`, and not wait here
+            pool.shutdown(wait=False, cancel_futures=True)  # after an interrupt, `cancel` must be reached at once
 
 
 class RayExecutor:

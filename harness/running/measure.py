@@ -36,7 +36,7 @@ STEPS_EVERY_S = 0.1
 
 @dataclass
 class Measurement:
-    """A cell on its way from data to numbers; if a step fails, it holds the results of the steps before.
+    """The measurement of a cell, step by step; if a step fails, it holds the results of the steps before.
 
     Attributes:
         job: The cell's job.
@@ -45,7 +45,7 @@ class Measurement:
         metrics: Measured numbers.
         curves: Training curves.
         notes: Remarks for the record.
-        details: What the record says of the data besides what the plan knew.
+        details: Further details of the data for the record, which the plan did not know.
         rows: Predictions.
         kernels: Attention kernels that ran.
     """
@@ -95,7 +95,7 @@ class Measurement:
         job, task, settings = self.job, cast(PointTask, self.job.task), self.job.task_settings
         hold_processors(job.threads)
         with self._phase("load"):
-            # A pretrained model may have no positions for the longest length, and yet do the shorter ones.
+            # A pretrained model may have positions for the shorter lengths but not for the longest.
             is_limited = job.planned.weights is not None and point.subject == "model"
             own_length = {"seq_lens": (point.seq_len,)} if is_limited else {}
             data = task.load({**settings, **own_length}, job.sources, job.cell.limit)
@@ -110,7 +110,7 @@ class Measurement:
             self.metrics += _count_parameters(subject)
 
     def _check_data(self, sources: Sources) -> None:
-        """Refuses rows that are not those which the record will name.
+        """Checks that the data are those that the record names.
 
         Raises:
             DataUnavailableError: The files changed after the run was planned.
@@ -126,10 +126,10 @@ class Measurement:
             )
 
     def _check_head(self, adapter: ModelAdapter[Any], data: TaskData) -> None:
-        """Notes what became of a checkpoint's head.
+        """Notes whether the checkpoint's classification head was kept.
 
         Raises:
-            UnsupportedError: Nothing is trained, and the head is a new one, which knows nothing of the task.
+            UnsupportedError: Nothing is trained, and the head is new, so that it would score at chance.
         """
         if adapter.head_note:
             self.notes.append(adapter.head_note)
@@ -247,7 +247,7 @@ class Measurement:
     def _without_linear_branch(
         self, adapter: ModelAdapter[Any], data: TaskData, hybrids: Sequence[HybridAttention]
     ) -> list[Metric]:
-        """The main metric of a hybrid with its window alone; if it equals that of both, the linear branch is idle."""
+        """The main metric of a hybrid with its window alone; if it equals the hybrid's, the linear branch is idle."""
         for hybrid in hybrids:
             hybrid.linear_branch = False
         info = self.job.task.info
@@ -288,7 +288,7 @@ class Measurement:
 
 
 def hold_processors(count: int) -> None:
-    """Keeps this process to the first `count` processors that it may use, so that its threads do not wander."""
+    """Restricts this process to the first `count` processors that it may use, so that its threads stay on them."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
 

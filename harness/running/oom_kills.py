@@ -1,6 +1,6 @@
 """Counts the processes of this control group that the system killed for lack of memory: they cannot report it.
 
-The machine's own count does not do. It also grows when another program runs out of memory, and a cell killed for some
+The machine's own count is not used: it also grows when another program runs out of memory, and a cell killed for some
 other reason at that moment would count as out of memory.
 """
 

@@ -110,7 +110,7 @@ class CellProcesses:
     def _wait(self, process: ForkServerProcess, timeout_s: float | None) -> bool:
         """Whether the process ended by itself within its time limit."""
         in_time = bool(wait([process.sentinel], timeout_s))
-        with self._lock:  # an exit code can be read once: of two threads that ask at a time, one would be told 255
+        with self._lock:  # an exit code can be read once: of two threads that read at a time, one would get 255
             self._running.discard(process)
             _kill(process)
             process.join()
@@ -136,7 +136,7 @@ def _kill(process: ForkServerProcess) -> None:
     if process.pid is not None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        if process.is_alive():  # it had no time yet to become the leader of its group
+        if process.is_alive():  # it has not become the leader of its group yet
             process.kill()
 
 

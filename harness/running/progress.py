@@ -14,7 +14,7 @@ from ...results.record import Record
 
 
 class RunDisplay:
-    """Shows cells as they start, go on and end.
+    """Shows cells as they start, progress and end.
 
     Args:
         console: Where to print.
@@ -75,7 +75,7 @@ class RunDisplay:
 
 
 def say(console: Console, text: str) -> None:
-    """Prints text unchanged: long paths are not broken, and nothing is read as markup or emoji."""
+    """Prints text unchanged: long paths are not broken, and markup and emoji codes are not interpreted."""
     console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 

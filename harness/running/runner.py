@@ -1,4 +1,4 @@
-"""A run from plan to report: results are kept, missing cells run, failures are reported."""
+"""A run from plan to report: keeps results, runs missing cells, reports failures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NOT_NAMED = frozenset({
     *("seeds", "output", "mirror", "offline", "executor", "workers", "timeout_s", "fresh", "log_samples", "log"),
     "save_to",
 })  # fmt: skip
-"""Fields that may differ between two runs with the same default folder, such as seeds and time limits."""
+"""Fields of `RunConfig` that do not count in the name of a run's default folder, such as seeds and time limits."""
 
 
 Show: TypeAlias = Callable[[RunStore, Sequence[Record], Console], None]
@@ -97,7 +97,7 @@ def default_output(config: RunConfig) -> Path:
 
 
 def threads_per_cell(workers: int) -> int:
-    """Threads of each worker, so that together they fill the processor and no more."""
+    """Threads of each worker, so that all workers together have one thread for each processor."""
     return max(1, len(os.sched_getaffinity(0)) // workers)
 
 
@@ -183,7 +183,7 @@ class _RunUnderWay:
         return True
 
     def _keep(self, display: RunDisplay, job: CellJob, outcome: CellOutcome) -> None:
-        """Writes predictions first, then the record: a record that says `ok` always has its predictions."""
+        """Writes predictions first, then the record, so that a record with status `ok` always has its predictions."""
         key = job.cell.key
         if outcome.rows:
             self.store.write_samples(key, outcome.rows)
@@ -233,7 +233,10 @@ def _set_superseded_aside(store: RunStore, planned: Sequence[PlannedCell]) -> It
 
 
 def _restore_superseded(store: RunStore, planned: Sequence[PlannedCell]) -> Iterator[str]:
-    """Takes back cells that an earlier run set aside and this plan asks for again, as after data was out of reach."""
+    """Restores cells that an earlier run set aside and this plan asks for again; gives a message for each.
+
+    This happens when settings are changed back, or when data that was not available is there again.
+    """
     for p in planned:
         aside = _superseded(store, p.cell.key)
         target = store.cells / aside.name

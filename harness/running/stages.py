@@ -155,7 +155,7 @@ class Conversion:
 
 
 def result_of(history: History, stage: str) -> StageResult:
-    """Curves of a training and which weights it kept, named after its stage unless that is `train`."""
+    """The curves of a training, named after its stage unless that is `train`, and a note on the weights it kept."""
     prefix = "" if stage == "train" else f"{stage} "
     curves = tuple(replace(point, name=prefix + point.name) for point in history.curves)
     validations = sum(point.split == "validation" and point.name == "loss" for point in history.curves)

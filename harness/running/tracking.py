@@ -1,4 +1,4 @@
-"""`--log`: sends cells to experiment trackers as they end. A tracker that fails costs a warning and no result."""
+"""`--log`: sends cells to experiment trackers as they end. If a tracker fails, the run warns and keeps its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process of one cell: measures the cell, writes the outcome. Whatever happens to it, other cells go on."""
+"""The process of one cell: measures the cell and writes the outcome. If the process dies, other cells go on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .measure import Measurement
 
 
 def run_job(job: CellJob, send: Callable[[Message], None]) -> CellOutcome:
-    """Measures a cell in this process; the outcome has a record whether the cell ended well or not."""
+    """Measures a cell in this process; the outcome has a record even if the cell failed."""
     found = Measurement(job, send)
     status: Status = "ok"
     error: Failure | None = None
@@ -74,7 +74,7 @@ def serve(job: CellJob, outcome_path: Path, log_path: Path, sender: Connection) 
 
 
 def _end_with_parent(sender_fileno: int) -> None:
-    """Waits until nobody reads progress any more, as when the run was killed, and ends this process and all its own."""
+    """Waits until the run no longer reads progress, as after a kill, and ends this process and its children."""
     closed = select.poll()
     closed.register(sender_fileno, 0)
     closed.poll()
@@ -89,7 +89,7 @@ def _send(sender: Connection, message: Message) -> None:
 
 
 def _pin_environment(job: CellJob) -> None:
-    """Sets the threads of every library, and keeps Hugging Face's from the network where the run is offline."""
+    """Sets the threads of every library, and keeps Hugging Face's libraries offline if the run is."""
     os.environ.update(
         OMP_NUM_THREADS=str(job.threads),
         MKL_NUM_THREADS=str(job.threads),

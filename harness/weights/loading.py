@@ -46,8 +46,9 @@ def load_model(
 
     Raises:
         CheckpointError: The checkpoint cannot be loaded.
-        DataUnavailableError: It is found nowhere.
-        UnsupportedError: Its attention cannot be swapped.
+        DataUnavailableError: The checkpoint is found nowhere.
+        UnknownNameError: `dtype` is unknown, or `name` is neither a folder nor an id.
+        UnsupportedError: The model's attention cannot be swapped.
     """
     sources = make_sources(RunConfig(models=(), tasks=()))
     backbone = backbone_from_name(f"{PREFIX}{name}", sources)
@@ -82,7 +83,7 @@ def load_model(
 
 
 class ConvertedConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
-    """The configuration of a converted model, as transformers' classes named `Auto...` look it up."""
+    """The configuration of a converted model, for transformers' classes named `Auto...`."""
 
     model_type = CONVERTED
 

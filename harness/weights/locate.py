@@ -36,8 +36,9 @@ class Weights:
         source: `folder`, `mirror`, `package` or `hub`.
         repo: Repository on the hub; empty for a local folder.
         revision: Full commit on the hub; empty if the files are not the hub's.
-        fingerprint: SHA-256 over the local files that decide what the model computes; the revision for the hub.
-        place: Folder with config.json and weights, or GGUF file to convert; None if it has to be downloaded.
+        fingerprint: SHA-256 over the local files that determine what the model computes; the revision for the hub.
+        place: Folder with config.json and weights, or GGUF file to convert; None if the checkpoint has to be
+            downloaded.
     """
 
     name: str
@@ -76,7 +77,7 @@ def locate(backbone: Backbone, sources: Sources, *, trust_remote_code: bool = Fa
 
 
 def materialise(weights: Weights, sources: Sources) -> Path:
-    """A folder with those of config.json, safetensors and tokenizer files that the checkpoint has.
+    """A folder with the checkpoint's config.json, safetensors and tokenizer files, as far as it has them.
 
     Local files are not copied. A download takes safetensors, JSON and vocabularies, never pickles or code. A GGUF
     is de-quantised once, into `sources.cache`.

@@ -1,4 +1,4 @@
-"""Baselines: a run as one small file to commit and to read in review, with its metrics, data and predictions."""
+"""Baselines: a run as one small file, to commit and to review, with its metrics, data and predictions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..store import DONE_STATUSES
 from .snapshot import BASELINE_FORMAT, BASELINE_VERSION, Baseline, BaselineCell, Snapshot
 
 MAX_SAMPLES = 2_000
-"""A cell with more samples is kept by its metrics alone, and compared by seeds or tolerance."""
+"""A cell with more predictions is kept without them, and compared by its seeds or by a tolerance."""
 ENVIRONMENT = ("hedgebench", "git_commit", "device", "dtype", "threads", "cpu", "gpu", "torch", "transformers")
 _WIDTH = 120
 _DIGITS, _TIMING_DIGITS, _TIMINGS = 9, 4, 50
@@ -83,7 +83,7 @@ _SUMS = {"nll_nats", "tokens", "words", "bytes"}
 
 
 def _columns(record: Record, rows: Rows) -> dict[str, tuple[Any, ...]]:
-    """The columns that metrics are computed from; none if no metric is, or if there are too many rows."""
+    """The columns that metrics are computed from; empty if no metric is computed from rows or there are too many."""
     if not rows or len(rows) > MAX_SAMPLES or not any(sample_scores(metric, rows) for metric in record.metrics):
         return {}
     needed = _SCORED | _SUMS | {metric.name for metric in record.metrics}
@@ -100,7 +100,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _pretty(value: Any, indent: int = 0) -> str:
-    """JSON in which a value that fits on a line stands on one, so that a change of a number is a change of one line."""
+    """JSON with each value on one line if it fits, so that a changed number changes one line."""
     flat = json.dumps(value, ensure_ascii=False)
     if len(flat) + indent <= _WIDTH or not isinstance(value, dict | list | tuple):
         return flat

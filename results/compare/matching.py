@@ -23,7 +23,7 @@ PairedRecords: TypeAlias = tuple[Mapping[int, Record], Mapping[int, Record]]
 
 @dataclass(frozen=True)
 class CellIdentity:
-    """What a cell measures, seeds aside."""
+    """What a cell measures, without its seed."""
 
     model: str
     backbone: str
@@ -61,7 +61,7 @@ def metrics_of(record: Record) -> dict[MetricKey, Metric]:
 
 
 def distinct_metrics(record: Record) -> dict[MetricKey, Metric]:
-    """`metrics_of` with each measurement once: of milliseconds and tokens per second, one is left out.
+    """`metrics_of` with each measurement once: of its milliseconds and its tokens per second, one is kept.
 
     Two metrics are one measurement if their raw samples are proportional, or inversely proportional.
     """

@@ -1,4 +1,4 @@
-"""One side of a comparison: a run's folder, or a baseline file made of one."""
+"""One side of a comparison: a run's folder, or a baseline file made from one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Snapshot:
     Attributes:
         name: Path of the folder or file.
         records: One for each cell.
-        samples: Predictions by cell id; a cell without any is absent.
+        samples: Predictions by cell id; a cell without predictions is absent.
         notes: Remarks for the reader, such as predictions that could not be read.
     """
 

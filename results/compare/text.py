@@ -103,7 +103,7 @@ def _row(finding: Finding) -> list[str]:
 
 
 def _values(finding: Finding) -> list[str]:
-    """Both values, each with its unit."""
+    """Both values as text; bytes have a binary prefix, other units are not written."""
     return [format_measurement(value, None, finding.unit)[0] for value in (finding.before, finding.after)]
 
 

@@ -1,8 +1,10 @@
 """Verdicts on a run compared with an earlier one: improved, unchanged, regressed, or the reason why there is none.
 
 A number has regressed if it is worse by more than its margin and the change is significant: its p-value, after Holm's
-adjustment over everything compared, is below 0.05. It is unchanged if a worsening beyond the margin is ruled out at
-95 %. Anything else is undecided. So is a speed if the machine's own pace has changed by more than the margin.
+adjustment over everything compared, is below 0.05. It has improved if it is better by more than its margin and the
+change is significant. It is unchanged if a worsening beyond the margin is ruled out at 95 %. Otherwise it is undecided.
+A change without a standard error is judged by its margin alone. A time or a rate with a standard error is undecided if
+the machine's own pace has changed by more than the margin.
 """
 
 from __future__ import annotations
@@ -43,11 +45,11 @@ class Finding:
 
     Attributes:
         cell: Model, backbone, task, recipe, scale, limit.
-        verdict: See `VERDICTS`.
-        reason: Why, if the numbers do not show it.
+        verdict: One of `VERDICTS`.
+        reason: Why, if the numbers alone do not explain the verdict.
         key: Name and coordinates of the metric; an empty name if the verdict is on the whole cell.
         before: The baseline's value, a mean over seeds; None without one.
-        after: The candidate's value, likewise.
+        after: The candidate's value, a mean over seeds; None without one.
         unit: Unit of both.
         change: The worsening; None if nothing could be compared.
         margin: The largest worsening that counts as unchanged, on the scale of `change`.
@@ -267,7 +269,7 @@ def _judged(finding: Finding) -> Finding:
     change, margin = finding.change, finding.margin
     if change is None:
         return finding
-    highest = change.worse + change.half_width(2 * ALPHA)  # the upper end of the interval that leaves out 5 % above
+    highest = change.worse + change.half_width(2 * ALPHA)  # the upper end of the one-sided 95 % interval
     is_significant = change.stderr is None or (finding.p_value is not None and finding.p_value < ALPHA)
     if is_significant and abs(change.worse) > margin:
         finding = replace(finding, verdict="regressed" if change.worse > 0 else "improved")

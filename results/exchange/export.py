@@ -63,7 +63,7 @@ def read_parquet(path: Path) -> list[Record]:
 def model_index(records: Iterable[Record]) -> dict[str, Any]:
     """The `model-index` of a model card: main metrics that have a finite value, averaged over seeds.
 
-    A model's name includes backbone, recipe and scale, so that numbers of different ones are never one model's.
+    A model's name includes backbone, recipe and scale, so that numbers of different ones are never given to one model.
     """
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in leaderboard_rows(list(records)):

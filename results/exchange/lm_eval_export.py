@@ -1,8 +1,8 @@
 """Runs as results files of lm-eval, in its folders and under its keys, for leaderboards that read such files.
 
 The layout is that of `EvaluationTracker` in lm-eval 0.4.13: one file for each model, with `metric,filter` and
-`metric_stderr,filter` below each task. Time, memory and the points of sweeps are left out, as lm-eval has no place for
-them.
+`metric_stderr,filter` below each task. Time, memory, the points of sweeps and metrics without a direction are left out,
+as lm-eval has no place for them.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def write_lm_eval(records: Iterable[Record], folder: Path) -> None:
 def lm_eval_results(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
     """The content of each model's file, by the model's name.
 
-    The name includes backbone, recipe and scale, so that numbers of different ones are never one model's. Values are
-    means over seeds, as in the leaderboard.
+    A name includes backbone, recipe and scale, so that numbers of different ones are never given to one model. Values
+    are means over seeds, as in the leaderboard.
     """
     models: dict[str, list[tuple[SeedGroup, list[Row]]]] = defaultdict(list)
     for cells in group_seeds(records):

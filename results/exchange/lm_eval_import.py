@@ -23,7 +23,7 @@ _NOT_METRICS = frozenset({"name", "alias", "sample_len", "samples", "sample_coun
 
 @dataclass(frozen=True)
 class LmEvalResults:
-    """The parts of a results file that records are made of, under lm-eval's names, with `_` for `-`.
+    """The parts of a results file that records are made from, under lm-eval's names, with `_` for `-`.
 
     Mappings are keyed by task; `config` is that of the whole run.
     """

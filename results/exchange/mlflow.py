@@ -1,7 +1,7 @@
 """Cells as runs of MLflow, nested in one run that holds the leaderboard, the report and the plots.
 
-MLflow's own settings name the server: `MLFLOW_TRACKING_URI`, `MLFLOW_EXPERIMENT_NAME` (`hedgebench` unless set), and
-those of authentication.
+MLflow's own environment variables name the server: `MLFLOW_TRACKING_URI`, `MLFLOW_EXPERIMENT_NAME` (`hedgebench` unless
+set), and those of authentication.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FORBIDDEN = re.compile(r"[^/\w.\- :]")
 
 
 class MlflowTracker:
-    """One run of ours in MLflow.
+    """One run of hedgebench in MLflow.
 
     A cell's run is found by the hash of its record, so a record that is sent twice is stored once. A run that is still
     `RUNNING` was interrupted, and its record is sent again.

@@ -45,7 +45,7 @@ def conditions(record: Record) -> dict[str, str | int | float | bool]:
 
 
 def measurements(record: Record) -> dict[str, float]:
-    """Values by name, and standard errors by name and `_stderr`; a sweep's point follows as `/seq_len:512`.
+    """Values by name, and standard errors under `NAME_stderr`; a sweep's point follows the name as `/seq_len:512`.
 
     The times of the cell's phases are included, as `timings_s/train`. Metrics without a value are left out.
     """

@@ -18,14 +18,14 @@ TRACKERS: Mapping[str, str] = {
     "tensorboard": "TensorboardTracker",
     "wandb": "WandbTracker",
 }
-"""Classes by tracker, each in this room's module of the tracker's name; an extra of that name installs its package."""
+"""Classes by tracker, each in the module of this folder with the tracker's name; an extra of that name installs it."""
 
 
 class Tracker(Protocol):
     """A connection that one run is sent through. Each method may raise any error of the tracker's own package."""
 
     def send_cell(self, record: Record) -> None:
-        """Sends one cell's parameters, metrics, curves and record; a record that was sent before is not doubled."""
+        """Sends one cell's parameters, metrics, curves and record; a record that was sent before is stored once."""
         ...
 
     def send_files(self, files: Mapping[str, Path]) -> None:

@@ -1,8 +1,8 @@
 """Cells as runs of Weights & Biases, in one group, with one more run for the leaderboard, the report and the plots.
 
-W&B's own settings name the place: `WANDB_PROJECT` (`hedgebench` unless set), `WANDB_ENTITY`, `WANDB_API_KEY`. With
-`WANDB_MODE=offline` everything goes to files, which `wandb sync` sends later. They lie in the run's folder, or in
-`WANDB_DIR`.
+W&B's own environment variables name the place: `WANDB_PROJECT` (`hedgebench` unless set), `WANDB_ENTITY`,
+`WANDB_API_KEY`. With `WANDB_MODE=offline` everything goes to files in the run's folder, or in `WANDB_DIR`, which
+`wandb sync` sends later.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 _STEP = "training_step"
 _SENT = "sent"
-"""Name of the file that marks a run's folder."""
+"""Name of the file that marks the folder of a W&B run as sent."""
 
 
 class WandbTracker:
-    """One run of ours at Weights & Biases.
+    """One run of hedgebench at Weights & Biases.
 
-    A run's id contains the hash of its record, and its folder is marked once all is sent, so nothing is sent twice.
+    The id of a cell's run contains the hash of its record, and the folder of the run is marked once all is sent, so
+    nothing is sent twice.
     """
 
     def __init__(self, folder: Path) -> None:

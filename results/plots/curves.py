@@ -1,4 +1,4 @@
-"""Training curves: one panel per quantity of each stage, in the order of the stages, validation over training."""
+"""Plots of training curves: one panel for each quantity of each stage, in the order of the stages."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _Point: TypeAlias = tuple[str, CurvePoint, int]
 def curve_plots(records: Iterable[Record], styles: Styles) -> Iterator[Plot]:
     """A plot for each task that has curves of whole models.
 
-    A model's seeds share its colour. The training split is thin and pale, every other split strong. Curves of parts of
-    a model are left to other plots: there are too many for panels.
+    A model's seeds share its colour. Lines of the training split are thin and pale, those of other splits strong.
+    Curves of parts of a model are left out: there are too many for panels.
     """
     tasks: dict[Conditions, list[_Point]] = defaultdict(list)
     for cells in group_seeds(records):
@@ -57,9 +57,9 @@ def _figure(points: Sequence[_Point], styles: Styles, title: str) -> Figure:
 
 
 def _in_order_of_stages(points: Iterable[_Point]) -> list[str]:
-    """The names in the order in which each model's record has them, though no model need have all: softmax skips some.
+    """The names of all models in the order of the stages; a model may lack some, as softmax skips stages.
 
-    The longest list comes first; a name that it lacks goes behind the one that it follows in its own list.
+    The longest list comes first. A name that it lacks is put behind the name that it follows in its own list.
     """
     lists: dict[tuple[str, int], dict[str, None]] = defaultdict(dict)
     for label, point, seed in points:

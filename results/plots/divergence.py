@@ -1,4 +1,4 @@
-"""Attention divergence of conversions: by layer for all models in one plot, and by layer and head for each."""
+"""Plots of the attention divergence of conversions: by layer for all models, and by layer and head for each model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_MAPS = 8
-"""Models that a figure of heat maps shows."""
+"""Most models in a figure of heat maps."""
 
 _QUANTITY = "KL divergence from softmax attention [nats]"
 _NO_VALUE = "#d0d0d0"

@@ -31,7 +31,7 @@ WIDE_FROM = 10.0
 """Ratio of the largest to the smallest value from which a divergence is drawn on a logarithmic axis."""
 
 CROSS: dict[str, Any] = {"marker": "x", "linestyle": "none", "markersize": 7, "markeredgewidth": 2}
-"""How a mark that stands for a missing value is drawn."""
+"""Look of the mark of a missing value."""
 
 _LONG_FROM = 1e4
 _GRID = "#d9d9d9"
@@ -39,7 +39,7 @@ _INK = "#222222"
 
 _TELLS = "tells: "
 _TOLD = re.compile(rf'<g id="{_TELLS}([^"]*)">')
-"""Matplotlib escapes identifiers as it does all attributes, which holds for an element's text too."""
+"""Matches an identifier that `tell` made; Matplotlib has escaped it, so it can become the text of an element."""
 
 # Okabe & Ito's palette for colour-blind readers, without its yellow, which is faint on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -87,7 +87,7 @@ class Plot:
     Attributes:
         kind: Such as `quality`; the name of its files starts with it.
         comparison: Where its numbers were measured.
-        title: The title that stands above it.
+        title: The title above it.
         figure: The figure.
         detail: What else sets its files apart from other plots of its kind.
     """
@@ -123,7 +123,7 @@ def model_styles(models: Iterable[ModelKey]) -> dict[str, Style]:
 
 
 def plot_settings() -> AbstractContextManager[None]:
-    """Our look and determinism, for figures made and saved inside."""
+    """Settings for figures made and saved inside the block: the look of all plots, and the same bytes each time."""
     import matplotlib
 
     return matplotlib.rc_context(_SETTINGS)
@@ -220,7 +220,7 @@ def set_length_axis(axes: Axes, rows: Iterable[Row], rotate_from: int | None = N
 
 
 def set_plain_ticks(axis: Axis) -> None:
-    """On a logarithmic axis: labels such as 0.2, not 2 × 10⁻¹, and ticks between the powers of ten if those are few."""
+    """Labels a logarithmic axis 0.2, not 2 × 10⁻¹; if it spans few powers of ten, there are ticks between them too."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()

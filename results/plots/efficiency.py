@@ -25,13 +25,13 @@ FIGURE_6 = (("layer_prefill_ms", "time of the attention layer [ms]"), ("prefill_
 """Panels of the paper's efficiency figure: metrics over sequence length, and their labels."""
 
 _COUNTED = ("layer_prefill", "layer_decode", "forward", "backward", "forward_backward", "decode", "distillation")
-"""Passes and calls whose FLOPs and bytes are counted: an attention layer's, and those of `kernels/*`."""
+"""Modes of `throughput` and calls of `kernels/*` whose FLOPs and bytes are counted."""
 
 _EFFICIENCY = ("prefill_ms", "train_ms", "decode_ms", "peak_allocated_bytes")
 _TASKS = ("throughput", "memory")
 _MEMORY_MODE = "prefill"
 _STEP = ("batch_size", "tokens_per_step")
-"""Coordinates that say how much is done at once."""
+"""Coordinates that state the size of a call."""
 
 _SLANT_FROM = 7
 
@@ -43,7 +43,7 @@ class Roof:
     Attributes:
         flops_per_s: FLOP/s of dense matrix products, without sparsity.
         bytes_per_s: Memory bandwidth.
-        source: Where the numbers are printed, or how they were measured.
+        source: The source that prints the numbers, or how they were measured.
     """
 
     flops_per_s: float
@@ -83,7 +83,7 @@ def efficiency_plots(records: Sequence[Record], rows: Sequence[Row], styles: Sty
 
 
 def mark_crossovers(axes: Axes, rows: Sequence[Row], styles: Styles) -> None:
-    """A ring where a model's line crosses softmax's, with the length beside it; in the colour of the model."""
+    """Draws a ring where a model's line crosses softmax's, and the length beside it, in the model's colour."""
     for i, found in enumerate(crossovers_of_sweep(rows)):
         if found.length is None or found.value is None:
             continue
@@ -244,7 +244,7 @@ def _counted(rows: Sequence[Row], mode: str) -> Iterator[_Counted]:
 
 
 def _roof(records: Sequence[Record]) -> Roof | None:
-    """The datasheet's peaks if the device is in our table; otherwise the highest that the run measured.
+    """The datasheet's peaks if the device is in `DEVICE_PEAKS`; otherwise the highest that the run measured.
 
     The peak of matrix products is that of their own type, which a measured product states; the cell's type may differ.
     """

@@ -1,4 +1,4 @@
-"""Attention beside softmax's: measures by layer, divergence over lengths, weight against q·k, and maps side by side."""
+"""Plots of attention beside softmax's: measures by layer, divergence over lengths, weight against q·k, and maps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_MODELS = 6
-"""Models that a figure of single heads shows."""
+"""Most models in a figure of single heads."""
 
 LENGTHS_METRIC = "attention_kl_at"
 """The sweep that is drawn here, with a panel for each corpus."""
@@ -135,9 +135,9 @@ def _lengths_figure(points: Sequence[Row], styles: Styles, title: str) -> Figure
 
 
 def _products_figure(models: Sequence[Fidelity], heads: Sequence[_Place], styles: Styles, title: str) -> Figure:
-    """A row for each model, a column for each head: each key that a query sees is a point, softmax's behind.
+    """A row for each model, a column for each head: a point for each key that a query sees, softmax's points behind.
 
-    Left out are queries that see few keys, whose weights are large whatever the product.
+    Queries that see few keys are left out, because their weights are large whatever the product.
     """
     from matplotlib.ticker import MaxNLocator
 

@@ -29,8 +29,8 @@ class HeadDivergence:
 
     Attributes:
         label: The model's name in plots.
-        before: As it was swapped in; None where that was not measured.
-        after: After distillation; None where the model was not distilled.
+        before: Divergence after the swap, before distillation; None if it was not measured.
+        after: Divergence after distillation; None if the model was not distilled.
     """
 
     label: str

@@ -1,4 +1,4 @@
-"""Plots as parts of a page: identifiers of their own, the page's colours in light and dark, and few digits."""
+"""SVG plots as parts of a page: with unique identifiers, the page's colours in light and dark, and fewer digits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _THEME = {
     "#555555": "var(--pale)",
     "#eeeeee": "var(--card)",
 }
-"""Colours of plots that follow the page's; those of models are made for both."""
+"""Colours of plots that follow the page's theme; the colours of models suit both themes."""
 
 
 def inline_svg(svg: str, number: int) -> str:

@@ -90,5 +90,5 @@ def _own(name: str) -> str:
 
 
 def _embeddable(script: str) -> str:
-    """The script with nothing in it that HTML takes for markup; to JavaScript it means the same."""
+    """The script with everything escaped that HTML would take for markup; its meaning in JavaScript is the same."""
     return _MARKUP.sub(r"\\x3C\1", script)

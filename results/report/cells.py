@@ -20,14 +20,14 @@ from ..tables.format import format_with_error
 from ..tables.row import format_at, grouped
 
 MAX_PACKED_BYTES = 500_000
-"""Largest size of all packed parts together; curves, then predictions, are left out if they do not fit."""
+"""Largest size of all packed parts together. Curves are left out if they do not fit, and so are predictions."""
 
 MOST_POINTS = 100
 MOST_SAMPLES = 5
 MOST_LETTERS = 400
 
 PackedCells: TypeAlias = tuple[dict[str, str], list[str]]
-"""The parts of the page's data, each as base64 of gzipped JSON, and what had to be left out for size, in words.
+"""The parts of the page's data, each as base64 of gzipped JSON, and the names of the parts left out for size.
 
 The part `cells` is always there; the page unpacks the parts `curves` and `samples` when a cell is opened.
 """

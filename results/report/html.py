@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 MAX_PLOT_BYTES = 700_000
-"""How much of a page plots may take; the first ones are shown, and the others counted."""
+"""Most bytes that plots may take of a page; plots that do not fit are left out and counted."""
 
 MOST_WARNINGS = 6
 POLL_MS = 2_000
@@ -46,7 +46,7 @@ class ReportContent:
         records: The cells.
         title: Heading, such as the run's name.
         corrupt: Cell files that hold no record; the page names them at its top.
-        messages: Further lines for the top, such as cells that a later run replaces.
+        messages: Further warnings for the top, such as cells that are in two runs.
         samples: The first predictions of cells, by the cell's id.
         version: The server's name for this state of the run; empty for a page that follows no run.
         scores: Gives the records' metrics document by document, for comparisons over the same documents.
@@ -81,7 +81,7 @@ def report_html(content: ReportContent, plots: Sequence[tuple[str, str]]) -> str
         title=content.title,
         version=content.version,
         every_ms=POLL_MS,
-        policy=files.policy + ("; connect-src 'self'" if content.version else ""),  # a live page asks for news
+        policy=files.policy + ("; connect-src 'self'" if content.version else ""),  # a live page polls the server
         assets={name: Markup(getattr(files, name)) for name in ("style", "theme", "script")},
         count=len(records),
         statuses=[(status, counts[status]) for status in STATUSES if counts[status]],
@@ -103,7 +103,7 @@ def _sections(records: Sequence[Record], scores: Scores) -> list[Mapping[str, An
 
 
 def drawn_entry(cell: Entry) -> Markup:
-    """A table's cell. The template would take ten times as long for thousands of cells."""
+    """The HTML of a table's cell; for thousands of cells the template would take ten times as long."""
     from markupsafe import Markup, escape
 
     kind = "good" if cell.ranking.is_best else "bad" if cell.failed else ""

@@ -56,7 +56,7 @@
     if (filter.value) apply();
   };
 
-  // What a reader has set survives that a live page loads itself again.
+  // Keeps what a reader has set when a live page reloads itself.
   const remember = (name, value) => {
     try {
       sessionStorage.setItem(`hedgebench-${name}`, value);
@@ -135,7 +135,7 @@
     return make("div", { class: "scroll", tabIndex: 0 }, make("table", { class: name }, head, body));
   };
 
-  // Name and value, and softmax's value where it is another one.
+  // Name and value, and softmax's value if it differs.
   const facts = (values, others) => {
     const names = [...new Set([...Object.keys(values), ...Object.keys(others ?? {})])].sort();
     const rows = names.map((name) => {

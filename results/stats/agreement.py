@@ -67,7 +67,7 @@ def pearson_stderr(x: ArrayLike, y: ArrayLike, draws: int = 10_000) -> float | N
 
 
 def spearman_stderr(x: ArrayLike, y: ArrayLike, draws: int = 10_000) -> float | None:
-    """Standard error of Spearman's correlation, by ranking each resample of pairs anew; otherwise `pearson_stderr`."""
+    """Standard error of Spearman's correlation; as `pearson_stderr`, but each resample of pairs is ranked anew."""
     first, second = _paired(x, y, np.float64)
     left, right = _groups(first), _groups(second)
     return index_bootstrap(lambda rows: _spearman(multiplicities(rows), left, right), left.size, draws)

@@ -1,4 +1,4 @@
-"""What a model that has learned nothing would score, and metrics of which a percentage says nothing."""
+"""Scores that need no learning, and metrics whose percentage of another score has no meaning."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LEVELS = {
     "majority_accuracy": ("accuracy", "majority class"),
     "unigram_perplexity": ("perplexity", "unigram"),
 }
-"""Metrics that state a level without learning: what the names of the scores begin with, and the level's name."""
+"""Metrics that state a score without learning: the prefix of the metrics that it is compared with, and its name."""
 
 _SIGNED = re.compile(r"matthews|pearson|spearman|kendall|kappa|(^|_)r2|r_squared")
 
@@ -39,7 +39,11 @@ class ChanceLevel:
 
 
 def chance_level(metric: str, records: Iterable[Record]) -> ChanceLevel | None:
-    """The best score without learning that the first record with any states; 0 for correlations, None if unknown."""
+    """The best score without learning among those of the first record that has any.
+
+    Returns:
+        The score; 0 for correlations, None if no record has one.
+    """
     if is_signed(metric):
         return ChanceLevel("chance", 0.0)
     for record in records:

@@ -33,7 +33,7 @@ from .statistics import SEED, Floats
 _K = TypeVar("_K", bound=Hashable)
 
 ALPHA = 0.05
-"""Below it, a p-value after Holm's adjustment is significant."""
+"""A change is significant if its p-value, after Holm's adjustment, is below this."""
 
 QUALITY_UNITS = frozenset({"1", "nats", "bits", "bits/byte"})
 """Units of a model's quality; numbers in any other unit depend on the machine."""
@@ -95,7 +95,7 @@ def paired_change(metric: Metric, baseline: Sequence[SampleScores], candidate: S
 def paired_changes(metric: Metric, models: Mapping[_K, Sequence[SampleScores]]) -> dict[tuple[_K, _K], Change]:
     """`paired_change` from each model to each one after it; all have the same samples and seeds.
 
-    A difference varies with the samples, which are resampled jointly, and with the seeds, over which it is spread.
+    The variance of a difference is the sum of two: over joint resamples of the samples, and over seeds.
     """
     n = len(next(iter(models.values()))[0].labels)
 
@@ -115,7 +115,7 @@ def paired_changes(metric: Metric, models: Mapping[_K, Sequence[SampleScores]]) 
 
 
 def _paired(by_seed: Floats, replicates: Floats, n: int) -> Change:
-    """A paired change out of each seed's, and of its mean over seeds in each resample of n samples."""
+    """A paired change, from the change of each seed and the mean change over seeds in each resample of n samples."""
     rows = float(np.nanvar(replicates, ddof=1)) * n / (n - 1)
     seeds = float(by_seed.var(ddof=1)) / len(by_seed) if len(by_seed) > 1 else 0.0
     freedom = satterthwaite([(rows, n - 1), (seeds, len(by_seed) - 1)])
@@ -190,7 +190,7 @@ def worsening(metric: Metric, baseline: Floats, candidate: Floats) -> Floats:
 
 
 def adjusted(p_values: Mapping[_K, float]) -> dict[_K, float]:
-    """Holm's adjustment: one false alarm among all comparisons becomes as unlikely as it is in a single one."""
+    """p-values after Holm's adjustment: any false alarm among all comparisons is as unlikely as in a single one."""
     result: dict[_K, float] = {}
     highest = 0.0
     for rank, (key, p_value) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
@@ -241,5 +241,5 @@ def resamples(n: int) -> Iterator[Floats]:
 
 @lru_cache(maxsize=4)
 def _kept_resamples(n: int) -> Floats:
-    """One set for all metrics over equally many samples: drawing takes far longer than using them."""
+    """One set of resamples for all metrics over equally many samples: drawing it takes far longer than using it."""
     return multiplicities(np.random.default_rng(SEED).integers(0, n, size=(DRAWS, n)))

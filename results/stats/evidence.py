@@ -1,4 +1,4 @@
-"""What a number rests on, seed by seed: its metric in each record, and its score document by document."""
+"""The measurements behind a number, by seed: its metric in each record, and its score by document."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def kept_scores(samples: Samples) -> Scores:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one model's number rests on.
+    """The measurements behind one model's number.
 
     Attributes:
         records: One for each seed.

@@ -1,7 +1,7 @@
 """Whether the machine was quiet while a time was measured: its own pace, and the steadiness of repeated calls.
 
 The pace is the time of fixed work (`tasks/measuring/machine.py`). Other programs can only slow a machine down, so the
-fastest of several cells is the measure of the others.
+paces of several cells are compared with the fastest of them.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def paces(record: Record) -> Paces:
 
 
 def disturbances(measured: Sequence[Evidence]) -> list[str]:
-    """Why times must not be compared, for each of several; empty where they may be.
+    """Why times must not be compared: a reason for each time, empty if it may be.
 
-    A time is left out if its calls or its cell's pace are not steady, if the pace is slower than the fastest one by
-    more than `EQUAL_PACE`, or if the pace is not known. Times of one cell need no pace.
+    A time is left out if its calls or its cell's pace are not steady, if the pace takes more than `EQUAL_PACE` times as
+    long as the fastest one, or if the pace is not known. Times of one cell need no pace.
     """
     cells = {record.cell_id for evidence in measured for record in evidence.records}
     pace = [_pace(evidence) for evidence in measured]

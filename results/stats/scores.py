@@ -1,6 +1,6 @@
-"""Metrics as functions of sums over samples, as a paired bootstrap needs them.
+"""Metrics as functions of sums over samples, for a paired bootstrap.
 
-Perplexity, accuracy, Matthews correlation and the others are each a function of column sums over the rows of a cell's
+Perplexity, accuracy, Matthews correlation and other metrics are functions of column sums over the rows of a cell's
 predictions. A resample is then one row of weights, and a thousand resamples are one matrix product. A function is used
 only if it reproduces the metric's value in the record.
 """
@@ -117,7 +117,7 @@ def _of_counts(rows: Rows, function: Callable[[Floats], Floats]) -> _Sums:
 
 
 def _correlation(rows: Rows, ranked: bool) -> _Sums:
-    """Pearson's correlation of values or of ranks. The ranks are those among all samples, in every resample."""
+    """Pearson's correlation of values or of ranks. Ranks are taken once, among all samples, and kept in resamples."""
     pairs = _numbers(rows, "label", "prediction")
     if pairs is None or len(pairs) < 2:
         return None

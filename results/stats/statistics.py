@@ -1,7 +1,7 @@
 """Standard errors and intervals: bootstraps over independent samples, closed forms, and the spread over seeds.
 
-A standard error that is not defined is None, as in `Metric.stderr`. Bootstraps are seeded, and draw in chunks to bound
-the memory they take.
+A standard error that is not defined is None, as in `Metric.stderr`. Bootstraps are seeded, and draw in chunks to limit
+their memory.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def seed_mean(values: Sequence[float]) -> tuple[float, float | None]:
     """The mean over seeds and its standard error over seeds (None for one seed).
 
     The error over seeds is the spread of training. It leaves out the uncertainty from the choice of the test set, as
-    every seed is measured on the same one.
+    all seeds are measured on the same test set.
 
     Raises:
         ValueError: There are no values.
@@ -181,7 +181,11 @@ def seed_mean(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def errors_that_count(seeds: int) -> float:
-    """How many standard errors, over so many seeds, a difference must exceed to be significant at 95 %."""
+    """How many of its standard errors a difference must exceed to be significant at 95 %.
+
+    Args:
+        seeds: Number of seeds that the standard error is taken over; Student's t up to 8 seeds, else 2.
+    """
     return _ERRORS_BY_SEEDS.get(seeds, 2.0)
 
 

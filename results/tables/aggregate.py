@@ -1,4 +1,4 @@
-"""From records to the leaderboard's rows: seeds are averaged, failures kept, and scores put beside softmax's."""
+"""From records to the leaderboard's rows: averages seeds, keeps failures, and compares scores with softmax's."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SeedGroup:
 def leaderboard_rows(records: Iterable[Record], scores: Scores = no_scores) -> list[Row]:
     """The leaderboard's rows, in a fixed order.
 
-    Cells are averaged over seeds only if nothing else sets them apart: another scale, recipe, limit, data, peer key or
+    Cells are averaged over seeds only if they differ in nothing else: another scale, recipe, limit, data, peer key or
     setting gives another row, and so does a second record of the same seed. A seed that failed has a row of its own.
 
     Args:
@@ -66,7 +66,8 @@ def merge_runs(runs: Sequence[tuple[str, Iterable[Record]]]) -> tuple[list[Recor
         runs: Name and records of each run, oldest first.
 
     Returns:
-        The records, one for each cell: the newest run's. And one message for each record that was left out.
+        The records, one for each cell, from the newest run that has it; and a message for each record that was left
+        out.
     """
     kept: dict[str, tuple[str, Record]] = {}
     messages = []
@@ -99,7 +100,7 @@ def reference_of(row: Row, candidates: Iterable[Row]) -> Row | None:
 def percent_of(value: float, reference: float, higher_is_better: bool | None) -> float | None:
     """Score in percent of a reference score, above 100 if it is better.
 
-    None for a metric without a direction, and for a ratio without a meaning: one score is not positive or not finite.
+    None for a metric without a direction, and if a score is not positive or not finite.
     """
     if higher_is_better is None or not (0 < value < float("inf")) or not (0 < reference < float("inf")):
         return None
@@ -127,7 +128,7 @@ def group_seeds(records: Iterable[Record]) -> list[SeedGroup]:
 
 
 def _comparison(record: Record, known: Mapping[tuple[str, str], set[str]]) -> Conditions:
-    """A cell that failed before it read data counts to the data its peers read, if they all read the same."""
+    """The conditions of a record; a cell without data counts as having read its peers' data if these all agree."""
     data = _data_key(record)
     if not data and len(peers := known.get((record.task, record.scale), set())) == 1:
         data = next(iter(peers))

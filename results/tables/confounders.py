@@ -1,6 +1,6 @@
 """Differences between the models of one task, besides the attention: settings, kernels, environment.
 
-Numbers are comparable only if they were measured alike; the report shows every difference beside its tables.
+Numbers compare only if they were measured in the same way; the report shows every difference beside its tables.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Confounders:
     """What differs between the models of a task.
 
     Attributes:
-        comparison: Where.
-        models: Their labels.
-        rows: What differs, and its value for each model; a dash where a model has none.
+        comparison: The conditions of the comparison.
+        models: Labels of the models.
+        rows: The name of what differs, and its value for each model; a dash if a model has none.
     """
 
     comparison: Conditions
@@ -46,7 +46,7 @@ def confounders(groups: Iterable[SeedGroup]) -> list[Confounders]:
 
 
 def _facts(members: Sequence[SeedGroup]) -> dict[str, tuple[str, ...]]:
-    """Of everything that not all records of a task share: its value for each model, several side by side over seeds."""
+    """Everything that differs between records of a task: its value for each model, or its values over seeds."""
     first = members[0].records[0]
     facts: dict[str, tuple[str, ...]] = {}
     for kind in (_kernels, attrgetter("settings"), attrgetter("environment")):

@@ -1,7 +1,7 @@
 """Whether the linear branch of a converted hybrid does any work, computed from records.
 
 A hybrid of a window and linear attention is scored twice, with its linear branch and without. If the two scores are the
-same, the window does all the work, and the score says nothing about linear attention.
+same, the window does all the work, and the score is not one of linear attention.
 """
 
 from __future__ import annotations

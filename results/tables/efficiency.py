@@ -18,12 +18,12 @@ from .row import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped
 EXPONENTS = ("time_exponent", "memory_exponent")
 
 SPREAD = ("_p20", "_p80")
-"""What the names of a metric's 20th and 80th percentile end with."""
+"""Suffixes of the names of a metric's 20th and 80th percentile."""
 UNDECIDED = "undecided"
-"""What the text of a crossover or an exponent begins with that is no result."""
+"""Prefix of the text of a crossover or an exponent that could not be decided."""
 
 WIDEST = 1.0
-"""Widest 95 % interval of an exponent that says something: a wider one cannot tell linear from quadratic growth."""
+"""Widest 95 % interval of an exponent that is shown: a wider one cannot tell linear from quadratic growth."""
 _FITS = ("_exponent", "_exponent_low", "_exponent_high")
 _DETAILS = ("_flops", "_traffic_bytes", "_sm_clock_mhz", "_throttled", "peak_resident_bytes")
 _COSTS = ("_ms", "_bytes")
@@ -41,9 +41,9 @@ class Crossover:
         kind: `at` a length between two measured ones, `always` (at every measured length), `never`, or `undecided`:
             the machine was not quiet, or an interval decides neither.
         length: Where the lines through the measured points cross, on logarithmic axes; None unless `at`.
-        value: What both cost there, or the rate of both; None unless `at`.
-        shortest: The shortest length measured of both.
-        longest: The longest.
+        value: The cost or rate of both at that length; None unless `at`.
+        shortest: The shortest length at which both were measured.
+        longest: The longest length at which both were measured.
         stderr: Standard error of `length`, from those of the four points around it; None unless `at`, or if a point
             has none.
         reason: Why it is undecided.
@@ -60,7 +60,7 @@ class Crossover:
 
     @property
     def text(self) -> str:
-        """In a few words."""
+        """The crossover in a few words."""
         if self.kind == "undecided":
             return f"{UNDECIDED}: {self.reason}"
         if self.kind == "at":
@@ -80,7 +80,7 @@ class Summary:
 
 
 def is_detail(row: Row) -> bool:
-    """Whether only files and summaries show a row of a sweep: spreads, counts, and fits, which have their own table."""
+    """Whether a row of a sweep is shown in files and summaries alone: percentiles, counts, and fitted exponents."""
     return row.metric.endswith((*SPREAD, *_FITS, *_DETAILS))
 
 
@@ -153,7 +153,7 @@ def _lowest(rows: Iterable[Row]) -> dict[float, _Cost]:
 def _crossover(model: ModelKey, softmax: Mapping[float, _Cost], own: Mapping[float, _Cost]) -> Crossover | None:
     """The last crossing after which the model stays cheaper; None if fewer than two lengths are common.
 
-    It is undecided unless its 95 % interval lies between lengths at which the two costs are told apart.
+    It is undecided unless its 95 % interval lies between lengths at which the two costs differ significantly.
     """
     lengths = sorted(softmax.keys() & own.keys())
     if len(lengths) < 2:
@@ -161,7 +161,7 @@ def _crossover(model: ModelKey, softmax: Mapping[float, _Cost], own: Mapping[flo
     ends = lengths[0], lengths[-1]
     dearer = [length for length in lengths if own[length].value >= softmax[length].value]
     decided = [length for length in lengths if _is_decided(own[length], softmax[length])]
-    vague = f"not told apart at {', '.join(f'{length:g}' for length in lengths if length not in decided)}"
+    vague = f"no significant difference at {', '.join(f'{length:g}' for length in lengths if length not in decided)}"
     if not dearer:
         is_always = decided == lengths
         return Crossover(model, "always" if is_always else "undecided", None, None, *ends, reason=vague)

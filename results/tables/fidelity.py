@@ -23,7 +23,7 @@ SampleRow: TypeAlias = Mapping[str, Any]
 
 LAYER_MEASURES = ("kl", "entropy", "softmax_entropy", "monotonicity", "overlap")
 TEACHER_MEASURES = ("kl_from_teacher", "teacher_entropy")
-"""Measures that models have which were converted from a softmax model."""
+"""Further measures of models that were converted from a softmax model."""
 
 _MARK = "attention_monotonicity_at"
 """A metric of this task alone, which every measured cell of it has."""
@@ -79,7 +79,7 @@ def fidelities(records: Iterable[Record], samples: Samples) -> dict[Conditions, 
 
     Args:
         records: Records of one or several runs.
-        samples: Their predictions; asked for only where a record has metrics of this kind.
+        samples: Gives a record's predictions; called only for records with metrics of this kind.
     """
     found: dict[Conditions, list[tuple[SeedGroup, list[list[SampleRow]]]]] = defaultdict(list)
     for cells in group_seeds(records):

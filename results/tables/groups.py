@@ -36,7 +36,7 @@ class GroupScore:
 def group_scores(rows: Iterable[Row], tasks_of: Mapping[str, Collection[str]] = GROUPS) -> list[GroupScore]:
     """Scores of every group: the part of a task's name before `/`.
 
-    Tasks with settings of their own are in no group, nor those of `FAMILIES`.
+    Tasks whose names hold settings, and those of `FAMILIES`, are in no group.
 
     Args:
         rows: Rows of the leaderboard.

@@ -17,7 +17,7 @@ _ESCAPES = str.maketrans(
     | {letter: rf"\text{name}{{}}" for letter, name in _TEXT.items()}
     | {"…": r"\ldots{}"}
 )
-r"""Everything that LaTeX reads as a command, a ligature or not at all; `\textquotedbl` needs the encoding T1."""
+r"""Characters that LaTeX reads as commands or ligatures, or cannot print; `\textquotedbl` needs the encoding T1."""
 
 _DASHES = re.compile("-(?=-)")
 """Two hyphens in a row would become a dash."""

@@ -33,7 +33,7 @@ def section_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
 
 
 def _softmax_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
-    """What a reader of percentages must know: that softmax has not learned or took fewer steps, and a sum's parts."""
+    """Notes on percentages of softmax: it has not learned, it took fewer steps, or a sum contains correlations."""
     notes: dict[Conditions, list[str]] = defaultdict(list)
     main = main_rows(rows_of_groups(groups))
     for where, rows in main.items():
@@ -54,7 +54,7 @@ def _softmax_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
 
 
 def _chance_note(row: Row) -> str:
-    """Says that softmax's score cannot be told apart from one without learning; empty otherwise."""
+    """A note if softmax's score is not significantly better than one without learning; empty otherwise."""
     level = unlearned_level(row)
     if level is None:
         return ""
@@ -63,12 +63,12 @@ def _chance_note(row: Row) -> str:
     return (
         f"{row.comparison.task}: {who} did not learn: {row.metric} {score}, {level.name} "
         f"{format_with_error(level.value, None)}; "
-        "percentages of it say nothing."
+        "percentages of it have no meaning."
     )
 
 
 def unlearned_level(row: Row) -> ChanceLevel | None:
-    """The score without learning that the row's value cannot be told apart from; None if there is none."""
+    """The score without learning that the row's value is not significantly better than; None if there is none."""
     level = chance_level(row.metric, row.evidence.records)
     if level is None or row.value is None or row.higher_is_better is None:
         return None
@@ -94,7 +94,7 @@ def apart_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
 
 
 def _peers_note(comparison: Conditions, members: Sequence[SeedGroup]) -> str:
-    """Says that cells of a task were not all measured alike: settings, task version, device or dtype differ."""
+    """A note if cells of a task were measured under different settings, task versions, devices or dtypes."""
     keys = {record.peer_key: cells for cells in members for record in cells.records if record.peer_key}
     if len(keys) < 2:
         return ""

@@ -31,9 +31,9 @@ class Ranking:
         rank: 1 + how many rows are significantly better, with `=` behind it where rows share it; empty for a row
             without a number, a direction or a peer.
         is_best: Whether the row is significantly better than every other.
-        standing: The row against softmax's, `same` if their difference is not significant; empty for softmax itself,
-            and unless there is exactly one row of softmax.
-        disturbance: Why a time is not compared, such as a machine that was not quiet.
+        standing: The row compared with softmax's; `same` if their difference is not significant. Empty for softmax
+            itself, and unless there is exactly one row of softmax.
+        disturbance: Why a time is not compared, such as a machine that was not quiet; empty if it is compared.
     """
 
     rank: str = ""
@@ -59,7 +59,7 @@ def rankings(rows: Sequence[Row]) -> list[Ranking]:
 
 
 def disturbances_of(rows: Sequence[Row]) -> list[str]:
-    """Why the time of each row of a column is not compared; empty for the others, and for all that is no time."""
+    """Why the time of each row of a column is not compared; empty if it is compared, or if the row is no time."""
     timed = [i for i, row in enumerate(rows) if is_timed(row.unit)]
     found = dict(zip(timed, disturbances([rows[i].evidence for i in timed]), strict=True))
     return [found.get(i, "") for i in range(len(rows))]
@@ -71,7 +71,7 @@ def is_ranked(row: Row) -> bool:
 
 
 def differences(rows: Sequence[Row]) -> dict[tuple[int, int], Change]:
-    """How much worse the second of each two rows is than the first, by the most certain method that both allow."""
+    """How much worse the second row of each pair is than the first, by the most certain method that both allow."""
     by_documents = grouped(
         (i for i, row in enumerate(rows) if row.evidence.scores),
         lambda i: (rows[i].seeds, rows[i].evidence.scores[0].labels),

@@ -1,4 +1,4 @@
-"""One number of a leaderboard: what was measured, where, and what it rests on."""
+"""One number of a leaderboard: what was measured, under which conditions, and the measurements behind it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CONTENDER = "contender"
 
 @dataclass(frozen=True)
 class Conditions:
-    """What two numbers must share to stand side by side.
+    """The conditions that two numbers must share to be compared.
 
     Attributes:
         backbone: Such as `gpt`.
@@ -37,7 +37,7 @@ class Conditions:
         recipe: Such as `scratch`.
         scale: `smoke`, `small` or `paper`.
         limit: Rows asked for with `--limit`; None for all of them.
-        data: Identity of the data; empty where no cell read any.
+        data: Identity of the data; empty if no cell read any.
     """
 
     backbone: str
@@ -49,7 +49,7 @@ class Conditions:
 
     @property
     def place(self) -> str:
-        """Backbone, recipe and scale as people read them."""
+        """Backbone, recipe and scale, for titles."""
         return f"{self.backbone}, {self.recipe}, {self.scale}"
 
     @property
@@ -65,17 +65,18 @@ class Row:
 
     Attributes:
         model: Canonical model spec, or the name of a contender.
-        comparison: Where it was measured; only rows with an equal one are compared.
+        comparison: Conditions of the measurement; only rows with equal conditions are compared.
         metric: Name of the metric; the task's main metric for a failed cell.
         at: Coordinates of a sweep's point as `key=value;key=value`, keys sorted; empty outside sweeps.
         value: Mean over seeds; None where nothing was measured.
         stderr: For one seed the metric's own standard error; for several, the standard error over seeds.
-        n: Samples behind one seed's value, the fewest of any seed. Seeds share a test set, so they do not add up.
+        n: Samples behind one seed's value, the fewest of any seed. Seeds share a test set, so their samples are not
+            added.
         unit: Unit of `value`.
-        higher_is_better: Direction; None for a number that only describes.
+        higher_is_better: Direction; None for a number without a better direction.
         seeds: The seeds, such as `0,1,2`.
-        percent_recovered: Score in percent of softmax's under the same comparison; None where not defined, as for
-            times, bytes and correlations.
+        percent_recovered: Score in percent of softmax's under the same conditions; None if not defined, as for times,
+            bytes and correlations.
         factor: A time's, a rate's or a memory's ratio to softmax's; None for scores.
         status: `ok`, `partial` for a number from part of the data, or why there is no value.
         is_main: Whether this is the metric that ranks models on the task.
@@ -83,7 +84,7 @@ class Row:
         coordinates: The point of the sweep that `at` spells out.
         peer_key: Peer key of the cells behind the row; empty where they have none.
         is_failed_cell: Whether the row stands for cells that ended without their main metric.
-        evidence: What the value rests on, seed by seed; no part of a row's identity.
+        evidence: The measurements behind the value, by seed; no part of a row's identity.
     """
 
     model: str
@@ -123,7 +124,7 @@ class Row:
 
     @property
     def point(self) -> str:
-        """`at` as people read it."""
+        """`at` for titles, with commas."""
         return self.at.replace(";", ", ")
 
     @property
@@ -137,7 +138,7 @@ class Row:
         return isinstance(self.coordinates.get(AXIS), int | float)
 
     def other_coordinates(self, *left_out: str) -> str:
-        """The coordinates as people read them, without those of the given names."""
+        """The coordinates for titles, without those of the given names."""
         return ", ".join(f"{key}={self.coordinates[key]}" for key in sorted(self.coordinates) if key not in left_out)
 
 
@@ -160,5 +161,5 @@ def format_at(at: Mapping[str, Scalar]) -> str:
 
 
 def softmax_first(key: ModelKey) -> tuple[bool, str, int]:
-    """What models are sorted by: softmax comes first, the others by name."""
+    """Sort key of models: softmax comes first, the others follow by name."""
     return key[0] != REFERENCE_MODEL, *key

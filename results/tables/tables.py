@@ -1,6 +1,6 @@
-"""The tables people read, as values: models × tasks for the main metrics, models × points for each sweep.
+"""The leaderboard's tables as values: models × tasks for the main metrics, models × points for each sweep.
 
-Markdown, LaTeX, HTML and the terminal draw these values and decide nothing about their content.
+Markdown, LaTeX, HTML and the terminal render these values and decide nothing about their content.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DIVERGENCES = ("attention_kl_swapped", "attention_kl_distilled")
 """Metrics of a conversion, before and after distillation: mean divergence from softmax attention."""
 
 WITHOUT_BRANCH = "_without_linear_branch"
-"""What the name of a hybrid's main metric ends with when its linear branch is left out."""
+"""Suffix of the name of a hybrid's main metric measured without its linear branch."""
 
 _LONG_HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{8,}\b")
 
@@ -35,14 +35,14 @@ class Entry:
 
     Attributes:
         text: The value, the reason why there is none, or a dash.
-        stderr: Standard error, formatted like the value; empty where there is none.
-        percent: Percent of softmax's score, or a cost as a factor of softmax's; empty for softmax itself and where not
+        stderr: Standard error, formatted like the value; empty if there is none.
+        percent: Percent of softmax's score, or a cost as a factor of softmax's; empty for softmax itself and if not
             defined.
-        note: What a reader must know, such as seeds that failed.
+        note: A remark, such as seeds that failed or why a time is not compared.
         failed: Whether the cell stands for a failure.
-        pale: Whether the number is no result that others may be compared with.
-        ranking: Where the model stands among the comparable models of the column.
-        order: The number by which a column is sorted; None stands at the end.
+        pale: Whether the number must not be compared with others.
+        ranking: Rank of the model among the comparable models of the column.
+        order: The number by which a column is sorted; None sorts last.
     """
 
     text: str
@@ -60,10 +60,10 @@ MISSING = Entry("–")
 
 @dataclass(frozen=True)
 class Markup:
-    """How a language writes an entry as one line.
+    """How an entry is written in a markup language.
 
     Attributes:
-        escape: Makes a text show as it is.
+        escape: Escapes a text.
         best: Format of the text of a column's best entry.
         stderr: Format of a standard error.
         rank: Format of a rank.
@@ -75,7 +75,7 @@ class Markup:
     rank: str
 
     def entry(self, entry: Entry) -> str:
-        """The entry with all of its parts."""
+        """The entry as one line, with all of its parts."""
         parts = (
             (entry.text, self.best if entry.ranking.is_best else "{}"),
             (entry.stderr, self.stderr),
@@ -214,7 +214,7 @@ def _secondary_table(title: str, rows: Sequence[Row]) -> Table:
 
 
 def _is_secondary(row: Row, main: Mapping[Conditions, Sequence[Row]]) -> bool:
-    """Whether a row belongs to the secondary tables; a hybrid's score stands at the point of its main metric."""
+    """Whether a row belongs to the secondary tables: a divergence, or a hybrid's score without its linear branch."""
     if row.metric in DIVERGENCES:
         return not row.at
     return row.metric.endswith(WITHOUT_BRANCH) and (not row.at or row.comparison in main)

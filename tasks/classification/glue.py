@@ -31,7 +31,7 @@ from .text_classification import TextClassification, text_info
 REPO = "nyu-mll/glue"
 REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 _METRICS = {"matthews": "Matthews correlation", "f1": "F1", "pearson": "Pearson's correlation"}
-"""How summaries spell the main metric, if its name does not do."""
+"""How summaries spell main metrics whose names alone are unclear."""
 
 
 def _glue(

@@ -176,7 +176,12 @@ class TextClassification:
         return metrics
 
     def reader(self, settings: Settings, sources: Sources) -> LabelledTextReader:
-        """The rows as these settings read them, for this task and any other on the same texts."""
+        """The reader of the rows under these settings; other tasks on the same texts use it too.
+
+        Raises:
+            DataUnavailableError: The data are not available.
+            ValueError: A setting is wrong, or a requested metric does not fit the number of classes.
+        """
         chosen = parse_settings(TextSettings, settings)
         check_classes(chosen.more_metrics, self.num_classes)
         dataset = replace(self.dataset, splits=tuple(self.test_splits)) if chosen.train_rows == 0 else self.dataset
@@ -224,12 +229,12 @@ class LabelledTextReader:
         )
 
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes in the order of their ids; empty if the data set does not name them."""
+        """Names of the classes in the order of their ids; empty if the data set does not name its classes."""
         first = next(iter(self.task.test_splits))
         return tuple(getattr(self._rows(first)[1].features["label"], "names", None) or ())
 
     def examples(self, part: str, tokenizer: Tokenizer) -> Examples | None:
-        """`train` or `held_out` as training reads them; None if nothing is trained or too few rows can be held out."""
+        """The part `train` or `held_out` as `Examples`; None if no training split is read or the part has no row."""
         if "train" not in self.task.dataset.splits:
             return None
         places, rows = self._rows(part)
@@ -255,7 +260,7 @@ class LabelledTextReader:
         elif part == "held_out":
             places = shuffled[rest:]
         else:
-            # A sample of all the split, in its order: CoLA's and STS-B's rows are sorted by where they come from.
+            # Drawn from the whole split and kept in its order: rows of CoLA and STS-B are sorted by origin.
             places = sorted(shuffled[: self.chosen.test_rows])
         return places, rows.select(places)
 

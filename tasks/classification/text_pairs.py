@@ -1,6 +1,6 @@
 """Texts and pairs of texts as token ids.
 
-The tokenizer of a pretrained backbone puts them into its own template. For models trained from scratch a pair is
+The tokenizer of a pretrained backbone puts texts into its own template. With every other tokenizer a pair is
 `a <|endoftext|> b` and a single text stands alone. In a row that is too long the longer text is cut first.
 """
 
@@ -34,10 +34,10 @@ def prefix_of(tokenizer: Tokenizer) -> str:
 
 
 def longest_first(lengths: Sequence[int], room: int) -> tuple[int, ...]:
-    """How many tokens are kept of one or two texts so that together they fill at most `room`.
+    """The number of tokens to keep of each of one or two texts, so that together they take at most `room` tokens.
 
-    The longer text is cut first. Where both are longer than half the room, each gets half, and the longer the odd token
-    (of equal ones the second), as in the `tokenizers` library.
+    The longer text is cut first. If both are longer than half of `room`, each keeps half; an odd token goes to the
+    longer text, or to the second of two texts of equal length, as in the `tokenizers` library.
     """
     if len(lengths) == 1:
         return (min(lengths[0], room),)

@@ -39,7 +39,7 @@ def model_inputs(adapter: Adapter, batch: Batch) -> tuple[Tensor, Tensor | None]
 def batches_by_length(
     adapter: Adapter, lengths: Sequence[int], batch_size: int, batch_of: Callable[[NDArray[np.intp]], Batch]
 ) -> Iterator[tuple[NDArray[np.intp], Tensor, Tensor | None]]:
-    """Batches of rows of like length, the longest first, so that what does not fit in memory fails at once.
+    """Batches of rows of similar length, the longest first, so that a batch too large for memory fails at once.
 
     Args:
         adapter: The model that reads the batches.

@@ -66,7 +66,7 @@ class HubCorpus:
     to_documents: Callable[[Sequence[str]], Iterable[Document]] = rows_as_documents
 
     def identify(self, splits: Sequence[str], sources: Sources) -> DataIdentity:
-        """The parquet files in the mirror, or the revision on the hub; `splits` counts rows, not documents."""
+        """The parquet files in the mirror, or the revision on the hub; the identity counts rows, not documents."""
         return identify_dataset(replace(self.dataset, splits=tuple(splits)), sources)
 
     def documents(self, split: str, sources: Sources) -> list[Document]:
@@ -119,6 +119,8 @@ def tokenize_documents(documents: Sequence[Document], tokenizer: Tokenizer) -> l
 
 def to_examples(documents: Sequence[TokenIds], context_length: int, end_of_text: int) -> Examples | None:
     """Rows of `context_length` tokens of one stream, and their next tokens; None without documents.
+
+    Each document follows an end-of-text token. What does not fill a row is dropped.
 
     Raises:
         ValueError: The documents do not fill one row.

@@ -1,8 +1,9 @@
 """Hashes and line counts of whole files; those of large files are kept, so that ten gigabytes are read once.
 
-A kept value belongs to the file's path, size, inode and times of modification and of status change. The last of these
-moves with every write and every replacement, and no program can set it back, unlike the time of modification. A file
-that changed a moment ago is not kept: a second write within the same tick of the clock would leave no trace.
+A value is kept under the file's path, size, inode and times of modification and of status change. The time of status
+change moves with every write and every replacement, and no program can set it back, unlike the time of modification.
+The value of a file that changed a moment ago is not kept: a second write within the same tick of the clock would leave
+no trace.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ALWAYS_READ_BYTES = 1 << 20
 """Smaller files are read each time."""
 
 SETTLED_S = 2.0
-"""A file is kept once its last change is this long ago: the coarsest clock of a file system ticks every 2 seconds."""
+"""Seconds since a file's last change before its value is kept: the coarsest file-system clock ticks every 2 seconds."""
 
 
 def digest(file: Path, cache: Path) -> str:
@@ -43,10 +44,10 @@ def hash_files(files: Mapping[str, Sequence[Path]], sources: Sources) -> str:
 
 
 def datasets_cache(files: Mapping[str, Sequence[Path]], sources: Sources) -> str:
-    """The folder in which the library `datasets` keeps what it made of files: one for each content.
+    """The folder in which the library `datasets` caches what it makes from files, one folder for each content.
 
-    The library itself tells files apart by path and time of modification, and would give the rows of an earlier file
-    for another one with the same of both.
+    The library itself tells files apart by path and time of modification. If a file is replaced by another with the
+    same path and time, its cache would return the rows of the earlier file.
     """
     return str(sources.cache / "datasets" / hash_files(files, sources)[:16])
 
@@ -67,7 +68,7 @@ def _kept(file: Path, folder: Path, read: Callable[[Path], str]) -> str:
 
 
 def _version(status: os.stat_result) -> str:
-    """What changes whenever a file does."""
+    """A text that changes whenever the file does."""
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 

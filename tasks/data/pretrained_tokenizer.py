@@ -1,9 +1,11 @@
 """The tokenizer of a pretrained backbone, and the token that stands before a text.
 
-Token ids are AutoTokenizer's. The prefix token is the tokenizer's BOS; where it has none its EOS, as in lm-eval; where
-it has neither, `<|endoftext|>` if that is in the vocabulary, else the separator, which is BERT's `[SEP]`. Every task
-puts it before a text once, as context that is not scored, whether or not the tokenizer would put one there itself; an
-EOS that the tokenizer would append is left out. `lm_eval/*` alone does as lm-eval's `hf` model.
+Token ids are AutoTokenizer's. The prefix token is the first of these that the tokenizer has: its BOS; its EOS, as in
+lm-eval; `<|endoftext|>`, if the vocabulary has it; the separator, which is BERT's `[SEP]`.
+
+Tasks that score whole texts put the prefix token before a text once, as context that is not scored, whether or not the
+tokenizer would put one there itself, and leave out an EOS that the tokenizer would append. Tasks `lm_eval/*` do as
+lm-eval's `hf` model. Classifications use the tokenizer's own template (`encode_framed`).
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ class TextEnds:
 
     @property
     def notes_of_lm_eval(self) -> tuple[str, ...]:
-        """The same of a task that is scored as by lm-eval's `hf` model."""
+        """The same notes for a task that is scored as by lm-eval's `hf` model."""
         before = (
             f"the tokenizer puts {self.before} before a text; lm-eval's hf model, which this task equals, puts "
             f"prefix_token {self.prefix_text} before that in whole texts and scores the tokenizer's own: other tasks "
@@ -115,8 +117,8 @@ class PretrainedTokenizer:
     def vocab_size(self) -> int:
         """The largest token id that rows may hold, plus one.
 
-        Special tokens that no row holds do not count: transformers gives ids to those that a class of tokenizers has by
-        default, and some authors add a padding token, which the model knows nothing of.
+        Special tokens that no row holds do not count: transformers gives ids to the default special tokens of a class
+        of tokenizers, and some authors add a padding token; the model has embeddings for neither.
         """
         known = set(self.inner.get_vocab().values()) - set(self.inner.all_special_ids)
         return int(max({*known, self.end_of_text, self.stop_token, *self.inner.encode("a", "a")})) + 1
@@ -138,7 +140,7 @@ class PretrainedTokenizer:
 
     @property
     def stop_token(self) -> int:
-        """Id of the token that ends what a model writes: the tokenizer's EOS; the prefix token without one."""
+        """Id of the token that ends a generated text: the tokenizer's EOS, or the prefix token if it has none."""
         return self.ends.prefix if self.inner.eos_token_id is None else int(self.inner.eos_token_id)
 
     @property
@@ -147,13 +149,14 @@ class PretrainedTokenizer:
         return str(self.inner.convert_ids_to_tokens(self.stop_token))
 
     def encode(self, texts: Sequence[str]) -> list[TokenIds]:
-        """Token ids of each text, without special tokens; the spelling of one inside a text is ordinary text."""
+        """Token ids of each text, without special tokens; one that is spelled out in a text is ordinary text."""
         return self._encode([(text,) for text in texts], add_special_tokens=False)
 
     def encode_framed(self, texts: Sequence[tuple[str, ...]], max_length: int) -> list[TokenIds]:
-        """Token ids of single texts and pairs in the model's template; the prefix token where there would be none.
+        """Token ids of single texts and pairs in the model's template; a row without any holds the prefix token.
 
-        BERT's are `[CLS] a [SEP]` and `[CLS] a [SEP] b [SEP]`. Past `max_length` the longer text is cut first.
+        BERT's rows are `[CLS] a [SEP]` and `[CLS] a [SEP] b [SEP]`. Rows have at most `max_length` tokens; the longer
+        text is cut first.
         """
         rows = self._encode(texts, add_special_tokens=True, truncation="longest_first", max_length=max_length)
         return [row if len(row) else np.array([self.end_of_text], np.int32) for row in rows]

@@ -1,11 +1,11 @@
 """Finds and reads data sets: in a mirror folder, then in the hub's cache, then on the hub at a pinned revision.
 
-Only parquet files are read, named `CONFIG/SPLIT-*.parquet` as the hub lays them out, so that what is fingerprinted is
-what is read and no code of a data set ever runs. A data set kept in another format can be pinned at a commit of its
-`refs/convert/parquet` branch, or, where it is tab-separated text, declare `TabSeparated`.
+Only parquet files named `CONFIG/SPLIT-*.parquet` or `CONFIG/SPLIT/*.parquet` are read, and tab-separated text that a
+task declares as `TabSeparated`. So the files that are fingerprinted are those that are read, and no code of a data set
+ever runs. A data set in another format can be pinned at a commit of its `refs/convert/parquet` branch.
 
-The library `datasets` is always told to stay offline: what is missing is fetched with `huggingface_hub` first.
-Otherwise even a local file costs a name lookup of its download counter, which hangs behind some firewalls.
+The library `datasets` is always told to stay offline; missing files are fetched with `huggingface_hub` first. Online,
+it looks up the host of its download counter even for a local file, and that hangs behind some firewalls.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _SHUFFLE_SEED = 0
 
 @dataclass(frozen=True)
 class TabSeparated:
-    """Files of tab-separated text without a header, in which quotes mean nothing.
+    """Files of tab-separated text without a header, in which a quote is an ordinary character.
 
     Attributes:
-        name: Name of a split's file, with `{split}` in it.
+        name: Name of a split's file, in which `{split}` stands for the split.
         columns: Names of the columns.
     """
 
@@ -63,7 +63,7 @@ class DatasetId:
     Attributes:
         repo: Such as `Salesforce/wikitext`.
         config: Such as `wikitext-2-v1`.
-        revision: Commit on the hub, in full; empty where only the mirror is meant.
+        revision: Commit on the hub, in full; empty if only the mirror may be read.
         splits: Splits that are used.
         text: How its files are named and read; None for parquet.
     """
@@ -123,7 +123,9 @@ def identify_dataset(dataset: DatasetId, sources: Sources, details: Mapping[str,
 
 
 def read_split(dataset: DatasetId, split: str, sources: Sources) -> Dataset:
-    """One split as a `datasets.Dataset`.
+    """One split as a `datasets.Dataset`, downloaded if only the hub has it.
+
+    Errors of a download are those of huggingface_hub.
 
     Raises:
         DataUnavailableError: The split is not available.
@@ -169,8 +171,8 @@ def find_dataset(dataset: DatasetId, sources: Sources) -> Found:
 def local_copies(repo: str, revision: str, sources: Sources, kind: str) -> dict[str, Path | str]:
     """Where a repository may lie on this machine: the mirror's folder, and the hub's cache of a revision.
 
-    `kind` is `datasets` or `models`; an empty `revision` leaves out the hub's cache. The folders may not exist, and a
-    reason stands in for a mirror that was not given.
+    `kind` is `datasets` or `models`; an empty `revision` leaves out the hub's cache. The folders may not exist. If no
+    mirror was given, a text that says so takes the place of its folder.
     """
     copies = {"mirror": sources.mirror / kind / repo if sources.mirror else "none was given"}
     return {**copies, "hub cache": hub_snapshot(repo, revision, sources, kind)} if revision else copies
@@ -185,15 +187,15 @@ def find_copy(
     pinned: bool = True,
     advice: str = "",
 ) -> tuple[str, Kind] | None:
-    """The first place on this machine that has a whole copy, and what `look` finds there; None if the hub has to do.
+    """The first place on this machine that has a whole copy, and what `look` finds there; None if only the hub has it.
 
     Args:
         what: What is looked for, as the error names it.
-        places: Paths by kind of place; a reason stands in for a path that there is not.
-        look: Finds what is wanted in a place, from its kind and path, or returns what the place lacks.
+        places: The path of each kind of place, or the reason why there is none.
+        look: Takes the kind and path of a place; returns what was found there, or a text that says what is missing.
         sources: Whether the hub may be asked.
         pinned: Whether a revision of the hub is known.
-        advice: What else can be done.
+        advice: What else the user can do; the error ends with it.
 
     Raises:
         DataUnavailableError: No place has a copy, and the hub cannot be asked.
@@ -224,7 +226,7 @@ def hub_snapshot(repo: str, revision: str, sources: Sources, kind: str) -> Path:
 
 
 def cached_revision(repo: str, sources: Sources, kind: str) -> str:
-    """The commit of the default branch by the hub's own cache; empty if the cache has none."""
+    """The commit of the default branch according to the hub's own cache; empty if the cache has none."""
     reference = hub_snapshot(repo, "", sources, kind).parent / "refs" / "main"
     return reference.read_text(encoding="ascii").strip() if reference.is_file() else ""
 
@@ -235,7 +237,7 @@ def hub_is_off() -> bool:
 
 
 def hub_problem(sources: Sources) -> str | None:
-    """Why the hub cannot be asked, known within seconds; None when it answers."""
+    """Why the hub cannot be asked, found out within seconds; None if the hub answers."""
     if sources.offline or hub_is_off():
         return "hub: not asked, because offline was chosen (HF_HUB_OFFLINE=1)"
     _prepare_hub(sources)
@@ -257,7 +259,7 @@ def hub_errors() -> tuple[type[Exception], ...]:
 
 @functools.cache
 def _reach_problem(endpoint: str) -> str | None:
-    """Why an address does not answer; None when it does. Asked once per process."""
+    """Why an address does not answer; None if it does. Each process asks once."""
     from huggingface_hub import get_session
 
     problems: list[str | None] = [f"hub: {endpoint} did not answer within {REACH_TIMEOUT_S:.0f} s"]
@@ -270,7 +272,7 @@ def _reach_problem(endpoint: str) -> str | None:
         else:
             problems.append(None)
 
-    # A name lookup has no timeout, but joining the thread has; a daemon does not delay the end of the process.
+    # A name lookup has no timeout, so it runs in a thread, whose join has one; a daemon does not delay the exit.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(REACH_TIMEOUT_S + 1)

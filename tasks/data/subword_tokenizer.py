@@ -1,6 +1,6 @@
 """Tokenizers of the `tokenizers` library, read from a `tokenizer.json`: one trained here, or GPT-2's.
 
-Their one special token is `<|endoftext|>`, which stands before each document and ends what a model writes.
+Their one special token is `<|endoftext|>`, which stands before each document and ends a generated text.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class SubwordTokenizer:
         inner: The library's tokenizer, without truncation and padding.
         vocab_size: The largest token id plus one; `bpe:N` has fewer than N where its training text has too few pairs.
         end_of_text: Id of the prefix token, which stands before each document.
-        prefix_text: How it is spelled.
-        stop_text: How the token is spelled that ends what a model writes.
+        prefix_text: How the prefix token is spelled.
+        stop_text: How the token that ends a generated text is spelled.
         notes: Notes for the record on the tokens around a text.
     """
 
@@ -44,7 +44,7 @@ class SubwordTokenizer:
         """The tokenizer in `file`, a `tokenizer.json`.
 
         Raises:
-            ValueError: It has no `<|endoftext|>`.
+            ValueError: The tokenizer has no `<|endoftext|>`.
         """
         from tokenizers import Tokenizer
 
@@ -59,11 +59,11 @@ class SubwordTokenizer:
 
     @property
     def stop_token(self) -> int:
-        """Id of the token that ends what a model writes."""
+        """Id of the token that ends a generated text."""
         return self.end_of_text
 
     def encode(self, texts: Sequence[str]) -> list[TokenIds]:
-        """Token ids of each text, without special tokens; the spelling of one inside a text is ordinary text."""
+        """Token ids of each text, without special tokens; one that is spelled out in a text is ordinary text."""
         return [
             np.array(encoding.ids, np.int32)
             for start in range(0, len(texts), ENCODE_BATCH)

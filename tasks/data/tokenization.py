@@ -8,13 +8,13 @@
 | `auto` | `gpt2` where it is available, else `bpe:16384`; the record then says so |
 | `backbone` | the one that the pretrained backbone was trained with; see `pretrained_tokenizer.py` |
 
-All but `backbone` have `<|endoftext|>` as their one special token and can spell any text, so that word perplexity and
-bits per byte compare across them while perplexity per token does not.
+All but `backbone` have `<|endoftext|>` as their one special token and can spell any text. Word perplexity and bits per
+byte therefore compare across them; perplexity per token does not.
 
-`auto` is the default at `paper` scale, as GPT-2's tokenizer is what the literature's 125M models use. Its substitute is
-smaller because most of 50,257 entries would hardly occur in a training split as small as WikiText-2's. At `smoke` and
-`small` scale the defaults are `bpe:1024` and `bpe:4096`: an output layer of 50,257 rows would outweigh, in time and in
-parameters, the tiny models whose attention is to be compared.
+`auto` is the default of language models at `paper` scale, because the 125M models of the literature use GPT-2's
+tokenizer. Its substitute is smaller because most of 50,257 entries would hardly occur in a training split as small as
+WikiText-2's. The defaults at `smoke` and `small` scale are small `bpe:N`: an output layer of 50,257 rows would cost
+more time and parameters than the rest of the tiny models whose attention is compared.
 """
 
 from __future__ import annotations
@@ -50,10 +50,11 @@ class TokenizerIdentity:
     Attributes:
         name: `gpt2`, `bpe:N`, `byte` or the name of a pretrained backbone; never `auto`.
         fingerprint: Hash of the tokenizer's file, its revision on the hub, or hash of what it is trained from.
-        path: Its file, which may not exist yet, or the folder of a backbone; None for `byte` and before a download.
+        path: Its file, which may not exist yet, or the folder of a backbone's checkpoint; None for `byte` and before a
+            download.
         source: Where it comes from: `built in`, `trained here`, or the place of its checkpoint: `mirror`, `hub`,
             `package` or `folder`.
-        note: Why it is a substitute for the one that `auto` prefers; empty if it is none.
+        note: Why it takes the place of the one that `auto` prefers; empty if it does not.
         of_backbone: Whether it belongs to a pretrained backbone.
     """
 
@@ -123,7 +124,7 @@ class ByteTokenizer:
         return [np.frombuffer(text.encode(), np.uint8).astype(np.int32) for text in texts]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of bytes; those that are no UTF-8 become U+FFFD."""
+        """The text of bytes; invalid UTF-8 becomes U+FFFD."""
         return bytes(token for token in tokens if token < self.end_of_text).decode(errors="replace")
 
 
@@ -133,7 +134,7 @@ Tokenizer: TypeAlias = ByteTokenizer | SubwordTokenizer | PretrainedTokenizer
 def identify_text(
     task: TaskInfo, data: DataIdentity, tokenizer: str, sources: Sources, /, **training: object
 ) -> TextIdentity:
-    """The text of a task and its tokenizer.
+    """Identifies the text of a task and its tokenizer.
 
     Args:
         task: The declaration; a new version trains tokenizers anew.
@@ -185,8 +186,9 @@ def identify_tokenizer(setting: str, corpus: str, sources: Sources) -> Tokenizer
 def load_tokenizer(identity: TokenizerIdentity, texts: Callable[[], Iterable[str]]) -> Tokenizer:
     """The tokenizer; a `bpe:N` that is not in the cache is trained on `texts()` and kept there.
 
+    `gpt2` is downloaded if only the hub has it; errors of the download are those of huggingface_hub.
+
     Raises:
-        DataUnavailableError: A download failed.
         CheckpointError: A backbone's tokenizer is missing, or transformers cannot read it.
         ValueError: A backbone's checkpoint has not been fetched, or its tokenizer has no token to put before a text.
     """
@@ -242,7 +244,7 @@ def _identify_backbone(sources: Sources) -> TokenizerIdentity:
 def _identify_bpe(size: int, corpus: str, sources: Sources) -> TokenizerIdentity:
     if size < _SMALLEST_BPE:
         raise ValueError(f"tokenizer is 'bpe:{size}'; N is at least {_SMALLEST_BPE}: 256 bytes and the end of text")
-    # Imported here because it takes longer than this whole folder, and listings do without.
+    # Imported here because its import takes longer than that of this whole folder, and listings do not need it.
     from importlib.metadata import version
 
     made_from = [_BPE_RECIPE, size, corpus, version("tokenizers")]

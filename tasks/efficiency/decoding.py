@@ -1,7 +1,7 @@
-"""Timing of decoding: token by token as a program starts them, or replayed from a CUDA graph if starting dominates.
+"""Times decoding: tokens that the host starts one by one, or a token replayed from a CUDA graph if starting dominates.
 
-Decoded tokens follow one another on a context that ends at the point's length. A graph holds the last of them: its
-replays decode the same token again after the same context.
+Decoded tokens follow one another on a context that ends at the point's length. A graph holds the last of these tokens:
+its replays decode the same token again after the same context.
 """
 
 from __future__ import annotations
@@ -36,15 +36,16 @@ class _Tokens:
 
 
 def tokens_decoded(warmup: int, repeats: int, *, graph: bool) -> int:
-    """Tokens that decoding takes at each point: the first, the warm-up, the timed ones, and those of a graph."""
+    """Tokens that are decoded at each point: the first, the warm-up, the timed tokens, and those of a graph."""
     return _FIRST + warmup + repeats + (_CAPTURED if graph else 0)
 
 
 def time_decoding(calls: Calls, point: Point, repeats: Repeats, stopwatch: Stopwatch) -> Row:
-    """Times `repeats.count` tokens, after a first one timed apart and `repeats.warmup` that warm up.
+    """Times `repeats.count` tokens, after a first token timed apart and `repeats.warmup` tokens of warm-up.
 
-    If the host starts tokens for most of the time that the device runs them, and a graph can be captured, the samples
-    are times of its replays; `started_samples_ms` then holds the times of tokens started one by one.
+    If starting most of the tokens takes the host most of the time that the device runs them, and a graph can be
+    captured, the samples are times of its replays; `started_samples_ms` then holds the times of tokens started one by
+    one.
 
     Raises:
         TimeoutError: A token took longer than `max_call_s`.
@@ -68,7 +69,7 @@ def time_decoding(calls: Calls, point: Point, repeats: Repeats, stopwatch: Stopw
 
 
 def time_steps(step: Callable[[], object], repeats: Repeats, stopwatch: Stopwatch) -> list[Sample]:
-    """Times `repeats.count` calls of a step that differ from one another, after `repeats.warmup` others.
+    """Times `repeats.count` calls of a step whose calls differ from one another, after `repeats.warmup` others.
 
     Raises:
         TimeoutError: A call took longer than `max_call_s`.

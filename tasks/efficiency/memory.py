@@ -1,8 +1,8 @@
 """Memory: peak bytes of prefill and of a training step, and bytes of the decode state, against sequence length.
 
-Each point runs in a fresh process, so that no point sees what another left behind. What counts as a byte differs
-between the CPU and CUDA; see `measuring/allocation.py`. `longest_prefill_peak_bytes` ranks models, taken at the longest
-length asked for and at no other (as in `throughput.py`, and for the same reason).
+A run measures each point in a fresh process, so that no point sees what another left behind. Which bytes are counted
+differs between the CPU and CUDA; see `measuring/allocation.py`. `longest_prefill_peak_bytes` ranks models. It is taken
+at the longest length asked for and at no other; `throughput.py` says why.
 """
 
 from __future__ import annotations
@@ -44,8 +44,12 @@ class MemorySettings(SweepSettings):
 
 
 def measure_bytes(subject: Any, point: Point, settings: MemorySettings) -> Row:
-    """Bytes of one point."""
-    # Threads and modules that the first call brings must not use up the memory that the point may take.
+    """Bytes of one point.
+
+    Raises:
+        UnsupportedError: The subject lacks the point's mode.
+    """
+    # Threads and modules that a first call creates must not count against the point's memory limit.
     _measure(subject, replace(point, seq_len=1, batch_size=1))
     with memory_limit(settings.memory_limit_mb * 2**20, subject.device):
         return _measure(subject, point)
@@ -54,7 +58,7 @@ def measure_bytes(subject: Any, point: Point, settings: MemorySettings) -> Row:
 def _measure(subject: Any, point: Point) -> Row:
     """Bytes of the state, or peaks of a call that ran once before, so that lazily made workspaces exist.
 
-    The process's own peak is read after that first call: counting tensors, which comes next, takes memory itself.
+    The process's own peak is read right after the first call, because counting tensors takes memory itself.
     """
     if point.mode.endswith("state"):
         return {"state_bytes": subject.state_bytes(point.batch_size, point.seq_len)}
@@ -74,7 +78,7 @@ def _measure(subject: Any, point: Point) -> Row:
 
 
 def memory_metrics(rows: Sequence[Row], settings: MemorySettings) -> list[Metric]:
-    """The headline, the metrics of each point and scaling exponents. Counts are exact: no standard error."""
+    """The headline, the metrics of each point and scaling exponents. Counts are exact and have no standard error."""
     sweep = of_role(rows, "sweep")
     headline = "longest_prefill_peak_bytes"
     return [
@@ -88,7 +92,7 @@ def memory_metrics(rows: Sequence[Row], settings: MemorySettings) -> list[Metric
 
 
 def _point_metrics(row: Row, at: At) -> list[Metric]:
-    """The bytes of one row; without a value if it failed. The coordinates of a model's state name no mode."""
+    """The bytes of one row; a failed row has no value. The coordinates of a model's state do not include the mode."""
     suffix = "_largest_batch" if row["role"] == "largest" else ""
     where = at if row["mode"] == "state" else {**at, "mode": row["mode"]}
     if row["status"] != "ok":

@@ -14,7 +14,7 @@ from .sweep import SweepSettings
 
 
 def climb_end(rows: Sequence[Row], settings: SweepSettings) -> list[Row]:
-    """The row where the first climb of `prefill` ended: the longest length, or the first failure; empty if none."""
+    """The row at which the first climb of `prefill` ended: its first failure, or its longest length; empty if none."""
     batch_of = settings.batches()[0]
     prefill = (row for row in of_role(rows, "sweep") if row["mode"] == "prefill")
     climbed = [row for row in prefill if row["batch_size"] == batch_of(row["seq_len"])]
@@ -25,7 +25,7 @@ def climb_end(rows: Sequence[Row], settings: SweepSettings) -> list[Row]:
 def largest_batch_metrics(rows: Sequence[Row]) -> list[Metric]:
     """The largest batch that fits at each length, `MODE_largest_batch`, if a larger one ran out of memory.
 
-    A search that ended at its maximum, at a timeout or at another failure only shows that so many rows fit:
+    A search that ended at its maximum, at a timeout or at another failure only gives a lower bound,
     `MODE_batch_at_least`.
     """
     found: dict[tuple[str, int], list[Row]] = defaultdict(list)
@@ -47,7 +47,7 @@ def _largest_batch(mode: str, probes: Sequence[Row], at: At) -> Metric:
 def growth_metrics(
     name: str, rows: Sequence[Row], settings: SweepSettings, size_of: Callable[[Row], float | None]
 ) -> list[Metric]:
-    """Scaling exponents of each climb in `rows`, of the size that `size_of` finds in a row."""
+    """Scaling exponents of each climb in `rows`; `size_of` reads the quantity that grows from a row, None for none."""
     climbs: dict[tuple[str, tuple[tuple[str, Scalar], ...]], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
         if row["status"] == "ok" and (size := size_of(row)):

@@ -27,13 +27,13 @@ MODES = (
 """Every mode. Decoding is not compiled: a state that grows would give torch.compile new shapes at each token."""
 
 _MOST_COMPILING_CALLS = 8
-"""torch.compile's own limit: it compiles no function more often."""
+"""How often torch.compile compiles one function at most, by its own limit."""
 
 
 def measure_mode(subject: Any, point: Point, repeats: Repeats, limit_bytes: int) -> Row:
     """Times of one point, and the device's state meanwhile.
 
-    The first call is timed apart, without a limit: it compiles, tunes and allocates.
+    The first call compiles, tunes and allocates; it is timed apart and has no time limit.
 
     Raises:
         UnsupportedError: The subject lacks this mode, or torch.compile compiled nothing.

@@ -1,9 +1,9 @@
 """Points of a sweep: what a point is, which one comes next, and what a failure means for the rest.
 
-A task that can end its process (out of memory, a crash, an endless call) lists its points rather than measuring them
-all: `points` is a generator that receives the row of each point before it yields the next, so a climb stops where it
-fails and a search goes on from what it found. The harness measures each point in its own process, keeps the row, and
-sends kept rows again when a run is resumed.
+A measurement can end its process (out of memory, a crash, an endless call). A `PointTask` therefore lists its points
+instead of measuring them all: `points` is a generator that receives the row of each point before it yields the next, so
+a climb stops where it fails and a search goes on from what it found. The harness measures each point in its own
+process, keeps the row, and sends kept rows again when a run is resumed.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Point:
 
     Attributes:
         mode: What is done, such as `prefill`.
-        seq_len: Tokens of a row.
-        batch_size: Rows.
+        seq_len: Tokens of a row; 0 for the machine.
+        batch_size: Rows of the batch; for the machine's pace, how many modes were measured before.
         role: `sweep` for a point of the settings; `probe` for a trial whether a batch fits; `largest` for the largest
             batch that fits.
         subject: What is measured: the whole model, its attention layer alone, or the machine.
@@ -74,7 +74,7 @@ class PointTask(Task, Protocol):
         """Measures a point; a failure is raised.
 
         Args:
-            subject: An `Adapter`, an `AttentionAlone` or a `Precision`, for the point's subject.
+            subject: An `Adapter` for the subject `model`, an `AttentionAlone` for `layer`, a `Precision` for `machine`.
             point: The point.
             settings: The task's settings.
         """
@@ -89,7 +89,7 @@ def point_of_mode(mode: str, seq_len: int, batch_size: int, role: Role = "sweep"
 def measured_row(point: Point, measure: Callable[[], Row]) -> Row:
     """The row of a point: the result of `measure`, or the status and message of a limit that it met.
 
-    Other exceptions are mistakes and propagate.
+    Exceptions that `failure_status` does not take for a limit are mistakes and propagate.
     """
     try:
         return point.row("ok", measure())
@@ -102,10 +102,10 @@ def measured_row(point: Point, measure: Callable[[], Row]) -> Row:
 
 
 def model_at(point: Point, adapter: Adapter) -> Adapter:
-    """The model, which also stands for its device.
+    """The subject of a point that is measured in this process: the model, whose device the machine's pace is taken of.
 
     Raises:
-        UnsupportedError: The point needs the attention layer alone, or the peaks that layers are compared with.
+        UnsupportedError: The point is on the attention layer alone, or on the peaks that layers are compared with.
     """
     if point.subject == "layer" or point.mode == MACHINE:
         raise UnsupportedError("the attention layer alone is measured by a run, which builds it")
@@ -125,7 +125,7 @@ def run_points(points: Points, measure: Callable[[Point], Row]) -> list[Row]:
 
 
 def climb(mode: str, seq_lens: Iterable[int], batch_of: Callable[[int], int], *, past_failures: bool = False) -> Points:
-    """From the shortest length to the longest, or to the first that runs out of memory or time.
+    """Points from the shortest length to the longest, or to the first that runs out of memory or time.
 
     Args:
         mode: What is done.

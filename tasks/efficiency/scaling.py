@@ -9,7 +9,7 @@ from ...results.record import Metric, Scalar
 from ..heavy import np
 
 LONG_END = 8
-"""The long end of a sweep: lengths within this factor of the longest measured."""
+"""The long end of a sweep is the lengths within this factor of the longest measured."""
 _FEWEST = 3
 _CONFIDENCE = 0.95
 
@@ -25,7 +25,7 @@ def exponent_metrics(
     Fewer than three lengths have no exponent.
 
     Args:
-        name: Of the metric, such as `time_exponent`; the ends of the interval are `NAME_low` and `NAME_high`.
+        name: Name of the metric, such as `time_exponent`; the ends of the interval are `NAME_low` and `NAME_high`.
         of: The mode whose quantity grows, such as `prefill`.
         points: Length and quantity, in any order.
         at: Further coordinates, such as the batch size.

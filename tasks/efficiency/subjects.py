@@ -14,7 +14,7 @@ from ..heavy import Tensor, torch
 from .points import LAYER, Point
 
 VOCAB_SIZE = 256
-"""Entries of the vocabulary: few, so that the output layer does not hide the attention."""
+"""Entries of the vocabulary: few, so that the output layer takes little of the time."""
 
 COMPILED = "compiled_"
 """Prefix of modes that torch.compile runs, after `layer_`."""
@@ -22,7 +22,7 @@ COMPILED = "compiled_"
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """Token ids `[b, n]`, and those that follow them, or classes `[b]`."""
+    """Token ids `[b, n]`, and as targets the next token ids `[b, n]`, or classes `[b]` for a classifier."""
 
     tokens: Tensor
     targets: Tensor
@@ -62,7 +62,7 @@ class ModelCalls:
         return self.adapter.decode(inputs.tokens[:, position], state)[1]
 
     def train(self, inputs: ModelInputs) -> object:
-        """Runs a forward and a backward pass of the loss of the next tokens, or of the classes."""
+        """Runs a forward and a backward pass of the loss on the next tokens, or on the classes."""
         return self._train(inputs.tokens, inputs.targets)
 
     def _compiled(self, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,7 +74,10 @@ class ModelCalls:
 
 @dataclass
 class LayerCalls:
-    """The same calls of an attention layer, `adapters.attention.alone.AttentionAlone`; inputs are heads."""
+    """The same calls on an attention layer alone, an `AttentionAlone` of `adapters.attention.alone`.
+
+    Inputs are queries, keys and values by head.
+    """
 
     layer: Any
     is_compiled: bool = False
@@ -105,7 +108,7 @@ Calls: TypeAlias = ModelCalls | LayerCalls
 
 
 def calls_for(mode: str, subject: Any) -> tuple[Calls, str]:
-    """The calls of a subject, compiled if the mode says so, and the mode's name without its prefixes."""
+    """The calls on a subject, compiled if the mode says so, and the mode's name without its prefixes."""
     work = mode.removeprefix(LAYER)
     is_compiled = work.startswith(COMPILED)
     if is_compiled:
@@ -121,7 +124,7 @@ def whole_call(calls: Calls, work: str, point: Point) -> Callable[[], object]:
 
 
 def random_tokens(adapter: Adapter, batch_size: int, seq_len: int) -> Tensor:
-    """Uniform token ids `[batch_size, seq_len]` on the adapter's device, the same for every model."""
+    """Uniform token ids below `VOCAB_SIZE`, `[batch_size, seq_len]` on the adapter's device, equal for every model."""
     generator = torch.Generator().manual_seed(seq_len)
     return torch.randint(0, VOCAB_SIZE, (batch_size, seq_len), generator=generator).to(adapter.device)
 
@@ -132,9 +135,9 @@ class Compiled:
 
     Attributes:
         graphs: Graphs that it compiled, including those compiled again for another state of their objects.
-        breaks: Times that it returned to plain Python between two graphs, by reason.
-        skipped: Functions that it could not compile, or not once more, and left to plain Python.
-        untraced: Times that it met what it cannot follow, by reason; the reasons of skipped functions are among them.
+        breaks: How often it returned to plain Python between two graphs, by reason.
+        skipped: Functions that it could not compile, or not compile again, and left to plain Python.
+        untraced: How often it met code that it cannot trace, by reason; includes the reasons of skipped functions.
     """
 
     graphs: int
@@ -155,13 +158,13 @@ def check_compiled(mode: str) -> Compiled | None:
     """What torch.compile did with a mode that has run; None if the mode is not compiled.
 
     Raises:
-        UnsupportedError: It compiled nothing, so plain code ran.
+        UnsupportedError: torch.compile compiled nothing, so plain code ran.
     """
     if COMPILED not in mode:
         return None
     counters = _counters()
     if not counters["stats"]["unique_graphs"]:
-        raise UnsupportedError(f"torch.compile compiled nothing of {mode}; without it, the mode is there too")
+        raise UnsupportedError(f"torch.compile compiled nothing of {mode}; use {mode.replace(COMPILED, '')} instead")
     return Compiled(
         counters["stats"]["unique_graphs"],
         _by_first_line(counters["graph_break"]),

@@ -26,14 +26,15 @@ class SweepSettings:
         seq_lens: Sequence lengths in tokens.
         batch_size: Rows per call.
         batch_sizes: Several numbers of rows, instead of `batch_size`; each is its own sweep.
-        tokens: Tokens of a call at every length, instead of both: the batch is `tokens / seq_len`. 0 for none.
+        tokens: Tokens of a call at every length, instead of `batch_size` and `batch_sizes`: a call has
+            `tokens / seq_len` rows. 0 for none.
         modes: What is measured, joined by `+`.
         largest_batch: Modes, joined by `+`, whose largest batch that fits is searched at each length.
         max_batch: Largest batch that such a search tries.
         past_failures: Go on to longer lengths after one that ran out of memory or time.
         point_timeout_s: Seconds after which the process of a point is stopped.
-        memory_limit_mb: Megabytes that a point may allocate: on the CPU from the start of its measurement, on CUDA in
-            all. 0 for no limit but the machine's.
+        memory_limit_mb: Memory that a point may allocate, in units of 2**20 bytes: on the CPU from the start of its
+            measurement, on CUDA in all. 0 for no limit but the machine's.
         layer_heads: Query heads of the attention layer that is measured alone; 0 for the model's own.
         layer_kv_heads: Its key and value heads; 0 for `layer_heads`, or for the model's own if those are 0 too.
         layer_head_dim: Its head dimension; 0 for the model's own.
@@ -63,7 +64,7 @@ class SweepSettings:
         """Refuses settings that cannot be measured.
 
         Raises:
-            ValueError: With the value and what is allowed.
+            ValueError: An unknown mode, no length, or a number out of range.
         """
         if not self.seq_lens or min(self.seq_lens) < 1:
             raise ValueError(
@@ -128,7 +129,10 @@ class SweepSettings:
         return {name: size for name, size in sizes.items() if size}
 
     def at(self, row: Row) -> dict[str, Scalar]:
-        """Coordinates of a row's point; a sweep of constant tokens has these as a coordinate, not the batch size."""
+        """Coordinates of a row's point: its length and its batch size, or the tokens of a call if these are constant.
+
+        A largest batch has the length alone.
+        """
         if row["role"] == "largest":
             return {"seq_len": row["seq_len"]}
         batch = {"tokens_per_step": self.tokens} if self.tokens else {"batch_size": row["batch_size"]}
@@ -152,7 +156,11 @@ class Sweep:
     metrics: Callable[[Sequence[Row], Any], list[Metric]]
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:  # noqa: ARG002
-        """Random tokens, whose values do not matter."""
+        """Identifies random tokens, whose values do not matter.
+
+        Raises:
+            ValueError: A setting is wrong.
+        """
         parse_settings(self.kind, settings)
         fingerprint = f"uniform tokens below {VOCAB_SIZE}"
         return DataIdentity(id=self.info.name, revision="1", fingerprint=fingerprint, source="generated")
@@ -201,7 +209,7 @@ sweep_info = functools.partial(
 
 
 def sweep_scales(kind: type[SweepSettings], smoke: SweepSettings) -> dict[str, TaskScale]:
-    """The scales of a sweep with settings as `kind`, of which those of `smoke` are given."""
+    """The scales of a sweep: `smoke` as given, `small` with the defaults of `kind`, `paper` to 131,072 tokens."""
     paper = kind(seq_lens=tuple(2**power for power in range(9, 18)))
     scales = {"smoke": smoke, "small": kind(), "paper": paper}
     return {scale: TaskScale(settings=as_settings(values)) for scale, values in scales.items()}

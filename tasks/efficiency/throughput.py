@@ -1,9 +1,9 @@
 """Throughput: milliseconds and tokens per second against sequence length, of a whole model and its attention alone.
 
-Each point runs in its own process. The first call, which compiles, is timed apart. Then calls warm up until two in a
-row agree within 10 %, and are repeated; the median is reported with every sample, and the 20th and 80th percentiles
-beside it. Decoding is timed token by token on a context that ends at `seq_len`; generating feeds each token back that
-the model chose, after a prompt of `seq_len`.
+A run measures each point in its own process. The first call, which compiles, is timed apart. Then calls warm up until
+two in a row agree within 10 %, and are repeated; the metrics are the median, with every sample, and the 20th and 80th
+percentiles. Decoding is timed token by token on a context that ends at `seq_len`. Generating starts after a prompt of
+`seq_len` tokens and feeds each token that the model chooses back to it.
 
 Weights and tokens are random: nothing is trained. A length that runs out of memory or time is a result and ends its
 climb. `longest_prefill_tokens_per_s` ranks models. It is taken at the longest length asked for and at no other, so a
@@ -32,7 +32,7 @@ from .points import LAYER, Point, Points, of_role
 from .sweep import SMOKE_LENGTHS, Sweep, SweepSettings, sweep_info, sweep_scales
 
 SHORTEST_ENERGY_WINDOW_S = 1.0
-"""Energy counters move in steps of tens of milliseconds; a shorter window says nothing."""
+"""Shortest window that energy is reported for: energy counters move in steps of tens of milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class ThroughputSettings(SweepSettings):
         min_warmup_ms: Least time of the warm-up. Decoding and generating warm up with `warmup` tokens.
         max_call_s: Longest time of a call; a longer one ends its climb with the status `timeout`. The first call, which
             compiles, is limited by the point's time only.
-        max_time_s: Seconds after which no call is added once there are three samples; `n` is the number of samples.
+        max_time_s: Seconds of timed calls after which none is added once there are three samples; a metric's `n` is
+            the number of samples.
 
     Raises:
         ValueError: As for `SweepSettings`; or a length too short to decode `warmup + repeats` tokens, one before them,
@@ -75,7 +76,7 @@ class ThroughputSettings(SweepSettings):
             )
 
     def machine_points(self, turn: int) -> Points:
-        """The machine's pace; before all modes also its peaks, if layers are compared with them."""
+        """The machine's pace; before all modes also its peaks, if layers are measured."""
         yield Point(PACE, 0, turn, subject="machine")
         if turn == 0 and any(mode.startswith(LAYER) for mode in self.mode_names()):
             yield Point(MACHINE, 0, 0, subject="machine")

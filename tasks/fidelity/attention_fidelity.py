@@ -1,21 +1,21 @@
 """How faithfully a mechanism's attention weights follow softmax's, on text: the paper's spikiness and monotonicity.
 
-Every layer's queries and keys come from the model as it runs, and its weights are compared first with softmax over the
-same queries and keys (paper §4 and appendix B). So a layer answers for its own feature maps, and not for what earlier
-layers have changed in its input. Then the teacher reads the same text by itself, and the weights are compared with the
-teacher's own: this measures what conversion did as a whole, fine-tuning included. The teacher is the softmax model
-before conversion, fine-tuned by its recipe's teacher stage where there is one. Models trained from scratch have no
-teacher, nor have checkpoints that were converted before; their record says so and has no metric of a teacher.
+Every layer's queries and keys come from the model as it runs. Its weights are compared first with softmax over the same
+queries and keys (paper §4 and appendix B), so a layer's measures depend on its own feature maps and not on what earlier
+layers changed in its input. Then the teacher reads the same text by itself, and the weights are compared with the
+teacher's own: this measures the whole effect of conversion, fine-tuning included. The teacher is the softmax model
+before conversion, fine-tuned by its recipe's teacher stage if the recipe has one. Models trained from scratch and
+checkpoints that were converted before have no teacher; their records say so and have no metric of a teacher.
 `measures.py` defines the measures and says why they were chosen.
 
-They are taken on the test text of the corpus that maps were distilled on, on another one (Python's standard library),
-and at each of `lengths`, which may be longer than what the model was trained on: the paper's generalisation study.
+Measures are taken on the test text of the corpus that maps were distilled on and on another corpus (Python's standard
+library), at each of `lengths`, which may be longer than the rows in training: the paper's generalisation study.
 `attention_fidelity_cola` is the same for encoders: on CoLA's sentences, which the paper's BERT was fine-tuned on, on
 the pairs of MRPC, and on rows of many sentences. `attention_fidelity_digits` and `attention_fidelity_images` are the
 same for images, on test pictures of the task `digits` and of the data set that a user names; a row's length is the
 number of patches and the class token.
 
-Conversions end with distillation here unless `finetune.steps` (or `lora.steps`) asks for more: the base weights are
+Conversions end with distillation here unless `finetune.steps` (or `lora.steps`) asks for more. The base weights are
 then those of the softmax teacher, and the measures say how well maps mimic it, which fine-tuning does not aim at.
 
 Beside the measures, predictions hold the weights of a few heads over the first tokens of the test text, for the plots

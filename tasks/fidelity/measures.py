@@ -1,12 +1,12 @@
-"""How alike two attention maps are, row by row: divergence, spikiness, monotonicity and overlap.
+"""Measures of similarity between two attention maps, by row: divergence, spikiness, monotonicity and overlap.
 
 The Hedgehog paper (arXiv 2402.04347, §3) argues from "spiky" and "monotonic" weights, shows both in plots and gives no
 definition of either. Ours, for a query that sees n keys with weights w, softmax weights p and products s = q·k/√d:
 
-    kl            Σ p log(p / w) in nats; w below 1e-12 counts as 1e-12, so that a weight of zero costs much, not all;
-                  one within 1e-6 of 0, which is rounding of weights in float32, counts as 0
-    entropy       -Σ w log w in nats: 0 for one key, log n for all alike; its ratio to that of p is below 1 where w is
-                  spikier than softmax
+    kl            Σ p log(p / w) in nats; a weight below 1e-12 counts as 1e-12, so that a weight of zero has a large but
+                  finite cost; a divergence within 1e-6 of 0, which is rounding of float32 weights, counts as 0
+    entropy       -Σ w log w in nats: 0 for one key, log n for n equal weights; its ratio to the entropy of p is below 1
+                  if w is spikier than softmax
     monotonicity  Spearman's correlation of w and s over the keys, ties sharing their mean rank; 1 for softmax itself
     violations    share of steps from one key to the next, in the order of s, in which w falls; 0 for softmax itself
     overlap       share of the 8 keys with the largest s that are among the 8 with the largest w; keys that tie for the
@@ -17,19 +17,19 @@ Where there is a teacher, the softmax model before conversion on the same text, 
     kl_from_teacher   Σ t log(t / w), as above
     teacher_entropy   -Σ t log t
 
-p answers for a layer's feature maps alone, since it is softmax over the queries and keys that reach the layer. t
-answers for all that conversion did: maps of earlier layers change what reaches later ones, and fine-tuning moves p with
-w.
+A comparison with p measures a layer's feature maps alone, since p is softmax over the queries and keys that reach the
+layer. A comparison with t measures the whole conversion: maps of earlier layers change what reaches later ones, and
+fine-tuning moves p together with w.
 
-Why these: the divergence is what distillation minimises, less the entropy of p, which no map can change; so 0 is its
-optimum. Entropy is the usual number for how few keys a row falls on, and comparable across lengths through its ratio to
-softmax's. The paper's monotonicity is that a larger product has a larger weight, whatever the curve: a statement on
-ranks, so a rank correlation says how far it holds, and the violations say how often it fails between neighbours, which
-a correlation over many keys hides. Overlap is what retrieval needs of a map: that the keys softmax picks are picked.
+Why these: the divergence is what distillation minimises, less the entropy of p, which no map can change; so its optimum
+is 0. Entropy is the usual number for how few keys a row attends to; its ratio to softmax's compares across lengths. The
+paper's monotonicity is that a larger product has a larger weight, whatever the curve. This is a statement on ranks, so
+a rank correlation says how far it holds; the violations say how often it fails between neighbours, which a correlation
+over many keys hides. Overlap is what retrieval needs: the map picks the keys that softmax picks.
 
-Rows with fewer than 8 keys are left out, as ranks of a few keys say nothing. A row without any weight, which ReLU can
-produce, has entropy 0 and a divergence near 27 nats. Weights of which one is negative are no distribution, whatever
-their sum, and have none of these measures.
+Rows with fewer than 8 keys are left out, as ranks of a few keys mean little. A row without any weight, which ReLU can
+produce, has entropy 0 and a divergence of 27.6 nats less the entropy of p. Rows with a negative weight are no
+distributions, whatever their sum, and have none of these measures.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _ranks(values: Tensor, seen: Tensor) -> Tensor:
 
 
 def _spearman(w: Tensor, s: Tensor, seen: Tensor) -> Tensor:
-    """Correlation of ranks; 0 where either side has all keys alike."""
+    """Correlation of ranks; 0 if all keys of either side are equal."""
     n = seen.sum(-1, keepdim=True)
     x, y = ((_ranks(side, seen) - (n + 1) / 2) * seen for side in (w, s))
     scale = ((x * x).sum(-1) * (y * y).sum(-1)).sqrt()

@@ -93,7 +93,7 @@ class AttentionFidelity:
         raise NotImplementedError
 
     def corpora(self, chosen: Any, tokenizer: Tokenizer, sources: Sources, windows: int) -> Iterator[CorpusWindows]:
-        """At most so many windows of each corpus and length, without any where a corpus is too short.
+        """The windows of each corpus and length; none at a length for which the corpus is too short.
 
         Args:
             chosen: The settings.
@@ -173,7 +173,7 @@ def metrics_of(rows: Sequence[Row]) -> list[Metric]:
 
 
 def _metrics(rows: Sequence[Row]) -> list[Metric]:
-    """Metrics of one corpus and length; an empty divergence alone where one of its windows could not be measured."""
+    """Metrics of one corpus and length; a divergence without a value alone if a window could not be measured."""
     from ...results.stats.statistics import mean_stderr, ratio_bootstrap
 
     at = {"corpus": rows[0]["corpus"], "seq_len": rows[0]["seq_len"]}
@@ -190,7 +190,7 @@ def _metrics(rows: Sequence[Row]) -> list[Metric]:
         mean, unit, better = float(np.mean(values)), _UNITS.get(name, "1"), _BETTER.get(name)
         metrics.append(Metric(f"attention_{name}", mean, unit, better, mean_stderr(values), len(values), at))
     own, softmax = means["entropy"], means["softmax_entropy"]
-    if min(softmax) > 0:  # softmax that looks at a single key throughout a window has no entropy to divide by
+    if min(softmax) > 0:  # softmax that attends to one key throughout a window has no entropy to divide by
         ratio, stderr = sum(own) / sum(softmax), ratio_bootstrap(own, softmax, "ratio")
         metrics.append(Metric("attention_entropy_ratio", ratio, "1", None, stderr, len(own), at))
     return metrics

@@ -52,7 +52,7 @@ class CorpusWindows:
         corpus: Name of the corpus.
         seq_len: Most tokens of a row.
         windows: The windows; may be empty.
-        reason: Why there are none, if so.
+        reason: Why there are none; used only if `windows` is empty.
     """
 
     corpus: str
@@ -93,10 +93,9 @@ def _unsupported(at: Row, reason: str) -> Row:
 
 
 def sampled_rows(adapter: Adapter, window: Window, at: Row) -> Iterator[Row]:
-    """Weights of a few heads of a few layers, spread evenly: for each query those of the keys it sees, in order.
+    """Weights of a few heads of a few layers, spread evenly: for each query the weights of the keys it sees, in order.
 
-    There are none if the model has no room for the tokens or its weights are no distributions; the rows of its measures
-    say why.
+    There is no row if the model has no room for the tokens or a weight is negative; the rows of measures say why.
 
     Args:
         adapter: The model.

@@ -22,8 +22,8 @@ from .rows import CorpusWindows, Window
 class SentenceSettings(FidelitySettings):
     """What is compared, and on how much text.
 
-    At the first length, `max_length`, rows are single texts as in training; at the others texts are joined to that
-    length, and a window is one row.
+    At the first length, `max_length`, rows are single texts as in training. At each other length a row is several texts
+    joined to that length, and a window is one row.
 
     Attributes:
         max_length: Longest row in training and distillation in tokens, special ones included.
@@ -50,8 +50,8 @@ class SentenceSettings(FidelitySettings):
 class SentenceFidelity(AttentionFidelity):
     """Attention fidelity on the test splits of classification tasks.
 
-    Texts are shuffled with a fixed seed, as some data sets are sorted by origin. Those of fewer than 8 tokens are left
-    out: none of their rows could be measured. All are tokenized as those of the first task.
+    Texts are shuffled with a fixed seed, as some data sets are sorted by origin. Single texts of fewer than 8 tokens
+    are left out, because none of their queries could be measured. All tasks use the tokenizer of the first.
     """
 
     settings = SentenceSettings

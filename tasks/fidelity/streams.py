@@ -23,7 +23,7 @@ class StreamSettings(FidelitySettings):
 
     Attributes:
         context_length: Tokens of a row in training and distillation.
-        train_bytes: Training text, from the start of the split; None for all, 0 for none.
+        train_bytes: Most bytes of the training documents, as in `PerplexitySettings`; None for all, 0 for none.
     """
 
     of_task: ClassVar = ("context_length", "tokenizer", "train_bytes")

@@ -1,4 +1,4 @@
-"""Measures contenders at shapes, one after another; any failure costs its own point and no other."""
+"""Measures contenders at shapes, one after another; a failure is a result of its point and does not stop the others."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class KernelBench:
         contenders: What prepares each contender's calls, by its name.
         repeats: How often a call is repeated.
         device: Where everything runs.
-        dtype: Of all tensors.
-        lost: The error that the device answers everything with, as after an access out of bounds; empty while it
-            works.
+        dtype: Type of all tensors.
+        lost: The error that the device answers every call with, such as after an access out of bounds; empty while
+            the device works.
     """
 
     contenders: Mapping[str, Prepare]
@@ -38,10 +38,15 @@ class KernelBench:
 
     def __post_init__(self) -> None:
         if self.device.type == "cuda":
-            torch.cuda.get_device_properties(self.device)  # torch caches them for the record; a lost device tells none
+            torch.cuda.get_device_properties(self.device)  # torch caches them for the record; a lost device has none
 
     def climb(self, name: str, shapes: Sequence[KernelShape]) -> Iterator[Row]:
-        """A contender's row at each shape, except shapes longer than one that ran out of memory or time."""
+        """A contender's row at each shape, except shapes longer than one that ran out of memory or time.
+
+        Args:
+            name: Name of the contender.
+            shapes: The shapes, within a family from short to long.
+        """
         given_up: set[tuple[int, int]] = set()
         for shape in shapes:
             if shape.family not in given_up:
@@ -64,7 +69,7 @@ class KernelBench:
         return found
 
     def _measure(self, name: str, shape: KernelShape) -> Row:
-        """Each call's kernel, times and memory, and notes on how they were measured."""
+        """The kernel, times and memory of each call, and notes on how they were measured."""
         calls = self.contenders[name](shape, self.device, self.dtype)
         with torch.no_grad(), telemetry(self.device) as watch:
             found = {each: self._measure_call(call, watch) for each, call in calls.items()}

@@ -1,7 +1,7 @@
-"""Whose attention is timed: Hedgehog's by our kernels and torch forms, its peers', and softmax attention.
+"""The attention that is timed: Hedgehog's by our kernels and torch forms, Hedgehog's by peers, and softmax attention.
 
 Peers compute the same function as ours: features [softmax(Wx), softmax(-Wx)] per head, causal, normalised. Softmax
-attention is another model, the one that linear attention replaces.
+attention is another function, the one that linear attention replaces.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Attention: TypeAlias = Callable[[KernelInputs], tuple[Any, str]]
 
 
 def make_inputs(shape: KernelShape, device: torch.device, dtype: torch.dtype, *, tokens: int = 0) -> KernelInputs:
-    """The same numbers for every contender; `tokens` replaces the shape's, if given."""
+    """Inputs with the same numbers for every contender; `tokens`, unless 0, replaces the shape's number of tokens."""
     generator = torch.Generator(device).manual_seed(0)
 
     def normal(*sizes: int) -> Tensor:
@@ -65,7 +65,7 @@ def make_inputs(shape: KernelShape, device: torch.device, dtype: torch.dtype, *,
 
 
 def hedgehog(backend: str, inputs: KernelInputs) -> tuple[Any, str]:
-    """Our attention, on a backend of `chunk_hedgehog_attn`."""
+    """Hedgehog's attention by this project, on a backend of `chunk_hedgehog_attn`."""
     from ...kernels.hedgehog import chunk_hedgehog_attn
 
     result = chunk_hedgehog_attn(*inputs.leaves, feature_map=MAP, backend=backend)
@@ -123,8 +123,8 @@ def peer_map(shape: KernelShape, compiled: bool) -> Callable[[Tensor, Tensor], T
 def compiled_map(shape: KernelShape) -> Callable[[Tensor, Tensor], Tensor]:  # noqa: ARG001
     """`map_features` through torch.compile, for the tensors of one shape.
 
-    torch.compile keeps eight versions of a function and runs a ninth as plain Python, so its versions are dropped
-    before another shape; it raises if it cannot compile all of the function.
+    torch.compile keeps eight versions of a function and would run a ninth as plain Python, so all versions are dropped
+    before another shape is compiled. It raises if it cannot compile the whole function.
     """
     torch.compiler.reset()
     compiled: Callable[[Tensor, Tensor], Tensor] = torch.compile(map_features, dynamic=False, fullgraph=True)
@@ -135,7 +135,7 @@ def peer_function(module: str, name: str, inputs: KernelInputs) -> Any:
     """A function of flash-linear-attention.
 
     Raises:
-        UnsupportedError: Tensors are not on CUDA, or it is not installed.
+        UnsupportedError: The tensors are not on CUDA, or flash-linear-attention is not installed.
     """
     _require_cuda(inputs, "flash-linear-attention's kernels")
     try:

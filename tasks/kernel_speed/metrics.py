@@ -28,8 +28,8 @@ OURS = "hedgehog"
 def kernel_metrics(work: str, rows: Sequence[Row]) -> list[Metric]:
     """The headline, the machine's peaks, and the metrics of every point.
 
-    What ran is a coordinate of the first call's time only: as a coordinate of all metrics it would split a line in two
-    where one kernel takes over from another.
+    The kernel that ran is a coordinate of the first call's time only: as a coordinate of all metrics it would split a
+    contender's line wherever the kernel changes with the length.
     """
     machine: Row = next(row["machine"] for row in rows if "machine" in row)
     points = [row for row in rows if "contender" in row]
@@ -41,7 +41,7 @@ def kernel_metrics(work: str, rows: Sequence[Row]) -> list[Metric]:
 
 
 def _headline(work: str, points: Sequence[Row]) -> list[Metric]:
-    """Tokens per second of Hedgehog's best backend at the largest shape, and their spread; no value if it failed."""
+    """Tokens per second of the contender `hedgehog` at its last shape, and their spread; no value if it failed."""
     ours = [row for row in points if row["contender"] == "hedgehog"]
     if not ours:
         return []
@@ -88,14 +88,17 @@ def _cost_metrics(call: str, contender: str, cost: costs.Cost, time: Metric, pea
 
 
 def cost_of(call: str, contender: str, ran: str, shape: KernelShape, dtype: str) -> costs.Cost | None:
-    """Counts of Hedgehog's attention, and of softmax attention without gradients; None if there are none.
+    """Counted FLOPs and bytes of Hedgehog's attention by this project, and of softmax attention without gradients.
 
     Args:
         call: What was timed, as in `CALLS`.
-        contender: Whose attention it is.
-        ran: Form and backend.
-        shape: Of the call.
-        dtype: Of its tensors.
+        contender: Name of the contender.
+        ran: Form and backend that ran, such as `chunk/triton`.
+        shape: Shape of the call.
+        dtype: Name of its tensors' type.
+
+    Returns:
+        The counts; None if the call of this contender has none.
     """
     if contender.startswith("softmax") and call in ("forward", "decode"):
         return _softmax_cost(call, ran, shape, dtype)

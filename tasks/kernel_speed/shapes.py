@@ -14,11 +14,12 @@ class KernelShape:
     """Sizes of a call, in the order in which flash-linear-attention and FlashAttention name them.
 
     Attributes:
-        batch: Sequences.
-        tokens: Tokens of each.
-        heads: Query heads, and key and value heads.
-        head_dim: Of queries, keys and values.
-        sweep: Name of the list in `SHAPES` whose tokens determine batch and heads; empty for a single shape.
+        batch: Number of sequences.
+        tokens: Tokens of each sequence.
+        heads: Query heads, and as many key and value heads.
+        head_dim: Dimension of a head of queries, keys and values.
+        sweep: Name of the list in `SHAPES` that the shape is part of, in which the tokens determine all other sizes;
+            empty for a single shape.
     """
 
     batch: int
@@ -34,11 +35,11 @@ class KernelShape:
 
     @property
     def family(self) -> tuple[int, int]:
-        """Heads of all sequences, and their size: of two shapes that share these, the longer needs no less memory."""
+        """Heads of all sequences, and their dimension: of two shapes that share these, the longer takes more memory."""
         return self.batch * self.heads, self.head_dim
 
     def at(self) -> dict[str, int | str]:
-        """The coordinates of a metric; a sweep's are its name and the tokens, so that its shapes make one line."""
+        """The coordinates of a metric; in a sweep the tokens and its name alone, so that its shapes make one line."""
         if self.sweep:
             return {"seq_len": self.tokens, "sweep": self.sweep}
         return {"seq_len": self.tokens, "batch_size": self.batch, "heads": self.heads, "head_dim": self.head_dim}
@@ -50,7 +51,7 @@ def _shape(sizes: Iterable[str]) -> KernelShape:
 
 
 def _sweep(head_dim: int) -> tuple[KernelShape, ...]:
-    """16,384 tokens per call in sequences of 512 or more, then one sequence of up to 131,072; 2,048 columns in all."""
+    """16,384 tokens per call in sequences from 512, then one sequence of up to 131,072; heads x head_dim is 2,048."""
     heads = 2048 // head_dim
     lengths = [2**power for power in range(9, 18)]
     name = f"sweep{head_dim}"
@@ -75,7 +76,7 @@ def parse_shapes(text: str) -> tuple[KernelShape, ...]:
     """Shapes written as names of `SHAPES` and `BATCHxTOKENSxHEADSxHEAD_DIM`, joined by `+`.
 
     Raises:
-        ValueError: Something that is neither, or a size of zero.
+        ValueError: A part is neither, or has a size of zero.
     """
     shapes: list[KernelShape] = []
     for part in text.split("+"):

@@ -1,17 +1,18 @@
 """Attention kernels against their peers, in one process: `kernels/forward`, `backward`, `decode` and `distillation`.
 
-Every contender gets the same tensors (`contenders.py`). Calls are timed as kernels are (`timing.measure_calls`): after
-a warm-up, with the L2 cache flushed before each, replayed from a CUDA graph if launches dominate. The first call, which
-compiles and tunes, is timed apart, and peak memory is measured in a call of its own.
+Every contender gets the same tensors (`contenders.py`). Calls are timed by `timing.measure_calls` with `kernel=True`:
+after a warm-up, with the L2 cache flushed before each call, replayed from a CUDA graph if launches dominate. The first
+call, which compiles and tunes, is timed apart, and peak memory is measured in a call of its own.
 
 Metrics are the median with its bootstrap standard error, the 20th and 80th percentiles and all samples; counted FLOPs
 and bytes, if there are counts; for Hedgehog's attention also TFLOP/s, TB/s and the percentage of the roofline of the
-form that ran, relative to the machine's own peaks measured in the same run. The torch forms that run on the CPU do
-other work than is counted; there the percentage says how far they are from a perfect fused kernel.
+form that ran, relative to the machine's own peaks measured in the same run. Counts are those of a fused kernel. The
+torch forms, which run on the CPU, do other work; their percentage says how far they are from a perfect fused kernel.
 
 A contender that cannot run here is a point with the status `unsupported`; one that runs out of memory or time is not
 tried at longer sequences of the same heads. A contender that fails is a point with the status `error`: the others go
-on, and the cell ends with that error. `longest_tokens_per_s` ranks: Hedgehog's best backend at the largest shape.
+on, and the cell ends with that error. The main metric, `longest_tokens_per_s`, is that of the contender `hedgehog` at
+its last shape.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class KernelSettings:
     Attributes:
         shapes: Names of `shapes.SHAPES` and BATCHxTOKENSxHEADSxHEAD_DIM, joined by `+`.
         contenders: Names joined by `+`, or `all`.
-        dtype: Of all tensors: `auto` is bfloat16 on CUDA and float32 on the CPU.
+        dtype: Type of all tensors; `auto` is bfloat16 on CUDA and float32 on the CPU.
         repeats: Fewest timed calls.
         min_time_ms: Least total time of the timed calls, up to 20 times `repeats` calls.
         warmup: Most calls before timing, once `min_warmup_ms` are over; 0 for none.
@@ -80,7 +81,7 @@ class KernelSettings:
         """The contenders of a workload that were asked for, ours first.
 
         Raises:
-            ValueError: None of them does this work.
+            ValueError: None of those asked for has this workload.
         """
         names = [name for name in WORKLOADS[work] if self.contenders == "all" or name in self.contenders.split("+")]
         if not names:
@@ -96,12 +97,16 @@ class Kernels:
     work: str
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:  # noqa: ARG002
-        """Random tensors."""
+        """Identifies random tensors.
+
+        Raises:
+            ValueError: A setting is wrong, or no contender that was asked for has this workload.
+        """
         parse_settings(KernelSettings, settings).chosen(self.work)
         return DataIdentity(id=self.info.name, revision="1", fingerprint="standard normal, seed 0", source="generated")
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
-        """The first `limit` shapes; the model is not read, and as small as can be."""
+        """The first `limit` shapes; the model is not measured, so its shape is small."""
         shapes = parse_settings(KernelSettings, settings).ordered_shapes()
         return TaskData(ModelShape(context_length=16, vocab_size=256), test=tuple(shapes[:limit]))
 

@@ -1,7 +1,7 @@
 """What the tasks `kernels/*` time: a forward pass, gradients, one decoded token, and the distillation loss.
 
-A workload makes inputs of a shape and the calls on them that are timed. It makes none of these calls itself, because
-the first time of each, which compiles and tunes, is timed apart.
+A workload makes inputs of a shape and the calls on them that are timed. It runs none of these calls itself, because the
+first run of each, which compiles and tunes, is timed apart.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def forward(attend: Attention, shape: KernelShape, device: torch.device, dtype: 
 
 
 def backward(attend: Attention, shape: KernelShape, device: torch.device, dtype: torch.dtype) -> TimedCalls:
-    """Gradients after a forward pass, then alone; in this order, as the pass kept for the latter takes memory."""
+    """Gradients after a forward pass, then alone; in this order, as the latter keeps a forward pass in memory."""
     inputs = make_inputs(shape, device, dtype)
     leaves = (leaf.detach().requires_grad_() for leaf in inputs.leaves)
     backward_pass = BackwardPass(attend, KernelInputs(shape, *leaves))
@@ -79,7 +79,7 @@ class BackwardPass:
 
 
 def decode_hedgehog(backend: str, shape: KernelShape, device: torch.device, dtype: torch.dtype) -> TimedCalls:
-    """One token of every sequence; its state has one size for any context, and a kernel changes it in place."""
+    """One token of every sequence; the state has one size for any context, and a kernel changes it in place."""
     from ...kernels.hedgehog import fused_recurrent_hedgehog_attn
     from ...kernels.state import empty_state
 
@@ -94,7 +94,7 @@ def decode_hedgehog(backend: str, shape: KernelShape, device: torch.device, dtyp
 
 
 def decode_fla(compiled: bool, shape: KernelShape, device: torch.device, dtype: torch.dtype) -> TimedCalls:
-    """One token of every sequence by flash-linear-attention's recurrent kernel, a new state for each."""
+    """One token of every sequence by flash-linear-attention's recurrent kernel, which writes a new state."""
     token = make_inputs(shape, device, dtype, tokens=1)
     recurrent = peer_function("fla.ops.linear_attn", "fused_recurrent_linear_attn", token)
     features = peer_map(shape, compiled)
@@ -116,7 +116,7 @@ def decode_softmax(backend: str, shape: KernelShape, device: torch.device, dtype
 
 
 def distillation(backend: str, shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, TimedCall]:
-    """The loss between softmax attention's rows and ours, and the gradients of both maps' features."""
+    """The loss between rows of softmax weights and of Hedgehog's, and gradients of the query and key features."""
     from ...kernels.distillation.loss import attention_distillation_loss
 
     inputs = make_inputs(shape, device, dtype)

@@ -66,9 +66,10 @@ class PerplexitySettings:
         stride: Tokens by which evaluation windows advance; None for the context length.
         join_documents: Score the test split as one stream, rather than each document alone.
         tokenizer: `auto`, `gpt2`, `bpe:N`, `byte` or `backbone`; see `tokenization.py`.
-        train_bytes: Most bytes of the training documents, which are taken whole; None for all. 0 reads no training
-            split, for a model that is not trained here; its tokenizer must not be `bpe:N`.
-        test_bytes: The same for the validation and for the test split.
+        train_bytes: Most bytes of the training documents, which are taken whole; None for all. 0 reads the test split
+            alone, for a model that is not trained here; its tokenizer must not be `bpe:N`.
+        test_bytes: Most bytes of the documents of the validation split, and of the test split; None for all. At least
+            one document is read.
         batch_size: Windows per forward pass in evaluation.
 
     Raises:
@@ -120,7 +121,7 @@ corpus_info = functools.partial(
 
 @dataclass(frozen=True)
 class Perplexity:
-    """The task of predicting a corpus; see the module's docstring.
+    """The perplexity of a model on a corpus; see the module's docstring.
 
     Attributes:
         info: The declaration.
@@ -131,7 +132,12 @@ class Perplexity:
     corpus: Corpus
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
-        """Which documents and which tokenizer `load` would use."""
+        """Which documents and which tokenizer `load` would use.
+
+        Raises:
+            DataUnavailableError: The documents or the tokenizer are not available.
+            ValueError: A setting is wrong.
+        """
         return self.reader(settings, sources).text.data
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
@@ -180,8 +186,8 @@ class Perplexity:
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:  # noqa: ARG002
         """Perplexities and bits per byte, with standard errors from resampling documents.
 
-        `unigram_perplexity` is that of a model which knows only the frequencies of the training tokens: the floor to
-        beat.
+        `unigram_perplexity` is that of a model that knows only the frequencies of the training tokens; a trained model
+        is to be better. It is missing if no training split was read.
         """
         metrics = [
             _ratio_metric("perplexity", rows, "nll_nats", "tokens", "exp_ratio"),
@@ -195,7 +201,7 @@ class Perplexity:
         return metrics
 
     def reader(self, settings: Settings, sources: Sources) -> CorpusReader:
-        """The corpus as these settings read it, for this task and any other on the same text."""
+        """The reader of the corpus under these settings; other tasks on the same text use it too."""
         chosen = parse_settings(PerplexitySettings, settings)
         identity = self.corpus.identify(chosen.splits, sources)
         text = identify_text(self.info, identity, chosen.tokenizer, sources, train_bytes=chosen.train_bytes)
@@ -217,13 +223,13 @@ class CorpusReader:
         return load_tokenizer(self.text.tokenizer, lambda: (each.text for each in self.documents("train")))
 
     def documents(self, split: str) -> list[Document]:
-        """The documents of a split that hold a word, up to the cap on bytes."""
+        """The documents of a split that have at least one word, up to the setting's most bytes."""
         cap = self.chosen.train_bytes if split == "train" else self.chosen.test_bytes
         documents = [document for document in self.corpus.documents(split, self.sources) if document.text.split()]
         return documents if cap is None else take_bytes(documents, cap)
 
     def tokens(self, split: str, tokenizer: Tokenizer) -> list[TokenIds]:
-        """Token ids of each document of a split; none when that split is not read."""
+        """Token ids of each document of a split; empty if that split is not read."""
         if split not in self.chosen.splits:
             return []
         return cached_tokens(
@@ -236,7 +242,10 @@ class CorpusReader:
 def with_unigram(
     test: Sequence[TokenizedDocument], train: Sequence[TokenIds], vocab_size: int
 ) -> tuple[TokenizedDocument, ...]:
-    """Test documents with their likelihood under the add-one-smoothed unigrams of `train`, unless that is empty."""
+    """Test documents with their negative log-likelihood in nats under the add-one-smoothed unigrams of `train`.
+
+    Without training documents they are returned as they are.
+    """
     if not train:
         return tuple(test)
     counts = np.bincount(np.concatenate(train), minlength=vocab_size) + 1

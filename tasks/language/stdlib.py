@@ -1,4 +1,4 @@
-"""Perplexity on the source code of the running Python's own standard library: a corpus that is always at hand.
+"""Perplexity on the source code of the running Python's own standard library, a corpus that needs no download.
 
 Nothing is downloaded and nothing is shipped. The text differs between Python versions and distributions, so the record
 holds the version and a hash of the content; only runs that agree on both compare.

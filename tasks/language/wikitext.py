@@ -1,6 +1,7 @@
 """WikiText-2 and WikiText-103: perplexity on Wikipedia articles in the token form of the papers.
 
-The text is kept verbatim (`<unk>`, ` @-@ ` and all). An article begins at a level-1 heading and ends before the next.
+The text is kept as it is, `<unk>` and ` @-@ ` included. An article begins at a level-1 heading and ends before the
+next.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _LEVEL_1_HEADING = re.compile(r" = ([^=].*[^=]|[^=]) = \n")
 
 
 def split_articles(lines: Sequence[str]) -> Iterator[Document]:
-    r"""Articles out of WikiText's lines, each of which ends in a line feed or is empty.
+    r"""Splits WikiText's lines, each of which ends in a line feed or is empty, into articles.
 
     A level-1 heading is ` = Title = \n` between empty lines; ` = = Section = = \n` is not one. The empty lines matter:
     a few lines of tables and formulas look like headings. Lines before the first heading belong to the first article.

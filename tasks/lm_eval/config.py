@@ -89,7 +89,7 @@ class TaskConfig:
         return [] if self.is_class else list(DEFAULT_METRIC_REGISTRY[self.values.get("output_type", GENERATES)])
 
     def shots(self, asked: int | None) -> int:
-        """Examples in the prompt: `asked`, unless it is None or the task fixes them at none, as in lm-eval."""
+        """Examples in the prompt, as in lm-eval: `asked`, or the task's own number if that is 0 or `asked` is None."""
         own = self.values.get("num_fewshot")
         return int(own or 0) if asked is None or own == 0 else asked
 

@@ -1,7 +1,7 @@
 """Finds and reads the data of an lm-eval task: in a mirror folder, then in the hub's cache, then on the hub.
 
-lm-eval's configurations name repositories but no revisions. The data are identified all the same: a local copy by the
-hash of its files, the hub's by the commit of its default branch.
+lm-eval's configurations name repositories, and few name a revision. A local copy is identified by the hash of its
+files, the hub's data by the commit of the named revision or of the default branch.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Wanted:
     Attributes:
         repo: Repository on the hub, or one of `FORMATS`.
         config: Configuration of the data; None for the only one.
-        splits: Splits that must exist; empty for all that do.
+        splits: Splits that must exist; empty if all that exist may be read.
         options: Further arguments of the library `datasets` in the task's configuration.
     """
 
@@ -72,7 +72,7 @@ class DataLocation:
         source: `mirror`, `hub` or `folder`.
         files: Files of each split; empty if only the hub has them.
         folder: Local copy of the repository, if there is one.
-        revision: Commit on the hub, if only the hub has them.
+        revision: Commit on the hub, if only the hub has the data; else empty.
         is_plain: Whether the files are parquet in the layout of mirrors, which needs neither code nor a README.
     """
 
@@ -113,7 +113,7 @@ def identify_data(what: Wanted, sources: Sources) -> DataIdentity:
 
 
 def load_data(what: Wanted, sources: Sources) -> DatasetDict:
-    """The splits, by name.
+    """The splits, by name; the library `datasets` downloads them if only the hub has them.
 
     Raises:
         DataUnavailableError: No place has them.
@@ -174,7 +174,7 @@ def _plain_files(what: Wanted, folder: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def _files_by_readme(what: Wanted, folder: Path) -> dict[str, tuple[Path, ...]] | str:
-    """Files that the library `datasets` finds by the folder's README and names; if it finds none, the reason."""
+    """Files that the library `datasets` finds by the folder's README and file names; if it finds none, the reason."""
     with _no_network() as datasets:
         try:
             builder = datasets.load_dataset_builder(str(folder), what.config, **what.unpinned)

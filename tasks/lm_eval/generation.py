@@ -10,7 +10,7 @@ from ...adapters.base import UnsupportedError
 from ..heavy import Tensor
 
 SAMPLED_TOP_K = 50
-"""The `top_k` that transformers samples with unless told otherwise, and so lm-eval's `hf` model."""
+"""The default `top_k` of transformers' sampling, and so of lm-eval's `hf` model."""
 
 _WITHOUT_EFFECT: Mapping[str, Any] = {
     "num_beams": 1,
@@ -72,8 +72,8 @@ class Endings:
 
     Args:
         tokenizer: A tokenizer of transformers.
-        decoding: Has the strings that end a text.
-        end_tokens: Tokens that end a text.
+        decoding: How texts are continued; its `until` has the strings that end a text.
+        end_tokens: Token ids that end a text.
         rows: Number of texts.
     """
 
@@ -83,7 +83,7 @@ class Endings:
         self.end_tokens = end_tokens
         self.done = [False] * rows
         lengths = (len(tokenizer.encode(stop, add_special_tokens=False)) for stop in self.until)
-        # A stop string may be made of other tokens than its own, such as two line ends for a double one.
+        # The model may write a stop string in other tokens than the tokenizer does, such as "\n", "\n" for "\n\n".
         self.look_back = max(lengths, default=0) + _LOOK_BACK_TOKENS
 
     def __call__(self, made: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Names of lm-eval's tasks, groups and tags, from an index that is made once for each release and then kept.
+"""Names of lm-eval's tasks, groups and tags, from an index that is made once for each release and kept in the cache.
 
 lm-eval reads some 14,000 YAML files to know its names, which takes seconds; every look-up after the first takes
 milliseconds and does not import lm-eval.
@@ -31,7 +31,7 @@ class IndexedName:
     Attributes:
         path: YAML file of a task; empty for a group or a tag.
         members: Names of the tasks and groups of a group or a tag.
-        changes: Whether a group changes the settings of its members, which then are not the tasks of that name.
+        changes: Whether a group changes the settings of its members, which then differ from the tasks of those names.
     """
 
     path: str = ""

@@ -69,7 +69,7 @@ def leave_out(rows: Sequence[Row], unscored: Mapping[int, str], without_context:
     Args:
         rows: One per document.
         unscored: Why a document has no score.
-        without_context: Documents whose context is of spaces alone.
+        without_context: Documents whose context is white space alone.
 
     Raises:
         UnsupportedError: No document has a score.
@@ -88,7 +88,7 @@ def leave_out(rows: Sequence[Row], unscored: Mapping[int, str], without_context:
     if without_context:
         named = _named(sorted(without_context), len(rows))
         notes.append(
-            f"{named} scored as if without context, where lm-eval's own model fails: theirs is of spaces alone"
+            f"{named} scored without context, where lm-eval's own model fails: their context is white space alone"
         )
     return [{**kept[0], NOTES: notes}, *kept[1:]] if notes else kept
 
@@ -99,7 +99,7 @@ def _named(documents: Sequence[int], of: int) -> str:
 
 
 def to_metrics(rows: Sequence[Row], config: TaskConfig, bootstrap_iters: int) -> list[Metric]:
-    """Every metric with values in the rows, in the order first seen; `unscored` counts rows without, if there are."""
+    """Every metric with values in the rows, in the order first seen; then `unscored`, the number of unscored rows."""
     from lm_eval.api.metrics import mean
 
     aggregations, directions = _rules(config)

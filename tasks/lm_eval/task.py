@@ -94,7 +94,7 @@ class LmEvalTask:
         """Which data `load` would read, and the release and version of the task.
 
         Raises:
-            DataUnavailableError: The data cannot be had.
+            DataUnavailableError: The data are not available.
             UnsupportedError: The task cannot run here, or the backbone is not pretrained.
         """
         shots = self.config.shots(self._chosen(settings, sources).num_fewshot)
@@ -111,7 +111,7 @@ class LmEvalTask:
         """Reads data and tokenizer; `test` is an `Evaluation`.
 
         Raises:
-            DataUnavailableError: The data cannot be had.
+            DataUnavailableError: The data are not available.
             UnsupportedError: The task cannot run here, or the backbone is not pretrained.
         """
         chosen = self._chosen(settings, sources)
@@ -182,7 +182,7 @@ class LmEvalFamily:
     """Every task of lm-eval by its name.
 
     Attributes:
-        prefix: Beginning of every name.
+        prefix: Prefix of every name.
         summary: One line for the listing.
         data: The data that the tasks read, in words.
         cache: Folder that keeps the index of names; None for the user's own.
@@ -197,7 +197,7 @@ class LmEvalFamily:
         """The tasks that a name stands for.
 
         Raises:
-            UnknownNameError: There is none, or it is a glob.
+            UnknownNameError: There is no such name, or it is a glob.
         """
         asked = name.removeprefix(self.prefix)
         if _is_file(asked):
@@ -216,7 +216,7 @@ class LmEvalFamily:
         """The task of that name.
 
         Raises:
-            UnknownNameError: There is none, or its file is not that of a task.
+            UnknownNameError: There is no such task, or its file is not that of a task.
         """
         asked = name.removeprefix(self.prefix)
         if _is_file(asked):
@@ -262,7 +262,7 @@ def _is_file(asked: str) -> bool:
 
 
 def _unknown(asked: str, known: Mapping[str, IndexedName]) -> UnknownNameError:
-    """The error with the nearest names; all 14,000 would help nobody."""
+    """The error with the nearest names, without the list of all 14,000."""
     message = str(unknown_name("task of lm-eval", asked, known)).partition(" (allowed: ")[0]
     return UnknownNameError(f"{message} ({len(known)} names; `bench lm-eval ls tasks` lists them)")
 

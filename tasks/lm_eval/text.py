@@ -5,10 +5,9 @@ encoded as one text and then split, an empty context is the token that begins a 
 and rolling windows do not overlap. The adapter scores the tokens; it pads so that no token of a row ever attends to
 padding, whatever the attention is.
 
-lm-eval's model fails where a request has no token to score, or none to score it after. Such documents are unscored
-here, and the others keep their scores; `TextModel.unscored` says which. Of a context of spaces alone nothing is left
-once they belong to the continuation, which is then scored as one without context; `TextModel.without_context` names
-these documents.
+lm-eval's model fails on a request without a token to score, or without a token before it. Here such documents are
+unscored and the others keep their scores; `TextModel.unscored` has the reasons. A context of white space alone becomes
+part of the continuation, which is then scored without context; `TextModel.without_context` has these documents.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _NO_PREFIX = "the tokenizer has neither a BOS nor an EOS token, of which one sta
 
 
 class UnscorableError(ValueError):
-    """A request has no token to score, too many, or none to score it after."""
+    """A request has no token to score, too many tokens to score, or no token before them."""
 
 
 @dataclass
@@ -53,7 +52,7 @@ class TextModel:
         seed: Seed of sampling.
         halves: Whether to halve the batch when memory runs out, and go on with the remaining requests.
         unscored: Documents without a score and why, filled as requests come; None makes the first of them an error.
-        without_context: Documents whose context is of spaces alone.
+        without_context: Documents whose context is white space alone.
     """
 
     rank: ClassVar[int] = 0
@@ -127,7 +126,9 @@ class TextModel:
         return [sum(next(scores).loglikelihood_nats for _ in of_text) for of_text in windows]
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
-        """The continuation of each (context, generation settings), up to a stop string; equal settings run together.
+        """The continuation of each context by its generation settings, up to a stop string.
+
+        Requests with equal settings are generated together.
 
         Raises:
             UnsupportedError: The model cannot generate, the tokenizer has no token that ends a text, a setting is not
@@ -152,7 +153,7 @@ class TextModel:
         return [texts.get(index, "") for index in range(len(requests))]
 
     def encode(self, text: str, add_special_tokens: bool | None = None) -> Tokens:
-        """Token ids; None adds the tokenizer's special tokens, unless the text begins with one."""
+        """Token ids; None adds the tokenizer's special tokens, unless the text begins with the prefix token."""
         if add_special_tokens is None and self._prefix is not None and text.startswith(self._prefix):
             add_special_tokens = False
         options = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}

@@ -1,7 +1,7 @@
 """`lra/image`, CIFAR-10 in grey pixels, and `lra/digits`, the small digits that scikit-learn contains.
 
-The weights of ITU-R 601 turn a colour picture into grey (0.299 R + 0.587 G + 0.114 B), as in the benchmark. After a
-shuffle with a fixed seed, 5,000 training rows of CIFAR-10 select the checkpoint.
+A colour picture becomes grey by the weights of ITU-R 601 (0.299 R + 0.587 G + 0.114 B), as in the benchmark. 5,000
+training rows of CIFAR-10, drawn with a fixed seed, select the checkpoint.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def grey_pixels(pictures: Iterable[bytes]) -> NDArray[np.uint8]:
 
 
 class Digits:
-    """The handwritten digits of scikit-learn, 8 by 8 pixels from 0 to 16, in our own splits."""
+    """The handwritten digits of scikit-learn, 8 by 8 pixels from 0 to 16, in splits drawn with a fixed seed."""
 
     def identify(self, chosen: SequenceSettings, sources: Sources) -> DataIdentity:  # noqa: ARG002
         """The hash of all pictures and their labels."""

@@ -7,7 +7,7 @@ its length lies strictly between two bounds. The length counts one token for eac
 bracket: `[MAX 2 [MIN 3 4 ] 1 ]` has 8.
 
 The trees of many expressions are drawn at once, depth by depth. Their distribution is that of the published generator,
-which recurs; its random numbers differ, and so do its expressions.
+which is recursive and draws its random numbers in another order, so its expressions differ from ours.
 
 Source: Nangia and Bowman, arXiv 1804.06028; probabilities and bounds as in the generator of Long Range Arena
 (Tay et al., arXiv 2011.04006).
@@ -88,7 +88,7 @@ class _Level:
 
 @dataclass(frozen=True)
 class _Measured:
-    """Properties of each node of a level, which follow from the levels below.
+    """Properties of each node of a level, computed from the levels below.
 
     Attributes:
         values: Value of the node.
@@ -161,7 +161,7 @@ def _measure(levels: Sequence[_Level]) -> list[_Measured]:
 def _apply(
     operators: NDArray[np.int64], counts: NDArray[np.int64], starts: NDArray[np.int64], values: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """The value of each operation; its arguments are `counts` of `values`, from its index in `starts` on."""
+    """The value of each operation; operation i has the `counts[i]` arguments from `values[starts[i]]` on."""
     order = np.lexsort((values, np.repeat(np.arange(len(counts)), counts)))
     ordered = values[order]
     lower, upper = ordered[starts + (counts - 1) // 2], ordered[starts + counts // 2]

@@ -8,7 +8,7 @@ of its repository); we do not know which benchmark Hedgehog's authors followed. 
 of each task have its hyper-parameters: two pre-norm layers of width 64 with two heads, learned positions, the mean over
 tokens, and a classifier with one hidden layer; AdamW without weight decay at a peak rate of 1e-4. Differences:
 
-- Lengths mark the padding. The benchmark takes every token id 0 for padding, even black pixels.
+- Lengths mark the padding. The benchmark takes every token id 0 as padding, even black pixels.
 - The mean is over real tokens; the benchmark's is over the padded length.
 - Validation keeps the lowest loss; the benchmark keeps the highest accuracy, for some tasks on part of the test split.
 - The learning rate falls by half a cosine; the benchmark's falls linearly.
@@ -107,7 +107,7 @@ class SequenceSource(Protocol[Chosen_contra]):
 
 @dataclass(frozen=True)
 class GeneratedSequences(Generic[Seeded]):
-    """Sequences from a generator, which makes them once for all cells with the same data.
+    """Sequences from a generator, made once and cached for all cells with the same data.
 
     Attributes:
         name: Name of the generator.
@@ -153,14 +153,18 @@ class SequenceClassification(Generic[Chosen]):
 
         Raises:
             DataUnavailableError: The data cannot be read.
-            ValueError: A setting is wrong, or a further metric does not take so many classes.
+            ValueError: A setting is wrong, or a requested metric does not fit the number of classes.
         """
         chosen = parse_settings(self.settings, settings)
         check_classes(chosen.more_metrics, self.shape(chosen).num_classes or 0)
         return self.source.identify(chosen, sources)
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
-        """The sequences; `test` is a `Sequences` of the first `limit` rows."""
+        """The sequences; `test` is a `Sequences` of the first `limit` rows.
+
+        Raises:
+            DataUnavailableError: The data or a requested metric are not available.
+        """
         chosen = parse_settings(self.settings, settings)
         shape = self.shape(chosen)
         try_metrics(chosen.more_metrics, list(range(shape.num_classes or 0)))

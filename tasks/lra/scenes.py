@@ -110,7 +110,7 @@ def generate_scenes(rng: np.random.Generator, rows: int, settings: PathfinderSet
 
 
 def _draw_scenes(rng: np.random.Generator, settings: PathfinderSettings, labels: NDArray[np.int32]) -> Scenes:
-    """Scenes for the first of `labels`; their number is left to chance."""
+    """Scenes for the first of `labels`; their number is random."""
     size = settings.image_size + 2 * _BORDER
     canvas = _Canvas(np.zeros((_SCENES_AT_ONCE, size, size), np.int16), [0])
     first, fits = canvas.grow(rng, settings.dashes)
@@ -157,7 +157,7 @@ class _Canvas:
     Attributes:
         taken: Number, from 1, of the oldest dash near each pixel, or 0; `[n, size, size]`. A border of `_BORDER` pixels
             stands for everything outside.
-        count: The last number that a dash has got, in a list of one that all choices of images share.
+        count: The last number given to a dash, in a list of one item that all canvases made by `of` share.
     """
 
     taken: NDArray[np.int16]
@@ -170,8 +170,8 @@ class _Canvas:
     def grow(self, rng: np.random.Generator, dashes: int) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
         """A new path in each image: both ends of its dashes, `[n, dashes, 2, 2]`, and whether it found a place.
 
-        Each dash turns a little from the dash before it. It is the first of several tries that keeps clear of
-        all dashes but the last two, if possible the first that also leaves room for another dash.
+        Each dash turns a little from the dash before it. Of several tries, the first that keeps clear of all dashes but
+        the last two is taken; if possible, the first that also leaves room for another dash.
         """
         n, rows = len(self.taken), np.arange(len(self.taken))
         self.count[0] += 1  # no dash has this number: it stands before the first one

@@ -1,4 +1,4 @@
-"""Labelled sequences, and a cache for those that take long to make."""
+"""Labelled sequences, and a cache for sequences that take long to make."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ class SequenceCache:
     def contents(self) -> Mapping[str, Any]:
         """The hash of all splits (`fingerprint`) and the number of rows of each (`rows`).
 
-        Its file is written last: if it exists, so do all splits."""
+        The file that holds them is written last: if it exists, so do all splits.
+        """
         file = self.folder / "contents.json"
         if not file.is_file():
             splits = self.make()

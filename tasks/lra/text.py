@@ -1,7 +1,7 @@
 """`lra/text`: is a film review positive? The model reads bytes, up to 4,096 at `paper` scale.
 
-Longer reviews lose their end. The benchmark selects checkpoints on the test split, as it has no other; we hold out
-1,000 training rows instead, as `text_classification.py` does.
+Longer reviews lose their end. The benchmark selects checkpoints on the test split, as its data have no validation
+split; here 1,000 training rows are held out instead, as in `text_classification.py`.
 """
 
 from __future__ import annotations

@@ -39,8 +39,9 @@ def capture_stream(device: torch.device) -> Iterator[None]:
 def graph_of(call: Callable[[], object], device: torch.device) -> Callable[[], object]:
     """Captures a warm call as one CUDA graph and returns its replay.
 
-    The call is first made once on the same stream, so that workspaces exist, with every synchronisation that torch
-    knows of refused: a capture that fails leaves torch's random numbers unusable.
+    The call first runs once on the same stream, so that workspaces exist. In this run torch refuses every
+    synchronisation that it knows of, so that a call that waits fails here: a capture that fails leaves torch's random
+    numbers unusable.
 
     Raises:
         RuntimeError: The call cannot be captured.

@@ -1,7 +1,7 @@
-"""What the machine itself can do: its peaks beside the kernels, and its pace between the points of a sweep.
+"""The machine's own speed: its peaks, which kernels are compared with, and its pace between the modes of a sweep.
 
 Peaks are those of a matrix product and a copy of memory. Operands and bytes are random: products of ones and copies of
-zeros switch fewer transistors, so a device bounded by its power runs them at higher clocks than anything real.
+zeros switch fewer transistors, so a device limited by its power runs them at higher clocks than real work.
 
 The pace is the time of fixed work. Other programs, heat and clocks slow a machine down for minutes, which repetition
 within those minutes does not show. Comparing the pace of two runs separates their machines from their models;
@@ -46,7 +46,7 @@ def measure_machine(device: torch.device, dtype: torch.dtype, products: str = ""
         products: Type in which kernels multiply: one of `TF32`, or the name of a dtype; `dtype` if empty.
 
     Returns:
-        Samples in milliseconds, and the operations and bytes of one call.
+        Samples in milliseconds; FLOPs of one product, and bytes that one copy reads and writes.
     """
     name = str(dtype).removeprefix("torch.")
     products = products or name
@@ -105,7 +105,7 @@ def measure_pace(device: torch.device) -> dict[str, list[float]]:
 
 
 def pace_metric(work: str, samples_ms: list[float]) -> Metric:
-    """The pace of one kind of work, a metric that only describes."""
+    """The median time of one kind of work; the metric has no better direction."""
     return median_metric(f"{PACE}_ms", samples_ms, "ms", None, {"work": work})
 
 

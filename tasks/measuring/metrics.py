@@ -29,7 +29,7 @@ def median_metric(
 def spread_metrics(
     name: str, values: NDArray[np.float64] | Sequence[float], unit: str, higher_is_better: bool | None, at: At
 ) -> list[Metric]:
-    """The median, then the percentiles `NAME_p20` and `NAME_p80`, which only describe."""
+    """The median, then the percentiles `NAME_p20` and `NAME_p80`, which have no better direction."""
     percentiles = [
         Metric(f"{name}_p{share}", float(np.percentile(values, share)), unit, None, None, len(values), at)
         for share in PERCENTILES
@@ -38,7 +38,7 @@ def spread_metrics(
 
 
 def clock_metrics(name: str, reported: Mapping[str, Any], at: At) -> list[Metric]:
-    """The lowest clock and whether the device was throttled, as far as `Telemetry.found` reports them."""
+    """The lowest clock in MHz, and 1 if the device was throttled, else 0; what `Telemetry.found` lacks is left out."""
     found = []
     if "lowest_sm_clock_mhz" in reported:
         found.append(Metric(f"{name}_lowest_sm_clock_mhz", reported["lowest_sm_clock_mhz"], "mhz", None, None, 1, at))

@@ -1,7 +1,8 @@
 """State of a device while calls are timed: clocks, throttling, temperature, power and energy.
 
-NVIDIA devices report through NVML if the package `pynvml` is installed (extra `gpu`: nvidia-ml-py); a note names
-what is not reported. Energy is read from the device's own counter, so it includes other programs on the device.
+NVIDIA devices report through NVML if the module `pynvml` is installed (extra `gpu`: nvidia-ml-py); a note names the
+readings that the device does not report. Energy is read from the device's own counter, so it includes other programs on
+the device.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class Telemetry:
     @property
     def notes(self) -> list[str]:
         """Names what the device did not report."""
-        unread = f"NVML does not tell this device's {', '.join(self._unread)}" if self._unread else ""
+        unread = f"NVML does not report this device's {', '.join(self._unread)}" if self._unread else ""
         return [note for note in (self._note, unread) if note]
 
     def _read(self, field: str) -> int | None:
@@ -114,7 +115,7 @@ class Telemetry:
 
 
 UNWATCHED = Telemetry()
-"""Sees nothing, and notes nothing."""
+"""Reads nothing and has no notes."""
 
 
 @contextmanager

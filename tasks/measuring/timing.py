@@ -1,9 +1,9 @@
 """Timing of calls: warm up until times settle, repeat, keep every sample, and record which clock was used.
 
-On CUDA a call is timed between two events of its stream, on the CPU by the host's clock. Before each call of a kernel
-the L2 cache is flushed, as a model leaves it. The flush is still running when the host starts the call, so the
-device's time does not include the start. A call whose start takes the host as long as the device needs to run it is
-replayed from a CUDA graph.
+On CUDA a call is timed between two events of its stream, on the CPU by the host's clock. The L2 cache is flushed before
+each call of a kernel, as the other layers of a model would do. The flush is still running when the host starts the
+call, so the device's time does not include the start. A kernel call that takes the host at least 80 % of the device's
+time to start is replayed from a CUDA graph.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Repeats:
         warmup: Most calls before timing; fewer if two in a row agree within 10 %. 0 for no warm-up.
         max_call_s: Longest time of one call.
         max_time_ms: Total time after which no call is added once there are three, even if `count` is not reached.
-        min_warmup_ms: Least time of the warm-up by the host's clock, which may take more than `warmup` calls: clocks of
-            an idle device rise more slowly than two short calls agree.
+        min_warmup_ms: Least time of the warm-up by the host's clock, which may take more than `warmup` calls: two short
+            calls may agree before the clocks of an idle device have risen.
     """
 
     count: int
@@ -79,7 +79,7 @@ class Timing:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know about the clock."""
+        """Notes on an unusual clock; empty for the device's usual one."""
         return clock_notes(self.clock, self.no_graph)
 
 
@@ -88,20 +88,20 @@ def clock_notes(clock: Clock, no_graph: str) -> list[str]:
     if clock == "graph":
         return ["timed by replaying a CUDA graph, as starting the call takes the host most of the time that it runs"]
     if no_graph:
-        return [f"timed between events, with what starting the call takes, as it could not be captured: {no_graph}"]
+        return [f"timed between events, including the start of the call, which could not be captured: {no_graph}"]
     return []
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Milliseconds of one timed call, and those in which the host started it; both are equal on the CPU."""
+    """Milliseconds of one timed call, and those that the host took to start it; both are equal on the CPU."""
 
     ms: float
     host_ms: float
 
     @property
     def is_mostly_starting(self) -> bool:
-        """Whether the host starts the call for most of the time that the device runs it."""
+        """Whether starting the call takes the host at least 80 % of the time that the device runs it."""
         return self.host_ms >= _LAUNCHES_DOMINATE * self.ms
 
 

@@ -28,7 +28,7 @@ class Measure:
 
     Attributes:
         estimate: From labels and predictions to a value and its standard error.
-        classes: Numbers of classes that it can be taken over; 1 is a regression.
+        classes: Numbers of classes that it fits; 1 is a regression.
     """
 
     estimate: Callable[[Sequence[float], Sequence[float]], Estimate]
@@ -49,7 +49,7 @@ def measure(name: str, labels: Sequence[float], predictions: Sequence[float], su
 
 
 def majority_accuracy(labels: Sequence[float], suffix: str = "") -> Metric:
-    """The accuracy of always answering with the most frequent class, which only describes."""
+    """The accuracy of always answering with the most frequent class, a reference without a better direction."""
     from ...results.stats.statistics import accuracy_stderr
 
     ((_, commonest),) = Counter(labels).most_common(1)
@@ -88,7 +88,7 @@ def _f1(labels: Sequence[float], predictions: Sequence[float]) -> Estimate:
 
 
 def _correlation(labels: Sequence[float], predictions: Sequence[float], *, of_ranks: bool) -> Estimate:
-    """Spearman's or Pearson's by SciPy; NaN where a side does not vary, as SciPy then warns, or refuses one value."""
+    """Spearman's or Pearson's correlation by SciPy; NaN if labels or predictions are all equal, as SciPy then warns."""
     from scipy.stats import pearsonr, spearmanr
 
     from ...results.stats.agreement import pearson_stderr, spearman_stderr

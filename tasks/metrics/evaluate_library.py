@@ -1,17 +1,17 @@
 """Any metric of the package `evaluate`, asked for as `evaluate:NAME`.
 
-| asked for as | is |
+| name | metric |
 |---|---|
 | `evaluate:accuracy` | the package's own, from the hub's organisation `evaluate-metric` or the package's cache |
-| `evaluate:glue:mrpc` | the same with a configuration |
-| `evaluate:./exact`, `evaluate:/folder/exact.py` | a local one: a script, or a folder with one of its own name |
+| `evaluate:glue:mrpc` | the package's own with a configuration |
+| `evaluate:./exact`, `evaluate:/folder/exact.py` | a local one: a script, or a folder that holds a script of its name |
 
 A metric is a script, and loading it runs it. Hub names of other accounts are therefore refused: fetch such a metric,
-read it, and name its folder. The package takes seconds to import, and is imported only when one of its metrics is asked
-for.
+read it, and name its folder. The package takes seconds to import, so it is imported only when one of its metrics is
+asked for.
 
 The package returns one number for all rows, without a direction and without a standard error. Its metrics therefore
-describe and do not rank, and have no standard error here.
+rank nothing and have no standard error here.
 """
 
 from __future__ import annotations

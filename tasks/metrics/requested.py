@@ -1,8 +1,8 @@
 """The setting `more_metrics`: metrics beside a task's own, over the references and predictions that its rows hold.
 
 Names are separated by commas. Tasks of classes take keys of `MEASURES` in `classification.py` and `evaluate:NAME`;
-tasks of written texts and of generated tokens take `evaluate:NAME` alone, as their own metrics mean something else
-under the same names. A metric that is not available or does not fit is found out before a model is trained.
+tasks of texts and of tokens take `evaluate:NAME` alone, as their own metrics mean something else under the same names.
+A metric that is not available or does not fit is refused before a model is trained.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def check_evaluate(more_metrics: str) -> None:
 
 
 def check_classes(more_metrics: str, num_classes: int) -> None:
-    """Refuses names that are no metrics of so many classes; 1 is a regression.
+    """Refuses metrics that do not fit a number of classes; 1 is a regression.
 
-    Metrics of the package `evaluate` are checked by their form; `try_metrics` finds out whether they fit.
+    Names of the package `evaluate` are checked by their form alone; `try_metrics` finds out whether they fit.
 
     Raises:
         UnknownNameError: A name is neither one of `MEASURES` nor `evaluate:NAME`.
@@ -54,12 +54,13 @@ def check_classes(more_metrics: str, num_classes: int) -> None:
 
 
 def try_metrics(more_metrics: str, references: Sequence[Any], predictions: Sequence[Any] | None = None) -> None:
-    """Takes each metric of the package `evaluate` of a few references that are their own predictions.
+    """Tries each metric of the package `evaluate` on a few references that are also the predictions.
 
     Args:
         more_metrics: The setting.
         references: A few references, each class among them; lists of them if the task's data have several.
-        predictions: The same as predictions; None if they do not differ.
+        predictions: Predictions that equal the references; None for the references themselves. A task with several
+            references per row gives one prediction for each list.
 
     Raises:
         DataUnavailableError: A metric is not available.
@@ -73,7 +74,7 @@ def try_metrics(more_metrics: str, references: Sequence[Any], predictions: Seque
 def measure_classes(
     more_metrics: str, labels: Sequence[float], predictions: Sequence[float], own: Sequence[str], suffix: str = ""
 ) -> list[Metric]:
-    """The metrics of a task of classes that are not among its `own`; other arguments as in `measure`."""
+    """The requested metrics of a task of classes, without those among its `own`; other arguments as in `measure`."""
     metrics: list[Metric] = []
     for name in metric_names(more_metrics):
         if name.startswith(PREFIX):
@@ -90,7 +91,8 @@ def measure_answers(more_metrics: str, rows: Sequence[Mapping[str, Any]], answer
         more_metrics: The setting.
         rows: Predictions.
         answer: Key of a row's reference, or list of references.
-        prediction: Key of its prediction, or list of as many; one prediction may match any of several references.
+        prediction: Key of a row's prediction, or list of predictions. One prediction takes the whole list of
+            references; a list of predictions takes as many references, one for each.
     """
     references: list[Any] = []
     predictions: list[Any] = []

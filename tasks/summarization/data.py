@@ -20,7 +20,7 @@ from ..data.sources import (
 )
 
 ID = "id"
-"""A column of this name, where there is one, names the rows."""
+"""Column that names the rows, if the data set has it."""
 
 _COLUMNS = ("source", "target")
 _TEXT = frozenset({"string", "large_string", "string_view"})
@@ -31,8 +31,8 @@ class Pair:
     """A text and its summaries.
 
     Attributes:
-        id: Its name in the data set; without names, its place.
-        place: Where it stands in its split.
+        id: Its name in the data set; its place if rows have no names.
+        place: Its index in its split.
         source: The text.
         references: Its summaries, at least one.
     """
@@ -61,11 +61,11 @@ class SummaryData:
         test: Split that models are tested on.
         test_source: Column of the texts in the test split; empty if it is `source`.
         test_target: Columns of the summaries in the test split; empty if they are those of `target`.
-        config: Folder of the repository that holds the parquet files; empty for the only one there is.
-        revision: Commit on the hub, in full; empty where only the mirror is meant.
+        config: Folder of the repository that holds the parquet files; empty if there is only one.
+        revision: Commit on the hub, in full; empty if only the mirror may be read.
 
     Raises:
-        ValueError: A value is missing or malformed, or the test split is also one to train or validate on.
+        ValueError: A value is missing or malformed, or the test split is also the training or validation split.
     """
 
     repo: str
@@ -112,12 +112,12 @@ class SummaryData:
         Args:
             split: The split.
             sources: Where data may come from.
-            most: Rows to take, drawn with a fixed seed; None for all. Test rows come in the order of the data, the
-                others in the order they are drawn in, so that fewer of them are the first of more.
+            most: Rows to take, drawn with a fixed seed; None for all. Test rows come in the order of the data. Other
+                rows come in the order in which they are drawn, so that a smaller number takes the first of a larger.
 
         Raises:
             DataUnavailableError: The split is not available.
-            ValueError: A column does not exist or holds no text.
+            ValueError: A column does not exist or holds no text, or there are several configurations and none is set.
         """
         rows = read_split(self._dataset((split,), sources), split, sources)
         self._check_columns(split, rows.features.arrow_schema)

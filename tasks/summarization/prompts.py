@@ -1,10 +1,10 @@
 """Texts to summarise as prompts and training rows, and what a model writes after them.
 
-A prompt is an end of text and the template with the text in it. A training row goes on with the summary and the stop
-token, and its loss is on those alone, so that a model learns when to stop. The parts are tokenized apart, so that the
-template's tokens do not depend on the text. A text that is too long is cut at its end to leave room for
-`max_new_tokens` tokens; template and summary are never cut. A training text is as long as one of a test prompt, unless
-its summary needs more room.
+A prompt is the prefix token and the template with the text in it. A training row is a prompt, the summary and the stop
+token; its loss is on summary and stop token alone, so that a model learns when to stop. The parts are tokenized apart,
+so that the template's tokens do not depend on the text. A text that is too long is cut at its end to leave room for
+`max_new_tokens` tokens; template and summary are never cut. The text of a training row may be as long as that of a test
+prompt, or shorter if its summary takes more than `max_new_tokens`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Prompt:
 
     Attributes:
         ids: Token ids.
-        text: Their text, without the end of text that they begin with.
+        text: Their text, without the prefix token.
         cut: Whether the end of the text was cut off.
     """
 
@@ -40,9 +40,9 @@ class SummaryRows:
     """Training rows.
 
     Attributes:
-        examples: Inputs and targets, padded on the right; None where there are no rows.
-        cut: How many texts were cut.
-        left_out: How many rows were left out, as their summary leaves no room for any of the text.
+        examples: Inputs and targets, padded on the right; None if there are no rows.
+        cut: Number of texts that were cut.
+        left_out: Number of rows left out because their summary leaves no room for any of the text.
     """
 
     examples: Examples | None
@@ -56,7 +56,7 @@ class Written:
 
     Attributes:
         ids: Token ids, without the stop token.
-        finished: Whether it wrote the stop token.
+        finished: Whether the model wrote the stop token.
     """
 
     ids: list[int]
@@ -69,8 +69,7 @@ class Prompter:
 
     Attributes:
         tokenizer: The tokenizer.
-        chosen: Has the template, the most tokens of prompt and summary together, and the tokens that a prompt leaves
-            room for.
+        chosen: The settings, of which `prompt`, `context_length` and `max_new_tokens` are used.
 
     Raises:
         ValueError: The template leaves no room for a text.

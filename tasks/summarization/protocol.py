@@ -6,20 +6,22 @@ The task `samsum` has one data set; `summarization` takes any other in the layou
     bench run --tasks summarization --set dataset=ORG/NAME --set source=COLUMN --set target=COLUMN ...
 
 The first form names the data in the record's task, so that one run can have several data sets. `config` is the folder
-of parquet files where there are several, `revision` the commit that the hub is asked for; a mirror needs none.
+of parquet files, if the repository has several; `revision` is the commit that is read on the hub. A mirror needs no
+revision.
 
 SAMSum has 14,731 messenger dialogues to train on (Gliwa et al., arXiv 1911.12237). The paper converts Llama-2 7B on it
 (table 11): two epochs of distillation, then LoRA of rank 8 and alpha 16 on the projections of queries, keys, values and
 outputs, all of it in bfloat16. `--scale paper --backbone llama2-7b` has those values. With `context_length=1024` only
-the longest few dialogues are cut, and GPT-2's positions suffice. The data is looked for in the mirror; the hub is asked
-only with `--set revision=COMMIT`, as we have no commit that we could vouch for.
+the longest few dialogues are cut, and GPT-2's positions suffice. The data are read from the mirror; the hub is asked
+only with `--set revision=COMMIT`, because the declaration pins no commit.
 
-Protocol: `prompts.py` makes prompts and training rows, `rouge.py` scores. Models are trained on the training split,
-validated on the validation split, and write greedily, in batches padded on the left, until the stop token or
-`max_new_tokens`. Settings and the identity of the data hold all of that; a note of the record names the stop token.
+Protocol: `prompts.py` makes prompts and training rows, `rouge.py` scores. Models are trained on the training split and
+validated on the validation split. They write greedily unless `temperature` is set, in batches padded on the left, until
+the stop token or `max_new_tokens`. A record has all of this in its settings and the identity of its data; a note names
+the stop token.
 
-Source: Hedgehog, arXiv 2402.04347, table 11 and appendix B.5. The paper states neither learning rates, batch, prompt,
-lengths, decoding nor the implementation of ROUGE: those are ours, so that its numbers compare in kind alone.
+Source: Hedgehog, arXiv 2402.04347, table 11 and appendix B.5. The paper states no learning rates, batch, prompt,
+lengths, decoding or implementation of ROUGE; these are our choice, so its numbers compare only roughly.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ class EvaluationPrompts:
 
     Attributes:
         pairs: Texts and summaries.
-        prompts: The prompt of each.
+        prompts: The prompt of each text.
         tokenizer: Turns what the model writes into text.
     """
 
@@ -72,7 +74,12 @@ class Summarization:
     data: SummaryData | None = None
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
-        """Which rows and which tokenizer `load` would use, and what scores the summaries."""
+        """Which rows and which tokenizer `load` would use, and what scores the summaries.
+
+        Raises:
+            DataUnavailableError: The data or the tokenizer are not available.
+            ValueError: A setting is wrong, or a column does not exist or holds no text.
+        """
         return self._resolve(settings, sources)[2].data
 
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:
@@ -140,8 +147,8 @@ class Summarization:
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
         """ROUGE of the rows' texts, and statistics of their lengths.
 
-        `generated_tokens` is the mean length, `finished` the share of summaries that end with the stop token,
-        `truncated` the share of texts that were cut to fit. The metrics that `more_metrics` names come last.
+        `generated_tokens` is the mean length of summaries, `finished` the share of summaries that end with the stop
+        token, `truncated` the share of texts that were cut to fit. The metrics that `more_metrics` names come last.
         """
         from ...results.stats.statistics import mean_stderr
 
@@ -192,14 +199,14 @@ def _cut_note(part: str, cut: int, of: int) -> list[str]:
 
 
 def _references(pairs: Sequence[Pair]) -> list[str | list[str]]:
-    """The reference of each document; lists where a document has several, so that all rows have one form."""
+    """The reference of each document; a list for each document if any has several, so that all rows have one form."""
     if all(len(pair.references) == 1 for pair in pairs):
         return [pair.target for pair in pairs]
     return [list(pair.references) for pair in pairs]
 
 
 def _dropped_note(chosen: SummarizationSettings, pairs: Sequence[Pair]) -> list[str]:
-    """What ROUGE's default tokenizer drops of the references, if it scores them."""
+    """A note on what ROUGE's default tokenizer drops of the references; empty if it drops nothing or is not used."""
     uses = [name for name in metric_names(chosen.more_metrics) if "rouge" in name]
     if chosen.rouge_tokenizer == "default":
         uses = ["rouge_tokenizer=default", *uses]

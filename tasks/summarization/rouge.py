@@ -7,16 +7,16 @@ one bootstrap of whole documents. All are fractions; papers print percentages.
 `rougeLsum` takes it sentence by sentence, and `rouge-score` expects a line feed after each. Texts are split where `.`,
 `!` or `?`, with any closing quotes and brackets, is followed by white space, and at the line feeds they have. The
 splitter that `rouge-score` offers is NLTK's Punkt, a trained model that would have to be downloaded: numbers would then
-depend on which version of it a machine found. The other three do not change with the splitting.
+depend on the version of it that a machine found. The other three kinds do not depend on the splitting.
 
-Of several references of a document each kind takes the best, as `rouge-score` does. Texts are split into words by one
+If a document has several references, each kind takes the best, as `rouge-score` does. Texts are split into words by one
 of two tokenizers:
 
 - `default`: words as `rouge-score` splits them, runs of a-z and 0-9 in lower case, by Porter's stemmer. All other
-  letters separate words and count nowhere.
-- `unicode`: what stands between Unicode's word boundaries (UAX #29, by the package `regex`) and has a letter or a
-  digit, after NFKC and case folding, without a stemmer. Han, Hiragana and scripts without spaces, such as Thai, go
-  letter by letter.
+  letters separate words and do not count.
+- `unicode`: parts between Unicode's word boundaries (UAX #29, by the package `regex`) that have a letter or a digit,
+  after NFKC and case folding, without a stemmer. In Han, Hiragana and scripts without spaces, such as Thai, each letter
+  is a word.
 
 With `unicode` the marks `。！？｡؟۔।॥` end a sentence too, with or without white space.
 """
@@ -39,7 +39,7 @@ _AFTER_MARK = re.compile(r"(?<=[。！？｡؟۔।॥])([\"'”’)\]」』）]
 
 
 class UnicodeWords:
-    """The tokenizer `unicode`, as `rouge-score` calls one."""
+    """The tokenizer `unicode`, with the method that `rouge-score` calls."""
 
     def tokenize(self, text: str) -> list[str]:
         """The words of a text."""
@@ -54,7 +54,7 @@ class UnicodeWords:
 
 
 def scorer_identity(tokenizer: str) -> str:
-    """What scores: the package and its version, and how texts are split into words."""
+    """What computes the scores: the package and its version, and how texts are split into words."""
     package = f"rouge-score {version('rouge-score')}"
     return f"{package}, stemmed" if tokenizer == "default" else f"{package}, words of regex {version('regex')}"
 
@@ -77,7 +77,7 @@ def rouge_scores(
 
     Args:
         references: The reference of each document, or several.
-        predictions: What was written of each.
+        predictions: The summary that was written of each document.
         tokenizer: One of `TOKENIZERS`.
     """
     from rouge_score.rouge_scorer import RougeScorer
@@ -99,7 +99,7 @@ def rouge_scores(
 def rouge_metrics(scores: Sequence[Mapping[str, float]]) -> list[Metric]:
     """The mean of each kind, and as `KIND_low95` and `KIND_high95` the ends of its 95% interval.
 
-    The ends only describe and have no standard error of their own; fewer than two documents have no interval.
+    The ends have no better direction and no standard error of their own; fewer than two documents have no interval.
     """
     from ...results.stats.statistics import mean_estimate
 

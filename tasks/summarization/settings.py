@@ -11,7 +11,7 @@ from .data import SummaryData
 from .rouge import TOKENIZERS
 
 SOURCE = "{source}"
-"""Where the text stands in the template of a prompt."""
+"""Placeholder of the text in the template of a prompt."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +21,15 @@ class SummarizationSettings:
     Attributes:
         context_length: Most tokens of prompt and summary together.
         max_new_tokens: Most tokens that a model writes, the stop token included.
-        prompt: Template of the prompt, with `{source}` where the text stands.
+        prompt: Template of the prompt, in which `{source}` stands for the text.
         temperature: Temperature of sampling, with one seed for each batch; 0 for the likeliest token at each step.
         tokenizer: `backbone`, `bpe:N`, `auto`, `gpt2` or `byte`; see `tokenization.py`.
         train_rows: Training rows, drawn with a fixed seed; None for all. 0 reads the test split alone, for a model that
             is not trained here; its tokenizer must not be `bpe:N`.
         test_rows: Test rows, drawn with a fixed seed; None for all.
-        batch_size: Prompts at a time.
-        config: Folder of the repository that holds the parquet files; empty for the only one there is.
-        revision: Commit on the hub, in full; empty where only the mirror is meant.
+        batch_size: Prompts per batch.
+        config: Folder of the repository that holds the parquet files; empty if there is only one.
+        revision: Commit on the hub, in full; empty if only the mirror may be read.
         rouge_tokenizer: How ROUGE splits texts into words: `default` or `unicode`; see `rouge.py`.
         more_metrics: Metrics of the package `evaluate` beside ROUGE, over whole texts; see
             `metrics/requested.py`.
@@ -69,8 +69,8 @@ class AnyDataSettings(SummarizationSettings):
     Attributes:
         dataset: Repository on the hub, `ORG/NAME`.
         source: Column of the texts.
-        target: Column of the summaries, or several as `summary1+summary2`: a text scores by the one that it matches
-            best, and the first is learnt.
+        target: Column of the summaries, or several as `summary1+summary2`: a written summary is scored against the one
+            that it matches best, and the first is learnt.
         train_split: Split that is trained on.
         validation_split: Split that training is validated on; None for none.
         test_split: Split that models are tested on.

@@ -1,4 +1,4 @@
-"""Prompts of vectors, a model's answers batch by batch, and the share of answers that are right."""
+"""Prompts of vectors, a model's answers in batches, and the share of right answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def interleaved_vectors(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float32]
 
     Args:
         x: Inputs `[rows, points, d]`.
-        y: Answers `[rows, points]`; the prompt leaves the last one out, as the model is asked for it.
+        y: Answers `[rows, points]`; the prompt leaves out the last one, which the model must give.
     """
     rows, points, d = x.shape
     vectors = np.zeros((rows, 2 * points - 1, d), np.float32)
@@ -37,7 +37,7 @@ def vector_examples(vectors: NDArray[np.float32], answers: NDArray[Any], ignored
 def in_batches(
     adapter: Adapter, call: Callable[[Tensor], Tensor], inputs: NDArray[Any], batch_size: int
 ) -> NDArray[Any]:
-    """The results of `call` for the rows of `inputs`, at most `batch_size` of them at once on the adapter's device."""
+    """The results of `call` on the rows of `inputs`, in batches of at most `batch_size` on the adapter's device."""
     starts = range(0, len(inputs), batch_size)
     batches = (torch.as_tensor(inputs[start : start + batch_size], device=adapter.device) for start in starts)
     return np.concatenate([call(batch).cpu().numpy() for batch in batches])
@@ -103,7 +103,7 @@ def shares_by(
         name: Name of the metrics.
         rows: Predictions.
         coordinates: Keys of a row that hold its setting, by the names of the metrics' coordinates.
-        right: Gives the number of right answers of a row, and of all its answers.
+        right: Gives the number of right answers of a row, and the number of its answers.
     """
 
     def setting(row: Row) -> tuple[int, ...]:

@@ -182,9 +182,9 @@ def attention(adapter: Adapter, inputs: NDArray[np.int32], rows: int) -> Columns
 def measure(rows: Sequence[Row], settings: RecallSettings) -> list[Metric]:
     """Accuracy, and two references for it.
 
-    `chance` is a blind guess among the values. `pooled_accuracy` is that of the value seen most often in the sequence:
-    a model reaches it that adds up values and cannot tell keys apart. How spiky the attention is, is given as the mean
-    over layers and for the last one, where a key is looked up.
+    `chance` is that of a random value. `pooled_accuracy` is that of the value seen most often in the sequence: a model
+    that adds up values and cannot tell keys apart reaches it. `attention_entropy` and `attention_zeros` are means over
+    layers, and those with `_last_layer` the numbers of the last layer.
     """
     from ...results.stats.statistics import accuracy_stderr, mean_stderr
 

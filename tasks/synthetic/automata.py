@@ -20,7 +20,7 @@ class LanguageSettings(GeneratedSettings):
         most_states: Most states.
         most_edges: Most edges that leave a state, at most the size of the alphabet; a state has 1 or more.
         most_length: Most symbols of a string; a string has 1 or more.
-        length: Tokens of a prompt; the model predicts the last one and does not read it.
+        length: Tokens of a prompt; the model predicts the last token and does not read it.
         train_samples: Training prompts.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The protocol of tasks with generated data: splits drawn from a seed, their fingerprint, and the steps of a task.
+"""The protocol of tasks with generated data: splits drawn from a seed, their fingerprint, and a task's four steps.
 
 A new task has a subclass of `GeneratedSettings` and four functions: they generate the splits as `GeneratedRows`, turn a
 split into training examples, ask a model for answers, and measure the answers. `GeneratedTask` does the rest; `maze.py`
@@ -62,9 +62,9 @@ class GeneratedRows:
 Chosen = TypeVar("Chosen", bound=GeneratedSettings)
 Drawn = TypeVar("Drawn", bound=GeneratedRows)
 Draw = Callable[["np.random.Generator", int], Drawn]
-"""A function that draws so many rows."""
+"""A function that draws a number of rows from a random generator."""
 Key = Callable[[Drawn], "NDArray[Any]"]
-"""A function that gives one array entry for each row; no two splits share an entry."""
+"""A function that gives an array with one entry for each row; no two splits share an entry."""
 
 
 def draw_splits(parts: Mapping[str, Sequence[tuple[Draw[Drawn], int]]], seed: int, key: Key[Drawn]) -> dict[str, Drawn]:
@@ -75,9 +75,9 @@ def draw_splits(parts: Mapping[str, Sequence[tuple[Draw[Drawn], int]]], seed: in
     split follow each other; those of the other splits take turns, so that the first rows include each part.
 
     Args:
-        parts: How each split of `SPLITS` is drawn: functions that draw its parts, with the rows of each part.
+        parts: The parts of each split of `SPLITS`: functions that draw them, and the rows of each part.
         seed: Seed of the data.
-        key: What no two splits share.
+        key: Gives the entries that no two splits share.
 
     Raises:
         ValueError: The generator has too few different rows.

@@ -119,7 +119,10 @@ def to_examples(prompts: BooleanPrompts) -> Examples:
 
 
 def nearest_labels(prompts: BooleanPrompts) -> NDArray[np.bool_]:
-    """The label of the earlier point nearest to each point (the first of equals), `[rows, points]`; at first false."""
+    """The label of the earlier point nearest to each point, `[rows, points]`; false for the first point.
+
+    Of equally near points the first counts.
+    """
     x = prompts.x.astype(np.float32)
     alike = x @ x.swapaxes(1, 2)  # all points have one norm, so the nearest has the largest product
     points = x.shape[1]
@@ -142,7 +145,7 @@ def answer(adapter: Adapter, prompts: BooleanPrompts, settings: BooleanSettings)
 
 
 def measure(rows: Sequence[Row], settings: BooleanSettings) -> list[Metric]:
-    """Accuracy over the last points, and after so many examples (`accuracy_after`).
+    """Accuracy over the last points, and at the point after a number of examples (`accuracy_after`).
 
     References over the last points: `nearest_neighbour_accuracy` answers with the label of the nearest earlier point,
     and `constant_accuracy` is the better of always true and always false.

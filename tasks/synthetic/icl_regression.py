@@ -131,7 +131,7 @@ def one_step_weights(x: NDArray[np.float64], y: NDArray[np.float64], noise_std: 
 
 
 def answer(adapter: Adapter, prompts: RegressionPrompts, settings: RegressionSettings) -> Columns:
-    """Squared errors over d at each x, of the model and of each reference."""
+    """Squared errors at each x, divided by d, of the model and of each reference."""
     vectors = interleaved_vectors(prompts.x, prompts.y)
     outputs = in_batches(adapter, adapter.sequence_outputs, vectors, settings.batch_size)
     predictions: dict[str, NDArray[Any]] = {"model": outputs[:, ::2, 0], **references(prompts, settings.noise_std)}
@@ -141,10 +141,10 @@ def answer(adapter: Adapter, prompts: RegressionPrompts, settings: RegressionSet
 
 
 def measure(rows: Sequence[Row]) -> list[Metric]:
-    """Mean squared error over d: over all x after the first, and after so many examples (`..._after`).
+    """Mean squared error divided by d: over all x after the first, and after a number of examples (`..._after`).
 
-    The same for the references: `least_squares` (of least norm), `ridge` (the posterior mean, which no other answer
-    beats on average), `gradient_step`, and `zero`, which answers 0.
+    The references have the same metrics: `least_squares` (of least norm), `ridge` (the posterior mean, which no other
+    answer beats on average), `gradient_step`, and `zero`, which answers 0.
     """
     metrics, last = [], len(rows[0]["model"]) - 1
     for model in ("model", *REFERENCES):

@@ -1,6 +1,6 @@
 """Mazes on a square lattice: spanning trees by depth-first search, many side by side, and the paths in them.
 
-Cells are counted row by row. A tree is stored as the parent of each cell; the root is its own parent.
+Cells are numbered row by row. A tree is stored as the parent of each cell; the root is its own parent.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Mazes: from the list of a maze's passages, an origin and a target, give the path between them, cell by cell.
 
-A maze is a spanning tree of a square lattice, made by depth-first search with random turns. So exactly one path has no
-step back. The sequence is `<adjlist> a <--> b ; c <--> d ; ... </adjlist> <origin> a </origin> <target> z </target>
-<path> a ... z </path>`, with one token for each cell and mark, and passages in random order and direction. The loss is
-taken on the tokens after `<path>`.
+A maze is a spanning tree of a square lattice, made by depth-first search with random turns. So exactly one path without
+a step back joins two cells. The sequence is `<adjlist> a <--> b ; c <--> d ; ... </adjlist> <origin> a </origin>
+<target> z </target> <path> a ... z </path>`, with one token for each cell and mark, and passages in random order and
+direction. The loss is taken on the tokens after `<path>`.
 
 Source: Ivanitskiy et al., A Configurable Library for Generating and Manipulating Maze Datasets (arXiv 2309.10498): its
 generator by depth-first search and its sequences. Origin and target are any two cells. Sizes of models are ours.
@@ -59,7 +59,7 @@ class MazeSettings(GeneratedSettings):
 
     @property
     def prompt_length(self) -> int:
-        """Tokens up to `<path>`."""
+        """Tokens of the prompt, `<path>` included."""
         return 4 * (self.cells - 1) + 9
 
     @property
@@ -73,7 +73,8 @@ class Mazes(GeneratedRows):
     """Mazes of one split with their paths.
 
     Attributes:
-        parent: The cell from which each cell was reached, `[rows, cells]`; the first cell is its own parent.
+        parent: The cell from which each cell was reached, `[rows, cells]`; the cell where the search began is its own
+            parent.
         tokens: Sequences, `[rows, longest]` int32, zeros after the end.
         path_lengths: Cells of each path, both ends included, `[rows]`.
     """

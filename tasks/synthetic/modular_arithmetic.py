@@ -33,7 +33,7 @@ class ArithmeticSettings(GeneratedSettings):
     Attributes:
         modulus: Numbers are below it, and results are taken modulo it.
         train_length: Longest training expression; training lengths are uniform over the odd ones up to it.
-        held_out_length: Shortest validation expression; there are too few shorter ones to hold any out.
+        held_out_length: Length of the shortest validation expressions; there are too few shorter ones to hold any out.
         test_lengths: Lengths of test expressions, some within `train_length` and some beyond it.
         train_samples: Training expressions.
         test_samples: Test expressions of each length.
@@ -172,7 +172,7 @@ def answer(adapter: Adapter, expressions: ArithmeticExpressions, settings: Arith
 
 
 def measure(rows: Sequence[Row], settings: ArithmeticSettings) -> list[Metric]:
-    """Accuracy at each length (`length_accuracy`), and its means over the lengths beyond and within training.
+    """Accuracy at each length (`length_accuracy`), and its means over lengths beyond and within `train_length`.
 
     `accuracy` is the mean beyond, as in the paper. `in_range_accuracy` is the mean within; it is missing if a limit
     leaves no such length.

@@ -135,7 +135,7 @@ def generate(rng: np.random.Generator, rows: int, length: int, pairs: int, setti
 
 
 def distinct_integers(rng: np.random.Generator, rows: int, below: int, count: int) -> NDArray[np.int32]:
-    """Different integers from 0 in random order, `[rows, count]`: Floyd's sampling, then a shuffle of each row."""
+    """Different integers from 0 to `below - 1` in random order, `[rows, count]`: Floyd's sampling, then a shuffle."""
     chosen = np.full((rows, count), -1, np.int32)
     for i, top in enumerate(range(below - count, below)):
         drawn = rng.integers(top + 1, size=rows, dtype=np.int32)
@@ -177,7 +177,7 @@ def answer(adapter: Adapter, sequences: MqarSequences, settings: MqarSettings) -
 def measure(rows: Sequence[Row]) -> list[Metric]:
     """Accuracy over queries: at each setting (`setting_accuracy`), and the mean over settings.
 
-    `chance_in_context` is a guess among the values of the sequence: a model reaches it that cannot tell keys apart.
+    `chance_in_context` is that of a random value of the sequence: a model that cannot tell keys apart reaches it.
     """
     by_setting = shares_by("setting_accuracy", rows, {"seq_len": "length", "pairs": "pairs"}, right_tokens)
     chance = sum(1 / pairs for _, pairs in by_setting) / len(by_setting)

@@ -1,9 +1,9 @@
 """In-context language learning: from strings of an unknown random automaton, predict the next symbol.
 
 Each prompt has its own automaton: some states, a part of the symbols as its alphabet, and a few edges from each state
-to random states, no two with one symbol. A string starts in state 0 and takes each edge of a state with the same
-probability. Strings follow each other, each after a separator, until the prompt is full. The model predicts every next
-token.
+to random states, no two of a state with the same symbol. A string starts in state 0 and takes each edge of a state with
+the same probability. Strings follow each other, each after a separator, until the prompt is full. The model predicts
+every next token.
 
 Metrics are taken where a symbol comes next. The model's distribution there leaves the separator out, as the automaton
 does not choose where a string ends. We measure whether the automaton allows the likeliest symbol, and the total
@@ -46,10 +46,10 @@ def to_examples(prompts: LanguagePrompts) -> Examples:
 
 
 def ngram_distribution(tokens: NDArray[np.int32], separator: int, order: int = NGRAM) -> NDArray[np.float64]:
-    """Shares of the symbols that earlier followed the same context, `[rows, length - 1, symbols]`.
+    """Shares of the symbols that followed earlier occurrences of a context, `[rows, length - 1, symbols]`.
 
-    The context is the last `order - 1` tokens, without those before a separator. Where no symbol followed it before,
-    the context is one token shorter, down to none; where no symbol came before at all, all symbols have one share.
+    The context is the last `order - 1` tokens, without those before a separator. If no symbol followed the context
+    before, it is made one token shorter, down to none; if no symbol came before at all, all symbols have equal shares.
     """
     read = tokens[:, :-1]
     following = np.eye(separator + 1, dtype=np.float32)[tokens[:, 1:], :separator]  # zeros for separators
@@ -71,7 +71,7 @@ def ngram_distribution(tokens: NDArray[np.int32], separator: int, order: int = N
 
 
 def answer(adapter: Adapter, prompts: LanguagePrompts, settings: LanguageSettings) -> Columns:
-    """Legal answers and distances, summed by string, of the model and of n-grams in context."""
+    """Numbers of legal answers, and distances, summed by string, of the model and of n-grams in context."""
     tokens, separator, batch_size = prompts.tokens, settings.separator, settings.batch_size
 
     def distribution(ids: Tensor) -> Tensor:
@@ -102,9 +102,10 @@ def _sums_by_string(prompts: LanguagePrompts, answers: NDArray[np.float64], sepa
 
 
 def measure(rows: Sequence[Row]) -> list[Metric]:
-    """Accuracy and distance over all symbols, and after so many strings (`..._after`).
+    """Accuracy and distance over all symbols, and over the string after a number of strings (`..._after`).
 
-    The same for the reference `ngram_...` of `ngram_distribution`. The automaton itself has accuracy 1 and distance 0.
+    The reference `ngram_distribution` has the same metrics, as `ngram_...`. The automaton itself has accuracy 1 and
+    distance 0.
     """
     metrics = []
     strings = min(len(row["model"]["symbols"]) for row in rows)  # every prompt has these

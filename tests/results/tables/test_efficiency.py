@@ -207,7 +207,7 @@ def test_exponents_and_crossovers_whose_intervals_say_nothing_are_no_results(mak
     )
     fitted, crossed = summaries(leaderboard_rows(made))
     assert fitted.texts == {("softmax", 0): ("undecided: [-13.37, 13.63]",)}
-    assert crossed.texts == {("elu", 0): ("undecided: not told apart at 256, 512, 1024, 2048",)}
+    assert crossed.texts == {("elu", 0): ("undecided: no significant difference at 256, 512, 1024, 2048",)}
 
 
 def test_a_crossing_at_a_measured_length_is_decided_by_those_around_it(rows_of: Callable[..., list[Row]]) -> None:
@@ -221,7 +221,7 @@ def test_a_crossing_at_a_measured_length_is_decided_by_those_around_it(rows_of: 
     assert found.length == pytest.approx(1025, rel=1e-3)
     assert found.stderr == pytest.approx(0.0283 * 1025, rel=0.05)
     alike = only(rows_of(softmax=softmax, elu=with_errors(times(lambda n: n**2 / 1010))))
-    assert alike.text == "undecided: not told apart at 256, 512, 1024, 2048"
+    assert alike.text == "undecided: no significant difference at 256, 512, 1024, 2048"
 
 
 def test_a_time_of_a_machine_that_was_not_quiet_stands_alone(make_record: MakeRecord) -> None:

@@ -62,7 +62,7 @@ def test_a_teacher_at_the_level_of_chance_is_told(
     notes = every_note(make_record("softmax", "glue/rte", recipe="pretrained-conversion", metrics=metrics))
     told = (
         "glue/rte: the teacher, softmax, did not learn: accuracy 0.523 ± 0.044, majority class 0.5; percentages of it "
-        "say nothing."
+        "have no meaning."
     )
     assert notes == ([told] if is_told else [])
 

@@ -94,7 +94,7 @@ def test_where_starting_dominates_the_last_token_is_replayed_and_both_times_are_
 def test_tokens_that_cannot_be_captured_are_timed_between_events_and_say_why(decode: Callable[..., Any]) -> None:
     _, found = decode("cuda", 4.0, 3.9, no_graph="RuntimeError: it waits")
     assert (found["clock"], found["samples_ms"], found["no_graph"]) == ("events", [4.0] * 3, "RuntimeError: it waits")
-    assert "it could not be captured: RuntimeError: it waits" in found["notes"][0]
+    assert "could not be captured: RuntimeError: it waits" in found["notes"][0]
 
 
 @pytest.mark.parametrize(("host_ms", "role"), [(1.0, "sweep"), (3.9, "probe")])

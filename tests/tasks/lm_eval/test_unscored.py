@@ -124,8 +124,8 @@ def test_a_task_counts_and_names_what_it_cannot_score(folder: Path, sources: Sou
     fine, expected = run([i for i in range(12) if i != 3])
     assert rows[0]["notes"] == [
         f"1 of 12 documents (3) are unscored: {COVERED}",
-        "1 of 12 documents (5) are scored as if without context, where lm-eval's own model fails: "
-        "theirs is of spaces alone",
+        "1 of 12 documents (5) are scored without context, where lm-eval's own model fails: "
+        "their context is white space alone",
     ]
     assert (rows[3]["unscored"], "acc" in rows[3], len(rows)) == (COVERED, False, 12)
     assert (metrics["unscored"].value, metrics["unscored"].n, metrics["acc"].n) == (1, 12, 11)

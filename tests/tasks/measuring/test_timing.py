@@ -194,7 +194,7 @@ def test_a_kernel_that_cannot_be_captured_is_timed_between_events_and_says_why(
     found = measure_calls(cuda.call, CUDA, times(2, 0), kernel=True)
     assert (found.clock, found.no_graph, cuda.log.count("replay")) == ("events", "RuntimeError: it waits", 0)
     assert found.notes == [
-        "timed between events, with what starting the call takes, as it could not be captured: RuntimeError: it waits"
+        "timed between events, including the start of the call, which could not be captured: RuntimeError: it waits"
     ]
 
 
