@@ -237,7 +237,7 @@ def _defaults(task: Task, backbone: Backbone, scale: str, recipe: str, config: R
     """Defaults by group: the scale's, and over them the task's.
 
     A pretrained model reads the tokens that it was trained on, and has its own sizes; some tasks want its weights in
-    the type of the run.
+    the type of the run. Stages that follow from the settings of training follow `--set train.KEY=VALUE` too.
     """
     if scale not in task.info.scales:
         raise UsageError(str(unknown_name(f"scale of task {task.info.name}", scale, task.info.scales)))
@@ -248,7 +248,8 @@ def _defaults(task: Task, backbone: Backbone, scale: str, recipe: str, config: R
         own = {**own, "tokenizer": "backbone"} if "tokenizer" in own else own
         dtype = resolve_dtype(config.dtype, resolve_device(config.device))
         sizes = {"weights": dtype} if task.info.weights_in_dtype else {}
-    stages = stage_defaults(RECIPES[recipe], scale, chosen)
+    train = {"train": {**STAGE_DEFAULTS["train"][scale], **chosen.train}}
+    stages = stage_defaults(RECIPES[recipe], scale, replace(chosen, **apply_overrides(train, config.overrides)))
     return {"task": own, "backbone": {**backbone.sizes[scale], **sizes}, **stages}
 
 

@@ -4,8 +4,8 @@ Every layer's queries and keys come from the model as it runs, and its weights a
 same queries and keys (paper §4 and appendix B). So a layer answers for its own feature maps, and not for what earlier
 layers have changed in its input. Then the teacher reads the same text by itself, and the weights are compared with the
 teacher's own: this measures what conversion did as a whole, fine-tuning included. The teacher is the softmax model
-before conversion, fine-tuned by its recipe's teacher stage where there is one. Models trained from scratch have no
-teacher, nor have checkpoints that were converted before; their record says so and has no metric of a teacher.
+before conversion, fine-tuned by its recipe's teacher stage where there is one. Models trained with their own attention
+have no teacher, nor have checkpoints that were converted before; their record says so and has no metric of a teacher.
 `measures.py` defines the measures and says why they were chosen.
 
 They are taken on the test text of the corpus that maps were distilled on, on another one (Python's standard library),
