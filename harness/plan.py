@@ -236,7 +236,8 @@ def _check_window(spec: ModelSpec, task: str, settings: Settings) -> None:
 def _defaults(task: Task, backbone: Backbone, scale: str, recipe: str, config: RunConfig) -> Groups:
     """Defaults by group: those of the scale, overridden by those of the task.
 
-    A pretrained model uses its own tokenizer and sizes; some tasks want its weights in the dtype of the run.
+    A pretrained model uses its own tokenizer and sizes; some tasks want its weights in the dtype of the run. Stages that
+    follow from the settings of training follow `--set train.KEY=VALUE` too.
     """
     if scale not in task.info.scales:
         raise UsageError(str(unknown_name(f"scale of task {task.info.name}", scale, task.info.scales)))
@@ -247,7 +248,8 @@ def _defaults(task: Task, backbone: Backbone, scale: str, recipe: str, config: R
         own = {**own, "tokenizer": "backbone"} if "tokenizer" in own else own
         dtype = resolve_dtype(config.dtype, resolve_device(config.device))
         sizes = {"weights": dtype} if task.info.weights_in_dtype else {}
-    stages = stage_defaults(RECIPES[recipe], scale, chosen)
+    train = {"train": {**STAGE_DEFAULTS["train"][scale], **chosen.train}}
+    stages = stage_defaults(RECIPES[recipe], scale, replace(chosen, **apply_overrides(train, config.overrides)))
     return {"task": own, "backbone": {**backbone.sizes[scale], **sizes}, **stages}
 
 

@@ -4,8 +4,9 @@ Every layer's queries and keys come from the model as it runs. Its weights are c
 queries and keys (paper §4 and appendix B), so a layer's measures depend on its own feature maps and not on what earlier
 layers changed in its input. Then the teacher reads the same text by itself, and the weights are compared with the
 teacher's own: this measures the whole effect of conversion, fine-tuning included. The teacher is the softmax model
-before conversion, fine-tuned by its recipe's teacher stage if the recipe has one. Models trained from scratch and
-checkpoints that were converted before have no teacher; their records say so and have no metric of a teacher.
+before conversion, fine-tuned by its recipe's teacher stage if the recipe has one. Models trained with their
+own attention and checkpoints that were converted before have no teacher; their records say so and have no metric of a
+teacher.
 `measures.py` defines the measures and says why they were chosen.
 
 Measures are taken on the test text of the corpus that maps were distilled on and on another corpus (Python's standard

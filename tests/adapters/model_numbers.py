@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hedgebench.adapters.attention_model import AttentionModel
 from hedgebench.adapters.backbone import BACKBONES, Checkpoint, pretrained
 from hedgebench.adapters.base import AttentionMaps, Capability, Examples, ModelShape, Value
 from hedgebench.adapters.model_adapter import ModelAdapter
@@ -73,6 +74,23 @@ def from_scratch(backbone: str, text: str, folder: Path, shape: ModelShape | Non
     built = outputs(adapter, data)
     history = train(adapter.model, data, data, TRAINING, seed=0, precision=CPU, objective=objective_for(shape))
     return {"outputs as built": built, **trained(adapter, history, data), **decoded(adapter)}
+
+
+def scratch_converted(backbone: str, text: str, folder: Path, shape: ModelShape | None = None) -> Numbers:
+    """A softmax model from scratch: trained, its attention swapped, distilled, fine-tuned."""
+    del folder
+    shape = shape or SHAPES[backbone]
+    settings = {**BACKBONES[backbone].sizes["smoke"], "width": 16, "mlp_width": 32}
+    adapter = build_scratch(spec("softmax"), BACKBONES[backbone], settings, shape, 0, CPU)
+    data, objective = examples(shape), objective_for(shape)
+    train(adapter.model, data, data, TRAINING, seed=0, precision=CPU, objective=objective)
+    adapter.model.no_teacher = ""
+    adapter.swap_in(spec(text), seed=0)
+    numbers = {**attention(adapter, data), **distilled(adapter.model, data, DistillSettings())}
+    adapter.model.requires_grad_(True)
+    adapter.model.keep_teacher()
+    history = train(adapter.model, data, data, TRAINING, seed=0, precision=CPU, objective=objective)
+    return {**numbers, **trained(adapter, history, data), "teacher afterwards": attention(adapter, data)["teacher"]}
 
 
 def converted(model_type: str, text: str, folder: Path) -> Numbers:
@@ -143,7 +161,7 @@ def loaded(model_type: str, folder: Path) -> ModelAdapter[PretrainedModel]:
     return adapter
 
 
-def distilled(model: PretrainedModel, data: Examples, settings: DistillSettings) -> Numbers:
+def distilled(model: AttentionModel, data: Examples, settings: DistillSettings) -> Numbers:
     """Divergence before and after some steps of distillation, and its losses."""
     freeze_all_but_maps(model, settings)
     objective = AttentionDistillation(model, settings)
@@ -261,6 +279,11 @@ PATHS: Mapping[str, Callable[[Path], Numbers]] = {
         }.items()
         for text in texts
     },
+    **{
+        f"{kind} from scratch converted, hedgehog:map=exp": partial(scratch_converted, kind, "hedgehog:map=exp")
+        for kind in ("gpt", "vit")
+    },
+    "encoder of two towers converted, t2r_hh": partial(scratch_converted, "encoder", "t2r_hh", shape=_TOWERS),
     **{
         f"{kind} distilled in blocks": partial(distilled_in_blocks, kind, "hedgehog:map=exp")
         for kind in ("llama", "bert")

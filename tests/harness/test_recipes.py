@@ -8,8 +8,10 @@ import pytest
 
 from hedgebench.adapters.backbone import SCALES
 from hedgebench.adapters.training.settings import TrainSettings
-from hedgebench.harness.recipes import RECIPES, STAGE_DEFAULTS, check_stage
+from hedgebench.harness.recipes import RECIPES, STAGE_DEFAULTS, check_stage, stage_defaults
 from hedgebench.harness.running.stages import STAGES
+from hedgebench.results.tables.notes import WITH_TEACHER
+from hedgebench.tasks.base import TaskScale
 
 TRAINING = {field.name for field in fields(TrainSettings)}
 OWN = {
@@ -67,5 +69,34 @@ def test_low_rank_adapters_have_their_ranges(key: str, value: float) -> None:
 
 
 def test_recipes_fit_the_backbones_they_start_from() -> None:
-    assert [name for name, recipe in RECIPES.items() if recipe.fits(pretrained=False)] == ["scratch", "zero-shot"]
-    assert "scratch" not in [name for name, recipe in RECIPES.items() if recipe.fits(pretrained=True)]
+    assert [name for name, recipe in RECIPES.items() if recipe.fits(pretrained=False)] == [
+        "scratch",
+        "scratch-conversion",
+        "zero-shot",
+    ]
+    assert not {"scratch", "scratch-conversion"} & {n for n, recipe in RECIPES.items() if recipe.fits(pretrained=True)}
+
+
+def test_conversions_that_train_a_softmax_model_first_have_it_as_teacher() -> None:
+    found = {name for name, recipe in RECIPES.items() if recipe.trains_teacher}
+    assert found == set(WITH_TEACHER) == {"finetuned-conversion", "scratch-conversion"}
+
+
+def test_students_of_a_model_from_scratch_take_shares_of_its_training() -> None:
+    task = TaskScale(train={"epochs": 8.0, "steps": 400, "eval_every": 10, "lr": 1.0, "batch_size": 7})
+    settings = stage_defaults(RECIPES["scratch-conversion"], "small", task)
+    for stage in ("distill", "finetune"):
+        check_stage(stage, settings[stage])
+        shared = {key: settings[stage][key] for key in ("epochs", "steps", "eval_every", "batch_size")}
+        assert shared == {"epochs": 2.0, "steps": 100, "eval_every": 2, "batch_size": 7}
+    assert settings["finetune"]["lr"] == pytest.approx(0.3)
+    assert settings["distill"]["lr"] == STAGE_DEFAULTS["distill"]["small"]["lr"]
+
+
+def test_a_task_has_the_last_word_on_each_stage() -> None:
+    own = {"distill": {"steps": 9}, "finetune": {"steps": 0, "epochs": 0.0}, "lora": {"steps": 1}}
+    settings = stage_defaults(RECIPES["scratch-conversion"], "smoke", TaskScale(stages=own))
+    assert list(settings) == ["train", "distill", "finetune"]
+    assert (settings["distill"]["steps"], settings["finetune"]["steps"]) == (9, 0)
+    other = stage_defaults(RECIPES["finetuned-conversion"], "smoke", TaskScale(train={"steps": 99}, stages=own))
+    assert other["teacher"] == STAGE_DEFAULTS["teacher"]["smoke"]

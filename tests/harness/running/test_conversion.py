@@ -122,7 +122,7 @@ def test_the_continued_control_trains_as_long_as_the_students_and_shares_their_t
     assert steps[1] == steps[2] > 0
     assert continued.model == "softmax:continued=true"
     assert {kernel.form for kernel in continued.kernels} == {"softmax"}
-    with pytest.raises(UsageError, match="is a control for recipes that begin with a fine-tuned teacher"):
+    with pytest.raises(UsageError, match="is a control for recipes that begin with training a teacher"):
         run_cells(mirror, "softmax:continued=true", recipe="pretrained-conversion", stages=("distill", "finetune"))
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from ...adapters.tiny_models import save_tiny
 from .test_conversion import run_cells, value_of
+from .test_scratch_conversion import run_cells as run_cells_from_scratch
 
 FIDELITY = {"context_length": "16", "lengths": "16,32", "windows": "2", "sample_tokens": "0", "train_bytes": "6000"}
 
@@ -42,6 +43,22 @@ def test_the_teacher_is_the_softmax_model_before_conversion(mirror: Path, recipe
     assert value_of(tuned_softmax, "attention_kl") == 0
     is_teacher = recipe == "finetuned-conversion"
     assert (value_of(tuned_softmax, "attention_kl_from_teacher") == 0) == is_teacher
+    assert not any("compared with a teacher" in note for record in (softmax, hedgehog, tuned) for note in record.notes)
+
+
+def test_the_teacher_of_a_model_from_scratch_is_its_recipes_softmax_model(mirror: Path) -> None:
+    steps = {f"{stage}.steps": "3" for stage in ("train", "distill")}
+    shared = {**FIDELITY, **steps, "tokenizer": "byte", "train.batch_size": "4", "backbone.layers": "2"}
+    tuning = {**shared, "finetune.steps": "3", "finetune.lr": "0.05"}
+    root, task = mirror.parent, "attention_fidelity"
+    softmax, hedgehog = run_cells_from_scratch(root, "softmax,hedgehog", task, mirror=str(mirror), set=shared)
+    (tuned,) = run_cells_from_scratch(root, "hedgehog", task, mirror=str(mirror), set=tuning)
+    assert value_of(softmax, "attention_kl_from_teacher") == value_of(softmax, "attention_kl") == 0
+    assert value_of(hedgehog, "attention_kl_from_teacher") > 0
+    entropies = [value_of(record, "attention_teacher_entropy") for record in (softmax, hedgehog, tuned)]
+    assert entropies == [entropies[0]] * 3  # fine-tuning the student does not move it
+    assert value_of(tuned, "attention_softmax_entropy") != value_of(hedgehog, "attention_softmax_entropy")
+    assert "finetune: left out, as it was set to no steps" in hedgehog.notes
     assert not any("compared with a teacher" in note for record in (softmax, hedgehog, tuned) for note in record.notes)
 
 

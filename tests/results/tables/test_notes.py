@@ -76,12 +76,13 @@ def test_a_perplexity_is_held_against_that_of_token_frequencies(
     assert every_note(make_record(metrics=(make_metric(value=200.0), level))) == []
 
 
-def test_finetuned_conversions_say_which_softmax_percentages_are_of(make_record: MakeRecord) -> None:
-    pair = [make_record(model, recipe="finetuned-conversion") for model in ("softmax", "hedgehog")]
+@pytest.mark.parametrize("recipe", ["finetuned-conversion", "scratch-conversion"])
+def test_conversions_with_a_teacher_say_which_softmax_percentages_are_of(recipe: str, make_record: MakeRecord) -> None:
+    pair = [make_record(model, recipe=recipe) for model in ("softmax", "hedgehog")]
     (note,) = every_note(*pair)
     assert "Percentages are of softmax, the teacher, which took fewer training steps than its students" in note
     assert note.endswith("softmax:continued=true, which was not run.")
-    (note,) = every_note(*pair, make_record("softmax:continued=true", recipe="finetuned-conversion"))
+    (note,) = every_note(*pair, make_record("softmax:continued=true", recipe=recipe))
     assert note.endswith("the control that took as many is softmax:continued=true.")
 
 

@@ -23,7 +23,7 @@ from hedgebench.adapters.training.loop import train
 from hedgebench.adapters.training.settings import TrainSettings
 from hedgebench.harness.registry import mechanisms, tasks
 from hedgebench.results.reference.load import load_reference
-from hedgebench.tasks.base import DataUnavailableError, Sources, Task
+from hedgebench.tasks.base import FROM_SCRATCH, DataUnavailableError, Sources, Task
 from hedgebench.tasks.data import file_hashes
 from hedgebench.tasks.lra.images import IMAGE, grey_pixels
 from hedgebench.tasks.lra.listops import LISTOPS, ListOpsSettings
@@ -101,7 +101,7 @@ def test_the_names_are_those_of_the_papers_table_and_one_stand_in() -> None:
 def test_declarations_hang_together(name: str) -> None:
     info = TASKS[name].info
     assert isinstance(TASKS[name], Task)
-    assert (info.main_metric, info.backbone, info.recipes) == ("accuracy", "encoder", ("scratch",))
+    assert (info.main_metric, info.backbone, info.recipes) == ("accuracy", "encoder", FROM_SCRATCH)
     assert info.needs == {Capability.CLASSIFIER}
     assert len(info.data) == 1
     for scale, chosen in info.scales.items():
