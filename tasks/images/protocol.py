@@ -42,7 +42,7 @@ MOST_LOGITS = 100
 
 _READER_VERSION = "1"
 
-RECIPES = ("scratch", "finetuned-conversion", "pretrained-conversion", "pretrained-conversion-lora", "zero-shot")
+RECIPES = ("scratch", "finetuned-conversion", "pretrained-conversion", "zero-shot")
 
 SCALES: Mapping[str, TaskScale] = {
     "smoke": TaskScale(
@@ -111,7 +111,7 @@ class ImageClassification:
             ValueError: A setting is wrong, or there are no training pictures to normalise the others by.
         """
         chosen, source = self.parse(settings)
-        check_classes(chosen.more_metrics, num_classes=2)
+        check_classes(chosen.more_metrics, num_classes=2)  # `load` knows how many there are; all metrics take two
         if chosen.train_rows == 0 and sources.tokenizer is None:
             raise ValueError("train_rows is 0; allowed: 1 or more, as a model from scratch is trained on them")
         return source.identify(_roles(chosen), sources)
