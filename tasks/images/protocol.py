@@ -51,8 +51,8 @@ SCALES: Mapping[str, TaskScale] = {
     ),
     "small": TaskScale(
         as_settings(PictureSettings(train_rows=10_000, test_rows=5_000)),
-        train={"steps": 2_500, "batch_size": 32, "lr": 2e-3, "eval_every": 250},
-        backbone={"layers": 3, "heads": 4, "kv_heads": 4, "width": 96, "mlp_width": 192},
+        train={"steps": 6_000, "batch_size": 32, "lr": 2e-3, "eval_every": 500},
+        backbone={"layers": 2, "heads": 4, "kv_heads": 4, "width": 64, "mlp_width": 128},
     ),
     "paper": TaskScale(as_settings(PictureSettings()), train={"eval_rows": HELD_OUT_ROWS}),
 }
