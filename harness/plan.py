@@ -236,8 +236,8 @@ def _check_window(spec: ModelSpec, task: str, settings: Settings) -> None:
 def _defaults(task: Task, backbone: Backbone, scale: str, recipe: str, config: RunConfig) -> Groups:
     """Defaults by group: those of the scale, overridden by those of the task.
 
-    A pretrained model uses its own tokenizer and sizes; some tasks want its weights in the dtype of the run. Stages that
-    follow from the settings of training follow `--set train.KEY=VALUE` too.
+    A pretrained model uses its own tokenizer and sizes; some tasks want its weights in the dtype of the run. Stages
+    that follow from the settings of training follow `--set train.KEY=VALUE` too.
     """
     if scale not in task.info.scales:
         raise UsageError(str(unknown_name(f"scale of task {task.info.name}", scale, task.info.scales)))

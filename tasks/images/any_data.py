@@ -5,8 +5,8 @@
 
 `AnyPictureSettings` lists the settings: columns, splits, sizes. The default backbone cuts pictures into patches of 4
 by 4 pixels (16 by 16 at `paper` scale), 49 of them at 28 pixels; `--set backbone.patch_size=N` takes another size,
-which must divide that of the pictures. Training varies no pictures unless `flips` or `shift` is set, as a mirrored
-digit or letter is another one.
+which must divide that of the pictures. Training moves pictures by up to 2 pixels, and mirrors them only with
+`flips=true`, as a mirrored digit or letter is another one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ IMAGES = ImageClassification(
         licence="that of the data set",
         citation="Dosovitskiy et al., An Image is Worth 16x16 Words, arXiv 2010.11929",
         scales={
-            scale: replace(given, settings={**as_settings(AnyPictureSettings()), **given.settings})
+            scale: replace(given, settings={**as_settings(AnyPictureSettings()), **given.settings, "shift": 2})
             for scale, given in SCALES.items()
         },
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,3 +118,16 @@ def test_the_fingerprint_of_a_folder_is_that_of_its_files_and_their_classes(fold
 def test_a_folder_without_pictures_says_what_it_wants(tmp_path: Path, sources: Sources) -> None:
     with pytest.raises(DataUnavailableError, match=r"train has no pictures; give a folder with train/CLASS/FILE"):
         PictureFolder(tmp_path).identify(SPLITS, sources)
+
+
+def test_the_digits_of_a_real_mirror_are_read_by_name_alone(real_mirror: Path, sources: Sources) -> None:
+    if not (real_mirror / "datasets" / "local" / "mnist-10k").is_dir():
+        pytest.skip(f"{real_mirror} has no local/mnist-10k")
+    here = replace(sources, mirror=real_mirror)
+    source = named(dataset="local/mnist-10k")
+    assert source.identify(SPLITS, here).splits == {"train": 7996, "test": 2004}
+    test = source.split("test", here)
+    assert test.names == tuple("0123456789")
+    assert set(test.labels.tolist()) == set(range(10))
+    first = open_picture(test.fetch([0])[0])
+    assert (first.mode, first.size) == ("L", (28, 28))
