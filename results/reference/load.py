@@ -136,19 +136,18 @@ def _table_problems(table: ReferenceTable) -> Iterator[str]:
     labels = [row.label for row in table.rows]
     yield from _twice(f"column of {table.id}", columns)
     yield from _twice(f"row of {table.id}", labels)
-    for column in table.columns:
-        if not column.unit:
-            yield f"column {column.name} of {table.id} has no unit; give 1 for a pure number"
+    for name in (column.name for column in table.columns if not column.unit):
+        yield f"column {name} of {table.id} has no unit; give 1 for a pure number"
     for row in table.rows:
         if (row.model is None) == (not row.work):
             yield f"{row.label} in {table.id} has model {row.model!r} and work {row.work!r}; give one of the two"
-        for column in (*row.values, *row.marks, *row.sources):
-            yield from _unknown(f"column of {row.label} in {table.id}", column, columns)
-        for column in (*row.marks, *row.sources):
-            yield from _unknown(f"value of {row.label} in {table.id} with a mark or source", column, row.values)
-        for column, value in row.values.items():
+        for name in (*row.values, *row.marks, *row.sources):
+            yield from _unknown(f"column of {row.label} in {table.id}", name, columns)
+        for name in (*row.marks, *row.sources):
+            yield from _unknown(f"value of {row.label} in {table.id} with a mark or source", name, row.values)
+        for name, value in row.values.items():
             if not math.isfinite(value):
-                yield f"{row.label}, {column} is {value!r}; expected a finite number"
+                yield f"{row.label}, {name} is {value!r}; expected a finite number"
     for each in table.contradictions:
         yield from _unknown(f"row of a contradiction in {table.id}", each.row, labels)
         yield from _unknown(f"column of a contradiction in {table.id}", each.column, columns)

@@ -113,7 +113,7 @@ class JudgedClaim:
     Attributes:
         claim: The claim.
         verdict: Whether the interval lies above the threshold, below it, or on both sides.
-        effect: The contrast that decides: the least certain one or, if any is below the threshold, the lowest.
+        effect: The contrast that decides: the least certain one or, if any is below the threshold, the surest of those.
         low: Lower end of the adjusted interval of `effect`.
         high: Its upper end.
         p_value: Adjusted.
@@ -141,14 +141,14 @@ def judge(claims: Sequence[MeasuredClaim]) -> list[JudgedClaim]:
     for rank, i in enumerate(sorted(raw, key=raw.__getitem__)):
         claim, (effect, tests) = claims[i], chosen[i]
         low, high = effect.interval(ALPHA / (len(claims) - min(rank, decided)) / tests)
-        above: ClaimVerdict = "holds" if low > claim.threshold else "undecided"
-        verdict = "does not hold" if high < claim.threshold else above
+        decision: ClaimVerdict = "holds" if effect.value > claim.threshold else "does not hold"
+        verdict: ClaimVerdict = decision if p_values[i] < ALPHA else "undecided"
         judged[i] = JudgedClaim(claim, verdict, effect, low, high, p_values[i])
     return [judged[i] for i in range(len(claims))]
 
 
 def _deciding(claim: MeasuredClaim) -> tuple[Effect, int]:
-    """The contrast that decides, and how many it was picked from: only a pick of the lowest needs an adjustment."""
+    """The contrast that decides, and how many it was picked from: only the surest needs an adjustment."""
     if not claim.effects:
         raise ValueError(f"claim {claim.id} has no contrast; give at least one")
     p_values = {i: effect.p_value(claim.threshold) for i, effect in enumerate(claim.effects)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -65,5 +65,33 @@ class Evidence:
         every = tuple(metric.samples for metric in self.metrics)
         return every if every and all(len(one) > 1 and min(one) > 0 for one in every) else ()
 
+    @property
+    def values(self) -> dict[int, float]:
+        """The metric by seed, where it was measured."""
+        pairs = zip(self.records, self.metrics, strict=True)
+        return {record.seed: metric.value for record, metric in pairs if metric.value is not None}
+
+    def of_seeds(self, seeds: Collection[int]) -> Evidence:
+        """The evidence of some seeds, in their order."""
+        where = {record.seed: i for i, record in enumerate(self.records)}
+        chosen = [where[seed] for seed in seeds]
+        return replace(
+            self, records=tuple(self.records[i] for i in chosen), metrics=tuple(self.metrics[i] for i in chosen)
+        )
+
 
 NO_EVIDENCE = Evidence((), ())
+
+
+def paired_seeds(models: Mapping[str, Evidence]) -> dict[str, tuple[SampleScores, ...] | tuple[float, ...]]:
+    """What models have on the seeds that all of them were measured with, in one order.
+
+    Scores document by document if all models have them over the same documents, otherwise values alone; nothing if no
+    seed is shared.
+    """
+    seeds = sorted(set.intersection(*(set(evidence.values) for evidence in models.values()))) if models else []
+    shared = {model: evidence.of_seeds(seeds) for model, evidence in models.items()}
+    labels = {evidence.scores[0].labels if evidence.scores else () for evidence in shared.values()}
+    if len(labels) == 1 and () not in labels:
+        return {model: evidence.scores for model, evidence in shared.items()}
+    return {model: tuple(evidence.values.values()) for model, evidence in shared.items()}

@@ -52,10 +52,11 @@ def test_a_number_is_shown_with_a_mark_unless_it_was_read() -> None:
 def test_unverified_is_what_was_remembered_and_derived_what_was_computed() -> None:
     for table in REFERENCE.tables:
         cells = [table.cell(row.label, column) for row in table.rows for column in row.values]
-        stated = [one for each in table.contradictions for one in each.stated]
-        for one in (*cells, *stated):
-            assert (one.mark == "unverified") == (one.source == "memory")
-            assert (one.mark == "derived") == (one.source == "arithmetic")
+        pairs = [(cell.mark, cell.source) for cell in cells]
+        pairs += [(one.mark, one.source) for each in table.contradictions for one in each.stated]
+        for mark, source in pairs:
+            assert (mark == "unverified") == (source == "memory")
+            assert (mark == "derived") == (source == "arithmetic")
 
 
 def test_tables_3_to_5_and_12_and_the_figures_have_no_numbers() -> None:

@@ -18,7 +18,7 @@ from hedgebench.results.stats.contrasts import UndefinedContrastError, differenc
 from hedgebench.results.stats.scores import SampleScores, sample_scores
 
 HEDGEHOG, ELU, SOFTMAX = [20.0, 20.6, 20.3, 19.9], [25.1, 25.9, 25.3, 25.4], [18.4, 18.9, 18.6, 18.5]
-VALUES: Mapping[str, ModelSeeds] = {"hedgehog": HEDGEHOG, "elu": ELU, "softmax": SOFTMAX}
+VALUES = {"hedgehog": HEDGEHOG, "elu": ELU, "softmax": SOFTMAX}
 GAP = gap_closed("hedgehog", "elu", "softmax", higher_is_better=False)
 GAIN = difference("hedgehog", "elu", higher_is_better=True)
 
@@ -48,7 +48,7 @@ def test_a_difference_of_values_has_the_interval_of_a_paired_t_test() -> None:
     assert measured.value == pytest.approx(np.mean(ELU) - np.mean(HEDGEHOG))
     assert measured.interval() == pytest.approx(tuple(expected.confidence_interval(0.95)))
     assert measured.p_value(0) == pytest.approx(float(expected.pvalue))
-    assert (measured.freedom, measured.seeds, measured.documents) == (pytest.approx(3), 4, 0)
+    assert (round(measured.freedom, 6), measured.seeds, measured.documents) == (3, 4, 0)
 
 
 @pytest.mark.parametrize("contrast", [GAP, recovered("hedgehog", "softmax", False), recovered("elu", "softmax", True)])
@@ -57,11 +57,12 @@ def test_the_ends_of_a_ratios_interval_are_where_a_t_test_of_the_linear_sum_reje
     for end in measured.interval(0.02):
         assert measured.p_value(end) == pytest.approx(0.02)
         sums = [
-            sum(weight * VALUES[m][seed] for m, weight in contrast.top.items())  # type: ignore[operator]
-            - end * sum(weight * VALUES[m][seed] for m, weight in contrast.bottom.items())  # type: ignore[operator]
+            sum(weight * VALUES[m][seed] for m, weight in contrast.top.items())
+            - end * sum(weight * VALUES[m][seed] for m, weight in contrast.bottom.items())
             for seed in range(4)
         ]
-        assert stats.ttest_1samp(sums, 0).pvalue == pytest.approx(0.02)  # type: ignore[attr-defined]
+        expected: Any = stats.ttest_1samp(sums, 0)
+        assert expected.pvalue == pytest.approx(0.02)
 
 
 def test_the_error_over_documents_is_that_of_paired_differences() -> None:
@@ -72,7 +73,7 @@ def test_the_error_over_documents_is_that_of_paired_differences() -> None:
     expected: Any = stats.ttest_rel(one, other)
     assert measured.value == pytest.approx(float((one - other).mean()))
     assert measured.interval() == pytest.approx(tuple(expected.confidence_interval(0.95)), rel=0.04)
-    assert (measured.freedom, measured.documents) == (pytest.approx(299), 300)
+    assert (round(measured.freedom, 6), measured.documents) == (299, 300)
 
 
 def test_a_perplexity_is_that_of_all_tokens_and_not_a_mean_over_documents() -> None:
@@ -126,10 +127,8 @@ def test_identical_models_differ_by_nothing_and_recover_all() -> None:
     assert (gain.value, gain.interval(), gain.p_value(0)) == (0, (0, 0), 1)
     share = measure(recovered("hedgehog", "softmax", higher_is_better=True), [task])
     assert share.interval() == pytest.approx((100, 100))
-    better, at_least, more = judge(
-        [MeasuredClaim("better", (gain,)), MeasuredClaim("99", (share,), 99), MeasuredClaim("101", (share,), 101)]
-    )
-    assert [one.verdict for one in (better, at_least, more)] == ["undecided", "holds", "does not hold"]
+    claims = [MeasuredClaim("better", (gain,)), *(MeasuredClaim("share", (share,), at) for at in (99, 100, 101))]
+    assert [one.verdict for one in judge(claims)] == ["undecided", "holds", "undecided", "does not hold"]
 
 
 def test_a_metric_without_variance_has_an_exact_interval() -> None:
@@ -196,7 +195,7 @@ def test_an_interval_leaves_out_the_threshold_exactly_if_the_adjusted_p_value_is
             assert (one.low <= 0 <= one.high) == (one.p_value >= 0.05) == (one.verdict == "undecided")
 
 
-def test_an_order_holds_by_its_weakest_pair_and_fails_by_its_lowest() -> None:
+def test_an_order_holds_by_its_weakest_pair_and_fails_by_its_surest_reversal() -> None:
     strong, weak, reversed_ = effect(9), effect(2.1), effect(-2.3)
     (holds,) = judge([MeasuredClaim("order", (strong, weak))])
     assert (holds.verdict, holds.effect) == ("holds", weak)
