@@ -15,6 +15,7 @@ import numpy as np
 
 from ...results.stats.claims import Effect, JudgedClaim, MeasuredClaim, ModelSeeds, judge, measure
 from ...results.stats.contrasts import UndefinedContrastError
+from ...results.stats.evidence import Evidence, paired_seeds
 from ...results.tables.format import format_measurement
 from ...results.tables.row import Row
 from ...results.tables.tables import MISSING, Column, Entry, Table
@@ -201,24 +202,13 @@ def _rows(claim: Claim, study: Study, column: str, rows_of: RowsOf) -> Iterator[
 def _seeds_of(
     names: Sequence[str], claim: Claim, column: str, rows: Sequence[Row], rows_of: RowsOf
 ) -> dict[str, ModelSeeds]:
-    """Each model's score in the seeds that all have: document by document where all have that, else values."""
-    found: dict[str, Row] = {}
+    """What each model has on the seeds that all share: scores by document if all have them, otherwise values."""
+    found: dict[str, Evidence] = {}
     for name in names:
         model, _, other = name.partition("@")
         own = rows if not other else list(_rows(claim, STUDIES[other], column, rows_of))
         matching = [row for row in own if row.model == model]
         if len(matching) != 1:
             raise _NotMeasuredError(f"{name} has {len(matching)} results on {column}")
-        found[name] = matching[0]
-    by_seed = {name: {r.seed: i for i, r in enumerate(row.evidence.records)} for name, row in found.items()}
-    seeds = sorted(set.intersection(*map(set, by_seed.values())))
-    if not seeds:
-        raise _NotMeasuredError(f"{', '.join(names)} have no seed in common on {column}")
-    scores = {name: row.evidence.scores for name, row in found.items()}
-    same = {score.labels for each in scores.values() for score in each}
-    if all(scores.values()) and len(same) == 1:
-        return {name: [scores[name][by_seed[name][seed]] for seed in seeds] for name in names}
-    return {
-        name: [value for seed in seeds if (value := row.evidence.metrics[by_seed[name][seed]].value) is not None]
-        for name, row in found.items()
-    }
+        found[name] = matching[0].evidence
+    return dict(paired_seeds(found))

@@ -115,7 +115,7 @@ def _times(row: Row, factor: float) -> Row:
 def _summary(name: str, columns: Sequence[MeasuredColumn], model: str) -> Entry:
     """A model's mean, or its share of softmax's sum, in percent over the columns that both have; error over seeds."""
     pairs = [(row, other) for c in columns if (row := c.of(model)) and (other := c.of(REFERENCE_MODEL))]
-    by_seed = [(_by_seed(row), _by_seed(other)) for row, other in pairs]
+    by_seed = [(row.evidence.values, other.evidence.values) for row, other in pairs]
     seeds = sorted(set.intersection(*(set(values) for pair in by_seed for values in pair))) if pairs else []
     own, reference = (np.array([[pair[side][seed] for pair in by_seed] for seed in seeds]) for side in (0, 1))
     if not seeds or not (reference.sum(1) > 0).all():
@@ -124,12 +124,6 @@ def _summary(name: str, columns: Sequence[MeasuredColumn], model: str) -> Entry:
     mean, stderr = seed_mean(values.tolist())
     counted = "" if len(pairs) == len(columns) else f"{len(pairs)} of {len(columns)}"
     return Entry(*format_measurement(mean, stderr), note=counted, order=mean)
-
-
-def _by_seed(row: Row) -> dict[int, float]:
-    """The row's value in each seed."""
-    found = zip(row.evidence.records, row.evidence.metrics, strict=True)
-    return {record.seed: metric.value for record, metric in found if metric.value is not None}
 
 
 def column_label(row: Row) -> str:

@@ -8,7 +8,8 @@ from hedgebench.adapters.backbone import SCALES
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness import registry
 from hedgebench.harness.paper.artefacts import ARTEFACTS
-from hedgebench.harness.paper.claims import CLAIMS
+from hedgebench.harness.paper.claims import CLAIMS, Claim
+from hedgebench.harness.paper.declarations import Artefact, Study
 from hedgebench.harness.paper.studies import STUDIES
 from hedgebench.harness.recipes import RECIPES
 from hedgebench.harness.task_spec import parse_task_spec
@@ -18,7 +19,7 @@ REFERENCE = load_reference()
 
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
-def test_a_study_names_models_tasks_and_recipes_that_exist(study) -> None:  # type: ignore[no-untyped-def]
+def test_a_study_names_models_tasks_and_recipes_that_exist(study: Study) -> None:
     for model in study.models:
         assert parse_spec(model, registry.mechanisms().get).canonical == model
     assert study.recipe is None or study.recipe in RECIPES
@@ -34,13 +35,13 @@ def test_a_study_names_models_tasks_and_recipes_that_exist(study) -> None:  # ty
 
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
-def test_softmax_comes_first_and_every_study_is_drawn(study) -> None:  # type: ignore[no-untyped-def]
+def test_softmax_comes_first_and_every_study_is_drawn(study: Study) -> None:
     assert study.models[0] == "softmax"
     assert any(study.name in artefact.studies for artefact in ARTEFACTS.values())
 
 
 @pytest.mark.parametrize("artefact", ARTEFACTS.values(), ids=ARTEFACTS)
-def test_an_artefact_is_drawn_from_studies_in_the_columns_that_the_paper_prints(artefact) -> None:  # type: ignore[no-untyped-def]
+def test_an_artefact_is_drawn_from_studies_in_the_columns_that_the_paper_prints(artefact: Artefact) -> None:
     assert all(name in STUDIES for name in artefact.studies)
     assert artefact.has_table or artefact.plots
     models = {model for name in artefact.studies for model in STUDIES[name].models}
@@ -56,7 +57,7 @@ def test_an_artefact_is_drawn_from_studies_in_the_columns_that_the_paper_prints(
 
 
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
-def test_a_claim_belongs_to_an_artefact_and_is_about_models_of_its_study(claim) -> None:  # type: ignore[no-untyped-def]
+def test_a_claim_belongs_to_an_artefact_and_is_about_models_of_its_study(claim: Claim) -> None:
     assert claim.artefact in ARTEFACTS
     assert (claim.contrasts is None) != (claim.tracked_by is None)
     for contrast in claim.contrasts(True) if claim.contrasts else ():

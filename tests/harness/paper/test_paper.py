@@ -38,7 +38,7 @@ def tiny_recall(monkeypatch: pytest.MonkeyPatch) -> Study:
     """The study of recall with two models that are trained for two steps, at every scale."""
     scale = StudyScale(("associative_recall",), settings=SETTINGS, models=("softmax", "elu"))
     study = replace(STUDIES["recall"], scales=dict.fromkeys(("smoke", "small", "paper"), scale))
-    monkeypatch.setitem(STUDIES, "recall", study)  # type: ignore[arg-type]
+    monkeypatch.setitem(STUDIES, "recall", study)
     return study
 
 
