@@ -67,6 +67,15 @@ def test_a_teacher_at_the_level_of_chance_is_told(
     assert notes == ([told] if is_told else [])
 
 
+def test_an_f1_is_held_against_that_of_always_answering_class_1(
+    make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    levels = (make_metric("majority_accuracy", 0.684, "1", None), make_metric("constant_f1", 0.812, "1", None))
+    softmax = make_record("softmax", "glue/mrpc", metrics=(make_metric("f1", 0.82, "1", True, 0.01), *levels))
+    (note,) = every_note(softmax)
+    assert note.startswith("glue/mrpc: softmax did not learn: f1 0.820 ± 0.010, always class 1 0.81")
+
+
 def test_a_perplexity_is_held_against_that_of_token_frequencies(
     make_record: MakeRecord, make_metric: MakeMetric
 ) -> None:
