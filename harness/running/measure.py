@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ...adapters.base import Adapter, Capability, UnsupportedError
 from ...results.record import WITHOUT_BRANCH, CurvePoint, KernelUse, Metric, Scalar
-from ...results.stats.scores import stated_pairing
+from ...results.stats.scores import NOT_PAIRED, stated_pairing
 from ...tasks.base import INPUT, NO_TEXT, DataUnavailableError, Row, Sources, TaskData
 from ...tasks.efficiency.points import Point, PointTask, measured_row
 from ...tasks.measuring.failures import failure_status
@@ -86,7 +86,7 @@ class Measurement:
             scored = task.score(self.rows, job.task_settings)
             self.metrics += scored
             main = next((metric for metric in scored if metric.name == task.info.main_metric), None)
-            self.details |= stated_pairing(main, self.rows)
+            self.details |= stated_pairing(main, self.rows, job.cell.data.fingerprint)
             self.kernels = adapter.kernels_used()
             self.metrics += [*_count_parameters(adapter), *self._state_size(adapter, data)]
         if hybrids := _hybrids(adapter):
@@ -107,7 +107,7 @@ class Measurement:
         with self._phase("predict"):
             self.rows = [measured_row(point, lambda: task.measure(subject, point, settings))]
         self.notes += [f"{point.mode}: {note}" for note in _notes_of(self.rows)]
-        self.details |= {**data.details, "label_mapping": "none", **stated_pairing(None, ())}
+        self.details |= {**data.details, "label_mapping": "none", **NOT_PAIRED}
         if point.subject != "machine":
             self.kernels = subject.kernels_used()
         if point.subject == "model":

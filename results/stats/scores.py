@@ -77,16 +77,19 @@ def _label(row: Mapping[str, Any], index: int) -> str:
     return " ".join(parts) or str(index)
 
 
-def stated_pairing(metric: Metric | None, rows: Rows) -> dict[str, Scalar]:
+NOT_PAIRED: Mapping[str, Scalar] = {"paired_by": "none", "paired_digest": "none"}
+
+
+def stated_pairing(metric: Metric | None, rows: Rows, fingerprint: str) -> Mapping[str, Scalar]:
     """What a paired comparison of a record's main metric pairs, as the record states it.
 
     `paired_by` is `documents`, or `none` where no score of single documents gives the metric, as for times.
-    `paired_digest` hashes the documents' identities: two records pair if theirs are equal.
+    `paired_digest` hashes the data's fingerprint and the documents' identities: two records pair if theirs are equal.
     """
     scores = sample_scores(metric, rows) if metric else None
     if scores is None or len(scores.labels) < 2:
-        return {"paired_by": "none", "paired_digest": "none"}
-    digest = hashlib.sha256("\n".join(scores.labels).encode()).hexdigest()
+        return NOT_PAIRED
+    digest = hashlib.sha256("\n".join((fingerprint, *scores.labels)).encode()).hexdigest()
     return {"paired_by": "documents", "paired_digest": digest[:16]}
 
 
