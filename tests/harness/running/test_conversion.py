@@ -107,7 +107,7 @@ def test_a_finetuned_conversion_goes_through_its_stages_and_shares_its_teacher(m
     softmax, hedgehog, elu, none = run_cells(mirror, "softmax,hedgehog,elu,none")
     stated = [record.data.details for record in (softmax, hedgehog, elu, none) if record.data]
     assert {(each["tokenizer_source"], each["prefix_token"], each["paired_by"]) for each in stated} == {
-        ("folder", "none", "documents")
+        ("folder", "[CLS]", "documents")
     }
     assert len({each["paired_digest"] for each in stated}) == 1
     assert {each["label_mapping"] for each in stated} == {

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import pytest
+from rich.console import Console
 
 from hedgebench.results.record import DataIdentity, Metric, Record
 from hedgebench.results.tables.aggregate import group_seeds
+from hedgebench.results.tables.latex import escape_latex
+from hedgebench.results.tables.leaderboard import leaderboard_latex
 from hedgebench.results.tables.notes import apart_notes, section_notes
+from hedgebench.results.tables.terminal import print_leaderboard
 
 MakeRecord = Callable[..., Record]
 MakeMetric = Callable[..., Metric]
@@ -92,6 +97,20 @@ def test_finetuned_conversions_say_which_softmax_percentages_are_of(make_record:
     assert note.endswith("softmax:continued=true, which was not run.")
     (note,) = every_note(*pair, make_record("softmax:continued=true", recipe="finetuned-conversion"))
     assert note.endswith("the control that took as many is softmax:continued=true.")
+
+
+def test_the_terminal_and_latex_say_too_which_softmax_percentages_are_of(make_record: MakeRecord) -> None:
+    pair = [make_record(model, recipe="finetuned-conversion") for model in ("softmax", "hedgehog")]
+    (note,) = every_note(*pair)
+    file = io.StringIO()
+    print_leaderboard(pair, Console(file=file, width=80))
+    assert note in " ".join(file.getvalue().split())
+    (caption,) = [line for line in leaderboard_latex(pair).splitlines() if line.startswith(r"\caption")]
+    assert escape_latex(note) in caption
+    scratch = [make_record(model) for model in ("softmax", "hedgehog")]
+    file = io.StringIO()
+    print_leaderboard(scratch, Console(file=file, width=80))
+    assert "Percentages" not in file.getvalue() + leaderboard_latex(scratch)
 
 
 def test_correlations_in_a_groups_sum_are_told(make_record: MakeRecord, make_metric: MakeMetric) -> None:
