@@ -16,8 +16,9 @@ def zero_padding(x: Float[Tensor, "b h n d"], mask: Bool[Tensor, "b n"] | None) 
     Without gradients they stay as they are, as the features of padded tokens are masked. `where` copies in 2.9 ms what
     `masked_fill` copies in 4.9 ms (B=4, H=8, n=2048, d=64, float32, CPU time of one thread, median of 12).
     """
-    keeps = mask is None or not torch.is_grad_enabled()
-    return x if keeps else torch.where(mask[:, None, :, None], x, 0.0)
+    if mask is None or not torch.is_grad_enabled():
+        return x
+    return torch.where(mask[:, None, :, None], x, 0.0)
 
 
 @runtime_checkable

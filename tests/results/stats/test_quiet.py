@@ -35,7 +35,10 @@ def drawn(rng: np.random.Generator, name: str, slower: float = 1.0, points: int 
     """A cell on a machine that is slower by a factor, and shares its processor during a share of its calls."""
 
     def times(count: int, centre: float) -> Floats:
-        return np.exp(centre + rng.normal(0, CALL_SPREAD, count)) * np.where(rng.random(count) < shared, 2, 1) * slower
+        found: Floats = (
+            np.exp(centre + rng.normal(0, CALL_SPREAD, count)) * np.where(rng.random(count) < shared, 2, 1) * slower
+        )
+        return found
 
     paces = {
         work: tuple(each for _ in range(points) for each in times(7, rng.normal(0, POINT_SPREAD)).tolist())
@@ -44,10 +47,10 @@ def drawn(rng: np.random.Generator, name: str, slower: float = 1.0, points: int 
     return cell(name, tuple(times(10, rng.normal(0, PROCESS_SPREAD)).tolist()), **paces)
 
 
-def rates(rounds: int = 60, **second: Any) -> tuple[float, float]:
+def rates(**second: Any) -> tuple[float, float]:
     """Shares of pairs of equal models that are refused, and that are told apart."""
     rng = np.random.default_rng(0)
-    refused = marked = 0
+    refused, marked, rounds = 0, 0, 60
     points = second.get("points", 6)
     for _ in range(rounds):
         one, other = drawn(rng, "elu", points=points), drawn(rng, "relu", **second)

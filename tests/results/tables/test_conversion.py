@@ -49,7 +49,7 @@ def effect_of(*records: Record, scores: Scores = no_scores) -> BranchEffect:
 
 def verdict_of(*records: Record) -> str:
     effect = effect_of(*records)
-    return effect.verdict(effect.change and effect.change.p_value)
+    return effect.verdict(effect.change.p_value if effect.change else None)
 
 
 def note(*records: Record, scores: Scores = no_scores) -> str:

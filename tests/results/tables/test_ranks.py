@@ -156,7 +156,9 @@ def test_times_are_told_apart_only_beyond_what_the_pace_explains(
     records = []
     for model, ms, pace in (("softmax", 10.0, 1.0), ("elu", 11.5, pace_ms)):  # 15 % slower
         measured = (make_metric("decode_ms", ms, "ms", False), make_metric("pace_ms", pace, "ms", None))
-        metrics = tuple(replace(metric, samples=(metric.value,) * 9) for metric in measured)
+        metrics = tuple(
+            replace(metric, samples=(value,) * 9) for metric, value in zip(measured, (ms, pace), strict=True)
+        )
         records.append(make_record(model, "throughput", metrics=metrics, main_metric="decode_ms"))
     rows = [row for row in leaderboard_rows(records) if row.metric == "decode_ms"]
     assert [place.rank for place in rankings(rows)] == ranks
