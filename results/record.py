@@ -23,6 +23,8 @@ TRAINING_SPLIT = "train"
 """The split of curve points that were measured on the batches of training."""
 PART_MARK = "/"
 """Occurs in the names of curves of a part of a model, such as a layer or a head, and in no other curve's name."""
+WITHOUT_BRANCH = "without_linear_branch"
+"""Key of a hybrid's predictions for what differs in them without its linear branch; ends the names of their metrics."""
 UNSCORED = "unscored"
 """Key of a prediction's row that holds the reason why no metric counts the row."""
 
@@ -74,7 +76,8 @@ class DataIdentity:
         source: Where it came from: `mirror`, `hub`, `folder`, `embedded` or `generated`; `imported` for a result of
             another program.
         splits: Rows per split that was used.
-        details: What else identifies it, such as the tokenizer's name.
+        details: What else identifies it, such as the tokenizer's name, and how it was read: `tokenizer_source`,
+            `prefix_token`, `label_mapping`, and what a paired comparison pairs (`paired_by`, `paired_digest`).
     """
 
     id: str

@@ -128,6 +128,10 @@ class TaskInfo:
     model: str = ""
 
 
+NO_TEXT: Mapping[str, Scalar] = {"tokenizer_source": "none", "prefix_token": "none"}
+"""Details of data whose tokens are drawn, or are pixels or symbols: no tokenizer made them from a text."""
+
+
 @dataclass(frozen=True)
 class TaskData:
     """Data ready for a model.
@@ -138,8 +142,8 @@ class TaskData:
         train: Training examples; None when the task trains nothing.
         validation: Validation examples, for early stopping.
         notes: Substitutes and fallbacks, in words, for the record.
-        details: What else the record says of the data: where the tokenizer came from (`tokenizer_source`), and the
-            token before a text (`prefix_token`).
+        details: What else the record says of the data. Every task states where the tokenizer came from
+            (`tokenizer_source`) and the token before a text (`prefix_token`); one without texts has `NO_TEXT`.
         describes_state: Whether the record has the size of the decode state at the context length. That takes a prefill
             of that length, which costs many times a task whose texts are far shorter.
         wants_teacher: Whether the model is also compared with the softmax model that it was converted from, whose

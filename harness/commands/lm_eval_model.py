@@ -74,7 +74,7 @@ class HedgebenchLM(LM):  # type: ignore[misc]
         precision = Precision.of(device, dtype, is_pure=True)
         sources = make_sources(RunConfig(models=(), tasks=(), mirror=mirror, offline=offline))
         name = f"{PREFIX}{backbone}" if Path(backbone).is_dir() else backbone
-        adapter, folder = _build(spec, name, max_length, seed, dtype, precision, sources)
+        adapter, folder, source = _build(spec, name, max_length, seed, dtype, precision, sources)
         automatic = str(batch_size).startswith("auto")
         rows = (max_batch_size or AUTO_BATCH) if automatic else int(batch_size or 1)
         self.described = {
@@ -83,6 +83,8 @@ class HedgebenchLM(LM):  # type: ignore[misc]
             "model_num_parameters": adapter.parameter_count().total,
             "model_dtype": dtype,
             "max_length": adapter.shape.context_length,
+            "tokenizer_source": source,
+            "prefix_token": "none",
         }
         self.texts = text_model(adapter, folder, batch_size=rows, seed=seed, halves=automatic)
         if ends := self.texts.ends:
@@ -144,12 +146,13 @@ class HedgebenchLM(LM):  # type: ignore[misc]
 
 def _build(
     spec: str, name: str, max_length: int | None, seed: int, dtype: str, precision: Precision, sources: Sources
-) -> tuple[ModelAdapter[Any], Path]:
-    """The adapter, and the folder of its checkpoint."""
+) -> tuple[ModelAdapter[Any], Path, str]:
+    """The adapter, the folder of its checkpoint, and where that comes from, as `Weights.source` says it."""
     backbone = backbone_from_name(name, sources)
     if backbone.checkpoint is None:
         raise UsageError(f"backbone {name} is trained from scratch; lm-eval needs a pretrained one")
-    folder = materialise(locate(backbone, sources), sources)
+    weights = locate(backbone, sources)
+    folder = materialise(weights, sources)
     length = max_length or model_length(folder, load_tokenizer(folder))
     adapter = build_pretrained(
         folder,
@@ -162,4 +165,4 @@ def _build(
     )
     if spec and spec != SOFTMAX.name:
         adapter.swap_in(parse_spec(spec, registry.mechanisms().get), seed)
-    return adapter, folder
+    return adapter, folder, weights.source

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ...results.record import Record
+from ...results.record import WITHOUT_BRANCH, Record
 from ...results.report.html import ReportContent
 from ...results.report.write import render, render_html, sample_previews, write_report
 from ...results.stats.evidence import Scores, kept_scores
+from ...results.stats.scores import split_branch
 from ...results.store import LoadedRecords, RunStore
 from ...results.tables.aggregate import group_seeds, merge_runs
 from ...results.tables.notes import apart_notes
@@ -107,7 +108,12 @@ def rescore(record: Record, store: RunStore) -> Record:
     """The record with metrics recomputed from its predictions."""
     task = task_of(record.task)
     settings = {key.removeprefix("task."): v for key, v in record.settings.items() if key.startswith("task.")}
-    fresh = task.score(list(store.read_samples(record.cell_id)), settings)  # type: ignore[arg-type]
+    own, without_branch = split_branch(list(store.read_samples(record.cell_id)))
+    fresh = task.score(own, settings)  # type: ignore[arg-type]
+    if without_branch:
+        control = task.score(without_branch, settings)  # type: ignore[arg-type]
+        main = (metric for metric in control if metric.name == record.main_metric)
+        fresh += [replace(metric, name=f"{metric.name}_{WITHOUT_BRANCH}") for metric in main]
     names = {metric.name for metric in fresh}
     kept = [metric for metric in record.metrics if metric.name not in names]
     return replace(record, metrics=(*fresh, *kept))

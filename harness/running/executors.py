@@ -87,8 +87,9 @@ class LocalExecutor:
 
 
 class RayExecutor:
-    """One Ray task for each cell, on this machine or on the cluster that `RAY_ADDRESS` names.
+    """Ray tasks on this machine or on the cluster that `RAY_ADDRESS` names: one for each cell.
 
+    Sweeps that differ in nothing but the model are one task, and take turns point by point on one node.
     Nodes of a cluster must see the run's folder and the mirror under the same paths.
     """
 
@@ -100,20 +101,21 @@ class RayExecutor:
         """Does nothing: the cluster has its own processes."""
 
     def run(self, jobs: Sequence[CellJob], started: Started, on_progress: OnProgress) -> Outcomes:
-        """Outcomes in the order of `LocalExecutor.run`; Ray reports no progress within a cell."""
+        """Outcomes in the order of `LocalExecutor.run`; Ray reports no progress within a task."""
         del on_progress
         if not jobs:
             return
         ray = self._connect(max(job.threads for job in jobs))
-        for group in _groups(jobs):
-            submitted = {}
+        for group in _in_turns(_groups(jobs)):
             for job in group:
                 started(job)
-                submitted[self._submit(ray, job)] = job
+            are_sweeps = group[0].task.info.own_device
+            parts = [group] if are_sweeps else [[job] for job in group]
+            submitted = {self._submit(ray, part): part for part in parts}
             while submitted:
                 (ready,), _ = ray.wait(list(submitted), num_returns=1)
                 self._pending.remove(ready)
-                yield submitted.pop(ready), ray.get(ready)
+                yield from zip(submitted.pop(ready), ray.get(ready), strict=True)
 
     def cancel(self) -> None:
         """Cancels pending tasks and leaves the cluster."""
@@ -132,16 +134,18 @@ class RayExecutor:
                 ray.init(num_cpus=self.workers * threads, include_dashboard=False, log_to_driver=False)
         return ray
 
-    def _submit(self, ray: Any, job: CellJob) -> Any:
-        gpus = 1 if job.cell.device == "cuda" else 0
+    def _submit(self, ray: Any, jobs: Sequence[CellJob]) -> Any:
+        gpus = 1 if jobs[0].cell.device == "cuda" else 0
         remote = ray.remote(max_retries=1, retry_exceptions=False, max_calls=1, num_gpus=gpus)(_run_on_node)
-        reference = remote.options(num_cpus=job.threads).remote(job)
+        reference = remote.options(num_cpus=jobs[0].threads).remote(jobs)
         self._pending.append(reference)
         return reference
 
 
-def _run_on_node(job: CellJob) -> CellOutcome:
-    return CellProcesses().run(job, lambda _: None)
+def _run_on_node(jobs: Sequence[CellJob]) -> list[CellOutcome]:
+    """The outcomes of one job, or of sweeps that take turns, in the order of the jobs."""
+    outcomes = {job.cell.key: found for job, found in LocalExecutor(1).run(jobs, lambda _: None, lambda *_: None)}
+    return [outcomes[job.cell.key] for job in jobs]
 
 
 Executor: TypeAlias = LocalExecutor | RayExecutor

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ...adapters.base import Adapter, Capability, UnsupportedError
 from ...adapters.spec import parse_spec
-from ...results.record import CurvePoint, KernelUse, Metric, Scalar
+from ...results.record import WITHOUT_BRANCH, CurvePoint, KernelUse, Metric, Scalar
+from ...results.stats.scores import NOT_PAIRED, stated_pairing
 from ...results.tables.row import REFERENCE_MODEL
-from ...tasks.base import INPUT, DataUnavailableError, Row, Sources, TaskData
+from ...tasks.base import INPUT, NO_TEXT, DataUnavailableError, Row, Sources, TaskData
 from ...tasks.efficiency.points import Point, PointTask, measured_row
 from ...tasks.measuring.failures import failure_status
 from .. import registry
@@ -45,7 +46,8 @@ class Measurement:
         metrics: Measured numbers.
         curves: Training curves.
         notes: Remarks for the record.
-        details: Further details of the data for the record, which the plan did not know.
+        details: Further details of the data for the record, which the plan did not know; `not stated` for what a task,
+            such as a plugin's, does not state.
         rows: Predictions.
         kernels: Attention kernels that ran.
     """
@@ -56,7 +58,7 @@ class Measurement:
     metrics: list[Metric] = field(default_factory=list)
     curves: list[CurvePoint] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    details: dict[str, Scalar] = field(default_factory=dict)
+    details: dict[str, Scalar] = field(default_factory=lambda: dict.fromkeys(NO_TEXT, "not stated"))
     rows: list[Row] = field(default_factory=list)
     kernels: tuple[KernelUse, ...] = ()
     _steps_sent_s: float = 0.0
@@ -74,7 +76,7 @@ class Measurement:
         self.details |= data.details
         with self._phase("build"):
             adapter = self._build(data)
-        self._check_head(adapter, data)
+        self._state_head(adapter, data)
         self._convert(adapter, data)
         if job.config.save_to:
             with self._phase("save"):
@@ -83,7 +85,10 @@ class Measurement:
             self.rows = self._predict(adapter, data)
         self.notes += _notes_of(self.rows)
         with self._phase("score"):
-            self.metrics += task.score(self.rows, job.task_settings)
+            scored = task.score(self.rows, job.task_settings)
+            self.metrics += scored
+            main = next((metric for metric in scored if metric.name == task.info.main_metric), None)
+            self.details |= stated_pairing(main, self.rows, job.cell.data.fingerprint)
             self.kernels = adapter.kernels_used()
             self.metrics += [*_count_parameters(adapter), *self._state_size(adapter, data)]
         if hybrids := _hybrids(adapter):
@@ -104,6 +109,7 @@ class Measurement:
         with self._phase("predict"):
             self.rows = [measured_row(point, lambda: task.measure(subject, point, settings))]
         self.notes += [f"{point.mode}: {note}" for note in _notes_of(self.rows)]
+        self.details |= {**data.details, "label_mapping": "none", **NOT_PAIRED}
         if point.subject != "machine":
             self.kernels = subject.kernels_used()
         if point.subject == "model":
@@ -125,14 +131,16 @@ class Measurement:
                 f"was planned and is {found.fingerprint}; start the run again"
             )
 
-    def _check_head(self, adapter: ModelAdapter[Any], data: TaskData) -> None:
-        """Notes whether the checkpoint's classification head was kept.
+    def _state_head(self, adapter: ModelAdapter[Any], data: TaskData) -> None:
+        """States which class each output stands for, and notes whether the checkpoint's head was kept.
 
         Raises:
             UnsupportedError: Nothing is trained, and the head is new, so that it would score at chance.
         """
         if adapter.head_note:
             self.notes.append(adapter.head_note)
+        by_id = "outputs are class ids" if (data.shape.num_classes or 1) > 1 else "none"
+        self.details["label_mapping"] = adapter.head_note or by_id
         is_trained = self.job.cell.recipe != "zero-shot" or self.job.planned.weights is None
         if data.shape.num_classes is not None and not is_trained and not adapter.has_own_head:
             raise UnsupportedError(
@@ -247,12 +255,19 @@ class Measurement:
     def _without_linear_branch(
         self, adapter: ModelAdapter[Any], data: TaskData, hybrids: Sequence[HybridAttention]
     ) -> list[Metric]:
-        """The main metric of a hybrid with its window alone; if it equals the hybrid's, the linear branch is idle."""
+        """The main metric of a hybrid with its window alone; if it equals the hybrid's, the linear branch is idle.
+
+        The predictions keep the answers of the window alone, so that the two scores are compared document by document.
+        """
         for hybrid in hybrids:
             hybrid.linear_branch = False
-        info = self.job.task.info
-        scored = self.job.task.score(self._predict(adapter, data), self.job.task_settings)
-        return [replace(m, name=f"{m.name}_without_linear_branch") for m in scored if m.name == info.main_metric]
+        info, rows = self.job.task.info, self._predict(adapter, data)
+        scored = self.job.task.score(rows, self.job.task_settings)
+        self.rows = [
+            {**own, WITHOUT_BRANCH: {key: value for key, value in other.items() if own.get(key) != value}}
+            for own, other in zip(self.rows, rows, strict=True)
+        ]
+        return [replace(m, name=f"{m.name}_{WITHOUT_BRANCH}") for m in scored if m.name == info.main_metric]
 
     def _save(self, adapter: ModelAdapter[Any]) -> None:
         from ...adapters.pretrained.converted import save_converted

@@ -162,6 +162,7 @@ class SweepRun:
             timings_s={phase: sum(point.timings_s.get(phase, 0.0) for point in records) for phase in phases},
             kernels=tuple(dict.fromkeys(kernel for point in records for kernel in point.kernels)),
             environment=ran[0].environment if ran else record.environment,
+            data=ran[0].data if ran else record.data,
             notes=(*dict.fromkeys(note for point in records for note in point.notes), *self._failures()),
         )
 

@@ -14,6 +14,9 @@ from .snapshot import Snapshot
 
 _MACHINE = ("device", "gpu", "cpu", "threads")
 
+_NO_IDENTITY = frozenset({"tokenizer_source", "label_mapping", "paired_by", "paired_digest"})
+"""Details that say how data was read and not which: equal content is equal anywhere."""
+
 MetricKey: TypeAlias = tuple[str, tuple[tuple[str, Scalar], ...]]
 """A metric's name, and the sorted coordinates of its sweep's point."""
 
@@ -114,6 +117,6 @@ def _different_data(baseline: Record, candidate: Record) -> str:
         return "a cell did not read its data"
     if (before.id, before.fingerprint) != (after.id, after.fingerprint):
         return f"different data: was {before.id} {before.fingerprint[:12]}, is {after.id} {after.fingerprint[:12]}"
-    shared = (before.details.keys() & after.details.keys()) - {"tokenizer_source"}  # equal content is equal anywhere
+    shared = (before.details.keys() & after.details.keys()) - _NO_IDENTITY
     changed = [name for name in shared if before.details[name] != after.details[name]]
     return f"different data: {min(changed)} changed" if changed else ""

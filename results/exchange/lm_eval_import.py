@@ -14,10 +14,14 @@ from typing import Any, TypeGuard
 
 from ..foreign import ForeignJsonError, convert
 from ..record import SCHEMA_VERSION, DataIdentity, Metric, Record, Scalar
+from ..stats.scores import NOT_PAIRED
 from .lm_eval_export import PREFIX
 
 _UNITS = {"bits_per_byte": "bits/byte"}
 _NEEDED = ("results", "configs", "config")
+_STATED = ("tokenizer_source", "prefix_token")
+"""What `bench lm-eval` writes of the tokenizer into lm-eval's configuration, and other models do not."""
+
 _NOT_METRICS = frozenset({"name", "alias", "sample_len", "samples", "sample_count"})
 
 
@@ -138,7 +142,13 @@ def _data(file: LmEvalResults, task: str, config: Mapping[str, Any]) -> DataIden
         fingerprint=file.task_hashes.get(task, ""),
         source="imported",
         splits={} if rows is None else {split: rows},
-        details={"task_version": file.versions.get(task), "num_fewshot": file.n_shot.get(task)},
+        details={
+            "task_version": file.versions.get(task),
+            "num_fewshot": file.n_shot.get(task),
+            **{name: file.config.get(name) or "not stated" for name in _STATED},
+            "label_mapping": "none",
+            **NOT_PAIRED,
+        },
     )
 
 

@@ -98,7 +98,7 @@ def _sections(records: Sequence[Record], scores: Scores) -> list[Mapping[str, An
     """The leaderboard's sections, each with the differences between its models."""
     groups = group_seeds(records)
     found = grouped(confounders(groups), lambda each: each.comparison.section)
-    boards = sections(rows_of_groups(groups, scores), section_notes(groups))
+    boards = sections(rows_of_groups(groups, scores), section_notes(groups, scores))
     return [vars(board) | {"differences": found.get(board.title, [])} for board in boards]
 
 

@@ -13,6 +13,7 @@ _LEVELS = {
     "chance_in_context": ("accuracy", "chance in context"),
     "random_walk_accuracy": ("accuracy", "random walk"),
     "majority_accuracy": ("accuracy", "majority class"),
+    "constant_f1": ("f1", "always class 1"),
     "unigram_perplexity": ("perplexity", "unigram"),
 }
 """Metrics that state a score without learning: the prefix of the metrics that it is compared with, and its name."""

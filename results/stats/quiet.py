@@ -1,18 +1,32 @@
 """Whether the machine was quiet while a time was measured: its own pace, and the steadiness of repeated calls.
 
 The pace is the time of fixed work (`tasks/measuring/machine.py`). Other programs can only slow a machine down, so the
-paces of several cells are compared with the fastest of them.
+fastest of several cells is the measure of the others.
+
+Both limits stand between what quiet and busy machines were measured to do (`docs/measurements.md`, on two cores):
+
+- `EQUAL_PACE`: the median paces of four cells at rest were within 1.08 of each other. Where a pace rests on two points
+  of 7 samples, whose medians spread by 6 %, 97 % of pairs at rest are within 1.2; with six points all are. Beside other
+  work the paces of 40 processes differed by a factor of 4 to 50, and 99 % of their pairs are refused.
+- `STEADY`: at rest the 80th percentile of a call's times was 1.06 times the 20th (median of 156 calls; one passed 1.5).
+  A call that shares its processor with one other thread takes twice as long. 1.5 is the middle between 1.06 and 2 on a
+  logarithmic scale, and refuses 86 % of cells of which a fifth of the calls are disturbed, 99 % at three tenths.
+
+A machine slower by less than `EQUAL_PACE` would still make equal models differ significantly, so `beyond_pace` takes
+off a difference of times what the two paces explain.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 
 from ..record import Record
-from .changes import QUALITY_UNITS
+from .changes import QUALITY_UNITS, Change
 from .evidence import Evidence
 
 PACE_METRIC = "pace_ms"
@@ -59,6 +73,16 @@ def disturbances(measured: Sequence[Evidence]) -> list[str]:
         else:
             found.append(NO_PACE if len(cells) > 1 and not own else "")
     return found
+
+
+def beyond_pace(change: Change, baseline: Evidence, candidate: Evidence) -> Change:
+    """A change of times without what the machine's paces explain: its distance from the range of their own changes.
+
+    The range holds no change and that of each kind of work; times of one cell share a pace and keep their change.
+    """
+    before, after = _pace(baseline), _pace(candidate)
+    explained = [0.0, *(math.log(after[work] / before[work]) for work in before.keys() & after.keys())]
+    return replace(change, worse=change.worse - min(max(change.worse, min(explained)), max(explained)))
 
 
 def _pace(evidence: Evidence) -> dict[str, float]:

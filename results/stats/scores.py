@@ -7,6 +7,7 @@ only if it reproduces the metric's value in the record.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..record import UNSCORED, Metric
+from ..record import UNSCORED, WITHOUT_BRANCH, Metric, Scalar
 from .agreement import f1, matthews
 from .statistics import Floats
 
@@ -48,9 +49,10 @@ def sample_scores(metric: Metric, rows: Rows) -> SampleScores | None:
     """The metric sample by sample; None if no function here reproduces it from the predictions."""
     if metric.value is None or not math.isfinite(metric.value) or metric.at:
         return None
-    rows = [row for row in rows if UNSCORED not in row]
-    makers: list[Callable[[Rows], _Sums]] = [partial(_mean, key=metric.name)]
-    if stem := next((known for known in _MAKERS if f"{metric.name}_".startswith(f"{known}_")), None):
+    name = metric.name.removesuffix(f"_{WITHOUT_BRANCH}")
+    rows = [row for row in (rows if name == metric.name else split_branch(rows)[1]) if UNSCORED not in row]
+    makers: list[Callable[[Rows], _Sums]] = [partial(_mean, key=name)]
+    if stem := next((known for known in _MAKERS if f"{name}_".startswith(f"{known}_")), None):
         makers.insert(0, _MAKERS[stem])  # the rest of the name is a split, as in `accuracy_mismatched`
     for part in _parts(rows):
         for sums in (make(part) for make in makers if part):
@@ -73,6 +75,29 @@ def _parts(rows: Rows) -> list[Rows]:
 def _label(row: Mapping[str, Any], index: int) -> str:
     parts = [f"{key}={row[key]}" for key in ("id", "split", "row", "document", "label", "answer") if key in row]
     return " ".join(parts) or str(index)
+
+
+NOT_PAIRED: Mapping[str, Scalar] = {"paired_by": "none", "paired_digest": "none"}
+
+
+def stated_pairing(metric: Metric | None, rows: Rows, fingerprint: str) -> Mapping[str, Scalar]:
+    """What a paired comparison of a record's main metric pairs, as the record states it.
+
+    `paired_by` is `documents`, or `none` where no score of single documents gives the metric, as for times.
+    `paired_digest` hashes the data's fingerprint and the documents' identities: two records pair if theirs are equal.
+    """
+    scores = sample_scores(metric, rows) if metric else None
+    if scores is None or len(scores.labels) < 2:
+        return NOT_PAIRED
+    digest = hashlib.sha256("\n".join((fingerprint, *scores.labels)).encode()).hexdigest()
+    return {"paired_by": "documents", "paired_digest": digest[:16]}
+
+
+def split_branch(rows: Rows) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Predictions of a model, and of the same hybrid without its linear branch; the second are empty for others."""
+    own = [{key: value for key, value in row.items() if key != WITHOUT_BRANCH} for row in rows]
+    kept = all(WITHOUT_BRANCH in row for row in rows)
+    return own, [{**one, **row[WITHOUT_BRANCH]} for one, row in zip(own, rows, strict=True)] if kept else []
 
 
 _Sums: TypeAlias = tuple[Floats, Callable[[Floats], Floats]] | None

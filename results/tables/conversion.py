@@ -1,7 +1,9 @@
 """Whether the linear branch of a converted hybrid does any work, computed from records.
 
 A hybrid of a window and linear attention is scored twice, with its linear branch and without. If the two scores are the
-same, the window does all the work, and the score is not one of linear attention.
+same, the window does all the work, and the score says nothing about linear attention. The verdict is that of the
+leaderboard: a paired difference over the same documents and seeds, with p-values adjusted by Holm's method over the
+hybrids of one column.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..record import Metric, Record
-from ..stats.statistics import errors_that_count, seed_mean
+from ..record import WITHOUT_BRANCH, Metric, Record
+from ..stats.changes import ALPHA, Change, adjusted, paired_change
+from ..stats.evidence import Evidence, Scores, no_scores
+from ..stats.statistics import seed_mean
 from .aggregate import SeedGroup
 from .format import format_with_error
-from .row import Conditions
-from .tables import WITHOUT_BRANCH
+from .row import Conditions, grouped
 
 
 @dataclass(frozen=True)
@@ -28,84 +31,79 @@ class BranchEffect:
         together: Value and standard error with the linear branch.
         alone: Value and standard error without it: the window alone.
         gain: What the branch adds, positive where it helps, in the score's unit.
-        gain_stderr: Smallest and largest standard error of the gain. Over several seeds the two are equal, as seeds
-            pair. A single seed has no paired error; for any correlation of the two scores it lies between the
-            difference and the sum of their errors. None if an error is unknown.
-        seeds: How many seeds have both scores.
+        change: From the window alone to both. Of one seed without kept predictions its error is the sum of both scores'
+            errors, the largest that any correlation of the two allows. None if an error is unknown or a score is not
+            finite.
+        pairing: What is paired, in words; empty where nothing is.
     """
 
     metric: Metric
     together: tuple[float, float | None]
     alone: tuple[float, float | None]
     gain: float
-    gain_stderr: tuple[float, float] | None
-    seeds: int
+    change: Change | None
+    pairing: str
 
-    @property
-    def verdict(self) -> str:
-        """Whether the branch does any work, judged by the standard errors."""
+    def verdict(self, p_value: float | None) -> str:
+        """Whether the branch does any work, by the change's p-value after adjustment."""
         if not math.isfinite(self.gain):
             return "undecided, a score is not finite"
-        if self.gain == 0 and (self.seeds == 1 or self.gain_stderr == (0.0, 0.0)):
+        if self.gain == 0 and (self.change is None or not self.pairing or self.change.stderr == 0):
             return "its linear branch does no work"
-        if self.gain_stderr is None:
+        if p_value is None:
             return "undecided without standard errors"
-        smallest, largest = self.gain_stderr
-        errors = errors_that_count(self.seeds)
-        if abs(self.gain) > errors * largest:
+        if p_value < ALPHA:
             return "its linear branch helps" if self.gain > 0 else "its linear branch harms"
-        if abs(self.gain) <= errors * smallest:
+        if self.pairing:
             return "its linear branch does no work that can be told from chance"
-        return "undecided, the two standard errors are not of the difference"
+        return "undecided, as no predictions were kept to pair the two scores"
 
 
-def branch_effect(cells: SeedGroup) -> BranchEffect | None:
-    """The effect of a hybrid's linear branch on its main metric; None for other models, and for sweeps."""
-    pairs = [pair for record in cells.records if (pair := _pair(record))]
-    if not pairs:
+def branch_effect(cells: SeedGroup, scores: Scores = no_scores) -> BranchEffect | None:
+    """The effect of a hybrid's linear branch on its main metric; None for other models, and for sweeps.
+
+    Args:
+        cells: The seeds of one model.
+        scores: Gives a record's metric document by document.
+    """
+    found = [(record, *pair) for record in cells.records if (pair := _pair(record))]
+    if not found:
         return None
-    together, alone = zip(*pairs, strict=True)
+    records, together, alone = zip(*found, strict=True)
     sign = 1.0 if together[0].higher_is_better else -1.0
-    gains = [sign * (_value(first) - _value(second)) for first, second in pairs]
-    gain, over_seeds = seed_mean(gains) if all(map(math.isfinite, gains)) else (math.nan, None)
-    paired = None if over_seeds is None else (over_seeds, over_seeds)
-    return BranchEffect(
-        metric=together[0],
-        together=_mean(together),
-        alone=_mean(alone),
-        gain=gain,
-        gain_stderr=_bounds(*pairs[0]) if len(pairs) == 1 else paired,
-        seeds=len(pairs),
-    )
+    gains = [sign * (_value(first) - _value(second)) for first, second in zip(together, alone, strict=True)]
+    gain = seed_mean(gains)[0] if all(map(math.isfinite, gains)) else math.nan
+    change, pairing = _over_documents(records, together, alone, scores) or _over_seeds(gains, together[0], alone[0])
+    return BranchEffect(together[0], _mean(together), _mean(alone), gain, change, pairing)
 
 
-def branch_notes(groups: Iterable[SeedGroup]) -> dict[Conditions, list[str]]:
+def branch_notes(groups: Iterable[SeedGroup], scores: Scores = no_scores) -> dict[Conditions, list[str]]:
     """One sentence for each hybrid on each task, such as `NAME on TASK: perplexity 31.2 with its linear branch, …`."""
     notes: dict[Conditions, list[str]] = defaultdict(list)
-    for cells in groups:
-        if effect := branch_effect(cells):
-            notes[cells.comparison].append(f"{cells.label} on {cells.comparison.task}: {'; '.join(_parts(effect))}.")
+    for where, members in grouped(groups, lambda cells: cells.comparison).items():
+        effects = {i: effect for i, cells in enumerate(members) if (effect := branch_effect(cells, scores))}
+        changes = {i: effect.change for i, effect in effects.items() if effect.change}
+        p_values = adjusted({i: p for i, change in changes.items() if (p := change.p_value) is not None})
+        for i, effect in effects.items():
+            said = "; ".join(_parts(effect, p_values.get(i)))
+            notes[where].append(f"{members[i].label} on {where.task}: {said}.")
     return notes
 
 
-def _parts(effect: BranchEffect) -> Iterator[str]:
+def _parts(effect: BranchEffect, p_value: float | None) -> Iterator[str]:
     with_branch, without = (format_with_error(*score, effect.metric.unit) for score in (effect.together, effect.alone))
     yield f"{effect.metric.name} {with_branch} with its linear branch, {without} without"
-    if effect.gain and math.isfinite(effect.gain) and effect.gain_stderr:
-        smallest, largest = effect.gain_stderr
-        change = f"the branch makes it {'better' if effect.gain > 0 else 'worse'} by"
-        if effect.seeds > 1:
-            size = format_with_error(abs(effect.gain), largest, effect.metric.unit)
-            yield f"{change} {size}, paired over {effect.seeds} seeds"
-        else:
-            size = format_with_error(abs(effect.gain), None, effect.metric.unit)
-            yield f"{change} {size}, of which the standard error is between {smallest:.2g} and {largest:.2g}"
-    yield effect.verdict
+    if effect.gain and math.isfinite(effect.gain) and p_value is not None:
+        better = "better" if effect.gain > 0 else "worse"
+        size = format_with_error(abs(effect.gain), None, effect.metric.unit)
+        p = f"p = {p_value:.2g}" if p_value >= 1e-4 else "p < 0.0001"
+        yield f"the branch makes it {better} by {size}, {effect.pairing or 'not paired'}, {p}"
+    yield effect.verdict(p_value)
 
 
 def _pair(record: Record) -> tuple[Metric, Metric] | None:
     """The main metric with and without the linear branch, if each is a single number with a direction."""
-    names = (record.main_metric, record.main_metric + WITHOUT_BRANCH)
+    names = (record.main_metric, f"{record.main_metric}_{WITHOUT_BRANCH}")
     found = [[m for m in record.metrics if m.name == name and m.value is not None] for name in names]
     if [len(metrics) for metrics in found] != [1, 1]:
         return None
@@ -113,15 +111,33 @@ def _pair(record: Record) -> tuple[Metric, Metric] | None:
     return (together, alone) if together.at == alone.at and together.higher_is_better is not None else None
 
 
+def _over_documents(
+    records: Sequence[Record], together: Sequence[Metric], alone: Sequence[Metric], scores: Scores
+) -> tuple[Change, str] | None:
+    """The change over documents and seeds; None unless every seed has both scores of the same documents."""
+    before, after = (Evidence(tuple(records), tuple(side), scores).scores for side in (alone, together))
+    if not before or not after or before[0].labels != after[0].labels:
+        return None
+    change = paired_change(together[0], before, after)
+    over_seeds = f" and {len(records)} seeds" if len(records) > 1 else ""
+    return (change, f"paired over {change.n} documents{over_seeds}") if math.isfinite(change.worse) else None
+
+
+def _over_seeds(gains: Sequence[float], together: Metric, alone: Metric) -> tuple[Change | None, str]:
+    """The change over seeds, each of which pairs two scores; of a single seed the one with the largest error."""
+    if not all(map(math.isfinite, gains)):
+        return None, ""
+    gain, stderr = seed_mean(gains)
+    if stderr is not None:
+        return Change(-gain, stderr, len(gains) - 1, "paired seeds", len(gains)), f"paired over {len(gains)} seeds"
+    if together.stderr is None or alone.stderr is None:
+        return None, ""
+    return Change(-gain, together.stderr + alone.stderr, math.inf, "unpaired", 1), ""
+
+
 def _mean(metrics: Sequence[Metric]) -> tuple[float, float | None]:
     mean, over_seeds = seed_mean([_value(metric) for metric in metrics])
     return mean, metrics[0].stderr if len(metrics) == 1 else over_seeds
-
-
-def _bounds(together: Metric, alone: Metric) -> tuple[float, float] | None:
-    if together.stderr is None or alone.stderr is None:
-        return None
-    return abs(together.stderr - alone.stderr), together.stderr + alone.stderr
 
 
 def _value(metric: Metric) -> float:

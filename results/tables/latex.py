@@ -32,10 +32,16 @@ def escape_latex(text: str) -> str:
 
 
 def latex_tables(sections: Sequence[Section], legend: str) -> str:
-    """Every table of every section as a `table` environment; the legend closes each caption."""
+    """Every table of every section as a `table` environment.
+
+    A caption ends with the legend, that of a main or sweep table also with the section's notes: what percentages are of
+    must travel with the table.
+    """
     parts = [_HEADER]
     for section in sections:
-        parts += [_table(section, table, legend) for table in section.tables + section.secondary]
+        said = " ".join((legend, *section.notes))
+        parts += [_table(section, table, said) for table in section.tables]
+        parts += [_table(section, table, legend) for table in section.secondary]
     return "\n".join(parts if len(parts) > 1 else [*parts, "% No results yet.\n"])
 
 

@@ -12,7 +12,7 @@ from ..stats.evidence import Scores, no_scores
 from .aggregate import group_seeds, leaderboard_rows, rows_of_groups
 from .format import escape_markdown
 from .latex import latex_tables
-from .notes import section_notes
+from .notes import percent_notes, section_notes
 from .row import Row
 from .tables import Markup, Table, sections
 
@@ -56,7 +56,7 @@ def leaderboard_markdown(records: Iterable[Record], scores: Scores = no_scores) 
     """The tables and their notes as GitHub-flavoured Markdown; the best of a column is bold."""
     groups = group_seeds(records)
     parts = ["# Leaderboard\n"]
-    for section in sections(rows_of_groups(groups, scores), section_notes(groups)):
+    for section in sections(rows_of_groups(groups, scores), section_notes(groups, scores)):
         parts.append(f"## {escape_markdown(section.title)}\n")
         for table in section.tables + section.secondary:
             if table.is_sweep or table in section.secondary:
@@ -69,8 +69,9 @@ def leaderboard_markdown(records: Iterable[Record], scores: Scores = no_scores) 
 
 
 def leaderboard_latex(records: Iterable[Record], scores: Scores = no_scores) -> str:
-    """The tables as LaTeX, for `booktabs`; the best of a column is bold."""
-    return latex_tables(sections(leaderboard_rows(records, scores)), LEGEND)
+    """The tables as LaTeX, for `booktabs`, with what percentages are of; the best of a column is bold."""
+    groups = group_seeds(records)
+    return latex_tables(sections(rows_of_groups(groups, scores), percent_notes(groups)), LEGEND)
 
 
 def markdown_table(table: Table, first: str = "model") -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..names import FAMILIES
 from ..stats.chance import ChanceLevel, chance_level, is_signed
+from ..stats.evidence import Scores, no_scores
 from ..stats.statistics import errors_that_count
 from .aggregate import SeedGroup, main_rows, rows_of_groups
 from .conversion import branch_notes
@@ -26,13 +27,18 @@ TEACHER_NOTE = (
 """Of tables of recipes `WITH_TEACHER`; the placeholder says whether the control was run."""
 
 
-def section_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
-    """Every note, by its comparison, from records that `group_seeds` has grouped."""
-    found = [apart_notes(groups), branch_notes(groups), _softmax_notes(groups)]
+def section_notes(groups: Sequence[SeedGroup], scores: Scores = no_scores) -> dict[Conditions, list[str]]:
+    """Every note, by its comparison, from records that `group_seeds` has grouped.
+
+    Args:
+        groups: The records.
+        scores: Gives a record's metric document by document.
+    """
+    found = [apart_notes(groups), branch_notes(groups, scores), percent_notes(groups)]
     return {where: [note for notes in found for note in notes.get(where, ())] for where in dict.fromkeys(chain(*found))}
 
 
-def _softmax_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
+def percent_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
     """Notes on percentages of softmax: it has not learned, it took fewer steps, or a sum contains correlations."""
     notes: dict[Conditions, list[str]] = defaultdict(list)
     main = main_rows(rows_of_groups(groups))

@@ -1,9 +1,10 @@
 """Ranks of models, the best of a column and the standing to softmax, by differences that are significant.
 
 A difference is taken over the same documents wherever all seeds of two models have predictions of them: documents are
-resampled jointly, and seeds add their spread. Times are compared by the ratio of their medians, other numbers by their
-standard errors. p-values are adjusted by Holm's method over all pairs of a column, as `bench compare` adjusts its own.
-Only numbers measured under the same conditions are compared, and times only if the machine was quiet.
+resampled jointly, and seeds add their spread. Times are compared by the ratio of their medians, less what the machine's
+pace explains, other numbers by their standard errors. p-values are adjusted by Holm's method over all pairs of a
+column, as `bench compare` adjusts its own. Only numbers measured under the same conditions are compared, and times only
+if the machine was quiet.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Literal, TypeAlias
 
 from ..record import Metric
 from ..stats.changes import ALPHA, Change, Estimate, adjusted, paired_changes, timings_change, unpaired_change
-from ..stats.quiet import disturbances, is_timed
+from ..stats.quiet import beyond_pace, disturbances, is_timed
 from .row import REFERENCE_MODEL, Row, grouped
 
 Standing: TypeAlias = Literal["", "better", "same", "worse"]
@@ -106,7 +107,8 @@ def _metric(row: Row) -> Metric:
 
 def _unpaired(one: Row, other: Row) -> Change:
     if not one.is_quality and one.evidence.timings and other.evidence.timings:
-        return timings_change(_metric(one), one.evidence.timings, other.evidence.timings)
+        change = timings_change(_metric(one), one.evidence.timings, other.evidence.timings)
+        return beyond_pace(change, one.evidence, other.evidence)
     return unpaired_change(_metric(one), _estimate(one), _estimate(other))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from ..record import WITHOUT_BRANCH
 from ..stats.chance import chance_level
 from .aggregate import main_rows
 from .efficiency import UNDECIDED, is_detail, summaries
@@ -20,9 +21,6 @@ from .row import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped, mode
 
 DIVERGENCES = ("attention_kl_swapped", "attention_kl_distilled")
 """Metrics of a conversion, before and after distillation: mean divergence from softmax attention."""
-
-WITHOUT_BRANCH = "_without_linear_branch"
-"""Suffix of the name of a hybrid's main metric measured without its linear branch."""
 
 _LONG_HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{8,}\b")
 
@@ -217,7 +215,7 @@ def _is_secondary(row: Row, main: Mapping[Conditions, Sequence[Row]]) -> bool:
     """Whether a row belongs to the secondary tables: a divergence, or a hybrid's score without its linear branch."""
     if row.metric in DIVERGENCES:
         return not row.at
-    return row.metric.endswith(WITHOUT_BRANCH) and (not row.at or row.comparison in main)
+    return row.metric.endswith(f"_{WITHOUT_BRANCH}") and (not row.at or row.comparison in main)
 
 
 def _sweep_table(rest: str, rows: Sequence[Row], failures: Sequence[Row]) -> Table:

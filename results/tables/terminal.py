@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..record import Record
 from ..stats.evidence import Scores, no_scores
-from .aggregate import leaderboard_rows
+from .aggregate import group_seeds, rows_of_groups
+from .notes import percent_notes
 from .tables import Column, Entry, Markup, Table, sections
 
 if TYPE_CHECKING:
@@ -24,11 +25,12 @@ def print_leaderboard(records: Iterable[Record], console: Console, scores: Score
     """Prints every table of the leaderboard; colours follow the console, which honours NO_COLOR.
 
     A table that is wider than the console continues below with its remaining columns. Percentages of softmax's score
-    are shown from 120 characters on.
+    are shown from 120 characters on. Below the tables stand how models were compared, and what percentages are of.
     """
     from rich.text import Text
 
-    found = sections(leaderboard_rows(records, scores))
+    groups = group_seeds(records)
+    found = sections(rows_of_groups(groups, scores), percent_notes(groups))
     if not found:
         console.print("No results yet.")
     for section in found:
@@ -38,6 +40,10 @@ def print_leaderboard(records: Iterable[Record], console: Console, scores: Score
                 console.print(Text(table.title, style="italic"))
             for columns in _chunks(table, console.width):
                 _print_columns(table, columns, console)
+        for note in section.notes:
+            console.print(Text(note))
+        if section.notes:
+            console.print()
 
 
 def _print_columns(table: Table, columns: Sequence[int], console: Console) -> None:

@@ -21,7 +21,7 @@ from ..data.documents import cached_tokens
 from ..data.sources import DatasetId, identify_dataset, read_split, shuffled_places
 from ..data.tokenization import TextIdentity, Tokenizer, identify_text, load_tokenizer
 from ..heavy import np
-from ..metrics.classification import majority_accuracy, measure
+from ..metrics.classification import measure, without_learning
 from ..metrics.requested import check_classes, measure_classes, try_metrics
 from ..settings import as_settings, check_ranges, parse_settings
 from .text_pairs import Text, encode_texts, prefix_of
@@ -163,16 +163,16 @@ class TextClassification:
         return [row for split in data.test for row in self._predict_split(adapter, split, batch_size)]
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
-        """Metrics of each test split: the task's own, those of `more_metrics`, and the majority class's accuracy."""
+        """Metrics of each test split: the task's own, those of `more_metrics`, and what they are without learning."""
         further = parse_settings(TextSettings, settings).more_metrics
         metrics: list[Metric] = []
         for split, suffix in self.test_splits.items():
             labels, predictions = (
                 [row[key] for row in rows if row["split"] == split] for key in ("label", "prediction")
             )
-            metrics += [measure(name, labels, predictions, suffix) for name in self.metrics]
-            metrics += measure_classes(further, labels, predictions, self.metrics, suffix)
-            metrics += [majority_accuracy(labels, suffix)] if "accuracy" in self.metrics else []
+            found = [measure(name, labels, predictions, suffix) for name in self.metrics]
+            found += measure_classes(further, labels, predictions, self.metrics, suffix)
+            metrics += [*found, *without_learning(found, labels, suffix)]
         return metrics
 
     def reader(self, settings: Settings, sources: Sources) -> LabelledTextReader:

@@ -85,6 +85,9 @@ class TokenizerIdentity:
         return {"tokenizer_source": self.source, "prefix_token": prefix}
 
 
+BYTES = TokenizerIdentity("byte", "utf-8")
+
+
 @dataclass(frozen=True)
 class TextIdentity:
     """Which text a task reads under given settings, and which tokenizer turns it into token ids.
@@ -175,7 +178,7 @@ def identify_tokenizer(setting: str, corpus: str, sources: Sources) -> Tokenizer
         case "gpt2":
             return _identify_gpt2(sources)
         case "byte":
-            return TokenizerIdentity("byte", "utf-8")
+            return BYTES
         case "backbone":
             return _identify_backbone(sources)
     if size := re.fullmatch(r"bpe:(\d+)", setting):

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...adapters.base import Adapter, ModelShape, Settings
 from ...results.record import DataIdentity, Metric, Scalar
-from ..base import Row, Sources, TaskData, TaskInfo, TaskScale
+from ..base import NO_TEXT, Row, Sources, TaskData, TaskInfo, TaskScale
 from ..settings import as_settings, check_ranges, parse_settings
 from .points import Point, Points, climb, model_at, run_points, search_largest_batch
 from .subjects import VOCAB_SIZE
@@ -169,7 +169,7 @@ class Sweep:
         """The shape that every length fits in; `test` holds the first `limit` lengths."""
         chosen = parse_settings(self.kind, settings)
         shape = ModelShape(chosen.context_length(), VOCAB_SIZE, num_classes=chosen.classes or None)
-        return TaskData(shape, test=tuple(chosen.lengths(limit)))
+        return TaskData(shape, test=tuple(chosen.lengths(limit)), details=NO_TEXT)
 
     def points(self, settings: Settings, limit: int | None = None) -> Points:
         """The points of the first `limit` lengths."""

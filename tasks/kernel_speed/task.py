@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from ...adapters.base import Adapter, Capability, ModelShape, Settings
 from ...results.names import unknown_name
 from ...results.record import DataIdentity, Metric
-from ..base import Row, Sources, TaskData, TaskInfo, TaskScale
+from ..base import NO_TEXT, Row, Sources, TaskData, TaskInfo, TaskScale
 from ..heavy import torch
 from ..measuring.machine import measure_machine
 from ..measuring.timing import Repeats
@@ -108,7 +108,7 @@ class Kernels:
     def load(self, settings: Settings, sources: Sources, limit: int | None = None) -> TaskData:  # noqa: ARG002
         """The first `limit` shapes; the model is not measured, so its shape is small."""
         shapes = parse_settings(KernelSettings, settings).ordered_shapes()
-        return TaskData(ModelShape(context_length=16, vocab_size=256), test=tuple(shapes[:limit]))
+        return TaskData(ModelShape(context_length=16, vocab_size=256), test=tuple(shapes[:limit]), details=NO_TEXT)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
         """One row of the machine's peaks, then one for each contender and shape."""

@@ -12,12 +12,13 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...adapters.base import UnsupportedError
 from ...results.record import UNSCORED, Metric
 from ..base import INPUT, Row
+from ..summarization.rouge import dropped_letters
 from .config import NO_FILTER, TaskConfig, metric_name
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def to_rows(samples: Sequence[Mapping[str, Any]]) -> list[Row]:
 def leave_out(rows: Sequence[Row], unscored: Mapping[int, str], without_context: Collection[int]) -> list[Row]:
     """The rows, without metrics for documents that have no score; the first row notes which, and why.
 
+    It also notes what ROUGE drops of texts.
+
     Args:
         rows: One per document.
         unscored: Why a document has no score.
@@ -90,7 +93,30 @@ def leave_out(rows: Sequence[Row], unscored: Mapping[int, str], without_context:
         notes.append(
             f"{named} scored without context, where lm-eval's own model fails: their context is white space alone"
         )
+    notes += _dropped_by_rouge(rows)
     return [{**kept[0], NOTES: notes}, *kept[1:]] if notes else kept
+
+
+def _dropped_by_rouge(rows: Sequence[Row]) -> list[str]:
+    """What ROUGE's default tokenizer drops of targets and answers, if ROUGE is a metric of the task."""
+    names = dict.fromkeys(name for row in rows for name in (*row, *row[VALUES]) if "rouge" in name.lower())
+    dropped, of = dropped_letters([text for row in rows for text in _texts([row["target"], row["responses"]])])
+    if not (names and dropped):
+        return []
+    return [
+        f"{', '.join(names)}: ROUGE's default tokenizer drops {dropped} of {of} letters and digits of targets and "
+        f"answers ({dropped / of:.2%}), all but a-z and 0-9; they count only if the task's own code splits texts "
+        "otherwise"
+    ]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in nested lists."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
 
 
 def _named(documents: Sequence[int], of: int) -> str:

@@ -32,17 +32,17 @@ Source: Tay et al., arXiv 2011.04006; Hedgehog, arXiv 2402.04347.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar
 
 from ...adapters.base import Adapter, Capability, ModelShape, Settings
-from ...results.record import DataIdentity, Metric
-from ..base import FROM_SCRATCH, INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
+from ...results.record import DataIdentity, Metric, Scalar
+from ..base import FROM_SCRATCH, INPUT, NO_TEXT, Row, Sources, TaskData, TaskInfo, TaskScale
 from ..classification.text_classification import TextSettings
 from ..data.batches import batched_logits
-from ..metrics.classification import majority_accuracy, measure
+from ..metrics.classification import measure, without_learning
 from ..metrics.requested import check_classes, measure_classes, try_metrics
 from ..settings import as_settings, parse_settings
 from .sequences import SequenceCache, Sequences
@@ -141,12 +141,14 @@ class SequenceClassification(Generic[Chosen]):
         settings: Dataclass of the task's settings.
         shape: The shape of models under given settings.
         source: Where the sequences come from.
+        details: What the record says of the tokenizer; see `TaskData`.
     """
 
     info: TaskInfo
     settings: type[Chosen]
     shape: Callable[[Chosen], ModelShape]
     source: SequenceSource[Chosen]
+    details: Mapping[str, Scalar] = field(default_factory=lambda: NO_TEXT)
 
     def identify(self, settings: Settings, sources: Sources) -> DataIdentity:
         """The identity of the sequences that `load` reads.
@@ -169,7 +171,7 @@ class SequenceClassification(Generic[Chosen]):
         shape = self.shape(chosen)
         try_metrics(chosen.more_metrics, list(range(shape.num_classes or 0)))
         train, validation, test = (self.source.split(name, chosen, sources) for name in ("train", "validation", "test"))
-        return TaskData(shape, test.first(limit), train.examples(), validation.examples())
+        return TaskData(shape, test.first(limit), train.examples(), validation.examples(), details=self.details)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
         """The likeliest class of each test row.
@@ -187,17 +189,14 @@ class SequenceClassification(Generic[Chosen]):
         ]
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:
-        """Accuracy, then `majority_accuracy`, then what `more_metrics` adds.
-
-        `majority_accuracy` is that of always answering with the most frequent class.
-        """
+        """Accuracy, then what `more_metrics` adds, then what they are without learning."""
         labels, predictions = ([row[key] for row in rows] for key in ("label", "prediction"))
         further = parse_settings(self.settings, settings).more_metrics
-        return [
+        found = [
             measure("accuracy", labels, predictions),
-            majority_accuracy(labels),
             *measure_classes(further, labels, predictions, ("accuracy",)),
         ]
+        return [*found, *without_learning(found, labels)]
 
 
 def lra_info(

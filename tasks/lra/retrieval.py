@@ -21,7 +21,7 @@ from ...results.record import DataIdentity
 from ..base import Sources
 from ..data.batches import pad_rows
 from ..data.sources import DatasetId, TabSeparated, identify_dataset, read_split
-from ..data.tokenization import ByteTokenizer
+from ..data.tokenization import BYTES, ByteTokenizer
 from ..heavy import np
 from ..settings import check_ranges
 from .protocol import SequenceClassification, SequenceSettings, lra_info
@@ -126,4 +126,5 @@ RETRIEVAL = SequenceClassification(
     RetrievalSettings,
     lambda chosen: ModelShape(chosen.max_length, ByteTokenizer().vocab_size, num_classes=2, towers=2),
     DocumentPairs(AAN),
+    {"tokenizer": BYTES.name, **BYTES.loaded("none")},
 )

@@ -12,7 +12,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -56,6 +56,22 @@ def majority_accuracy(labels: Sequence[float], suffix: str = "") -> Metric:
     n = len(labels)
     stderr = accuracy_stderr(commonest, n)
     return Metric(f"majority_accuracy{suffix}", commonest / n, "1", None, stderr, n)
+
+
+def without_learning(metrics: Sequence[Metric], labels: Sequence[float], suffix: str = "") -> list[Metric]:
+    """What accuracy and F1 are without learning, for those of them that are among the metrics of one split."""
+    levels = {"accuracy": majority_accuracy, "f1": constant_f1}
+    names = {metric.name for metric in metrics}
+    return [level(labels, suffix) for name, level in levels.items() if f"{name}{suffix}" in names]
+
+
+def constant_f1(labels: Sequence[float], suffix: str = "") -> Metric:
+    """The F1 of always answering class 1, which only describes: the best that an answer without learning can expect.
+
+    With a share p of class 1 and answers of class 1 at rate q whatever the input, the counts in expectation give
+    F1 = 2 p q / (p + q). That grows with q up to 2 p / (1 + p) at q = 1; always answering class 0 gives 0.
+    """
+    return replace(measure("f1", labels, [1] * len(labels)), name=f"constant_f1{suffix}", higher_is_better=None)
 
 
 def _accuracy(labels: Sequence[float], predictions: Sequence[float]) -> Estimate:

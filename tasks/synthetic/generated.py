@@ -15,7 +15,7 @@ from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from ...adapters.base import Adapter, Examples, ModelShape, Settings
 from ...results.record import DataIdentity, Metric
-from ..base import FROM_SCRATCH, Row, Sources, TaskData, TaskInfo, TaskScale
+from ..base import FROM_SCRATCH, NO_TEXT, Row, Sources, TaskData, TaskInfo, TaskScale
 from ..heavy import NDArray, np
 from ..metrics.requested import check_evaluate, measure_answers, try_metrics
 from ..settings import as_settings, parse_settings
@@ -217,7 +217,7 @@ class GeneratedTask(Generic[Chosen, Drawn]):
         try_metrics(more_metrics, [0, 1])
         splits = self.generate_splits(chosen)
         train, validation = (self.to_examples(splits[name], chosen) for name in ("train", "validation"))
-        return TaskData(self.shape(chosen), splits["test"].take(slice(limit)), train, validation)
+        return TaskData(self.shape(chosen), splits["test"].take(slice(limit)), train, validation, details=NO_TEXT)
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
         """The answers of a model and of references; one row for each test row."""

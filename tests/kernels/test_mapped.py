@@ -86,6 +86,25 @@ def test_padded_keys_that_are_not_numbers_reach_no_gradient(name: str, form: str
     torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("form", ["naive", "chunk"])
+@pytest.mark.parametrize("name", ["elu", "hedgehog", "hedgehog_bias", "taylor"])
+def test_without_gradients_padded_keys_that_are_not_numbers_reach_no_output(
+    name: str, form: str, tensors: dict[str, Tensor]
+) -> None:
+    maps = make_maps(name)
+    q, k, v = (x[:, :, :40].detach() for x in tensors.values())
+    mask = torch.arange(40) >= torch.tensor([[13], [0]])
+    options: dict[str, Any] = {"causal": True, "key_padding_mask": mask, "return_state": form == "chunk"}
+    found = []
+    for filling in (1.0, torch.nan):
+        keys, values = (x.masked_fill(~mask[:, None, :, None], filling) for x in (k, v))
+        with torch.no_grad():
+            result = mapped_linear_attention(q, keys, values, *maps, **options)
+        assert maps[0].log_space or result.kernel.form == form
+        found.append([result.output, *([result.state.kv, result.state.k] if result.state else [])])
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("n", [1, 2, 127, 128, 129, 300])
 @pytest.mark.parametrize("stateful", [False, True])
 def test_any_number_of_tokens_and_a_state(n: int, stateful: bool, tensors: dict[str, Tensor]) -> None:

@@ -190,6 +190,7 @@ def test_the_model_says_what_it_is(checkpoint: Path) -> None:
     told = model.get_model_info()
     assert (told["hedgebench_model"], told["max_length"], model.batch_size) == ("hedgehog:window=4", 64, 16)
     assert told["kernels"]
+    assert (told["tokenizer_source"], told["prefix_token"]) == ("folder", "<|endoftext|>")
     assert model.chat_template(True) == model.tokenizer.chat_template
 
 

@@ -18,13 +18,18 @@ from rich.console import Console
 from hedgebench.adapters.base import ModelShape
 from hedgebench.adapters.training import checkpoint
 from hedgebench.harness.commands.convert import convert
+from hedgebench.harness.commands.reporting import rescore
 from hedgebench.harness.config import UsageError, make_config
 from hedgebench.harness.plan import make_plan, make_sources
 from hedgebench.harness.running.artifacts import StageResult
-from hedgebench.harness.running.job import CellJob
+from hedgebench.harness.running.job import CellJob, CellOutcome
 from hedgebench.harness.running.stages import Conversion
 from hedgebench.harness.running.worker import run_job
 from hedgebench.results.record import Record
+from hedgebench.results.stats.evidence import kept_scores
+from hedgebench.results.store import RunStore
+from hedgebench.results.tables.aggregate import group_seeds
+from hedgebench.results.tables.conversion import branch_effect
 from hedgebench.tasks.base import TaskData
 
 from ...adapters.tiny_models import save_tiny
@@ -38,7 +43,7 @@ QUICK = {
 
 @pytest.fixture
 def mirror(tmp_path: Path) -> Path:
-    """SST-2 of 40 rows, and a tiny BERT and Llama."""
+    """SST-2 of 40 rows, WikiText-2 of 6 articles a split, and a tiny BERT and Llama."""
     folder = tmp_path / "mirror" / "datasets" / "nyu-mll" / "glue" / "sst2"
     folder.mkdir(parents=True)
     words = ["good film", "bad film", "a dull and dire day", "fine acting and a good cast"]
@@ -46,15 +51,20 @@ def mirror(tmp_path: Path) -> Path:
         table = {"sentence": [words[i % 4] for i in range(rows)], "label": [1 - i % 4 // 2 for i in range(rows)]}
         table["idx"] = list(range(rows))
         pd.DataFrame(table).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    wikitext = tmp_path / "mirror" / "datasets" / "Salesforce" / "wikitext" / "wikitext-2-v1"
+    wikitext.mkdir(parents=True)
+    lines = [line for i in range(6) for line in ("", f" = Article {i} = \n", "", f" {words[i % 4] * 5} \n")]
+    for split in ("train", "validation", "test"):
+        pd.DataFrame({"text": lines}).to_parquet(wikitext / f"{split}-00000-of-00001.parquet")
     save_tiny("bert", tmp_path / "bert")
     save_tiny("llama", tmp_path / "llama")
     return tmp_path / "mirror"
 
 
-def run_cells(
+def run_outcomes(
     mirror: Path, models: str, task: str = "glue/sst2", backbone: str = "bert", save_to: str = "", **values: object
-) -> list[Record]:
-    """The records of a run, measured in this process."""
+) -> list[CellOutcome]:
+    """What each cell of a run gives, measured in this process."""
     root = mirror.parent
     stages = values.pop("stages", ("teacher", "distill", "finetune"))
     assert isinstance(stages, tuple)
@@ -73,13 +83,18 @@ def run_cells(
             **values,
         }
     )
-    records = []
+    outcomes = []
     for planned in make_plan(config):
         assert planned.problem is None, planned.problem
-        record = run_job(CellJob(planned, config, root, make_sources(config), threads=1), lambda _: None).record
-        assert record.status == "ok", record.error
-        records.append(record)
-    return records
+        outcome = run_job(CellJob(planned, config, root, make_sources(config), threads=1), lambda _: None)
+        assert outcome.record.status == "ok", outcome.record.error
+        outcomes.append(outcome)
+    return outcomes
+
+
+def run_cells(mirror: Path, models: str, *arguments: str, **values: Any) -> list[Record]:
+    """The records of a run, measured in this process."""
+    return [outcome.record for outcome in run_outcomes(mirror, models, *arguments, **values)]
 
 
 def value_of(record: Record, name: str) -> float:
@@ -90,6 +105,14 @@ def value_of(record: Record, name: str) -> float:
 
 def test_a_finetuned_conversion_goes_through_its_stages_and_shares_its_teacher(mirror: Path) -> None:
     softmax, hedgehog, elu, none = run_cells(mirror, "softmax,hedgehog,elu,none")
+    stated = [record.data.details for record in (softmax, hedgehog, elu, none) if record.data]
+    assert {(each["tokenizer_source"], each["prefix_token"], each["paired_by"]) for each in stated} == {
+        ("folder", "[CLS]", "documents")
+    }
+    assert len({each["paired_digest"] for each in stated}) == 1
+    assert {each["label_mapping"] for each in stated} == {
+        "a new head for 2 classes was drawn: the checkpoint has none of that size"
+    }
     assert softmax.recipe == "finetuned-conversion"
     assert list(hedgehog.timings_s)[2:6] == ["teacher", "swap", "distill", "finetune"]
     assert len(list((mirror.parent / "artifacts").glob("teacher-*/weights.safetensors"))) == 1
@@ -192,13 +215,23 @@ def test_fine_tuning_that_is_left_out_gives_the_score_after_distillation(mirror:
 @pytest.mark.parametrize("recipe", ["pretrained-conversion", "pretrained-conversion-lora"])
 def test_decoders_convert_on_text(mirror: Path, recipe: str) -> None:
     last = "lora" if recipe.endswith("lora") else "finetune"
-    sizes = {"context_length": "16", "train_bytes": "6000", "test_bytes": "1500", "task.batch_size": "256"}
-    softmax, hybrid = run_cells(
-        mirror, "softmax,hedgehog:window=4", "stdlib", "llama", recipe=recipe, stages=("distill", last), set=sizes
+    sizes = {"context_length": "16", "task.batch_size": "256"}
+    outcomes = run_outcomes(
+        mirror, "softmax,hedgehog:window=4", "wikitext2", "llama", recipe=recipe, stages=("distill", last), set=sizes
     )
+    softmax, hybrid = (outcome.record for outcome in outcomes)
     assert list(hybrid.timings_s)[2:5] == ["swap", "distill", last]
     assert value_of(hybrid, "perplexity_without_linear_branch") > 0
     assert not any(metric.name.endswith("without_linear_branch") for metric in softmax.metrics)
+    (cells,) = group_seeds([hybrid])
+    effect = branch_effect(cells, kept_scores(lambda _: outcomes[1].rows))
+    assert effect is not None
+    assert effect.pairing == "paired over 6 documents"
+    store = RunStore(mirror.parent / "kept")
+    store.create()
+    store.write_samples(hybrid.cell_id, outcomes[1].rows)
+    again = {metric.name: metric for metric in rescore(hybrid, store).metrics}
+    assert again == {metric.name: metric for metric in hybrid.metrics}
     assert hybrid.data is not None
     assert hybrid.data.details["tokenizer"] == f"hf:{mirror.parent / 'llama'}"
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
@@ -16,12 +17,13 @@ import pytest
 
 from hedgebench.harness import config, registry
 from hedgebench.harness.config import UsageError
-from hedgebench.harness.running import executors
+from hedgebench.harness.running import executors, runner
 from hedgebench.harness.running.executors import EXECUTORS, LocalExecutor, RayExecutor, make_executor
 from hedgebench.harness.running.job import CellJob, CellOutcome, Message
 from hedgebench.harness.running.process import CellProcesses, Listener
 from hedgebench.harness.running.sweeping import Turn
 from hedgebench.results.record import Failure
+from hedgebench.results.store import RunStore
 
 MakeJob = Callable[..., CellJob]
 
@@ -227,6 +229,21 @@ def test_ray_runs_shared_jobs_together_and_those_that_measure_time_one_by_one(
     assert fake_ray.most_at_a_time == 3
     assert fake_ray.arguments["num_cpus"] == 2
     assert fake_ray.arguments["include_dashboard"] is False
+
+
+def test_ray_lets_models_take_turns_point_by_point_in_one_task(
+    bench: Callable[..., Any], naughty: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", cast(ModuleType, ray))
+    monkeypatch.setattr(runner, "make_executor", lambda *_: RayExecutor(1))
+    command = ("run", "--models", "softmax,elu", "--tasks", "naughty_sweep", "--executor", "ray", "--output", "out")
+    assert bench(*command).code == 0
+    assert ray.most_at_a_time == 1
+    lines = Path("marker").read_text(encoding="utf-8").splitlines()
+    points = [f"{mode}-{length}-1-sweep" for mode in ("prefill", "train") for length in (1, 2, 3)]
+    assert [line.split()[0] for line in lines] == [point for point in points for _ in range(2)]
+    assert {found.model for found in RunStore(Path("out")).records().records} == {"softmax", "elu"}
 
 
 def test_ray_is_not_started_for_no_jobs(fake_ray: FakeRay) -> None:

@@ -69,6 +69,15 @@ def test_records_say_what_ran_and_on_what(finished: RunStore) -> None:
     assert len({record.peer_key for record in finished.records().records}) == 1
 
 
+def test_records_state_tokenizer_labels_and_what_pairs(finished: RunStore) -> None:
+    details = [found.data.details for found in finished.records().records if found.data]
+    none = {"tokenizer_source": "none", "prefix_token": "none", "label_mapping": "none"}
+    assert len(details) == 2
+    assert all(none.items() <= each.items() for each in details)
+    assert {each["paired_by"] for each in details} == {"documents"}
+    assert len({each["paired_digest"] for each in details}) == 1
+
+
 def test_the_manifest_holds_configuration_plan_and_environment(finished: RunStore) -> None:
     manifest = json.loads(finished.manifest.read_text())
     assert manifest["configuration"]["models"] == ["softmax", "elu"]

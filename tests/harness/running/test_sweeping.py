@@ -60,6 +60,12 @@ def test_every_point_has_a_process_of_its_own(bench: Bench, naughty: Path) -> No
     lines = Path("marker").read_text(encoding="utf-8").splitlines()
     assert len({line.split()[1] for line in lines}) == len(POINTS)
     assert record().status == "ok"
+    data = record().data
+    assert data is not None
+    assert data.details == {
+        "tokenizer_source": "not stated", "prefix_token": "not stated", "label_mapping": "none", "paired_by": "none",
+        "paired_digest": "none",
+    }  # fmt: skip
     assert not Path("out/checkpoints", record().cell_id).exists()
     assert bench(*SWEEP).code == 0
     assert set(measured().values()) == {1}

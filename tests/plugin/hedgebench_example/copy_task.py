@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hedgebench.adapters.base import IGNORED, Adapter, Capability, Examples, ModelShape, Settings
 from hedgebench.results.record import DataIdentity, Metric
-from hedgebench.tasks.base import Row, Sources, TaskData, TaskInfo, TaskScale
+from hedgebench.tasks.base import NO_TEXT, Row, Sources, TaskData, TaskInfo, TaskScale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +41,7 @@ class Copy:
             shape=ModelShape(context_length=train.shape[1], vocab_size=_whole(settings, "vocab_size")),
             test=make_sequences(settings, "test")[:limit],
             train=Examples(train[:, :-1], targets),
+            details=NO_TEXT,
         )
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:

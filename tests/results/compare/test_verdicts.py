@@ -87,6 +87,15 @@ def test_what_was_measured_otherwise_is_not_compared(changes: dict[str, object],
     assert comparison.exit_code == 4
 
 
+def test_how_data_was_read_does_not_make_it_other_data() -> None:
+    details = {"tokenizer_source": "hub", "label_mapping": "by place", "paired_by": "none", "paired_digest": "none"}
+    data = DataIdentity("wikitext2", "1", "f00d", "embedded", details=details)
+    other = replace(data, details={**dict.fromkeys(details, "other"), "prefix_token": "<s>"})
+    assert only(compare(snapshot(data=data), snapshot(data=other))).verdict == "unchanged"
+    prefixed = replace(data, details={**details, "prefix_token": "</s>"})
+    assert "prefix_token changed" in only(compare(snapshot(data=prefixed), snapshot(data=other))).reason
+
+
 def test_time_and_memory_are_not_compared_between_devices_and_quality_is() -> None:
     metrics = (
         PERPLEXITY,

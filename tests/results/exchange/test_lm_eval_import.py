@@ -48,8 +48,16 @@ def test_each_task_is_a_record_and_a_group_is_none(results: dict[str, Any]) -> N
         results["task_hashes"]["tiny_choice"],
         "imported",
         {"test": 12},
-        {"task_version": 2.0, "num_fewshot": 0},
+        {
+            **{"task_version": 2.0, "num_fewshot": 0, "label_mapping": "none"},
+            **dict.fromkeys(("tokenizer_source", "prefix_token"), "not stated"),
+            **dict.fromkeys(("paired_by", "paired_digest"), "none"),
+        },
     )
+    ours = {**results, "config": {**results["config"], "tokenizer_source": "hub", "prefix_token": "<s>"}}
+    stated = records_of(ours)["lm_eval/tiny_choice"].data
+    assert stated is not None
+    assert (stated.details["tokenizer_source"], stated.details["prefix_token"]) == ("hub", "<s>")
     assert choice.environment["lm-eval"] == "0.4.13"
     assert choice.settings["lm_eval.fewshot_seed"] == 1234
     assert choice.notes == (

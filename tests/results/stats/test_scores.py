@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from hedgebench.results.record import Metric
-from hedgebench.results.stats.scores import sample_scores
+from hedgebench.results.record import WITHOUT_BRANCH, Metric
+from hedgebench.results.stats.scores import sample_scores, split_branch, stated_pairing
 
 from ..correlations import pearson, spearman
 
@@ -77,6 +77,37 @@ def test_the_split_that_gives_the_number_is_the_one_that_is_used() -> None:
     scores = sample_scores(metric("accuracy_mismatched", 0.0), [*rows, {**rows[0], "row": 1}])
     assert scores is not None
     assert scores.labels == ("split=mismatched label=1",)
+
+
+def test_a_record_states_which_documents_pair() -> None:
+    rows = [{"row": i, "label": 1, "prediction": guess} for i, guess in enumerate((1, 1, 0, 1))]
+    stated = stated_pairing(metric("accuracy", 0.75), rows, "f00d")
+    assert stated["paired_by"] == "documents"
+    other_answers = [{**row, "prediction": 1 - row["prediction"]} for row in rows]
+    assert stated_pairing(metric("accuracy", 0.25), other_answers, "f00d") == stated
+    others = [{**row, "row": row["row"] + 1} for row in rows]
+    digests = {
+        stated_pairing(metric("accuracy", 0.75), found, data)["paired_digest"]
+        for found, data in ((rows, "f00d"), (others, "f00d"), (rows, "beef"))
+    }
+    assert len(digests) == 3
+
+
+def test_nothing_pairs_without_a_score_of_single_documents() -> None:
+    alone = [{"correct": 1}]
+    for found, rows in ((None, alone), (metric("decode_ms", 2.0), [{"ms": 1}] * 3), (metric("accuracy", 1.0), alone)):
+        assert stated_pairing(found, rows, "f00d") == {"paired_by": "none", "paired_digest": "none"}
+
+
+def test_a_hybrids_rows_hold_what_its_window_alone_answers() -> None:
+    rows = [{"row": 0, "correct": 1, WITHOUT_BRANCH: {"correct": 0}}, {"row": 1, "correct": 1, WITHOUT_BRANCH: {}}]
+    own, alone = split_branch(rows)
+    assert own == [{"row": 0, "correct": 1}, {"row": 1, "correct": 1}]
+    assert alone == [{"row": 0, "correct": 0}, {"row": 1, "correct": 1}]
+    scores = sample_scores(metric(f"accuracy_{WITHOUT_BRANCH}", 0.5), rows)
+    assert scores is not None
+    assert scores.columns[:, 0].tolist() == [0, 1]
+    assert split_branch(own) == (own, [])
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from hedgebench.results.record import Metric, Record
+from hedgebench.results.record import WITHOUT_BRANCH, Metric, Record
 from hedgebench.results.report.write import render
+from hedgebench.results.stats.evidence import Scores, kept_scores, no_scores
+from hedgebench.results.stats.scores import SampleScores
 from hedgebench.results.tables.aggregate import group_seeds, leaderboard_rows, main_rows
 from hedgebench.results.tables.conversion import BranchEffect, branch_effect, branch_notes
 from hedgebench.results.tables.groups import group_scores
@@ -36,24 +40,99 @@ def hybrid(make_record: MakeRecord, make_metric: MakeMetric) -> Callable[..., Re
     return made
 
 
-def effect_of(*records: Record) -> BranchEffect:
+def effect_of(*records: Record, scores: Scores = no_scores) -> BranchEffect:
     (cells,) = group_seeds(records)
-    effect = branch_effect(cells)
+    effect = branch_effect(cells, scores)
     assert effect is not None
     return effect
 
 
-def note(*records: Record) -> str:
-    ((text,),) = branch_notes(group_seeds(records)).values()
+def verdict_of(*records: Record) -> str:
+    effect = effect_of(*records)
+    return effect.verdict(effect.change.p_value if effect.change else None)
+
+
+def note(*records: Record, scores: Scores = no_scores) -> str:
+    ((text,),) = branch_notes(group_seeds(records), scores).values()
     return text
 
 
-def test_the_note_has_both_scores_and_the_limits_of_the_error(hybrid: Callable[..., Record]) -> None:
-    assert note(hybrid(31.2, 31.3, 0.25, 0.26)) == (
-        "hedgehog:window=64 on wikitext2: perplexity 31.20 ± 0.25 with its linear branch, 31.30 ± 0.26 without; "
-        "the branch makes it better by 0.1, of which the standard error is between 0.01 and 0.51; "
-        "undecided, the two standard errors are not of the difference."
+def answered(
+    make_record: MakeRecord,
+    make_metric: MakeMetric,
+    seeds: Sequence[tuple[list[int], list[int]]],
+    model: str = HYBRID,
+) -> tuple[list[Record], Scores]:
+    """Records of a hybrid that answers documents rightly or wrongly with its linear branch and without."""
+    records, kept = [], {}
+    for seed, (together, alone) in enumerate(seeds):
+        shares = {"accuracy": together, f"accuracy_{WITHOUT_BRANCH}": alone}
+        metrics = [
+            make_metric(name, mean, "1", True, math.sqrt(mean * (1 - mean) / (len(each) - 1)), len(each))
+            for name, each in shares.items()
+            for mean in [sum(each) / len(each)]
+        ]
+        record = make_record(model, "glue/sst2", seed, metrics=tuple(metrics), cell_id=f"{model}-{seed}")
+        records.append(record)
+        kept[record.cell_id] = [
+            {"row": i, "correct": one, WITHOUT_BRANCH: {} if one == other else {"correct": other}}
+            for i, (one, other) in enumerate(zip(together, alone, strict=True))
+        ]
+    return records, kept_scores(lambda record: kept[record.cell_id])
+
+
+def test_scores_of_the_same_documents_are_paired(make_record: MakeRecord, make_metric: MakeMetric) -> None:
+    # Of 400 documents the two answer 325 alike; of the others the hybrid is right on 53 and its window alone on 22.
+    together = [1] * 268 + [1] * 53 + [0] * 22 + [0] * 57
+    alone = [1] * 268 + [0] * 53 + [1] * 22 + [0] * 57
+    (record,), scores = answered(make_record, make_metric, [(together, alone)])
+    change = effect_of(record, scores=scores).change
+    assert change is not None
+    assert change.worse == pytest.approx(-31 / 400)
+    assert change.p_value == pytest.approx(stats.binomtest(53, 75).pvalue, abs=5e-4)
+    assert note(record, scores=scores) == (
+        "hedgehog:window=64 on glue/sst2: accuracy 0.802 ± 0.020 with its linear branch, 0.725 ± 0.022 without; "
+        "the branch makes it better by 0.0775, paired over 400 documents, p = 0.00026; its linear branch helps."
     )
+    # Unpaired, the two intervals overlap, and the largest error decides nothing.
+    assert note(record).endswith("undecided, as no predictions were kept to pair the two scores.")
+
+
+def test_documents_and_seeds_both_add_their_spread(make_record: MakeRecord, make_metric: MakeMetric) -> None:
+    rng = np.random.default_rng(0)
+    seeds = [
+        ([int(x) for x in rng.random(200) < together], [int(x) for x in rng.random(200) < alone])
+        for together, alone in ((0.9, 0.7), (0.85, 0.75), (0.8, 0.6))
+    ]
+    records, scores = answered(make_record, make_metric, seeds)
+    gaps = np.array([np.subtract(together, alone) for together, alone in seeds])
+    variance = gaps.mean(axis=0).var(ddof=1) / 200 + gaps.mean(axis=1).var(ddof=1) / 3
+    change = effect_of(*records, scores=scores).change
+    assert change is not None
+    assert (-change.worse, change.stderr) == pytest.approx((gaps.mean(), math.sqrt(variance)), rel=0.05)
+    assert "paired over 200 documents and 3 seeds, p = " in note(*records, scores=scores)
+
+
+def test_p_values_are_adjusted_over_the_hybrids_of_a_column(make_record: MakeRecord, make_metric: MakeMetric) -> None:
+    # Right alone on 14 and on 4 of 100 documents: p is about 0.02, and 0.04 after adjustment for two, 0.06 for three.
+    answers = [([1] * 14 + [0] * 4 + [1] * 82, [0] * 14 + [1] * 4 + [1] * 82)]
+    named = [answered(make_record, make_metric, answers, f"{HYBRID}:seed={i}") for i in range(3)]
+    by_cell = {record.cell_id: scores for found, scores in named for record in found}
+
+    def scores(record: Record, metric: Metric) -> SampleScores | None:
+        return by_cell[record.cell_id](record, metric)
+
+    for count, helps in ((1, True), (2, True), (3, False)):
+        records = [record for found, _ in named[:count] for record in found]
+        (notes,) = branch_notes(group_seeds(records), scores).values()
+        assert [said.endswith("its linear branch helps.") for said in notes] == [helps] * count
+
+
+def test_a_branch_that_changes_no_answer_does_no_work(make_record: MakeRecord, make_metric: MakeMetric) -> None:
+    (record,), scores = answered(make_record, make_metric, [([1] * 30 + [0] * 10,) * 2])
+    assert note(record, scores=scores).endswith("without; its linear branch does no work.")
+    (record,), scores = answered(make_record, make_metric, [([1, 0] * 20, [0, 1] * 20)])
+    assert note(record, scores=scores).endswith("its linear branch does no work that can be told from chance.")
 
 
 @pytest.mark.parametrize(
@@ -63,21 +142,20 @@ def test_the_note_has_both_scores_and_the_limits_of_the_error(hybrid: Callable[.
         (30.0, 30.0, (None, None), "does no work"),
         (30.0, 32.1, (0.5, 0.5), "helps"),
         (32.1, 30.0, (0.5, 0.5), "harms"),
-        (30.0, 31.9, (0.5, 0.5), "undecided"),
-        (30.0, 31.9, (0.5, 1.5), "no work that can be told from chance"),
+        (30.0, 31.9, (0.5, 0.5), "undecided, as no predictions were kept"),
         (30.0, 31.9, (None, 0.5), "undecided without standard errors"),
         (30.0, math.inf, (0.5, None), "not finite"),
         (math.inf, math.inf, (None, None), "not finite"),
     ],
 )
-def test_the_verdict_of_one_seed_holds_for_any_correlation_of_the_scores(
+def test_without_predictions_the_verdict_of_one_seed_holds_for_any_correlation_of_the_scores(
     hybrid: Callable[..., Record],
     together: float,
     alone: float,
     stderrs: tuple[float | None, float | None],
     verdict: str,
 ) -> None:
-    assert verdict in effect_of(hybrid(together, alone, *stderrs)).verdict
+    assert verdict in verdict_of(hybrid(together, alone, *stderrs))
 
 
 def test_a_score_that_should_be_high_is_helped_by_a_branch_that_raises_it(
@@ -85,17 +163,18 @@ def test_a_score_that_should_be_high_is_helped_by_a_branch_that_raises_it(
 ) -> None:
     names = ("accuracy", "accuracy_without_linear_branch")
     metrics = tuple(make_metric(name, v, "1", True, 0.01) for name, v in zip(names, (0.9, 0.8), strict=True))
-    effect = effect_of(make_record(HYBRID, metrics=metrics))
-    assert effect.gain == pytest.approx(0.1)
-    assert effect.verdict == "its linear branch helps"
+    record = make_record(HYBRID, metrics=metrics)
+    assert effect_of(record).gain == pytest.approx(0.1)
+    assert verdict_of(record) == "its linear branch helps"
 
 
 def test_seeds_pair_so_that_their_common_spread_cancels(hybrid: Callable[..., Record]) -> None:
     records = [hybrid(base, base + gain, seed=i) for i, (base, gain) in enumerate([(30, 1.0), (35, 1.1), (25, 0.9)])]
     effect = effect_of(*records)
     assert effect.gain == pytest.approx(1.0)
-    assert effect.gain_stderr == pytest.approx((0.1 / math.sqrt(3),) * 2)
-    assert "the branch makes it better by 1.000 ± 0.058, paired over 3 seeds; its linear branch helps." in note(
+    assert effect.change is not None
+    assert effect.change.p_value == pytest.approx(stats.ttest_1samp([1.0, 1.1, 0.9], 0).pvalue)
+    assert "the branch makes it better by 1, paired over 3 seeds, p = 0.0033; its linear branch helps." in note(
         *records
     )
 
@@ -103,11 +182,11 @@ def test_seeds_pair_so_that_their_common_spread_cancels(hybrid: Callable[..., Re
 def test_two_seeds_must_agree_closely_to_show_a_difference(hybrid: Callable[..., Record]) -> None:
     wide = [hybrid(30, 31, seed=0), hybrid(30, 31.5, seed=1)]
     close = [hybrid(30, 31, seed=0), hybrid(30, 31.05, seed=1)]
-    assert effect_of(*wide).verdict == "its linear branch does no work that can be told from chance"
-    assert effect_of(*close).verdict == "its linear branch helps"
-    assert effect_of(hybrid(30, 31, seed=0), hybrid(30, 29, seed=1)).verdict.endswith("told from chance")
-    assert effect_of(hybrid(30, 30, seed=0), hybrid(31, 31, seed=1)).verdict == "its linear branch does no work"
-    assert effect_of(hybrid(30, math.inf, seed=0), hybrid(math.inf, 30, seed=1)).verdict.startswith("undecided")
+    assert verdict_of(*wide) == "its linear branch does no work that can be told from chance"
+    assert verdict_of(*close) == "its linear branch helps"
+    assert verdict_of(hybrid(30, 31, seed=0), hybrid(30, 29, seed=1)).endswith("told from chance")
+    assert verdict_of(hybrid(30, 30, seed=0), hybrid(31, 31, seed=1)) == "its linear branch does no work"
+    assert verdict_of(hybrid(30, math.inf, seed=0), hybrid(math.inf, 30, seed=1)).startswith("undecided")
 
 
 def test_a_seed_without_the_control_is_left_out_of_both_scores(
@@ -115,7 +194,7 @@ def test_a_seed_without_the_control_is_left_out_of_both_scores(
 ) -> None:
     other = make_record(HYBRID, seed=1, metrics=(make_metric(value=99.0),))
     effect = effect_of(hybrid(30, 31), other)
-    assert (effect.seeds, effect.together) == (1, (30.0, 0.5))
+    assert effect.together == (30.0, 0.5)
 
 
 def test_other_models_and_sweeps_have_no_note(make_record: MakeRecord, make_metric: MakeMetric) -> None:

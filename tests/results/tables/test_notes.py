@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import pytest
+from rich.console import Console
 
 from hedgebench.results.record import DataIdentity, Metric, Record
 from hedgebench.results.tables.aggregate import group_seeds
+from hedgebench.results.tables.latex import escape_latex
+from hedgebench.results.tables.leaderboard import leaderboard_latex
 from hedgebench.results.tables.notes import apart_notes, section_notes
+from hedgebench.results.tables.terminal import print_leaderboard
 
 MakeRecord = Callable[..., Record]
 MakeMetric = Callable[..., Metric]
@@ -67,6 +72,15 @@ def test_a_teacher_at_the_level_of_chance_is_told(
     assert notes == ([told] if is_told else [])
 
 
+def test_an_f1_is_held_against_that_of_always_answering_class_1(
+    make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    levels = (make_metric("majority_accuracy", 0.684, "1", None), make_metric("constant_f1", 0.812, "1", None))
+    softmax = make_record("softmax", "glue/mrpc", metrics=(make_metric("f1", 0.82, "1", True, 0.01), *levels))
+    (note,) = every_note(softmax)
+    assert note.startswith("glue/mrpc: softmax did not learn: f1 0.820 ± 0.010, always class 1 0.81")
+
+
 def test_a_perplexity_is_held_against_that_of_token_frequencies(
     make_record: MakeRecord, make_metric: MakeMetric
 ) -> None:
@@ -84,6 +98,20 @@ def test_conversions_with_a_teacher_say_which_softmax_percentages_are_of(recipe:
     assert note.endswith("softmax:continued=true, which was not run.")
     (note,) = every_note(*pair, make_record("softmax:continued=true", recipe=recipe))
     assert note.endswith("the control that took as many is softmax:continued=true.")
+
+
+def test_the_terminal_and_latex_say_too_which_softmax_percentages_are_of(make_record: MakeRecord) -> None:
+    pair = [make_record(model, recipe="finetuned-conversion") for model in ("softmax", "hedgehog")]
+    (note,) = every_note(*pair)
+    file = io.StringIO()
+    print_leaderboard(pair, Console(file=file, width=80))
+    assert note in " ".join(file.getvalue().split())
+    (caption,) = [line for line in leaderboard_latex(pair).splitlines() if line.startswith(r"\caption")]
+    assert escape_latex(note) in caption
+    scratch = [make_record(model) for model in ("softmax", "hedgehog")]
+    file = io.StringIO()
+    print_leaderboard(scratch, Console(file=file, width=80))
+    assert "Percentages" not in file.getvalue() + leaderboard_latex(scratch)
 
 
 def test_correlations_in_a_groups_sum_are_told(make_record: MakeRecord, make_metric: MakeMetric) -> None:

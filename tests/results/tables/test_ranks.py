@@ -147,3 +147,18 @@ def test_a_model_without_predictions_is_compared_by_its_error(make_record: MakeR
     alone = [*rows[:2], replace(rows[2], evidence=NO_EVIDENCE)]
     assert [change.method for change in differences(alone).values()] == ["paired bootstrap", "unpaired", "unpaired"]
     assert (pairing(alone), pairing(alone[1:]), pairing(alone[2:])) == ("not all paired", "not all paired", "")
+
+
+@pytest.mark.parametrize(("pace_ms", "ranks"), [(1.0, ["1", "2"]), (1.12, ["1=", "1="])])
+def test_times_are_told_apart_only_beyond_what_the_pace_explains(
+    pace_ms: float, ranks: list[str], make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    records = []
+    for model, ms, pace in (("softmax", 10.0, 1.0), ("elu", 11.5, pace_ms)):  # 15 % slower
+        measured = (make_metric("decode_ms", ms, "ms", False), make_metric("pace_ms", pace, "ms", None))
+        metrics = tuple(
+            replace(metric, samples=(value,) * 9) for metric, value in zip(measured, (ms, pace), strict=True)
+        )
+        records.append(make_record(model, "throughput", metrics=metrics, main_metric="decode_ms"))
+    rows = [row for row in leaderboard_rows(records) if row.metric == "decode_ms"]
+    assert [place.rank for place in rankings(rows)] == ranks

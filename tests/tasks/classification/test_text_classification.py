@@ -150,8 +150,9 @@ def test_a_model_that_is_wrong_on_every_third_row(letters: Sources) -> None:
     adapter = cast(Adapter, ParityModel(lambda number: number % 3 > 0))
     rows = PAIRS.predict(adapter, PAIRS.load(settings, letters), settings)
     metrics = {metric.name: metric for metric in PAIRS.score(rows, settings)}
-    assert list(metrics) == ["f1", "accuracy", "majority_accuracy"]
+    assert list(metrics) == ["f1", "accuracy", "majority_accuracy", "constant_f1"]
     assert metrics["majority_accuracy"].value == 0.5
+    assert metrics["constant_f1"].value == pytest.approx(2 / 3)
     assert metrics["accuracy"].value == pytest.approx(2 / 3)
     assert metrics["f1"].value == pytest.approx(2 / 3)
     assert all(metric.n == 30 and metric.stderr for metric in metrics.values())
@@ -165,6 +166,7 @@ def test_further_metrics_are_added_once(letters: Sources) -> None:
         "accuracy",
         "matthews",
         "majority_accuracy",
+        "constant_f1",
     ]
     with pytest.raises(ValueError, match="unknown metric 'mathews'; did you mean matthews"):
         PAIRS.identify({**settings, "more_metrics": "mathews"}, letters)
@@ -218,7 +220,7 @@ def test_limit_keeps_the_first_rows_of_each_test_split(sources: Sources) -> None
     rows = two.predict(cast(Adapter, ParityModel()), two.load(settings, sources, limit=2), settings)
     assert [row[INPUT][0] for row in rows] == ["n0000", "n0001x", "f0000", "f0001x"]
     metrics = {metric.name: metric.n for metric in two.score(rows, settings)}
-    names = ("f1", "accuracy", "majority_accuracy")
+    names = ("f1", "accuracy", "majority_accuracy", "constant_f1")
     assert metrics == {f"{name}{suffix}": 2 for suffix in ("", "_far") for name in names}
 
 

@@ -12,6 +12,7 @@ import pytest
 from hedgebench.adapters.base import UnsupportedError
 from hedgebench.results.stats.scores import sample_scores
 from hedgebench.tasks.base import BackboneTokenizer, Sources
+from hedgebench.tasks.lm_eval.scores import leave_out
 from hedgebench.tasks.lm_eval.task import LM_EVAL
 from hedgebench.tasks.lm_eval.text import TextModel
 
@@ -94,6 +95,22 @@ def test_texts_are_not_generated_without_a_token_that_ends_them_nor_after_nothin
     empty, cat = model.generate_until(requests("generate_until", ("", GREEDY), ("the cat", GREEDY)))
     assert (empty, model.unscored) == ("", {0: "a prompt has no token"})
     assert [cat] == peer(folder).generate_until(requests("generate_until", ("the cat", GREEDY)), disable_tqdm=True)
+
+
+def test_what_rouge_drops_of_targets_and_answers_is_noted() -> None:
+    rows = [
+        {"document": 0, "target": "Öl 5", "responses": [["Al 5"]], "values": {}, "rouge1": 0.5},
+        {"document": 1, "target": ["ab", "你好"], "responses": [["ab"]], "values": {}, "rouge1": 1.0},
+    ]
+    noted = leave_out(rows, {}, ())
+    assert noted[0]["notes"] == [
+        "rouge1: ROUGE's default tokenizer drops 3 of 12 letters and digits of targets and answers (25.00%), all but "
+        "a-z and 0-9; they count only if the task's own code splits texts otherwise"
+    ]
+    assert noted[1] == rows[1]
+    assert leave_out([{**row, "target": "oil", "responses": []} for row in rows], {}, ())[0].keys() == rows[0].keys()
+    other = [{**{key: value for key, value in row.items() if key != "rouge1"}, "acc": 1} for row in rows]
+    assert leave_out(other, {}, ()) == other
 
 
 def write_questions(mirror: Path, documents: Sequence[int]) -> None:

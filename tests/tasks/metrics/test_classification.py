@@ -13,7 +13,7 @@ import sklearn.metrics
 
 from hedgebench.results.names import UnknownNameError
 from hedgebench.results.stats import agreement
-from hedgebench.tasks.metrics.classification import MEASURES, measure
+from hedgebench.tasks.metrics.classification import MEASURES, constant_f1, measure, without_learning
 from hedgebench.tasks.metrics.requested import check_classes, measure_classes, try_metrics
 
 from ...results.correlations import pearson, spearman
@@ -41,6 +41,29 @@ def test_metrics_by_hand(name: str, expected: float) -> None:
 
 def test_the_error_of_an_accuracy_is_the_closed_form() -> None:
     assert measure("accuracy", LABELS, GUESSES).stderr == pytest.approx(math.sqrt(0.75 * 0.25 / 7))
+
+
+def test_f1_without_learning_is_that_of_always_answering_the_positive_class() -> None:
+    """279 of the 408 pairs of MRPC's validation split are paraphrases; GLUE's majority baseline there is 81.2."""
+    level = constant_f1([1] * 279 + [0] * 129, "_far")
+    assert level.value == pytest.approx(2 * 279 / (279 + 408))
+    assert (level.name, level.higher_is_better, level.n) == ("constant_f1_far", None, 408)
+    assert level.stderr == pytest.approx(measure("f1", [1] * 279 + [0] * 129, [1] * 408).stderr)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_no_answer_that_does_not_look_at_the_input_has_a_better_f1(share: float) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.random(2_000) < share
+    best = constant_f1(labels.astype(int).tolist()).value
+    assert best is not None
+    blind = [measure("f1", labels.tolist(), (rng.random(2_000) < rate).tolist()).value for rate in (0, 0.2, 0.5, 0.95)]
+    assert max(value for value in blind if value is not None) < best
+
+
+def test_only_metrics_that_are_measured_have_a_level_without_learning() -> None:
+    assert [level.name for level in without_learning([measure("f1", LABELS, GUESSES)], LABELS)] == ["constant_f1"]
+    assert without_learning([measure("matthews", LABELS, GUESSES)], LABELS) == []
 
 
 def test_any_number_of_classes_has_an_accuracy() -> None:
