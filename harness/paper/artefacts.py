@@ -21,73 +21,73 @@ _RECALL_AND_COLA = Setup(
 )
 
 
-def _tables() -> Iterator[Artefact]:
-    yield Artefact(
+_TABLES = (
+    Artefact(
         "table-1",
         "Conversion of a fine-tuned encoder on CoLA: prior feature maps",
         ("cola",),
         _FINETUNED,
         models=("softmax", CONTROL, *PRIOR),
-    )
-    yield Artefact(
+    ),
+    Artefact(
         "table-2",
         "Feature maps: recall from scratch, and conversion on CoLA",
         ("recall", "cola"),
         _RECALL_AND_COLA,
         models=("softmax", *PRIOR, "taylor"),
-    )
-    yield Artefact(
+    ),
+    Artefact(
         "table-3",
         "Hedgehog beside softmax and the best prior map",
         ("recall", "cola"),
         _RECALL_AND_COLA,
         models=("softmax", "taylor", "hedgehog"),
-    )
-    yield Artefact(
+    ),
+    Artefact(
         "table-4",
         "Attention fidelity of an encoder's maps, and what distillation adds to it",
         ("fidelity-cola",),
         _FINETUNED,
         metrics=("attention_kl", "attention_kl_from_teacher", "attention_entropy", "attention_monotonicity"),
-    )
-    yield Artefact(
+    ),
+    Artefact(
         "table-5",
         "Attention fidelity on other text and longer inputs than the maps were distilled on",
         ("fidelity-cola", "fidelity-text"),
         Setup(_BERT, Fact("maps distilled on CoLA and on WikiText-103; other GLUE sets; longer inputs")),
         metrics=("attention_kl_at",),
-    )
-    yield Artefact(
+    ),
+    Artefact(
         "table-6",
         "Long Range Arena, from scratch",
         ("lra",),
         Setup(Fact("2 layers, after the PyTorch recipe of the Nystromformer"), Fact("Long Range Arena")),
-    )
-    yield Artefact(
+    ),
+    Artefact(
         "table-7",
         "Language models trained from scratch",
         ("language",),
         Setup(Fact("GPT-2's shape, 125M parameters"), _WIKITEXT),
-    )
-    yield Artefact(
+    ),
+    Artefact(
         "table-8",
         "Conversion of fine-tuned encoders on GLUE",
         ("glue",),
         Setup(_BERT, Fact("eight tasks of GLUE, validation", "nyu-mll/glue")),
-    )
-    yield Artefact(
+    ),
+    Artefact(
         "table-9",
         "Conversion of image classifiers",
         ("images", "vit-b16"),
         Setup(Fact("ViT-B/16, 86M parameters", "vit-b16"), Fact("ImageNet-1K, 224 pixels", "imagenet")),
-    )
-    yield Artefact(
+    ),
+    Artefact(
         "table-10",
         "Conversion of language models",
         ("language-conversion", "gpt2"),
         Setup(Fact("GPT-2, 125M parameters", "gpt2"), _WIKITEXT, Fact("2 epochs of distillation, 8 inputs a step")),
-    )
-    yield Artefact(
+    ),
+    Artefact(
         "table-11",
         "Conversion of a large language model with low-rank adapters: summaries",
         ("samsum", "samsum-zero-shot"),
@@ -98,14 +98,15 @@ def _tables() -> Iterator[Artefact]:
             _A6000,
         ),
         metrics=("rouge1", "rouge2", "rougeL"),
-    )
-    yield Artefact(
+    ),
+    Artefact(
         "ablations",
         "What each part of Hedgehog adds in the conversion of a language model",
         ("language-conversion",),
         plots=("quality", "divergence"),
         note="No number of the paper's own ablation is known.",
-    )
+    ),
+)
 
 
 def _figures() -> Iterator[Artefact]:
@@ -123,4 +124,4 @@ def _figures() -> Iterator[Artefact]:
         yield Artefact(id, title, studies, setup, plots=plots, has_table=False)
 
 
-ARTEFACTS: Mapping[str, Artefact] = {artefact.id: artefact for artefact in (*_tables(), *_figures())}
+ARTEFACTS: Mapping[str, Artefact] = {artefact.id: artefact for artefact in (*_TABLES, *_figures())}

@@ -22,7 +22,7 @@ from typing import Any
 
 from ...adapters.base import Adapter, Capability, Examples, ModelShape, PixelInputs, Settings
 from ...results.record import DataIdentity, Metric
-from ..base import FROM_SCRATCH, INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
+from ..base import FROM_SCRATCH, INPUT, NO_TEXT, Row, Sources, TaskData, TaskInfo, TaskScale
 from ..data.sources import shuffled_places
 from ..heavy import NDArray, Tensor, np, torch
 from ..metrics.classification import majority_accuracy, measure
@@ -145,7 +145,7 @@ class ImageClassification:
             EvaluationPictures(pixels[TEST][:limit], labels[:limit], places[:limit], inputs),
             _examples(TRAIN, parts, pixels, varied),
             _examples("held_out", parts, pixels, inputs),
-            details={"image_size": size, "channels": channels, "read_by": type(reader).__name__.lower()},
+            details={**NO_TEXT, "image_size": size, "channels": channels, "read_by": type(reader).__name__.lower()},
         )
 
     def predict(self, adapter: Adapter, data: TaskData, settings: Settings) -> list[Row]:
