@@ -32,6 +32,7 @@ CONTROL = "softmax:continued=true"
 _FIDELITY = ("softmax", *PRIOR, "t2r_hh", "hedgehog", "hedgehog:distill=false")
 _GLUE = GROUPS["glue"]
 _FEW_STEPS = {f"{stage}.steps": "2" for stage in ("teacher", "distill", "finetune")}
+_TWO_SUMMARIES = {"task.test_rows": "2", "task.max_new_tokens": "4"}
 _NO_VIT = "its weights are on the hub alone, and ImageNet is not in the mirror; see the study `images`"
 
 _RECALL = Study(
@@ -156,7 +157,15 @@ _GPT2 = Study(
             ("stdlib",),
             "smollm2-135m",
             models=("softmax", "hedgehog"),
-            settings={"task.context_length": "32", "distill.steps": "1", "finetune.steps": "1"},
+            settings={
+                "task.context_length": "32",
+                "task.train_bytes": "20000",
+                "task.test_bytes": "2000",
+                "distill.steps": "1",
+                "distill.batch_size": "1",
+                "finetune.steps": "1",
+                "finetune.batch_size": "1",
+            },
         ),
         "small": StudyScale(("wikitext2",), "smollm2-135m"),
         "paper": StudyScale(("wikitext103",), "gpt2", seeds=3),
@@ -192,7 +201,10 @@ _SAMSUM = Study(
     recipe="pretrained-conversion-lora",
     scales={
         "smoke": StudyScale(
-            ("samsum",), "smollm2-135m", settings={"distill.steps": "1", "lora.steps": "1"}, models=("hedgehog",)
+            ("samsum",),
+            "smollm2-135m",
+            settings={**_TWO_SUMMARIES, "distill.steps": "1", "lora.steps": "1"},
+            models=("hedgehog",),
         ),
         "small": StudyScale(("samsum",), "smollm2-135m"),
         "paper": StudyScale(("samsum",), "llama2-7b", seeds=3),
@@ -206,7 +218,7 @@ _SAMSUM_ZERO_SHOT = Study(
     models=("softmax",),
     recipe="zero-shot",
     scales={
-        "smoke": StudyScale(("samsum",), "smollm2-135m"),
+        "smoke": StudyScale(("samsum",), "smollm2-135m", settings=_TWO_SUMMARIES),
         "small": StudyScale(("samsum",), "smollm2-135m"),
         "paper": StudyScale(("samsum",), "llama2-7b"),
     },
