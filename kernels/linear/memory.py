@@ -20,6 +20,7 @@ class Memory:
         self._like = like
         self._lasting = lasting
         self._tensors: dict[tuple[object, ...], Tensor] = {}
+        self._parts: dict[tuple[object, ...], tuple[Tensor, Tensor, Tensor]] = {}
 
     def __bool__(self) -> bool:
         """Tells whether there is any memory to use again."""
@@ -27,15 +28,21 @@ class Memory:
 
     def __call__(self, name: str, *size: int) -> Tensor | None:
         """The tensor for results of this name and size, or None where torch makes a new one."""
-        return None if self._like is None or name in self._lasting else self.tensor(name, *size)
-
-    def tensor(self, name: str, *size: int) -> Tensor:
-        """The tensor of this name and size; a new one holds ones."""
-        assert self._like is not None
+        if self._like is None or name in self._lasting:
+            return None
         key = (name, *size)
         if key not in self._tensors:
             self._tensors[key] = self._like.new_ones(size)
         return self._tensors[key]
+
+    def parts(self, name: str, *size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The tensor of this name and size, all of its columns but the last, and the last."""
+        key = (name, *size)
+        if key not in self._parts:
+            tensor = self(name, *size)
+            assert tensor is not None
+            self._parts[key] = (tensor, tensor[..., :-1], tensor[..., -1:])
+        return self._parts[key]
 
     def lend(self, name: str, tensor: Tensor) -> None:
         """Lets results of this name be written over the tensor."""

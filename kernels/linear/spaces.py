@@ -112,7 +112,7 @@ def causal_scores(
     """Multiplies a chunk with itself, zero where the key is later than the query."""
     size = keys.shape[1]
     scores = torch.bmm(queries, keys.mT, out=memory("scores", *queries.shape[:2], size))
-    scores.view(scores.shape[0], -1, size, size).tril_()
+    (scores if queries.shape[1] == size else scores.view(scores.shape[0], -1, size, size)).tril_()
     return scores
 
 
