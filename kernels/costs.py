@@ -6,7 +6,6 @@ that hold all scores write and read them too, the others write and read their st
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 from ..results.names import unknown_name
 
@@ -89,10 +88,6 @@ def linear_attention_cost(
     pairs = 0 if form == "recurrent" else whole * size**2 + rest**2
     within = 2 * b * h * pairs * (f + dv + 1)
     return Cost(through_state + within, traffic + 2 * steps * state_bytes, state_bytes)
-
-
-linear_decode_cost = partial(linear_attention_cost, "recurrent", n=1)
-"""Counts one decoded token of linear attention, features given; sizes as in `linear_attention_cost`."""
 
 
 def linear_state_bytes(*, b: int, hk: int, f: int, dv: int, bytes_per_element: int = 4, log_space: bool = False) -> int:

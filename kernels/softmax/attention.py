@@ -105,24 +105,6 @@ def attention_scores(
     return _scores(q, k, scale).masked_fill(~seen, -torch.inf)
 
 
-def softmax_attention_naive(
-    q: Float[Tensor, "b h n d"],
-    k: Float[Tensor, "b hk m d"],
-    v: Float[Tensor, "b hk m dv"],
-    *,
-    causal: bool,
-    key_padding_mask: Bool[Tensor, "b m"] | None = None,
-    scale: float | None = None,
-    window: int | None = None,
-) -> Float[Tensor, "b h n dv"]:
-    """The sums of values under the weights of `softmax_attention_weights`, whose arguments and errors it shares."""
-    weights = softmax_attention_weights(
-        q, k, causal=causal, key_padding_mask=key_padding_mask, scale=scale, window=window
-    )
-    values = v.to(accumulator_dtype(weights, v)).repeat_interleave(_query_groups(q, k), dim=1)
-    return (weights.to(values.dtype) @ values).to(v.dtype)
-
-
 def softmax_attention(
     q: Float[Tensor, "b h n d"],
     k: Float[Tensor, "b hk m d"],
@@ -155,17 +137,18 @@ def softmax_attention(
     """
     if backend not in (known := ("auto", "naive", *SDPA_BACKENDS)):
         raise unknown_name("backend", backend, known)
-    if backend == "naive":
-        output = softmax_attention_naive(
-            q, k, v, causal=causal, key_padding_mask=key_padding_mask, scale=scale, window=window
-        )
-        return SoftmaxAttentionResult(output, KernelChoice("softmax", backend))
     groups = _query_groups(q, k)
+    seeing: dict[str, Any] = {"causal": causal, "key_padding_mask": key_padding_mask, "window": window}
+    if backend == "naive":
+        weights = softmax_attention_weights(q, k, scale=scale, **seeing)
+        values = v.to(accumulator_dtype(weights, v)).repeat_interleave(groups, dim=1)
+        output = (weights.to(values.dtype) @ values).to(v.dtype)
+        return SoftmaxAttentionResult(output, KernelChoice("softmax", backend))
     square = q.shape[2] == k.shape[2]
     options: dict[str, Any] = {"scale": scale, "enable_gqa": groups > 1}
     blind = None
     if key_padding_mask is not None or window is not None or (causal and not square and q.shape[2] > 1):
-        seen = visible_keys(q, k, causal=causal, key_padding_mask=key_padding_mask, window=window)
+        seen = visible_keys(q, k, **seeing)
         # A fused kernel may give NaN for a row without keys, so such a row sees all of them and is zeroed afterwards.
         blind = ~seen.any(-1, keepdim=True)
         options["attn_mask"] = (seen | blind).expand(q.shape[0], 1, -1, -1)
