@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from .atomic import replacing
 from .foreign import ForeignJsonError, convert, format_json, parse_json
@@ -61,6 +61,18 @@ class RunStore:
     """
 
     root: Path
+
+    @classmethod
+    def of_run(cls, folder: Path) -> Self:
+        """The store of a run that there is.
+
+        Raises:
+            StoreError: The folder is not a run's.
+        """
+        store = cls(folder)
+        if not store.cells.is_dir():
+            raise StoreError(f"{str(folder)!r} is not a run's folder: it has no folder cells/")
+        return store
 
     @property
     def cells(self) -> Path:

@@ -43,7 +43,8 @@ def serve(folders: Sequence[Path], is_asked: bool, port: int | None, format: str
         Exit code 0.
 
     Raises:
-        UsageError: A folder holds no run, the port is taken or not valid, or the options do not go together.
+        StoreError: A folder holds no run.
+        UsageError: The port is taken or not valid, or the options do not go together.
     """
     if not is_asked:
         raise UsageError("--port goes with --serve; add --serve, or leave --port out")
