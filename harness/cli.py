@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..results.names import UnknownNameError
+from ..results.names import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,14 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = make_parser(given[0] if given else "").parse_args(given[:1] if given[:1] == [LM_EVAL] else given)
     options.rest = given[1:]
-    from ..results.store import StoreError
-    from .config import UsageError
-
     try:
         code: int = options.does(options)
         sys.stdout.flush()
         return code
-    except (UsageError, UnknownNameError, StoreError) as error:
+    except UsageError as error:
         print(f"bench: error: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:

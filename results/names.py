@@ -16,7 +16,11 @@ FAMILIES = frozenset({"kernels", "lm_eval"})
 """Names before `/` that tasks share without being one benchmark: their scores have no sum."""
 
 
-class UnknownNameError(ValueError):
+class UsageError(ValueError):
+    """The command line, a setting, a name or a file is wrong; `bench` ends with exit code 2."""
+
+
+class UnknownNameError(UsageError):
     """A name does not exist; the message has the name, the nearest names and all that are allowed."""
 
 

@@ -24,6 +24,7 @@ from typing import IO, Any, Self
 from .atomic import replacing
 from .foreign import ForeignJsonError, convert, format_json, parse_json
 from .migrations import NewerVersionError
+from .names import UsageError
 from .record import Record, Status, from_json, record_text
 
 DONE_STATUSES: frozenset[Status] = frozenset({"ok", "oom", "unsupported"})
@@ -32,7 +33,7 @@ DONE_STATUSES: frozenset[Status] = frozenset({"ok", "oom", "unsupported"})
 _CELL_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
-class StoreError(Exception):
+class StoreError(UsageError):
     """A run's folder cannot be read or written."""
 
 
