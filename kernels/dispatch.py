@@ -16,7 +16,7 @@ from .fused.call import Call
 from .fused.choose import fused_if_possible
 from .linear.naive import linear_attention_naive
 from .linear.sums import EPS
-from .maps.token_maps import TokenMap, zero_padding
+from .maps.token_maps import TokenMap, hide_padding
 from .state import LinearState
 
 NAIVE_TOKENS = 128
@@ -68,7 +68,7 @@ def linear_attention(
     torch_form = _fastest_form(phi_q, phi_k, causal, log_space, stateful) if form == "auto" else form
     _check_choice(backend, torch_form, stateful)
     if maps is not None:
-        phi_k = zero_padding(phi_k, key_padding_mask)
+        phi_k = hide_padding(phi_k, key_padding_mask)
     if maps is not None and not keeps_features_in_cache(torch_form, phi_q.device):
         phi_q, phi_k = (of(x, slice(0, x.shape[2])) for of, x in zip(maps, (phi_q, phi_k), strict=True))
         maps = None

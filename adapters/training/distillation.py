@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ...kernels.distillation.loss import attention_distillation_loss
 from ...kernels.maps.feature_map import FeatureMap
-from ...kernels.maps.token_maps import zero_padding
+from ...kernels.maps.token_maps import hide_padding
 from ..attention.core import AttentionCore, Heads, QueryHeads
 from ..base import Examples, UnsupportedError
 from ..precision import Precision
@@ -100,8 +100,8 @@ class AttentionDistillation:
             result = attention_distillation_loss(
                 heads.q,
                 heads.k,
-                query_map(zero_padding(heads.q, heads.key_padding_mask), heads.positions),
-                key_map(zero_padding(heads.k, heads.key_padding_mask), heads.positions),
+                query_map(hide_padding(heads.q, heads.key_padding_mask), heads.positions),
+                key_map(hide_padding(heads.k, heads.key_padding_mask), heads.positions),
                 causal=bridge.causal,
                 key_padding_mask=heads.key_padding_mask,
                 scale=heads.scale,

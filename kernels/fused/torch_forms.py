@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..chunk.attention import linear_attention_chunk, linear_attention_recurrent
 from ..maps.hedgehog_tokens import HedgehogTokens
-from ..maps.token_maps import TokenMap, zero_padding
+from ..maps.token_maps import TokenMap, hide_padding
 from ..state import LinearState
 from ..triton.block_tables import check_ends
 from .call import Call
@@ -39,7 +39,7 @@ def torch_decode(call: Call) -> tuple[Tensor, LinearState]:
 
 
 def _torch_batch(call: Call) -> tuple[Tensor, LinearState]:
-    k = zero_padding(call.k, call.mask)
+    k = hide_padding(call.k, call.mask)
     return linear_attention_chunk(
         call.q, k, call.v, causal=call.causal, key_padding_mask=call.mask, maps=_maps(call), **_options(call)
     )

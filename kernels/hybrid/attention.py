@@ -23,7 +23,7 @@ from ..choice import KernelChoice
 from ..chunk.attention import linear_attention_and_log
 from ..fused.checks import check_devices, check_mask, check_shape
 from ..linear.naive import linear_attention_weights_and_log
-from ..maps.token_maps import zero_padding
+from ..maps.token_maps import hide_padding
 from ..softmax.window import window_attention, window_attention_weights
 from ..state import EMPTY_LOG, LinearState
 from .call import HybridCall, mixed, window_share
@@ -119,7 +119,7 @@ def _far_features(
 ) -> tuple[Tensor, Tensor]:
     """The features of the late queries and of the keys that leave the window, in one type."""
     gone = new.first(new.tokens - window)
-    far_q, far_k = phi_q[:, :, window:], key_map(zero_padding(gone.keys, gone.mask), gone.positions)
+    far_q, far_k = phi_q[:, :, window:], key_map(hide_padding(gone.keys, gone.mask), gone.positions)
     dtype = torch.promote_types(far_q.dtype, torch.float32 if log_space else far_k.dtype)
     return far_q.to(dtype), far_k.to(dtype)
 
@@ -182,7 +182,7 @@ def _delayed(
     early = max(0, phi_q.shape[2] - leaving)
     output, log_sum, linear = linear_attention_and_log(
         phi_q[:, :, early:],
-        key_map(zero_padding(gone.keys, gone.mask), gone.positions),
+        key_map(hide_padding(gone.keys, gone.mask), gone.positions),
         gone.values,
         causal=True,
         key_padding_mask=gone.mask,

@@ -10,9 +10,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-def zero_padding(x: Float[Tensor, "b h n d"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b h n d"]:
-    """The vectors, zero where the mask is false: a map's gradient multiplies by them, and 0 · NaN is NaN."""
-    return x if mask is None else x.masked_fill(~mask[:, None, :, None], 0.0)
+def hide_padding(
+    x: Float[Tensor, "b h n d"], mask: Bool[Tensor, "b n"] | None, value: float = 0.0
+) -> Float[Tensor, "b h n d"]:
+    """The vectors, `value` where the mask is false: gradients and products multiply by them, and 0 · NaN is NaN."""
+    return x if mask is None else x.masked_fill(~mask[:, None, :, None], value)
 
 
 @runtime_checkable

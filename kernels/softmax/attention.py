@@ -137,7 +137,7 @@ def softmax_attention(
     """
     if backend not in (known := ("auto", "naive", *SDPA_BACKENDS)):
         raise unknown_name("backend", backend, known)
-    groups = _query_groups(q, k)
+    groups = kv_groups(q, k)
     seeing: dict[str, Any] = {"causal": causal, "key_padding_mask": key_padding_mask, "window": window}
     if backend == "naive":
         weights = softmax_attention_weights(q, k, scale=scale, **seeing)
@@ -178,12 +178,17 @@ def sdpa_backend(
 
 
 def _scores(q: Tensor, k: Tensor, scale: float | None) -> Tensor:
-    groups, dtype = _query_groups(q, k), accumulator_dtype(q, k)
+    groups, dtype = kv_groups(q, k), accumulator_dtype(q, k)
     keys = k.to(dtype).repeat_interleave(groups, dim=1)
     return q.to(dtype) * (q.shape[-1] ** -0.5 if scale is None else scale) @ keys.mT
 
 
-def _query_groups(q: Tensor, k: Tensor) -> int:
+def kv_groups(q: Float[Tensor, "b h n d"], k: Float[Tensor, "b hk m d"]) -> int:
+    """Counts the query heads per kv head.
+
+    Raises:
+        ValueError: The kv heads do not divide the query heads.
+    """
     if q.shape[1] % k.shape[1]:
         raise ValueError(f"{k.shape[1]} kv heads do not divide {q.shape[1]} query heads")
     return q.shape[1] // k.shape[1]
