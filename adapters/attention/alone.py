@@ -54,7 +54,7 @@ class LayerInputs:
 
 
 class AttentionAlone:
-    """An attention layer with methods like those of a whole model's adapter.
+    """An attention layer with the calls that are measured (`tasks.efficiency.subjects.Calls`).
 
     Args:
         core: The attention, already on its device.
@@ -94,8 +94,9 @@ class AttentionAlone:
         return LayerInputs(Heads(q, k, v, positions), normal(self.shape.heads))
 
     @torch.no_grad()
-    def prefill(self, heads: Heads) -> LayerState:
-        """Computes outputs over whole sequences; returns the state to decode from, None if the layer is not causal."""
+    def prefill(self, inputs: LayerInputs, seq_len: int) -> LayerState:
+        """Outputs of the first `seq_len` tokens; returns the state to decode from, None if the layer is not causal."""
+        heads = inputs.part(0, seq_len)
         with self.precision.autocast():
             if not self.causal:
                 self._forward(heads, causal=False)
@@ -103,17 +104,17 @@ class AttentionAlone:
             return self._extend(heads, None)[1]
 
     @torch.no_grad()
-    def decode(self, heads: Heads, state: LayerState) -> LayerState:
-        """Computes outputs of one more token per row; returns the new state, which replaces the old one.
+    def decode(self, inputs: LayerInputs, position: int, state: LayerState) -> LayerState:
+        """Computes outputs of the token at `position`; returns the new state, which replaces the old one.
 
         Raises:
             UnsupportedError: The layer is not causal.
         """
         self._require_causal()
         with self.precision.autocast():
-            return self._extend(heads, state)[1]
+            return self._extend(inputs.part(position, position + 1), state)[1]
 
-    def training_step(self, inputs: LayerInputs) -> None:
+    def train(self, inputs: LayerInputs) -> None:
         """A forward pass, and a backward pass to queries, keys, values and feature maps; gradients are dropped."""
         q, k, v = (x.detach().requires_grad_() for x in (inputs.heads.q, inputs.heads.k, inputs.heads.v))
         with self.precision.autocast():
@@ -134,7 +135,7 @@ class AttentionAlone:
             UnsupportedError: The layer is not causal.
         """
         self._require_causal()
-        return state_bytes(self.prefill(self.inputs(1, seq_len).heads)) * batch_size
+        return state_bytes(self.prefill(self.inputs(1, seq_len), seq_len)) * batch_size
 
     def _require_causal(self) -> None:
         if not self.causal:
