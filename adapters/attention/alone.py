@@ -14,12 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.costs import (
-    FUSED_SOFTMAX,
     Cost,
     feature_map_cost,
     linear_attention_cost,
-    softmax_attention_cost,
-    softmax_decode_cost,
+    softmax_cost,
 )
 from ...kernels.dispatch import keeps_features_in_cache
 from ...kernels.fused_costs import fused_decode_cost, fused_forward_cost
@@ -156,20 +154,15 @@ class AttentionAlone:
         ran = [choice for done, choice in kernels_of(self.core) if done == wanted]
         match self.core, [choice.backend for choice in ran]:
             case SoftmaxAttention(window=None), [backend]:
-                return self._softmax_cost(phase, backend, batch_size, seq_len)
+                s, size = self.shape, self.precision.dtype.itemsize
+                sizes = {"b": batch_size, "h": s.heads, "hk": s.kv_heads, "d": s.head_dim, "dv": s.head_dim}
+                given = {**sizes, "tokens": seq_len, "bytes_per_element": size}
+                return softmax_cost(decodes=phase == "decode", backend=backend, causal=self.causal, **given)
             case LinearAttention() as core, ["torch"]:
                 return self._linear_cost(core, phase, ran[0].form, batch_size, seq_len)
             case LinearAttention() as core, ["triton"]:
                 return self._fused_cost(core, ran[0].form, batch_size, seq_len)
         return None
-
-    def _softmax_cost(self, phase: str, backend: str, batch_size: int, seq_len: int) -> Cost:
-        s, size = self.shape, self.precision.dtype.itemsize
-        sizes: dict[str, Any] = {"b": batch_size, "h": s.heads, "hk": s.kv_heads, "d": s.head_dim, "dv": s.head_dim}
-        if phase == "decode":
-            return softmax_decode_cost(**sizes, m=seq_len, bytes_per_element=size)
-        fused = backend in FUSED_SOFTMAX
-        return softmax_attention_cost(**sizes, causal=self.causal, n=seq_len, bytes_per_element=size, fused=fused)
 
     def _fused_cost(self, core: LinearAttention, form: str, batch_size: int, seq_len: int) -> Cost | None:
         s, query_map = self.shape, core.query_map
