@@ -196,11 +196,8 @@ def _settings(
     if config.batch_size not in ("", "auto") and "batch_size" in settings["task"]:
         settings["task"]["batch_size"] = int(config.batch_size)
     settings["task"] = task_spec.apply(settings["task"])
-    try:
-        for stage in settings.keys() & STAGE_DEFAULTS.keys():
-            check_stage(stage, settings[stage])
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    for stage in settings.keys() & STAGE_DEFAULTS.keys():
+        check_stage(stage, settings[stage])
     return settings
 
 

@@ -67,7 +67,5 @@ def make_baseline(run: Path, output: Path) -> list[str]:
     """
     try:
         return write_baseline(read_snapshot(run), output)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror}") from error
