@@ -143,7 +143,7 @@ def softmax_decode_cost(*, b: int, h: int, hk: int, m: int, d: int, dv: int, byt
     return Cost(2 * b * h * m * (d + dv), (h + hk) * token + hk * m * token, hk * m * token)
 
 
-def softmax_cost(*, decodes: bool, tokens: int, backend: str, causal: bool = True, **sizes: int) -> Cost:
+def softmax_cost(*, decodes: bool, tokens: int, backend: str, causal: bool, **sizes: int) -> Cost:
     """Counts a decoded token that sees so many, or a pass over them, as the backend computes it."""
     if decodes:
         return softmax_decode_cost(m=tokens, **sizes)

@@ -97,13 +97,12 @@ class Calls(Protocol):
 def calls_for(mode: str, subject: Any) -> tuple[Calls, str]:
     """The calls of a subject, compiled if the mode says so, and the mode's name without its prefixes."""
     work = mode.removeprefix(LAYER)
-    is_compiled = work.startswith(COMPILED)
+    is_compiled, is_layer = work.startswith(COMPILED), mode.startswith(LAYER)
     if is_compiled:
         _counters().clear()
-    calls: Calls = subject if mode.startswith(LAYER) else ModelCalls(subject, is_compiled)
-    if is_compiled and calls is subject:
+    if is_compiled and is_layer:
         subject.compile()
-    return calls, work.removeprefix(COMPILED)
+    return subject if is_layer else ModelCalls(subject, is_compiled), work.removeprefix(COMPILED)
 
 
 def whole_call(calls: Calls, work: str, point: Point) -> Callable[[], object]:

@@ -100,7 +100,7 @@ def cost_of(call: str, contender: str, ran: str, shape: KernelShape, dtype: str)
     if contender.startswith("softmax") and call in ("forward", "decode"):
         sizes = {"b": shape.batch, "h": shape.heads, "hk": shape.heads, "d": shape.head_dim, "dv": shape.head_dim}
         given = {**sizes, "tokens": shape.tokens, "bytes_per_element": fused_costs.ELEMENT_BYTES[dtype]}
-        return costs.softmax_cost(decodes=call == "decode", backend=ran.split("/")[-1], **given)
+        return costs.softmax_cost(decodes=call == "decode", backend=ran.split("/")[-1], causal=True, **given)
     if not contender.startswith(OURS):
         return None
     token_heads, d = shape.batch * shape.tokens * shape.heads, shape.head_dim
