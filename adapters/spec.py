@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ..results.names import UsageError
 from .mechanisms.declaration import Mechanism, OptionValue
 
 
-class SpecError(ValueError):
+class SpecError(UsageError):
     """A model spec cannot be parsed; the message shows the form."""
 
 

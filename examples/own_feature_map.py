@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from hedgebench.kernels.distillation.loss import attention_distillation_loss
 from hedgebench.kernels.linear.naive import linear_attention_weights
 from hedgebench.kernels.maps.feature_map import FeatureMap, Role
-from hedgebench.kernels.maps.feature_maps import make_feature_map
+from hedgebench.kernels.maps.fixed import EluMap
+from hedgebench.kernels.maps.learned import HedgehogMap
 from hedgebench.kernels.softmax.attention import softmax_attention_weights
 
 HEADS, TOKENS, HEAD_DIM = 2, 128, 16
@@ -60,13 +61,8 @@ def draw(seed: int) -> tuple[Tensor, Tensor]:
 def main() -> dict[str, float]:
     """Prints a line for each map, and gives their divergences."""
     q, k = draw(seed=0)
-    pairs = {
-        "softplus": (SoftplusMap(HEADS, HEAD_DIM), SoftplusMap(HEADS, HEAD_DIM, role="key")),
-        **{
-            name: (make_feature_map(name, HEADS, HEAD_DIM), make_feature_map(name, HEADS, HEAD_DIM, role="key"))
-            for name in ("elu", "hedgehog")
-        },
-    }
+    kinds: dict[str, type[FeatureMap]] = {"softplus": SoftplusMap, "elu": EluMap, "hedgehog": HedgehogMap}
+    pairs = {name: (kind(HEADS, HEAD_DIM), kind(HEADS, HEAD_DIM, role="key")) for name, kind in kinds.items()}
     distill(pairs["hedgehog"])
     with torch.no_grad():
         found = {name: divergence(maps, q, k) for name, maps in pairs.items()}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..results.names import UnknownNameError
+from ..results.names import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,14 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = make_parser(given[0] if given else "").parse_args(given[:1] if given[:1] == [LM_EVAL] else given)
     options.rest = given[1:]
-    from ..results.store import StoreError
-    from .config import UsageError
-
     try:
-        code = COMMANDS[options.command](options)
+        code: int = options.does(options)
         sys.stdout.flush()
         return code
-    except (UsageError, UnknownNameError, StoreError) as error:
+    except UsageError as error:
         print(f"bench: error: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
@@ -78,16 +75,22 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench", description="Evaluate and benchmark attention mechanisms.")
     parser.add_argument("--version", action="version", version=f"bench {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="train or convert models, measure them, write leaderboard and report")
+
+    def add(name: str, does: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=help)
+        added.set_defaults(does=does)
+        return added
+
+    run = add("run", _run, "train or convert models, measure them, write leaderboard and report")
     if command in (None, "run"):
         _add_run(run)
-    conversion = commands.add_parser("convert", help="convert a pretrained model, measure it, write it to a folder")
+    conversion = add("convert", _convert, "convert a pretrained model, measure it, write it to a folder")
     if command in (None, "convert"):
         _add_convert(conversion)
-    listing = commands.add_parser("list", help="list models, tasks, backbones, recipes or suites")
+    listing = add("list", _list, "list models, tasks, backbones, recipes or suites")
     listing.add_argument("what", choices=LISTINGS)
     listing.add_argument("--json", action="store_true", help="print JSON")
-    report = commands.add_parser("report", help="render the results of one or more runs")
+    report = add("report", _report, "render the results of one or more runs")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
     report.add_argument("--format", choices=FORMATS, help="default: md")
     report.add_argument("--serve", action="store_true", help="show the report in a browser and follow a run under way")
@@ -95,30 +98,30 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
         "--port", type=int, metavar="N", help="port on this machine for --serve (default: any free one)"
     )
     report.add_argument("--rescore", action="store_true", help="first recompute metrics from the stored predictions")
-    exporting = commands.add_parser("export", help="write runs for other programs, or send them to a tracker")
+    exporting = add("export", _export, "write runs for other programs, or send them to a tracker")
     exporting.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
     exporting.add_argument("--format", choices=EXPORT_FORMATS, required=True)
     exporting.add_argument(
         "-o", "--output", type=Path, metavar="PATH", help="file, or folder of lm-eval; trackers need none"
     )
-    importing = commands.add_parser("import", help="make a run from what lm-eval or an earlier release wrote")
+    importing = add("import", _import, "make a run from what lm-eval or an earlier release wrote")
     importing.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="lm-eval's results JSON, a record, or our Parquet"
     )
     importing.add_argument("-o", "--output", required=True, type=Path, metavar="RUN_DIR")
-    _add_compare(commands.add_parser("compare", help="compare a run with an earlier one: exit code 1 for a regression"))
-    baseline = commands.add_parser("baseline", help="write a run's results to one small file, to commit and compare")
+    _add_compare(add("compare", _compare, "compare a run with an earlier one: exit code 1 for a regression"))
+    baseline = add("baseline", _baseline, "write a run's results to one small file, to commit and compare")
     baseline.add_argument("run", type=Path, metavar="RUN_DIR")
     baseline.add_argument(
         "-o", "--output", required=True, type=Path, metavar="FILE", help="such as results/baselines/NAME.json"
     )
-    paper = commands.add_parser("paper", help="the paper's tables and figures: list, run, render, judge its claims")
+    paper = add("paper", _paper, "the paper's tables and figures: list, run, render, judge its claims")
     if command in (None, "paper"):
         _add_paper(paper)
-    environment = commands.add_parser("env", help="versions, devices, where data and weights would come from")
+    environment = add("env", _env, "versions, devices, where data and weights would come from")
     environment.add_argument("--mirror", metavar="DIR")
     environment.add_argument("--json", action="store_true", help="print JSON")
-    commands.add_parser(LM_EVAL, help="lm-eval's own command line, with our models as --model hedgebench")
+    add(LM_EVAL, _lm_eval, "lm-eval's own command line, with our models as --model hedgebench")
     return parser
 
 
@@ -313,18 +316,3 @@ def _console() -> Console:
 
     console = Console()
     return console if console.is_terminal else Console(width=max(console.width, 120))
-
-
-COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
-    "run": _run,
-    "convert": _convert,
-    "list": _list,
-    "report": _report,
-    "export": _export,
-    "import": _import,
-    "compare": _compare,
-    "baseline": _baseline,
-    "paper": _paper,
-    "env": _env,
-    LM_EVAL: _lm_eval,
-}

@@ -12,14 +12,9 @@ from typing import Any
 
 from ..adapters.backbone import SCALES
 from ..results.exchange.trackers import TRACKERS
-from ..results.names import unknown_name
+from ..results.names import UsageError, unknown_name
 from .recipes import RECIPES
 from .suites import SUITES
-
-
-class UsageError(ValueError):
-    """The command line or a file names something that does not exist or is not allowed; exit code 2."""
-
 
 MAX_SEED = 2**32 - 1
 """The largest seed that every library accepts; NumPy's old generator, which lm-eval seeds, sets it."""
@@ -91,7 +86,7 @@ class RunConfig:
         ]
         for what, name, allowed in chosen:
             if name is not None and name not in allowed:
-                raise UsageError(str(unknown_name(what, name, allowed)))
+                raise unknown_name(what, name, allowed)
         if not self.seeds or min(self.seeds) < 0 or max(self.seeds) > MAX_SEED:
             raise UsageError(f"seeds are {list(self.seeds)}; allowed: whole numbers from 0 to {MAX_SEED}, at least one")
         if self.batch_size not in ("", "auto") and not (self.batch_size.isdecimal() and int(self.batch_size) > 0):
@@ -259,7 +254,7 @@ def make_config(values: Mapping[str, Any]) -> RunConfig:
         given.setdefault("suite", "quickstart")
     if name := given.get("suite"):
         if name not in SUITES:
-            raise UsageError(str(unknown_name("suite", name, SUITES)))
+            raise unknown_name("suite", name, SUITES)
         suite = SUITES[name]
         given.setdefault("models", suite.models)
         if "tasks" not in given:

@@ -11,16 +11,15 @@ from typing import TypeAlias
 
 from ..adapters.backbone import Backbone, CheckpointError
 from ..adapters.base import Settings, UnsupportedError
-from ..adapters.mechanisms.declaration import OptionError
 from ..adapters.mechanisms.softmax import CONTINUED
-from ..adapters.spec import ModelSpec, SpecError, parse_spec
-from ..results.names import UnknownNameError, unknown_name
+from ..adapters.spec import ModelSpec, parse_spec
+from ..results.names import UsageError, unknown_name
 from ..results.record import DataIdentity, Failure
 from ..tasks.base import DataUnavailableError, Sources, Task
 from ..tasks.data.sources import cache_folder
 from . import registry
 from .cell import Cell, PlannedCell
-from .config import NOTHING_GIVEN, RunConfig, UsageError
+from .config import NOTHING_GIVEN, RunConfig
 from .environment import cpu_name, gpu_name, has_cuda_device
 from .recipes import RECIPES, STAGE_DEFAULTS, check_stage, stage_defaults
 from .scoring_code import scoring_fingerprint
@@ -88,31 +87,22 @@ def resolve_dtype(dtype: str, device: str) -> str:
 def _drafts(config: RunConfig, sources: Sources) -> Iterator[PlannedCell]:
     """Every model on every task with its settings, without data and seeds."""
     located = cache(partial(_locate_backbone, sources=sources, trust_remote_code=config.trust_remote_code))
-    specs = [_parse_model(text) for text in config.models]
+    parse_model = partial(parse_spec, mechanisms=registry.mechanisms().get)
+    specs = [parse_model(text) for text in config.models]
     for task, task_spec in _tasks(config.tasks):
         if not task.info.model and not specs:
             raise UsageError(NOTHING_GIVEN.format("models"))
-        for spec in [_parse_model(task.info.model)] if task.info.model else specs:
+        for spec in [parse_model(task.info.model)] if task.info.model else specs:
             backbone = located(spec.backbone or config.backbone or task.info.backbone)
             yield _draft(task, task_spec, spec, backbone, config)
-
-
-def _parse_model(text: str) -> ModelSpec:
-    try:
-        return parse_spec(text, registry.mechanisms().get)
-    except (SpecError, UnknownNameError, OptionError) as error:
-        raise UsageError(str(error)) from error
 
 
 def _tasks(patterns: Sequence[str]) -> list[tuple[Task, TaskSpec]]:
     """Each task once, in the order given, with the settings that belong to its name."""
     found: dict[str, tuple[Task, TaskSpec]] = {}
-    try:
-        for spec in map(parse_task_spec, patterns):
-            for name in registry.task_names(spec.name):
-                found.setdefault(spec.canonical(name), (registry.tasks().get(name), spec))
-    except (SpecError, UnknownNameError) as error:
-        raise UsageError(str(error)) from error
+    for spec in map(parse_task_spec, patterns):
+        for name in registry.task_names(spec.name):
+            found.setdefault(spec.canonical(name), (registry.tasks().get(name), spec))
     return list(found.values())
 
 
@@ -124,7 +114,7 @@ def _locate_backbone(name: str, sources: Sources, trust_remote_code: bool) -> Lo
     """
     try:
         backbone = backbone_from_name(name, sources)
-    except (UnknownNameError, CheckpointError, DataUnavailableError) as error:
+    except (CheckpointError, DataUnavailableError) as error:
         raise UsageError(str(error)) from error
     if backbone.checkpoint is None:
         return backbone, None, None
@@ -211,11 +201,8 @@ def _settings(
     if config.batch_size not in ("", "auto") and "batch_size" in settings["task"]:
         settings["task"]["batch_size"] = int(config.batch_size)
     settings["task"] = task_spec.apply(settings["task"])
-    try:
-        for stage in settings.keys() & STAGE_DEFAULTS.keys():
-            check_stage(stage, settings[stage])
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    for stage in settings.keys() & STAGE_DEFAULTS.keys():
+        check_stage(stage, settings[stage])
     return settings
 
 
@@ -240,7 +227,7 @@ def _defaults(task: Task, backbone: Backbone, scale: str, recipe: str, config: R
     that follow from the settings of training follow `--set train.KEY=VALUE` too.
     """
     if scale not in task.info.scales:
-        raise UsageError(str(unknown_name(f"scale of task {task.info.name}", scale, task.info.scales)))
+        raise unknown_name(f"scale of task {task.info.name}", scale, task.info.scales)
     chosen = task.info.scales[scale]
     own: Settings = chosen.settings
     sizes: Settings = chosen.backbone
@@ -248,8 +235,8 @@ def _defaults(task: Task, backbone: Backbone, scale: str, recipe: str, config: R
         own = {**own, "tokenizer": "backbone"} if "tokenizer" in own else own
         dtype = resolve_dtype(config.dtype, resolve_device(config.device))
         sizes = {"weights": dtype} if task.info.weights_in_dtype else {}
-    train = {"train": {**STAGE_DEFAULTS["train"][scale], **chosen.train}}
-    stages = stage_defaults(RECIPES[recipe], scale, replace(chosen, **apply_overrides(train, config.overrides)))
+    train = apply_overrides({"train": {**STAGE_DEFAULTS["train"][scale], **chosen.train}}, config.overrides)["train"]
+    stages = stage_defaults(RECIPES[recipe], scale, replace(chosen, train=train))
     return {"task": own, "backbone": {**backbone.sizes[scale], **sizes}, **stages}
 
 

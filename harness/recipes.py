@@ -191,7 +191,7 @@ def check_stage(stage: str, settings: Settings) -> None:
     """Checks the settings of a stage.
 
     Raises:
-        ValueError: A setting has a value that it cannot have.
+        UsageError: A setting has a value that it cannot have.
     """
     left_out = stage in SKIPPABLE and settings["steps"] == 0
     TrainSettings.of({**settings, "steps": 1} if left_out else settings, stage)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from ..adapters.base import Settings, Value
-from ..results.names import unknown_name
-from .config import UsageError, split_list
+from ..results.names import UsageError, unknown_name
+from .config import split_list
 
 Groups = Mapping[str, Settings]
 """Settings by group: `task`, `backbone`, and each stage of the recipe."""
@@ -40,7 +40,7 @@ def check_overrides(overrides: Iterable[str], cells: Iterable[Groups]) -> None:
     known = {f"{group}.{name}" for group, name in names} | {name for group, name in names if group == "task"}
     for key in overrides:
         if key not in known:
-            raise UsageError(str(unknown_name("setting", key, known)))
+            raise unknown_name("setting", key, known)
 
 
 def parse_value(key: str, text: str, default: Value) -> Value:

@@ -15,7 +15,6 @@ from ..adapters.spec import SpecError, parse_pairs
 from ..results.names import unknown_name
 from ..tasks.base import Task
 from . import registry
-from .config import UsageError
 from .settings import parse_value
 
 
@@ -43,7 +42,7 @@ class TaskSpec:
         """
         for key in self.given:
             if key not in settings:
-                raise UsageError(str(unknown_name(f"setting of task {self.name}", key, settings)))
+                raise unknown_name(f"setting of task {self.name}", key, settings)
         own = {key: parse_value(f"{self.name}:{key}", text, settings[key]) for key, text in self.given.items()}
         return {**settings, **own}
 

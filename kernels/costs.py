@@ -6,7 +6,6 @@ that hold all scores also write and read the scores; the others write and read t
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 from ..results.names import unknown_name
 
@@ -91,10 +90,6 @@ def linear_attention_cost(
     return Cost(through_state + within, traffic + 2 * steps * state_bytes, state_bytes)
 
 
-linear_decode_cost = partial(linear_attention_cost, "recurrent", n=1)
-"""Counts one decoded token of linear attention whose features are given; arguments as in `linear_attention_cost`."""
-
-
 def linear_state_bytes(*, b: int, hk: int, f: int, dv: int, bytes_per_element: int = 4, log_space: bool = False) -> int:
     """Counts the bytes of `LinearState`: f·dv for the values, f for the normaliser, f for the maxima of log space."""
     return b * hk * f * (dv + 1 + log_space) * bytes_per_element
@@ -147,6 +142,13 @@ def softmax_decode_cost(*, b: int, h: int, hk: int, m: int, d: int, dv: int, byt
     """Counts one decoded token of softmax attention that sees m keys, its own included; its KV cache holds m tokens."""
     token = b * (d + dv) * bytes_per_element
     return Cost(2 * b * h * m * (d + dv), (h + hk) * token + hk * m * token, hk * m * token)
+
+
+def softmax_cost(*, decodes: bool, tokens: int, backend: str, causal: bool, **sizes: int) -> Cost:
+    """Counts a decoded token that sees so many, or a pass over them, as the backend computes it."""
+    if decodes:
+        return softmax_decode_cost(m=tokens, **sizes)
+    return softmax_attention_cost(n=tokens, causal=causal, fused=backend in FUSED_SOFTMAX, **sizes)
 
 
 _STEP_TOKENS = {"naive": 0, "recurrent": 1, "chunk": 0}

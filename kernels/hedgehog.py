@@ -15,7 +15,7 @@ from torch import Tensor
 from .choice import KernelChoice, LinearAttentionResult
 from .fused.call import Call
 from .fused.checks import check_call
-from .fused.choose import DECODED_BY_TRITON, fused_attention, why_not_fused
+from .fused.choose import DECODED_BY_TRITON, compiled_on_cpu, fused_attention, why_not_fused
 from .fused.op import decode_in_place_by_torch, fused_decode_
 from .linear.sums import EPS
 from .state import LinearState
@@ -143,7 +143,7 @@ def fused_recurrent_hedgehog_attn(
         )
     )  # fmt: skip
     fuses = chooses_triton(backend, lambda: why_not_fused(call, decoding=True))
-    decode = fused_decode_ if fuses or call.q.device.type != "cuda" else decode_in_place_by_torch
+    decode = fused_decode_ if fuses or compiled_on_cpu(call) else decode_in_place_by_torch
     with torch.no_grad():
         output = decode(*call.flatten())
     return LinearAttentionResult(output, state, DECODED_BY_TRITON if fuses else KernelChoice("recurrent", "torch"))

@@ -16,7 +16,11 @@ FAMILIES = frozenset({"kernels", "lm_eval"})
 """Prefixes before `/` of tasks that are no single benchmark: the scores of a family are not summed."""
 
 
-class UnknownNameError(ValueError):
+class UsageError(ValueError):
+    """The command line, a setting, a name or a file is wrong; `bench` ends with exit code 2."""
+
+
+class UnknownNameError(UsageError):
     """A name does not exist; the message has the name, the nearest names and all that are allowed."""
 
 

@@ -19,11 +19,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from .atomic import replacing
 from .foreign import ForeignJsonError, convert, format_json, parse_json
 from .migrations import NewerVersionError
+from .names import UsageError
 from .record import Record, Status, from_json, record_text
 
 DONE_STATUSES: frozenset[Status] = frozenset({"ok", "oom", "unsupported"})
@@ -32,7 +33,7 @@ DONE_STATUSES: frozenset[Status] = frozenset({"ok", "oom", "unsupported"})
 _CELL_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
-class StoreError(Exception):
+class StoreError(UsageError):
     """A run's folder cannot be read or written."""
 
 
@@ -61,6 +62,18 @@ class RunStore:
     """
 
     root: Path
+
+    @classmethod
+    def of_run(cls, folder: Path) -> Self:
+        """The store of a run that there is.
+
+        Raises:
+            StoreError: The folder is not a run's.
+        """
+        store = cls(folder)
+        if not store.cells.is_dir():
+            raise StoreError(f"{str(folder)!r} is not a run's folder: it has no folder cells/")
+        return store
 
     @property
     def cells(self) -> Path:

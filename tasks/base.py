@@ -5,17 +5,13 @@
 import other heavy libraries inside functions, so that tasks are listed quickly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from ..adapters.base import Adapter, Capability, Examples, ModelShape, Settings
-
-if TYPE_CHECKING:
-    from ..results.record import DataIdentity, Metric, Scalar
+from ..results.record import DataIdentity, Metric, Scalar
 
 Row: TypeAlias = dict[str, Any]
 """One prediction, JSON-ready: what `score` needs for one document, sample or timed point.

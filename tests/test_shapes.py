@@ -13,14 +13,14 @@ from jaxtyping import TypeCheckError
 
 import hedgebench
 from hedgebench.kernels.linear.naive import linear_attention_naive
-from hedgebench.kernels.softmax.attention import softmax_attention_naive
+from hedgebench.kernels.softmax.attention import softmax_attention
 
 ROOT = Path(hedgebench.__file__).parent
 
 
 def test_a_wrong_shape_fails_in_the_rooms_of_kernels() -> None:
     x = torch.zeros(1, 2, 3, 4)
-    for attention in (linear_attention_naive, softmax_attention_naive):
+    for attention in (linear_attention_naive, softmax_attention):
         attention(x, x, x, causal=True)
         with pytest.raises(TypeCheckError):
             attention(x, x, x[0], causal=True)

@@ -14,12 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.costs import (
-    FUSED_SOFTMAX,
     Cost,
     feature_map_cost,
     linear_attention_cost,
-    softmax_attention_cost,
-    softmax_decode_cost,
+    softmax_cost,
 )
 from ...kernels.dispatch import keeps_features_in_cache
 from ...kernels.fused_costs import fused_decode_cost, fused_forward_cost
@@ -54,7 +52,7 @@ class LayerInputs:
 
 
 class AttentionAlone:
-    """An attention layer with methods like those of a whole model's adapter.
+    """An attention layer with the calls that are measured (`tasks.efficiency.subjects.Calls`).
 
     Args:
         core: The attention, already on its device.
@@ -94,8 +92,9 @@ class AttentionAlone:
         return LayerInputs(Heads(q, k, v, positions), normal(self.shape.heads))
 
     @torch.no_grad()
-    def prefill(self, heads: Heads) -> LayerState:
-        """Computes outputs over whole sequences; returns the state to decode from, None if the layer is not causal."""
+    def prefill(self, inputs: LayerInputs, seq_len: int) -> LayerState:
+        """Outputs of the first `seq_len` tokens; returns the state to decode from, None if the layer is not causal."""
+        heads = inputs.part(0, seq_len)
         with self.precision.autocast():
             if not self.causal:
                 self._forward(heads, causal=False)
@@ -103,17 +102,17 @@ class AttentionAlone:
             return self._extend(heads, None)[1]
 
     @torch.no_grad()
-    def decode(self, heads: Heads, state: LayerState) -> LayerState:
-        """Computes outputs of one more token per row; returns the new state, which replaces the old one.
+    def decode(self, inputs: LayerInputs, position: int, state: LayerState) -> LayerState:
+        """Computes outputs of the token at `position`; returns the new state, which replaces the old one.
 
         Raises:
             UnsupportedError: The layer is not causal.
         """
         self._require_causal()
         with self.precision.autocast():
-            return self._extend(heads, state)[1]
+            return self._extend(inputs.part(position, position + 1), state)[1]
 
-    def training_step(self, inputs: LayerInputs) -> None:
+    def train(self, inputs: LayerInputs) -> None:
         """A forward pass, and a backward pass to queries, keys, values and feature maps; gradients are dropped."""
         q, k, v = (x.detach().requires_grad_() for x in (inputs.heads.q, inputs.heads.k, inputs.heads.v))
         with self.precision.autocast():
@@ -134,7 +133,7 @@ class AttentionAlone:
             UnsupportedError: The layer is not causal.
         """
         self._require_causal()
-        return state_bytes(self.prefill(self.inputs(1, seq_len).heads)) * batch_size
+        return state_bytes(self.prefill(self.inputs(1, seq_len), seq_len)) * batch_size
 
     def _require_causal(self) -> None:
         if not self.causal:
@@ -156,20 +155,15 @@ class AttentionAlone:
         ran = [choice for done, choice in kernels_of(self.core) if done == wanted]
         match self.core, [choice.backend for choice in ran]:
             case SoftmaxAttention(window=None), [backend]:
-                return self._softmax_cost(phase, backend, batch_size, seq_len)
+                s, size = self.shape, self.precision.dtype.itemsize
+                sizes = {"b": batch_size, "h": s.heads, "hk": s.kv_heads, "d": s.head_dim, "dv": s.head_dim}
+                given = {**sizes, "tokens": seq_len, "bytes_per_element": size}
+                return softmax_cost(decodes=phase == "decode", backend=backend, causal=self.causal, **given)
             case LinearAttention() as core, ["torch"]:
                 return self._linear_cost(core, phase, ran[0].form, batch_size, seq_len)
             case LinearAttention() as core, ["triton"]:
                 return self._fused_cost(core, ran[0].form, batch_size, seq_len)
         return None
-
-    def _softmax_cost(self, phase: str, backend: str, batch_size: int, seq_len: int) -> Cost:
-        s, size = self.shape, self.precision.dtype.itemsize
-        sizes: dict[str, Any] = {"b": batch_size, "h": s.heads, "hk": s.kv_heads, "d": s.head_dim, "dv": s.head_dim}
-        if phase == "decode":
-            return softmax_decode_cost(**sizes, m=seq_len, bytes_per_element=size)
-        fused = backend in FUSED_SOFTMAX
-        return softmax_attention_cost(**sizes, causal=self.causal, n=seq_len, bytes_per_element=size, fused=fused)
 
     def _fused_cost(self, core: LinearAttention, form: str, batch_size: int, seq_len: int) -> Cost | None:
         s, query_map = self.shape, core.query_map

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -59,25 +60,11 @@ class HybridAttention(AttentionCore):
         Raises:
             ValueError: A call that is not causal.
         """
-        self._require_causal(causal)
         assert state is None or isinstance(state, HybridState)
-        result = hybrid_attention(
-            heads.q,
-            heads.k,
-            heads.v,
-            self.query_map(heads.q, heads.positions),
-            self.key_map,
-            window=self.window,
-            gate_log=F.logsigmoid(self.gate_logit),
-            positions=heads.positions,
-            key_padding_mask=heads.key_padding_mask,
-            scale=heads.scale,
-            log_space=self.query_map.log_space,
-            shift_window=not self.query_map.log_space,
-            linear_branch=self.linear_branch,
-            initial_state=state,
-            return_state=return_state,
-        )
+        options = self._options(heads, causal)
+        phi_q = self.query_map(heads.q, heads.positions)
+        options |= {"positions": heads.positions, "initial_state": state, "return_state": return_state}
+        result = hybrid_attention(heads.q, heads.k, heads.v, phi_q, self.key_map, **options)
         return result.output, result.state, result.kernel
 
     def weights(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n n"]:
@@ -86,21 +73,19 @@ class HybridAttention(AttentionCore):
         Raises:
             ValueError: A call that is not causal.
         """
-        self._require_causal(causal)
-        return hybrid_attention_weights(
-            heads.q,
-            heads.k,
-            self.query_map(heads.q, heads.positions),
-            self.key_map(heads.k, heads.positions),
-            window=self.window,
-            gate_log=F.logsigmoid(self.gate_logit),
-            key_padding_mask=heads.key_padding_mask,
-            scale=heads.scale,
-            log_space=self.query_map.log_space,
-            shift_window=not self.query_map.log_space,
-            linear_branch=self.linear_branch,
-        )
+        options = self._options(heads, causal)
+        phi_q, phi_k = self.query_map(heads.q, heads.positions), self.key_map(heads.k, heads.positions)
+        return hybrid_attention_weights(heads.q, heads.k, phi_q, phi_k, **options)
 
-    def _require_causal(self, causal: bool) -> None:
+    def _options(self, heads: Heads, causal: bool) -> dict[str, Any]:
         if not causal:
             raise ValueError(f"window={self.window} needs causal attention; an encoder has no earlier keys")
+        return {
+            "window": self.window,
+            "gate_log": F.logsigmoid(self.gate_logit),
+            "key_padding_mask": heads.key_padding_mask,
+            "scale": heads.scale,
+            "log_space": self.query_map.log_space,
+            "shift_window": not self.query_map.log_space,
+            "linear_branch": self.linear_branch,
+        }

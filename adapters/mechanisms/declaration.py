@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from ...results.names import unknown_name
+from ...results.names import UsageError, unknown_name
 
 OptionValue: TypeAlias = str | int | float | bool | None
 
 
-class OptionError(ValueError):
+class OptionError(UsageError):
     """An option does not allow a value; the message lists the allowed ones."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .declaration import FLA_KERNELS, KERNELS, Mechanism, Option, Variant
 
-_MAPS = "hedgebench.kernels.maps.feature_maps"
+_MAPS = "hedgebench.kernels.maps.learned"
 
 HEDGEHOG = Mechanism(
     name="hedgehog",

@@ -15,9 +15,7 @@ from .settings import LoraSettings
 PROJECTIONS: Mapping[str, tuple[str, ...]] = {
     "bert": ("query", "key", "value", "attention.output.dense"),
     "gpt2": ("c_attn", "attn.c_proj"),
-    "llama": ("q_proj", "k_proj", "v_proj", "o_proj"),
-    "mistral": ("q_proj", "k_proj", "v_proj", "o_proj"),
-    "qwen2": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    **dict.fromkeys(("llama", "mistral", "qwen2"), ("q_proj", "k_proj", "v_proj", "o_proj")),
 }
 """Names of the projections of queries, keys, values and outputs, by model type; GPT-2 joins the first three."""
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar, cast
 
+from ...results.names import UsageError
 from ..base import Settings
 
 S = TypeVar("S")
@@ -73,11 +74,11 @@ class TrainSettings:
         """Settings of a stage from plain values; keys of other settings are ignored.
 
         Raises:
-            ValueError: A number outside its range.
+            UsageError: A number outside its range.
         """
         settings = _settings(cls, values, stage)
         if settings.batch_size % settings.accumulate:
-            raise ValueError(
+            raise UsageError(
                 f"{stage}.accumulate is {settings.accumulate}; it must divide {stage}.batch_size {settings.batch_size}"
             )
         return settings
@@ -102,11 +103,11 @@ class DistillSettings:
         """Settings from plain values; keys of other settings are ignored.
 
         Raises:
-            ValueError: A negative number, or both factors 0.
+            UsageError: A negative number, or both factors 0.
         """
         chosen = _settings(cls, values, "distill")
         if not chosen.attention_factor and not chosen.output_factor:
-            raise ValueError("distill.attention_factor and distill.output_factor are both 0; allowed: one above 0")
+            raise UsageError("distill.attention_factor and distill.output_factor are both 0; allowed: one above 0")
         return chosen
 
 
@@ -131,11 +132,11 @@ class LoraSettings:
         """Settings from plain values; keys of other settings are ignored.
 
         Raises:
-            ValueError: A rank or an alpha below 1, or a dropout below 0, or of 1 or more.
+            UsageError: A rank or an alpha below 1, or a dropout below 0, or of 1 or more.
         """
         chosen = _settings(cls, values, "lora")
         if chosen.dropout >= 1:
-            raise ValueError(f"lora.dropout is {chosen.dropout}; allowed: from 0 to below 1")
+            raise UsageError(f"lora.dropout is {chosen.dropout}; allowed: from 0 to below 1")
         return chosen
 
 
@@ -149,5 +150,5 @@ def _settings(kind: type[S], values: Settings, stage: str) -> S:
     for name, value in own.items():
         smallest = 1 if name in _AT_LEAST_ONE else 0
         if not cast(float, value) >= smallest:
-            raise ValueError(f"{stage}.{name} is {value}; allowed: {smallest} or more")
+            raise UsageError(f"{stage}.{name} is {value}; allowed: {smallest} or more")
     return kind(**own)

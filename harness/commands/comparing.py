@@ -11,7 +11,7 @@ from ...results.compare.baseline import write_baseline
 from ...results.compare.snapshot import read_snapshot
 from ...results.compare.text import RENDERERS, comparison_junit, comparison_markdown
 from ...results.compare.verdicts import Comparison, compare
-from ..config import UsageError
+from ...results.names import UsageError
 
 
 def parse_tolerances(texts: Sequence[str]) -> dict[str, float]:
@@ -68,7 +68,5 @@ def make_baseline(run: Path, output: Path) -> list[str]:
     """
     try:
         return write_baseline(read_snapshot(run), output)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror}") from error

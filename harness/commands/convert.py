@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..config import RunConfig, UsageError
+from ...results.names import UsageError
+from ..config import RunConfig
 from ..plan import make_plan
 from ..recipes import RECIPES
 from ..running.progress import say

@@ -16,10 +16,11 @@ from ...adapters.precision import Precision
 from ...adapters.pretrained.adapter import build_pretrained
 from ...adapters.pretrained.tokenizer import load_tokenizer
 from ...adapters.spec import parse_spec
+from ...results.names import UsageError
 from ...tasks.base import Sources
 from ...tasks.lm_eval.text import model_length, text_model
 from .. import registry
-from ..config import RunConfig, UsageError
+from ..config import RunConfig
 from ..plan import make_sources, resolve_device, resolve_dtype
 from ..weights.backbone_names import PREFIX, backbone_from_name
 from ..weights.locate import locate, materialise

@@ -10,9 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
+from ...results.names import UsageError
 from ...results.record import Record
 from ...results.store import RunStore
-from ..config import RunConfig, UsageError
+from ..config import RunConfig
 from ..paper.declarations import Artefact
 from ..paper.render import write_paper
 from ..paper.reproduce import PaperPlan, choose_artefacts, plan_studies, run_studies, studies_of

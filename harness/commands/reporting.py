@@ -14,7 +14,6 @@ from ...results.stats.scores import split_branch
 from ...results.store import LoadedRecords, RunStore
 from ...results.tables.aggregate import group_seeds, merge_runs
 from ...results.tables.notes import apart_notes
-from ..config import UsageError
 from ..task_spec import task_of
 
 FORMATS_WITH_NOTES = ("md", "html")
@@ -28,9 +27,9 @@ def load_runs(folders: Sequence[Path]) -> tuple[list[Record], list[str]]:
     """Records of several runs and messages for the user; of a cell that two runs have, the later run's record.
 
     Raises:
-        UsageError: A folder holds no run.
+        StoreError: A folder holds no run.
     """
-    return _merged([(folder, _store(folder).records()) for folder in folders])
+    return _merged([(folder, RunStore.of_run(folder).records()) for folder in folders])
 
 
 def load_content(folders: Sequence[Path], version: str = "") -> ReportContent:
@@ -41,14 +40,14 @@ def load_content(folders: Sequence[Path], version: str = "") -> ReportContent:
         version: A server's name for this state of the folders; empty for a page that follows no run.
 
     Raises:
-        UsageError: A folder holds no run.
+        StoreError: A folder holds no run.
         StoreError: Predictions cannot be read.
     """
-    loaded = [(folder, _store(folder).records()) for folder in folders]
+    loaded = [(folder, RunStore.of_run(folder).records()) for folder in folders]
     records, messages = _merged(loaded)
     samples: dict[str, list[dict[str, str]]] = {}
     for folder, run in loaded:
-        own = sample_previews(_store(folder), run.records)
+        own = sample_previews(RunStore.of_run(folder), run.records)
         samples |= {record.cell_id: own.get(record.cell_id, []) for record in run.records}
     names = [folder.resolve().name for folder in folders]
     title = ", ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} runs"
@@ -65,7 +64,7 @@ def _merged(loaded: Sequence[tuple[Path, LoadedRecords]]) -> tuple[list[Record],
 
 def _scores(loaded: Sequence[tuple[Path, LoadedRecords]]) -> Scores:
     """The scores document by document of the cells of several runs; of a cell that several have, the later run's."""
-    stores = {record.cell_id: _store(folder) for folder, run in loaded for record in run.records}
+    stores = {record.cell_id: RunStore.of_run(folder) for folder, run in loaded for record in run.records}
     return kept_scores(lambda record: stores[record.cell_id].kept_samples(record.cell_id))
 
 
@@ -73,13 +72,13 @@ def render_runs(folders: Sequence[Path], format: str) -> tuple[str, list[str]]:
     """The leaderboard of several runs as text, and messages for the user that the text does not contain.
 
     Raises:
-        UsageError: A folder holds no run.
+        StoreError: A folder holds no run.
         UnknownNameError: The format is unknown.
     """
     if format == "html":
         content = load_content(folders)
         return render_html(content), list(content.messages)
-    loaded = [(folder, _store(folder).records()) for folder in folders]
+    loaded = [(folder, RunStore.of_run(folder).records()) for folder in folders]
     records, messages = _merged(loaded)
     if format not in FORMATS_WITH_NOTES:
         messages += [note for notes in apart_notes(group_seeds(records)).values() for note in notes]
@@ -92,12 +91,12 @@ def rescore_runs(folders: Sequence[Path]) -> None:
     No model runs. Metrics that do not come from predictions, such as parameter counts, stay as they are.
 
     Raises:
-        UsageError: A folder holds no run.
         UnknownNameError: A record's task no longer exists.
-        StoreError: A cell has no predictions or they cannot be read, or a record cannot be written.
+        StoreError: A folder holds no run, a cell has no predictions or they cannot be read, or a record cannot be
+            written.
     """
     for folder in folders:
-        store = _store(folder)
+        store = RunStore.of_run(folder)
         for record in store.records().records:
             if record.status == "ok":
                 store.write_record(rescore(record, store))
@@ -117,10 +116,3 @@ def rescore(record: Record, store: RunStore) -> Record:
     names = {metric.name for metric in fresh}
     kept = [metric for metric in record.metrics if metric.name not in names]
     return replace(record, metrics=(*fresh, *kept))
-
-
-def _store(folder: Path) -> RunStore:
-    store = RunStore(folder)
-    if not store.cells.is_dir():
-        raise UsageError(f"{str(folder)!r} is not a run's folder: it has no folder cells/")
-    return store

@@ -18,9 +18,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ...results.names import UsageError
 from ...results.report.write import render_html
-from ...results.store import StoreError
-from ..config import UsageError
 from ..running.progress import say
 from .reporting import load_content, load_runs
 
@@ -43,7 +42,8 @@ def serve(folders: Sequence[Path], is_asked: bool, port: int | None, format: str
         Exit code 0.
 
     Raises:
-        UsageError: A folder holds no run, the port is taken or not valid, or the options do not go together.
+        StoreError: A folder holds no run.
+        UsageError: The port is taken or not valid, or the options do not go together.
     """
     if not is_asked:
         raise UsageError("--port goes with --serve; add --serve, or leave --port out")
@@ -135,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(HTTPStatus.OK, page, "text/html", version)
             else:
                 self._answer(HTTPStatus.NOT_FOUND, f"there is no {self.path}; the report is at /\n")
-        except (OSError, StoreError, UsageError) as error:
+        except (OSError, UsageError) as error:
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}\n")
 
     do_HEAD = do_GET

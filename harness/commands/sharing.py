@@ -10,10 +10,10 @@ from ...results.exchange.export import EXPORTS, export, read_parquet
 from ...results.exchange.lm_eval_import import is_lm_eval, lm_eval_records
 from ...results.exchange.trackers import TRACKERS, open_tracker, send_all
 from ...results.foreign import parse_json
+from ...results.names import UsageError
 from ...results.record import SCHEMA_VERSION, Record, from_json
 from ...results.report.write import write_report
 from ...results.store import RunStore
-from ..config import UsageError
 from ..running.tracking import describe, require_trackers
 from .reporting import load_runs
 

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from typing import Any, TypeAlias
 
+from ...results.names import UsageError
 from ...tasks.efficiency.points import PointTask
-from ..config import UsageError
 from .job import CellJob, CellOutcome, Message
 from .process import CellProcesses
 from .sweeping import Turns

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ...results.exchange.trackers import Tracker, open_tracker, send_all
+from ...results.names import UsageError
 from ...results.record import Record
-from ..config import UsageError
 
 
 def require_trackers(names: Iterable[str]) -> None:

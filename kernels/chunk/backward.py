@@ -104,30 +104,30 @@ class _Back:
         of_values = torch.bmm(
             causal_scores(queries, keys, memory).mT,
             rows[..., :-1],
-            out=self._memory.tensor("of_values", *values[..., :-1].shape),
+            out=self._memory("of_values", *values[..., :-1].shape),
         )
         self._to_values(own, of_values.baddbmm_(keys, sums[..., :-1]))
         scores = causal_scores(rows, values, memory)
-        of_keys = torch.bmm(scores.mT, queries, out=memory.tensor("of_keys", *keys.shape))
+        of_keys = torch.bmm(scores.mT, queries, out=memory("of_keys", *keys.shape))
         self._to_keys(own, of_keys.baddbmm_(values, sums.mT), keys)
         sums.baddbmm_(queries.mT, rows)
-        of_queries = torch.bmm(scores, keys, out=self._memory.tensor("of_queries", *queries.shape))
+        of_queries = torch.bmm(scores, keys, out=self._memory("of_queries", *queries.shape))
         self._to_queries(at, of_queries.baddbmm_(rows, before.sums.mT), queries)
 
     def read(self, at: slice, carry: Carry) -> None:
         """Goes back through queries that read the sums of all keys."""
         queries, rows = self._query_weights(at), self._rows(at)
         self.sums.baddbmm_(queries.mT, rows)
-        of_queries = torch.bmm(rows, carry.sums.mT, out=self._memory.tensor("of_queries", *queries.shape))
+        of_queries = torch.bmm(rows, carry.sums.mT, out=self._memory("of_queries", *queries.shape))
         self._to_queries(at, of_queries, queries)
 
     def absorb(self, at: slice) -> None:
         """Goes back through keys that all queries saw."""
         keys, values = self._key_weights(at), self.reader.values(at)
         self._to_values(
-            at, torch.bmm(keys, self.sums[..., :-1], out=self._memory.tensor("of_values", *values[..., :-1].shape))
+            at, torch.bmm(keys, self.sums[..., :-1], out=self._memory("of_values", *values[..., :-1].shape))
         )
-        self._to_keys(at, torch.bmm(values, self.sums.mT, out=self._memory.tensor("of_keys", *keys.shape)), keys)
+        self._to_keys(at, torch.bmm(values, self.sums.mT, out=self._memory("of_keys", *keys.shape)), keys)
 
     def _attend_spilled(self, at: slice, given: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
         """Goes back through a chunk whose log features exceed `HEADROOM`, by autograd."""
@@ -155,11 +155,10 @@ class _Back:
         """The gradient of the sums that queries see, numerators and denominator."""
         output = self._output[:, at]
         heads, tokens, columns = output.shape
-        rows = self._memory.tensor("rows", heads, tokens, columns + 1)
-        numerators, denominators = rows.split_with_sizes([columns, 1], -1)
+        rows, numerators, denominators = self._memory.parts("rows", heads, tokens, columns + 1)
         torch.mul(self._grad[:, at], self._factors[:, at], out=numerators)
         if self._call.normalize:
-            products = torch.mul(numerators, output, out=self._memory.tensor("products", heads, tokens, columns))
+            products = torch.mul(numerators, output, out=self._memory("products", heads, tokens, columns))
             torch.sum(products, -1, keepdim=True, out=denominators).neg_()
         else:
             denominators.zero_()

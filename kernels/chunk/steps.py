@@ -85,6 +85,7 @@ class TokenReader:
             self._numbers = FollowedReader(GIVEN, call.v, call.v.dtype, runs[1]).read
         self._dtype = dtype
         self._rows = call.k.shape[0] * call.k.shape[1]
+        self._grouped = call.q.shape[1] != call.k.shape[1]
         self._hidden = EMPTY_LOG if call.log_space else 0.0
         self._memory = memory
         mask = call.key_padding_mask
@@ -97,7 +98,7 @@ class TokenReader:
     def queries(self, at: slice) -> Float[Tensor, "r gc f"]:
         """The features of queries, or their logarithms."""
         features = self.query_map.read(at)
-        queries = features.reshape(self._rows, -1, features.shape[2])
+        queries = features.reshape(self._rows, -1, features.shape[2]) if self._grouped else features
         if self.query_map.owned:
             self._memory.lend("query_weights", queries)
         return queries
@@ -112,12 +113,12 @@ class TokenReader:
     def values(self, at: slice) -> Float[Tensor, "r c dv1"]:
         """Values with a column of ones; zero where masked."""
         numbers = self._numbers(at)
-        rows, tokens, columns = numbers.shape
-        values = self._memory("values", rows, tokens, columns + 1)
-        if values is None:
-            values = F.pad(numbers.to(self._dtype), (0, 1), value=1.0)
+        if self._memory:
+            rows, tokens, columns = numbers.shape
+            values, place, _ = self._memory.parts("values", rows, tokens, columns + 1)
+            place.copy_(numbers)
         else:
-            values.narrow(2, 0, columns).copy_(numbers)
+            values = F.pad(numbers.to(self._dtype), (0, 1), value=1.0)
         return self.hide(values, at)
 
     def hide(self, x: Float[Tensor, "r c _"], at: slice, value: float = 0.0) -> Float[Tensor, "r c _"]:
@@ -157,6 +158,7 @@ class Chunks:
         """Adds the keys that all queries see to the sums, then runs the queries chunk by chunk."""
         space, memory, causal = SPACES[self._call.log_space], self._memory, self._call.causal
         heads = self._call.q.shape[0] * self._call.q.shape[1]
+        grouped = self._call.q.shape[1] != self._call.k.shape[1]
         for at in self._shared:
             self.carry = space.absorb(self._reader.tokens(at, at), self.carry, memory)
         for at, own in zip(self._queries, self._keys, strict=True):
@@ -166,5 +168,6 @@ class Chunks:
             else:
                 self.carry = space.absorb(tokens, before, memory) if causal else before
                 rows = space.apply(tokens, self.carry, memory)
-            sums, log_scale = (x.reshape(heads, -1, x.shape[-1]) if x.ndim and len(x) != heads else x for x in rows)
-            yield at, Rows(sums, log_scale), before
+            if grouped:
+                rows = Rows(*(x.reshape(heads, -1, x.shape[-1]) if x.ndim else x for x in rows))
+            yield at, rows, before

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from ..choice import KernelChoice
 from ..fused.checks import check_devices, check_mask, check_shape
 from ..linear.sums import EPS, query_groups
+from ..maps.token_maps import hide_padding
 from ..state import EMPTY_LOG, accumulator_dtype
 from ..triton.backend import chooses_triton, obstacles
 from .call import DistillationCall
@@ -95,9 +96,9 @@ def attention_distillation_loss(
     with torch.no_grad(), torch.autocast(phi_q.device.type, enabled=False):
         q, k, phi_q_value, phi_k_value = (x.to(dtype) for x in (q, k, phi_q, phi_k))
         q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
-        hidden = EMPTY_LOG if log_space else 0.0
+        phi_k_value = hide_padding(phi_k_value, key_padding_mask, EMPTY_LOG if log_space else 0.0)
         call = DistillationCall(
-            **_by_kv_head(q, k, phi_q_value, _masked(phi_k_value, key_padding_mask, hidden), real, key_padding_mask),
+            **_by_kv_head(q, k, phi_q_value, phi_k_value, real, key_padding_mask),
             causal=causal, eps=eps, log_space=log_space, tile=tile, with_gradients=wanted,
             backend="triton" if chooses_triton(backend, lambda: "; ".join(_obstacles(q))) else "torch",
         )  # fmt: skip
@@ -105,7 +106,7 @@ def attention_distillation_loss(
         cross_entropy, kl = cross_entropy.view(batch, heads).sum(0), kl.view(batch, heads).sum(0)
     if wanted:
         grad_q = grad_q.view(batch, heads, queries, -1)
-        grad_k = _masked(torch.unflatten(grad_k.flatten(0, 1), 0, (batch, -1)), key_padding_mask, 0.0)
+        grad_k = hide_padding(torch.unflatten(grad_k.flatten(0, 1), 0, (batch, -1)), key_padding_mask)
         cross_entropy = _WithGradients.apply(phi_q, phi_k, cross_entropy, grad_q, grad_k)  # type: ignore[no-untyped-call]
     return DistillationLoss(cross_entropy, kl, real.sum(), ran)
 
@@ -116,7 +117,7 @@ def _by_kv_head(
     """The tensors of a `DistillationCall`: batch and kv heads in one leading axis, query rows of padding zero."""
     kv_heads = k.shape[1]
     shares = real.to(q.dtype) / real.sum().clamp_min(1)
-    queries = (torch.unflatten(_masked(x, real, 0.0), 1, (kv_heads, -1)).flatten(0, 1) for x in (q, phi_q))
+    queries = (torch.unflatten(hide_padding(x, real), 1, (kv_heads, -1)).flatten(0, 1) for x in (q, phi_q))
     return {
         **dict(zip(("q", "phi_q"), queries, strict=True)),
         "k": k.flatten(0, 1),
@@ -175,7 +176,3 @@ def _real_rows(mask: Tensor | None, batch: int, queries: int, device: torch.devi
     if mask is None:
         return torch.ones(batch, queries, dtype=torch.bool, device=device)
     return mask[:, mask.shape[1] - queries :]
-
-
-def _masked(tensor: Tensor, real: Tensor | None, value: float) -> Tensor:
-    return tensor if real is None else tensor.masked_fill(~real[:, None, :, None], value)

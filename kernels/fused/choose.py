@@ -35,7 +35,7 @@ def fused_attention(call: Call, *, return_state: bool = False, backend: str = "a
     if call.form not in FORMS:
         raise unknown_name("form", call.form, FORMS)
     fuses = chooses_triton(backend, lambda: why_not_fused(call))
-    if fuses or _compiled_on_cpu(call):
+    if fuses or compiled_on_cpu(call):
         return _by_operator(call, return_state, fuses)
     with torch.autocast(call.q.device.type, enabled=False):
         output, state = torch_attention(call)
@@ -49,7 +49,7 @@ def fused_if_possible(call: Call, *, return_state: bool = False) -> LinearAttent
     cannot trace them.
     """
     fuses = not why_not_fused(call)
-    if not fuses and not (call.log_space and _compiled_on_cpu(call)):
+    if not fuses and not (call.log_space and compiled_on_cpu(call)):
         return None
     return _by_operator(call, return_state, fuses)
 
@@ -85,7 +85,8 @@ def _obstacles(call: Call, decoding: bool) -> Iterator[str]:
         yield f"values or a map's sides above {NARROW} of {call.q.dtype}, whose products take four bytes"
 
 
-def _compiled_on_cpu(call: Call) -> bool:
+def compiled_on_cpu(call: Call) -> bool:
+    """Tells whether torch.compile traces the call for a CPU."""
     return call.q.device.type == "cpu" and torch.compiler.is_compiling()
 
 

@@ -20,22 +20,32 @@ class Memory:
         self._like = like
         self._lasting = lasting
         self._tensors: dict[tuple[object, ...], Tensor] = {}
+        self._parts: dict[tuple[object, ...], tuple[Tensor, Tensor, Tensor]] = {}
 
     def __bool__(self) -> bool:
         """Whether buffers are reused."""
         return self._like is not None
 
     def __call__(self, name: str, *size: int) -> Tensor | None:
-        """The buffer for results of this name and size, or None if torch is to allocate the result."""
-        return None if self._like is None or name in self._lasting else self.tensor(name, *size)
+        """The buffer for results of this name and size, or None if torch is to allocate the result.
 
-    def tensor(self, name: str, *size: int) -> Tensor:
-        """The buffer of this name and size; a new buffer holds ones, of which values keep their last column."""
-        assert self._like is not None
+        A new buffer holds ones, of which values keep their last column.
+        """
+        if self._like is None or name in self._lasting:
+            return None
         key = (name, *size)
         if key not in self._tensors:
             self._tensors[key] = self._like.new_ones(size)
         return self._tensors[key]
+
+    def parts(self, name: str, *size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The buffer of this name and size, all of its columns but the last, and the last."""
+        key = (name, *size)
+        if key not in self._parts:
+            tensor = self(name, *size)
+            assert tensor is not None
+            self._parts[key] = (tensor, tensor[..., :-1], tensor[..., -1:])
+        return self._parts[key]
 
     def lend(self, name: str, tensor: Tensor) -> None:
         """Makes the tensor the buffer for results of this name and of its size."""

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..maps.token_maps import hide_padding
 from ..softmax.attention import visible_keys
 from ..state import EMPTY_LOG, accumulator_dtype
 from .spill import first_seen, query_weights
@@ -38,8 +39,7 @@ def linear_attention_naive(
     weights = linear_attention_weights(
         phi_q, phi_k, causal=causal, key_padding_mask=key_padding_mask, exact=True, **options
     )
-    if key_padding_mask is not None:
-        v = v.masked_fill(~key_padding_mask[:, None, :, None], 0.0)
+    v = hide_padding(v, key_padding_mask)
     dtype = accumulator_dtype(weights, v)
     return (weights.to(dtype) @ v.to(dtype).repeat_interleave(groups, dim=1)).to(v.dtype)
 
@@ -104,9 +104,7 @@ def _scores(
     groups = query_groups(phi_q, phi_k, causal)
     dtype = accumulator_dtype(phi_q, phi_k)
     seen = visible_keys(phi_q, phi_k, causal=causal, key_padding_mask=key_padding_mask)
-    queries, keys = phi_q.to(dtype), phi_k.to(dtype)
-    if key_padding_mask is not None:
-        keys = keys.masked_fill(~key_padding_mask[:, None, :, None], EMPTY_LOG if log_space else 0.0)
+    queries, keys = phi_q.to(dtype), hide_padding(phi_k.to(dtype), key_padding_mask, EMPTY_LOG if log_space else 0.0)
     if not log_space:
         scores = (queries @ keys.repeat_interleave(groups, dim=1).mT).masked_fill(~seen, 0.0)
         return scores, scores.new_zeros(())

@@ -111,7 +111,7 @@ def causal_scores(
     """The products of a chunk's queries and keys, zero where the key is later than the query."""
     size = keys.shape[1]
     scores = torch.bmm(queries, keys.mT, out=memory("scores", *queries.shape[:2], size))
-    scores.view(scores.shape[0], -1, size, size).tril_()
+    (scores if queries.shape[1] == size else scores.view(scores.shape[0], -1, size, size)).tril_()
     return scores
 
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..softmax.attention import kv_groups
 from ..state import EMPTY_LOG, LinearState, accumulator_dtype, empty_state
 
 EPS = 1e-12
@@ -45,15 +46,12 @@ def query_groups(phi_q: Float[Tensor, "b h n f"], phi_k: Float[Tensor, "b hk m f
     Raises:
         ValueError: the kv heads do not divide the query heads, or a causal call has more queries than keys.
     """
-    heads, kv_heads = phi_q.shape[1], phi_k.shape[1]
-    if heads % kv_heads:
-        raise ValueError(f"{kv_heads} kv heads do not divide {heads} query heads")
     if causal and phi_q.shape[2] > phi_k.shape[2]:
         raise ValueError(
             f"causal linear attention aligns queries with the last keys, but got {phi_q.shape[2]} queries "
             f"and {phi_k.shape[2]} keys"
         )
-    return heads // kv_heads
+    return kv_groups(phi_q, phi_k)
 
 
 class Division(NamedTuple):

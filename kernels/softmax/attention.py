@@ -105,27 +105,6 @@ def attention_scores(
     return _scores(q, k, scale).masked_fill(~seen, -torch.inf)
 
 
-def softmax_attention_naive(
-    q: Float[Tensor, "b h n d"],
-    k: Float[Tensor, "b hk m d"],
-    v: Float[Tensor, "b hk m dv"],
-    *,
-    causal: bool,
-    key_padding_mask: Bool[Tensor, "b m"] | None = None,
-    scale: float | None = None,
-    window: int | None = None,
-) -> Float[Tensor, "b h n dv"]:
-    """The outputs Σ_j a_ij v_j in the type of v, with a the weights of `softmax_attention_weights`.
-
-    Arguments besides v, and errors, are those of `softmax_attention_weights`.
-    """
-    weights = softmax_attention_weights(
-        q, k, causal=causal, key_padding_mask=key_padding_mask, scale=scale, window=window
-    )
-    values = v.to(accumulator_dtype(weights, v)).repeat_interleave(_query_groups(q, k), dim=1)
-    return (weights.to(values.dtype) @ values).to(v.dtype)
-
-
 def softmax_attention(
     q: Float[Tensor, "b h n d"],
     k: Float[Tensor, "b hk m d"],
@@ -159,18 +138,19 @@ def softmax_attention(
     """
     if backend not in (known := ("auto", "naive", *SDPA_BACKENDS)):
         raise unknown_name("backend", backend, known)
+    groups = kv_groups(q, k)
+    seeing: dict[str, Any] = {"causal": causal, "key_padding_mask": key_padding_mask, "window": window}
     if backend == "naive":
-        output = softmax_attention_naive(
-            q, k, v, causal=causal, key_padding_mask=key_padding_mask, scale=scale, window=window
-        )
+        weights = softmax_attention_weights(q, k, scale=scale, **seeing)
+        values = v.to(accumulator_dtype(weights, v)).repeat_interleave(groups, dim=1)
+        output = (weights.to(values.dtype) @ values).to(v.dtype)
         return SoftmaxAttentionResult(output, KernelChoice("softmax", backend))
-    groups = _query_groups(q, k)
     square = q.shape[2] == k.shape[2]
     options: dict[str, Any] = {"scale": scale, "enable_gqa": groups > 1}
     blind = None
     if key_padding_mask is not None or window is not None or (causal and not square and q.shape[2] > 1):
-        seen = visible_keys(q, k, causal=causal, key_padding_mask=key_padding_mask, window=window)
-        # A fused kernel may give NaN for a row without keys, so such a row sees all keys, and its output is zeroed.
+        seen = visible_keys(q, k, **seeing)
+        # A fused kernel may give NaN for a row without keys, so such a row sees all of them and is zeroed afterwards.
         blind = ~seen.any(-1, keepdim=True)
         options["attn_mask"] = (seen | blind).expand(q.shape[0], 1, -1, -1)
     else:
@@ -205,12 +185,17 @@ def sdpa_backend(
 
 
 def _scores(q: Tensor, k: Tensor, scale: float | None) -> Tensor:
-    groups, dtype = _query_groups(q, k), accumulator_dtype(q, k)
+    groups, dtype = kv_groups(q, k), accumulator_dtype(q, k)
     keys = k.to(dtype).repeat_interleave(groups, dim=1)
     return q.to(dtype) * (q.shape[-1] ** -0.5 if scale is None else scale) @ keys.mT
 
 
-def _query_groups(q: Tensor, k: Tensor) -> int:
+def kv_groups(q: Float[Tensor, "b h n d"], k: Float[Tensor, "b hk m d"]) -> int:
+    """Counts the query heads per kv head.
+
+    Raises:
+        ValueError: The kv heads do not divide the query heads.
+    """
     if q.shape[1] % k.shape[1]:
         raise ValueError(f"{k.shape[1]} kv heads do not divide {q.shape[1]} query heads")
     return q.shape[1] // k.shape[1]

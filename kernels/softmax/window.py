@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..maps.token_maps import hide_padding
 from ..state import EMPTY_LOG, accumulator_dtype
-from .attention import visible_keys
+from .attention import kv_groups, visible_keys
 
 MINIMUM_BLOCK = 64
 """Fewest queries in a block. For a longer window the block has as many queries as the window has keys, so that fewer
@@ -52,8 +53,7 @@ def window_attention(
         ValueError: kv heads that do not divide the query heads, more queries than keys, or a window below 1 token.
     """
     _check(q, k, window)
-    if key_padding_mask is not None:
-        v = v.masked_fill(~key_padding_mask[:, None, :, None], 0.0)
+    v = hide_padding(v, key_padding_mask)
     block, stop = max(window, MINIMUM_BLOCK), k.shape[2] - q.shape[2]
     parts = []
     for queries, keys, values in zip(
@@ -83,9 +83,7 @@ def window_attention_weights(
     _check(q, k, window)
     seen = visible_keys(q, k, causal=True, key_padding_mask=key_padding_mask, window=window)
     dtype = accumulator_dtype(q, k)
-    keys = k.to(dtype)
-    if key_padding_mask is not None:
-        keys = keys.masked_fill(~key_padding_mask[:, None, :, None], 0.0)
+    keys = hide_padding(k.to(dtype), key_padding_mask)
     queries = q.to(dtype) * (q.shape[-1] ** -0.5 if scale is None else scale)
     scores = _grouped_product(queries, keys.mT).masked_fill(~seen, EMPTY_LOG)
     blind = ~seen.any(-1)
@@ -94,8 +92,7 @@ def window_attention_weights(
 
 
 def _check(q: Tensor, k: Tensor, window: int) -> None:
-    if q.shape[1] % k.shape[1]:
-        raise ValueError(f"{k.shape[1]} kv heads do not divide {q.shape[1]} query heads")
+    kv_groups(q, k)
     if q.shape[2] > k.shape[2]:
         raise ValueError(f"queries are the last of the keys' tokens, but got {q.shape[2]} queries, {k.shape[2]} keys")
     if window < 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 from textwrap import TextWrapper
 from typing import Any
 
+from ..names import UsageError
 from ..record import Record, to_json
 from ..stats.scores import Rows, sample_scores
 from ..store import DONE_STATUSES
@@ -31,7 +32,7 @@ def write_baseline(snapshot: Snapshot, path: Path) -> list[str]:
         A message for each cell that is left out, or kept without its predictions.
 
     Raises:
-        ValueError: The run has no cell with a result.
+        UsageError: The run has no cell with a result.
     """
     messages: list[str] = []
     cells = []
@@ -46,7 +47,7 @@ def write_baseline(snapshot: Snapshot, path: Path) -> list[str]:
             messages.append(f"without predictions: {cell}, {len(rows)} rows")
         cells.append(BaselineCell(_without_defaults(_rounded(to_json(_trimmed(record)))), _rounded(columns)))
     if not cells:
-        raise ValueError(f"{snapshot.name} has no cell with a result, so there is nothing to compare with later")
+        raise UsageError(f"{snapshot.name} has no cell with a result, so there is nothing to compare with later")
     baseline = Baseline(BASELINE_FORMAT, BASELINE_VERSION, Path(snapshot.name).name, tuple(cells))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(_pretty(asdict(baseline)) + "\n", encoding="utf-8")

@@ -78,9 +78,7 @@ def read_snapshot(path: Path) -> Snapshot:
 
 
 def _read_run(folder: Path) -> Snapshot:
-    store = RunStore(folder)
-    if not store.cells.is_dir():
-        raise StoreError(f"{str(folder)!r} is not a run's folder: it has no folder cells/")
+    store = RunStore.of_run(folder)
     loaded = store.records()
     if loaded.corrupt:
         first = loaded.corrupt[0]

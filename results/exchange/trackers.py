@@ -3,15 +3,12 @@
 A tracker gets a copy to look at; the run's folder remains the source of every number.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from ..record import Record
+from ..record import Record
 
 TRACKERS: Mapping[str, str] = {
     "mlflow": "MlflowTracker",

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 from ...adapters.base import Adapter, UnsupportedError
 from ..heavy import Tensor, torch
@@ -72,49 +72,37 @@ class ModelCalls:
         return compiled
 
 
-@dataclass
-class LayerCalls:
-    """The same calls on an attention layer alone, an `AttentionAlone` of `adapters.attention.alone`.
+class Calls(Protocol):
+    """The calls that are measured, of `ModelCalls` or of an attention layer alone."""
 
-    Inputs are queries, keys and values by head.
-    """
-
-    layer: Any
-    is_compiled: bool = False
-
-    def __post_init__(self) -> None:
-        self.device = self.layer.device
-        if self.is_compiled:
-            self.layer.compile()
+    device: torch.device
 
     def inputs(self, batch_size: int, seq_len: int) -> Any:
-        """Random queries, keys and values."""
-        return self.layer.inputs(batch_size, seq_len)
+        """Random inputs."""
+        ...
 
     def prefill(self, inputs: Any, seq_len: int) -> Any:
         """Runs the first `seq_len` tokens; returns the state."""
-        return self.layer.prefill(inputs.part(0, seq_len))
+        ...
 
     def decode(self, inputs: Any, position: int, state: Any) -> Any:
         """Runs the token at `position`; returns the new state."""
-        return self.layer.decode(inputs.part(position, position + 1), state)
+        ...
 
     def train(self, inputs: Any) -> object:
-        """Computes gradients of queries, keys, values and maps."""
-        return self.layer.training_step(inputs)
-
-
-Calls: TypeAlias = ModelCalls | LayerCalls
+        """Runs a forward and a backward pass."""
+        ...
 
 
 def calls_for(mode: str, subject: Any) -> tuple[Calls, str]:
     """The calls on a subject, compiled if the mode says so, and the mode's name without its prefixes."""
     work = mode.removeprefix(LAYER)
-    is_compiled = work.startswith(COMPILED)
+    is_compiled, is_layer = work.startswith(COMPILED), mode.startswith(LAYER)
     if is_compiled:
         _counters().clear()
-    kind = LayerCalls if mode.startswith(LAYER) else ModelCalls
-    return kind(subject, is_compiled), work.removeprefix(COMPILED)
+    if is_compiled and is_layer:
+        subject.compile()
+    return subject if is_layer else ModelCalls(subject, is_compiled), work.removeprefix(COMPILED)
 
 
 def whole_call(calls: Calls, work: str, point: Point) -> Callable[[], object]:

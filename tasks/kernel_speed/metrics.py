@@ -101,25 +101,18 @@ def cost_of(call: str, contender: str, ran: str, shape: KernelShape, dtype: str)
         The counts; None if the call of this contender has none.
     """
     if contender.startswith("softmax") and call in ("forward", "decode"):
-        return _softmax_cost(call, ran, shape, dtype)
+        sizes = {"b": shape.batch, "h": shape.heads, "hk": shape.heads, "d": shape.head_dim, "dv": shape.head_dim}
+        given = {**sizes, "tokens": shape.tokens, "bytes_per_element": fused_costs.ELEMENT_BYTES[dtype]}
+        return costs.softmax_cost(decodes=call == "decode", backend=ran.split("/")[-1], causal=True, **given)
     if not contender.startswith(OURS):
         return None
     token_heads, d = shape.batch * shape.tokens * shape.heads, shape.head_dim
-    sizes: dict[str, Any] = {"token_heads": token_heads, "d": d, "dtype": dtype}
+    of_pass: dict[str, Any] = {"token_heads": token_heads, "d": d, "dtype": dtype}
     if call == "decode":
         return fused_costs.fused_decode_cost(heads=shape.batch * shape.heads, d=d)
     if call == "distillation":
         return fused_costs.distillation_cost(pairs=token_heads * (shape.tokens + 1) // 2, token_heads=token_heads, d=d)
     if call == "backward":
-        return fused_costs.fused_backward_cost(**sizes)
-    forward = fused_costs.fused_forward_cost(ran.split("/")[0], **sizes)
-    return forward if call == "forward" else forward + fused_costs.fused_backward_cost(**sizes)
-
-
-def _softmax_cost(call: str, ran: str, shape: KernelShape, dtype: str) -> costs.Cost:
-    h, d = shape.heads, shape.head_dim
-    sizes: dict[str, Any] = {"b": shape.batch, "h": h, "hk": h, "d": d, "dv": d}
-    sizes["bytes_per_element"] = fused_costs.ELEMENT_BYTES[dtype]
-    if call == "decode":
-        return costs.softmax_decode_cost(**sizes, m=shape.tokens)
-    return costs.softmax_attention_cost(**sizes, n=shape.tokens, fused=ran.split("/")[1] in costs.FUSED_SOFTMAX)
+        return fused_costs.fused_backward_cost(**of_pass)
+    forward = fused_costs.fused_forward_cost(ran.split("/")[0], **of_pass)
+    return forward if call == "forward" else forward + fused_costs.fused_backward_cost(**of_pass)

@@ -17,7 +17,6 @@ from hedgebench.harness.cli import make_parser
 from hedgebench.harness.config import (
     CHOICES,
     RunConfig,
-    UsageError,
     make_config,
     parse_overrides,
     parse_seeds,
@@ -25,6 +24,7 @@ from hedgebench.harness.config import (
     split_list,
 )
 from hedgebench.harness.suites import SUITES
+from hedgebench.results.names import UsageError
 
 ASKED: dict[str, Any] = {"models": ("elu",), "tasks": ("stdlib",)}
 

@@ -14,9 +14,10 @@ import pytest
 from hedgebench.adapters.base import Adapter, Capability, Settings, UnsupportedError
 from hedgebench.harness import environment, plan, registry
 from hedgebench.harness.cell import PlannedCell
-from hedgebench.harness.config import RunConfig, UsageError
+from hedgebench.harness.config import RunConfig
 from hedgebench.harness.plan import make_plan, make_sources
 from hedgebench.harness.registry import Registry
+from hedgebench.results.names import UsageError
 from hedgebench.results.record import DataIdentity, Metric
 from hedgebench.tasks.base import DataUnavailableError, Row, Sources, Task, TaskData, TaskInfo, TaskScale
 

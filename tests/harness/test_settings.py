@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hedgebench.adapters.base import Settings, Value
-from hedgebench.harness.config import UsageError
 from hedgebench.harness.settings import apply_overrides, check_overrides, parse_value
+from hedgebench.results.names import UsageError
 
 GROUPS: dict[str, Settings] = {
     "task": {"length": 128, "lengths": (1, 2), "tokenizer": "auto", "stride": None},

@@ -8,10 +8,10 @@ import pytest
 
 from hedgebench.adapters.spec import SpecError
 from hedgebench.harness.cell import PlannedCell
-from hedgebench.harness.config import RunConfig, UsageError
+from hedgebench.harness.config import RunConfig
 from hedgebench.harness.plan import make_plan
 from hedgebench.harness.task_spec import TaskSpec, parse_task_spec, task_of
-from hedgebench.results.names import UnknownNameError
+from hedgebench.results.names import UnknownNameError, UsageError
 
 
 def planned(*tasks: str, **values: Any) -> list[PlannedCell]:

@@ -10,14 +10,13 @@ from hedgebench.kernels.chunk.attention import linear_attention_chunk
 from hedgebench.kernels.costs import (
     feature_map_cost,
     linear_attention_cost,
-    linear_decode_cost,
     linear_state_bytes,
     softmax_attention_cost,
     softmax_decode_cost,
 )
 from hedgebench.kernels.dispatch import linear_attention
 from hedgebench.kernels.maps.learned import HedgehogMap
-from hedgebench.kernels.softmax.attention import softmax_attention_naive
+from hedgebench.kernels.softmax.attention import softmax_attention
 
 Draw = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
@@ -41,7 +40,7 @@ def test_log_space_costs_the_same_products(qkv: Draw) -> None:
 
 def test_softmax_flops_are_what_torch_counts_before_causality_halves_them(qkv: Draw) -> None:
     with FlopCounterMode(display=False) as counter:
-        softmax_attention_naive(*qkv(), causal=False)
+        softmax_attention(*qkv(), causal=False, backend="naive")
     full = softmax_attention_cost(b=2, h=4, hk=4, n=13, d=5, dv=3, causal=False)
     assert full.flops == counter.get_total_flops()
     assert softmax_attention_cost(b=2, h=4, hk=4, n=13, d=5, dv=3).flops == full.flops // 2
@@ -93,7 +92,7 @@ def test_forward_flops_per_token_are_twelve_d_squared_and_six_c_d() -> None:
 
 def test_decoding_moves_the_state_twice() -> None:
     d = 64
-    cost = linear_decode_cost(b=1, h=1, hk=1, f=2 * d, dv=d)
+    cost = linear_attention_cost("recurrent", b=1, h=1, hk=1, n=1, f=2 * d, dv=d)
     normaliser = 2 * 2 * d * 4
     token = (2 * d + 2 * d + d + d) * 4
     assert cost.bytes - normaliser - token == 16 * d**2

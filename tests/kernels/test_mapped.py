@@ -13,24 +13,25 @@ from hedgebench.kernels.chunk.attention import linear_attention_chunk
 from hedgebench.kernels.dispatch import linear_attention
 from hedgebench.kernels.mapped import mapped_linear_attention
 from hedgebench.kernels.maps.feature_map import FeatureMap
-from hedgebench.kernels.maps.feature_maps import make_feature_map
+from hedgebench.kernels.maps.fixed import CosformerMap, EluMap
+from hedgebench.kernels.maps.learned import HedgehogMap, T2RMap, TaylorMap
 
 B, H, HK, N, D, DV = 2, 4, 2, 300, 4, 3
-MAPS: dict[str, tuple[str, dict[str, Any]]] = {
-    "elu": ("elu", {}),
-    "cosformer": ("cosformer", {"length": 400}),
-    "t2r": ("t2r", {}),
-    "taylor": ("taylor", {"feature_dim": 3}),
-    "hedgehog": ("hedgehog", {}),
-    "hedgehog_softmax": ("hedgehog", {"map": "softmax"}),
-    "hedgehog_bias": ("hedgehog", {"map": "exp_max", "bias": True, "feature_dim": 6}),
+MAPS: dict[str, tuple[type[FeatureMap], dict[str, Any]]] = {
+    "elu": (EluMap, {}),
+    "cosformer": (CosformerMap, {"length": 400}),
+    "t2r": (T2RMap, {}),
+    "taylor": (TaylorMap, {"feature_dim": 3}),
+    "hedgehog": (HedgehogMap, {}),
+    "hedgehog_softmax": (HedgehogMap, {"map": "softmax"}),
+    "hedgehog_bias": (HedgehogMap, {"map": "exp_max", "bias": True, "feature_dim": 6}),
 }
 
 
 def make_maps(name: str) -> tuple[FeatureMap, FeatureMap]:
     kind, options = MAPS[name]
-    query_map = make_feature_map(kind, H, D, role="query", **options).double()
-    return query_map, make_feature_map(kind, HK, D, role="key", **options).double()
+    query_map = kind(H, D, role="query", **options).double()
+    return query_map, kind(HK, D, role="key", **options).double()
 
 
 @pytest.fixture
@@ -136,7 +137,7 @@ class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def test_features_of_all_tokens_never_exist_at_once(causal: bool) -> None:
     n, heads, d = 2048, 2, 16
     q, k, v = (torch.randn(1, heads, n, d) for _ in range(3))
-    maps = [make_feature_map("taylor", heads, d, role=role) for role in ("query", "key")]
+    maps = [TaylorMap(heads, d, role=role) for role in ("query", "key")]
     with Largest() as largest:  # type: ignore[no-untyped-call]
         mapped_linear_attention(q, k, v, maps[0], maps[1], causal=causal)
     assert largest.elements < n * heads * maps[0].feature_dim / 4
@@ -155,11 +156,12 @@ def test_under_autocast_maps_run_as_they_do_alone(tensors: dict[str, Tensor]) ->
 
 _COMPILED = """
 import sys, torch
-from hedgebench.kernels.maps.feature_maps import make_feature_map
+from hedgebench.kernels.maps.fixed import EluMap, PerformerMap
+from hedgebench.kernels.maps.learned import HedgehogMap
 from hedgebench.kernels.mapped import mapped_linear_attention
-for name in ("hedgehog", "performer", "elu"):
+for kind in (HedgehogMap, PerformerMap, EluMap):
     leaves = [torch.randn(1, 2, 150, 8, requires_grad=True) for _ in range(3)]
-    maps = [make_feature_map(name, 2, 8, role=role) for role in ("query", "key")]
+    maps = [kind(2, 8, role=role) for role in ("query", "key")]
     def attend(q, k, v):
         return mapped_linear_attention(q, k, v, *maps, causal=True).output
     outputs = torch.compile(attend, fullgraph=True, backend="aot_eager")(*leaves), attend(*leaves)

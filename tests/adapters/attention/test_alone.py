@@ -34,12 +34,12 @@ def test_decoding_token_by_token_ends_in_the_state_of_the_whole(model: str) -> N
     inputs = layer.inputs(2, 12)
     assert inputs.heads.q.shape == (2, 4, 12, 8)
     assert inputs.heads.k.shape == (2, 2, 12, 8)
-    state = layer.prefill(inputs.part(0, 9))
+    state = layer.prefill(inputs, 9)
     for position in range(9, 12):
-        state = layer.decode(inputs.part(position, position + 1), state)
+        state = layer.decode(inputs, position, state)
     one = layer.inputs(2, 13).part(12, 13)
     with torch.no_grad():
-        whole, _ = layer.core.extend(one, layer.prefill(inputs.part(0, 12)))
+        whole, _ = layer.core.extend(one, layer.prefill(inputs, 12))
         stepwise, _ = layer.core.extend(one, state)
     torch.testing.assert_close(whole, stepwise, rtol=1e-4, atol=1e-5)
 
@@ -47,7 +47,7 @@ def test_decoding_token_by_token_ends_in_the_state_of_the_whole(model: str) -> N
 @pytest.mark.parametrize("model", MODELS)
 def test_a_training_step_runs_backward_and_leaves_no_gradient(model: str) -> None:
     layer = alone(model)
-    layer.training_step(layer.inputs(1, 12))
+    layer.train(layer.inputs(1, 12))
     assert all(parameter.grad is None for parameter in layer.core.parameters())
     assert {kernel.phase for kernel in layer.kernels_used()} == {"layer_train"}
 
@@ -65,13 +65,13 @@ def test_a_cache_grows_with_length_and_a_recurrent_state_does_not() -> None:
 
 def test_the_cost_of_softmax_is_that_of_its_formula() -> None:
     layer = alone("softmax")
-    layer.prefill(layer.inputs(2, 16).heads)
+    layer.prefill(layer.inputs(2, 16), 16)
     assert layer.cost("prefill", 2, 16) == softmax_attention_cost(b=2, h=4, hk=2, n=16, d=8, dv=8)
 
 
 def test_the_cost_of_linear_attention_is_that_of_the_form_that_ran_and_of_both_maps() -> None:
     layer = alone("hedgehog")
-    layer.prefill(layer.inputs(2, 16).heads)
+    layer.prefill(layer.inputs(2, 16), 16)
     (ran,) = layer.kernels_used()
     found = layer.cost("prefill", 2, 16)
     sums = linear_attention_cost(ran.form, b=2, h=4, hk=2, n=16, f=16, dv=8, log_space=True)
@@ -85,7 +85,7 @@ def test_the_cost_of_linear_attention_is_that_of_the_form_that_ran_and_of_both_m
 
 def test_features_of_other_forms_go_through_memory() -> None:
     layer = alone("elu")
-    layer.prefill(layer.inputs(1, 1).heads)
+    layer.prefill(layer.inputs(1, 1), 1)
     (ran,) = layer.kernels_used()
     found = layer.cost("prefill", 1, 1)
     sums = linear_attention_cost(ran.form, b=1, h=4, hk=2, n=1, f=8, dv=8)
@@ -98,7 +98,7 @@ def test_features_of_other_forms_go_through_memory() -> None:
 @pytest.mark.parametrize("backend", ["naive", "sdpa_math"])
 def test_softmax_that_is_not_fused_computes_all_scores_and_moves_them(backend: str) -> None:
     layer = alone(f"softmax:backend={backend}")
-    layer.prefill(layer.inputs(2, 16).heads)
+    layer.prefill(layer.inputs(2, 16), 16)
     fused, found = softmax_attention_cost(b=2, h=4, hk=2, n=16, d=8, dv=8), layer.cost("prefill", 2, 16)
     assert found is not None
     assert (found.flops, found.bytes) == (2 * fused.flops, fused.bytes + 4 * 2 * 4 * 16 * 16 * FLOAT)
@@ -124,7 +124,7 @@ def test_our_kernels_have_no_counts_where_the_algorithm_is_another(model: str, k
 def test_what_has_no_formula_has_no_cost() -> None:
     for model in ("none", "hedgehog:window=4"):
         layer = alone(model)
-        layer.prefill(layer.inputs(1, 16).heads)
+        layer.prefill(layer.inputs(1, 16), 16)
         assert layer.cost("prefill", 1, 16) is None
     assert alone("softmax").cost("prefill", 1, 16) is None  # nothing ran yet
 
@@ -147,9 +147,9 @@ def test_a_compiled_layer_is_run_by_the_compiler(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch, "compile", compile)
     layer = alone("elu")
     inputs = layer.inputs(1, 8)
-    layer.prefill(inputs.heads)
+    layer.prefill(inputs, 8)
     assert ran == []
     layer.compile()
-    layer.prefill(inputs.heads)
-    layer.training_step(inputs)
+    layer.prefill(inputs, 8)
+    layer.train(inputs)
     assert ran == ["extend", "forward"]

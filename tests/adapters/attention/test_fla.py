@@ -38,7 +38,7 @@ def test_the_peer_computes_what_our_own_kernels_do(model: str) -> None:
     inputs = ours.inputs(2, 13)
     with torch.no_grad():
         torch.testing.assert_close(peer.core(inputs.heads, causal=True), ours.core(inputs.heads, causal=True))
-        states = [layer.prefill(inputs.part(0, 12)) for layer in (ours, peer)]
+        states = [layer.prefill(inputs, 12) for layer in (ours, peer)]
         outs = [layer.core.extend(inputs.part(12, 13), s)[0] for layer, s in zip((ours, peer), states, strict=True)]
         torch.testing.assert_close(outs[1], outs[0])
         weights = [layer.core.weights(inputs.heads, causal=True) for layer in (ours, peer)]
@@ -54,7 +54,7 @@ def test_the_peer_computes_what_our_own_kernels_do(model: str) -> None:
 def test_there_is_no_peer_without_its_device() -> None:
     layer = alone("elu:kernels=fla")
     with pytest.raises(UnsupportedError, match="run only on cuda, not on cpu"):
-        layer.prefill(layer.inputs(1, 4).heads)
+        layer.prefill(layer.inputs(1, 4), 4)
 
 
 @pytest.mark.usefixtures("_references")

@@ -14,12 +14,12 @@ from hedgebench.harness import registry
 from hedgebench.harness.commands.lm_eval import register
 from hedgebench.harness.commands.lm_eval_model import HedgebenchLM
 from hedgebench.harness.commands.reporting import rescore
-from hedgebench.harness.config import UsageError, make_config
+from hedgebench.harness.config import make_config
 from hedgebench.harness.plan import make_plan
 from hedgebench.harness.registry import Registry
 from hedgebench.harness.running.runner import make_job
 from hedgebench.harness.running.worker import run_job
-from hedgebench.results.names import UnknownNameError
+from hedgebench.results.names import UnknownNameError, UsageError
 from hedgebench.results.store import RunStore
 
 from ...tasks.lm_eval_tiny import convert_to, peer, requests, save_checkpoint, write_task, write_words

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from hedgebench.harness.commands.reporting import load_content, load_runs, rescore, rescore_runs
-from hedgebench.harness.config import UsageError
 from hedgebench.results.record import to_json
 from hedgebench.results.store import RunStore, StoreError
 
@@ -43,7 +42,7 @@ def test_scoring_anew_needs_the_predictions(finished: RunStore) -> None:
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"is not a run's folder: it has no folder cells/"):
+    with pytest.raises(StoreError, match=r"is not a run's folder: it has no folder cells/"):
         load_runs([tmp_path])
 
 

@@ -19,12 +19,13 @@ from hedgebench.adapters.base import ModelShape
 from hedgebench.adapters.training import checkpoint
 from hedgebench.harness.commands.convert import convert
 from hedgebench.harness.commands.reporting import rescore
-from hedgebench.harness.config import UsageError, make_config
+from hedgebench.harness.config import make_config
 from hedgebench.harness.plan import make_plan, make_sources
 from hedgebench.harness.running.artifacts import StageResult
 from hedgebench.harness.running.job import CellJob, CellOutcome
 from hedgebench.harness.running.stages import Conversion
 from hedgebench.harness.running.worker import run_job
+from hedgebench.results.names import UsageError
 from hedgebench.results.record import Record
 from hedgebench.results.stats.evidence import kept_scores
 from hedgebench.results.store import RunStore

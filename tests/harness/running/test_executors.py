@@ -16,12 +16,12 @@ from typing import Any, cast
 import pytest
 
 from hedgebench.harness import config, registry
-from hedgebench.harness.config import UsageError
 from hedgebench.harness.running import executors, runner
 from hedgebench.harness.running.executors import EXECUTORS, LocalExecutor, RayExecutor, make_executor
 from hedgebench.harness.running.job import CellJob, CellOutcome, Message
 from hedgebench.harness.running.process import CellProcesses, Listener
 from hedgebench.harness.running.sweeping import Turn
+from hedgebench.results.names import UsageError
 from hedgebench.results.record import Failure
 from hedgebench.results.store import RunStore
 

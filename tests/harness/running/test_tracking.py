@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from hedgebench.harness.config import UsageError, make_config, read_config_file
+from hedgebench.harness.config import make_config, read_config_file
 from hedgebench.results.exchange import mlflow
+from hedgebench.results.names import UsageError
 from hedgebench.results.record import Record
 from hedgebench.results.store import RunStore
 

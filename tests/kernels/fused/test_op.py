@@ -42,6 +42,18 @@ def test_the_decode_operators_pass_opcheck(operator: Any, name: str) -> None:
     torch.library.opcheck(operator, single(draw(Case(name, n=2, state=True))).flatten())
 
 
+def test_a_token_is_decoded_on_a_cpu_without_what_an_operator_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = single(draw(Case("softmax", n=1, state=True)))
+    maps = {name: getattr(call, name) for name in ("q_weight", "k_weight")}
+    state = call.initial
+    assert state is not None
+    expected = fused_decode_(*replace(call, initial_kv=state.kv.clone(), initial_k=state.k.clone()).flatten())
+    monkeypatch.setattr("hedgebench.kernels.hedgehog.fused_decode_", None)
+    options: dict[str, Any] = {"feature_map": "softmax", "eps": call.eps}
+    result = fused_recurrent_hedgehog_attn(call.q, call.k, call.v, **maps, state=state, **options)
+    assert torch.equal(result.output, expected)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_match_finite_differences(name: str) -> None:
     case = CASES[name]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hedgebench.kernels.maps.feature_maps import make_feature_map
+from hedgebench.kernels.maps.fixed import CosformerMap, EluMap
 from hedgebench.kernels.maps.hedgehog_tokens import HedgehogTokens
 from hedgebench.kernels.maps.learned import HEDGEHOG_MAPS
 from hedgebench.kernels.maps.token_maps import GIVEN, Mapped, TokenMap
@@ -65,7 +65,7 @@ def test_a_frozen_matrix_gets_no_gradient() -> None:
 @pytest.mark.parametrize("name", [*REVERSIBLE, "cosformer"])
 def test_what_is_read_is_what_a_call_gives(name: str) -> None:
     positions = torch.arange(20) + torch.tensor([[0], [5]])
-    of = REVERSIBLE.get(name) or Mapped(make_feature_map("cosformer", H, D, length=30), (), positions)
+    of = REVERSIBLE.get(name) or Mapped(CosformerMap(H, D, length=30), (), positions)
     x = draw(B, H, N, D)
     with torch.no_grad():
         reader = of.reader(x, torch.float64)
@@ -75,7 +75,7 @@ def test_what_is_read_is_what_a_call_gives(name: str) -> None:
 
 
 def test_a_map_reads_the_positions_of_its_tokens() -> None:
-    cosformer = make_feature_map("cosformer", H, D, length=30)
+    cosformer = CosformerMap(H, D, length=30)
     positions = torch.arange(20) + torch.tensor([[0], [5]])
     x = draw(B, H, 3, D)
     run = slice(3, 6)
@@ -84,7 +84,7 @@ def test_a_map_reads_the_positions_of_its_tokens() -> None:
 
 @torch.no_grad()
 def test_features_are_read_in_the_type_that_is_asked_for() -> None:
-    for of in (HedgehogTokens(draw(H, D, W)), GIVEN, Mapped(make_feature_map("elu", H, D))):
+    for of in (HedgehogTokens(draw(H, D, W)), GIVEN, Mapped(EluMap(H, D))):
         read = of.reader(draw(B, H, N, D).detach().bfloat16(), torch.float32).read(RUNS[0])
         assert read.dtype == torch.float32
 
@@ -94,4 +94,4 @@ def test_only_maps_with_gradients_of_their_own_are_reversible() -> None:
     for variant in HEDGEHOG_MAPS:
         assert HedgehogTokens(weight, None, variant).reversible == (variant != "exp_max")
     assert GIVEN.reversible
-    assert not Mapped(make_feature_map("elu", H, D)).reversible
+    assert not Mapped(EluMap(H, D)).reversible

@@ -11,12 +11,11 @@ from hedgebench.kernels.choice import KernelChoice
 from hedgebench.kernels.softmax.attention import (
     SoftmaxAttentionResult,
     softmax_attention,
-    softmax_attention_naive,
     softmax_attention_weights,
 )
 
 Draw = Callable[..., tuple[Tensor, Tensor, Tensor]]
-
+naive: Callable[..., SoftmaxAttentionResult] = partial(softmax_attention, backend="naive")
 
 CASES: dict[str, dict[str, Any]] = {
     "causal": {"causal": True},
@@ -39,7 +38,7 @@ def with_mask(options: dict[str, Any], tokens: int) -> dict[str, Any]:
 
 def test_equal_keys_give_the_mean_of_values(qkv: Draw) -> None:
     q, k, v = qkv()
-    output = softmax_attention_naive(q, torch.ones_like(k), v, causal=False)
+    output = naive(q, torch.ones_like(k), v, causal=False).output
     torch.testing.assert_close(output, v.mean(2, keepdim=True).expand_as(output))
 
 
@@ -65,10 +64,9 @@ def test_sdpa_matches_naive_in_outputs_and_gradients(
     tensors = qkv(n=queries, m=13, hk=heads, f=8, dv=8)
     options = with_mask(CASES[case], 13)
     results = []
-    for attention in (softmax_attention_naive, partial(softmax_attention, backend=backend)):
+    for asked in ("naive", backend):
         leaves = [tensor.clone().requires_grad_() for tensor in tensors]
-        output: Any = attention(*leaves, **options)
-        output = output.output if isinstance(output, SoftmaxAttentionResult) else output
+        output = softmax_attention(*leaves, **options, backend=asked).output
         results.append([output, *torch.autograd.grad(output.sin().sum(), leaves)])
     for got, expected in zip(results[1], results[0], strict=True):
         assert got.isfinite().all()
@@ -78,7 +76,8 @@ def test_sdpa_matches_naive_in_outputs_and_gradients(
 def test_rows_without_keys_are_zero(qkv: Draw) -> None:
     q, k, v = qkv()
     options = with_mask(CASES["masked"], 13)
-    for output in (softmax_attention_naive(q, k, v, **options), softmax_attention(q, k, v, **options).output):
+    for backend in ("naive", "auto"):
+        output = softmax_attention(q, k, v, **options, backend=backend).output
         assert output[0, :, :3].abs().max() == 0
         assert output[1].abs().max() == 0
         assert output[0, :, 3:].abs().min() > 0
@@ -98,7 +97,7 @@ def test_values_of_another_size_are_recorded_as_the_backend_that_can_take_them(q
     q, k, v = qkv(f=8, dv=4)
     result = softmax_attention(q, k, v, causal=True)
     assert result.kernel.backend == "sdpa_math"
-    torch.testing.assert_close(result.output, softmax_attention_naive(q, k, v, causal=True))
+    torch.testing.assert_close(result.output, naive(q, k, v, causal=True).output)
 
 
 def test_large_logits_do_not_overflow(qkv: Draw) -> None:
@@ -110,14 +109,14 @@ def test_large_logits_do_not_overflow(qkv: Draw) -> None:
 def test_half_precision_weights_are_float32(qkv: Draw) -> None:
     q, k, v = qkv(dtype=torch.bfloat16)
     assert softmax_attention_weights(q, k, causal=True).dtype == torch.float32
-    assert softmax_attention_naive(q, k, v, causal=True).dtype == torch.bfloat16
+    assert naive(q, k, v, causal=True).output.dtype == torch.bfloat16
 
 
 def test_errors_name_what_was_given_and_what_is_allowed(qkv: Draw) -> None:
     with pytest.raises(ValueError, match=r"'sdpa_flesh'; did you mean sdpa_flash.*sdpa_flash, sdpa_math"):
         softmax_attention(*qkv(), causal=True, backend="sdpa_flesh")
     with pytest.raises(ValueError, match="3 kv heads do not divide 4"):
-        softmax_attention_naive(*qkv(hk=3), causal=True)
+        naive(*qkv(hk=3), causal=True)
 
 
 @pytest.mark.parametrize(("backend", "ran"), [("naive", "naive"), ("sdpa_math", "sdpa_math"), ("auto", "sdpa_flash")])
@@ -125,4 +124,4 @@ def test_softmax_says_which_backend_ran(qkv: Draw, backend: str, ran: str) -> No
     tensors = qkv(f=8, dv=8)
     result = softmax_attention(*tensors, causal=True, backend=backend)
     assert result.kernel == KernelChoice("softmax", ran)
-    torch.testing.assert_close(result.output, softmax_attention_naive(*tensors, causal=True))
+    torch.testing.assert_close(result.output, naive(*tensors, causal=True).output)

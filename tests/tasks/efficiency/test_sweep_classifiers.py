@@ -60,10 +60,10 @@ def test_an_encoders_layer_attends_both_ways() -> None:
     shape = AttentionShape(heads=2, kv_heads=2, head_dim=8, context_length=32, seed=0)
     layer = build_alone(spec, shape, CPU, causal=False)
     inputs = layer.inputs(1, 32)
-    assert layer.prefill(inputs.heads) is None
+    assert layer.prefill(inputs, 32) is None
     assert [use.phase for use in layer.kernels_used()] == ["layer_forward"]
     both_ways, one_way = layer.cost("prefill", 1, 32), build_alone(spec, shape, CPU)
-    one_way.prefill(inputs.heads)
+    one_way.prefill(inputs, 32)
     causal = one_way.cost("prefill", 1, 32)
     assert both_ways is not None
     assert causal is not None
@@ -75,9 +75,9 @@ def test_an_encoders_layer_attends_both_ways() -> None:
         return torch.zeros_like(heads.q)
 
     layer._forward = forward
-    layer.training_step(inputs)
+    layer.train(inputs)
     assert seen == [False]
-    for refused in (lambda: layer.state_bytes(1, 32), lambda: layer.decode(inputs.part(0, 1), None)):
+    for refused in (lambda: layer.state_bytes(1, 32), lambda: layer.decode(inputs, 0, None)):
         with pytest.raises(UnsupportedError, match="no state to decode from"):
             refused()
 

@@ -13,7 +13,7 @@ import torch
 
 from hedgebench.adapters.base import UnsupportedError
 from hedgebench.kernels.linear.naive import linear_attention_naive
-from hedgebench.kernels.softmax.attention import softmax_attention_naive
+from hedgebench.kernels.softmax.attention import softmax_attention
 from hedgebench.tasks.kernel_speed import workloads
 from hedgebench.tasks.kernel_speed.contenders import CONTENDERS, KernelInputs, compiled_map, make_inputs, map_features
 from hedgebench.tasks.kernel_speed.shapes import KernelShape
@@ -35,7 +35,7 @@ def expected(inputs: KernelInputs, name: str) -> torch.Tensor:
     """The naive form in float64."""
     q, k, v, *weights = (leaf.double() for leaf in inputs.leaves)
     if name.startswith("softmax"):
-        return softmax_attention_naive(q, k, v, causal=True)
+        return softmax_attention(q, k, v, causal=True, backend="naive").output
     phi_q, phi_k = (map_features(x, w).transpose(1, 2) for x, w in zip((q, k), weights, strict=True))
     return linear_attention_naive(phi_q, phi_k, v, causal=True)
 
