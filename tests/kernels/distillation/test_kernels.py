@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -21,6 +19,7 @@ from hedgebench.kernels.distillation.tiles import tiled_loss
 from hedgebench.kernels.triton.tiles import interpreting
 
 from ..fused_cases import relative
+from ..other_process import OtherProcess
 
 pytestmark = pytest.mark.skipif(not interpreting(), reason="on a GPU the suite marked gpu runs these kernels")
 
@@ -167,6 +166,5 @@ torch.testing.assert_close(compiled.grad, eager.grad)
 """
 
 
-def test_a_compiled_loss_has_no_graph_break_and_the_same_gradients() -> None:
-    """In a process of its own, where shapes are not checked: the checker's code is not for compilation."""
-    subprocess.run([sys.executable, "-c", _COMPILED], check=True, timeout=280)
+def test_a_compiled_loss_has_no_graph_break_and_the_same_gradients(unchecked: OtherProcess) -> None:
+    unchecked.run(_COMPILED)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +18,7 @@ from hedgebench.kernels.triton.operator import gradients_by_torch
 from hedgebench.kernels.triton.tiles import Tiles, interpreting
 
 from ..fused_cases import relative
+from ..other_process import OtherProcess
 
 # Exponents past float32 are cut or replaced afterwards.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
@@ -191,9 +190,8 @@ torch.testing.assert_close(compiled_q.grad, eager_q.grad)
 """
 
 
-def test_a_compiled_call_has_no_graph_break_and_the_same_result() -> None:
-    """In a process of its own, where shapes are not checked: the checker's code is not for compilation."""
-    subprocess.run([sys.executable, "-c", _COMPILED], check=True, timeout=280)
+def test_a_compiled_call_has_no_graph_break_and_the_same_result(unchecked: OtherProcess) -> None:
+    unchecked.run(_COMPILED)
 
 
 def test_what_the_kernels_do_not_take_is_said() -> None:
