@@ -24,11 +24,11 @@ from ..other_process import OtherProcess
 pytestmark = pytest.mark.skipif(not interpreting(), reason="on a GPU the suite marked gpu runs these kernels")
 
 CASES = {
-    "plain": (2, 1, 37, 37, 16, 24, True, False, False),
-    "log": (2, 1, 37, 37, 16, 24, True, True, False),
+    "plain": (1, 1, 37, 37, 16, 24, True, False, False),
+    "log": (1, 1, 37, 37, 16, 24, True, True, False),
     "both_ways": (1, 2, 20, 33, 12, 20, False, False, True),
     "both_ways_log": (1, 2, 20, 33, 12, 20, False, True, True),
-    "grouped_and_padded": (2, 3, 33, 33, 20, 16, True, False, True),
+    "grouped_and_padded": (2, 3, 19, 19, 20, 16, True, False, True),
     "last_queries_log": (2, 2, 7, 40, 16, 16, True, True, True),
     "one_token": (1, 1, 1, 1, 16, 16, True, False, False),
     "wide_features": (1, 1, 17, 17, 16, 300, True, False, False),

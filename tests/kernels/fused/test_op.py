@@ -44,7 +44,7 @@ def test_the_decode_operators_pass_opcheck(operator: Any, name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_match_finite_differences(name: str) -> None:
     case = CASES[name]
-    call = draw(replace(case, n=5, d=2, w=2, dv=3, ends=(0, 2, 5) if case.ends else None))
+    call = draw(replace(case, b=1, h=2, hk=1, n=5, d=2, w=2, dv=3, ends=(0, 2, 5) if case.ends else None))
     leaves = {name: x for name, x in learning(call).differentiable().items() if x.requires_grad and "bias" not in name}
 
     def outputs(*tensors: Tensor) -> tuple[Tensor, ...]:
