@@ -195,7 +195,7 @@ def test_distillation_gives_what_its_fake_kernel_promises(name: str, with_gradie
 
 @pytest.mark.parametrize("name", [pytest.param("exp", marks=pytest.mark.slow), "both_ways", "packed_log"])
 def test_linear_attention_passes_opcheck(name: str) -> None:
-    call = learning(single(draw(replace(LINEAR[name], hk=1))))
+    call = learning(single(draw(replace(LINEAR[name], b=1, hk=1))))
     with functions_for_cuda(fused_forward, fused_backward):
         torch.library.opcheck(fused_forward, call.flatten())
 
