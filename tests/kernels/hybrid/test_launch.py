@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +18,7 @@ from hedgebench.kernels.triton.operator import gradients_by_torch
 from hedgebench.kernels.triton.tiles import Tiles, interpreting
 
 from ..fused_cases import relative
+from ..other_process import OtherProcess
 
 # Exponents past float32 are cut or replaced afterwards.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
@@ -49,16 +48,16 @@ class Case:
 
 CASES = {
     "plain": Case(),
-    "log": Case(log_space=True),
-    "grouped_and_masked": Case(b=2, h=4, hk=2, n=40, d=20, dv=24, mask=True),
-    "grouped_and_masked_log": Case(b=2, h=4, hk=2, n=40, d=20, dv=24, mask=True, log_space=True),
+    "log": Case(h=1, hk=1, log_space=True),
+    "grouped_and_masked": Case(b=2, h=4, hk=2, n=37, d=20, dv=24, mask=True),
+    "grouped_and_masked_log": Case(b=2, hk=1, n=37, d=20, dv=24, mask=True, log_space=True),
     "window_of_one": Case(n=20, window=1),
-    "window_longer_than_a_tile": Case(n=50, window=40, log_space=True),
+    "window_longer_than_a_tile": Case(h=1, hk=1, n=50, window=40, log_space=True),
     "one_token_has_left": Case(n=10, window=9),
-    "blind_rows_log": Case(n=40, window=5, mask=True, log_space=True),
-    "blind_rows": Case(n=40, window=5, mask=True),
+    "blind_rows_log": Case(h=1, hk=1, n=40, window=5, mask=True, log_space=True),
+    "blind_rows": Case(h=1, hk=1, n=40, window=5, mask=True),
     "wide_features": Case(n=20, h=1, hk=1, f=260),
-    "large_scores": Case(spread=6.0, log_space=True, tolerance=1e-4),
+    "large_scores": Case(h=1, hk=1, spread=6.0, log_space=True, tolerance=1e-4),
 }
 
 
@@ -97,19 +96,18 @@ def learning(call: HybridCall) -> HybridCall:
 @interpreted
 @pytest.mark.parametrize("name", CASES)
 def test_kernels_match_the_torch_forms(name: str) -> None:
+    """Padding counts nowhere whatever its memory holds: for the kernels it holds NaN, for the torch forms numbers."""
     exact = draw(CASES[name])
-    assert_kernels_give(exact, exact, CASES[name].tolerance)
+    assert_kernels_give(with_nan_in_padding(exact), exact, CASES[name].tolerance)
 
 
-@interpreted
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.mask])
-def test_padding_counts_nowhere_whatever_its_memory_holds(name: str) -> None:
-    exact = draw(CASES[name])
-    assert exact.mask is not None
-    hidden = ~exact.mask[:, None, :, None]
-    far_k = exact.far_k.masked_fill(hidden[:, :, : exact.far_tokens], torch.nan)
-    broken = replace(exact, k=exact.k.masked_fill(hidden, torch.nan), v=exact.v.masked_fill(hidden, torch.nan))
-    assert_kernels_give(replace(broken, far_k=far_k), exact, CASES[name].tolerance)
+def with_nan_in_padding(call: HybridCall) -> HybridCall:
+    if call.mask is None:
+        return call
+    hidden = ~call.mask[:, None, :, None]
+    far_k = call.far_k.masked_fill(hidden[:, :, : call.far_tokens], torch.nan)
+    k, v = (x.masked_fill(hidden, torch.nan) for x in (call.k, call.v))
+    return replace(call, k=k, v=v, far_k=far_k)
 
 
 def assert_kernels_give(given: HybridCall, exact: HybridCall, tolerance: float) -> None:
@@ -191,9 +189,8 @@ torch.testing.assert_close(compiled_q.grad, eager_q.grad)
 """
 
 
-def test_a_compiled_call_has_no_graph_break_and_the_same_result() -> None:
-    """In a process of its own, where shapes are not checked: the checker's code is not for compilation."""
-    subprocess.run([sys.executable, "-c", _COMPILED], check=True, timeout=280)
+def test_a_compiled_call_has_no_graph_break_and_the_same_result(unchecked: OtherProcess) -> None:
+    unchecked.run(_COMPILED)
 
 
 def test_what_the_kernels_do_not_take_is_said() -> None:
