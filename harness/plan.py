@@ -249,7 +249,8 @@ def _defaults(task: Task, backbone: Backbone, scale: str, recipe: str, config: R
         dtype = resolve_dtype(config.dtype, resolve_device(config.device))
         sizes = {"weights": dtype} if task.info.weights_in_dtype else {}
     train = {"train": {**STAGE_DEFAULTS["train"][scale], **chosen.train}}
-    stages = stage_defaults(RECIPES[recipe], scale, replace(chosen, **apply_overrides(train, config.overrides)))
+    chosen = replace(chosen, train=apply_overrides(train, config.overrides)["train"])
+    stages = stage_defaults(RECIPES[recipe], scale, chosen)
     return {"task": own, "backbone": {**backbone.sizes[scale], **sizes}, **stages}
 
 

@@ -7,6 +7,7 @@ from dataclasses import fields
 import pytest
 
 from hedgebench.adapters.backbone import SCALES
+from hedgebench.adapters.base import Settings
 from hedgebench.adapters.training.settings import TrainSettings
 from hedgebench.harness.recipes import RECIPES, STAGE_DEFAULTS, check_stage, stage_defaults
 from hedgebench.harness.running.stages import STAGES
@@ -94,7 +95,7 @@ def test_students_of_a_model_from_scratch_take_shares_of_its_training() -> None:
 
 
 def test_a_task_has_the_last_word_on_each_stage() -> None:
-    own = {"distill": {"steps": 9}, "finetune": {"steps": 0, "epochs": 0.0}, "lora": {"steps": 1}}
+    own: dict[str, Settings] = {"distill": {"steps": 9}, "finetune": {"steps": 0, "epochs": 0.0}, "lora": {"steps": 1}}
     settings = stage_defaults(RECIPES["scratch-conversion"], "smoke", TaskScale(stages=own))
     assert list(settings) == ["train", "distill", "finetune"]
     assert (settings["distill"]["steps"], settings["finetune"]["steps"]) == (9, 0)
