@@ -115,10 +115,11 @@ def _entries(verdict: Verdict) -> tuple[Entry, ...]:
         format_measurement(factor * number, factor * (judged.high - judged.low) / 4)[0]
         for number in (judged.low, judged.high, effect.value)
     )
+    interval = f"{low} to {high}" if effect.freedom else "one seed, no interval"
     return (
         Entry(verdict.word, failed=verdict.word == "does not hold", pale=verdict.word == "undecided"),
         reported,
-        Entry(f"{value} {verdict.unit}".strip(), note=f"{low} to {high}"),
+        Entry(f"{value} {verdict.unit}".strip(), note=interval),
         Entry(f"{factor * claim.threshold:g} {verdict.unit}".strip()),
         Entry(str(effect.seeds)),
         Entry(f"{effect.documents:,}" if effect.documents else "–"),
