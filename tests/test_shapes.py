@@ -10,9 +10,10 @@ from typing import get_args
 
 import pytest
 import torch
-from jaxtyping import AbstractArray, Float, TypeCheckError
+from jaxtyping import AbstractArray, TypeCheckError
 
 import hedgebench
+from hedgebench.adapters.attention_model import Mask, Tokens
 from hedgebench.kernels.linear.naive import linear_attention_naive
 from hedgebench.kernels.softmax.attention import softmax_attention
 
@@ -68,7 +69,8 @@ def _is_shape(value: object) -> bool:
 
 
 def test_shapes_are_told_from_other_types() -> None:
-    assert _is_shape(Float[torch.Tensor, "b n"] | None)
+    assert _is_shape(Tokens)
+    assert _is_shape(Mask)
     assert not _is_shape(torch.Tensor | None)
 
 
