@@ -192,6 +192,6 @@ def test_a_model_that_was_converted_is_not_converted_again(build: Build) -> None
 @pytest.mark.parametrize("backbone", ["encoder", "vit"])
 def test_an_attention_for_decoders_alone_leaves_an_encoder_as_it_was(build: Build, backbone: str) -> None:
     adapter = build(backbone=backbone)
-    with pytest.raises(UnsupportedError, match="hedgehog:window=4 is for decoders alone; this model is an encoder"):
+    with pytest.raises(UnsupportedError, match="hedgehog:window=4 exists only in decoders; this model is an encoder"):
         adapter.swap_in(spec("hedgehog:window=4"), seed=0)
     assert adapter.model.spec.canonical == "softmax"

@@ -72,7 +72,9 @@ def test_a_converted_checkpoint_has_no_teacher_and_its_record_says_so(mirror: Pa
     (again,) = run_cells(
         mirror, "hedgehog", "attention_fidelity", "converted", recipe="zero-shot", stages=(), set=FIDELITY
     )
-    assert any(note.startswith("not compared with a teacher: the checkpoint was converted") for note in again.notes)
+    assert any(
+        note.startswith("not compared with a teacher: the checkpoint is a converted model") for note in again.notes
+    )
     assert value_of(again, "attention_kl") > 0
     assert not any("teacher" in metric.name for metric in again.metrics)
 

@@ -152,7 +152,7 @@ def test_training_varies_pictures_as_settings_say_and_validation_does_not(shapes
 def test_pictures_are_resized_to_the_size_that_is_set(shapes: Sources) -> None:
     data = IMAGES.load({**SMALL, "image_size": 12, "channels": 1}, shapes)
     assert (data.shape.image_size, data.shape.channels) == (12, 1)
-    assert data.details == {"image_size": 12, "channels": 1, "read_by": "resized"}
+    assert data.details == {**NO_TEXT, "image_size": 12, "channels": 1, "read_by": "resized"}
     assert data.test.pixels.shape == (9, 1, 12, 12)
 
 
