@@ -77,6 +77,7 @@ def test_the_wheel_holds_every_module_and_data_file_and_nothing_else(wheel: Path
     data = {
         ROOT / "py.typed",
         *(ROOT / "results/report" / name for name in page),
+        ROOT / "results/paper/template.html",
         *(ROOT / "results/reference").glob("*.json"),
     }
     wanted = modules | data | {ROOT / "__init__.py", ROOT / "__main__.py"}

@@ -21,7 +21,7 @@ from hedgebench.adapters.precision import Precision
 from hedgebench.adapters.scratch.build import build_scratch
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness import registry
-from hedgebench.tasks.base import INPUT, BackboneTokenizer, Sources
+from hedgebench.tasks.base import INPUT, NO_TEXT, BackboneTokenizer, Sources
 from hedgebench.tasks.images.any_data import IMAGES
 from hedgebench.tasks.images.cifar10 import CIFAR
 from hedgebench.tasks.images.digits import DIGITS
