@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -182,7 +182,8 @@ def _tracking(claim: Claim, rows: Sequence[Row], rows_of: RowsOf, higher: bool) 
     if len(pairs) < FEWEST_MODELS:
         raise _NotMeasuredError(f"{len(pairs)} models have both numbers, {FEWEST_MODELS} are needed")
     scores = np.array([row.value for row, _ in pairs], np.float64) * (1 if higher else -1)
-    correlation = float(spearmanr(scores, [-value for _, value in pairs]).statistic)
+    found: Any = spearmanr(scores, [-value for _, value in pairs])
+    correlation = float(found.statistic)
     if math.isnan(correlation):
         raise _NotMeasuredError("all models have the same value")
     z = math.atanh(min(max(correlation, -0.999), 0.999))

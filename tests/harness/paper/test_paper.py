@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -19,7 +19,7 @@ from hedgebench.harness.paper.studies import STUDIES
 from hedgebench.results.record import SCHEMA_VERSION, Failure, Metric, Record
 from hedgebench.results.store import RunStore
 
-Bench: Any = Callable[..., Any]
+Bench: TypeAlias = Callable[..., Any]
 
 SETTINGS = {
     "task.vocab_size": "8",
