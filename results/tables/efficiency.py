@@ -253,5 +253,7 @@ def _interval(fit: Mapping[str, float] | None, disturbance: str) -> str:
         return f"{UNDECIDED}: {disturbance}"
     if "_low" not in fit:
         return f"{fit['']:.2f}"
+    if math.isnan(fit["_low"]):
+        return f"{UNDECIDED}: too few lengths for an interval"
     ends = f"[{fit['_low']:.2f}, {fit['_high']:.2f}]"
     return f"{fit['']:.2f} {ends}" if fit["_high"] - fit["_low"] <= WIDEST else f"{UNDECIDED}: {ends}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -207,6 +208,10 @@ def test_exponents_and_crossovers_whose_intervals_say_nothing_are_no_results(mak
     )
     fitted, crossed = summaries(leaderboard_rows(made))
     assert fitted.texts == {("softmax", 0): ("undecided: [-13.37, 13.63]",)}
+    few = make_record("softmax", "throughput", metrics=(*times(lambda n: n**2 / 1000), *exponent(1.9, math.nan), PACE))
+    assert summaries(leaderboard_rows([few]))[0].texts == {
+        ("softmax", 0): ("undecided: too few lengths for an interval",)
+    }
     assert crossed.texts == {("elu", 0): ("undecided: no significant difference at 256, 512, 1024, 2048",)}
 
 
