@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Container images often set it: our own modules would then be compiled anew in each of the processes that tests start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test lint ruff mypy pyright regression format clean
+.PHONY: quickstart test lint ruff mypy pyright regression paper format clean
 
 quickstart: $(VENV)/installed ## Set up, then compare three attentions on embedded data
 	$(BIN)/bench run
@@ -40,6 +40,9 @@ MARGINS := $(addprefix --tolerance ,accuracy=5 perplexity=1 word_perplexity=10 b
 regression: $(VENV)/installed ## Set up, then hold embedded tasks against results/baselines/embedded.json
 	$(BIN)/bench run $(REGRESSION) --output results/runs/regression --fresh --quiet
 	$(BIN)/bench compare results/baselines/embedded.json results/runs/regression $(MARGINS) || test $$? -eq 4
+
+paper: $(VENV)/installed ## Set up, then every table and figure of the paper with tiny models, on embedded data
+	HF_HUB_OFFLINE=1 $(BIN)/bench paper run --scale smoke --workers 2 --output results/runs/paper-smoke --quiet
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix

@@ -31,7 +31,12 @@ CONTROL = "softmax:continued=true"
 
 _FIDELITY = ("softmax", *PRIOR, "t2r_hh", "hedgehog", "hedgehog:distill=false")
 _GLUE = GROUPS["glue"]
-_FEW_STEPS = {f"{stage}.steps": "2" for stage in ("teacher", "distill", "finetune")}
+_FEW_STEPS = {
+    f"{stage}.{name}": value
+    for stage in ("teacher", "distill", "finetune")
+    for name, value in (("steps", "2"), ("batch_size", "8"), ("eval_rows", "16"))
+}
+_FEW_TEXTS = {**_FEW_STEPS, "task.train_rows": "64", "task.test_rows": "32"}
 _TWO_SUMMARIES = {"task.test_rows": "2", "task.max_new_tokens": "4"}
 _NO_VIT = "its weights are on the hub alone, and ImageNet is not in the mirror; see the study `images`"
 
@@ -53,7 +58,7 @@ _COLA = Study(
     models=("softmax", CONTROL, *PRIOR, "taylor", "t2r", "t2r_hh", "hedgehog", "hedgehog:distill=false"),
     recipe="finetuned-conversion",
     scales={
-        "smoke": StudyScale(("glue/cola",), "minilm-l6", settings=_FEW_STEPS, models=("softmax", "elu", "hedgehog")),
+        "smoke": StudyScale(("glue/cola",), "minilm-l6", settings=_FEW_TEXTS, models=("softmax", "elu", "hedgehog")),
         "small": StudyScale(("glue/cola",), "minilm-l6", seeds=3),
         "paper": StudyScale(("glue/cola",), "bert-base", seeds=5),
     },
@@ -65,7 +70,7 @@ _GLUE_CONVERSION = Study(
     models=("softmax", CONTROL, "t2r", "t2r_hh", "hedgehog"),
     recipe="finetuned-conversion",
     scales={
-        "smoke": StudyScale(_GLUE, "minilm-l6", settings=_FEW_STEPS, models=("softmax", "hedgehog")),
+        "smoke": StudyScale(_GLUE, "minilm-l6", settings=_FEW_TEXTS, models=("softmax", "hedgehog")),
         "small": StudyScale(_GLUE, "minilm-l6", seeds=3),
         "paper": StudyScale(_GLUE, "bert-base", seeds=5),
     },
@@ -106,7 +111,7 @@ _LRA = Study(
     models=("softmax", "elu", "performer", "cosformer", "hedgehog"),
     recipe="scratch",
     scales={
-        "smoke": StudyScale(GROUPS["lra"], models=("softmax", "hedgehog")),
+        "smoke": StudyScale(GROUPS["lra"], settings={"train.steps": "2"}, models=("softmax", "hedgehog")),
         "small": StudyScale(
             (
                 "lra/listops:min_length=32:max_length=128",
@@ -154,17 +159,15 @@ _GPT2 = Study(
     recipe="pretrained-conversion",
     scales={
         "smoke": StudyScale(
-            ("stdlib",),
+            ("wikitext2",),
             "smollm2-135m",
             models=("softmax", "hedgehog"),
             settings={
                 "task.context_length": "32",
                 "task.train_bytes": "20000",
-                "task.test_bytes": "2000",
-                "distill.steps": "1",
-                "distill.batch_size": "1",
-                "finetune.steps": "1",
-                "finetune.batch_size": "1",
+                "task.test_bytes": "1000",
+                **{f"{stage}.{name}": "1" for stage in ("distill", "finetune") for name in ("steps", "batch_size")},
+                **{f"{stage}.eval_rows": "2" for stage in ("distill", "finetune")},
             },
         ),
         "small": StudyScale(("wikitext2",), "smollm2-135m"),
