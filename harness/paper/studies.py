@@ -37,6 +37,9 @@ _FEW_STEPS = {
     for name, value in (("steps", "2"), ("batch_size", "8"), ("eval_rows", "16"))
 }
 _FEW_TEXTS = {**_FEW_STEPS, "task.train_rows": "64", "task.test_rows": "32"}
+_ROTARY = {"backbone.rope": "true"}
+"""Positions without an end, so that texts may be longer than those of training."""
+
 _TWO_SUMMARIES = {"task.test_rows": "2", "task.max_new_tokens": "4"}
 _NO_VIT = "its weights are on the hub alone, and ImageNet is not in the mirror; see the study `images`"
 
@@ -99,9 +102,9 @@ _FIDELITY_TEXT = Study(
     models=_FIDELITY,
     recipe="scratch-conversion",
     scales={
-        "smoke": StudyScale(("attention_fidelity",), models=("softmax", "hedgehog")),
-        "small": StudyScale(("attention_fidelity",), seeds=3),
-        "paper": StudyScale(("attention_fidelity",), seeds=3),
+        "smoke": StudyScale(("attention_fidelity",), settings=_ROTARY, models=("softmax", "hedgehog")),
+        "small": StudyScale(("attention_fidelity",), seeds=3, settings=_ROTARY),
+        "paper": StudyScale(("attention_fidelity",), seeds=3, settings=_ROTARY),
     },
 )
 
