@@ -115,7 +115,7 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     baseline.add_argument(
         "-o", "--output", required=True, type=Path, metavar="FILE", help="such as results/baselines/NAME.json"
     )
-    paper = add("paper", _paper, "the paper's tables and figures: list, run, render, judge its claims")
+    paper = add("paper", _paper, "the paper's tables, figures and claims: list, run or render them")
     if command in (None, "paper"):
         _add_paper(paper)
     environment = add("env", _env, "versions, devices, where data and weights would come from")
@@ -175,7 +175,7 @@ def _add_paper(parser: argparse.ArgumentParser) -> None:
     for flag, how in PAPER_FLAGS.items():
         parser.add_argument(flag, **{**shared[flag], **how})
     parser.add_argument("--quiet", action="store_true", help="print failures only")
-    parser.add_argument("--json", action="store_true", help="print JSON (list, claims)")
+    parser.add_argument("--json", action="store_true", help="print JSON (list)")
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:

@@ -44,7 +44,7 @@ class Study:
         recipe: The recipe, the same at every scale; None for tasks that train nothing.
         scales: Its sizes by scale; at a scale that is missing, the study does not run, for the reason in `gaps`.
         gaps: Why a scale is missing.
-        carries_claims: Whether claims may rest on it; an illustration's budget is too small for that.
+        illustrates: Scales at which its budget is too small for a claim to rest on it.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Study:
     recipe: str | None
     scales: Mapping[str, StudyScale]
     gaps: Mapping[str, str] = field(default_factory=dict)
-    carries_claims: bool = True
+    illustrates: tuple[str, ...] = ()
 
     def models_at(self, scale: str) -> tuple[str, ...]:
         """The models that run at a scale."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import TypeAlias
@@ -19,7 +20,7 @@ from ...results.plots.make import make_plots
 from ...results.record import Record
 from ...results.reference.load import Reference, load_reference
 from ...results.reference.printed import ReferenceTable
-from ...results.stats.evidence import kept_scores
+from ...results.stats.evidence import Scores, kept_scores
 from ...results.store import RunStore
 from ...results.tables.aggregate import leaderboard_rows
 from ...results.tables.row import Row, grouped
@@ -85,6 +86,12 @@ class _Source:
     scale: str
     records: tuple[Record, ...]
     gaps: Gaps
+    known_rows: dict[str, list[Row]] = field(default_factory=dict)
+
+    @cached_property
+    def scores(self) -> Scores:
+        """Each record's metrics document by document, computed once."""
+        return kept_scores(lambda record: self.store.kept_samples(record.cell_id))
 
     def of(self, study: Study) -> list[Record]:
         """The records of a study: those of its tasks, models, backbone and recipe at this scale."""
@@ -107,15 +114,18 @@ class _Source:
         return [row for row in self.rows(study) if row.comparison.task == _task(study, column, self.scale)]
 
     def rows(self, study: Study) -> list[Row]:
-        """The leaderboard's rows of a study."""
-        return leaderboard_rows(self.of(study), kept_scores(lambda record: self.store.kept_samples(record.cell_id)))
+        """The leaderboard's rows of a study, computed once."""
+        if study.name not in self.known_rows:
+            self.known_rows[study.name] = leaderboard_rows(self.of(study), self.scores)
+        return self.known_rows[study.name]
 
     def gap(self, study: Study, column: str) -> str:
-        """Why a column of a study has no record."""
+        """Why a column of a study, or its students, have no record; empty if they have."""
         if self.scale not in study.scales:
             return study.gaps[self.scale]
-        task = canonical_task(study.tasks_at(self.scale)[column])
-        return self.gaps.get(study.name, {}).get(task, "it has not run yet")
+        task = _task(study, column, self.scale)
+        missing = "" if any(record.task == task for record in self.of(study)) else "it has not run yet"
+        return self.gaps.get(study.name, {}).get(task, missing)
 
 
 def canonical_task(text: str) -> str:
@@ -130,12 +140,12 @@ def _part(artefact: Artefact, source: _Source, reference: Reference, verdicts: S
     tables = tuple(_tables(artefact, studies, source, _printed(reference, artefact.id))) if artefact.has_table else ()
     figures = tuple(_figures(artefact, studies, source))
     gaps = [
-        f"{study.name}, {column}: not measured at scale {source.scale}: {source.gap(study, column)}"
+        f"{study.name}, {column}: not measured at scale {source.scale}: {gap}"
         for study in studies
         for column in study.columns
-        if not any(record.task == _task(study, column, source.scale) for record in source.of(study))
+        if (gap := source.gap(study, column))
     ]
-    notes = (artefact.note, *gaps, *(_illustration(study) for study in studies if not study.carries_claims))
+    notes = (artefact.note, *gaps, *(_illustration(study) for study in studies if source.scale in study.illustrates))
     return ArtefactPart(
         artefact.id,
         artefact.title,

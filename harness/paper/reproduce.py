@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from rich.console import Console
 
@@ -26,6 +27,9 @@ from .artefacts import ARTEFACTS
 from .declarations import TEACHER_SCALES, Artefact, Study
 from .render import write_gaps
 from .studies import STUDIES
+
+_Place: TypeAlias = tuple[str, str, str]
+"""Backbone, task and recipe."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +133,7 @@ def run_studies(plan: PaperPlan, console: Console, quiet: bool = False) -> int:
     """
     store = RunStore(Path(plan.config.output or ""))
     store.create()
-    write_gaps(
-        store, {study: {gap.what: gap.reason for gap in plan.gaps if gap.study == study} for study in plan.cells}
-    )
+    write_gaps(store, _with_blind(plan, {}))
     for gap in plan.gaps:
         say(console, f"{gap.study}: {gap.what} left out: {gap.reason}")
     every = plan.all()
@@ -146,11 +148,23 @@ def run_studies(plan: PaperPlan, console: Console, quiet: bool = False) -> int:
         blind = blind_teachers(store, {p.cell.key for p in first})
         for where, why in blind.items():
             say(console, f"{' / '.join(where)}: its students do not run, because {why}")
+        write_gaps(store, _with_blind(plan, blind))
         every = [p for p in every if p in first or _place(p) not in blind]
     return run(plan.config, console, quiet, every, show=_show_nothing) or code
 
 
-def blind_teachers(store: RunStore, keys: Collection[str]) -> dict[tuple[str, str, str], str]:
+def _with_blind(plan: PaperPlan, blind: Mapping[_Place, str]) -> dict[str, dict[str, str]]:
+    """The gaps of each study, and its tasks on which students do not run, with the reasons."""
+    return {
+        study: {
+            **{gap.what: gap.reason for gap in plan.gaps if gap.study == study},
+            **{p.cell.task: f"no student ran: {blind[_place(p)]}" for p in cells if _place(p) in blind},
+        }
+        for study, cells in plan.cells.items()
+    }
+
+
+def blind_teachers(store: RunStore, keys: Collection[str]) -> dict[_Place, str]:
     """Backbone, task and recipe of softmax models that have not learned, and how that shows.
 
     Args:
@@ -185,11 +199,11 @@ def _has_students(planned: PlannedCell) -> bool:
     return any(stage != "swap" for stage in RECIPES[planned.cell.recipe].stages)
 
 
-def _place(planned: PlannedCell) -> tuple[str, str, str]:
+def _place(planned: PlannedCell) -> _Place:
     return planned.cell.backbone, planned.cell.task, planned.cell.recipe
 
 
-def _place_of(record: Record) -> tuple[str, str, str]:
+def _place_of(record: Record) -> _Place:
     return record.backbone, record.task, record.recipe
 
 

@@ -176,7 +176,7 @@ _GPT2 = Study(
         "small": StudyScale(("wikitext2",), "smollm2-135m"),
         "paper": StudyScale(("wikitext103",), "gpt2", seeds=3),
     },
-    carries_claims=False,
+    illustrates=("smoke", "small"),
 )
 
 _IMAGES = Study(
@@ -215,7 +215,7 @@ _SAMSUM = Study(
         "small": StudyScale(("samsum",), "smollm2-135m"),
         "paper": StudyScale(("samsum",), "llama2-7b", seeds=3),
     },
-    carries_claims=False,
+    illustrates=("smoke", "small"),
 )
 
 _SAMSUM_ZERO_SHOT = Study(
@@ -228,7 +228,7 @@ _SAMSUM_ZERO_SHOT = Study(
         "small": StudyScale(("samsum",), "smollm2-135m"),
         "paper": StudyScale(("samsum",), "llama2-7b"),
     },
-    carries_claims=False,
+    illustrates=("smoke", "small"),
 )
 
 _EFFICIENCY = Study(

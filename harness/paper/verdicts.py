@@ -134,7 +134,7 @@ def _measured(claim: Claim, rows_of: RowsOf, scale: str) -> _Measured:
         _NotMeasuredError: Something that it needs is missing.
     """
     study = STUDIES[claim.study]
-    if not study.carries_claims:
+    if scale in study.illustrates:
         raise _NotMeasuredError(f"{study.name} is an illustration")
     if scale not in study.scales:
         raise _NotMeasuredError(study.gaps[scale])

@@ -42,12 +42,10 @@ def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, 
     """Outputs of both parts together, M, c, and the first key that has the largest z, `NOWHERE` without SHIFT.
 
     A row without keys gives zero, and an M of 1e30. `far` and `far_logs` are the linear part's outputs and logarithms
-    of the queries from token WINDOW on.
-    Grid: tiles of rows, query heads, batch.
+    of the queries from token WINDOW on. Grid: tiles of rows, query heads, batch.
     """
     head, batch, heads = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64), tl.num_programs(1)
-    first = tl.program_id(0) * ROWS
-    kv_head = head // groups
+    first, kv_head = tl.program_id(0) * ROWS, head // groups
     rows, dims, columns = first + tl.arange(0, ROWS), tl.arange(0, BD), tl.arange(0, BV)
     q, k = q + batch * q_batch + head * q_head, k + batch * k_batch + kv_head * k_head
     v, mask = v + batch * v_batch + kv_head * v_head, mask + batch * mask_batch

@@ -102,6 +102,8 @@ def test_students_of_a_teacher_that_did_not_learn_do_not_run(bench: Bench) -> No
     assert ended.code == 0
     assert "its students do not run, because softmax did not learn: accuracy" in " ".join(ended.out.split())
     assert [record.model for record in RunStore(Path("out")).records().records] == ["softmax"]
+    page = Path("out/paper/paper.md").read_text(encoding="utf-8")
+    assert "not measured at scale small: no student ran: softmax did not learn: accuracy" in page
 
 
 def test_a_teacher_that_failed_or_is_at_chance_is_blind(tmp_path: Path) -> None:

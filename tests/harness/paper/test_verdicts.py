@@ -77,6 +77,7 @@ def test_what_was_not_measured_is_not_judged_and_says_why() -> None:
     assert found["recall-solved"].word == "not judged"
     assert found["recall-solved"].note == "not measured yet"
     assert found["lora"].note == "samsum is an illustration"
+    assert verdicts({}, "paper")["lora"].note == "not measured yet"
     partial = rows("wikitext2", {"softmax": spread(18.6), "hedgehog": spread(20.0)}, "perplexity", "1", False)
     assert verdicts({("language", "wikitext103"): partial})["language-gap"].note == "elu has 0 results on wikitext103"
 
