@@ -272,7 +272,8 @@ def _joined(histories: Sequence[History]) -> History:
             for point in history.curves
         ),
         steps=offsets[-1],
-        best_step=offsets[-2] + histories[-1].best_step,
-        best_loss=sum(history.best_loss for history in histories),
+        kept_step=offsets[-2] + histories[-1].kept_step,
+        kept_loss=sum(history.kept_loss for history in histories),
+        kept_lowest=all(history.kept_lowest for history in histories),
         stopped_early=any(history.stopped_early for history in histories),
     )

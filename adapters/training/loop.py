@@ -37,16 +37,18 @@ class History:
     Attributes:
         curves: Training and validation losses per target (in nats for cross-entropy), and the parts of the loss.
         steps: Optimiser steps taken.
-        best_step: Step whose weights were kept.
-        best_loss: Validation loss at `best_step`; NaN without validation data.
+        kept_step: Step whose weights were kept.
+        kept_loss: Validation loss at `kept_step`; NaN without validation data.
+        kept_lowest: Whether these are the weights of the lowest validation loss, not just the last ones.
         stopped_early: Whether training ended before its last step, because the validation loss stopped improving or
             fell below the target loss.
     """
 
     curves: tuple[CurvePoint, ...]
     steps: int
-    best_step: int
-    best_loss: float
+    kept_step: int
+    kept_loss: float
+    kept_lowest: bool
     stopped_early: bool
 
 
@@ -62,7 +64,7 @@ def train(
     checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> History:
-    """Trains `model` in place; the model ends with the weights of the lowest validation loss.
+    """Trains `model` in place; it ends with the weights of the lowest validation loss, or with `keep_last` the last.
 
     Args:
         model: Its parameters that require gradients are trained.
@@ -183,17 +185,19 @@ class _Run:
         self._add_curves("validation", loss, self.objective.details())
         if loss < self.best_loss:
             self.best_loss, self.best_step, self.worse = loss, self.step, 0
-            self.best_weights = {name: value.clone() for name, value in trained_weights(self.model).items()}
+            if not self.settings.keep_last:
+                self.best_weights = {name: value.clone() for name, value in trained_weights(self.model).items()}
         else:
             self.worse += 1
 
     def finish(self) -> History:
-        """Restores the best weights; returns the course of the run."""
+        """Restores the best weights, if they are to be kept; returns the course of the run."""
+        kept_loss, kept_step = next((p.value for p in reversed(self.curves) if _is_validation(p)), math.nan), self.step
         if self.best_weights:
             put_weights(self.model, self.best_weights)
-        best_loss, best_step = (self.best_loss, self.best_step) if self.best_weights else (math.nan, self.step)
+            kept_loss, kept_step = self.best_loss, self.best_step
         early = self.stopped_early and self.step < self.settings.steps
-        return History(tuple(self.curves), self.step, best_step, best_loss, early)
+        return History(tuple(self.curves), self.step, kept_step, kept_loss, bool(self.best_weights), early)
 
     def save(self, path: Path) -> None:
         """Writes everything that later steps depend on."""
@@ -207,6 +211,10 @@ class _Run:
         for name in _SAVED:
             setattr(self, name, state[name])
         self.curves = [CurvePoint(*point) for point in state["curves"]]
+
+
+def _is_validation(point: CurvePoint) -> bool:
+    return point.split == "validation" and point.name == "loss"
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:

@@ -32,6 +32,8 @@ class TrainSettings:
         accumulate: Number of parts that each batch is split into, to save memory.
         eval_every: Steps between validations; 0 for one after each epoch, or one at the end without epochs.
         validate_first: Validate before the first step too; weights that training does not improve are kept.
+        keep_last: End with the last weights, whatever their validation loss: a classifier that is fine-tuned grows more
+            certain, and its loss rises, while it still gets better at the task.
         patience: Validations without improvement before training stops; 0 to never stop early.
         target_loss: Validation loss in nats per target below which training stops; 0 to never stop early.
         eval_rows: Largest number of validation rows.
@@ -54,6 +56,7 @@ class TrainSettings:
     accumulate: int = 1
     eval_every: int = 0
     validate_first: bool = False
+    keep_last: bool = False
     patience: int = 0
     target_loss: float = 0.0
     eval_rows: int = 512

@@ -199,16 +199,26 @@ def test_the_best_weights_are_kept_when_validation_gets_worse(build: Build) -> N
     history = train(adapter.model, data, validation, run, seed=0, precision=CPU)
     losses = {p.step: p.value for p in history.curves if p.split == "validation"}
     assert history.stopped_early
-    assert history.steps == history.best_step + 3 * 5 < 60
-    assert history.best_step == min(losses, key=lambda step: losses[step])
-    assert history.best_loss == losses[history.best_step]
-    assert evaluate_loss(adapter.model, validation, run, CPU) == history.best_loss
+    assert history.steps == history.kept_step + 3 * 5 < 60
+    assert history.kept_step == min(losses, key=lambda step: losses[step])
+    assert history.kept_loss == losses[history.kept_step]
+    assert evaluate_loss(adapter.model, validation, run, CPU) == history.kept_loss
+
+
+def test_the_last_weights_are_kept_when_that_is_asked_for(build: Build) -> None:
+    adapter = build()
+    data, validation = examples(4), examples(6, seed=1)
+    run = settings_of(steps=60, eval_every=5, lr=0.03, keep_last=True)
+    history = train(adapter.model, data, validation, run, seed=0, precision=CPU)
+    losses = [p.value for p in history.curves if p.split == "validation"]
+    assert (history.kept_step, history.kept_lowest) == (60, False)
+    assert min(losses) < losses[-1] == history.kept_loss == evaluate_loss(adapter.model, validation, run, CPU)
 
 
 def test_without_validation_the_last_weights_are_kept(build: Build) -> None:
     history = train(build().model, examples(), None, settings_of(), seed=0, precision=CPU)
-    assert (history.steps, history.best_step, history.stopped_early) == (12, 12, False)
-    assert math.isnan(history.best_loss)
+    assert (history.steps, history.kept_step, history.stopped_early) == (12, 12, False)
+    assert math.isnan(history.kept_loss)
     assert [p.step for p in history.curves] == list(range(1, 13))
 
 
@@ -262,7 +272,7 @@ def test_a_resumed_run_remembers_how_long_validation_has_not_improved(build: Bui
     data, validation, checkpoint = examples(4), examples(6, seed=1), tmp_path / "run.pt"
     whole, resumed = build(), build()
     expected = train(whole.model, data, validation, run, seed=0, precision=CPU)
-    stop = expected.best_step + 8
+    stop = expected.kept_step + 8
     with pytest.raises(Interrupted):
         train(
             build().model,
@@ -315,7 +325,7 @@ def test_training_learns_a_separable_problem(build: Build, backbone: str, spec: 
     run = settings_of(steps=20, batch_size=24, lr=0.03, eval_every=0)
     before = evaluate_loss(model, data, run, CPU)
     history = train(model, data, data, run, seed=0, precision=CPU)
-    assert history.best_loss < 0.5 * before
+    assert history.kept_loss < 0.5 * before
 
 
 def test_a_loss_that_is_not_finite_stops_training_at_once(build: Build) -> None:

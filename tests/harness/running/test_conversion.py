@@ -160,6 +160,9 @@ def test_a_record_says_which_weights_validation_chose_and_of_how_many(mirror: Pa
         "the lowest of 3 up to step 3"
     ) in record.notes
     assert any(note.startswith("finetune stopped early after ") for note in record.notes)
+    (record,) = run_cells(mirror, "elu", set={**chosen, "teacher.keep_last": "true"})
+    losses = [p for p in record.curves if p.name == "teacher loss" and p.split == "validation"]
+    assert f"teacher kept the weights with validation loss {losses[-1].value:.4g} of step 3, the last" in record.notes
 
 
 def test_artifacts_give_what_training_would(mirror: Path) -> None:
