@@ -2,7 +2,7 @@
 
     manifest.json                      configuration, plan, environment
     cells/CELL.json                    one Record each
-    samples/CELL.jsonl                 predictions, kept apart from scores
+    samples/CELL.jsonl                 predictions, kept apart from scores; read as CELL.jsonl.gz too
     leaderboard.csv, leaderboard.md, leaderboard.json, report.html, plots/
 
 A file is either complete or absent: it is written under a temporary name, synced and renamed.
@@ -11,9 +11,11 @@ A file is either complete or absent: it is written under a temporary name, synce
 from __future__ import annotations
 
 import fcntl
+import gzip
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -169,17 +171,17 @@ class RunStore:
         Raises:
             StoreError: The cell has no predictions, or a line is no JSON object.
         """
-        path = self._samples_path(cell_id)
+        path = self._kept_samples_path(cell_id)
         try:
-            with path.open("rb") as file:
+            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
                 for number, line in enumerate(file, start=1):
                     yield convert(parse_json(line), dict[str, Any], f"line {number}")
-        except (OSError, ForeignJsonError) as error:
+        except (OSError, EOFError, zlib.error, ForeignJsonError) as error:
             raise StoreError(f"cannot read the samples of cell {cell_id} from {path}: {error}") from error
 
     def kept_samples(self, cell_id: str) -> Iterable[dict[str, Any]]:
         """A cell's predictions, as `read_samples` gives them; none if the run was kept without them."""
-        return self.read_samples(cell_id) if self._samples_path(cell_id).is_file() else ()
+        return self.read_samples(cell_id) if self._kept_samples_path(cell_id).is_file() else ()
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Writes the run's configuration, plan and environment.
@@ -200,6 +202,12 @@ class RunStore:
 
     def _samples_path(self, cell_id: str) -> Path:
         return self.samples / f"{_checked_id(cell_id)}.jsonl"
+
+    def _kept_samples_path(self, cell_id: str) -> Path:
+        """The file as it was written, or, if there is none, as it was compressed since, to be published."""
+        path = self._samples_path(cell_id)
+        compressed = path.with_name(f"{path.name}.gz")
+        return compressed if compressed.is_file() and not path.is_file() else path
 
 
 record_order = attrgetter("model", "backbone", "task", "recipe", "scale", "seed", "cell_id")

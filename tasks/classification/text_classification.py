@@ -61,13 +61,18 @@ class TextSettings:
 
 
 _POOLED: Settings = {"length_pool": 32}
+_KEEP_LAST: Settings = {"keep_last": True}
+_STAGES: Mapping[str, Settings] = {"teacher": _KEEP_LAST, "finetune": _KEEP_LAST}
 SCALES: Mapping[str, TaskScale] = {
     "smoke": TaskScale(
-        as_settings(TextSettings(max_length=64, tokenizer="bpe:1024", train_rows=512, test_rows=128)), train=_POOLED
+        as_settings(TextSettings(max_length=64, tokenizer="bpe:1024", train_rows=512, test_rows=128)),
+        train=_POOLED,
+        stages=_STAGES,
     ),
-    "small": TaskScale(as_settings(TextSettings(train_rows=10_000, test_rows=2_000)), train=_POOLED),
+    "small": TaskScale(as_settings(TextSettings(train_rows=10_000, test_rows=2_000)), train=_POOLED, stages=_STAGES),
     "paper": TaskScale(
         as_settings(TextSettings(tokenizer="bpe:16384")),
+        stages=_STAGES,
         train={**_POOLED, "epochs": 10.0, "batch_size": 32, "lr": 1e-4, "eval_every": 0, "eval_rows": HELD_OUT_ROWS},
     ),
 }

@@ -47,9 +47,10 @@ from .streams import StreamFidelity, StreamSettings
 _DISTILLED_ONLY: dict[str, Settings] = {stage: {"steps": 0, "epochs": 0.0} for stage in ("finetune", "lora")}
 
 
-def _scales(settings: Mapping[str, FidelitySettings], train: Mapping[str, Settings]) -> dict[str, TaskScale]:
+def _scales(settings: Mapping[str, FidelitySettings], task: Mapping[str, TaskScale]) -> dict[str, TaskScale]:
+    """Scales with settings of their own, whose models are trained as those of a task and not fine-tuned."""
     return {
-        scale: TaskScale(as_settings(chosen), train=train[scale], stages=_DISTILLED_ONLY)
+        scale: replace(task[scale], settings=as_settings(chosen), stages={**task[scale].stages, **_DISTILLED_ONLY})
         for scale, chosen in settings.items()
     }
 
@@ -72,7 +73,7 @@ ATTENTION_FIDELITY = StreamFidelity(
                 "small": StreamSettings(context_length=128, lengths=(128, 256, 512, 1024), tokenizer="bpe:2048"),
                 "paper": StreamSettings(context_length=1024, lengths=(1024, 256, 512, 2048, 4096), windows=8),
             },
-            {"smoke": {"steps": 60}, "small": {}, "paper": {}},
+            {"smoke": TaskScale(train={"steps": 60}), "small": TaskScale(), "paper": TaskScale()},
         ),
     ),
     trained_on=("wikitext2", WIKITEXT2),
@@ -96,7 +97,7 @@ ATTENTION_FIDELITY_COLA = SentenceFidelity(
                 "small": SentenceSettings(train_rows=10_000),
                 "paper": SentenceSettings(tokenizer="bpe:16384"),
             },
-            {name: scale.train for name, scale in COLA.info.scales.items()},
+            COLA.info.scales,
         ),
     ),
     trained_on=("cola", COLA),
@@ -116,7 +117,7 @@ def _picture_fidelity(name: str, summary: str, corpus: str, task: ImageClassific
         citation=f"Zhang et al., The Hedgehog & the Porcupine, arXiv 2402.04347, section 3; {task.info.citation}",
         needs=frozenset({Capability.CLASSIFIER, Capability.ATTENTION_WEIGHTS}),
         scales={
-            scale: replace(given, settings={**given.settings, **own}, stages=_DISTILLED_ONLY)
+            scale: replace(given, settings={**given.settings, **own}, stages={**given.stages, **_DISTILLED_ONLY})
             for scale, given in task.info.scales.items()
         },
     )

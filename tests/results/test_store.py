@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
@@ -183,6 +184,21 @@ def test_samples_come_back_as_they_were_numbers_that_are_not_finite_too(store: R
     store.write_samples("cell", [{"logprob": float("nan")}])
     (read,) = store.read_samples("cell")
     assert math.isnan(read["logprob"])
+
+
+def test_samples_are_read_compressed_too_unless_newer_ones_stand_beside_them(store: RunStore) -> None:
+    path, compressed = store.samples / "cell.jsonl", store.samples / "cell.jsonl.gz"
+    store.write_samples("cell", [{"i": 1}])
+    compressed.write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    assert list(store.kept_samples("cell")) == [{"i": 1}]
+    store.write_samples("cell", [{"i": 2}])
+    assert list(store.kept_samples("cell")) == [{"i": 2}]
+    path.unlink()
+    for damaged in (compressed.read_bytes()[:-9], b"{}\n"):
+        compressed.write_bytes(damaged)
+        with pytest.raises(StoreError, match=r"cannot read the samples of cell cell from .*cell\.jsonl\.gz"):
+            list(store.read_samples("cell"))
 
 
 def test_samples_that_break_off_leave_nothing_behind(store: RunStore) -> None:
