@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Container images often set it: our own modules would then be compiled anew in each of the processes that tests start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test lint ruff mypy pyright regression paper format clean
+.PHONY: quickstart test lint ruff mypy pyright regression paper docs release format clean
 
 quickstart: $(VENV)/installed ## Set up, then compare three attentions on embedded data
 	$(BIN)/bench run
@@ -44,12 +44,21 @@ regression: $(VENV)/installed ## Set up, then hold embedded tasks against result
 paper: $(VENV)/installed ## Set up, then every table and figure of the paper with tiny models, on embedded data
 	HF_HUB_OFFLINE=1 $(BIN)/bench paper run --scale smoke --workers 2 --output results/runs/paper-smoke --quiet
 
+docs: $(VENV)/installed-dev ## Set up, then the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+release: $(VENV)/installed-dev ## Set up, then build what an index takes, in dist/, and check it
+	rm -rf dist build
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info
 
 # torch first: a CPU wheel that is at hand is then kept by everything that follows.
 $(VENV)/installed: pyproject.toml constraints.txt
