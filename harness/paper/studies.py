@@ -123,12 +123,13 @@ _LRA = Study(
         "small": StudyScale(
             (
                 "lra/listops:min_length=32:max_length=128",
-                "lra/text:max_length=512",
+                "lra/text:max_length=256",
                 "lra/retrieval",
                 "lra/image",
                 "lra/pathfinder:dashes=3:distractors=2:image_size=16",
             ),
             seeds=3,
+            settings={"train.steps": "2500", "train.lr": "1e-3"},
         ),
         "paper": StudyScale(GROUPS["lra"], seeds=3),
     },
