@@ -1,4 +1,4 @@
-"""`bench paper`: lists the paper's artefacts, measures them, and renders them from what was measured."""
+"""`bench paper`: lists the paper's artefacts, measures and renders them, and judges its claims by what was measured."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from typing import Any
 
 from rich.console import Console
 
+from ...results.foreign import format_json
 from ...results.names import UsageError
+from ...results.paper.claims import claims_json, claims_table, print_claims
 from ...results.record import Record
 from ...results.store import RunStore
+from ...results.tables.leaderboard import markdown_table
 from ..config import RunConfig
 from ..paper.declarations import Artefact
-from ..paper.render import write_paper
+from ..paper.render import judged_claims, write_paper
 from ..paper.reproduce import PaperPlan, choose_artefacts, plan_studies, run_studies, studies_of
 from ..running.progress import say
 from .listing import print_listing
@@ -31,6 +34,7 @@ class PaperRequest:
         seeds: Seeds instead of each study's own number of them.
         quiet: Print failures only.
         as_json: Print JSON.
+        as_markdown: Print Markdown.
     """
 
     artefacts: tuple[str, ...]
@@ -38,6 +42,7 @@ class PaperRequest:
     seeds: tuple[int, ...] = ()
     quiet: bool = False
     as_json: bool = False
+    as_markdown: bool = False
 
     @property
     def chosen(self) -> list[Artefact]:
@@ -52,6 +57,19 @@ class PaperRequest:
     def store(self) -> RunStore:
         """The run's folder."""
         return RunStore(Path(self.config.output or Path("results", "runs", f"paper-{self.config.scale}")))
+
+    @property
+    def made_store(self) -> RunStore:
+        """The run's folder, which exists.
+
+        Raises:
+            UsageError: It holds no run.
+        """
+        if not self.store.cells.is_dir():
+            raise UsageError(
+                f"{str(self.store.root)!r} is not a run's folder: it has no folder cells/; bench paper run makes one"
+            )
+        return self.store
 
     @property
     def plan(self) -> PaperPlan:
@@ -87,11 +105,26 @@ def render_artefacts(request: PaperRequest, console: Console) -> int:
     Raises:
         UsageError: The folder holds no run.
     """
-    if not request.store.cells.is_dir():
-        raise UsageError(
-            f"{str(request.store.root)!r} is not a run's folder: it has no folder cells/; bench paper run makes one"
-        )
-    say(console, f"artefacts: {write_paper(request.store, request.chosen, request.config.scale)}")
+    say(console, f"artefacts: {write_paper(request.made_store, request.chosen, request.config.scale)}")
+    return 0
+
+
+def judge_artefacts(request: PaperRequest, console: Console) -> int:
+    """Prints the claims of the artefacts, each with its verdict from the records that exist.
+
+    Verdicts are adjusted for the number of all claims that are judged, printed or not.
+
+    Raises:
+        UsageError: The folder holds no run.
+    """
+    chosen = {artefact.id for artefact in request.chosen}
+    lines = [line for line in judged_claims(request.made_store, request.config.scale) if line.artefact in chosen]
+    if request.as_json:
+        print(format_json(claims_json(lines), indent=1))
+    elif request.as_markdown:
+        print(markdown_table(claims_table("Claims", lines), "claim"), end="")
+    else:
+        print_claims(lines, console)
     return 0
 
 
@@ -122,5 +155,6 @@ VERBS: Mapping[str, Callable[[PaperRequest, Console], int]] = {
     "list": list_artefacts,
     "run": run_artefacts,
     "render": render_artefacts,
+    "claims": judge_artefacts,
 }
 """The commands after `bench paper`."""

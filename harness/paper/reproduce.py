@@ -25,7 +25,7 @@ from ..running.progress import say
 from ..running.runner import EXIT_INTERRUPTED, EXIT_OK, run
 from .artefacts import ARTEFACTS
 from .declarations import TEACHER_SCALES, Artefact, Study
-from .render import write_gaps
+from .measured import write_gaps
 from .studies import STUDIES
 
 _Place: TypeAlias = tuple[str, str, str]

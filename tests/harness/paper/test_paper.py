@@ -12,8 +12,9 @@ import pytest
 
 from hedgebench.harness.cli import main
 from hedgebench.harness.paper import reproduce
+from hedgebench.harness.paper.claims import CLAIMS
 from hedgebench.harness.paper.declarations import Study, StudyScale
-from hedgebench.harness.paper.render import read_gaps, write_gaps
+from hedgebench.harness.paper.measured import read_gaps, write_gaps
 from hedgebench.harness.paper.reproduce import blind_teachers
 from hedgebench.harness.paper.studies import STUDIES
 from hedgebench.results.record import SCHEMA_VERSION, Failure, Metric, Record
@@ -68,6 +69,19 @@ def test_the_list_counts_cells_that_are_done_and_their_hours(bench: Bench) -> No
     assert bench("paper", "run", "figure-4", "--output", "out", "--quiet").code == 0
     (row,) = json.loads(bench("paper", "list", "figure-4", "--output", "out", "--json").out)
     assert (row["done"], row["hours left"]) == (2, "0.00")
+
+
+@pytest.mark.usefixtures("tiny_recall")
+def test_claims_are_printed_as_text_markdown_and_json_from_the_records(bench: Bench) -> None:
+    assert bench("paper", "run", "figure-4", "--output", "out", "--quiet").code == 0
+    chosen = ("paper", "claims", "--table", "2", "--output", "out")
+    lines = json.loads(bench(*chosen, "--json").out)
+    assert [line["id"] for line in lines] == ["recall-prior-fail", "recall-exp"]
+    assert [line["verdict"] for line in lines] == ["not judged", "not judged"]
+    assert lines[0]["note"] == "hedgehog has 0 results on associative_recall"
+    assert "not judged: hedgehog has 0 results on associative_recall" in " ".join(bench(*chosen).out.split())
+    assert bench(*chosen, "--format", "md").out.startswith("| claim | verdict | reported |")
+    assert len(json.loads(bench("paper", "claims", "--output", "out", "--json").out)) == len(CLAIMS)
 
 
 def test_a_table_without_any_record_says_what_is_missing(bench: Bench) -> None:
@@ -133,6 +147,8 @@ def test_a_teacher_that_failed_or_is_at_chance_is_blind(tmp_path: Path) -> None:
         (["run", "--table", "99"], "unknown artefact 'table-99'; did you mean table-9"),
         (["list", "tabel-7"], "unknown artefact 'tabel-7'; did you mean table-7"),
         (["render", "--output", "nowhere"], "'nowhere' is not a run's folder"),
+        (["claims", "--output", "nowhere"], "'nowhere' is not a run's folder"),
+        (["list", "--format", "md"], "bench paper list has no --format"),
     ],
 )
 def test_bad_input_is_exit_code_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
