@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ...results.names import unknown_name
 from ...results.record import Record
+from ...results.report.write import write_report
 from ...results.store import RunStore
 from ...results.tables.aggregate import group_seeds, main_rows, rows_of_groups
 from ...results.tables.format import format_with_error
@@ -142,15 +143,16 @@ def run_studies(plan: PaperPlan, console: Console, quiet: bool = False) -> int:
     first = [p for p in every if p.spec.canonical == REFERENCE_MODEL and _has_students(p)]
     code = EXIT_OK
     if first and plan.config.scale in TEACHER_SCALES:
-        code = run(plan.config, console, quiet, first, show=_show_nothing)
+        code = run(plan.config, console, quiet, first, end=_no_report)
         if code == EXIT_INTERRUPTED:
+            write_report(store)
             return code
         blind = blind_teachers(store, {p.cell.key for p in first})
         for where, why in blind.items():
             say(console, f"{' / '.join(where)}: its students do not run, because {why}")
         write_gaps(store, _with_blind(plan, blind))
         every = [p for p in every if p in first or _place(p) not in blind]
-    return run(plan.config, console, quiet, every, show=_show_nothing) or code
+    return run(plan.config, console, quiet, every, end=_report) or code
 
 
 def _with_blind(plan: PaperPlan, blind: Mapping[_Place, str]) -> dict[str, dict[str, str]]:
@@ -207,5 +209,10 @@ def _place_of(record: Record) -> _Place:
     return record.backbone, record.task, record.recipe
 
 
-def _show_nothing(store: RunStore, records: Sequence[Record], console: Console) -> None:
-    """The artefacts are rendered apart from the run."""
+def _no_report(store: RunStore, records: Sequence[Record], console: Console) -> None:
+    """The students' part of the run writes the report."""
+
+
+def _report(store: RunStore, records: Sequence[Record], console: Console) -> None:  # noqa: ARG001
+    """Writes the report; the artefacts are rendered apart from the run."""
+    say(console, f"report: {write_report(store)}")

@@ -114,6 +114,7 @@ def test_gaps_of_one_study_leave_those_of_others(tmp_path: Path) -> None:
 def test_students_of_a_teacher_that_did_not_learn_do_not_run(bench: Bench) -> None:
     ended = bench("paper", "run", "figure-4", "--scale", "small", "--output", "out")
     assert ended.code == 0
+    assert ended.out.count("report: ") == 1
     assert "its students do not run, because softmax did not learn: accuracy" in " ".join(ended.out.split())
     assert [record.model for record in RunStore(Path("out")).records().records] == ["softmax"]
     page = Path("out/paper/paper.md").read_text(encoding="utf-8")
