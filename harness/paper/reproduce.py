@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -50,11 +50,18 @@ class PaperPlan:
         config: Configuration of the run as a whole.
         cells: Cells by study; studies may share some.
         gaps: What cannot run here: studies that have no such scale, and tasks whose data or weights are absent.
+        absent: Cells by study whose data or weights are absent.
     """
 
     config: RunConfig
     cells: dict[str, tuple[PlannedCell, ...]]
     gaps: tuple[Gap, ...]
+    absent: dict[str, tuple[PlannedCell, ...]] = field(default_factory=dict)
+
+    def wanted(self, studies: Iterable[str]) -> list[PlannedCell]:
+        """Every cell of some studies once, also those that cannot run here."""
+        chosen = (p for name in studies for p in (*self.cells.get(name, ()), *self.absent.get(name, ())))
+        return list({planned.cell.key: planned for planned in chosen}.values())
 
     def all(self) -> list[PlannedCell]:
         """Every cell once."""
@@ -91,6 +98,7 @@ def plan_studies(studies: Sequence[Study], config: RunConfig, seeds: tuple[int, 
         UsageError: A setting is not allowed.
     """
     cells: dict[str, tuple[PlannedCell, ...]] = {}
+    unavailable: dict[str, tuple[PlannedCell, ...]] = {}
     gaps: list[Gap] = []
     for study in studies:
         if config.scale not in study.scales:
@@ -100,6 +108,7 @@ def plan_studies(studies: Sequence[Study], config: RunConfig, seeds: tuple[int, 
         absent = {p.cell.task: _first_line(p.problem.message) for p in planned if p.problem and _is_absent(p)}
         gaps += [Gap(study.name, task, reason) for task, reason in absent.items()]
         cells[study.name] = tuple(p for p in planned if not _is_absent(p))
+        unavailable[study.name] = tuple(p for p in planned if _is_absent(p))
     every = [p.cell for planned in cells.values() for p in planned]
     whole = replace(
         config,
@@ -108,7 +117,7 @@ def plan_studies(studies: Sequence[Study], config: RunConfig, seeds: tuple[int, 
         tasks=tuple(dict.fromkeys(cell.task for cell in every)),
         seeds=tuple(sorted({cell.seed for cell in every})) or (0,),
     )
-    return PaperPlan(whole, cells, tuple(gaps))
+    return PaperPlan(whole, cells, tuple(gaps), unavailable)
 
 
 def config_of(study: Study, config: RunConfig, seeds: tuple[int, ...] = ()) -> RunConfig:

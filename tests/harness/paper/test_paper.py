@@ -64,11 +64,22 @@ def test_an_artefact_is_run_once_and_rendered(bench: Bench) -> None:
 def test_the_list_counts_cells_that_are_done_and_their_hours(bench: Bench) -> None:
     assert json.loads(bench("paper", "list", "figure-4", "--output", "out", "--json").out)[0] == {
         "artefact": "figure-4", "title": "Recall against the entropy of attention", "studies": ["recall"],
-        "cells": 2, "done": 0, "hours taken": "0.00", "hours left": "not known", "gaps": 0,
+        "cells": 2, "done": 0, "hours taken": "0.00", "hours left": "not known", "from": {}, "gaps": 0,
     }  # fmt: skip
     assert bench("paper", "run", "figure-4", "--output", "out", "--quiet").code == 0
     (row,) = json.loads(bench("paper", "list", "figure-4", "--output", "out", "--json").out)
     assert (row["done"], row["hours left"]) == (2, "0.00")
+
+
+def test_at_scale_paper_the_list_counts_gpu_hours_and_memory_of_cells_that_cannot_run_here(bench: Bench) -> None:
+    (row,) = json.loads(bench("paper", "list", "table-7", "--scale", "paper", "--json").out)
+    assert (row["cells"], row["gaps"]) == (0, 1)
+    assert float(row["GPU hours"]) > 10
+    assert float(row["GiB"]) > 10
+    shown = " ".join(bench("paper", "list", "table-7", "figure-6", "--scale", "paper").out.split())
+    assert "counted, not measured" in shown
+    assert "30% of an H100" in shown
+    assert "not counted" in shown
 
 
 @pytest.mark.usefixtures("tiny_recall")
