@@ -24,7 +24,7 @@ from .measured import MeasuredStudies, read_studies
 from .studies import STUDIES
 from .verdicts import claim_lines, judge_claims
 
-_UNPLACED = f"That the paper's table has this number and content: {MARKS['unverified']}."
+_UNPLACED = f"The number and the content of the paper's table: {MARKS['unverified']}."
 _STAGES = ("train", "teacher", "distill", "finetune", "lora")
 
 
@@ -81,7 +81,8 @@ def _part(
     ]
     place = _UNPLACED if printed and printed.placement == "unverified" else ""
     illustrations = (_illustration(study) for study in studies if source.scale in study.illustrates)
-    notes = (artefact.note, place, *gaps, *illustrations)
+    records = [record for study in studies for record in source.of(study) if record.status == "ok"]
+    notes = (artefact.note, place, *gaps, *illustrations, _unstated(artefact, records))
     return ArtefactPart(
         artefact.id,
         artefact.title,
@@ -91,6 +92,15 @@ def _part(
         figures,
         tuple(filter(None, notes)),
     )
+
+
+def _unstated(artefact: Artefact, records: Sequence[Record]) -> str:
+    """What no source states of how the paper measured, with our settings in its place."""
+    told = []
+    for each in artefact.setup.unstated:
+        found = {f"{key} {r.settings[key]}": None for r in records for key in each.settings if key in r.settings}
+        told.append(f"{each.what} [here: {', '.join(found)}]" if found else each.what)
+    return f"Not stated by any source: {'; '.join(told)}." if told else ""
 
 
 def _illustration(study: Study) -> str:

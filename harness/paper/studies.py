@@ -174,7 +174,7 @@ _GPT2 = Study(
             },
         ),
         "small": StudyScale(("wikitext2",), "smollm2-135m"),
-        "paper": StudyScale(("wikitext103",), "gpt2", seeds=3),
+        "paper": StudyScale(("wikitext103",), "gpt2", seeds=3, settings={"finetune.lr": "6e-4"}),
     },
     illustrates=("smoke", "small"),
 )
