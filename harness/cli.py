@@ -36,7 +36,7 @@ CONVERT_FLAGS: Mapping[str, Mapping[str, Any]] = {
 """Flags that `bench convert` shares with `bench run`, and what differs in their arguments to `add_argument`."""
 
 
-PAPER = ("list", "run", "render")
+PAPER = ("list", "run", "render", "claims")
 PAPER_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--seeds": {"help": "seeds, separated by commas (default: each study's own)"},
     "--output": {"help": "folder of the run (default: results/runs/paper-SCALE)"},
@@ -115,7 +115,7 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     baseline.add_argument(
         "-o", "--output", required=True, type=Path, metavar="FILE", help="such as results/baselines/NAME.json"
     )
-    paper = add("paper", _paper, "the paper's tables, figures and claims: list, run or render them")
+    paper = add("paper", _paper, "the paper's tables, figures and claims: list, run, render or judge them")
     if command in (None, "paper"):
         _add_paper(paper)
     environment = add("env", _env, "versions, devices, where data and weights would come from")
@@ -175,7 +175,9 @@ def _add_paper(parser: argparse.ArgumentParser) -> None:
     for flag, how in PAPER_FLAGS.items():
         parser.add_argument(flag, **{**shared[flag], **how})
     parser.add_argument("--quiet", action="store_true", help="print failures only")
-    parser.add_argument("--json", action="store_true", help="print JSON (list)")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="print JSON (list, claims)")
+    output.add_argument("--format", choices=("md",), help="print Markdown (claims)")
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
@@ -281,12 +283,15 @@ def _paper(options: argparse.Namespace) -> int:
     from .commands.paper import VERBS, PaperRequest
     from .config import RunConfig, flag_values
 
+    if options.format and options.what != "claims":
+        raise UsageError(f"bench paper {options.what} has no --format; allowed: --format md with bench paper claims")
     _end_as_by_interrupt()
     names = [*options.artefacts, *(f"table-{n}" for n in options.table), *(f"figure-{n}" for n in options.figure)]
     given = flag_values(vars(options))
     seeds = given.pop("seeds", ())
     config = RunConfig(models=(), tasks=(), suite="paper", **given)
-    return VERBS[options.what](PaperRequest(tuple(names), config, seeds, options.quiet, options.json), _console())
+    request = PaperRequest(tuple(names), config, seeds, options.quiet, options.json, options.format == "md")
+    return VERBS[options.what](request, _console())
 
 
 def _env(options: argparse.Namespace) -> int:

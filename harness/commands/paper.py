@@ -1,4 +1,4 @@
-"""`bench paper`: lists the paper's artefacts, measures them, and renders them from what was measured."""
+"""`bench paper`: lists the paper's artefacts, measures and renders them, and judges its claims by what was measured."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from typing import Any
 
 from rich.console import Console
 
+from ...results.foreign import format_json
 from ...results.names import UsageError
-from ...results.record import Record
+from ...results.paper.claims import claims_json, claims_table, print_claims
 from ...results.store import RunStore
+from ...results.tables.leaderboard import markdown_table
 from ..config import RunConfig
+from ..paper.costs import GPU_LEGEND, whole_cost
 from ..paper.declarations import Artefact
-from ..paper.render import write_paper
+from ..paper.hours import LEGEND, Rates, without
+from ..paper.render import judged_claims, write_paper
 from ..paper.reproduce import PaperPlan, choose_artefacts, plan_studies, run_studies, studies_of
 from ..running.progress import say
 from .listing import print_listing
@@ -31,6 +35,7 @@ class PaperRequest:
         seeds: Seeds instead of each study's own number of them.
         quiet: Print failures only.
         as_json: Print JSON.
+        as_markdown: Print Markdown.
     """
 
     artefacts: tuple[str, ...]
@@ -38,6 +43,7 @@ class PaperRequest:
     seeds: tuple[int, ...] = ()
     quiet: bool = False
     as_json: bool = False
+    as_markdown: bool = False
 
     @property
     def chosen(self) -> list[Artefact]:
@@ -54,6 +60,19 @@ class PaperRequest:
         return RunStore(Path(self.config.output or Path("results", "runs", f"paper-{self.config.scale}")))
 
     @property
+    def made_store(self) -> RunStore:
+        """The run's folder, which exists.
+
+        Raises:
+            UsageError: It holds no run.
+        """
+        if not self.store.cells.is_dir():
+            raise UsageError(
+                f"{str(self.store.root)!r} is not a run's folder: it has no folder cells/; bench paper run makes one"
+            )
+        return self.store
+
+    @property
     def plan(self) -> PaperPlan:
         """The cells behind the artefacts."""
         config = replace(self.config, output=str(self.store.root))
@@ -61,14 +80,25 @@ class PaperRequest:
 
 
 def list_artefacts(request: PaperRequest, console: Console) -> int:
-    """Prints each artefact with its cells, how many are done, the hours that they took, and those that are left."""
+    """Prints each artefact with its cells, how many are done, the hours that they took, and those that are left.
+
+    At scale `paper` hours and memory of a GPU are counted too; see `paper/costs.py`.
+    """
     plan = request.plan
     done = {record.cell_id: record for record in request.store.records().records if record.status == "ok"}
-    rows = [_artefact_row(artefact, plan, done) for artefact in request.chosen]
+    rates, counts_gpu = Rates(plan, done), request.config.scale == "paper"
+    rows = [{**_artefact_row(artefact, plan, rates), **(_gpu(artefact, plan) if counts_gpu else {})}
+            for artefact in request.chosen]  # fmt: skip
     if request.as_json:
         print(json.dumps(rows, indent=2))
-    else:
-        print_listing(rows, console)
+        return 0
+    shown = [key for key in rows[0] if key not in ("title", "studies") and any(row[key] != {} for row in rows)]
+    print_listing([{key: row[key] for key in shown} for row in rows], console)
+    console.print(LEGEND, markup=False, highlight=False)
+    if counts_gpu:
+        cost, _ = whole_cost(plan.wanted(plan.cells))
+        together = f"Cells that artefacts share are counted once here: {cost.gpu_hours:,.0f} GPU hours."
+        console.print(f"{GPU_LEGEND} {together}", markup=False, highlight=False)
     return 0
 
 
@@ -87,40 +117,59 @@ def render_artefacts(request: PaperRequest, console: Console) -> int:
     Raises:
         UsageError: The folder holds no run.
     """
-    if not request.store.cells.is_dir():
-        raise UsageError(
-            f"{str(request.store.root)!r} is not a run's folder: it has no folder cells/; bench paper run makes one"
-        )
-    say(console, f"artefacts: {write_paper(request.store, request.chosen, request.config.scale)}")
+    say(console, f"artefacts: {write_paper(request.made_store, request.chosen, request.config.scale)}")
     return 0
 
 
-def _artefact_row(artefact: Artefact, plan: PaperPlan, done: Mapping[str, Record]) -> dict[str, Any]:
-    cells = [cell.cell for name in artefact.studies for cell in plan.cells.get(name, ())]
-    taken = [sum(done[cell.key].timings_s.values()) for cell in cells if cell.key in done]
-    left = [_expected_s(cell.task, done.values()) for cell in cells if cell.key not in done]
-    known = [seconds for seconds in left if seconds is not None]
+def judge_artefacts(request: PaperRequest, console: Console) -> int:
+    """Prints the claims of the artefacts, each with its verdict from the records that exist.
+
+    Verdicts are adjusted for the number of all claims that are judged, printed or not.
+
+    Raises:
+        UsageError: The folder holds no run.
+    """
+    chosen = {artefact.id for artefact in request.chosen}
+    lines = [line for line in judged_claims(request.made_store, request.config.scale) if line.artefact in chosen]
+    if request.as_json:
+        print(format_json(claims_json(lines), indent=1))
+    elif request.as_markdown:
+        print(markdown_table(claims_table("Claims", lines), "claim"), end="")
+    else:
+        print_claims(lines, console)
+    return 0
+
+
+def _artefact_row(artefact: Artefact, plan: PaperPlan, rates: Rates) -> dict[str, Any]:
+    cells = {p.cell.key for name in artefact.studies for p in plan.cells.get(name, ())}
+    hours = rates.hours(artefact.studies)
     return {
         "artefact": artefact.id,
         "title": artefact.title,
         "studies": list(artefact.studies),
         "cells": len(cells),
-        "done": len(taken),
-        "hours taken": f"{sum(taken) / 3600:.2f}",
-        "hours left": f"{sum(known) / 3600:.2f}" if len(known) == len(left) else "not known",
+        "done": len(cells) - hours.unknown - sum(hours.sources.values()),
+        "hours taken": f"{hours.taken:.2f}",
+        "hours left": hours.left_text if cells else "–",
+        "from": dict(hours.sources),
         "gaps": sum(gap.study in artefact.studies for gap in plan.gaps),
     }
 
 
-def _expected_s(task: str, done: Any) -> float | None:
-    """Seconds that a cell of a task is expected to take: the mean of its cells that are done."""
-    times = [sum(record.timings_s.values()) for record in done if record.task == task]
-    return sum(times) / len(times) if times else None
+def _gpu(artefact: Artefact, plan: PaperPlan) -> dict[str, Any]:
+    """What an artefact costs on a GPU, by count."""
+    cells = plan.wanted(artefact.studies)
+    cost, uncounted = whole_cost(cells)
+    if uncounted == len(cells):
+        return {"GPU hours": "not counted", "GiB": "–"}
+    hours = f"{cost.gpu_hours:,.{0 if cost.gpu_hours >= 10 else 2}f}"
+    return {"GPU hours": f"{hours}{without(uncounted)}", "GiB": f"{cost.bytes / 2**30:.0f}"}
 
 
 VERBS: Mapping[str, Callable[[PaperRequest, Console], int]] = {
     "list": list_artefacts,
     "run": run_artefacts,
     "render": render_artefacts,
+    "claims": judge_artefacts,
 }
 """The commands after `bench paper`."""

@@ -7,19 +7,52 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from .declarations import Artefact, Fact, Setup
+from .declarations import Artefact, Fact, Setup, Unstated
 from .studies import CONTROL, PRIOR
 
 _A6000 = Fact("one A6000 GPU", "A6000")
 _COLA = Fact("GLUE CoLA", "nyu-mll/glue/cola")
 _BERT = Fact("BERT-base, 110M parameters, fine-tuned on the task", "bert-base")
-_FINETUNED = Setup(_BERT, _COLA)
-_WIKITEXT = Fact("WikiText-103, 1,024 tokens", "wikitext-103")
+_SEEDS = Unstated("seeds")
+_SCHEDULE = Unstated("schedule and weight decay", ("train.weight_decay", "finetune.weight_decay", "lora.weight_decay"))
+_PERFORMER = Unstated("Performer's features, and whether they are drawn anew")
+_CONVERSION = (
+    Unstated(
+        "learning rates (0.01 for maps and 1e-5 for fine-tuning are remembered)",
+        ("teacher.lr", "distill.lr", "finetune.lr"),
+    ),
+    Unstated("batch sizes", ("teacher.batch_size", "distill.batch_size", "finetune.batch_size")),
+    Unstated("epochs", ("teacher.epochs", "distill.epochs", "finetune.epochs")),
+    Unstated("which experiments stop after 10 epochs without improvement", ("train.patience", "finetune.patience")),
+    _SCHEDULE,
+    _SEEDS,
+)
+_SCRATCH = (
+    Unstated("optimiser"),
+    Unstated("learning rate", ("train.lr",)),
+    Unstated("batch size", ("train.batch_size",)),
+    Unstated("steps", ("train.steps",)),
+    _SCHEDULE,
+    _SEEDS,
+)
+_RECALL = (
+    Unstated("vocabulary and length of recall (40 and 128 are remembered)", ("task.vocab_size", "task.length")),
+    Unstated("layers, heads and width of recall", ("backbone.layers", "backbone.heads", "backbone.width")),
+)
+_FINETUNED = Setup(_BERT, _COLA, unstated=(*_CONVERSION, _PERFORMER))
+_WIKITEXT = Fact("WikiText-103", "wikitext-103")
 _RECALL_AND_COLA = Setup(
     Fact("not stated for recall; BERT-base, 110M parameters, for CoLA"),
     Fact("associative recall, 10,000 training and 2,000 test samples; GLUE CoLA", "nyu-mll/glue/cola"),
+    unstated=(*_RECALL, *_SCRATCH[:4], *_CONVERSION, _PERFORMER),
 )
-
+_DIVERGENCE = Unstated("samples and lengths that divergence is measured on", ("task.windows", "task.lengths"))
+_EFFICIENCY = Setup(
+    unstated=(
+        Unstated("device"),
+        Unstated("batch, heads and longest input", ("task.batch_size", "backbone.heads", "task.seq_lens")),
+    )
+)
 
 _TABLES = (
     Artefact(
@@ -47,45 +80,79 @@ _TABLES = (
         "table-4",
         "Attention fidelity of an encoder's maps, and what distillation adds to it",
         ("fidelity-cola",),
-        _FINETUNED,
+        Setup(_BERT, _COLA, unstated=(*_CONVERSION, _DIVERGENCE)),
         metrics=("attention_kl", "attention_kl_from_teacher", "attention_entropy", "attention_monotonicity"),
     ),
     Artefact(
         "table-5",
         "Attention fidelity on other text and longer inputs than the maps were distilled on",
         ("fidelity-cola", "fidelity-text"),
-        Setup(_BERT, Fact("maps distilled on CoLA and on WikiText-103; other GLUE sets; longer inputs")),
+        Setup(
+            _BERT,
+            Fact("maps distilled on CoLA and on WikiText-103; other GLUE sets; longer inputs"),
+            unstated=(*_CONVERSION, _DIVERGENCE),
+        ),
         metrics=("attention_kl_at",),
     ),
     Artefact(
         "table-6",
         "Long Range Arena, from scratch",
         ("lra",),
-        Setup(Fact("2 layers, after the PyTorch recipe of the Nystromformer"), Fact("Long Range Arena")),
+        Setup(
+            Fact("2 layers, after the PyTorch recipe of the Nystromformer (remembered)"),
+            Fact("Long Range Arena"),
+            unstated=(Unstated("heads and width", ("backbone.heads", "backbone.width")), *_SCRATCH, _PERFORMER),
+        ),
     ),
     Artefact(
         "table-7",
         "Language models trained from scratch",
         ("language",),
-        Setup(Fact("GPT-2's shape, 125M parameters"), _WIKITEXT),
+        Setup(
+            Fact("GPT-2's shape, 125M parameters"),
+            _WIKITEXT,
+            unstated=(
+                Unstated("context (1,024 tokens are remembered)", ("task.context_length",)),
+                *_SCRATCH,
+                _PERFORMER,
+            ),
+        ),
     ),
     Artefact(
         "table-8",
         "Conversion of fine-tuned encoders on GLUE",
         ("glue",),
-        Setup(_BERT, Fact("eight tasks of GLUE, validation", "nyu-mll/glue")),
+        Setup(
+            _BERT,
+            Fact("eight tasks of GLUE, validation", "nyu-mll/glue"),
+            unstated=(*_CONVERSION, Unstated("metrics of all tasks but CoLA, and which of MNLI's two sets")),
+        ),
     ),
     Artefact(
         "table-9",
         "Conversion of image classifiers",
         ("images", "vit-b16"),
-        Setup(Fact("ViT-B/16, 86M parameters", "vit-b16"), Fact("ImageNet-1K, 224 pixels", "imagenet")),
+        Setup(
+            Fact("ViT-B/16, 86M parameters", "vit-b16"),
+            Fact("ImageNet-1K", "imagenet"),
+            unstated=(Unstated("pixels (224 are remembered) and augmentation", ("task.image_size",)), *_CONVERSION),
+        ),
     ),
     Artefact(
         "table-10",
         "Conversion of language models",
         ("language-conversion", "gpt2"),
-        Setup(Fact("GPT-2, 125M parameters", "gpt2"), _WIKITEXT, Fact("2 epochs of distillation, 8 inputs a step")),
+        Setup(
+            Fact("GPT-2, 125M parameters", "gpt2"),
+            Fact("WikiText-103, 1,024 tokens", "wikitext-103"),
+            Fact("2 epochs of distillation, 8 inputs a step; fine-tuning at a rate of 6e-4"),
+            unstated=(
+                Unstated("learning rate of distillation", ("distill.lr",)),
+                Unstated("batch size and epochs of fine-tuning", ("finetune.batch_size", "finetune.epochs")),
+                _SCHEDULE,
+                _SEEDS,
+            ),
+        ),
     ),
     Artefact(
         "table-11",
@@ -96,6 +163,16 @@ _TABLES = (
             Fact("SAMSum", "samsum"),
             Fact("2 epochs of distillation; LoRA of rank 8 and alpha 16"),
             _A6000,
+            unstated=(
+                Unstated("learning rates", ("distill.lr", "lora.lr")),
+                Unstated("batch sizes", ("distill.batch_size", "lora.batch_size")),
+                Unstated("epochs of fine-tuning with LoRA", ("lora.epochs",)),
+                Unstated("longest input and prompt", ("task.context_length", "task.prompt")),
+                Unstated("decoding", ("task.temperature", "task.max_new_tokens")),
+                Unstated("implementation of ROUGE", ("task.rouge_tokenizer",)),
+                _SCHEDULE,
+                _SEEDS,
+            ),
         ),
         metrics=("rouge1", "rouge2", "rougeL"),
     ),
@@ -120,7 +197,7 @@ def _figures() -> Iterator[Artefact]:
         ("figure-9", "Divergence from softmax against length", ("fidelity-text",), ("lengths",)),
     )
     for id, title, studies, plots in figures:
-        setup = Setup() if "efficiency" in studies or "recall" in studies else _FINETUNED
+        setup = {"efficiency": _EFFICIENCY, "recall": Setup(unstated=(*_RECALL, *_SCRATCH))}.get(studies[0], _FINETUNED)
         yield Artefact(id, title, studies, setup, plots=plots, has_table=False)
 
 

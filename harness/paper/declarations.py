@@ -78,13 +78,27 @@ class Fact:
 
 
 @dataclass(frozen=True)
+class Unstated:
+    """A hyper-parameter of the paper that no source states.
+
+    Attributes:
+        what: Its name in words.
+        settings: Our settings in its place, as `--set` takes them.
+    """
+
+    what: str
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Setup:
-    """How the paper measured an artefact."""
+    """How the paper measured an artefact, and what of that is not known."""
 
     backbone: Fact = Fact()
     data: Fact = Fact()
     steps: Fact = Fact()
     hardware: Fact = Fact()
+    unstated: tuple[Unstated, ...] = ()
 
 
 @dataclass(frozen=True)

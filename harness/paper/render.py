@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TypeAlias
 
-from ...results.foreign import convert, parse_json
 from ...results.names import UnknownNameError
 from ...results.paper.beside import MeasuredColumn, beside_table, column_label
+from ...results.paper.claims import ClaimLine, claims_table
 from ...results.paper.html import paper_html
 from ...results.paper.page import ArtefactPart, Difference, Figure, PaperPage, paper_latex, paper_markdown
 from ...results.plots import draw
 from ...results.plots.make import make_plots
 from ...results.record import Record
 from ...results.reference.load import Reference, load_reference
-from ...results.reference.printed import ReferenceTable
-from ...results.stats.evidence import Scores, kept_scores
+from ...results.reference.printed import MARKS, ReferenceTable
 from ...results.store import RunStore
-from ...results.tables.aggregate import leaderboard_rows
-from ...results.tables.row import Row, grouped
+from ...results.tables.row import grouped
 from ...results.tables.tables import Table
-from ..task_spec import parse_task_spec
 from .declarations import Artefact, Fact, Study
+from .measured import MeasuredStudies, read_studies
 from .studies import STUDIES
-from .verdicts import Verdict, claims_table, judge_claims
+from .verdicts import claim_lines, judge_claims
 
-GAPS = "gaps.json"
-"""File of a run with the reasons why tasks of a study could not run."""
-
-Gaps: TypeAlias = Mapping[str, Mapping[str, str]]
-"""Reasons by study and task."""
-
+_UNPLACED = f"The number and the content of the paper's table: {MARKS['unverified']}."
 _STAGES = ("train", "teacher", "distill", "finetune", "lora")
 
 
@@ -60,84 +49,29 @@ def write_paper(store: RunStore, artefacts: Sequence[Artefact], scale: str) -> P
 def make_page(store: RunStore, artefacts: Sequence[Artefact], scale: str) -> PaperPage:
     """The artefacts as far as the run has records of them; figures are written into the folder `paper/figures`."""
     reference = load_reference()
-    source = _Source(store, scale, tuple(store.records().records), read_gaps(store))
-    verdicts = judge_claims(source.rows_on, scale)
-    parts = tuple(_part(artefact, source, reference, verdicts) for artefact in artefacts)
+    source = read_studies(store, scale)
+    claims = _claims(source, reference)
+    parts = tuple(_part(artefact, source, reference, claims) for artefact in artefacts)
     title = f"{reference.title}: reported beside measured, scale {scale}"
-    return PaperPage(title, claims_table("Claims", verdicts), parts)
+    return PaperPage(title, claims_table("Claims", claims), parts)
 
 
-def read_gaps(store: RunStore) -> Gaps:
-    """Why tasks of studies could not run, as the last run of each study wrote it."""
-    path = store.root / GAPS
-    return convert(parse_json(path.read_bytes()), dict[str, dict[str, str]], GAPS) if path.is_file() else {}
+def judged_claims(store: RunStore, scale: str) -> list[ClaimLine]:
+    """Every claim of the paper with its verdict from the records of a run."""
+    return _claims(read_studies(store, scale), load_reference())
 
 
-def write_gaps(store: RunStore, gaps: Gaps) -> None:
-    """Adds the gaps of studies to those that earlier runs wrote."""
-    store.write_text(store.root / GAPS, json.dumps({**read_gaps(store), **gaps}, indent=1, sort_keys=True) + "\n")
+def _claims(source: MeasuredStudies, reference: Reference) -> list[ClaimLine]:
+    return claim_lines(judge_claims(source.rows_on, source.scale, source.gap), reference)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """What the page is drawn from."""
-
-    store: RunStore
-    scale: str
-    records: tuple[Record, ...]
-    gaps: Gaps
-    known_rows: dict[str, list[Row]] = field(default_factory=dict)
-
-    @cached_property
-    def scores(self) -> Scores:
-        """Each record's metrics document by document, computed once."""
-        return kept_scores(lambda record: self.store.kept_samples(record.cell_id))
-
-    def of(self, study: Study) -> list[Record]:
-        """The records of a study: those of its tasks, models, backbone and recipe at this scale."""
-        if self.scale not in study.scales:
-            return []
-        at = study.scales[self.scale]
-        tasks = {canonical_task(task) for task in at.tasks}
-        return [
-            r
-            for r in self.records
-            if r.scale == self.scale
-            and r.task in tasks
-            and r.model in study.models_at(self.scale)
-            and at.backbone in (None, r.backbone)
-            and study.recipe in (None, r.recipe)
-        ]
-
-    def rows_on(self, study: Study, column: str) -> list[Row]:
-        """The rows of a study on the task of one of its columns."""
-        return [row for row in self.rows(study) if row.comparison.task == _task(study, column, self.scale)]
-
-    def rows(self, study: Study) -> list[Row]:
-        """The leaderboard's rows of a study, computed once."""
-        if study.name not in self.known_rows:
-            self.known_rows[study.name] = leaderboard_rows(self.of(study), self.scores)
-        return self.known_rows[study.name]
-
-    def gap(self, study: Study, column: str) -> str:
-        """Why a column of a study, or its students, have no record; empty if they have."""
-        if self.scale not in study.scales:
-            return study.gaps[self.scale]
-        task = _task(study, column, self.scale)
-        missing = "" if any(record.task == task for record in self.of(study)) else "it has not run yet"
-        return self.gaps.get(study.name, {}).get(task, missing)
-
-
-def canonical_task(text: str) -> str:
-    """A task as records name it."""
-    spec = parse_task_spec(text)
-    return spec.canonical(spec.name)
-
-
-def _part(artefact: Artefact, source: _Source, reference: Reference, verdicts: Sequence[Verdict]) -> ArtefactPart:
-    own = [verdict for verdict in verdicts if verdict.claim.artefact == artefact.id]
+def _part(
+    artefact: Artefact, source: MeasuredStudies, reference: Reference, claims: Sequence[ClaimLine]
+) -> ArtefactPart:
+    own = [claim for claim in claims if claim.artefact == artefact.id]
     studies = [STUDIES[name] for name in artefact.studies]
-    tables = tuple(_tables(artefact, studies, source, _printed(reference, artefact.id))) if artefact.has_table else ()
+    printed = _printed(reference, artefact.id)
+    tables = tuple(_tables(artefact, studies, source, printed)) if artefact.has_table else ()
     figures = tuple(_figures(artefact, studies, source))
     gaps = [
         f"{study.name}, {column}: not measured at scale {source.scale}: {gap}"
@@ -145,7 +79,10 @@ def _part(artefact: Artefact, source: _Source, reference: Reference, verdicts: S
         for column in study.columns
         if (gap := source.gap(study, column))
     ]
-    notes = (artefact.note, *gaps, *(_illustration(study) for study in studies if source.scale in study.illustrates))
+    place = _UNPLACED if printed and printed.placement == "unverified" else ""
+    illustrations = (_illustration(study) for study in studies if source.scale in study.illustrates)
+    records = [record for study in studies for record in source.of(study) if record.status == "ok"]
+    notes = (artefact.note, place, *gaps, *illustrations, _unstated(artefact, records))
     return ArtefactPart(
         artefact.id,
         artefact.title,
@@ -157,12 +94,17 @@ def _part(artefact: Artefact, source: _Source, reference: Reference, verdicts: S
     )
 
 
+def _unstated(artefact: Artefact, records: Sequence[Record]) -> str:
+    """What no source states of how the paper measured, with our settings in its place."""
+    told = []
+    for each in artefact.setup.unstated:
+        found = {f"{key} {r.settings[key]}": None for r in records for key in each.settings if key in r.settings}
+        told.append(f"{each.what} [here: {', '.join(found)}]" if found else each.what)
+    return f"Not stated by any source: {'; '.join(told)}." if told else ""
+
+
 def _illustration(study: Study) -> str:
     return f"{study.name} is an illustration: its budget is too small to carry a claim."
-
-
-def _task(study: Study, column: str, scale: str) -> str:
-    return canonical_task(study.tasks_at(scale)[column]) if scale in study.scales else ""
 
 
 def _printed(reference: Reference, id: str) -> ReferenceTable | None:
@@ -173,7 +115,7 @@ def _printed(reference: Reference, id: str) -> ReferenceTable | None:
 
 
 def _tables(
-    artefact: Artefact, studies: Sequence[Study], source: _Source, printed: ReferenceTable | None
+    artefact: Artefact, studies: Sequence[Study], source: MeasuredStudies, printed: ReferenceTable | None
 ) -> Iterator[Table]:
     """One table of all studies if each has columns of its own, else one for each study."""
     names = [column for study in studies for column in study.columns]
@@ -186,7 +128,7 @@ def _tables(
         yield beside_table(title, printed, columns, shown, group[0].recipe)
 
 
-def _columns(artefact: Artefact, study: Study, source: _Source) -> Iterator[MeasuredColumn]:
+def _columns(artefact: Artefact, study: Study, source: MeasuredStudies) -> Iterator[MeasuredColumn]:
     for name in study.columns:
         own = source.rows_on(study, name)
         if not own:
@@ -200,7 +142,7 @@ def _columns(artefact: Artefact, study: Study, source: _Source) -> Iterator[Meas
                 yield MeasuredColumn(f"{metric} {found[0].point}".strip(), column_label(found[0]), found)
 
 
-def _figures(artefact: Artefact, studies: Sequence[Study], source: _Source) -> Iterator[Figure]:
+def _figures(artefact: Artefact, studies: Sequence[Study], source: MeasuredStudies) -> Iterator[Figure]:
     records = [record for study in studies for record in source.of(study) if record.status == "ok"]
     if not artefact.plots or not records:
         return
@@ -213,7 +155,7 @@ def _figures(artefact: Artefact, studies: Sequence[Study], source: _Source) -> I
                 yield Figure(plot.title, name, draw.save(plot.figure, folder / name))
 
 
-def _differences(artefact: Artefact, studies: Sequence[Study], source: _Source) -> Iterator[Difference]:
+def _differences(artefact: Artefact, studies: Sequence[Study], source: MeasuredStudies) -> Iterator[Difference]:
     records = [record for study in studies for record in source.of(study) if record.status == "ok"]
     if not records:
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ...results.names import unknown_name
 from ...results.record import Record
+from ...results.report.write import write_report
 from ...results.store import RunStore
 from ...results.tables.aggregate import group_seeds, main_rows, rows_of_groups
 from ...results.tables.format import format_with_error
@@ -25,7 +26,7 @@ from ..running.progress import say
 from ..running.runner import EXIT_INTERRUPTED, EXIT_OK, run
 from .artefacts import ARTEFACTS
 from .declarations import TEACHER_SCALES, Artefact, Study
-from .render import write_gaps
+from .measured import write_gaps
 from .studies import STUDIES
 
 _Place: TypeAlias = tuple[str, str, str]
@@ -49,11 +50,18 @@ class PaperPlan:
         config: Configuration of the run as a whole.
         cells: Cells by study; studies may share some.
         gaps: What cannot run here: studies that have no such scale, and tasks whose data or weights are absent.
+        absent: Cells by study whose data or weights are absent.
     """
 
     config: RunConfig
     cells: dict[str, tuple[PlannedCell, ...]]
     gaps: tuple[Gap, ...]
+    absent: dict[str, tuple[PlannedCell, ...]] = field(default_factory=dict)
+
+    def wanted(self, studies: Iterable[str]) -> list[PlannedCell]:
+        """Every cell of some studies once, also those that cannot run here."""
+        chosen = (p for name in studies for p in (*self.cells.get(name, ()), *self.absent.get(name, ())))
+        return list({planned.cell.key: planned for planned in chosen}.values())
 
     def all(self) -> list[PlannedCell]:
         """Every cell once."""
@@ -90,6 +98,7 @@ def plan_studies(studies: Sequence[Study], config: RunConfig, seeds: tuple[int, 
         UsageError: A setting is not allowed.
     """
     cells: dict[str, tuple[PlannedCell, ...]] = {}
+    unavailable: dict[str, tuple[PlannedCell, ...]] = {}
     gaps: list[Gap] = []
     for study in studies:
         if config.scale not in study.scales:
@@ -99,6 +108,7 @@ def plan_studies(studies: Sequence[Study], config: RunConfig, seeds: tuple[int, 
         absent = {p.cell.task: _first_line(p.problem.message) for p in planned if p.problem and _is_absent(p)}
         gaps += [Gap(study.name, task, reason) for task, reason in absent.items()]
         cells[study.name] = tuple(p for p in planned if not _is_absent(p))
+        unavailable[study.name] = tuple(p for p in planned if _is_absent(p))
     every = [p.cell for planned in cells.values() for p in planned]
     whole = replace(
         config,
@@ -107,7 +117,7 @@ def plan_studies(studies: Sequence[Study], config: RunConfig, seeds: tuple[int, 
         tasks=tuple(dict.fromkeys(cell.task for cell in every)),
         seeds=tuple(sorted({cell.seed for cell in every})) or (0,),
     )
-    return PaperPlan(whole, cells, tuple(gaps))
+    return PaperPlan(whole, cells, tuple(gaps), unavailable)
 
 
 def config_of(study: Study, config: RunConfig, seeds: tuple[int, ...] = ()) -> RunConfig:
@@ -142,15 +152,16 @@ def run_studies(plan: PaperPlan, console: Console, quiet: bool = False) -> int:
     first = [p for p in every if p.spec.canonical == REFERENCE_MODEL and _has_students(p)]
     code = EXIT_OK
     if first and plan.config.scale in TEACHER_SCALES:
-        code = run(plan.config, console, quiet, first, show=_show_nothing)
+        code = run(plan.config, console, quiet, first, end=_no_report)
         if code == EXIT_INTERRUPTED:
+            write_report(store)
             return code
         blind = blind_teachers(store, {p.cell.key for p in first})
         for where, why in blind.items():
             say(console, f"{' / '.join(where)}: its students do not run, because {why}")
         write_gaps(store, _with_blind(plan, blind))
         every = [p for p in every if p in first or _place(p) not in blind]
-    return run(plan.config, console, quiet, every, show=_show_nothing) or code
+    return run(plan.config, console, quiet, every, end=_report) or code
 
 
 def _with_blind(plan: PaperPlan, blind: Mapping[_Place, str]) -> dict[str, dict[str, str]]:
@@ -207,5 +218,10 @@ def _place_of(record: Record) -> _Place:
     return record.backbone, record.task, record.recipe
 
 
-def _show_nothing(store: RunStore, records: Sequence[Record], console: Console) -> None:
-    """The artefacts are rendered apart from the run."""
+def _no_report(store: RunStore, records: Sequence[Record], console: Console) -> None:
+    """The students' part of the run writes the report."""
+
+
+def _report(store: RunStore, records: Sequence[Record], console: Console) -> None:  # noqa: ARG001
+    """Writes the report; the artefacts are rendered apart from the run."""
+    say(console, f"report: {write_report(store)}")

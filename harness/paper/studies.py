@@ -188,7 +188,7 @@ _GPT2 = Study(
                 **{f"{stage}.{name}": value for stage in ("distill", "finetune") for name, value in _TWO_ROWS.items()},
             },
         ),
-        "paper": StudyScale(("wikitext103",), "gpt2", seeds=3),
+        "paper": StudyScale(("wikitext103",), "gpt2", seeds=3, settings={"finetune.lr": "6e-4"}),
     },
     illustrates=("smoke", "small"),
 )

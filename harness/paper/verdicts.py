@@ -1,4 +1,4 @@
-"""Verdicts on the paper's claims from what was measured, and their table.
+"""Verdicts on the paper's claims from what was measured.
 
 A claim holds if the whole interval of its contrast lies above the threshold, does not hold if it lies below, and is
 undecided otherwise; intervals are adjusted for the number of claims (see `results/stats/claims.py`).
@@ -13,18 +13,22 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ...results.paper.claims import ClaimLine, ClaimNumbers
+from ...results.reference.load import Reference
 from ...results.stats.claims import Effect, JudgedClaim, MeasuredClaim, ModelSeeds, judge, measure
 from ...results.stats.contrasts import UndefinedContrastError
 from ...results.stats.evidence import Evidence, paired_seeds
-from ...results.tables.format import format_measurement
 from ...results.tables.row import Row
-from ...results.tables.tables import MISSING, Column, Entry, Table
 from .claims import CLAIMS, Claim
 from .declarations import Study
+from .reported import reported
 from .studies import STUDIES
 
 RowsOf: TypeAlias = Callable[[Study, str], Sequence[Row]]
 """Gives the rows of a study on the task of one of its columns; empty if nothing was measured."""
+
+GapOf: TypeAlias = Callable[[Study, str], str]
+"""Says why a column of a study, or its students, were not measured; empty if they were."""
 
 FEWEST_MODELS = 5
 """Models from which a rank correlation is judged: with fewer its error is not defined, or says nothing."""
@@ -53,6 +57,27 @@ class Verdict:
         """The verdict in words."""
         return self.judged.verdict if self.judged is not None else "not judged"
 
+    @property
+    def numbers(self) -> ClaimNumbers | None:
+        """What decides it, in `unit`; None if it cannot be judged."""
+        if self.judged is None:
+            return None
+        judged, effect = self.judged, self.judged.effect
+        in_metric = (effect.value, effect.stderr, judged.low, judged.high, self.claim.threshold)
+        value, stderr, low, high, threshold = (self.factor * number for number in in_metric)
+        return ClaimNumbers(
+            contrast=effect.contrast,
+            value=value,
+            stderr=stderr,
+            low=low,
+            high=high,
+            p_value=judged.p_value,
+            threshold=threshold,
+            unit=self.unit,
+            seeds=effect.seeds,
+            documents=effect.documents,
+        )
+
 
 @dataclass(frozen=True)
 class _Measured:
@@ -68,18 +93,24 @@ class _NotMeasuredError(Exception):
     """A claim cannot be judged; the message says why."""
 
 
-def judge_claims(rows_of: RowsOf, scale: str) -> list[Verdict]:
+def _no_gap(study: Study, column: str) -> str:  # noqa: ARG001
+    """A study of which nothing is known to be missing."""
+    return ""
+
+
+def judge_claims(rows_of: RowsOf, scale: str, gap_of: GapOf = _no_gap) -> list[Verdict]:
     """The verdict on every claim, in the order of `CLAIMS`.
 
     Args:
         rows_of: Gives what was measured.
         scale: Scale of the run.
+        gap_of: Says what is missing, and why. A task with a gap is left out of the claims of several tasks.
     """
     measured: dict[str, _Measured] = {}
     reasons: dict[str, str] = {}
     for claim in CLAIMS.values():
         try:
-            measured[claim.id] = _measured(claim, rows_of, scale)
+            measured[claim.id] = _measured(claim, rows_of, gap_of, scale)
         except _NotMeasuredError as error:
             reasons[claim.id] = str(error)
     judged = {each.claim.id: each for each in judge([each.claim for each in measured.values()])}
@@ -91,43 +122,15 @@ def judge_claims(rows_of: RowsOf, scale: str) -> list[Verdict]:
     ]
 
 
-def claims_table(title: str, verdicts: Sequence[Verdict]) -> Table:
-    """The claims with what was reported, what was measured, and the verdict."""
-    columns = (
-        Column("verdict"),
-        Column("reported"),
-        Column("measured", "adjusted 95% interval"),
-        Column("above"),
-        Column("seeds"),
-        Column("documents"),
-        Column("of"),
-    )
-    return Table(title, columns, tuple((verdict.claim.text, _entries(verdict)) for verdict in verdicts))
+def claim_lines(verdicts: Sequence[Verdict], reference: Reference) -> list[ClaimLine]:
+    """The verdicts beside the paper's numbers, as a page or a terminal shows them."""
+    return [
+        ClaimLine(v.claim.id, v.claim.artefact, v.claim.text, v.word, reported(v.claim, reference), v.numbers, v.note)
+        for v in verdicts
+    ]
 
 
-def _entries(verdict: Verdict) -> tuple[Entry, ...]:
-    claim, judged = verdict.claim, verdict.judged
-    reported = Entry(claim.reported or "not known", pale=not claim.reported)
-    if judged is None:
-        return Entry(verdict.word, note=verdict.note, pale=True), reported, *(MISSING,) * 5
-    effect, factor = judged.effect, verdict.factor
-    low, high, value = (
-        format_measurement(factor * number, factor * (judged.high - judged.low) / 4)[0]
-        for number in (judged.low, judged.high, effect.value)
-    )
-    interval = f"{low} to {high}" if effect.freedom else "one seed, no interval"
-    return (
-        Entry(verdict.word, failed=verdict.word == "does not hold", pale=verdict.word == "undecided"),
-        reported,
-        Entry(f"{value} {verdict.unit}".strip(), note=interval),
-        Entry(f"{factor * claim.threshold:g} {verdict.unit}".strip()),
-        Entry(str(effect.seeds)),
-        Entry(f"{effect.documents:,}" if effect.documents else "–"),
-        Entry(effect.contrast, note=verdict.note),
-    )
-
-
-def _measured(claim: Claim, rows_of: RowsOf, scale: str) -> _Measured:
+def _measured(claim: Claim, rows_of: RowsOf, gap_of: GapOf, scale: str) -> _Measured:
     """What decides a claim.
 
     Raises:
@@ -139,9 +142,10 @@ def _measured(claim: Claim, rows_of: RowsOf, scale: str) -> _Measured:
     if scale not in study.scales:
         raise _NotMeasuredError(study.gaps[scale])
     columns = {column: list(_rows(claim, study, column, rows_of)) for column in study.columns}
-    present = {column: rows for column, rows in columns.items() if rows}
+    gaps = {column: gap for column in columns if (gap := gap_of(study, column))}
+    present = {column: rows for column, rows in columns.items() if rows and column not in gaps}
     if not present:
-        raise _NotMeasuredError("not measured yet")
+        raise _NotMeasuredError("; ".join(dict.fromkeys(gaps.values())) or "not measured yet")
     note = "" if len(present) == len(columns) else f"{len(present)} of {len(columns)} tasks"
     example = next(iter(present.values()))[0]
     higher = bool(example.higher_is_better)

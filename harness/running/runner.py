@@ -39,13 +39,15 @@ NOT_NAMED = frozenset({
 """Fields of `RunConfig` that do not count in the name of a run's default folder, such as seeds and time limits."""
 
 
-Show: TypeAlias = Callable[[RunStore, Sequence[Record], Console], None]
-"""Prints the records of a run that has ended."""
+End: TypeAlias = Callable[[RunStore, Sequence[Record], Console], None]
+"""What a run that has ended does with its records: the store has all of them, the sequence those of the plan."""
 
 
-def show_leaderboard(store: RunStore, records: Sequence[Record], console: Console) -> None:
-    """Prints the leaderboard."""
+def report_leaderboard(store: RunStore, records: Sequence[Record], console: Console) -> None:
+    """Writes the report and prints the leaderboard."""
+    page = write_report(store)
     print_leaderboard(records, console, kept_scores(lambda record: store.kept_samples(record.cell_id)))
+    say(console, f"report: {page}")
 
 
 def run(
@@ -53,16 +55,16 @@ def run(
     console: Console,
     quiet: bool = False,
     planned: Sequence[PlannedCell] | None = None,
-    show: Show = show_leaderboard,
+    end: End = report_leaderboard,
 ) -> int:
-    """Runs what `config` asks for and is not done yet, and writes the report.
+    """Runs what `config` asks for and is not done yet, and reports it.
 
     Args:
         config: Configuration of the run.
         console: Console to print to.
         quiet: Print the table and failures only.
         planned: The plan of `config`; None to make it here.
-        show: Prints the records of the plan at the end.
+        end: What is written and printed at the end.
 
     Returns:
         0 if every cell has a result, 3 if some has none, 130 if the run was interrupted.
@@ -81,7 +83,7 @@ def run(
     store.create()
     with store.held():
         trackers = Trackers(config.log, store.root)
-        return _RunUnderWay(config, store, planned, trackers, console, quiet, show).go(executor)
+        return _RunUnderWay(config, store, planned, trackers, console, quiet, end).go(executor)
 
 
 def default_output(config: RunConfig) -> Path:
@@ -124,10 +126,10 @@ class _RunUnderWay:
     trackers: Trackers
     console: Console
     quiet: bool
-    show: Show
+    end: End
 
     def go(self, executor: Executor) -> int:
-        """Runs the missing cells, writes the report and gives the exit code."""
+        """Runs the missing cells, reports all and gives the exit code."""
         for corrupt in self.store.records().corrupt:
             aside = self.store.set_aside(corrupt)
             self._say(f"corrupt cell file set aside as {aside}: {corrupt.reason}")
@@ -196,12 +198,10 @@ class _RunUnderWay:
         self.trackers.send_cell(outcome.record)
 
     def _finish(self, interrupted: bool) -> int:
-        """Writes the report, prints the table and gives the exit code."""
+        """Reports the records and gives the exit code."""
         by_key = {record.cell_id: record for record in self.store.records().records}
         records = [by_key[p.cell.key] for p in self.planned if p.cell.key in by_key]
-        page = write_report(self.store)
-        self.show(self.store, records, self.console)
-        self._say(f"report: {page}")
+        self.end(self.store, records, self.console)
         for line in self.trackers.finish(records):
             self._say(line)
         if interrupted:

@@ -7,19 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..reference.printed import ReferenceCell, ReferenceRow, ReferenceTable
+from ..reference.printed import MARKS, ReferenceCell, ReferenceRow, ReferenceTable
 from ..stats.statistics import seed_mean
 from ..tables.format import format_arrow, format_measurement
 from ..tables.row import REFERENCE_MODEL, Row
 from ..tables.tables import MISSING, Column, Entry, Table, column_entries
-
-MARKS = {"paper": "P", "transcribed": "T", "derived": "D", "unverified": "U"}
-"""Letters behind the paper's numbers."""
-
-MARKS_LEGEND = (
-    "P: read in the paper, another published paper or public code; T: read in a published transcription; D: arithmetic "
-    "on such numbers; U: remembered and found nowhere."
-)
 
 RECOVERED, MEANS = "percent_recovered", ("average", "mean")
 """Columns of printed tables that sum up the others: the ratio of sums to softmax's in percent, and mean scores."""
@@ -82,7 +74,7 @@ def beside_table(
         lines.append((f"{model}: here", tuple(entries[name][model] for name in entries)))
     others = [row for row in printed.rows if row.model not in models or row not in rows.values()] if printed else []
     lines += [_printed(printed, row, list(entries)) for row in others if printed]
-    headings = [Column(column.name, column.label) for column in columns]
+    headings = [Column(column.name, column.label + _metric_mark(printed, column.name)) for column in columns]
     return Table(title, (*headings, *(Column(name.replace("_", " ")) for name in summaries)), tuple(lines))
 
 
@@ -90,7 +82,14 @@ def _printed(table: ReferenceTable, row: ReferenceRow, names: Sequence[str]) -> 
     """A line of the paper's numbers; a column of ours that the table does not print has none."""
     known = {column.name for column in table.columns}
     cells = (table.cell(row.label, name) if name in known else None for name in names)
-    return f"{row.label}: paper", tuple(map(_printed_entry, cells))
+    place = "" if row.placement in (None, row.mark) else f" (row {MARKS[row.placement]})"
+    return f"{row.label}: paper{place}", tuple(map(_printed_entry, cells))
+
+
+def _metric_mark(printed: ReferenceTable | None, name: str) -> str:
+    """What a heading says of a column whose metric is less sure than its numbers."""
+    mark = next((column.metric_mark for column in printed.columns if column.name == name), None) if printed else None
+    return f"; the paper's metric: {MARKS[mark]}" if mark == "unverified" else ""
 
 
 def _printed_entry(cell: ReferenceCell | None) -> Entry:

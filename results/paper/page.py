@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..reference.printed import MARKS_LEGEND
 from ..tables.format import escape_markdown
 from ..tables.latex import escape_latex, latex_tables
 from ..tables.leaderboard import markdown_table
 from ..tables.tables import Section, Table
-from .beside import MARKS_LEGEND
 
 LEGEND = (
-    f"Lines `paper` hold the paper's numbers. {MARKS_LEGEND} Lines `here` hold ours: ± standard error over seeds, or "
-    "that of one seed; in brackets percent of softmax's score; raised: rank, 1 + the number of models that are "
-    "significantly better; bold: significantly better than every other model of its column."
+    f"Lines `paper` hold the paper's numbers. {MARKS_LEGEND} A letter behind `row` or `metric` stands where it is less "
+    "sure than the numbers that the row is in this table, or that this is the metric. Lines `here` hold ours: ± "
+    "standard error over seeds, or that of one seed; in brackets percent of softmax's score; raised: rank, 1 + the "
+    "number of models that are significantly better; bold: significantly better than every other model of its column."
 )
 """What the signs of the tables mean."""
 

@@ -17,6 +17,14 @@ _T = TypeVar("_T")
 
 Mark: TypeAlias = Literal["paper", "transcribed", "derived", "unverified"]
 
+MARKS: Mapping[Mark, str] = {"paper": "P", "transcribed": "T", "derived": "D", "unverified": "U"}
+"""Letters behind the paper's numbers."""
+
+MARKS_LEGEND = (
+    "P: read in the paper, another published paper or public code; T: read in a published transcription; D: arithmetic "
+    "on such numbers; U: remembered and found nowhere."
+)
+
 NOT_KNOWN = "not known"
 
 

@@ -58,6 +58,13 @@ class Effect:
         """The contrast."""
         return self.top / self.bottom
 
+    @property
+    def stderr(self) -> float:
+        """Its standard error, to first order in the errors of numerator and denominator."""
+        tops, both, bottoms = self.covariance
+        variance = tops - 2 * self.value * both + self.value**2 * bottoms
+        return math.sqrt(max(0.0, variance)) / self.bottom
+
     def p_value(self, threshold: float) -> float:
         """Two-sided p-value of the contrast being `threshold`, never below that of a denominator of zero."""
         if not self.freedom:

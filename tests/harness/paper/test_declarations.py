@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from hedgebench.adapters.backbone import SCALES
+from hedgebench.adapters.backbone import BACKBONES, SCALES
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness import registry
 from hedgebench.harness.paper.artefacts import ARTEFACTS
 from hedgebench.harness.paper.claims import CLAIMS, Claim
 from hedgebench.harness.paper.declarations import Artefact, Study
 from hedgebench.harness.paper.studies import STUDIES
-from hedgebench.harness.recipes import RECIPES
+from hedgebench.harness.recipes import RECIPES, STAGE_DEFAULTS
 from hedgebench.harness.task_spec import parse_task_spec
 from hedgebench.results.reference.load import load_reference
 
 REFERENCE = load_reference()
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
@@ -72,3 +75,24 @@ def test_tables_one_to_eleven_and_the_figures_are_there() -> None:
     figures = [int(id.removeprefix("figure-")) for id in ARTEFACTS if id.startswith("figure")]
     assert figures == [2, 3, 4, 6, 7, 8, 9]
     assert all(REFERENCE.figure(number).values == "not known" for number in figures)
+
+
+def test_hyper_parameters_that_no_source_states_are_told_for_every_artefact_and_in_the_docs() -> None:
+    docs = " ".join((ROOT / "docs" / "paper.md").read_text(encoding="utf-8").split())
+    for artefact in ARTEFACTS.values():
+        assert artefact.setup.unstated or artefact.id == "ablations"
+        for each in artefact.setup.unstated:
+            assert each.what in docs
+            assert set(each.settings) <= known_settings(artefact)
+
+
+def known_settings(artefact: Artefact) -> set[str]:
+    """Settings of every stage, of backbones from scratch, and of the artefact's tasks at scale `paper`."""
+    groups = {stage: scales["paper"] for stage, scales in STAGE_DEFAULTS.items()}
+    names = {f"{group}.{key}" for group, settings in groups.items() for key in settings}
+    names |= {f"backbone.{key}" for key in BACKBONES["gpt"].sizes["paper"]}
+    for study in (STUDIES[name] for name in artefact.studies):
+        for task in study.tasks_at("paper").values():
+            info = registry.tasks().get(parse_task_spec(task).name).info
+            names |= {f"task.{key}" for key in info.scales["paper"].settings}
+    return names

@@ -12,8 +12,9 @@ import pytest
 
 from hedgebench.harness.cli import main
 from hedgebench.harness.paper import reproduce
+from hedgebench.harness.paper.claims import CLAIMS
 from hedgebench.harness.paper.declarations import Study, StudyScale
-from hedgebench.harness.paper.render import read_gaps, write_gaps
+from hedgebench.harness.paper.measured import read_gaps, write_gaps
 from hedgebench.harness.paper.reproduce import blind_teachers
 from hedgebench.harness.paper.studies import STUDIES
 from hedgebench.results.record import SCHEMA_VERSION, Failure, Metric, Record
@@ -63,11 +64,35 @@ def test_an_artefact_is_run_once_and_rendered(bench: Bench) -> None:
 def test_the_list_counts_cells_that_are_done_and_their_hours(bench: Bench) -> None:
     assert json.loads(bench("paper", "list", "figure-4", "--output", "out", "--json").out)[0] == {
         "artefact": "figure-4", "title": "Recall against the entropy of attention", "studies": ["recall"],
-        "cells": 2, "done": 0, "hours taken": "0.00", "hours left": "not known", "gaps": 0,
+        "cells": 2, "done": 0, "hours taken": "0.00", "hours left": "not known", "from": {}, "gaps": 0,
     }  # fmt: skip
     assert bench("paper", "run", "figure-4", "--output", "out", "--quiet").code == 0
     (row,) = json.loads(bench("paper", "list", "figure-4", "--output", "out", "--json").out)
     assert (row["done"], row["hours left"]) == (2, "0.00")
+
+
+def test_at_scale_paper_the_list_counts_gpu_hours_and_memory_of_cells_that_cannot_run_here(bench: Bench) -> None:
+    (row,) = json.loads(bench("paper", "list", "table-7", "--scale", "paper", "--json").out)
+    assert (row["cells"], row["gaps"]) == (0, 1)
+    assert float(row["GPU hours"]) > 10
+    assert float(row["GiB"]) > 10
+    shown = " ".join(bench("paper", "list", "table-7", "figure-6", "--scale", "paper").out.split())
+    assert "counted, not measured" in shown
+    assert "30% of an H100" in shown
+    assert "not counted" in shown
+
+
+@pytest.mark.usefixtures("tiny_recall")
+def test_claims_are_printed_as_text_markdown_and_json_from_the_records(bench: Bench) -> None:
+    assert bench("paper", "run", "figure-4", "--output", "out", "--quiet").code == 0
+    chosen = ("paper", "claims", "--table", "2", "--output", "out")
+    lines = json.loads(bench(*chosen, "--json").out)
+    assert [line["id"] for line in lines] == ["recall-prior-fail", "recall-exp"]
+    assert [line["verdict"] for line in lines] == ["not judged", "not judged"]
+    assert lines[0]["note"] == "hedgehog has 0 results on associative_recall"
+    assert "not judged: hedgehog has 0 results on associative_recall" in " ".join(bench(*chosen).out.split())
+    assert bench(*chosen, "--format", "md").out.startswith("| claim | verdict | reported |")
+    assert len(json.loads(bench("paper", "claims", "--output", "out", "--json").out)) == len(CLAIMS)
 
 
 def test_a_table_without_any_record_says_what_is_missing(bench: Bench) -> None:
@@ -100,6 +125,7 @@ def test_gaps_of_one_study_leave_those_of_others(tmp_path: Path) -> None:
 def test_students_of_a_teacher_that_did_not_learn_do_not_run(bench: Bench) -> None:
     ended = bench("paper", "run", "figure-4", "--scale", "small", "--output", "out")
     assert ended.code == 0
+    assert ended.out.count("report: ") == 1
     assert "its students do not run, because softmax did not learn: accuracy" in " ".join(ended.out.split())
     assert [record.model for record in RunStore(Path("out")).records().records] == ["softmax"]
     page = Path("out/paper/paper.md").read_text(encoding="utf-8")
@@ -133,6 +159,8 @@ def test_a_teacher_that_failed_or_is_at_chance_is_blind(tmp_path: Path) -> None:
         (["run", "--table", "99"], "unknown artefact 'table-99'; did you mean table-9"),
         (["list", "tabel-7"], "unknown artefact 'tabel-7'; did you mean table-7"),
         (["render", "--output", "nowhere"], "'nowhere' is not a run's folder"),
+        (["claims", "--output", "nowhere"], "'nowhere' is not a run's folder"),
+        (["list", "--format", "md"], "bench paper list has no --format"),
     ],
 )
 def test_bad_input_is_exit_code_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

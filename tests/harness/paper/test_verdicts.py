@@ -9,8 +9,10 @@ import pytest
 from hedgebench.harness.paper.claims import CLAIMS
 from hedgebench.harness.paper.declarations import Study
 from hedgebench.harness.paper.studies import ABLATIONS, PRIOR, STUDIES
-from hedgebench.harness.paper.verdicts import Verdict, claims_table, judge_claims
+from hedgebench.harness.paper.verdicts import Verdict, claim_lines, judge_claims
+from hedgebench.results.paper.claims import claims_table
 from hedgebench.results.record import SCHEMA_VERSION, Metric, Record
+from hedgebench.results.reference.load import load_reference
 from hedgebench.results.tables.aggregate import leaderboard_rows
 from hedgebench.results.tables.row import Row
 
@@ -115,13 +117,33 @@ def test_a_rank_correlation_over_models_is_judged_by_its_z() -> None:
     assert verdicts(measured)["spiky"].word == "undecided"
 
 
+def test_a_task_whose_students_did_not_run_is_left_out_and_one_alone_gives_its_reason() -> None:
+    learned = rows("lra/listops", {"softmax": spread(0.5), "hedgehog": spread(0.55)}, "accuracy", "1", True)
+    blind = rows("lra/text", {"softmax": spread(0.5)}, "accuracy", "1", True)
+    measured = {("lra", "lra/listops"): learned, ("lra", "lra/text"): blind}
+
+    def judged(gaps: Mapping[str, str]) -> Verdict:
+        def rows_of(study: Study, column: str) -> Sequence[Row]:
+            return measured.get((study.name, column), ())
+
+        found = judge_claims(rows_of, "small", lambda _, column: gaps.get(column, ""))
+        return {verdict.claim.id: verdict for verdict in found}["lra-recovers"]
+
+    assert judged({}).note == "hedgehog has 0 results on lra/text"
+    assert (judged({"lra/text": "no student ran"}).word, judged({"lra/text": "no"}).note) == ("holds", "1 of 5 tasks")
+    assert judged({"lra/text": "no student ran", "lra/listops": "no student ran"}).note == "no student ran"
+
+
 def test_the_table_has_a_line_for_every_claim_with_points_for_fractions() -> None:
     scores = {"hedgehog": spread(0.99), "elu": spread(0.2), "performer": spread(0.3), "cosformer": spread(0.3)}
     measured = {("recall", "associative_recall"): rows("associative_recall", scores, "accuracy", "1", True)}
-    table = claims_table("Claims", list(verdicts(measured).values()))
-    lines = dict(table.rows)
-    assert len(lines) == len(CLAIMS)
-    entries = lines[CLAIMS["recall-prior-fail"].text]
-    assert [entry.text for entry in entries[:2]] == ["holds", "83 points (T, U)"]
+    lines = claim_lines(list(verdicts(measured).values()), load_reference())
+    assert [line.id for line in lines] == list(CLAIMS)
+    entries = dict(claims_table("Claims", lines).rows)[CLAIMS["recall-prior-fail"].text]
+    assert [entry.text for entry in entries[:2]] == ["holds", "not known"]
     assert entries[2].text in ("79 points", "69 points")
     assert entries[3].text == "50 points"
+    numbers = next(line.measured for line in lines if line.id == "recall-prior-fail")
+    assert numbers is not None
+    assert numbers.low <= numbers.value <= numbers.high
+    assert numbers.threshold == pytest.approx(50)

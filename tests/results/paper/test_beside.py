@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -63,6 +64,18 @@ def test_each_method_has_the_paper_s_line_above_ours_in_one_unit(measured: list[
 def test_a_number_has_its_own_mark_and_one_that_is_absent_is_not_known(measured: list[MeasuredColumn]) -> None:
     found = texts(beside_table("t", PRINTED, measured, ("softmax", "hedgehog")))
     assert found["HH: paper"] == ["79.0 U", "not known", "not known", "99.0 P"]
+
+
+def test_a_row_or_metric_that_is_less_sure_than_its_numbers_says_so(measured: list[MeasuredColumn]) -> None:
+    rows = (
+        ReferenceRow("Softmax", {"a": 80.0}, "paper", "x", model="softmax", placement="unverified"),
+        ReferenceRow("HH", {"a": 79.0}, "paper", "x", model="hedgehog", placement="paper"),
+    )
+    table = printed(*rows, columns=("a", "b"))
+    unsure = replace(table, columns=(table.columns[0], replace(table.columns[1], metric_mark="unverified")))
+    found = beside_table("t", unsure, measured, ("softmax", "hedgehog"))
+    assert [label for label, _ in found.rows if ": paper" in label] == ["Softmax: paper (row U)", "HH: paper"]
+    assert [heading.detail for heading in found.columns] == ["a", "b; the paper's metric: U"]
 
 
 def test_means_and_shares_are_over_both_columns_by_seed(measured: list[MeasuredColumn]) -> None:

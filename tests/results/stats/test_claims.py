@@ -48,7 +48,14 @@ def test_a_difference_of_values_has_the_interval_of_a_paired_t_test() -> None:
     assert measured.value == pytest.approx(np.mean(ELU) - np.mean(HEDGEHOG))
     assert measured.interval() == pytest.approx(tuple(expected.confidence_interval(0.95)))
     assert measured.p_value(0) == pytest.approx(float(expected.pvalue))
+    assert measured.stderr == pytest.approx(np.std(np.subtract(ELU, HEDGEHOG), ddof=1) / 2)
     assert (round(measured.freedom, 6), measured.seeds, measured.documents) == (3, 4, 0)
+
+
+def test_the_standard_error_of_a_ratio_is_that_of_a_narrow_interval() -> None:
+    measured = measure(recovered("hedgehog", "softmax", False), [VALUES])
+    low, high = measured.interval(0.9)
+    assert (high - low) / 2 / stats.t.ppf(0.55, measured.freedom) == pytest.approx(measured.stderr, rel=1e-3)
 
 
 @pytest.mark.parametrize("contrast", [GAP, recovered("hedgehog", "softmax", False), recovered("elu", "softmax", True)])
