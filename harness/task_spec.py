@@ -4,8 +4,8 @@ The settings become part of the task's name in records and tables, so that one r
 settings: `summarization:dataset=ORG/NAME:source=COLUMN:target=COLUMN`, or `wikitext2:stride=64` beside `wikitext2`. A
 value that holds a colon or a comma has to be given with `--set`.
 
-A TOML file declares tasks under names of their own: `FILE.toml` is all of them, `FILE.toml:NAME[:KEY=VALUE]...` is one.
-Each is a table with the `task` that it is and settings of that task; a `file` is looked for from the TOML file's folder:
+A TOML file declares tasks under names of their own: `FILE.toml` is all of them, `FILE.toml:NAME[:KEY=VALUE]...` one.
+Each is a table with its `task` and settings of it; a `file` is looked for from the folder of the TOML file:
 
     [tickets]
     task = "classification"
@@ -145,7 +145,7 @@ def _task_in(table: Any, title: str, path: Path) -> tuple[str, dict[str, str]]:
     if not (isinstance(table, dict) and isinstance(table.get("task"), str) and _TITLE.fullmatch(title)):
         raise UsageError(
             f"{title!r} in {str(path)!r} declares no task; a task is a table named in letters, digits, - and _, with "
-            "its `task`, such as task = \"classification\""
+            'its `task`, such as task = "classification"'
         )
     if nested := [key for key, value in table.items() if isinstance(value, dict)]:
         raise UsageError(f"{title}.{nested[0]} in {str(path)!r} is a table; allowed: settings of the task")

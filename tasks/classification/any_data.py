@@ -3,11 +3,11 @@
     bench run --tasks classification:dataset=ORG/NAME:text=premise+hypothesis:label=label --mirror DIR ...
     bench run --tasks classification:file=FOLDER:text=review:label=stars ...
 
-`OwnLabelSettings` lists the settings. The protocol is that of all such data (`text_classification.py`). What the labels
-are follows from their column: names of classes (of the data set's features, or the texts themselves), whole numbers
-(classes in their order) or numbers with a fraction (a regression, scored by Pearson's and Spearman's correlation and the
-mean squared error); `kind` says otherwise. The rows are kept in the layout of the hub in the cache, one copy for each
-content and way of reading.
+`OwnLabelSettings` lists the settings. The protocol is that of all such data (`text_classification.py`). The column of
+the labels decides what they are: classes, by the names of the data set's features, by texts or by whole numbers; or
+numbers with a fraction, a regression that is scored by Pearson's and Spearman's correlation and the mean squared error.
+`kind` says otherwise. The rows are kept in the layout of the hub in the cache, one copy for each content and way of
+reading.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def _mean_squared_error(rows: Sequence[Row]) -> Metric:
 CLASSIFICATION = OwnClassification(
     text_info(
         name="classification",
-        summary="Classes or numbers of texts of yours: classification:file=PATH or :dataset=ORG/NAME, text=A+B, label=C",
+        summary="Classes or numbers of texts of yours: set file=PATH or dataset=ORG/NAME, text=COLUMN and label=COLUMN",
         main_metric="accuracy",
         data=("named by the setting file or dataset",),
         licence="that of the data",

@@ -74,8 +74,8 @@ def read_labels(rows: OwnRows, column: str, kind: str) -> Labels:
         kind: One of `KINDS`.
 
     Raises:
-        ValueError: There is no such column; a row has no label, or labels are not of that kind; a test row is of a class
-            that no training row is of; there is only one class.
+        ValueError: There is no such column; a row has no label, or labels are not of that kind; a test row is of a
+            class that no training row is of; there is only one class.
     """
     for role in rows.files:
         rows.check_column(role, "label", column)
@@ -104,7 +104,7 @@ def _classes(values: Mapping[str, Sequence[Any]], names: tuple[str, ...], where:
         told = "which its feature does not name" if names else "which no training row has"
         raise ValueError(f"{where}, where rows of the split test or train have the label {strange[:_SHOWN]}, {told}")
     if len(known) < 2:
-        raise ValueError(f"{where}, which has the one class {list(known)[0]!r}; allowed: two or more")
+        raise ValueError(f"{where}, which has the one class {known[0]!r}; allowed: two or more")
     ids = {value: place for place, value in enumerate(known)}
     is_named = types == {str} or list(known) != list(range(len(known)))
     told_names = names or (tuple(map(str, known)) if is_named else ())

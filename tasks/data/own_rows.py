@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -260,6 +260,8 @@ def _unknown_dataset(repo: str, revision: str, sources: Sources) -> UnknownNameE
     """The error for a data set that is nowhere, with the nearest of those in the mirror."""
     hub = hub_problem(sources) if revision else "hub: not asked; set revision=COMMIT, in full, to read it there"
     if sources.mirror is None:
-        return UnknownNameError(f"data set {repo} was looked for in no mirror, as none was given with --mirror DIR; {hub}")
+        return UnknownNameError(
+            f"data set {repo} was looked for in no mirror, as none was given with --mirror DIR; {hub}"
+        )
     where = f"data set in the mirror {sources.mirror}, given as dataset,"
     return UnknownNameError(f"{unknown_name(where, repo, _mirrored(sources))}; {hub}")

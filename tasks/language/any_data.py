@@ -3,10 +3,10 @@
     bench run --tasks perplexity:file=notes.jsonl --backbone smollm2-135m ...
     bench run --tasks perplexity:dataset=ORG/NAME:column=text --mirror DIR ...
 
-`OwnTextSettings` lists the settings. A row is a document, and so is a text file; `document_start` cuts rows or the lines
-of text files into documents instead, or joins them. The protocol is that of all corpora (`perplexity.py`), with a
-stride, token by token, word by word and byte by byte. Data with a training split can train models; of data without one,
-pretrained models are measured as they are.
+`OwnTextSettings` lists the settings. A row is a document, and so is a text file; with `document_start`, documents begin
+at some rows, or at some lines of text files. The protocol is that of all corpora (`perplexity.py`), with its measures
+by token, word and byte. Models can be trained on data with a training split; on data without one, pretrained models are
+measured as they are.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def _joined(pieces: Sequence[str], start: re.Pattern[str]) -> Iterator[Document]
 PERPLEXITY = OwnPerplexity(
     corpus_info(
         name="perplexity",
-        summary="Perplexity on documents of yours: perplexity:file=PATH, or perplexity:dataset=ORG/NAME:column=NAME",
+        summary="Perplexity on documents of yours: set file=PATH or dataset=ORG/NAME, and column=COLUMN",
         data=("named by the setting file or dataset",),
         licence="that of the data",
         citation="the protocol of wikitext2",

@@ -106,7 +106,11 @@ class FamilyWithRolling:
             UnknownNameError: There is no such task, or its file is not that of a task.
         """
         task = self.extends.get(name)
-        if isinstance(task, LmEvalTask) and not task.config.is_class and task.config.values.get("output_type") == ROLLING:
+        if (
+            isinstance(task, LmEvalTask)
+            and not task.config.is_class
+            and task.config.values.get("output_type") == ROLLING
+        ):
             return RollingTask(task.info, task.config)
         return task
 

@@ -183,9 +183,7 @@ def _references(rows: OwnRows, role: str, columns: Sequence[str]) -> list[list[s
     return [[text or "" for each in row for text in (each if isinstance(each, list) else [each])] for row in found]
 
 
-def _table(
-    rows: OwnRows, role: str, source: str, references: Sequence[Sequence[str]], targets: Sequence[str]
-) -> Table:
+def _table(rows: OwnRows, role: str, source: str, references: Sequence[Sequence[str]], targets: Sequence[str]) -> Table:
     """The rows of a role as the protocol reads them, with a column for each summary of a text."""
     pyarrow: Any = importlib.import_module("pyarrow")
     names = [name for name in (ID,) if name in rows.columns(role)]
@@ -200,7 +198,7 @@ _VERSION = "1"
 SUMMARIZATION = OwnSummaries(
     replace(
         protocol.SUMMARIZATION.info,
-        summary="ROUGE of summaries of texts of yours: summarization:file=PATH or :dataset=ORG/NAME, source=A, target=B",
+        summary="ROUGE of summaries of texts of yours: set file=PATH or dataset=ORG/NAME, source=COLUMN, target=COLUMN",
         scales={
             scale: replace(given, settings={**given.settings, "file": ""})
             for scale, given in protocol.SUMMARIZATION.info.scales.items()

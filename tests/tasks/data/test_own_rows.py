@@ -40,7 +40,11 @@ def test_a_data_set_has_the_splits_of_its_files(sources: Sources, write_split: W
     assert rows.id == "org/notes/en"
     assert rows.read("test", "text").to_pydict() == {"text": ["a", "b"]}
     identity = rows.identity(sources, column="text", empty="")
-    assert (identity.source, identity.splits, identity.details) == ("mirror", {"train": 2, "test": 2}, {"column": "text"})
+    assert (identity.source, identity.splits, identity.details) == (
+        "mirror",
+        {"train": 2, "test": 2},
+        {"column": "text"},
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,7 +75,7 @@ def test_a_column_that_is_not_there_or_holds_no_text_is_refused(sources: Sources
     (tmp_path / "a.jsonl").write_text('{"body": "x", "n": 1}\n', encoding="utf-8")
     rows = OwnData(file=str(tmp_path / "a.jsonl")).find(sources)
     rows.check_text("test", "column", "body")
-    with pytest.raises(UnknownNameError, match="column of a.jsonl, given as column, 'bdy'; did you mean body"):
+    with pytest.raises(UnknownNameError, match=r"column of a.jsonl, given as column, 'bdy'; did you mean body"):
         rows.check_text("test", "column", "bdy")
     with pytest.raises(ValueError, match=r"column is the column 'n' of a.jsonl, which holds int64; allowed: text"):
         rows.check_text("test", "column", "n")
