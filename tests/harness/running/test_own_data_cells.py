@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ from hedgebench.tasks.summarization import protocol
 from ...adapters.tiny_models import save_tiny
 from ..conftest import Finished
 
+PAGE = Path(__file__).parents[3] / "docs" / "own-data.md"
 Bench = Callable[..., Finished]
 ARTICLES = ["cats sit on mats", "dogs ran far", "the sun is up"]
 TEAM = """
@@ -194,6 +196,34 @@ def test_a_task_on_a_data_set_of_the_hub_keeps_its_key(tmp_path: Path) -> None:
     assert cell.task is protocol.SUMMARIZATION
     assert cell.cell.scoring == scoring_fingerprint(protocol.SUMMARIZATION)
     assert cell.cell.settings["task"].keys() == protocol.SUMMARIZATION.info.scales["smoke"].settings.keys()
+
+
+def test_the_file_of_tasks_in_the_documentation_is_planned_as_it_says(team: Path, tmp_path: Path) -> None:
+    (declared,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (team / "team.toml").write_text(declared.replace('label = "hours"', 'label = "price"'), encoding="utf-8")
+    (team / "manual.txt").write_text("# one\ntext\n# two\ntext\n", encoding="utf-8")
+    write(team / "letters.jsonl", [{"letter": "a", "gist": "b", "title": "c"}])
+    save_tiny("llama", tmp_path / "llama")
+    backbones = {
+        "tickets": None,
+        "effort": None,
+        "manual": f"hf:{tmp_path / 'llama'}",
+        "letters": f"hf:{tmp_path / 'llama'}",
+    }
+    found = {}
+    for name, backbone in backbones.items():
+        (cell,) = plan(
+            f"{team / 'team.toml'}:{name}",
+            backbone=backbone,
+            **({"set": {"context_length": "128"}} if backbone else {}),
+        )
+        found[cell.cell.task] = cell.task.info.main_metric
+    assert found == {
+        "classification:tickets": "f1",
+        "classification:effort": "pearson",
+        "perplexity:manual": "perplexity",
+        "summarization:letters": "rouge1",
+    }
 
 
 @pytest.mark.parametrize(
