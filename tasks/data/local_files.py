@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...results.names import unknown_name
-from .sources import count_rows
 
 if TYPE_CHECKING:
-    from pyarrow import Schema, Table
+    from pyarrow import Table
 
 TEXTS = (".txt", ".md")
 """Endings of files that are one row each."""
@@ -87,22 +86,9 @@ def read_rows(files: Sequence[Path], columns: Sequence[str] | None = None) -> Ta
     return rows
 
 
-def read_schema(files: Sequence[Path]) -> Schema:
-    """The columns of files and their types.
-
-    Raises:
-        ValueError: As those of `read_rows`.
-    """
-    if all(file.suffix.lower() == PARQUET for file in files):
-        parquet: Any = importlib.import_module("pyarrow.parquet")
-        schema: Schema = parquet.read_schema(files[0])
-        return schema
-    return read_rows(files).schema
-
-
-def row_count(files: Sequence[Path]) -> int:
-    """The number of rows in files."""
-    return count_rows(files) if all(file.suffix.lower() == PARQUET for file in files) else len(read_rows(files))
+def are_parquet(files: Sequence[Path]) -> bool:
+    """Whether files have their columns and number of rows in a footer, so that neither takes reading the rows."""
+    return all(file.suffix.lower() == PARQUET for file in files)
 
 
 def _named(folder: Path, split: str) -> tuple[Path, ...]:

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,12 @@ from ...results.names import UnknownNameError, unknown_name
 from ...results.record import DataIdentity, Scalar
 from ..base import DataUnavailableError, Sources
 from .file_hashes import hash_files
-from .local_files import TEXTS, find_splits, read_rows, read_schema, row_count
+from .local_files import TEXTS, are_parquet, find_splits, read_rows
 from .named import check_names
-from .sources import DatasetId, find_dataset, hub_errors, hub_problem, local_copies, read_split
+from .sources import DatasetId, count_rows, find_dataset, hub_errors, hub_problem, local_copies, read_split
 
 if TYPE_CHECKING:
-    from pyarrow import Table
+    from pyarrow import Schema, Table
 
 _CONFIG = "default"
 _SHARD = re.compile(r"-\d+(-of-\d+)?(-\w+)?$")
@@ -164,7 +165,8 @@ class OwnRows:
         Raises:
             ValueError: A file cannot be read.
         """
-        return read_rows(self.files[role], columns)
+        table = self._parsed.get(role)
+        return read_rows(self.files[role], columns) if table is None else table.select(list(columns))
 
     def columns(self, role: str) -> list[str]:
         """The names of a role's columns.
@@ -172,7 +174,7 @@ class OwnRows:
         Raises:
             ValueError: A file cannot be read.
         """
-        names: list[str] = read_schema(self.files[role]).names
+        names: list[str] = self._schema(role).names
         return names
 
     def check_column(self, role: str, setting: str, name: str) -> str:
@@ -182,7 +184,7 @@ class OwnRows:
             UnknownNameError: There is no such column.
             ValueError: A file cannot be read.
         """
-        schema = read_schema(self.files[role])
+        schema = self._schema(role)
         if name not in schema.names:
             raise unknown_name(f"column of {self.where(role)}, given as {setting},", name, schema.names)
         return str(schema.field(name).type)
@@ -213,8 +215,23 @@ class OwnRows:
         content = f"{self.dataset} {revision} {dict(self.names)}" if is_pinned else hash_files(self.files, sources)
         told = {name: value for name, value in details.items() if value != ""}
         fingerprint = hashlib.sha256(json.dumps([content, told], sort_keys=True).encode()).hexdigest()
-        rows = {role: row_count(files) for role, files in self.files.items()}
+        rows = {
+            role: len(self._parsed[role]) if role in self._parsed else count_rows(files)
+            for role, files in self.files.items()
+        }
         return DataIdentity(self.id, revision, fingerprint, self.source, rows, told)
+
+    @cached_property
+    def _parsed(self) -> Mapping[str, Table]:
+        """The rows of the roles that are not in parquet files; each file is parsed once."""
+        return {role: read_rows(files) for role, files in self.files.items() if not are_parquet(files)}
+
+    def _schema(self, role: str) -> Schema:
+        if role in self._parsed:
+            return self._parsed[role].schema
+        parquet: Any = importlib.import_module("pyarrow.parquet")
+        schema: Schema = parquet.read_schema(self.files[role][0])
+        return schema
 
 
 def in_hub_layout(tables: Mapping[str, Callable[[], Table]], key: str, sources: Sources) -> tuple[DatasetId, Sources]:

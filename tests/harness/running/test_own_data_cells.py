@@ -66,6 +66,14 @@ def write(file: Path, rows: Sequence[dict[str, Any]]) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+def write_notes(mirror: Path, *splits: str) -> None:
+    """The data set `org/notes` of one row in each split."""
+    folder = mirror / "datasets" / "org" / "notes" / "default"
+    folder.mkdir(parents=True)
+    for split in splits:
+        pd.DataFrame({"note": ["a"], "gist": ["b"]}).to_parquet(folder / f"{split}-0.parquet")
+
+
 @pytest.fixture
 def team(tmp_path: Path) -> Path:
     """A folder with a file of tasks and their data."""
@@ -181,16 +189,15 @@ def test_a_training_recipe_needs_a_training_split(team: Path, tmp_path: Path) ->
     assert cell.cell.recipe == "zero-shot"
     with pytest.raises(UsageError, match=r"'pretrained-conversion'.*allowed: zero-shot"):
         plan(task, backbone=f"hf:{tmp_path / 'llama'}", recipe="pretrained-conversion")
-    whole = f"perplexity:column=subject:file={team / 'tickets'}:train_bytes=0"
-    with pytest.raises(UsageError, match="trains, and tickets has no training split that is read; allowed: zero-shot"):
-        plan(whole, backbone=f"hf:{tmp_path / 'llama'}", recipe="pretrained-conversion")
+    write_notes(tmp_path / "mirror", "test")
+    values = {"backbone": f"hf:{tmp_path / 'llama'}", "mirror": str(tmp_path / "mirror")}
+    message = "recipe pretrained-conversion trains, and org/notes/default has no training split that is read; allowed: "
+    with pytest.raises(UsageError, match=message):
+        plan("perplexity:column=note:dataset=org/notes", recipe="pretrained-conversion", **values)
 
 
 def test_a_task_on_a_data_set_of_the_hub_keeps_its_key(tmp_path: Path) -> None:
-    folder = tmp_path / "mirror" / "datasets" / "org" / "notes" / "default"
-    folder.mkdir(parents=True)
-    for split in ("train", "validation", "test"):
-        pd.DataFrame({"note": ["a"], "gist": ["b"]}).to_parquet(folder / f"{split}-0.parquet")
+    write_notes(tmp_path / "mirror", "train", "validation", "test")
     names = "summarization:dataset=org/notes:source=note:target=gist"
     (cell,) = plan(names, mirror=str(tmp_path / "mirror"), backbone="gpt", set={"tokenizer": "byte"})
     assert cell.task is protocol.SUMMARIZATION

@@ -91,7 +91,7 @@ def test_what_is_not_there_is_told_with_the_nearest(tmp_path: Path) -> None:
         find_splits(tmp_path / "data" / "ticket.jsonl", ROLES)
     with pytest.raises(UnknownNameError, match=r"unknown file in .*, given as file, 'dta'; did you mean data"):
         find_splits(tmp_path / "dta" / "tickets.jsonl", ROLES)
-    with pytest.raises(UnknownNameError, match=r"given as test_split, 'test' .*dev, tickets, train"):
+    with pytest.raises(UnknownNameError, match=r"given as test_split, 'test'.*dev, tickets, train"):
         find_splits(tmp_path / "data", ROLES)
     with pytest.raises(UnknownNameError, match=r"given as test_split, 'devv'; did you mean dev"):
         find_splits(tmp_path / "data", {"test": "devv"})

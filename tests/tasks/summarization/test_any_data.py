@@ -26,6 +26,7 @@ BYTES = as_settings(
         context_length=400, max_new_tokens=40, tokenizer="byte", prompt=PROMPT, train_rows=9, test_rows=7, batch_size=3
     )
 )
+SAMSUM = Path("datasets", "knkarthick", "samsum", "samsum")
 NAMES = {"source": "dialogue", "target": "summary"}
 
 
@@ -58,9 +59,28 @@ def pretrained(sources: Sources) -> Sources:
     return replace(sources, tokenizer=BackboneTokenizer("tiny", "x"))
 
 
-def test_the_texts_of_samsum_have_the_measures_of_samsum(sources: Sources, real_mirror: Path, tmp_path: Path) -> None:
-    there = replace(sources, mirror=real_mirror)
-    for file in (real_mirror / "datasets" / "knkarthick" / "samsum" / "samsum").glob("*.parquet"):
+@pytest.fixture(params=["tiny", "real"])
+def samsum(request: pytest.FixtureRequest, sources: Sources) -> Sources:
+    """Dialogues in the place of SAMSum's, and the real ones."""
+    if request.param == "real":
+        return replace(sources, mirror=request.getfixturevalue("real_mirror"))
+    assert sources.mirror is not None
+    folder = sources.mirror / SAMSUM
+    folder.mkdir(parents=True)
+    for split, rows in (("train", 12), ("validation", 3), ("test", 9)):
+        texts = {
+            "dialogue": [f"Ann: {'so ' * i}hi {split}" for i in range(rows)],
+            "summary": ["Ann greets. So."] * rows,
+        }
+        frame = pandas.DataFrame({"id": [f"{split}{i}" for i in range(rows)], **texts})
+        frame.to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    return sources
+
+
+def test_the_texts_of_samsum_have_the_measures_of_samsum(sources: Sources, samsum: Sources, tmp_path: Path) -> None:
+    there = samsum
+    assert there.mirror is not None
+    for file in (there.mirror / SAMSUM).glob("*.parquet"):
         rows = pandas.read_parquet(file).to_dict("records")
         write(tmp_path / "own" / f"{file.stem.partition('-')[0]}.jsonl", rows)  # type: ignore[arg-type]
     settings = {**BYTES, **NAMES, "file": str(tmp_path / "own")}
