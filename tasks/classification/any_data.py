@@ -42,7 +42,6 @@ NO_DATASET = DatasetId("", "", "")
 """Stands where no data are read."""
 
 _MOST_TEXTS = 2
-_VERSION = "1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,12 +187,12 @@ class OwnClassification:
         if "train" not in rows.files:
             check_pretrained(rows.id, sources)
             shared["train_rows"] = 0
+        own = rows.identity(sources, text=chosen.text, label=chosen.label, labels=chosen.kind)
         labels = read_labels(rows, chosen.label, chosen.kind)
         chosen.check_metric(labels.count)
         texts = {role: _texts(rows, role, chosen.columns) for role in rows.files}
-        own = rows.identity(sources, text=chosen.text, label=chosen.label, labels=chosen.kind)
         makers = {role: partial(labels.beside, role, table) for role, table in texts.items()}
-        dataset, there = in_hub_layout(makers, f"{_VERSION} {own.fingerprint}", sources)
+        dataset, there = in_hub_layout(rows, own, makers, sources)
         own = replace(own, details={**own.details, "kind": labels.kind, "classes": labels.count})
         return chosen.protocol(self.info, labels.count, dataset), own, (shared, there)
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from pyarrow import Schema, Table
 
 _CONFIG = "default"
+_VERSION = 1
+"""Raised when the tables that tasks make of the same rows change."""
 _SHARD = re.compile(r"-\d+(-of-\d+)?(-\w+)?$")
 
 
@@ -234,23 +236,31 @@ class OwnRows:
         return schema
 
 
-def in_hub_layout(tables: Mapping[str, Callable[[], Table]], key: str, sources: Sources) -> tuple[DatasetId, Sources]:
+def in_hub_layout(
+    rows: OwnRows, own: DataIdentity, tables: Mapping[str, Callable[[], Table]], sources: Sources
+) -> tuple[DatasetId, Sources]:
     """Keeps tables as a data set in the layout of the hub, and gives its name and the sources that have it.
 
     The name of the repository is an absolute path, which stands in place of one below the mirror.
 
     Args:
+        rows: The rows that the tables are made of.
+        own: Their identity before they were read; tables of equal fingerprints are written once.
         tables: Makes the rows of each split.
-        key: What determines the rows; equal keys are written once.
         sources: Where to keep them.
+
+    Raises:
+        DataUnavailableError: The rows changed while they were read.
     """
     parquet: Any = importlib.import_module("pyarrow.parquet")
-    folder = sources.cache.resolve() / "own_data" / hashlib.sha256(key.encode()).hexdigest()[:16]
+    folder = sources.cache.resolve() / "own_data" / f"{own.fingerprint[:16]}-{_VERSION}"
     for split, make in tables.items():
         file = folder / _CONFIG / f"{split}-00000-of-00001.parquet"
         if not file.is_file():
             with replacing(file) as handle:
                 parquet.write_table(make(), handle)
+                if rows.identity(sources, **own.details).fingerprint != own.fingerprint:
+                    raise DataUnavailableError(f"{own.id} changed while it was read; start the run again")
     dataset = DatasetId(str(folder), _CONFIG, "", tuple(tables))
     return dataset, replace(sources, mirror=sources.mirror or sources.cache)
 

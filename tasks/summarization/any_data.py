@@ -145,6 +145,7 @@ class OwnSummaries:
         if "train" not in rows.files:
             check_pretrained(rows.id, sources)
             shared["train_rows"] = 0
+        own = asked.identity(rows, sources)
         for role in rows.files:
             rows.check_text(role, "source", asked.columns(role)[0])
         references = {role: _references(rows, role, asked.columns(role)[1]) for role in rows.files}
@@ -154,7 +155,7 @@ class OwnSummaries:
             role: partial(_table, rows, role, asked.columns(role)[0], each, targets)
             for role, each in references.items()
         }
-        dataset, there = in_hub_layout(makers, f"{_VERSION} {asked.identity(rows, sources).fingerprint}", sources)
+        dataset, there = in_hub_layout(rows, own, makers, sources)
         validation = "validation" if "validation" in rows.files else None
         kept = KeptSummaries(dataset.repo, "source", "+".join(targets), validation=validation)
         return protocol.Summarization(self.info, kept), {**shared, "config": dataset.config}, there
@@ -194,7 +195,6 @@ def _table(rows: OwnRows, role: str, source: str, references: Sequence[Sequence[
     return made
 
 
-_VERSION = "1"
 SUMMARIZATION = OwnSummaries(
     replace(
         protocol.SUMMARIZATION.info,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hedgebench.results.names import UnknownNameError
-from hedgebench.tasks.base import Sources
+from hedgebench.tasks.base import DataUnavailableError, Sources
 from hedgebench.tasks.data.own_rows import OwnData, in_hub_layout, nearest_datasets
 from hedgebench.tasks.data.sources import read_split
 
@@ -93,19 +93,40 @@ def test_the_fingerprint_is_that_of_content_and_reading_and_not_of_the_place(sou
     assert len({first, fingerprint("here", "other"), fingerprint("here", "text", column="body")}) == 3
 
 
-def test_rows_in_the_layout_of_the_hub_are_read_as_any_data_set_and_written_once(sources: Sources) -> None:
+def test_rows_in_the_layout_of_the_hub_are_read_as_any_data_set_and_written_once(
+    sources: Sources, tmp_path: Path
+) -> None:
     import pyarrow as pa
 
+    (tmp_path / "a.txt").write_text("a", encoding="utf-8")
+    rows = OwnData(file=str(tmp_path / "a.txt")).find(sources)
     made: list[str] = []
+    own = rows.identity(sources, column="text")
 
     def make() -> pa.Table:
         made.append("test")
         return pa.table({"text": ["a", "b"]})
 
     for _ in range(2):
-        dataset, there = in_hub_layout({"test": make}, "key", replace(sources, mirror=None))
+        dataset, there = in_hub_layout(rows, own, {"test": make}, replace(sources, mirror=None))
         assert read_split(dataset, "test", there)["text"][:] == ["a", "b"]
     assert made == ["test"]
+
+
+def test_rows_that_change_while_they_are_read_are_not_kept(sources: Sources, tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    file = tmp_path / "a.txt"
+    file.write_text("a", encoding="utf-8")
+    rows = OwnData(file=str(file)).find(sources)
+
+    def make() -> pa.Table:
+        file.write_text("b", encoding="utf-8")
+        return pa.table({"text": ["b"]})
+
+    with pytest.raises(DataUnavailableError, match=r"a.txt changed while it was read; start the run again"):
+        in_hub_layout(rows, rows.identity(sources), {"test": make}, sources)
+    assert not list(sources.cache.rglob("*.parquet"))
 
 
 def test_a_revision_in_the_hubs_cache_is_read(
