@@ -29,7 +29,7 @@ Write = Callable[..., Path]
 )
 def test_data_are_named_once(values: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        OwnData(**values)  # type: ignore[arg-type]
+        OwnData(**values)
 
 
 def test_a_data_set_has_the_splits_of_its_files(sources: Sources, write_split: Write) -> None:
