@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..adapters.base import Settings, UnsupportedError
 from ..adapters.model_code import MODEL_CODE
 from ..results.record import DataIdentity, Failure, Scalar
+from ..tasks.data.own_rows import LOCAL
 
 if TYPE_CHECKING:
     from ..adapters.backbone import Backbone
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from .weights.locate import Weights
 
 
-_LOCAL_DATA = "task.file"
-"""The setting that says where data of the user's are, whose content the fingerprint has."""
+_PLACE = "file"
+"""The task's setting that says where data of the user's are."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +82,23 @@ class Cell:
 
     def flat_settings(self) -> dict[str, Scalar | tuple[Scalar, ...]]:
         """Every setting as `group.key`, for the record, which names local data without their folder."""
-        flat = {f"{group}.{key}": value for group, values in self.settings.items() for key, value in values.items()}
-        if flat.get(_LOCAL_DATA):
-            flat[_LOCAL_DATA] = Path(str(flat[_LOCAL_DATA])).name
-        return flat
+        place = {f"task.{_PLACE}": Path(str(self.settings["task"][_PLACE])).name} if self._has_local_data else {}
+        return {
+            **{f"{group}.{key}": value for group, values in self.settings.items() for key, value in values.items()},
+            **place,
+        }
+
+    @property
+    def _has_local_data(self) -> bool:
+        """Whether a setting says where the data are; their fingerprint has the content."""
+        return self.data.source in LOCAL and bool(self.settings["task"].get(_PLACE))
 
     def _hash(self, without: tuple[str, ...]) -> str:
         """Hash of the fields; the place of the data and the rows of their splits do not count."""
         fields = {name: value for name, value in asdict(self).items() if name not in without}
         del fields["data"]["splits"], fields["data"]["source"]
-        if self.data.fingerprint:
-            group, key = _LOCAL_DATA.split(".")
-            fields["settings"].get(group, {}).pop(key, None)
+        if self._has_local_data:
+            del fields["settings"]["task"][_PLACE]
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

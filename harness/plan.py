@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ..adapters.backbone import Backbone, CheckpointError
-from ..adapters.base import Settings, UnsupportedError
+from ..adapters.base import Settings, UnsupportedError, Value
 from ..adapters.mechanisms.softmax import CONTINUED
 from ..adapters.spec import ModelSpec, parse_spec
 from ..results.names import UsageError, unknown_name

@@ -28,6 +28,9 @@ from .sources import DatasetId, count_rows, find_dataset, hub_errors, hub_proble
 if TYPE_CHECKING:
     from pyarrow import Schema, Table
 
+LOCAL = ("file", "folder")
+"""Sources of rows in a local file or folder."""
+
 _CONFIG = "default"
 _VERSION = 1
 """Raised when the tables that tasks make of the same rows change."""
@@ -95,8 +98,7 @@ class OwnData:
             ValueError: The file, the data set, its configuration or its test split does not exist.
         """
         if self.file:
-            source = "folder" if self._path.is_dir() else "file"
-            return OwnRows(self._path.name, source, self.splits, self.local_files())
+            return OwnRows(self._path.name, LOCAL[self._path.is_dir()], self.splits, self.local_files())
         dataset = self._dataset(sources)
         found = find_dataset(dataset, sources)
         if not found.files:
