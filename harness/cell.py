@@ -6,17 +6,23 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..adapters.base import Settings, UnsupportedError
 from ..adapters.model_code import MODEL_CODE
 from ..results.record import DataIdentity, Failure, Scalar
+from ..tasks.data.own_rows import LOCAL
 
 if TYPE_CHECKING:
     from ..adapters.backbone import Backbone
     from ..adapters.spec import ModelSpec
     from ..tasks.base import Task
     from .weights.locate import Weights
+
+
+_PLACE = "file"
+"""The task's setting that says where data of the user's are."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +81,24 @@ class Cell:
         return f"{self.model} / {self.backbone} / {self.task} / seed {self.seed}"
 
     def flat_settings(self) -> dict[str, Scalar | tuple[Scalar, ...]]:
-        """Every setting as `group.key`, for the record."""
-        return {f"{group}.{key}": value for group, values in self.settings.items() for key, value in values.items()}
+        """Every setting as `group.key`, for the record, which names local data without their folder."""
+        place = {f"task.{_PLACE}": Path(str(self.settings["task"][_PLACE])).name} if self._has_local_data else {}
+        return {
+            **{f"{group}.{key}": value for group, values in self.settings.items() for key, value in values.items()},
+            **place,
+        }
+
+    @property
+    def _has_local_data(self) -> bool:
+        """Whether a setting says where the data are; their fingerprint has the content."""
+        return self.data.source in LOCAL and bool(self.settings["task"].get(_PLACE))
 
     def _hash(self, without: tuple[str, ...]) -> str:
         """Hash of the fields; the place of the data and the rows of their splits do not count."""
         fields = {name: value for name, value in asdict(self).items() if name not in without}
         del fields["data"]["splits"], fields["data"]["source"]
+        if self._has_local_data:
+            del fields["settings"]["task"][_PLACE]
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -118,8 +135,10 @@ class PlannedCell:
         return _of_names, (self.cell, self.task.info.name, self.backbone, self.weights, self.problem)
 
 
-def _of_names(cell: Cell, task: str, *others: Any) -> PlannedCell:
+def _of_names(cell: Cell, name: str, *others: Any) -> PlannedCell:
     from ..adapters.spec import parse_spec
     from . import registry
+    from .task_spec import task_of
 
-    return PlannedCell(cell, registry.tasks().get(task), parse_spec(cell.model, registry.mechanisms().get), *others)
+    task = task_of(name, cell.settings.get("task", {}), cell.data if cell.data.id else None)
+    return PlannedCell(cell, task, parse_spec(cell.model, registry.mechanisms().get), *others)

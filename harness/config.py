@@ -205,11 +205,11 @@ def _parse(name: str, value: Any) -> Any:
         case "set":
             raise ValueError("it must be a table")
         case "models" | "tasks" | "log":
-            return split_list(_as_text(value))
+            return split_list(as_text(value))
         case "seeds":
-            return parse_seeds(_as_text(value))
+            return parse_seeds(as_text(value))
         case "batch_size":
-            return _as_text(value)
+            return as_text(value)
     hint = typing.get_type_hints(RunConfig)[name]
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
     if type(value) not in kinds and not (float in kinds and type(value) is int):
@@ -222,10 +222,10 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         if isinstance(value, dict):
             yield from _flatten(value, f"{prefix}{key}.")
         else:
-            yield prefix + key, _as_text(value)
+            yield prefix + key, as_text(value)
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A value as it is written after a flag."""
     if isinstance(value, bool):
         return "true" if value else "false"

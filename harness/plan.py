@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ..adapters.backbone import Backbone, CheckpointError
-from ..adapters.base import Settings, UnsupportedError
+from ..adapters.base import Settings, UnsupportedError, Value
 from ..adapters.mechanisms.softmax import CONTINUED
 from ..adapters.spec import ModelSpec, parse_spec
 from ..results.names import UsageError, unknown_name
 from ..results.record import DataIdentity, Failure
 from ..tasks.base import DataUnavailableError, Sources, Task
+from ..tasks.data.own_rows import nearest_datasets
 from ..tasks.data.sources import cache_folder
 from . import registry
 from .cell import Cell, PlannedCell
@@ -24,7 +25,7 @@ from .environment import cpu_name, gpu_name, has_cuda_device
 from .recipes import RECIPES, STAGE_DEFAULTS, check_stage, stage_defaults
 from .scoring_code import scoring_fingerprint
 from .settings import Groups, apply_overrides, check_overrides
-from .task_spec import TaskSpec, parse_task_spec
+from .task_spec import TaskSpec, decided, parse_task_specs
 from .weights.backbone_names import backbone_from_name
 from .weights.locate import Weights, locate, sources_for
 
@@ -63,7 +64,8 @@ def make_plan(config: RunConfig, begin: Callable[[Collection[str]], None] = lamb
         known = identified[data_of]
         for seed in config.seeds:
             cell = replace(draft.cell, data=known.cell.data, scoring=known.cell.scoring, seed=seed)
-            planned.setdefault(cell.key, replace(draft, cell=cell, problem=draft.problem or known.problem))
+            of_data = replace(draft, task=known.task, cell=cell, problem=draft.problem or known.problem)
+            planned.setdefault(cell.key, of_data)
     return list(planned.values())
 
 
@@ -100,7 +102,7 @@ def _drafts(config: RunConfig, sources: Sources) -> Iterator[PlannedCell]:
 def _tasks(patterns: Sequence[str]) -> list[tuple[Task, TaskSpec]]:
     """Each task once, in the order given, with the settings that belong to its name."""
     found: dict[str, tuple[Task, TaskSpec]] = {}
-    for spec in map(parse_task_spec, patterns):
+    for spec in (each for pattern in patterns for each in parse_task_specs(pattern)):
         for name in registry.task_names(spec.name):
             found.setdefault(spec.canonical(name), (registry.tasks().get(name), spec))
     return list(found.values())
@@ -129,11 +131,12 @@ def _draft(
 ) -> PlannedCell:
     """A model on a task, with the problem if the backbone cannot do the task or its weights were not found."""
     backbone, weights, problem = located
-    info = task.info
     device = resolve_device(config.device)
-    scale = config.task_scales.get(info.name, config.scale)
+    scale = config.task_scales.get(task.info.name, config.scale)
+    task, own = _decided(task, _task_settings(task, task_spec, backbone, scale, config), scale)
+    info = task.info
     recipe = _recipe(task, backbone, config)
-    settings = _settings(task, task_spec, backbone, scale, recipe, config)
+    settings = {"task": own, **_other_settings(task, backbone, scale, recipe, config)}
     _check_window(spec, info.name, settings["task"])
     if spec.options.get(CONTINUED) and not RECIPES[recipe].trains_teacher:
         raise UsageError(
@@ -189,18 +192,48 @@ def _recipe(task: Task, backbone: Backbone, config: RunConfig) -> str:
     return config.recipe
 
 
-def _settings(
-    task: Task, task_spec: TaskSpec, backbone: Backbone, scale: str, recipe: str, config: RunConfig
-) -> Groups:
-    """A cell's settings: defaults, overridden by `--set`, then `--batch-size`, then the settings in the task's name.
+def _task_settings(
+    task: Task, task_spec: TaskSpec, backbone: Backbone, scale: str, config: RunConfig
+) -> dict[str, Value]:
+    """A task's settings: defaults, overridden by `--set`, then `--batch-size`, then the settings in the task's name.
+
+    A pretrained model uses its own tokenizer.
 
     Raises:
         UsageError: A setting is unknown or has a wrong value, or the task has no such scale.
     """
+    if scale not in task.info.scales:
+        raise unknown_name(f"scale of task {task.info.name}", scale, task.info.scales)
+    own: Settings = task.info.scales[scale].settings
+    if backbone.checkpoint is not None and "tokenizer" in own:
+        own = {**own, "tokenizer": "backbone"}
+    settings = apply_overrides({"task": own}, config.overrides)["task"]
+    if config.batch_size not in ("", "auto") and "batch_size" in settings:
+        settings["batch_size"] = int(config.batch_size)
+    return task_spec.apply(settings)
+
+
+def _decided(task: Task, settings: Settings, scale: str) -> tuple[Task, Settings]:
+    """The task that its settings decide on, and those of the settings that it has.
+
+    Raises:
+        UsageError: The task does not take one of its settings.
+    """
+    try:
+        chosen = decided(task, settings)
+    except ValueError as error:
+        raise UsageError(f"task {task.info.name}: {error}") from error
+    known = chosen.info.scales[scale].settings
+    return chosen, settings if chosen is task else {key: settings[key] for key in settings if key in known}
+
+
+def _other_settings(task: Task, backbone: Backbone, scale: str, recipe: str, config: RunConfig) -> Groups:
+    """The settings of backbone and stages: defaults, overridden by `--set`.
+
+    Raises:
+        UsageError: A setting has a wrong value.
+    """
     settings = apply_overrides(_defaults(task, backbone, scale, recipe, config), config.overrides)
-    if config.batch_size not in ("", "auto") and "batch_size" in settings["task"]:
-        settings["task"]["batch_size"] = int(config.batch_size)
-    settings["task"] = task_spec.apply(settings["task"])
     for stage in settings.keys() & STAGE_DEFAULTS.keys():
         check_stage(stage, settings[stage])
     return settings
@@ -221,41 +254,46 @@ def _check_window(spec: ModelSpec, task: str, settings: Settings) -> None:
 
 
 def _defaults(task: Task, backbone: Backbone, scale: str, recipe: str, config: RunConfig) -> Groups:
-    """Defaults by group: those of the scale, overridden by those of the task.
+    """Defaults of backbone and stages: those of the scale, overridden by those of the task.
 
-    A pretrained model uses its own tokenizer and sizes; some tasks want its weights in the dtype of the run. Stages
-    that follow from the settings of training follow `--set train.KEY=VALUE` too.
+    A pretrained model has its own sizes; some tasks want its weights in the dtype of the run. Stages that follow from
+    the settings of training follow `--set train.KEY=VALUE` too.
     """
-    if scale not in task.info.scales:
-        raise unknown_name(f"scale of task {task.info.name}", scale, task.info.scales)
     chosen = task.info.scales[scale]
-    own: Settings = chosen.settings
     sizes: Settings = chosen.backbone
     if backbone.checkpoint is not None:
-        own = {**own, "tokenizer": "backbone"} if "tokenizer" in own else own
         dtype = resolve_dtype(config.dtype, resolve_device(config.device))
         sizes = {"weights": dtype} if task.info.weights_in_dtype else {}
     train = apply_overrides({"train": {**STAGE_DEFAULTS["train"][scale], **chosen.train}}, config.overrides)["train"]
     stages = stage_defaults(RECIPES[recipe], scale, replace(chosen, train=train))
-    return {"task": own, "backbone": {**backbone.sizes[scale], **sizes}, **stages}
+    return {"backbone": {**backbone.sizes[scale], **sizes}, **stages}
 
 
 def _with_data(draft: PlannedCell, sources: Sources) -> PlannedCell:
     """The cell with the data that it reads and the code that scores it, or with the problem if its data are missing.
 
     Raises:
-        UsageError: The task does not take one of its settings.
+        UsageError: The task does not take one of its settings, or the user's own data do not exist or cannot train.
     """
-    task = draft.task
+    task, settings = draft.task, draft.cell.settings["task"]
     draft = replace(draft, cell=replace(draft.cell, scoring=scoring_fingerprint(task)))
     if draft.backbone.checkpoint is not None and draft.weights is None:
         return draft
     try:
-        data = task.identify(draft.cell.settings["task"], sources_for(draft.weights, sources, fetch=False))
+        data = task.identify(settings, sources_for(draft.weights, sources, fetch=False))
+        task = decided(task, settings, data)
     except UnsupportedError as error:
         return replace(draft, problem=Failure(UnsupportedError.__name__, str(error)))
     except (DataUnavailableError, ImportError) as error:
+        if named := settings.get("dataset"):
+            hint = nearest_datasets(str(named), sources)
+            raise UsageError(f"task {task.info.name}: {error}{hint}") from error
         return replace(draft, problem=Failure(type(error).__name__, str(error)))
     except ValueError as error:
         raise UsageError(f"task {task.info.name}: {error}") from error
-    return replace(draft, cell=replace(draft.cell, data=data))
+    if draft.cell.recipe not in task.info.recipes:
+        raise UsageError(
+            f"task {task.info.name}: recipe {draft.cell.recipe} trains, and {data.id} has no training split that is "
+            f"read; allowed: {', '.join(task.info.recipes)}"
+        )
+    return replace(draft, task=task, cell=replace(draft.cell, data=data))

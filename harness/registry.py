@@ -19,6 +19,7 @@ from typing import Generic, TypeVar, cast
 from ..adapters.mechanisms.declaration import Mechanism
 from ..results.names import GROUPS, UnknownNameError, unknown_name
 from ..tasks.base import Task, TaskFamily, TaskInfo
+from ..tasks.own_data import Extension
 
 PACKAGE = __name__.partition(".")[0]
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,9 +75,15 @@ def mechanisms() -> Registry[Mechanism]:
 def tasks() -> Registry[Task]:
     """Every task, and the families that make tasks from names."""
     modules = list(_modules("tasks"))
-    found: Registry[Task] = _registry("task", "hedgebench.tasks", modules, _task_name)
     values = [value for module in modules for value in vars(module).values() if not isinstance(value, _NO_TASK)]
-    return replace(found, families={value.prefix: value for value in values if isinstance(value, TaskFamily)})
+    extended = {id(value.extends) for value in values if isinstance(value, Extension)}
+
+    def name_of(value: object) -> str | None:
+        return None if id(value) in extended else _task_name(value)
+
+    found: Registry[Task] = _registry("task", "hedgebench.tasks", modules, name_of)
+    families = [value for value in values if isinstance(value, TaskFamily) and id(value) not in extended]
+    return replace(found, families={family.prefix: family for family in families})
 
 
 def task_names(pattern: str) -> Sequence[str]:

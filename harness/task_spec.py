@@ -3,19 +3,39 @@
 The settings become part of the task's name in records and tables, so that one run can hold a task with several
 settings: `summarization:dataset=ORG/NAME:source=COLUMN:target=COLUMN`, or `wikitext2:stride=64` beside `wikitext2`. A
 value that holds a colon or a comma has to be given with `--set`.
+
+A TOML file declares tasks under names of their own: `FILE.toml` is all of them, `FILE.toml:NAME[:KEY=VALUE]...` one.
+Each is a table with its `task` and settings of it; a `file` is looked for from the folder of the TOML file:
+
+    [tickets]
+    task = "classification"
+    file = "tickets.jsonl"
+    text = "subject+body"
+
+It is `classification:tickets` in records and tables: its content counts, and not where it lies.
 """
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from ..adapters.base import Settings, Value
 from ..adapters.spec import SpecError, parse_pairs
-from ..results.names import unknown_name
+from ..results.names import UsageError, unknown_name
+from ..results.record import DataIdentity
 from ..tasks.base import Task
+from ..tasks.own_data import Decided
 from . import registry
+from .config import as_text
 from .settings import parse_value
+
+_TOML = ".toml"
+_TITLE = re.compile(r"[\w-]+")
 
 
 @dataclass(frozen=True)
@@ -25,14 +45,19 @@ class TaskSpec:
     Attributes:
         name: The name or glob.
         given: Settings as written in the spec.
+        title: The name that a file declares the task under; empty if none does.
+        declared: Settings that the file declares, which those of the spec override.
     """
 
     name: str
     given: Mapping[str, str]
+    title: str = ""
+    declared: Mapping[str, str] = field(default_factory=dict)
 
     def canonical(self, name: str) -> str:
         """The spec of one task that the glob matches, settings sorted: equal tasks have equal names."""
-        return name + "".join(f":{key}={value}" for key, value in sorted(self.given.items()))
+        title = [f":{self.title}"] if self.title else []
+        return name + "".join([*title, *(f":{key}={value}" for key, value in sorted(self.given.items()))])
 
     def apply(self, settings: Settings) -> dict[str, Value]:
         """A task's settings with those of the spec.
@@ -40,11 +65,32 @@ class TaskSpec:
         Raises:
             UsageError: The task has no such setting, or the setting takes no such value.
         """
-        for key in self.given:
+        given = {**self.declared, **self.given}
+        where = f"{self.name}:{self.title}" if self.title else self.name
+        for key in given:
             if key not in settings:
-                raise unknown_name(f"setting of task {self.name}", key, settings)
-        own = {key: parse_value(f"{self.name}:{key}", text, settings[key]) for key, text in self.given.items()}
+                raise unknown_name(f"setting of task {where}", key, settings)
+        own = {key: parse_value(f"{where}:{key}", text, settings[key]) for key, text in given.items()}
         return {**settings, **own}
+
+
+def parse_task_specs(text: str) -> list[TaskSpec]:
+    """The task specs that `text` stands for: one, or those that a TOML file declares.
+
+    Raises:
+        SpecError: The text does not have the form of a task spec.
+        UsageError: The file cannot be read, or declares something else than tasks.
+    """
+    name, *parts = text.split(":")
+    if not name.endswith(_TOML):
+        return [parse_task_spec(text)]
+    declared = _declared(Path(name).expanduser())
+    title = parts.pop(0) if parts and "=" not in parts[0] else ""
+    if title and title not in declared:
+        raise unknown_name(f"task in {name}", title, declared)
+    given = parse_pairs(parts, f"task {text!r}")
+    chosen = {title: declared[title]} if title else declared
+    return [TaskSpec(task, given, each, settings) for each, (task, settings) in chosen.items()]
 
 
 def parse_task_spec(text: str) -> TaskSpec:
@@ -59,10 +105,52 @@ def parse_task_spec(text: str) -> TaskSpec:
     return TaskSpec(name, parse_pairs(pairs, f"task {text!r}"))
 
 
-def task_of(name: str) -> Task:
-    """The task that a record names; the settings in the name are ignored.
+def task_of(name: str, settings: Settings, data: DataIdentity | None = None) -> Task:
+    """The task that a record names, as its settings and its data decide; the settings in the name are ignored.
 
     Raises:
         UnknownNameError: There is no such task.
     """
-    return registry.tasks().get(name.partition(":")[0])
+    return decided(registry.tasks().get(name.partition(":")[0]), settings, data)
+
+
+def decided(task: Task, settings: Settings, data: DataIdentity | None = None) -> Task:
+    """A task as its settings and its data decide.
+
+    Raises:
+        ValueError: The task does not take a setting.
+    """
+    return task.decided(settings, data) if isinstance(task, Decided) else task
+
+
+def _declared(path: Path) -> dict[str, tuple[str, dict[str, str]]]:
+    """The task and the settings of each name that a file declares.
+
+    Raises:
+        UsageError: There is no such file, it is not TOML, or it declares something else than tasks.
+    """
+    if not path.is_file():
+        beside = [each.name for each in path.parent.glob(f"*{_TOML}")]
+        raise unknown_name(f"file of tasks in {path.parent.resolve()}", path.name, beside)
+    try:
+        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read tasks from {str(path)!r}: {error}") from error
+    if not tables:
+        raise UsageError(f"{str(path)!r} declares no task; a task is a table, such as [tickets], with its `task`")
+    return {title: _task_in(table, title, path) for title, table in tables.items()}
+
+
+def _task_in(table: Any, title: str, path: Path) -> tuple[str, dict[str, str]]:
+    if not (isinstance(table, dict) and isinstance(table.get("task"), str) and _TITLE.fullmatch(title)):
+        raise UsageError(
+            f"{title!r} in {str(path)!r} declares no task; a task is a table named in letters, digits, - and _, with "
+            'its `task`, such as task = "classification"'
+        )
+    if nested := [key for key, value in table.items() if isinstance(value, dict)]:
+        raise UsageError(f"{title}.{nested[0]} in {str(path)!r} is a table; allowed: settings of the task")
+    settings = {key: as_text(value) for key, value in table.items() if key != "task"}
+    if "file" in settings:
+        settings["file"] = str(path.parent.resolve() / Path(settings["file"]).expanduser())
+    name: str = table["task"]
+    return registry.tasks().get(name).info.name, settings

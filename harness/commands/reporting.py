@@ -105,8 +105,8 @@ def rescore_runs(folders: Sequence[Path]) -> None:
 
 def rescore(record: Record, store: RunStore) -> Record:
     """The record with metrics recomputed from its predictions."""
-    task = task_of(record.task)
     settings = {key.removeprefix("task."): v for key, v in record.settings.items() if key.startswith("task.")}
+    task = task_of(record.task, settings, record.data)  # type: ignore[arg-type]
     own, without_branch = split_branch(list(store.read_samples(record.cell_id)))
     fresh = task.score(own, settings)  # type: ignore[arg-type]
     if without_branch:

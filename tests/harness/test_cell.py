@@ -20,7 +20,9 @@ from hedgebench.adapters.model_code import MODEL_CODE
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness import registry
 from hedgebench.harness.cell import Cell
+from hedgebench.harness.plan import NO_DATA
 from hedgebench.harness.running.job import CellJob
+from hedgebench.harness.task_spec import decided
 from hedgebench.results.record import DataIdentity
 from hedgebench.tasks.base import Sources
 
@@ -130,7 +132,9 @@ def test_every_model_task_and_backbone_can_be_sent_to_a_process(
 ) -> None:
     planned = make_job().planned
     for name, task in registry.tasks().items.items():
-        assert pickle.loads(pickle.dumps(replace(planned, task=task))).task is task, name
+        cell = replace(planned.cell, settings={"task": {}}, data=NO_DATA)
+        sent = replace(planned, task=decided(task, {}), cell=cell)
+        assert pickle.loads(pickle.dumps(sent)).task == sent.task, name
     for name, mechanism in registry.mechanisms().items.items():
         sent = replace(
             planned, cell=replace(planned.cell, model=name), spec=parse_spec(name, registry.mechanisms().get)

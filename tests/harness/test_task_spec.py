@@ -37,9 +37,9 @@ def test_a_setting_given_twice_is_refused() -> None:
 
 
 def test_the_task_of_a_name_has_its_settings_left_aside() -> None:
-    assert task_of("stdlib:stride=8") is task_of("stdlib")
+    assert task_of("stdlib:stride=8", {}) is task_of("stdlib", {})
     with pytest.raises(UnknownNameError, match="did you mean stdlib"):
-        task_of("stdlb:stride=8")
+        task_of("stdlb:stride=8", {})
 
 
 def test_one_run_can_hold_a_task_in_several_ways() -> None:

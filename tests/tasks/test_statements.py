@@ -14,23 +14,29 @@ from PIL import Image
 from hedgebench.adapters.base import Settings
 from hedgebench.harness.registry import tasks
 from hedgebench.tasks.base import NO_TEXT, Sources
+from hedgebench.tasks.classification.any_data import OwnClassification
 from hedgebench.tasks.classification.text_classification import TextClassification
 from hedgebench.tasks.data.image_sets import CIFAR10
 from hedgebench.tasks.fidelity.protocol import AttentionFidelity
+from hedgebench.tasks.language.any_data import OwnPerplexity
 from hedgebench.tasks.language.perplexity import Perplexity
 from hedgebench.tasks.language.wikitext import REPO as WIKITEXT
 from hedgebench.tasks.lra.protocol import SequenceClassification
 from hedgebench.tasks.lra.retrieval import AAN
+from hedgebench.tasks.summarization.any_data import OwnSummaries
 from hedgebench.tasks.summarization.protocol import Summarization
 
 TASKS = {name: task for name, task in tasks().items.items() if type(task).__module__.startswith("hedgebench.tasks")}
-OF_TEXT = (TextClassification, Perplexity, Summarization, AttentionFidelity)
+OWN = (OwnPerplexity, OwnClassification, OwnSummaries)
+OF_TEXT = (TextClassification, Perplexity, Summarization, AttentionFidelity, *OWN)
 WORDS = " ".join(f"word{i}" for i in range(400))
 QUICK: Mapping[str, Settings] = {
     "lra/listops": {"min_length": 10, "max_length": 40, "train_rows": 20, "validation_rows": 10, "test_rows": 10},
     "lra/pathfinder": {"image_size": 16, "dashes": 4, "train_rows": 20, "validation_rows": 10, "test_rows": 10},
     "lra/image": {"train_rows": 4, "validation_rows": 2},
     "summarization": {"dataset": "org/news", "source": "dialogue", "target": "summary"},
+    "perplexity": {"dataset": "org/news", "column": "dialogue"},
+    "classification": {"dataset": "org/news", "text": "dialogue", "label": "summary"},
     "stdlib": {"train_bytes": 50_000, "test_bytes": 20_000},
     "attention_fidelity": {"train_bytes": 50_000},
 }
@@ -67,9 +73,9 @@ def stock(sources: Sources, task: Any) -> None:
         case Perplexity() if task.info.data[0].startswith(WIKITEXT):
             config = task.info.data[0].removeprefix(f"{WIKITEXT}/").partition("@")[0]
             write(sources, WIKITEXT, config, ("train", "validation", "test"), text=["", " = A = \n", "", WORDS] * 4)
-        case Summarization():
-            columns = {"dialogue": [f"{i} said so" for i in range(20)], "summary": ["so"] * 20}
-            repo = task.data.repo if task.data else "org/news"
+        case Summarization() | OwnPerplexity() | OwnClassification() | OwnSummaries():
+            columns = {"dialogue": [f"{i} said {WORDS}" for i in range(20)], "summary": ["so", "yes"] * 10}
+            repo = task.data.repo if isinstance(task, Summarization) and task.data else "org/news"
             write(sources, repo, "en", ("train", "validation", "test"), id=list("abcdefghijklmnopqrst"), **columns)
         case SequenceClassification() if task.info.name == "lra/image":
             with io.BytesIO() as file:

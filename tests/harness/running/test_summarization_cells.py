@@ -177,12 +177,12 @@ def test_settings_may_stand_apart_from_the_task_s_name(bench: Bench, mirror: Pat
     assert "given as target, 'nothing'; did you mean note? (allowed: gist, id, note)" in done.err
 
 
-def test_missing_data_is_told_in_the_record(bench: Bench, mirror: Path) -> None:
-    done, record = run(bench, mirror, NOTES.replace("org/notes", "org/other"), "--models", "softmax", backbone="gpt")
-    assert done.code == 3
-    assert record.error is not None
-    assert record.error.type == "DataUnavailableError"
-    assert "org/other (default) is not available" in record.error.message
+def test_missing_data_are_told_before_anything_runs(bench: Bench, mirror: Path) -> None:
+    tasks = NOTES.replace("org/notes", "org/other")
+    done = bench("run", "--models", "softmax", "--tasks", tasks, "--backbone", "gpt", "--mirror", mirror)
+    assert done.code == 2
+    assert "org/other (default) is not available" in done.err
+    assert "did you mean org/notes" in done.err
 
 
 def test_the_listing_names_the_data_that_is_needed(bench: Bench) -> None:
