@@ -8,10 +8,10 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from rich.console import Console
 
@@ -25,7 +25,7 @@ from ..config import RunConfig
 from ..environment import host_environment
 from ..plan import make_plan, make_sources
 from .executors import Executor, make_executor
-from .job import CellJob, CellOutcome
+from .job import CellJob, CellOutcome, Message
 from .progress import RunDisplay, reason, say
 from .tracking import Trackers, require_trackers
 
@@ -42,6 +42,10 @@ NOT_NAMED = frozenset({
 Show: TypeAlias = Callable[[RunStore, Sequence[Record], Console], None]
 """Prints the records of a run that has ended."""
 
+Tell: TypeAlias = Callable[[Mapping[str, Any]], None]
+"""Takes what happens in a run, JSON-ready: `total` cells to run; a cell's `title` as it starts; the `phase` and steps of
+a cell; the `status` of a cell that has ended. All but the first have the cell's id as `cell`."""
+
 
 def show_leaderboard(store: RunStore, records: Sequence[Record], console: Console) -> None:
     """Prints the leaderboard."""
@@ -54,6 +58,7 @@ def run(
     quiet: bool = False,
     planned: Sequence[PlannedCell] | None = None,
     show: Show = show_leaderboard,
+    tell: Tell = lambda _: None,
 ) -> int:
     """Runs what `config` asks for and is not done yet, and writes the report.
 
@@ -63,6 +68,7 @@ def run(
         quiet: Print the table and failures only.
         planned: The plan of `config`; None to make it here.
         show: Prints the records of the plan at the end.
+        tell: Takes what happens, for another display of progress.
 
     Returns:
         0 if every cell has a result, 3 if some has none, 130 if the run was interrupted.
@@ -81,7 +87,7 @@ def run(
     store.create()
     with store.held():
         trackers = Trackers(config.log, store.root)
-        return _RunUnderWay(config, store, planned, trackers, console, quiet, show).go(executor)
+        return _RunUnderWay(config, store, planned, trackers, console, quiet, show, tell).go(executor)
 
 
 def default_output(config: RunConfig) -> Path:
@@ -125,6 +131,7 @@ class _RunUnderWay:
     console: Console
     quiet: bool
     show: Show
+    tell: Tell
 
     def go(self, executor: Executor) -> int:
         """Runs the missing cells, writes the report and gives the exit code."""
@@ -161,6 +168,7 @@ class _RunUnderWay:
 
     def _run_jobs(self, jobs: Sequence[CellJob], executor: Executor) -> bool:
         """Runs cells and stores each outcome as it comes; false if interrupted. No cell outlives this call."""
+        self.tell({"total": len(jobs)})
         with RunDisplay(self.console, len(jobs), self.quiet) as display:
             for job in jobs:
                 if problem := job.planned.problem:
@@ -170,8 +178,8 @@ class _RunUnderWay:
             try:
                 outcomes = executor.run(
                     runnable,
-                    started=lambda job: display.started(job.cell.key, job.cell.title),
-                    on_progress=lambda job, message: display.update(job.cell.key, message),
+                    started=lambda job: self._started(display, job),
+                    on_progress=lambda job, message: self._progressed(display, job, message),
                 )
                 for job, outcome in outcomes:
                     self._keep(display, job, outcome)
@@ -181,6 +189,14 @@ class _RunUnderWay:
                 if runnable:
                     executor.cancel()
         return True
+
+    def _started(self, display: RunDisplay, job: CellJob) -> None:
+        display.started(job.cell.key, job.cell.title)
+        self.tell({"cell": job.cell.key, "title": job.cell.title})
+
+    def _progressed(self, display: RunDisplay, job: CellJob, message: Message) -> None:
+        display.update(job.cell.key, message)
+        self.tell({"cell": job.cell.key, **message})
 
     def _keep(self, display: RunDisplay, job: CellJob, outcome: CellOutcome) -> None:
         """Writes predictions first, then the record, so that a record with status `ok` always has its predictions."""
@@ -193,6 +209,7 @@ class _RunUnderWay:
         if outcome.record.status in DONE_STATUSES:
             shutil.rmtree(job.checkpoints, ignore_errors=True)
         display.finished(key, job.cell.title, outcome.record)
+        self.tell({"cell": key, "status": outcome.record.status})
         self.trackers.send_cell(outcome.record)
 
     def _finish(self, interrupted: bool) -> int:
