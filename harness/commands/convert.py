@@ -8,8 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ...adapters.backbone import Backbone
-from ...adapters.base import Capability
+from ...adapters.pretrained.weight_files import read_config
 from ...results.exchange.model_card import write_model_card
 from ...results.names import UsageError
 from ...results.store import RunStore
@@ -19,6 +18,9 @@ from ..python.called import Following
 from ..recipes import RECIPES
 from ..running.progress import say
 from ..running.runner import EXIT_FAILED, EXIT_OK, default_output, run
+
+_PIPELINES = {"bert": "text-classification", "vit": "image-classification"}
+"""The hub's names of what models do, by type; all others generate text."""
 
 NO_TOKEN = (
     "--push needs a token of the Hugging Face hub that may write: make one at https://huggingface.co/settings/tokens, "
@@ -68,7 +70,9 @@ def convert(
     if code != EXIT_OK:
         return code
     (record,) = (r for r in RunStore(Path(config.output or "")).records().records if r.cell_id == cell.key)
-    write_model_card(record, folder, push or str(folder), _pipeline(planned[0].backbone))
+    write_model_card(
+        record, folder, push or str(folder), _PIPELINES.get(read_config(folder)["model_type"], "text-generation")
+    )
     say(console, f"converted model: {folder}; use it as {cell.model}@hf:{folder}")
     return _upload(folder, push, console) if push is not None else code
 
@@ -98,13 +102,6 @@ def require_push(repo: str, config: RunConfig) -> None:
         HfApi().whoami()
     except (HfHubHTTPError, OSError) as error:
         raise UsageError(f"the hub does not take the token: {_first_line(error)}. {NO_TOKEN}") from error
-
-
-def _pipeline(backbone: Backbone) -> str:
-    """The hub's name of what a model does."""
-    if Capability.LANGUAGE_MODEL in backbone.capabilities:
-        return "text-generation"
-    return "image-classification" if Capability.IMAGES in backbone.capabilities else "text-classification"
 
 
 def _upload(folder: Path, repo: str, console: Console) -> int:

@@ -16,7 +16,6 @@ from ...adapters.mechanisms.declaration import AttentionShape, Mechanism
 from ...adapters.spec import ModelSpec, parse_spec
 from ...results.record import KernelUse
 from .. import registry
-from ..weights.loading import SWAP
 from .session import names_of
 
 if TYPE_CHECKING:
@@ -108,7 +107,13 @@ class Attention(nn.Module):
         return out
 
     def extend(
-        self, q: QueryHeads, k: KeyHeads, v: KeyHeads, state: AttentionState | None = None, *, scale: float | None = None
+        self,
+        q: QueryHeads,
+        k: KeyHeads,
+        v: KeyHeads,
+        state: AttentionState | None = None,
+        *,
+        scale: float | None = None,
     ) -> tuple[QueryHeads, AttentionState]:
         """Causal outputs of tokens that follow those in `state`, and the new state: prefill, then decoding.
 
@@ -130,10 +135,14 @@ class Attention(nn.Module):
         return self.core.weights(_heads(q, k, k, None, None, None), causal=causal)
 
     def maps(self, q: QueryHeads, k: KeyHeads, *, causal: bool = True) -> AttentionMaps:
-        """Attention weights beside those of softmax on the same queries and keys, for `hedgebench.compare_maps`."""
+        """Attention weights beside those of softmax on the same queries and keys, for `hedgebench.compare_maps`.
+
+        They have no gradient.
+        """
         heads = _heads(q, k, k, None, None, None)
-        softmax = softmax_weights(heads, causal).float()
-        return AttentionMaps(self.core.weights(heads, causal=causal).float(), softmax, softmax_scores(heads, causal))
+        with torch.no_grad():
+            own, softmax = self.core.weights(heads, causal=causal), softmax_weights(heads, causal)
+            return AttentionMaps(own.float(), softmax.float(), softmax_scores(heads, causal).float())
 
     @property
     def kernels_used(self) -> tuple[KernelUse, ...]:
@@ -176,6 +185,7 @@ def swap(model: ModelT, spec: str | Mechanism, *, context_length: int | None = N
         ValueError: An option does not fit the model's sizes.
     """
     from ...adapters.pretrained.swap import swap_attention
+    from ..weights.loading import SWAP
 
     parsed = _parsed(spec)
     if (earlier := getattr(model, SWAP, None)) is not None:

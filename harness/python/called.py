@@ -1,4 +1,4 @@
-"""The side of a command that a Python session has started: it ends with the session, and tells a notebook of progress."""
+"""A command that a Python session has started: it ends with the session, and tells a notebook of its progress."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ def following(caller: str | None) -> Following:
 
 
 def _end_with_caller() -> None:
-    """Waits until the caller, which holds the other end of our standard input, is gone; then ends as by an interrupt."""
+    """Waits until the caller, who holds the other end of our standard input, is gone; then ends as by an interrupt."""
     while os.read(sys.stdin.fileno(), 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _tell(event: Mapping[str, Any]) -> None:
-    sys.stdout.write(f"{MARK}{json.dumps(event)}\n")
-    sys.stdout.flush()
+    assert sys.__stdout__ is not None
+    sys.__stdout__.write(f"{MARK}{json.dumps(event)}\n")  # a console that draws bars may have replaced the other one
+    sys.__stdout__.flush()

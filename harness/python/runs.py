@@ -11,7 +11,7 @@ from ...adapters.mechanisms.declaration import Mechanism
 from ...results.names import UsageError, unknown_name
 from ...tasks.base import Task
 from .. import registry
-from ..config import RunConfig, config_of, split_list
+from ..config import RunConfig, config_of
 from ..running.runner import default_output
 from .results import Results
 from .session import call_bench, names_of
@@ -148,7 +148,7 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def list_tasks(pattern: str = "*") -> list[str]:
-    """Names of the tasks that match a glob, such as `glue/*`, own ones included; families such as `lm_eval/` are not."""
+    """Names of the tasks that match a glob, such as `glue/*`, own ones included; not those of `lm_eval/`."""
     return fnmatch.filter(registry.tasks().items, pattern)
 
 

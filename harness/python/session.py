@@ -76,7 +76,7 @@ def call_bench(arguments: Sequence[str], *, quiet: bool, allows_failures: bool =
     with tempfile.TemporaryDirectory(prefix="hedgebench-") as folder:
         process = subprocess.Popen(
             command,
-            env=_environment(Path(folder)),
+            env=_environment(Path(folder), inherits),
             stdin=subprocess.PIPE,  # its end tells the command that this process is gone
             stdout=None if inherits else subprocess.PIPE,
             stderr=subprocess.PIPE if inherits else subprocess.STDOUT,
@@ -111,10 +111,13 @@ def _is_standard_output() -> bool:
         return False
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def _environment(folder: Path, inherits: bool) -> dict[str, str]:
     """The environment of the command, which finds the modules that this session finds, and its own objects."""
     sys.stdout.flush()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+    if not inherits:  # Jupyter asks for a terminal's output, whose bars would be text here
+        environment.pop("FORCE_COLOR", None)
+        environment.pop("TTY_COMPATIBLE", None)
     if own := registry.own_objects():
         (folder / "objects").write_bytes(_pickled(own))
         environment[registry.OWN_OBJECTS] = str(folder / "objects")

@@ -43,8 +43,8 @@ Show: TypeAlias = Callable[[RunStore, Sequence[Record], Console], None]
 """Prints the records of a run that has ended."""
 
 Tell: TypeAlias = Callable[[Mapping[str, Any]], None]
-"""Takes what happens in a run, JSON-ready: `total` cells to run; a cell's `title` as it starts; the `phase` and steps of
-a cell; the `status` of a cell that has ended. All but the first have the cell's id as `cell`."""
+"""Takes what happens in a run, JSON-ready: the `total` of cells to run; a cell's `title` as it starts; its `phase` and
+steps; its `status` as it ends. All but the first have the cell's id as `cell`."""
 
 
 def show_leaderboard(store: RunStore, records: Sequence[Record], console: Console) -> None:
