@@ -48,8 +48,8 @@ def test_the_notebook_runs_and_shows_progress_tables_and_plots(tmp_path: Path) -
     pages = ["".join(output["data"]["text/html"]) for output in outputs if "text/html" in output.get("data", {})]
     printed = "".join("".join(output["text"]) for output in outputs if output["output_type"] == "stream")
     assert any("3 of 3 cells" in page for page in pages)
-    assert any("<th>softplus</th>" in page and "associative_recall" in page for page in pages)
+    assert any("<th>power:p=4</th>" in page and "associative_recall" in page for page in pages)
     assert any("data:image/svg+xml" in page for page in pages)
     assert any("no regression" in "".join(output.get("data", {}).get("text/markdown", "")) for output in outputs)
-    assert "[3/3] softplus / gpt / associative_recall / seed 0: accuracy" in printed
-    assert "softplus:beta=4  divergence" in printed
+    assert "[3/3] power:p=4 / gpt / associative_recall / seed 0: accuracy" in printed
+    assert "bench: " not in printed

@@ -13,6 +13,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import CellType, CodeType, FunctionType, MemberDescriptorType, ModuleType
 from typing import Any
@@ -76,6 +77,8 @@ class _Walk:
                 yield from self._all(part for item in value.items() for part in item)
             case staticmethod() | classmethod():
                 yield from self.parts(value.__func__)
+            case cached_property():
+                yield from self.parts(value.func)
             case property():
                 yield from self._all((value.fget, value.fset, value.fdel))
             case CellType():

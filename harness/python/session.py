@@ -73,6 +73,7 @@ def call_bench(arguments: Sequence[str], *, quiet: bool, allows_failures: bool =
     caller = "notebook" if is_notebook() else "script"
     inherits = caller == "script" and _is_standard_output()
     command = [sys.executable, "-m", "hedgebench", *arguments, f"--caller={caller}"]
+    progress = NotebookProgress() if caller == "notebook" and not quiet else None
     with tempfile.TemporaryDirectory(prefix="hedgebench-") as folder:
         process = subprocess.Popen(
             command,
@@ -87,7 +88,6 @@ def call_bench(arguments: Sequence[str], *, quiet: bool, allows_failures: bool =
         output, stream = (process.stderr, sys.stderr) if inherits else (process.stdout, sys.stdout)
         assert process.stdin is not None
         assert output is not None
-        progress = NotebookProgress() if caller == "notebook" and not quiet else None
         try:
             tail = _show(output, stream, progress)
             code = process.wait()
