@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,15 +86,10 @@ def require_push(repo: str, config: RunConfig) -> None:
             used.
     """
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.errors import HfHubHTTPError
 
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise UsageError(f"--push {repo!r} is no name of a repository such as ORG/NAME: {error}") from error
-    if repo.count("/") != 1:
-        raise UsageError(f"--push {repo!r} names no owner; give ORG/NAME")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise UsageError(f"--push {repo!r} is no name of a repository on the hub; give ORG/NAME")
     if config.offline or os.environ.get("HF_HUB_OFFLINE") == "1":
         raise UsageError("--push uploads to the hub, and the run is offline; leave out --offline and HF_HUB_OFFLINE=1")
     if get_token() is None:

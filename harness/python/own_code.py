@@ -67,8 +67,10 @@ class _Walk:
                 yield value.__name__
             case CodeType():
                 yield from self._code(value)
-            case FunctionType() | type():
-                yield from self._reference(value) or (self._class if isinstance(value, type) else self._function)(value)
+            case FunctionType():
+                yield from self._reference(value) or self._function(value)
+            case type():
+                yield from self._reference(value) or self._class(value)
             case list() | tuple():
                 yield from self._all(value)
             case set() | frozenset():

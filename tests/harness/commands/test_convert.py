@@ -106,7 +106,7 @@ def test_a_folder_has_a_card_without_an_upload_too(bench: Bench, arguments: list
         ("org/made", "offline", "the run is offline"),
         ("org/made", "refused", "the hub does not take the token"),
         ("made", "", "give ORG/NAME"),
-        ("org/a b", "", "no name of a repository"),
+        ("org/a b", "", "give ORG/NAME"),
     ],
 )
 def test_what_cannot_be_uploaded_is_told_before_anything_is_converted(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -28,7 +29,7 @@ RECORD = Record(
 BASE = {"backbone": "smollm2-135m", "source": "hub", "repo": "HuggingFaceTB/SmolLM2-135M"}
 
 
-def card(folder: Path, record: Record = RECORD, base: dict[str, str] = BASE) -> ModelCard:
+def card(folder: Path, record: Record = RECORD, base: dict[str, str] = BASE) -> Any:
     (folder / "provenance.json").write_text(json.dumps({"base": base, "base_revision": "beef"}))
     write_model_card(record, folder, "org/my-hedgehog", "text-generation")
     return ModelCard.load(folder / "README.md")
