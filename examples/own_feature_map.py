@@ -7,16 +7,14 @@ Hedgehog's map is distilled first: it learns to give the weights of softmax atte
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hedgebench.kernels.distillation.loss import attention_distillation_loss
-from hedgebench.kernels.linear.naive import linear_attention_weights
-from hedgebench.kernels.maps.feature_map import FeatureMap, Role
-from hedgebench.kernels.maps.fixed import EluMap
-from hedgebench.kernels.maps.learned import HedgehogMap
-from hedgebench.kernels.softmax.attention import softmax_attention_weights
+import hedgebench
+from hedgebench import EluMap, FeatureMap, HedgehogMap
 
 HEADS, TOKENS, HEAD_DIM = 2, 128, 16
 
@@ -24,7 +22,7 @@ HEADS, TOKENS, HEAD_DIM = 2, 128, 16
 class SoftplusMap(FeatureMap):
     """φ(x) = log(1 + exp(x)), elementwise: replace it by your own."""
 
-    def __init__(self, heads: int, head_dim: int, *, role: Role = "query", seed: int = 0) -> None:
+    def __init__(self, heads: int, head_dim: int, *, role: Literal["query", "key"] = "query", seed: int = 0) -> None:
         super().__init__(heads, head_dim, role=role, seed=seed)
         self.feature_dim = head_dim
 
@@ -35,8 +33,8 @@ class SoftplusMap(FeatureMap):
 
 def divergence(maps: tuple[FeatureMap, FeatureMap], q: Tensor, k: Tensor) -> float:
     """Mean KL(softmax attention ‖ linear attention) of a row, in nats."""
-    target = softmax_attention_weights(q, k, causal=True)
-    weights = linear_attention_weights(maps[0](q), maps[1](k), causal=True, log_space=maps[0].log_space)
+    target = hedgebench.softmax_attention_weights(q, k, causal=True)
+    weights = hedgebench.linear_attention_weights(maps[0](q), maps[1](k), causal=True, log_space=maps[0].log_space)
     return float(F.kl_div(weights.clamp_min(1e-12).log(), target, reduction="none").sum(-1).mean())
 
 
@@ -45,7 +43,9 @@ def distill(maps: tuple[FeatureMap, FeatureMap], steps: int = 100) -> None:
     optimizer = torch.optim.AdamW([*maps[0].parameters(), *maps[1].parameters()], lr=0.02)
     for step in range(steps):
         q, k = draw(seed=1 + step)
-        loss = attention_distillation_loss(q, k, maps[0](q), maps[1](k), causal=True, log_space=maps[0].log_space)
+        loss = hedgebench.attention_distillation_loss(
+            q, k, maps[0](q), maps[1](k), causal=True, log_space=maps[0].log_space
+        )
         optimizer.zero_grad()
         torch.autograd.backward(loss.cross_entropy.mean())
         optimizer.step()

@@ -46,6 +46,7 @@ class Cell:
         machine: Name of the processor if the task measures time; empty otherwise.
         weights: Fingerprint or revision of a pretrained backbone; empty for a backbone trained from scratch.
         model_code: Version of the code that builds, trains, converts and runs models.
+        own_code: Digest of the mechanism if it was made in a Python session; empty, and no part of the key, otherwise.
     """
 
     model: str
@@ -64,16 +65,17 @@ class Cell:
     machine: str = ""
     weights: str = ""
     model_code: int = MODEL_CODE
+    own_code: str = ""
 
     @property
     def key(self) -> str:
         """Hash of the cell, 16 hex digits: its id and the name of its file."""
-        return self._hash(without=())
+        return self._hash(without=() if self.own_code else ("own_code",))
 
     @property
     def peer_key(self) -> str:
         """Hash of everything but model and seed: cells with equal peer keys compare models."""
-        return self._hash(without=("model", "seed"))
+        return self._hash(without=("model", "seed", "own_code"))
 
     @property
     def title(self) -> str:

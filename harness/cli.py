@@ -25,6 +25,8 @@ LM_EVAL = "lm-eval"
 
 EXPORT_FORMATS = ("parquet", "model-index", LM_EVAL, "mlflow", "tensorboard", "wandb")
 COMPARE_FORMATS = ("md", "json", "github")
+CALLERS = ("script", "notebook")
+"""Kinds of Python sessions that start a command in a process of its own (see `python/session.py`)."""
 
 CONVERT_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--recipe": {"help": "recipe of the conversion (default: the task's first for pretrained backbones)"},
@@ -133,6 +135,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, **how)
     parser.add_argument("--config", metavar="FILE", help="TOML file with any of these settings; flags win")
     parser.add_argument("--quiet", action="store_true", help="print the table and failures only")
+    _add_caller(parser)
+
+
+def _add_caller(parser: argparse.ArgumentParser) -> None:
+    """Adds the hidden option by which a Python session says how it follows this command."""
+    parser.add_argument("--caller", choices=CALLERS, help=argparse.SUPPRESS)
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
@@ -156,9 +164,12 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, dest="seeds", metavar="N", help="seed of everything random (default: 0)"
     )
+    parser.add_argument("--push", metavar="ORG/NAME", help="then upload the folder to the Hugging Face hub")
+    parser.add_argument("--quiet", action="store_true", help="print the table and failures only")
     shared = flag_arguments()
     for flag, how in CONVERT_FLAGS.items():
         parser.add_argument(flag, **{**shared[flag], **how})
+    _add_caller(parser)
 
 
 def _add_paper(parser: argparse.ArgumentParser) -> None:
@@ -199,22 +210,24 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .config import flag_values, make_config, read_config_file
+    from .config import config_of
+    from .python.called import following
     from .running.runner import run
 
-    values = read_config_file(Path(options.config)) if options.config else {}
-    flags = flag_values(vars(options))
-    overrides = {**values.get("set", {}), **flags["set"]}
     _end_as_by_interrupt()
-    return run(make_config({**values, **flags, "set": overrides}), _console(), options.quiet)
+    return run(config_of(vars(options)), _console(), options.quiet, **following(options.caller))
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from .commands.convert import convert
+    from .commands.convert import convert, require_push
     from .config import flag_values, make_config
+    from .python.called import following
 
+    config = make_config({"scale": "small", **flag_values(vars(options))})
+    if options.push is not None:
+        require_push(options.push, config)
     _end_as_by_interrupt()
-    return convert(make_config({"scale": "small", **flag_values(vars(options))}), options.to, _console())
+    return convert(config, options.to, _console(), options.push, options.quiet, following(options.caller))
 
 
 def _end_as_by_interrupt() -> None:

@@ -171,6 +171,17 @@ def flag_values(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def config_of(options: Mapping[str, Any]) -> RunConfig:
+    """The configuration from options of `bench run` by name, and from the file that `config` names; options win.
+
+    Raises:
+        UsageError: An option or the file is wrong.
+    """
+    values = read_config_file(Path(options["config"])) if options.get("config") else {}
+    flags = flag_values(options)
+    return make_config({**values, **flags, "set": {**values.get("set", {}), **flags.get("set", {})}})
+
+
 def read_config_file(path: Path) -> dict[str, Any]:
     """The values of a TOML file, ready for `make_config`.
 

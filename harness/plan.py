@@ -167,6 +167,7 @@ def _draft(
         scoring="",
         machine=(gpu_name() if device == "cuda" else cpu_name()) if info.own_device else "",
         weights=weights.fingerprint if weights else "",
+        own_code=registry.mechanisms().code.get(spec.mechanism.name, ""),
     )
     return PlannedCell(cell, task, spec, backbone, weights, problem)
 
@@ -276,7 +277,8 @@ def _with_data(draft: PlannedCell, sources: Sources) -> PlannedCell:
         UsageError: The task does not take one of its settings, or the user's own data do not exist or cannot train.
     """
     task, settings = draft.task, draft.cell.settings["task"]
-    draft = replace(draft, cell=replace(draft.cell, scoring=scoring_fingerprint(task)))
+    scoring = registry.tasks().code.get(task.info.name) or scoring_fingerprint(task)
+    draft = replace(draft, cell=replace(draft.cell, scoring=scoring))
     if draft.backbone.checkpoint is not None and draft.weights is None:
         return draft
     try:

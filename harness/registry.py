@@ -1,13 +1,16 @@
-"""Mechanisms and tasks by name: built-in ones, found by walking their folders, and those of plugins.
+"""Mechanisms and tasks by name: built-in ones, found by walking their folders, those of plugins, and a session's own.
 
 Nothing here imports torch. Plugins are found by their entry points. If a plugin cannot be loaded, the reason is kept
-and is part of the error for its name.
+and is part of the error for its name. Objects that were made in a Python session, such as a notebook, are added with
+`add_own`; the processes of its runs find them through the variable `OWN_OBJECTS`.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import importlib
+import os
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -17,7 +20,7 @@ from types import ModuleType
 from typing import Generic, TypeVar, cast
 
 from ..adapters.mechanisms.declaration import Mechanism
-from ..results.names import GROUPS, UnknownNameError, unknown_name
+from ..results.names import GROUPS, UnknownNameError, UsageError, unknown_name
 from ..tasks.base import Task, TaskFamily, TaskInfo
 from ..tasks.own_data import Extension
 
@@ -27,7 +30,32 @@ ROOT = Path(__file__).resolve().parent.parent
 _NO_TASK = (type, ModuleType)
 """Kinds of values that are no tasks. Reading an attribute of a module of `tasks/heavy.py` would import it."""
 
+OWN_OBJECTS = "HEDGEBENCH_OWN_OBJECTS"
+"""Variable that names a pickle of `OwnObject`s, which a Python session writes for the processes of its runs."""
+
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class OwnObject:
+    """A mechanism or a task that was made in a Python session.
+
+    Attributes:
+        value: The object.
+        code: Digest of the object and of its code.
+    """
+
+    value: Mechanism | Task
+    code: str
+
+    @property
+    def name(self) -> str:
+        """The name in model specs or task names."""
+        return self.value.name if isinstance(self.value, Mechanism) else self.value.info.name
+
+
+_own: dict[tuple[bool, str], OwnObject] = {}
+"""Own objects by whether they are mechanisms, and by name."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +67,14 @@ class Registry(Generic[T]):
         items: Everything usable.
         broken: Entry points that could not be loaded, with the reason.
         families: Makers of tasks that are too many to list, by the prefix of their names.
+        code: Digests of the items that were made in a Python session, by name.
     """
 
     what: str
     items: Mapping[str, T]
     broken: Mapping[str, str] = field(default_factory=dict)
     families: Mapping[str, TaskFamily] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
 
     def get(self, name: str) -> T:
         """The item of that name.
@@ -84,6 +114,31 @@ def tasks() -> Registry[Task]:
     found: Registry[Task] = _registry("task", "hedgebench.tasks", modules, name_of)
     families = [value for value in values if isinstance(value, TaskFamily) and id(value) not in extended]
     return replace(found, families={family.prefix: family for family in families})
+
+
+def add_own(own: OwnObject) -> None:
+    """Makes an object known by its name, in place of an own one that had the name.
+
+    Raises:
+        UsageError: A built-in object or one of a plugin has the name.
+    """
+    is_mechanism = isinstance(own.value, Mechanism)
+    known: Registry[Mechanism] | Registry[Task] = mechanisms() if is_mechanism else tasks()
+    if own.name in known.items and own.name not in known.code:
+        raise UsageError(f"{known.what} {own.name!r} exists already; give yours another name")
+    _own[is_mechanism, own.name] = own
+    (mechanisms if is_mechanism else tasks).cache_clear()
+
+
+def own_objects() -> list[OwnObject]:
+    """Every object that `add_own` has added, and those of the session that started this process."""
+    return [*_handed_over(), *_own.values()]
+
+
+@cache
+def _handed_over() -> tuple[OwnObject, ...]:
+    path = os.environ.get(OWN_OBJECTS)
+    return pickle.loads(Path(path).read_bytes()) if path else ()
 
 
 def task_names(pattern: str) -> Sequence[str]:
@@ -134,7 +189,9 @@ def _registry(
                 broken[entry.name] = f"the name {name!r} is taken"
             else:
                 items[name] = value
-    return Registry(what, dict(sorted(items.items())), broken)
+    mine = {own.name: own for own in own_objects() if name_of(own.value)}
+    items |= {name: cast(T, own.value) for name, own in mine.items()}
+    return Registry(what, dict(sorted(items.items())), broken, code={name: own.code for name, own in mine.items()})
 
 
 def _mechanism_name(value: object) -> str | None:

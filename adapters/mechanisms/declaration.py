@@ -110,8 +110,8 @@ class Mechanism:
         name: Name in model specs.
         summary: One line for `bench list models`.
         source: Paper or code that defines it.
-        attention: `module:class` of the attention core (see `attention.core.AttentionCore`).
-        feature_map: `module:class` of the feature map, for linear attentions.
+        attention: The attention core (see `attention.core.AttentionCore`), as `module:class` or the class itself.
+        feature_map: The feature map of a linear attention, as `module:class` or the class itself.
         options: Options in a model spec.
         variants: Variants by the name of their option; the first whose option has a value chooses the attention core.
         map_arguments: Constructor arguments of the feature map that follow from the layer's shape.
@@ -123,8 +123,8 @@ class Mechanism:
     name: str
     summary: str
     source: str
-    attention: str = "hedgebench.adapters.attention.linear:LinearAttention"
-    feature_map: str | None = None
+    attention: str | type = "hedgebench.adapters.attention.linear:LinearAttention"
+    feature_map: str | type | None = None
     options: Mapping[str, Option] = field(default_factory=dict)
     variants: Mapping[str, Variant] = field(default_factory=dict)
     map_arguments: Callable[[AttentionShape], dict[str, Any]] = field(default=lambda _: {})
@@ -151,8 +151,8 @@ class Mechanism:
         """The options that `reader` reads and that have a value, from the resolved `values`."""
         return {k: v for k, v in values.items() if self.options[k].read_by == reader and v is not None}
 
-    def attention_for(self, values: Mapping[str, OptionValue]) -> str:
-        """`module:class` of the attention core with these resolved options."""
+    def attention_for(self, values: Mapping[str, OptionValue]) -> str | type:
+        """The attention core with these resolved options."""
         return next((variant.attention for variant in self._chosen(values)), self.attention)
 
     def is_causal_only(self, values: Mapping[str, OptionValue]) -> bool:
@@ -172,7 +172,9 @@ FLA_KERNELS = Variant("hedgebench.adapters.attention.fla:FlaLinearAttention", ca
 """The variant of `KERNELS`."""
 
 
-def load_attribute(path: str) -> Any:
-    """The object named by `module:attribute`."""
-    module, _, attribute = path.partition(":")
+def load_attribute(named: str | type) -> Any:
+    """The object named by `module:attribute`; a class stands for itself."""
+    if not isinstance(named, str):
+        return named
+    module, _, attribute = named.partition(":")
     return getattr(importlib.import_module(module), attribute)

@@ -67,6 +67,7 @@ class CellJob:
     def record(self, status: Status, error: Failure | None) -> Record:
         """The record of the cell without numbers."""
         cell = self.cell
+        environment = {**host_environment(), "device": cell.device, "dtype": cell.dtype}
         return Record(
             schema_version=SCHEMA_VERSION,
             run_id=self.root.name,
@@ -84,7 +85,7 @@ class CellJob:
             timings_s={},
             kernels=(),
             data=cell.data if cell.data.id else None,
-            environment={**host_environment(), "device": cell.device, "dtype": cell.dtype},
+            environment=environment | ({"own_code": cell.own_code} if cell.own_code else {}),
             limit=cell.limit,
             peer_key=cell.peer_key,
             error=error,

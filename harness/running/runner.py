@@ -8,10 +8,10 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from rich.console import Console
 
@@ -25,7 +25,7 @@ from ..config import RunConfig
 from ..environment import host_environment
 from ..plan import make_plan, make_sources
 from .executors import Executor, make_executor
-from .job import CellJob, CellOutcome
+from .job import CellJob, CellOutcome, Message
 from .progress import RunDisplay, reason, say
 from .tracking import Trackers, require_trackers
 
@@ -42,6 +42,10 @@ NOT_NAMED = frozenset({
 End: TypeAlias = Callable[[RunStore, Sequence[Record], Console], None]
 """What a run that has ended does with its records: the store has all of them, the sequence those of the plan."""
 
+Tell: TypeAlias = Callable[[Mapping[str, Any]], None]
+"""Takes what happens in a run, JSON-ready: the `total` of cells to run; a cell's `title` as it starts; its `phase` and
+steps; its `status` as it ends. All but the first have the cell's id as `cell`."""
+
 
 def report_leaderboard(store: RunStore, records: Sequence[Record], console: Console) -> None:
     """Writes the report and prints the leaderboard."""
@@ -56,6 +60,7 @@ def run(
     quiet: bool = False,
     planned: Sequence[PlannedCell] | None = None,
     end: End = report_leaderboard,
+    tell: Tell = lambda _: None,
 ) -> int:
     """Runs what `config` asks for and is not done yet, and reports it.
 
@@ -65,6 +70,7 @@ def run(
         quiet: Print the table and failures only.
         planned: The plan of `config`; None to make it here.
         end: What is written and printed at the end.
+        tell: Takes what happens, for another display of progress.
 
     Returns:
         0 if every cell has a result, 3 if some has none, 130 if the run was interrupted.
@@ -83,7 +89,7 @@ def run(
     store.create()
     with store.held():
         trackers = Trackers(config.log, store.root)
-        return _RunUnderWay(config, store, planned, trackers, console, quiet, end).go(executor)
+        return _RunUnderWay(config, store, planned, trackers, console, quiet, end, tell).go(executor)
 
 
 def default_output(config: RunConfig) -> Path:
@@ -127,6 +133,7 @@ class _RunUnderWay:
     console: Console
     quiet: bool
     end: End
+    tell: Tell
 
     def go(self, executor: Executor) -> int:
         """Runs the missing cells, reports all and gives the exit code."""
@@ -163,6 +170,7 @@ class _RunUnderWay:
 
     def _run_jobs(self, jobs: Sequence[CellJob], executor: Executor) -> bool:
         """Runs cells and stores each outcome as it comes; false if interrupted. No cell outlives this call."""
+        self.tell({"total": len(jobs)})
         with RunDisplay(self.console, len(jobs), self.quiet) as display:
             for job in jobs:
                 if problem := job.planned.problem:
@@ -172,8 +180,8 @@ class _RunUnderWay:
             try:
                 outcomes = executor.run(
                     runnable,
-                    started=lambda job: display.started(job.cell.key, job.cell.title),
-                    on_progress=lambda job, message: display.update(job.cell.key, message),
+                    started=lambda job: self._started(display, job),
+                    on_progress=lambda job, message: self._progressed(display, job, message),
                 )
                 for job, outcome in outcomes:
                     self._keep(display, job, outcome)
@@ -183,6 +191,14 @@ class _RunUnderWay:
                 if runnable:
                     executor.cancel()
         return True
+
+    def _started(self, display: RunDisplay, job: CellJob) -> None:
+        display.started(job.cell.key, job.cell.title)
+        self.tell({"cell": job.cell.key, "title": job.cell.title})
+
+    def _progressed(self, display: RunDisplay, job: CellJob, message: Message) -> None:
+        display.update(job.cell.key, message)
+        self.tell({"cell": job.cell.key, **message})
 
     def _keep(self, display: RunDisplay, job: CellJob, outcome: CellOutcome) -> None:
         """Writes predictions first, then the record, so that a record with status `ok` always has its predictions."""
@@ -195,6 +211,7 @@ class _RunUnderWay:
         if outcome.record.status in DONE_STATUSES:
             shutil.rmtree(job.checkpoints, ignore_errors=True)
         display.finished(key, job.cell.title, outcome.record)
+        self.tell({"cell": key, "status": outcome.record.status})
         self.trackers.send_cell(outcome.record)
 
     def _finish(self, interrupted: bool) -> int:

@@ -6,27 +6,22 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageClassification,
-    AutoModelForSequenceClassification,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
 from ...adapters.base import Capability, ModelShape
 from ...adapters.precision import DTYPES, Precision
 from ...adapters.pretrained.adapter import build_pretrained
 from ...adapters.pretrained.converted import conversion_of
-from ...adapters.pretrained.weight_files import CONVERTED, read_config, transformers_config
+from ...adapters.pretrained.weight_files import read_config, transformers_config
 from ...results.names import unknown_name
 from .. import registry
 from ..config import RunConfig
 from ..plan import make_sources, resolve_device
 from .backbone_names import PREFIX, backbone_from_name
 from .locate import locate, materialise
+
+SWAP = "hedgebench_swap"
+"""Attribute of a model that holds the `Swap` of its attention."""
 
 
 def load_model(
@@ -79,51 +74,5 @@ def load_model(
     )
     if classes and not adapter.has_own_head:
         warnings.warn(f"{name}: {adapter.head_note}", stacklevel=2)
+    setattr(adapter.model.inner, SWAP, adapter.model.swap)
     return adapter.model.inner
-
-
-class ConvertedConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
-    """The configuration of a converted model, for transformers' classes named `Auto...`."""
-
-    model_type = CONVERTED
-
-
-class ConvertedModel:
-    """What transformers' classes named `Auto...` call for a converted model."""
-
-    config_class = ConvertedConfig
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str | Path,
-        *,
-        config: ConvertedConfig | None = None,
-        device_map: str | None = None,
-        dtype: str | torch.dtype | None = None,
-        torch_dtype: str | torch.dtype | None = None,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        adapter_kwargs: object = None,
-        **others: Any,
-    ) -> PreTrainedModel:
-        """The model of `load_model`.
-
-        Raises:
-            TypeError: An argument that has no counterpart here.
-        """
-        del config, adapter_kwargs  # transformers passes these on, whatever its caller gave
-        if revision not in (None, "main"):
-            others["revision"] = revision
-        if unknown := [key for key, value in others.items() if value and not key.startswith("_")]:
-            allowed = "device_map, dtype, trust_remote_code"
-            raise TypeError(f"a converted model is not loaded with {', '.join(unknown)}; allowed: {allowed}")
-        wanted = str(dtype or torch_dtype or "auto").removeprefix("torch.")
-        return load_model(name, device=device_map or "cpu", dtype=wanted, trust_remote_code=trust_remote_code)
-
-
-def register() -> None:
-    """Lets transformers' `AutoModelForCausalLM`, and its classes for classification, load converted models."""
-    AutoConfig.register(CONVERTED, ConvertedConfig, exist_ok=True)
-    for auto in (AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForImageClassification):
-        auto.register(ConvertedConfig, ConvertedModel, exist_ok=True)

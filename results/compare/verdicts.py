@@ -103,6 +103,12 @@ class Comparison:
         """How many findings have a verdict."""
         return sum(finding.verdict == verdict for finding in self.findings)
 
+    def _repr_markdown_(self) -> str:
+        """The table of the findings, for notebooks."""
+        from .text import comparison_markdown
+
+        return comparison_markdown(self)
+
     @property
     def exit_code(self) -> int:
         """1 for a regression; 4 if a metric is undecided, missing or incomparable, or none was compared; else 0."""

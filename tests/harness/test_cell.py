@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,19 @@ OTHER: dict[str, Any] = {
     "machine": "H200",
     "weights": "0123abc",
     "model_code": MODEL_CODE + 1,
+    "own_code": "c0de",
 }
+
+
+def test_code_made_in_a_session_is_part_of_the_key_alone_and_changes_no_other_key(make_cell: MakeCell) -> None:
+    cell = make_cell()
+    plain = asdict(cell)
+    del plain["own_code"], plain["data"]["splits"], plain["data"]["source"]
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    assert cell.key == hashlib.sha256(text.encode()).hexdigest()[:16]
+    own = make_cell(own_code="c0de")
+    assert own.key != cell.key
+    assert own.peer_key == cell.peer_key
 
 
 def test_every_field_of_a_cell_is_tried_here() -> None:
@@ -59,7 +72,7 @@ def test_the_key_changes_with_each_field(make_cell: MakeCell, name: str) -> None
 @pytest.mark.parametrize("name", OTHER)
 def test_the_peer_key_is_the_same_for_other_models_and_seeds_alone(make_cell: MakeCell, name: str) -> None:
     same = make_cell().peer_key == make_cell(**{name: OTHER[name]}).peer_key
-    assert same == (name in ("model", "seed"))
+    assert same == (name in ("model", "seed", "own_code"))
 
 
 @pytest.mark.parametrize("change", [{"source": "hub"}, {"splits": {"test": 2}}])

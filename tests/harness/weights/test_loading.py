@@ -43,9 +43,8 @@ def test_a_converted_model_is_the_same_to_the_bit(model_type: str, tmp_path: Pat
 
 @torch.no_grad()
 @pytest.mark.parametrize("model_type", DECODERS)
-def test_transformers_own_class_loads_and_generates_once_it_is_registered(model_type: str, tmp_path: Path) -> None:
+def test_transformers_own_class_loads_and_generates(model_type: str, tmp_path: Path) -> None:
     folder, saved = converted(model_type, tmp_path)
-    hedgebench.register()
     model: Any = AutoModelForCausalLM.from_pretrained(folder)
     ids, _ = inputs_of(model_type)
     options: dict[str, Any] = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
@@ -55,7 +54,6 @@ def test_transformers_own_class_loads_and_generates_once_it_is_registered(model_
 
 def test_a_classifier_loads_as_one(tmp_path: Path) -> None:
     folder, saved = converted("bert", tmp_path)
-    hedgebench.register()
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     assert type(model) is type(saved)
     assert model.config.num_labels == saved.config.num_labels
@@ -71,7 +69,6 @@ def test_weights_have_the_type_asked_for(tmp_path: Path) -> None:
 
 def test_arguments_without_a_counterpart_are_refused(tmp_path: Path) -> None:
     folder, _ = converted("llama", tmp_path)
-    hedgebench.register()
     with pytest.raises(TypeError, match="not loaded with load_in_8bit"):
         AutoModelForCausalLM.from_pretrained(folder, load_in_8bit=True)
 
@@ -94,3 +91,20 @@ def test_a_new_head_is_warned_of(tmp_path: Path) -> None:
     folder = save_tiny("bert", tmp_path)
     with pytest.warns(UserWarning, match="a new head for 2 classes was drawn"):
         hedgebench.load_model(folder)
+
+
+@torch.no_grad()
+def test_swap_puts_another_attention_into_a_model_and_replaces_that_of_a_loaded_one(tmp_path: Path) -> None:
+    folder = save_tiny("llama", tmp_path)
+    plain: Any = AutoModelForCausalLM.from_pretrained(folder)
+    ids, _ = inputs_of("llama")
+    softmax = plain(ids).logits
+    assert hedgebench.swap(plain, "elu") is plain
+    elu = plain(ids).logits
+    assert not torch.allclose(elu, softmax, atol=1e-4)
+    loaded = hedgebench.load_model(folder)
+    torch.testing.assert_close(loaded(ids).logits, softmax)
+    torch.testing.assert_close(hedgebench.swap(loaded, "elu")(ids).logits, elu)
+    torch.testing.assert_close(hedgebench.swap(plain, "softmax")(ids).logits, softmax)
+    with pytest.raises(UnknownNameError, match="did you mean hedgehog"):
+        hedgebench.swap(plain, "hedghog")

@@ -1,0 +1,203 @@
+"""Runs and conversions started from Python, by the commands `bench run` and `bench convert`."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, TypedDict, Unpack
+
+from ...adapters.mechanisms.declaration import Mechanism
+from ...results.names import UsageError, unknown_name
+from ...tasks.base import Task
+from .. import registry
+from ..config import RunConfig, config_of
+from ..running.runner import default_output
+from .results import Results
+from .session import call_bench, names_of
+
+Models: TypeAlias = str | Mechanism | Sequence[str | Mechanism]
+"""Model specs as `NAME[:KEY=VALUE]...[@BACKBONE]`, or mechanisms; several in one text are separated by commas."""
+
+Tasks: TypeAlias = str | Task | Sequence[str | Task]
+"""Task specs as `NAME[:KEY=VALUE]...` with globs, or tasks; several in one text are separated by commas."""
+
+
+class ConvertOptions(TypedDict, total=False):
+    """Options of a conversion, and of a run; those of the command line with the same names.
+
+    Attributes:
+        recipe: Name of the recipe; by default the task's own.
+        scale: `smoke`, `small` or `paper`.
+        device: `auto`, `cpu` or `cuda`.
+        dtype: `auto`, `float32` or `bfloat16`.
+        mirror: Folder with `datasets/ORG/NAME` and `models/ORG/NAME`, looked in first.
+        set: Settings by name, such as `{"train.lr": 1e-3}`.
+        output: Folder of the run; by default `results/runs/NAME`.
+        limit: Largest number of test rows.
+        offline: Never touch the network.
+        trust_remote_code: Load pickled weights and code of a checkpoint.
+        quiet: Show failures only.
+    """
+
+    recipe: str | None
+    scale: str | None
+    device: str
+    dtype: str
+    mirror: str | Path | None
+    set: Mapping[str, object]
+    output: str | Path | None
+    limit: int | None
+    offline: bool
+    trust_remote_code: bool
+    quiet: bool
+
+
+class RunOptions(ConvertOptions, total=False):
+    """Options of a run.
+
+    Attributes:
+        suite: Takes models and tasks from a suite, such as `quickstart`.
+        backbone: Backbone of models that name none.
+        seeds: One seed, or several; each is a cell of its own.
+        batch_size: Rows of an evaluation batch, or `auto`.
+        executor: `local` or `ray`.
+        workers: Cells at a time.
+        timeout: Time limit of each cell in seconds.
+        fresh: Run every cell again.
+        log: Trackers that cells are also sent to: `mlflow`, `tensorboard`, `wandb`.
+        log_samples: Keep inputs beside predictions.
+        config: TOML file with any of these options; those given here win.
+    """
+
+    suite: str
+    backbone: str | None
+    seeds: int | Sequence[int]
+    batch_size: int | str
+    executor: str
+    workers: int
+    timeout: float | None
+    fresh: bool
+    log: Sequence[str]
+    log_samples: bool
+    config: str | Path | None
+
+
+def run(models: Models | None = None, tasks: Tasks | None = None, **options: Unpack[RunOptions]) -> Results:
+    """Trains or converts models, measures them, and gives the results; cells that are done do not run again.
+
+    Each cell runs in a process of its own. Cells that fail are in the results, with the reason. Without models and
+    tasks this is the suite `quickstart`.
+
+    Args:
+        models: Model specs, and mechanisms of your own, which are registered.
+        tasks: Task specs, and tasks of your own, which are registered.
+        **options: See `RunOptions`.
+
+    Returns:
+        The results of the cells that were asked for; `load_results(results.path)` has all of the folder.
+
+    Raises:
+        UsageError: A name, an option or a setting does not exist or has a wrong value, or an object of your own is to
+            run on a cluster, which cannot import it.
+        KeyboardInterrupt: The run was interrupted; the same call goes on where it stopped.
+    """
+    given = _plain(options, RunOptions)
+    named = {"models": models, "tasks": tasks}
+    given |= {name: names_of(value) for name, value in named.items() if value is not None}
+    config = config_of(given)
+    if config.executor == "ray" and (own := _own_in(config)):
+        raise UsageError(f"{own} exists in this session only, which a cluster cannot import; make it a plugin for ray")
+    given["output"] = str(default_output(config)) if config.output is None else config.output
+    call_bench(["run", *_arguments(given)], quiet=bool(given.get("quiet")))
+    return Results.of_plan(Path(given["output"]))
+
+
+def convert(
+    model: str | Mechanism, base: str, data: str, to: str | Path, *, seed: int = 0, push: str | None = None,
+    **options: Unpack[ConvertOptions],
+) -> Path:  # fmt: skip
+    """Converts a pretrained model, measures it, and writes it to a folder that `load_model` reads.
+
+    Args:
+        model: Model spec, or a mechanism of your own; `load_model` then needs it registered.
+        base: Pretrained backbone, or `hf:ID_OR_FOLDER`.
+        data: Task whose training data the conversion uses.
+        to: Folder to write; it must be empty or absent.
+        seed: Seed of everything random.
+        push: Repository `ORG/NAME` on the Hugging Face hub that the folder is then uploaded to.
+        **options: See `ConvertOptions`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: A name, an option or a setting is wrong, or the folder is not empty.
+        RuntimeError: The conversion failed; the message has the end of the output.
+        KeyboardInterrupt: The conversion was interrupted.
+    """
+    given = {**_plain(options, ConvertOptions), "model": names_of(model), "base": base, "data": data}
+    given |= {"to": str(to), "seed": seed} | ({} if push is None else {"push": push})
+    call_bench(["convert", *_arguments(given)], quiet=bool(given.get("quiet")), allows_failures=False)
+    return Path(to)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the attention mechanisms that match a glob, own ones included."""
+    return fnmatch.filter(registry.mechanisms().items, pattern)
+
+
+def list_tasks(pattern: str = "*") -> list[str]:
+    """Names of the tasks that match a glob, such as `glue/*`, own ones included; not those of `lm_eval/`."""
+    return fnmatch.filter(registry.tasks().items, pattern)
+
+
+def _plain(options: Mapping[str, Any], known: type) -> dict[str, Any]:
+    """The options that have a value, as the command line's parser gives them.
+
+    Raises:
+        TypeError: There is no such option.
+    """
+    allowed = known.__annotations__
+    for name in options:
+        if name not in allowed:
+            raise TypeError(str(unknown_name("option", name, allowed)))
+    given = {name: value for name, value in options.items() if value is not None and value is not False}
+    return {name: _option(value) for name, value in given.items()}
+
+
+def _option(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def _arguments(given: Mapping[str, Any]) -> list[str]:
+    """Options as arguments of the command."""
+    found: list[str] = []
+    for name, value in given.items():
+        flag = f"--{name.replace('_', '-')}"
+        match value:
+            case True:
+                found.append(flag)
+            case Mapping():
+                found += [f"{flag}={key}={_text(item)}" for key, item in value.items()]
+            case list() if name == "log":
+                found += [f"{flag}={item}" for item in value]
+            case _:
+                found.append(f"{flag}={_text(value)}")
+    return found
+
+
+def _text(value: Any) -> str:
+    """A value as it is written on the command line."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(_text, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def _own_in(config: RunConfig) -> str:
+    """Names of the session's own objects that a run asks for."""
+    own = {each.name for each in registry.own_objects()}
+    asked = (spec.partition("@")[0].partition(":")[0] for spec in (*config.models, *config.tasks))
+    return ", ".join(name for name in asked if name in own)
