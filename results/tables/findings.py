@@ -1,8 +1,8 @@
 """What a run has found, one sentence for each task: only what its measurements are sure of.
 
 A score counts as sure if it differs significantly from softmax's, or if it does not and the whole 95 % interval of its
-percentage is within `NARROW` of 100. Nothing is said of scores beside a softmax that has not learned, except that; of times on
-a machine that was not quiet; or of lengths that were not measured.
+percentage is within `NARROW` of 100. Nothing is said of scores beside a softmax that has not learned, except that; of
+times on a machine that was not quiet; or of lengths that were not measured.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Literal, TypeAlias
 
 from .efficiency import Crossover
 from .format import format_factor
-from .row import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, model_label
+from .notes import chance_note
+from .row import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped, model_label
 from .summary import Kind, Summary, SummaryColumn, SummaryEntry, summary
 
 MOST_MODELS = 5
@@ -71,17 +72,17 @@ def _quality(_: Summary, column: SummaryColumn) -> Finding | None:
     reference = column.reference
     if reference is None or reference.note:
         return None
-    task, metric = column.comparison.task, column.row.metric
+    place, metric = f"{column.comparison.task}{_tasks(column)}{_apart(column)}", column.row.metric
     if reference.at_chance:
-        text = f"softmax did not learn {task}: {metric} {reference.text} is {_unlearned(reference)}"
+        text = chance_note(column.row).removesuffix(".")
         return Finding(text, "quality", column.comparison, (REFERENCE_MODEL,))
     found = _sure_scores(column)
     if any(entry.percent is None for entry in found.values()):
         parts = [_Part(model, f"{metric} {entry.text}", _aside(entry)) for model, entry in found.items()]
-        return _finding(column, "quality", parts, "has", f"on {task}, where softmax has {reference.text}")
+        return _finding(column, "quality", parts, "has", f"on {place}, where softmax has {reference.text}")
     ordered = sorted(found.items(), key=lambda pair: -(pair[1].percent or 0.0))
     parts = [_Part(model, f"{entry.percent:.1f}%", _aside(entry)) for model, entry in ordered]
-    return _finding(column, "quality", parts, "recovers", f"of softmax on {task}{_tasks(column)}")
+    return _finding(column, "quality", parts, "recovers", f"of softmax on {place}")
 
 
 def _sure_scores(column: SummaryColumn) -> dict[ModelKey, SummaryEntry]:
@@ -118,6 +119,10 @@ def _tasks(column: SummaryColumn) -> str:
     return f", over {column.heading[2]}" if column.kind == "group" else ""
 
 
+def _apart(column: SummaryColumn) -> str:
+    return f" ({', '.join(column.apart)})" if column.apart else ""
+
+
 def _time(table: Summary, column: SummaryColumn) -> Finding | None:
     crossings: Mapping[ModelKey, Crossover] = next(
         (c.crossovers for c in table.columns if c.kind == "crossover" and c.comparison == column.comparison), {}
@@ -129,17 +134,23 @@ def _time(table: Summary, column: SummaryColumn) -> Finding | None:
             _Part(model, format_factor(factor, column.row.unit), _crossing(crossings.get(model)))
             for model, factor in factors
         ]
-        return _finding(column, "time", parts, "is", f"than softmax at {column.length:,} tokens ({mode})")
+        return _finding(
+            column, "time", parts, "is", f"than softmax at {column.length:,} tokens ({mode}){_apart(column)}"
+        )
     parts = [
-        _Part(model, said.removeprefix(", faster ")) for model, found in crossings.items() if (said := _crossing(found))
+        _Part(model, "faster", said.removeprefix(", faster"))
+        for model, found in crossings.items()
+        if (said := _crossing(found))
     ]
-    return _finding(column, "time", parts, "is faster", f"than softmax's kernels ({mode})")
+    return _finding(column, "time", parts, "is", f"than softmax's kernels{_apart(column) or f' ({mode})'}")
 
 
 def _memory(_: Summary, column: SummaryColumn) -> Finding | None:
     parts = [_Part(model, format_factor(factor, "")) for model, factor in _sure_factors(column)]
     mode = f" ({column.row.coordinates['mode']})" if "mode" in column.row.coordinates else ""
-    return _finding(column, "memory", parts, "takes", f"memory than softmax at {column.length:,} tokens{mode}")
+    return _finding(
+        column, "memory", parts, "takes", f"memory than softmax at {column.length:,} tokens{mode}{_apart(column)}"
+    )
 
 
 def _sure_factors(column: SummaryColumn) -> list[tuple[ModelKey, float]]:
@@ -166,24 +177,23 @@ def _out_of_memory(table: Summary, rows: Sequence[Row]) -> Iterator[Finding]:
     for column in table.columns:
         if column.kind not in ("time", "memory"):
             continue
-        rest = column.row.other_coordinates(AXIS)
-        points = [
-            row
-            for row in rows
-            if row.comparison == column.comparison
-            and row.metric == column.row.metric
-            and row.has_seq_len
-            and row.other_coordinates(AXIS) == rest
-        ]
+        points = [row for row in rows if _sweep(row) == _sweep(column.row) and row.has_seq_len]
         failed = [row.seq_len for row in points if row.model == REFERENCE_MODEL and row.status == "oom"]
-        reached = {
-            row.key: row.seq_len for row in points if failed and row.value is not None and row.seq_len >= min(failed)
-        }
-        if reached:
-            ran = "; ".join(f"{model_label(*model)} ran at {length:,.0f}" for model, length in reached.items())
-            text = f"softmax ran out of memory at {min(failed):,.0f} tokens of {column.comparison.task}; {ran}"
-            models = (REFERENCE_MODEL, *(model_label(*model) for model in reached))
+        reached = [row for row in points if failed and row.value is not None and row.seq_len >= min(failed)]
+        longest = {row.key: row.seq_len for row in sorted(reached, key=lambda row: row.seq_len)}
+        if longest:
+            ran = (
+                f"{', '.join(model_label(*model) for model in own)} ran at {length:,.0f}"
+                for length, own in grouped(longest, longest.__getitem__).items()
+            )
+            where = f"{column.comparison.task}{_apart(column)}"
+            text = f"softmax ran out of memory at {min(failed):,.0f} tokens of {where}; {'; '.join(ran)}"
+            models = (REFERENCE_MODEL, *(model_label(*model) for model in longest))
             yield Finding(text, "memory", column.comparison, models)
+
+
+def _sweep(row: Row) -> tuple[Conditions, str, str]:
+    return row.comparison, row.metric, row.other_coordinates(AXIS)
 
 
 @dataclass(frozen=True)

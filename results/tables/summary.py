@@ -8,9 +8,10 @@ standing to softmax; `findings` says the same in words.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from ..stats.changes import ALPHA, Change, adjusted
 from .aggregate import main_rows, reference_of
@@ -18,11 +19,13 @@ from .efficiency import Crossover, crossovers_of_sweep, is_cost
 from .format import format_factor, format_measurement, format_status
 from .groups import GroupScore, group_scores
 from .notes import unlearned_level
-from .ranks import Ranking, Standing, differences, rankings
+from .ranks import Ranking, Standing, differences, pairing, rankings
 from .row import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped, softmax_first
 from .tables import metric_label
 
 Kind: TypeAlias = Literal["score", "group", "time", "memory", "crossover"]
+_PLAIN = re.compile(r"-?[\d,]+(\.\d+)?")
+_ORDER: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class SummaryColumn:
         row: A row of the column, of softmax if there is one: its metric, unit, direction and coordinates.
         length: Length of sequences, of times and memory.
         crossovers: The crossovers of a column of them.
+        pairing: How scores are compared, in words; empty if fewer than two are.
+        apart: Further lines of the heading where two would be alike: what differs in their conditions.
     """
 
     kind: Kind
@@ -70,6 +75,8 @@ class SummaryColumn:
     row: Row
     length: int | None = None
     crossovers: Mapping[ModelKey, Crossover] = field(default_factory=dict)
+    pairing: str = ""
+    apart: tuple[str, ...] = ()
 
     @property
     def group(self) -> Conditions | None:
@@ -117,7 +124,7 @@ def summary(rows: Sequence[Row]) -> Summary:
     groups = list(_group_columns(rows, quality))
     failed = {row.key for row in rows if row.is_failed_cell}
     columns = [*scores, *groups, *costs]
-    columns.sort(key=lambda column: column.kind not in ("score", "group"))
+    columns.sort(key=lambda column: _ORDER.index(column.kind))
     models = {*failed, *(model for column in columns for model in column.entries)}
     return Summary(tuple(sorted(models, key=softmax_first)), _told_apart(columns))
 
@@ -126,7 +133,9 @@ def _score_column(where: Conditions, rows: Sequence[Row]) -> SummaryColumn:
     places = [(row, place) for row, place in zip(rows, rankings(rows), strict=True)]
     entries = {model: _score(own, rows) for model, own in grouped(places, lambda pair: pair[0].key).items()}
     example = _example(rows)
-    return SummaryColumn("score", where, (where.task, metric_label(example)), entries, example)
+    heading = where.task, metric_label(example)
+    entries = _evenly(entries, {row.key: row for row in rows if row.value is not None})
+    return SummaryColumn("score", where, heading, entries, example, pairing=pairing(rows))
 
 
 def _score(own: Sequence[tuple[Row, Ranking]], peers: Sequence[Row]) -> SummaryEntry:
@@ -146,6 +155,14 @@ def _score(own: Sequence[tuple[Row, Ranking]], peers: Sequence[Row]) -> SummaryE
         measured.factor,
         unlearned.name if unlearned else "",
     )
+
+
+def _evenly(entries: Mapping[ModelKey, SummaryEntry], rows: Mapping[ModelKey, Row]) -> dict[ModelKey, SummaryEntry]:
+    """The entries with as many decimals as the least certain of their numbers."""
+    numbers = {model: entry.text for model, entry in entries.items() if _PLAIN.fullmatch(entry.text)}
+    decimals = min((len(text.partition(".")[2]) for text in numbers.values() if "." in text), default=0)
+    even = {model: f"{rows[model].value:,.{decimals}f}" for model in numbers}
+    return {model: replace(entry, text=even.get(model, entry.text)) for model, entry in entries.items()}
 
 
 def _margin(row: Row, reference: Row | None) -> float | None:
@@ -180,11 +197,13 @@ def _group_columns(rows: Sequence[Row], quality: Mapping[Conditions, Sequence[Ro
             p_values = adjusted(
                 {model: p for model, (change, _) in changes.items() if (p := change.p_value) is not None}
             )
+            done = max(score.done for score in scores)
             entries = {
-                (score.model, score.variant): _group_entry(score, changes.get((score.model, score.variant)), p_values)
+                (score.model, score.variant): _group_entry(
+                    score, changes.get((score.model, score.variant)), p_values, done
+                )
                 for score in scores
             }
-            done = max(score.done for score in scores)
             heading = where.task, "% of softmax ↑", f"{done} of {scores[0].total} tasks"
             yield SummaryColumn("group", where, heading, entries, _example(members[0]))
 
@@ -205,11 +224,11 @@ def _group_change(model: ModelKey, members: Sequence[Sequence[Row]]) -> tuple[Ch
 
 
 def _group_entry(
-    score: GroupScore, change: tuple[Change, float] | None, p_values: Mapping[ModelKey, float]
+    score: GroupScore, change: tuple[Change, float] | None, p_values: Mapping[ModelKey, float], most: int
 ) -> SummaryEntry:
     if score.percent_recovered is None:
         return SummaryEntry(f"{score.done} of {score.total}", note="no common sum")
-    text = f"{score.percent_recovered:.1f}"
+    text = f"{score.percent_recovered:.1f}" + ("" if score.done == most else f" over {score.done}")
     if change is None:
         return SummaryEntry(text, percent=score.percent_recovered)
     key = score.model, score.variant
@@ -250,7 +269,7 @@ def _cost_column(kind: Literal["time", "memory"], sweep: Sequence[Row], failures
     is_compared = not any(place.disturbance for (model, _), place in places.items() if model == REFERENCE_MODEL)
     entries = {row.key: SummaryEntry(format_status(row.status), note=row.status) for row in failures}
     entries |= {row.key: _cost(row, places[row.key], is_compared) for row in column}
-    heading = kind, f"at {length:,.0f} ↓"
+    heading = kind, f"at {length:,.0f}"
     return SummaryColumn(kind, column[0].comparison, heading, entries, _example(column), int(length))
 
 
@@ -266,7 +285,8 @@ def _cost(row: Row, place: Ranking, is_compared: bool) -> SummaryEntry:
 
 
 def _crossover_column(sweep: Sequence[Row], found: Sequence[Crossover]) -> SummaryColumn:
-    entries = {each.model: SummaryEntry(_crossing(each), note=each.reason) for each in found}
+    entries = dict.fromkeys((row.key for row in sweep), SummaryEntry(""))
+    entries |= {each.model: SummaryEntry(_crossing(each), note=each.reason) for each in found}
     crossings = {each.model: each for each in found}
     heading = "faster", "from length"
     return SummaryColumn("crossover", sweep[0].comparison, heading, entries, _example(sweep), crossovers=crossings)
@@ -282,13 +302,13 @@ def _example(rows: Sequence[Row]) -> Row:
 
 
 def _told_apart(columns: Sequence[SummaryColumn]) -> tuple[SummaryColumn, ...]:
-    """The columns with further lines of heading where two columns of one kind or task differ: task, backbone, ...."""
+    """The columns with what sets them apart where two headings are alike: task, backbone, recipe, scale and so on."""
     found = []
     for column in columns:
         twins = [other.comparison for other in columns if other.kind == column.kind and _is_twin(column, other)]
         places = [_place(where) for where in (column.comparison, *twins)]
         differing = (own for own, *others in zip(*places, strict=True) if set(others) != {own})
-        found.append(replace(column, heading=(*column.heading, *differing)))
+        found.append(replace(column, apart=tuple(differing)))
     return tuple(found)
 
 
