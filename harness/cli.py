@@ -89,10 +89,19 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
         _add_convert(conversion)
     listing = add("list", _list, "list models, tasks, backbones, recipes or suites")
     listing.add_argument("what", choices=LISTINGS)
+    listing.add_argument(
+        "pattern",
+        nargs="?",
+        default="",
+        metavar="PATTERN",
+        help="a name, for its page, or a glob such as 'glue/*' (default: all)",
+    )
+    listing.add_argument("--long", action="store_true", help="everything that is known of each, as a table")
     listing.add_argument("--json", action="store_true", help="print JSON")
-    report = add("report", _report, "render the results of one or more runs")
+    report = add("report", _report, "show or render the results of one or more runs")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
-    report.add_argument("--format", choices=FORMATS, help="default: md")
+    report.add_argument("--format", choices=FORMATS, help="print this instead (default: what bench run ends with)")
+    report.add_argument("--details", action="store_true", help="print every table, then what bench run ends with")
     report.add_argument("--serve", action="store_true", help="show the report in a browser and follow a run under way")
     report.add_argument(
         "--port", type=int, metavar="N", help="port on this machine for --serve (default: any free one)"
@@ -132,6 +141,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     for flag, how in flag_arguments().items():
         parser.add_argument(flag, **how)
     parser.add_argument("--config", metavar="FILE", help="TOML file with any of these settings; flags win")
+    parser.add_argument("--details", action="store_true", help="print every table, then the summary")
     parser.add_argument("--quiet", action="store_true", help="print the table and failures only")
 
 
@@ -198,13 +208,14 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from .config import flag_values, make_config, read_config_file
-    from .running.runner import run
+    from .running.runner import run, show_details, show_summary
 
     values = read_config_file(Path(options.config)) if options.config else {}
     flags = flag_values(vars(options))
     overrides = {**values.get("set", {}), **flags["set"]}
     _end_as_by_interrupt()
-    return run(make_config({**values, **flags, "set": overrides}), _console(), options.quiet)
+    show = show_details if options.details else show_summary
+    return run(make_config({**values, **flags, "set": overrides}), _console(), options.quiet, show=show)
 
 
 def _convert(options: argparse.Namespace) -> int:
@@ -221,19 +232,35 @@ def _end_as_by_interrupt() -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from .commands.listing import listing, print_listing
+    from .commands.listing import listing, print_lines, print_listing
 
-    rows, problems = listing(options.what)
+    rows, problems = listing(options.what, options.pattern)
     if options.json:
         print(json.dumps(rows, indent=2))
-    else:
+    elif options.long:
         print_listing(rows, _console())
+    elif page := _page(options.what, options.pattern, [row[options.what.removesuffix("s")] for row in rows]):
+        print(page, end="")
+    else:
+        print_lines(rows, _console(least=0))
     _tell(f"warning: {problem}" for problem in problems)
     return 0
 
 
+def _page(what: str, pattern: str, found: Sequence[str]) -> str:
+    """The page on a model or a task; empty if the pattern is not its name."""
+    if found != [pattern] or what not in ("models", "tasks"):
+        return ""
+    from . import registry
+    from .commands.pages import model_page, task_page
+
+    if what == "models":
+        return model_page(registry.mechanisms().get(pattern))
+    return task_page(registry.tasks().get(pattern))
+
+
 def _report(options: argparse.Namespace) -> int:
-    from .commands.reporting import render_runs, rescore_runs
+    from .commands.reporting import render_runs, rescore_runs, show_runs
 
     if options.rescore:
         rescore_runs(options.runs)
@@ -241,7 +268,14 @@ def _report(options: argparse.Namespace) -> int:
         from .commands.serving import serve
 
         return serve(options.runs, options.serve, options.port, options.format, _console())
-    text, messages = render_runs(options.runs, options.format or "md")
+    if options.format is None:
+        _tell(show_runs(options.runs, _console(), options.details))
+        return 0
+    if options.details:
+        raise UsageError(
+            f"--details prints every table to the terminal, and --format {options.format} has its own form"
+        )
+    text, messages = render_runs(options.runs, options.format)
     _tell(messages)
     sys.stdout.write(text)
     return 0
@@ -311,8 +345,9 @@ def _tell(messages: Iterable[str]) -> None:
         print(f"bench: {message}", file=sys.stderr)
 
 
-def _console() -> Console:
+def _console(least: int = 120) -> Console:
+    """Standard output; at least `least` columns wide if it is no terminal."""
     from rich.console import Console
 
     console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, 120))
+    return console if console.is_terminal else Console(width=max(console.width, least))

@@ -14,6 +14,7 @@ from ..record import Record
 from ..stats.evidence import Scores, no_scores
 from ..tables.aggregate import group_seeds, rows_of_groups
 from ..tables.findings import findings_of
+from ..tables.format import shortened
 from ..tables.notes import percent_notes
 from ..tables.row import Conditions, ModelKey, grouped, model_label
 from ..tables.summary import Summary, SummaryColumn, SummaryEntry, summary
@@ -95,7 +96,7 @@ def _lines(table: Summary, column: SummaryColumn) -> list[str]:
 def _heading(column: SummaryColumn) -> list[str]:
     """The lines of a heading, above the texts and not above their marks."""
     room = " " * (2 if _has_marks(column) else 0)
-    return [_shortened(line, _LONGEST_HEADING) + room for line in (*column.heading, *column.apart)]
+    return [shortened(line, _LONGEST_HEADING) + room for line in (*column.heading, *column.apart)]
 
 
 def _texts(table: Summary, column: SummaryColumn) -> list[str]:
@@ -112,16 +113,8 @@ def _has_marks(column: SummaryColumn) -> bool:
 def _labels(models: Sequence[ModelKey]) -> list[str]:
     """The models' names in the table, shortened if they still differ then."""
     whole = [model_label(*model) for model in models]
-    short = [_shortened(label, _LONGEST_LABEL) for label in whole]
+    short = [shortened(label, _LONGEST_LABEL) for label in whole]
     return short if len(set(short)) == len(whole) else whole
-
-
-def _shortened(text: str, longest: int) -> str:
-    """Text without its middle, if it is longer than `longest` characters."""
-    if len(text) <= longest:
-        return text
-    end = longest // 2
-    return f"{text[: longest - end - 1]}…{text[-end:]}"
 
 
 def _print_block(table: Summary, columns: Sequence[SummaryColumn], console: Console) -> None:
