@@ -233,30 +233,20 @@ def _end_as_by_interrupt() -> None:
 
 def _list(options: argparse.Namespace) -> int:
     from .commands.listing import listing, print_lines, print_listing
+    from .commands.pages import page_of
 
     rows, problems = listing(options.what, options.pattern)
+    is_one = [row[options.what.removesuffix("s")] for row in rows] == [options.pattern]
     if options.json:
         print(json.dumps(rows, indent=2))
-    elif options.long:
-        print_listing(rows, _console())
-    elif page := _page(options.what, options.pattern, [row[options.what.removesuffix("s")] for row in rows]):
+    elif is_one and not options.long and (page := page_of(options.what, options.pattern)):
         print(page, end="")
+    elif options.long or is_one:
+        print_listing(rows, _console())
     else:
         print_lines(rows, _console(least=0))
     _tell(f"warning: {problem}" for problem in problems)
     return 0
-
-
-def _page(what: str, pattern: str, found: Sequence[str]) -> str:
-    """The page on a model or a task; empty if the pattern is not its name."""
-    if found != [pattern] or what not in ("models", "tasks"):
-        return ""
-    from . import registry
-    from .commands.pages import model_page, task_page
-
-    if what == "models":
-        return model_page(registry.mechanisms().get(pattern))
-    return task_page(registry.tasks().get(pattern))
 
 
 def _report(options: argparse.Namespace) -> int:

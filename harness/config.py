@@ -149,14 +149,18 @@ def split_list(text: str) -> tuple[str, ...]:
 
 def split_models(text: str) -> tuple[str, ...]:
     """Model specs separated by commas; a comma in the path of a checkpoint that exists, as in `@hf:a,b`, is its own."""
-    found: list[str] = []
-    for part in split_list(text):
-        _, local, path = found[-1].partition("@hf:") if found else ("", "", "")
-        if local and Path(f"{path},{part}").expanduser().exists():
-            found[-1] += f",{part}"
-        else:
-            found.append(part)
+    parts, found = list(split_list(text)), []
+    while parts:
+        _, local, path = parts[0].partition("@hf:")
+        lengths = [n for n in range(len(parts), 1, -1) if local and _exists(",".join((path, *parts[1:n])))]
+        taken = lengths[0] if lengths else 1
+        found.append(",".join(parts[:taken]))
+        del parts[:taken]
     return tuple(found)
+
+
+def _exists(path: str) -> bool:
+    return Path(path).expanduser().exists()
 
 
 FLAGS: Mapping[str, str] = {

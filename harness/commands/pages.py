@@ -25,6 +25,18 @@ _RUNS = (registry.ROOT / "results" / "published", Path("results", "runs"))
 """Folders of runs from which times and chance levels are taken."""
 
 
+def page_of(what: str, name: str) -> str:
+    """The page of a model or a task; empty for other things, which have none.
+
+    Args:
+        what: `models`, `tasks` or another listing.
+        name: The name of one that exists.
+    """
+    if what == "models":
+        return model_page(registry.mechanisms().get(name))
+    return task_page(registry.tasks().get(name)) if what == "tasks" else ""
+
+
 def model_page(mechanism: Mechanism) -> str:
     """What a model is, where it comes from, and its options."""
     kind = [
@@ -57,7 +69,7 @@ def task_page(task: Task) -> str:
     lines += _fact("time", "; ".join(_times(records)) or "not measured yet: no run here has the task")
     models = "" if info.model else "--models softmax,hedgehog "
     lines += _fact("room", f"tasks/{room_of(task)}") if room_of(task) != "plugins" else []
-    lines += ["", f"bench run {models}--tasks {info.name} --scale smoke"]
+    lines += ["", f"bench run {models}--tasks {info.name}"]
     return "\n".join(lines) + "\n"
 
 
@@ -101,7 +113,7 @@ def _option(name: str, option: Option) -> list[str]:
     least = "" if option.minimum is None else f", at least {option.minimum:g}"
     default = str(option.default).lower() if isinstance(option.default, bool) else option.default
     told = "" if default is None else f" (default: {default})"
-    return [f"  {name}={allowed}{least}{told}", *_wrapped(option.help, 2 * _INDENT)]
+    return [*_wrapped(f"{name}={allowed}{least}{told}"), *_wrapped(option.help, 2 * _INDENT)]
 
 
 def _example(mechanism: Mechanism) -> str:

@@ -268,6 +268,8 @@ def _cost_column(kind: Literal["time", "memory"], sweep: Sequence[Row], failures
     places = dict(zip((row.key for row in column), rankings(column), strict=True))
     is_compared = not any(place.disturbance for (model, _), place in places.items() if model == REFERENCE_MODEL)
     entries = {row.key: SummaryEntry(format_status(row.status), note=row.status) for row in failures}
+    # A climb ends where it fails, so a model may have no row at a longer length.
+    entries |= {row.key: SummaryEntry(format_status(row.status), note=row.status) for row in sweep if row.value is None}
     entries |= {row.key: _cost(row, places[row.key], is_compared) for row in column}
     heading = kind, f"at {length:,.0f}"
     return SummaryColumn(kind, column[0].comparison, heading, entries, _example(column), int(length))

@@ -149,6 +149,8 @@ def _legend(table: Summary) -> Iterator[str]:
         pairings = {column.pairing.partition(" over ")[0] for column in columns if column.pairing}
         how = f"; scores {' or '.join(sorted(pairings))}" if pairings else ""
         yield f"+ better, - worse, = not significantly different from softmax (p < 0.05, Holm{how})"
+        if any(map(_is_of_one_training, columns)):
+            yield "one seed: how much training varies is not in these marks; --seeds 0,1,2 measures it"
     headings = "".join("".join(column.heading) for column in columns)
     signs = [f"{sign} {way} is better" for sign, way in (("↑", "higher"), ("↓", "lower")) if sign in headings]
     if any(model not in column.entries for column in columns for model in table.models):
@@ -168,6 +170,11 @@ def _legend(table: Summary) -> Iterator[str]:
     if "not quiet" in {entry.text for entry in entries}:
         yield "not quiet: other work slowed the machine, and the times are not compared"
     yield from _places(columns)
+
+
+def _is_of_one_training(column: SummaryColumn) -> bool:
+    is_score = column.kind in ("score", "group")
+    return is_score and column.comparison.recipe != "zero-shot" and "," not in column.row.seeds
 
 
 _MEANINGS: Mapping[str, str] = {

@@ -146,7 +146,7 @@ def test_no_color_is_honoured_on_a_terminal(make_record: MakeRecord, monkeypatch
     coloured = shown(ok(make_record), True)
     monkeypatch.setenv("NO_COLOR", "1")
     plain = shown(ok(make_record), True)
-    assert any(f"\x1b[{code}" in coloured for code in ("3", "38;", "1;3"))
+    assert any(f"\x1b[{code}" in coloured for code in ("3", "9", "38;", "1;3"))
     assert not [part for part in plain.split("\x1b[")[1:] if part.split("m")[0].startswith(("3", "38", "9"))]
 
 

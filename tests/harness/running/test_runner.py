@@ -101,7 +101,7 @@ def test_only_what_is_missing_runs(finished: RunStore, run_tiny: Bench) -> None:
     missing.unlink()
     again = run_tiny()
     assert "2 cells, 1 already done" in again.out
-    assert "[1/1] elu / gpt" in again.out
+    assert "[1/1] elu / associative_recall" in again.out
     after = contents(finished)
     assert {name for name in after if after[name] != before[name]} == {missing.name}
     assert csv("out") == table

@@ -88,6 +88,16 @@ def test_a_sweep_has_time_and_memory_at_the_longest_length_of_softmax_and_the_cr
     assert [c.kind for c in table.columns][-2:] == ["time", "crossover"]
 
 
+def test_a_model_whose_climb_ended_before_the_longest_length_says_why(showcase: list[Record]) -> None:
+    def cut(record: Record) -> Record:
+        if (record.task, record.model) != ("throughput", "elu"):
+            return record
+        ended = [replace(m, value=None, status="oom") if m.at.get("seq_len") == 1024 else m for m in record.metrics]
+        return replace(record, metrics=tuple(m for m in ended if m.at.get("seq_len", 0) <= 1024))
+
+    assert texts(column(summary_of([cut(record) for record in showcase]), "time"))["elu"] == "OOM"
+
+
 def glue(make_record: MakeRecord, make_metric: MakeMetric, worse_by: float) -> list[Record]:
     names = {"cola": "matthews", "sst2": "accuracy", "mrpc": "f1", "stsb": "pearson", "qqp": "f1"}
     names |= dict.fromkeys(("mnli", "qnli", "rte"), "accuracy")
