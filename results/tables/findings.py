@@ -77,22 +77,31 @@ def _quality(_: Summary, column: SummaryColumn) -> SureFinding | None:
         text = chance_note(column.row).removesuffix(".")
         return SureFinding(text, "quality", column.comparison, (REFERENCE_MODEL,))
     found = _sure_scores(column)
+    if column.row.value == 0:  # a divergence from softmax: that softmax itself has none goes without saying
+        parts = [_Part(model, f"{metric} {entry.text}") for model, entry in found.items()]
+        return _finding(column, "quality", parts, "has", f"on {place}")
     if any(entry.percent is None for entry in found.values()):
         parts = [_Part(model, f"{metric} {entry.text}", _aside(entry)) for model, entry in found.items()]
         return _finding(column, "quality", parts, "has", f"on {place}, where softmax has {reference.text}")
-    ordered = sorted(found.items(), key=lambda pair: -(pair[1].percent or 0.0))
-    parts = [_Part(model, f"{entry.percent:.1f}%", _aside(entry)) for model, entry in ordered]
+    parts = [_Part(model, f"{entry.percent:.1f}%", _aside(entry)) for model, entry in found.items()]
     return _finding(column, "quality", parts, "recovers", f"of softmax on {place}")
 
 
 def _sure_scores(column: SummaryColumn) -> dict[ModelKey, SummaryEntry]:
-    """The entries whose standing to softmax is sure."""
-    return {
+    """The entries whose standing to softmax is sure, best first."""
+    found = {
         model: entry
         for model, entry in column.entries.items()
         if (entry.standing in ("better", "worse") and (entry.percent is None or entry.margin is not None))
         or (entry.standing == "same" and _is_close(entry))
     }
+    sign = -1 if column.row.higher_is_better or column.kind == "group" else 1
+
+    def order(model: ModelKey) -> float:
+        entry = found[model]
+        return sign * ((entry.percent if column.kind == "group" else entry.value) or 0.0)
+
+    return {model: found[model] for model in sorted(found, key=order)}
 
 
 def _is_close(entry: SummaryEntry) -> bool:

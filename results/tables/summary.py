@@ -41,6 +41,7 @@ class SummaryEntry:
         factor: A cost's ratio to softmax's.
         at_chance: Name of the score without learning that this one is not significantly better than; empty otherwise.
         note: Why there is no number, or why it is not compared.
+        value: The score; None for costs and groups.
     """
 
     text: str
@@ -50,6 +51,7 @@ class SummaryEntry:
     factor: float | None = None
     at_chance: str = ""
     note: str = ""
+    value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ def _score(own: Sequence[tuple[Row, Ranking]], peers: Sequence[Row]) -> SummaryE
         _margin(measured, reference_of(measured, (row for row in peers if row.model == REFERENCE_MODEL))),
         measured.factor,
         unlearned.name if unlearned else "",
+        value=measured.value,
     )
 
 

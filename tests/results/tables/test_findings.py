@@ -58,6 +58,13 @@ def test_correlations_have_no_percentage(found_in: MakeScores) -> None:
     ]
 
 
+def test_a_divergence_from_softmax_is_told_without_softmax(found_in: MakeScores) -> None:
+    scores = {"softmax": (0.0, 0.0), "elu": (0.24, 0.01), "hedgehog": (0.03, 0.01)}
+    assert found_in(scores, "attention_kl", higher=False) == [
+        "hedgehog has attention_kl 0.030 on recall; elu attention_kl 0.240"
+    ]
+
+
 def test_a_better_model_is_said_to_be_better(found_in: MakeScores) -> None:
     scores = {"softmax": (20.0, 0.1), "hedgehog": (16.0, 0.1)}
     assert found_in(scores, "perplexity", higher=False) == [

@@ -76,13 +76,21 @@ def test_the_legend_has_the_signs_that_occur_and_no_others(make_record: MakeReco
     assert "+ better, - worse, = not significantly different from softmax (p < 0.05, Holm" in text
     assert "↑ higher is better" in text
     assert not [sign for sign in ("↓", "–", "OOM", "undecided", "faster", "not quiet") if sign in text]
-    assert "one seed: how much training varies" in text
+    assert "one seed: the spread of training" in text
     seeds = [replace(record, seed=seed, cell_id=f"{record.model}{seed}") for record in pair for seed in (0, 1)]
     assert "one seed" not in printed(seeds)
     assert "one seed" not in printed([replace(record, recipe="zero-shot") for record in pair])
     failed = replace(pair[1], model="relu", status="oom", metrics=(), cell_id="failed")
     assert "OOM: out of memory" in printed([*pair, failed])
     assert "– not measured" in printed([*pair, make_record("softmax", "stdlib")])
+
+
+def test_costs_are_factors_of_softmaxs_and_long_headings_break(showcase: list[Record]) -> None:
+    text = printed(showcase)
+    assert re.search(r"^hedgehog .* 0\.48x \+ +1,189$", text, re.MULTILINE)
+    assert re.search(r"^softmax .* 602 ms +$", text, re.MULTILINE)
+    recall = [replace(record, task="associative_recall") for record in showcase if record.task == "glue/sst2"]
+    assert printed(recall).splitlines()[0].split() == ["associative_"]
 
 
 def test_findings_come_last_and_say_each_thing_once(showcase: list[Record]) -> None:
