@@ -54,13 +54,19 @@ def print_summary(records: Iterable[Record], console: Console, scores: Scores = 
     table, blocks = _fitted(whole, width)
     for block in blocks:
         _print_block(table, block, console)
-    found = [finding.text for finding in findings_of(whole, rows)]
-    notes = [note.removesuffix(".") for said in percent_notes(groups).values() for note in said]
+    found = findings_of(whole, rows)
+    with_percent = {finding.comparison.section for finding in found if "%" in finding.text}
+    notes = [
+        note.removesuffix(".")
+        for where, said in percent_notes(groups).items()
+        for note in said
+        if where.section in with_percent
+    ]
     for line in _legend(table):
         console.print(Text(_wrapped(line, width), style="bright_black"), soft_wrap=True)
     if found:
         console.print()
-    for text in dict.fromkeys([*found, *notes]):
+    for text in dict.fromkeys([*(finding.text for finding in found), *notes]):
         console.print(Text(_wrapped(text, width, "* ")), soft_wrap=True)
 
 
