@@ -31,7 +31,7 @@ class CellProgress:
     """How far a cell is: its present phase, the phase's count, and from it the rate and the time that is left.
 
     Attributes:
-        number: Its place among the cells that this run has begun.
+        number: Its place among the cells of the run that have begun or ended.
         title: Its name.
         began_s: When the phase began, on the clock of `time.monotonic`.
         message: The latest message of its worker.
@@ -138,7 +138,6 @@ class RunDisplay:
     def __init__(self, console: Console, total: int, quiet: bool, line_every_s: float = LINE_EVERY_S) -> None:
         self.console, self.total, self.quiet = console, total, quiet
         self.done = 0
-        self._begun = 0
         self._start_s = time.monotonic()
         self._running: dict[str, CellProgress] = {}
         self._bars: dict[str, TaskID] = {}
@@ -146,7 +145,7 @@ class RunDisplay:
         self._started_s: dict[str, float] = {}
         self._lock = threading.Lock()
         self._progress = _bars(console, disable=quiet or not console.is_terminal)
-        self._overall = self._progress.add_task("cells", total=total, **_NOTHING)
+        self._overall = self._progress.add_task("cells", total=total, **_NOTHING | {"count": f"0/{total}"})
         self._line_every_s = line_every_s
         self._is_over = threading.Event()
         self._teller = threading.Thread(target=self._tell_lines, daemon=True)
@@ -166,9 +165,8 @@ class RunDisplay:
     def started(self, key: str, title: str) -> None:
         """Shows that a cell begins."""
         with self._lock:
-            self._begun += 1
             now = time.monotonic()
-            self._running[key] = CellProgress(self._begun, title, now)
+            self._running[key] = CellProgress(self.done + len(self._running) + 1, title, now)
             self._started_s[key] = self._told_s[key] = now
             name = shortened(title, max(_SHORTEST_NAME, self.console.width - _BESIDE_NAMES))
             self._bars[key] = self._progress.add_task(name, total=None, **_NOTHING | {"phase": "starting"})
@@ -188,6 +186,7 @@ class RunDisplay:
                 rate=cell.short_rate,
                 left=f"{cell.left} left" if cell.left else "",
             )
+            self._update_overall()
 
     def finished(self, key: str, title: str, record: Record) -> None:
         """Shows how a cell ended."""
@@ -203,11 +202,10 @@ class RunDisplay:
             say(self.console, f"[{self.done}/{self.total}] {title}: {describe(record)} ({seconds:.1f} s)")
 
     def _update_overall(self) -> None:
+        """Shows the cells that have ended, and the time that the others take if each takes as long as those did."""
         spent_s = time.monotonic() - self._start_s
-        left = duration(spent_s / self.done * (self.total - self.done))
-        self._progress.update(
-            self._overall, completed=self.done, count=f"{self.done}/{self.total}", left=f"{left} left"
-        )
+        left = f"{duration(spent_s / self.done * (self.total - self.done))} left" if self.done else ""
+        self._progress.update(self._overall, completed=self.done, count=f"{self.done}/{self.total}", left=left)
 
     def _tell_lines(self) -> None:
         """Prints a line for each running cell that has been silent for too long, until the display ends."""
