@@ -145,7 +145,7 @@ class RunDisplay:
         self._started_s: dict[str, float] = {}
         self._lock = threading.Lock()
         self._progress = _bars(console, disable=quiet or not console.is_terminal)
-        self._overall = self._progress.add_task("cells", total=total, **_NOTHING | {"count": f"0/{total}"})
+        self._overall = self._progress.add_task("cells", total=total, **{**_NOTHING, "count": f"0/{total}"})
         self._line_every_s = line_every_s
         self._is_over = threading.Event()
         self._teller = threading.Thread(target=self._tell_lines, daemon=True)
@@ -169,7 +169,7 @@ class RunDisplay:
             self._running[key] = CellProgress(self.done + len(self._running) + 1, title, now)
             self._started_s[key] = self._told_s[key] = now
             name = shortened(title, max(_SHORTEST_NAME, self.console.width - _BESIDE_NAMES))
-            self._bars[key] = self._progress.add_task(name, total=None, **_NOTHING | {"phase": "starting"})
+            self._bars[key] = self._progress.add_task(name, total=None, **{**_NOTHING, "phase": "starting"})
 
     def update(self, key: str, message: Mapping[str, Any]) -> None:
         """Shows the message of a cell's worker."""
@@ -219,7 +219,7 @@ class RunDisplay:
                 say(self.console, line)
 
 
-_NOTHING = {"phase": "", "count": "", "rate": "", "left": ""}
+_NOTHING: Mapping[str, Any] = {"phase": "", "count": "", "rate": "", "left": ""}
 
 
 def _bars(console: Console, disable: bool) -> Progress:

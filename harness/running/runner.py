@@ -278,7 +278,7 @@ def _row(cell: Cell | Record) -> tuple[object, ...]:
 
 def _titles(cells: Sequence[Cell]) -> dict[str, str]:
     """The cells' names by key: model and task, and of backbone, recipe, scale and seed what tells cells apart."""
-    titles = {cell.key: (cell.model, cell.task) for cell in cells}
+    titles: dict[str, tuple[str, ...]] = {cell.key: (cell.model, cell.task) for cell in cells}
     for part in ("backbone", "recipe", "scale", "seed"):
         longer = {cell.key: (*titles[cell.key], _part(cell, part)) for cell in cells}
         if len(set(longer.values())) > len(set(titles.values())):
