@@ -42,6 +42,7 @@ class SummaryEntry:
         at_chance: Name of the score without learning that this one is not significantly better than; empty otherwise.
         note: Why there is no number, or why it is not compared.
         value: The score; None for costs and groups.
+        seeds: Seeds of the score.
     """
 
     text: str
@@ -52,6 +53,7 @@ class SummaryEntry:
     at_chance: str = ""
     note: str = ""
     value: float | None = None
+    seeds: int = 0
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ def _score(own: Sequence[tuple[Row, Ranking]], peers: Sequence[Row]) -> SummaryE
         measured.factor,
         unlearned.name if unlearned else "",
         value=measured.value,
+        seeds=measured.seeds.count(",") + 1,
     )
 
 
