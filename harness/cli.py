@@ -239,10 +239,10 @@ def _list(options: argparse.Namespace) -> int:
     is_one = [row[options.what.removesuffix("s")] for row in rows] == [options.pattern]
     if options.json:
         print(json.dumps(rows, indent=2))
-    elif is_one and not options.long and (page := page_of(options.what, options.pattern)):
-        print(page, end="")
-    elif options.long or is_one:
+    elif options.long:
         print_listing(rows, _console())
+    elif is_one:
+        print(page_of(options.what, rows[0]), end="")
     else:
         print_lines(rows, _console(least=0))
     _tell(f"warning: {problem}" for problem in problems)

@@ -83,11 +83,12 @@ def print_listing(rows: Rows, console: Console) -> None:
     for column in rows[0] if rows else ("nothing",):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(written_out(value) for value in row.values()))
     console.print(table, markup=False)
 
 
-def _cell(value: object) -> str:
+def written_out(value: object) -> str:
+    """A value as text; lists and mappings with commas."""
     if isinstance(value, dict):
         return ", ".join(f"{key}={item}" for key, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

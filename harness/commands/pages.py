@@ -6,8 +6,9 @@ import math
 import re
 import statistics
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ...adapters.mechanisms.declaration import Mechanism, Option
 from ...results.foreign import ForeignJsonError, parse_json
@@ -17,7 +18,7 @@ from ...results.tables.format import format_measurement
 from ...results.tables.row import grouped
 from ...tasks.base import Task
 from .. import registry
-from .listing import room_of
+from .listing import room_of, written_out
 
 _WIDTH, _INDENT = 80, 2
 _LONG_HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{8,}\b")
@@ -25,16 +26,20 @@ _RUNS = (registry.ROOT / "results" / "published", Path("results", "runs"))
 """Folders of runs from which times and chance levels are taken."""
 
 
-def page_of(what: str, name: str) -> str:
-    """The page of a model or a task; empty for other things, which have none.
+def page_of(what: str, row: Mapping[str, Any]) -> str:
+    """The page on one row of a listing: of models and tasks all that is known, of other things the row itself.
 
     Args:
         what: `models`, `tasks` or another listing.
-        name: The name of one that exists.
+        row: The row.
     """
+    name, *others = row
     if what == "models":
-        return model_page(registry.mechanisms().get(name))
-    return task_page(registry.tasks().get(name)) if what == "tasks" else ""
+        return model_page(registry.mechanisms().get(row[name]))
+    if what == "tasks":
+        return task_page(registry.tasks().get(row[name]))
+    facts = (_fact("" if key == "summary" else key, written_out(row[key])) for key in others)
+    return "\n".join((row[name], *(line for lines in facts for line in lines))) + "\n"
 
 
 def model_page(mechanism: Mechanism) -> str:
@@ -67,7 +72,8 @@ def task_page(task: Task) -> str:
     lines += _fact("source", info.citation) + _fact("backbone", f"{info.backbone} unless --backbone names another")
     lines += _fact("recipes", ", ".join(info.recipes)) + _fact("scales", ", ".join(info.scales))
     lines += _fact("time", "; ".join(_times(records)) or "not measured yet: no run here has the task")
-    models = "" if info.model else "--models softmax,hedgehog "
+    converts = info.recipes != ("zero-shot",) or info.own_device
+    models = "" if info.model else "--models softmax,hedgehog " if converts else "--models softmax "
     lines += _fact("room", f"tasks/{room_of(task)}") if room_of(task) != "plugins" else []
     lines += ["", f"bench run {models}--tasks {info.name}"]
     return "\n".join(lines) + "\n"
@@ -125,7 +131,7 @@ def _example(mechanism: Mechanism) -> str:
 
 
 def _fact(name: str, text: str) -> list[str]:
-    return _wrapped(f"{name}: {text}") if text else []
+    return _wrapped(f"{name}: {text}" if name else text) if text else []
 
 
 def _wrapped(text: str, indent: int = _INDENT) -> list[str]:

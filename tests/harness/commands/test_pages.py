@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from hedgebench.harness import registry
-from hedgebench.harness.commands.pages import model_page, task_page
+from hedgebench.harness.commands.listing import listing
+from hedgebench.harness.commands.pages import model_page, page_of, task_page
 from hedgebench.harness.running.job import CellJob
 from hedgebench.results.record import Metric
 from hedgebench.results.store import RunStore
@@ -32,6 +33,13 @@ def test_every_page_fits_80_columns_and_has_a_command_to_try() -> None:
     pages += [task_page(each) for each in registry.tasks().items.values()]
     assert max(len(line) for page in pages for line in page.splitlines()) <= 80
     assert all("\nbench run " in page for page in pages)
+
+
+def test_other_things_have_their_row_as_a_page() -> None:
+    page = page_of("suites", listing("suites", "icl")[0][0])
+    assert page.startswith("icl\n  learning in context on generated data: ")
+    assert "  models: softmax, elu, hedgehog\n" in page
+    assert "  tasks: mqar=small, " in page
 
 
 def test_a_task_says_what_it_is_its_data_licence_and_room() -> None:
