@@ -87,26 +87,8 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     conversion = add("convert", _convert, "convert a pretrained model, measure it, write it to a folder")
     if command in (None, "convert"):
         _add_convert(conversion)
-    listing = add("list", _list, "list models, tasks, backbones, recipes or suites")
-    listing.add_argument("what", choices=LISTINGS)
-    listing.add_argument(
-        "pattern",
-        nargs="?",
-        default="",
-        metavar="PATTERN",
-        help="a name, for its page, or a glob such as 'glue/*' (default: all)",
-    )
-    listing.add_argument("--long", action="store_true", help="everything that is known of each, as a table")
-    listing.add_argument("--json", action="store_true", help="print JSON")
-    report = add("report", _report, "show or render the results of one or more runs")
-    report.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
-    report.add_argument("--format", choices=FORMATS, help="print this instead (default: what bench run ends with)")
-    report.add_argument("--details", action="store_true", help="print every table, then what bench run ends with")
-    report.add_argument("--serve", action="store_true", help="show the report in a browser and follow a run under way")
-    report.add_argument(
-        "--port", type=int, metavar="N", help="port on this machine for --serve (default: any free one)"
-    )
-    report.add_argument("--rescore", action="store_true", help="first recompute metrics from the stored predictions")
+    _add_list(add("list", _list, "list models, tasks, backbones, recipes or suites"))
+    _add_report(add("report", _report, "show or render the results of one or more runs"))
     exporting = add("export", _export, "write runs for other programs, or send them to a tracker")
     exporting.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
     exporting.add_argument("--format", choices=EXPORT_FORMATS, required=True)
@@ -143,6 +125,22 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="TOML file with any of these settings; flags win")
     parser.add_argument("--details", action="store_true", help="print every table, then the summary")
     parser.add_argument("--quiet", action="store_true", help="print the table and failures only")
+
+
+def _add_list(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=LISTINGS)
+    parser.add_argument("pattern", nargs="?", default="", help="a name, for its page, or a glob (default: all)")
+    parser.add_argument("--long", action="store_true", help="everything that is known of each, as a table")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
+    parser.add_argument("--format", choices=FORMATS, help="print this instead (default: what bench run ends with)")
+    parser.add_argument("--details", action="store_true", help="print every table, then what bench run ends with")
+    parser.add_argument("--serve", action="store_true", help="show the report in a browser and follow a run under way")
+    parser.add_argument("--port", type=int, metavar="N", help="port of --serve on this machine (default: any free one)")
+    parser.add_argument("--rescore", action="store_true", help="first recompute metrics from the stored predictions")
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
@@ -203,7 +201,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         help="how much worse still counts as unchanged, in percent, or points of a fraction; repeatable",
     )
     parser.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit XML")
-    parser.add_argument("--format", choices=COMPARE_FORMATS, default="md")
+    parser.add_argument("--format", choices=COMPARE_FORMATS, default="md", help="default: md")
 
 
 def _run(options: argparse.Namespace) -> int:
