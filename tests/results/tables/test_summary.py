@@ -62,6 +62,16 @@ def test_where_lower_is_better_the_interval_is_that_of_softmax_over_the_score(
     assert elu.margin == pytest.approx(80 * 1.96 * math.hypot(0.3, 0.3) / 25, rel=1e-3)
 
 
+def test_a_model_that_diverged_does_not_take_the_others_decimals(
+    make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    records = [
+        make_record(model, metrics=(make_metric("perplexity", value, "1", False, stderr),))
+        for model, (value, stderr) in {"softmax": (58.44, 0.14), "relu": (58.88, 0.2), "elu": (12000.0, 900.0)}.items()
+    ]
+    assert texts(column(summary_of(records), "score")) == {"softmax": "58.4", "relu": "58.9", "elu": "12,000.0"}
+
+
 def test_a_score_without_an_error_has_no_interval(make_record: MakeRecord, make_metric: MakeMetric) -> None:
     records = [
         make_record(model, metrics=(make_metric("accuracy", value, "1", True, None),))
