@@ -164,9 +164,9 @@ def _score(own: Sequence[tuple[Row, Ranking]], peers: Sequence[Row]) -> SummaryE
 
 
 def _evenly(entries: Mapping[ModelKey, SummaryEntry], rows: Mapping[ModelKey, Row]) -> dict[ModelKey, SummaryEntry]:
-    """The entries with equally many decimals: those of the least certain number, but at most one fewer than softmax's."""
+    """The entries with equally many decimals: those of the least certain number, at most one fewer than softmax's."""
     numbers = {model: entry.text for model, entry in entries.items() if _PLAIN.fullmatch(entry.text)}
-    places = {model: len(text.partition(".")[2]) for model, text in numbers.items() if "." in text}
+    places = {model: len(text.partition(".")[2]) for model, text in numbers.items() if rows[model].value}
     of_softmax = [count for (model, _), count in places.items() if model == REFERENCE_MODEL]
     decimals = max(min(places.values(), default=0), *(count - 1 for count in of_softmax), 0)
     even = {model: f"{rows[model].value:,.{decimals}f}" for model in numbers}
