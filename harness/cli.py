@@ -89,17 +89,8 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     conversion = add("convert", _convert, "convert a pretrained model, measure it, write it to a folder")
     if command in (None, "convert"):
         _add_convert(conversion)
-    listing = add("list", _list, "list models, tasks, backbones, recipes or suites")
-    listing.add_argument("what", choices=LISTINGS)
-    listing.add_argument("--json", action="store_true", help="print JSON")
-    report = add("report", _report, "render the results of one or more runs")
-    report.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
-    report.add_argument("--format", choices=FORMATS, help="default: md")
-    report.add_argument("--serve", action="store_true", help="show the report in a browser and follow a run under way")
-    report.add_argument(
-        "--port", type=int, metavar="N", help="port on this machine for --serve (default: any free one)"
-    )
-    report.add_argument("--rescore", action="store_true", help="first recompute metrics from the stored predictions")
+    _add_list(add("list", _list, "list models, tasks, backbones, recipes or suites"))
+    _add_report(add("report", _report, "show or render the results of one or more runs"))
     exporting = add("export", _export, "write runs for other programs, or send them to a tracker")
     exporting.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
     exporting.add_argument("--format", choices=EXPORT_FORMATS, required=True)
@@ -134,6 +125,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     for flag, how in flag_arguments().items():
         parser.add_argument(flag, **how)
     parser.add_argument("--config", metavar="FILE", help="TOML file with any of these settings; flags win")
+    parser.add_argument("--details", action="store_true", help="print every table, then the summary")
     parser.add_argument("--quiet", action="store_true", help="print the table and failures only")
     _add_caller(parser)
 
@@ -141,6 +133,22 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 def _add_caller(parser: argparse.ArgumentParser) -> None:
     """Adds the hidden option by which a Python session says how it follows this command."""
     parser.add_argument("--caller", choices=CALLERS, help=argparse.SUPPRESS)
+
+
+def _add_list(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=LISTINGS)
+    parser.add_argument("pattern", nargs="?", default="", help="a name, for its page, or a glob (default: all)")
+    parser.add_argument("--long", action="store_true", help="everything that is known of each, as a table")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
+    parser.add_argument("--format", choices=FORMATS, help="print this instead (default: what bench run ends with)")
+    parser.add_argument("--details", action="store_true", help="print every table, then what bench run ends with")
+    parser.add_argument("--serve", action="store_true", help="show the report in a browser and follow a run under way")
+    parser.add_argument("--port", type=int, metavar="N", help="port of --serve on this machine (default: any free one)")
+    parser.add_argument("--rescore", action="store_true", help="first recompute metrics from the stored predictions")
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
@@ -206,16 +214,17 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         help="how much worse still counts as unchanged, in percent, or points of a fraction; repeatable",
     )
     parser.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit XML")
-    parser.add_argument("--format", choices=COMPARE_FORMATS, default="md")
+    parser.add_argument("--format", choices=COMPARE_FORMATS, default="md", help="default: md")
 
 
 def _run(options: argparse.Namespace) -> int:
     from .config import config_of
     from .python.called import following
-    from .running.runner import run
+    from .running.runner import report_details, report_summary, run
 
     _end_as_by_interrupt()
-    return run(config_of(vars(options)), _console(), options.quiet, **following(options.caller))
+    end = report_details if options.details else report_summary
+    return run(config_of(vars(options)), _console(), options.quiet, **{"end": end, **following(options.caller)})
 
 
 def _convert(options: argparse.Namespace) -> int:
@@ -236,19 +245,25 @@ def _end_as_by_interrupt() -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from .commands.listing import listing, print_listing
+    from .commands.listing import listing, print_lines, print_listing
+    from .commands.pages import page_of
 
-    rows, problems = listing(options.what)
+    rows, problems = listing(options.what, options.pattern)
+    is_one = [row[options.what.removesuffix("s")] for row in rows] == [options.pattern]
     if options.json:
         print(json.dumps(rows, indent=2))
-    else:
+    elif options.long:
         print_listing(rows, _console())
+    elif is_one:
+        print(page_of(options.what, rows[0]), end="")
+    else:
+        print_lines(rows, _console(least=0))
     _tell(f"warning: {problem}" for problem in problems)
     return 0
 
 
 def _report(options: argparse.Namespace) -> int:
-    from .commands.reporting import render_runs, rescore_runs
+    from .commands.reporting import render_runs, rescore_runs, show_runs
 
     if options.rescore:
         rescore_runs(options.runs)
@@ -256,7 +271,14 @@ def _report(options: argparse.Namespace) -> int:
         from .commands.serving import serve
 
         return serve(options.runs, options.serve, options.port, options.format, _console())
-    text, messages = render_runs(options.runs, options.format or "md")
+    if options.format is None:
+        _tell(show_runs(options.runs, _console(), options.details))
+        return 0
+    if options.details:
+        raise UsageError(
+            f"--details prints every table to the terminal, and --format {options.format} has its own form"
+        )
+    text, messages = render_runs(options.runs, options.format)
     _tell(messages)
     sys.stdout.write(text)
     return 0
@@ -329,8 +351,9 @@ def _tell(messages: Iterable[str]) -> None:
         print(f"bench: {message}", file=sys.stderr)
 
 
-def _console() -> Console:
+def _console(least: int = 120) -> Console:
+    """Standard output; at least `least` columns wide if it is no terminal."""
     from rich.console import Console
 
     console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, 120))
+    return console if console.is_terminal else Console(width=max(console.width, least))

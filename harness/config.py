@@ -6,7 +6,7 @@ import math
 import tomllib
 import typing
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -51,26 +51,37 @@ class RunConfig:
         save_to: Folder that `bench convert` writes the model to; empty to write none.
     """
 
-    models: tuple[str, ...] = _set_by("model specs NAME[:KEY=VALUE]...[@BACKBONE], separated by commas")
-    tasks: tuple[str, ...] = _set_by("tasks or globs NAME[:KEY=VALUE]..., separated by commas")
-    suite: str = _set_by("take models and tasks from a suite", "")
+    models: tuple[str, ...] = _set_by(
+        "model specs NAME[:KEY=VALUE]...[@BACKBONE], separated by commas (default: the suite's)"
+    )
+    tasks: tuple[str, ...] = _set_by("tasks or globs NAME[:KEY=VALUE]..., separated by commas (default: the suite's)")
+    suite: str = _set_by("take models and tasks from a suite (default: quickstart, if neither is given)", "")
     backbone: str | None = _set_by("backbone of models that name none (default: each task's own)", None)
     recipe: str | None = _set_by("recipe of tasks that train (default: each task's own)", None)
     scale: str = _set_by("smoke (seconds), small (minutes) or paper", "smoke")
     seeds: tuple[int, ...] = _set_by("seeds, separated by commas; each is a cell of its own", (0,))
     device: str = _set_by("auto, cpu or cuda", "auto")
     dtype: str = _set_by("auto, float32 or bfloat16", "auto")
-    batch_size: str = _set_by("rows per evaluation batch; auto halves each task's own while memory runs out", "")
+    batch_size: str = _set_by(
+        "rows per evaluation batch; auto halves each task's own while memory runs out (default: each task's own)", ""
+    )
     output: str | None = _set_by("folder of the run (default: results/runs/NAME)", None)
-    mirror: str | None = _set_by("folder with datasets/ORG/NAME and models/ORG/NAME, looked in first", None)
+    mirror: str | None = _set_by(
+        "folder with datasets/ORG/NAME and models/ORG/NAME, looked in first (default: $HEDGEBENCH_MIRROR)", None
+    )
     executor: str = _set_by("local or ray", "local")
-    limit: int | None = _set_by("largest number of test rows per task; such results are partial", None, metavar="N")
+    limit: int | None = _set_by(
+        "largest number of test rows per task; such results are partial (default: all)", None, metavar="N"
+    )
     workers: int = _set_by("cells at a time (default: 1)", 1, metavar="N")
-    timeout_s: float | None = _set_by("time limit of each cell", None, metavar="SECONDS")
+    timeout_s: float | None = _set_by("time limit of each cell (default: none)", None, metavar="SECONDS")
     fresh: bool = _set_by("run every cell again", False)
     offline: bool = _set_by("never touch the network", False)
     log: tuple[str, ...] = _set_by(
-        "also send cells to mlflow, tensorboard or wandb; repeatable", (), action="append", metavar="TRACKER"
+        "also send cells to mlflow, tensorboard or wandb; repeatable (default: none)",
+        (),
+        action="append",
+        metavar="TRACKER",
     )
     log_samples: bool = _set_by("keep inputs beside predictions", False)
     trust_remote_code: bool = _set_by("load pickled weights and code of a checkpoint", False)
@@ -136,6 +147,22 @@ def split_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def split_models(text: str) -> tuple[str, ...]:
+    """Model specs separated by commas; a comma in the path of a checkpoint that exists, as in `@hf:a,b`, is its own."""
+    parts, found = list(split_list(text)), []
+    while parts:
+        _, local, path = parts[0].partition("@hf:")
+        lengths = [n for n in range(len(parts), 1, -1) if local and _exists(",".join((path, *parts[1:n])))]
+        taken = lengths[0] if lengths else 1
+        found.append(",".join(parts[:taken]))
+        del parts[:taken]
+    return tuple(found)
+
+
+def _exists(path: str) -> bool:
+    return Path(path).expanduser().exists()
+
+
 FLAGS: Mapping[str, str] = {
     **{f.name.removesuffix("_s").replace("_", "-"): f.name for f in fields(RunConfig) if "help" in f.metadata},
     "set": "set",
@@ -154,9 +181,20 @@ def flag_arguments() -> dict[str, dict[str, Any]]:
             kinds = {int, float, bool} & {hint, *members}
             how = {"action": "store_true"} if bool in kinds else {"type": next(iter(kinds), str)}
             arguments[f"--{flag}"] = {"default": None, **how, **by_name[name].metadata}
-    what = "a setting of the task, or GROUP.KEY of a stage or the backbone, such as distill.lr=0.01; repeatable"
+            arguments[f"--{flag}"]["help"] += _default_told(by_name[name])
+    what = (
+        "setting of the task, or GROUP.KEY of a stage or the backbone, as distill.lr=0.01; repeatable (default: none)"
+    )
     repeatable = {"action": "append", "default": [], "metavar": "KEY=VALUE", "help": what}
     return {**arguments, "--set": repeatable}
+
+
+def _default_told(field: Field[Any]) -> str:
+    """The default of a field for its flag's help; empty for switches, and if the help has it."""
+    if "(default: " in field.metadata["help"] or isinstance(field.default, bool):
+        return ""
+    default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+    return f" (default: {default})"
 
 
 def flag_values(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,7 +253,9 @@ def _parse(name: str, value: Any) -> Any:
             return dict(_flatten(value))
         case "set":
             raise ValueError("it must be a table")
-        case "models" | "tasks" | "log":
+        case "models":
+            return split_models(as_text(value))
+        case "tasks" | "log":
             return split_list(as_text(value))
         case "seeds":
             return parse_seeds(as_text(value))

@@ -34,12 +34,15 @@ def check_overrides(overrides: Iterable[str], cells: Iterable[Groups]) -> None:
     """Checks that every override changes some cell.
 
     Raises:
-        UsageError: No cell of the run has a key; the message has the nearest keys.
+        UsageError: No cell of the run has a key; the message has the groups that have it, or the nearest keys.
     """
     names = {(group, name) for cell in cells for group, values in cell.items() for name in values}
     known = {f"{group}.{name}" for group, name in names} | {name for group, name in names if group == "task"}
     for key in overrides:
         if key not in known:
+            name = key.rpartition(".")[2]
+            if homes := sorted(f"{group}.{each}" for group, each in names if each == name and group != "task"):
+                raise UsageError(f"unknown setting {key!r}; did you mean {' or '.join(homes)}?")
             raise unknown_name("setting", key, known)
 
 

@@ -36,6 +36,8 @@ from .settings import parse_value
 
 _TOML = ".toml"
 _TITLE = re.compile(r"[\w-]+")
+_LM_EVAL = "lm_eval/"
+"""Prefix of tasks of lm-eval."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,23 @@ def parse_task_spec(text: str) -> TaskSpec:
     """The task spec that `text` holds.
 
     Raises:
-        SpecError: The text does not have the form of a task spec.
+        SpecError: The text does not have the form of a task spec, or names a YAML file that does not exist.
     """
     name, *pairs = text.split(":")
     if not name:
         raise SpecError(f"task {text!r} is not of the form NAME[:KEY=VALUE]...")
+    if name.endswith((".yaml", ".yml")):
+        _check_file(name)
     return TaskSpec(name, parse_pairs(pairs, f"task {text!r}"))
+
+
+def _check_file(name: str) -> None:
+    """Checks that the YAML file of a task exists; otherwise its name would be looked up among those of lm-eval."""
+    path = name.removeprefix(_LM_EVAL)
+    if not Path(path).expanduser().is_file():
+        raise SpecError(f"task {name!r}: there is no file {path!r} in {str(Path.cwd())!r}")
+    if not name.startswith(_LM_EVAL):
+        raise SpecError(f"task {name!r} is a file of lm-eval's form; name it {_LM_EVAL}{name}")
 
 
 def task_of(name: str, settings: Settings, data: DataIdentity | None = None) -> Task:

@@ -1,45 +1,94 @@
-"""`bench list`: models, tasks, backbones, recipes and suites as rows."""
+"""`bench list`: models, tasks, backbones, recipes and suites, a line for each, and a page on a single one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import fnmatch
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ...adapters.backbone import BACKBONES, Backbone
+from ...results.names import GROUPS, unknown_name
+from ...results.tables.row import grouped
+from ...tasks.base import Task
 from .. import registry
 from ..recipes import RECIPES
 from ..suites import SUITES
 
 Rows: TypeAlias = list[dict[str, Any]]
 
+_TASKS = f"{registry.PACKAGE}.tasks."
 
-def listing(what: str) -> tuple[Rows, list[str]]:
+
+def listing(what: str, pattern: str = "") -> tuple[Rows, list[str]]:
     """Rows of a listing, JSON-ready, and a message for each plugin that is not usable.
 
     Args:
         what: `models`, `tasks`, `backbones`, `recipes` or `suites`.
+        pattern: A name, a glob or the part of a task's name before `/`; empty for every row.
+
+    Raises:
+        UnknownNameError: Nothing has such a name.
     """
     broken: Mapping[str, str] = {}
     if what in ("models", "tasks"):
         broken = registry.mechanisms().broken if what == "models" else registry.tasks().broken
-    return LISTINGS[what](), [f"plugin {name!r} is not usable: {reason}" for name, reason in broken.items()]
+    problems = [f"plugin {name!r} is not usable: {reason}" for name, reason in broken.items()]
+    rows = {row[what.removesuffix("s")]: row for row in LISTINGS[what]()}
+    if not pattern:
+        return list(rows.values()), problems
+    group = [name for name in rows if name in GROUPS.get(pattern, (name,)) and name.startswith(f"{pattern}/")]
+    chosen = fnmatch.filter(rows, pattern) or group
+    if not chosen and what == "tasks" and registry.tasks().family(pattern):
+        return [_task_row(registry.tasks().get(pattern))], problems
+    if not chosen:
+        raise unknown_name(what.removesuffix("s"), pattern, rows)
+    return [rows[name] for name in chosen], problems
+
+
+def print_lines(rows: Rows, console: Console) -> None:
+    """Prints the name and the summary of each row in one line, cut at the console's width; tasks by room."""
+    name = next(iter(rows[0]))
+    rooms = grouped(rows, lambda row: row.get("room", ""))
+    for room in sorted(rooms):
+        about = _common_subject([row["summary"] for row in rooms[room]])
+        if room:
+            console.print(
+                Text(room.replace("_", " ") + (f" ({about})" if about and about.lower() != room else ""), style="bold")
+            )
+        width = max(len(row[name]) for row in rooms[room])
+        for row in rooms[room]:
+            summary = row["summary"].removeprefix(f"{about}: ")
+            line = Text(f"{'  ' if room else ''}{row[name]:{width}}  {summary}")
+            line.truncate(console.width, overflow="ellipsis")
+            console.print(line, no_wrap=True)
+
+
+def _common_subject(summaries: Sequence[str]) -> str:
+    """What all of several summaries have before a colon; empty if they differ in it."""
+    subjects = {summary.partition(": ")[0] for summary in summaries}
+    return subjects.pop() if len(subjects) == 1 < len(summaries) else ""
 
 
 def print_listing(rows: Rows, console: Console) -> None:
-    """Prints a table with one line per row; lists and mappings in a cell are written out."""
+    """Prints a table with all that is known of each row; lists and mappings in a cell are written out."""
     table = Table(box=box.SIMPLE_HEAD)
     for column in rows[0] if rows else ("nothing",):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(written_out(value) for value in row.values()))
     console.print(table, markup=False)
 
 
-def _cell(value: object) -> str:
+def written_out(value: object) -> str:
+    """A value as text; lists and mappings with commas."""
     if isinstance(value, dict):
         return ", ".join(f"{key}={item}" for key, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
@@ -61,23 +110,45 @@ def _models() -> Rows:
 
 def _tasks() -> Rows:
     known = registry.tasks()
-    rows: Rows = [
-        {
-            "task": info.name,
-            "summary": info.summary,
-            "main metric": info.main_metric,
-            "data": list(info.data),
-            "backbone": info.backbone,
-            "recipes": list(info.recipes),
-            "licence": info.licence,
-        }
-        for info in (task.info for task in known.items.values())
-    ]
+    rows: Rows = [_task_row(task) for task in known.items.values()]
     nothing = {"main metric": "", "data": [], "backbone": "", "recipes": [], "licence": ""}
     for family in known.families.values():
+        room = family.prefix.rstrip("/")
         named = {"task": f"{family.prefix}NAME", "summary": family.summary}
-        rows.append({**named, **nothing, "data": list(family.data)})
+        rows.append({**named, **nothing, "data": list(family.data), "room": room})
     return rows
+
+
+def _task_row(task: Task) -> dict[str, Any]:
+    info = task.info
+    return {
+        "task": info.name,
+        "summary": info.summary,
+        "main metric": info.main_metric,
+        "data": list(info.data),
+        "backbone": info.backbone,
+        "recipes": list(info.recipes),
+        "licence": info.licence,
+        "room": room_of(task),
+    }
+
+
+def room_of(task: Task) -> str:
+    """The room that declares a task, which is the folder of its module; `plugins` for a task of a plugin."""
+    found = [
+        (module, name)
+        for module in list(sys.modules)
+        if module.startswith(_TASKS)
+        for name, value in vars(sys.modules[module]).items()
+        if value is task
+    ]
+    declaring = [module for module, name in found if re.search(rf"^{name}\b.*=", _source(module), re.MULTILINE)]
+    module = next(iter([*declaring, *(module for module, _ in found)]), None)
+    return module.removeprefix(_TASKS).partition(".")[0] if module else "plugins"
+
+
+def _source(module: str) -> str:
+    return Path(str(sys.modules[module].__file__)).read_text(encoding="utf-8")
 
 
 def _backbones() -> Rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...results.record import WITHOUT_BRANCH, Record
 from ...results.report.html import ReportContent
@@ -14,7 +15,12 @@ from ...results.stats.scores import split_branch
 from ...results.store import LoadedRecords, RunStore
 from ...results.tables.aggregate import group_seeds, merge_runs
 from ...results.tables.notes import apart_notes
+from ...results.terminal.details import print_leaderboard
+from ...results.terminal.screen import print_summary
 from ..task_spec import task_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 FORMATS_WITH_NOTES = ("md", "html")
 """Formats whose text includes the notes on results that are not averaged or compared."""
@@ -66,6 +72,26 @@ def _scores(loaded: Sequence[tuple[Path, LoadedRecords]]) -> Scores:
     """The scores document by document of the cells of several runs; of a cell that several have, the later run's."""
     stores = {record.cell_id: RunStore.of_run(folder) for folder, run in loaded for record in run.records}
     return kept_scores(lambda record: stores[record.cell_id].kept_samples(record.cell_id))
+
+
+def show_runs(folders: Sequence[Path], console: Console, details: bool = False) -> list[str]:
+    """Prints what `bench run` ends with, of several runs together; returns messages for the user.
+
+    Args:
+        folders: The runs' folders.
+        console: Where to print.
+        details: Whether every table comes first.
+
+    Raises:
+        StoreError: A folder holds no run.
+    """
+    loaded = [(folder, RunStore.of_run(folder).records()) for folder in folders]
+    records, messages = _merged(loaded)
+    scores = _scores(loaded)
+    if details:
+        print_leaderboard(records, console, scores)
+    print_summary(records, console, scores)
+    return [*messages, *(note for notes in apart_notes(group_seeds(records)).values() for note in notes)]
 
 
 def render_runs(folders: Sequence[Path], format: str) -> tuple[str, list[str]]:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
-    from ..running.runner import Show, Tell
+    from ...results.store import RunStore
+    from ..running.runner import End, Tell
 
 MARK = "\x1e"
 """Begins a line of the output that is a JSON object for the session (RFC 7464), and not a text for people."""
@@ -20,7 +21,7 @@ MARK = "\x1e"
 class Following(TypedDict, total=False):
     """Arguments of `runner.run` that differ for a command that a Python session follows."""
 
-    show: Show
+    end: End
     tell: Tell
 
 
@@ -33,7 +34,7 @@ def following(caller: str | None) -> Following:
     if caller is None:
         return {}
     threading.Thread(target=_end_with_caller, daemon=True).start()
-    return {} if caller == "script" else {"show": lambda *_: None, "tell": _tell}
+    return {} if caller == "script" else {"end": _write_report, "tell": _tell}
 
 
 def _end_with_caller() -> None:
@@ -41,6 +42,13 @@ def _end_with_caller() -> None:
     while os.read(sys.stdin.fileno(), 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _write_report(store: RunStore, *_: object) -> None:
+    """Ends a run without a word: the session shows its records."""
+    from ...results.report.write import write_report
+
+    write_report(store)
 
 
 def _tell(event: Mapping[str, Any]) -> None:

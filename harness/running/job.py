@@ -19,7 +19,8 @@ from ..config import RunConfig
 from ..environment import host_environment
 
 Message: TypeAlias = Mapping[str, Any]
-"""Progress of a cell: its `phase`, and while it trains `done` and `total` steps and the `loss`."""
+"""Progress of a cell: its `phase`; if it counts, `done` of `total` (None if not known) in a `unit`, `it` for training,
+`rows` or `points`; the `loss` of training; and what a sweep is `doing`, its mode and length."""
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,7 +21,8 @@ from .. import registry
 from ..environment import host_environment
 from ..recipes import RECIPES
 from ..weights.locate import materialise, sources_for
-from .job import CellJob, Message
+from .job import CellJob
+from .phases import Phases, rows_in
 from .stages import STAGES, Conversion
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from ...adapters.model_adapter import ModelAdapter
     from ...adapters.precision import Precision
 
-STEPS_EVERY_S = 0.1
-"""Messages about training steps are at least this far apart."""
-
 
 @dataclass
 class Measurement:
@@ -41,8 +38,7 @@ class Measurement:
 
     Attributes:
         job: The cell's job.
-        send: Takes messages of progress.
-        timings_s: Seconds of each phase.
+        phases: Times and announces what is going on.
         metrics: Measured numbers.
         curves: Training curves.
         notes: Remarks for the record.
@@ -53,38 +49,36 @@ class Measurement:
     """
 
     job: CellJob
-    send: Callable[[Message], None]
-    timings_s: dict[str, float] = field(default_factory=dict)
+    phases: Phases
     metrics: list[Metric] = field(default_factory=list)
     curves: list[CurvePoint] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     details: dict[str, Scalar] = field(default_factory=lambda: dict.fromkeys(NO_TEXT, "not stated"))
     rows: list[Row] = field(default_factory=list)
     kernels: tuple[KernelUse, ...] = ()
-    _steps_sent_s: float = 0.0
 
     def measure(self) -> None:
         """Measures the whole cell."""
         job, task = self.job, self.job.task
         if task.info.own_device:
             hold_processors(job.threads)
-        with self._phase("load"):
+        with self.phases.phase("load"):
             sources = sources_for(job.planned.weights, job.sources, fetch=True)
             data = task.load(job.task_settings, sources, job.cell.limit)
             self._check_data(sources)
         self.notes += data.notes
         self.details |= data.details
-        with self._phase("build"):
+        with self.phases.phase("build"):
             adapter = self._build(data)
         self._state_head(adapter, data)
         self._convert(adapter, data)
         if job.config.save_to:
-            with self._phase("save"):
+            with self.phases.phase("save"):
                 self._save(adapter)
-        with self._phase("predict"):
+        with self.phases.phase("predict"):
             self.rows = self._predict(adapter, data)
         self.notes += _notes_of(self.rows)
-        with self._phase("score"):
+        with self.phases.phase("score"):
             scored = task.score(self.rows, job.task_settings)
             self.metrics += scored
             main = next((metric for metric in scored if metric.name == task.info.main_metric), None)
@@ -92,21 +86,21 @@ class Measurement:
             self.kernels = adapter.kernels_used()
             self.metrics += [*_count_parameters(adapter), *self._state_size(adapter, data)]
         if hybrids := _hybrids(adapter):
-            with self._phase("control"):
+            with self.phases.phase("control"):
                 self.metrics += self._without_linear_branch(adapter, data, hybrids)
 
     def measure_point(self, point: Point) -> None:
         """Measures one point of a sweep, in a process that does nothing else."""
         job, task, settings = self.job, cast(PointTask, self.job.task), self.job.task_settings
         hold_processors(job.threads)
-        with self._phase("load"):
+        with self.phases.phase("load"):
             # A pretrained model may have positions for the shorter lengths but not for the longest.
             is_limited = job.planned.weights is not None and point.subject == "model"
             own_length = {"seq_lens": (point.seq_len,)} if is_limited else {}
             data = task.load({**settings, **own_length}, job.sources, job.cell.limit)
-        with self._phase("build"):
+        with self.phases.phase("build"):
             subject = self._build_subject(point, data)
-        with self._phase("predict"):
+        with self.phases.phase("predict"):
             self.rows = [measured_row(point, lambda: task.measure(subject, point, settings))]
         self.notes += [f"{point.mode}: {note}" for note in _notes_of(self.rows)]
         self.details |= {**data.details, "label_mapping": "none", **NOT_PAIRED}
@@ -147,22 +141,6 @@ class Measurement:
                 f"{adapter.head_note}; a head that is not trained scores at chance, so zero-shot is refused: choose a "
                 "recipe that trains it"
             )
-
-    @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
-        """Announces a phase, and adds the seconds that the block takes to it."""
-        self.send({"phase": name})
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timings_s[name] = self.timings_s.get(name, 0.0) + time.perf_counter() - start
-
-    def _send_steps(self, done: int, total: int, loss: float) -> None:
-        now = time.monotonic()
-        if done == total or now - self._steps_sent_s > STEPS_EVERY_S:
-            self._steps_sent_s = now
-            self.send({"phase": "train", "done": done, "total": total, "loss": loss})
 
     def _build_subject(self, point: Point, data: TaskData) -> Any:
         """The model as the recipe leaves it, its attention layer alone, or the machine's device and type."""
@@ -224,9 +202,9 @@ class Measurement:
 
     def _convert(self, adapter: ModelAdapter[Any], data: TaskData) -> None:
         """Runs the stages of the recipe."""
-        conversion = Conversion(self.job, adapter, data, self._send_steps)
+        conversion = Conversion(self.job, adapter, data, self.phases.steps)
         for stage in RECIPES[self.job.cell.recipe].stages:
-            with self._phase(stage):
+            with self.phases.phase(stage):
                 result = STAGES[stage](conversion)
             self.curves += result.curves
             self.metrics += result.metrics
@@ -235,11 +213,12 @@ class Measurement:
         if data.wants_teacher and adapter.model.no_teacher:
             self.notes.append(f"not compared with a teacher: {adapter.model.no_teacher}")
 
-    def _predict(self, adapter: Adapter, data: TaskData) -> list[Row]:
+    def _predict(self, adapter: ModelAdapter[Any], data: TaskData) -> list[Row]:
         settings = dict(self.job.task_settings)
         while True:
             try:
-                rows = self.job.task.predict(adapter, data, settings)
+                with self._watched(adapter, data):
+                    rows = self.job.task.predict(adapter, data, settings)
             except Exception as error:
                 batch = settings.get("batch_size")
                 if not (isinstance(batch, int) and batch > 1 and self.job.config.batch_size == "auto"):
@@ -251,6 +230,10 @@ class Measurement:
             else:
                 keeps_inputs = self.job.config.log_samples
                 return rows if keeps_inputs else [{k: v for k, v in row.items() if k != INPUT} for row in rows]
+
+    def _watched(self, adapter: ModelAdapter[Any], data: TaskData) -> AbstractContextManager[None]:
+        """Announces the rows that the model reads, unless the task measures time."""
+        return nullcontext() if self.job.task.info.own_device else self.phases.rows(adapter.model, rows_in(data.test))
 
     def _without_linear_branch(
         self, adapter: ModelAdapter[Any], data: TaskData, hybrids: Sequence[HybridAttention]

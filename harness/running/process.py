@@ -66,7 +66,7 @@ class CellProcesses:
             job.task,
             job,
             run_process=lambda point_job: self._run_one(point_job, lambda _: None),
-            tell=lambda name: listener({"phase": name}),
+            tell=listener,
             turn=turn,
         ).run()
 

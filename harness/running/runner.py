@@ -19,7 +19,9 @@ from ...results.record import SCHEMA_VERSION, Record, Status
 from ...results.report.write import write_report
 from ...results.stats.evidence import kept_scores
 from ...results.store import DONE_STATUSES, RunStore
-from ...results.tables.terminal import print_leaderboard
+from ...results.tables.row import grouped
+from ...results.terminal.details import print_leaderboard
+from ...results.terminal.screen import print_summary
 from ..cell import Cell, PlannedCell
 from ..config import RunConfig
 from ..environment import host_environment
@@ -47,10 +49,19 @@ Tell: TypeAlias = Callable[[Mapping[str, Any]], None]
 steps; its `status` as it ends. All but the first have the cell's id as `cell`."""
 
 
-def report_leaderboard(store: RunStore, records: Sequence[Record], console: Console) -> None:
-    """Writes the report and prints the leaderboard."""
+def report_summary(store: RunStore, records: Sequence[Record], console: Console) -> None:
+    """Writes the report and prints the summary: one table and what it shows for sure."""
     page = write_report(store)
-    print_leaderboard(records, console, kept_scores(lambda record: store.kept_samples(record.cell_id)))
+    print_summary(records, console, kept_scores(lambda record: store.kept_samples(record.cell_id)))
+    say(console, f"report: {page}")
+
+
+def report_details(store: RunStore, records: Sequence[Record], console: Console) -> None:
+    """Writes the report and prints every table, and the summary below them."""
+    page = write_report(store)
+    scores = kept_scores(lambda record: store.kept_samples(record.cell_id))
+    print_leaderboard(records, console, scores)
+    print_summary(records, console, scores)
     say(console, f"report: {page}")
 
 
@@ -59,7 +70,7 @@ def run(
     console: Console,
     quiet: bool = False,
     planned: Sequence[PlannedCell] | None = None,
-    end: End = report_leaderboard,
+    end: End = report_summary,
     tell: Tell = lambda _: None,
 ) -> int:
     """Runs what `config` asks for and is not done yet, and reports it.
@@ -156,11 +167,19 @@ class _RunUnderWay:
         if not self.quiet:
             done = len(self.planned) - len(jobs)
             self._say(f"{len(self.planned)} cells, {done} already done; results in {self.store.root}")
+            self._say_problems(jobs)
         interrupted = not self._run_jobs(jobs, executor)
         return self._finish(interrupted)
 
     def _say(self, text: str) -> None:
         say(self.console, text)
+
+    def _say_problems(self, jobs: Sequence[CellJob]) -> None:
+        """Says once, before anything starts, what keeps cells from running, such as data that are not available."""
+        known = [(problem, job.cell) for job in jobs if (problem := job.planned.problem)]
+        for message, pairs in grouped(known, lambda pair: pair[0].message).items():
+            tasks = ", ".join(dict.fromkeys(cell.task for _, cell in pairs))
+            self._say(f"{len(pairs)} of {len(self.planned)} cells cannot run ({tasks}): {message}")
 
     def _missing(self) -> list[PlannedCell]:
         if self.config.fresh or self.config.save_to:
@@ -170,21 +189,28 @@ class _RunUnderWay:
 
     def _run_jobs(self, jobs: Sequence[CellJob], executor: Executor) -> bool:
         """Runs cells and stores each outcome as it comes; false if interrupted. No cell outlives this call."""
+        titles = _titles([job.cell for job in jobs])
         self.tell({"total": len(jobs)})
         with RunDisplay(self.console, len(jobs), self.quiet) as display:
+
+            def end(job: CellJob, outcome: CellOutcome) -> None:
+                self._keep(job, outcome)
+                display.finished(job.cell.key, titles[job.cell.key], outcome.record)
+                self.trackers.send_cell(outcome.record)
+
             for job in jobs:
                 if problem := job.planned.problem:
                     status: Status = "unsupported" if job.planned.unsupported else "error"
-                    self._keep(display, job, CellOutcome(job.record(status, problem), []))
+                    end(job, CellOutcome(job.record(status, problem), []))
             runnable = [job for job in jobs if job.planned.problem is None]
             try:
                 outcomes = executor.run(
                     runnable,
-                    started=lambda job: self._started(display, job),
+                    started=lambda job: self._started(display, job, titles[job.cell.key]),
                     on_progress=lambda job, message: self._progressed(display, job, message),
                 )
                 for job, outcome in outcomes:
-                    self._keep(display, job, outcome)
+                    end(job, outcome)
             except KeyboardInterrupt:
                 return False
             finally:
@@ -192,15 +218,15 @@ class _RunUnderWay:
                     executor.cancel()
         return True
 
-    def _started(self, display: RunDisplay, job: CellJob) -> None:
-        display.started(job.cell.key, job.cell.title)
-        self.tell({"cell": job.cell.key, "title": job.cell.title})
+    def _started(self, display: RunDisplay, job: CellJob, title: str) -> None:
+        display.started(job.cell.key, title)
+        self.tell({"cell": job.cell.key, "title": title})
 
     def _progressed(self, display: RunDisplay, job: CellJob, message: Message) -> None:
         display.update(job.cell.key, message)
         self.tell({"cell": job.cell.key, **message})
 
-    def _keep(self, display: RunDisplay, job: CellJob, outcome: CellOutcome) -> None:
+    def _keep(self, job: CellJob, outcome: CellOutcome) -> None:
         """Writes predictions first, then the record, so that a record with status `ok` always has its predictions."""
         key = job.cell.key
         if outcome.rows:
@@ -210,7 +236,6 @@ class _RunUnderWay:
             self.store.write_text(self.store.root / "logs" / f"{key}.log", outcome.log)
         if outcome.record.status in DONE_STATUSES:
             shutil.rmtree(job.checkpoints, ignore_errors=True)
-        display.finished(key, job.cell.title, outcome.record)
         self.tell({"cell": key, "status": outcome.record.status})
         self.trackers.send_cell(outcome.record)
 
@@ -269,6 +294,20 @@ def _superseded(store: RunStore, key: str) -> Path:
 def _row(cell: Cell | Record) -> tuple[object, ...]:
     """The key of a cell's row in the leaderboard."""
     return cell.model, cell.backbone, cell.task, cell.recipe, cell.scale, cell.seed, cell.limit
+
+
+def _titles(cells: Sequence[Cell]) -> dict[str, str]:
+    """The cells' names by key: model and task, and of backbone, recipe, scale and seed what tells cells apart."""
+    titles: dict[str, tuple[str, ...]] = {cell.key: (cell.model, cell.task) for cell in cells}
+    for part in ("backbone", "recipe", "scale", "seed"):
+        longer = {cell.key: (*titles[cell.key], _part(cell, part)) for cell in cells}
+        if len(set(longer.values())) > len(set(titles.values())):
+            titles = longer
+    return {key: " / ".join(parts) for key, parts in titles.items()}
+
+
+def _part(cell: Cell, name: str) -> str:
+    return f"seed {cell.seed}" if name == "seed" else str(getattr(cell, name))
 
 
 def _name(record: Record) -> str:

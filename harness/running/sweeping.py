@@ -13,13 +13,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias, cast
 
 from ...results.record import Failure, Record, Status
 from ...tasks.base import Row
 from ...tasks.efficiency.points import Point, PointTask
-from .job import CellJob, CellOutcome
+from .job import CellJob, CellOutcome, Message
 
 
 class Turns:
@@ -64,7 +65,7 @@ class SweepRun:
         task: The cell's task.
         job: The cell's job; its time limit holds for all points together, without the time of other cells' turns.
         run_process: Runs the job of one point in a process of its own.
-        tell: Called with the name of each point that begins.
+        tell: Takes a message of progress for each point that begins.
         turn: Entered for each point that is measured.
         measured: Outcome of each point so far.
         last_log: Output of the process that ended the cell because its model could not be built or time ran out.
@@ -73,7 +74,7 @@ class SweepRun:
     task: PointTask
     job: CellJob
     run_process: Callable[[CellJob], CellOutcome]
-    tell: Callable[[str], None]
+    tell: Callable[[Message], None]
     turn: Turn = nullcontext
     measured: dict[Point, CellOutcome] = field(default_factory=dict)
     last_log: str = ""
@@ -111,12 +112,33 @@ class SweepRun:
         except StopIteration:
             return "ok", None
 
+    @cached_property
+    def _most(self) -> int | None:
+        """Points of the sweep if none fails; None if that depends on what is measured."""
+        points = self.task.points(self.job.task_settings, self.job.cell.limit)
+        count, point = 0, next(points, None)
+        try:
+            while point is not None:
+                count += 1
+                point = points.send(point.row("ok", {}))
+        except StopIteration:
+            return count
+        except KeyError:
+            return None
+        return count
+
     def _rows(self) -> list[Row]:
         return [row for outcome in self.measured.values() for row in outcome.rows]
 
     def _measure(self, point: Point, left_s: float | None) -> CellOutcome | None:
         """The outcome of a point with its one row; None if the cell's time was up before the point's own."""
-        self.tell(point.name)
+        length = (
+            f"{point.seq_len // 1024}k" if point.seq_len and point.seq_len % 1024 == 0 else str(point.seq_len or "")
+        )
+        doing = f"{point.mode} {length}".strip()
+        self.tell(
+            {"phase": "points", "doing": doing, "done": len(self.measured), "total": self._most, "unit": "points"}
+        )
         own_s = cast(float | None, self.job.task_settings.get("point_timeout_s"))
         limit_s = min((s for s in (own_s, left_s) if s is not None), default=None)
         outcome = self.run_process(replace(self.job, point=point, timeout_s=limit_s))

@@ -19,11 +19,13 @@ from ...tasks.measuring.failures import failure_status
 from ..environment import device_environment
 from .job import CellJob, CellOutcome, Message
 from .measure import Measurement
+from .phases import Phases
 
 
 def run_job(job: CellJob, send: Callable[[Message], None]) -> CellOutcome:
     """Measures a cell in this process; the outcome has a record even if the cell failed."""
-    found = Measurement(job, send)
+    phases = Phases(send)
+    found = Measurement(job, phases)
     status: Status = "ok"
     error: Failure | None = None
     try:
@@ -45,7 +47,7 @@ def run_job(job: CellJob, send: Callable[[Message], None]) -> CellOutcome:
     record = dataclasses.replace(
         record,
         metrics=tuple(found.metrics),
-        timings_s=found.timings_s,
+        timings_s=phases.timings_s,
         kernels=found.kernels,
         environment={**record.environment, **device},
         curves=tuple(found.curves),

@@ -71,7 +71,7 @@ class Crossover:
 
 
 @dataclass(frozen=True)
-class Summary:
+class SweepSummary:
     """A table of texts: a title, a heading and a detail for each column, and one text per column for each model."""
 
     title: str
@@ -86,7 +86,7 @@ def is_detail(row: Row) -> bool:
 
 def crossovers(rows: Iterable[Row]) -> dict[_Sweep, list[Crossover]]:
     """The crossovers of every sweep of a cost or a rate over length, by comparison, metric and other coordinates."""
-    sweeps = grouped(filter(_crosses, rows), lambda row: (row.comparison, row.metric, row.other_coordinates(AXIS)))
+    sweeps = grouped(filter(is_cost, rows), lambda row: (row.comparison, row.metric, row.other_coordinates(AXIS)))
     return {sweep: every for sweep, points in sweeps.items() if (every := crossovers_of_sweep(points))}
 
 
@@ -96,7 +96,7 @@ def crossovers_of_sweep(rows: Sequence[Row]) -> list[Crossover]:
     If a task measures several kernels of softmax attention, as `kernels/*` do, the cheapest at each length counts. The
     cost of a token is the reciprocal of tokens per second.
     """
-    rows = [row for row in rows if _crosses(row)]
+    rows = [row for row in rows if is_cost(row)]
     kernels = [row for row in rows if row.model.startswith(f"{REFERENCE_MODEL}-")]
     softmax = [row for row in rows if row.model == REFERENCE_MODEL] or kernels
     if len({row.variant for row in softmax}) != 1:
@@ -114,16 +114,17 @@ def crossovers_of_sweep(rows: Sequence[Row]) -> list[Crossover]:
     return every
 
 
-def summaries(rows: Sequence[Row]) -> list[Summary]:
+def summaries(rows: Sequence[Row]) -> list[SweepSummary]:
     """Tables of exponents with their intervals, and of crossovers with softmax; empty ones are left out."""
     found = [_exponent_summary(rows, name) for name in EXPONENTS]
     found.append(_crossover_summary(crossovers(rows)))
     return [summary for summary in found if summary.texts]
 
 
-def _crosses(row: Row) -> bool:
-    is_cost = row.metric.endswith((*_COSTS, *_RATES)) and row.metric not in _NO_COSTS
-    return row.has_seq_len and is_cost and not is_detail(row)
+def is_cost(row: Row) -> bool:
+    """Whether a row is a point of a sweep of times, rates or memory over length that is compared with softmax's."""
+    is_named = row.metric.endswith((*_COSTS, *_RATES)) and row.metric not in _NO_COSTS
+    return row.has_seq_len and is_named and not is_detail(row)
 
 
 def _is_rate(row: Row) -> bool:
@@ -201,18 +202,18 @@ def _disturbance(points: Iterable[Row]) -> str:
     return next((reason for column in columns for reason in disturbances_of(column) if reason), "")
 
 
-def _crossover_summary(found: Mapping[_Sweep, Sequence[Crossover]]) -> Summary:
+def _crossover_summary(found: Mapping[_Sweep, Sequence[Crossover]]) -> SweepSummary:
     columns = list(found)
     models = dict.fromkeys(each.model for every in found.values() for each in every)
     by_column = [{each.model: each.text for each in found[column]} for column in columns]
-    return Summary(
+    return SweepSummary(
         f"Cheaper than softmax from {AXIS} (between measured lengths, on logarithmic axes)",
         tuple((metric, rest) for _, metric, rest in columns),
         {model: tuple(texts.get(model, "–") for texts in by_column) for model in models},
     )
 
 
-def _exponent_summary(rows: Sequence[Row], name: str) -> Summary:
+def _exponent_summary(rows: Sequence[Row], name: str) -> SweepSummary:
     """Slope and 95 % interval by model; a column for each quantity and range of lengths."""
     found: dict[tuple[str, str], dict[ModelKey, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     disturbed = _disturbed_modes(rows)
@@ -225,7 +226,7 @@ def _exponent_summary(rows: Sequence[Row], name: str) -> Summary:
             reasons[column, row.key] = disturbed.get((row.comparison, row.key, f"{column[0]}_ms"), "")
     columns = sorted(found)
     models = dict.fromkeys(row.key for row in rows if row.metric == name)
-    return Summary(
+    return SweepSummary(
         f"{name.replace('_', ' ').capitalize()}: slope of its logarithm against log {AXIS}, 95 % interval of the fit",
         tuple(columns),
         {

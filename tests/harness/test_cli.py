@@ -31,6 +31,8 @@ RUN = ("run", "--models", "elu", "--tasks", "associative_recall")
         (("--models", "hedgehog:negate=yes", "--tasks", "stdlib"), "option negate is 'yes'; allowed: true, false"),
         ((*RUN[1:], "--seeds", "x"), "seeds are 'x'; allowed: whole numbers from 0"),
         ((*RUN[1:], "--set", "vocabsize=4"), "unknown setting 'vocabsize'; did you mean vocab_size"),
+        ((*RUN[1:], "--set", "lr=0.1"), "unknown setting 'lr'; did you mean train.lr?"),
+        (("--models", "elu", "--tasks", "lm_eval/none.yaml"), "there is no file 'none.yaml'"),
         ((*RUN[1:], "--set", "train.steps=many"), "setting train.steps is 'many'; allowed: int"),
         ((*RUN[1:], "--set", "length=7"), "task associative_recall: length is 7; it takes an even number from 4"),
         ((*RUN[1:], "--output", "/dev/null/out"), "cannot write results to /dev/null/out"),
@@ -91,6 +93,8 @@ def test_missing_data_ends_with_3_and_says_where_it_was_looked_for_and_what_to_d
         "1 of 1 cells have no result: 1 error",
     ):
         assert part in finished.out
+    told, began = finished.out.index("1 of 1 cells cannot run (wikitext2): Salesforce"), finished.out.index("[1/1]")
+    assert told < began
 
 
 def test_a_model_that_cannot_do_a_task_ends_with_3_and_the_reason(bench: BenchProcess) -> None:
@@ -113,7 +117,8 @@ def test_help_and_listings_answer_from_any_folder_as_a_process(
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["run", "--help"], ["report", "run"], ["run", "--models", "sofmax", "--tasks", "stdlib"]]
-    + [["list", what] for what in cli.LISTINGS],
+    + [["list", what] for what in cli.LISTINGS]
+    + [["list", "tasks", "stdlib"], ["list", "models", "hedgehog"]],
     ids=" ".join,
 )
 def test_quick_commands_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:

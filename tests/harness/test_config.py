@@ -17,11 +17,13 @@ from hedgebench.harness.cli import make_parser
 from hedgebench.harness.config import (
     CHOICES,
     RunConfig,
+    flag_arguments,
     make_config,
     parse_overrides,
     parse_seeds,
     read_config_file,
     split_list,
+    split_models,
 )
 from hedgebench.harness.suites import SUITES
 from hedgebench.results.names import UsageError
@@ -174,7 +176,7 @@ def test_flags_of_several_values_are_read_as_text() -> None:
 
 def test_every_field_has_a_flag_and_every_flag_a_field() -> None:
     (commands,) = (a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
-    flags = {action.dest for action in commands.choices["run"]._actions} - {"help", "config", "quiet"}
+    flags = {action.dest for action in commands.choices["run"]._actions} - {"help", "config", "quiet", "details"}
     renamed = {"set": "overrides", "timeout": "timeout_s"}
     assert {renamed.get(flag, flag) for flag in flags} == {f.name for f in fields(RunConfig)} - {
         "task_scales",
@@ -184,3 +186,17 @@ def test_every_field_has_a_flag_and_every_flag_a_field() -> None:
 
 def test_choices_are_those_of_the_floors_below() -> None:
     assert CHOICES["scale"] is SCALES
+
+
+def test_a_comma_in_the_path_of_a_checkpoint_separates_no_models(tmp_path: Path) -> None:
+    (tmp_path / "a,b,c").mkdir()
+    assert split_models(f"elu, softmax@hf:{tmp_path}/a,b,c,relu") == ("elu", f"softmax@hf:{tmp_path}/a,b,c", "relu")
+    assert split_models(f"softmax@hf:{tmp_path},relu") == (f"softmax@hf:{tmp_path}", "relu")
+    assert split_models("softmax@gpt2,relu") == ("softmax@gpt2", "relu")
+
+
+def test_every_flag_that_takes_a_value_says_its_default() -> None:
+    silent = {flag for flag, how in flag_arguments().items() if "action" not in how and "(default: " not in how["help"]}
+    assert silent == set()
+    assert flag_arguments()["--scale"]["help"].endswith("(default: smoke)")
+    assert flag_arguments()["--seeds"]["help"].endswith("(default: 0)")

@@ -37,8 +37,14 @@ def test_every_override_must_change_some_cell() -> None:
     check_overrides(["length", "task.length", "train.lr"], [{"task": {}}, GROUPS])
     with pytest.raises(UsageError, match=r"unknown setting 'train.stepz'; did you mean train.steps"):
         check_overrides(["train.stepz"], [GROUPS])
-    with pytest.raises(UsageError, match="unknown setting 'lr'"):
-        check_overrides(["lr"], [GROUPS])
+
+
+def test_a_key_without_its_group_is_answered_with_the_groups_that_have_it() -> None:
+    cells: list[dict[str, Settings]] = [GROUPS, {"distill": {"lr": 0.01}}]
+    with pytest.raises(UsageError, match=r"unknown setting 'lr'; did you mean distill\.lr or train\.lr\?$"):
+        check_overrides(["lr"], cells)
+    with pytest.raises(UsageError, match=r"unknown setting 'finetune.steps'; did you mean train\.steps\?$"):
+        check_overrides(["finetune.steps"], cells)
 
 
 @pytest.mark.parametrize(

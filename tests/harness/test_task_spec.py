@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +30,16 @@ def test_a_spec_is_read_and_written_with_its_settings_sorted() -> None:
 def test_what_is_not_of_the_form_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match=r"is not of the form .*KEY=VALUE"):
         parse_task_spec(text)
+
+
+def test_a_yaml_file_that_does_not_exist_is_told_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"task 'lm_eval/none.yaml': there is no file 'none.yaml' in '/"):
+        parse_task_spec("lm_eval/none.yaml")
+    file = tmp_path / "own.yml"
+    file.write_text("task: own\n", encoding="utf-8")
+    assert parse_task_spec(f"lm_eval/{file}").name == f"lm_eval/{file}"
+    with pytest.raises(SpecError, match=r"is a file of lm-eval's form; name it lm_eval/"):
+        parse_task_spec(str(file))
 
 
 def test_a_setting_given_twice_is_refused() -> None:

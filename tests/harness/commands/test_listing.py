@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from hedgebench.adapters.backbone import BACKBONES
 from hedgebench.harness import cli, registry
-from hedgebench.harness.commands.listing import LISTINGS, listing, print_listing
+from hedgebench.harness.commands.listing import LISTINGS, listing, print_lines, print_listing
 from hedgebench.harness.recipes import RECIPES
 from hedgebench.harness.suites import SUITES
+from hedgebench.results.names import UnknownNameError
 
 
 @pytest.mark.parametrize("what", LISTINGS)
@@ -46,6 +49,54 @@ def test_options_show_their_choices_or_their_type() -> None:
     rows = {row["model"]: row for row in listing("models")[0]}
     assert rows["hedgehog"]["options"]["map"] == "exp|exp_max|softmax|softmax_joint"
     assert rows["performer"]["options"]["feature_dim"] == "int"
+
+
+def test_a_pattern_is_a_name_a_glob_or_a_group() -> None:
+    def names(pattern: str) -> list[str]:
+        return [row["task"] for row in listing("tasks", pattern)[0]]
+
+    assert names("glue/*") == [
+        f"glue/{n}" for n in ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli")
+    ]
+    assert set(names("glue")) == set(names("glue/*")) - {"glue/wnli"}
+    assert names("wikitext2") == ["wikitext2"]
+    with pytest.raises(UnknownNameError, match=r"unknown task 'wikitext'; did you mean wikitext2"):
+        names("wikitext")
+    assert [row["model"] for row in listing("models", "t2r*")[0]] == ["t2r", "t2r_hh"]
+
+
+def test_tasks_stand_under_their_rooms_one_line_each_within_80_columns() -> None:
+    text = io.StringIO()
+    print_lines(listing("tasks")[0], Console(file=text, width=80))
+    lines = text.getvalue().splitlines()
+    rooms = [line for line in lines if not line.startswith(" ")]
+    assert rooms[:2] == ["classification", "efficiency"]
+    assert "lra (Long Range Arena)" in rooms
+    assert len(lines) - len(rooms) == len(listing("tasks")[0])
+    assert max(map(len, lines)) <= 80
+    assert "  glue/cola  Is the sentence grammatical? (Matthews correlation)" in lines
+    assert not re.search(r"[0-9a-f]{8}", text.getvalue())
+
+
+def test_a_task_that_others_import_stands_in_the_room_that_declares_it() -> None:
+    rooms = {row["task"]: row["room"] for row in listing("tasks")[0]}
+    assert (rooms["digits"], rooms["glue/cola"], rooms["stdlib"]) == ("images", "classification", "language")
+
+
+def test_the_command_prints_lines_a_page_a_table_or_json(bench: Callable[..., Any]) -> None:
+    assert bench("list", "tasks", "lra").out.startswith("lra (Long Range Arena)\n")
+    assert bench("list", "tasks", "stdlib").out.startswith("stdlib\n  Perplexity on the source")
+    assert "PSF-2.0" in bench("list", "tasks", "stdlib", "--long").out
+    assert json.loads(bench("list", "tasks", "lra", "--json").out)[0]["task"] == "lra/image"
+    refused = bench("list", "models", "hedghog")
+    assert (refused.code, "did you mean hedgehog" in refused.err) == (2, True)
+
+
+def test_a_plugins_task_is_among_plugins(add_plugin: Callable[[str, str, str, str], None]) -> None:
+    code = "from dataclasses import replace\nfrom hedgebench.tasks.language.stdlib import STDLIB\n"
+    code += "TASK = replace(STDLIB, info=replace(STDLIB.info, name='mine'))\n"
+    add_plugin("mine", "hedgebench.tasks", "mine:TASK", code)
+    assert listing("tasks", "mine")[0][0]["room"] == "plugins"
 
 
 def test_a_table_writes_lists_and_mappings_out() -> None:

@@ -65,6 +65,17 @@ def test_the_later_of_two_runs_wins(finished: RunStore) -> None:
     assert len(messages) == 1
 
 
+def test_without_a_format_a_report_is_what_a_run_ends_with(finished: RunStore, bench: Bench) -> None:
+    short, long = bench("report", "out"), bench("report", "out", "--details")
+    assert (short.code, long.code) == (0, 0)
+    assert "associative_recall\n" in short.out
+    assert "| model |" not in short.out
+    assert long.out.endswith(short.out)
+    assert len(long.out) > len(short.out)
+    refused = bench("report", "out", "--details", "--format", "csv")
+    assert (refused.code, "--details prints every table" in refused.err) == (2, True)
+
+
 @pytest.mark.parametrize("format", ["md", "csv", "latex", "json", "html"])
 def test_the_report_command_renders_each_format(finished: RunStore, bench: Bench, format: str) -> None:
     rendered = bench("report", "out", "--format", format)

@@ -101,7 +101,7 @@ def test_only_what_is_missing_runs(finished: RunStore, run_tiny: Bench) -> None:
     missing.unlink()
     again = run_tiny()
     assert "2 cells, 1 already done" in again.out
-    assert "[1/1] elu / gpt" in again.out
+    assert "[1/1] elu / associative_recall" in again.out
     after = contents(finished)
     assert {name for name in after if after[name] != before[name]} == {missing.name}
     assert csv("out") == table
@@ -172,7 +172,7 @@ def test_a_cell_that_fails_leaves_the_others_their_results(
 ) -> None:
     finished = bench(*NAUGHTY, "--tasks", "naughty,naughty_alone", "--set", f"how={how}")
     assert finished.code == code
-    assert finished.out.count(f"/ seed 0: {text}") >= 2
+    assert finished.out.count(f": {text}") >= 2
     records = RunStore(Path("out")).records().records
     assert [r.task for r in records] == ["naughty", "naughty_alone"]
     assert all(r.error is not None for r in records)

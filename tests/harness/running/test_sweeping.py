@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from hedgebench.harness.config import RunConfig
+from hedgebench.harness.plan import make_plan
 from hedgebench.harness.running import process
 from hedgebench.harness.running.job import CellJob
 from hedgebench.harness.running.process import CellProcesses
@@ -52,6 +54,16 @@ def expected(status: str, *, ends_the_climb: bool) -> dict[tuple[str, int], str]
     if ends_the_climb:
         del found["prefill", 3]
     return found
+
+
+def test_points_are_told_with_their_number(make_job: Callable[..., CellJob], naughty: Path) -> None:
+    told: list[Any] = []
+    (planned,) = make_plan(RunConfig(models=("softmax",), tasks=("naughty_sweep",)))
+    CellProcesses().run(make_job(planned=planned), told.append)
+    assert [message["done"] for message in told] == list(range(6))
+    assert {message["total"] for message in told} == {6}
+    assert [message["doing"] for message in told[:2]] == ["prefill 1", "prefill 2"]
+    assert {(message["phase"], message["unit"]) for message in told} == {("points", "points")}
 
 
 def test_every_point_has_a_process_of_its_own(bench: Bench, naughty: Path) -> None:
