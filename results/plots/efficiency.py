@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from ..record import Record
 from ..tables.aggregate import main_rows
-from ..tables.efficiency import crossovers_of_sweep
 from ..tables.format import format_status
-from ..tables.row import AXIS, Conditions, Row, grouped, model_label
+from ..tables.row import AXIS, Conditions, Row, grouped
 from ..tables.tables import metric_label
 from . import draw
 from .draw import Plot, Styles
+from .scales import set_cost_axis, set_length_axis, set_score_axis
+from .sweeps import mark_crossovers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FIGURE_6 = (("layer_prefill_ms", "time of the attention layer [ms]"), ("prefill_ms", "time of the model [ms]"),
-            ("peak_allocated_bytes", "peak memory of the model [bytes]"))  # fmt: skip
+            ("peak_allocated_bytes", "peak memory of the model"))  # fmt: skip
 """Panels of the paper's efficiency figure: metrics over sequence length, and their labels."""
 
 _COUNTED = ("layer_prefill", "layer_decode", "forward", "backward", "forward_backward", "decode", "distillation")
@@ -33,7 +34,8 @@ _MEMORY_MODE = "prefill"
 _STEP = ("batch_size", "tokens_per_step")
 """Coordinates that state the size of a call."""
 
-_SLANT_FROM = 7
+_MOST_LENGTHS = 5
+"""Most lengths with a label in a narrow panel."""
 
 
 @dataclass(frozen=True)
@@ -80,18 +82,6 @@ def efficiency_plots(records: Sequence[Record], rows: Sequence[Row], styles: Sty
     yield from _paper_figures(rows, styles)
     yield from _pareto_figures(rows, styles)
     yield from _roofline_figures(records, rows, styles)
-
-
-def mark_crossovers(axes: Axes, rows: Sequence[Row], styles: Styles) -> None:
-    """Draws a ring where a model's line crosses softmax's, and the length beside it, in the model's colour."""
-    for i, found in enumerate(crossovers_of_sweep(rows)):
-        if found.length is None or found.value is None:
-            continue
-        colour = styles[model_label(*found.model)].colour
-        ring: dict[str, Any] = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "linestyle": "none"}
-        axes.plot(found.length, found.value, markeredgecolor=colour, zorder=4, **ring)
-        look: dict[str, Any] = {"textcoords": "offset points", "color": colour, "fontsize": 8}
-        axes.annotate(f"{found.length:.0f}", (found.length, found.value), xytext=(8, -12 - 11 * (i % 3)), **look)
 
 
 def _where(comparison: Conditions) -> tuple[Any, ...]:
@@ -144,20 +134,18 @@ def _paper_figure(panels: Sequence[tuple[str, Sequence[Row]]], styles: Styles, t
 
 
 def _draw_sweep(axes: Axes, rows: Sequence[Row], styles: Styles) -> dict[str, Any]:
-    """A line per model on logarithmic axes; a cross at the top for each point without a value."""
+    """A line per model with its standard errors; a cross at the top for each point without a value."""
     handles: dict[str, Any] = {}
     for label, own in grouped(rows, lambda row: row.label).items():
         own.sort(key=lambda row: row.seq_len)
-        measured = [row for row in own if row.value is not None]
-        lengths, values = [row.seq_len for row in measured], [row.value or 0.0 for row in measured]
-        (handles[label],) = axes.plot(lengths, values, markersize=5, linewidth=1.5, **styles[label].look)
+        handles[label] = draw.sweep(axes, own, styles[label])
         for row in own:
             if row.value is None:
                 draw.mark_missing(axes, [row.seq_len], styles[label])
                 (handles[f"no value: {format_status(row.status)}"],) = axes.plot([], [], color="#777777", **draw.CROSS)
-    axes.set_yscale("log")
-    draw.set_length_axis(axes, rows, _SLANT_FROM)
     axes.margins(y=0.12)
+    set_length_axis(axes, rows, _MOST_LENGTHS)
+    set_cost_axis(axes, "y", [row.value for row in rows if row.value is not None], rows[0].unit)
     return handles
 
 
@@ -206,8 +194,9 @@ def _pareto_figure(joined: Sequence[tuple[Row, Row]], styles: Styles, title: str
     (handles["no other is better in both"],) = axes.plot(
         *zip(*front, strict=True), color="#999999", linewidth=1, linestyle="--", zorder=0
     )
-    axes.set_xscale("log")
     axes.margins(x=0.15, y=0.12)
+    set_cost_axis(axes, "x", [cost.value or 0.0 for _, cost in joined], joined[0][1].unit)
+    set_score_axis(axes, "y", [row for row, _ in joined])
     axes.set_xlabel(draw.plain(metric_label(joined[0][1])))
     axes.set_ylabel(draw.plain(metric_label(joined[0][0])))
     return draw.finished(figure, title, handles)
