@@ -179,8 +179,9 @@ def _recipe(task: Task, backbone: Backbone, config: RunConfig) -> str:
     if trains_nothing and task.info.own_device:
         return allowed[0]
     fitting = [name for name in allowed if RECIPES[name].fits(backbone.checkpoint is not None)]
+    own = config.task_recipes.get(task.info.name)
     if config.recipe is None and fitting:
-        return fitting[0]
+        return own if own in fitting else fitting[0]
     if config.recipe not in fitting:
         kind = "pretrained" if backbone.checkpoint else "trained from scratch"
         where = f"recipe of task {task.info.name} with backbone {backbone.name}, which is {kind},"

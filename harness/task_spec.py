@@ -7,12 +7,13 @@ value that holds a colon or a comma has to be given with `--set`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..adapters.base import Settings, Value
 from ..adapters.spec import SpecError, parse_pairs
 from ..results.names import unknown_name
+from ..results.report.sections import TaskText
 from ..tasks.base import Task
 from . import registry
 from .settings import parse_value
@@ -66,3 +67,10 @@ def task_of(name: str) -> Task:
         UnknownNameError: There is no such task.
     """
     return registry.tasks().get(name.partition(":")[0])
+
+
+def task_texts(names: Iterable[str]) -> dict[str, TaskText]:
+    """What tasks say of themselves, for reports; tasks of families and tasks that no longer exist are left out."""
+    known = registry.tasks().items
+    tasks = (known[plain].info for plain in sorted({name.partition(":")[0] for name in names}) if plain in known)
+    return {info.name: TaskText(info.summary, info.citation, info.data) for info in tasks}

@@ -14,7 +14,7 @@ from ...results.stats.scores import split_branch
 from ...results.store import LoadedRecords, RunStore
 from ...results.tables.aggregate import group_seeds, merge_runs
 from ...results.tables.notes import apart_notes
-from ..task_spec import task_of
+from ..task_spec import task_of, task_texts
 
 FORMATS_WITH_NOTES = ("md", "html")
 """Formats whose text includes the notes on results that are not averaged or compared."""
@@ -51,7 +51,15 @@ def load_content(folders: Sequence[Path], version: str = "") -> ReportContent:
         samples |= {record.cell_id: own.get(record.cell_id, []) for record in run.records}
     names = [folder.resolve().name for folder in folders]
     title = ", ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} runs"
-    return ReportContent(records, title, messages=messages, samples=samples, version=version, scores=_scores(loaded))
+    return ReportContent(
+        records,
+        title,
+        messages=messages,
+        samples=samples,
+        version=version,
+        scores=_scores(loaded),
+        tasks=task_texts(record.task for record in records),
+    )
 
 
 def _merged(loaded: Sequence[tuple[Path, LoadedRecords]]) -> tuple[list[Record], list[str]]:
@@ -100,7 +108,7 @@ def rescore_runs(folders: Sequence[Path]) -> None:
         for record in store.records().records:
             if record.status == "ok":
                 store.write_record(rescore(record, store))
-        write_report(store)
+        write_report(store, task_texts(record.task for record in store.records().records))
 
 
 def rescore(record: Record, store: RunStore) -> Record:

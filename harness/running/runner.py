@@ -24,6 +24,7 @@ from ..cell import Cell, PlannedCell
 from ..config import RunConfig
 from ..environment import host_environment
 from ..plan import make_plan, make_sources
+from ..task_spec import task_texts
 from .executors import Executor, make_executor
 from .job import CellJob, CellOutcome
 from .progress import RunDisplay, reason, say
@@ -199,7 +200,7 @@ class _RunUnderWay:
         """Writes the report, prints the table and gives the exit code."""
         by_key = {record.cell_id: record for record in self.store.records().records}
         records = [by_key[p.cell.key] for p in self.planned if p.cell.key in by_key]
-        page = write_report(self.store)
+        page = write_report(self.store, task_texts(p.cell.task for p in self.planned))
         self.show(self.store, records, self.console)
         self._say(f"report: {page}")
         for line in self.trackers.finish(records):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ WIDE_FROM = 10.0
 CROSS: dict[str, Any] = {"marker": "x", "linestyle": "none", "markersize": 7, "markeredgewidth": 2}
 """Look of the mark of a missing value."""
 
+_LETTERS_PER_INCH = 11.5
+"""Letters of a title that fit an inch."""
 _GRID = "#d9d9d9"
 _INK = "#222222"
 
@@ -148,7 +151,8 @@ def new_figure(width: float, height: float, panels: int = 1, share_y: bool = Fal
 
 def finished(figure: Figure, title: str, handles: Mapping[str, Any] | None = None) -> Figure:
     """The figure with a title above it at the left and a legend, one line for each handle, to the right."""
-    figure.suptitle(plain(title), fontsize=11, x=0.01, ha="left")
+    lines = textwrap.wrap(title, int(_LETTERS_PER_INCH * figure.get_figwidth()))
+    figure.suptitle(plain("\n".join(lines)), fontsize=11, x=0.01, ha="left")
     if handles:
         figure.legend(list(handles.values()), list(map(plain, handles)), loc="outside right center", fontsize=9)
     return figure

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..record import Record
 from ..tables.aggregate import main_rows
@@ -14,7 +13,7 @@ from ..tables.row import AXIS, Conditions, Row, grouped
 from ..tables.tables import metric_label
 from . import draw
 from .draw import Plot, Styles
-from .scales import set_cost_axis, set_length_axis, set_score_axis
+from .scales import set_cost_axis, set_length_axis, set_plain_ticks, set_score_axis
 from .sweeps import mark_crossovers
 
 if TYPE_CHECKING:
@@ -151,37 +150,39 @@ def _draw_sweep(axes: Axes, rows: Sequence[Row], styles: Styles) -> dict[str, An
 
 def _pareto_figures(rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
     """The main metric of each task of quality against each cost of the same model, backbone and scale."""
-    costs = _costs(rows)
+    places = grouped(rows, lambda row: _where(row.comparison))
+    costs = {(where, name): longest_costs(own, name) for where, own in places.items() for name in _EFFICIENCY}
     for comparison, main in main_rows(rows).items():
-        if comparison.task.partition(":")[0] in _TASKS:
-            continue
         for metric in _EFFICIENCY:
-            joined = [
-                (row, cost)
-                for row in main
-                if row.value is not None and (cost := costs.get((_where(comparison), metric, row.model))) is not None
-            ]
-            at = {cost.seq_len for _, cost in joined}
-            if len({row.model for row, _ in joined}) > 1 and len(at) == 1:
-                title = f"{comparison.task}: quality against {metric} at {AXIS}={at.pop():g} ({_text(comparison)})"
+            own = costs[_where(comparison), metric]
+            scores = (row for row in main if row.value is not None and row.is_quality)
+            joined = [(row, own[row.model]) for row in scores if row.model in own]
+            if len({row.model for row, _ in joined}) > 1:
+                at = joined[0][1].seq_len
+                title = f"{comparison.task}: quality against {metric} at {AXIS}={at:g} ({_text(comparison)})"
                 yield Plot(f"pareto-{metric}", comparison, title, _pareto_figure(joined, styles, title))
 
 
-def _costs(rows: Sequence[Row]) -> dict[tuple[Any, ...], Row]:
-    """For each place, cost and model: the row at the longest length at which all models of the place were measured."""
-    swept = (row for row in rows if row.variant == 0 and any(_is_plain_sweep(row, metric) for metric in _EFFICIENCY))
-    sweeps = grouped(swept, lambda row: (_where(row.comparison), row.metric))
-    found: dict[tuple[Any, ...], Row] = {}
-    for (place, metric), members in sweeps.items():
-        chosen = _smallest_batch(members)
-        models = {row.model for row in chosen}
-        by_length: dict[float, dict[str, Row]] = defaultdict(dict)
-        for row in chosen:
-            if row.value is not None:
-                by_length[row.seq_len][row.model] = row
-        common = [length for length, by_model in by_length.items() if by_model.keys() == models]
-        found |= {(place, metric, model): row for model, row in by_length[max(common, default=0.0)].items()}
-    return found
+Costs: TypeAlias = Mapping[str, Row]
+"""A cost of each model, all at one length and batch."""
+
+
+def longest_costs(rows: Iterable[Row], metric: str) -> Costs:
+    """A cost of each model at the longest length at which all models have it; empty if there is no such length.
+
+    Args:
+        rows: Rows of one backbone and scale.
+        metric: Name of the cost.
+    """
+    swept = [row for row in rows if row.variant == 0 and _is_plain_sweep(row, metric)]
+    chosen = _smallest_batch(swept) if swept else []
+    by_length = {
+        length: {row.model: row for row in own if row.value is not None}
+        for length, own in grouped(chosen, lambda row: row.seq_len).items()
+    }
+    models = {row.model for row in chosen}
+    common = [length for length, by_model in by_length.items() if by_model.keys() == models]
+    return by_length[max(common)] if common else {}
 
 
 def _pareto_figure(joined: Sequence[tuple[Row, Row]], styles: Styles, title: str) -> Figure:
@@ -269,6 +270,8 @@ def _roofline(points: Sequence[_Counted], roof: Roof, styles: Styles, title: str
         axes.annotate(f"{own[-1].row.seq_len:g}", places[-1], xytext=(5, 4), **look)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    set_plain_ticks(axes.xaxis)
+    set_plain_ticks(axes.yaxis)
     axes.set_xlabel(f"FLOPs per byte, by counting\nroof: {roof.source}")
     axes.set_ylabel("FLOP/s, counted over measured time")
     return draw.finished(figure, title, handles)

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 APART = 4.0
 """Ratio of the largest to the smallest cost from which an axis is logarithmic."""
 
-_LONG_FROM = 1e4
+_LONG_FROM, _LARGE = 1e4, 1e7
 _TICKS = 6
+_APART_FACTORS, _BESIDE = 6.0, 1.35
 _ABOVE = 0.03
 """Room above a fraction of 1, as a share of the axis."""
 
@@ -69,6 +70,24 @@ def set_cost_axis(axes: Axes, which: Literal["x", "y"], values: Collection[float
     axis.set_minor_formatter(NullFormatter())
 
 
+def set_factor_axis(axes: Axes, factors: Collection[float]) -> None:
+    """A logarithmic x axis of costs as factors of softmax's, which is 1, with ticks such as `0.5×`."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+
+    low, high = min(*factors, 1.0), max(*factors, 1.0)
+    steps = [step * 10.0**power for power in range(-6, 7) for step in (1, 1.5, 2, 3, 5, 7)]
+    if high > _LONG_FROM**0.5 * low:
+        steps = [10.0**power for power in range(-6, 7)]
+    elif high > _APART_FACTORS * low:
+        steps = [step * 10.0**power for power in range(-6, 7) for step in (1, 2, 5)]
+    axes.set_xscale("log")
+    axes.set_xlim(low / _BESIDE, high * _BESIDE)
+    axes.xaxis.set_major_locator(FixedLocator(steps))
+    axes.xaxis.set_minor_locator(FixedLocator([]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda factor, _: f"{factor:g}×"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def set_score_axis(axes: Axes, which: Literal["x", "y"], rows: Collection[Row]) -> None:
     """Keeps values that a score cannot have off its axis: negative ones, and above 1 those of fractions."""
     values = [row.value for row in rows if row.value is not None and math.isfinite(row.value)]
@@ -89,11 +108,12 @@ def keep_possible(axes: Axes, which: Literal["x", "y"]) -> None:
 
 
 def set_plain_ticks(axis: Axis) -> None:
-    """Labels a logarithmic axis 0.2, not 2 × 10⁻¹; if it spans few powers of ten, there are ticks between them too."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    """Labels a logarithmic axis 0.2, not 2 × 10⁻¹, and 20 M; if it spans few powers of ten, there are ticks between them too."""
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
+    large = EngFormatter(sep=" ")
     low, high = axis.get_view_interval()
     is_long = high > _LONG_FROM * low
     axis.set_major_locator(LogLocator(subs=(1.0,) if is_long else (1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}" if value < _LONG_FROM * 1e3 else f"{value:.0e}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: large(value) if value >= _LARGE else f"{value:,.10g}"))
     axis.set_minor_formatter(NullFormatter())

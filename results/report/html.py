@@ -1,6 +1,6 @@
 """The report as one HTML file that needs nothing else: no network, tables to sort and filter, plots inlined.
 
-Everything that comes from records is escaped by the template or set as text by the page's script, and the page's policy
+It opens with what was found, in words and one picture; a section for each task follows, and then every cell. Everything that comes from records is escaped by the template or set as text by the page's script, and the page's policy
 lets no other script run.
 """
 
@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..plots.inline import inline_svg
+from ..plots.make import Drawing
 from ..record import STATUSES, Record
 from ..stats.evidence import Scores, no_scores
 from ..store import CorruptCell, record_order
-from ..tables.aggregate import group_seeds, rows_of_groups
-from ..tables.confounders import confounders
+from ..tables.aggregate import group_seeds
 from ..tables.format import format_status
-from ..tables.notes import section_notes
-from ..tables.row import grouped
-from ..tables.tables import Entry, sections
+from ..tables.tables import Entry
 from .assets import assets
 from .cells import Samples, pack_cells
+from .sections import TaskSection, TaskText, leading_plot, task_sections, warnings_of
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -50,6 +49,7 @@ class ReportContent:
         samples: The first predictions of cells, by the cell's id.
         version: The server's name for this state of the run; empty for a page that follows no run.
         scores: Gives the records' metrics document by document, for comparisons over the same documents.
+        tasks: What is known of the tasks, by name; a task that is absent has no sentence.
     """
 
     records: Sequence[Record]
@@ -59,14 +59,15 @@ class ReportContent:
     samples: Samples = field(default_factory=dict)
     version: str = ""
     scores: Scores = no_scores
+    tasks: Mapping[str, TaskText] = field(default_factory=dict)
 
 
-def report_html(content: ReportContent, plots: Sequence[tuple[str, str]]) -> str:
+def report_html(content: ReportContent, plots: Sequence[Drawing]) -> str:
     """The report.
 
     Args:
         content: What to show.
-        plots: Title and SVG text of every plot.
+        plots: Every plot.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -75,7 +76,10 @@ def report_html(content: ReportContent, plots: Sequence[tuple[str, str]]) -> str
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"status": format_status, "drawn": drawn_entry}
     counts = Counter(record.status for record in records)
-    shown = _fitting(plots)
+    pictures = _Pictures()
+    lead = leading_plot(plots)
+    opening = None if lead is None else pictures.element(lead)
+    boards = task_sections(group_seeds(records), content.scores, content.tasks, [p for p in plots if p is not lead])
     files = assets()
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         title=content.title,
@@ -87,19 +91,43 @@ def report_html(content: ReportContent, plots: Sequence[tuple[str, str]]) -> str
         statuses=[(status, counts[status]) for status in STATUSES if counts[status]],
         warnings=list(_warnings(content, records)),
         most_warnings=MOST_WARNINGS,
-        sections=_sections(records, content.scores),
-        plots=[(name, Markup(svg), _is_wide(svg)) for name, svg in shown],
-        plots_left_out=len(plots) - len(shown),
+        lead=opening,
+        sections=[_with_pictures(board, pictures) for board in boards],
+        plots_left_out=pictures.left_out,
         packed=pack_cells(records, content.samples),
     )
 
 
-def _sections(records: Sequence[Record], scores: Scores) -> list[Mapping[str, Any]]:
-    """The leaderboard's sections, each with the differences between its models."""
-    groups = group_seeds(records)
-    found = grouped(confounders(groups), lambda each: each.comparison.section)
-    boards = sections(rows_of_groups(groups, scores), section_notes(groups, scores))
-    return [vars(board) | {"differences": found.get(board.title, [])} for board in boards]
+class _Pictures:
+    """Turns plots into elements of the page, as long as there is room.
+
+    Attributes:
+        left_out: Plots for which there was none.
+    """
+
+    def __init__(self) -> None:
+        self.left_out = 0
+        self._count = self._size = 0
+
+    def element(self, plot: Drawing) -> Mapping[str, Any] | None:
+        """The plot's title, SVG element, and whether it needs the width of the page; None without room for it."""
+        from markupsafe import Markup
+
+        svg = inline_svg(plot.svg, self._count)
+        if self._size + len(svg) > MAX_PLOT_BYTES:
+            self.left_out += 1
+            return None
+        self._count += 1
+        self._size += len(svg)
+        return {"title": plot.title, "svg": Markup(svg), "is_wide": _is_wide(svg)}
+
+
+def _with_pictures(section: TaskSection, pictures: _Pictures) -> Mapping[str, Any]:
+    drawn = {
+        name: [element for plot in plots if (element := pictures.element(plot)) is not None]
+        for name, plots in (("plots", section.plots), ("folded", section.folded))
+    }
+    return vars(section) | drawn
 
 
 def drawn_entry(cell: Entry) -> Markup:
@@ -122,7 +150,7 @@ def drawn_entry(cell: Entry) -> Markup:
 
 
 def _warnings(content: ReportContent, records: Sequence[Record]) -> Iterator[str]:
-    """Warnings for a reader of the tables: unreadable files, failures, and every fallback that was noted."""
+    """What a reader has to know first: unreadable files, failures, and every fallback that was noted."""
     for cell in content.corrupt:
         yield f"{cell.path.name} cannot be read and is left out: {cell.reason}"
     yield from content.messages
@@ -130,21 +158,7 @@ def _warnings(content: ReportContent, records: Sequence[Record]) -> Iterator[str
         if record.status != "ok":
             reason = f": {record.error.type}: {record.error.message}" if record.error else ""
             yield f"{record.model} on {record.task}, seed {record.seed}: {format_status(record.status)}{reason}"
-    noted = ((record, note) for record in records for note in record.notes)
-    for (task, note), pairs in grouped(noted, lambda pair: (pair[0].task, pair[1])).items():
-        yield f"{', '.join(dict.fromkeys(record.model for record, _ in pairs))} on {task}: {note}"
-
-
-def _fitting(plots: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The plots for which a page has room, as elements."""
-    shown: list[tuple[str, str]] = []
-    size = 0
-    for i, (name, svg) in enumerate(plots):
-        element = inline_svg(svg, i)
-        if size + len(element) <= MAX_PLOT_BYTES:
-            shown.append((name, element))
-            size += len(element)
-    return shown
+    yield from warnings_of(records)
 
 
 def _is_wide(svg: str) -> bool:
