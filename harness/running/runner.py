@@ -19,7 +19,7 @@ from ...results.record import SCHEMA_VERSION, Record, Status
 from ...results.report.write import write_report
 from ...results.stats.evidence import kept_scores
 from ...results.store import DONE_STATUSES, RunStore
-from ...results.tables.terminal import print_leaderboard
+from ...results.terminal.details import print_leaderboard
 from ..cell import Cell, PlannedCell
 from ..config import RunConfig
 from ..environment import host_environment

@@ -10,10 +10,10 @@ import numpy as np
 from ..record import Record
 from ..stats.evidence import Samples
 from ..stats.statistics import Floats
-from ..tables.fidelity import Fidelity, HeadSample, fidelities, spikiest_heads
 from ..tables.row import REFERENCE_MODEL, Row, grouped
 from . import draw
 from .draw import Plot, Styles
+from .fidelity_samples import Fidelity, HeadSample, fidelities, spikiest_heads
 from .scales import set_length_axis, set_plain_ticks
 
 if TYPE_CHECKING:

@@ -94,7 +94,8 @@ def _stated(where: Conditions, rows: Sequence[Row]) -> Iterator[tuple[Costs, str
 
 def _factor(cost: Row, softmax: Row) -> tuple[float, float]:
     """A cost over softmax's and its standard error; costs are above zero."""
-    assert cost.value and softmax.value
+    assert cost.value is not None
+    assert softmax.value is not None
     if cost is softmax:
         return 1.0, 0.0
     factor = cost.value / softmax.value

@@ -108,7 +108,7 @@ def keep_possible(axes: Axes, which: Literal["x", "y"]) -> None:
 
 
 def set_plain_ticks(axis: Axis) -> None:
-    """Labels a logarithmic axis 0.2, not 2 × 10⁻¹, and 20 M; if it spans few powers of ten, there are ticks between them too."""
+    """Labels a logarithmic axis 0.2 or 20 M, not 2 × 10⁻¹; an axis of few powers of ten has ticks between them too."""
     from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
     large = EngFormatter(sep=" ")

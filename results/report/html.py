@@ -1,7 +1,8 @@
 """The report as one HTML file that needs nothing else: no network, tables to sort and filter, plots inlined.
 
-It opens with what was found, in words and one picture; a section for each task follows, and then every cell. Everything that comes from records is escaped by the template or set as text by the page's script, and the page's policy
-lets no other script run.
+It opens with what was found, in words and one picture; a section for each task follows, and then every cell. Everything
+that comes from records is escaped by the template or set as text by the page's script, and the page's policy lets no
+other script run.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from ..plots.make import Drawing
 from ..record import STATUSES, Record
 from ..stats.evidence import Scores, no_scores
 from ..store import CorruptCell, record_order
-from ..tables.aggregate import group_seeds
+from ..tables.aggregate import group_seeds, rows_of_groups
+from ..tables.findings import findings_of
 from ..tables.format import format_status
+from ..tables.summary import summary
 from ..tables.tables import Entry
 from .assets import assets
 from .cells import Samples, pack_cells
-from .sections import TaskSection, TaskText, leading_plot, task_sections, warnings_of
+from .sections import TaskSection, TaskText, family, leading_plot, summary_table, task_sections, warnings_of
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -79,7 +82,12 @@ def report_html(content: ReportContent, plots: Sequence[Drawing]) -> str:
     pictures = _Pictures()
     lead = leading_plot(plots)
     opening = None if lead is None else pictures.element(lead)
-    boards = task_sections(group_seeds(records), content.scores, content.tasks, [p for p in plots if p is not lead])
+    groups = group_seeds(records)
+    boards = task_sections(groups, content.scores, content.tasks, [plot for plot in plots if plot is not lead])
+    places = {board.name: place for place, board in enumerate(boards, start=1)}
+    rows = rows_of_groups(groups, content.scores)
+    overview = summary(rows)
+    found = [(each.text, places[family(each.comparison.task)]) for each in findings_of(overview, rows)]
     files = assets()
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         title=content.title,
@@ -91,7 +99,9 @@ def report_html(content: ReportContent, plots: Sequence[Drawing]) -> str:
         statuses=[(status, counts[status]) for status in STATUSES if counts[status]],
         warnings=list(_warnings(content, records)),
         most_warnings=MOST_WARNINGS,
+        findings=found,
         lead=opening,
+        overview=summary_table(overview) if len(overview.columns) > 1 else None,
         sections=[_with_pictures(board, pictures) for board in boards],
         plots_left_out=pictures.left_out,
         packed=pack_cells(records, content.samples),

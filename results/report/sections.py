@@ -12,8 +12,10 @@ from ..stats.evidence import Scores
 from ..tables.aggregate import SeedGroup, rows_of_groups
 from ..tables.confounders import Confounders, confounders
 from ..tables.notes import section_notes
-from ..tables.row import PARTIAL, Conditions, grouped
-from ..tables.tables import Table, sections
+from ..tables.ranks import Ranking
+from ..tables.row import PARTIAL, REFERENCE_MODEL, Conditions, grouped, model_label
+from ..tables.summary import Summary, SummaryEntry
+from ..tables.tables import MISSING, Column, Entry, Table, sections
 
 RECIPE_WORDS: Mapping[str, str] = {
     "scratch": "trained from scratch",
@@ -40,6 +42,7 @@ _ROUTINE = re.compile(
 )
 """Matches notes that say how a training went; every other note warns of something."""
 
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 _ON_HUB = re.compile(r"([\w.-]+/[\w.-]+?)(?:/[\w.-]+)?@")
 
@@ -106,6 +109,36 @@ class TaskSection:
     folded: tuple[Drawing, ...]
 
 
+def summary_table(summary: Summary) -> Table:
+    """The summary of all tasks as a table of the page."""
+    columns = tuple(
+        Column(column.heading[0], ", ".join((*column.heading[1:], *column.apart))) for column in summary.columns
+    )
+    rows = tuple(
+        (
+            model_label(*model),
+            tuple(_summary_entry(column.entries.get(model), model[0]) for column in summary.columns),
+        )
+        for model in summary.models
+    )
+    return Table("All tasks", columns, rows)
+
+
+def _summary_entry(entry: SummaryEntry | None, model: str) -> Entry:
+    if entry is None or not entry.text:
+        return MISSING
+    has_percent = entry.percent is not None and model != REFERENCE_MODEL and "%" not in entry.text
+    number = entry.text.replace(",", "")
+    return Entry(
+        entry.text,
+        percent=f"{entry.percent:.1f}%" if has_percent and entry.factor is None else "",
+        note="" if entry.note in ("", entry.text) else entry.note,
+        pale=bool(entry.note),
+        ranking=Ranking(standing=entry.standing),
+        order=entry.factor if entry.factor is not None else float(number) if _NUMBER.fullmatch(number) else None,
+    )
+
+
 def task_sections(
     groups: Sequence[SeedGroup], scores: Scores, texts: Mapping[str, TaskText], drawings: Sequence[Drawing]
 ) -> list[TaskSection]:
@@ -117,12 +150,12 @@ def task_sections(
         texts: What is known of tasks, by name.
         drawings: The plots, each of which goes to the section of its task.
     """
-    members = grouped(groups, lambda cells: _family(cells.comparison.task))
+    members = grouped(groups, lambda cells: family(cells.comparison.task))
     found = []
     for name, own in members.items():
         tasks = dict.fromkeys(cells.comparison.task for cells in own)
         described = [(task, texts[plain]) for task in tasks if (plain := task.partition(":")[0]) in texts]
-        plots = [drawing for drawing in drawings if _family(drawing.task) == name]
+        plots = [drawing for drawing in drawings if family(drawing.task) == name]
         seen = tuple(drawing for drawing in plots if drawing.kind in OPEN_PLOTS)
         folded = tuple(drawing for drawing in plots if drawing.kind not in OPEN_PLOTS)
         places = tuple(_places(own, scores))
@@ -148,7 +181,7 @@ def warnings_of(records: Sequence[Record]) -> Iterator[str]:
     yield from _noted(records, is_routine=False)
 
 
-def _family(task: str) -> str:
+def family(task: str) -> str:
     """The group that a task belongs to by its name, such as `glue`, else its own name."""
     return task if ":" in task.partition("/")[0] else task.partition("/")[0]
 

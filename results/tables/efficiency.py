@@ -86,7 +86,7 @@ def is_detail(row: Row) -> bool:
 
 def crossovers(rows: Iterable[Row]) -> dict[_Sweep, list[Crossover]]:
     """The crossovers of every sweep of a cost or a rate over length, by comparison, metric and other coordinates."""
-    sweeps = grouped(filter(_crosses, rows), lambda row: (row.comparison, row.metric, row.other_coordinates(AXIS)))
+    sweeps = grouped(filter(is_cost, rows), lambda row: (row.comparison, row.metric, row.other_coordinates(AXIS)))
     return {sweep: every for sweep, points in sweeps.items() if (every := crossovers_of_sweep(points))}
 
 
@@ -96,7 +96,7 @@ def crossovers_of_sweep(rows: Sequence[Row]) -> list[Crossover]:
     If a task measures several kernels of softmax attention, as `kernels/*` do, the cheapest at each length counts. The
     cost of a token is the reciprocal of tokens per second.
     """
-    rows = [row for row in rows if _crosses(row)]
+    rows = [row for row in rows if is_cost(row)]
     kernels = [row for row in rows if row.model.startswith(f"{REFERENCE_MODEL}-")]
     softmax = [row for row in rows if row.model == REFERENCE_MODEL] or kernels
     if len({row.variant for row in softmax}) != 1:
@@ -121,9 +121,10 @@ def summaries(rows: Sequence[Row]) -> list[Summary]:
     return [summary for summary in found if summary.texts]
 
 
-def _crosses(row: Row) -> bool:
-    is_cost = row.metric.endswith((*_COSTS, *_RATES)) and row.metric not in _NO_COSTS
-    return row.has_seq_len and is_cost and not is_detail(row)
+def is_cost(row: Row) -> bool:
+    """Whether a row is a point of a sweep of times, rates or memory over length that is compared with softmax's."""
+    is_named = row.metric.endswith((*_COSTS, *_RATES)) and row.metric not in _NO_COSTS
+    return row.has_seq_len and is_named and not is_detail(row)
 
 
 def _is_rate(row: Row) -> bool:

@@ -43,7 +43,7 @@ def percent_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
     notes: dict[Conditions, list[str]] = defaultdict(list)
     main = main_rows(rows_of_groups(groups))
     for where, rows in main.items():
-        notes[where] += [note for row in rows if row.model == REFERENCE_MODEL and (note := _chance_note(row))]
+        notes[where] += [note for row in rows if row.model == REFERENCE_MODEL and (note := chance_note(row))]
     for first, *others in grouped(main, lambda where: where.section).values():
         if first.recipe in WITH_TEACHER:
             models = {row.model for where in (first, *others) for row in main[where]}
@@ -59,7 +59,7 @@ def percent_notes(groups: Sequence[SeedGroup]) -> dict[Conditions, list[str]]:
     return {where: said for where, said in notes.items() if said}
 
 
-def _chance_note(row: Row) -> str:
+def chance_note(row: Row) -> str:
     """A note if softmax's score is not significantly better than one without learning; empty otherwise."""
     level = unlearned_level(row)
     if level is None:

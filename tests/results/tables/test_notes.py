@@ -11,7 +11,7 @@ from hedgebench.results.tables.aggregate import group_seeds
 from hedgebench.results.tables.latex import escape_latex
 from hedgebench.results.tables.leaderboard import leaderboard_latex
 from hedgebench.results.tables.notes import apart_notes, section_notes
-from hedgebench.results.tables.terminal import print_leaderboard
+from hedgebench.results.terminal.details import print_leaderboard
 
 MakeRecord = Callable[..., Record]
 MakeMetric = Callable[..., Metric]

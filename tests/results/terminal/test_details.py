@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from hedgebench.results.record import Record
-from hedgebench.results.tables.terminal import print_leaderboard
+from hedgebench.results.terminal.details import print_leaderboard
 
 MakeRecord = Callable[..., Record]
 

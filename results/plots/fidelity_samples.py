@@ -16,8 +16,8 @@ import numpy as np
 from ..record import Record
 from ..stats.evidence import Samples
 from ..stats.statistics import Floats
-from .aggregate import SeedGroup, group_seeds
-from .row import REFERENCE_MODEL, Conditions, grouped
+from ..tables.aggregate import SeedGroup, group_seeds
+from ..tables.row import REFERENCE_MODEL, Conditions, grouped
 
 SampleRow: TypeAlias = Mapping[str, Any]
 

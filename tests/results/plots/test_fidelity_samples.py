@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from hedgebench.results.plots.fidelity_samples import fidelities, spikiest_heads
 from hedgebench.results.record import Record
-from hedgebench.results.tables.fidelity import fidelities, spikiest_heads
 
 from ..fidelity_rows import TOKENS, fidelity_record, measure_rows, sample_rows, samples_of, with_teacher
 

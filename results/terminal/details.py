@@ -1,4 +1,4 @@
-"""The leaderboard in the terminal: as many columns side by side as fit, down to 80 characters."""
+"""Every table of a run in the terminal: as many columns side by side as fit, down to 80 characters."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from ..record import Record
 from ..stats.evidence import Scores, no_scores
-from .aggregate import group_seeds, rows_of_groups
-from .notes import percent_notes
-from .tables import Column, Entry, Markup, Table, sections
+from ..tables.aggregate import group_seeds, rows_of_groups
+from ..tables.notes import percent_notes
+from ..tables.tables import Column, Entry, Markup, Table, sections
 
 if TYPE_CHECKING:
     from rich.console import Console
