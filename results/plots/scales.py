@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 APART = 4.0
 """Ratio of the largest to the smallest cost from which an axis is logarithmic."""
 
-_LONG_FROM, _LARGE = 1e4, 1e7
+_LONG_FROM, _LARGE = 1e3, 1e7
 _TICKS = 6
 _APART_FACTORS, _BESIDE = 6.0, 1.35
-_ABOVE = 0.03
-"""Room above a fraction of 1, as a share of the axis."""
+_BEYOND = 0.03
+"""Room for half a mark beyond the end of a scale, as a share of the axis."""
 
 
 def set_length_axis(axes: Axes, rows: Iterable[Row], most: int = 8) -> None:
@@ -65,7 +65,8 @@ def set_cost_axis(axes: Axes, which: Literal["x", "y"], values: Collection[float
         return
     low, high = axis.get_view_interval()
     step = 2.0 ** math.ceil(math.log2((high - low) / _TICKS)) if high - low > 0 else 1.0
-    axis.set_major_locator(LogLocator(2, numticks=_TICKS + 2) if is_log else MultipleLocator(step))
+    most = _TICKS + 2 if which == "y" else _TICKS - 2
+    axis.set_major_locator(LogLocator(2, numticks=most) if is_log else MultipleLocator(step))
     axis.set_major_formatter(FuncFormatter(lambda count, _: format_bytes(count).replace(".00", "")))
     axis.set_minor_formatter(NullFormatter())
 
@@ -76,7 +77,7 @@ def set_factor_axis(axes: Axes, factors: Collection[float]) -> None:
 
     low, high = min(*factors, 1.0), max(*factors, 1.0)
     steps = [step * 10.0**power for power in range(-6, 7) for step in (1, 1.5, 2, 3, 5, 7)]
-    if high > _LONG_FROM**0.5 * low:
+    if high > 100 * low:
         steps = [10.0**power for power in range(-6, 7)]
     elif high > _APART_FACTORS * low:
         steps = [step * 10.0**power for power in range(-6, 7) for step in (1, 2, 5)]
@@ -97,14 +98,14 @@ def set_score_axis(axes: Axes, which: Literal["x", "y"], rows: Collection[Row]) 
     is_fraction = all(row.unit == "1" and row.higher_is_better for row in rows) and max(values) <= 1
     low, high = getattr(axes, f"get_{which}lim")()
     if is_fraction and high > 1:
-        getattr(axes, f"set_{which}lim")(low, 1 + _ABOVE * (1 - low))
+        getattr(axes, f"set_{which}lim")(low, 1 + _BEYOND * (1 - low))
 
 
 def keep_possible(axes: Axes, which: Literal["x", "y"]) -> None:
-    """Lets an axis of numbers that cannot be negative begin at zero if it would begin below."""
+    """Lets an axis of numbers that cannot be negative begin at zero, with room for half a mark, if it begins below."""
     low, high = getattr(axes, f"get_{which}lim")()
     if low < 0 < high:
-        getattr(axes, f"set_{which}lim")(0.0, high)
+        getattr(axes, f"set_{which}lim")(-_BEYOND * high, high)
 
 
 def set_plain_ticks(axis: Axis) -> None:
@@ -114,6 +115,9 @@ def set_plain_ticks(axis: Axis) -> None:
     large = EngFormatter(sep=" ")
     low, high = axis.get_view_interval()
     is_long = high > _LONG_FROM * low
-    axis.set_major_locator(LogLocator(subs=(1.0,) if is_long else (1.0, 2.0, 5.0)))
+    if is_long:
+        axis.set_major_locator(LogLocator(numticks=_TICKS if axis.axis_name == "x" else _TICKS + 2))
+    else:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: large(value) if value >= _LARGE else f"{value:,.10g}"))
     axis.set_minor_formatter(NullFormatter())

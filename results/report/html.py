@@ -21,7 +21,7 @@ from ..store import CorruptCell, record_order
 from ..tables.aggregate import group_seeds, rows_of_groups
 from ..tables.findings import findings_of
 from ..tables.format import format_status
-from ..tables.summary import summary
+from ..tables.summary import Summary, summary
 from ..tables.tables import Entry
 from .assets import assets
 from .cells import Samples, pack_cells
@@ -97,7 +97,7 @@ def report_html(content: ReportContent, plots: Sequence[Drawing]) -> str:
         assets={name: Markup(getattr(files, name)) for name in ("style", "theme", "script")},
         count=len(records),
         statuses=[(status, counts[status]) for status in STATUSES if counts[status]],
-        warnings=list(_warnings(content, records)),
+        warnings=list(_warnings(content, records, overview)),
         most_warnings=MOST_WARNINGS,
         findings=found,
         lead=opening,
@@ -159,7 +159,7 @@ def drawn_entry(cell: Entry) -> Markup:
     return Markup(f'<td{attributes} data-order="{order}">{"".join(parts)}</td>')
 
 
-def _warnings(content: ReportContent, records: Sequence[Record]) -> Iterator[str]:
+def _warnings(content: ReportContent, records: Sequence[Record], table: Summary) -> Iterator[str]:
     """What a reader has to know first: unreadable files, failures, and every fallback that was noted."""
     for cell in content.corrupt:
         yield f"{cell.path.name} cannot be read and is left out: {cell.reason}"
@@ -168,7 +168,7 @@ def _warnings(content: ReportContent, records: Sequence[Record]) -> Iterator[str
         if record.status != "ok":
             reason = f": {record.error.type}: {record.error.message}" if record.error else ""
             yield f"{record.model} on {record.task}, seed {record.seed}: {format_status(record.status)}{reason}"
-    yield from warnings_of(records)
+    yield from warnings_of(records, table)
 
 
 def _is_wide(svg: str) -> bool:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from ..plots.make import Drawing
 from ..record import Record
+from ..stats.changes import QUALITY_UNITS
 from ..stats.evidence import Scores
+from ..stats.quiet import NO_PACE, NOT_QUIET
 from ..tables.aggregate import SeedGroup, rows_of_groups
 from ..tables.confounders import Confounders, confounders
 from ..tables.notes import section_notes
@@ -27,8 +29,8 @@ RECIPE_WORDS: Mapping[str, str] = {
 }
 """What happened to a backbone before it was measured, by recipe."""
 
-OPEN_PLOTS = ("quality", "sweep", "figure6", "maps", "layers", "lengths")
-"""Kinds of plots that are seen at once; the others are folded."""
+OPEN_PLOTS = ("quality", "maps", "curves", "layers", "lengths", "figure6", "sweep")
+"""Kinds of plots that are seen at once, in this order; the others are folded."""
 
 LEADING_PLOTS = ("overview", "quality", "figure6", "maps", "lengths", "sweep")
 """Kinds of plots of which the report opens with one, best first."""
@@ -156,11 +158,12 @@ def task_sections(
         tasks = dict.fromkeys(cells.comparison.task for cells in own)
         described = [(task, texts[plain]) for task in tasks if (plain := task.partition(":")[0]) in texts]
         plots = [drawing for drawing in drawings if family(drawing.task) == name]
-        seen = tuple(drawing for drawing in plots if drawing.kind in OPEN_PLOTS)
+        seen = sorted((p for p in plots if p.kind in OPEN_PLOTS), key=lambda plot: OPEN_PLOTS.index(plot.kind))
         folded = tuple(drawing for drawing in plots if drawing.kind not in OPEN_PLOTS)
         places = tuple(_places(own, scores))
-        found.append(TaskSection(name, tuple(described[:MOST_SENTENCES]), places, seen, folded))
-    return sorted(found, key=lambda section: all(place.folded for place in section.places))
+        found.append(TaskSection(name, tuple(described[:MOST_SENTENCES]), places, tuple(seen), folded))
+    costs = {name for name, own in members.items() if not any(map(_is_scored, own))}
+    return sorted(found, key=lambda section: section.name in costs)
 
 
 def leading_plot(drawings: Sequence[Drawing]) -> Drawing | None:
@@ -176,14 +179,24 @@ def place_title(where: Conditions) -> str:
     return f"{where.backbone} {words}, scale {where.scale}{limit}"
 
 
-def warnings_of(records: Sequence[Record]) -> Iterator[str]:
-    """Fallbacks, substitutes and whatever else cells noted that is not the usual course of a training."""
+def warnings_of(records: Sequence[Record], summary: Summary) -> Iterator[str]:
+    """Times that are not compared, fallbacks, substitutes, and whatever else is not the usual course of a training."""
+    timed = (column for column in summary.columns if column.kind == "time")
+    for column in timed:
+        for note in dict.fromkeys(entry.note for entry in column.entries.values()):
+            if note in (NOT_QUIET, NO_PACE):
+                yield f"{column.comparison.task}: {note}; its times are not compared"
     yield from _noted(records, is_routine=False)
 
 
 def family(task: str) -> str:
     """The group that a task belongs to by its name, such as `glue`, else its own name."""
     return task if ":" in task.partition("/")[0] else task.partition("/")[0]
+
+
+def _is_scored(cells: SeedGroup) -> bool:
+    """Whether a task's main metric is one of quality."""
+    return any(metric.unit in QUALITY_UNITS for record in cells.records if (metric := record.main()) is not None)
 
 
 def _places(groups: Sequence[SeedGroup], scores: Scores) -> Iterator[Place]:
