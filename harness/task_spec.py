@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..adapters.base import Settings, Value
 from ..adapters.spec import SpecError, parse_pairs
 from ..results.names import unknown_name
-from ..results.report.sections import TaskText
 from ..tasks.base import Task
 from . import registry
 from .settings import parse_value
+
+if TYPE_CHECKING:
+    from ..results.report.sections import TaskText
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ def task_of(name: str) -> Task:
 
 def task_texts(names: Iterable[str]) -> dict[str, TaskText]:
     """What tasks say of themselves, for reports; tasks of families and tasks that no longer exist are left out."""
+    from ..results.report.sections import TaskText
+
     known = registry.tasks().items
     tasks = (known[plain].info for plain in sorted({name.partition(":")[0] for name in names}) if plain in known)
     return {info.name: TaskText(info.summary, info.citation, info.data) for info in tasks}

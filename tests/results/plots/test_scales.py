@@ -18,7 +18,7 @@ MakeRecord = Callable[..., Record]
 
 
 def drawn(values: Sequence[float], which: Literal["x", "y"] = "y") -> Any:
-    figure, (axes,) = draw.new_figure(4.0, 3.0)
+    (axes,) = draw.new_figure(4.0, 3.0)[1]
     places = list(range(1, len(values) + 1))
     axes.plot(*((places, values) if which == "y" else (values, places)), marker="o")
     axes.margins(0.2)
@@ -76,8 +76,7 @@ def test_an_axis_of_rates_never_begins_below_zero() -> None:
 
 def score_rows(make_record: MakeRecord, *values: float, metric: str = "accuracy") -> list[Row]:
     records = [
-        make_record(f"model{i}", metrics=(Metric(metric, value, "1", True, 0.01, 9),))
-        for i, value in enumerate(values)
+        make_record(f"model{i}", metrics=(Metric(metric, value, "1", True, 0.01, 9),)) for i, value in enumerate(values)
     ]
     return leaderboard_rows(records)
 

@@ -57,9 +57,7 @@ def test_a_rate_is_not_drawn_beside_its_time(make_record: MakeRecord) -> None:
 
 
 @pytest.mark.parametrize(("error", "is_sure"), [(0.1, True), (60.0, False)])
-def test_a_crossing_that_noise_may_have_made_has_no_label(
-    make_record: MakeRecord, error: float, is_sure: bool
-) -> None:
+def test_a_crossing_that_noise_may_have_made_has_no_label(make_record: MakeRecord, error: float, is_sure: bool) -> None:
     (plot,) = sweeps(make_record, ("prefill_ms", "ms"), error=error)
     labels = {word for word in words(plot) if word.isdigit()} - {"128", "256", "1024", "2048"}
     assert bool([label for label in labels if 400 < int(label) < 650]) == is_sure

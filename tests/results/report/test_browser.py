@@ -46,7 +46,7 @@ def page(showcase: list[Record], _pages: dict[str, Path]) -> Path:
 def column(browser: Browser, selector: str, place: int) -> list[str]:
     """The texts of a table's column."""
     script = (
-        "return [...document.querySelectorAll(arguments[0])].map((row) => row.cells[arguments[1]].innerText.trim())"
+        "return [...document.querySelectorAll(arguments[0])].map((row) => row.cells[arguments[1]].textContent.trim())"
     )
     return list(browser.run(script, f"{selector} tbody tr", place))
 
@@ -141,9 +141,10 @@ def test_the_page_follows_the_system_and_the_button_overrules_it(browser: Browse
 def test_a_mark_of_a_plot_tells_its_value_under_the_pointer(browser: Browser, page: Path) -> None:
     browser.open(page)
     move = "arguments[0].dispatchEvent(new PointerEvent('pointerover', {bubbles: true, clientX: 50, clientY: 50}))"
-    mark = next(m for m in browser.all(".plots .mark") if "hedgehog" in (m.get_attribute("textContent") or ""))
+    told = "hedgehog: perplexity 21.400 ± 0.058"
+    mark = next(m for m in browser.all(".plots .mark") if (m.get_attribute("textContent") or "").strip() == told)
     browser.run(move, mark)
-    assert browser.one("#tip").text == "hedgehog: perplexity 21.400 ± 0.058"
+    assert browser.one("#tip").text == told
     browser.run(move, browser.one("h1"))
     assert not browser.one("#tip").is_displayed()
 
