@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...results.atomic import replacing
-from ...results.compare.history import History, HistoryLine, history, history_json, shown_lines
+from ...results.compare.history import HistoryLine, MetricHistory, history, history_json, shown_lines
 from ...results.compare.snapshot import read_snapshot
 from ...results.names import UsageError
 from ...results.tables.format import format_measurement
@@ -24,7 +24,7 @@ SUFFIXES = (".html", ".svg")
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-def load_history(paths: Sequence[Path]) -> History:
+def load_history(paths: Sequence[Path]) -> MetricHistory:
     """The history of runs, baseline files and folders of either.
 
     Raises:
@@ -45,7 +45,7 @@ def _runs_in(path: Path) -> list[Path]:
     return found
 
 
-def draw_history(found: History, lines: Sequence[HistoryLine], output: Path) -> None:
+def draw_history(found: MetricHistory, lines: Sequence[HistoryLine], output: Path) -> None:
     """Writes the plot of some lines to a file `.svg`, or the page to a file `.html`.
 
     Raises:
@@ -63,7 +63,7 @@ def draw_history(found: History, lines: Sequence[HistoryLine], output: Path) -> 
         raise UsageError(f"cannot write {output}: {error.strerror or error}") from error
 
 
-def print_history(found: History, lines: Sequence[HistoryLine], console: Console) -> None:
+def print_history(found: MetricHistory, lines: Sequence[HistoryLine], console: Console) -> None:
     """Prints a table for each device, the real changes and the notes."""
     from rich.text import Text
 
@@ -87,7 +87,7 @@ def print_history(found: History, lines: Sequence[HistoryLine], console: Console
         console.print(Text(note, style="bright_black"))
 
 
-def _print_lines(found: History, lines: Sequence[HistoryLine], console: Console) -> None:
+def _print_lines(found: MetricHistory, lines: Sequence[HistoryLine], console: Console) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -110,7 +110,7 @@ def _print_lines(found: History, lines: Sequence[HistoryLine], console: Console)
     console.print(drawn)
 
 
-def _spark(found: History, line: HistoryLine) -> str:
+def _spark(found: MetricHistory, line: HistoryLine) -> str:
     """A block for each version, lowest to highest value; a dot where the line has none."""
     values = {point.place: point.value for point in line.points if point.value is not None}
     low, high = min(values.values(), default=0.0), max(values.values(), default=0.0)

@@ -110,7 +110,7 @@ class HistoryLine:
 
 
 @dataclass(frozen=True)
-class History:
+class MetricHistory:
     """Versions in order, the lines over them, and remarks."""
 
     versions: tuple[Version, ...]
@@ -118,7 +118,7 @@ class History:
     notes: tuple[str, ...] = ()
 
 
-def history(snapshots: Sequence[Snapshot], date_of: DateOf = lambda _: None) -> History:
+def history(snapshots: Sequence[Snapshot], date_of: DateOf = lambda _: None) -> MetricHistory:
     """Every metric that has a direction, over the versions of some runs.
 
     Args:
@@ -156,7 +156,7 @@ def history(snapshots: Sequence[Snapshot], date_of: DateOf = lambda _: None) -> 
     ]
     notes += [note for run in runs for note in run.notes]
     lines = tuple(_judged(draft, finding) for draft in _drafts(runs))
-    return History(tuple(version for version, _ in ordered), lines, tuple(dict.fromkeys(notes)))
+    return MetricHistory(tuple(version for version, _ in ordered), lines, tuple(dict.fromkeys(notes)))
 
 
 def _version(snapshot: Snapshot, date_of: DateOf) -> Version:
@@ -254,7 +254,7 @@ def _device(record: Record) -> str:
     return ", ".join(str(part) for part in (name, environment.get("dtype")) if part)
 
 
-def history_json(found: History) -> str:
+def history_json(found: MetricHistory) -> str:
     """The whole history as one object: versions in order, and each line with its points and their changes."""
     content = {
         "versions": [asdict(version) for version in found.versions],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from ..compare.history import History, HistoryLine
+from ..compare.history import HistoryLine, MetricHistory
 from ..tables.row import format_at, grouped
 from . import draw
 from .scales import keep_possible, set_cost_axis
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MOST_PANELS = 24
 """Most panels of a plot; the notes of the page count the others."""
 
-MOST_COMMITS = 8
+MOST_COMMITS = 6
 """Most labels of commits along a panel."""
 
 _COLUMNS = 2
@@ -37,7 +37,7 @@ def panels_of(lines: Sequence[HistoryLine]) -> dict[str, list[HistoryLine]]:
     return grouped(lines, _title)
 
 
-def history_figure(found: History, lines: Sequence[HistoryLine]) -> Figure:
+def history_figure(found: MetricHistory, lines: Sequence[HistoryLine]) -> Figure:
     """The figure of some lines; real changes are ringed, with their size in percent."""
     panels = list(panels_of(lines).items())[:MOST_PANELS]
     labels = list(dict.fromkeys(_label(line, lines) for line in lines))
@@ -76,13 +76,13 @@ def _label(line: HistoryLine, lines: Sequence[HistoryLine]) -> str:
     return f"{line.cell.model}\n({line.device})" if several else line.cell.model
 
 
-def _places(found: History) -> list[int]:
+def _places(found: MetricHistory) -> list[int]:
     """For each version the index of its commit: runs of one commit stand above each other."""
     seen: dict[str, int] = {}
     return [seen.setdefault(version.label, len(seen)) for version in found.versions]
 
 
-def _draw(axes: Axes, line: HistoryLine, found: History, style: draw.Style) -> Any:
+def _draw(axes: Axes, line: HistoryLine, found: MetricHistory, style: draw.Style) -> Any:
     places = _places(found)
     known = [(places[point.place], point) for point in line.points if point.value is not None]
     xs, values = [x for x, _ in known], [point.value or 0.0 for _, point in known]
@@ -94,11 +94,11 @@ def _draw(axes: Axes, line: HistoryLine, found: History, style: draw.Style) -> A
         draw.tell(mark, f"{line.cell.model}: {point.value:.6g}{unit} at {version.label}, {line.device}")
         if point.change is not None and point.is_real:
             look = _RING | {"markeredgecolor": _VERDICTS[point.change.verdict]}
-            axes.plot(x, point.value or 0.0, **look)
+            axes.plot(x, point.value or 0.0, zorder=5, **look)
     return handle
 
 
-def _label_changes(axes: Axes, lines: Sequence[HistoryLine], found: History) -> None:
+def _label_changes(axes: Axes, lines: Sequence[HistoryLine], found: MetricHistory) -> None:
     """The size of the real changes at each commit, once for all models: worse above the points, better below."""
     places = _places(found)
     real = [
@@ -119,10 +119,10 @@ def _label_changes(axes: Axes, lines: Sequence[HistoryLine], found: History) -> 
             "ha": "center",
         }
         place = {"xytext": (0, 10), "va": "bottom"} if is_worse else {"xytext": (0, -10), "va": "top"}
-        axes.annotate(f"{text}% {'worse' if is_worse else 'better'}", (x, y), **look, **place)
+        axes.annotate(f"{text}% {'worse' if is_worse else 'better'}", (x, y), ha="center", **look, **place)
 
 
-def _set_axes(axes: Axes, lines: Sequence[HistoryLine], found: History) -> None:
+def _set_axes(axes: Axes, lines: Sequence[HistoryLine], found: MetricHistory) -> None:
     metric = lines[0].metric
     axes.margins(y=0.25)
     if metric.unit in ("ms", "s", "us", "bytes", "tokens/s"):

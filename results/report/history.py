@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..compare.history import History, HistoryLine
+from ..compare.history import HistoryLine, MetricHistory
 from ..compare.verdicts import Finding
 from ..plots.draw import plot_settings, to_svg
 from ..plots.history import MOST_PANELS, history_figure, panels_of
@@ -17,14 +17,14 @@ from .assets import assets
 _TEMPLATE = Path(__file__).with_name("history.html")
 
 
-def history_svg(found: History, lines: Sequence[HistoryLine]) -> str:
+def history_svg(found: MetricHistory, lines: Sequence[HistoryLine]) -> str:
     """The plot of some lines of a history as SVG, the same text for the same data."""
     with plot_settings():
         figure = history_figure(found, lines)
     return to_svg(figure)
 
 
-def history_html(found: History, lines: Sequence[HistoryLine]) -> str:
+def history_html(found: MetricHistory, lines: Sequence[HistoryLine]) -> str:
     """One HTML file that needs nothing else: the real changes, the plot, and every value of the lines shown."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -43,7 +43,7 @@ def history_html(found: History, lines: Sequence[HistoryLine]) -> str:
     )
 
 
-def real_changes(found: History, lines: Sequence[HistoryLine]) -> list[str]:
+def real_changes(found: MetricHistory, lines: Sequence[HistoryLine]) -> list[str]:
     """A sentence for each real change, newest first; then lines that only changed over all of their steps."""
     labels = [version.label for version in found.versions]
     steps = [(point.place, point.change, line) for line in lines for point in line.changes if point.change]
@@ -77,7 +77,7 @@ def line_title(line: HistoryLine) -> str:
     )
 
 
-def _cells(found: History, line: HistoryLine) -> list[tuple[str, str]]:
+def _cells(found: MetricHistory, line: HistoryLine) -> list[tuple[str, str]]:
     """The value at each version and the class of its cell; empty where the line has none."""
     values = {point.place: point for point in line.points}
     kinds = {"regressed": "worse", "improved": "better"}

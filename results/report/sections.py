@@ -44,7 +44,6 @@ _ROUTINE = re.compile(
 )
 """Matches notes that say how a training went; every other note warns of something."""
 
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 _ON_HUB = re.compile(r"([\w.-]+/[\w.-]+?)(?:/[\w.-]+)?@")
 
@@ -130,14 +129,13 @@ def _summary_entry(entry: SummaryEntry | None, model: str) -> Entry:
     if entry is None or not entry.text:
         return MISSING
     has_percent = entry.percent is not None and model != REFERENCE_MODEL and "%" not in entry.text
-    number = entry.text.replace(",", "")
     return Entry(
         entry.text,
         percent=f"{entry.percent:.1f}%" if has_percent and entry.factor is None else "",
         note="" if entry.note in ("", entry.text) else entry.note,
         pale=bool(entry.note),
         ranking=Ranking(standing=entry.standing),
-        order=entry.factor if entry.factor is not None else float(number) if _NUMBER.fullmatch(number) else None,
+        order=entry.value if entry.factor is None else entry.factor,
     )
 
 
@@ -185,7 +183,7 @@ def warnings_of(records: Sequence[Record], summary: Summary) -> Iterator[str]:
     for column in timed:
         for note in dict.fromkeys(entry.note for entry in column.entries.values()):
             if note in (NOT_QUIET, NO_PACE):
-                yield f"{column.comparison.task}: {note}; its times are not compared"
+                yield f"{column.comparison.task} on {column.comparison.backbone}: {note}; its times are not compared"
     yield from _noted(records, is_routine=False)
 
 

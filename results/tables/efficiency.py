@@ -71,7 +71,7 @@ class Crossover:
 
 
 @dataclass(frozen=True)
-class Summary:
+class SweepSummary:
     """A table of texts: a title, a heading and a detail for each column, and one text per column for each model."""
 
     title: str
@@ -114,7 +114,7 @@ def crossovers_of_sweep(rows: Sequence[Row]) -> list[Crossover]:
     return every
 
 
-def summaries(rows: Sequence[Row]) -> list[Summary]:
+def summaries(rows: Sequence[Row]) -> list[SweepSummary]:
     """Tables of exponents with their intervals, and of crossovers with softmax; empty ones are left out."""
     found = [_exponent_summary(rows, name) for name in EXPONENTS]
     found.append(_crossover_summary(crossovers(rows)))
@@ -202,18 +202,18 @@ def _disturbance(points: Iterable[Row]) -> str:
     return next((reason for column in columns for reason in disturbances_of(column) if reason), "")
 
 
-def _crossover_summary(found: Mapping[_Sweep, Sequence[Crossover]]) -> Summary:
+def _crossover_summary(found: Mapping[_Sweep, Sequence[Crossover]]) -> SweepSummary:
     columns = list(found)
     models = dict.fromkeys(each.model for every in found.values() for each in every)
     by_column = [{each.model: each.text for each in found[column]} for column in columns]
-    return Summary(
+    return SweepSummary(
         f"Cheaper than softmax from {AXIS} (between measured lengths, on logarithmic axes)",
         tuple((metric, rest) for _, metric, rest in columns),
         {model: tuple(texts.get(model, "–") for texts in by_column) for model in models},
     )
 
 
-def _exponent_summary(rows: Sequence[Row], name: str) -> Summary:
+def _exponent_summary(rows: Sequence[Row], name: str) -> SweepSummary:
     """Slope and 95 % interval by model; a column for each quantity and range of lengths."""
     found: dict[tuple[str, str], dict[ModelKey, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     disturbed = _disturbed_modes(rows)
@@ -226,7 +226,7 @@ def _exponent_summary(rows: Sequence[Row], name: str) -> Summary:
             reasons[column, row.key] = disturbed.get((row.comparison, row.key, f"{column[0]}_ms"), "")
     columns = sorted(found)
     models = dict.fromkeys(row.key for row in rows if row.metric == name)
-    return Summary(
+    return SweepSummary(
         f"{name.replace('_', ' ').capitalize()}: slope of its logarithm against log {AXIS}, 95 % interval of the fit",
         tuple(columns),
         {

@@ -30,7 +30,7 @@ Subject: TypeAlias = Literal["quality", "time", "memory"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class SureFinding:
     """A sentence that the measurements are sure of.
 
     Attributes:
@@ -46,7 +46,7 @@ class Finding:
     models: tuple[str, ...]
 
 
-def findings(rows: Sequence[Row]) -> list[Finding]:
+def findings(rows: Sequence[Row]) -> list[SureFinding]:
     """What the leaderboard's rows are sure of: quality by task, then time and memory.
 
     Args:
@@ -60,7 +60,7 @@ def findings(rows: Sequence[Row]) -> list[Finding]:
     return findings_of(table, rows)
 
 
-def findings_of(table: Summary, rows: Sequence[Row]) -> list[Finding]:
+def findings_of(table: Summary, rows: Sequence[Row]) -> list[SureFinding]:
     """`findings`, from a table that `summary` has made of the rows."""
     whole = {column.group for column in table.columns if column.kind == "group" and _sure_scores(column)}
     told = (column for column in table.columns if column.kind == "group" or column.group not in whole)
@@ -68,31 +68,40 @@ def findings_of(table: Summary, rows: Sequence[Row]) -> list[Finding]:
     return [*(each for each in found if each), *_out_of_memory(table, rows)]
 
 
-def _quality(_: Summary, column: SummaryColumn) -> Finding | None:
+def _quality(_: Summary, column: SummaryColumn) -> SureFinding | None:
     reference = column.reference
     if reference is None or reference.note:
         return None
     place, metric = f"{column.comparison.task}{_tasks(column)}{_apart(column)}", column.row.metric
     if reference.at_chance:
         text = chance_note(column.row).removesuffix(".")
-        return Finding(text, "quality", column.comparison, (REFERENCE_MODEL,))
+        return SureFinding(text, "quality", column.comparison, (REFERENCE_MODEL,))
     found = _sure_scores(column)
+    if column.row.value == 0:  # a divergence from softmax: that softmax itself has none goes without saying
+        parts = [_Part(model, f"{metric} {entry.text}") for model, entry in found.items()]
+        return _finding(column, "quality", parts, "has", f"on {place}")
     if any(entry.percent is None for entry in found.values()):
         parts = [_Part(model, f"{metric} {entry.text}", _aside(entry)) for model, entry in found.items()]
         return _finding(column, "quality", parts, "has", f"on {place}, where softmax has {reference.text}")
-    ordered = sorted(found.items(), key=lambda pair: -(pair[1].percent or 0.0))
-    parts = [_Part(model, f"{entry.percent:.1f}%", _aside(entry)) for model, entry in ordered]
+    parts = [_Part(model, f"{entry.percent:.1f}%", _aside(entry)) for model, entry in found.items()]
     return _finding(column, "quality", parts, "recovers", f"of softmax on {place}")
 
 
 def _sure_scores(column: SummaryColumn) -> dict[ModelKey, SummaryEntry]:
-    """The entries whose standing to softmax is sure."""
-    return {
+    """The entries whose standing to softmax is sure, best first."""
+    found = {
         model: entry
         for model, entry in column.entries.items()
         if (entry.standing in ("better", "worse") and (entry.percent is None or entry.margin is not None))
         or (entry.standing == "same" and _is_close(entry))
     }
+    sign = -1 if column.row.higher_is_better or column.kind == "group" else 1
+
+    def order(model: ModelKey) -> float:
+        entry = found[model]
+        return sign * ((entry.percent if column.kind == "group" else entry.value) or 0.0)
+
+    return {model: found[model] for model in sorted(found, key=order)}
 
 
 def _is_close(entry: SummaryEntry) -> bool:
@@ -123,7 +132,7 @@ def _apart(column: SummaryColumn) -> str:
     return f" ({', '.join(column.apart)})" if column.apart else ""
 
 
-def _time(table: Summary, column: SummaryColumn) -> Finding | None:
+def _time(table: Summary, column: SummaryColumn) -> SureFinding | None:
     crossings: Mapping[ModelKey, Crossover] = next(
         (c.crossovers for c in table.columns if c.kind == "crossover" and c.comparison == column.comparison), {}
     )
@@ -145,7 +154,7 @@ def _time(table: Summary, column: SummaryColumn) -> Finding | None:
     return _finding(column, "time", parts, "is", f"than softmax's kernels{_apart(column) or f' ({mode})'}")
 
 
-def _memory(_: Summary, column: SummaryColumn) -> Finding | None:
+def _memory(_: Summary, column: SummaryColumn) -> SureFinding | None:
     parts = [_Part(model, format_factor(factor, "")) for model, factor in _sure_factors(column)]
     mode = f" ({column.row.coordinates['mode']})" if "mode" in column.row.coordinates else ""
     return _finding(
@@ -172,7 +181,7 @@ def _crossing(found: Crossover | None) -> str:
     return f", faster from {from_length:,.0f} on"
 
 
-def _out_of_memory(table: Summary, rows: Sequence[Row]) -> Iterator[Finding]:
+def _out_of_memory(table: Summary, rows: Sequence[Row]) -> Iterator[SureFinding]:
     """Lengths at which softmax ran out of memory and others did not, in the sweeps of the table."""
     for column in table.columns:
         if column.kind not in ("time", "memory"):
@@ -189,7 +198,7 @@ def _out_of_memory(table: Summary, rows: Sequence[Row]) -> Iterator[Finding]:
             where = f"{column.comparison.task}{_apart(column)}"
             text = f"softmax ran out of memory at {min(failed):,.0f} tokens of {where}; {'; '.join(ran)}"
             models = (REFERENCE_MODEL, *(model_label(*model) for model in longest))
-            yield Finding(text, "memory", column.comparison, models)
+            yield SureFinding(text, "memory", column.comparison, models)
 
 
 def _sweep(row: Row) -> tuple[Conditions, str, str]:
@@ -205,7 +214,9 @@ class _Part:
     aside: str = ""
 
 
-def _finding(column: SummaryColumn, subject: Subject, parts: Sequence[_Part], verb: str, phrase: str) -> Finding | None:
+def _finding(
+    column: SummaryColumn, subject: Subject, parts: Sequence[_Part], verb: str, phrase: str
+) -> SureFinding | None:
     """A sentence in which the first model has verb and phrase, and the others have their number; None without models.
 
     Of more than `MOST_MODELS` models, those at the ends are named.
@@ -219,10 +230,10 @@ def _finding(column: SummaryColumn, subject: Subject, parts: Sequence[_Part], ve
         between = len(said) - MOST_MODELS + 1
         said[MOST_MODELS - 2 : -1] = [f"{between} others between"]
     models = tuple(model_label(*part.model) for part in parts)
-    return Finding("; ".join(said), subject, column.comparison, models)
+    return SureFinding("; ".join(said), subject, column.comparison, models)
 
 
-_SENTENCES: Mapping[Kind, Callable[[Summary, SummaryColumn], Finding | None]] = {
+_SENTENCES: Mapping[Kind, Callable[[Summary, SummaryColumn], SureFinding | None]] = {
     "score": _quality,
     "group": _quality,
     "time": _time,

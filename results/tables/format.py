@@ -64,6 +64,14 @@ def escape_markdown(text: str) -> str:
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+def shortened(text: str, longest: int) -> str:
+    """Text without its middle, if it is longer than `longest` characters."""
+    if len(text) <= longest:
+        return text
+    end = longest // 2
+    return f"{text[: longest - end - 1]}…{text[-end:]}"
+
+
 def _four_digits(value: float) -> str:
     size = abs(value)
     if not math.isfinite(value) or size == 0:

@@ -41,6 +41,7 @@ class SummaryEntry:
         factor: A cost's ratio to softmax's.
         at_chance: Name of the score without learning that this one is not significantly better than; empty otherwise.
         note: Why there is no number, or why it is not compared.
+        value: The score; None for costs and groups.
     """
 
     text: str
@@ -50,6 +51,7 @@ class SummaryEntry:
     factor: float | None = None
     at_chance: str = ""
     note: str = ""
+    value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ def _score(own: Sequence[tuple[Row, Ranking]], peers: Sequence[Row]) -> SummaryE
         _margin(measured, reference_of(measured, (row for row in peers if row.model == REFERENCE_MODEL))),
         measured.factor,
         unlearned.name if unlearned else "",
+        value=measured.value,
     )
 
 
@@ -268,6 +271,8 @@ def _cost_column(kind: Literal["time", "memory"], sweep: Sequence[Row], failures
     places = dict(zip((row.key for row in column), rankings(column), strict=True))
     is_compared = not any(place.disturbance for (model, _), place in places.items() if model == REFERENCE_MODEL)
     entries = {row.key: SummaryEntry(format_status(row.status), note=row.status) for row in failures}
+    # A climb ends where it fails, so a model may have no row at a longer length.
+    entries |= {row.key: SummaryEntry(format_status(row.status), note=row.status) for row in sweep if row.value is None}
     entries |= {row.key: _cost(row, places[row.key], is_compared) for row in column}
     heading = kind, f"at {length:,.0f}"
     return SummaryColumn(kind, column[0].comparison, heading, entries, _example(column), int(length))

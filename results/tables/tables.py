@@ -181,14 +181,10 @@ def _main_table(columns: Mapping[Conditions, Sequence[Row]], scores: Sequence[Gr
     models = _models(row for rows in columns.values() for row in rows)
     filled = [column_entries(members, models) for members in columns.values()]
     headings = [_task_column(comparison, members, columns) for comparison, members in columns.items()]
-    ranked = [column for column in filled if any(cell.ranking.rank for cell in column)]
     for group, members in grouped(scores, lambda score: score.comparison).items():
         score_of = {(score.model, score.variant): score for score in members}
         headings.append(Column(group.task, "% of softmax ↑"))
         filled.append([_group_cell(score_of.get(model)) for model in models])
-    if len(ranked) > 1:
-        headings.append(Column("mean rank", f"over {len(ranked)} columns ↓"))
-        filled.append(_mean_ranks(ranked))
     return Table("Main metrics", tuple(headings), _transpose(models, filled))
 
 
@@ -273,19 +269,6 @@ def _group_cell(score: GroupScore | None) -> Entry:
         return Entry(counted)
     text = f"{score.percent_recovered:.1f} over {counted}"
     return Entry(text, order=score.percent_recovered if score.done == score.total else None)
-
-
-def _mean_ranks(columns: Sequence[Sequence[Entry]]) -> list[Entry]:
-    """Each model's mean rank over the columns; the number of its ranks if it lacks some."""
-    means = []
-    for cells in zip(*columns, strict=True):
-        ranks = [int(rank.rstrip("=")) for cell in cells if (rank := cell.ranking.rank)]
-        if len(ranks) == len(cells):
-            mean = sum(ranks) / len(cells)
-            means.append(Entry(f"{mean:.1f}", order=mean))
-        else:
-            means.append(Entry(f"{len(ranks)} of {len(cells)}"))
-    return means
 
 
 def _task_column(comparison: Conditions, rows: Sequence[Row], columns: Iterable[Conditions]) -> Column:

@@ -6,6 +6,7 @@ one; if they still do not, the table continues below, with all models again.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from ..record import Record
 from ..stats.evidence import Scores, no_scores
 from ..tables.aggregate import group_seeds, rows_of_groups
 from ..tables.findings import findings_of
+from ..tables.format import shortened
 from ..tables.notes import percent_notes
 from ..tables.row import Conditions, ModelKey, grouped, model_label
 from ..tables.summary import Summary, SummaryColumn, SummaryEntry, summary
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 WIDTH = 80
 """Columns of a console that is no terminal."""
 
-_LONGEST_LABEL, _LONGEST_HEADING = 26, 20
+_LONGEST_LABEL, _LONGEST_HEADING, _LONGEST_LINE = 26, 20, 14
+_BREAK, _UNIT = re.compile(r"[_/:]"), re.compile(r" \[[^]]*\]")
 _GAP = 2
 _MISSING = SummaryEntry("–")
 _MARKS: Mapping[str, str] = {"better": "+", "worse": "-", "same": "="}
@@ -51,13 +54,19 @@ def print_summary(records: Iterable[Record], console: Console, scores: Scores = 
     table, blocks = _fitted(whole, width)
     for block in blocks:
         _print_block(table, block, console)
-    found = [finding.text for finding in findings_of(whole, rows)]
-    notes = [note.removesuffix(".") for said in percent_notes(groups).values() for note in said]
+    found = findings_of(whole, rows)
+    with_percent = {finding.comparison.section for finding in found if "%" in finding.text}
+    notes = [
+        note.removesuffix(".")
+        for where, said in percent_notes(groups).items()
+        for note in said
+        if where.section in with_percent
+    ]
     for line in _legend(table):
         console.print(Text(_wrapped(line, width), style="bright_black"), soft_wrap=True)
     if found:
         console.print()
-    for text in dict.fromkeys([*found, *notes]):
+    for text in dict.fromkeys([*(finding.text for finding in found), *notes]):
         console.print(Text(_wrapped(text, width, "* ")), soft_wrap=True)
 
 
@@ -95,14 +104,32 @@ def _lines(table: Summary, column: SummaryColumn) -> list[str]:
 def _heading(column: SummaryColumn) -> list[str]:
     """The lines of a heading, above the texts and not above their marks."""
     room = " " * (2 if _has_marks(column) else 0)
-    return [_shortened(line, _LONGEST_HEADING) + room for line in (*column.heading, *column.apart)]
+    first, *others = (*column.heading, *column.apart)
+    lines = [*_halves(first), *(_UNIT.sub("", line) for line in others)]
+    return [shortened(line, _LONGEST_HEADING) + room for line in lines]
+
+
+def _halves(name: str) -> list[str]:
+    """A long name in two lines, broken behind the sign nearest to its middle."""
+    breaks = [found.end() for found in _BREAK.finditer(name)]
+    if len(name) <= _LONGEST_LINE or not breaks:
+        return [name]
+    at = min(breaks, key=lambda place: abs(place - len(name) / 2))
+    return [name[:at], name[at:]]
 
 
 def _texts(table: Summary, column: SummaryColumn) -> list[str]:
     entries = [column.entries.get(model, _MISSING) for model in table.models]
     if not _has_marks(column):
-        return [entry.text for entry in entries]
-    return [f"{entry.text} {_MARKS.get(entry.standing, ' ')}" for entry in entries]
+        return [_text(entry) for entry in entries]
+    return [f"{_text(entry)} {_MARKS.get(entry.standing, ' ')}" for entry in entries]
+
+
+def _text(entry: SummaryEntry) -> str:
+    """The entry's text; of a cost as a factor the bare number, as `0.37x`."""
+    if entry.factor is None:
+        return entry.text
+    return f"{entry.factor:.2f}x" if 0.1 <= entry.factor < 10 else f"{entry.factor:.2g}x"
 
 
 def _has_marks(column: SummaryColumn) -> bool:
@@ -112,16 +139,8 @@ def _has_marks(column: SummaryColumn) -> bool:
 def _labels(models: Sequence[ModelKey]) -> list[str]:
     """The models' names in the table, shortened if they still differ then."""
     whole = [model_label(*model) for model in models]
-    short = [_shortened(label, _LONGEST_LABEL) for label in whole]
+    short = [shortened(label, _LONGEST_LABEL) for label in whole]
     return short if len(set(short)) == len(whole) else whole
-
-
-def _shortened(text: str, longest: int) -> str:
-    """Text without its middle, if it is longer than `longest` characters."""
-    if len(text) <= longest:
-        return text
-    end = longest // 2
-    return f"{text[: longest - end - 1]}…{text[-end:]}"
 
 
 def _print_block(table: Summary, columns: Sequence[SummaryColumn], console: Console) -> None:
@@ -154,8 +173,10 @@ def _legend(table: Summary) -> Iterator[str]:
     entries = [entry for column in columns for entry in column.entries.values()]
     if {entry.standing for entry in entries} - {""}:
         pairings = {column.pairing.partition(" over ")[0] for column in columns if column.pairing}
-        how = f"; scores {' or '.join(sorted(pairings))}" if pairings else ""
+        how = f"; scores {pairings.pop() if len(pairings) == 1 else 'paired where they can be'}" if pairings else ""
         yield f"+ better, - worse, = not significantly different from softmax (p < 0.05, Holm{how})"
+        if any(map(_is_of_one_training, columns)):
+            yield "one seed: the spread of training is not in these marks (see --seeds 0,1,2)"
     headings = "".join("".join(column.heading) for column in columns)
     signs = [f"{sign} {way} is better" for sign, way in (("↑", "higher"), ("↓", "lower")) if sign in headings]
     if any(model not in column.entries for column in columns for model in table.models):
@@ -177,11 +198,16 @@ def _legend(table: Summary) -> Iterator[str]:
     yield from _places(columns)
 
 
+def _is_of_one_training(column: SummaryColumn) -> bool:
+    is_score = column.kind in ("score", "group")
+    return is_score and column.comparison.recipe != "zero-shot" and "," not in column.row.seeds
+
+
 _MEANINGS: Mapping[str, str] = {
     "group": "% of softmax: the sum of a group's scores over that of softmax",
-    "time": "time: {metrics}",
-    "memory": "memory: {metrics}",
-    "crossover": "faster from: the length from which the model takes less time than softmax, between measured lengths",
+    "time": "time over softmax's: {metrics}",
+    "memory": "memory over softmax's: {metrics}",
+    "crossover": "faster from length: where it begins to take less time than softmax",
 }
 
 

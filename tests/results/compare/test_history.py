@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from hedgebench.results.compare.history import History, HistoryLine, history, history_json, shown_lines
+from hedgebench.results.compare.history import HistoryLine, MetricHistory, history, history_json, shown_lines
 from hedgebench.results.compare.snapshot import Snapshot
 from hedgebench.results.names import UnknownNameError, UsageError
 from hedgebench.results.record import Metric, Record, Scalar
@@ -27,7 +27,7 @@ def run(name: str, value: float = 20.0, date: str = "", settings: float = 0.01, 
     return Snapshot(name, (record,))
 
 
-def only(found: History) -> HistoryLine:
+def only(found: MetricHistory) -> HistoryLine:
     (line,) = found.lines
     return line
 

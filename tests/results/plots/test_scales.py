@@ -87,7 +87,7 @@ def test_fractions_stay_within_0_and_1_and_correlations_need_not(make_record: Ma
     assert all(0 <= float(label) <= 1 for label in ticks(axes))
     signed = drawn([0.02, 0.99])
     set_score_axis(signed, "y", score_rows(make_record, 0.02, 0.99, metric="matthews"))
-    assert any(label.startswith("\N{MINUS SIGN}") for label in ticks(signed))
+    assert signed.get_ylim()[0] < -0.1
 
 
 def test_lengths_that_are_close_have_ticks_without_labels(make_record: MakeRecord) -> None:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from hedgebench.results.compare.history import History, history
+from hedgebench.results.compare.history import MetricHistory, history
 from hedgebench.results.compare.snapshot import Snapshot
 from hedgebench.results.record import Metric, Record
 from hedgebench.results.report.history import history_html, history_svg, real_changes
@@ -17,7 +17,7 @@ MakeRecord = Callable[..., Record]
 
 
 @pytest.fixture
-def found(make_record: MakeRecord) -> History:
+def found(make_record: MakeRecord) -> MetricHistory:
     """Two models over three commits, worse at the second and better at the third."""
 
     def run(place: int, value: float) -> Snapshot:
@@ -29,7 +29,7 @@ def found(make_record: MakeRecord) -> History:
     return history([run(1, 0.9), run(2, 0.8), run(3, 0.85)])
 
 
-def test_real_changes_are_sentences_newest_first(found: History) -> None:
+def test_real_changes_are_sentences_newest_first(found: MetricHistory) -> None:
     told = real_changes(found, found.lines)
     assert told[0] == (
         "improved at 3bcdef0 2026-03-01: softmax / gpt / wikitext2: accuracy ↑ 0.8 to 0.85, 5% better "
@@ -38,7 +38,7 @@ def test_real_changes_are_sentences_newest_first(found: History) -> None:
     assert [line.split()[0] for line in told] == ["improved", "improved", "regressed", "regressed"]
 
 
-def test_the_plot_rings_changes_and_labels_each_commit_once(found: History) -> None:
+def test_the_plot_rings_changes_and_labels_each_commit_once(found: MetricHistory) -> None:
     svg = history_svg(found, found.lines)
     ElementTree.fromstring(svg)
     assert svg.count("10% worse") == 1
@@ -47,7 +47,7 @@ def test_the_plot_rings_changes_and_labels_each_commit_once(found: History) -> N
     assert svg == history_svg(found, found.lines)
 
 
-def test_the_page_has_the_changes_the_plot_and_the_values_and_escapes_names(found: History) -> None:
+def test_the_page_has_the_changes_the_plot_and_the_values_and_escapes_names(found: MetricHistory) -> None:
     text = history_html(found, found.lines)
     assert "<b>&$x$" not in text
     assert text.count("<figure") == 1

@@ -32,11 +32,11 @@ def test_the_tables_are_in_the_style_of_booktabs_and_the_best_is_bold(showcase: 
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 4
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
         assert text.count(rule) == 4
-    assert r"model & glue/cola & glue/sst2 & wikitext2 & glue & mean rank \\" in text
+    assert r"model & glue/cola & glue/sst2 & wikitext2 & glue \\" in text
     assert r"softmax & 0.580 $\pm$ 0.030\,$^{1=}$ & " in text
     assert r"\textbf{20.100} $\pm$ 0.058\,$^{1}$ & " in text
-    assert r"& 21.400 $\pm$ 0.058 (93.9\%)\,$^{2}$ & 95.4 over 2 of 8 & 1.3 \\" in text
-    assert r"cosformer & \textendash{} & \textendash{} & OOM & \textendash{} & 0 of 3 \\" in text
+    assert r"& 21.400 $\pm$ 0.058 (93.9\%)\,$^{2}$ & 95.4 over 2 of 8 \\" in text
+    assert r"cosformer & \textendash{} & \textendash{} & OOM & \textendash{} \\" in text
     assert r"taylor:feature\_dim=16" in text
 
 
