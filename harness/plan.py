@@ -132,6 +132,7 @@ def _draft(
     info = task.info
     device = resolve_device(config.device)
     scale = config.task_scales.get(info.name, config.scale)
+    config = replace(config, overrides={**config.task_settings.get(info.name, {}), **config.overrides})
     recipe = _recipe(task, backbone, config)
     settings = _settings(task, task_spec, backbone, scale, recipe, config)
     _check_window(spec, info.name, settings["task"])

@@ -17,6 +17,7 @@ class Suite:
         tasks: Tasks, each with its scale.
         workers: Default number of cells at a time.
         recipes: Recipes of tasks for which it is not their own first.
+        settings: Settings of tasks at the suite's scales, as `--set` takes them.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Suite:
     tasks: Mapping[str, str]
     workers: int = 1
     recipes: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 IN_CONTEXT = ("mqar", "icl_regression", "icl_boolean", "icl_parity", "regular_languages", "modular_arithmetic", "maze")
@@ -45,6 +47,7 @@ SUITES: Mapping[str, Suite] = {
             },
             workers=2,
             recipes={"attention_fidelity_digits": "scratch-conversion"},
+            settings={"associative_recall": {"train.steps": "2000"}, "memory": {"modes": "prefill+state"}},
         ),
         Suite(
             "icl",

@@ -102,7 +102,7 @@ def report_html(content: ReportContent, plots: Sequence[Drawing]) -> str:
         findings=found,
         lead=opening,
         overview=summary_table(overview) if len(overview.columns) > 1 else None,
-        sections=[_with_pictures(board, pictures) for board in boards],
+        sections=_with_pictures(boards, pictures),
         plots_left_out=pictures.left_out,
         packed=pack_cells(records, content.samples),
     )
@@ -132,12 +132,14 @@ class _Pictures:
         return {"title": plot.title, "svg": Markup(svg), "is_wide": _is_wide(svg)}
 
 
-def _with_pictures(section: TaskSection, pictures: _Pictures) -> Mapping[str, Any]:
-    drawn = {
-        name: [element for plot in plots if (element := pictures.element(plot)) is not None]
-        for name, plots in (("plots", section.plots), ("folded", section.folded))
-    }
-    return vars(section) | drawn
+def _with_pictures(sections: Sequence[TaskSection], pictures: _Pictures) -> list[Mapping[str, Any]]:
+    """The sections with elements in place of plots; those that are seen at once get their room before folded ones."""
+    found = [dict(vars(section)) for section in sections]
+    for name in ("plots", "folded"):
+        for section in found:
+            elements = map(pictures.element, section[name])
+            section[name] = [element for element in elements if element is not None]
+    return list(found)
 
 
 def drawn_entry(cell: Entry) -> Markup:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from hedgebench.results.names import UnknownNameError
+from hedgebench.results.plots.make import Drawing
 from hedgebench.results.record import Failure, Metric, Record
 from hedgebench.results.report.html import ReportContent, report_html
 from hedgebench.results.report.sections import TaskText
@@ -148,6 +149,22 @@ def test_a_section_is_a_task_or_a_group_and_says_what_it_is(make_record: MakeRec
     assert "Perplexity on Wikipedia." in text
     addresses = [address for address in Page(text).addresses if not address.startswith("#")]
     assert addresses == ["https://arxiv.org/abs/1804.07461", "https://huggingface.co/datasets/nyu-mll/glue"]
+
+
+def test_plots_that_are_seen_at_once_get_their_room_first(make_record: MakeRecord) -> None:
+    accuracy = Metric("accuracy", 0.9, "1", True, 0.01, 100)
+    records = [make_record(task=task, metrics=(accuracy,)) for task in ("a", "b")]
+
+    def shown(paths: int) -> list[str]:
+        svg = f'<svg width="300pt">{"<path/>" * paths}</svg>'
+        plots = [Drawing(kind, task, f"{kind} of {task}", svg) for task in "ab" for kind in ("size", "curves")]
+        text = report_html(ReportContent(records), plots)
+        found = re.findall(r'<figure role="group" aria-label="(.*?)"', text)
+        assert (f"{4 - len(found)} more plots are left out" in text) == (len(found) < 4)
+        return found
+
+    assert shown(10_000) == ["curves of a", "size of a", "curves of b", "size of b"]
+    assert shown(40_000) == ["curves of a", "curves of b"]
 
 
 def test_tables_of_sweeps_are_folded_and_plots_are_not(showcase: list[Record]) -> None:
