@@ -94,7 +94,7 @@ def _draw(axes: Axes, line: HistoryLine, found: MetricHistory, style: draw.Style
         draw.tell(mark, f"{line.cell.model}: {point.value:.6g}{unit} at {version.label}, {line.device}")
         if point.change is not None and point.is_real:
             look = _RING | {"markeredgecolor": _VERDICTS[point.change.verdict]}
-            axes.plot(x, point.value or 0.0, zorder=5, **look)
+            axes.plot(x, point.value or 0.0, **look)
     return handle
 
 
