@@ -9,6 +9,7 @@ from pathlib import Path
 from ...results.record import WITHOUT_BRANCH, Record
 from ...results.report.html import ReportContent
 from ...results.report.write import render, render_html, sample_previews, write_report
+from ...results.stats.evidence import Samples as Predictions
 from ...results.stats.evidence import Scores, kept_scores
 from ...results.stats.scores import split_branch
 from ...results.store import LoadedRecords, RunStore
@@ -58,6 +59,7 @@ def load_content(folders: Sequence[Path], version: str = "") -> ReportContent:
         samples=samples,
         version=version,
         scores=_scores(loaded),
+        predictions=_predictions(loaded),
         tasks=task_texts(record.task for record in records),
     )
 
@@ -70,10 +72,15 @@ def _merged(loaded: Sequence[tuple[Path, LoadedRecords]]) -> tuple[list[Record],
     return list(records), messages + list(told)
 
 
-def _scores(loaded: Sequence[tuple[Path, LoadedRecords]]) -> Scores:
-    """The scores document by document of the cells of several runs; of a cell that several have, the later run's."""
+def _predictions(loaded: Sequence[tuple[Path, LoadedRecords]]) -> Predictions:
+    """The predictions of the cells of several runs; of a cell that several have, the later run's."""
     stores = {record.cell_id: RunStore.of_run(folder) for folder, run in loaded for record in run.records}
-    return kept_scores(lambda record: stores[record.cell_id].kept_samples(record.cell_id))
+    return lambda record: stores[record.cell_id].kept_samples(record.cell_id)
+
+
+def _scores(loaded: Sequence[tuple[Path, LoadedRecords]]) -> Scores:
+    """The scores of these predictions, document by document."""
+    return kept_scores(_predictions(loaded))
 
 
 def render_runs(folders: Sequence[Path], format: str) -> tuple[str, list[str]]:

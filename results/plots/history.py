@@ -119,7 +119,7 @@ def _label_changes(axes: Axes, lines: Sequence[HistoryLine], found: MetricHistor
             "ha": "center",
         }
         place = {"xytext": (0, 10), "va": "bottom"} if is_worse else {"xytext": (0, -10), "va": "top"}
-        axes.annotate(f"{text}% {'worse' if is_worse else 'better'}", (x, y), ha="center", **look, **place)
+        axes.annotate(f"{text}% {'worse' if is_worse else 'better'}", (x, y), **look, **place)
 
 
 def _set_axes(axes: Axes, lines: Sequence[HistoryLine], found: MetricHistory) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..plots.inline import inline_svg
 from ..plots.make import Drawing
 from ..record import STATUSES, Record
+from ..stats.evidence import Samples as Predictions
 from ..stats.evidence import Scores, no_scores
 from ..store import CorruptCell, record_order
 from ..tables.aggregate import group_seeds, rows_of_groups
@@ -53,6 +54,7 @@ class ReportContent:
         version: The server's name for this state of the run; empty for a page that follows no run.
         scores: Gives the records' metrics document by document, for comparisons over the same documents.
         tasks: What is known of the tasks, by name; a task that is absent has no sentence.
+        predictions: Gives the records' predictions, for plots of attention; None draws none of them.
     """
 
     records: Sequence[Record]
@@ -63,6 +65,7 @@ class ReportContent:
     version: str = ""
     scores: Scores = no_scores
     tasks: Mapping[str, TaskText] = field(default_factory=dict)
+    predictions: Predictions | None = None
 
 
 def report_html(content: ReportContent, plots: Sequence[Drawing]) -> str:

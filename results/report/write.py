@@ -74,7 +74,7 @@ def render_html(content: ReportContent) -> str:
     """The whole report, with its plots."""
     from ..plots.make import svg_plots
 
-    return report_html(content, svg_plots(content.records))
+    return report_html(content, svg_plots(content.records, content.predictions))
 
 
 def _html(records: Iterable[Record], scores: Scores) -> str:
