@@ -34,6 +34,9 @@ COSTS = {
 _OWN_COST = "state_bytes"
 """A cost that records of language models state themselves, for runs that measured no other."""
 
+_LEVEL: dict[str, Any] = {"color": "#000000", "linewidth": 0.9, "linestyle": ":"}
+_CHANCE: dict[str, Any] = {"color": "#888888", "linewidth": 0.9, "linestyle": "--", "zorder": 0}
+
 
 @dataclass(frozen=True)
 class _Panel:
@@ -113,17 +116,13 @@ def _figure(panels: Sequence[_Panel], styles: Styles, title: str) -> Figure:
     return draw.finished(figure, title, ordered | {"softmax's score and cost": Line2D([], [], **_LEVEL)})
 
 
-_LEVEL: dict[str, Any] = {"color": "#000000", "linewidth": 0.9, "linestyle": ":"}
-_CHANCE: dict[str, Any] = {"color": "#888888", "linewidth": 0.9, "linestyle": "--", "zorder": 0}
-
-
 def _draw(axes: Axes, panel: _Panel, styles: Styles) -> dict[str, Any]:
     handles: dict[str, Any] = {}
     for row, (factor, error) in zip(panel.scores, panel.factors, strict=True):
         handles[row.label] = draw.point(axes, factor, row.value, styles[row.label], xerr=error, yerr=row.stderr)
         draw.tell(handles[row.label].lines[0], f"{draw.told(row)}; cost {factor:.3g} × softmax's")
         if row.model == REFERENCE_MODEL:
-            axes.axhline(row.value, **_LEVEL)
+            axes.axhline(row.value or 0.0, **_LEVEL)
             axes.axvline(1.0, **_LEVEL)
     level = chance_level(panel.scores[0].metric, (r for row in panel.scores for r in row.evidence.records))
     if level is not None and not panel.scores[0].metric.startswith("perplexity"):

@@ -116,7 +116,7 @@ def set_plain_ticks(axis: Axis) -> None:
     low, high = axis.get_view_interval()
     is_long = high > _LONG_FROM * low
     if is_long:
-        axis.set_major_locator(LogLocator(numticks=_TICKS if axis.axis_name == "x" else _TICKS + 2))
+        axis.set_major_locator(LogLocator(numticks=_TICKS if axis is axis.axes.xaxis else _TICKS + 2))
     else:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: large(value) if value >= _LARGE else f"{value:,.10g}"))
