@@ -112,13 +112,9 @@ def _label_changes(axes: Axes, lines: Sequence[HistoryLine], found: MetricHistor
         sizes = [f"{100 * size:.2g}" for size in sorted(size for *_, size in own)]
         text = sizes[0] if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
         y = (max if is_worse else min)(value for _, _, value, _ in own)
-        look: dict[str, Any] = {"textcoords": "offset points", "color": _VERDICTS[verdict], "ha": "center"}
-        look |= (
-            {"xytext": (0, 10), "va": "bottom", "fontsize": 8}
-            if is_worse
-            else {"xytext": (0, -10), "va": "top", "fontsize": 8}
-        )
-        axes.annotate(f"{text}% {'worse' if is_worse else 'better'}", (x, y), **look)
+        look: dict[str, Any] = {"textcoords": "offset points", "color": _VERDICTS[verdict], "fontsize": 8}
+        where: dict[str, Any] = {"xytext": (0, 10 if is_worse else -10), "va": "bottom" if is_worse else "top"}
+        axes.annotate(f"{text}% {'worse' if is_worse else 'better'}", (x, y), ha="center", **look, **where)
 
 
 def _set_axes(axes: Axes, lines: Sequence[HistoryLine], found: MetricHistory) -> None:
