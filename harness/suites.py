@@ -47,7 +47,7 @@ SUITES: Mapping[str, Suite] = {
             },
             workers=2,
             recipes={"attention_fidelity_digits": "scratch-conversion"},
-            settings={"associative_recall": {"train.steps": "2000"}, "memory": {"modes": "prefill+state"}},
+            settings={"associative_recall": {"train.steps": "2500"}, "memory": {"modes": "prefill+state"}},
         ),
         Suite(
             "icl",
