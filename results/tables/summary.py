@@ -42,6 +42,7 @@ class SummaryEntry:
         at_chance: Name of the score without learning that this one is not significantly better than; empty otherwise.
         note: Why there is no number, or why it is not compared.
         value: The score; None for costs and groups.
+        seeds: Seeds of the score.
     """
 
     text: str
@@ -52,6 +53,7 @@ class SummaryEntry:
     at_chance: str = ""
     note: str = ""
     value: float | None = None
+    seeds: int = 0
 
 
 @dataclass(frozen=True)
@@ -157,13 +159,16 @@ def _score(own: Sequence[tuple[Row, Ranking]], peers: Sequence[Row]) -> SummaryE
         measured.factor,
         unlearned.name if unlearned else "",
         value=measured.value,
+        seeds=measured.seeds.count(",") + 1,
     )
 
 
 def _evenly(entries: Mapping[ModelKey, SummaryEntry], rows: Mapping[ModelKey, Row]) -> dict[ModelKey, SummaryEntry]:
-    """The entries with as many decimals as the least certain of their numbers."""
+    """The entries with equally many decimals: those of the least certain number, at most one fewer than softmax's."""
     numbers = {model: entry.text for model, entry in entries.items() if _PLAIN.fullmatch(entry.text)}
-    decimals = min((len(text.partition(".")[2]) for text in numbers.values() if "." in text), default=0)
+    places = {model: len(text.partition(".")[2]) for model, text in numbers.items() if rows[model].value}
+    of_softmax = [count for (model, _), count in places.items() if model == REFERENCE_MODEL]
+    decimals = max(min(places.values(), default=0), *(count - 1 for count in of_softmax), 0)
     even = {model: f"{rows[model].value:,.{decimals}f}" for model in numbers}
     return {model: replace(entry, text=even.get(model, entry.text)) for model, entry in entries.items()}
 

@@ -176,7 +176,7 @@ def _legend(table: Summary) -> Iterator[str]:
         how = f"; scores {pairings.pop() if len(pairings) == 1 else 'paired where they can be'}" if pairings else ""
         yield f"+ better, - worse, = not significantly different from softmax (p < 0.05, Holm{how})"
         if any(map(_is_of_one_training, columns)):
-            yield "one seed: the spread of training is not in these marks (see --seeds 0,1,2)"
+            yield "where there is one seed, marks lack the spread of training (see --seeds 0,1,2)"
     headings = "".join("".join(column.heading) for column in columns)
     signs = [f"{sign} {way} is better" for sign, way in (("↑", "higher"), ("↓", "lower")) if sign in headings]
     if any(model not in column.entries for column in columns for model in table.models):
@@ -199,8 +199,7 @@ def _legend(table: Summary) -> Iterator[str]:
 
 
 def _is_of_one_training(column: SummaryColumn) -> bool:
-    is_score = column.kind in ("score", "group")
-    return is_score and column.comparison.recipe != "zero-shot" and "," not in column.row.seeds
+    return column.comparison.recipe != "zero-shot" and any(entry.seeds == 1 for entry in column.entries.values())
 
 
 _MEANINGS: Mapping[str, str] = {

@@ -76,7 +76,7 @@ def test_the_legend_has_the_signs_that_occur_and_no_others(make_record: MakeReco
     assert "+ better, - worse, = not significantly different from softmax (p < 0.05, Holm" in text
     assert "↑ higher is better" in text
     assert not [sign for sign in ("↓", "–", "OOM", "undecided", "faster", "not quiet") if sign in text]
-    assert "one seed: the spread of training" in text
+    assert "where there is one seed, marks lack the spread of training" in text
     seeds = [replace(record, seed=seed, cell_id=f"{record.model}{seed}") for record in pair for seed in (0, 1)]
     assert "one seed" not in printed(seeds)
     assert "one seed" not in printed([replace(record, recipe="zero-shot") for record in pair])
