@@ -108,6 +108,11 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     baseline.add_argument(
         "-o", "--output", required=True, type=Path, metavar="FILE", help="such as results/baselines/NAME.json"
     )
+    past = add("history", _history, "metrics over commits: of runs, baselines, or folders of either")
+    past.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    past.add_argument("--metric", action="append", default=[], help="a metric or glob to show; repeatable")
+    past.add_argument("--json", action="store_true", help="print JSON")
+    past.add_argument("-o", "--output", type=Path, metavar="FILE", help="also draw a page (.html) or the plot (.svg)")
     paper = add("paper", _paper, "the paper's tables, figures and claims: list, run, render or judge them")
     if command in (None, "paper"):
         _add_paper(paper)
@@ -311,6 +316,13 @@ def _baseline(options: argparse.Namespace) -> int:
     from .commands.comparing import make_baseline
 
     _tell(make_baseline(options.run, options.output))
+    return 0
+
+
+def _history(options: argparse.Namespace) -> int:
+    from .commands.history import show_history
+
+    show_history(options.runs, options.metric, options.output, options.json, _console())
     return 0
 
 

@@ -46,6 +46,8 @@ class RunConfig:
     Attributes:
         suite: Name of a suite; empty if models and tasks are not taken from one.
         task_scales: Scales of tasks whose scale differs from `scale`.
+        task_recipes: Recipes of tasks for which it is not their own first; `recipe` goes before them.
+        task_settings: Settings of single tasks; `overrides` go before them.
         batch_size: A number, or `auto`; empty for each task's own.
         overrides: Settings given with `--set`.
         save_to: Folder that `bench convert` writes the model to; empty to write none.
@@ -86,6 +88,8 @@ class RunConfig:
     log_samples: bool = _set_by("keep inputs beside predictions", False)
     trust_remote_code: bool = _set_by("load pickled weights and code of a checkpoint", False)
     task_scales: Mapping[str, str] = field(default_factory=dict)
+    task_recipes: Mapping[str, str] = field(default_factory=dict)
+    task_settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     overrides: Mapping[str, str] = field(default_factory=dict)
     save_to: str = ""
 
@@ -312,6 +316,8 @@ def make_config(values: Mapping[str, Any]) -> RunConfig:
             given["tasks"] = tuple(suite.tasks)
             if "scale" not in given:
                 given["task_scales"] = dict(suite.tasks)
+                given["task_settings"] = dict(suite.settings)
+            given["task_recipes"] = dict(suite.recipes)
         given.setdefault("workers", suite.workers)
     if "tasks" not in given:
         raise UsageError(NOTHING_GIVEN.format("tasks"))

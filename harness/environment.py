@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -64,10 +65,21 @@ def has_cuda_device() -> bool:
 
 
 def git_state(root: Path) -> dict[str, Scalar]:
-    """Commit of the checkout that this package runs from, and whether files differ; None if it is installed."""
+    """Commit of the checkout that this package runs from, its date, and whether files differ; None if installed."""
     commit = _output_of("git", "-C", str(root), "rev-parse", "HEAD") if (root / ".git").exists() else None
+    date = None if commit is None else commit_date(root, commit)
     changes = None if commit is None else _output_of("git", "-C", str(root), "status", "--porcelain")
-    return {"git_commit": commit, "git_dirty": None if changes is None else bool(changes)}
+    return {
+        "git_commit": commit,
+        "git_commit_date": date,
+        "git_dirty": None if changes is None else bool(changes),
+    }
+
+
+def commit_date(root: Path, commit: str) -> str | None:
+    """When a commit of a checkout was made, as ISO 8601 in UTC; None if the checkout does not have the commit."""
+    seconds = _output_of("git", "-C", str(root), "show", "-s", "--format=%ct", commit, "--")
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat() if seconds and seconds.isdecimal() else None
 
 
 def _kernel_field(files: Iterable[Path], name: str) -> str:

@@ -133,6 +133,7 @@ def _draft(
     backbone, weights, problem = located
     device = resolve_device(config.device)
     scale = config.task_scales.get(task.info.name, config.scale)
+    config = replace(config, overrides={**config.task_settings.get(task.info.name, {}), **config.overrides})
     task, own = _decided(task, _task_settings(task, task_spec, backbone, scale, config), scale)
     info = task.info
     recipe = _recipe(task, backbone, config)
@@ -183,8 +184,9 @@ def _recipe(task: Task, backbone: Backbone, config: RunConfig) -> str:
     if trains_nothing and task.info.own_device:
         return allowed[0]
     fitting = [name for name in allowed if RECIPES[name].fits(backbone.checkpoint is not None)]
+    own = config.task_recipes.get(task.info.name)
     if config.recipe is None and fitting:
-        return fitting[0]
+        return own if own in fitting else fitting[0]
     if config.recipe not in fitting:
         kind = "pretrained" if backbone.checkpoint else "trained from scratch"
         where = f"recipe of task {task.info.name} with backbone {backbone.name}, which is {kind},"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,8 @@ class Suite:
         models: Model specs.
         tasks: Tasks, each with its scale.
         workers: Default number of cells at a time.
+        recipes: Recipes of tasks for which it is not their own first.
+        settings: Settings of tasks at the suite's scales, as `--set` takes them.
     """
 
     name: str
@@ -23,6 +25,8 @@ class Suite:
     models: tuple[str, ...]
     tasks: Mapping[str, str]
     workers: int = 1
+    recipes: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 IN_CONTEXT = ("mqar", "icl_regression", "icl_boolean", "icl_parity", "regular_languages", "modular_arithmetic", "maze")
@@ -33,10 +37,17 @@ SUITES: Mapping[str, Suite] = {
     for suite in (
         Suite(
             "quickstart",
-            "softmax, elu and hedgehog on embedded data, in under 3 minutes on 2 cores; what a bare `bench run` does",
+            "softmax, elu and hedgehog without a download, in under 3 minutes on 2 cores; what a bare `bench run` does",
             ("softmax", "elu", "hedgehog"),
-            {"associative_recall": "small", "stdlib": "smoke", "throughput": "smoke", "memory": "smoke"},
+            {
+                "associative_recall": "small",  # Hedgehog recalls as softmax does, 1+ELU does not
+                "attention_fidelity_digits": "smoke",  # their attention maps side by side, after conversion
+                "throughput": "smoke",
+                "memory": "smoke",
+            },
             workers=2,
+            recipes={"attention_fidelity_digits": "scratch-conversion"},
+            settings={"associative_recall": {"train.steps": "2500"}, "memory": {"modes": "prefill+state"}},
         ),
         Suite(
             "icl",

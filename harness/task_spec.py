@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..adapters.base import Settings, Value
 from ..adapters.spec import SpecError, parse_pairs
@@ -33,6 +33,9 @@ from ..tasks.own_data import Decided
 from . import registry
 from .config import as_text
 from .settings import parse_value
+
+if TYPE_CHECKING:
+    from ..results.report.sections import TaskText
 
 _TOML = ".toml"
 _TITLE = re.compile(r"[\w-]+")
@@ -167,3 +170,12 @@ def _task_in(table: Any, title: str, path: Path) -> tuple[str, dict[str, str]]:
         settings["file"] = str(path.parent.resolve() / Path(settings["file"]).expanduser())
     name: str = table["task"]
     return registry.tasks().get(name).info.name, settings
+
+
+def task_texts(names: Iterable[str]) -> dict[str, TaskText]:
+    """What tasks say of themselves, for reports; tasks of families and tasks that no longer exist are left out."""
+    from ..results.report.sections import TaskText
+
+    known = registry.tasks().items
+    tasks = (known[plain].info for plain in sorted({name.partition(":")[0] for name in names}) if plain in known)
+    return {info.name: TaskText(info.summary, info.citation, info.data) for info in tasks}

@@ -73,7 +73,7 @@ def test_the_wheel_holds_every_module_and_data_file_and_nothing_else(wheel: Path
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     modules = {path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
-    page = ("template.html", "page.css", "page.js", "theme.js")
+    page = ("template.html", "history.html", "page.css", "page.js", "theme.js")
     data = {
         ROOT / "py.typed",
         *(ROOT / "results/report" / name for name in page),

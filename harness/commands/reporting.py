@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from ...results.record import WITHOUT_BRANCH, Record
 from ...results.report.html import ReportContent
-from ...results.report.write import render, render_html, sample_previews, write_report
+from ...results.report.write import render, render_html, sample_previews
+from ...results.stats.evidence import Samples as Predictions
 from ...results.stats.evidence import Scores, kept_scores
 from ...results.stats.scores import split_branch
 from ...results.store import LoadedRecords, RunStore
@@ -17,7 +18,8 @@ from ...results.tables.aggregate import group_seeds, merge_runs
 from ...results.tables.notes import apart_notes
 from ...results.terminal.details import print_leaderboard
 from ...results.terminal.screen import print_summary
-from ..task_spec import task_of
+from ..running.runner import report_page
+from ..task_spec import task_of, task_texts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +59,16 @@ def load_content(folders: Sequence[Path], version: str = "") -> ReportContent:
         samples |= {record.cell_id: own.get(record.cell_id, []) for record in run.records}
     names = [folder.resolve().name for folder in folders]
     title = ", ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} runs"
-    return ReportContent(records, title, messages=messages, samples=samples, version=version, scores=_scores(loaded))
+    return ReportContent(
+        records,
+        title,
+        messages=messages,
+        samples=samples,
+        version=version,
+        scores=_scores(loaded),
+        predictions=_predictions(loaded),
+        tasks=task_texts(record.task for record in records),
+    )
 
 
 def _merged(loaded: Sequence[tuple[Path, LoadedRecords]]) -> tuple[list[Record], list[str]]:
@@ -68,10 +79,15 @@ def _merged(loaded: Sequence[tuple[Path, LoadedRecords]]) -> tuple[list[Record],
     return list(records), messages + list(told)
 
 
-def _scores(loaded: Sequence[tuple[Path, LoadedRecords]]) -> Scores:
-    """The scores document by document of the cells of several runs; of a cell that several have, the later run's."""
+def _predictions(loaded: Sequence[tuple[Path, LoadedRecords]]) -> Predictions:
+    """The predictions of the cells of several runs; of a cell that several have, the later run's."""
     stores = {record.cell_id: RunStore.of_run(folder) for folder, run in loaded for record in run.records}
-    return kept_scores(lambda record: stores[record.cell_id].kept_samples(record.cell_id))
+    return lambda record: stores[record.cell_id].kept_samples(record.cell_id)
+
+
+def _scores(loaded: Sequence[tuple[Path, LoadedRecords]]) -> Scores:
+    """The scores of these predictions, document by document."""
+    return kept_scores(_predictions(loaded))
 
 
 def show_runs(folders: Sequence[Path], console: Console, details: bool = False) -> list[str]:
@@ -126,7 +142,7 @@ def rescore_runs(folders: Sequence[Path]) -> None:
         for record in store.records().records:
             if record.status == "ok":
                 store.write_record(rescore(record, store))
-        write_report(store)
+        report_page(store)
 
 
 def rescore(record: Record, store: RunStore) -> Record:

@@ -15,6 +15,7 @@ from ...results.record import SCHEMA_VERSION, Record, from_json
 from ...results.report.write import write_report
 from ...results.store import RunStore
 from ..running.tracking import describe, require_trackers
+from ..task_spec import task_texts
 from .reporting import load_runs
 
 
@@ -76,7 +77,7 @@ def import_files(files: Sequence[Path], folder: Path) -> list[str]:
         if not store.manifest.exists():
             hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
             store.write_manifest({"schema_version": SCHEMA_VERSION, "imported": hashes})
-        page = write_report(store)
+        page = write_report(store, task_texts(record.task for record in records.values()))
     return [f"{len(records)} records from {len(files)} files; report: {page}"]
 
 

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from ...results.names import unknown_name
 from ...results.record import Record
-from ...results.report.write import write_report
 from ...results.store import RunStore
 from ...results.tables.aggregate import group_seeds, main_rows, rows_of_groups
 from ...results.tables.format import format_with_error
@@ -23,7 +22,7 @@ from ..config import RunConfig
 from ..plan import make_plan
 from ..recipes import RECIPES
 from ..running.progress import say
-from ..running.runner import EXIT_INTERRUPTED, EXIT_OK, run
+from ..running.runner import EXIT_INTERRUPTED, EXIT_OK, report_page, run
 from .artefacts import ARTEFACTS
 from .declarations import TEACHER_SCALES, Artefact, Study
 from .measured import write_gaps
@@ -154,7 +153,7 @@ def run_studies(plan: PaperPlan, console: Console, quiet: bool = False) -> int:
     if first and plan.config.scale in TEACHER_SCALES:
         code = run(plan.config, console, quiet, first, end=_no_report)
         if code == EXIT_INTERRUPTED:
-            write_report(store)
+            report_page(store)
             return code
         blind = blind_teachers(store, {p.cell.key for p in first})
         for where, why in blind.items():
@@ -224,4 +223,4 @@ def _no_report(store: RunStore, records: Sequence[Record], console: Console) -> 
 
 def _report(store: RunStore, records: Sequence[Record], console: Console) -> None:  # noqa: ARG001
     """Writes the report; the artefacts are rendered apart from the run."""
-    say(console, f"report: {write_report(store)}")
+    say(console, f"report: {report_page(store)}")

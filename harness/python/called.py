@@ -46,9 +46,9 @@ def _end_with_caller() -> None:
 
 def _write_report(store: RunStore, *_: object) -> None:
     """Ends a run without a word: the session shows its records."""
-    from ...results.report.write import write_report
+    from ..running.runner import report_page
 
-    write_report(store)
+    report_page(store)
 
 
 def _tell(event: Mapping[str, Any]) -> None:

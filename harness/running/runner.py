@@ -26,6 +26,7 @@ from ..cell import Cell, PlannedCell
 from ..config import RunConfig
 from ..environment import host_environment
 from ..plan import make_plan, make_sources
+from ..task_spec import task_texts
 from .executors import Executor, make_executor
 from .job import CellJob, CellOutcome, Message
 from .progress import RunDisplay, reason, say
@@ -49,16 +50,21 @@ Tell: TypeAlias = Callable[[Mapping[str, Any]], None]
 steps; its `status` as it ends. All but the first have the cell's id as `cell`."""
 
 
+def report_page(store: RunStore) -> Path:
+    """Writes the report on all records of a run, with what their tasks say of themselves."""
+    return write_report(store, task_texts(record.task for record in store.records().records))
+
+
 def report_summary(store: RunStore, records: Sequence[Record], console: Console) -> None:
     """Writes the report and prints the summary: one table and what it shows for sure."""
-    page = write_report(store)
+    page = report_page(store)
     print_summary(records, console, kept_scores(lambda record: store.kept_samples(record.cell_id)))
     say(console, f"report: {page}")
 
 
 def report_details(store: RunStore, records: Sequence[Record], console: Console) -> None:
     """Writes the report and prints every table, and the summary below them."""
-    page = write_report(store)
+    page = report_page(store)
     scores = kept_scores(lambda record: store.kept_samples(record.cell_id))
     print_leaderboard(records, console, scores)
     print_summary(records, console, scores)

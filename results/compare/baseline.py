@@ -17,7 +17,10 @@ from .snapshot import BASELINE_FORMAT, BASELINE_VERSION, Baseline, BaselineCell,
 
 MAX_SAMPLES = 2_000
 """A cell with more predictions is kept without them, and compared by its seeds or by a tolerance."""
-ENVIRONMENT = ("hedgebench", "git_commit", "device", "dtype", "threads", "cpu", "gpu", "torch", "transformers")
+ENVIRONMENT = (
+    *("hedgebench", "git_commit", "git_commit_date"),
+    *("device", "dtype", "threads", "cpu", "gpu", "torch", "transformers"),
+)
 _WIDTH = 120
 _DIGITS, _TIMING_DIGITS, _TIMINGS = 9, 4, 50
 

@@ -37,7 +37,7 @@ def comparison_json(comparison: Comparison) -> str:
         "candidate": comparison.candidate,
         "exit_code": comparison.exit_code,
         "counts": {verdict: comparison.count(verdict) for verdict in VERDICTS},
-        "findings": [_plain(finding) for finding in comparison.findings],
+        "findings": [finding_values(finding) for finding in comparison.findings],
         "notes": list(comparison.notes),
     }
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
@@ -108,7 +108,7 @@ def _values(finding: Finding) -> list[str]:
 
 
 def _sentence(finding: Finding) -> str:
-    """The finding in words."""
+    """The finding in words, such as `was 20.0, is 20.2: +1.00% worse, by tolerance of 1`."""
     change = finding.change
     if change is None:
         return finding.reason
@@ -118,7 +118,8 @@ def _sentence(finding: Finding) -> str:
     return f"{text}; {finding.reason}" if finding.reason else text
 
 
-def _plain(finding: Finding) -> dict[str, object]:
+def finding_values(finding: Finding) -> dict[str, object]:
+    """The finding as JSON-ready data."""
     change = finding.change
     return {
         "verdict": finding.verdict,

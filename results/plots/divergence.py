@@ -12,6 +12,7 @@ from ..stats.statistics import Floats
 from . import draw
 from .draw import Plot, Style, Styles
 from .head_divergence import HeadDivergence, by_layer, head_divergences, spread_of_heads
+from .scales import set_plain_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ def _layers_figure(models: Sequence[HeadDivergence], styles: Styles, title: str)
             _draw_spread(axes, spread, styles[model.label])
     if _is_wide([by_layer(state) for state in _states(models)]):
         axes.set_yscale("log")
-        draw.set_plain_ticks(axes.yaxis)
+        set_plain_ticks(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlim(-0.5, max(len(state) for state in _states(models)) - 0.5)
     axes.set_xlabel("layer (line: mean over heads and seeds)")

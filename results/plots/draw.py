@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..stats.statistics import Floats
+from ..tables.format import format_with_error
 from ..tables.row import REFERENCE_MODEL, Conditions, ModelKey, Row, model_label, softmax_first
+from ..tables.tables import metric_label
+from .scales import set_plain_ticks
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.colors import Normalize
     from matplotlib.container import ErrorbarContainer
     from matplotlib.figure import Figure
@@ -33,7 +36,8 @@ WIDE_FROM = 10.0
 CROSS: dict[str, Any] = {"marker": "x", "linestyle": "none", "markersize": 7, "markeredgewidth": 2}
 """Look of the mark of a missing value."""
 
-_LONG_FROM = 1e4
+_LETTERS_PER_INCH = 11.5
+"""Letters of a title that fit an inch."""
 _GRID = "#d9d9d9"
 _INK = "#222222"
 
@@ -147,7 +151,8 @@ def new_figure(width: float, height: float, panels: int = 1, share_y: bool = Fal
 
 def finished(figure: Figure, title: str, handles: Mapping[str, Any] | None = None) -> Figure:
     """The figure with a title above it at the left and a legend, one line for each handle, to the right."""
-    figure.suptitle(plain(title), fontsize=11, x=0.01, ha="left")
+    lines = textwrap.wrap(title, int(_LETTERS_PER_INCH * figure.get_figwidth()))
+    figure.suptitle(plain("\n".join(lines)), fontsize=11, x=0.01, ha="left")
     if handles:
         figure.legend(list(handles.values()), list(map(plain, handles)), loc="outside right center", fontsize=9)
     return figure
@@ -208,31 +213,21 @@ def label_edges(panels: Any, x: str, y: str) -> None:
         axes.set_ylabel(y)
 
 
-def set_length_axis(axes: Axes, rows: Iterable[Row], rotate_from: int | None = None) -> None:
-    """A logarithmic axis with a tick at each sequence length; from `rotate_from` ticks on the labels are slanted."""
-    from matplotlib.ticker import NullFormatter
-
-    lengths = sorted({row.seq_len for row in rows})
-    rotation = 45 if rotate_from and len(lengths) >= rotate_from else 0
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(lengths, [f"{length:g}" for length in lengths], rotation=rotation)
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def set_plain_ticks(axis: Axis) -> None:
-    """Labels a logarithmic axis 0.2, not 2 × 10⁻¹; if it spans few powers of ten, there are ticks between them too."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    low, high = axis.get_view_interval()
-    is_long = high > _LONG_FROM * low
-    axis.set_major_locator(LogLocator(subs=(1.0,) if is_long else (1.0, 2.0, 5.0)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
-
-
 def plain(text: str) -> str:
     """Text that Matplotlib draws as it is: `$` does not start a formula."""
     return text.replace("$", r"\$")
+
+
+def labelled(rows: Sequence[Row], with_point: bool = False) -> str:
+    """The axis label of rows of one metric: its name, unit and direction, and the sweep's point if asked for."""
+    row = next((row for row in rows if row.value is not None), rows[0])
+    return metric_label(row) + (f", {row.point}" if with_point and row.at else "")
+
+
+def told(row: Row) -> str:
+    """The text of a mark: model, metric, value and standard error."""
+    unit = "" if row.unit in ("1", "bytes") else f" {row.unit}"
+    return f"{row.label}: {row.metric} {format_with_error(row.value, row.stderr, row.unit)}{unit}"
 
 
 def tell(artist: Artist, text: str) -> None:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..record import Record
 from ..tables.aggregate import main_rows
-from ..tables.efficiency import crossovers_of_sweep
 from ..tables.format import format_status
-from ..tables.row import AXIS, Conditions, Row, grouped, model_label
+from ..tables.row import AXIS, Conditions, Row, grouped
 from ..tables.tables import metric_label
 from . import draw
 from .draw import Plot, Styles
+from .scales import set_cost_axis, set_length_axis, set_plain_ticks, set_score_axis
+from .sweeps import mark_crossovers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FIGURE_6 = (("layer_prefill_ms", "time of the attention layer [ms]"), ("prefill_ms", "time of the model [ms]"),
-            ("peak_allocated_bytes", "peak memory of the model [bytes]"))  # fmt: skip
+            ("peak_allocated_bytes", "peak memory of the model"))  # fmt: skip
 """Panels of the paper's efficiency figure: metrics over sequence length, and their labels."""
 
 _COUNTED = ("layer_prefill", "layer_decode", "forward", "backward", "forward_backward", "decode", "distillation")
@@ -33,7 +33,8 @@ _MEMORY_MODE = "prefill"
 _STEP = ("batch_size", "tokens_per_step")
 """Coordinates that state the size of a call."""
 
-_SLANT_FROM = 7
+_MOST_LENGTHS = 5
+"""Most lengths with a label in a narrow panel."""
 
 
 @dataclass(frozen=True)
@@ -80,18 +81,6 @@ def efficiency_plots(records: Sequence[Record], rows: Sequence[Row], styles: Sty
     yield from _paper_figures(rows, styles)
     yield from _pareto_figures(rows, styles)
     yield from _roofline_figures(records, rows, styles)
-
-
-def mark_crossovers(axes: Axes, rows: Sequence[Row], styles: Styles) -> None:
-    """Draws a ring where a model's line crosses softmax's, and the length beside it, in the model's colour."""
-    for i, found in enumerate(crossovers_of_sweep(rows)):
-        if found.length is None or found.value is None:
-            continue
-        colour = styles[model_label(*found.model)].colour
-        ring: dict[str, Any] = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "linestyle": "none"}
-        axes.plot(found.length, found.value, markeredgecolor=colour, zorder=4, **ring)
-        look: dict[str, Any] = {"textcoords": "offset points", "color": colour, "fontsize": 8}
-        axes.annotate(f"{found.length:.0f}", (found.length, found.value), xytext=(8, -12 - 11 * (i % 3)), **look)
 
 
 def _where(comparison: Conditions) -> tuple[Any, ...]:
@@ -144,56 +133,56 @@ def _paper_figure(panels: Sequence[tuple[str, Sequence[Row]]], styles: Styles, t
 
 
 def _draw_sweep(axes: Axes, rows: Sequence[Row], styles: Styles) -> dict[str, Any]:
-    """A line per model on logarithmic axes; a cross at the top for each point without a value."""
+    """A line per model with its standard errors; a cross at the top for each point without a value."""
     handles: dict[str, Any] = {}
     for label, own in grouped(rows, lambda row: row.label).items():
         own.sort(key=lambda row: row.seq_len)
-        measured = [row for row in own if row.value is not None]
-        lengths, values = [row.seq_len for row in measured], [row.value or 0.0 for row in measured]
-        (handles[label],) = axes.plot(lengths, values, markersize=5, linewidth=1.5, **styles[label].look)
+        handles[label] = draw.sweep(axes, own, styles[label])
         for row in own:
             if row.value is None:
                 draw.mark_missing(axes, [row.seq_len], styles[label])
                 (handles[f"no value: {format_status(row.status)}"],) = axes.plot([], [], color="#777777", **draw.CROSS)
-    axes.set_yscale("log")
-    draw.set_length_axis(axes, rows, _SLANT_FROM)
     axes.margins(y=0.12)
+    set_length_axis(axes, rows, _MOST_LENGTHS)
+    set_cost_axis(axes, "y", [row.value for row in rows if row.value is not None], rows[0].unit)
     return handles
 
 
 def _pareto_figures(rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
     """The main metric of each task of quality against each cost of the same model, backbone and scale."""
-    costs = _costs(rows)
+    places = grouped(rows, lambda row: _where(row.comparison))
+    costs = {(where, name): longest_costs(own, name) for where, own in places.items() for name in _EFFICIENCY}
     for comparison, main in main_rows(rows).items():
-        if comparison.task.partition(":")[0] in _TASKS:
-            continue
         for metric in _EFFICIENCY:
-            joined = [
-                (row, cost)
-                for row in main
-                if row.value is not None and (cost := costs.get((_where(comparison), metric, row.model))) is not None
-            ]
-            at = {cost.seq_len for _, cost in joined}
-            if len({row.model for row, _ in joined}) > 1 and len(at) == 1:
-                title = f"{comparison.task}: quality against {metric} at {AXIS}={at.pop():g} ({_text(comparison)})"
+            own = costs[_where(comparison), metric]
+            scores = (row for row in main if row.value is not None and row.is_quality)
+            joined = [(row, own[row.model]) for row in scores if row.model in own]
+            if len({row.model for row, _ in joined}) > 1:
+                at = joined[0][1].seq_len
+                title = f"{comparison.task}: quality against {metric} at {AXIS}={at:g} ({_text(comparison)})"
                 yield Plot(f"pareto-{metric}", comparison, title, _pareto_figure(joined, styles, title))
 
 
-def _costs(rows: Sequence[Row]) -> dict[tuple[Any, ...], Row]:
-    """For each place, cost and model: the row at the longest length at which all models of the place were measured."""
-    swept = (row for row in rows if row.variant == 0 and any(_is_plain_sweep(row, metric) for metric in _EFFICIENCY))
-    sweeps = grouped(swept, lambda row: (_where(row.comparison), row.metric))
-    found: dict[tuple[Any, ...], Row] = {}
-    for (place, metric), members in sweeps.items():
-        chosen = _smallest_batch(members)
-        models = {row.model for row in chosen}
-        by_length: dict[float, dict[str, Row]] = defaultdict(dict)
-        for row in chosen:
-            if row.value is not None:
-                by_length[row.seq_len][row.model] = row
-        common = [length for length, by_model in by_length.items() if by_model.keys() == models]
-        found |= {(place, metric, model): row for model, row in by_length[max(common, default=0.0)].items()}
-    return found
+Costs: TypeAlias = Mapping[str, Row]
+"""A cost of each model, all at one length and batch."""
+
+
+def longest_costs(rows: Iterable[Row], metric: str) -> Costs:
+    """A cost of each model at the longest length at which all models have it; empty if there is no such length.
+
+    Args:
+        rows: Rows of one backbone and scale.
+        metric: Name of the cost.
+    """
+    swept = [row for row in rows if row.variant == 0 and _is_plain_sweep(row, metric)]
+    chosen = _smallest_batch(swept) if swept else []
+    by_length = {
+        length: {row.model: row for row in own if row.value is not None}
+        for length, own in grouped(chosen, lambda row: row.seq_len).items()
+    }
+    models = {row.model for row in chosen}
+    common = [length for length, by_model in by_length.items() if by_model.keys() == models]
+    return by_length[max(common)] if common else {}
 
 
 def _pareto_figure(joined: Sequence[tuple[Row, Row]], styles: Styles, title: str) -> Figure:
@@ -206,8 +195,9 @@ def _pareto_figure(joined: Sequence[tuple[Row, Row]], styles: Styles, title: str
     (handles["no other is better in both"],) = axes.plot(
         *zip(*front, strict=True), color="#999999", linewidth=1, linestyle="--", zorder=0
     )
-    axes.set_xscale("log")
     axes.margins(x=0.15, y=0.12)
+    set_cost_axis(axes, "x", [cost.value or 0.0 for _, cost in joined], joined[0][1].unit)
+    set_score_axis(axes, "y", [row for row, _ in joined])
     axes.set_xlabel(draw.plain(metric_label(joined[0][1])))
     axes.set_ylabel(draw.plain(metric_label(joined[0][0])))
     return draw.finished(figure, title, handles)
@@ -280,6 +270,8 @@ def _roofline(points: Sequence[_Counted], roof: Roof, styles: Styles, title: str
         axes.annotate(f"{own[-1].row.seq_len:g}", places[-1], xytext=(5, 4), **look)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    set_plain_ticks(axes.xaxis)
+    set_plain_ticks(axes.yaxis)
     axes.set_xlabel(f"FLOPs per byte, by counting\nroof: {roof.source}")
     axes.set_ylabel("FLOP/s, counted over measured time")
     return draw.finished(figure, title, handles)

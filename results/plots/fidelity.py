@@ -14,6 +14,7 @@ from ..tables.row import REFERENCE_MODEL, Row, grouped
 from . import draw
 from .draw import Plot, Styles
 from .fidelity_samples import Fidelity, HeadSample, fidelities, spikiest_heads
+from .scales import set_length_axis, set_plain_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,7 +111,7 @@ def _scale_divergence(axes: Axes, parts: Sequence[Iterable[float]]) -> None:
     values = [value for part in parts for value in part if value > 0]
     if values and max(values) > draw.WIDE_FROM * min(values):
         axes.set_yscale("log")
-        draw.set_plain_ticks(axes.yaxis)
+        set_plain_ticks(axes.yaxis)
     else:
         axes.set_ylim(bottom=0)
 
@@ -126,7 +127,7 @@ def _lengths_figure(points: Sequence[Row], styles: Styles, title: str) -> Figure
             handles[label] = draw.sweep(axes, line, styles[label])
             if lost := [row.seq_len for row in line if row.value is None]:
                 handles[f"{label}: no value"] = draw.mark_missing(axes, lost, styles[label])
-        draw.set_length_axis(axes, rows)
+        set_length_axis(axes, rows)
         axes.set_title(draw.plain(corpus), fontsize=10, loc="left")
         axes.set_xlabel("tokens")
     _scale_divergence(every_axes[0], [[row.value or 0.0 for row in points]])
@@ -151,7 +152,7 @@ def _products_figure(models: Sequence[Fidelity], heads: Sequence[_Place], styles
             axes.set_title(f"{draw.plain(model.label)}, layer {place[0]}, head {place[1]}", fontsize=9, loc="left")
             axes.set_yscale("log")
             axes.xaxis.set_major_locator(MaxNLocator(5))
-        draw.set_plain_ticks(row[0].yaxis)
+        set_plain_ticks(row[0].yaxis)
     draw.label_edges(grid, "q·k / √d", "weight")
     return draw.finished(figure, f"{title}; grey: softmax")
 

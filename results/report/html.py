@@ -1,7 +1,8 @@
 """The report as one HTML file that needs nothing else: no network, tables to sort and filter, plots inlined.
 
-Everything that comes from records is escaped by the template or set as text by the page's script, and the page's policy
-lets no other script run.
+It opens with what was found, in words and one picture; a section for each task follows, and then every cell. Everything
+that comes from records is escaped by the template or set as text by the page's script, and the page's policy lets no
+other script run.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..plots.inline import inline_svg
+from ..plots.make import Drawing
 from ..record import STATUSES, Record
+from ..stats.evidence import Samples as Predictions
 from ..stats.evidence import Scores, no_scores
 from ..store import CorruptCell, record_order
 from ..tables.aggregate import group_seeds, rows_of_groups
-from ..tables.confounders import confounders
+from ..tables.findings import findings_of
 from ..tables.format import format_status
-from ..tables.notes import section_notes
-from ..tables.row import grouped
-from ..tables.tables import Entry, sections
+from ..tables.summary import Summary, summary
+from ..tables.tables import Entry
 from .assets import assets
 from .cells import Samples, pack_cells
+from .sections import TaskSection, TaskText, family, leading_plot, summary_table, task_sections, warnings_of
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -50,6 +53,8 @@ class ReportContent:
         samples: The first predictions of cells, by the cell's id.
         version: The server's name for this state of the run; empty for a page that follows no run.
         scores: Gives the records' metrics document by document, for comparisons over the same documents.
+        tasks: What is known of the tasks, by name; a task that is absent has no sentence.
+        predictions: Gives the records' predictions, for plots of attention; None draws none of them.
     """
 
     records: Sequence[Record]
@@ -59,14 +64,16 @@ class ReportContent:
     samples: Samples = field(default_factory=dict)
     version: str = ""
     scores: Scores = no_scores
+    tasks: Mapping[str, TaskText] = field(default_factory=dict)
+    predictions: Predictions | None = None
 
 
-def report_html(content: ReportContent, plots: Sequence[tuple[str, str]]) -> str:
+def report_html(content: ReportContent, plots: Sequence[Drawing]) -> str:
     """The report.
 
     Args:
         content: What to show.
-        plots: Title and SVG text of every plot.
+        plots: Every plot.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -75,7 +82,15 @@ def report_html(content: ReportContent, plots: Sequence[tuple[str, str]]) -> str
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"status": format_status, "drawn": drawn_entry}
     counts = Counter(record.status for record in records)
-    shown = _fitting(plots)
+    pictures = _Pictures()
+    lead = leading_plot(plots)
+    opening = None if lead is None else pictures.element(lead)
+    groups = group_seeds(records)
+    boards = task_sections(groups, content.scores, content.tasks, [plot for plot in plots if plot is not lead])
+    places = {board.name: place for place, board in enumerate(boards, start=1)}
+    rows = rows_of_groups(groups, content.scores)
+    overview = summary(rows)
+    found = [(each.text, places[family(each.comparison.task)]) for each in findings_of(overview, rows)]
     files = assets()
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         title=content.title,
@@ -85,21 +100,49 @@ def report_html(content: ReportContent, plots: Sequence[tuple[str, str]]) -> str
         assets={name: Markup(getattr(files, name)) for name in ("style", "theme", "script")},
         count=len(records),
         statuses=[(status, counts[status]) for status in STATUSES if counts[status]],
-        warnings=list(_warnings(content, records)),
+        warnings=list(_warnings(content, records, overview)),
         most_warnings=MOST_WARNINGS,
-        sections=_sections(records, content.scores),
-        plots=[(name, Markup(svg), _is_wide(svg)) for name, svg in shown],
-        plots_left_out=len(plots) - len(shown),
+        findings=found,
+        lead=opening,
+        overview=summary_table(overview) if len(overview.columns) > 1 else None,
+        sections=_with_pictures(boards, pictures),
+        plots_left_out=pictures.left_out,
         packed=pack_cells(records, content.samples),
     )
 
 
-def _sections(records: Sequence[Record], scores: Scores) -> list[Mapping[str, Any]]:
-    """The leaderboard's sections, each with the differences between its models."""
-    groups = group_seeds(records)
-    found = grouped(confounders(groups), lambda each: each.comparison.section)
-    boards = sections(rows_of_groups(groups, scores), section_notes(groups, scores))
-    return [vars(board) | {"differences": found.get(board.title, [])} for board in boards]
+class _Pictures:
+    """Turns plots into elements of the page, as long as there is room.
+
+    Attributes:
+        left_out: Plots for which there was none.
+    """
+
+    def __init__(self) -> None:
+        self.left_out = 0
+        self._count = self._size = 0
+
+    def element(self, plot: Drawing) -> Mapping[str, Any] | None:
+        """The plot's title, SVG element, and whether it needs the width of the page; None without room for it."""
+        from markupsafe import Markup
+
+        svg = inline_svg(plot.svg, self._count)
+        if self._size + len(svg) > MAX_PLOT_BYTES:
+            self.left_out += 1
+            return None
+        self._count += 1
+        self._size += len(svg)
+        return {"title": plot.title, "svg": Markup(svg), "is_wide": _is_wide(svg)}
+
+
+def _with_pictures(sections: Sequence[TaskSection], pictures: _Pictures) -> list[Mapping[str, Any]]:
+    """The sections with elements in place of plots; those that are seen at once get their room before folded ones."""
+    found = [dict(vars(section)) for section in sections]
+    for name in ("plots", "folded"):
+        for section in found:
+            elements = map(pictures.element, section[name])
+            section[name] = [element for element in elements if element is not None]
+    return list(found)
 
 
 def drawn_entry(cell: Entry) -> Markup:
@@ -121,8 +164,8 @@ def drawn_entry(cell: Entry) -> Markup:
     return Markup(f'<td{attributes} data-order="{order}">{"".join(parts)}</td>')
 
 
-def _warnings(content: ReportContent, records: Sequence[Record]) -> Iterator[str]:
-    """Warnings for a reader of the tables: unreadable files, failures, and every fallback that was noted."""
+def _warnings(content: ReportContent, records: Sequence[Record], table: Summary) -> Iterator[str]:
+    """What a reader has to know first: unreadable files, failures, and every fallback that was noted."""
     for cell in content.corrupt:
         yield f"{cell.path.name} cannot be read and is left out: {cell.reason}"
     yield from content.messages
@@ -130,21 +173,7 @@ def _warnings(content: ReportContent, records: Sequence[Record]) -> Iterator[str
         if record.status != "ok":
             reason = f": {record.error.type}: {record.error.message}" if record.error else ""
             yield f"{record.model} on {record.task}, seed {record.seed}: {format_status(record.status)}{reason}"
-    noted = ((record, note) for record in records for note in record.notes)
-    for (task, note), pairs in grouped(noted, lambda pair: (pair[0].task, pair[1])).items():
-        yield f"{', '.join(dict.fromkeys(record.model for record, _ in pairs))} on {task}: {note}"
-
-
-def _fitting(plots: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The plots for which a page has room, as elements."""
-    shown: list[tuple[str, str]] = []
-    size = 0
-    for i, (name, svg) in enumerate(plots):
-        element = inline_svg(svg, i)
-        if size + len(element) <= MAX_PLOT_BYTES:
-            shown.append((name, element))
-            size += len(element)
-    return shown
+    yield from warnings_of(records, table)
 
 
 def _is_wide(svg: str) -> bool:

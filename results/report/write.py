@@ -12,10 +12,15 @@ from ..store import RunStore
 from ..tables.leaderboard import leaderboard_csv, leaderboard_json, leaderboard_latex, leaderboard_markdown
 from .cells import preview
 from .html import ReportContent, report_html
+from .sections import TaskText
 
 
-def write_report(store: RunStore) -> Path:
+def write_report(store: RunStore, tasks: Mapping[str, TaskText] | None = None) -> Path:
     """Writes leaderboard.csv, leaderboard.md, leaderboard.json, the plots and report.html into a run's folder.
+
+    Args:
+        store: The run.
+        tasks: What is known of the tasks, by name.
 
     Returns:
         The HTML page.
@@ -33,7 +38,8 @@ def write_report(store: RunStore) -> Path:
         store.write_text(store.root / f"leaderboard.{format}", RENDERERS[format](loaded.records, scores))
     plots = write_plots(loaded.records, store.root / "plots", lambda record: store.kept_samples(record.cell_id))
     samples = sample_previews(store, loaded.records)
-    content = ReportContent(loaded.records, store.root.resolve().name, loaded.corrupt, samples=samples, scores=scores)
+    title = store.root.resolve().name
+    content = ReportContent(loaded.records, title, loaded.corrupt, samples=samples, scores=scores, tasks=tasks or {})
     store.write_text(page, report_html(content, plots))
     return page
 
@@ -68,7 +74,7 @@ def render_html(content: ReportContent) -> str:
     """The whole report, with its plots."""
     from ..plots.make import svg_plots
 
-    return report_html(content, svg_plots(content.records))
+    return report_html(content, svg_plots(content.records, content.predictions))
 
 
 def _html(records: Iterable[Record], scores: Scores) -> str:

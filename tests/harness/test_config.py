@@ -179,7 +179,7 @@ def test_every_field_has_a_flag_and_every_flag_a_field() -> None:
     flags = {action.dest for action in commands.choices["run"]._actions} - {"help", "config", "quiet", "details"}
     renamed = {"set": "overrides", "timeout": "timeout_s"}
     assert {renamed.get(flag, flag) for flag in flags} == {f.name for f in fields(RunConfig)} - {
-        "task_scales",
+        *("task_scales", "task_recipes", "task_settings"),
         "save_to",
     }
 

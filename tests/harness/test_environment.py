@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from hedgebench.harness import environment
 from hedgebench.harness.environment import (
     PACKAGES,
+    commit_date,
     git_state,
     has_cuda_device,
     host_environment,
@@ -68,12 +70,15 @@ def test_a_checkout_tells_its_commit_and_whether_it_was_changed(tmp_path: Path) 
         command = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-C", str(tmp_path), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
-    assert git_state(tmp_path) == {"git_commit": None, "git_dirty": None}
+    assert set(git_state(tmp_path).values()) == {None}
     git("init", "-q")
     (tmp_path / "file").write_text("a", encoding="utf-8")
     git("add", "file")
     git("commit", "-q", "-m", "first")
-    assert git_state(tmp_path) == {"git_commit": git("rev-parse", "HEAD"), "git_dirty": False}
+    found = git_state(tmp_path)
+    assert (found["git_commit"], found["git_dirty"]) == (git("rev-parse", "HEAD"), False)
+    assert datetime.fromisoformat(str(found["git_commit_date"])).timestamp() == int(git("show", "-s", "--format=%ct"))
+    assert commit_date(tmp_path, "0" * 40) is None
     (tmp_path / "file").write_text("b", encoding="utf-8")
     assert git_state(tmp_path)["git_dirty"] is True
 
@@ -81,7 +86,7 @@ def test_a_checkout_tells_its_commit_and_whether_it_was_changed(tmp_path: Path) 
 def test_a_machine_without_git_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".git").mkdir()
     monkeypatch.setenv("PATH", "")
-    assert git_state(tmp_path) == {"git_commit": None, "git_dirty": None}
+    assert set(git_state(tmp_path).values()) == {None}
 
 
 @pytest.mark.parametrize("hidden", ["", "-1"])

@@ -141,7 +141,7 @@ def test_what_is_drawn_from_predictions_is_left_out_without_them(records: list[R
 
 def test_files_are_the_same_each_time_and_reach_for_no_image(records: list[Record], tmp_path: Path) -> None:
     rows = samples_of(ROWS)
-    first = dict(write_plots(records, tmp_path, rows))
+    first = {drawing.title: drawing.svg for drawing in write_plots(records, tmp_path, rows)}
     assert first == {plot.title: to_svg(plot.figure) for plot in make_plots(records, rows)}
     assert all("<image" not in svg for svg in first.values())
     assert all((tmp_path / f"{kind}-{WHERE}.{ending}").stat().st_size for kind in KINDS for ending in ("svg", "png"))

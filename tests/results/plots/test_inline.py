@@ -21,7 +21,7 @@ def few(showcase: list[Record]) -> list[Record]:
 
 
 def test_identifiers_are_those_of_one_plot_and_still_found(few: list[Record]) -> None:
-    elements = [inline_svg(svg, i) for i, (_, svg) in enumerate(svg_plots(few))]
+    elements = [inline_svg(drawing.svg, i) for i, drawing in enumerate(svg_plots(few))]
     ids = [identifier for element in elements for identifier in re.findall(r'\bid="([^"]*)"', element)]
     assert len(ids) == len(set(ids))
     for element in elements:
@@ -42,7 +42,7 @@ def test_coordinates_are_shortened_and_words_are_not() -> None:
 
 
 def test_marks_tell_their_values_as_titles(few: list[Record]) -> None:
-    plots = dict(svg_plots(few))
+    plots = {drawing.title: drawing.svg for drawing in svg_plots(few)}
     quality = next(svg for title, svg in plots.items() if title.startswith("wikitext2: perplexity"))
     tree = ElementTree.fromstring(inline_svg(quality, 0))
     titles = [title.text for title in tree.iter(f"{SVG}title")]
@@ -54,6 +54,6 @@ def test_marks_tell_their_values_as_titles(few: list[Record]) -> None:
 
 def test_a_title_from_a_record_stays_text(few: list[Record]) -> None:
     hostile = [replace(record, model='"><script>&') for record in few if record.model == "elu"]
-    for _, svg in svg_plots(hostile):
-        ElementTree.fromstring(inline_svg(svg, 0))
-        assert "<script" not in svg
+    for drawing in svg_plots(hostile):
+        ElementTree.fromstring(inline_svg(drawing.svg, 0))
+        assert "<script" not in drawing.svg

@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 
 from hedgebench.results.names import UnknownNameError
+from hedgebench.results.plots.make import Drawing
 from hedgebench.results.record import Failure, Metric, Record
+from hedgebench.results.report.html import ReportContent, report_html
+from hedgebench.results.report.sections import TaskText
 from hedgebench.results.report.write import render, write_report
 from hedgebench.results.store import RunStore
 from hedgebench.results.tables.leaderboard import leaderboard_csv
@@ -64,7 +67,7 @@ def test_the_report_is_well_formed_and_small_and_reaches_for_nothing(showcase: l
     assert len(unpacked(text)["cells"]) == len(showcase)
     assert page.names.count("figure") > 3
     assert not {"link", "img", "iframe"} & set(page.names)
-    assert all(address.startswith("#") for address in page.addresses)
+    assert all(address.startswith("#") for address in page.addresses)  # no task has said which papers it cites
     assert len(set(page.ids)) == len(page.ids)
 
 
@@ -106,9 +109,70 @@ def test_failures_and_notes_stand_at_the_top(make_record: MakeRecord) -> None:
         "elu", status="oom", metrics=(), main_metric="perplexity", error=Failure("CudaError", "20 GiB", "tail")
     )
     text = render([make_record(notes=("fell back to torch",)), failed], "html")
-    top = text[: text.index('<h2 id="section-1">gpt · scratch')]
+    top = text[: text.index('<h2 id="section-1">wikitext2')]
     assert "elu on wikitext2, seed 0: OOM: CudaError: 20 GiB" in top
     assert "softmax on wikitext2: fell back to torch" in top
+
+
+def test_the_usual_course_of_a_training_is_no_warning(make_record: MakeRecord) -> None:
+    text = render([make_record(notes=("training stopped early after 400 steps, at validation loss 0.1",))], "html")
+    assert "To know before reading on" not in text
+    assert "How trainings went: 1 note" in text
+
+
+def test_the_page_opens_with_sentences_a_picture_and_a_table(showcase: list[Record]) -> None:
+    text = render(showcase, "html")
+    top = text[text.index('<h2 id="found">') : text.index('<h2 id="section-1">')]
+    assert "of softmax on glue/sst2" in top
+    assert "hedgehog recovers 93.9% of softmax on wikitext2" in top
+    assert top.count("<figure") == 1
+    assert "Quality against cost" in top
+    assert "<h4>All tasks</h4>" in top
+
+
+def test_a_section_is_a_task_or_a_group_and_says_what_it_is(make_record: MakeRecord) -> None:
+    accuracy = Metric("accuracy", 0.9, "1", True, 0.01, 100)
+    records = [
+        make_record(task="glue/sst2", metrics=(accuracy,), recipe="finetuned-conversion", backbone="bert-base"),
+        make_record(task="glue/mrpc", metrics=(accuracy,), recipe="finetuned-conversion", backbone="bert-base"),
+        make_record(task="wikitext2:stride=64", limit=10),
+    ]
+    tasks = {
+        "glue/sst2": TaskText("Is a sentence positive?", "Socher et al.; arXiv 1804.07461", ("nyu-mll/glue/sst2@bcd",)),
+        "wikitext2": TaskText("Perplexity on Wikipedia"),
+    }
+    text = report_html(ReportContent(records, tasks=tasks), [])
+    assert re.findall(r'<h2 id="section-\d">(.*?)</h2>', text) == ["glue", "wikitext2:stride=64"]
+    assert "<h3>bert-base fine-tuned with softmax, then converted, scale smoke</h3>" in text
+    assert "<h3>gpt trained from scratch, scale smoke; partial: first 10 rows</h3>" in text
+    assert "Is a sentence positive?" in text
+    assert "Perplexity on Wikipedia." in text
+    addresses = [address for address in Page(text).addresses if not address.startswith("#")]
+    assert addresses == ["https://arxiv.org/abs/1804.07461", "https://huggingface.co/datasets/nyu-mll/glue"]
+
+
+def test_plots_that_are_seen_at_once_get_their_room_first(make_record: MakeRecord) -> None:
+    accuracy = Metric("accuracy", 0.9, "1", True, 0.01, 100)
+    records = [make_record(task=task, metrics=(accuracy,)) for task in ("a", "b")]
+
+    def shown(paths: int) -> list[str]:
+        svg = f'<svg width="300pt">{"<path/>" * paths}</svg>'
+        plots = [Drawing(kind, task, f"{kind} of {task}", svg) for task in "ab" for kind in ("size", "curves")]
+        text = report_html(ReportContent(records), plots)
+        found = re.findall(r'<figure role="group" aria-label="(.*?)"', text)
+        assert (f"{4 - len(found)} more plots are left out" in text) == (len(found) < 4)
+        return found
+
+    assert shown(10_000) == ["curves of a", "size of a", "curves of b", "size of b"]
+    assert shown(40_000) == ["curves of a", "curves of b"]
+
+
+def test_tables_of_sweeps_are_folded_and_plots_are_not(showcase: list[Record]) -> None:
+    text = render([record for record in showcase if record.task == "throughput"], "html")
+    folded = text.index("The numbers behind the plots: 3 tables")
+    first_table = text.index("<h4>throughput: prefill_ms")
+    assert text.index("<figure") < folded < first_table < text.index("</details>", folded)
+    assert "quality against" not in text
 
 
 def test_a_cell_tells_the_kernel_the_data_and_the_settings(make_record: MakeRecord) -> None:

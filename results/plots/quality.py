@@ -1,0 +1,128 @@
+"""Plots of scores: each task's main metric by model, and against descriptions of the model such as its size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..stats.chance import is_signed
+from ..tables.aggregate import main_rows
+from ..tables.format import format_status
+from ..tables.row import REFERENCE_MODEL, Conditions, Row, grouped
+from . import draw
+from .draw import Plot, Styles
+from .scales import set_cost_axis, set_plain_ticks, set_score_axis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DRAWN_AGAINST = {
+    "size": {"parameters": "parameters", "state_bytes": "recurrent state"},
+    "entropy": {
+        "attention_entropy": "entropy of attention [nats]",
+        "attention_entropy_last_layer": "entropy in the last layer [nats]",
+    },
+}
+"""Descriptive metrics that quality is drawn against, with their axis labels, by the kind of plot."""
+
+_TITLES = {"size": "quality against size", "entropy": "quality against the entropy of attention"}
+_WIDE_FROM = 20.0
+"""Ratio of the largest to the smallest score from which their axis is logarithmic."""
+
+
+def quality_plots(rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
+    """The main metric of each task; left out if it is a time or a size that a sweep shows in full."""
+    swept = {row.comparison for row in rows if row.has_seq_len}
+    for comparison, main in main_rows(rows).items():
+        measured = [row for row in main if row.value is not None]
+        if measured and (measured[0].is_quality or comparison not in swept):
+            title = draw.titled(f"{comparison.task}: {draw.labelled(main)}", comparison)
+            yield Plot("quality", comparison, title, _by_model(main, styles, comparison))
+
+
+def _by_model(rows: Sequence[Row], styles: Styles, comparison: Conditions) -> Figure:
+    """One line per model: a point with its standard error, or the reason why there is none."""
+    lines = grouped(rows, lambda row: row.label)
+    figure, (axes,) = draw.new_figure(7.2, 1.5 + 0.32 * len(lines))
+    places = {label: place for place, label in enumerate(lines)}
+    for row in rows:
+        place = places[row.label]
+        if row.value is not None:
+            draw.tell(draw.point(axes, row.value, place, styles[row.label], xerr=row.stderr).lines[0], draw.told(row))
+        elif not any(other.value is not None for other in lines[row.label]):
+            where = axes.get_yaxis_transform()
+            axes.text(0.01, place, format_status(row.status), transform=where, va="center", color="#777777", fontsize=9)
+    reference = next((row.value for row in rows if row.model == REFERENCE_MODEL and row.value is not None), None)
+    if reference is not None and len(lines) > 1:
+        axes.axvline(reference, color="#000000", linewidth=0.9, linestyle=":", zorder=0)
+    axes.set_yticks(range(len(lines)), [draw.plain(label) for label in lines])
+    axes.set_ylim(len(lines) - 0.4, -0.6)
+    axes.margins(x=0.08)
+    _set_value_axis(axes, rows)
+    axes.set_xlabel(draw.plain(draw.labelled(rows, with_point=True)))
+    return draw.finished(figure, draw.titled(comparison.task, comparison))
+
+
+def _set_value_axis(axes: Axes, rows: Sequence[Row]) -> None:
+    values = [row.value for row in rows if row.value is not None]
+    if not rows[0].is_quality and any(row.unit for row in rows):
+        set_cost_axis(axes, "x", values, next(row.unit for row in rows if row.unit))
+    elif min(values) > 0 and max(values) > _WIDE_FROM * min(values) and not any(is_signed(row.metric) for row in rows):
+        axes.set_xscale("log")
+        set_plain_ticks(axes.xaxis)
+    else:
+        set_score_axis(axes, "x", rows)
+
+
+def plots_against(rows: Sequence[Row], styles: Styles, kind: str) -> Iterator[Plot]:
+    """Scores against the metrics of one kind of `DRAWN_AGAINST`; not costs, and not measures of attention itself."""
+    labels = DRAWN_AGAINST[kind]
+    known = {
+        (row.comparison, row.key, row.metric): row.value
+        for row in rows
+        if row.metric in labels and not row.at and row.value is not None
+    }
+    for comparison, main in main_rows(rows).items():
+        scores = (row for row in main if row.value is not None and row.is_quality)
+        points = [row for row in scores if not row.metric.startswith("attention_")]
+        found = {
+            name: [(row, known[comparison, row.key, name]) for row in points if (comparison, row.key, name) in known]
+            for name in labels
+        }
+        panels = {name: placed for name, placed in found.items() if placed}
+        if len(points) > 1 and panels:
+            title = draw.titled(f"{comparison.task}: {_TITLES[kind]}", comparison)
+            yield Plot(kind, comparison, title, _against_figure(points, panels, styles, (title, labels)))
+
+
+def _against_figure(
+    points: Sequence[Row],
+    panels: Mapping[str, Sequence[tuple[Row, float]]],
+    styles: Styles,
+    words: tuple[str, Mapping[str, str]],
+) -> Figure:
+    """A panel for each metric that quality is drawn against; `words` are the title and the metrics' axis labels."""
+    title, labels = words
+    figure, every_axes = draw.new_figure(2.4 + 3.6 * len(panels), max(3.6, 1.3 + 0.21 * len(points)), len(panels), True)
+    handles: dict[str, Any] = {}
+    for (name, placed), axes in zip(panels.items(), every_axes, strict=True):
+        for row, x in placed:
+            bars = draw.point(axes, x, row.value, styles[row.label], yerr=row.stderr)
+            draw.tell(bars.lines[0], f"{draw.told(row)}; {labels[name]} {x:g}")
+            handles.setdefault(row.label, bars)
+        axes.margins(x=0.15)
+        _set_size_axis(axes, [x for _, x in placed], "bytes" if name.endswith("_bytes") else "1")
+        axes.set_xlabel(labels[name])
+    set_score_axis(every_axes[0], "y", points)
+    every_axes[0].set_ylabel(draw.plain(draw.labelled(points, with_point=True)))
+    return draw.finished(figure, title, handles)
+
+
+def _set_size_axis(axes: Axes, sizes: Sequence[float], unit: str) -> None:
+    """As `set_cost_axis`; a size of zero keeps its place at the left of the others."""
+    positive = [size for size in sizes if size > 0]
+    if positive and len(positive) < len(sizes):
+        axes.set_xscale("symlog", linthresh=min(positive))
+    else:
+        set_cost_axis(axes, "x", sizes, unit)
