@@ -7,45 +7,18 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..results.names import UsageError
+from .arguments import EXPORT_FORMATS, LM_EVAL, add_compare, add_convert, add_list, add_paper, add_report, add_run
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 EXIT_USAGE = 2
-LISTINGS = ("models", "tasks", "backbones", "recipes", "suites")
-FORMATS = ("md", "csv", "latex", "json", "html")
-LM_EVAL = "lm-eval"
-"""The command that passes its arguments to another program."""
-
-EXPORT_FORMATS = ("parquet", "model-index", LM_EVAL, "mlflow", "tensorboard", "wandb")
-COMPARE_FORMATS = ("md", "json", "github")
-CALLERS = ("script", "notebook")
-"""Kinds of Python sessions that start a command in a process of its own (see `python/session.py`)."""
-
-CONVERT_FLAGS: Mapping[str, Mapping[str, Any]] = {
-    "--recipe": {"help": "recipe of the conversion (default: the task's first for pretrained backbones)"},
-    "--scale": {"help": "smoke, small or paper: hyper-parameters of the recipe (default: small)"},
-    "--output": {"help": "folder of the conversion's run (default: results/runs/NAME)"},
-    "--limit": {"help": "largest number of test rows when the result is measured"},
-    **{flag: {} for flag in ("--device", "--dtype", "--mirror", "--set", "--offline", "--trust-remote-code")},
-}
-"""Flags that `bench convert` shares with `bench run`, and what differs in their arguments to `add_argument`."""
-
-
-PAPER = ("list", "run", "render", "claims")
-PAPER_FLAGS: Mapping[str, Mapping[str, Any]] = {
-    "--seeds": {"help": "seeds, separated by commas (default: each study's own)"},
-    "--output": {"help": "folder of the run (default: results/runs/paper-SCALE)"},
-    **{flag: {} for flag in ("--scale", "--device", "--dtype", "--mirror", "--executor", "--workers", "--timeout")},
-    **{flag: {} for flag in ("--offline", "--log", "--trust-remote-code")},
-}
-"""Flags that `bench paper` shares with `bench run`, and what differs in their arguments to `add_argument`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,12 +58,12 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
 
     run = add("run", _run, "train or convert models, measure them, write leaderboard and report")
     if command in (None, "run"):
-        _add_run(run)
+        add_run(run)
     conversion = add("convert", _convert, "convert a pretrained model, measure it, write it to a folder")
     if command in (None, "convert"):
-        _add_convert(conversion)
-    _add_list(add("list", _list, "list models, tasks, backbones, recipes or suites"))
-    _add_report(add("report", _report, "show or render the results of one or more runs"))
+        add_convert(conversion)
+    add_list(add("list", _list, "list models, tasks, backbones, recipes or suites"))
+    add_report(add("report", _report, "show or render the results of one or more runs"))
     exporting = add("export", _export, "write runs for other programs, or send them to a tracker")
     exporting.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
     exporting.add_argument("--format", choices=EXPORT_FORMATS, required=True)
@@ -102,7 +75,7 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
         "files", nargs="+", type=Path, metavar="FILE", help="lm-eval's results JSON, a record, or our Parquet"
     )
     importing.add_argument("-o", "--output", required=True, type=Path, metavar="RUN_DIR")
-    _add_compare(add("compare", _compare, "compare a run with an earlier one: exit code 1 for a regression"))
+    add_compare(add("compare", _compare, "compare a run with an earlier one: exit code 1 for a regression"))
     baseline = add("baseline", _baseline, "write a run's results to one small file, to commit and compare")
     baseline.add_argument("run", type=Path, metavar="RUN_DIR")
     baseline.add_argument(
@@ -115,7 +88,7 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     past.add_argument("-o", "--output", type=Path, metavar="FILE", help="also draw a page (.html) or the plot (.svg)")
     paper = add("paper", _paper, "the paper's tables, figures and claims: list, run, render or judge them")
     if command in (None, "paper"):
-        _add_paper(paper)
+        add_paper(paper)
     environment = add("env", _env, "versions, devices, where data and weights would come from")
     environment.add_argument("--mirror", metavar="DIR")
     environment.add_argument("--json", action="store_true", help="print JSON")
@@ -123,113 +96,15 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    from .config import flag_arguments
-
-    parser.description = "Without --models and --tasks this is the suite `quickstart`: no network, no GPU, minutes."
-    for flag, how in flag_arguments().items():
-        parser.add_argument(flag, **how)
-    parser.add_argument("--config", metavar="FILE", help="TOML file with any of these settings; flags win")
-    parser.add_argument("--details", action="store_true", help="print every table, then the summary")
-    parser.add_argument("--quiet", action="store_true", help="print the table and failures only")
-    _add_caller(parser)
-
-
-def _add_caller(parser: argparse.ArgumentParser) -> None:
-    """Adds the hidden option by which a Python session says how it follows this command."""
-    parser.add_argument("--caller", choices=CALLERS, help=argparse.SUPPRESS)
-
-
-def _add_list(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=LISTINGS)
-    parser.add_argument("pattern", nargs="?", default="", help="a name, for its page, or a glob (default: all)")
-    parser.add_argument("--long", action="store_true", help="everything that is known of each, as a table")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _add_report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
-    parser.add_argument("--format", choices=FORMATS, help="print this instead (default: what bench run ends with)")
-    parser.add_argument("--details", action="store_true", help="print every table, then what bench run ends with")
-    parser.add_argument("--serve", action="store_true", help="show the report in a browser and follow a run under way")
-    parser.add_argument("--port", type=int, metavar="N", help="port of --serve on this machine (default: any free one)")
-    parser.add_argument("--rescore", action="store_true", help="first recompute metrics from the stored predictions")
-
-
-def _add_convert(parser: argparse.ArgumentParser) -> None:
-    from .config import flag_arguments
-
-    parser.description = (
-        "The folder holds safetensors, config.json, tokenizer and provenance.json. Use it as a backbone: "
-        "bench run --models MODEL@hf:FOLDER --recipe zero-shot --tasks ..."
-    )
-    required: dict[str, Any] = {"required": True}
-    parser.add_argument("--model", **required, dest="models", metavar="SPEC", help="model spec NAME[:KEY=VALUE]...")
-    parser.add_argument(
-        "--base", **required, dest="backbone", metavar="BACKBONE", help="pretrained backbone, or hf:ID_OR_FOLDER"
-    )
-    parser.add_argument(
-        "--data", **required, dest="tasks", metavar="TASK", help="task whose training data the conversion uses"
-    )
-    parser.add_argument(
-        "--to", **required, type=Path, metavar="FOLDER", help="folder to write; must be empty or absent"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, dest="seeds", metavar="N", help="seed of everything random (default: 0)"
-    )
-    parser.add_argument("--push", metavar="ORG/NAME", help="then upload the folder to the Hugging Face hub")
-    parser.add_argument("--quiet", action="store_true", help="print the table and failures only")
-    shared = flag_arguments()
-    for flag, how in CONVERT_FLAGS.items():
-        parser.add_argument(flag, **{**shared[flag], **how})
-    _add_caller(parser)
-
-
-def _add_paper(parser: argparse.ArgumentParser) -> None:
-    from .config import flag_arguments
-
-    parser.description = (
-        "Artefacts are named by id, such as table-7 or ablations, or by number; all of them by default."
-    )
-    parser.add_argument("what", choices=PAPER)
-    parser.add_argument("artefacts", nargs="*", metavar="ARTEFACT", help="such as table-7; see bench paper list")
-    for kind in ("table", "figure"):
-        parser.add_argument(f"--{kind}", action="append", default=[], type=int, metavar="N", help="repeatable")
-    shared = flag_arguments()
-    for flag, how in PAPER_FLAGS.items():
-        parser.add_argument(flag, **{**shared[flag], **how})
-    parser.add_argument("--quiet", action="store_true", help="print failures only")
-    output = parser.add_mutually_exclusive_group()
-    output.add_argument("--json", action="store_true", help="print JSON (list, claims)")
-    output.add_argument("--format", choices=("md",), help="print Markdown (claims)")
-
-
-def _add_compare(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Exit codes: 0 unchanged or improved, 1 a regression, 2 bad input, 4 something could not be decided or is "
-        "missing, or nothing was compared."
-    )
-    parser.add_argument("baseline", type=Path, metavar="BASELINE", help="run's folder, or file of bench baseline")
-    parser.add_argument("candidate", type=Path, metavar="CANDIDATE", help="likewise")
-    parser.add_argument(
-        "--tolerance",
-        action="append",
-        default=[],
-        metavar="METRIC=PERCENT",
-        help="how much worse still counts as unchanged, in percent, or points of a fraction; repeatable",
-    )
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit XML")
-    parser.add_argument("--format", choices=COMPARE_FORMATS, default="md", help="default: md")
-
-
 def _run(options: argparse.Namespace) -> int:
     from .config import config_of
-    from .python.called import following
+    from .python.called import Following, following
     from .running.runner import report_details, report_summary, run
 
     _end_as_by_interrupt()
     end = report_details if options.details else report_summary
-    return run(config_of(vars(options)), _console(), options.quiet, **{"end": end, **following(options.caller)})
+    followed: Following = {"end": end, **following(options.caller)}
+    return run(config_of(vars(options)), _console(), options.quiet, **followed)
 
 
 def _convert(options: argparse.Namespace) -> int:

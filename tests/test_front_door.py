@@ -21,9 +21,8 @@ def test_every_name_is_there(name: str) -> None:
 
 
 def test_type_checkers_and_python_find_each_name_in_the_same_module() -> None:
-    (block,) = (
-        node for node in ast.parse(SOURCE).body if isinstance(node, ast.If) and "TYPE" in ast.unparse(node.test)
-    )
+    branches = (node for node in ast.parse(SOURCE).body if isinstance(node, ast.If))
+    block = next(node for node in branches if ast.unparse(node.test) == "TYPE_CHECKING")
     typed = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert typed == hedgebench._MODULES
     assert set(typed) | {"__version__"} == set(hedgebench.__all__)

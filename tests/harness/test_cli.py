@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import hedgebench
-from hedgebench.harness import cli
+from hedgebench.harness import arguments, cli
 from hedgebench.results.report.write import RENDERERS
 
 BenchProcess = Callable[..., Any]
@@ -117,7 +117,7 @@ def test_help_and_listings_answer_from_any_folder_as_a_process(
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["run", "--help"], ["report", "run"], ["run", "--models", "sofmax", "--tasks", "stdlib"]]
-    + [["list", what] for what in cli.LISTINGS]
+    + [["list", what] for what in arguments.LISTINGS]
     + [["list", "tasks", "stdlib"], ["list", "models", "hedgehog"]],
     ids=" ".join,
 )
@@ -168,6 +168,6 @@ def test_env_tells_versions_and_where_data_would_come_from(bench: BenchProcess, 
 
 
 def test_what_the_parser_offers_is_what_exists() -> None:
-    assert tuple(RENDERERS) == cli.FORMATS
+    assert tuple(RENDERERS) == arguments.FORMATS
     commands = next(action.choices for action in cli.make_parser()._actions if action.dest == "command")
     assert {"run", "list", "report", "env"} <= set(commands or ())

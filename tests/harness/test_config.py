@@ -176,7 +176,8 @@ def test_flags_of_several_values_are_read_as_text() -> None:
 
 def test_every_field_has_a_flag_and_every_flag_a_field() -> None:
     (commands,) = (a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
-    flags = {action.dest for action in commands.choices["run"]._actions} - {"help", "config", "quiet", "details"}
+    own = {"help", "config", "quiet", "details", "caller"}
+    flags = {action.dest for action in commands.choices["run"]._actions} - own
     renamed = {"set": "overrides", "timeout": "timeout_s"}
     assert {renamed.get(flag, flag) for flag in flags} == {f.name for f in fields(RunConfig)} - {
         *("task_scales", "task_recipes", "task_settings"),

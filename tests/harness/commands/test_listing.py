@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from hedgebench.adapters.backbone import BACKBONES
-from hedgebench.harness import cli, registry
+from hedgebench.harness import registry
 from hedgebench.harness.commands.listing import LISTINGS, listing, print_lines, print_listing
 from hedgebench.harness.recipes import RECIPES
 from hedgebench.harness.suites import SUITES
@@ -42,7 +42,7 @@ def test_every_row_of_tasks_says_what_data_it_needs() -> None:
 
 
 def test_the_command_line_offers_every_listing() -> None:
-    assert tuple(LISTINGS) == cli.LISTINGS
+    assert tuple(LISTINGS) == arguments.LISTINGS
 
 
 def test_options_show_their_choices_or_their_type() -> None:

@@ -116,7 +116,7 @@ def test_a_folder_of_splits_trains_a_model_and_its_tokenizer(sources: Sources, t
     for split, rows in (("train", 60), ("validation", 10), ("test", 10)):
         texts = [f"{split} text {i} of many words" for i in range(rows)]
         (tmp_path / f"{split}.txt").write_text("\n".join(texts), encoding="utf-8")
-    settings = {"context_length": 16, "tokenizer": "bpe:300", "file": str(tmp_path)}
+    settings: Settings = {"context_length": 16, "tokenizer": "bpe:300", "file": str(tmp_path)}
     identity, data = PERPLEXITY.identify(settings, sources), PERPLEXITY.load(settings, sources)
     assert identity.splits == {"train": 1, "validation": 1, "test": 1}
     assert identity.details["tokenizer"] == "bpe:300"
