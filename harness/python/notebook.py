@@ -39,7 +39,7 @@ class NotebookProgress:
             self.running.setdefault(cell, {}).update(event)
         if "status" in event:
             self.done += 1
-            del self.running[cell]
+            self.running.pop(str(cell), None)
         if "status" in event or time.monotonic() > self._drawn_s + EVERY_S:
             self._drawn_s = time.monotonic()
             self._handle.update(self)

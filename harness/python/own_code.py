@@ -131,7 +131,7 @@ def _content(cell: CellType) -> object:
         return "an empty cell"
 
 
-def _reduced(value: object) -> tuple[Any, ...]:
+def _reduced(value: Any) -> tuple[Any, ...]:
     """What pickle makes an object from: a name, or a callable with arguments, state and items; a tensor's values."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):

@@ -24,9 +24,9 @@ _VERSIONS = ("hedgebench", "git_commit", "python", "torch", "transformers", "cpu
 _BODY = """
 # {title}
 
-{base} with its softmax attention replaced by `{model}`: attention distillation and fine-tuning by the recipe
-`{recipe}` of [hedgebench](https://arxiv.org/abs/2402.04347), on `{task}`. The projections and all other layers are
-those of the base model, fine-tuned where the recipe says so.
+{base} with its softmax attention replaced by `{model}`, by the recipe `{recipe}` of hedgebench on `{task}`, after
+[The Hedgehog & the Porcupine](https://arxiv.org/abs/2402.04347). The projections and all other layers are those of the
+base model, fine-tuned where the recipe says so.
 
 ## Use
 
@@ -66,7 +66,7 @@ def write_model_card(record: Record, folder: Path, name: str, pipeline: str) -> 
     """
     provenance: dict[str, Any] = parse_json((folder / "provenance.json").read_bytes())
     data = _metadata(record, provenance, name, pipeline)
-    base = provenance["base"]["repo"] or record.backbone
+    base = _base(record, provenance)
     partial = "" if record.limit is None else f" Partial: the first {record.limit} test items alone."
     body = _BODY.format(
         title=name.rpartition("/")[2],
@@ -115,6 +115,12 @@ def _metadata(record: Record, provenance: dict[str, Any], name: str, pipeline: s
     ).to_yaml()
 
 
+def _base(record: Record, provenance: dict[str, Any]) -> str:
+    """The base model's repository, or the name of its folder, whose path is nobody else's concern."""
+    repo: str = provenance["base"]["repo"]
+    return repo or Path(record.backbone.removeprefix("hf:")).name
+
+
 def _shown(record: Record) -> Iterator[Metric]:
     """The metrics with a value, the main one first; sweeps and curves are left out."""
     measured = [metric for metric in record.metrics if metric.value is not None and not metric.at]
@@ -128,7 +134,7 @@ def _measured(metric: Metric) -> tuple[str, ...]:
 
 
 def _origin(record: Record, provenance: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "base", provenance["base"]["repo"] or record.backbone
+    yield "base", _base(record, provenance)
     yield "base revision", provenance["base_revision"]
     if record.data is not None:
         rows = ", ".join(f"{count:,} {split}" for split, count in record.data.splits.items())

@@ -56,11 +56,12 @@ def test_the_body_has_numbers_with_errors_and_the_origin(tmp_path: Path) -> None
 
 
 def test_partial_numbers_and_a_base_without_a_repository_say_so(tmp_path: Path) -> None:
-    made = card(tmp_path, replace(RECORD, limit=5, backbone="hf:base"), {**BASE, "repo": ""})
+    made = card(tmp_path, replace(RECORD, limit=5, backbone="hf:/home/me/base"), {**BASE, "repo": ""})
     assert "Partial: the first 5 test items alone." in made.text
     assert made.data.base_model is None
     assert "first 5 rows" in made.data.eval_results[0].metric_name
-    assert "`hf:base` with its softmax attention replaced" in made.text
+    assert "/home/me" not in made.content
+    assert "`base` with its softmax attention replaced" in made.text
 
 
 @pytest.mark.parametrize("value", [None, float("inf")])
