@@ -63,8 +63,10 @@ class AttentionModel(nn.Module):
         """Outputs of the last layer; the head does not run."""
 
     @abstractmethod
-    def extend(self, tokens: Tensor, mask: Mask, state: Any) -> tuple[Float[Tensor, "b v"], DecodeState]:
-        """Logits after the last of `tokens`, which follow those in `state`; padding is on the left."""
+    def extend(
+        self, tokens: Tensor, mask: Mask, state: Any, last: int = 1
+    ) -> tuple[Float[Tensor, "b last v"], DecodeState]:
+        """Logits after each of the last `last` of `tokens`, which follow those in `state`; padding is on the left."""
 
     @property
     @abstractmethod

@@ -86,7 +86,8 @@ class ModelAdapter(Generic[Model]):
 
     @property
     def _scorer(self) -> Scorer:
-        return Scorer(self._logits, self.shape.context_length, self.device)
+        pads = all(core.takes_padding for core in self.model.cores)
+        return Scorer(self._logits, self._read, self.shape.context_length, self.device, pads)
 
     @torch.no_grad()
     def logits(self, input_ids: Tokens, attention_mask: Mask = None) -> Float[Tensor, "b n v"]:
@@ -98,10 +99,14 @@ class ModelAdapter(Generic[Model]):
         return _refusing_nan(self._logits(input_ids, attention_mask))
 
     def loglikelihood(
-        self, requests: Sequence[tuple[Sequence[int], Sequence[int]]], batch_size: int = 8
+        self,
+        requests: Sequence[tuple[Sequence[int], Sequence[int]]],
+        batch_size: int = 8,
+        *,
+        share_context: bool = False,
     ) -> list[Continuation]:
         """Scores of (context, continuation) pairs, in the order given."""
-        return self._scorer.loglikelihood(requests, batch_size, self.precision.of_scores)
+        return self._scorer.loglikelihood(requests, batch_size, self.precision.of_scores, share_context=share_context)
 
     def rolling_loglikelihood(
         self, tokens: Sequence[int], *, prefix_token: int, stride: int | None = None, batch_size: int = 8
@@ -182,12 +187,14 @@ class ModelAdapter(Generic[Model]):
         if attention_mask is not None and not bool(attention_mask[:, -1].all()):
             raise ValueError("a prompt ends in padding; pad prompts on the left")
         self._require_room(input_ids.shape[1])
-        return self._extend(input_ids, attention_mask, None)
+        logits, state = self._extend(input_ids, attention_mask, None)
+        return logits[:, -1], state
 
     @torch.no_grad()
     def decode(self, token_ids: Int[Tensor, " b"], state: DecodeState) -> tuple[Float[Tensor, "b v"], DecodeState]:
         """Logits after one more token per row, and the new state."""
-        return self._extend(token_ids[:, None], None, state)
+        logits, new_state = self._extend(token_ids[:, None], None, state)
+        return logits[:, -1], new_state
 
     def training_step(self, inputs: Tensor, targets: Tensor) -> float:
         """Loss of one forward and backward pass, a mean over targets; the weights do not change."""
@@ -230,10 +237,19 @@ class ModelAdapter(Generic[Model]):
             out: Tensor = self.model(inputs, mask)
         return out.float()
 
-    def _extend(self, tokens: Tensor, mask: Tensor | None, state: DecodeState | None) -> tuple[Tensor, DecodeState]:
+    @torch.no_grad()
+    def _read(
+        self, tokens: Tensor, mask: Tensor | None, state: DecodeState | None, last: int
+    ) -> tuple[Tensor, DecodeState]:
+        self._require(Capability.LANGUAGE_MODEL)
+        return self._extend(tokens, mask, state, last)
+
+    def _extend(
+        self, tokens: Tensor, mask: Tensor | None, state: DecodeState | None, last: int = 1
+    ) -> tuple[Float[Tensor, "b last v"], DecodeState]:
         self.model.eval()
         with self.precision.autocast():
-            logits, state = self.model.extend(tokens, mask, state)
+            logits, state = self.model.extend(tokens, mask, state, last)
         return logits.float(), state
 
     def _require(self, capability: Capability) -> None:

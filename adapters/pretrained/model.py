@@ -58,8 +58,10 @@ class PretrainedModel(AttentionModel):
         out: Tensor = self.inner.base_model(**self._arguments(inputs, mask)).last_hidden_state
         return out
 
-    def extend(self, tokens: Tokens, mask: Mask, state: StateCache | None) -> tuple[Float[Tensor, "b v"], StateCache]:
-        """Logits after the last of `tokens`, which follow those in `state`; padding is on the left."""
+    def extend(
+        self, tokens: Tokens, mask: Mask, state: StateCache | None, last: int = 1
+    ) -> tuple[Float[Tensor, "b last v"], StateCache]:
+        """Logits after each of the last `last` of `tokens`, which follow those in `state`; padding is on the left."""
         cache = StateCache(len(self.swap.bridges)) if state is None else state
         positions = token_positions(tokens, mask)
         if cache.seen is not None:
@@ -72,10 +74,11 @@ class PretrainedModel(AttentionModel):
             attention_mask=mask,
             position_ids=positions,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=last,
             **{cache_argument(type(self.inner).forward): cache},
         )
-        return out.logits[:, -1], cache
+        logits: Tensor = out.logits
+        return logits, cache
 
     @property
     def last_position(self) -> int | None:

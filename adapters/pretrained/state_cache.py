@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from ..attention.core import LayerState, state_bytes
+from ..attention.core import LayerState, map_tensors, select_rows, state_bytes
 
 
 class StateLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
@@ -106,6 +104,14 @@ class StateCache(Cache):
         """Bytes of all tensors of the states."""
         return sum(state_bytes(layer.state) for layer in self.layers)
 
+    def select(self, rows: Int[Tensor, " r"], room: int) -> StateCache:
+        """Copies of rows of the batch, which are then to read `room` more tokens."""
+        copied = StateCache(len(self.layers))
+        copied.seen = None if self.seen is None else self.seen[rows]
+        for layer, own in zip(copied.layers, self.layers, strict=True):
+            layer.state, layer.length = select_rows(own.state, rows, room), own.length
+        return copied
+
 
 def state_layers(cache: Cache, layers: int) -> list[StateLayer]:
     """The states in `cache`; an empty cache of keys and values is turned into a cache of states, in place.
@@ -124,17 +130,3 @@ def state_layers(cache: Cache, layers: int) -> list[StateLayer]:
             raise ValueError(f"swapped attention cannot continue a filled {type(cache).__name__}; pass an empty one")
         cache.layers[:] = [StateLayer() for _ in range(layers)]
     return [layer for layer in cache.layers if isinstance(layer, StateLayer)]
-
-
-def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """The value with `function` applied to every tensor in it: in dataclasses, dicts, lists and tuples."""
-    match value:
-        case Tensor():
-            return function(value)
-        case dict():
-            return {key: map_tensors(part, function) for key, part in value.items()}
-        case tuple() | list():
-            return type(value)(map_tensors(part, function) for part in value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)})
-    return value

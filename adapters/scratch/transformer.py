@@ -19,6 +19,7 @@ from ..attention.core import (
     Heads,
     LayerState,
     build_attention,
+    select_rows,
     state_bytes,
     token_positions,
     tokens_seen,
@@ -69,6 +70,17 @@ class TransformerState:
         convolutions = (block.convolution for block in self.blocks)
         held = sum(c.numel() * c.element_size() for c in convolutions if c is not None)
         return held + sum(state_bytes(block.attention) for block in self.blocks)
+
+    def select(self, rows: Int[Tensor, " r"], room: int) -> TransformerState:
+        """Copies of rows of the batch, which are then to read `room` more tokens."""
+        blocks = tuple(
+            BlockState(
+                select_rows(block.attention, rows, room),
+                None if block.convolution is None else block.convolution.index_select(0, rows),
+            )
+            for block in self.blocks
+        )
+        return TransformerState(blocks, self.positions[rows])
 
 
 class SelfAttention(nn.Module):
@@ -206,11 +218,11 @@ class Transformer(AttentionModel):
         return outputs
 
     def extend(
-        self, tokens: Inputs, mask: Mask, state: TransformerState | None
-    ) -> tuple[Float[Tensor, "b v"], TransformerState]:
-        """Outputs after the last of `tokens`, which follow those in `state`; padding is on the left."""
+        self, tokens: Inputs, mask: Mask, state: TransformerState | None, last: int = 1
+    ) -> tuple[Float[Tensor, "b last v"], TransformerState]:
+        """Outputs after each of the last `last` of `tokens`, which follow those in `state`; padding is on the left."""
         hidden, new_state = self._run(tokens, mask, state, decodes=True)
-        return self.read_out(self.norm(hidden[:, -1:]))[:, 0], new_state
+        return self.read_out(self.norm(hidden[:, -last:])), new_state
 
     @property
     def spec(self) -> ModelSpec:
