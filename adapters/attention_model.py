@@ -63,10 +63,21 @@ class AttentionModel(nn.Module):
         """Outputs of the last layer; the head does not run."""
 
     @abstractmethod
-    def extend(
-        self, tokens: Tensor, mask: Mask, state: Any, last: int = 1
-    ) -> tuple[Float[Tensor, "b last v"], DecodeState]:
-        """Logits after each of the last `last` of `tokens`, which follow those in `state`; padding is on the left."""
+    def extend(self, tokens: Tensor, mask: Mask, state: Any) -> tuple[Float[Tensor, "b v"], DecodeState]:
+        """Logits after the last of `tokens`, which follow those in `state`; padding is on the left."""
+
+    @abstractmethod
+    def predictions(
+        self, tokens: Tokens, real: Bool[Tensor, "b n"], state: Any, wanted: Bool[Tensor, "b n"]
+    ) -> tuple[Float[Tensor, "wanted v"], DecodeState]:
+        """Logits after the `wanted` tokens, row after row, and the new state.
+
+        Args:
+            tokens: Tokens that follow those in `state`.
+            real: False at padding. It may be on the right in a last call: the new state is then of no use.
+            state: State after earlier tokens; None at the start.
+            wanted: True at tokens whose next token is to be predicted.
+        """
 
     @property
     @abstractmethod

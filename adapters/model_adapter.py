@@ -187,14 +187,12 @@ class ModelAdapter(Generic[Model]):
         if attention_mask is not None and not bool(attention_mask[:, -1].all()):
             raise ValueError("a prompt ends in padding; pad prompts on the left")
         self._require_room(input_ids.shape[1])
-        logits, state = self._extend(input_ids, attention_mask, None)
-        return logits[:, -1], state
+        return self._extend(input_ids, attention_mask, None)
 
     @torch.no_grad()
     def decode(self, token_ids: Int[Tensor, " b"], state: DecodeState) -> tuple[Float[Tensor, "b v"], DecodeState]:
         """Logits after one more token per row, and the new state."""
-        logits, new_state = self._extend(token_ids[:, None], None, state)
-        return logits[:, -1], new_state
+        return self._extend(token_ids[:, None], None, state)
 
     def training_step(self, inputs: Tensor, targets: Tensor) -> float:
         """Loss of one forward and backward pass, a mean over targets; the weights do not change."""
@@ -239,17 +237,18 @@ class ModelAdapter(Generic[Model]):
 
     @torch.no_grad()
     def _read(
-        self, tokens: Tensor, mask: Tensor | None, state: DecodeState | None, last: int
+        self, tokens: Tokens, real: Tensor, state: DecodeState | None, wanted: Tensor
     ) -> tuple[Tensor, DecodeState]:
         self._require(Capability.LANGUAGE_MODEL)
-        return self._extend(tokens, mask, state, last)
-
-    def _extend(
-        self, tokens: Tensor, mask: Tensor | None, state: DecodeState | None, last: int = 1
-    ) -> tuple[Float[Tensor, "b last v"], DecodeState]:
         self.model.eval()
         with self.precision.autocast():
-            logits, state = self.model.extend(tokens, mask, state, last)
+            logits, state = self.model.predictions(tokens, real, state, wanted)
+        return logits.float(), state
+
+    def _extend(self, tokens: Tensor, mask: Tensor | None, state: DecodeState | None) -> tuple[Tensor, DecodeState]:
+        self.model.eval()
+        with self.precision.autocast():
+            logits, state = self.model.extend(tokens, mask, state)
         return logits.float(), state
 
     def _require(self, capability: Capability) -> None:

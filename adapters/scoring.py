@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby, islice
+from itertools import groupby, islice
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .base import Continuation
-from .shared_context import Read, Row, SharedReader, beginnings, in_batches
+from .shared_context import Read, Row, SharedReader, in_batches
 
 Logits = Callable[[Int[Tensor, "b n"], Tensor | None], Float[Tensor, "b n v"]]
 """Computes next-token logits from token ids and an attention mask."""
@@ -75,16 +75,14 @@ class Scorer:
         for index, whole in enumerate(tokens):
             sharing.setdefault(tuple(whole[:-1]), []).append(index)
         scored = {row: max(len(requests[index][1]) for index in indices) for row, indices in sharing.items()}
-        groups = beginnings(scored) if share_context else []
-        together = [group for group in groups if len(group.rows) > 1]
-        apart = [group.rows[0] for group in groups if len(group.rows) == 1] if share_context else list(sharing)
-        leading = {row: max(sharing[row], key=lambda index: len(requests[index][1])) for row in apart}
-        apart.sort(key=lambda row: (-len(row), tokens[leading[row]]))
-        reader = SharedReader(self.read, self.context_length, self.device, self.pads)
+        if share_context:
+            predictions = SharedReader(self.read, self.device, self.pads).predictions(scored, batch_size)
+        else:
+            leading = {row: max(same, key=lambda index: len(requests[index][1])) for row, same in sharing.items()}
+            order = sorted(sharing, key=lambda row: (-len(row), tokens[leading[row]]))
+            predictions = self._whole_rows(order, batch_size)
         scores: dict[int, Continuation] = {}
-        for row, predicted in chain(
-            reader.predictions(together, scored, batch_size), self._whole_rows(apart, batch_size)
-        ):
+        for row, predicted in predictions:
             for index in sharing[row]:
                 scores[index] = _continuation(predicted.to(dtype), requests[index][1])
         in_order = [scores[i] for i in range(len(requests))]

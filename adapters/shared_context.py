@@ -12,7 +12,7 @@ from itertools import groupby, takewhile
 from typing import TypeAlias, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .base import DecodeState
@@ -26,20 +26,18 @@ SHORTEST = 8
 
 
 Read: TypeAlias = Callable[
-    [Int[Tensor, "b n"], Tensor | None, DecodeState | None, int], tuple[Float[Tensor, "b last v"], DecodeState]
+    [Int[Tensor, "b n"], Bool[Tensor, "b n"], DecodeState | None, Bool[Tensor, "b n"]],
+    tuple[Float[Tensor, "wanted v"], DecodeState],
 ]
-"""Reads tokens, with a mask of padding on their left, after those in a state; gives the last logits and the new state.
-
-The last argument is the number of tokens at the end whose logits are wanted.
-"""
+"""Reads tokens that follow those in a state: arguments and result are those of `AttentionModel.predictions`."""
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """Rows that begin alike.
+    """Rows that begin alike, or one row.
 
     Attributes:
-        length: Tokens that all of them begin with.
+        length: Tokens that all rows begin with; for one row all its tokens.
         rows: The rows, in the order of their tokens.
     """
 
@@ -51,6 +49,11 @@ class Beginning:
         """The tokens that all rows begin with."""
         return self.rows[0][: self.length]
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether there is more than one row."""
+        return len(self.rows) > 1
+
 
 def beginnings(scored: Mapping[Row, int]) -> list[Beginning]:
     """Groups of rows that begin alike, the longest beginnings first; a row that shares too little is alone.
@@ -59,19 +62,25 @@ def beginnings(scored: Mapping[Row, int]) -> list[Beginning]:
     length on.
 
     Args:
-        scored: For each row, how many of its last predictions are wanted. A beginning ends where these start.
+        scored: For each row, how many of its last predictions are wanted. A common beginning ends where these start.
     """
     found: list[Beginning] = []
     for row in sorted(scored):
-        before_scores = len(row) - scored[row] + 1
-        if found:
-            group = found[-1]
-            common = min(_common(group.rows[-1], row), group.length, before_scores)
-            if common >= SHORTEST and len(group.rows) * common > (len(group.rows) - 1) * group.length:
-                found[-1] = Beginning(common, (*group.rows, row))
-                continue
-        found.append(Beginning(before_scores, (row,)))
+        if found and (joined := _joined(found[-1], row, scored)):
+            found[-1] = joined
+        else:
+            found.append(Beginning(len(row), (row,)))
     return sorted(found, key=lambda group: (-group.length, group.tokens))
+
+
+def _joined(group: Beginning, row: Row, scored: Mapping[Row, int]) -> Beginning | None:
+    """The group with one more row; None if reading them apart takes fewer tokens."""
+    last = group.rows[-1]
+    ends = (group.length, *(len(each) - scored[each] + 1 for each in (last, row)))
+    common = min(*ends, sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(last, row, strict=False))))
+    saved = (len(group.rows) - 1) * group.length
+    is_better = common >= SHORTEST and len(group.rows) * common > saved
+    return Beginning(common, (*group.rows, row)) if is_better else None
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,11 @@ class Ending:
     def __len__(self) -> int:
         return len(self.row) - self.start
 
+    @property
+    def wanted(self) -> int:
+        """How many of its own tokens have a prediction that is wanted."""
+        return min(self.scored, len(self))
+
 
 @dataclass(frozen=True)
 class SharedReader:
@@ -100,83 +114,93 @@ class SharedReader:
 
     Attributes:
         read: Reads tokens with the model.
-        context_length: Longest row in tokens, padding included.
         device: Device of the inputs.
-        pads: Whether the model takes padding; without it, only beginnings of one length share a batch.
+        pads: Whether the model takes padding on the left; without it, only beginnings of one length share a batch.
     """
 
     read: Read
-    context_length: int
     device: torch.device
     pads: bool
 
-    def predictions(
-        self, groups: Sequence[Beginning], scored: Mapping[Row, int], batch_size: int
-    ) -> Iterator[tuple[Row, Float[Tensor, "n v"]]]:
-        """Each row with logits that end with its last prediction and hold at least the wanted ones.
+    def predictions(self, scored: Mapping[Row, int], batch_size: int) -> Iterator[tuple[Row, Float[Tensor, "n v"]]]:
+        """Each row with the logits of its last predictions, as many as are wanted.
 
         Args:
-            groups: Groups of rows, the longest beginnings first.
             scored: For each row, how many of its last predictions are wanted.
             batch_size: Beginnings in a batch. Endings in a batch are as many at most, or as many as take no more memory
                 with their copies of states than the logits of `batch_size` whole rows.
         """
+        groups = beginnings(scored)
         runs = [groups] if self.pads else [list(run) for _, run in groupby(groups, lambda group: group.length)]
         for batch in (batch for run in runs for batch in in_batches(run, batch_size)):
-            first, state = self._begin(batch)
+            logits, state = self._begin(batch, scored)
+            yield from ((group.rows[0], own) for group, own in zip(batch, logits, strict=True) if not group.is_shared)
             endings = [
-                Ending(row, place, group.length, scored[row]) for place, group in enumerate(batch) for row in group.rows
+                Ending(row, place, group.length, scored[row])
+                for place, group in enumerate(batch)
+                if group.is_shared
+                for row in group.rows
             ]
             endings.sort(key=len, reverse=True)
-            whole_bytes = batch_size * (batch[0].length + len(endings[0])) * first[0].nbytes
-            left = [ending for ending in endings if len(ending)]
-            yield from ((ending.row, first[ending.place, None]) for ending in endings[len(left) :])
-            while left:
-                fitting = _fitting(left, self.context_length)
-                skipped = min(max(0, len(ending) - ending.scored) for ending in fitting)
-                copy_bytes = state.bytes // len(batch) + (len(left[0]) - skipped) * first[0].nbytes
-                taken = fitting[: max(batch_size, whole_bytes // copy_bytes)]
-                yield from self._end(taken, first, state, skipped)
-                left = left[len(taken) :]
+            for taken in in_batches(endings, self._most_endings(endings, batch, logits, state, batch_size)):
+                yield from self._end(taken, logits, state)
 
-    def _begin(self, batch: Sequence[Beginning]) -> tuple[Float[Tensor, "b v"], DecodeState]:
-        """Logits after the beginnings, and the state."""
+    def _most_endings(
+        self,
+        endings: Sequence[Ending],
+        batch: Sequence[Beginning],
+        logits: Sequence[Tensor],
+        state: DecodeState,
+        batch_size: int,
+    ) -> int:
+        """How many endings make a batch."""
+        if not endings:
+            return batch_size
+        logits_bytes = logits[0][0].nbytes
+        whole_bytes = batch_size * max(len(ending.row) for ending in endings) * logits_bytes
+        copy_bytes = state.bytes // len(batch) + max(ending.wanted for ending in endings) * logits_bytes
+        return max(batch_size, whole_bytes // copy_bytes)
+
+    def _begin(
+        self, batch: Sequence[Beginning], scored: Mapping[Row, int]
+    ) -> tuple[tuple[Float[Tensor, "_ v"], ...], DecodeState]:
+        """The logits after each beginning, or all that are wanted of a row that is alone, and the state."""
         width = batch[0].length
         inputs = torch.zeros(len(batch), width, dtype=torch.long)
-        mask = torch.zeros(len(batch), width, dtype=torch.bool)
-        for place, group in enumerate(batch):
+        real, wanted = (torch.zeros(len(batch), width, dtype=torch.bool) for _ in range(2))
+        counts = [1 if group.is_shared else scored[group.rows[0]] for group in batch]
+        for place, (group, count) in enumerate(zip(batch, counts, strict=True)):
             inputs[place, width - group.length :] = torch.tensor(group.tokens)
-            mask[place, width - group.length :] = True
-        padding = None if batch[-1].length == width else mask.to(self.device)
-        logits, state = self.read(inputs.to(self.device), padding, None, 1)
-        return logits[:, 0], state
+            real[place, width - group.length :] = True
+            wanted[place, width - count :] = True
+        logits, state = self._read(inputs, real, None, wanted)
+        return logits.split(counts), state
 
     def _end(
-        self, endings: Sequence[Ending], first: Float[Tensor, "b v"], state: DecodeState, skipped: int
+        self, endings: Sequence[Ending], first: Sequence[Float[Tensor, "_ v"]], state: DecodeState
     ) -> Iterator[tuple[Row, Float[Tensor, "n v"]]]:
-        """The logits of some rows, given those after all beginnings; the first `skipped` after a beginning are left."""
-        inputs = torch.zeros(len(endings), len(endings[0]), dtype=torch.long)
+        """The rows of some endings with their logits, given those after all beginnings."""
+        unread = [ending for ending in endings if not len(ending)]
+        yield from ((ending.row, first[ending.place]) for ending in unread)
+        endings = endings[: len(endings) - len(unread)]
+        if not endings:
+            return
+        width = len(endings[0])
+        inputs = torch.zeros(len(endings), width, dtype=torch.long)
+        real, wanted = (torch.zeros(len(endings), width, dtype=torch.bool) for _ in range(2))
         for index, ending in enumerate(endings):
             inputs[index, : len(ending)] = torch.tensor(ending.row[ending.start :])
+            real[index, : len(ending)] = True
+            wanted[index, len(ending) - ending.wanted : len(ending)] = True
         places = torch.tensor([ending.place for ending in endings], device=self.device)
-        width = inputs.shape[1]
-        logits, _ = self.read(inputs.to(self.device), None, state.select(places, width), width - skipped)
-        for own, ending in zip(logits, endings, strict=True):
-            predicted = own[: len(ending) - skipped]
-            is_whole = ending.scored <= len(predicted)
-            yield ending.row, predicted if is_whole else torch.cat([first[ending.place, None], predicted])
+        logits, _ = self._read(inputs, real, state.select(places, width), wanted)
+        for ending, own in zip(endings, logits.split([ending.wanted for ending in endings]), strict=True):
+            yield ending.row, own if ending.scored == len(own) else torch.cat([first[ending.place], own])
 
-
-def _fitting(endings: Sequence[Ending], context_length: int) -> list[Ending]:
-    """The first endings that fit the context length when all are as long as the longest, which is the first."""
-    width = len(endings[0])
-    return list(takewhile(lambda ending: ending.start + width <= context_length, endings))
-
-
-def _common(one: Row, other: Row) -> int:
-    """Number of tokens that both begin with."""
-    pairs = zip(one, other, strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    def _read(
+        self, inputs: Tensor, real: Tensor, state: DecodeState | None, wanted: Tensor
+    ) -> tuple[Tensor, DecodeState]:
+        return self.read(inputs.to(self.device), real.to(self.device), state, wanted.to(self.device))
 
 
 def in_batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -24,7 +24,7 @@ from ..attention.core import (
     token_positions,
     tokens_seen,
 )
-from ..attention_model import AttentionModel, Mask, TowerMask
+from ..attention_model import AttentionModel, Mask, Tokens, TowerMask
 from ..base import UnsupportedError
 from ..mechanisms.declaration import AttentionShape
 from ..spec import ModelSpec
@@ -73,14 +73,12 @@ class TransformerState:
 
     def select(self, rows: Int[Tensor, " r"], room: int) -> TransformerState:
         """Copies of rows of the batch, which are then to read `room` more tokens."""
-        blocks = tuple(
-            BlockState(
-                select_rows(block.attention, rows, room),
-                None if block.convolution is None else block.convolution.index_select(0, rows),
-            )
-            for block in self.blocks
-        )
-        return TransformerState(blocks, self.positions[rows])
+        blocks = []
+        for block in self.blocks:
+            tail = block.convolution
+            selected = None if tail is None else tail.index_select(0, rows)
+            blocks.append(BlockState(select_rows(block.attention, rows, room), selected))
+        return TransformerState(tuple(blocks), self.positions[rows])
 
 
 class SelfAttention(nn.Module):
@@ -218,11 +216,18 @@ class Transformer(AttentionModel):
         return outputs
 
     def extend(
-        self, tokens: Inputs, mask: Mask, state: TransformerState | None, last: int = 1
-    ) -> tuple[Float[Tensor, "b last v"], TransformerState]:
-        """Outputs after each of the last `last` of `tokens`, which follow those in `state`; padding is on the left."""
+        self, tokens: Inputs, mask: Mask, state: TransformerState | None
+    ) -> tuple[Float[Tensor, "b v"], TransformerState]:
+        """Outputs after the last of `tokens`, which follow those in `state`; padding is on the left."""
         hidden, new_state = self._run(tokens, mask, state, decodes=True)
-        return self.read_out(self.norm(hidden[:, -last:])), new_state
+        return self.read_out(self.norm(hidden[:, -1:]))[:, 0], new_state
+
+    def predictions(
+        self, tokens: Tokens, real: Bool[Tensor, "b n"], state: TransformerState | None, wanted: Bool[Tensor, "b n"]
+    ) -> tuple[Float[Tensor, "wanted v"], TransformerState]:
+        """Logits after the `wanted` tokens, row after row, and the new state."""
+        hidden, new_state = self._run(tokens, None if bool(real.all()) else real, state, decodes=True)
+        return self.read_out(self.norm(hidden[wanted][None]))[0], new_state
 
     @property
     def spec(self) -> ModelSpec:

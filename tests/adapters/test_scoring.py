@@ -44,13 +44,16 @@ class History:
 def scorer(logits: Callable[[Tensor, Tensor | None], Tensor], length: int, pads: bool = True) -> Scorer:
     """A scorer of a model whose function for tokens after a state computes the whole sequence."""
 
-    def read(tokens: Tensor, mask: Tensor | None, state: History | None, last: int) -> tuple[Tensor, History]:
-        assert pads or mask is None
-        kept = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+    def read(tokens: Tensor, real: Tensor, state: History | None, wanted: Tensor) -> tuple[Tensor, History]:
+        assert pads or real[:, 0].all()
         before = [[] for _ in tokens] if state is None else state.rows
-        rows = [old + own[real].tolist() for old, own, real in zip(before, tokens, kept, strict=True)]
+        rows = [old + own[kept].tolist() for old, own, kept in zip(before, tokens, real, strict=True)]
         assert max(map(len, rows)) <= length
-        return torch.stack([logits(torch.tensor([row]), None)[0, -last:] for row in rows]), History(rows)
+        wholes = [logits(torch.tensor([row]), None)[0] for row in rows]
+        own = [whole[len(old) :] for whole, old in zip(wholes, before, strict=True)]
+        return torch.cat([each[chosen[kept]] for each, chosen, kept in zip(own, wanted, real, strict=True)]), History(
+            rows
+        )
 
     return Scorer(logits, read, length, CPU, pads)  # type: ignore[arg-type]
 

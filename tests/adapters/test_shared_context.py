@@ -135,8 +135,8 @@ def test_a_beginning_ends_where_scores_are_wanted() -> None:
 def test_a_shared_context_costs_its_tokens_once(build: Build) -> None:
     adapter = build(shape=ModelShape(context_length=LENGTH, vocab_size=VOCAB))
     read: list[int] = []
-    extend = adapter.model.extend
-    adapter.model.extend = lambda tokens, *rest: read.append(tokens.numel()) or extend(tokens, *rest)
+    predict = adapter.model.predictions
+    adapter.model.predictions = lambda tokens, *rest: read.append(tokens.numel()) or predict(tokens, *rest)
     context = [1, 2, 3] * 10
     adapter.loglikelihood([(context, [4, answer, 5]) for answer in range(4)], share_context=True)
     assert read == [30, 4 * 2]

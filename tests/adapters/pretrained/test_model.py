@@ -33,7 +33,7 @@ def test_decoding_equals_the_whole_sequence_at_every_step(model_type: str, text:
     whole = model(ids, mask)
     logits, state = model.extend(ids[:, :7], mask[:, :7], None)
     for step in range(7, 12):
-        torch.testing.assert_close(logits, whole[:, step - 1 : step], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(logits, whole[:, step - 1], rtol=1e-4, atol=1e-4)
         if step < 11:
             logits, state = model.extend(ids[:, step : step + 1], None, state)
 
