@@ -42,6 +42,7 @@ class Measurement:
     Attributes:
         job: The cell's job.
         send: Takes messages of progress.
+        models: The model of the last cell of this process, by its key; a cell with the same key measures it too.
         timings_s: Seconds of each phase.
         metrics: Measured numbers.
         curves: Training curves.
@@ -54,6 +55,7 @@ class Measurement:
 
     job: CellJob
     send: Callable[[Message], None]
+    models: dict[str, ModelAdapter[Any]] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
     metrics: list[Metric] = field(default_factory=list)
     curves: list[CurvePoint] = field(default_factory=list)
@@ -75,7 +77,7 @@ class Measurement:
         self.notes += data.notes
         self.details |= data.details
         with self._phase("build"):
-            adapter = self._build(data)
+            adapter = self._kept_or_built(data)
         self._state_head(adapter, data)
         self._convert(adapter, data)
         if job.config.save_to:
@@ -197,6 +199,21 @@ class Measurement:
         decodes = Capability.LANGUAGE_MODEL in planned.backbone.capabilities
         return build_alone(planned.spec, shape, self._precision(), causal=decodes)
 
+    def _kept_or_built(self, data: TaskData) -> ModelAdapter[Any]:
+        """The model as the process has it from an earlier cell, or a new one."""
+        if self.job.model_key is None:
+            return self._build(data)
+        key = f"{self.job.model_key} {data.shape}"
+        if key in self.models:
+            self.notes.append("the model was loaded once for several cells, for an earlier one than this")
+            adapter = self.models[key]
+            for core in adapter.model.cores:
+                core.kernels_used.clear()
+            return adapter
+        self.models.clear()
+        self.models[key] = self._build(data)
+        return self.models[key]
+
     def _build(self, data: TaskData) -> ModelAdapter[Any]:
         job, planned, cell = self.job, self.job.planned, self.job.cell
         settings = cell.settings["backbone"]
@@ -262,6 +279,8 @@ class Measurement:
         for hybrid in hybrids:
             hybrid.linear_branch = False
         info, rows = self.job.task.info, self._predict(adapter, data)
+        for hybrid in hybrids:
+            hybrid.linear_branch = True
         scored = self.job.task.score(rows, self.job.task_settings)
         self.rows = [
             {**own, WITHOUT_BRANCH: {key: value for key, value in other.items() if own.get(key) != value}}
