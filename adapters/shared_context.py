@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, takewhile
+from itertools import accumulate, takewhile
 from typing import TypeAlias, TypeVar
 
 import torch
@@ -127,12 +127,16 @@ class SharedReader:
 
         Args:
             scored: For each row, how many of its last predictions are wanted.
-            batch_size: Beginnings in a batch. Endings in a batch are as many at most, or as many as take no more memory
-                with their copies of states than the logits of `batch_size` whole rows.
+            batch_size: Rows in a batch. There are more if they, with their states and the wanted logits, take no more
+                memory than `batch_size` whole rows with a state, all logits and their log-probabilities.
         """
         groups = beginnings(scored)
-        runs = [groups] if self.pads else [list(run) for _, run in groupby(groups, lambda group: group.length)]
-        for batch in (batch for run in runs for batch in in_batches(run, batch_size)):
+        most = batch_size
+        while groups:
+            batch = groups[: min(most, len(groups))]
+            if not self.pads:
+                batch = list(takewhile(lambda group: group.length == groups[0].length, batch))
+            groups = groups[len(batch) :]
             logits, state = self._begin(batch, scored)
             yield from ((group.rows[0], own) for group, own in zip(batch, logits, strict=True) if not group.is_shared)
             endings = [
@@ -142,24 +146,15 @@ class SharedReader:
                 for row in group.rows
             ]
             endings.sort(key=len, reverse=True)
-            for taken in in_batches(endings, self._most_endings(endings, batch, logits, state, batch_size)):
+            state_bytes, logits_bytes = state.bytes // len(batch), logits[0][0].nbytes
+            longest = max((len(ending.row) for ending in endings), default=batch[0].length)
+            half_bytes = batch_size * (longest * logits_bytes + state_bytes // 2)
+            most = max(batch_size, half_bytes // max(1, state_bytes))
+            while endings:
+                sizes = accumulate(state_bytes + ending.wanted * logits_bytes for ending in endings)
+                taken = endings[: max(batch_size, sum(1 for _ in takewhile(lambda size: size <= half_bytes, sizes)))]
+                endings = endings[len(taken) :]
                 yield from self._end(taken, logits, state)
-
-    def _most_endings(
-        self,
-        endings: Sequence[Ending],
-        batch: Sequence[Beginning],
-        logits: Sequence[Tensor],
-        state: DecodeState,
-        batch_size: int,
-    ) -> int:
-        """How many endings make a batch."""
-        if not endings:
-            return batch_size
-        logits_bytes = logits[0][0].nbytes
-        whole_bytes = batch_size * max(len(ending.row) for ending in endings) * logits_bytes
-        copy_bytes = state.bytes // len(batch) + max(ending.wanted for ending in endings) * logits_bytes
-        return max(batch_size, whole_bytes // copy_bytes)
 
     def _begin(
         self, batch: Sequence[Beginning], scored: Mapping[Row, int]

@@ -137,7 +137,7 @@ def test_our_model_in_lm_eval_scores_as_its_own(checkpoint: Path) -> None:
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_our_model_answers_in_bfloat16_as_lm_evals_own(kind: str, tmp_path: Path) -> None:
     folder = save_checkpoint(kind, tmp_path / "model")
-    ours = HedgebenchLM(backbone=str(folder), device="cpu", dtype="bfloat16", batch_size=3)
+    ours = HedgebenchLM(backbone=str(folder), device="cpu", dtype="bfloat16", batch_size=3, share_context=False)
     theirs = peer(folder, 3, "bfloat16")
     settings = {"until": ["\n"], "max_gen_toks": 12, "do_sample": False}
     texts = ("short", "the quick brown fox jumps over the lazy dog " * 4, "a", "two words", "and so on and on")
@@ -156,7 +156,8 @@ def test_our_model_answers_in_bfloat16_as_lm_evals_own(kind: str, tmp_path: Path
 def test_a_task_answers_in_bfloat16_as_lm_evals_own_model(checkpoint: Path, mirror: Path, tmp_path: Path) -> None:
     write_task(tmp_path, "tiny")
     asked = {"models": ("softmax",), "tasks": ("lm_eval/tiny.yaml",), "backbone": f"hf:{checkpoint}"}
-    config = make_config({**asked, "mirror": str(mirror), "dtype": "bfloat16", "batch_size": "4"})
+    others = {"dtype": "bfloat16", "batch_size": "4", "set": {"share_context": "false"}}
+    config = make_config({**asked, "mirror": str(mirror), **others})
     (planned,) = make_plan(config)
     assert planned.cell.settings["backbone"]["weights"] == "bfloat16"
     store = RunStore(tmp_path / "out")
