@@ -6,6 +6,7 @@ batch from copies of the state that it leaves, which is a KV cache or the sums o
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, takewhile
@@ -133,26 +134,18 @@ class SharedReader:
         groups = beginnings(scored)
         most = batch_size
         while groups:
-            batch = groups[: min(most, len(groups))]
-            if not self.pads:
-                batch = list(takewhile(lambda group: group.length == groups[0].length, batch))
+            batch = groups[:most] if self.pads else _of_one_length(groups[:most])
             groups = groups[len(batch) :]
             logits, state = self._begin(batch, scored)
             yield from ((group.rows[0], own) for group, own in zip(batch, logits, strict=True) if not group.is_shared)
-            endings = [
-                Ending(row, place, group.length, scored[row])
-                for place, group in enumerate(batch)
-                if group.is_shared
-                for row in group.rows
-            ]
-            endings.sort(key=len, reverse=True)
+            endings = _endings(batch, scored)
             state_bytes, logits_bytes = state.bytes // len(batch), logits[0][0].nbytes
             longest = max((len(ending.row) for ending in endings), default=batch[0].length)
             half_bytes = batch_size * (longest * logits_bytes + state_bytes // 2)
             most = max(batch_size, half_bytes // max(1, state_bytes))
             while endings:
-                sizes = accumulate(state_bytes + ending.wanted * logits_bytes for ending in endings)
-                taken = endings[: max(batch_size, sum(1 for _ in takewhile(lambda size: size <= half_bytes, sizes)))]
+                sizes = [state_bytes + ending.wanted * logits_bytes for ending in endings]
+                taken = endings[: max(batch_size, bisect(list(accumulate(sizes)), half_bytes))]
                 endings = endings[len(taken) :]
                 yield from self._end(taken, logits, state)
 
@@ -196,6 +189,18 @@ class SharedReader:
         self, inputs: Tensor, real: Tensor, state: DecodeState | None, wanted: Tensor
     ) -> tuple[Tensor, DecodeState]:
         return self.read(inputs.to(self.device), real.to(self.device), state, wanted.to(self.device))
+
+
+def _of_one_length(groups: Sequence[Beginning]) -> list[Beginning]:
+    """The first groups that are as long as the first of all."""
+    return list(takewhile(lambda group: group.length == groups[0].length, groups))
+
+
+def _endings(batch: Sequence[Beginning], scored: Mapping[Row, int]) -> list[Ending]:
+    """The endings of the rows that share a beginning, the longest first."""
+    shared = [(place, group) for place, group in enumerate(batch) if group.is_shared]
+    endings = [Ending(row, place, group.length, scored[row]) for place, group in shared for row in group.rows]
+    return sorted(endings, key=len, reverse=True)
 
 
 def in_batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

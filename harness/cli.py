@@ -25,6 +25,7 @@ LM_EVAL = "lm-eval"
 
 EXPORT_FORMATS = ("parquet", "model-index", LM_EVAL, "mlflow", "tensorboard", "wandb")
 COMPARE_FORMATS = ("md", "json", "github")
+SHELLS = ("bash", "zsh")
 
 CONVERT_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--recipe": {"help": "recipe of the conversion (default: the task's first for pretrained backbones)"},
@@ -74,6 +75,9 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser of every subcommand; the flags of `run` and `convert` are left out if `command` is another one."""
     parser = argparse.ArgumentParser(prog="bench", description="Evaluate and benchmark attention mechanisms.")
     parser.add_argument("--version", action="version", version=f"bench {__version__}")
+    parser.add_argument(
+        "--print-completion", action=_Completion, choices=SHELLS, help="print what completes arguments in this shell"
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, does: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
@@ -123,6 +127,16 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     environment.add_argument("--json", action="store_true", help="print JSON")
     add(LM_EVAL, _lm_eval, "lm-eval's own command line, with our models as --model hedgebench")
     return parser
+
+
+class _Completion(argparse.Action):
+    """Prints a shell's completion script and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
+        from .commands.completion import completion_script
+
+        print(completion_script(make_parser(), given[1]))
+        parser.exit()
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
