@@ -20,6 +20,7 @@ from ...results.report.write import write_report
 from ...results.stats.evidence import kept_scores
 from ...results.store import DONE_STATUSES, RunStore
 from ...results.tables.terminal import print_leaderboard
+from .. import registry
 from ..cell import Cell, PlannedCell
 from ..config import RunConfig
 from ..environment import host_environment
@@ -116,8 +117,13 @@ def make_job(config: RunConfig, store: RunStore, planned: PlannedCell) -> CellJo
 
 
 def _model_key(config: RunConfig, planned: PlannedCell) -> str | None:
-    """What determines a pretrained model that nothing trains; None if a cell changes its model or measures time."""
+    """What determines a pretrained model that nothing trains; None if a cell changes its model or measures time.
+
+    Also None for a task of a plugin, which may leave anything behind.
+    """
     cell, info = planned.cell, planned.task.info
+    if type(planned.task).__module__.partition(".")[0] != registry.PACKAGE:
+        return None
     if cell.recipe != "zero-shot" or planned.weights is None or info.own_device or config.save_to:
         return None
     model = [
