@@ -162,7 +162,7 @@ class SharedReader:
             real[place, width - group.length :] = True
             wanted[place, width - count :] = True
         logits, state = self._read(inputs, real, None, wanted)
-        return logits.split(counts), state
+        return torch.split(logits, counts), state
 
     def _end(
         self, endings: Sequence[Ending], first: Sequence[Float[Tensor, "_ v"]], state: DecodeState
@@ -182,7 +182,8 @@ class SharedReader:
             wanted[index, len(ending) - ending.wanted : len(ending)] = True
         places = torch.tensor([ending.place for ending in endings], device=self.device)
         logits, _ = self._read(inputs, real, state.select(places, width), wanted)
-        for ending, own in zip(endings, logits.split([ending.wanted for ending in endings]), strict=True):
+        parts = torch.split(logits, [ending.wanted for ending in endings])
+        for ending, own in zip(endings, parts, strict=True):
             yield ending.row, own if ending.scored == len(own) else torch.cat([first[ending.place], own])
 
     def _read(

@@ -53,8 +53,9 @@ class Bridge:
             scale: Factor on q·k in softmax; 1/√d if None.
         """
         if self.slot is not None and (packing := self.slot.packing) is not None:
-            whole = Heads(*map(packing.unpack, (q, k, v)), packing.positions, packing.mask, scale)
-            attended, self.slot.state = self.core.extend(whole, self.slot.state)
+            unpack = packing.unpack
+            heads = Heads(unpack(q), unpack(k), unpack(v), packing.positions, packing.mask, scale)
+            attended, self.slot.state = self.core.extend(heads, self.slot.state)
             return packing.pack(attended)
         tokens = q.shape[2]
         mask = None if mask is None else mask[:, -tokens:]

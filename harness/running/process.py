@@ -16,7 +16,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ...results.record import Failure, Status
 from ...tasks.efficiency.points import PointTask
@@ -27,6 +27,8 @@ from .sweeping import SweepRun, Turn
 from .worker import Order, serve
 
 LOG_TAIL_CHARACTERS = 4000
+EXIT_S = 10.0
+"""Seconds in which a process without a job ends by itself."""
 
 _PRELOAD = ["hedgebench.harness.running.preload"]
 _PRELOAD_TRAINING = [*_PRELOAD, "torch._dynamo", "hedgebench.adapters.training.loop"]
@@ -44,8 +46,8 @@ class _Worker:
     connection: Connection
     model_key: str | None
 
-    def send(self, order: Order) -> bool:
-        """Gives the process its next job; false if it has ended."""
+    def send(self, order: Order | None) -> bool:
+        """Gives the process its next job, or None to let it end; false if it has ended."""
         try:
             self.connection.send(order)
         except OSError:
@@ -95,8 +97,11 @@ class CellProcesses:
         """Ends every running process, and lets no other start."""
         with self._lock:
             self._cancelled = True
-            for process in self._running:
+            waiting, self._waiting = self._waiting, []
+            for process in self._running - {worker.process for worker in waiting}:
                 _kill(process)
+        for worker in waiting:
+            self._dismiss(worker)
 
     def _run_one(self, job: CellJob, listener: Listener) -> CellOutcome:
         with tempfile.TemporaryDirectory(prefix="hedgebench-") as folder:
@@ -116,11 +121,11 @@ class CellProcesses:
         """A process that begins with the job: one that has its model already, or a new one."""
         key = order.job.model_key
         with self._lock:
-            others = [worker for worker in self._waiting if worker.model_key != key or self._cancelled]
+            others = [worker for worker in self._waiting if worker.model_key != key]
             self._waiting = [worker for worker in self._waiting if worker not in others]
             ready = self._waiting.pop() if self._waiting else None
         for worker in others:
-            self._end(worker)
+            self._dismiss(worker)
         if ready is not None:
             if ready.send(order):
                 return ready
@@ -148,6 +153,12 @@ class CellProcesses:
                     return 0
         return self._end(worker)
 
+    def _dismiss(self, worker: _Worker) -> None:
+        """Lets a process that waits for a job end by itself, so that it cleans up."""
+        if worker.send(None):
+            wait([worker.process.sentinel], EXIT_S)
+        self._end(worker)
+
     def _end(self, worker: _Worker) -> int:
         with self._lock:  # an exit code can be read once: of two threads that read at a time, one would get 255
             self._running.discard(worker.process)
@@ -163,7 +174,7 @@ def _follow(worker: _Worker, listener: Listener, timeout_s: float | None) -> boo
     is_open = True
     while True:
         left_s = None if end_s is None else max(0.0, end_s - time.monotonic())
-        sources = [worker.process.sentinel, *([worker.connection] if is_open else [])]
+        sources: list[Any] = [worker.process.sentinel, *([worker.connection] if is_open else [])]
         ready = wait(sources, left_s)
         if not ready:
             return False

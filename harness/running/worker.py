@@ -91,7 +91,7 @@ def serve(order: Order, connection: Connection) -> None:
 
     Args:
         order: The first job.
-        connection: Takes messages of progress, and None after each job; gives further orders.
+        connection: Takes messages of progress, and None after each job; gives further orders, and None at the end.
     """
     os.setsid()
     _print_to(order.log_path)
@@ -105,7 +105,10 @@ def serve(order: Order, connection: Connection) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         _send(connection, None)
-        order = connection.recv()
+        further: Order | None = connection.recv()
+        if further is None:
+            return
+        order = further
         _print_to(order.log_path)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -132,11 +133,16 @@ def test_a_beginning_ends_where_scores_are_wanted() -> None:
     assert found.length == 12
 
 
-def test_a_shared_context_costs_its_tokens_once(build: Build) -> None:
+def test_a_shared_context_costs_its_tokens_once(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = build(shape=ModelShape(context_length=LENGTH, vocab_size=VOCAB))
     read: list[int] = []
     predict = adapter.model.predictions
-    adapter.model.predictions = lambda tokens, *rest: read.append(tokens.numel()) or predict(tokens, *rest)
+
+    def counted(tokens: torch.Tensor, *others: Any) -> Any:
+        read.append(tokens.numel())
+        return predict(tokens, *others)
+
+    monkeypatch.setattr(adapter.model, "predictions", counted)
     context = [1, 2, 3] * 10
     adapter.loglikelihood([(context, [4, answer, 5]) for answer in range(4)], share_context=True)
     assert read == [30, 4 * 2]
