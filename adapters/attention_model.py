@@ -66,6 +66,19 @@ class AttentionModel(nn.Module):
     def extend(self, tokens: Tensor, mask: Mask, state: Any) -> tuple[Float[Tensor, "b v"], DecodeState]:
         """Logits after the last of `tokens`, which follow those in `state`; padding is on the left."""
 
+    @abstractmethod
+    def predictions(
+        self, tokens: Tokens, real: Bool[Tensor, "b n"], state: Any, wanted: Bool[Tensor, "b n"]
+    ) -> tuple[Float[Tensor, "wanted v"], DecodeState]:
+        """Logits after the `wanted` tokens, row after row, and the new state.
+
+        Args:
+            tokens: Tokens that follow those in `state`.
+            real: False at padding. It may be on the right in a last call: the new state is then of no use.
+            state: State after earlier tokens; None at the start.
+            wanted: True at tokens whose next token is to be predicted.
+        """
+
     @property
     @abstractmethod
     def spec(self) -> ModelSpec:

@@ -175,6 +175,10 @@ class DecodeState(Protocol):
         """Bytes of its tensors, for the whole batch."""
         ...
 
+    def select(self, rows: Tensor, room: int) -> DecodeState:
+        """Copies of rows of the batch, by their places `[r]`, which are then to read `room` more tokens."""
+        ...
+
 
 class Sampling(TypedDict, total=False):
     """Options of `Adapter.generate`: the choice of tokens, and the end of generation.
@@ -227,9 +231,16 @@ class Adapter(Protocol):
         ...
 
     def loglikelihood(
-        self, requests: Sequence[tuple[Sequence[int], Sequence[int]]], batch_size: int = 8
+        self,
+        requests: Sequence[tuple[Sequence[int], Sequence[int]]],
+        batch_size: int = 8,
+        *,
+        share_context: bool = False,
     ) -> list[Continuation]:
-        """Scores of (context, continuation) pairs, in the order given."""
+        """Scores of (context, continuation) pairs, in the order given.
+
+        With `share_context` the beginning that contexts have in common is read once, which rounds differently.
+        """
         ...
 
     def rolling_loglikelihood(

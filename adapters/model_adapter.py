@@ -86,7 +86,8 @@ class ModelAdapter(Generic[Model]):
 
     @property
     def _scorer(self) -> Scorer:
-        return Scorer(self._logits, self.shape.context_length, self.device)
+        pads = all(core.takes_padding for core in self.model.cores)
+        return Scorer(self._logits, self._read, self.shape.context_length, self.device, pads)
 
     @torch.no_grad()
     def logits(self, input_ids: Tokens, attention_mask: Mask = None) -> Float[Tensor, "b n v"]:
@@ -98,10 +99,14 @@ class ModelAdapter(Generic[Model]):
         return _refusing_nan(self._logits(input_ids, attention_mask))
 
     def loglikelihood(
-        self, requests: Sequence[tuple[Sequence[int], Sequence[int]]], batch_size: int = 8
+        self,
+        requests: Sequence[tuple[Sequence[int], Sequence[int]]],
+        batch_size: int = 8,
+        *,
+        share_context: bool = False,
     ) -> list[Continuation]:
         """Scores of (context, continuation) pairs, in the order given."""
-        return self._scorer.loglikelihood(requests, batch_size, self.precision.of_scores)
+        return self._scorer.loglikelihood(requests, batch_size, self.precision.of_scores, share_context=share_context)
 
     def rolling_loglikelihood(
         self, tokens: Sequence[int], *, prefix_token: int, stride: int | None = None, batch_size: int = 8
@@ -229,6 +234,16 @@ class ModelAdapter(Generic[Model]):
         with self.precision.autocast():
             out: Tensor = self.model(inputs, mask)
         return out.float()
+
+    @torch.no_grad()
+    def _read(
+        self, tokens: Tokens, real: Tensor, state: DecodeState | None, wanted: Tensor
+    ) -> tuple[Tensor, DecodeState]:
+        self._require(Capability.LANGUAGE_MODEL)
+        self.model.eval()
+        with self.precision.autocast():
+            logits, state = self.model.predictions(tokens, real, state, wanted)
+        return logits.float(), state
 
     def _extend(self, tokens: Tensor, mask: Tensor | None, state: DecodeState | None) -> tuple[Tensor, DecodeState]:
         self.model.eval()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .base import Continuation
+from .shared_context import Read, Row, SharedReader, in_batches
 
 Logits = Callable[[Int[Tensor, "b n"], Tensor | None], Float[Tensor, "b n v"]]
 """Computes next-token logits from token ids and an attention mask."""
@@ -25,16 +26,25 @@ class Scorer:
 
     Attributes:
         logits: The model's function for next-token logits.
+        read: The model's function for the logits of tokens that follow those in a state.
         context_length: Longest input in tokens.
         device: Device of the inputs.
+        pads: Whether the model takes padding.
     """
 
     logits: Logits
+    read: Read
     context_length: int
     device: torch.device
+    pads: bool = True
 
     def loglikelihood(
-        self, requests: Sequence[tuple[Sequence[int], Sequence[int]]], batch_size: int, dtype: torch.dtype
+        self,
+        requests: Sequence[tuple[Sequence[int], Sequence[int]]],
+        batch_size: int,
+        dtype: torch.dtype,
+        *,
+        share_context: bool,
     ) -> list[Continuation]:
         """Scores of continuations, in the order given; contexts are cut on the left to fit.
 
@@ -48,6 +58,7 @@ class Scorer:
             batch_size: Rows in a batch.
             dtype: Type of log-probabilities. As in lm-eval's models, float32 is summed in float64, and other types in
                 their own type.
+            share_context: Read what contexts have in common once. Batches are then others than those of lm-eval.
 
         Raises:
             FloatingPointError: A log-probability is NaN.
@@ -60,23 +71,32 @@ class Scorer:
                     f"allowed: at least 1 of each, and a continuation of at most {self.context_length}"
                 )
         tokens = [[*context, *continuation][-(self.context_length + 1) :] for context, continuation in requests]
-        sharing: dict[tuple[int, ...], list[int]] = {}
+        sharing: dict[Row, list[int]] = {}
         for index, whole in enumerate(tokens):
             sharing.setdefault(tuple(whole[:-1]), []).append(index)
-        leading = {row: max(indices, key=lambda index: len(requests[index][1])) for row, indices in sharing.items()}
-        order = sorted(sharing, key=lambda row: (-len(row), tokens[leading[row]]))
+        scored = {row: max(len(requests[index][1]) for index in indices) for row, indices in sharing.items()}
+        if share_context:
+            predictions = SharedReader(self.read, self.device, self.pads).predictions(scored, batch_size)
+        else:
+            leading = {row: max(same, key=lambda index: len(requests[index][1])) for row, same in sharing.items()}
+            order = sorted(sharing, key=lambda row: (-len(row), tokens[leading[row]]))
+            predictions = self._whole_rows(order, batch_size)
         scores: dict[int, Continuation] = {}
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            inputs = torch.zeros(len(rows), len(rows[0]), dtype=torch.long, device=self.device)
-            for place, row in enumerate(rows):
-                inputs[place, : len(row)] = torch.as_tensor(row, device=self.device)
-            for predicted, row in zip(self.logits(inputs, None), rows, strict=True):
-                for index in sharing[row]:
-                    scores[index] = _continuation(predicted.to(dtype), tokens[index], len(requests[index][1]))
+        for row, predicted in predictions:
+            for index in sharing[row]:
+                scores[index] = _continuation(predicted.to(dtype), requests[index][1])
         in_order = [scores[i] for i in range(len(requests))]
         _refuse_nan(np.array([score.loglikelihood_nats for score in in_order]), "requests")
         return in_order
+
+    def _whole_rows(self, rows: Sequence[Row], batch_size: int) -> Iterator[tuple[Row, Float[Tensor, "n v"]]]:
+        """Each row with its logits, in batches of consecutive rows."""
+        for batch in in_batches(rows, batch_size):
+            inputs = torch.zeros(len(batch), len(batch[0]), dtype=torch.long, device=self.device)
+            for place, row in enumerate(batch):
+                inputs[place, : len(row)] = torch.as_tensor(row, device=self.device)
+            for predicted, row in zip(self.logits(inputs, None), batch, strict=True):
+                yield row, predicted[: len(row)]
 
     def rolling_loglikelihood(
         self, tokens: Sequence[int], *, prefix_token: int, stride: int | None, batch_size: int
@@ -110,11 +130,10 @@ class Scorer:
         return scores
 
 
-def _continuation(predicted: Float[Tensor, "n v"], tokens: Sequence[int], length: int) -> Continuation:
-    """The score of the last `length` of `tokens`; row i of `predicted` has the logits of token i + 1."""
-    end = len(tokens) - 1
-    rows = predicted[end - length : end].log_softmax(-1)
-    targets = torch.as_tensor(list(tokens[-length:]), device=rows.device)
+def _continuation(predicted: Float[Tensor, "n v"], tokens: Sequence[int]) -> Continuation:
+    """The score of `tokens`, whose logits are the last rows of `predicted`."""
+    rows = predicted[len(predicted) - len(tokens) :].log_softmax(-1)
+    targets = torch.as_tensor(list(tokens), device=rows.device)
     chosen = rows.gather(1, targets[:, None])
     summed = (chosen.double() if chosen.dtype == torch.float32 else chosen).sum()
     return Continuation(float(summed), bool((rows.argmax(-1) == targets).all()))

@@ -14,6 +14,7 @@ LM_EVAL = "lm-eval"
 
 EXPORT_FORMATS = ("parquet", "model-index", LM_EVAL, "mlflow", "tensorboard", "wandb")
 COMPARE_FORMATS = ("md", "json", "github")
+SHELLS = ("bash", "zsh")
 CALLERS = ("script", "notebook")
 """Kinds of Python sessions that start a command in a process of its own (see `python/session.py`)."""
 

@@ -9,11 +9,21 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..results.names import UsageError
-from .arguments import EXPORT_FORMATS, LM_EVAL, add_compare, add_convert, add_list, add_paper, add_report, add_run
+from .arguments import (
+    EXPORT_FORMATS,
+    LM_EVAL,
+    SHELLS,
+    add_compare,
+    add_convert,
+    add_list,
+    add_paper,
+    add_report,
+    add_run,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,6 +59,9 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser of every subcommand; the flags of `run` and `convert` are left out if `command` is another one."""
     parser = argparse.ArgumentParser(prog="bench", description="Evaluate and benchmark attention mechanisms.")
     parser.add_argument("--version", action="version", version=f"bench {__version__}")
+    parser.add_argument(
+        "--print-completion", action=_Completion, choices=SHELLS, help="print what completes arguments in this shell"
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, does: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
@@ -94,6 +107,16 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     environment.add_argument("--json", action="store_true", help="print JSON")
     add(LM_EVAL, _lm_eval, "lm-eval's own command line, with our models as --model hedgebench")
     return parser
+
+
+class _Completion(argparse.Action):
+    """Prints a shell's completion script and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
+        from .commands.completion import completion_script
+
+        print(completion_script(make_parser(), given[1]))
+        parser.exit()
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from ..results.names import UsageError, unknown_name
 from ..results.record import DataIdentity, Failure
 from ..tasks.base import DataUnavailableError, Sources, Task
 from ..tasks.data.own_rows import nearest_datasets
-from ..tasks.data.sources import cache_folder
+from ..tasks.data.sources import cache_folder, hub_is_off
 from . import registry
 from .cell import Cell, PlannedCell
 from .config import NOTHING_GIVEN, RunConfig
@@ -72,7 +72,7 @@ def make_plan(config: RunConfig, begin: Callable[[Collection[str]], None] = lamb
 def make_sources(config: RunConfig) -> Sources:
     """The sources of data: `--mirror` or the variable `HEDGEBENCH_MIRROR`, and the user's cache."""
     mirror = config.mirror or os.environ.get("HEDGEBENCH_MIRROR")
-    offline = config.offline or os.environ.get("HF_HUB_OFFLINE") == "1"
+    offline = config.offline or hub_is_off()
     return Sources(Path(mirror).resolve() if mirror else None, cache_folder(), offline)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -64,11 +64,14 @@ class AttentionCore(nn.Module):
     """Attention over projected heads; each kind of attention is a class with `attend` and `weights`.
 
     Attributes:
+        takes_padding: Whether `attend` takes a padding mask; a class attribute.
         kernels_used: Kernels that ran so far, by phase (`train`, `forward`, `prefill`, `decode`), in the order of their
             first run.
         stand_in: Gives the outputs over whole sequences in place of this attention; None but in a lesson of
             `AttentionModel.teaching`.
     """
+
+    takes_padding: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -189,3 +192,25 @@ def kernels_of(module: nn.Module) -> list[tuple[str, KernelChoice]]:
     """Kernels that ran in any attention core inside `module`, by phase, in the order of their first run."""
     cores = (part for part in module.modules() if isinstance(part, AttentionCore))
     return list(dict.fromkeys(ran for core in cores for ran in core.kernels_used))
+
+
+def select_rows(state: LayerState, rows: Int[Tensor, " r"], room: int) -> LayerState:
+    """A copy of rows of the batch; a KV cache has room for `room` more tokens."""
+    if isinstance(state, KVCache):
+        return state.select(rows, room)
+    copied: LayerState = map_tensors(state, lambda tensor: tensor.index_select(0, rows))
+    return copied
+
+
+def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The value with `function` applied to every tensor in it: in dataclasses, dicts, lists and tuples."""
+    match value:
+        case Tensor():
+            return function(value)
+        case dict():
+            return {key: map_tensors(part, function) for key, part in value.items()}
+        case tuple() | list():
+            return type(value)(map_tensors(part, function) for part in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)})
+    return value

@@ -37,6 +37,8 @@ class FlaLinearAttention(AttentionCore):
         ValueError: A window was asked for.
     """
 
+    takes_padding = False
+
     def __init__(
         self,
         query_map: FeatureMap,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -67,6 +67,18 @@ class KVCache:
         if cache.mask_buffer is not None:
             cache.mask_buffer[:, self.length : length] = True if mask is None else mask
         return replace(cache, length=length)
+
+    def select(self, rows: Int[Tensor, " r"], room: int) -> KVCache:
+        """Copies of rows of the batch, with room for `room` more tokens."""
+
+        def copied(buffer: Tensor, dim: int) -> Tensor:
+            shape = (len(rows), *buffer.shape[1:dim], self.length + room, *buffer.shape[dim + 1 :])
+            larger = buffer.new_empty(shape)
+            torch.index_select(buffer.narrow(dim, 0, self.length), 0, rows, out=larger.narrow(dim, 0, self.length))
+            return larger
+
+        mask = None if self.mask_buffer is None else copied(self.mask_buffer, 1)
+        return KVCache(copied(self.key_buffer, 2), copied(self.value_buffer, 2), mask, self.length)
 
     def last(self, tokens: int) -> KVCache:
         """The cache of the last `tokens` tokens; unchanged until it holds twice as many."""

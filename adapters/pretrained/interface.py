@@ -52,6 +52,11 @@ class Bridge:
             mask: True at real tokens; with a cache also those of earlier tokens, on the left.
             scale: Factor on q·k in softmax; 1/√d if None.
         """
+        if self.slot is not None and (packing := self.slot.packing) is not None:
+            unpack = packing.unpack
+            heads = Heads(unpack(q), unpack(k), unpack(v), packing.positions, packing.mask, scale)
+            attended, self.slot.state = self.core.extend(heads, self.slot.state)
+            return packing.pack(attended)
         tokens = q.shape[2]
         mask = None if mask is None else mask[:, -tokens:]
         positions = token_positions(q[:, 0], mask) if self.slot is None else self.slot.positions
@@ -154,13 +159,14 @@ def provide_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     """
     config: Any = model.config
     mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
-    if mask is None and positions is not None and bool((positions.diff(dim=-1) != 1).any()):
-        raise UnsupportedError(
-            "packed sequences (position_ids that jump) cannot be used with swapped attention; pad instead"
-        )
     name = cache_argument(type(model).forward)
     kwargs = {name if key in CACHE_ARGUMENTS else key: value for key, value in kwargs.items()}
     cache = kwargs.get(name)
+    packing = cache.packing if isinstance(cache, StateCache) else None
+    if packing is None and mask is None and positions is not None and bool((positions.diff(dim=-1) != 1).any()):
+        raise UnsupportedError(
+            "packed sequences (position_ids that jump) cannot be used with swapped attention; pad instead"
+        )
     wanted = kwargs.get("use_cache")
     if cache is None and (wanted is False or (wanted is None and not getattr(config, "use_cache", False))):
         return args, kwargs
@@ -175,7 +181,7 @@ def provide_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     elif positions is None:
         positions = token_positions(inputs, None) + cache.get_seq_length()
     for slot in slots:
-        slot.positions = positions.expand(len(inputs), -1)
+        slot.positions, slot.packing = positions.expand(len(inputs), -1), packing
     return args, {**kwargs, name: cache}
 
 

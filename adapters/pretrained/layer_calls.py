@@ -16,10 +16,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ..attention.core import map_tensors
 from ..base import UnsupportedError
 from .load import available_bytes
 from .model import PretrainedModel
-from .state_cache import map_tensors
 from .swap import attention_layers
 
 

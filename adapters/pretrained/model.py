@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -13,7 +13,7 @@ from ..attention.core import token_positions, tokens_seen
 from ..attention_model import AttentionModel, Mask, Outputs, Tokens
 from ..spec import ModelSpec
 from .interface import cache_argument
-from .state_cache import StateCache
+from .state_cache import Packing, StateCache
 from .swap import Swap, is_encoder, swap_attention
 
 Inputs: TypeAlias = Tokens | Float[Tensor, "b c y x"]
@@ -76,6 +76,29 @@ class PretrainedModel(AttentionModel):
             **{cache_argument(type(self.inner).forward): cache},
         )
         return out.logits[:, -1], cache
+
+    def predictions(
+        self, tokens: Tokens, real: Bool[Tensor, "b n"], state: StateCache | None, wanted: Bool[Tensor, "b n"]
+    ) -> tuple[Float[Tensor, "wanted v"], StateCache]:
+        """Logits after the `wanted` tokens, row after row, and the new state.
+
+        All layers but attention read the real tokens of all rows as one row, so padding costs next to nothing.
+        """
+        cache = StateCache(len(self.swap.bridges)) if state is None else state
+        positions = token_positions(tokens, real)
+        if cache.seen is not None:
+            positions = positions + cache.seen[:, None]
+        cache.seen = tokens_seen(tokens, real, cache.seen)
+        cache.packing = Packing(real, positions)
+        out = self.inner(
+            input_ids=tokens[real][None],
+            position_ids=positions[real][None],
+            use_cache=True,
+            logits_to_keep=wanted[real].nonzero()[:, 0],
+            **{cache_argument(type(self.inner).forward): cache},
+        )
+        cache.packing = None
+        return out.logits[0], cache
 
     @property
     def last_position(self) -> int | None:

@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from ..attention.core import LayerState, state_bytes
+from ..attention.core import LayerState, map_tensors, select_rows, state_bytes
+
+
+@dataclass(frozen=True)
+class Packing:
+    """The real tokens of a padded batch as one row, for all layers but attention.
+
+    Attributes:
+        real: False at padding.
+        positions: Position of each token.
+    """
+
+    real: Bool[Tensor, "b n"]
+    positions: Int[Tensor, "b n"]
+
+    @property
+    def mask(self) -> Bool[Tensor, "b n"] | None:
+        """The mask that attention needs; None if no token sees padding, as it is on the right or nowhere."""
+        return None if bool(self.real[:, 0].all()) else self.real
+
+    def unpack(self, heads: Float[Tensor, "1 h t d"]) -> Float[Tensor, "b h n d"]:
+        """Heads of the batch; those of padding are 0."""
+        batch = heads.new_zeros(*self.real.shape, heads.shape[1], heads.shape[3])
+        batch[self.real] = heads[0].transpose(0, 1)
+        return batch.transpose(1, 2)
+
+    def pack(self, heads: Float[Tensor, "b h n d"]) -> Float[Tensor, "1 h t d"]:
+        """Heads of the real tokens."""
+        return heads.transpose(1, 2)[self.real].transpose(0, 1)[None]
 
 
 class StateLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
@@ -23,6 +50,7 @@ class StateLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         state: State of the attention core; None before the first token.
         length: Tokens seen.
         positions: Position of each token of the present call; set before the model runs.
+        packing: The batch of the present call if it reads real tokens only; set likewise.
     """
 
     is_sliding = False
@@ -33,13 +61,14 @@ class StateLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.state: LayerState = None
         self.length = 0
         self.positions: Int[Tensor, "b n"] | None = None
+        self.packing: Packing | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Does nothing: states begin with the first token."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Counts the new tokens; returns their keys and values."""
-        self.length += key_states.shape[2]
+        self.length += key_states.shape[2] if self.packing is None else self.packing.real.shape[1]
         return key_states, value_states
 
     def get_mask_sizes(self, query_length: int | Tensor, *_: Any) -> tuple[int, int]:
@@ -93,6 +122,7 @@ class StateCache(Cache):
 
     Attributes:
         seen: Real tokens of each row so far, which is the position of its next token; None before the first.
+        packing: The batch of the present call if it reads real tokens only.
     """
 
     layers: list[StateLayer]  # type: ignore[assignment]
@@ -100,11 +130,20 @@ class StateCache(Cache):
     def __init__(self, layers: int) -> None:
         super().__init__(layers=[StateLayer() for _ in range(layers)])
         self.seen: Int[Tensor, " b"] | None = None
+        self.packing: Packing | None = None
 
     @property
     def bytes(self) -> int:
         """Bytes of all tensors of the states."""
         return sum(state_bytes(layer.state) for layer in self.layers)
+
+    def select(self, rows: Int[Tensor, " r"], room: int) -> StateCache:
+        """Copies of rows of the batch, which are then to read `room` more tokens."""
+        copied = StateCache(len(self.layers))
+        copied.seen = None if self.seen is None else self.seen[rows]
+        for layer, own in zip(copied.layers, self.layers, strict=True):
+            layer.state, layer.length = select_rows(own.state, rows, room), own.length
+        return copied
 
 
 def state_layers(cache: Cache, layers: int) -> list[StateLayer]:
@@ -124,17 +163,3 @@ def state_layers(cache: Cache, layers: int) -> list[StateLayer]:
             raise ValueError(f"swapped attention cannot continue a filled {type(cache).__name__}; pass an empty one")
         cache.layers[:] = [StateLayer() for _ in range(layers)]
     return [layer for layer in cache.layers if isinstance(layer, StateLayer)]
-
-
-def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """The value with `function` applied to every tensor in it: in dataclasses, dicts, lists and tuples."""
-    match value:
-        case Tensor():
-            return function(value)
-        case dict():
-            return {key: map_tensors(part, function) for key, part in value.items()}
-        case tuple() | list():
-            return type(value)(map_tensors(part, function) for part in value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)})
-    return value

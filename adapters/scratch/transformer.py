@@ -19,11 +19,12 @@ from ..attention.core import (
     Heads,
     LayerState,
     build_attention,
+    select_rows,
     state_bytes,
     token_positions,
     tokens_seen,
 )
-from ..attention_model import AttentionModel, Mask, TowerMask
+from ..attention_model import AttentionModel, Mask, Tokens, TowerMask
 from ..base import UnsupportedError
 from ..mechanisms.declaration import AttentionShape
 from ..spec import ModelSpec
@@ -69,6 +70,15 @@ class TransformerState:
         convolutions = (block.convolution for block in self.blocks)
         held = sum(c.numel() * c.element_size() for c in convolutions if c is not None)
         return held + sum(state_bytes(block.attention) for block in self.blocks)
+
+    def select(self, rows: Int[Tensor, " r"], room: int) -> TransformerState:
+        """Copies of rows of the batch, which are then to read `room` more tokens."""
+        blocks = []
+        for block in self.blocks:
+            tail = block.convolution
+            selected = None if tail is None else tail.index_select(0, rows)
+            blocks.append(BlockState(select_rows(block.attention, rows, room), selected))
+        return TransformerState(tuple(blocks), self.positions[rows])
 
 
 class SelfAttention(nn.Module):
@@ -211,6 +221,13 @@ class Transformer(AttentionModel):
         """Outputs after the last of `tokens`, which follow those in `state`; padding is on the left."""
         hidden, new_state = self._run(tokens, mask, state, decodes=True)
         return self.read_out(self.norm(hidden[:, -1:]))[:, 0], new_state
+
+    def predictions(
+        self, tokens: Tokens, real: Bool[Tensor, "b n"], state: TransformerState | None, wanted: Bool[Tensor, "b n"]
+    ) -> tuple[Float[Tensor, "wanted v"], TransformerState]:
+        """Logits after the `wanted` tokens, row after row, and the new state."""
+        hidden, new_state = self._run(tokens, None if bool(real.all()) else real, state, decodes=True)
+        return self.read_out(self.norm(hidden[wanted][None]))[0], new_state
 
     @property
     def spec(self) -> ModelSpec:

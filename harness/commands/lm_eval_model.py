@@ -43,6 +43,7 @@ class HedgebenchLM(LM):  # type: ignore[misc]
         max_batch_size: Rows that `auto` begins with.
         max_length: Longest input in tokens; None for the length that the model's configuration states.
         seed: Seed of maps that draw random numbers, and of sampling.
+        share_context: Whether the context of several continuations is read once; otherwise batches are lm-eval's.
         offline: Never touch the network.
 
     Raises:
@@ -62,6 +63,7 @@ class HedgebenchLM(LM):  # type: ignore[misc]
         max_batch_size: int | None = None,
         max_length: int | None = None,
         seed: int = 0,
+        share_context: bool = True,
         offline: bool = False,
     ) -> None:
         super().__init__()
@@ -87,7 +89,9 @@ class HedgebenchLM(LM):  # type: ignore[misc]
             "tokenizer_source": source,
             "prefix_token": "none",
         }
-        self.texts = text_model(adapter, folder, batch_size=rows, seed=seed, halves=automatic)
+        self.texts = text_model(
+            adapter, folder, batch_size=rows, seed=seed, share_context=share_context, halves=automatic
+        )
         if ends := self.texts.ends:
             self.described |= {"prefix_token": ends.prefix_text, "notes": list(ends.notes_of_lm_eval)}
         self._device = adapter.device

@@ -26,9 +26,12 @@ Outcomes: TypeAlias = Iterator[tuple[CellJob, CellOutcome]]
 
 
 def _groups(jobs: Sequence[CellJob]) -> Iterator[list[CellJob]]:
-    """The jobs that may run side by side, then each job that measures time by itself."""
+    """The jobs that may run side by side, those of one model together, then each job that measures time by itself."""
     if shared := [job for job in jobs if not job.task.info.own_device]:
-        yield shared
+        first: dict[str, int] = {}
+        for place, job in enumerate(shared):
+            first.setdefault(job.model_key or job.cell.key, place)
+        yield sorted(shared, key=lambda job: first[job.model_key or job.cell.key])
     yield from ([job] for job in jobs if job.task.info.own_device)
 
 

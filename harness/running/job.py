@@ -35,6 +35,8 @@ class CellJob:
         threads: Threads that torch may use.
         timeout_s: Time limit of the cell, or of the point; None for none.
         point: The one point of a sweep to measure; None for the whole cell.
+        model_key: Jobs with equal keys measure the same model, unchanged, so that one process may measure them one
+            after another with the weights loaded once; None for a job that needs a process of its own.
     """
 
     planned: PlannedCell
@@ -44,6 +46,7 @@ class CellJob:
     threads: int
     timeout_s: float | None = None
     point: Point | None = None
+    model_key: str | None = None
 
     @property
     def cell(self) -> Cell:

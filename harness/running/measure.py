@@ -39,6 +39,7 @@ class Measurement:
     Attributes:
         job: The cell's job.
         phases: Times and announces what is going on.
+        models: The model of the last cell of this process, by its key; a cell with the same key measures it too.
         metrics: Measured numbers.
         curves: Training curves.
         notes: Remarks for the record.
@@ -50,6 +51,7 @@ class Measurement:
 
     job: CellJob
     phases: Phases
+    models: dict[str, ModelAdapter[Any]] = field(default_factory=dict)
     metrics: list[Metric] = field(default_factory=list)
     curves: list[CurvePoint] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -69,7 +71,7 @@ class Measurement:
         self.notes += data.notes
         self.details |= data.details
         with self.phases.phase("build"):
-            adapter = self._build(data)
+            adapter = self._kept_or_built(data)
         self._state_head(adapter, data)
         self._convert(adapter, data)
         if job.config.save_to:
@@ -175,6 +177,21 @@ class Measurement:
         decodes = Capability.LANGUAGE_MODEL in planned.backbone.capabilities
         return build_alone(planned.spec, shape, self._precision(), causal=decodes)
 
+    def _kept_or_built(self, data: TaskData) -> ModelAdapter[Any]:
+        """The model as the process has it from an earlier cell, or a new one."""
+        if self.job.model_key is None:
+            return self._build(data)
+        key = f"{self.job.model_key} {data.shape}"
+        if key in self.models:
+            self.notes.append("the model was loaded once for several cells, for an earlier one than this")
+            adapter = self.models[key]
+            for core in adapter.model.cores:
+                core.kernels_used.clear()
+            return adapter
+        self.models.clear()
+        self.models[key] = self._build(data)
+        return self.models[key]
+
     def _build(self, data: TaskData) -> ModelAdapter[Any]:
         job, planned, cell = self.job, self.job.planned, self.job.cell
         settings = cell.settings["backbone"]
@@ -245,6 +262,8 @@ class Measurement:
         for hybrid in hybrids:
             hybrid.linear_branch = False
         info, rows = self.job.task.info, self._predict(adapter, data)
+        for hybrid in hybrids:
+            hybrid.linear_branch = True
         scored = self.job.task.score(rows, self.job.task_settings)
         self.rows = [
             {**own, WITHOUT_BRANCH: {key: value for key, value in other.items() if own.get(key) != value}}

@@ -7,14 +7,16 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ...results.record import Failure, Status
 from ...tasks.efficiency.points import PointTask
@@ -22,9 +24,11 @@ from ..recipes import RECIPES, STAGE_DEFAULTS
 from .job import CellJob, CellOutcome, Message
 from .oom_kills import count_oom_kills
 from .sweeping import SweepRun, Turn
-from .worker import serve
+from .worker import Order, serve
 
 LOG_TAIL_CHARACTERS = 4000
+EXIT_S = 10.0
+"""Seconds in which a process without a job ends by itself."""
 
 _PRELOAD = ["hedgebench.harness.running.preload"]
 _PRELOAD_TRAINING = [*_PRELOAD, "torch._dynamo", "hedgebench.adapters.training.loop"]
@@ -34,16 +38,35 @@ Listener: TypeAlias = Callable[[Message], None]
 """Called with each message of a worker."""
 
 
+@dataclass
+class _Worker:
+    """A process that measures cells, and the connection to it."""
+
+    process: ForkServerProcess
+    connection: Connection
+    model_key: str | None
+
+    def send(self, order: Order | None) -> bool:
+        """Gives the process its next job, or None to let it end; false if it has ended."""
+        try:
+            self.connection.send(order)
+        except OSError:
+            return False
+        return True
+
+
 class CellProcesses:
     """The processes that run now, so that an interrupt can end them all.
 
-    Each job has a process of its own, forked from a server process that has imported torch and touched no device: a
-    cell starts in a fraction of a second and no cell can reach another.
+    A process is forked from a server process that has imported torch and touched no device, so that it starts in a
+    fraction of a second. Each job has a process of its own, and no cell can reach another; but jobs that measure the
+    same unchanged model may follow each other in one process, as long as each of them ends well.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: set[ForkServerProcess] = set()
+        self._waiting: list[_Worker] = []
         self._cancelled = False
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOAD)
@@ -74,31 +97,44 @@ class CellProcesses:
         """Ends every running process, and lets no other start."""
         with self._lock:
             self._cancelled = True
-            for process in self._running:
+            waiting, self._waiting = self._waiting, []
+            for process in self._running - {worker.process for worker in waiting}:
                 _kill(process)
+        for worker in waiting:
+            self._dismiss(worker)
 
     def _run_one(self, job: CellJob, listener: Listener) -> CellOutcome:
         with tempfile.TemporaryDirectory(prefix="hedgebench-") as folder:
-            return self._run_in(Path(folder), job, listener)
+            order = Order(job, Path(folder, "outcome.json"), Path(folder, "log"))
+            order.log_path.touch()
+            kills = count_oom_kills()
+            worker = self._worker_for(order)
+            in_time = _follow(worker, listener, job.timeout_s)
+            code = self._end_or_keep(worker, order)
+            printed = order.log_path.read_text(encoding="utf-8", errors="replace")
+            if order.outcome_path.exists():
+                return CellOutcome.read(order.outcome_path, printed)
+            status, failure = _failure(code, None if in_time else job.timeout_s, printed, count_oom_kills() - kills)
+            return CellOutcome(job.record(status, failure), [], printed)
 
-    def _run_in(self, folder: Path, job: CellJob, listener: Listener) -> CellOutcome:
-        outcome_path, log_path = folder / "outcome.json", folder / "log"
-        log_path.touch()
-        receiver, sender = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=serve, args=(job, outcome_path, log_path, sender), daemon=True)
-        kills = count_oom_kills()
+    def _worker_for(self, order: Order) -> _Worker:
+        """A process that begins with the job: one that has its model already, or a new one."""
+        key = order.job.model_key
+        with self._lock:
+            others = [worker for worker in self._waiting if worker.model_key != key]
+            self._waiting = [worker for worker in self._waiting if worker not in others]
+            ready = self._waiting.pop() if self._waiting else None
+        for worker in others:
+            self._dismiss(worker)
+        if ready is not None:
+            if ready.send(order):
+                return ready
+            self._end(ready)
+        own, theirs = self._context.Pipe()
+        process = self._context.Process(target=serve, args=(order, theirs), daemon=True)
         self._start(process)
-        sender.close()
-        reader = threading.Thread(target=_read_messages, args=(receiver, listener), daemon=True)
-        reader.start()
-        timed_out = not self._wait(process, job.timeout_s)
-        reader.join()
-        printed = log_path.read_text(encoding="utf-8", errors="replace")
-        if outcome_path.exists():
-            return CellOutcome.read(outcome_path, printed)
-        limit_s = job.timeout_s if timed_out else None
-        status, failure = _failure(process.exitcode or 0, limit_s, printed, count_oom_kills() - kills)
-        return CellOutcome(job.record(status, failure), [], printed)
+        theirs.close()
+        return _Worker(process, own, key)
 
     def _start(self, process: ForkServerProcess) -> None:
         with self._lock:
@@ -107,14 +143,51 @@ class CellProcesses:
             process.start()
             self._running.add(process)
 
-    def _wait(self, process: ForkServerProcess, timeout_s: float | None) -> bool:
-        """Whether the process ended by itself within its time limit."""
-        in_time = bool(wait([process.sentinel], timeout_s))
+    def _end_or_keep(self, worker: _Worker, order: Order) -> int:
+        """Keeps a process whose job ended well if others may follow, or ends it; gives its exit code."""
+        if worker.model_key is not None and order.outcome_path.exists():
+            outcome = CellOutcome.read(order.outcome_path)
+            with self._lock:
+                if outcome.record.status == "ok" and worker.process.is_alive() and not self._cancelled:
+                    self._waiting.append(worker)
+                    return 0
+        return self._end(worker)
+
+    def _dismiss(self, worker: _Worker) -> None:
+        """Lets a process that waits for a job end by itself, so that it cleans up."""
+        if worker.send(None):
+            wait([worker.process.sentinel], EXIT_S)
+        self._end(worker)
+
+    def _end(self, worker: _Worker) -> int:
         with self._lock:  # an exit code can be read once: of two threads that read at a time, one would get 255
-            self._running.discard(process)
-            _kill(process)
-            process.join()
-        return in_time
+            self._running.discard(worker.process)
+            _kill(worker.process)
+            worker.process.join()
+        worker.connection.close()
+        return worker.process.exitcode or 0
+
+
+def _follow(worker: _Worker, listener: Listener, timeout_s: float | None) -> bool:
+    """Passes on the messages of a process until its job or the process itself ends; false if time was up before."""
+    end_s = None if timeout_s is None else time.monotonic() + timeout_s
+    is_open = True
+    while True:
+        left_s = None if end_s is None else max(0.0, end_s - time.monotonic())
+        sources: list[Any] = [worker.process.sentinel, *([worker.connection] if is_open else [])]
+        ready = wait(sources, left_s)
+        if not ready:
+            return False
+        if worker.connection not in ready:
+            return True
+        try:
+            message = worker.connection.recv()
+        except (EOFError, OSError):
+            is_open = False
+        else:
+            if message is None:
+                return True
+            listener(message)
 
 
 def _failure(code: int, timeout_s: float | None, printed: str, oom_kills: int) -> tuple[Status, Failure]:
@@ -138,9 +211,3 @@ def _kill(process: ForkServerProcess) -> None:
             os.killpg(process.pid, signal.SIGKILL)
         if process.is_alive():  # it has not become the leader of its group yet
             process.kill()
-
-
-def _read_messages(receiver: Connection, listener: Listener) -> None:
-    with receiver, suppress(EOFError, OSError):
-        while True:
-            listener(receiver.recv())

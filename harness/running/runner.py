@@ -22,6 +22,7 @@ from ...results.store import DONE_STATUSES, RunStore
 from ...results.tables.row import grouped
 from ...results.terminal.details import print_leaderboard
 from ...results.terminal.screen import print_summary
+from .. import registry
 from ..cell import Cell, PlannedCell
 from ..config import RunConfig
 from ..environment import host_environment
@@ -136,7 +137,30 @@ def make_job(config: RunConfig, store: RunStore, planned: PlannedCell) -> CellJo
         sources=make_sources(config),
         threads=threads_per_cell(workers),
         timeout_s=config.timeout_s,
+        model_key=_model_key(config, planned),
     )
+
+
+def _model_key(config: RunConfig, planned: PlannedCell) -> str | None:
+    """What determines a pretrained model that nothing trains; None if a cell changes its model or measures time.
+
+    Also None for a task of a plugin, which may leave anything behind.
+    """
+    cell, info = planned.cell, planned.task.info
+    if type(planned.task).__module__.partition(".")[0] != registry.PACKAGE:
+        return None
+    if cell.recipe != "zero-shot" or planned.weights is None or info.own_device or config.save_to:
+        return None
+    model = [
+        cell.model,
+        cell.backbone,
+        cell.weights,
+        dict(cell.settings["backbone"]),
+        cell.seed,
+        cell.device,
+        cell.dtype,
+    ]
+    return json.dumps([*model, info.weights_in_dtype])
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...adapters.base import UnsupportedError
 from ...results.record import Failure, Status
@@ -21,11 +22,24 @@ from .job import CellJob, CellOutcome, Message
 from .measure import Measurement
 from .phases import Phases
 
+if TYPE_CHECKING:
+    from ...adapters.model_adapter import ModelAdapter
 
-def run_job(job: CellJob, send: Callable[[Message], None]) -> CellOutcome:
-    """Measures a cell in this process; the outcome has a record even if the cell failed."""
+
+Models: TypeAlias = "dict[str, ModelAdapter[Any]]"
+"""The model of the last cell of a process, by its key."""
+
+
+def run_job(job: CellJob, send: Callable[[Message], None], models: Models | None = None) -> CellOutcome:
+    """Measures a cell in this process; the outcome has a record even if the cell failed.
+
+    Args:
+        job: The cell's job.
+        send: Takes messages of progress.
+        models: The model of an earlier cell, which is used if it is this cell's too; changed in place.
+    """
     phases = Phases(send)
-    found = Measurement(job, phases)
+    found = Measurement(job, phases, {} if models is None else models)
     status: Status = "ok"
     error: Failure | None = None
     try:
@@ -57,35 +71,66 @@ def run_job(job: CellJob, send: Callable[[Message], None]) -> CellOutcome:
     return CellOutcome(record, found.rows)
 
 
-def serve(job: CellJob, outcome_path: Path, log_path: Path, sender: Connection) -> None:
-    """Runs a job in this process, which becomes the leader of its own group, and writes the outcome.
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """A job, and where its process leaves what it finds.
 
-    Args:
+    Attributes:
         job: The job.
         outcome_path: JSON file to write, wholly or not at all.
         log_path: File that takes what is printed.
-        sender: Takes messages of progress.
+    """
+
+    job: CellJob
+    outcome_path: Path
+    log_path: Path
+
+
+def serve(order: Order, connection: Connection) -> None:
+    """Runs a job in this process, which becomes the leader of its own group, and writes the outcome.
+
+    If the job has a model's key, the process then says that it is done and waits for the next job of that model.
+
+    Args:
+        order: The first job.
+        connection: Takes messages of progress, and None after each job; gives further orders, and None at the end.
     """
     os.setsid()
-    with log_path.open("ab", buffering=0) as log:
+    _print_to(order.log_path)
+    threading.Thread(target=_end_with_parent, args=(connection.fileno(),), daemon=True).start()
+    _pin_environment(order.job)
+    models: Models = {}
+    while True:
+        run_job(order.job, lambda message: _send(connection, message), models).write(order.outcome_path)
+        if order.job.model_key is None:
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        _send(connection, None)
+        further: Order | None = connection.recv()
+        if further is None:
+            return
+        order = further
+        _print_to(order.log_path)
+
+
+def _print_to(path: Path) -> None:
+    with path.open("ab", buffering=0) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    threading.Thread(target=_end_with_parent, args=(sender.fileno(),), daemon=True).start()
-    _pin_environment(job)
-    run_job(job, lambda message: _send(sender, message)).write(outcome_path)
 
 
-def _end_with_parent(sender_fileno: int) -> None:
+def _end_with_parent(connection_fileno: int) -> None:
     """Waits until the run no longer reads progress, as after a kill, and ends this process and its children."""
     closed = select.poll()
-    closed.register(sender_fileno, 0)
+    closed.register(connection_fileno, 0)
     closed.poll()
     os.killpg(os.getpid(), signal.SIGKILL)
 
 
-def _send(sender: Connection, message: Message) -> None:
+def _send(connection: Connection, message: Message | None) -> None:
     try:
-        sender.send(message)
+        connection.send(message)
     except BrokenPipeError:  # the run that wants this cell is gone
         os._exit(1)
 

@@ -45,6 +45,7 @@ class LmEvalSettings:
         system_instruction: Begins the conversation, or the prompt; empty for nothing.
         max_length: Longest input in tokens; None for the value in the model's configuration.
         batch_size: Rows per forward pass.
+        share_context: Whether the context of several continuations is read once; otherwise batches are lm-eval's.
         seed: Seed of the choice of examples, and of sampling.
         bootstrap_iters: Resamples for standard errors that have no closed form; lm-eval's own default is 100,000.
         unsafe_code: Whether tasks may run code that the model writes.
@@ -59,6 +60,7 @@ class LmEvalSettings:
     system_instruction: str = ""
     max_length: int | None = None
     batch_size: int = 8
+    share_context: bool = True
     seed: int = 1234
     bootstrap_iters: int = 1000
     unsafe_code: bool = False
@@ -147,7 +149,13 @@ class LmEvalTask:
 
         chosen, test = parse_settings(LmEvalSettings, settings), data.test
         # lm-eval's evaluation calls methods and checks no type; only its command line needs a subclass of `LM`.
-        model: Any = text_model(adapter, test.folder, batch_size=chosen.batch_size, seed=chosen.seed)
+        model: Any = text_model(
+            adapter,
+            test.folder,
+            batch_size=chosen.batch_size,
+            seed=chosen.seed,
+            share_context=chosen.share_context,
+        )
         model.unscored = {}
         results: Any = evaluate(
             model,

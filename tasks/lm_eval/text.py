@@ -51,6 +51,7 @@ class TextModel:
         batch_size: Rows of a forward pass.
         seed: Seed of sampling.
         halves: Whether to halve the batch when memory runs out, and go on with the remaining requests.
+        share_context: Whether the context of several continuations is read once; otherwise batches are lm-eval's.
         unscored: Documents without a score and why, filled as requests come; None makes the first of them an error.
         without_context: Documents whose context is white space alone.
     """
@@ -65,6 +66,7 @@ class TextModel:
     batch_size: int = 8
     seed: int = 1234
     halves: bool = False
+    share_context: bool = True
     unscored: dict[int, str] | None = None
     without_context: set[int] = field(default_factory=set)
 
@@ -100,7 +102,8 @@ class TextModel:
         cut = sum(len(context) + len(continuation) > self.max_length + 1 for context, continuation in pairs)
         if cut:
             _LOG.warning("%d of %d requests lose their left end: more than %d tokens", cut, len(pairs), self.max_length)
-        scores = iter(self._fitting(lambda batch_size: self.adapter.loglikelihood(pairs, batch_size)))
+        score = partial(self.adapter.loglikelihood, pairs, share_context=self.share_context)
+        scores = iter(self._fitting(score))
         return [(0.0, False) if pair is None else _answer(next(scores)) for pair in found]
 
     def loglikelihood_rolling(self, requests: Sequence[Instance]) -> list[float]:
@@ -299,9 +302,13 @@ def _answer(score: Continuation) -> tuple[float, bool]:
     return score.loglikelihood_nats, score.is_greedy
 
 
-def text_model(adapter: Adapter, folder: Path, *, batch_size: int, seed: int, halves: bool = False) -> TextModel:
-    """The text model of an adapter whose checkpoint is in `folder`."""
-    return TextModel(adapter, load_tokenizer(folder), _end_tokens(folder), batch_size, seed, halves)
+def text_model(
+    adapter: Adapter, folder: Path, *, batch_size: int, seed: int, share_context: bool, halves: bool = False
+) -> TextModel:
+    """The text model of an adapter whose checkpoint is in `folder`; other arguments are attributes of `TextModel`."""
+    return TextModel(
+        adapter, load_tokenizer(folder), _end_tokens(folder), batch_size, seed, halves, share_context=share_context
+    )
 
 
 def ends_of(tokenizer: Any, name: str) -> TextEnds | None:

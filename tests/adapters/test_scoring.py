@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -28,6 +29,35 @@ def running(tokens: Tensor, mask: Tensor | None = None) -> Tensor:
     return (seen * torch.arange(1, tokens.shape[1] + 1)[:, None] ** -0.3).float()
 
 
+@dataclass(frozen=True)
+class History:
+    """A decode state that is the tokens read so far."""
+
+    rows: list[list[int]]
+    bytes: int = 0
+
+    def select(self, rows: Tensor, room: int) -> History:
+        del room
+        return History([self.rows[row] for row in rows.tolist()])
+
+
+def scorer(logits: Callable[[Tensor, Tensor | None], Tensor], length: int, pads: bool = True) -> Scorer:
+    """A scorer of a model whose function for tokens after a state computes the whole sequence."""
+
+    def read(tokens: Tensor, real: Tensor, state: History | None, wanted: Tensor) -> tuple[Tensor, History]:
+        assert pads or real[:, 0].all()
+        before = [[] for _ in tokens] if state is None else state.rows
+        rows = [old + own[kept].tolist() for old, own, kept in zip(before, tokens, real, strict=True)]
+        assert max(map(len, rows)) <= length
+        wholes = [logits(torch.tensor([row]), None)[0] for row in rows]
+        own = [whole[len(old) :] for whole, old in zip(wholes, before, strict=True)]
+        return torch.cat([each[chosen[kept]] for each, chosen, kept in zip(own, wanted, real, strict=True)]), History(
+            rows
+        )
+
+    return Scorer(logits, read, length, CPU, pads)  # type: ignore[arg-type]
+
+
 def one_by_one(context: list[int], token: int) -> tuple[float, bool]:
     logits = running(torch.tensor([context]))[0, -1].log_softmax(-1)
     return float(logits[token]), int(logits.argmax()) == token
@@ -52,9 +82,7 @@ def test_rolling_scores_equal_a_loop_over_tokens(
     tokens: list[int], length: int, batch_size: int, data: st.DataObject
 ) -> None:
     stride = data.draw(st.one_of(st.none(), st.integers(1, length)))
-    got = Scorer(running, length, CPU).rolling_loglikelihood(
-        tokens, prefix_token=3, stride=stride, batch_size=batch_size
-    )
+    got = scorer(running, length).rolling_loglikelihood(tokens, prefix_token=3, stride=stride, batch_size=batch_size)
     stream, step = [3, *tokens], stride or length
     for i, token in enumerate(tokens):
         end = min(len(tokens), length if i < length else length + step * math.ceil((i + 1 - length) / step))
@@ -63,7 +91,7 @@ def test_rolling_scores_equal_a_loop_over_tokens(
 
 
 def test_a_uniform_models_tokens_each_cost_the_logarithm_of_the_vocabulary() -> None:
-    uniform = Scorer(lambda tokens, mask: torch.zeros(*tokens.shape, VOCAB), 4, CPU)
+    uniform = scorer(lambda tokens, mask: torch.zeros(*tokens.shape, VOCAB), 4)
     scores = uniform.rolling_loglikelihood([1] * 10, prefix_token=0, stride=2, batch_size=3)
     np.testing.assert_allclose(scores, -math.log(VOCAB), rtol=1e-6)
 
@@ -71,7 +99,7 @@ def test_a_uniform_models_tokens_each_cost_the_logarithm_of_the_vocabulary() -> 
 @pytest.mark.parametrize("stride", [0, 5])
 def test_a_stride_that_would_skip_or_stand_still_is_refused(stride: int) -> None:
     with pytest.raises(ValueError, match=f"stride is {stride}; allowed: 1 to the context length 4"):
-        Scorer(running, 4, CPU).rolling_loglikelihood([1], prefix_token=0, stride=stride, batch_size=1)
+        scorer(running, 4).rolling_loglikelihood([1], prefix_token=0, stride=stride, batch_size=1)
 
 
 token_lists = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=6)
@@ -81,11 +109,12 @@ token_lists = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=6)
 @given(
     st.lists(st.tuples(st.lists(st.integers(0, 6), min_size=1, max_size=15), token_lists), max_size=7),
     st.integers(1, 4),
+    st.booleans(),
 )
 def test_continuations_score_as_a_loop_over_their_tokens_in_the_order_given(
-    requests: list[tuple[list[int], list[int]]], batch_size: int
+    requests: list[tuple[list[int], list[int]]], batch_size: int, share: bool
 ) -> None:
-    got = Scorer(running, 8, CPU).loglikelihood(requests, batch_size, torch.float32)
+    got = scorer(running, 8).loglikelihood(requests, batch_size, torch.float32, share_context=share)
     assert len(got) == len(requests)
     for (context, continuation), result in zip(requests, got, strict=True):
         window = (context + continuation)[-9:]
@@ -98,7 +127,7 @@ def test_continuations_score_as_a_loop_over_their_tokens_in_the_order_given(
 def test_the_most_likely_continuation_is_greedy_and_others_are_not() -> None:
     best = int(running(torch.tensor([[1, 2]]))[0, -1].argmax())
     requests = [([1, 2], [token]) for token in range(VOCAB)]
-    got = Scorer(running, 8, CPU).loglikelihood(requests, 3, torch.float32)
+    got = scorer(running, 8).loglikelihood(requests, 3, torch.float32, share_context=True)
     assert [result.is_greedy for result in got] == [token == best for token in range(VOCAB)]
     assert sum(math.exp(result.loglikelihood_nats) for result in got) == pytest.approx(1.0, abs=1e-5)
 
@@ -132,14 +161,14 @@ def test_rolling_scores_of_a_model_are_those_of_its_logits(build: Build) -> None
 
 def test_no_requests_have_no_scores() -> None:
     nothing: list[Continuation] = []
-    assert Scorer(running, 8, CPU).loglikelihood([], 2, torch.float32) == nothing
+    assert scorer(running, 8).loglikelihood([], 2, torch.float32, share_context=True) == nothing
 
 
 @pytest.mark.parametrize("request_", [([], [1]), ([1], []), ([1], [1] * 9)])
 def test_requests_that_cannot_be_scored_are_refused(request_: tuple[list[int], list[int]]) -> None:
     message = f"{len(request_[0])} context and {len(request_[1])} continuation tokens"
     with pytest.raises(ValueError, match=message):
-        Scorer(running, 8, CPU).loglikelihood([request_], 1, torch.float32)
+        scorer(running, 8).loglikelihood([request_], 1, torch.float32, share_context=False)
 
 
 def broken(tokens: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -147,14 +176,15 @@ def broken(tokens: Tensor, mask: Tensor | None = None) -> Tensor:
     return running(tokens).masked_fill((tokens == 5).cumsum(1)[..., None] > 0, math.nan)
 
 
-def test_a_score_that_is_not_a_number_is_no_score() -> None:
+@pytest.mark.parametrize("share", [False, True])
+def test_a_score_that_is_not_a_number_is_no_score(share: bool) -> None:
     """The largest of logits that are not numbers would be the first, and count as the answer."""
     requests = [([1, 2], [3]), ([1, 5], [3]), ([2, 5, 1], [0, 3])]
-    scorer = Scorer(broken, 8, CPU)
+    scoring = scorer(broken, 8)
     with pytest.raises(FloatingPointError, match=r"2 of 3 requests .* not a number; the first is number 2"):
-        scorer.loglikelihood(requests, 2, torch.float32)
+        scoring.loglikelihood(requests, 2, torch.float32, share_context=share)
     with pytest.raises(FloatingPointError, match=r"3 of 5 tokens .* not a number; the first is number 3"):
-        scorer.rolling_loglikelihood([1, 5, 2, 3, 1], prefix_token=0, stride=None, batch_size=2)
+        scoring.rolling_loglikelihood([1, 5, 2, 3, 1], prefix_token=0, stride=None, batch_size=2)
 
 
 def test_a_model_whose_logits_are_not_numbers_predicts_nothing(build: Build) -> None:

@@ -21,14 +21,18 @@ from hedgebench.tasks.data.sources import cache_folder
 SMOLLM2, RANDOM_GPT2 = "smollm2-135m", "random-gpt2"
 MODELS = (SMOLLM2, RANDOM_GPT2)
 TASKS = ("lambada_openai", "arc_easy", "piqa")
+SHOTS = 5
+FEW_SHOT = f"arc_easy_{SHOTS}_shot"
+MULTIPLE_CHOICE = (*TASKS[1:], FEW_SHOT)
+"""Tasks in which requests share contexts; the examples of the last one are from the tested split."""
 ROLLING, GENERATION = "rolling", "generation"
-ASKED = (*TASKS, ROLLING, GENERATION)
+ASKED = (*TASKS, FEW_SHOT, ROLLING, GENERATION)
 BATCH = 8
 _METHODS = {ROLLING: "loglikelihood_rolling", GENERATION: "generate_until"}
 _GENERATION = {"until": ["\n\n"], "max_gen_toks": 32, "do_sample": False}
 
 
-def main(mirror: Path, model: str, asked: str, limit: int, rounds: int) -> None:
+def main(mirror: Path, model: str, asked: str, limit: int, rounds: int, share_context: bool) -> None:
     """Prints the answers of both, and pairs of seconds, ours first.
 
     Args:
@@ -37,10 +41,11 @@ def main(mirror: Path, model: str, asked: str, limit: int, rounds: int) -> None:
         asked: One of `ASKED`.
         limit: How many documents or texts.
         rounds: How often both are timed.
+        share_context: Whether ours reads the context of several continuations once.
     """
     sources = Sources(mirror, cache_folder(), offline=True)
     with tempfile.TemporaryDirectory() as folder:
-        models = make_models(model, sources, Path(folder))
+        models = make_models(model, sources, Path(folder), share_context)
         method = _METHODS.get(asked, "loglikelihood")
         requests = requests_of(asked, models[0], sources, limit)
         calls = [partial(getattr(each, method), requests) for each in models]
@@ -49,7 +54,7 @@ def main(mirror: Path, model: str, asked: str, limit: int, rounds: int) -> None:
     print(json.dumps({"ours": ours, "theirs": theirs, "pairs": pairs}))
 
 
-def make_models(name: str, sources: Sources, folder: Path) -> tuple[Any, Any]:
+def make_models(name: str, sources: Sources, folder: Path, share_context: bool) -> tuple[Any, Any]:
     """Ours and lm-eval's model of the same checkpoint, in float32; a random one is written to `folder`.
 
     Raises:
@@ -68,9 +73,9 @@ def make_models(name: str, sources: Sources, folder: Path) -> tuple[Any, Any]:
         save_random_gpt2(checkpoint, folder)
         checkpoint = folder
     kind: Any = huggingface.HFLM
-    theirs = kind(pretrained=str(checkpoint), device="cpu", dtype="float32", batch_size=BATCH)
-    ours: Any = HedgebenchLM(backbone=str(checkpoint), device="cpu", dtype="float32", batch_size=BATCH, offline=True)
-    return ours, theirs
+    common: Any = {"device": "cpu", "dtype": "float32", "batch_size": BATCH}
+    ours: Any = HedgebenchLM(backbone=str(checkpoint), offline=True, share_context=share_context, **common)
+    return ours, kind(pretrained=str(checkpoint), **common)
 
 
 def save_random_gpt2(tokenizer_of: Path, folder: Path) -> None:
@@ -91,7 +96,7 @@ def save_random_gpt2(tokenizer_of: Path, folder: Path) -> None:
 
 def requests_of(asked: str, model: Any, sources: Sources, limit: int) -> list[Any]:
     """What lm-eval asks about the first documents of a task, or about texts of very different lengths."""
-    if asked in TASKS:
+    if asked in (*TASKS, FEW_SHOT):
         task = task_of(asked, sources)
         task.build_all_requests(limit=limit, rank=0, world_size=1, tokenizer_name=model.tokenizer_name)
         return list(task.instances)
@@ -108,7 +113,14 @@ def task_of(name: str, sources: Sources) -> Any:
     from hedgebench.tasks.lm_eval.data import load_data, wanted
     from hedgebench.tasks.lm_eval.task import LM_EVAL, _make_task
 
-    found: Any = LM_EVAL.get(f"lm_eval/{name}")
+    found: Any = LM_EVAL.get(f"lm_eval/{'arc_easy' if name == FEW_SHOT else name}")
+    if name == FEW_SHOT:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "few_shot.yaml")
+            own = f"task: {FEW_SHOT}\nfewshot_split: test\nnum_fewshot: {SHOTS}\n"
+            file.write_text(f"include: {found.config.path}\n{own}")
+            found = LM_EVAL.get(f"lm_eval/{file}")
+            found.config.loaded()
     shots = found.config.shots(None)
     return _make_task(found.config, shots, load_data(wanted(found.config, shots), sources), seed=1234)
 
@@ -130,4 +142,4 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]), sys.argv[6] == "share")

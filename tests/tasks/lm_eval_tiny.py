@@ -60,9 +60,12 @@ def adapter_of(
     return adapter
 
 
-def text_model_of(folder: Path, spec: str = "softmax", model_type: str = "gpt2", batch_size: int = 3) -> TextModel:
+def text_model_of(
+    folder: Path, spec: str = "softmax", model_type: str = "gpt2", batch_size: int = 3, share_context: bool = True
+) -> TextModel:
     """What lm-eval asks, of a checkpoint."""
-    return text_model(adapter_of(folder, spec, model_type), folder, batch_size=batch_size, seed=1234)
+    adapter = adapter_of(folder, spec, model_type)
+    return text_model(adapter, folder, batch_size=batch_size, seed=1234, share_context=share_context)
 
 
 def convert_to(folder: Path, spec: str, target: Path, model_type: str = "gpt2") -> Path:

@@ -76,6 +76,29 @@ def test_a_task_of_lm_eval_runs_and_scores_again_from_its_rows(checkpoint: Path,
         assert "state_bytes" not in again
 
 
+def test_tasks_of_one_model_share_a_process_and_each_has_its_own_record(
+    bench_process: Bench, checkpoint: Path, mirror: Path, tmp_path: Path
+) -> None:
+    for name, more in (("one", {}), ("two", {}), ("broken", {"doc_to_target": "{{ 1 // 0 }}"})):
+        write_task(tmp_path, name, **more)
+    tasks = ",".join(f"lm_eval/{name}" for name in ("one.yaml", "two.yaml", "one.yaml:max_length=32", "broken.yaml"))
+    arguments = ("--models", "softmax,elu", "--backbone", f"hf:{checkpoint}", "--tasks", tasks, "--mirror", mirror)
+    done = bench_process("run", *arguments, "--output", tmp_path / "run", "--quiet")
+    assert done.code == 3, done.err
+    found = {(record.model, record.task): record for record in RunStore(tmp_path / "run").records().records}
+    for model in ("softmax", "elu"):
+        one, two, short, broken = (found[model, f"lm_eval/{name}"] for name in tasks.replace("lm_eval/", "").split(","))
+        assert [record.status for record in (one, two, short, broken)] == ["ok", "ok", "ok", "error"]
+        assert [any("loaded once" in note for note in record.notes) for record in (one, two, short)] == [
+            False,
+            True,
+            False,
+        ]
+        assert one.metrics == two.metrics
+        assert one.kernels == two.kernels != ()
+        assert one.timings_s["build"] > two.timings_s["build"]
+
+
 def test_an_unknown_setting_and_a_recipe_that_trains_are_wrong_usage(
     bench: Bench, checkpoint: Path, mirror: Path, tmp_path: Path
 ) -> None:
@@ -137,7 +160,7 @@ def test_our_model_in_lm_eval_scores_as_its_own(checkpoint: Path) -> None:
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_our_model_answers_in_bfloat16_as_lm_evals_own(kind: str, tmp_path: Path) -> None:
     folder = save_checkpoint(kind, tmp_path / "model")
-    ours = HedgebenchLM(backbone=str(folder), device="cpu", dtype="bfloat16", batch_size=3)
+    ours = HedgebenchLM(backbone=str(folder), device="cpu", dtype="bfloat16", batch_size=3, share_context=False)
     theirs = peer(folder, 3, "bfloat16")
     settings = {"until": ["\n"], "max_gen_toks": 12, "do_sample": False}
     texts = ("short", "the quick brown fox jumps over the lazy dog " * 4, "a", "two words", "and so on and on")
@@ -156,7 +179,8 @@ def test_our_model_answers_in_bfloat16_as_lm_evals_own(kind: str, tmp_path: Path
 def test_a_task_answers_in_bfloat16_as_lm_evals_own_model(checkpoint: Path, mirror: Path, tmp_path: Path) -> None:
     write_task(tmp_path, "tiny")
     asked = {"models": ("softmax",), "tasks": ("lm_eval/tiny.yaml",), "backbone": f"hf:{checkpoint}"}
-    config = make_config({**asked, "mirror": str(mirror), "dtype": "bfloat16", "batch_size": "4"})
+    others = {"dtype": "bfloat16", "batch_size": "4", "set": {"share_context": "false"}}
+    config = make_config({**asked, "mirror": str(mirror), **others})
     (planned,) = make_plan(config)
     assert planned.cell.settings["backbone"]["weights"] == "bfloat16"
     store = RunStore(tmp_path / "out")

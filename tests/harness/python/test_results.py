@@ -70,7 +70,7 @@ def test_a_comparison_pairs_predictions_and_shows_as_markdown(finished: RunStore
 
 def test_plots_show_as_images(finished: RunStore) -> None:
     plots = hedgebench.load_results(finished.root).plots()
-    assert [plot.kind for plot in plots[:1]] == ["quality"]
+    assert [plot.kind for plot in plots[:1]] == ["overview"]
     assert plots[0].figure.axes
     assert plots._repr_html_().count('src="data:image/svg+xml;base64,') == len(plots)
     assert len(repr(plots).splitlines()) == len(plots)

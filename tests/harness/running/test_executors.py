@@ -112,6 +112,14 @@ def test_jobs_that_measure_time_run_alone_and_last(local: Local, make_jobs: Make
     assert (processes.beside[0], processes.beside[3]) == (0, 0)
 
 
+def test_jobs_of_one_model_follow_each_other(local: Local, make_jobs: MakeJobs) -> None:
+    executor, processes = local(1)
+    keys = ("a", "b", None, "a", "b", "a")
+    jobs = [replace(job, model_key=key) for job, key in zip(make_jobs(6), keys, strict=True)]
+    list(executor.run(jobs, lambda _: None, lambda *_: None))
+    assert processes.order == [0, 3, 5, 1, 4, 2]
+
+
 def test_each_jobs_progress_and_time_limit_are_its_own(local: Local, make_jobs: MakeJobs) -> None:
     executor, _ = local(2)
     told: list[tuple[int, Message]] = []

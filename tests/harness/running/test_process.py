@@ -187,3 +187,64 @@ def test_the_worker_leads_its_own_group_so_that_an_interrupt_of_the_terminal_doe
 
     processes.run(make_job("sleep"), note)
     assert seen == [int(marker.read_text(encoding="utf-8"))]
+
+
+def test_jobs_of_one_model_follow_each_other_in_one_process_with_the_model_built_once(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    processes = CellProcesses()
+    jobs = [make_job(model_key=key) for key in ("a", "a", "b", None, "b")]
+    outcomes, pids = [], []
+    for job in jobs:
+        outcomes.append(processes.run(job, lambda _: None))
+        pids.append((tmp_path / "marker-behave").read_text(encoding="utf-8"))
+    processes.cancel()
+    assert [outcome.record.status for outcome in outcomes] == ["ok"] * 5
+    assert len({*pids}) == 4
+    assert pids[0] == pids[1]
+    loaded_before = [any("loaded once" in note for note in outcome.record.notes) for outcome in outcomes]
+    assert loaded_before == [False, True, False, False, False]
+    assert [outcome.log.splitlines() for outcome in outcomes] == [["about to behave"]] * 5
+    first, second = (outcome.record for outcome in outcomes[:2])
+    assert first.metrics == second.metrics
+    assert first.kernels == second.kernels
+    assert first.timings_s.keys() == second.timings_s.keys()
+
+
+@pytest.mark.parametrize("how", ["exit", "kill", "memory", "error"])
+def test_a_job_that_fails_costs_the_others_of_its_model_only_a_new_process(
+    make_job: MakeJob, how: str, tmp_path: Path
+) -> None:
+    processes = CellProcesses()
+    outcomes, pids = [], []
+    for each in ("behave", how, "behave"):
+        outcomes.append(processes.run(make_job(each, model_key="a"), lambda _: None))
+        pids.append((tmp_path / f"marker-{each}").read_text(encoding="utf-8"))
+    processes.cancel()
+    statuses = [outcome.record.status for outcome in outcomes]
+    assert statuses == ["ok", "oom" if how == "memory" else "error", "ok"]
+    assert pids[0] == pids[1] != pids[2]
+    assert outcomes[1].log.splitlines() == [f"about to {how}"]
+
+
+def test_a_time_limit_is_that_of_each_job_in_a_shared_process(make_job: MakeJob) -> None:
+    processes = CellProcesses()
+    hows = ("behave", "sleep", "behave")
+    outcomes = [
+        processes.run(make_job(how, model_key="a", timeout_s=3.0 if how == "sleep" else None), lambda _: None)
+        for how in hows
+    ]
+    processes.cancel()
+    assert [outcome.record.status for outcome in outcomes] == ["ok", "timeout", "ok"]
+
+
+def test_a_process_that_waits_for_a_job_ends_with_the_run(make_job: MakeJob, tmp_path: Path) -> None:
+    processes = CellProcesses()
+    processes.run(make_job(model_key="a"), lambda _: None)
+    pid = int((tmp_path / "marker-behave").read_text(encoding="utf-8"))
+    assert process_exists(pid)
+    processes.cancel()
+    end_s = time.monotonic() + 10
+    while process_exists(pid) and time.monotonic() < end_s:
+        time.sleep(0.01)
+    assert not process_exists(pid)

@@ -134,16 +134,19 @@ def test_a_converted_model_scores_as_its_own_logits_say(gpt2: Path, tmp_path: Pa
     assert score != pytest.approx(text_model_of(gpt2).loglikelihood(requests("loglikelihood", PAIRS[0]))[0][0])
 
 
-def test_answers_of_one_token_to_one_question_share_a_forward_pass(gpt2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = text_model_of(gpt2, batch_size=8)
+@pytest.mark.parametrize(("share_context", "method"), [(False, "_logits"), (True, "_read")])
+def test_answers_of_one_token_to_one_question_share_a_forward_pass(
+    gpt2: Path, monkeypatch: pytest.MonkeyPatch, share_context: bool, method: str
+) -> None:
+    model = text_model_of(gpt2, batch_size=8, share_context=share_context)
     rows: list[int] = []
-    logits: Callable[..., torch.Tensor] = ModelAdapter._logits
+    run: Callable[..., Any] = getattr(ModelAdapter, method)
 
-    def counted(self: Any, ids: torch.Tensor, mask: Any = None) -> torch.Tensor:
+    def counted(self: Any, ids: torch.Tensor, *others: Any) -> Any:
         rows.append(len(ids))
-        return logits(self, ids, mask)
+        return run(self, ids, *others)
 
-    monkeypatch.setattr(ModelAdapter, "_logits", counted)
+    monkeypatch.setattr(ModelAdapter, method, counted)
     model.loglikelihood(requests("loglikelihood", *(("Answer", letter) for letter in "ABCD")))
     assert rows == [1]
 
@@ -182,7 +185,7 @@ def test_conversations_are_those_of_lm_evals_own_model(gpt2: Path) -> None:
 def test_memory_that_runs_out_halves_the_batch_where_that_is_wanted(
     gpt2: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = text_model_of(gpt2, batch_size=8)
+    model = text_model_of(gpt2, batch_size=8, share_context=False)
     expected = model.loglikelihood(requests("loglikelihood", *PAIRS))
     logits: Callable[..., torch.Tensor] = ModelAdapter._logits
 
