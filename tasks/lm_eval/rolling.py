@@ -31,7 +31,13 @@ class RollingTask(LmEvalTask):
             UnsupportedError: The model or its tokenizer cannot answer any document.
         """
         chosen = parse_settings(LmEvalSettings, settings)
-        model = text_model(adapter, data.test.folder, batch_size=chosen.batch_size, seed=chosen.seed)
+        model = text_model(
+            adapter,
+            data.test.folder,
+            batch_size=chosen.batch_size,
+            seed=chosen.seed,
+            share_context=chosen.share_context,
+        )
         rows = super().predict(adapter, data, settings)
         return [{**row, TOKENS: sum(len(model.encode(text)) for (text,) in row[INPUT])} for row in rows]
 

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from hedgebench.adapters.backbone import BACKBONES
-from hedgebench.harness import registry
+from hedgebench.harness import arguments, registry
 from hedgebench.harness.commands.listing import LISTINGS, listing, print_lines, print_listing
 from hedgebench.harness.recipes import RECIPES
 from hedgebench.harness.suites import SUITES
