@@ -28,6 +28,12 @@ def test_type_checkers_and_python_find_each_name_in_the_same_module() -> None:
     assert set(typed) | {"__version__"} == set(hedgebench.__all__)
 
 
+def test_the_reference_has_every_name_at_its_place() -> None:
+    lines = (Path(__file__).parents[1] / "docs" / "reference.md").read_text(encoding="utf-8").splitlines()
+    listed = {line.removeprefix("::: ") for line in lines if line.startswith("::: ")}
+    assert listed >= {f"{module}.{name}" for name, module in hedgebench._MODULES.items()}
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'runn'"):
         hedgebench.runn  # type: ignore[attr-defined] # noqa: B018
