@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Container images often set it: our own modules would then be compiled anew in each of the processes that tests start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test oldest-triton lint ruff mypy pyright regression paper format clean
+.PHONY: quickstart test oldest-triton roofline lint ruff mypy pyright regression paper format clean
 
 quickstart: $(VENV)/installed ## Set up, then compare three attentions on embedded data
 	$(BIN)/bench run
@@ -29,6 +29,9 @@ TRITON_TESTS := tests/kernels/test_compile_gate.py tests/kernels/fused tests/ker
 oldest-triton: $(VENV)/triton-$(OLDEST_TRITON) ## Set up, then run the kernels' tests with the oldest triton
 	PYTHONPATH=$(abspath $<) $(BIN)/python -c 'import triton; assert triton.__version__ == "$(OLDEST_TRITON)", triton'
 	PYTHONPATH=$(abspath $<) $(BIN)/python -m pytest $(TRITON_TESTS) --numprocesses $$(nproc) --maxprocesses 8 --dist worksteal
+
+roofline: $(VENV)/installed-test ## Set up, then count the kernels' machine code for Hopper: minutes, without a GPU
+	PYTHONPATH=tests $(BIN)/python -W ignore -m kernels.roofline
 
 lint: ruff mypy pyright ## Set up, then ruff, mypy and pyright; `make -j2 lint` runs two at a time
 

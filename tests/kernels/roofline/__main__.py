@@ -12,8 +12,8 @@ from typing import Any
 from .count import BATCH, HEADS, Roofline, Variant, rooflines
 
 LIMITS = """By count, not measured. Ceiling: issue slots, tensor cores and HBM alone, which no schedule beats. Replay:
-stalls and barriers in order, without caches and bank conflicts. On a plain FlashAttention-2 kernel such a replay was 1.4
-to 1.6 times as fast as what is published; times with these factors are in brackets."""
+stalls and barriers in order, without caches and bank conflicts. On a plain FlashAttention-2 kernel such a replay was
+1.4 to 1.6 times as fast as what is published; times with these factors are in brackets."""
 OPTIMISTIC = (1.4, 1.6)
 
 

@@ -12,8 +12,8 @@ TURNS: Mapping[str, Callable[[Any], float]] = {
 }
 """Turns of a program's main loop by kernel, from its constants.
 
-Kernels that visit the chunks of a block before their own turn half as often as a block has chunks, on average. A scan is
-bound by memory; its turns hardly matter.
+Kernels that visit the chunks of a block before their own turn half as often as a block has chunks, on average. A scan
+is bound by memory; its turns hardly matter.
 """
 
 CEILING_PERCENT: Mapping[tuple[str, int, str], float] = {

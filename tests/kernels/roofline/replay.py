@@ -3,8 +3,9 @@
 A multiprocessor has four schedulers, each with its own pipes, and one memory pipe for shared and local memory that they
 share. A scheduler issues one instruction of one of its warps a cycle. Warps of a program are spread evenly over the
 schedulers, so one scheduler stands for all. Rates are those of NVIDIA's programming guide for compute capability 9.0;
-latencies are round numbers. What is left out: caches, bank conflicts, waiting for HBM beyond a latency, and clocks below
-1.755 GHz. On a plain FlashAttention-2 kernel in Triton such a replay was 1.4 to 1.6 times as fast as what was published.
+latencies are round numbers. What is left out: caches, bank conflicts, waiting for HBM beyond a latency, and clocks
+below 1.755 GHz. On a plain FlashAttention-2 kernel in Triton such a replay was 1.4 to 1.6 times as fast as what was
+published.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Machine code of a kernel: its instructions, their control bits, the loops, and the path that a program takes.
 
-Two things are not in the code, and are assumed: how often the main loop turns, which the caller says, and which branches
-are rare. A branch that jumps over a loop other than the main one, or over a call, is taken: behind it lies an exact path
-for inputs that random numbers do not reach.
+Two things are not in the code, and are assumed: how often the main loop turns, which the caller says, and which
+branches are rare. A branch that jumps over a loop other than the main one, or over a call, is taken: behind it lies an
+exact path for inputs that random numbers do not reach.
 """
 
 from __future__ import annotations
