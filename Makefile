@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Container images often set it: our own modules would then be compiled anew in each of the processes that tests start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test oldest-triton roofline lint ruff mypy pyright regression paper format clean
+.PHONY: quickstart test oldest-triton roofline gpu-visit lint ruff mypy pyright regression paper format clean
 
 quickstart: $(VENV)/installed ## Set up, then compare three attentions on embedded data
 	$(BIN)/bench run
@@ -32,6 +32,11 @@ oldest-triton: $(VENV)/triton-$(OLDEST_TRITON) ## Set up, then run the kernels' 
 
 roofline: $(VENV)/installed-test ## Set up, then count the kernels' machine code for Hopper: minutes, without a GPU
 	PYTHONPATH=tests $(BIN)/python -W ignore -m kernels.roofline
+
+# On a machine with a GPU, with the packages that are there: `make gpu-visit OUT=DIR PYTHON=python3`.
+gpu-visit: ## The tests for a GPU, then the speed of kernels and models: two commands of six minutes
+	$(PYTHON) tests/gpu/visit.py accuracy $(or $(OUT),$(error OUT names the folder of the results))
+	$(PYTHON) tests/gpu/visit.py speed $(OUT)
 
 lint: ruff mypy pyright ## Set up, then ruff, mypy and pyright; `make -j2 lint` runs two at a time
 
