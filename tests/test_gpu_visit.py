@@ -78,10 +78,12 @@ def test_a_visit_is_published_as_runs_and_tables(left_behind: Path, tmp_path: Pa
     page.write_text(f"# Kernels\n\n{publish.BEGIN}\n\nNothing yet.\n\n{publish.END}\n\n## More\n", encoding="utf-8")
     assert publish.publish(left_behind, tmp_path) == 0
     told = page.read_text(encoding="utf-8")
-    assert told.startswith("# Kernels\n") and told.endswith("## More\n")
+    assert told.startswith("# Kernels\n")
+    assert told.endswith("## More\n")
     assert "Nothing yet" not in told
     assert "| accuracy | bfloat16 | 61 | 1 |  |" in told
-    assert "| bfloat16 | 1 | 1 | 1 |" in told and "Failed: `two`." in told
+    assert "| bfloat16 | 1 | 1 | 1 |" in told
+    assert "Failed: `two`." in told
     assert "| forward, B=8 H=16 d=64, ms | 1,024 |" in told
     assert "| hedgehog | 0.25 ± 0.004 |" in told
     assert "| hedgehog, % of roofline | 32 |" in told

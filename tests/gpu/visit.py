@@ -36,8 +36,8 @@ NEEDED = {"msgspec": "msgspec", "fla": "flash-linear-attention fla-core", "einop
           "hypothesis": "hypothesis sortedcontainers"}  # fmt: skip
 """Modules that the visit needs and the packages that bring them.
 
-It also needs torch, triton, transformers, numpy, pandas, matplotlib, scipy, scikit-learn, rich, jinja2, pyarrow, pillow,
-regex and pytest, which such machines have.
+It also needs torch, triton, transformers, numpy, pandas, matplotlib, scipy, scikit-learn, rich, jinja2, pyarrow,
+pillow, regex and pytest, which such machines have.
 """
 
 SHAPES = [f"8x{tokens}x16x{dim}" for dim in (64, 128) for tokens in (1024, 4096, 16384)]
@@ -69,7 +69,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a step ended: its exit code, None if it did not run, the seconds it took, and why it did not end by itself."""
+    """How a step ended: its exit code, None if it did not run; the seconds it took; why it did not end by itself."""
 
     name: str
     code: int | None
@@ -123,7 +123,8 @@ def speed(out: Path, dry: bool) -> list[Step]:
                            "-rA", f"--junitxml={out / 'host-time.xml'}", *gpu_tests()), 25),
         Step("counters", (*counters, *call, *counted), 30, "ncu"),
         Step("models", (*bench, "--models", "softmax,hedgehog:map=softmax", "--tasks", whole, "--backbone", "gpt",
-                        "--scale", "smoke" if dry else "paper", "--set", f"seq_lens={lengths}", "--output", str(out / "models")), 100),
+                        "--scale", "smoke" if dry else "paper", "--set", f"seq_lens={lengths}", "--output",
+                        str(out / "models")), 100),
         Step("races", ("compute-sanitizer", "--tool", "racecheck", *call, "--tokens", "300", "--batch", "1", "--heads",
                        "2"), 40, "compute-sanitizer"),
     ]  # fmt: skip
