@@ -31,14 +31,26 @@ HERE = Path(__file__).parent
 WHEELS = ROOT / ".wheels"
 """Wheels that were brought along; git ignores the folder."""
 
-NEEDED = {"msgspec": "msgspec", "fla": "flash-linear-attention fla-core", "einops": "einops", "pynvml": "nvidia-ml-py",
-          "jaxtyping": "jaxtyping", "xdist": "pytest-xdist execnet", "pytest_timeout": "pytest-timeout",
-          "hypothesis": "hypothesis sortedcontainers"}  # fmt: skip
-"""Modules that the visit needs and the packages that bring them.
+BROUGHT = ("msgspec", "flash-linear-attention", "fla-core")
+"""Packages that such machines lack and the visit needs."""
 
-It also needs torch, triton, transformers, numpy, pandas, matplotlib, scipy, scikit-learn, rich, jinja2, pyarrow,
-pillow, regex and pytest, which such machines have.
-"""
+EXPECTED = (
+    *(
+        "torch",
+        "triton",
+        "transformers",
+        "tokenizers",
+        "safetensors",
+        "peft",
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "matplotlib",
+    ),
+    *("scipy", "sklearn", "rich", "jinja2", "markupsafe", "PIL", "regex", "jaxtyping", "einops", "pynvml"),
+    *("pytest", "xdist", "pytest_timeout", "hypothesis"),
+)
+"""Modules that are there already; `wheels` says which are not."""
 
 SHAPES = [f"8x{tokens}x16x{dim}" for dim in (64, 128) for tokens in (1024, 4096, 16384)]
 PEERS = "hedgehog+fla+fla-compiled-map+softmax-flash+softmax-cudnn"
@@ -204,15 +216,15 @@ def site() -> Path:
 
 
 def wheels() -> None:
-    """Says what is missing here, and how to bring it."""
-    missing = [packages for module, packages in NEEDED.items() if importlib.util.find_spec(module) is None]
-    named = " ".join(missing or NEEDED.values())
+    """Says how to bring what such machines lack, and what is missing where this runs."""
+    missing = [module for module in EXPECTED if importlib.util.find_spec(module) is None]
     download = "python -m pip download --no-deps --only-binary=:all: --python-version 3.12 --implementation cp"
     platforms = "--platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64"
     print(
-        f"missing here: {' '.join(missing) or 'nothing'}\n\n"
-        f"With a network, for Python 3.12 on Linux:\n\n  {download} {platforms} -d {WHEELS.name} {named}\n\n"
-        f"The folder {WHEELS.name}/ goes along with the checkout; the steps install it beside the machine's packages."
+        "With a network, for Python 3.12 on Linux:\n\n"
+        f"  {download} {platforms} -d {WHEELS.name} {' '.join(BROUGHT)}\n\n"
+        f"The folder {WHEELS.name}/ goes along with the checkout; the steps install it beside the machine's packages.\n"
+        f"Of the modules that are expected to be there, this machine lacks: {', '.join(missing) or 'none'}."
     )
 
 
