@@ -35,22 +35,13 @@ BROUGHT = ("msgspec", "flash-linear-attention", "fla-core")
 """Packages that such machines lack and the visit needs."""
 
 EXPECTED = (
-    *(
-        "torch",
-        "triton",
-        "transformers",
-        "tokenizers",
-        "safetensors",
-        "peft",
-        "numpy",
-        "pandas",
-        "pyarrow",
-        "matplotlib",
-    ),
-    *("scipy", "sklearn", "rich", "jinja2", "markupsafe", "PIL", "regex", "jaxtyping", "einops", "pynvml"),
-    *("pytest", "xdist", "pytest_timeout", "hypothesis"),
-)
+    "torch triton transformers tokenizers safetensors peft numpy pandas pyarrow matplotlib scipy sklearn rich jinja2 "
+    "markupsafe PIL regex jaxtyping einops pynvml pytest xdist pytest_timeout hypothesis"
+).split()
 """Modules that are there already; `wheels` says which are not."""
+
+PYTEST = (sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-W", "default")
+"""Warnings of other versions than those of constraints.txt are no errors."""
 
 SHAPES = [f"8x{tokens}x16x{dim}" for dim in (64, 128) for tokens in (1024, 4096, 16384)]
 PEERS = "hedgehog+fla+fla-compiled-map+softmax-flash+softmax-cudnn"
@@ -92,13 +83,12 @@ class Outcome:
 def accuracy(out: Path, dry: bool) -> list[Step]:
     """Versions, then the tests for a GPU: bfloat16 first, whose kernels compile in seconds, then the others."""
     processes = "2" if dry else "14"
-    options = ("-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-v", "--tb=short", "-n", processes,
-               "--dist", "worksteal", *gpu_tests())  # fmt: skip
+    options = (*PYTEST, "-v", "--tb=short", "-n", processes, "--dist", "worksteal", *gpu_tests())
     slow = "float32 or float16 or two_to_the_31"
 
     def suite(name: str, choose: str, seconds: float) -> Step:
         report = f"--junitxml={out / f'{name}.xml'}"
-        return Step(name, (sys.executable, *options, report, "-k", f"not microseconds and {choose}"), seconds)
+        return Step(name, (*options, report, "-k", f"not microseconds and {choose}"), seconds)
 
     return [
         *versions(),
@@ -131,8 +121,8 @@ def speed(out: Path, dry: bool) -> list[Step]:
         Step("decode", (*bench, "--scale", "smoke" if dry else "paper", "--tasks", "kernels/decode", "--set",
                         f"shapes={'+'.join(decoded)}", "--set", f"contenders={PEERS}", "--output",
                         str(out / "decode")), 25),
-        Step("host-time", (sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-k", "microseconds",
-                           "-rA", f"--junitxml={out / 'host-time.xml'}", *gpu_tests()), 25),
+        Step("host-time", (*PYTEST, "-k", "microseconds", "-rA", f"--junitxml={out / 'host-time.xml'}",
+                           *gpu_tests()), 25),
         Step("counters", (*counters, *call, *counted), 30, "ncu"),
         Step("models", (*bench, "--models", "softmax,hedgehog:map=softmax", "--tasks", whole, "--backbone", "gpt",
                         "--scale", "smoke" if dry else "paper", "--set", f"seq_lens={lengths}", "--output",
