@@ -37,7 +37,7 @@ BROUGHT = ("msgspec", "flash-linear-attention", "fla-core")
 EXPECTED = (
     "torch triton transformers tokenizers safetensors peft numpy pandas pyarrow matplotlib scipy sklearn rich jinja2 "
     "markupsafe PIL regex jaxtyping einops pynvml pytest xdist pytest_timeout hypothesis"
-).split()
+)
 """Modules that are there already; `wheels` says which are not."""
 
 PYTEST = (sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-W", "default")
@@ -207,7 +207,7 @@ def site() -> Path:
 
 def wheels() -> None:
     """Says how to bring what such machines lack, and what is missing where this runs."""
-    missing = [module for module in EXPECTED if importlib.util.find_spec(module) is None]
+    missing = [module for module in EXPECTED.split() if importlib.util.find_spec(module) is None]
     download = "python -m pip download --no-deps --only-binary=:all: --python-version 3.12 --implementation cp"
     platforms = "--platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64"
     print(
