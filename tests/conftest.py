@@ -43,4 +43,3 @@ if _CHECKS_SHAPES:
 
 def pytest_report_header() -> str:
     return "tensor shapes: checked" if _CHECKS_SHAPES else "tensor shapes: not checked, the package beartype is missing"
-
