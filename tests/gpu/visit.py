@@ -13,6 +13,7 @@ with small sizes. The code needs only the standard library, so that it can say w
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -122,7 +123,7 @@ def speed(out: Path, dry: bool) -> list[Step]:
                         f"shapes={'+'.join(decoded)}", "--set", f"contenders={PEERS}", "--output",
                         str(out / "decode")), 25),
         Step("host-time", (*PYTEST, "-k", "microseconds", "-rA", f"--junitxml={out / 'host-time.xml'}",
-                           *gpu_tests()), 25),
+                           *gpu_tests("_microseconds")), 25),
         Step("counters", (*counters, *call, *counted), 30, "ncu"),
         Step("models", (*bench, "--models", "softmax,hedgehog:map=softmax", "--tasks", whole, "--backbone", "gpt",
                         "--scale", "smoke" if dry else "paper", "--set", f"seq_lens={lengths}", "--output",
@@ -140,10 +141,10 @@ def versions() -> list[Step]:
     ]
 
 
-def gpu_tests() -> list[str]:
-    """Files with tests for a GPU: collecting the others takes a quarter of a minute in every process."""
+def gpu_tests(word: str = "pytest.mark.gpu") -> list[str]:
+    """Files with tests for a GPU, or a word: collecting all takes a quarter of a minute in every process."""
     files = sorted((ROOT / "tests").rglob("test_*.py"))
-    return [str(path.relative_to(ROOT)) for path in files if "pytest.mark.gpu" in path.read_text("utf-8")]
+    return [str(path.relative_to(ROOT)) for path in files if word in path.read_text("utf-8")]
 
 
 def run_steps(name: str, steps: Sequence[Step], out: Path, seconds: float) -> list[Outcome]:
@@ -234,9 +235,7 @@ def main(words: Sequence[str] | None = None) -> int:
     out = asked.out.resolve()
     if asked.command == "publish":
         sys.path.insert(0, str(HERE))
-        import publish
-
-        return int(publish.publish(out, ROOT))
+        return int(importlib.import_module("publish").publish(out, ROOT))
     steps = (accuracy if asked.command == "accuracy" else speed)(out, asked.dry)
     outcomes = run_steps(asked.command, steps, out, asked.seconds)
     return int(any(each.code not in (0, None) for each in outcomes))

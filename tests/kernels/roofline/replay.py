@@ -10,7 +10,7 @@ published.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -87,7 +87,7 @@ class _Scheduler:
     def __init__(self, path: Sequence[Instruction], shape: Shape, programs: int) -> None:
         self.path, self.mates = path, max(1, shape.warps // SCHEDULERS)
         self.warps = [_Warp(program) for program in range(programs) for _ in range(self.mates)]
-        self.free: Counter[str] = Counter()
+        self.free: defaultdict[str, float] = defaultdict(float)
         self.issued = 0.0
 
     def run(self) -> float:

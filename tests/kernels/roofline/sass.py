@@ -128,7 +128,8 @@ class Code:
         ]
         multiply = [x.address for x in self.instructions if x.kind in ("HGMMA", "HMMA")]
         with_products = [(a, b) for a, b in outermost if any(a <= address <= b for address in multiply)]
-        return (with_products or outermost or [None])[0]
+        candidates = with_products or outermost
+        return candidates[0] if candidates else None
 
     def path(self, turns: int) -> list[Instruction]:
         """The instructions that a warp issues if the main loop turns so often, and every other loop once."""
