@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 from ..base import Row
@@ -94,14 +95,15 @@ class KernelBench:
         """The kernel, times and memory of each call, and notes on how they were measured."""
         calls = self.contenders[name](shape, self.device, self.dtype)
         with torch.no_grad(), telemetry(self.device) as watch:
-            found = {
-                each: self._measure_call(
-                    call, watch, lambda result, each=each: self.check(name, each, result, shape, self.dtype)
-                )
-                for each, call in calls.items()
-            }
+            found = {}
+            for each, call in calls.items():
+                check = partial(self._error, name, each, shape)
+                found[each] = self._measure_call(call, watch, check)
         notes = [f"{name}, {each}: {note}" for each, of_call in found.items() for note in of_call.pop("notes")]
         return {"calls": found, "notes": [*notes, *watch.notes]}
+
+    def _error(self, name: str, call: str, shape: KernelShape, result: object) -> float | None:
+        return self.check(name, call, result, shape, self.dtype)
 
     def _measure_call(self, call: TimedCall, watch: Telemetry, check: Callable[[Any], float | None]) -> Row:
         first: list[tuple[Any, str]] = []

@@ -10,8 +10,8 @@ from hedgebench.kernels.hedgehog import chunk_hedgehog_attn
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cuda")
-    for name, size in (("batch", 8), ("heads", 16), ("tokens", 4096), ("dim", 64)):
-        parser.add_argument(f"--{name}", type=int, default=size)
+    for name, default in (("batch", 8), ("heads", 16), ("tokens", 4096), ("dim", 64)):
+        parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--maps", default="softmax,exp")
     asked = parser.parse_args()
     size = (asked.batch, asked.tokens, asked.heads, asked.dim)
@@ -32,11 +32,11 @@ def main() -> None:
         run(feature_map)  # compiles
         if asked.device == "cuda":
             torch.cuda.synchronize()
-            torch.cuda.cudart().cudaProfilerStart()
+            torch.cuda.profiler.start()
         run(feature_map)
         if asked.device == "cuda":
             torch.cuda.synchronize()
-            torch.cuda.cudart().cudaProfilerStop()
+            torch.cuda.profiler.stop()
     print("done")
 
 

@@ -62,7 +62,9 @@ PIPES = ("issue", "SHFL", "ALU", "MUFU", "FMA", "SMEM", "HGMMA")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m kernels.roofline", description=__doc__.partition(":")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m kernels.roofline", description="The static roofline of the kernels"
+    )
     parser.add_argument("--maps", default="softmax,exp")
     parser.add_argument("--dims", default="64,128")
     parser.add_argument("--works", default="forward,backward,decode")

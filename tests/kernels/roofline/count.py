@@ -157,7 +157,7 @@ def _turns(launch: Launch, token_heads: int, programs: int) -> float:
     constants = launch.arguments.get("C")
     if said := TURNS.get(launch.kernel.__name__):
         return said(constants)
-    chunk = getattr(constants, "CHUNK", None) or launch.arguments.get("CHUNK") or launch.arguments["chunk"]
+    chunk: int = getattr(constants, "CHUNK", None) or launch.arguments.get("CHUNK") or launch.arguments["chunk"]
     tiles = -(-constants.VALUES // constants.BV) if constants is not None and len(launch.grid) > 2 else 1
     return max(1.0, token_heads * tiles / programs / chunk)
 
