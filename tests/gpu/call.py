@@ -1,6 +1,7 @@
 """One forward and one backward pass of Hedgehog's attention, for tools that look at its kernels; see visit.py."""
 
 import argparse
+from typing import Any
 
 import torch
 
@@ -24,6 +25,8 @@ def main() -> None:
     )
     weight = torch.eye(asked.dim, dtype=torch.bfloat16, device=asked.device).repeat(asked.heads, 1, 1)
 
+    profiler: Any = torch.cuda.profiler
+
     def run(feature_map: str) -> None:
         result = chunk_hedgehog_attn(q, k, v, weight, weight, feature_map=feature_map)
         torch.autograd.grad(result.output.float().sum(), (q, k, v))
@@ -32,11 +35,11 @@ def main() -> None:
         run(feature_map)  # compiles
         if asked.device == "cuda":
             torch.cuda.synchronize()
-            torch.cuda.profiler.start()
+            profiler.start()
         run(feature_map)
         if asked.device == "cuda":
             torch.cuda.synchronize()
-            torch.cuda.profiler.stop()
+            profiler.stop()
     print("done")
 
 
