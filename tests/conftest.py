@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 # Triton reads this when it is imported, its own library included: before anything imports it.
@@ -35,4 +36,10 @@ def _checked_modules() -> list[str]:
     ]
 
 
-install_import_hook(_checked_modules(), "beartype.beartype")
+_CHECKS_SHAPES = find_spec("beartype") is not None
+if _CHECKS_SHAPES:
+    install_import_hook(_checked_modules(), "beartype.beartype")
+
+
+def pytest_report_header() -> str:
+    return "tensor shapes: checked" if _CHECKS_SHAPES else "tensor shapes: not checked, the package beartype is missing"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,14 @@ def test_the_lists_of_the_project_file_name_every_room_and_every_module_with_ker
     }
     (lenient,) = (each for each in project["mypy"]["overrides"] if "disallow_untyped_defs" in each)
     assert sorted(lenient["module"]) == sorted(kernels)
+
+
+def test_the_oldest_triton_that_is_allowed_is_the_one_that_is_tested() -> None:
+    allowed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    (triton,) = (each.partition(";")[0] for each in allowed if each.startswith("triton"))
+    tested = re.search(r"^OLDEST_TRITON := (\S+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert tested is not None
+    assert f"{triton}." in f"triton>={tested[1]}."
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 """The scripts and styles of the report: DataTables, which the package `itables` carries, and our own beside this file.
 
 DataTables sorts and filters tables, by mouse and keyboard. It is read from the installed package when a report is
-written and becomes part of the page, so that the page needs no network.
+written and becomes part of the page, so that the page needs no network. Without the package the page has plain tables
+and says so.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ _HERE = Path(__file__).parent
 _EXPORT = re.compile(r"export\s*\{([^{}]*)\};?\s*(?=/\*|//|$)")
 _MARKUP = re.compile(r"<(!--|/?script)", re.IGNORECASE)
 _DEFAULT = re.compile(r"([\w$]+) as default")
+PLAIN = "the tables cannot be sorted or filtered: the package itables, which carries DataTables, is not installed"
 
 
 class AssetError(RuntimeError):
-    """An installed package lacks scripts or styles that the report needs."""
+    """The installed itables lacks scripts or styles that the report needs."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class Assets:
         theme: Script that runs before the page is drawn, so that a dark page does not flash.
         script: Module with DataTables and what makes the page work.
         policy: Content security policy under which these scripts run, and nothing else does.
+        note: Why the tables are plain; empty if DataTables is there.
     """
 
     style: str
     theme: str
     script: str
     policy: str
+    note: str
 
 
 @functools.cache
@@ -46,19 +50,20 @@ def assets() -> Assets:
     """Scripts and styles, read once.
 
     Raises:
-        AssetError: The package `itables` is missing, or its bundle is not what this release knows.
+        AssetError: The bundle of itables is not what this release knows.
     """
-    bundle = _bundle_folder()
-    style = (bundle / "dt_bundle.css").read_text(encoding="utf-8") + _own("page.css")
-    theme = _embeddable(_own("theme.js"))
-    script = _embeddable(data_tables((bundle / "dt_bundle.js").read_text(encoding="utf-8")) + _own("page.js"))
+    bundle, style, script = _bundle_folder(), _own("page.css"), _own("page.js")
+    if bundle is not None:
+        style = (bundle / "dt_bundle.css").read_text(encoding="utf-8") + style
+        script = data_tables((bundle / "dt_bundle.js").read_text(encoding="utf-8")) + script
+    theme, script = _embeddable(_own("theme.js")), _embeddable(script)
     hashes = (hashlib.sha256(text.encode()).digest() for text in (theme, script))
     scripts = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {scripts}; "
         "base-uri 'none'; form-action 'none'"
     )
-    return Assets(style, theme, script, policy)
+    return Assets(style, theme, script, policy, "" if bundle else PLAIN)
 
 
 def data_tables(bundle: str) -> str:
@@ -77,11 +82,11 @@ def data_tables(bundle: str) -> str:
     return f"{bundle[:start]}globalThis.DataTable={name.group(1)};{bundle[end:]}\n"
 
 
-def _bundle_folder() -> Path:
-    """Where itables keeps its files; importing it would import pandas too."""
+def _bundle_folder() -> Path | None:
+    """Where itables keeps its files, None without it; importing it would import pandas too."""
     found = find_spec("itables")
     if found is None or not found.submodule_search_locations:
-        raise AssetError("the report needs the package itables, which carries DataTables; install it with pip")
+        return None
     return Path(found.submodule_search_locations[0]) / "html"
 
 

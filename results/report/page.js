@@ -1,5 +1,5 @@
-// What makes the report's page work. DataTables stands above this in the same script; everything that comes from records
-// is set as text, never as markup.
+// What makes the report's page work. DataTables stands above this in the same script, or is missing, and tables are then
+// plain; everything that comes from records is set as text, never as markup.
 "use strict";
 {
   const byId = (id) => document.getElementById(id);
@@ -34,11 +34,15 @@
     if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b);
     return sign * (a === b ? 0 : a < b ? -1 : 1);
   };
-  DataTable.type("measured", { order: { asc: ordered(1), desc: ordered(-1) }, className: "" });
-  DataTable.ext.errMode = "throw";
+  const sorts = "DataTable" in globalThis;
+  if (sorts) {
+    DataTable.type("measured", { order: { asc: ordered(1), desc: ordered(-1) }, className: "" });
+    DataTable.ext.errMode = "throw";
+  }
   const bare = { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null };
 
   const startBoards = () => {
+    if (!sorts) return;
     const boards = [...document.querySelectorAll("table.board")].map((table) => {
       const columns = [...table.tHead.rows[0].cells].map((_, i) => (i ? { type: "measured" } : { type: "string" }));
       return new DataTable(table, { columns, order: [], paging: false, info: false, autoWidth: false, layout: bare });
@@ -77,6 +81,12 @@
 
   const startCells = (cells) => {
     const link = (cell) => make("a", { href: `#cell-${cell.id}`, textContent: cell.model });
+    if (!sorts) {
+      const row = (cell) => [link(cell), cell.task, cell.main, cell.shown, statusText(cell.status), cell.seed, cell.backbone, cell.recipe, cell.scale, cell.notes.length || ""];
+      const rows = cells.map((cell) => make("tr", {}, ...row(cell).map((content) => make("td", {}, content))));
+      byId("cell-table").append(make("tbody", {}, ...rows));
+      return;
+    }
     const text = (value, options = {}) => ({
       data: value,
       render: DataTable.render.text(),

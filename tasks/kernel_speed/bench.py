@@ -1,10 +1,12 @@
-"""Measures contenders at shapes, one after another; a failure is a result of its point and does not stop the others."""
+"""Measures contenders at shapes in turns; a failure is a result of its point and does not stop the others."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, TypeAlias
 
 from ..base import Row
 from ..heavy import torch
@@ -16,6 +18,16 @@ from .workloads import Prepare, TimedCall
 
 _TRACEBACK_CHARACTERS = 4000
 
+ROUNDS = 2
+"""How often contenders take turns at a shape: what drifts, such as clocks and temperature, then meets all of them."""
+
+Check: TypeAlias = Callable[[str, str, Any, KernelShape, "torch.dtype"], float | None]
+"""The error of a call's result, from its contender's name, its own name, the result, the shape and the type."""
+
+
+def unchecked(*_: object) -> None:
+    """The check of calls whose result is not compared."""
+
 
 @dataclass
 class KernelBench:
@@ -26,6 +38,7 @@ class KernelBench:
         repeats: How often a call is repeated.
         device: Where everything runs.
         dtype: Type of all tensors.
+        check: Gives the error of a call's first result, before the call is timed; it raises if that is too large.
         lost: The error that the device answers every call with, such as after an access out of bounds; empty while
             the device works.
     """
@@ -34,26 +47,36 @@ class KernelBench:
     repeats: Repeats
     device: torch.device
     dtype: torch.dtype
+    check: Check = unchecked
     lost: str = ""
 
     def __post_init__(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.get_device_properties(self.device)  # torch caches them for the record; a lost device has none
 
-    def climb(self, name: str, shapes: Sequence[KernelShape]) -> Iterator[Row]:
-        """A contender's row at each shape, except shapes longer than one that ran out of memory or time.
+    def climb(self, names: Sequence[str], shapes: Sequence[KernelShape]) -> Iterator[Row]:
+        """Rows of contenders at each shape, except shapes longer than one that ran out of memory or time.
+
+        At each shape the contenders are measured in turns, `ROUNDS` times, and their samples are joined. Each is built
+        anew in its turn, so that only one of them is in memory.
 
         Args:
-            name: Name of the contender.
+            names: Names of the contenders.
             shapes: The shapes, within a family from short to long.
         """
-        given_up: set[tuple[int, int]] = set()
+        given_up: set[tuple[str, tuple[int, int]]] = set()
         for shape in shapes:
-            if shape.family not in given_up:
-                found = self._found(name, shape)
-                if found["status"] in ENDS_A_CLIMB:
-                    given_up.add(shape.family)
-                yield {"contender": name, **asdict(shape), **found}
+            found: dict[str, Row] = {}
+            for name in (*names,) * ROUNDS:
+                earlier = found.get(name)
+                if self.lost and earlier is not None:
+                    continue
+                if (name, shape.family) not in given_up and (earlier is None or earlier["status"] == "ok"):
+                    row = self._found(name, shape)
+                    found[name] = row if earlier is None or row["status"] != "ok" else _joined(earlier, row)
+                    if row["status"] in ENDS_A_CLIMB:
+                        given_up.add((name, shape.family))
+            yield from ({"contender": name, **asdict(shape), **row} for name, row in found.items())
 
     def _found(self, name: str, shape: KernelShape) -> Row:
         if self.lost:
@@ -72,23 +95,46 @@ class KernelBench:
         """The kernel, times and memory of each call, and notes on how they were measured."""
         calls = self.contenders[name](shape, self.device, self.dtype)
         with torch.no_grad(), telemetry(self.device) as watch:
-            found = {each: self._measure_call(call, watch) for each, call in calls.items()}
+            found = {}
+            for each, call in calls.items():
+                check = partial(self._error, name, each, shape)
+                found[each] = self._measure_call(call, watch, check)
         notes = [f"{name}, {each}: {note}" for each, of_call in found.items() for note in of_call.pop("notes")]
         return {"calls": found, "notes": [*notes, *watch.notes]}
 
-    def _measure_call(self, call: TimedCall, watch: Telemetry) -> Row:
-        ran: list[str] = []
-        first_s = first_call_s(lambda: ran.append(call()[1]), self.device)
+    def _error(self, name: str, call: str, shape: KernelShape, result: object) -> float | None:
+        return self.check(name, call, result, shape, self.dtype)
+
+    def _measure_call(self, call: TimedCall, watch: Telemetry, check: Callable[[Any], float | None]) -> Row:
+        first: list[tuple[Any, str]] = []
+        first_s = first_call_s(lambda: first.append(call()), self.device)
+        result, ran = first.pop()
+        error = check(result)
+        del result
         peak_bytes = _peak_bytes(call, self.device)
         timing = measure_calls(call, self.device, self.repeats, kernel=True, watch=watch)
         return {
-            "ran": ran[0],
+            "ran": ran,
+            "relative_error": error,
             "first_call_s": first_s,
             "peak_bytes": peak_bytes,
             **asdict(timing),
             "telemetry": watch.found,
             "notes": timing.notes,
         }
+
+
+def _joined(earlier: Row, later: Row) -> Row:
+    """Two turns of a contender at one shape: what was measured first, with the samples of both."""
+    calls = {
+        name: {
+            **call,
+            "samples_ms": [*call["samples_ms"], *later["calls"][name]["samples_ms"]],
+            "is_stable": call["is_stable"] and later["calls"][name]["is_stable"],
+        }
+        for name, call in earlier["calls"].items()
+    }
+    return {**earlier, "calls": calls, "notes": list(dict.fromkeys((*earlier["notes"], *later["notes"])))}
 
 
 def _failed(error: Exception) -> Row:

@@ -63,6 +63,8 @@ def _point_metrics(call: str, row: Row, peaks: tuple[float, ...], dtype: str) ->
     ran = {**at, "ran": measured["ran"]}
     first = Metric(f"{call}_first_call_s", measured["first_call_s"], "s", None, None, 1, ran)
     found = [median, *percentiles, first]
+    if (error := measured.get("relative_error")) is not None:
+        found.append(Metric(f"{call}_relative_error", error, "", False, None, 1, at))
     if measured["peak_bytes"] is not None:
         found.append(Metric(f"{call}_peak_bytes", measured["peak_bytes"], "bytes", False, None, 1, at))
     found += clock_metrics(call, measured["telemetry"], at)

@@ -1,8 +1,10 @@
 """Attention kernels against their peers, in one process: `kernels/forward`, `backward`, `decode` and `distillation`.
 
-Every contender gets the same tensors (`contenders.py`). Calls are timed by `timing.measure_calls` with `kernel=True`:
-after a warm-up, with the L2 cache flushed before each call, replayed from a CUDA graph if launches dominate. The first
-call, which compiles and tunes, is timed apart, and peak memory is measured in a call of its own.
+Every contender gets the same tensors (`contenders.py`). Its output, or its gradient of the queries, is held to the
+naive form in float64 before it is timed (`agreement.py`), and the error is a metric. At each shape the contenders are
+timed in turns, twice, so that drifting clocks meet all of them. Calls are timed by `timing.measure_calls` with
+`kernel=True`: after a warm-up, with the L2 cache flushed before each call, replayed from a CUDA graph if launches
+dominate. The first call, which compiles and tunes, is timed apart, and peak memory is measured in a call of its own.
 
 Metrics are the median with its bootstrap standard error, the 20th and 80th percentiles and all samples; counted FLOPs
 and bytes, if there are counts; for Hedgehog's attention also TFLOP/s, TB/s and the percentage of the roofline of the
@@ -28,7 +30,8 @@ from ..heavy import torch
 from ..measuring.machine import measure_machine
 from ..measuring.timing import Repeats
 from ..settings import as_settings, parse_settings
-from .bench import KernelBench
+from .agreement import relative_error
+from .bench import ROUNDS, KernelBench
 from .metrics import kernel_metrics
 from .shapes import KernelShape, parse_shapes
 from .workloads import WORKLOADS, products_of
@@ -116,11 +119,14 @@ class Kernels:
         device, dtype = adapter.device, _dtype(chosen.dtype, adapter.device)
         machine = measure_machine(device, dtype, products_of(self.work, device, dtype))
         repeats = Repeats(
-            chosen.repeats, chosen.min_time_ms, chosen.warmup, chosen.max_call_s, min_warmup_ms=chosen.min_warmup_ms
+            -(-chosen.repeats // ROUNDS),
+            chosen.min_time_ms / ROUNDS,
+            chosen.warmup,
+            chosen.max_call_s,
+            min_warmup_ms=chosen.min_warmup_ms,
         )
-        bench = KernelBench(WORKLOADS[self.work], repeats, device, dtype)
-        rows = (row for name in chosen.chosen(self.work) for row in bench.climb(name, data.test))
-        return [{"machine": machine}, *rows]
+        bench = KernelBench(WORKLOADS[self.work], repeats, device, dtype, relative_error)
+        return [{"machine": machine}, *bench.climb(chosen.chosen(self.work), data.test)]
 
     def score(self, rows: Sequence[Row], settings: Settings) -> list[Metric]:  # noqa: ARG002
         """See the module's docstring."""

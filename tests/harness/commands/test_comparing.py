@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("junitparser")
+
 from junitparser import JUnitXml
 
 from hedgebench.results.store import RunStore

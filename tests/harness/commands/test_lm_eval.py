@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("lm_eval")
+
 from hedgebench.harness import registry
 from hedgebench.harness.commands.lm_eval import register
 from hedgebench.harness.commands.lm_eval_model import HedgebenchLM

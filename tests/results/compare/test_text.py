@@ -7,6 +7,9 @@ import re
 from dataclasses import replace
 
 import pytest
+
+pytest.importorskip("junitparser")
+
 from junitparser import Error, Failure, JUnitXml, Skipped, TestSuite
 
 from hedgebench.results.compare.snapshot import Snapshot

@@ -22,6 +22,14 @@ def test_the_default_of_the_last_export_is_data_tables() -> None:
     assert data_tables(bundle).splitlines()[0] == script
 
 
+def test_without_itables_there_is_no_bundle_and_a_note_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hedgebench.results.report.assets.find_spec", lambda _: None)
+    plain = assets.__wrapped__()
+    assert "globalThis.DataTable" not in plain.script
+    assert "itables" in plain.note
+    assert assets().note == ""
+
+
 @pytest.mark.parametrize("bundle", ["", "const a=1;", "const a=1;export{a as DataTable};"])
 def test_a_bundle_of_another_shape_is_refused(bundle: str) -> None:
     with pytest.raises(AssetError, match="exports no default"):

@@ -11,7 +11,7 @@ import torch
 
 from hedgebench.tasks.base import Row
 from hedgebench.tasks.kernel_speed import bench as bench_module
-from hedgebench.tasks.kernel_speed.bench import KernelBench
+from hedgebench.tasks.kernel_speed.bench import ROUNDS, KernelBench
 from hedgebench.tasks.kernel_speed.shapes import KernelShape
 from hedgebench.tasks.kernel_speed.workloads import Prepare, TimedCall
 from hedgebench.tasks.measuring.telemetry import UNWATCHED
@@ -44,20 +44,52 @@ def fails_at(tokens: int, error: Exception) -> Prepare:
 
 
 def rows_of(bench: KernelBench) -> list[Row]:
-    return [row for name in bench.contenders for row in bench.climb(name, SHAPES)]
+    return list(bench.climb(list(bench.contenders), SHAPES))
 
 
 def test_a_mistake_of_one_contender_costs_its_point_and_is_told() -> None:
     contenders = {"broken": fails_at(16, KeyError("no such thing")), "sound": contender()}
     rows = rows_of(KernelBench(contenders, REPEATS, CPU, torch.float32))
     assert [(row["contender"], row["status"]) for row in rows] == [
-        ("broken", "ok"), ("broken", "error"), ("broken", "ok"), ("sound", "ok"), ("sound", "ok"), ("sound", "ok"),
+        ("broken", "ok"), ("sound", "ok"), ("broken", "error"), ("sound", "ok"), ("broken", "ok"), ("sound", "ok"),
     ]  # fmt: skip
-    failed = rows[1]
+    failed = rows[2]
     assert (failed["error"], failed["message"]) == ("KeyError", "broken at 1x16x2x16: 'no such thing'")
     assert "raise error" in failed["log_tail"]
     assert failed["notes"] == ["error: broken at 1x16x2x16: 'no such thing'"]
-    assert len(rows[0]["calls"]["forward"]["samples_ms"]) == 2
+    assert len(rows[0]["calls"]["forward"]["samples_ms"]) == ROUNDS * REPEATS.count
+
+
+def test_contenders_take_turns_at_each_shape_and_one_that_failed_is_not_tried_again() -> None:
+    tried: list[tuple[str, int]] = []
+
+    def noted(name: str, fails: bool = False) -> Prepare:
+        def prepare(shape: KernelShape, device: torch.device, dtype: torch.dtype) -> Mapping[str, TimedCall]:
+            tried.append((name, shape.tokens))
+            if fails:
+                raise KeyError(name)
+            return {"forward": lambda: (None, "it/torch")}
+
+        return prepare
+
+    bench = KernelBench(
+        {"one": noted("one"), "two": noted("two", True), "three": noted("three")}, REPEATS, CPU, torch.float32
+    )
+    list(bench.climb(["one", "two", "three"], SHAPES[:2]))
+    assert tried == [(name, tokens) for tokens in (8, 16) for name in ("one", "two", "three", "one", "three")]
+
+
+def test_a_result_is_checked_before_its_call_is_timed() -> None:
+    log: list[object] = []
+
+    def check(*given: object) -> float:
+        log.append(given[:3])
+        raise ValueError("another function")
+
+    bench = KernelBench({"it": contender(log.append)}, REPEATS, CPU, torch.float32, check)
+    rows = rows_of(bench)
+    assert log == [8, ("it", "forward", None), 16, ("it", "forward", None), 32, ("it", "forward", None)]
+    assert [row["message"] for row in rows] == [f"it at {shape.name}: another function" for shape in SHAPES]
 
 
 @pytest.mark.parametrize(("error", "status", "tried"), [
@@ -82,7 +114,7 @@ def test_compiling_is_no_timeout(sleep_clock: SleepClock) -> None:
     rows = rows_of(KernelBench({"it": contender(run)}, REPEATS, CPU, torch.float32))
     assert [row["status"] for row in rows] == ["ok"] * 3
     assert [row["calls"]["forward"]["first_call_s"] for row in rows] == pytest.approx([2 * REPEATS.max_call_s] * 3)
-    assert [row["calls"]["forward"]["samples_ms"] for row in rows] == [[0.0] * REPEATS.count] * 3
+    assert [row["calls"]["forward"]["samples_ms"] for row in rows] == [[0.0] * ROUNDS * REPEATS.count] * 3
 
 
 class FakeCuda:
@@ -144,10 +176,10 @@ def test_a_lost_device_ends_everything_but_what_was_measured(cuda: FakeCuda) -> 
 
     bench = KernelBench({"wild": contender(run), "next": contender(tried.append)}, REPEATS, CUDA, torch.float32)
     rows = rows_of(bench)
-    assert [row["status"] for row in rows] == ["ok", "error", "error", "error", "error", "error"]
-    assert rows[1]["error"] == "AcceleratorError"
+    assert [row["status"] for row in rows] == ["ok", "ok", "error", "error", "error", "error"]
+    assert rows[2]["error"] == "AcceleratorError"
     lost = "the device is lost (AcceleratorError: CUDA error: an illegal memory access was encountered)"
-    assert {row["message"].partition(": ")[2] for row in rows[2:]} == {f"not tried: {lost}"}
+    assert {row["message"].partition(": ")[2] for row in rows[3:]} == {f"not tried: {lost}"}
     assert set(tried) == {8, 16}
     assert cuda.log == ["properties"]
 
@@ -155,7 +187,7 @@ def test_a_lost_device_ends_everything_but_what_was_measured(cuda: FakeCuda) -> 
 def test_a_device_that_still_answers_is_not_lost(cuda: FakeCuda) -> None:
     contenders = {"broken": fails_at(16, RuntimeError("a launch was refused")), "sound": contender()}
     rows = rows_of(KernelBench(contenders, REPEATS, CUDA, torch.float32))
-    assert [row["status"] for row in rows] == ["ok", "error", "ok", "ok", "ok", "ok"]
+    assert [row["status"] for row in rows] == ["ok", "ok", "error", "ok", "ok", "ok"]
 
 
 def test_each_call_has_its_own_peak_without_what_timing_takes_and_says_how_it_was_timed(cuda: FakeCuda) -> None:

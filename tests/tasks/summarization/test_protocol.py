@@ -9,8 +9,11 @@ from typing import Any, cast
 import pandas
 import pytest
 import torch
-from rouge_score.rouge_scorer import RougeScorer
 from torch import Tensor
+
+pytest.importorskip("rouge_score")
+
+from rouge_score.rouge_scorer import RougeScorer
 
 from hedgebench.adapters.base import IGNORED, Adapter, Capability, ModelShape, UnsupportedError
 from hedgebench.results.stats.scores import sample_scores

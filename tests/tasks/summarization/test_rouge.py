@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+pytest.importorskip("rouge_score")
+
 from rouge_score.rouge_scorer import RougeScorer
 
 from hedgebench.tasks.summarization.rouge import (
