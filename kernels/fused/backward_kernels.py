@@ -1,13 +1,13 @@
 """Triton kernels for the gradients of linear attention with Hedgehog's map inside.
 
-Only the output and each row's norm are kept from the forward pass; features and sums are computed again. With s the
-scores, and g and h the gradients of a row's numerator and denominator (`triton.states.row_gradients`),
+Of the forward pass the output, each row's norm and the sums of the segments are kept; features are computed again. With
+s the scores, and g and h the gradients of a row's numerator and denominator (`row_gradients`),
 
     ds_ij = g_i·v_j + h_i,   dφ(q_i) = Σ_j ds_ij φ(k_j),   dφ(k_j) = Σ_i ds_ij φ(q_i),   dv_j = Σ_i s_ij g_i.
 
-Within a block these sums run over pairs; keys before a block, and queries after it, enter as sums over tokens. In the
-names, `given` is g, `slopes` is ds, and a chunk towers if its log features exceed what float32 can hold after the shift
-(`triton.forward.any_towers`).
+One walk through each segment gives the gradients of queries, from the sums over the keys before a chunk; one from its
+end those of keys and values, from the sums over the queries after a chunk. In the names, `given` is g, `pull` is h and
+`slopes` is ds. In log space both walks are repeated like the forward one if a key of the segment is not tame.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
@@ -18,270 +18,435 @@ import triton
 import triton.language as tl
 
 from ..triton.exact import exact_gradient, exact_scores
-from ..triton.features import load_keep, load_map, load_tile, load_values, map_features, map_gradient, store_tile
-from ..triton.forward import any_towers, locate_chunk
-from ..triton.states import load_peaks, load_vector, row_gradients, shifted, shifted_halves
+from ..triton.features import (
+    load_keep,
+    load_map,
+    load_tile,
+    load_values,
+    map_gradient,
+    map_halves,
+    only_real,
+    project,
+    store_tile,
+)
+from ..triton.states import (
+    in_columns,
+    locate,
+    operand_of,
+    peaks_before,
+    read_sums,
+    rescaled,
+    spread,
+    sums_before,
+    wildness,
+    write_sums,
+)
+from .forward_kernels import absorb, absorb_logs, largest
 
 
 @triton.jit
-def pull_rows(output, grad, pulls, o_batch, o_head, o_row, grad_batch, grad_head, grad_row, tokens,
-              VALUES: tl.constexpr, CHUNK: tl.constexpr, BV: tl.constexpr):  # fmt: skip
-    """The product o·do of every row [b h n]. Grid: batch · chunks of rows, heads."""
-    chunks, head = (tokens + CHUNK - 1) // CHUNK, tl.program_id(1).to(tl.int64)
-    batch = (tl.program_id(0) // chunks).to(tl.int64)
-    rows, columns = tl.program_id(0) % chunks * CHUNK + tl.arange(0, CHUNK), tl.arange(0, BV)
-    o = load_tile(output + batch * o_batch + head * o_head, rows, columns, o_row, tokens, VALUES, tl.float32)
-    do = load_tile(grad + batch * grad_batch + head * grad_head, rows, columns, grad_row, tokens, VALUES, tl.float32)
-    tl.store(pulls + (batch * tl.num_programs(1) + head) * tokens + rows, tl.sum(o * do, 1), mask=rows < tokens)
+def row_gradients(norms, pulls, grad, rows, end, C: tl.constexpr):
+    """A row's norm, and the gradients g [rows values] of its numerator and h [rows] of its denominator.
 
-
-@triton.jit
-def _from_state(given, denominator, states, keys, place, columns, value_columns, C: tl.constexpr):
-    """The gradient [columns rows] of features that were multiplied with one half of a state.
-
-    Args:
-        given: gradients of the numerators [values rows].
-        denominator: gradients of the denominators [rows].
+    With o = numerator / denominator, g = do / denominator and h = -(o·do) / denominator. With LOG the norm is the
+    logarithm of the denominator; then g = do and h = -(o·do), and callers take the norm off the row's log features.
     """
-    state = load_tile(states + place * C.VALUES, columns, value_columns, C.VALUES, C.WIDTH, C.VALUES, C.OPERAND)
-    sums = load_vector(keys + place, columns, C.WIDTH, 0.0)
-    return tl.dot(state, given, input_precision=C.PRECISION) + denominator[None, :] * sums[:, None]
+    norm = tl.load(norms + rows, mask=rows < end, other=1.0)
+    pull = -tl.load(pulls + rows, mask=rows < end, other=0.0)
+    if not C.LOG:
+        reciprocal = 1.0 / norm
+        grad *= reciprocal[:, None]
+        pull *= reciprocal
+    return norm, grad.to(C.OPERAND), pull
 
 
 @triton.jit
-def _gradient_from_block(grad_plus, grad_minus, given, denominator, plus_peak, minus_peak, k, v, weight, bias, head,
-                         mask, start, first, end, k_row, v_row, dims, columns, value_columns,
-                         C: tl.constexpr):  # fmt: skip
-    """Adds the part of the keys of a chunk's block to the gradients of the queries' features."""
-    rows = first + tl.arange(0, C.CHUNK)
-    matrix, shift = load_map(weight, bias, head, dims, columns, C)
-    for key_first in range(start, first + C.CHUNK, C.CHUNK):
-        key_rows = key_first + tl.arange(0, C.CHUNK)
-        keep = load_keep(mask, key_rows, end, C.HAS_MASK)
-        keys = load_values(k, key_rows, dims, k_row, end, keep, C.DIM, C.OPERAND, C.HAS_MASK)
-        k_plus, k_minus = map_features(keys, matrix, shift, columns, C)
-        slopes = _slopes(given, denominator, v, mask, rows, key_rows, end, v_row, value_columns, C).to(C.OPERAND)
-        grad_plus += tl.dot(shifted(k_plus, -plus_peak[:, None], C.LOG).to(C.OPERAND), slopes,
-                            input_precision=C.PRECISION)  # fmt: skip
-        if C.HALVES == 2:
-            grad_minus += tl.dot(shifted(k_minus, -minus_peak[:, None], C.LOG).to(C.OPERAND), slopes,
-                                 input_precision=C.PRECISION)  # fmt: skip
-    return grad_plus, grad_minus
+def _through_state(given, pull, total, unit, C: tl.constexpr):
+    """The gradient [rows columns] of features that were multiplied with one half of a sum."""
+    grad = tl.dot(given, tl.trans(total.to(C.OPERAND)), input_precision=C.PRECISION)
+    return tl.dot(pull, tl.trans(operand_of(unit, C)), grad, input_precision=C.PRECISION)
 
 
-@triton.jit
-def _slopes(given, denominator, v, mask, rows, key_rows, end, v_row, value_columns, C: tl.constexpr):
-    """The slopes ds [keys rows], zero where hidden, from g [values rows] and h [rows]."""
-    keep = load_keep(mask, key_rows, end, C.HAS_MASK)
-    visible = (rows[None, :] >= key_rows[:, None]) & keep[:, None] & (rows < end)[None, :]
-    values = load_tile(v, key_rows, value_columns, v_row, end, C.VALUES, C.OPERAND)
-    slopes = tl.dot(values, given, input_precision=C.PRECISION) + denominator[None, :]
-    return tl.where(visible, slopes, 0.0)
+@triton.jit(do_not_specialize=["tokens", "span", "segments", "sequences", "mask_batch"])
+def query_walk(q, k, v, output, grad, q_weight, q_bias, k_weight, k_bias, mask, ends, initial, initial_keys,
+               initial_peaks, sums, key_sums, peaks, norms, pulls, grad_y, q_batch, q_head, q_row, k_batch, k_head,
+               k_row, v_batch, v_head, v_row, mask_batch, o_batch, o_head, o_row, grad_batch, grad_head, grad_row,
+               tokens, span, segments, sequences, C: tl.constexpr):  # fmt: skip
+    """The gradient of y = Wq + b [batch head tokens WIDTH], and with NORMALIZE o·do of each row for `key_walk`.
 
-
-@triton.jit
-def _exactly_from_block(y, logs, norm, given, denominator, k, v, weight, bias, head, mask, start, first, end, k_row,
-                        v_row, dims, columns, value_columns, C: tl.constexpr):  # fmt: skip
-    """Adds the part of the keys of a chunk's block to the gradient of the queries' y [columns rows], pair by pair."""
-    rows = first + tl.arange(0, C.CHUNK)
-    matrix, shift = load_map(weight, bias, head, dims, columns, C)
-    for key_first in range(start, first + C.CHUNK, C.CHUNK):
-        key_rows = key_first + tl.arange(0, C.CHUNK)
-        keep = load_keep(mask, key_rows, end, C.HAS_MASK)
-        keys = load_values(k, key_rows, dims, k_row, end, keep, C.DIM, C.OPERAND, C.HAS_MASK)
-        k_logs, _ = map_features(keys, matrix, shift, columns, C)
-        slopes = _slopes(given, denominator, v, mask, rows, key_rows, end, v_row, value_columns, C)
-        visible = (rows[:, None] >= key_rows[None, :]) & keep[None, :]
-        y += exact_gradient(logs, k_logs, columns, visible & (rows < end)[:, None], norm, tl.trans(slopes), False, C)
-    return y
-
-
-@triton.jit
-def query_gradients(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, norms, pulls, blocks, states, state_keys,
-                    peaks_before, peaks_through, grad_y, q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch,
-                    v_head, v_row, grad_batch, grad_head, grad_row, mask_batch, tokens, groups,
-                    C: tl.constexpr):  # fmt: skip
-    """The gradient of y = Wq + b [batch head tokens WIDTH]. Grid: blocks · chunks in a block, query heads."""
-    batch, start, first, end, state = locate_chunk(blocks, C)
-    if first >= end:
+    Grid: slots, query heads.
+    """
+    sequence, batch, start, stop, end, first, slot, last = locate(
+        tl.program_id(0), ends, tokens, span, segments, sequences, C)  # fmt: skip
+    if start >= end:
         return
     head, heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
-    kv_head, kv_heads = head // groups, heads // groups
-    dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tl.arange(0, C.BV)
-    rows = first + tl.arange(0, C.CHUNK)
-    matrix, shift = load_map(q_weight, q_bias, head, dims, columns, C)
-    x = load_tile(q + batch * q_batch + head * q_head, rows, dims, q_row, end, C.DIM, C.OPERAND)
-    q_plus, q_minus = map_features(x, matrix, shift, columns, C)
-    place = (state * kv_heads + kv_head) * (C.HALVES * C.WIDTH)
+    kv_head = head // C.GROUPS
+    q, k = q + batch * q_batch + head * q_head, k + batch * k_batch + kv_head * k_head
+    v, mask = v + batch * v_batch + kv_head * v_head, mask + batch * mask_batch
+    output, grad = output + batch * o_batch + head * o_head, grad + batch * grad_batch + head * grad_head
     row_base = (batch * heads + head) * tokens
-    given = load_tile(grad + batch * grad_batch + head * grad_head, rows, value_columns, grad_row, end, C.VALUES,
-                      tl.float32)  # fmt: skip
-    norm, numerator, denominator = row_gradients(norms + row_base, pulls + row_base, given, rows, end, C.LOG)
-    given = tl.trans(numerator.to(C.OPERAND))
-    before, minus_before = load_peaks(peaks_before, place, columns, C)
-    grad_plus = _from_state(given, denominator, states, state_keys, place, columns, value_columns, C)
-    grad_minus = grad_plus
-    if C.HALVES == 2:
-        grad_minus = _from_state(given, denominator, states, state_keys, place + C.WIDTH, columns, value_columns, C)
-    through, minus_through = before, minus_before
-    towers = False
-    k, v = k + batch * k_batch + kv_head * k_head, v + batch * v_batch + kv_head * v_head
-    mask += batch * mask_batch
-    if C.CAUSAL and C.LOG:
-        through, minus_through = load_peaks(peaks_through, place, columns, C)
-        towers = any_towers(q_plus, q_minus, through, minus_through, norm, rows, end, C)
-    if towers:
-        y = map_gradient(shifted(q_plus, before[:, None] - norm[None, :], C.LOG),
-                         shifted(q_minus, minus_before[:, None] - norm[None, :], C.LOG), grad_plus, grad_minus,
-                         C)  # fmt: skip
-        y = _exactly_from_block(y, q_plus, norm, given, denominator, k, v, k_weight, k_bias, kv_head, mask, start,
-                                first, end, k_row, v_row, dims, columns, value_columns, C)  # fmt: skip
-    else:
-        if C.CAUSAL:
-            if C.LOG:
-                grad_plus *= tl.exp(before - through)[:, None]
-                grad_minus *= tl.exp(minus_before - minus_through)[:, None]
-            grad_plus, grad_minus = _gradient_from_block(
-                grad_plus, grad_minus, given, denominator, through, minus_through, k, v, k_weight, k_bias, kv_head,
-                mask, start, first, end, k_row, v_row, dims, columns, value_columns, C)  # fmt: skip
-        y = map_gradient(shifted(q_plus, through[:, None] - norm[None, :], C.LOG),
-                         shifted(q_minus, minus_through[:, None] - norm[None, :], C.LOG), grad_plus, grad_minus,
-                         C)  # fmt: skip
-    store_tile(grad_y + row_base * C.WIDTH, tl.trans(y), rows, columns, C.WIDTH, end, C.WIDTH)
+    norms, pulls, grad_y = norms + row_base, pulls + row_base, grad_y + row_base * C.WIDTH
+    wild = _query_walk(q, k, v, output, grad, q_weight, q_bias, k_weight, k_bias, mask, initial, initial_keys,
+                       initial_peaks, sums, key_sums, peaks, norms, pulls, grad_y, q_row, k_row, v_row, o_row, grad_row,
+                       sequence, head, kv_head, heads // C.GROUPS, first, slot, last, start, stop, False,
+                       C)  # fmt: skip
+    if C.LOG:
+        if wild > C.TAME:
+            _query_walk(q, k, v, output, grad, q_weight, q_bias, k_weight, k_bias, mask, initial, initial_keys,
+                        initial_peaks, sums, key_sums, peaks, norms, pulls, grad_y, q_row, k_row, v_row, o_row,
+                        grad_row, sequence, head, kv_head, heads // C.GROUPS, first, slot, last, start, stop, True,
+                        C)  # fmt: skip
 
 
 @triton.jit
-def _gradient_from_queries(grad_plus, grad_minus, grad_values, lost, plus, minus, plus_peak, minus_peak, values, keep,
-                           q, grad, norms, pulls, weight, bias, head, first, block_end, end, q_row, grad_row, dims,
-                           columns, value_columns, C: tl.constexpr):  # fmt: skip
-    """Adds the part of one head's queries, from a chunk of keys to the end of its block, to the keys' gradients.
-
-    Chunks of queries with a row that towers are left out and counted in `lost`.
-    """
-    key_rows = first + tl.arange(0, C.CHUNK)
-    matrix, shift = load_map(weight, bias, head, dims, columns, C)
-    for row_first in range(first, block_end, C.CHUNK):
-        rows = row_first + tl.arange(0, C.CHUNK)
-        x = load_tile(q, rows, dims, q_row, end, C.DIM, C.OPERAND)
-        given = load_tile(grad, rows, value_columns, grad_row, end, C.VALUES, tl.float32)
-        norm, numerator, denominator = row_gradients(norms, pulls, given, rows, end, C.LOG)
-        numerator = numerator.to(C.OPERAND)
-        q_plus, q_minus = map_features(x, matrix, shift, columns, C)
-        real = rows < end
-        if C.LOG:
-            towers = any_towers(q_plus, q_minus, plus_peak, minus_peak, norm, rows, end, C)
-            lost += towers.to(tl.int32)
-            real = real & (towers == 0)
-        slopes = tl.dot(numerator, tl.trans(values), input_precision=C.PRECISION) + denominator[:, None]
-        visible = (rows[:, None] >= key_rows[None, :]) & keep[None, :] & real[:, None]
-        slopes = tl.where(visible, slopes, 0.0).to(C.OPERAND)
-        weights = shifted(q_plus, plus_peak[:, None] - norm[None, :], C.LOG).to(C.OPERAND)
-        scores = tl.dot(tl.trans(weights), plus, input_precision=C.PRECISION)
-        grad_plus += tl.dot(weights, slopes, input_precision=C.PRECISION)
-        if C.HALVES == 2:
-            weights = shifted(q_minus, minus_peak[:, None] - norm[None, :], C.LOG).to(C.OPERAND)
-            scores += tl.dot(tl.trans(weights), minus, input_precision=C.PRECISION)
-            grad_minus += tl.dot(weights, slopes, input_precision=C.PRECISION)
-        scores = tl.where(visible, scores, 0.0).to(C.OPERAND)
-        grad_values += tl.dot(tl.trans(scores), numerator, input_precision=C.PRECISION)
-    return grad_plus, grad_minus, grad_values, lost
-
-
-@triton.jit
-def _exactly_from_queries(y, grad_values, logs, plus_peak, minus_peak, values, keep, q, grad, norms, pulls, weight,
-                          bias, head, first, block_end, end, q_row, grad_row, dims, columns, value_columns,
-                          C: tl.constexpr):  # fmt: skip
-    """Adds the part of chunks that `_gradient_from_queries` left out to the gradients of y [columns keys] and of v."""
-    key_rows = first + tl.arange(0, C.CHUNK)
-    matrix, shift = load_map(weight, bias, head, dims, columns, C)
-    for row_first in range(first, block_end, C.CHUNK):
-        rows = row_first + tl.arange(0, C.CHUNK)
-        x = load_tile(q, rows, dims, q_row, end, C.DIM, C.OPERAND)
-        q_plus, q_minus = map_features(x, matrix, shift, columns, C)
-        given = load_tile(grad, rows, value_columns, grad_row, end, C.VALUES, tl.float32)
-        norm, numerator, denominator = row_gradients(norms, pulls, given, rows, end, True)
-        if any_towers(q_plus, q_minus, plus_peak, minus_peak, norm, rows, end, C):
-            visible = (rows[:, None] >= key_rows[None, :]) & keep[None, :] & (rows < end)[:, None]
-            slopes = tl.dot(numerator.to(C.OPERAND), tl.trans(values), input_precision=C.PRECISION)
-            slopes = tl.where(visible, slopes + denominator[:, None], 0.0)
-            y += exact_gradient(q_plus, logs, columns, visible, norm, slopes, True, C)
-            scores = exact_scores(q_plus, logs, columns, visible, norm, C).to(C.OPERAND)
-            grad_values += tl.dot(tl.trans(scores), numerator.to(C.OPERAND), input_precision=C.PRECISION)
-    return y, grad_values
-
-
-@triton.jit
-def _keys_from_state(features, given, states, queries, place, columns, value_columns, C: tl.constexpr):
-    """The gradients of one half of the keys' features [columns keys] and of values, from the queries after a block."""
-    ones = tl.full((features.shape[1],), 1.0, tl.float32)
-    grad = _from_state(given, ones, states, queries, place, columns, value_columns, C)
-    # Products of fewer than 64 rows need the state in another layout; a second read keeps one copy in shared memory.
-    state = load_tile(states + place * C.VALUES, columns, value_columns, C.VALUES, C.WIDTH, C.VALUES, C.OPERAND,
-                      "evict_first" if C.CHUNK < 64 else "")  # fmt: skip
-    return grad, tl.dot(tl.trans(features), state, input_precision=C.PRECISION)
-
-
-@triton.jit
-def key_gradients(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, norms, pulls, blocks, states, state_queries,
-                  peaks_through, grad_y, grad_v, q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,
-                  grad_batch, grad_head, grad_row, mask_batch, dv_batch, dv_head, dv_row, tokens, groups,
-                  C: tl.constexpr):  # fmt: skip
-    """The gradients of y = Wk + b [batch kv_head tokens WIDTH] and of v. Grid: blocks · chunks, kv heads."""
-    batch, start, first, end, state = locate_chunk(blocks, C)
-    if first >= end:
-        return
-    kv_head, kv_heads, heads = tl.program_id(1).to(tl.int64), tl.num_programs(1), tl.num_programs(1) * groups
+def _query_walk(q, k, v, output, grad, q_weight, q_bias, k_weight, k_bias, mask, initial, initial_keys, initial_peaks,
+                sums, key_sums, peaks, norms, pulls, grad_y, q_row, k_row, v_row, o_row, grad_row, sequence, head,
+                kv_head, kv_heads, first, slot, last, start, stop, EXACT: tl.constexpr, C: tl.constexpr):  # fmt: skip
     dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tl.arange(0, C.BV)
-    key_rows = first + tl.arange(0, C.CHUNK)
-    keep = load_keep(mask + batch * mask_batch, key_rows, end, C.HAS_MASK)
-    matrix, shift = load_map(k_weight, k_bias, kv_head, dims, columns, C)
-    values = load_tile(v + batch * v_batch + kv_head * v_head, key_rows, value_columns, v_row, end, C.VALUES, C.OPERAND)
-    k += batch * k_batch + kv_head * k_head
-    keys = load_values(k, key_rows, dims, k_row, end, keep, C.DIM, C.OPERAND, C.HAS_MASK)
-    place = (state * kv_heads + kv_head) * (C.HALVES * C.WIDTH)
-    plus_peak, minus_peak = load_peaks(peaks_through, place, columns, C)
-    plus, minus = shifted_halves(keys, matrix, shift, plus_peak, minus_peak, keep, columns, C)
-    operand, other_operand = plus.to(C.OPERAND), minus.to(C.OPERAND)
-    given = tl.trans(values)
-    grad_plus, grad_values = _keys_from_state(operand, given, states, state_queries, place, columns, value_columns, C)
-    grad_minus = grad_plus
+    until = slot if C.CAUSAL else last
+    total, unit, peak = sums_before(initial, initial_keys, initial_peaks, sums, key_sums, peaks, sequence, first,
+                                    until, kv_head, kv_heads, 0, columns, value_columns, C)  # fmt: skip
+    other, other_unit, other_peak = total, unit, peak
     if C.HALVES == 2:
-        grad_minus, more = _keys_from_state(other_operand, given, states, state_queries, place + C.WIDTH, columns,
-                                            value_columns, C)  # fmt: skip
-        grad_values += more
-    lost, block_end = 0, tl.minimum(start + C.BLOCK, end)
-    if C.CAUSAL:
-        for group in range(groups):
-            head = kv_head * groups + group
-            row_base = (batch * heads + head) * tokens
-            grad_plus, grad_minus, grad_values, lost = _gradient_from_queries(
-                grad_plus, grad_minus, grad_values, lost, operand, other_operand, plus_peak, minus_peak, values, keep,
-                q + batch * q_batch + head * q_head, grad + batch * grad_batch + head * grad_head, norms + row_base,
-                pulls + row_base, q_weight, q_bias, head, first, block_end, end,
-                q_row, grad_row, dims, columns, value_columns, C)  # fmt: skip
-    # Computed again rather than kept through the loop; the eviction policy keeps the compiler from merging both reads.
-    keys = load_values(k, key_rows, dims, k_row, end, keep, C.DIM, C.OPERAND, C.HAS_MASK, "evict_first")
-    matrix, shift = load_map(k_weight, k_bias, kv_head, dims, columns, C, "evict_first")
-    plus, minus = shifted_halves(keys, matrix, shift, plus_peak, minus_peak, keep, columns, C)
-    y = map_gradient(plus, minus, grad_plus, grad_minus, C)
-    if C.CAUSAL and C.LOG:
-        if lost > 0:
-            logs, _ = map_features(keys, matrix, shift, columns, C)
-            for group in range(groups):
-                head = kv_head * groups + group
-                row_base = (batch * heads + head) * tokens
-                y, grad_values = _exactly_from_queries(
-                    y, grad_values, logs, plus_peak, minus_peak, values, keep, q + batch * q_batch + head * q_head,
-                    grad + batch * grad_batch + head * grad_head, norms + row_base, pulls + row_base, q_weight, q_bias,
-                    head, first, block_end, end, q_row, grad_row, dims, columns, value_columns, C)  # fmt: skip
-    y = tl.trans(tl.where(keep[None, :], y, 0.0))
-    grad_values = tl.where(keep[:, None], grad_values, 0.0)
-    store_tile(grad_y + (batch * kv_heads + kv_head) * tokens * C.WIDTH, y, key_rows, columns, C.WIDTH, end, C.WIDTH)
-    store_tile(grad_v + batch * dv_batch + kv_head * dv_head, grad_values, key_rows, value_columns, dv_row, end,
-               C.VALUES)  # fmt: skip
+        other, other_unit, other_peak = sums_before(initial, initial_keys, initial_peaks, sums, key_sums, peaks,
+                                                    sequence, first, until, kv_head, kv_heads, 1, columns,
+                                                    value_columns, C)  # fmt: skip
+    highest = tl.zeros((C.CHUNK,), tl.float32)
+    if C.LOG and not EXACT:
+        highest += wildness(peak, other_peak, C)
+        total, unit = rescaled(total, unit, peak)
+        if C.HALVES == 2:
+            other, other_unit = rescaled(other, other_unit, other_peak)
+    q_matrix, q_shift = load_map(q_weight, q_bias, head, dims, columns, C)
+    k_matrix, k_shift = load_map(k_weight, k_bias, kv_head, dims, columns, C)
+    ones = tl.full((C.CHUNK, C.UNIT), 1.0, C.OPERAND)
+    for row_first in range(start, stop, C.CHUNK):
+        rows = row_first + tl.arange(0, C.CHUNK)
+        given = load_tile(grad, rows, value_columns, grad_row, stop, C.VALUES, tl.float32)
+        if C.NORMALIZE:
+            attended = load_tile(output, rows, value_columns, o_row, stop, C.VALUES, tl.float32)
+            pull = tl.sum(given * attended, 1)
+            tl.store(pulls + rows, pull, mask=rows < stop)
+        else:
+            pull = tl.zeros((C.CHUNK,), tl.float32)
+        norm = tl.load(norms + rows, mask=rows < stop, other=1.0)
+        pull = -pull
+        if not C.LOG:
+            given *= (1.0 / norm)[:, None]
+            pull = pull / norm
+        given = given.to(C.OPERAND)
+        grad_plus = _through_state(given, spread(pull, C), total, unit, C)
+        grad_minus = grad_plus
+        if C.HALVES == 2:
+            grad_minus = _through_state(given, spread(pull, C), other, other_unit, C)
+        x = load_tile(q, rows, dims, q_row, stop, C.DIM, C.OPERAND)
+        if C.CAUSAL:
+            keep = load_keep(mask, rows, stop, C.HAS_MASK)
+            keys = load_values(k, rows, dims, k_row, stop, keep, C.DIM, C.OPERAND, C.HAS_MASK)
+            values = load_values(v, rows, value_columns, v_row, stop, keep, C.VALUES, C.OPERAND, C.HAS_MASK)
+            logs = project(keys, k_matrix, k_shift, C)
+            visible = (rows[:, None] >= rows[None, :]) & keep[None, :]
+            slopes = tl.dot(given, tl.trans(values), input_precision=C.PRECISION) + pull[:, None]
+            slopes = tl.where(visible, slopes, 0.0)
+            if not EXACT:
+                plus, minus = map_halves(logs, keep, 0.0, columns, C)
+                plus, minus = plus.to(C.OPERAND), minus.to(C.OPERAND)
+                weights = slopes.to(C.OPERAND)
+                grad_plus = tl.dot(weights, plus, grad_plus, input_precision=C.PRECISION)
+                total, unit = absorb(total, unit, plus, values, ones, C)
+                if C.HALVES == 2:
+                    grad_minus = tl.dot(weights, minus, grad_minus, input_precision=C.PRECISION)
+                    other, other_unit = absorb(other, other_unit, minus, values, ones, C)
+                if C.LOG:
+                    highest = tl.maximum(highest, largest(logs, columns, C))
+        y = project(x, q_matrix, q_shift, C)
+        q_plus, q_minus = _query_weights(y, peak, other_peak, norm, rows < stop, columns, EXACT, C)
+        grads = map_gradient(q_plus, q_minus, grad_plus, grad_minus, C)
+        if EXACT and C.CAUSAL:
+            grads += exact_gradient(y, logs, columns, visible & (rows < stop)[:, None], norm, slopes, False, C)
+            total, unit, peak = absorb_logs(total, unit, peak, logs, keep, values, ones, columns, C)
+            if C.HALVES == 2:
+                other, other_unit, other_peak = absorb_logs(other, other_unit, other_peak, -logs, keep, values, ones,
+                                                            columns, C)  # fmt: skip
+        store_tile(grad_y, grads, rows, columns, C.WIDTH, stop, C.WIDTH)
+    return tl.max(highest, 0)
 
 
 @triton.jit
+def _query_weights(y, peak, other_peak, norm, keep, columns, EXACT: tl.constexpr, C: tl.constexpr):
+    """Both halves of the queries' features; with LOG exp(log φ(q) + peak - norm), cut where no key is seen."""
+    if C.LOG:
+        base = tl.where(keep, norm, 1e30)[:, None]
+        plus, minus = y - base, -y - base
+        if EXACT:
+            plus, minus = plus + peak[None, :], minus + other_peak[None, :]
+        plus = only_real(tl.exp(tl.minimum(plus, 80.0)), columns, 0.0, C)
+        minus = only_real(tl.exp(tl.minimum(minus, 80.0)), columns, 0.0, C)
+    else:
+        plus, minus = map_halves(y, keep, 0.0, columns, C)
+    return plus, minus
+
+
+@triton.jit(do_not_specialize=["tokens", "span", "segments", "sequences"])
+def sum_queries(q, grad, q_weight, q_bias, ends, initial_peaks, peaks, norms, pulls, query_sums, query_units, q_batch,
+                q_head, q_row, grad_batch, grad_head, grad_row, tokens, span, segments, sequences,
+                C: tl.constexpr):  # fmt: skip
+    """The sums Σ φ(q) gᵀ and Σ φ(q) h of a segment's queries, over the query heads of a kv head.
+
+    With LOG, φ(q) here means exp(log φ(q) + peak - norm), with the peak before the segment (CAUSAL) or of the whole
+    sequence, 0 if it is tame. With CAUSAL the sums of a sequence's first segment are left out.
+    Grid: slots, kv heads, tiles of values.
+    """
+    sequence, batch, start, stop, end, first, slot, last = locate(
+        tl.program_id(0), ends, tokens, span, segments, sequences, C)  # fmt: skip
+    if start >= end or (C.CAUSAL and slot == first):
+        return
+    head, tile, kv_heads = tl.program_id(1).to(tl.int64), tl.program_id(2), tl.num_programs(1)
+    dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tile * C.BV + tl.arange(0, C.BV)
+    until = slot if C.CAUSAL else last
+    peak, other_peak = _settled(initial_peaks, peaks, sequence, first, until, head, kv_heads, columns, C)
+    total, unit = tl.zeros((C.BW, C.BV), tl.float32), tl.zeros((C.BW, C.UNIT), tl.float32)
+    other, other_unit = total, unit
+    for group in range(C.GROUPS):
+        query_head = head * C.GROUPS + group
+        matrix, shift = load_map(q_weight, q_bias, query_head, dims, columns, C)
+        row_base = (batch * kv_heads * C.GROUPS + query_head) * tokens
+        for row_first in range(start, stop, C.CHUNK):
+            rows = row_first + tl.arange(0, C.CHUNK)
+            x = load_tile(q + batch * q_batch + query_head * q_head, rows, dims, q_row, stop, C.DIM, C.OPERAND)
+            given = load_tile(grad + batch * grad_batch + query_head * grad_head, rows, value_columns, grad_row, stop,
+                              C.VALUES, tl.float32)  # fmt: skip
+            norm, given, pull = row_gradients(norms + row_base, pulls + row_base, given, rows, stop, C)
+            y = project(x, matrix, shift, C)
+            plus, minus = _query_weights(y, peak, other_peak, norm, rows < stop, columns, True, C)
+            pulled = spread(pull, C)
+            total, unit = absorb(total, unit, plus.to(C.OPERAND), given, pulled, C)
+            if C.HALVES == 2:
+                other, other_unit = absorb(other, other_unit, minus.to(C.OPERAND), given, pulled, C)
+    place = (slot.to(tl.int64) * kv_heads + head) * C.FEATURES
+    _write_query_sums(query_sums, query_units, place, total, unit, columns, value_columns, tile, C)
+    if C.HALVES == 2:
+        _write_query_sums(query_sums, query_units, place + C.WIDTH, other, other_unit, columns, value_columns, tile, C)
+
+
+@triton.jit
+def _write_query_sums(sums, units, place, total, unit, columns, value_columns, tile, C: tl.constexpr):
+    write_sums(sums, units, units, place, total, unit * C.UNIT, tl.sum(unit, 1), columns, value_columns, tile, False, C)
+
+
+@triton.jit
+def _settled(initial_peaks, peaks, sequence, first, until, kv_head, kv_heads, columns, C: tl.constexpr):
+    """Both halves' peaks of `peaks_before`, 0 if all are tame; zeros without LOG."""
+    peak = tl.zeros(columns.shape, tl.float32)
+    other = peak
+    if C.LOG:
+        peak = peaks_before(initial_peaks, peaks, sequence, first, until, kv_head, kv_heads, 0, columns, C)
+        other = peak
+        if C.HALVES == 2:
+            other = peaks_before(initial_peaks, peaks, sequence, first, until, kv_head, kv_heads, 1, columns, C)
+        wild = wildness(peak, other, C) > C.TAME
+        peak, other = tl.where(wild, peak, 0.0), tl.where(wild, other, 0.0)
+    return peak, other
+
+
+@triton.jit
+def _highest_logs(k, weight, bias, mask, peak, other_peak, k_row, kv_head, start, until, stop, C: tl.constexpr):
+    """Both halves' peaks that include the keys from `start` to `until`."""
+    dims, columns = tl.arange(0, C.BD), tl.arange(0, C.BW)
+    matrix, shift = load_map(weight, bias, kv_head, dims, columns, C)
+    for first in range(start, until, C.CHUNK):
+        rows = first + tl.arange(0, C.CHUNK)
+        keep = load_keep(mask, rows, stop, C.HAS_MASK)
+        keys = load_values(k, rows, dims, k_row, stop, keep, C.DIM, C.OPERAND, C.HAS_MASK)
+        y = project(keys, matrix, shift, C)
+        peak = tl.maximum(peak, tl.max(tl.where(keep[:, None], only_real(y, columns, -1e30, C), -1e30), 0))
+        other_peak = tl.maximum(other_peak, tl.max(tl.where(keep[:, None], only_real(-y, columns, -1e30, C), -1e30), 0))
+    return peak, other_peak
+
+
+@triton.jit
+def _add_queries(total, unit, sums, units, place, exponent, columns, value_columns, C: tl.constexpr):
+    """Adds one half's sums over queries, times exp(exponent), to what `key_walk` carries."""
+    more, more_unit, _ = read_sums(sums, units, units, place, columns, value_columns, C)
+    more_unit *= 1.0 / C.UNIT
+    if C.LOG:
+        more, more_unit = rescaled(more, more_unit, tl.minimum(exponent, 80.0))
+    return total + more, unit + more_unit
+
+
+@triton.jit(do_not_specialize=["tokens", "span", "segments", "sequences", "mask_batch"])
+def key_walk(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, ends, initial_peaks, peaks, final_peaks,
+             query_sums, query_units, last, last_units, norms, pulls, grad_y, grad_v, grad_initial, grad_initial_keys,
+             q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, grad_batch, grad_head,
+             grad_row, dv_batch, dv_head, dv_row, tokens, span, segments, sequences, C: tl.constexpr,
+             HAS_LAST: tl.constexpr):  # fmt: skip
+    """The gradients of y = Wk + b [batch kv_head tokens WIDTH], of v, and of the sums of the initial state.
+
+    Grid: slots, kv heads.
+    """
+    sequence, batch, start, stop, end, first, slot, until = locate(
+        tl.program_id(0), ends, tokens, span, segments, sequences, C)  # fmt: skip
+    if start >= end:
+        return
+    kv_head, kv_heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
+    k, v = k + batch * k_batch + kv_head * k_head, v + batch * v_batch + kv_head * v_head
+    q, grad, mask = q + batch * q_batch, grad + batch * grad_batch, mask + batch * mask_batch
+    grad_v += batch * dv_batch + kv_head * dv_head
+    grad_y += (batch * kv_heads + kv_head) * tokens * C.WIDTH
+    row_base = batch * kv_heads * C.GROUPS * tokens
+    norms, pulls = norms + row_base, pulls + row_base
+    wild = _key_walk(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, initial_peaks, peaks, final_peaks,
+                     query_sums, query_units, last, last_units, norms, pulls, grad_y, grad_v, grad_initial,
+                     grad_initial_keys, q_head, q_row, k_row, v_row, grad_head, grad_row, dv_row, tokens, sequence,
+                     kv_head, kv_heads, first, slot, until, start, stop, HAS_LAST, False, C)  # fmt: skip
+    if C.LOG:
+        if wild > C.TAME:
+            _key_walk(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, initial_peaks, peaks, final_peaks,
+                      query_sums, query_units, last, last_units, norms, pulls, grad_y, grad_v, grad_initial,
+                      grad_initial_keys, q_head, q_row, k_row, v_row, grad_head, grad_row, dv_row, tokens, sequence,
+                      kv_head, kv_heads, first, slot, until, start, stop, HAS_LAST, True, C)  # fmt: skip
+
+
+@triton.jit
+def _key_walk(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, initial_peaks, peaks, final_peaks, query_sums,
+              query_units, last, last_units, norms, pulls, grad_y, grad_v, grad_initial, grad_initial_keys, q_head,
+              q_row, k_row, v_row, grad_head, grad_row, dv_row, tokens, sequence, kv_head, kv_heads, first, slot, until,
+              start, stop, HAS_LAST: tl.constexpr, EXACT: tl.constexpr, C: tl.constexpr):  # fmt: skip
+    dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tl.arange(0, C.BV)
+    total, unit = tl.zeros((C.BW, C.BV), tl.float32), tl.zeros((C.BW, C.UNIT), tl.float32)
+    other, other_unit = total, unit
+    peak, other_peak = tl.zeros((C.BW,), tl.float32), tl.zeros((C.BW,), tl.float32)
+    highest = tl.zeros((C.CHUNK,), tl.float32)
+    before, other_before = peak, peak
+    if C.LOG:
+        upto = slot if C.CAUSAL else until
+        before = peaks_before(initial_peaks, peaks, sequence, first, upto, kv_head, kv_heads, 0, columns, C)
+        other_before = before
+        if C.HALVES == 2:
+            other_before = peaks_before(initial_peaks, peaks, sequence, first, upto, kv_head, kv_heads, 1, columns, C)
+        if EXACT:
+            peak, other_peak = before, other_before
+            if C.CAUSAL:
+                peak, other_peak = _highest_logs(k, k_weight, k_bias, mask, before, other_before, k_row, kv_head, start,
+                                                 stop, stop, C)  # fmt: skip
+        else:
+            highest += wildness(before, other_before, C)
+    for later in range(slot + 1 if C.CAUSAL else first, until):
+        place = (tl.cast(later, tl.int64) * kv_heads + kv_head) * C.FEATURES
+        label, other_label = _settled(initial_peaks, peaks, sequence, first, later if C.CAUSAL else until, kv_head,
+                                      kv_heads, columns, C)  # fmt: skip
+        total, unit = _add_queries(total, unit, query_sums, query_units, place, peak - label, columns, value_columns, C)
+        if C.HALVES == 2:
+            other, other_unit = _add_queries(other, other_unit, query_sums, query_units, place + C.WIDTH,
+                                             other_peak - other_label, columns, value_columns, C)  # fmt: skip
+    whole = (sequence * kv_heads + kv_head) * C.FEATURES
+    if HAS_LAST:
+        label, other_label = peak, other_peak
+        if C.LOG:
+            label = tl.load(final_peaks + whole + columns, mask=columns < C.WIDTH, other=0.0)
+        total, unit = _add_queries(total, unit, last, last_units, whole, peak - label, columns, value_columns, C)
+        if C.HALVES == 2:
+            if C.LOG:
+                other_label = tl.load(final_peaks + whole + C.WIDTH + columns, mask=columns < C.WIDTH, other=0.0)
+            other, other_unit = _add_queries(other, other_unit, last, last_units, whole + C.WIDTH,
+                                             other_peak - other_label, columns, value_columns, C)  # fmt: skip
+    if C.BW <= 64:
+        matrix, shift = load_map(k_weight, k_bias, kv_head, dims, columns, C)
+        q_matrix, q_shift = load_map(q_weight, q_bias, kv_head * C.GROUPS, dims, columns, C)
+    mean = tl.full((C.CHUNK, C.UNIT), 1.0 / C.UNIT, C.OPERAND)
+    chunks = (stop - start + C.CHUNK - 1) // C.CHUNK
+    for index in range(chunks):
+        row_first = start + (chunks - 1 - index) * C.CHUNK
+        rows = row_first + tl.arange(0, C.CHUNK)
+        keep = load_keep(mask, rows, stop, C.HAS_MASK)
+        keys = load_values(k, rows, dims, k_row, stop, keep, C.DIM, C.OPERAND, C.HAS_MASK)
+        values = load_values(v, rows, value_columns, v_row, stop, keep, C.VALUES, C.OPERAND, C.HAS_MASK)
+        if C.BW > 64:
+            matrix, shift = load_map(k_weight, k_bias, kv_head, dims, columns, C)
+        logs = project(keys, matrix, shift, C)
+        if EXACT:
+            hidden = tl.where(keep, 0.0, 1e30)[:, None]
+            k_plus = only_real(tl.exp(tl.minimum(logs - peak[None, :] - hidden, 80.0)), columns, 0.0, C)
+            k_minus = only_real(tl.exp(tl.minimum(-logs - other_peak[None, :] - hidden, 80.0)), columns, 0.0, C)
+        else:
+            k_plus, k_minus = map_halves(logs, keep, 0.0, columns, C)
+            if C.LOG:
+                highest = tl.maximum(highest, largest(logs, columns, C))
+        plus, minus = k_plus.to(C.OPERAND), k_minus.to(C.OPERAND)
+        grad_plus = _through_state(values, mean, total, in_columns(tl.sum(unit, 1), C), C)
+        grad_minus = grad_plus
+        grad_values = tl.dot(plus, total.to(C.OPERAND), input_precision=C.PRECISION)
+        if C.HALVES == 2:
+            grad_minus = _through_state(values, mean, other, in_columns(tl.sum(other_unit, 1), C), C)
+            grad_values = tl.dot(minus, other.to(C.OPERAND), grad_values, input_precision=C.PRECISION)
+        if C.CAUSAL:
+            grads = tl.zeros((C.CHUNK, C.BW), tl.float32)
+            earlier, other_earlier = peak, other_peak
+            if EXACT:
+                earlier, other_earlier = _highest_logs(k, k_weight, k_bias, mask, before, other_before, k_row, kv_head,
+                                                       start, row_first, stop, C)  # fmt: skip
+                total, unit = rescaled(total, unit, earlier - peak)
+                other, other_unit = rescaled(other, other_unit, other_earlier - other_peak)
+            for group in range(C.GROUPS):
+                head = kv_head * C.GROUPS + group
+                if C.GROUPS > 1 or C.BW > 64:
+                    q_matrix, q_shift = load_map(q_weight, q_bias, head, dims, columns, C)
+                x = load_tile(q + head * q_head, rows, dims, q_row, stop, C.DIM, C.OPERAND)
+                given = load_tile(grad + head * grad_head, rows, value_columns, grad_row, stop, C.VALUES, tl.float32)
+                norm, given, pull = row_gradients(norms + head * tokens, pulls + head * tokens, given, rows, stop, C)
+                pulled = spread(pull, C)
+                y = project(x, q_matrix, q_shift, C)
+                slopes = tl.dot(given, tl.trans(values), input_precision=C.PRECISION) + pull[:, None]
+                visible = (rows[:, None] >= rows[None, :]) & keep[None, :] & (rows < stop)[:, None]
+                slopes = tl.where(visible, slopes, 0.0)
+                q_plus, q_minus = _query_weights(y, earlier, other_earlier, norm, rows < stop, columns, EXACT, C)
+                q_plus, q_minus = q_plus.to(C.OPERAND), q_minus.to(C.OPERAND)
+                if EXACT:
+                    grads += exact_gradient(y, logs, columns, visible, norm, slopes, True, C)
+                    scores = exact_scores(y, logs, columns, visible, norm, C)
+                else:
+                    weights = tl.trans(slopes).to(C.OPERAND)
+                    scores = tl.dot(q_plus, tl.trans(plus), input_precision=C.PRECISION)
+                    grad_plus = tl.dot(weights, q_plus, grad_plus, input_precision=C.PRECISION)
+                    if C.HALVES == 2:
+                        scores = tl.dot(q_minus, tl.trans(minus), scores, input_precision=C.PRECISION)
+                        grad_minus = tl.dot(weights, q_minus, grad_minus, input_precision=C.PRECISION)
+                    scores = tl.where(visible, scores, 0.0)
+                grad_values = tl.dot(tl.trans(scores).to(C.OPERAND), given, grad_values, input_precision=C.PRECISION)
+                total, unit = absorb(total, unit, q_plus, given, pulled, C)
+                if C.HALVES == 2:
+                    other, other_unit = absorb(other, other_unit, q_minus, given, pulled, C)
+            grads += map_gradient(k_plus, k_minus, grad_plus, grad_minus, C)
+            if EXACT:
+                peak, other_peak = earlier, other_earlier
+        else:
+            grads = map_gradient(k_plus, k_minus, grad_plus, grad_minus, C)
+        if C.HAS_MASK:
+            grads = tl.where(keep[:, None], grads, 0.0)
+            grad_values = tl.where(keep[:, None], grad_values, 0.0)
+        store_tile(grad_y, grads, rows, columns, C.WIDTH, stop, C.WIDTH)
+        store_tile(grad_v, grad_values, rows, value_columns, dv_row, stop, C.VALUES)
+    if C.HAS_INITIAL:
+        if slot == first:
+            _write_initial(grad_initial, grad_initial_keys, initial_peaks, whole, total, unit, peak, columns,
+                           value_columns, C)  # fmt: skip
+            if C.HALVES == 2:
+                _write_initial(grad_initial, grad_initial_keys, initial_peaks, whole + C.WIDTH, other, other_unit,
+                               other_peak, columns, value_columns, C)  # fmt: skip
+    return tl.max(highest, 0)
+
+
+@triton.jit
+def _write_initial(sums, units, initial_peaks, place, total, unit, peak, columns, value_columns, C: tl.constexpr):
+    """Stores the gradient of one half of the initial state, whose sums have their own peaks."""
+    if C.LOG:
+        own = tl.load(initial_peaks + place + columns, mask=columns < C.WIDTH, other=-1e30)
+        total, unit = rescaled(total, unit, tl.minimum(own - peak, 80.0))
+    _write_query_sums(sums, units, place, total, unit, columns, value_columns, 0, C)
+
+
+@triton.jit(do_not_specialize=["batches", "tokens", "parts", "span", "entries", "mask_batch"])
 def map_gradients(x, grad_y, weight, mask, grad_x, grad_weight, grad_bias, x_batch, x_head, x_row, mask_batch, dx_batch,
                   dx_head, dx_row, batches, tokens, parts, span, entries, C: tl.constexpr,
                   MASKED: tl.constexpr):  # fmt: skip
@@ -294,7 +459,8 @@ def map_gradients(x, grad_y, weight, mask, grad_x, grad_weight, grad_bias, x_bat
     first_batch, start = (part // parts).to(tl.int64) * entries, part % parts * span
     dims, columns = tl.arange(0, C.BD), tl.arange(0, C.BW)
     matrix = load_tile(weight + head * C.DIM * C.WIDTH, dims, columns, C.WIDTH, C.DIM, C.WIDTH, C.OPERAND)
-    grad_matrix, grad_shift = tl.zeros(matrix.shape, tl.float32), tl.zeros(columns.shape, tl.float32)
+    grad_matrix, grad_shift = tl.zeros(matrix.shape, tl.float32), tl.zeros((C.BW, C.UNIT), tl.float32)
+    ones = tl.full((C.CHUNK, C.UNIT), 1.0, C.OPERAND)
     end = tl.minimum(start + span, tokens)
     for batch in range(first_batch, tl.minimum(first_batch + entries, batches)):
         given_base = grad_y + (batch * heads + head) * tokens * C.WIDTH
@@ -307,9 +473,11 @@ def map_gradients(x, grad_y, weight, mask, grad_x, grad_weight, grad_bias, x_bat
             store_tile(grad_x + batch * dx_batch + head * dx_head,
                        tl.dot(given, tl.trans(matrix), input_precision=C.PRECISION), rows, dims, dx_row, end,
                        C.DIM)  # fmt: skip
-            grad_matrix += tl.dot(tl.trans(inputs), given, input_precision=C.PRECISION)
-            grad_shift += tl.sum(given.to(tl.float32), 0)
+            grad_matrix = tl.dot(tl.trans(inputs), given, grad_matrix, input_precision=C.PRECISION)
+            if C.HAS_BIAS:
+                grad_shift = tl.dot(tl.trans(given), ones, grad_shift, input_precision=C.PRECISION)
     place = part.to(tl.int64) * heads + head
     store_tile(grad_weight + place * C.DIM * C.WIDTH, grad_matrix, dims, columns, C.WIDTH, C.DIM, C.WIDTH)
     if C.HAS_BIAS:
-        tl.store(grad_bias + place * C.WIDTH + columns, grad_shift, mask=columns < C.WIDTH)
+        tl.store(grad_bias + place * C.WIDTH + columns, tl.sum(grad_shift, 1) * (1.0 / C.UNIT),
+                 mask=columns < C.WIDTH)  # fmt: skip

@@ -21,7 +21,7 @@ from ..fused_cases import relative
 from ..other_process import OtherProcess
 
 # Exponents past float32 are cut or replaced afterwards.
-pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
 
 interpreted = pytest.mark.skipif(not interpreting(), reason="on a GPU the suite marked gpu runs these kernels")
 

@@ -1,0 +1,244 @@
+"""Triton kernels for the outputs of linear attention with Hedgehog's map inside.
+
+A program for each segment and head walks through the segment's tokens with the sums in registers. If there is more than
+one segment, the sums of each over its keys are computed first.
+
+In log space a walk takes keys as they are. If a log feature of a key turns out not to be tame, it repeats the segment
+with a shift per feature, and sums the scores of a chunk pair by pair.
+"""
+
+# Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
+# pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportAttributeAccessIssue=false
+
+import triton
+import triton.language as tl
+
+from ..triton.exact import exact_scores, highest_log
+from ..triton.features import load_keep, load_map, load_tile, load_values, map_halves, only_real, project, store_tile
+from ..triton.states import in_columns, locate, operand_of, rescaled, sums_before, wildness, write_sums
+
+
+@triton.jit
+def largest(y, columns, C: tl.constexpr):
+    """The largest absolute value of each row of y [rows columns]."""
+    return tl.max(only_real(tl.abs(y), columns, 0.0, C), 1)
+
+
+@triton.jit
+def absorb(total, unit, features, values, ones, C: tl.constexpr):
+    """Adds keys to one half's sum and vector; features [keys columns] are an operand."""
+    features = tl.trans(features)
+    return (tl.dot(features, values, total, input_precision=C.PRECISION),
+            tl.dot(features, ones, unit, input_precision=C.PRECISION))  # fmt: skip
+
+
+@triton.jit
+def absorb_logs(total, unit, peak, logs, keep, values, ones, columns, C: tl.constexpr):
+    """Adds keys, given by their log features, to one half's sums, which grow with its peak."""
+    logs = tl.where(keep[:, None], only_real(logs, columns, -1e30, C), -1e30)
+    grown = tl.maximum(peak, tl.max(logs, 0))
+    total, unit = rescaled(total, unit, peak - grown)
+    features = tl.where(logs > -5e29, tl.exp(logs - grown[None, :]), 0.0).to(C.OPERAND)
+    total, unit = absorb(total, unit, features, values, ones, C)
+    return total, unit, grown
+
+
+@triton.jit(do_not_specialize=["tokens", "span", "segments", "sequences", "mask_batch"])
+def sum_keys(k, v, k_weight, k_bias, mask, ends, sums, key_sums, peaks, k_batch, k_head, k_row, v_batch, v_head, v_row,
+             mask_batch, tokens, span, segments, sequences, C: tl.constexpr):  # fmt: skip
+    """The sums Σ φ(k) vᵀ [slot head halves·WIDTH VALUES] and Σ φ(k) of a segment, and with LOG their peaks.
+
+    With CAUSAL those of a sequence's last segment, which no other needs, are zero, as are those of an empty slot.
+    Grid: slots, kv heads, tiles of values.
+    """
+    sequence, batch, start, stop, end, first, slot, last = locate(
+        tl.program_id(0), ends, tokens, span, segments, sequences, C)  # fmt: skip
+    stop = tl.where((start >= end) | (C.CAUSAL and slot + 1 == last), start, stop)
+    head, tile = tl.program_id(1).to(tl.int64), tl.program_id(2)
+    k, v = k + batch * k_batch + head * k_head, v + batch * v_batch + head * v_head
+    mask += batch * mask_batch
+    place = (slot.to(tl.int64) * tl.num_programs(1) + head) * C.FEATURES
+    wild = _sum_keys(k, v, k_weight, k_bias, mask, sums, key_sums, peaks, k_row, v_row, place, head, tile, start, stop,
+                     False, C)  # fmt: skip
+    if C.LOG:
+        if wild > C.TAME:
+            _sum_keys(k, v, k_weight, k_bias, mask, sums, key_sums, peaks, k_row, v_row, place, head, tile, start,
+                      stop, True, C)  # fmt: skip
+
+
+@triton.jit
+def _sum_keys(k, v, k_weight, k_bias, mask, sums, key_sums, peaks, k_row, v_row, place, head, tile, start, stop,
+              EXACT: tl.constexpr, C: tl.constexpr):  # fmt: skip
+    dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tile * C.BV + tl.arange(0, C.BV)
+    matrix, shift = load_map(k_weight, k_bias, head, dims, columns, C)
+    total, unit = tl.zeros((C.BW, C.BV), tl.float32), tl.zeros((C.BW, C.UNIT), tl.float32)
+    peak = tl.full((C.BW,), -1e30 if EXACT else 0.0, tl.float32)
+    other, other_unit, other_peak = total, unit, peak
+    ones = tl.full((C.CHUNK, C.UNIT), 1.0, C.OPERAND)
+    highest = tl.zeros((C.CHUNK,), tl.float32)
+    for first in range(start, stop, C.CHUNK):
+        rows = first + tl.arange(0, C.CHUNK)
+        keep = load_keep(mask, rows, stop, C.HAS_MASK)
+        x = load_values(k, rows, dims, k_row, stop, keep, C.DIM, C.OPERAND, C.HAS_MASK)
+        values = load_values(v, rows, value_columns, v_row, stop, keep, C.VALUES, C.OPERAND, C.HAS_MASK)
+        y = project(x, matrix, shift, C)
+        if EXACT:
+            total, unit, peak = absorb_logs(total, unit, peak, y, keep, values, ones, columns, C)
+            if C.HALVES == 2:
+                other, other_unit, other_peak = absorb_logs(other, other_unit, other_peak, -y, keep, values, ones,
+                                                            columns, C)  # fmt: skip
+        else:
+            plus, minus = map_halves(y, keep, 0.0, columns, C)
+            total, unit = absorb(total, unit, plus.to(C.OPERAND), values, ones, C)
+            if C.HALVES == 2:
+                other, other_unit = absorb(other, other_unit, minus.to(C.OPERAND), values, ones, C)
+            if C.LOG:
+                highest = tl.maximum(highest, largest(y, columns, C))
+    write_sums(sums, key_sums, peaks, place, total, unit, peak, columns, value_columns, tile, C.LOG, C)
+    if C.HALVES == 2:
+        write_sums(sums, key_sums, peaks, place + C.WIDTH, other, other_unit, other_peak, columns, value_columns, tile,
+                   C.LOG, C)  # fmt: skip
+    return tl.max(highest, 0)
+
+
+@triton.jit(do_not_specialize=["tokens", "span", "segments", "sequences", "mask_batch"])
+def walk(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, ends, initial, initial_keys, initial_peaks, sums, key_sums,
+         peaks, final, final_keys, final_peaks, output, norms, q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch,
+         v_head, v_row, mask_batch, o_batch, o_head, o_row, tokens, span, segments, sequences, eps,
+         C: tl.constexpr):  # fmt: skip
+    """Outputs, each row's norm, and the sums over all keys of each sequence, which the walk of its last segment has.
+
+    A norm is the row's denominator plus eps, or with LOG the logarithm of its denominator. Without NORMALIZE the output
+    is the numerator, and the norm 1 (0 with LOG). Grid: slots, query heads, tiles of values.
+    """
+    sequence, batch, start, stop, end, first, slot, last = locate(
+        tl.program_id(0), ends, tokens, span, segments, sequences, C)  # fmt: skip
+    if start >= end:
+        return
+    head, tile, heads = tl.program_id(1).to(tl.int64), tl.program_id(2), tl.num_programs(1)
+    kv_head = head // C.GROUPS
+    q, k = q + batch * q_batch + head * q_head, k + batch * k_batch + kv_head * k_head
+    v, mask = v + batch * v_batch + kv_head * v_head, mask + batch * mask_batch
+    output, norms = output + batch * o_batch + head * o_head, norms + (batch * heads + head) * tokens
+    wild = _walk(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, initial, initial_keys, initial_peaks, sums,
+                 key_sums, peaks, final, final_keys, final_peaks, output, norms, q_row, k_row, v_row, o_row, sequence,
+                 head, kv_head, heads // C.GROUPS, tile, first, slot, last, start, stop, eps, False, C)  # fmt: skip
+    if C.LOG:
+        if wild > C.TAME:
+            _walk(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, initial, initial_keys, initial_peaks, sums,
+                  key_sums, peaks, final, final_keys, final_peaks, output, norms, q_row, k_row, v_row, o_row, sequence,
+                  head, kv_head, heads // C.GROUPS, tile, first, slot, last, start, stop, eps, True, C)  # fmt: skip
+
+
+@triton.jit
+def _walk(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, initial, initial_keys, initial_peaks, sums, key_sums,
+          peaks, final, final_keys, final_peaks, output, norms, q_row, k_row, v_row, o_row, sequence, head, kv_head,
+          kv_heads, tile, first, slot, last, start, stop, eps, EXACT: tl.constexpr, C: tl.constexpr):  # fmt: skip
+    dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tile * C.BV + tl.arange(0, C.BV)
+    until = slot if C.CAUSAL else last
+    total, unit, peak = sums_before(initial, initial_keys, initial_peaks, sums, key_sums, peaks, sequence, first,
+                                    until, kv_head, kv_heads, 0, columns, value_columns, C)  # fmt: skip
+    other, other_unit, other_peak = total, unit, peak
+    if C.HALVES == 2:
+        other, other_unit, other_peak = sums_before(initial, initial_keys, initial_peaks, sums, key_sums, peaks,
+                                                    sequence, first, until, kv_head, kv_heads, 1, columns,
+                                                    value_columns, C)  # fmt: skip
+    highest = tl.zeros((C.CHUNK,), tl.float32)
+    if C.LOG and not EXACT:
+        highest += wildness(peak, other_peak, C)
+        total, unit = rescaled(total, unit, peak)
+        peak = tl.zeros_like(peak)
+        if C.HALVES == 2:
+            other, other_unit = rescaled(other, other_unit, other_peak)
+            other_peak = peak
+    q_matrix, q_shift = load_map(q_weight, q_bias, head, dims, columns, C)
+    k_matrix, k_shift = load_map(k_weight, k_bias, kv_head, dims, columns, C)
+    ones = tl.full((C.CHUNK, C.UNIT), 1.0, C.OPERAND)
+    for row_first in range(start, stop, C.CHUNK):
+        rows = row_first + tl.arange(0, C.CHUNK)
+        scores = tl.zeros((C.CHUNK, C.CHUNK), tl.float32)
+        x = load_tile(q, rows, dims, q_row, stop, C.DIM, C.OPERAND)
+        if C.CAUSAL:
+            keep = load_keep(mask, rows, stop, C.HAS_MASK)
+            keys = load_values(k, rows, dims, k_row, stop, keep, C.DIM, C.OPERAND, C.HAS_MASK)
+            values = load_values(v, rows, value_columns, v_row, stop, keep, C.VALUES, C.OPERAND, C.HAS_MASK)
+            y = project(keys, k_matrix, k_shift, C)
+            if not EXACT:
+                k_plus, k_minus = map_halves(y, keep, 0.0, columns, C)
+                k_plus, k_minus = k_plus.to(C.OPERAND), k_minus.to(C.OPERAND)
+                if C.LOG:
+                    highest = tl.maximum(highest, largest(y, columns, C))
+        given = project(x, q_matrix, q_shift, C)
+        scale = tl.zeros((C.CHUNK,), tl.float32)
+        if EXACT:
+            scale = tl.max(only_real(given + peak[None, :], columns, -1e30, C), 1)
+            if C.HALVES == 2:
+                scale = tl.maximum(scale, tl.max(only_real(other_peak[None, :] - given, columns, -1e30, C), 1))
+            scale = tl.maximum(scale, -1e30)
+            if C.CAUSAL:
+                visible = (rows[:, None] >= rows[None, :]) & keep[None, :]
+                scale = highest_log(given, y, columns, visible, scale, C)
+                scores = exact_scores(given, y, columns, visible, scale, C)
+            q_plus = only_real(tl.exp(given + peak[None, :] - scale[:, None]), columns, 0.0, C).to(C.OPERAND)
+            q_minus = only_real(tl.exp(other_peak[None, :] - given - scale[:, None]), columns, 0.0, C).to(C.OPERAND)
+        else:
+            if C.LOG:
+                scale = largest(given, columns, C)
+                if C.HALVES == 1:
+                    scale = tl.max(only_real(given, columns, -1e30, C), 1)
+            q_plus, q_minus = map_halves(given, rows < stop, scale[:, None], columns, C)
+            q_plus, q_minus = q_plus.to(C.OPERAND), q_minus.to(C.OPERAND)
+            if C.CAUSAL:
+                scores = tl.dot(q_plus, tl.trans(k_plus), input_precision=C.PRECISION)
+                if C.HALVES == 2:
+                    scores = tl.dot(q_minus, tl.trans(k_minus), scores, input_precision=C.PRECISION)
+                scores = tl.where(rows[:, None] >= rows[None, :], scores, 0.0)
+        numerator = tl.dot(q_plus, total.to(C.OPERAND), input_precision=C.PRECISION)
+        denominator = tl.dot(q_plus, operand_of(unit, C), input_precision=C.PRECISION)
+        if C.HALVES == 2:
+            numerator = tl.dot(q_minus, other.to(C.OPERAND), numerator, input_precision=C.PRECISION)
+            denominator = tl.dot(q_minus, operand_of(other_unit, C), denominator, input_precision=C.PRECISION)
+        if C.CAUSAL:
+            weights = scores.to(C.OPERAND)
+            numerator = tl.dot(weights, values, numerator, input_precision=C.PRECISION)
+            denominator = tl.dot(weights, ones, denominator, input_precision=C.PRECISION)
+            if EXACT:
+                total, unit, peak = absorb_logs(total, unit, peak, y, keep, values, ones, columns, C)
+                if C.HALVES == 2:
+                    other, other_unit, other_peak = absorb_logs(other, other_unit, other_peak, -y, keep, values, ones,
+                                                                columns, C)  # fmt: skip
+            else:
+                total, unit = absorb(total, unit, k_plus, values, ones, C)
+                if C.HALVES == 2:
+                    other, other_unit = absorb(other, other_unit, k_minus, values, ones, C)
+        finish(numerator, tl.sum(denominator, 1) * (1.0 / C.UNIT), scale, output, norms, rows, value_columns, o_row,
+                stop, eps, tile, C)  # fmt: skip
+    if (slot + 1 == last) & (head % C.GROUPS == 0):
+        place = (sequence * kv_heads + kv_head) * C.FEATURES
+        write_sums(final, final_keys, final_peaks, place, total, unit, peak, columns, value_columns, tile, C.LOG, C)
+        if C.HALVES == 2:
+            write_sums(final, final_keys, final_peaks, place + C.WIDTH, other, other_unit, other_peak, columns,
+                       value_columns, tile, C.LOG, C)  # fmt: skip
+    return tl.max(highest, 0)
+
+
+@triton.jit
+def finish(numerator, denominator, scale, output, norms, rows, value_columns, row_stride, end, eps, tile,
+            C: tl.constexpr):  # fmt: skip
+    """Divides, and stores outputs and norms. A row without keys gives zero; with LOG and NORMALIZE its norm is 1e30."""
+    norm = tl.full(rows.shape, 0.0 if C.LOG else 1.0, tl.float32)
+    if C.NORMALIZE:
+        if C.LOG:
+            seen = denominator > 0
+            divisor = tl.where(seen, denominator, 1.0)
+            norm = tl.where(seen, scale + tl.log(divisor), 1e30)
+        else:
+            divisor = denominator + eps
+            norm = divisor
+        numerator *= (1.0 / divisor)[:, None]
+    elif C.LOG:
+        numerator *= tl.exp(scale)[:, None]
+    store_tile(output, numerator, rows, value_columns, row_stride, end, C.VALUES)
+    if tile == 0:
+        tl.store(norms + rows, norm, mask=rows < end)
