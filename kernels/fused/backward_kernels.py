@@ -36,28 +36,13 @@ from ..triton.states import (
     peaks_before,
     read_sums,
     rescaled,
+    row_gradients,
     spread,
     sums_before,
     wildness,
     write_sums,
 )
 from .forward_kernels import absorb, absorb_logs, largest
-
-
-@triton.jit
-def row_gradients(norms, pulls, grad, rows, end, C: tl.constexpr):
-    """A row's norm, and the gradients g [rows values] of its numerator and h [rows] of its denominator.
-
-    With o = numerator / denominator, g = do / denominator and h = -(o·do) / denominator. With LOG the norm is the
-    logarithm of the denominator; then g = do and h = -(o·do), and callers take the norm off the row's log features.
-    """
-    norm = tl.load(norms + rows, mask=rows < end, other=1.0)
-    pull = -tl.load(pulls + rows, mask=rows < end, other=0.0)
-    if not C.LOG:
-        reciprocal = 1.0 / norm
-        grad *= reciprocal[:, None]
-        pull *= reciprocal
-    return norm, grad.to(C.OPERAND), pull
 
 
 @triton.jit

@@ -142,21 +142,21 @@ class Call(Arguments):
         plain = self.q_weight is None and not self.log_space
         return plain and bool(self.width > MAX_WIDTH or self.values > NARROW)
 
-    @cached_property
+    @property
     def sizes(self) -> Tiles:
         """The tiles in use."""
         return self.tiles or tiles_for(self.q.dtype, self.dim, self.width, self.values, wide=self.wide)
 
-    @cached_property
+    @property
     def span(self) -> Size:
         """Tokens of a segment: as many segments as fill the chip, of `Tiles.block` tokens at least."""
         if self.wide:
             return self.sizes.block
         tokens, (batch, heads, _, _) = self.tokens, self.q.shape
-        fewest = 2 if self.form == "chunk" and self.causal else 1
-        wanted = 1 if self.form == "fused_chunk" else torch.sym_max(fewest, PROGRAMS * 8 // self.sizes.warps // (batch * heads))
-        segments = torch.sym_min(wanted, _parts(tokens, self.sizes.block))
-        return _parts(_parts(tokens, segments), self.sizes.chunk) * self.sizes.chunk
+        sizes, fewest = self.sizes, 2 if self.form == "chunk" and self.causal else 1
+        wanted = 1 if self.form == "fused_chunk" else max(fewest, PROGRAMS * 8 // sizes.warps // (batch * heads))
+        segments = min(wanted, _parts(tokens, sizes.block))
+        return _parts(_parts(tokens, segments), sizes.chunk) * sizes.chunk
 
     @property
     def segments(self) -> Size:

@@ -15,8 +15,8 @@ import triton
 import triton.language as tl
 
 from ..triton.exact import exact_scores, highest_log
-from ..triton.features import load_keep, load_map, load_tile, load_values, map_halves, only_real, project, store_tile
-from ..triton.states import in_columns, locate, operand_of, rescaled, sums_before, wildness, write_sums
+from ..triton.features import load_keep, load_map, load_tile, load_values, map_halves, only_real, project
+from ..triton.states import finish, locate, operand_of, rescaled, sums_before, wildness, write_sums
 
 
 @triton.jit
@@ -221,24 +221,3 @@ def _walk(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, initial, initial_ke
             write_sums(final, final_keys, final_peaks, place + C.WIDTH, other, other_unit, other_peak, columns,
                        value_columns, tile, C.LOG, C)  # fmt: skip
     return tl.max(highest, 0)
-
-
-@triton.jit
-def finish(numerator, denominator, scale, output, norms, rows, value_columns, row_stride, end, eps, tile,
-            C: tl.constexpr):  # fmt: skip
-    """Divides, and stores outputs and norms. A row without keys gives zero; with LOG and NORMALIZE its norm is 1e30."""
-    norm = tl.full(rows.shape, 0.0 if C.LOG else 1.0, tl.float32)
-    if C.NORMALIZE:
-        if C.LOG:
-            seen = denominator > 0
-            divisor = tl.where(seen, denominator, 1.0)
-            norm = tl.where(seen, scale + tl.log(divisor), 1e30)
-        else:
-            divisor = denominator + eps
-            norm = divisor
-        numerator *= (1.0 / divisor)[:, None]
-    elif C.LOG:
-        numerator *= tl.exp(scale)[:, None]
-    store_tile(output, numerator, rows, value_columns, row_stride, end, C.VALUES)
-    if tile == 0:
-        tl.store(norms + rows, norm, mask=rows < end)

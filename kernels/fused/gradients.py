@@ -11,10 +11,10 @@ from ..state import LinearState
 from ..triton.launch import launch, stand_in, strides
 from ..triton.operator import empty_by_token
 from ..triton.tiles import PROGRAMS, padded
-from ..wide.launch import wide_backward
 from .backward_kernels import key_walk, map_gradients, query_walk, sum_queries
 from .call import Call
 from .launch import Forward, empty_sums, segment_sums
+from .wide import wide_backward
 
 MAP_SPAN = 1024
 """Fewest tokens, of one sequence or of several short ones, over which a program sums the gradient of a map's matrix."""

@@ -10,10 +10,10 @@ from ..state import LinearState
 from ..triton.launch import launch, stand_in, strides
 from ..triton.operator import empty_by_token
 from ..triton.tiles import padded
-from ..wide.launch import wide_forward
 from .call import Call
 from .decode_kernel import decode_tokens
 from .forward_kernels import sum_keys, walk
+from .wide import wide_forward
 
 DECODED_WHOLE = 128 * 128
 """Numbers of one half of a state that the decode kernel holds at once."""

@@ -41,7 +41,7 @@ def fused_backward(
     from .launch import Forward
 
     last = LinearState(grad_kv.float().contiguous(), grad_k.float().contiguous())
-    final = LinearState(sums, key_sums, scale.contiguous() if call.log_space else None)
+    final = LinearState(last.kv, last.k, scale.contiguous() if call.log_space else None)
     segments = LinearState(sums, key_sums, peaks if call.log_space else None)
     ran = Forward(operator.rows_contiguous(output), norms.contiguous(), final, segments)
     found = backward(call.readable(), ran, operator.rows_contiguous(grad), last)

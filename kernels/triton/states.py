@@ -155,3 +155,40 @@ def wildness(plus_peak, minus_peak, C: tl.constexpr):
     if C.HALVES == 2:
         highest = tl.maximum(highest, tl.where(minus_peak > -5e29, tl.abs(minus_peak), 0.0))
     return tl.max(highest, 0)
+
+
+@triton.jit
+def row_gradients(norms, pulls, grad, rows, end, C: tl.constexpr):
+    """A row's norm, and the gradients g [rows values] of its numerator and h [rows] of its denominator.
+
+    With o = numerator / denominator, g = do / denominator and h = -(o·do) / denominator. With LOG the norm is the
+    logarithm of the denominator; then g = do and h = -(o·do), and callers take the norm off the row's log features.
+    """
+    norm = tl.load(norms + rows, mask=rows < end, other=1.0)
+    pull = -tl.load(pulls + rows, mask=rows < end, other=0.0)
+    if not C.LOG:
+        reciprocal = 1.0 / norm
+        grad *= reciprocal[:, None]
+        pull *= reciprocal
+    return norm, grad.to(C.OPERAND), pull
+
+
+@triton.jit
+def finish(numerator, denominator, scale, output, norms, rows, value_columns, row_stride, end, eps, tile,
+            C: tl.constexpr):  # fmt: skip
+    """Divides, and stores outputs and norms. A row without keys gives zero; with LOG and NORMALIZE its norm is 1e30."""
+    norm = tl.full(rows.shape, 0.0 if C.LOG else 1.0, tl.float32)
+    if C.NORMALIZE:
+        if C.LOG:
+            seen = denominator > 0
+            divisor = tl.where(seen, denominator, 1.0)
+            norm = tl.where(seen, scale + tl.log(divisor), 1e30)
+        else:
+            divisor = denominator + eps
+            norm = divisor
+        numerator *= (1.0 / divisor)[:, None]
+    elif C.LOG:
+        numerator *= tl.exp(scale)[:, None]
+    store_tile(output, numerator, rows, value_columns, row_stride, end, C.VALUES)
+    if tile == 0:
+        tl.store(norms + rows, norm, mask=rows < end)

@@ -11,8 +11,8 @@ features is computed alone; the gradient of values sums over all tiles.
 import triton
 import triton.language as tl
 
-from ..fused.backward_kernels import row_gradients
 from ..triton.features import load_keep, load_tile, load_values, load_vector, store_tile
+from ..triton.states import row_gradients
 from .kernels import locate_chunk, wide_scores
 
 

@@ -12,10 +12,8 @@ of queries has a program, which reads these sums and attends to the keys of its 
 import triton
 import triton.language as tl
 
-from ..fused.backward_kernels import row_gradients
-from ..fused.forward_kernels import finish
 from ..triton.features import load_keep, load_tile, load_values, load_vector, store_tile
-from ..triton.states import locate
+from ..triton.states import finish, locate, row_gradients
 
 
 @triton.jit

@@ -1,7 +1,7 @@
 """Launches the Triton kernels of linear attention over many plain features."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import triton
@@ -10,17 +10,15 @@ from torch import Tensor
 from ..state import LinearState
 from ..triton.launch import launch, strides
 from ..triton.tiles import WIDE_TILE, interpreting
-from .backward_kernels import wide_key_gradients, wide_query_gradients, wide_value_gradients
-from .kernels import attend_wide, scan, sum_wide_keys, sum_wide_queries
-
-if TYPE_CHECKING:
-    from ..fused.call import Call
+from ..wide.backward_kernels import wide_key_gradients, wide_query_gradients, wide_value_gradients
+from ..wide.kernels import attend_wide, scan, sum_wide_keys, sum_wide_queries
+from .call import Call
 
 SCAN_TILE = (16, 64)
 """Features and values of a state that one program of the scans carries."""
 
 
-def wide_forward(call: "Call", output: Tensor, norms: Tensor, final: LinearState) -> None:
+def wide_forward(call: Call, output: Tensor, norms: Tensor, final: LinearState) -> None:
     """Computes outputs, norms and the state after the last key."""
     states = _key_states(call, final)
     launch(
@@ -30,7 +28,7 @@ def wide_forward(call: "Call", output: Tensor, norms: Tensor, final: LinearState
 
 
 def wide_backward(
-    call: "Call", output: Tensor, norms: Tensor, grad: Tensor, last: LinearState | None, into: tuple[Tensor, ...]
+    call: Call, output: Tensor, norms: Tensor, grad: Tensor, last: LinearState | None, into: tuple[Tensor, ...]
 ) -> dict[str, Tensor]:
     """Computes the gradients of q, k and v into three tensors, and gives those of the initial state, if there is one.
 
@@ -68,7 +66,7 @@ def wide_backward(
     return {} if call.initial is None else {"initial_kv": first.kv, "initial_k": first.k}
 
 
-def _key_states(call: "Call", final: LinearState) -> LinearState:
+def _key_states(call: Call, final: LinearState) -> LinearState:
     """The sums over the keys before each segment, or all of them if the call is not causal."""
     own = _empty(call, call.slots, torch.float32)
     launch(sum_wide_keys, _sum_grid(call), shared=call.shared, sums=own.kv, vectors=own.k, **_options(call))
@@ -76,7 +74,7 @@ def _key_states(call: "Call", final: LinearState) -> LinearState:
 
 
 def _scanned(
-    call: "Call", own: LinearState, given: LinearState | None, whole: LinearState, *, reverse: bool
+    call: Call, own: LinearState, given: LinearState | None, whole: LinearState, *, reverse: bool
 ) -> LinearState:
     """The sums before or after each segment from those of each; without causality those of whole sequences."""
     halved = call.q.dtype == torch.bfloat16 and not interpreting()
@@ -92,21 +90,21 @@ def _scanned(
     return states if call.causal else whole
 
 
-def _empty(call: "Call", count: int, dtype: torch.dtype) -> LinearState:
+def _empty(call: Call, count: int, dtype: torch.dtype) -> LinearState:
     keys = torch.empty(count, call.k.shape[1], call.features, dtype=torch.float32, device=call.q.device)
     return LinearState(torch.empty(*keys.shape, call.values, dtype=dtype, device=keys.device), keys)
 
 
-def _chunks(call: "Call") -> int:
+def _chunks(call: Call) -> int:
     """The number of programs in a grid with one program for each chunk."""
     return int(call.slots) * (call.sizes.block // call.sizes.chunk)
 
 
-def _sum_grid(call: "Call") -> tuple[int, int, int]:
+def _sum_grid(call: Call) -> tuple[int, int, int]:
     tiles = triton.cdiv(call.values, call.sizes.values)
     return call.slots, call.k.shape[1], triton.cdiv(call.features, WIDE_TILE) * tiles
 
 
-def _options(call: "Call") -> dict[str, Any]:
+def _options(call: Call) -> dict[str, Any]:
     constants = replace(call.constants, BV=call.sizes.values)
     return {"C": constants, "num_warps": call.sizes.warps, "num_stages": call.sizes.stages}
