@@ -44,6 +44,55 @@ def absorb_logs(total, unit, peak, logs, keep, values, ones, columns, C: tl.cons
     return total, unit, grown
 
 
+@triton.jit
+def key_features(y, keep, highest, columns, EXACT: tl.constexpr, C: tl.constexpr):
+    """Both halves of keys' features as operands, not computed if EXACT, and with LOG the largest of each row so far."""
+    plus, minus = y, y
+    if not EXACT:
+        plus, minus = map_halves(y, keep, 0.0, columns, C)
+        if C.LOG:
+            highest = tl.maximum(highest, largest(y, columns, C))
+    return plus.to(C.OPERAND), minus.to(C.OPERAND), highest
+
+
+@triton.jit
+def absorb_halves(total, unit, peak, other, other_unit, other_peak, y, plus, minus, keep, values, ones, columns,
+                  EXACT: tl.constexpr, C: tl.constexpr):  # fmt: skip
+    """Adds keys to both halves' sums: features that are operands, or EXACT their log features y with its peaks."""
+    if EXACT:
+        total, unit, peak = absorb_logs(total, unit, peak, y, keep, values, ones, columns, C)
+        if C.HALVES == 2:
+            other, other_unit, other_peak = absorb_logs(other, other_unit, other_peak, -y, keep, values, ones, columns,
+                                                        C)  # fmt: skip
+    else:
+        total, unit = absorb(total, unit, plus, values, ones, C)
+        if C.HALVES == 2:
+            other, other_unit = absorb(other, other_unit, minus, values, ones, C)
+    return total, unit, peak, other, other_unit, other_peak
+
+
+@triton.jit
+def sums_at_start(initial, initial_keys, initial_peaks, sums, key_sums, peaks, sequence, first, until, kv_head,
+                  kv_heads, columns, value_columns, EXACT: tl.constexpr, C: tl.constexpr):  # fmt: skip
+    """Both halves' sums, vectors and peaks before a walk, and the `wildness` of the peaks, unless it is EXACT."""
+    total, unit, peak = sums_before(initial, initial_keys, initial_peaks, sums, key_sums, peaks, sequence, first,
+                                    until, kv_head, kv_heads, 0, columns, value_columns, C)  # fmt: skip
+    other, other_unit, other_peak = total, unit, peak
+    if C.HALVES == 2:
+        other, other_unit, other_peak = sums_before(initial, initial_keys, initial_peaks, sums, key_sums, peaks,
+                                                    sequence, first, until, kv_head, kv_heads, 1, columns,
+                                                    value_columns, C)  # fmt: skip
+    wild = 0.0
+    if C.LOG and not EXACT:
+        wild = wildness(peak, other_peak, C)
+        total, unit = rescaled(total, unit, peak)
+        peak = tl.zeros_like(peak)
+        if C.HALVES == 2:
+            other, other_unit = rescaled(other, other_unit, other_peak)
+            other_peak = peak
+    return total, unit, peak, other, other_unit, other_peak, wild
+
+
 @triton.jit(do_not_specialize=["tokens", "span", "segments", "sequences", "mask_batch"])
 def sum_keys(k, v, k_weight, k_bias, mask, ends, sums, key_sums, peaks, k_batch, k_head, k_row, v_batch, v_head, v_row,
              mask_batch, tokens, span, segments, sequences, C: tl.constexpr):  # fmt: skip
@@ -52,7 +101,7 @@ def sum_keys(k, v, k_weight, k_bias, mask, ends, sums, key_sums, peaks, k_batch,
     With CAUSAL those of a sequence's last segment, which no other needs, are zero, as are those of an empty slot.
     Grid: slots, kv heads, tiles of values.
     """
-    sequence, batch, start, stop, end, first, slot, last = locate(
+    _sequence, batch, start, stop, end, _first, slot, last = locate(
         tl.program_id(0), ends, tokens, span, segments, sequences, C)  # fmt: skip
     stop = tl.where((start >= end) | (C.CAUSAL and slot + 1 == last), start, stop)
     head, tile = tl.program_id(1).to(tl.int64), tl.program_id(2)
@@ -83,18 +132,10 @@ def _sum_keys(k, v, k_weight, k_bias, mask, sums, key_sums, peaks, k_row, v_row,
         x = load_values(k, rows, dims, k_row, stop, keep, C.DIM, C.OPERAND, C.HAS_MASK)
         values = load_values(v, rows, value_columns, v_row, stop, keep, C.VALUES, C.OPERAND, C.HAS_MASK)
         y = project(x, matrix, shift, C)
-        if EXACT:
-            total, unit, peak = absorb_logs(total, unit, peak, y, keep, values, ones, columns, C)
-            if C.HALVES == 2:
-                other, other_unit, other_peak = absorb_logs(other, other_unit, other_peak, -y, keep, values, ones,
-                                                            columns, C)  # fmt: skip
-        else:
-            plus, minus = map_halves(y, keep, 0.0, columns, C)
-            total, unit = absorb(total, unit, plus.to(C.OPERAND), values, ones, C)
-            if C.HALVES == 2:
-                other, other_unit = absorb(other, other_unit, minus.to(C.OPERAND), values, ones, C)
-            if C.LOG:
-                highest = tl.maximum(highest, largest(y, columns, C))
+        plus, minus, highest = key_features(y, keep, highest, columns, EXACT, C)
+        total, unit, peak, other, other_unit, other_peak = absorb_halves(
+            total, unit, peak, other, other_unit, other_peak, y, plus, minus, keep, values, ones, columns, EXACT,
+            C)  # fmt: skip
     write_sums(sums, key_sums, peaks, place, total, unit, peak, columns, value_columns, tile, C.LOG, C)
     if C.HALVES == 2:
         write_sums(sums, key_sums, peaks, place + C.WIDTH, other, other_unit, other_peak, columns, value_columns, tile,
@@ -137,83 +178,49 @@ def _walk(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, initial, initial_ke
           kv_heads, tile, first, slot, last, start, stop, eps, EXACT: tl.constexpr, C: tl.constexpr):  # fmt: skip
     dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tile * C.BV + tl.arange(0, C.BV)
     until = slot if C.CAUSAL else last
-    total, unit, peak = sums_before(initial, initial_keys, initial_peaks, sums, key_sums, peaks, sequence, first,
-                                    until, kv_head, kv_heads, 0, columns, value_columns, C)  # fmt: skip
-    other, other_unit, other_peak = total, unit, peak
-    if C.HALVES == 2:
-        other, other_unit, other_peak = sums_before(initial, initial_keys, initial_peaks, sums, key_sums, peaks,
-                                                    sequence, first, until, kv_head, kv_heads, 1, columns,
-                                                    value_columns, C)  # fmt: skip
-    highest = tl.zeros((C.CHUNK,), tl.float32)
-    if C.LOG and not EXACT:
-        highest += wildness(peak, other_peak, C)
-        total, unit = rescaled(total, unit, peak)
-        peak = tl.zeros_like(peak)
-        if C.HALVES == 2:
-            other, other_unit = rescaled(other, other_unit, other_peak)
-            other_peak = peak
+    total, unit, peak, other, other_unit, other_peak, wild = sums_at_start(
+        initial, initial_keys, initial_peaks, sums, key_sums, peaks, sequence, first, until, kv_head, kv_heads, columns,
+        value_columns, EXACT, C)  # fmt: skip
+    highest = tl.zeros((C.CHUNK,), tl.float32) + wild
     q_matrix, q_shift = load_map(q_weight, q_bias, head, dims, columns, C)
     k_matrix, k_shift = load_map(k_weight, k_bias, kv_head, dims, columns, C)
     ones = tl.full((C.CHUNK, C.UNIT), 1.0, C.OPERAND)
     for row_first in range(start, stop, C.CHUNK):
         rows = row_first + tl.arange(0, C.CHUNK)
-        scores = tl.zeros((C.CHUNK, C.CHUNK), tl.float32)
         x = load_tile(q, rows, dims, q_row, stop, C.DIM, C.OPERAND)
         if C.CAUSAL:
             keep = load_keep(mask, rows, stop, C.HAS_MASK)
             keys = load_values(k, rows, dims, k_row, stop, keep, C.DIM, C.OPERAND, C.HAS_MASK)
             values = load_values(v, rows, value_columns, v_row, stop, keep, C.VALUES, C.OPERAND, C.HAS_MASK)
             y = project(keys, k_matrix, k_shift, C)
-            if not EXACT:
-                k_plus, k_minus = map_halves(y, keep, 0.0, columns, C)
-                k_plus, k_minus = k_plus.to(C.OPERAND), k_minus.to(C.OPERAND)
-                if C.LOG:
-                    highest = tl.maximum(highest, largest(y, columns, C))
+            k_plus, k_minus, highest = key_features(y, keep, highest, columns, EXACT, C)
         given = project(x, q_matrix, q_shift, C)
-        scale = tl.zeros((C.CHUNK,), tl.float32)
         if EXACT:
-            scale = tl.max(only_real(given + peak[None, :], columns, -1e30, C), 1)
-            if C.HALVES == 2:
-                scale = tl.maximum(scale, tl.max(only_real(other_peak[None, :] - given, columns, -1e30, C), 1))
-            scale = tl.maximum(scale, -1e30)
+            q_plus, q_minus, scale = _exact_weights(given, peak, other_peak, columns, C)
             if C.CAUSAL:
                 visible = (rows[:, None] >= rows[None, :]) & keep[None, :]
-                scale = highest_log(given, y, columns, visible, scale, C)
-                scores = exact_scores(given, y, columns, visible, scale, C)
-            q_plus = only_real(tl.exp(given + peak[None, :] - scale[:, None]), columns, 0.0, C).to(C.OPERAND)
-            q_minus = only_real(tl.exp(other_peak[None, :] - given - scale[:, None]), columns, 0.0, C).to(C.OPERAND)
+                top = highest_log(given, y, columns, visible, scale, C)
+                scores = exact_scores(given, y, columns, visible, top, C)
+                fallen = tl.exp(scale - top)[:, None]
+                q_plus, q_minus, scale = q_plus * fallen, q_minus * fallen, top
         else:
-            if C.LOG:
-                scale = largest(given, columns, C)
-                if C.HALVES == 1:
-                    scale = tl.max(only_real(given, columns, -1e30, C), 1)
-            q_plus, q_minus = map_halves(given, rows < stop, scale[:, None], columns, C)
-            q_plus, q_minus = q_plus.to(C.OPERAND), q_minus.to(C.OPERAND)
-            if C.CAUSAL:
-                scores = tl.dot(q_plus, tl.trans(k_plus), input_precision=C.PRECISION)
-                if C.HALVES == 2:
-                    scores = tl.dot(q_minus, tl.trans(k_minus), scores, input_precision=C.PRECISION)
-                scores = tl.where(rows[:, None] >= rows[None, :], scores, 0.0)
-        numerator = tl.dot(q_plus, total.to(C.OPERAND), input_precision=C.PRECISION)
-        denominator = tl.dot(q_plus, operand_of(unit, C), input_precision=C.PRECISION)
-        if C.HALVES == 2:
-            numerator = tl.dot(q_minus, other.to(C.OPERAND), numerator, input_precision=C.PRECISION)
-            denominator = tl.dot(q_minus, operand_of(other_unit, C), denominator, input_precision=C.PRECISION)
+            q_plus, q_minus, scale = _plain_weights(given, rows < stop, columns, C)
+        q_plus, q_minus = q_plus.to(C.OPERAND), q_minus.to(C.OPERAND)
+        if C.CAUSAL and not EXACT:
+            scores = tl.dot(q_plus, tl.trans(k_plus), input_precision=C.PRECISION)
+            if C.HALVES == 2:
+                scores = tl.dot(q_minus, tl.trans(k_minus), scores, input_precision=C.PRECISION)
+            scores = tl.where(rows[:, None] >= rows[None, :], scores, 0.0)
+        numerator, denominator = _read(q_plus, q_minus, total, unit, other, other_unit, C)
         if C.CAUSAL:
             weights = scores.to(C.OPERAND)
             numerator = tl.dot(weights, values, numerator, input_precision=C.PRECISION)
             denominator = tl.dot(weights, ones, denominator, input_precision=C.PRECISION)
-            if EXACT:
-                total, unit, peak = absorb_logs(total, unit, peak, y, keep, values, ones, columns, C)
-                if C.HALVES == 2:
-                    other, other_unit, other_peak = absorb_logs(other, other_unit, other_peak, -y, keep, values, ones,
-                                                                columns, C)  # fmt: skip
-            else:
-                total, unit = absorb(total, unit, k_plus, values, ones, C)
-                if C.HALVES == 2:
-                    other, other_unit = absorb(other, other_unit, k_minus, values, ones, C)
+            total, unit, peak, other, other_unit, other_peak = absorb_halves(
+                total, unit, peak, other, other_unit, other_peak, y, k_plus, k_minus, keep, values, ones, columns,
+                EXACT, C)  # fmt: skip
         finish(numerator, tl.sum(denominator, 1) * (1.0 / C.UNIT), scale, output, norms, rows, value_columns, o_row,
-                stop, eps, tile, C)  # fmt: skip
+               stop, eps, tile, C)  # fmt: skip
     if (slot + 1 == last) & (head % C.GROUPS == 0):
         place = (sequence * kv_heads + kv_head) * C.FEATURES
         write_sums(final, final_keys, final_peaks, place, total, unit, peak, columns, value_columns, tile, C.LOG, C)
@@ -221,3 +228,35 @@ def _walk(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, initial, initial_ke
             write_sums(final, final_keys, final_peaks, place + C.WIDTH, other, other_unit, other_peak, columns,
                        value_columns, tile, C.LOG, C)  # fmt: skip
     return tl.max(highest, 0)
+
+
+@triton.jit
+def _plain_weights(y, keep, columns, C: tl.constexpr):
+    """Both halves of the queries' features, with LOG after a shift that makes each row's largest 1; and this shift."""
+    scale = tl.zeros((C.CHUNK,), tl.float32)
+    if C.LOG:
+        scale = largest(y, columns, C) if C.HALVES == 2 else tl.max(only_real(y, columns, -1e30, C), 1)
+    plus, minus = map_halves(y, keep, scale[:, None], columns, C)
+    return plus, minus, scale
+
+
+@triton.jit
+def _exact_weights(y, peak, other_peak, columns, C: tl.constexpr):
+    """Both halves' exp(log φ(q) + peak - scale), with the scale that makes each row's largest 1; and the scale."""
+    plus = tl.maximum(only_real(y + peak[None, :], columns, -1e30, C), -1e30)
+    minus = tl.maximum(only_real(other_peak[None, :] - y, columns, -1e30, C), -1e30)
+    scale = tl.max(plus, 1)
+    if C.HALVES == 2:
+        scale = tl.maximum(scale, tl.max(minus, 1))
+    return tl.exp(plus - scale[:, None]), tl.exp(tl.minimum(minus - scale[:, None], 0.0)), scale
+
+
+@triton.jit
+def _read(q_plus, q_minus, total, unit, other, other_unit, C: tl.constexpr):
+    """The numerators [rows values] and, in `UNIT` columns, denominators of queries over the keys of both sums."""
+    numerator = tl.dot(q_plus, total.to(C.OPERAND), input_precision=C.PRECISION)
+    denominator = tl.dot(q_plus, operand_of(unit, C), input_precision=C.PRECISION)
+    if C.HALVES == 2:
+        numerator = tl.dot(q_minus, other.to(C.OPERAND), numerator, input_precision=C.PRECISION)
+        denominator = tl.dot(q_minus, operand_of(other_unit, C), denominator, input_precision=C.PRECISION)
+    return numerator, denominator

@@ -11,9 +11,10 @@ from ..state import LinearState
 from ..triton.launch import launch, stand_in, strides
 from ..triton.operator import empty_by_token
 from ..triton.tiles import PROGRAMS, padded
-from .backward_kernels import key_walk, map_gradients, query_walk, sum_queries
 from .call import Call
+from .key_kernels import key_walk, map_gradients
 from .launch import Forward, empty_sums, segment_sums
+from .query_kernels import query_walk, sum_queries
 from .wide import wide_backward
 
 MAP_SPAN = 1024

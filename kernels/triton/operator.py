@@ -88,7 +88,8 @@ def differentiate(
     """
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
-        ctx.save_for_backward(*(output[index] for index in kept), *(x if isinstance(x, Tensor) else None for x in inputs))
+        given = (x if isinstance(x, Tensor) else None for x in inputs)
+        ctx.save_for_backward(*(output[index] for index in kept), *given)
         ctx.others = tuple(None if isinstance(x, Tensor) else x for x in inputs)
         ctx.mark_non_differentiable(*(x for index, x in enumerate(output) if index not in outputs))
 

@@ -158,19 +158,27 @@ def wildness(plus_peak, minus_peak, C: tl.constexpr):
 
 
 @triton.jit
-def row_gradients(norms, pulls, grad, rows, end, C: tl.constexpr):
-    """A row's norm, and the gradients g [rows values] of its numerator and h [rows] of its denominator.
+def row_gradients(norms, pull, grad, rows, end, C: tl.constexpr):
+    """A row's norm, and the gradients g [rows values] of its numerator, an operand, and h [rows] of its denominator.
+
+    Of the gradient do [rows values] of the output o, and of `pull` = o·do [rows].
 
     With o = numerator / denominator, g = do / denominator and h = -(o·do) / denominator. With LOG the norm is the
     logarithm of the denominator; then g = do and h = -(o·do), and callers take the norm off the row's log features.
     """
     norm = tl.load(norms + rows, mask=rows < end, other=1.0)
-    pull = -tl.load(pulls + rows, mask=rows < end, other=0.0)
+    pull = -pull
     if not C.LOG:
         reciprocal = 1.0 / norm
         grad *= reciprocal[:, None]
         pull *= reciprocal
     return norm, grad.to(C.OPERAND), pull
+
+
+@triton.jit
+def load_row_gradients(norms, pulls, grad, rows, end, C: tl.constexpr):
+    """`row_gradients` with o·do of each row from memory."""
+    return row_gradients(norms, tl.load(pulls + rows, mask=rows < end, other=0.0), grad, rows, end, C)
 
 
 @triton.jit

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 
 PROGRAMS = 132
-"""Programs of eight warps that fill an H100 or H200, one for each of its multiprocessors; of four warps twice as many."""
+"""Programs of eight warps that fill an H100 or H200, one for each multiprocessor; of four warps twice as many."""
 
 WIDE_TILE = 64
 """Columns of features in a tile if they do not fit into one."""

@@ -12,14 +12,14 @@ import triton
 import triton.language as tl
 
 from ..triton.features import load_keep, load_tile, load_values, load_vector, store_tile
-from ..triton.states import row_gradients
+from ..triton.states import load_row_gradients
 from .kernels import locate_chunk, wide_scores
 
 
 @triton.jit(do_not_specialize=["tokens", "segments", "sequences", "mask_batch"])
 def wide_query_gradients(k, v, grad, mask, norms, pulls, ends, states, state_keys, grad_y, k_batch, k_head, k_row,
-                         v_batch, v_head, v_row, grad_batch, grad_head, grad_row, mask_batch, tokens, segments, sequences,
-                         C: tl.constexpr):  # fmt: skip
+                         v_batch, v_head, v_row, grad_batch, grad_head, grad_row, mask_batch, tokens, segments,
+                         sequences, C: tl.constexpr):  # fmt: skip
     """The gradient of φ(q) [batch head tokens FEATURES].
 
     Grid: blocks · chunks, query heads, tiles of features.
@@ -34,7 +34,7 @@ def wide_query_gradients(k, v, grad, mask, norms, pulls, ends, states, state_key
     given = load_tile(grad + batch * grad_batch + head * grad_head, rows, value_columns, grad_row, end, C.VALUES,
                       tl.float32)  # fmt: skip
     row_base = (batch * heads + head) * tokens
-    _, numerator, denominator = row_gradients(norms + row_base, pulls + row_base, given, rows, end, C)
+    _norm, numerator, denominator = load_row_gradients(norms + row_base, pulls + row_base, given, rows, end, C)
     place = (state * kv_heads + kv_head) * C.FEATURES
     before = load_tile(states + place * C.VALUES, columns, value_columns, C.VALUES, C.FEATURES, C.VALUES, C.OPERAND)
     gradient = tl.dot(numerator.to(C.OPERAND), tl.trans(before), input_precision=C.PRECISION)
@@ -62,7 +62,7 @@ def wide_key_gradients(q, v, grad, mask, norms, pulls, ends, states, state_queri
 
     Grid: blocks · chunks, kv heads, tiles of features.
     """
-    batch, start, first, end, state = locate_chunk(ends, tokens, segments, sequences, C)
+    batch, _start, first, end, state = locate_chunk(ends, tokens, segments, sequences, C)
     if first >= end:
         return
     kv_head, kv_heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
@@ -83,7 +83,8 @@ def wide_key_gradients(q, v, grad, mask, norms, pulls, ends, states, state_queri
                 rows = row_first + tl.arange(0, C.CHUNK)
                 given = load_tile(grad + batch * grad_batch + head * grad_head, rows, value_columns, grad_row, end,
                                   C.VALUES, tl.float32)  # fmt: skip
-                _, numerator, denominator = row_gradients(norms + row_base, pulls + row_base, given, rows, end, C)
+                _norm, numerator, denominator = load_row_gradients(norms + row_base, pulls + row_base, given, rows, end,
+                                                                   C)  # fmt: skip
                 queries = load_tile(q + batch * q_batch + head * q_head, rows, columns, q_row, end, C.FEATURES,
                                     C.OPERAND)  # fmt: skip
                 slopes = tl.dot(numerator.to(C.OPERAND), tl.trans(values), input_precision=C.PRECISION)
@@ -100,7 +101,7 @@ def wide_value_gradients(q, k, grad, mask, norms, pulls, ends, states, grad_v, q
                          k_head, k_row, grad_batch, grad_head, grad_row, mask_batch, dv_batch, dv_head, dv_row, tokens,
                          segments, sequences, C: tl.constexpr):  # fmt: skip
     """The gradient of v. Grid: blocks · chunks, kv heads, tiles of values."""
-    batch, start, first, end, state = locate_chunk(ends, tokens, segments, sequences, C)
+    batch, _start, first, end, state = locate_chunk(ends, tokens, segments, sequences, C)
     if first >= end:
         return
     kv_head, kv_heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
@@ -123,7 +124,7 @@ def wide_value_gradients(q, k, grad, mask, norms, pulls, ends, states, grad_v, q
                 rows = row_first + tl.arange(0, C.CHUNK)
                 given = load_tile(grad + batch * grad_batch + head * grad_head, rows, value_columns, grad_row, end,
                                   C.VALUES, tl.float32)  # fmt: skip
-                _, numerator, _ = row_gradients(norms + row_base, pulls + row_base, given, rows, end, C)
+                _norm, numerator, _pull = load_row_gradients(norms + row_base, pulls + row_base, given, rows, end, C)
                 scores = wide_scores(q + batch * q_batch + head * q_head, k, rows, key_rows, q_row, k_row, end, C)
                 scores = tl.where(rows[:, None] >= key_rows[None, :], scores, 0.0)
                 gradient += tl.dot(tl.trans(scores).to(C.OPERAND), numerator.to(C.OPERAND), input_precision=C.PRECISION)

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from ..triton.features import load_keep, load_tile, load_values, load_vector, store_tile
-from ..triton.states import finish, locate, row_gradients
+from ..triton.states import finish, load_row_gradients, locate
 
 
 @triton.jit
@@ -27,7 +27,7 @@ def tile_columns(C: tl.constexpr):
 @triton.jit
 def locate_chunk(ends, tokens, segments, sequences, C: tl.constexpr):
     """The chunk of a program: batch entry, start of its segment, its first token, the segment's end, and its state."""
-    sequence, batch, start, stop, end, _, slot, _ = locate(
+    sequence, batch, start, stop, _end, _begin, slot, _last = locate(
         tl.program_id(0) // (C.BLOCK // C.CHUNK), ends, tokens, C.BLOCK, segments, sequences, C)  # fmt: skip
     state = tl.cast(slot, tl.int64) if C.CAUSAL else sequence
     first = start + tl.program_id(0) % (C.BLOCK // C.CHUNK) * C.CHUNK
@@ -59,14 +59,15 @@ def scan(sums, vectors, initial, initial_vectors, ends, states, state_vectors, f
     first = sequence * segments
     if C.PACKED:
         first = tl.load(ends + sequence).to(tl.int32) // C.BLOCK + sequence
-    _, _, _, _, _, first, _, last = locate(first, ends, tokens, C.BLOCK, segments, sequences, C)
+    place = locate(first, ends, tokens, C.BLOCK, segments, sequences, C)
+    last = place[7]
     for step in range(last - first):
         slot = last - 1 - step if REVERSE else first + step
-        place = (tl.cast(slot, tl.int64) * heads + head) * C.FEATURES
+        here = (tl.cast(slot, tl.int64) * heads + head) * C.FEATURES
         if C.CAUSAL:
-            _store(states, state_vectors, place, total, vector, columns, value_columns, tile, C)
-        total += load_tile(sums + place * C.VALUES, columns, value_columns, C.VALUES, C.FEATURES, C.VALUES, tl.float32)
-        vector += load_vector(vectors + place, columns, C.FEATURES, 0.0)
+            _store(states, state_vectors, here, total, vector, columns, value_columns, tile, C)
+        total += load_tile(sums + here * C.VALUES, columns, value_columns, C.VALUES, C.FEATURES, C.VALUES, tl.float32)
+        vector += load_vector(vectors + here, columns, C.FEATURES, 0.0)
     _store(final, final_vectors, whole, total, vector, columns, value_columns, tile, C)
 
 
@@ -77,7 +78,7 @@ def sum_wide_keys(k, v, mask, ends, sums, vectors, k_batch, k_head, k_row, v_bat
 
     Grid: blocks, kv heads, tiles of features · tiles of values.
     """
-    _, batch, start, end, _, _, block, _ = locate(
+    _sequence, batch, start, end, _last_end, _begin, block, _last = locate(
         tl.program_id(0), ends, tokens, C.BLOCK, segments, sequences, C)  # fmt: skip
     if start >= end:
         return
@@ -106,7 +107,7 @@ def sum_wide_queries(q, grad, norms, pulls, ends, sums, vectors, q_batch, q_head
     g and h are those of `triton.states.row_gradients`.
     Grid: blocks, kv heads, tiles of features · tiles of values.
     """
-    _, batch, start, end, _, _, block, _ = locate(
+    _sequence, batch, start, end, _last_end, _begin, block, _last = locate(
         tl.program_id(0), ends, tokens, C.BLOCK, segments, sequences, C)  # fmt: skip
     if start >= end:
         return
@@ -124,7 +125,7 @@ def sum_wide_queries(q, grad, norms, pulls, ends, sums, vectors, q_batch, q_head
                                  C.OPERAND)  # fmt: skip
             given = load_tile(grad + batch * grad_batch + query_head * grad_head, rows, value_columns, grad_row, end,
                               C.VALUES, tl.float32)  # fmt: skip
-            _, numerator, denominator = row_gradients(norms + row_base, pulls + row_base, given, rows, end, C)
+            _norm, numerator, denominator = load_row_gradients(norms + row_base, pulls + row_base, given, rows, end, C)
             total += tl.dot(tl.trans(features), numerator.to(C.OPERAND), input_precision=C.PRECISION)
             vector += tl.sum(features.to(tl.float32) * denominator[:, None], 0)
     place = (block * kv_heads + head) * C.FEATURES

@@ -42,10 +42,13 @@ SWEPT_WINDOW_SPILL_BYTES = 320
 FAR = {"sum_keys", "walk", "query_walk", "sum_queries", "key_walk"}
 """Kernels of linear attention that the hybrid runs over keys that have left the window."""
 
-CONFIGURATIONS = [(64, "exp", "bfloat16", False), (64, "softmax", "bfloat16", True), (128, "softmax", "bfloat16", True),
-                  (48, "identity", "bfloat16", False), (64, "softmax", "float16", False)]  # fmt: skip
-"""Each kernel at least once in bfloat16 and float16, and by the map that takes most at 64 and 128 dimensions; bare ones,
-without groups, mask and biases, are those that are benchmarked."""
+CONFIGURATIONS = [(64, "exp", "bfloat16", False), (64, "softmax", "bfloat16", True),
+                  (128, "softmax", "bfloat16", True), (48, "identity", "bfloat16", False),
+                  (64, "softmax", "float16", False)]  # fmt: skip
+"""Each kernel at least once in bfloat16 and float16, at 64 and 128 dimensions.
+
+Bare ones, without groups, mask and biases, are those that are benchmarked.
+"""
 
 SWEEP = [(16, "exp", "bfloat16"), (80, "exp", "bfloat16"), (256, "identity", "bfloat16"), (64, "exp_max", "bfloat16"),
          (64, "softmax_joint", "bfloat16"), (128, "exp", "bfloat16"), (128, "exp_max", "bfloat16"),

@@ -141,7 +141,9 @@ def compile_attention(
     return _compile_distinct(launches, only)
 
 
-def _attention_call(dim: int, feature_map: str, dtype: torch.dtype, width: int, values: int, causal: bool, bare: bool) -> Call:
+def _attention_call(
+    dim: int, feature_map: str, dtype: torch.dtype, width: int, values: int, causal: bool, bare: bool
+) -> Call:
     plain = feature_map == "identity"
     heads, kv_heads, tokens = 4, 4 if bare else 2, 1024
     q, k, v = (torch.empty(2, h, tokens, size, dtype=dtype) for h, size in

@@ -14,8 +14,8 @@ pytest.importorskip("triton")
 from hedgebench.kernels.hybrid.call import HybridCall, torch_hybrid
 from hedgebench.kernels.hybrid.launch import hybrid_backward, hybrid_forward
 from hedgebench.kernels.hybrid.op import fused_hybrid, why_not_hybrid
-from hedgebench.kernels.triton.operator import gradients_by_torch
 from hedgebench.kernels.state import LinearState
+from hedgebench.kernels.triton.operator import gradients_by_torch
 from hedgebench.kernels.triton.tiles import Tiles, interpreting
 
 from ..fused_cases import relative
