@@ -86,12 +86,11 @@ class Call(Arguments):
         return cls(q.to(dtype), k.to(dtype), v.to(dtype), **others)
 
     def readable(self) -> "Call":
-        """The call with tensors as kernels read them: q, k and v contiguous in the last dimension, W and b in all."""
+        """The call with its tiles, and tensors as kernels read them: q, k and v contiguous in rows, W and b in all."""
         laid: dict[str, Any] = {name: rows_contiguous(getattr(self, name)) for name in ("q", "k", "v")}
         maps = {name: getattr(self, name) for name in ("q_weight", "k_weight", "q_bias", "k_bias")}
         laid |= {name: x.contiguous() for name, x in maps.items() if x is not None}
-        changed = {name: x for name, x in laid.items() if x is not getattr(self, name)}
-        return replace(self, **changed) if changed else self
+        return replace(self, **laid, tiles=self.sizes)
 
     @property
     def initial(self) -> LinearState | None:

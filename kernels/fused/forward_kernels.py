@@ -15,7 +15,17 @@ import triton
 import triton.language as tl
 
 from ..triton.exact import exact_scores, highest_log
-from ..triton.features import load_keep, load_map, load_tile, load_values, map_halves, only_real, project
+from ..triton.features import (
+    filled,
+    load_keep,
+    load_map,
+    load_tile,
+    load_values,
+    map_halves,
+    only_real,
+    project,
+    row_of,
+)
 from ..triton.states import finish, locate, operand_of, rescaled, sums_before, wildness, write_sums
 
 
@@ -121,11 +131,11 @@ def _sum_keys(k, v, k_weight, k_bias, mask, sums, key_sums, peaks, k_row, v_row,
               EXACT: tl.constexpr, C: tl.constexpr):  # fmt: skip
     dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tile * C.BV + tl.arange(0, C.BV)
     matrix, shift = load_map(k_weight, k_bias, head, dims, columns, C)
-    total, unit = tl.zeros((C.BW, C.BV), tl.float32), tl.zeros((C.BW, C.UNIT), tl.float32)
-    peak = tl.full((C.BW,), -1e30 if EXACT else 0.0, tl.float32)
+    total, unit = filled(0.0, C.BW, C.BV, tl.float32), filled(0.0, C.BW, C.UNIT, tl.float32)
+    peak = row_of(-1e30 if EXACT else 0.0, C.BW)
     other, other_unit, other_peak = total, unit, peak
-    ones = tl.full((C.CHUNK, C.UNIT), 1.0, C.OPERAND)
-    highest = tl.zeros((C.CHUNK,), tl.float32)
+    ones = filled(1.0, C.CHUNK, C.UNIT, C.OPERAND)
+    highest = row_of(0.0, C.CHUNK)
     for first in range(start, stop, C.CHUNK):
         rows = first + tl.arange(0, C.CHUNK)
         keep = load_keep(mask, rows, stop, C.HAS_MASK)
@@ -181,10 +191,10 @@ def _walk(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, initial, initial_ke
     total, unit, peak, other, other_unit, other_peak, wild = sums_at_start(
         initial, initial_keys, initial_peaks, sums, key_sums, peaks, sequence, first, until, kv_head, kv_heads, columns,
         value_columns, EXACT, C)  # fmt: skip
-    highest = tl.zeros((C.CHUNK,), tl.float32) + wild
+    highest = row_of(0.0, C.CHUNK) + wild
     q_matrix, q_shift = load_map(q_weight, q_bias, head, dims, columns, C)
     k_matrix, k_shift = load_map(k_weight, k_bias, kv_head, dims, columns, C)
-    ones = tl.full((C.CHUNK, C.UNIT), 1.0, C.OPERAND)
+    ones = filled(1.0, C.CHUNK, C.UNIT, C.OPERAND)
     for row_first in range(start, stop, C.CHUNK):
         rows = row_first + tl.arange(0, C.CHUNK)
         x = load_tile(q, rows, dims, q_row, stop, C.DIM, C.OPERAND)
@@ -233,7 +243,7 @@ def _walk(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, initial, initial_ke
 @triton.jit
 def _plain_weights(y, keep, columns, C: tl.constexpr):
     """Both halves of the queries' features, with LOG after a shift that makes each row's largest 1; and this shift."""
-    scale = tl.zeros((C.CHUNK,), tl.float32)
+    scale = row_of(0.0, C.CHUNK)
     if C.LOG:
         scale = largest(y, columns, C) if C.HALVES == 2 else tl.max(only_real(y, columns, -1e30, C), 1)
     plus, minus = map_halves(y, keep, scale[:, None], columns, C)

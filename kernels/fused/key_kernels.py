@@ -13,6 +13,7 @@ import triton.language as tl
 
 from ..triton.exact import exact_gradient, exact_scores
 from ..triton.features import (
+    filled,
     load_keep,
     load_map,
     load_tile,
@@ -22,6 +23,7 @@ from ..triton.features import (
     map_halves,
     only_real,
     project,
+    row_of,
     store_tile,
 )
 from ..triton.states import in_columns, load_row_gradients, locate, peaks_before, read_sums, rescaled, spread, wildness
@@ -68,9 +70,9 @@ def _key_walk(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, initial_p
               q_row, k_row, v_row, grad_head, grad_row, dv_row, tokens, sequence, kv_head, kv_heads, first, slot, until,
               start, stop, HAS_LAST: tl.constexpr, EXACT: tl.constexpr, C: tl.constexpr):  # fmt: skip
     columns, value_columns = tl.arange(0, C.BW), tl.arange(0, C.BV)
-    peak, other_peak = tl.zeros((C.BW,), tl.float32), tl.zeros((C.BW,), tl.float32)
+    peak, other_peak = row_of(0.0, C.BW), row_of(0.0, C.BW)
     before, other_before = peak, peak
-    highest = tl.zeros((C.CHUNK,), tl.float32)
+    highest = row_of(0.0, C.CHUNK)
     if C.LOG:
         upto = slot if C.CAUSAL else until
         before = peaks_before(initial_peaks, peaks, sequence, first, upto, kv_head, kv_heads, 0, columns, C)
@@ -115,7 +117,7 @@ def _sums_after(initial_peaks, peaks, final_peaks, query_sums, query_units, last
                 sequence, first, slot, until, kv_head, kv_heads, columns, value_columns, HAS_LAST: tl.constexpr,
                 C: tl.constexpr):  # fmt: skip
     """Both halves' sums over the queries after a segment, with the peaks that are given."""
-    total, unit = tl.zeros((C.BW, C.BV), tl.float32), tl.zeros((C.BW, C.UNIT), tl.float32)
+    total, unit = filled(0.0, C.BW, C.BV, tl.float32), filled(0.0, C.BW, C.UNIT, tl.float32)
     other, other_unit = total, unit
     for later in range(slot + 1 if C.CAUSAL else first, until):
         place = (tl.cast(later, tl.int64) * kv_heads + kv_head) * C.FEATURES
@@ -163,14 +165,14 @@ def _key_chunk(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, norms, p
         if C.LOG:
             highest = tl.maximum(highest, largest(logs, columns, C))
     plus, minus = k_plus.to(C.OPERAND), k_minus.to(C.OPERAND)
-    mean = tl.full((C.CHUNK, C.UNIT), 1.0 / C.UNIT, C.OPERAND)
+    mean = filled(1.0 / C.UNIT, C.CHUNK, C.UNIT, C.OPERAND)
     grad_plus = through_state(values, mean, total, in_columns(tl.sum(unit, 1), C), C)
     grad_minus = grad_plus
     grad_values = tl.dot(plus, total.to(C.OPERAND), input_precision=C.PRECISION)
     if C.HALVES == 2:
         grad_minus = through_state(values, mean, other, in_columns(tl.sum(other_unit, 1), C), C)
         grad_values = tl.dot(minus, other.to(C.OPERAND), grad_values, input_precision=C.PRECISION)
-    exact = tl.zeros((C.CHUNK, C.BW), tl.float32)
+    exact = filled(0.0, C.CHUNK, C.BW, tl.float32)
     if C.CAUSAL:
         if EXACT:
             total, unit = rescaled(total, unit, earlier - peak)
@@ -275,8 +277,8 @@ def map_gradients(x, grad_y, weight, mask, grad_x, grad_weight, grad_bias, x_bat
     first_batch, start = (part // parts).to(tl.int64) * entries, part % parts * span
     dims, columns = tl.arange(0, C.BD), tl.arange(0, C.BW)
     matrix = load_tile(weight + head * C.DIM * C.WIDTH, dims, columns, C.WIDTH, C.DIM, C.WIDTH, C.OPERAND)
-    grad_matrix, grad_shift = tl.zeros(matrix.shape, tl.float32), tl.zeros((C.BW, C.UNIT), tl.float32)
-    ones = tl.full((C.CHUNK, C.UNIT), 1.0, C.OPERAND)
+    grad_matrix, grad_shift = tl.zeros(matrix.shape, tl.float32), filled(0.0, C.BW, C.UNIT, tl.float32)
+    ones = filled(1.0, C.CHUNK, C.UNIT, C.OPERAND)
     end = tl.minimum(start + span, tokens)
     for batch in range(first_batch, tl.minimum(first_batch + entries, batches)):
         given_base = grad_y + (batch * heads + head) * tokens * C.WIDTH

@@ -19,6 +19,7 @@ import triton.language as tl
 
 from ..triton.exact import exact_gradient
 from ..triton.features import (
+    filled,
     load_keep,
     load_map,
     load_tile,
@@ -27,6 +28,7 @@ from ..triton.features import (
     map_halves,
     only_real,
     project,
+    row_of,
     store_tile,
 )
 from ..triton.states import (
@@ -90,10 +92,10 @@ def _query_walk(q, k, v, output, grad, q_weight, q_bias, k_weight, k_bias, mask,
     total, unit, peak, other, other_unit, other_peak, wild = sums_at_start(
         initial, initial_keys, initial_peaks, sums, key_sums, peaks, sequence, first, until, kv_head, kv_heads, columns,
         value_columns, EXACT, C)  # fmt: skip
-    highest = tl.zeros((C.CHUNK,), tl.float32) + wild
+    highest = row_of(0.0, C.CHUNK) + wild
     q_matrix, q_shift = load_map(q_weight, q_bias, head, dims, columns, C)
     k_matrix, k_shift = load_map(k_weight, k_bias, kv_head, dims, columns, C)
-    ones = tl.full((C.CHUNK, C.UNIT), 1.0, C.OPERAND)
+    ones = filled(1.0, C.CHUNK, C.UNIT, C.OPERAND)
     for row_first in range(start, stop, C.CHUNK):
         rows = row_first + tl.arange(0, C.CHUNK)
         given = load_tile(grad, rows, value_columns, grad_row, stop, C.VALUES, tl.float32)
@@ -102,7 +104,7 @@ def _query_walk(q, k, v, output, grad, q_weight, q_bias, k_weight, k_bias, mask,
             pull = tl.sum(given * attended, 1)
             tl.store(pulls + rows, pull, mask=rows < stop)
         else:
-            pull = tl.zeros((C.CHUNK,), tl.float32)
+            pull = row_of(0.0, C.CHUNK)
         norm, given, pull = row_gradients(norms, pull, given, rows, stop, C)
         grad_plus = through_state(given, spread(pull, C), total, unit, C)
         grad_minus = grad_plus
@@ -169,7 +171,7 @@ def sum_queries(q, grad, q_weight, q_bias, ends, initial_peaks, peaks, norms, pu
     dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tile * C.BV + tl.arange(0, C.BV)
     until = slot if C.CAUSAL else last
     peak, other_peak = settled(initial_peaks, peaks, sequence, first, until, head, kv_heads, columns, C)
-    total, unit = tl.zeros((C.BW, C.BV), tl.float32), tl.zeros((C.BW, C.UNIT), tl.float32)
+    total, unit = filled(0.0, C.BW, C.BV, tl.float32), filled(0.0, C.BW, C.UNIT, tl.float32)
     other, other_unit = total, unit
     for group in range(C.GROUPS):
         query_head = head * C.GROUPS + group

@@ -19,6 +19,18 @@ EMPTY_LOG = tl.constexpr(-1e30)
 
 
 @triton.jit
+def filled(value, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TYPE: tl.constexpr):
+    """A tile [ROWS COLUMNS] of one number."""
+    return tl.full((ROWS, COLUMNS), value, TYPE)
+
+
+@triton.jit
+def row_of(value, SIZE: tl.constexpr):
+    """A vector [SIZE] of one number, in float32."""
+    return tl.full((SIZE,), value, tl.float32)
+
+
+@triton.jit
 def load_tile(base, rows, columns, row_stride, end, WIDTH: tl.constexpr, OPERAND: tl.constexpr,
               EVICT: tl.constexpr = NO_HINT):  # fmt: skip
     """The tile [rows columns] of a matrix [end WIDTH], in the type OPERAND; zero outside the matrix."""

@@ -16,7 +16,7 @@ are `TAME`; then it is its largest log feature, like the log_scale of `state.Lin
 import triton
 import triton.language as tl
 
-from .features import load_tile, load_vector, store_tile
+from .features import filled, load_tile, load_vector, store_tile
 
 
 @triton.jit
@@ -57,7 +57,7 @@ def locate(slot, ends, tokens, span, segments, sequences, C: tl.constexpr):
 @triton.jit
 def in_columns(vector, C: tl.constexpr):
     """A vector [columns] as `UNIT` equal columns."""
-    return tl.broadcast_to(vector[:, None], (vector.shape[0], C.UNIT))
+    return filled(0.0, vector.shape[0], C.UNIT, tl.float32) + vector[:, None]
 
 
 @triton.jit
@@ -117,7 +117,7 @@ def sums_before(initial, initial_keys, initial_peaks, sums, key_sums, peaks, seq
                 half, columns, value_columns, C: tl.constexpr):  # fmt: skip
     """One half's sum, vector and peak of the initial state and of the segments in slots `first` to `until`."""
     total = tl.zeros((columns.shape[0], value_columns.shape[0]), tl.float32)
-    unit = tl.zeros((columns.shape[0], C.UNIT), tl.float32)
+    unit = filled(0.0, C.BW, C.UNIT, tl.float32)
     peak = tl.full(columns.shape, -1e30, tl.float32)
     if C.HAS_INITIAL:
         place = (sequence * kv_heads + kv_head) * C.FEATURES + half * C.WIDTH

@@ -12,7 +12,7 @@ of queries has a program, which reads these sums and attends to the keys of its 
 import triton
 import triton.language as tl
 
-from ..triton.features import load_keep, load_tile, load_values, load_vector, store_tile
+from ..triton.features import filled, load_keep, load_tile, load_values, load_vector, row_of, store_tile
 from ..triton.states import finish, load_row_gradients, locate
 
 
@@ -50,7 +50,7 @@ def scan(sums, vectors, initial, initial_vectors, ends, states, state_vectors, f
     """
     sequence, head, heads = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.num_programs(1)
     columns, value_columns, tile = tile_columns(C)
-    total, vector = tl.zeros((C.BF, C.BV), tl.float32), tl.zeros((C.BF,), tl.float32)
+    total, vector = filled(0.0, C.BF, C.BV, tl.float32), row_of(0.0, C.BF)
     whole = (sequence.to(tl.int64) * heads + head) * C.FEATURES
     if GIVEN:
         total = load_tile(initial + whole * C.VALUES, columns, value_columns, C.VALUES, C.FEATURES, C.VALUES,
