@@ -65,7 +65,10 @@ def run(
     call = replace(call, tiles=tiles)
     ran = forward(call)
     # A state in log space means something only with its shift: the kernels' is that of the torch forms afterwards.
-    factor = torch.ones(()) if scale is None else (ran.final.log_scale.double() - scale).exp()
+    factor = torch.ones(())
+    if scale is not None:
+        assert ran.final.log_scale is not None
+        factor = (ran.final.log_scale.double() - scale).exp()
     kv, keys = cotangents[1] * factor[..., None], cotangents[2] * factor
     found = backward(call, ran, cotangents[0].to(call.q.dtype), LinearState(kv.float(), keys.float()))
     state = LinearState(ran.final.kv.double() * factor[..., None], ran.final.k.double() * factor)
