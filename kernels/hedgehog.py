@@ -66,8 +66,8 @@ def chunk_hedgehog_attn(
             It is read on the host, so a tensor on the CPU saves a synchronisation.
         initial_state: state after the tokens before these, one for each sequence.
         output_final_state: return the state after the last key.
-        form: "auto", "fused_chunk" (one pass) or "chunk" (two passes). The torch backend runs "chunk", whatever is
-            asked.
+        form: "auto", "fused_chunk" (each sequence in one segment) or "chunk" (in several, whose sums are computed
+            first). The torch backend runs "chunk", whatever is asked.
         backend: "auto" (Triton on CUDA, torch elsewhere), "triton" or "torch".
 
     Raises:

@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from ..linear.sums import EPS
 from ..state import LinearState, accumulator_dtype
-from ..triton.backend import MAX_WIDTH
-from ..triton.block_tables import BlockTable, batch_table, packed_table
+from ..triton.backend import MAX_WIDTH, NARROW
 from ..triton.launch import mask_bytes, stand_in, strides
 from ..triton.operator import Arguments, Size, rows_contiguous
-from ..triton.tiles import WIDE_TILE, Constants, Tiles, operands, padded, tiles_for
+from ..triton.tiles import PROGRAMS, WIDE_TILE, Constants, Tiles, operands, padded, tiles_for
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Call(Arguments):
         negate: the map has both halves.
         log_space: the map gives logarithms of features.
         eps: added to the row sum, outside log space.
-        form: "auto", "fused_chunk" (one pass) or "chunk" (two passes); not read on a CPU and in decoding.
+        form: "auto", "fused_chunk" (each sequence in one segment) or "chunk" (in several, if it is causal); not read on
+            a CPU and in decoding.
         tiles: sizes of the kernels' tiles; `tiles_for` chooses them if None.
     """
 
@@ -85,12 +86,11 @@ class Call(Arguments):
         return cls(q.to(dtype), k.to(dtype), v.to(dtype), **others)
 
     def readable(self) -> "Call":
-        """The call with tensors as kernels read them: q, k and v contiguous in the last dimension, W and b in all."""
+        """The call with its tiles, and tensors as kernels read them: q, k and v contiguous in rows, W and b in all."""
         laid: dict[str, Any] = {name: rows_contiguous(getattr(self, name)) for name in ("q", "k", "v")}
         maps = {name: getattr(self, name) for name in ("q_weight", "k_weight", "q_bias", "k_bias")}
         laid |= {name: x.contiguous() for name, x in maps.items() if x is not None}
-        changed = {name: x for name, x in laid.items() if x is not getattr(self, name)}
-        return replace(self, **changed) if changed else self
+        return replace(self, **laid, tiles=self.sizes)
 
     @property
     def initial(self) -> LinearState | None:
@@ -137,36 +137,51 @@ class Call(Arguments):
 
     @property
     def wide(self) -> bool:
-        """Whether one half has more than `MAX_WIDTH` features, which do not fit into one tile."""
-        return bool(self.width > MAX_WIDTH)
-
-    @cached_property
-    def sizes(self) -> Tiles:
-        """The tiles in use."""
-        mapped = self.q_weight is not None
-        return self.tiles or tiles_for(self.q.dtype, self.dim, self.width, self.values, self.log_space, mapped=mapped)
-
-    @cached_property
-    def table(self) -> BlockTable:
-        """The table of the blocks of tokens."""
-        if self.cu_seqlens is None:
-            return batch_table(self.q.shape[0], self.tokens, self.sizes.block, self.q.device)
-        return packed_table(self.cu_seqlens, self.tokens, self.sizes.block, self.q.device)
+        """Whether sums do not fit into the registers of a program: of many plain features, or of wide values."""
+        plain = self.q_weight is None and not self.log_space
+        return plain and bool(self.width > MAX_WIDTH or self.values > NARROW)
 
     @property
-    def chunks(self) -> int:
-        """The number of programs in a grid with one program for each chunk."""
-        return self.table.blocks.shape[0] * (self.sizes.block // self.sizes.chunk)
+    def sizes(self) -> Tiles:
+        """The tiles in use."""
+        return self.tiles or tiles_for(self.q.dtype, self.dim, self.width, self.values, wide=self.wide)
+
+    @property
+    def span(self) -> Size:
+        """Tokens of a segment: as many segments as fill the chip, of `Tiles.block` tokens at least."""
+        if self.wide:
+            return self.sizes.block
+        tokens, (batch, heads, _, _) = self.tokens, self.q.shape
+        sizes, fewest = self.sizes, 2 if self.form == "chunk" and self.causal else 1
+        wanted = 1 if self.form == "fused_chunk" else max(fewest, PROGRAMS * 8 // sizes.warps // (batch * heads))
+        segments = min(wanted, _parts(tokens, sizes.block))
+        return _parts(_parts(tokens, segments), sizes.chunk) * sizes.chunk
+
+    @property
+    def segments(self) -> Size:
+        """Segments of each sequence; of all tokens, if sequences are packed."""
+        return _parts(self.tokens, self.span)
+
+    @property
+    def slots(self) -> Size:
+        """Places of segments, of which packed sequences may leave some empty."""
+        if self.cu_seqlens is None:
+            return self.q.shape[0] * self.segments
+        return self.tokens // self.span + self.sequences
+
+    @property
+    def kept_slots(self) -> Size:
+        """Slots whose sums the forward pass keeps for the backward pass."""
+        return 0 if self.wide or self.form == "fused_chunk" else self.slots
 
     @cached_property
     def constants(self) -> Constants:
         """The constants that kernels are compiled for; a launch may replace the tile of values."""
-        from ..triton.features import MAP_CODES
-
         return Constants(
             DIM=self.dim, WIDTH=self.width, VALUES=self.values, HALVES=2 if self.negate else 1,
-            MAP=MAP_CODES[self.feature_map], LOG=self.log_space, CAUSAL=self.causal, NORMALIZE=self.normalize,
-            HAS_BIAS=self.q_bias is not None, HAS_MASK=self.mask is not None, BLOCK=self.sizes.block,
+            MAP=self.feature_map, LOG=self.log_space, CAUSAL=self.causal, NORMALIZE=self.normalize,
+            HAS_BIAS=self.q_bias is not None, HAS_MASK=self.mask is not None, HAS_INITIAL=self.initial_kv is not None,
+            PACKED=self.cu_seqlens is not None, GROUPS=self.q.shape[1] // self.k.shape[1], BLOCK=self.sizes.block,
             CHUNK=self.sizes.chunk, BD=padded(self.dim), BW=padded(self.width), BF=WIDE_TILE, BV=padded(self.values),
             **operands(self.q.dtype),
         )  # fmt: skip
@@ -183,6 +198,35 @@ class Call(Arguments):
             **strides(q=self.q, k=self.k, v=self.v),
             **{name: stand_in(getattr(self, name), self.q) for name in tensors},
             **{name: self.q if x is None else x.to(torch.float32).contiguous() for name, x in initial.items()},
-            **{"tokens": self.tokens, "groups": self.q.shape[1] // self.k.shape[1], "eps": self.eps},
-            **{"C": self.constants, "HAS_INITIAL": self.initial_kv is not None},
+            "ends": self.q if self.cu_seqlens is None else self._checked_ends(self.cu_seqlens),
+            **{"tokens": self.tokens, "span": self.span, "segments": self.segments, "sequences": self.sequences},
+            **{"eps": self.eps, "C": self.constants},
         }
+
+    def _checked_ends(self, cu_seqlens: Tensor) -> Tensor:
+        ends_of(cu_seqlens, self.tokens)
+        return cu_seqlens.to(self.q.device).contiguous()
+
+
+_ENDS: Any = WeakIdKeyDictionary()
+"""Ends that were read before, with the version of their tensor: only the first layer of a model waits for a GPU."""
+
+
+def ends_of(cu_seqlens: Tensor, tokens: int) -> list[int]:
+    """The sequence ends in a tensor, as numbers.
+
+    Raises:
+        ValueError: ends that do not rise strictly from 0 to `tokens`.
+    """
+    version, ends = _ENDS.get(cu_seqlens, (None, []))
+    if version != cu_seqlens._version:
+        ends = [int(end) for end in cu_seqlens.tolist()]
+        _ENDS[cu_seqlens] = cu_seqlens._version, ends
+    if len(ends) < 2 or ends[0] != 0 or ends[-1] != tokens or sorted(set(ends)) != ends:
+        raise ValueError(f"cu_seqlens must rise from 0 to the {tokens} tokens given, each above the last, got {ends}")
+    return list(ends)
+
+
+def _parts(size: Size, part: Size) -> Size:
+    """The number of parts of a size, the last of which may be smaller."""
+    return (size + part - 1) // part

@@ -9,7 +9,6 @@ from ...results.names import unknown_name
 from ..choice import KernelChoice, LinearAttentionResult
 from ..state import LinearState
 from ..triton.backend import MAX_WIDTH, NARROW, chooses_triton, obstacles
-from ..triton.tiles import PROGRAMS
 from .call import Call
 from .op import fused_decode, fused_forward
 from .torch_forms import torch_attention
@@ -60,13 +59,9 @@ def why_not_fused(call: Call, *, decoding: bool = False) -> str:
 
 
 def choose_form(call: Call) -> str:
-    """The faster form: "fused_chunk" if its programs fill a Hopper GPU and can run the call, else "chunk".
-
-    "fused_chunk" has one program for each sequence, query head and 64 values. Such a program has no room for sums of
-    more than `MAX_WIDTH` features or for two maps above `NARROW`.
-    """
-    programs = call.sequences * call.q.shape[1] * -(-call.values // 64)
-    return "fused_chunk" if programs >= PROGRAMS and not any(_why_not_one_pass(call)) else "chunk"
+    """The faster form: "fused_chunk" if one segment for each sequence and head fills a Hopper GPU, else "chunk"."""
+    one = not any(_why_not_one_pass(call)) and call.segments == 1
+    return "fused_chunk" if one else "chunk"
 
 
 def _obstacles(call: Call, decoding: bool) -> Iterator[str]:
@@ -81,8 +76,8 @@ def _obstacles(call: Call, decoding: bool) -> Iterator[str]:
     sides = 0 if call.q_weight is None else max(call.dim, call.width)
     if max(call.values, sides, call.dim if call.log_space else 0) > MAX_WIDTH:
         yield f"head, value or feature dimensions above {MAX_WIDTH}"
-    if not decoding and call.q.dtype != torch.bfloat16 and max(call.values, sides) > NARROW:
-        yield f"values or a map's sides above {NARROW} of {call.q.dtype}, whose products take four bytes"
+    if not decoding and max(sides, 0 if call.wide and call.q.dtype == torch.bfloat16 else call.values) > NARROW:
+        yield f"values or a map's sides above {NARROW}, whose sums do not fit into a program's registers"
 
 
 def compiled_on_cpu(call: Call) -> bool:
@@ -100,7 +95,7 @@ def _by_operator(call: Call, return_state: bool, fuses: bool) -> LinearAttention
             form = _checked_form(call) if fuses else "chunk"
             output, _, *state = fused_forward(*replace(call, form=form).flatten())
             kernel = KernelChoice(form, "triton" if fuses else "torch")
-    kv, keys, scale = state
+    kv, keys, scale, *_ = state
     final = LinearState(kv, keys, scale if call.log_space else None)
     return LinearAttentionResult(output, final if return_state else None, kernel)
 
@@ -128,9 +123,7 @@ def _why_not_one_pass(call: Call) -> Iterator[str]:
     if not call.causal:
         yield "is causal, got causal=False"
     if call.wide:
-        yield f"holds up to {MAX_WIDTH} features, got {call.dim}"
-    if call.q_weight is not None and min(call.dim, call.width) > NARROW:
-        yield f"holds maps of up to {NARROW} rows or columns, got {call.dim} by {call.width}"
+        yield f"holds up to {MAX_WIDTH} features and {NARROW} values, got {call.dim} and {call.values}"
 
 
 def _decodes(call: Call) -> bool:

@@ -1,6 +1,7 @@
 """Triton kernel that decodes tokens one after another and updates the state in place.
 
-A step reads and writes every number of the state once, so it takes about as long as a copy of the state.
+A step reads and writes every number of the state once, so it takes about as long as a copy of the state. A program has
+all of one head's state, so nothing is read twice and all of it can be changed in place.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
@@ -10,22 +11,22 @@ A step reads and writes every number of the state once, so it takes about as lon
 import triton
 import triton.language as tl
 
-from ..triton.features import EMPTY_LOG, IDENTITY, load_tile, map_halves
-from ..triton.states import load_sums, load_vector, store_sums
+from ..triton.features import load_map, load_tile, load_vector, map_halves, only_real, store_tile
 
 
 @triton.jit
-def _token_features(x, weight, bias, columns, dims, C: tl.constexpr):
+def _token_features(x, weight, bias, head, columns, dims, C: tl.constexpr):
     """Both halves [columns] of one token's features, or of their logarithms, in float32."""
-    if C.MAP == IDENTITY:
-        y = load_vector(x, columns, C.WIDTH, 0.0)
+    if C.MAP == "identity":
+        y = load_vector(x, columns, C.WIDTH, 0.0)[None, :]
     else:
-        token = load_vector(x, dims, C.DIM, 0.0)
-        matrix = load_tile(weight, dims, columns, C.WIDTH, C.DIM, C.WIDTH, tl.float32)
-        y = tl.sum(token[:, None] * matrix, 0)
-        if C.HAS_BIAS:
-            y += load_vector(bias, columns, C.WIDTH, 0.0)
-    return map_halves(y, columns < C.WIDTH, C)
+        matrix, shift = load_map(weight, bias, head, dims, columns, C)
+        y = (tl.sum(load_vector(x, dims, C.DIM, 0.0)[:, None] * matrix.to(tl.float32), 0) + shift)[None, :]
+    if C.LOG:
+        plus, minus = only_real(y, columns, -1e30, C), only_real(-y, columns, -1e30, C)
+    else:
+        plus, minus = map_halves(y, tl.full((1,), 1, tl.int1), 0.0, columns, C)
+    return tl.sum(plus, 0), tl.sum(minus, 0)
 
 
 @triton.jit
@@ -35,7 +36,7 @@ def _add_token(features, value, state, keys, peak, LOG: tl.constexpr):
         grown = tl.maximum(peak, features)
         kept = tl.exp(peak - grown)
         state, keys = state * kept[:, None], keys * kept
-        features = tl.where(features > EMPTY_LOG / 2, tl.exp(features - grown), 0.0)
+        features = tl.where(features > -5e29, tl.exp(features - grown), 0.0)
         peak = grown
     return state + features[:, None] * value[None, :], keys + features, peak
 
@@ -68,41 +69,62 @@ def _read_token(plus, minus, plus_state, minus_state, plus_keys, minus_keys, plu
 
 
 @triton.jit
+def _read_half(sums, vectors, peaks, place, columns, value_columns, C: tl.constexpr):
+    total = load_tile(sums + place * C.VALUES, columns, value_columns, C.VALUES, C.WIDTH, C.VALUES, tl.float32)
+    vector, peak = load_vector(vectors + place, columns, C.WIDTH, 0.0), tl.zeros(columns.shape, tl.float32)
+    if C.LOG:
+        peak = load_vector(peaks + place, columns, C.WIDTH, -1e30)
+    return total, vector, peak
+
+
+@triton.jit
+def _write_vectors(vectors, peaks, place, vector, peak, columns, C: tl.constexpr):
+    tl.store(vectors + place + columns, vector, mask=columns < C.WIDTH)
+    if C.LOG:
+        tl.store(peaks + place + columns, peak, mask=columns < C.WIDTH)
+
+
+@triton.jit(do_not_specialize=["tokens"])
 def decode_tokens(q, k, v, q_weight, q_bias, k_weight, k_bias, initial, initial_keys, initial_peaks, new_state,
                   new_keys, new_peaks, output, q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,
-                  o_batch, o_head, o_row, tokens, groups, eps, C: tl.constexpr):  # fmt: skip
+                  o_batch, o_head, o_row, tokens, eps, C: tl.constexpr):  # fmt: skip
     """Adds each token's key to the state, then reads the state with its queries.
 
-    `new_state` may be `initial`, as each program reads and writes only its own columns of values. `new_keys` and
-    `new_peaks` must not be `initial_keys` and `initial_peaks`, which all programs of a head read.
-    Grid: batch, kv heads, tiles of values.
+    The new state may be the initial one. A state of more values than BV is changed a tile after another.
+    Grid: batch, kv heads.
     """
-    batch, kv_head, tile = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.program_id(2)
-    kv_heads = tl.num_programs(1)
+    batch, kv_head, kv_heads = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.num_programs(1)
     q_row, k_row = tl.cast(q_row, tl.int64), tl.cast(k_row, tl.int64)
     v_row, o_row = tl.cast(v_row, tl.int64), tl.cast(o_row, tl.int64)
-    dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tile * C.BV + tl.arange(0, C.BV)
-    real_values = value_columns < C.VALUES
-    place = (batch * kv_heads + kv_head) * (C.HALVES * C.WIDTH)
-    plus_state, plus_keys, plus_peak, minus_state, minus_keys, minus_peak = load_sums(
-        initial, initial_keys, initial_peaks, place, columns, value_columns, C, True)  # fmt: skip
-    for token in range(tokens):
-        value = tl.load(v + batch * v_batch + kv_head * v_head + token * v_row + value_columns, mask=real_values,
-                        other=0.0).to(tl.float32)  # fmt: skip
-        plus, minus = _token_features(k + batch * k_batch + kv_head * k_head + token * k_row,
-                                      k_weight + kv_head * C.DIM * C.WIDTH, k_bias + kv_head * C.WIDTH, columns, dims,
-                                      C)  # fmt: skip
-        plus_state, plus_keys, plus_peak = _add_token(plus, value, plus_state, plus_keys, plus_peak, C.LOG)
+    dims, columns = tl.arange(0, C.BD), tl.arange(0, C.BW)
+    place = (batch * kv_heads + kv_head) * C.FEATURES
+    q, k, v = q + batch * q_batch, k + batch * k_batch + kv_head * k_head, v + batch * v_batch + kv_head * v_head
+    for value_first in range(0, C.VALUES, C.BV):
+        value_columns = value_first + tl.arange(0, C.BV)
+        real = value_columns < C.VALUES
+        state, keys, peak = _read_half(initial, initial_keys, initial_peaks, place, columns, value_columns, C)
+        other, other_keys, other_peak = state, keys, peak
         if C.HALVES == 2:
-            minus_state, minus_keys, minus_peak = _add_token(minus, value, minus_state, minus_keys, minus_peak, C.LOG)
-        for group in range(groups):
-            head = kv_head * groups + group
-            plus, minus = _token_features(q + batch * q_batch + head * q_head + token * q_row,
-                                          q_weight + head * C.DIM * C.WIDTH, q_bias + head * C.WIDTH, columns, dims,
-                                          C)  # fmt: skip
-            read = _read_token(plus, minus, plus_state, minus_state, plus_keys, minus_keys, plus_peak, minus_peak, eps,
-                               C)  # fmt: skip
-            tl.store(output + batch * o_batch + head * o_head + token * o_row + value_columns,
-                     read.to(output.dtype.element_ty), mask=real_values)  # fmt: skip
-    store_sums(new_state, new_keys, new_peaks, place, columns, value_columns, tile, (plus_state, plus_keys, plus_peak),
-               (minus_state, minus_keys, minus_peak), C, C.LOG)  # fmt: skip
+            other, other_keys, other_peak = _read_half(initial, initial_keys, initial_peaks, place + C.WIDTH, columns,
+                                                       value_columns, C)  # fmt: skip
+        for token in range(tokens):
+            value = tl.load(v + token * v_row + value_columns, mask=real, other=0.0).to(tl.float32)
+            plus, minus = _token_features(k + token * k_row, k_weight, k_bias, kv_head, columns, dims, C)
+            state, keys, peak = _add_token(plus, value, state, keys, peak, C.LOG)
+            if C.HALVES == 2:
+                other, other_keys, other_peak = _add_token(minus, value, other, other_keys, other_peak, C.LOG)
+            for group in range(C.GROUPS):
+                head = kv_head * C.GROUPS + group
+                plus, minus = _token_features(q + head * q_head + token * q_row, q_weight, q_bias, head, columns, dims,
+                                              C)  # fmt: skip
+                read = _read_token(plus, minus, state, other, keys, other_keys, peak, other_peak, eps, C)
+                tl.store(output + batch * o_batch + head * o_head + token * o_row + value_columns,
+                         read.to(output.dtype.element_ty), mask=real)  # fmt: skip
+        store_tile(new_state + place * C.VALUES, state, columns, value_columns, C.VALUES, C.WIDTH, C.VALUES)
+        if C.HALVES == 2:
+            store_tile(new_state + (place + C.WIDTH) * C.VALUES, other, columns, value_columns, C.VALUES, C.WIDTH,
+                       C.VALUES)  # fmt: skip
+        if value_first + C.BV >= C.VALUES:
+            _write_vectors(new_keys, new_peaks, place, keys, peak, columns, C)
+            if C.HALVES == 2:
+                _write_vectors(new_keys, new_peaks, place + C.WIDTH, other_keys, other_peak, columns, C)

@@ -13,33 +13,39 @@ from .call import Call
 from .checks import check_changed_in_place
 from .torch_forms import torch_attention, torch_decode
 
-Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 Decoded = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @torch.library.custom_op("hedgebench::linear_attention", mutates_args=(), device_types="cuda")
 @flat
 def fused_forward(call: Call) -> Results:
-    """The output, the norms of its rows, and the state after the last key; log_scale is empty outside log space."""
+    """The output, the norms of its rows, the state after the last key, and the sums of segments, like a state.
+
+    A log_scale is empty outside log space. On a CPU the sums of segments are zeros, which nothing reads.
+    """
     from .launch import forward
 
     ran = forward(call.readable())
-    return ran.output, ran.norms, *operator.state_tensors(ran.final)
+    return ran.output, ran.norms, *operator.state_tensors(ran.final), *operator.state_tensors(ran.segments)
 
 
 @torch.library.custom_op("hedgebench::linear_attention_backward", mutates_args=(), device_types="cuda")
 @flat
 def fused_backward(
-    grad: Tensor, grad_kv: Tensor, grad_k: Tensor, output: Tensor, norms: Tensor, call: Call
-) -> list[Tensor]:
+    grad: Tensor, grad_kv: Tensor, grad_k: Tensor, output: Tensor, norms: Tensor, scale: Tensor, sums: Tensor,
+    key_sums: Tensor, peaks: Tensor, call: Call
+) -> list[Tensor]:  # fmt: skip
     """The gradients of the tensors in `Call.differentiable`."""
     from .gradients import backward
+    from .launch import Forward
 
     last = LinearState(grad_kv.float().contiguous(), grad_k.float().contiguous())
-    found = backward(
-        call.readable(), operator.rows_contiguous(output), norms.contiguous(), operator.rows_contiguous(grad), last
-    )
-    return operator.laid_out(call, found, grad, grad_kv, grad_k, output, norms)
+    final = LinearState(last.kv, last.k, scale.contiguous() if call.log_space else None)
+    segments = LinearState(sums, key_sums, peaks if call.log_space else None)
+    ran = Forward(operator.rows_contiguous(output), norms.contiguous(), final, segments)
+    found = backward(call.readable(), ran, operator.rows_contiguous(grad), last)
+    return operator.laid_out(call, found, grad, grad_kv, grad_k, output, norms, scale, sums, key_sums, peaks)
 
 
 @fused_forward.register_kernel("cpu")
@@ -48,7 +54,7 @@ def _forward_on_cpu(call: Call) -> Results:
     with torch.no_grad():
         output, state = torch_attention(call)
     norms = call.q.new_zeros(call.q.shape[:3], dtype=torch.float32)
-    return operator.placed(output), norms, *operator.own_state(state, call.sums_dtype)
+    return operator.placed(output), norms, *operator.own_state(state, call.sums_dtype), *_no_segments(call)
 
 
 @fused_backward.register_kernel("cpu")
@@ -69,10 +75,17 @@ def _forward_shapes(call: Call) -> Results:
     output = operator.empty_by_token(call.v, batch, heads, tokens, call.values)
     norms = call.q.new_empty(batch, heads, tokens, dtype=torch.float32)
     keys = call.q.new_empty(call.sequences, call.k.shape[1], call.features, dtype=call.sums_dtype)
-    return output, norms, *operator.state_shapes(keys, call.values, call.log_space)
+    return output, norms, *operator.state_shapes(keys, call.values, call.log_space), *_no_segments(call)
 
 
-operator.differentiate(fused_forward, fused_backward, Call, kept=2, outputs=(0, 2, 3))
+def _no_segments(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums of segments, all zero."""
+    keys = call.q.new_empty(call.kept_slots, call.k.shape[1], call.features, dtype=torch.float32)
+    kv, keys, peaks = (x.zero_() for x in operator.state_shapes(keys, call.values, call.log_space))
+    return kv, keys, peaks
+
+
+operator.differentiate(fused_forward, fused_backward, Call, kept=(0, 1, 4, 5, 6, 7), outputs=(0, 2, 3))
 
 
 @torch.library.custom_op("hedgebench::linear_attention_decode", mutates_args=(), device_types="cuda")
@@ -100,9 +113,7 @@ def fused_decode_(call: Call) -> Tensor:
     from .launch import decode
 
     check_changed_in_place(call.initial)
-    ran = decode(call.readable(), in_place=True)
-    _overwrite(call, ran.final)
-    return ran.output
+    return decode(call.readable(), in_place=True).output
 
 
 @fused_decode.register_kernel("cpu")
@@ -118,16 +129,10 @@ def decode_in_place_by_torch(call: Call) -> Tensor:
     """`fused_decode_` in plain torch, on any device; it raises the same errors."""
     check_changed_in_place(call.initial)
     output, state = torch_decode(call)
-    _overwrite(call, state)
-    return operator.placed(output)
-
-
-def _overwrite(call: Call, state: LinearState) -> None:
-    """Copies a state over the initial one, except for tensors that are the initial ones already."""
-    pairs = ((call.initial_kv, state.kv), (call.initial_k, state.k), (call.initial_scale, state.log_scale))
-    for old, new in pairs:
-        if old is not None and new is not None and old is not new:
+    for old, new in ((call.initial_kv, state.kv), (call.initial_k, state.k), (call.initial_scale, state.log_scale)):
+        if old is not None and new is not None:
             old.copy_(new)
+    return operator.placed(output)
 
 
 @fused_decode.register_fake

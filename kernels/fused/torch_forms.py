@@ -11,8 +11,7 @@ from ..chunk.attention import linear_attention_chunk, linear_attention_recurrent
 from ..maps.hedgehog_tokens import HedgehogTokens
 from ..maps.token_maps import TokenMap, zero_padding
 from ..state import LinearState
-from ..triton.block_tables import check_ends
-from .call import Call
+from .call import Call, ends_of
 
 
 def torch_attention(call: Call) -> tuple[Tensor, LinearState]:
@@ -23,8 +22,7 @@ def torch_attention(call: Call) -> tuple[Tensor, LinearState]:
     """
     if call.cu_seqlens is None:
         return _torch_batch(call)
-    ends = [int(end) for end in call.cu_seqlens.tolist()]
-    check_ends(ends, call.tokens)
+    ends = ends_of(call.cu_seqlens, call.tokens)
     parts = [_torch_batch(_sequence(call, index, slice(*span))) for index, span in enumerate(pairwise(ends))]
     states = [state for _, state in parts]
     scales = [state.log_scale for state in states if state.log_scale is not None]

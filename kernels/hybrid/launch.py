@@ -12,8 +12,8 @@ import triton
 from torch import Tensor
 
 from ..fused.call import Call
-from ..fused.gradients import backward, pulls_of
-from ..fused.launch import forward
+from ..fused.gradients import backward
+from ..fused.launch import Forward, forward, segment_states
 from ..state import LinearState
 from ..triton.launch import launch, strides
 from ..triton.operator import empty_by_token, rows_contiguous
@@ -77,7 +77,7 @@ def hybrid_backward(call: HybridCall, rows: HybridRows, grad: Tensor) -> dict[st
     grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (call.q, call.k, call.v))
     summed = torch.empty_like(rows.norms)
     shared: dict[str, Any] = call.shared | strides(grad=grad) | {
-        "grad": grad, "pulls": pulls_of(rows.output, grad), "norms": rows.norms, "shifts": rows.shifts,
+        "grad": grad, "pulls": (rows.output.float() * grad).sum(-1), "norms": rows.norms, "shifts": rows.shifts,
         "peaks": rows.peaks, "row_sums": summed,
     }  # fmt: skip
     launch(
@@ -89,8 +89,9 @@ def hybrid_backward(call: HybridCall, rows: HybridRows, grad: Tensor) -> dict[st
         grad_k=grad_k, grad_v=grad_v, **strides(dk=grad_k, dv=grad_v), **_OPTIONS,
     )  # fmt: skip
     late_output, late_grad = (x[:, :, call.window :].to(call.far_q.dtype) for x in (rows.output, grad))
-    norms = rows.norms[:, :, call.window :]
-    far = backward(_far_call(call), late_output, (norms if call.log_space else norms.exp()).contiguous(), late_grad)
+    norms, far_call = rows.norms[:, :, call.window :], _far_call(call)
+    norms, sums = (norms if call.log_space else norms.exp()).contiguous(), segment_states(far_call)
+    far = backward(far_call, Forward(late_output, norms, sums, sums), late_grad)
     grad_v[:, :, : call.far_tokens] += far["v"]
     gate = summed.sum((0, 2)).to(call.gate_log.dtype)
     return {"q": grad_q, "k": grad_k, "v": grad_v, "far_q": far["q"], "far_k": far["k"], "gate_log": gate}

@@ -83,4 +83,4 @@ def _forward_shapes(call: HybridCall) -> Results:
     return output, rows, torch.empty_like(rows), peaks, *operator.state_shapes(keys, values, call.log_space)
 
 
-operator.differentiate(fused_hybrid, fused_hybrid_backward, HybridCall, kept=4, outputs=(0,))
+operator.differentiate(fused_hybrid, fused_hybrid_backward, HybridCall, kept=range(4), outputs=(0,))

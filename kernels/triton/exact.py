@@ -1,10 +1,6 @@
-"""Scores of log features pair by pair, for the rare tile in which a shift would underflow a row's largest terms.
+"""Scores of log features pair by pair, for tokens whose log features are too large for sums without a shift.
 
-Sums of exp(log φ(q) + log φ(k)) are matrix products only after a shift per feature, the largest log feature up to the
-end of the tile or block. If a later key exceeds all keys that a row sees by more than float32 can hold, the terms of
-this row underflow. Such a tile (it "towers") is summed by these loops over features instead.
-
-`q_logs` and `k_logs` are the log features [columns rows] and [columns keys] of the + half; those of the - half are
+`q_logs` and `k_logs` are the log features [rows columns] and [keys columns] of the + half; those of the - half are
 their negatives.
 """
 
@@ -15,14 +11,12 @@ their negatives.
 import triton
 import triton.language as tl
 
-from .features import EMPTY_LOG
-
 
 @triton.jit
 def _pair_logs(q_logs, k_logs, columns, index):
     """The logarithms log φ_f(q) + log φ_f(k) [rows keys] of the feature f in column `index`."""
-    chosen = (columns == index)[:, None]
-    of_queries, of_keys = tl.sum(tl.where(chosen, q_logs, 0.0), 0), tl.sum(tl.where(chosen, k_logs, 0.0), 0)
+    chosen = (columns == index)[None, :]
+    of_queries, of_keys = tl.sum(tl.where(chosen, q_logs, 0.0), 1), tl.sum(tl.where(chosen, k_logs, 0.0), 1)
     return of_queries[:, None] + of_keys[None, :]
 
 
@@ -33,7 +27,7 @@ def highest_log(q_logs, k_logs, columns, visible, top, C: tl.constexpr):
         logs = _pair_logs(q_logs, k_logs, columns, index)
         if C.HALVES == 2:
             logs = tl.abs(logs)
-        top = tl.maximum(top, tl.max(tl.where(visible, logs, EMPTY_LOG), 1))
+        top = tl.maximum(top, tl.max(tl.where(visible, logs, -1e30), 1))
     return top
 
 
@@ -43,25 +37,25 @@ def exact_scores(q_logs, k_logs, columns, visible, norm, C: tl.constexpr):
     scores = tl.zeros(visible.shape, tl.float32)
     for index in range(C.WIDTH):
         logs = _pair_logs(q_logs, k_logs, columns, index)
-        scores += tl.where(visible, tl.exp(logs - norm[:, None]), 0.0)
+        scores += tl.exp(tl.where(visible, logs - norm[:, None], -1e30))
         if C.HALVES == 2:
-            scores += tl.where(visible, tl.exp(-logs - norm[:, None]), 0.0)
+            scores += tl.exp(tl.where(visible, -logs - norm[:, None], -1e30))
     return scores
 
 
 @triton.jit
 def exact_gradient(q_logs, k_logs, columns, visible, norm, grad, BY_KEY: tl.constexpr, C: tl.constexpr):
-    """The gradient of y [columns ..], both halves together, of the rows or, BY_KEY, of the keys.
+    """The gradient of y [.. columns], both halves together, of the rows or, BY_KEY, of the keys.
 
     Args:
         grad: gradient of the scores [rows keys].
     """
-    total = tl.zeros((columns.shape[0], grad.shape[1] if BY_KEY else grad.shape[0]), tl.float32)
+    total = tl.zeros((grad.shape[1] if BY_KEY else grad.shape[0], columns.shape[0]), tl.float32)
     for index in range(C.WIDTH):
         logs = _pair_logs(q_logs, k_logs, columns, index)
-        slopes = tl.where(visible, tl.exp(logs - norm[:, None]), 0.0)
+        slopes = tl.exp(tl.where(visible, logs - norm[:, None], -1e30))
         if C.HALVES == 2:
-            slopes -= tl.where(visible, tl.exp(-logs - norm[:, None]), 0.0)
+            slopes -= tl.exp(tl.where(visible, -logs - norm[:, None], -1e30))
         column = tl.sum(slopes * grad, 0 if BY_KEY else 1)
-        total += tl.where((columns == index)[:, None], column[None, :], 0.0)
+        total += tl.where((columns == index)[None, :], column[:, None], 0.0)
     return total

@@ -1,7 +1,7 @@
 """Hedgehog's feature map inside Triton kernels: features of a tile of tokens, and their gradient back to y = Wx + b.
 
-The half of y and the half of -y are separate tiles, so that no tile has to be joined or split. Log features stay
-logarithms here; callers exponentiate them after a shift.
+Tokens are rows. The half of y and the half of -y are separate tiles, so that no tile has to be joined or split. With
+LOG the map gives logarithms, which callers exponentiate after a shift.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
@@ -11,19 +11,23 @@ logarithms here; callers exponentiate them after a shift.
 import triton
 import triton.language as tl
 
-IDENTITY = tl.constexpr(0)
-EXP_MAX = tl.constexpr(2)
-SOFTMAX = tl.constexpr(3)
-SOFTMAX_JOINT = tl.constexpr(4)
-
-MAP_CODES = {"identity": 0, "exp": 1, "exp_max": 2, "softmax": 3, "softmax_joint": 4}
-"""Codes of the variants of `HedgehogMap`; "identity" is for calls whose features are given."""
-
 NO_HINT = tl.constexpr("")
 """The default eviction policy of a read."""
 
 EMPTY_LOG = tl.constexpr(-1e30)
 """`state.EMPTY_LOG` as a constant of kernels."""
+
+
+@triton.jit
+def filled(value, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TYPE: tl.constexpr):
+    """A tile [ROWS COLUMNS] of one number."""
+    return tl.full((ROWS, COLUMNS), value, TYPE)
+
+
+@triton.jit
+def row_of(value, SIZE: tl.constexpr):
+    """A vector [SIZE] of one number, in float32."""
+    return tl.full((SIZE,), value, tl.float32)
 
 
 @triton.jit
@@ -41,6 +45,12 @@ def store_tile(base, tile, rows, columns, row_stride, end, WIDTH: tl.constexpr):
     inside = (rows[:, None] < end) & (columns[None, :] < WIDTH)
     offsets = rows[:, None].to(tl.int64) * row_stride + columns[None, :]
     tl.store(base + offsets, tile.to(base.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def load_vector(base, columns, WIDTH: tl.constexpr, other):
+    """A vector's entries at `columns`, in float32; `other` past WIDTH."""
+    return tl.load(base + columns, mask=columns < WIDTH, other=other).to(tl.float32)
 
 
 @triton.jit
@@ -63,80 +73,98 @@ def load_values(v, rows, columns, row_stride, end, keep, VALUES: tl.constexpr, O
 
 
 @triton.jit
-def load_map(weight, bias, head, dims, columns, C: tl.constexpr, EVICT: tl.constexpr = NO_HINT):
+def load_map(weight, bias, head, dims, columns, C: tl.constexpr):
     """W [dims columns] and b [columns] of one head; for the identity, zeros that are not read."""
     shift = tl.zeros(columns.shape, tl.float32)
     matrix = tl.zeros((dims.shape[0], columns.shape[0]), C.OPERAND)
-    if C.MAP != IDENTITY:
-        matrix = load_tile(weight + head * C.DIM * C.WIDTH, dims, columns, C.WIDTH, C.DIM, C.WIDTH, C.OPERAND, EVICT)
+    if C.MAP != "identity":
+        matrix = load_tile(weight + head * C.DIM * C.WIDTH, dims, columns, C.WIDTH, C.DIM, C.WIDTH, C.OPERAND)
         if C.HAS_BIAS:
-            shift = tl.load(bias + head * C.WIDTH + columns, mask=columns < C.WIDTH, other=0.0).to(tl.float32)
+            shift = load_vector(bias + head * C.WIDTH, columns, C.WIDTH, 0.0)
     return matrix, shift
 
 
 @triton.jit
-def map_features(x, matrix, shift, columns, C: tl.constexpr):
-    """Both halves [columns rows] of the features of tokens [rows dims], in float32; with LOG their logarithms.
-
-    Columns past WIDTH are 0, or `EMPTY_LOG` with LOG. If HALVES is 1, the second half is not to be used.
-    """
-    y = tl.trans(x).to(tl.float32)
-    if C.MAP != IDENTITY:
-        y = tl.dot(tl.trans(matrix), tl.trans(x), input_precision=C.PRECISION) + shift[:, None]
-    return map_halves(y, (columns < C.WIDTH)[:, None], C)
+def project(x, matrix, shift, C: tl.constexpr):
+    """y = Wx + b [rows columns] of tokens [rows dims], in float32; without a map the tokens themselves."""
+    y = x.to(tl.float32)
+    if C.MAP != "identity":
+        y = tl.dot(x, matrix, input_precision=C.PRECISION)
+        if C.HAS_BIAS:
+            y += shift[None, :]
+    return y
 
 
 @triton.jit
-def map_halves(y, real, C: tl.constexpr):
-    """Both halves of the features, or of their logarithms, from y = Wx + b [columns ..]; see `map_features`."""
+def only_real(tile, columns, other, C: tl.constexpr):
+    """The tile with `other` in the columns past WIDTH, of which there are none if WIDTH fills the tile."""
+    if C.WIDTH < C.BW:
+        tile = tl.where((columns < C.WIDTH)[None, :], tile, other)
+    return tile
+
+
+@triton.jit
+def map_halves(y, keep, shift, columns, C: tl.constexpr):
+    """Both halves [rows columns] of the features of y; zero at hidden rows, of the identity only with LOG.
+
+    Args:
+        y: Wx + b [rows columns].
+        keep: true at rows [rows] whose features are wanted.
+        shift: with LOG, subtracted from the logarithms: a number for each row [rows 1] or for all, or one for each row
+            and column.
+        columns: indices of the columns.
+    """
+    plus = y
+    minus = y
     if C.LOG:
-        plus = tl.where(real, y, EMPTY_LOG)
-        minus = tl.where(real, -y, EMPTY_LOG)
-    elif C.MAP == IDENTITY:
-        plus = y
-        minus = y
-    else:
-        if C.MAP == SOFTMAX_JOINT:
-            y *= 2.0
-        top = tl.max(tl.where(real, y, EMPTY_LOG), 0, keep_dims=True)
-        bottom = -tl.min(tl.where(real, y, -EMPTY_LOG), 0, keep_dims=True)
-        if C.MAP == SOFTMAX_JOINT and C.HALVES == 2:
+        shift = tl.where(keep[:, None], shift, 1e30)
+        plus = only_real(tl.exp2((y - shift) * 1.4426950408889634), columns, 0.0, C)
+        if C.HALVES == 2:
+            minus = only_real(tl.exp2((-y - shift) * 1.4426950408889634), columns, 0.0, C)
+    elif C.MAP != "identity":
+        y *= 2.8853900817779268 if C.MAP == "softmax_joint" else 1.4426950408889634
+        top = tl.max(only_real(y, columns, -1e30, C), 1)
+        bottom = -tl.min(only_real(y, columns, 1e30, C), 1)
+        if C.MAP == "softmax_joint" and C.HALVES == 2:
             top = tl.maximum(top, bottom)
             bottom = top
-        plus = tl.where(real, tl.exp(y - top), 0.0)
-        minus = tl.where(real, tl.exp(-y - bottom), 0.0)
-        if C.MAP == SOFTMAX:
-            plus /= tl.sum(plus, 0, keep_dims=True)
-            minus /= tl.sum(minus, 0, keep_dims=True)
-        elif C.MAP == SOFTMAX_JOINT:
-            total = tl.sum(plus, 0, keep_dims=True)
+        plus = only_real(tl.exp2(y - top[:, None]), columns, 0.0, C)
+        minus = only_real(tl.exp2(-y - bottom[:, None]), columns, 0.0, C)
+        factor = tl.where(keep, 1.0, 0.0)
+        other = factor
+        if C.MAP == "softmax":
+            factor = factor / tl.sum(plus, 1)
+            other = other / tl.sum(minus, 1)
+        elif C.MAP == "softmax_joint":
+            total = tl.sum(plus, 1)
             if C.HALVES == 2:
-                total += tl.sum(minus, 0, keep_dims=True)
-            plus /= total
-            minus /= total
+                total += tl.sum(minus, 1)
+            factor = factor / total
+            other = factor
+        plus *= factor[:, None]
+        minus *= other[:, None]
     return plus, minus
 
 
 @triton.jit
 def map_gradient(plus, minus, grad_plus, grad_minus, C: tl.constexpr):
-    """The gradient dy [columns rows] from features φ and their gradients dφ; with LOG a shift must cancel in φ·dφ."""
-    if C.MAP == IDENTITY and not C.LOG:
-        grad = grad_plus
-    else:
+    """The gradient dy [rows columns] from features φ and their gradients dφ; with LOG a shift must cancel in φ·dφ."""
+    grad = grad_plus
+    if C.MAP != "identity" or C.LOG:
         grad = plus * grad_plus
         other = minus * grad_minus
-        if C.MAP == SOFTMAX:
-            grad -= plus * tl.sum(grad, 0)[None, :]
-            other -= minus * tl.sum(other, 0)[None, :]
-        elif C.MAP == SOFTMAX_JOINT:
-            total = tl.sum(grad, 0)
+        if C.MAP == "softmax":
+            grad -= plus * tl.sum(grad, 1)[:, None]
+            other -= minus * tl.sum(other, 1)[:, None]
+        elif C.MAP == "softmax_joint":
+            total = tl.sum(grad, 1)
             if C.HALVES == 2:
-                total += tl.sum(other, 0)
-            grad = 2.0 * (grad - plus * total[None, :])
-            other = 2.0 * (other - minus * total[None, :])
-        elif C.MAP == EXP_MAX:
-            grad -= _share_of_maximum(plus) * tl.sum(grad, 0)[None, :]
-            other -= _share_of_maximum(minus) * tl.sum(other, 0)[None, :]
+                total += tl.sum(other, 1)
+            grad = 2.0 * (grad - plus * total[:, None])
+            other = 2.0 * (other - minus * total[:, None])
+        elif C.MAP == "exp_max":
+            grad -= _share_of_maximum(plus) * tl.sum(grad, 1)[:, None]
+            other -= _share_of_maximum(minus) * tl.sum(other, 1)[:, None]
         if C.HALVES == 2:
             grad -= other
     return grad
@@ -146,4 +174,4 @@ def map_gradient(plus, minus, grad_plus, grad_minus, C: tl.constexpr):
 def _share_of_maximum(features):
     """The share of each feature in the gradient of its token's maximum, which is 1; equal features share it equally."""
     highest = (features == 1.0).to(tl.float32)
-    return highest / tl.maximum(tl.sum(highest, 0), 1.0)[None, :]
+    return highest / tl.maximum(tl.sum(highest, 1), 1.0)[:, None]

@@ -73,7 +73,9 @@ def flat(function: Callable[..., R]) -> Callable[..., R]:
     return flattened
 
 
-def differentiate(forward: Any, backward: Any, value: type[Arguments], *, kept: int, outputs: Sequence[int]) -> None:
+def differentiate(
+    forward: Any, backward: Any, value: type[Arguments], *, kept: Sequence[int], outputs: Sequence[int]
+) -> None:
     """Registers one operator as the backward pass of another, and the fake kernel of the backward pass.
 
     Args:
@@ -81,19 +83,20 @@ def differentiate(forward: Any, backward: Any, value: type[Arguments], *, kept: 
         backward: takes the gradients of the differentiable outputs, the kept outputs, and the fields of `value`;
             returns the gradients of the tensors in `Arguments.differentiable`.
         value: class of the arguments.
-        kept: number of outputs, from the first, that the backward pass needs.
+        kept: positions of the outputs that the backward pass needs.
         outputs: positions of the differentiable outputs.
     """
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
-        ctx.save_for_backward(*output[:kept], *(x if isinstance(x, Tensor) else None for x in inputs))
+        given = (x if isinstance(x, Tensor) else None for x in inputs)
+        ctx.save_for_backward(*(output[index] for index in kept), *given)
         ctx.others = tuple(None if isinstance(x, Tensor) else x for x in inputs)
         ctx.mark_non_differentiable(*(x for index, x in enumerate(output) if index not in outputs))
 
     def gradients(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        pairs = zip(ctx.saved_tensors[kept:], ctx.others, strict=True)
+        pairs = zip(ctx.saved_tensors[len(kept) :], ctx.others, strict=True)
         call = value(*(other if tensor is None else tensor for tensor, other in pairs))
-        found = backward(*(grads[index] for index in outputs), *ctx.saved_tensors[:kept], *call.flatten())
+        found = backward(*(grads[index] for index in outputs), *ctx.saved_tensors[: len(kept)], *call.flatten())
         return call.in_order(found)
 
     def shapes(*inputs: Any) -> list[Tensor]:

@@ -2,17 +2,15 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-from .backend import MAX_WIDTH
-
 PROGRAMS = 132
-"""Programs that fill an H100 or H200, one for each of its 132 multiprocessors."""
+"""Programs of eight warps that fill an H100 or H200, one for each multiprocessor; of four warps twice as many."""
 
 WIDE_TILE = 64
-"""Columns of features in a tile if there are more than `MAX_WIDTH` features."""
+"""Columns of features in a tile if they do not fit into one."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class Tiles:
 
     Attributes:
         chunk: tokens in a tile, at least 16.
-        block: tokens between two stored states; a multiple of `chunk`.
+        block: fewest tokens of a segment, a multiple of `chunk`; with many plain features tokens between two states.
         values: columns of values that a program of the forward kernels holds.
         warps: warps of a program of the forward kernels and of the sums.
         backward_warps: warps of a program of the gradient kernels.
@@ -52,12 +50,15 @@ class Constants:
         WIDTH: columns of one half of the features.
         VALUES: columns of v.
         HALVES: 2 for a map with both halves, else 1.
-        MAP: a code of `features.MAP_CODES`.
+        MAP: a variant of `HedgehogMap`, or "identity" for features that are given.
         LOG: the map gives logarithms of features.
         CAUSAL: a query sees the keys up to its own.
         NORMALIZE: outputs are divided by the row sums.
         HAS_BIAS: the maps have biases.
         HAS_MASK: there is a padding mask.
+        HAS_INITIAL: there is a state before the first token.
+        PACKED: sequences are packed one after another.
+        GROUPS: query heads of a kv head.
         BLOCK: tokens between two stored states.
         CHUNK: tokens in a tile.
         BD: columns of a tile of q or k.
@@ -72,12 +73,15 @@ class Constants:
     WIDTH: int
     VALUES: int
     HALVES: int
-    MAP: int
+    MAP: str
     LOG: bool
     CAUSAL: bool
     NORMALIZE: bool
     HAS_BIAS: bool
     HAS_MASK: bool
+    HAS_INITIAL: bool
+    PACKED: bool
+    GROUPS: int
     BLOCK: int
     CHUNK: int
     BD: int
@@ -87,38 +91,37 @@ class Constants:
     OPERAND: Any
     PRECISION: str
 
+    UNIT: ClassVar[int] = 16
+    """Equal columns that stand for a vector."""
+
+    TAME: ClassVar[float] = 40.0
+    """Largest log feature of which sums take the exponential as it is: e⁴⁰ times e⁴⁰ times a million is a float32."""
+
     @property
     def FEATURES(self) -> int:
         """Number of features, both halves together."""
         return self.HALVES * self.WIDTH
 
 
-def tiles_for(dtype: torch.dtype, dim: int, width: int, values: int, log_space: bool, *, mapped: bool = True) -> Tiles:
-    """The tiles for these sizes on a Hopper GPU.
-
-    They are smaller if operands take four bytes, and if a map's matrix of more than 128 rows and columns takes most of
-    the shared memory. More than `MAX_WIDTH` features are read `WIDE_TILE` at a time, and their states, which are large,
-    are stored half as often.
+def tiles_for(dtype: torch.dtype, dim: int, width: int, values: int, *, wide: bool = False) -> Tiles:
+    """The tiles for these sizes on a Hopper GPU; they are smaller if operands take four bytes.
 
     Args:
         dtype: type of q, k and v.
         dim: columns of q and k.
         width: columns of one half of the features.
         values: columns of v.
-        log_space: the map gives logarithms of features.
-        mapped: the kernels apply a map.
+        wide: features are read `WIDE_TILE` at a time.
     """
-    if width > MAX_WIDTH:
+    if wide:
         chunk = 64 if dtype == torch.bfloat16 else 32
         return Tiles(chunk, 512, min(padded(values), 64), 4, 8, 2 if dtype == torch.bfloat16 else 1)
     widest = max(padded(dim), padded(width), padded(values))
     if dtype == torch.bfloat16:
-        chunk = 64 if widest <= 128 else 16 if mapped and min(padded(dim), padded(width)) > 128 else 32
-        # Four warps take 64 rows of a tensor-core product; eight would compute products of 64 rows twice.
-        warps = 4 if widest <= 64 else 8
-        return Tiles(chunk, 256, min(padded(values), 64 if widest > 64 or log_space else 128), warps, warps, 2)
-    chunk = 32 if dtype == torch.float16 and widest <= 128 else 16
-    return Tiles(chunk, 256, min(padded(values), 32), 8, 8, 1)
+        # A product of 64 rows takes four warps; eight would compute it twice.
+        small, large = Tiles(64, 256, padded(values), 4, 4, 2), Tiles(128, 512, padded(values), 8, 8, 1)
+        return small if widest <= 64 else large if widest <= 128 else Tiles(64, 256, min(padded(values), 64), 8, 8, 1)
+    return Tiles(32 if dtype == torch.float16 else 16, 256, min(padded(values), 32), 8, 8, 1)
 
 
 def padded(size: int) -> int:

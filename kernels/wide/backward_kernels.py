@@ -11,31 +11,30 @@ features is computed alone; the gradient of values sums over all tiles.
 import triton
 import triton.language as tl
 
-from ..triton.features import load_keep, load_tile, load_values, store_tile
-from ..triton.forward import locate_chunk
-from ..triton.states import load_vector, row_gradients
-from .kernels import wide_scores
+from ..triton.features import load_keep, load_tile, load_values, load_vector, store_tile
+from ..triton.states import load_row_gradients
+from .kernels import locate_chunk, wide_scores
 
 
-@triton.jit
-def wide_query_gradients(k, v, grad, mask, norms, pulls, blocks, states, state_keys, grad_y, k_batch, k_head, k_row,
-                         v_batch, v_head, v_row, grad_batch, grad_head, grad_row, mask_batch, tokens, groups,
-                         C: tl.constexpr):  # fmt: skip
+@triton.jit(do_not_specialize=["tokens", "segments", "sequences", "mask_batch"])
+def wide_query_gradients(k, v, grad, mask, norms, pulls, ends, states, state_keys, grad_y, k_batch, k_head, k_row,
+                         v_batch, v_head, v_row, grad_batch, grad_head, grad_row, mask_batch, tokens, segments,
+                         sequences, C: tl.constexpr):  # fmt: skip
     """The gradient of φ(q) [batch head tokens FEATURES].
 
     Grid: blocks · chunks, query heads, tiles of features.
     """
-    batch, start, first, end, state = locate_chunk(blocks, C)
+    batch, start, first, end, state = locate_chunk(ends, tokens, segments, sequences, C)
     if first >= end:
         return
     head, heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
-    kv_head, kv_heads = head // groups, heads // groups
+    kv_head, kv_heads = head // C.GROUPS, heads // C.GROUPS
     rows, value_columns = first + tl.arange(0, C.CHUNK), tl.arange(0, C.BV)
     columns = tl.program_id(2) * C.BF + tl.arange(0, C.BF)
     given = load_tile(grad + batch * grad_batch + head * grad_head, rows, value_columns, grad_row, end, C.VALUES,
                       tl.float32)  # fmt: skip
     row_base = (batch * heads + head) * tokens
-    _, numerator, denominator = row_gradients(norms + row_base, pulls + row_base, given, rows, end, False)
+    _norm, numerator, denominator = load_row_gradients(norms + row_base, pulls + row_base, given, rows, end, C)
     place = (state * kv_heads + kv_head) * C.FEATURES
     before = load_tile(states + place * C.VALUES, columns, value_columns, C.VALUES, C.FEATURES, C.VALUES, C.OPERAND)
     gradient = tl.dot(numerator.to(C.OPERAND), tl.trans(before), input_precision=C.PRECISION)
@@ -55,15 +54,15 @@ def wide_query_gradients(k, v, grad, mask, norms, pulls, blocks, states, state_k
     store_tile(grad_y + row_base * C.FEATURES, gradient, rows, columns, C.FEATURES, end, C.FEATURES)
 
 
-@triton.jit
-def wide_key_gradients(q, v, grad, mask, norms, pulls, blocks, states, state_queries, grad_y, q_batch, q_head, q_row,
-                       v_batch, v_head, v_row, grad_batch, grad_head, grad_row, mask_batch, tokens, groups,
+@triton.jit(do_not_specialize=["tokens", "segments", "sequences", "mask_batch"])
+def wide_key_gradients(q, v, grad, mask, norms, pulls, ends, states, state_queries, grad_y, q_batch, q_head, q_row,
+                       v_batch, v_head, v_row, grad_batch, grad_head, grad_row, mask_batch, tokens, segments, sequences,
                        C: tl.constexpr):  # fmt: skip
     """The gradient of φ(k) [batch kv_head tokens FEATURES].
 
     Grid: blocks · chunks, kv heads, tiles of features.
     """
-    batch, start, first, end, state = locate_chunk(blocks, C)
+    batch, _start, first, end, state = locate_chunk(ends, tokens, segments, sequences, C)
     if first >= end:
         return
     kv_head, kv_heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
@@ -77,14 +76,15 @@ def wide_key_gradients(q, v, grad, mask, norms, pulls, blocks, states, state_que
     gradient = tl.dot(values, tl.trans(after), input_precision=C.PRECISION)
     gradient += load_vector(state_queries + place, columns, C.FEATURES, 0.0)[None, :]
     if C.CAUSAL:
-        for group in range(groups):
-            head = kv_head * groups + group
-            row_base = (batch * kv_heads * groups + head) * tokens
-            for row_first in range(first, tl.minimum(start + C.BLOCK, end), C.CHUNK):
+        for group in range(C.GROUPS):
+            head = kv_head * C.GROUPS + group
+            row_base = (batch * kv_heads * C.GROUPS + head) * tokens
+            for row_first in range(first, end, C.CHUNK):
                 rows = row_first + tl.arange(0, C.CHUNK)
                 given = load_tile(grad + batch * grad_batch + head * grad_head, rows, value_columns, grad_row, end,
                                   C.VALUES, tl.float32)  # fmt: skip
-                _, numerator, denominator = row_gradients(norms + row_base, pulls + row_base, given, rows, end, False)
+                _norm, numerator, denominator = load_row_gradients(norms + row_base, pulls + row_base, given, rows, end,
+                                                                   C)  # fmt: skip
                 queries = load_tile(q + batch * q_batch + head * q_head, rows, columns, q_row, end, C.FEATURES,
                                     C.OPERAND)  # fmt: skip
                 slopes = tl.dot(numerator.to(C.OPERAND), tl.trans(values), input_precision=C.PRECISION)
@@ -96,12 +96,12 @@ def wide_key_gradients(q, v, grad, mask, norms, pulls, blocks, states, state_que
                end, C.FEATURES)  # fmt: skip
 
 
-@triton.jit
-def wide_value_gradients(q, k, grad, mask, norms, pulls, blocks, states, grad_v, q_batch, q_head, q_row, k_batch,
+@triton.jit(do_not_specialize=["tokens", "segments", "sequences", "mask_batch"])
+def wide_value_gradients(q, k, grad, mask, norms, pulls, ends, states, grad_v, q_batch, q_head, q_row, k_batch,
                          k_head, k_row, grad_batch, grad_head, grad_row, mask_batch, dv_batch, dv_head, dv_row, tokens,
-                         groups, C: tl.constexpr):  # fmt: skip
+                         segments, sequences, C: tl.constexpr):  # fmt: skip
     """The gradient of v. Grid: blocks · chunks, kv heads, tiles of values."""
-    batch, start, first, end, state = locate_chunk(blocks, C)
+    batch, _start, first, end, state = locate_chunk(ends, tokens, segments, sequences, C)
     if first >= end:
         return
     kv_head, kv_heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
@@ -117,14 +117,14 @@ def wide_value_gradients(q, k, grad, mask, norms, pulls, blocks, states, grad_v,
         after = load_tile(states + place * C.VALUES, columns, value_columns, C.VALUES, C.FEATURES, C.VALUES, C.OPERAND)
         gradient += tl.dot(keys, after, input_precision=C.PRECISION)
     if C.CAUSAL:
-        for group in range(groups):
-            head = kv_head * groups + group
-            row_base = (batch * kv_heads * groups + head) * tokens
-            for row_first in range(first, tl.minimum(start + C.BLOCK, end), C.CHUNK):
+        for group in range(C.GROUPS):
+            head = kv_head * C.GROUPS + group
+            row_base = (batch * kv_heads * C.GROUPS + head) * tokens
+            for row_first in range(first, end, C.CHUNK):
                 rows = row_first + tl.arange(0, C.CHUNK)
                 given = load_tile(grad + batch * grad_batch + head * grad_head, rows, value_columns, grad_row, end,
                                   C.VALUES, tl.float32)  # fmt: skip
-                _, numerator, _ = row_gradients(norms + row_base, pulls + row_base, given, rows, end, False)
+                _norm, numerator, _pull = load_row_gradients(norms + row_base, pulls + row_base, given, rows, end, C)
                 scores = wide_scores(q + batch * q_batch + head * q_head, k, rows, key_rows, q_row, k_row, end, C)
                 scores = tl.where(rows[:, None] >= key_rows[None, :], scores, 0.0)
                 gradient += tl.dot(tl.trans(scores).to(C.OPERAND), numerator.to(C.OPERAND), input_precision=C.PRECISION)

@@ -35,7 +35,7 @@ LINEAR = {
     "bias_and_odd_sizes_log": replace(_LAYER, feature_map="exp", d=48, w=40, dv=80, mask=True, bias=True),
     "head_of_128": replace(_LAYER, feature_map="softmax", d=128, dv=128),
     "head_of_128_log": replace(_LAYER, feature_map="exp", d=128, dv=128),
-    "head_of_256": replace(_LAYER, feature_map="exp_max", d=256, dv=256, negate=False),
+    "head_of_256": replace(_LAYER, feature_map="identity", d=256, dv=256),
     "state": replace(_LAYER, feature_map="softmax", state=True, mask=True),
     "state_one_pass": replace(_LAYER, feature_map="softmax", state=True, mask=True, form="fused_chunk"),
     "state_log": replace(_LAYER, feature_map="exp", state=True, mask=True),
@@ -123,9 +123,17 @@ def linear_contest(case: Case, dtype: torch.dtype, device: str, backend: str) ->
         result = _call(case, leaves, key_padding_mask=mask, form=case.form, backend=backend)
         expected = KernelChoice(case.form, "triton") if backend == "triton" else KernelChoice("chunk", "torch")
         assert result.kernel == expected
-        return {"output": result.output, "kv": result.state.kv, "k": result.state.k}
+        return {"output": result.output, **_true_sums(result.state)}
 
     return Contest(given, plain_linear(case.options, mask, case.ends), kernels)
+
+
+def _true_sums(state: LinearState) -> Named:
+    """Gives the sums without their shift, which differs between forms."""
+    if state.log_scale is None:
+        return {"kv": state.kv, "k": state.k}
+    factor = state.log_scale.exp()
+    return {"kv": state.kv * factor[..., None], "k": state.k * factor}
 
 
 def decode_contest(case: Case, dtype: torch.dtype, device: str) -> Contest:
@@ -141,7 +149,7 @@ def decode_contest(case: Case, dtype: torch.dtype, device: str) -> Contest:
             normalize=options.normalize, eps=options.eps,
         )  # fmt: skip
         assert decoded.kernel.backend == ("triton" if device == "cuda" else "torch")
-        return {"output": decoded.output, "kv": state.kv, "k": state.k}
+        return {"output": decoded.output, **_true_sums(state)}
 
     def plain(leaves: Named) -> Named:
         with torch.no_grad():

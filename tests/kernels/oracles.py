@@ -23,7 +23,7 @@ UNTAUGHT = ("initial_scale",)
 
 
 def plain_linear(options: Options, mask: Tensor | None = None, ends: tuple[int, ...] | None = None) -> Attention:
-    """Gives "output" and the state's sums "kv" and "k", of inputs named as in `fused.call.Call`."""
+    """Gives "output" and the state's true sums "kv" and "k", of inputs named as in `fused.call.Call`."""
 
     def attend(given: Named) -> Named:
         if ends is None:
@@ -47,10 +47,7 @@ def _sequence(given: Named, options: Options, mask: Tensor | None) -> Named:
         hidden = ~mask[:, None, None]
         values = values.masked_fill(hidden.mT, 0.0)
     kv, sums, scale = given.get("initial_kv"), given.get("initial_k"), given.get("initial_scale")
-    reset = None
     if options.log_space:
-        lowest = keys.detach().masked_fill(hidden.mT, -torch.inf).amax(2)
-        reset = (lowest if scale is None else torch.maximum(lowest, scale)).neg().exp()
         queries, keys = queries.exp(), keys.exp()
         if kv is not None and sums is not None and scale is not None:
             kv, sums = kv * scale.exp()[..., None], sums * scale.exp()
@@ -67,8 +64,6 @@ def _sequence(given: Named, options: Options, mask: Tensor | None) -> Named:
     if options.normalize:
         empty = 0.0 if options.log_space else options.eps
         numerator = numerator / (denominator + empty).masked_fill(denominator + empty == 0, 1.0)
-    if reset is not None:
-        last_kv, last_k = last_kv * reset[..., None], last_k * reset
     return {"output": numerator, "kv": last_kv, "k": last_k}
 
 

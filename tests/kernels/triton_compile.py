@@ -23,7 +23,6 @@ from hedgebench.kernels.fused.gradients import backward
 from hedgebench.kernels.fused.launch import decode, forward
 from hedgebench.kernels.hybrid.call import HybridCall
 from hedgebench.kernels.hybrid.launch import hybrid_backward, hybrid_forward
-from hedgebench.kernels.triton.backend import NARROW
 
 HOPPER = GPUTarget("cuda", 90, 32)
 """H100 and H200."""
@@ -104,12 +103,14 @@ def described(launch: Launch, compiled: Any) -> CompiledKernel:
 
 def compiled_code(launch: Launch, target: GPUTarget = HOPPER) -> Any:
     """Compiles a kernel as that launch would: an integer of 1 becomes a constant, as Triton makes it one."""
-    constants = {name for name, parameter in zip(launch.kernel.arg_names, launch.kernel.params, strict=True)
-                 if parameter.is_constexpr or _is_one(launch.arguments[name])}  # fmt: skip
+    parameters = dict(zip(launch.kernel.arg_names, launch.kernel.params, strict=True))
+    general = {name for name, parameter in parameters.items() if parameter.do_not_specialize}
+    constants = {name for name, parameter in parameters.items()
+                 if parameter.is_constexpr or (name not in general and _is_one(launch.arguments[name]))}  # fmt: skip
     signature = {name: "constexpr" if name in constants else _type(launch.arguments[name])
                  for name in launch.kernel.arg_names}  # fmt: skip
     aligned = {(index,): [["tt.divisibility", 16]] for index, name in enumerate(launch.kernel.arg_names)
-               if name not in constants and _divides(launch.arguments[name])}  # fmt: skip
+               if name not in constants | general and _divides(launch.arguments[name])}  # fmt: skip
     source = ASTSource(launch.kernel, signature, {name: launch.arguments[name] for name in constants}, aligned)
     return triton.compile(source, target=target, options=launch.options)
 
@@ -123,6 +124,7 @@ def compile_attention(
     values: int | None = None,
     causal: bool = True,
     initial: bool = False,
+    bare: bool = False,
     only: Container[str] | None = None,
 ) -> list[CompiledKernel]:
     """Compiles every kernel of forward, backward and decoding, for grouped queries with a padding mask and biases.
@@ -133,12 +135,12 @@ def compile_attention(
         dtype: of all tensors.
         width: w, columns of W; d unless given.
         values: dv; d unless given.
-        causal: a query sees the keys up to its own; without it there is neither one pass nor decoding, and no one pass
-            either of two maps above `NARROW`.
+        causal: a query sees the keys up to its own; without it there is no decoding.
         initial: there is a state before the first token.
+        bare: without groups, mask and biases, as calls are benchmarked.
         only: names of the kernels to compile; all unless given.
     """
-    call = _attention_call(dim, feature_map, dtype, width or dim, values or dim, causal)
+    call = _attention_call(dim, feature_map, dtype, width or dim, values or dim, causal, bare)
     with recorded_launches() as launches:
         ran = forward(call)
         state = {"initial_kv": ran.final.kv, "initial_k": ran.final.k, "initial_scale": ran.final.log_scale}
@@ -146,25 +148,25 @@ def compile_attention(
             call = replace(call, **state)  # type: ignore[arg-type]
             ran = forward(call)
         if causal and not call.wide:
-            if feature_map == "identity" or min(dim, call.width) <= NARROW:
-                forward(replace(call, form="fused_chunk"))
             token = {name: getattr(call, name)[:, :, :1] for name in ("q", "k", "v")}
             decode(replace(call, **token, **state, mask=None), in_place=True)  # type: ignore[arg-type]
-        backward(call, ran.output, ran.norms, ran.output)
+        backward(call, ran, ran.output)
     return _compile_distinct(launches, only)
 
 
-def _attention_call(dim: int, feature_map: str, dtype: torch.dtype, width: int, values: int, causal: bool) -> Call:
+def _attention_call(
+    dim: int, feature_map: str, dtype: torch.dtype, width: int, values: int, causal: bool, bare: bool
+) -> Call:
     plain = feature_map == "identity"
-    heads, kv_heads, tokens = 4, 2, 512
+    heads, kv_heads, tokens = 4, 4 if bare else 2, 1024
     q, k, v = (torch.empty(2, h, tokens, size, dtype=dtype) for h, size in
                ((heads, dim), (kv_heads, dim), (kv_heads, values)))  # fmt: skip
     matrices = [None if plain else torch.empty(h, dim, width, dtype=dtype) for h in (heads, kv_heads)]
-    vectors = [None if plain else torch.empty(h, width, dtype=dtype) for h in (heads, kv_heads)]
+    vectors = [None if plain or bare else torch.empty(h, width, dtype=dtype) for h in (heads, kv_heads)]
     return Call(
         q=q, k=k, v=v, q_weight=matrices[0], k_weight=matrices[1], q_bias=vectors[0], k_bias=vectors[1],
         feature_map=feature_map, negate=not plain, causal=causal, normalize=True, eps=1e-12,
-        mask=torch.empty(2, tokens, dtype=torch.bool), log_space=feature_map == "exp", form="chunk",
+        mask=None if bare else torch.empty(2, tokens, dtype=torch.bool), log_space=feature_map == "exp", form="chunk",
     )  # fmt: skip
 
 

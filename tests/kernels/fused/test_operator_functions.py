@@ -34,7 +34,7 @@ from ..hybrid.test_launch import single as single_hybrid
 
 pytestmark = [
     pytest.mark.skipif(not interpreting(), reason="on a GPU the suite marked gpu runs these functions"),
-    pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning"),
 ]
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -119,10 +119,10 @@ def _described(tensor: Tensor) -> tuple[Any, ...]:
 def test_linear_attention_gives_what_its_fake_kernels_promise(name: str, dtype: torch.dtype) -> None:
     call = single(draw(LINEAR[name]), dtype)
     with functions_for_cuda(fused_forward, fused_backward):
-        output, norms, kv, keys, scale = assert_as_promised(fused_forward, call.flatten())
+        output, norms, kv, keys, scale, *segments = assert_as_promised(fused_forward, call.flatten())
         assert (scale.numel() > 0) == call.log_space
         grads = (output, torch.zeros_like(kv), torch.zeros_like(keys))
-        assert_as_promised(fused_backward, (*grads, output, norms, *call.flatten()))
+        assert_as_promised(fused_backward, (*grads, output, norms, scale, *segments, *call.flatten()))
 
 
 @pytest.mark.parametrize("name", ["exp", "grouped", "one_pass_log"])
@@ -140,9 +140,9 @@ def test_it_gives_it_for_tensors_that_lie_otherwise(name: str) -> None:
             other[name] = x.half()
     call = replace(given, **other)
     with functions_for_cuda(fused_forward, fused_backward):
-        output, norms, kv, keys, _ = assert_as_promised(fused_forward, call.flatten())
+        output, norms, kv, keys, scale, *segments = assert_as_promised(fused_forward, call.flatten())
         grads = (torch.ones(()).expand_as(output), torch.zeros(()).expand_as(kv), torch.zeros(()).expand_as(keys))
-        assert_as_promised(fused_backward, (*grads, output, norms, *call.flatten()))
+        assert_as_promised(fused_backward, (*grads, output, norms, scale, *segments, *call.flatten()))
 
 
 @pytest.mark.parametrize(("name", "dtype"), in_every_type(DECODED, {"exp", "softmax", "grouped_log"}, {"exp"}))
@@ -227,8 +227,8 @@ def test_the_backward_operator_passes_opcheck(name: str, kernel: str) -> None:
     given = single(draw(replace(LINEAR[name], hk=1, state=True))).flatten()
     operators = (fused_forward, fused_backward) if kernel == "triton" else ()
     with functions_for_cuda(*operators):
-        output, norms, kv, keys, _ = fused_forward(*given)
-        torch.library.opcheck(fused_backward, (output, kv, keys, output, norms, *given))
+        output, norms, kv, keys, *others = fused_forward(*given)
+        torch.library.opcheck(fused_backward, (output, kv, keys, output, norms, *others, *given))
 
 
 @pytest.mark.parametrize("kernel", ["torch", "triton"])
@@ -248,7 +248,11 @@ def test_gradients_through_the_operator_are_those_of_the_torch_forms() -> None:
     for leaf in call.differentiable().values():
         leaf.requires_grad_()
     with functions_for_cuda(fused_forward, fused_backward):
-        output, _, kv, keys, _ = fused_forward(*call.flatten())
+        output, _, kv, keys, scale, *_ = fused_forward(*call.flatten())
+        # A state in log space means something only with its shift.
+        assert expected.state.log_scale is not None
+        factor = (scale.double() - expected.state.log_scale).exp()
+        cotangents = (cotangents[0], cotangents[1] * factor[..., None], cotangents[2] * factor)
         torch.autograd.backward((output, kv, keys), [x.float() for x in cotangents])
     for name, leaf in call.differentiable().items():
         assert leaf.grad is not None

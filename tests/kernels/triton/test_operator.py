@@ -16,7 +16,7 @@ from hedgebench.kernels.hybrid.op import fused_hybrid, fused_hybrid_backward
 from hedgebench.kernels.triton.operator import Arguments
 
 RESULTS = {
-    fused_backward: ("grad", "grad_kv", "grad_k", "output", "norms"),
+    fused_backward: ("grad", "grad_kv", "grad_k", "output", "norms", "scale", "sums", "key_sums", "peaks"),
     fused_hybrid_backward: ("grad", "output", "norms", "shifts", "peaks"),
 }
 """What gradients take before the call."""
