@@ -51,5 +51,5 @@ def test_the_notebook_runs_and_shows_progress_tables_and_plots(tmp_path: Path) -
     assert any("<th>power:p=4</th>" in page and "associative_recall" in page for page in pages)
     assert any("data:image/svg+xml" in page for page in pages)
     assert any("no regression" in "".join(output.get("data", {}).get("text/markdown", "")) for output in outputs)
-    assert "[3/3] power:p=4 / gpt / associative_recall / seed 0: accuracy" in printed
+    assert "[3/3] power:p=4 / associative_recall: accuracy" in printed
     assert "bench: " not in printed

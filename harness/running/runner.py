@@ -226,7 +226,7 @@ class _RunUnderWay:
             def end(job: CellJob, outcome: CellOutcome) -> None:
                 self._keep(job, outcome)
                 display.finished(job.cell.key, titles[job.cell.key], outcome.record)
-                self.trackers.send_cell(outcome.record)
+                self.tell({"cell": job.cell.key, "status": outcome.record.status})
 
             for job in jobs:
                 if problem := job.planned.problem:
@@ -266,7 +266,6 @@ class _RunUnderWay:
             self.store.write_text(self.store.root / "logs" / f"{key}.log", outcome.log)
         if outcome.record.status in DONE_STATUSES:
             shutil.rmtree(job.checkpoints, ignore_errors=True)
-        self.tell({"cell": key, "status": outcome.record.status})
         self.trackers.send_cell(outcome.record)
 
     def _finish(self, interrupted: bool) -> int:

@@ -90,7 +90,7 @@ def test_a_hidden_device_is_not_chosen_and_no_colour_is_printed(bench_process: A
     done: Finished = bench_process("env", "--json", env={"CUDA_VISIBLE_DEVICES": "-1"})
     assert '"CUDA_VISIBLE_DEVICES": "-1"' in done.out
     coloured, plain = (
-        bench_process("list", "suites", env={"FORCE_COLOR": "1", "TERM": "xterm-256color", **more}).out
+        bench_process("list", "suites", "--long", env={"FORCE_COLOR": "1", "TERM": "xterm-256color", **more}).out
         for more in ({}, {"NO_COLOR": "1"})
     )
     assert "\x1b[" in coloured

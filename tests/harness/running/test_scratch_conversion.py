@@ -13,7 +13,7 @@ from hedgebench.harness.commands.convert import convert
 from hedgebench.harness.config import make_config
 from hedgebench.harness.plan import make_plan, make_sources
 from hedgebench.harness.recipes import RECIPES
-from hedgebench.harness.running import measure
+from hedgebench.harness.running import phases
 from hedgebench.harness.running.job import CellJob, Message
 from hedgebench.harness.running.worker import run_job
 from hedgebench.results.names import UsageError
@@ -148,7 +148,7 @@ class Killed(BaseException):
 def test_a_cell_that_was_killed_goes_on_and_ends_as_one_that_was_not(
     tmp_path: Path, phase: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "STEPS_EVERY_S", 0.0)
+    monkeypatch.setattr(phases, "MESSAGES_EVERY_S", 0.0)
     often: dict[str, Any] = {"set": {f"{stage}.checkpoint_every_s": "0" for stage in ("train", "distill", "finetune")}}
     (expected,) = run_cells(tmp_path / "whole", "hedgehog", **often)
     stages: list[str] = []

@@ -268,5 +268,5 @@ def test_a_control_at_the_single_point_of_the_main_metric_is_no_sweep(
 def test_the_page_shows_the_tables_and_the_note_under_their_section(hybrid: Callable[..., Record]) -> None:
     text = render([hybrid(30.0, 30.0)], "html")
     section = text[text.index('<h2 id="section-1">wikitext2') : text.index('id="cells"')]
-    assert "<h4>Attention divergence from softmax</h3>" in section
+    assert "<h4>Attention divergence from softmax</h4>" in section
     assert "30.00 ± 0.50 with its linear branch, 30.00 ± 0.50 without; its linear branch does no work.</li>" in section
