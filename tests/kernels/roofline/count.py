@@ -79,10 +79,10 @@ def launches_of(variant: Variant, work: str) -> tuple[list[Launch], str]:
             fused_decode_(*_decoding(variant).flatten())
             return recorded, "fused_recurrent"
         call = variant.call()
-        output, norms, kv, keys, _ = fused_forward(*call.flatten())
+        output, norms, kv, keys, *kept = fused_forward(*call.flatten())
         if work == "backward":
             recorded.clear()
-            fused_backward(output, torch.empty_like(kv), torch.empty_like(keys), output, norms, *call.flatten())
+            fused_backward(output, torch.empty_like(kv), torch.empty_like(keys), output, norms, *kept, *call.flatten())
         return recorded, call.form
 
 

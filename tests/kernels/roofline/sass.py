@@ -152,7 +152,9 @@ class Code:
         return found
 
     def _is_rare(self, start: int, end: int) -> bool:
-        """Whether what a branch jumps over is rare."""
+        """Whether what a branch jumps over is rare: a loop or a call that the main loop does not consist of."""
         skipped = [loop for loop in self.loops if start < loop[0] and loop[1] < end]
         calls = any(x.name.startswith("CALL") and start < x.address < end for x in self.instructions)
-        return self.main_loop not in skipped and (bool(skipped) or calls)
+        multiply = [x.address for x in self.instructions if x.kind in ("HGMMA", "HMMA")]
+        holds_all = bool(multiply) and all(start < address < end for address in multiply)
+        return self.main_loop not in skipped and not holds_all and (bool(skipped) or calls)
