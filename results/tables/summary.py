@@ -317,7 +317,9 @@ def _told_apart(columns: Sequence[SummaryColumn]) -> tuple[SummaryColumn, ...]:
     for column in columns:
         twins = [other.comparison for other in columns if other.kind == column.kind and _is_twin(column, other)]
         places = [_place(where) for where in (column.comparison, *twins)]
-        differing = (own for own, *others in zip(*places, strict=True) if set(others) != {own})
+        differing = [own for own, *others in zip(*places, strict=True) if set(others) != {own}]
+        if column.comparison.task in differing:  # another task has other data, which says no more
+            differing = [own for own in differing if own != places[0][-1]]
         found.append(replace(column, apart=tuple(differing)))
     return tuple(found)
 
@@ -328,5 +330,8 @@ def _is_twin(column: SummaryColumn, other: SummaryColumn) -> bool:
 
 
 def _place(where: Conditions) -> tuple[str, ...]:
+    """What tells columns apart, most telling first; a digest of data is shortened, and a name of data is not."""
     limit = "all rows" if where.limit is None else f"{where.limit} rows"
-    return where.task, where.backbone, where.recipe, where.scale, limit, where.data[-12:]
+    fingerprint = where.data.rpartition("@")[2]
+    data = fingerprint[-12:] if re.fullmatch("[0-9a-f]{16,}", fingerprint) else fingerprint
+    return where.task, where.backbone, where.recipe, where.scale, limit, data

@@ -74,7 +74,9 @@ def test_tasks_stand_under_their_rooms_one_line_each_within_80_columns() -> None
     assert "lra (Long Range Arena)" in rooms
     assert len(lines) - len(rooms) == len(listing("tasks")[0])
     assert max(map(len, lines)) <= 80
-    assert any(re.fullmatch(r"  glue/cola +Is the sentence grammatical\? \(Matthews correlation\)", line) for line in lines)
+    assert any(
+        re.fullmatch(r"  glue/cola +Is the sentence grammatical\? \(Matthews correlation\)", line) for line in lines
+    )
     assert not re.search(r"[0-9a-f]{8}", text.getvalue())
 
 

@@ -152,7 +152,13 @@ def test_the_continued_control_trains_as_long_as_the_students_and_shares_their_t
 
 def test_a_record_says_which_weights_validation_chose_and_of_how_many(mirror: Path) -> None:
     kept = {"teacher.keep_last": "false", "finetune.keep_last": "false"}
-    chosen = {**kept, "teacher.eval_every": "1", "finetune.patience": "1", "finetune.lr": "10", "finetune.eval_every": "1"}
+    chosen = {
+        **kept,
+        "teacher.eval_every": "1",
+        "finetune.patience": "1",
+        "finetune.lr": "10",
+        "finetune.eval_every": "1",
+    }
     (record,) = run_cells(mirror, "elu", set=chosen)
     losses = [p for p in record.curves if p.name == "teacher loss" and p.split == "validation"]
     best = min(losses, key=lambda point: point.value)

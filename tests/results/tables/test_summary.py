@@ -154,6 +154,21 @@ def test_columns_of_one_task_say_what_sets_them_apart(make_record: MakeRecord) -
     }
 
 
+def test_names_of_data_stand_whole_and_digests_are_shortened(make_record: MakeRecord) -> None:
+    def apart(*records: Record) -> list[tuple[str, ...]]:
+        return [column.apart for column in summary_of(list(records)).columns if column.kind == "score"]
+
+    def of(fingerprint: str, model: str) -> Record:
+        record = make_record(model)
+        assert record.data is not None
+        return replace(record, data=replace(record.data, fingerprint=fingerprint))
+
+    assert apart(of("0123456789abcdef" * 4, "softmax"), of("uniform tokens, seed 0", "elu")) == [
+        ("456789abcdef",),
+        ("uniform tokens, seed 0",),
+    ]
+
+
 def test_times_on_a_busy_machine_have_no_factor(showcase: list[Record]) -> None:
     def slowed(record: Record) -> Record:
         if (record.task, record.model) != ("throughput", "elu"):
