@@ -93,8 +93,7 @@ def _draw(axes: Axes, line: HistoryLine, found: MetricHistory, style: draw.Style
         (mark,) = axes.plot(x, point.value or 0.0, color=style.colour, marker=style.marker, markersize=5)
         draw.tell(mark, f"{line.cell.model}: {point.value:.6g}{unit} at {version.label}, {line.device}")
         if point.change is not None and point.is_real:
-            look = _RING | {"markeredgecolor": _VERDICTS[point.change.verdict]}
-            axes.plot(x, point.value or 0.0, **look)
+            axes.plot(x, point.value or 0.0, markeredgecolor=_VERDICTS[point.change.verdict], **_RING)
     return handle
 
 
