@@ -37,7 +37,7 @@ SUITES: Mapping[str, Suite] = {
     for suite in (
         Suite(
             "quickstart",
-            "softmax, elu and hedgehog without a download, in under 3 minutes on 2 cores; what a bare `bench run` does",
+            "softmax, elu and hedgehog without a download, in 3 to 4 minutes on 2 cores; what a bare `bench run` does",
             ("softmax", "elu", "hedgehog"),
             {
                 "associative_recall": "small",  # Hedgehog recalls as softmax does, 1+ELU does not
