@@ -5,7 +5,7 @@ Tables 4 to 8 and the figures are numbered from memory: sources that were read p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from .declarations import Artefact, Fact, Setup, Unstated
 from .studies import CONTROL, PRIOR
@@ -54,6 +54,13 @@ _EFFICIENCY = Setup(
     )
 )
 
+_ON_COLA = Setup(_BERT, _COLA, unstated=(*_CONVERSION, _DIVERGENCE))
+_ON_OTHER_TEXT = Setup(
+    _BERT,
+    Fact("maps distilled on CoLA and on WikiText-103; other GLUE sets; longer inputs"),
+    unstated=(*_CONVERSION, _DIVERGENCE),
+)
+
 _TABLES = (
     Artefact(
         "table-1",
@@ -80,18 +87,14 @@ _TABLES = (
         "table-4",
         "Attention fidelity of an encoder's maps, and what distillation adds to it",
         ("fidelity-cola",),
-        Setup(_BERT, _COLA, unstated=(*_CONVERSION, _DIVERGENCE)),
+        _ON_COLA,
         metrics=("attention_kl", "attention_kl_from_teacher", "attention_entropy", "attention_monotonicity"),
     ),
     Artefact(
         "table-5",
         "Attention fidelity on other text and longer inputs than the maps were distilled on",
         ("fidelity-cola", "fidelity-text"),
-        Setup(
-            _BERT,
-            Fact("maps distilled on CoLA and on WikiText-103; other GLUE sets; longer inputs"),
-            unstated=(*_CONVERSION, _DIVERGENCE),
-        ),
+        _ON_OTHER_TEXT,
         metrics=("attention_kl_at",),
     ),
     Artefact(
@@ -186,19 +189,17 @@ _TABLES = (
 )
 
 
-def _figures() -> Iterator[Artefact]:
-    figures = (
-        ("figure-2", "Entropy of attention rows by layer", ("fidelity-cola",), ("layers",)),
-        ("figure-3", "Attention weight against q·k", ("fidelity-cola",), ("products",)),
-        ("figure-4", "Recall against the entropy of attention", ("recall",), ("entropy",)),
-        ("figure-6", "Time and memory against sequence length", ("efficiency",), ("figure6",)),
-        ("figure-7", "Attention maps", ("fidelity-cola",), ("maps",)),
-        ("figure-8", "Divergence from softmax on text of another kind", ("fidelity-cola",), ("lengths",)),
-        ("figure-9", "Divergence from softmax against length", ("fidelity-text",), ("lengths",)),
+_FIGURES = tuple(
+    Artefact(f"figure-{number}", title, (study,), setup, plots=(plot,), has_table=False)
+    for number, title, study, plot, setup in (
+        (2, "Entropy of attention rows by layer", "fidelity-cola", "layers", _FINETUNED),
+        (3, "Attention weight against q·k", "fidelity-cola", "products", _FINETUNED),
+        (4, "Recall against the entropy of attention", "recall", "entropy", Setup(unstated=(*_RECALL, *_SCRATCH))),
+        (6, "Time and memory against sequence length", "efficiency", "figure6", _EFFICIENCY),
+        (7, "Attention maps", "fidelity-cola", "maps", _FINETUNED),
+        (8, "Divergence from softmax on text of another kind", "fidelity-cola", "lengths", _ON_COLA),
+        (9, "Divergence from softmax against length", "fidelity-text", "lengths", _ON_OTHER_TEXT),
     )
-    for id, title, studies, plots in figures:
-        setup = {"efficiency": _EFFICIENCY, "recall": Setup(unstated=(*_RECALL, *_SCRATCH))}.get(studies[0], _FINETUNED)
-        yield Artefact(id, title, studies, setup, plots=plots, has_table=False)
+)
 
-
-ARTEFACTS: Mapping[str, Artefact] = {artefact.id: artefact for artefact in (*_TABLES, *_figures())}
+ARTEFACTS: Mapping[str, Artefact] = {artefact.id: artefact for artefact in (*_TABLES, *_FIGURES)}

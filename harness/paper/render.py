@@ -24,7 +24,6 @@ from .measured import MeasuredStudies, read_studies
 from .studies import STUDIES
 from .verdicts import claim_lines, judge_claims
 
-_UNPLACED = f"The number and the content of the paper's table: {MARKS['unverified']}."
 _STAGES = ("train", "teacher", "distill", "finetune", "lora")
 
 
@@ -79,10 +78,10 @@ def _part(
         for column in study.columns
         if (gap := source.gap(study, column))
     ]
-    place = _UNPLACED if printed and printed.placement == "unverified" else ""
     illustrations = (_illustration(study) for study in studies if source.scale in study.illustrates)
     records = [record for study in studies for record in source.of(study) if record.status == "ok"]
-    notes = (artefact.note, place, *gaps, *illustrations, _unstated(artefact, records))
+    of_the_paper = _table_notes(printed) if printed else _figure_notes(reference, artefact.id)
+    notes = (artefact.note, *of_the_paper, *gaps, *illustrations, _unstated(artefact, records))
     return ArtefactPart(
         artefact.id,
         artefact.title,
@@ -92,6 +91,23 @@ def _part(
         figures,
         tuple(filter(None, notes)),
     )
+
+
+def _table_notes(printed: ReferenceTable) -> Iterator[str]:
+    """What is known of a printed table beside its numbers, and the numbers that are in print with other values."""
+    yield printed.note
+    yield from (f"{row.label}: {row.note}" for row in printed.rows if row.note)
+    for each in printed.contradictions:
+        column = printed.column(each.column)
+        stated = ", ".join(f"{one.value:.{column.decimals}f} ({MARKS[one.mark]})" for one in each.stated)
+        yield f"{each.row}, {column.label}: stated as {stated}. {each.note}"
+
+
+def _figure_notes(reference: Reference, id: str) -> Iterator[str]:
+    for figure in reference.figures:
+        if id == f"figure-{figure.number}":
+            note = f" {figure.note}" if figure.note else ""
+            yield f"The paper's figure ({MARKS[figure.mark]}): {figure.shows} Its values are not known.{note}"
 
 
 def _unstated(artefact: Artefact, records: Sequence[Record]) -> str:

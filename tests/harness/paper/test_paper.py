@@ -102,6 +102,16 @@ def test_a_table_without_any_record_says_what_is_missing(bench: Bench) -> None:
     assert "| Hedgehog: paper | 37.15 (T) |" in text
     assert "| hedgehog: here | not measured |" in text
     assert "lra, lra/image: not measured at scale smoke: it has not run yet" in text
+    assert "- Sinkhorn: No average is given" in text
+    assert "- Sinkhorn, Avg: stated as 51.39 (P), 51.29 (P), 51.48 (D). " in text
+
+
+def test_a_figure_says_what_is_known_of_the_papers(bench: Bench) -> None:
+    RunStore(Path("out")).create()
+    assert bench("paper", "render", "figure-6", "--output", "out").code == 0
+    text = Path("out/paper/paper.md").read_text(encoding="utf-8")
+    assert "- The paper's figure (U): Time and memory against sequence length" in text
+    assert "Device, batch, heads and largest length were not found either." in text
 
 
 def test_absent_data_is_a_gap_with_its_reason_and_no_failure(bench: Bench) -> None:

@@ -59,6 +59,10 @@ def test_unverified_is_what_was_remembered_and_derived_what_was_computed() -> No
             assert (mark == "derived") == (source == "arithmetic")
 
 
+def test_a_table_whose_place_is_unverified_says_so_in_its_note() -> None:
+    assert [t.id for t in REFERENCE.tables if t.placement == "unverified" and "unverified" not in t.note] == []
+
+
 def test_tables_3_to_5_and_12_and_the_figures_have_no_numbers() -> None:
     for n in (3, 4, 5, 12):
         assert all(not row.values for row in REFERENCE.table(n).rows)
