@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,6 +47,10 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_finish() -> None:
-    """Leaves what is imported by now out of collections of garbage, each of which would walk all of it."""
-    gc.collect()
-    gc.freeze()
+    """Leaves what is imported by now out of collections of garbage, each of which would walk all of it.
+
+    Hypothesis, when it is imported, asks the collector who refers to the generators of other packages: not before.
+    """
+    if "hypothesis" in sys.modules:
+        gc.collect()
+        gc.freeze()

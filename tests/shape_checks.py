@@ -10,14 +10,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Hashable
 from contextlib import suppress
-from functools import cache, partial, update_wrapper
+from functools import partial, update_wrapper
 from types import CodeType, FunctionType
 from typing import Any
 
 import jaxtyping
-
-Passed = dict[Hashable, set[Hashable]]
-"""For each set of arguments that passed, the results that did."""
 
 _WITH_SHAPES = frozenset({"Tensor", "Parameter", "ndarray"})
 """Names, as importing torch takes seconds, which a process that only distributes tests can do without."""
@@ -25,7 +22,23 @@ _WITH_SHAPES = frozenset({"Tensor", "Parameter", "ndarray"})
 _WITH_VALUES = frozenset({type(None), bool, int, str})
 _WITH_MORE = frozenset({list, dict, set, frozenset})
 
-_passed: dict[tuple[str, str, CodeType], Passed] = {}
+
+@dataclasses.dataclass
+class Checks:
+    """What functions of one source share: a function inside another is a new one whenever the other is called.
+
+    Attributes:
+        passed: For each set of arguments that passed, the results that did.
+        bodies: Of calls that are being checked, the innermost last.
+        checked: Has its arguments and its result checked, and calls the last body; None until it is needed.
+    """
+
+    passed: dict[Hashable, set[Hashable]] = dataclasses.field(default_factory=dict)
+    bodies: list[Callable[..., Any]] = dataclasses.field(default_factory=list)
+    checked: Callable[..., Any] | None = None
+
+
+_checks: dict[tuple[str, str, CodeType], Checks] = {}
 
 
 def check_shapes(modules: list[str]) -> None:
@@ -69,23 +82,27 @@ def _jaxtyped(jaxtyped: Callable[..., Any], /, *, typechecker: Any) -> Callable[
     return decorate
 
 
-def _checked_once(function: FunctionType, check: Callable[[Any], Any]) -> Any:
-    passed = _passed.setdefault((function.__module__, function.__qualname__, function.__code__), {})
+def _checked_once(function: FunctionType, check: Callable[[Any], Any]) -> Callable[..., Any]:
+    checks = _checks.setdefault((function.__module__, function.__qualname__, function.__code__), Checks())
 
-    @cache
-    def checked() -> Any:
-        return check(function)
+    def checked(body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        ready = checks.checked = checks.checked or check(_calling(checks.bodies, function))
+        checks.bodies.append(body)
+        try:
+            return ready(*args, **kwargs)
+        finally:
+            checks.bodies.pop()
 
     def call(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         try:
-            results = passed.get(arguments := described((args, *kwargs.items())))
+            results = checks.passed.get(arguments := described((args, *kwargs.items())))
         except TypeError:
-            return checked()(*args, **kwargs)
+            return checked(function, args, kwargs)
         if results is None:
-            result = checked()(*args, **kwargs)
+            result = checked(function, args, kwargs)
             with suppress(TypeError):
-                passed[arguments] = {described(result)}
+                checks.passed[arguments] = {described(result)}
             return result
         result = function(*args, **kwargs)
         try:
@@ -93,7 +110,7 @@ def _checked_once(function: FunctionType, check: Callable[[Any], Any]) -> Any:
                 return result
         except TypeError:
             found = None
-        check(_giving(result, function))(*args, **kwargs)
+        checked(lambda *args, **kwargs: result, args, kwargs)
         if found is not None:
             results.add(found)
         return result
@@ -101,10 +118,10 @@ def _checked_once(function: FunctionType, check: Callable[[Any], Any]) -> Any:
     return update_wrapper(call, function)
 
 
-def _giving(result: object, function: FunctionType) -> FunctionType:
-    """A function that is annotated as another, in the same module, and gives this result."""
+def _calling(bodies: list[Callable[..., Any]], function: FunctionType) -> Callable[..., Any]:
+    """A function that is annotated as another, in the same module, and calls the last of the bodies."""
 
-    def give(*args: Any, **kwargs: Any) -> object:
-        return result
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return bodies[-1](*args, **kwargs)
 
-    return update_wrapper(FunctionType(give.__code__, function.__globals__, closure=give.__closure__), function)
+    return update_wrapper(FunctionType(call.__code__, function.__globals__, closure=call.__closure__), function)

@@ -79,13 +79,16 @@ class WindowModel:
 
 
 @pytest.fixture
-def brief_collections() -> None:
+def brief_collections() -> Iterator[None]:
     """Leaves what there is before a test out of the collections of garbage that the test makes, one for each point.
 
     Of all that the tests have loaded, each would take half a second, and what it freed would count as the test's room.
     """
     gc.collect()
     gc.freeze()
+    yield
+    if "hypothesis" not in sys.modules:  # else tests/conftest.py has frozen what is imported, for good
+        gc.unfreeze()
 
 
 @pytest.fixture
