@@ -1,4 +1,4 @@
-"""Triton's interpreter at a third of its cost: what it does anew for each call or tensor it does once.
+"""Triton's interpreter at two fifths of its cost: what it does anew for each call or tensor it does once.
 
 On its own it replaces the functions of Triton's language whenever one function of a kernel calls another, and derives
 shape, name and numpy's dtype from a type whenever it makes a tensor: thousands of times in a launch.
