@@ -1,7 +1,9 @@
 """What every test runs under: checked tensor shapes, Triton's interpreter where there is no GPU, threads that fit."""
 
+import gc
 import os
 import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,11 +15,10 @@ if shutil.which("nvidia-smi") is None:
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from jaxtyping import install_import_hook
-
 import hedgebench
 
 from .browsing import browser as browser
+from .shape_checks import check_shapes
 
 _ROOT = Path(hedgebench.__file__).parent
 
@@ -38,8 +39,18 @@ def _checked_modules() -> list[str]:
 
 _CHECKS_SHAPES = find_spec("beartype") is not None
 if _CHECKS_SHAPES:
-    install_import_hook(_checked_modules(), "beartype.beartype")
+    check_shapes(_checked_modules())
 
 
 def pytest_report_header() -> str:
     return "tensor shapes: checked" if _CHECKS_SHAPES else "tensor shapes: not checked, the package beartype is missing"
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what is imported by now out of collections of garbage, each of which would walk all of it.
+
+    Hypothesis, when it is imported, asks the collector who refers to the generators of other packages: not before.
+    """
+    if "hypothesis" in sys.modules:
+        gc.collect()
+        gc.freeze()

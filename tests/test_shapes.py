@@ -5,17 +5,23 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+import jaxtyping
 import pytest
 import torch
-from jaxtyping import AbstractArray, TypeCheckError
+from jaxtyping import AbstractArray, Float, TypeCheckError
+from torch import Tensor
 
 import hedgebench
 from hedgebench.adapters.attention_model import Mask, Tokens
 from hedgebench.kernels.linear.naive import linear_attention_naive
 from hedgebench.kernels.softmax.attention import softmax_attention
+
+beartype = pytest.importorskip("beartype")
 
 ROOT = Path(hedgebench.__file__).parent
 
@@ -28,6 +34,40 @@ def test_a_wrong_shape_fails_in_the_rooms_of_kernels() -> None:
             attention(x, x, x[0], causal=True)
         with pytest.raises(TypeCheckError):
             attention(x, x, x[:, :, :2], causal=True)
+
+
+def checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorated as the functions of kernels and adapters are while tests run."""
+    return jaxtyping.jaxtyped(typechecker=beartype.beartype)(function)
+
+
+def test_results_are_checked_though_the_arguments_passed_before() -> None:
+    @checked
+    def first(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        return x[: kept[0]]
+
+    kept, x = [3], torch.zeros(3, 2)
+    for rows in (3, 3, 2, 2, 3):
+        kept[0] = rows
+        with nullcontext() if rows == 3 else pytest.raises(TypeCheckError):
+            assert first(x).shape == (3, 2)
+
+
+def test_values_of_axes_other_types_and_items_of_lists_are_told_apart() -> None:
+    @checked
+    def zeros(rows: int) -> Float[Tensor, "{rows} c"]:
+        return torch.zeros(2, 3)
+
+    @checked
+    def last(items: list[int]) -> int:
+        return items[-1]
+
+    for _ in range(2):
+        assert zeros(2).shape == (2, 3)
+        assert last([3]) == 3
+        for function, wrong in ((zeros, 3), (zeros, 2.0), (zeros, True), (last, ["3"])):
+            with pytest.raises(TypeCheckError):
+                function(wrong)
 
 
 def _annotated() -> list[str]:

@@ -7,13 +7,14 @@ from torch import Tensor
 
 from hedgebench.kernels.triton.tiles import interpreting
 
-from .interpreter import replace_the_language_once
+from .interpreter import derive_from_types_once, replace_the_language_once
 from .other_process import OtherProcess, other_process
 
 QKV = tuple[Tensor, Tensor, Tensor]
 
 if interpreting() and find_spec("triton") is not None:
     replace_the_language_once()
+    derive_from_types_once()
 
 
 @pytest.fixture(autouse=True)

@@ -79,13 +79,13 @@ def test_a_task_of_lm_eval_runs_and_scores_again_from_its_rows(checkpoint: Path,
 
 
 def test_tasks_of_one_model_share_a_process_and_each_has_its_own_record(
-    bench_process: Bench, checkpoint: Path, mirror: Path, tmp_path: Path
+    bench: Bench, checkpoint: Path, mirror: Path, tmp_path: Path
 ) -> None:
     for name, more in (("one", {}), ("two", {}), ("broken", {"doc_to_target": "{{ 1 // 0 }}"})):
         write_task(tmp_path, name, **more)
     tasks = ",".join(f"lm_eval/{name}" for name in ("one.yaml", "two.yaml", "one.yaml:max_length=32", "broken.yaml"))
     arguments = ("--models", "softmax,elu", "--backbone", f"hf:{checkpoint}", "--tasks", tasks, "--mirror", mirror)
-    done = bench_process("run", *arguments, "--output", tmp_path / "run", "--quiet")
+    done = bench("run", *arguments, "--output", tmp_path / "run", "--quiet")
     assert done.code == 3, done.err
     found = {(record.model, record.task): record for record in RunStore(tmp_path / "run").records().records}
     for model in ("softmax", "elu"):
