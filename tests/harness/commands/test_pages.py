@@ -71,5 +71,5 @@ def test_times_and_chance_are_those_of_the_runs_in_this_folder(make_job: Callabl
     store.write_record(replace(found, cell_id="other", task="glue/rte", timings_s={"train": 1e6}))
     (store.cells / "broken.json").write_text('{"task": "glue/mnli"', encoding="utf-8")
     page = task("glue/mnli")
-    assert "  time: smoke: 21 s a model on cpu (median of 3)\n" in page
+    assert "  time: smoke: 21 s a model on cpu (median of 3); not measured yet at small,\n    paper\n" in page
     assert "  chance: accuracy 0.35 (chance)\n" in page
