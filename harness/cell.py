@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from ..adapters.base import Settings, UnsupportedError
 from ..adapters.model_code import MODEL_CODE
 from ..results.record import DataIdentity, Failure, Scalar
-from ..results.tables.row import grouped
 from ..tasks.data.own_rows import LOCAL
 
 if TYPE_CHECKING:
@@ -149,7 +148,8 @@ def _of_names(cell: Cell, name: str, *others: Any) -> PlannedCell:
 
 def unlike_backbones(planned: Sequence[PlannedCell]) -> Iterator[str]:
     """A message for each task on which models that name no backbone are on others than those that name one."""
-    for task, cells in grouped(planned, lambda p: p.cell.task).items():
+    for task in dict.fromkeys(p.cell.task for p in planned):
+        cells = [p for p in planned if p.cell.task == task]
         named = {p.backbone.name for p in cells if p.spec.backbone}
         others = {(p.spec.canonical, p.backbone.name) for p in cells if not p.spec.backbone}
         if named and {backbone for _, backbone in others} - named:

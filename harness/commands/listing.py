@@ -16,7 +16,6 @@ from rich.text import Text
 
 from ...adapters.backbone import BACKBONES, Backbone
 from ...results.names import GROUPS, UsageError, unknown_name
-from ...results.tables.row import grouped
 from ...tasks.base import Task
 from .. import registry
 from ..recipes import RECIPES
@@ -67,14 +66,14 @@ def listing(what: str, pattern: str = "") -> tuple[Rows, list[str]]:
 def print_lines(rows: Rows, console: Console) -> None:
     """Prints the name and the summary of each row in one line, cut at the console's width; tasks by room."""
     name = next(iter(rows[0]))
-    rooms = grouped(rows, lambda row: row.get("room", ""))
-    for room in sorted(rooms):
-        about = _common_subject([row["summary"] for row in rooms[room]])
+    for room in sorted({row.get("room", "") for row in rows}):
+        within = [row for row in rows if row.get("room", "") == room]
+        about = _common_subject([row["summary"] for row in within])
         if room:
             title = room if room.endswith(TOML) else room.replace("_", " ")
             console.print(Text(title + (f" ({about})" if about and about.lower() != room else ""), style="bold"))
-        width = max(len(row[name]) for row in rooms[room])
-        for row in rooms[room]:
+        width = max(len(row[name]) for row in within)
+        for row in within:
             summary = row["summary"].removeprefix(f"{about}: ")
             line = Text(f"{'  ' if room else ''}{row[name]:{width}}  {summary}")
             line.truncate(console.width, overflow="ellipsis")
