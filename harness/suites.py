@@ -37,7 +37,7 @@ SUITES: Mapping[str, Suite] = {
     for suite in (
         Suite(
             "quickstart",
-            "softmax, elu and hedgehog without a download, in 2 minutes on 2 cores; what a bare `bench run` does",
+            "what a bare `bench run` does: no download, 2 minutes on 2 cores",
             ("softmax", "elu", "hedgehog"),
             {
                 "associative_recall": "small",  # a softmax model recalls, and still does as Hedgehog, but not as 1+ELU
@@ -54,7 +54,7 @@ SUITES: Mapping[str, Suite] = {
         ),
         Suite(
             "icl",
-            "learning in context on generated data: recall, regression, functions, languages, arithmetic and mazes",
+            "learning in context: recall, regression, functions, languages, mazes",
             ("softmax", "elu", "hedgehog"),
             dict.fromkeys(IN_CONTEXT, "small"),
         ),

@@ -37,7 +37,7 @@ def test_every_page_fits_80_columns_and_has_a_command_to_try() -> None:
 
 def test_other_things_have_their_row_as_a_page() -> None:
     page = page_of("suites", listing("suites", "icl")[0][0])
-    assert page.startswith("icl\n  learning in context on generated data: ")
+    assert page.startswith("icl\n  learning in context: recall")
     assert "  models: softmax, elu, hedgehog\n" in page
     assert "  tasks: mqar=small, " in page
 
