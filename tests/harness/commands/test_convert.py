@@ -12,6 +12,7 @@ from typing import Any
 import huggingface_hub
 import pandas as pd
 import pytest
+from huggingface_hub import constants
 
 from hedgebench.harness.commands import convert
 from hedgebench.harness.config import RunConfig
@@ -70,7 +71,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         monkeypatch.delenv("HF_HUB_OFFLINE")
         monkeypatch.setenv("HF_TOKEN", hub.token)
         for name, value in (("ENDPOINT", hub.url), ("HF_HUB_OFFLINE", False), ("HF_HUB_DISABLE_XET", True)):
-            monkeypatch.setattr(huggingface_hub.constants, name, value)
+            monkeypatch.setattr(constants, name, value)
         yield hub
 
 
