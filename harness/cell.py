@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,3 +144,17 @@ def _of_names(cell: Cell, name: str, *others: Any) -> PlannedCell:
 
     task = task_of(name, cell.settings.get("task", {}), cell.data if cell.data.id else None)
     return PlannedCell(cell, task, parse_spec(cell.model, registry.mechanisms().get), *others)
+
+
+def unlike_backbones(planned: Sequence[PlannedCell]) -> Iterator[str]:
+    """A message for each task on which models that name no backbone are on others than those that name one."""
+    for task in dict.fromkeys(p.cell.task for p in planned):
+        cells = [p for p in planned if p.cell.task == task]
+        named = {p.backbone.name for p in cells if p.spec.backbone}
+        others = {(p.spec.canonical, p.backbone.name) for p in cells if not p.spec.backbone}
+        if named and {backbone for _, backbone in others} - named:
+            told = ", ".join(f"{model} is on {backbone}" for model, backbone in sorted(others))
+            yield (
+                f"{task}: {told} and not on {', '.join(sorted(named))}, and scores on different backbones are not "
+                "compared; --backbone NAME sets that of all models that name none"
+            )

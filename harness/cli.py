@@ -149,7 +149,6 @@ def _end_as_by_interrupt() -> None:
 
 def _list(options: argparse.Namespace) -> int:
     from .commands.listing import listing, print_lines, print_listing
-    from .commands.pages import page_of
 
     rows, problems = listing(options.what, options.pattern)
     is_one = [row[options.what.removesuffix("s")] for row in rows] == [options.pattern]
@@ -158,6 +157,8 @@ def _list(options: argparse.Namespace) -> int:
     elif options.long:
         print_listing(rows, _console())
     elif is_one:
+        from .commands.pages import page_of
+
         print(page_of(options.what, rows[0]), end="")
     else:
         print_lines(rows, _console(least=0))

@@ -20,6 +20,8 @@ PACKAGES = (
 )
 VARIABLES = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "TRITON_INTERPRET", "HF_HUB_OFFLINE", "HEDGEBENCH_MIRROR")
 
+_GPUS = Path("/proc/driver/nvidia/gpus")
+
 
 @cache
 def host_environment() -> dict[str, Scalar]:
@@ -53,15 +55,26 @@ def cpu_name() -> str:
 
 
 def gpu_name() -> str:
-    """The name of the first NVIDIA device, found without importing torch; empty if the driver does not state it."""
-    return _kernel_field(sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")), "Model")
+    """The name of the first NVIDIA device that `CUDA_VISIBLE_DEVICES` shows, found without importing torch.
+
+    Devices count in the order of their bus addresses. CUDA may count the fastest first (`CUDA_DEVICE_ORDER`), which
+    makes a difference only between unlike devices. Empty if the driver does not state the name, and for parts of a
+    device.
+    """
+    files = sorted(_GPUS.glob("*/information"))
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()
+    if first.isdecimal():
+        shown = files[int(first) :][:1]
+    else:
+        shown = [file for file in files if first and _kernel_field([file], "GPU UUID").startswith(first)]
+    return _kernel_field(shown, "Model")
 
 
 def has_cuda_device() -> bool:
     """Whether an NVIDIA device is visible, found without importing torch."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
-    return Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists()
+    return _GPUS.exists() or Path("/dev/nvidia0").exists()
 
 
 def git_state(root: Path) -> dict[str, Scalar]:

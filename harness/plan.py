@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,7 +14,7 @@ from ..adapters.backbone import Backbone, CheckpointError
 from ..adapters.base import Settings, UnsupportedError, Value
 from ..adapters.mechanisms.softmax import CONTINUED
 from ..adapters.spec import ModelSpec, parse_spec
-from ..results.names import UsageError, unknown_name
+from ..results.names import UnknownNameError, UsageError, unknown_name
 from ..results.record import DataIdentity, Failure
 from ..tasks.base import DataUnavailableError, Sources, Task
 from ..tasks.data.own_rows import nearest_datasets
@@ -35,6 +36,12 @@ CONVERT_FIRST = (
     "; the task trains nothing: convert the model with bench convert --to FOLDER, and measure it with "
     "--backbone hf:FOLDER"
 )
+
+NO_TEST_SPLIT = (
+    "; no model is tested on rows that it trained on: divide them into a train and a test file, or measure pretrained "
+    "models as they are on all rows, with test_split=NAME:train_split=none"
+)
+"""What to do with data of the user's that have no test split."""
 
 LocatedBackbone: TypeAlias = tuple[Backbone, Weights | None, Failure | None]
 """A backbone, its weights if it is pretrained, and why they cannot be found."""
@@ -90,13 +97,31 @@ def _drafts(config: RunConfig, sources: Sources) -> Iterator[PlannedCell]:
     """Every model on every task with its settings, without data and seeds."""
     located = cache(partial(_locate_backbone, sources=sources, trust_remote_code=config.trust_remote_code))
     parse_model = partial(parse_spec, mechanisms=registry.mechanisms().get)
-    specs = [parse_model(text) for text in config.models]
+    specs = list(_specs(config.models, parse_model))
     for task, task_spec in _tasks(config.tasks):
         if not task.info.model and not specs:
             raise UsageError(NOTHING_GIVEN.format("models"))
         for spec in [parse_model(task.info.model)] if task.info.model else specs:
             backbone = located(spec.backbone or config.backbone or task.info.backbone)
             yield _draft(task, task_spec, spec, backbone, config)
+
+
+def _specs(texts: Sequence[str], parse_model: Callable[[str], ModelSpec]) -> Iterator[ModelSpec]:
+    """The model specs that texts hold.
+
+    Raises:
+        UsageError: As `parse_spec`; an unknown model after a local checkpoint may be the end of that one's path.
+    """
+    for before, text in pairwise(("", *texts)):
+        try:
+            yield parse_model(text)
+        except UnknownNameError as error:
+            _, is_local, path = before.partition("@hf:")
+            if not is_local:
+                raise
+            raise UsageError(
+                f"{error}; nor is there a folder {f'{path},{text}'!r}, if the comma is part of its name"
+            ) from error
 
 
 def _tasks(patterns: Sequence[str]) -> list[tuple[Task, TaskSpec]]:
@@ -294,7 +319,8 @@ def _with_data(draft: PlannedCell, sources: Sources) -> PlannedCell:
             raise UsageError(f"task {task.info.name}: {error}{hint}") from error
         return replace(draft, problem=Failure(type(error).__name__, str(error)))
     except ValueError as error:
-        raise UsageError(f"task {task.info.name}: {error}") from error
+        hint = NO_TEST_SPLIT if "given as test_split," in str(error) else ""
+        raise UsageError(f"task {task.info.name}: {error}{hint}") from error
     if draft.cell.recipe not in task.info.recipes:
         raise UsageError(
             f"task {task.info.name}: recipe {draft.cell.recipe} trains, and {data.id} has no training split that is "

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from ..adapters.base import Settings, Value
-from ..results.names import UsageError, unknown_name
+from ..results.names import UnknownNameError, UsageError, unknown_name
 from .config import split_list
 
 Groups = Mapping[str, Settings]
@@ -34,7 +34,8 @@ def check_overrides(overrides: Iterable[str], cells: Iterable[Groups]) -> None:
     """Checks that every override changes some cell.
 
     Raises:
-        UsageError: No cell of the run has a key; the message has the groups that have it, or the nearest keys.
+        UsageError: No cell of the run has a key; the message has the groups that have it, or the nearest keys and those
+            of the key's group.
     """
     names = {(group, name) for cell in cells for group, values in cell.items() for name in values}
     known = {f"{group}.{name}" for group, name in names} | {name for group, name in names if group == "task"}
@@ -43,7 +44,12 @@ def check_overrides(overrides: Iterable[str], cells: Iterable[Groups]) -> None:
             name = key.rpartition(".")[2]
             if homes := sorted(f"{group}.{each}" for group, each in names if each == name and group != "task"):
                 raise UsageError(f"unknown setting {key!r}; did you mean {' or '.join(homes)}?")
-            raise unknown_name("setting", key, known)
+            whole, given = str(unknown_name("setting", key, known)), key.rpartition(".")[0] or "task"
+            of_group = [f"{group}.{each}" for group, each in names if group == given != "task"]
+            of_task = [each for group, each in names if group == "task"]
+            others = {f"{group}.KEY" for group, _ in names if group != "task"}
+            allowed = sorted(of_group) or [*sorted(of_task), *sorted(others)]
+            raise UnknownNameError(f"{whole.partition(' (allowed: ')[0]} (allowed: {', '.join(allowed)})")
 
 
 def parse_value(key: str, text: str, default: Value) -> Value:

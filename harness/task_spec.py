@@ -37,7 +37,9 @@ from .settings import parse_value
 if TYPE_CHECKING:
     from ..results.report.sections import TaskText
 
-_TOML = ".toml"
+TOML = ".toml"
+"""Ending of files that declare tasks."""
+
 _TITLE = re.compile(r"[\w-]+")
 _LM_EVAL = "lm_eval/"
 """Prefix of tasks of lm-eval."""
@@ -87,7 +89,7 @@ def parse_task_specs(text: str) -> list[TaskSpec]:
         UsageError: The file cannot be read, or declares something else than tasks.
     """
     name, *parts = text.split(":")
-    if not name.endswith(_TOML):
+    if not name.endswith(TOML):
         return [parse_task_spec(text)]
     declared = _declared(Path(name).expanduser())
     title = parts.pop(0) if parts and "=" not in parts[0] else ""
@@ -96,6 +98,15 @@ def parse_task_specs(text: str) -> list[TaskSpec]:
     given = parse_pairs(parts, f"task {text!r}")
     chosen = {title: declared[title]} if title else declared
     return [TaskSpec(task, given, each, settings) for each, (task, settings) in chosen.items()]
+
+
+def declares_tasks(path: Path) -> bool:
+    """Whether a file is TOML with a table that names its `task`; pyproject.toml, for example, has none."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8")).values()
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return False
+    return any(isinstance(table, dict) and isinstance(table.get("task"), str) for table in tables)
 
 
 def parse_task_spec(text: str) -> TaskSpec:
@@ -146,7 +157,7 @@ def _declared(path: Path) -> dict[str, tuple[str, dict[str, str]]]:
         UsageError: There is no such file, it is not TOML, or it declares something else than tasks.
     """
     if not path.is_file():
-        beside = [each.name for each in path.parent.glob(f"*{_TOML}")]
+        beside = [each.name for each in path.parent.glob(f"*{TOML}")]
         raise unknown_name(f"file of tasks in {path.parent.resolve()}", path.name, beside)
     try:
         tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -108,7 +108,7 @@ def _upload(folder: Path, repo: str, console: Console) -> int:
     try:
         HfApi().create_repo(repo, exist_ok=True)
         found = HfApi().upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload a converted model")
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, OSError, RuntimeError) as error:  # a large file that is refused is a RuntimeError
         say(console, f"not uploaded: {_first_line(error)}; the model is in {folder}: hf upload {repo} {folder}")
         return EXIT_FAILED
     say(console, f"uploaded: {found.commit_url}")

@@ -15,12 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ...adapters.backbone import BACKBONES, Backbone
-from ...results.names import GROUPS, unknown_name
-from ...results.tables.row import grouped
+from ...results.names import GROUPS, UsageError, unknown_name
 from ...tasks.base import Task
 from .. import registry
 from ..recipes import RECIPES
 from ..suites import SUITES
+from ..task_spec import TOML, TaskSpec, decided, declares_tasks, parse_task_specs
 
 Rows: TypeAlias = list[dict[str, Any]]
 
@@ -32,16 +32,26 @@ def listing(what: str, pattern: str = "") -> tuple[Rows, list[str]]:
 
     Args:
         what: `models`, `tasks`, `backbones`, `recipes` or `suites`.
-        pattern: A name, a glob or the part of a task's name before `/`; empty for every row.
+        pattern: A name, a glob, the part of a task's name before `/`, or a file that declares tasks; empty for every
+            row, and for the tasks that files in this folder declare.
 
     Raises:
-        UnknownNameError: Nothing has such a name.
+        UsageError: Nothing has such a name, or the file does not declare tasks.
     """
     broken: Mapping[str, str] = {}
     if what in ("models", "tasks"):
         broken = registry.mechanisms().broken if what == "models" else registry.tasks().broken
     problems = [f"plugin {name!r} is not usable: {reason}" for name, reason in broken.items()]
-    rows = {row[what.removesuffix("s")]: row for row in LISTINGS[what]()}
+    if what == "tasks" and pattern.partition(":")[0].endswith(TOML):
+        return _declared_rows(pattern), problems
+    listed = LISTINGS[what]()
+    for path in sorted(Path().glob(f"*{TOML}")) if what == "tasks" and not pattern else ():
+        if declares_tasks(path):
+            try:
+                listed += _declared_rows(path.name)
+            except UsageError as error:
+                problems.append(f"{path} is not usable: {error}")
+    rows = {row[what.removesuffix("s")]: row for row in listed}
     if not pattern:
         return list(rows.values()), problems
     group = [name for name in rows if name in GROUPS.get(pattern, (name,)) and name.startswith(f"{pattern}/")]
@@ -56,15 +66,14 @@ def listing(what: str, pattern: str = "") -> tuple[Rows, list[str]]:
 def print_lines(rows: Rows, console: Console) -> None:
     """Prints the name and the summary of each row in one line, cut at the console's width; tasks by room."""
     name = next(iter(rows[0]))
-    rooms = grouped(rows, lambda row: row.get("room", ""))
-    for room in sorted(rooms):
-        about = _common_subject([row["summary"] for row in rooms[room]])
+    for room in sorted({row.get("room", "") for row in rows}):
+        within = [row for row in rows if row.get("room", "") == room]
+        about = _common_subject([row["summary"] for row in within])
         if room:
-            console.print(
-                Text(room.replace("_", " ") + (f" ({about})" if about and about.lower() != room else ""), style="bold")
-            )
-        width = max(len(row[name]) for row in rooms[room])
-        for row in rooms[room]:
+            title = room if room.endswith(TOML) else room.replace("_", " ")
+            console.print(Text(title + (f" ({about})" if about and about.lower() != room else ""), style="bold"))
+        width = max(len(row[name]) for row in within)
+        for row in within:
             summary = row["summary"].removeprefix(f"{about}: ")
             line = Text(f"{'  ' if room else ''}{row[name]:{width}}  {summary}")
             line.truncate(console.width, overflow="ellipsis")
@@ -131,6 +140,37 @@ def _task_row(task: Task) -> dict[str, Any]:
         "licence": info.licence,
         "room": room_of(task),
     }
+
+
+def _declared_rows(text: str) -> Rows:
+    """The tasks of a file, as their settings and no data decide; the room is the file.
+
+    Raises:
+        UsageError: The file is wrong, or a task does not take one of its settings.
+    """
+    file, rows = text.partition(":")[0], []
+    for spec in parse_task_specs(text):
+        settings = {**spec.declared, **spec.given}
+        summary = ", ".join(f"{key}={Path(value).name if key == 'file' else value}" for key, value in settings.items())
+        named = {"task": f"{file}:{spec.title}", "summary": f"{spec.name}: {summary}"}
+        data = [settings[key] for key in ("file", "dataset") if key in settings]
+        row = _task_row(declared_task(spec))
+        rows.append({**row, **named, "data": data or row["data"], "room": file})
+    return rows
+
+
+def declared_task(spec: TaskSpec) -> Task:
+    """A declared task as its settings decide, before data are looked for.
+
+    Raises:
+        UsageError: It does not take one of its settings.
+    """
+    task = registry.tasks().get(spec.name)
+    settings = spec.apply(next(iter(task.info.scales.values())).settings)
+    try:
+        return decided(task, settings)
+    except ValueError as error:
+        raise UsageError(f"task {spec.canonical(spec.name)}: {error}") from error
 
 
 def room_of(task: Task) -> str:

@@ -6,7 +6,7 @@ import math
 import re
 import statistics
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from ...results.tables.format import format_measurement
 from ...results.tables.row import grouped
 from ...tasks.base import Task
 from .. import registry
-from .listing import room_of, written_out
+from ..task_spec import TOML, parse_task_specs
+from .listing import declared_task, room_of, written_out
 
 _WIDTH, _INDENT = 80, 2
 _LONG_HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{8,}\b")
@@ -36,6 +37,9 @@ def page_of(what: str, row: Mapping[str, Any]) -> str:
     name, *others = row
     if what == "models":
         return model_page(registry.mechanisms().get(row[name]))
+    if what == "tasks" and str(row["room"]).endswith(TOML):
+        (spec,) = parse_task_specs(row[name])
+        return task_page(declared_task(spec), row, spec.canonical(spec.name))
     if what == "tasks":
         return task_page(registry.tasks().get(row[name]))
     facts = (_fact("" if key == "summary" else key, written_out(row[key])) for key in others)
@@ -59,23 +63,27 @@ def model_page(mechanism: Mechanism) -> str:
     return "\n".join(lines) + "\n"
 
 
-def task_page(task: Task) -> str:
-    """What a task measures, its chance level, data and licence, and how long it took wherever it was measured."""
+def task_page(task: Task, declared: Mapping[str, Any] | None = None, recorded: str = "") -> str:
+    """What a task measures, its chance level, data and licence, and how long it took wherever it was measured.
+
+    Args:
+        task: The task.
+        declared: The row of a task that a file declares; its name, settings and data stand on the page.
+        recorded: The name in records, if it is not the task's.
+    """
     info = task.info
-    records = list(_records(info.name))
-    lines = [info.name, *_wrapped(info.summary), *_fact("main metric", info.main_metric)]
-    lines += (
-        _fact("chance", _chance(task, records))
-        + _fact("data", _LONG_HASH.sub(r"\1…", ", ".join(info.data)))
-        + _fact("licence", info.licence)
-    )
+    name, data = (declared["task"], declared["data"]) if declared else (info.name, info.data)
+    records = list(_records(recorded or info.name))
+    lines = [name, *_wrapped(info.summary), *(_fact("declared as", declared["summary"]) if declared else ())]
+    lines += _fact("main metric", info.main_metric) + _fact("chance", _chance(task, records))
+    lines += _fact("data", _LONG_HASH.sub(r"\1…", ", ".join(data))) + _fact("licence", info.licence)
     lines += _fact("source", info.citation) + _fact("backbone", f"{info.backbone} unless --backbone names another")
     lines += _fact("recipes", ", ".join(info.recipes)) + _fact("scales", ", ".join(info.scales))
-    lines += _fact("time", "; ".join(_times(records)) or "not measured yet: no run here has the task")
+    lines += _fact("time", "; ".join((*_times(records), *_untimed(info.scales, records))))
     converts = info.recipes != ("zero-shot",) or info.own_device
     models = "" if info.model else "--models softmax,hedgehog " if converts else "--models softmax "
     lines += _fact("room", f"tasks/{room_of(task)}") if room_of(task) != "plugins" else []
-    lines += ["", f"bench run {models}--tasks {info.name}"]
+    lines += ["", f"bench run {models}--tasks {name}"]
     return "\n".join(lines) + "\n"
 
 
@@ -98,6 +106,12 @@ def _times(records: Sequence[Record]) -> Iterator[str]:
         seconds = statistics.median(math.fsum(record.timings_s.values()) for record in own)
         took = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
         yield f"{scale}: {took} a model on {device or 'an unknown device'} (median of {len(own)})"
+
+
+def _untimed(scales: Iterable[str], records: Sequence[Record]) -> Iterator[str]:
+    """The scales at which no run here has the task."""
+    if missing := [scale for scale in scales if scale not in {record.scale for record in records}]:
+        yield f"not measured yet at {', '.join(missing)}"
 
 
 def _records(task: str) -> Iterator[Record]:

@@ -23,7 +23,7 @@ from ...results.tables.row import grouped
 from ...results.terminal.details import print_leaderboard
 from ...results.terminal.screen import print_summary
 from .. import registry
-from ..cell import Cell, PlannedCell
+from ..cell import Cell, PlannedCell, unlike_backbones
 from ..config import RunConfig
 from ..environment import host_environment
 from ..plan import make_plan, make_sources
@@ -197,6 +197,9 @@ class _RunUnderWay:
         if not self.quiet:
             done = len(self.planned) - len(jobs)
             self._say(f"{len(self.planned)} cells, {done} already done; results in {self.store.root}")
+            if self.config.backbone is None:
+                for line in unlike_backbones(self.planned):
+                    self._say(line)
             self._say_problems(jobs)
         interrupted = not self._run_jobs(jobs, executor)
         return self._finish(interrupted)

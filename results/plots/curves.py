@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MOST_BESIDE = 3
+"""Most panels beside each other."""
+
 _Point: TypeAlias = tuple[str, CurvePoint, int]
 """A model's label, a point and the seed."""
 
@@ -46,9 +49,14 @@ def _figure(points: Sequence[_Point], styles: Styles, title: str) -> Figure:
     names = _in_order_of_stages(points)
     models = {label for label, _, _ in points}
     splits = {point.split for _, point, _ in points}
-    figure, every_axes = draw.new_figure(2.4 + 3.8 * len(names), max(3.6, 1.3 + 0.21 * len(models)), len(names))
+    rows = -(-len(names) // MOST_BESIDE)
+    columns = -(-len(names) // rows)
+    height = max(0.3 + 3.3 * rows, 1.3 + 0.21 * len(models))
+    figure, grid = draw.new_grid(rows, columns, (2.4 + 3.8 * columns, height))
     handles: dict[str, Any] = {}
-    for name, axes in zip(names, every_axes, strict=True):
+    for axes in grid.flat[len(names) :]:
+        axes.remove()
+    for name, axes in zip(names, grid.flat, strict=False):
         handles = _draw(axes, [entry for entry in points if entry[1].name == name], styles) | handles
         axes.set_xlabel("step (thin lines: training split)" if len(splits) > 1 and TRAINING_SPLIT in splits else "step")
         axes.set_ylabel(draw.plain(name))

@@ -45,10 +45,17 @@ _TELLS = "tells: "
 _TOLD = re.compile(rf'<g id="{_TELLS}([^"]*)">')
 """Matches an identifier that `tell` made; Matplotlib has escaped it, so it can become the text of an element."""
 
-# Okabe & Ito's palette for colour-blind readers, without its yellow, which is faint on white.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-_MARKERS = ("s", "^", "D", "v", "P", "X", "<")
+# Okabe & Ito's palette for colour-blind readers, without its yellow, which is faint on white, and three darker colours
+# that are as far from the others, also to protanopes and deuteranopes.
+_COLOURS = (
+    *("#0072B2", "#D55E00", "#332288"),
+    *("#009E73", "#882255", "#56B4E9"),
+    *("#E69F00", "#661100", "#CC79A7"),
+)  # fmt: skip
+# Eight markers and a line for each three models: no two of 24 models have both in common, so that grey print is enough.
+_MARKERS = ("s", "^", "D", "v", "P", "X", "<", "*")
 _LINES = ("-", "--", "-.", ":")
+_MODELS_PER_LINE = 3
 
 _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "hedgebench",
@@ -114,13 +121,13 @@ class Plot:
 def model_styles(models: Iterable[ModelKey]) -> dict[str, Style]:
     """A style for each model's label, from (model, variant); softmax is black, the rest follow in order of name.
 
-    Markers tell models apart where colours do not, as in grey print.
+    Nine models beside softmax have colours of their own. Of 24, no two share both marker and line, as grey print needs.
     """
     styles: dict[str, Style] = {}
     for label in (model_label(*key) for key in sorted(set(models), key=softmax_first)):
         number = len(styles) - (REFERENCE_MODEL in styles)
-        turn, place = divmod(number, len(_COLOURS))
-        styles[label] = Style(_COLOURS[place], _MARKERS[number % len(_MARKERS)], _LINES[turn % len(_LINES)])
+        colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+        styles[label] = Style(colour, marker, _LINES[number // _MODELS_PER_LINE % len(_LINES)])
         if label == REFERENCE_MODEL:
             styles[label] = Style("#000000", "o", "-")
     return styles
@@ -150,11 +157,18 @@ def new_figure(width: float, height: float, panels: int = 1, share_y: bool = Fal
 
 
 def finished(figure: Figure, title: str, handles: Mapping[str, Any] | None = None) -> Figure:
-    """The figure with a title above it at the left and a legend, one line for each handle, to the right."""
-    lines = textwrap.wrap(title, int(_LETTERS_PER_INCH * figure.get_figwidth()))
+    """The figure with a title above it at the left and a legend, one line for each handle, to the right.
+
+    The legend has no error bars, which would hide its markers.
+    """
+    from matplotlib.container import ErrorbarContainer
+
+    lines = textwrap.wrap(title, int(_LETTERS_PER_INCH * figure.get_figwidth()), break_on_hyphens=False)
     figure.suptitle(plain("\n".join(lines)), fontsize=11, x=0.01, ha="left")
     if handles:
-        figure.legend(list(handles.values()), list(map(plain, handles)), loc="outside right center", fontsize=9)
+        shown = [each.lines[0] if isinstance(each, ErrorbarContainer) else each for each in handles.values()]
+        look: dict[str, Any] = {"loc": "outside right center", "fontsize": 9, "handlelength": 2.8}
+        figure.legend(shown, list(map(plain, handles)), **look)
     return figure
 
 
@@ -246,6 +260,7 @@ def to_svg(figure: Figure) -> str:
 def save(figure: Figure, stem: Path) -> str:
     """Writes `stem`.svg and `stem`.png; returns the SVG text."""
     svg = to_svg(figure)
+    figure.set_layout_engine(None)  # to lay it out again would take as long as to draw it
     stem.with_name(stem.name + ".svg").write_text(svg, encoding="utf-8")
     with plot_settings():
         figure.savefig(stem.with_name(stem.name + ".png"), format="png", dpi=PNG_DPI, metadata={"Software": None})

@@ -33,6 +33,7 @@ _PANELS: Mapping[str, str] = {
     "monotonicity": "rank correlation with q·k",
     "overlap": "share of softmax's top 8 keys",
 }
+_SOLID: dict[str, Any] = {"linestyle": "-"}
 _SOFTMAX: dict[str, Any] = {"linestyle": "--", "linewidth": 1.1, "alpha": 0.75}
 _TEACHER: dict[str, Any] = {"linestyle": ":", "linewidth": 1.4}
 _GREY, _DARK = "#9a9a9a", "#555555"
@@ -79,13 +80,13 @@ def _layers_figure(models: Sequence[Fidelity], styles: Styles, title: str) -> Fi
             if name == "entropy":
                 axes.plot(model.layers["softmax_entropy"], color=style.colour, **_SOFTMAX)
             if model.model != REFERENCE_MODEL or name == "entropy":
-                axes.plot(values, markersize=4, **style.look)
+                axes.plot(values, markersize=4, **style.look | _SOLID)
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     teacher = _draw_teacher(grid[0][0], grid[0][1], models, styles)
     for axes in grid[-1]:
         axes.set_xlabel("layer (mean over heads)")
-    handles = {model.label: Line2D([], [], **dict(styles[model.label].look, linestyle="-")) for model in models}
+    handles = {model.label: Line2D([], [], **styles[model.label].look | _SOLID) for model in models}
     handles |= {"softmax over the\nsame q and k": Line2D([], [], color=_DARK, **_SOFTMAX), **teacher}
     _scale_divergence(grid[0][0], [line.get_ydata() for line in grid[0][0].get_lines()])
     return draw.finished(figure, title, handles)

@@ -20,8 +20,11 @@ _THEME = {
     "#777777": "var(--pale)",
     "#555555": "var(--pale)",
     "#eeeeee": "var(--card)",
+    "#332288": "var(--indigo)",
+    "#882255": "var(--wine)",
+    "#661100": "var(--brown)",
 }
-"""Colours of plots that follow the page's theme; the colours of models suit both themes."""
+"""Colours of plots that follow the page's theme; the other colours of models suit both themes."""
 
 
 def inline_svg(svg: str, number: int) -> str:

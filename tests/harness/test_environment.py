@@ -16,6 +16,7 @@ from hedgebench.harness.environment import (
     PACKAGES,
     commit_date,
     git_state,
+    gpu_name,
     has_cuda_device,
     host_environment,
     package_version,
@@ -58,6 +59,32 @@ def test_no_file_of_a_run_holds_a_token(bench_process: Callable[..., Any], tmp_p
     assert len(files) > 4
     assert not [path for path in files if b"hunter2" in path.read_bytes()]
     assert "hunter2" not in finished.out + finished.err
+
+
+@pytest.mark.parametrize(
+    ("visible", "name"),
+    [
+        (None, "NVIDIA A100"),
+        ("0,1", "NVIDIA A100"),
+        ("1", "NVIDIA H100"),
+        (" 1,0", "NVIDIA H100"),
+        ("GPU-b", "NVIDIA H100"),
+        ("2", ""),
+        ("-1", ""),
+        ("", ""),
+    ],
+)
+def test_the_named_device_is_the_first_that_is_visible(
+    visible: str | None, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for bus, model, uuid in (("0000:01:00.0", "NVIDIA A100", "GPU-a1"), ("0000:81:00.0", "NVIDIA H100", "GPU-b2")):
+        (tmp_path / bus).mkdir()
+        (tmp_path / bus / "information").write_text(f"Model: \t {model}\nGPU UUID: \t {uuid}\n")
+    monkeypatch.setattr(environment, "_GPUS", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpu_name() == name
 
 
 def test_a_package_that_is_not_installed_has_no_version() -> None:

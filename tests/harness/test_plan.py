@@ -121,6 +121,11 @@ def test_the_same_cell_asked_for_twice_is_planned_once() -> None:
         (("glu/*",), {}, "unknown task 'glu/"),
         (("lost",), {}, "task 'lost' is a plugin that could not be loaded: ImportError: no torch2"),
         (("recall",), {"models": ("sofmax",)}, "unknown model 'sofmax'; did you mean softmax"),
+        (
+            ("recall",),
+            {"models": ("elu@hf:./a", "b")},
+            "unknown model 'b' .*; nor is there a folder './a,b', if the comma is part of its name",
+        ),
         (("recall",), {"models": ("taylor:feature=1",)}, "unknown option of model taylor 'feature'; did you mean"),
         (("recall",), {"models": ("taylor:feature_dim=0",)}, "feature_dim is 0; allowed: int of at least 1"),
         (("recall",), {"models": ("hedgehog:map=exq",)}, "unknown value of option map 'exq'; did you mean exp"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hedgebench.adapters.base import Settings, Value
 from hedgebench.harness.settings import apply_overrides, check_overrides, parse_value
-from hedgebench.results.names import UsageError
+from hedgebench.results.names import UnknownNameError, UsageError
 
 GROUPS: dict[str, Settings] = {
     "task": {"length": 128, "lengths": (1, 2), "tokenizer": "auto", "stride": None},
@@ -37,6 +37,15 @@ def test_every_override_must_change_some_cell() -> None:
     check_overrides(["length", "task.length", "train.lr"], [{"task": {}}, GROUPS])
     with pytest.raises(UsageError, match=r"unknown setting 'train.stepz'; did you mean train.steps"):
         check_overrides(["train.stepz"], [GROUPS])
+
+
+def test_what_is_allowed_are_the_keys_of_the_group_or_those_of_the_task_and_the_groups() -> None:
+    cells: list[dict[str, Settings]] = [{"task": {"stride": 1, "batch": 2}, "train": {"lr": 0.1, "steps": 3}}]
+    with pytest.raises(UnknownNameError, match=r"unknown setting 'train\.zzz'.* \(allowed: train\.lr, train\.steps\)$"):
+        check_overrides(["train.zzz"], cells)
+    for key in ("zzz", "zzz.qqq"):
+        with pytest.raises(UnknownNameError, match=rf"unknown setting '{key}' \(allowed: batch, stride, train\.KEY\)$"):
+            check_overrides([key], cells)
 
 
 def test_a_key_without_its_group_is_answered_with_the_groups_that_have_it() -> None:

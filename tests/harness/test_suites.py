@@ -29,7 +29,8 @@ def test_recipes_and_settings_of_a_suite_are_those_of_its_tasks() -> None:
     cells = {planned.cell.task: planned.cell for planned in make_plan(make_config({}))}
     assert set(suite.settings) | set(suite.recipes) <= set(cells)
     assert {task: cells[task].recipe for task in suite.recipes} == dict(suite.recipes)
-    assert cells["associative_recall"].settings["train"]["steps"] == 2500
+    recall = cells["associative_recall"].settings
+    assert [recall[stage]["steps"] for stage in ("train", "distill", "finetune")] == [600, 150, 100]
     assert cells["memory"].settings["task"]["modes"] == "prefill+state"
 
 

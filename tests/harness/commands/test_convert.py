@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pandas as pd
 import pytest
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import constants
 
 from hedgebench.harness.commands import convert
 from hedgebench.harness.config import RunConfig
@@ -22,8 +22,10 @@ from hedgebench.results.store import RunStore
 
 from ...adapters.tiny_models import save_tiny
 from ..conftest import Finished
+from .fake_hub import FakeHub, serving
 
 Bench = Callable[..., Finished]
+WEIGHTS = b"weights" * 1000
 
 
 @pytest.fixture
@@ -37,29 +39,6 @@ def arguments(tmp_path: Path) -> list[str]:
     base = save_tiny("llama", tmp_path / "llama")
     given = ["--model", "hedgehog", "--base", f"hf:{base}", "--data", "wikitext2", "--mirror", str(tmp_path / "mirror")]
     return ["convert", *given, "--to", str(tmp_path / "made")]
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A hub that takes everything, and a token; the calls that reached it."""
-    calls: dict[str, Any] = {}
-
-    class Api:
-        def whoami(self) -> dict[str, str]:
-            return {"name": "org"}
-
-        def create_repo(self, repo: str, exist_ok: bool) -> None:
-            calls["made"] = repo, exist_ok
-
-        def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> SimpleNamespace:
-            calls["uploaded"] = repo_id, sorted(path.name for path in folder_path.iterdir())
-            return SimpleNamespace(commit_url=f"https://huggingface.co/{repo_id}/commit/1")
-
-    monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_token")
-    calls["Api"] = Api
-    return calls
 
 
 @pytest.fixture(autouse=True)
@@ -78,18 +57,44 @@ def asked_for(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
         (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
         base = {"base": {"backbone": "", "source": "", "repo": ""}, "base_revision": "beef"}
         (folder / "provenance.json").write_text(json.dumps(base))
+        (folder / "model.safetensors").write_bytes(WEIGHTS)
         return 0
 
     monkeypatch.setattr(convert, "run", run)
     return asked
 
 
-def test_a_folder_is_uploaded_with_its_card(bench: Bench, arguments: list[str], hub: dict[str, Any]) -> None:
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub that the real client of the hub talks to over HTTP, with a token of this session."""
+    with serving() as hub:
+        monkeypatch.delenv("HF_HUB_OFFLINE")
+        monkeypatch.setenv("HF_TOKEN", hub.token)
+        for name, value in (("ENDPOINT", hub.url), ("HF_HUB_OFFLINE", False), ("HF_HUB_DISABLE_XET", True)):
+            monkeypatch.setattr(constants, name, value)
+        yield hub
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the hub's own client
+def test_the_hubs_own_client_makes_the_repository_and_commits_every_file(
+    bench: Bench, arguments: list[str], served: FakeHub, tmp_path: Path
+) -> None:
     done = bench(*arguments, "--push", "org/made")
-    assert done.code == 0
-    assert hub["made"] == ("org/made", True)
-    assert hub["uploaded"] == ("org/made", ["README.md", "config.json", "provenance.json"])
-    assert "uploaded: https://huggingface.co/org/made/commit/1" in done.out
+    assert done.code == 0, done.out
+    assert f"uploaded: {served.url}/org/made/commit/1" in done.out
+    assert served.repos == {"org/made": {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}}
+    assert served.stored == {hashlib.sha256(WEIGHTS).hexdigest(): WEIGHTS}
+    assert set(served.repos["org/made"]) == {"README.md", "config.json", "model.safetensors", "provenance.json"}
+
+
+def test_a_token_that_the_hub_refuses_is_told_before_anything_is_converted(
+    bench: Bench, arguments: list[str], served: FakeHub, monkeypatch: pytest.MonkeyPatch, asked_for: list[RunConfig]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_another")
+    done = bench(*arguments, "--push", "org/made")
+    assert (done.code, asked_for, served.repos) == (2, [], {})
+    assert "the hub does not take the token: " in done.err
+    assert "hf_of_another" not in done.err + done.out
 
 
 def test_a_folder_has_a_card_without_an_upload_too(bench: Bench, arguments: list[str], tmp_path: Path) -> None:
@@ -104,39 +109,32 @@ def test_a_folder_has_a_card_without_an_upload_too(bench: Bench, arguments: list
     [
         ("org/made", "no token", "hf auth login"),
         ("org/made", "offline", "the run is offline"),
-        ("org/made", "refused", "the hub does not take the token"),
         ("made", "", "give ORG/NAME"),
         ("org/a b", "", "give ORG/NAME"),
     ],
 )
 def test_what_cannot_be_uploaded_is_told_before_anything_is_converted(
-    repo: str, broken: str, message: str, bench: Bench, arguments: list[str], hub: dict[str, Any],
+    repo: str, broken: str, message: str, bench: Bench, arguments: list[str], served: FakeHub,
     monkeypatch: pytest.MonkeyPatch, asked_for: list[RunConfig],
 ) -> None:  # fmt: skip
-    def refuse(_: object) -> None:
-        raise OSError("401 unauthorised")
-
     if broken == "no token":
         monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     elif broken == "offline":
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    elif broken == "refused":
-        monkeypatch.setattr(hub["Api"], "whoami", refuse)
     done = bench(*arguments, "--push", repo)
     assert done.code == 2
     assert message in done.err
-    assert asked_for == []
+    assert (asked_for, served.repos) == ([], {})
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the hub's own client
 def test_an_upload_that_fails_keeps_the_folder_and_says_how_to_upload_it(
-    bench: Bench, arguments: list[str], hub: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    bench: Bench, arguments: list[str], served: FakeHub, tmp_path: Path
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise HfHubHTTPError("403 Forbidden", response=SimpleNamespace(headers={}, request=None))  # type: ignore[arg-type]
-
-    monkeypatch.setattr(hub["Api"], "create_repo", refuse)
+    served.is_full = True
     done = bench(*arguments, "--push", "org/made")
     assert done.code == 3
-    assert f"not uploaded: 403 Forbidden; the model is in {tmp_path / 'made'}" in done.out
+    told = f"not uploaded: Error while uploading 'model.safetensors' to the Hub.; the model is in {tmp_path / 'made'}"
+    assert told in " ".join(done.out.split())
     assert f"hf upload org/made {tmp_path / 'made'}" in done.out
     assert (tmp_path / "made" / "README.md").is_file()

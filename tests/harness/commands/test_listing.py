@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,6 +100,33 @@ def test_a_plugins_task_is_among_plugins(add_plugin: Callable[[str, str, str, st
     code += "TASK = replace(STDLIB, info=replace(STDLIB.info, name='mine'))\n"
     add_plugin("mine", "hedgebench.tasks", "mine:TASK", code)
     assert listing("tasks", "mine")[0][0]["room"] == "plugins"
+
+
+def test_tasks_that_files_declare_are_listed_where_they_lie(bench: Callable[..., Any], tmp_path: Path) -> None:
+    tickets = '[tickets]\ntask = "classification"\nfile = "tickets"\ntext = "a+b"\nmetric = "f1"\n'
+    (tmp_path / "my_team.toml").write_text(tickets + '[manual]\ntask = "perplexity"\nfile = "manual.txt"\n')
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "other"\n')
+    (tmp_path / "broken.toml").write_text('[x]\ntask = "perplexiti"\n')
+    everything = bench("list", "tasks")
+    lines = everything.out.splitlines()
+    place = lines.index("my_team.toml")
+    assert lines[place + 1 : place + 3] == [
+        "  my_team.toml:tickets  classification: file=tickets, text=a+b, metric=f1",
+        "  my_team.toml:manual   perplexity: file=manual.txt",
+    ]
+    assert "pyproject.toml" not in everything.out
+    assert "warning: broken.toml is not usable: unknown task 'perplexiti'; did you mean perplexity" in everything.err
+    assert bench("list", "tasks", "my_team.toml").out.splitlines() == lines[place : place + 3]
+    page = bench("list", "tasks", "my_team.toml:tickets").out
+    for part in (
+        "tickets\n",
+        "  main metric: f1\n",
+        "  declared as: classification: file=tickets, text=",
+        "bench run ",
+    ):
+        assert part in page
+    assert bench("list", "tasks", "broken.toml").code == 2
+    assert "did you mean manual" in bench("list", "tasks", "my_team.toml:manul").err
 
 
 def test_a_table_writes_lists_and_mappings_out() -> None:

@@ -37,7 +37,7 @@ def test_every_page_fits_80_columns_and_has_a_command_to_try() -> None:
 
 def test_other_things_have_their_row_as_a_page() -> None:
     page = page_of("suites", listing("suites", "icl")[0][0])
-    assert page.startswith("icl\n  learning in context on generated data: ")
+    assert page.startswith("icl\n  learning in context: recall")
     assert "  models: softmax, elu, hedgehog\n" in page
     assert "  tasks: mqar=small, " in page
 
@@ -71,5 +71,5 @@ def test_times_and_chance_are_those_of_the_runs_in_this_folder(make_job: Callabl
     store.write_record(replace(found, cell_id="other", task="glue/rte", timings_s={"train": 1e6}))
     (store.cells / "broken.json").write_text('{"task": "glue/mnli"', encoding="utf-8")
     page = task("glue/mnli")
-    assert "  time: smoke: 21 s a model on cpu (median of 3)\n" in page
+    assert "  time: smoke: 21 s a model on cpu (median of 3); not measured yet at small,\n    paper\n" in page
     assert "  chance: accuracy 0.35 (chance)\n" in page

@@ -90,7 +90,10 @@ def test_curves_of_one_split_can_be_drawn(make_record: MakeRecord) -> None:
     assert titles[-1] == "wikitext2: training curves (gpt, scratch, smoke)"
 
 
-def test_styles_differ_for_twenty_models_and_softmax_is_black() -> None:
-    styles = model_styles([("softmax", 0)] + [(f"model{i}", 0) for i in range(20)])
+def test_styles_tell_models_apart_by_colour_and_in_grey_and_softmax_is_black() -> None:
+    styles = model_styles([("softmax", 0)] + [(f"model{i}", 0) for i in range(24)])
     assert styles["softmax"].colour == "#000000"
-    assert len({(style.colour, style.marker) for style in styles.values()}) == 21
+    drawn = list(styles.values())
+    assert len({style.colour for style in drawn[:10]}) == 10
+    assert len({(style.marker, style.line) for style in drawn}) == 25
+    assert len({(style.colour, style.marker) for style in drawn}) == 25
