@@ -143,7 +143,7 @@ def fla_gated_attention(
     out, state = operator(q, k, v, **gates, scale=rule.scale, initial_state=state, output_final_state=True)
     return GatedResult(
         out.to(rule.v.dtype).transpose(1, 2),
-        state.unflatten(1, (key_heads, groups))[:, :, 0],
+        torch.unflatten(state, 1, (key_heads, groups))[:, :, 0],
         KernelChoice(form, "fla"),
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -94,7 +96,12 @@ class GatedAttention(AttentionCore):
             ValueError: A call that is not causal.
         """
         _require_causal(causal)
-        rule, _ = self.rule(heads, None)
+        parameter = next(self.parameters(), None)
+        dtype = at_least_float32(heads.q).dtype if parameter is None else parameter.dtype
+        # Visitors of attention call this with autocast off, and with heads in its type.
+        given = {name: getattr(heads, name) for name in ("q", "k", "v", "inputs")}
+        exact: dict[str, Any] = {name: x.to(dtype) for name, x in given.items() if x is not None}
+        rule, _ = self.rule(replace(heads, **exact), None)
         with without_autocast(heads.q.device.type):
             far = gated_weights(rule.without_padding(heads.key_padding_mask).exact())
         return far if self.window is None else (far + softmax_weights(heads, causal, self.window)) / 2

@@ -49,7 +49,7 @@ def input_of(heads: Heads) -> Float[Tensor, "b n w"]:
 
 def by_head(x: Float[Tensor, "b n w"], heads: int) -> Float[Tensor, "b {heads} n c"]:
     """Channels split among heads."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return torch.unflatten(x, -1, (heads, -1)).transpose(1, 2)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

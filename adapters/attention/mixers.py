@@ -50,7 +50,7 @@ class GridMixer(LayerMixer):
         assert state is None
         kernel, tokens = KernelChoice("mixer", "torch"), x.shape[1]
         if self.grid is not None:
-            patches = x[:, 1:].unflatten(1, self.grid)
+            patches = torch.unflatten(x[:, 1:], 1, self.grid)
             mixed = self.inner(patches, torch.ones_like(patches[..., :1])).flatten(1, 2)
             return torch.cat([mixed.mean(1, keepdim=True), mixed], 1), None, kernel
         if tokens > self.length:
@@ -88,7 +88,7 @@ class TokenMlp(nn.Module):
         del real
         channels = x.flatten(1, 2).mT  # b w n
         mixed: Tensor = self.output(F.gelu(self.enter(channels)))
-        return mixed.mT.unflatten(1, x.shape[1:3])
+        return torch.unflatten(mixed.mT, 1, tuple(x.shape[1:3]))
 
 
 class Raft(nn.Module):
@@ -121,9 +121,9 @@ class Raft(nn.Module):
 
     def _mixed(self, x: Grid, mlp: nn.Module) -> Grid:
         """The MLP along the second axis of the grid, over `raft` groups of channels together."""
-        lines = x.unflatten(-1, (self.raft, -1)).permute(0, 1, 4, 3, 2)  # b r w/raft raft c
+        lines = torch.unflatten(x, -1, (self.raft, -1)).permute(0, 1, 4, 3, 2)  # b r w/raft raft c
         mixed: Tensor = mlp(lines.flatten(-2))
-        return mixed.unflatten(-1, (self.raft, -1)).permute(0, 1, 4, 3, 2).flatten(-2)
+        return torch.unflatten(mixed, -1, (self.raft, -1)).permute(0, 1, 4, 3, 2).flatten(-2)
 
 
 class Strip(nn.Module):
@@ -163,15 +163,16 @@ class Strip(nn.Module):
         image = near.permute(0, 3, 1, 2)
         local = torch.stack([self.high(image), self.wide(image), image], 1)  # b 3 half r c
         means = local.sum(1).mean((-2, -1)) * (real.numel() / len(real)) / real.sum((1, 2)).clamp(min=1)
-        shares = self.shares(means).unflatten(-1, (-1, 3)).softmax(-1).mT[..., None, None]
+        shares = torch.unflatten(self.shares(means), -1, (-1, 3)).softmax(-1).mT[..., None, None]
         mixed: Tensor = self.output(torch.cat([across, (local * shares).sum(1).permute(0, 2, 3, 1)], -1))
         return mixed
 
     def _strips(self, x: Grid, convolution: nn.Conv1d) -> Grid:
         """Mixes the second axis of the grid in full, with neighbours along the first, for each group of channels."""
-        lines = x.unflatten(-1, (-1, self.groups)).permute(0, 3, 4, 2, 1)  # b half/groups groups c r
+        lines = torch.unflatten(x, -1, (-1, self.groups)).permute(0, 3, 4, 2, 1)  # b half/groups groups c r
         mixed: Tensor = convolution(lines.flatten(0, 1).flatten(1, 2))
-        return mixed.unflatten(1, (self.groups, -1)).unflatten(0, (len(x), -1)).permute(0, 4, 3, 1, 2).flatten(-2)
+        rows = torch.unflatten(torch.unflatten(mixed, 1, (self.groups, -1)), 0, (len(x), -1))
+        return rows.permute(0, 4, 3, 1, 2).flatten(-2)
 
 
 class Shift(nn.Module):

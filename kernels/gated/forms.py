@@ -80,7 +80,7 @@ def chunk(rule: GatedRule, state: Tensor | None) -> Ran:
     fill = -tokens % size
 
     def split(x: Tensor) -> Tensor:
-        return F.pad(x, (0, 0, 0, fill)).unflatten(-2, (-1, size))  # b hk g chunks size d
+        return torch.unflatten(F.pad(x, (0, 0, 0, fill)), -2, (-1, size))  # b hk g chunks size d
 
     q, k, writes, decay = (split(x) for x in by_key_head(rule)[:4])
     since_start = decay.cumsum(-2).exp()
@@ -122,7 +122,7 @@ def decayed_products(
         return (q @ k.mT) * exponents.masked_fill(~lower_triangle(size, q.device), -torch.inf).exp()
     if size == 1:
         return (q * k).sum(-1, keepdim=True)
-    q, k, decay = (x.unflatten(-2, (2, size // 2)) for x in (q, k, decay))
+    q, k, decay = (torch.unflatten(x, -2, (2, size // 2)) for x in (q, k, decay))
     upper, lower = decayed_products(q, k, decay).unbind(-3)
     late, early = q[..., 1, :, :] * decay[..., 1, :, :].cumsum(-2).exp(), k[..., 0, :, :]
     across = late @ (early * _sums_after(decay[..., 0, :, :]).exp()).mT

@@ -76,7 +76,7 @@ class GatedResult:
 
 def by_key_head(rule: GatedRule) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """q `[b hk g n d]`, and k, v, log_decay and beta with an axis of one for the g query heads that share them."""
-    q = rule.q.unflatten(1, (rule.k.shape[1], -1))
+    q = torch.unflatten(rule.q, 1, (rule.k.shape[1], -1))
     beta = None if rule.beta is None else rule.beta[:, :, None, :, None]
     return q, rule.k[:, :, None], rule.v[:, :, None], rule.log_decay[:, :, None], beta
 
