@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from ...kernels.gated.attention import gated_attention
 from ...kernels.gated.forms import gated_weights
-from ...kernels.gated.rule import GatedRule
+from ...kernels.gated.rule import GatedResult, GatedRule
 from ...kernels.maps.feature_map import without_autocast
 from ..mechanisms.declaration import AttentionShape
 from .core import Attended, AttentionCore, Heads, LayerState
@@ -65,7 +66,7 @@ class GatedAttention(AttentionCore):
         self.norm = norm
         self.scale = scale
         self.window = window
-        self.run = gated_attention if kernels is None else fla_gated_attention
+        self.run: Callable[..., GatedResult] = gated_attention if kernels is None else fla_gated_attention
 
     def attend(self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool) -> Attended:
         """The normalised outputs of the recurrence.

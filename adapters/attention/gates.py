@@ -227,13 +227,14 @@ class GatedNorm(nn.Module):
         self, out: Float[Tensor, "b h n d"], v: Float[Tensor, "b hk n d"], heads: Heads
     ) -> Float[Tensor, "b h n d"]:
         """The normalised and gated output; `v` holds the values that the recurrence read."""
-        exact, gate = at_least_float32(out), None
+        exact = at_least_float32(out)
+        gate: Tensor | None = None
         if self.gate is not None:
             gate = self.activation(by_head(at_least_float32(self.gate(input_of(heads))), out.shape[1]))
         if self.pass_by is not None:
             exact = exact + self.pass_by[:, None, None] * v.repeat_interleave(out.shape[1] // v.shape[1], dim=1)
             exact, gate = exact if gate is None else exact * gate, None
-        normed = F.rms_norm(exact, out.shape[-1:], self.weight.to(exact.dtype), 1e-5)
+        normed = F.rms_norm(exact, [out.shape[-1]], self.weight.to(exact.dtype), 1e-5)
         return normed if gate is None else normed * gate
 
 

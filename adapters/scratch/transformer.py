@@ -247,8 +247,9 @@ class Transformer(AttentionModel):
             UnsupportedError: The mechanism exists only in decoders, and this is an encoder.
             ValueError: Options that do not fit the layer.
         """
-        cores = self._new_cores(spec, context_length, seed)
-        if any(isinstance(core, LayerMixer) for core in cores):
+        built = self._new_cores(spec, context_length, seed)
+        cores = [core for core in built if isinstance(core, AttentionCore)]
+        if len(cores) < len(built):
             raise UnsupportedError(
                 f"model {spec.canonical} stands in the place of whole attention layers, so it is trained from scratch; "
                 "a softmax model cannot be converted to it"

@@ -49,7 +49,7 @@ class RebasedMap(FeatureMap):
     def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
         """The features φ(x), in the input's type."""
         del positions
-        normed = F.layer_norm(per_head_linear(x, self.weight, None), (self.width,)).to(x.dtype)
+        normed = F.layer_norm(per_head_linear(x, self.weight, None), [self.width]).to(x.dtype)
         shifted = self.gamma[:, None].to(x.dtype) * normed + self.beta[:, None].to(x.dtype)
         row, column = torch.triu_indices(self.width, self.width, device=x.device)
         factors = torch.full_like(row, math.sqrt(2 / self.width), dtype=x.dtype)

@@ -52,6 +52,11 @@ def rule_of(
     )
 
 
+def in_float32(rule: GatedRule) -> GatedRule:
+    beta = None if rule.beta is None else rule.beta.float()
+    return GatedRule(rule.q.float(), rule.k.float(), rule.v.float(), rule.log_decay.float(), beta, rule.scale)
+
+
 def gradients(run: Callable[[GatedRule], Tensor], rule: GatedRule) -> list[Tensor]:
     """Gradients of q, k, v, log_decay and beta."""
     leaves = [x.clone().requires_grad_() for x in (rule.q, rule.k, rule.v, rule.log_decay, rule.beta) if x is not None]
@@ -108,8 +113,7 @@ def test_padded_tokens_change_nothing(name: str, form: str) -> None:
 def test_a_decay_to_nothing_stays_exact_in_float32(name: str) -> None:
     """Sums of logarithms reach -10000 in a chunk, where exp(-sum) would overflow."""
     rule = rule_of(name, ODD, strength=1000.0)
-    single = GatedRule(*(None if x is None else x.float() for x in (rule.q, rule.k, rule.v, rule.log_decay, rule.beta)))
-    single = replace(single, scale=rule.scale)
+    single = in_float32(rule)
     expected = gated_attention(rule, form="recurrent").output.float()
     torch.testing.assert_close(gated_attention(single).output, expected, rtol=1e-4, atol=1e-5)
     assert all(x.isfinite().all() for x in gradients(lambda r: gated_attention(r).output, single))
@@ -148,7 +152,7 @@ def test_the_form_that_ran_is_told_and_wrong_ones_are_refused() -> None:
 
 def test_under_autocast_it_computes_in_float32() -> None:
     rule = rule_of("delta rule, decay by channel", 9)
-    single = GatedRule(rule.q.float(), rule.k.float(), rule.v.float(), rule.log_decay.float(), rule.beta.float())  # type: ignore[union-attr]
+    single = in_float32(rule)
     expected = gated_attention(single).output
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(gated_attention(single).output, expected, rtol=0, atol=0)
