@@ -15,7 +15,8 @@ class KernelChoice:
     Attributes:
         form: for linear attention in torch "naive", "recurrent" or "chunk", in Triton "fused_chunk" (one segment),
             "chunk" (several) or "fused_recurrent"; "softmax"; "hybrid" for softmax over a window with linear attention;
-            "tiled" for the distillation loss; "none" without attention.
+            "tiled" for the distillation loss; "mixer" and "convolution" for what replaces a layer; "none" without
+            attention.
         backend: "torch" or "triton"; for softmax "naive" or a key of `SDPA_BACKENDS`; "fla" for that package's kernels.
     """
 

@@ -1,7 +1,7 @@
 """One attention layer alone, to measure the cost of a mechanism without the rest of a model.
 
-Its inputs are projected queries, keys and values: there are no projections, norms or position embeddings around it.
-Feature maps belong to the layer.
+Its inputs are projected queries, keys and values, and for gates the layer's input: there are no projections, norms or
+position embeddings around it. Feature maps, gates and their projections belong to the layer.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class LayerInputs:
         """The heads of some tokens."""
         h = self.heads
         q, k, v = (tensor[:, :, start:stop] for tensor in (h.q, h.k, h.v))
-        return replace(h, q=q, k=k, v=v, positions=h.positions[:, start:stop])
+        inputs = None if h.inputs is None else h.inputs[:, start:stop]
+        return replace(h, q=q, k=k, v=v, positions=h.positions[:, start:stop], inputs=inputs)
 
 
 class AttentionAlone:
@@ -83,13 +84,14 @@ class AttentionAlone:
         """Random heads of `batch_size` sequences of `seq_len` tokens."""
         generator = torch.Generator().manual_seed(seq_len)
 
-        def normal(heads: int) -> Tensor:
-            made = torch.randn(batch_size, heads, seq_len, self.shape.head_dim, generator=generator)
+        def normal(*sizes: int) -> Tensor:
+            made = torch.randn(batch_size, *sizes, generator=generator)
             return made.to(self.device, self.precision.dtype)
 
-        positions = torch.arange(seq_len, device=self.device).expand(batch_size, -1)
-        q, k, v = normal(self.shape.heads), normal(self.shape.kv_heads), normal(self.shape.kv_heads)
-        return LayerInputs(Heads(q, k, v, positions), normal(self.shape.heads))
+        positions, s = torch.arange(seq_len, device=self.device).expand(batch_size, -1), self.shape
+        q, k, v, gradient = (normal(heads, seq_len, s.head_dim) for heads in (s.heads, s.kv_heads, s.kv_heads, s.heads))
+        inputs = None if s.width is None else normal(seq_len, s.width)
+        return LayerInputs(Heads(q, k, v, positions, inputs=inputs), gradient)
 
     @torch.no_grad()
     def prefill(self, inputs: LayerInputs, seq_len: int) -> LayerState:
@@ -113,10 +115,12 @@ class AttentionAlone:
             return self._extend(inputs.part(position, position + 1), state)[1]
 
     def train(self, inputs: LayerInputs) -> None:
-        """A forward pass, and a backward pass to queries, keys, values and feature maps; gradients are dropped."""
-        q, k, v = (x.detach().requires_grad_() for x in (inputs.heads.q, inputs.heads.k, inputs.heads.v))
+        """A forward pass, and a backward pass to heads, the layer's input and all parameters; gradients are dropped."""
+        h = inputs.heads
+        q, k, v = (x.detach().requires_grad_() for x in (h.q, h.k, h.v))
+        given = None if h.inputs is None else h.inputs.detach().requires_grad_()
         with self.precision.autocast():
-            out = self._forward(replace(inputs.heads, q=q, k=k, v=v), causal=self.causal)
+            out = self._forward(replace(h, q=q, k=k, v=v, inputs=given), causal=self.causal)
         if out.requires_grad:  # without attention nothing depends on the inputs
             torch.autograd.backward(out, inputs.gradient.to(out.dtype))
         self.core.zero_grad(set_to_none=True)
@@ -147,7 +151,7 @@ class AttentionAlone:
         """Analytic cost of the kernel that ran in `phase`, `prefill` or `decode`, and of its feature maps.
 
         Returns:
-            None where no count is known: for sliding windows, hybrids, no attention, peers' kernels, and for our fused
+            None where no count is known: for windows, hybrids, gates, no attention, peers' kernels, and for our fused
             kernels without causality, with features that are not twice the head dimension, or with fewer key heads than
             query heads; also if several kernels ran in the phase.
         """

@@ -15,10 +15,12 @@ from ...kernels.choice import KernelChoice
 from ...kernels.hybrid.state import HybridState
 from ...kernels.maps.feature_map import FeatureMap
 from ...kernels.state import LinearState
+from ..base import UnsupportedError
 from ..mechanisms.declaration import AttentionShape, Mechanism, OptionValue, load_attribute
 from .kv_cache import KVCache
+from .recurrent_state import RecurrentState
 
-LayerState: TypeAlias = KVCache | LinearState | HybridState | None
+LayerState: TypeAlias = KVCache | LinearState | HybridState | RecurrentState | None
 """The state of one attention layer between decoded tokens."""
 
 QueryHeads: TypeAlias = Float[Tensor, "b h n d"]
@@ -42,6 +44,7 @@ class Heads:
         positions: Position of each token in its sequence, from 0.
         key_padding_mask: True at real tokens; None without padding.
         scale: Factor on q·k in softmax; 1/√d unless given.
+        inputs: The layer's input, for gates; None where a model does not pass it on.
     """
 
     q: QueryHeads
@@ -50,6 +53,7 @@ class Heads:
     positions: Int[Tensor, "b n"]
     key_padding_mask: Bool[Tensor, "b n"] | None = None
     scale: float | None = None
+    inputs: Float[Tensor, "b n w"] | None = None
 
 
 class Attend(Protocol):
@@ -117,8 +121,43 @@ class AttentionCore(nn.Module):
         self.kernels_used[phase, choice] = None
 
 
+class LayerMixer(nn.Module):
+    """What stands in the place of a whole attention layer, projections included.
+
+    A residual projection is named `output`, so that it is initialised as one.
+
+    Attributes:
+        kernels_used: As in `AttentionCore`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels_used: dict[tuple[str, KernelChoice], None] = {}
+
+    @abstractmethod
+    def mix(
+        self, x: Float[Tensor, "b n w"], mask: Bool[Tensor, "b n"] | None, state: LayerState
+    ) -> tuple[Float[Tensor, "b n w"], LayerState, KernelChoice]:
+        """Outputs of the layer, the new state, and what ran.
+
+        Args:
+            x: The layer's input, of tokens that follow those in `state`.
+            mask: True at real tokens; None without padding.
+            state: State after earlier tokens; None at the start and in encoders.
+        """
+
+    def forward(
+        self, x: Float[Tensor, "b n w"], mask: Bool[Tensor, "b n"] | None, state: LayerState, *, decodes: bool
+    ) -> tuple[Float[Tensor, "b n w"], LayerState]:
+        """Outputs over a whole sequence or, if it `decodes`, of tokens that follow those in `state`."""
+        out, new_state, kernel = self.mix(x, mask, state)
+        whole = "train" if torch.is_grad_enabled() else "forward"
+        self.kernels_used["decode" if state else "prefill" if decodes else whole, kernel] = None
+        return out, new_state
+
+
 def build_attention(mechanism: Mechanism, options: Mapping[str, OptionValue], shape: AttentionShape) -> AttentionCore:
-    """The attention of `mechanism` for one layer.
+    """The attention of `mechanism` for one layer, between the projections of a model.
 
     Args:
         mechanism: The declaration.
@@ -126,18 +165,36 @@ def build_attention(mechanism: Mechanism, options: Mapping[str, OptionValue], sh
         shape: The layer.
 
     Raises:
+        UnsupportedError: The mechanism stands in the place of the whole layer, or reads more than a layer of this shape
+            passes on.
         ValueError: The options do not fit the layer.
         TypeError: The core or the map does not take an option of the mechanism.
     """
+    built = build_layer(mechanism, options, shape)
+    if isinstance(built, LayerMixer):
+        raise UnsupportedError(
+            f"model {mechanism.name} stands in the place of whole attention layers, which only backbones that are "
+            "trained from scratch have room for"
+        )
+    return built
+
+
+def build_layer(
+    mechanism: Mechanism, options: Mapping[str, OptionValue], shape: AttentionShape
+) -> AttentionCore | LayerMixer:
+    """The attention of `mechanism` for one layer, or what stands in the place of that whole layer.
+
+    Arguments and errors are those of `build_attention`.
+    """
     core: Any = load_attribute(mechanism.attention_for(options))
-    layer_options = mechanism.options_for("attention", options)
+    layer_options = {**mechanism.attention_arguments(shape), **mechanism.options_for("attention", options)}
     if mechanism.feature_map is None:
         built = core(**layer_options)
     else:
         tied = bool(layer_options.pop("tied", False))
         query_map, key_map = _build_maps(mechanism, mechanism.options_for("map", options), shape, tied)
         built = core(query_map, key_map, mechanism.normalize, **layer_options)
-    assert isinstance(built, AttentionCore)
+    assert isinstance(built, AttentionCore | LayerMixer)
     return built
 
 
@@ -189,8 +246,8 @@ def state_bytes(state: LayerState) -> int:
 
 
 def kernels_of(module: nn.Module) -> list[tuple[str, KernelChoice]]:
-    """Kernels that ran in any attention core inside `module`, by phase, in the order of their first run."""
-    cores = (part for part in module.modules() if isinstance(part, AttentionCore))
+    """Kernels that ran in any attention layer inside `module`, by phase, in the order of their first run."""
+    cores = (part for part in module.modules() if isinstance(part, AttentionCore | LayerMixer))
     return list(dict.fromkeys(ran for core in cores for ran in core.kernels_used))
 
 

@@ -1,4 +1,4 @@
-"""The kernels of the peer package flash-linear-attention behind our feature maps, to compare kernels on equal terms.
+"""The kernels of the peer package flash-linear-attention behind our feature maps and gates, to compare on equal terms.
 
 Feature maps run eagerly and write their features to memory, as they do in that package's own layers.
 """
@@ -10,17 +10,16 @@ import importlib.util
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ...kernels.choice import KernelChoice
+from ...kernels.gated.rule import GatedResult, GatedRule
 from ...kernels.linear.naive import linear_attention_weights
 from ...kernels.maps.feature_map import FeatureMap
 from ...kernels.state import LinearState
 from ..base import UnsupportedError
 from .core import Attended, AttentionCore, Heads, LayerState
-
-_OPS = "fla.ops.linear_attn"
 
 
 class FlaLinearAttention(AttentionCore):
@@ -93,8 +92,69 @@ class FlaLinearAttention(AttentionCore):
         return out.transpose(1, 2), new_state, KernelChoice(name.removesuffix("_linear_attn"), "fla")
 
     def _operator(self, name: str, device: torch.device) -> Any:
-        if device.type != "cuda":
-            raise UnsupportedError(f"flash-linear-attention's kernels run only on cuda, not on {device.type}")
-        if importlib.util.find_spec("fla") is None:
-            raise UnsupportedError("flash-linear-attention is not installed: pip install 'hedgebench[fla]'")
-        return getattr(importlib.import_module(_OPS), name)
+        return fla_operator("linear_attn", name, device)
+
+
+def fla_operator(room: str, name: str, device: torch.device) -> Any:
+    """The operator `name` of `fla.ops.room`.
+
+    Raises:
+        UnsupportedError: The device is not CUDA, or the package is missing.
+    """
+    if device.type != "cuda":
+        raise UnsupportedError(f"flash-linear-attention's kernels run only on cuda, not on {device.type}")
+    if importlib.util.find_spec("fla") is None:
+        raise UnsupportedError("flash-linear-attention is not installed: pip install 'hedgebench[fla]'")
+    return getattr(importlib.import_module(f"fla.ops.{room}"), name)
+
+
+def fla_gated_attention(
+    rule: GatedRule,
+    *,
+    key_padding_mask: Bool[Tensor, "b n"] | None = None,
+    initial_state: Float[Tensor, "b hk d dv"] | None = None,
+) -> GatedResult:
+    """Gated attention by the package's kernels; tensors are in the type of the values.
+
+    Args:
+        rule: Queries, keys, values and gates.
+        key_padding_mask: True at real tokens; padded ones leave the state as it is.
+        initial_state: State after earlier tokens; None at the start.
+
+    Raises:
+        UnsupportedError: Tensors that are not on CUDA, or a missing package.
+    """
+    rule = rule.without_padding(key_padding_mask)
+    is_scalar, key_heads, groups = rule.log_decay.shape[-1] == 1, rule.k.shape[1], rule.q.shape[1] // rule.k.shape[1]
+    room = _GATED_ROOMS[is_scalar, rule.beta is not None]
+    form = "fused_recurrent" if rule.q.shape[2] == 1 else "chunk"
+    operator = fla_operator(room, f"{form}_{room}", rule.q.device)
+
+    def of_queries(x: Tensor, dtype: torch.dtype) -> Tensor:
+        return x.to(dtype).repeat_interleave(groups, dim=1).transpose(1, 2).contiguous()  # b n h ..
+
+    k, v = (of_queries(x, rule.v.dtype) for x in (rule.k, rule.v))
+    q = rule.q.to(rule.v.dtype).transpose(1, 2).contiguous()
+    decay = rule.log_decay.squeeze(-1) if is_scalar else rule.log_decay
+    gates = {"gk" if (room, form) == ("gla", "fused_recurrent") else "g": of_queries(decay, torch.float32)}
+    if rule.beta is not None:
+        gates["beta"] = of_queries(rule.beta, rule.v.dtype)
+    state = None if initial_state is None else initial_state.repeat_interleave(groups, dim=1)
+    out, state = operator(q, k, v, **gates, scale=rule.scale, initial_state=state, output_final_state=True)
+    return GatedResult(
+        out.to(rule.v.dtype).transpose(1, 2),
+        torch.unflatten(state, 1, (key_heads, groups))[:, :, 0],
+        KernelChoice(form, "fla"),
+    )
+
+
+_GATED_ROOMS = {
+    (True, False): "simple_gla",
+    (False, False): "gla",
+    (True, True): "gated_delta_rule",
+    (False, True): "kda",
+}
+"""Rooms of `fla.ops` by whether there is one decay for a head and whether the delta rule writes.
+
+DeltaNet runs as gated DeltaNet with decays of 1.
+"""

@@ -16,7 +16,7 @@ _NAMES = {"heads": ("num_attention_heads", "n_head"), "width": ("hidden_size", "
 def shape_of_settings(size: Settings, context_length: int, seed: int) -> AttentionShape:
     """The layer of a backbone that is trained from scratch."""
     heads, kv_heads, width = (int(str(size[name])) for name in ("heads", "kv_heads", "width"))
-    return AttentionShape(heads, kv_heads, width // heads, context_length, seed=seed)
+    return AttentionShape(heads, kv_heads, width // heads, context_length, seed=seed, width=width)
 
 
 def shape_of_config(config: Mapping[str, Any], where: str, context_length: int, seed: int) -> AttentionShape:

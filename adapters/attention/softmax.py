@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...kernels.choice import KernelChoice
 from ...kernels.softmax.attention import attention_scores, softmax_attention, softmax_attention_weights
-from .core import Attended, AttentionCore, Heads, LayerState
+from .core import Attended, AttentionCore, Heads, LayerState, QueryHeads
 from .kv_cache import KVCache
 
 
@@ -22,6 +22,36 @@ def softmax_weights(heads: Heads, causal: bool, window: int | None = None) -> Fl
 def softmax_scores(heads: Heads, causal: bool) -> Float[Tensor, "b h n n"]:
     """The argument of softmax: q·k times its scale, minus infinity at keys that a query does not see."""
     return attention_scores(heads.q, heads.k, causal=causal, key_padding_mask=heads.key_padding_mask, scale=heads.scale)
+
+
+def attend_to_cache(
+    heads: Heads,
+    cache: KVCache | None,
+    *,
+    causal: bool = True,
+    window: int | None = None,
+    backend: str = "auto",
+    return_state: bool,
+) -> tuple[QueryHeads, KVCache, KernelChoice]:
+    """Softmax attention over the cached tokens and these, the new cache, and the kernel that ran.
+
+    The cache of a window holds fewer tokens than two windows.
+    """
+    if return_state:
+        seen = (cache or KVCache.empty(heads.k)).append(heads.k, heads.v, heads.key_padding_mask)
+    else:
+        seen = KVCache(heads.k, heads.v, heads.key_padding_mask, heads.k.shape[2])
+    result = softmax_attention(
+        heads.q,
+        seen.keys,
+        seen.values,
+        causal=causal,
+        key_padding_mask=seen.mask,
+        scale=heads.scale,
+        window=window,
+        backend=backend,
+    )
+    return result.output, seen.last(window) if return_state and window is not None else seen, result.kernel
 
 
 class SoftmaxAttention(AttentionCore):
@@ -40,22 +70,9 @@ class SoftmaxAttention(AttentionCore):
     def attend(self, heads: Heads, state: LayerState, *, causal: bool, return_state: bool) -> Attended:
         """Softmax attention outputs over the cached tokens and these."""
         assert state is None or isinstance(state, KVCache)
-        if return_state:
-            seen = (state or KVCache.empty(heads.k)).append(heads.k, heads.v, heads.key_padding_mask)
-        else:
-            seen = KVCache(heads.k, heads.v, heads.key_padding_mask, heads.k.shape[2])
-        result = softmax_attention(
-            heads.q,
-            seen.keys,
-            seen.values,
-            causal=causal,
-            key_padding_mask=seen.mask,
-            scale=heads.scale,
-            window=self.window,
-            backend=self.backend,
+        return attend_to_cache(
+            heads, state, causal=causal, window=self.window, backend=self.backend, return_state=return_state
         )
-        kept = seen.last(self.window) if return_state and self.window is not None else seen
-        return result.output, kept, result.kernel
 
     def weights(self, heads: Heads, *, causal: bool) -> Float[Tensor, "b h n n"]:
         """Softmax attention weights."""

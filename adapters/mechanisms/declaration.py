@@ -32,6 +32,8 @@ class AttentionShape:
         context_length: Longest sequence in tokens.
         layer: Index of the layer, from 0.
         seed: Seed for mechanisms that draw random numbers.
+        width: Width of the layer's input; None where a model gives queries, keys and values alone.
+        grid: Rows and columns of an image's patches, which a class token precedes; None for sequences.
     """
 
     heads: int
@@ -40,6 +42,8 @@ class AttentionShape:
     context_length: int
     layer: int = 0
     seed: int = 0
+    width: int | None = None
+    grid: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,13 +114,17 @@ class Mechanism:
         name: Name in model specs.
         summary: One line for `bench list models`.
         source: Paper or code that defines it.
-        attention: The attention core (see `attention.core.AttentionCore`), as `module:class` or the class itself.
+        attention: The attention core (see `attention.core.AttentionCore`), or what stands in the place of a whole layer
+            (`attention.core.LayerMixer`), as `module:class`, as `module:function` that builds it, or the class itself.
         feature_map: The feature map of a linear attention, as `module:class` or the class itself.
         options: Options in a model spec.
         variants: Variants by the name of their option; the first whose option has a value chooses the attention core.
         map_arguments: Constructor arguments of the feature map that follow from the layer's shape.
+        attention_arguments: Those of the attention core.
         normalize: Whether outputs are divided by the sum of the weights.
         causal_only: Whether it exists only in decoders.
+        encoder_only: Whether it exists only in encoders.
+        reads_heads: Whether queries, keys and values are all that it reads, so that it can be put into any model.
         distilled: Whether conversion trains its map by attention distillation by default.
     """
 
@@ -128,8 +136,11 @@ class Mechanism:
     options: Mapping[str, Option] = field(default_factory=dict)
     variants: Mapping[str, Variant] = field(default_factory=dict)
     map_arguments: Callable[[AttentionShape], dict[str, Any]] = field(default=lambda _: {})
+    attention_arguments: Callable[[AttentionShape], dict[str, Any]] = field(default=lambda _: {})
     normalize: bool = True
     causal_only: bool = False
+    encoder_only: bool = False
+    reads_heads: bool = True
     distilled: bool = False
 
     def resolve(self, given: Mapping[str, str]) -> dict[str, OptionValue]:

@@ -57,6 +57,34 @@ TAYLOR = Mechanism(
     },
 )
 
+REBASED = Mechanism(
+    name="rebased",
+    summary="squares of normalised queries and keys with a learned scale and shift",
+    source="Aksenov et al. 2024, arXiv:2402.10644, section 4; a projection, scale and shift for each head, queries and "
+    "keys apart",
+    feature_map=f"{_MAPS}.rebased:RebasedMap",
+    options={
+        "feature_dim": Option(int, 16, "q and k are first projected to this width", minimum=1),
+        "kernels": KERNELS,
+    },
+    variants={"kernels": FLA_KERNELS},
+)
+
+BASED = Mechanism(
+    name="based",
+    summary="layers of gated convolutions, Taylor linear attention and a sliding window, in turns",
+    source="Arora et al. 2024, arXiv:2402.18668, section 4 and appendix; layers 0, 3 and 4 of each five convolve, 1 is "
+    "linear attention, 2 a window, as in the authors' configuration for 360M parameters, whose window has 256 keys",
+    attention="hedgebench.adapters.attention.based:based",
+    attention_arguments=lambda shape: {"shape": shape},
+    causal_only=True,
+    reads_heads=False,
+    options={
+        "feature_dim": Option(int, 16, "width of q and k before the expansion", minimum=1, read_by="attention"),
+        "window": Option(int, 64, "keys that a window sees, the query's own included", minimum=1, read_by="attention"),
+    },
+)
+
 EXP = Mechanism(
     name="exp",
     summary="exp(t x), elementwise",

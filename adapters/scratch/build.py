@@ -46,5 +46,7 @@ def build_scratch(
     # A model that reads vectors has no tokens to score or generate.
     of_tokens = {Capability.LANGUAGE_MODEL, Capability.GENERATE}
     lacking = {Capability.VECTOR_SEQUENCES} if shape.input_dim is None else of_tokens
+    if len(model.cores) < config.layers:  # a layer that was replaced as a whole has no attention weights
+        lacking |= {Capability.ATTENTION_WEIGHTS}
     shape = replace(shape, context_length=config.context_length)
     return ModelAdapter(model, backbone.capabilities - lacking, shape, precision)

@@ -17,19 +17,20 @@ from torch import Tensor, nn
 from ..attention.core import (
     AttentionCore,
     Heads,
+    LayerMixer,
     LayerState,
-    build_attention,
+    build_layer,
     select_rows,
     state_bytes,
     token_positions,
     tokens_seen,
 )
+from ..attention.position import Rotary, ShortConvolution
 from ..attention_model import AttentionModel, Mask, Tokens, TowerMask
 from ..base import UnsupportedError
 from ..mechanisms.declaration import AttentionShape
 from ..spec import ModelSpec
 from .classifier_head import build_head, compare_towers, mean_of_tokens
-from .position import Rotary, ShortConvolution
 from .transformer_config import TransformerConfig
 
 Inputs: TypeAlias = Int[Tensor, "b *t n"] | Float[Tensor, "b n i"] | Float[Tensor, "b c y x"]
@@ -119,16 +120,16 @@ class SelfAttention(nn.Module):
         q, k, v = torch.split(heads, [self.config.heads, self.config.kv_heads, self.config.kv_heads], dim=1)
         if self.rotary is not None:
             q, k = self.rotary(q, positions), self.rotary(k, positions)
-        return Heads(q, k, v, positions, mask), tail
+        return Heads(q, k, v, positions, mask, inputs=x), tail
 
 
 class Block(nn.Module):
-    """A pre-layer-norm block: attention, then an MLP with GELU."""
+    """A pre-layer-norm block: attention, or what stands in its place, then an MLP with GELU."""
 
-    def __init__(self, config: TransformerConfig, core: AttentionCore) -> None:
+    def __init__(self, config: TransformerConfig, core: AttentionCore | LayerMixer) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.width)
-        self.attention = SelfAttention(config, core)
+        self.attention = SelfAttention(config, core) if isinstance(core, AttentionCore) else core
         self.mlp_norm = nn.LayerNorm(config.width)
         self.mlp = nn.Sequential(
             nn.Linear(config.width, config.mlp_width),
@@ -141,7 +142,12 @@ class Block(nn.Module):
         self, x: Hidden, positions: Int[Tensor, "b n"], mask: Mask, state: BlockState | None, *, decodes: bool
     ) -> tuple[Hidden, BlockState]:
         """The block over a whole sequence or, if it `decodes`, over tokens that follow those in `state`."""
-        attended, new_state = self.attention(self.attention_norm(x), positions, mask, state, decodes=decodes)
+        normed = self.attention_norm(x)
+        if isinstance(self.attention, SelfAttention):
+            attended, new_state = self.attention(normed, positions, mask, state, decodes=decodes)
+        else:
+            attended, held = self.attention(normed, mask, state.attention if state else None, decodes=decodes)
+            new_state = BlockState(held, None)
         x = x + self.dropout(attended)
         return x + self.dropout(self.mlp(self.mlp_norm(x))), new_state
 
@@ -241,7 +247,13 @@ class Transformer(AttentionModel):
             UnsupportedError: The mechanism exists only in decoders, and this is an encoder.
             ValueError: Options that do not fit the layer.
         """
-        cores = self._new_cores(spec, context_length, seed)
+        built = self._new_cores(spec, context_length, seed)
+        cores = [core for core in built if isinstance(core, AttentionCore)]
+        if len(cores) < len(built):
+            raise UnsupportedError(
+                f"model {spec.canonical} stands in the place of whole attention layers, so it is trained from scratch; "
+                "a softmax model cannot be converted to it"
+            )
         for layer, core in zip(self._attention, cores, strict=True):
             layer.core = core.to(layer.query.weight.device).train(self.training)
         self._spec = spec
@@ -250,12 +262,15 @@ class Transformer(AttentionModel):
     def _attention(self) -> list[SelfAttention]:
         return [part for part in self.modules() if isinstance(part, SelfAttention)]
 
-    def _new_cores(self, spec: ModelSpec, context_length: int, seed: int) -> list[AttentionCore]:
+    def _new_cores(self, spec: ModelSpec, context_length: int, seed: int) -> list[AttentionCore | LayerMixer]:
         config = self.config
         if spec.is_causal_only and not config.causal:
             raise UnsupportedError(f"model {spec.canonical} exists only in decoders; this model is an encoder")
+        if spec.mechanism.encoder_only and config.causal:
+            raise UnsupportedError(f"model {spec.canonical} exists only in encoders; this model is a decoder")
         shape = AttentionShape(config.heads, config.kv_heads, config.head_dim, context_length, seed=seed)
-        return [build_attention(spec.mechanism, spec.options, replace(shape, layer=i)) for i in range(config.layers)]
+        shape = replace(shape, width=config.width, grid=config.grid)
+        return [build_layer(spec.mechanism, spec.options, replace(shape, layer=i)) for i in range(config.layers)]
 
     @property
     def last_position(self) -> int | None:
@@ -299,7 +314,7 @@ class Transformer(AttentionModel):
         residual = std / math.sqrt(2 * self.config.layers)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d):
-                is_residual = name.endswith((".attention.output", ".mlp.2"))
+                is_residual = name.endswith((".attention.output", ".inner.output", ".mlp.2"))
                 nn.init.normal_(module.weight, std=residual if is_residual else std)
             if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
                 nn.init.zeros_(module.bias)

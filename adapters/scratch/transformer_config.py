@@ -70,6 +70,11 @@ class TransformerConfig:
         """Width of one head."""
         return self.width // self.heads
 
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns of an image's patches; None for tokens and vectors."""
+        return None if self.image_size is None else (self.image_size // self.patch_size,) * 2
+
 
 def patches_and_class_token(config: TransformerConfig) -> TransformerConfig:
     """The same sizes; for images, with the context length of their patches and the class token."""

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from ...results.record import CurvePoint
 from ..attention.core import AttentionCore
+from ..attention.position import ShortConvolution
 from ..base import Examples
 from ..precision import Precision
-from ..scratch.position import ShortConvolution
 from .checkpoint import load_checkpoint, put_weights, save_checkpoint, trained_weights
 from .objective import CROSS_ENTROPY, Objective
 from .settings import TrainSettings
@@ -218,13 +218,14 @@ def _is_validation(point: CurvePoint) -> bool:
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW with weight decay on all parameters of two or more dimensions, except attention cores and convolutions.
+    """AdamW with weight decay on all parameters of two or more dimensions, except feature maps and convolutions.
 
     Feature maps and short convolutions start at the identity; decay would draw them towards zero, where attention is
-    uniform.
+    uniform. Linear layers in attention cores, which are projections of gates, do have weight decay.
     """
     exempt_parts = (part for part in model.modules() if isinstance(part, AttentionCore | ShortConvolution))
     exempt = {id(p) for part in exempt_parts for p in part.parameters()}
+    exempt -= {id(part.weight) for part in model.modules() if isinstance(part, nn.Linear)}
     trained = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for p in trained if p.ndim > 1 and id(p) not in exempt]
     others = [p for p in trained if p.ndim < 2 or id(p) in exempt]

@@ -52,6 +52,8 @@ def model_page(mechanism: Mechanism) -> str:
         "linear attention with a feature map" if mechanism.feature_map else "",
         "distilled from softmax attention when a model is converted" if mechanism.distilled else "",
         "decoders only" if mechanism.causal_only else "",
+        "encoders only" if mechanism.encoder_only else "",
+        "" if mechanism.reads_heads else "trained from scratch: it reads the layer's input, or is the whole layer",
     ]
     lines = [mechanism.name, *_wrapped(mechanism.summary), *_fact("kind", "; ".join(filter(None, kind)))]
     lines += _fact("source", mechanism.source)
@@ -59,7 +61,8 @@ def model_page(mechanism: Mechanism) -> str:
         lines += ["", f"options, as in {mechanism.name}:{_example(mechanism)}"]
         for name, option in mechanism.options.items():
             lines += _option(name, option)
-    lines += ["", f"bench run --models softmax,{mechanism.name} --tasks associative_recall"]
+    task = "digits" if mechanism.encoder_only else "associative_recall"
+    lines += ["", f"bench run --models softmax,{mechanism.name} --tasks {task}"]
     return "\n".join(lines) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,27 @@ class Conversion:
             progress=self.progress,
         )
 
+    def trained(self, stage: str) -> StageResult:
+        """Trains as `train` does; the result has the curves and the budget."""
+        history = self.train(stage)
+        return result_of(history, stage) + self.budget(stage, history)
+
+    def budget(self, stage: str, history: History) -> StageResult:
+        """What a stage's training was given: steps, tokens (patches of images) and parameters that it could change.
+
+        Its seconds are among the record's timings.
+        """
+        assert self.data.train is not None
+        shape, inputs = self.adapter.shape, self.data.train.inputs
+        per_row = shape.context_length if shape.image_size else math.prod(inputs.shape[1:]) // (shape.input_dim or 1)
+        rows = history.steps * int(str(self.settings(stage)["batch_size"]))
+        given = {
+            "steps": history.steps,
+            "tokens": rows * per_row,
+            "trained_parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+        }
+        return StageResult(metrics=tuple(Metric(f"{stage}_{k}", n, "1", None, None, 1) for k, n in given.items()))
+
     def to_device(self) -> None:
         """Moves the model to the device of training and measuring; a model distilled in blocks starts in host memory.
 
@@ -194,15 +216,15 @@ def divergence(batches: Float[np.ndarray, "batches layers h"], when: str, step: 
 def train_from_scratch(conversion: Conversion) -> StageResult:
     """Trains all weights of a new model; one with softmax attention once for all models that convert from it."""
     if not conversion.trains_teacher:
-        return result_of(conversion.train("train"), "train")
+        return conversion.trained("train")
     conversion.model.no_teacher = ""
-    return conversion.once("train", lambda: result_of(conversion.train("train"), "train"))
+    return conversion.once("train", lambda: conversion.trained("train"))
 
 
 def train_teacher(conversion: Conversion) -> StageResult:
     """Fine-tunes the pretrained model with its softmax attention, once for all models that convert from it."""
     conversion.model.requires_grad_(True)
-    return conversion.once("teacher", lambda: result_of(conversion.train("teacher"), "teacher"))
+    return conversion.once("teacher", lambda: conversion.trained("teacher"))
 
 
 def swap(conversion: Conversion) -> StageResult:
@@ -227,7 +249,8 @@ def distill(conversion: Conversion) -> StageResult:
         if result.history is None or result.after is None:
             return before
         after = divergence(result.after, "distilled", result.history.steps)
-        return before + result_of(result.history, "distill") + after
+        budget = conversion.budget("distill", result.history)
+        return before + result_of(result.history, "distill") + budget + after
 
     if not conversion.spec.is_distilled:
         return run(trained=False)
@@ -278,7 +301,7 @@ def finetune(conversion: Conversion) -> StageResult:
         return StageResult(notes=("this is the softmax model that the others were converted from",))
     conversion.keep_teacher()
     conversion.model.requires_grad_(True)
-    return result_of(conversion.train("finetune"), "finetune")
+    return conversion.trained("finetune")
 
 
 def lora(conversion: Conversion) -> StageResult:
@@ -289,7 +312,7 @@ def lora(conversion: Conversion) -> StageResult:
         return StageResult(notes=("lora: left out, as it was set to no steps",))
     conversion.keep_teacher()
     adapters = add_lora(conversion.adapter.model, LoraSettings.of(conversion.settings("lora")), conversion.cell.seed)
-    result = result_of(conversion.train("lora"), "lora")
+    result = conversion.trained("lora")
     adapters.merge_and_unload(safe_merge=True)
     return result
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+from hedgebench.adapters.attention.position import ShortConvolution
 from hedgebench.adapters.backbone import BACKBONES
 from hedgebench.adapters.base import ModelShape, Value
 from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.precision import Precision
 from hedgebench.adapters.scratch.build import build_scratch
-from hedgebench.adapters.scratch.position import ShortConvolution
 from hedgebench.adapters.scratch.transformer import Transformer
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness.registry import mechanisms

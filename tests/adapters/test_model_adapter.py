@@ -20,7 +20,7 @@ from hedgebench.results.record import KernelUse
 
 Build = Callable[..., ModelAdapter[Transformer]]
 
-NAMES = list(mechanisms().items)
+NAMES = [name for name, mechanism in mechanisms().items.items() if not mechanism.encoder_only]
 LONG = ModelShape(context_length=64, vocab_size=11)
 
 

@@ -15,7 +15,8 @@ from hedgebench.kernels.costs import linear_state_bytes, softmax_decode_cost
 from hedgebench.kernels.maps.learned import HedgehogMap
 
 VARIANTS = [
-    *mechanisms().items,
+    *(name for name, mechanism in mechanisms().items.items() if mechanism.reads_heads),
+    *("gla:gates=keys", "gla:gates=keys:window=3"),
     *(
         "hedgehog:map=softmax",
         "hedgehog:map=exp_max:negate=false",

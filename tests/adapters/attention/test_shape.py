@@ -13,7 +13,7 @@ from hedgebench.adapters.mechanisms.declaration import AttentionShape
 
 def test_a_backbone_from_scratch_has_the_layer_of_its_settings() -> None:
     shape = shape_of_settings(BACKBONES["gpt"].sizes["paper"], 1024, 3)
-    assert shape == AttentionShape(heads=12, kv_heads=12, head_dim=64, context_length=1024, seed=3)
+    assert shape == AttentionShape(heads=12, kv_heads=12, head_dim=64, context_length=1024, seed=3, width=768)
 
 
 @pytest.mark.parametrize(

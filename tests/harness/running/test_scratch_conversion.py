@@ -93,6 +93,12 @@ def test_all_models_of_a_run_share_one_softmax_model_and_softmax_is_that(tmp_pat
     assert _trained(softmax) == _trained(hedgehog) == _trained(elu)
     assert {"distill loss", "finetune loss"} <= {point.name for point in hedgehog.curves}
     assert len({record.peer_key for record in (softmax, hedgehog, plain, elu)}) == 1
+    assert value_of(hedgehog, "distill_trained_parameters") == value_of(hedgehog, "feature_map_parameters")
+    assert value_of(hedgehog, "finetune_trained_parameters") == value_of(hedgehog, "parameters")
+    assert value_of(hedgehog, "train_trained_parameters") == value_of(softmax, "parameters")
+    per_step = hedgehog.settings["train.batch_size"], value_of(hedgehog, "train_tokens")
+    assert per_step[1] / value_of(hedgehog, "train_steps") % int(str(per_step[0])) == 0
+    assert not _has(softmax, "distill_steps")
 
 
 def _has(record: Record, name: str) -> bool:

@@ -5,7 +5,7 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from hedgebench.adapters.scratch.position import Rotary, ShortConvolution
+from hedgebench.adapters.attention.position import Rotary, ShortConvolution
 
 
 def draw(*shape: int) -> torch.Tensor:
