@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hedgebench.harness.config import RunConfig
-from hedgebench.harness.memory.need import LIBRARY_BYTES, memory_need
+from hedgebench.harness.memory.need import LIBRARY_BYTES, READER_BYTES, memory_need
 from hedgebench.harness.plan import make_plan
 from hedgebench.results.store import RunStore
 
@@ -17,7 +17,7 @@ def need(task: str, model: str = "softmax", **overrides: str) -> int | None:
 
 
 def counted(task: str, model: str = "softmax", **overrides: str) -> int:
-    """The estimate without the libraries."""
+    """The estimate without the libraries, for data that no library reads."""
     found = need(task, model, **overrides)
     assert found is not None
     return found - LIBRARY_BYTES
@@ -48,6 +48,10 @@ def test_weights_count_with_their_gradients_moments_and_best_copy() -> None:
 
 def test_generated_tasks_are_counted_at_their_longest_sequence() -> None:
     assert counted("mqar", task__test_lengths="32,64,64,128") > counted("mqar")
+
+
+def test_data_that_a_library_reads_take_its_memory() -> None:
+    assert counted("digits") > READER_BYTES > counted("mqar")
 
 
 def test_what_cannot_be_known_is_not_estimated() -> None:
