@@ -40,9 +40,9 @@ def sections() -> Sections:
         yield f"backbone {name}", {**backbone.sizes["paper"], **weights}
     for name, study in STUDIES.items():
         if at := study.scales.get("paper"):
-            own = {f"set.{key}": value for key, value in at.settings.items()}
+            set_to = {f"set.{key}": value for key, value in at.settings.items()}
             sizes = {"models": study.models_at("paper"), "tasks": at.tasks, "backbone": at.backbone, "seeds": at.seeds}
-            yield f"study {name}", {"recipe": study.recipe, **sizes, **own}
+            yield f"study {name}", {"recipe": study.recipe, **sizes, **set_to}
     for name, task in registry.tasks().items.items():
         if type(task).__module__.startswith("hedgebench.") and (scale := task.info.scales.get("paper")):
             groups = {"task": scale.settings, "train": scale.train, **scale.stages, "backbone": scale.backbone}
