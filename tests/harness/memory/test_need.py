@@ -40,10 +40,10 @@ def test_activations_grow_with_the_batch_and_its_parts_share_the_memory() -> Non
 
 
 def test_weights_count_with_their_gradients_moments_and_best_copy() -> None:
-    rows = {"train__batch_size": "1", "train__eval_batch_size": "1", "task__batch_size": "1"}
-    one, two = (counted("mqar", backbone__layers=layers, **rows) for layers in ("8", "16"))
-    weights = 4 * 8 * 12 * 64**2
-    assert 5 * weights < two - one < 7 * weights
+    size = {"train__batch_size": "1", "backbone__width": "256", "backbone__mlp_width": "1024"}
+    one, two = (counted("mqar", backbone__layers=layers, **size) for layers in ("8", "16"))
+    weights = 4 * 8 * 12 * 256**2
+    assert 5 * weights < two - one < 6 * weights
 
 
 def test_generated_tasks_are_counted_at_their_longest_sequence() -> None:
