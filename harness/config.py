@@ -19,7 +19,7 @@ from .suites import SUITES
 MAX_SEED = 2**32 - 1
 """The largest seed that every library accepts; NumPy's old generator, which lm-eval seeds, sets it."""
 
-EXECUTORS = ("local", "ray")
+EXECUTORS = ("local", "ray", "slurm")
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "scale": SCALES,
     "device": ("auto", "cpu", "cuda"),
@@ -71,7 +71,7 @@ class RunConfig:
     mirror: str | None = _set_by(
         "folder with datasets/ORG/NAME and models/ORG/NAME, looked in first (default: $HEDGEBENCH_MIRROR)", None
     )
-    executor: str = _set_by("local or ray", "local")
+    executor: str = _set_by("local, ray or slurm", "local")
     limit: int | None = _set_by(
         "largest number of test rows per task; such results are partial (default: all)", None, metavar="N"
     )

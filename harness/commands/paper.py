@@ -16,7 +16,7 @@ from ...results.paper.claims import claims_json, claims_table, print_claims
 from ...results.store import RunStore
 from ...results.tables.leaderboard import markdown_table
 from ..config import RunConfig
-from ..paper.costs import GPU_LEGEND, whole_cost
+from ..costs.training import GPU_LEGEND, whole_cost
 from ..paper.declarations import Artefact
 from ..paper.hours import LEGEND, Rates, without
 from ..paper.render import judged_claims, write_paper
@@ -82,7 +82,7 @@ class PaperRequest:
 def list_artefacts(request: PaperRequest, console: Console) -> int:
     """Prints each artefact with its cells, how many are done, the hours that they took, and those that are left.
 
-    At scale `paper` hours and memory of a GPU are counted too; see `paper/costs.py`.
+    At scale `paper` hours and memory of a GPU are counted too; see `costs/training.py`.
     """
     plan = request.plan
     done = {record.cell_id: record for record in request.store.records().records if record.status == "ok"}

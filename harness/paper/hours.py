@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ...results.record import Record
-from .costs import training_cost
+from ..costs.training import training_cost
 from .reproduce import PaperPlan
 
 SOURCES = ("task", "study", "list")

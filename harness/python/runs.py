@@ -61,7 +61,7 @@ class RunOptions(ConvertOptions, total=False):
         backbone: Backbone of models that name none.
         seeds: One seed, or several; each is a cell of its own.
         batch_size: Rows of an evaluation batch, or `auto`.
-        executor: `local` or `ray`.
+        executor: `local`, `ray` or `slurm`.
         workers: Cells at a time.
         timeout: Time limit of each cell in seconds.
         fresh: Run every cell again.
@@ -106,8 +106,9 @@ def run(models: Models | None = None, tasks: Tasks | None = None, **options: Unp
     named = {"models": models, "tasks": tasks}
     given |= {name: names_of(value) for name, value in named.items() if value is not None}
     config = config_of(given)
-    if config.executor == "ray" and (own := _own_in(config)):
-        raise UsageError(f"{own} exists in this session only, which a cluster cannot import; make it a plugin for ray")
+    if config.executor != "local" and (own := _own_in(config)):
+        how = f"make it a plugin for {config.executor}"
+        raise UsageError(f"{own} exists in this session only, which a cluster cannot import; {how}")
     given["output"] = str(default_output(config)) if config.output is None else config.output
     call_bench(["run", *_arguments(given)], quiet=bool(given.get("quiet")))
     return Results.of_plan(Path(given["output"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,6 +23,11 @@ Message: TypeAlias = Mapping[str, Any]
 `rows` or `points`; the `loss` of training; and what a sweep is `doing`, its mode and length."""
 
 
+NEED, PEAK = "memory_need_bytes", "memory_peak_bytes"
+"""Facts of a record's environment: the memory that a cell was estimated to need, and the most that its process held
+above what it began with."""
+
+
 @dataclass(frozen=True)
 class CellJob:
     """A planned cell and the way to run it; pickled to the worker's process.
@@ -37,6 +42,7 @@ class CellJob:
         point: The one point of a sweep to measure; None for the whole cell.
         model_key: Jobs with equal keys measure the same model, unchanged, so that one process may measure them one
             after another with the weights loaded once; None for a job that needs a process of its own.
+        need_bytes: Memory that the cell is estimated to need; None if that is not known.
     """
 
     planned: PlannedCell
@@ -47,6 +53,7 @@ class CellJob:
     timeout_s: float | None = None
     point: Point | None = None
     model_key: str | None = None
+    need_bytes: int | None = None
 
     @property
     def cell(self) -> Cell:
@@ -72,6 +79,8 @@ class CellJob:
         """The record of the cell without numbers."""
         cell = self.cell
         environment = {**host_environment(), "device": cell.device, "dtype": cell.dtype}
+        if self.need_bytes is not None:
+            environment[NEED] = self.need_bytes
         return Record(
             schema_version=SCHEMA_VERSION,
             run_id=self.root.name,
@@ -109,6 +118,11 @@ class CellOutcome:
     record: Record
     rows: list[Row]
     log: str = ""
+
+    def with_memory(self, peak_bytes: int) -> CellOutcome:
+        """The outcome, whose record has the most memory that the cell's process held above what it began with."""
+        environment = {**self.record.environment, PEAK: peak_bytes}
+        return replace(self, record=replace(self.record, environment=environment))
 
     def write(self, path: Path) -> None:
         """Writes record and rows to a JSON file, wholly or not at all."""

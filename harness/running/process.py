@@ -20,9 +20,9 @@ from typing import Any, TypeAlias
 
 from ...results.record import Failure, Status
 from ...tasks.efficiency.points import PointTask
+from ..memory.oom_kills import count_oom_kills
 from ..recipes import RECIPES, STAGE_DEFAULTS
 from .job import CellJob, CellOutcome, Message
-from .oom_kills import count_oom_kills
 from .sweeping import SweepRun, Turn
 from .worker import Order, serve
 

@@ -26,9 +26,11 @@ from .. import registry
 from ..cell import Cell, PlannedCell, unlike_backbones
 from ..config import RunConfig
 from ..environment import host_environment
+from ..memory.need import memory_need
 from ..plan import make_plan, make_sources
 from ..task_spec import task_texts
-from .executors import Executor, make_executor
+from .clusters import make_executor
+from .executors import Executor
 from .job import CellJob, CellOutcome, Message
 from .progress import RunDisplay, reason, say
 from .tracking import Trackers, require_trackers
@@ -138,6 +140,7 @@ def make_job(config: RunConfig, store: RunStore, planned: PlannedCell) -> CellJo
         threads=threads_per_cell(workers),
         timeout_s=config.timeout_s,
         model_key=_model_key(config, planned),
+        need_bytes=memory_need(planned),
     )
 
 

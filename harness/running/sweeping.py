@@ -10,17 +10,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias, cast
 
-from ...results.record import Failure, Record, Status
+from ...results.record import Failure, Record, Scalar, Status
 from ...tasks.base import Row
 from ...tasks.efficiency.points import Point, PointTask
-from .job import CellJob, CellOutcome, Message
+from .job import PEAK, CellJob, CellOutcome, Message
 
 
 class Turns:
@@ -183,7 +183,7 @@ class SweepRun:
             metrics=(*metrics, *next((point.metrics for point in records if point.metrics), ())),
             timings_s={phase: sum(point.timings_s.get(phase, 0.0) for point in records) for phase in phases},
             kernels=tuple(dict.fromkeys(kernel for point in records for kernel in point.kernels)),
-            environment=ran[0].environment if ran else record.environment,
+            environment=_environment(ran) if ran else record.environment,
             data=ran[0].data if ran else record.data,
             notes=(*dict.fromkeys(note for point in records for note in point.notes), *self._failures()),
         )
@@ -194,3 +194,9 @@ class SweepRun:
             row = outcome.rows[0]
             if row["status"] != "ok" and point.role != "probe":
                 yield f"{point.name}: {row['status']}: {row.get('message', '')}"
+
+
+def _environment(records: Sequence[Record]) -> dict[str, Scalar]:
+    """The environment of a sweep: that of its first point, and the most memory of any."""
+    held = [peak for record in records if isinstance(peak := record.environment.get(PEAK), int)]
+    return {**records[0].environment, **({PEAK: max(held)} if held else {})}

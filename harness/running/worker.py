@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import resource
 import select
 import signal
 import sys
@@ -100,8 +101,10 @@ def serve(order: Order, connection: Connection) -> None:
     threading.Thread(target=_end_with_parent, args=(connection.fileno(),), daemon=True).start()
     _pin_environment(order.job)
     models: Models = {}
+    start_bytes = _most_held_bytes()
     while True:
-        run_job(order.job, lambda message: _send(connection, message), models).write(order.outcome_path)
+        outcome = run_job(order.job, lambda message: _send(connection, message), models)
+        outcome.with_memory(_most_held_bytes() - start_bytes).write(order.outcome_path)
         if order.job.model_key is None:
             return
         sys.stdout.flush()
@@ -112,6 +115,11 @@ def serve(order: Order, connection: Connection) -> None:
             return
         order = further
         _print_to(order.log_path)
+
+
+def _most_held_bytes() -> int:
+    """Most bytes of memory that this process has held so far; a new process counts those that it was forked with."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _print_to(path: Path) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -243,5 +243,20 @@ def make_job(tmp_path: Path) -> Callable[..., CellJob]:
             "threads": 1,
         }
         return CellJob(**{**values, **changes})
+
+    return make
+
+
+@pytest.fixture
+def make_jobs(make_job: Callable[..., CellJob]) -> Callable[..., list[CellJob]]:
+    """Makes so many jobs for the task `naughty`, each with the seed of its place; those `alone` measure time."""
+
+    def make(count: int, alone: tuple[int, ...] = ()) -> list[CellJob]:
+        job = make_job(timeout_s=9.0)
+        tasks = [registry.tasks().get("naughty_alone" if i in alone else "naughty") for i in range(count)]
+        return [
+            replace(job, planned=replace(job.planned, cell=replace(job.cell, seed=i), task=task))
+            for i, task in enumerate(tasks)
+        ]
 
     return make

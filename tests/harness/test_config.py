@@ -68,7 +68,7 @@ def test_models_that_are_given_replace_those_of_the_suite() -> None:
         ({**ASKED, "scale": "smok"}, "unknown scale 'smok'; did you mean smoke?"),
         ({**ASKED, "device": "gpu"}, "unknown device 'gpu'"),
         ({**ASKED, "dtype": "float16"}, "unknown dtype 'float16'; did you mean .*bfloat16"),
-        ({**ASKED, "executor": "slurm"}, r"unknown executor 'slurm' .*local, ray"),
+        ({**ASKED, "executor": "cloud"}, r"unknown executor 'cloud' .*local, ray, slurm"),
         ({**ASKED, "recipe": "scrach"}, "unknown recipe 'scrach'; did you mean scratch?"),
         ({**ASKED, "seeds": ()}, "at least one"),
         ({**ASKED, "seeds": (-1,)}, "whole numbers from 0"),

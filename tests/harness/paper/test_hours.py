@@ -6,7 +6,7 @@ import pytest
 
 from hedgebench.harness.cell import PlannedCell
 from hedgebench.harness.config import RunConfig
-from hedgebench.harness.paper.costs import training_cost
+from hedgebench.harness.costs.training import training_cost
 from hedgebench.harness.paper.hours import Rates
 from hedgebench.harness.paper.reproduce import PaperPlan
 from hedgebench.harness.plan import make_plan

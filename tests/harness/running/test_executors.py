@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from hedgebench.harness import config, registry
-from hedgebench.harness.running import executors, runner
-from hedgebench.harness.running.executors import EXECUTORS, LocalExecutor, RayExecutor, make_executor
+from hedgebench.harness.memory.room import MemoryRoom
+from hedgebench.harness.running.executors import LocalExecutor
 from hedgebench.harness.running.job import CellJob, CellOutcome, Message
 from hedgebench.harness.running.process import CellProcesses, Listener
 from hedgebench.harness.running.sweeping import Turn
-from hedgebench.results.names import UsageError
 from hedgebench.results.record import Failure
-from hedgebench.results.store import RunStore
 
 MakeJob = Callable[..., CellJob]
 
@@ -37,6 +31,7 @@ class FakeProcesses(CellProcesses):
         self.lock = threading.Lock()
         self.now: set[int] = set()
         self.beside: dict[int, int] = {}
+        self.together: list[set[int]] = []
         self.order: list[int] = []
 
     def run(self, job: CellJob, listener: Listener, turn: Turn = nullcontext) -> CellOutcome:
@@ -44,6 +39,7 @@ class FakeProcesses(CellProcesses):
         with self.lock:
             self.order.append(seed)
             self.now.add(seed)
+            self.together.append(set(self.now))
             for other in self.now:
                 self.beside[other] = max(self.beside.get(other, 0), len(self.now) - 1)
         time.sleep(self.seconds)
@@ -53,19 +49,6 @@ class FakeProcesses(CellProcesses):
             raise OSError("no more processes")
         listener({"phase": f"{seed} with limit {job.timeout_s}"})
         return CellOutcome(job.record("error", Failure("Fake", "")), [])
-
-
-@pytest.fixture
-def make_jobs(make_job: MakeJob) -> Callable[..., list[CellJob]]:
-    def make(count: int, alone: tuple[int, ...] = ()) -> list[CellJob]:
-        job = make_job(timeout_s=9.0)
-        tasks = [registry.tasks().get("naughty_alone" if i in alone else "naughty") for i in range(count)]
-        return [
-            replace(job, planned=replace(job.planned, cell=replace(job.cell, seed=i), task=task))
-            for i, task in enumerate(tasks)
-        ]
-
-    return make
 
 
 @pytest.fixture
@@ -146,140 +129,34 @@ def test_real_processes_run_through_the_local_executor(make_job: MakeJob, naught
     assert [outcomes[job.cell.key].record.status for job in jobs] == ["ok", "error"]
 
 
-def test_executors_are_those_that_a_configuration_may_name() -> None:
-    assert tuple(EXECUTORS) == config.EXECUTORS
-    assert isinstance(make_executor("local", 1), LocalExecutor)
+def test_a_cell_begins_once_its_memory_is_there(local: Local, make_jobs: MakeJobs) -> None:
+    executor, processes = local(3)
+    executor.room = MemoryRoom(100, workers=3)
+    needs = (70, 20, 70, None, 10)
+    list(executor.run(with_needs(make_jobs(5), needs), lambda _: None, lambda *_: None))
+    assert sorted(processes.order) == list(range(5))
+    assert max(sum(needs[seed] or 33 for seed in seeds) for seeds in processes.together) <= 100
+    assert max(map(len, processes.together)) > 1
 
 
-def test_ray_is_refused_with_what_to_install_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(UsageError, match=r"pip install 'hedgebench\[ray\]'"):
-        make_executor("ray", 1)
+def test_a_cell_larger_than_everything_runs_alone_and_says_so(local: Local, make_jobs: MakeJobs) -> None:
+    executor, processes = local(3)
+    executor.room = MemoryRoom(2**30, workers=3)
+    jobs = with_needs(make_jobs(4), (1, 3 * 2**30, 1, 1))
+    records = {job.cell.seed: outcome.record for job, outcome in executor.run(jobs, lambda _: None, lambda *_: None)}
+    assert processes.beside[1] == 0
+    note = "3.0 GiB of memory were estimated and 1.0 GiB were there, so nothing else ran beside this cell"
+    assert [records[seed].notes for seed in range(4)] == [(), (note,), (), ()]
 
 
-class FakeRay:
-    """As much of Ray as the executor uses: tasks run when their result is asked for."""
-
-    def __init__(self) -> None:
-        self.running: list[Any] = []
-        self.cancelled: list[Any] = []
-        self.most_at_a_time = 0
-        self.shut_down = False
-        self.arguments: dict[str, Any] = {}
-
-    def is_initialized(self) -> bool:
-        return bool(self.arguments)
-
-    def init(self, **arguments: Any) -> None:
-        self.arguments = arguments
-
-    def remote(self, **_: Any) -> Callable[[Any], Any]:
-        def wrap(function: Any) -> Any:
-            return _Remote(self, function)
-
-        return wrap
-
-    def wait(self, references: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
-        self.most_at_a_time = max(self.most_at_a_time, len(references))
-        return references[-num_returns:], references[:-num_returns]
-
-    def get(self, reference: Any) -> Any:
-        self.running.remove(reference)
-        return reference.result()
-
-    def cancel(self, reference: Any, force: bool) -> None:
-        self.cancelled.append((reference, force))
-
-    def shutdown(self) -> None:
-        self.shut_down = True
+def test_an_interrupt_lets_no_cell_in_that_waits_for_memory(local: Local, make_jobs: MakeJobs) -> None:
+    executor, processes = local(2, seconds=0.2)
+    executor.room = MemoryRoom(100, workers=2)
+    outcomes = executor.run(with_needs(make_jobs(2), (90, 90)), lambda _: None, lambda *_: executor.cancel())
+    with pytest.raises(CancelledError):
+        list(outcomes)
+    assert len(processes.order) == 1
 
 
-class _Remote:
-    def __init__(self, ray: FakeRay, function: Any) -> None:
-        self.ray, self.function, self.cpus = ray, function, 0
-
-    def options(self, num_cpus: int) -> _Remote:
-        self.cpus = num_cpus
-        return self
-
-    def remote(self, *arguments: Any) -> Any:
-        reference = _Reference(lambda: self.function(*arguments))
-        self.ray.running.append(reference)
-        return reference
-
-
-class _Reference:
-    def __init__(self, result: Callable[[], Any]) -> None:
-        self.result = result
-
-
-@pytest.fixture
-def fake_ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
-    ray = FakeRay()
-    monkeypatch.setitem(sys.modules, "ray", cast(ModuleType, ray))
-    monkeypatch.setattr(executors, "CellProcesses", lambda: FakeProcesses(seconds=0.0))
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    return ray
-
-
-def test_ray_runs_shared_jobs_together_and_those_that_measure_time_one_by_one(
-    fake_ray: FakeRay, make_jobs: MakeJobs, naughty: object
-) -> None:
-    executor = RayExecutor(2)
-    order = [
-        job.cell.seed
-        for job, outcome in executor.run(make_jobs(5, alone=(0, 2)), lambda _: None, lambda *_: None)
-        if outcome.record.cell_id == job.cell.key
-    ]
-    assert sorted(order[:3]) == [1, 3, 4]
-    assert order[3:] == [0, 2]
-    assert fake_ray.most_at_a_time == 3
-    assert fake_ray.arguments["num_cpus"] == 2
-    assert fake_ray.arguments["include_dashboard"] is False
-
-
-def test_ray_lets_models_take_turns_point_by_point_in_one_task(
-    bench: Callable[..., Any], naughty: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ray = FakeRay()
-    monkeypatch.setitem(sys.modules, "ray", cast(ModuleType, ray))
-    monkeypatch.setattr(runner, "make_executor", lambda *_: RayExecutor(1))
-    command = ("run", "--models", "softmax,elu", "--tasks", "naughty_sweep", "--executor", "ray", "--output", "out")
-    assert bench(*command).code == 0
-    assert ray.most_at_a_time == 1
-    lines = Path("marker").read_text(encoding="utf-8").splitlines()
-    points = [f"{mode}-{length}-1-sweep" for mode in ("prefill", "train") for length in (1, 2, 3)]
-    assert [line.split()[0] for line in lines] == [point for point in points for _ in range(2)]
-    assert {found.model for found in RunStore(Path("out")).records().records} == {"softmax", "elu"}
-
-
-def test_ray_is_not_started_for_no_jobs(fake_ray: FakeRay) -> None:
-    assert list(RayExecutor(2).run([], lambda _: None, lambda *_: None)) == []
-    assert fake_ray.arguments == {}
-
-
-def test_ray_joins_the_cluster_that_is_named(
-    fake_ray: FakeRay, make_jobs: MakeJobs, monkeypatch: pytest.MonkeyPatch, naughty: object
-) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
-    list(RayExecutor(2).run(make_jobs(1), lambda _: None, lambda *_: None))
-    assert fake_ray.arguments["address"] == "ray://head:10001"
-
-
-def test_cancelling_ray_ends_what_is_pending(fake_ray: FakeRay, make_jobs: MakeJobs, naughty: object) -> None:
-    executor = RayExecutor(2)
-    next(executor.run(make_jobs(3), lambda _: None, lambda *_: None))
-    executor.cancel()
-    assert len(fake_ray.cancelled) == 2
-    assert fake_ray.shut_down
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
-def test_ray_itself_runs_a_cell(make_job: MakeJob, naughty: object) -> None:
-    executor = RayExecutor(1)
-    jobs = [make_job()]
-    ((_, outcome),) = executor.run(jobs, lambda _: None, lambda *_: None)
-    executor.cancel()
-    assert outcome.record.status == "ok"
+def with_needs(jobs: list[CellJob], needs: Sequence[int | None]) -> list[CellJob]:
+    return [replace(job, need_bytes=need) for job, need in zip(jobs, needs, strict=True)]

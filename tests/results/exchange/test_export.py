@@ -46,6 +46,13 @@ def test_a_partial_number_says_so(make_record: MakeRecord) -> None:
     assert model["results"][0]["metrics"][0]["name"].endswith("partial: first 5 rows")
 
 
+def test_points_of_a_sweep_have_names_of_their_own(make_record: MakeRecord, make_metric: Callable[..., Metric]) -> None:
+    points = tuple(make_metric(at={"seq_len": length}) for length in (512, 1024))
+    (model,) = model_index([make_record(metrics=points)])["model-index"]
+    names = [result["metrics"][0]["name"] for result in model["results"]]
+    assert names == [f"perplexity at seq_len={length}, seeds 0" for length in (512, 1024)]
+
+
 def test_the_hub_gets_finite_numbers_only(make_record: MakeRecord, make_metric: Callable[..., Metric]) -> None:
     assert model_index([make_record(metrics=(make_metric(value=float("nan")),))]) == {"model-index": []}
 

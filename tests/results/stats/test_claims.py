@@ -118,6 +118,10 @@ def test_over_tasks_the_percentage_is_the_ratio_of_sums_and_errors_add() -> None
     both = measure(difference("hedgehog", "softmax", True), tasks)
     assert both.value == pytest.approx((gains[0].value + gains[1].value) / 2)
     assert both.covariance[0] == pytest.approx((gains[0].covariance[0] + gains[1].covariance[0]) / 4)
+    once = {name: [0.5] for name in other}
+    for some in ([tasks[0], once], [once, tasks[0]]):
+        fewer = measure(difference("hedgehog", "softmax", True), some)
+        assert (fewer.seeds, fewer.interval()) == (1, (-math.inf, math.inf))
 
 
 def test_one_seed_decides_nothing() -> None:

@@ -8,30 +8,38 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_PROC = Path("/proc")
-_CGROUPS = Path("/sys/fs/cgroup")
+PROC = Path("/proc")
+CGROUPS = Path("/sys/fs/cgroup")
 _COUNTER = "oom_kill"
 
 
-def count_oom_kills(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
+def count_oom_kills(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
     """Out-of-memory kills so far in this process's control group, version 2 or 1; 0 if the kernel does not say.
 
     Args:
         proc: Where the proc file system is mounted.
         cgroups: Where control groups are mounted.
     """
+    counters = (
+        group / name for group in control_groups(proc, cgroups) for name in ("memory.events", "memory.oom_control")
+    )
+    return max(map(_counted, counters), default=0)
+
+
+def control_groups(proc: Path, cgroups: Path) -> list[Path]:
+    """Folders of this process's control group that may tell of its memory, of version 2 and 1; some may not exist."""
     file = proc / "self" / "cgroup"
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return max((_counted(counter) for line in lines for counter in _counters(line, cgroups)), default=0)
+    return [folder for line in lines for folder in _folders(line, cgroups)]
 
 
-def _counters(line: str, cgroups: Path) -> list[Path]:
-    """Files that may count a group's kills, from its line `ID:CONTROLLERS:/PATH`; none for other controllers."""
+def _folders(line: str, cgroups: Path) -> list[Path]:
+    """The folders of a group, from its line `ID:CONTROLLERS:/PATH`; none for controllers of other things."""
     _, controllers, path = line.split(":", 2)
     own = path.removeprefix("/")
     if not controllers:
-        return [cgroups / own / "memory.events", cgroups / "unified" / own / "memory.events"]
-    return [cgroups / "memory" / own / "memory.oom_control"] if "memory" in controllers.split(",") else []
+        return [cgroups / own, cgroups / "unified" / own]
+    return [cgroups / "memory" / own] if "memory" in controllers.split(",") else []
 
 
 def _counted(file: Path) -> int:

@@ -1,10 +1,10 @@
-"""Tests of harness/oom_kills.py."""
+"""Tests of harness/memory/oom_kills.py."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from hedgebench.harness.running.oom_kills import count_oom_kills
+from hedgebench.harness.memory.oom_kills import count_oom_kills
 
 
 def write(file: Path, text: str) -> None:

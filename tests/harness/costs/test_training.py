@@ -1,4 +1,4 @@
-"""Tests of harness/paper/costs.py and sizes.py: counts against what torch counts, and against published sizes."""
+"""Tests of harness/costs: counts against what torch counts, and against published sizes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hedgebench.adapters.precision import Precision
 from hedgebench.adapters.scratch.build import build_scratch
 from hedgebench.harness.cell import PlannedCell
 from hedgebench.harness.config import RunConfig
-from hedgebench.harness.paper.costs import NOTHING, RowCost, TrainingCost, training_cost, whole_cost
-from hedgebench.harness.paper.sizes import PRETRAINED, input_sizes, model_sizes, train_rows
+from hedgebench.harness.costs.sizes import PRETRAINED, input_sizes, model_sizes, train_rows
+from hedgebench.harness.costs.training import NOTHING, RowCost, TrainingCost, training_cost, whole_cost
 from hedgebench.harness.plan import make_plan
 
 BATCH = 4

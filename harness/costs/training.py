@@ -23,6 +23,8 @@ from ...adapters.training.settings import TrainSettings
 from ...kernels.costs import feature_map_cost, linear_attention_cost, softmax_attention_cost
 from ...kernels.fused_costs import distillation_cost
 from ...results.tables.row import REFERENCE_MODEL
+from ...tasks.settings import parse_settings
+from ...tasks.synthetic.generated import GeneratedTask
 from ..cell import PlannedCell
 from ..recipes import RECIPES
 from .sizes import InputSizes, ModelSizes, input_sizes, model_sizes, train_rows
@@ -84,18 +86,33 @@ def whole_cost(cells: Iterable[PlannedCell]) -> tuple[TrainingCost, int]:
 def _stage_costs(planned: PlannedCell) -> Iterator[TrainingCost | None]:
     cell, spec = planned.cell, planned.spec
     sizes, inputs = model_sizes(cell), input_sizes(cell)
-    for stage in RECIPES[cell.recipe].stages:
-        if stage == "swap" or not _runs(stage, planned):
-            continue
-        settings = TrainSettings.of({**cell.settings[stage], "steps": max(1, int(str(cell.settings[stage]["steps"])))})
-        rows = train_rows(cell)
+    rows = train_rows(cell)
+    for stage, settings in stage_settings(planned):
         if sizes is None or inputs is None or (settings.epochs and rows is None):
             yield None
             continue
-        settings = settings.for_rows(rows or 0)
         is_softmax = stage == "teacher" or (stage == "train" and RECIPES[cell.recipe].trains_teacher)
         model = RowCost(sizes, inputs, None if is_softmax or spec.mechanism.name == REFERENCE_MODEL else spec)
-        yield model.stage_cost(stage, settings, cell.settings)
+        yield model.stage_cost(stage, settings.for_rows(rows or 0), cell.settings)
+
+
+def stage_settings(planned: PlannedCell) -> Iterator[tuple[str, TrainSettings]]:
+    """The stages that train something in this cell, with their settings."""
+    for stage in RECIPES[planned.cell.recipe].stages:
+        if stage != "swap" and _runs(stage, planned):
+            own = planned.cell.settings[stage]
+            yield stage, TrainSettings.of({**own, "steps": max(1, int(str(own["steps"])))})
+
+
+def row_cost(planned: PlannedCell) -> RowCost | None:
+    """The cell's model and a row of its inputs; None if a size is not known."""
+    sizes, inputs = model_sizes(planned.cell), input_sizes(planned.cell)
+    if isinstance(task := planned.task, GeneratedTask):
+        length = task.shape(parse_settings(task.settings, planned.cell.settings["task"])).context_length
+        inputs = InputSizes(1, length, length)
+    if sizes is None or inputs is None:
+        return None
+    return RowCost(sizes, inputs, None if planned.spec.mechanism.name == REFERENCE_MODEL else planned.spec)
 
 
 def _runs(stage: str, planned: PlannedCell) -> bool:
@@ -129,21 +146,32 @@ class RowCost:
     def stage_cost(self, stage: str, settings: TrainSettings, groups: Mapping[str, Settings]) -> TrainingCost:
         """What a stage costs."""
         softmax = replace(self, spec=None)
-        trained, step = self.sizes.weights + self._map_weights, 3 * self.forward_flops
-        validation = self.forward_flops
+        step, validation = 3 * self.forward_flops, self.forward_flops
         if stage == "distill":
-            trained, validation = self._map_weights, softmax.forward_flops + self._distillation_flops / 3
+            validation = softmax.forward_flops + self._distillation_flops / 3
             step = softmax.forward_flops + self._distillation_flops
         elif stage == "lora":
-            rank = int(str(groups["lora"]["rank"]))
-            trained = self._map_weights + 8 * self.sizes.layers * rank * self.sizes.width
             step = 2 * self.matrix_flops + 3 * self._attention_flops
         validations = settings.eval_rows * math.ceil(settings.steps / (settings.eval_every or settings.steps))
         flops = settings.steps * settings.batch_size * step + validations * validation
+        return TrainingCost(flops, self.stage_bytes(stage, settings, groups, _ELEMENT))
+
+    def stage_bytes(self, stage: str, settings: TrainSettings, groups: Mapping[str, Settings], element: int) -> float:
+        """Memory of a stage, with activations whose elements have so many bytes."""
+        trained = self._map_weights
+        if stage == "lora":
+            trained += 8 * self.sizes.layers * int(str(groups["lora"]["rank"])) * self.sizes.width
+        elif stage != "distill":
+            trained += self.sizes.weights
         weight_bytes = 2 if groups["backbone"].get("weights") == "bfloat16" else 4
-        kept = self._distilled_bytes if stage == "distill" else self.activation_bytes(_ELEMENT) + self._logit_bytes
-        rows = settings.batch_size / settings.accumulate
-        return TrainingCost(flops, weight_bytes * self.sizes.weights + 16 * trained + rows * kept)
+        kept = settings.batch_size / settings.accumulate * self.kept_bytes(stage, element)
+        return weight_bytes * self.sizes.weights + 16 * trained + kept
+
+    def kept_bytes(self, stage: str, element: int) -> float:
+        """Bytes that live at the end of the longest row's forward pass in a stage, with elements of so many bytes."""
+        if stage == "distill":
+            return self._distilled_bytes(element)
+        return self.activation_bytes(element) + self._logit_bytes(element)
 
     @property
     def forward_flops(self) -> float:
@@ -209,21 +237,23 @@ class RowCost:
         block = 8 * s.width + element * (3 * s.width + heads + s.mlp_matrices * s.mlp_width) + self._feature_bytes
         return float(self._longest * (s.layers * block + (4 * s.outputs if s.causal else 0)))
 
-    @property
-    def _logit_bytes(self) -> float:
-        """Bytes of the longest row's logits, in `DTYPE` and in float32, which live at the end of the forward pass."""
-        return float(self._longest * self.sizes.outputs * (4 + _ELEMENT) if self.sizes.causal else 0)
+    def read_bytes(self, element: int) -> float:
+        """Bytes of the longest row while it is read without gradients: what one block makes, and the logits."""
+        return self.activation_bytes(element) / self.sizes.layers + self._logit_bytes(element)
+
+    def _logit_bytes(self, element: int) -> float:
+        """Bytes of the longest row's logits, as the model gives them and in float32, at the end of the forward pass."""
+        return float(self._longest * self.sizes.outputs * (4 + element) if self.sizes.causal else 0)
 
     @property
     def _longest(self) -> int:
         """Tokens of the longest row."""
         return self.inputs.sequences * self.inputs.longest
 
-    @property
-    def _distilled_bytes(self) -> float:
+    def _distilled_bytes(self, element: int) -> float:
         """Bytes that autograd keeps of the longest row's distillation: queries, keys and features of all layers."""
         s = self.sizes
-        layer = _ELEMENT * (s.heads + s.kv_heads) * s.head_dim + self._feature_bytes
+        layer = element * (s.heads + s.kv_heads) * s.head_dim + self._feature_bytes
         return float(self._longest * s.layers * layer)
 
 

@@ -1,0 +1,72 @@
+"""The settings of the paper's protocols are those of `protocols.txt`, which a reviewer reads.
+
+After a change that is meant, write the file anew and look at its difference:
+
+    HEDGEBENCH_WRITE_PROTOCOLS=1 python -m pytest tests/harness/test_protocols.py
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from hedgebench.adapters.backbone import BACKBONES
+from hedgebench.harness import recipes, registry
+from hedgebench.harness.paper.studies import STUDIES
+
+FILE = Path(__file__).with_name("protocols.txt")
+COMMAND = "HEDGEBENCH_WRITE_PROTOCOLS=1 python -m pytest tests/harness/test_protocols.py"
+SHARES = ("DISTILL_SHARE", "FINETUNE_SHARE", "FINETUNE_RATE")
+INFO = ("version", "main_metric", "data", "backbone", "recipes")
+"""Fields of a task's declaration that are part of its protocol, besides the settings."""
+
+Sections = Iterator[tuple[str, Mapping[str, object]]]
+
+
+def sections() -> Sections:
+    """Everything that the protocols are made of at scale `paper`, by what it belongs to."""
+    for name, recipe in recipes.RECIPES.items():
+        yield f"recipe {name}", {"stages": recipe.stages}
+    for stage, scales in recipes.STAGE_DEFAULTS.items():
+        yield f"stage {stage}", scales["paper"]
+    yield "students of scratch-conversion", {name.lower(): getattr(recipes, name) for name in SHARES}
+    for name, backbone in BACKBONES.items():
+        source = backbone.checkpoint
+        weights = {"repo": source.repo, "revision": source.revision} if source else {}
+        yield f"backbone {name}", {**backbone.sizes["paper"], **weights}
+    for name, study in STUDIES.items():
+        if at := study.scales.get("paper"):
+            set_to = {f"set.{key}": value for key, value in at.settings.items()}
+            sizes = {"models": study.models_at("paper"), "tasks": at.tasks, "backbone": at.backbone, "seeds": at.seeds}
+            yield f"study {name}", {"recipe": study.recipe, **sizes, **set_to}
+    for name, task in registry.tasks().items.items():
+        if type(task).__module__.startswith("hedgebench.") and (scale := task.info.scales.get("paper")):
+            groups = {"task": scale.settings, "train": scale.train, **scale.stages, "backbone": scale.backbone}
+            own = {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
+            yield f"task {name}", {**{key: getattr(task.info, key) for key in INFO}, **own}
+
+
+def text() -> str:
+    """A paragraph for each section, with a line for each of its values."""
+    return "\n".join(
+        "\n".join([title, *(f"  {key} = {_written(value)}" for key, value in values.items()), ""])
+        for title, values in sections()
+    )
+
+
+def _written(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def test_the_paper_s_protocols_are_those_that_a_reviewer_read() -> None:
+    found = text()
+    if os.environ.get("HEDGEBENCH_WRITE_PROTOCOLS"):
+        FILE.write_text(found, encoding="utf-8")
+    kept = FILE.read_text(encoding="utf-8").splitlines()
+    if changes := list(difflib.unified_diff(kept, found.splitlines(), FILE.name, "now", lineterm="")):
+        told = "\n".join(changes)
+        pytest.fail(f"protocols changed; if that is meant, write them anew: {COMMAND}\n{told}", pytrace=False)
