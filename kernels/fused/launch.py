@@ -1,6 +1,6 @@
 """Launches the Triton kernels of the forward pass and of decoding, for linear attention with Hedgehog's map inside."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import triton
@@ -9,7 +9,7 @@ from torch import Tensor
 from ..state import LinearState
 from ..triton.launch import launch, stand_in, strides
 from ..triton.operator import empty_by_token
-from ..triton.tiles import padded
+from ..triton.tiles import padded, with_tiles
 from .call import Call
 from .decode_kernel import decode_tokens
 from .forward_kernels import sum_keys, walk
@@ -60,7 +60,7 @@ def forward(call: Call) -> Forward:
     launch(
         walk, (call.slots, heads, triton.cdiv(call.values, tile)), shared=call.shared | segment_sums(segments),
         **strides(o=output), final=final.kv, final_keys=final.k, final_peaks=stand_in(final.log_scale, final.k),
-        output=output, norms=norms, C=replace(call.constants, BV=tile), num_warps=call.sizes.warps,
+        output=output, norms=norms, C=with_tiles(call.constants, values=tile), num_warps=call.sizes.warps,
         num_stages=call.sizes.stages,
     )  # fmt: skip
     return Forward(output, norms, final, segments)
@@ -73,7 +73,7 @@ def segment_states(call: Call) -> LinearState:
         tile = min(call.sizes.values, padded(call.values))
         launch(
             sum_keys, (call.slots, call.k.shape[1], triton.cdiv(call.values, tile)),
-            shared=call.shared | segment_sums(segments), C=replace(call.constants, BV=tile),
+            shared=call.shared | segment_sums(segments), C=with_tiles(call.constants, values=tile),
             num_warps=call.sizes.warps, num_stages=call.sizes.stages,
         )  # fmt: skip
     return segments
@@ -103,6 +103,6 @@ def decode(call: Call, *, in_place: bool = False) -> Forward:
     launch(
         decode_tokens, (batch, call.k.shape[1]), shared=call.shared,
         new_state=final.kv, new_keys=final.k, new_peaks=stand_in(final.log_scale, final.k), output=output,
-        **strides(o=output), C=replace(call.constants, BV=tile), num_warps=8 if tile > 64 else 4,
+        **strides(o=output), C=with_tiles(call.constants, values=tile), num_warps=8 if tile > 64 else 4, num_stages=3,
     )  # fmt: skip
     return Forward(output, final.k, final, final)
