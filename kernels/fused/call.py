@@ -164,21 +164,19 @@ class Call(Arguments):
     @property
     def in_one(self) -> bool:
         """Whether the form is "fused_chunk": asked for, or one segment for each sequence and head fills a GPU."""
-        automatic = self.form == "auto" and self.causal and not self.wide
-        return self.form == "fused_chunk" or (automatic and bool(self.segments == 1))
+        if self.form != "auto" or not self.causal or self.wide:
+            return self.form == "fused_chunk"
+        # torch.compile, which traces this, does not take the lock of a cached property.
+        return bool((self._cut_anew()[2] if torch.compiler.is_compiling() else self.segments) == 1)
 
     @property
     def kept_slots(self) -> Size:
         """Slots whose sums the forward pass keeps for the backward pass."""
         return 0 if self.wide or self.in_one else self.slots
 
-    @property
-    def _cut(self) -> tuple[Tiles, Size, Size, Size]:
-        """Tiles, span, segments and slots; torch.compile does not trace the lock of a cached property."""
-        return self._cut_anew() if torch.compiler.is_compiling() else self._cut_once
-
     @cached_property
-    def _cut_once(self) -> tuple[Tiles, Size, Size, Size]:
+    def _cut(self) -> tuple[Tiles, Size, Size, Size]:
+        """Tiles, span, segments and slots."""
         return self._cut_anew()
 
     def _cut_anew(self) -> tuple[Tiles, Size, Size, Size]:

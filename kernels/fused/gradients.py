@@ -3,16 +3,15 @@
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from ..state import LinearState
 from ..triton.launch import launch, stand_in, strides
 from ..triton.operator import empty_by_token
-from ..triton.tiles import PROGRAMS, padded, with_tiles
+from ..triton.tiles import PROGRAMS
 from .call import Call
 from .key_kernels import key_walk
-from .launch import Forward, empty_sums, segment_sums
+from .launch import Forward, empty_sums, segment_sums, value_tiles
 from .query_kernels import query_walk, sum_queries
 from .wide import wide_backward
 
@@ -43,12 +42,9 @@ def backward(call: Call, ran: Forward, grad: Tensor, grad_final: LinearState | N
     }  # fmt: skip
     options: dict[str, Any] = {"num_warps": call.sizes.backward_warps, "num_stages": call.sizes.stages}
     found = _in_walks(call, "q", grad_q, query_walk, shared=shared, output=ran.output, **options)
-    if call.kept_slots:
-        tile = min(call.sizes.values, padded(values))
-        launch(
-            sum_queries, (call.slots, kv_heads, triton.cdiv(values, tile)), shared=shared,
-            C=with_tiles(call.constants, values=tile), **options,
-        )  # fmt: skip
+    if slots := call.kept_slots:
+        tiles, constants = value_tiles(call)
+        launch(sum_queries, (slots, kv_heads, tiles), shared=shared, C=constants, **options)
     found |= _in_walks(
         call, "k", grad_k, key_walk, shared=shared,
         final_peaks=stand_in(ran.final.log_scale, pulls), last=last.kv, last_units=last.k,
