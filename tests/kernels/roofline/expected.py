@@ -6,13 +6,16 @@ Raise a ceiling when a kernel has become faster by count: the check then keeps w
 from collections.abc import Mapping
 
 CEILING_PERCENT: Mapping[tuple[str, int, str], float] = {
-    ("softmax", 64, "forward"): 94.0,
+    ("softmax", 64, "forward"): 99.0,
     ("softmax", 128, "forward"): 92.5,
-    ("exp", 64, "forward"): 94.0,
+    ("exp", 64, "forward"): 99.0,
     ("exp", 128, "forward"): 92.5,
-    ("softmax", 64, "backward"): 62.5,
-    ("softmax", 128, "backward"): 68.0,
-    ("exp", 64, "backward"): 68.5,
-    ("exp", 128, "backward"): 76.0,
+    ("softmax", 64, "backward"): 80.0,
+    ("softmax", 128, "backward"): 83.5,
+    ("exp", 64, "backward"): 93.5,
+    ("exp", 128, "backward"): 95.0,
 }
-"""The least ceiling in percent of the roofline, by map, head dimension and work, for calls as they are benchmarked."""
+"""The least ceiling in percent of the walk's roofline, by map, head dimension and work, for calls as benchmarked.
+
+By count, not measured: what issue slots, tensor cores and HBM allow.
+"""
