@@ -79,7 +79,7 @@ def _obstacles(call: Call, decoding: bool) -> Iterator[str]:
         yield f"values or a map's sides above {NARROW}, whose sums do not fit into a program's registers"
 
 
-def without_autocast(device: str) -> AbstractContextManager[None]:
+def without_autocast(device: str) -> AbstractContextManager[object]:
     """Switches autocast off; entering torch's own context takes microseconds even where it is off."""
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 

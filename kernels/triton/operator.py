@@ -146,7 +146,7 @@ def gradients_by_torch(
         return thread.submit(run).result()
 
 
-def laid_out(call: Arguments, gradients: Mapping[str, Tensor], *others: Tensor) -> list[Tensor]:
+def laid_out(call: Arguments, gradients: Mapping[str, Tensor], *others: Tensor | None) -> list[Tensor]:
     """The gradients of a call with the types, strides and memory that torch.library requires.
 
     Types and strides are those of `torch.empty_like` of their tensors, as the fake kernel declares. No gradient shares
@@ -155,7 +155,7 @@ def laid_out(call: Arguments, gradients: Mapping[str, Tensor], *others: Tensor) 
     Args:
         call: the call.
         gradients: gradients of all its differentiable tensors, by name.
-        *others: further inputs of the operator.
+        *others: further inputs of the operator; None for those that were not given.
     """
     taken = {_memory(x) for x in (*others, *call.flatten()) if isinstance(x, Tensor)}
     found: list[Tensor] = []
