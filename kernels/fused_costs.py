@@ -1,51 +1,147 @@
 """Analytic costs of linear attention with Hedgehog's map inside: matrix FLOPs and memory traffic. Needs no torch.
 
-Counts are those of the algorithm: the least that any kernel of this form needs, not what ours does. They are per token
-and head, with d = w = dv and 2d features (both halves). States between blocks are stored in the type of the products:
-bfloat16 for inputs of bfloat16, float32 for all others. The sums of each block alone, which our scan reads in float32,
-are not counted, as two passes are possible without them.
+Bytes are what our kernels move, counted from the sizes they are launched with: a launch reads each number that it needs
+once, however many of its programs do, and writes each result once. FLOPs are those of the algorithm: scores within
+chunks of `CHUNK` tokens, however long the kernels' are, and no sums of vectors. All sizes are d = w = dv, with 2d
+features (both halves), as many key heads as query heads, and no mask, bias or initial state.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 from .costs import Cost
+from .triton.tiles import parts, span_of, tiles_for
 
 CHUNK = 64
-"""Tokens in a compute chunk."""
-
-BLOCK = 256
-"""Tokens between two stored states."""
+"""Tokens in a chunk whose scores are computed."""
 
 ELEMENT_BYTES: Mapping[str, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
 """Bytes of inputs and outputs, by the name of their type."""
 
+SUM_BYTES = 4
+"""Bytes of a number in sums, norms and shares of gradients."""
 
-def fused_forward_cost(form: str, *, token_heads: int, d: int, dtype: str) -> Cost:
-    """Counts the forward pass.
 
-    Per token and head there are 4d² FLOPs of projections, 6Cd of scores and values within a chunk of C tokens, and 8d²
-    of states. Two passes project keys twice, read k and v twice, and write and read a state of 2d² numbers for each
-    block.
+@dataclass(frozen=True)
+class Walk:
+    """A causal call of the walk over segments, whose kernels are counted one by one.
 
-    Args:
-        form: "fused_chunk" (one pass) or "chunk" (two).
-        token_heads: tokens times heads of the whole batch.
+    Attributes:
+        form: "chunk" (several segments, whose sums are computed first); one segment in any other form.
+        batch: sequences.
+        heads: heads of each sequence.
+        tokens: tokens of each sequence.
         d: head dimension.
         dtype: type of inputs and outputs, a key of `ELEMENT_BYTES`.
+        log_space: sums have a peak for each feature, as those of the map `exp` have.
     """
-    two_passes = form == "chunk"
-    flops = 12 * d * d + 6 * CHUNK * d + (2 * d * d if two_passes else 0)
-    vectors, states = (6, 2) if two_passes else (4, 0)
-    return Cost(token_heads * flops, token_heads * _bytes(vectors, states, d, dtype))
 
+    form: str
+    batch: int
+    heads: int
+    tokens: int
+    d: int
+    dtype: str
+    log_space: bool = False
 
-def fused_backward_cost(*, token_heads: int, d: int, dtype: str) -> Cost:
-    """Counts the backward pass: 36d² + 16Cd FLOPs, 13 vectors of d numbers, and four states of 2d² for each block.
+    @property
+    def forward(self) -> Cost:
+        """The forward pass."""
+        return sum(self.forward_kernels.values(), start=Cost(0, 0))
 
-    Arguments are those of `fused_forward_cost`, without the form.
-    """
-    flops = 36 * d * d + 16 * CHUNK * d
-    return Cost(token_heads * flops, token_heads * _bytes(13, 4, d, dtype))
+    @property
+    def backward(self) -> Cost:
+        """The backward pass alone."""
+        return sum(self.backward_kernels.values(), start=Cost(0, 0))
+
+    @property
+    def forward_kernels(self) -> dict[str, Cost]:
+        """Each kernel of the forward pass.
+
+        Per token and head the walk takes 4d² FLOPs to project q and k, 8d² to read and extend the sums, and 6Cd within
+        a chunk of C tokens. Before it, sums over the keys of all segments but the last take 6d² and read k and v.
+        """
+        others, square = self.tokens - self._last, self.d * self.d
+        stored = {} if not self._slots else {
+            "sum_keys": self._cost(others, 6 * square, self._vectors(2 * others) + self._matrices(1) + self._sums(
+                self._slots)),
+        }  # fmt: skip
+        read = self._vectors(4 * self.tokens) + self._rows(self.tokens) + self._matrices(2) + self._sums(self._later)
+        walked = self._cost(self.tokens, 12 * square + 6 * CHUNK * self.d, read + self._sums(self.batch))
+        return stored | {"walk": walked}
+
+    @property
+    def backward_kernels(self) -> dict[str, Cost]:
+        """Each kernel of the backward pass, without a gradient of the state after the last key.
+
+        Per token and head the walk of queries takes 16d² + 6Cd FLOPs and moves q, k, v, o, do and dq; that of keys
+        takes 20d² + 12Cd and moves q, k, v, do, dk and dv. Between them, sums over the queries of all segments but the
+        first take 6d² and read q and do. Each program of a walk writes its share of dW.
+        """
+        others, square = self.tokens - self._first, self.d * self.d
+        shares = self.batch * self._segments * self.heads * square * SUM_BYTES
+        shared = self._vectors(6 * self.tokens) + self._rows(2 * self.tokens) + self._matrices(2) + shares
+        queries = self._cost(self.tokens, 16 * square + 6 * CHUNK * self.d, shared + self._sums(self._later))
+        keys = self._cost(self.tokens, 20 * square + 12 * CHUNK * self.d, shared + self._sums(self._later))
+        stored = {} if not self._later else {
+            "sum_queries": self._cost(
+                others, 6 * square, self._vectors(2 * others) + self._rows(2 * others) + self._matrices(1)
+                + self._sums(self._later, peaks=False) + self._peaks(self._later),
+            ),
+        }  # fmt: skip
+        return {"query_walk": queries, **stored, "key_walk": keys}
+
+    @cached_property
+    def _first(self) -> int:
+        """Tokens of the first segment."""
+        form = "chunk" if self.form == "chunk" else "fused_chunk"
+        sizes = tiles_for(self.dtype, self.d, self.d, self.d)
+        return min(self.tokens, int(span_of(form, sizes, tokens=self.tokens, heads=self.batch * self.heads)))
+
+    @property
+    def _segments(self) -> int:
+        """Segments of each sequence."""
+        return int(parts(self.tokens, self._first))
+
+    @property
+    def _last(self) -> int:
+        """Tokens of the last segment."""
+        return self.tokens - (self._segments - 1) * self._first
+
+    @property
+    def _slots(self) -> int:
+        """Segments whose sums are stored."""
+        return self.batch * self._segments if self.form == "chunk" else 0
+
+    @property
+    def _later(self) -> int:
+        """Segments that read sums of others; the sums of as many are read."""
+        return self.batch * (self._segments - 1)
+
+    def _cost(self, tokens: int, flops: int, moved: int) -> Cost:
+        return Cost(self.batch * self.heads * tokens * flops, moved)
+
+    def _vectors(self, count: int) -> int:
+        """Bytes of so many vectors of each head of each sequence."""
+        return self.batch * self.heads * count * self.d * ELEMENT_BYTES[self.dtype]
+
+    def _rows(self, count: int) -> int:
+        """Bytes of so many numbers of each head of each sequence."""
+        return self.batch * self.heads * count * SUM_BYTES
+
+    def _matrices(self, count: int) -> int:
+        """Bytes of so many maps."""
+        return self.heads * count * self.d * self.d * ELEMENT_BYTES[self.dtype]
+
+    def _sums(self, count: int, *, peaks: bool = True) -> int:
+        """Bytes of the sums of so many segments or sequences."""
+        plain = count * self.heads * 2 * self.d * (self.d + 1) * SUM_BYTES
+        return plain + (self._peaks(count) if peaks else 0)
+
+    def _peaks(self, count: int) -> int:
+        """Bytes of the peaks of so many sums."""
+        return count * self.heads * 2 * self.d * SUM_BYTES if self.log_space else 0
 
 
 def fused_decode_cost(*, heads: int, d: int) -> Cost:
@@ -71,9 +167,3 @@ def distillation_cost(*, pairs: int, token_heads: int, d: int) -> Cost:
         d: head dimension.
     """
     return Cost(pairs * (4 * 6 * d + 2 * 4 * d), token_heads * 10 * d * 4)
-
-
-def _bytes(vectors: int, states: int, d: int, dtype: str) -> int:
-    """Bytes that one token of one head moves: vectors of d numbers, and its share of a block's states of 2d²."""
-    state_element = 2 if dtype == "bfloat16" else 4
-    return vectors * d * ELEMENT_BYTES[dtype] + states * 2 * d * d // BLOCK * state_element

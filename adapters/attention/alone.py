@@ -20,7 +20,7 @@ from ...kernels.costs import (
     softmax_cost,
 )
 from ...kernels.dispatch import keeps_features_in_cache
-from ...kernels.fused_costs import fused_decode_cost, fused_forward_cost
+from ...kernels.fused_costs import Walk, fused_decode_cost
 from ...kernels.maps.learned import HedgehogMap
 from ...results.record import KernelUse
 from ..base import ParameterCount, UnsupportedError
@@ -177,7 +177,7 @@ class AttentionAlone:
         if form == "fused_recurrent":
             return fused_decode_cost(heads=batch_size * s.heads, d=s.head_dim)
         dtype = str(self.precision.dtype).removeprefix("torch.")
-        return fused_forward_cost(form, token_heads=batch_size * seq_len * s.heads, d=s.head_dim, dtype=dtype)
+        return Walk(form, batch_size, s.heads, seq_len, s.head_dim, dtype).forward
 
     def _linear_cost(self, core: LinearAttention, phase: str, form: str, batch_size: int, seq_len: int) -> Cost:
         s, decodes, size = self.shape, phase == "decode", self.precision.dtype.itemsize

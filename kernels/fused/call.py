@@ -11,9 +11,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 from ..linear.sums import EPS
 from ..state import LinearState, accumulator_dtype
 from ..triton.backend import MAX_WIDTH, NARROW
-from ..triton.launch import mask_bytes, stand_in, strides
-from ..triton.operator import Arguments, Size, rows_contiguous
-from ..triton.tiles import PROGRAMS, WIDE_TILE, Constants, Tiles, operands, padded, tiles_for
+from ..triton.launch import mask_bytes, strides
+from ..triton.operator import Arguments, Size
+from ..triton.tiles import WIDE_TILE, Constants, Tiles, operands, padded, parts, span_of, tiles_for
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Call(Arguments):
         negate: the map has both halves.
         log_space: the map gives logarithms of features.
         eps: added to the row sum, outside log space.
-        form: "auto", "fused_chunk" (each sequence in one segment) or "chunk" (in several, if it is causal); not read on
-            a CPU and in decoding.
+        form: "auto" (the faster), "fused_chunk" (each sequence in one segment) or "chunk" (in several, if it is
+            causal); not read on a CPU and in decoding.
         tiles: sizes of the kernels' tiles; `tiles_for` chooses them if None.
     """
 
@@ -86,11 +86,11 @@ class Call(Arguments):
         return cls(q.to(dtype), k.to(dtype), v.to(dtype), **others)
 
     def readable(self) -> "Call":
-        """The call with its tiles, and tensors as kernels read them: q, k and v contiguous in rows, W and b in all."""
-        laid: dict[str, Any] = {name: rows_contiguous(getattr(self, name)) for name in ("q", "k", "v")}
-        maps = {name: getattr(self, name) for name in ("q_weight", "k_weight", "q_bias", "k_bias")}
-        laid |= {name: x.contiguous() for name, x in maps.items() if x is not None}
-        return replace(self, **laid, tiles=self.sizes)
+        """The call with tensors as kernels read them: q, k and v contiguous in rows, W and b in all."""
+        rows = {name: x for name in ("q", "k", "v") if (x := getattr(self, name)).stride(-1) != 1}
+        maps = ((name, getattr(self, name)) for name in ("q_weight", "k_weight", "q_bias", "k_bias"))
+        rows |= {name: x for name, x in maps if x is not None and not x.is_contiguous()}
+        return replace(self, **{name: x.contiguous() for name, x in rows.items()}) if rows else self
 
     @property
     def initial(self) -> LinearState | None:
@@ -144,39 +144,66 @@ class Call(Arguments):
     @property
     def sizes(self) -> Tiles:
         """The tiles in use."""
-        return self.tiles or tiles_for(self.q.dtype, self.dim, self.width, self.values, wide=self.wide)
+        return self._cut[0]
 
     @property
     def span(self) -> Size:
-        """Tokens of a segment: as many segments as fill the chip, of `Tiles.block` tokens at least."""
-        if self.wide:
-            return self.sizes.block
-        tokens, (batch, heads, _, _) = self.tokens, self.q.shape
-        sizes, fewest = self.sizes, 2 if self.form == "chunk" and self.causal else 1
-        wanted = 1 if self.form == "fused_chunk" else max(fewest, PROGRAMS * 8 // sizes.warps // (batch * heads))
-        segments = min(wanted, _parts(tokens, sizes.block))
-        return _parts(_parts(tokens, segments), sizes.chunk) * sizes.chunk
+        """Tokens of a segment."""
+        return self._cut[1]
 
     @property
     def segments(self) -> Size:
         """Segments of each sequence; of all tokens, if sequences are packed."""
-        return _parts(self.tokens, self.span)
+        return self._cut[2]
 
     @property
     def slots(self) -> Size:
         """Places of segments, of which packed sequences may leave some empty."""
-        if self.cu_seqlens is None:
-            return self.q.shape[0] * self.segments
-        return self.tokens // self.span + self.sequences
+        return self._cut[3]
+
+    @property
+    def in_one(self) -> bool:
+        """Whether the form is "fused_chunk": asked for, or one segment for each sequence and head fills a GPU."""
+        if self.form != "auto" or not self.causal or self.wide:
+            return self.form == "fused_chunk"
+        # torch.compile, which traces this, does not take the lock of a cached property.
+        return bool((self._cut_anew()[2] if torch.compiler.is_compiling() else self.segments) == 1)
 
     @property
     def kept_slots(self) -> Size:
         """Slots whose sums the forward pass keeps for the backward pass."""
-        return 0 if self.wide or self.form == "fused_chunk" else self.slots
+        return 0 if self.wide or self.in_one else self.slots
+
+    @cached_property
+    def _cut(self) -> tuple[Tiles, Size, Size, Size]:
+        """Tiles, span, segments and slots."""
+        return self._cut_anew()
+
+    def _cut_anew(self) -> tuple[Tiles, Size, Size, Size]:
+        tokens, (batch, heads, _, _) = self.tokens, self.q.shape
+        sides = (int(size) for size in (self.dim, self.width, self.values))
+        sizes = self.tiles or tiles_for(str(self.q.dtype).removeprefix("torch."), *sides, wide=self.wide)
+        span = sizes.block
+        if not self.wide:
+            span = span_of(self.form, sizes, tokens=tokens, heads=batch * heads, causal=self.causal)
+        segments = parts(tokens, span)
+        slots = batch * segments if self.cu_seqlens is None else tokens // span + self.sequences
+        return sizes, span, segments, slots
 
     @cached_property
     def constants(self) -> Constants:
-        """The constants that kernels are compiled for; a launch may replace the tile of values."""
+        """The constants that kernels are compiled for, one object for equal ones; a launch may replace some."""
+        key = (
+            self.dim, self.width, self.values, self.negate, self.feature_map, self.log_space, self.causal,
+            self.normalize, self.q_bias is None, self.mask is None, self.initial_kv is None, self.cu_seqlens is None,
+            self.q.shape[1], self.k.shape[1], self.sizes, self.q.dtype,
+        )  # fmt: skip
+        found = _CONSTANTS.get(key)
+        if found is None:
+            found = _CONSTANTS[key] = self._constants()
+        return found
+
+    def _constants(self) -> Constants:
         return Constants(
             DIM=self.dim, WIDTH=self.width, VALUES=self.values, HALVES=2 if self.negate else 1,
             MAP=self.feature_map, LOG=self.log_space, CAUSAL=self.causal, NORMALIZE=self.normalize,
@@ -196,7 +223,7 @@ class Call(Arguments):
             **{"q": self.q, "k": self.k, "v": self.v, "mask": mask},
             "mask_batch": 0 if self.mask is None else mask.stride(0),
             **strides(q=self.q, k=self.k, v=self.v),
-            **{name: stand_in(getattr(self, name), self.q) for name in tensors},
+            **{name: self.q if (x := getattr(self, name)) is None else x for name in tensors},
             **{name: self.q if x is None else x.to(torch.float32).contiguous() for name, x in initial.items()},
             "ends": self.q if self.cu_seqlens is None else self._checked_ends(self.cu_seqlens),
             **{"tokens": self.tokens, "span": self.span, "segments": self.segments, "sequences": self.sequences},
@@ -207,6 +234,9 @@ class Call(Arguments):
         ends_of(cu_seqlens, self.tokens)
         return cu_seqlens.to(self.q.device).contiguous()
 
+
+_CONSTANTS: dict[tuple[Any, ...], Constants] = {}
+"""Constants of calls that ran before: making and hashing them anew would take as long as a launch."""
 
 _ENDS: Any = WeakIdKeyDictionary()
 """Ends that were read before, with the version of their tensor: only the first layer of a model waits for a GPU."""
@@ -225,8 +255,3 @@ def ends_of(cu_seqlens: Tensor, tokens: int) -> list[int]:
     if len(ends) < 2 or ends[0] != 0 or ends[-1] != tokens or sorted(set(ends)) != ends:
         raise ValueError(f"cu_seqlens must rise from 0 to the {tokens} tokens given, each above the last, got {ends}")
     return list(ends)
-
-
-def _parts(size: Size, part: Size) -> Size:
-    """The number of parts of a size, the last of which may be smaller."""
-    return (size + part - 1) // part

@@ -27,8 +27,7 @@ def check_call(call: Call) -> Call:
     check_mask(call.mask, batch, keys)
     _check_ends(call)
     _check_state(call)
-    check_devices(*(x for name, x in zip(call.__match_args__, call.flatten(), strict=True)
-                    if isinstance(x, Tensor) and name != "cu_seqlens"))  # fmt: skip
+    check_devices(*(x for x in call.flatten() if isinstance(x, Tensor) and x is not call.cu_seqlens))
     return call
 
 
@@ -58,8 +57,9 @@ def check_devices(first: Tensor, *others: Tensor | None) -> None:
     Raises:
         ValueError: more than one device.
     """
+    device = first.device
     for other in others:
-        if other is not None and other.device != first.device:
+        if other is not None and other.device != device:
             raise ValueError(f"tensors of a call must lie on one device, got {first.device} and {other.device}")
 
 

@@ -1,7 +1,7 @@
 """Chooses how linear attention with its map inside runs: in a fused form on CUDA, in plain torch elsewhere."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -36,7 +36,7 @@ def fused_attention(call: Call, *, return_state: bool = False, backend: str = "a
     fuses = chooses_triton(backend, lambda: why_not_fused(call))
     if fuses or compiled_on_cpu(call):
         return _by_operator(call, return_state, fuses)
-    with torch.autocast(call.q.device.type, enabled=False):
+    with without_autocast(call.q.device.type):
         output, state = torch_attention(call)
     return LinearAttentionResult(output, _contiguous(state) if return_state else None, KernelChoice("chunk", "torch"))
 
@@ -60,8 +60,7 @@ def why_not_fused(call: Call, *, decoding: bool = False) -> str:
 
 def choose_form(call: Call) -> str:
     """The faster form: "fused_chunk" if one segment for each sequence and head fills a Hopper GPU, else "chunk"."""
-    one = not any(_why_not_one_pass(call)) and call.segments == 1
-    return "fused_chunk" if one else "chunk"
+    return "fused_chunk" if call.in_one else "chunk"
 
 
 def _obstacles(call: Call, decoding: bool) -> Iterator[str]:
@@ -80,6 +79,11 @@ def _obstacles(call: Call, decoding: bool) -> Iterator[str]:
         yield f"values or a map's sides above {NARROW}, whose sums do not fit into a program's registers"
 
 
+def without_autocast(device: str) -> AbstractContextManager[object]:
+    """Switches autocast off; entering torch's own context takes microseconds even where it is off."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
 def compiled_on_cpu(call: Call) -> bool:
     """Tells whether torch.compile traces the call for a CPU."""
     return call.q.device.type == "cpu" and torch.compiler.is_compiling()
@@ -87,13 +91,13 @@ def compiled_on_cpu(call: Call) -> bool:
 
 def _by_operator(call: Call, return_state: bool, fuses: bool) -> LinearAttentionResult:
     """Runs the call as an operator of torch.library: in the kernels or, on a CPU, in plain torch."""
-    with torch.autocast(call.q.device.type, enabled=False):
+    with without_autocast(call.q.device.type):
         if fuses and _decodes(call):
             output, *state = fused_decode(*call.flatten())
             kernel = DECODED_BY_TRITON
         else:
             form = _checked_form(call) if fuses else "chunk"
-            output, _, *state = fused_forward(*replace(call, form=form).flatten())
+            output, _, *state = fused_forward(*call.flatten())
             kernel = KernelChoice(form, "triton" if fuses else "torch")
     kv, keys, scale, *_ = state
     final = LinearState(kv, keys, scale if call.log_space else None)
@@ -115,7 +119,7 @@ def _checked_form(call: Call) -> str:
     obstacle = "; ".join(_why_not_one_pass(call)) if call.form == "fused_chunk" else ""
     if obstacle:
         raise ValueError(f"the form 'fused_chunk' {obstacle}; choose 'chunk' or 'auto'")
-    return choose_form(call) if call.form == "auto" else call.form
+    return choose_form(call)
 
 
 def _why_not_one_pass(call: Call) -> Iterator[str]:

@@ -20,7 +20,7 @@ def _token_features(x, weight, bias, head, columns, dims, C: tl.constexpr):
     if C.MAP == "identity":
         y = load_vector(x, columns, C.WIDTH, 0.0)[None, :]
     else:
-        matrix, shift = load_map(weight, bias, head, dims, columns, C)
+        matrix, shift = load_map((weight, bias), head, dims, columns, C)
         y = (tl.sum(load_vector(x, dims, C.DIM, 0.0)[:, None] * matrix.to(tl.float32), 0) + shift)[None, :]
     if C.LOG:
         plus, minus = only_real(y, columns, -1e30, C), only_real(-y, columns, -1e30, C)

@@ -5,28 +5,20 @@ one segment, the sums of each over its keys are computed first.
 
 In log space a walk takes keys as they are. If a log feature of a key turns out not to be tame, it repeats the segment
 with a shift per feature, and sums the scores of a chunk pair by pair.
+
+`halves` are the sums of both halves of a map, three each (see `triton.states`), and `here` is what `locate` says.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 
 import triton
 import triton.language as tl
 
 from ..triton.exact import exact_scores, highest_log
-from ..triton.features import (
-    filled,
-    load_keep,
-    load_map,
-    load_tile,
-    load_values,
-    map_halves,
-    only_real,
-    project,
-    row_of,
-)
-from ..triton.states import finish, locate, operand_of, rescaled, sums_before, wildness, write_sums
+from ..triton.features import filled, load_keys, load_map, load_tile, map_halves, only_real, project, row_of
+from ..triton.states import finish, locate, operand_of, rescaled, sums_before, wildness, write_halves
 
 
 @triton.jit
@@ -36,22 +28,23 @@ def largest(y, columns, C: tl.constexpr):
 
 
 @triton.jit
-def absorb(total, unit, features, values, ones, C: tl.constexpr):
-    """Adds keys to one half's sum and vector; features [keys columns] are an operand."""
+def absorb(half, features, values, ones, C: tl.constexpr):
+    """Adds keys to one half's sums; features [keys columns] are an operand."""
+    total, unit, peak = half
     features = tl.trans(features)
     return (tl.dot(features, values, total, input_precision=C.PRECISION),
-            tl.dot(features, ones, unit, input_precision=C.PRECISION))  # fmt: skip
+            tl.dot(features, ones, unit, input_precision=C.PRECISION), peak)  # fmt: skip
 
 
 @triton.jit
-def absorb_logs(total, unit, peak, logs, keep, values, ones, columns, C: tl.constexpr):
+def absorb_logs(half, logs, keep, values, ones, columns, C: tl.constexpr):
     """Adds keys, given by their log features, to one half's sums, which grow with its peak."""
+    total, unit, peak = half
     logs = tl.where(keep[:, None], only_real(logs, columns, -1e30, C), -1e30)
     grown = tl.maximum(peak, tl.max(logs, 0))
     total, unit = rescaled(total, unit, peak - grown)
     features = tl.where(logs > -5e29, tl.exp(logs - grown[None, :]), 0.0).to(C.OPERAND)
-    total, unit = absorb(total, unit, features, values, ones, C)
-    return total, unit, grown
+    return absorb((total, unit, grown), features, values, ones, C)
 
 
 @triton.jit
@@ -66,41 +59,43 @@ def key_features(y, keep, highest, columns, EXACT: tl.constexpr, C: tl.constexpr
 
 
 @triton.jit
-def absorb_halves(total, unit, peak, other, other_unit, other_peak, y, plus, minus, keep, values, ones, columns,
-                  EXACT: tl.constexpr, C: tl.constexpr):  # fmt: skip
+def absorb_halves(halves, y, plus, minus, keep, values, ones, columns, EXACT: tl.constexpr, C: tl.constexpr):
     """Adds keys to both halves' sums: features that are operands, or EXACT their log features y with its peaks."""
+    first, second = halves
     if EXACT:
-        total, unit, peak = absorb_logs(total, unit, peak, y, keep, values, ones, columns, C)
+        first = absorb_logs(first, y, keep, values, ones, columns, C)
         if C.HALVES == 2:
-            other, other_unit, other_peak = absorb_logs(other, other_unit, other_peak, -y, keep, values, ones, columns,
-                                                        C)  # fmt: skip
+            second = absorb_logs(second, -y, keep, values, ones, columns, C)
     else:
-        total, unit = absorb(total, unit, plus, values, ones, C)
+        first = absorb(first, plus, values, ones, C)
         if C.HALVES == 2:
-            other, other_unit = absorb(other, other_unit, minus, values, ones, C)
-    return total, unit, peak, other, other_unit, other_peak
+            second = absorb(second, minus, values, ones, C)
+    return first, second
 
 
 @triton.jit
-def sums_at_start(initial, initial_keys, initial_peaks, sums, key_sums, peaks, sequence, first, until, kv_head,
-                  kv_heads, columns, value_columns, EXACT: tl.constexpr, C: tl.constexpr):  # fmt: skip
-    """Both halves' sums, vectors and peaks before a walk, and the `wildness` of the peaks, unless it is EXACT."""
-    total, unit, peak = sums_before(initial, initial_keys, initial_peaks, sums, key_sums, peaks, sequence, first,
-                                    until, kv_head, kv_heads, 0, columns, value_columns, C)  # fmt: skip
-    other, other_unit, other_peak = total, unit, peak
+def _tame(half):
+    """One half's sums with a peak of 0."""
+    total, unit = rescaled(half[0], half[1], half[2])
+    return total, unit, tl.zeros_like(half[2])
+
+
+@triton.jit
+def sums_at_start(initial, segments, here, kv_head, kv_heads, columns, value_columns, EXACT: tl.constexpr,
+                  C: tl.constexpr):  # fmt: skip
+    """Both halves' sums before a walk, and the `wildness` of their peaks, unless it is EXACT."""
+    sequence, _batch, _start, _stop, _end, first, slot, last = here
+    until = slot if C.CAUSAL else last
+    plus = sums_before(initial, segments, sequence, first, until, kv_head, kv_heads, 0, columns, value_columns, C)
+    minus = plus
     if C.HALVES == 2:
-        other, other_unit, other_peak = sums_before(initial, initial_keys, initial_peaks, sums, key_sums, peaks,
-                                                    sequence, first, until, kv_head, kv_heads, 1, columns,
-                                                    value_columns, C)  # fmt: skip
+        minus = sums_before(initial, segments, sequence, first, until, kv_head, kv_heads, 1, columns, value_columns, C)
     wild = 0.0
     if C.LOG and not EXACT:
-        wild = wildness(peak, other_peak, C)
-        total, unit = rescaled(total, unit, peak)
-        peak = tl.zeros_like(peak)
-        if C.HALVES == 2:
-            other, other_unit = rescaled(other, other_unit, other_peak)
-            other_peak = peak
-    return total, unit, peak, other, other_unit, other_peak, wild
+        wild = wildness(plus[2], minus[2], C)
+        plus = _tame(plus)
+        minus = _tame(minus) if C.HALVES == 2 else plus
+    return (plus, minus), wild
 
 
 @triton.jit(do_not_specialize=["tokens", "span", "segments", "sequences", "mask_batch"])
@@ -114,42 +109,33 @@ def sum_keys(k, v, k_weight, k_bias, mask, ends, sums, key_sums, peaks, k_batch,
     _sequence, batch, start, stop, end, _first, slot, last = locate(
         tl.program_id(0), ends, tokens, span, segments, sequences, C)  # fmt: skip
     stop = tl.where((start >= end) | (C.CAUSAL and slot + 1 == last), start, stop)
-    head, tile = tl.program_id(1).to(tl.int64), tl.program_id(2)
-    k, v = k + batch * k_batch + head * k_head, v + batch * v_batch + head * v_head
+    head = tl.program_id(1).to(tl.int64)
+    keys = (k + batch * k_batch + head * k_head, v + batch * v_batch + head * v_head, k_row, v_row)
     mask += batch * mask_batch
     place = (slot.to(tl.int64) * tl.num_programs(1) + head) * C.FEATURES
-    wild = _sum_keys(k, v, k_weight, k_bias, mask, sums, key_sums, peaks, k_row, v_row, place, head, tile, start, stop,
-                     False, C)  # fmt: skip
-    if C.LOG:
+    wild = C.TAME + 1
+    for EXACT in tl.static_range(1 + C.LOG):
         if wild > C.TAME:
-            _sum_keys(k, v, k_weight, k_bias, mask, sums, key_sums, peaks, k_row, v_row, place, head, tile, start,
-                      stop, True, C)  # fmt: skip
+            wild = _sum_keys(keys, (k_weight, k_bias), mask, (sums, key_sums, peaks), place, head, start, stop, EXACT,
+                             C)  # fmt: skip
 
 
 @triton.jit
-def _sum_keys(k, v, k_weight, k_bias, mask, sums, key_sums, peaks, k_row, v_row, place, head, tile, start, stop,
-              EXACT: tl.constexpr, C: tl.constexpr):  # fmt: skip
+def _sum_keys(keys, mapping, mask, into, place, head, start, stop, EXACT: tl.constexpr, C: tl.constexpr):
+    tile = tl.program_id(2)
     dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tile * C.BV + tl.arange(0, C.BV)
-    matrix, shift = load_map(k_weight, k_bias, head, dims, columns, C)
-    total, unit = filled(0.0, C.BW, C.BV, tl.float32), filled(0.0, C.BW, C.UNIT, tl.float32)
-    peak = row_of(-1e30 if EXACT else 0.0, C.BW)
-    other, other_unit, other_peak = total, unit, peak
+    mapping = load_map(mapping, head, dims, columns, C)
+    none = (filled(0.0, C.BW, C.BV, tl.float32), filled(0.0, C.BW, C.UNIT, tl.float32),
+            row_of(-1e30 if EXACT else 0.0, C.BW))  # fmt: skip
+    halves = (none, none)
     ones = filled(1.0, C.CHUNK, C.UNIT, C.OPERAND)
     highest = row_of(0.0, C.CHUNK)
     for first in range(start, stop, C.CHUNK):
         rows = first + tl.arange(0, C.CHUNK)
-        keep = load_keep(mask, rows, stop, C.HAS_MASK)
-        x = load_values(k, rows, dims, k_row, stop, keep, C.DIM, C.OPERAND, C.HAS_MASK)
-        values = load_values(v, rows, value_columns, v_row, stop, keep, C.VALUES, C.OPERAND, C.HAS_MASK)
-        y = project(x, matrix, shift, C)
+        keep, _x, values, y = load_keys(keys, mask, mapping, rows, stop, dims, value_columns, C)
         plus, minus, highest = key_features(y, keep, highest, columns, EXACT, C)
-        total, unit, peak, other, other_unit, other_peak = absorb_halves(
-            total, unit, peak, other, other_unit, other_peak, y, plus, minus, keep, values, ones, columns, EXACT,
-            C)  # fmt: skip
-    write_sums(sums, key_sums, peaks, place, total, unit, peak, columns, value_columns, tile, C.LOG, C)
-    if C.HALVES == 2:
-        write_sums(sums, key_sums, peaks, place + C.WIDTH, other, other_unit, other_peak, columns, value_columns, tile,
-                   C.LOG, C)  # fmt: skip
+        halves = absorb_halves(halves, y, plus, minus, keep, values, ones, columns, EXACT, C)
+    write_halves(into, place, halves, columns, value_columns, tile, C.LOG, C)
     return tl.max(highest, 0)
 
 
@@ -163,50 +149,42 @@ def walk(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, ends, initial, initi
     A norm is the row's denominator plus eps, or with LOG the logarithm of its denominator. Without NORMALIZE the output
     is the numerator, and the norm 1 (0 with LOG). Grid: slots, query heads, tiles of values.
     """
-    sequence, batch, start, stop, end, first, slot, last = locate(
-        tl.program_id(0), ends, tokens, span, segments, sequences, C)  # fmt: skip
-    if start >= end:
+    here = locate(tl.program_id(0), ends, tokens, span, segments, sequences, C)
+    batch, head, heads = here[1], tl.program_id(1).to(tl.int64), tl.num_programs(1)
+    if here[2] >= here[4]:
         return
-    head, tile, heads = tl.program_id(1).to(tl.int64), tl.program_id(2), tl.num_programs(1)
     kv_head = head // C.GROUPS
-    q, k = q + batch * q_batch + head * q_head, k + batch * k_batch + kv_head * k_head
-    v, mask = v + batch * v_batch + kv_head * v_head, mask + batch * mask_batch
-    output, norms = output + batch * o_batch + head * o_head, norms + (batch * heads + head) * tokens
-    wild = _walk(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, initial, initial_keys, initial_peaks, sums,
-                 key_sums, peaks, final, final_keys, final_peaks, output, norms, q_row, k_row, v_row, o_row, sequence,
-                 head, kv_head, heads // C.GROUPS, tile, first, slot, last, start, stop, eps, False, C)  # fmt: skip
-    if C.LOG:
+    keys = (k + batch * k_batch + kv_head * k_head, v + batch * v_batch + kv_head * v_head, k_row, v_row)
+    rows = (q + batch * q_batch + head * q_head, output + batch * o_batch + head * o_head,
+            norms + (batch * heads + head) * tokens, q_row, o_row)  # fmt: skip
+    wild = C.TAME + 1
+    for EXACT in tl.static_range(1 + C.LOG):
         if wild > C.TAME:
-            _walk(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, initial, initial_keys, initial_peaks, sums,
-                  key_sums, peaks, final, final_keys, final_peaks, output, norms, q_row, k_row, v_row, o_row, sequence,
-                  head, kv_head, heads // C.GROUPS, tile, first, slot, last, start, stop, eps, True, C)  # fmt: skip
+            wild = _walk(rows, keys, mask + batch * mask_batch, (q_weight, q_bias), (k_weight, k_bias),
+                         (initial, initial_keys, initial_peaks), (sums, key_sums, peaks),
+                         (final, final_keys, final_peaks), here, head, heads // C.GROUPS, eps, EXACT, C)  # fmt: skip
 
 
 @triton.jit
-def _walk(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, initial, initial_keys, initial_peaks, sums, key_sums,
-          peaks, final, final_keys, final_peaks, output, norms, q_row, k_row, v_row, o_row, sequence, head, kv_head,
-          kv_heads, tile, first, slot, last, start, stop, eps, EXACT: tl.constexpr, C: tl.constexpr):  # fmt: skip
+def _walk(queries, keys, mask, q_map, k_map, initial, segments, final, here, head, kv_heads, eps, EXACT: tl.constexpr,
+          C: tl.constexpr):  # fmt: skip
+    q, output, norms, q_row, o_row = queries
+    sequence, _batch, start, stop, _end, _first, slot, last = here
+    kv_head, tile = head // C.GROUPS, tl.program_id(2)
     dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tile * C.BV + tl.arange(0, C.BV)
-    until = slot if C.CAUSAL else last
-    total, unit, peak, other, other_unit, other_peak, wild = sums_at_start(
-        initial, initial_keys, initial_peaks, sums, key_sums, peaks, sequence, first, until, kv_head, kv_heads, columns,
-        value_columns, EXACT, C)  # fmt: skip
+    halves, wild = sums_at_start(initial, segments, here, kv_head, kv_heads, columns, value_columns, EXACT, C)
     highest = row_of(0.0, C.CHUNK) + wild
-    q_matrix, q_shift = load_map(q_weight, q_bias, head, dims, columns, C)
-    k_matrix, k_shift = load_map(k_weight, k_bias, kv_head, dims, columns, C)
+    q_map, k_map = load_map(q_map, head, dims, columns, C), load_map(k_map, kv_head, dims, columns, C)
     ones = filled(1.0, C.CHUNK, C.UNIT, C.OPERAND)
     for row_first in range(start, stop, C.CHUNK):
         rows = row_first + tl.arange(0, C.CHUNK)
         x = load_tile(q, rows, dims, q_row, stop, C.DIM, C.OPERAND)
         if C.CAUSAL:
-            keep = load_keep(mask, rows, stop, C.HAS_MASK)
-            keys = load_values(k, rows, dims, k_row, stop, keep, C.DIM, C.OPERAND, C.HAS_MASK)
-            values = load_values(v, rows, value_columns, v_row, stop, keep, C.VALUES, C.OPERAND, C.HAS_MASK)
-            y = project(keys, k_matrix, k_shift, C)
+            keep, _x, values, y = load_keys(keys, mask, k_map, rows, stop, dims, value_columns, C)
             k_plus, k_minus, highest = key_features(y, keep, highest, columns, EXACT, C)
-        given = project(x, q_matrix, q_shift, C)
+        given = project(x, q_map, C)
         if EXACT:
-            q_plus, q_minus, scale = _exact_weights(given, peak, other_peak, columns, C)
+            q_plus, q_minus, scale = _exact_weights(given, halves[0][2], halves[1][2], columns, C)
             if C.CAUSAL:
                 visible = (rows[:, None] >= rows[None, :]) & keep[None, :]
                 top = highest_log(given, y, columns, visible, scale, C)
@@ -221,22 +199,17 @@ def _walk(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, initial, initial_ke
             if C.HALVES == 2:
                 scores = tl.dot(q_minus, tl.trans(k_minus), scores, input_precision=C.PRECISION)
             scores = tl.where(rows[:, None] >= rows[None, :], scores, 0.0)
-        numerator, denominator = _read(q_plus, q_minus, total, unit, other, other_unit, C)
+        numerator, denominator = _read(q_plus, q_minus, halves, C)
         if C.CAUSAL:
             weights = scores.to(C.OPERAND)
             numerator = tl.dot(weights, values, numerator, input_precision=C.PRECISION)
             denominator = tl.dot(weights, ones, denominator, input_precision=C.PRECISION)
-            total, unit, peak, other, other_unit, other_peak = absorb_halves(
-                total, unit, peak, other, other_unit, other_peak, y, k_plus, k_minus, keep, values, ones, columns,
-                EXACT, C)  # fmt: skip
+            halves = absorb_halves(halves, y, k_plus, k_minus, keep, values, ones, columns, EXACT, C)
         finish(numerator, tl.sum(denominator, 1) * (1.0 / C.UNIT), scale, output, norms, rows, value_columns, o_row,
                stop, eps, tile, C)  # fmt: skip
     if (slot + 1 == last) & (head % C.GROUPS == 0):
         place = (sequence * kv_heads + kv_head) * C.FEATURES
-        write_sums(final, final_keys, final_peaks, place, total, unit, peak, columns, value_columns, tile, C.LOG, C)
-        if C.HALVES == 2:
-            write_sums(final, final_keys, final_peaks, place + C.WIDTH, other, other_unit, other_peak, columns,
-                       value_columns, tile, C.LOG, C)  # fmt: skip
+        write_halves(final, place, halves, columns, value_columns, tile, C.LOG, C)
     return tl.max(highest, 0)
 
 
@@ -262,8 +235,10 @@ def _exact_weights(y, peak, other_peak, columns, C: tl.constexpr):
 
 
 @triton.jit
-def _read(q_plus, q_minus, total, unit, other, other_unit, C: tl.constexpr):
+def _read(q_plus, q_minus, halves, C: tl.constexpr):
     """The numerators [rows values] and, in `UNIT` columns, denominators of queries over the keys of both sums."""
+    total, unit, _peak = halves[0]
+    other, other_unit, _peak = halves[1]
     numerator = tl.dot(q_plus, total.to(C.OPERAND), input_precision=C.PRECISION)
     denominator = tl.dot(q_plus, operand_of(unit, C), input_precision=C.PRECISION)
     if C.HALVES == 2:

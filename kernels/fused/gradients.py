@@ -1,24 +1,19 @@
 """Launches the Triton kernels of the backward pass of linear attention with Hedgehog's map inside."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from ..state import LinearState
 from ..triton.launch import launch, stand_in, strides
 from ..triton.operator import empty_by_token
-from ..triton.tiles import PROGRAMS, padded
+from ..triton.tiles import PROGRAMS
 from .call import Call
-from .key_kernels import key_walk, map_gradients
-from .launch import Forward, empty_sums, segment_sums
+from .key_kernels import key_walk
+from .launch import Forward, empty_sums, segment_sums, value_tiles
 from .query_kernels import query_walk, sum_queries
 from .wide import wide_backward
-
-MAP_SPAN = 1024
-"""Fewest tokens, of one sequence or of several short ones, over which a program sums the gradient of a map's matrix."""
 
 
 def backward(call: Call, ran: Forward, grad: Tensor, grad_final: LinearState | None = None) -> dict[str, Tensor]:
@@ -30,12 +25,13 @@ def backward(call: Call, ran: Forward, grad: Tensor, grad_final: LinearState | N
         grad: gradient of the output, contiguous in its last dimension.
         grad_final: gradient of the state after the last key, contiguous; its log_scale is not read.
     """
-    (batch, kv_heads, tokens, values), heads = call.v.shape, call.q.shape[1]
-    grad_q, grad_k = (x.new_empty(*x.shape[:3], call.width) for x in (call.q, call.k))
-    grad_v = empty_by_token(call.v, batch, kv_heads, tokens, values)
+    batch, kv_heads, tokens, values = call.v.shape
     if call.wide:
-        initial = wide_backward(call, ran.output, ran.norms, grad, grad_final, (grad_q, grad_k, grad_v))
-        return {"q": grad_q, "k": grad_k, "v": grad_v} | initial
+        grads = tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (call.q, call.k))
+        grads += (empty_by_token(call.v, batch, kv_heads, tokens, values),)
+        initial = wide_backward(call, ran.output, ran.norms, grad, grad_final, grads)
+        return dict(zip("qkv", grads, strict=True)) | initial
+    grad_q, grad_k, grad_v = (empty_by_token(x, *x.shape) for x in (call.q, call.k, call.v))
     queries = empty_sums(call, call.kept_slots, peaks=False)
     first = empty_sums(call, call.sequences if call.initial else 0, peaks=False)
     last = first if grad_final is None else grad_final
@@ -45,46 +41,43 @@ def backward(call: Call, ran: Forward, grad: Tensor, grad_final: LinearState | N
         **strides(o=ran.output, grad=grad, dv=grad_v),
     }  # fmt: skip
     options: dict[str, Any] = {"num_warps": call.sizes.backward_warps, "num_stages": call.sizes.stages}
-    launch(query_walk, (call.slots, heads), shared=shared, output=ran.output, grad_y=grad_q, **options)
-    if call.kept_slots:
-        tile = min(call.sizes.values, padded(values))
-        launch(
-            sum_queries, (call.slots, kv_heads, triton.cdiv(values, tile)), shared=shared,
-            C=replace(call.constants, BV=tile), **options,
-        )  # fmt: skip
-    launch(
-        key_walk, (call.slots, kv_heads), shared=shared,
+    found = _in_walks(call, "q", grad_q, query_walk, shared=shared, output=ran.output, **options)
+    if slots := call.kept_slots:
+        tiles, constants = value_tiles(call)
+        launch(sum_queries, (slots, kv_heads, tiles), shared=shared, C=constants, **options)
+    found |= _in_walks(
+        call, "k", grad_k, key_walk, shared=shared,
         final_peaks=stand_in(ran.final.log_scale, pulls), last=last.kv, last_units=last.k,
-        HAS_LAST=grad_final is not None, grad_y=grad_k, grad_v=grad_v, grad_initial=first.kv, grad_initial_keys=first.k,
+        HAS_LAST=grad_final is not None, grad_v=grad_v, grad_initial=first.kv, grad_initial_keys=first.k,
         **options | {"num_stages": 1},
     )  # fmt: skip
-    found = _through_map(call, "q", grad_q) | _through_map(call, "k", grad_k) | {"v": grad_v}
+    found["v"] = grad_v
     return found | ({} if call.initial is None else {"initial_kv": first.kv, "initial_k": first.k})
 
 
-def _through_map(call: Call, name: str, grad_y: Tensor) -> dict[str, Tensor]:
-    """The gradients of q or k, and of its W and b, from that of y = Wx + b."""
-    x: Tensor = getattr(call, name)
+def _in_walks(call: Call, name: str, grad_x: Tensor, kernel: Any, **others: Any) -> dict[str, Tensor]:
+    """Launches a kernel for the gradients of q or k, and of its W and b, of which each program adds up a share.
+
+    Short sequences have many programs of few tokens: so many are launched at a time that their shares take no more
+    memory than x does, or than those of a full device.
+    """
     weight, bias = getattr(call, f"{name}_weight"), getattr(call, f"{name}_bias")
-    if weight is None:
-        return {name: grad_y}
-    batch, heads, tokens, dim = x.shape
-    # One program sums several short sequences, or a long part of a long one: partial sums of dW are few, but there are
-    # enough programs to fill the device.
-    entries = max(1, min(MAP_SPAN // tokens, batch * heads // PROGRAMS))
-    parts = min(triton.cdiv(tokens, MAP_SPAN), max(1, 2 * PROGRAMS // (triton.cdiv(batch, entries) * heads)))
-    span = triton.cdiv(triton.cdiv(tokens, parts), call.sizes.chunk) * call.sizes.chunk
-    parts = triton.cdiv(tokens, span)
-    programs = triton.cdiv(batch, entries) * parts
-    grad_x = empty_by_token(x, batch, heads, tokens, dim)
-    matrices = torch.empty(programs, heads, dim, call.width, dtype=torch.float32, device=x.device)
-    vectors = torch.empty(programs, heads, call.width, dtype=torch.float32, device=x.device)
-    launch(
-        map_gradients, (programs, heads), shared=call.shared,
-        x=x, grad_y=grad_y, weight=weight, grad_x=grad_x, grad_weight=matrices, grad_bias=vectors,
-        **strides(x=x, dx=grad_x), batches=batch, tokens=tokens, parts=parts, span=span, entries=entries,
-        MASKED=name == "k" and call.mask is not None,
-        num_warps=call.sizes.backward_warps, num_stages=call.sizes.stages,
-    )  # fmt: skip
-    found = {name: grad_x, f"{name}_weight": matrices.sum(0).to(weight.dtype)}
-    return found if bias is None else found | {f"{name}_bias": vectors.sum(0).to(bias.dtype)}
+    heads, sides = grad_x.shape[1], call.dim * call.width
+    at_once = call.slots
+    if weight is not None:
+        held = grad_x.numel() * grad_x.element_size() // 4 // sides
+        at_once = min(call.slots, max(1, max(2 * PROGRAMS, held) // heads))
+    matrices, vectors = (
+        grad_x.new_empty(0 if like is None else at_once, *(() if like is None else like.shape), dtype=torch.float32)
+        for like in (weight, bias)
+    )
+    for before in range(0, call.slots, at_once):
+        launch(
+            kernel, (min(at_once, call.slots - before), heads), grad_x=grad_x, grad_weight=matrices, grad_bias=vectors,
+            slots_before=before, **strides(dx=grad_x), **others,
+        )  # fmt: skip
+    found = {name: grad_x}
+    for suffix, like, parts in (("weight", weight, matrices), ("bias", bias, vectors)):
+        if like is not None:
+            found[f"{name}_{suffix}"] = parts.sum(0).to(like.dtype)
+    return found

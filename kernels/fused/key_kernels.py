@@ -6,210 +6,220 @@ are those of exp(log φ(q) + peak - norm), with the peak of the keys before the 
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 
 import triton
 import triton.language as tl
 
 from ..triton.exact import exact_gradient, exact_scores
 from ..triton.features import (
+    add_to_map,
     filled,
-    load_keep,
+    load_keys,
     load_map,
     load_tile,
     load_values,
     load_vector,
     map_gradient,
     map_halves,
+    no_gradient,
     only_real,
     project,
     row_of,
     store_tile,
+    through_map,
 )
-from ..triton.states import in_columns, load_row_gradients, locate, peaks_before, read_sums, rescaled, spread, wildness
+from ..triton.states import in_columns, load_row_gradients, locate, peaks_before, rescaled, spread, wildness
 from .forward_kernels import absorb, largest
 from .query_kernels import query_weights, settled, through_state, write_query_sums
 
 
-@triton.jit(do_not_specialize=["tokens", "span", "segments", "sequences", "mask_batch"])
+@triton.jit(do_not_specialize=["tokens", "span", "segments", "sequences", "slots_before", "mask_batch"])
 def key_walk(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, ends, initial_peaks, peaks, final_peaks,
-             query_sums, query_units, last, last_units, norms, pulls, grad_y, grad_v, grad_initial, grad_initial_keys,
-             q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, grad_batch, grad_head,
-             grad_row, dv_batch, dv_head, dv_row, tokens, span, segments, sequences, C: tl.constexpr,
-             HAS_LAST: tl.constexpr):  # fmt: skip
-    """The gradients of y = Wk + b [batch kv_head tokens WIDTH], of v, and of the sums of the initial state.
+             query_sums, query_units, last, last_units, norms, pulls, grad_x, grad_v, grad_weight, grad_bias,
+             grad_initial, grad_initial_keys, q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,
+             mask_batch, grad_batch, grad_head, grad_row, dx_batch, dx_head, dx_row, dv_batch, dv_head, dv_row,
+             tokens, span, segments, sequences, slots_before, C: tl.constexpr, HAS_LAST: tl.constexpr):  # fmt: skip
+    """The gradients of k, v and the sums of the initial state, and each program's share of those of W and b.
 
-    Grid: slots, kv heads.
+    Grid: slots after `slots_before`, kv heads.
     """
-    sequence, batch, start, stop, end, first, slot, until = locate(
-        tl.program_id(0), ends, tokens, span, segments, sequences, C)  # fmt: skip
-    if start >= end:
-        return
-    kv_head, kv_heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
-    k, v = k + batch * k_batch + kv_head * k_head, v + batch * v_batch + kv_head * v_head
-    q, grad, mask = q + batch * q_batch, grad + batch * grad_batch, mask + batch * mask_batch
-    grad_v += batch * dv_batch + kv_head * dv_head
-    grad_y += (batch * kv_heads + kv_head) * tokens * C.WIDTH
+    here = locate(slots_before + tl.program_id(0), ends, tokens, span, segments, sequences, C)
+    batch, kv_head, kv_heads = here[1], tl.program_id(1).to(tl.int64), tl.num_programs(1)
+    keys = (k + batch * k_batch + kv_head * k_head, v + batch * v_batch + kv_head * v_head, k_row, v_row)
+    into = (grad_x + batch * dx_batch + kv_head * dx_head, grad_v + batch * dv_batch + kv_head * dv_head, dx_row,
+            dv_row)  # fmt: skip
     row_base = batch * kv_heads * C.GROUPS * tokens
-    norms, pulls = norms + row_base, pulls + row_base
-    wild = _key_walk(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, initial_peaks, peaks, final_peaks,
-                     query_sums, query_units, last, last_units, norms, pulls, grad_y, grad_v, grad_initial,
-                     grad_initial_keys, q_head, q_row, k_row, v_row, grad_head, grad_row, dv_row, tokens, sequence,
-                     kv_head, kv_heads, first, slot, until, start, stop, HAS_LAST, False, C)  # fmt: skip
-    if C.LOG:
+    queries = (q + batch * q_batch, grad + batch * grad_batch, norms + row_base, pulls + row_base, q_head, grad_head,
+               tokens, q_row, grad_row)  # fmt: skip
+    wild, grad_map = C.TAME + 1, no_gradient(C)
+    for EXACT in tl.static_range(1 + C.LOG):
         if wild > C.TAME:
-            _key_walk(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, initial_peaks, peaks, final_peaks,
-                      query_sums, query_units, last, last_units, norms, pulls, grad_y, grad_v, grad_initial,
-                      grad_initial_keys, q_head, q_row, k_row, v_row, grad_head, grad_row, dv_row, tokens, sequence,
-                      kv_head, kv_heads, first, slot, until, start, stop, HAS_LAST, True, C)  # fmt: skip
+            wild, grad_map = _key_walk(
+                queries, keys, mask + batch * mask_batch, into, (q_weight, q_bias), (k_weight, k_bias),
+                (initial_peaks, peaks, final_peaks), (query_sums, query_units, query_units),
+                (last, last_units, last_units), (grad_initial, grad_initial_keys), here, kv_head, kv_heads, HAS_LAST,
+                EXACT, C)  # fmt: skip
+    place = tl.program_id(0).to(tl.int64) * kv_heads + kv_head
+    add_to_map(grad_weight, grad_bias, place, grad_map, slots_before > 0, C)
 
 
 @triton.jit
-def _key_walk(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, initial_peaks, peaks, final_peaks, query_sums,
-              query_units, last, last_units, norms, pulls, grad_y, grad_v, grad_initial, grad_initial_keys, q_head,
-              q_row, k_row, v_row, grad_head, grad_row, dv_row, tokens, sequence, kv_head, kv_heads, first, slot, until,
-              start, stop, HAS_LAST: tl.constexpr, EXACT: tl.constexpr, C: tl.constexpr):  # fmt: skip
+def _key_walk(queries, keys, mask, into, q_map, k_map, peaks, segments, last, grad_initial, here, kv_head, kv_heads,
+              HAS_LAST: tl.constexpr, EXACT: tl.constexpr, C: tl.constexpr):  # fmt: skip
+    sequence, _batch, start, stop, _end, first, slot, until = here
     columns, value_columns = tl.arange(0, C.BW), tl.arange(0, C.BV)
-    peak, other_peak = row_of(0.0, C.BW), row_of(0.0, C.BW)
-    before, other_before = peak, peak
+    known = (row_of(0.0, C.BW), row_of(0.0, C.BW))
+    before = known
     highest = row_of(0.0, C.CHUNK)
     if C.LOG:
         upto = slot if C.CAUSAL else until
-        before = peaks_before(initial_peaks, peaks, sequence, first, upto, kv_head, kv_heads, 0, columns, C)
-        other_before = before
-        if C.HALVES == 2:
-            other_before = peaks_before(initial_peaks, peaks, sequence, first, upto, kv_head, kv_heads, 1, columns, C)
+        before = peaks_before(peaks[0], peaks[1], sequence, first, upto, kv_head, kv_heads, columns, C)
         if EXACT:
-            peak, other_peak = before, other_before
+            known = before
             if C.CAUSAL:
-                peak, other_peak = _highest_logs(k, k_weight, k_bias, mask, before, other_before, k_row, kv_head, start,
-                                                 stop, stop, C)  # fmt: skip
+                known = _highest_logs(keys, mask, k_map, before, kv_head, start, stop, stop, C)
         else:
-            highest += wildness(before, other_before, C)
-    total, unit, other, other_unit = _sums_after(
-        initial_peaks, peaks, final_peaks, query_sums, query_units, last, last_units, peak, other_peak, sequence, first,
-        slot, until, kv_head, kv_heads, columns, value_columns, HAS_LAST, C)  # fmt: skip
+            highest += wildness(before[0], before[1], C)
+    halves = _sums_after(peaks, segments, last, known, here, kv_head, kv_heads, columns, value_columns, HAS_LAST, C)
+    grad_map = no_gradient(C)
     chunks = (stop - start + C.CHUNK - 1) // C.CHUNK
     for index in range(chunks):
         row_first = start + (chunks - 1 - index) * C.CHUNK
-        earlier, other_earlier = peak, other_peak
+        earlier = (halves[0][2], halves[1][2])
         if EXACT and C.CAUSAL:
-            earlier, other_earlier = _highest_logs(k, k_weight, k_bias, mask, before, other_before, k_row, kv_head,
-                                                   start, row_first, stop, C)  # fmt: skip
-        total, unit, other, other_unit, highest = _key_chunk(
-            q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, norms, pulls, grad_y, grad_v, q_head, q_row, k_row,
-            v_row, grad_head, grad_row, dv_row, tokens, kv_head, row_first, stop, total, unit, other, other_unit, peak,
-            other_peak, earlier, other_earlier, highest, EXACT, C)  # fmt: skip
-        peak, other_peak = earlier, other_earlier
+            earlier = _highest_logs(keys, mask, k_map, before, kv_head, start, row_first, stop, C)
+        halves, highest, grad_map = _key_chunk(queries, keys, mask, into, q_map, k_map, kv_head, row_first, stop,
+                                               halves, earlier, highest, grad_map, EXACT, C)  # fmt: skip
     if C.HAS_INITIAL:
         if slot == first:
-            whole = (sequence * kv_heads + kv_head) * C.FEATURES
-            _write_initial(grad_initial, grad_initial_keys, initial_peaks, whole, total, unit, peak, columns,
-                           value_columns, C)  # fmt: skip
-            if C.HALVES == 2:
-                _write_initial(grad_initial, grad_initial_keys, initial_peaks, whole + C.WIDTH, other, other_unit,
-                               other_peak, columns, value_columns, C)  # fmt: skip
-    return tl.max(highest, 0)
+            place = (sequence * kv_heads + kv_head) * C.FEATURES
+            plus, minus = halves
+            if C.LOG:
+                plus = _with_peak(plus, load_vector(peaks[0] + place, columns, C.WIDTH, -1e30))
+                if C.HALVES == 2:
+                    minus = _with_peak(minus, load_vector(peaks[0] + place + C.WIDTH, columns, C.WIDTH, -1e30))
+            write_query_sums(grad_initial[0], grad_initial[1], place, (plus, minus), columns, value_columns, 0, C)
+    return tl.max(highest, 0), grad_map
 
 
 @triton.jit
-def _sums_after(initial_peaks, peaks, final_peaks, query_sums, query_units, last, last_units, peak, other_peak,
-                sequence, first, slot, until, kv_head, kv_heads, columns, value_columns, HAS_LAST: tl.constexpr,
+def _with_peak(half, peak):
+    """One half's sums over queries with another peak, which the sums grow with."""
+    total, unit = rescaled(half[0], half[1], tl.minimum(peak - half[2], 80.0))
+    return total, unit, peak
+
+
+@triton.jit
+def _sums_after(peaks, segments, last, known, here, kv_head, kv_heads, columns, value_columns, HAS_LAST: tl.constexpr,
                 C: tl.constexpr):  # fmt: skip
     """Both halves' sums over the queries after a segment, with the peaks that are given."""
-    total, unit = filled(0.0, C.BW, C.BV, tl.float32), filled(0.0, C.BW, C.UNIT, tl.float32)
-    other, other_unit = total, unit
+    sequence, _batch, _start, _stop, _end, first, slot, until = here
+    none = (filled(0.0, C.BW, C.BV, tl.float32), filled(0.0, C.BW, C.UNIT, tl.float32))
+    plus, minus = (none[0], none[1], known[0]), (none[0], none[1], known[1])
     for later in range(slot + 1 if C.CAUSAL else first, until):
         place = (tl.cast(later, tl.int64) * kv_heads + kv_head) * C.FEATURES
-        label, other_label = settled(initial_peaks, peaks, sequence, first, later if C.CAUSAL else until, kv_head,
-                                     kv_heads, columns, C)  # fmt: skip
-        total, unit = _add_queries(total, unit, query_sums, query_units, place, peak - label, columns, value_columns, C)
-        if C.HALVES == 2:
-            other, other_unit = _add_queries(other, other_unit, query_sums, query_units, place + C.WIDTH,
-                                             other_peak - other_label, columns, value_columns, C)  # fmt: skip
+        label, other = settled(peaks[0], peaks[1], sequence, first, later if C.CAUSAL else until, kv_head, kv_heads,
+                               columns, C)  # fmt: skip
+        plus, minus = _add_queries(plus, minus, segments, place, label, other, columns, value_columns, C)
     if HAS_LAST:
         place = (sequence * kv_heads + kv_head) * C.FEATURES
-        label, other_label = peak, other_peak
+        label, other = known
         if C.LOG:
-            label = load_vector(final_peaks + place, columns, C.WIDTH, 0.0)
-            other_label = load_vector(final_peaks + place + (C.HALVES - 1) * C.WIDTH, columns, C.WIDTH, 0.0)
-        total, unit = _add_queries(total, unit, last, last_units, place, peak - label, columns, value_columns, C)
-        if C.HALVES == 2:
-            other, other_unit = _add_queries(other, other_unit, last, last_units, place + C.WIDTH,
-                                             other_peak - other_label, columns, value_columns, C)  # fmt: skip
-    return total, unit, other, other_unit
+            label = load_vector(peaks[2] + place, columns, C.WIDTH, 0.0)
+            other = load_vector(peaks[2] + place + (C.HALVES - 1) * C.WIDTH, columns, C.WIDTH, 0.0)
+        plus, minus = _add_queries(plus, minus, last, place, label, other, columns, value_columns, C)
+    return plus, minus
 
 
 @triton.jit
-def _key_chunk(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, norms, pulls, grad_y, grad_v, q_head, q_row,
-               k_row, v_row, grad_head, grad_row, dv_row, tokens, kv_head, row_first, stop, total, unit, other,
-               other_unit, peak, other_peak, earlier, other_earlier, highest, EXACT: tl.constexpr,
-               C: tl.constexpr):  # fmt: skip
+def _add_queries(plus, minus, pointers, place, label, other, columns, value_columns, C: tl.constexpr):
+    """Adds both halves' sums over queries, which have the peaks `label` and `other`, to what `key_walk` carries."""
+    plus = _add_half(plus, pointers, place, label, columns, value_columns, C)
+    if C.HALVES == 2:
+        minus = _add_half(minus, pointers, place + C.WIDTH, other, columns, value_columns, C)
+    return plus, minus
+
+
+@triton.jit
+def _add_half(half, pointers, place, label, columns, value_columns, C: tl.constexpr):
+    total, unit, peak = half
+    sums, vectors, _peaks = pointers
+    more = load_tile(sums + place * C.VALUES, columns, value_columns, C.VALUES, C.WIDTH, C.VALUES, tl.float32)
+    more_unit = in_columns(load_vector(vectors + place, columns, C.WIDTH, 0.0) * (1.0 / C.UNIT), C)
+    if C.LOG:
+        more, more_unit = rescaled(more, more_unit, tl.minimum(peak - label, 80.0))
+    return total + more, unit + more_unit, peak
+
+
+@triton.jit
+def _key_chunk(queries, keys, mask, into, q_map, k_map, kv_head, row_first, stop, halves, earlier, highest, grad_map,
+               EXACT: tl.constexpr, C: tl.constexpr):  # fmt: skip
     """Stores the gradients of a chunk's keys and values, and adds its queries to the sums.
 
     The sums come with the peaks up to the chunk's end, and leave with those before it.
     """
+    grad_x, grad_v, dx_row, dv_row = into
+    plus_sums, minus_sums = halves
     dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tl.arange(0, C.BV)
     rows = row_first + tl.arange(0, C.CHUNK)
-    keep = load_keep(mask, rows, stop, C.HAS_MASK)
-    keys = load_values(k, rows, dims, k_row, stop, keep, C.DIM, C.OPERAND, C.HAS_MASK)
-    values = load_values(v, rows, value_columns, v_row, stop, keep, C.VALUES, C.OPERAND, C.HAS_MASK)
-    matrix, shift = load_map(k_weight, k_bias, kv_head, dims, columns, C)
-    logs = project(keys, matrix, shift, C)
+    mapping = load_map(k_map, kv_head, dims, columns, C)
+    keep, _x, values, logs = load_keys(keys, mask, mapping, rows, stop, dims, value_columns, C)
     if EXACT:
         hidden = tl.where(keep, 0.0, 1e30)[:, None]
-        k_plus = only_real(tl.exp(tl.minimum(logs - peak[None, :] - hidden, 80.0)), columns, 0.0, C)
-        k_minus = only_real(tl.exp(tl.minimum(-logs - other_peak[None, :] - hidden, 80.0)), columns, 0.0, C)
+        k_plus, k_minus = logs - plus_sums[2][None, :] - hidden, -logs - minus_sums[2][None, :] - hidden
+        k_plus = only_real(tl.exp(tl.minimum(k_plus, 80.0)), columns, 0.0, C)
+        k_minus = only_real(tl.exp(tl.minimum(k_minus, 80.0)), columns, 0.0, C)
     else:
         k_plus, k_minus = map_halves(logs, keep, 0.0, columns, C)
         if C.LOG:
             highest = tl.maximum(highest, largest(logs, columns, C))
     plus, minus = k_plus.to(C.OPERAND), k_minus.to(C.OPERAND)
     mean = filled(1.0 / C.UNIT, C.CHUNK, C.UNIT, C.OPERAND)
-    grad_plus = through_state(values, mean, total, in_columns(tl.sum(unit, 1), C), C)
+    grad_plus = through_state(values, mean, plus_sums[0], in_columns(tl.sum(plus_sums[1], 1), C), C)
     grad_minus = grad_plus
-    grad_values = tl.dot(plus, total.to(C.OPERAND), input_precision=C.PRECISION)
+    grad_values = tl.dot(plus, plus_sums[0].to(C.OPERAND), input_precision=C.PRECISION)
     if C.HALVES == 2:
-        grad_minus = through_state(values, mean, other, in_columns(tl.sum(other_unit, 1), C), C)
-        grad_values = tl.dot(minus, other.to(C.OPERAND), grad_values, input_precision=C.PRECISION)
-    exact = filled(0.0, C.CHUNK, C.BW, tl.float32)
-    if C.CAUSAL:
-        if EXACT:
-            total, unit = rescaled(total, unit, earlier - peak)
-            other, other_unit = rescaled(other, other_unit, other_earlier - other_peak)
-        for group in range(C.GROUPS):
-            head = kv_head * C.GROUPS + group
-            (grad_plus, grad_minus, grad_values, exact, total, unit, other, other_unit) = _pairs(
-                q + head * q_head, grad + head * grad_head, q_weight, q_bias, norms + head * tokens,
-                pulls + head * tokens, q_row, grad_row, head, stop, rows, keep, logs, plus, minus, values, grad_plus,
-                grad_minus, grad_values, exact, total, unit, other, other_unit, earlier, other_earlier, EXACT,
-                C)  # fmt: skip
-    grads = map_gradient(k_plus, k_minus, grad_plus, grad_minus, C)
+        grad_minus = through_state(values, mean, minus_sums[0], in_columns(tl.sum(minus_sums[1], 1), C), C)
+        grad_values = tl.dot(minus, minus_sums[0].to(C.OPERAND), grad_values, input_precision=C.PRECISION)
+    grads = (grad_plus, grad_minus, grad_values, filled(0.0, C.CHUNK, C.BW, tl.float32))
     if EXACT:
-        grads += exact
+        halves = _with_peak(plus_sums, earlier[0]), _with_peak(minus_sums, earlier[1])
+    if C.CAUSAL:
+        for group in range(C.GROUPS):
+            grads, halves = _pairs(queries, q_map, kv_head * C.GROUPS + group, rows, stop, keep, logs, plus, minus,
+                                   values, grads, halves, EXACT, C)  # fmt: skip
+    grad_plus, grad_minus, grad_values, exact = grads
+    grad_y = map_gradient(k_plus, k_minus, grad_plus, grad_minus, C)
+    if EXACT:
+        grad_y += exact
     if C.HAS_MASK:
-        grads = tl.where(keep[:, None], grads, 0.0)
+        grad_y = tl.where(keep[:, None], grad_y, 0.0)
         grad_values = tl.where(keep[:, None], grad_values, 0.0)
-    store_tile(grad_y, grads, rows, columns, C.WIDTH, stop, C.WIDTH)
     store_tile(grad_v, grad_values, rows, value_columns, dv_row, stop, C.VALUES)
-    return total, unit, other, other_unit, highest
+    # Keys and W are read again: shared memory has no room for them until here at 128 dimensions.
+    x = load_values(keys[0], rows, dims, keys[2], stop, keep, C.DIM, C.OPERAND, C.HAS_MASK)
+    found, grad_map = through_map(x, grad_y, load_map(k_map, kv_head, dims, columns, C), grad_map, C)
+    store_tile(grad_x, found, rows, dims, dx_row, stop, C.DIM)
+    return halves, highest, grad_map
 
 
 @triton.jit
-def _pairs(q, grad, weight, bias, norms, pulls, q_row, grad_row, head, stop, rows, keep, logs, plus, minus, values,
-           grad_plus, grad_minus, grad_values, exact, total, unit, other, other_unit, peak, other_peak,
-           EXACT: tl.constexpr, C: tl.constexpr):  # fmt: skip
+def _pairs(queries, q_map, head, rows, stop, keep, logs, plus, minus, values, grads, halves, EXACT: tl.constexpr,
+           C: tl.constexpr):  # fmt: skip
     """Adds what a chunk's queries of one head give its keys and values, and the queries to the sums over queries."""
+    q, grad, norms, pulls, q_head, grad_head, tokens, q_row, grad_row = queries
+    grad_plus, grad_minus, grad_values, exact = grads
+    plus_sums, minus_sums = halves
     dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tl.arange(0, C.BV)
-    matrix, shift = load_map(weight, bias, head, dims, columns, C)
-    x = load_tile(q, rows, dims, q_row, stop, C.DIM, C.OPERAND)
-    given = load_tile(grad, rows, value_columns, grad_row, stop, C.VALUES, tl.float32)
-    norm, given, pull = load_row_gradients(norms, pulls, given, rows, stop, C)
-    y = project(x, matrix, shift, C)
+    x = load_tile(q + head * q_head, rows, dims, q_row, stop, C.DIM, C.OPERAND)
+    given = load_tile(grad + head * grad_head, rows, value_columns, grad_row, stop, C.VALUES, tl.float32)
+    norm, given, pull = load_row_gradients(norms + head * tokens, pulls + head * tokens, given, rows, stop, C)
+    y = project(x, load_map(q_map, head, dims, columns, C), C)
     slopes = tl.dot(given, tl.trans(values), input_precision=C.PRECISION) + pull[:, None]
     visible = (rows[:, None] >= rows[None, :]) & keep[None, :] & (rows < stop)[:, None]
     slopes = tl.where(visible, slopes, 0.0)
-    q_plus, q_minus = query_weights(y, peak, other_peak, norm, rows < stop, columns, EXACT, C)
+    q_plus, q_minus = query_weights(y, plus_sums[2], minus_sums[2], norm, rows < stop, columns, EXACT, C)
     q_plus, q_minus = q_plus.to(C.OPERAND), q_minus.to(C.OPERAND)
     if EXACT:
         exact += exact_gradient(y, logs, columns, visible, norm, slopes, True, C)
@@ -224,78 +234,21 @@ def _pairs(q, grad, weight, bias, norms, pulls, q_row, grad_row, head, stop, row
         scores = tl.where(visible, scores, 0.0)
     grad_values = tl.dot(tl.trans(scores).to(C.OPERAND), given, grad_values, input_precision=C.PRECISION)
     pulled = spread(pull, C)
-    total, unit = absorb(total, unit, q_plus, given, pulled, C)
+    plus_sums = absorb(plus_sums, q_plus, given, pulled, C)
     if C.HALVES == 2:
-        other, other_unit = absorb(other, other_unit, q_minus, given, pulled, C)
-    return grad_plus, grad_minus, grad_values, exact, total, unit, other, other_unit
+        minus_sums = absorb(minus_sums, q_minus, given, pulled, C)
+    return (grad_plus, grad_minus, grad_values, exact), (plus_sums, minus_sums)
 
 
 @triton.jit
-def _highest_logs(k, weight, bias, mask, peak, other_peak, k_row, kv_head, start, until, stop, C: tl.constexpr):
+def _highest_logs(keys, mask, k_map, peaks, kv_head, start, until, stop, C: tl.constexpr):
     """Both halves' peaks that include the keys from `start` to `until`."""
+    peak, other_peak = peaks
     dims, columns = tl.arange(0, C.BD), tl.arange(0, C.BW)
-    matrix, shift = load_map(weight, bias, kv_head, dims, columns, C)
+    mapping = load_map(k_map, kv_head, dims, columns, C)
     for first in range(start, until, C.CHUNK):
         rows = first + tl.arange(0, C.CHUNK)
-        keep = load_keep(mask, rows, stop, C.HAS_MASK)
-        keys = load_values(k, rows, dims, k_row, stop, keep, C.DIM, C.OPERAND, C.HAS_MASK)
-        y = project(keys, matrix, shift, C)
+        keep, _x, _values, y = load_keys(keys, mask, mapping, rows, stop, dims, tl.arange(0, C.BV), C)
         peak = tl.maximum(peak, tl.max(tl.where(keep[:, None], only_real(y, columns, -1e30, C), -1e30), 0))
         other_peak = tl.maximum(other_peak, tl.max(tl.where(keep[:, None], only_real(-y, columns, -1e30, C), -1e30), 0))
     return peak, other_peak
-
-
-@triton.jit
-def _add_queries(total, unit, sums, units, place, exponent, columns, value_columns, C: tl.constexpr):
-    """Adds one half's sums over queries, times exp(exponent), to what `key_walk` carries."""
-    more, more_unit, _ = read_sums(sums, units, units, place, columns, value_columns, C)
-    more_unit *= 1.0 / C.UNIT
-    if C.LOG:
-        more, more_unit = rescaled(more, more_unit, tl.minimum(exponent, 80.0))
-    return total + more, unit + more_unit
-
-
-@triton.jit
-def _write_initial(sums, units, initial_peaks, place, total, unit, peak, columns, value_columns, C: tl.constexpr):
-    """Stores the gradient of one half of the initial state, whose sums have their own peaks."""
-    if C.LOG:
-        own = tl.load(initial_peaks + place + columns, mask=columns < C.WIDTH, other=-1e30)
-        total, unit = rescaled(total, unit, tl.minimum(own - peak, 80.0))
-    write_query_sums(sums, units, place, total, unit, columns, value_columns, 0, C)
-
-
-@triton.jit(do_not_specialize=["batches", "tokens", "parts", "span", "entries", "mask_batch"])
-def map_gradients(x, grad_y, weight, mask, grad_x, grad_weight, grad_bias, x_batch, x_head, x_row, mask_batch, dx_batch,
-                  dx_head, dx_row, batches, tokens, parts, span, entries, C: tl.constexpr,
-                  MASKED: tl.constexpr):  # fmt: skip
-    """The gradients dx = dy Wᵀ, and each part's sums of dW = Σ x dyᵀ [groups·parts head DIM WIDTH] and db.
-
-    A part is `span` tokens of each of a group of `entries` batch entries. With MASKED, tokens that the mask hides are
-    left out of the sums, whatever their memory holds. Grid: groups · parts, heads.
-    """
-    part, head, heads = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.num_programs(1)
-    first_batch, start = (part // parts).to(tl.int64) * entries, part % parts * span
-    dims, columns = tl.arange(0, C.BD), tl.arange(0, C.BW)
-    matrix = load_tile(weight + head * C.DIM * C.WIDTH, dims, columns, C.WIDTH, C.DIM, C.WIDTH, C.OPERAND)
-    grad_matrix, grad_shift = tl.zeros(matrix.shape, tl.float32), filled(0.0, C.BW, C.UNIT, tl.float32)
-    ones = filled(1.0, C.CHUNK, C.UNIT, C.OPERAND)
-    end = tl.minimum(start + span, tokens)
-    for batch in range(first_batch, tl.minimum(first_batch + entries, batches)):
-        given_base = grad_y + (batch * heads + head) * tokens * C.WIDTH
-        for first in range(start, end, C.CHUNK):
-            rows = first + tl.arange(0, C.CHUNK)
-            keep = load_keep(mask + batch * mask_batch, rows, end, MASKED)
-            inputs = load_values(x + batch * x_batch + head * x_head, rows, dims, x_row, end, keep, C.DIM, C.OPERAND,
-                                 MASKED)  # fmt: skip
-            given = load_tile(given_base, rows, columns, C.WIDTH, end, C.WIDTH, C.OPERAND)
-            store_tile(grad_x + batch * dx_batch + head * dx_head,
-                       tl.dot(given, tl.trans(matrix), input_precision=C.PRECISION), rows, dims, dx_row, end,
-                       C.DIM)  # fmt: skip
-            grad_matrix = tl.dot(tl.trans(inputs), given, grad_matrix, input_precision=C.PRECISION)
-            if C.HAS_BIAS:
-                grad_shift = tl.dot(tl.trans(given), ones, grad_shift, input_precision=C.PRECISION)
-    place = part.to(tl.int64) * heads + head
-    store_tile(grad_weight + place * C.DIM * C.WIDTH, grad_matrix, dims, columns, C.WIDTH, C.DIM, C.WIDTH)
-    if C.HAS_BIAS:
-        tl.store(grad_bias + place * C.WIDTH + columns, tl.sum(grad_shift, 1) * (1.0 / C.UNIT),
-                 mask=columns < C.WIDTH)  # fmt: skip

@@ -1,15 +1,14 @@
 """Launches the Triton kernels of the forward pass and of decoding, for linear attention with Hedgehog's map inside."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-import triton
 from torch import Tensor
 
 from ..state import LinearState
 from ..triton.launch import launch, stand_in, strides
 from ..triton.operator import empty_by_token
-from ..triton.tiles import padded
+from ..triton.tiles import Constants, padded, parts, with_tiles
 from .call import Call
 from .decode_kernel import decode_tokens
 from .forward_kernels import sum_keys, walk
@@ -56,27 +55,32 @@ def forward(call: Call) -> Forward:
     if call.wide:
         wide_forward(call, output, norms, final)
         return Forward(output, norms, final, segments)
-    tile = min(call.sizes.values, padded(call.values))
+    tiles, constants = value_tiles(call)
     launch(
-        walk, (call.slots, heads, triton.cdiv(call.values, tile)), shared=call.shared | segment_sums(segments),
+        walk, (call.slots, heads, tiles), shared=call.shared | segment_sums(segments),
         **strides(o=output), final=final.kv, final_keys=final.k, final_peaks=stand_in(final.log_scale, final.k),
-        output=output, norms=norms, C=replace(call.constants, BV=tile), num_warps=call.sizes.warps,
-        num_stages=call.sizes.stages,
+        output=output, norms=norms, C=constants, num_warps=call.sizes.warps, num_stages=call.sizes.stages,
     )  # fmt: skip
     return Forward(output, norms, final, segments)
 
 
 def segment_states(call: Call) -> LinearState:
     """The sums over the keys of each segment, in `Call.kept_slots`."""
-    segments = empty_sums(call, call.kept_slots)
-    if call.kept_slots:
-        tile = min(call.sizes.values, padded(call.values))
+    slots = call.kept_slots
+    segments = empty_sums(call, slots)
+    if slots:
+        tiles, constants = value_tiles(call)
         launch(
-            sum_keys, (call.slots, call.k.shape[1], triton.cdiv(call.values, tile)),
-            shared=call.shared | segment_sums(segments), C=replace(call.constants, BV=tile),
-            num_warps=call.sizes.warps, num_stages=call.sizes.stages,
+            sum_keys, (slots, call.k.shape[1], tiles), shared=call.shared | segment_sums(segments),
+            C=constants, num_warps=call.sizes.warps, num_stages=call.sizes.stages,
         )  # fmt: skip
     return segments
+
+
+def value_tiles(call: Call) -> tuple[int, Constants]:
+    """The tiles of values that programs share out among them, and the constants for these."""
+    tile = min(call.sizes.values, padded(call.values))
+    return parts(call.values, tile), with_tiles(call.constants, values=tile)
 
 
 def segment_sums(segments: LinearState) -> dict[str, Tensor]:
@@ -103,6 +107,6 @@ def decode(call: Call, *, in_place: bool = False) -> Forward:
     launch(
         decode_tokens, (batch, call.k.shape[1]), shared=call.shared,
         new_state=final.kv, new_keys=final.k, new_peaks=stand_in(final.log_scale, final.k), output=output,
-        **strides(o=output), C=replace(call.constants, BV=tile), num_warps=8 if tile > 64 else 4,
+        **strides(o=output), C=with_tiles(call.constants, values=tile), num_warps=8 if tile > 64 else 4, num_stages=3,
     )  # fmt: skip
     return Forward(output, final.k, final, final)

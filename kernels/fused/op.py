@@ -33,17 +33,23 @@ def fused_forward(call: Call) -> Results:
 @torch.library.custom_op("hedgebench::linear_attention_backward", mutates_args=(), device_types="cuda")
 @flat
 def fused_backward(
-    grad: Tensor, grad_kv: Tensor, grad_k: Tensor, output: Tensor, norms: Tensor, scale: Tensor, sums: Tensor,
-    key_sums: Tensor, peaks: Tensor, call: Call
+    grad: Tensor, grad_kv: Tensor | None, grad_k: Tensor | None, output: Tensor, norms: Tensor, scale: Tensor,
+    sums: Tensor, key_sums: Tensor, peaks: Tensor, call: Call
 ) -> list[Tensor]:  # fmt: skip
-    """The gradients of the tensors in `Call.differentiable`."""
+    """The gradients of the tensors in `Call.differentiable`; of a state that nothing reads there is no gradient."""
     from .gradients import backward
     from .launch import Forward
 
-    last = LinearState(grad_kv.float().contiguous(), grad_k.float().contiguous())
-    final = LinearState(last.kv, last.k, scale.contiguous() if call.log_space else None)
+    last = None
+    if grad_kv is not None or grad_k is not None:
+        keys = (call.sequences, call.k.shape[1], call.features)
+        kv, k = (
+            output.new_zeros(shape, dtype=torch.float32) if given is None else given.float().contiguous()
+            for given, shape in ((grad_kv, (*keys, call.values)), (grad_k, keys))
+        )
+        last = LinearState(kv, k, scale.contiguous() if call.log_space else None)
     segments = LinearState(sums, key_sums, peaks if call.log_space else None)
-    ran = Forward(operator.rows_contiguous(output), norms.contiguous(), final, segments)
+    ran = Forward(operator.rows_contiguous(output), norms.contiguous(), last or segments, segments)
     found = backward(call.readable(), ran, operator.rows_contiguous(grad), last)
     return operator.laid_out(call, found, grad, grad_kv, grad_k, output, norms, scale, sums, key_sums, peaks)
 
@@ -59,7 +65,9 @@ def _forward_on_cpu(call: Call) -> Results:
 
 @fused_backward.register_kernel("cpu")
 @flat
-def _backward_on_cpu(grad: Tensor, grad_kv: Tensor, grad_k: Tensor, *rows: Tensor, call: Call) -> list[Tensor]:
+def _backward_on_cpu(
+    grad: Tensor, grad_kv: Tensor | None, grad_k: Tensor | None, *rows: Tensor, call: Call
+) -> list[Tensor]:
     def form(call: Call) -> tuple[Tensor, Tensor, Tensor]:
         attended, state = torch_attention(call)
         return attended, state.kv, state.k

@@ -12,24 +12,26 @@ g, `pull` is h and `slopes` is ds. In log space a walk is repeated like the forw
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 
 import triton
 import triton.language as tl
 
 from ..triton.exact import exact_gradient
 from ..triton.features import (
+    add_to_map,
     filled,
-    load_keep,
+    load_keys,
     load_map,
     load_tile,
-    load_values,
     map_gradient,
     map_halves,
+    no_gradient,
     only_real,
     project,
     row_of,
     store_tile,
+    through_map,
 )
 from ..triton.states import (
     load_row_gradients,
@@ -39,7 +41,7 @@ from ..triton.states import (
     row_gradients,
     spread,
     wildness,
-    write_sums,
+    write_halves,
 )
 from .forward_kernels import absorb, absorb_halves, key_features, sums_at_start
 
@@ -51,51 +53,46 @@ def through_state(given, pull, total, unit, C: tl.constexpr):
     return tl.dot(pull, tl.trans(operand_of(unit, C)), grad, input_precision=C.PRECISION)
 
 
-@triton.jit(do_not_specialize=["tokens", "span", "segments", "sequences", "mask_batch"])
+@triton.jit(do_not_specialize=["tokens", "span", "segments", "sequences", "slots_before", "mask_batch"])
 def query_walk(q, k, v, output, grad, q_weight, q_bias, k_weight, k_bias, mask, ends, initial, initial_keys,
-               initial_peaks, sums, key_sums, peaks, norms, pulls, grad_y, q_batch, q_head, q_row, k_batch, k_head,
-               k_row, v_batch, v_head, v_row, mask_batch, o_batch, o_head, o_row, grad_batch, grad_head, grad_row,
-               tokens, span, segments, sequences, C: tl.constexpr):  # fmt: skip
-    """The gradient of y = Wq + b [batch head tokens WIDTH], and with NORMALIZE o·do of each row for `key_walk`.
+               initial_peaks, sums, key_sums, peaks, norms, pulls, grad_x, grad_weight, grad_bias, q_batch, q_head,
+               q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, mask_batch, o_batch, o_head, o_row, grad_batch,
+               grad_head, grad_row, dx_batch, dx_head, dx_row, tokens, span, segments, sequences, slots_before,
+               C: tl.constexpr):  # fmt: skip
+    """The gradient of q, each program's share of those of W and b, and with NORMALIZE o·do of each row for `key_walk`.
 
-    Grid: slots, query heads.
+    Grid: slots after `slots_before`, query heads.
     """
-    sequence, batch, start, stop, end, first, slot, last = locate(
-        tl.program_id(0), ends, tokens, span, segments, sequences, C)  # fmt: skip
-    if start >= end:
-        return
-    head, heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
-    kv_head = head // C.GROUPS
-    q, k = q + batch * q_batch + head * q_head, k + batch * k_batch + kv_head * k_head
-    v, mask = v + batch * v_batch + kv_head * v_head, mask + batch * mask_batch
-    output, grad = output + batch * o_batch + head * o_head, grad + batch * grad_batch + head * grad_head
-    row_base = (batch * heads + head) * tokens
-    norms, pulls, grad_y = norms + row_base, pulls + row_base, grad_y + row_base * C.WIDTH
-    wild = _query_walk(q, k, v, output, grad, q_weight, q_bias, k_weight, k_bias, mask, initial, initial_keys,
-                       initial_peaks, sums, key_sums, peaks, norms, pulls, grad_y, q_row, k_row, v_row, o_row, grad_row,
-                       sequence, head, kv_head, heads // C.GROUPS, first, slot, last, start, stop, False,
-                       C)  # fmt: skip
-    if C.LOG:
+    here = locate(slots_before + tl.program_id(0), ends, tokens, span, segments, sequences, C)
+    batch, head, heads = here[1], tl.program_id(1).to(tl.int64), tl.num_programs(1)
+    kv_head, row_base = head // C.GROUPS, (batch * heads + head) * tokens
+    keys = (k + batch * k_batch + kv_head * k_head, v + batch * v_batch + kv_head * v_head, k_row, v_row)
+    rows = (q + batch * q_batch + head * q_head, output + batch * o_batch + head * o_head,
+            grad + batch * grad_batch + head * grad_head, norms + row_base, pulls + row_base,
+            grad_x + batch * dx_batch + head * dx_head, q_row, o_row, grad_row, dx_row)  # fmt: skip
+    wild, grad_map = C.TAME + 1, no_gradient(C)
+    for EXACT in tl.static_range(1 + C.LOG):
         if wild > C.TAME:
-            _query_walk(q, k, v, output, grad, q_weight, q_bias, k_weight, k_bias, mask, initial, initial_keys,
-                        initial_peaks, sums, key_sums, peaks, norms, pulls, grad_y, q_row, k_row, v_row, o_row,
-                        grad_row, sequence, head, kv_head, heads // C.GROUPS, first, slot, last, start, stop, True,
-                        C)  # fmt: skip
+            wild, grad_map = _query_walk(
+                rows, keys, mask + batch * mask_batch, (q_weight, q_bias), (k_weight, k_bias),
+                (initial, initial_keys, initial_peaks), (sums, key_sums, peaks), here, head, heads // C.GROUPS, EXACT,
+                C)  # fmt: skip
+    place = tl.program_id(0).to(tl.int64) * heads + head
+    add_to_map(grad_weight, grad_bias, place, grad_map, slots_before > 0, C)
 
 
 @triton.jit
-def _query_walk(q, k, v, output, grad, q_weight, q_bias, k_weight, k_bias, mask, initial, initial_keys, initial_peaks,
-                sums, key_sums, peaks, norms, pulls, grad_y, q_row, k_row, v_row, o_row, grad_row, sequence, head,
-                kv_head, kv_heads, first, slot, last, start, stop, EXACT: tl.constexpr, C: tl.constexpr):  # fmt: skip
+def _query_walk(queries, keys, mask, q_map, k_map, initial, segments, here, head, kv_heads, EXACT: tl.constexpr,
+                C: tl.constexpr):  # fmt: skip
+    q, output, grad, norms, pulls, grad_x, q_row, o_row, grad_row, dx_row = queries
+    _sequence, _batch, start, stop, _end, _first, _slot, _last = here
+    kv_head = head // C.GROUPS
     dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tl.arange(0, C.BV)
-    until = slot if C.CAUSAL else last
-    total, unit, peak, other, other_unit, other_peak, wild = sums_at_start(
-        initial, initial_keys, initial_peaks, sums, key_sums, peaks, sequence, first, until, kv_head, kv_heads, columns,
-        value_columns, EXACT, C)  # fmt: skip
+    halves, wild = sums_at_start(initial, segments, here, kv_head, kv_heads, columns, value_columns, EXACT, C)
     highest = row_of(0.0, C.CHUNK) + wild
-    q_matrix, q_shift = load_map(q_weight, q_bias, head, dims, columns, C)
-    k_matrix, k_shift = load_map(k_weight, k_bias, kv_head, dims, columns, C)
+    q_map, k_map = load_map(q_map, head, dims, columns, C), load_map(k_map, kv_head, dims, columns, C)
     ones = filled(1.0, C.CHUNK, C.UNIT, C.OPERAND)
+    grad_map = no_gradient(C)
     for row_first in range(start, stop, C.CHUNK):
         rows = row_first + tl.arange(0, C.CHUNK)
         given = load_tile(grad, rows, value_columns, grad_row, stop, C.VALUES, tl.float32)
@@ -106,17 +103,14 @@ def _query_walk(q, k, v, output, grad, q_weight, q_bias, k_weight, k_bias, mask,
         else:
             pull = row_of(0.0, C.CHUNK)
         norm, given, pull = row_gradients(norms, pull, given, rows, stop, C)
-        grad_plus = through_state(given, spread(pull, C), total, unit, C)
+        grad_plus = through_state(given, spread(pull, C), halves[0][0], halves[0][1], C)
         grad_minus = grad_plus
         if C.HALVES == 2:
-            grad_minus = through_state(given, spread(pull, C), other, other_unit, C)
+            grad_minus = through_state(given, spread(pull, C), halves[1][0], halves[1][1], C)
         x = load_tile(q, rows, dims, q_row, stop, C.DIM, C.OPERAND)
-        q_peak, q_other_peak = peak, other_peak
+        peak, other_peak = halves[0][2], halves[1][2]
         if C.CAUSAL:
-            keep = load_keep(mask, rows, stop, C.HAS_MASK)
-            keys = load_values(k, rows, dims, k_row, stop, keep, C.DIM, C.OPERAND, C.HAS_MASK)
-            values = load_values(v, rows, value_columns, v_row, stop, keep, C.VALUES, C.OPERAND, C.HAS_MASK)
-            logs = project(keys, k_matrix, k_shift, C)
+            keep, _x, values, logs = load_keys(keys, mask, k_map, rows, stop, dims, value_columns, C)
             visible = (rows[:, None] >= rows[None, :]) & keep[None, :] & (rows < stop)[:, None]
             slopes = tl.dot(given, tl.trans(values), input_precision=C.PRECISION) + pull[:, None]
             slopes = tl.where(visible, slopes, 0.0)
@@ -126,16 +120,15 @@ def _query_walk(q, k, v, output, grad, q_weight, q_bias, k_weight, k_bias, mask,
                 grad_plus = tl.dot(weights, plus, grad_plus, input_precision=C.PRECISION)
                 if C.HALVES == 2:
                     grad_minus = tl.dot(weights, minus, grad_minus, input_precision=C.PRECISION)
-            total, unit, peak, other, other_unit, other_peak = absorb_halves(
-                total, unit, peak, other, other_unit, other_peak, logs, plus, minus, keep, values, ones, columns, EXACT,
-                C)  # fmt: skip
-        y = project(x, q_matrix, q_shift, C)
-        q_plus, q_minus = query_weights(y, q_peak, q_other_peak, norm, rows < stop, columns, EXACT, C)
+            halves = absorb_halves(halves, logs, plus, minus, keep, values, ones, columns, EXACT, C)
+        y = project(x, q_map, C)
+        q_plus, q_minus = query_weights(y, peak, other_peak, norm, rows < stop, columns, EXACT, C)
         grads = map_gradient(q_plus, q_minus, grad_plus, grad_minus, C)
         if EXACT and C.CAUSAL:
             grads += exact_gradient(y, logs, columns, visible, norm, slopes, False, C)
-        store_tile(grad_y, grads, rows, columns, C.WIDTH, stop, C.WIDTH)
-    return tl.max(highest, 0)
+        grads, grad_map = through_map(x, grads, q_map, grad_map, C)
+        store_tile(grad_x, grads, rows, dims, dx_row, stop, C.DIM)
+    return tl.max(highest, 0), grad_map
 
 
 @triton.jit
@@ -171,11 +164,11 @@ def sum_queries(q, grad, q_weight, q_bias, ends, initial_peaks, peaks, norms, pu
     dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tile * C.BV + tl.arange(0, C.BV)
     until = slot if C.CAUSAL else last
     peak, other_peak = settled(initial_peaks, peaks, sequence, first, until, head, kv_heads, columns, C)
-    total, unit = filled(0.0, C.BW, C.BV, tl.float32), filled(0.0, C.BW, C.UNIT, tl.float32)
-    other, other_unit = total, unit
+    none = (filled(0.0, C.BW, C.BV, tl.float32), filled(0.0, C.BW, C.UNIT, tl.float32), row_of(0.0, C.BW))
+    plus_sums, minus_sums = none, none
     for group in range(C.GROUPS):
         query_head = head * C.GROUPS + group
-        matrix, shift = load_map(q_weight, q_bias, query_head, dims, columns, C)
+        mapping = load_map((q_weight, q_bias), query_head, dims, columns, C)
         row_base = (batch * kv_heads * C.GROUPS + query_head) * tokens
         for row_first in range(start, stop, C.CHUNK):
             rows = row_first + tl.arange(0, C.CHUNK)
@@ -183,22 +176,22 @@ def sum_queries(q, grad, q_weight, q_bias, ends, initial_peaks, peaks, norms, pu
             given = load_tile(grad + batch * grad_batch + query_head * grad_head, rows, value_columns, grad_row, stop,
                               C.VALUES, tl.float32)  # fmt: skip
             norm, given, pull = load_row_gradients(norms + row_base, pulls + row_base, given, rows, stop, C)
-            y = project(x, matrix, shift, C)
+            y = project(x, mapping, C)
             plus, minus = query_weights(y, peak, other_peak, norm, rows < stop, columns, True, C)
             pulled = spread(pull, C)
-            total, unit = absorb(total, unit, plus.to(C.OPERAND), given, pulled, C)
+            plus_sums = absorb(plus_sums, plus.to(C.OPERAND), given, pulled, C)
             if C.HALVES == 2:
-                other, other_unit = absorb(other, other_unit, minus.to(C.OPERAND), given, pulled, C)
+                minus_sums = absorb(minus_sums, minus.to(C.OPERAND), given, pulled, C)
     place = (slot.to(tl.int64) * kv_heads + head) * C.FEATURES
-    write_query_sums(query_sums, query_units, place, total, unit, columns, value_columns, tile, C)
-    if C.HALVES == 2:
-        write_query_sums(query_sums, query_units, place + C.WIDTH, other, other_unit, columns, value_columns, tile, C)
+    write_query_sums(query_sums, query_units, place, (plus_sums, minus_sums), columns, value_columns, tile, C)
 
 
 @triton.jit
-def write_query_sums(sums, units, place, total, unit, columns, value_columns, tile, C: tl.constexpr):
-    """Stores one half's sum over queries and its vector, of which the columns of `unit` are parts."""
-    write_sums(sums, units, units, place, total, unit * C.UNIT, tl.sum(unit, 1), columns, value_columns, tile, False, C)
+def write_query_sums(sums, units, place, halves, columns, value_columns, tile, C: tl.constexpr):
+    """Stores both halves' sums over queries, whose vectors are the sums of their columns."""
+    plus, minus = halves
+    plus, minus = (plus[0], plus[1] * C.UNIT, plus[2]), (minus[0], minus[1] * C.UNIT, minus[2])
+    write_halves((sums, units, units), place, (plus, minus), columns, value_columns, tile, False, C)
 
 
 @triton.jit
@@ -207,10 +200,7 @@ def settled(initial_peaks, peaks, sequence, first, until, kv_head, kv_heads, col
     peak = tl.zeros(columns.shape, tl.float32)
     other = peak
     if C.LOG:
-        peak = peaks_before(initial_peaks, peaks, sequence, first, until, kv_head, kv_heads, 0, columns, C)
-        other = peak
-        if C.HALVES == 2:
-            other = peaks_before(initial_peaks, peaks, sequence, first, until, kv_head, kv_heads, 1, columns, C)
+        peak, other = peaks_before(initial_peaks, peaks, sequence, first, until, kv_head, kv_heads, columns, C)
         wild = wildness(peak, other, C) > C.TAME
         peak, other = tl.where(wild, peak, 0.0), tl.where(wild, other, 0.0)
     return peak, other

@@ -1,6 +1,5 @@
 """Launches the Triton kernels of linear attention over many plain features."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from ..state import LinearState
 from ..triton.launch import launch, strides
-from ..triton.tiles import WIDE_TILE, interpreting
+from ..triton.tiles import WIDE_TILE, interpreting, with_tiles
 from ..wide.backward_kernels import wide_key_gradients, wide_query_gradients, wide_value_gradients
 from ..wide.kernels import attend_wide, scan, sum_wide_keys, sum_wide_queries
 from .call import Call
@@ -61,7 +60,7 @@ def wide_backward(
     )  # fmt: skip
     launch(
         wide_value_gradients, (_chunks(call), heads, tiles), shared=shared,
-        states=after.kv, grad_v=grad_v, C=replace(call.constants, BV=call.sizes.values), **options,
+        states=after.kv, grad_v=grad_v, C=with_tiles(call.constants, values=call.sizes.values), **options,
     )  # fmt: skip
     return {} if call.initial is None else {"initial_kv": first.kv, "initial_k": first.k}
 
@@ -85,7 +84,7 @@ def _scanned(
         scan, (call.sequences, call.k.shape[1], tiles), shared=call.shared,
         sums=own.kv, vectors=own.k, initial=start.kv, initial_vectors=start.k, states=states.kv, state_vectors=states.k,
         final=whole.kv, final_vectors=whole.k, GIVEN=given is not None, REVERSE=reverse,
-        C=replace(call.constants, BF=SCAN_TILE[0], BV=SCAN_TILE[1]), num_warps=4,
+        C=with_tiles(call.constants, values=SCAN_TILE[1], features=SCAN_TILE[0]), num_warps=4, num_stages=3,
     )  # fmt: skip
     return states if call.causal else whole
 
@@ -106,5 +105,5 @@ def _sum_grid(call: Call) -> tuple[int, int, int]:
 
 
 def _options(call: Call) -> dict[str, Any]:
-    constants = replace(call.constants, BV=call.sizes.values)
+    constants = with_tiles(call.constants, values=call.sizes.values)
     return {"C": constants, "num_warps": call.sizes.warps, "num_stages": call.sizes.stages}

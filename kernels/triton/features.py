@@ -11,9 +11,6 @@ LOG the map gives logarithms, which callers exponentiate after a shift.
 import triton
 import triton.language as tl
 
-NO_HINT = tl.constexpr("")
-"""The default eviction policy of a read."""
-
 EMPTY_LOG = tl.constexpr(-1e30)
 """`state.EMPTY_LOG` as a constant of kernels."""
 
@@ -31,12 +28,11 @@ def row_of(value, SIZE: tl.constexpr):
 
 
 @triton.jit
-def load_tile(base, rows, columns, row_stride, end, WIDTH: tl.constexpr, OPERAND: tl.constexpr,
-              EVICT: tl.constexpr = NO_HINT):  # fmt: skip
+def load_tile(base, rows, columns, row_stride, end, WIDTH: tl.constexpr, OPERAND: tl.constexpr):
     """The tile [rows columns] of a matrix [end WIDTH], in the type OPERAND; zero outside the matrix."""
     inside = (rows[:, None] < end) & (columns[None, :] < WIDTH)
     offsets = rows[:, None].to(tl.int64) * row_stride + columns[None, :]
-    return tl.load(base + offsets, mask=inside, other=0.0, eviction_policy=EVICT).to(OPERAND)
+    return tl.load(base + offsets, mask=inside, other=0.0).to(OPERAND)
 
 
 @triton.jit
@@ -64,17 +60,18 @@ def load_keep(mask, rows, end, HAS_MASK: tl.constexpr):
 
 @triton.jit
 def load_values(v, rows, columns, row_stride, end, keep, VALUES: tl.constexpr, OPERAND: tl.constexpr,
-                HAS_MASK: tl.constexpr = True, EVICT: tl.constexpr = NO_HINT):  # fmt: skip
+                HAS_MASK: tl.constexpr = True):  # fmt: skip
     """Values or keys [rows columns], zero where a token is padding, whatever its memory holds."""
-    values = load_tile(v, rows, columns, row_stride, end, VALUES, OPERAND, EVICT)
+    values = load_tile(v, rows, columns, row_stride, end, VALUES, OPERAND)
     if HAS_MASK:
         values = tl.where(keep[:, None], values, 0.0).to(OPERAND)
     return values
 
 
 @triton.jit
-def load_map(weight, bias, head, dims, columns, C: tl.constexpr):
+def load_map(pointers, head, dims, columns, C: tl.constexpr):
     """W [dims columns] and b [columns] of one head; for the identity, zeros that are not read."""
+    weight, bias = pointers
     shift = tl.zeros(columns.shape, tl.float32)
     matrix = tl.zeros((dims.shape[0], columns.shape[0]), C.OPERAND)
     if C.MAP != "identity":
@@ -85,14 +82,36 @@ def load_map(weight, bias, head, dims, columns, C: tl.constexpr):
 
 
 @triton.jit
-def project(x, matrix, shift, C: tl.constexpr):
+def project(x, mapping, C: tl.constexpr):
     """y = Wx + b [rows columns] of tokens [rows dims], in float32; without a map the tokens themselves."""
+    matrix, shift = mapping
     y = x.to(tl.float32)
     if C.MAP != "identity":
         y = tl.dot(x, matrix, input_precision=C.PRECISION)
         if C.HAS_BIAS:
             y += shift[None, :]
     return y
+
+
+@triton.jit
+def load_keys(keys, mask, mapping, rows, stop, dims, value_columns, C: tl.constexpr):
+    """A mask [rows], true at keys that are seen; the keys, their values, and y = Wk + b.
+
+    Args:
+        keys: pointers to k and v, and their strides from row to row.
+        mask: pointer to the padding mask.
+        mapping: W and b.
+        rows: indices of the keys.
+        stop: end of the keys.
+        dims: indices of k's columns.
+        value_columns: indices of v's columns.
+        C: constants.
+    """
+    k, v, k_row, v_row = keys
+    keep = load_keep(mask, rows, stop, C.HAS_MASK)
+    x = load_values(k, rows, dims, k_row, stop, keep, C.DIM, C.OPERAND, C.HAS_MASK)
+    values = load_values(v, rows, value_columns, v_row, stop, keep, C.VALUES, C.OPERAND, C.HAS_MASK)
+    return keep, x, values, project(x, mapping, C)
 
 
 @triton.jit
@@ -175,3 +194,41 @@ def _share_of_maximum(features):
     """The share of each feature in the gradient of its token's maximum, which is 1; equal features share it equally."""
     highest = (features == 1.0).to(tl.float32)
     return highest / tl.maximum(tl.sum(highest, 1), 1.0)[:, None]
+
+
+@triton.jit
+def no_gradient(C: tl.constexpr):
+    """Zeros as gradients of W and b, the latter in `UNIT` columns."""
+    return filled(0.0, C.BD, C.BW, tl.float32), filled(0.0, C.BW, C.UNIT, tl.float32)
+
+
+@triton.jit
+def through_map(x, grad_y, mapping, grad_map, C: tl.constexpr):
+    """The gradient of x [rows dims] from that of y = Wx + b, and those of W and b with these rows added."""
+    grad_x, matrix = grad_y, mapping[0]
+    grad_matrix, grad_shift = grad_map
+    if C.MAP != "identity":
+        given = grad_y.to(C.OPERAND)
+        grad_x = tl.dot(given, tl.trans(matrix), input_precision=C.PRECISION)
+        grad_matrix = tl.dot(tl.trans(x), given, grad_matrix, input_precision=C.PRECISION)
+        if C.HAS_BIAS:
+            ones = filled(1.0, C.CHUNK, C.UNIT, C.OPERAND)
+            grad_shift = tl.dot(tl.trans(given), ones, grad_shift, input_precision=C.PRECISION)
+    return grad_x, (grad_matrix, grad_shift)
+
+
+@triton.jit
+def add_to_map(weight, bias, place, grad_map, more, C: tl.constexpr):
+    """Stores one program's share of the gradients of W [place DIM WIDTH] and b, added to what is there if `more`."""
+    matrix, shift = grad_map
+    if C.MAP != "identity":
+        dims, columns = tl.arange(0, C.BD), tl.arange(0, C.BW)
+        weight, bias = weight + place * C.DIM * C.WIDTH, bias + place * C.WIDTH
+        if more:
+            matrix += load_tile(weight, dims, columns, C.WIDTH, C.DIM, C.WIDTH, tl.float32)
+        store_tile(weight, matrix, dims, columns, C.WIDTH, C.DIM, C.WIDTH)
+        if C.HAS_BIAS:
+            total = tl.sum(shift, 1) * (1.0 / C.UNIT)
+            if more:
+                total += load_vector(bias, columns, C.WIDTH, 0.0)
+            tl.store(bias + columns, total, mask=columns < C.WIDTH)

@@ -8,7 +8,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from functools import wraps
+from functools import cache, wraps
+from operator import attrgetter
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -34,21 +35,30 @@ class Arguments:
 
     def flatten(self) -> tuple[Any, ...]:
         """The operator's arguments, in order; the class builds an equal value from them."""
-        return tuple(getattr(self, name) for name in self.__match_args__)
+        values: tuple[Any, ...] = _getter(self.__match_args__)(self)
+        return values
 
     def differentiable(self) -> dict[str, Tensor]:
         """The tensors that get gradients, by name."""
         given = {name: getattr(self, name) for name in self.DIFFERENTIABLE}
         return {name: tensor for name, tensor in given.items() if tensor is not None}
 
-    def in_order(self, gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    @classmethod
+    def in_order(cls, arguments: Sequence[Any], gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
         """The gradient of each argument, or None, in the order of `flatten`.
 
         Args:
+            arguments: what `flatten` gives.
             gradients: gradients of the tensors in `differentiable`, in that order.
         """
-        named = dict(zip(self.differentiable(), gradients, strict=True))
-        return tuple(named.get(name) for name in self.__match_args__)
+        given = dict(zip(cls.__match_args__, arguments, strict=True))
+        named = dict(zip((name for name in cls.DIFFERENTIABLE if given[name] is not None), gradients, strict=True))
+        return tuple(map(named.get, cls.__match_args__))
+
+
+@cache
+def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    return attrgetter(*names)
 
 
 A = TypeVar("A", bound=Arguments)
@@ -80,24 +90,30 @@ def differentiate(
 
     Args:
         forward: takes the fields of `value`, returns several tensors.
-        backward: takes the gradients of the differentiable outputs, the kept outputs, and the fields of `value`;
-            returns the gradients of the tensors in `Arguments.differentiable`.
+        backward: takes the gradients of the differentiable outputs, of all but the first None if nothing reads them,
+            the kept outputs, and the fields of `value`; returns the gradients of the tensors in
+            `Arguments.differentiable`.
         value: class of the arguments.
-        kept: positions of the outputs that the backward pass needs.
+        kept: positions of the outputs that the backward pass needs, the first output among them.
         outputs: positions of the differentiable outputs.
     """
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
         given = (x if isinstance(x, Tensor) else None for x in inputs)
         ctx.save_for_backward(*(output[index] for index in kept), *given)
+        ctx.set_materialize_grads(False)
         ctx.others = tuple(None if isinstance(x, Tensor) else x for x in inputs)
         ctx.mark_non_differentiable(*(x for index, x in enumerate(output) if index not in outputs))
 
-    def gradients(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        pairs = zip(ctx.saved_tensors[len(kept) :], ctx.others, strict=True)
-        call = value(*(other if tensor is None else tensor for tensor, other in pairs))
-        found = backward(*(grads[index] for index in outputs), *ctx.saved_tensors[: len(kept)], *call.flatten())
-        return call.in_order(found)
+    def gradients(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        output, *others = (grads[index] for index in outputs)
+        if output is None:
+            output = torch.zeros_like(saved[0])
+        pairs = zip(saved[len(kept) :], ctx.others, strict=True)
+        arguments = tuple(other if tensor is None else tensor for tensor, other in pairs)
+        found = backward(output, *others, *saved[: len(kept)], *arguments)
+        return value.in_order(arguments, found)
 
     def shapes(*inputs: Any) -> list[Tensor]:
         call = value(*inputs[-len(value.__match_args__) :])
@@ -107,19 +123,21 @@ def differentiate(
     backward.register_fake(shapes)
 
 
-def gradients_by_torch(form: Callable[[A], tuple[Tensor, ...]], call: A, grads: Sequence[Tensor]) -> dict[str, Tensor]:
+def gradients_by_torch(
+    form: Callable[[A], tuple[Tensor, ...]], call: A, grads: Sequence[Tensor | None]
+) -> dict[str, Tensor]:
     """The gradients of a call by name, by autograd through a repeated forward pass in plain torch.
 
     Args:
         form: computes the outputs of a call.
         call: the call.
-        grads: gradients of the outputs.
+        grads: gradients of the outputs, None of those that have none.
     """
 
     def run() -> dict[str, Tensor]:
         leaves: dict[str, Any] = {name: x.detach().requires_grad_() for name, x in call.differentiable().items()}
-        outputs = form(replace(call, **leaves))
-        given = [grad.to(output.dtype) for grad, output in zip(grads, outputs, strict=True)]
+        computed = zip(form(replace(call, **leaves)), grads, strict=True)
+        outputs, given = zip(*((x, grad.to(x.dtype)) for x, grad in computed if grad is not None), strict=True)
         found = torch.autograd.grad(outputs, list(leaves.values()), given, materialize_grads=True)
         return dict(zip(leaves, found, strict=True))
 
@@ -128,7 +146,7 @@ def gradients_by_torch(form: Callable[[A], tuple[Tensor, ...]], call: A, grads: 
         return thread.submit(run).result()
 
 
-def laid_out(call: Arguments, gradients: Mapping[str, Tensor], *others: Tensor) -> list[Tensor]:
+def laid_out(call: Arguments, gradients: Mapping[str, Tensor], *others: Tensor | None) -> list[Tensor]:
     """The gradients of a call with the types, strides and memory that torch.library requires.
 
     Types and strides are those of `torch.empty_like` of their tensors, as the fake kernel declares. No gradient shares
@@ -137,7 +155,7 @@ def laid_out(call: Arguments, gradients: Mapping[str, Tensor], *others: Tensor) 
     Args:
         call: the call.
         gradients: gradients of all its differentiable tensors, by name.
-        *others: further inputs of the operator.
+        *others: further inputs of the operator; None for those that were not given.
     """
     taken = {_memory(x) for x in (*others, *call.flatten()) if isinstance(x, Tensor)}
     found: list[Tensor] = []

@@ -3,7 +3,8 @@
 A segment is `span` tokens of one sequence; a kernel has a program for each segment and head, in a slot of its own. The
 sums over the keys of earlier segments, or over the queries of later ones, are added up from those of each segment.
 
-Sums of vectors, Σ φ, are kept in `UNIT` equal columns, so that products with ones compute them.
+One half's sums are three: Σ φ vᵀ, Σ φ in `UNIT` equal columns, so that products with ones compute it, and a peak. A
+map with one half has the sums of the other too, which nothing reads.
 
 In log space sums are those of exp(log φ - peak). The peak of a feature is 0 while the log features of all keys so far
 are `TAME`; then it is its largest log feature, like the log_scale of `state.LinearState`.
@@ -91,8 +92,9 @@ def rescaled(total, unit, exponent):
 
 
 @triton.jit
-def read_sums(sums, vectors, peaks, place, columns, value_columns, C: tl.constexpr):
-    """One half's sum, vector and peak from memory; without LOG the peak is a zero that is not read."""
+def read_sums(pointers, place, columns, value_columns, C: tl.constexpr):
+    """One half's sums from memory; without LOG the peak is a zero that is not read."""
+    sums, vectors, peaks = pointers
     total = load_tile(sums + place * C.VALUES, columns, value_columns, C.VALUES, C.WIDTH, C.VALUES, tl.float32)
     unit = in_columns(load_vector(vectors + place, columns, C.WIDTH, 0.0), C)
     peak = tl.zeros(columns.shape, tl.float32)
@@ -102,9 +104,10 @@ def read_sums(sums, vectors, peaks, place, columns, value_columns, C: tl.constex
 
 
 @triton.jit
-def write_sums(sums, vectors, peaks, place, total, unit, peak, columns, value_columns, tile, LOG: tl.constexpr,
-               C: tl.constexpr):  # fmt: skip
-    """Stores one half's sum, vector and peak; only the first tile of values stores vectors and peaks."""
+def write_sums(pointers, place, half, columns, value_columns, tile, LOG: tl.constexpr, C: tl.constexpr):
+    """Stores one half's sums; only the first tile of values stores vectors and peaks."""
+    sums, vectors, peaks = pointers
+    total, unit, peak = half
     store_tile(sums + place * C.VALUES, total, columns, value_columns, C.VALUES, C.WIDTH, C.VALUES)
     if tile == 0:
         tl.store(vectors + place + columns, tl.sum(unit, 1) * (1.0 / C.UNIT), mask=columns < C.WIDTH)
@@ -113,18 +116,26 @@ def write_sums(sums, vectors, peaks, place, total, unit, peak, columns, value_co
 
 
 @triton.jit
-def sums_before(initial, initial_keys, initial_peaks, sums, key_sums, peaks, sequence, first, until, kv_head, kv_heads,
-                half, columns, value_columns, C: tl.constexpr):  # fmt: skip
-    """One half's sum, vector and peak of the initial state and of the segments in slots `first` to `until`."""
+def write_halves(pointers, place, halves, columns, value_columns, tile, LOG: tl.constexpr, C: tl.constexpr):
+    """Stores the sums of all halves that the map has."""
+    write_sums(pointers, place, halves[0], columns, value_columns, tile, LOG, C)
+    if C.HALVES == 2:
+        write_sums(pointers, place + C.WIDTH, halves[1], columns, value_columns, tile, LOG, C)
+
+
+@triton.jit
+def sums_before(initial, segments, sequence, first, until, kv_head, kv_heads, half, columns, value_columns,
+                C: tl.constexpr):  # fmt: skip
+    """One half's sums of the initial state and of the segments in slots `first` to `until`."""
     total = tl.zeros((columns.shape[0], value_columns.shape[0]), tl.float32)
     unit = filled(0.0, C.BW, C.UNIT, tl.float32)
     peak = tl.full(columns.shape, -1e30, tl.float32)
     if C.HAS_INITIAL:
         place = (sequence * kv_heads + kv_head) * C.FEATURES + half * C.WIDTH
-        total, unit, peak = read_sums(initial, initial_keys, initial_peaks, place, columns, value_columns, C)
+        total, unit, peak = read_sums(initial, place, columns, value_columns, C)
     for slot in range(first, until):
         place = (tl.cast(slot, tl.int64) * kv_heads + kv_head) * C.FEATURES + half * C.WIDTH
-        more, more_unit, own = read_sums(sums, key_sums, peaks, place, columns, value_columns, C)
+        more, more_unit, own = read_sums(segments, place, columns, value_columns, C)
         if C.LOG:
             grown = tl.maximum(peak, own)
             total, unit = rescaled(total, unit, peak - grown)
@@ -136,16 +147,19 @@ def sums_before(initial, initial_keys, initial_peaks, sums, key_sums, peaks, seq
 
 
 @triton.jit
-def peaks_before(initial_peaks, peaks, sequence, first, until, kv_head, kv_heads, half, columns, C: tl.constexpr):
-    """One half's peak of the initial state and of the segments in slots `first` to `until`."""
-    peak = tl.full(columns.shape, -1e30, tl.float32)
+def peaks_before(initial_peaks, peaks, sequence, first, until, kv_head, kv_heads, columns, C: tl.constexpr):
+    """Both halves' peaks of the initial state and of the segments in slots `first` to `until`."""
+    plus = tl.full(columns.shape, -1e30, tl.float32)
+    minus, last = plus, (C.HALVES - 1) * C.WIDTH
     if C.HAS_INITIAL:
-        place = (sequence * kv_heads + kv_head) * C.FEATURES + half * C.WIDTH
-        peak = load_vector(initial_peaks + place, columns, C.WIDTH, -1e30)
+        initial_peaks += (sequence * kv_heads + kv_head) * C.FEATURES
+        plus = load_vector(initial_peaks, columns, C.WIDTH, -1e30)
+        minus = load_vector(initial_peaks + last, columns, C.WIDTH, -1e30)
     for slot in range(first, until):
-        place = (tl.cast(slot, tl.int64) * kv_heads + kv_head) * C.FEATURES + half * C.WIDTH
-        peak = tl.maximum(peak, load_vector(peaks + place, columns, C.WIDTH, -1e30))
-    return peak
+        place = peaks + (tl.cast(slot, tl.int64) * kv_heads + kv_head) * C.FEATURES
+        plus = tl.maximum(plus, load_vector(place, columns, C.WIDTH, -1e30))
+        minus = tl.maximum(minus, load_vector(place + last, columns, C.WIDTH, -1e30))
+    return plus, minus
 
 
 @triton.jit

@@ -1,10 +1,17 @@
-"""Tile sizes of the Triton kernels, from fixed rules: without tuning at run time, no first call is slow."""
+"""Tile and segment sizes of the Triton kernels, from fixed rules: without tuning at run time, no first call is slow.
+
+Needs no torch, as what the kernels cost is counted from these sizes too.
+"""
+
+from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 PROGRAMS = 132
 """Programs of eight warps that fill an H100 or H200, one for each multiprocessor; of four warps twice as many."""
@@ -97,31 +104,65 @@ class Constants:
     TAME: ClassVar[float] = 40.0
     """Largest log feature of which sums take the exponential as it is: e⁴⁰ times e⁴⁰ times a million is a float32."""
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, name) for name in self.__match_args__))
+
+    def __hash__(self) -> int:
+        """Of all fields, once: Triton looks constants up at every launch."""
+        return self._hash
+
     @property
     def FEATURES(self) -> int:
         """Number of features, both halves together."""
         return self.HALVES * self.WIDTH
 
 
-def tiles_for(dtype: torch.dtype, dim: int, width: int, values: int, *, wide: bool = False) -> Tiles:
+@cache
+def with_tiles(constants: Constants, *, values: int, features: int | None = None) -> Constants:
+    """The constants with tiles of so many columns of values and of wide features; one object for equal ones."""
+    return replace(constants, BV=values, BF=features or constants.BF)
+
+
+def tiles_for(dtype: str, dim: int, width: int, values: int, *, wide: bool = False) -> Tiles:
     """The tiles for these sizes on a Hopper GPU; they are smaller if operands take four bytes.
 
     Args:
-        dtype: type of q, k and v.
+        dtype: name of the type of q, k and v.
         dim: columns of q and k.
         width: columns of one half of the features.
         values: columns of v.
         wide: features are read `WIDE_TILE` at a time.
     """
     if wide:
-        chunk = 64 if dtype == torch.bfloat16 else 32
-        return Tiles(chunk, 512, min(padded(values), 64), 4, 8, 2 if dtype == torch.bfloat16 else 1)
+        chunk = 64 if dtype == "bfloat16" else 32
+        return Tiles(chunk, 512, min(padded(values), 64), 4, 8, 2 if dtype == "bfloat16" else 1)
     widest = max(padded(dim), padded(width), padded(values))
-    if dtype == torch.bfloat16:
+    if dtype == "bfloat16":
         # A product of 64 rows takes four warps; eight would compute it twice.
         small, large = Tiles(64, 256, padded(values), 4, 4, 2), Tiles(128, 512, padded(values), 8, 8, 1)
         return small if widest <= 64 else large if widest <= 128 else Tiles(64, 256, min(padded(values), 64), 8, 8, 1)
-    return Tiles(32 if dtype == torch.float16 else 16, 256, min(padded(values), 32), 8, 8, 1)
+    return Tiles(32 if dtype == "float16" else 16, 256, min(padded(values), 32), 8, 8, 1)
+
+
+def span_of(form: str, sizes: Tiles, *, tokens: Any, heads: Any, causal: bool = True) -> Any:
+    """Tokens of a segment: as many segments as fill the chip, of `Tiles.block` tokens at least.
+
+    Args:
+        form: "fused_chunk" for one segment, "chunk" for two at least if the call is causal, or "auto".
+        sizes: tiles of the call.
+        tokens: tokens of each entry of the batch.
+        heads: query heads of all entries together.
+        causal: a query sees the keys up to its own.
+    """
+    fewest = 2 if form == "chunk" and causal else 1
+    wanted = 1 if form == "fused_chunk" else max(fewest, PROGRAMS * 8 // sizes.warps // heads)
+    return parts(parts(tokens, min(wanted, parts(tokens, sizes.block))), sizes.chunk) * sizes.chunk
+
+
+def parts(size: Any, part: Any) -> Any:
+    """The number of parts of a size, the last of which may be smaller."""
+    return (size + part - 1) // part
 
 
 def padded(size: int) -> int:
@@ -140,13 +181,9 @@ def operands(dtype: torch.dtype) -> dict[str, Any]:
     bfloat16 inputs are multiplied as they are. float16 inputs are multiplied in TF32, which has the same mantissa and a
     wider range. The interpreter of triton 3.9 computes bfloat16 products wrongly, so its operands are float32.
     """
+    import torch
     import triton.language as tl
 
     if dtype == torch.bfloat16 and not interpreting():
         return {"OPERAND": tl.bfloat16, "PRECISION": "ieee"}
     return {"OPERAND": tl.float32, "PRECISION": "tf32" if dtype == torch.float16 else "ieee"}
-
-
-def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type in which the sums before blocks are stored, which is that of the products that read them."""
-    return torch.bfloat16 if dtype == torch.bfloat16 and not interpreting() else torch.float32

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from ..heavy import Tensor, torch
-from .contenders import make_inputs, map_features
+from .contenders import EXP, MAP, make_inputs, map_features
 from .shapes import KernelShape
 
 TOKENS, HEADS = 256, 2
@@ -59,6 +60,7 @@ def _exact(name: str, shape: KernelShape, dtype: torch.dtype, device: torch.devi
         if name.startswith("softmax"):
             output = softmax_attention(q, k, v, causal=True, backend="naive").output
         else:
-            phi_q, phi_k = (map_features(x, w).transpose(1, 2) for x, w in ((q, q_weight), (k, k_weight)))
+            features = partial(map_features, feature_map="exp" if name.endswith(EXP) else MAP)
+            phi_q, phi_k = (features(x, w).transpose(1, 2) for x, w in ((q, q_weight), (k, k_weight)))
             output = linear_attention_naive(phi_q, phi_k, v, causal=True)
         return torch.autograd.grad(output.sum(), q)[0] if with_gradients else output

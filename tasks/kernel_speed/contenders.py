@@ -1,7 +1,8 @@
 """The attention that is timed: Hedgehog's by our kernels and torch forms, Hedgehog's by peers, and softmax attention.
 
 Peers compute the same function as ours: features [softmax(Wx), softmax(-Wx)] per head, causal, normalised. Softmax
-attention is another function, the one that linear attention replaces.
+attention is another function, the one that linear attention replaces; so is ours with the map `exp`, the default
+elsewhere.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 MAP = "softmax"
 """Hedgehog's map in these benchmarks: that of LoLCATs and ThunderKittens, which peers can compute too."""
+
+EXP = "-exp"
+"""End of the names of contenders with the map `exp`, this project's default: another function than the peers'."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,11 @@ def make_inputs(shape: KernelShape, device: torch.device, dtype: torch.dtype, *,
     return KernelInputs(shape, q, k, v, q_weight, k_weight)
 
 
-def hedgehog(backend: str, inputs: KernelInputs) -> tuple[Any, str]:
+def hedgehog(backend: str, inputs: KernelInputs, feature_map: str = MAP) -> tuple[Any, str]:
     """Hedgehog's attention by this project, on a backend of `chunk_hedgehog_attn`."""
     from ...kernels.hedgehog import chunk_hedgehog_attn
 
-    result = chunk_hedgehog_attn(*inputs.leaves, feature_map=MAP, backend=backend)
+    result = chunk_hedgehog_attn(*inputs.leaves, feature_map=feature_map, backend=backend)
     return result.output, name_of(result.kernel)
 
 
@@ -93,6 +97,7 @@ def flash_linear_attention(inputs: KernelInputs, *, compiled: bool) -> tuple[Any
 
 CONTENDERS: Mapping[str, Attention] = {
     "hedgehog": partial(hedgehog, "auto"),
+    f"hedgehog{EXP}": partial(hedgehog, "auto", feature_map="exp"),
     "hedgehog-torch": partial(hedgehog, "torch"),
     "fla": partial(flash_linear_attention, compiled=False),
     "fla-compiled-map": partial(flash_linear_attention, compiled=True),
@@ -108,9 +113,11 @@ def name_of(kernel: KernelChoice) -> str:
     return f"{kernel.form}/{kernel.backend}"
 
 
-def map_features(x: Tensor, weight: Tensor) -> Tensor:
-    """Features `[b n h 2d]` of `[b h n d]`, in the order of flash-linear-attention's tensors."""
+def map_features(x: Tensor, weight: Tensor, feature_map: str = MAP) -> Tensor:
+    """Features `[b n h 2d]` of `[b h n d]` by `softmax` or `exp`, in the order of flash-linear-attention's tensors."""
     y = torch.einsum("bhnd,hdw->bnhw", x, weight)
+    if feature_map == "exp":
+        return torch.cat([y.exp(), (-y).exp()], -1)
     return torch.cat([y.softmax(-1), (-y).softmax(-1)], -1)
 
 

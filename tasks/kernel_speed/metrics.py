@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ...kernels import costs, fused_costs
 from ...results.record import Metric
@@ -11,6 +10,7 @@ from ..base import Row
 from ..heavy import np
 from ..measuring.machine import machine_metrics
 from ..measuring.metrics import clock_metrics, spread_metrics
+from .contenders import EXP
 from .shapes import KernelShape
 
 CALLS: Mapping[str, tuple[str, ...]] = {
@@ -108,13 +108,12 @@ def cost_of(call: str, contender: str, ran: str, shape: KernelShape, dtype: str)
         return costs.softmax_cost(decodes=call == "decode", backend=ran.split("/")[-1], causal=True, **given)
     if not contender.startswith(OURS):
         return None
-    token_heads, d = shape.batch * shape.tokens * shape.heads, shape.head_dim
-    of_pass: dict[str, Any] = {"token_heads": token_heads, "d": d, "dtype": dtype}
     if call == "decode":
-        return fused_costs.fused_decode_cost(heads=shape.batch * shape.heads, d=d)
+        return fused_costs.fused_decode_cost(heads=shape.batch * shape.heads, d=shape.head_dim)
     if call == "distillation":
-        return fused_costs.distillation_cost(pairs=token_heads * (shape.tokens + 1) // 2, token_heads=token_heads, d=d)
-    if call == "backward":
-        return fused_costs.fused_backward_cost(**of_pass)
-    forward = fused_costs.fused_forward_cost(ran.split("/")[0], **of_pass)
-    return forward if call == "forward" else forward + fused_costs.fused_backward_cost(**of_pass)
+        token_heads = shape.batch * shape.tokens * shape.heads
+        pairs = token_heads * (shape.tokens + 1) // 2
+        return fused_costs.distillation_cost(pairs=pairs, token_heads=token_heads, d=shape.head_dim)
+    form, log_space = ran.split("/")[0], contender.endswith(EXP)
+    walk = fused_costs.Walk(form, shape.batch, shape.heads, shape.tokens, shape.head_dim, dtype, log_space)
+    return {"forward": walk.forward, "backward": walk.backward}.get(call, walk.forward + walk.backward)

@@ -13,7 +13,18 @@ from typing import Any, TypeAlias
 
 from ..heavy import Tensor, torch
 from ..measuring.cuda_graphs import capture_stream
-from .contenders import CONTENDERS, MAP, Attention, KernelInputs, make_inputs, name_of, peer_function, peer_map, softmax
+from .contenders import (
+    CONTENDERS,
+    EXP,
+    MAP,
+    Attention,
+    KernelInputs,
+    make_inputs,
+    name_of,
+    peer_function,
+    peer_map,
+    softmax,
+)
 from .shapes import KernelShape
 
 TimedCall: TypeAlias = Callable[[], tuple[Any, str]]
@@ -78,16 +89,18 @@ class BackwardPass:
         return torch.autograd.grad(output, leaves, self._upstream, retain_graph=retain_graph, allow_unused=True)
 
 
-def decode_hedgehog(backend: str, shape: KernelShape, device: torch.device, dtype: torch.dtype) -> TimedCalls:
+def decode_hedgehog(
+    backend: str, shape: KernelShape, device: torch.device, dtype: torch.dtype, feature_map: str = MAP
+) -> TimedCalls:
     """One token of every sequence; the state has one size for any context, and a kernel changes it in place."""
     from ...kernels.hedgehog import fused_recurrent_hedgehog_attn
     from ...kernels.state import empty_state
 
     token = make_inputs(shape, device, dtype, tokens=1)
-    state = empty_state(_features(token)[1], token.v)
+    state = empty_state(_features(token)[1], token.v, log_space=feature_map == "exp")
 
     def call() -> tuple[Any, str]:
-        result = fused_recurrent_hedgehog_attn(*token.leaves, state=state, feature_map=MAP, backend=backend)
+        result = fused_recurrent_hedgehog_attn(*token.leaves, state=state, feature_map=feature_map, backend=backend)
         return result.output, name_of(result.kernel)
 
     return {"decode": call}
@@ -160,6 +173,7 @@ WORKLOADS: Mapping[str, Mapping[str, Prepare]] = {
     "backward": {name: partial(backward, attend) for name, attend in CONTENDERS.items()},
     "decode": {
         "hedgehog": partial(decode_hedgehog, "auto"),
+        f"hedgehog{EXP}": partial(decode_hedgehog, "auto", feature_map="exp"),
         "hedgehog-torch": partial(decode_hedgehog, "torch"),
         "fla": partial(decode_fla, False),
         "fla-compiled-map": partial(decode_fla, True),

@@ -14,7 +14,7 @@ from typing import Any
 
 WORKS = ("forward", "backward", "decode")
 TUNED = ("fla", "fla-compiled-map")
-OTHERS = ("hedgehog",)
+OTHERS = ("hedgehog", "hedgehog-exp")
 
 
 def main() -> int:

@@ -45,7 +45,7 @@ PYTEST = (sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider",
 """Warnings of other versions than those of constraints.txt are no errors."""
 
 SHAPES = [f"8x{tokens}x16x{dim}" for dim in (64, 128) for tokens in (1024, 4096, 16384)]
-PEERS = "hedgehog+fla+fla-compiled-map+softmax-flash+softmax-cudnn"
+PEERS = "hedgehog+hedgehog-exp+fla+fla-compiled-map+softmax-flash+softmax-cudnn"
 COUNTERS = (
     *("gpu__time_duration.sum", "sm__inst_issued.sum", "sm__inst_executed.sum", "sm__cycles_elapsed.max"),
     *("sm__inst_executed_pipe_alu.sum", "sm__inst_executed_pipe_fma.sum", "sm__inst_executed_pipe_xu.sum"),

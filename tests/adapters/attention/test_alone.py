@@ -16,7 +16,7 @@ from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness import registry
 from hedgebench.kernels.choice import KernelChoice
 from hedgebench.kernels.costs import feature_map_cost, linear_attention_cost, softmax_attention_cost
-from hedgebench.kernels.fused_costs import fused_decode_cost, fused_forward_cost
+from hedgebench.kernels.fused_costs import Walk, fused_decode_cost
 
 SHAPE = AttentionShape(heads=4, kv_heads=2, head_dim=8, context_length=64)
 FLOAT = 4
@@ -109,7 +109,7 @@ def test_our_kernels_have_the_counts_of_their_form(form: str) -> None:
     layer = alone("hedgehog", dataclasses.replace(SHAPE, kv_heads=4))
     layer.core.record("prefill", KernelChoice(form, "triton"))
     layer.core.record("decode", KernelChoice("fused_recurrent", "triton"))
-    assert layer.cost("prefill", 2, 16) == fused_forward_cost(form, token_heads=2 * 16 * 4, d=8, dtype="float32")
+    assert layer.cost("prefill", 2, 16) == Walk(form, 2, 4, 16, 8, "float32").forward
     assert layer.cost("decode", 2, 16) == fused_decode_cost(heads=2 * 4, d=8)
 
 

@@ -15,12 +15,13 @@ pytest.importorskip("triton")
 from hedgebench.kernels.distillation import launch as triton_distill
 from hedgebench.kernels.distillation.launch import distill
 from hedgebench.kernels.fused import gradients as triton_gradients
+from hedgebench.kernels.fused.call import Call
 from hedgebench.kernels.fused.gradients import backward
 from hedgebench.kernels.fused.launch import forward
 from hedgebench.kernels.hybrid.op import MAX_BATCH, why_not_hybrid
 from hedgebench.kernels.state import LinearState
 from hedgebench.kernels.triton.launch import MAX_GRID, launch
-from hedgebench.kernels.triton.tiles import PROGRAMS, interpreting
+from hedgebench.kernels.triton.tiles import PROGRAMS, Tiles, interpreting
 
 from ..distillation.test_kernels import draw as draw_distillation
 from ..distillation.test_kernels import single as single_distillation
@@ -38,8 +39,8 @@ class Kernel:
         self.arg_names = ("x", "tokens")
         self.launched: list[tuple[tuple[int, ...], dict[str, Any]]] = []
 
-    def __getitem__(self, grid: tuple[int, ...]) -> Any:
-        return lambda **arguments: self.launched.append((grid, arguments))
+    def run(self, *args: Any, grid: tuple[int, ...], **_: Any) -> None:
+        self.launched.append((grid, dict(zip(self.arg_names, args, strict=True))))
 
 
 class Elsewhere(Tensor):
@@ -64,19 +65,24 @@ def test_a_kernel_is_launched_on_the_device_of_its_tensors(
     monkeypatch.setattr(torch.cuda, "device", guard)
     kernel = Kernel()
     tensor = torch.ones(1).as_subclass(Elsewhere) if is_cuda else torch.ones(1)
-    launch(kernel, (1,), shared={"x": tensor, "other": 3}, tokens=7)
+    launch(kernel, (1,), shared={"x": tensor, "other": 3}, tokens=7, num_warps=4, num_stages=1)
     assert entered == [expected]
     assert kernel.launched == [((1,), {"x": tensor, "tokens": 7})]
 
 
 def test_a_grid_that_cuda_does_not_start_is_refused() -> None:
-    kernel = Kernel()
-    launch(kernel, MAX_GRID, x=torch.ones(1))
+    kernel, arguments = Kernel(), {"x": torch.ones(1), "tokens": 7, "num_warps": 4, "num_stages": 1}
+    launch(kernel, MAX_GRID, **arguments)
     for axis in range(3):
         grid = tuple(limit + (axis == index) for index, limit in enumerate(MAX_GRID))
         with pytest.raises(ValueError, match=r"kernel would need a grid of .* CUDA starts up to"):
-            launch(kernel, grid, x=torch.ones(1))
+            launch(kernel, grid, **arguments)
     assert len(kernel.launched) == 1
+
+
+def test_an_argument_that_a_kernel_has_no_parameter_for_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"kernel has no parameters \['token'\]"):
+        launch(Kernel(), (1,), x=torch.ones(1), tokens=7, token=7, num_warps=4, num_stages=1)
 
 
 def test_a_batch_past_the_grid_s_last_axis_is_left_to_torch() -> None:
@@ -113,41 +119,47 @@ def test_distillation_of_more_heads_than_a_grid_takes_is_launched_in_parts(
 
 
 @interpreted
-@pytest.mark.parametrize(("batch", "tokens"), [(5, 7), (1, 45), (3, 20), (4, 16)])
-def test_gradients_of_maps_are_summed_over_sequences_of_any_length(
-    batch: int, tokens: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("batch", "tokens", "launches"), [(5, 7, 3), (1, 45, 2)])
+def test_gradients_of_maps_are_added_up_over_launches_of_a_few_programs(
+    batch: int, tokens: int, launches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 20 tokens a program: two sequences of 7 tokens, the last of five alone; three programs for 45 tokens."""
-    monkeypatch.setattr(triton_gradients, "MAP_SPAN", 20)
+    """Two segments a launch: of five short sequences, or of one with three segments and two heads."""
     monkeypatch.setattr(triton_gradients, "PROGRAMS", 1)
+    grids: list[int] = []
+
+    def noted(kernel: Any, grid: tuple[int, ...], **arguments: Any) -> None:
+        grids.extend(grid[:1] if "slots_before" in arguments else ())
+        launch(kernel, grid, **arguments)
+
+    monkeypatch.setattr(triton_gradients, "launch", noted)
     case = Case("softmax", b=batch, n=tokens, h=2 if batch == 1 else 1, hk=1, d=12, w=20, bias=True)
     exact = draw(case)
     expected, cotangents = reference(exact)
-    call = single(exact)
+    call = replace(single(exact), tiles=Tiles(16, 16, 16, 8, 8, 1))
     ran = forward(call)
     last = LinearState(cotangents[1].float(), cotangents[2].float())
     found = backward(call, ran, cotangents[0].float(), last)
+    assert len(grids) == 2 * launches
     for name in ("q_weight", "k_weight", "q_bias", "k_bias", "q", "k"):
         assert relative(found[name], expected.gradients[name]) < 1e-5, name
 
 
 @pytest.mark.parametrize("tokens", [1, 16, 64, 1000, 1025, 4096])
-def test_sums_of_a_map_s_gradient_are_no_larger_than_queries_once_the_device_is_full(
+def test_shares_of_a_map_s_gradient_are_no_larger_than_queries_once_the_device_is_full(
     tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At 128 dimensions in bfloat16; a device is full with 132 programs, whose sums then are the least there are."""
+    """At 128 dimensions in bfloat16; a device is full with 264 programs at most."""
     sizes: list[int] = []
 
-    def measured(_: Any, grid: tuple[int, ...], *, grad_weight: Tensor, **__: Any) -> None:
-        matrices = grad_weight
-        assert matrices.shape[0] == grid[0]
-        sizes.append(matrices.numel() * matrices.element_size())
+    def measured(_: Any, grid: tuple[int, ...], *, grad_weight: Tensor, slots_before: int, **__: Any) -> None:
+        if slots_before == 0:
+            assert grad_weight.shape[0] == grid[0]
+            sizes.append(grad_weight.numel() * grad_weight.element_size())
 
     monkeypatch.setattr(triton_gradients, "launch", measured)
     batch, heads, dim = max(1, 400_000 // tokens), 2, 128
     x = torch.empty(batch, heads, tokens, dim, dtype=torch.bfloat16, device="meta")
     weight = torch.empty(heads, dim, dim, device="meta")
-    call = replace(single(draw(Case("softmax", d=dim, dv=dim))), q=x, q_weight=weight)
-    triton_gradients._through_map(call, "q", x)
-    least = PROGRAMS * 2 * dim * dim * 4
-    assert sizes[0] <= max(x.numel() * x.element_size(), least)
+    call = Call(x, x, x, weight, weight, feature_map="softmax", negate=True)
+    triton_gradients._in_walks(call, "q", x, None)
+    assert sizes[0] <= max(x.numel() * x.element_size(), 2 * PROGRAMS * dim * dim * 4)

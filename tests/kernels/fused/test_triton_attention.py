@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 pytest.importorskip("triton")
 
@@ -16,7 +17,9 @@ from hedgebench.kernels.fused.launch import forward
 from hedgebench.kernels.state import LinearState
 from hedgebench.kernels.triton.tiles import Tiles, interpreting
 
-from ..fused_cases import Case, Results, draw, reference, relative, single
+from ..fused_cases import Case, Results, draw, reference, relative, single, tensors_of
+from ..interpreter import products_of_bfloat16
+from ..oracles import cast, plain_linear
 
 pytestmark = [
     pytest.mark.skipif(not interpreting(), reason="on a GPU the suite marked gpu runs these kernels"),
@@ -186,3 +189,25 @@ def test_values_of_one_give_outputs_of_one() -> None:
 
 def _zero_state(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.zeros(case.b, case.hk, case.features, case.dv), torch.zeros(case.b, case.hk, case.features)
+
+
+@pytest.mark.parametrize("feature_map", ["softmax", "exp"])
+def test_products_of_bfloat16_cost_no_more_than_in_a_plain_computation(feature_map: str) -> None:
+    """At 64 dimensions, three segments: outputs and gradients beside those of quadratic attention in bfloat16."""
+    case = Case(feature_map, h=1, hk=1, n=160, d=64, dv=64)
+    call = single(draw(case), torch.bfloat16)
+    cotangent = torch.randn(call.v.shape, generator=torch.Generator().manual_seed(7)).bfloat16()
+
+    def plain(dtype: torch.dtype) -> dict[str, Tensor]:
+        leaves = {name: x.detach().requires_grad_() for name, x in cast(tensors_of(call), dtype).items()}
+        output = plain_linear(case.options)(leaves)["output"]
+        found = torch.autograd.grad(output, list(leaves.values()), cotangent.to(dtype))
+        return {"output": output.detach()} | dict(zip(leaves, found, strict=True))
+
+    exact, rough = plain(torch.float64), plain(torch.bfloat16)
+    with products_of_bfloat16():
+        ran = forward(replace(call, tiles=Tiles(64, 64, 64, 4, 4, 1)))
+        got = {"output": ran.output} | backward(replace(call, tiles=Tiles(64, 64, 64, 4, 4, 1)), ran, cotangent)
+    for name, right in exact.items():
+        error, allowed = ((found[name].double() - right).norm() for found in (got, rough))
+        assert 0 < error <= allowed, name

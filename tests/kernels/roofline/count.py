@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import torch
@@ -19,10 +19,9 @@ from hedgebench.kernels.costs import Cost
 from hedgebench.kernels.fused.call import Call
 from hedgebench.kernels.fused.choose import choose_form
 from hedgebench.kernels.fused.op import fused_backward, fused_decode_, fused_forward
-from hedgebench.kernels.fused_costs import fused_backward_cost, fused_decode_cost, fused_forward_cost
+from hedgebench.kernels.fused_costs import Walk, fused_decode_cost
 
 from ..triton_compile import CompiledKernel, Launch, compiled_code, described, recorded_launches
-from .expected import TURNS
 from .replay import CLOCK_HZ, MULTIPROCESSORS, Shape, local_bytes, pipe_cycles, replay
 from .sass import Code, read_cubin
 
@@ -52,6 +51,10 @@ class Variant:
     def token_heads(self) -> int:
         return BATCH * HEADS * self.tokens
 
+    def walk(self, form: str) -> Walk:
+        """What the kernels of a call in this form move and multiply."""
+        return Walk(form, BATCH, HEADS, self.tokens, self.dim, "bfloat16", log_space=self.feature_map == "exp")
+
     def call(self, tokens: int | None = None, **others: Any) -> Call:
         kv_heads, tokens = HEADS // 2 if self.masked else HEADS, tokens or self.tokens
 
@@ -79,10 +82,10 @@ def launches_of(variant: Variant, work: str) -> tuple[list[Launch], str]:
             fused_decode_(*_decoding(variant).flatten())
             return recorded, "fused_recurrent"
         call = variant.call()
-        output, norms, kv, keys, *kept = fused_forward(*call.flatten())
+        output, norms, _kv, _keys, *kept = fused_forward(*call.flatten())
         if work == "backward":
             recorded.clear()
-            fused_backward(output, torch.empty_like(kv), torch.empty_like(keys), output, norms, *kept, *call.flatten())
+            fused_backward(output, None, None, output, norms, *kept, *call.flatten())
         return recorded, call.form
 
 
@@ -99,13 +102,13 @@ class Counted:
 
     Attributes:
         kernel: what the compiler says.
-        programs: of the launch.
+        programs: of the launch, without those that have no work.
         turns: of the main loop of a program, on average.
         occupancy: programs that run on a multiprocessor at a time.
         cycles: of a program by pipe, `issue` among them (see `pipe_cycles`).
         local_bytes: that spills of a program move.
         replayed: cycles of a program, replayed in order beside as many others as fit.
-        bytes: of all tensors of the launch, each read or written once.
+        bytes: that the launch reads and writes, each once.
         products_left_out: products in the code that are on no path that was counted: those of the exact path.
     """
 
@@ -132,12 +135,19 @@ class Counted:
         return max(programs * self.replayed / CLOCK_HZ, self.bytes / BYTES_PER_S)
 
 
-def count(launch: Launch, token_heads: int) -> Counted:
-    """Compiles a launch and counts it. All counts are linear in the turns of the main loop, so two suffice."""
+def count(launch: Launch, token_heads: int, moved: int | None = None) -> Counted:
+    """Compiles a launch and counts it. All counts are linear in the turns of the main loop, so two suffice.
+
+    Args:
+        launch: the launch.
+        token_heads: tokens times heads of the call.
+        moved: bytes that it reads and writes; those of all its tensors if None.
+    """
     compiled = compiled_code(launch)
     kernel, code = described(launch, compiled), Code(read_cubin(compiled.asm["cubin"]))
-    shape, programs = Shape(kernel.warps, kernel.registers, kernel.shared_bytes), prod(launch.grid)
+    shape, programs = Shape(kernel.warps, kernel.registers, kernel.shared_bytes), _programs(launch)
     turns = _turns(launch, token_heads, programs) if code.main_loop else 1.0
+    beside = min(shape.occupancy, ceil(programs / MULTIPROCESSORS))
     few, more = (code.path(number) for number in (1, 3))
 
     def at(one: float, three: float) -> float:
@@ -145,21 +155,37 @@ def count(launch: Launch, token_heads: int) -> Counted:
 
     one, three = pipe_cycles(few, shape), pipe_cycles(more, shape)
     passed = {x.address for x in more}
+    left_out = sum(x.kind in ("HGMMA", "HMMA") and x.address not in passed for x in code.instructions)
     return Counted(
-        kernel, programs, turns, shape.occupancy, {pipe: at(one[pipe], three[pipe]) for pipe in one},
-        at(local_bytes(few, shape), local_bytes(more, shape)), at(replay(few, shape), replay(more, shape)),
-        _bytes(launch), sum(x.kind in ("HGMMA", "HMMA") and x.address not in passed for x in code.instructions),
+        kernel, programs, turns, beside, {pipe: at(one[pipe], three[pipe]) for pipe in one},
+        at(local_bytes(few, shape), local_bytes(more, shape)),
+        at(replay(few, shape, beside), replay(more, shape, beside)),
+        _bytes(launch) if moved is None else moved, left_out,
     )  # fmt: skip
 
 
 def _turns(launch: Launch, token_heads: int, programs: int) -> float:
-    """Turns of a program's main loop: as `expected.TURNS` says, else chunks of tokens shared out among programs."""
+    """Turns of a program's main loop, on average: chunks of the tokens that it reads, shared out among programs."""
     constants = launch.arguments.get("C")
-    if said := TURNS.get(launch.kernel.__name__):
-        return said(constants)
-    chunk: int = getattr(constants, "CHUNK", None) or launch.arguments.get("CHUNK") or launch.arguments["chunk"]
-    tiles = -(-constants.VALUES // constants.BV) if constants is not None and len(launch.grid) > 2 else 1
-    return max(1.0, token_heads * tiles / programs / chunk)
+    if launch.kernel.__name__ == "decode_tokens":
+        return 1.0
+    assert constants is not None
+    tiles = -(-constants.VALUES // constants.BV) if len(launch.grid) > 2 else 1
+    return token_heads * _share(launch) * tiles / programs / int(constants.CHUNK)
+
+
+def _programs(launch: Launch) -> int:
+    """The programs of a launch that have work: one segment of each sequence has no part in sums."""
+    segments = launch.arguments.get("segments", 1)
+    has_part = segments - 1 if launch.kernel.__name__ in ("sum_keys", "sum_queries") else segments
+    return prod(launch.grid) * has_part // segments
+
+
+def _share(launch: Launch) -> float:
+    """The share of all tokens that a launch reads: sums leave out the last segment's keys, the first one's queries."""
+    tokens, span, segments = (int(launch.arguments[name]) for name in ("tokens", "span", "segments"))
+    left_out = {"sum_keys": tokens - (segments - 1) * span, "sum_queries": span}.get(launch.kernel.__name__, 0)
+    return 1 - left_out / tokens
 
 
 def _bytes(launch: Launch) -> int:
@@ -178,13 +204,11 @@ class Roofline:
 
     @property
     def cost(self) -> Cost:
-        """The least FLOPs and bytes of the algorithm in this form."""
-        sizes: dict[str, Any] = {"token_heads": self.variant.token_heads, "d": self.variant.dim, "dtype": "bfloat16"}
+        """The FLOPs and bytes of the walk in this form."""
         if self.work == "decode":
             return fused_decode_cost(heads=BATCH * HEADS, d=self.variant.dim)
-        if self.work == "backward":
-            return fused_backward_cost(**sizes)
-        return fused_forward_cost(self.form, **sizes)
+        walk = self.variant.walk(self.form)
+        return walk.backward if self.work == "backward" else walk.forward
 
     @property
     def least_s(self) -> float:
@@ -209,7 +233,10 @@ class Roofline:
 def roofline(variant: Variant, work: str) -> Roofline:
     """Counts every launch of an operator."""
     launches, form = launches_of(variant, work)
-    return Roofline(variant, work, form, [count(launch, variant.token_heads) for launch in launches])
+    walk = variant.walk(form)
+    moved = {name: cost.bytes for name, cost in (walk.forward_kernels | walk.backward_kernels).items()}
+    kernels = [count(each, variant.token_heads, moved.get(each.kernel.__name__)) for each in launches]
+    return Roofline(variant, work, form, kernels)
 
 
 def rooflines(variants: Sequence[Variant], works: Sequence[str]) -> Iterator[Roofline]:

@@ -1,27 +1,21 @@
-"""What the static roofline must not fall below, and how often loops turn where it cannot be told from the grid.
+"""What the static roofline must not fall below.
 
 Raise a ceiling when a kernel has become faster by count: the check then keeps what was gained.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
-TURNS: Mapping[str, Callable[[Any], float]] = {
-    "decode_tokens": lambda C: 1,
-}
-"""Turns of a program's main loop by kernel, from its constants.
-
-Others share the chunks of all tokens out among their programs. Decoding reads one token.
-"""
+from collections.abc import Mapping
 
 CEILING_PERCENT: Mapping[tuple[str, int, str], float] = {
-    ("softmax", 64, "forward"): 94.0,
+    ("softmax", 64, "forward"): 99.0,
     ("softmax", 128, "forward"): 92.5,
-    ("exp", 64, "forward"): 94.0,
+    ("exp", 64, "forward"): 99.0,
     ("exp", 128, "forward"): 92.5,
-    ("softmax", 64, "backward"): 62.5,
-    ("softmax", 128, "backward"): 68.0,
-    ("exp", 64, "backward"): 68.5,
-    ("exp", 128, "backward"): 76.0,
+    ("softmax", 64, "backward"): 80.0,
+    ("softmax", 128, "backward"): 83.5,
+    ("exp", 64, "backward"): 93.5,
+    ("exp", 128, "backward"): 95.0,
 }
-"""The least ceiling in percent of the roofline, by map, head dimension and work, for calls as they are benchmarked."""
+"""The least ceiling in percent of the walk's roofline, by map, head dimension and work, for calls as benchmarked.
+
+By count, not measured: what issue slots, tensor cores and HBM allow.
+"""

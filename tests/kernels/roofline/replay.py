@@ -147,6 +147,7 @@ def _busy(x: Instruction) -> float:
     return x.columns / 2 if x.kind == "HGMMA" else CYCLES.get(x.kind, 0)
 
 
-def replay(path: Sequence[Instruction], shape: Shape) -> float:
-    """Cycles of a multiprocessor for one program, with as many beside it as fit."""
-    return _Scheduler(path, shape, shape.occupancy).run() / shape.occupancy
+def replay(path: Sequence[Instruction], shape: Shape, programs: int | None = None) -> float:
+    """Cycles of a multiprocessor for one program, with so many at a time, or as many as fit."""
+    at_once = programs or shape.occupancy
+    return _Scheduler(path, shape, at_once).run() / at_once

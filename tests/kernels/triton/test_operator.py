@@ -48,6 +48,6 @@ def test_gradients_take_the_places_of_their_tensors() -> None:
     q = torch.ones(1, 2, 3, 4)
     call = Call(q, q, q, initial_kv=torch.ones(1, 2, 4, 4), initial_k=torch.ones(1, 2, 4))
     gradients = [torch.full((), float(index)) for index in range(5)]
-    placed = dict(zip(call.__match_args__, call.in_order(gradients), strict=True))
+    placed = dict(zip(call.__match_args__, call.in_order(call.flatten(), gradients), strict=True))
     given = {name: float(x) for name, x in placed.items() if x is not None}
     assert given == {"q": 0.0, "k": 1.0, "v": 2.0, "initial_kv": 3.0, "initial_k": 4.0}

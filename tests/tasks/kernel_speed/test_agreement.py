@@ -14,7 +14,7 @@ SHAPE, CPU = KernelShape(2, 300, 3, 16), torch.device("cpu")
 CHECKED = [
     (work, name, call)
     for work, call in (("forward", "forward"), ("backward", "forward_backward"), ("backward", "backward"))
-    for name in ("hedgehog", "hedgehog-torch", "softmax-flash", "softmax-naive")
+    for name in ("hedgehog", "hedgehog-exp", "softmax-flash", "softmax-naive")
 ]
 
 

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -36,7 +37,8 @@ def expected(inputs: KernelInputs, name: str) -> torch.Tensor:
     q, k, v, *weights = (leaf.double() for leaf in inputs.leaves)
     if name.startswith("softmax"):
         return softmax_attention(q, k, v, causal=True, backend="naive").output
-    phi_q, phi_k = (map_features(x, w).transpose(1, 2) for x, w in zip((q, k), weights, strict=True))
+    features = partial(map_features, feature_map="exp" if name == "hedgehog-exp" else "softmax")
+    phi_q, phi_k = (features(x, w).transpose(1, 2) for x, w in zip((q, k), weights, strict=True))
     return linear_attention_naive(phi_q, phi_k, v, causal=True)
 
 

@@ -117,7 +117,10 @@ def test_metrics_of_a_point_known_by_hand() -> None:
     assert (found["forward_ms"].value, found["forward_ms"].n) == (2.0, 3)
     assert found["forward_ms_p20"].value == pytest.approx(1.4)
     assert found["forward_ms_p80"].value == pytest.approx(2.6)
-    flops, moved = 2000 * 81_920, 2000 * 896 * 2  # two-pass counts of 64 dimensions, in float32
+    # Of 64 dimensions in float32, four segments of 256 tokens: q, k, v, o and norms, k and v of three segments, W three
+    # times, and the sums of four segments written, of three read, and of all keys.
+    flops = 2 * (1000 * 73_728 + 768 * 24_576)
+    moved = 2 * (4 * 1000 * 256 + 1000 * 4 + 2 * 768 * 256 + 3 * 64 * 64 * 4 + 8 * 128 * 65 * 4)
     assert found["forward_tflop_per_s"].value == pytest.approx(flops / 2e-3 / 1e12)
     assert found["forward_tb_per_s"].value == pytest.approx(moved / 2e-3 / 1e12)
     assert found["forward_percent_of_roofline"].value == pytest.approx(100 * (flops / 1e12) / 2e-3)
