@@ -94,3 +94,13 @@ def test_styles_differ_for_twenty_models_and_softmax_is_black() -> None:
     styles = model_styles([("softmax", 0)] + [(f"model{i}", 0) for i in range(20)])
     assert styles["softmax"].colour == "#000000"
     assert len({(style.colour, style.marker) for style in styles.values()}) == 21
+
+
+def test_a_plot_whose_name_is_too_long_for_a_file_is_written_under_a_shorter_one(
+    make_record: MakeRecord, tmp_path: Path
+) -> None:
+    long = "m" * 300
+    write_plots([make_record(task=f"{long}{i}") for i in range(2)], tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert len({name.rpartition(".")[0] for name in names if long[:100] in name}) >= 2
+    assert max(map(len, names)) < 255 - 40
