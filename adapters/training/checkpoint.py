@@ -168,6 +168,8 @@ def _read(path: Path) -> dict[str, Any]:
         file.seek(max(0, size))
         seal = file.read()
         file.seek(0)
+        if seal.find(_SEAL) > 0:
+            raise ValueError("its end is cut off")
         if seal.startswith(_SEAL) and seal.removeprefix(_SEAL) != _digest(file, size):
             raise ValueError("its digest is not that of its content")
         content = torch.load(file, map_location="cpu", weights_only=True)

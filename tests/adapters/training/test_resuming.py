@@ -101,7 +101,7 @@ def test_training_goes_on_where_checkpoints_cannot_be_written(build: Build, tmp_
     run: dict[str, Any] = {"seed": 0, "precision": CPU}
     expected = train(build().model, examples(), None, settings_of(), **run)
     found = train(build().model, examples(), None, settings_of(), checkpoint=tmp_path / "file" / "run.pt", **run)
-    assert found.notes == ("checkpoints could not be written from step 1: Not a directory",)
+    assert found.notes == ("checkpoints could not be written from step 1: File exists",)
     assert replace(found, notes=()) == expected
 
 
