@@ -111,6 +111,7 @@ def load_checkpoint(
     Raises:
         DamagedCheckpointError: The file belongs to another model, or is damaged. Model and optimiser are as before.
     """
+    before = optimizer.state_dict()
     try:
         content = _read(path)
         weights, moments = content["model"], content["optimizer"]
@@ -119,7 +120,6 @@ def load_checkpoint(
             raise ValueError(f"it lacks {', '.join(missing)}")
         problem = _misfit(trained_weights(model), weights)
         if not problem:
-            before = optimizer.state_dict()
             torch.Generator().set_state(content["cpu_random_state"])
             optimizer.load_state_dict(moments)
     except (MemoryError, torch.OutOfMemoryError):
