@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Container images often set it: our own modules would then be compiled anew in each of the processes that tests start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test oldest-triton roofline gpu-visit lint ruff mypy pyright regression paper docs release format clean
+.PHONY: quickstart test faults oldest-triton roofline gpu-visit lint ruff mypy pyright regression paper docs release format clean
 
 quickstart: $(VENV)/installed ## Set up, then compare three attentions on embedded data
 	$(BIN)/bench run
@@ -38,6 +38,15 @@ roofline: $(VENV)/installed-test ## Set up, then count the kernels' machine code
 gpu-visit: ## The tests for a GPU, then the speed of kernels and models: two commands of six minutes
 	$(PYTHON) tests/gpu/visit.py accuracy $(or $(OUT),$(error OUT names the folder of the results))
 	$(PYTHON) tests/gpu/visit.py speed $(OUT)
+
+# Signals at random moments, full and read-only disks, limits, clocks, and damaged files for every reader. The tests do
+# a little of it: `make faults KILLS=200 SEED=1 INPUTS=10000`.
+KILLS ?= 200
+SEED ?= 0
+INPUTS ?= 1000
+
+faults: $(VENV)/installed-test ## Set up, then kill, fill, corrupt and confuse runs: nothing may be lost
+	KILLS=$(KILLS) SEED=$(SEED) INPUTS=$(INPUTS) $(BIN)/python -m pytest tests/faults tests/fuzz -m "not gpu" --timeout 7200
 
 lint: ruff mypy pyright ## Set up, then ruff, mypy and pyright; `make -j2 lint` runs two at a time
 

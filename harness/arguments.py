@@ -72,6 +72,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--serve", action="store_true", help="show the report in a browser and follow a run under way")
     parser.add_argument("--port", type=int, metavar="N", help="port of --serve on this machine (default: any free one)")
     parser.add_argument("--rescore", action="store_true", help="first recompute metrics from the stored predictions")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run code that tasks of --rescore name")
 
 
 def add_convert(parser: argparse.ArgumentParser) -> None:

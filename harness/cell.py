@@ -142,7 +142,7 @@ def _of_names(cell: Cell, name: str, *others: Any) -> PlannedCell:
     from . import registry
     from .task_spec import task_of
 
-    task = task_of(name, cell.settings.get("task", {}), cell.data if cell.data.id else None)
+    task = task_of(name, cell.settings.get("task", {}), cell.data if cell.data.id else None, trust_code=True)
     return PlannedCell(cell, task, parse_spec(cell.model, registry.mechanisms().get), *others)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -53,6 +54,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough; Python must not try to flush it again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"bench: error: {_told(error)}", file=sys.stderr)
+        return EXIT_USAGE
+
+
+_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, or choose another folder: {places}"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a folder that can be written: {places}"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n), or lower --workers"),
+    **dict.fromkeys((errno.ENOMEM, errno.EAGAIN), "raise the limits of memory or processes, or lower --workers"),
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+_PLACES = "--output DIR for results, XDG_CACHE_HOME for the cache, TMPDIR for temporary files"
+
+
+def _told(error: OSError) -> str:
+    """What the system refused, at which path, and what to do."""
+    path = f"{error.filename}: " if error.filename else ""
+    advice = _ADVICE.get(error.errno or 0, "").format(places=_PLACES)
+    return f"{path}{error.strerror or error}" + (f"; {advice}" if advice else "")
 
 
 def make_parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -123,23 +144,29 @@ def _run(options: argparse.Namespace) -> int:
     from .config import config_of
     from .python.called import Following, following
     from .running.runner import report_details, report_summary, run
+    from .temporary import writable_cache
 
     _end_as_by_interrupt()
     end = report_details if options.details else report_summary
     followed: Following = {"end": end, **following(options.caller)}
-    return run(config_of(vars(options)), _console(), options.quiet, **followed)
+    with writable_cache() as note:
+        _tell([note] if note else [])
+        return run(config_of(vars(options)), _console(), options.quiet, **followed)
 
 
 def _convert(options: argparse.Namespace) -> int:
     from .commands.convert import convert, require_push
     from .config import flag_values, make_config
     from .python.called import following
+    from .temporary import writable_cache
 
     config = make_config({"scale": "small", **flag_values(vars(options))})
     if options.push is not None:
         require_push(options.push, config)
     _end_as_by_interrupt()
-    return convert(config, options.to, _console(), options.push, options.quiet, following(options.caller))
+    with writable_cache() as note:
+        _tell([note] if note else [])
+        return convert(config, options.to, _console(), options.push, options.quiet, following(options.caller))
 
 
 def _end_as_by_interrupt() -> None:
@@ -170,7 +197,7 @@ def _report(options: argparse.Namespace) -> int:
     from .commands.reporting import render_runs, rescore_runs, show_runs
 
     if options.rescore:
-        rescore_runs(options.runs)
+        rescore_runs(options.runs, options.trust_remote_code)
     if options.serve or options.port is not None:
         from .commands.serving import serve
 
@@ -228,6 +255,7 @@ def _history(options: argparse.Namespace) -> int:
 def _paper(options: argparse.Namespace) -> int:
     from .commands.paper import VERBS, PaperRequest
     from .config import RunConfig, flag_values
+    from .temporary import writable_cache
 
     if options.format and options.what != "claims":
         raise UsageError(f"bench paper {options.what} has no --format; allowed: --format md with bench paper claims")
@@ -237,7 +265,9 @@ def _paper(options: argparse.Namespace) -> int:
     seeds = given.pop("seeds", ())
     config = RunConfig(models=(), tasks=(), suite="paper", **given)
     request = PaperRequest(tuple(names), config, seeds, options.quiet, options.json, options.format == "md")
-    return VERBS[options.what](request, _console())
+    with writable_cache() as note:
+        _tell([note] if note else [])
+        return VERBS[options.what](request, _console())
 
 
 def _env(options: argparse.Namespace) -> int:

@@ -86,7 +86,9 @@ class RunConfig:
         metavar="TRACKER",
     )
     log_samples: bool = _set_by("keep inputs beside predictions", False)
-    trust_remote_code: bool = _set_by("load pickled weights and code of a checkpoint", False)
+    trust_remote_code: bool = _set_by(
+        "load pickled weights, and run code of a checkpoint, of a task's YAML file or of a metric's script", False
+    )
     task_scales: Mapping[str, str] = field(default_factory=dict)
     task_recipes: Mapping[str, str] = field(default_factory=dict)
     task_settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -232,10 +234,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: The file cannot be read, is not TOML, or has an unknown key or a value of the wrong type.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read configuration {str(path)!r}: {error}") from error
+    data = read_toml(path, "configuration")
     values: dict[str, Any] = {}
     for key, value in data.items():
         flag = key.replace("_", "-")
@@ -246,6 +245,20 @@ def read_config_file(path: Path) -> dict[str, Any]:
         except ValueError as error:
             raise UsageError(f"in {str(path)!r}: {key} is {value!r}; {error}") from error
     return values
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The content of a TOML file; errors begin with `cannot read`, `what` and its path.
+
+    Raises:
+        UsageError: The file cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise UsageError(f"cannot read {what} {str(path)!r}: it is nested too deeply") from error
+    except (OSError, ValueError) as error:  # tomllib's own error is a ValueError, as are those of text and numbers
+        raise UsageError(f"cannot read {what} {str(path)!r}: {error}") from error
 
 
 def _parse(name: str, value: Any) -> Any:

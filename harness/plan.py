@@ -26,7 +26,7 @@ from .environment import cpu_name, gpu_name, has_cuda_device
 from .recipes import RECIPES, STAGE_DEFAULTS, check_stage, stage_defaults
 from .scoring_code import scoring_fingerprint
 from .settings import Groups, apply_overrides, check_overrides
-from .task_spec import TaskSpec, decided, parse_task_specs
+from .task_spec import TaskSpec, decided, parse_task_specs, refuse_scripts
 from .weights.backbone_names import backbone_from_name
 from .weights.locate import Weights, locate, sources_for
 
@@ -98,7 +98,7 @@ def _drafts(config: RunConfig, sources: Sources) -> Iterator[PlannedCell]:
     located = cache(partial(_locate_backbone, sources=sources, trust_remote_code=config.trust_remote_code))
     parse_model = partial(parse_spec, mechanisms=registry.mechanisms().get)
     specs = list(_specs(config.models, parse_model))
-    for task, task_spec in _tasks(config.tasks):
+    for task, task_spec in _tasks(config.tasks, config.trust_remote_code):
         if not task.info.model and not specs:
             raise UsageError(NOTHING_GIVEN.format("models"))
         for spec in [parse_model(task.info.model)] if task.info.model else specs:
@@ -124,12 +124,12 @@ def _specs(texts: Sequence[str], parse_model: Callable[[str], ModelSpec]) -> Ite
             ) from error
 
 
-def _tasks(patterns: Sequence[str]) -> list[tuple[Task, TaskSpec]]:
+def _tasks(patterns: Sequence[str], trust_code: bool) -> list[tuple[Task, TaskSpec]]:
     """Each task once, in the order given, with the settings that belong to its name."""
     found: dict[str, tuple[Task, TaskSpec]] = {}
-    for spec in (each for pattern in patterns for each in parse_task_specs(pattern)):
+    for spec in (each for pattern in patterns for each in parse_task_specs(pattern, trust_code)):
         for name in registry.task_names(spec.name):
-            found.setdefault(spec.canonical(name), (registry.tasks().get(name), spec))
+            found.setdefault(spec.canonical(name), (registry.tasks().get(name, trust_code), spec))
     return list(found.values())
 
 
@@ -162,6 +162,8 @@ def _draft(
     task, own = _decided(task, _task_settings(task, task_spec, backbone, scale, config), scale)
     info = task.info
     recipe = _recipe(task, backbone, config)
+    if not config.trust_remote_code:
+        refuse_scripts(info.name, own)
     settings = {"task": own, **_other_settings(task, backbone, scale, recipe, config)}
     _check_window(spec, info.name, settings["task"])
     if spec.options.get(CONTINUED) and not RECIPES[recipe].trains_teacher:

@@ -76,23 +76,46 @@ class Registry(Generic[T]):
     families: Mapping[str, TaskFamily] = field(default_factory=dict)
     code: Mapping[str, str] = field(default_factory=dict)
 
-    def get(self, name: str) -> T:
+    def get(self, name: str, trust_code: bool = False) -> T:
         """The item of that name.
+
+        Args:
+            name: The name; of a family, it may be a file of the user's.
+            trust_code: Whether code that such a file names may run, which some files do as soon as they are read.
 
         Raises:
             UnknownNameError: No item has the name, with the nearest names; or its plugin is broken, with the reason.
+            UsageError: The name is a file that would run code, which is not trusted.
         """
         if name in self.items:
             return self.items[name]
         if name in self.broken:
             raise UnknownNameError(f"{self.what} {name!r} is a plugin that could not be loaded: {self.broken[name]}")
         if family := self.family(name):
-            return cast(T, family.get(name))
+            return cast(T, _of_family(family, name, trust_code))
         raise unknown_name(self.what, name, [*self.items, *(f"{prefix}NAME" for prefix in self.families)])
 
     def family(self, name: str) -> TaskFamily | None:
         """The family whose prefix the name begins with, if any."""
         return next((family for prefix, family in self.families.items() if name.startswith(prefix)), None)
+
+
+def _of_family(family: TaskFamily, name: str, trust_code: bool) -> Task:
+    """The task of a family; one in a file of the user's runs no code unless that is trusted."""
+    file = Path(name.removeprefix(family.prefix))
+    if not (file.suffix in (".yaml", ".yml") and file.is_file()):
+        return family.get(name)
+    from ..tasks.lm_eval.foreign_code import code_in
+
+    code = [] if trust_code else code_in(file)
+    if code:
+        raise UsageError(f"{name!r} runs code ({', '.join(code[:3])}); read it, then pass --trust-remote-code")
+    try:
+        return family.get(name)
+    except UsageError:
+        raise
+    except Exception as error:  # lm-eval has no error of its own for a file that is no task
+        raise UsageError(f"{name!r} is no task of lm-eval: {type(error).__name__}: {error}") from error
 
 
 @cache
@@ -176,7 +199,7 @@ def _registry(
     for entry in sorted(entry_points(group=group), key=lambda entry: (entry.name, entry.value)):
         try:
             loaded = entry.load()
-        except Exception as error:  # a plugin's import may raise anything, and must not take the others down
+        except (Exception, SystemExit) as error:  # a plugin's import may do anything, and must not take others down
             broken[entry.name] = f"{type(error).__name__}: {error}"
             continue
         for value in loaded if isinstance(loaded, list | tuple) else [loaded]:

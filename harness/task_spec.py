@@ -18,7 +18,6 @@ It is `classification:tickets` in records and tables: its content counts, and no
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +30,7 @@ from ..results.record import DataIdentity
 from ..tasks.base import Task
 from ..tasks.own_data import Decided
 from . import registry
-from .config import as_text
+from .config import as_text, read_toml, split_list
 from .settings import parse_value
 
 if TYPE_CHECKING:
@@ -41,7 +40,8 @@ TOML = ".toml"
 """Ending of files that declare tasks."""
 
 _TITLE = re.compile(r"[\w-]+")
-_LM_EVAL = "lm_eval/"
+_EVALUATE = "evaluate:"
+LM_EVAL = "lm_eval/"
 """Prefix of tasks of lm-eval."""
 
 
@@ -81,8 +81,12 @@ class TaskSpec:
         return {**settings, **own}
 
 
-def parse_task_specs(text: str) -> list[TaskSpec]:
+def parse_task_specs(text: str, trust_code: bool = False) -> list[TaskSpec]:
     """The task specs that `text` stands for: one, or those that a TOML file declares.
+
+    Args:
+        text: The specs as written.
+        trust_code: Whether code that a task's file names may run.
 
     Raises:
         SpecError: The text does not have the form of a task spec.
@@ -91,7 +95,7 @@ def parse_task_specs(text: str) -> list[TaskSpec]:
     name, *parts = text.split(":")
     if not name.endswith(TOML):
         return [parse_task_spec(text)]
-    declared = _declared(Path(name).expanduser())
+    declared = _declared(Path(name).expanduser(), trust_code)
     title = parts.pop(0) if parts and "=" not in parts[0] else ""
     if title and title not in declared:
         raise unknown_name(f"task in {name}", title, declared)
@@ -125,20 +129,38 @@ def parse_task_spec(text: str) -> TaskSpec:
 
 def _check_file(name: str) -> None:
     """Checks that the YAML file of a task exists; otherwise its name would be looked up among those of lm-eval."""
-    path = name.removeprefix(_LM_EVAL)
+    path = name.removeprefix(LM_EVAL)
     if not Path(path).expanduser().is_file():
         raise SpecError(f"task {name!r}: there is no file {path!r} in {str(Path.cwd())!r}")
-    if not name.startswith(_LM_EVAL):
-        raise SpecError(f"task {name!r} is a file of lm-eval's form; name it {_LM_EVAL}{name}")
+    if not name.startswith(LM_EVAL):
+        raise SpecError(f"task {name!r} is a file of lm-eval's form; name it {LM_EVAL}{name}")
 
 
-def task_of(name: str, settings: Settings, data: DataIdentity | None = None) -> Task:
+def task_of(name: str, settings: Settings, data: DataIdentity | None = None, trust_code: bool = False) -> Task:
     """The task that a record names, as its settings and its data decide; the settings in the name are ignored.
 
     Raises:
         UnknownNameError: There is no such task.
+        UsageError: The task or its settings would run code, and `trust_code` is false.
     """
-    return decided(registry.tasks().get(name.partition(":")[0]), settings, data)
+    if not trust_code:
+        refuse_scripts(name, settings)
+    return decided(registry.tasks().get(name.partition(":")[0], trust_code), settings, data)
+
+
+def refuse_scripts(name: str, settings: Settings) -> None:
+    """Refuses settings of a task that name a local script of the package `evaluate`.
+
+    Raises:
+        UsageError: A setting names one.
+    """
+    for value in settings.values():
+        for part in split_list(value) if isinstance(value, str) else ():
+            if part.startswith(_EVALUATE) and "/" in part:
+                raise UsageError(
+                    f"task {name} has the metric {part!r}, a script that runs when it is loaded; read it, then pass "
+                    "--trust-remote-code"
+                )
 
 
 def decided(task: Task, settings: Settings, data: DataIdentity | None = None) -> Task:
@@ -150,7 +172,7 @@ def decided(task: Task, settings: Settings, data: DataIdentity | None = None) ->
     return task.decided(settings, data) if isinstance(task, Decided) else task
 
 
-def _declared(path: Path) -> dict[str, tuple[str, dict[str, str]]]:
+def _declared(path: Path, trust_code: bool) -> dict[str, tuple[str, dict[str, str]]]:
     """The task and the settings of each name that a file declares.
 
     Raises:
@@ -159,16 +181,13 @@ def _declared(path: Path) -> dict[str, tuple[str, dict[str, str]]]:
     if not path.is_file():
         beside = [each.name for each in path.parent.glob(f"*{TOML}")]
         raise unknown_name(f"file of tasks in {path.parent.resolve()}", path.name, beside)
-    try:
-        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read tasks from {str(path)!r}: {error}") from error
+    tables = read_toml(path, "tasks from")
     if not tables:
         raise UsageError(f"{str(path)!r} declares no task; a task is a table, such as [tickets], with its `task`")
-    return {title: _task_in(table, title, path) for title, table in tables.items()}
+    return {title: _task_in(table, title, path, trust_code) for title, table in tables.items()}
 
 
-def _task_in(table: Any, title: str, path: Path) -> tuple[str, dict[str, str]]:
+def _task_in(table: Any, title: str, path: Path, trust_code: bool) -> tuple[str, dict[str, str]]:
     if not (isinstance(table, dict) and isinstance(table.get("task"), str) and _TITLE.fullmatch(title)):
         raise UsageError(
             f"{title!r} in {str(path)!r} declares no task; a task is a table named in letters, digits, - and _, with "
@@ -180,7 +199,7 @@ def _task_in(table: Any, title: str, path: Path) -> tuple[str, dict[str, str]]:
     if "file" in settings:
         settings["file"] = str(path.parent.resolve() / Path(settings["file"]).expanduser())
     name: str = table["task"]
-    return registry.tasks().get(name).info.name, settings
+    return registry.tasks().get(name, trust_code).info.name, settings
 
 
 def task_texts(names: Iterable[str]) -> dict[str, TaskText]:

@@ -5,12 +5,14 @@
     samples/CELL.jsonl                 predictions, kept apart from scores; read as CELL.jsonl.gz too
     leaderboard.csv, leaderboard.md, leaderboard.json, report.html, plots/
 
-A file is either complete or absent: it is written under a temporary name, synced and renamed.
+A file is either complete or absent: it is written under a temporary name, synced and renamed. Everything is written,
+moved and removed through `RunFolder`, which follows no symbolic link.
 """
 
 from __future__ import annotations
 
 import fcntl
+import functools
 import gzip
 import json
 import os
@@ -23,25 +25,25 @@ from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any, Self
 
-from .atomic import replacing
 from .foreign import ForeignJsonError, convert, format_json, parse_json
 from .migrations import NewerVersionError
-from .names import UsageError
 from .record import Record, Status, from_json, record_text
+from .run_folder import RunFolder
+from .run_folder import StoreError as StoreError
 
 DONE_STATUSES: frozenset[Status] = frozenset({"ok", "oom", "unsupported"})
 """Statuses of cells that are not run again. Cells that ended as `error` or `timeout` are: they may pass next time."""
 
+_UNREADABLE = (OSError, EOFError, zlib.error, ForeignJsonError)
+"""Errors of reading a file of predictions that is damaged."""
+
 _CELL_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-
-
-class StoreError(UsageError):
-    """A run's folder cannot be read or written."""
+_LONGEST_ID = 200
 
 
 @dataclass(frozen=True)
 class CorruptCell:
-    """A cell's file that cannot be read as a record; the cell counts as missing."""
+    """A file that cannot be read: a record, whose cell counts as missing, or the predictions of a cell."""
 
     path: Path
     reason: str
@@ -78,6 +80,11 @@ class RunStore:
         return store
 
     @property
+    def folder(self) -> RunFolder:
+        """The folder, to write, move and remove what lies in it."""
+        return RunFolder(self.root)
+
+    @property
     def cells(self) -> Path:
         """Folder of the records."""
         return self.root / "cells"
@@ -96,14 +103,12 @@ class RunStore:
         """Makes the folders; an existing run is kept.
 
         Raises:
-            StoreError: The folder cannot be made or written.
+            StoreError: The folder cannot be made or written, or a symbolic link in it leads elsewhere.
         """
+        self.folder.refuse_links()
         try:
             for folder in (self.cells, self.samples, self.root / "plots"):
-                folder.mkdir(parents=True, exist_ok=True)
-                probe = folder / f".probe.{os.getpid()}.tmp"
-                probe.write_bytes(b"")
-                probe.unlink()
+                self.folder.make_writable(folder)
         except OSError as error:
             raise StoreError(
                 f"cannot write results to {self.root}: {error.strerror or error} ({error.filename}); "
@@ -117,7 +122,7 @@ class RunStore:
         Raises:
             StoreError: Another run has the folder.
         """
-        with (self.root / ".lock").open("a+", encoding="utf-8") as lock:
+        with self._lock_file() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -137,7 +142,7 @@ class RunStore:
         Raises:
             StoreError: The cell's id cannot be a file name, or the file cannot be written.
         """
-        self.write_text(self.cells / f"{_checked_id(record.cell_id)}.json", record_text(record) + "\n")
+        self.write_text(self.cells / f"{check_id(record.cell_id)}.json", record_text(record) + "\n")
 
     def records(self) -> LoadedRecords:
         """Every record, ordered by `record_order`, and every corrupt file.
@@ -151,7 +156,7 @@ class RunStore:
 
     def set_aside(self, corrupt: CorruptCell) -> Path:
         """Renames a corrupt file to `*.corrupt`, so that the cell can be measured again; returns its new name."""
-        return corrupt.path.replace(corrupt.path.with_name(corrupt.path.name + ".corrupt"))
+        return self.folder.set_aside(corrupt.path)
 
     def write_samples(self, cell_id: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Writes a cell's predictions, one JSON object a line.
@@ -162,7 +167,7 @@ class RunStore:
         Raises:
             StoreError: The cell's id cannot be a file name, or the file cannot be written.
         """
-        with _replacing(self._samples_path(cell_id)) as file:
+        with self.folder.writing(self._samples_path(cell_id)) as file:
             file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
 
     def read_samples(self, cell_id: str) -> Iterator[dict[str, Any]]:
@@ -173,15 +178,23 @@ class RunStore:
         """
         path = self._kept_samples_path(cell_id)
         try:
-            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-                for number, line in enumerate(file, start=1):
-                    yield convert(parse_json(line), dict[str, Any], f"line {number}")
-        except (OSError, EOFError, zlib.error, ForeignJsonError) as error:
+            yield from _rows(path)
+        except _UNREADABLE as error:
             raise StoreError(f"cannot read the samples of cell {cell_id} from {path}: {error}") from error
 
     def kept_samples(self, cell_id: str) -> Iterable[dict[str, Any]]:
-        """A cell's predictions, as `read_samples` gives them; none if the run was kept without them."""
-        return self.read_samples(cell_id) if self._kept_samples_path(cell_id).is_file() else ()
+        """A cell's predictions, as `read_samples` gives them; none if the run was kept without them.
+
+        None either if they cannot be read: `damaged_samples` names such files.
+        """
+        path = self._kept_samples_path(cell_id)
+        return self.read_samples(cell_id) if path.is_file() and not _damage(path, *_version(path)) else ()
+
+    def damaged_samples(self, records: Iterable[Record]) -> tuple[CorruptCell, ...]:
+        """The files of predictions of these records that cannot be read, each with the reason."""
+        paths = (self._kept_samples_path(record.cell_id) for record in records)
+        found = ((path, _damage(path, *_version(path))) for path in paths if os.path.lexists(path))
+        return tuple(CorruptCell(path, reason) for path, reason in found if reason)
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Writes the run's configuration, plan and environment.
@@ -197,11 +210,24 @@ class RunStore:
         Raises:
             StoreError: The file cannot be written.
         """
-        with _replacing(path) as file:
-            file.write(text.encode())
+        self.folder.write(path, text.encode())
+
+    def _lock_file(self) -> IO[str]:
+        """The file that runs lock, which is no link: to write the number of a process would change its target.
+
+        Raises:
+            StoreError: It cannot be opened.
+        """
+        path = self.root / ".lock"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            kind = "a symbolic link" if path.is_symlink() else error.strerror
+            raise StoreError(f"cannot lock {path}: {kind}; take it away if no run is using {self.root}") from error
+        return os.fdopen(descriptor, "a+", encoding="utf-8")
 
     def _samples_path(self, cell_id: str) -> Path:
-        return self.samples / f"{_checked_id(cell_id)}.jsonl"
+        return self.samples / f"{check_id(cell_id)}.jsonl"
 
     def _kept_samples_path(self, cell_id: str) -> Path:
         """The file as it was written, or, if there is none, as it was compressed since, to be published."""
@@ -214,9 +240,16 @@ record_order = attrgetter("model", "backbone", "task", "recipe", "scale", "seed"
 """The key by which records are sorted."""
 
 
-def _checked_id(cell_id: str) -> str:
-    if not _CELL_ID.fullmatch(cell_id):
-        raise StoreError(f"cell id {cell_id!r} cannot be a file name; use letters, digits, '-', '_' and '.'")
+def check_id(cell_id: str) -> str:
+    """Returns a cell's id, which names its files.
+
+    Raises:
+        StoreError: It cannot be a file name.
+    """
+    if not _CELL_ID.fullmatch(cell_id) or len(cell_id) > _LONGEST_ID:
+        raise StoreError(
+            f"cell id {cell_id[:40]!r} cannot be a file name; use up to {_LONGEST_ID} letters, digits, '-', '_' and '.'"
+        )
     return cell_id
 
 
@@ -232,11 +265,25 @@ def _load(path: Path) -> Record | CorruptCell:
     return record
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """`replacing`, with an error that names the file."""
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            yield convert(parse_json(line), dict[str, Any], f"line {number}")
+
+
+def _version(path: Path) -> tuple[int, int]:
+    """What tells a file's content from an earlier one's."""
+    status = path.lstat()
+    return status.st_size, status.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=4096)
+def _damage(path: Path, size: int, modified_ns: int) -> str:
+    """Why a file of predictions cannot be read; empty if it can. Each version of a file is read once."""
+    del size, modified_ns
     try:
-        with replacing(path) as file:
-            yield file
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+        for _ in _rows(path):
+            pass
+    except _UNREADABLE as error:
+        return str(error)
+    return ""

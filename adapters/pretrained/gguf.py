@@ -13,12 +13,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...results.names import unknown_name
 from ..backbone import CheckpointError
+from .gguf_counts import check_counts
 from .tokenizer import has_tokenizer
 from .weight_files import TOKENIZER_FILES
 
@@ -71,6 +73,11 @@ def dequantise(gguf: Path, folder: Path) -> None:
     Raises:
         CheckpointError: The file is damaged or not supported.
     """
+    with _damage_told(gguf):
+        _dequantise(gguf, folder)
+
+
+def _dequantise(gguf: Path, folder: Path) -> None:
     from safetensors.numpy import save_file
 
     reader = _open(gguf)
@@ -96,16 +103,28 @@ def gguf_config(gguf: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is damaged or not supported.
     """
-    return _config(_metadata(_open(gguf), gguf), gguf)
+    with _damage_told(gguf):
+        return _config(_metadata(_open(gguf), gguf), gguf)
 
 
 def _open(gguf: Path) -> Any:
+    """The file as the library reads it; what it announces is compared with its size first."""
     from gguf import GGUFReader
 
+    check_counts(gguf)
+    return GGUFReader(gguf)
+
+
+@contextmanager
+def _damage_told(gguf: Path) -> Iterator[None]:
+    """Raises what reading a damaged file raises, in whichever library, as one error."""
     try:
-        return GGUFReader(gguf)
-    except (ValueError, IndexError) as error:  # raised by the library for another format and for a cut file
-        raise CheckpointError(f"{gguf} is not a whole GGUF file ({error}); download it again") from error
+        yield
+    except (CheckpointError, OSError, MemoryError):
+        raise
+    except Exception as error:  # the libraries have no common error, and tokenizers raises plain exceptions
+        told = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+        raise CheckpointError(f"{gguf} is not a whole GGUF file ({told}); download it again") from error
 
 
 def _metadata(reader: Any, gguf: Path) -> dict[str, Any]:

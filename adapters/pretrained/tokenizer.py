@@ -36,5 +36,7 @@ def load_tokenizer(folder: Path) -> Any:
     config = transformers_config(folder)
     try:
         return AutoTokenizer.from_pretrained(str(folder), config=config, trust_remote_code=False, local_files_only=True)
-    except (ValueError, ImportError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # for a damaged file, the library tokenizers raises plain exceptions
         raise CheckpointError(f"transformers cannot read the tokenizer in {folder}: {error}") from error

@@ -30,6 +30,7 @@ TOKENIZER_FILES = (
     *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "preprocessor_config.json"),
 )
 """Files of a checkpoint that determine how its inputs are made from text or images."""
+_LONGEST_NAME_BYTES = 255
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -71,14 +72,19 @@ def transformers_config(folder: Path, trust_remote_code: bool = False, **changes
     from transformers import AutoConfig
 
     raw = read_config(folder)
-    changes |= _rope_of_release_4(raw)
-    if CONVERTED in raw:
-        given = {name: value for name, value in raw.items() if name not in ("model_type", CONVERTED)}
-        config = AutoConfig.for_model(raw["model_type"]).from_dict(given, **changes)
-    else:
-        config = AutoConfig.from_pretrained(
+    try:
+        changes |= _rope_of_release_4(raw)
+        if CONVERTED in raw:
+            given = {name: value for name, value in raw.items() if name not in ("model_type", CONVERTED)}
+            return AutoConfig.for_model(raw["model_type"]).from_dict(given, **changes)
+        config: PretrainedConfig = AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True, **changes
         )
+    except (MemoryError, ImportError):
+        raise
+    except Exception as error:  # each class of transformers checks its values, or fails on them, in its own way
+        told = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+        raise CheckpointError(f"{folder / 'config.json'} is no configuration of a model ({told})") from error
     return config
 
 
@@ -132,6 +138,8 @@ def _shards(index: Path) -> tuple[Path, ...]:
         names = sorted(set(parse_json(index.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is not an index of shards ({error!r}); download it again") from error
+    if odd := [name for name in names if not isinstance(name, str) or len(name.encode()) > _LONGEST_NAME_BYTES]:
+        raise CheckpointError(f"{index} is not an index of shards: {str(odd[0])[:40]!r} is no file's name")
     if outside := [name for name in names if Path(name).name != name]:
         raise CheckpointError(f"{index} names shards outside its folder: {', '.join(outside)}")
     if missing := [name for name in names if not (folder / name).is_file()]:

@@ -30,10 +30,12 @@ from torch import Tensor
 
 from ...results.atomic import replacing
 from ...results.foreign import parse_json
+from ...results.run_folder import RunFolder
 from ..base import Examples
 from ..precision import Precision
 from ..pretrained.layer_calls import LayerBlock, first_call, layers_of
 from ..pretrained.model import PretrainedModel
+from .checkpoint import is_damaged
 from .distillation import AttentionDistillation, DistillResult, divergence_of_batches
 from .loop import History, Progress, batch_rows, train
 from .objective import batch_of
@@ -55,6 +57,11 @@ class HiddenFile:
 
     path: Path
     shape: tuple[int, int, int]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file exists in its size."""
+        return self.path.is_file() and self.path.stat().st_size == math.prod(self.shape) * 4
 
     def read(self, rows: NDArray[Any], tokens: int) -> Float[Tensor, "b m w"]:
         """The hidden states of the first `tokens` tokens of some rows."""
@@ -136,23 +143,50 @@ class BlockwiseDistillation:
             OSError: The disk has no space for the hidden states.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        notes = self._start_over_if_damaged()
         self.check_space()
         outcomes = [self.block(index) for index in range(len(self.blocks))]
         self.remove_files()
         histories = [outcome.history for outcome in outcomes if outcome.history is not None]
         after = [outcome.after for outcome in outcomes if outcome.after is not None]
+        joined = _joined(histories) if histories else None
         return DistillResult(
-            _joined(histories) if histories else None,
+            replace(joined, notes=(*notes, *joined.notes)) if joined else None,
             np.concatenate([outcome.before for outcome in outcomes], axis=1),
             np.concatenate(after, axis=1) if after else None,
         )
 
+    def _start_over_if_damaged(self) -> tuple[str, ...]:
+        """Sets every file of a killed run aside if one that is needed is damaged; gives a note of it.
+
+        The inputs of a finished block are gone, so it cannot be trained again by itself.
+        """
+        if not (name := self._damaged()):
+            return ()
+        for path in sorted(self.folder.glob("distill-*")):
+            RunFolder(self.folder).set_aside(path)
+        return (f"distillation started over: {name} is damaged; the earlier files end in .corrupt",)
+
+    def _damaged(self) -> str:
+        """The first file of a killed run that cannot be used; empty if there is none."""
+        finished = 0
+        for finished, _ in enumerate(self.blocks):
+            if not self._marker(finished).exists():
+                break
+            if _kept(self._marker(finished)) is None:
+                return self._marker(finished).name
+            if self.examples is not None and is_damaged(self._checkpoint(finished)):
+                return self._checkpoint(finished).name
+        else:
+            return ""
+        inputs = [self._file(split, finished) for split in self.splits if finished]
+        return next((each.path.name for each in inputs if not each.is_whole), "")
+
     def block(self, index: int) -> DistillResult:
         """Distils a block, or reads the outcome of one that a killed run had finished."""
         self.index = index
-        marker = self.folder / f"distill-block-{index}.json"
-        if marker.is_file():
-            kept = parse_json(marker.read_bytes())
+        marker = self._marker(index)
+        if kept := _kept(marker):
             after = None if kept["after"] is None else np.array(kept["after"])
             return DistillResult(self._train(), np.array(kept["before"]), after)
         block = self.blocks[index].to(self.precision.device)
@@ -200,7 +234,7 @@ class BlockwiseDistillation:
             seed=self.seed,
             precision=self.precision,
             objective=self.objective,
-            checkpoint=self.folder / f"distill-block-{self.index}.pt",
+            checkpoint=self._checkpoint(self.index),
             progress=self._report,
         )
 
@@ -215,6 +249,12 @@ class BlockwiseDistillation:
             rows = split.rows[start : start + size]
             with self.precision.autocast(), self.model.teaching(lambda *_: None):
                 yield rows, self.run_block(split.examples, rows, self.precision.device)
+
+    def _marker(self, index: int) -> Path:
+        return self.folder / f"distill-block-{index}.json"
+
+    def _checkpoint(self, index: int) -> Path:
+        return self.folder / f"distill-block-{index}.pt"
 
     def _file(self, split: _Split, index: int) -> HiddenFile:
         path = self.folder / f"distill-hidden-{split.name}-{index}.f32"
@@ -241,6 +281,16 @@ class BlockwiseDistillation:
                 f"hidden states between blocks need {needed / 1e9:.2f} GB, and {self.folder} has {free / 1e9:.2f} GB "
                 "free; lower distill.steps or distill.epochs, raise distill.block_layers, or choose another --output"
             )
+
+
+def _kept(marker: Path) -> dict[str, Any] | None:
+    """The measurements of a finished block; None if its file is missing or damaged."""
+    try:
+        kept = parse_json(marker.read_bytes())
+        shapes = [np.array(kept[name], float).ndim for name in ("before", "after") if kept[name] is not None]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return kept if shapes and set(shapes) == {3} else None
 
 
 def _splits(examples: Examples | None, measured: Examples, settings: TrainSettings, seed: int) -> list[_Split]:
@@ -276,4 +326,5 @@ def _joined(histories: Sequence[History]) -> History:
         kept_loss=sum(history.kept_loss for history in histories),
         kept_lowest=all(history.kept_lowest for history in histories),
         stopped_early=any(history.stopped_early for history in histories),
+        notes=tuple(dict.fromkeys(note for history in histories for note in history.notes)),
     )

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from ...results.record import CurvePoint
+from ...results.run_folder import RunFolder
 from ..attention.core import AttentionCore
 from ..attention.position import ShortConvolution
 from ..base import Examples
 from ..precision import Precision
-from .checkpoint import load_checkpoint, put_weights, save_checkpoint, trained_weights
+from .checkpoint import DamagedCheckpointError, load_checkpoint, put_weights, save_checkpoint, trained_weights
 from .objective import CROSS_ENTROPY, Objective
 from .settings import TrainSettings
 
@@ -42,6 +43,7 @@ class History:
         kept_lowest: Whether these are the weights of the lowest validation loss, not just the last ones.
         stopped_early: Whether training ended before its last step, because the validation loss stopped improving or
             fell below the target loss.
+        notes: Checkpoints that could not be read or written.
     """
 
     curves: tuple[CurvePoint, ...]
@@ -50,6 +52,7 @@ class History:
     kept_loss: float
     kept_lowest: bool
     stopped_early: bool
+    notes: tuple[str, ...] = ()
 
 
 def train(
@@ -74,20 +77,25 @@ def train(
         seed: Seed of the data order and of dropout.
         precision: Device and autocast type.
         objective: The loss to minimise.
-        checkpoint: File to write checkpoints to, and to resume from if it exists.
+        checkpoint: File to write checkpoints to, and to resume from if it exists. A damaged one is set aside, and
+            training starts over; one that cannot be written is left out. The history has a note of both.
         progress: Called after every step.
 
     Raises:
         FloatingPointError: The training loss is not finite.
         ValueError: There are no training examples, or no validation row has a target.
-        RuntimeError: The checkpoint is of another model.
     """
     if not len(examples):
         raise ValueError("there are no training examples")
     settings = settings.for_rows(len(examples))
     run = _Run(model, examples, validation, settings, objective, seed, precision)
     if checkpoint is not None and checkpoint.exists():
-        run.restore(checkpoint)
+        try:
+            run.restore(checkpoint)
+        except DamagedCheckpointError as error:
+            aside = RunFolder(checkpoint.parent).set_aside(checkpoint)
+            run = _Run(model, examples, validation, settings, objective, seed, precision)
+            run.notes.append(f"training started over: {error}; set aside as {aside.name}")
     model.train()
     if run.step == 0 and settings.validate_first:
         run.validate()
@@ -106,6 +114,7 @@ def train(
 
 _SAVED = ("step", "best_loss", "best_step", "worse", "best_weights")
 """Attributes of a run that its checkpoint holds as they are."""
+_NOT_WRITTEN = "checkpoints could not be written"
 
 
 @dataclass
@@ -125,6 +134,7 @@ class _Run:
     worse: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     curves: list[CurvePoint] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.lengths = row_lengths(self.examples) if self.settings.length_pool else None
@@ -197,17 +207,27 @@ class _Run:
             put_weights(self.model, self.best_weights)
             kept_loss, kept_step = self.best_loss, self.best_step
         early = self.stopped_early and self.step < self.settings.steps
-        return History(tuple(self.curves), self.step, kept_step, kept_loss, bool(self.best_weights), early)
+        return History(
+            tuple(self.curves), self.step, kept_step, kept_loss, bool(self.best_weights), early, tuple(self.notes)
+        )
 
     def save(self, path: Path) -> None:
-        """Writes everything that later steps depend on."""
+        """Writes everything that later steps depend on; if the disk refuses it, training goes on without."""
         curves = [(point.step, point.split, point.name, point.value) for point in self.curves]
         state = {name: getattr(self, name) for name in _SAVED}
-        save_checkpoint(path, self.model, self.optimizer, {**state, "curves": curves})
+        try:
+            save_checkpoint(path, self.model, self.optimizer, {**state, "curves": curves})
+        except OSError as error:
+            if not any(note.startswith(_NOT_WRITTEN) for note in self.notes):
+                self.notes.append(f"{_NOT_WRITTEN} from step {self.step}: {error.strerror or error}")
 
     def restore(self, path: Path) -> None:
-        """Restores everything that `path` holds."""
-        state = load_checkpoint(path, self.model, self.optimizer)
+        """Restores everything that `path` holds.
+
+        Raises:
+            DamagedCheckpointError: It is damaged, or of another model.
+        """
+        state = load_checkpoint(path, self.model, self.optimizer, needed=(*_SAVED, "curves"))
         for name in _SAVED:
             setattr(self, name, state[name])
         self.curves = [CurvePoint(*point) for point in state["curves"]]

@@ -47,16 +47,19 @@ def compare_runs(
         UnknownNameError: A tolerance names a metric that neither side has.
     """
     comparison = compare(read_snapshot(baseline), read_snapshot(candidate), tolerances)
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    try:
-        if junit:
-            junit.write_text(comparison_junit(comparison), encoding="utf-8")
-        if summary:
-            with Path(summary).open("a", encoding="utf-8") as file:
-                file.write(comparison_markdown(comparison))
-    except OSError as error:
-        raise UsageError(f"cannot write {error.filename}: {error.strerror}") from error
+    if junit:
+        _write(junit, "w", comparison_junit(comparison))
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        _write(Path(summary), "a", comparison_markdown(comparison))
     return comparison, RENDERERS[form](comparison)
+
+
+def _write(path: Path, mode: str, text: str) -> None:
+    try:
+        with path.open(mode, encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:  # of a full disk, the system's own error has no path
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def make_baseline(run: Path, output: Path) -> list[str]:
@@ -69,4 +72,4 @@ def make_baseline(run: Path, output: Path) -> list[str]:
     try:
         return write_baseline(read_snapshot(run), output)
     except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror}") from error
+        raise UsageError(f"cannot write {output}: {error.strerror or error}") from error

@@ -49,7 +49,6 @@ def load_content(folders: Sequence[Path], version: str = "") -> ReportContent:
 
     Raises:
         StoreError: A folder holds no run.
-        StoreError: Predictions cannot be read.
     """
     loaded = [(folder, RunStore.of_run(folder).records()) for folder in folders]
     records, messages = _merged(loaded)
@@ -72,9 +71,9 @@ def load_content(folders: Sequence[Path], version: str = "") -> ReportContent:
 
 
 def _merged(loaded: Sequence[tuple[Path, LoadedRecords]]) -> tuple[list[Record], list[str]]:
-    messages = [
-        f"corrupt cell file left out: {corrupt.path}: {corrupt.reason}" for _, run in loaded for corrupt in run.corrupt
-    ]
+    damaged = [corrupt for folder, run in loaded for corrupt in RunStore(folder).damaged_samples(run.records)]
+    corrupt = [*(each for _, run in loaded for each in run.corrupt), *damaged]
+    messages = [f"corrupt file left out: {each.path}: {each.reason}" for each in corrupt]
     records, told = merge_runs([(folder.resolve().name, run.records) for folder, run in loaded])
     return list(records), messages + list(told)
 
@@ -127,7 +126,7 @@ def render_runs(folders: Sequence[Path], format: str) -> tuple[str, list[str]]:
     return render(records, format, _scores(loaded)), messages
 
 
-def rescore_runs(folders: Sequence[Path]) -> None:
+def rescore_runs(folders: Sequence[Path], trust_code: bool = False) -> None:
     """Recomputes the metrics of every cell with status `ok` from its predictions, and rewrites the reports.
 
     No model runs. Metrics that do not come from predictions, such as parameter counts, stay as they are.
@@ -135,20 +134,22 @@ def rescore_runs(folders: Sequence[Path]) -> None:
     Raises:
         UnknownNameError: A record's task no longer exists.
         StoreError: A folder holds no run, a cell has no predictions or they cannot be read, or a record cannot be
-            written.
+            written; or a run is under way in a folder.
+        UsageError: A record's task would run code, and `trust_code` is false.
     """
     for folder in folders:
         store = RunStore.of_run(folder)
-        for record in store.records().records:
-            if record.status == "ok":
-                store.write_record(rescore(record, store))
-        report_page(store)
+        with store.held():
+            for record in store.records().records:
+                if record.status == "ok":
+                    store.write_record(rescore(record, store, trust_code))
+            report_page(store)
 
 
-def rescore(record: Record, store: RunStore) -> Record:
+def rescore(record: Record, store: RunStore, trust_code: bool = False) -> Record:
     """The record with metrics recomputed from its predictions."""
     settings = {key.removeprefix("task."): v for key, v in record.settings.items() if key.startswith("task.")}
-    task = task_of(record.task, settings, record.data)  # type: ignore[arg-type]
+    task = task_of(record.task, settings, record.data, trust_code)  # type: ignore[arg-type]
     own, without_branch = split_branch(list(store.read_samples(record.cell_id)))
     fresh = task.score(own, settings)  # type: ignore[arg-type]
     if without_branch:

@@ -11,9 +11,9 @@ from ...results.exchange.lm_eval_import import is_lm_eval, lm_eval_records
 from ...results.exchange.trackers import TRACKERS, open_tracker, send_all
 from ...results.foreign import parse_json
 from ...results.names import UsageError
-from ...results.record import SCHEMA_VERSION, Record, from_json
+from ...results.record import SCHEMA_VERSION, Record, from_json, record_text
 from ...results.report.write import write_report
-from ...results.store import RunStore
+from ...results.store import RunStore, check_id
 from ..running.tracking import describe, require_trackers
 from ..task_spec import task_texts
 from .reporting import load_runs
@@ -68,25 +68,35 @@ def import_files(files: Sequence[Path], folder: Path) -> list[str]:
         StoreError: The folder cannot be written, or another run has it.
     """
     name = folder.resolve().name
-    records = {record.cell_id: record for file in files for record in _read(file, name)}
+    records = {record.cell_id: record for file in files for record in read_records(file, name)}
+    hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     store = RunStore(folder)
     store.create()
     with store.held():
         for record in records.values():
             store.write_record(record)
         if not store.manifest.exists():
-            hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
             store.write_manifest({"schema_version": SCHEMA_VERSION, "imported": hashes})
         page = write_report(store, task_texts(record.task for record in records.values()))
     return [f"{len(records)} records from {len(files)} files; report: {page}"]
 
 
-def _read(file: Path, run_id: str) -> list[Record]:
+def read_records(file: Path, run_id: str) -> list[Record]:
+    """The records of a file, each of which can be written and read again.
+
+    Raises:
+        UsageError: The file cannot be read, or is of another kind.
+    """
     try:
         if file.suffix == ".parquet":
-            return read_parquet(file)
-        data = parse_json(file.read_bytes())
-        return lm_eval_records(data, run_id, file.name) if is_lm_eval(data) else [from_json(data)]
+            records = read_parquet(file)
+        else:
+            data = parse_json(file.read_bytes())
+            records = lm_eval_records(data, run_id, file.name) if is_lm_eval(data) else [from_json(data)]
+        for record in records:
+            check_id(record.cell_id)
+            from_json(parse_json(record_text(record)))
+        return records
     except OSError as error:  # pyarrow's errors are of this kind or a ValueError
         raise UsageError(f"cannot read {file}: {error.strerror or error}") from error
     except ValueError as error:

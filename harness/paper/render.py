@@ -38,7 +38,7 @@ def write_paper(store: RunStore, artefacts: Sequence[Artefact], scale: str) -> P
     """
     page = make_page(store, artefacts, scale)
     folder = store.root / "paper"
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    store.folder.make(folder / "figures")
     store.write_text(folder / "paper.md", paper_markdown(page))
     store.write_text(folder / "paper.tex", paper_latex(page))
     store.write_text(folder / "paper.html", paper_html(page))
@@ -163,7 +163,7 @@ def _figures(artefact: Artefact, studies: Sequence[Study], source: MeasuredStudi
     if not artefact.plots or not records:
         return
     folder = source.store.root / "paper" / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
+    source.store.folder.make(folder)
     with draw.plot_settings():
         for plot in make_plots(records, lambda record: source.store.kept_samples(record.cell_id)):
             if plot.kind in artefact.plots:

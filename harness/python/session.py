@@ -11,7 +11,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
@@ -20,6 +19,7 @@ from ...adapters.mechanisms.declaration import Mechanism
 from ...results.names import UsageError
 from ...tasks.base import Task
 from .. import registry
+from ..temporary import temporary_folder
 from .called import MARK
 from .notebook import NotebookProgress, is_notebook
 from .own_code import own_code
@@ -74,10 +74,10 @@ def call_bench(arguments: Sequence[str], *, quiet: bool, allows_failures: bool =
     inherits = caller == "script" and _is_standard_output()
     command = [sys.executable, "-m", "hedgebench", *arguments, f"--caller={caller}"]
     progress = NotebookProgress() if caller == "notebook" and not quiet else None
-    with tempfile.TemporaryDirectory(prefix="hedgebench-") as folder:
+    with temporary_folder() as folder:
         process = subprocess.Popen(
             command,
-            env=_environment(Path(folder), inherits),
+            env=_environment(folder, inherits),
             stdin=subprocess.PIPE,  # its end tells the command that this process is gone
             stdout=None if inherits else subprocess.PIPE,
             stderr=subprocess.PIPE if inherits else subprocess.STDOUT,

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from ...adapters.base import Settings
 from ...results.atomic import replacing
-from ...results.foreign import parse_json
+from ...results.foreign import ForeignJsonError, convert, parse_json
 from ...results.record import SCHEMA_VERSION, Failure, Record, Status, from_json, to_json
 from ...tasks.base import Row, Sources, Task
 from ...tasks.efficiency.points import Point
@@ -131,6 +131,12 @@ class CellOutcome:
 
     @classmethod
     def read(cls, path: Path, log: str = "") -> CellOutcome:
-        """The outcome that `write` wrote."""
-        data = parse_json(path.read_bytes())
-        return cls(from_json(data["record"]), data["rows"], log)
+        """The outcome that `write` wrote.
+
+        Raises:
+            ForeignJsonError: The file is damaged.
+        """
+        kept = convert(parse_json(path.read_bytes()), dict[str, Any], path.name)
+        if not isinstance(kept.get("rows"), list) or not isinstance(kept.get("record"), dict):
+            raise ForeignJsonError(f"{path.name} lacks its record or its rows")
+        return cls(from_json(kept["record"]), kept["rows"], log)

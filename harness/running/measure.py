@@ -16,10 +16,12 @@ from ...results.stats.scores import NOT_PAIRED, stated_pairing
 from ...results.tables.row import REFERENCE_MODEL
 from ...tasks.base import INPUT, NO_TEXT, DataUnavailableError, Row, Sources, TaskData
 from ...tasks.efficiency.points import Point, PointTask, measured_row
+from ...tasks.lm_eval.foreign_code import sandbox_templates
 from ...tasks.measuring.failures import failure_status
 from .. import registry
 from ..environment import host_environment
 from ..recipes import RECIPES
+from ..task_spec import LM_EVAL
 from ..weights.locate import materialise, sources_for
 from .job import CellJob
 from .phases import Phases, rows_in
@@ -66,6 +68,8 @@ class Measurement:
             hold_processors(job.threads)
         with self.phases.phase("load"):
             sources = sources_for(job.planned.weights, job.sources, fetch=True)
+            if job.cell.task.startswith(LM_EVAL):
+                sandbox_templates()
             data = task.load(job.task_settings, sources, job.cell.limit)
             self._check_data(sources)
         self.notes += data.notes

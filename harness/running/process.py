@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -22,11 +22,16 @@ from ...results.record import Failure, Status
 from ...tasks.efficiency.points import PointTask
 from ..memory.oom_kills import count_oom_kills
 from ..recipes import RECIPES, STAGE_DEFAULTS
+from ..temporary import place_sockets, remove_abandoned, temporary_folder
 from .job import CellJob, CellOutcome, Message
 from .sweeping import SweepRun, Turn
 from .worker import Order, serve
 
 LOG_TAIL_CHARACTERS = 4000
+MOST_TRIES = 3
+"""Times that a job is begun, if each time the server of processes ends before the job does."""
+LONGEST_WAIT_S = 86_400.0
+"""Seconds of one wait for messages; the system's own limit is 24 days."""
 EXIT_S = 10.0
 """Seconds in which a process without a job ends by itself."""
 
@@ -45,6 +50,7 @@ class _Worker:
     process: ForkServerProcess
     connection: Connection
     model_key: str | None
+    server: int | None
 
     def send(self, order: Order | None) -> bool:
         """Gives the process its next job, or None to let it end; false if it has ended."""
@@ -70,11 +76,13 @@ class CellProcesses:
         self._cancelled = False
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOAD)
+        place_sockets()
 
     def prepare(self, recipes: Collection[str]) -> None:
         """Starts the server process, which imports what cells of these recipes need while the plan is still made."""
         trains = any(not STAGE_DEFAULTS.keys().isdisjoint(RECIPES[recipe].stages) for recipe in recipes)
         self._context.set_forkserver_preload(_PRELOAD_TRAINING if trains else _PRELOAD)
+        remove_abandoned()
         forkserver.ensure_running()
 
     def run(self, job: CellJob, listener: Listener, turn: Turn = nullcontext) -> CellOutcome:
@@ -104,7 +112,23 @@ class CellProcesses:
             self._dismiss(worker)
 
     def _run_one(self, job: CellJob, listener: Listener) -> CellOutcome:
-        with tempfile.TemporaryDirectory(prefix="hedgebench-") as folder:
+        """Runs a job in a process; begins again if the server that the process comes from is killed."""
+        problem = ""
+        for _ in range(MOST_TRIES):
+            try:
+                return self._try_one(job, listener)
+            except _ServerEndedError as error:
+                problem = str(error)
+        message = f"the server of processes ended {MOST_TRIES} times before the job did; {problem}{_limits()}"
+        return CellOutcome(job.record("error", Failure("Crashed", message)), [])
+
+    def _try_one(self, job: CellJob, listener: Listener) -> CellOutcome:
+        """Runs a job in a process.
+
+        Raises:
+            _ServerEndedError: The server that processes are forked from has ended.
+        """
+        with temporary_folder() as folder:
             order = Order(job, Path(folder, "outcome.json"), Path(folder, "log"))
             order.log_path.touch()
             kills = count_oom_kills()
@@ -114,6 +138,8 @@ class CellProcesses:
             printed = order.log_path.read_text(encoding="utf-8", errors="replace")
             if order.outcome_path.exists():
                 return CellOutcome.read(order.outcome_path, printed)
+            if code == _UNKNOWN_EXIT and _has_ended(worker.server):
+                raise _ServerEndedError("it was killed while the job ran")
             status, failure = _failure(code, None if in_time else job.timeout_s, printed, count_oom_kills() - kills)
             return CellOutcome(job.record(status, failure), [], printed)
 
@@ -132,15 +158,23 @@ class CellProcesses:
             self._end(ready)
         own, theirs = self._context.Pipe()
         process = self._context.Process(target=serve, args=(order, theirs), daemon=True)
-        self._start(process)
-        theirs.close()
-        return _Worker(process, own, key)
+        try:
+            self._start(process)
+        except BaseException:
+            own.close()  # if the process has begun nevertheless, this ends it
+            raise
+        finally:
+            theirs.close()
+        return _Worker(process, own, key, _server())
 
     def _start(self, process: ForkServerProcess) -> None:
         with self._lock:
             if self._cancelled:
                 raise CancelledError
-            process.start()
+            try:
+                process.start()
+            except (EOFError, ConnectionError, BrokenPipeError) as error:
+                raise _ServerEndedError("it ended while the process was started") from error
             self._running.add(process)
 
     def _end_or_keep(self, worker: _Worker, order: Order) -> int:
@@ -168,6 +202,39 @@ class CellProcesses:
         return worker.process.exitcode or 0
 
 
+class _ServerEndedError(Exception):
+    """The server that processes are forked from ended before the job did."""
+
+
+_UNKNOWN_EXIT = 255
+"""Exit code of a process whose server cannot tell it any more."""
+
+
+def _server() -> int | None:
+    """The process that others are forked from now."""
+    pid: int | None = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    return pid
+
+
+def _has_ended(server: int | None) -> bool:
+    """Whether a server has ended; its exit code is left for multiprocessing to read."""
+    if server is None:
+        return False
+    try:
+        return os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+def _limits() -> str:
+    """The limits of this process that may keep others from starting, in words; empty if there are none."""
+    kinds = {"memory (ulimit -v)": resource.RLIMIT_AS, "open files (ulimit -n)": resource.RLIMIT_NOFILE}
+    kinds["processes (ulimit -u)"] = resource.RLIMIT_NPROC
+    limits = {name: resource.getrlimit(kind)[0] for name, kind in kinds.items()}
+    told = [f"{name} {limit:,}" for name, limit in limits.items() if limit != resource.RLIM_INFINITY]
+    return f"; limits of this process: {', '.join(told)}" if told else ""
+
+
 def _follow(worker: _Worker, listener: Listener, timeout_s: float | None) -> bool:
     """Passes on the messages of a process until its job or the process itself ends; false if time was up before."""
     end_s = None if timeout_s is None else time.monotonic() + timeout_s
@@ -175,7 +242,9 @@ def _follow(worker: _Worker, listener: Listener, timeout_s: float | None) -> boo
     while True:
         left_s = None if end_s is None else max(0.0, end_s - time.monotonic())
         sources: list[Any] = [worker.process.sentinel, *([worker.connection] if is_open else [])]
-        ready = wait(sources, left_s)
+        ready = wait(sources, None if left_s is None else min(left_s, LONGEST_WAIT_S))
+        if not ready and left_s is not None and left_s > LONGEST_WAIT_S:
+            continue
         if not ready:
             return False
         if worker.connection not in ready:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -181,9 +180,14 @@ class _RunUnderWay:
 
     def go(self, executor: Executor) -> int:
         """Runs the missing cells, reports all and gives the exit code."""
-        for corrupt in self.store.records().corrupt:
+        loaded, folder = self.store.records(), self.store.folder
+        for corrupt in (*loaded.corrupt, *self.store.damaged_samples(loaded.records)):
             aside = self.store.set_aside(corrupt)
-            self._say(f"corrupt cell file set aside as {aside}: {corrupt.reason}")
+            self._say(f"corrupt file set aside as {aside}: {corrupt.reason}")
+        folder.remove_litter()
+        for record in loaded.records:
+            if record.status in DONE_STATUSES:  # the run was killed after it had written the record
+                folder.remove(folder.root / "checkpoints" / record.cell_id)
         for change in (_restore_superseded, _set_superseded_aside):
             for message in change(self.store, self.planned):
                 self._say(message)
@@ -195,8 +199,8 @@ class _RunUnderWay:
         })  # fmt: skip
         jobs = [make_job(self.config, self.store, p) for p in self._missing()]
         if self.config.fresh:
-            for folder in [self.store.root / "artifacts", *(job.checkpoints for job in jobs)]:
-                shutil.rmtree(folder, ignore_errors=True)
+            for name in ("artifacts", *(f"checkpoints/{job.cell.key}" for job in jobs)):
+                folder.remove(folder.root / name)
         if not self.quiet:
             done = len(self.planned) - len(jobs)
             self._say(f"{len(self.planned)} cells, {done} already done; results in {self.store.root}")
@@ -271,7 +275,7 @@ class _RunUnderWay:
         if outcome.log.strip():
             self.store.write_text(self.store.root / "logs" / f"{key}.log", outcome.log)
         if outcome.record.status in DONE_STATUSES:
-            shutil.rmtree(job.checkpoints, ignore_errors=True)
+            self.store.folder.remove(self.store.root / "checkpoints" / key)
         self.trackers.send_cell(outcome.record)
 
     def _finish(self, interrupted: bool) -> int:
@@ -304,8 +308,7 @@ def _set_superseded_aside(store: RunStore, planned: Sequence[PlannedCell]) -> It
     for record in store.records().records:
         if record.cell_id != keys.get(_row(record), record.cell_id):
             aside = _superseded(store, record.cell_id)
-            aside.parent.mkdir(exist_ok=True)
-            (store.cells / aside.name).replace(aside)
+            store.folder.move(store.cells / aside.name, aside)
             yield f"{_name(record)}: settings, data or code changed; the earlier record is now in {aside.parent}"
 
 
@@ -318,7 +321,7 @@ def _restore_superseded(store: RunStore, planned: Sequence[PlannedCell]) -> Iter
         aside = _superseded(store, p.cell.key)
         target = store.cells / aside.name
         if p.problem is None and aside.exists() and not target.exists():
-            aside.replace(target)
+            store.folder.move(aside, target)
             yield f"{p.cell.title}: taken back from {aside.parent}, it was measured with these settings"
 
 

@@ -181,14 +181,15 @@ def result_of(history: History, stage: str) -> StageResult:
     prefix = "" if stage == "train" else f"{stage} "
     curves = tuple(replace(point, name=prefix + point.name) for point in history.curves)
     validations = sum(point.split == "validation" and point.name == "loss" for point in history.curves)
+    notes = tuple(f"{stage}: {note}" for note in history.notes)
     subject = prefix or "training "
     kept = f"validation loss {history.kept_loss:.4g} of step {history.kept_step}"
     if history.stopped_early:
-        return StageResult(curves, notes=(f"{subject}stopped early after {history.steps} steps, at {kept}",))
+        return StageResult(curves, notes=(*notes, f"{subject}stopped early after {history.steps} steps, at {kept}"))
     if validations > 1:
         kept += f", the lowest of {validations} up to step {history.steps}" if history.kept_lowest else ", the last"
-        return StageResult(curves, notes=(f"{subject}kept the weights with {kept}",))
-    return StageResult(curves)
+        return StageResult(curves, notes=(*notes, f"{subject}kept the weights with {kept}"))
+    return StageResult(curves, notes=notes)
 
 
 def divergence(batches: Float[np.ndarray, "batches layers h"], when: str, step: int) -> StageResult:

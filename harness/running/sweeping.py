@@ -11,13 +11,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias, cast
 
+from ...results.foreign import ForeignJsonError
 from ...results.record import Failure, Record, Scalar, Status
+from ...results.run_folder import RunFolder
 from ...tasks.base import Row
 from ...tasks.efficiency.points import Point, PointTask
 from .job import PEAK, CellJob, CellOutcome, Message
@@ -94,7 +96,7 @@ class SweepRun:
             while True:
                 left_s = None if self.job.timeout_s is None else self.job.timeout_s - spent_s
                 file = self._file(point)
-                outcome = CellOutcome.read(file) if file.exists() else None
+                outcome = self._kept(file)
                 if outcome is None and left_s is not None and left_s <= 0:
                     return "timeout", Failure("Timeout", f"the time limit was up before {point.name}")
                 if outcome is None:
@@ -150,7 +152,8 @@ class SweepRun:
             message = record.error.message if record.error else record.status
             outcome = replace(outcome, rows=[point.row(record.status, {"message": message})])
         if outcome.rows[0]["status"] != "error" and not self._ends_the_cell(outcome):
-            outcome.write(self._file(point))
+            with suppress(OSError):  # such as a full disk: a run that is stopped measures the point again
+                outcome.write(self._file(point))
         return outcome
 
     def _ends_the_cell(self, outcome: CellOutcome) -> bool:
@@ -162,6 +165,19 @@ class SweepRun:
         was_killed = record.error is not None and record.error.type in ("Killed", "Crashed")
         is_refused = record.status in ("error", "unsupported") and "predict" not in record.timings_s and not was_killed
         return is_refused and not any(row["status"] == "ok" and row["subject"] == subject for row in self._rows())
+
+    def _kept(self, file: Path) -> CellOutcome | None:
+        """The outcome of a point that an earlier run measured; a damaged file is set aside, and its point measured."""
+        try:
+            outcome = CellOutcome.read(file)
+            if outcome.rows and {"status", "subject"} <= outcome.rows[0].keys():
+                return outcome
+        except FileNotFoundError:
+            return None
+        except (OSError, ForeignJsonError, AttributeError):
+            pass
+        RunFolder(self.job.root).set_aside(file)
+        return None
 
     def _file(self, point: Point) -> Path:
         return self.job.checkpoints / "points" / f"{point.name}.json"

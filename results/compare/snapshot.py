@@ -83,13 +83,10 @@ def _read_run(folder: Path) -> Snapshot:
     if loaded.corrupt:
         first = loaded.corrupt[0]
         raise StoreError(f"{first.path}: {first.reason}; run the cell again, or take the file away")
-    samples, notes = {}, []
-    for record in loaded.records:
-        try:
-            if rows := list(store.kept_samples(record.cell_id)):
-                samples[record.cell_id] = rows
-        except StoreError as error:
-            notes.append(str(error))
+    kept = {record.cell_id: list(store.kept_samples(record.cell_id)) for record in loaded.records}
+    samples = {cell_id: rows for cell_id, rows in kept.items() if rows}
+    damaged = store.damaged_samples(loaded.records)
+    notes = (f"cannot read the samples in {each.path}: {each.reason}" for each in damaged)
     return Snapshot(str(folder), loaded.records, samples, tuple(notes))
 
 

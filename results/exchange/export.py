@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -52,11 +53,17 @@ def read_parquet(path: Path) -> list[Record]:
     Raises:
         ForeignJsonError: The file has no column `record`, or a row of that column is no record.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if "record" not in pq.read_schema(path).names:
-        raise ForeignJsonError("it has no column named record")
-    texts = pq.read_table(path, columns=["record"]).column("record").to_pylist()
+    try:
+        if "record" not in pq.read_schema(path).names:
+            raise ForeignJsonError("it has no column named record")
+        texts = pq.read_table(path, columns=["record"]).column("record").to_pylist()
+    except pa.ArrowException as error:
+        raise ForeignJsonError(f"it is not whole Parquet: {error}") from error
+    if odd := [text for text in texts if not isinstance(text, str)]:
+        raise ForeignJsonError(f"its column record holds {reprlib.repr(odd[0])}; expected the JSON of a record")
     return [from_json(parse_json(text)) for text in dict.fromkeys(texts)]
 
 

@@ -114,7 +114,9 @@ def _record(file: LmEvalResults, task: str, run_id: str, source: str) -> Record:
 
 def _metrics(file: LmEvalResults, task: str) -> tuple[Metric, ...]:
     values, better = file.results[task], file.higher_is_better.get(task, {})
-    n = int(file.n_samples.get(task, {}).get("effective", values.get("sample_len", 0)))
+    n = file.n_samples.get(task, {}).get("effective", values.get("sample_len", 0))
+    if not isinstance(n, int):
+        raise ForeignJsonError(f"sample_len of task {task} is {n!r}; expected a whole number")
     found = []
     for key, value in values.items():
         name, _, filtered = key.partition(",")
@@ -135,10 +137,11 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 def _data(file: LmEvalResults, task: str, config: Mapping[str, Any]) -> DataIdentity:
     rows = file.n_samples.get(task, {}).get("original")
+    options = config.get("dataset_kwargs")
     split = str(config.get("test_split") or config.get("validation_split") or "test")
     return DataIdentity(
         id="/".join(str(config[key]) for key in ("dataset_path", "dataset_name") if config.get(key)) or task,
-        revision=str((config.get("dataset_kwargs") or {}).get("revision", "")),
+        revision=str(options.get("revision", "")) if isinstance(options, Mapping) else "",
         fingerprint=file.task_hashes.get(task, ""),
         source="imported",
         splits={} if rows is None else {split: rows},

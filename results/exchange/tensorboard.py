@@ -6,12 +6,12 @@ The files are written with TensorBoard's own writer, without TensorFlow or torch
 from __future__ import annotations
 
 import importlib
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..record import Record
+from ..run_folder import RunFolder
 from .tracker_payload import conditions, curve_name, folder_name, measurements, parameters
 
 Summary: TypeAlias = Any
@@ -22,6 +22,7 @@ class TensorboardTracker:
     """The run's folder `tensorboard`, with one folder for each cell, which replaces any earlier one."""
 
     def __init__(self, folder: Path) -> None:
+        self._run = RunFolder(folder)
         self._folder = folder / "tensorboard"
 
     def send_cell(self, record: Record) -> None:
@@ -54,7 +55,7 @@ class TensorboardTracker:
     def _write(self, folder: Path, summaries: Sequence[tuple[int, Summary]]) -> None:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        shutil.rmtree(folder, ignore_errors=True)
+        self._run.remove(folder)
         writer = EventFileWriter(str(folder))
         for step, summary in summaries:
             writer.add_event(_message("event_pb2").Event(step=step, summary=summary))

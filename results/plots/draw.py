@@ -6,6 +6,7 @@ display, no change of global settings.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import textwrap
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from ..run_folder import RunFolder
 from ..stats.statistics import Floats
 from ..tables.format import format_with_error
 from ..tables.row import REFERENCE_MODEL, Conditions, ModelKey, Row, model_label, softmax_first
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PNG_DPI = 150
+_LONGEST_NAME_BYTES = 200
+"""File systems allow 255, of which endings and temporary names take a part."""
 COLOUR_MAP = "viridis"
 WIDE_FROM = 10.0
 """Ratio of the largest to the smallest value from which a divergence is drawn on a logarithmic axis."""
@@ -258,10 +262,24 @@ def to_svg(figure: Figure) -> str:
 
 
 def save(figure: Figure, stem: Path) -> str:
-    """Writes `stem`.svg and `stem`.png; returns the SVG text."""
-    svg = to_svg(figure)
+    """Writes `stem`.svg and `stem`.png, with a shorter name if it is too long for a file; returns the SVG text.
+
+    Raises:
+        StoreError: A file cannot be written.
+    """
+    svg, png, folder = to_svg(figure), io.BytesIO(), RunFolder(stem.parent)
     figure.set_layout_engine(None)  # to lay it out again would take as long as to draw it
-    stem.with_name(stem.name + ".svg").write_text(svg, encoding="utf-8")
     with plot_settings():
-        figure.savefig(stem.with_name(stem.name + ".png"), format="png", dpi=PNG_DPI, metadata={"Software": None})
+        figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    name = _file_name(stem.name)
+    folder.write(stem.with_name(f"{name}.svg"), svg.encode())
+    folder.write(stem.with_name(f"{name}.png"), png.getvalue())
     return svg
+
+
+def _file_name(name: str) -> str:
+    """A name that a file may have: a long one ends in a hash of the whole."""
+    raw = name.encode()
+    if len(raw) <= _LONGEST_NAME_BYTES:
+        return name
+    return raw[: _LONGEST_NAME_BYTES - 17].decode(errors="ignore") + "-" + hashlib.sha256(raw).hexdigest()[:16]

@@ -39,17 +39,14 @@ def write_report(store: RunStore, tasks: Mapping[str, TaskText] | None = None) -
     plots = write_plots(loaded.records, store.root / "plots", lambda record: store.kept_samples(record.cell_id))
     samples = sample_previews(store, loaded.records)
     title = store.root.resolve().name
-    content = ReportContent(loaded.records, title, loaded.corrupt, samples=samples, scores=scores, tasks=tasks or {})
+    corrupt = (*loaded.corrupt, *store.damaged_samples(loaded.records))
+    content = ReportContent(loaded.records, title, corrupt, samples=samples, scores=scores, tasks=tasks or {})
     store.write_text(page, report_html(content, plots))
     return page
 
 
 def sample_previews(store: RunStore, records: Iterable[Record]) -> dict[str, list[dict[str, str]]]:
-    """The first predictions of each cell that has any, by the cell's id.
-
-    Raises:
-        StoreError: A file of predictions cannot be read.
-    """
+    """The first predictions of each cell that has any that can be read, by the cell's id."""
     previews = {record.cell_id: preview(store.kept_samples(record.cell_id)) for record in records}
     return {cell_id: rows for cell_id, rows in previews.items() if rows}
 

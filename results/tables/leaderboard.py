@@ -29,6 +29,7 @@ LEGEND = (
 """What the tables' signs mean."""
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MARKUP = Markup(escape_markdown, best="**{}**", stderr=" ± {}", rank=" <sup>{}</sup>")
 
 
@@ -38,13 +39,22 @@ def row_values(row: Row) -> dict[str, str | int | float | bool | None]:
 
 
 def leaderboard_csv(records: Iterable[Record], scores: Scores = no_scores) -> str:  # noqa: ARG001
-    """The rows as CSV (RFC 4180, so lines end in CRLF): numbers at full precision, None empty, true and false."""
+    """The rows as CSV (RFC 4180, so lines end in CRLF): numbers at full precision, None empty, true and false.
+
+    A spreadsheet runs a text that begins like a formula, so such a text has an apostrophe in front.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
     for row in leaderboard_rows(records):
-        writer.writerow(str(value).lower() if isinstance(value, bool) else value for value in row_values(row).values())
+        writer.writerow(map(_field, row_values(row).values()))
     return text.getvalue()
+
+
+def _field(value: str | int | float | bool | None) -> str | int | float | None:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def leaderboard_json(records: Iterable[Record], scores: Scores = no_scores) -> str:  # noqa: ARG001

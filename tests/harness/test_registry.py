@@ -55,6 +55,7 @@ def test_a_plugin_gives_one_or_several_objects(add_plugin: AddPlugin) -> None:
     [
         ("import nothing_of_the_kind", "ModuleNotFoundError: No module named 'nothing_of_the_kind'"),
         ("raise SystemError('boom')", "SystemError: boom"),
+        ("import sys; sys.exit('good bye')", "SystemExit: good bye"),
         ("THING = 3", "it gives an object of type int, which this group does not hold"),
         ("OTHER = 3", "has no attribute 'THING'"),
         (MECHANISM + "THING = CLASH", "the name 'softmax' is taken"),

@@ -286,3 +286,36 @@ def test_a_folder_is_held_by_one_run_at_a_time_and_free_afterwards(tmp_path: Pat
             pass
     with store.held():
         pass
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_a_lock_that_is_no_file_is_told_and_not_followed(tmp_path: Path, kind: str) -> None:
+    store, target = RunStore(tmp_path / "run"), tmp_path / "target"
+    store.create()
+    target.write_text("kept", encoding="utf-8")
+    lock = store.root / ".lock"
+    lock.symlink_to(target) if kind == "link" else lock.mkdir()
+    told = r"cannot lock .*\.lock: (a symbolic link|Is a directory); take it away"
+    with pytest.raises(StoreError, match=told), store.held():
+        pass
+    assert target.read_text(encoding="utf-8") == "kept"
+
+
+@pytest.mark.parametrize("damage", [b'{"a": 1}\n{"a"', b"\xff", b"[" * 100_000, b"1" + b"0" * 400, None])
+def test_damaged_predictions_are_none_until_they_are_mended_and_named(
+    tmp_path: Path, make_record: MakeRecord, damage: bytes | None
+) -> None:
+    store = RunStore(tmp_path)
+    records = [make_record(cell_id=name) for name in ("whole", "damaged", "without")]
+    for name in ("whole", "damaged"):
+        store.write_samples(name, [{"a": 1}])
+    file = store.samples / "damaged.jsonl"
+    file.unlink()
+    file.mkdir() if damage is None else file.write_bytes(damage)
+    assert [list(store.kept_samples(record.cell_id)) for record in records] == [[{"a": 1}], [], []]
+    (corrupt,) = store.damaged_samples(records)
+    assert corrupt.path == file
+    assert store.set_aside(corrupt).name == "damaged.jsonl.corrupt"
+    assert store.damaged_samples(records) == ()
+    store.write_samples("damaged", [{"a": 2}])
+    assert list(store.kept_samples("damaged")) == [{"a": 2}]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-import pickle
+import random
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from hedgebench.adapters.training.checkpoint import load_checkpoint, save_checkpoint
+from hedgebench.adapters.training.checkpoint import (
+    DamagedCheckpointError,
+    is_damaged,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 
 def trained(width: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -73,16 +79,63 @@ def test_a_checkpoint_takes_the_place_of_the_one_before_and_leaves_no_other_file
 def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
     (model, optimizer), path, target = trained(), tmp_path / "run.pt", tmp_path / "attacked"
     torch.save({"model": Attack(target)}, path)
-    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+    with pytest.raises(DamagedCheckpointError, match=r"UnpicklingError: Weights only load failed\)$"):
         load_checkpoint(path, model, optimizer)
     assert not target.exists()
 
 
-def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+def as_they_are(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Any]:
+    moments = [value for state in optimizer.state.values() for value in state.values()]
+    return [value.clone() for value in (*model.state_dict().values(), *moments)]
+
+
+def test_a_checkpoint_of_another_model_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "run.pt"
+    save_checkpoint(path, *trained(), {})
+    other, optimizer = trained(4)
+    before = as_they_are(other, optimizer)
+    with pytest.raises(DamagedCheckpointError, match="size mismatch"):
+        load_checkpoint(path, other, optimizer)
+    assert all(map(torch.equal, before, as_they_are(other, optimizer)))
+
+
+def test_a_checkpoint_that_lacks_what_is_needed_is_refused(tmp_path: Path) -> None:
     (model, optimizer), path = trained(), tmp_path / "run.pt"
-    save_checkpoint(path, model, optimizer, {})
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        load_checkpoint(path, *trained(4))
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(RuntimeError):
-        load_checkpoint(path, model, optimizer)
+    save_checkpoint(path, model, optimizer, {"step": 1})
+    assert load_checkpoint(path, model, optimizer, needed=["step"]) == {"step": 1}
+    with pytest.raises(DamagedCheckpointError, match="it lacks curves"):
+        load_checkpoint(path, model, optimizer, needed=["step", "curves"])
+
+
+def test_any_changed_or_missing_byte_is_noticed_and_changes_nothing(tmp_path: Path) -> None:
+    (model, optimizer), path = trained(), tmp_path / "run.pt"
+    save_checkpoint(path, *trained(), {"step": 1})
+    whole, before = path.read_bytes(), as_they_are(model, optimizer)
+    generator = random.Random(0)
+    for _ in range(60):
+        place = generator.randrange(len(whole) - len("\nsha256:") - 32)
+        flipped = bytes([whole[place] ^ 1 << generator.randrange(8)])
+        path.write_bytes(generator.choice((whole[:place] + flipped + whole[place + 1 :], whole[:place])))
+        with pytest.raises(DamagedCheckpointError):
+            load_checkpoint(path, model, optimizer)
+        assert is_damaged(path)
+    assert all(map(torch.equal, before, as_they_are(model, optimizer)))
+
+
+def test_a_checkpoint_of_an_earlier_release_has_no_digest_and_is_read(tmp_path: Path) -> None:
+    (model, optimizer), path = trained(), tmp_path / "run.pt"
+    save_checkpoint(path, model, optimizer, {"step": 1})
+    path.write_bytes(path.read_bytes().rpartition(b"\nsha256:")[0])
+    assert load_checkpoint(path, model, optimizer) == {"step": 1}
+
+
+def test_what_the_system_refuses_is_its_own_error_and_leaves_no_file(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_checkpoint(tmp_path / "run.pt", model, optimizer, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,6 +105,32 @@ def test_a_run_that_was_killed_goes_on_at_the_block_it_was_in(tmp_path: Path) ->
     assert expected.history is not None
     assert result.history.kept_loss == expected.history.kept_loss
     assert np.array_equal(result.before, expected.before)
+
+
+@pytest.mark.parametrize("name", ["distill-block-0.json", "distill-block-0.pt", "distill-hidden-train-1.f32"])
+def test_a_killed_run_whose_files_are_damaged_starts_over_with_the_same_numbers(name: str, tmp_path: Path) -> None:
+    data, distill = examples_of("llama"), DistillSettings(block_layers=1)
+    whole, resumed = prepared("llama"), prepared("llama")
+    run: dict[str, Any] = {"distill": distill, "seed": 0, "precision": CPU}
+    expected = BlockwiseDistillation(whole, data, data, SETTINGS, folder=tmp_path / "whole", **run).run()
+
+    def stop(done: int, total: int, loss: float) -> None:
+        del total, loss
+        if done == SETTINGS.steps + 2:
+            raise Stopped
+
+    folder = tmp_path / "killed"
+    with pytest.raises(Stopped):
+        BlockwiseDistillation(prepared("llama"), data, data, SETTINGS, folder=folder, progress=stop, **run).run()
+    damaged = folder / name
+    damaged.write_bytes(damaged.read_bytes()[:-10])
+    result = BlockwiseDistillation(resumed, data, data, SETTINGS, folder=folder, **run).run()
+    for part, value in maps(resumed).items():
+        assert torch.equal(value, maps(whole)[part])
+    assert result.history is not None
+    assert expected.history is not None
+    assert result.history.notes[0].startswith(f"distillation started over: {name} is damaged")
+    assert replace(result.history, notes=()) == expected.history
 
 
 def test_maps_that_are_not_trained_are_only_measured(tmp_path: Path) -> None:

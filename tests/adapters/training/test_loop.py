@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hedgebench.adapters.base import IGNORED, Examples
-from hedgebench.adapters.model_adapter import ModelAdapter
-from hedgebench.adapters.precision import Precision
-from hedgebench.adapters.scratch.transformer import Transformer
 from hedgebench.adapters.training.loop import (
-    History,
     batch_rows,
     evaluate_loss,
     learning_rate,
@@ -26,32 +19,8 @@ from hedgebench.adapters.training.loop import (
     train,
 )
 from hedgebench.adapters.training.objective import CROSS_ENTROPY
-from hedgebench.adapters.training.settings import TrainSettings
 
-Build = Callable[..., ModelAdapter[Transformer]]
-
-CPU = Precision(torch.device("cpu"), torch.float32)
-QUICK = {"steps": 12, "batch_size": 4, "lr": 0.01, "eval_every": 3, "checkpoint_every_s": 0.0}
-
-
-def settings_of(**values: float) -> TrainSettings:
-    return TrainSettings.of({**QUICK, **values})
-
-
-def examples(rows: int = 10, seed: int = 0, *, padded: bool = False) -> Examples:
-    generator = np.random.default_rng(seed)
-    inputs, targets = generator.integers(0, 11, (2, rows, 9), dtype=np.int32)
-    targets[:, ::3] = IGNORED
-    mask = np.arange(9) < generator.integers(4, 10, (rows, 1)) if padded else None
-    return Examples(inputs, targets, mask)
-
-
-def weights_of(adapter: ModelAdapter[Transformer]) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in adapter.model.state_dict().items()}
-
-
-def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+from .tiny_trainings import CPU, Build, examples, same, settings_of, weights_of
 
 
 class Constant(nn.Module):
@@ -68,18 +37,6 @@ class Constant(nn.Module):
 def constants(*targets: int) -> Examples:
     row = np.array([targets], dtype=np.int32)
     return Examples(np.zeros_like(row), row)
-
-
-class Interrupted(Exception):
-    pass
-
-
-def interrupt_after(step: int) -> Callable[[int, int, float], None]:
-    def progress(done: int, steps: int, loss: float) -> None:
-        if done == step:
-            raise Interrupted
-
-    return progress
 
 
 def test_the_rate_rises_to_its_peak_and_falls_by_half_a_cosine() -> None:
@@ -219,76 +176,6 @@ def test_without_validation_the_last_weights_are_kept(build: Build) -> None:
 def test_without_an_interval_validation_comes_once_at_the_end(build: Build) -> None:
     history = train(build().model, examples(), examples(), settings_of(eval_every=0), seed=0, precision=CPU)
     assert [p.step for p in history.curves if p.split == "validation"] == [12]
-
-
-@pytest.mark.parametrize(
-    ("spec", "dropout", "stops"),
-    [
-        ("softmax", 0.0, [1]),
-        ("softmax", 0.3, [5]),
-        ("hedgehog", 0.0, [5]),
-        ("hedgehog", 0.3, [3, 7, 12]),
-        ("t2r", 0.3, [2, 3]),
-    ],
-)
-def test_a_resumed_run_equals_one_that_was_never_interrupted_to_the_bit(
-    build: Build, tmp_path: Path, spec: str, dropout: float, stops: list[int]
-) -> None:
-    data, validation, checkpoint = examples(padded=True), examples(5, seed=1), tmp_path / "deep" / "run.pt"
-    whole = build(spec, dropout=dropout)
-    expected = train(whole.model, data, validation, settings_of(lr=0.05), seed=3, precision=CPU)
-    for stop in stops:
-        torch.manual_seed(99)
-        with pytest.raises(Interrupted):
-            resume(build(spec, dropout=dropout, seed=stop if checkpoint.exists() else 0), checkpoint, stop)
-    resumed = build(spec, dropout=dropout, seed=50 if checkpoint.exists() else 0)
-    torch.manual_seed(98)
-    history = train(resumed.model, data, validation, settings_of(lr=0.05), seed=3, precision=CPU, checkpoint=checkpoint)
-    assert history == expected
-    assert same(weights_of(resumed), weights_of(whole))
-
-
-def resume(adapter: ModelAdapter[Transformer], checkpoint: Path, stop: int) -> History:
-    return train(
-        adapter.model,
-        examples(padded=True),
-        examples(5, seed=1),
-        settings_of(lr=0.05),
-        seed=3,
-        precision=CPU,
-        checkpoint=checkpoint,
-        progress=interrupt_after(stop),
-    )
-
-
-def test_a_resumed_run_remembers_how_long_validation_has_not_improved(build: Build, tmp_path: Path) -> None:
-    run = settings_of(steps=60, eval_every=5, patience=3, lr=0.03)
-    data, validation, checkpoint = examples(4), examples(6, seed=1), tmp_path / "run.pt"
-    whole, resumed = build(), build()
-    expected = train(whole.model, data, validation, run, seed=0, precision=CPU)
-    stop = expected.kept_step + 8
-    with pytest.raises(Interrupted):
-        train(
-            build().model,
-            data,
-            validation,
-            run,
-            seed=0,
-            precision=CPU,
-            checkpoint=checkpoint,
-            progress=interrupt_after(stop),
-        )
-    assert train(resumed.model, data, validation, run, seed=0, precision=CPU, checkpoint=checkpoint) == expected
-    assert same(weights_of(resumed), weights_of(whole))
-
-
-def test_a_finished_run_is_not_trained_again(build: Build, tmp_path: Path) -> None:
-    run: dict[str, Any] = {"seed": 0, "precision": CPU, "checkpoint": tmp_path / "run.pt"}
-    trained, again = build("hedgehog"), build("hedgehog", seed=1)
-    data, validation, quick = examples(), examples(5, seed=1), settings_of(patience=1, lr=0.05)
-    history = train(trained.model, data, validation, quick, **run)
-    assert train(again.model, data, validation, quick, progress=interrupt_after(1), **run) == history
-    assert same(weights_of(again), weights_of(trained))
 
 
 def test_the_same_seed_trains_the_same_weights_and_another_seed_others(build: Build) -> None:

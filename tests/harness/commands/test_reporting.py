@@ -41,6 +41,13 @@ def test_scoring_anew_needs_the_predictions(finished: RunStore) -> None:
         rescore_runs([finished.root])
 
 
+def test_scoring_anew_keeps_out_of_a_run_under_way(finished: RunStore) -> None:
+    before = {path.name: path.read_bytes() for path in finished.cells.iterdir()}
+    with finished.held(), pytest.raises(StoreError, match="is running in"):
+        rescore_runs([finished.root])
+    assert {path.name: path.read_bytes() for path in finished.cells.iterdir()} == before
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"is not a run's folder: it has no folder cells/"):
         load_runs([tmp_path])
@@ -52,7 +59,7 @@ def test_a_corrupt_cell_is_left_out_and_told(finished: RunStore) -> None:
     records, messages = load_runs([finished.root])
     assert len(records) == 1
     assert len(messages) == 1
-    assert messages[0].startswith(f"corrupt cell file left out: {broken}: it is not JSON")
+    assert messages[0].startswith(f"corrupt file left out: {broken}: it is not JSON")
 
 
 def test_the_later_of_two_runs_wins(finished: RunStore) -> None:

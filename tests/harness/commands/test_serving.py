@@ -130,7 +130,7 @@ def test_what_is_refused_is_refused_with_the_reason(server: ReportServer, store:
 
 def test_a_corrupt_cell_is_told_on_the_page(server: ReportServer, store: RunStore) -> None:
     (store.cells / "half.json").write_text("{", encoding="utf-8")
-    assert "corrupt cell file left out" in ask(server)[1]
+    assert "corrupt file left out" in ask(server)[1]
 
 
 def test_the_page_follows_a_run_that_goes_on(server: ReportServer, store: RunStore, browser: Browser) -> None:

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hedgebench.results.store import RunStore
 
 Bench = Callable[..., Any]
 DATA = Path(__file__).parents[2] / "results" / "data"
+LM_EVAL = DATA / "lm_eval-0.4.13.json"
 PUBLISHED = Path(__file__).parents[3] / "results" / "published" / "hedgehog-small"
 
 
@@ -63,6 +66,9 @@ def test_lm_evals_format_is_a_folder_of_files(bench: Bench, run: Path) -> None:
         (("import", "newer.json", "-o", "out"), "cannot import newer.json: schema_version is 99, newer than this"),
         (("import", "list.json", "-o", "out"), "cannot import list.json: a record is a JSON object, not list"),
         (("import", "text.parquet", "-o", "out"), "text.parquet"),
+        (("import", "numbers.parquet", "-o", "out"), "its column record holds 1; expected the JSON of a record"),
+        (("import", LM_EVAL, "odd.json", "-o", "out"), "cannot import odd.json: record.environment.device is"),
+        (("import", LM_EVAL, "named.json", "-o", "out"), "cell id '../named' cannot be a file name"),
     ],
 )
 def test_bad_input_is_exit_code_2_and_leaves_nothing(
@@ -71,6 +77,12 @@ def test_bad_input_is_exit_code_2_and_leaves_nothing(
     for name, text in {"text.json": "x", "newer.json": '{"schema_version": 99}', "list.json": "[]"}.items():
         Path(name).write_text(text)
     Path("text.parquet").write_text("x")
+    pq.write_table(pa.table({"record": [1]}), "numbers.parquet")
+    odd = json.loads(LM_EVAL.read_text())
+    odd["config"]["device"] = {"a": 1}
+    Path("odd.json").write_text(json.dumps(odd))
+    named = json.loads((DATA / "record-v1.json").read_text())
+    Path("named.json").write_text(json.dumps({**named, "cell_id": "../named"}))
     answer = bench(*arguments)
     assert answer.code == 2
     assert message in answer.err

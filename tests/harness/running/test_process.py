@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import replace
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +101,47 @@ def test_a_process_over_its_time_limit_is_ended(make_job: MakeJob, tmp_path: Pat
     assert not process_exists(int((tmp_path / "marker-sleep").read_text(encoding="utf-8")))
 
 
+def server() -> int:
+    """The process that cells are forked from."""
+    forkserver.ensure_running()
+    pid: int = getattr(forkserver._forkserver, "_forkserver_pid")  # noqa: B009
+    return pid
+
+
+def test_a_job_whose_server_is_killed_is_begun_again(make_job: MakeJob, tmp_path: Path) -> None:
+    marker = tmp_path / "marker-sleep_once"
+    outcomes: list[CellOutcome] = []
+    thread = threading.Thread(target=lambda: outcomes.append(run(make_job("sleep_once"))))
+    thread.start()
+    while not marker.exists() or not marker.read_text(encoding="utf-8"):
+        time.sleep(0.01)
+    first = int(marker.read_text(encoding="utf-8"))
+    os.kill(server(), signal.SIGKILL)
+    thread.join(120)
+    assert [outcome.record.status for outcome in outcomes] == ["ok"]
+    assert not process_exists(first)
+
+
+def test_a_server_that_was_killed_before_is_started_again(make_job: MakeJob) -> None:
+    os.kill(server(), signal.SIGKILL)
+    assert run(make_job()).record.status == "ok"
+
+
+def test_a_server_that_always_ends_is_told_with_the_limits(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(*_: object) -> None:
+        raise EOFError
+
+    monkeypatch.setattr(ForkServerProcess, "start", ended)
+    error = run(make_job()).record.error
+    assert error is not None
+    assert error.type == "Crashed"
+    assert re.search("the server of processes ended 3 times before the job did.*open files .ulimit -n. ", error.message)
+
+
+def test_a_time_limit_of_a_month_is_waited_for(make_job: MakeJob) -> None:
+    assert run(make_job(timeout_s=30 * 86_400.0)).record.status == "ok"
+
+
 def test_running_out_of_memory_is_its_own_status(make_job: MakeJob) -> None:
     record = run(make_job("memory")).record
     assert (record.status, record.error and record.error.type) == ("oom", "MemoryError")
@@ -168,7 +213,7 @@ def test_many_processes_at_a_time_each_tell_their_own_end(make_job: MakeJob, tmp
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(120)
     assert [found[i] for i in range(len(hows))] == ["Killed", "ok", "Crashed"] * 2
 
 

@@ -148,7 +148,7 @@ def test_a_corrupt_cell_is_set_aside_and_measured_again(finished: RunStore, run_
     cell.write_bytes(cell.read_bytes()[:100])
     again = run_tiny()
     assert again.code == 0
-    assert f"corrupt cell file set aside as out/cells/{cell.name}.corrupt: it is not JSON" in again.out
+    assert f"corrupt file set aside as out/cells/{cell.name}.corrupt: it is not JSON" in again.out
     assert "2 cells, 1 already done" in again.out
     assert csv("out") == table
 

@@ -97,3 +97,13 @@ def test_styles_tell_models_apart_by_colour_and_in_grey_and_softmax_is_black() -
     assert len({style.colour for style in drawn[:10]}) == 10
     assert len({(style.marker, style.line) for style in drawn}) == 25
     assert len({(style.colour, style.marker) for style in drawn}) == 25
+
+
+def test_a_plot_whose_name_is_too_long_for_a_file_is_written_under_a_shorter_one(
+    make_record: MakeRecord, tmp_path: Path
+) -> None:
+    long = "m" * 300
+    write_plots([make_record(task=f"{long}{i}") for i in range(2)], tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert len({name.rpartition(".")[0] for name in names if long[:100] in name}) >= 2
+    assert max(map(len, names)) < 255 - 40

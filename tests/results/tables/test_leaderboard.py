@@ -47,6 +47,13 @@ def test_the_csv_quotes_what_needs_quotes(make_record: MakeRecord) -> None:
     assert text.endswith("\r\n")
 
 
+@pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+1", "-1", "@a", "\t=1", "\r=1"])
+def test_a_spreadsheet_runs_no_text_of_the_csv(make_record: MakeRecord, make_metric: MakeMetric, name: str) -> None:
+    record = make_record(name, task=name, metrics=(make_metric(value=-1.5),))
+    (row,) = parsed(leaderboard_csv([record]))
+    assert (row["model"], row["task"], row["value"]) == (f"'{name}", f"'{name}", "-1.5")
+
+
 def test_a_failed_cell_is_a_row_with_its_status_and_no_value(make_record: MakeRecord) -> None:
     failed = make_record(status="error", metrics=(), main_metric="accuracy", error=Failure("E", "m"))
     (row,) = parsed(leaderboard_csv([failed]))

@@ -1,0 +1,107 @@
+"""Places that are full, read-only or missing, and limits of memory and descriptors: each is told, and costs no cell."""
+
+from __future__ import annotations
+
+import resource
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from .disturbed import CELLS, PLAN, Run, litter
+
+MOUNTS = ("unshare", "-rm", "sh", "-ec")
+
+
+@pytest.fixture
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(tmp_path_factory.mktemp("p"))
+
+
+def may_mount() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    done = subprocess.run([*MOUNTS, "mount -t tmpfs tmpfs /mnt"], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+mounts = pytest.mark.skipif(not may_mount(), reason="the system does not let users mount file systems")
+BENCH = shlex.join([sys.executable, "-m", "hedgebench", *PLAN, "--output", "out", "--quiet"])
+
+
+def in_mounts(run: Run, script: str) -> subprocess.CompletedProcess[str]:
+    """A shell script with mounts of its own; `$BENCH` is the command."""
+    return subprocess.run(
+        [*MOUNTS, script],
+        cwd=run.folder,
+        env={**run.environment(), "BENCH": BENCH},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@mounts
+@pytest.mark.parametrize("size_kb", [40, pytest.param(160, marks=pytest.mark.slow)])
+def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(run: Run, size_kb: int) -> None:
+    done = in_mounts(
+        run,
+        f"mkdir out kept; mount -t tmpfs -o size={size_kb}k tmpfs out; $BENCH && exit 9 || echo code $?;"
+        "mount -o remount,size=50m out; $BENCH; cp -a out/. kept/",
+    )
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert "code 2" in done.stdout
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    (run.folder / "kept").rename(run.folder / "whole")
+    assert len(list((run.folder / "whole" / "cells").glob("*.json"))) == CELLS
+    assert list((run.folder / "whole").rglob("*.tmp")) == []
+
+
+@mounts
+@pytest.mark.parametrize(("place", "code"), [("out", 2), ("cache", 0), pytest.param("tmp", 0, marks=pytest.mark.slow)])
+def test_a_read_only_place_is_told_or_replaced(run: Run, place: str, code: int) -> None:
+    done = in_mounts(
+        run, f"mkdir -p {place}; mount -t tmpfs tmpfs {place}; mount -o remount,ro {place}; $BENCH || echo code $?"
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+    assert ("code 2" in done.stdout) == (code == 2), (done.stdout, done.stderr)
+    if place != "tmp":
+        assert "Read-only file system" in done.stderr
+    if code == 0:
+        assert len(list((run.folder / "out" / "cells").glob("*.json"))) == CELLS
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit"),
+    [(resource.RLIMIT_NOFILE, 16), (resource.RLIMIT_AS, 600_000_000)],
+    ids=["descriptors", "memory"],
+)
+def test_too_low_a_limit_is_told_and_leaves_nothing_behind(run: Run, kind: int, limit: int) -> None:
+    script = (
+        "import resource, sys, runpy\n"
+        f"resource.setrlimit({kind}, ({limit}, {limit}))\n"
+        "sys.argv[0] = 'bench'\n"
+        "runpy.run_module('hedgebench', run_name='__main__')\n"
+    )
+    command = [sys.executable, "-c", script, *PLAN, "--output", "out", "--quiet"]
+    environment = run.environment()
+    done = subprocess.run(
+        command, cwd=run.folder, env=environment, capture_output=True, text=True, timeout=180, check=False
+    )
+    assert done.returncode in (2, 3), (done.stdout, done.stderr)
+    assert "Traceback" not in done.stdout + done.stderr, done.stderr
+    run.check()
+
+
+@pytest.mark.slow
+def test_a_temporary_folder_with_a_long_name_is_used(run: Run) -> None:
+    folder = run.folder / ("long-" * 20)
+    folder.mkdir()
+    process = run.start(env={"TMPDIR": str(folder)})
+    out, err = process.communicate(timeout=180)
+    assert (process.returncode, err) == (0, ""), out
+    assert litter(folder) == []

@@ -1,0 +1,27 @@
+"""A folder to write to, and little memory."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+MEMORY_BYTES = 2**30
+
+
+@pytest.fixture(autouse=True)
+def _little_memory() -> Iterator[None]:
+    """This process may take so much memory more than it has."""
+    has = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (has + MEMORY_BYTES, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder, the same for all inputs."""
+    return tmp_path_factory.mktemp("fuzz")
