@@ -18,6 +18,7 @@ from ...tasks.base import INPUT, NO_TEXT, DataUnavailableError, Row, Sources, Ta
 from ...tasks.efficiency.points import Point, PointTask, measured_row
 from ...tasks.measuring.failures import failure_status
 from .. import registry
+from ..audit.gate import gate, is_gated
 from ..environment import host_environment
 from ..recipes import RECIPES
 from ..weights.locate import materialise, sources_for
@@ -77,6 +78,11 @@ class Measurement:
         if job.config.save_to:
             with self.phases.phase("save"):
                 self._save(adapter)
+        if is_gated(job.planned, job.config):
+            with self.phases.phase("gate"):
+                metrics, notes = gate(adapter)
+            self.metrics += metrics
+            self.notes += notes
         with self.phases.phase("predict"):
             self.rows = self._predict(adapter, data)
         self.notes += _notes_of(self.rows)
