@@ -86,6 +86,9 @@ class RunConfig:
         metavar="TRACKER",
     )
     no_gate: bool = _set_by("score models without comparing their paths (whole, chunked, decoded, padded) first", False)
+    audit: bool = _set_by(
+        "also score converted models with parts of their attention taken away; done cells need --fresh", False
+    )
     log_samples: bool = _set_by("keep inputs beside predictions", False)
     trust_remote_code: bool = _set_by("load pickled weights and code of a checkpoint", False)
     task_scales: Mapping[str, str] = field(default_factory=dict)

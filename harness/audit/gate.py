@@ -1,4 +1,4 @@
-"""The gate before scoring: a converted or loaded model must give the same outputs on every path, or it is not scored."""
+"""The gate before scoring: a converted or loaded model gives the same outputs on every path, or it is not scored."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from ..config import RunConfig
 from ..recipes import RECIPES
 
 if TYPE_CHECKING:
-    from ...adapters.equivalence import Equivalence
+    from ...adapters.audit.equivalence import Equivalence
     from ...adapters.model_adapter import ModelAdapter
 
 _passed: WeakKeyDictionary[Any, Equivalence] = WeakKeyDictionary()
 """What was found for models that this process keeps for several cells, which nothing trains in between."""
 
 
-def is_gated(planned: PlannedCell, config: RunConfig) -> bool:
-    """Whether a cell's model is compared with itself first: one that was loaded or converted, unless a flag forbids it.
+def is_taken_over(planned: PlannedCell) -> bool:
+    """Whether a cell's model was loaded or converted; others are trained from scratch with the attention they have."""
+    return planned.weights is not None or "swap" in RECIPES[planned.cell.recipe].stages
 
-    Models that are trained from scratch as they are have no attention put in place of another.
-    """
-    is_converted = "swap" in RECIPES[planned.cell.recipe].stages
-    return not config.no_gate and (planned.weights is not None or is_converted)
+
+def is_gated(planned: PlannedCell, config: RunConfig) -> bool:
+    """Whether a cell's model is compared with itself first: a loaded or converted one, unless a flag forbids it."""
+    return not config.no_gate and is_taken_over(planned)
 
 
 def gate(adapter: ModelAdapter[Any]) -> tuple[list[Metric], tuple[str, ...]]:
@@ -37,7 +38,7 @@ def gate(adapter: ModelAdapter[Any]) -> tuple[list[Metric], tuple[str, ...]]:
     Raises:
         EquivalenceError: A path differs, or the decode state has another size than its formula.
     """
-    from ...adapters.equivalence import compare_paths
+    from ...adapters.audit.equivalence import compare_paths
 
     model = adapter.model
     found = _passed.get(model) or compare_paths(adapter)

@@ -1,8 +1,8 @@
 """Whether a model gives the same outputs on every path that reads its inputs, and holds the state that it claims.
 
-A decoder reads tokens as a whole, in chunks, one at a time, with padding on either side, and alone or in a batch. Scores
-use all of these paths: log-likelihoods read whole rows or continue a shared context, generation pads on the left and
-decodes. A path with an error of its own gives numbers of another model, so paths are compared before anything is scored.
+A decoder reads tokens as a whole, in chunks, one at a time, with padding on either side, and alone or in a batch.
+Scores use all of these paths: log-likelihoods read whole rows or continue a shared context, generation pads on the left
+and decodes. A path with an error of its own gives numbers of another model, so all are compared before one is scored.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..kernels.costs import linear_state_bytes
-from ..kernels.hybrid.state import HybridState
-from ..kernels.state import LinearState
-from .attention.core import AttentionCore, map_tensors
-from .attention.hybrid import HybridAttention
-from .attention.kv_cache import KVCache
-from .attention.linear import LinearAttention
-from .attention.softmax import NoAttention, SoftmaxAttention
-from .base import Capability, DecodeState
-from .model_adapter import ModelAdapter
+from ...kernels.costs import linear_state_bytes
+from ...kernels.hybrid.state import HybridState
+from ...kernels.state import LinearState
+from ..attention.core import AttentionCore, map_tensors
+from ..attention.hybrid import HybridAttention
+from ..attention.kv_cache import KVCache
+from ..attention.linear import LinearAttention
+from ..attention.softmax import NoAttention, SoftmaxAttention
+from ..base import Capability, DecodeState
+from ..model_adapter import ModelAdapter
 
 Model: TypeAlias = ModelAdapter[Any]
 Outputs: TypeAlias = Float[Tensor, "b n v"]
@@ -35,7 +35,7 @@ Compared: TypeAlias = Iterator[tuple[str, Tensor, Tensor]]
 TOLERANCES: Mapping[torch.dtype, float] = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 """Largest difference by the type of matrix products, relative to the spread of the outputs."""
 ROUNDINGS = 10.0
-"""A model that is sensitive to rounding is held to this many times its movement under one rounding of its embeddings."""
+"""A model that is sensitive to rounding is held to so many times its movement under one rounding of its embeddings."""
 TOKENS, LONGEST = 24, 160
 """Tokens that are compared; with a window, as many as reach past it, up to the second number."""
 STRETCH = 8

@@ -13,12 +13,12 @@ import torch
 from hedgebench.adapters.attention.hybrid import HybridAttention
 from hedgebench.adapters.attention.linear import LinearAttention
 from hedgebench.adapters.attention.softmax import SoftmaxAttention
+from hedgebench.adapters.audit.equivalence import EquivalenceError, compare_paths
 from hedgebench.adapters.base import ModelShape
-from hedgebench.adapters.equivalence import EquivalenceError, compare_paths
 from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.scratch.transformer import Transformer
 
-from .swapped import built
+from ..swapped import built
 
 Build = Callable[..., ModelAdapter[Transformer]]
 
@@ -123,7 +123,7 @@ def test_a_model_that_rounding_moves_is_held_to_what_rounding_does(
 ) -> None:
     """With a tolerance of zero every model is over it, and only rounding remains to explain the differences."""
     adapter = build("hedgehog", shape=LONG)
-    monkeypatch.setattr("hedgebench.adapters.equivalence.TOLERANCES", {torch.float32: 0.0})
+    monkeypatch.setattr("hedgebench.adapters.audit.equivalence.TOLERANCES", {torch.float32: 0.0})
     found = compare_paths(adapter)
     found.require()
     assert 0 < found.tolerance < 1e-4
