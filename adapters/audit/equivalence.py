@@ -16,16 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...kernels.costs import linear_state_bytes
-from ...kernels.hybrid.state import HybridState
-from ...kernels.state import LinearState
-from ..attention.core import AttentionCore, map_tensors
-from ..attention.hybrid import HybridAttention
-from ..attention.kv_cache import KVCache
-from ..attention.linear import LinearAttention
-from ..attention.softmax import NoAttention, SoftmaxAttention
+from ..attention.core import AttentionCore
 from ..base import Capability, DecodeState
 from ..model_adapter import ModelAdapter
+from .state_size import measured_size
 
 Model: TypeAlias = ModelAdapter[Any]
 Outputs: TypeAlias = Float[Tensor, "b n v"]
@@ -116,7 +110,11 @@ def compare_paths(adapter: Model) -> Equivalence:
                 )
         result = Equivalence(differences, tolerance, tokens, notes=tuple(notes))
         decodes = adapter.capabilities & {Capability.LANGUAGE_MODEL, Capability.VECTOR_SEQUENCES}
-        return _with_state(result, adapter, inputs[:1]) if decodes else result
+        if not decodes:
+            return result
+        _, state = _extend(adapter, inputs[:1], None)
+        size = measured_size(adapter.model.cores, state, tokens)
+        return replace(result, state_bytes=size.live, expected_bytes=size.expected, notes=(*result.notes, *size.notes))
 
 
 def _inputs(adapter: Model) -> tuple[Tensor, int, list[str]]:
@@ -274,70 +272,6 @@ def _outputs(adapter: Model, inputs: Tensor) -> Tensor:
     if adapter.shape.num_classes is not None:
         return adapter.class_logits(inputs)
     return adapter.sequence_outputs(inputs) if inputs.is_floating_point() else adapter.logits(inputs)
-
-
-def _with_state(result: Equivalence, adapter: Model, inputs: Tensor) -> Equivalence:
-    """The result with the size of one row's state, read from its tensors and by formula."""
-    _, state = _extend(adapter, inputs, None)
-    states, cores, length = layer_states(state), adapter.model.cores, inputs.shape[1]
-    live = sum(_live_bytes(each) for each in states)
-    expected = [_expected_bytes(core, each, length) for core, each in zip(cores, states, strict=True)]
-    unknown = dict.fromkeys(type(core).__name__ for core, size in zip(cores, expected, strict=True) if size is None)
-    notes = [f"no formula is known for the state of {', '.join(unknown)}; its bytes were only read"] if unknown else []
-    formula = None if unknown else sum(size or 0 for size in expected)
-    return replace(result, state_bytes=live, expected_bytes=formula, notes=(*result.notes, *notes))
-
-
-def layer_states(state: Any) -> list[Any]:
-    """The state of each layer's attention in the decode state of a model."""
-    if hasattr(state, "blocks"):
-        return [block.attention for block in state.blocks]
-    return [layer.state for layer in state.layers]
-
-
-def _live_bytes(state: Any) -> int:
-    """Bytes of the tensors of a layer's state, read from the tensors; each counts once."""
-    sizes: dict[tuple[int, int], int] = {}
-
-    def count(tensor: Tensor) -> Tensor:
-        sizes[tensor.data_ptr(), tensor.nbytes] = tensor.nbytes
-        return tensor
-
-    map_tensors(state, count)
-    return sum(sizes.values())
-
-
-def _expected_bytes(core: AttentionCore, state: Any, tokens: int) -> int | None:
-    """The size of one row's state after `tokens` tokens by formula, from the sizes of the layer; None if unknown.
-
-    A cache holds keys and values of all tokens, or of a window's once it has seen two windows; sums do not grow; a
-    hybrid holds keys, values and positions of a window's tokens, and the sums once a token has left the window.
-    """
-    match core, state:
-        case NoAttention(), None:
-            return 0
-        case SoftmaxAttention(), KVCache():
-            held = tokens if core.window is None or tokens < 2 * core.window else core.window
-            return _bytes_of_tokens(held, state.keys, state.values)
-        case LinearAttention(), LinearState():
-            return _bytes_of_sums(core, state.kv.shape[-1])
-        case HybridAttention(), HybridState():
-            held = min(tokens, core.window)
-            window = _bytes_of_tokens(held, state.keys, state.values) + held * state.positions.element_size()
-            return window + (_bytes_of_sums(core, state.values.shape[-1]) if tokens > core.window else 0)
-    return None
-
-
-def _bytes_of_tokens(tokens: int, keys: Tensor, values: Tensor) -> int:
-    each = (tensor.shape[1] * tensor.shape[-1] * tensor.element_size() for tensor in (keys, values))
-    return tokens * sum(each)
-
-
-def _bytes_of_sums(core: LinearAttention | HybridAttention, value_dim: int) -> int:
-    key_map = core.key_map
-    return linear_state_bytes(
-        b=1, hk=key_map.heads, f=key_map.feature_dim, dv=value_dim, log_space=core.query_map.log_space
-    )
 
 
 @contextmanager

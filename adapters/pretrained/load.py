@@ -27,7 +27,7 @@ from transformers.utils import logging
 
 from ..backbone import MODEL_TYPES, CheckpointError, check_model_type
 from ..base import Capability, UnsupportedError
-from .labels import match_head
+from .labels import Head, match_head
 from .swap import CORE
 from .weight_files import (
     CONVERTED,
@@ -45,6 +45,8 @@ _AUTO_CLASSES: Mapping[str, Any] = {
 }
 _MASKED_WORDS = ("bert",)
 """Model types with a head for masked words."""
+_OWN_WORD_HEAD = "the checkpoint's own head"
+_NEW_WORD_HEAD = "a new head that was drawn: the checkpoint has none for masked words"
 _IN_A_LAYER = re.compile(r"(^|\.)(layers?|h)\.\d+\.")
 _OLD_BUFFER = re.compile(r"(attn\.(masked_)?bias|rotary_emb\.inv_freq|position_ids)$")
 _MOST_NAMED = 5
@@ -110,8 +112,8 @@ def load_pretrained(
     with _quietly(), torch.random.fork_rng(devices=[]):  # transformers draws new heads from the global generator
         classes = {} if num_classes is None else {"num_labels": num_classes}
         config = transformers_config(folder, trust_remote_code, **classes)
-        auto = _auto_class(config, masked_words)
-        outline, drawn = _outline(folder, (auto, config), weights_dtype, trust_remote_code, CONVERTED in raw)
+        kind = _auto_class(config, masked_words), config
+        outline, drawn = _outline(folder, kind, weights_dtype, trust_remote_code, CONVERTED in raw)
         _check_memory(folder, outline, device)
         model: PreTrainedModel = type(outline).from_pretrained(
             folder,
@@ -122,23 +124,33 @@ def load_pretrained(
             variant=weights_variant(folder),
             local_files_only=True,
         )
-    head = match_head({} if masked_words else raw, labels, num_classes or 1)
-    note = head.note
     if masked_words:
-        note = "classes are words for the masked token, by the " + (
-            "new head that was drawn: the checkpoint has none for masked words" if drawn else "checkpoint's own head"
-        )
-    elif drawn:
-        note = f"a new head for {num_classes} classes was drawn: the checkpoint has none of that size"
-    elif head.order is None:
-        drawn, note = _outside_base(model), f"{note}; a new head was drawn"
-    elif num_classes is not None:
-        _reorder(model, head.order)
+        note = f"classes are words for the masked token, by {_NEW_WORD_HEAD if drawn else _OWN_WORD_HEAD}"
+    else:
+        note, drawn = _match(model, match_head(raw, labels, num_classes or 1), drawn, num_classes)
     _draw(model, drawn, seed)
     if labels:
         model.config.id2label = dict(enumerate(labels))
         model.config.label2id = {name: place for place, name in enumerate(labels)}
     return Loaded(model.to(device).eval(), note, not drawn)  # type: ignore[arg-type]
+
+
+def _match(model: PreTrainedModel, head: Head, drawn: set[str], num_classes: int | None) -> tuple[str, set[str]]:
+    """How a checkpoint's classification head is used, and its parameters that are drawn; its outputs are put in order.
+
+    Args:
+        model: The model.
+        head: How the head's classes match those of the task.
+        drawn: Parameters that the checkpoint does not fill.
+        num_classes: Classes of the task; None for a language model.
+    """
+    if drawn:
+        return f"a new head for {num_classes} classes was drawn: the checkpoint has none of that size", drawn
+    if head.order is None:
+        return f"{head.note}; a new head was drawn", _outside_base(model)
+    if num_classes is not None:
+        _reorder(model, head.order)
+    return head.note, drawn
 
 
 def _check_config(raw: Mapping[str, Any], folder: Path, num_classes: int | None, trust_remote_code: bool) -> None:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 
 from ...adapters.base import Adapter, Settings
 from ...results.record import DataIdentity, Metric
-from ..base import INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
+from ..base import FROM_SCRATCH, INPUT, Row, Sources, TaskData, TaskInfo, TaskScale
 from ..data.batches import TokenIds
 from ..data.tokenization import Tokenizer
 from ..heavy import np
@@ -292,7 +292,7 @@ _hidden_info = functools.partial(
     data=wikitext.WIKITEXT2.info.data,
     licence=wikitext.WIKITEXT2.info.licence,
     backbone="smollm2-135m",
-    recipes=("zero-shot", *(recipe for recipe in RECIPES if recipe != "zero-shot")),
+    recipes=tuple(dict.fromkeys((*FROM_SCRATCH, "zero-shot", *RECIPES))),
 )
 
 

@@ -126,7 +126,7 @@ class TextRecall(WindowedCorpus):
 
 
 def recall_distances(tokens: NDArray[np.int32], frequent: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Tokens since the pair of each of `tokens` `[n]` and the one before it was last there; 0 for none or a frequent one.
+    """How far back the pair of each of `tokens` `[n]` and the one before it last was; 0 for none or a frequent one.
 
     Args:
         tokens: A window.

@@ -46,7 +46,7 @@ QUICK: Mapping[str, Settings] = {
     "classification": {"dataset": "org/news", "text": "dialogue", "label": "summary"},
     "stdlib": {"train_bytes": 50_000, "test_bytes": 20_000},
     "attention_fidelity": {"train_bytes": 50_000},
-    "text_recall": {"most_per_million": 1e6},
+    "text_recall": {"most_per_million": 1e6, "test_length": 1500},
 }
 
 
