@@ -221,6 +221,11 @@ class GlueWithHeads:
         """The declaration, with the settings of the heads."""
         return _with_heads(self.extends.info)
 
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, or 1 for a regression."""
+        return self.extends.num_classes
+
     def decided(self, settings: Settings, data: DataIdentity | None) -> Task:  # noqa: ARG002
         """The task itself for the pooled head, so that its results stay what they are."""
         return self if _head_of(settings)[0] else self.extends
