@@ -30,9 +30,9 @@ TOLERANCES: Mapping[torch.dtype, float] = {torch.float32: 1e-3, torch.bfloat16: 
 """Largest difference by the type of matrix products, relative to the spread of the outputs."""
 ROUNDINGS = 10.0
 """A model that is sensitive to rounding is held to so many times its movement under one rounding of its embeddings."""
-TOKENS, LONGEST = 24, 160
+TOKENS, LONGEST = 16, 160
 """Tokens that are compared; with a window, as many as reach past it, up to the second number."""
-STRETCH = 8
+STRETCH = 6
 """Tokens that are decoded one by one at the start, on either side of a window's end, and after padding."""
 
 

@@ -43,7 +43,7 @@ def test_all_paths_of_a_decoder_agree_and_its_state_has_the_size_of_its_formula(
     found = compare_paths(build(spec, shape=LONG, dtype=dtype))
     found.require()
     assert found.differences.keys() == DECODER_PATHS
-    assert found.tokens == 24
+    assert found.tokens == 16
     assert found.state_bytes == found.expected_bytes
     assert bool(found.state_bytes) == (spec != "none")
 
@@ -110,7 +110,7 @@ def _keeps_double(core: Any, heads: Any, state: Any, **options: Any) -> Any:
         ("hedgehog:window=9", _forgets_the_state, "'left-padded, token by token'"),
         ("elu", _reads_padding, "'left-padded'"),
         ("softmax", _sees_the_next_token, "'right-padded'"),
-        ("hedgehog", _keeps_double, "bytes after 24 tokens"),
+        ("hedgehog", _keeps_double, "bytes after 16 tokens"),
     ],
 )
 def test_a_broken_path_is_named(build: Build, spec: str, fault: Callable[..., Any], told: str) -> None:
