@@ -158,19 +158,19 @@ def _paths(adapter: Model, inputs: Tensor) -> Compared:
 
 
 def _classifier_paths(adapter: Model, inputs: Tensor) -> Compared:
-    """A row in a batch, alone, and beside a longer row, so that it is padded."""
+    """A row in a batch, alone, and beside a longer row, which pads it on the right, where classifiers are padded.
+
+    A head that reads the first position, as BERT's, would read padding on the left.
+    """
     whole = adapter.class_logits(inputs)
     yield "batch of one", adapter.class_logits(inputs[1:]), whole[1:]
     length = inputs.shape[-1]
     if inputs.is_floating_point() or length < 2 or not _pads(adapter):
         return
     kept = length - length // 3
-    alone = adapter.class_logits(inputs[1:, ..., :kept])
-    for name, start in (("right-padded", 0), ("left-padded", length - kept)):
-        padded, real = inputs.clone(), torch.ones_like(inputs, dtype=torch.bool)
-        padded[1], real[1] = 0, False
-        padded[1, ..., start : start + kept], real[1, ..., start : start + kept] = inputs[1, ..., :kept], True
-        yield name, adapter.class_logits(padded, real)[1:], alone
+    padded, real = inputs.clone(), torch.ones_like(inputs, dtype=torch.bool)
+    padded[1, ..., kept:], real[1, ..., kept:] = 0, False
+    yield "right-padded", adapter.class_logits(padded, real)[1:], adapter.class_logits(inputs[1:, ..., :kept])
 
 
 def _chunked(adapter: Model, tokens: Tensor, whole: Outputs) -> Compared:
@@ -232,8 +232,8 @@ def _extend(adapter: Model, inputs: Tensor, state: DecodeState | None) -> tuple[
     """The outputs after the last of `inputs` by the calls of generation; vectors have no such calls."""
     if inputs.is_floating_point():
         with adapter.precision.autocast():
-            outputs, state = adapter.model.extend(inputs, None, state)
-        return outputs.float(), state
+            outputs, extended = adapter.model.extend(inputs, None, state)
+        return outputs.float(), extended
     return adapter.prefill(inputs) if state is None else adapter.decode(inputs[:, 0], state)
 
 

@@ -60,6 +60,6 @@ def _likelihood(response: Any) -> float | None:
     while isinstance(response, list) and response:
         response = response[0]
     try:
-        return float(response)
-    except (TypeError, ValueError):
+        return float(str(response))
+    except ValueError:
         return None

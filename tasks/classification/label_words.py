@@ -160,7 +160,8 @@ def with_prompt(row: TokenIds, prompt: TokenIds, separator: int) -> TokenIds:
     """A row with a prompt: before the separator that ends a single text, or after that which ends the first of two."""
     ends = np.flatnonzero(row == separator)
     place = len(row) if not len(ends) else ends[0] if len(ends) == 1 else ends[0] + 1
-    return np.concatenate([row[:place], prompt, row[place:]]).astype(np.int32)
+    prompted: TokenIds = np.concatenate([row[:place], prompt, row[place:]]).astype(np.int32)
+    return prompted
 
 
 def _masking(tokenizer: Tokenizer) -> PretrainedTokenizer:

@@ -131,7 +131,7 @@ def measure(rows: Sequence[Row], settings: StateTrackingSettings) -> list[Metric
     places = sorted({*(n for n in doubling(settings.test_length) if n), settings.length})
     metrics = [
         share("accuracy", trained.sum(1), [trained.shape[1]] * len(rows), True),
-        share("sequence_accuracy", trained.all(1), of, True),
+        share("sequence_accuracy", trained.all(axis=1).astype(float).tolist(), of, True),
         *(share("position_accuracy", right[:, n - 1], of, True, {"seq_len": n}) for n in places),
         Metric("chance", 1 / settings.order, "1", None, None, len(rows)),
     ]

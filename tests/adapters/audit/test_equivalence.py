@@ -48,19 +48,27 @@ def test_all_paths_of_a_decoder_agree_and_its_state_has_the_size_of_its_formula(
     assert bool(found.state_bytes) == (spec != "none")
 
 
-@pytest.mark.parametrize("text", ["softmax", "hedgehog:window=4"])
-def test_all_paths_of_a_swapped_checkpoint_agree(text: str, tmp_path: Path) -> None:
-    found = compare_paths(built("llama", tmp_path, text))
+@pytest.mark.parametrize(
+    ("model_type", "text", "paths"),
+    [
+        ("llama", "hedgehog:window=4", DECODER_PATHS),
+        ("gpt2", "softmax", DECODER_PATHS),
+        ("bert", "hedgehog", {"batch of one", "right-padded"}),
+        ("vit", "hedgehog", {"batch of one"}),
+    ],
+)
+def test_all_paths_of_a_swapped_checkpoint_agree(model_type: str, text: str, paths: set[str], tmp_path: Path) -> None:
+    found = compare_paths(built(model_type, tmp_path, text))
     found.require()
-    assert found.differences.keys() == DECODER_PATHS
+    assert found.differences.keys() == paths
     assert found.state_bytes == found.expected_bytes
 
 
 @pytest.mark.parametrize(
     ("backbone", "shape", "paths"),
     [
-        ("encoder", ModelShape(16, 11, num_classes=3), {"batch of one", "right-padded", "left-padded"}),
-        ("encoder", ModelShape(16, 11, num_classes=2, towers=2), {"batch of one", "right-padded", "left-padded"}),
+        ("encoder", ModelShape(16, 11, num_classes=3), {"batch of one", "right-padded"}),
+        ("encoder", ModelShape(16, 11, num_classes=2, towers=2), {"batch of one", "right-padded"}),
         ("vit", ModelShape(1, num_classes=3, image_size=8, channels=2), {"batch of one"}),
         ("gpt", ModelShape(16, input_dim=5), {"batch of one", "prefill", "token by token"}),
     ],

@@ -10,16 +10,24 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from hedgebench.adapters.base import Adapter, Continuation
+from hedgebench.adapters.base import Adapter, Continuation, Settings
 from hedgebench.tasks.base import Sources
 from hedgebench.tasks.language.by_position import BY_POSITION, doubling_ends
 from hedgebench.tasks.language.hidden_facts import NEEDLE, PASSKEY
 from hedgebench.tasks.language.text_recall import TEXT_RECALL, recall_distances
 from hedgebench.tasks.language.wikitext import REPO
 
-SHARED = {"tokenizer": "byte", "context_length": 16, "train_bytes": None, "test_bytes": None}
-HIDDEN = {**SHARED, "lengths": (150, 250), "depths": 3, "samples": 2, "facts": 1, "batch_size": 4, "data_seed": 0}
-WINDOWS = {**SHARED, "test_length": 64, "batch_size": 1}
+SHARED: Settings = {"tokenizer": "byte", "context_length": 16, "train_bytes": None, "test_bytes": None}
+HIDDEN: Settings = {
+    **SHARED,
+    "lengths": (150, 250),
+    "depths": 3,
+    "samples": 2,
+    "facts": 1,
+    "batch_size": 4,
+    "data_seed": 0,
+}
+WINDOWS: Settings = {**SHARED, "test_length": 64, "batch_size": 1}
 
 
 @pytest.fixture
