@@ -56,6 +56,9 @@ class ModelShape:
         input_dim: Real numbers at each position of a sequence of vectors, which a linear layer embeds; None for tokens
             and images.
         labels: Names of a classifier's classes in the order of their ids; empty if they have none.
+        label_words: Token id of the word that stands for each class, if a masked language model classifies by its head
+            for masked words; empty for a classification head.
+        mask_token: Token id of the mask in such inputs.
     """
 
     context_length: int
@@ -66,6 +69,8 @@ class ModelShape:
     towers: int = 1
     input_dim: int | None = None
     labels: tuple[str, ...] = ()
+    label_words: tuple[int, ...] = ()
+    mask_token: int | None = None
 
     @property
     def needs(self) -> Capability:
@@ -315,6 +320,23 @@ class Adapter(Protocol):
 
     def kernels_used(self) -> tuple[KernelUse, ...]:
         """Attention kernels that have run since the adapter was built, in the order of their first run."""
+        ...
+
+
+@runtime_checkable
+class WithMlps(Protocol):
+    """A model whose MLPs can be looked into."""
+
+    def visit_mlps(
+        self, inputs: Tensor, visit: Callable[[int, Tensor], None], attention_mask: Tensor | None = None
+    ) -> None:
+        """Calls `visit` with each layer's index and the activations `[b, n, m]` of its MLP's m hidden neurons.
+
+        These are the inputs of the MLP's last projection, in float32.
+
+        Raises:
+            UnsupportedError: The MLPs were not found.
+        """
         ...
 
 

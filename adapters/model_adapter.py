@@ -29,6 +29,7 @@ from .base import (
     UnsupportedError,
 )
 from .mechanisms.softmax import SOFTMAX
+from .mlps import watching_mlps
 from .precision import Precision
 from .scoring import Scorer
 from .spec import ModelSpec
@@ -175,6 +176,15 @@ class ModelAdapter(Generic[Model]):
 
         with self.model.watching(show), self.precision.autocast():
             self.model(inputs, attention_mask)
+
+    @torch.no_grad()
+    def visit_mlps(
+        self, inputs: Tensor, visit: Callable[[int, Tensor], None], attention_mask: TowerMask = None
+    ) -> None:
+        """Calls `visit` with each layer's index and the activations of its MLP's hidden neurons."""
+        self.model.eval()
+        with watching_mlps(self.model, visit), self.precision.autocast():
+            self.model.hidden(inputs, attention_mask)
 
     @torch.no_grad()
     def prefill(self, input_ids: Tokens, attention_mask: Mask = None) -> tuple[Float[Tensor, "b v"], DecodeState]:

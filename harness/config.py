@@ -85,6 +85,10 @@ class RunConfig:
         action="append",
         metavar="TRACKER",
     )
+    no_gate: bool = _set_by("score models without comparing their paths (whole, chunked, decoded, padded) first", False)
+    audit: bool = _set_by(
+        "also score converted models with parts of their attention taken away; done cells need --fresh", False
+    )
     log_samples: bool = _set_by("keep inputs beside predictions", False)
     trust_remote_code: bool = _set_by(
         "load pickled weights, and run code of a checkpoint, of a task's YAML file or of a metric's script", False

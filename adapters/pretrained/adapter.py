@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from ..backbone import Backbone
 from ..base import ModelShape, Settings, UnsupportedError
@@ -15,9 +16,10 @@ from ..model_adapter import ModelAdapter
 from ..precision import DTYPES, Precision
 from ..spec import Mechanisms, parse_spec
 from .converted import conversion_of, put_core_weights
+from .label_words import LabelWordModel
 from .load import load_pretrained
 from .model import PretrainedModel
-from .swap import swap_attention
+from .swap import Swap, swap_attention
 from .tokenizer import has_tokenizer, load_tokenizer
 
 _NO_TEACHER = "the checkpoint is a converted model, and does not hold the softmax model that it was converted from"
@@ -58,7 +60,8 @@ def build_pretrained(
     inner, head_note, has_own_head = load_pretrained(
         folder,
         num_classes=shape.num_classes,
-        labels=shape.labels,
+        labels=() if shape.label_words else shape.labels,
+        masked_words=bool(shape.label_words),
         weights_dtype=DTYPES[str(settings["weights"])],
         device=torch.device("cpu") if in_host_memory else precision.device,
         seed=seed,
@@ -74,11 +77,20 @@ def build_pretrained(
     if converted:
         put_core_weights(swap, folder)
     missing = "" if spec.mechanism.name == SOFTMAX.name else _NO_TEACHER
-    model = PretrainedModel(inner, swap, _separator(folder, inner.config), missing)
+    model = _model(inner, swap, _separator(folder, inner.config), missing, shape)
     _check_inputs(model, backbone, shape)
     return ModelAdapter(
         model.eval(), backbone.capabilities, shape, precision, head_note=head_note, has_own_head=has_own_head
     )
+
+
+def _model(
+    inner: PreTrainedModel, swap: Swap, separator: int | None, no_teacher: str, shape: ModelShape
+) -> PretrainedModel:
+    if not shape.label_words:
+        return PretrainedModel(inner, swap, separator, no_teacher)
+    assert shape.mask_token is not None
+    return LabelWordModel(inner, swap, separator, no_teacher, words=shape.label_words, mask_token=shape.mask_token)
 
 
 def checkpoint_activations(model: Any) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ...results.foreign import format_json, parse_json
 from ..backbone import CheckpointError
+from .label_words import LabelWordModel
 from .model import PretrainedModel
 from .swap import CORE, Swap
 from .weight_files import BASE, CONVERTED, TOKENIZER_FILES, read_config
@@ -46,8 +47,10 @@ def save_converted(
         provenance: Origin of the model, JSON-ready.
 
     Raises:
-        CheckpointError: `folder` is not empty.
+        CheckpointError: `folder` is not empty, or the model's classes are words for a mask.
     """
+    if isinstance(model, LabelWordModel):
+        raise CheckpointError("a model whose classes are words for a mask cannot be kept; convert it with head=pooled")
     if folder.exists() and any(folder.iterdir()):
         raise CheckpointError(f"{folder} is not empty; choose another folder, or empty it")
     temporary = folder.with_name(f".{folder.name}.part")

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageClassification,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     PretrainedConfig,
     PreTrainedModel,
@@ -25,8 +26,8 @@ from transformers.modeling_utils import load_state_dict
 from transformers.utils import logging
 
 from ..backbone import MODEL_TYPES, CheckpointError, check_model_type
-from ..base import Capability
-from .labels import match_head
+from ..base import Capability, UnsupportedError
+from .labels import Head, match_head
 from .swap import CORE
 from .weight_files import (
     CONVERTED,
@@ -42,6 +43,10 @@ _AUTO_CLASSES: Mapping[str, Any] = {
     "bert": AutoModelForSequenceClassification,
     "vit": AutoModelForImageClassification,
 }
+_MASKED_WORDS = ("bert",)
+"""Model types with a head for masked words."""
+_OWN_WORD_HEAD = "the checkpoint's own head"
+_NEW_WORD_HEAD = "a new head that was drawn: the checkpoint has none for masked words"
 _IN_A_LAYER = re.compile(r"(^|\.)(layers?|h)\.\d+\.")
 _OLD_BUFFER = re.compile(r"(attn\.(masked_)?bias|rotary_emb\.inv_freq|position_ids)$")
 _MOST_NAMED = 5
@@ -75,6 +80,7 @@ def load_pretrained(
     *,
     num_classes: int | None,
     labels: Sequence[str] = (),
+    masked_words: bool = False,
     weights_dtype: torch.dtype,
     device: torch.device,
     seed: int,
@@ -90,6 +96,7 @@ def load_pretrained(
         folder: Folder with config.json and safetensors.
         num_classes: Classes of an encoder or image model, 1 for a regression; None for a language model.
         labels: Names of the classes in the order of their ids; empty if they have none.
+        masked_words: Load an encoder with its head for masked words in place of a classification head.
         weights_dtype: Type of the weights in memory.
         device: Device of the model.
         seed: Seed of a new head, which is the same on every device.
@@ -105,7 +112,8 @@ def load_pretrained(
     with _quietly(), torch.random.fork_rng(devices=[]):  # transformers draws new heads from the global generator
         classes = {} if num_classes is None else {"num_labels": num_classes}
         config = transformers_config(folder, trust_remote_code, **classes)
-        outline, drawn = _outline(folder, config, weights_dtype, trust_remote_code, CONVERTED in raw)
+        kind = _auto_class(config, masked_words), config
+        outline, drawn = _outline(folder, kind, weights_dtype, trust_remote_code, CONVERTED in raw)
         _check_memory(folder, outline, device)
         model: PreTrainedModel = type(outline).from_pretrained(
             folder,
@@ -116,19 +124,33 @@ def load_pretrained(
             variant=weights_variant(folder),
             local_files_only=True,
         )
-    head = match_head(raw, labels, num_classes or 1)
-    note = head.note
-    if drawn:
-        note = f"a new head for {num_classes} classes was drawn: the checkpoint has none of that size"
-    elif head.order is None:
-        drawn, note = _outside_base(model), f"{note}; a new head was drawn"
-    elif num_classes is not None:
-        _reorder(model, head.order)
+    if masked_words:
+        note = f"classes are words for the masked token, by {_NEW_WORD_HEAD if drawn else _OWN_WORD_HEAD}"
+    else:
+        note, drawn = _match(model, match_head(raw, labels, num_classes or 1), drawn, num_classes)
     _draw(model, drawn, seed)
     if labels:
         model.config.id2label = dict(enumerate(labels))
         model.config.label2id = {name: place for place, name in enumerate(labels)}
     return Loaded(model.to(device).eval(), note, not drawn)  # type: ignore[arg-type]
+
+
+def _match(model: PreTrainedModel, head: Head, drawn: set[str], num_classes: int | None) -> tuple[str, set[str]]:
+    """How a checkpoint's classification head is used, and its parameters that are drawn; its outputs are put in order.
+
+    Args:
+        model: The model.
+        head: How the head's classes match those of the task.
+        drawn: Parameters that the checkpoint does not fill.
+        num_classes: Classes of the task; None for a language model.
+    """
+    if drawn:
+        return f"a new head for {num_classes} classes was drawn: the checkpoint has none of that size", drawn
+    if head.order is None:
+        return f"{head.note}; a new head was drawn", _outside_base(model)
+    if num_classes is not None:
+        _reorder(model, head.order)
+    return head.note, drawn
 
 
 def _check_config(raw: Mapping[str, Any], folder: Path, num_classes: int | None, trust_remote_code: bool) -> None:
@@ -170,11 +192,34 @@ def stored_tensors(folder: Path, trust_remote_code: bool = False) -> dict[str, t
     return tensors
 
 
+def _auto_class(config: PretrainedConfig, masked_words: bool) -> Any:
+    """The class of transformers that loads a model of this type.
+
+    Raises:
+        UnsupportedError: Models of this type have no head for masked words.
+    """
+    if not masked_words:
+        return _AUTO_CLASSES[config.model_type]
+    if config.model_type not in _MASKED_WORDS:
+        raise UnsupportedError(
+            f"a model of type {config.model_type} has no head for masked words; allowed: {', '.join(_MASKED_WORDS)}"
+        )
+    return AutoModelForMaskedLM
+
+
 def _outline(
-    folder: Path, config: PretrainedConfig, dtype: torch.dtype, trust_remote_code: bool, converted: bool
+    folder: Path, kind: tuple[Any, PretrainedConfig], dtype: torch.dtype, trust_remote_code: bool, converted: bool
 ) -> tuple[PreTrainedModel, set[str]]:
-    """The model on the meta device, and the parameters of its head that the checkpoint does not fill."""
-    auto = _AUTO_CLASSES[config.model_type]
+    """The model on the meta device, and the parameters of its head that the checkpoint does not fill.
+
+    Args:
+        folder: Folder of the checkpoint.
+        kind: The class of transformers that makes the model, and the model's configuration.
+        dtype: Type of the weights.
+        trust_remote_code: As in `load_pretrained`.
+        converted: Whether the checkpoint is a converted model.
+    """
+    auto, config = kind
     with torch.device("meta"):
         blank = auto.from_config(config, trust_remote_code=trust_remote_code)
     model, info = type(blank).from_pretrained(
@@ -244,9 +289,12 @@ def _draw(model: PreTrainedModel, names: Iterable[str], seed: int) -> None:
     """Draws parameters on the CPU in float32, so that a seed gives the same head everywhere."""
     generator = torch.Generator().manual_seed(seed)
     std = getattr(model.config, "initializer_range", 0.02)
+    embeddings = model.get_input_embeddings().weight if hasattr(model.config, "vocab_size") else None
     for name in sorted(names):
         parameter = model.get_parameter(name)
-        values = torch.zeros(parameter.shape)
+        if parameter is embeddings:  # the matrix of a head for masked words
+            continue
+        values = torch.ones(parameter.shape) if name.endswith("LayerNorm.weight") else torch.zeros(parameter.shape)
         parameter.data.copy_(values.normal_(std=std, generator=generator) if parameter.ndim > 1 else values)
 
 

@@ -37,7 +37,8 @@ def build_scratch(
     if (shape.image_size is not None) != (backbone.name == "vit"):
         raise UnsupportedError(f"backbone {backbone.name} does not take {'images' if shape.image_size else 'tokens'}")
     sizes: dict[str, Any] = {**asdict(shape), **size}
-    del sizes["labels"]
+    for name in ("labels", "label_words", "mask_token"):
+        del sizes[name]
     config = patches_and_class_token(TransformerConfig(**sizes, causal=backbone.name == "gpt"))
     torch.manual_seed(seed)
     model = Transformer(config, spec, seed).to(precision.device)

@@ -20,6 +20,7 @@ from ...results.names import UsageError
 from ...tasks.base import Sources
 from ...tasks.lm_eval.text import model_length, text_model
 from .. import registry
+from ..audit.gate import gate
 from ..config import RunConfig
 from ..plan import make_sources, resolve_device, resolve_dtype
 from ..weights.backbone_names import PREFIX, backbone_from_name
@@ -78,6 +79,7 @@ class HedgebenchLM(LM):  # type: ignore[misc]
         sources = make_sources(RunConfig(models=(), tasks=(), mirror=mirror, offline=offline))
         name = f"{PREFIX}{backbone}" if Path(backbone).is_dir() else backbone
         adapter, folder, source = _build(spec, name, max_length, seed, dtype, precision, sources)
+        (difference,), _ = gate(adapter)
         automatic = str(batch_size).startswith("auto")
         rows = (max_batch_size or AUTO_BATCH) if automatic else int(batch_size or 1)
         self.described = {
@@ -85,6 +87,7 @@ class HedgebenchLM(LM):  # type: ignore[misc]
             "hedgebench_backbone": name,
             "model_num_parameters": adapter.parameter_count().total,
             "model_dtype": dtype,
+            "path_difference": difference.value,
             "max_length": adapter.shape.context_length,
             "tokenizer_source": source,
             "prefix_token": "none",

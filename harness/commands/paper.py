@@ -75,7 +75,7 @@ class PaperRequest:
     @property
     def plan(self) -> PaperPlan:
         """The cells behind the artefacts."""
-        config = replace(self.config, output=str(self.store.root))
+        config = replace(self.config, output=str(self.store.root), audit=True)
         return plan_studies(studies_of(self.chosen), config, self.seeds)
 
 

@@ -67,6 +67,8 @@ class RunOptions(ConvertOptions, total=False):
         fresh: Run every cell again.
         log: Trackers that cells are also sent to: `mlflow`, `tensorboard`, `wandb`.
         log_samples: Keep inputs beside predictions.
+        audit: Also score converted models with parts of their attention taken away.
+        no_gate: Score models without comparing their paths first.
         config: TOML file with any of these options; those given here win.
     """
 
@@ -80,6 +82,8 @@ class RunOptions(ConvertOptions, total=False):
     fresh: bool
     log: Sequence[str]
     log_samples: bool
+    audit: bool
+    no_gate: bool
     config: str | Path | None
 
 

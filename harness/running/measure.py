@@ -19,6 +19,9 @@ from ...tasks.efficiency.points import Point, PointTask, measured_row
 from ...tasks.lm_eval.foreign_code import sandbox_templates
 from ...tasks.measuring.failures import failure_status
 from .. import registry
+from ..audit.audit import control_scores, exposure_metrics, exposure_of
+from ..audit.choices import answer_collapse
+from ..audit.gate import gate, is_gated, is_taken_over
 from ..environment import host_environment
 from ..recipes import RECIPES
 from ..task_spec import LM_EVAL
@@ -30,6 +33,7 @@ from .stages import STAGES, Conversion
 if TYPE_CHECKING:
     from ...adapters.attention.alone import AttentionAlone
     from ...adapters.attention.hybrid import HybridAttention
+    from ...adapters.audit.exposure import Exposure
     from ...adapters.model_adapter import ModelAdapter
     from ...adapters.precision import Precision
 
@@ -49,6 +53,7 @@ class Measurement:
             such as a plugin's, does not state.
         rows: Predictions.
         kernels: Attention kernels that ran.
+        exposure: Counts of the tokens that a hybrid scored; None of other models.
     """
 
     job: CellJob
@@ -60,6 +65,7 @@ class Measurement:
     details: dict[str, Scalar] = field(default_factory=lambda: dict.fromkeys(NO_TEXT, "not stated"))
     rows: list[Row] = field(default_factory=list)
     kernels: tuple[KernelUse, ...] = ()
+    exposure: Exposure | None = None
 
     def measure(self) -> None:
         """Measures the whole cell."""
@@ -81,8 +87,12 @@ class Measurement:
         if job.config.save_to:
             with self.phases.phase("save"):
                 self._save(adapter)
+        if is_gated(job.planned, job.config):
+            with self.phases.phase("gate"):
+                self._add(*gate(adapter))
         with self.phases.phase("predict"):
             self.rows = self._predict(adapter, data)
+        exposure = exposure_metrics(self.exposure)
         self.notes += _notes_of(self.rows)
         with self.phases.phase("score"):
             scored = task.score(self.rows, job.task_settings)
@@ -91,6 +101,11 @@ class Measurement:
             self.details |= stated_pairing(main, self.rows, job.cell.data.fingerprint)
             self.kernels = adapter.kernels_used()
             self.metrics += [*_count_parameters(adapter), *self._state_size(adapter, data)]
+        self._add(*exposure)
+        if job.config.audit and is_taken_over(job.planned):
+            with self.phases.phase("audit"):
+                self._add(*answer_collapse(self.rows))
+                self.metrics += control_scores(adapter, task.info, lambda: self._scored_again(adapter, data))
         if hybrids := _hybrids(adapter):
             with self.phases.phase("control"):
                 self.metrics += self._without_linear_branch(adapter, data, hybrids)
@@ -114,6 +129,13 @@ class Measurement:
             self.kernels = subject.kernels_used()
         if point.subject == "model":
             self.metrics += _count_parameters(subject)
+
+    def _add(self, metrics: Sequence[Metric], notes: Sequence[str]) -> None:
+        self.metrics += metrics
+        self.notes += notes
+
+    def _scored_again(self, adapter: ModelAdapter[Any], data: TaskData) -> Sequence[Metric]:
+        return self.job.task.score(self._predict(adapter, data), self.job.task_settings)
 
     def _check_data(self, sources: Sources) -> None:
         """Checks that the data are those that the record names.
@@ -238,7 +260,7 @@ class Measurement:
         settings = dict(self.job.task_settings)
         while True:
             try:
-                with self._watched(adapter, data):
+                with self._watched(adapter, data), exposure_of(adapter) as self.exposure:
                     rows = self.job.task.predict(adapter, data, settings)
             except Exception as error:
                 batch = settings.get("batch_size")
@@ -319,9 +341,9 @@ def _notes_of(rows: Sequence[Row]) -> list[str]:
 
 
 def _hybrids(adapter: ModelAdapter[Any]) -> list[HybridAttention]:
-    from ...adapters.attention.hybrid import HybridAttention
+    from ...adapters.audit.controls import hybrids
 
-    return [part for part in adapter.model.modules() if isinstance(part, HybridAttention)]
+    return hybrids(adapter)
 
 
 def _count_parameters(adapter: Adapter) -> list[Metric]:

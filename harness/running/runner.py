@@ -39,7 +39,7 @@ RESULT_STATUSES = frozenset({"ok", "oom"})
 """Statuses of a cell that has a result; any other makes the run end with exit code 3."""
 NOT_NAMED = frozenset({
     *("seeds", "output", "mirror", "offline", "executor", "workers", "timeout_s", "fresh", "log_samples", "log"),
-    "save_to",
+    *("save_to", "no_gate", "audit"),
 })  # fmt: skip
 """Fields of `RunConfig` that do not count in the name of a run's default folder, such as seeds and time limits."""
 

@@ -1,4 +1,4 @@
-"""Whether the linear branch of a converted hybrid does any work, computed from records.
+"""What a converted model's score owes to its attention, and whether a hybrid's linear branch does any work.
 
 A hybrid of a window and linear attention is scored twice, with its linear branch and without. If the two scores are the
 same, the window does all the work, and the score says nothing about linear attention. The verdict is that of the
@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..audit import CONTROLS, LINEAR_EXPOSURE
 from ..record import WITHOUT_BRANCH, Metric, Record
 from ..stats.changes import ALPHA, Change, adjusted, paired_change
 from ..stats.evidence import Evidence, Scores, no_scores
@@ -143,3 +144,50 @@ def _mean(metrics: Sequence[Metric]) -> tuple[float, float | None]:
 def _value(metric: Metric) -> float:
     assert metric.value is not None
     return metric.value
+
+
+def audit_notes(groups: Iterable[SeedGroup]) -> dict[Conditions, list[str]]:
+    """One sentence for each model on each task that was audited, or that has a window and linear attention."""
+    notes: dict[Conditions, list[str]] = defaultdict(list)
+    for cells in groups:
+        parts = [*_exposure(cells.records), *_controls(cells.records)]
+        if parts:
+            notes[cells.comparison].append(f"{cells.label} on {cells.comparison.task}: {'; '.join(parts)}.")
+    return notes
+
+
+def _exposure(records: Iterable[Record]) -> Iterator[str]:
+    """The linear exposure, told beside every score of a hybrid."""
+    shares = [
+        m.value for record in records for m in record.metrics if m.name == LINEAR_EXPOSURE and m.value is not None
+    ]
+    if shares:
+        share, _ = seed_mean(shares)
+        said = f"{_percent(share)} of the scored tokens have a context longer than its window"
+        yield said if share else f"{said}, so the score says nothing about linear attention"
+
+
+def _controls(records: Iterable[Record]) -> Iterator[str]:
+    """The main metric as it is, and with each other attention."""
+    records = list(records)
+    found = [(words, _main(records, f"_{ending}")) for ending, words in CONTROLS.items()]
+    scores = [f"{_told(metrics)} with {words}" for words, metrics in found if metrics]
+    if scores:
+        main = records[0].main_metric
+        yield f"{main} {_told(_main(records, ''))} as it is, and the same weights give {', '.join(scores)}"
+
+
+def _main(records: Iterable[Record], ending: str) -> list[Metric]:
+    return [m for record in records for m in record.metrics if m.name == record.main_metric + ending and not m.at]
+
+
+def _told(metrics: list[Metric]) -> str:
+    values = [metric.value for metric in metrics if metric.value is not None]
+    if len(values) < len(metrics) or not values:
+        return "no number"
+    mean, over_seeds = seed_mean(values)
+    return format_with_error(mean, metrics[0].stderr if len(metrics) == 1 else over_seeds, metrics[0].unit)
+
+
+def _percent(share: float) -> str:
+    return "fewer than 1%" if 0 < share < 0.01 else f"{share:.0%}" if share <= 0.99 or share == 1 else "more than 99%"

@@ -13,7 +13,7 @@ from ..stats.chance import ChanceLevel, chance_level, is_signed
 from ..stats.evidence import Scores, no_scores
 from ..stats.statistics import errors_that_count
 from .aggregate import SeedGroup, main_rows, rows_of_groups
-from .conversion import branch_notes
+from .conversion import audit_notes, branch_notes
 from .format import format_with_error
 from .row import REFERENCE_MODEL, Conditions, Row, grouped
 
@@ -34,7 +34,7 @@ def section_notes(groups: Sequence[SeedGroup], scores: Scores = no_scores) -> di
         groups: The records.
         scores: Gives a record's metric document by document.
     """
-    found = [apart_notes(groups), branch_notes(groups, scores), percent_notes(groups)]
+    found = [apart_notes(groups), branch_notes(groups, scores), audit_notes(groups), percent_notes(groups)]
     return {where: [note for notes in found for note in notes.get(where, ())] for where in dict.fromkeys(chain(*found))}
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..record import Record
 from ..stats.evidence import Scores, no_scores
 from ..tables.aggregate import group_seeds, rows_of_groups
+from ..tables.conversion import audit_notes
 from ..tables.findings import findings_of
 from ..tables.format import shortened
 from ..tables.notes import percent_notes
@@ -62,9 +63,10 @@ def print_summary(records: Iterable[Record], console: Console, scores: Scores = 
         for note in said
         if where.section in with_percent
     ]
+    notes += [note.removesuffix(".") for said in audit_notes(groups).values() for note in said]
     for line in _legend(table):
         console.print(Text(_wrapped(line, width), style="bright_black"), soft_wrap=True)
-    if found:
+    if found or notes:
         console.print()
     for text in dict.fromkeys([*(finding.text for finding in found), *notes]):
         console.print(Text(_wrapped(text, width, "* ")), soft_wrap=True)

@@ -15,10 +15,13 @@ from hedgebench.adapters.base import Settings
 from hedgebench.harness.registry import tasks
 from hedgebench.tasks.base import NO_TEXT, Sources
 from hedgebench.tasks.classification.any_data import OwnClassification
+from hedgebench.tasks.classification.label_words import ClassificationWithHeads, GlueWithHeads
 from hedgebench.tasks.classification.text_classification import TextClassification
 from hedgebench.tasks.data.image_sets import CIFAR10
 from hedgebench.tasks.fidelity.protocol import AttentionFidelity
 from hedgebench.tasks.language.any_data import OwnPerplexity
+from hedgebench.tasks.language.by_position import WindowedCorpus
+from hedgebench.tasks.language.hidden_facts import HiddenFacts
 from hedgebench.tasks.language.perplexity import Perplexity
 from hedgebench.tasks.language.wikitext import REPO as WIKITEXT
 from hedgebench.tasks.lra.protocol import SequenceClassification
@@ -26,9 +29,13 @@ from hedgebench.tasks.lra.retrieval import AAN
 from hedgebench.tasks.summarization.any_data import OwnSummaries
 from hedgebench.tasks.summarization.protocol import Summarization
 
-TASKS = {name: task for name, task in tasks().items.items() if type(task).__module__.startswith("hedgebench.tasks")}
+TASKS = {
+    name: task.extends if isinstance(task, GlueWithHeads | ClassificationWithHeads) else task
+    for name, task in tasks().items.items()
+    if type(task).__module__.startswith("hedgebench.tasks")
+}
 OWN = (OwnPerplexity, OwnClassification, OwnSummaries)
-OF_TEXT = (TextClassification, Perplexity, Summarization, AttentionFidelity, *OWN)
+OF_TEXT = (TextClassification, Perplexity, Summarization, AttentionFidelity, HiddenFacts, WindowedCorpus, *OWN)
 WORDS = " ".join(f"word{i}" for i in range(400))
 QUICK: Mapping[str, Settings] = {
     "lra/listops": {"min_length": 10, "max_length": 40, "train_rows": 20, "validation_rows": 10, "test_rows": 10},
@@ -39,6 +46,7 @@ QUICK: Mapping[str, Settings] = {
     "classification": {"dataset": "org/news", "text": "dialogue", "label": "summary"},
     "stdlib": {"train_bytes": 50_000, "test_bytes": 20_000},
     "attention_fidelity": {"train_bytes": 50_000},
+    "text_recall": {"most_per_million": 1e6, "test_length": 1500},
 }
 
 
@@ -73,6 +81,8 @@ def stock(sources: Sources, task: Any) -> None:
         case Perplexity() if task.info.data[0].startswith(WIKITEXT):
             config = task.info.data[0].removeprefix(f"{WIKITEXT}/").partition("@")[0]
             write(sources, WIKITEXT, config, ("train", "validation", "test"), text=["", " = A = \n", "", WORDS] * 4)
+        case HiddenFacts() | WindowedCorpus():
+            stock(sources, task.corpus)
         case Summarization() | OwnPerplexity() | OwnClassification() | OwnSummaries():
             columns = {"dialogue": [f"{i} said {WORDS}" for i in range(20)], "summary": ["so", "yes"] * 10}
             repo = task.data.repo if isinstance(task, Summarization) and task.data else "org/news"

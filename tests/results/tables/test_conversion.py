@@ -12,7 +12,7 @@ from hedgebench.results.report.write import render
 from hedgebench.results.stats.evidence import Scores, kept_scores, no_scores
 from hedgebench.results.stats.scores import SampleScores
 from hedgebench.results.tables.aggregate import group_seeds, leaderboard_rows, main_rows
-from hedgebench.results.tables.conversion import BranchEffect, branch_effect, branch_notes
+from hedgebench.results.tables.conversion import BranchEffect, audit_notes, branch_effect, branch_notes
 from hedgebench.results.tables.groups import group_scores
 from hedgebench.results.tables.leaderboard import leaderboard_markdown
 from hedgebench.results.tables.tables import sections
@@ -270,3 +270,39 @@ def test_the_page_shows_the_tables_and_the_note_under_their_section(hybrid: Call
     section = text[text.index('<h2 id="section-1">wikitext2') : text.index('id="cells"')]
     assert "<h4>Attention divergence from softmax</h4>" in section
     assert "30.00 ± 0.50 with its linear branch, 30.00 ± 0.50 without; its linear branch does no work.</li>" in section
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        (0.0, "0% of the scored tokens have a context longer than its window, so the score says nothing about linear"),
+        (0.004, "fewer than 1% of the scored tokens"),
+        (0.5, "50% of the scored tokens have a context longer than its window."),
+        (0.999, "more than 99% of the scored tokens"),
+        (1.0, "100% of the scored tokens"),
+    ],
+)
+def test_the_exposure_of_a_hybrid_is_told(
+    share: float, told: str, make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    metrics = (make_metric(), make_metric("linear_exposure", share, "1", None, None))
+    ((text,),) = audit_notes(group_seeds([make_record(HYBRID, metrics=metrics)])).values()
+    assert f"{HYBRID} on wikitext2: {told}" in text
+
+
+def test_an_audit_is_told_over_seeds_and_a_control_without_a_number_as_such(
+    make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    def audited(seed: int) -> Record:
+        metrics = (
+            make_metric(value=20.0 + seed),
+            make_metric("perplexity_without_attention", 300.0 + 2 * seed),
+            make_metric("perplexity_with_softmax", None, status="error"),
+        )
+        return make_record("hedgehog", seed=seed, metrics=metrics)
+
+    ((text,),) = audit_notes(group_seeds([audited(0), audited(1)])).values()
+    assert text == (
+        "hedgehog on wikitext2: perplexity 20.50 ± 0.50 as it is, and the same weights give 301.0 ± 1.0 with no "
+        "attention, no number with softmax attention."
+    )
