@@ -24,6 +24,7 @@ from ..attention.core import (
     token_positions,
     tokens_seen,
 )
+from ..attention.softmax import kept_softmax
 from ..attention_model import AttentionModel, Mask, Tokens, TowerMask
 from ..base import UnsupportedError
 from ..mechanisms.declaration import AttentionShape
@@ -255,7 +256,11 @@ class Transformer(AttentionModel):
         if spec.is_causal_only and not config.causal:
             raise UnsupportedError(f"model {spec.canonical} exists only in decoders; this model is an encoder")
         shape = AttentionShape(config.heads, config.kv_heads, config.head_dim, context_length, seed=seed)
-        return [build_attention(spec.mechanism, spec.options, replace(shape, layer=i)) for i in range(config.layers)]
+        kept = spec.kept_layers([False] * config.layers)
+        return [
+            kept_softmax() if i in kept else build_attention(spec.mechanism, spec.options, replace(shape, layer=i))
+            for i in range(config.layers)
+        ]
 
     @property
     def last_position(self) -> int | None:
