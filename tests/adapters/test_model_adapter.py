@@ -18,9 +18,11 @@ from hedgebench.harness.registry import mechanisms
 from hedgebench.kernels.costs import linear_state_bytes, softmax_decode_cost
 from hedgebench.results.record import KernelUse
 
+from .layer_names import LAYER_NAMES
+
 Build = Callable[..., ModelAdapter[Transformer]]
 
-NAMES = list(mechanisms().items)
+NAMES = LAYER_NAMES
 LONG = ModelShape(context_length=64, vocab_size=11)
 
 

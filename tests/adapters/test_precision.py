@@ -13,7 +13,8 @@ from hedgebench.adapters.precision import Precision
 from hedgebench.adapters.scratch.transformer import Transformer
 from hedgebench.adapters.training.loop import train
 from hedgebench.adapters.training.settings import TrainSettings
-from hedgebench.harness.registry import mechanisms
+
+from .layer_names import LAYER_NAMES
 
 Build = Callable[..., ModelAdapter[Transformer]]
 
@@ -36,7 +37,7 @@ def test_matrix_products_run_in_the_type_asked_for(dtype: str, result: torch.dty
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == result
 
 
-@pytest.mark.parametrize("spec", [*mechanisms().items, "hedgehog:map=softmax", "hedgehog:map=exp_max"])
+@pytest.mark.parametrize("spec", [*LAYER_NAMES, "hedgehog:map=softmax", "hedgehog:map=exp_max"])
 def test_bfloat16_comes_close_to_float32_through_prompt_decode_and_weights(
     build: Build, spec: str, tokens: Tensor
 ) -> None:
@@ -51,7 +52,7 @@ def test_bfloat16_comes_close_to_float32_through_prompt_decode_and_weights(
         torch.testing.assert_close(rough, exact, rtol=0.1, atol=0.1)
 
 
-@pytest.mark.parametrize("spec", [*mechanisms().items])
+@pytest.mark.parametrize("spec", [*LAYER_NAMES])
 def test_training_in_bfloat16_keeps_weights_in_float32_and_finite(build: Build, spec: str, tokens: Tensor) -> None:
     adapter = build(spec, dtype="bfloat16")
     rows = tokens.numpy().astype(np.int32)

@@ -14,8 +14,10 @@ from hedgebench.kernels.choice import KernelChoice
 from hedgebench.kernels.costs import linear_state_bytes, softmax_decode_cost
 from hedgebench.kernels.maps.learned import HedgehogMap
 
+from ..layer_names import LAYER_NAMES
+
 VARIANTS = [
-    *mechanisms().items,
+    *LAYER_NAMES,
     *(
         "hedgehog:map=softmax",
         "hedgehog:map=exp_max:negate=false",
