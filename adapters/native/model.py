@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from ...kernels.choice import KernelChoice
 from ..attention.core import token_positions
@@ -24,8 +24,8 @@ from .state import NativeState, Part, held_by_layers
 CACHES = ("cache", "past_key_values", "cache_params", "state")
 """Names under which models of transformers take and return what they keep between tokens."""
 
-_PADDING_TOLERANCE = 0.02
-"""Largest change of logits by padding on the left, as a share of the largest logit, in a model that takes padding."""
+_TOLERANCE = 0.02
+"""Largest change of logits by padding or by other rows of a batch, as a share of the largest logit."""
 
 
 class NativeModel(AttentionModel):
@@ -48,6 +48,7 @@ class NativeModel(AttentionModel):
         self.is_decoder = is_decoder
         self.separator = separator
         self._phases: dict[str, None] = {}
+        self._is_given_cache = False
 
     @property
     def spec(self) -> ModelSpec:
@@ -86,7 +87,12 @@ class NativeModel(AttentionModel):
         """Logits after the last of `tokens`, which follow those in `state`; padding is on the left."""
         self._phases["prefill" if state is None else "decode"] = None
         if state is None:
-            whole = mask is None or self._reads_whole(mask)
+            whole = (len(tokens) == 1 or self._decodes_batches) and (mask is None or self._reads_whole(mask))
+            if not whole and len(tokens) > 1 and held_by_layers(self.inner):
+                raise UnsupportedError(
+                    f"layers of {self.inner.config.model_type} hold their state themselves and read padding like "
+                    "tokens; decode rows without padding (batch_size=1)"
+                )
             batches = [tokens] if whole else [row[real][None] for row, real in zip(tokens, mask, strict=True)]
             masks: list[Mask] = [mask] if whole else [None] * len(tokens)
             parts = [Part(None, None, rows.new_zeros(len(rows))) for rows in batches]
@@ -136,7 +142,25 @@ class NativeModel(AttentionModel):
         with torch.no_grad():
             alone = self.inner(**self._arguments(padded[:, 3:], None)).logits
             found = self.inner(**self._arguments(padded, mask)).logits[:, 3:]
-        return float((found - alone).abs().max() / alone.abs().max()) <= _PADDING_TOLERANCE
+        return _are_close(found, alone)
+
+    @cached_property
+    def _decodes_batches(self) -> bool:
+        """Whether rows of a batch are decoded as each is alone, tried on random tokens; RWKV's are not."""
+        tokens, _ = example_inputs(self.inner, rows=2, tokens=5)
+        try:
+            together = self._decoded(tokens)
+        except RuntimeError:
+            return False
+        alone = torch.cat([self._decoded(row[None]) for row in tokens])
+        return together.shape == alone.shape and _are_close(together, alone)
+
+    @torch.no_grad()
+    def _decoded(self, tokens: Tokens) -> Float[Tensor, "b v"]:
+        """Logits after the last token, which is decoded."""
+        part = Part(None, None, tokens.new_zeros(len(tokens)))
+        self._extend(tokens[:, :-1], None, part)
+        return self._extend(tokens[:, -1:], None, part)
 
     def _extend(self, tokens: Tokens, mask: Mask, part: Part) -> Float[Tensor, "b v"]:
         """Logits after the last of the tokens of some rows; changes their part."""
@@ -147,14 +171,22 @@ class NativeModel(AttentionModel):
         elif part.mask is not None:
             part.mask = torch.cat([part.mask, part.mask.new_ones(*tokens.shape)], 1)
         arguments = {"input_ids": tokens, "use_cache": True}
-        if part.mask is not None:
+        if part.mask is not None and (part.cache is None or _has_keys(part.cache)):
             arguments["attention_mask"] = part.mask.long()
         if "position_ids" in self._named:
             arguments["position_ids"] = positions
+        name = next((name for name in CACHES if name in self._named), CACHES[0])
+        if part.cache is None and self._is_given_cache:
+            part.cache = DynamicCache(config=self.inner.config)
         if part.cache is not None:
-            arguments[next(name for name in CACHES if name in self._named)] = part.cache
+            arguments[name] = part.cache
         out = self.inner(**arguments)
-        part.cache = next(out[name] for name in CACHES if out.get(name) is not None)
+        found = next((out[key] for key in CACHES if out.get(key) is not None), part.cache)
+        if found is None:  # RecurrentGemma's class returns none, but fills one that it gets
+            self._is_given_cache = True
+            found = arguments[name] = DynamicCache(config=self.inner.config)
+            out = self.inner(**arguments)
+        part.cache = found
         last: Tensor = out.logits[:, -1]
         return last
 
@@ -174,3 +206,13 @@ class NativeModel(AttentionModel):
         if "position_ids" in self._named:
             arguments["position_ids"] = token_positions(inputs, mask)
         return arguments
+
+
+def _are_close(found: Tensor, wanted: Tensor) -> bool:
+    return float((found - wanted).abs().max() / wanted.abs().max()) <= _TOLERANCE
+
+
+def _has_keys(cache: Any) -> bool:
+    """Whether a cache holds keys of the tokens seen, which a mask of all tokens is for."""
+    layers = getattr(cache, "layers", None)
+    return layers is None or any(hasattr(layer, "keys") for layer in layers)

@@ -10,6 +10,8 @@ from typing import Any
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from ..base import UnsupportedError
+
 
 @dataclass
 class Part:
@@ -45,8 +47,14 @@ class NativeState:
         return sum(found.values()) + sum(each.nbytes for each in self.held)
 
     def select(self, rows: Int[Tensor, " r"], room: int) -> NativeState:
-        """Copies of rows of the batch."""
+        """Copies of rows of the batch.
+
+        Raises:
+            UnsupportedError: Layers hold their state themselves, so there can be only one.
+        """
         del room
+        if self.held:
+            raise UnsupportedError("layers of this model hold their state themselves, so it cannot be copied")
         if len(self.parts) > 1:
             return NativeState([copy.deepcopy(self.parts[int(row)]) for row in rows], self.held)
         part = copy.deepcopy(self.parts[0])
