@@ -93,7 +93,7 @@ class NativeModel(AttentionModel):
                     f"layers of {self.inner.config.model_type} hold their state themselves and read padding like "
                     "tokens; decode rows without padding (batch_size=1)"
                 )
-            batches = [tokens] if whole else [row[real][None] for row, real in zip(tokens, mask, strict=True)]
+            batches = [tokens] if whole else _rows_alone(tokens, mask)
             masks: list[Mask] = [mask] if whole else [None] * len(tokens)
             parts = [Part(None, None, rows.new_zeros(len(rows))) for rows in batches]
         else:
@@ -210,6 +210,13 @@ class NativeModel(AttentionModel):
 
 def _are_close(found: Tensor, wanted: Tensor) -> bool:
     return float((found - wanted).abs().max() / wanted.abs().max()) <= _TOLERANCE
+
+
+def _rows_alone(tokens: Tokens, mask: Mask) -> list[Tokens]:
+    """Each row as a batch, without its padding."""
+    if mask is None:
+        return list(tokens.split(1))
+    return [row[real][None] for row, real in zip(tokens, mask, strict=True)]
 
 
 def _has_keys(cache: Any) -> bool:
