@@ -81,13 +81,16 @@ def prove(
         undo = put_softmax()
         try:
             found = _observed(model, sites)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # whatever a model raises that cannot run with cores is why it is refused
             raise UnsupportedError(f"{kind} cannot be swapped: {type(error).__name__}: {error}") from error
         finally:
             undo()
     differences = [_difference(*pair) for pair in zip(found, wanted, strict=True)]
     proof = Proof(*differences[:2], decoding=max(differences[2:], default=None))
-    if not proof.worst <= TOLERANCES.get(model.dtype, COARSE):
+    allowed = TOLERANCES.get(model.dtype, COARSE)
+    if not all(difference <= allowed for difference in differences):  # so that NaN is refused
         raise UnsupportedError(
             f"{kind} cannot be swapped: with a softmax core the model "
             f"should compute the same, and its logits differ by {proof.logits:.2g}, their gradients by "
@@ -156,4 +159,5 @@ def _decoded(model: PreTrainedModel, inputs: Tensor, mask: Tensor) -> list[Tenso
 
 
 def _difference(found: Tensor, wanted: Tensor) -> float:
-    return float((found - wanted).abs().max() / wanted.abs().max())
+    """The largest difference, as a share of the largest number unless all are 0."""
+    return float((found - wanted).abs().max()) / (float(wanted.abs().max()) or 1.0)

@@ -137,7 +137,7 @@ def _probe(model: PreTrainedModel) -> tuple[AttentionSite, ...]:
     try:
         with torch.no_grad(), evaluating(model):
             model(**call_arguments(model, inputs, mask))
-    except UnsupportedError:
+    except (UnsupportedError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a model raises that is not made for the interface is why it is refused
         raise UnsupportedError(f"{_kind(model)} cannot be swapped: {type(error).__name__}: {error}") from error

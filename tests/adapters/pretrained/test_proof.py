@@ -42,7 +42,6 @@ def row_of(model_type: str, found: proof.Proof) -> str:
 @pytest.mark.parametrize("model_type", PROVEN)
 def test_a_model_of_each_type_is_proven_and_takes_another_attention(model_type: str) -> None:
     model = any_model(model_type)
-    assert type(model).__name__ != ""
     swap_attention(model, spec("softmax"), context_length=64).undo()
     found = proof.prove(model, attention_sites(model), lambda: pytest.fail("it was proven before"))
     assert 0 <= found.worst < 1e-5
@@ -135,17 +134,8 @@ def test_sliding_layers_that_are_kept_take_sequences_past_their_window(model_typ
         model(input_ids=ids, attention_mask=mask)
     swap.undo()
     swap = swap_attention(model, spec("elu:keep=sliding"), context_length=64)
-    assert [bridge.core.is_kept for bridge in swap.bridges] == [
-        site.window is not None for site in attention_sites_of(swap)
-    ]
+    assert [bridge.core.is_kept for bridge in swap.bridges] == [window is not None for window in SLIDING[model_type]]
     assert model(input_ids=ids, attention_mask=mask)[0].isfinite().all()
-
-
-def attention_sites_of(swap: Any) -> tuple[Any, ...]:
-    swap.model.config._attn_implementation, swapped = swap.previous, swap.model.config._attn_implementation
-    sites = attention_sites(swap.model)
-    swap.model.config._attn_implementation = swapped
-    return sites
 
 
 @torch.no_grad()
