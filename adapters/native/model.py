@@ -212,7 +212,7 @@ def _are_close(found: Tensor, wanted: Tensor) -> bool:
     return float((found - wanted).abs().max() / wanted.abs().max()) <= _TOLERANCE
 
 
-def _rows_alone(tokens: Tokens, mask: Mask) -> list[Tokens]:
+def _rows_alone(tokens: Tokens, mask: Mask) -> list[Tensor]:
     """Each row as a batch, without its padding."""
     if mask is None:
         return list(tokens.split(1))

@@ -24,8 +24,10 @@ from dataclasses import dataclass, replace
 from ...adapters.base import Adapter, LayeredAdapter, Settings, UnsupportedError
 from ...results.record import DataIdentity, Metric
 from ..base import Row, Sources, Task, TaskData, TaskInfo, TaskScale
-from ..classification.glue import COLA
-from ..language.wikitext import WIKITEXT2
+from ..classification import glue
+from ..language import wikitext
+
+# Modules are imported, not their tasks: a module that holds a task is part of the code that scores it.
 
 SWAPPED = "swapped"
 """Key of a row that lists the layers without softmax attention."""
@@ -163,11 +165,11 @@ def _scale(scale: TaskScale, changed: Settings) -> TaskScale:
 
 LAYER_SENSITIVITY = _sensitivity(
     "layer_sensitivity",
-    WIKITEXT2,
+    wikitext.WIKITEXT2,
     "perplexity on WikiText-2",
     {"smoke": {"test_bytes": 20_000}, "small": {"test_bytes": 100_000}, "paper": {}},
 )
 
 LAYER_SENSITIVITY_COLA = _sensitivity(
-    "layer_sensitivity_cola", COLA, "an encoder on CoLA", {"smoke": {}, "small": {}, "paper": {}}
+    "layer_sensitivity_cola", glue.COLA, "an encoder on CoLA", {"smoke": {}, "small": {}, "paper": {}}
 )
