@@ -6,13 +6,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from .attention.core import AttentionCore, Heads, QueryHeads
+from ..kernels.choice import KernelChoice
+from .attention.core import AttentionCore, Heads, QueryHeads, kernels_of
 from .attention.softmax import SoftmaxAttention
 from .base import DecodeState
 from .spec import ModelSpec
@@ -48,6 +49,9 @@ class AttentionModel(nn.Module):
         no_teacher: Why no softmax model before conversion exists; empty if the base weights, which are all but those of
             attention cores, are its weights, or were when `keep_teacher` was called.
     """
+
+    shares_context: ClassVar[bool] = True
+    """Whether what rows have in common can be read once."""
 
     def __init__(self, no_teacher: str) -> None:
         super().__init__()
@@ -103,6 +107,11 @@ class AttentionModel(nn.Module):
         """The attention core of each layer, first to last."""
         return [part for part in self.modules() if isinstance(part, AttentionCore)]
 
+    @property
+    def kernels(self) -> list[tuple[str, KernelChoice]]:
+        """Attention kernels that have run, by phase, in the order of their first run."""
+        return kernels_of(self)
+
     @contextmanager
     def watching(self, visit: HeadsVisitor) -> Iterator[None]:
         """Calls `visit` before each layer's attention over a whole sequence, while the block lasts."""
@@ -116,12 +125,14 @@ class AttentionModel(nn.Module):
     def teaching(self, visit: LessonVisitor) -> Iterator[None]:
         """Each layer passes on the output of softmax attention while the block lasts, after a call of `visit` with it.
 
+        A layer that a hybrid keeps has softmax attention of its own, with its window.
         So every layer sees the queries and keys of the softmax model with the present base weights. `AttentionCore`'s
         `outputs` still gives a core's own.
         """
         cores, softmax = self.cores, SoftmaxAttention()
         for layer, core in enumerate(cores):
-            core.stand_in = partial(_teach, visit, layer, core, softmax)
+            teacher = core.outputs if core.is_kept else softmax
+            core.stand_in = partial(_teach, visit, layer, core, teacher)
         try:
             yield
         finally:
@@ -182,9 +193,15 @@ def _call_visitor(
 
 
 def _teach(
-    visit: LessonVisitor, layer: int, core: AttentionCore, softmax: SoftmaxAttention, heads: Heads, *, causal: bool
+    visit: LessonVisitor,
+    layer: int,
+    core: AttentionCore,
+    teacher: Callable[..., QueryHeads],
+    heads: Heads,
+    *,
+    causal: bool,
 ) -> QueryHeads:
     """The stand-in of a core in a lesson."""
-    out: QueryHeads = softmax(heads, causal=causal)
+    out: QueryHeads = teacher(heads, causal=causal)
     visit(layer, core, heads, causal, out)
     return out

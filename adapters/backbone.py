@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..results.names import unknown_name
 from .base import Capability, ModelShape, Settings, UnsupportedError
@@ -14,15 +16,25 @@ DECODER = frozenset({Capability.LANGUAGE_MODEL, Capability.GENERATE, Capability.
 VECTOR_DECODER = DECODER | {Capability.VECTOR_SEQUENCES}
 ENCODER = frozenset({Capability.CLASSIFIER, Capability.ATTENTION_WEIGHTS})
 
+_DECODERS = (
+    *("codegen", "cohere", "cohere2", "gemma", "gemma3_text", "glm", "gpt2", "gpt_neox", "gptj", "granite", "llama"),
+    *("ministral", "mistral", "mixtral", "nemotron", "olmo", "olmo2", "opt", "phi", "phi3", "qwen2", "qwen3"),
+    *("qwen3_moe", "smollm3", "stablelm", "starcoder2"),
+)
+_TEXT_ENCODERS = ("bert", "camembert", "distilbert", "electra", "ernie", "modernbert", "roberta", "xlm-roberta")
+_IMAGE_ENCODERS = ("beit", "deit", "dinov2", "siglip", "vit")
+
 MODEL_TYPES: Mapping[str, frozenset[Capability]] = {
-    "bert": ENCODER,
-    "gpt2": DECODER,
-    "llama": DECODER,
-    "mistral": DECODER,
-    "qwen2": DECODER,
-    "vit": ENCODER,
+    **dict.fromkeys(_DECODERS, DECODER),
+    **dict.fromkeys((*_TEXT_ENCODERS, *_IMAGE_ENCODERS), ENCODER),
 }
-"""Capabilities of the supported pretrained models, by the `model_type` of their config.json."""
+"""Capabilities of the pretrained models that the tests prove, by the `model_type` of their config.json."""
+
+_HEADS = {
+    re.compile(r"ForCausalLM$|LMHeadModel$"): DECODER,
+    re.compile(r"For(SequenceClassification|ImageClassification\w*|MaskedLM|PreTraining)$"): ENCODER,
+}
+"""Capabilities of other models, by the name of the class that wrote their config.json."""
 
 _SHARED: Settings = {"rope": False, "short_conv": 0, "dropout": 0.0}
 _SIZES = dict(zip(SCALES, ((2, 2, 64), (4, 4, 128), (12, 12, 768)), strict=True))
@@ -85,7 +97,12 @@ class Backbone:
 
 
 def pretrained(
-    name: str, model_type: str, checkpoint: Checkpoint, summary: str = "", weights: str = "float32"
+    name: str,
+    model_type: str,
+    checkpoint: Checkpoint,
+    summary: str = "",
+    weights: str = "float32",
+    capabilities: frozenset[Capability] | None = None,
 ) -> Backbone:
     """The declaration of a pretrained backbone, whose config.json defines its size at every scale.
 
@@ -95,29 +112,50 @@ def pretrained(
         checkpoint: The source of its weights.
         summary: One line for the listing; by default it names the type.
         weights: Type that the weights are held in, `float32` or `bfloat16`.
+        capabilities: What its models can do; by default what models of the type can.
 
     Raises:
-        CheckpointError: The type is not supported.
+        CheckpointError: The type is unknown, and `capabilities` is not given.
     """
-    check_model_type(model_type, name)
     settings: Settings = {"weights": weights, "gradient_checkpointing": False}
     return Backbone(
         name=name,
         summary=summary or f"pretrained {model_type} model from {checkpoint.folder or checkpoint.repo}",
-        capabilities=MODEL_TYPES[model_type],
+        capabilities=capabilities or capabilities_of({"model_type": model_type}, name),
         sizes=dict.fromkeys(SCALES, settings),
         checkpoint=checkpoint,
     )
 
 
-def check_model_type(model_type: object, where: str) -> None:
-    """Refuses models whose attention cannot be replaced.
+def capabilities_of(config: Mapping[str, Any], where: str) -> frozenset[Capability]:
+    """What a pretrained model can do, by its config.json: its type, or else the class that wrote it.
+
+    Whether its attention can be swapped shows when it is loaded.
+
+    Args:
+        config: Content of config.json.
+        where: Names the model in messages.
 
     Raises:
-        CheckpointError: The type is not one of `MODEL_TYPES`; the message suggests the nearest.
+        CheckpointError: It is neither a language model nor an encoder with a classification head, or has an encoder and
+            a decoder; of an unknown type the message suggests the nearest.
     """
-    if model_type not in MODEL_TYPES:
-        raise CheckpointError(f"{where}: {unknown_name('model_type', str(model_type), MODEL_TYPES)}")
+    model_type = str(config.get("model_type"))
+    if config.get("is_encoder_decoder"):
+        raise CheckpointError(
+            f"{where}: model_type {model_type!r} has an encoder and a decoder, with cross-attention; allowed are "
+            "language models without an encoder, and classifiers"
+        )
+    if model_type in MODEL_TYPES:
+        return MODEL_TYPES[model_type]
+    for name in config.get("architectures") or ():
+        for pattern, capabilities in _HEADS.items():
+            if pattern.search(name):
+                return capabilities
+    raise CheckpointError(
+        f"{where}: {unknown_name('model_type', model_type, MODEL_TYPES)}; of another type, language models and "
+        "classifiers of transformers are taken, if the entry architectures of their config.json names such a class"
+    )
 
 
 def _from_scratch(

@@ -5,7 +5,8 @@ Importing this module does not import torch, so that listings stay quick.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict, Unpack, runtime_checkable
@@ -337,6 +338,20 @@ class WithMlps(Protocol):
         Raises:
             UnsupportedError: The MLPs were not found.
         """
+        ...
+
+
+@runtime_checkable
+class LayeredAdapter(Adapter, Protocol):
+    """An adapter whose attention can be put back to softmax, layer by layer."""
+
+    @property
+    def swapped_layers(self) -> tuple[int, ...]:
+        """Indices of the layers whose attention was replaced; without those that a hybrid keeps."""
+        ...
+
+    def softmax_in(self, layers: Collection[int]) -> AbstractContextManager[None]:
+        """Softmax attention in some layers over whole sequences while the block lasts, with the present weights."""
         ...
 
 

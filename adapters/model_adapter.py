@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Generic, TypeVar, Unpack
 
 import numpy as np
@@ -15,8 +16,8 @@ from torch import Tensor
 from ..kernels.maps.feature_map import FeatureMap
 from ..results.record import KernelUse
 from . import generation
-from .attention.core import AttentionCore, Heads, kernels_of
-from .attention.softmax import softmax_scores, softmax_weights
+from .attention.core import AttentionCore, Heads
+from .attention.softmax import SoftmaxAttention, softmax_scores, softmax_weights
 from .attention_model import AttentionModel, Mask, Tokens, TowerMask
 from .base import (
     AttentionMaps,
@@ -107,7 +108,8 @@ class ModelAdapter(Generic[Model]):
         share_context: bool = False,
     ) -> list[Continuation]:
         """Scores of (context, continuation) pairs, in the order given."""
-        return self._scorer.loglikelihood(requests, batch_size, self.precision.of_scores, share_context=share_context)
+        shared = share_context and self.model.shares_context
+        return self._scorer.loglikelihood(requests, batch_size, self.precision.of_scores, share_context=shared)
 
     def rolling_loglikelihood(
         self, tokens: Sequence[int], *, prefix_token: int, stride: int | None = None, batch_size: int = 8
@@ -177,6 +179,23 @@ class ModelAdapter(Generic[Model]):
         with self.model.watching(show), self.precision.autocast():
             self.model(inputs, attention_mask)
 
+    @property
+    def swapped_layers(self) -> tuple[int, ...]:
+        """Indices of the layers whose attention was replaced; without those that a hybrid keeps."""
+        return tuple(layer for layer, core in enumerate(self.model.cores) if not core.is_kept)
+
+    @contextmanager
+    def softmax_in(self, layers: Collection[int]) -> Iterator[None]:
+        """Softmax attention in some layers over whole sequences while the block lasts, with the present weights."""
+        changed, softmax = [self.model.cores[layer] for layer in layers], SoftmaxAttention()
+        for core in changed:
+            core.stand_in = softmax
+        try:
+            yield
+        finally:
+            for core in changed:
+                core.stand_in = None
+
     @torch.no_grad()
     def visit_mlps(
         self, inputs: Tensor, visit: Callable[[int, Tensor], None], attention_mask: TowerMask = None
@@ -231,7 +250,7 @@ class ModelAdapter(Generic[Model]):
 
     def kernels_used(self) -> tuple[KernelUse, ...]:
         """Attention kernels that have run so far, in the order of their first run."""
-        return tuple(KernelUse(phase, choice.form, choice.backend) for phase, choice in kernels_of(self.model))
+        return tuple(KernelUse(phase, choice.form, choice.backend) for phase, choice in self.model.kernels)
 
     @torch.no_grad()
     def _logits(self, input_ids: Tokens, attention_mask: Mask) -> Float[Tensor, "b n v"]:

@@ -166,6 +166,8 @@ def _draft(
         refuse_scripts(info.name, own)
     settings = {"task": own, **_other_settings(task, backbone, scale, recipe, config)}
     _check_window(spec, info.name, settings["task"])
+    if backbone.checkpoint is None:
+        spec.kept_layers([False] * int(str(settings["backbone"]["layers"])))
     if spec.options.get(CONTINUED) and not RECIPES[recipe].trains_teacher:
         raise UsageError(
             f"{spec.canonical} is a control for recipes that begin with training a teacher, and {recipe} does not; "

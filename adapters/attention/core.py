@@ -73,9 +73,11 @@ class AttentionCore(nn.Module):
             first run.
         stand_in: Gives the outputs over whole sequences in place of this attention; None but in a lesson of
             `AttentionModel.teaching`.
+        is_kept: Whether it is the softmax attention of a layer that a hybrid leaves as it is.
     """
 
     takes_padding: ClassVar[bool] = True
+    is_kept: bool = False
 
     def __init__(self) -> None:
         super().__init__()

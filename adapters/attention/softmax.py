@@ -79,6 +79,13 @@ class SoftmaxAttention(AttentionCore):
         return softmax_weights(heads, causal, self.window)
 
 
+def kept_softmax(window: int | None = None) -> AttentionCore:
+    """The softmax attention of a layer that a hybrid leaves as it is, with the layer's own window."""
+    core = SoftmaxAttention(window=window)
+    core.is_kept = True
+    return core
+
+
 class NoAttention(AttentionCore):
     """No attention: outputs and weights are zero, and there is no state."""
 

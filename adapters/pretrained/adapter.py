@@ -19,6 +19,7 @@ from .converted import conversion_of, put_core_weights
 from .label_words import LabelWordModel
 from .load import load_pretrained
 from .model import PretrainedModel
+from .sites import image_part, image_positions
 from .swap import Swap, swap_attention
 from .tokenizer import has_tokenizer, load_tokenizer
 
@@ -69,7 +70,7 @@ def build_pretrained(
     )
     if settings["gradient_checkpointing"]:
         checkpoint_activations(inner)
-    shape = _with_positions(shape, inner.config)
+    shape = with_positions(shape, inner)
     converted = conversion_of(folder)
     spec = parse_spec(converted["model"] if converted else SOFTMAX.name, mechanisms)
     length = int(converted["context_length"]) if converted else shape.context_length
@@ -77,8 +78,8 @@ def build_pretrained(
     if converted:
         put_core_weights(swap, folder)
     missing = "" if spec.mechanism.name == SOFTMAX.name else _NO_TEACHER
-    model = _model(inner, swap, _separator(folder, inner.config), missing, shape)
-    _check_inputs(model, backbone, shape)
+    model = _model(inner, swap, separator_of(folder, inner.config), missing, shape)
+    check_inputs(inner, model.last_position, backbone, shape)
     return ModelAdapter(
         model.eval(), backbone.capabilities, shape, precision, head_note=head_note, has_own_head=has_own_head
     )
@@ -99,29 +100,39 @@ def checkpoint_activations(model: Any) -> None:
     enable({"use_reentrant": False})
 
 
-def _with_positions(shape: ModelShape, config: Any) -> ModelShape:
-    """The shape; of a model of images, with the positions of its patches and its class token."""
-    if not hasattr(config, "image_size"):
+def with_positions(shape: ModelShape, inner: PreTrainedModel) -> ModelShape:
+    """The shape; of a model of images, with the positions of its patches and of tokens such as a class token."""
+    if image_part(inner.config) is None:
         return shape
-    return replace(shape, context_length=(config.image_size // config.patch_size) ** 2 + 1)
+    return replace(shape, context_length=image_positions(inner))
 
 
-def _check_inputs(model: PretrainedModel, backbone: Backbone, shape: ModelShape) -> None:
-    """Refuses inputs that the model cannot read."""
-    config: Any = model.inner.config
-    has_images = hasattr(config, "image_size")
-    if has_images != (shape.image_size is not None):
-        raise UnsupportedError(f"backbone {backbone.name} takes only {'images' if has_images else 'tokens'}")
-    if has_images and (shape.image_size, shape.channels) != (config.image_size, config.num_channels):
+def check_inputs(inner: PreTrainedModel, last_position: int | None, backbone: Backbone, shape: ModelShape) -> None:
+    """Refuses inputs that the model cannot read.
+
+    Args:
+        inner: The model.
+        last_position: Number of its learned positions; None for positions without an end.
+        backbone: Its declaration.
+        shape: The task's inputs.
+
+    Raises:
+        UnsupportedError: The inputs are of another kind, size or length, or have more token ids.
+    """
+    images = image_part(inner.config)
+    if (images is not None) != (shape.image_size is not None):
+        raise UnsupportedError(f"backbone {backbone.name} takes only {'tokens' if images is None else 'images'}")
+    if images is not None and (shape.image_size, shape.channels) != (images.image_size, images.num_channels):
         raise UnsupportedError(
-            f"backbone {backbone.name} takes images of {config.image_size} pixels and {config.num_channels} channels; "
+            f"backbone {backbone.name} takes images of {images.image_size} pixels and {images.num_channels} channels; "
             f"the task's have {shape.image_size} and {shape.channels}"
         )
-    if model.last_position is not None and shape.context_length > model.last_position:
+    if last_position is not None and shape.context_length > last_position:
         raise UnsupportedError(
-            f"backbone {backbone.name} has {model.last_position} positions; the task's context length is "
-            f"{shape.context_length} (set context_length or max_length to at most {model.last_position})"
+            f"backbone {backbone.name} has {last_position} positions; the task's context length is "
+            f"{shape.context_length} (set context_length or max_length to at most {last_position})"
         )
+    config: Any = inner.config
     if shape.vocab_size is not None and shape.vocab_size > config.vocab_size:
         raise UnsupportedError(
             f"backbone {backbone.name} has {config.vocab_size} token ids; the task's tokenizer has {shape.vocab_size} "
@@ -129,7 +140,7 @@ def _check_inputs(model: PretrainedModel, backbone: Backbone, shape: ModelShape)
         )
 
 
-def _separator(folder: Path, config: Any) -> int | None:
+def separator_of(folder: Path, config: Any) -> int | None:
     """Id of the token that ends a segment, if the model tells two segments apart."""
     if getattr(config, "type_vocab_size", 0) < 2 or not has_tokenizer(folder):
         return None

@@ -100,8 +100,10 @@ def put_core_weights(swap: Swap, folder: Path) -> None:
     for file in folder.glob("*.safetensors"):
         with safe_open(file, framework="pt") as content:
             for name in content.keys():  # noqa: SIM118
-                if of_core := _OF_CORE.search(name):
-                    weights[f"{of_core['layer']}.{of_core['name']}"] = content.get_tensor(name)
+                if f".{CORE}." in name:
+                    of_core = _OF_CORE.search(name)
+                    place = f"{of_core['layer']}.{of_core['name']}" if of_core else name
+                    weights[place] = content.get_tensor(name)
     try:
         nn.ModuleList(bridge.core for bridge in swap.bridges).load_state_dict(weights)
     except RuntimeError as error:

@@ -21,8 +21,8 @@ IMPLEMENTATION = "hedgebench"
 BRIDGE = "attention_bridge"
 """Attribute of an attention layer that holds its `Bridge`."""
 
-CACHE_ARGUMENTS = ("cache", "past_key_values")
-"""Possible names of a forward method's cache argument, the newest first."""
+CACHE_ARGUMENTS = ("cache", "past_key_values", "layer_past")
+"""Possible names of a forward method's cache argument, the newest first; the last are GPT-NeoX's layers'."""
 
 
 class Bridge:
@@ -32,12 +32,15 @@ class Bridge:
         layer: Index of the layer.
         core: The attention that replaces softmax.
         causal: Whether the layer belongs to a decoder.
+        window: Most tokens of a sequence, as the core sees all that the layer's own sliding window would leave out;
+            None without a window, and for a core that has the same.
     """
 
-    def __init__(self, layer: int, core: AttentionCore, causal: bool) -> None:
+    def __init__(self, layer: int, core: AttentionCore, causal: bool, window: int | None = None) -> None:
         self.layer = layer
         self.core = core
         self.causal = causal
+        self.window = window
         self.slot: StateLayer | None = None
 
     def __call__(
@@ -51,7 +54,16 @@ class Bridge:
             v: Values of the same tokens.
             mask: True at real tokens; with a cache also those of earlier tokens, on the left.
             scale: Factor on q·k in softmax; 1/√d if None.
+
+        Raises:
+            UnsupportedError: More tokens than the layer's own sliding window holds.
         """
+        length = q.shape[2] if self.slot is None else self.slot.length
+        if self.window is not None and length > self.window:
+            raise UnsupportedError(
+                f"{length} tokens exceed the model's own sliding window of {self.window}; keep=sliding leaves such "
+                "layers as they are"
+            )
         if self.slot is not None and (packing := self.slot.packing) is not None:
             unpack = packing.unpack
             heads = Heads(unpack(q), unpack(k), unpack(v), packing.positions, packing.mask, scale)
@@ -105,15 +117,15 @@ def _attend(
 
 
 def _key_padding_mask(
-    *_: Any, kv_length: int, attention_mask: Tensor | None = None, local_size: int | None = None, **__: Any
+    *_: Any, kv_length: int, attention_mask: Tensor | None = None, use_vmap: bool = False, **__: Any
 ) -> Tensor | None:
     """The function behind the mask interface: `[b m]`, true at real tokens, or None without padding.
 
     Raises:
-        UnsupportedError: More tokens than the model's own sliding window holds.
+        UnsupportedError: The model adds a pattern of its own to the mask.
     """
-    if local_size is not None and kv_length > local_size:
-        raise UnsupportedError(f"{kv_length} tokens exceed the model's own sliding window of {local_size}")
+    if use_vmap:
+        raise UnsupportedError("the model adds a pattern of its own to the attention mask, which no core can follow")
     if attention_mask is None:
         return None
     mask = attention_mask[:, -kv_length:].bool()
@@ -140,7 +152,7 @@ def check_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 def cache_argument(forward: Callable[..., Any]) -> str:
     """The name of the cache argument of a forward method: `cache` since transformers 5.24, `past_key_values` before."""
     named = inspect.signature(forward).parameters
-    return next((name for name in CACHE_ARGUMENTS if name in named), CACHE_ARGUMENTS[-1])
+    return next((name for name in CACHE_ARGUMENTS if name in named), "past_key_values")
 
 
 def _take_cache(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:

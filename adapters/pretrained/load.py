@@ -23,9 +23,12 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_utils import load_state_dict
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 from transformers.utils import logging
 
-from ..backbone import MODEL_TYPES, CheckpointError, check_model_type
+from ...results.names import unknown_name
+from ..backbone import CheckpointError, capabilities_of
 from ..base import Capability, UnsupportedError
 from .labels import Head, match_head
 from .swap import CORE
@@ -38,16 +41,11 @@ from .weight_files import (
     weights_variant,
 )
 
-_AUTO_CLASSES: Mapping[str, Any] = {
-    **{name: AutoModelForCausalLM for name, can in MODEL_TYPES.items() if Capability.LANGUAGE_MODEL in can},
-    "bert": AutoModelForSequenceClassification,
-    "vit": AutoModelForImageClassification,
-}
 _MASKED_WORDS = ("bert",)
 """Model types with a head for masked words."""
 _OWN_WORD_HEAD = "the checkpoint's own head"
 _NEW_WORD_HEAD = "a new head that was drawn: the checkpoint has none for masked words"
-_IN_A_LAYER = re.compile(r"(^|\.)(layers?|h)\.\d+\.")
+_IN_A_LAYER = re.compile(r"(^|\.)(layers?|h|blocks?)\.\d+\.")
 _OLD_BUFFER = re.compile(r"(attn\.(masked_)?bias|rotary_emb\.inv_freq|position_ids)$")
 _MOST_NAMED = 5
 
@@ -155,7 +153,9 @@ def _match(model: PreTrainedModel, head: Head, drawn: set[str], num_classes: int
 
 def _check_config(raw: Mapping[str, Any], folder: Path, num_classes: int | None, trust_remote_code: bool) -> None:
     model_type = raw.get("model_type")
-    check_model_type(model_type, str(folder))
+    capabilities = capabilities_of(raw, str(folder))
+    if "auto_map" not in raw and model_type not in CONFIG_MAPPING_NAMES:
+        raise CheckpointError(f"{folder}: {unknown_name('model_type', str(model_type), CONFIG_MAPPING_NAMES)}")
     if "auto_map" in raw and not trust_remote_code:
         raise CheckpointError(
             f"{folder} brings code of its own (auto_map in its config.json), which does not run unless you pass "
@@ -164,7 +164,7 @@ def _check_config(raw: Mapping[str, Any], folder: Path, num_classes: int | None,
     if raw.get("quantization_config"):
         method = raw["quantization_config"].get("quant_method", "an unnamed method")
         raise CheckpointError(f"{folder} is quantised by {method}; give the model before it was quantised, or a GGUF")
-    is_language_model = Capability.LANGUAGE_MODEL in MODEL_TYPES[str(model_type)]
+    is_language_model = Capability.LANGUAGE_MODEL in capabilities
     if is_language_model == (num_classes is not None):
         kind = "a language model" if is_language_model else "a classifier"
         asked = "a language model" if num_classes is None else f"a classifier of {num_classes} classes"
@@ -193,18 +193,22 @@ def stored_tensors(folder: Path, trust_remote_code: bool = False) -> dict[str, t
 
 
 def _auto_class(config: PretrainedConfig, masked_words: bool) -> Any:
-    """The class of transformers that loads a model of this type.
+    """The class of transformers for a model's task: next tokens, masked words, classes of text or of images.
 
     Raises:
         UnsupportedError: Models of this type have no head for masked words.
     """
-    if not masked_words:
-        return _AUTO_CLASSES[config.model_type]
-    if config.model_type not in _MASKED_WORDS:
+    if masked_words and config.model_type not in _MASKED_WORDS:
         raise UnsupportedError(
             f"a model of type {config.model_type} has no head for masked words; allowed: {', '.join(_MASKED_WORDS)}"
         )
-    return AutoModelForMaskedLM
+    if masked_words:
+        return AutoModelForMaskedLM
+    raw = {"model_type": config.model_type, "architectures": config.architectures}
+    if Capability.LANGUAGE_MODEL in capabilities_of(raw, config.model_type):
+        return AutoModelForCausalLM
+    has_images = config.model_type in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    return AutoModelForImageClassification if has_images else AutoModelForSequenceClassification
 
 
 def _outline(
@@ -235,7 +239,9 @@ def _outline(
     mismatched = {entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"]}
     missing = set(info["missing_keys"])
     backbone = f"{model.base_model_prefix}."
-    head = {name for name in missing | mismatched if auto is not AutoModelForCausalLM and not name.startswith(backbone)}
+    has_head = auto is not AutoModelForCausalLM
+    drawn = mismatched if converted else missing | mismatched  # a converted classifier was written with its head
+    head = {name for name in drawn if has_head and not name.startswith(backbone)}
     extra = [name for name in info["unexpected_keys"] if _has_no_place(name, converted)]
     shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     _refuse(folder, "lacks", missing - head, shapes)
@@ -245,9 +251,13 @@ def _outline(
 
 
 def _has_no_place(name: str, converted: bool) -> bool:
-    """Whether an unused tensor of the checkpoint belongs to a layer, rather than to another head or an old buffer."""
-    ours = converted and f".{CORE}." in name
-    return bool(_IN_A_LAYER.search(name)) and not _OLD_BUFFER.search(name) and not ours
+    """Whether an unused tensor of the checkpoint is an error, as it belongs to a layer or the checkpoint is converted.
+
+    Other checkpoints may have heads for other tasks, and old buffers.
+    """
+    if converted:  # whoever wrote it had a place for every tensor
+        return f".{CORE}." not in name
+    return bool(_IN_A_LAYER.search(name)) and not _OLD_BUFFER.search(name)
 
 
 def _refuse(folder: Path, problem: str, names: Iterable[str], shapes: Mapping[str, list[int]]) -> None:

@@ -13,13 +13,12 @@ from ..attention.core import token_positions, tokens_seen
 from ..attention_model import AttentionModel, Mask, Outputs, Tokens
 from ..spec import ModelSpec
 from .interface import cache_argument
+from .sites import call_arguments, last_position
 from .state_cache import Packing, StateCache
-from .swap import Swap, is_encoder, swap_attention
+from .swap import Swap, swap_attention
 
 Inputs: TypeAlias = Tokens | Float[Tensor, "b c y x"]
 """Tokens or images."""
-
-_LEARNED_POSITIONS = frozenset({"bert", "gpt2"})
 
 
 class PretrainedModel(AttentionModel):
@@ -37,6 +36,7 @@ class PretrainedModel(AttentionModel):
         self.inner = inner
         self.swap = swap
         self.separator = separator
+        self._last_position = last_position(inner)
 
     @property
     def spec(self) -> ModelSpec:
@@ -103,16 +103,11 @@ class PretrainedModel(AttentionModel):
     @property
     def last_position(self) -> int | None:
         """Number of learned positions; None for rotary positions, which have no end."""
-        config: Any = self.inner.config
-        return config.max_position_embeddings if config.model_type in _LEARNED_POSITIONS else None
+        return self._last_position
 
     def _arguments(self, inputs: Tensor, mask: Tensor | None) -> dict[str, Any]:
-        if inputs.is_floating_point():
-            return {"pixel_values": inputs}
-        positions = token_positions(inputs, mask)
-        arguments: dict[str, Any] = {"input_ids": inputs, "attention_mask": mask, "position_ids": positions}
-        if not is_encoder(self.inner):
-            return {**arguments, "use_cache": False}
+        is_decoder = self.swap.bridges[0].causal
+        arguments = call_arguments(self.inner, inputs, mask, use_cache=False if is_decoder else None)
         if self.separator is not None:
             arguments["token_type_ids"] = segment_ids(inputs, mask, self.separator)
         return arguments

@@ -26,6 +26,7 @@ from ..attention.core import (
     tokens_seen,
 )
 from ..attention.position import Rotary, ShortConvolution
+from ..attention.softmax import kept_softmax
 from ..attention_model import AttentionModel, Mask, Tokens, TowerMask
 from ..base import UnsupportedError
 from ..mechanisms.declaration import AttentionShape
@@ -270,7 +271,11 @@ class Transformer(AttentionModel):
             raise UnsupportedError(f"model {spec.canonical} exists only in encoders; this model is a decoder")
         shape = AttentionShape(config.heads, config.kv_heads, config.head_dim, context_length, seed=seed)
         shape = replace(shape, width=config.width, grid=config.grid)
-        return [build_layer(spec.mechanism, spec.options, replace(shape, layer=i)) for i in range(config.layers)]
+        kept = spec.kept_layers([False] * config.layers)
+        return [
+            kept_softmax() if i in kept else build_layer(spec.mechanism, spec.options, replace(shape, layer=i))
+            for i in range(config.layers)
+        ]
 
     @property
     def last_position(self) -> int | None:

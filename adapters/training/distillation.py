@@ -95,8 +95,11 @@ class AttentionDistillation:
         self, layer: int, core: AttentionCore, heads: Heads, causal: bool, teacher_output: Tensor
     ) -> Float[Tensor, ""]:
         """The loss of one layer, a mean over queries and heads; adds its divergence to the sums for `details`."""
-        query_map, key_map = maps_of(core)
         total = heads.q.new_zeros((), dtype=torch.float32)
+        if core.is_kept:  # it is softmax attention, at no divergence from itself
+            self._add(layer, torch.zeros(heads.q.shape[1]), _queries(heads))
+            return total
+        query_map, key_map = maps_of(core)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.settings.attention_factor > 0):
             result = attention_distillation_loss(
                 heads.q,
@@ -118,9 +121,12 @@ class AttentionDistillation:
             self._outputs[layer] = self._outputs.get(layer, 0.0) + float(error.detach()) * queries
         if torch.is_grad_enabled() and not total.requires_grad:  # a hybrid whose window holds all tokens uses no map
             total = total + sum(0.0 * p.sum() for p in core.parameters() if p.requires_grad)
-        self._sums[layer] = self._sums.get(layer, 0.0) + result.kl.double().cpu() * queries
-        self._queries[layer] = self._queries.get(layer, 0) + queries
+        self._add(layer, result.kl, queries)
         return total
+
+    def _add(self, layer: int, divergence: Float[Tensor, " h"], queries: int) -> None:
+        self._sums[layer] = self._sums.get(layer, 0.0) + divergence.double().cpu() * queries
+        self._queries[layer] = self._queries.get(layer, 0) + queries
 
     def details(self) -> Mapping[str, float]:
         """Mean divergence in nats over all layers and of each layer, and output errors if they are minimised."""
@@ -192,6 +198,8 @@ def freeze_all_but_maps(model: AttentionModel, settings: DistillSettings) -> Non
     for core in model.cores:
         if settings.output_factor:
             core.requires_grad_(True)
+        if core.is_kept:
+            continue
         for feature_map in dict.fromkeys(maps_of(core)):
             feature_map.requires_grad_(True)
 
@@ -202,6 +210,6 @@ def _queries(heads: Heads) -> int:
 
 
 def has_weights_to_compare(model: AttentionModel) -> bool:
-    """Whether the attention of every layer has feature maps whose weights are a distribution over keys."""
-    maps = [getattr(core, "query_map", None) for core in model.cores]
-    return all(isinstance(part, FeatureMap) and part.positive for part in maps)
+    """Whether every layer that a hybrid does not keep has feature maps whose weights are a distribution over keys."""
+    maps = [getattr(core, "query_map", None) for core in model.cores if not core.is_kept]
+    return bool(maps) and all(isinstance(part, FeatureMap) and part.positive for part in maps)

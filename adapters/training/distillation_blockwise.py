@@ -224,7 +224,7 @@ class BlockwiseDistillation:
         return divergence_of_batches(self.objective, self.measured, self.settings, self.precision)
 
     def _train(self) -> History | None:
-        if self.examples is None:
+        if self.examples is None or not any(p.requires_grad for p in self.blocks[self.index].parameters()):
             return None
         return train(
             self.blocks[self.index],

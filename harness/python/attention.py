@@ -62,7 +62,7 @@ class Attention(nn.Module):
 
     Raises:
         UnknownNameError: The mechanism or an option does not exist.
-        ValueError: An option does not fit the sizes.
+        ValueError: An option does not fit the sizes, or the spec chooses layers of a model.
     """
 
     def __init__(
@@ -71,6 +71,10 @@ class Attention(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         parsed = _parsed(spec)
+        if parsed.choice is not None:
+            raise ValueError(
+                f"{parsed.canonical} chooses layers of a model; this is one layer, so leave the choice out"
+            )
         shape = AttentionShape(heads, kv_heads or heads, head_dim, context_length, layer, seed)
         self.spec = parsed.canonical
         self.core = build_attention(parsed.mechanism, parsed.options, shape)
@@ -172,7 +176,8 @@ def swap(model: ModelT, spec: str | Mechanism, *, context_length: int | None = N
     A feature map that has to be learnt starts untrained: Hedgehog's at the identity. `convert` distils it.
 
     Args:
-        model: A BERT, GPT-2, Llama, Mistral, Qwen2 or ViT; one that was swapped before gets the new attention instead.
+        model: A model whose layers ask transformers' attention interface; it is proven first. One that was swapped
+            before gets the new attention instead.
         spec: Model spec, or a mechanism of your own.
         context_length: Longest sequence in tokens, for maps that depend on positions; by default the model's own.
         seed: Seed of maps that draw random numbers.
@@ -197,8 +202,8 @@ def swap(model: ModelT, spec: str | Mechanism, *, context_length: int | None = N
 
 
 def _context_length(model: PreTrainedModel) -> int:
-    """The number of positions of a model; of a model of images, its patches and its class token."""
+    """The number of positions of a model; of a model of images, its patches and tokens of its own."""
+    from ...adapters.pretrained.sites import image_part, image_positions
+
     config = model.config
-    if hasattr(config, "image_size"):
-        return int((config.image_size // config.patch_size) ** 2 + 1)
-    return int(config.max_position_embeddings)
+    return int(config.max_position_embeddings) if image_part(config) is None else image_positions(model)

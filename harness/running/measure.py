@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ...adapters.base import Adapter, Capability, UnsupportedError
+from ...adapters.mechanisms.native import NATIVE
 from ...adapters.spec import parse_spec
 from ...results.record import WITHOUT_BRANCH, CurvePoint, KernelUse, Metric, Scalar
 from ...results.stats.scores import NOT_PAIRED, stated_pairing
@@ -229,10 +230,23 @@ class Measurement:
             softmax = parse_spec(REFERENCE_MODEL, registry.mechanisms().get)
             spec = softmax if RECIPES[cell.recipe].trains_teacher else planned.spec
             return build_scratch(spec, planned.backbone, settings, data.shape, cell.seed, precision)
+        folder, trusted = materialise(planned.weights, job.sources), job.config.trust_remote_code
+        if planned.spec.mechanism.name == NATIVE.name:
+            from ...adapters.native.build import build_native
+
+            return build_native(
+                folder,
+                planned.backbone,
+                settings,
+                data.shape,
+                seed=cell.seed,
+                precision=precision,
+                trust_remote_code=trusted,
+            )
         from ...adapters.pretrained.adapter import build_pretrained
 
         return build_pretrained(
-            materialise(planned.weights, job.sources),
+            folder,
             planned.backbone,
             settings,
             data.shape,
@@ -240,7 +254,7 @@ class Measurement:
             seed=cell.seed,
             precision=precision,
             in_host_memory=bool(cell.settings.get("distill", {}).get("block_layers")),
-            trust_remote_code=job.config.trust_remote_code,
+            trust_remote_code=trusted,
         )
 
     def _convert(self, adapter: ModelAdapter[Any], data: TaskData) -> None:

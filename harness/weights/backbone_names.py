@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...adapters.backbone import BACKBONES, Backbone, Checkpoint, pretrained
+from ...adapters.backbone import BACKBONES, Backbone, Checkpoint, capabilities_of, pretrained
 from ...adapters.pretrained.gguf import gguf_config
 from ...adapters.pretrained.weight_files import read_config
 from ...results.names import UnknownNameError, unknown_name
@@ -48,7 +48,9 @@ def backbone_from_name(name: str, sources: Sources) -> Backbone:
 
 
 def _declare(name: str, config: Mapping[str, Any], checkpoint: Checkpoint) -> Backbone:
-    return pretrained(name, str(config.get("model_type")), checkpoint)
+    return pretrained(
+        name, str(config.get("model_type")), checkpoint, capabilities=capabilities_of(config, checkpoint.folder or name)
+    )
 
 
 def _config_in(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ...adapters.base import Capability, ModelShape
 from ...adapters.precision import DTYPES, Precision
 from ...adapters.pretrained.adapter import build_pretrained
 from ...adapters.pretrained.converted import conversion_of
+from ...adapters.pretrained.sites import image_part
 from ...adapters.pretrained.weight_files import read_config, transformers_config
 from ...results.names import unknown_name
 from .. import registry
@@ -58,8 +59,8 @@ def load_model(
     shape = ModelShape(
         context_length=int(converted["context_length"]) if converted else 1,
         num_classes=len(classes) or None,
-        image_size=getattr(config, "image_size", None),
-        channels=getattr(config, "num_channels", 1),
+        image_size=getattr(image_part(config), "image_size", None),
+        channels=getattr(image_part(config), "num_channels", 1),
         labels=tuple(classes.values()) if "id2label" in read_config(folder) else (),
     )
     adapter = build_pretrained(

@@ -17,7 +17,7 @@ from .efficiency import efficiency_plots
 from .fidelity import fidelity_plots, lengths_plots
 from .overview import overview_plots
 from .quality import DRAWN_AGAINST, plots_against, quality_plots
-from .sweeps import sweep_plots
+from .sweeps import layer_plots, sweep_plots
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def make_plots(records: Iterable[Record], samples: Samples | None = None) -> lis
             *overview_plots(rows, styles),
             *quality_plots(rows, styles),
             *sweep_plots(rows, styles),
+            *layer_plots(rows, styles),
             *(fidelity_plots(records, samples, styles) if samples else ()),
             *lengths_plots(rows, styles),
             *curve_plots(records, styles),

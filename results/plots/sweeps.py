@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 SUREST = 0.1
 """Largest standard error of a crossing that is labelled, as a share of its length: noise makes and moves the others."""
 
+LAYER, KEPT, COST = "layer", "kept_layers", "layer_cost"
+"""Coordinates of the task `layer_sensitivity`, and its metric of one layer."""
+
 _RATE, _TIME = "_tokens_per_s", "_ms"
 
 
@@ -34,6 +37,41 @@ def sweep_plots(rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
         if not is_twin and len({row.at for row in points}) > 1 and any(row.value is not None for row in points):
             title = draw.titled(f"{comparison.task}: {metric}" + (f", {rest}" if rest else ""), comparison)
             yield Plot("sweep", comparison, title, _figure(points, ends, styles, title), (metric, rest))
+
+
+def layer_plots(rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
+    """A plot for each task that swaps layers one by one: what each costs, and quality against layers that stay."""
+    for comparison, all_rows in grouped(rows, lambda row: row.comparison).items():
+        panels = [
+            (axis, [row for row in all_rows if axis in row.coordinates and row.metric.endswith(end)])
+            for axis, end in ((LAYER, COST), (KEPT, f"_{KEPT}"))
+        ]
+        if all(points for _, points in panels):
+            title = draw.titled(f"{comparison.task}: what each layer costs alone, and layers that stay", comparison)
+            figure, axes = draw.new_figure(10.0, 4.2, 2)
+            handles: dict[str, Any] = {}
+            for panel, (axis, points) in zip(axes, panels, strict=True):
+                handles |= _over_layers(panel, axis, points, styles)
+            yield Plot("layers", comparison, title, draw.finished(figure, title, handles))
+
+
+def _over_layers(axes: Axes, axis: str, rows: Sequence[Row], styles: Styles) -> dict[str, Any]:
+    """A line for each model over layers, or over their number; the entries of the legend."""
+    from matplotlib.ticker import MaxNLocator
+
+    handles: dict[str, Any] = {}
+    for label, line in grouped(rows, lambda row: row.label).items():
+        ordered = sorted(line, key=lambda row: float(row.coordinates[axis] or 0))
+        xs = [float(row.coordinates[axis] or 0) for row in ordered]
+        errors = [row.stderr or 0.0 for row in ordered]
+        look = {**styles[label].look, "capsize": 2, "markersize": 5}
+        handles[label] = axes.errorbar(xs, [row.value or 0.0 for row in ordered], yerr=errors, **look)
+    if axis == LAYER:
+        axes.axhline(0.0, color="#999999", linewidth=0.8, zorder=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlabel("layer that is swapped alone" if axis == LAYER else "layers that stay softmax, the costliest first")
+    axes.set_ylabel(draw.plain(draw.labelled(rows)))
+    return handles
 
 
 def mark_crossovers(axes: Axes, rows: Sequence[Row], styles: Styles) -> None:

@@ -12,7 +12,7 @@ from hedgebench.adapters.backbone import (
     Backbone,
     Checkpoint,
     CheckpointError,
-    check_model_type,
+    capabilities_of,
     pretrained,
 )
 from hedgebench.adapters.base import Capability
@@ -76,8 +76,11 @@ def test_only_the_large_model_is_held_in_bfloat16() -> None:
 
 def test_what_a_model_can_do_follows_from_its_type() -> None:
     decoders = {name for name, can in MODEL_TYPES.items() if Capability.GENERATE in can}
-    assert decoders == {"gpt2", "llama", "mistral", "qwen2"}
-    assert {name for name, can in MODEL_TYPES.items() if Capability.CLASSIFIER in can} == {"bert", "vit"}
+    assert {"gpt2", "gpt_neox", "llama", "mistral", "qwen2"} <= decoders
+    assert {name for name, can in MODEL_TYPES.items() if Capability.CLASSIFIER in can} == {
+        *("beit", "bert", "camembert", "deit", "dinov2", "distilbert", "electra", "ernie", "modernbert", "roberta"),
+        *("siglip", "vit", "xlm-roberta"),
+    }
 
 
 def test_a_folder_is_declared_by_its_type() -> None:
@@ -86,7 +89,25 @@ def test_a_folder_is_declared_by_its_type() -> None:
     assert backbone.summary == "pretrained qwen2 model from /models/mine"
 
 
-@pytest.mark.parametrize(("model_type", "nearest"), [("bert2", "did you mean bert"), (None, "allowed: bert, gpt2")])
+@pytest.mark.parametrize(("model_type", "nearest"), [("bert2", "did you mean bert"), (None, "allowed: beit, bert")])
 def test_an_unsupported_type_is_refused_with_the_nearest(model_type: object, nearest: str) -> None:
     with pytest.raises(CheckpointError, match=f"/models/mine: unknown model_type .*{nearest}"):
-        check_model_type(model_type, "/models/mine")
+        capabilities_of({"model_type": model_type}, "/models/mine")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "can"),
+    [
+        ("MambaForCausalLM", Capability.LANGUAGE_MODEL),
+        ("GPTBigCodeLMHeadModel", Capability.LANGUAGE_MODEL),
+        ("DebertaV2ForSequenceClassification", Capability.CLASSIFIER),
+        ("SwinForImageClassification", Capability.CLASSIFIER),
+    ],
+)
+def test_another_type_can_do_what_the_class_that_wrote_it_does(architecture: str, can: Capability) -> None:
+    assert can in capabilities_of({"model_type": "other", "architectures": [architecture]}, "here")
+
+
+def test_a_model_with_an_encoder_and_a_decoder_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="has an encoder and a decoder"):
+        capabilities_of({"model_type": "t5", "is_encoder_decoder": True, "architectures": ["T5ForCausalLM"]}, "here")

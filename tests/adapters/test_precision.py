@@ -13,10 +13,10 @@ from hedgebench.adapters.precision import Precision
 from hedgebench.adapters.scratch.transformer import Transformer
 from hedgebench.adapters.training.loop import train
 from hedgebench.adapters.training.settings import TrainSettings
-from hedgebench.harness.registry import mechanisms
+
+from .layer_names import OF_HEADS
 
 Build = Callable[..., ModelAdapter[Transformer]]
-NAMES = [name for name, mechanism in mechanisms().items.items() if mechanism.reads_heads]
 
 
 def test_device_and_type_are_those_of_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +37,9 @@ def test_matrix_products_run_in_the_type_asked_for(dtype: str, result: torch.dty
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == result
 
 
-@pytest.mark.parametrize("spec", [*NAMES, "gated_deltanet", "mamba2", "hedgehog:map=softmax", "hedgehog:map=exp_max"])
+@pytest.mark.parametrize(
+    "spec", [*OF_HEADS, "gated_deltanet", "mamba2", "hedgehog:map=softmax", "hedgehog:map=exp_max"]
+)
 def test_bfloat16_comes_close_to_float32_through_prompt_decode_and_weights(
     build: Build, spec: str, tokens: Tensor
 ) -> None:
@@ -52,7 +54,7 @@ def test_bfloat16_comes_close_to_float32_through_prompt_decode_and_weights(
         torch.testing.assert_close(rough, exact, rtol=0.1, atol=0.1)
 
 
-@pytest.mark.parametrize("spec", [*NAMES, "kda", "gla", "based"])
+@pytest.mark.parametrize("spec", [*OF_HEADS, "kda", "gla", "based"])
 def test_training_in_bfloat16_keeps_weights_in_float32_and_finite(build: Build, spec: str, tokens: Tensor) -> None:
     adapter = build(spec, dtype="bfloat16")
     rows = tokens.numpy().astype(np.int32)

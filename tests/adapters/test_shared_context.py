@@ -14,8 +14,8 @@ from hedgebench.adapters.precision import Precision
 from hedgebench.adapters.pretrained.model import PretrainedModel
 from hedgebench.adapters.scratch.transformer import Transformer
 from hedgebench.adapters.shared_context import SHORTEST, beginnings
-from hedgebench.harness.registry import mechanisms
 
+from .layer_names import OF_HEADS
 from .swapped import swapped
 from .test_scoring import VOCAB, running, scorer
 from .tiny_models import DECODERS
@@ -40,7 +40,7 @@ def questions(seed: int = 0, vocab: int = 11) -> Requests:
     return [*asked, (some(4), some(2)), (some(30), some(1)), *asked[:2]]
 
 
-@pytest.mark.parametrize("spec", [*mechanisms().items, "hedgehog:window=4", "window:window=3"])
+@pytest.mark.parametrize("spec", [*OF_HEADS, "hedgehog:window=4", "window:window=3"])
 def test_every_mechanism_scores_as_without_sharing(build: Build, spec: str) -> None:
     adapter = build(spec, shape=ModelShape(context_length=LENGTH, vocab_size=11), rope=True, short_conv=3)
     assert_alike(adapter, questions(), batch_sizes=(3, 64))

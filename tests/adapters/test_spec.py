@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -62,10 +64,42 @@ def test_a_bare_name_is_its_own_canonical_form_and_takes_every_default(name: str
         ("window:window=064", "window"),
         ("hedgehog:window=16:map=softmax", "hedgehog:map=softmax:window=16"),
         (" elu ", "elu"),
+        ("hedgehog:keep=5+0+05:map=softmax", "hedgehog:keep=0+5:map=softmax"),
+        ("none:layers=10+9+2", "none:layers=2+9+10"),
+        ("elu:keep=sliding+every4+0", "elu:keep=0+every4+sliding"),
     ],
 )
 def test_defaults_are_dropped_and_options_sorted(text: str, canonical: str) -> None:
     assert parse(text).canonical == canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("hedgehog:keep=a", "keep of model spec 'hedgehog:keep=a' names 'a'; allowed, joined by +: indices of layers"),
+        ("hedgehog:keep=every1", "names 'every1'"),
+        ("hedgehog:keep=-1", "names '-1'"),
+        ("hedgehog:layers=1++2", "names ''"),
+        ("hedgehog:keep=0:layers=1", "has both keep and layers"),
+    ],
+)
+def test_a_choice_of_layers_that_cannot_be_read_is_refused(text: str, told: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(told)):
+        parse(text)
+
+
+@pytest.mark.parametrize("name", ["softmax", "native"])
+def test_what_is_one_model_as_a_whole_has_no_choice_of_layers(name: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"option of model {name}"):
+        parse(f"{name}:keep=0")
+
+
+@pytest.mark.parametrize(
+    ("choice", "kept"),
+    [("keep=0+5", (0, 5)), ("layers=1+2+3+4", (0, 5)), ("keep=every3", (2, 5)), ("keep=sliding+0", (0, 1, 3))],
+)
+def test_layers_are_kept_by_index_by_step_and_by_window(choice: str, kept: tuple[int, ...]) -> None:
+    assert parse(f"hedgehog:{choice}").kept_layers([False, True, False, True, False, False]) == kept
 
 
 @pytest.mark.parametrize(

@@ -300,6 +300,12 @@ def test_pickled_weights_are_planned_only_where_they_are_trusted(tmp_path: Path)
         assert (cell.problem is None, cell.weights is not None) == (is_trusted, is_trusted)
 
 
+def test_layers_that_the_backbone_does_not_have_are_refused() -> None:
+    assert planned("short", models=("none:keep=1",))[0].cell.model == "none:keep=1"
+    with pytest.raises(UsageError, match="keep=2: the model has no layer 2; it has layers 0 to 1"):
+        planned("short", models=("none:keep=2",))
+
+
 def test_a_window_that_holds_the_whole_context_is_refused() -> None:
     refused = "the window of hedgehog:window=64 holds 64 tokens, and the context of short has 64"
     with pytest.raises(UsageError, match=refused):

@@ -14,8 +14,10 @@ from hedgebench.kernels.choice import KernelChoice
 from hedgebench.kernels.costs import linear_state_bytes, softmax_decode_cost
 from hedgebench.kernels.maps.learned import HedgehogMap
 
+from ..layer_names import OF_HEADS
+
 VARIANTS = [
-    *(name for name, mechanism in mechanisms().items.items() if mechanism.reads_heads),
+    *OF_HEADS,
     *("gla:gates=keys", "gla:gates=keys:window=3"),
     *(
         "hedgehog:map=softmax",

@@ -21,6 +21,7 @@ from ..tiny_models import DECODERS, MODEL_TYPES, save_tiny
 
 CASES = [(model_type, text) for model_type in MODEL_TYPES for text in ("hedgehog", "t2r")]
 CASES += [(model_type, "hedgehog:window=4") for model_type in DECODERS]
+CASES += [("llama", "hedgehog:keep=0"), ("bert", "hedgehog:layers=0")]
 
 
 def converted(model_type: str, text: str, tmp_path: Path) -> tuple[Path, torch.Tensor]:

@@ -142,8 +142,8 @@ def test_shards_are_read_together(tmp_path: Path) -> None:
 
 
 def test_an_unknown_model_type_is_answered_with_the_nearest(tmp_path: Path) -> None:
-    change_config(folder := save_tiny("llama", tmp_path), model_type="llama4")
-    with pytest.raises(CheckpointError, match="unknown model_type 'llama4'; did you mean llama"):
+    change_config(folder := save_tiny("llama", tmp_path), model_type="llama9")
+    with pytest.raises(CheckpointError, match="unknown model_type 'llama9'; did you mean llama"):
         load(folder)
 
 
@@ -261,6 +261,22 @@ def test_feature_maps_of_a_converted_checkpoint_are_left_for_later(tmp_path: Pat
         load(folder)
     change_config(folder, hedgebench={"version": 1})
     load(folder)
+
+
+@pytest.mark.parametrize("name", ["score.weight", "model.layers.7.self_attn.q_proj.weight", "model.rotary.inv_freq"])
+def test_a_converted_checkpoint_has_no_tensor_that_nothing_takes(name: str, tmp_path: Path) -> None:
+    change_config(folder := save_tiny("llama", tmp_path), hedgebench={"version": 1})
+    load(folder)
+    change_weights(folder, lambda weights: weights.update({name: torch.ones(8)}))
+    with pytest.raises(CheckpointError, match=name):
+        load(folder)
+
+
+def test_a_converted_classifier_has_its_head(tmp_path: Path) -> None:
+    change_config(folder := save_tiny("vit", tmp_path), hedgebench={"version": 1})
+    change_weights(folder, lambda weights: weights.__delitem__("classifier.weight"))
+    with pytest.raises(CheckpointError, match=r"lacks 1 of the model's tensors: classifier\.weight"):
+        load(folder, 10)
 
 
 @pytest.mark.parametrize(("model_type", "num_classes"), [("llama", 2), ("bert", None), ("vit", None)])

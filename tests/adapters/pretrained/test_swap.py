@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from hedgebench.adapters.attention.linear import LinearAttention
 from hedgebench.adapters.base import UnsupportedError
@@ -107,14 +107,6 @@ def test_options_of_gpt2_that_change_the_scale_are_kept() -> None:
         before = model(ids).logits
         swap_attention(model, spec("softmax"), context_length=64)
         torch.testing.assert_close(model(ids).logits, before, rtol=1e-5, atol=1e-6)
-
-
-def test_other_model_types_are_refused_with_those_that_can_be() -> None:
-    model = OPTForCausalLM(
-        OPTConfig(vocab_size=40, hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=2)
-    )
-    with pytest.raises(UnsupportedError, match="'opt' cannot be swapped; can be: bert, gpt2"):
-        swap_attention(model, spec("hedgehog"), context_length=8)
 
 
 @pytest.mark.parametrize("text", ["window", "hedgehog:window=4"])

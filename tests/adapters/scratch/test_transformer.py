@@ -17,15 +17,16 @@ from hedgebench.adapters.scratch.transformer_config import TransformerConfig, pa
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness.registry import mechanisms
 
+from ..layer_names import DECODERS
+
 Build = Callable[..., ModelAdapter[Transformer]]
 
 CONFIG = TransformerConfig(
     layers=2, heads=2, kv_heads=2, width=16, mlp_width=64, context_length=12, causal=True, vocab_size=11
 )
 SOFTMAX = parse_spec("softmax", mechanisms().get)
-NAMES = [name for name, mechanism in mechanisms().items.items() if not mechanism.encoder_only]
 close = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-4)
-BOTH_WAYS = [name for name in NAMES if not mechanisms().items[name].causal_only]
+BOTH_WAYS = [name for name in DECODERS if not mechanisms().items[name].causal_only]
 PLACES = pytest.mark.parametrize(
     "size",
     [{}, {"rope": True}, {"short_conv": 3}, {"kv_heads": 1}],
@@ -90,7 +91,7 @@ def test_left_padded_logits_equal_those_of_transformers_gpt2(gpt2: GPT2LMHeadMod
 
 
 @PLACES
-@pytest.mark.parametrize("spec", NAMES)
+@pytest.mark.parametrize("spec", DECODERS)
 def test_a_prompt_and_then_single_tokens_give_the_logits_of_a_full_pass(
     build: Build, spec: str, size: dict[str, int], tokens: Tensor
 ) -> None:
@@ -107,7 +108,7 @@ def test_a_prompt_and_then_single_tokens_give_the_logits_of_a_full_pass(
         close(logits, full[:, t])
 
 
-@pytest.mark.parametrize("spec", NAMES)
+@pytest.mark.parametrize("spec", DECODERS)
 def test_later_tokens_and_padding_on_the_right_change_nothing_before(build: Build, spec: str, tokens: Tensor) -> None:
     adapter = build(spec, short_conv=3)
     full = adapter.logits(tokens)
@@ -223,3 +224,13 @@ def test_sizes_that_do_not_fit_are_refused(change: dict[str, int], message: str)
 def test_an_image_needs_a_context_of_its_patches_and_the_class_token() -> None:
     assert patches_and_class_token(replace(CONFIG, image_size=224, patch_size=16)).context_length == 197
     assert patches_and_class_token(CONFIG) is CONFIG
+
+
+def test_a_hybrid_keeps_softmax_in_the_layers_that_its_spec_names() -> None:
+    whole = Transformer(CONFIG, parse_spec("none", mechanisms().get))
+    hybrid = Transformer(CONFIG, parse_spec("none:keep=1", mechanisms().get))
+    assert [core.is_kept for core in whole.cores] == [False, False]
+    assert [core.is_kept for core in hybrid.cores] == [False, True]
+    assert [type(core).__name__ for core in hybrid.cores] == ["NoAttention", "SoftmaxAttention"]
+    with pytest.raises(ValueError, match="the model has no layer 2"):
+        Transformer(CONFIG, parse_spec("none:keep=2", mechanisms().get))

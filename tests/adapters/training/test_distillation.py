@@ -242,3 +242,23 @@ def test_a_batch_within_the_window_of_a_hybrid_has_no_loss_and_no_gradient() -> 
     trained = [p for p in model.parameters() if p.requires_grad]
     assert trained
     assert all(p.grad is not None and not p.grad.any() for p in trained)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "bert"])
+def test_a_layer_that_a_hybrid_keeps_is_passed_by(model_type: str) -> None:
+    """It diverges from softmax by nothing, and the others learn what they would learn in the whole model."""
+    hybrid, whole = prepared(model_type, "hedgehog:keep=0"), prepared(model_type)
+    taken = []
+    for model in (hybrid, whole):
+        objective = AttentionDistillation(model, SETTINGS)
+        objective.loss(model, examples_of(model_type), rows_of(model_type), CPU.device).backward()
+        taken.append(objective.take_divergence())
+    assert not taken[0][0].any()
+    assert torch.equal(taken[0][1], taken[1][1])
+    assert has_weights_to_compare(hybrid)
+    assert not list(hybrid.cores[0].parameters())
+    gradients = [[weight.grad for weight in model.cores[1].parameters()] for model in (hybrid, whole)]
+    for found, wanted in zip(*gradients, strict=True):
+        assert found is not None
+        assert wanted is not None
+        assert torch.equal(found, wanted)

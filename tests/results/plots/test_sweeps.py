@@ -61,3 +61,18 @@ def test_a_crossing_that_noise_may_have_made_has_no_label(make_record: MakeRecor
     (plot,) = sweeps(make_record, ("prefill_ms", "ms"), error=error)
     labels = {word for word in words(plot) if word.isdigit()} - {"128", "256", "1024", "2048"}
     assert bool([label for label in labels if 400 < int(label) < 650]) == is_sure
+
+
+def test_layers_are_drawn_with_what_each_costs_and_with_those_that_stay(make_record: MakeRecord) -> None:
+    metrics = [
+        *(Metric("layer_cost", cost, "1", False, 0.1, 4, {"layer": i}) for i, cost in enumerate((0.5, 2.0, 0.1))),
+        *(
+            Metric("perplexity_kept_layers", 20.0 - kept, "1", False, 0.2, 4, {"kept_layers": kept})
+            for kept in (3, 0, 2, 1)
+        ),
+    ]
+    (plot,) = (p for p in make_plots([make_record("none", "layer_sensitivity", metrics=metrics)]) if p.kind == "layers")
+    costs, curve = (next(line for line in axes.lines if len(line.get_xydata()) > 2) for axes in plot.figure.axes)
+    assert np.asarray(costs.get_xydata()).tolist() == [[0.0, 0.5], [1.0, 2.0], [2.0, 0.1]]
+    assert np.asarray(curve.get_xydata()).tolist() == [[0.0, 20.0], [1.0, 19.0], [2.0, 18.0], [3.0, 17.0]]
+    assert {"layer that is swapped alone", "layers that stay softmax, the costliest first"} <= words(plot)

@@ -11,8 +11,8 @@ import torch
 
 from hedgebench.adapters.base import UnsupportedError
 from hedgebench.adapters.model_adapter import ModelAdapter
-from hedgebench.harness.registry import mechanisms
 
+from ...adapters.layer_names import OF_HEADS
 from ..lm_eval_tiny import adapter_of, convert_to, peer, requests, save_checkpoint, text_model_of
 
 LONG = "the quick brown fox jumps over the lazy dog and runs on " * 2
@@ -29,7 +29,6 @@ PAIRS = (
     ("a question", " b"),
     ("é", "ü"),
 )
-NAMES = [name for name, mechanism in mechanisms().items.items() if mechanism.reads_heads]
 OPTIONS = (
     *(f"hedgehog:map={name}" for name in ("exp_max", "softmax", "softmax_joint")),
     *("hedgehog:window=4", "hedgehog:negate=false", "hedgehog:bias=true", "exp:t=2"),
@@ -92,7 +91,7 @@ def test_greedy_texts_are_those_of_lm_evals_own_model(checkpoint: tuple[str, Pat
 @pytest.mark.parametrize(
     ("kind", "spec"),
     [
-        *(("llama", spec) for spec in (*NAMES, *OPTIONS)),
+        *(("llama", spec) for spec in (*OF_HEADS, *OPTIONS)),
         *(("gpt2", spec) for spec in ("softmax", "hedgehog", "hedgehog:window=4", "cosformer")),
     ],
 )
@@ -111,7 +110,7 @@ def test_answers_in_a_batch_are_those_alone(folders: Mapping[str, Path], kind: s
     assert together[2] == [model.generate_until([prompt])[0] for prompt in prompts]
 
 
-@pytest.mark.parametrize("spec", [*NAMES, *OPTIONS])
+@pytest.mark.parametrize("spec", [*OF_HEADS, *OPTIONS])
 def test_weights_in_bfloat16_come_close_to_those_in_float32(gpt2: Path, spec: str) -> None:
     tokens = torch.arange(40).reshape(2, 20)
     exact = adapter_of(gpt2, spec).logits(tokens)
