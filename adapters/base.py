@@ -57,8 +57,7 @@ class ModelShape:
         input_dim: Real numbers at each position of a sequence of vectors, which a linear layer embeds; None for tokens
             and images.
         labels: Names of a classifier's classes in the order of their ids; empty if they have none.
-        label_words: Token id of the word that stands for each class, if a masked language model classifies by its head
-            for masked words; empty for a classification head.
+        label_words: Token id of each class's word, for a head for masked words; empty for a classification head.
         mask_token: Token id of the mask in such inputs.
     """
 
@@ -154,8 +153,7 @@ class AttentionMaps:
         weights: The layer's own attention weights.
         softmax: Softmax attention weights of the same queries and keys.
         products: q·k times softmax's scale; minus infinity at keys that a query does not see.
-        teacher: Weights of this layer in the softmax model before conversion, on the same inputs; None without such a
-            model.
+        teacher: Weights of this layer in the softmax model before conversion, on the same inputs; None without one.
     """
 
     weights: Tensor
@@ -195,8 +193,7 @@ class Sampling(TypedDict, total=False):
         stop_token: Token that ends a row; rows that ended repeat it. None to always generate `max_new_tokens`.
         top_k: Sample among this many of the likeliest tokens; None for all.
         top_p: Sample among the fewest tokens that together have this probability; None for all.
-        has_ended: Called after each step with all new tokens `[b, t]`; if it returns True, generation ends for all
-            rows.
+        has_ended: Called after each step with all new tokens `[b, t]`; if it returns True, all rows end.
     """
 
     temperature: float
@@ -283,10 +280,7 @@ class Adapter(Protocol):
         ...
 
     def attention_weights(self, inputs: Tensor, attention_mask: Tensor | None = None) -> list[Tensor]:
-        """Attention weights `[b, h, n, n]` of each layer, float32.
-
-        Rows of a normalised mechanism sum to 1, or to 0 if the query sees no key or all its scores are 0.
-        """
+        """Attention weights `[b, h, n, n]` of each layer, float32; normalised rows sum to 1, or to 0 without scores."""
         ...
 
     def compare_attention(
@@ -331,9 +325,7 @@ class WithMlps(Protocol):
     def visit_mlps(
         self, inputs: Tensor, visit: Callable[[int, Tensor], None], attention_mask: Tensor | None = None
     ) -> None:
-        """Calls `visit` with each layer's index and the activations `[b, n, m]` of its MLP's m hidden neurons.
-
-        These are the inputs of the MLP's last projection, in float32.
+        """Calls `visit` with each layer's index and the inputs `[b, n, m]` of its MLP's last projection, float32.
 
         Raises:
             UnsupportedError: The MLPs were not found.

@@ -18,6 +18,7 @@ It is `classification:tickets` in records and tables: its content counts, and no
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -10,7 +10,7 @@ from typing import Any
 
 from .declaration import AttentionShape, Mechanism, Option
 
-_CORES = "hedgebench.adapters.attention.gated"
+_CORES = "hedgebench.adapters.gated.attention"
 
 KERNELS = Option(
     str, None, "peer: flash-linear-attention's kernels, on cuda alone", choices=("fla",), read_by="attention"

@@ -75,7 +75,7 @@ BASED = Mechanism(
     summary="layers of gated convolutions, Taylor linear attention and a sliding window, in turns",
     source="Arora et al. 2024, arXiv:2402.18668, section 4 and appendix; layers 0, 3 and 4 of each five convolve, 1 is "
     "linear attention, 2 a window, as in the authors' configuration for 360M parameters, whose window has 256 keys",
-    attention="hedgebench.adapters.attention.based:based",
+    attention="hedgebench.adapters.gated.based:based",
     attention_arguments=lambda shape: {"shape": shape},
     causal_only=True,
     reads_heads=False,

@@ -74,7 +74,7 @@ class NativeModel(AttentionModel):
             self.inner(**self._arguments(row[real][None], None)).logits[0]
             for row, real in zip(inputs, mask, strict=True)
         ]
-        logits = rows[0].new_zeros(*inputs.shape, rows[0].shape[-1])
+        logits: Tensor = rows[0].new_zeros(*inputs.shape, rows[0].shape[-1])
         logits[mask] = torch.cat(rows)
         return logits
 
@@ -98,7 +98,7 @@ class NativeModel(AttentionModel):
             parts = [Part(None, None, rows.new_zeros(len(rows))) for rows in batches]
         else:
             parts = state.parts
-            batches, masks = [tokens] if len(parts) == 1 else list(tokens.split(1)), [mask] * len(parts)
+            batches, masks = [tokens] if len(parts) == 1 else list(torch.split(tokens, 1)), [mask] * len(parts)
         logits = [self._extend(rows, real, part) for rows, real, part in zip(batches, masks, parts, strict=True)]
         return torch.cat(logits), NativeState(parts, held_by_layers(self.inner))
 
@@ -215,7 +215,7 @@ def _are_close(found: Tensor, wanted: Tensor) -> bool:
 def _rows_alone(tokens: Tokens, mask: Mask) -> list[Tensor]:
     """Each row as a batch, without its padding."""
     if mask is None:
-        return list(tokens.split(1))
+        return list(torch.split(tokens, 1))
     return [row[real][None] for row, real in zip(tokens, mask, strict=True)]
 
 

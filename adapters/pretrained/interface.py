@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -23,6 +27,26 @@ BRIDGE = "attention_bridge"
 
 CACHE_ARGUMENTS = ("cache", "past_key_values", "layer_past")
 """Possible names of a forward method's cache argument, the newest first; the last are GPT-NeoX's layers'."""
+
+
+@contextmanager
+def layers_in_torch() -> Iterator[None]:
+    """On a machine without a GPU, models that transformers imports in the block run in torch.
+
+    Where flash-linear-attention is installed, transformers takes its kernels, which need a GPU, for recurrent layers.
+    """
+    if torch.cuda.is_available():
+        yield
+        return
+    modules = cast(dict[str, ModuleType | None], sys.modules)
+    before = modules.get("fla")
+    modules["fla"] = None  # an import then says that there is no such module
+    try:
+        yield
+    finally:
+        del modules["fla"]
+        if before is not None:
+            modules["fla"] = before
 
 
 class Bridge:

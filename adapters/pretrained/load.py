@@ -23,13 +23,14 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_utils import load_state_dict
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES  # type: ignore[attr-defined]
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 from transformers.utils import logging
 
 from ...results.names import unknown_name
 from ..backbone import CheckpointError, capabilities_of
 from ..base import Capability, UnsupportedError
+from .interface import layers_in_torch
 from .labels import Head, match_head
 from .swap import CORE
 from .weight_files import (
@@ -310,12 +311,13 @@ def _draw(model: PreTrainedModel, names: Iterable[str], seed: int) -> None:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Hides progress bars and warnings of transformers while the block lasts."""
+    """Hides progress bars and warnings of transformers while the block lasts, and kernels that do not run here."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        yield
+        with layers_in_torch():
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:

@@ -88,7 +88,7 @@ def prove(
         finally:
             undo()
     differences = [_difference(*pair) for pair in zip(found, wanted, strict=True)]
-    proof = Proof(*differences[:2], decoding=max(differences[2:], default=None))
+    proof = Proof(differences[0], differences[1], max(differences[2:], default=None))
     allowed = TOLERANCES.get(model.dtype, COARSE)
     if not all(difference <= allowed for difference in differences):  # so that NaN is refused
         raise UnsupportedError(
@@ -109,7 +109,7 @@ def _observed(model: PreTrainedModel, sites: tuple[AttentionSite, ...]) -> list[
     inputs, mask = example_inputs(model, rows=2 if model.main_input_name == "input_ids" else 1, tokens=tokens)
     if mask is not None:
         inputs, mask = example_inputs(model, 2, tokens, min(PADDING, tokens // 3))
-        if not is_decoder:
+        if not is_decoder and mask is not None:
             inputs, mask = inputs.flip(1), mask.flip(1)
     call: Callable[..., dict[str, Any]] = partial(call_arguments, model, use_cache=False if is_decoder else None)
     observed = _with_gradient(model, call(inputs, mask), mask)

@@ -8,7 +8,7 @@ attention. What attention cores cannot give is the reason for a refusal.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -214,11 +214,12 @@ def _kind(model: PreTrainedModel) -> str:
 
 def _sites_of_bert(model: PreTrainedModel) -> list[AttentionSite]:
     """The layers of BERT in transformers 4.57, which compute attention without the interface; empty for all others."""
+    parts: Iterable[tuple[str, Any]] = model.named_modules()
     return [
         AttentionSite(
             name, part.num_attention_heads, part.num_attention_heads, part.attention_head_size, False, None, 0
         )
-        for name, part in model.named_modules()
+        for name, part in parts
         if type(part).__name__ in ("BertSelfAttention", "BertSdpaSelfAttention") and not hasattr(part, "scaling")
     ]
 
@@ -263,7 +264,8 @@ def example_inputs(model: PreTrainedModel, rows: int, tokens: int, padding: int 
         return pixels.to(model.device, model.dtype), None
     if model.main_input_name != "input_ids":
         raise UnsupportedError(f"{_kind(model)} cannot be swapped: it reads {model.main_input_name}")
-    vocab_size = model.get_input_embeddings().weight.shape[0]
+    embedding: Any = model.get_input_embeddings()
+    vocab_size = int(embedding.weight.shape[0])
     pad = getattr(config, "pad_token_id", None)
     ids = torch.randint(0, vocab_size, (rows, tokens), generator=generator)
     if pad is not None and 0 <= pad < vocab_size:  # such models take this id for padding wherever it stands
@@ -302,7 +304,8 @@ def call_arguments(
         return {"pixel_values": inputs}
     positions: Int[Tensor, "b n"] = token_positions(inputs, mask) + _first_position(model)
     arguments: dict[str, Any] = {"input_ids": inputs, "attention_mask": mask, "position_ids": positions}
-    if not _takes_positions(type(model)):
+    kind: Any = type(model)
+    if not _takes_positions(kind):
         del arguments["position_ids"]
     return arguments if use_cache is None else {**arguments, "use_cache": use_cache}
 

@@ -73,7 +73,10 @@ class TransformerConfig:
     @property
     def grid(self) -> tuple[int, int] | None:
         """Rows and columns of an image's patches; None for tokens and vectors."""
-        return None if self.image_size is None else (self.image_size // self.patch_size,) * 2
+        if self.image_size is None:
+            return None
+        side = self.image_size // self.patch_size
+        return side, side
 
 
 def patches_and_class_token(config: TransformerConfig) -> TransformerConfig:

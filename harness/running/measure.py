@@ -10,29 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ...adapters.base import Adapter, Capability, UnsupportedError
-from ...adapters.mechanisms.native import NATIVE
-from ...adapters.spec import parse_spec
 from ...results.record import WITHOUT_BRANCH, CurvePoint, KernelUse, Metric, Scalar
 from ...results.stats.scores import NOT_PAIRED, stated_pairing
-from ...results.tables.row import REFERENCE_MODEL
 from ...tasks.base import INPUT, NO_TEXT, DataUnavailableError, Row, Sources, TaskData
 from ...tasks.efficiency.points import Point, PointTask, measured_row
 from ...tasks.lm_eval.foreign_code import sandbox_templates
 from ...tasks.measuring.failures import failure_status
-from .. import registry
 from ..audit.audit import control_scores, exposure_metrics, exposure_of
 from ..audit.choices import answer_collapse
 from ..audit.gate import gate, is_gated, is_taken_over
 from ..environment import host_environment
 from ..recipes import RECIPES
 from ..task_spec import LM_EVAL
+from ..weights.build import build_layer, build_model
 from ..weights.locate import materialise, sources_for
 from .job import CellJob
 from .phases import Phases, rows_in
 from .stages import STAGES, Conversion
 
 if TYPE_CHECKING:
-    from ...adapters.attention.alone import AttentionAlone
     from ...adapters.attention.hybrid import HybridAttention
     from ...adapters.audit.exposure import Exposure
     from ...adapters.model_adapter import ModelAdapter
@@ -97,7 +93,7 @@ class Measurement:
         self.notes += _notes_of(self.rows)
         with self.phases.phase("score"):
             scored = task.score(self.rows, job.task_settings)
-            self.metrics += scored
+            self.metrics = [*scored, *self.metrics]  # first, as after scoring anew
             main = next((metric for metric in scored if metric.name == task.info.main_metric), None)
             self.details |= stated_pairing(main, self.rows, job.cell.data.fingerprint)
             self.kernels = adapter.kernels_used()
@@ -177,7 +173,11 @@ class Measurement:
             adapter = self._build(data)
             self._convert(adapter, data)
             return adapter
-        return self._precision() if point.subject == "machine" else self._build_layer(data)
+        if point.subject == "machine":
+            return self._precision()
+        job = self.job
+        sizes = cast(PointTask, job.task).layer_sizes(job.task_settings)
+        return build_layer(job.planned, data.shape.context_length, sizes, self._precision(), job.sources)
 
     def _precision(self, is_pure: bool = False) -> Precision:
         """The cell's device and type; from here on torch has the job's threads."""
@@ -187,22 +187,6 @@ class Measurement:
 
         torch.set_num_threads(self.job.threads)
         return Precision.of(self.job.cell.device, self.job.cell.dtype, is_pure)
-
-    def _build_layer(self, data: TaskData) -> AttentionAlone:
-        from ...adapters.attention.alone import build_alone
-        from ...adapters.attention.shape import shape_of_config, shape_of_settings
-        from ...adapters.pretrained.weight_files import read_config
-
-        job, planned = self.job, self.job.planned
-        length, seed = data.shape.context_length, job.cell.seed
-        if planned.weights is None:
-            shape = shape_of_settings(job.cell.settings["backbone"], length, seed)
-        else:
-            folder = materialise(planned.weights, job.sources)
-            shape = shape_of_config(read_config(folder), str(folder / "config.json"), length, seed)
-        shape = replace(shape, **cast(PointTask, job.task).layer_sizes(job.task_settings))
-        decodes = Capability.LANGUAGE_MODEL in planned.backbone.capabilities
-        return build_alone(planned.spec, shape, self._precision(), causal=decodes)
 
     def _kept_or_built(self, data: TaskData) -> ModelAdapter[Any]:
         """The model as the process has it from an earlier cell, or a new one."""
@@ -220,42 +204,10 @@ class Measurement:
         return self.models[key]
 
     def _build(self, data: TaskData) -> ModelAdapter[Any]:
-        job, planned, cell = self.job, self.job.planned, self.job.cell
-        settings = cell.settings["backbone"]
-        is_pure = job.task.info.weights_in_dtype and settings.get("weights") == cell.dtype
-        precision = self._precision(is_pure)
-        if planned.weights is None:
-            from ...adapters.scratch.build import build_scratch
-
-            softmax = parse_spec(REFERENCE_MODEL, registry.mechanisms().get)
-            spec = softmax if RECIPES[cell.recipe].trains_teacher else planned.spec
-            return build_scratch(spec, planned.backbone, settings, data.shape, cell.seed, precision)
-        folder, trusted = materialise(planned.weights, job.sources), job.config.trust_remote_code
-        if planned.spec.mechanism.name == NATIVE.name:
-            from ...adapters.native.build import build_native
-
-            return build_native(
-                folder,
-                planned.backbone,
-                settings,
-                data.shape,
-                seed=cell.seed,
-                precision=precision,
-                trust_remote_code=trusted,
-            )
-        from ...adapters.pretrained.adapter import build_pretrained
-
-        return build_pretrained(
-            folder,
-            planned.backbone,
-            settings,
-            data.shape,
-            registry.mechanisms().get,
-            seed=cell.seed,
-            precision=precision,
-            in_host_memory=bool(cell.settings.get("distill", {}).get("block_layers")),
-            trust_remote_code=trusted,
-        )
+        job, cell = self.job, self.job.cell
+        is_pure = job.task.info.weights_in_dtype and cell.settings["backbone"].get("weights") == cell.dtype
+        trusted = job.config.trust_remote_code
+        return build_model(job.planned, data.shape, self._precision(is_pure), job.sources, trusted)
 
     def _convert(self, adapter: ModelAdapter[Any], data: TaskData) -> None:
         """Runs the stages of the recipe."""

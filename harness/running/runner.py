@@ -338,14 +338,11 @@ def _titles(cells: Sequence[Cell]) -> dict[str, str]:
     """The cells' names by key: model and task, and of backbone, recipe, scale and seed what tells cells apart."""
     titles: dict[str, tuple[str, ...]] = {cell.key: (cell.model, cell.task) for cell in cells}
     for part in ("backbone", "recipe", "scale", "seed"):
-        longer = {cell.key: (*titles[cell.key], _part(cell, part)) for cell in cells}
+        shown = {cell.key: f"seed {cell.seed}" if part == "seed" else str(getattr(cell, part)) for cell in cells}
+        longer = {key: (*parts, shown[key]) for key, parts in titles.items()}
         if len(set(longer.values())) > len(set(titles.values())):
             titles = longer
     return {key: " / ".join(parts) for key, parts in titles.items()}
-
-
-def _part(cell: Cell, name: str) -> str:
-    return f"seed {cell.seed}" if name == "seed" else str(getattr(cell, name))
 
 
 def _name(record: Record) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...adapters.backbone import BACKBONES, Backbone, Checkpoint, capabilities_of, pretrained
-from ...adapters.pretrained.gguf import gguf_config
+from ...adapters.gguf.file import gguf_config
 from ...adapters.pretrained.weight_files import read_config
 from ...results.names import UnknownNameError, unknown_name
 from ...tasks.base import Sources

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from ...adapters.backbone import Backbone, Checkpoint, CheckpointError
-from ...adapters.pretrained.gguf import dequantise
+from ...adapters.gguf.file import dequantise
 from ...adapters.pretrained.weight_files import INDEX, TOKENIZER_FILES, pickled_files, safetensors_files
 from ...tasks.base import BackboneTokenizer, Sources
 from ...tasks.data.file_hashes import digest

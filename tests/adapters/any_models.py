@@ -14,6 +14,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from hedgebench.adapters.pretrained.interface import layers_in_torch
+
 Settings = Mapping[str, Any]
 
 _SIZE: Settings = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -146,10 +148,11 @@ def any_model(model_type: str, settings: Settings | None = None, **more: Any) ->
         kind = AutoModelForImageClassification
     elif model_type in _CLASSIFIERS:
         kind = AutoModelForSequenceClassification
-    config = AutoConfig.for_model(model_type, **{**settings, **more})  # type: ignore[no-untyped-call]
+    config = AutoConfig.for_model(model_type, **{**settings, **more})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model: PreTrainedModel = kind.from_config(config).eval()
+        with layers_in_torch():
+            model: PreTrainedModel = kind.from_config(config).eval()
         for parameter in model.parameters():  # what starts at 0 or 1 would hide what is left out
             parameter.data.add_(0.05 * torch.randn_like(parameter))
     return model

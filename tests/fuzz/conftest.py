@@ -6,6 +6,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow
 import pytest
 
 MEMORY_BYTES = 2**30
@@ -13,12 +14,15 @@ MEMORY_BYTES = 2**30
 
 @pytest.fixture(autouse=True)
 def _little_memory() -> Iterator[None]:
-    """This process may take so much memory more than it has."""
+    """This process may take so much memory more than it has; pyarrow's own pool would reserve all of it at once."""
+    pool = pyarrow.default_memory_pool()
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     has = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (has + MEMORY_BYTES, hard))
     yield
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    pyarrow.set_memory_pool(pool)
 
 
 @pytest.fixture(scope="module")

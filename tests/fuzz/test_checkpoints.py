@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hedgebench.adapters.backbone import CheckpointError
-from hedgebench.adapters.pretrained.gguf import dequantise, gguf_config
+from hedgebench.adapters.gguf.file import dequantise, gguf_config
 from hedgebench.adapters.pretrained.load import stored_tensors
 from hedgebench.adapters.pretrained.tokenizer import load_tokenizer
 from hedgebench.adapters.pretrained.weight_files import read_config, safetensors_files, transformers_config

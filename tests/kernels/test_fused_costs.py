@@ -20,7 +20,7 @@ from hedgebench.kernels.triton.tiles import interpreting
 
 from .fused_cases import Case, draw, single
 
-SHAPE = {"batch": 8, "heads": 16, "tokens": 4096, "dtype": "bfloat16"}
+SHAPE: dict[str, Any] = {"batch": 8, "heads": 16, "tokens": 4096, "dtype": "bfloat16"}
 """128 heads: one segment of a program for each multiprocessor at 128 dimensions, two segments at 64."""
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import warnings
+import sys
 from types import ModuleType
 
 import pytest
@@ -16,19 +15,18 @@ from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn
 from hedgebench.kernels.maps.learned import HedgehogMap, T2RMap, TaylorMap
 from hedgebench.kernels.state import LinearState
 
+from ..peer import peer_module
+
 CAUSAL_FORMS = pytest.mark.parametrize("form", ["naive", "recurrent", "chunk"])
 BATCH, TOKENS, HEADS, DIM = 2, 128, 3, 8
 
 
 @pytest.fixture(scope="module")
 def peer() -> ModuleType:
-    """The package, which warns on import of a GPU and of libraries that it could use."""
-    pytest.importorskip("triton")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for module in ("ops.linear_attn.naive", "ops.based.naive", "modules.feature_map"):
-            importlib.import_module(f"fla.{module}")
-        return importlib.import_module("fla")
+    """The package."""
+    for module in ("ops.linear_attn.naive", "ops.based.naive", "modules.feature_map"):
+        peer_module(module)
+    return sys.modules["fla"]
 
 
 @pytest.fixture

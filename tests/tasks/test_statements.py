@@ -18,6 +18,7 @@ from hedgebench.tasks.classification.any_data import OwnClassification
 from hedgebench.tasks.classification.label_words import ClassificationWithHeads, GlueWithHeads
 from hedgebench.tasks.classification.text_classification import TextClassification
 from hedgebench.tasks.data.image_sets import CIFAR10
+from hedgebench.tasks.fidelity.layer_sensitivity import LayerSensitivity
 from hedgebench.tasks.fidelity.protocol import AttentionFidelity
 from hedgebench.tasks.language.any_data import OwnPerplexity
 from hedgebench.tasks.language.by_position import WindowedCorpus
@@ -35,7 +36,16 @@ TASKS = {
     if type(task).__module__.startswith("hedgebench.tasks")
 }
 OWN = (OwnPerplexity, OwnClassification, OwnSummaries)
-OF_TEXT = (TextClassification, Perplexity, Summarization, AttentionFidelity, HiddenFacts, WindowedCorpus, *OWN)
+OF_TEXT = (
+    TextClassification,
+    Perplexity,
+    Summarization,
+    AttentionFidelity,
+    HiddenFacts,
+    WindowedCorpus,
+    *OWN,
+    LayerSensitivity,
+)
 WORDS = " ".join(f"word{i}" for i in range(400))
 QUICK: Mapping[str, Settings] = {
     "lra/listops": {"min_length": 10, "max_length": 40, "train_rows": 20, "validation_rows": 10, "test_rows": 10},
@@ -71,6 +81,8 @@ def stock(sources: Sources, task: Any) -> None:
     """Stand-ins for the data that a task downloads; nothing for one that makes its own."""
     assert sources.mirror is not None
     match task:
+        case LayerSensitivity():
+            stock(sources, task.task)
         case AttentionFidelity():
             for _, other in (task.trained_on, *task.others):
                 stock(sources, other)

@@ -16,6 +16,8 @@ from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness import registry
 from hedgebench.results.record import KernelUse
 
+from ...peer import peer_module
+
 SHAPE = AttentionShape(heads=4, kv_heads=2, head_dim=8, context_length=64)
 
 
@@ -25,7 +27,7 @@ def alone(model: str) -> AttentionAlone:
 
 @pytest.fixture
 def _references(monkeypatch: pytest.MonkeyPatch) -> None:
-    naive: Any = pytest.importorskip("fla.ops.linear_attn.naive")
+    naive: Any = peer_module("ops.linear_attn.naive")
     monkeypatch.setattr(
         attention_fla.FlaLinearAttention, "_operator", lambda self, name, device: naive.naive_recurrent_linear_attn
     )

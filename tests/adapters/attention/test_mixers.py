@@ -47,7 +47,8 @@ def reach(name: str) -> Tensor:
     before = mixer(x, None, None, decodes=False)[0]
     x[:, 1 + COLUMNS + 1] += 1.0
     after = mixer(x, None, None, decodes=False)[0]
-    return ((after - before)[0, 1:].abs().amax(-1) > 1e-12).unflatten(0, (ROWS, COLUMNS))
+    changed: Tensor = (after - before)[0, 1:].abs().amax(-1) > 1e-12
+    return changed.reshape(ROWS, COLUMNS)
 
 
 def test_each_mixer_reaches_the_patches_of_its_paper() -> None:
@@ -67,7 +68,7 @@ def test_each_mixer_reaches_the_patches_of_its_paper() -> None:
 def test_pooling_is_the_mean_over_neighbours_minus_the_patch() -> None:
     x = picture()
     out, _ = mixer_of("pool")(x, None, None, decodes=False)
-    image = x[:, 1:].unflatten(1, (ROWS, COLUMNS))
+    image = torch.unflatten(x[:, 1:], 1, (ROWS, COLUMNS))
     corner = image[:, :2, :2].mean((1, 2)) - image[:, 0, 0]
     middle = image[:, 0:3, 1:4].mean((1, 2)) - image[:, 1, 2]
     torch.testing.assert_close(out[:, 1], corner)
@@ -90,7 +91,7 @@ def test_shift_without_convolution_moves_groups_of_channels() -> None:
             nn.init.zeros_(part.bias)  # type: ignore[arg-type]
             with torch.no_grad():
                 part.weight[:, 0, part.kernel_size[0] // 2, part.kernel_size[1] // 2] = 1
-    image = x[:, 1:].unflatten(1, (ROWS, COLUMNS))
+    image = torch.unflatten(x[:, 1:], 1, (ROWS, COLUMNS))
     out = mixer(x, None, None, decodes=False)[0][:, 1:].unflatten(1, (ROWS, COLUMNS))
     torch.testing.assert_close(out[..., 0], image[..., 0].roll(-2, 1) + image[..., 0].roll(-2, 2))
     torch.testing.assert_close(out[..., 15], image[..., 15].roll(2, 1) + image[..., 15].roll(2, 2))

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from hedgebench.adapters.attention.core import AttentionCore
+from hedgebench.adapters.attention.core import AttentionCore, LayerMixer
 from hedgebench.adapters.mechanisms.declaration import AttentionShape, Mechanism, Option, load_attribute
 from hedgebench.harness.registry import mechanisms
 from hedgebench.kernels.maps.feature_map import FeatureMap
@@ -17,14 +18,27 @@ ALL = sorted(mechanisms().items.values(), key=lambda mechanism: mechanism.name)
 EACH = pytest.mark.parametrize("mechanism", ALL, ids=lambda mechanism: mechanism.name)
 
 
+def kinds_of(attention: str | type) -> tuple[type, ...]:
+    """What a declaration's attention is: a class, or what a function builds."""
+    built: Any = load_attribute(attention)
+    if not isinstance(built, type):
+        built = get_type_hints(built)["return"]
+    return get_args(built) or (built,)
+
+
+def parameters_of(attention: str | type) -> set[str]:
+    built: Any = load_attribute(attention)
+    return set(inspect.signature(built.__init__ if isinstance(built, type) else built).parameters)
+
+
 def test_the_names_that_are_fixed_exist() -> None:
     assert set(mechanisms().items) >= FIXED
 
 
 @EACH
 def test_a_declaration_names_code_that_exists_and_says_where_it_is_from(mechanism: Mechanism) -> None:
-    assert issubclass(load_attribute(mechanism.attention), AttentionCore)
-    assert all(issubclass(load_attribute(v.attention), AttentionCore) for v in mechanism.variants.values())
+    for attention in (mechanism.attention, *(variant.attention for variant in mechanism.variants.values())):
+        assert all(issubclass(kind, AttentionCore | LayerMixer) for kind in kinds_of(attention))
     assert mechanism.feature_map is None or issubclass(load_attribute(mechanism.feature_map), FeatureMap)
     assert mechanism.summary
     assert mechanism.source
@@ -38,7 +52,7 @@ def test_every_option_of_a_map_or_an_attention_is_one_its_constructor_takes(mech
         "recipe": {"distill", "continued"},
     }
     for attention in (mechanism.attention, *(variant.attention for variant in mechanism.variants.values())):
-        takes["attention"] |= set(inspect.signature(load_attribute(attention).__init__).parameters)
+        takes["attention"] |= parameters_of(attention)
     if mechanism.feature_map:
         takes["map"] = set(inspect.signature(load_attribute(mechanism.feature_map).__init__).parameters)
     for key, option in mechanism.options.items():

@@ -16,7 +16,7 @@ import hedgebench
 from hedgebench.adapters.backbone import MODEL_TYPES
 from hedgebench.adapters.base import UnsupportedError
 from hedgebench.adapters.pretrained import interface, proof
-from hedgebench.adapters.pretrained.sites import attention_sites
+from hedgebench.adapters.pretrained.sites import attention_sites, example_inputs
 from hedgebench.adapters.pretrained.swap import swap_attention
 
 from ..any_models import DECODERS, IMAGE_ENCODERS, PROVEN, REFUSED, any_model
@@ -49,7 +49,7 @@ def test_a_model_of_each_type_is_proven_and_takes_another_attention(model_type: 
     sites = attention_sites(model)
     assert [site.window for site in sites] == [*SLIDING.get(model_type, (None, None))]
     assert {site.causal for site in sites} == {model_type in DECODERS}
-    inputs = proof.example_inputs(model, 1, 5)[0]
+    inputs = example_inputs(model, 1, 5)[0]
     with torch.no_grad():
         before = model(inputs)[0]
         swap_attention(model, spec("hedgehog"), context_length=64)
@@ -128,7 +128,7 @@ def test_a_refused_model_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("model_type", ["gemma3_text", "modernbert"])
 def test_sliding_layers_that_are_kept_take_sequences_past_their_window(model_type: str) -> None:
     model = any_model(model_type)
-    ids, mask = proof.example_inputs(model, 1, 12)
+    ids, mask = example_inputs(model, 1, 12)
     swap = swap_attention(model, spec("elu"), context_length=64)
     with pytest.raises(UnsupportedError, match="12 tokens exceed the model's own sliding window"):
         model(input_ids=ids, attention_mask=mask)
@@ -141,7 +141,7 @@ def test_sliding_layers_that_are_kept_take_sequences_past_their_window(model_typ
 @torch.no_grad()
 def test_a_hybrid_is_softmax_in_the_layers_that_it_keeps() -> None:
     model = any_model("llama", num_hidden_layers=4)
-    ids, mask = proof.example_inputs(model, 2, 8)
+    ids, mask = example_inputs(model, 2, 8)
     before = model(input_ids=ids, attention_mask=mask).logits
     by_choice: dict[str, Tensor] = {}
     for text in ("none", "none:keep=0+2", "none:layers=1+3", "none:keep=every2", "none:layers=3"):

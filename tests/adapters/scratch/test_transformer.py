@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from hedgebench.adapters.attention.core import token_positions
+from hedgebench.adapters.attention.core import AttentionCore, token_positions
 from hedgebench.adapters.model_adapter import ModelAdapter
-from hedgebench.adapters.scratch.transformer import Block, Transformer
+from hedgebench.adapters.scratch.transformer import Block, SelfAttention, Transformer
 from hedgebench.adapters.scratch.transformer_config import TransformerConfig, patches_and_class_token
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness.registry import mechanisms
@@ -173,6 +173,8 @@ def test_attention_weights_of_a_model_are_those_its_blocks_use(build: Build, tok
     adapter = build("softmax", rope=True)
     first = adapter.model.blocks[0]
     assert isinstance(first, Block)
+    assert isinstance(first.attention, SelfAttention)
+    assert isinstance(first.attention.core, AttentionCore)
     x, positions = adapter.model.embedding(tokens), token_positions(tokens, None)
     heads, _ = first.attention.project(first.attention_norm(x), positions, None, None)
     assert torch.equal(adapter.attention_weights(tokens)[0], first.attention.core.weights(heads, causal=True))

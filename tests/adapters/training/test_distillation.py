@@ -251,7 +251,7 @@ def test_a_layer_that_a_hybrid_keeps_is_passed_by(model_type: str) -> None:
     taken = []
     for model in (hybrid, whole):
         objective = AttentionDistillation(model, SETTINGS)
-        objective.loss(model, examples_of(model_type), rows_of(model_type), CPU.device).backward()
+        torch.autograd.backward(objective.loss(model, examples_of(model_type), rows_of(model_type), CPU.device))
         taken.append(objective.take_divergence())
     assert not taken[0][0].any()
     assert torch.equal(taken[0][1], taken[1][1])

@@ -53,7 +53,7 @@ def test_a_cell_that_behaves_gives_its_record_rows_and_log(make_job: MakeJob) ->
     assert outcome.rows == [{"sample": 0, "answer": 1.0}]
     assert outcome.log.splitlines() == ["about to behave"]
     assert outcome.record.notes == ("a note",)
-    assert {"load", "build", "swap", "predict", "score"} == set(outcome.record.timings_s)
+    assert {"load", "build", "swap", "gate", "predict", "score"} == set(outcome.record.timings_s)
 
 
 def test_a_row_that_failed_fails_the_cell_which_keeps_its_rows_and_metrics(make_job: MakeJob) -> None:
@@ -181,7 +181,7 @@ def test_a_device_that_is_not_there_is_told_as_such(make_job: MakeJob) -> None:
 def test_progress_names_every_phase_in_order(make_job: MakeJob) -> None:
     messages: list[Any] = []
     CellProcesses().run(make_job(), messages.append)
-    assert [message["phase"] for message in messages] == ["load", "build", "swap", "predict", "score"]
+    assert [message["phase"] for message in messages] == ["load", "build", "swap", "gate", "predict", "score"]
 
 
 def test_cancel_ends_what_runs_and_lets_nothing_start(make_job: MakeJob, tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ def test_a_kernel_is_launched_on_the_device_of_its_tensors(
 
 
 def test_a_grid_that_cuda_does_not_start_is_refused() -> None:
-    kernel, arguments = Kernel(), {"x": torch.ones(1), "tokens": 7, "num_warps": 4, "num_stages": 1}
+    kernel = Kernel()
+    arguments: dict[str, Any] = {"x": torch.ones(1), "tokens": 7, "num_warps": 4, "num_stages": 1}
     launch(kernel, MAX_GRID, **arguments)
     for axis in range(3):
         grid = tuple(limit + (axis == index) for index, limit in enumerate(MAX_GRID))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +17,8 @@ from hedgebench.kernels.gated.attention import gated_attention
 from hedgebench.kernels.gated.forms import MAX_CHUNK, gated_weights
 from hedgebench.kernels.gated.rule import GatedRule
 from hedgebench.results.names import UnknownNameError
+
+from ...peer import peer_module
 
 BATCH, HEADS, KEY_HEADS, DIM, VALUES = 2, 4, 2, 8, 6
 ODD = MAX_CHUNK + 5
@@ -60,10 +61,15 @@ def in_float32(rule: GatedRule) -> GatedRule:
 def gradients(run: Callable[[GatedRule], Tensor], rule: GatedRule) -> list[Tensor]:
     """Gradients of q, k, v, log_decay and beta."""
     leaves = [x.clone().requires_grad_() for x in (rule.q, rule.k, rule.v, rule.log_decay, rule.beta) if x is not None]
-    output = run(GatedRule(*leaves, scale=rule.scale))
+    named = dict(zip(("q", "k", "v", "log_decay", "beta"), leaves, strict=False))
+    output = run(replace(rule, **named))  # type: ignore[arg-type]
     towards = torch.randn(output.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     found = torch.autograd.grad(output, leaves, towards.to(output.dtype), allow_unused=True)
     return [x for x in found if x is not None]
+
+
+def output_of(rule: GatedRule, form: str) -> Tensor:
+    return gated_attention(rule, form=form).output
 
 
 @EACH
@@ -71,10 +77,10 @@ def gradients(run: Callable[[GatedRule], Tensor], rule: GatedRule) -> list[Tenso
 def test_recurrent_and_chunk_match_naive_in_outputs_and_gradients(name: str, tokens: int) -> None:
     rule = rule_of(name, tokens)
     expected = gated_attention(rule, form="naive").output
-    wanted = gradients(lambda r: gated_attention(r, form="naive").output, rule)
+    wanted = gradients(partial(output_of, form="naive"), rule)
     for form in ("recurrent", "chunk"):
         torch.testing.assert_close(gated_attention(rule, form=form).output, expected, rtol=1e-10, atol=1e-10)
-        found = gradients(lambda r, form=form: gated_attention(r, form=form).output, rule)
+        found = gradients(partial(output_of, form=form), rule)
         for mine, other in zip(found, wanted, strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8)
 
@@ -142,7 +148,7 @@ def test_the_form_that_ran_is_told_and_wrong_ones_are_refused() -> None:
     rule = rule_of("scalar decay", 5)
     ran = gated_attention(rule)
     assert ran.kernel == KernelChoice("chunk", "torch")
-    one = GatedRule(*(x[:, :, :1] for x in (rule.q, rule.k, rule.v, rule.log_decay)))
+    one = GatedRule(rule.q[:, :, :1], rule.k[:, :, :1], rule.v[:, :, :1], rule.log_decay[:, :, :1])
     assert gated_attention(one, initial_state=ran.state).kernel == KernelChoice("recurrent", "torch")
     with pytest.raises(ValueError, match="allowed forms: recurrent, chunk"):
         gated_attention(one, initial_state=ran.state, form="naive")
@@ -160,13 +166,10 @@ def test_under_autocast_it_computes_in_float32() -> None:
 
 @pytest.fixture(scope="module")
 def peer() -> Callable[[str, str], Any]:
-    """A function of the peer's references; the package warns on import of a GPU and of libraries it could use."""
-    pytest.importorskip("triton")
+    """A function of the peer's references."""
 
     def function(room: str, name: str) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return getattr(importlib.import_module(f"fla.ops.{room}.naive"), name)
+        return getattr(peer_module(f"ops.{room}.naive"), name)
 
     return function
 

@@ -176,7 +176,7 @@ def _turns(launch: Launch, token_heads: int, programs: int) -> float:
 
 def _programs(launch: Launch) -> int:
     """The programs of a launch that have work: one segment of each sequence has no part in sums."""
-    segments = launch.arguments.get("segments", 1)
+    segments = int(launch.arguments.get("segments", 1))
     has_part = segments - 1 if launch.kernel.__name__ in ("sum_keys", "sum_queries") else segments
     return prod(launch.grid) * has_part // segments
 

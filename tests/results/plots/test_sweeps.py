@@ -72,7 +72,9 @@ def test_layers_are_drawn_with_what_each_costs_and_with_those_that_stay(make_rec
         ),
     ]
     (plot,) = (p for p in make_plots([make_record("none", "layer_sensitivity", metrics=metrics)]) if p.kind == "layers")
-    costs, curve = (next(line for line in axes.lines if len(line.get_xydata()) > 2) for axes in plot.figure.axes)
+    costs, curve = (
+        next(line for line in axes.lines if len(np.asarray(line.get_xydata())) > 2) for axes in plot.figure.axes
+    )
     assert np.asarray(costs.get_xydata()).tolist() == [[0.0, 0.5], [1.0, 2.0], [2.0, 0.1]]
     assert np.asarray(curve.get_xydata()).tolist() == [[0.0, 20.0], [1.0, 19.0], [2.0, 18.0], [3.0, 17.0]]
     assert {"layer that is swapped alone", "layers that stay softmax, the costliest first"} <= words(plot)

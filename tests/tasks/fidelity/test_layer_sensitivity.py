@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,11 +73,11 @@ def test_costs_order_and_curve_are_those_of_the_layers(data: TaskData) -> None:
     def named(name: str) -> list[Metric]:
         return [metric for metric in metrics if metric.name == name]
 
-    costs = {metric.at["layer"]: metric.value or 0.0 for metric in named("layer_cost")}
+    costs: dict[Any, float] = {metric.at["layer"]: metric.value or 0.0 for metric in named("layer_cost")}
     assert costs == {i: pytest.approx(perplexity(of[(i,)]) - perplexity(of[()])) for i in range(LAYERS)}
     assert len({round(cost, 4) for cost in costs.values()}) == LAYERS
     assert all(metric.stderr is not None and 0 < metric.stderr < 100 for metric in named("layer_cost"))
-    order = sorted(costs, key=lambda layer: -costs[layer])
+    order: list[Any] = sorted(costs, key=lambda layer: -costs[layer])
     assert {m.at["layer"]: m.value for m in named("layer_rank")} == {layer: i + 1 for i, layer in enumerate(order)}
     curve = {metric.at["kept_layers"]: metric.value or 0.0 for metric in named("perplexity_kept_layers")}
     assert curve[0] == next(m.value for m in named("perplexity")) == pytest.approx(without, rel=1e-5)
@@ -100,7 +101,7 @@ def test_a_better_score_is_a_negative_cost() -> None:
 
 def test_the_standard_error_is_that_of_a_mean_over_equal_rows(data: TaskData) -> None:
     """Of documents of one token, exp(mean) has the jackknife's error: about the value times that of the mean."""
-    rows = [
+    rows: list[Row] = [
         {"nll_nats": nll, "tokens": 1, "words": 1, "bytes": 1, "unigram_nll_nats": None, SWAPPED: []}
         for nll in (1.0, 1.2, 0.9, 1.1)
     ]

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...results.names import unknown_name
 from ..backbone import CheckpointError
-from .gguf_counts import check_counts
-from .tokenizer import has_tokenizer
-from .weight_files import TOKENIZER_FILES
+from ..pretrained.tokenizer import has_tokenizer
+from ..pretrained.weight_files import TOKENIZER_FILES
+from .counts import check_counts
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from ...kernels.choice import KernelChoice
 from ...kernels.maps.learned import TaylorMap
+from ..attention.core import AttentionCore, LayerMixer, LayerState
+from ..attention.linear import LinearAttention
+from ..attention.position import ShortConvolution
+from ..attention.recurrent_state import RecurrentState
+from ..attention.softmax import SoftmaxAttention
 from ..mechanisms.declaration import AttentionShape
-from .core import AttentionCore, LayerMixer, LayerState
 from .gates import width_of
-from .linear import LinearAttention
-from .position import ShortConvolution
-from .recurrent_state import RecurrentState
-from .softmax import SoftmaxAttention
 
 KINDS = ("convolution", "linear", "window", "convolution", "convolution")
 """Kind of a layer by its index modulo 5, as in the authors' configuration for 360M parameters."""

@@ -19,7 +19,7 @@ from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.quants import dequantize, quantize
 
 from hedgebench.adapters.backbone import CheckpointError
-from hedgebench.adapters.pretrained.gguf import dequantise, gguf_config
+from hedgebench.adapters.gguf.file import dequantise, gguf_config
 from hedgebench.adapters.pretrained.load import load_pretrained
 
 from ..tiny_models import CONTEXT_LENGTH, END_OF_TEXT, tiny_model, tiny_tokenizer

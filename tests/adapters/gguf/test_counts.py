@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hedgebench.adapters.backbone import CheckpointError
-from hedgebench.adapters.pretrained.gguf_counts import check_counts
+from hedgebench.adapters.gguf.counts import check_counts
 
 MANY = 2**40
 KEY = struct.pack("<Q1s", 1, b"k")

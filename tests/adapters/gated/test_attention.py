@@ -15,16 +15,18 @@ from torch import Tensor, nn
 from hedgebench.adapters.attention import fla as attention_fla
 from hedgebench.adapters.attention.alone import build_alone
 from hedgebench.adapters.attention.core import AttentionCore, Heads, build_attention
-from hedgebench.adapters.attention.gated import GatedAttention
-from hedgebench.adapters.attention.gates import ChannelDecay, GatedNorm, StepDecay
 from hedgebench.adapters.attention.recurrent_state import RecurrentState
 from hedgebench.adapters.base import UnsupportedError
+from hedgebench.adapters.gated.attention import GatedAttention
+from hedgebench.adapters.gated.gates import ChannelDecay, GatedNorm, StepDecay
 from hedgebench.adapters.mechanisms.declaration import AttentionShape
 from hedgebench.adapters.precision import Precision
+from hedgebench.adapters.pretrained.interface import layers_in_torch
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness.registry import mechanisms
 from hedgebench.kernels.choice import KernelChoice
 
+from ...peer import peer_module
 from ..swapped import inputs_of, swapped
 
 HEADS, DIM, WIDTH, LENGTH = 2, 8, 16, 11
@@ -43,7 +45,9 @@ def core_of(spec: str, shape: AttentionShape = SHAPE) -> GatedAttention:
 
 def heads_of(x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Heads:
     """[b n h d] as heads."""
-    q, k, v = (y.unflatten(-1, (-1, DIM)).transpose(1, 2) if y.ndim == 3 else y.transpose(1, 2) for y in (q, k, v))
+    q, k, v = (
+        torch.unflatten(y, -1, (-1, DIM)).transpose(1, 2) if y.ndim == 3 else y.transpose(1, 2) for y in (q, k, v)
+    )
     return Heads(q, k, v, torch.arange(x.shape[1]).expand(len(x), -1), inputs=x)
 
 
@@ -63,12 +67,13 @@ def peer_layer(room: str, name: str, config: str, **sizes: Any) -> Any:
     """A layer of transformers with random weights whose output projection is the identity, and an input."""
     models = f"transformers.models.{room}"
     configured = getattr(importlib.import_module(f"{models}.configuration_{room}"), config)(**sizes)
-    layer = getattr(importlib.import_module(f"{models}.modeling_{room}"), name)(configured, 0)
+    with layers_in_torch():
+        layer = getattr(importlib.import_module(f"{models}.modeling_{room}"), name)(configured, 0)
     set_random(layer)
     return layer
 
 
-def set_parts(core: GatedAttention, convolution: nn.Conv1d, norm: nn.Module, gate: Tensor) -> None:
+def set_parts(core: GatedAttention, convolution: nn.Conv1d, norm: Any, gate: Tensor) -> None:
     """Copies what all published layers have: the convolution, and the norm with its gate."""
     assert core.streams.convolution is not None
     assert core.norm is not None
@@ -256,7 +261,7 @@ def test_the_norm_comes_before_the_gate_and_after_it_in_a_state_space() -> None:
     normed = out / (out.square().mean(-1, keepdim=True) + 1e-5).sqrt()
     torch.testing.assert_close(plain(out, heads.v, heads), normed)
     gate = nn.Linear(WIDTH, WIDTH, bias=False)
-    gates = F.silu(gate(heads.inputs)).unflatten(-1, (HEADS, DIM)).transpose(1, 2)
+    gates = torch.unflatten(F.silu(gate(heads.inputs)), -1, (HEADS, DIM)).transpose(1, 2)
     torch.testing.assert_close(GatedNorm(SHAPE, gate)(out, heads.v, heads), normed * gates)
     mixed = (out + heads.v) * gates
     expected = mixed / (mixed.square().mean(-1, keepdim=True) + 1e-5).sqrt()
@@ -299,7 +304,7 @@ def test_the_peers_kernels_get_what_their_references_need(name: str, monkeypatch
 
     def operator(room: str, called: str, device: torch.device) -> Any:
         asked.append(called)
-        reference = getattr(pytest.importorskip(f"fla.ops.{room}.naive"), rooms[room])
+        reference = getattr(peer_module(f"ops.{room}.naive"), rooms[room])
         if room != "gla":
             return reference
 

@@ -15,9 +15,11 @@ from ...kernels.gated.attention import gated_attention
 from ...kernels.gated.forms import gated_weights
 from ...kernels.gated.rule import GatedResult, GatedRule
 from ...kernels.maps.feature_map import without_autocast
+from ..attention.core import Attended, AttentionCore, Heads, LayerState
+from ..attention.fla import fla_gated_attention
+from ..attention.recurrent_state import RecurrentState
+from ..attention.softmax import attend_to_cache, softmax_weights
 from ..mechanisms.declaration import AttentionShape
-from .core import Attended, AttentionCore, Heads, LayerState
-from .fla import fla_gated_attention
 from .gates import (
     ChannelDecay,
     FixedDecay,
@@ -31,8 +33,6 @@ from .gates import (
     unit_length,
     width_of,
 )
-from .recurrent_state import RecurrentState
-from .softmax import attend_to_cache, softmax_weights
 
 
 class GatedAttention(AttentionCore):

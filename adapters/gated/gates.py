@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..attention.core import Heads
+from ..attention.position import Rotary, ShortConvolution
 from ..base import UnsupportedError
 from ..mechanisms.declaration import AttentionShape
-from .core import Heads
-from .position import Rotary, ShortConvolution
 
 KERNEL_SIZE = 4
 """Tokens that a short convolution sees, as published for all mechanisms that have one."""
@@ -97,7 +97,7 @@ class Streams(nn.Module):
             if heads.key_padding_mask is not None:
                 joined = joined * heads.key_padding_mask[:, None, :, None]
             convolved, tail = self.convolution(joined.transpose(1, 2).flatten(2), tail)
-            q, k, v = by_head(F.silu(convolved), sum(counts)).split(counts, 1)
+            q, k, v = torch.split(by_head(F.silu(convolved), sum(counts)), counts, 1)
         if self.rotary is not None:
             q, k = self.rotary(q, heads.positions), self.rotary(k, heads.positions)
         if self.features is not None:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from hedgebench.adapters.attention.based import GatedConvolution
 from hedgebench.adapters.attention.linear import LinearAttention
 from hedgebench.adapters.attention.softmax import SoftmaxAttention
 from hedgebench.adapters.base import Capability
+from hedgebench.adapters.gated.based import GatedConvolution
 from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.scratch.transformer import SelfAttention, Transformer
 from hedgebench.kernels.maps.learned import TaylorMap
