@@ -15,8 +15,8 @@ from pathlib import Path
 from ..results.names import UsageError
 from ..tasks.data.sources import cache_folder
 
-PREFIX = "hedgebench-"
-"""Begins the names of temporary folders."""
+PREFIX = "hedgebench.run-"
+"""Begins the names of temporary folders, which are locked while they are in use; no other folder may begin so."""
 
 _OF_SERVERS = "hb-"
 _MARK = "made-by-hedgebench"

@@ -8,7 +8,7 @@ attention. What attention cores cannot give is the reason for a refusal.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -214,14 +214,13 @@ def _kind(model: PreTrainedModel) -> str:
 
 def _sites_of_bert(model: PreTrainedModel) -> list[AttentionSite]:
     """The layers of BERT in transformers 4.57, which compute attention without the interface; empty for all others."""
-    parts: Iterable[tuple[str, Any]] = model.named_modules()
-    return [
-        AttentionSite(
-            name, part.num_attention_heads, part.num_attention_heads, part.attention_head_size, False, None, 0
-        )
-        for name, part in parts
+    parts: list[tuple[str, Any]] = [
+        (name, part)
+        for name, part in model.named_modules()
         if type(part).__name__ in ("BertSelfAttention", "BertSdpaSelfAttention") and not hasattr(part, "scaling")
     ]
+    heads = [(name, part.num_attention_heads, part.attention_head_size) for name, part in parts]
+    return [AttentionSite(name, count, count, width, False, None, 0) for name, count, width in heads]
 
 
 def _why_silent(model: PreTrainedModel) -> str:

@@ -50,7 +50,6 @@ class _Worker:
     process: ForkServerProcess
     connection: Connection
     model_key: str | None
-    server: int | None
 
     def send(self, order: Order | None) -> bool:
         """Gives the process its next job, or None to let it end; false if it has ended."""
@@ -138,7 +137,7 @@ class CellProcesses:
             printed = order.log_path.read_text(encoding="utf-8", errors="replace")
             if order.outcome_path.exists():
                 return CellOutcome.read(order.outcome_path, printed)
-            if code == _UNKNOWN_EXIT and _has_ended(worker.server):
+            if code == _UNKNOWN_EXIT and in_time:
                 raise _ServerEndedError("it was killed while the job ran")
             status, failure = _failure(code, None if in_time else job.timeout_s, printed, count_oom_kills() - kills)
             return CellOutcome(job.record(status, failure), [], printed)
@@ -165,7 +164,7 @@ class CellProcesses:
             raise
         finally:
             theirs.close()
-        return _Worker(process, own, key, _server())
+        return _Worker(process, own, key)
 
     def _start(self, process: ForkServerProcess) -> None:
         with self._lock:
@@ -208,22 +207,6 @@ class _ServerEndedError(Exception):
 
 _UNKNOWN_EXIT = 255
 """Exit code of a process whose server cannot tell it any more."""
-
-
-def _server() -> int | None:
-    """The process that others are forked from now."""
-    pid: int | None = getattr(forkserver._forkserver, "_forkserver_pid", None)
-    return pid
-
-
-def _has_ended(server: int | None) -> bool:
-    """Whether a server has ended; its exit code is left for multiprocessing to read."""
-    if server is None:
-        return False
-    try:
-        return os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:
-        return True
 
 
 def _limits() -> str:

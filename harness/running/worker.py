@@ -97,7 +97,10 @@ def serve(order: Order, connection: Connection) -> None:
         connection: Takes messages of progress, and None after each job; gives further orders, and None at the end.
     """
     os.setsid()
-    _print_to(order.log_path)
+    try:
+        _print_to(order.log_path)
+    except FileNotFoundError:  # the run lost its server of processes, and has begun the job again elsewhere
+        return
     threading.Thread(target=_end_with_parent, args=(connection.fileno(),), daemon=True).start()
     _pin_environment(order.job)
     models: Models = {}

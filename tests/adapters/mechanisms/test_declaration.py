@@ -27,8 +27,7 @@ def kinds_of(attention: str | type) -> tuple[type, ...]:
 
 
 def parameters_of(attention: str | type) -> set[str]:
-    built: Any = load_attribute(attention)
-    return set(inspect.signature(built.__init__ if isinstance(built, type) else built).parameters)
+    return set(inspect.signature(load_attribute(attention)).parameters)
 
 
 def test_the_names_that_are_fixed_exist() -> None:

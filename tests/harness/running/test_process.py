@@ -21,6 +21,7 @@ import pytest
 from hedgebench.harness.config import RunConfig
 from hedgebench.harness.running.job import CellJob, CellOutcome
 from hedgebench.harness.running.process import CellProcesses
+from hedgebench.harness.temporary import PREFIX
 from hedgebench.results.record import Failure
 
 MakeJob = Callable[..., CellJob]
@@ -34,7 +35,7 @@ def _own_temporary_folder(temporary: Path, monkeypatch: pytest.MonkeyPatch, naug
 
 def run(job: CellJob) -> CellOutcome:
     outcome = CellProcesses().run(job, lambda _: None)
-    assert list(Path(tempfile.gettempdir()).glob("hedgebench-*")) == []
+    assert list(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")) == []
     return outcome
 
 

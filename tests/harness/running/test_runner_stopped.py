@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from hedgebench.harness.running.executors import LocalExecutor
+from hedgebench.harness.temporary import PREFIX
 from hedgebench.results.store import RunStore, StoreError
 
 Bench = Callable[..., Any]
@@ -109,7 +110,7 @@ def test_no_process_and_no_temporary_folder_outlives_a_stopped_run(
     assert ends(worker)
     assert ends(server)
     if how == signal.SIGTERM:
-        assert list(temporary.glob("hedgebench-*")) == []
+        assert list(temporary.glob(f"{PREFIX}*")) == []
 
 
 def test_an_interrupt_from_the_terminal_while_the_first_cell_starts_is_quiet(
