@@ -9,12 +9,12 @@ from pathlib import Path
 import pyarrow
 import pytest
 
-MEMORY_BYTES = 2**30
+MEMORY_BYTES = 2**32
 
 
 @pytest.fixture(autouse=True)
 def _little_memory() -> Iterator[None]:
-    """This process may take so much memory more than it has; pyarrow's own pool would reserve all of it at once."""
+    """This process may take so much address space more than it has; pyarrow's own pool would reserve much of it at once."""
     pool = pyarrow.default_memory_pool()
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     has = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()

@@ -50,7 +50,7 @@ def test_records_of_every_version_and_lm_evals_results_become_one_run(bench: Ben
 def test_lm_evals_format_is_a_folder_of_files(bench: Bench, run: Path) -> None:
     assert bench("export", run, "--format", "lm-eval", "-o", "lm_eval").code == 0
     files = sorted(Path("lm_eval").glob("*/results_*.json"))
-    models = {record.model for record in RunStore(run).records().records}
+    models = {(record.model, record.backbone) for record in RunStore(run).records().records}
     assert len(files) == len(models)
     assert bench("import", *files, "-o", "back").code == 0
 
