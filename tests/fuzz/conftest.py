@@ -14,7 +14,7 @@ MEMORY_BYTES = 2**32
 
 @pytest.fixture(autouse=True)
 def _little_memory() -> Iterator[None]:
-    """This process may take so much address space more than it has; pyarrow's own pool would reserve much of it at once."""
+    """This process may take so many addresses more than it has; pyarrow's own pool would reserve many at once."""
     pool = pyarrow.default_memory_pool()
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     has = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
