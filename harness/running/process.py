@@ -112,20 +112,20 @@ class CellProcesses:
 
     def _run_one(self, job: CellJob, listener: Listener) -> CellOutcome:
         """Runs a job in a process; begins again if the server that the process comes from is killed."""
-        problem = ""
+        last = _ServerEndedError("")
         for _ in range(MOST_TRIES):
             try:
                 return self._try_one(job, listener)
             except _ServerEndedError as error:
-                problem = str(error)
-        message = f"the server of processes ended {MOST_TRIES} times before the job did; {problem}{_limits()}"
-        return CellOutcome(job.record("error", Failure("Crashed", message)), [])
+                last = error
+        message = f"the server of processes ended {MOST_TRIES} times before the job did; {last}{_limits()}"
+        return CellOutcome(job.record("error", Failure("Crashed", message)), [], last.printed)
 
     def _try_one(self, job: CellJob, listener: Listener) -> CellOutcome:
         """Runs a job in a process.
 
         Raises:
-            _ServerEndedError: The server that processes are forked from has ended.
+            _ServerEndedError: The server that processes are forked from has ended, or may have.
         """
         with temporary_folder() as folder:
             order = Order(job, Path(folder, "outcome.json"), Path(folder, "log"))
@@ -138,7 +138,7 @@ class CellProcesses:
             if order.outcome_path.exists():
                 return CellOutcome.read(order.outcome_path, printed)
             if code == _UNKNOWN_EXIT and in_time:
-                raise _ServerEndedError("it was killed while the job ran")
+                raise _ServerEndedError(f"or the job's own process exited with code {code}", printed)
             status, failure = _failure(code, None if in_time else job.timeout_s, printed, count_oom_kills() - kills)
             return CellOutcome(job.record(status, failure), [], printed)
 
@@ -202,11 +202,20 @@ class CellProcesses:
 
 
 class _ServerEndedError(Exception):
-    """The server that processes are forked from ended before the job did."""
+    """The server that processes are forked from ended before the job did, or nothing tells that from the job's own end.
+
+    Args:
+        message: What was seen.
+        printed: What the job printed.
+    """
+
+    def __init__(self, message: str, printed: str = "") -> None:
+        super().__init__(message)
+        self.printed = printed
 
 
 _UNKNOWN_EXIT = 255
-"""Exit code of a process whose server cannot tell it any more."""
+"""Exit code that multiprocessing gives to a process whose server cannot tell it any more."""
 
 
 def _limits() -> str:

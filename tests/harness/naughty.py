@@ -52,6 +52,8 @@ def misbehave(how: str, first: bool) -> None:
     print("about to", how)
     if how == "exit":
         os._exit(7)
+    if how == "exit_255":
+        os._exit(255)
     if how == "kill" or (how == "kill_once" and first):
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "sleep" or (how == "sleep_once" and first):

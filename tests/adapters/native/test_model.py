@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from hedgebench.adapters.base import Capability, ModelShape, UnsupportedError
 from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.native.build import build_native
 from hedgebench.adapters.native.model import NativeModel
+from hedgebench.adapters.pretrained.interface import layers_in_torch
 from hedgebench.adapters.training.distillation import has_weights_to_compare
 from hedgebench.tasks.lm_eval.text import text_model
 
@@ -193,3 +197,12 @@ def test_it_is_a_model_as_a_whole(folders: dict[str, Path]) -> None:
     with pytest.raises(UnsupportedError, match="cannot do attention_weights"):
         adapter.attention_weights(torch.ones(1, 3, dtype=torch.long))
     assert adapter.training_step(torch.ones(1, 4, dtype=torch.long), torch.ones(1, 4, dtype=torch.long)) > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the package's kernels are meant to run")
+def test_without_a_gpu_transformers_cannot_take_kernels_of_the_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = ModuleType("fla")
+    monkeypatch.setitem(sys.modules, "fla", installed)
+    with layers_in_torch(), pytest.raises(ModuleNotFoundError):
+        importlib.import_module("fla")
+    assert importlib.import_module("fla") is installed

@@ -139,6 +139,13 @@ def test_a_server_that_always_ends_is_told_with_the_limits(make_job: MakeJob, mo
     assert re.search("the server of processes ended 3 times before the job did.*open files .ulimit -n. ", error.message)
 
 
+def test_a_job_that_exits_as_one_whose_server_ended_is_told_with_what_it_printed(make_job: MakeJob) -> None:
+    outcome = run(make_job("exit_255"))
+    assert outcome.record.error is not None
+    assert "exited with code 255" in outcome.record.error.message
+    assert "about to exit_255" in outcome.log
+
+
 def test_a_time_limit_of_a_month_is_waited_for(make_job: MakeJob) -> None:
     assert run(make_job(timeout_s=30 * 86_400.0)).record.status == "ok"
 
