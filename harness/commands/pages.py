@@ -26,6 +26,21 @@ _LONG_HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{8,}\b")
 _RUNS = (registry.ROOT / "results" / "published", Path("results", "runs"))
 """Folders of runs from which times and chance levels are taken."""
 
+_EVEN_GUESS = "as many as the vocabulary has tokens, by guessing evenly"
+_WITHOUT_LEARNING: Mapping[str, str] = {
+    "accuracy": "accuracy of the most frequent class, which each record states",
+    "active_share": "none: what a model does, not how well",
+    "attention_kl": "none: a distance from softmax attention, whose own is 0",
+    "f1": "f1 of giving class 1 always, which each record states",
+    "passkey": "accuracy 0, by guessing a number of five digits",
+    "perplexity": f"perplexity of {_EVEN_GUESS}",
+    "recall_perplexity": f"recall_perplexity of {_EVEN_GUESS}",
+    "regular_languages": "not known; ngram_accuracy in each record is that of an n-gram model of the prompt",
+    "squared_error": "squared_error of answering 0 always, which each record states",
+    "rouge1": "rouge1 0, by a text without a word of the reference",
+}
+"""What to say where no record states a score without learning, by task or by main metric."""
+
 
 def page_of(what: str, row: Mapping[str, Any]) -> str:
     """The page on one row of a listing: of models and tasks all that is known, of other things the row itself.
@@ -91,16 +106,20 @@ def task_page(task: Task, declared: Mapping[str, Any] | None = None, recorded: s
 
 
 def _chance(task: Task, records: Sequence[Record]) -> str:
-    """The score without learning: as measured, else as the metric or the number of classes gives it."""
+    """The score without learning: as measured at each scale, else as the metric or the number of classes gives it."""
     metric = task.info.main_metric
+    if task.info.own_device:
+        return "none: a cost, told beside softmax's"
     if is_signed(metric):
         return f"{metric} 0"
-    if level := chance_level(metric, records):
-        return f"{metric} {format_measurement(level.value, None)[0]} ({level.name})"
+    levels = {scale: chance_level(metric, own) for scale, own in grouped(records, lambda record: record.scale).items()}
+    told = {scale: f"{format_measurement(each.value, None)[0]} ({each.name})" for scale, each in levels.items() if each}
+    if told:
+        return f"{metric} " + ", ".join(f"{text} at scale {scale}" for scale, text in told.items())
     classes = getattr(task, "num_classes", None)
     if isinstance(classes, int) and classes > 1 and metric == "accuracy":
         return f"{metric} {1 / classes:.3g} by guessing among {classes} classes; more if one is frequent"
-    return ""
+    return _WITHOUT_LEARNING.get(task.info.name) or _WITHOUT_LEARNING.get(metric, "")
 
 
 def _times(records: Sequence[Record]) -> Iterator[str]:

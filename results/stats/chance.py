@@ -13,10 +13,14 @@ _LEVELS = {
     "chance_in_context": ("accuracy", "chance in context"),
     "random_walk_accuracy": ("accuracy", "random walk"),
     "majority_accuracy": ("accuracy", "majority class"),
+    "constant_accuracy": ("accuracy", "one answer to all"),
     "constant_f1": ("f1", "always class 1"),
     "unigram_perplexity": ("perplexity", "unigram"),
+    "zero_squared_error": ("squared_error", "always 0"),
 }
 """Metrics that state a score without learning: the prefix of the metrics that it is compared with, and its name."""
+
+_LOW_IS_GOOD = ("perplexity", "squared_error")
 
 _SIGNED = re.compile(r"matthews|pearson|spearman|kendall|kappa|(^|_)r2|r_squared")
 
@@ -55,6 +59,6 @@ def chance_level(metric: str, records: Iterable[Record]) -> ChanceLevel | None:
             if begins and metric.startswith(begins) and not m.at and m.value is not None
         ]
         if stated:
-            best = min if metric.startswith("perplexity") else max
+            best = min if metric.startswith(_LOW_IS_GOOD) else max
             return best(stated, key=lambda level: level.value)
     return None

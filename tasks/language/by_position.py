@@ -176,13 +176,13 @@ def doubling_ends(length: int, first: int = 16) -> list[int]:
 
 
 def perplexity(name: str, sums: Sequence[tuple[float, int]], at: dict[str, Scalar] | None = None) -> Metric:
-    """A perplexity from the negative log-likelihood in nats and the number of tokens of each window."""
+    """A perplexity from the negative log-likelihood in nats and the number of tokens of each window that has any."""
     from ...results.stats.statistics import ratio_bootstrap
 
-    nats, tokens = zip(*sums, strict=True)
+    nats, tokens = zip(*((nats, tokens) for nats, tokens in sums if tokens), strict=True)
     with np.errstate(over="ignore"):
         value = float(np.exp(sum(nats) / sum(tokens)))
-        return Metric(name, value, "1", False, ratio_bootstrap(nats, tokens, "exp_ratio"), len(sums), at or {})
+        return Metric(name, value, "1", False, ratio_bootstrap(nats, tokens, "exp_ratio"), len(tokens), at or {})
 
 
 def _shared(settings: Settings) -> Settings:

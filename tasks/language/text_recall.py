@@ -120,8 +120,8 @@ class TextRecall(WindowedCorpus):
         ]
         for place, end in enumerate(rows[0]["ends"]):
             part = [(row["nll_nats_by_distance"][place], row["tokens_by_distance"][place]) for row in rows]
-            if held := [each for each in part if each[1]]:
-                metrics.append(perplexity("distance_perplexity", held, {"distance": end}))
+            if any(tokens for _, tokens in part):
+                metrics.append(perplexity("distance_perplexity", part, {"distance": end}))
         return metrics
 
 

@@ -57,6 +57,11 @@ def test_without_measurements_chance_follows_from_the_classes_and_no_time_is_cla
     assert "  time: not measured yet" in page
 
 
+def test_every_task_says_what_needs_no_learning() -> None:
+    """A page without it would let a score at chance look like one that was learned."""
+    assert not [name for name, found in registry.tasks().items.items() if "  chance: " not in task_page(found)]
+
+
 def test_times_and_chance_are_those_of_the_runs_in_this_folder(make_job: Callable[..., CellJob], naughty: Path) -> None:
     store = RunStore(Path("results", "runs", "mine"))
     store.create()
@@ -72,4 +77,4 @@ def test_times_and_chance_are_those_of_the_runs_in_this_folder(make_job: Callabl
     (store.cells / "broken.json").write_text('{"task": "glue/mnli"', encoding="utf-8")
     page = task("glue/mnli")
     assert "  time: smoke: 21 s a model on cpu (median of 3); not measured yet at small,\n    paper\n" in page
-    assert "  chance: accuracy 0.35 (chance)\n" in page
+    assert "  chance: accuracy 0.35 (chance) at scale smoke\n" in page

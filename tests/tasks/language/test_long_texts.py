@@ -156,6 +156,19 @@ def test_a_model_that_copies_is_told_from_one_that_cannot(corpus: Sources, windo
     assert 0 < (found["copies"]["recalled_share",] or 0) < 1
 
 
+def test_a_window_that_recalls_nothing_has_no_part_in_the_perplexity(
+    corpus: Sources, window_model: Callable[..., Any]
+) -> None:
+    settings = {**WINDOWS, "most_per_million": 1e6}
+    _, adapter = window_model(257, 64, None)
+    rows = TEXT_RECALL.predict(adapter, TEXT_RECALL.load(settings, corpus, limit=3), settings)
+    none = [0] * len(rows[0]["ends"])
+    empty = {"tokens": 0, "nll_nats": 0.0, "tokens_by_distance": none, "nll_nats_by_distance": none}
+    recall, *_ = TEXT_RECALL.score([*rows, {**rows[0], **empty}], settings)
+    assert (recall.name, recall.n) == ("recall_perplexity", len(rows))
+    assert recall.value == pytest.approx(257)
+
+
 def test_windows_longer_than_the_text_are_refused(corpus: Sources) -> None:
     with pytest.raises(ValueError, match="test_length is 100000; allowed: at most"):
         BY_POSITION.load({**WINDOWS, "test_length": 100_000}, corpus)
