@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Container images often set it: our own modules would then be compiled anew in each of the processes that tests start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test faults oldest-triton roofline gpu-visit lint ruff mypy pyright regression paper docs release format clean
+.PHONY: quickstart test faults oldest-triton oldest-transformers roofline gpu-visit lint ruff mypy pyright regression paper docs release format clean
 
 quickstart: $(VENV)/installed ## Set up, then compare three attentions on embedded data
 	$(BIN)/bench run
@@ -30,6 +30,13 @@ TRITON_TESTS := tests/kernels/test_compile_gate.py tests/kernels/fused tests/ker
 oldest-triton: $(VENV)/triton-$(OLDEST_TRITON) ## Set up, then run the kernels' tests with the oldest triton
 	PYTHONPATH=$(abspath $<) $(BIN)/python -c 'import triton; assert triton.__version__ == "$(OLDEST_TRITON)", triton'
 	PYTHONPATH=$(abspath $<) $(BIN)/python -m pytest $(TRITON_TESTS) --numprocesses $$(nproc) --maxprocesses 8 --dist worksteal
+
+# Models with the oldest transformers that pyproject.toml allows, in the same way: not in CI.
+OLDEST_TRANSFORMERS := 4.57.0
+
+oldest-transformers: $(VENV)/transformers-$(OLDEST_TRANSFORMERS) ## Set up, then prove models with the oldest transformers
+	PYTHONPATH=$(abspath $<) $(BIN)/python -m pytest tests/adapters/pretrained tests/adapters/native \
+	  -W 'ignore:`torch.jit.script:DeprecationWarning' -W ignore::FutureWarning
 
 roofline: $(VENV)/installed-test ## Set up, then count the kernels' machine code for Hopper: minutes, without a GPU
 	PYTHONPATH=tests $(BIN)/python -W ignore -m kernels.roofline
@@ -106,6 +113,12 @@ $(VENV)/installed-test: $(VENV)/installed
 $(VENV)/triton-$(OLDEST_TRITON): $(VENV)/installed-test
 	rm -rf $@ $@.part
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --target $@.part triton==$(OLDEST_TRITON)
+	mv $@.part $@
+
+$(VENV)/transformers-$(OLDEST_TRANSFORMERS): $(VENV)/installed-test
+	rm -rf $@ $@.part
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --target $@.part transformers==$(OLDEST_TRANSFORMERS) \
+	  'huggingface-hub<1' 'tokenizers<0.23.1'
 	mv $@.part $@
 
 $(VENV)/installed-dev: $(VENV)/installed-test

@@ -11,6 +11,7 @@ from ..precision import DTYPES, Precision
 from ..pretrained.adapter import check_inputs, separator_of, with_positions
 from ..pretrained.converted import conversion_of
 from ..pretrained.load import load_pretrained
+from ..pretrained.weight_files import release
 from .model import NativeModel
 
 
@@ -28,9 +29,12 @@ def build_native(
 
     Raises:
         CheckpointError: The checkpoint cannot be loaded.
-        UnsupportedError: The model cannot do what the shape needs, or the folder holds a converted model.
+        UnsupportedError: The model cannot do what the shape needs, the folder holds a converted model, or the release
+            of transformers is older than 5.
     """
     backbone.check(shape)
+    if release() < 5:
+        raise UnsupportedError("native reads the caches of transformers 5, and an older release is installed")
     if converted := conversion_of(folder):
         raise UnsupportedError(f"{folder} is a converted model; measure it as {converted['model']}, not as native")
     inner, head_note, has_own_head = load_pretrained(

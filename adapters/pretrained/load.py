@@ -187,7 +187,7 @@ def stored_tensors(folder: Path, trust_remote_code: bool = False) -> dict[str, t
     tensors: dict[str, torch.Tensor] = {}
     for file in pickled if is_pickled else safetensors_files(folder):
         try:
-            tensors |= load_state_dict(file, map_location="meta")
+            tensors |= load_state_dict(str(file), map_location="meta")  # release 4 takes no paths
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(f"{file} is not a whole weight file ({error}); download it again") from error
     return tensors

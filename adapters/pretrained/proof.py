@@ -126,7 +126,10 @@ def _with_gradient(model: PreTrainedModel, arguments: dict[str, Any], mask: Tens
         leaves.append(embedded.detach().requires_grad_())
         return leaves[-1]
 
-    hook = model.get_input_embeddings().register_forward_hook(cut)
+    try:
+        hook = model.get_input_embeddings().register_forward_hook(cut)
+    except NotImplementedError as error:
+        raise UnsupportedError(f"{type(model).__name__} does not tell transformers which part embeds inputs") from error
     try:
         with torch.enable_grad():
             out = real_outputs(model(**arguments), mask)

@@ -22,6 +22,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from ..attention.core import token_positions
 from ..base import UnsupportedError
+from .weight_files import release
 
 PROBE = "hedgebench_probe"
 """Name of the function that notes calls, in the attention interface of transformers."""
@@ -231,7 +232,8 @@ def _why_silent(model: PreTrainedModel) -> str:
             reason := next((_TAKEN[name] for name in _TAKEN if name in named), "")
         ):
             return f"{type(part).__name__} computes {reason}"
-    return "none of its layers asks transformers' attention interface for attention"
+    newer = "; in release 5 of transformers more types ask it" if release() < 5 else ""
+    return f"none of its layers asks transformers' attention interface for attention{newer}"
 
 
 @contextmanager

@@ -88,12 +88,17 @@ def transformers_config(folder: Path, trust_remote_code: bool = False, **changes
     return config
 
 
-def _rope_of_release_4(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Rotary settings of transformers 5 in the form of transformers 4, which would otherwise use its defaults."""
+def release() -> int:
+    """The release of transformers: in 4 fewer types ask its attention interface, and caches are others than in 5."""
     import transformers
 
+    return int(transformers.__version__.partition(".")[0])
+
+
+def _rope_of_release_4(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Rotary settings of transformers 5 in the form of transformers 4, which would otherwise use its defaults."""
     rope = raw.get("rope_parameters")
-    if not rope or "rope_theta" in raw or int(transformers.__version__.partition(".")[0]) >= 5:
+    if not rope or "rope_theta" in raw or release() >= 5:
         return {}
     scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
     return {

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from hedgebench.adapters.pretrained.interface import layers_in_torch
+from hedgebench.adapters.pretrained.weight_files import release
 
 Settings = Mapping[str, Any]
 
@@ -84,9 +85,18 @@ IMAGE_ENCODERS: Mapping[str, Settings] = {
     "siglip": {"vision_config": dict(_IMAGES), "text_config": dict(_TEXT)},
     "vit": _IMAGES,
 }
-PROVEN: Mapping[str, Settings] = {**DECODERS, **TEXT_ENCODERS, **IMAGE_ENCODERS}
+ALL_PROVEN: Mapping[str, Settings] = {**DECODERS, **TEXT_ENCODERS, **IMAGE_ENCODERS}
+"""Types whose attention can be swapped with transformers 5."""
+SINCE_RELEASE_5 = frozenset({
+    *("beit", "camembert", "codegen", "distilbert", "electra", "ernie", "gptj", "modernbert", "nemotron", "opt"),
+    *("roberta", "siglip", "stablelm", "xlm-roberta"),
+})  # fmt: skip
+"""Those of them whose layers do not ask transformers' attention interface in release 4."""
+PROVEN: Mapping[str, Settings] = {
+    name: settings for name, settings in ALL_PROVEN.items() if release() >= 5 or name not in SINCE_RELEASE_5
+}
 
-REFUSED: Mapping[str, tuple[Settings, str]] = {
+ALL_REFUSED: Mapping[str, tuple[Settings, str]] = {
     "albert": ({**_TEXT, "embedding_size": 16}, "several layers share"),
     "bloom": ({"hidden_size": 32, "n_layer": 2, "n_head": 4, "vocab_size": 97}, "computes ALiBi"),
     "deberta-v2": ({**_TEXT, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]}, "disentangled attention"),
@@ -128,7 +138,11 @@ REFUSED: Mapping[str, tuple[Settings, str]] = {
         "an encoder and a decoder, with cross-attention",
     ),
 }
-"""Types whose attention cannot be swapped, with the reason that is told."""
+"""Types whose attention cannot be swapped with transformers 5, with the reason that is told."""
+REFUSED: Mapping[str, tuple[Settings, str]] = ALL_REFUSED
+if release() < 5:
+    REFUSED = {name: (settings, "") for name, (settings, _) in ALL_REFUSED.items()}
+    REFUSED |= {name: (ALL_PROVEN[name], "") for name in sorted(SINCE_RELEASE_5)}
 
 _CLASSIFIERS = {**TEXT_ENCODERS, **dict.fromkeys(("albert", "deberta-v2", "mpnet", "t5"))}
 
@@ -142,7 +156,7 @@ def any_model(model_type: str, settings: Settings | None = None, **more: Any) ->
         more: Further entries of the configuration.
     """
     if settings is None:
-        settings = PROVEN[model_type] if model_type in PROVEN else REFUSED[model_type][0]
+        settings = ALL_PROVEN[model_type] if model_type in ALL_PROVEN else ALL_REFUSED[model_type][0]
     kind: Any = AutoModelForCausalLM
     if model_type in IMAGE_ENCODERS:
         kind = AutoModelForImageClassification

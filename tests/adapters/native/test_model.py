@@ -19,9 +19,10 @@ from transformers.utils import logging
 from hedgebench.adapters.backbone import Checkpoint, capabilities_of, pretrained
 from hedgebench.adapters.base import Capability, ModelShape, UnsupportedError
 from hedgebench.adapters.model_adapter import ModelAdapter
-from hedgebench.adapters.native.build import build_native
+from hedgebench.adapters.native import build
 from hedgebench.adapters.native.model import NativeModel
 from hedgebench.adapters.pretrained.interface import layers_in_torch
+from hedgebench.adapters.pretrained.weight_files import release
 from hedgebench.adapters.training.distillation import has_weights_to_compare
 from hedgebench.tasks.lm_eval.text import text_model
 
@@ -29,6 +30,8 @@ from ...tasks.lm_eval_tiny import peer, requests
 from ..any_models import Settings, any_model
 from ..swapped import CPU, SETTINGS, spec, swapped
 from ..tiny_models import END_OF_TEXT, tiny_tokenizer
+
+pytestmark = pytest.mark.skipif(release() < 5, reason="native needs transformers 5")
 
 _WORDS: Settings = {"vocab_size": 257, "bos_token_id": 256, "eos_token_id": 256, "pad_token_id": 0}
 _SIZE: Settings = {**_WORDS, "hidden_size": 32, "num_hidden_layers": 2}
@@ -105,7 +108,9 @@ def native(kind: str, folder: Path, shape: ModelShape | None = None) -> ModelAda
     config = json.loads((folder / "config.json").read_text())
     capabilities = capabilities_of(config, str(folder))
     backbone = pretrained(f"hf:{folder}", kind, Checkpoint("", "", folder=str(folder)), capabilities=capabilities)
-    return build_native(folder, backbone, SETTINGS, shape or ModelShape(32, vocab_size=257), seed=0, precision=CPU)
+    return build.build_native(
+        folder, backbone, SETTINGS, shape or ModelShape(32, vocab_size=257), seed=0, precision=CPU
+    )
 
 
 def close(found: Tensor, wanted: Tensor) -> None:
@@ -206,3 +211,9 @@ def test_without_a_gpu_transformers_cannot_take_kernels_of_the_peer(monkeypatch:
     with layers_in_torch(), pytest.raises(ModuleNotFoundError):
         importlib.import_module("fla")
     assert importlib.import_module("fla") is installed
+
+
+def test_an_older_release_of_transformers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "release", lambda: 4)
+    with pytest.raises(UnsupportedError, match="native reads the caches of transformers 5"):
+        native("llama", saved("llama", tmp_path))
