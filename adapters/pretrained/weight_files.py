@@ -6,11 +6,14 @@ Importing this module needs no torch. Nothing here runs code from a checkpoint u
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...results.foreign import parse_json
 from ..backbone import CheckpointError
+from ..base import UnsupportedError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -68,10 +71,13 @@ def transformers_config(folder: Path, trust_remote_code: bool = False, **changes
 
     Raises:
         CheckpointError: config.json is missing or damaged.
+        UnsupportedError: The type is flash-linear-attention's, and there is no GPU for its kernels.
     """
     from transformers import AutoConfig
 
     raw = read_config(folder)
+    if "auto_map" not in raw:  # the checkpoint brings no class of its own
+        _know_types_of_fla(str(raw.get("model_type")))
     try:
         changes |= _rope_of_release_4(raw)
         if CONVERTED in raw:
@@ -86,6 +92,24 @@ def transformers_config(folder: Path, trust_remote_code: bool = False, **changes
         told = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
         raise CheckpointError(f"{folder / 'config.json'} is no configuration of a model ({told})") from error
     return config
+
+
+def _know_types_of_fla(model_type: str) -> None:
+    """Makes transformers know the classes of flash-linear-attention if it lacks the type and that package is there."""
+    import torch
+    from transformers import CONFIG_MAPPING
+
+    if not any(distributions(name="flash-linear-attention")):
+        return
+    has_gpu = torch.cuda.is_available()
+    if model_type not in CONFIG_MAPPING and has_gpu:
+        import_module("fla.models")
+    own = model_type in CONFIG_MAPPING and not CONFIG_MAPPING[model_type].__module__.startswith("fla.")
+    if not own and not has_gpu:
+        raise UnsupportedError(
+            f"transformers has no model type {model_type!r}, and the classes of flash-linear-attention, which may have "
+            "it, run on a GPU alone"
+        )
 
 
 def release() -> int:

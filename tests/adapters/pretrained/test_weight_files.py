@@ -1,12 +1,20 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 from hedgebench.adapters.backbone import CheckpointError
-from hedgebench.adapters.pretrained.weight_files import pickled_files, read_config, safetensors_files
+from hedgebench.adapters.base import UnsupportedError
+from hedgebench.adapters.pretrained.weight_files import (
+    pickled_files,
+    read_config,
+    safetensors_files,
+    transformers_config,
+)
 
 from ..tiny_models import save_tiny, tiny_model
 
@@ -33,6 +41,22 @@ def test_a_damaged_index_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(content)
     with pytest.raises(CheckpointError, match="is not an index of shards"):
         safetensors_files(tmp_path)
+
+
+def test_a_model_of_flash_linear_attention_is_read_on_a_gpu_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gated_deltanet", "num_heads": 3}')
+    with pytest.raises(UnsupportedError, match="'gated_deltanet', and the classes of flash-linear-attention"):
+        transformers_config(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that there is no GPU
+        pytest.importorskip("fla.models")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert transformers_config(tmp_path).num_heads == 3
+    (tmp_path / "config.json").write_text('{"model_type": "gated_deltanot"}')
+    with pytest.raises(CheckpointError, match="does not recognize this architecture"):
+        transformers_config(tmp_path)
 
 
 def test_a_folder_without_config_is_refused(tmp_path: Path) -> None:
