@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...kernels.costs import linear_state_bytes
@@ -15,7 +17,10 @@ from ..attention.core import AttentionCore, map_tensors
 from ..attention.hybrid import HybridAttention
 from ..attention.kv_cache import KVCache
 from ..attention.linear import LinearAttention
+from ..attention.position import ShortConvolution
+from ..attention.recurrent_state import RecurrentState
 from ..attention.softmax import NoAttention, SoftmaxAttention
+from ..gated.attention import GatedAttention
 
 
 @dataclass(frozen=True)
@@ -77,21 +82,38 @@ def _expected_bytes(core: AttentionCore, state: Any, tokens: int) -> int | None:
     """The size of one row's state after `tokens` tokens by formula, from the sizes of the layer; None if unknown.
 
     A cache holds keys and values of all tokens, or of a window's once it has seen two windows; sums do not grow; a
-    hybrid holds keys, values and positions of a window's tokens, and the sums once a token has left the window.
+    hybrid holds keys, values and positions of a window's tokens, and the sums once a token has left the window. A
+    recurrence with gates holds one matrix a head, and a convolution the inputs that its next output reads.
     """
     match core, state:
         case NoAttention(), None:
             return 0
         case SoftmaxAttention(), KVCache():
-            held = tokens if core.window is None or tokens < 2 * core.window else core.window
-            return _bytes_of_tokens(held, state.keys, state.values)
+            return _bytes_of_cache(core.window, state, tokens)
         case LinearAttention(), LinearState():
             return _bytes_of_sums(core, state.kv.shape[-1])
         case HybridAttention(), HybridState():
             held = min(tokens, core.window)
             window = _bytes_of_tokens(held, state.keys, state.values) + held * state.positions.element_size()
             return window + (_bytes_of_sums(core, state.values.shape[-1]) if tokens > core.window else 0)
+        case GatedAttention(), RecurrentState(sums=Tensor()):
+            sums = math.prod(state.sums.shape[1:]) * max(state.sums.element_size(), torch.float32.itemsize)
+            window = 0 if state.window is None else _bytes_of_cache(core.window, state.window, tokens)
+            return sums + _bytes_of_tail(core.streams.convolution, state) + window
     return None
+
+
+def _bytes_of_tail(convolution: ShortConvolution | None, state: RecurrentState) -> int:
+    """The inputs that a convolution's next output reads beside its own token."""
+    if convolution is None or state.tail is None:
+        return 0
+    channels, _, kernel_size = convolution.weight.shape
+    return (kernel_size - 1) * channels * state.tail.element_size()
+
+
+def _bytes_of_cache(window: int | None, cache: KVCache, tokens: int) -> int:
+    held = tokens if window is None or tokens < 2 * window else window
+    return _bytes_of_tokens(held, cache.keys, cache.values)
 
 
 def _bytes_of_tokens(tokens: int, keys: Tensor, values: Tensor) -> int:

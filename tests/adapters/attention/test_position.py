@@ -80,3 +80,8 @@ def test_a_short_convolution_continues_from_its_tail(pieces: list[int]) -> None:
 
 def test_a_short_convolution_gives_contiguous_tokens_as_fused_kernels_need_them() -> None:
     assert ShortConvolution(3, 4)(draw(2, 5, 3))[0].is_contiguous()
+
+
+def test_the_tail_of_a_short_convolution_keeps_no_other_token_in_memory() -> None:
+    _, tail = ShortConvolution(3, 4)(draw(2, 500, 3))
+    assert tail.untyped_storage().nbytes() == tail.nbytes

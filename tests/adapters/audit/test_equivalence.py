@@ -33,6 +33,7 @@ DECODER_PATHS = {
     ("spec", "dtype"),
     [
         *((spec, "float32") for spec in ("softmax", "window:window=9", "hedgehog", "hedgehog:window=9", "none")),
+        *((spec, "float32") for spec in ("gla:gates=keys:window=9", "gated_deltanet")),
         ("softmax", "bfloat16"),
         ("hedgehog:window=9", "bfloat16"),
     ],
