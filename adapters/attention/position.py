@@ -59,6 +59,6 @@ class ShortConvolution(nn.Module):
             tail = x.new_zeros(x.shape[0], self.kernel_size - 1, x.shape[2])
         padded = torch.cat([tail, x], dim=1)
         out = F.conv1d(padded.transpose(1, 2), self.weight, groups=self.weight.shape[0]).transpose(1, 2)
-        # Contiguous, because the fused softmax kernels refuse heads whose last dimension has a stride. A view would keep
-        # all tokens in memory as long as the state lives.
+        # Contiguous, because the fused softmax kernels refuse heads whose last dimension has a stride. A view would
+        # keep all tokens in memory as long as the state lives.
         return out.contiguous(), padded[:, padded.shape[1] - (self.kernel_size - 1) :].clone()
