@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 APART = 4.0
 """Ratio of the largest to the smallest cost from which an axis is logarithmic."""
 
+WIDE = 30.0
+"""Ratio of the largest to the median value from which an axis of values of any sign is not linear."""
+
 _LONG_FROM, _LARGE = 1e3, 1e7
 _TICKS = 6
 _APART_FACTORS, _BESIDE = 6.0, 1.35
@@ -37,6 +40,17 @@ def set_length_axis(axes: Axes, rows: Iterable[Row], most: int = 8) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(lengths, [labels.get(length, "") for length in lengths])
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def set_wide_axis(axes: Axes, values: Collection[float]) -> None:
+    """A vertical axis of values of any sign: beyond a typical one logarithmic, if the largest is far above it."""
+    sizes = sorted(abs(value) for value in values if value and math.isfinite(value))
+    if not sizes or sizes[-1] < WIDE * (typical := sizes[len(sizes) // 2]):
+        return
+    if min(values) > 0:
+        axes.set_yscale("log")
+    else:
+        axes.set_yscale("symlog", linthresh=typical)
 
 
 def set_cost_axis(axes: Axes, which: Literal["x", "y"], values: Collection[float], unit: str) -> None:

@@ -11,7 +11,7 @@ from ..tables.row import AXIS, Row, grouped, model_label
 from . import draw
 from .draw import Plot, Style, Styles
 from .fidelity import LENGTHS_METRIC
-from .scales import set_cost_axis, set_length_axis, set_score_axis
+from .scales import set_cost_axis, set_length_axis, set_score_axis, set_wide_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,6 +68,7 @@ def _over_layers(axes: Axes, axis: str, rows: Sequence[Row], styles: Styles) -> 
         handles[label] = axes.errorbar(xs, [row.value or 0.0 for row in ordered], yerr=errors, **look)
     if axis == LAYER:
         axes.axhline(0.0, color="#999999", linewidth=0.8, zorder=0)
+    set_wide_axis(axes, [row.value or 0.0 for row in rows])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("layer that is swapped alone" if axis == LAYER else "layers that stay softmax, the costliest first")
     axes.set_ylabel(draw.plain(draw.labelled(rows)))

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hedgebench.results.plots import draw
 from hedgebench.results.plots.draw import Plot
 from hedgebench.results.plots.make import make_plots
+from hedgebench.results.plots.scales import set_wide_axis
 from hedgebench.results.record import Metric, Record, Scalar
 
 MakeRecord = Callable[..., Record]
@@ -78,3 +80,15 @@ def test_layers_are_drawn_with_what_each_costs_and_with_those_that_stay(make_rec
     assert np.asarray(costs.get_xydata()).tolist() == [[0.0, 0.5], [1.0, 2.0], [2.0, 0.1]]
     assert np.asarray(curve.get_xydata()).tolist() == [[0.0, 20.0], [1.0, 19.0], [2.0, 18.0], [3.0, 17.0]]
     assert {"layer that is swapped alone", "layers that stay softmax, the costliest first"} <= words(plot)
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [((3.0, 4.0, 5.0), "linear"), ((3.0, 4.0, 1e4), "log"), ((-0.1, 0.2, 0.1, 1e4), "symlog"), ((0.0, 0.0), "linear")],
+)
+def test_one_layer_that_costs_a_thousand_times_the_others_does_not_hide_them(
+    values: tuple[float, ...], scale: str
+) -> None:
+    (axes,) = draw.new_figure(3.0, 3.0)[1]
+    set_wide_axis(axes, values)
+    assert axes.get_yscale() == scale
