@@ -16,7 +16,8 @@ Groups = Mapping[str, Settings]
 def apply_overrides(groups: Groups, overrides: Mapping[str, str]) -> dict[str, dict[str, Value]]:
     """The settings with the overrides of keys that they have; keys of other cells are ignored.
 
-    A key is `GROUP.KEY`; a bare `KEY` belongs to the task.
+    A key is `GROUP.KEY`; a bare `KEY` belongs to the task. A stage whose `steps` are given trains for these, whatever
+    epochs are its default.
 
     Raises:
         UsageError: A value has the wrong type.
@@ -27,6 +28,8 @@ def apply_overrides(groups: Groups, overrides: Mapping[str, str]) -> dict[str, d
         target = changed.get(group or "task", {})
         if name in target:
             target[name] = parse_value(key, text, target[name])
+        if name == "steps" and "epochs" in target and f"{group}.epochs" not in overrides:
+            target["epochs"] = 0.0
     return changed
 
 

@@ -24,6 +24,23 @@ def test_a_bare_key_is_the_tasks_and_a_dotted_one_its_groups() -> None:
     assert changed["backbone"] == {"rope": True}
 
 
+@pytest.mark.parametrize(
+    ("given", "epochs", "steps"),
+    [
+        ({}, 2.0, 500),
+        ({"distill.steps": "10"}, 0.0, 10),
+        ({"distill.steps": "10", "distill.epochs": "3"}, 3.0, 10),
+        ({"distill.epochs": "3"}, 3.0, 500),
+        ({"train.steps": "10"}, 2.0, 500),
+    ],
+)
+def test_a_number_of_steps_counts_and_not_the_default_number_of_epochs(
+    given: dict[str, str], epochs: float, steps: int
+) -> None:
+    changed = apply_overrides({"distill": {"steps": 500, "epochs": 2.0}, "train": {"steps": 5}}, given)["distill"]
+    assert changed == {"steps": steps, "epochs": epochs}
+
+
 def test_the_defaults_stay_as_they_are() -> None:
     apply_overrides(GROUPS, {"length": "8"})
     assert GROUPS["task"]["length"] == 128
