@@ -19,7 +19,7 @@ from ...results.store import RunStore
 from ...results.tables.aggregate import group_seeds, leaderboard_rows, merge_runs, rows_of_groups
 from ...results.tables.leaderboard import COLUMNS, LEGEND, row_values
 from ...results.tables.notes import percent_notes
-from ...results.tables.tables import Markup, Table, sections
+from ...results.tables.tables import MAIN, Markup, Table, sections
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -201,7 +201,7 @@ def _html_table(table: Table) -> str:
         f"<tr><th>{html.escape(model)}</th>{''.join(f'<td>{_MARKUP.entry(entry)}</td>' for entry in entries)}</tr>"
         for model, entries in table.rows
     )
-    title = f"<caption>{html.escape(table.title)}</caption>" if table.is_sweep else ""
+    title = f"<caption>{html.escape(table.title)}</caption>" if table.title != MAIN else ""
     return f"<table>{title}<thead><tr><th>model</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..stats.budget import SECONDS, TOKENS
 from ..stats.chance import is_signed
-from ..tables.aggregate import main_rows
-from ..tables.format import format_status
-from ..tables.row import REFERENCE_MODEL, Conditions, Row, grouped
+from ..tables.aggregate import main_budgets, main_rows
+from ..tables.format import format_status, format_with_error
+from ..tables.row import REFERENCE_MODEL, Conditions, ModelKey, Row, grouped
 from . import draw
 from .draw import Plot, Styles
 from .scales import set_cost_axis, set_plain_ticks, set_score_axis
@@ -17,18 +18,30 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_TOTALS = {"training tokens": TOKENS, "training time": SECONDS}
+"""What a budget sums up over its stages, by names that no metric has."""
+
 DRAWN_AGAINST = {
-    "size": {"parameters": "parameters", "state_bytes": "recurrent state"},
+    "size": {
+        "parameters": "parameters",
+        "state_bytes": "recurrent state",
+        "training tokens": "training tokens",
+        "training time": "training time [s]\n(machine not checked to be quiet)",
+    },
     "entropy": {
         "attention_entropy": "entropy of attention [nats]",
         "attention_entropy_last_layer": "entropy in the last layer [nats]",
     },
 }
-"""Descriptive metrics that quality is drawn against, with their axis labels, by the kind of plot."""
+"""Descriptive metrics and budgets that quality is drawn against, with their axis labels, by the kind of plot."""
 
-_TITLES = {"size": "quality against size", "entropy": "quality against the entropy of attention"}
+_TITLES = {"size": "quality against size and budget", "entropy": "quality against the entropy of attention"}
 _WIDE_FROM = 20.0
 """Ratio of the largest to the smallest score from which their axis is logarithmic."""
+_MOST_IN_A_ROW = 3
+
+_Placed: TypeAlias = tuple[Row, float, float | None]
+"""A score, and where it stands: what it is drawn against, with the standard error over seeds."""
 
 
 def quality_plots(rows: Sequence[Row], styles: Styles) -> Iterator[Plot]:
@@ -76,47 +89,74 @@ def _set_value_axis(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def plots_against(rows: Sequence[Row], styles: Styles, kind: str) -> Iterator[Plot]:
-    """Scores against the metrics of one kind of `DRAWN_AGAINST`; not costs, and not measures of attention itself."""
+    """Scores against one kind of `DRAWN_AGAINST`; not costs, and not measures of attention itself.
+
+    What is the same for all models has no panel; the title says so.
+    """
     labels = DRAWN_AGAINST[kind]
     known = {
-        (row.comparison, row.key, row.metric): row.value
+        (row.comparison, row.key, row.metric): (row.value, row.stderr)
         for row in rows
         if row.metric in labels and not row.at and row.value is not None
-    }
+    } | _spent(rows, labels)
     for comparison, main in main_rows(rows).items():
         scores = (row for row in main if row.value is not None and row.is_quality)
         points = [row for row in scores if not row.metric.startswith("attention_")]
         found = {
-            name: [(row, known[comparison, row.key, name]) for row in points if (comparison, row.key, name) in known]
+            name: [(row, *known[key]) for row in points if (key := (comparison, row.key, name)) in known]
             for name in labels
         }
-        panels = {name: placed for name, placed in found.items() if placed}
-        if len(points) > 1 and panels:
-            title = draw.titled(f"{comparison.task}: {_TITLES[kind]}", comparison)
+        panels = {name: placed for name, placed in found.items() if len({x for _, x, _ in placed}) > 1}
+        same = [_first_line(labels[name]) for name, placed in found.items() if len(placed) > 1 and name not in panels]
+        if panels:
+            told = _TITLES[kind] + (f"; the same for all: {', '.join(same)}" if same else "")
+            title = draw.titled(f"{comparison.task}: {told}", comparison)
             yield Plot(kind, comparison, title, _against_figure(points, panels, styles, (title, labels)))
+
+
+def _spent(
+    rows: Sequence[Row], names: Iterable[str]
+) -> dict[tuple[Conditions, ModelKey, str], tuple[float, float | None]]:
+    """The totals of budgets that are among `names`, with their standard errors."""
+    budgets, main = main_budgets(rows), main_rows(rows)
+    return {
+        (where, row.key, name): amount
+        for where, budget in budgets.items()
+        for row in main[where]
+        for name, total in _TOTALS.items()
+        if name in names and (amount := budget.amount(row.label, total)) is not None
+    }
 
 
 def _against_figure(
     points: Sequence[Row],
-    panels: Mapping[str, Sequence[tuple[Row, float]]],
+    panels: Mapping[str, Sequence[_Placed]],
     styles: Styles,
     words: tuple[str, Mapping[str, str]],
 ) -> Figure:
-    """A panel for each metric that quality is drawn against; `words` are the title and the metrics' axis labels."""
+    """A panel for each thing that quality is drawn against; `words` are the title and the axis labels."""
     title, labels = words
-    figure, every_axes = draw.new_figure(2.4 + 3.6 * len(panels), max(3.6, 1.3 + 0.21 * len(points)), len(panels), True)
+    columns = len(panels) if len(panels) <= _MOST_IN_A_ROW else -(-len(panels) // 2)
+    height = max(3.6, 1.3 + 0.21 * len(points))
+    lines = -(-len(panels) // columns)
+    figure, grid = draw.new_grid(lines, columns, (2.4 + 3.6 * columns, height * lines), share_y=True)
     handles: dict[str, Any] = {}
-    for (name, placed), axes in zip(panels.items(), every_axes, strict=True):
-        for row, x in placed:
-            bars = draw.point(axes, x, row.value, styles[row.label], yerr=row.stderr)
-            draw.tell(bars.lines[0], f"{draw.told(row)}; {labels[name]} {x:g}")
+    for (name, placed), axes in zip(panels.items(), grid.flat, strict=True):
+        for row, x, error in placed:
+            bars = draw.point(axes, x, row.value, styles[row.label], xerr=error, yerr=row.stderr)
+            draw.tell(bars.lines[0], f"{draw.told(row)}; {_first_line(labels[name])} {format_with_error(x, error)}")
             handles.setdefault(row.label, bars)
         axes.margins(x=0.15)
-        _set_size_axis(axes, [x for _, x in placed], "bytes" if name.endswith("_bytes") else "1")
+        _set_size_axis(axes, [x for _, x, _ in placed], "bytes" if name.endswith("_bytes") else "1")
         axes.set_xlabel(labels[name])
-    set_score_axis(every_axes[0], "y", points)
-    every_axes[0].set_ylabel(draw.plain(draw.labelled(points, with_point=True)))
+    set_score_axis(grid[0, 0], "y", points)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(draw.plain(draw.labelled(points, with_point=True)))
     return draw.finished(figure, title, handles)
+
+
+def _first_line(label: str) -> str:
+    return label.partition("\n")[0]
 
 
 def _set_size_axis(axes: Axes, sizes: Sequence[float], unit: str) -> None:

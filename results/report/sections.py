@@ -77,7 +77,7 @@ class Place:
     Attributes:
         title: What was measured there, in words.
         tables: Tables that are seen at once.
-        folded: Tables of sweeps, whose plots show the same.
+        folded: Tables of sweeps, whose plots show the same, and budgets of several tasks.
         notes: How models were compared, and what is not comparable.
         differences: What else differs between the models of a task.
         remarks: Notes of single cells on how their training went.
@@ -207,8 +207,8 @@ def _places(groups: Sequence[SeedGroup], scores: Scores) -> Iterator[Place]:
             notes += board.notes
         yield Place(
             place_title(own[0].comparison),
-            tuple(table for table in tables if not table.is_sweep),
-            tuple(table for table in tables if table.is_sweep),
+            tuple(table for table in tables if not table.is_folded),
+            tuple(table for table in tables if table.is_folded),
             tuple(notes),
             tuple(confounders(own)),
             tuple(_noted([record for cells in own for record in cells.records], is_routine=True)),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from ..record import Metric, Record, Scalar
+from ..stats.budget import Budgets, budgets_of
 from ..stats.chance import is_signed
 from ..stats.evidence import Evidence, Scores, no_scores
 from ..stats.statistics import seed_mean
@@ -57,6 +58,16 @@ def main_rows(rows: Iterable[Row]) -> dict[Conditions, list[Row]]:
     """Rows of the main metrics that are one number per model, failed cells included; sweeps are left out."""
     found = grouped((row for row in rows if row.is_main), lambda row: row.comparison)
     return {where: own for where, own in found.items() if len({row.at for row in own if not row.is_failed_cell}) <= 1}
+
+
+def main_budgets(rows: Iterable[Row]) -> dict[Conditions, Budgets]:
+    """What trainings were given, for each task on which two models or more were trained and have their main metric."""
+    models = {
+        where: {row.label: row.evidence.records for row in own if row.value is not None}
+        for where, own in main_rows(rows).items()
+    }
+    found = {where: budgets_of(own) for where, own in models.items() if len(own) > 1}
+    return {where: budgets for where, budgets in found.items() if budgets is not None}
 
 
 def merge_runs(runs: Sequence[tuple[str, Iterable[Record]]]) -> tuple[list[Record], list[str]]:

@@ -14,7 +14,7 @@ from .format import escape_markdown
 from .latex import latex_tables
 from .notes import percent_notes, section_notes
 from .row import Row
-from .tables import Markup, Table, sections
+from .tables import MAIN, Markup, Table, sections
 
 _OF_COMPARISON = ("backbone", "task", "recipe", "scale")
 _OF_ROW = ("metric", "at", "value", "stderr", "n", "unit", "higher_is_better", "seeds", "percent_recovered", "status")
@@ -69,7 +69,7 @@ def leaderboard_markdown(records: Iterable[Record], scores: Scores = no_scores) 
     for section in sections(rows_of_groups(groups, scores), section_notes(groups, scores)):
         parts.append(f"## {escape_markdown(section.title)}\n")
         for table in section.tables + section.secondary:
-            if table.is_sweep or table in section.secondary:
+            if table.title != MAIN:
                 parts.append(f"### {escape_markdown(table.title)}\n")
             parts.append(markdown_table(table))
         if section.notes:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from ..record import WITHOUT_BRANCH
+from ..stats.budget import STATE, Budgets, Item
 from ..stats.chance import chance_level
-from .aggregate import main_rows
+from .aggregate import main_budgets, main_rows
 from .efficiency import UNDECIDED, is_detail, summaries
 from .format import format_arrow, format_factor, format_measurement, format_status
 from .groups import GroupScore, group_scores
@@ -21,6 +22,9 @@ from .row import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped, mode
 
 DIVERGENCES = ("attention_kl_swapped", "attention_kl_distilled")
 """Metrics of a conversion, before and after distillation: mean divergence from softmax attention."""
+
+MAIN = "Main metrics"
+"""Title of the table of main metrics; it is left out where a section's title stands above it."""
 
 _LONG_HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{8,}\b")
 
@@ -94,12 +98,19 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; `rows` pairs a model's label with one entry per column."""
+    """A table.
+
+    Attributes:
+        title: The title.
+        columns: Headings.
+        rows: A model's label and one entry per column, for each model.
+        is_folded: Whether a page folds it, as it does sweeps, whose plots show the same.
+    """
 
     title: str
     columns: tuple[Column, ...]
     rows: _Rows
-    is_sweep: bool = False
+    is_folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,7 @@ class Section:
     Attributes:
         title: Backbone, recipe and scale.
         tables: Main metrics and sweeps.
-        secondary: Further tables of conversions.
+        secondary: What trainings were given, and further tables of conversions.
         notes: Sentences about the tables.
     """
 
@@ -131,9 +142,10 @@ def sections(rows: Sequence[Row], notes: Mapping[Conditions, Sequence[str]] | No
         Section(
             title,
             _tables(members, scores.get(title, ())),
-            _secondary_tables(members),
+            (*_budget_tables(members), *_secondary_tables(members)),
             (
                 *_pairing_notes(members),
+                *_budget_notes(members),
                 *(note for where, found in (notes or {}).items() if where.section == title for note in found),
             ),
         )
@@ -153,6 +165,12 @@ def _by_way(ways: Mapping[Conditions, str]) -> dict[str, list[Conditions]]:
     return grouped(ways, lambda where: ways[where])
 
 
+def _budget_notes(rows: Sequence[Row]) -> Iterator[str]:
+    """One sentence for each budget that models of one task were given, or were not given alike."""
+    told = {where: budgets.told() for where, budgets in main_budgets(rows).items()}
+    return (f"{', '.join(where.task for where in own)}: {said}." for said, own in _by_way(told).items())
+
+
 def _tables(rows: Sequence[Row], scores: Sequence[GroupScore]) -> tuple[Table, ...]:
     main = main_rows(rows)
     tables = [_main_table(main, scores)] if main else []
@@ -169,7 +187,7 @@ def _tables(rows: Sequence[Row], scores: Sequence[GroupScore]) -> tuple[Table, .
         lines = tuple(
             (model_label(*model), tuple(map(_summary_entry, texts))) for model, texts in summary.texts.items()
         )
-        tables.append(Table(summary.title, columns, lines, is_sweep=True))
+        tables.append(Table(summary.title, columns, lines, is_folded=True))
     return tuple(tables)
 
 
@@ -185,7 +203,33 @@ def _main_table(columns: Mapping[Conditions, Sequence[Row]], scores: Sequence[Gr
         score_of = {(score.model, score.variant): score for score in members}
         headings.append(Column(group.task, "% of softmax ↑"))
         filled.append([_group_cell(score_of.get(model)) for model in models])
-    return Table("Main metrics", tuple(headings), _transpose(models, filled))
+    return Table(MAIN, tuple(headings), _transpose(models, filled))
+
+
+def _budget_tables(rows: Sequence[Row]) -> tuple[Table, ...]:
+    """What the models of each task were given, beside their scores; folded if there are several such tables."""
+    main, found = main_rows(rows), main_budgets(rows)
+    return tuple(_budget_table(main[where], budgets, len(found) > 1) for where, budgets in found.items())
+
+
+def _budget_table(rows: Sequence[Row], budgets: Budgets, is_folded: bool) -> Table:
+    where, models = rows[0].comparison, _models(row for row in rows if row.value is not None)
+    scores = [replace(entry, percent="", ranking=UNRANKED) for entry in column_entries(rows, models)]
+    given = [[_budget_entry(budgets, model_label(*model), item) for model in models] for item in budgets.items]
+    columns = (_task_column(where, rows, [where]), *(Column(*item) for item in budgets.items))
+    title = f"{where.task}: budget of training (machine not checked to be quiet)"
+    return Table(title, columns, _transpose(models, [scores, *given]), is_folded)
+
+
+def _budget_entry(budgets: Budgets, model: str, item: Item) -> Entry:
+    """A mean over seeds, and where it is another than softmax's, as a factor of it; not of seconds."""
+    amount, reference = budgets.amount(model, item), budgets.amount(REFERENCE_MODEL, item)
+    if amount is None:
+        return MISSING
+    unit, is_time = "bytes" if item == STATE else "1", item[1] == "seconds"
+    is_other = reference is not None and amount[0] != reference[0] and min(amount[0], reference[0]) > 0
+    percent = format_factor(amount[0] / reference[0], unit) if reference and is_other and not is_time else ""
+    return Entry(*format_measurement(*amount, unit), percent=percent, pale=is_time, order=amount[0])
 
 
 def _secondary_tables(rows: Sequence[Row]) -> tuple[Table, ...]:
@@ -223,7 +267,7 @@ def _sweep_table(rest: str, rows: Sequence[Row], failures: Sequence[Row]) -> Tab
     example = next((row for row in rows if row.value is not None), rows[0])
     title = f"{rows[0].comparison.task}: {metric_label(example)}" + (f", {rest}" if rest else "")
     columns = tuple(Column(f"{axis}={point}" if i == 0 else str(point)) for i, point in enumerate(points))
-    return Table(title, columns, _transpose(models, filled), is_sweep=True)
+    return Table(title, columns, _transpose(models, filled), is_folded=True)
 
 
 def column_entries(rows: Sequence[Row], models: Sequence[ModelKey], failures: Sequence[Row] = ()) -> list[Entry]:

@@ -10,7 +10,7 @@ from ..record import Record
 from ..stats.evidence import Scores, no_scores
 from ..tables.aggregate import group_seeds, rows_of_groups
 from ..tables.notes import percent_notes
-from ..tables.tables import Column, Entry, Markup, Table, sections
+from ..tables.tables import MAIN, Column, Entry, Markup, Table, sections
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,8 +35,8 @@ def print_leaderboard(records: Iterable[Record], console: Console, scores: Score
         console.print("No results yet.")
     for section in found:
         console.print(Text(section.title, style="bold"))
-        for table in section.tables:
-            if table.is_sweep:
+        for table in section.tables + section.secondary:
+            if table.title != MAIN:
                 console.print(Text(table.title, style="italic"))
             for columns in _chunks(table, console.width):
                 _print_columns(table, columns, console)

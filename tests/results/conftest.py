@@ -61,6 +61,20 @@ def _record(model: str = "softmax", task: str = "wikitext2", seed: int = 0, **ch
     return replace(record, **changes)
 
 
+def _trained(model: str, steps: float, seconds: float, size: float, **changes: Any) -> Record:
+    """A record of a training with 100 tokens in a step."""
+    metrics = (
+        _metric("accuracy", 0.9, "1", True, 0.01),
+        _metric("train_steps", steps, "1", None, None, 1),
+        _metric("train_tokens", 100 * steps, "1", None, None, 1),
+        _metric("train_trained_parameters", 5_000.0, "1", None, None, 1),
+        _metric("parameters", 6_000.0, "1", None, None, 1),
+        _metric("state_bytes", size, "bytes", None, None, 1),
+    )
+    given: dict[str, Any] = {"metrics": metrics, "settings": {"train.steps": 300}, "timings_s": {"train": seconds}}
+    return _record(model, **(given | changes))
+
+
 def _sweep(slope: float, power: float, oom_from: int) -> tuple[Metric, ...]:
     lengths = (512, 1024, 2048, 4096, 8192)
     pace = replace(_metric("pace_ms", 1.0, "ms", None, 0.0, 2, {"work": "compute"}), samples=(1.0, 1.0))
@@ -125,6 +139,12 @@ def make_metric() -> MakeMetric:
 def make_record() -> MakeRecord:
     """Makes a record; every field has a default."""
     return _record
+
+
+@pytest.fixture
+def make_trained() -> MakeRecord:
+    """Makes a record that states its budget, from a model, steps, seconds and bytes of state."""
+    return _trained
 
 
 @pytest.fixture

@@ -10,12 +10,14 @@ from dataclasses import replace
 import pytest
 
 from hedgebench.results.record import Failure, Metric, Record
+from hedgebench.results.tables.aggregate import leaderboard_rows
 from hedgebench.results.tables.leaderboard import (
     COLUMNS,
     leaderboard_csv,
     leaderboard_json,
     leaderboard_markdown,
 )
+from hedgebench.results.tables.tables import sections
 
 MakeMetric = Callable[..., Metric]
 MakeRecord = Callable[..., Record]
@@ -165,3 +167,21 @@ def test_no_records_give_a_leaderboard_that_says_so() -> None:
 def test_every_format_is_the_same_for_any_order_of_records(showcase: list[Record]) -> None:
     for text in (leaderboard_csv, leaderboard_json, leaderboard_markdown):
         assert text(showcase) == text(showcase[::-1])
+
+
+def test_budgets_stand_beside_the_scores_and_unequal_ones_are_told(make_trained: Callable[..., Record]) -> None:
+    """Numbers that differ from softmax's are factors of it; seconds, whose machine was not watched, are not."""
+    records = [make_trained("softmax", 100, 3.0, 4096), make_trained("elu", 250, 6.0, 1024)]
+    lines = leaderboard_markdown(records).splitlines()
+    assert "### wikitext2: budget of training (machine not checked to be quiet)" in lines
+    heads = " | ".join(f"train<br>{name}" for name in ("steps", "tokens", "trained_parameters", "seconds"))
+    assert f"| model | wikitext2<br>accuracy ↑ | {heads} | parameters | state_bytes |" in lines
+    assert "| softmax | 0.900 ± 0.010 | 100 | 10,000 | 5,000 | 3 | 6,000 | 4.00 KiB |" in lines
+    given = "250 (2.5x more) | 25,000 (2.5x more) | 5,000 | 6 | 6,000 | 1.00 KiB (4x smaller)"
+    assert f"| elu | 0.900 ± 0.010 | {given} |" in lines
+    said = "- wikitext2: models were not given equal budgets: train steps from 100 (softmax) to 250 (elu)."
+    assert said in lines
+    twice = [*records, *(replace(record, task="mqar") for record in records)]
+    for every, is_folded in ((records, [False]), (twice, [True, True])):
+        (section,) = sections(leaderboard_rows(every))
+        assert [table.is_folded for table in section.secondary] == is_folded

@@ -33,6 +33,11 @@ def test_percentages_are_shown_where_there_is_room(showcase: list[Record]) -> No
     assert "(93.9%)" not in printed(showcase, 80)
 
 
+def test_budgets_are_printed_below_the_main_metrics(make_trained: MakeRecord) -> None:
+    text = printed([make_trained("softmax", 100, 3.0, 4096), make_trained("elu", 250, 6.0, 1024)])
+    assert text.index("budget of training") < text.index("25,000") < text.index("not given equal budgets")
+
+
 def test_names_are_not_read_as_markup(make_record: MakeRecord) -> None:
     assert "[red]x[/]" in printed([make_record("[red]x[/]")])
 
