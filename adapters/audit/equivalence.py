@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..attention.core import AttentionCore
-from ..base import Capability, DecodeState
+from ..base import Capability, DecodeState, UnsupportedError
 from ..model_adapter import ModelAdapter
 from .state_size import measured_size
 
@@ -152,7 +152,8 @@ def _paths(adapter: Model, inputs: Tensor) -> Compared:
     elif Capability.LANGUAGE_MODEL in adapter.capabilities:
         whole = adapter.logits(inputs)
         yield "batch of one", adapter.logits(inputs[1:]), whole[1:]
-        yield from _chunked(adapter, inputs, whole)
+        if adapter.model.shares_context:
+            yield from _chunked(adapter, inputs, whole)
         yield from _stepwise(adapter, inputs, whole)
         yield from _padded(adapter, inputs, whole)
 
@@ -220,7 +221,10 @@ def _padded(adapter: Model, tokens: Tensor, whole: Outputs) -> Compared:
     real = real.flip(1)
     yield "left-padded", adapter.logits(left, real)[1:, cut:], whole[1:, :kept]
     begun = length - cut
-    outputs, state = adapter.prefill(left[:, :begun], real[:, :begun])
+    try:
+        outputs, state = adapter.prefill(left[:, :begun], real[:, :begun])
+    except UnsupportedError:  # generation in batches is refused with the same reason
+        return
     yield "left-padded", outputs[1:, None], whole[1:, begun - cut - 1 : begun - cut]
     for place in range(begun, length):
         outputs, state = adapter.decode(left[:, place], state)

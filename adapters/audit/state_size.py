@@ -21,6 +21,7 @@ from ..attention.position import ShortConvolution
 from ..attention.recurrent_state import RecurrentState
 from ..attention.softmax import NoAttention, SoftmaxAttention
 from ..gated.attention import GatedAttention
+from ..native.state import NativeState
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,10 @@ def measured_size(cores: Sequence[AttentionCore], state: Any, tokens: int) -> St
         state: The decode state of a model.
         tokens: Tokens that it has seen in one call.
     """
+    if isinstance(state, NativeState):
+        return StateSize(
+            state.bytes, None, ("the state is what the model's own cache holds; its bytes were only read",)
+        )
     states = layer_states(state)
     live = sum(map(_live_bytes, states))
     if len(states) != len(cores):

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from hedgebench.adapters.audit.equivalence import compare_paths
 from hedgebench.adapters.backbone import Checkpoint, capabilities_of, pretrained
 from hedgebench.adapters.base import Capability, ModelShape, UnsupportedError
 from hedgebench.adapters.model_adapter import ModelAdapter
@@ -134,6 +135,10 @@ def test_every_model_reads_decodes_and_pads_as_it_does_alone(kind: str, folders:
     mask[:, :3] = False
     mask[1, :] = True
     close(adapter.logits(padded, mask)[0, 3:], wanted[0])
+    gated = compare_paths(adapter)
+    gated.require()
+    assert gated.state_bytes
+    assert {"batch of one", "prefill", "token by token", "right-padded", "left-padded"} <= gated.differences.keys()
     if kind == "recurrent_gemma":
         with pytest.raises(UnsupportedError, match="hold their state themselves and read padding like tokens"):
             adapter.prefill(padded[:, :-1], mask[:, :-1])
