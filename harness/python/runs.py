@@ -63,6 +63,7 @@ class RunOptions(ConvertOptions, total=False):
         batch_size: Rows of an evaluation batch, or `auto`.
         executor: `local`, `ray` or `slurm`.
         workers: Cells at a time.
+        devices: GPUs that share the batches of a cell's training; on the CPU, processes.
         timeout: Time limit of each cell in seconds.
         fresh: Run every cell again.
         log: Trackers that cells are also sent to: `mlflow`, `tensorboard`, `wandb`.
@@ -78,6 +79,7 @@ class RunOptions(ConvertOptions, total=False):
     batch_size: int | str
     executor: str
     workers: int
+    devices: int
     timeout: float | None
     fresh: bool
     log: Sequence[str]

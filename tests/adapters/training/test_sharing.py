@@ -1,0 +1,127 @@
+"""Two processes that share every batch take the steps of one, up to rounding."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hedgebench.adapters.base import Examples, UnsupportedError
+from hedgebench.adapters.model_adapter import ModelAdapter
+from hedgebench.adapters.scratch.transformer import Transformer
+from hedgebench.adapters.training.distillation import AttentionDistillation, freeze_all_but_maps
+from hedgebench.adapters.training.loop import History, train
+from hedgebench.adapters.training.lora import add_lora
+from hedgebench.adapters.training.objective import TargetLoss
+from hedgebench.adapters.training.settings import DistillSettings, LoraSettings
+from hedgebench.adapters.training.sharing import read_copy, write_copy
+
+from ..swapped import inputs_of, swapped
+from .tiny_trainings import CPU, Build, Interrupted, examples, interrupt_after, same, settings_of, weights_of
+
+RUN = settings_of(batch_size=6, accumulate=2, clip_norm=0.2)
+"""Three rows a part, so that the processes have two and one; gradients are clipped at every step."""
+
+
+def trained(adapter: ModelAdapter[Transformer], devices: int, **how: object) -> History:
+    data, validation = examples(padded=True), examples(5, seed=1)
+    return train(adapter.model, data, validation, RUN, seed=3, precision=CPU, devices=devices, **how)  # type: ignore[arg-type]
+
+
+def check_same(
+    ours: History, theirs: History, left: ModelAdapter[Transformer], right: ModelAdapter[Transformer]
+) -> None:
+    """Outputs stand for weights: a bias of keys changes no softmax, and Adam makes steps of what rounding gives it."""
+    assert [(p.step, p.split, p.name) for p in ours.curves] == [(p.step, p.split, p.name) for p in theirs.curves]
+    assert [p.value for p in ours.curves] == pytest.approx([p.value for p in theirs.curves], rel=1e-5)
+    assert (ours.steps, ours.kept_step, ours.stopped_early) == (theirs.steps, theirs.kept_step, theirs.stopped_early)
+    rows = torch.as_tensor(examples(20, seed=2).inputs).long()
+    with torch.no_grad():
+        outputs, expected = (adapter.model.eval()(rows, None) for adapter in (left, right))
+    torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_two_processes_train_as_one_does_and_go_on_from_its_checkpoint(build: Build, tmp_path: Path) -> None:
+    alone, together, checkpoint = build(), build(), tmp_path / "run.pt"
+    expected = trained(alone, 1)
+    with pytest.raises(Interrupted):
+        trained(build(), 1, checkpoint=checkpoint, progress=interrupt_after(2))
+    history = trained(together, 2, checkpoint=checkpoint)
+    check_same(history, expected, together, alone)
+    assert not torch.distributed.is_initialized()
+
+
+def test_two_processes_distil_as_one_does(build: Build) -> None:
+    alone, together = build("hedgehog"), build("hedgehog")
+    histories = []
+    for adapter, devices in ((alone, 1), (together, 2)):
+        settings = DistillSettings(output_factor=10.0)
+        freeze_all_but_maps(adapter.model, settings)
+        histories.append(trained(adapter, devices, objective=AttentionDistillation(adapter.model, settings)))
+    check_same(histories[1], histories[0], together, alone)
+    assert {"attention_kl", "output_error/layer 1"} <= {point.name for point in histories[0].curves}
+
+
+@pytest.mark.slow
+def test_a_shared_training_that_was_interrupted_draws_the_same_dropout_again(build: Build, tmp_path: Path) -> None:
+    whole, resumed, checkpoint = build(dropout=0.3), build(dropout=0.3), tmp_path / "run.pt"
+    expected = trained(whole, 2)
+    with pytest.raises(Interrupted):
+        trained(build(dropout=0.3), 2, checkpoint=checkpoint, progress=interrupt_after(5))
+    assert trained(resumed, 2, checkpoint=checkpoint) == expected
+    assert same(weights_of(resumed), weights_of(whole))
+
+
+class _Failing(TargetLoss):
+    """Fails in the process that did not make it."""
+
+    made_in: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        object.__setattr__(self, "made_in", os.getpid())
+
+    def loss(self, model: nn.Module, examples: Examples, rows: NDArray[Any], device: torch.device) -> Tensor:
+        if os.getpid() != self.made_in:
+            raise KeyError("what went wrong there")
+        return super().loss(model, examples, rows, device)
+
+
+@pytest.mark.slow
+def test_an_error_of_the_other_process_ends_the_training(build: Build, capfd: pytest.CaptureFixture[str]) -> None:
+    adapter = build()
+    with pytest.raises(RuntimeError, match="process 1 of the 2 that share the training ended with code 1"):
+        trained(adapter, 2, objective=_Failing())
+    assert "what went wrong there" in capfd.readouterr().err
+
+
+def test_what_cannot_be_shared_is_refused(build: Build) -> None:
+    on_cuda = replace(CPU, device=torch.device("cuda"))
+    too_many = torch.cuda.device_count() + 2
+    with pytest.raises(UnsupportedError, match=f"devices is {too_many}; allowed: up to {too_many - 2}"):
+        train(build().model, examples(), None, RUN, seed=0, precision=on_cuda, devices=too_many)
+    adapter = build()
+    adapter.model.lock = threading.Lock()  # type: ignore[assignment]
+    with pytest.raises(UnsupportedError, match=r"cannot be copied to other devices.*lock"):
+        trained(adapter, 2)
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "bert"])
+def test_a_copy_of_a_converted_model_with_low_rank_adapters_computes_the_same(model_type: str) -> None:
+    inputs, mask = inputs_of(model_type)
+    model = swapped(model_type, "hedgehog")
+    add_lora(model, LoraSettings(rank=2), seed=0)
+    stream = io.BytesIO()
+    write_copy((model, AttentionDistillation(model, DistillSettings())), stream)
+    copy, objective = read_copy(stream.getvalue(), rank=1)
+    assert objective.model is copy
+    with torch.no_grad():
+        assert torch.equal(copy.eval()(inputs, mask), model.eval()(inputs, mask))
