@@ -10,7 +10,9 @@ were alone, and those of the others are seeded at each step, so that a resumed t
 
 from __future__ import annotations
 
+import importlib
 import io
+import marshal
 import os
 import pickle
 import subprocess
@@ -231,7 +233,7 @@ def read_copy(content: bytes, rank: int) -> Any:
 
 @dataclass(frozen=True)
 class _NotCopied:
-    """Stands for a function within another in a copy of a run: pickle cannot copy it, and no training step calls it."""
+    """Stands in a copy for a function within another that uses its variables, unless training calls it."""
 
     name: str
 
@@ -239,13 +241,20 @@ class _NotCopied:
         raise UnsupportedError(f"training calls {self.name}, which other processes cannot import: devices must be 1")
 
 
+def _function(module: str, code: bytes, defaults: tuple[Any, ...] | None) -> FunctionType:
+    return FunctionType(marshal.loads(code), vars(importlib.import_module(module)), argdefs=defaults)
+
+
 class _Pickler(pickle.Pickler):
-    """Pickles a run; declarations of mechanisms, which models refer to, hold functions that have no name."""
+    """Pickles a run with functions that no name leads to: hooks of models, and parts of mechanisms' declarations."""
 
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, FunctionType) and "<" in obj.__qualname__:
-            return _NotCopied, (f"{obj.__module__}.{obj.__qualname__}",)
-        return NotImplemented
+        if not isinstance(obj, FunctionType) or "<" not in obj.__qualname__:
+            return NotImplemented
+        is_alone = obj.__closure__ is None and obj.__kwdefaults__ is None
+        if is_alone and obj.__globals__ is vars(sys.modules[obj.__module__]):
+            return _function, (obj.__module__, marshal.dumps(obj.__code__), obj.__defaults__)
+        return _NotCopied, (f"{obj.__module__}.{obj.__qualname__}",)
 
 
 _PICKLING = SimpleNamespace(__name__=__name__, Pickler=_Pickler)

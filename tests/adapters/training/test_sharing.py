@@ -9,13 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hedgebench.adapters.base import Examples, UnsupportedError
+from hedgebench.adapters.base import IGNORED, Examples, UnsupportedError
 from hedgebench.adapters.model_adapter import ModelAdapter
+from hedgebench.adapters.pretrained.adapter import checkpoint_activations
 from hedgebench.adapters.scratch.transformer import Transformer
 from hedgebench.adapters.training.distillation import AttentionDistillation, freeze_all_but_maps
 from hedgebench.adapters.training.loop import History, train
@@ -27,12 +29,14 @@ from hedgebench.adapters.training.sharing import read_copy, write_copy
 from ..swapped import inputs_of, swapped
 from .tiny_trainings import CPU, Build, Interrupted, examples, interrupt_after, same, settings_of, weights_of
 
-RUN = settings_of(batch_size=6, accumulate=2, clip_norm=0.2)
+RUN = settings_of(batch_size=6, accumulate=2, clip_norm=0.2, patience=1)
 """Three rows a part, so that the processes have two and one; gradients are clipped at every step."""
 
 
 def trained(adapter: ModelAdapter[Transformer], devices: int, **how: object) -> History:
+    """Rows of one to six targets, in each process others."""
     data, validation = examples(padded=True), examples(5, seed=1)
+    data.targets[np.arange(9) > np.arange(10)[:, None]] = IGNORED
     return train(adapter.model, data, validation, RUN, seed=3, precision=CPU, devices=devices, **how)  # type: ignore[arg-type]
 
 
@@ -50,12 +54,17 @@ def check_same(
 
 
 def test_two_processes_train_as_one_does_and_go_on_from_its_checkpoint(build: Build, tmp_path: Path) -> None:
-    alone, together, checkpoint = build(), build(), tmp_path / "run.pt"
+    alone, together, begun, checkpoint = build(), build(), build(), tmp_path / "run.pt"
+    unused = torch.full((2, 2), 3.0)
+    for adapter in (alone, together, begun):
+        adapter.model.register_parameter("unused", nn.Parameter(unused.clone()))
     expected = trained(alone, 1)
     with pytest.raises(Interrupted):
-        trained(build(), 1, checkpoint=checkpoint, progress=interrupt_after(2))
+        trained(begun, 1, checkpoint=checkpoint, progress=interrupt_after(2))
     history = trained(together, 2, checkpoint=checkpoint)
     check_same(history, expected, together, alone)
+    assert history.stopped_early
+    assert torch.equal(together.model.get_parameter("unused"), unused)  # no decay without a gradient
     assert not torch.distributed.is_initialized()
 
 
@@ -125,3 +134,21 @@ def test_a_copy_of_a_converted_model_with_low_rank_adapters_computes_the_same(mo
     assert objective.model is copy
     with torch.no_grad():
         assert torch.equal(copy.eval()(inputs, mask), model.eval()(inputs, mask))
+
+
+@pytest.mark.slow
+def test_two_processes_fine_tune_a_converted_model_that_recomputes_activations_as_one_does() -> None:
+    inputs, mask = inputs_of("gpt2")
+    assert mask is not None
+    data = Examples(inputs.numpy().astype(np.int32), inputs.numpy().astype(np.int32), mask.numpy())
+    histories = []
+    for devices in (1, 2):
+        model = swapped("gpt2", "hedgehog")
+        checkpoint_activations(model.inner)
+        for part in model.modules():
+            if isinstance(part, nn.Dropout):
+                part.p = 0.0
+        settings = settings_of(steps=4, batch_size=3)
+        histories.append(train(model, data, data, settings, seed=0, precision=CPU, devices=devices))
+    alone, together = ([point.value for point in history.curves] for history in histories)
+    assert together == pytest.approx(alone, rel=1e-5)
