@@ -84,17 +84,17 @@ class _Loss(nn.Module):
 
 
 @dataclass(frozen=True)
-class Place:
-    """The place of a process among those that share a training.
+class Rank:
+    """A process among those that share a training.
 
     Attributes:
-        rank: Its number; the first process is 0.
+        number: Its number; the first process is 0.
         ranks: Number of processes.
         port: Port of this machine at which they find each other.
         threads: Threads of each.
     """
 
-    rank: int
+    number: int
     ranks: int
     port: int
     threads: int
@@ -105,18 +105,18 @@ class Share:
 
     Args:
         run: The run.
-        place: The place of the process.
+        rank: The process.
         store: Where processes find each other.
     """
 
-    def __init__(self, run: SharedRun, place: Place, store: dist.Store) -> None:
+    def __init__(self, run: SharedRun, rank: Rank, store: dist.Store) -> None:
         self.run = run
-        self.place = place
+        self.rank = rank
         on_cuda = run.precision.device.type == "cuda"
         if sys.platform == "linux":
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
-        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.ranks, timeout=WAIT)
+        dist.init_process_group(backend, store=store, rank=rank.number, world_size=rank.ranks, timeout=WAIT)
         self.parallel = DistributedDataParallel(
             _Loss(run),
             process_group=dist.new_group(timeout=STEP, backend="nccl") if on_cuda else None,
@@ -130,16 +130,16 @@ class Share:
             rows: Rows of the batch, the same in each process.
             parts: Parts that the batch is split into; each process has its share of every part.
         """
-        run, place = self.run, self.place
-        if place.rank == 0:
+        run, rank = self.run, self.rank
+        if rank.number == 0:
             self.tell(goes_on=True)
         counted = run.objective.count(run.examples, rows)
-        own = [np.array_split(part, place.ranks)[place.rank] for part in np.array_split(rows, parts)]
+        own = [np.array_split(part, rank.ranks)[rank.number] for part in np.array_split(rows, parts)]
         total = 0.0
         for number, part in enumerate(own, 1):
             with nullcontext() if number == parts else self.parallel.no_sync():
                 loss = self.parallel(part) / max(1, counted)
-                torch.autograd.backward(loss * place.ranks)  # DistributedDataParallel takes the mean over processes
+                torch.autograd.backward(loss * rank.ranks)  # DistributedDataParallel takes the mean over processes
             total += float(loss.detach())
         details, weight = run.objective.details(), run.objective.count(run.examples, np.concatenate(own))
         sums = torch.tensor([total, *(value * weight for value in details.values())], dtype=torch.float64)
@@ -174,11 +174,11 @@ def shared(run: SharedRun, devices: int) -> Iterator[None]:
         raise UnsupportedError(f"devices is {devices}; allowed: up to {there}, the CUDA devices of this machine")
     threads = torch.get_num_threads()
     store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
-    first = Place(0, devices, store.port, max(1, threads // devices) if device.type == "cpu" else threads)
+    first = Rank(0, devices, store.port, max(1, threads // devices) if device.type == "cpu" else threads)
     others: list[subprocess.Popen[bytes]] = []
     try:
         torch.set_num_threads(first.threads)
-        others.extend(_start(replace(first, rank=rank)) for rank in range(1, devices))
+        others.extend(_start(replace(first, number=number)) for number in range(1, devices))
         _send(run.for_others(), others)
         run.share = Share(run, first, store)
         yield
@@ -199,11 +199,11 @@ def shared(run: SharedRun, devices: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _start(place: Place) -> subprocess.Popen[bytes]:
+def _start(rank: Rank) -> subprocess.Popen[bytes]:
     """Starts one of the other processes; a cell's own process may have no children of multiprocessing."""
     path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(place.threads)}
-    numbers = [str(number) for number in vars(place).values()]
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(rank.threads)}
+    numbers = [str(number) for number in vars(rank).values()]
     return subprocess.Popen([sys.executable, "-c", _FOLLOW, *numbers], env=environment, stdin=subprocess.PIPE)
 
 
@@ -275,24 +275,24 @@ def _ended(others: list[subprocess.Popen[bytes]], error: Exception) -> str:
 
 def follow() -> None:
     """The other processes: reads a run from standard input and takes its steps with the first process."""
-    place = Place(*map(int, sys.argv[1:]))
+    rank = Rank(*map(int, sys.argv[1:]))
     try:
-        _take_steps(place)
+        _take_steps(rank)
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)  # at once: the first process notices when the connection ends
 
 
-def _take_steps(place: Place) -> None:
-    torch.set_num_threads(place.threads)
-    run = read_copy(sys.stdin.buffer.read(), place.rank)
+def _take_steps(rank: Rank) -> None:
+    torch.set_num_threads(rank.threads)
+    run = read_copy(sys.stdin.buffer.read(), rank.number)
     if run.precision.device.type == "cuda":
-        torch.cuda.set_device(place.rank)
-        run.precision = replace(run.precision, device=torch.device("cuda", place.rank))
-    run.share = share = Share(run, place, dist.TCPStore(HOST, place.port, is_master=False))
+        torch.cuda.set_device(rank.number)
+        run.precision = replace(run.precision, device=torch.device("cuda", rank.number))
+    run.share = share = Share(run, rank, dist.TCPStore(HOST, rank.port, is_master=False))
     run.model.train()
     while share.goes_on():
-        torch.manual_seed(int(np.random.SeedSequence([run.seed, place.rank, run.step]).generate_state(1)[0]))
+        torch.manual_seed(int(np.random.SeedSequence([run.seed, rank.number, run.step]).generate_state(1)[0]))
         run.advance()
     dist.destroy_process_group()
