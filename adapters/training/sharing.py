@@ -32,6 +32,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import Store
 from torch.nn.parallel import DistributedDataParallel
 
 from ..base import Examples, UnsupportedError
@@ -46,6 +47,9 @@ STEP = timedelta(minutes=30)
 EXIT_S = 10.0
 """Seconds in which the other processes end by themselves."""
 
+_READY = "ready"
+"""Key under which the meeting point counts the other processes that have read the run."""
+_POLL_S = 0.05
 _FOLLOW = "from hedgebench.adapters.training.sharing import follow; follow()"
 
 
@@ -109,7 +113,7 @@ class Share:
         store: Where processes find each other.
     """
 
-    def __init__(self, run: SharedRun, rank: Rank, store: dist.Store) -> None:
+    def __init__(self, run: SharedRun, rank: Rank, store: Store) -> None:
         self.run = run
         self.rank = rank
         on_cuda = run.precision.device.type == "cuda"
@@ -173,13 +177,17 @@ def shared(run: SharedRun, devices: int) -> Iterator[None]:
     if device.type == "cuda" and devices > there:
         raise UnsupportedError(f"devices is {devices}; allowed: up to {there}, the CUDA devices of this machine")
     threads = torch.get_num_threads()
-    store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
+    store = _meeting_point()
     first = Rank(0, devices, store.port, max(1, threads // devices) if device.type == "cpu" else threads)
     others: list[subprocess.Popen[bytes]] = []
     try:
         torch.set_num_threads(first.threads)
         others.extend(_start(replace(first, number=number)) for number in range(1, devices))
         _send(run.for_others(), others)
+        while store.add(_READY, 0) < len(others) and all(other.poll() is None for other in others):
+            time.sleep(_POLL_S)
+        if store.add(_READY, 0) < len(others):  # torch would wait for it as long as it waits for validations
+            raise RuntimeError("a process ended before it could join")
         run.share = Share(run, first, store)
         yield
         run.share.tell(goes_on=False)
@@ -197,6 +205,11 @@ def shared(run: SharedRun, devices: int) -> Iterator[None]:
         if dist.is_initialized():
             dist.destroy_process_group()
         torch.set_num_threads(threads)
+
+
+def _meeting_point(port: int = 0) -> Any:
+    """The store in which processes find each other: the first makes it at a free port, the others join it."""
+    return dist.TCPStore(HOST, port, is_master=not port, wait_for_workers=False)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _start(rank: Rank) -> subprocess.Popen[bytes]:
@@ -270,7 +283,7 @@ def _ended(others: list[subprocess.Popen[bytes]], error: Exception) -> str:
                 return f"process {rank} of the {len(others) + 1} that share the training ended with code {other.poll()}"
         if time.monotonic() > until:
             return ""
-        time.sleep(0.1)
+        time.sleep(_POLL_S)
 
 
 def follow() -> None:
@@ -290,7 +303,9 @@ def _take_steps(rank: Rank) -> None:
     if run.precision.device.type == "cuda":
         torch.cuda.set_device(rank.number)
         run.precision = replace(run.precision, device=torch.device("cuda", rank.number))
-    run.share = share = Share(run, rank, dist.TCPStore(HOST, rank.port, is_master=False))
+    store = _meeting_point(rank.port)
+    store.add(_READY, 1)
+    run.share = share = Share(run, rank, store)
     run.model.train()
     while share.goes_on():
         torch.manual_seed(int(np.random.SeedSequence([run.seed, rank.number, run.step]).generate_state(1)[0]))

@@ -90,25 +90,35 @@ def test_a_shared_training_that_was_interrupted_draws_the_same_dropout_again(bui
 
 
 class _Failing(TargetLoss):
-    """Fails in the process that did not make it."""
+    """Fails in other processes than the first: at a step, or when it is read."""
 
     made_in: int
+    at_step: bool
 
-    def __init__(self) -> None:
+    def __init__(self, at_step: bool) -> None:
         super().__init__()
-        object.__setattr__(self, "made_in", os.getpid())
+        vars(self).update(made_in=os.getpid(), at_step=at_step)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.fail(not self.at_step)
 
     def loss(self, model: nn.Module, examples: Examples, rows: NDArray[Any], device: torch.device) -> Tensor:
-        if os.getpid() != self.made_in:
-            raise KeyError("what went wrong there")
+        self.fail(self.at_step)
         return super().loss(model, examples, rows, device)
+
+    def fail(self, is_time: bool) -> None:
+        if is_time and os.getpid() != self.made_in:
+            raise KeyError("what went wrong there")
 
 
 @pytest.mark.slow
-def test_an_error_of_the_other_process_ends_the_training(build: Build, capfd: pytest.CaptureFixture[str]) -> None:
-    adapter = build()
+@pytest.mark.parametrize("at_step", [False, True])
+def test_an_error_of_the_other_process_ends_the_training(
+    build: Build, capfd: pytest.CaptureFixture[str], at_step: bool
+) -> None:
     with pytest.raises(RuntimeError, match="process 1 of the 2 that share the training ended with code 1"):
-        trained(adapter, 2, objective=_Failing())
+        trained(build(), 2, objective=_Failing(at_step))
     assert "what went wrong there" in capfd.readouterr().err
 
 

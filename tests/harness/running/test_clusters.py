@@ -16,6 +16,7 @@ from typing import Any, cast
 import pytest
 
 from hedgebench.harness import config
+from hedgebench.harness.config import RunConfig
 from hedgebench.harness.running import clusters, executors, runner
 from hedgebench.harness.running.clusters import EXECUTORS, RayExecutor, SlurmExecutor, make_executor
 from hedgebench.harness.running.executors import LocalExecutor
@@ -296,3 +297,20 @@ def test_slurm_is_asked_for_what_the_cells_need(
     list(outcomes)
     shared = {"name": "hedgebench", "cpus_per_task": 1, "timeout_min": 11, "slurm_array_parallelism": 7}
     assert fake.parameters == [{**shared, "mem_gb": 8}, {**shared, "slurm_exclusive": True}]
+
+
+def test_a_cell_is_given_the_gpus_that_share_its_training_and_its_record_says_how_many(
+    make_job: MakeJob, naughty: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "CellProcesses", QuickProcesses)
+    fake = FakeSubmitit({}, FakeSubmitit.LostError)
+    monkeypatch.setitem(sys.modules, "submitit", cast(ModuleType, fake))
+    job = make_job(config=RunConfig(models=("softmax",), tasks=("naughty",), devices=2))
+    asked = []
+    for recipe in ("scratch", "zero-shot"):
+        cell = replace(job.cell, device="cuda", recipe=recipe)
+        ((_, outcome),) = SlurmExecutor(1).run(
+            [replace(job, planned=replace(job.planned, cell=cell))], lambda _: None, lambda *_: None
+        )
+        asked.append((fake.parameters[-1]["gpus_per_node"], outcome.record.environment.get("devices")))
+    assert asked == [(2, 2), (1, None)]
