@@ -23,7 +23,8 @@ CONVERT_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--scale": {"help": "smoke, small or paper: hyper-parameters of the recipe (default: small)"},
     "--output": {"help": "folder of the conversion's run (default: results/runs/NAME)"},
     "--limit": {"help": "largest number of test rows when the result is measured"},
-    **{flag: {} for flag in ("--device", "--dtype", "--mirror", "--set", "--offline", "--trust-remote-code")},
+    **{flag: {} for flag in ("--device", "--devices", "--dtype", "--mirror", "--set", "--offline")},
+    "--trust-remote-code": {},
 }
 """Flags that `bench convert` shares with `bench run`, and what differs in their arguments to `add_argument`."""
 

@@ -20,7 +20,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -191,8 +191,9 @@ def shared(run: SharedRun, devices: int) -> Iterator[None]:
         run.share = Share(run, first, store)
         yield
         run.share.tell(goes_on=False)
-        for other in others:
-            other.wait(EXIT_S)
+        with suppress(subprocess.TimeoutExpired):
+            for other in others:
+                other.wait(EXIT_S)
     except (RuntimeError, OSError) as error:  # of a connection, if another process ended
         if ended := _ended(others, error):
             raise RuntimeError(f"{ended}; what it printed is in the log of the cell") from error
