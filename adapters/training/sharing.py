@@ -173,9 +173,12 @@ def shared(run: SharedRun, devices: int) -> Iterator[None]:
     if devices == 1:
         yield
         return
-    device, there = run.precision.device, torch.cuda.device_count()
-    if device.type == "cuda" and devices > there:
-        raise UnsupportedError(f"devices is {devices}; allowed: up to {there}, the CUDA devices of this machine")
+    device = run.precision.device
+    kind, there = (
+        ("CUDA devices", torch.cuda.device_count()) if device.type == "cuda" else ("processors", os.cpu_count())
+    )
+    if devices > (there or 1):
+        raise UnsupportedError(f"devices is {devices}; allowed: up to {there}, the {kind} of this machine")
     threads = torch.get_num_threads()
     store = _meeting_point()
     first = Rank(0, devices, store.port, max(1, threads // devices) if device.type == "cpu" else threads)

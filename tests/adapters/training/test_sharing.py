@@ -123,10 +123,10 @@ def test_an_error_of_the_other_process_ends_the_training(
 
 
 def test_what_cannot_be_shared_is_refused(build: Build) -> None:
-    on_cuda = replace(CPU, device=torch.device("cuda"))
-    too_many = torch.cuda.device_count() + 2
-    with pytest.raises(UnsupportedError, match=f"devices is {too_many}; allowed: up to {too_many - 2}"):
-        train(build().model, examples(), None, RUN, seed=0, precision=on_cuda, devices=too_many)
+    for kind, there in (("cuda", torch.cuda.device_count()), ("cpu", os.cpu_count() or 1)):
+        precision = replace(CPU, device=torch.device(kind))
+        with pytest.raises(UnsupportedError, match=f"devices is {there + 2}; allowed: up to {there}"):
+            train(build().model, examples(), None, RUN, seed=0, precision=precision, devices=there + 2)
     adapter = build()
     adapter.model.lock = threading.Lock()  # type: ignore[assignment]
     with pytest.raises(UnsupportedError, match=r"cannot be copied to other devices.*lock"):
