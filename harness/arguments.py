@@ -23,7 +23,8 @@ CONVERT_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--scale": {"help": "smoke, small or paper: hyper-parameters of the recipe (default: small)"},
     "--output": {"help": "folder of the conversion's run (default: results/runs/NAME)"},
     "--limit": {"help": "largest number of test rows when the result is measured"},
-    **{flag: {} for flag in ("--device", "--dtype", "--mirror", "--set", "--offline", "--trust-remote-code")},
+    **{flag: {} for flag in ("--device", "--devices", "--dtype", "--mirror", "--set", "--offline")},
+    "--trust-remote-code": {},
 }
 """Flags that `bench convert` shares with `bench run`, and what differs in their arguments to `add_argument`."""
 
@@ -32,8 +33,8 @@ PAPER = ("list", "run", "render", "claims")
 PAPER_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--seeds": {"help": "seeds, separated by commas (default: each study's own)"},
     "--output": {"help": "folder of the run (default: results/runs/paper-SCALE)"},
-    **{flag: {} for flag in ("--scale", "--device", "--dtype", "--mirror", "--executor", "--workers", "--timeout")},
-    **{flag: {} for flag in ("--offline", "--log", "--trust-remote-code")},
+    **{flag: {} for flag in ("--scale", "--device", "--dtype", "--mirror", "--executor", "--workers")},
+    **{flag: {} for flag in ("--devices", "--timeout", "--offline", "--log", "--trust-remote-code")},
 }
 """Flags that `bench paper` shares with `bench run`, and what differs in their arguments to `add_argument`."""
 

@@ -76,6 +76,9 @@ class RunConfig:
         "largest number of test rows per task; such results are partial (default: all)", None, metavar="N"
     )
     workers: int = _set_by("cells at a time (default: 1)", 1, metavar="N")
+    devices: int = _set_by(
+        "GPUs that share the batches of a cell's training; on the CPU, processes (default: 1)", 1, metavar="N"
+    )
     timeout_s: float | None = _set_by("time limit of each cell (default: none)", None, metavar="SECONDS")
     fresh: bool = _set_by("run every cell again", False)
     offline: bool = _set_by("never touch the network", False)
@@ -112,7 +115,7 @@ class RunConfig:
             raise UsageError(f"seeds are {list(self.seeds)}; allowed: whole numbers from 0 to {MAX_SEED}, at least one")
         if self.batch_size not in ("", "auto") and not (self.batch_size.isdecimal() and int(self.batch_size) > 0):
             raise UsageError(f"batch size is {self.batch_size!r}; allowed: a whole number from 1, or auto")
-        for name in ("limit", "timeout_s", "workers"):
+        for name in ("limit", "timeout_s", "workers", "devices"):
             value = getattr(self, name)
             if value is not None and not (0 < value < math.inf):
                 raise UsageError(f"{name.removesuffix('_s')} is {value:g}; allowed: a number above 0")

@@ -267,7 +267,7 @@ def _other_settings(task: Task, backbone: Backbone, scale: str, recipe: str, con
     """
     settings = apply_overrides(_defaults(task, backbone, scale, recipe, config), config.overrides)
     for stage in settings.keys() & STAGE_DEFAULTS.keys():
-        check_stage(stage, settings[stage])
+        check_stage(stage, settings[stage], config.devices)
     return settings
 
 

@@ -26,6 +26,7 @@ from typing import cast
 
 from ..adapters.base import Settings, Value
 from ..adapters.training.settings import DistillSettings, LoraSettings, TrainSettings
+from ..results.names import UsageError
 from ..tasks.base import TaskScale
 
 
@@ -44,6 +45,11 @@ class Recipe:
     summary: str
     stages: tuple[str, ...]
     pretrained: bool | None = True
+
+    @property
+    def trains(self) -> bool:
+        """Whether a stage trains something."""
+        return not STAGE_DEFAULTS.keys().isdisjoint(self.stages)
 
     @property
     def trains_teacher(self) -> bool:
@@ -187,15 +193,23 @@ def _share(train: Settings, share: float) -> Settings:
     }
 
 
-def check_stage(stage: str, settings: Settings) -> None:
-    """Checks the settings of a stage.
+def check_stage(stage: str, settings: Settings, devices: int = 1) -> None:
+    """Checks the settings of a stage whose batches some devices share.
 
     Raises:
         UsageError: A setting has a value that it cannot have.
     """
     left_out = stage in SKIPPABLE and settings["steps"] == 0
-    TrainSettings.of({**settings, "steps": 1} if left_out else settings, stage)
+    training = TrainSettings.of({**settings, "steps": 1} if left_out else settings, stage)
+    if training.batch_size < (least := devices * training.accumulate):
+        parts = f" and {stage}.accumulate={training.accumulate}" if training.accumulate > 1 else ""
+        raise UsageError(
+            f"{stage}.batch_size is {training.batch_size}; allowed with devices={devices}{parts}: {least} or more, "
+            "so that each has a row"
+        )
     if stage == "distill":
-        DistillSettings.of(settings)
+        blocks = DistillSettings.of(settings).block_layers
+        if blocks and devices > 1:
+            raise UsageError(f"distill.block_layers is {blocks}; allowed with devices={devices}: 0, all layers at once")
     elif stage == "lora":
         LoraSettings.of(settings)

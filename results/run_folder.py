@@ -19,7 +19,10 @@ from typing import IO
 from .atomic import replacing
 from .names import UsageError
 
-OWN = ("cells", "samples", "plots", "logs", "superseded", "artifacts", "checkpoints", "tensorboard", "paper")
+PROGRESS = "progress"
+"""Folder of the messages of cells that run on other machines; nothing in it outlives the run."""
+
+OWN = ("cells", "samples", "plots", "logs", "superseded", "artifacts", "checkpoints", "tensorboard", "paper", PROGRESS)
 """Folders that runs write into."""
 
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{32}|\d+)\.tmp")
@@ -173,6 +176,7 @@ class RunFolder:
         litter += [
             path for path in (self.root / "artifacts").glob("*.*") if path.is_dir() and ".corrupt" not in path.name
         ]
+        litter += [path for path in (self.root / PROGRESS).glob("*.json") if not path.is_symlink()]
         for path in litter:
             self.remove(path)
         return litter

@@ -50,6 +50,10 @@ class Swap:
     previous: str
     hooks: list[Any]
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        register()  # a copy may be read in a process that has swapped nothing
+        vars(self).update(state)
+
     def undo(self) -> None:
         """Restores the model's softmax attention; projections keep their present values."""
         for hook in self.hooks:

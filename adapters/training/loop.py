@@ -6,6 +6,7 @@ checkpoints. A run that resumes from a checkpoint on the same machine gives the 
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from ..precision import Precision
 from .checkpoint import DamagedCheckpointError, load_checkpoint, put_weights, save_checkpoint, trained_weights
 from .objective import CROSS_ENTROPY, Objective
 from .settings import TrainSettings
+from .sharing import Share, shared
 
 Progress = Callable[[int, int, float], None]
 """Called with the steps taken, the number of steps, and the latest training loss."""
@@ -66,6 +68,7 @@ def train(
     objective: Objective = CROSS_ENTROPY,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
+    devices: int = 1,
 ) -> History:
     """Trains `model` in place; it ends with the weights of the lowest validation loss, or with `keep_last` the last.
 
@@ -80,9 +83,11 @@ def train(
         checkpoint: File to write checkpoints to, and to resume from if it exists. A damaged one is set aside, and
             training starts over; one that cannot be written is left out. The history has a note of both.
         progress: Called after every step.
+        devices: Devices of this machine that share every batch; on the CPU, processes.
 
     Raises:
         FloatingPointError: The training loss is not finite.
+        UnsupportedError: There are fewer devices, or the model cannot be copied to others.
         ValueError: There are no training examples, or no validation row has a target.
     """
     if not len(examples):
@@ -99,14 +104,15 @@ def train(
     model.train()
     if run.step == 0 and settings.validate_first:
         run.validate()
-    saved_at = time.monotonic()
-    while run.step < settings.steps and not run.stopped_early:
-        loss = run.advance()
-        if progress is not None:
-            progress(run.step, settings.steps, loss)
-        if checkpoint is not None and time.monotonic() - saved_at > settings.checkpoint_every_s:
-            run.save(checkpoint)
-            saved_at = time.monotonic()
+    with shared(run, devices if run.is_under_way else 1):
+        saved_at = time.monotonic()
+        while run.is_under_way:
+            loss = run.advance()
+            if progress is not None:
+                progress(run.step, settings.steps, loss)
+            if checkpoint is not None and time.monotonic() - saved_at > settings.checkpoint_every_s:
+                run.save(checkpoint)
+                saved_at = time.monotonic()
     if checkpoint is not None:
         run.save(checkpoint)
     return run.finish()
@@ -135,11 +141,22 @@ class _Run:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     curves: list[CurvePoint] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    share: Share | None = None
 
     def __post_init__(self) -> None:
         self.lengths = row_lengths(self.examples) if self.settings.length_pool else None
         self.optimizer = make_optimizer(self.model, self.settings)
         torch.manual_seed(self.seed)
+
+    def for_others(self) -> _Run:
+        """A copy for other processes, which take steps and do not validate; its model is the same object."""
+        other = copy.copy(self)
+        other.validation, other.best_weights, other.curves = None, {}, []
+        return other
+
+    @property
+    def is_under_way(self) -> bool:
+        return self.step < self.settings.steps and not self.stopped_early
 
     @property
     def stopped_early(self) -> bool:
@@ -151,7 +168,7 @@ class _Run:
         rate = learning_rate(self.step, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self._accumulate_gradients(self._rows())
+        loss, details = self._accumulate_gradients(self._rows())
         if not math.isfinite(loss):
             raise FloatingPointError(f"training loss is {loss} at step {self.step} (learning rate {rate:g})")
         if self.settings.clip_norm:
@@ -159,7 +176,6 @@ class _Run:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        details = self.objective.details()
         if self.step == 1 or self.step % max(1, self.settings.steps // 100) == 0:
             self._add_curves("train", loss, details)
         every = self.settings.eval_every or self.settings.steps
@@ -177,7 +193,9 @@ class _Run:
         named = {"loss": loss, **details}
         self.curves += [CurvePoint(self.step, split, name, value) for name, value in named.items()]
 
-    def _accumulate_gradients(self, rows: np.ndarray) -> float:
+    def _accumulate_gradients(self, rows: np.ndarray) -> tuple[float, Mapping[str, float]]:
+        if self.share is not None:
+            return self.share.accumulate_gradients(rows, self.settings.accumulate)
         counted = max(1, self.objective.count(self.examples, rows))
         total = 0.0
         for part in np.array_split(rows, self.settings.accumulate):
@@ -185,7 +203,7 @@ class _Run:
                 loss = self.objective.loss(self.model, self.examples, part, self.precision.device) / counted
             torch.autograd.backward(loss)
             total += float(loss.detach())
-        return total
+        return total, self.objective.details()
 
     def validate(self) -> None:
         """Measures the validation loss, if there are examples, and keeps the weights if it is the lowest so far."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..cell import PlannedCell
 from ..costs.training import row_cost, stage_settings
+from ..recipes import RECIPES
 
 LIBRARY_BYTES = 72 * 2**20
 """What a process takes for modules, threads and workspaces besides what is counted."""
@@ -18,11 +19,12 @@ _READ_PLAINLY = ("generated", "python-stdlib")
 """Sources and ids of data that no library reads."""
 
 
-def memory_need(planned: PlannedCell) -> int | None:
+def memory_need(planned: PlannedCell, devices: int = 1) -> int | None:
     """Bytes that a cell's process needs above what it begins with: libraries, and the largest of its stages.
 
-    None if that is not known: on CUDA, where the device's memory is what counts, for sweeps, which look for the end of
-    the memory, and for models or data whose sizes are known only once they are loaded.
+    If several processes on the CPU share its training, each is counted as if it were alone. None if the need is not
+    known: on CUDA, where the device's memory is what counts, for sweeps, which look for the end of the memory, and for
+    models or data whose sizes are known only once they are loaded.
     """
     cell = planned.cell
     model = None if planned.problem else row_cost(planned)
@@ -43,4 +45,5 @@ def memory_need(planned: PlannedCell) -> int | None:
     libraries = LIBRARY_BYTES
     if not {cell.data.source, cell.data.id} & {*_READ_PLAINLY}:
         libraries += READER_BYTES
-    return libraries + round(max((read, *stages)))
+    processes = devices if RECIPES[cell.recipe].trains else 1
+    return processes * (libraries + round(max((read, *stages))))

@@ -30,6 +30,7 @@ class ConvertOptions(TypedDict, total=False):
         recipe: Name of the recipe; by default the task's own.
         scale: `smoke`, `small` or `paper`.
         device: `auto`, `cpu` or `cuda`.
+        devices: GPUs that share the batches of a cell's training; on the CPU, processes.
         dtype: `auto`, `float32` or `bfloat16`.
         mirror: Folder with `datasets/ORG/NAME` and `models/ORG/NAME`, looked in first.
         set: Settings by name, such as `{"train.lr": 1e-3}`.
@@ -43,6 +44,7 @@ class ConvertOptions(TypedDict, total=False):
     recipe: str | None
     scale: str | None
     device: str
+    devices: int
     dtype: str
     mirror: str | Path | None
     set: Mapping[str, object]

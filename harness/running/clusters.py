@@ -4,24 +4,96 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from ...results.foreign import convert, parse_json
 from ...results.names import UsageError
 from ...results.record import Failure
+from ...results.run_folder import PROGRESS, RunFolder
 from ...results.tables.row import REFERENCE_MODEL
 from ..recipes import RECIPES
 from .executors import Executor, LocalExecutor, OnProgress, Outcomes, Started, in_turns
-from .job import CellJob, CellOutcome
+from .job import CellJob, CellOutcome, Message
 
 _DAY_S = 24 * 3600.0
 """Time that Slurm grants a job if no limit was asked for."""
 
 _POLL_S = 0.5
+_LEAVE_S = 2.0
+"""Least seconds between two messages that a cell leaves in one phase."""
+
+
+@dataclass(frozen=True)
+class _Left:
+    """The fields of a message."""
+
+    phase: str
+    done: int | None = None
+    total: int | None = None
+    unit: str | None = None
+    loss: float | None = None
+    doing: str | None = None
+
+
+@dataclass
+class ProgressFiles:
+    """The latest message of each cell that runs on another machine, in a small file in the run's folder.
+
+    No cell and no run depends on them: what cannot be written or read is left out.
+
+    Attributes:
+        root: Folder of the run.
+    """
+
+    root: Path
+    _left: dict[str, tuple[str, float]] = field(default_factory=dict)
+    _read: dict[str, bytes] = field(default_factory=dict)
+
+    def leave(self, job: CellJob, message: Message) -> None:
+        """Leaves a message of a cell for the run, unless one of the same phase was left a moment ago."""
+        phase, left_s = self._left.get(job.cell.key, ("", 0.0))
+        now_s = time.monotonic()
+        if message["phase"] != phase or now_s - left_s >= _LEAVE_S:
+            self._left[job.cell.key] = message["phase"], now_s
+            with suppress(OSError, UsageError, TypeError, ValueError):
+                RunFolder(self.root).write(self._path(job), json.dumps(message).encode())
+
+    def pass_on(self, parts: Iterable[Sequence[CellJob]], on_progress: OnProgress) -> None:
+        """Passes on what cells have left since the last call."""
+        for job in (job for part in parts for job in part):
+            if (message := self._news_of(job)) is not None:
+                on_progress(job, message)
+
+    def __enter__(self) -> ProgressFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Removes every file."""
+        with suppress(OSError, UsageError):
+            RunFolder(self.root).remove(self.root / PROGRESS)
+
+    def _news_of(self, job: CellJob) -> Message | None:
+        with suppress(OSError, UsageError, ValueError):
+            text = RunFolder(self.root).check(self._path(job)).read_bytes()
+            if text != self._read.get(job.cell.key):
+                self._read[job.cell.key] = text
+                message: Message = parse_json(text)
+                convert(message, _Left, "message")
+                if "done" not in message or {"total", "unit"} <= message.keys():
+                    return message
+        return None
+
+    def _path(self, job: CellJob) -> Path:
+        return self.root / PROGRESS / f"{job.cell.key}.json"
 
 
 class RayExecutor:
@@ -39,24 +111,25 @@ class RayExecutor:
         """Does nothing: the cluster has its own processes."""
 
     def run(self, jobs: Sequence[CellJob], started: Started, on_progress: OnProgress) -> Outcomes:
-        """Outcomes in the order of `LocalExecutor.run`; Ray reports no progress within a task."""
-        del on_progress
+        """Outcomes in the order of `LocalExecutor.run`."""
         if not jobs:
             return
         ray = self._connect(max(job.threads for job in jobs))
-        for group in _waves(jobs):
-            for job in group:
-                started(job)
-            submitted = {self._submit(ray, part): part for part in _parts(group)}
-            while submitted:
-                (ready,), _ = ray.wait(list(submitted), num_returns=1)
-                self._pending.remove(ready)
-                part = submitted.pop(ready)
-                try:
-                    outcomes = ray.get(ready)
-                except ray.exceptions.RayError as error:
-                    outcomes = [_lost(job, error) for job in part]
-                yield from zip(part, outcomes, strict=True)
+        with ProgressFiles(jobs[0].root) as progress:
+            for group in _waves(jobs):
+                _queue(group, started, on_progress)
+                submitted = {self._submit(ray, part): part for part in _parts(group)}
+                while submitted:
+                    ended, _ = ray.wait(list(submitted), num_returns=1, timeout=_POLL_S)
+                    progress.pass_on(submitted.values(), on_progress)
+                    for reference in ended:
+                        self._pending.remove(reference)
+                        part = submitted.pop(reference)
+                        try:
+                            outcomes = ray.get(reference)
+                        except ray.exceptions.RayError as error:
+                            outcomes = [_lost(job, error) for job in part]
+                        yield from zip(part, outcomes, strict=True)
 
     def cancel(self) -> None:
         """Cancels pending tasks and leaves the cluster."""
@@ -76,7 +149,7 @@ class RayExecutor:
         return ray
 
     def _submit(self, ray: Any, jobs: Sequence[CellJob]) -> Any:
-        gpus = 1 if jobs[0].cell.device == "cuda" else 0
+        gpus = max(job.devices for job in jobs) if jobs[0].cell.device == "cuda" else 0
         remote = ray.remote(max_retries=1, retry_exceptions=False, max_calls=1, num_gpus=gpus)(_run_on_node)
         # A task that asks for more than any node has would wait for ever.
         largest = max(int(node["Resources"].get("memory", 0)) for node in ray.nodes())
@@ -104,35 +177,34 @@ class SlurmExecutor:
         """Does nothing: jobs have processes of their own."""
 
     def run(self, jobs: Sequence[CellJob], started: Started, on_progress: OnProgress) -> Outcomes:
-        """Outcomes in the order of `LocalExecutor.run`; jobs report no progress.
+        """Outcomes in the order of `LocalExecutor.run`.
 
         A job that is lost with its node is submitted once more; a cell that fails is not.
         """
-        del on_progress
         submitit: Any = importlib.import_module("submitit")
         for group in _waves(jobs):
-            for job in group:
-                started(job)
+            _queue(group, started, on_progress)
             executor = self._executor(submitit, group)
             parts = _parts(group)
             with executor.batch():
                 submitted = [executor.submit(_run_on_node, part) for part in parts]
             self._pending = list(submitted)
             waiting = [(handle, part, True) for handle, part in zip(submitted, parts, strict=True)]
-            while waiting:
-                handle, part, may_repeat = _first_done(waiting)
-                waiting.remove((handle, part, may_repeat))
-                self._pending.remove(handle)
-                try:
-                    outcomes = handle.result()
-                except submitit.core.utils.UncompletedJobError as error:
-                    if may_repeat and not isinstance(error, submitit.core.utils.FailedJobError):
-                        again = executor.submit(_run_on_node, part)
-                        self._pending.append(again)
-                        waiting.append((again, part, False))
-                        continue
-                    outcomes = [_lost(job, error) for job in part]
-                yield from zip(part, outcomes, strict=True)
+            with ProgressFiles(group[0].root) as progress:
+                while waiting:
+                    handle, part, may_repeat = _first_done(waiting, progress, on_progress)
+                    waiting.remove((handle, part, may_repeat))
+                    self._pending.remove(handle)
+                    try:
+                        outcomes = handle.result()
+                    except submitit.core.utils.UncompletedJobError as error:
+                        if may_repeat and not isinstance(error, submitit.core.utils.FailedJobError):
+                            again = executor.submit(_run_on_node, part)
+                            self._pending.append(again)
+                            waiting.append((again, part, False))
+                            continue
+                        outcomes = [_lost(job, error) for job in part]
+                    yield from zip(part, outcomes, strict=True)
 
     def cancel(self) -> None:
         """Cancels the jobs that have not ended."""
@@ -146,7 +218,7 @@ class SlurmExecutor:
         parameters = {
             "name": "hedgebench",
             "cpus_per_task": max(job.threads for job in group),
-            "gpus_per_node": int(any(job.cell.device == "cuda" for job in group)),
+            "gpus_per_node": max(job.devices if job.cell.device == "cuda" else 0 for job in group),
             "mem_gb": _node_gb(max(job.need_bytes or 0 for job in group)),
             "timeout_min": math.ceil(seconds / 60) + 10,
             "slurm_array_parallelism": self.workers,
@@ -157,9 +229,17 @@ class SlurmExecutor:
         return executor
 
 
+def _queue(group: Sequence[CellJob], started: Started, on_progress: OnProgress) -> None:
+    """Tells of cells that are submitted; they wait until the cluster has room for them."""
+    for job in group:
+        started(job)
+        on_progress(job, {"phase": "queued"})
+
+
 def _run_on_node(jobs: Sequence[CellJob]) -> list[CellOutcome]:
     """The outcomes of one job, or of sweeps that take turns, in the order of the jobs."""
-    outcomes = {job.cell.key: found for job, found in LocalExecutor(1).run(jobs, lambda _: None, lambda *_: None)}
+    leave = ProgressFiles(jobs[0].root).leave
+    outcomes = {job.cell.key: found for job, found in LocalExecutor(1).run(jobs, lambda _: None, leave)}
     return [outcomes[job.cell.key] for job in jobs]
 
 
@@ -177,12 +257,15 @@ def _teachers_first(group: Sequence[CellJob]) -> list[list[CellJob]]:
     return [part for part in parts if part]
 
 
-def _first_done(waiting: Sequence[tuple[Any, list[CellJob], bool]]) -> tuple[Any, list[CellJob], bool]:
-    """The first of some jobs that has ended, once one has."""
+def _first_done(
+    waiting: Sequence[tuple[Any, list[CellJob], bool]], progress: ProgressFiles, on_progress: OnProgress
+) -> tuple[Any, list[CellJob], bool]:
+    """The first of some jobs that has ended, once one has; messages of the others are passed on meanwhile."""
     while True:
         for each in waiting:
             if each[0].done():
                 return each
+        progress.pass_on((part for _, part, _ in waiting), on_progress)
         time.sleep(_POLL_S)
 
 

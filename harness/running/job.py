@@ -17,6 +17,7 @@ from ...tasks.efficiency.points import Point
 from ..cell import Cell, PlannedCell
 from ..config import RunConfig
 from ..environment import host_environment
+from ..recipes import RECIPES
 
 Message: TypeAlias = Mapping[str, Any]
 """Progress of a cell: its `phase`; if it counts, `done` of `total` (None if not known) in a `unit`, `it` for training,
@@ -71,6 +72,11 @@ class CellJob:
         return self.cell.settings["task"]
 
     @property
+    def devices(self) -> int:
+        """Devices that share the batches of the cell's training; 1 if it trains nothing."""
+        return self.config.devices if RECIPES[self.cell.recipe].trains else 1
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the files that an interrupted cell resumes from."""
         return self.root / "checkpoints" / self.cell.key
@@ -79,6 +85,8 @@ class CellJob:
         """The record of the cell without numbers."""
         cell = self.cell
         environment = {**host_environment(), "device": cell.device, "dtype": cell.dtype}
+        if self.devices > 1:
+            environment["devices"] = self.devices
         if self.need_bytes is not None:
             environment[NEED] = self.need_bytes
         return Record(

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 from ...results.record import Failure, Status
 from ...tasks.efficiency.points import PointTask
 from ..memory.oom_kills import count_oom_kills
-from ..recipes import RECIPES, STAGE_DEFAULTS
+from ..recipes import RECIPES
 from ..temporary import place_sockets, remove_abandoned, temporary_folder
 from .job import CellJob, CellOutcome, Message
 from .sweeping import SweepRun, Turn
@@ -79,7 +79,7 @@ class CellProcesses:
 
     def prepare(self, recipes: Collection[str]) -> None:
         """Starts the server process, which imports what cells of these recipes need while the plan is still made."""
-        trains = any(not STAGE_DEFAULTS.keys().isdisjoint(RECIPES[recipe].stages) for recipe in recipes)
+        trains = any(RECIPES[recipe].trains for recipe in recipes)
         self._context.set_forkserver_preload(_PRELOAD_TRAINING if trains else _PRELOAD)
         remove_abandoned()
         forkserver.ensure_running()

@@ -39,7 +39,7 @@ RESULT_STATUSES = frozenset({"ok", "oom"})
 """Statuses of a cell that has a result; any other makes the run end with exit code 3."""
 NOT_NAMED = frozenset({
     *("seeds", "output", "mirror", "offline", "executor", "workers", "timeout_s", "fresh", "log_samples", "log"),
-    *("save_to", "no_gate", "audit"),
+    *("devices", "save_to", "no_gate", "audit"),
 })  # fmt: skip
 """Fields of `RunConfig` that do not count in the name of a run's default folder, such as seeds and time limits."""
 
@@ -139,7 +139,7 @@ def make_job(config: RunConfig, store: RunStore, planned: PlannedCell) -> CellJo
         threads=threads_per_cell(workers),
         timeout_s=config.timeout_s,
         model_key=_model_key(config, planned),
-        need_bytes=memory_need(planned),
+        need_bytes=memory_need(planned, config.devices),
     )
 
 

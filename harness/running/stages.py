@@ -106,6 +106,7 @@ class Conversion:
             precision=self.adapter.precision,
             checkpoint=self.job.checkpoints / f"{stage}.pt",
             progress=self.progress,
+            devices=self.job.devices,
         )
 
     def trained(self, stage: str) -> StageResult:

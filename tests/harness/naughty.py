@@ -58,6 +58,8 @@ def misbehave(how: str, first: bool) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "sleep" or (how == "sleep_once" and first):
         time.sleep(600)
+    if how == "sleep_a_little":
+        time.sleep(1.5)
     if how == "memory":
         raise MemoryError
     if how == "silent":

@@ -7,10 +7,11 @@ from dataclasses import fields
 import pytest
 
 from hedgebench.adapters.backbone import SCALES
-from hedgebench.adapters.base import Settings
+from hedgebench.adapters.base import Settings, Value
 from hedgebench.adapters.training.settings import TrainSettings
 from hedgebench.harness.recipes import RECIPES, STAGE_DEFAULTS, check_stage, stage_defaults
 from hedgebench.harness.running.stages import STAGES
+from hedgebench.results.names import UsageError
 from hedgebench.results.tables.notes import WITH_TEACHER
 from hedgebench.tasks.base import TaskScale
 
@@ -101,3 +102,20 @@ def test_a_task_has_the_last_word_on_each_stage() -> None:
     assert (settings["distill"]["steps"], settings["finetune"]["steps"]) == (9, 0)
     other = stage_defaults(RECIPES["finetuned-conversion"], "smoke", TaskScale(train={"steps": 99}, stages=own))
     assert other["teacher"] == STAGE_DEFAULTS["teacher"]["smoke"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "changed", "message"),
+    [
+        ("train", {"batch_size": 3}, "train.batch_size is 3; allowed with devices=4: 4 or more"),
+        ("lora", {"batch_size": 6, "accumulate": 3}, "devices=4 and lora.accumulate=3: 12 or more"),
+        ("distill", {"block_layers": 2}, "distill.block_layers is 2; allowed with devices=4: 0"),
+    ],
+)
+def test_settings_that_several_devices_cannot_share_are_refused(
+    stage: str, changed: dict[str, Value], message: str
+) -> None:
+    settings = {**STAGE_DEFAULTS[stage]["smoke"], **changed}
+    check_stage(stage, settings)
+    with pytest.raises(UsageError, match=message):
+        check_stage(stage, settings, devices=4)

@@ -54,6 +54,14 @@ def test_data_that_a_library_reads_take_its_memory() -> None:
     assert counted("digits") > READER_BYTES > counted("mqar")
 
 
+def test_each_process_that_shares_a_training_counts() -> None:
+    planned = [
+        make_plan(RunConfig(models=("softmax",), tasks=("stdlib",), scale="small", recipe=recipe))[0]
+        for recipe in ("scratch", "zero-shot")
+    ]
+    assert [memory_need(each, 3) for each in planned] == [3 * (memory_need(planned[0]) or 0), memory_need(planned[1])]
+
+
 def test_what_cannot_be_known_is_not_estimated() -> None:
     assert need("throughput") is None
     (planned,) = make_plan(RunConfig(models=("softmax",), tasks=("stdlib",), scale="small"))
