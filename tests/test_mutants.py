@@ -14,7 +14,7 @@ from .mutants.trial import Limits, concerning_tests
 ROOT = Path(__file__).parents[1]
 
 TOY = {
-    "__init__.py": "",
+    "__init__.py": "from .kernels.sums import add as add\n",
     "kernels/sums.py": "def add(a, b):\n    return a + b\n\n\ndef take(a, b):\n    return a - b\n",
     "adapters/loops.py": "def count(a):\n    while a < 9:\n        a += 1\n    return a\n",
     "tests/kernels/test_sums.py": "from hedgebench.kernels.sums import add\n\n"

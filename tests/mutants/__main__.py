@@ -27,6 +27,9 @@ EQUIVALENT = Path(__file__).with_name("equivalent.json")
 
 LEAST_PERCENT = 85.0
 
+NAME = "hedgebench"
+"""Of a copy's folder: pytest imports the root as a package, which its name must allow."""
+
 Row = dict[str, Any]
 
 
@@ -47,7 +50,7 @@ def try_all(mutants: list[Mutant], root: Path, output: Path, limits: Limits, job
     missing = [mutant for mutant in mutants if key(vars(mutant)) not in done]
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder, output.open("a", encoding="utf-8") as lines:
-        benches = [Bench(Path(folder) / str(job), limits) for job in range(min(jobs, len(missing)))]
+        benches = [Bench(Path(folder) / str(job) / NAME, limits) for job in range(min(jobs, len(missing)))]
         free: SimpleQueue[Bench] = SimpleQueue()
         for bench in benches:
             copy_checkout(root, bench.folder)
@@ -82,8 +85,8 @@ def told(row: Row) -> str:
 def void(rows: list[Row], root: Path) -> list[Row]:
     """Mutants whose test fails without them too, so that nothing is known of them."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        bench = Bench(copy_checkout(root, Path(folder) / "unchanged"), Limits(mutant_s=3600.0))
-        broken = bench.failing({row["by"] for row in rows if row["by"].startswith("tests/")})
+        bench = Bench(copy_checkout(root, Path(folder) / NAME), Limits(mutant_s=3600.0))
+        broken = bench.failing({row["by"] for row in rows if row["by"]})
     return [row for row in rows if row["by"] in broken]
 
 

@@ -113,18 +113,26 @@ class Bench:
         seconds, found = round(time.monotonic() - began, 1), _FAILED.search(output)
         if found or code is None:
             by_time = code is None or "from pytest-timeout" in output
-            return Trial("timeout" if by_time else "killed", seconds, found[1] if found else "all tests")
+            return Trial("timeout" if by_time else "killed", seconds, found[1] if found else tests[0])
         is_cut = "session-timeout" in output
         if code in (0, 5) or is_cut:  # 5: every test is marked slow
             return Trial("survived", seconds, cut=is_cut)
-        return Trial("killed", seconds, "pytest")
+        return Trial("killed", seconds, tests[0])  # which crashed, or could not start
 
     def failing(self, tests: set[str]) -> set[str]:
-        """Those of the tests, or files that were not imported, that fail here as they are."""
-        items, files = ([*sorted(x for x in tests if ("::" in x) == is_item)] for is_item in (True, False))
-        ran = self._pytest(*items)[1] if items else ""
-        collected = self._pytest("--collect-only", *files)[1] if files else ""
-        return {found[1] for found in _FAILED.finditer(f"{ran}\n{collected}")}
+        """Those of the tests, and of the files that were not imported, that fail here as they are.
+
+        Raises:
+            RuntimeError: no test can run here.
+        """
+        found: set[str] = set()
+        for options in ((), ("--collect-only",)):
+            if some := sorted(test for test in tests if ("::" in test) == (not options)):
+                code, output = self._pytest(*options, *some)
+                if code not in (0, 1, 2):
+                    raise RuntimeError(f"pytest ended with {code} where nothing is mutated:\n{output[-2000:]}")
+                found |= {each[1] for each in _FAILED.finditer(output)}
+        return found
 
     def stop(self) -> None:
         """Ends the tests that run, with the processes that they started."""
@@ -138,14 +146,14 @@ class Bench:
         options += [f"--timeout={self.limits.test_s}", f"--session-timeout={self.limits.mutant_s}"]
         environment = {**os.environ, "PYTHONPATH": str(self.folder / ".pyroot"), "OMP_NUM_THREADS": "1"}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        self.process = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-m", "pytest", *options, *arguments], cwd=self.folder, env=environment,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        )  # fmt: skip
-        try:
-            output, _ = self.process.communicate(timeout=self.limits.mutant_s + 2 * self.limits.test_s)
-            return self.process.returncode, output
-        except subprocess.TimeoutExpired:
-            return None, ""
-        finally:
-            self.stop()
+        ) as self.process:  # fmt: skip
+            try:
+                output, _ = self.process.communicate(timeout=self.limits.mutant_s + 2 * self.limits.test_s)
+                return self.process.returncode, output
+            except subprocess.TimeoutExpired:
+                return None, ""
+            finally:
+                self.stop()
