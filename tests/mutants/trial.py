@@ -66,13 +66,18 @@ def copy_checkout(root: Path, folder: Path) -> Path:
 def concerning_tests(root: Path, file: str) -> list[str]:
     """Test files that concern a module, in the order in which they run.
 
-    First its own, then those of its room that import it or use its name, those elsewhere that import it, and the rest
-    of its room.
+    First its own, then those of its room that import it or use its name, those elsewhere that import it, those of the
+    modules that import it, and the rest of its room.
     """
     module = Path(file).with_suffix("")
     parent, name = re.escape(".".join(module.parts[:-1])), re.escape(module.name)
     imports, uses = re.compile(rf"hedgebench\.{parent}(\.| import\b.*\b){name}\b"), re.compile(rf"\b{name}\b")
     room, found = root / "tests" / module.parent, []
+    users = {
+        root / "tests" / path.relative_to(root).with_name(f"test_{path.name}")
+        for path in (path for floor in FLOORS for path in (root / floor).rglob("*.py"))
+        if re.search(rf"^\s*from \.[\w.]*\b{name} import ", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
     for path in (root / "tests").rglob("test_*.py"):
         text, is_beside = path.read_text(encoding="utf-8"), path.parent == room
         order = (
@@ -80,6 +85,7 @@ def concerning_tests(root: Path, file: str) -> list[str]:
             is_beside and imports.search(text) is not None,
             is_beside and uses.search(text) is not None,
             imports.search(text) is not None,
+            path in users,
             is_beside,
         )
         if any(order):
