@@ -67,7 +67,7 @@ def concerning_tests(root: Path, file: str) -> list[str]:
     """Test files that concern a module, in the order in which they run.
 
     First its own, then those of its room that import it or use its name, those elsewhere that import it, those of the
-    modules that import it, and the rest of its room.
+    modules that import it, the rest of its room, and those of its floor's hall, which hold for all rooms.
     """
     module = Path(file).with_suffix("")
     parent, name = re.escape(".".join(module.parts[:-1])), re.escape(module.name)
@@ -87,6 +87,7 @@ def concerning_tests(root: Path, file: str) -> list[str]:
             imports.search(text) is not None,
             path in users,
             is_beside,
+            path.parent == root / "tests" / module.parts[0],
         )
         if any(order):
             found.append((order.index(True), path.relative_to(root).as_posix()))
