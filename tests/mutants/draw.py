@@ -40,6 +40,8 @@ OPERATORS = (
 )
 """Cosmic Ray's operators that are used: of its 132 ways to replace an arithmetic operator, the one that is likest."""
 
+_KNOWN: Any = OperatorProvider()
+
 _BINARY = {"arith_expr", "term", "power", "expr", "xor_expr", "and_expr", "shift_expr"}
 """Nodes whose operators have two operands: Cosmic Ray takes the star of a signature or of `{**some}` for one too."""
 
@@ -88,7 +90,7 @@ def changes_by_place(source: str) -> dict[Span, list[tuple[str, int]]]:
     nodes = list(ast_nodes(get_ast(source)))
     left_alone = list(_left_alone(nodes))
     for name in OPERATORS:
-        operator, occurrence = OperatorProvider()[name](), -1
+        operator, occurrence = _KNOWN[name](), -1
         for node in nodes:
             for start, end in operator.mutation_positions(node):
                 occurrence += 1
@@ -113,7 +115,7 @@ def _left_alone(nodes: list[Any]) -> Iterator[Span]:
 
 def _mutant(file: str, source: str, operator: str, occurrence: int) -> Iterator[Mutant]:
     """The mutant, or nothing if it is no valid Python."""
-    mutated = mutate_code(source, OperatorProvider()[operator](), occurrence)
+    mutated: Any = mutate_code(source, _KNOWN[operator](), occurrence)
     try:
         compile(mutated, file, "exec", dont_inherit=True)
     except (SyntaxError, SyntaxWarning):
