@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Container images often set it: our own modules would then be compiled anew in each of the processes that tests start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test faults oldest-triton oldest-transformers roofline gpu-visit lint ruff mypy pyright regression paper docs release format clean
+.PHONY: quickstart test faults mutants oldest-triton oldest-transformers roofline gpu-visit lint ruff mypy pyright regression paper docs release format clean
 
 quickstart: $(VENV)/installed ## Set up, then compare three attentions on embedded data
 	$(BIN)/bench run
@@ -54,6 +54,13 @@ INPUTS ?= 1000
 
 faults: $(VENV)/installed-test ## Set up, then kill, fill, corrupt and confuse runs: nothing may be lost
 	KILLS=$(KILLS) SEED=$(SEED) INPUTS=$(INPUTS) $(BIN)/python -m pytest tests/faults tests/fuzz -m "not gpu" --timeout 7200
+
+# Small changes of the code, drawn by a seed, each against the tests of its module; survivors are listed. A run that was
+# stopped goes on.
+COUNT ?= 200
+
+mutants: $(VENV)/installed-test ## Set up, then try mutants of the code: of 100, 85 must die
+	PYTHONPATH=.pyroot:tests $(BIN)/python -m mutants --count $(COUNT) --seed $(SEED)
 
 lint: ruff mypy pyright ## Set up, then ruff, mypy and pyright; `make -j2 lint` runs two at a time
 

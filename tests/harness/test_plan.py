@@ -306,6 +306,13 @@ def test_layers_that_the_backbone_does_not_have_are_refused() -> None:
         planned("short", models=("none:keep=2",))
 
 
+def test_a_control_that_trains_on_is_refused_where_no_teacher_is_trained() -> None:
+    control = "softmax:continued=true"
+    assert planned("recall", models=(control,), recipe="scratch-conversion")[0].cell.model == control
+    with pytest.raises(UsageError, match="recipes that begin with training a teacher, and scratch does not"):
+        planned("recall", models=(control,), recipe="scratch")
+
+
 def test_a_window_that_holds_the_whole_context_is_refused() -> None:
     refused = "the window of hedgehog:window=64 holds 64 tokens, and the context of short has 64"
     with pytest.raises(UsageError, match=refused):

@@ -134,3 +134,14 @@ def test_the_tasks_are_all_there_are_but_plugins() -> None:
     assert {name for name in TASKS if name.startswith("lra/")} == {
         "lra/digits", "lra/image", "lra/listops", "lra/pathfinder", "lra/retrieval", "lra/text"
     }  # fmt: skip
+
+
+def test_no_scale_of_a_task_trains_at_a_rate_that_nothing_learns_at() -> None:
+    rates = {
+        (name, scale): float(str(values.train["lr"]))
+        for name, task in TASKS.items()
+        for scale, values in task.info.scales.items()
+        if "lr" in values.train
+    }
+    assert len(rates) > 30
+    assert {place: rate for place, rate in rates.items() if not 1e-5 <= rate <= 2e-2} == {}

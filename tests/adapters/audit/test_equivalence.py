@@ -44,7 +44,7 @@ def test_all_paths_of_a_decoder_agree_and_its_state_has_the_size_of_its_formula(
     found = compare_paths(build(spec, shape=LONG, dtype=dtype))
     found.require()
     assert found.differences.keys() == DECODER_PATHS
-    assert found.tokens == 16
+    assert (found.tokens, found.tolerance) == (16, {"float32": 1e-3, "bfloat16": 5e-2}[dtype])
     assert found.state_bytes == found.expected_bytes
     assert bool(found.state_bytes) == (spec != "none")
 

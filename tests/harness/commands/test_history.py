@@ -38,6 +38,17 @@ def test_a_folder_of_baselines_is_drawn_in_the_order_of_commits(
     assert "regressed at aaaaaaa" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+def test_a_regression_is_red(
+    baselines: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert main(["history", str(baselines)]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "▁██" in line)
+    assert "\x1b[31m" in line
+
+
 def test_json_is_all_that_is_printed(baselines: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     files = [str(baselines / f"{name}.json") for name in "ab"]
     assert main(["history", *files, "--json", "-o", str(tmp_path / "plot.svg")]) == 0

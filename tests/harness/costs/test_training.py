@@ -16,7 +16,15 @@ from hedgebench.adapters.precision import Precision
 from hedgebench.adapters.scratch.build import build_scratch
 from hedgebench.harness.cell import PlannedCell
 from hedgebench.harness.config import RunConfig
-from hedgebench.harness.costs.sizes import PRETRAINED, input_sizes, model_sizes, train_rows
+from hedgebench.harness.costs.sizes import (
+    PRETRAINED,
+    TOKENS_PER_ROW,
+    TRAIN_ROWS,
+    TRAIN_WORDS,
+    input_sizes,
+    model_sizes,
+    train_rows,
+)
 from hedgebench.harness.costs.training import NOTHING, RowCost, TrainingCost, training_cost, whole_cost
 from hedgebench.harness.plan import make_plan
 
@@ -111,6 +119,12 @@ def test_nothing_trained_is_not_counted() -> None:
     (planned,) = plan("stdlib", "elu", recipe="zero-shot")
     assert training_cost(planned) is None
     assert whole_cost([planned]) == (NOTHING, 1)
+
+
+def test_tasks_over_the_same_texts_have_the_same_sizes() -> None:
+    for sizes in (TRAIN_ROWS, TOKENS_PER_ROW):
+        assert sizes["attention_fidelity_cola"] == sizes["glue/cola"]
+    assert TRAIN_WORDS["attention_fidelity"] == TRAIN_WORDS["wikitext2"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 from hedgebench.kernels import hedgehog
 from hedgebench.kernels.dispatch import linear_attention
 from hedgebench.kernels.fused import choose
+from hedgebench.kernels.fused.call import Call
 from hedgebench.kernels.hedgehog import chunk_hedgehog_attn, chunk_linear_attn, fused_recurrent_hedgehog_attn
 from hedgebench.kernels.mapped import mapped_linear_attention
 from hedgebench.kernels.maps.fixed import EluMap
@@ -55,3 +56,13 @@ def test_the_kernels_are_asked_once_for_a_call(entry: str, answer: str, monkeypa
     result = ENTRIES[entry]()
     assert len(asked) == 1
     assert (result.kernel.backend == "triton") == (answer == "")
+
+
+@pytest.mark.parametrize(("tokens", "is_decoded"), [(8, True), (9, False)])
+def test_few_tokens_after_a_state_are_decoded_one_by_one(
+    tokens: int, is_decoded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "why_not_fused", lambda *_, **__: "")
+    x = torch.ones(1, 1, tokens, 4)
+    result = choose.fused_attention(Call.of(x, x, x, empty_state(x, x)))
+    assert (result.kernel.form == "fused_recurrent") == is_decoded

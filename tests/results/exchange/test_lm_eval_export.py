@@ -75,6 +75,7 @@ def test_a_task_of_lm_evals_has_its_own_name_filters_shots_and_version(records: 
     assert found["n-samples"] == {"gsm8k": {"original": 1319, "effective": 100}}
     assert found["higher_is_better"] == {"gsm8k": {"exact_match": True}}
     assert found["config"]["limit"] == 100
+    assert found["configs"]["gsm8k"]["dataset_path"] == "gsm8k/main"
 
 
 def test_a_standard_error_that_is_not_known_is_lm_evals_not_available(make_record: MakeRecord) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from hedgebench.results.exchange.tracker_payload import folder_name, measurements, parameters, run_files
+from hedgebench.results.exchange.tracker_payload import folder_name, measurements, parameters, record_digest, run_files
 from hedgebench.results.exchange.trackers import open_tracker, send_all
 from hedgebench.results.record import CurvePoint, Failure, KernelUse, Metric, Record, from_json
 from hedgebench.results.report.write import write_report
@@ -125,6 +125,12 @@ def test_parameters_say_what_ran_and_leave_out_what_is_not_set(cells: list[Recor
     assert (found["data"], found["kernels"]) == ("wikitext2 1", "chunk (torch)")
     assert {"limit", "task.stride"}.isdisjoint(found)
     assert "limit" in parameters(replace(cells[0], limit=5))
+
+
+def test_records_are_told_apart_by_digests_of_the_length_that_trackers_hold(cells: list[Record]) -> None:
+    digests = [record_digest(each) for each in cells]
+    assert len(set(digests)) == len(cells)
+    assert {len(each) for each in digests} == {16}
 
 
 def test_mlflow_holds_parameters_metrics_curves_and_files(

@@ -30,6 +30,20 @@ def test_a_line_is_shaded_by_the_spread_of_its_samples(make_record: MakeRecord) 
     assert {(256.0, 128.0), (256.0, 768.0), (512.0, 256.0), (512.0, 1536.0)} <= corners
 
 
+@pytest.mark.parametrize("values", [(1.0, 1.5), (1.0, 100.0)])
+def test_failures_stand_in_a_band_just_above_the_values(make_record: MakeRecord, values: tuple[float, float]) -> None:
+    found = [*((n, value, "ok") for n, value in zip((256, 512), values, strict=True)), (1024, None, "oom")]
+    metrics = [
+        Metric("prefill_ms", value, "ms", False, None, 3, {"seq_len": n, "batch_size": 1}, status)  # type: ignore[arg-type]
+        for n, value, status in found
+    ]
+    (plot,) = make_plots([make_record("elu", "throughput", metrics=metrics)])
+    axes = plot.figure.axes[0]
+    (band,) = axes.patches
+    on_screen = axes.transData.transform((512, values[1]))
+    assert 0.8 < axes.transAxes.inverted().transform(on_screen)[1] < 1 - band.get_height() < 1  # type: ignore[attr-defined]
+
+
 def sweeps(make_record: MakeRecord, *named: tuple[str, str], error: float = 0.0) -> list[Plot]:
     """The plots of two models whose costs cross at 512."""
     records = []

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from hedgebench.results.record import DataIdentity, Failure, Metric, Record
+from hedgebench.results.stats.evidence import NO_EVIDENCE
 from hedgebench.results.tables.aggregate import leaderboard_rows, merge_runs, percent_of
 from hedgebench.results.tables.format import format_factor
 from hedgebench.results.tables.row import Row, format_at
@@ -38,6 +40,15 @@ def test_percent_of_softmax_has_known_answers(
     value: float, reference: float, higher_is_better: bool | None, percent: float | None
 ) -> None:
     assert percent_of(value, reference, higher_is_better) == pytest.approx(percent)
+
+
+def test_a_row_is_told_from_another_by_its_number_and_not_by_the_measurements_behind_it(
+    make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    (row,) = main_rows([make_record("elu", metrics=(make_metric(value=20.0),))], "elu")
+    assert row.evidence != NO_EVIDENCE
+    assert {row, replace(row, evidence=NO_EVIDENCE)} == {row}
+    assert len({row, replace(row, value=21.0)}) == 2
 
 
 def test_percent_recovered_compares_with_softmax_under_the_same_conditions(

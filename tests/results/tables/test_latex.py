@@ -47,6 +47,14 @@ def test_every_line_of_a_table_has_as_many_columns_as_its_head(showcase: list[Re
         assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in lines} == {columns}
 
 
+def test_a_second_line_of_headings_stands_where_a_column_has_more_to_say(showcase: list[Record]) -> None:
+    heads = [
+        part.split(r"\midrule")[0].strip().splitlines() for part in leaderboard_latex(showcase).split(r"\toprule")[1:]
+    ]
+    assert {len(head) for head in heads} == {1, 2}
+    assert all(re.search(r"\w", line) for head in heads for line in head)
+
+
 def test_no_records_give_a_file_that_says_so() -> None:
     assert leaderboard_latex([]).endswith("% No results yet.\n")
 

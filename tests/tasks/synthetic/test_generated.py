@@ -133,7 +133,7 @@ def test_settings_weigh_the_same_whatever_their_size() -> None:
     mean = mean_over_settings("accuracy", metrics)
     assert mean.value == 0.75
     assert mean.stderr == pytest.approx(math.sqrt(0.25 / 15) / 2)
-    assert mean.n == 18
+    assert (mean.n, mean.higher_is_better) == (18, True)
     assert mean_over_settings("accuracy", [share("a", [1], [1], True)]).stderr is None
 
 
