@@ -101,8 +101,8 @@ def _expected_bytes(core: AttentionCore, state: Any, tokens: int) -> int | None:
             held = min(tokens, core.window)
             window = _bytes_of_tokens(held, state.keys, state.values) + held * state.positions.element_size()
             return window + (_bytes_of_sums(core, state.values.shape[-1]) if tokens > core.window else 0)
-        case GatedAttention(), RecurrentState(sums=Tensor()):
-            sums = math.prod(state.sums.shape[1:]) * max(state.sums.element_size(), torch.float32.itemsize)
+        case GatedAttention(), RecurrentState(sums=Tensor() as matrix):
+            sums = math.prod(matrix.shape[1:]) * max(matrix.element_size(), torch.float32.itemsize)
             window = 0 if state.window is None else _bytes_of_cache(core.window, state.window, tokens)
             return sums + _bytes_of_tail(core.streams.convolution, state) + window
     return None
