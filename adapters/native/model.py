@@ -171,6 +171,8 @@ class NativeModel(AttentionModel):
         elif part.mask is not None:
             part.mask = torch.cat([part.mask, part.mask.new_ones(*tokens.shape)], 1)
         arguments = {"input_ids": tokens, "use_cache": True}
+        if "logits_to_keep" in self._named:  # as generation does: logits of a long prompt would be most of its memory
+            arguments["logits_to_keep"] = 1
         if part.mask is not None and (part.cache is None or _has_keys(part.cache)):
             arguments["attention_mask"] = part.mask.long()
         if "position_ids" in self._named:

@@ -154,6 +154,16 @@ def test_every_model_reads_decodes_and_pads_as_it_does_alone(kind: str, folders:
     close(first[1], again[0])
 
 
+@pytest.mark.parametrize("kind", ["mamba", "llama", "qwen3_next"])
+def test_a_prompt_has_logits_of_its_last_token_alone(kind: str, folders: dict[str, Path]) -> None:
+    adapter = native(kind, saved(kind, folders[kind]))
+    head: Any = adapter.model.inner.get_output_embeddings()
+    seen: list[int] = []
+    head.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1]))
+    adapter.prefill(torch.full((2, 9), 5))
+    assert seen[-1] == 1  # what came before tried whether rows can be decoded together
+
+
 @EACH
 def test_the_state_grows_with_keys_and_values_alone(kind: str, folders: dict[str, Path]) -> None:
     adapter = native(kind, saved(kind, folders[kind]))
