@@ -157,9 +157,9 @@ def test_every_model_reads_decodes_and_pads_as_it_does_alone(kind: str, folders:
 @pytest.mark.parametrize("kind", ["mamba", "llama", "qwen3_next"])
 def test_a_prompt_has_logits_of_its_last_token_alone(kind: str, folders: dict[str, Path]) -> None:
     adapter = native(kind, saved(kind, folders[kind]))
-    head: Any = adapter.model.inner.get_output_embeddings()
+    inner: Any = adapter.model.inner
     seen: list[int] = []
-    head.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1]))
+    inner.get_output_embeddings().register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1]))
     adapter.prefill(torch.full((2, 9), 5))
     assert seen[-1] == 1  # what came before tried whether rows can be decoded together
 
