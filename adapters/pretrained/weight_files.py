@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from ...results.foreign import parse_json
 from ..backbone import CheckpointError
-from ..base import UnsupportedError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -70,14 +69,15 @@ def transformers_config(folder: Path, trust_remote_code: bool = False, **changes
         **changes: Entries that replace those of config.json.
 
     Raises:
-        CheckpointError: config.json is missing or damaged.
-        UnsupportedError: The type is flash-linear-attention's, and there is no GPU for its kernels.
+        CheckpointError: config.json is missing or damaged, or its type may be flash-linear-attention's, and there is no
+            GPU for its kernels.
     """
     from transformers import AutoConfig
 
     raw = read_config(folder)
-    if "auto_map" not in raw:  # the checkpoint brings no class of its own
-        _know_types_of_fla(str(raw.get("model_type")))
+    model_type = raw.get("model_type")
+    if isinstance(model_type, str) and "auto_map" not in raw:  # the checkpoint brings no class of its own
+        _know_types_of_fla(model_type)
     try:
         changes |= _rope_of_release_4(raw)
         if CONVERTED in raw:
@@ -106,7 +106,7 @@ def _know_types_of_fla(model_type: str) -> None:
         import_module("fla.models")
     own = model_type in CONFIG_MAPPING and not CONFIG_MAPPING[model_type].__module__.startswith("fla.")
     if not own and not has_gpu:
-        raise UnsupportedError(
+        raise CheckpointError(
             f"transformers has no model type {model_type!r}, and the classes of flash-linear-attention, which may have "
             "it, run on a GPU alone"
         )
