@@ -28,7 +28,7 @@ def apply_overrides(groups: Groups, overrides: Mapping[str, str]) -> dict[str, d
         target = changed.get(group or "task", {})
         if name in target:
             target[name] = parse_value(key, text, target[name])
-        if name == "steps" and "epochs" in target and f"{group}.epochs" not in overrides:
+        if name == "steps" and "epochs" in target and f"{key.removesuffix(name)}epochs" not in overrides:
             target["epochs"] = 0.0
     return changed
 
