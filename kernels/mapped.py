@@ -3,14 +3,15 @@
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .choice import LinearAttentionResult
+from .choice import KernelChoice, LinearAttentionResult
 from .dispatch import linear_attention
 from .fused.call import Call
 from .fused.choose import fused_if_possible
-from .maps.feature_map import FeatureMap
+from .linear.naive import linear_attention_naive
+from .maps.feature_map import FeatureMap, without_autocast
 from .maps.hedgehog_tokens import HedgehogTokens
 from .maps.learned import HedgehogMap
-from .maps.token_maps import Mapped, TokenMap
+from .maps.token_maps import Mapped, TokenMap, zero_padding
 from .state import LinearState
 
 
@@ -57,6 +58,12 @@ def mapped_linear_attention(
             return result
         # On CUDA the kernels may support given features where they do not support the map.
         backend = "auto" if q.is_cuda else "torch"
+    if not return_state and initial_state is None and _has_short_scores(q, k, query_map, key_map):
+        vectors = query_map.product_vectors(q), key_map.product_vectors(zero_padding(k, key_padding_mask))
+        options = {"causal": causal, "key_padding_mask": key_padding_mask, "normalize": normalize}
+        with without_autocast(q.device.type):
+            output = linear_attention_naive(*vectors, v, **options, of_products=query_map.of_products)
+        return LinearAttentionResult(output, None, KernelChoice("naive", "torch"))
     return linear_attention(
         q,
         k,
@@ -76,6 +83,12 @@ def _at(feature_map: FeatureMap, positions: Tensor | None) -> TokenMap:
     if isinstance(feature_map, HedgehogMap):
         return HedgehogTokens(feature_map.weight, feature_map.bias, feature_map.map, feature_map.negate)
     return Mapped(feature_map, tuple(feature_map.parameters()), positions)
+
+
+def _has_short_scores(q: Tensor, k: Tensor, query_map: FeatureMap, key_map: FeatureMap) -> bool:
+    """Whether all scores, from products of short vectors, are no more numbers than the features on a CPU."""
+    closed = query_map.of_products is not None and query_map.of_products is key_map.of_products
+    return closed and not q.is_cuda and 1 < k.shape[2] <= query_map.feature_dim
 
 
 def _alike(query_map: HedgehogMap, key_map: HedgehogMap) -> bool:

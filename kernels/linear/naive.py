@@ -1,5 +1,6 @@
 """Linear attention with all n×m scores: its weights, and the reference that tests compare the other forms with."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -54,6 +55,7 @@ def linear_attention_weights(
     eps: float = EPS,
     log_space: bool = False,
     exact: bool = False,
+    of_products: Callable[[Tensor], Tensor] | None = None,
 ) -> Float[Tensor, "b h n m"]:
     """The attention weights φ(q_i)·φ(k_j) / Σ_m φ(q_i)·φ(k_m), zero at keys a query does not see, in float32 at least.
 
@@ -66,11 +68,13 @@ def linear_attention_weights(
         eps: added to the row sum, outside log space.
         log_space: `phi_q` and `phi_k` are logarithms.
         exact: in log space, sum the features of every score separately, even if a matrix product would be accurate.
+        of_products: outside log space, function of the products of `phi_q` and `phi_k` that gives the scores, if these
+            are not features but a map's `product_vectors`.
 
     Raises:
         ValueError: kv heads that do not divide the query heads, or more queries than keys in a causal call.
     """
-    scores, scale = _scores(phi_q, phi_k, causal, key_padding_mask, log_space, exact)
+    scores, scale = _scores(phi_q, phi_k, causal, key_padding_mask, log_space, exact, of_products)
     if not normalize:
         return scores * scale.exp() if log_space else scores
     total = scores.sum(-1, keepdim=True)
@@ -95,7 +99,13 @@ def linear_attention_weights_and_log(
 
 
 def _scores(
-    phi_q: Tensor, phi_k: Tensor, causal: bool, key_padding_mask: Tensor | None, log_space: bool, exact: bool
+    phi_q: Tensor,
+    phi_k: Tensor,
+    causal: bool,
+    key_padding_mask: Tensor | None,
+    log_space: bool,
+    exact: bool,
+    of_products: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Scores [b h n m], zero at keys a query does not see, and the logarithm of their scale.
 
@@ -106,7 +116,8 @@ def _scores(
     seen = visible_keys(phi_q, phi_k, causal=causal, key_padding_mask=key_padding_mask)
     queries, keys = phi_q.to(dtype), hide_padding(phi_k.to(dtype), key_padding_mask, EMPTY_LOG if log_space else 0.0)
     if not log_space:
-        scores = (queries @ keys.repeat_interleave(groups, dim=1).mT).masked_fill(~seen, 0.0)
+        products = queries @ keys.repeat_interleave(groups, dim=1).mT
+        scores = (products if of_products is None else of_products(products)).masked_fill(~seen, 0.0)
         return scores, scores.new_zeros(())
     factored = not exact
     if factored and causal:

@@ -1,6 +1,7 @@
 """The interface of a feature map, which turns queries and keys into the features of linear attention."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -24,12 +25,15 @@ class FeatureMap(nn.Module):
         log_space: `forward` returns log φ; attention forms then take maxima off before they exponentiate.
         positive: φ(q)·φ(k) is never negative, so the row sum is a safe normaliser.
         needs_positions: `forward` must be given positions.
+        of_products: κ with φ(q)·φ(k) = κ(u(q)·u(k)), u being `product_vectors`, which are shorter than the features;
+            None where there is no such function. It gives all scores of a short sequence without features.
     """
 
     feature_dim: int
     log_space: bool = False
     positive: bool = True
     needs_positions: bool = False
+    of_products: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, heads: int, head_dim: int, *, role: Role = "query", seed: int = 0) -> None:
         """Sets the attributes that all maps have; a map with more or fewer features than d sets `feature_dim` itself.
@@ -60,6 +64,14 @@ class FeatureMap(nn.Module):
         """The features φ(x). For a map in log space they may overflow where `forward` does not."""
         mapped: Tensor = self(x, positions)
         return mapped.exp() if self.log_space else mapped
+
+    def product_vectors(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n w"]:
+        """The vectors u(x) of `of_products`.
+
+        Raises:
+            NotImplementedError: the map has no `of_products`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no `of_products`")
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:

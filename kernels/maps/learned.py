@@ -148,12 +148,19 @@ class TaylorMap(FeatureMap):
         uniform = _uniform_rows(heads * head_dim, self.width, head_dim**-0.5, role, seed)
         self.weight = nn.Parameter(uniform.reshape(heads, head_dim, self.width)) if feature_dim else None
 
+    @staticmethod
+    def of_products(products: Tensor) -> Tensor:
+        """1 + z + z²/2."""
+        return torch.addcmul(1 + products, products, products, value=0.5)
+
+    def product_vectors(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n w"]:
+        """The vectors x/w^¼, after the projection if there is one."""
+        return (x if self.weight is None else per_head_linear(x, self.weight, None)) * self.width**-0.25
+
     def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
         """The features φ(x) of the expansion, in the input's type."""
         del positions
-        if self.weight is not None:
-            x = per_head_linear(x, self.weight, None)
-        scaled = x * self.width**-0.25
+        scaled = self.product_vectors(x)
         row, column = torch.triu_indices(self.width, self.width, device=x.device)
         factors = torch.ones_like(row, dtype=x.dtype).masked_fill(row == column, math.sqrt(0.5))
         squares = scaled[..., row] * scaled[..., column] * factors

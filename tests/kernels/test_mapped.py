@@ -34,6 +34,18 @@ def make_maps(name: str) -> tuple[FeatureMap, FeatureMap]:
     return query_map, kind(HK, D, role="key", **options).double()
 
 
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Remembers the most elements that any tensor made here had."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor):
+            self.elements = max(self.elements, made.numel())
+        return made
+
+
 @pytest.fixture
 def tensors() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
@@ -106,6 +118,34 @@ def test_without_gradients_padded_keys_that_are_not_numbers_reach_no_output(
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("feature_dim", [None, 3])
+def test_scores_of_few_tokens_need_no_features(
+    causal: bool, masked: bool, normalize: bool, feature_dim: int | None, tensors: dict[str, Tensor]
+) -> None:
+    maps = TaylorMap(H, D, role="query", feature_dim=feature_dim), TaylorMap(HK, D, role="key", feature_dim=feature_dim)
+    query_map, key_map = maps[0].double(), maps[1].double()
+    few = query_map.feature_dim - 1
+    mask = torch.arange(few) < torch.tensor([[few], [few - 3]]) if masked else None
+    q, k, v = (tensors[name][:, :, :few] for name in "qkv")
+    options: dict[str, Any] = {"causal": causal, "key_padding_mask": mask, "normalize": normalize}
+    inputs = (*tensors.values(), *query_map.parameters(), *key_map.parameters())
+    with Largest() as largest:  # type: ignore[no-untyped-call]
+        result = mapped_linear_attention(q, k, v, query_map, key_map, **options)
+    assert largest.elements < B * H * few * query_map.feature_dim
+    expected = linear_attention(query_map(q), key_map(k), v, form="naive", **options).output
+    weights = torch.randn_like(expected)
+    for ours, theirs in zip(
+        (result.output, *torch.autograd.grad((result.output * weights).sum(), inputs)),
+        (expected, *torch.autograd.grad((expected * weights).sum(), inputs)),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+    assert result.kernel.form == "naive"
+
+
 @pytest.mark.parametrize("n", [1, 2, 127, 128, 129, 300])
 @pytest.mark.parametrize("stateful", [False, True])
 def test_any_number_of_tokens_and_a_state(n: int, stateful: bool, tensors: dict[str, Tensor]) -> None:
@@ -119,18 +159,6 @@ def test_any_number_of_tokens_and_a_state(n: int, stateful: bool, tensors: dict[
     assert result.state is not None
     torch.testing.assert_close(result.state.kv, after.kv, rtol=1e-11, atol=1e-12)
     torch.testing.assert_close(result.state.k, after.k, rtol=1e-11, atol=1e-12)
-
-
-class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Remembers the most elements that any tensor made here had."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        if isinstance(made, Tensor):
-            self.elements = max(self.elements, made.numel())
-        return made
 
 
 @pytest.mark.parametrize("causal", [True, False])
