@@ -14,7 +14,8 @@ from torch import Tensor
 
 from hedgebench.kernels.choice import KernelChoice
 from hedgebench.kernels.gated.attention import gated_attention
-from hedgebench.kernels.gated.forms import MAX_CHUNK, gated_weights
+from hedgebench.kernels.gated.chunk import MAX_CHUNK
+from hedgebench.kernels.gated.forms import gated_weights
 from hedgebench.kernels.gated.rule import GatedRule
 from hedgebench.results.names import UnknownNameError
 

@@ -1,0 +1,171 @@
+"""The chunk form of gated and delta-rule attention: products inside chunks, and a state between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .rule import GatedRule, Ran, by_key_head
+
+MAX_CHUNK = 32
+"""Tokens of a chunk, a power of two."""
+
+
+def chunk(rule: GatedRule, state: Tensor | None, return_state: bool) -> Ran:
+    """Products inside chunks of up to `MAX_CHUNK` tokens, and a state between chunks.
+
+    Decays are scalars or one for each channel, sums are plain or by the delta rule. Inside a chunk the writes of the
+    delta rule solve a triangular system (Yang et al. 2024, arXiv:2406.06484, section 3.2), with decays as in gated
+    DeltaNet (arXiv:2412.06464, section 3.3) and Kimi Linear (arXiv:2510.26692, section 3). Only the state itself goes
+    from chunk to chunk, and none is read or computed where nothing came before and nothing is to follow.
+    """
+    tokens = rule.q.shape[-2]
+    size = _chunk_size(tokens, by_channel=rule.log_decay.shape[-1] > 1)
+    fill = -tokens % size
+
+    def split(x: Tensor) -> Tensor:
+        return torch.unflatten(F.pad(x, (0, 0, 0, fill)) if fill else x, -2, (-1, size))  # b hk g chunks size d
+
+    q, k, v, decay = (split(x) for x in by_key_head(rule)[:4])
+    beta = None if rule.beta is None else split(rule.beta[:, :, None, :, None])
+    written = None if beta is None else beta * k
+    starts_empty = state is None and tokens <= size
+    scores, ties, since_start, until_end = decayed_products(q, k, written, decay)
+    writes, reads = v, None
+    if beta is not None and written is not None and ties is not None:
+        wanted = beta * v if starts_empty else torch.cat([beta * v, written * since_start.exp()], -1)
+        solved = torch.linalg.solve_triangular(ties, wanted, upper=False, unitriangular=True)
+        writes, reads = (solved, None) if starts_empty else solved.split([v.shape[-1], k.shape[-1]], -1)
+    last = None
+    if return_state or not starts_empty:
+        kept, whole = (k * until_end.exp()).mT, since_start[..., -1:, :].mT.exp()
+        first = (rule.empty_state if state is None else state)[:, :, None]
+        *before, last = _states(first, whole, kept @ writes, None if reads is None else kept @ reads)
+    if starts_empty:
+        output = scores @ writes
+    else:
+        held = torch.stack(before, 3)
+        output = (q * since_start.exp()) @ held + scores @ (writes if reads is None else writes - reads @ held)
+    return output.flatten(3, 4)[..., :tokens, :].flatten(1, 2), None if last is None else last.squeeze(2)
+
+
+def _states(first: Tensor, whole: Tensor, gained: Tensor, lost: Tensor | None) -> list[Tensor]:
+    """The states before each chunk and after the last: S ← diag(whole) S - lost S + gained."""
+    states = [first]
+    losses = [None] * gained.shape[3] if lost is None else lost.unbind(3)
+    for decay, gain, loss in zip(whole.unbind(3), gained.unbind(3), losses, strict=True):
+        kept = decay * states[-1] if loss is None else decay * states[-1] - loss @ states[-1]
+        states.append(kept + gain)
+    return states
+
+
+def _chunk_size(tokens: int, *, by_channel: bool) -> int:
+    """Tokens of each chunk: alike, with little to fill up; a power of two for decays by channel."""
+    if by_channel:
+        return min(MAX_CHUNK, 1 << (tokens - 1).bit_length())
+    return -(-tokens // -(-tokens // MAX_CHUNK))
+
+
+def decayed_products(
+    q: Float[Tensor, "b hk g m n d"],
+    k: Float[Tensor, "b hk 1 m n d"],
+    written: Float[Tensor, "b hk 1 m n d"] | None,
+    decay: Float[Tensor, "b hk 1 m n c"],
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Products of tokens of a chunk over channels, each decayed from token j to i, for keys j up to i.
+
+    Args:
+        q: queries.
+        k: keys.
+        written: keys times the strength of their writes; None without the delta rule.
+        decay: logarithms of the decays; c is d, or 1 for one decay of all channels. With d the number of tokens n is a
+            power of two.
+
+    Returns:
+        q_i·k_j `[b hk g m n n]`, 0 at later keys; written_i·k_j `[b hk 1 m n n]` for the keys before i, with any numbers
+        at the others; and the logarithms of the decays from the start up to each token, and after it up to the end.
+    """
+    size = q.shape[-2]
+    if decay.shape[-1] > 1:
+        rows = q if written is None else torch.cat([q, written], 2)
+        products, since_start, until_end = _ByChannel.apply(rows, k, decay)  # type: ignore[no-untyped-call]
+        scores, ties = products.split([q.shape[2], products.shape[2] - q.shape[2]], 2)
+        return scores, None if written is None else ties, since_start, until_end
+    token = torch.arange(size, device=q.device)
+    between = (token[:, None, None] <= token[:, None]) & (token[:, None, None] > token)  # whether l is in j + 1 .. i
+    decays = torch.unflatten(decay[..., 0] @ between.flatten(1).to(decay.dtype), -1, (size, size)).exp()
+    scores = (q @ k.mT * decays).tril()
+    ties = None if written is None else written @ k.mT * decays
+    until_end = F.pad(decay[..., 1:, :], (0, 0, 0, 1)).flip(-2).cumsum(-2).flip(-2)
+    return scores, ties, decay.cumsum(-2), until_end
+
+
+class _ByChannel(torch.autograd.Function):
+    """Products with a decay of each channel, over squares of tokens that double in size.
+
+    Products across the middle of a square factor there into two matrices whose exponents are at most 0: those of later
+    tokens since the middle, and of earlier tokens up to it. The sums double with the squares and end as those of the
+    chunk. It differentiates itself, as autograd would write zeros of full size for each view.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, decay: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The products, 0 at later keys, and the sums of decays up to each token and after it."""
+        products = q.new_zeros(*q.shape[:-1], q.shape[-2])
+        products.diagonal(dim1=-2, dim2=-1).copy_((q * k).sum(-1))
+        up_to, after = decay.clone(), torch.zeros_like(decay)
+        factors = []
+        for half in _halves(q):
+            later, earlier = _late(up_to, half).exp(), _early(after, half).exp()
+            _across(products, half).copy_((_late(q, half) * later) @ (_early(k, half) * earlier).mT)
+            factors += [later, earlier]
+            _early(after, half).add_(_late(up_to, half)[..., -1:, :])
+            _late(up_to, half).add_(_early(up_to, half)[..., -1:, :])
+        ctx.save_for_backward(q, k, *factors)
+        return products, up_to, after
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor, grad_up_to: Tensor, grad_after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of q, k and decay, from the largest squares to single tokens."""
+        q, k, *factors = ctx.saved_tensors
+        own = grad.diagonal(dim1=-2, dim2=-1)[..., None]
+        grad_q, grad_k = own * k, (own * q).sum(2, keepdim=True)
+        up_to, after = grad_up_to.clone(), grad_after.clone()
+        for half in reversed(_halves(q)):
+            earlier, later = factors.pop(), factors.pop()
+            _early(up_to, half)[..., -1, :].add_(_late(up_to, half).sum(-2))
+            _late(up_to, half)[..., -1, :].add_(_early(after, half).sum(-2))
+            late, early, across = _late(q, half) * later, _early(k, half) * earlier, _across(grad, half)
+            grad_late, grad_early = across @ early, (across.mT @ late).sum(2, keepdim=True)
+            _late(grad_q, half).addcmul_(grad_late, later)
+            _early(grad_k, half).addcmul_(grad_early, earlier)
+            _late(up_to, half).add_((grad_late * late).sum(2, keepdim=True))
+            _early(after, half).addcmul_(grad_early, early)
+        return grad_q, grad_k, up_to
+
+
+def _halves(q: Tensor) -> list[int]:
+    """Half the size of each square, from squares of two tokens to the chunk."""
+    return [1 << i for i in range(q.shape[-2].bit_length() - 1)]
+
+
+def _early(x: Tensor, half: int) -> Tensor:
+    """A view of the first half of the tokens of each square, `[.. squares half d]`."""
+    return x.unflatten(-2, (-1, 2, half))[..., 0, :, :]
+
+
+def _late(x: Tensor, half: int) -> Tensor:
+    """A view of the second half of the tokens of each square, `[.. squares half d]`."""
+    return x.unflatten(-2, (-1, 2, half))[..., 1, :, :]
+
+
+def _across(products: Tensor, half: int) -> Tensor:
+    """A view of the products of the second half of each square with the first, `[.. squares half half]`."""
+    blocks = products.unflatten(-1, (-1, 2, half)).unflatten(-4, (-1, 2, half))  # .. squares 2 half squares 2 half
+    return blocks.diagonal(dim1=-6, dim2=-3)[..., 1, :, 0, :, :].movedim(-1, -3)
