@@ -29,7 +29,8 @@ def chunk(rule: GatedRule, state: Tensor | None, return_state: bool) -> Ran:
     fill = -tokens % size
 
     def split(x: Tensor) -> Tensor:
-        return torch.unflatten(F.pad(x, (0, 0, 0, fill)) if fill else x, -2, (-1, size))  # b hk g chunks size d
+        filled = F.pad(x, (0, 0, 0, fill)) if fill else x.contiguous()
+        return torch.unflatten(filled, -2, (-1, size))  # b hk g chunks size d
 
     q, k, v, decay = (split(x) for x in by_key_head(rule)[:4])
     beta = None if rule.beta is None else split(rule.beta[:, :, None, :, None])
@@ -115,17 +116,20 @@ class _ByChannel(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, decay: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The products, 0 at later keys, and the sums of decays up to each token and after it."""
+        """The products, 0 at later keys, and the sums of decays up to each token and after it; inputs are contiguous."""
         products = q.new_zeros(*q.shape[:-1], q.shape[-2])
         products.diagonal(dim1=-2, dim2=-1).copy_((q * k).sum(-1))
         up_to, after = decay.clone(), torch.zeros_like(decay)
         factors = []
         for half in _halves(q):
-            later, earlier = _late(up_to, half).exp(), _early(after, half).exp()
-            _across(products, half).copy_((_late(q, half) * later) @ (_early(k, half) * earlier).mT)
+            (first, second), early_after = _parts(up_to, half), _parts(after, half)[0]
+            later, earlier = second.exp(), early_after.exp()
+            across = (_parts(q, half)[1] * later) @ (_parts(k, half)[0] * earlier).mT
+            view = _across(products, half)
+            view.copy_(across.view(view.shape))
             factors += [later, earlier]
-            _early(after, half).add_(_late(up_to, half)[..., -1:, :])
-            _late(up_to, half).add_(_early(up_to, half)[..., -1:, :])
+            early_after += second[..., -1:, :]
+            second += first[..., -1:, :]
         ctx.save_for_backward(q, k, *factors)
         return products, up_to, after
 
@@ -135,18 +139,20 @@ class _ByChannel(torch.autograd.Function):
         """The gradients of q, k and decay, from the largest squares to single tokens."""
         q, k, *factors = ctx.saved_tensors
         own = grad.diagonal(dim1=-2, dim2=-1)[..., None]
-        grad_q, grad_k = own * k, (own * q).sum(2, keepdim=True)
-        up_to, after = grad_up_to.clone(), grad_after.clone()
+        grad_q, grad_k = own * k, _over_groups(own * q)
+        up_to, after = (x.clone(memory_format=torch.contiguous_format) for x in (grad_up_to, grad_after))
         for half in reversed(_halves(q)):
             earlier, later = factors.pop(), factors.pop()
-            _early(up_to, half)[..., -1, :].add_(_late(up_to, half).sum(-2))
-            _late(up_to, half)[..., -1, :].add_(_early(after, half).sum(-2))
-            late, early, across = _late(q, half) * later, _early(k, half) * earlier, _across(grad, half)
-            grad_late, grad_early = across @ early, (across.mT @ late).sum(2, keepdim=True)
-            _late(grad_q, half).addcmul_(grad_late, later)
-            _early(grad_k, half).addcmul_(grad_early, earlier)
-            _late(up_to, half).add_((grad_late * late).sum(2, keepdim=True))
-            _early(after, half).addcmul_(grad_early, early)
+            (first, second), early_after = _parts(up_to, half), _parts(after, half)[0]
+            first[..., -1, :] += second.sum(-2)
+            second[..., -1, :] += early_after.sum(-2)
+            late, early = _parts(q, half)[1] * later, _parts(k, half)[0] * earlier
+            across = _across(grad, half).flatten(3, 4)
+            grad_late, grad_early = _weighted(across, early), _over_groups(_weighted(across.mT, late))
+            _parts(grad_q, half)[1].addcmul_(grad_late, later)
+            _parts(grad_k, half)[0].addcmul_(grad_early, earlier)
+            second += _over_groups(grad_late * late)
+            early_after += grad_early * early
         return grad_q, grad_k, up_to
 
 
@@ -155,17 +161,23 @@ def _halves(q: Tensor) -> list[int]:
     return [1 << i for i in range(q.shape[-2].bit_length() - 1)]
 
 
-def _early(x: Tensor, half: int) -> Tensor:
-    """A view of the first half of the tokens of each square, `[.. squares half d]`."""
-    return x.unflatten(-2, (-1, 2, half))[..., 0, :, :]
-
-
-def _late(x: Tensor, half: int) -> Tensor:
-    """A view of the second half of the tokens of each square, `[.. squares half d]`."""
-    return x.unflatten(-2, (-1, 2, half))[..., 1, :, :]
+def _parts(x: Tensor, half: int) -> tuple[Tensor, ...]:
+    """Views of the first and the second half of the tokens of each square, `[b hk g squares half d]`."""
+    return x.view(*x.shape[:3], -1, 2, half, x.shape[-1]).unbind(4)
 
 
 def _across(products: Tensor, half: int) -> Tensor:
-    """A view of the products of the second half of each square with the first, `[.. squares half half]`."""
-    blocks = products.unflatten(-1, (-1, 2, half)).unflatten(-4, (-1, 2, half))  # .. squares 2 half squares 2 half
+    """A view of the products of the second half of each square with the first, `[b hk g m squares half half]`."""
+    squares = products.shape[-1] // (2 * half)
+    blocks = products.unflatten(-1, (squares, 2, half)).unflatten(-4, (squares, 2, half))
     return blocks.diagonal(dim1=-6, dim2=-3)[..., 1, :, 0, :, :].movedim(-1, -3)
+
+
+def _weighted(weights: Float[Tensor, "*b n m"], rows: Float[Tensor, "*#b m d"]) -> Float[Tensor, "*b n d"]:
+    """Weighted sums of rows; few rows are added as they are, since many tiny matrix products are slow on a CPU."""
+    return weights @ rows if rows.shape[-2] > 2 else (weights[..., None] * rows[..., None, :, :]).sum(-2)
+
+
+def _over_groups(x: Tensor) -> Tensor:
+    """The sum over the query groups of a key head."""
+    return x if x.shape[2] == 1 else x.sum(2, keepdim=True)
