@@ -30,6 +30,8 @@ class Rotary(nn.Module):
 
     def forward(self, x: Float[Tensor, "b h n d"], positions: Int[Tensor, "b n"]) -> Float[Tensor, "b h n d"]:
         """`x` rotated by each token's position."""
+        if positions.stride(0) == 0:  # one row, expanded
+            positions = positions[:1]
         angles = positions[:, None, :, None] * self.frequencies  # b 1 n d/2
         cosine, sine = angles.cos(), angles.sin()
         left, right = x.float().chunk(2, dim=-1)

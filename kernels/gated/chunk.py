@@ -38,19 +38,20 @@ def chunk(rule: GatedRule, state: Tensor | None, return_state: bool) -> Ran:
     reads_state = state is not None or tokens > size
     reads: tuple[Tensor, ...] = ()
     if beta is not None and written is not None and ties is not None:
-        wanted = torch.cat([beta * v, written * since_start.exp()], -1) if reads_state else beta * v
-        solved = torch.linalg.solve_triangular(ties, wanted, upper=False, unitriangular=True)
-        v, reads = solved[..., : v.shape[-1]], solved[..., v.shape[-1] :].unbind(3) if reads_state else ()
-    if reads_state or return_state:
-        kept, whole = (k * until_end.exp()).mT.unbind(3), since_start[..., -1:, :].mT.exp().unbind(3)
+        wanted = [beta * v, written * since_start.exp()] if reads_state else [beta * v]
+        solved = torch.linalg.solve_triangular(ties, torch.cat(wanted, -1), upper=False, unitriangular=True)
+        v, *read = solved.split([x.shape[-1] for x in wanted], -1)
+        reads = read[0].unbind(3) if read else ()
     queries = (q * since_start.exp()).unbind(3) if reads_state else ()
+    keys = (k * until_end.exp()).mT.unbind(3) if reads_state or return_state else ()
+    kept = since_start[..., -1:, :].mT.exp().unbind(3)
     sums = None if state is None else state[:, :, None]
     outputs = []
     for i, (score, write) in enumerate(zip(scores.unbind(3), v.unbind(3), strict=True)):
         write = write - reads[i] @ sums if reads and sums is not None else write
         outputs.append(score @ write if sums is None else score @ write + queries[i] @ sums)
         if return_state or i < len(queries) - 1:
-            sums = kept[i] @ write if sums is None else kept[i] @ write + whole[i] * sums
+            sums = keys[i] @ write if sums is None else kept[i] * sums + keys[i] @ write
     output = torch.cat(outputs, -2)[..., :tokens, :]
     return output.flatten(1, 2), sums.squeeze(2) if return_state and sums is not None else None
 
@@ -83,8 +84,8 @@ def decayed_products(
             power of two.
 
     Returns:
-        q_i·k_j `[b hk g m n n]`, 0 at later keys; written_i·k_j `[b hk 1 m n n]` for the keys before i, with any numbers
-        at the others; and the logarithms of the decays from the start up to each token, and after it up to the end.
+        q_i·k_j `[b hk g m n n]`, 0 at later keys; written_i·k_j `[b hk 1 m n n]`, right at keys before i alone; and the
+        logarithms of the decays from the start up to each token, and after it up to the end.
     """
     size = q.shape[-2]
     if decay.shape[-1] > 1:
@@ -106,12 +107,12 @@ class _ByChannel(torch.autograd.Function):
 
     Products across the middle of a square factor there into two matrices whose exponents are at most 0: those of later
     tokens since the middle, and of earlier tokens up to it. The sums double with the squares and end as those of the
-    chunk. It differentiates itself, as autograd would write zeros of full size for each view.
+    chunk. It differentiates itself, as autograd would write zeros of full size for each view. Inputs are contiguous.
     """
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, decay: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The products, 0 at later keys, and the sums of decays up to each token and after it; inputs are contiguous."""
+        """The products, 0 at later keys, and the sums of decays up to each token and after it."""
         products = q.new_zeros(*q.shape[:-1], q.shape[-2])
         products.diagonal(dim1=-2, dim2=-1).copy_((q * k).sum(-1))
         up_to, after = decay.clone(), torch.zeros_like(decay)
@@ -133,6 +134,7 @@ class _ByChannel(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, grad_up_to: Tensor, grad_after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients of q, k and decay, from the largest squares to single tokens."""
         q, k, *factors = ctx.saved_tensors
+        grad = grad.contiguous()
         own = grad.diagonal(dim1=-2, dim2=-1)[..., None]
         grad_q, grad_k = own * k, _over_groups(own * q)
         up_to, after = (x.clone(memory_format=torch.contiguous_format) for x in (grad_up_to, grad_after))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -290,6 +292,14 @@ def test_what_cannot_run_says_why() -> None:
         core_of("pool")
 
 
+def parameters_of_peer(room: str, operator: str) -> set[str]:
+    """The names that an operator of the peer takes, read from its source: to import it takes a GPU."""
+    naive = Path(str(peer_module(f"ops.{room}.naive").__file__))
+    source = ast.parse(naive.with_name(f"{operator.removesuffix('_' + room)}.py").read_text(encoding="utf-8"))
+    found = next(node for node in source.body if isinstance(node, ast.FunctionDef) and node.name == operator)
+    return {argument.arg for argument in found.args.args}
+
+
 @pytest.mark.parametrize("name", [*NAMES, "gla:gates=keys"])
 @torch.no_grad()
 def test_the_peers_kernels_get_what_their_references_need(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,15 +314,17 @@ def test_the_peers_kernels_get_what_their_references_need(name: str, monkeypatch
 
     def operator(room: str, called: str, device: torch.device) -> Any:
         asked.append(called)
+        known = parameters_of_peer(room, called)
         reference = getattr(peer_module(f"ops.{room}.naive"), rooms[room])
-        if room != "gla":
-            return reference
 
-        def without_scale(q: Tensor, *others: Tensor, scale: float, **options: Any) -> Any:
+        def run(q: Tensor, *others: Tensor, scale: float, **options: Any) -> Any:
+            assert known.issuperset(options)  # others vanish in the operator's **kwargs
+            if room != "gla":
+                return reference(q, *others, scale=scale, **options)
             named = {"gk" if key == "g" else key: value for key, value in options.items()}
             return reference(q * scale * q.shape[-1] ** 0.5, *others, **named)
 
-        return without_scale
+        return run
 
     monkeypatch.setattr(attention_fla, "fla_operator", operator)
     shape = replace(SHAPE, kv_heads=1)
