@@ -98,6 +98,7 @@ class Streams(nn.Module):
                 joined = joined * heads.key_padding_mask[..., None]
             convolved, tail = self.convolution(joined, tail)
             q, k, v = torch.split(by_head(F.silu(convolved), sum(counts)), counts, 1)
+        q, k, v = (x.contiguous() for x in (q, k, v))  # what follows is quicker then
         if self.rotary is not None:
             q, k = self.rotary(q, heads.positions), self.rotary(k, heads.positions)
         if self.features is not None:

@@ -148,8 +148,9 @@ class _ByChannel(torch.autograd.Function):
             grad_late, grad_early = _weighted(across, early), _over_groups(_weighted(across.mT, late))
             _parts(grad_q, half)[1].addcmul_(grad_late, later)
             _parts(grad_k, half)[0].addcmul_(grad_early, earlier)
-            second += _over_groups(grad_late * late)
-            early_after += grad_early * early
+            for group in range(q.shape[2]):
+                second[:, :, 0].addcmul_(grad_late[:, :, group], late[:, :, group])
+            early_after.addcmul_(grad_early, early)
         return grad_q, grad_k, up_to
 
 
