@@ -130,8 +130,10 @@ class _ByChannel(torch.autograd.Function):
         return products, up_to, after
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor, grad_up_to: Tensor, grad_after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor, grad_up_to: Tensor, grad_after: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients of q, k and decay, from the largest squares to single tokens."""
         q, k, *factors = ctx.saved_tensors
         grad = grad.contiguous()
@@ -167,7 +169,7 @@ def _parts(x: Tensor, half: int) -> tuple[Tensor, ...]:
 def _across(products: Tensor, half: int) -> Tensor:
     """A view of the products of the second half of each square with the first, `[b hk g m squares half half]`."""
     squares = products.shape[-1] // (2 * half)
-    blocks = products.unflatten(-1, (squares, 2, half)).unflatten(-4, (squares, 2, half))
+    blocks = torch.unflatten(torch.unflatten(products, -1, (squares, 2, half)), -4, (squares, 2, half))
     return blocks.diagonal(dim1=-6, dim2=-3)[..., 1, :, 0, :, :].movedim(-1, -3)
 
 
