@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,7 +26,7 @@ from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness.registry import mechanisms
 from hedgebench.kernels.choice import KernelChoice
 
-from ...peer import peer_module
+from ...peer import operator_parameters, peer_module
 from ..swapped import inputs_of, swapped
 
 HEADS, DIM, WIDTH, LENGTH = 2, 8, 16, 11
@@ -292,14 +290,6 @@ def test_what_cannot_run_says_why() -> None:
         core_of("pool")
 
 
-def parameters_of_peer(room: str, operator: str) -> set[str]:
-    """The names that an operator of the peer takes, read from its source: to import it takes a GPU."""
-    naive = Path(str(peer_module(f"ops.{room}.naive").__file__))
-    source = ast.parse(naive.with_name(f"{operator.removesuffix('_' + room)}.py").read_text(encoding="utf-8"))
-    found = next(node for node in source.body if isinstance(node, ast.FunctionDef) and node.name == operator)
-    return {argument.arg for argument in found.args.args}
-
-
 @pytest.mark.parametrize("name", [*NAMES, "gla:gates=keys"])
 @torch.no_grad()
 def test_the_peers_kernels_get_what_their_references_need(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +304,7 @@ def test_the_peers_kernels_get_what_their_references_need(name: str, monkeypatch
 
     def operator(room: str, called: str, device: torch.device) -> Any:
         asked.append(called)
-        known = parameters_of_peer(room, called)
+        known = operator_parameters(room, called)
         reference = getattr(peer_module(f"ops.{room}.naive"), rooms[room])
 
         def run(q: Tensor, *others: Tensor, scale: float, **options: Any) -> Any:
