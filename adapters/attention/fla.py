@@ -113,6 +113,7 @@ def fla_gated_attention(
     *,
     key_padding_mask: Bool[Tensor, "b n"] | None = None,
     initial_state: Float[Tensor, "b hk d dv"] | None = None,
+    return_state: bool = True,
 ) -> GatedResult:
     """Gated attention by the package's kernels; tensors are in the type of the values.
 
@@ -120,6 +121,7 @@ def fla_gated_attention(
         rule: Queries, keys, values and gates.
         key_padding_mask: True at real tokens; padded ones leave the state as it is.
         initial_state: State after earlier tokens; None at the start.
+        return_state: Whether the caller needs the state after the last token.
 
     Raises:
         UnsupportedError: Tensors that are not on CUDA, or a missing package.
@@ -140,12 +142,9 @@ def fla_gated_attention(
     if rule.beta is not None:
         gates["beta"] = of_queries(rule.beta, rule.v.dtype)
     state = None if initial_state is None else initial_state.repeat_interleave(groups, dim=1)
-    out, state = operator(q, k, v, **gates, scale=rule.scale, initial_state=state, output_final_state=True)
-    return GatedResult(
-        out.to(rule.v.dtype).transpose(1, 2),
-        torch.unflatten(state, 1, (key_heads, groups))[:, :, 0],
-        KernelChoice(form, "fla"),
-    )
+    out, state = operator(q, k, v, **gates, scale=rule.scale, initial_state=state, output_final_state=return_state)
+    sums = torch.unflatten(state, 1, (key_heads, groups))[:, :, 0] if return_state else None
+    return GatedResult(out.to(rule.v.dtype).transpose(1, 2), sums, KernelChoice(form, "fla"))
 
 
 _GATED_ROOMS = {

@@ -30,6 +30,8 @@ class Rotary(nn.Module):
 
     def forward(self, x: Float[Tensor, "b h n d"], positions: Int[Tensor, "b n"]) -> Float[Tensor, "b h n d"]:
         """`x` rotated by each token's position."""
+        if positions.stride(0) == 0:  # one row, expanded
+            positions = positions[:1]
         angles = positions[:, None, :, None] * self.frequencies  # b 1 n d/2
         cosine, sine = angles.cos(), angles.sin()
         left, right = x.float().chunk(2, dim=-1)
@@ -58,7 +60,10 @@ class ShortConvolution(nn.Module):
         if tail is None:
             tail = x.new_zeros(x.shape[0], self.kernel_size - 1, x.shape[2])
         padded = torch.cat([tail, x], dim=1)
-        out = F.conv1d(padded.transpose(1, 2), self.weight, groups=self.weight.shape[0]).transpose(1, 2)
+        # As an image of one row whose channels come last, which the library of a CPU convolves as they lie: both ways
+        # took 1.7 instead of 8.3 ms for 64 rows of 31 tokens with 192 channels.
+        image, kernels = padded.transpose(1, 2)[:, :, None], self.weight[:, :, None]
+        out = F.conv2d(image, kernels, groups=len(kernels)).squeeze(2).transpose(1, 2)
         # Contiguous, because the fused softmax kernels refuse heads whose last dimension has a stride. A view would
         # keep all tokens in memory as long as the state lives.
         return out.contiguous(), padded[:, padded.shape[1] - (self.kernel_size - 1) :].clone()

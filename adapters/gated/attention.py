@@ -79,7 +79,9 @@ class GatedAttention(AttentionCore):
         _require_causal(causal)
         before = state or RecurrentState(None)
         rule, tail = self.rule(heads, before.tail)
-        result = self.run(rule, key_padding_mask=heads.key_padding_mask, initial_state=before.sums)
+        result = self.run(
+            rule, key_padding_mask=heads.key_padding_mask, initial_state=before.sums, return_state=return_state
+        )
         out, cache = result.output, None
         if self.norm is not None:
             out = self.norm(out, rule.v, heads)

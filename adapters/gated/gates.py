@@ -59,7 +59,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 def unit_length(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
     """Vectors scaled to length 1."""
-    return F.normalize(x, dim=-1, eps=1e-6)
+    return x * x.square().sum(-1, keepdim=True).clamp(min=1e-12).rsqrt()
 
 
 class Streams(nn.Module):
@@ -93,11 +93,12 @@ class Streams(nn.Module):
         q, k, v = heads.q, heads.k, heads.v
         if self.convolution is not None:
             counts = [x.shape[1] for x in (q, k, v)]
-            joined = torch.cat([q, k, v], 1)
+            joined = torch.cat([x.transpose(1, 2).flatten(2) for x in (q, k, v)], -1)
             if heads.key_padding_mask is not None:
-                joined = joined * heads.key_padding_mask[:, None, :, None]
-            convolved, tail = self.convolution(joined.transpose(1, 2).flatten(2), tail)
+                joined = joined * heads.key_padding_mask[..., None]
+            convolved, tail = self.convolution(joined, tail)
             q, k, v = torch.split(by_head(F.silu(convolved), sum(counts)), counts, 1)
+        q, k, v = (x.contiguous() for x in (q, k, v))  # what follows is quicker then
         if self.rotary is not None:
             q, k = self.rotary(q, heads.positions), self.rotary(k, heads.positions)
         if self.features is not None:

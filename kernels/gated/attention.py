@@ -17,6 +17,7 @@ def gated_attention(
     *,
     key_padding_mask: Bool[Tensor, "b n"] | None = None,
     initial_state: Float[Tensor, "b hk d dv"] | None = None,
+    return_state: bool = True,
     form: str = "auto",
 ) -> GatedResult:
     """Causal attention by a decayed or delta-rule state, computed in float32 at least and outside autocast.
@@ -25,6 +26,7 @@ def gated_attention(
         rule: queries, keys, values and gates.
         key_padding_mask: true at real tokens; padded ones leave the state as it is.
         initial_state: state after earlier tokens; None at the start.
+        return_state: the caller needs the state after the last token; otherwise it may be None.
         form: "naive", "recurrent", "chunk", or "auto": recurrent for one token, else chunk.
 
     Raises:
@@ -36,5 +38,6 @@ def gated_attention(
     if form not in FORMS:
         raise unknown_name("form of gated attention", form, FORMS)
     with without_autocast(rule.q.device.type):
-        output, state = FORMS[form](rule.without_padding(key_padding_mask).exact(), initial_state)
+        exact = rule.without_padding(key_padding_mask).exact()
+        output, state = FORMS[form](exact, initial_state, return_state)
     return GatedResult(output.to(rule.v.dtype), state, KernelChoice(form, "torch"))

@@ -11,6 +11,9 @@ from torch import Tensor
 from ..choice import KernelChoice
 from ..state import accumulator_dtype
 
+Ran = tuple[Tensor, Tensor | None]
+"""The output `[b h n dv]` of a form, and the state after the last token."""
+
 
 @dataclass(frozen=True)
 class GatedRule:
@@ -65,7 +68,7 @@ class GatedResult:
 
     Attributes:
         output: in the type of the values.
-        state: S after the last token; None from the naive form, which keeps no state.
+        state: S after the last token; None from the naive form, which keeps no state, and where the caller needs none.
         kernel: the form and the backend that ran.
     """
 

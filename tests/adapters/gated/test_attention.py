@@ -26,7 +26,7 @@ from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness.registry import mechanisms
 from hedgebench.kernels.choice import KernelChoice
 
-from ...peer import peer_module
+from ...peer import operator_parameters, peer_module
 from ..swapped import inputs_of, swapped
 
 HEADS, DIM, WIDTH, LENGTH = 2, 8, 16, 11
@@ -304,15 +304,17 @@ def test_the_peers_kernels_get_what_their_references_need(name: str, monkeypatch
 
     def operator(room: str, called: str, device: torch.device) -> Any:
         asked.append(called)
+        known = operator_parameters(room, called)
         reference = getattr(peer_module(f"ops.{room}.naive"), rooms[room])
-        if room != "gla":
-            return reference
 
-        def without_scale(q: Tensor, *others: Tensor, scale: float, **options: Any) -> Any:
+        def run(q: Tensor, *others: Tensor, scale: float, **options: Any) -> Any:
+            assert known.issuperset(options)  # others vanish in the operator's **kwargs
+            if room != "gla":
+                return reference(q, *others, scale=scale, **options)
             named = {"gk" if key == "g" else key: value for key, value in options.items()}
             return reference(q * scale * q.shape[-1] ** 0.5, *others, **named)
 
-        return without_scale
+        return run
 
     monkeypatch.setattr(attention_fla, "fla_operator", operator)
     shape = replace(SHAPE, kv_heads=1)

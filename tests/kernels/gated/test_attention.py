@@ -14,14 +14,16 @@ from torch import Tensor
 
 from hedgebench.kernels.choice import KernelChoice
 from hedgebench.kernels.gated.attention import gated_attention
-from hedgebench.kernels.gated.forms import MAX_CHUNK, gated_weights
+from hedgebench.kernels.gated.chunk import MAX_CHUNK
+from hedgebench.kernels.gated.forms import gated_weights
 from hedgebench.kernels.gated.rule import GatedRule
 from hedgebench.results.names import UnknownNameError
 
 from ...peer import peer_module
 
 BATCH, HEADS, KEY_HEADS, DIM, VALUES = 2, 4, 2, 8, 6
-ODD = MAX_CHUNK + 5
+ODD = MAX_CHUNK // 2 + 5
+"""More than a chunk of heads of 8."""
 RULES = {
     "scalar decay": (1, False, 0.3),
     "decay by channel": (DIM, False, 0.3),
@@ -34,22 +36,23 @@ EACH = pytest.mark.parametrize("name", RULES)
 
 
 def rule_of(
-    name: str, tokens: int, *, heads: int = HEADS, key_heads: int = KEY_HEADS, strength: float = 1.0
+    name: str, tokens: int, *, heads: int = HEADS, key_heads: int = KEY_HEADS, width: int = DIM, strength: float = 1.0
 ) -> GatedRule:
     """A rule with keys of length 1 in float64."""
     channels, has_delta, decay = RULES[name]
+    channels = width if channels == DIM else channels
     draw = torch.Generator().manual_seed(len(name) + tokens)
 
     def normal(*sizes: int) -> Tensor:
         return torch.randn(BATCH, *sizes, dtype=torch.float64, generator=draw)
 
     return GatedRule(
-        q=normal(heads, tokens, DIM),
-        k=F.normalize(normal(key_heads, tokens, DIM), dim=-1),
+        q=normal(heads, tokens, width),
+        k=F.normalize(normal(key_heads, tokens, width), dim=-1),
         v=normal(key_heads, tokens, VALUES),
         log_decay=-strength * decay * normal(key_heads, tokens, channels).square(),
         beta=normal(key_heads, tokens).sigmoid() if has_delta else None,
-        scale=DIM**-0.5,
+        scale=width**-0.5,
     )
 
 
@@ -69,7 +72,7 @@ def gradients(run: Callable[[GatedRule], Tensor], rule: GatedRule) -> list[Tenso
 
 
 def output_of(rule: GatedRule, form: str) -> Tensor:
-    return gated_attention(rule, form=form).output
+    return gated_attention(rule, return_state=False, form=form).output
 
 
 @EACH
@@ -83,6 +86,14 @@ def test_recurrent_and_chunk_match_naive_in_outputs_and_gradients(name: str, tok
         found = gradients(partial(output_of, form=form), rule)
         for mine, other in zip(found, wanted, strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8)
+
+
+@EACH
+def test_wide_heads_have_longer_chunks(name: str) -> None:
+    rule = rule_of(name, MAX_CHUNK + 3, heads=1, key_heads=1, width=MAX_CHUNK)
+    expected, found = (gated_attention(rule, form=form) for form in ("recurrent", "chunk"))
+    torch.testing.assert_close(found.output, expected.output, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(found.state, expected.state, rtol=1e-10, atol=1e-10)
 
 
 @EACH
@@ -148,6 +159,7 @@ def test_the_form_that_ran_is_told_and_wrong_ones_are_refused() -> None:
     rule = rule_of("scalar decay", 5)
     ran = gated_attention(rule)
     assert ran.kernel == KernelChoice("chunk", "torch")
+    assert gated_attention(rule, return_state=False).state is None
     one = GatedRule(rule.q[:, :, :1], rule.k[:, :, :1], rule.v[:, :, :1], rule.log_decay[:, :, :1])
     assert gated_attention(one, initial_state=ran.state).kernel == KernelChoice("recurrent", "torch")
     with pytest.raises(ValueError, match="allowed forms: recurrent, chunk"):

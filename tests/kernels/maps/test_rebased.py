@@ -28,7 +28,10 @@ def test_scores_are_squares_of_products_of_normalised_vectors_and_attention_is_t
     ]
     features = [each(x) for each, x in zip(maps, (q, k), strict=True)]
     assert features[0].shape[-1] == maps[0].feature_dim == 15
-    torch.testing.assert_close(features[0] @ features[1].mT, (mapped[0] @ mapped[1].mT).square() / 5)
+    scores = (mapped[0] @ mapped[1].mT).square() / 5
+    torch.testing.assert_close(features[0] @ features[1].mT, scores)
+    vectors = [each.product_vectors(x) for each, x in zip(maps, (q, k), strict=True)]
+    torch.testing.assert_close(maps[0].of_products(vectors[0] @ vectors[1].mT), scores)
     naive_parallel_rebased = peer_module("ops.rebased.naive").naive_parallel_rebased
     ours = linear_attention(features[0], features[1], v, causal=True, form="chunk").output
     torch.testing.assert_close(ours, naive_parallel_rebased(*mapped, v), rtol=1e-4, atol=1e-4)  # its eps is 1e-6
