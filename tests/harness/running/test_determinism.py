@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hedgebench.results.record import CurvePoint, Metric
+from hedgebench.harness import registry
+from hedgebench.harness.config import make_config
+from hedgebench.harness.plan import make_plan, make_sources
+from hedgebench.harness.running.job import CellJob
+from hedgebench.harness.running.worker import run_job
+from hedgebench.results.record import CurvePoint, Metric, Record
 from hedgebench.results.store import RunStore
+
+MIRROR = os.environ.get("HEDGEBENCH_MIRROR", "")
 
 SMALL = ("train.steps=3", "train.eval_rows=16", "train_samples=64", "validation_samples=16", "test_samples=16")
 
@@ -49,3 +57,37 @@ def test_two_processes_that_share_each_cell_s_batches_give_the_numbers_of_one(
         for ours, theirs in ((record.curves, alone[key].curves), (record.metrics, alone[key].metrics)):
             assert [each.name for each in ours] == [each.name for each in theirs]
             assert [each.value for each in ours] == pytest.approx([each.value for each in theirs], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "task", sorted(name for name, task in registry.tasks().items.items() if not task.info.own_device)
+)
+def test_two_threads_give_the_numbers_of_one(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Prints the largest difference of a task; with `HEDGEBENCH_MIRROR=DIR` of tasks whose data lie there, too."""
+    asked = {"models": ("hedgehog",), "tasks": (task,), "scale": "smoke", "offline": True, "mirror": MIRROR}
+    config = make_config(asked)
+    (planned,) = make_plan(config)
+    if planned.problem is not None:
+        pytest.skip(planned.problem)
+    one, two = (
+        run_job(CellJob(planned, config, tmp_path / f"{threads}", make_sources(config), threads), lambda _: None).record
+        for threads in (1, 2)
+    )
+    assert (one.status, one.error, two.status) == ("ok", None, "ok")
+    assert one.environment["threads"] != two.environment["threads"]
+    found = sorted(differences(one, two), reverse=True)
+    with capsys.disabled():
+        print(f"\n{task}: {found[:3]} of {len(found)}")
+    assert not found or found[0][0] <= (1e-6)
+
+
+def differences(one: Record, two: Record) -> Iterator[tuple[float, str]]:
+    """Of every metric and point of a curve, how far two records are apart, relative to the first."""
+    for ours, theirs in ((one.metrics, two.metrics), (one.curves, two.curves)):
+        assert [each.name for each in ours] == [each.name for each in theirs]
+        for left, right in zip(ours, theirs, strict=True):
+            if left.value is None or right.value is None:
+                assert left.value is right.value
+            elif left.value != right.value:
+                yield abs(right.value - left.value) / max(abs(left.value), 1e-12), left.name
