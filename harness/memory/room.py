@@ -82,7 +82,7 @@ _FILES = {
     "memory.max": ("memory.current", "inactive_file"),
     "memory.limit_in_bytes": ("memory.usage_in_bytes", "total_inactive_file"),
 }
-"""Of control groups, version 2 and 1: the file of the limit, that of the usage, and of it the files that may make way."""
+"""By the file of a control group's limit, version 2 and 1: the file of its usage, and how much of it can make way."""
 
 
 def _left_in(group: Path) -> int | None:

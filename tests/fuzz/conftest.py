@@ -29,7 +29,7 @@ def _little_memory() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder, the same for all inputs; in memory, as some file systems wait for a disk when a file is written anew."""
+    """A folder in memory, the same for all inputs: some file systems wait for the disk as a file is written anew."""
     if not os.access("/dev/shm", os.W_OK):
         yield tmp_path_factory.mktemp("fuzz")
         return

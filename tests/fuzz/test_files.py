@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 import pytest
+
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness import registry
 from hedgebench.harness.commands.comparing import parse_tolerances
