@@ -48,9 +48,9 @@ def sections() -> Sections:
             yield f"study {name}", {"recipe": study.recipe, **sizes, **set_to}
     for name, task in registry.tasks().items.items():
         if type(task).__module__.startswith("hedgebench.") and "paper" in task.info.scales:
-            scales = {at: _settings(scale) for at, scale in task.info.scales.items()}
+            own = {at: _settings(scale) for at, scale in task.info.scales.items()}
             info = {key: getattr(task.info, key) for key in INFO}
-            yield f"task {name}", {**info, **scales["paper"], **_smaller(scales)}
+            yield f"task {name}", {**info, **own["paper"], **_smaller(own)}
 
 
 def _settings(scale: TaskScale) -> dict[str, object]:

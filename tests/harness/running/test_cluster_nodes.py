@@ -86,8 +86,9 @@ def test_of_two_nodes_one_is_lost_and_its_cell_runs_again_and_a_cell_that_fails_
         at_failure.pop_all()
     _wait_for(lambda: not Path(f"/proc/{pids[lost]}").exists())
     assert records[lost].status == "ok"
-    assert records[other].error is not None
-    assert (records[other].status, records[other].error.type) == ("error", "Killed")
+    failure = records[other].error
+    assert failure is not None
+    assert (records[other].status, failure.type) == ("error", "Killed")
     assert not (jobs[0].root / "progress").exists()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,8 @@ def test_two_threads_give_the_numbers_of_one(task: str, tmp_path: Path, capsys: 
 
 def differences(one: Record, two: Record) -> Iterator[list[tuple[float, str]]]:
     """Of every metric, then of every point of a curve, how far two records are apart relative to the first."""
-    for ours, theirs in ((one.metrics, two.metrics), (one.curves, two.curves)):
+    found: list[tuple[Sequence[Metric | CurvePoint], ...]] = [(one.metrics, two.metrics), (one.curves, two.curves)]
+    for ours, theirs in found:
         assert [each.name for each in ours] == [each.name for each in theirs]
         values = [(left.value, right.value, left.name) for left, right in zip(ours, theirs, strict=True)]
         assert [left is None for left, _, _ in values] == [right is None for _, right, _ in values]
