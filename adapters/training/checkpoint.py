@@ -116,6 +116,7 @@ def load_checkpoint(
         content = _read(path)
         weights, moments = content["model"], content["optimizer"]
         state: dict[str, Any] = content["state"]
+        cuda_states: list[Tensor] = content["cuda_random_states"]
         if missing := sorted(set(needed) - state.keys()):
             raise ValueError(f"it lacks {', '.join(missing)}")
         problem = _misfit(trained_weights(model), weights)
@@ -132,8 +133,8 @@ def load_checkpoint(
         raise DamagedCheckpointError(f"{path} is of another model: {problem}")
     model.load_state_dict(weights, strict=False)
     torch.set_rng_state(content["cpu_random_state"])
-    if content["cuda_random_states"]:
-        torch.cuda.set_rng_state_all(content["cuda_random_states"])
+    if cuda_states:
+        torch.cuda.set_rng_state_all(cuda_states)
     return state
 
 

@@ -67,17 +67,36 @@ def memory_there(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
     return min([free, *(left for group in control_groups(proc, cgroups) if (left := _left_in(group)) is not None)])
 
 
-def _left_in(group: Path) -> int | None:
-    """What the limit of a control group, version 2 or 1, leaves; files that it holds in memory can make way."""
-    files = (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+def memory_limit(proc: Path = PROC, cgroups: Path = CGROUPS) -> tuple[int, Path] | None:
+    """The least limit of this process's control groups in bytes, and its file; None without one below the machine's."""
+    limits = (
+        (limit, group / file)
+        for group in control_groups(proc, cgroups)
+        for file in _FILES
+        if (limit := _limit_in(group / file)) is not None and limit < _numbers(proc / "meminfo")["MemTotal:"] * 1024
     )
-    for limit, usage, cached in files:
-        if (group / limit).exists() and (text := (group / limit).read_text(encoding="utf-8").strip()).isdecimal():
+    return min(limits, default=None)
+
+
+_FILES = {
+    "memory.max": ("memory.current", "inactive_file"),
+    "memory.limit_in_bytes": ("memory.usage_in_bytes", "total_inactive_file"),
+}
+"""By the file of a control group's limit, version 2 and 1: the file of its usage, and how much of it can make way."""
+
+
+def _left_in(group: Path) -> int | None:
+    """What the limit of a control group leaves; files that it holds in memory can make way."""
+    for file, (usage, cached) in _FILES.items():
+        if (limit := _limit_in(group / file)) is not None:
             used = int((group / usage).read_text(encoding="utf-8"))
-            return max(0, int(text) - used + _numbers(group / "memory.stat").get(cached, 0))
+            return max(0, limit - used + _numbers(group / "memory.stat").get(cached, 0))
     return None
+
+
+def _limit_in(file: Path) -> int | None:
+    text = file.read_text(encoding="utf-8").strip() if file.exists() else ""
+    return int(text) if text.isdecimal() else None
 
 
 def _numbers(file: Path) -> dict[str, int]:

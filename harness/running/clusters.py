@@ -8,9 +8,10 @@ import json
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,8 @@ class ProgressFiles:
 class RayExecutor:
     """Ray tasks on this machine or on the cluster that `RAY_ADDRESS` names: one for each cell.
 
-    Sweeps that differ in nothing but the model are one task, and take turns point by point on one node.
+    Sweeps that differ in nothing but the model are one task, and take turns point by point on one node. Without GPUs,
+    a process of Ray serves one task after another, so that torch is imported once for all cells that it starts.
     Nodes of a cluster must see the run's folder and the mirror under the same paths.
     """
 
@@ -150,7 +152,9 @@ class RayExecutor:
 
     def _submit(self, ray: Any, jobs: Sequence[CellJob]) -> Any:
         gpus = max(job.devices for job in jobs) if jobs[0].cell.device == "cuda" else 0
-        remote = ray.remote(max_retries=1, retry_exceptions=False, max_calls=1, num_gpus=gpus)(_run_on_node)
+        # The server of a process that goes on would start cells with the GPUs of its first task.
+        calls = 1 if gpus else 0
+        remote = ray.remote(max_retries=1, retry_exceptions=False, max_calls=calls, num_gpus=gpus)(_run_on_node)
         # A task that asks for more than any node has would wait for ever.
         largest = max(int(node["Resources"].get("memory", 0)) for node in ray.nodes())
         memory = min(max(job.need_bytes or 0 for job in jobs), largest)
@@ -238,9 +242,25 @@ def _queue(group: Sequence[CellJob], started: Started, on_progress: OnProgress) 
 
 def _run_on_node(jobs: Sequence[CellJob]) -> list[CellOutcome]:
     """The outcomes of one job, or of sweeps that take turns, in the order of the jobs."""
-    leave = ProgressFiles(jobs[0].root).leave
-    outcomes = {job.cell.key: found for job, found in LocalExecutor(1).run(jobs, lambda _: None, leave)}
+    leave, local = ProgressFiles(jobs[0].root).leave, LocalExecutor(1)
+    local.prepare({job.cell.recipe for job in jobs})
+    with _nameless_main():
+        try:
+            outcomes = {job.cell.key: found for job, found in local.run(jobs, lambda _: None, leave)}
+        finally:
+            local.cancel()
     return [outcomes[job.cell.key] for job in jobs]
+
+
+@contextmanager
+def _nameless_main() -> Iterator[None]:
+    """Keeps multiprocessing from running this process's script in each process of a cell: Ray's takes a second."""
+    main = vars(sys.modules["__main__"])
+    file = main.pop("__file__", None)
+    try:
+        yield
+    finally:
+        main |= {} if file is None else {"__file__": file}
 
 
 def _teachers_first(group: Sequence[CellJob]) -> list[list[CellJob]]:

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 from ...results.record import Failure, Status
 from ...tasks.efficiency.points import PointTask
 from ..memory.oom_kills import count_oom_kills
+from ..memory.room import memory_limit
 from ..recipes import RECIPES
 from ..temporary import place_sockets, remove_abandoned, temporary_folder
 from .job import CellJob, CellOutcome, Message
@@ -260,7 +261,9 @@ def _failure(code: int, timeout_s: float | None, printed: str, oom_kills: int) -
         return "error", Failure("Crashed", f"the process ended with exit code {code} and left no outcome", tail)
     name = signal.Signals(-code).name
     if name == "SIGKILL" and oom_kills > 0:
-        return "oom", Failure("Killed", "the system ran out of memory and killed the process", tail)
+        limit = memory_limit()
+        why = f"; its control group may hold {limit[0]:,} bytes ({limit[1]})" if limit else ""
+        return "oom", Failure("Killed", f"the system ran out of memory and killed the process{why}", tail)
     hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
     return "error", Failure("Killed", f"the process was killed by {name}{hint}", tail)
 

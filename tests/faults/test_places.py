@@ -7,8 +7,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
+
+from hedgebench.harness.memory.oom_kills import CGROUPS, PROC, control_groups
 
 from .disturbed import CELLS, PLAN, Run, litter
 
@@ -107,3 +113,53 @@ def test_a_temporary_folder_with_a_long_name_is_used(run: Run) -> None:
     out, err = process.communicate(timeout=180)
     assert (process.returncode, err) == (0, ""), out
     assert litter(folder) == []
+
+
+LIMITS = ("memory.max", "memory.limit_in_bytes")
+"""Files of control groups, version 2 and 1, that limit the memory."""
+LIMIT_BYTES = 2**30
+
+
+@pytest.fixture
+def limited_group() -> Iterator[Path]:
+    """The limit's file of a control group below this process's own; skipped where none can be made.
+
+    Version 2 lets nobody divide the memory of a group with processes in it, unless it is the root.
+    """
+    for own in control_groups(PROC, CGROUPS):
+        group = own / f"hedgebench-{uuid.uuid4().hex}"
+        with suppress(OSError):
+            group.mkdir()
+            for file in (path for name in LIMITS if (path := group / name).exists()):
+                file.write_text(str(LIMIT_BYTES), encoding="ascii")
+                yield file
+                group.rmdir()
+                return
+            group.rmdir()
+    pytest.skip("no control group of memory can be made here")
+
+
+@pytest.mark.slow
+def test_a_cell_that_the_system_kills_under_a_limit_of_memory_costs_no_other_and_its_record_names_the_limit(
+    run: Run, limited_group: Path
+) -> None:
+    """A hybrid of very many features needs several gigabytes, and the run learns that there is less."""
+    models = "softmax,hedgehog:feature_dim=2000000,elu"
+    plan = [*PLAN[:2], models, *PLAN[3:], "--seeds", "0", "--output", "out", "--quiet"]
+    command = shlex.join([sys.executable, "-m", "hedgebench", *plan])
+    done = subprocess.run(
+        ["sh", "-c", f"echo $$ > {limited_group.parent}/cgroup.procs; exec {command}"],
+        cwd=run.folder,
+        env=run.environment(),
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    run.check()
+    found = {record.model.partition(":")[0]: record for record in run.store.records().records}
+    assert [found[model].status for model in ("softmax", "hedgehog", "elu")] == ["ok", "oom", "ok"]
+    assert found["hedgehog"].error is not None
+    assert f"its control group may hold {LIMIT_BYTES:,} bytes ({limited_group})" in found["hedgehog"].error.message
+    assert [note for note in found["hedgehog"].notes if "GiB were there" in note]
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +28,10 @@ def _little_memory() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder, the same for all inputs."""
-    return tmp_path_factory.mktemp("fuzz")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in memory, the same for all inputs: some file systems wait for the disk as a file is written anew."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path_factory.mktemp("fuzz")
+        return
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir="/dev/shm") as folder:
+        yield Path(folder)

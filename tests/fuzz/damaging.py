@@ -1,24 +1,54 @@
-"""Files as nobody should write them: whole ones with bytes changed, lost, repeated and replaced by odd values."""
+"""Files as nobody should write them: whole ones with bytes changed, lost, repeated and replaced by odd values.
+
+Few inputs are drawn by hypothesis, which shrinks one that fails; many by a seed alone, which costs microseconds.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import os
+import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 INPUTS = int(os.environ.get("INPUTS", "20"))
 """Inputs of each test."""
+SEED = int(os.environ.get("SEED", "0"))
+MOST_DRAWN = 500
+"""Inputs of each test that hypothesis draws at most."""
 TIME_S = 10.0
 
 _UNASKED = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture)
-quick = settings(max_examples=INPUTS, deadline=None, database=None, suppress_health_check=_UNASKED)
+_quick = settings(max_examples=INPUTS, deadline=None, database=None, suppress_health_check=_UNASKED)
+
+
+def every_input(test: Callable[..., None]) -> Callable[..., None]:
+    """Calls a test once for each input, with the source of chance `chance`; a failure names the input's seed."""
+    if INPUTS <= MOST_DRAWN:
+        return _quick(given(chance=st.randoms(use_true_random=False))(test))
+
+    @functools.wraps(test)
+    def call(**fixtures: Any) -> None:
+        for number in range(INPUTS):
+            try:
+                test(**fixtures, chance=random.Random(f"{SEED} {number}"))
+            except BaseException as error:
+                error.add_note(f"chance=random.Random('{SEED} {number}')")
+                raise
+
+    shown = inspect.signature(test)
+    kept = [each for name, each in shown.parameters.items() if name != "chance"]
+    call.__signature__ = shown.replace(parameters=kept)  # type: ignore[attr-defined]
+    return call
 
 
 def ends(read: Callable[[], Any], *allowed: type[Exception]) -> Any:
@@ -53,23 +83,22 @@ ODD_TEXTS = (
     "\ud800",
     "-0",
     "1e999",
-    "[" * 3000,
+    "[" * 1200,
     "é\n",
 )
 
 
-@st.composite
-def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
+def damaged(chance: Random, whole: bytes) -> bytes:
     """A file with a few places damaged, or any bytes at all."""
-    if draw(st.integers(0, 19)) == 0:
-        return draw(st.binary(max_size=200))
+    if chance.randrange(20) == 0:
+        return chance.randbytes(chance.randrange(201))
     content = bytearray(whole)
-    for _ in range(draw(st.integers(1, 4))):
-        place = draw(st.integers(0, max(0, len(content) - 1)))
-        length = draw(st.sampled_from((1, 1, 2, 8, 64)))
-        how = draw(st.sampled_from(("flip", "zero", "full", "cut", "drop", "repeat", "insert")))
+    for _ in range(chance.randint(1, 4)):
+        place = chance.randrange(len(content) or 1)
+        length = chance.choice((1, 1, 2, 8, 64))
+        how = chance.choice(("flip", "zero", "full", "cut", "drop", "repeat", "insert"))
         if how == "flip" and content:
-            content[place] ^= 1 << draw(st.integers(0, 7))
+            content[place] ^= 1 << chance.randrange(8)
         elif how in ("zero", "full"):
             content[place : place + length] = (b"\0" if how == "zero" else b"\xff") * min(length, len(content) - place)
         elif how == "cut":
@@ -79,19 +108,18 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
         elif how == "repeat":
             content[place:place] = content[place : place + length]
         else:
-            content[place:place] = draw(st.binary(max_size=8))
+            content[place:place] = chance.randbytes(chance.randrange(9))
     return bytes(content)
 
 
-@st.composite
-def odd_json(draw: st.DrawFn, whole: Any) -> bytes:
+def odd_json(chance: Random, whole: Any) -> bytes:
     """A JSON text with some of its values replaced, and some keys lost or misspelt."""
     whole = json.loads(json.dumps(whole))
     places = list(_places(whole))
     odd: dict[str, str] = {}
-    for number in draw(st.lists(st.integers(0, len(places) - 1), min_size=1, max_size=3, unique=True)):
+    for number in chance.sample(range(len(places)), min(chance.randint(1, 3), len(places))):
         holder, key = places[number]
-        how = draw(st.sampled_from(("replace", "replace", "lose", "misspell")))
+        how = chance.choice(("replace", "replace", "lose", "misspell"))
         value = holder[key]
         if how == "lose" and isinstance(holder, dict):
             del holder[key]
@@ -99,7 +127,7 @@ def odd_json(draw: st.DrawFn, whole: Any) -> bytes:
             holder[f"{key}x"] = holder.pop(key)
         else:
             mark = f"@{number}@"
-            odd[json.dumps(mark)], holder[key] = draw(st.sampled_from((*ODD_NUMBERS, json.dumps([value])))), mark
+            odd[json.dumps(mark)], holder[key] = chance.choice((*ODD_NUMBERS, json.dumps([value]))), mark
     text = json.dumps(whole)
     for mark, replacement in odd.items():
         text = text.replace(mark, replacement)
@@ -114,7 +142,12 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
         yield value, key
 
 
-def odd_texts(parts: str) -> st.SearchStrategy[str]:
-    """Texts out of some pieces and odd ones, and any text."""
-    pieces = st.sampled_from([*parts.split(), *ODD_TEXTS, *":=@,;[]*?./"])
-    return st.lists(pieces, max_size=8).map("".join) | st.text(max_size=30)
+def odd_text(chance: Random, parts: str) -> str:
+    """A text out of some pieces and odd ones, or any text."""
+    if chance.randrange(3) == 0:
+        return "".join(map(chr, chance.choices(_CHARACTERS, k=chance.randrange(31))))
+    return "".join(chance.choices((*parts.split(), *ODD_TEXTS, *":=@,;[]*?./"), k=chance.randrange(9)))
+
+
+_CHARACTERS: Sequence[int] = (*range(256), *range(0x300, 0x310), *range(0x2020, 0x2030), 0xD800, 0xFEFF, 0x1F600)
+"""Those of bytes, those that join others, signs of direction, a lone surrogate, a byte order mark and a smiley."""

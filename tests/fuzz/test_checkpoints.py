@@ -6,13 +6,12 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from hedgebench.adapters.backbone import CheckpointError
@@ -23,7 +22,7 @@ from hedgebench.adapters.pretrained.weight_files import read_config, safetensors
 from hedgebench.adapters.training.checkpoint import DamagedCheckpointError, load_checkpoint, save_checkpoint
 
 from ..adapters.tiny_models import save_tiny
-from .damaging import damaged, ends, odd_json, quick, write
+from .damaging import damaged, ends, every_input, odd_json, write
 
 
 @cache
@@ -49,10 +48,9 @@ def gguf(folder: Path) -> bytes:
     return (folder / "whole.gguf").read_bytes()
 
 
-@quick
-@given(data=st.data())
-def test_gguf(place: Path, data: st.DataObject) -> None:
-    file = write(place / "a.gguf", data.draw(damaged(gguf(place))))
+@every_input
+def test_gguf(place: Path, chance: Random) -> None:
+    file = write(place / "a.gguf", damaged(chance, gguf(place)))
     ends(lambda: gguf_config(file), CheckpointError)
     ends(lambda: dequantise(file, place / "dequantised"), CheckpointError)
 
@@ -73,40 +71,36 @@ def of_checkpoint(checkpoint: Path, name: str, content: bytes, read: Callable[[P
         file.unlink() if whole is None else file.write_bytes(whole)
 
 
-@quick
-@given(data=st.data())
-def test_safetensors(checkpoint: Path, data: st.DataObject) -> None:
+@every_input
+def test_safetensors(checkpoint: Path, chance: Random) -> None:
     whole = (checkpoint / "model.safetensors").read_bytes()
     header = whole[: 8 + int.from_bytes(whole[:8], "little")]
-    content = data.draw(damaged(header)) + whole[len(header) :]
+    content = damaged(chance, header) + whole[len(header) :]
     of_checkpoint(checkpoint, "model.safetensors", content, stored_tensors)
 
 
-@quick
-@given(data=st.data())
-def test_indices_of_shards(place: Path, data: st.DataObject) -> None:
+@every_input
+def test_indices_of_shards(place: Path, chance: Random) -> None:
     folder = place / "sharded"
     write(folder / "a.safetensors", b"")
-    content = data.draw(odd_json({"weight_map": {"x": "a.safetensors", "y": "a.safetensors"}}))
+    content = odd_json(chance, {"weight_map": {"x": "a.safetensors", "y": "a.safetensors"}})
     write(folder / "model.safetensors.index.json", content)
     ends(lambda: safetensors_files(folder), CheckpointError)
 
 
-@quick
-@given(data=st.data())
-def test_configurations_of_checkpoints(checkpoint: Path, data: st.DataObject) -> None:
+@every_input
+def test_configurations_of_checkpoints(checkpoint: Path, chance: Random) -> None:
     whole = (checkpoint / "config.json").read_bytes()
-    content = data.draw(odd_json(json.loads(whole)) | damaged(whole))
+    content = odd_json(chance, json.loads(whole)) if chance.random() < 0.5 else damaged(chance, whole)
     of_checkpoint(checkpoint, "config.json", content, read_config)
     of_checkpoint(checkpoint, "config.json", content, transformers_config)
 
 
-@quick
-@given(data=st.data())
-def test_tokenizers(checkpoint: Path, data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(["tokenizer.json", "tokenizer_config.json"]))
+@every_input
+def test_tokenizers(checkpoint: Path, chance: Random) -> None:
+    name = chance.choice(("tokenizer.json", "tokenizer_config.json"))
     whole = (checkpoint / name).read_bytes() if (checkpoint / name).exists() else b'{"tokenizer_class": "X", "a": 1}'
-    content = data.draw(damaged(whole) | odd_json(json.loads(whole)))
+    content = odd_json(chance, json.loads(whole)) if chance.random() < 0.5 else damaged(chance, whole)
     of_checkpoint(checkpoint, name, content, load_tokenizer)
 
 
@@ -117,11 +111,10 @@ def trained(folder: Path) -> bytes:
     return (folder / "whole.pt").read_bytes()
 
 
-@quick
-@given(data=st.data(), is_sealed=st.booleans())
-def test_checkpoints_of_trainings(place: Path, data: st.DataObject, is_sealed: bool) -> None:
-    whole = trained(place) if is_sealed else trained(place).rpartition(b"\nsha256:")[0]
-    file, model = write(place / "a.pt", data.draw(damaged(whole))), nn.Linear(2, 2)
+@every_input
+def test_checkpoints_of_trainings(place: Path, chance: Random) -> None:
+    whole = trained(place) if chance.random() < 0.5 else trained(place).rpartition(b"\nsha256:")[0]
+    file, model = write(place / "a.pt", damaged(chance, whole)), nn.Linear(2, 2)
     ends(lambda: load_checkpoint(file, model, torch.optim.AdamW(model.parameters())), DamagedCheckpointError)
 
 

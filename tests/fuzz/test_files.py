@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from hedgebench.adapters.spec import parse_spec
 from hedgebench.harness import registry
@@ -32,7 +31,7 @@ from hedgebench.results.record import from_json, record_text
 from hedgebench.results.store import RunStore
 from hedgebench.tasks.lm_eval.foreign_code import code_in
 
-from .damaging import damaged, ends, odd_json, odd_texts, quick, write
+from .damaging import damaged, ends, every_input, odd_json, odd_text, write
 
 DATA = Path(__file__).parents[1] / "results" / "data"
 BASELINE = Path(__file__).parents[2] / "results" / "baselines" / "embedded.json"
@@ -56,25 +55,23 @@ JSON_FILES = {"record": lambda: record(), "lm-eval": lambda: json.loads((DATA / 
 
 
 @pytest.mark.parametrize("kind", JSON_FILES)
-@quick
-@given(data=st.data())
-def test_records_and_results_of_lm_eval(kind: str, place: Path, data: st.DataObject) -> None:
+@every_input
+def test_records_and_results_of_lm_eval(kind: str, place: Path, chance: Random) -> None:
     whole = JSON_FILES[kind]()
-    content = data.draw(odd_json(whole) | damaged(json.dumps(whole).encode()))
+    content = odd_json(chance, whole) if chance.random() < 0.5 else damaged(chance, json.dumps(whole).encode())
     for found in ends(lambda: read_records(write(place / "a.json", content), "run"), UsageError) or ():
         assert from_json(parse_json(record_text(found))).cell_id == found.cell_id
 
 
-@quick
-@given(data=st.data())
-def test_cells_and_their_predictions(place: Path, data: st.DataObject) -> None:
+@every_input
+def test_cells_and_their_predictions(place: Path, chance: Random) -> None:
     store = RunStore(place / "run")
-    write(store.cells / "00c0ffee00c0ffee.json", data.draw(odd_json(record())))
+    write(store.cells / "00c0ffee00c0ffee.json", odd_json(chance, record()))
     rows = b'{"a": 1, "b": "x"}\n{"a": NaN}\n'
-    content = data.draw(damaged(rows) | damaged(gzip.compress(rows, mtime=0)))
+    content = damaged(chance, chance.choice((rows, gzip.compress(rows, mtime=0))))
     for name in ("x.jsonl", "x.jsonl.gz"):
         (store.samples / name).unlink(missing_ok=True)
-    write(store.samples / data.draw(st.sampled_from(["x.jsonl", "x.jsonl.gz"])), content)
+    write(store.samples / chance.choice(("x.jsonl", "x.jsonl.gz")), content)
     loaded = store.records()
     assert len(loaded.records) + len(loaded.corrupt) == 1
     kept = list(store.kept_samples("x"))
@@ -82,10 +79,9 @@ def test_cells_and_their_predictions(place: Path, data: st.DataObject) -> None:
     assert not (kept and store.damaged_samples(of_x))
 
 
-@quick
-@given(data=st.data())
-def test_baselines(place: Path, data: st.DataObject) -> None:
-    content = data.draw(odd_json(json.loads(baseline())) | damaged(baseline()))
+@every_input
+def test_baselines(place: Path, chance: Random) -> None:
+    content = odd_json(chance, json.loads(baseline())) if chance.random() < 0.5 else damaged(chance, baseline())
     ends(lambda: read_snapshot(write(place / "baseline.json", content)), UsageError)
 
 
@@ -95,10 +91,9 @@ def parquet(folder: Path) -> bytes:
     return (folder / "whole.parquet").read_bytes()
 
 
-@quick
-@given(data=st.data())
-def test_parquet(place: Path, data: st.DataObject) -> None:
-    content = data.draw(damaged(parquet(place)))
+@every_input
+def test_parquet(place: Path, chance: Random) -> None:
+    content = damaged(chance, parquet(place))
     ends(lambda: read_records(write(place / "a.parquet", content), "run"), UsageError)
 
 
@@ -106,11 +101,11 @@ TOML = 'models = "softmax,elu"\ntasks = ["stdlib", "lra/*"]\nseeds = [0, 1]\nlim
 TASKS = '[tickets]\ntask = "classification"\nfile = "tickets.jsonl"\ntext = "subject+body"\n'
 
 
-@quick
-@given(data=st.data())
-def test_toml(place: Path, data: st.DataObject) -> None:
-    pieces = odd_texts('a = "x" 1 0x10 1979-05-27 [set] [[a]] {a=1} \n \n """ nan inf true models tasks seeds')
-    content = data.draw(damaged(TOML.encode()) | damaged(TASKS.encode()) | pieces.map(_utf8))
+@every_input
+def test_toml(place: Path, chance: Random) -> None:
+    pieces = 'a = "x" 1 0x10 1979-05-27 [set] [[a]] {a=1} \n \n """ nan inf true models tasks seeds'
+    whole = chance.choice((TOML, TASKS, None))
+    content = _utf8(odd_text(chance, pieces)) if whole is None else damaged(chance, whole.encode())
     file = write(place / "a.toml", content)
     ends(lambda: config_of({"config": str(file)}) and read_config_file(file), UsageError)
     ends(lambda: parse_task_specs(str(file)), UsageError)
@@ -121,11 +116,10 @@ YAML = (
 )
 
 
-@quick
-@given(data=st.data())
-def test_yaml_of_tasks(place: Path, data: st.DataObject) -> None:
-    pieces = odd_texts("a: b - ? | > & * ! !! %TAG --- ... {a: 1} !function \n \n \t task: metric_list: include:")
-    content = data.draw(damaged(YAML.encode()) | pieces.map(_utf8))
+@every_input
+def test_yaml_of_tasks(place: Path, chance: Random) -> None:
+    pieces = "a: b - ? | > & * ! !! %TAG --- ... {a: 1} !function \n \n \t task: metric_list: include:"
+    content = damaged(chance, YAML.encode()) if chance.random() < 0.5 else _utf8(odd_text(chance, pieces))
     write(place / "b.yaml", b"{}")
     file = write(place / "a.yaml", content)
     ends(lambda: code_in(file), UsageError)
@@ -151,9 +145,9 @@ TEXTS: dict[str, Callable[[str], Any]] = {
 
 
 @pytest.mark.parametrize("kind", TEXTS)
-@quick
-@given(text=odd_texts(WORDS))
-def test_texts_of_the_command_line(kind: str, text: str) -> None:
+@every_input
+def test_texts_of_the_command_line(kind: str, chance: Random) -> None:
+    text = odd_text(chance, WORDS)
     ends(lambda: TEXTS[kind](text), UsageError)
 
 

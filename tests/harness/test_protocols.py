@@ -1,5 +1,7 @@
 """The settings of the paper's protocols are those of `protocols.txt`, which a reviewer reads.
 
+Of the smaller scales it has what differs: published records and the paper's own runs have these settings in their keys.
+
 After a change that is meant, write the file anew and look at its difference:
 
     HEDGEBENCH_WRITE_PROTOCOLS=1 python -m pytest tests/harness/test_protocols.py
@@ -17,6 +19,7 @@ import pytest
 from hedgebench.adapters.backbone import BACKBONES
 from hedgebench.harness import recipes, registry
 from hedgebench.harness.paper.studies import STUDIES
+from hedgebench.tasks.base import TaskScale
 
 FILE = Path(__file__).with_name("protocols.txt")
 COMMAND = "HEDGEBENCH_WRITE_PROTOCOLS=1 python -m pytest tests/harness/test_protocols.py"
@@ -28,26 +31,39 @@ Sections = Iterator[tuple[str, Mapping[str, object]]]
 
 
 def sections() -> Sections:
-    """Everything that the protocols are made of at scale `paper`, by what it belongs to."""
+    """Everything that the protocols are made of, by what it belongs to."""
     for name, recipe in recipes.RECIPES.items():
         yield f"recipe {name}", {"stages": recipe.stages}
     for stage, scales in recipes.STAGE_DEFAULTS.items():
-        yield f"stage {stage}", scales["paper"]
+        yield f"stage {stage}", {**scales["paper"], **_smaller(scales)}
     yield "students of scratch-conversion", {name.lower(): getattr(recipes, name) for name in SHARES}
     for name, backbone in BACKBONES.items():
         source = backbone.checkpoint
         weights = {"repo": source.repo, "revision": source.revision} if source else {}
-        yield f"backbone {name}", {**backbone.sizes["paper"], **weights}
+        yield f"backbone {name}", {**backbone.sizes["paper"], **weights, **_smaller(backbone.sizes)}
     for name, study in STUDIES.items():
         if at := study.scales.get("paper"):
             set_to = {f"set.{key}": value for key, value in at.settings.items()}
             sizes = {"models": study.models_at("paper"), "tasks": at.tasks, "backbone": at.backbone, "seeds": at.seeds}
             yield f"study {name}", {"recipe": study.recipe, **sizes, **set_to}
     for name, task in registry.tasks().items.items():
-        if type(task).__module__.startswith("hedgebench.") and (scale := task.info.scales.get("paper")):
-            groups = {"task": scale.settings, "train": scale.train, **scale.stages, "backbone": scale.backbone}
-            own = {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
-            yield f"task {name}", {**{key: getattr(task.info, key) for key in INFO}, **own}
+        if type(task).__module__.startswith("hedgebench.") and "paper" in task.info.scales:
+            own = {at: _settings(scale) for at, scale in task.info.scales.items()}
+            info = {key: getattr(task.info, key) for key in INFO}
+            yield f"task {name}", {**info, **own["paper"], **_smaller(own)}
+
+
+def _settings(scale: TaskScale) -> dict[str, object]:
+    groups = {"task": scale.settings, "train": scale.train, **scale.stages, "backbone": scale.backbone}
+    return {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
+
+
+def _smaller(scales: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
+    """A line for each smaller scale: what is not as it is at scale `paper`."""
+    paper = scales["paper"].items()
+    odd = {name: [pair for pair in own.items() if pair not in paper] for name, own in scales.items()}
+    told = {name: "; ".join(f"{key}: {_written(value)}" for key, value in pairs) for name, pairs in odd.items()}
+    return {f"at {name}": text for name, text in told.items() if text}
 
 
 def text() -> str:

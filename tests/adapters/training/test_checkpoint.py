@@ -129,6 +129,18 @@ def test_a_checkpoint_of_an_earlier_release_has_no_digest_and_is_read(tmp_path: 
     assert load_checkpoint(path, model, optimizer) == {"step": 1}
 
 
+@pytest.mark.parametrize("part", ["model", "optimizer", "cpu_random_state", "cuda_random_states", "state"])
+def test_a_damaged_key_in_a_checkpoint_without_digest_is_refused_and_changes_nothing(tmp_path: Path, part: str) -> None:
+    (model, optimizer), path = trained(), tmp_path / "run.pt"
+    save_checkpoint(path, *trained(), {"step": 1})
+    whole = torch.load(path, weights_only=True)
+    torch.save({name if name != part else f"{name}x": value for name, value in whole.items()}, path)
+    before = as_they_are(model, optimizer)
+    with pytest.raises(DamagedCheckpointError, match=part):
+        load_checkpoint(path, model, optimizer)
+    assert all(map(torch.equal, before, as_they_are(model, optimizer)))
+
+
 def test_what_the_system_refuses_is_its_own_error_and_leaves_no_file(tmp_path: Path) -> None:
     model, optimizer = trained()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hedgebench.harness.memory.room import memory_there
+from hedgebench.harness.memory.room import memory_limit, memory_there
 
 
 def write(folder: Path, **texts: str) -> None:
@@ -33,6 +33,7 @@ def test_a_limit_of_the_control_group_leaves_what_is_not_held(proc: Path, tmp_pa
         tmp_path / "a", memory__max="3000000\n", memory__current="1000000\n", memory__stat="anon 5\ninactive_file 7\n"
     )
     assert memory_there(proc, tmp_path) == 2_000_007
+    assert memory_limit(proc, tmp_path) == (3_000_000, tmp_path / "a" / "memory.max")
 
 
 def test_a_limit_of_a_group_of_the_first_version_counts_too(proc: Path, tmp_path: Path) -> None:
@@ -44,5 +45,7 @@ def test_a_limit_of_a_group_of_the_first_version_counts_too(proc: Path, tmp_path
         memory__stat="total_inactive_file 500\n",
     )
     assert memory_there(proc, tmp_path) == 0
+    assert memory_limit(proc, tmp_path) == (3000, group / "memory.limit_in_bytes")
     write(group, memory__limit_in_bytes="9223372036854771712\n")
+    assert memory_limit(proc, tmp_path) is None
     assert memory_there(proc, tmp_path) == 4000 * 1024

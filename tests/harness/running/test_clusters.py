@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,8 @@ MakeJobs = Callable[..., list[CellJob]]
 
 class QuickProcesses(CellProcesses):
     """Runs nothing."""
+
+    def prepare(self, recipes: Collection[str]) -> None: ...
 
     def run(self, job: CellJob, listener: Listener, turn: Turn = nullcontext) -> CellOutcome:
         return CellOutcome(job.record("error", Failure("Fake", "")), [])

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hedgebench.results.record import CurvePoint, Metric
+from hedgebench.harness import registry
+from hedgebench.harness.config import make_config
+from hedgebench.harness.plan import make_plan, make_sources
+from hedgebench.harness.running.job import CellJob
+from hedgebench.harness.running.worker import run_job
+from hedgebench.results.names import UsageError
+from hedgebench.results.record import CurvePoint, Metric, Record
 from hedgebench.results.store import RunStore
+
+KNOWN = {
+    **dict.fromkeys(("activation_sparsity", "attention_fidelity_cola", "icl_boolean"), 1e-5),
+    **dict.fromkeys(("icl_regression", "lra/digits"), 1e-5),
+    **dict.fromkeys(("attention_fidelity", "attention_fidelity_digits", "digits", "modular_arithmetic"), 1e-4),
+    **dict.fromkeys(("layer_sensitivity", "layer_sensitivity_cola"), 1e-3),
+}
+"""Of tasks whose numbers differ by more than a millionth between one thread and two, how far apart they may be."""
+ROUNDING = "path_difference"
+"""A metric that is itself a difference of rounding."""
+
+MIRROR = os.environ.get("HEDGEBENCH_MIRROR", "")
 
 SMALL = ("train.steps=3", "train.eval_rows=16", "train_samples=64", "validation_samples=16", "test_samples=16")
 
@@ -49,3 +68,44 @@ def test_two_processes_that_share_each_cell_s_batches_give_the_numbers_of_one(
         for ours, theirs in ((record.curves, alone[key].curves), (record.metrics, alone[key].metrics)):
             assert [each.name for each in ours] == [each.name for each in theirs]
             assert [each.value for each in ours] == pytest.approx([each.value for each in theirs], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "task", sorted(name for name, task in registry.tasks().items.items() if not task.info.own_device)
+)
+def test_two_threads_give_the_numbers_of_one(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Prints the largest difference of a task; with `HEDGEBENCH_MIRROR=DIR` of tasks whose data lie there, too."""
+    asked = {"models": ("hedgehog",), "tasks": (task,), "scale": "smoke", "offline": True, "mirror": MIRROR}
+    config = make_config(asked)
+    try:
+        (planned,) = make_plan(config)
+    except UsageError as error:
+        pytest.skip(f"data of the user's: {error}")
+    if planned.problem is not None:
+        pytest.skip(planned.problem.message)
+    one, two = (
+        run_job(CellJob(planned, config, tmp_path / f"{threads}", make_sources(config), threads), lambda _: None).record
+        for threads in (1, 2)
+    )
+    assert (one.status, one.error, two.status) == ("ok", None, "ok")
+    assert one.environment["threads"] != two.environment["threads"]
+    found = [max(each, default=(0.0, "")) for each in differences(one, two)]
+    with capsys.disabled():
+        print(f"\n{task}: metrics {found[0]}, curves {found[1]}")
+    assert max(found)[0] <= KNOWN.get(task, 1e-6)
+
+
+def differences(one: Record, two: Record) -> Iterator[list[tuple[float, str]]]:
+    """Of every metric, then of every point of a curve, how far two records are apart relative to the first."""
+    found: list[tuple[Sequence[Metric | CurvePoint], ...]] = [(one.metrics, two.metrics), (one.curves, two.curves)]
+    for ours, theirs in found:
+        assert [each.name for each in ours] == [each.name for each in theirs]
+        values = [(left.value, right.value, left.name) for left, right in zip(ours, theirs, strict=True)]
+        assert [left is None for left, _, _ in values] == [right is None for _, right, _ in values]
+        pairs = [(left, right, name) for left, right, name in values if left is not None and right is not None]
+        yield [
+            (abs(left - right) / max(abs(left), abs(right)), name)
+            for left, right, name in pairs
+            if left != right and name != ROUNDING
+        ]

@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from hedgebench.harness.config import RunConfig
-from hedgebench.harness.plan import make_plan
-from hedgebench.harness.running import process
+from hedgebench.adapters.precision import Precision
+from hedgebench.harness.config import RunConfig, make_config
+from hedgebench.harness.plan import make_plan, make_sources
+from hedgebench.harness.running import measure, process
 from hedgebench.harness.running.job import CellJob
 from hedgebench.harness.running.process import CellProcesses
+from hedgebench.harness.running.worker import run_job
+from hedgebench.harness.weights.build import build_layer
 from hedgebench.results.record import Record
 from hedgebench.results.store import RunStore
+from hedgebench.tasks.efficiency.points import Point
 
 from ...adapters.tiny_models import CONTEXT_LENGTH, save_tiny
 
@@ -152,6 +157,27 @@ def test_lengths_past_the_positions_of_a_pretrained_model_are_unsupported_and_sh
     assert found == {16: "ok", 2 * CONTEXT_LENGTH: "unsupported"}
     layers = {m.at["seq_len"]: m.status for m in record().metrics if m.name == "layer_prefill_ms"}
     assert layers == {16: "ok", 2 * CONTEXT_LENGTH: "ok"}
+
+
+def test_a_layer_alone_has_weights_in_float32_and_runs_under_autocast_as_a_trained_model_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Precision] = []
+
+    def build(*arguments: Any) -> Any:
+        built.append(arguments[3])
+        return build_layer(*arguments)
+
+    monkeypatch.setattr(measure, "build_layer", build)
+    monkeypatch.setattr(measure, "hold_processors", lambda _: None)
+    asked = {"models": ("elu",), "tasks": ("throughput",), "device": "cpu", "dtype": "bfloat16", "scale": "smoke"}
+    config = make_config({**asked, "set": {"repeats": "1", "warmup": "0", "min_time_ms": "0"}})
+    (planned,) = make_plan(config)
+    point = Point("layer_prefill", 16, 1, subject="layer")
+    job = CellJob(planned, config, tmp_path, make_sources(config), threads=1, point=point)
+    found = run_job(job, lambda _: None)
+    assert (found.record.status, found.record.error) == ("ok", None)
+    assert [(precision.dtype, precision.is_pure) for precision in built] == [(torch.bfloat16, False)]
 
 
 def test_what_rows_say_of_themselves_is_noted_once_for_each_mode(bench: Bench, naughty: Path) -> None:
