@@ -162,7 +162,8 @@ class Transformer(AttentionModel):
         seed: Seed of maps that draw random numbers; all other weights are drawn from torch's own generator.
 
     Raises:
-        UnsupportedError: The mechanism exists only in decoders, and this is an encoder.
+        UnsupportedError: The mechanism exists only in decoders, and this is an encoder, or it would rotate queries and
+            keys that are rotated.
         ValueError: Options that do not fit the layer.
     """
 
@@ -269,6 +270,11 @@ class Transformer(AttentionModel):
             raise UnsupportedError(f"model {spec.canonical} exists only in decoders; this model is an encoder")
         if spec.mechanism.encoder_only and config.causal:
             raise UnsupportedError(f"model {spec.canonical} exists only in encoders; this model is a decoder")
+        if config.rope and spec.options.get("rope"):
+            raise UnsupportedError(
+                f"model {spec.canonical} rotates queries and keys, and so does this backbone; allowed with "
+                f"backbone.rope=true: {spec.mechanism.name}:rope=false"
+            )
         shape = AttentionShape(config.heads, config.kv_heads, config.head_dim, context_length, seed=seed)
         shape = replace(shape, width=config.width, grid=config.grid)
         kept = spec.kept_layers([False] * config.layers)
