@@ -10,10 +10,10 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ..linear.sums import EPS
 from ..state import LinearState, accumulator_dtype
-from ..triton.backend import MAX_WIDTH, NARROW
+from ..triton.backend import NARROW
 from ..triton.launch import mask_bytes, strides
 from ..triton.operator import Arguments, Size
-from ..triton.tiles import WIDE_TILE, Constants, Tiles, operands, padded, parts, span_of, tiles_for
+from ..triton.tiles import COLUMNS, Constants, Tiles, operands, padded, parts, span_of, tiles_for
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,9 @@ class Call(Arguments):
 
     @property
     def wide(self) -> bool:
-        """Whether sums do not fit into the registers of a program: of many plain features, or of wide values."""
+        """Whether features are read a few columns at a time: many plain ones, or any beside wide values."""
         plain = self.q_weight is None and not self.log_space
-        return plain and bool(self.width > MAX_WIDTH or self.values > NARROW)
+        return plain and bool(self.width > NARROW or self.values > NARROW)
 
     @property
     def sizes(self) -> Tiles:
@@ -164,7 +164,7 @@ class Call(Arguments):
     @property
     def in_one(self) -> bool:
         """Whether the form is "fused_chunk": asked for, or one segment for each sequence and head fills a GPU."""
-        if self.form != "auto" or not self.causal or self.wide:
+        if self.form != "auto" or not self.causal:
             return self.form == "fused_chunk"
         # torch.compile, which traces this, does not take the lock of a cached property.
         return bool((self._cut_anew()[2] if torch.compiler.is_compiling() else self.segments) == 1)
@@ -172,7 +172,7 @@ class Call(Arguments):
     @property
     def kept_slots(self) -> Size:
         """Slots whose sums the forward pass keeps for the backward pass."""
-        return 0 if self.wide or self.in_one else self.slots
+        return 0 if self.in_one else self.slots
 
     @cached_property
     def _cut(self) -> tuple[Tiles, Size, Size, Size]:
@@ -183,9 +183,7 @@ class Call(Arguments):
         tokens, (batch, heads, _, _) = self.tokens, self.q.shape
         sides = (int(size) for size in (self.dim, self.width, self.values))
         sizes = self.tiles or tiles_for(str(self.q.dtype).removeprefix("torch."), *sides, wide=self.wide)
-        span = sizes.block
-        if not self.wide:
-            span = span_of(self.form, sizes, tokens=tokens, heads=batch * heads, causal=self.causal)
+        span = span_of(self.form, sizes, tokens=tokens, heads=batch * heads, causal=self.causal)
         segments = parts(tokens, span)
         slots = batch * segments if self.cu_seqlens is None else tokens // span + self.sequences
         return sizes, span, segments, slots
@@ -204,13 +202,13 @@ class Call(Arguments):
         return found
 
     def _constants(self) -> Constants:
+        columns = (COLUMNS, COLUMNS) if self.wide else (padded(self.dim), padded(self.width))
         return Constants(
             DIM=self.dim, WIDTH=self.width, VALUES=self.values, HALVES=2 if self.negate else 1,
             MAP=self.feature_map, LOG=self.log_space, CAUSAL=self.causal, NORMALIZE=self.normalize,
             HAS_BIAS=self.q_bias is not None, HAS_MASK=self.mask is not None, HAS_INITIAL=self.initial_kv is not None,
-            PACKED=self.cu_seqlens is not None, GROUPS=self.q.shape[1] // self.k.shape[1], BLOCK=self.sizes.block,
-            CHUNK=self.sizes.chunk, BD=padded(self.dim), BW=padded(self.width), BF=WIDE_TILE, BV=padded(self.values),
-            **operands(self.q.dtype),
+            PACKED=self.cu_seqlens is not None, GROUPS=self.q.shape[1] // self.k.shape[1],
+            CHUNK=self.sizes.chunk, BD=columns[0], BW=columns[1], BV=padded(self.values), **operands(self.q.dtype),
         )  # fmt: skip
 
     @cached_property

@@ -126,11 +126,9 @@ def _why_not_one_pass(call: Call) -> Iterator[str]:
     """The reasons why the form "fused_chunk" cannot run a call, as predicates of the form."""
     if not call.causal:
         yield "is causal, got causal=False"
-    if call.wide:
-        yield f"holds up to {MAX_WIDTH} features and {NARROW} values, got {call.dim} and {call.values}"
 
 
 def _decodes(call: Call) -> bool:
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in call.differentiable().values())
-    plain = call.initial_kv is not None and call.mask is None and call.cu_seqlens is None and not call.wide
-    return plain and call.causal and call.form == "auto" and not wanted and bool(call.tokens <= DECODED_TOKENS)
+    plain = call.initial_kv is not None and call.mask is None and call.cu_seqlens is None
+    return plain and call.width <= MAX_WIDTH and call.causal and call.form == "auto" and not wanted and bool(call.tokens <= DECODED_TOKENS)

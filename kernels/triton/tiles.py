@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PROGRAMS = 132
 """Programs of eight warps that fill an H100 or H200, one for each multiprocessor; of four warps twice as many."""
 
-WIDE_TILE = 64
+COLUMNS = 64
 """Columns of features in a tile if they do not fit into one."""
 
 
@@ -26,7 +26,7 @@ class Tiles:
 
     Attributes:
         chunk: tokens in a tile, at least 16.
-        block: fewest tokens of a segment, a multiple of `chunk`; with many plain features tokens between two states.
+        block: fewest tokens of a segment, a multiple of `chunk`.
         values: columns of values that a program of the forward kernels holds.
         warps: warps of a program of the forward kernels and of the sums.
         backward_warps: warps of a program of the gradient kernels.
@@ -66,11 +66,9 @@ class Constants:
         HAS_INITIAL: there is a state before the first token.
         PACKED: sequences are packed one after another.
         GROUPS: query heads of a kv head.
-        BLOCK: tokens between two stored states.
         CHUNK: tokens in a tile.
         BD: columns of a tile of q or k.
         BW: columns of a tile of one half of the features.
-        BF: columns of a tile of features that do not fit into one.
         BV: columns of a tile of values.
         OPERAND: type of the operands of products.
         PRECISION: precision of products.
@@ -89,11 +87,9 @@ class Constants:
     HAS_INITIAL: bool
     PACKED: bool
     GROUPS: int
-    BLOCK: int
     CHUNK: int
     BD: int
     BW: int
-    BF: int
     BV: int
     OPERAND: Any
     PRECISION: str
@@ -119,9 +115,9 @@ class Constants:
 
 
 @cache
-def with_tiles(constants: Constants, *, values: int, features: int | None = None) -> Constants:
-    """The constants with tiles of so many columns of values and of wide features; one object for equal ones."""
-    return replace(constants, BV=values, BF=features or constants.BF)
+def with_tiles(constants: Constants, *, values: int, columns: int | None = None) -> Constants:
+    """The constants with tiles of so many columns of values, and of plain features; one object for equal ones."""
+    return replace(constants, BV=values, BD=columns or constants.BD, BW=columns or constants.BW)
 
 
 def tiles_for(dtype: str, dim: int, width: int, values: int, *, wide: bool = False) -> Tiles:
@@ -132,11 +128,10 @@ def tiles_for(dtype: str, dim: int, width: int, values: int, *, wide: bool = Fal
         dim: columns of q and k.
         width: columns of one half of the features.
         values: columns of v.
-        wide: features are read `WIDE_TILE` at a time.
+        wide: features are read `COLUMNS` at a time, beside all columns of values.
     """
     if wide:
-        chunk = 64 if dtype == "bfloat16" else 32
-        return Tiles(chunk, 512, min(padded(values), 64), 4, 8, 2 if dtype == "bfloat16" else 1)
+        return Tiles(64 if dtype == "bfloat16" else 32, 256, padded(values), 8, 8, 1)
     widest = max(padded(dim), padded(width), padded(values))
     if dtype == "bfloat16":
         # A product of 64 rows takes four warps; eight would compute it twice.
