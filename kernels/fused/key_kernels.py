@@ -60,23 +60,21 @@ def key_walk(q, k, v, grad, q_weight, q_bias, k_weight, k_bias, mask, ends, init
     batch, kv_head, kv_heads = here[1], tl.program_id(1).to(tl.int64), tl.num_programs(1)
     keys = (k + batch * k_batch + kv_head * k_head, v + batch * v_batch + kv_head * v_head, k_row, v_row)
     into = (grad_x + batch * dx_batch + kv_head * dx_head, grad_v + batch * dv_batch + kv_head * dv_head, dx_row,
-            dv_row)  # fmt: skip
+            dv_row, (grad_weight, grad_bias, slots_before))  # fmt: skip
     row_base = batch * kv_heads * C.GROUPS * tokens
     queries = (q + batch * q_batch, grad + batch * grad_batch, norms + row_base, pulls + row_base, q_head, grad_head,
                tokens, q_row, grad_row)  # fmt: skip
     mask += batch * mask_batch
     maps, sums = ((q_weight, q_bias), (k_weight, k_bias)), (query_sums, query_units, query_peaks)
     last, initial = (last, last_units, last_peaks), (grad_initial, grad_initial_keys, initial_peaks)
-    grad_map = no_gradient(C)
     for column in range(0, C.WIDTH, C.BW):
         wild, grad_map = _key_walk(queries, keys, mask, into, maps, sums, last, initial, here, kv_head, kv_heads,
                                    column, HAS_LAST, C)  # fmt: skip
-        if C.LOG:
-            if wild > C.TAME:
-                grad_map = _key_walk_by_token(queries, keys, mask, into, maps, sums, last, initial, here, kv_head,
-                                              kv_heads, HAS_LAST, C)  # fmt: skip
-    place = tl.program_id(0).to(tl.int64) * kv_heads + kv_head
-    add_to_map(grad_weight, grad_bias, place, grad_map, slots_before > 0, C)
+        if C.LOG and wild > C.TAME:
+            _key_walk_by_token(queries, keys, mask, into, maps, sums, last, initial, here, kv_head, kv_heads, HAS_LAST,
+                               C)  # fmt: skip
+        else:
+            add_to_map(into[4], grad_map, C)
 
 
 @triton.jit
@@ -131,19 +129,19 @@ def _write_initial(initial, here, kv_head, kv_heads, halves, columns, value_colu
 def _key_chunk(queries, keys, mask, into, maps, kv_head, rows, stop, halves, highest, grad_map, dims, columns,
                value_columns, C: tl.constexpr):  # fmt: skip
     """Stores the gradients of a chunk's keys and values, and adds its queries to the sums."""
-    grad_x, grad_v, dx_row, dv_row = into
+    grad_x, grad_v, dx_row, dv_row, _share = into
     mapping = load_map(maps[1], kv_head, dims, columns, C)
     keep, _x, values, logs = load_keys(keys, mask, mapping, rows, stop, dims, value_columns, C)
     k_plus, k_minus = map_halves(logs, keep, 0.0, columns, C)
     if C.LOG:
         highest = tl.maximum(highest, largest(logs, columns, C))
     plus, minus = k_plus.to(C.OPERAND), k_minus.to(C.OPERAND)
-    mean = filled(1.0 / C.UNIT, C.CHUNK, C.UNIT, C.OPERAND)
-    grad_plus = through_state(values, mean, _averaged(halves[0], C), C)
+    mean = filled(1.0 / C.UNIT / C.UNIT, C.CHUNK, C.UNIT, C.OPERAND)
+    grad_plus = through_state(values, mean, _summed(halves[0], C), C)
     grad_minus = grad_plus
     grad_values = tl.dot(plus, halves[0][0].to(C.OPERAND), input_precision=C.PRECISION)
     if C.HALVES == 2:
-        grad_minus = through_state(values, mean, _averaged(halves[1], C), C)
+        grad_minus = through_state(values, mean, _summed(halves[1], C), C)
         grad_values = tl.dot(minus, halves[1][0].to(C.OPERAND), grad_values, input_precision=C.PRECISION)
     grads = (grad_plus, grad_minus, grad_values)
     if C.CAUSAL:
@@ -166,9 +164,9 @@ def _key_chunk(queries, keys, mask, into, maps, kv_head, rows, stop, halves, hig
 
 
 @triton.jit
-def _averaged(half, C: tl.constexpr):
-    """One half's sums, in whose vector all columns are its mean."""
-    return half[0], in_columns(tl.sum(half[1], 1) * (1.0 / C.UNIT), C)
+def _summed(half, C: tl.constexpr):
+    """One half's sums, in whose vector all columns are their sum."""
+    return half[0], in_columns(tl.sum(half[1], 1), C)
 
 
 @triton.jit
@@ -197,12 +195,12 @@ def _pairs(queries, q_map, head, rows, stop, keep, plus, minus, values, grads, h
     return (grad_plus, grad_minus, grad_values), absorb(halves, q_plus, q_minus, given, spread(pull, C), C)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def _key_walk_by_token(queries, keys, mask, into, maps, segments, last, initial, here, kv_head, kv_heads,
                        HAS_LAST: tl.constexpr, C: tl.constexpr):  # fmt: skip
-    """What `_key_walk` does, one token after another; only in log space. Gives the share of W's and b's gradients."""
+    """What `_key_walk` does, one token after another; only in log space."""
     q, grad, norms, pulls, q_head, grad_head, tokens, q_row, grad_row = queries
-    (k, v, k_row, v_row), (grad_x, grad_v, dx_row, dv_row) = keys, into
+    (k, v, k_row, v_row), (grad_x, grad_v, dx_row, dv_row, share) = keys, into
     dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tl.arange(0, C.BV)
     halves = _sums_at_end(segments, last, here, kv_head, kv_heads, columns, value_columns, HAS_LAST, C)
     grad_map = no_gradient(C)
@@ -228,4 +226,4 @@ def _key_walk_by_token(queries, keys, mask, into, maps, segments, last, initial,
         grad_map = token_through_map(k + place * k_row, keep, grad_y, maps[1], kv_head, grad_map,
                                      grad_x + place * dx_row, dims, columns, C)  # fmt: skip
     _write_initial(initial, here, kv_head, kv_heads, halves, columns, value_columns, C)
-    return grad_map
+    add_to_map(share, grad_map, C)

@@ -78,12 +78,12 @@ def query_walk(q, k, v, output, grad, q_weight, q_bias, k_weight, k_bias, mask, 
     mask += batch * mask_batch
     maps, sums = ((q_weight, q_bias), (k_weight, k_bias)), (sums, key_sums, peaks)
     initial = (initial, initial_keys, initial_peaks)
+    into = (grad_weight, grad_bias, slots_before)
     wild, grad_map = _query_walk(rows, keys, mask, maps, initial, sums, here, head, heads // C.GROUPS, C)
-    if C.LOG:
-        if wild > C.TAME:
-            grad_map = _query_walk_by_token(rows, keys, mask, maps, initial, sums, here, head, heads // C.GROUPS, C)
-    place = tl.program_id(0).to(tl.int64) * heads + head
-    add_to_map(grad_weight, grad_bias, place, grad_map, slots_before > 0, C)
+    if C.LOG and wild > C.TAME:
+        _query_walk_by_token(rows, keys, mask, maps, initial, sums, here, head, heads // C.GROUPS, into, C)
+    else:
+        add_to_map(into, grad_map, C)
 
 
 @triton.jit
@@ -133,9 +133,9 @@ def _query_walk(queries, keys, mask, maps, initial, segments, here, head, kv_hea
     return tl.max(highest, 0), grad_map
 
 
-@triton.jit
-def _query_walk_by_token(queries, keys, mask, maps, initial, segments, here, head, kv_heads, C: tl.constexpr):
-    """W's and b's share of the gradient; only in log space, where the gradient of a row's numerator is do."""
+@triton.jit(noinline=True)
+def _query_walk_by_token(queries, keys, mask, maps, initial, segments, here, head, kv_heads, into, C: tl.constexpr):
+    """What `_query_walk` does, one token after another; only in log space, where the gradient of a numerator is do."""
     q, _output, grad, norms, pulls, grad_x, q_row, _o_row, grad_row, dx_row = queries
     kv_head, dims, columns, value_columns = head // C.GROUPS, tl.arange(0, C.BD), tl.arange(0, C.BW), tl.arange(0, C.BV)
     halves = sums_at_start(initial, segments, here, kv_head, kv_heads, columns, value_columns, C)
@@ -149,7 +149,7 @@ def _query_walk_by_token(queries, keys, mask, maps, initial, segments, here, hea
         _plus, _minus, grad_y = pulled_back(plus - norm, minus - norm, halves, given, -tl.load(pulls + token), C)
         grad_map = token_through_map(q + place * q_row, True, grad_y, maps[0], head, grad_map, grad_x + place * dx_row,
                                      dims, columns, C)  # fmt: skip
-    return grad_map
+    add_to_map(into, grad_map, C)
 
 
 @triton.jit

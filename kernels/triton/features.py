@@ -218,17 +218,22 @@ def through_map(x, grad_y, mapping, grad_map, C: tl.constexpr):
 
 
 @triton.jit
-def add_to_map(weight, bias, place, grad_map, more, C: tl.constexpr):
-    """Stores one program's share of the gradients of W [place DIM WIDTH] and b, added to what is there if `more`."""
+def add_to_map(into, grad_map, C: tl.constexpr):
+    """Stores a program's share of the gradients of W and b, added to what is there if there are slots before.
+
+    Shares of W are [program head DIM WIDTH].
+    """
+    weight, bias, slots_before = into
     matrix, shift = grad_map
     if C.MAP != "identity":
         dims, columns = tl.arange(0, C.BD), tl.arange(0, C.BW)
+        place = tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
         weight, bias = weight + place * C.DIM * C.WIDTH, bias + place * C.WIDTH
-        if more:
+        if slots_before > 0:
             matrix += load_tile(weight, dims, columns, C.WIDTH, C.DIM, C.WIDTH, tl.float32)
         store_tile(weight, matrix, dims, columns, C.WIDTH, C.DIM, C.WIDTH)
         if C.HAS_BIAS:
             total = tl.sum(shift, 1) * (1.0 / C.UNIT)
-            if more:
+            if slots_before > 0:
                 total += load_vector(bias, columns, C.WIDTH, 0.0)
             tl.store(bias + columns, total, mask=columns < C.WIDTH)

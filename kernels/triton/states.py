@@ -140,7 +140,7 @@ def read_halves(pointers, place, columns, value_columns, C: tl.constexpr):
 def write_halves(pointers, place, halves, columns, value_columns, tile, PEAKS: tl.constexpr, C: tl.constexpr):
     """Stores the sums of all halves that the map has; only the first tile of values stores vectors and PEAKS."""
     sums, vectors, peaks = pointers
-    for index in tl.static_range(C.HALVES):
+    for index in tl.static_range(1 + (C.HALVES == 2)):
         total, unit, peak = halves[index]
         here = place + index * C.WIDTH
         store_tile(sums + here * C.VALUES, total, columns, value_columns, C.VALUES, C.WIDTH, C.VALUES)
