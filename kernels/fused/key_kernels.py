@@ -146,8 +146,8 @@ def _key_chunk(queries, keys, mask, into, maps, kv_head, rows, stop, halves, hig
     grads = (grad_plus, grad_minus, grad_values)
     if C.CAUSAL:
         for group in range(C.GROUPS):
-            grads, halves = _pairs(queries, maps[0], kv_head * C.GROUPS + group, rows, stop, keep, plus, minus, values,
-                                   grads, halves, dims, columns, value_columns, C)  # fmt: skip
+            grads, halves = _pairs(queries, maps[0], kv_head * C.GROUPS + group, rows, stop, plus, minus, values, grads,
+                                   halves, dims, columns, value_columns, C)  # fmt: skip
     grad_y = map_gradient(k_plus, k_minus, grads[0], grads[1], C)
     grad_values = grads[2]
     if C.HAS_MASK:
@@ -170,7 +170,7 @@ def _summed(half, C: tl.constexpr):
 
 
 @triton.jit
-def _pairs(queries, q_map, head, rows, stop, keep, plus, minus, values, grads, halves, dims, columns, value_columns,
+def _pairs(queries, q_map, head, rows, stop, plus, minus, values, grads, halves, dims, columns, value_columns,
            C: tl.constexpr):  # fmt: skip
     """Adds what a chunk's queries of one head give its keys and values, and the queries to the sums over queries."""
     q, grad, norms, pulls, q_head, grad_head, tokens, q_row, grad_row = queries
@@ -180,19 +180,18 @@ def _pairs(queries, q_map, head, rows, stop, keep, plus, minus, values, grads, h
     norm, given, pull = load_row_gradients(norms + head * tokens, pulls + head * tokens, given, rows, stop, C)
     y = project(x, load_map(q_map, head, dims, columns, C), C)
     slopes = tl.dot(given, tl.trans(values), input_precision=C.PRECISION) + pull[:, None]
-    visible = (rows[:, None] >= rows[None, :]) & keep[None, :] & (rows < stop)[:, None]
-    slopes = tl.where(visible, slopes, 0.0)
     q_plus, q_minus = query_weights(y, norm, rows < stop, halves, columns, False, C)
     q_plus, q_minus = q_plus.to(C.OPERAND), q_minus.to(C.OPERAND)
-    weights = tl.trans(slopes).to(C.OPERAND)
+    # Features of hidden keys and of queries past the end are zero, so what their slopes are does not matter.
+    weights = tl.trans(tl.where(rows[:, None] >= rows[None, :], slopes, 0.0)).to(C.OPERAND)
     scores = tl.dot(q_plus, tl.trans(plus), input_precision=C.PRECISION)
     grad_plus = tl.dot(weights, q_plus, grad_plus, input_precision=C.PRECISION)
     if C.HALVES == 2:
         scores = tl.dot(q_minus, tl.trans(minus), scores, input_precision=C.PRECISION)
         grad_minus = tl.dot(weights, q_minus, grad_minus, input_precision=C.PRECISION)
-    scores = tl.where(visible, scores, 0.0)
+    scores = tl.where(rows[:, None] >= rows[None, :], scores, 0.0)
     grad_values = tl.dot(tl.trans(scores).to(C.OPERAND), given, grad_values, input_precision=C.PRECISION)
-    return (grad_plus, grad_minus, grad_values), absorb(halves, q_plus, q_minus, given, spread(pull, C), C)
+    return (grad_plus, grad_minus, grad_values), absorb(halves, q_plus, q_minus, given, spread(pull, C.UNIT, C), C)
 
 
 @triton.jit(noinline=True)

@@ -53,7 +53,7 @@ from .forward_kernels import absorb, key_features, sums_at_start
 
 @triton.jit
 def through_state(given, pull, half, C: tl.constexpr):
-    """The gradient [rows columns] of features that were multiplied with one half of a sum; `pull` is 1/16 of h."""
+    """The gradient [rows columns] of features that were multiplied with one half of a sum; `pull` adds up to h."""
     grad = tl.dot(given, tl.trans(half[0].to(C.OPERAND)), input_precision=C.PRECISION)
     return tl.dot(pull, tl.trans(operand_of(half[1], C)), grad, input_precision=C.PRECISION)
 
@@ -110,7 +110,7 @@ def _query_walk(queries, keys, mask, maps, initial, segments, here, head, kv_hea
         else:
             pull = row_of(0.0, C.CHUNK)
         norm, given, pull = row_gradients(norms, pull, given, rows, stop, C)
-        pulled = spread(pull * (1.0 / C.UNIT), C)
+        pulled = spread(pull, 1, C)
         grad_plus = through_state(given, pulled, halves[0], C)
         grad_minus = grad_plus
         if C.HALVES == 2:
@@ -118,9 +118,9 @@ def _query_walk(queries, keys, mask, maps, initial, segments, here, head, kv_hea
         x = load_tile(q, rows, dims, q_row, stop, C.DIM, C.OPERAND)
         if C.CAUSAL:
             keep, _x, values, logs = load_keys(keys, mask, k_map, rows, stop, dims, value_columns, C)
-            visible = (rows[:, None] >= rows[None, :]) & keep[None, :] & (rows < stop)[:, None]
             slopes = tl.dot(given, tl.trans(values), input_precision=C.PRECISION) + pull[:, None]
-            weights = tl.where(visible, slopes, 0.0).to(C.OPERAND)
+            # Features of hidden keys are zero, so what their slopes are does not matter.
+            weights = tl.where(rows[:, None] >= rows[None, :], slopes, 0.0).to(C.OPERAND)
             plus, minus, highest = key_features(logs, keep, highest, columns, C)
             grad_plus = tl.dot(weights, plus, grad_plus, input_precision=C.PRECISION)
             if C.HALVES == 2:
@@ -156,12 +156,12 @@ def _query_walk_by_token(queries, keys, mask, maps, initial, segments, here, hea
 def query_weights(y, norm, keep, halves, columns, SHIFTED: tl.constexpr, C: tl.constexpr):
     """Both halves of the queries' features; with LOG exp(log φ(q) - norm), or exp(log φ(q) - norm - peak) if SHIFTED."""
     if C.LOG:
-        base = tl.where(keep, norm, 1e30)[:, None]
-        plus, minus = y - base, -y - base
+        base = tl.where(keep, norm * C.LOG2_E, 1e30)[:, None]
+        plus, minus = y * C.LOG2_E - base, y * -C.LOG2_E - base
         if SHIFTED:
-            plus, minus = plus - halves[0][2][None, :], minus - halves[1][2][None, :]
-        plus = only_real(tl.exp(tl.minimum(plus, 80.0)), columns, 0.0, C)
-        minus = only_real(tl.exp(tl.minimum(minus, 80.0)), columns, 0.0, C)
+            plus, minus = plus - halves[0][2][None, :] * C.LOG2_E, minus - halves[1][2][None, :] * C.LOG2_E
+        plus = only_real(tl.exp2(tl.minimum(plus, 115.0)), columns, 0.0, C)
+        minus = only_real(tl.exp2(tl.minimum(minus, 115.0)), columns, 0.0, C)
     else:
         plus, minus = map_halves(y, keep, 0.0, columns, C)
     return plus, minus
@@ -201,6 +201,6 @@ def sum_queries(q, grad, q_weight, q_bias, ends, initial_peaks, peaks, norms, pu
                               C.VALUES, tl.float32)  # fmt: skip
             norm, given, pull = load_row_gradients(norms + row_base, pulls + row_base, given, rows, stop, C)
             plus, minus = query_weights(project(x, mapping, C), norm, rows < stop, halves, columns, True, C)
-            halves = absorb(halves, plus.to(C.OPERAND), minus.to(C.OPERAND), given, spread(pull, C), C)
+            halves = absorb(halves, plus.to(C.OPERAND), minus.to(C.OPERAND), given, spread(pull, C.UNIT, C), C)
     place = (slot.to(tl.int64) * kv_heads + head) * C.FEATURES
     write_halves((query_sums, query_units, query_peaks), place, halves, columns, value_columns, tile, C.LOG, C)

@@ -86,14 +86,14 @@ def operand_of(unit, C: tl.constexpr):
 
 
 @triton.jit
-def spread(rows, C: tl.constexpr):
-    """Numbers [rows] as an operand [rows UNIT], the mean of whose columns is the number; twice the digits of bfloat16.
+def spread(rows, total: tl.constexpr, C: tl.constexpr):
+    """Numbers [rows] as an operand [rows UNIT] whose columns add up to `total` numbers; twice the digits of bfloat16.
 
-    Its product with `operand_of` is 16 times that of the numbers.
+    With a total of 1 its product with `operand_of` is that of the numbers.
     """
     index = tl.arange(0, C.UNIT)[None, :]
     high = rows.to(C.OPERAND).to(tl.float32)
-    return (tl.where(index % 2 == 0, high[:, None], (rows - high)[:, None]) * 2.0).to(C.OPERAND)
+    return (tl.where(index % 2 == 0, high[:, None], (rows - high)[:, None]) * (total * 2.0 / C.UNIT)).to(C.OPERAND)
 
 
 @triton.jit
