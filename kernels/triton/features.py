@@ -123,17 +123,6 @@ def only_real(tile, columns, other, C: tl.constexpr):
 
 
 @triton.jit
-def _below(y, top, C: tl.constexpr):
-    """exp(y - top), squared for "softmax_joint"; exactly 1 at the top for "exp_max", else in one multiplication less."""
-    if C.MAP == "exp_max":
-        y = (y - top[:, None]) * C.LOG2_E
-    else:
-        scale = 2 * C.LOG2_E if C.MAP == "softmax_joint" else C.LOG2_E
-        y = y * scale - (top * scale)[:, None]
-    return tl.exp2(y)
-
-
-@triton.jit
 def map_halves(y, keep, shift, columns, C: tl.constexpr):
     """Both halves [rows columns] of the features of y; zero at hidden rows, of the identity only with LOG.
 
@@ -152,13 +141,14 @@ def map_halves(y, keep, shift, columns, C: tl.constexpr):
         if C.HALVES == 2:
             minus = only_real(tl.exp2(y * -C.LOG2_E - shift), columns, 0.0, C)
     elif C.MAP != "identity":
+        y *= 2 * C.LOG2_E if C.MAP == "softmax_joint" else C.LOG2_E
         top = tl.max(only_real(y, columns, -1e30, C), 1)
         bottom = -tl.min(only_real(y, columns, 1e30, C), 1)
         if C.MAP == "softmax_joint" and C.HALVES == 2:
             top = tl.maximum(top, bottom)
             bottom = top
-        plus = only_real(_below(y, top, C), columns, 0.0, C)
-        minus = only_real(_below(-y, bottom, C), columns, 0.0, C)
+        plus = only_real(tl.exp2(y - top[:, None]), columns, 0.0, C)
+        minus = only_real(tl.exp2(-y - bottom[:, None]), columns, 0.0, C)
         factor = tl.where(keep, 1.0, 0.0)
         other = factor
         if C.MAP == "softmax":

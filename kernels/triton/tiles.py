@@ -134,7 +134,8 @@ def tiles_for(dtype: str, dim: int, width: int, values: int, *, wide: bool = Fal
         wide: features are read `COLUMNS` at a time, beside all columns of values.
     """
     if wide:
-        return Tiles(64 if dtype == "bfloat16" else 32, 256, padded(values), 8, 8, 1)
+        warps = 4 if padded(values) <= 64 else 8
+        return Tiles(64 if dtype == "bfloat16" else 32, 256, padded(values), warps, warps, 1)
     widest = max(padded(dim), padded(width), padded(values))
     if dtype == "bfloat16":
         # A product of 64 rows takes four warps; eight would compute it twice.
