@@ -199,7 +199,8 @@ def _key_walk_by_token(queries, keys, mask, into, maps, segments, last, initial,
                        HAS_LAST: tl.constexpr, C: tl.constexpr):  # fmt: skip
     """What `_key_walk` does, one token after another; only in log space."""
     q, grad, norms, pulls, q_head, grad_head, tokens, q_row, grad_row = queries
-    (k, v, k_row, v_row), (grad_x, grad_v, dx_row, dv_row, share) = keys, into
+    k, v, k_row, v_row = keys
+    grad_x, grad_v, dx_row, dv_row, share = into
     dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tl.arange(0, C.BV)
     halves = _sums_at_end(segments, last, here, kv_head, kv_heads, columns, value_columns, HAS_LAST, C)
     grad_map = no_gradient(C)

@@ -30,7 +30,7 @@ SWEPT_SPILL_BYTES = {64: 8192, 128: 24576, 256: 24576}
 DISTILLATION_SPILL_BYTES = {64: 1536, 128: 1536, 256: 2048}
 """Float32 operands take three TF32 products each, and twice the registers of bfloat16."""
 
-WIDE_SPILL_BYTES = 160
+WIDE_SPILL_BYTES = 224
 
 WINDOW = ("attend_to_window", "window_query_gradients", "window_key_gradients")
 WINDOW_SPILL_BYTES = 128
