@@ -10,7 +10,7 @@ from ..choice import KernelChoice, LinearAttentionResult
 from ..state import LinearState
 from ..triton.backend import MAX_WIDTH, NARROW, chooses_triton, obstacles
 from .call import Call
-from .op import fused_decode, fused_forward
+from .op import attend, fused_decode
 from .torch_forms import torch_attention
 
 FORMS = ("auto", "fused_chunk", "chunk")
@@ -97,7 +97,7 @@ def _by_operator(call: Call, return_state: bool, fuses: bool) -> LinearAttention
             kernel = DECODED_BY_TRITON
         else:
             form = _checked_form(call) if fuses else "chunk"
-            output, _, *state = fused_forward(*call.flatten())
+            output, _, *state = attend(call)
             kernel = KernelChoice(form, "triton" if fuses else "torch")
     kv, keys, scale, *_ = state
     final = LinearState(kv, keys, scale if call.log_space else None)
