@@ -66,7 +66,7 @@ def choose_form(call: Call) -> str:
 def _obstacles(call: Call, decoding: bool) -> Iterator[str]:
     """The reasons one by one; each test is cheap, as every call and every decoded token runs all of them."""
     yield from obstacles(call.q)
-    if call.q.dtype != torch.float64 and call.sums_dtype == torch.float64:
+    if call.initial_kv is not None and call.q.dtype != torch.float64 and call.sums_dtype == torch.float64:
         yield "the initial state is float64, but they sum in float32"
     if call.tokens != call.k.shape[2]:
         yield f"they take as many queries as keys, got {call.tokens} queries and {call.k.shape[2]} keys"

@@ -10,7 +10,7 @@ from ..triton.launch import launch, stand_in, strides
 from ..triton.tiles import PROGRAMS
 from .call import Call
 from .key_kernels import key_walk
-from .launch import Forward, empty_sums, segment_sums, value_tiles
+from .launch import Forward, empty_sums, segment_sums
 from .query_kernels import query_walk, sum_queries
 
 
@@ -26,19 +26,19 @@ def backward(call: Call, ran: Forward, grad: Tensor, grad_final: LinearState | N
     grad_q, grad_k = torch.empty_like(call.q), torch.empty_like(call.k)
     # Where columns take several tiles, the kernel adds to the gradient of v.
     grad_v = torch.zeros_like(call.v, dtype=torch.float32) if call.wide else torch.empty_like(call.v)
-    queries = empty_sums(call, call.kept_slots)
-    first = empty_sums(call, call.sequences if call.initial else 0, peaks=False)
-    last = first if grad_final is None else grad_final
+    slots, last = call.kept_slots, grad_final or ran.segments
+    queries = empty_sums(call, slots) if slots else ran.segments
+    first = empty_sums(call, call.sequences, peaks=False) if call.initial else ran.segments
     pulls = torch.empty_like(ran.norms) if call.normalize else torch.zeros_like(ran.norms)
     shared: dict[str, Any] = call.shared | segment_sums(ran.segments) | {
         "grad": grad, "norms": ran.norms, "pulls": pulls, "query_sums": queries.kv, "query_units": queries.k,
         "query_peaks": stand_in(queries.log_scale, queries.k), **strides(o=ran.output, grad=grad, dv=grad_v),
     }  # fmt: skip
     options: dict[str, Any] = {"num_warps": call.sizes.backward_warps, "num_stages": call.sizes.stages}
-    tiles, constants = value_tiles(call)
+    tiles, constants = call.tiled
     columns = tiles if call.wide else 1
     found = _in_walks(call, "q", grad_q, query_walk, columns, shared=shared, output=ran.output, **options)
-    if slots := call.kept_slots:
+    if slots:
         launch(sum_queries, (slots, call.k.shape[1], tiles), shared=shared, C=constants, **options)
     last_peaks = pulls if grad_final is None or ran.final.log_scale is None else -ran.final.log_scale
     found |= _in_walks(

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..state import LinearState
 from ..triton.launch import launch, stand_in, strides
 from ..triton.operator import empty_by_token
-from ..triton.tiles import Constants, padded, parts, with_tiles
+from ..triton.tiles import padded, with_tiles
 from .call import Call
 from .forward_kernels import decode_tokens, sum_keys, walk
 
@@ -52,7 +52,7 @@ def forward(call: Call) -> Forward:
     if call.wide:  # the kernel adds numerators and denominators to these
         output.zero_(), norms.fill_(call.eps)
     final, segments = empty_sums(call, call.sequences), segment_states(call)
-    tiles, constants = value_tiles(call)
+    tiles, constants = call.tiled
     launch(
         walk, (call.slots, heads, 1 if call.wide else tiles), shared=call.shared | segment_sums(segments),
         **strides(o=output), final=final.kv, final_keys=final.k, final_peaks=stand_in(final.log_scale, final.k),
@@ -70,20 +70,12 @@ def segment_states(call: Call) -> LinearState:
     slots = call.kept_slots
     segments = empty_sums(call, slots)
     if slots:
-        tiles, constants = value_tiles(call)
+        tiles, constants = call.tiled
         launch(
             sum_keys, (slots, call.k.shape[1], tiles), shared=call.shared | segment_sums(segments),
             C=constants, num_warps=call.sizes.warps, num_stages=call.sizes.stages,
         )  # fmt: skip
     return segments
-
-
-def value_tiles(call: Call) -> tuple[int, Constants]:
-    """The tiles of values, or of columns, that programs share out among them, and the constants for these."""
-    if call.wide:
-        return parts(call.width, call.constants.BW), call.constants
-    tile = min(call.sizes.values, padded(call.values))
-    return parts(call.values, tile), with_tiles(call.constants, values=tile)
 
 
 def segment_sums(segments: LinearState) -> dict[str, Tensor]:

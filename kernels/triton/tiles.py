@@ -123,6 +123,7 @@ def with_tiles(constants: Constants, *, values: int, columns: int | None = None)
     return replace(constants, BV=values, BD=columns or constants.BD, BW=columns or constants.BW)
 
 
+@cache
 def tiles_for(dtype: str, dim: int, width: int, values: int, *, wide: bool = False) -> Tiles:
     """The tiles for these sizes on a Hopper GPU; they are smaller if operands take four bytes.
 
