@@ -61,17 +61,17 @@ def _in_walks(
     """
     weight, bias = getattr(call, f"{name}_weight"), getattr(call, f"{name}_bias")
     heads, sides = grad_x.shape[1], call.dim * call.width
-    at_once = call.slots
+    at_once = slots = call.slots
     if weight is not None:
         held = grad_x.numel() * grad_x.element_size() // 4 // sides
-        at_once = min(call.slots, max(1, max(2 * PROGRAMS, held) // heads))
+        at_once = min(slots, max(1, max(2 * PROGRAMS, held) // heads))
     matrices, vectors = (
         grad_x.new_empty(0 if like is None else at_once, *(() if like is None else like.shape), dtype=torch.float32)
         for like in (weight, bias)
     )
-    for before in range(0, call.slots, at_once):
+    for before in range(0, slots, at_once):
         launch(
-            kernel, (min(at_once, call.slots - before), heads, columns), grad_x=grad_x, grad_weight=matrices, grad_bias=vectors,
+            kernel, (min(at_once, slots - before), heads, columns), grad_x=grad_x, grad_weight=matrices, grad_bias=vectors,
             slots_before=before, **strides(dx=grad_x), **others,
         )  # fmt: skip
     found = {name: grad_x}

@@ -91,9 +91,9 @@ _KEPT = (0, 1, 4, 5, 6, 7)
 
 def attend(call: Call) -> Results:
     """The results of `fused_forward`, past torch's dispatcher if no one listens to it."""
-    if operator.listened_to(call):
-        return cast(Results, fused_forward(*call.flatten()))
     leaves = call.differentiable().values()
+    if operator.listened_to(leaves):
+        return cast(Results, fused_forward(*call.flatten()))
     if torch.is_grad_enabled() and any(x.requires_grad for x in leaves):
         return cast(Results, _Attention.apply(call, *leaves))
     return _forward(call)
@@ -175,7 +175,7 @@ def fused_decode_(call: Call) -> Tensor:
 
 def decode_in_place(call: Call) -> Tensor:
     """The result of `fused_decode_`, past torch's dispatcher if no one listens to it."""
-    if operator.listened_to(call):
+    if operator.listened_to(call.differentiable().values()):
         return cast(Tensor, fused_decode_(*call.flatten()))
     output = _decode_in_place(call)
     state = (call.initial_kv, call.initial_k, call.initial_scale)

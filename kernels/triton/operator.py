@@ -5,7 +5,7 @@ argument or with another result.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import cache, wraps
@@ -123,15 +123,15 @@ def differentiate(
     backward.register_fake(shapes)
 
 
-def listened_to(call: Arguments) -> bool:
-    """Whether something wants to see a call of an operator: a compiler, a mode, a transform, a tensor of its own class.
+def listened_to(tensors: Iterable[Tensor]) -> bool:
+    """Whether something wants to see an operator's call: a compiler, a mode, a transform, a tensor of its own class.
 
     Of nothing but plain tensors on CUDA and no listeners, a call may pass by torch's dispatcher, which takes the host
     as long as several launches.
     """
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state():
         return True
-    plain = all(type(x) in _PLAIN and x.is_cuda for x in call.differentiable().values())
+    plain = all(type(x) in _PLAIN and x.is_cuda for x in tensors)
     return not plain or torch._C._are_functorch_transforms_active()
 
 
