@@ -50,12 +50,18 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Constants:
-    """The compile-time constants of the kernels of linear attention, their parameter `C`.
+    """The compile-time constants of the kernels, their parameter `C`.
 
     Attributes:
         DIM: columns of q and k, rows of a map's matrix.
-        WIDTH: columns of one half of the features.
         VALUES: columns of v.
+        CHUNK: tokens in a tile.
+        BD: columns of a tile of q or k.
+        BV: columns of a tile of values.
+        OPERAND: type of the operands of products.
+        PRECISION: precision of products.
+        WIDTH: columns of one half of the features.
+        BW: columns of a tile of one half of the features.
         HALVES: 2 for a map with both halves, else 1.
         MAP: a variant of `HedgehogMap`, or "identity" for features that are given.
         LOG: the map gives logarithms of features.
@@ -66,33 +72,31 @@ class Constants:
         HAS_INITIAL: there is a state before the first token.
         PACKED: sequences are packed one after another.
         GROUPS: query heads of a kv head.
-        CHUNK: tokens in a tile.
-        BD: columns of a tile of q or k.
-        BW: columns of a tile of one half of the features.
-        BV: columns of a tile of values.
-        OPERAND: type of the operands of products.
-        PRECISION: precision of products.
+        WINDOW: keys in the hybrid's window.
+        SHIFT: the hybrid's window is shifted by its largest score.
     """
 
     DIM: int
-    WIDTH: int
     VALUES: int
-    HALVES: int
-    MAP: str
-    LOG: bool
-    CAUSAL: bool
-    NORMALIZE: bool
-    HAS_BIAS: bool
-    HAS_MASK: bool
-    HAS_INITIAL: bool
-    PACKED: bool
-    GROUPS: int
     CHUNK: int
     BD: int
-    BW: int
     BV: int
     OPERAND: Any
     PRECISION: str
+    WIDTH: int = 0
+    BW: int = 0
+    HALVES: int = 1
+    MAP: str = "identity"
+    LOG: bool = False
+    CAUSAL: bool = True
+    NORMALIZE: bool = True
+    HAS_BIAS: bool = False
+    HAS_MASK: bool = False
+    HAS_INITIAL: bool = False
+    PACKED: bool = False
+    GROUPS: int = 1
+    WINDOW: int = 0
+    SHIFT: bool = False
 
     UNIT: ClassVar[int] = 16
     """Equal columns that stand for a vector."""
