@@ -15,7 +15,7 @@ axes: l, batch and kv head together, and g, the query heads of a kv head. Featur
 import triton
 import triton.language as tl
 
-from ..triton.features import EMPTY_LOG, load_tile, store_tile
+from ..triton.features import EMPTY_LOG, filled, load_tile, row_of, store_tile
 
 
 @triton.jit
@@ -73,8 +73,8 @@ def distill_rows(q, k, phi_q, phi_k, padding, shares, cross_entropy, kl, log_sum
     end = keys
     if C.CAUSAL:
         end = tl.minimum(keys, keys - queries + first + C.CHUNK)
-    top, exponentials = tl.full((C.CHUNK,), EMPTY_LOG, tl.float32), tl.zeros((C.CHUNK,), tl.float32)
-    total = tl.zeros((C.CHUNK,), tl.float32)
+    top, exponentials = row_of(EMPTY_LOG, C.CHUNK), row_of(0.0, C.CHUNK)
+    total = row_of(0.0, C.CHUNK)
     for key_first in range(0, end, C.CHUNK):
         key_rows = key_first + tl.arange(0, C.CHUNK)
         logits, scores, visible = _scores(tensors, rows, key_rows, queries, keys, C)
@@ -87,8 +87,8 @@ def distill_rows(q, k, phi_q, phi_k, padding, shares, cross_entropy, kl, log_sum
     log_sum = top + tl.log(tl.where(exponentials > 0, exponentials, 1.0))
     total += eps
     total = tl.where(total == 0, 1.0, total)
-    crossed, entropy = tl.zeros((C.CHUNK,), tl.float32), tl.zeros((C.CHUNK,), tl.float32)
-    mass = tl.zeros((C.CHUNK,), tl.float32)
+    crossed, entropy = row_of(0.0, C.CHUNK), row_of(0.0, C.CHUNK)
+    mass = row_of(0.0, C.CHUNK)
     for key_first in range(0, end, C.CHUNK):
         key_rows = key_first + tl.arange(0, C.CHUNK)
         logits, scores, visible = _scores(tensors, rows, key_rows, queries, keys, C)
@@ -130,7 +130,7 @@ def distill_query_gradients(q, k, phi_q, phi_k, padding, shares, log_sums, total
     end = keys
     if C.CAUSAL:
         end = tl.minimum(keys, keys - queries + first + C.CHUNK)
-    gradient = tl.zeros((C.CHUNK, C.BW), tl.float32)
+    gradient = filled(0.0, C.CHUNK, C.BW, tl.float32)
     for key_first in range(0, end, C.CHUNK):
         key_rows = key_first + tl.arange(0, C.CHUNK)
         logits, scores, visible = _scores(tensors, rows, key_rows, queries, keys, C)
@@ -155,7 +155,7 @@ def distill_key_gradients(q, k, phi_q, phi_k, padding, shares, log_sums, totals,
     start = 0
     if C.CAUSAL:
         start = tl.maximum(0, key_first - (keys - queries)) // C.CHUNK * C.CHUNK
-    gradient = tl.zeros((C.CHUNK, C.BW), tl.float32)
+    gradient = filled(0.0, C.CHUNK, C.BW, tl.float32)
     for first in range(start, queries, C.CHUNK):
         rows = first + tl.arange(0, C.CHUNK)
         row = _load_row(shares + leading * queries, log_sums + place, totals + place, masses + place, rows, queries)

@@ -14,7 +14,7 @@ sums:
 import triton
 import triton.language as tl
 
-from ..triton.features import EMPTY_LOG, load_keys, load_tile, store_tile
+from ..triton.features import EMPTY_LOG, filled, load_keys, load_tile, row_of, store_tile
 
 NOWHERE = tl.constexpr(2147483647)
 """The position of the largest key in a row that sees no key: the largest int32."""
@@ -46,9 +46,9 @@ def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, 
     rows, columns = first + tl.arange(0, C.CHUNK), tl.arange(0, C.BV)
     keys = (k + batch * k_batch + kv_head * k_head, v + batch * v_batch + kv_head * v_head, k_row, v_row)
     q, mask = q + batch * q_batch + head * q_head, mask + batch * mask_batch
-    top, total = tl.full((C.CHUNK,), EMPTY_LOG, tl.float32), tl.zeros((C.CHUNK,), tl.float32)
-    place = tl.full((C.CHUNK,), NOWHERE, tl.int32)
-    sums = tl.zeros((C.CHUNK, C.BV), tl.float32)
+    top, total = row_of(EMPTY_LOG, C.CHUNK), row_of(0.0, C.CHUNK)
+    place = tl.zeros_like(rows) + NOWHERE
+    sums = filled(0.0, C.CHUNK, C.BV, tl.float32)
     begin = tl.maximum(0, first - C.WINDOW + 1) // C.CHUNK * C.CHUNK
     for key_first in range(begin, tl.minimum(first + C.CHUNK, tokens), C.CHUNK):
         key_rows = key_first + tl.arange(0, C.CHUNK)
@@ -65,7 +65,7 @@ def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, 
         top = grown
     sees = total > 0
     log_sum = tl.where(sees, top + tl.log(tl.where(sees, total, 1.0)), EMPTY_LOG)
-    shift = tl.zeros((C.CHUNK,), tl.float32)
+    shift = row_of(0.0, C.CHUNK)
     if C.SHIFT:
         shift = tl.where(sees, top, 0.0)
     log_sum += tl.load(gate + head).to(tl.float32) - shift
@@ -115,7 +115,7 @@ def window_query_gradients(q, k, v, mask, grad, gate, pulls, norms, shifts, peak
     queries = (q + batch * q_batch + head * q_head, grad + batch * grad_batch + head * grad_head, pulls + row_base,
                norms + row_base, shifts + row_base, tl.load(gate + head).to(tl.float32), q_row, grad_row)  # fmt: skip
     keys = (k, v + batch * v_batch + kv_head * v_head, k_row, v_row)
-    gradient, summed = tl.zeros((C.CHUNK, C.BD), tl.float32), tl.zeros((C.CHUNK,), tl.float32)
+    gradient, summed = filled(0.0, C.CHUNK, C.BD, tl.float32), row_of(0.0, C.CHUNK)
     begin = tl.maximum(0, first - C.WINDOW + 1) // C.CHUNK * C.CHUNK
     for key_first in range(begin, tl.minimum(first + C.CHUNK, tokens), C.CHUNK):
         key_rows = key_first + tl.arange(0, C.CHUNK)
@@ -142,7 +142,7 @@ def window_key_gradients(q, k, v, mask, grad, gate, pulls, norms, shifts, peaks,
     key_rows, dims, columns = key_first + tl.arange(0, C.CHUNK), tl.arange(0, C.BD), tl.arange(0, C.BV)
     keys = (k + batch * k_batch + kv_head * k_head, v + batch * v_batch + kv_head * v_head, k_row, v_row)
     mask += batch * mask_batch
-    of_keys, of_values = tl.zeros((C.CHUNK, C.BD), tl.float32), tl.zeros((C.CHUNK, C.BV), tl.float32)
+    of_keys, of_values = filled(0.0, C.CHUNK, C.BD, tl.float32), filled(0.0, C.CHUNK, C.BV, tl.float32)
     for group in range(C.GROUPS):
         head = kv_head * C.GROUPS + group
         row_base, x = (batch * heads + head) * tokens, q + batch * q_batch + head * q_head
