@@ -144,8 +144,6 @@ def fused_recurrent_hedgehog_attn(
     )  # fmt: skip
     fuses = chooses_triton(backend, lambda: why_not_fused(call, decoding=True))
     with torch.no_grad():
-        if fuses or compiled_on_cpu(call):
-            output = decode_in_place(call)
-        else:
-            output = decode_in_place_by_torch(*call.flatten())
+        decodes = fuses or compiled_on_cpu(call)
+        output = decode_in_place(call) if decodes else decode_in_place_by_torch(*call.flatten())
     return LinearAttentionResult(output, state, DECODED_BY_TRITON if fuses else KernelChoice("recurrent", "torch"))

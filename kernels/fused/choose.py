@@ -131,4 +131,11 @@ def _why_not_one_pass(call: Call) -> Iterator[str]:
 def _decodes(call: Call) -> bool:
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in call.differentiable().values())
     plain = call.initial_kv is not None and call.mask is None and call.cu_seqlens is None
-    return plain and call.width <= MAX_WIDTH and call.causal and call.form == "auto" and not wanted and bool(call.tokens <= DECODED_TOKENS)
+    return (
+        plain
+        and call.width <= MAX_WIDTH
+        and call.causal
+        and call.form == "auto"
+        and not wanted
+        and bool(call.tokens <= DECODED_TOKENS)
+    )

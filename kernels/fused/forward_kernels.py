@@ -27,7 +27,6 @@ from ..triton.states import (
     sums_between,
     tamed,
     tile_columns,
-    wildness,
     write_halves,
 )
 from ..triton.tokens import add_key, answer
@@ -145,10 +144,7 @@ def _walk(queries, keys, mask, maps, initial, segments, final, here, head, kv_he
     dims, columns = column + tl.arange(0, C.BD), column + tl.arange(0, C.BW)
     value_columns = tile * C.BV + tl.arange(0, C.BV)
     halves = sums_at_start(initial, segments, here, kv_head, kv_heads, columns, value_columns, C)
-    highest = row_of(0.0, C.CHUNK)
-    if C.LOG:
-        highest += wildness(halves[0][2], halves[1][2], C)
-        halves = tamed(halves, C)
+    halves, highest = tamed(halves, row_of(0.0, C.CHUNK), C)
     q_map, k_map = load_map(maps[0], head, dims, columns, C), load_map(maps[1], kv_head, dims, columns, C)
     ones = filled(1.0, C.CHUNK, C.UNIT, C.OPERAND)
     for row_first in range(start, stop, C.CHUNK):

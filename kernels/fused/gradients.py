@@ -51,9 +51,7 @@ def backward(call: Call, ran: Forward, grad: Tensor, grad_final: LinearState | N
     return found | ({} if call.initial is None else {"initial_kv": first.kv, "initial_k": first.k})
 
 
-def _in_walks(
-    call: Call, name: str, grad_x: Tensor, kernel: Any, columns: int = 1, **others: Any
-) -> dict[str, Tensor]:
+def _in_walks(call: Call, name: str, grad_x: Tensor, kernel: Any, columns: int = 1, **others: Any) -> dict[str, Tensor]:
     """Launches a kernel for the gradients of q or k, and of its W and b, of which each program adds up a share.
 
     Short sequences have many programs of few tokens: so many are launched at a time that their shares take no more
@@ -71,8 +69,8 @@ def _in_walks(
     )
     for before in range(0, slots, at_once):
         launch(
-            kernel, (min(at_once, slots - before), heads, columns), grad_x=grad_x, grad_weight=matrices, grad_bias=vectors,
-            slots_before=before, **strides(dx=grad_x), **others,
+            kernel, (min(at_once, slots - before), heads, columns), slots_before=before, grad_x=grad_x,
+            grad_weight=matrices, grad_bias=vectors, **strides(dx=grad_x), **others,
         )  # fmt: skip
     found = {name: grad_x}
     for suffix, like, parts in (("weight", weight, matrices), ("bias", bias, vectors)):

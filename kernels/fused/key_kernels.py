@@ -33,11 +33,10 @@ from ..triton.states import (
     load_row_gradients,
     locate,
     peaks_before,
-    rescaled,
     spread,
     sums_between,
-    tamed,
     wildness,
+    without_peaks,
     write_halves,
 )
 from ..triton.tokens import add_token, pulled_back, token_features, token_through_map
@@ -85,9 +84,9 @@ def _key_walk(queries, keys, mask, into, maps, segments, last, initial, here, kv
     halves = _sums_at_end(segments, last, here, kv_head, kv_heads, columns, value_columns, HAS_LAST, C)
     highest = row_of(0.0, C.CHUNK)
     if C.LOG:
-        halves = tamed(halves, C)
-        peaks = peaks_before(initial[2], initial[2], here[0], 0, 0, kv_head, kv_heads, columns, C)
-        highest += wildness(peaks[0], peaks[1], C)
+        halves = without_peaks(halves, (0.0, 0.0), C)
+        peak, other = peaks_before(initial[2], initial[2], here[0], 0, 0, kv_head, kv_heads, columns, C)
+        highest += wildness(peak, other, C)
     grad_map = no_gradient(C)
     chunks = (stop - start + C.CHUNK - 1) // C.CHUNK
     for index in range(chunks):
@@ -113,16 +112,10 @@ def _write_initial(initial, here, kv_head, kv_heads, halves, columns, value_colu
     if C.HAS_INITIAL:
         if here[6] == here[5]:
             place = (here[0] * kv_heads + kv_head) * C.FEATURES
-            plus, minus = halves
             if C.LOG:
-                peak = load_vector(initial[2] + place, columns, C.WIDTH, -1e30)
-                total, unit = rescaled(plus[0], plus[1], plus[2] + peak)
-                plus = total, unit, peak
-                if C.HALVES == 2:
-                    other = load_vector(initial[2] + place + C.WIDTH, columns, C.WIDTH, -1e30)
-                    total, unit = rescaled(minus[0], minus[1], minus[2] + other)
-                    minus = total, unit, other
-            write_halves(initial, place, (plus, minus), columns, value_columns, 0, False, C)
+                peaks = peaks_before(initial[2], initial[2], here[0], 0, 0, kv_head, kv_heads, columns, C)
+                halves = without_peaks(halves, peaks, C)
+            write_halves(initial, place, halves, columns, value_columns, 0, False, C)
 
 
 @triton.jit

@@ -93,10 +93,7 @@ def _query_walk(queries, keys, mask, maps, initial, segments, here, head, kv_hea
     dims, columns, _, _ = tile_columns(C)
     value_columns = tl.arange(0, C.BV)
     halves = sums_at_start(initial, segments, here, kv_head, kv_heads, columns, value_columns, C)
-    highest = row_of(0.0, C.CHUNK)
-    if C.LOG:
-        highest += wildness(halves[0][2], halves[1][2], C)
-        halves = tamed(halves, C)
+    halves, highest = tamed(halves, row_of(0.0, C.CHUNK), C)
     q_map, k_map = load_map(maps[0], head, dims, columns, C), load_map(maps[1], kv_head, dims, columns, C)
     ones = filled(1.0, C.CHUNK, C.UNIT, C.OPERAND)
     grad_map = no_gradient(C)
@@ -154,7 +151,7 @@ def _query_walk_by_token(queries, keys, mask, maps, initial, segments, here, hea
 
 @triton.jit
 def query_weights(y, norm, keep, halves, columns, SHIFTED: tl.constexpr, C: tl.constexpr):
-    """Both halves of the queries' features; with LOG exp(log φ(q) - norm), or exp(log φ(q) - norm - peak) if SHIFTED."""
+    """Both halves of the queries' features; with LOG exp(log φ(q) - norm), less the peak if SHIFTED."""
     if C.LOG:
         base = tl.where(keep, norm * C.LOG2_E, 1e30)[:, None]
         plus, minus = y * C.LOG2_E - base, y * -C.LOG2_E - base

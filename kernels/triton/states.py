@@ -104,14 +104,23 @@ def rescaled(total, unit, exponent):
 
 
 @triton.jit
-def tamed(halves, C: tl.constexpr):
-    """Both halves' sums with a peak of 0, whatever that makes of those that are not tame."""
+def without_peaks(halves, more, C: tl.constexpr):
+    """Both halves' sums times exp(peak + more), cut where that is too large, with a peak of 0; `more` is [columns]."""
     plus, minus = halves
-    total, unit = rescaled(plus[0], plus[1], tl.minimum(plus[2], 80.0))
+    total, unit = rescaled(plus[0], plus[1], tl.minimum(plus[2] + more[0], 80.0))
     plus = total, unit, tl.zeros_like(plus[2])
     if C.HALVES == 2:
-        total, unit = rescaled(minus[0], minus[1], tl.minimum(minus[2], 80.0))
+        total, unit = rescaled(minus[0], minus[1], tl.minimum(minus[2] + more[1], 80.0))
     return plus, (total, unit, plus[2])
+
+
+@triton.jit
+def tamed(halves, highest, C: tl.constexpr):
+    """Both halves' sums without peaks, with LOG, and the largest logarithms [rows] with those of the peaks."""
+    if C.LOG:
+        highest += wildness(halves[0][2], halves[1][2], C)
+        halves = without_peaks(halves, (0.0, 0.0), C)
+    return halves, highest
 
 
 @triton.jit
@@ -160,7 +169,7 @@ def no_sums(peak, C: tl.constexpr):
 @triton.jit
 def sums_between(given, segments, sequence, first, until, head, heads, columns, value_columns, GIVEN: tl.constexpr,
                  C: tl.constexpr):  # fmt: skip
-    """Both halves' sums that are GIVEN for a sequence, and those of the segments in slots `first` to `until`, together."""
+    """Both halves' sums that are GIVEN for a sequence, with those of the segments in slots `first` to `until` added."""
     plus = _sums_between(given, segments, sequence, first, until, head, heads, 0, columns, value_columns, GIVEN, C)
     minus = plus
     if C.HALVES == 2:
