@@ -129,18 +129,15 @@ def _key_chunk(queries, keys, mask, into, maps, kv_head, rows, stop, halves, hig
     if C.LOG:
         highest = tl.maximum(highest, largest(logs, columns, C))
     plus, minus = k_plus.to(C.OPERAND), k_minus.to(C.OPERAND)
-    mean = filled(1.0 / C.UNIT / C.UNIT, C.CHUNK, C.UNIT, C.OPERAND)
-    grad_plus = through_state(values, mean, _summed(halves[0], C), C)
-    grad_minus = grad_plus
-    grad_values = tl.dot(plus, halves[0][0].to(C.OPERAND), input_precision=C.PRECISION)
-    if C.HALVES == 2:
-        grad_minus = through_state(values, mean, _summed(halves[1], C), C)
-        grad_values = tl.dot(minus, halves[1][0].to(C.OPERAND), grad_values, input_precision=C.PRECISION)
-    grads = (grad_plus, grad_minus, grad_values)
-    if C.CAUSAL:
-        for group in range(C.GROUPS):
-            grads, halves = _pairs(queries, maps[0], kv_head * C.GROUPS + group, rows, stop, plus, minus, values, grads,
-                                   halves, dims, columns, value_columns, C)  # fmt: skip
+    if C.LATE:
+        grads, halves = _late_pairs(queries, maps[0], kv_head, rows, stop, plus, minus, values, halves, dims, columns,
+                                    value_columns, C)  # fmt: skip
+    else:
+        grads = _from_sums(values, plus, minus, halves, C)
+        if C.CAUSAL:
+            for group in range(C.GROUPS):
+                grads, halves = _pairs(queries, maps[0], kv_head * C.GROUPS + group, rows, stop, plus, minus, values,
+                                       grads, halves, dims, columns, value_columns, C)  # fmt: skip
     grad_y = map_gradient(k_plus, k_minus, grads[0], grads[1], C)
     grad_values = grads[2]
     if C.HAS_MASK:
@@ -157,26 +154,69 @@ def _key_chunk(queries, keys, mask, into, maps, kv_head, rows, stop, halves, hig
 
 
 @triton.jit
+def _from_sums(values, plus, minus, halves, C: tl.constexpr):
+    """The gradients of both halves of a chunk's features and of its values by the queries after the chunk."""
+    mean = filled(1.0 / C.UNIT / C.UNIT, C.CHUNK, C.UNIT, C.OPERAND)
+    grad_plus = through_state(values, mean, _summed(halves[0], C), C)
+    grad_minus = grad_plus
+    grad_values = tl.dot(plus, halves[0][0].to(C.OPERAND), input_precision=C.PRECISION)
+    if C.HALVES == 2:
+        grad_minus = through_state(values, mean, _summed(halves[1], C), C)
+        grad_values = tl.dot(minus, halves[1][0].to(C.OPERAND), grad_values, input_precision=C.PRECISION)
+    return grad_plus, grad_minus, grad_values
+
+
+@triton.jit
 def _summed(half, C: tl.constexpr):
     """One half's sums, in whose vector all columns are their sum."""
     return half[0], in_columns(tl.sum(half[1], 1), C)
 
 
 @triton.jit
-def _pairs(queries, q_map, head, rows, stop, plus, minus, values, grads, halves, dims, columns, value_columns,
-           C: tl.constexpr):  # fmt: skip
-    """Adds what a chunk's queries of one head give its keys and values, and the queries to the sums over queries."""
+def _load_queries(queries, q_map, head, rows, stop, values, halves, dims, columns, value_columns, C: tl.constexpr):
+    """Both halves of the features of a chunk's queries as operands, g, h as an operand, and the slopes of all pairs."""
     q, grad, norms, pulls, q_head, grad_head, tokens, q_row, grad_row = queries
-    grad_plus, grad_minus, grad_values = grads
     x = load_tile(q + head * q_head, rows, dims, q_row, stop, C.DIM, C.OPERAND)
     given = load_tile(grad + head * grad_head, rows, value_columns, grad_row, stop, C.VALUES, tl.float32)
     norm, given, pull = load_row_gradients(norms + head * tokens, pulls + head * tokens, given, rows, stop, C)
     y = project(x, load_map(q_map, head, dims, columns, C), C)
     slopes = tl.dot(given, tl.trans(values), input_precision=C.PRECISION) + pull[:, None]
     q_plus, q_minus = query_weights(y, norm, rows < stop, halves, columns, False, C)
-    q_plus, q_minus = q_plus.to(C.OPERAND), q_minus.to(C.OPERAND)
     # Features of hidden keys and of queries past the end are zero, so what their slopes are does not matter.
-    weights = tl.trans(tl.where(rows[:, None] >= rows[None, :], slopes, 0.0)).to(C.OPERAND)
+    slopes = tl.where(rows[:, None] >= rows[None, :], slopes, 0.0)
+    return q_plus.to(C.OPERAND), q_minus.to(C.OPERAND), given, spread(pull, C.UNIT, C), slopes
+
+
+@triton.jit
+def _late_pairs(queries, q_map, head, rows, stop, plus, minus, values, halves, dims, columns, value_columns,
+                C: tl.constexpr):  # fmt: skip
+    """`_from_sums` and `_pairs` of the only head, in an order that takes fewer registers, by count."""
+    q_plus, q_minus, given, pulled, slopes = _load_queries(queries, q_map, head, rows, stop, values, halves, dims,
+                                                           columns, value_columns, C)  # fmt: skip
+    scores, weights = tl.dot(q_plus, tl.trans(plus), input_precision=C.PRECISION), slopes.to(C.OPERAND)
+    if C.HALVES == 2:
+        scores = tl.dot(q_minus, tl.trans(minus), scores, input_precision=C.PRECISION)
+    scores = tl.where(rows[:, None] >= rows[None, :], scores, 0.0).to(C.OPERAND)
+    if C.BD <= 64:  # else shared memory has no room for them beside the sums
+        weights, scores = tl.trans(weights), tl.trans(scores)
+    grad_plus, grad_minus, grad_values = _from_sums(values, plus, minus, halves, C)
+    if C.BD > 64:
+        weights, scores = tl.trans(weights), tl.trans(scores)
+    grad_plus = tl.dot(weights, q_plus, grad_plus, input_precision=C.PRECISION)
+    if C.HALVES == 2:
+        grad_minus = tl.dot(weights, q_minus, grad_minus, input_precision=C.PRECISION)
+    grad_values = tl.dot(scores, given, grad_values, input_precision=C.PRECISION)
+    return (grad_plus, grad_minus, grad_values), absorb(halves, q_plus, q_minus, given, pulled, C)
+
+
+@triton.jit
+def _pairs(queries, q_map, head, rows, stop, plus, minus, values, grads, halves, dims, columns, value_columns,
+           C: tl.constexpr):  # fmt: skip
+    """Adds what a chunk's queries of one head give its keys and values, and the queries to the sums over queries."""
+    grad_plus, grad_minus, grad_values = grads
+    q_plus, q_minus, given, pulled, slopes = _load_queries(queries, q_map, head, rows, stop, values, halves, dims,
+                                                           columns, value_columns, C)  # fmt: skip
+    weights = tl.trans(slopes).to(C.OPERAND)
     scores = tl.dot(q_plus, tl.trans(plus), input_precision=C.PRECISION)
     grad_plus = tl.dot(weights, q_plus, grad_plus, input_precision=C.PRECISION)
     if C.HALVES == 2:
@@ -184,7 +224,7 @@ def _pairs(queries, q_map, head, rows, stop, plus, minus, values, grads, halves,
         grad_minus = tl.dot(weights, q_minus, grad_minus, input_precision=C.PRECISION)
     scores = tl.where(rows[:, None] >= rows[None, :], scores, 0.0)
     grad_values = tl.dot(tl.trans(scores).to(C.OPERAND), given, grad_values, input_precision=C.PRECISION)
-    return (grad_plus, grad_minus, grad_values), absorb(halves, q_plus, q_minus, given, spread(pull, C.UNIT, C), C)
+    return (grad_plus, grad_minus, grad_values), absorb(halves, q_plus, q_minus, given, pulled, C)
 
 
 @triton.jit(noinline=True)

@@ -120,6 +120,11 @@ class Constants:
         """Number of features, both halves together."""
         return self.HALVES * self.WIDTH
 
+    @property
+    def LATE(self) -> bool:
+        """Keys read the sums over queries after a chunk's queries are mapped, which takes fewer registers, by count."""
+        return self.CAUSAL and self.GROUPS == 1 and not self.LOG
+
 
 @cache
 def with_tiles(constants: Constants, *, values: int, columns: int | None = None) -> Constants:
