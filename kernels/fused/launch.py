@@ -50,7 +50,8 @@ def forward(call: Call) -> Forward:
     norms = torch.empty(batch, heads, tokens, dtype=torch.float32, device=call.q.device)
     output = empty_by_token(norms if call.wide else call.v, batch, heads, tokens, call.values)
     if call.wide:  # the kernel adds numerators and denominators to these
-        output.zero_(), norms.fill_(call.eps)
+        output.zero_()
+        norms.fill_(call.eps)
     final, segments = empty_sums(call, call.sequences), segment_states(call)
     tiles, constants = call.tiled
     launch(

@@ -76,7 +76,9 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grads: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         saved = iter(ctx.saved_tensors)
         rows = [next(saved) for _ in _KEPT]
         call = Call(*(next(saved) if other is None else other[0] for other in ctx.others))
@@ -95,7 +97,8 @@ def attend(call: Call) -> Results:
     if operator.listened_to(leaves):
         return cast(Results, fused_forward(*call.flatten()))
     if torch.is_grad_enabled() and any(x.requires_grad for x in leaves):
-        return cast(Results, _Attention.apply(call, *leaves))
+        apply: Any = _Attention.apply
+        return cast(Results, apply(call, *leaves))
     return _forward(call)
 
 

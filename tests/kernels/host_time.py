@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -79,8 +80,8 @@ def calls() -> dict[str, Called]:
     found: dict[str, Called] = {}
     for form in ("fused_chunk", "chunk"):
         for name in ("softmax", "exp"):
-            found[f"{name}, {form}, forward"] = lambda name=name, form=form: forward(name, form)
-            found[f"{name}, {form}, both ways"] = lambda name=name, form=form: both(name, form)
+            found[f"{name}, {form}, forward"] = partial(forward, name, form)
+            found[f"{name}, {form}, both ways"] = partial(both, name, form)
     token = [x[:, :, :1] for x in (q, k, v)]
     found["exp, decoding"] = lambda: fused_recurrent_hedgehog_attn(*token, *maps, state=state, feature_map="exp")
     return found
@@ -125,10 +126,11 @@ def microseconds(call: Called) -> float:
 
 def main() -> None:
     torch.set_num_threads(1)
-    driver.set_active(StandIn())
-    choose.obstacles = lambda _: iter(())  # type: ignore[attr-defined]
+    stand_in: Any = StandIn()
+    driver.set_active(stand_in)
     listened_to = operator.listened_to
-    operator.listened_to = lambda tensors: listened_to(tensors) and False
+    setattr(choose, "obstacles", lambda _: iter(()))  # noqa: B010
+    setattr(operator, "listened_to", lambda tensors: listened_to(tensors) and False)  # noqa: B010
     timed = {name: (call, alone(call)) for name, call in calls().items()}
     blocks: dict[str, list[tuple[float, float]]] = {name: [] for name in timed}
     for _ in range(ROUNDS + 1):

@@ -135,7 +135,12 @@ def test_a_mode_a_subclass_a_transform_and_a_cpu_are_listeners() -> None:
         with FakeTensorMode():
             assert operator.listened_to([plain])
         heard: list[bool] = []
-        torch.func.vmap(lambda x: (heard.append(operator.listened_to([plain])), x)[1])(plain)
+
+        def mapped(x: Tensor) -> Tensor:
+            heard.append(operator.listened_to([plain]))
+            return x
+
+        torch.func.vmap(mapped)(plain)
         assert heard == [True]
 
 
