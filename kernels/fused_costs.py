@@ -87,7 +87,7 @@ class Walk:
         stored = {} if not self._later else {
             "sum_queries": self._cost(
                 others, 6 * square, self._vectors(2 * others) + self._rows(2 * others) + self._matrices(1)
-                + self._sums(self._later, peaks=False) + self._peaks(self._later),
+                + self._sums(self._later) + self._peaks(self._later),
             ),
         }  # fmt: skip
         return {"query_walk": queries, **stored, "key_walk": keys}
@@ -134,10 +134,9 @@ class Walk:
         """Bytes of so many maps."""
         return self.heads * count * self.d * self.d * ELEMENT_BYTES[self.dtype]
 
-    def _sums(self, count: int, *, peaks: bool = True) -> int:
+    def _sums(self, count: int) -> int:
         """Bytes of the sums of so many segments or sequences."""
-        plain = count * self.heads * 2 * self.d * (self.d + 1) * SUM_BYTES
-        return plain + (self._peaks(count) if peaks else 0)
+        return count * self.heads * 2 * self.d * (self.d + 1) * SUM_BYTES + self._peaks(count)
 
     def _peaks(self, count: int) -> int:
         """Bytes of the peaks of so many sums."""

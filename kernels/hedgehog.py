@@ -16,7 +16,7 @@ from .choice import KernelChoice, LinearAttentionResult
 from .fused.call import Call
 from .fused.checks import check_call
 from .fused.choose import DECODED_BY_TRITON, compiled_on_cpu, fused_attention, why_not_fused
-from .fused.op import decode_in_place_by_torch, fused_decode_
+from .fused.op import decode_in_place, decode_in_place_by_torch
 from .linear.sums import EPS
 from .state import LinearState
 from .triton.backend import chooses_triton
@@ -143,7 +143,7 @@ def fused_recurrent_hedgehog_attn(
         )
     )  # fmt: skip
     fuses = chooses_triton(backend, lambda: why_not_fused(call, decoding=True))
-    decode = fused_decode_ if fuses or compiled_on_cpu(call) else decode_in_place_by_torch
     with torch.no_grad():
-        output = decode(*call.flatten())
+        decodes = fuses or compiled_on_cpu(call)
+        output = decode_in_place(call) if decodes else decode_in_place_by_torch(*call.flatten())
     return LinearAttentionResult(output, state, DECODED_BY_TRITON if fuses else KernelChoice("recurrent", "torch"))

@@ -11,69 +11,74 @@ axes: l, batch and kv head together, and g, the query heads of a kv head. Featur
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportAttributeAccessIssue=false
 
 import triton
 import triton.language as tl
 
-from ..triton.features import EMPTY_LOG, load_tile, store_tile
+from ..triton.features import EMPTY_LOG, filled, load_tile, row_of, store_tile
 
 
 @triton.jit
-def _scores(q, k, phi_q, phi_k, padding, rows, key_rows, queries, keys, DIM: tl.constexpr, FEATURES: tl.constexpr,
-            CAUSAL: tl.constexpr, HAS_PADDING: tl.constexpr, BD: tl.constexpr, BF: tl.constexpr,
-            PRECISION: tl.constexpr):  # fmt: skip
+def _scores(tensors, rows, key_rows, queries, keys, C: tl.constexpr):
     """The teacher's logits, the student's scores (zero where hidden) and the mask of visible keys, all [rows keys]."""
+    q, k, phi_q, phi_k, padding = tensors
     real = key_rows < keys
-    if HAS_PADDING:
+    if C.HAS_MASK:
         real &= tl.load(padding + key_rows, mask=real, other=1) == 0
     visible = (rows < queries)[:, None] & real[None, :]
-    if CAUSAL:
+    if C.CAUSAL:
         visible &= (rows + (keys - queries))[:, None] >= key_rows[None, :]
-    dims = tl.arange(0, BD)
-    x = load_tile(q, rows, dims, DIM, queries, DIM, tl.float32)
-    y = load_tile(k, key_rows, dims, DIM, keys, DIM, tl.float32)
-    logits = tl.dot(x, tl.trans(y), input_precision=PRECISION)
+    dims = tl.arange(0, C.BD)
+    x = load_tile(q, rows, dims, C.DIM, queries, C.DIM, tl.float32)
+    y = load_tile(k, key_rows, dims, C.DIM, keys, C.DIM, tl.float32)
+    logits = tl.dot(x, tl.trans(y), input_precision=C.PRECISION)
     scores = tl.zeros(visible.shape, tl.float32)
-    for first in range(0, FEATURES, BF):
-        columns = first + tl.arange(0, BF)
-        query_features = load_tile(phi_q, rows, columns, FEATURES, queries, FEATURES, tl.float32)
-        key_features = load_tile(phi_k, key_rows, columns, FEATURES, keys, FEATURES, tl.float32)
-        scores += tl.dot(query_features, tl.trans(key_features), input_precision=PRECISION)
+    for first in range(0, C.WIDTH, C.BW):
+        columns = first + tl.arange(0, C.BW)
+        query_features = load_tile(phi_q, rows, columns, C.WIDTH, queries, C.WIDTH, tl.float32)
+        key_features = load_tile(phi_k, key_rows, columns, C.WIDTH, keys, C.WIDTH, tl.float32)
+        scores += tl.dot(query_features, tl.trans(key_features), input_precision=C.PRECISION)
     return logits, tl.where(visible, scores, 0.0), visible
 
 
 @triton.jit
-def _slopes(logits, scores, visible, log_sum, total, mass, share, FLOOR: tl.constexpr):
-    """The gradients of the scores [rows keys], share · ∂loss/∂s."""
+def _of_head(q, k, phi_q, phi_k, padding, head, queries, keys, C: tl.constexpr):
+    """Pointers to the tensors of one query head."""
+    leading = head // C.GROUPS
+    return (q + head * queries * C.DIM, k + leading * keys * C.DIM, phi_q + head * queries * C.WIDTH,
+            phi_k + leading * keys * C.WIDTH, padding + leading * keys)  # fmt: skip
+
+
+@triton.jit
+def _slopes(logits, scores, visible, row, floor):
+    """The gradients of the scores [rows keys], share · ∂loss/∂s; `row` is what `_load_row` gives."""
+    log_sum, total, mass, share = row
     weights = tl.exp(tl.where(visible, logits - log_sum[:, None], EMPTY_LOG))
     probabilities = scores / total[:, None]
-    pulled = tl.where(probabilities >= FLOOR, weights / tl.maximum(probabilities, FLOOR), 0.0)
+    pulled = tl.where(probabilities >= floor, weights / tl.maximum(probabilities, floor), 0.0)
     return tl.where(visible, (mass[:, None] - pulled) * (share / total)[:, None], 0.0)
 
 
 @triton.jit
 def distill_rows(q, k, phi_q, phi_k, padding, shares, cross_entropy, kl, log_sums, totals, masses, queries, keys,
-                 groups, eps, DIM: tl.constexpr, FEATURES: tl.constexpr, CAUSAL: tl.constexpr,
-                 HAS_PADDING: tl.constexpr, FLOOR: tl.constexpr, ROWS: tl.constexpr,
-                 BD: tl.constexpr, BF: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+                 eps, floor, C: tl.constexpr):  # fmt: skip
     """The cross-entropy and KL divergence of each row times its share in the mean, and L, S and m; all [l g n].
 
     Grid: tiles of rows, l · g.
     """
     head = tl.program_id(1).to(tl.int64)
-    leading, first = head // groups, tl.program_id(0) * ROWS
-    rows = first + tl.arange(0, ROWS)
-    q, phi_q = q + head * queries * DIM, phi_q + head * queries * FEATURES
-    k, phi_k, padding = k + leading * keys * DIM, phi_k + leading * keys * FEATURES, padding + leading * keys
+    leading, first = head // C.GROUPS, tl.program_id(0) * C.CHUNK
+    rows = first + tl.arange(0, C.CHUNK)
+    tensors = _of_head(q, k, phi_q, phi_k, padding, head, queries, keys, C)
     end = keys
-    if CAUSAL:
-        end = tl.minimum(keys, keys - queries + first + ROWS)
-    top, exponentials = tl.full((ROWS,), EMPTY_LOG, tl.float32), tl.zeros((ROWS,), tl.float32)
-    total = tl.zeros((ROWS,), tl.float32)
-    for key_first in range(0, end, ROWS):
-        key_rows = key_first + tl.arange(0, ROWS)
-        logits, scores, visible = _scores(q, k, phi_q, phi_k, padding, rows, key_rows, queries, keys, DIM, FEATURES,
-                                          CAUSAL, HAS_PADDING, BD, BF, PRECISION)  # fmt: skip
+    if C.CAUSAL:
+        end = tl.minimum(keys, keys - queries + first + C.CHUNK)
+    top, exponentials = row_of(EMPTY_LOG, C.CHUNK), row_of(0.0, C.CHUNK)
+    total = row_of(0.0, C.CHUNK)
+    for key_first in range(0, end, C.CHUNK):
+        key_rows = key_first + tl.arange(0, C.CHUNK)
+        logits, scores, visible = _scores(tensors, rows, key_rows, queries, keys, C)
         logits = tl.where(visible, logits, EMPTY_LOG)
         grown = tl.maximum(top, tl.max(logits, 1))
         weights = tl.where(visible, tl.exp(logits - grown[:, None]), 0.0)
@@ -83,18 +88,17 @@ def distill_rows(q, k, phi_q, phi_k, padding, shares, cross_entropy, kl, log_sum
     log_sum = top + tl.log(tl.where(exponentials > 0, exponentials, 1.0))
     total += eps
     total = tl.where(total == 0, 1.0, total)
-    crossed, entropy = tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS,), tl.float32)
-    mass = tl.zeros((ROWS,), tl.float32)
-    for key_first in range(0, end, ROWS):
-        key_rows = key_first + tl.arange(0, ROWS)
-        logits, scores, visible = _scores(q, k, phi_q, phi_k, padding, rows, key_rows, queries, keys, DIM, FEATURES,
-                                          CAUSAL, HAS_PADDING, BD, BF, PRECISION)  # fmt: skip
+    crossed, entropy = row_of(0.0, C.CHUNK), row_of(0.0, C.CHUNK)
+    mass = row_of(0.0, C.CHUNK)
+    for key_first in range(0, end, C.CHUNK):
+        key_rows = key_first + tl.arange(0, C.CHUNK)
+        logits, scores, visible = _scores(tensors, rows, key_rows, queries, keys, C)
         logs = tl.where(visible, logits - log_sum[:, None], 0.0)
         weights = tl.where(visible, tl.exp(logs), 0.0)
         probabilities = scores / total[:, None]
-        crossed -= tl.sum(weights * tl.log(tl.maximum(probabilities, FLOOR)), 1)
+        crossed -= tl.sum(weights * tl.log(tl.maximum(probabilities, floor)), 1)
         entropy -= tl.sum(weights * logs, 1)
-        mass += tl.sum(tl.where(probabilities >= FLOOR, weights, 0.0), 1)
+        mass += tl.sum(tl.where(probabilities >= floor, weights, 0.0), 1)
     real = rows < queries
     share = tl.load(shares + leading * queries + rows, mask=real, other=0.0)
     place = head * queries + rows
@@ -116,58 +120,48 @@ def _load_row(shares, log_sums, totals, masses, rows, queries):
 
 @triton.jit
 def distill_query_gradients(q, k, phi_q, phi_k, padding, shares, log_sums, totals, masses, gradients, queries, keys,
-                            groups, DIM: tl.constexpr, FEATURES: tl.constexpr, CAUSAL: tl.constexpr,
-                            HAS_PADDING: tl.constexpr, FLOOR: tl.constexpr, ROWS: tl.constexpr,
-                            BD: tl.constexpr, BF: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """The gradients of the queries' features [l g n FEATURES]. Grid: tiles of rows, l · g, tiles of features."""
+                            floor, C: tl.constexpr):  # fmt: skip
+    """The gradients of the queries' features [l g n WIDTH]. Grid: tiles of rows, l · g, tiles of features."""
     head = tl.program_id(1).to(tl.int64)
-    leading, first = head // groups, tl.program_id(0) * ROWS
-    rows, columns = first + tl.arange(0, ROWS), tl.program_id(2) * BF + tl.arange(0, BF)
-    q, phi_q = q + head * queries * DIM, phi_q + head * queries * FEATURES
-    k, phi_k, padding = k + leading * keys * DIM, phi_k + leading * keys * FEATURES, padding + leading * keys
+    leading, first = head // C.GROUPS, tl.program_id(0) * C.CHUNK
+    rows, columns = first + tl.arange(0, C.CHUNK), tl.program_id(2) * C.BW + tl.arange(0, C.BW)
+    tensors = _of_head(q, k, phi_q, phi_k, padding, head, queries, keys, C)
     place = head * queries
-    log_sum, total, mass, share = _load_row(shares + leading * queries, log_sums + place, totals + place,
-                                            masses + place, rows, queries)  # fmt: skip
+    row = _load_row(shares + leading * queries, log_sums + place, totals + place, masses + place, rows, queries)
     end = keys
-    if CAUSAL:
-        end = tl.minimum(keys, keys - queries + first + ROWS)
-    gradient = tl.zeros((ROWS, BF), tl.float32)
-    for key_first in range(0, end, ROWS):
-        key_rows = key_first + tl.arange(0, ROWS)
-        logits, scores, visible = _scores(q, k, phi_q, phi_k, padding, rows, key_rows, queries, keys, DIM, FEATURES,
-                                          CAUSAL, HAS_PADDING, BD, BF, PRECISION)  # fmt: skip
-        slopes = _slopes(logits, scores, visible, log_sum, total, mass, share, FLOOR)
-        y = load_tile(phi_k, key_rows, columns, FEATURES, keys, FEATURES, tl.float32)
-        gradient += tl.dot(slopes, y, input_precision=PRECISION)
-    store_tile(gradients + place * FEATURES, gradient, rows, columns, FEATURES, queries, FEATURES)
+    if C.CAUSAL:
+        end = tl.minimum(keys, keys - queries + first + C.CHUNK)
+    gradient = filled(0.0, C.CHUNK, C.BW, tl.float32)
+    for key_first in range(0, end, C.CHUNK):
+        key_rows = key_first + tl.arange(0, C.CHUNK)
+        logits, scores, visible = _scores(tensors, rows, key_rows, queries, keys, C)
+        slopes = _slopes(logits, scores, visible, row, floor)
+        y = load_tile(tensors[3], key_rows, columns, C.WIDTH, keys, C.WIDTH, tl.float32)
+        gradient += tl.dot(slopes, y, input_precision=C.PRECISION)
+    store_tile(gradients + place * C.WIDTH, gradient, rows, columns, C.WIDTH, queries, C.WIDTH)
 
 
 @triton.jit
 def distill_key_gradients(q, k, phi_q, phi_k, padding, shares, log_sums, totals, masses, gradients, queries, keys,
-                          groups, DIM: tl.constexpr, FEATURES: tl.constexpr, CAUSAL: tl.constexpr,
-                          HAS_PADDING: tl.constexpr, FLOOR: tl.constexpr, ROWS: tl.constexpr,
-                          BD: tl.constexpr, BF: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """The gradients of the keys' features from each query head [l g m FEATURES].
+                          floor, C: tl.constexpr):  # fmt: skip
+    """The gradients of the keys' features from each query head [l g m WIDTH].
 
     Grid: tiles of keys, l · g, tiles of features.
     """
     head = tl.program_id(1).to(tl.int64)
-    leading, key_first = head // groups, tl.program_id(0) * ROWS
-    key_rows, columns = key_first + tl.arange(0, ROWS), tl.program_id(2) * BF + tl.arange(0, BF)
-    q, phi_q = q + head * queries * DIM, phi_q + head * queries * FEATURES
-    k, phi_k, padding = k + leading * keys * DIM, phi_k + leading * keys * FEATURES, padding + leading * keys
+    leading, key_first = head // C.GROUPS, tl.program_id(0) * C.CHUNK
+    key_rows, columns = key_first + tl.arange(0, C.CHUNK), tl.program_id(2) * C.BW + tl.arange(0, C.BW)
+    tensors = _of_head(q, k, phi_q, phi_k, padding, head, queries, keys, C)
     place = head * queries
     start = 0
-    if CAUSAL:
-        start = tl.maximum(0, key_first - (keys - queries)) // ROWS * ROWS
-    gradient = tl.zeros((ROWS, BF), tl.float32)
-    for first in range(start, queries, ROWS):
-        rows = first + tl.arange(0, ROWS)
-        log_sum, total, mass, share = _load_row(shares + leading * queries, log_sums + place, totals + place,
-                                                masses + place, rows, queries)  # fmt: skip
-        logits, scores, visible = _scores(q, k, phi_q, phi_k, padding, rows, key_rows, queries, keys, DIM, FEATURES,
-                                          CAUSAL, HAS_PADDING, BD, BF, PRECISION)  # fmt: skip
-        slopes = _slopes(logits, scores, visible, log_sum, total, mass, share, FLOOR)
-        x = load_tile(phi_q, rows, columns, FEATURES, queries, FEATURES, tl.float32)
-        gradient += tl.dot(tl.trans(slopes), x, input_precision=PRECISION)
-    store_tile(gradients + head * keys * FEATURES, gradient, key_rows, columns, FEATURES, keys, FEATURES)
+    if C.CAUSAL:
+        start = tl.maximum(0, key_first - (keys - queries)) // C.CHUNK * C.CHUNK
+    gradient = filled(0.0, C.CHUNK, C.BW, tl.float32)
+    for first in range(start, queries, C.CHUNK):
+        rows = first + tl.arange(0, C.CHUNK)
+        row = _load_row(shares + leading * queries, log_sums + place, totals + place, masses + place, rows, queries)
+        logits, scores, visible = _scores(tensors, rows, key_rows, queries, keys, C)
+        slopes = _slopes(logits, scores, visible, row, floor)
+        x = load_tile(tensors[2], rows, columns, C.WIDTH, queries, C.WIDTH, tl.float32)
+        gradient += tl.dot(tl.trans(slopes), x, input_precision=C.PRECISION)
+    store_tile(gradients + head * keys * C.WIDTH, gradient, key_rows, columns, C.WIDTH, keys, C.WIDTH)

@@ -7,7 +7,7 @@ import triton
 from torch import Tensor
 
 from ..triton.launch import MAX_GRID, launch, mask_bytes
-from ..triton.tiles import padded
+from ..triton.tiles import Constants, padded
 from .call import DistillationCall
 from .kernels import distill_key_gradients, distill_query_gradients, distill_rows
 from .tiled_scores import FeatureGradients
@@ -42,9 +42,11 @@ def distill(
     of_rows = ("cross_entropy", "kl", "log_sums", "totals", "masses")
     by_head |= {name: torch.empty(leading, groups, queries, dtype=torch.float32, device=q.device) for name in of_rows}
     sizes: dict[str, Any] = {
-        "queries": queries, "keys": keys, "groups": groups, "eps": 0.0 if call.log_space else call.eps,
-        "DIM": dim, "FEATURES": features, "CAUSAL": call.causal, "HAS_PADDING": call.padding is not None,
-        "FLOOR": FLOOR, "ROWS": rows, "BD": padded(dim), "BF": columns, "PRECISION": PRECISION,
+        "queries": queries, "keys": keys, "eps": 0.0 if call.log_space else call.eps, "floor": FLOOR,
+        "C": Constants(
+            DIM=dim, VALUES=0, CHUNK=rows, BD=padded(dim), BV=0, OPERAND=None, PRECISION=PRECISION, WIDTH=features,
+            BW=columns, CAUSAL=call.causal, HAS_MASK=call.padding is not None, GROUPS=groups,
+        ),
     }  # fmt: skip
     gradients = None
     if call.with_gradients:

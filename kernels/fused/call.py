@@ -10,10 +10,10 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ..linear.sums import EPS
 from ..state import LinearState, accumulator_dtype
-from ..triton.backend import MAX_WIDTH, NARROW
+from ..triton.backend import NARROW
 from ..triton.launch import mask_bytes, strides
 from ..triton.operator import Arguments, Size
-from ..triton.tiles import WIDE_TILE, Constants, Tiles, operands, padded, parts, span_of, tiles_for
+from ..triton.tiles import COLUMNS, Constants, Tiles, operands, padded, parts, span_of, tiles_for, with_tiles
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,18 @@ class Call(Arguments):
             dtype = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
         if state is not None:
             others |= {"initial_kv": state.kv, "initial_k": state.k, "initial_scale": state.log_scale}
-        return cls(q.to(dtype), k.to(dtype), v.to(dtype), **others)
+        q, k, v = (x if x.dtype == dtype else x.to(dtype) for x in (q, k, v))
+        return cls(q, k, v, **others)
 
     def readable(self) -> "Call":
         """The call with tensors as kernels read them: q, k and v contiguous in rows, W and b in all."""
+        maps = (self.q_weight, self.k_weight, self.q_bias, self.k_bias)
+        if self.q.stride(-1) == self.k.stride(-1) == self.v.stride(-1) == 1:
+            if all(x is None or x.is_contiguous() for x in maps):
+                return self
         rows = {name: x for name in ("q", "k", "v") if (x := getattr(self, name)).stride(-1) != 1}
-        maps = ((name, getattr(self, name)) for name in ("q_weight", "k_weight", "q_bias", "k_bias"))
-        rows |= {name: x for name, x in maps if x is not None and not x.is_contiguous()}
-        return replace(self, **{name: x.contiguous() for name, x in rows.items()}) if rows else self
+        rows |= {name: x for name in _MAPS if (x := getattr(self, name)) is not None}
+        return replace(self, **{name: x.contiguous() for name, x in rows.items()})
 
     @property
     def initial(self) -> LinearState | None:
@@ -137,9 +141,9 @@ class Call(Arguments):
 
     @property
     def wide(self) -> bool:
-        """Whether sums do not fit into the registers of a program: of many plain features, or of wide values."""
+        """Whether features are read a few columns at a time: many plain ones, or any beside wide values."""
         plain = self.q_weight is None and not self.log_space
-        return plain and bool(self.width > MAX_WIDTH or self.values > NARROW)
+        return plain and bool(self.width > NARROW or self.values > NARROW)
 
     @property
     def sizes(self) -> Tiles:
@@ -164,7 +168,7 @@ class Call(Arguments):
     @property
     def in_one(self) -> bool:
         """Whether the form is "fused_chunk": asked for, or one segment for each sequence and head fills a GPU."""
-        if self.form != "auto" or not self.causal or self.wide:
+        if self.form != "auto" or not self.causal:
             return self.form == "fused_chunk"
         # torch.compile, which traces this, does not take the lock of a cached property.
         return bool((self._cut_anew()[2] if torch.compiler.is_compiling() else self.segments) == 1)
@@ -172,7 +176,7 @@ class Call(Arguments):
     @property
     def kept_slots(self) -> Size:
         """Slots whose sums the forward pass keeps for the backward pass."""
-        return 0 if self.wide or self.in_one else self.slots
+        return 0 if self.in_one else self.slots
 
     @cached_property
     def _cut(self) -> tuple[Tiles, Size, Size, Size]:
@@ -183,16 +187,23 @@ class Call(Arguments):
         tokens, (batch, heads, _, _) = self.tokens, self.q.shape
         sides = (int(size) for size in (self.dim, self.width, self.values))
         sizes = self.tiles or tiles_for(str(self.q.dtype).removeprefix("torch."), *sides, wide=self.wide)
-        span = sizes.block
-        if not self.wide:
-            span = span_of(self.form, sizes, tokens=tokens, heads=batch * heads, causal=self.causal)
+        span = span_of(self.form, sizes, tokens=tokens, heads=batch * heads, causal=self.causal)
         segments = parts(tokens, span)
         slots = batch * segments if self.cu_seqlens is None else tokens // span + self.sequences
         return sizes, span, segments, slots
 
-    @cached_property
+    @property
     def constants(self) -> Constants:
         """The constants that kernels are compiled for, one object for equal ones; a launch may replace some."""
+        return self._constants[0]
+
+    @property
+    def tiled(self) -> tuple[int, Constants]:
+        """The tiles of values, or of columns, that programs of some kernels share out, and the constants for these."""
+        return self._constants[1:]
+
+    @cached_property
+    def _constants(self) -> tuple[Constants, int, Constants]:
         key = (
             self.dim, self.width, self.values, self.negate, self.feature_map, self.log_space, self.causal,
             self.normalize, self.q_bias is None, self.mask is None, self.initial_kv is None, self.cu_seqlens is None,
@@ -200,43 +211,54 @@ class Call(Arguments):
         )  # fmt: skip
         found = _CONSTANTS.get(key)
         if found is None:
-            found = _CONSTANTS[key] = self._constants()
+            found = _CONSTANTS[key] = self._constants_anew()
         return found
 
-    def _constants(self) -> Constants:
-        return Constants(
+    def _constants_anew(self) -> tuple[Constants, int, Constants]:
+        columns = (COLUMNS, COLUMNS) if self.wide else (padded(self.dim), padded(self.width))
+        constants = Constants(
             DIM=self.dim, WIDTH=self.width, VALUES=self.values, HALVES=2 if self.negate else 1,
             MAP=self.feature_map, LOG=self.log_space, CAUSAL=self.causal, NORMALIZE=self.normalize,
             HAS_BIAS=self.q_bias is not None, HAS_MASK=self.mask is not None, HAS_INITIAL=self.initial_kv is not None,
-            PACKED=self.cu_seqlens is not None, GROUPS=self.q.shape[1] // self.k.shape[1], BLOCK=self.sizes.block,
-            CHUNK=self.sizes.chunk, BD=padded(self.dim), BW=padded(self.width), BF=WIDE_TILE, BV=padded(self.values),
-            **operands(self.q.dtype),
+            PACKED=self.cu_seqlens is not None, GROUPS=self.q.shape[1] // self.k.shape[1],
+            CHUNK=self.sizes.chunk, BD=columns[0], BW=columns[1], BV=padded(self.values), **operands(self.q.dtype),
         )  # fmt: skip
+        if self.wide:
+            return constants, parts(self.width, COLUMNS), constants
+        tile = min(self.sizes.values, padded(self.values))
+        return constants, parts(self.values, tile), with_tiles(constants, values=tile)
 
     @cached_property
     def shared(self) -> dict[str, Any]:
         """Arguments that several kernels take, by the names of their parameters."""
-        mask = mask_bytes(self.mask, self.q)
-        tensors = ("q_weight", "q_bias", "k_weight", "k_bias")
-        initial = {"initial": self.initial_kv, "initial_keys": self.initial_k, "initial_peaks": self.initial_scale}
-        return {
-            **{"q": self.q, "k": self.k, "v": self.v, "mask": mask},
-            "mask_batch": 0 if self.mask is None else mask.stride(0),
-            **strides(q=self.q, k=self.k, v=self.v),
-            **{name: self.q if (x := getattr(self, name)) is None else x for name in tensors},
-            **{name: self.q if x is None else x.to(torch.float32).contiguous() for name, x in initial.items()},
-            "ends": self.q if self.cu_seqlens is None else self._checked_ends(self.cu_seqlens),
+        q, mask = self.q, mask_bytes(self.mask, self.q)
+        found = {
+            **{
+                "q": q,
+                "k": self.k,
+                "v": self.v,
+                "mask": mask,
+                "mask_batch": 0 if self.mask is None else mask.stride(0),
+            },
+            **strides(q=q, k=self.k, v=self.v),
+            **dict.fromkeys((*_MAPS, "initial", "initial_keys", "initial_peaks"), q),
             **{"tokens": self.tokens, "span": self.span, "segments": self.segments, "sequences": self.sequences},
             **{"eps": self.eps, "C": self.constants},
+            "ends": q if self.cu_seqlens is None else self._checked_ends(self.cu_seqlens),
         }
+        initial = {"initial": self.initial_kv, "initial_keys": self.initial_k, "initial_peaks": self.initial_scale}
+        found |= {name: x for name in _MAPS if (x := getattr(self, name)) is not None}
+        return found | {name: x.to(torch.float32).contiguous() for name, x in initial.items() if x is not None}
 
     def _checked_ends(self, cu_seqlens: Tensor) -> Tensor:
         ends_of(cu_seqlens, self.tokens)
         return cu_seqlens.to(self.q.device).contiguous()
 
 
-_CONSTANTS: dict[tuple[Any, ...], Constants] = {}
-"""Constants of calls that ran before: making and hashing them anew would take as long as a launch."""
+_MAPS = ("q_weight", "k_weight", "q_bias", "k_bias")
+
+_CONSTANTS: dict[tuple[Any, ...], tuple[Constants, int, Constants]] = {}
+"""Constants and tiles of calls that ran before: making and hashing them anew would take as long as a launch."""
 
 _ENDS: Any = WeakIdKeyDictionary()
 """Ends that were read before, with the version of their tensor: only the first layer of a model waits for a GPU."""

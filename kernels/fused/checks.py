@@ -27,7 +27,8 @@ def check_call(call: Call) -> Call:
     check_mask(call.mask, batch, keys)
     _check_ends(call)
     _check_state(call)
-    check_devices(*(x for x in call.flatten() if isinstance(x, Tensor) and x is not call.cu_seqlens))
+    maps, state = (call.q_weight, call.k_weight, call.q_bias, call.k_bias), call.initial
+    check_devices(call.q, call.k, call.v, *maps, call.mask, *((state.kv, state.k, state.log_scale) if state else ()))
     return call
 
 
@@ -82,12 +83,13 @@ def check_changed_in_place(state: LinearState | None) -> None:
 def _check_maps(call: Call) -> None:
     if (call.q_bias is None) != (call.k_bias is None):
         raise ValueError("q_bias and k_bias belong to one map: give both or neither")
-    for side, heads in (("q", call.q.shape[1]), ("k", call.k.shape[1])):
-        weight, bias = getattr(call, f"{side}_weight"), getattr(call, f"{side}_bias")
-        if weight is not None:
-            check_shape(f"{side}_weight", weight, (heads, call.dim, call.width))
-        if bias is not None:
-            check_shape(f"{side}_bias", bias, (heads, call.width))
+    heads, kv_heads, dim, width = call.q.shape[1], call.k.shape[1], call.dim, call.width
+    if call.q_weight is not None and call.k_weight is not None:
+        check_shape("q_weight", call.q_weight, (heads, dim, width))
+        check_shape("k_weight", call.k_weight, (kv_heads, dim, width))
+    if call.q_bias is not None and call.k_bias is not None:
+        check_shape("q_bias", call.q_bias, (heads, width))
+        check_shape("k_bias", call.k_bias, (kv_heads, width))
 
 
 def _check_ends(call: Call) -> None:

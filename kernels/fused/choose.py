@@ -10,7 +10,7 @@ from ..choice import KernelChoice, LinearAttentionResult
 from ..state import LinearState
 from ..triton.backend import MAX_WIDTH, NARROW, chooses_triton, obstacles
 from .call import Call
-from .op import fused_decode, fused_forward
+from .op import attend, fused_decode
 from .torch_forms import torch_attention
 
 FORMS = ("auto", "fused_chunk", "chunk")
@@ -66,7 +66,7 @@ def choose_form(call: Call) -> str:
 def _obstacles(call: Call, decoding: bool) -> Iterator[str]:
     """The reasons one by one; each test is cheap, as every call and every decoded token runs all of them."""
     yield from obstacles(call.q)
-    if call.q.dtype != torch.float64 and call.sums_dtype == torch.float64:
+    if call.initial_kv is not None and call.q.dtype != torch.float64 and call.sums_dtype == torch.float64:
         yield "the initial state is float64, but they sum in float32"
     if call.tokens != call.k.shape[2]:
         yield f"they take as many queries as keys, got {call.tokens} queries and {call.k.shape[2]} keys"
@@ -97,7 +97,7 @@ def _by_operator(call: Call, return_state: bool, fuses: bool) -> LinearAttention
             kernel = DECODED_BY_TRITON
         else:
             form = _checked_form(call) if fuses else "chunk"
-            output, _, *state = fused_forward(*call.flatten())
+            output, _, *state = attend(call)
             kernel = KernelChoice(form, "triton" if fuses else "torch")
     kv, keys, scale, *_ = state
     final = LinearState(kv, keys, scale if call.log_space else None)
@@ -126,11 +126,16 @@ def _why_not_one_pass(call: Call) -> Iterator[str]:
     """The reasons why the form "fused_chunk" cannot run a call, as predicates of the form."""
     if not call.causal:
         yield "is causal, got causal=False"
-    if call.wide:
-        yield f"holds up to {MAX_WIDTH} features and {NARROW} values, got {call.dim} and {call.values}"
 
 
 def _decodes(call: Call) -> bool:
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in call.differentiable().values())
-    plain = call.initial_kv is not None and call.mask is None and call.cu_seqlens is None and not call.wide
-    return plain and call.causal and call.form == "auto" and not wanted and bool(call.tokens <= DECODED_TOKENS)
+    plain = call.initial_kv is not None and call.mask is None and call.cu_seqlens is None
+    return (
+        plain
+        and call.width <= MAX_WIDTH
+        and call.causal
+        and call.form == "auto"
+        and not wanted
+        and bool(call.tokens <= DECODED_TOKENS)
+    )

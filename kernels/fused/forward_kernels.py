@@ -1,10 +1,11 @@
 """Triton kernels for the outputs of linear attention with Hedgehog's map inside.
 
 A program for each segment and head walks through the segment's tokens with the sums in registers. If there is more than
-one segment, the sums of each over its keys are computed first.
+one segment, the sums of each over its keys are computed first. Features too many for a tile, of which there are only
+plain ones, are walked through one tile of columns after another, and the output is added up in memory.
 
 In log space a walk takes keys as they are. If a log feature of a key turns out not to be tame, it repeats the segment
-with a shift per feature, and sums the scores of a chunk pair by pair.
+one token after another, as decoding does.
 
 `halves` are the sums of both halves of a map, three each (see `triton.states`), and `here` is what `locate` says.
 """
@@ -16,9 +17,19 @@ with a shift per feature, and sums the scores of a chunk pair by pair.
 import triton
 import triton.language as tl
 
-from ..triton.exact import exact_scores, highest_log
 from ..triton.features import filled, load_keys, load_map, load_tile, map_halves, only_real, project, row_of
-from ..triton.states import finish, locate, operand_of, rescaled, sums_before, wildness, write_halves
+from ..triton.states import (
+    finish,
+    locate,
+    no_sums,
+    operand_of,
+    read_halves,
+    sums_between,
+    tamed,
+    tile_columns,
+    write_halves,
+)
+from ..triton.tokens import add_key, answer
 
 
 @triton.jit
@@ -28,8 +39,17 @@ def largest(y, columns, C: tl.constexpr):
 
 
 @triton.jit
-def absorb(half, features, values, ones, C: tl.constexpr):
-    """Adds keys to one half's sums; features [keys columns] are an operand."""
+def absorb(halves, plus, minus, values, ones, C: tl.constexpr):
+    """Adds tokens to both halves' sums; features [tokens columns] are operands."""
+    first, second = halves
+    first = _absorb(first, plus, values, ones, C)
+    if C.HALVES == 2:
+        second = _absorb(second, minus, values, ones, C)
+    return first, second
+
+
+@triton.jit
+def _absorb(half, features, values, ones, C: tl.constexpr):
     total, unit, peak = half
     features = tl.trans(features)
     return (tl.dot(features, values, total, input_precision=C.PRECISION),
@@ -37,65 +57,21 @@ def absorb(half, features, values, ones, C: tl.constexpr):
 
 
 @triton.jit
-def absorb_logs(half, logs, keep, values, ones, columns, C: tl.constexpr):
-    """Adds keys, given by their log features, to one half's sums, which grow with its peak."""
-    total, unit, peak = half
-    logs = tl.where(keep[:, None], only_real(logs, columns, -1e30, C), -1e30)
-    grown = tl.maximum(peak, tl.max(logs, 0))
-    total, unit = rescaled(total, unit, peak - grown)
-    features = tl.where(logs > -5e29, tl.exp(logs - grown[None, :]), 0.0).to(C.OPERAND)
-    return absorb((total, unit, grown), features, values, ones, C)
-
-
-@triton.jit
-def key_features(y, keep, highest, columns, EXACT: tl.constexpr, C: tl.constexpr):
-    """Both halves of keys' features as operands, not computed if EXACT, and with LOG the largest of each row so far."""
-    plus, minus = y, y
-    if not EXACT:
-        plus, minus = map_halves(y, keep, 0.0, columns, C)
-        if C.LOG:
-            highest = tl.maximum(highest, largest(y, columns, C))
+def key_features(y, keep, highest, columns, C: tl.constexpr):
+    """Both halves of keys' features as operands, and with LOG the largest logarithm of each row so far."""
+    plus, minus = map_halves(y, keep, 0.0, columns, C)
+    if C.LOG:
+        highest = tl.maximum(highest, largest(y, columns, C))
     return plus.to(C.OPERAND), minus.to(C.OPERAND), highest
 
 
 @triton.jit
-def absorb_halves(halves, y, plus, minus, keep, values, ones, columns, EXACT: tl.constexpr, C: tl.constexpr):
-    """Adds keys to both halves' sums: features that are operands, or EXACT their log features y with its peaks."""
-    first, second = halves
-    if EXACT:
-        first = absorb_logs(first, y, keep, values, ones, columns, C)
-        if C.HALVES == 2:
-            second = absorb_logs(second, -y, keep, values, ones, columns, C)
-    else:
-        first = absorb(first, plus, values, ones, C)
-        if C.HALVES == 2:
-            second = absorb(second, minus, values, ones, C)
-    return first, second
-
-
-@triton.jit
-def _tame(half):
-    """One half's sums with a peak of 0."""
-    total, unit = rescaled(half[0], half[1], half[2])
-    return total, unit, tl.zeros_like(half[2])
-
-
-@triton.jit
-def sums_at_start(initial, segments, here, kv_head, kv_heads, columns, value_columns, EXACT: tl.constexpr,
-                  C: tl.constexpr):  # fmt: skip
-    """Both halves' sums before a walk, and the `wildness` of their peaks, unless it is EXACT."""
+def sums_at_start(initial, segments, here, head, heads, columns, value_columns, C: tl.constexpr):
+    """Both halves' sums over the keys before a walk."""
     sequence, _batch, _start, _stop, _end, first, slot, last = here
     until = slot if C.CAUSAL else last
-    plus = sums_before(initial, segments, sequence, first, until, kv_head, kv_heads, 0, columns, value_columns, C)
-    minus = plus
-    if C.HALVES == 2:
-        minus = sums_before(initial, segments, sequence, first, until, kv_head, kv_heads, 1, columns, value_columns, C)
-    wild = 0.0
-    if C.LOG and not EXACT:
-        wild = wildness(plus[2], minus[2], C)
-        plus = _tame(plus)
-        minus = _tame(minus) if C.HALVES == 2 else plus
-    return (plus, minus), wild
+    return sums_between(initial, segments, sequence, first, until, head, heads, columns, value_columns, C.HAS_INITIAL,
+                        C)  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["tokens", "span", "segments", "sequences", "mask_batch"])
@@ -104,7 +80,7 @@ def sum_keys(k, v, k_weight, k_bias, mask, ends, sums, key_sums, peaks, k_batch,
     """The sums Σ φ(k) vᵀ [slot head halves·WIDTH VALUES] and Σ φ(k) of a segment, and with LOG their peaks.
 
     With CAUSAL those of a sequence's last segment, which no other needs, are zero, as are those of an empty slot.
-    Grid: slots, kv heads, tiles of values.
+    Grid: slots, kv heads, tiles of values or of columns.
     """
     _sequence, batch, start, stop, end, _first, slot, last = locate(
         tl.program_id(0), ends, tokens, span, segments, sequences, C)  # fmt: skip
@@ -112,31 +88,24 @@ def sum_keys(k, v, k_weight, k_bias, mask, ends, sums, key_sums, peaks, k_batch,
     head = tl.program_id(1).to(tl.int64)
     keys = (k + batch * k_batch + head * k_head, v + batch * v_batch + head * v_head, k_row, v_row)
     mask += batch * mask_batch
+    dims, columns, value_columns, tile = tile_columns(C)
     place = (slot.to(tl.int64) * tl.num_programs(1) + head) * C.FEATURES
-    wild = C.TAME + 1
-    for EXACT in tl.static_range(1 + C.LOG):
-        if wild > C.TAME:
-            wild = _sum_keys(keys, (k_weight, k_bias), mask, (sums, key_sums, peaks), place, head, start, stop, EXACT,
-                             C)  # fmt: skip
-
-
-@triton.jit
-def _sum_keys(keys, mapping, mask, into, place, head, start, stop, EXACT: tl.constexpr, C: tl.constexpr):
-    tile = tl.program_id(2)
-    dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tile * C.BV + tl.arange(0, C.BV)
-    mapping = load_map(mapping, head, dims, columns, C)
-    none = (filled(0.0, C.BW, C.BV, tl.float32), filled(0.0, C.BW, C.UNIT, tl.float32),
-            row_of(-1e30 if EXACT else 0.0, C.BW))  # fmt: skip
-    halves = (none, none)
+    mapping = load_map((k_weight, k_bias), head, dims, columns, C)
+    halves = no_sums(0.0, C)
     ones = filled(1.0, C.CHUNK, C.UNIT, C.OPERAND)
     highest = row_of(0.0, C.CHUNK)
     for first in range(start, stop, C.CHUNK):
         rows = first + tl.arange(0, C.CHUNK)
         keep, _x, values, y = load_keys(keys, mask, mapping, rows, stop, dims, value_columns, C)
-        plus, minus, highest = key_features(y, keep, highest, columns, EXACT, C)
-        halves = absorb_halves(halves, y, plus, minus, keep, values, ones, columns, EXACT, C)
-    write_halves(into, place, halves, columns, value_columns, tile, C.LOG, C)
-    return tl.max(highest, 0)
+        plus, minus, highest = key_features(y, keep, highest, columns, C)
+        halves = absorb(halves, plus, minus, values, ones, C)
+    write_halves((sums, key_sums, peaks), place, halves, columns, value_columns, tile, C.LOG, C)
+    if C.LOG:
+        if tl.max(highest, 0) > C.TAME:
+            halves = no_sums(-1e30, C)
+            for token in range(start, stop):
+                halves = add_key(halves, keys, mask, (k_weight, k_bias), head, token, dims, columns, value_columns, C)
+            write_halves((sums, key_sums, peaks), place, halves, columns, value_columns, tile, C.LOG, C)
 
 
 @triton.jit(do_not_specialize=["tokens", "span", "segments", "sequences", "mask_batch"])
@@ -147,7 +116,8 @@ def walk(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, ends, initial, initi
     """Outputs, each row's norm, and the sums over all keys of each sequence, which the walk of its last segment has.
 
     A norm is the row's denominator plus eps, or with LOG the logarithm of its denominator. Without NORMALIZE the output
-    is the numerator, and the norm 1 (0 with LOG). Grid: slots, query heads, tiles of values.
+    is the numerator, and the norm 1 (0 with LOG). Where columns take several tiles, numerators and denominators are
+    added to what is in memory, undivided. Grid: slots, query heads, tiles of values.
     """
     here = locate(tl.program_id(0), ends, tokens, span, segments, sequences, C)
     batch, head, heads = here[1], tl.program_id(1).to(tl.int64), tl.num_programs(1)
@@ -157,44 +127,35 @@ def walk(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, ends, initial, initi
     keys = (k + batch * k_batch + kv_head * k_head, v + batch * v_batch + kv_head * v_head, k_row, v_row)
     rows = (q + batch * q_batch + head * q_head, output + batch * o_batch + head * o_head,
             norms + (batch * heads + head) * tokens, q_row, o_row)  # fmt: skip
-    wild = C.TAME + 1
-    for EXACT in tl.static_range(1 + C.LOG):
-        if wild > C.TAME:
-            wild = _walk(rows, keys, mask + batch * mask_batch, (q_weight, q_bias), (k_weight, k_bias),
-                         (initial, initial_keys, initial_peaks), (sums, key_sums, peaks),
-                         (final, final_keys, final_peaks), here, head, heads // C.GROUPS, eps, EXACT, C)  # fmt: skip
+    mask += batch * mask_batch
+    maps, sums = ((q_weight, q_bias), (k_weight, k_bias)), (sums, key_sums, peaks)
+    initial, final = (initial, initial_keys, initial_peaks), (final, final_keys, final_peaks)
+    for column in range(0, C.WIDTH, C.BW):
+        wild = _walk(rows, keys, mask, maps, initial, sums, final, here, head, heads // C.GROUPS, column, eps, C)
+        if C.LOG:
+            if wild > C.TAME:
+                _walk_by_token(rows, keys, mask, maps, initial, sums, final, here, head, heads // C.GROUPS, eps, C)
 
 
 @triton.jit
-def _walk(queries, keys, mask, q_map, k_map, initial, segments, final, here, head, kv_heads, eps, EXACT: tl.constexpr,
-          C: tl.constexpr):  # fmt: skip
+def _walk(queries, keys, mask, maps, initial, segments, final, here, head, kv_heads, column, eps, C: tl.constexpr):
     q, output, norms, q_row, o_row = queries
-    sequence, _batch, start, stop, _end, _first, slot, last = here
-    kv_head, tile = head // C.GROUPS, tl.program_id(2)
-    dims, columns, value_columns = tl.arange(0, C.BD), tl.arange(0, C.BW), tile * C.BV + tl.arange(0, C.BV)
-    halves, wild = sums_at_start(initial, segments, here, kv_head, kv_heads, columns, value_columns, EXACT, C)
-    highest = row_of(0.0, C.CHUNK) + wild
-    q_map, k_map = load_map(q_map, head, dims, columns, C), load_map(k_map, kv_head, dims, columns, C)
+    start, stop, kv_head, tile = here[2], here[3], head // C.GROUPS, tl.program_id(2)
+    dims, columns = column + tl.arange(0, C.BD), column + tl.arange(0, C.BW)
+    value_columns = tile * C.BV + tl.arange(0, C.BV)
+    halves = sums_at_start(initial, segments, here, kv_head, kv_heads, columns, value_columns, C)
+    halves, highest = tamed(halves, row_of(0.0, C.CHUNK), C)
+    q_map, k_map = load_map(maps[0], head, dims, columns, C), load_map(maps[1], kv_head, dims, columns, C)
     ones = filled(1.0, C.CHUNK, C.UNIT, C.OPERAND)
     for row_first in range(start, stop, C.CHUNK):
         rows = row_first + tl.arange(0, C.CHUNK)
         x = load_tile(q, rows, dims, q_row, stop, C.DIM, C.OPERAND)
         if C.CAUSAL:
             keep, _x, values, y = load_keys(keys, mask, k_map, rows, stop, dims, value_columns, C)
-            k_plus, k_minus, highest = key_features(y, keep, highest, columns, EXACT, C)
-        given = project(x, q_map, C)
-        if EXACT:
-            q_plus, q_minus, scale = _exact_weights(given, halves[0][2], halves[1][2], columns, C)
-            if C.CAUSAL:
-                visible = (rows[:, None] >= rows[None, :]) & keep[None, :]
-                top = highest_log(given, y, columns, visible, scale, C)
-                scores = exact_scores(given, y, columns, visible, top, C)
-                fallen = tl.exp(scale - top)[:, None]
-                q_plus, q_minus, scale = q_plus * fallen, q_minus * fallen, top
-        else:
-            q_plus, q_minus, scale = _plain_weights(given, rows < stop, columns, C)
+            k_plus, k_minus, highest = key_features(y, keep, highest, columns, C)
+        q_plus, q_minus, scale = _weights(project(x, q_map, C), rows < stop, columns, C)
         q_plus, q_minus = q_plus.to(C.OPERAND), q_minus.to(C.OPERAND)
-        if C.CAUSAL and not EXACT:
+        if C.CAUSAL:
             scores = tl.dot(q_plus, tl.trans(k_plus), input_precision=C.PRECISION)
             if C.HALVES == 2:
                 scores = tl.dot(q_minus, tl.trans(k_minus), scores, input_precision=C.PRECISION)
@@ -204,34 +165,43 @@ def _walk(queries, keys, mask, q_map, k_map, initial, segments, final, here, hea
             weights = scores.to(C.OPERAND)
             numerator = tl.dot(weights, values, numerator, input_precision=C.PRECISION)
             denominator = tl.dot(weights, ones, denominator, input_precision=C.PRECISION)
-            halves = absorb_halves(halves, y, k_plus, k_minus, keep, values, ones, columns, EXACT, C)
-        finish(numerator, tl.sum(denominator, 1) * (1.0 / C.UNIT), scale, output, norms, rows, value_columns, o_row,
-               stop, eps, tile, C)  # fmt: skip
-    if (slot + 1 == last) & (head % C.GROUPS == 0):
-        place = (sequence * kv_heads + kv_head) * C.FEATURES
-        write_halves(final, place, halves, columns, value_columns, tile, C.LOG, C)
+            halves = absorb(halves, k_plus, k_minus, values, ones, C)
+        divisor = tl.sum(denominator, 1) * (1.0 / C.UNIT)
+        if C.WIDTH > C.BW:
+            numerator += load_tile(output, rows, value_columns, o_row, stop, C.VALUES, tl.float32)
+            divisor += tl.load(norms + rows, mask=rows < stop, other=0.0)
+        finish(numerator, divisor, scale, output, norms, rows, value_columns, o_row, stop, eps, tile, C)
+    _write_final(final, here, head, kv_heads, halves, columns, value_columns, tile, C)
     return tl.max(highest, 0)
 
 
 @triton.jit
-def _plain_weights(y, keep, columns, C: tl.constexpr):
+def _walk_by_token(queries, keys, mask, maps, initial, segments, final, here, head, kv_heads, eps, C: tl.constexpr):
+    stop, kv_head = here[3], head // C.GROUPS
+    dims, columns, value_columns, tile = tile_columns(C)
+    halves = sums_at_start(initial, segments, here, kv_head, kv_heads, columns, value_columns, C)
+    for token in range(here[2], stop):
+        if C.CAUSAL:
+            halves = add_key(halves, keys, mask, maps[1], kv_head, token, dims, columns, value_columns, C)
+        answer(queries, maps[0], head, token, halves, dims, columns, value_columns, stop, eps, tile, C)
+    _write_final(final, here, head, kv_heads, halves, columns, value_columns, tile, C)
+
+
+@triton.jit
+def _write_final(final, here, head, kv_heads, halves, columns, value_columns, tile, C: tl.constexpr):
+    if (here[6] + 1 == here[7]) & (head % C.GROUPS == 0):
+        place = (here[0] * kv_heads + head // C.GROUPS) * C.FEATURES
+        write_halves(final, place, halves, columns, value_columns, tile, C.LOG, C)
+
+
+@triton.jit
+def _weights(y, keep, columns, C: tl.constexpr):
     """Both halves of the queries' features, with LOG after a shift that makes each row's largest 1; and this shift."""
     scale = row_of(0.0, C.CHUNK)
     if C.LOG:
         scale = largest(y, columns, C) if C.HALVES == 2 else tl.max(only_real(y, columns, -1e30, C), 1)
     plus, minus = map_halves(y, keep, scale[:, None], columns, C)
     return plus, minus, scale
-
-
-@triton.jit
-def _exact_weights(y, peak, other_peak, columns, C: tl.constexpr):
-    """Both halves' exp(log φ(q) + peak - scale), with the scale that makes each row's largest 1; and the scale."""
-    plus = tl.maximum(only_real(y + peak[None, :], columns, -1e30, C), -1e30)
-    minus = tl.maximum(only_real(other_peak[None, :] - y, columns, -1e30, C), -1e30)
-    scale = tl.max(plus, 1)
-    if C.HALVES == 2:
-        scale = tl.maximum(scale, tl.max(minus, 1))
-    return tl.exp(plus - scale[:, None]), tl.exp(tl.minimum(minus - scale[:, None], 0.0)), scale
 
 
 @triton.jit
@@ -245,3 +215,32 @@ def _read(q_plus, q_minus, halves, C: tl.constexpr):
         numerator = tl.dot(q_minus, other.to(C.OPERAND), numerator, input_precision=C.PRECISION)
         denominator = tl.dot(q_minus, operand_of(other_unit, C), denominator, input_precision=C.PRECISION)
     return numerator, denominator
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def decode_tokens(q, k, v, q_weight, q_bias, k_weight, k_bias, initial, initial_keys, initial_peaks, new_state,
+                  new_keys, new_peaks, output, q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,
+                  o_batch, o_head, o_row, tokens, eps, C: tl.constexpr):  # fmt: skip
+    """Adds each token's key to the state, then reads the state with its queries: one token after another.
+
+    A step reads and writes every number of the state once, so it takes about as long as a copy of the state. A program
+    has all of one head's state, so nothing is read twice, and the new state may be the initial one. A state of more
+    values than BV is changed a tile after another. Grid: batch, kv heads.
+    """
+    batch, kv_head, kv_heads = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.num_programs(1)
+    dims, columns = tl.arange(0, C.BD), tl.arange(0, C.BW)
+    place = (batch * kv_heads + kv_head) * C.FEATURES
+    keys = (k + batch * k_batch + kv_head * k_head, v + batch * v_batch + kv_head * v_head, k_row, v_row)
+    for value_first in range(0, C.VALUES, C.BV):
+        value_columns = value_first + tl.arange(0, C.BV)
+        halves = read_halves((initial, initial_keys, initial_peaks), place, columns, value_columns, C)
+        for token in range(tokens):
+            halves = add_key(halves, keys, k, (k_weight, k_bias), kv_head, token, dims, columns, value_columns, C)
+            for group in range(C.GROUPS):
+                head = kv_head * C.GROUPS + group
+                rows = (q + batch * q_batch + head * q_head, output + batch * o_batch + head * o_head, output, q_row,
+                        o_row)  # fmt: skip
+                answer(rows, (q_weight, q_bias), head, token, halves, dims, columns, value_columns, tokens, eps, 1, C)
+        # Vectors are read anew for each tile of values, and change with the last.
+        tile = tl.where(value_first + C.BV >= C.VALUES, 0, 1)
+        write_halves((new_state, new_keys, new_peaks), place, halves, columns, value_columns, tile, C.LOG, C)

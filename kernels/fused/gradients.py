@@ -7,13 +7,11 @@ from torch import Tensor
 
 from ..state import LinearState
 from ..triton.launch import launch, stand_in, strides
-from ..triton.operator import empty_by_token
 from ..triton.tiles import PROGRAMS
 from .call import Call
 from .key_kernels import key_walk
-from .launch import Forward, empty_sums, segment_sums, value_tiles
+from .launch import Forward, empty_sums, segment_sums
 from .query_kernels import query_walk, sum_queries
-from .wide import wide_backward
 
 
 def backward(call: Call, ran: Forward, grad: Tensor, grad_final: LinearState | None = None) -> dict[str, Tensor]:
@@ -25,29 +23,27 @@ def backward(call: Call, ran: Forward, grad: Tensor, grad_final: LinearState | N
         grad: gradient of the output, contiguous in its last dimension.
         grad_final: gradient of the state after the last key, contiguous; its log_scale is not read.
     """
-    batch, kv_heads, tokens, values = call.v.shape
-    if call.wide:
-        grads = tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (call.q, call.k))
-        grads += (empty_by_token(call.v, batch, kv_heads, tokens, values),)
-        initial = wide_backward(call, ran.output, ran.norms, grad, grad_final, grads)
-        return dict(zip("qkv", grads, strict=True)) | initial
-    grad_q, grad_k, grad_v = (empty_by_token(x, *x.shape) for x in (call.q, call.k, call.v))
-    queries = empty_sums(call, call.kept_slots, peaks=False)
-    first = empty_sums(call, call.sequences if call.initial else 0, peaks=False)
-    last = first if grad_final is None else grad_final
+    grad_q, grad_k = torch.empty_like(call.q), torch.empty_like(call.k)
+    # Where columns take several tiles, the kernel adds to the gradient of v.
+    grad_v = torch.zeros_like(call.v, dtype=torch.float32) if call.wide else torch.empty_like(call.v)
+    slots, last = call.kept_slots, grad_final or ran.segments
+    queries = empty_sums(call, slots) if slots else ran.segments
+    first = empty_sums(call, call.sequences, peaks=False) if call.initial else ran.segments
     pulls = torch.empty_like(ran.norms) if call.normalize else torch.zeros_like(ran.norms)
     shared: dict[str, Any] = call.shared | segment_sums(ran.segments) | {
         "grad": grad, "norms": ran.norms, "pulls": pulls, "query_sums": queries.kv, "query_units": queries.k,
-        **strides(o=ran.output, grad=grad, dv=grad_v),
+        "query_peaks": stand_in(queries.log_scale, queries.k), **strides(o=ran.output, grad=grad, dv=grad_v),
     }  # fmt: skip
     options: dict[str, Any] = {"num_warps": call.sizes.backward_warps, "num_stages": call.sizes.stages}
-    found = _in_walks(call, "q", grad_q, query_walk, shared=shared, output=ran.output, **options)
-    if slots := call.kept_slots:
-        tiles, constants = value_tiles(call)
-        launch(sum_queries, (slots, kv_heads, tiles), shared=shared, C=constants, **options)
+    tiles, constants = call.tiled
+    columns = tiles if call.wide else 1
+    found = _in_walks(call, "q", grad_q, query_walk, columns, shared=shared, output=ran.output, **options)
+    if slots:
+        launch(sum_queries, (slots, call.k.shape[1], tiles), shared=shared, C=constants, **options)
+    last_peaks = pulls if grad_final is None or ran.final.log_scale is None else -ran.final.log_scale
     found |= _in_walks(
         call, "k", grad_k, key_walk, shared=shared,
-        final_peaks=stand_in(ran.final.log_scale, pulls), last=last.kv, last_units=last.k,
+        last=last.kv, last_units=last.k, last_peaks=last_peaks,
         HAS_LAST=grad_final is not None, grad_v=grad_v, grad_initial=first.kv, grad_initial_keys=first.k,
         **options | {"num_stages": 1},
     )  # fmt: skip
@@ -55,7 +51,7 @@ def backward(call: Call, ran: Forward, grad: Tensor, grad_final: LinearState | N
     return found | ({} if call.initial is None else {"initial_kv": first.kv, "initial_k": first.k})
 
 
-def _in_walks(call: Call, name: str, grad_x: Tensor, kernel: Any, **others: Any) -> dict[str, Tensor]:
+def _in_walks(call: Call, name: str, grad_x: Tensor, kernel: Any, columns: int = 1, **others: Any) -> dict[str, Tensor]:
     """Launches a kernel for the gradients of q or k, and of its W and b, of which each program adds up a share.
 
     Short sequences have many programs of few tokens: so many are launched at a time that their shares take no more
@@ -63,18 +59,18 @@ def _in_walks(call: Call, name: str, grad_x: Tensor, kernel: Any, **others: Any)
     """
     weight, bias = getattr(call, f"{name}_weight"), getattr(call, f"{name}_bias")
     heads, sides = grad_x.shape[1], call.dim * call.width
-    at_once = call.slots
+    at_once = slots = call.slots
     if weight is not None:
         held = grad_x.numel() * grad_x.element_size() // 4 // sides
-        at_once = min(call.slots, max(1, max(2 * PROGRAMS, held) // heads))
+        at_once = min(slots, max(1, max(2 * PROGRAMS, held) // heads))
     matrices, vectors = (
         grad_x.new_empty(0 if like is None else at_once, *(() if like is None else like.shape), dtype=torch.float32)
         for like in (weight, bias)
     )
-    for before in range(0, call.slots, at_once):
+    for before in range(0, slots, at_once):
         launch(
-            kernel, (min(at_once, call.slots - before), heads), grad_x=grad_x, grad_weight=matrices, grad_bias=vectors,
-            slots_before=before, **strides(dx=grad_x), **others,
+            kernel, (min(at_once, slots - before), heads, columns), slots_before=before, grad_x=grad_x,
+            grad_weight=matrices, grad_bias=vectors, **strides(dx=grad_x), **others,
         )  # fmt: skip
     found = {name: grad_x}
     for suffix, like, parts in (("weight", weight, matrices), ("bias", bias, vectors)):

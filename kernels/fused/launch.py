@@ -8,11 +8,9 @@ from torch import Tensor
 from ..state import LinearState
 from ..triton.launch import launch, stand_in, strides
 from ..triton.operator import empty_by_token
-from ..triton.tiles import Constants, padded, parts, with_tiles
+from ..triton.tiles import padded, with_tiles
 from .call import Call
-from .decode_kernel import decode_tokens
-from .forward_kernels import sum_keys, walk
-from .wide import wide_forward
+from .forward_kernels import decode_tokens, sum_keys, walk
 
 DECODED_WHOLE = 128 * 128
 """Numbers of one half of a state that the decode kernel holds at once."""
@@ -49,18 +47,22 @@ def empty_sums(call: Call, count: int, *, peaks: bool = True) -> LinearState:
 def forward(call: Call) -> Forward:
     """Runs the forward pass of a `readable` call in the form "fused_chunk" or "chunk"."""
     batch, heads, tokens, _ = call.q.shape
-    output = empty_by_token(call.v, batch, heads, tokens, call.values)
     norms = torch.empty(batch, heads, tokens, dtype=torch.float32, device=call.q.device)
+    output = empty_by_token(norms if call.wide else call.v, batch, heads, tokens, call.values)
+    if call.wide:  # the kernel adds numerators and denominators to these
+        output.zero_()
+        norms.fill_(call.eps)
     final, segments = empty_sums(call, call.sequences), segment_states(call)
-    if call.wide:
-        wide_forward(call, output, norms, final)
-        return Forward(output, norms, final, segments)
-    tiles, constants = value_tiles(call)
+    tiles, constants = call.tiled
     launch(
-        walk, (call.slots, heads, tiles), shared=call.shared | segment_sums(segments),
+        walk, (call.slots, heads, 1 if call.wide else tiles), shared=call.shared | segment_sums(segments),
         **strides(o=output), final=final.kv, final_keys=final.k, final_peaks=stand_in(final.log_scale, final.k),
         output=output, norms=norms, C=constants, num_warps=call.sizes.warps, num_stages=call.sizes.stages,
+        eps=0.0 if call.wide else call.eps,
     )  # fmt: skip
+    if call.wide:
+        divided = empty_by_token(call.v, batch, heads, tokens, call.values)
+        output = torch.div(output, norms[..., None], out=divided)
     return Forward(output, norms, final, segments)
 
 
@@ -69,18 +71,12 @@ def segment_states(call: Call) -> LinearState:
     slots = call.kept_slots
     segments = empty_sums(call, slots)
     if slots:
-        tiles, constants = value_tiles(call)
+        tiles, constants = call.tiled
         launch(
             sum_keys, (slots, call.k.shape[1], tiles), shared=call.shared | segment_sums(segments),
             C=constants, num_warps=call.sizes.warps, num_stages=call.sizes.stages,
         )  # fmt: skip
     return segments
-
-
-def value_tiles(call: Call) -> tuple[int, Constants]:
-    """The tiles of values that programs share out among them, and the constants for these."""
-    tile = min(call.sizes.values, padded(call.values))
-    return parts(call.values, tile), with_tiles(call.constants, values=tile)
 
 
 def segment_sums(segments: LinearState) -> dict[str, Tensor]:
@@ -104,9 +100,10 @@ def decode(call: Call, *, in_place: bool = False) -> Forward:
     output = empty_by_token(call.v, batch, heads, tokens, call.values)
     final = call.initial if in_place else empty_sums(call, batch)
     tile = padded(call.values) if call.width * call.values <= DECODED_WHOLE else DECODE_VALUES
+    constants = with_tiles(call.constants, values=tile, columns=padded(call.width) if call.wide else None)
     launch(
         decode_tokens, (batch, call.k.shape[1]), shared=call.shared,
         new_state=final.kv, new_keys=final.k, new_peaks=stand_in(final.log_scale, final.k), output=output,
-        **strides(o=output), C=with_tiles(call.constants, values=tile), num_warps=8 if tile > 64 else 4, num_stages=3,
+        **strides(o=output), C=constants, num_warps=8 if tile > 64 else 4, num_stages=3,
     )  # fmt: skip
     return Forward(output, final.k, final, final)

@@ -3,8 +3,11 @@
 On CUDA the operators run the Triton kernels, on a CPU the torch forms; the fake kernels give shapes to torch.compile.
 """
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..state import LinearState
 from ..triton import operator
@@ -24,10 +27,7 @@ def fused_forward(call: Call) -> Results:
 
     A log_scale is empty outside log space. On a CPU the sums of segments are zeros, which nothing reads.
     """
-    from .launch import forward
-
-    ran = forward(call.readable())
-    return ran.output, ran.norms, *operator.state_tensors(ran.final), *operator.state_tensors(ran.segments)
+    return _forward(call)
 
 
 @torch.library.custom_op("hedgebench::linear_attention_backward", mutates_args=(), device_types="cuda")
@@ -37,9 +37,17 @@ def fused_backward(
     sums: Tensor, key_sums: Tensor, peaks: Tensor, call: Call
 ) -> list[Tensor]:  # fmt: skip
     """The gradients of the tensors in `Call.differentiable`; of a state that nothing reads there is no gradient."""
+    rows = (output, norms, scale, sums, key_sums, peaks)
+    return operator.laid_out(call, _gradients(call, grad, grad_kv, grad_k, *rows), grad, grad_kv, grad_k, *rows)
+
+
+def _gradients(
+    call: Call, grad: Tensor, grad_kv: Tensor | None, grad_k: Tensor | None, *rows: Tensor
+) -> dict[str, Tensor]:
     from .gradients import backward
     from .launch import Forward
 
+    output, norms, scale, sums, key_sums, peaks = rows
     last = None
     if grad_kv is not None or grad_k is not None:
         keys = (call.sequences, call.k.shape[1], call.features)
@@ -50,8 +58,55 @@ def fused_backward(
         last = LinearState(kv, k, scale.contiguous() if call.log_space else None)
     segments = LinearState(sums, key_sums, peaks if call.log_space else None)
     ran = Forward(operator.rows_contiguous(output), norms.contiguous(), last or segments, segments)
-    found = backward(call.readable(), ran, operator.rows_contiguous(grad), last)
-    return operator.laid_out(call, found, grad, grad_kv, grad_k, output, norms, scale, sums, key_sums, peaks)
+    return backward(call.readable(), ran, operator.rows_contiguous(grad), last)
+
+
+class _Attention(torch.autograd.Function):
+    """`fused_forward` with its gradients, of plain tensors that no one but autograd looks at."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, *_: Tensor) -> Results:
+        results = _forward(call)
+        values = call.flatten()
+        ctx.save_for_backward(*(results[index] for index in _KEPT), *(x for x in values if isinstance(x, Tensor)))
+        ctx.set_materialize_grads(False)
+        ctx.others = [None if isinstance(x, Tensor) else (x,) for x in values]
+        ctx.mark_non_differentiable(*(results[index] for index in (1, 4, 5, 6, 7)))
+        return results
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grads: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        saved = iter(ctx.saved_tensors)
+        rows = [next(saved) for _ in _KEPT]
+        call = Call(*(next(saved) if other is None else other[0] for other in ctx.others))
+        output = torch.zeros_like(rows[0]) if grads[0] is None else grads[0]
+        found = _gradients(call, output, grads[2], grads[3], *rows)
+        return None, *(found[name] for name in call.differentiable())
+
+
+_KEPT = (0, 1, 4, 5, 6, 7)
+"""The results that the backward pass needs."""
+
+
+def attend(call: Call) -> Results:
+    """The results of `fused_forward`, past torch's dispatcher if no one listens to it."""
+    leaves = call.differentiable().values()
+    if operator.listened_to(leaves):
+        return cast(Results, fused_forward(*call.flatten()))
+    if torch.is_grad_enabled() and any(x.requires_grad for x in leaves):
+        apply: Any = _Attention.apply
+        return cast(Results, apply(call, *leaves))
+    return _forward(call)
+
+
+def _forward(call: Call) -> Results:
+    from .launch import forward
+
+    ran = forward(call.readable())
+    return ran.output, ran.norms, *operator.state_tensors(ran.final), *operator.state_tensors(ran.segments)
 
 
 @fused_forward.register_kernel("cpu")
@@ -93,7 +148,7 @@ def _no_segments(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     return kv, keys, peaks
 
 
-operator.differentiate(fused_forward, fused_backward, Call, kept=(0, 1, 4, 5, 6, 7), outputs=(0, 2, 3))
+operator.differentiate(fused_forward, fused_backward, Call, kept=_KEPT, outputs=(0, 2, 3))
 
 
 @torch.library.custom_op("hedgebench::linear_attention_decode", mutates_args=(), device_types="cuda")
@@ -118,6 +173,20 @@ def fused_decode_(call: Call) -> Tensor:
     Raises:
         ValueError: no state, or one that is not contiguous or neither float32 nor float64.
     """
+    return _decode_in_place(call)
+
+
+def decode_in_place(call: Call) -> Tensor:
+    """The result of `fused_decode_`, past torch's dispatcher if no one listens to it."""
+    if operator.listened_to(call.differentiable().values()):
+        return cast(Tensor, fused_decode_(*call.flatten()))
+    output = _decode_in_place(call)
+    state = (call.initial_kv, call.initial_k, call.initial_scale)
+    torch.autograd.graph.increment_version([x for x in state if x is not None])
+    return output
+
+
+def _decode_in_place(call: Call) -> Tensor:
     from .launch import decode
 
     check_changed_in_place(call.initial)

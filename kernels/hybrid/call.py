@@ -13,7 +13,7 @@ from ..softmax.window import WindowRows, window_attention
 from ..state import EMPTY_LOG, LinearState, accumulator_dtype
 from ..triton.launch import mask_bytes, strides
 from ..triton.operator import Arguments, rows_contiguous
-from ..triton.tiles import Tiles, operands, padded
+from ..triton.tiles import Constants, Tiles, operands, padded
 
 
 @dataclass(frozen=True)
@@ -79,20 +79,13 @@ class HybridCall(Arguments):
         return {
             **{"q": q, "k": k, "v": v, "mask": mask, "mask_batch": mask.stride(0)},
             **strides(q=q, k=k, v=v),
-            "gate": self.gate_log.contiguous(),
-            "tokens": q.shape[2],
-            "groups": q.shape[1] // k.shape[1],
-            "scale": self.scale,
-            "WINDOW": self.window,
-            "DIM": dim,
-            "VALUES": values,
-            "HAS_MASK": self.mask is not None,
-            "SHIFT": self.shift_window,
-            "ROWS": self.rows,
-            "BD": padded(dim),
-            "BV": padded(values),
-            **operands(q.dtype),
-        }
+            **{"gate": self.gate_log.contiguous(), "tokens": q.shape[2], "scale": self.scale},
+            "C": Constants(
+                DIM=dim, VALUES=values, GROUPS=q.shape[1] // k.shape[1], HAS_MASK=self.mask is not None,
+                WINDOW=self.window, SHIFT=self.shift_window, CHUNK=self.rows, BD=padded(dim), BV=padded(values),
+                **operands(q.dtype),
+            ),
+        }  # fmt: skip
 
 
 def torch_hybrid(call: HybridCall) -> tuple[Tensor, LinearState]:

@@ -136,12 +136,12 @@ def map_halves(y, keep, shift, columns, C: tl.constexpr):
     plus = y
     minus = y
     if C.LOG:
-        shift = tl.where(keep[:, None], shift, 1e30)
-        plus = only_real(tl.exp2((y - shift) * 1.4426950408889634), columns, 0.0, C)
+        shift = tl.where(keep[:, None], shift * C.LOG2_E, 1e30)
+        plus = only_real(tl.exp2(y * C.LOG2_E - shift), columns, 0.0, C)
         if C.HALVES == 2:
-            minus = only_real(tl.exp2((-y - shift) * 1.4426950408889634), columns, 0.0, C)
+            minus = only_real(tl.exp2(y * -C.LOG2_E - shift), columns, 0.0, C)
     elif C.MAP != "identity":
-        y *= 2.8853900817779268 if C.MAP == "softmax_joint" else 1.4426950408889634
+        y *= 2 * C.LOG2_E if C.MAP == "softmax_joint" else C.LOG2_E
         top = tl.max(only_real(y, columns, -1e30, C), 1)
         bottom = -tl.min(only_real(y, columns, 1e30, C), 1)
         if C.MAP == "softmax_joint" and C.HALVES == 2:
@@ -218,17 +218,22 @@ def through_map(x, grad_y, mapping, grad_map, C: tl.constexpr):
 
 
 @triton.jit
-def add_to_map(weight, bias, place, grad_map, more, C: tl.constexpr):
-    """Stores one program's share of the gradients of W [place DIM WIDTH] and b, added to what is there if `more`."""
+def add_to_map(into, grad_map, C: tl.constexpr):
+    """Stores a program's share of the gradients of W and b, added to what is there if there are slots before.
+
+    Shares of W are [program head DIM WIDTH].
+    """
+    weight, bias, slots_before = into
     matrix, shift = grad_map
     if C.MAP != "identity":
         dims, columns = tl.arange(0, C.BD), tl.arange(0, C.BW)
+        place = tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
         weight, bias = weight + place * C.DIM * C.WIDTH, bias + place * C.WIDTH
-        if more:
+        if slots_before > 0:
             matrix += load_tile(weight, dims, columns, C.WIDTH, C.DIM, C.WIDTH, tl.float32)
         store_tile(weight, matrix, dims, columns, C.WIDTH, C.DIM, C.WIDTH)
         if C.HAS_BIAS:
             total = tl.sum(shift, 1) * (1.0 / C.UNIT)
-            if more:
+            if slots_before > 0:
                 total += load_vector(bias, columns, C.WIDTH, 0.0)
             tl.store(bias + columns, total, mask=columns < C.WIDTH)

@@ -1,7 +1,9 @@
 """Launches a Triton kernel with named arguments, on the device of its tensors, after a check of the grid's size."""
 
-from collections.abc import Mapping
-from operator import le
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from functools import cache
+from operator import itemgetter, le
 from types import MappingProxyType
 from typing import Any
 
@@ -40,21 +42,31 @@ def launch(
     """
     if not all(map(le, grid, MAX_GRID)):
         raise ValueError(f"{kernel.__name__} would need a grid of {grid} programs, CUDA starts up to {MAX_GRID}")
-    names = kernel.arg_names
-    if not own.keys() <= set(names):
-        raise TypeError(f"{kernel.__name__} has no parameters {sorted(own.keys() - set(names))}")
+    names, in_order = _parameters(tuple(kernel.arg_names))
+    if not own.keys() <= names:
+        raise TypeError(f"{kernel.__name__} has no parameters {sorted(own.keys() - names)}")
     # Triton binds arguments by position in half the time that it takes by name.
-    arguments = [own[name] if name in own else shared[name] for name in names]
+    arguments = in_order({**shared, **own})
     first: Tensor = arguments[0]
-    with torch.cuda.device(first.get_device() if first.is_cuda else -1):
+    elsewhere = first.is_cuda and first.get_device() != torch.cuda.current_device()
+    with torch.cuda.device(first.get_device()) if elsewhere else _HERE:
         kernel.run(*arguments, grid=grid, warmup=False, num_warps=num_warps, num_stages=num_stages)
+
+
+_HERE = nullcontext()
+
+
+@cache
+def _parameters(names: tuple[str, ...]) -> tuple[frozenset[str], Callable[[Mapping[str, Any]], tuple[Any, ...]]]:
+    """The names as a set, and what gets their values in order."""
+    return frozenset(names), itemgetter(*names)
 
 
 def strides(**tensors: Tensor) -> dict[str, Any]:
     """The strides of batch, heads and tokens of tensors [b h n ..], as NAME_batch, NAME_head and NAME_row."""
     found: dict[str, Any] = {}
     for name, tensor in tensors.items():
-        found[f"{name}_batch"], found[f"{name}_head"], found[f"{name}_row"], *_ = tensor.stride()
+        found[name + "_batch"], found[name + "_head"], found[name + "_row"], _ = tensor.stride()
     return found
 
 

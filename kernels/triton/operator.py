@@ -5,7 +5,7 @@ argument or with another result.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import cache, wraps
@@ -123,6 +123,21 @@ def differentiate(
     backward.register_fake(shapes)
 
 
+def listened_to(tensors: Iterable[Tensor]) -> bool:
+    """Whether something wants to see an operator's call: a compiler, a mode, a transform, a tensor of its own class.
+
+    Of nothing but plain tensors on CUDA and no listeners, a call may pass by torch's dispatcher, which takes the host
+    as long as several launches.
+    """
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state():
+        return True
+    plain = all(type(x) in _PLAIN and x.is_cuda for x in tensors)
+    return not plain or torch._C._are_functorch_transforms_active()
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
 def gradients_by_torch(
     form: Callable[[A], tuple[Tensor, ...]], call: A, grads: Sequence[Tensor | None]
 ) -> dict[str, Tensor]:
@@ -190,7 +205,8 @@ def state_shapes(keys: Tensor, values: Size, log_space: bool) -> tuple[Tensor, T
 
 def empty_by_token(like: Tensor, batch: Size, heads: Size, tokens: Size, size: Size) -> Tensor:
     """An uninitialised tensor [b h n size] with tokens before heads in memory, as the kernels write outputs."""
-    return like.new_empty(batch, tokens, heads, size).transpose(1, 2)
+    strides = (tokens * heads * size, size, heads * size, 1)
+    return like.new_empty_strided((batch, heads, tokens, size), strides)
 
 
 def placed(output: Tensor) -> Tensor:

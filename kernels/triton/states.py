@@ -12,12 +12,12 @@ are `TAME`; then it is its largest log feature, like the log_scale of `state.Lin
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 
 import triton
 import triton.language as tl
 
-from .features import filled, load_tile, load_vector, store_tile
+from .features import filled, load_tile, load_vector, row_of, store_tile
 
 
 @triton.jit
@@ -56,6 +56,18 @@ def locate(slot, ends, tokens, span, segments, sequences, C: tl.constexpr):
 
 
 @triton.jit
+def tile_columns(C: tl.constexpr):
+    """Indices of a program's columns of q or k, of features and of values, and its tile of values.
+
+    The grid's third axis has the tiles of values or, if features do not fit into a tile, theirs beside all values.
+    """
+    tile, column = tl.program_id(2), 0
+    if C.WIDTH > C.BW:
+        tile, column = 0, tile * C.BW
+    return column + tl.arange(0, C.BD), column + tl.arange(0, C.BW), tile * C.BV + tl.arange(0, C.BV), tile
+
+
+@triton.jit
 def in_columns(vector, C: tl.constexpr):
     """A vector [columns] as `UNIT` equal columns."""
     return filled(0.0, vector.shape[0], C.UNIT, tl.float32) + vector[:, None]
@@ -74,14 +86,14 @@ def operand_of(unit, C: tl.constexpr):
 
 
 @triton.jit
-def spread(rows, C: tl.constexpr):
-    """Numbers [rows] as an operand [rows UNIT], whose product with `operand_of` is that of the numbers.
+def spread(rows, total: tl.constexpr, C: tl.constexpr):
+    """Numbers [rows] as an operand [rows UNIT] whose columns add up to `total` numbers; twice the digits of bfloat16.
 
-    The sum of the columns is the number; of bfloat16 with twice the digits.
+    With a total of 1 its product with `operand_of` is that of the numbers.
     """
     index = tl.arange(0, C.UNIT)[None, :]
     high = rows.to(C.OPERAND).to(tl.float32)
-    return (tl.where(index % 2 == 0, high[:, None], (rows - high)[:, None]) * (2.0 / C.UNIT)).to(C.OPERAND)
+    return (tl.where(index % 2 == 0, high[:, None], (rows - high)[:, None]) * (total * 2.0 / C.UNIT)).to(C.OPERAND)
 
 
 @triton.jit
@@ -89,6 +101,26 @@ def rescaled(total, unit, exponent):
     """A sum and its vector times exp(exponent) [columns]."""
     factor = tl.exp(exponent)
     return total * factor[:, None], unit * factor[:, None]
+
+
+@triton.jit
+def without_peaks(halves, more, C: tl.constexpr):
+    """Both halves' sums times exp(peak + more), cut where that is too large, with a peak of 0; `more` is [columns]."""
+    plus, minus = halves
+    total, unit = rescaled(plus[0], plus[1], tl.minimum(plus[2] + more[0], 80.0))
+    plus = total, unit, tl.zeros_like(plus[2])
+    if C.HALVES == 2:
+        total, unit = rescaled(minus[0], minus[1], tl.minimum(minus[2] + more[1], 80.0))
+    return plus, (total, unit, plus[2])
+
+
+@triton.jit
+def tamed(halves, highest, C: tl.constexpr):
+    """Both halves' sums without peaks, with LOG, and the largest logarithms [rows] with those of the peaks."""
+    if C.LOG:
+        highest += wildness(halves[0][2], halves[1][2], C)
+        halves = without_peaks(halves, (0.0, 0.0), C)
+    return halves, highest
 
 
 @triton.jit
@@ -104,37 +136,56 @@ def read_sums(pointers, place, columns, value_columns, C: tl.constexpr):
 
 
 @triton.jit
-def write_sums(pointers, place, half, columns, value_columns, tile, LOG: tl.constexpr, C: tl.constexpr):
-    """Stores one half's sums; only the first tile of values stores vectors and peaks."""
-    sums, vectors, peaks = pointers
-    total, unit, peak = half
-    store_tile(sums + place * C.VALUES, total, columns, value_columns, C.VALUES, C.WIDTH, C.VALUES)
-    if tile == 0:
-        tl.store(vectors + place + columns, tl.sum(unit, 1) * (1.0 / C.UNIT), mask=columns < C.WIDTH)
-        if LOG:
-            tl.store(peaks + place + columns, peak, mask=columns < C.WIDTH)
-
-
-@triton.jit
-def write_halves(pointers, place, halves, columns, value_columns, tile, LOG: tl.constexpr, C: tl.constexpr):
-    """Stores the sums of all halves that the map has."""
-    write_sums(pointers, place, halves[0], columns, value_columns, tile, LOG, C)
+def read_halves(pointers, place, columns, value_columns, C: tl.constexpr):
+    """The sums of both halves from memory."""
+    plus = read_sums(pointers, place, columns, value_columns, C)
+    minus = plus
     if C.HALVES == 2:
-        write_sums(pointers, place + C.WIDTH, halves[1], columns, value_columns, tile, LOG, C)
+        minus = read_sums(pointers, place + C.WIDTH, columns, value_columns, C)
+    return plus, minus
 
 
 @triton.jit
-def sums_before(initial, segments, sequence, first, until, kv_head, kv_heads, half, columns, value_columns,
-                C: tl.constexpr):  # fmt: skip
-    """One half's sums of the initial state and of the segments in slots `first` to `until`."""
-    total = tl.zeros((columns.shape[0], value_columns.shape[0]), tl.float32)
-    unit = filled(0.0, C.BW, C.UNIT, tl.float32)
-    peak = tl.full(columns.shape, -1e30, tl.float32)
-    if C.HAS_INITIAL:
-        place = (sequence * kv_heads + kv_head) * C.FEATURES + half * C.WIDTH
-        total, unit, peak = read_sums(initial, place, columns, value_columns, C)
+def write_halves(pointers, place, halves, columns, value_columns, tile, PEAKS: tl.constexpr, C: tl.constexpr):
+    """Stores the sums of all halves that the map has; only the first tile of values stores vectors and PEAKS."""
+    sums, vectors, peaks = pointers
+    for index in tl.static_range(1 + (C.HALVES == 2)):
+        total, unit, peak = halves[index]
+        here = place + index * C.WIDTH
+        store_tile(sums + here * C.VALUES, total, columns, value_columns, C.VALUES, C.WIDTH, C.VALUES)
+        if tile == 0:
+            tl.store(vectors + here + columns, tl.sum(unit, 1) * (1.0 / C.UNIT), mask=columns < C.WIDTH)
+            if PEAKS:
+                tl.store(peaks + here + columns, peak, mask=columns < C.WIDTH)
+
+
+@triton.jit
+def no_sums(peak, C: tl.constexpr):
+    """Both halves' sums of nothing, with a peak."""
+    none = (filled(0.0, C.BW, C.BV, tl.float32), filled(0.0, C.BW, C.UNIT, tl.float32), row_of(peak, C.BW))
+    return none, none
+
+
+@triton.jit
+def sums_between(given, segments, sequence, first, until, head, heads, columns, value_columns, GIVEN: tl.constexpr,
+                 C: tl.constexpr):  # fmt: skip
+    """Both halves' sums that are GIVEN for a sequence, with those of the segments in slots `first` to `until` added."""
+    plus = _sums_between(given, segments, sequence, first, until, head, heads, 0, columns, value_columns, GIVEN, C)
+    minus = plus
+    if C.HALVES == 2:
+        minus = _sums_between(given, segments, sequence, first, until, head, heads, 1, columns, value_columns, GIVEN, C)
+    return plus, minus
+
+
+@triton.jit
+def _sums_between(given, segments, sequence, first, until, head, heads, half, columns, value_columns,
+                  GIVEN: tl.constexpr, C: tl.constexpr):  # fmt: skip
+    total, unit, peak = no_sums(-1e30, C)[0]
+    if GIVEN:
+        total, unit, peak = read_sums(given, (sequence * heads + head) * C.FEATURES + half * C.WIDTH, columns,
+                                      value_columns, C)  # fmt: skip
     for slot in range(first, until):
-        place = (tl.cast(slot, tl.int64) * kv_heads + kv_head) * C.FEATURES + half * C.WIDTH
+        place = (tl.cast(slot, tl.int64) * heads + head) * C.FEATURES + half * C.WIDTH
         more, more_unit, own = read_sums(segments, place, columns, value_columns, C)
         if C.LOG:
             grown = tl.maximum(peak, own)
@@ -147,16 +198,16 @@ def sums_before(initial, segments, sequence, first, until, kv_head, kv_heads, ha
 
 
 @triton.jit
-def peaks_before(initial_peaks, peaks, sequence, first, until, kv_head, kv_heads, columns, C: tl.constexpr):
+def peaks_before(initial_peaks, peaks, sequence, first, until, head, heads, columns, C: tl.constexpr):
     """Both halves' peaks of the initial state and of the segments in slots `first` to `until`."""
     plus = tl.full(columns.shape, -1e30, tl.float32)
     minus, last = plus, (C.HALVES - 1) * C.WIDTH
     if C.HAS_INITIAL:
-        initial_peaks += (sequence * kv_heads + kv_head) * C.FEATURES
+        initial_peaks += (sequence * heads + head) * C.FEATURES
         plus = load_vector(initial_peaks, columns, C.WIDTH, -1e30)
         minus = load_vector(initial_peaks + last, columns, C.WIDTH, -1e30)
     for slot in range(first, until):
-        place = peaks + (tl.cast(slot, tl.int64) * kv_heads + kv_head) * C.FEATURES
+        place = peaks + (tl.cast(slot, tl.int64) * heads + head) * C.FEATURES
         plus = tl.maximum(plus, load_vector(place, columns, C.WIDTH, -1e30))
         minus = tl.maximum(minus, load_vector(place + last, columns, C.WIDTH, -1e30))
     return plus, minus
@@ -198,7 +249,10 @@ def load_row_gradients(norms, pulls, grad, rows, end, C: tl.constexpr):
 @triton.jit
 def finish(numerator, denominator, scale, output, norms, rows, value_columns, row_stride, end, eps, tile,
             C: tl.constexpr):  # fmt: skip
-    """Divides, and stores outputs and norms. A row without keys gives zero; with LOG and NORMALIZE its norm is 1e30."""
+    """Divides, unless columns take several tiles, and stores outputs and norms.
+
+    A row without keys gives zero; with LOG and NORMALIZE its norm is 1e30.
+    """
     norm = tl.full(rows.shape, 0.0 if C.LOG else 1.0, tl.float32)
     if C.NORMALIZE:
         if C.LOG:
@@ -208,7 +262,8 @@ def finish(numerator, denominator, scale, output, norms, rows, value_columns, ro
         else:
             divisor = denominator + eps
             norm = divisor
-        numerator *= (1.0 / divisor)[:, None]
+        if C.WIDTH <= C.BW:
+            numerator *= (1.0 / divisor)[:, None]
     elif C.LOG:
         numerator *= tl.exp(scale)[:, None]
     store_tile(output, numerator, rows, value_columns, row_stride, end, C.VALUES)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PROGRAMS = 132
 """Programs of eight warps that fill an H100 or H200, one for each multiprocessor; of four warps twice as many."""
 
-WIDE_TILE = 64
+COLUMNS = 64
 """Columns of features in a tile if they do not fit into one."""
 
 
@@ -26,7 +26,7 @@ class Tiles:
 
     Attributes:
         chunk: tokens in a tile, at least 16.
-        block: fewest tokens of a segment, a multiple of `chunk`; with many plain features tokens between two states.
+        block: fewest tokens of a segment, a multiple of `chunk`.
         values: columns of values that a program of the forward kernels holds.
         warps: warps of a program of the forward kernels and of the sums.
         backward_warps: warps of a program of the gradient kernels.
@@ -50,12 +50,18 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Constants:
-    """The compile-time constants of the kernels of linear attention, their parameter `C`.
+    """The compile-time constants of the kernels, their parameter `C`.
 
     Attributes:
         DIM: columns of q and k, rows of a map's matrix.
-        WIDTH: columns of one half of the features.
         VALUES: columns of v.
+        CHUNK: tokens in a tile.
+        BD: columns of a tile of q or k.
+        BV: columns of a tile of values.
+        OPERAND: type of the operands of products.
+        PRECISION: precision of products.
+        WIDTH: columns of one half of the features.
+        BW: columns of a tile of one half of the features.
         HALVES: 2 for a map with both halves, else 1.
         MAP: a variant of `HedgehogMap`, or "identity" for features that are given.
         LOG: the map gives logarithms of features.
@@ -66,43 +72,40 @@ class Constants:
         HAS_INITIAL: there is a state before the first token.
         PACKED: sequences are packed one after another.
         GROUPS: query heads of a kv head.
-        BLOCK: tokens between two stored states.
-        CHUNK: tokens in a tile.
-        BD: columns of a tile of q or k.
-        BW: columns of a tile of one half of the features.
-        BF: columns of a tile of features that do not fit into one.
-        BV: columns of a tile of values.
-        OPERAND: type of the operands of products.
-        PRECISION: precision of products.
+        WINDOW: keys in the hybrid's window.
+        SHIFT: the hybrid's window is shifted by its largest score.
     """
 
     DIM: int
-    WIDTH: int
     VALUES: int
-    HALVES: int
-    MAP: str
-    LOG: bool
-    CAUSAL: bool
-    NORMALIZE: bool
-    HAS_BIAS: bool
-    HAS_MASK: bool
-    HAS_INITIAL: bool
-    PACKED: bool
-    GROUPS: int
-    BLOCK: int
     CHUNK: int
     BD: int
-    BW: int
-    BF: int
     BV: int
     OPERAND: Any
     PRECISION: str
+    WIDTH: int = 0
+    BW: int = 0
+    HALVES: int = 1
+    MAP: str = "identity"
+    LOG: bool = False
+    CAUSAL: bool = True
+    NORMALIZE: bool = True
+    HAS_BIAS: bool = False
+    HAS_MASK: bool = False
+    HAS_INITIAL: bool = False
+    PACKED: bool = False
+    GROUPS: int = 1
+    WINDOW: int = 0
+    SHIFT: bool = False
 
     UNIT: ClassVar[int] = 16
     """Equal columns that stand for a vector."""
 
     TAME: ClassVar[float] = 40.0
     """Largest log feature of which sums take the exponential as it is: e⁴⁰ times e⁴⁰ times a million is a float32."""
+
+    LOG2_E: ClassVar[float] = 1.4426950408889634
+    """The logarithm of e to the base 2: a GPU takes a fraction of exp's instructions for exp2."""
 
     @cached_property
     def _hash(self) -> int:
@@ -117,13 +120,19 @@ class Constants:
         """Number of features, both halves together."""
         return self.HALVES * self.WIDTH
 
+    @property
+    def LATE(self) -> bool:
+        """Keys read the sums over queries after a chunk's queries are mapped, which takes fewer registers, by count."""
+        return self.CAUSAL and self.GROUPS == 1 and not self.LOG
+
 
 @cache
-def with_tiles(constants: Constants, *, values: int, features: int | None = None) -> Constants:
-    """The constants with tiles of so many columns of values and of wide features; one object for equal ones."""
-    return replace(constants, BV=values, BF=features or constants.BF)
+def with_tiles(constants: Constants, *, values: int, columns: int | None = None) -> Constants:
+    """The constants with tiles of so many columns of values, and of plain features; one object for equal ones."""
+    return replace(constants, BV=values, BD=columns or constants.BD, BW=columns or constants.BW)
 
 
+@cache
 def tiles_for(dtype: str, dim: int, width: int, values: int, *, wide: bool = False) -> Tiles:
     """The tiles for these sizes on a Hopper GPU; they are smaller if operands take four bytes.
 
@@ -132,11 +141,11 @@ def tiles_for(dtype: str, dim: int, width: int, values: int, *, wide: bool = Fal
         dim: columns of q and k.
         width: columns of one half of the features.
         values: columns of v.
-        wide: features are read `WIDE_TILE` at a time.
+        wide: features are read `COLUMNS` at a time, beside all columns of values.
     """
     if wide:
-        chunk = 64 if dtype == "bfloat16" else 32
-        return Tiles(chunk, 512, min(padded(values), 64), 4, 8, 2 if dtype == "bfloat16" else 1)
+        warps = 4 if padded(values) <= 64 else 8
+        return Tiles(64 if dtype == "bfloat16" else 32, 256, padded(values), warps, warps, 1)
     widest = max(padded(dim), padded(width), padded(values))
     if dtype == "bfloat16":
         # A product of 64 rows takes four warps; eight would compute it twice.

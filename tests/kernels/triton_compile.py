@@ -23,6 +23,7 @@ from hedgebench.kernels.fused.gradients import backward
 from hedgebench.kernels.fused.launch import decode, forward
 from hedgebench.kernels.hybrid.call import HybridCall
 from hedgebench.kernels.hybrid.launch import hybrid_backward, hybrid_forward
+from hedgebench.kernels.triton.backend import MAX_WIDTH
 
 HOPPER = GPUTarget("cuda", 90, 32)
 """H100 and H200."""
@@ -147,7 +148,7 @@ def compile_attention(
         if initial:
             call = replace(call, **state)  # type: ignore[arg-type]
             ran = forward(call)
-        if causal and not call.wide:
+        if causal and dim <= MAX_WIDTH:
             token = {name: getattr(call, name)[:, :, :1] for name in ("q", "k", "v")}
             decode(replace(call, **token, **state, mask=None), in_place=True)  # type: ignore[arg-type]
         backward(call, ran, ran.output)

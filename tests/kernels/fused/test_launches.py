@@ -52,9 +52,9 @@ class Elsewhere(Tensor):
         return 3
 
 
-@pytest.mark.parametrize(("is_cuda", "expected"), [(True, 3), (False, -1)])
+@pytest.mark.parametrize(("is_cuda", "current", "expected"), [(True, 0, [3]), (True, 3, []), (False, 0, [])])
 def test_a_kernel_is_launched_on_the_device_of_its_tensors(
-    is_cuda: bool, expected: int, monkeypatch: pytest.MonkeyPatch
+    is_cuda: bool, current: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered: list[int] = []
 
@@ -63,10 +63,11 @@ def test_a_kernel_is_launched_on_the_device_of_its_tensors(
         return nullcontext()
 
     monkeypatch.setattr(torch.cuda, "device", guard)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
     kernel = Kernel()
     tensor = torch.ones(1).as_subclass(Elsewhere) if is_cuda else torch.ones(1)
     launch(kernel, (1,), shared={"x": tensor, "other": 3}, tokens=7, num_warps=4, num_stages=1)
-    assert entered == [expected]
+    assert entered == expected
     assert kernel.launched == [((1,), {"x": tensor, "tokens": 7})]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -19,8 +20,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 pytest.importorskip("triton")
 
 from hedgebench.kernels.distillation.op import distillation
-from hedgebench.kernels.fused.op import fused_backward, fused_decode, fused_decode_, fused_forward
+from hedgebench.kernels.fused.op import (
+    attend,
+    decode_in_place,
+    fused_backward,
+    fused_decode,
+    fused_decode_,
+    fused_forward,
+)
 from hedgebench.kernels.hybrid.op import fused_hybrid, fused_hybrid_backward
+from hedgebench.kernels.triton import operator
 from hedgebench.kernels.triton.tiles import interpreting
 
 from ..distillation.test_kernels import draw as draw_distillation
@@ -79,6 +88,64 @@ HYBRID = {
     "grouped": HybridCase(n=6, window=3, b=2, hk=1, d=20, dv=24, mask=True),
     "grouped_log": HybridCase(n=6, window=3, b=2, hk=1, d=20, dv=24, mask=True, log_space=True),
 }
+
+
+@pytest.mark.parametrize(
+    "case", [Case("softmax", n=5, state=True, bias=True), Case("exp", n=5, mask=True), Case("identity", n=5, h=1, hk=1)]
+)
+def test_past_torch_s_dispatcher_a_call_gives_what_the_operator_gives(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = single(draw(case))
+    changed = {name: x.clone().requires_grad_() for name, x in call.differentiable().items()}
+    found: list[list[Tensor]] = []
+    with functions_for_cuda(fused_forward, fused_backward):
+        for listened_to in (True, False):
+            monkeypatch.setattr(operator, "listened_to", lambda _, answer=listened_to: answer)
+            output, _, kv, keys, *_ = attend(replace(call, **changed))  # type: ignore[arg-type]
+            assert "Attention" in type(output.grad_fn).__name__ or listened_to
+            with torch.no_grad():
+                assert torch.equal(attend(call)[0], output)
+            total = output.square().sum() + kv.square().sum() + 2 * keys.sum()
+            gradients = torch.autograd.grad(total, list(changed.values()))
+            found.append([output, kv, keys, *gradients])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_a_state_that_is_decoded_past_torch_s_dispatcher_has_a_new_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = single(draw(Case("exp", n=1, state=True)))
+    assert call.initial_kv is not None
+    before, version = call.initial_kv.clone(), call.initial_kv._version
+    expected, new, _, _ = decoded = fused_decode(*call.flatten())
+    assert len(decoded) == 4
+    monkeypatch.setattr(operator, "listened_to", lambda _: False)
+    assert relative(decode_in_place(call), expected.double()) < 1e-5
+    assert relative(call.initial_kv, new.double()) < 1e-5
+    assert call.initial_kv._version > version
+    assert not torch.equal(call.initial_kv, before)
+
+
+def test_a_mode_a_subclass_a_transform_and_a_cpu_are_listeners() -> None:
+    """torch's own tracers are modes or transforms."""
+    plain = torch.ones(2)
+    assert operator.listened_to([plain])
+    with patch.object(Tensor, "is_cuda", True):
+        assert not operator.listened_to([plain, torch.nn.Parameter(plain)])
+        assert operator.listened_to([plain, plain.as_subclass(_Own)])
+        with FakeTensorMode():
+            assert operator.listened_to([plain])
+        heard: list[bool] = []
+
+        def mapped(x: Tensor) -> Tensor:
+            heard.append(operator.listened_to([plain]))
+            return x
+
+        torch.func.vmap(mapped)(plain)
+        assert heard == [True]
+
+
+class _Own(Tensor):
+    pass
 
 
 @contextmanager
