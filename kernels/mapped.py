@@ -65,18 +65,10 @@ def mapped_linear_attention(
             output = linear_attention_naive(*vectors, v, **options, of_products=query_map.of_products)
         return LinearAttentionResult(output, None, KernelChoice("naive", "torch"))
     return linear_attention(
-        q,
-        k,
-        v,
-        causal=causal,
-        key_padding_mask=key_padding_mask,
-        normalize=normalize,
-        log_space=query_map.log_space,
-        initial_state=initial_state,
-        maps=(_at(query_map, positions), _at(key_map, positions)),
-        return_state=return_state,
-        backend=backend,
-    )
+        q, k, v, causal=causal, key_padding_mask=key_padding_mask, normalize=normalize, log_space=query_map.log_space,
+        initial_state=initial_state, maps=(_at(query_map, positions), _at(key_map, positions)),
+        return_state=return_state, backend=backend,
+    )  # fmt: skip
 
 
 def _at(feature_map: FeatureMap, positions: Tensor | None) -> TokenMap:
