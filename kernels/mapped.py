@@ -1,5 +1,7 @@
 """Linear attention from queries, keys and their feature maps; on CUDA the kernels apply Hedgehog's maps themselves."""
 
+from typing import Any
+
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -60,7 +62,7 @@ def mapped_linear_attention(
         backend = "auto" if q.is_cuda else "torch"
     if not return_state and initial_state is None and _has_short_scores(q, k, query_map, key_map):
         vectors = query_map.product_vectors(q), key_map.product_vectors(zero_padding(k, key_padding_mask))
-        options = {"causal": causal, "key_padding_mask": key_padding_mask, "normalize": normalize}
+        options: dict[str, Any] = {"causal": causal, "key_padding_mask": key_padding_mask, "normalize": normalize}
         with without_autocast(q.device.type):
             output = linear_attention_naive(*vectors, v, **options, of_products=query_map.of_products)
         return LinearAttentionResult(output, None, KernelChoice("naive", "torch"))
