@@ -151,7 +151,8 @@ class TaylorMap(FeatureMap):
     @staticmethod
     def of_products(products: Tensor) -> Tensor:
         """1 + z + z²/2."""
-        return products.add(1.0).addcmul(products, products, value=0.5)
+        expansion: Tensor = torch.addcmul(1 + products, products, products, value=0.5)
+        return expansion
 
     def product_vectors(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n w"]:
         """The vectors x/w^¼, after the projection if there is one."""
