@@ -151,12 +151,12 @@ class TaylorMap(FeatureMap):
     @staticmethod
     def of_products(products: Tensor) -> Tensor:
         """1 + z + z²/2."""
-        expansion: Tensor = torch.addcmul(1 + products, products, products, value=0.5)
-        return expansion
+        return torch.addcmul(1 + products, products, products, value=0.5)
 
     def product_vectors(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n w"]:
         """The vectors x/w^¼, after the projection if there is one."""
-        return (x if self.weight is None else per_head_linear(x, self.weight, None)) * self.width**-0.25
+        projected = x if self.weight is None else per_head_linear(x, self.weight, None)
+        return projected.mul(self.width**-0.25)
 
     def forward(self, x: Float[Tensor, "b h n d"], positions: Positions = None) -> Float[Tensor, "b h n f"]:
         """The features φ(x) of the expansion, in the input's type."""
