@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ...adapters.base import Capability
 from ...results.audit import LINEAR_EXPOSURE
 from ...results.record import Metric
 from ...tasks.base import TaskInfo
@@ -21,6 +22,8 @@ def control_scores(
 ) -> Iterator[Metric]:
     """The main metric under each control, which ends its name; none of a model that was not converted.
 
+    A task that measures the weights of attention has none: in its place a control would be measured.
+
     Args:
         adapter: The model.
         info: The declaration of the task.
@@ -31,6 +34,8 @@ def control_scores(
     """
     from ...adapters.audit.controls import attending, controls_of, converted_cores
 
+    if Capability.ATTENTION_WEIGHTS in info.needs:
+        return
     cores = converted_cores(adapter)
     for control in controls_of(adapter):
         try:

@@ -96,7 +96,9 @@ _FIDELITY_COLA = Study(
             settings={**_FEW_STEPS, "task.windows": "1"},
             models=("softmax", "elu", "hedgehog"),
         ),
-        "small": StudyScale(("attention_fidelity_cola",), "minilm-l6", seeds=3, settings=_FEW_HOURS),
+        "small": StudyScale(
+            ("attention_fidelity_cola",), "minilm-l6", seeds=3, settings={**_FEW_HOURS, "task.texts": "4"}
+        ),
         "paper": StudyScale(("attention_fidelity_cola",), "bert-base", seeds=5),
     },
 )

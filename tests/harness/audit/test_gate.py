@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 from hedgebench.adapters.attention.linear import LinearAttention
+from hedgebench.harness.audit.audit import control_scores
 from hedgebench.harness.config import make_config
 from hedgebench.harness.plan import make_plan, make_sources
 from hedgebench.harness.running.job import CellJob
 from hedgebench.harness.running.worker import run_job
-from hedgebench.results.record import Record
+from hedgebench.results.record import Metric, Record
 from hedgebench.results.tables.aggregate import group_seeds
 from hedgebench.results.tables.conversion import audit_notes
+from hedgebench.tasks.fidelity.attention_fidelity import ATTENTION_FIDELITY
 
 from ...adapters.tiny_models import save_tiny
 
@@ -97,3 +99,10 @@ def test_an_audit_scores_the_same_weights_with_other_attention(cell: Callable[..
     assert note.startswith(f"{HYBRID} on perplexity: 76% of the scored tokens have a context longer than its window; ")
     assert "as it is, and the same weights give" in note
     assert note.count("with") >= 3
+
+
+def test_a_task_that_measures_the_weights_of_attention_is_not_measured_under_controls() -> None:
+    def measured() -> list[Metric]:
+        raise AssertionError
+
+    assert not list(control_scores(cast("Any", object()), ATTENTION_FIDELITY.info, measured))
