@@ -192,8 +192,10 @@ class RowCost:
         if self.spec is None:
             return float(s.layers * softmax_attention_cost(**sizes, d=s.head_dim, causal=s.causal).flops)
         width, features = map_sizes(self.spec, s.head_dim)
-        forms = ("naive", "chunk")
-        attention = min(linear_attention_cost(form, **sizes, f=features, causal=s.causal).flops for form in forms)
+        calls = [(form, features) for form in ("naive", "chunk")]
+        if (short := product_width(self.spec, s.head_dim)) and n <= features:
+            calls = [("naive", short)]
+        attention = min(linear_attention_cost(form, **sizes, f=f, causal=s.causal).flops for form, f in calls)
         heads = s.heads + s.kv_heads
         maps = feature_map_cost(b=b, heads=heads, n=n, d=s.head_dim, width=width, f=features).flops
         return float(s.layers * (attention + maps))
@@ -220,10 +222,13 @@ class RowCost:
 
     @property
     def _feature_bytes(self) -> float:
-        """Bytes of a token's features in one layer, which are float32."""
+        """Bytes of a token's features in one layer, or of its products, scores and weights; they are float32."""
         if self.spec is None:
             return 0.0
-        return 4.0 * (self.sizes.heads + self.sizes.kv_heads) * map_sizes(self.spec, self.sizes.head_dim)[1]
+        s, features = self.sizes, map_sizes(self.spec, self.sizes.head_dim)[1]
+        if (short := product_width(self.spec, s.head_dim)) and self.inputs.longest <= features:
+            return 4.0 * ((s.heads + s.kv_heads) * short + 3 * s.heads * self.inputs.longest)
+        return 4.0 * (s.heads + s.kv_heads) * features
 
     def activation_bytes(self, element: int) -> float:
         """Bytes that autograd keeps of the longest row's forward pass, with elements of so many bytes but in the norms.
@@ -261,6 +266,8 @@ def map_sizes(spec: ModelSpec, head_dim: int) -> tuple[int, int]:
     """The width of the matrix of a model's feature map, 0 without one, and its number of features."""
     name, given = spec.mechanism.name, spec.options.get("feature_dim")
     chosen = given if isinstance(given, int) else head_dim
+    if name == "rebased":
+        return chosen, chosen * (chosen + 1) // 2
     if name == "hedgehog":
         return chosen, chosen * (2 if spec.options["negate"] else 1)
     if name in ("t2r", "t2r_hh", "performer"):
@@ -268,3 +275,10 @@ def map_sizes(spec: ModelSpec, head_dim: int) -> tuple[int, int]:
     if name == "taylor":
         return chosen if given else 0, 1 + chosen + chosen * (chosen + 1) // 2
     return 0, head_dim * (2 if name == "cosformer" else 1)
+
+
+def product_width(spec: ModelSpec, head_dim: int) -> int:
+    """The size of the vectors whose products give the scores of few tokens, 0 for maps that always make features."""
+    given = spec.options.get("feature_dim")
+    chosen = given if isinstance(given, int) else head_dim
+    return chosen if spec.mechanism.name in ("taylor", "rebased") else 0

@@ -78,7 +78,7 @@ def measured_step(planned: PlannedCell, row: RowCost) -> tuple[int, int]:
 @pytest.mark.parametrize(
     ("task", "model"),
     [
-        *(("associative_recall", model) for model in ("softmax", "elu", "hedgehog", "taylor")),
+        *(("associative_recall", model) for model in ("softmax", "elu", "hedgehog", "taylor", "rebased")),
         *(("stdlib", model) for model in ("softmax", "cosformer", "hedgehog", "performer")),
         *(("digits", model) for model in ("softmax", "hedgehog")),
     ],
