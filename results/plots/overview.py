@@ -110,8 +110,12 @@ def _figure(panels: Sequence[_Panel], styles: Styles, title: str) -> Figure:
 
     figure, every_axes = draw.new_figure(2.2 + 3.7 * len(panels), 4.0, len(panels))
     handles: dict[str, Any] = {}
+    tasks = [panel.comparison.task for panel in panels]
     for panel, axes in zip(panels, every_axes, strict=True):
         handles |= _draw(axes, panel, styles)
+        where = panel.comparison
+        more = f" ({where.backbone}, {where.recipe})" if tasks.count(where.task) > 1 else ""
+        axes.set_title(draw.plain(where.task + more), fontsize=10, loc="left")
     ordered = {label: handles[label] for label in styles if label in handles}
     return draw.finished(figure, title, ordered | {"softmax's score and cost": Line2D([], [], **_LEVEL)})
 
@@ -135,7 +139,6 @@ def _draw(axes: Axes, panel: _Panel, styles: Styles) -> dict[str, Any]:
     set_score_axis(axes, "y", panel.scores)
     if not panel.scores[0].higher_is_better:
         axes.invert_yaxis()
-    axes.set_title(draw.plain(panel.comparison.task), fontsize=10, loc="left")
     axes.set_xlabel(draw.plain(panel.label))
     axes.set_ylabel(draw.plain(draw.labelled(panel.scores, with_point=True)))
     return handles

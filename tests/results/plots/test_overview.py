@@ -92,3 +92,16 @@ def test_lower_scores_that_are_better_stand_higher(make_record: MakeRecord) -> N
 def test_without_softmax_there_is_no_such_picture(make_record: MakeRecord) -> None:
     others = [record for record in records_of(make_record) if record.model != "softmax"]
     assert not any(plot.kind == "overview" for plot in make_plots(others))
+
+
+def test_panels_of_one_task_say_how_they_differ(make_record: MakeRecord) -> None:
+    records = records_of(make_record)
+    alone = [axes.get_title(loc="left") for axes in overview(records).figure.axes]
+    again = [
+        make_record(r.model, "recall", recipe="scratch-conversion", metrics=r.metrics)
+        for r in records
+        if r.task == "recall"
+    ]
+    both = [axes.get_title(loc="left") for axes in overview([*records, *again]).figure.axes]
+    assert alone == ["recall"]
+    assert sorted(title.split(", ")[-1] for title in both) == sorted([f"{records[0].recipe})", "scratch-conversion)"])
