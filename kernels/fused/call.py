@@ -233,13 +233,8 @@ class Call(Arguments):
         """Arguments that several kernels take, by the names of their parameters."""
         q, mask = self.q, mask_bytes(self.mask, self.q)
         found = {
-            **{
-                "q": q,
-                "k": self.k,
-                "v": self.v,
-                "mask": mask,
-                "mask_batch": 0 if self.mask is None else mask.stride(0),
-            },
+            **{"q": q, "k": self.k, "v": self.v, "mask": mask},
+            "mask_batch": 0 if self.mask is None else mask.stride(0),
             **strides(q=q, k=self.k, v=self.v),
             **dict.fromkeys((*_MAPS, "initial", "initial_keys", "initial_peaks"), q),
             **{"tokens": self.tokens, "span": self.span, "segments": self.segments, "sequences": self.sequences},

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -34,6 +34,12 @@ class FeatureMap(nn.Module):
     positive: bool = True
     needs_positions: bool = False
     of_products: Callable[[Tensor], Tensor] | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Drops an inherited `of_products` where `forward` is another: it gives the scores of the features before."""
+        super().__init_subclass__(**kwargs)
+        if "forward" in vars(cls) and "of_products" not in vars(cls):
+            cls.of_products = None
 
     def __init__(self, heads: int, head_dim: int, *, role: Role = "query", seed: int = 0) -> None:
         """Sets the attributes that all maps have; a map with more or fewer features than d sets `feature_dim` itself.

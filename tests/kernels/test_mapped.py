@@ -146,6 +146,17 @@ def test_scores_of_few_tokens_need_no_features(
     assert result.kernel.form == "naive"
 
 
+def test_a_map_made_from_another_has_the_scores_of_its_own_features(tensors: dict[str, Tensor]) -> None:
+    class Shifted(TaylorMap):
+        def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+            return super().forward(x, positions) + 1
+
+    q, k, v = (tensors[name][:, :, :5] for name in "qkv")
+    query_map, key_map = Shifted(H, D).double(), Shifted(HK, D, role="key").double()
+    found = mapped_linear_attention(q, k, v, query_map, key_map, causal=True).output
+    torch.testing.assert_close(found, linear_attention(query_map(q), key_map(k), v, causal=True, form="naive").output)
+
+
 @pytest.mark.parametrize("n", [1, 2, 127, 128, 129, 300])
 @pytest.mark.parametrize("stateful", [False, True])
 def test_any_number_of_tokens_and_a_state(n: int, stateful: bool, tensors: dict[str, Tensor]) -> None:
