@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -67,6 +68,16 @@ def _imported(room: tuple[str, ...], source: str) -> Iterator[tuple[str, ...]]:
 
 def test_rooms_are_small_and_import_in_one_direction() -> None:
     assert problems(ROOT) == []
+
+
+def test_the_map_of_the_house_has_each_room_once() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    floor, drawn = "", []
+    for indent, name in re.findall(r"^( *)(\w+)/ ", text.split("```")[1], re.MULTILINE):
+        floor = floor if indent else name
+        drawn.append(f"{floor}/{name}" if indent else floor)
+    rooms = {path.parent.relative_to(ROOT) for floor in FLOORS for path in (ROOT / floor).rglob("*.py")}
+    assert sorted(drawn) == sorted([*map(str, rooms), "docs"])
 
 
 def test_tests_lie_in_the_rooms_of_what_they_test() -> None:
