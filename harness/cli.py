@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..results.names import UsageError
+from ..results.names import UsageError, unknown_name
 from .arguments import (
     EXPORT_FORMATS,
     LM_EVAL,
@@ -40,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         4 `compare` could not decide, 130 interrupted.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
-    options = make_parser(given[0] if given else "").parse_args(given[:1] if given[:1] == [LM_EVAL] else given)
-    options.rest = given[1:]
     try:
+        options = make_parser(given[0] if given else "").parse_args(given[:1] if given[:1] == [LM_EVAL] else given)
+        options.rest = given[1:]
         code: int = options.does(options)
         sys.stdout.flush()
         return code
@@ -83,7 +83,7 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--print-completion", action=_Completion, choices=SHELLS, help="print what completes arguments in this shell"
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_CommandParser)
 
     def add(name: str, does: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=help)
@@ -128,6 +128,25 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     environment.add_argument("--json", action="store_true", help="print JSON")
     add(LM_EVAL, _lm_eval, "lm-eval's own command line, with our models as --model hedgebench")
     return parser
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """A subcommand's parser: flags stand before, between or after other arguments, and an unknown one gets a hint."""
+
+    _calls_itself = False  # parse_known_intermixed_args calls parse_known_args in Python 3.11
+
+    def parse_known_args(self, *given: Any) -> Any:
+        if self._calls_itself:
+            return super().parse_known_args(*given)
+        self._calls_itself = True
+        try:
+            options, unknown = self.parse_known_intermixed_args(*given)
+        finally:
+            self._calls_itself = False
+        for argument in unknown:
+            if argument.startswith("-"):
+                raise unknown_name("flag", argument.split("=")[0], self._option_string_actions)
+        return options, unknown
 
 
 class _Completion(argparse.Action):

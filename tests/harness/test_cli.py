@@ -41,6 +41,8 @@ RUN = ("run", "--models", "elu", "--tasks", "associative_recall")
         (("--models", "", "--tasks", ""), "models is an empty list"),
         (("--models", "elu"), "no tasks given: pass --tasks"),
         (("--config", "none.toml"), "cannot read configuration 'none.toml'"),
+        ((*RUN[1:], "--seds", "1"), "unknown flag '--seds'; did you mean --seeds"),
+        ((*RUN[1:], "--seds=1"), "unknown flag '--seds'; did you mean --seeds"),
     ],
 )
 def test_a_wrong_command_ends_with_2_and_one_line_that_helps(
@@ -55,12 +57,20 @@ def test_a_wrong_command_ends_with_2_and_one_line_that_helps(
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("rnu",), ("list",), ("list", "model"), ("report",), (*RUN, "--limit", "x"), (*RUN, "--what")]
+    "arguments", [(), ("rnu",), ("list",), ("list", "model"), ("report",), (*RUN, "--limit", "x"), (*RUN, "what")]
 )
 def test_what_the_parser_refuses_ends_with_2(bench: BenchProcess, arguments: tuple[str, ...]) -> None:
     finished = bench(*arguments)
     assert finished.code == 2
     assert "usage: bench" in finished.err
+
+
+def test_flags_stand_anywhere(bench: BenchProcess) -> None:
+    in_order = bench("list", "models", "elu", "--json")
+    assert in_order.code == 0
+    assert bench("list", "--json", "models", "elu").out == bench("list", "models", "--json", "elu").out == in_order.out
+    claims = ("paper", "claims", "--scale", "smoke", "--output", "none", "table-9", "--json")
+    assert bench(*claims).out == bench("paper", "claims", "table-9", *claims[2:6], "--json").out
 
 
 def test_a_bad_file_ends_with_2_and_says_where(bench: BenchProcess, tmp_path: Path) -> None:
