@@ -21,7 +21,7 @@ PROJECTIONS: Mapping[str, tuple[str, ...]] = {
 
 
 def add_lora(model: PretrainedModel, settings: LoraSettings, seed: int) -> LoraModel:
-    """Adds low-rank adapters to a model and freezes its other weights.
+    """Adds low-rank adapters in float32 to a model and freezes its other weights.
 
     The classification head is trained too, and with `train_maps` the attention cores: feature maps, and the gates of
     hybrids. `merge_and_unload` of the result adds the updates to the projections and removes the adapters, so that all
@@ -49,6 +49,9 @@ def add_lora(model: PretrainedModel, settings: LoraSettings, seed: int) -> LoraM
     )
     torch.manual_seed(seed)
     adapters = LoraModel(inner, config, "default")
+    for name, value in adapters.named_parameters():
+        if "lora_" in name:  # in bfloat16 the small steps of training would be lost in rounding
+            value.data = value.data.float()
     cores = model.cores if settings.train_maps else []
     for part in (*cores, getattr(inner, "classifier", None), getattr(inner, "score", None)):
         if part is not None:
