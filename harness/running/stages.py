@@ -257,7 +257,8 @@ def distill(conversion: Conversion) -> StageResult:
     if not conversion.spec.is_distilled:
         return run(trained=False)
     freeze_all_but_maps(conversion.model, settings)
-    return conversion.once("distill", lambda: run(trained=True), conversion.spec.canonical)
+    own_code = filter(None, [conversion.cell.own_code])  # two mechanisms of a session may have one name
+    return conversion.once("distill", lambda: run(trained=True), conversion.spec.canonical, *own_code)
 
 
 def _distill_at_once(
@@ -284,7 +285,7 @@ def _distill_in_blocks(
     return BlockwiseDistillation(
         conversion.adapter.model,
         conversion.data.train if trained else None,
-        measured,
+        conversion.data.validation if trained else measured,
         TrainSettings.of(conversion.settings("distill"), "distill"),
         settings,
         seed=conversion.cell.seed,

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import pandas as pd
 import pytest
@@ -16,14 +17,15 @@ import torch
 from rich.console import Console
 
 from hedgebench.adapters.base import ModelShape
-from hedgebench.adapters.training import checkpoint
+from hedgebench.adapters.training import checkpoint, distillation_blockwise
+from hedgebench.adapters.training.settings import DistillSettings
 from hedgebench.harness.commands.convert import convert
 from hedgebench.harness.commands.reporting import rescore
 from hedgebench.harness.config import make_config
 from hedgebench.harness.plan import make_plan, make_sources
 from hedgebench.harness.running.artifacts import StageResult
 from hedgebench.harness.running.job import CellJob, CellOutcome
-from hedgebench.harness.running.stages import Conversion
+from hedgebench.harness.running.stages import Conversion, _distill_in_blocks
 from hedgebench.harness.running.worker import run_job
 from hedgebench.results.names import UsageError
 from hedgebench.results.record import Record
@@ -216,6 +218,22 @@ def test_blocks_of_layers_give_a_record_like_all_at_once(mirror: Path) -> None:
     for name in ("attention_kl_swapped", "attention_kl_distilled"):
         # Not closer, because blocks are distilled without the base model's dropout.
         assert value_of(blocks, name) == pytest.approx(value_of(whole, name), rel=2e-2)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_blocks_validate_on_no_row_that_they_train_on(trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without validation rows all layers at once keep their last weights, and so do blocks."""
+    given: list[object] = []
+    monkeypatch.setattr(
+        distillation_blockwise,
+        "BlockwiseDistillation",
+        lambda *args, **_: given.extend(args) or SimpleNamespace(run=lambda: None),
+    )
+    conversion, train = cast(Any, MagicMock()), object()
+    conversion.data.train, conversion.data.validation = train, None
+    conversion.settings.return_value = {"steps": 1, "batch_size": 1, "lr": 0.1}
+    _distill_in_blocks(conversion, DistillSettings(block_layers=1), cast(Any, train), trained)
+    assert given[1:3] == ([train, None] if trained else [None, train])
 
 
 def test_fine_tuning_that_is_left_out_gives_the_score_after_distillation(mirror: Path) -> None:
