@@ -8,11 +8,12 @@ from dataclasses import replace
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ..adapters.backbone import Backbone, CheckpointError
 from ..adapters.base import Settings, UnsupportedError, Value
 from ..adapters.mechanisms.softmax import CONTINUED
+from ..adapters.scratch.transformer_config import TransformerConfig
 from ..adapters.spec import ModelSpec, parse_spec
 from ..results.names import UnknownNameError, UsageError, unknown_name
 from ..results.record import DataIdentity, Failure
@@ -263,9 +264,15 @@ def _other_settings(task: Task, backbone: Backbone, scale: str, recipe: str, con
     """The settings of backbone and stages: defaults, overridden by `--set`.
 
     Raises:
-        UsageError: A setting has a wrong value.
+        UsageError: A setting has a wrong value, or sizes of the backbone do not fit each other.
     """
     settings = apply_overrides(_defaults(task, backbone, scale, recipe, config), config.overrides)
+    if backbone.checkpoint is None:
+        sizes: dict[str, Any] = {**settings["backbone"], "context_length": 1, "causal": backbone.name == "gpt"}
+        try:
+            TransformerConfig(**sizes)
+        except ValueError as error:
+            raise UsageError(f"backbone {backbone.name}: {error}") from error
     for stage in settings.keys() & STAGE_DEFAULTS.keys():
         check_stage(stage, settings[stage], config.devices)
     return settings

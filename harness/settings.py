@@ -28,6 +28,8 @@ def apply_overrides(groups: Groups, overrides: Mapping[str, str]) -> dict[str, d
         target = changed.get(group or "task", {})
         if name in target:
             target[name] = parse_value(key, text, target[name])
+            if target[name] is None and group not in ("", "task"):
+                raise UsageError(f"setting {key} is {text!r}; settings of {group} are never left out")
         if name == "steps" and "epochs" in target and f"{key.removesuffix(name)}epochs" not in overrides:
             target["epochs"] = 0.0
     return changed
