@@ -230,7 +230,15 @@ def train_teacher(conversion: Conversion) -> StageResult:
 
 
 def swap(conversion: Conversion) -> StageResult:
-    """Replaces softmax attention; a model that was built with its own attention keeps it."""
+    """Replaces softmax attention; a model that was built with its own attention keeps it.
+
+    Raises:
+        UnsupportedError: The model cannot have this attention, or a later stage of the recipe cannot train it.
+    """
+    if "lora" in RECIPES[conversion.cell.recipe].stages and not conversion.is_left_out("lora"):
+        from ...adapters.training.lora import projections_of
+
+        projections_of(conversion.adapter.model)  # before distillation, which may take hours
     conversion.adapter.swap_in(conversion.spec, conversion.cell.seed)
     return StageResult()
 

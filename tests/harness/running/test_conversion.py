@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from hedgebench.adapters.base import ModelShape
+from hedgebench.adapters.base import ModelShape, UnsupportedError
 from hedgebench.adapters.training import checkpoint, distillation_blockwise
 from hedgebench.adapters.training.settings import DistillSettings
 from hedgebench.harness.commands.convert import convert
@@ -25,7 +26,7 @@ from hedgebench.harness.config import make_config
 from hedgebench.harness.plan import make_plan, make_sources
 from hedgebench.harness.running.artifacts import StageResult
 from hedgebench.harness.running.job import CellJob, CellOutcome
-from hedgebench.harness.running.stages import Conversion, _distill_in_blocks
+from hedgebench.harness.running.stages import Conversion, _distill_in_blocks, swap
 from hedgebench.harness.running.worker import run_job
 from hedgebench.results.names import UsageError
 from hedgebench.results.record import Record
@@ -35,6 +36,7 @@ from hedgebench.results.tables.aggregate import group_seeds
 from hedgebench.results.tables.conversion import branch_effect
 from hedgebench.tasks.base import TaskData
 
+from ...adapters.swapped import swapped
 from ...adapters.tiny_models import save_tiny
 
 QUICK = {
@@ -263,6 +265,16 @@ def test_decoders_convert_on_text(mirror: Path, recipe: str) -> None:
     assert again == {metric.name: metric for metric in hybrid.metrics}
     assert hybrid.data is not None
     assert hybrid.data.details["tokenizer"] == f"hf:{mirror.parent / 'llama'}"
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+def test_a_model_that_lora_cannot_train_is_refused_before_it_is_distilled(left_out: bool) -> None:
+    conversion = cast(Any, MagicMock())
+    conversion.cell.recipe, conversion.adapter.model = "pretrained-conversion-lora", swapped("vit", "softmax")
+    conversion.is_left_out.return_value = left_out
+    with nullcontext() if left_out else pytest.raises(UnsupportedError, match="not set up for model type 'vit'"):
+        swap(conversion)
+    assert conversion.adapter.swap_in.called == left_out
 
 
 def test_a_converted_model_is_measured_again_as_it_was(mirror: Path) -> None:
