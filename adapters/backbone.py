@@ -12,6 +12,9 @@ from .base import Capability, ModelShape, Settings, UnsupportedError
 
 SCALES = ("smoke", "small", "paper")
 
+WEIGHT_TYPES = ("float32", "bfloat16")
+"""Types that weights of a pretrained model may be held in."""
+
 DECODER = frozenset({Capability.LANGUAGE_MODEL, Capability.GENERATE, Capability.ATTENTION_WEIGHTS})
 VECTOR_DECODER = DECODER | {Capability.VECTOR_SEQUENCES}
 ENCODER = frozenset({Capability.CLASSIFIER, Capability.ATTENTION_WEIGHTS})
@@ -111,7 +114,7 @@ def pretrained(
         model_type: As in its config.json.
         checkpoint: The source of its weights.
         summary: One line for the listing; by default it names the type.
-        weights: Type that the weights are held in, `float32` or `bfloat16`.
+        weights: Type that the weights are held in, one of `WEIGHT_TYPES`.
         capabilities: What its models can do; by default what models of the type can.
 
     Raises:

@@ -8,12 +8,11 @@ from dataclasses import replace
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from ..adapters.backbone import Backbone, CheckpointError
 from ..adapters.base import Settings, UnsupportedError, Value
 from ..adapters.mechanisms.softmax import CONTINUED
-from ..adapters.scratch.transformer_config import TransformerConfig
 from ..adapters.spec import ModelSpec, parse_spec
 from ..results.names import UnknownNameError, UsageError, unknown_name
 from ..results.record import DataIdentity, Failure
@@ -26,7 +25,7 @@ from .config import NOTHING_GIVEN, RunConfig
 from .environment import cpu_name, gpu_name, has_cuda_device
 from .recipes import RECIPES, STAGE_DEFAULTS, check_stage, stage_defaults
 from .scoring_code import scoring_fingerprint
-from .settings import Groups, apply_overrides, check_overrides
+from .settings import Groups, apply_overrides, check_backbone, check_overrides
 from .task_spec import TaskSpec, decided, parse_task_specs, refuse_scripts
 from .weights.backbone_names import backbone_from_name
 from .weights.locate import Weights, locate, sources_for
@@ -264,15 +263,10 @@ def _other_settings(task: Task, backbone: Backbone, scale: str, recipe: str, con
     """The settings of backbone and stages: defaults, overridden by `--set`.
 
     Raises:
-        UsageError: A setting has a wrong value, or sizes of the backbone do not fit each other.
+        UsageError: A setting has a wrong value.
     """
     settings = apply_overrides(_defaults(task, backbone, scale, recipe, config), config.overrides)
-    if backbone.checkpoint is None:
-        sizes: dict[str, Any] = {**settings["backbone"], "context_length": 1, "causal": backbone.name == "gpt"}
-        try:
-            TransformerConfig(**sizes)
-        except ValueError as error:
-            raise UsageError(f"backbone {backbone.name}: {error}") from error
+    check_backbone(backbone, settings["backbone"])
     for stage in settings.keys() & STAGE_DEFAULTS.keys():
         check_stage(stage, settings[stage], config.devices)
     return settings

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
+from ..adapters.backbone import WEIGHT_TYPES, Backbone
 from ..adapters.base import Settings, Value
+from ..adapters.scratch.transformer_config import TransformerConfig
 from ..results.names import UnknownNameError, UsageError, unknown_name
 from .config import split_list
 
@@ -55,6 +58,23 @@ def check_overrides(overrides: Iterable[str], cells: Iterable[Groups]) -> None:
             others = {f"{group}.KEY" for group, _ in names if group != "task"}
             allowed = sorted(of_group) or [*sorted(of_task), *sorted(others)]
             raise UnknownNameError(f"{whole.partition(' (allowed: ')[0]} (allowed: {', '.join(allowed)})")
+
+
+def check_backbone(backbone: Backbone, settings: Settings) -> None:
+    """Refuses settings that no model of a backbone can have, as far as they depend on no task.
+
+    Raises:
+        UsageError: Sizes that do not fit each other, or an unknown type of weights.
+    """
+    if backbone.checkpoint is not None:
+        if settings["weights"] not in WEIGHT_TYPES:
+            raise unknown_name("backbone.weights", str(settings["weights"]), WEIGHT_TYPES)
+        return
+    sizes: dict[str, Any] = {**settings, "context_length": 1, "causal": backbone.name == "gpt"}
+    try:
+        TransformerConfig(**sizes)
+    except ValueError as error:
+        raise UsageError(f"backbone {backbone.name}: {error}") from error
 
 
 def parse_value(key: str, text: str, default: Value) -> Value:

@@ -86,7 +86,7 @@ class Bridge:
         if self.window is not None and length > self.window:
             raise UnsupportedError(
                 f"{length} tokens exceed the model's own sliding window of {self.window}; keep=sliding leaves such "
-                "layers as they are"
+                "layers as they are, and native runs the model with its own softmax attention"
             )
         if self.slot is not None and (packing := self.slot.packing) is not None:
             unpack = packing.unpack
