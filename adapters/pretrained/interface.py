@@ -29,7 +29,7 @@ BRIDGE = "attention_bridge"
 """Attribute of an attention layer that holds its `Bridge`."""
 
 _ESTIMATES = (PerformerMap, TaylorMap)
-"""Maps that estimate exp(q·k/√d). Where a model's softmax has another factor on q·k, its queries take the difference."""
+"""Maps that estimate exp(q·k/√d); queries take the difference where a model's softmax has another factor on q·k."""
 
 CACHE_ARGUMENTS = ("cache", "past_key_values", "layer_past")
 """Possible names of a forward method's cache argument, the newest first; the last are GPT-NeoX's layers'."""
