@@ -151,9 +151,10 @@ def capabilities_of(config: Mapping[str, Any], where: str) -> frozenset[Capabili
         )
     if model_type in MODEL_TYPES:
         return MODEL_TYPES[model_type]
-    for name in config.get("architectures") or ():
+    named = config.get("architectures")
+    for name in named if isinstance(named, list) else ():
         for pattern, capabilities in _HEADS.items():
-            if pattern.search(name):
+            if pattern.search(str(name)):
                 return capabilities
     raise CheckpointError(
         f"{where}: {unknown_name('model_type', model_type, MODEL_TYPES)}; of another type, language models and "
