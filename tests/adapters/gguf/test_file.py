@@ -199,7 +199,7 @@ def test_scaled_rotary_positions_are_refused(tmp_path: Path) -> None:
         ({"add_sliding_window": 16}, "has a sliding window"),
     ],
 )
-def test_attention_of_another_kind_is_refused(more: dict[str, int], told: str, tmp_path: Path) -> None:
+def test_attention_of_another_kind_is_refused(more: dict[str, Any], told: str, tmp_path: Path) -> None:
     write_gguf(tmp_path / "tiny.gguf", tiny_model("llama"), **more)
     with pytest.raises(CheckpointError, match=told):
         gguf_config(tmp_path / "tiny.gguf")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import peft
 import pytest
 import torch
@@ -58,7 +60,8 @@ def test_adapters_of_a_model_in_bfloat16_are_trained_in_float32_and_merged_into_
 
 
 def test_a_head_for_masked_words_is_trained_without_the_embeddings_that_it_reads() -> None:
-    inner = AutoModelForMaskedLM.from_config(tiny_config("bert"))
+    kind: Any = AutoModelForMaskedLM
+    inner = kind.from_config(tiny_config("bert"))
     swap = swap_attention(inner, spec("hedgehog"), context_length=CONTEXT_LENGTH)
     model = LabelWordModel(inner, swap, None, "", words=[5, 6], mask_token=4)
     add_lora(model, LoraSettings(rank=2), seed=0)

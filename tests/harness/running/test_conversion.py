@@ -225,17 +225,13 @@ def test_blocks_of_layers_give_a_record_like_all_at_once(mirror: Path) -> None:
 @pytest.mark.parametrize("trained", [True, False])
 def test_blocks_validate_on_no_row_that_they_train_on(trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without validation rows all layers at once keep their last weights, and so do blocks."""
-    given: list[object] = []
-    monkeypatch.setattr(
-        distillation_blockwise,
-        "BlockwiseDistillation",
-        lambda *args, **_: given.extend(args) or SimpleNamespace(run=lambda: None),
-    )
+    blocks = MagicMock()
+    monkeypatch.setattr(distillation_blockwise, "BlockwiseDistillation", blocks)
     conversion, train = cast(Any, MagicMock()), object()
     conversion.data.train, conversion.data.validation = train, None
     conversion.settings.return_value = {"steps": 1, "batch_size": 1, "lr": 0.1}
     _distill_in_blocks(conversion, DistillSettings(block_layers=1), cast(Any, train), trained)
-    assert given[1:3] == ([train, None] if trained else [None, train])
+    assert blocks.call_args.args[1:3] == ((train, None) if trained else (None, train))
 
 
 def test_fine_tuning_that_is_left_out_gives_the_score_after_distillation(mirror: Path) -> None:
