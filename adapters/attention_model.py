@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..kernels.choice import KernelChoice
-from .attention.core import AttentionCore, Heads, QueryHeads, kernels_of
+from .attention.core import AttentionCore, Heads, LayerMixer, QueryHeads, kernels_of
 from .attention.softmax import SoftmaxAttention
 from .base import DecodeState
 from .spec import ModelSpec
@@ -111,6 +111,28 @@ class AttentionModel(nn.Module):
     def kernels(self) -> list[tuple[str, KernelChoice]]:
         """Attention kernels that have run, by phase, in the order of their first run."""
         return kernels_of(self)
+
+    @property
+    def _records(self) -> list[dict[Any, None]]:
+        """Where layers record the kernels that run."""
+        return [part.kernels_used for part in self.modules() if isinstance(part, AttentionCore | LayerMixer)]
+
+    @contextmanager
+    def unrecorded(self) -> Iterator[None]:
+        """Kernels that run while the block lasts are not among `kernels` afterwards."""
+        records = self._records
+        before = [dict(record) for record in records]
+        try:
+            yield
+        finally:
+            for record, ran in zip(records, before, strict=True):
+                record.clear()
+                record.update(ran)
+
+    def forget_kernels(self) -> None:
+        """Empties `kernels`."""
+        for record in self._records:
+            record.clear()
 
     @contextmanager
     def watching(self, visit: HeadsVisitor) -> Iterator[None]:

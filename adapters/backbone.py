@@ -12,6 +12,9 @@ from .base import Capability, ModelShape, Settings, UnsupportedError
 
 SCALES = ("smoke", "small", "paper")
 
+WEIGHT_TYPES = ("float32", "bfloat16")
+"""Types that weights of a pretrained model may be held in."""
+
 DECODER = frozenset({Capability.LANGUAGE_MODEL, Capability.GENERATE, Capability.ATTENTION_WEIGHTS})
 VECTOR_DECODER = DECODER | {Capability.VECTOR_SEQUENCES}
 ENCODER = frozenset({Capability.CLASSIFIER, Capability.ATTENTION_WEIGHTS})
@@ -111,7 +114,7 @@ def pretrained(
         model_type: As in its config.json.
         checkpoint: The source of its weights.
         summary: One line for the listing; by default it names the type.
-        weights: Type that the weights are held in, `float32` or `bfloat16`.
+        weights: Type that the weights are held in, one of `WEIGHT_TYPES`.
         capabilities: What its models can do; by default what models of the type can.
 
     Raises:
@@ -148,9 +151,10 @@ def capabilities_of(config: Mapping[str, Any], where: str) -> frozenset[Capabili
         )
     if model_type in MODEL_TYPES:
         return MODEL_TYPES[model_type]
-    for name in config.get("architectures") or ():
+    named = config.get("architectures")
+    for name in named if isinstance(named, list) else ():
         for pattern, capabilities in _HEADS.items():
-            if pattern.search(name):
+            if pattern.search(str(name)):
                 return capabilities
     raise CheckpointError(
         f"{where}: {unknown_name('model_type', model_type, MODEL_TYPES)}; of another type, language models and "

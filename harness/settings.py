@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
+from ..adapters.backbone import WEIGHT_TYPES, Backbone
 from ..adapters.base import Settings, Value
+from ..adapters.scratch.transformer_config import TransformerConfig
 from ..results.names import UnknownNameError, UsageError, unknown_name
 from .config import split_list
 
@@ -28,6 +31,8 @@ def apply_overrides(groups: Groups, overrides: Mapping[str, str]) -> dict[str, d
         target = changed.get(group or "task", {})
         if name in target:
             target[name] = parse_value(key, text, target[name])
+            if target[name] is None and group not in ("", "task"):
+                raise UsageError(f"setting {key} is {text!r}; settings of {group} are never left out")
         if name == "steps" and "epochs" in target and f"{key.removesuffix(name)}epochs" not in overrides:
             target["epochs"] = 0.0
     return changed
@@ -53,6 +58,23 @@ def check_overrides(overrides: Iterable[str], cells: Iterable[Groups]) -> None:
             others = {f"{group}.KEY" for group, _ in names if group != "task"}
             allowed = sorted(of_group) or [*sorted(of_task), *sorted(others)]
             raise UnknownNameError(f"{whole.partition(' (allowed: ')[0]} (allowed: {', '.join(allowed)})")
+
+
+def check_backbone(backbone: Backbone, settings: Settings) -> None:
+    """Refuses settings that no model of a backbone can have, as far as they depend on no task.
+
+    Raises:
+        UsageError: Sizes that do not fit each other, or an unknown type of weights.
+    """
+    if backbone.checkpoint is not None:
+        if settings["weights"] not in WEIGHT_TYPES:
+            raise unknown_name("backbone.weights", str(settings["weights"]), WEIGHT_TYPES)
+        return
+    sizes: dict[str, Any] = {**settings, "context_length": 1, "causal": backbone.name == "gpt"}
+    try:
+        TransformerConfig(**sizes)
+    except ValueError as error:
+        raise UsageError(f"backbone {backbone.name}: {error}") from error
 
 
 def parse_value(key: str, text: str, default: Value) -> Value:

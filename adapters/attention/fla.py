@@ -74,7 +74,7 @@ class FlaLinearAttention(AttentionCore):
         if heads.key_padding_mask is not None:
             raise UnsupportedError("flash-linear-attention masks only values, so padding would stay in its normaliser")
         name = "fused_recurrent_linear_attn" if heads.q.shape[2] == 1 else "chunk_linear_attn"
-        operator = self._operator(name, heads.q.device)
+        operator = fla_operator("linear_attn", name, heads.q.device)
         groups = heads.q.shape[1] // heads.k.shape[1]
         phi_q = self.query_map.features(heads.q, heads.positions)
         phi_k = self.key_map.features(heads.k, heads.positions).repeat_interleave(groups, dim=1)
@@ -90,9 +90,6 @@ class FlaLinearAttention(AttentionCore):
         values, keys = sums if self.normalize else (sums, torch.zeros_like(sums[..., 0]))
         new_state = LinearState(values, keys.reshape(values.shape[:-1]))
         return out.transpose(1, 2), new_state, KernelChoice(name.removesuffix("_linear_attn"), "fla")
-
-    def _operator(self, name: str, device: torch.device) -> Any:
-        return fla_operator("linear_attn", name, device)
 
 
 def fla_operator(room: str, name: str, device: torch.device) -> Any:

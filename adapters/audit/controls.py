@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,8 +30,8 @@ A hybrid without its linear branch, which is its window alone, is measured in ev
 
 
 def converted_cores(adapter: ModelAdapter[Any]) -> list[AttentionCore]:
-    """The layers' attention that is neither softmax over all keys nor none."""
-    return [core for core in adapter.model.cores if not _is_plain(core)]
+    """The attention of the layers that were converted, if it is neither softmax over all keys nor none."""
+    return [core for core in adapter.model.cores if not core.is_kept and not _is_plain(core)]
 
 
 def hybrids(adapter: ModelAdapter[Any]) -> list[HybridAttention]:
@@ -46,27 +46,27 @@ def controls_of(adapter: ModelAdapter[Any]) -> list[str]:
 
 
 @contextmanager
-def attending(cores: Sequence[AttentionCore], control: str) -> Iterator[None]:
-    """Layers attend as a control while the block lasts; weights, maps and the other layers stay as they are.
+def attending(adapter: ModelAdapter[Any], control: str) -> Iterator[None]:
+    """Converted layers attend as a control while the block lasts; weights, maps and other layers stay as they are.
 
-    A sequence must begin and end inside the block or outside it, as states differ.
+    Kernels that run in the block are not recorded. A sequence must begin and end inside the block or outside it, as
+    states differ.
 
     Args:
-        cores: Layers' attention.
-        control: One of `CONTROLS`.
+        adapter: The model.
+        control: One of `controls_of(adapter)`.
     """
-    parts = [CONTROLS[control](core) for core in cores]
-    kept = [dict(core.kernels_used) for core in cores]
-    for core, part in zip(cores, parts, strict=True):
+    cores = converted_cores(adapter)
+    for core in cores:
+        part = CONTROLS[control](core)
         assert part is not None
         core.attend = part.attend  # type: ignore[method-assign]
     try:
-        yield
+        with adapter.model.unrecorded():
+            yield
     finally:
-        for core, used in zip(cores, kept, strict=True):
+        for core in cores:
             del core.attend
-            core.kernels_used.clear()
-            core.kernels_used.update(used)
 
 
 def _is_plain(core: AttentionCore) -> bool:

@@ -141,6 +141,12 @@ def _config(metadata: Mapping[str, Any], gguf: Path) -> dict[str, Any]:
         raise CheckpointError(f"{gguf} does not state its {', '.join(missing)}; convert the model to GGUF again")
     if metadata.get(f"{architecture}.rope.scaling.type", "none") != "none":
         raise CheckpointError(f"{gguf} scales its rotary positions, which is not supported; use the safetensors")
+    if 0 < metadata.get(f"{architecture}.attention.sliding_window", 0) < metadata[f"{architecture}.context_length"]:
+        raise CheckpointError(f"{gguf} has a sliding window, which is not supported; use the safetensors")
+    width, heads = (metadata[f"{architecture}.{_REQUIRED[key]}"] for key in ("hidden_size", "num_attention_heads"))
+    head_dim = metadata.get(f"{architecture}.attention.key_length", width // heads)
+    if (rotated := metadata.get(f"{architecture}.rope.dimension_count", head_dim)) != head_dim:
+        raise CheckpointError(f"{gguf} rotates {rotated} of {head_dim} features of a head; supported are all")
     named = {ours: f"{architecture}.{key}" for ours, key in (_REQUIRED | _OPTIONAL).items()}
     named |= {f"{ours}_token_id": f"tokenizer.ggml.{key}" for ours, key in _TOKENS.items() if ours != "unk"}
     return {

@@ -17,7 +17,7 @@ from ..attention_model import AttentionModel, Mask, Outputs, Tokens
 from ..base import UnsupportedError
 from ..mechanisms.native import NATIVE
 from ..pretrained.model import segment_ids
-from ..pretrained.sites import call_arguments, example_inputs, last_position
+from ..pretrained.sites import call_arguments, evaluating, example_inputs, last_position
 from ..spec import ModelSpec
 from .state import NativeState, Part, held_by_layers
 
@@ -130,6 +130,10 @@ class NativeModel(AttentionModel):
         implementation = str(getattr(config, "_attn_implementation", None) or "none")
         return [(phase, KernelChoice(f"native {config.model_type}", implementation)) for phase in self._phases]
 
+    @property
+    def _records(self) -> list[dict[Any, None]]:
+        return [self._phases]
+
     def _reads_whole(self, mask: Bool[Tensor, "b n"]) -> bool:
         """Whether the model gives real tokens the same logits with this mask as without padding."""
         return bool(mask.all()) or self._takes_padding
@@ -139,7 +143,7 @@ class NativeModel(AttentionModel):
         """Whether padding on the left leaves the logits of real tokens as they are, tried on random tokens."""
         padded, mask = example_inputs(self.inner, rows=1, tokens=9, padding=3)
         assert mask is not None
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self.inner):
             alone = self.inner(**self._arguments(padded[:, 3:], None)).logits
             found = self.inner(**self._arguments(padded, mask)).logits[:, 3:]
         return _are_close(found, alone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from ...kernels.maps.fixed import PerformerMap
+from ...kernels.maps.learned import TaylorMap
 from ..attention.core import AttentionCore, Heads, KeyHeads, QueryHeads, token_positions
 from ..base import UnsupportedError
 from .state_cache import StateCache, StateLayer, state_layers
@@ -24,6 +27,9 @@ IMPLEMENTATION = "hedgebench"
 
 BRIDGE = "attention_bridge"
 """Attribute of an attention layer that holds its `Bridge`."""
+
+_ESTIMATES = (PerformerMap, TaylorMap)
+"""Maps that estimate exp(q·k/√d); queries take the difference where a model's softmax has another factor on q·k."""
 
 CACHE_ARGUMENTS = ("cache", "past_key_values", "layer_past")
 """Possible names of a forward method's cache argument, the newest first; the last are GPT-NeoX's layers'."""
@@ -65,6 +71,7 @@ class Bridge:
         self.core = core
         self.causal = causal
         self.window = window
+        self.estimates_softmax = isinstance(getattr(core, "query_map", None), _ESTIMATES)
         self.slot: StateLayer | None = None
 
     def __call__(
@@ -86,8 +93,11 @@ class Bridge:
         if self.window is not None and length > self.window:
             raise UnsupportedError(
                 f"{length} tokens exceed the model's own sliding window of {self.window}; keep=sliding leaves such "
-                "layers as they are"
+                "layers as they are, and native runs the model with its own softmax attention"
             )
+        usual = q.shape[-1] ** -0.5
+        if self.estimates_softmax and scale is not None and not math.isclose(scale, usual):
+            q, scale = q * (scale / usual), None
         if self.slot is not None and (packing := self.slot.packing) is not None:
             unpack = packing.unpack
             heads = Heads(unpack(q), unpack(k), unpack(v), packing.positions, packing.mask, scale)

@@ -1,13 +1,13 @@
 """Runs some layers of a pretrained Transformer without the others.
 
 The other arguments of a layer than hidden states (masks, positions, rotary embeddings) are those that the model passes
-to its first layer, so nothing here depends on an architecture.
+to its first layer, so nothing here depends on an architecture. Models that pass others to later layers are refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..attention.core import map_tensors
 from ..base import UnsupportedError
 from .load import available_bytes
 from .model import PretrainedModel
+from .sites import example_inputs
 from .swap import attention_layers
 
 
@@ -92,6 +93,38 @@ def layers_of(model: PreTrainedModel) -> list[nn.Module]:
         f"{type(model).__name__} does not keep its {len(attention)} layers in one list, so they cannot be distilled "
         "some at a time; set distill.block_layers=0"
     )
+
+
+@torch.no_grad()
+def require_equal_calls(model: PretrainedModel, layers: Sequence[nn.Module]) -> None:
+    """Runs the model on two tokens, or on an image, and compares the arguments of its layers.
+
+    Raises:
+        UnsupportedError: A layer gets other tensors beside hidden states than the first, as in models whose layers with
+            a sliding window have rotary embeddings of their own.
+    """
+    beside: list[list[Tensor]] = []
+
+    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        beside.append([])
+
+        def collect(tensor: Tensor) -> Tensor:
+            beside[-1].append(tensor)
+            return tensor
+
+        map_tensors((args[1:], kwargs), collect)
+
+    with ExitStack() as hooks:
+        for layer in layers:
+            hooks.callback(layer.register_forward_pre_hook(note, with_kwargs=True).remove)
+        with model.teaching(lambda *_: None):
+            model.hidden(*example_inputs(model.inner, rows=1, tokens=2))
+    for index, found in enumerate(beside):
+        if len(found) != len(beside[0]) or not all(map(torch.equal, found, beside[0])):
+            raise UnsupportedError(
+                f"{type(model.inner).__name__} calls its layer {index} with other arguments than layer 0, so its "
+                "layers cannot be distilled some at a time; set distill.block_layers=0"
+            )
 
 
 @torch.no_grad()

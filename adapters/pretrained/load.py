@@ -162,8 +162,9 @@ def _check_config(raw: Mapping[str, Any], folder: Path, num_classes: int | None,
             f"{folder} brings code of its own (auto_map in its config.json), which does not run unless you pass "
             "--trust-remote-code; read that code first"
         )
-    if raw.get("quantization_config"):
-        method = raw["quantization_config"].get("quant_method", "an unnamed method")
+    if quantisation := raw.get("quantization_config"):
+        named = quantisation.get("quant_method") if isinstance(quantisation, dict) else None
+        method = named or "an unnamed method"
         raise CheckpointError(f"{folder} is quantised by {method}; give the model before it was quantised, or a GGUF")
     is_language_model = Capability.LANGUAGE_MODEL in capabilities
     if is_language_model == (num_classes is not None):
@@ -225,8 +226,14 @@ def _outline(
         converted: Whether the checkpoint is a converted model.
     """
     auto, config = kind
-    with torch.device("meta"):
-        blank = auto.from_config(config, trust_remote_code=trust_remote_code)
+    try:
+        with torch.device("meta"):
+            blank = auto.from_config(config, trust_remote_code=trust_remote_code)
+    except (MemoryError, ImportError):
+        raise
+    except Exception as error:  # each class of transformers checks its sizes, or fails on them, in its own way
+        told = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+        raise CheckpointError(f"{folder / 'config.json'} describes no model that can be built ({told})") from error
     model, info = type(blank).from_pretrained(
         None,
         config=config,

@@ -243,13 +243,15 @@ class Transformer(AttentionModel):
         return self._spec
 
     def replace_attention(self, spec: ModelSpec, *, context_length: int, seed: int) -> None:
-        """Replaces the core of each block.
+        """Replaces the core of each block; gates follow from the seed too, whatever was drawn before.
 
         Raises:
             UnsupportedError: The mechanism exists only in decoders, and this is an encoder.
             ValueError: Options that do not fit the layer.
         """
-        built = self._new_cores(spec, context_length, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            built = self._new_cores(spec, context_length, seed)
         cores = [core for core in built if isinstance(core, AttentionCore)]
         if len(cores) < len(built):
             raise UnsupportedError(

@@ -54,10 +54,18 @@ class TransformerConfig:
     input_dim: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("layers", "heads", "kv_heads", "width", "mlp_width", "patch_size", "short_conv", "head_width"):
+            smallest = 0 if name in ("short_conv", "head_width") else 1
+            if (value := getattr(self, name)) < smallest:
+                raise ValueError(f"{name} is {value}; allowed: {smallest} or more")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; allowed: from 0 to below 1")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.heads % self.kv_heads:
             raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
+        if self.rope and self.head_dim % 2:
+            raise ValueError(f"rope needs an even head dim; that of width {self.width} / heads {self.heads} is odd")
         if self.image_size is not None and self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         if self.short_conv and not self.causal:

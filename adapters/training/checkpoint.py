@@ -133,8 +133,8 @@ def load_checkpoint(
         raise DamagedCheckpointError(f"{path} is of another model: {problem}")
     model.load_state_dict(weights, strict=False)
     torch.set_rng_state(content["cpu_random_state"])
-    if cuda_states:
-        torch.cuda.set_rng_state_all(cuda_states)
+    for index, random_state in enumerate(cuda_states[: torch.cuda.device_count()]):  # there may be fewer than before
+        torch.cuda.set_rng_state(random_state, index)
     return state
 
 

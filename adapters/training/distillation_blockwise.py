@@ -33,7 +33,7 @@ from ...results.foreign import parse_json
 from ...results.run_folder import RunFolder
 from ..base import Examples
 from ..precision import Precision
-from ..pretrained.layer_calls import LayerBlock, first_call, layers_of
+from ..pretrained.layer_calls import LayerBlock, first_call, layers_of, require_equal_calls
 from ..pretrained.model import PretrainedModel
 from .checkpoint import is_damaged
 from .distillation import AttentionDistillation, DistillResult, divergence_of_batches
@@ -109,7 +109,7 @@ class BlockwiseDistillation:
         index: Index of the present block.
 
     Raises:
-        UnsupportedError: The model does not keep its layers in one list.
+        UnsupportedError: The model does not keep its layers in one list, or calls them with different arguments.
         ValueError: There are neither training nor validation examples.
     """
 
@@ -132,6 +132,7 @@ class BlockwiseDistillation:
         self.model.eval().to(HOST)
         self.objective = AttentionDistillation(self.model, self.distill, self.run_block)
         self.layers = layers_of(self.model.inner)
+        require_equal_calls(self.model, self.layers)
         size = self.distill.block_layers
         self.blocks = [LayerBlock(self.layers[i : i + size]) for i in range(0, len(self.layers), size)]
         self.splits = _splits(self.examples, measured, self.settings, self.seed)
@@ -175,7 +176,7 @@ class BlockwiseDistillation:
                 break
             if _kept(self._marker(finished)) is None:
                 return self._marker(finished).name
-            if self.examples is not None and is_damaged(self._checkpoint(finished)):
+            if self._is_trained(finished) and is_damaged(self._checkpoint(finished)):
                 return self._checkpoint(finished).name
         else:
             return ""
@@ -223,8 +224,12 @@ class BlockwiseDistillation:
     def _measure(self) -> NDArray[Any]:
         return divergence_of_batches(self.objective, self.measured, self.settings, self.precision)
 
+    def _is_trained(self, index: int) -> bool:
+        """Whether a block has maps to train: not if nothing is trained, or if a hybrid keeps all of its layers."""
+        return self.examples is not None and any(p.requires_grad for p in self.blocks[index].parameters())
+
     def _train(self) -> History | None:
-        if self.examples is None or not any(p.requires_grad for p in self.blocks[self.index].parameters()):
+        if self.examples is None or not self._is_trained(self.index):
             return None
         return train(
             self.blocks[self.index],

@@ -12,6 +12,11 @@ from ..base import Settings
 S = TypeVar("S")
 
 _AT_LEAST_ONE = ("steps", "batch_size", "accumulate", "eval_rows", "eval_batch_size", "rank", "alpha")
+_LARGEST = {
+    "warmup": (1.0, "from 0 to 1, a share of the steps"),
+    **dict.fromkeys(("beta1", "beta2", "dropout"), (math.nextafter(1.0, 0.0), "from 0 to below 1")),
+}
+"""The largest values of numbers that are shares, and their ranges in words."""
 
 
 @dataclass(frozen=True)
@@ -137,21 +142,19 @@ class LoraSettings:
         Raises:
             UsageError: A rank or an alpha below 1, or a dropout below 0, or of 1 or more.
         """
-        chosen = _settings(cls, values, "lora")
-        if chosen.dropout >= 1:
-            raise UsageError(f"lora.dropout is {chosen.dropout}; allowed: from 0 to below 1")
-        return chosen
+        return _settings(cls, values, "lora")
 
 
 def _settings(kind: type[S], values: Settings, stage: str) -> S:
     """The settings of a class from the values of its fields; other values are ignored.
 
     Raises:
-        ValueError: A value below the smallest allowed one.
+        UsageError: A value outside its range.
     """
     own = {field.name: values[field.name] for field in fields(cast(Any, kind)) if field.name in values}
     for name, value in own.items():
         smallest = 1 if name in _AT_LEAST_ONE else 0
-        if not cast(float, value) >= smallest:
-            raise UsageError(f"{stage}.{name} is {value}; allowed: {smallest} or more")
+        largest, allowed = _LARGEST.get(name, (math.inf, f"{smallest} or more"))
+        if not smallest <= cast(float, value) <= largest:
+            raise UsageError(f"{stage}.{name} is {value}; allowed: {allowed}")
     return kind(**own)

@@ -32,14 +32,13 @@ def control_scores(
     Returns:
         Metrics with the status `error` stand for controls under which the model gives numbers that are none.
     """
-    from ...adapters.audit.controls import attending, controls_of, converted_cores
+    from ...adapters.audit.controls import attending, controls_of
 
     if Capability.ATTENTION_WEIGHTS in info.needs:
         return
-    cores = converted_cores(adapter)
     for control in controls_of(adapter):
         try:
-            with attending(cores, control):
+            with attending(adapter, control):
                 scored = [metric for metric in measured() if metric.name == info.main_metric]
         except FloatingPointError:
             scored = [Metric(info.main_metric, None, "1", None, None, 0, status="error")]

@@ -57,25 +57,34 @@ class MemoryRoom:
 
 
 def memory_there(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
-    """Bytes that new processes may use: those that the machine can give, or that the control group's limit leaves.
+    """Bytes that new processes may use: those that the machine can give, or that limits of control groups leave.
 
     Args:
         proc: Where the proc file system is mounted.
         cgroups: Where control groups are mounted.
     """
     free = _numbers(proc / "meminfo")["MemAvailable:"] * 1024
-    return min([free, *(left for group in control_groups(proc, cgroups) if (left := _left_in(group)) is not None)])
+    return min([free, *(left for group in _groups_around(proc, cgroups) if (left := _left_in(group)) is not None)])
 
 
 def memory_limit(proc: Path = PROC, cgroups: Path = CGROUPS) -> tuple[int, Path] | None:
-    """The least limit of this process's control groups in bytes, and its file; None without one below the machine's."""
+    """The least limit in bytes of the control groups around this process, and its file.
+
+    None without a limit below the memory of the machine.
+    """
     limits = (
         (limit, group / file)
-        for group in control_groups(proc, cgroups)
+        for group in _groups_around(proc, cgroups)
         for file in _FILES
         if (limit := _limit_in(group / file)) is not None and limit < _numbers(proc / "meminfo")["MemTotal:"] * 1024
     )
     return min(limits, default=None)
+
+
+def _groups_around(proc: Path, cgroups: Path) -> Iterator[Path]:
+    """Folders of this process's control groups and of the groups around them, whose limits hold inside too."""
+    for group in control_groups(proc, cgroups):
+        yield from (each for each in (group, *group.parents) if each.is_relative_to(cgroups))
 
 
 _FILES = {

@@ -196,8 +196,7 @@ class Measurement:
         if key in self.models:
             self.notes.append("the model was loaded once for several cells, for an earlier one than this")
             adapter = self.models[key]
-            for core in adapter.model.cores:
-                core.kernels_used.clear()
+            adapter.model.forget_kernels()
             return adapter
         self.models.clear()
         self.models[key] = self._build(data)

@@ -230,7 +230,15 @@ def train_teacher(conversion: Conversion) -> StageResult:
 
 
 def swap(conversion: Conversion) -> StageResult:
-    """Replaces softmax attention; a model that was built with its own attention keeps it."""
+    """Replaces softmax attention; a model that was built with its own attention keeps it.
+
+    Raises:
+        UnsupportedError: The model cannot have this attention, or a later stage of the recipe cannot train it.
+    """
+    if "lora" in RECIPES[conversion.cell.recipe].stages and not conversion.is_left_out("lora"):
+        from ...adapters.training.lora import projections_of
+
+        projections_of(conversion.adapter.model)  # before distillation, which may take hours
     conversion.adapter.swap_in(conversion.spec, conversion.cell.seed)
     return StageResult()
 
@@ -257,7 +265,8 @@ def distill(conversion: Conversion) -> StageResult:
     if not conversion.spec.is_distilled:
         return run(trained=False)
     freeze_all_but_maps(conversion.model, settings)
-    return conversion.once("distill", lambda: run(trained=True), conversion.spec.canonical)
+    own_code = filter(None, [conversion.cell.own_code])  # two mechanisms of a session may have one name
+    return conversion.once("distill", lambda: run(trained=True), conversion.spec.canonical, *own_code)
 
 
 def _distill_at_once(
@@ -284,7 +293,7 @@ def _distill_in_blocks(
     return BlockwiseDistillation(
         conversion.adapter.model,
         conversion.data.train if trained else None,
-        measured,
+        conversion.data.validation if trained else measured,
         TrainSettings.of(conversion.settings("distill"), "distill"),
         settings,
         seed=conversion.cell.seed,

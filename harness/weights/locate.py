@@ -22,7 +22,7 @@ from ...tasks.data.file_hashes import digest
 from ...tasks.data.sources import REACH_TIMEOUT_S, find_copy, local_copies, unavailable
 
 PARTS = ("config.json", "generation_config.json", *INDEX, *TOKENIZER_FILES)
-"""Files of a checkpoint beside its weights; other files do not change what a model computes."""
+"""Files of a checkpoint beside its weights; without code of its own, no other changes what a model computes."""
 
 _GGUF_RECIPE = 2
 
@@ -158,11 +158,18 @@ def _fingerprint(found: Path, sources: Sources) -> str:
         files = [found, *map(found.with_name, TOKENIZER_FILES)]
     else:
         weights = sorted(found.glob("*.safetensors")) or pickled_files(found)
-        files = [*weights, *(found / part for part in PARTS)]
+        files = [*weights, *(found / part for part in PARTS), *_own_code(found)]
     total = hashlib.sha256()
     for file in sorted((file for file in files if file.is_file()), key=lambda file: file.name):
         total.update(f"{file.name}:{digest(file, sources.cache)}\n".encode())
     return total.hexdigest()
+
+
+def _own_code(folder: Path) -> list[Path]:
+    """Files of a checkpoint's own code; none if its config.json names no class in them."""
+    config = folder / "config.json"
+    names_classes = config.is_file() and b'"auto_map"' in config.read_bytes()
+    return sorted(folder.glob("*.py")) if names_classes else []
 
 
 def _advice(checkpoint: Checkpoint) -> str:

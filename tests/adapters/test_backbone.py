@@ -108,6 +108,12 @@ def test_another_type_can_do_what_the_class_that_wrote_it_does(architecture: str
     assert can in capabilities_of({"model_type": "other", "architectures": [architecture]}, "here")
 
 
+@pytest.mark.parametrize("architectures", [5, "LlamaForCausalLM", [5], {}])
+def test_an_entry_of_architectures_that_is_no_list_of_names_says_nothing(architectures: object) -> None:
+    with pytest.raises(CheckpointError, match="unknown model_type 'other'"):
+        capabilities_of({"model_type": "other", "architectures": architectures}, "here")
+
+
 def test_a_model_with_an_encoder_and_a_decoder_is_refused() -> None:
     with pytest.raises(CheckpointError, match="has an encoder and a decoder"):
         capabilities_of({"model_type": "t5", "is_encoder_decoder": True, "architectures": ["T5ForCausalLM"]}, "here")

@@ -34,6 +34,17 @@ RUN = ("run", "--models", "elu", "--tasks", "associative_recall")
         ((*RUN[1:], "--set", "lr=0.1"), "unknown setting 'lr'; did you mean train.lr?"),
         (("--models", "elu", "--tasks", "lm_eval/none.yaml"), "there is no file 'none.yaml'"),
         ((*RUN[1:], "--set", "train.steps=many"), "setting train.steps is 'many'; allowed: int"),
+        (
+            (*RUN[1:], "--set", "train.steps=none"),
+            "settings of train are never left out",
+        ),
+        ((*RUN[1:], "--set", "train.warmup=50"), "train.warmup is 50.0; allowed: from 0 to 1, a share of the steps"),
+        ((*RUN[1:], "--set", "backbone.heads=3"), "backbone gpt: width 64 is not a multiple of heads 3"),
+        ((*RUN[1:], "--set", "backbone.layers=0"), "backbone gpt: layers is 0; allowed: 1 or more"),
+        (
+            ("--models", "elu", "--tasks", "wikitext2", "--backbone", "gpt2", "--set", "backbone.weights=float16"),
+            "unknown backbone.weights 'float16'; did you mean bfloat16",
+        ),
         ((*RUN[1:], "--set", "length=7"), "task associative_recall: length is 7; it takes an even number from 4"),
         ((*RUN[1:], "--output", "/dev/null/out"), "cannot write results to /dev/null/out"),
         ((*RUN[1:], "--mirror", "nowhere"), "mirror 'nowhere' is not a folder"),

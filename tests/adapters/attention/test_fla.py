@@ -28,9 +28,7 @@ def alone(model: str) -> AttentionAlone:
 @pytest.fixture
 def _references(monkeypatch: pytest.MonkeyPatch) -> None:
     naive: Any = peer_module("ops.linear_attn.naive")
-    monkeypatch.setattr(
-        attention_fla.FlaLinearAttention, "_operator", lambda self, name, device: naive.naive_recurrent_linear_attn
-    )
+    monkeypatch.setattr(attention_fla, "fla_operator", lambda room, name, device: naive.naive_recurrent_linear_attn)
 
 
 @pytest.mark.usefixtures("_references")

@@ -7,12 +7,19 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from hedgebench.adapters.audit.controls import CONTROLS, attending, controls_of, converted_cores
+from hedgebench.adapters.audit.controls import CONTROLS, attending, controls_of
 from hedgebench.adapters.audit.exposure import Exposure, metered
+from hedgebench.adapters.backbone import DECODER
 from hedgebench.adapters.base import ModelShape
 from hedgebench.adapters.model_adapter import ModelAdapter
+from hedgebench.adapters.pretrained.model import PretrainedModel
+from hedgebench.adapters.pretrained.sites import example_inputs
+from hedgebench.adapters.pretrained.swap import swap_attention
 from hedgebench.adapters.scratch.transformer import Transformer
 from hedgebench.results import audit
+
+from ..any_models import any_model
+from ..swapped import CPU, spec
 
 Build = Callable[..., ModelAdapter[Transformer]]
 
@@ -29,7 +36,7 @@ def test_a_hybrid_attends_as_its_control_says(build: Build, control: str, same_a
     })  # fmt: skip
     before = hybrid.logits(tokens)
     requests = [(row[:5].tolist(), row[5:].tolist()) for row in tokens]
-    with attending(converted_cores(hybrid), control):
+    with attending(hybrid, control):
         assert torch.allclose(hybrid.logits(tokens), other.logits(tokens), atol=1e-5)
         assert torch.equal(
             hybrid.generate(tokens[:, :5], max_new_tokens=4), other.generate(tokens[:, :5], max_new_tokens=4)
@@ -55,6 +62,18 @@ def test_a_hybrid_attends_as_its_control_says(build: Build, control: str, same_a
 )
 def test_only_converted_models_have_controls(build: Build, spec: str, controls: list[str]) -> None:
     assert controls_of(build(spec)) == controls
+
+
+def test_controls_leave_layers_that_a_hybrid_keeps_as_they_are() -> None:
+    """Sliding windows of the model's own are not converted, so softmax in the other layers gives the model back."""
+    inner = any_model("gemma3_text")
+    ids, mask = example_inputs(inner, 1, 12)
+    expected = inner(input_ids=ids, attention_mask=mask).logits.detach()
+    model = PretrainedModel(inner, swap_attention(inner, spec("hedgehog:window=4:keep=sliding"), context_length=64))
+    adapter = ModelAdapter(model, DECODER, ModelShape(64, 97), CPU)
+    assert controls_of(adapter) == ["linear_only", "without_attention", "with_softmax"]
+    with attending(adapter, "with_softmax"):
+        torch.testing.assert_close(adapter.logits(ids, mask), expected)
 
 
 def test_the_controls_are_those_that_tables_know() -> None:

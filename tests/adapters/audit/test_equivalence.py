@@ -107,6 +107,11 @@ def _sees_the_next_token(core: Any, heads: Any, state: Any, **options: Any) -> A
     return type(core).attend(core, scaled, state, **options)
 
 
+def _decodes_nan(core: Any, heads: Any, state: Any, **options: Any) -> Any:
+    out, new_state, kernel = type(core).attend(core, heads, state, **options)
+    return out * (torch.nan if heads.q.shape[2] == 1 and state is not None else 1), new_state, kernel
+
+
 def _keeps_double(core: Any, heads: Any, state: Any, **options: Any) -> Any:
     out, new_state, kernel = type(core).attend(core, heads, state, **options)
     return out, new_state and replace(new_state, kv=new_state.kv.double()), kernel
@@ -119,6 +124,7 @@ def _keeps_double(core: Any, heads: Any, state: Any, **options: Any) -> Any:
         ("hedgehog:window=9", _forgets_the_state, "'left-padded, token by token'"),
         ("elu", _reads_padding, "'left-padded'"),
         ("softmax", _sees_the_next_token, "'right-padded'"),
+        ("hedgehog", _decodes_nan, "'token by token' differs from the whole sequence by inf"),
         ("hedgehog", _keeps_double, "bytes after 16 tokens"),
     ],
 )

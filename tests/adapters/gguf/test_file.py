@@ -192,6 +192,19 @@ def test_scaled_rotary_positions_are_refused(tmp_path: Path) -> None:
         gguf_config(tmp_path / "tiny.gguf")
 
 
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"add_rope_dimension_count": 4}, "rotates 4 of 8 features"),
+        ({"add_sliding_window": 16}, "has a sliding window"),
+    ],
+)
+def test_attention_of_another_kind_is_refused(more: dict[str, Any], told: str, tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf", tiny_model("llama"), **more)
+    with pytest.raises(CheckpointError, match=told):
+        gguf_config(tmp_path / "tiny.gguf")
+
+
 def test_a_tensor_without_a_place_is_refused(tmp_path: Path) -> None:
     model: Any = tiny_model("llama")
     model.model.layers[0].extra = torch.nn.Linear(2, 2)

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from hedgebench.adapters.audit.equivalence import compare_paths
-from hedgebench.adapters.backbone import Checkpoint, capabilities_of, pretrained
+from hedgebench.adapters.backbone import DECODER, Checkpoint, capabilities_of, pretrained
 from hedgebench.adapters.base import Capability, ModelShape, UnsupportedError
 from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.native import build
@@ -232,3 +232,23 @@ def test_an_older_release_of_transformers_is_refused(tmp_path: Path, monkeypatch
     monkeypatch.setattr(build, "release", lambda: 4)
     with pytest.raises(UnsupportedError, match="native reads the caches of transformers 5"):
         native("llama", saved("llama", tmp_path))
+
+
+def test_a_comparison_of_paths_leaves_the_record_of_what_ran_alone() -> None:
+    model = NativeModel(any_model("llama"), is_decoder=True)
+    adapter = ModelAdapter(model, DECODER, ModelShape(64, 97), CPU)
+    compare_paths(adapter).require()
+    assert adapter.kernels_used() == ()
+    adapter.logits(torch.ones(1, 4, dtype=torch.long))
+    assert [use.phase for use in adapter.kernels_used()] == ["forward"]
+    model.forget_kernels()
+    assert adapter.kernels_used() == ()
+
+
+def test_whether_padding_is_taken_is_tried_without_dropout() -> None:
+    model = NativeModel(any_model("gpt2"), is_decoder=True).train()
+    assert any(isinstance(part, torch.nn.Dropout) and part.p for part in model.modules())
+    before = torch.get_rng_state()
+    assert model._takes_padding
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(part.training for part in model.modules())

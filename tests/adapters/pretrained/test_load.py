@@ -215,6 +215,20 @@ def test_remote_code_does_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"num_key_value_heads": 0}, "describes no model that can be built"),
+        ({"head_dim": 0}, "describes no model that can be built"),
+        ({"quantization_config": [1]}, "is quantised by an unnamed method"),
+    ],
+)
+def test_entries_that_no_model_can_have_are_refused(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
+    change_config(folder := save_tiny("llama", tmp_path), **changes)
+    with pytest.raises(CheckpointError, match=told):
+        load(folder)
+
+
 def test_a_quantised_checkpoint_is_refused(tmp_path: Path) -> None:
     change_config(folder := save_tiny("llama", tmp_path), quantization_config={"quant_method": "gptq", "bits": 4})
     with pytest.raises(CheckpointError, match="quantised by gptq"):

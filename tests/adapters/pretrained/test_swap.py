@@ -10,10 +10,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from hedgebench.adapters.attention.linear import LinearAttention
 from hedgebench.adapters.base import UnsupportedError
+from hedgebench.adapters.pretrained.sites import example_inputs
 from hedgebench.adapters.pretrained.swap import CORE, attention_layers, swap_attention
 from hedgebench.adapters.pretrained.weight_files import release
 from hedgebench.kernels.maps.learned import HedgehogMap
 
+from ..any_models import any_model
 from ..swapped import inputs_of, model_of, spec, swapped
 from ..tiny_models import DECODERS, MODEL_TYPES, tiny_config
 
@@ -53,6 +55,22 @@ def test_undoing_gives_the_original_back_bit_for_bit(model_type: str, text: str)
     left = model.state_dict()
     assert left.keys() == weights.keys()
     assert all(torch.equal(left[name], value) for name, value in weights.items())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("text", ["taylor", "performer:feature_dim=4096"])
+def test_maps_that_estimate_softmax_estimate_that_of_the_model(text: str) -> None:
+    """Granite multiplies q·k by a number of its own: here one so small that few terms of exp's series are enough."""
+    inner = any_model("granite", attention_multiplier=0.02)
+    layers: list[Any] = attention_layers(inner)
+    for layer in layers:
+        layer.q_proj.weight.mul_(6)
+    ids, mask = example_inputs(inner, 2, 12, padding=3)
+    arguments = {"input_ids": ids, "attention_mask": mask}
+    expected = inner(**arguments).logits[mask]
+    swap_attention(inner, spec(text), context_length=64)
+    error = (inner(**arguments).logits[mask] - expected).abs().max() / expected.abs().max()
+    assert error < 0.02
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)

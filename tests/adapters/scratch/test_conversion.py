@@ -111,6 +111,20 @@ def test_a_swapped_model_is_one_that_was_built_with_its_attention_and_seed(
     assert adapter.model.state_dict().keys() == expected.model.state_dict().keys()
 
 
+@pytest.mark.parametrize("text", ["gla", "mamba2", "gated_deltanet"])
+def test_gates_that_are_swapped_in_follow_from_the_seed_alone(build: Build, text: str) -> None:
+    """A teacher that this process trained has drawn random numbers; one that an earlier cell trained has not."""
+    first, same, other = (build(), build(), build())
+    for adapter, drawn, seed in ((first, 0, 5), (same, 3, 5), (other, 0, 6)):
+        torch.rand(drawn)
+        before = torch.get_rng_state()
+        adapter.swap_in(spec(text), seed=seed)
+        assert torch.equal(torch.get_rng_state(), before)
+    weights = [torch.cat([p.flatten() for p in each.model.cores[0].parameters()]) for each in (first, same, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
 @torch.no_grad()
 @EACH_KIND
 def test_in_a_lesson_softmax_attentions_outputs_flow_on(

@@ -53,6 +53,18 @@ def test_everything_comes_back_as_it_was(tmp_path: Path) -> None:
         assert all(torch.equal(left[key], right[key]) for key in left)
 
 
+def test_a_machine_with_fewer_gpus_goes_on_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = [torch.full((16,), i, dtype=torch.uint8) for i in range(3)]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
+    save_checkpoint(tmp_path / "run.pt", *trained(), {})
+    put: dict[int, int] = {}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, index: put.update({index: int(state[0])}))
+    load_checkpoint(tmp_path / "run.pt", *trained())
+    assert put == {0: 0, 1: 1}
+
+
 def test_a_write_that_fails_leaves_the_checkpoint_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (model, optimizer), path = trained(), tmp_path / "run.pt"
     save_checkpoint(path, model, optimizer, {"step": 1})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from hedgebench.adapters.base import Examples
+from hedgebench.adapters.base import Examples, UnsupportedError
 from hedgebench.adapters.pretrained.model import PretrainedModel
+from hedgebench.adapters.pretrained.swap import swap_attention
 from hedgebench.adapters.training.distillation import AttentionDistillation, freeze_all_but_maps
 from hedgebench.adapters.training.distillation_blockwise import BlockwiseDistillation
 from hedgebench.adapters.training.loop import train
 from hedgebench.adapters.training.settings import DistillSettings, TrainSettings
 
-from ..swapped import CPU, inputs_of, swapped
+from ..any_models import PROVEN, any_model
+from ..swapped import CPU, inputs_of, spec, swapped
 from ..tiny_models import MODEL_TYPES
 
 SETTINGS = TrainSettings.of(
@@ -72,6 +75,18 @@ def test_blocks_give_the_maps_of_all_layers_at_once(model_type: str, layers: int
     assert not list(tmp_path.glob("distill-hidden-*"))
 
 
+@pytest.mark.parametrize("model_type", [name for name in ("gemma3_text", "modernbert") if name in PROVEN])
+def test_a_model_whose_layers_get_different_rotary_embeddings_is_refused(model_type: str, tmp_path: Path) -> None:
+    inner = any_model(model_type)
+    model = PretrainedModel(inner, swap_attention(inner, spec("hedgehog"), context_length=64))
+    data = Examples(np.full((2, 4), 7, np.int32), np.zeros(2, np.int32))
+    with pytest.raises(UnsupportedError, match="calls its layer 1 with other arguments than layer 0"):
+        BlockwiseDistillation(
+            model, data, data, SETTINGS, DistillSettings(block_layers=1), seed=0, precision=CPU, folder=tmp_path
+        )
+    assert not model.kernels
+
+
 class Stopped(Exception):
     """Stands for a kill."""
 
@@ -105,6 +120,25 @@ def test_a_run_that_was_killed_goes_on_at_the_block_it_was_in(tmp_path: Path) ->
     assert expected.history is not None
     assert result.history.kept_loss == expected.history.kept_loss
     assert np.array_equal(result.before, expected.before)
+
+
+def test_a_killed_run_goes_on_past_blocks_that_a_hybrid_keeps(tmp_path: Path) -> None:
+    data, distill = examples_of("llama"), DistillSettings(block_layers=1)
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    for progress in (stop, None):
+        model = swapped("llama", "hedgehog:keep=0")
+        freeze_all_but_maps(model, distill)
+        run = BlockwiseDistillation(
+            model, data, data, SETTINGS, distill, seed=0, precision=CPU, folder=tmp_path, progress=progress
+        )
+        with pytest.raises(Stopped) if progress else nullcontext():
+            result = run.run()
+    assert result.history is not None
+    assert result.history.notes == ()
+    assert not list(tmp_path.glob("*.corrupt*"))
 
 
 @pytest.mark.parametrize("name", ["distill-block-0.json", "distill-block-0.pt", "distill-hidden-train-1.f32"])

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import peft
 import pytest
 import torch
+from transformers import AutoModelForMaskedLM
 
 from hedgebench.adapters.base import UnsupportedError
+from hedgebench.adapters.precision import Precision
+from hedgebench.adapters.pretrained.label_words import LabelWordModel
 from hedgebench.adapters.pretrained.model import PretrainedModel
+from hedgebench.adapters.pretrained.swap import swap_attention
 from hedgebench.adapters.training.lora import PROJECTIONS, add_lora
 from hedgebench.adapters.training.settings import LoraSettings
 
-from ..swapped import inputs_of, model_of, swapped
+from ..swapped import inputs_of, model_of, spec, swapped
+from ..tiny_models import CONTEXT_LENGTH, tiny_config
+
+CPU_BFLOAT16 = Precision(torch.device("cpu"), torch.bfloat16)
 
 
 def trained_names(model: PretrainedModel) -> set[str]:
@@ -34,6 +43,33 @@ def test_low_rank_weights_and_maps_and_a_head_are_trained(model_type: str) -> No
     kinds = {"lora" if "lora_" in name else "map" if "_map." in name else "head" for name in trained_names(model)}
     assert kinds == ({"lora", "map", "head"} if model_type == "bert" else {"lora", "map"})
     assert all(".classifier." in n for n in trained_names(model) if "lora_" not in n and "_map." not in n)
+
+
+def test_adapters_of_a_model_in_bfloat16_are_trained_in_float32_and_merged_into_its_weights() -> None:
+    inner = model_of("llama").bfloat16()
+    model = PretrainedModel(inner, swap_attention(inner, spec("hedgehog"), context_length=CONTEXT_LENGTH))
+    adapters = add_lora(model, LoraSettings(rank=2), seed=0)
+    assert {value.dtype for value in model.parameters() if value.requires_grad} == {torch.float32}
+    shake(model)
+    inputs, mask = inputs_of("llama")
+    with torch.no_grad(), CPU_BFLOAT16.autocast():
+        before = model.eval()(inputs, mask).float()
+        adapters.merge_and_unload(safe_merge=True)
+        torch.testing.assert_close(model(inputs, mask).float(), before, rtol=0.1, atol=0.1)
+    assert {value.dtype for name, value in model.named_parameters() if "_map." not in name} == {torch.bfloat16}
+
+
+def test_a_head_for_masked_words_is_trained_without_the_embeddings_that_it_reads() -> None:
+    kind: Any = AutoModelForMaskedLM
+    inner = kind.from_config(tiny_config("bert"))
+    swap = swap_attention(inner, spec("hedgehog"), context_length=CONTEXT_LENGTH)
+    model = LabelWordModel(inner, swap, None, "", words=[5, 6], mask_token=4)
+    add_lora(model, LoraSettings(rank=2), seed=0)
+    heads = {name for name in trained_names(model) if "lora_" not in name and "_map." not in name}
+    assert {name.split(".predictions.")[1] for name in heads} == {
+        *("transform.dense.weight", "transform.dense.bias"),
+        *("transform.LayerNorm.weight", "transform.LayerNorm.bias", "decoder.bias"),
+    }
 
 
 def test_maps_can_be_left_as_distilled() -> None:

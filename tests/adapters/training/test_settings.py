@@ -18,7 +18,21 @@ def test_counts_are_at_least_one(name: str) -> None:
         TrainSettings.of({**GIVEN, name: 0})
 
 
-@pytest.mark.parametrize("name", ["lr", "warmup", "weight_decay", "clip_norm", "checkpoint_every_s"])
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("warmup", 50.0, "from 0 to 1, a share of the steps"),
+        ("warmup", -1.0, "from 0 to 1"),
+        ("beta2", 1.0, "from 0 to below 1"),
+    ],
+)
+def test_shares_are_at_most_one(name: str, value: float, allowed: str) -> None:
+    with pytest.raises(ValueError, match=rf"train\.{name} is {value}; allowed: {allowed}"):
+        TrainSettings.of({**GIVEN, name: value})
+    assert TrainSettings.of({**GIVEN, "warmup": 1.0}).warmup == 1
+
+
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "clip_norm", "checkpoint_every_s"])
 @pytest.mark.parametrize("value", [-1.0, float("nan")])
 def test_numbers_are_not_negative(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"train\.{name} is {value}; allowed: 0 or more"):

@@ -49,3 +49,12 @@ def test_a_limit_of_a_group_of_the_first_version_counts_too(proc: Path, tmp_path
     write(group, memory__limit_in_bytes="9223372036854771712\n")
     assert memory_limit(proc, tmp_path) is None
     assert memory_there(proc, tmp_path) == 4000 * 1024
+
+
+def test_a_limit_of_a_group_around_the_own_one_counts_too(proc: Path, tmp_path: Path) -> None:
+    write(proc / "self", cgroup="0::/user.slice/session.scope\n")
+    around, own = tmp_path / "user.slice", tmp_path / "user.slice" / "session.scope"
+    write(around, memory__max="2000000\n", memory__current="500000\n", memory__stat="inactive_file 3\n")
+    write(own, memory__max="max\n", memory__current="1000\n", memory__stat="inactive_file 0\n")
+    assert memory_there(proc, tmp_path) == 1_500_003
+    assert memory_limit(proc, tmp_path) == (2_000_000, around / "memory.max")

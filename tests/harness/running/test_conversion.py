@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import pandas as pd
 import pytest
 import torch
 from rich.console import Console
 
-from hedgebench.adapters.base import ModelShape
-from hedgebench.adapters.training import checkpoint
+from hedgebench.adapters.base import ModelShape, UnsupportedError
+from hedgebench.adapters.training import checkpoint, distillation_blockwise
+from hedgebench.adapters.training.settings import DistillSettings
 from hedgebench.harness.commands.convert import convert
 from hedgebench.harness.commands.reporting import rescore
 from hedgebench.harness.config import make_config
 from hedgebench.harness.plan import make_plan, make_sources
 from hedgebench.harness.running.artifacts import StageResult
 from hedgebench.harness.running.job import CellJob, CellOutcome
-from hedgebench.harness.running.stages import Conversion
+from hedgebench.harness.running.stages import Conversion, _distill_in_blocks, swap
 from hedgebench.harness.running.worker import run_job
 from hedgebench.results.names import UsageError
 from hedgebench.results.record import Record
@@ -33,6 +36,7 @@ from hedgebench.results.tables.aggregate import group_seeds
 from hedgebench.results.tables.conversion import branch_effect
 from hedgebench.tasks.base import TaskData
 
+from ...adapters.swapped import swapped
 from ...adapters.tiny_models import save_tiny
 
 QUICK = {
@@ -218,6 +222,18 @@ def test_blocks_of_layers_give_a_record_like_all_at_once(mirror: Path) -> None:
         assert value_of(blocks, name) == pytest.approx(value_of(whole, name), rel=2e-2)
 
 
+@pytest.mark.parametrize("trained", [True, False])
+def test_blocks_validate_on_no_row_that_they_train_on(trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without validation rows all layers at once keep their last weights, and so do blocks."""
+    blocks = MagicMock()
+    monkeypatch.setattr(distillation_blockwise, "BlockwiseDistillation", blocks)
+    conversion, train = cast(Any, MagicMock()), object()
+    conversion.data.train, conversion.data.validation = train, None
+    conversion.settings.return_value = {"steps": 1, "batch_size": 1, "lr": 0.1}
+    _distill_in_blocks(conversion, DistillSettings(block_layers=1), cast(Any, train), trained)
+    assert blocks.call_args.args[1:3] == ((train, None) if trained else (None, train))
+
+
 def test_fine_tuning_that_is_left_out_gives_the_score_after_distillation(mirror: Path) -> None:
     (record,) = run_cells(mirror, "hedgehog", set={"finetune.steps": "0"})
     assert "finetune: left out, as it was set to no steps" in record.notes
@@ -245,6 +261,16 @@ def test_decoders_convert_on_text(mirror: Path, recipe: str) -> None:
     assert again == {metric.name: metric for metric in hybrid.metrics}
     assert hybrid.data is not None
     assert hybrid.data.details["tokenizer"] == f"hf:{mirror.parent / 'llama'}"
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+def test_a_model_that_lora_cannot_train_is_refused_before_it_is_distilled(left_out: bool) -> None:
+    conversion = cast(Any, MagicMock())
+    conversion.cell.recipe, conversion.adapter.model = "pretrained-conversion-lora", swapped("vit", "softmax")
+    conversion.is_left_out.return_value = left_out
+    with nullcontext() if left_out else pytest.raises(UnsupportedError, match="not set up for model type 'vit'"):
+        swap(conversion)
+    assert conversion.adapter.swap_in.called == left_out
 
 
 def test_a_converted_model_is_measured_again_as_it_was(mirror: Path) -> None:

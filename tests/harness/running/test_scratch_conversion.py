@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from hedgebench.harness import registry
 from hedgebench.harness.commands.convert import convert
 from hedgebench.harness.config import make_config
 from hedgebench.harness.plan import make_plan, make_sources
@@ -99,6 +100,16 @@ def test_all_models_of_a_run_share_one_softmax_model_and_softmax_is_that(tmp_pat
     per_step = hedgehog.settings["train.batch_size"], value_of(hedgehog, "train_tokens")
     assert per_step[1] / value_of(hedgehog, "train_steps") % int(str(per_step[0])) == 0
     assert not _has(softmax, "distill_steps")
+
+
+def test_two_mechanisms_of_a_session_share_no_maps_though_they_have_one_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for code in ("first", "second", "second"):
+        monkeypatch.setitem(registry.mechanisms().code, "hedgehog", code)
+        run_cells(tmp_path, "hedgehog")
+    assert len(artifacts(tmp_path, "train")) == 1
+    assert len(artifacts(tmp_path, "distill")) == 2
 
 
 def _has(record: Record, name: str) -> bool:

@@ -164,6 +164,18 @@ def test_weights_behind_a_licence_say_what_to_do(sources: Sources, monkeypatch: 
         materialise(weights.Weights("tiny", "hub", "org/tiny", REVISION, REVISION), sources)
 
 
+def test_the_fingerprint_follows_code_that_the_configuration_names(sources: Sources, mirrored: Path) -> None:
+    plain = locate(TINY, sources).fingerprint
+    code = mirrored / "modeling_own.py"
+    code.write_text("SCALE = 1")
+    assert locate(TINY, sources).fingerprint == plain
+    config = json.loads((mirrored / "config.json").read_text())
+    (mirrored / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "modeling_own.Own"}}))
+    first = locate(TINY, sources).fingerprint
+    code.write_text("SCALE = 2")
+    assert locate(TINY, sources).fingerprint != first
+
+
 def test_the_fingerprint_follows_weights_configuration_and_tokenizer_alone(sources: Sources, mirrored: Path) -> None:
     seen = {locate(TINY, sources).fingerprint}
     (mirrored / "README.md").write_text("other")
