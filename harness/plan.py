@@ -25,7 +25,7 @@ from .config import NOTHING_GIVEN, RunConfig
 from .environment import cpu_name, gpu_name, has_cuda_device
 from .recipes import RECIPES, STAGE_DEFAULTS, check_stage, stage_defaults
 from .scoring_code import scoring_fingerprint
-from .settings import Groups, apply_overrides, check_overrides
+from .settings import Groups, apply_overrides, check_overrides, check_sizes
 from .task_spec import TaskSpec, decided, parse_task_specs, refuse_scripts
 from .weights.backbone_names import backbone_from_name
 from .weights.locate import Weights, locate, sources_for
@@ -266,6 +266,8 @@ def _other_settings(task: Task, backbone: Backbone, scale: str, recipe: str, con
         UsageError: A setting has a wrong value.
     """
     settings = apply_overrides(_defaults(task, backbone, scale, recipe, config), config.overrides)
+    if backbone.checkpoint is None:
+        check_sizes(settings["backbone"])
     for stage in settings.keys() & STAGE_DEFAULTS.keys():
         check_stage(stage, settings[stage], config.devices)
     return settings

@@ -12,6 +12,8 @@ from .config import split_list
 Groups = Mapping[str, Settings]
 """Settings by group: `task`, `backbone`, and each stage of the recipe."""
 
+_COUNTS = ("layers", "heads", "kv_heads", "width", "mlp_width", "patch_size")
+
 
 def apply_overrides(groups: Groups, overrides: Mapping[str, str]) -> dict[str, dict[str, Value]]:
     """The settings with the overrides of keys that they have; keys of other cells are ignored.
@@ -53,6 +55,22 @@ def check_overrides(overrides: Iterable[str], cells: Iterable[Groups]) -> None:
             others = {f"{group}.KEY" for group, _ in names if group != "task"}
             allowed = sorted(of_group) or [*sorted(of_task), *sorted(others)]
             raise UnknownNameError(f"{whole.partition(' (allowed: ')[0]} (allowed: {', '.join(allowed)})")
+
+
+def check_sizes(backbone: Settings) -> None:
+    """Checks the sizes of a backbone that is trained from scratch, as far as they do not depend on the data.
+
+    Raises:
+        UsageError: A size is no whole number from 1, or they do not divide each other.
+    """
+    for name in _COUNTS:
+        size = backbone.get(name, 1)
+        if not isinstance(size, int) or size < 1:
+            raise UsageError(f"backbone.{name} is {size}; allowed: a whole number from 1")
+    for whole, part in (("width", "heads"), ("heads", "kv_heads")):
+        size, parts = int(str(backbone[whole])), int(str(backbone[part]))
+        if size % parts:
+            raise UsageError(f"backbone.{whole} is {size}; allowed with backbone.{part}={parts}: its multiples")
 
 
 def parse_value(key: str, text: str, default: Value) -> Value:
