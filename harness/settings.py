@@ -29,7 +29,7 @@ def apply_overrides(groups: Groups, overrides: Mapping[str, str]) -> dict[str, d
         group, _, name = key.rpartition(".")
         target = changed.get(group or "task", {})
         if name in target:
-            target[name] = parse_value(key, text, target[name])
+            target[name] = parse_value(key, text, target[name], takes_none=group in ("", "task"))
         if name == "steps" and "epochs" in target and f"{key.removesuffix(name)}epochs" not in overrides:
             target["epochs"] = 0.0
     return changed
@@ -64,22 +64,27 @@ def check_sizes(backbone: Settings) -> None:
         UsageError: A size is no whole number from 1, or they do not divide each other.
     """
     for name in _COUNTS:
-        size = backbone.get(name, 1)
-        if not isinstance(size, int) or size < 1:
+        if (size := int(str(backbone.get(name, 1)))) < 1:
             raise UsageError(f"backbone.{name} is {size}; allowed: a whole number from 1")
-    for whole, part in (("width", "heads"), ("heads", "kv_heads")):
-        size, parts = int(str(backbone[whole])), int(str(backbone[part]))
+    for name, part in (("width", "heads"), ("heads", "kv_heads")):
+        size, parts = int(str(backbone[name])), int(str(backbone[part]))
         if size % parts:
-            raise UsageError(f"backbone.{whole} is {size}; allowed with backbone.{part}={parts}: its multiples")
+            raise UsageError(f"backbone.{name} is {size}; allowed with backbone.{part}={parts}: its multiples")
 
 
-def parse_value(key: str, text: str, default: Value) -> Value:
+def parse_value(key: str, text: str, default: Value, takes_none: bool = True) -> Value:
     """`text` as the type of `default`; `none` is None. If the default is None, a number if it is one, else the text.
+
+    Args:
+        key: Names the setting in messages.
+        text: The value as written.
+        default: The setting's default.
+        takes_none: Whether `none` is allowed where the default is another value: a task checks its own settings.
 
     Raises:
         UsageError: The text is not of that type.
     """
-    if text == "none":
+    if text == "none" and (takes_none or default is None):
         return None
     try:
         return _convert(text, default)

@@ -141,7 +141,7 @@ def test_the_same_cell_asked_for_twice_is_planned_once() -> None:
         (("recall",), {"overrides": {"lenght": "1"}}, "unknown setting 'lenght'; did you mean length"),
         (("recall",), {"overrides": {"length": "x"}}, "setting length is 'x'; allowed: int"),
         (("recall",), {"overrides": {"backbone.layers": "0"}}, "backbone.layers is 0; allowed: a whole number from 1"),
-        (("recall",), {"overrides": {"backbone.heads": "none"}}, "backbone.heads is None; allowed: a whole number from"),
+        (("recall",), {"overrides": {"backbone.heads": "none"}}, "setting backbone.heads is 'none'; allowed: int"),
         (("recall",), {"overrides": {"backbone.width": "-64"}}, "backbone.width is -64; allowed: a whole number from"),
         (("recall",), {"overrides": {"backbone.heads": "3"}}, "width is 32; allowed with backbone.heads=3: its multip"),
         (("recall",), {"overrides": {"backbone.kv_heads": "4"}}, "backbone.heads is 2; allowed with backbone.kv_heads"),
