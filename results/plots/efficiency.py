@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..record import Record
-from ..tables.aggregate import main_rows
+from ..tables.aggregate import is_comparable, main_rows
 from ..tables.format import format_status
-from ..tables.row import AXIS, Conditions, Row, grouped
+from ..tables.row import AXIS, REFERENCE_MODEL, Conditions, Row, grouped
 from ..tables.tables import metric_label
 from . import draw
 from .draw import Plot, Styles
@@ -170,11 +170,15 @@ Costs: TypeAlias = Mapping[str, Row]
 def longest_costs(rows: Iterable[Row], metric: str) -> Costs:
     """A cost of each model at the longest length at which all models have it; empty if there is no such length.
 
+    If softmax is among them, others count only if they were measured under the same conditions.
+
     Args:
         rows: Rows of one backbone and scale.
         metric: Name of the cost.
     """
     swept = [row for row in rows if row.variant == 0 and _is_plain_sweep(row, metric)]
+    softmax = next((row for row in swept if row.model == REFERENCE_MODEL), None)
+    swept = [row for row in swept if softmax is None or is_comparable(row, softmax)]
     chosen = _smallest_batch(swept) if swept else []
     by_length = {
         length: {row.model: row for row in own if row.value is not None}
