@@ -16,7 +16,8 @@ _SPECIAL = re.compile(r"([\\`*\[\]|~])")
 def format_measurement(value: float | None, stderr: float | None, unit: str = "1") -> tuple[str, str]:
     """A value and its standard error, to two digits of the error; a value without an error has four digits.
 
-    So has a value whose error has no digit among the first six decimals; the error is then a power of ten. Bytes get a binary prefix. The error is empty if it is None or zero.
+    So has a value whose error has no digit among the first six decimals; the error then has an exponent. Bytes get a
+    binary prefix. The error is empty if it is None or zero.
     """
     if value is None:
         return "–", ""

@@ -101,7 +101,7 @@ def test_a_part_of_the_rows_is_a_limit_however_it_was_asked_for(
     # lm-eval's --limit is a float: a count, or a share of the rows; --samples picks rows.
     other = {**results, "config": {**results["config"], **given}}
     assert {record.limit for record in records_of(other).values()} == {limit}
-    whole = dict.fromkeys(results["n-samples"], {"original": 12, "effective": 12})
+    whole = {task: {"original": 12, "effective": 12} for task in results["n-samples"]}
     assert {r.limit for r in records_of({**other, "config": {"limit": None}, "n-samples": whole}).values()} == {None}
 
 
