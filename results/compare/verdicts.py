@@ -91,7 +91,7 @@ class Comparison:
         baseline: Name of the earlier run.
         candidate: Name of the run that is judged.
         findings: Worst first.
-        notes: Notes of both sides.
+        notes: Notes of both sides, and what is not compared.
     """
 
     baseline: str
@@ -144,7 +144,8 @@ def compare(baseline: Snapshot, candidate: Snapshot, tolerances: Mapping[str, fl
     for i, p_value in adjusted(p_values).items():
         findings[i] = replace(findings[i], p_value=p_value)
     judged = sorted(map(_judged, findings), key=lambda finding: VERDICTS.index(finding.verdict))
-    return Comparison(baseline.name, candidate.name, tuple(judged), (*baseline.notes, *candidate.notes))
+    notes = (*baseline.notes, *candidate.notes, *matching.left_out(baseline, candidate))
+    return Comparison(baseline.name, candidate.name, tuple(judged), notes)
 
 
 def _findings(
