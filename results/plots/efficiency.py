@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ..record import Record
 from ..tables.aggregate import is_comparable, main_rows
 from ..tables.format import format_status
+from ..tables.ranks import disturbances_of
 from ..tables.row import AXIS, REFERENCE_MODEL, Conditions, Row, grouped
 from ..tables.tables import metric_label
 from . import draw
@@ -189,6 +190,12 @@ def longest_costs(rows: Iterable[Row], metric: str) -> Costs:
     return by_length[max(common)] if common else {}
 
 
+def noise_note(costs: Sequence[Row]) -> str:
+    """What an axis label says of costs that are times of a machine that was not quiet; empty otherwise."""
+    reason = next(filter(None, disturbances_of(costs)), "")
+    return f"\n({reason}: times are not compared)" if reason else ""
+
+
 def _pareto_figure(joined: Sequence[tuple[Row, Row]], styles: Styles, title: str) -> Figure:
     figure, (axes,) = draw.new_figure(7.2, max(3.8, 1.3 + 0.21 * len(joined)))
     handles: dict[str, Any] = {}
@@ -202,7 +209,7 @@ def _pareto_figure(joined: Sequence[tuple[Row, Row]], styles: Styles, title: str
     axes.margins(x=0.15, y=0.12)
     set_cost_axis(axes, "x", [cost.value or 0.0 for _, cost in joined], joined[0][1].unit)
     set_score_axis(axes, "y", [row for row, _ in joined])
-    axes.set_xlabel(draw.plain(metric_label(joined[0][1])))
+    axes.set_xlabel(draw.plain(metric_label(joined[0][1]) + noise_note([cost for _, cost in joined])))
     axes.set_ylabel(draw.plain(metric_label(joined[0][0])))
     return draw.finished(figure, title, handles)
 
