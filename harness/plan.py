@@ -25,7 +25,7 @@ from .config import NOTHING_GIVEN, RunConfig
 from .environment import cpu_name, gpu_name, has_cuda_device
 from .recipes import RECIPES, STAGE_DEFAULTS, check_stage, stage_defaults
 from .scoring_code import scoring_fingerprint
-from .settings import Groups, apply_overrides, check_overrides, check_sizes
+from .settings import Groups, apply_overrides, check_counts, check_overrides, check_sizes
 from .task_spec import TaskSpec, decided, parse_task_specs, refuse_scripts
 from .weights.backbone_names import backbone_from_name
 from .weights.locate import Weights, locate, sources_for
@@ -162,6 +162,7 @@ def _draft(
     task, own = _decided(task, _task_settings(task, task_spec, backbone, scale, config), scale)
     info = task.info
     recipe = _recipe(task, backbone, config)
+    check_counts("task", own)
     if not config.trust_remote_code:
         refuse_scripts(info.name, own)
     settings = {"task": own, **_other_settings(task, backbone, scale, recipe, config)}

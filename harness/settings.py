@@ -12,7 +12,11 @@ from .config import split_list
 Groups = Mapping[str, Settings]
 """Settings by group: `task`, `backbone`, and each stage of the recipe."""
 
-_COUNTS = ("layers", "heads", "kv_heads", "width", "mlp_width", "patch_size")
+_COUNTS = {
+    "task": ("context_length", "batch_size"),
+    "backbone": ("layers", "heads", "kv_heads", "width", "mlp_width", "patch_size"),
+}
+"""Settings by group that are whole numbers from 1 wherever they are numbers."""
 
 
 def apply_overrides(groups: Groups, overrides: Mapping[str, str]) -> dict[str, dict[str, Value]]:
@@ -57,15 +61,27 @@ def check_overrides(overrides: Iterable[str], cells: Iterable[Groups]) -> None:
             raise UnknownNameError(f"{whole.partition(' (allowed: ')[0]} (allowed: {', '.join(allowed)})")
 
 
+def check_counts(group: str, settings: Settings) -> None:
+    """Checks those settings of `task` or `backbone` that count something.
+
+    Raises:
+        UsageError: One is below 1.
+    """
+    for name in _COUNTS[group]:
+        count = settings.get(name)
+        if isinstance(count, int) and count < 1:
+            raise UsageError(f"{group}.{name} is {count}; allowed: a whole number from 1")
+
+
 def check_sizes(backbone: Settings) -> None:
     """Checks the sizes of a backbone that is trained from scratch, as far as they do not depend on the data.
 
     Raises:
-        UsageError: A size is no whole number from 1, or they do not divide each other.
+        UsageError: A size is below 1 or does not divide another, or a dropout is no probability below 1.
     """
-    for name in _COUNTS:
-        if (size := int(str(backbone.get(name, 1)))) < 1:
-            raise UsageError(f"backbone.{name} is {size}; allowed: a whole number from 1")
+    check_counts("backbone", backbone)
+    if not 0 <= float(str(backbone["dropout"])) < 1:
+        raise UsageError(f"backbone.dropout is {backbone['dropout']}; allowed: from 0 to below 1")
     for name, part in (("width", "heads"), ("heads", "kv_heads")):
         size, parts = int(str(backbone[name])), int(str(backbone[part]))
         if size % parts:

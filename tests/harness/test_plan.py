@@ -145,6 +145,8 @@ def test_the_same_cell_asked_for_twice_is_planned_once() -> None:
         (("recall",), {"overrides": {"backbone.width": "-64"}}, "backbone.width is -64; allowed: a whole number from"),
         (("recall",), {"overrides": {"backbone.heads": "3"}}, "width is 32; allowed with backbone.heads=3: its multip"),
         (("recall",), {"overrides": {"backbone.kv_heads": "4"}}, "backbone.heads is 2; allowed with backbone.kv_heads"),
+        (("recall",), {"overrides": {"backbone.dropout": "1"}}, "backbone.dropout is 1.0; allowed: from 0 to below 1"),
+        (("recall",), {"overrides": {"batch_size": "0"}}, "task.batch_size is 0; allowed: a whole number from 1"),
         (("bad_setting",), {}, "task bad_setting: length is 8; it takes an odd number"),
     ],
 )
