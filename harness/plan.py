@@ -24,7 +24,7 @@ from .cell import Cell, PlannedCell
 from .config import NOTHING_GIVEN, RunConfig
 from .environment import cpu_name, gpu_name, has_cuda_device
 from .recipes import RECIPES, STAGE_DEFAULTS, check_stage, stage_defaults
-from .scoring_code import scoring_fingerprint
+from .scoring_code import mechanism_code, scoring_fingerprint
 from .settings import Groups, apply_overrides, check_counts, check_overrides, check_sizes
 from .task_spec import TaskSpec, decided, parse_task_specs, refuse_scripts
 from .weights.backbone_names import backbone_from_name
@@ -198,7 +198,7 @@ def _draft(
         scoring="",
         machine=(gpu_name() if device == "cuda" else cpu_name()) if info.own_device else "",
         weights=weights.fingerprint if weights else "",
-        own_code=registry.mechanisms().code.get(spec.mechanism.name, ""),
+        own_code=mechanism_code(spec.mechanism.name),
     )
     return PlannedCell(cell, task, spec, backbone, weights, problem)
 
