@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .harness.weights.on_import import watch_transformers
-
 if TYPE_CHECKING:
     from .adapters.attention.core import AttentionCore
     from .adapters.mechanisms.declaration import Mechanism, Option
@@ -107,5 +105,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-if __name__ == "hedgebench":  # pytest also imports the root of a checkout under the name of its folder
+if __name__ == "hedgebench":  # pytest also imports the root of a checkout under its folder's name, or none like `a-b`
+    from .harness.weights.on_import import watch_transformers
+
     watch_transformers()

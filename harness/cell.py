@@ -46,7 +46,8 @@ class Cell:
         machine: Name of the processor if the task measures time; empty otherwise.
         weights: Fingerprint or revision of a pretrained backbone; empty for a backbone trained from scratch.
         model_code: Version of the code that builds, trains, converts and runs models.
-        own_code: Digest of the mechanism if it was made in a Python session; empty, and no part of the key, otherwise.
+        own_code: Digest of the mechanism if it is a plugin's or was made in a Python session; empty, and no part of the
+            key, otherwise.
     """
 
     model: str

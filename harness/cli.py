@@ -135,12 +135,12 @@ class _CommandParser(argparse.ArgumentParser):
 
     _calls_itself = False  # parse_known_intermixed_args calls parse_known_args in Python 3.11
 
-    def parse_known_args(self, *given: Any) -> Any:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if self._calls_itself:
-            return super().parse_known_args(*given)
+            return super().parse_known_args(args, namespace)
         self._calls_itself = True
         try:
-            options, unknown = self.parse_known_intermixed_args(*given)
+            options, unknown = self.parse_known_intermixed_args(args, namespace)
         finally:
             self._calls_itself = False
         for argument in unknown:

@@ -249,8 +249,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
             raise UsageError(f"in {str(path)!r}: {unknown_name('key', key, FLAGS)}")
         try:
             values[FLAGS[flag]] = _parse(FLAGS[flag], value)
-        except ValueError as error:
-            raise UsageError(f"in {str(path)!r}: {key} is {value!r}; {error}") from error
+        except UsageError as error:
+            raise UsageError(f"in {str(path)!r}: {error}") from error
     return values
 
 
@@ -269,14 +269,18 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
 
 
 def _parse(name: str, value: Any) -> Any:
-    """The value for `make_config` from what a flag or a TOML file gives."""
+    """The value for `make_config` from what a flag, an option in Python or a TOML file gives.
+
+    Raises:
+        UsageError: The value has a wrong type or form.
+    """
     match name:
         case "set" if isinstance(value, list):
             return parse_overrides(value)
         case "set" if isinstance(value, dict):
             return dict(_flatten(value))
         case "set":
-            raise ValueError("it must be a table")
+            raise UsageError(f"set is {value!r}; it must be a table")
         case "models":
             return split_models(as_text(value))
         case "tasks" | "log":
@@ -288,7 +292,7 @@ def _parse(name: str, value: Any) -> Any:
     hint = typing.get_type_hints(RunConfig)[name]
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
     if type(value) not in kinds and not (float in kinds and type(value) is int):
-        raise ValueError(f"allowed: {kinds[0].__name__}")
+        raise UsageError(f"{name.removesuffix('_s')} is {value!r}; allowed: {kinds[0].__name__}")
     return value
 
 

@@ -24,8 +24,8 @@ from .cell import Cell, PlannedCell
 from .config import NOTHING_GIVEN, RunConfig
 from .environment import cpu_name, gpu_name, has_cuda_device
 from .recipes import RECIPES, STAGE_DEFAULTS, check_stage, stage_defaults
-from .scoring_code import scoring_fingerprint
-from .settings import Groups, apply_overrides, check_backbone, check_overrides
+from .scoring_code import mechanism_code, scoring_fingerprint
+from .settings import Groups, apply_overrides, check_backbone, check_counts, check_overrides
 from .task_spec import TaskSpec, decided, parse_task_specs, refuse_scripts
 from .weights.backbone_names import backbone_from_name
 from .weights.locate import Weights, locate, sources_for
@@ -162,6 +162,7 @@ def _draft(
     task, own = _decided(task, _task_settings(task, task_spec, backbone, scale, config), scale)
     info = task.info
     recipe = _recipe(task, backbone, config)
+    check_counts(own)
     if not config.trust_remote_code:
         refuse_scripts(info.name, own)
     settings = {"task": own, **_other_settings(task, backbone, scale, recipe, config)}
@@ -197,7 +198,7 @@ def _draft(
         scoring="",
         machine=(gpu_name() if device == "cuda" else cpu_name()) if info.own_device else "",
         weights=weights.fingerprint if weights else "",
-        own_code=registry.mechanisms().code.get(spec.mechanism.name, ""),
+        own_code=mechanism_code(spec.mechanism.name),
     )
     return PlannedCell(cell, task, spec, backbone, weights, problem)
 

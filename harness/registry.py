@@ -68,6 +68,7 @@ class Registry(Generic[T]):
         broken: Entry points that could not be loaded, with the reason.
         families: Makers of tasks that are too many to list, by the prefix of their names.
         code: Digests of the items that were made in a Python session, by name.
+        plugins: Modules that declare the items of plugins, by name.
     """
 
     what: str
@@ -75,6 +76,7 @@ class Registry(Generic[T]):
     broken: Mapping[str, str] = field(default_factory=dict)
     families: Mapping[str, TaskFamily] = field(default_factory=dict)
     code: Mapping[str, str] = field(default_factory=dict)
+    plugins: Mapping[str, str] = field(default_factory=dict)
 
     def get(self, name: str, trust_code: bool = False) -> T:
         """The item of that name.
@@ -196,6 +198,7 @@ def _registry(
             if name is not None and items.setdefault(name, value) is not value:
                 raise RuntimeError(f"two built-in {what}s are named {name!r}")
     broken: dict[str, str] = {}
+    plugins: dict[str, str] = {}
     for entry in sorted(entry_points(group=group), key=lambda entry: (entry.name, entry.value)):
         try:
             loaded = entry.load()
@@ -211,10 +214,11 @@ def _registry(
             elif name in items:
                 broken[entry.name] = f"the name {name!r} is taken"
             else:
-                items[name] = value
+                items[name], plugins[name] = value, entry.module
     mine = {own.name: own for own in own_objects() if name_of(own.value)}
     items |= {name: cast(T, own.value) for name, own in mine.items()}
-    return Registry(what, dict(sorted(items.items())), broken, code={name: own.code for name, own in mine.items()})
+    code = {name: own.code for name, own in mine.items()}
+    return Registry(what, dict(sorted(items.items())), broken, code=code, plugins=plugins)
 
 
 def _mechanism_name(value: object) -> str | None:

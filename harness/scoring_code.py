@@ -1,4 +1,4 @@
-"""The code that turns a task's predictions into numbers: the task's modules, and all that they import to score.
+"""The code that a cell's key covers: what turns a task's predictions into numbers, and a plugin's mechanism.
 
 Imports of `tasks/`, `results/` and `kernels/` are followed wherever a module has them, and those of a plugin within its
 own package and from there into ours. Models (`adapters/`) are not followed: `adapters.model_code` is their version.
@@ -10,9 +10,11 @@ import inspect
 import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..tasks.base import Task
+from . import registry
 from .code_digest import digest_of, reachable
 from .registry import PACKAGE, ROOT
 
@@ -27,6 +29,39 @@ def scoring_fingerprint(task: Task) -> str:
 def scoring_files(task: Task) -> frozenset[Path]:
     """The files of the task's class and of the modules that hold the task, and of all that they import to score."""
     return reachable(_roots(task), find_module)
+
+
+def mechanism_code(name: str) -> str:
+    """Digest of a mechanism's code if it may change between two runs, 16 hex digits.
+
+    Of a mechanism made in a Python session it is the session's. Of a plugin's it covers the module that declares it,
+    those of its feature map and attention, and what these import within their package. Ours has none:
+    `adapters.model_code` is its version.
+    """
+    known = registry.mechanisms()
+    if name in known.code or name not in known.plugins:
+        return known.code.get(name, "")
+    mechanism = known.items[name]
+    places = (mechanism.feature_map, mechanism.attention, *(each.attention for each in mechanism.variants.values()))
+    named = (place.partition(":")[0] if isinstance(place, str) else place.__module__ for place in places if place)
+    files = {file for module in (known.plugins[name], *named) if (file := _file_of(module)) is not None}
+    return digest_of(files, _find_outside)[:16]
+
+
+def _file_of(module: str) -> Path | None:
+    """The source of a plugin's module; None for our own, and for what is no Python source or does not exist."""
+    try:
+        found = find_spec(module)
+    except (ImportError, ValueError):  # the cell that needs it says so
+        return None
+    file = Path(found.origin or "").resolve() if found else Path()
+    return file if file.suffix == ".py" and not file.is_relative_to(ROOT) else None
+
+
+def _find_outside(parts: tuple[str, ...], path: Path) -> Path | None:
+    """As `find_module`, without our own package."""
+    file = find_module(parts, path)
+    return None if file is None or file.is_relative_to(ROOT) else file
 
 
 def find_module(parts: tuple[str, ...], path: Path) -> Path | None:

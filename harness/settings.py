@@ -30,9 +30,7 @@ def apply_overrides(groups: Groups, overrides: Mapping[str, str]) -> dict[str, d
         group, _, name = key.rpartition(".")
         target = changed.get(group or "task", {})
         if name in target:
-            target[name] = parse_value(key, text, target[name])
-            if target[name] is None and group not in ("", "task"):
-                raise UsageError(f"setting {key} is {text!r}; settings of {group} are never left out")
+            target[name] = parse_value(key, text, target[name], takes_none=group in ("", "task"))
         if name == "steps" and "epochs" in target and f"{key.removesuffix(name)}epochs" not in overrides:
             target["epochs"] = 0.0
     return changed
@@ -77,13 +75,31 @@ def check_backbone(backbone: Backbone, settings: Settings) -> None:
         raise UsageError(f"backbone {backbone.name}: {error}") from error
 
 
-def parse_value(key: str, text: str, default: Value) -> Value:
+def check_counts(task: Settings) -> None:
+    """Checks those settings of a task that count something, wherever they are numbers.
+
+    Raises:
+        UsageError: One is below 1.
+    """
+    for name in ("context_length", "batch_size"):
+        count = task.get(name)
+        if isinstance(count, int) and count < 1:
+            raise UsageError(f"task.{name} is {count}; allowed: a whole number from 1")
+
+
+def parse_value(key: str, text: str, default: Value, takes_none: bool = True) -> Value:
     """`text` as the type of `default`; `none` is None. If the default is None, a number if it is one, else the text.
+
+    Args:
+        key: Names the setting in messages.
+        text: The value as written.
+        default: The setting's default.
+        takes_none: Whether `none` is allowed where the default is another value: a task checks its own settings.
 
     Raises:
         UsageError: The text is not of that type.
     """
-    if text == "none":
+    if text == "none" and (takes_none or default is None):
         return None
     try:
         return _convert(text, default)

@@ -188,7 +188,7 @@ def _differences(artefact: Artefact, studies: Sequence[Study], source: MeasuredS
             verdict = "same"
         yield Difference(what, fact.stated, here, verdict)
     counts = [len({r.seed for r in own}) for own in grouped(records, lambda r: (r.task, r.model)).values()]
-    yield Difference("seeds", "", str(max(counts)), "not known")
+    yield Difference("seeds", "", " to ".join(map(str, sorted({min(counts), max(counts)}))), "not known")
 
 
 def _each(texts: Iterable[str]) -> str:

@@ -42,7 +42,8 @@ NOT_NAMED = frozenset({
     *("devices", "save_to", "no_gate", "audit"),
 })  # fmt: skip
 """Fields of `RunConfig` that do not count in the name of a run's default folder, such as seeds and time limits."""
-
+_GOES_ON = "the same command goes on where this one stopped"
+_BEGINS_ANEW = "--fresh begins anew, and without it cells that were not reached keep their earlier results"
 
 End: TypeAlias = Callable[[RunStore, Sequence[Record], Console], None]
 """What a run that has ended does with its records: the store has all of them, the sequence those of the plan."""
@@ -286,7 +287,7 @@ class _RunUnderWay:
         for line in self.trackers.finish(records):
             self._say(line)
         if interrupted:
-            self._say("interrupted; the same command goes on where this one stopped")
+            self._say(f"interrupted; {_BEGINS_ANEW if self.config.fresh else _GOES_ON}")
             return EXIT_INTERRUPTED
         failed = [record for record in records if record.status not in RESULT_STATUSES]
         if not failed:

@@ -15,6 +15,7 @@ from ...adapters.training.settings import DistillSettings, LoraSettings, TrainSe
 from ...results.record import CurvePoint, Metric
 from ...results.tables.row import REFERENCE_MODEL
 from ...tasks.base import TaskData
+from .. import registry
 from ..cell import Cell
 from ..recipes import RECIPES
 from .artifacts import StageResult, get_or_make
@@ -146,24 +147,29 @@ class Conversion:
         if self.data.wants_teacher and not self.model.no_teacher:
             self.model.keep_teacher()
 
-    def once(self, stage: str, run: Callable[[], StageResult], *more: str) -> StageResult:
+    def once(self, stage: str, run: Callable[[], StageResult], of_model: bool = False) -> StageResult:
         """Runs a stage, or takes the weights and the result of another cell that ran it on the same model.
 
         Args:
             stage: Name of the stage.
             run: Trains the weights that require gradients.
-            more: Dependencies of the weights besides the cell's base model, task, run and settings.
+            of_model: Whether the weights depend on the cell's model, and not only on its backbone.
         """
         from ...adapters.training.checkpoint import put_weights, trained_weights
 
         model, cell = self.model, self.cell
+        of_task = registry.tasks().code.get(self.job.task.info.name)
+        more = [self.spec.canonical, cell.own_code] if of_model else []
         made_from = {
             "version": __version__,
             "model_code": cell.model_code,
             "backbone": [cell.backbone, cell.weights, dict(cell.settings["backbone"])],
-            "task": [cell.task, cell.task_version, cell.data.fingerprint, dict(cell.settings["task"])],
+            "task": [
+                *(cell.task, cell.task_version, cell.data.fingerprint, dict(cell.settings["task"])),
+                *filter(None, [of_task]),
+            ],
             "run": [cell.seed, cell.device, cell.dtype],
-            "stage": [stage, dict(self.settings(stage)), *more],
+            "stage": [stage, dict(self.settings(stage)), *filter(None, more)],
             "after": list(self.made_from),
         }
 
@@ -265,8 +271,7 @@ def distill(conversion: Conversion) -> StageResult:
     if not conversion.spec.is_distilled:
         return run(trained=False)
     freeze_all_but_maps(conversion.model, settings)
-    own_code = filter(None, [conversion.cell.own_code])  # two mechanisms of a session may have one name
-    return conversion.once("distill", lambda: run(trained=True), conversion.spec.canonical, *own_code)
+    return conversion.once("distill", lambda: run(trained=True), of_model=True)
 
 
 def _distill_at_once(

@@ -9,6 +9,7 @@ from pathlib import Path
 from textwrap import TextWrapper
 from typing import Any
 
+from ..atomic import replacing
 from ..names import UsageError
 from ..record import Record, to_json
 from ..stats.scores import Rows, sample_scores
@@ -52,8 +53,8 @@ def write_baseline(snapshot: Snapshot, path: Path) -> list[str]:
     if not cells:
         raise UsageError(f"{snapshot.name} has no cell with a result, so there is nothing to compare with later")
     baseline = Baseline(BASELINE_FORMAT, BASELINE_VERSION, Path(snapshot.name).name, tuple(cells))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_pretty(asdict(baseline)) + "\n", encoding="utf-8")
+    with replacing(path) as file:
+        file.write(f"{_pretty(asdict(baseline))}\n".encode())
     return messages
 
 

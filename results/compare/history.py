@@ -210,10 +210,9 @@ def _drafts(runs: Sequence[Snapshot]) -> list[_Draft]:
 def _cells(run: Snapshot) -> dict[CellIdentity, dict[int, Record]]:
     """The records with a result by cell and seed."""
     cells: dict[CellIdentity, dict[int, Record]] = {}
-    for r in run.records:
-        if r.status == "ok":
-            cell = CellIdentity(r.model, r.backbone, r.task, r.recipe, r.scale, r.limit)
-            cells.setdefault(cell, {})[r.seed] = r
+    for record in run.records:
+        if record.status == "ok":
+            cells.setdefault(CellIdentity.of(record), {})[record.seed] = record
     return cells
 
 

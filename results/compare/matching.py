@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -35,6 +35,11 @@ class CellIdentity:
     scale: str
     limit: int | None
 
+    @classmethod
+    def of(cls, record: Record) -> CellIdentity:
+        """What a record's cell measures."""
+        return cls(record.model, record.backbone, record.task, record.recipe, record.scale, record.limit)
+
     @property
     def title(self) -> str:
         """Such as `hedgehog / gpt / wikitext2`."""
@@ -49,9 +54,24 @@ def paired_cells(baseline: Snapshot, candidate: Snapshot) -> dict[CellIdentity, 
 
 def _by_identity(snapshot: Snapshot) -> dict[CellIdentity, dict[int, Record]]:
     cells: dict[CellIdentity, dict[int, Record]] = defaultdict(dict)
-    for r in snapshot.records:
-        cells[CellIdentity(r.model, r.backbone, r.task, r.recipe, r.scale, r.limit)][r.seed] = r
+    for record in snapshot.records:
+        cells[CellIdentity.of(record)][record.seed] = record
     return cells
+
+
+def left_out(baseline: Snapshot, candidate: Snapshot) -> Iterator[str]:
+    """What is not compared though both sides have its cell: seeds of one side, and all but one of several settings."""
+    for cell, (befores, afters) in paired_cells(baseline, candidate).items():
+        for run, own, other in ((baseline, befores, afters), (candidate, afters, befores)):
+            if (alone := sorted(own.keys() - other.keys())) and len(alone) < len(own):
+                seeds = f"seed {alone[0]} is" if len(alone) == 1 else f"seeds {', '.join(map(str, alone))} are"
+                yield f"{cell.title}: {seeds} in {run.name} alone and not compared"
+    for run in (baseline, candidate):
+        counts = Counter((CellIdentity.of(record), record.seed) for record in run.records)
+        for (cell, seed), count in counts.items():
+            if count > 1:
+                times = f"{run.name} has it {count} times, with other settings"
+                yield f"{cell.title}, seed {seed}: {times}; the last one is compared"
 
 
 def metrics_of(record: Record) -> dict[MetricKey, Metric]:

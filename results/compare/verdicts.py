@@ -36,6 +36,8 @@ Verdict: TypeAlias = Literal["regressed", "undecided", "missing", "incomparable"
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 QUALITY_MARGIN, SPEED_MARGIN = 0.005, 0.05
 """Margins as fractions: half a percent, or half a point, of quality; five percent of time and of memory."""
+_ROUNDED = 1e-8
+"""Two measured values are closer than this only if one is the other as a baseline rounds it."""
 EXIT_FINE, EXIT_REGRESSED, EXIT_UNDECIDED = 0, 1, 4
 
 
@@ -91,7 +93,7 @@ class Comparison:
         baseline: Name of the earlier run.
         candidate: Name of the run that is judged.
         findings: Worst first.
-        notes: Notes of both sides.
+        notes: Notes of both sides, and what is not compared.
     """
 
     baseline: str
@@ -144,7 +146,8 @@ def compare(baseline: Snapshot, candidate: Snapshot, tolerances: Mapping[str, fl
     for i, p_value in adjusted(p_values).items():
         findings[i] = replace(findings[i], p_value=p_value)
     judged = sorted(map(_judged, findings), key=lambda finding: VERDICTS.index(finding.verdict))
-    return Comparison(baseline.name, candidate.name, tuple(judged), (*baseline.notes, *candidate.notes))
+    notes = (*baseline.notes, *candidate.notes, *matching.left_out(baseline, candidate))
+    return Comparison(baseline.name, candidate.name, tuple(judged), notes)
 
 
 def _findings(
@@ -245,7 +248,8 @@ def _change(metric: Metric, before: _Side, after: _Side) -> Change:
     """The change by the most certain method that both sides allow."""
     was, now = before.values, after.values
     timings = [[metric.samples if metric else () for metric in side.metrics] for side in (before, after)]
-    if timings[0] == timings[1] and all(timings[0]):
+    is_same = all(math.isclose(one, other, rel_tol=_ROUNDED) for one, other in zip(was, now, strict=True))
+    if is_same and all(timings[0]) and all(timings[1]):
         return Change(0.0, 0.0, math.inf, "the same timings", sum(map(len, timings[0])))
     if not is_quality(metric) and all(len(one) > 1 and min(one) > 0 for side in timings for one in side):
         return timings_change(metric, *timings)
@@ -253,7 +257,7 @@ def _change(metric: Metric, before: _Side, after: _Side) -> Change:
     labels = {score.labels for side in scores for score in side}
     if len(scores[0]) == len(scores[1]) == len(was) and len(labels) == 1 and len(scores[0][0].labels) > 1:
         return paired_change(metric, *scores)
-    if was == now:
+    if is_same:
         return Change(0.0, 0.0, math.inf, "the same values", len(was))
     return seeds_change(metric, was, now) if len(was) > 1 else plain_change(metric, was[0], now[0])
 

@@ -70,13 +70,14 @@ def read_parquet(path: Path) -> list[Record]:
 def model_index(records: Iterable[Record]) -> dict[str, Any]:
     """The `model-index` of a model card: main metrics that have a finite value, averaged over seeds.
 
-    A model's name includes backbone, recipe and scale, so that numbers of different ones are never given to one model.
+    A model's name includes backbone, recipe, scale and, of several settings, their number: those of different ones are
+    never given to one model.
     """
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in leaderboard_rows(list(records)):
         if row.is_main and row.value is not None and math.isfinite(row.value):
             where = row.comparison
-            name = f"{row.model} ({where.backbone}, {where.recipe}, {where.scale})"
+            name = f"{row.label} ({where.backbone}, {where.recipe}, {where.scale})"
             point = f" at {row.at}" if row.at else ""
             partial = "" if where.limit is None else f", partial: first {where.limit} rows"
             metric = {"type": row.metric, "name": f"{row.metric}{point}, seeds {row.seeds}{partial}"}

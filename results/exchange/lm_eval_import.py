@@ -77,8 +77,8 @@ def _record(file: LmEvalResults, task: str, run_id: str, source: str) -> Record:
     metrics = _metrics(file, task)
     if not metrics:
         raise ForeignJsonError(f"task {task} has no metric")
-    seed, limit = config.get("random_seed"), config.get("limit")
-    protocol = [task, file.versions.get(task), file.n_shot.get(task), limit, task_config]
+    seed, limit = config.get("random_seed"), _limit(file, task)
+    protocol = [task, file.versions.get(task), file.n_shot.get(task), config.get("limit"), task_config]
     # The examples in the prompt, and lm-eval's own configuration as far as its values are scalars.
     settings = {"task.num_fewshot": file.n_shot.get(task)}
     settings |= {f"lm_eval.{key}": value for key, value in config.items() if isinstance(value, Scalar)}
@@ -106,10 +106,19 @@ def _record(file: LmEvalResults, task: str, run_id: str, source: str) -> Record:
             "device": config.get("device"),
             "dtype": config.get("model_dtype"),
         },
-        limit=limit if isinstance(limit, int) else None,
+        limit=limit,
         peer_key=_hash(protocol),
         notes=(f"imported from {source}: measured by lm-eval, kernels and data are as its file says",),
     )
+
+
+def _limit(file: LmEvalResults, task: str) -> int | None:
+    """How many rows lm-eval was limited to, by `--limit N`, a share of the rows, or a choice of them; None for all."""
+    limit, counted = file.config.get("limit"), file.n_samples.get(task, {})
+    if _is_number(limit) and limit >= 1:
+        return int(limit)
+    scored = counted.get("effective")
+    return scored if scored != counted.get("original") else None
 
 
 def _metrics(file: LmEvalResults, task: str) -> tuple[Metric, ...]:

@@ -112,15 +112,20 @@ def _times(row: Row, factor: float) -> Row:
 
 
 def _summary(name: str, columns: Sequence[MeasuredColumn], model: str) -> Entry:
-    """A model's mean, or its share of softmax's sum, in percent over the columns that both have; error over seeds."""
+    """A model's mean, or its share of softmax's sum, in percent over the columns and seeds that both have.
+
+    The error is over seeds, that of a share to first order.
+    """
     pairs = [(row, other) for c in columns if (row := c.of(model)) and (other := c.of(REFERENCE_MODEL))]
     by_seed = [(row.evidence.values, other.evidence.values) for row, other in pairs]
     seeds = sorted(set.intersection(*(set(values) for pair in by_seed for values in pair))) if pairs else []
     own, reference = (np.array([[pair[side][seed] for pair in by_seed] for seed in seeds]) for side in (0, 1))
     if not seeds or not (reference.sum(1) > 0).all():
         return MISSING
-    values = 100 * (own.mean(1) if name in MEANS else own.sum(1) / reference.sum(1))
-    mean, stderr = seed_mean(values.tolist())
+    mean, stderr = seed_mean((100 * own.mean(1)).tolist())
+    if name == RECOVERED:
+        mean = 100 * own.sum() / reference.sum()
+        _, stderr = seed_mean(((100 * own.sum(1) - mean * reference.sum(1)) / reference.sum(1).mean()).tolist())
     counted = "" if len(pairs) == len(columns) else f"{len(pairs)} of {len(columns)}"
     return Entry(*format_measurement(mean, stderr), note=counted, order=mean)
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..record import Record
-from ..tables.aggregate import main_rows
+from ..tables.aggregate import is_comparable, main_rows
 from ..tables.format import format_status
-from ..tables.row import AXIS, Conditions, Row, grouped
+from ..tables.ranks import disturbances_of
+from ..tables.row import AXIS, REFERENCE_MODEL, Conditions, Row, grouped
 from ..tables.tables import metric_label
 from . import draw
 from .draw import Plot, Styles
@@ -170,11 +171,15 @@ Costs: TypeAlias = Mapping[str, Row]
 def longest_costs(rows: Iterable[Row], metric: str) -> Costs:
     """A cost of each model at the longest length at which all models have it; empty if there is no such length.
 
+    If softmax is among them, others count only if they were measured under the same conditions.
+
     Args:
         rows: Rows of one backbone and scale.
         metric: Name of the cost.
     """
     swept = [row for row in rows if row.variant == 0 and _is_plain_sweep(row, metric)]
+    softmax = next((row for row in swept if row.model == REFERENCE_MODEL), None)
+    swept = [row for row in swept if softmax is None or is_comparable(row, softmax)]
     chosen = _smallest_batch(swept) if swept else []
     by_length = {
         length: {row.model: row for row in own if row.value is not None}
@@ -183,6 +188,12 @@ def longest_costs(rows: Iterable[Row], metric: str) -> Costs:
     models = {row.model for row in chosen}
     common = [length for length, by_model in by_length.items() if by_model.keys() == models]
     return by_length[max(common)] if common else {}
+
+
+def noise_note(costs: Sequence[Row]) -> str:
+    """What an axis label says of costs that are times of a machine that was not quiet; empty otherwise."""
+    reason = next(filter(None, disturbances_of(costs)), "")
+    return f"\n({reason}: times are not compared)" if reason else ""
 
 
 def _pareto_figure(joined: Sequence[tuple[Row, Row]], styles: Styles, title: str) -> Figure:
@@ -198,7 +209,7 @@ def _pareto_figure(joined: Sequence[tuple[Row, Row]], styles: Styles, title: str
     axes.margins(x=0.15, y=0.12)
     set_cost_axis(axes, "x", [cost.value or 0.0 for _, cost in joined], joined[0][1].unit)
     set_score_axis(axes, "y", [row for row, _ in joined])
-    axes.set_xlabel(draw.plain(metric_label(joined[0][1])))
+    axes.set_xlabel(draw.plain(metric_label(joined[0][1]) + noise_note([cost for _, cost in joined])))
     axes.set_ylabel(draw.plain(metric_label(joined[0][0])))
     return draw.finished(figure, title, handles)
 

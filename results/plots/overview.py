@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..stats.chance import chance_level
 from ..tables.aggregate import main_rows
-from ..tables.ranks import disturbances_of
 from ..tables.row import AXIS, REFERENCE_MODEL, Conditions, Row, grouped
 from . import draw
 from .draw import Plot, Styles
-from .efficiency import Costs, longest_costs
+from .efficiency import Costs, longest_costs, noise_note
 from .scales import set_factor_axis, set_score_axis
 
 if TYPE_CHECKING:
@@ -72,8 +71,7 @@ def _panel(where: Conditions, main: Sequence[Row], rows: Sequence[Row]) -> _Pane
         softmax = costs.get(REFERENCE_MODEL)
         joined = [(row, costs[row.model]) for row in scores if row.model in costs and row.variant == 0]
         if softmax and any(row.model == REFERENCE_MODEL for row, _ in joined) and len(joined) > 1:
-            noise = next(filter(None, disturbances_of([cost for _, cost in joined])), "")
-            label += f"\n({noise}: times are not compared)" if noise else ""
+            label += noise_note([cost for _, cost in joined])
             factors = tuple(_factor(cost, softmax) for _, cost in joined)
             return _Panel(where, tuple(row for row, _ in joined), factors, label)
     return None

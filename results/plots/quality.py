@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -61,13 +62,14 @@ def _by_model(rows: Sequence[Row], styles: Styles, comparison: Conditions) -> Fi
     places = {label: place for place, label in enumerate(lines)}
     for row in rows:
         place = places[row.label]
-        if row.value is not None:
+        if row.value is not None and math.isfinite(row.value):
             draw.tell(draw.point(axes, row.value, place, styles[row.label], xerr=row.stderr).lines[0], draw.told(row))
-        elif not any(other.value is not None for other in lines[row.label]):
+        elif row.value is not None or not any(other.value is not None for other in lines[row.label]):
             where = axes.get_yaxis_transform()
-            axes.text(0.01, place, format_status(row.status), transform=where, va="center", color="#777777", fontsize=9)
-    reference = next((row.value for row in rows if row.model == REFERENCE_MODEL and row.value is not None), None)
-    if reference is not None and len(lines) > 1:
+            text = format_status(row.status) if row.value is None else f"{row.value:g}"
+            axes.text(0.01, place, text, transform=where, va="center", color="#777777", fontsize=9)
+    reference = next((row.value for row in rows if row.model == REFERENCE_MODEL and row.value is not None), math.nan)
+    if math.isfinite(reference) and len(lines) > 1:
         axes.axvline(reference, color="#000000", linewidth=0.9, linestyle=":", zorder=0)
     axes.set_yticks(range(len(lines)), [draw.plain(label) for label in lines])
     axes.set_ylim(len(lines) - 0.4, -0.6)
@@ -78,7 +80,9 @@ def _by_model(rows: Sequence[Row], styles: Styles, comparison: Conditions) -> Fi
 
 
 def _set_value_axis(axes: Axes, rows: Sequence[Row]) -> None:
-    values = [row.value for row in rows if row.value is not None]
+    values = [row.value for row in rows if row.value is not None and math.isfinite(row.value)]
+    if not values:
+        return
     if not rows[0].is_quality and any(row.unit for row in rows):
         set_cost_axis(axes, "x", values, next(row.unit for row in rows if row.unit))
     elif min(values) > 0 and max(values) > _WIDE_FROM * min(values) and not any(is_signed(row.metric) for row in rows):
@@ -100,7 +104,7 @@ def plots_against(rows: Sequence[Row], styles: Styles, kind: str) -> Iterator[Pl
         if row.metric in labels and not row.at and row.value is not None
     } | _spent(rows, labels)
     for comparison, main in main_rows(rows).items():
-        scores = (row for row in main if row.value is not None and row.is_quality)
+        scores = (row for row in main if row.value is not None and math.isfinite(row.value) and row.is_quality)
         points = [row for row in scores if not row.metric.startswith("attention_")]
         found = {
             name: [(row, *known[key]) for row in points if (key := (comparison, row.key, name)) in known]

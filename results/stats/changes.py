@@ -190,10 +190,14 @@ def worsening(metric: Metric, baseline: Floats, candidate: Floats) -> Floats:
 
 
 def adjusted(p_values: Mapping[_K, float]) -> dict[_K, float]:
-    """p-values after Holm's adjustment: any false alarm among all comparisons is as unlikely as in a single one."""
+    """p-values after Holm's adjustment: any false alarm among all comparisons is as unlikely as in a single one.
+
+    One that is not a number, of an error that is not finite, counts as 1.
+    """
     result: dict[_K, float] = {}
     highest = 0.0
-    for rank, (key, p_value) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+    known = {key: 1.0 if math.isnan(p_value) else p_value for key, p_value in p_values.items()}
+    for rank, (key, p_value) in enumerate(sorted(known.items(), key=lambda item: item[1])):
         highest = max(highest, min(1.0, p_value * (len(p_values) - rank)))
         result[key] = highest
     return result

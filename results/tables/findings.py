@@ -187,8 +187,11 @@ def _out_of_memory(table: Summary, rows: Sequence[Row]) -> Iterator[SureFinding]
         if column.kind not in ("time", "memory"):
             continue
         points = [row for row in rows if _sweep(row) == _sweep(column.row) and row.has_seq_len]
-        failed = [row.seq_len for row in points if row.model == REFERENCE_MODEL and row.status == "oom"]
-        reached = [row for row in points if failed and row.value is not None and row.seq_len >= min(failed)]
+        softmax = [row for row in points if row.model == REFERENCE_MODEL]
+        possible = {row.seq_len for row in softmax if row.value is not None}  # with another seed or other settings
+        failed = [row.seq_len for row in softmax if row.status == "oom" and row.seq_len not in possible]
+        measured = (row for row in points if row.model != REFERENCE_MODEL and row.value is not None)
+        reached = [row for row in measured if failed and row.seq_len >= min(failed)]
         longest = {row.key: row.seq_len for row in sorted(reached, key=lambda row: row.seq_len)}
         if longest:
             ran = (

@@ -9,13 +9,15 @@ _PREFIXES = ("B", "KiB", "MiB", "GiB", "TiB")
 _COMPARATIVES = {"bytes": ("larger", "smaller")} | dict.fromkeys(("s", "ms", "us"), ("slower", "faster"))
 _EQUAL = 1.005
 """Factors below it are shown as 1.00."""
+_MOST_DECIMALS = 6
 _SPECIAL = re.compile(r"([\\`*\[\]|~])")
 
 
 def format_measurement(value: float | None, stderr: float | None, unit: str = "1") -> tuple[str, str]:
     """A value and its standard error, to two digits of the error; a value without an error has four digits.
 
-    Bytes get a binary prefix. The error is empty if it is None or zero.
+    So has a value whose error has no digit among the first six decimals; the error then has an exponent. Bytes get a
+    binary prefix. The error is empty if it is None or zero.
     """
     if value is None:
         return "–", ""
@@ -23,7 +25,9 @@ def format_measurement(value: float | None, stderr: float | None, unit: str = "1
         return format_bytes(value), ""
     if not math.isfinite(value) or not stderr or not math.isfinite(stderr):
         return _four_digits(value), ""
-    decimals = min(6, max(0, 1 - math.floor(math.log10(stderr))))
+    if round(stderr, _MOST_DECIMALS) == 0:
+        return _four_digits(value), f"{stderr:.1e}"
+    decimals = min(_MOST_DECIMALS, max(0, 1 - math.floor(math.log10(stderr))))
     return f"{value:,.{decimals}f}", f"{stderr:,.{decimals}f}"
 
 

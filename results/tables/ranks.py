@@ -2,7 +2,8 @@
 
 A difference is taken over the same documents wherever all seeds of two models have predictions of them: documents are
 resampled jointly, and seeds add their spread. Times are compared by the ratio of their medians, less what the machine's
-pace explains, other numbers by their standard errors. p-values are adjusted by Holm's method over all pairs of a
+pace explains, other numbers by their standard errors; a score whose error is not known differs from none significantly,
+and counts of bytes have no error. p-values are adjusted by Holm's method over all pairs of a
 column, as `bench compare` adjusts its own. Only numbers measured under the same conditions are compared, and times only
 if the machine was quiet.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal, TypeAlias
 
@@ -109,7 +110,10 @@ def _unpaired(one: Row, other: Row) -> Change:
     if not one.is_quality and one.evidence.timings and other.evidence.timings:
         change = timings_change(_metric(one), one.evidence.timings, other.evidence.timings)
         return beyond_pace(change, one.evidence, other.evidence)
-    return unpaired_change(_metric(one), _estimate(one), _estimate(other))
+    estimates = _estimate(one), _estimate(other)
+    change = unpaired_change(_metric(one), *estimates)
+    is_known = not one.is_quality or all(each.stderr is not None for each in estimates) or math.isinf(change.worse)
+    return change if is_known else replace(change, stderr=None)
 
 
 def _estimate(row: Row) -> Estimate:

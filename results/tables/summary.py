@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, get_args
 
-from ..stats.changes import ALPHA, Change, adjusted
+from ..stats.changes import ALPHA, Change, adjusted, satterthwaite
 from .aggregate import main_rows, reference_of
 from .efficiency import Crossover, crossovers_of_sweep, is_cost
 from .format import format_factor, format_measurement, format_status
@@ -218,17 +218,20 @@ def _group_columns(rows: Sequence[Row], quality: Mapping[Conditions, Sequence[Ro
 
 def _group_change(model: ModelKey, members: Sequence[Sequence[Row]]) -> tuple[Change, float] | None:
     """The change of a group's sum of scores against softmax's, and softmax's sum; None if a score has no error."""
-    worse = variance = total = 0.0
+    worse = total = 0.0
+    errors: list[tuple[float, float]] = []
     for rows in members:
         row = next((row for row in rows if row.key == model and row.value is not None), None)
         reference = row and reference_of(row, (each for each in rows if each.model == REFERENCE_MODEL))
         if row is None or reference is None or reference.value is None or not _in_points(row):
             return None
         change = differences([reference, row])[0, 1]
-        if not change.stderr:
+        if change.stderr is None:
             return None
-        worse, variance, total = worse + change.worse, variance + change.stderr**2, total + reference.value
-    return Change(worse, math.sqrt(variance), math.inf, "sum", len(members)), total
+        worse, total = worse + change.worse, total + reference.value
+        errors.append((change.stderr**2, change.freedom))
+    stderr = math.sqrt(sum(variance for variance, _ in errors))
+    return Change(worse, stderr, satterthwaite(errors), "sum", len(members)), total
 
 
 def _group_entry(

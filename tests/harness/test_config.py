@@ -17,6 +17,7 @@ from hedgebench.harness.cli import make_parser
 from hedgebench.harness.config import (
     CHOICES,
     RunConfig,
+    config_of,
     flag_arguments,
     make_config,
     parse_overrides,
@@ -86,6 +87,21 @@ def test_models_that_are_given_replace_those_of_the_suite() -> None:
 def test_a_wrong_value_is_refused_with_what_is_allowed(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make_config(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"workers": "2"}, "^workers is '2'; allowed: int$"),
+        ({"timeout": "long"}, "^timeout is 'long'; allowed: float$"),
+        ({"log_samples": "yes"}, "^log_samples is 'yes'; allowed: bool$"),
+        ({"set": 3}, "^set is 3; it must be a table$"),
+        ({"seeds": "1.5"}, "^seeds are '1.5'; allowed"),
+    ],
+)
+def test_an_option_of_a_wrong_type_is_refused_with_its_name(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        config_of({"models": "elu", "tasks": "stdlib", **values})
 
 
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=5, unique=True))

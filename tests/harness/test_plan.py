@@ -140,6 +140,13 @@ def test_the_same_cell_asked_for_twice_is_planned_once() -> None:
         (("recall",), {"scale": "paper"}, "unknown scale of task recall 'paper'"),
         (("recall",), {"overrides": {"lenght": "1"}}, "unknown setting 'lenght'; did you mean length"),
         (("recall",), {"overrides": {"length": "x"}}, "setting length is 'x'; allowed: int"),
+        (("recall",), {"overrides": {"backbone.layers": "0"}}, "layers is 0; allowed: 1 or more"),
+        (("recall",), {"overrides": {"backbone.heads": "none"}}, "setting backbone.heads is 'none'; allowed: int"),
+        (("recall",), {"overrides": {"backbone.width": "-64"}}, "width is -64; allowed: 1 or more"),
+        (("recall",), {"overrides": {"backbone.heads": "3"}}, "backbone gpt: width 32 is not a multiple of heads 3"),
+        (("recall",), {"overrides": {"backbone.kv_heads": "4"}}, "heads 2 is not a multiple of kv_heads 4"),
+        (("recall",), {"overrides": {"backbone.dropout": "1"}}, "dropout is 1.0; allowed: from 0 to below 1"),
+        (("recall",), {"overrides": {"batch_size": "0"}}, "task.batch_size is 0; allowed: a whole number from 1"),
         (("bad_setting",), {}, "task bad_setting: length is 8; it takes an odd number"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +12,7 @@ import pytest
 
 from hedgebench.harness import code_digest, registry
 from hedgebench.harness.registry import ROOT
-from hedgebench.harness.scoring_code import scoring_files, scoring_fingerprint
+from hedgebench.harness.scoring_code import mechanism_code, scoring_files, scoring_fingerprint
 
 
 def covered(name: str) -> set[str]:
@@ -73,6 +74,30 @@ def test_a_plugin_is_followed_within_its_package_and_into_ours(plugin: Path) -> 
     _forget()
     (plugin / "metrics.py").write_text("from hedgebench.tasks.summarization import rouge\nmean = 2\n", encoding="utf-8")
     assert scoring_fingerprint(its) != before
+
+
+def test_a_plugins_mechanism_has_a_digest_of_its_modules_and_ours_has_none(
+    add_plugin: Callable[[str, str, str, str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = "from hedgebench.adapters.mechanisms.declaration import Mechanism\nONE = Mechanism({0})\n"
+    maps = tmp_path / "one_map.py"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    add_plugin(
+        "one_plugin",
+        "hedgebench.adapters",
+        "one_plugin:ONE",
+        declared.format("'one', '', '', feature_map='one_map:Map'"),
+    )
+
+    def code(source: str, name: str = "one") -> str:
+        _forget()
+        maps.write_text(source, encoding="utf-8")
+        return mechanism_code(name)
+
+    first = code("class Map:\n    t = 1\n")
+    assert len(first) == 16
+    assert code("class Map:\n    # the same\n    t = 1\n") == first != code("class Map:\n    t = 2\n")
+    assert code("", "hedgehog") == ""
 
 
 def test_whoever_else_holds_a_task_does_not_change_its_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,13 @@ def test_a_value_of_another_type_is_refused_with_the_type_allowed(text: str, def
         parse_value("train.key", text, default)
 
 
+def test_none_is_refused_outside_of_the_task_whose_settings_check_it() -> None:
+    assert apply_overrides(GROUPS, {"length": "none", "task.lengths": "none"})["task"]["length"] is None
+    for key, allowed in {"train.lr": "float", "train.steps": "int", "backbone.rope": "bool"}.items():
+        with pytest.raises(UsageError, match=f"setting {key} is 'none'; allowed: {allowed}"):
+            apply_overrides(GROUPS, {key: "none"})
+
+
 @given(st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), st.lists(st.integers()).map(tuple)))
 def test_a_value_is_read_back_as_it_is_written(value: int | float | bool | tuple[int, ...]) -> None:
     text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

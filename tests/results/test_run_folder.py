@@ -134,7 +134,6 @@ NOT_IN_A_RUN = {
     "harness/temporary.py": "temporary folders, and the cache",
     "harness/weights/locate.py": "the cache",
     "results/atomic.py": "any file; in a run's folder through RunFolder",
-    "results/compare/baseline.py": "files that the user names",
     "results/exchange/": "files that the user names",
     "results/plots/draw.py": "an image in memory",
     "results/run_folder.py": "the one way into a run's folder",

@@ -12,9 +12,11 @@ import pytest
 
 from hedgebench.harness.cli import main
 from hedgebench.harness.paper import reproduce
+from hedgebench.harness.paper.artefacts import ARTEFACTS
 from hedgebench.harness.paper.claims import CLAIMS
 from hedgebench.harness.paper.declarations import Study, StudyScale
 from hedgebench.harness.paper.measured import read_gaps, write_gaps
+from hedgebench.harness.paper.render import make_page
 from hedgebench.harness.paper.reproduce import blind_teachers
 from hedgebench.harness.paper.studies import STUDIES
 from hedgebench.results.record import SCHEMA_VERSION, Failure, Metric, Record
@@ -161,6 +163,18 @@ def test_a_teacher_that_failed_or_is_at_chance_is_blind(tmp_path: Path) -> None:
         ("gpt", "poor", "scratch"): "softmax did not learn: accuracy 0.260 ± 0.020, chance 0.25",
         ("gpt", "bad", "scratch"): "softmax has no result: no",
     }
+
+
+def test_models_with_fewer_seeds_than_others_are_told(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "run")
+    store.create()
+    for model, seed in (("softmax", 0), ("softmax", 1), ("softmax", 2), ("hedgehog", 0)):
+        store.write_record(Record(
+            SCHEMA_VERSION, "run", f"{model}-{seed}", model, "gpt", "wikitext2", "scratch", "small", seed, "ok",
+            "perplexity", (Metric("perplexity", 20.0 + seed, "1", False, 0.1, 60),), {}, {}, (), None, {"cpu": "one"},
+        ))  # fmt: skip
+    (part,) = make_page(store, [ARTEFACTS["table-7"]], "small").parts
+    assert {each.what: each.here for each in part.differences}["seeds"] == "1 to 3"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from rich.console import Console
 from hedgebench.adapters.base import ModelShape, UnsupportedError
 from hedgebench.adapters.training import checkpoint, distillation_blockwise
 from hedgebench.adapters.training.settings import DistillSettings
+from hedgebench.harness import registry
 from hedgebench.harness.commands.convert import convert
 from hedgebench.harness.commands.reporting import rescore
 from hedgebench.harness.config import make_config
@@ -212,6 +213,35 @@ def test_other_code_of_models_makes_other_artifacts(
         changed = replace(job, planned=replace(job.planned, cell=cell))
         Conversion(changed, adapter, data, lambda *_: None).once("teacher", partial(run, code))
     assert ran == [1, 2]
+
+
+def test_other_code_of_an_own_mechanism_or_task_makes_other_artifacts_of_what_depends_on_it(
+    make_job: Callable[..., CellJob], naughty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "trained_weights", lambda _: {"weight": torch.ones(1)})
+    monkeypatch.setattr(checkpoint, "put_weights", lambda *_: None)
+    ran: list[tuple[str, str, str]] = []
+    job, own_tasks = make_job(), cast(dict[str, str], registry.tasks().code)
+
+    def once(stage: str, of_model: str, of_task: str) -> None:
+        monkeypatch.setitem(own_tasks, job.task.info.name, of_task)
+        settings = {**job.cell.settings, "teacher": {"steps": 1}, "distill": {"steps": 1}}
+        cell = replace(job.cell, weights="0123abc", own_code=of_model, settings=settings)
+        changed = replace(job, planned=replace(job.planned, cell=cell))
+        adapter = cast(Any, SimpleNamespace(model=None))
+        conversion = Conversion(changed, adapter, TaskData(ModelShape(8), test=None), lambda *_: None)
+
+        def run() -> StageResult:
+            ran.append((stage, of_model, of_task))
+            return StageResult()
+
+        conversion.once(stage, run, of_model=stage == "distill")
+
+    for of_model, of_task in (("", ""), ("a", ""), ("b", ""), ("b", ""), ("b", "c")):
+        once("teacher", of_model, of_task)
+        once("distill", of_model, of_task)
+    assert [key[1:] for key in ran if key[0] == "teacher"] == [("", ""), ("b", "c")]
+    assert [key[1:] for key in ran if key[0] == "distill"] == [("", ""), ("a", ""), ("b", ""), ("b", "c")]
 
 
 def test_blocks_of_layers_give_a_record_like_all_at_once(mirror: Path) -> None:

@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from hedgebench.harness.config import make_config
 from hedgebench.harness.running.executors import LocalExecutor
+from hedgebench.harness.running.runner import _RunUnderWay
+from hedgebench.harness.running.tracking import Trackers
 from hedgebench.harness.temporary import PREFIX
 from hedgebench.results.store import RunStore, StoreError
 
@@ -134,3 +138,13 @@ def test_a_second_run_in_the_same_folder_is_refused_before_it_touches_anything(b
     assert f"process {os.getpid()} is running in out" in " ".join(refused.err.split())
     assert not store.manifest.exists()
     assert bench("run", "--models", "softmax", *tiny, "--output", "out").code == 0
+
+
+@pytest.mark.parametrize(("fresh", "told"), [(False, "the same command goes on where"), (True, "--fresh begins anew")])
+def test_an_interrupted_run_says_what_the_same_command_does(fresh: bool, told: str, tmp_path: Path) -> None:
+    console, store = Console(record=True, width=200), RunStore(tmp_path)
+    config = make_config({"models": ("elu",), "tasks": ("stdlib",), "fresh": fresh})
+    store.create()
+    run = _RunUnderWay(config, store, (), Trackers((), tmp_path), console, True, lambda *_: None, lambda _: None)
+    assert run._finish(interrupted=True) == 130
+    assert f"interrupted; {told}" in console.export_text()

@@ -24,9 +24,15 @@ def test_a_run_is_unchanged_from_its_own_baseline(tmp_path: Path) -> None:
     assert by_metric == {
         ("perplexity", "paired bootstrap"),
         ("accuracy", "paired bootstrap"),
-        ("prefill_ms", "ratio of medians"),
+        ("prefill_ms", "the same timings"),
     }
     assert all(f.change and abs(f.change.worse) < 1e-4 for f in comparison.findings)
+    assert comparison.exit_code == 0
+    without = replace(run, samples={})
+    write_baseline(without, tmp_path / "c.json")
+    again = compare(read_snapshot(tmp_path / "c.json"), without)
+    assert {f.change.method for f in again.findings if f.change} == {"the same values", "the same timings"}
+    assert again.exit_code == 0
 
 
 def test_a_baseline_leaves_out_curves_and_cells_without_a_result_and_says_which(tmp_path: Path) -> None:

@@ -137,6 +137,22 @@ def test_cells_and_metrics_that_are_gone_are_missing_and_new_ones_are_no_verdict
     assert "no seed in common: the baseline has 0, the candidate 7" in only(compare(snapshot(), other_seed)).reason
 
 
+def test_what_is_not_compared_without_a_verdict_is_noted() -> None:
+    def run(name: str, *cells: tuple[int, float]) -> Snapshot:
+        made = (make_record("elu", "wikitext2", seed, (PERPLEXITY,), settings={"lr": lr}) for seed, lr in cells)
+        return Snapshot(name, tuple(made))
+
+    cell = "elu / gpt / wikitext2"
+    fewer = compare(run("a", (0, 0.1), (1, 0.1), (2, 0.1)), run("b", (1, 0.1), (7, 0.1)))
+    assert fewer.notes == (
+        f"{cell}: seeds 0, 2 are in a alone and not compared",
+        f"{cell}: seed 7 is in b alone and not compared",
+    )
+    assert compare(run("a", (0, 0.1)), run("b", (0, 0.1))).notes == ()
+    (note,) = compare(run("a", (0, 0.1)), run("b", (0, 0.1), (0, 0.2))).notes
+    assert note == f"{cell}, seed 0: b has it 2 times, with other settings; the last one is compared"
+
+
 def test_a_cell_that_fails_where_the_baseline_had_a_result_is_a_regression() -> None:
     failed = snapshot(status="error", error=Failure("ValueError", "it broke"))
     assert compare(snapshot(), failed).exit_code == 1

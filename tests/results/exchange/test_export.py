@@ -46,6 +46,12 @@ def test_a_partial_number_says_so(make_record: MakeRecord) -> None:
     assert model["results"][0]["metrics"][0]["name"].endswith("partial: first 5 rows")
 
 
+def test_other_settings_are_another_model(make_record: MakeRecord) -> None:
+    records = [make_record("elu", settings={"train.lr": lr}) for lr in (0.01, 0.02)]
+    names = [(model["name"], len(model["results"])) for model in model_index(records)["model-index"]]
+    assert names == [("elu (gpt, scratch, smoke)", 1), ("elu (settings 2) (gpt, scratch, smoke)", 1)]
+
+
 def test_points_of_a_sweep_have_names_of_their_own(make_record: MakeRecord, make_metric: Callable[..., Metric]) -> None:
     points = tuple(make_metric(at={"seq_len": length}) for length in (512, 1024))
     (model,) = model_index([make_record(metrics=points)])["model-index"]

@@ -92,6 +92,19 @@ def test_models_of_one_protocol_are_peers_and_other_shots_are_not(results: dict[
     assert keys[0] == keys[1] != keys[2]
 
 
+@pytest.mark.parametrize(
+    ("given", "limit"), [({"limit": 10.0}, 10), ({"limit": 0.8}, 10), ({"limit": None, "samples": {}}, 10)]
+)
+def test_a_part_of_the_rows_is_a_limit_however_it_was_asked_for(
+    results: dict[str, Any], given: dict[str, Any], limit: int
+) -> None:
+    # lm-eval's --limit is a float: a count, or a share of the rows; --samples picks rows.
+    other = {**results, "config": {**results["config"], **given}}
+    assert {record.limit for record in records_of(other).values()} == {limit}
+    whole = {task: {"original": 12, "effective": 12} for task in results["n-samples"]}
+    assert {r.limit for r in records_of({**other, "config": {"limit": None}, "n-samples": whole}).values()} == {None}
+
+
 def test_a_filter_is_part_of_the_metrics_name(results: dict[str, Any]) -> None:
     results["results"]["tiny_choice"] = {"alias": "x", "exact_match,strict": 0.5, "exact_match_stderr,strict": 0.1}
     (metric,) = records_of(results)["lm_eval/tiny_choice"].metrics

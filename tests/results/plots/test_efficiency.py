@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -108,6 +109,25 @@ def test_quality_is_joined_with_the_cost_of_the_same_model_at_the_longest_common
     assert plot.title == "wikitext2: quality against prefill_ms at seq_len=1024 (gpt, smoke)"
     drawn = {points[0][0] for points in lines(plot) if len(points) == 1}
     assert drawn == {1024**2 / 1000, 0.7 * 1024}
+
+
+def test_quality_against_times_of_a_machine_that_was_not_quiet_says_so(records: list[Record]) -> None:
+    def slowed(record: Record) -> Record:
+        pace = Metric(
+            "pace_ms",
+            1.0,
+            "ms",
+            None,
+            0.01,
+            2,
+            {"work": "compute"},
+            samples=(9.0 if record.model == "elu" else 1.0,) * 2,
+        )
+        return replace(record, metrics=(*record.metrics, pace))
+
+    quiet, busy = (by_name(make_plots(made))["pareto-prefill_ms"] for made in (records, list(map(slowed, records))))
+    assert not any("not quiet" in text for text in texts(quiet))
+    assert any("machine was not quiet: times are not compared" in text for text in texts(busy))
 
 
 def test_a_model_of_another_scale_is_not_joined(records: list[Record], make_record: MakeRecord) -> None:

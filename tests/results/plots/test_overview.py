@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,6 +70,16 @@ def test_costs_are_factors_of_softmax_at_the_longest_length(make_record: MakeRec
 def test_a_cost_of_another_scale_is_taken_if_there_is_no_other_and_says_so(make_record: MakeRecord) -> None:
     axes: Any = overview(records_of(make_record, scale="small")).figure.axes[0]
     assert axes.get_xlabel().endswith("(gpt at scale small)")
+
+
+def test_a_cost_that_was_measured_under_other_conditions_is_no_factor(make_record: MakeRecord) -> None:
+    records = [
+        replace(record, peer_key="two threads" if record.model == "elu" else "one thread")
+        if record.task == "throughput"
+        else record
+        for record in records_of(make_record)
+    ]
+    assert points(overview(records)) == [(1.0, 0.99), (pytest.approx(0.25), 0.98)]
 
 
 def test_a_machine_that_was_not_quiet_is_told(make_record: MakeRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from hedgebench.results.plots.draw import Plot
 from hedgebench.results.plots.make import make_plots
-from hedgebench.results.record import Record
+from hedgebench.results.record import Metric, Record
 
 MakeRecord = Callable[..., Record]
 
@@ -48,3 +49,15 @@ def test_what_is_the_same_for_all_models_has_no_panel(make_trained: MakeRecord) 
     same = "parameters, training tokens, training time [s]"
     assert plot.title.startswith(f"wikitext2: quality against size and budget; the same for all: {same} (")
     assert size_plots([make_trained(model, 100, 50.0, 64) for model in ("softmax", "elu")]) == []
+
+
+def test_a_score_that_is_not_finite_is_told_and_leaves_the_axis_alone(
+    make_record: MakeRecord, make_metric: Callable[..., Metric]
+) -> None:
+    values = {"softmax": 20.0, "elu": math.inf, "relu": math.nan, "hedgehog": 21.0}
+    records = [make_record(model, metrics=(make_metric(value=value, stderr=None),)) for model, value in values.items()]
+    (plot,) = (plot for plot in make_plots(records) if plot.kind == "quality")
+    axes: Any = plot.figure.axes[0]
+    assert {text.get_text(): text.get_position()[1] for text in axes.texts} == {"inf": 1, "nan": 3}
+    assert axes.get_xscale() == "linear"
+    assert len(axes.containers) == 2

@@ -102,3 +102,9 @@ def test_a_change_of_nothing_is_certain() -> None:
 
 def test_holms_adjustment_is_the_textbooks() -> None:
     assert adjusted({1: 0.01, 2: 0.04, 3: 0.03, 4: 0.005}) == pytest.approx({4: 0.02, 1: 0.03, 3: 0.06, 2: 0.06})
+
+
+def test_a_p_value_that_is_no_number_takes_nothing_from_the_others() -> None:
+    for order in ((1, 2, 3), (2, 1, 3), (3, 2, 1)):
+        p_values = {1: math.nan, 2: 1e-6, 3: 1e-5}
+        assert adjusted({key: p_values[key] for key in order}) == pytest.approx({1: 1.0, 2: 3e-6, 3: 2e-5})

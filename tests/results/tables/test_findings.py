@@ -58,6 +58,27 @@ def test_correlations_have_no_percentage(found_in: MakeScores) -> None:
     ]
 
 
+def test_a_correlation_whose_error_is_not_known_is_not_sure(found_in: MakeScores) -> None:
+    assert found_in({"softmax": (0.6, 0.01), "elu": (0.3, None)}, "pearson") == []
+
+
+def test_softmax_that_ran_at_a_length_with_another_seed_did_not_run_out_of_memory_there(
+    make_record: MakeRecord, make_metric: MakeMetric
+) -> None:
+    def points(seed: int, model: str) -> tuple[Metric, ...]:
+        failed = model == "softmax" and seed == 0
+        last = make_metric("prefill_ms", None if failed else 9.0, "ms", False, 0.1, 3, {"seq_len": 2048},
+                           "oom" if failed else "ok")  # fmt: skip
+        return make_metric("prefill_ms", 4.0, "ms", False, 0.1, 3, {"seq_len": 1024}), last
+
+    records = [
+        make_record(model, "throughput", seed, metrics=points(seed, model))
+        for model in ("softmax", "elu")
+        for seed in (0, 1)
+    ]
+    assert not [f.text for f in findings(leaderboard_rows(records)) if "out of memory" in f.text]
+
+
 def test_a_divergence_from_softmax_is_told_without_softmax(found_in: MakeScores) -> None:
     scores = {"softmax": (0.0, 0.0), "elu": (0.24, 0.01), "hedgehog": (0.03, 0.01)}
     assert found_in(scores, "attention_kl", higher=False) == [

@@ -55,10 +55,14 @@ def test_where_lower_is_better_the_order_turns(make_rows: Callable[..., list[Row
     assert [place.standing for place in rankings(rows)] == ["", "worse", "better"]
 
 
-def test_without_errors_only_equal_values_tie(make_rows: Callable[..., list[Row]]) -> None:
-    rows = make_rows({"softmax": (1.0, None), "elu": (1.0, None), "relu": (0.999, None)})
-    assert [place.rank for place in rankings(rows)] == ["1=", "1=", "3"]
-    assert not any(place.is_best for place in rankings(rows))
+def test_scores_whose_error_is_not_known_are_not_told_apart(make_rows: Callable[..., list[Row]]) -> None:
+    rows = make_rows({"softmax": (1.0, None), "elu": (0.5, 0.01), "relu": (0.2, 0.01)})
+    assert [(place.rank, place.standing) for place in rankings(rows)] == [("1=", ""), ("1=", "same"), ("2", "same")]
+
+
+def test_counts_of_bytes_have_no_error_and_tie_only_if_they_are_equal(make_rows: Callable[..., list[Row]]) -> None:
+    rows = make_rows({"softmax": (4096.0, None), "elu": (4096.0, None), "relu": (4000.0, None)}, higher=False)
+    assert [place.rank for place in rankings([replace(row, unit="bytes") for row in rows])] == ["2=", "2=", "1"]
 
 
 def test_nothing_is_ranked_without_a_direction_a_number_or_a_peer(make_rows: Callable[..., list[Row]]) -> None:

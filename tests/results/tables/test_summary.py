@@ -133,6 +133,19 @@ def test_a_group_is_compared_by_its_sums_which_are_surer_than_each_task(
     assert len(table.columns) == 9
 
 
+def test_a_group_over_few_seeds_has_students_interval(make_record: MakeRecord, make_metric: MakeMetric) -> None:
+    records = [
+        make_record(model, f"lra/{task}", seed, metrics=(make_metric("accuracy", value + away, "1", True, 0.01),))
+        for task in ("listops", "text", "retrieval", "image", "pathfinder")
+        for model, value, away in (("softmax", 0.8, 0.0), ("hedgehog", 0.78, 0.0))
+        for seed, away in enumerate((0.0, 0.02) if (task, model) == ("text", "hedgehog") else (0.0, 0.0))
+    ]
+    entry = column(summary_of(records), "group").entries["hedgehog", 0]
+    # The only error is that of two seeds, 0.01, with one degree of freedom: t is 12.7 at 95 %, over a sum of 4.
+    assert entry.margin == pytest.approx(100 * 12.706 * 0.01 / 4.0, rel=1e-3)
+    assert entry.standing == "same"
+
+
 def test_a_group_that_lacks_a_task_is_not_compared_and_says_of_how_many_it_is(
     make_record: MakeRecord, make_metric: MakeMetric
 ) -> None:
