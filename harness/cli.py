@@ -135,7 +135,7 @@ class _CommandParser(argparse.ArgumentParser):
 
     _calls_itself = False  # parse_known_intermixed_args calls parse_known_args in Python 3.11
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         if self._calls_itself:
             return super().parse_known_args(args, namespace)
         self._calls_itself = True
