@@ -11,7 +11,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from ..linear.sums import EPS
 from ..state import LinearState, accumulator_dtype
 from ..triton.backend import NARROW
-from ..triton.launch import mask_bytes, strides
+from ..triton.launch import by_head, mask_bytes, sums_of
 from ..triton.operator import Arguments, Size
 from ..triton.tiles import COLUMNS, Constants, Tiles, operands, padded, parts, span_of, tiles_for, with_tiles
 
@@ -206,7 +206,7 @@ class Call(Arguments):
     def _constants(self) -> tuple[Constants, int, Constants]:
         key = (
             self.dim, self.width, self.values, self.negate, self.feature_map, self.log_space, self.causal,
-            self.normalize, self.q_bias is None, self.mask is None, self.initial_kv is None, self.cu_seqlens is None,
+            self.normalize, self.q_bias is None, self.mask is None, self.cu_seqlens is None,
             self.q.shape[1], self.k.shape[1], self.sizes, self.q.dtype,
         )  # fmt: skip
         found = _CONSTANTS.get(key)
@@ -219,7 +219,7 @@ class Call(Arguments):
         constants = Constants(
             DIM=self.dim, WIDTH=self.width, VALUES=self.values, HALVES=2 if self.negate else 1,
             MAP=self.feature_map, LOG=self.log_space, CAUSAL=self.causal, NORMALIZE=self.normalize,
-            HAS_BIAS=self.q_bias is not None, HAS_MASK=self.mask is not None, HAS_INITIAL=self.initial_kv is not None,
+            HAS_BIAS=self.q_bias is not None, HAS_MASK=self.mask is not None,
             PACKED=self.cu_seqlens is not None, GROUPS=self.q.shape[1] // self.k.shape[1],
             CHUNK=self.sizes.chunk, BD=columns[0], BW=columns[1], BV=padded(self.values), **operands(self.q.dtype),
         )  # fmt: skip
@@ -231,19 +231,14 @@ class Call(Arguments):
     @cached_property
     def shared(self) -> dict[str, Any]:
         """Arguments that several kernels take, by the names of their parameters."""
-        q, mask = self.q, mask_bytes(self.mask, self.q)
-        found = {
-            **{"q": q, "k": self.k, "v": self.v, "mask": mask},
-            "mask_batch": 0 if self.mask is None else mask.stride(0),
-            **strides(q=q, k=self.k, v=self.v),
-            **dict.fromkeys((*_MAPS, "initial", "initial_keys", "initial_peaks"), q),
-            **{"tokens": self.tokens, "span": self.span, "segments": self.segments, "sequences": self.sequences},
-            **{"eps": self.eps, "C": self.constants},
-            "ends": q if self.cu_seqlens is None else self._checked_ends(self.cu_seqlens),
-        }
-        initial = {"initial": self.initial_kv, "initial_keys": self.initial_k, "initial_peaks": self.initial_scale}
-        found |= {name: x for name in _MAPS if (x := getattr(self, name)) is not None}
-        return found | {name: x.to(torch.float32).contiguous() for name, x in initial.items() if x is not None}
+        return {
+            "q": by_head(self.q), "k": by_head(self.k), "v": by_head(self.v), "mask": mask_bytes(self.mask),
+            "q_map": (self.q_weight, self.q_bias), "k_map": (self.k_weight, self.k_bias),
+            "initial": tuple(x if x is None else x.to(torch.float32).contiguous() for x in sums_of(self.initial)),
+            "ends": None if self.cu_seqlens is None else self._checked_ends(self.cu_seqlens),
+            "sizes": (self.tokens, self.span, self.segments, self.sequences), "tokens": self.tokens,
+            "eps": self.eps, "C": self.constants,
+        }  # fmt: skip
 
     def _checked_ends(self, cu_seqlens: Tensor) -> Tensor:
         ends_of(cu_seqlens, self.tokens)
