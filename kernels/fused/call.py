@@ -1,8 +1,9 @@
 """The arguments of linear attention with its map inside, as one value from the public function to a kernel's launch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, ClassVar
+from functools import cached_property, lru_cache, wraps
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,27 @@ from ..triton.backend import NARROW
 from ..triton.launch import by_head, mask_bytes, sums_of
 from ..triton.operator import Arguments, Size
 from ..triton.tiles import COLUMNS, Constants, Tiles, operands, padded, parts, span_of, tiles_for, with_tiles
+
+
+R = TypeVar("R")
+
+
+def settled(function: Callable[["Call"], R]) -> Callable[["Call"], R]:
+    """Decorates a function of a call's options and of its tensors' shapes, types and devices: equal calls share results.
+
+    Checks, sizes and choices of a call take the host longer than its launches.
+    """
+
+    @wraps(function)
+    def found(call: "Call") -> R:
+        if torch.compiler.is_compiling():  # which traces the function, and takes no lock of a cached property
+            return function(call)
+        if function not in call.results:
+            call.results[function] = function(call)
+        result: R = call.results[function]
+        return result
+
+    return found
 
 
 @dataclass(frozen=True)
@@ -96,6 +118,15 @@ class Call(Arguments):
         rows |= {name: x for name in _MAPS if (x := getattr(self, name)) is not None}
         return replace(self, **{name: x.contiguous() for name, x in rows.items()})
 
+    @cached_property
+    def results(self) -> dict[Any, Any]:
+        """The results of `settled` functions."""
+        key = [(x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x for x in self.flatten()]
+        try:
+            return _results((*key, self.tiles))
+        except TypeError:  # a size that torch traces has no hash
+            return {}
+
     @property
     def initial(self) -> LinearState | None:
         """The state after the tokens before these."""
@@ -170,20 +201,17 @@ class Call(Arguments):
         """Whether the form is "fused_chunk": asked for, or one segment for each sequence and head fills a GPU."""
         if self.form != "auto" or not self.causal:
             return self.form == "fused_chunk"
-        # torch.compile, which traces this, does not take the lock of a cached property.
-        return bool((self._cut_anew()[2] if torch.compiler.is_compiling() else self.segments) == 1)
+        return bool(self.segments == 1)
 
     @property
     def kept_slots(self) -> Size:
         """Slots whose sums the forward pass keeps for the backward pass."""
         return 0 if self.in_one else self.slots
 
-    @cached_property
+    @property
+    @settled
     def _cut(self) -> tuple[Tiles, Size, Size, Size]:
         """Tiles, span, segments and slots."""
-        return self._cut_anew()
-
-    def _cut_anew(self) -> tuple[Tiles, Size, Size, Size]:
         tokens, (batch, heads, _, _) = self.tokens, self.q.shape
         sides = (int(size) for size in (self.dim, self.width, self.values))
         sizes = self.tiles or tiles_for(str(self.q.dtype).removeprefix("torch."), *sides, wide=self.wide)
@@ -202,19 +230,9 @@ class Call(Arguments):
         """The tiles of values, or of columns, that programs of some kernels share out, and the constants for these."""
         return self._constants[1:]
 
-    @cached_property
+    @property
+    @settled
     def _constants(self) -> tuple[Constants, int, Constants]:
-        key = (
-            self.dim, self.width, self.values, self.negate, self.feature_map, self.log_space, self.causal,
-            self.normalize, self.q_bias is None, self.mask is None, self.cu_seqlens is None,
-            self.q.shape[1], self.k.shape[1], self.sizes, self.q.dtype,
-        )  # fmt: skip
-        found = _CONSTANTS.get(key)
-        if found is None:
-            found = _CONSTANTS[key] = self._constants_anew()
-        return found
-
-    def _constants_anew(self) -> tuple[Constants, int, Constants]:
         columns = (COLUMNS, COLUMNS) if self.wide else (padded(self.dim), padded(self.width))
         constants = Constants(
             DIM=self.dim, WIDTH=self.width, VALUES=self.values, HALVES=2 if self.negate else 1,
@@ -236,9 +254,14 @@ class Call(Arguments):
             "q_map": (self.q_weight, self.q_bias), "k_map": (self.k_weight, self.k_bias),
             "initial": tuple(x if x is None else x.to(torch.float32).contiguous() for x in sums_of(self.initial)),
             "ends": None if self.cu_seqlens is None else self._checked_ends(self.cu_seqlens),
-            "sizes": (self.tokens, self.span, self.segments, self.sequences), "tokens": self.tokens,
-            "eps": self.eps, "C": self.constants,
+            **self._numbers,
         }  # fmt: skip
+
+    @property
+    @settled
+    def _numbers(self) -> dict[str, Any]:
+        sizes = (self.tokens, self.span, self.segments, self.sequences)
+        return {"sizes": sizes, "tokens": self.tokens, "eps": self.eps, "C": self.constants}
 
     def _checked_ends(self, cu_seqlens: Tensor) -> Tensor:
         ends_of(cu_seqlens, self.tokens)
@@ -247,8 +270,12 @@ class Call(Arguments):
 
 _MAPS = ("q_weight", "k_weight", "q_bias", "k_bias")
 
-_CONSTANTS: dict[tuple[Any, ...], tuple[Constants, int, Constants]] = {}
-"""Constants and tiles of calls that ran before: making and hashing them anew would take as long as a launch."""
+
+@lru_cache(1024)
+def _results(_: tuple[Any, ...]) -> dict[Any, Any]:
+    """Results of `settled` functions for calls that are equal in this."""
+    return {}
+
 
 _ENDS: Any = WeakIdKeyDictionary()
 """Ends that were read before, with the version of their tensor: only the first layer of a model waits for a GPU."""

@@ -44,7 +44,7 @@ def launch(
     """
     if not all(map(le, grid, MAX_GRID)):
         raise ValueError(f"{kernel.__name__} would need a grid of {grid} programs, CUDA starts up to {MAX_GRID}")
-    names, in_order = _parameters(tuple(kernel.arg_names))
+    names, in_order = _parameters(kernel)
     if not own.keys() <= names:
         raise TypeError(f"{kernel.__name__} has no parameters {sorted(own.keys() - names)}")
     # Triton binds arguments by position in half the time that it takes by name.
@@ -59,9 +59,9 @@ _HERE = nullcontext()
 
 
 @cache
-def _parameters(names: tuple[str, ...]) -> tuple[frozenset[str], Callable[[Mapping[str, Any]], tuple[Any, ...]]]:
-    """The names as a set, and what gets their values in order."""
-    return frozenset(names), itemgetter(*names)
+def _parameters(kernel: Any) -> tuple[frozenset[str], Callable[[Mapping[str, Any]], tuple[Any, ...]]]:
+    """The names of a kernel's parameters, and what gets their values in order."""
+    return frozenset(kernel.arg_names), itemgetter(*kernel.arg_names)
 
 
 def by_head(tensor: Tensor) -> tuple[Any, ...]:
