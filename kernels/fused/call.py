@@ -1,6 +1,7 @@
 """The arguments of linear attention with its map inside, as one value from the public function to a kernel's launch."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, wraps
 from typing import Any, ClassVar, TypeVar
@@ -28,7 +29,7 @@ def settled(function: Callable[["Call"], R]) -> Callable[["Call"], R]:
 
     @wraps(function)
     def found(call: "Call") -> R:
-        if torch.compiler.is_compiling():  # which traces the function, and takes no lock of a cached property
+        if call.results is None:
             return function(call)
         if function not in call.results:
             call.results[function] = function(call)
@@ -55,6 +56,7 @@ class Call(Arguments):
         form: "auto" (the faster), "fused_chunk" (each sequence in one segment) or "chunk" (in several, if it is
             causal); not read on a CPU and in decoding.
         tiles: sizes of the kernels' tiles; `tiles_for` chooses them if None.
+        results: those of `settled` functions, shared by equal calls; None while torch traces the call.
     """
 
     DIFFERENTIABLE: ClassVar = (
@@ -81,6 +83,15 @@ class Call(Arguments):
     eps: float = EPS
     form: str = "auto"
     tiles: Tiles | None = field(default=None, kw_only=True)
+    results: dict[Any, Any] | None = field(init=False, compare=False, repr=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        results = None
+        if not torch.compiler.is_compiling():
+            key = [(x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x for x in self.flatten()]
+            with suppress(TypeError):  # a size that torch traces has no hash
+                results = _results((*key, self.tiles))
+        object.__setattr__(self, "results", results)
 
     @classmethod
     def of(cls, q: Tensor, k: Tensor, v: Tensor, state: LinearState | None = None, **others: Any) -> "Call":
@@ -117,15 +128,6 @@ class Call(Arguments):
         rows = {name: x for name in ("q", "k", "v") if (x := getattr(self, name)).stride(-1) != 1}
         rows |= {name: x for name in _MAPS if (x := getattr(self, name)) is not None}
         return replace(self, **{name: x.contiguous() for name, x in rows.items()})
-
-    @cached_property
-    def results(self) -> dict[Any, Any]:
-        """The results of `settled` functions."""
-        key = [(x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x for x in self.flatten()]
-        try:
-            return _results((*key, self.tiles))
-        except TypeError:  # a size that torch traces has no hash
-            return {}
 
     @property
     def initial(self) -> LinearState | None:
