@@ -263,7 +263,7 @@ class Call(Arguments):
     @settled
     def _numbers(self) -> dict[str, Any]:
         sizes = (self.tokens, self.span, self.segments, self.sequences)
-        return {"sizes": sizes, "tokens": self.tokens, "eps": self.eps, "C": self.constants}
+        return {"sizes": sizes, "eps": self.eps, "C": self.constants}
 
     def _checked_ends(self, cu_seqlens: Tensor) -> Tensor:
         ends_of(cu_seqlens, self.tokens)

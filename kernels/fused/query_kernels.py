@@ -18,48 +18,34 @@ too many for a tile are shared out among programs.
 import triton
 import triton.language as tl
 
-from ..triton.features import (
-    add_to_map,
-    columns_from,
-    filled,
-    head_of,
-    keys_of,
-    load_keys,
-    load_map,
-    load_tile,
-    load_vector,
-    map_gradient,
-    map_halves,
-    no_gradient,
-    only_real,
-    project,
-    row_of,
-    store_tile,
-    through_map,
-    vector_of,
-)
-from ..triton.states import (
-    load_row_gradients,
-    locate,
-    no_sums,
-    operand_of,
-    peaks_before,
-    row_gradients,
-    spread,
-    tamed,
-    tile_columns,
-    wildness,
-    write_halves,
-)
-from ..triton.tokens import add_key, pulled_back, token_features, token_through_map
+from ..triton import features, states, tokens
 from .forward_kernels import absorb, key_features, sums_at_start
 
 
 @triton.jit
-def through_state(given, pull, half, C: tl.constexpr):
-    """The gradient [rows columns] of features that were multiplied with one half of a sum; `pull` adds up to h."""
+def through_sums(given, pull, halves, C: tl.constexpr):
+    """The gradients [rows columns] of both halves of features that were multiplied with sums; `pull` adds up to h."""
+    plus = _through_sums(given, pull, halves[0], C)
+    minus = plus
+    if C.HALVES == 2:
+        minus = _through_sums(given, pull, halves[1], C)
+    return plus, minus
+
+
+@triton.jit
+def _through_sums(given, pull, half, C: tl.constexpr):
     grad = tl.dot(given, tl.trans(half[0].to(C.OPERAND)), input_precision=C.PRECISION)
-    return tl.dot(pull, tl.trans(operand_of(half[1], C)), grad, input_precision=C.PRECISION)
+    return tl.dot(pull, tl.trans(states.operand_of(half[1], C)), grad, input_precision=C.PRECISION)
+
+
+@triton.jit
+def add_products(grads, weights, plus, minus, C: tl.constexpr):
+    """Adds the products of weights with both halves of features to the gradients of both halves."""
+    grad_plus, grad_minus = grads
+    grad_plus = tl.dot(weights, plus, grad_plus, input_precision=C.PRECISION)
+    if C.HALVES == 2:
+        grad_minus = tl.dot(weights, minus, grad_minus, input_precision=C.PRECISION)
+    return grad_plus, grad_minus
 
 
 @triton.jit(do_not_specialize=["sizes", "slots_before"])
@@ -69,81 +55,75 @@ def query_walk(q, k, v, output, grad, q_map, k_map, mask, ends, initial, segment
 
     Grid: slots after `slots_before`, query heads, tiles of columns.
     """
-    here = locate(slots_before + tl.program_id(0), ends, sizes, C)
+    here = states.locate(slots_before + tl.program_id(0), ends, sizes, C)
     batch, head, heads = here.batch, tl.program_id(1).to(tl.int64), tl.num_programs(1)
     row_base = (batch * heads + head) * sizes[0]
-    rows = (head_of(q, batch, head), head_of(output, batch, head), head_of(grad, batch, head), norms + row_base,
-            pulls + row_base, head_of(grad_x, batch, head))  # fmt: skip
-    keys = keys_of(k, v, mask, batch, head // C.GROUPS, sizes[0], C)
+    rows = (features.head_of(q, batch, head), features.head_of(output, batch, head), features.head_of(grad, batch, head),
+            norms + row_base, pulls + row_base, features.head_of(grad_x, batch, head))  # fmt: skip
+    keys = features.keys_of(k, v, mask, batch, head // C.GROUPS, sizes[0], C)
     maps, kv_heads = (q_map, k_map), heads // C.GROUPS
     wild, found = _query_walk(rows, keys, maps, initial, segments, here, head, kv_heads, C)
     if C.LOG and wild > C.TAME:
         _query_walk_by_token(rows, keys, maps, initial, segments, here, head, kv_heads, grad_map, slots_before, C)
     else:
-        add_to_map(grad_map, slots_before, found, C)
+        features.add_to_map(grad_map, slots_before, found, C)
 
 
 @triton.jit
 def _query_walk(queries, keys, maps, initial, segments, here, head, kv_heads, C: tl.constexpr):
     q, output, grad, norms, pulls, grad_x = queries
     stop, kv_head = here.stop, head // C.GROUPS
-    at = columns_from(tl.program_id(2) * C.BW if C.WIDTH > C.BW else 0, 0, C)
+    at = features.columns_from(tl.program_id(2) * C.BW if C.WIDTH > C.BW else 0, 0, C)
     halves = sums_at_start(initial, segments, here, kv_head, kv_heads, at, C)
-    halves, highest = tamed(halves, vector_of(0.0, C.CHUNK), C)
-    q_map, k_map = load_map(maps[0], head, at, C), load_map(maps[1], kv_head, at, C)
-    ones = filled(1.0, C.CHUNK, C.UNIT, C.OPERAND)
-    grad_map = no_gradient(C)
+    halves, highest = states.tamed(halves, features.vector_of(0.0, C.CHUNK), C)
+    q_map, k_map = features.load_map(maps[0], head, at, C), features.load_map(maps[1], kv_head, at, C)
+    ones = features.filled(1.0, C.CHUNK, C.UNIT, C.OPERAND)
+    grad_map = features.no_gradient(C)
     for row_first in range(here.start, stop, C.CHUNK):
         rows = row_first + tl.arange(0, C.CHUNK)
-        given = load_tile(grad, rows, at.v, stop, C.VALUES, tl.float32)
+        given = features.load_tile(grad, rows, at.v, stop, C.VALUES, tl.float32)
         if C.NORMALIZE:
-            attended = load_tile(output, rows, at.v, stop, C.VALUES, tl.float32)
+            attended = features.load_tile(output, rows, at.v, stop, C.VALUES, tl.float32)
             pull = tl.sum(given * attended, 1)
             tl.store(pulls + rows, pull, mask=rows < stop)
         else:
-            pull = vector_of(0.0, C.CHUNK)
-        norm, given, pull = row_gradients(norms, pull, given, rows, stop, C)
-        pulled = spread(pull, 1, C)
-        grad_plus = through_state(given, pulled, halves[0], C)
-        grad_minus = grad_plus
-        if C.HALVES == 2:
-            grad_minus = through_state(given, pulled, halves[1], C)
-        x = load_tile(q, rows, at.x, stop, C.DIM, C.OPERAND)
+            pull = features.vector_of(0.0, C.CHUNK)
+        norm, given, pull = states.row_gradients(norms, pull, given, rows, stop, C)
+        grads = through_sums(given, states.spread(pull, 1, C), halves, C)
+        x = features.load_tile(q, rows, at.x, stop, C.DIM, C.OPERAND)
         if C.CAUSAL:
-            keep, key, values = load_keys(keys, rows, stop, at, C)
-            logs = project(key, k_map, C)
+            keep, key, values = features.load_keys(keys, rows, stop, at, C)
+            y = features.project(key, k_map, C)
             slopes = tl.dot(given, tl.trans(values), input_precision=C.PRECISION) + pull[:, None]
             # Features of hidden keys are zero, so what their slopes are does not matter.
             weights = tl.where(rows[:, None] >= rows[None, :], slopes, 0.0).to(C.OPERAND)
-            plus, minus, highest = key_features(logs, keep, highest, at.phi, C)
-            grad_plus = tl.dot(weights, plus, grad_plus, input_precision=C.PRECISION)
-            if C.HALVES == 2:
-                grad_minus = tl.dot(weights, minus, grad_minus, input_precision=C.PRECISION)
+            plus, minus, highest = key_features(y, keep, highest, at.phi, C)
+            grads = add_products(grads, weights, plus, minus, C)
             halves = absorb(halves, plus, minus, values, ones, C)
-        q_plus, q_minus = query_weights(project(x, q_map, C), norm, rows < stop, halves, at.phi, False, C)
-        grads = map_gradient(q_plus, q_minus, grad_plus, grad_minus, C)
-        grads, grad_map = through_map(x, grads, q_map, grad_map, C)
-        store_tile(grad_x, grads, rows, at.x, stop, C.DIM)
+        q_plus, q_minus = query_weights(features.project(x, q_map, C), norm, rows < stop, halves, at.phi, False, C)
+        grad_y = features.map_gradient(q_plus, q_minus, grads[0], grads[1], C)
+        found, grad_map = features.through_map(x, grad_y, q_map, grad_map, C)
+        features.store_tile(grad_x, found, rows, at.x, stop, C.DIM)
     return tl.max(highest, 0), grad_map
 
 
 @triton.jit(noinline=True)
-def _query_walk_by_token(queries, keys, maps, initial, segments, here, head, kv_heads, into, slots_before,
+def _query_walk_by_token(queries, keys, maps, initial, segments, here, head, kv_heads, grad_map, slots_before,
                          C: tl.constexpr):  # fmt: skip
     """What `_query_walk` does, one token after another; only in log space, where the gradient of a numerator is do."""
     q, _output, grad, norms, pulls, grad_x = queries
-    kv_head, at = head // C.GROUPS, columns_from(0, 0, C)
+    kv_head, at = head // C.GROUPS, features.columns_from(0, 0, C)
     halves = sums_at_start(initial, segments, here, kv_head, kv_heads, at, C)
-    grad_map = no_gradient(C)
+    shares = features.no_gradient(C)
     for token in range(here.start, here.stop):
         if C.CAUSAL:
-            halves = add_key(halves, keys, maps[1], kv_head, token, at, C)
-        x, norm = row_of(q, token), tl.load(norms + token)
-        plus, minus = token_features(x, True, maps[0], head, at, C)
-        given = load_vector(row_of(grad, token), at.v, C.VALUES, 0.0)
-        _plus, _minus, grad_y = pulled_back(plus - norm, minus - norm, halves, given, -tl.load(pulls + token), C)
-        grad_map = token_through_map(x, True, grad_y, maps[0], head, grad_map, row_of(grad_x, token), at, C)
-    add_to_map(into, slots_before, grad_map, C)
+            halves = tokens.add_key(halves, keys, maps[1], kv_head, token, at, C)
+        x, into, norm = features.row_of(q, token), features.row_of(grad_x, token), tl.load(norms + token)
+        plus, minus = tokens.token_features(x, True, maps[0], head, at, C)
+        given = features.load_vector(features.row_of(grad, token), at.v, C.VALUES, 0.0)
+        _plus, _minus, grad_y = tokens.pulled_back(plus - norm, minus - norm, halves, given, -tl.load(pulls + token), C)
+        shares = tokens.token_through_map(x, True, grad_y, maps[0], head, shares, into, at, C)
+    features.add_to_map(grad_map, slots_before, shares, C)
 
 
 @triton.jit
@@ -154,10 +134,10 @@ def query_weights(y, norm, keep, halves, columns, SHIFTED: tl.constexpr, C: tl.c
         plus, minus = y * C.LOG2_E - base, y * -C.LOG2_E - base
         if SHIFTED:
             plus, minus = plus - halves[0][2][None, :] * C.LOG2_E, minus - halves[1][2][None, :] * C.LOG2_E
-        plus = only_real(tl.exp2(tl.minimum(plus, 115.0)), columns, 0.0, C)
-        minus = only_real(tl.exp2(tl.minimum(minus, 115.0)), columns, 0.0, C)
+        plus = features.only_real(tl.exp2(tl.minimum(plus, 115.0)), columns, 0.0, C)
+        minus = features.only_real(tl.exp2(tl.minimum(minus, 115.0)), columns, 0.0, C)
     else:
-        plus, minus = map_halves(y, keep, 0.0, columns, C)
+        plus, minus = features.map_halves(y, keep, 0.0, columns, C)
     return plus, minus
 
 
@@ -169,29 +149,31 @@ def sum_queries(q, grad, q_map, ends, initial, segments, query_sums, norms, pull
     of the whole sequence, 0 if it is tame. With CAUSAL the sums of a sequence's first segment are left out.
     Grid: slots, kv heads, tiles of values or of columns.
     """
-    here = locate(tl.program_id(0), ends, sizes, C)
+    here = states.locate(tl.program_id(0), ends, sizes, C)
     if here.start >= here.end or (C.CAUSAL and here.slot == here.first):
         return
     head, kv_heads = tl.program_id(1).to(tl.int64), tl.num_programs(1)
-    at, tile = tile_columns(C)
-    halves = no_sums(0.0, C)
+    at, tile = states.tile_columns(C)
+    halves = states.no_sums(0.0, C)
     if C.LOG:
         until = here.slot if C.CAUSAL else here.last
-        peak, other = peaks_before(initial[2], segments[2], here.sequence, here.first, until, head, kv_heads,
+        peak, other = states.peaks_before(initial[2], segments[2], here.sequence, here.first, until, head, kv_heads,
                                    at.phi, C)  # fmt: skip
-        wild = wildness(peak, other, C) > C.TAME
+        wild = states.wildness(peak, other, C) > C.TAME
         peak, other = tl.where(wild, peak, 0.0), tl.where(wild, other, 0.0)
         halves = (halves[0][0], halves[0][1], -peak), (halves[1][0], halves[1][1], -other)
     for group in range(C.GROUPS):
         query_head = head * C.GROUPS + group
-        mapping = load_map(q_map, query_head, at, C)
+        mapping = features.load_map(q_map, query_head, at, C)
+        queries, grads = features.head_of(q, here.batch, query_head), features.head_of(grad, here.batch, query_head)
         row_base = (here.batch * kv_heads * C.GROUPS + query_head) * sizes[0]
         for row_first in range(here.start, here.stop, C.CHUNK):
             rows = row_first + tl.arange(0, C.CHUNK)
-            x = load_tile(head_of(q, here.batch, query_head), rows, at.x, here.stop, C.DIM, C.OPERAND)
-            given = load_tile(head_of(grad, here.batch, query_head), rows, at.v, here.stop, C.VALUES, tl.float32)
-            norm, given, pull = load_row_gradients(norms + row_base, pulls + row_base, given, rows, here.stop, C)
-            plus, minus = query_weights(project(x, mapping, C), norm, rows < here.stop, halves, at.phi, True, C)
-            halves = absorb(halves, plus.to(C.OPERAND), minus.to(C.OPERAND), given, spread(pull, C.UNIT, C), C)
+            x = features.load_tile(queries, rows, at.x, here.stop, C.DIM, C.OPERAND)
+            given = features.load_tile(grads, rows, at.v, here.stop, C.VALUES, tl.float32)
+            norm, given, pull = states.load_row_gradients(norms + row_base, pulls + row_base, given, rows, here.stop, C)
+            y = features.project(x, mapping, C)
+            plus, minus = query_weights(y, norm, rows < here.stop, halves, at.phi, True, C)
+            halves = absorb(halves, plus.to(C.OPERAND), minus.to(C.OPERAND), given, states.spread(pull, C.UNIT, C), C)
     place = (here.slot.to(tl.int64) * kv_heads + head) * C.FEATURES
-    write_halves(query_sums, place, halves, at, tile, C.LOG, C)
+    states.write_halves(query_sums, place, halves, at, tile, C.LOG, C)

@@ -15,7 +15,17 @@ sums:
 import triton
 import triton.language as tl
 
-from ..triton.features import EMPTY_LOG, columns_from, filled, head_of, keys_of, load_keys, load_tile, store_tile, vector_of
+from ..triton.features import (
+    EMPTY_LOG,
+    columns_from,
+    filled,
+    head_of,
+    keys_of,
+    load_keys,
+    load_tile,
+    store_tile,
+    vector_of,
+)
 
 NOWHERE = tl.constexpr(2147483647)
 """The position of the largest key in a row that sees no key: the largest int32."""

@@ -106,7 +106,7 @@ def load_kept(matrix, rows, columns, end, keep, WIDTH: tl.constexpr, C: tl.const
 
 @triton.jit
 def keys_of(k, v, mask, batch, head, tokens, C: tl.constexpr):
-    """The matrices of one head's keys and values, and the pointer to its padding mask, which is not read without one."""
+    """The matrices of one head's keys and values, and the pointer to its padding mask, if there is one."""
     return head_of(k, batch, head), head_of(v, batch, head), mask + batch * tokens if C.HAS_MASK else k[0]
 
 

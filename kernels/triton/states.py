@@ -169,7 +169,7 @@ def no_sums(peak, C: tl.constexpr):
 
 @triton.jit
 def sums_between(given, segments, sequence, first, until, head, heads, at, C: tl.constexpr):
-    """Both halves' sums that are given for a sequence, or None, and those of the segments in slots `first` to `until`."""
+    """Both halves' sums that are given for a sequence, unless None, and of the segments in slots `first` to `until`."""
     plus = _sums_between(given, segments, sequence, first, until, head, heads, 0, at, C)
     minus = plus
     if C.HALVES == 2:
@@ -183,7 +183,8 @@ def _sums_between(given, segments, sequence, first, until, head, heads, column, 
     if given[0] is not None:
         total, unit, peak = read_sums(given, (sequence * heads + head) * C.FEATURES + column, at, C)
     for slot in range(first, until):
-        more, more_unit, own = read_sums(segments, (tl.cast(slot, tl.int64) * heads + head) * C.FEATURES + column, at, C)
+        place = (tl.cast(slot, tl.int64) * heads + head) * C.FEATURES + column
+        more, more_unit, own = read_sums(segments, place, at, C)
         if C.LOG:
             grown = tl.maximum(peak, own)
             total, unit = rescaled(total, unit, peak - grown)
