@@ -17,14 +17,13 @@ from ..triton.launch import by_head, mask_bytes, sums_of
 from ..triton.operator import Arguments, Size
 from ..triton.tiles import COLUMNS, Constants, Tiles, operands, padded, parts, span_of, tiles_for, with_tiles
 
-
 R = TypeVar("R")
 
 
 def settled(function: Callable[["Call"], R]) -> Callable[["Call"], R]:
-    """Decorates a function of a call's options and of its tensors' shapes, types and devices: equal calls share results.
+    """Decorates a function of a call that depends on its options and its tensors' shapes, types and devices alone.
 
-    Checks, sizes and choices of a call take the host longer than its launches.
+    Calls that are equal in these share its results: making them anew would take the host longer than the launches.
     """
 
     @wraps(function)

@@ -46,18 +46,12 @@ def _absorb(half, phi, values, ones, C: tl.constexpr):
 
 
 @triton.jit
-def multiply(plus, minus, others, C: tl.constexpr):
+def _multiply(plus, minus, others, C: tl.constexpr):
     """The product of both halves of features [rows columns] with what belongs to their columns, for each half."""
     product = tl.dot(plus, others[0], input_precision=C.PRECISION)
     if C.HALVES == 2:
         product = tl.dot(minus, others[1], product, input_precision=C.PRECISION)
     return product
-
-
-@triton.jit
-def totals(halves, C: tl.constexpr):
-    """The sums Σ φ vᵀ of both halves as operands."""
-    return halves[0][0].to(C.OPERAND), halves[1][0].to(C.OPERAND)
 
 
 @triton.jit
@@ -147,10 +141,11 @@ def _walk(queries, keys, maps, initial, segments, final, here, head, kv_heads, c
         q_plus, q_minus, scale = _weights(features.project(x, q_map, C), rows < stop, at.phi, C)
         q_plus, q_minus = q_plus.to(C.OPERAND), q_minus.to(C.OPERAND)
         if C.CAUSAL:
-            scores = multiply(q_plus, q_minus, (tl.trans(k_plus), tl.trans(k_minus)), C)
+            scores = _multiply(q_plus, q_minus, (tl.trans(k_plus), tl.trans(k_minus)), C)
             scores = tl.where(rows[:, None] >= rows[None, :], scores, 0.0)
+        numerator = _multiply(q_plus, q_minus, (halves[0][0].to(C.OPERAND), halves[1][0].to(C.OPERAND)), C)
         units = states.operand_of(halves[0][1], C), states.operand_of(halves[1][1], C)
-        numerator, denominator = multiply(q_plus, q_minus, totals(halves, C), C), multiply(q_plus, q_minus, units, C)
+        denominator = _multiply(q_plus, q_minus, units, C)
         if C.CAUSAL:
             weights = scores.to(C.OPERAND)
             numerator = tl.dot(weights, values, numerator, input_precision=C.PRECISION)

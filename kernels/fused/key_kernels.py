@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 
 from ..triton import features, states, tokens
-from .forward_kernels import absorb, largest, multiply, totals
-from .query_kernels import add_products, query_weights, through_sums
+from .forward_kernels import absorb, largest
+from .query_kernels import query_weights, through_half
 
 
 @triton.jit(do_not_specialize=["sizes", "slots_before"])
@@ -81,22 +81,22 @@ def _write_initial(initial, here, head, heads, halves, at, C: tl.constexpr):
 def _key_chunk(queries, keys, into, maps, head, rows, stop, halves, highest, grad_map, at, C: tl.constexpr):
     """Stores the gradients of a chunk's keys and values, and adds its queries to the sums."""
     grad_x, grad_v = into
+    mapping = features.load_map(maps[1], head, at, C)
     keep, x, values = features.load_keys(keys, rows, stop, at, C)
-    logs = features.project(x, features.load_map(maps[1], head, at, C), C)
+    logs = features.project(x, mapping, C)
     k_plus, k_minus = features.map_halves(logs, keep, 0.0, at.phi, C)
     if C.LOG:
         highest = tl.maximum(highest, largest(logs, at.phi, C))
     plus, minus = k_plus.to(C.OPERAND), k_minus.to(C.OPERAND)
     if C.LATE:
-        grads, grad_values, halves = _pairs(queries, maps[0], head, rows, stop, plus, minus, values, None, None, halves,
-                                            at, C)  # fmt: skip
+        grads, halves = _late_pairs(queries, maps[0], head, rows, stop, plus, minus, values, halves, at, C)
     else:
-        grads, grad_values = _from_sums(values, plus, minus, halves, C)
+        grads = _from_sums(values, plus, minus, halves, C)
         if C.CAUSAL:
             for group in range(C.GROUPS):
-                grads, grad_values, halves = _pairs(queries, maps[0], head * C.GROUPS + group, rows, stop, plus, minus,
-                                                    values, grads, grad_values, halves, at, C)  # fmt: skip
-    grad_y = features.map_gradient(k_plus, k_minus, grads[0], grads[1], C)
+                grads, halves = _pairs(queries, maps[0], head * C.GROUPS + group, rows, stop, plus, minus, values,
+                                       grads, halves, at, C)  # fmt: skip
+    grad_y, grad_values = features.map_gradient(k_plus, k_minus, grads[0], grads[1], C), grads[2]
     if C.HAS_MASK:
         grad_y = tl.where(keep[:, None], grad_y, 0.0)
         grad_values = tl.where(keep[:, None], grad_values, 0.0)
@@ -114,8 +114,13 @@ def _key_chunk(queries, keys, into, maps, head, rows, stop, halves, highest, gra
 def _from_sums(values, plus, minus, halves, C: tl.constexpr):
     """The gradients of both halves of a chunk's features, and of its values, by the queries after the chunk."""
     mean = features.filled(1.0 / C.UNIT / C.UNIT, C.CHUNK, C.UNIT, C.OPERAND)
-    grads = through_sums(values, mean, (_summed(halves[0], C), _summed(halves[1], C)), C)
-    return grads, multiply(plus, minus, totals(halves, C), C)
+    grad_plus = through_half(values, mean, _summed(halves[0], C), C)
+    grad_minus = grad_plus
+    grad_values = tl.dot(plus, halves[0][0].to(C.OPERAND), input_precision=C.PRECISION)
+    if C.HALVES == 2:
+        grad_minus = through_half(values, mean, _summed(halves[1], C), C)
+        grad_values = tl.dot(minus, halves[1][0].to(C.OPERAND), grad_values, input_precision=C.PRECISION)
+    return grad_plus, grad_minus, grad_values
 
 
 @triton.jit
@@ -125,32 +130,55 @@ def _summed(half, C: tl.constexpr):
 
 
 @triton.jit
-def _pairs(queries, q_map, head, rows, stop, plus, minus, values, grads, grad_values, halves, at, C: tl.constexpr):
-    """Adds what a chunk's queries of one head give its keys and values, and the queries to the sums over queries.
-
-    With LATE, which has one head, what the sums give is computed here, which takes fewer registers, by count.
-    """
+def _load_queries(queries, q_map, head, rows, stop, values, halves, at, C: tl.constexpr):
+    """Both halves of the features of a chunk's queries as operands, g, h as an operand, and the slopes of all pairs."""
     q, grad, norms, pulls, batch, length = queries
     x = features.load_tile(features.head_of(q, batch, head), rows, at.x, stop, C.DIM, C.OPERAND)
     given = features.load_tile(features.head_of(grad, batch, head), rows, at.v, stop, C.VALUES, tl.float32)
-    norm, given, pull = states.load_row_gradients(norms + head * length, pulls + head * length, given, rows, stop, C)
+    pull = tl.load(pulls + head * length + rows, mask=rows < stop, other=0.0)
+    norm, given, pull = states.row_gradients(norms + head * length, pull, given, rows, stop, C)
     y = features.project(x, features.load_map(q_map, head, at, C), C)
     slopes = tl.dot(given, tl.trans(values), input_precision=C.PRECISION) + pull[:, None]
     q_plus, q_minus = query_weights(y, norm, rows < stop, halves, at.phi, False, C)
-    q_plus, q_minus, pulled = q_plus.to(C.OPERAND), q_minus.to(C.OPERAND), states.spread(pull, C.UNIT, C)
     # Features of hidden keys and of queries past the end are zero, so what their slopes are does not matter.
-    weights = tl.where(rows[:, None] >= rows[None, :], slopes, 0.0).to(C.OPERAND)
-    scores = multiply(q_plus, q_minus, (tl.trans(plus), tl.trans(minus)), C)
+    slopes = tl.where(rows[:, None] >= rows[None, :], slopes, 0.0)
+    return q_plus.to(C.OPERAND), q_minus.to(C.OPERAND), given, states.spread(pull, C.UNIT, C), slopes
+
+
+@triton.jit
+def _late_pairs(queries, q_map, head, rows, stop, plus, minus, values, halves, at, C: tl.constexpr):
+    """`_from_sums` and `_pairs` of the only head, in an order that takes fewer registers, by count."""
+    q_plus, q_minus, given, pulled, slopes = _load_queries(queries, q_map, head, rows, stop, values, halves, at, C)
+    scores, weights = tl.dot(q_plus, tl.trans(plus), input_precision=C.PRECISION), slopes.to(C.OPERAND)
+    if C.HALVES == 2:
+        scores = tl.dot(q_minus, tl.trans(minus), scores, input_precision=C.PRECISION)
     scores = tl.where(rows[:, None] >= rows[None, :], scores, 0.0).to(C.OPERAND)
     if C.BD <= 64:  # else shared memory has no room for them beside the sums
         weights, scores = tl.trans(weights), tl.trans(scores)
-    if C.LATE:
-        grads, grad_values = _from_sums(values, plus, minus, halves, C)
+    grad_plus, grad_minus, grad_values = _from_sums(values, plus, minus, halves, C)
     if C.BD > 64:
         weights, scores = tl.trans(weights), tl.trans(scores)
-    grads = add_products(grads, weights, q_plus, q_minus, C)
+    grad_plus = tl.dot(weights, q_plus, grad_plus, input_precision=C.PRECISION)
+    if C.HALVES == 2:
+        grad_minus = tl.dot(weights, q_minus, grad_minus, input_precision=C.PRECISION)
     grad_values = tl.dot(scores, given, grad_values, input_precision=C.PRECISION)
-    return grads, grad_values, absorb(halves, q_plus, q_minus, given, pulled, C)
+    return (grad_plus, grad_minus, grad_values), absorb(halves, q_plus, q_minus, given, pulled, C)
+
+
+@triton.jit
+def _pairs(queries, q_map, head, rows, stop, plus, minus, values, grads, halves, at, C: tl.constexpr):
+    """Adds what a chunk's queries of one head give its keys and values, and the queries to the sums over queries."""
+    grad_plus, grad_minus, grad_values = grads
+    q_plus, q_minus, given, pulled, slopes = _load_queries(queries, q_map, head, rows, stop, values, halves, at, C)
+    weights = tl.trans(slopes).to(C.OPERAND)
+    scores = tl.dot(q_plus, tl.trans(plus), input_precision=C.PRECISION)
+    grad_plus = tl.dot(weights, q_plus, grad_plus, input_precision=C.PRECISION)
+    if C.HALVES == 2:
+        scores = tl.dot(q_minus, tl.trans(minus), scores, input_precision=C.PRECISION)
+        grad_minus = tl.dot(weights, q_minus, grad_minus, input_precision=C.PRECISION)
+    scores = tl.where(rows[:, None] >= rows[None, :], scores, 0.0)
+    grad_values = tl.dot(tl.trans(scores).to(C.OPERAND), given, grad_values, input_precision=C.PRECISION)
+    return (grad_plus, grad_minus, grad_values), absorb(halves, q_plus, q_minus, given, pulled, C)
 
 
 @triton.jit(noinline=True)

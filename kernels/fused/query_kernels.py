@@ -23,29 +23,10 @@ from .forward_kernels import absorb, key_features, sums_at_start
 
 
 @triton.jit
-def through_sums(given, pull, halves, C: tl.constexpr):
-    """The gradients [rows columns] of both halves of features that were multiplied with sums; `pull` adds up to h."""
-    plus = _through_sums(given, pull, halves[0], C)
-    minus = plus
-    if C.HALVES == 2:
-        minus = _through_sums(given, pull, halves[1], C)
-    return plus, minus
-
-
-@triton.jit
-def _through_sums(given, pull, half, C: tl.constexpr):
+def through_half(given, pull, half, C: tl.constexpr):
+    """The gradient [rows columns] of features that were multiplied with one half of a sum; `pull` adds up to h."""
     grad = tl.dot(given, tl.trans(half[0].to(C.OPERAND)), input_precision=C.PRECISION)
     return tl.dot(pull, tl.trans(states.operand_of(half[1], C)), grad, input_precision=C.PRECISION)
-
-
-@triton.jit
-def add_products(grads, weights, plus, minus, C: tl.constexpr):
-    """Adds the products of weights with both halves of features to the gradients of both halves."""
-    grad_plus, grad_minus = grads
-    grad_plus = tl.dot(weights, plus, grad_plus, input_precision=C.PRECISION)
-    if C.HALVES == 2:
-        grad_minus = tl.dot(weights, minus, grad_minus, input_precision=C.PRECISION)
-    return grad_plus, grad_minus
 
 
 @triton.jit(do_not_specialize=["sizes", "slots_before"])
@@ -58,8 +39,9 @@ def query_walk(q, k, v, output, grad, q_map, k_map, mask, ends, initial, segment
     here = states.locate(slots_before + tl.program_id(0), ends, sizes, C)
     batch, head, heads = here.batch, tl.program_id(1).to(tl.int64), tl.num_programs(1)
     row_base = (batch * heads + head) * sizes[0]
-    rows = (features.head_of(q, batch, head), features.head_of(output, batch, head), features.head_of(grad, batch, head),
-            norms + row_base, pulls + row_base, features.head_of(grad_x, batch, head))  # fmt: skip
+    rows = (features.head_of(q, batch, head), features.head_of(output, batch, head),
+            features.head_of(grad, batch, head), norms + row_base, pulls + row_base,
+            features.head_of(grad_x, batch, head))  # fmt: skip
     keys = features.keys_of(k, v, mask, batch, head // C.GROUPS, sizes[0], C)
     maps, kv_heads = (q_map, k_map), heads // C.GROUPS
     wild, found = _query_walk(rows, keys, maps, initial, segments, here, head, kv_heads, C)
@@ -89,7 +71,9 @@ def _query_walk(queries, keys, maps, initial, segments, here, head, kv_heads, C:
         else:
             pull = features.vector_of(0.0, C.CHUNK)
         norm, given, pull = states.row_gradients(norms, pull, given, rows, stop, C)
-        grads = through_sums(given, states.spread(pull, 1, C), halves, C)
+        pulled = states.spread(pull, 1, C)
+        grad_plus = through_half(given, pulled, halves[0], C)
+        grad_minus = through_half(given, pulled, halves[1], C) if C.HALVES == 2 else grad_plus
         x = features.load_tile(q, rows, at.x, stop, C.DIM, C.OPERAND)
         if C.CAUSAL:
             keep, key, values = features.load_keys(keys, rows, stop, at, C)
@@ -98,10 +82,12 @@ def _query_walk(queries, keys, maps, initial, segments, here, head, kv_heads, C:
             # Features of hidden keys are zero, so what their slopes are does not matter.
             weights = tl.where(rows[:, None] >= rows[None, :], slopes, 0.0).to(C.OPERAND)
             plus, minus, highest = key_features(y, keep, highest, at.phi, C)
-            grads = add_products(grads, weights, plus, minus, C)
+            grad_plus = tl.dot(weights, plus, grad_plus, input_precision=C.PRECISION)
+            if C.HALVES == 2:
+                grad_minus = tl.dot(weights, minus, grad_minus, input_precision=C.PRECISION)
             halves = absorb(halves, plus, minus, values, ones, C)
         q_plus, q_minus = query_weights(features.project(x, q_map, C), norm, rows < stop, halves, at.phi, False, C)
-        grad_y = features.map_gradient(q_plus, q_minus, grads[0], grads[1], C)
+        grad_y = features.map_gradient(q_plus, q_minus, grad_plus, grad_minus, C)
         found, grad_map = features.through_map(x, grad_y, q_map, grad_map, C)
         features.store_tile(grad_x, found, rows, at.x, stop, C.DIM)
     return tl.max(highest, 0), grad_map
@@ -171,7 +157,8 @@ def sum_queries(q, grad, q_map, ends, initial, segments, query_sums, norms, pull
             rows = row_first + tl.arange(0, C.CHUNK)
             x = features.load_tile(queries, rows, at.x, here.stop, C.DIM, C.OPERAND)
             given = features.load_tile(grads, rows, at.v, here.stop, C.VALUES, tl.float32)
-            norm, given, pull = states.load_row_gradients(norms + row_base, pulls + row_base, given, rows, here.stop, C)
+            pull = tl.load(pulls + row_base + rows, mask=rows < here.stop, other=0.0)
+            norm, given, pull = states.row_gradients(norms + row_base, pull, given, rows, here.stop, C)
             y = features.project(x, mapping, C)
             plus, minus = query_weights(y, norm, rows < here.stop, halves, at.phi, True, C)
             halves = absorb(halves, plus.to(C.OPERAND), minus.to(C.OPERAND), given, states.spread(pull, C.UNIT, C), C)

@@ -15,17 +15,7 @@ sums:
 import triton
 import triton.language as tl
 
-from ..triton.features import (
-    EMPTY_LOG,
-    columns_from,
-    filled,
-    head_of,
-    keys_of,
-    load_keys,
-    load_tile,
-    store_tile,
-    vector_of,
-)
+from ..triton import features
 
 NOWHERE = tl.constexpr(2147483647)
 """The position of the largest key in a row that sees no key: the largest int32."""
@@ -34,13 +24,13 @@ NOWHERE = tl.constexpr(2147483647)
 @triton.jit
 def _near(q, keys, rows, key_rows, end, scale, C: tl.constexpr):
     """The scores z [rows keys], `EMPTY_LOG` where a key is hidden, a mask of those that are seen, keys and values."""
-    at = columns_from(0, 0, C)
-    x = load_tile(q, rows, at.x, end, C.DIM, C.OPERAND)
-    keep, y, values = load_keys(keys, key_rows, end, at, C)
+    at = features.columns_from(0, 0, C)
+    x = features.load_tile(q, rows, at.x, end, C.DIM, C.OPERAND)
+    keep, y, values = features.load_keys(keys, key_rows, end, at, C)
     apart = rows[:, None] - key_rows[None, :]
     visible = (apart >= 0) & (apart < C.WINDOW) & keep[None, :] & (rows < end)[:, None]
     z = tl.dot(x, tl.trans(y), input_precision=C.PRECISION) * scale
-    return tl.where(visible, z, EMPTY_LOG), visible, y, values
+    return tl.where(visible, z, features.EMPTY_LOG), visible, y, values
 
 
 @triton.jit
@@ -51,15 +41,15 @@ def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, 
     of the queries from token WINDOW on. Grid: tiles of rows, query heads, batch.
     """
     head, batch, heads = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64), tl.num_programs(1)
-    first, keys = tl.program_id(0) * C.CHUNK, keys_of(k, v, mask, batch, head // C.GROUPS, tokens, C)
+    first, keys = tl.program_id(0) * C.CHUNK, features.keys_of(k, v, mask, batch, head // C.GROUPS, tokens, C)
     rows, columns = first + tl.arange(0, C.CHUNK), tl.arange(0, C.BV)
-    top, total = vector_of(EMPTY_LOG, C.CHUNK), vector_of(0.0, C.CHUNK)
+    top, total = features.vector_of(features.EMPTY_LOG, C.CHUNK), features.vector_of(0.0, C.CHUNK)
     place = tl.zeros_like(rows) + NOWHERE
-    sums = filled(0.0, C.CHUNK, C.BV, tl.float32)
+    sums = features.filled(0.0, C.CHUNK, C.BV, tl.float32)
     begin = tl.maximum(0, first - C.WINDOW + 1) // C.CHUNK * C.CHUNK
     for key_first in range(begin, tl.minimum(first + C.CHUNK, tokens), C.CHUNK):
         key_rows = key_first + tl.arange(0, C.CHUNK)
-        z, visible, _keys, values = _near(head_of(q, batch, head), keys, rows, key_rows, tokens, scale, C)
+        z, visible, _keys, values = _near(features.head_of(q, batch, head), keys, rows, key_rows, tokens, scale, C)
         highest = tl.max(z, 1)
         if C.SHIFT:
             here = tl.min(tl.where(visible & (z == highest[:, None]), key_rows[None, :], NOWHERE), 1)
@@ -71,27 +61,27 @@ def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, 
         total = total * kept + tl.sum(weights, 1)
         top = grown
     sees = total > 0
-    log_sum = tl.where(sees, top + tl.log(tl.where(sees, total, 1.0)), EMPTY_LOG)
-    shift = vector_of(0.0, C.CHUNK)
+    log_sum = tl.where(sees, top + tl.log(tl.where(sees, total, 1.0)), features.EMPTY_LOG)
+    shift = features.vector_of(0.0, C.CHUNK)
     if C.SHIFT:
         shift = tl.where(sees, top, 0.0)
     log_sum += tl.load(gate + head).to(tl.float32) - shift
     delayed = rows - C.WINDOW
     reaches = (delayed >= 0) & (rows < tokens)
     row_base = batch * heads + head
-    far_log = tl.load(far_logs + row_base * (tokens - C.WINDOW) + delayed, mask=reaches, other=EMPTY_LOG)
+    far_log = tl.load(far_logs + row_base * (tokens - C.WINDOW) + delayed, mask=reaches, other=features.EMPTY_LOG)
     # `finish` gives a row without far keys a norm of 1e30.
-    far_log = tl.where(far_log > -EMPTY_LOG / 2, EMPTY_LOG, far_log)
-    far, far_row = head_of(far, batch, head)
+    far_log = tl.where(far_log > -features.EMPTY_LOG / 2, features.EMPTY_LOG, far_log)
+    far, far_row = features.head_of(far, batch, head)
     far_values = tl.load(far + delayed[:, None].to(tl.int64) * far_row + columns[None, :],
                          mask=reaches[:, None] & (columns < C.VALUES)[None, :], other=0.0).to(tl.float32)  # fmt: skip
     norm = tl.maximum(log_sum, far_log)
     norm += tl.log(tl.exp(log_sum - norm) + tl.exp(far_log - norm))
     near_share, far_share = tl.where(sees, tl.exp(log_sum - norm), 0.0), tl.exp(far_log - norm)
     sums = sums * (near_share / tl.where(sees, total, 1.0))[:, None] + far_values * far_share[:, None]
-    store_tile(head_of(output, batch, head), sums, rows, columns, tokens, C.VALUES)
+    features.store_tile(features.head_of(output, batch, head), sums, rows, columns, tokens, C.VALUES)
     row_base *= tokens
-    norm = tl.where(norm > EMPTY_LOG / 2, norm, -EMPTY_LOG)
+    norm = tl.where(norm > features.EMPTY_LOG / 2, norm, -features.EMPTY_LOG)
     tl.store(norms + row_base + rows, norm, mask=rows < tokens)
     tl.store(shifts + row_base + rows, shift, mask=rows < tokens)
     tl.store(peaks + row_base + rows, place, mask=rows < tokens)
@@ -101,8 +91,8 @@ def attend_to_window(q, k, v, mask, gate, far, far_logs, output, norms, shifts, 
 def _queries_of(q, grad, gate, pulls, norms, shifts, batch, head, heads, tokens):
     """What `_pulled` reads of one head's queries."""
     place = (batch * heads + head) * tokens
-    return (head_of(q, batch, head), head_of(grad, batch, head), pulls + place, norms + place, shifts + place,
-            tl.load(gate + head).to(tl.float32))  # fmt: skip
+    return (features.head_of(q, batch, head), features.head_of(grad, batch, head), pulls + place, norms + place,
+            shifts + place, tl.load(gate + head).to(tl.float32))  # fmt: skip
 
 
 @triton.jit
@@ -112,7 +102,7 @@ def _pulled(queries, keys, rows, key_rows, end, scale, C: tl.constexpr):
     z, visible, y, values = _near(q, keys, rows, key_rows, end, scale, C)
     off = tl.load(shifts + rows, mask=rows < end, other=0.0) + tl.load(norms + rows, mask=rows < end, other=0.0)
     weights = tl.where(visible, tl.exp2(tl.minimum(z + (log_gate - off)[:, None], 80.0) * C.LOG2_E), 0.0)
-    given = load_tile(grad, rows, tl.arange(0, C.BV), end, C.VALUES, C.OPERAND)
+    given = features.load_tile(grad, rows, tl.arange(0, C.BV), end, C.VALUES, C.OPERAND)
     slopes = tl.dot(given, tl.trans(values), input_precision=C.PRECISION)
     return weights, weights * (slopes - tl.load(pulls + rows, mask=rows < end, other=0.0)[:, None]), given, y
 
@@ -122,10 +112,10 @@ def window_query_gradients(q, k, v, mask, grad, gate, pulls, norms, shifts, peak
                            C: tl.constexpr):  # fmt: skip
     """The window's part of dq, and Σ_j dz_ij of each row. Grid: tiles of rows, query heads, batch."""
     head, batch, heads = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64), tl.num_programs(1)
-    first, keys = tl.program_id(0) * C.CHUNK, keys_of(k, v, mask, batch, head // C.GROUPS, tokens, C)
+    first, keys = tl.program_id(0) * C.CHUNK, features.keys_of(k, v, mask, batch, head // C.GROUPS, tokens, C)
     rows, dims, row_base = first + tl.arange(0, C.CHUNK), tl.arange(0, C.BD), (batch * heads + head) * tokens
     queries = _queries_of(q, grad, gate, pulls, norms, shifts, batch, head, heads, tokens)
-    gradient, summed = filled(0.0, C.CHUNK, C.BD, tl.float32), vector_of(0.0, C.CHUNK)
+    gradient, summed = features.filled(0.0, C.CHUNK, C.BD, tl.float32), features.vector_of(0.0, C.CHUNK)
     begin = tl.maximum(0, first - C.WINDOW + 1) // C.CHUNK * C.CHUNK
     for key_first in range(begin, tl.minimum(first + C.CHUNK, tokens), C.CHUNK):
         key_rows = key_first + tl.arange(0, C.CHUNK)
@@ -137,7 +127,7 @@ def window_query_gradients(q, k, v, mask, grad, gate, pulls, norms, shifts, peak
         highest = tl.load(keys[0][0] + place[:, None].to(tl.int64) * keys[0][1] + dims[None, :],
                           mask=(place < NOWHERE)[:, None] & (dims < C.DIM)[None, :], other=0.0)  # fmt: skip
         gradient -= summed[:, None] * highest.to(tl.float32)
-    store_tile(head_of(grad_q, batch, head), gradient * scale, rows, dims, tokens, C.DIM)
+    features.store_tile(features.head_of(grad_q, batch, head), gradient * scale, rows, dims, tokens, C.DIM)
     tl.store(row_sums + row_base + rows, summed, mask=rows < tokens)
 
 
@@ -148,8 +138,9 @@ def window_key_gradients(q, k, v, mask, grad, gate, pulls, norms, shifts, peaks,
     kv_head, batch = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     key_first, heads = tl.program_id(0) * C.CHUNK, tl.num_programs(1) * C.GROUPS
     key_rows, dims, columns = key_first + tl.arange(0, C.CHUNK), tl.arange(0, C.BD), tl.arange(0, C.BV)
-    keys = keys_of(k, v, mask, batch, kv_head, tokens, C)
-    of_keys, of_values = filled(0.0, C.CHUNK, C.BD, tl.float32), filled(0.0, C.CHUNK, C.BV, tl.float32)
+    keys = features.keys_of(k, v, mask, batch, kv_head, tokens, C)
+    of_keys = features.filled(0.0, C.CHUNK, C.BD, tl.float32)
+    of_values = features.filled(0.0, C.CHUNK, C.BV, tl.float32)
     for group in range(C.GROUPS):
         head = kv_head * C.GROUPS + group
         row_base = (batch * heads + head) * tokens
@@ -161,8 +152,8 @@ def window_key_gradients(q, k, v, mask, grad, gate, pulls, norms, shifts, peaks,
                 place = tl.load(peaks + row_base + rows, mask=rows < tokens, other=NOWHERE)
                 summed = tl.load(row_sums + row_base + rows, mask=rows < tokens, other=0.0)
                 slopes -= tl.where(place[:, None] == key_rows[None, :], summed[:, None], 0.0)
-            x = load_tile(queries[0], rows, dims, tokens, C.DIM, C.OPERAND)
+            x = features.load_tile(queries[0], rows, dims, tokens, C.DIM, C.OPERAND)
             of_keys += tl.dot(tl.trans(slopes).to(C.OPERAND), x, input_precision=C.PRECISION)
             of_values += tl.dot(tl.trans(weights).to(C.OPERAND), given, input_precision=C.PRECISION)
-    store_tile(head_of(grad_k, batch, kv_head), of_keys * scale, key_rows, dims, tokens, C.DIM)
-    store_tile(head_of(grad_v, batch, kv_head), of_values, key_rows, columns, tokens, C.VALUES)
+    features.store_tile(features.head_of(grad_k, batch, kv_head), of_keys * scale, key_rows, dims, tokens, C.DIM)
+    features.store_tile(features.head_of(grad_v, batch, kv_head), of_values, key_rows, columns, tokens, C.VALUES)

@@ -77,8 +77,8 @@ def hybrid_backward(call: HybridCall, rows: HybridRows, grad: Tensor) -> dict[st
     grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (call.q, call.k, call.v))
     summed = torch.empty_like(rows.norms)
     shared: dict[str, Any] = call.shared | {
-        "grad": by_head(grad), "pulls": (rows.output.float() * grad).sum(-1), "norms": rows.norms, "shifts": rows.shifts,
-        "peaks": rows.peaks, "row_sums": summed,
+        "grad": by_head(grad), "pulls": (rows.output.float() * grad).sum(-1), "norms": rows.norms,
+        "shifts": rows.shifts, "peaks": rows.peaks, "row_sums": summed,
     }  # fmt: skip
     launch(window_query_gradients, (tiles, heads, batch), shared=shared, grad_q=by_head(grad_q), **_OPTIONS)
     launch(

@@ -153,14 +153,9 @@ def only_real(tile, columns, other, C: tl.constexpr):
 
 @triton.jit
 def map_halves(y, keep, shift, columns, C: tl.constexpr):
-    """Both halves [rows columns] of the features of y; zero at hidden rows, of the identity only with LOG.
+    """Both halves [rows columns] of the features of y; zero where `keep` is false, of the identity only with LOG.
 
-    Args:
-        y: Wx + b [rows columns].
-        keep: true at rows [rows] whose features are wanted.
-        shift: with LOG, subtracted from the logarithms: a number for each row [rows 1] or for all, or one for each row
-            and column.
-        columns: indices of the columns.
+    With LOG `shift` is taken off the logarithms: a number for all, for each row [rows 1], or for each row and column.
     """
     plus = y
     minus = y

@@ -42,11 +42,8 @@ class Segment(NamedTuple):
 def locate(slot, ends, sizes, C: tl.constexpr):
     """The segment in a slot; the first token of a slot that holds no segment is not before its end.
 
-    Args:
-        slot: the slot.
-        ends: with PACKED 0, then the end of each sequence.
-        sizes: tokens of a batch entry and of a segment, segments of a sequence without PACKED, and sequences.
-        C: constants.
+    `sizes` are the tokens of a batch entry and of a segment, the segments of a sequence, unless PACKED, and the number
+    of sequences; with PACKED `ends` has 0, then the end of each sequence.
     """
     tokens, span, segments, sequences = sizes
     sequence, first, begin, end = slot // segments, slot // segments * segments, 0, tokens
@@ -236,12 +233,6 @@ def row_gradients(norms, pull, grad, rows, end, C: tl.constexpr):
         grad *= reciprocal[:, None]
         pull *= reciprocal
     return norm, grad.to(C.OPERAND), pull
-
-
-@triton.jit
-def load_row_gradients(norms, pulls, grad, rows, end, C: tl.constexpr):
-    """`row_gradients` with o·do of each row from memory."""
-    return row_gradients(norms, tl.load(pulls + rows, mask=rows < end, other=0.0), grad, rows, end, C)
 
 
 @triton.jit
