@@ -27,7 +27,7 @@ def key_walk(q, k, v, grad, q_map, k_map, mask, ends, initial, query_sums, last,
     here = states.locate(slots_before + tl.program_id(0), ends, sizes, C)
     batch, head, heads = here.batch, tl.program_id(1).to(tl.int64), tl.num_programs(1)
     row_base = batch * heads * C.GROUPS * sizes[0]
-    queries = (q, grad, norms + row_base, pulls + row_base, batch, sizes[0])
+    queries = (features.entry_of(q, batch), features.entry_of(grad, batch), norms + row_base, pulls + row_base, sizes[0])
     keys = features.keys_of(k, v, mask, batch, head, sizes[0], C)
     into = (features.head_of(grad_x, batch, head), features.head_of(grad_v, batch, head))
     maps, first = (q_map, k_map), (grad_initial[0], grad_initial[1], initial[2])
@@ -132,9 +132,9 @@ def _summed(half, C: tl.constexpr):
 @triton.jit
 def _load_queries(queries, q_map, head, rows, stop, values, halves, at, C: tl.constexpr):
     """Both halves of the features of a chunk's queries as operands, g, h as an operand, and the slopes of all pairs."""
-    q, grad, norms, pulls, batch, length = queries
-    x = features.load_tile(features.head_of(q, batch, head), rows, at.x, stop, C.DIM, C.OPERAND)
-    given = features.load_tile(features.head_of(grad, batch, head), rows, at.v, stop, C.VALUES, tl.float32)
+    q, grad, norms, pulls, length = queries
+    x = features.load_tile(features.head_of(q, 0, head), rows, at.x, stop, C.DIM, C.OPERAND)
+    given = features.load_tile(features.head_of(grad, 0, head), rows, at.v, stop, C.VALUES, tl.float32)
     pull = tl.load(pulls + head * length + rows, mask=rows < stop, other=0.0)
     norm, given, pull = states.row_gradients(norms + head * length, pull, given, rows, stop, C)
     y = features.project(x, features.load_map(q_map, head, at, C), C)
@@ -185,7 +185,7 @@ def _pairs(queries, q_map, head, rows, stop, plus, minus, values, grads, halves,
 def _key_walk_by_token(queries, keys, into, maps, segments, last, first, here, head, heads, grad_map, slots_before,
                        C: tl.constexpr):  # fmt: skip
     """What `_key_walk` does, one token after another; only in log space."""
-    q, grad, norms, pulls, batch, length = queries
+    q, grad, norms, pulls, length = queries
     grad_x, grad_v = into
     at = features.columns_from(0, 0, C)
     halves = _sums_at_end(segments, last, here, head, heads, at, C)
@@ -195,9 +195,9 @@ def _key_walk_by_token(queries, keys, into, maps, segments, last, first, here, h
         if C.CAUSAL:
             for group in range(C.GROUPS):
                 query_head = head * C.GROUPS + group
-                place, x = query_head * length + token, features.row_of(features.head_of(q, batch, query_head), token)
+                place, x = query_head * length + token, features.row_of(features.head_of(q, 0, query_head), token)
                 plus, minus = tokens.token_features(x, True, maps[0], query_head, at, C)
-                norm, given = tl.load(norms + place), features.row_of(features.head_of(grad, batch, query_head), token)
+                norm, given = tl.load(norms + place), features.row_of(features.head_of(grad, 0, query_head), token)
                 given = features.load_vector(given, at.v, C.VALUES, 0.0)
                 halves = tokens.add_token(halves, plus - norm, minus - norm, given, -tl.load(pulls + place), C)
         keep, x, values = tokens.load_token(keys, token, at, C)

@@ -59,6 +59,13 @@ def head_of(tensor, batch, head):
 
 
 @triton.jit
+def entry_of(tensor, batch):
+    """One entry of the batch, of a tensor that `launch.by_head` gives, as a tensor with a batch of one."""
+    pointer, batch_stride, head_stride, row_stride = tensor
+    return pointer + batch * batch_stride, 0, head_stride, row_stride
+
+
+@triton.jit
 def row_of(matrix, row):
     """The pointer to a row of a matrix."""
     return matrix[0] + tl.cast(row, tl.int64) * matrix[1]
