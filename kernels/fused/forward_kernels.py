@@ -46,15 +46,6 @@ def _absorb(half, phi, values, ones, C: tl.constexpr):
 
 
 @triton.jit
-def _multiply(plus, minus, others, C: tl.constexpr):
-    """The product of both halves of features [rows columns] with what belongs to their columns, for each half."""
-    product = tl.dot(plus, others[0], input_precision=C.PRECISION)
-    if C.HALVES == 2:
-        product = tl.dot(minus, others[1], product, input_precision=C.PRECISION)
-    return product
-
-
-@triton.jit
 def key_features(y, keep, highest, columns, C: tl.constexpr):
     """Both halves of keys' features as operands, and with LOG the largest logarithm of each row so far."""
     plus, minus = features.map_halves(y, keep, 0.0, columns, C)
@@ -141,11 +132,17 @@ def _walk(queries, keys, maps, initial, segments, final, here, head, kv_heads, c
         q_plus, q_minus, scale = _weights(features.project(x, q_map, C), rows < stop, at.phi, C)
         q_plus, q_minus = q_plus.to(C.OPERAND), q_minus.to(C.OPERAND)
         if C.CAUSAL:
-            scores = _multiply(q_plus, q_minus, (tl.trans(k_plus), tl.trans(k_minus)), C)
+            scores = tl.dot(q_plus, tl.trans(k_plus), input_precision=C.PRECISION)
+            if C.HALVES == 2:
+                scores = tl.dot(q_minus, tl.trans(k_minus), scores, input_precision=C.PRECISION)
             scores = tl.where(rows[:, None] >= rows[None, :], scores, 0.0)
-        numerator = _multiply(q_plus, q_minus, (halves[0][0].to(C.OPERAND), halves[1][0].to(C.OPERAND)), C)
-        units = states.operand_of(halves[0][1], C), states.operand_of(halves[1][1], C)
-        denominator = _multiply(q_plus, q_minus, units, C)
+        # By turns for both halves: numerators first would take more shared memory than there is at 128 dimensions.
+        numerator = tl.dot(q_plus, halves[0][0].to(C.OPERAND), input_precision=C.PRECISION)
+        denominator = tl.dot(q_plus, states.operand_of(halves[0][1], C), input_precision=C.PRECISION)
+        if C.HALVES == 2:
+            numerator = tl.dot(q_minus, halves[1][0].to(C.OPERAND), numerator, input_precision=C.PRECISION)
+            unit = states.operand_of(halves[1][1], C)
+            denominator = tl.dot(q_minus, unit, denominator, input_precision=C.PRECISION)
         if C.CAUSAL:
             weights = scores.to(C.OPERAND)
             numerator = tl.dot(weights, values, numerator, input_precision=C.PRECISION)

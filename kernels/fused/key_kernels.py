@@ -27,7 +27,8 @@ def key_walk(q, k, v, grad, q_map, k_map, mask, ends, initial, query_sums, last,
     here = states.locate(slots_before + tl.program_id(0), ends, sizes, C)
     batch, head, heads = here.batch, tl.program_id(1).to(tl.int64), tl.num_programs(1)
     row_base = batch * heads * C.GROUPS * sizes[0]
-    queries = (features.entry_of(q, batch), features.entry_of(grad, batch), norms + row_base, pulls + row_base, sizes[0])
+    queries = (features.entry_of(q, batch), features.entry_of(grad, batch), norms + row_base, pulls + row_base,
+               sizes[0])  # fmt: skip
     keys = features.keys_of(k, v, mask, batch, head, sizes[0], C)
     into = (features.head_of(grad_x, batch, head), features.head_of(grad_v, batch, head))
     maps, first = (q_map, k_map), (grad_initial[0], grad_initial[1], initial[2])
