@@ -183,7 +183,7 @@ def _programs(launch: Launch) -> int:
 
 def _share(launch: Launch) -> float:
     """The share of all tokens that a launch reads: sums leave out the last segment's keys, the first one's queries."""
-    tokens, span, segments, _sequences = launch.arguments["sizes"]
+    tokens, span, segments, _sequences = (int(size) for size in launch.arguments["sizes"])
     left_out = {"sum_keys": tokens - (segments - 1) * span, "sum_queries": span}.get(launch.kernel.__name__, 0)
     return 1 - left_out / tokens
 
