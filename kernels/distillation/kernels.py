@@ -7,6 +7,8 @@ s_j = φ(q)·φ(k_j):
 
 `distill_rows` computes L, S and m of each row; the gradient kernels compute a tile's weights again from them. Leading
 axes: l, batch and kv head together, and g, the query heads of a kv head. Features are plain and not negative.
+
+All kernels take `tensors`, which are q, k, φ(q), φ(k) and the padding, and `found`, the results of `distill_rows`.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
@@ -16,7 +18,7 @@ axes: l, batch and kv head together, and g, the query heads of a kv head. Featur
 import triton
 import triton.language as tl
 
-from ..triton.features import EMPTY_LOG, filled, load_tile, row_of, store_tile
+from ..triton.features import EMPTY_LOG, dense, filled, load_tile, store_tile, vector_of
 
 
 @triton.jit
@@ -30,24 +32,26 @@ def _scores(tensors, rows, key_rows, queries, keys, C: tl.constexpr):
     if C.CAUSAL:
         visible &= (rows + (keys - queries))[:, None] >= key_rows[None, :]
     dims = tl.arange(0, C.BD)
-    x = load_tile(q, rows, dims, C.DIM, queries, C.DIM, tl.float32)
-    y = load_tile(k, key_rows, dims, C.DIM, keys, C.DIM, tl.float32)
+    x = load_tile(q, rows, dims, queries, C.DIM, tl.float32)
+    y = load_tile(k, key_rows, dims, keys, C.DIM, tl.float32)
     logits = tl.dot(x, tl.trans(y), input_precision=C.PRECISION)
     scores = tl.zeros(visible.shape, tl.float32)
     for first in range(0, C.WIDTH, C.BW):
         columns = first + tl.arange(0, C.BW)
-        query_features = load_tile(phi_q, rows, columns, C.WIDTH, queries, C.WIDTH, tl.float32)
-        key_features = load_tile(phi_k, key_rows, columns, C.WIDTH, keys, C.WIDTH, tl.float32)
+        query_features = load_tile(phi_q, rows, columns, queries, C.WIDTH, tl.float32)
+        key_features = load_tile(phi_k, key_rows, columns, keys, C.WIDTH, tl.float32)
         scores += tl.dot(query_features, tl.trans(key_features), input_precision=C.PRECISION)
     return logits, tl.where(visible, scores, 0.0), visible
 
 
 @triton.jit
-def _of_head(q, k, phi_q, phi_k, padding, head, queries, keys, C: tl.constexpr):
-    """Pointers to the tensors of one query head."""
+def _of_head(tensors, head, queries, keys, C: tl.constexpr):
+    """The matrices of one query head, and the pointer to its padding."""
+    q, k, phi_q, phi_k, padding = tensors
     leading = head // C.GROUPS
-    return (q + head * queries * C.DIM, k + leading * keys * C.DIM, phi_q + head * queries * C.WIDTH,
-            phi_k + leading * keys * C.WIDTH, padding + leading * keys)  # fmt: skip
+    return (dense(q + head * queries * C.DIM, C.DIM), dense(k + leading * keys * C.DIM, C.DIM),
+            dense(phi_q + head * queries * C.WIDTH, C.WIDTH), dense(phi_k + leading * keys * C.WIDTH, C.WIDTH),
+            padding + leading * keys if C.HAS_MASK else k)  # fmt: skip
 
 
 @triton.jit
@@ -61,21 +65,20 @@ def _slopes(logits, scores, visible, row, floor):
 
 
 @triton.jit
-def distill_rows(q, k, phi_q, phi_k, padding, shares, cross_entropy, kl, log_sums, totals, masses, queries, keys,
-                 eps, floor, C: tl.constexpr):  # fmt: skip
+def distill_rows(tensors, shares, found, queries, keys, eps, floor, C: tl.constexpr):
     """The cross-entropy and KL divergence of each row times its share in the mean, and L, S and m; all [l g n].
 
     Grid: tiles of rows, l · g.
     """
     head = tl.program_id(1).to(tl.int64)
-    leading, first = head // C.GROUPS, tl.program_id(0) * C.CHUNK
+    first = tl.program_id(0) * C.CHUNK
     rows = first + tl.arange(0, C.CHUNK)
-    tensors = _of_head(q, k, phi_q, phi_k, padding, head, queries, keys, C)
+    tensors = _of_head(tensors, head, queries, keys, C)
     end = keys
     if C.CAUSAL:
         end = tl.minimum(keys, keys - queries + first + C.CHUNK)
-    top, exponentials = row_of(EMPTY_LOG, C.CHUNK), row_of(0.0, C.CHUNK)
-    total = row_of(0.0, C.CHUNK)
+    top, exponentials = vector_of(EMPTY_LOG, C.CHUNK), vector_of(0.0, C.CHUNK)
+    total = vector_of(0.0, C.CHUNK)
     for key_first in range(0, end, C.CHUNK):
         key_rows = key_first + tl.arange(0, C.CHUNK)
         logits, scores, visible = _scores(tensors, rows, key_rows, queries, keys, C)
@@ -88,8 +91,8 @@ def distill_rows(q, k, phi_q, phi_k, padding, shares, cross_entropy, kl, log_sum
     log_sum = top + tl.log(tl.where(exponentials > 0, exponentials, 1.0))
     total += eps
     total = tl.where(total == 0, 1.0, total)
-    crossed, entropy = row_of(0.0, C.CHUNK), row_of(0.0, C.CHUNK)
-    mass = row_of(0.0, C.CHUNK)
+    crossed, entropy = vector_of(0.0, C.CHUNK), vector_of(0.0, C.CHUNK)
+    mass = vector_of(0.0, C.CHUNK)
     for key_first in range(0, end, C.CHUNK):
         key_rows = key_first + tl.arange(0, C.CHUNK)
         logits, scores, visible = _scores(tensors, rows, key_rows, queries, keys, C)
@@ -100,34 +103,29 @@ def distill_rows(q, k, phi_q, phi_k, padding, shares, cross_entropy, kl, log_sum
         entropy -= tl.sum(weights * logs, 1)
         mass += tl.sum(tl.where(probabilities >= floor, weights, 0.0), 1)
     real = rows < queries
-    share = tl.load(shares + leading * queries + rows, mask=real, other=0.0)
-    place = head * queries + rows
-    tl.store(cross_entropy + place, crossed * share, mask=real)
-    tl.store(kl + place, (crossed - entropy) * share, mask=real)
-    tl.store(log_sums + place, log_sum, mask=real)
-    tl.store(totals + place, total, mask=real)
-    tl.store(masses + place, mass, mask=real)
+    share = tl.load(shares + head // C.GROUPS * queries + rows, mask=real, other=0.0)
+    results = (crossed * share, (crossed - entropy) * share, log_sum, total, mass)
+    for index in tl.static_range(5):
+        tl.store(found[index] + head * queries + rows, results[index], mask=real)
 
 
 @triton.jit
-def _load_row(shares, log_sums, totals, masses, rows, queries):
+def _load_row(shares, found, head, rows, queries, C: tl.constexpr):
     """The L, S, m and share of each row."""
-    real = rows < queries
-    log_sum = tl.load(log_sums + rows, mask=real, other=0.0)
-    total = tl.load(totals + rows, mask=real, other=1.0)
-    return log_sum, total, tl.load(masses + rows, mask=real, other=0.0), tl.load(shares + rows, mask=real, other=0.0)
+    real, place = rows < queries, head * queries
+    log_sum = tl.load(found[2] + place + rows, mask=real, other=0.0)
+    total = tl.load(found[3] + place + rows, mask=real, other=1.0)
+    mass = tl.load(found[4] + place + rows, mask=real, other=0.0)
+    return log_sum, total, mass, tl.load(shares + head // C.GROUPS * queries + rows, mask=real, other=0.0)
 
 
 @triton.jit
-def distill_query_gradients(q, k, phi_q, phi_k, padding, shares, log_sums, totals, masses, gradients, queries, keys,
-                            floor, C: tl.constexpr):  # fmt: skip
+def distill_query_gradients(tensors, shares, found, gradients, queries, keys, floor, C: tl.constexpr):
     """The gradients of the queries' features [l g n WIDTH]. Grid: tiles of rows, l · g, tiles of features."""
-    head = tl.program_id(1).to(tl.int64)
-    leading, first = head // C.GROUPS, tl.program_id(0) * C.CHUNK
+    head, first = tl.program_id(1).to(tl.int64), tl.program_id(0) * C.CHUNK
     rows, columns = first + tl.arange(0, C.CHUNK), tl.program_id(2) * C.BW + tl.arange(0, C.BW)
-    tensors = _of_head(q, k, phi_q, phi_k, padding, head, queries, keys, C)
-    place = head * queries
-    row = _load_row(shares + leading * queries, log_sums + place, totals + place, masses + place, rows, queries)
+    tensors = _of_head(tensors, head, queries, keys, C)
+    row = _load_row(shares, found, head, rows, queries, C)
     end = keys
     if C.CAUSAL:
         end = tl.minimum(keys, keys - queries + first + C.CHUNK)
@@ -136,32 +134,31 @@ def distill_query_gradients(q, k, phi_q, phi_k, padding, shares, log_sums, total
         key_rows = key_first + tl.arange(0, C.CHUNK)
         logits, scores, visible = _scores(tensors, rows, key_rows, queries, keys, C)
         slopes = _slopes(logits, scores, visible, row, floor)
-        y = load_tile(tensors[3], key_rows, columns, C.WIDTH, keys, C.WIDTH, tl.float32)
+        y = load_tile(tensors[3], key_rows, columns, keys, C.WIDTH, tl.float32)
         gradient += tl.dot(slopes, y, input_precision=C.PRECISION)
-    store_tile(gradients + place * C.WIDTH, gradient, rows, columns, C.WIDTH, queries, C.WIDTH)
+    gradients = dense(gradients + head * queries * C.WIDTH, C.WIDTH)
+    store_tile(gradients, gradient, rows, columns, queries, C.WIDTH)
 
 
 @triton.jit
-def distill_key_gradients(q, k, phi_q, phi_k, padding, shares, log_sums, totals, masses, gradients, queries, keys,
-                          floor, C: tl.constexpr):  # fmt: skip
+def distill_key_gradients(tensors, shares, found, gradients, queries, keys, floor, C: tl.constexpr):
     """The gradients of the keys' features from each query head [l g m WIDTH].
 
     Grid: tiles of keys, l · g, tiles of features.
     """
-    head = tl.program_id(1).to(tl.int64)
-    leading, key_first = head // C.GROUPS, tl.program_id(0) * C.CHUNK
+    head, key_first = tl.program_id(1).to(tl.int64), tl.program_id(0) * C.CHUNK
     key_rows, columns = key_first + tl.arange(0, C.CHUNK), tl.program_id(2) * C.BW + tl.arange(0, C.BW)
-    tensors = _of_head(q, k, phi_q, phi_k, padding, head, queries, keys, C)
-    place = head * queries
+    tensors = _of_head(tensors, head, queries, keys, C)
     start = 0
     if C.CAUSAL:
         start = tl.maximum(0, key_first - (keys - queries)) // C.CHUNK * C.CHUNK
     gradient = filled(0.0, C.CHUNK, C.BW, tl.float32)
     for first in range(start, queries, C.CHUNK):
         rows = first + tl.arange(0, C.CHUNK)
-        row = _load_row(shares + leading * queries, log_sums + place, totals + place, masses + place, rows, queries)
+        row = _load_row(shares, found, head, rows, queries, C)
         logits, scores, visible = _scores(tensors, rows, key_rows, queries, keys, C)
         slopes = _slopes(logits, scores, visible, row, floor)
-        x = load_tile(tensors[2], rows, columns, C.WIDTH, queries, C.WIDTH, tl.float32)
+        x = load_tile(tensors[2], rows, columns, queries, C.WIDTH, tl.float32)
         gradient += tl.dot(tl.trans(slopes), x, input_precision=C.PRECISION)
-    store_tile(gradients + head * keys * C.WIDTH, gradient, key_rows, columns, C.WIDTH, keys, C.WIDTH)
+    gradients = dense(gradients + head * keys * C.WIDTH, C.WIDTH)
+    store_tile(gradients, gradient, key_rows, columns, keys, C.WIDTH)

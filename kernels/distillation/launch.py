@@ -37,10 +37,8 @@ def distill(
     q, k, phi_q, phi_k, shares = (x.contiguous() for x in (call.q, call.k, *factors, call.shares))
     (leading, groups, queries, dim), (keys, features) = q.shape, phi_k.shape[1:]
     rows, columns = rows or (ROWS if dim <= 128 else ROWS // 2), min(FEATURES, padded(features))
-    by_head = {"q": q, "k": k, "phi_q": phi_q, "phi_k": phi_k, "shares": shares}
-    by_head["padding"] = mask_bytes(call.padding, shares)
-    of_rows = ("cross_entropy", "kl", "log_sums", "totals", "masses")
-    by_head |= {name: torch.empty(leading, groups, queries, dtype=torch.float32, device=q.device) for name in of_rows}
+    tensors = (q, k, phi_q, phi_k, mask_bytes(call.padding))
+    found = tuple(torch.empty(leading, groups, queries, dtype=torch.float32, device=q.device) for _ in range(5))
     sizes: dict[str, Any] = {
         "queries": queries, "keys": keys, "eps": 0.0 if call.log_space else call.eps, "floor": FLOOR,
         "C": Constants(
@@ -55,13 +53,16 @@ def distill(
     at_once = MAX_GRID[1] // groups
     for first in range(0, leading, at_once):
         some = slice(first, first + at_once)
-        shared = sizes | {name: x[some] for name, x in by_head.items()}
-        heads, options = shared["q"].shape[0] * groups, {"num_warps": 8, "num_stages": 1}
+        heads, options = min(at_once, leading - first) * groups, {"num_warps": 8, "num_stages": 1}
+        shared = sizes | {
+            "tensors": tuple(x if x is None else x[some] for x in tensors), "shares": shares[some],
+            "found": tuple(x[some] for x in found),
+        }  # fmt: skip
         launch(distill_rows, (tiles, heads), shared=shared, **options)
         if gradients is not None:
-            for kernel, count, found in (
+            for kernel, count, of_features in (
                 (distill_query_gradients, tiles, gradients.queries),
                 (distill_key_gradients, key_tiles, gradients.keys),
             ):
-                launch(kernel, (count, heads, parts), shared=shared, gradients=found[some], **options)
-    return by_head["cross_entropy"].sum(-1), by_head["kl"].sum(-1), gradients
+                launch(kernel, (count, heads, parts), shared=shared, gradients=of_features[some], **options)
+    return found[0].sum(-1), found[1].sum(-1), gradients

@@ -1,8 +1,10 @@
 """The arguments of linear attention with its map inside, as one value from the public function to a kernel's launch."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, ClassVar
+from functools import cached_property, lru_cache, wraps
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,9 +13,29 @@ from torch.utils.weak import WeakIdKeyDictionary
 from ..linear.sums import EPS
 from ..state import LinearState, accumulator_dtype
 from ..triton.backend import NARROW
-from ..triton.launch import mask_bytes, strides
+from ..triton.launch import by_head, mask_bytes, sums_of
 from ..triton.operator import Arguments, Size
 from ..triton.tiles import COLUMNS, Constants, Tiles, operands, padded, parts, span_of, tiles_for, with_tiles
+
+R = TypeVar("R")
+
+
+def settled(function: Callable[["Call"], R]) -> Callable[["Call"], R]:
+    """Decorates a function of a call that depends on its options and its tensors' shapes, types and devices alone.
+
+    Calls that are equal in these share its results: making them anew would take the host longer than the launches.
+    """
+
+    @wraps(function)
+    def found(call: "Call") -> R:
+        if call.results is None:
+            return function(call)
+        if function not in call.results:
+            call.results[function] = function(call)
+        result: R = call.results[function]
+        return result
+
+    return found
 
 
 @dataclass(frozen=True)
@@ -33,6 +55,7 @@ class Call(Arguments):
         form: "auto" (the faster), "fused_chunk" (each sequence in one segment) or "chunk" (in several, if it is
             causal); not read on a CPU and in decoding.
         tiles: sizes of the kernels' tiles; `tiles_for` chooses them if None.
+        results: those of `settled` functions, shared by equal calls; None while torch traces the call.
     """
 
     DIFFERENTIABLE: ClassVar = (
@@ -59,6 +82,15 @@ class Call(Arguments):
     eps: float = EPS
     form: str = "auto"
     tiles: Tiles | None = field(default=None, kw_only=True)
+    results: dict[Any, Any] | None = field(init=False, compare=False, repr=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        results = None
+        if not torch.compiler.is_compiling():
+            key = [(x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x for x in self.flatten()]
+            with suppress(TypeError):  # a size that torch traces has no hash
+                results = _results((*key, self.tiles))
+        object.__setattr__(self, "results", results)
 
     @classmethod
     def of(cls, q: Tensor, k: Tensor, v: Tensor, state: LinearState | None = None, **others: Any) -> "Call":
@@ -170,20 +202,17 @@ class Call(Arguments):
         """Whether the form is "fused_chunk": asked for, or one segment for each sequence and head fills a GPU."""
         if self.form != "auto" or not self.causal:
             return self.form == "fused_chunk"
-        # torch.compile, which traces this, does not take the lock of a cached property.
-        return bool((self._cut_anew()[2] if torch.compiler.is_compiling() else self.segments) == 1)
+        return bool(self.segments == 1)
 
     @property
     def kept_slots(self) -> Size:
         """Slots whose sums the forward pass keeps for the backward pass."""
         return 0 if self.in_one else self.slots
 
-    @cached_property
+    @property
+    @settled
     def _cut(self) -> tuple[Tiles, Size, Size, Size]:
         """Tiles, span, segments and slots."""
-        return self._cut_anew()
-
-    def _cut_anew(self) -> tuple[Tiles, Size, Size, Size]:
         tokens, (batch, heads, _, _) = self.tokens, self.q.shape
         sides = (int(size) for size in (self.dim, self.width, self.values))
         sizes = self.tiles or tiles_for(str(self.q.dtype).removeprefix("torch."), *sides, wide=self.wide)
@@ -202,24 +231,14 @@ class Call(Arguments):
         """The tiles of values, or of columns, that programs of some kernels share out, and the constants for these."""
         return self._constants[1:]
 
-    @cached_property
+    @property
+    @settled
     def _constants(self) -> tuple[Constants, int, Constants]:
-        key = (
-            self.dim, self.width, self.values, self.negate, self.feature_map, self.log_space, self.causal,
-            self.normalize, self.q_bias is None, self.mask is None, self.initial_kv is None, self.cu_seqlens is None,
-            self.q.shape[1], self.k.shape[1], self.sizes, self.q.dtype,
-        )  # fmt: skip
-        found = _CONSTANTS.get(key)
-        if found is None:
-            found = _CONSTANTS[key] = self._constants_anew()
-        return found
-
-    def _constants_anew(self) -> tuple[Constants, int, Constants]:
         columns = (COLUMNS, COLUMNS) if self.wide else (padded(self.dim), padded(self.width))
         constants = Constants(
             DIM=self.dim, WIDTH=self.width, VALUES=self.values, HALVES=2 if self.negate else 1,
             MAP=self.feature_map, LOG=self.log_space, CAUSAL=self.causal, NORMALIZE=self.normalize,
-            HAS_BIAS=self.q_bias is not None, HAS_MASK=self.mask is not None, HAS_INITIAL=self.initial_kv is not None,
+            HAS_BIAS=self.q_bias is not None, HAS_MASK=self.mask is not None,
             PACKED=self.cu_seqlens is not None, GROUPS=self.q.shape[1] // self.k.shape[1],
             CHUNK=self.sizes.chunk, BD=columns[0], BW=columns[1], BV=padded(self.values), **operands(self.q.dtype),
         )  # fmt: skip
@@ -231,19 +250,19 @@ class Call(Arguments):
     @cached_property
     def shared(self) -> dict[str, Any]:
         """Arguments that several kernels take, by the names of their parameters."""
-        q, mask = self.q, mask_bytes(self.mask, self.q)
-        found = {
-            **{"q": q, "k": self.k, "v": self.v, "mask": mask},
-            "mask_batch": 0 if self.mask is None else mask.stride(0),
-            **strides(q=q, k=self.k, v=self.v),
-            **dict.fromkeys((*_MAPS, "initial", "initial_keys", "initial_peaks"), q),
-            **{"tokens": self.tokens, "span": self.span, "segments": self.segments, "sequences": self.sequences},
-            **{"eps": self.eps, "C": self.constants},
-            "ends": q if self.cu_seqlens is None else self._checked_ends(self.cu_seqlens),
-        }
-        initial = {"initial": self.initial_kv, "initial_keys": self.initial_k, "initial_peaks": self.initial_scale}
-        found |= {name: x for name in _MAPS if (x := getattr(self, name)) is not None}
-        return found | {name: x.to(torch.float32).contiguous() for name, x in initial.items() if x is not None}
+        return {
+            "q": by_head(self.q), "k": by_head(self.k), "v": by_head(self.v), "mask": mask_bytes(self.mask),
+            "q_map": (self.q_weight, self.q_bias), "k_map": (self.k_weight, self.k_bias),
+            "initial": tuple(x if x is None else x.to(torch.float32).contiguous() for x in sums_of(self.initial)),
+            "ends": None if self.cu_seqlens is None else self._checked_ends(self.cu_seqlens),
+            **self._numbers,
+        }  # fmt: skip
+
+    @property
+    @settled
+    def _numbers(self) -> dict[str, Any]:
+        sizes = (self.tokens, self.span, self.segments, self.sequences)
+        return {"sizes": sizes, "eps": self.eps, "C": self.constants}
 
     def _checked_ends(self, cu_seqlens: Tensor) -> Tensor:
         ends_of(cu_seqlens, self.tokens)
@@ -252,8 +271,12 @@ class Call(Arguments):
 
 _MAPS = ("q_weight", "k_weight", "q_bias", "k_bias")
 
-_CONSTANTS: dict[tuple[Any, ...], tuple[Constants, int, Constants]] = {}
-"""Constants and tiles of calls that ran before: making and hashing them anew would take as long as a launch."""
+
+@lru_cache(1024)
+def _results(_: tuple[Any, ...]) -> dict[Any, Any]:
+    """Results of `settled` functions for calls that are equal in this."""
+    return {}
+
 
 _ENDS: Any = WeakIdKeyDictionary()
 """Ends that were read before, with the version of their tensor: only the first layer of a model waits for a GPU."""

@@ -7,7 +7,7 @@ from ...results.names import unknown_name
 from ..linear.sums import query_groups
 from ..maps.learned import HEDGEHOG_MAPS
 from ..state import LinearState
-from .call import Call
+from .call import Call, settled
 
 
 def check_call(call: Call) -> Call:
@@ -17,6 +17,12 @@ def check_call(call: Call) -> Call:
         ValueError: a tensor of a wrong shape, type or device, an unknown map, or kv heads that do not divide the query
             heads.
     """
+    _check(call)
+    return call
+
+
+@settled
+def _check(call: Call) -> None:
     if call.q_weight is not None and call.feature_map not in HEDGEHOG_MAPS:
         raise unknown_name("feature map", call.feature_map, HEDGEHOG_MAPS)
     batch, kv_heads, keys = call.q.shape[0], call.k.shape[1], call.k.shape[2]
@@ -29,7 +35,6 @@ def check_call(call: Call) -> Call:
     _check_state(call)
     maps, state = (call.q_weight, call.k_weight, call.q_bias, call.k_bias), call.initial
     check_devices(call.q, call.k, call.v, *maps, call.mask, *((state.kv, state.k, state.log_scale) if state else ()))
-    return call
 
 
 def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:

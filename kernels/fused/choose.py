@@ -9,7 +9,7 @@ from ...results.names import unknown_name
 from ..choice import KernelChoice, LinearAttentionResult
 from ..state import LinearState
 from ..triton.backend import MAX_WIDTH, NARROW, chooses_triton, obstacles
-from .call import Call
+from .call import Call, settled
 from .op import attend, fused_decode
 from .torch_forms import torch_attention
 
@@ -55,7 +55,13 @@ def fused_if_possible(call: Call, *, return_state: bool = False) -> LinearAttent
 
 def why_not_fused(call: Call, *, decoding: bool = False) -> str:
     """The reasons why the kernels cannot run a call, or ""; the limits of shared memory do not hold for decoding."""
-    return "; ".join(_obstacles(call, decoding))
+    return _why_not(call)[decoding]
+
+
+@settled
+def _why_not(call: Call) -> tuple[str, str]:
+    """The reasons outside decoding, and in it."""
+    return "; ".join(_obstacles(call, False)), "; ".join(_obstacles(call, True))
 
 
 def choose_form(call: Call) -> str:
@@ -64,7 +70,7 @@ def choose_form(call: Call) -> str:
 
 
 def _obstacles(call: Call, decoding: bool) -> Iterator[str]:
-    """The reasons one by one; each test is cheap, as every call and every decoded token runs all of them."""
+    """The reasons one by one."""
     yield from obstacles(call.q)
     if call.initial_kv is not None and call.q.dtype != torch.float64 and call.sums_dtype == torch.float64:
         yield "the initial state is float64, but they sum in float32"
@@ -93,13 +99,11 @@ def _by_operator(call: Call, return_state: bool, fuses: bool) -> LinearAttention
     """Runs the call as an operator of torch.library: in the kernels or, on a CPU, in plain torch."""
     with without_autocast(call.q.device.type):
         if fuses and _decodes(call):
-            output, *state = fused_decode(*call.flatten())
+            output, kv, keys, scale = fused_decode(*call.flatten())
             kernel = DECODED_BY_TRITON
         else:
-            form = _checked_form(call) if fuses else "chunk"
-            output, _, *state = attend(call)
-            kernel = KernelChoice(form, "triton" if fuses else "torch")
-    kv, keys, scale, *_ = state
+            kernel = KernelChoice(_checked_form(call) if fuses else "chunk", "triton" if fuses else "torch")
+            output, kv, keys, scale = attend(call)
     final = LinearState(kv, keys, scale if call.log_space else None)
     return LinearAttentionResult(output, final if return_state else None, kernel)
 
@@ -110,6 +114,7 @@ def _contiguous(state: LinearState) -> LinearState:
     return LinearState(state.kv.contiguous(), state.k.contiguous(), scale)
 
 
+@settled
 def _checked_form(call: Call) -> str:
     """The form of the call, or the faster one if it is "auto".
 
@@ -129,13 +134,7 @@ def _why_not_one_pass(call: Call) -> Iterator[str]:
 
 
 def _decodes(call: Call) -> bool:
-    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in call.differentiable().values())
-    plain = call.initial_kv is not None and call.mask is None and call.cu_seqlens is None
-    return (
-        plain
-        and call.width <= MAX_WIDTH
-        and call.causal
-        and call.form == "auto"
-        and not wanted
-        and bool(call.tokens <= DECODED_TOKENS)
-    )
+    if call.initial_kv is None or call.mask is not None or call.cu_seqlens is not None or not call.causal:
+        return False
+    few = bool(call.tokens <= DECODED_TOKENS) and call.width <= MAX_WIDTH and call.form == "auto"
+    return few and not (torch.is_grad_enabled() and any(x.requires_grad for x in call.differentiable().values()))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..state import LinearState
-from ..triton.launch import launch, stand_in, strides
+from ..triton.launch import by_head, launch, sums_of
 from ..triton.operator import empty_by_token
 from ..triton.tiles import padded, with_tiles
 from .call import Call
@@ -55,10 +55,9 @@ def forward(call: Call) -> Forward:
     final, segments = empty_sums(call, call.sequences), segment_states(call)
     tiles, constants = call.tiled
     launch(
-        walk, (call.slots, heads, 1 if call.wide else tiles), shared=call.shared | segment_sums(segments),
-        **strides(o=output), final=final.kv, final_keys=final.k, final_peaks=stand_in(final.log_scale, final.k),
-        output=output, norms=norms, C=constants, num_warps=call.sizes.warps, num_stages=call.sizes.stages,
-        eps=0.0 if call.wide else call.eps,
+        walk, (call.slots, heads, 1 if call.wide else tiles), shared=call.shared, segments=sums_of(segments),
+        final=sums_of(final), output=by_head(output), norms=norms, eps=0.0 if call.wide else call.eps,
+        C=constants, num_warps=call.sizes.warps, num_stages=call.sizes.stages,
     )  # fmt: skip
     if call.wide:
         divided = empty_by_token(call.v, batch, heads, tokens, call.values)
@@ -73,15 +72,10 @@ def segment_states(call: Call) -> LinearState:
     if slots:
         tiles, constants = call.tiled
         launch(
-            sum_keys, (slots, call.k.shape[1], tiles), shared=call.shared | segment_sums(segments),
+            sum_keys, (slots, call.k.shape[1], tiles), shared=call.shared, segments=sums_of(segments),
             C=constants, num_warps=call.sizes.warps, num_stages=call.sizes.stages,
         )  # fmt: skip
     return segments
-
-
-def segment_sums(segments: LinearState) -> dict[str, Tensor]:
-    """The sums of segments as arguments of kernels, by name."""
-    return {"sums": segments.kv, "key_sums": segments.k, "peaks": stand_in(segments.log_scale, segments.k)}
 
 
 def decode(call: Call, *, in_place: bool = False) -> Forward:
@@ -102,8 +96,7 @@ def decode(call: Call, *, in_place: bool = False) -> Forward:
     tile = padded(call.values) if call.width * call.values <= DECODED_WHOLE else DECODE_VALUES
     constants = with_tiles(call.constants, values=tile, columns=padded(call.width) if call.wide else None)
     launch(
-        decode_tokens, (batch, call.k.shape[1]), shared=call.shared,
-        new_state=final.kv, new_keys=final.k, new_peaks=stand_in(final.log_scale, final.k), output=output,
-        **strides(o=output), C=constants, num_warps=8 if tile > 64 else 4, num_stages=3,
+        decode_tokens, (batch, call.k.shape[1]), shared=call.shared, final=sums_of(final), output=by_head(output),
+        C=constants, num_warps=8 if tile > 64 else 4, num_stages=3,
     )  # fmt: skip
     return Forward(output, final.k, final, final)

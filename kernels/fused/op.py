@@ -65,14 +65,14 @@ class _Attention(torch.autograd.Function):
     """`fused_forward` with its gradients, of plain tensors that no one but autograd looks at."""
 
     @staticmethod
-    def forward(ctx: Any, call: Call, *_: Tensor) -> Results:
-        results = _forward(call)
+    def forward(ctx: Any, call: Call, *_: Tensor) -> Decoded:
+        output, norms, kv, keys, *rest = _forward(call)
         values = call.flatten()
-        ctx.save_for_backward(*(results[index] for index in _KEPT), *(x for x in values if isinstance(x, Tensor)))
+        ctx.save_for_backward(output, norms, *rest, *(x for x in values if isinstance(x, Tensor)))
         ctx.set_materialize_grads(False)
         ctx.others = [None if isinstance(x, Tensor) else (x,) for x in values]
-        ctx.mark_non_differentiable(*(results[index] for index in (1, 4, 5, 6, 7)))
-        return results
+        ctx.mark_non_differentiable(rest[0])
+        return output, kv, keys, rest[0]
 
     @staticmethod
     @once_differentiable
@@ -83,7 +83,7 @@ class _Attention(torch.autograd.Function):
         rows = [next(saved) for _ in _KEPT]
         call = Call(*(next(saved) if other is None else other[0] for other in ctx.others))
         output = torch.zeros_like(rows[0]) if grads[0] is None else grads[0]
-        found = _gradients(call, output, grads[2], grads[3], *rows)
+        found = _gradients(call, output, grads[1], grads[2], *rows)
         return None, *(found[name] for name in call.differentiable())
 
 
@@ -91,15 +91,17 @@ _KEPT = (0, 1, 4, 5, 6, 7)
 """The results that the backward pass needs."""
 
 
-def attend(call: Call) -> Results:
-    """The results of `fused_forward`, past torch's dispatcher if no one listens to it."""
+def attend(call: Call) -> Decoded:
+    """The output and the state that `fused_forward` gives, past torch's dispatcher if no one listens to it."""
     leaves = call.differentiable().values()
     if operator.listened_to(leaves):
-        return cast(Results, fused_forward(*call.flatten()))
-    if torch.is_grad_enabled() and any(x.requires_grad for x in leaves):
+        results = cast(Results, fused_forward(*call.flatten()))
+    elif torch.is_grad_enabled() and any(x.requires_grad for x in leaves):
         apply: Any = _Attention.apply
-        return cast(Results, apply(call, *leaves))
-    return _forward(call)
+        return cast(Decoded, apply(call, *leaves))
+    else:
+        results = _forward(call)
+    return results[0], *results[2:5]
 
 
 def _forward(call: Call) -> Results:

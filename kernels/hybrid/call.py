@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ..chunk.attention import linear_attention_and_log
 from ..softmax.window import WindowRows, window_attention
 from ..state import EMPTY_LOG, LinearState, accumulator_dtype
-from ..triton.launch import mask_bytes, strides
+from ..triton.launch import by_head, mask_bytes
 from ..triton.operator import Arguments, rows_contiguous
 from ..triton.tiles import Constants, Tiles, operands, padded
 
@@ -75,15 +75,14 @@ class HybridCall(Arguments):
     def shared(self) -> dict[str, Any]:
         """Arguments that the window's kernels have in common, by the names of their parameters."""
         q, k, v = (rows_contiguous(x) for x in (self.q, self.k, self.v))
-        mask, dim, values = mask_bytes(self.mask, q), q.shape[-1], v.shape[-1]
+        dim, values = q.shape[-1], v.shape[-1]
         return {
-            **{"q": q, "k": k, "v": v, "mask": mask, "mask_batch": mask.stride(0)},
-            **strides(q=q, k=k, v=v),
-            **{"gate": self.gate_log.contiguous(), "tokens": q.shape[2], "scale": self.scale},
+            "q": by_head(q), "k": by_head(k), "v": by_head(v), "mask": mask_bytes(self.mask),
+            "gate": self.gate_log.contiguous(), "tokens": q.shape[2], "scale": self.scale,
             "C": Constants(
                 DIM=dim, VALUES=values, GROUPS=q.shape[1] // k.shape[1], HAS_MASK=self.mask is not None,
-                WINDOW=self.window, SHIFT=self.shift_window, CHUNK=self.rows, BD=padded(dim), BV=padded(values),
-                **operands(q.dtype),
+                WINDOW=self.window, SHIFT=self.shift_window, CHUNK=self.rows, BD=padded(dim), BW=padded(dim),
+                BV=padded(values), **operands(q.dtype),
             ),
         }  # fmt: skip
 

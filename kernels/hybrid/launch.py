@@ -15,7 +15,7 @@ from ..fused.call import Call
 from ..fused.gradients import backward
 from ..fused.launch import Forward, forward, segment_states
 from ..state import LinearState
-from ..triton.launch import launch, strides
+from ..triton.launch import by_head, launch
 from ..triton.operator import empty_by_token, rows_contiguous
 from .call import HybridCall
 from .kernels import attend_to_window, window_key_gradients, window_query_gradients
@@ -57,8 +57,8 @@ def hybrid_forward(call: HybridCall) -> tuple[HybridRows, LinearState]:
     peaks = torch.empty(batch, heads, tokens, dtype=torch.int32, device=output.device)
     launch(
         attend_to_window, (triton.cdiv(tokens, call.rows), heads, batch), shared=call.shared,
-        far=ran.output, far_logs=ran.norms if call.log_space else ran.norms.log(),
-        output=output, norms=norms, shifts=shifts, peaks=peaks, **strides(far=ran.output, o=output), **_OPTIONS,
+        far=by_head(ran.output), far_logs=ran.norms if call.log_space else ran.norms.log(),
+        output=by_head(output), norms=norms, shifts=shifts, peaks=peaks, **_OPTIONS,
     )  # fmt: skip
     return HybridRows(output, norms, shifts, peaks), ran.final
 
@@ -76,17 +76,14 @@ def hybrid_backward(call: HybridCall, rows: HybridRows, grad: Tensor) -> dict[st
     tiles = triton.cdiv(tokens, call.rows)
     grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (call.q, call.k, call.v))
     summed = torch.empty_like(rows.norms)
-    shared: dict[str, Any] = call.shared | strides(grad=grad) | {
-        "grad": grad, "pulls": (rows.output.float() * grad).sum(-1), "norms": rows.norms, "shifts": rows.shifts,
-        "peaks": rows.peaks, "row_sums": summed,
+    shared: dict[str, Any] = call.shared | {
+        "grad": by_head(grad), "pulls": (rows.output.float() * grad).sum(-1), "norms": rows.norms,
+        "shifts": rows.shifts, "peaks": rows.peaks, "row_sums": summed,
     }  # fmt: skip
+    launch(window_query_gradients, (tiles, heads, batch), shared=shared, grad_q=by_head(grad_q), **_OPTIONS)
     launch(
-        window_query_gradients, (tiles, heads, batch), shared=shared,
-        grad_q=grad_q, **strides(dq=grad_q), **_OPTIONS,
-    )  # fmt: skip
-    launch(
-        window_key_gradients, (tiles, call.k.shape[1], batch), shared=shared,
-        grad_k=grad_k, grad_v=grad_v, **strides(dk=grad_k, dv=grad_v), **_OPTIONS,
+        window_key_gradients, (tiles, call.k.shape[1], batch), shared=shared, grad_k=by_head(grad_k),
+        grad_v=by_head(grad_v), **_OPTIONS,
     )  # fmt: skip
     late_output, late_grad = (x[:, :, call.window :].to(call.far_q.dtype) for x in (rows.output, grad))
     norms, far_call = rows.norms[:, :, call.window :], _far_call(call)

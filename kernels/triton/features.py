@@ -2,11 +2,15 @@
 
 Tokens are rows. The half of y and the half of -y are separate tiles, so that no tile has to be joined or split. With
 LOG the map gives logarithms, which callers exponentiate after a shift.
+
+A matrix is a pointer and the stride from row to row, a map the pointers to its W and b.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
 # pyright: reportAttributeAccessIssue=false
+
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
@@ -22,25 +26,65 @@ def filled(value, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TYPE: tl.constexpr)
 
 
 @triton.jit
-def row_of(value, SIZE: tl.constexpr):
+def vector_of(value, SIZE: tl.constexpr):
     """A vector [SIZE] of one number, in float32."""
     return tl.full((SIZE,), value, tl.float32)
 
 
+class Columns(NamedTuple):
+    """Indices of a program's columns: of q or k, of one half of φ, and of v."""
+
+    x: Any
+    phi: Any
+    v: Any
+
+
 @triton.jit
-def load_tile(base, rows, columns, row_stride, end, WIDTH: tl.constexpr, OPERAND: tl.constexpr):
+def columns_from(feature, value, C: tl.constexpr):
+    """The columns of a tile whose first ones are these, of features and of values."""
+    return Columns(feature + tl.arange(0, C.BD), feature + tl.arange(0, C.BW), value + tl.arange(0, C.BV))
+
+
+@triton.jit
+def dense(pointer, WIDTH: tl.constexpr):
+    """The matrix of WIDTH columns at a pointer."""
+    return pointer, WIDTH
+
+
+@triton.jit
+def head_of(tensor, batch, head):
+    """The matrix of one head, of a tensor that `launch.by_head` gives."""
+    pointer, batch_stride, head_stride, row_stride = tensor
+    return pointer + batch * batch_stride + head * head_stride, row_stride
+
+
+@triton.jit
+def entry_of(tensor, batch):
+    """One entry of the batch, of a tensor that `launch.by_head` gives, as a tensor with a batch of one."""
+    pointer, batch_stride, head_stride, row_stride = tensor
+    return pointer + batch * batch_stride, 0, head_stride, row_stride
+
+
+@triton.jit
+def row_of(matrix, row):
+    """The pointer to a row of a matrix."""
+    return matrix[0] + tl.cast(row, tl.int64) * matrix[1]
+
+
+@triton.jit
+def load_tile(matrix, rows, columns, end, WIDTH: tl.constexpr, OPERAND: tl.constexpr):
     """The tile [rows columns] of a matrix [end WIDTH], in the type OPERAND; zero outside the matrix."""
     inside = (rows[:, None] < end) & (columns[None, :] < WIDTH)
-    offsets = rows[:, None].to(tl.int64) * row_stride + columns[None, :]
-    return tl.load(base + offsets, mask=inside, other=0.0).to(OPERAND)
+    offsets = rows[:, None].to(tl.int64) * matrix[1] + columns[None, :]
+    return tl.load(matrix[0] + offsets, mask=inside, other=0.0).to(OPERAND)
 
 
 @triton.jit
-def store_tile(base, tile, rows, columns, row_stride, end, WIDTH: tl.constexpr):
+def store_tile(matrix, tile, rows, columns, end, WIDTH: tl.constexpr):
     """Stores a tile [rows columns] to a matrix [end WIDTH]; entries outside the matrix are left out."""
     inside = (rows[:, None] < end) & (columns[None, :] < WIDTH)
-    offsets = rows[:, None].to(tl.int64) * row_stride + columns[None, :]
-    tl.store(base + offsets, tile.to(base.dtype.element_ty), mask=inside)
+    offsets = rows[:, None].to(tl.int64) * matrix[1] + columns[None, :]
+    tl.store(matrix[0] + offsets, tile.to(matrix[0].dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -59,25 +103,38 @@ def load_keep(mask, rows, end, HAS_MASK: tl.constexpr):
 
 
 @triton.jit
-def load_values(v, rows, columns, row_stride, end, keep, VALUES: tl.constexpr, OPERAND: tl.constexpr,
-                HAS_MASK: tl.constexpr = True):  # fmt: skip
-    """Values or keys [rows columns], zero where a token is padding, whatever its memory holds."""
-    values = load_tile(v, rows, columns, row_stride, end, VALUES, OPERAND)
-    if HAS_MASK:
-        values = tl.where(keep[:, None], values, 0.0).to(OPERAND)
-    return values
+def load_kept(matrix, rows, columns, end, keep, WIDTH: tl.constexpr, C: tl.constexpr):
+    """A tile of keys or values as an operand, zero where a token is padding, whatever its memory holds."""
+    tile = load_tile(matrix, rows, columns, end, WIDTH, C.OPERAND)
+    if C.HAS_MASK:
+        tile = tl.where(keep[:, None], tile, 0.0).to(C.OPERAND)
+    return tile
 
 
 @triton.jit
-def load_map(pointers, head, dims, columns, C: tl.constexpr):
+def keys_of(k, v, mask, batch, head, tokens, C: tl.constexpr):
+    """The matrices of one head's keys and values, and the pointer to its padding mask, if there is one."""
+    return head_of(k, batch, head), head_of(v, batch, head), mask + batch * tokens if C.HAS_MASK else k[0]
+
+
+@triton.jit
+def load_keys(keys, rows, stop, at, C: tl.constexpr):
+    """A mask [rows], true at keys that are seen; the keys and their values. `keys` is what `keys_of` gives."""
+    keep = load_keep(keys[2], rows, stop, C.HAS_MASK)
+    x = load_kept(keys[0], rows, at.x, stop, keep, C.DIM, C)
+    return keep, x, load_kept(keys[1], rows, at.v, stop, keep, C.VALUES, C)
+
+
+@triton.jit
+def load_map(pointers, head, at, C: tl.constexpr):
     """W [dims columns] and b [columns] of one head; for the identity, zeros that are not read."""
-    weight, bias = pointers
-    shift = tl.zeros(columns.shape, tl.float32)
-    matrix = tl.zeros((dims.shape[0], columns.shape[0]), C.OPERAND)
+    shift = tl.zeros(at.phi.shape, tl.float32)
+    matrix = tl.zeros((at.x.shape[0], at.phi.shape[0]), C.OPERAND)
     if C.MAP != "identity":
-        matrix = load_tile(weight + head * C.DIM * C.WIDTH, dims, columns, C.WIDTH, C.DIM, C.WIDTH, C.OPERAND)
+        weight = dense(pointers[0] + head * C.DIM * C.WIDTH, C.WIDTH)
+        matrix = load_tile(weight, at.x, at.phi, C.DIM, C.WIDTH, C.OPERAND)
         if C.HAS_BIAS:
-            shift = load_vector(bias + head * C.WIDTH, columns, C.WIDTH, 0.0)
+            shift = load_vector(pointers[1] + head * C.WIDTH, at.phi, C.WIDTH, 0.0)
     return matrix, shift
 
 
@@ -94,27 +151,6 @@ def project(x, mapping, C: tl.constexpr):
 
 
 @triton.jit
-def load_keys(keys, mask, mapping, rows, stop, dims, value_columns, C: tl.constexpr):
-    """A mask [rows], true at keys that are seen; the keys, their values, and y = Wk + b.
-
-    Args:
-        keys: pointers to k and v, and their strides from row to row.
-        mask: pointer to the padding mask.
-        mapping: W and b.
-        rows: indices of the keys.
-        stop: end of the keys.
-        dims: indices of k's columns.
-        value_columns: indices of v's columns.
-        C: constants.
-    """
-    k, v, k_row, v_row = keys
-    keep = load_keep(mask, rows, stop, C.HAS_MASK)
-    x = load_values(k, rows, dims, k_row, stop, keep, C.DIM, C.OPERAND, C.HAS_MASK)
-    values = load_values(v, rows, value_columns, v_row, stop, keep, C.VALUES, C.OPERAND, C.HAS_MASK)
-    return keep, x, values, project(x, mapping, C)
-
-
-@triton.jit
 def only_real(tile, columns, other, C: tl.constexpr):
     """The tile with `other` in the columns past WIDTH, of which there are none if WIDTH fills the tile."""
     if C.WIDTH < C.BW:
@@ -124,14 +160,9 @@ def only_real(tile, columns, other, C: tl.constexpr):
 
 @triton.jit
 def map_halves(y, keep, shift, columns, C: tl.constexpr):
-    """Both halves [rows columns] of the features of y; zero at hidden rows, of the identity only with LOG.
+    """Both halves [rows columns] of the features of y; zero where `keep` is false, of the identity only with LOG.
 
-    Args:
-        y: Wx + b [rows columns].
-        keep: true at rows [rows] whose features are wanted.
-        shift: with LOG, subtracted from the logarithms: a number for each row [rows 1] or for all, or one for each row
-            and column.
-        columns: indices of the columns.
+    With LOG `shift` is taken off the logarithms: a number for all, for each row [rows 1], or for each row and column.
     """
     plus = y
     minus = y
@@ -218,22 +249,21 @@ def through_map(x, grad_y, mapping, grad_map, C: tl.constexpr):
 
 
 @triton.jit
-def add_to_map(into, grad_map, C: tl.constexpr):
+def add_to_map(into, slots_before, grad_map, C: tl.constexpr):
     """Stores a program's share of the gradients of W and b, added to what is there if there are slots before.
 
     Shares of W are [program head DIM WIDTH].
     """
-    weight, bias, slots_before = into
     matrix, shift = grad_map
     if C.MAP != "identity":
         dims, columns = tl.arange(0, C.BD), tl.arange(0, C.BW)
         place = tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
-        weight, bias = weight + place * C.DIM * C.WIDTH, bias + place * C.WIDTH
+        weight = dense(into[0] + place * C.DIM * C.WIDTH, C.WIDTH)
         if slots_before > 0:
-            matrix += load_tile(weight, dims, columns, C.WIDTH, C.DIM, C.WIDTH, tl.float32)
-        store_tile(weight, matrix, dims, columns, C.WIDTH, C.DIM, C.WIDTH)
+            matrix += load_tile(weight, dims, columns, C.DIM, C.WIDTH, tl.float32)
+        store_tile(weight, matrix, dims, columns, C.DIM, C.WIDTH)
         if C.HAS_BIAS:
-            total = tl.sum(shift, 1) * (1.0 / C.UNIT)
+            bias, total = into[1] + place * C.WIDTH, tl.sum(shift, 1) * (1.0 / C.UNIT)
             if slots_before > 0:
                 total += load_vector(bias, columns, C.WIDTH, 0.0)
             tl.store(bias + columns, total, mask=columns < C.WIDTH)

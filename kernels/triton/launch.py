@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..state import LinearState
+
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 MAX_GRID = (2**31 - 1, 65_535, 65_535)
@@ -29,7 +31,7 @@ def launch(
 
     Args:
         kernel: a function decorated with `triton.jit`, whose declared type takes neither tensors nor launch options;
-            its first parameter is a tensor.
+            its first argument is a tuple that begins with a tensor.
         grid: programs along each axis.
         num_warps: warps of a program.
         num_stages: stages of the software pipeline.
@@ -42,12 +44,12 @@ def launch(
     """
     if not all(map(le, grid, MAX_GRID)):
         raise ValueError(f"{kernel.__name__} would need a grid of {grid} programs, CUDA starts up to {MAX_GRID}")
-    names, in_order = _parameters(tuple(kernel.arg_names))
+    names, in_order = _parameters(kernel)
     if not own.keys() <= names:
         raise TypeError(f"{kernel.__name__} has no parameters {sorted(own.keys() - names)}")
     # Triton binds arguments by position in half the time that it takes by name.
     arguments = in_order({**shared, **own})
-    first: Tensor = arguments[0]
+    first: Tensor = arguments[0][0]
     elsewhere = first.is_cuda and first.get_device() != torch.cuda.current_device()
     with torch.cuda.device(first.get_device()) if elsewhere else _HERE:
         kernel.run(*arguments, grid=grid, warmup=False, num_warps=num_warps, num_stages=num_stages)
@@ -57,24 +59,21 @@ _HERE = nullcontext()
 
 
 @cache
-def _parameters(names: tuple[str, ...]) -> tuple[frozenset[str], Callable[[Mapping[str, Any]], tuple[Any, ...]]]:
-    """The names as a set, and what gets their values in order."""
-    return frozenset(names), itemgetter(*names)
+def _parameters(kernel: Any) -> tuple[frozenset[str], Callable[[Mapping[str, Any]], tuple[Any, ...]]]:
+    """The names of a kernel's parameters, and what gets their values in order."""
+    return frozenset(kernel.arg_names), itemgetter(*kernel.arg_names)
 
 
-def strides(**tensors: Tensor) -> dict[str, Any]:
-    """The strides of batch, heads and tokens of tensors [b h n ..], as NAME_batch, NAME_head and NAME_row."""
-    found: dict[str, Any] = {}
-    for name, tensor in tensors.items():
-        found[name + "_batch"], found[name + "_head"], found[name + "_row"], _ = tensor.stride()
-    return found
+def by_head(tensor: Tensor) -> tuple[Any, ...]:
+    """A tensor [b h n ..] as kernels take it: beside the strides of batch, heads and tokens."""
+    return tensor, *tensor.stride()[:3]
 
 
-def stand_in(tensor: Tensor | None, other: Tensor) -> Tensor:
-    """The tensor, contiguous; or without one `other`, a placeholder that no kernel reads."""
-    return other if tensor is None else tensor.contiguous()
+def sums_of(state: LinearState | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Sums as kernels take them: values, vectors and peaks, which are there in log space."""
+    return (None, None, None) if state is None else (state.kv, state.k, state.log_scale)
 
 
-def mask_bytes(mask: Tensor | None, other: Tensor) -> Tensor:
-    """The mask as contiguous bytes; or without one `other`, a placeholder that no kernel reads."""
-    return other if mask is None else mask.contiguous().view(torch.uint8)
+def mask_bytes(mask: Tensor | None) -> Tensor | None:
+    """A mask as kernels take it: contiguous bytes."""
+    return None if mask is None else mask.contiguous().view(torch.uint8)

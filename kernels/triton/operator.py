@@ -40,8 +40,8 @@ class Arguments:
 
     def differentiable(self) -> dict[str, Tensor]:
         """The tensors that get gradients, by name."""
-        given = {name: getattr(self, name) for name in self.DIFFERENTIABLE}
-        return {name: tensor for name, tensor in given.items() if tensor is not None}
+        given = zip(self.DIFFERENTIABLE, _getter(self.DIFFERENTIABLE)(self), strict=True)
+        return {name: tensor for name, tensor in given if tensor is not None}
 
     @classmethod
     def in_order(cls, arguments: Sequence[Any], gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:

@@ -14,30 +14,38 @@ are `TAME`; then it is its largest log feature, like the log_scale of `state.Lin
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false
 # pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
-from .features import filled, load_tile, load_vector, row_of, store_tile
+from .features import columns_from, dense, filled, load_tile, load_vector, store_tile, vector_of
+
+
+class Segment(NamedTuple):
+    """A segment: its sequence and entry of the batch, its first token and its end, and the end of its sequence.
+
+    `first`, `slot` and `last` are the slots of the sequence's first segment, of this one, and of one past its last.
+    """
+
+    sequence: Any
+    batch: Any
+    start: Any
+    stop: Any
+    end: Any
+    first: Any
+    slot: Any
+    last: Any
 
 
 @triton.jit
-def locate(slot, ends, tokens, span, segments, sequences, C: tl.constexpr):
-    """The segment in a slot.
+def locate(slot, ends, sizes, C: tl.constexpr):
+    """The segment in a slot; the first token of a slot that holds no segment is not before its end.
 
-    Args:
-        slot: the slot.
-        ends: with PACKED 0, then the end of each sequence.
-        tokens: tokens of a batch entry.
-        span: tokens of a segment.
-        segments: segments of a sequence, without PACKED.
-        sequences: number of sequences.
-        C: constants.
-
-    Returns:
-        Sequence and batch entry; first token of the segment, its end, and the end of the sequence; the slots of the
-        sequence's first segment, of this one, and of one past the sequence's last. The first token of a slot that
-        holds no segment is not before its end.
+    `sizes` are the tokens of a batch entry and of a segment, the segments of a sequence, unless PACKED, and the number
+    of sequences; with PACKED `ends` has 0, then the end of each sequence.
     """
+    tokens, span, segments, sequences = sizes
     sequence, first, begin, end = slot // segments, slot // segments * segments, 0, tokens
     batch = sequence
     if C.PACKED:
@@ -51,20 +59,20 @@ def locate(slot, ends, tokens, span, segments, sequences, C: tl.constexpr):
         sequence, first, batch = low, begin // span + low, 0
     start = begin + (slot - first) * span
     last = first + (end - begin + span - 1) // span
-    return (sequence.to(tl.int64), tl.cast(batch, tl.int64), start, tl.minimum(start + span, end), end, first, slot,
-            last)  # fmt: skip
+    stop = tl.minimum(start + span, end)
+    return Segment(sequence.to(tl.int64), tl.cast(batch, tl.int64), start, stop, end, first, slot, last)
 
 
 @triton.jit
 def tile_columns(C: tl.constexpr):
-    """Indices of a program's columns of q or k, of features and of values, and its tile of values.
+    """A program's columns, and its tile of values.
 
     The grid's third axis has the tiles of values or, if features do not fit into a tile, theirs beside all values.
     """
     tile, column = tl.program_id(2), 0
     if C.WIDTH > C.BW:
         tile, column = 0, tile * C.BW
-    return column + tl.arange(0, C.BD), column + tl.arange(0, C.BW), tile * C.BV + tl.arange(0, C.BV), tile
+    return columns_from(column, tile * C.BV, C), tile
 
 
 @triton.jit
@@ -124,69 +132,56 @@ def tamed(halves, highest, C: tl.constexpr):
 
 
 @triton.jit
-def read_sums(pointers, place, columns, value_columns, C: tl.constexpr):
+def read_sums(pointers, place, at, C: tl.constexpr):
     """One half's sums from memory; without LOG the peak is a zero that is not read."""
     sums, vectors, peaks = pointers
-    total = load_tile(sums + place * C.VALUES, columns, value_columns, C.VALUES, C.WIDTH, C.VALUES, tl.float32)
-    unit = in_columns(load_vector(vectors + place, columns, C.WIDTH, 0.0), C)
-    peak = tl.zeros(columns.shape, tl.float32)
+    total = load_tile(dense(sums + place * C.VALUES, C.VALUES), at.phi, at.v, C.WIDTH, C.VALUES, tl.float32)
+    unit = in_columns(load_vector(vectors + place, at.phi, C.WIDTH, 0.0), C)
+    peak = tl.zeros(at.phi.shape, tl.float32)
     if C.LOG:
-        peak = load_vector(peaks + place, columns, C.WIDTH, -1e30)
+        peak = load_vector(peaks + place, at.phi, C.WIDTH, -1e30)
     return total, unit, peak
 
 
 @triton.jit
-def read_halves(pointers, place, columns, value_columns, C: tl.constexpr):
-    """The sums of both halves from memory."""
-    plus = read_sums(pointers, place, columns, value_columns, C)
-    minus = plus
-    if C.HALVES == 2:
-        minus = read_sums(pointers, place + C.WIDTH, columns, value_columns, C)
-    return plus, minus
-
-
-@triton.jit
-def write_halves(pointers, place, halves, columns, value_columns, tile, PEAKS: tl.constexpr, C: tl.constexpr):
+def write_halves(pointers, place, halves, at, tile, PEAKS: tl.constexpr, C: tl.constexpr):
     """Stores the sums of all halves that the map has; only the first tile of values stores vectors and PEAKS."""
     sums, vectors, peaks = pointers
     for index in tl.static_range(1 + (C.HALVES == 2)):
         total, unit, peak = halves[index]
         here = place + index * C.WIDTH
-        store_tile(sums + here * C.VALUES, total, columns, value_columns, C.VALUES, C.WIDTH, C.VALUES)
+        store_tile(dense(sums + here * C.VALUES, C.VALUES), total, at.phi, at.v, C.WIDTH, C.VALUES)
         if tile == 0:
-            tl.store(vectors + here + columns, tl.sum(unit, 1) * (1.0 / C.UNIT), mask=columns < C.WIDTH)
+            tl.store(vectors + here + at.phi, tl.sum(unit, 1) * (1.0 / C.UNIT), mask=at.phi < C.WIDTH)
             if PEAKS:
-                tl.store(peaks + here + columns, peak, mask=columns < C.WIDTH)
+                tl.store(peaks + here + at.phi, peak, mask=at.phi < C.WIDTH)
 
 
 @triton.jit
 def no_sums(peak, C: tl.constexpr):
     """Both halves' sums of nothing, with a peak."""
-    none = (filled(0.0, C.BW, C.BV, tl.float32), filled(0.0, C.BW, C.UNIT, tl.float32), row_of(peak, C.BW))
+    none = (filled(0.0, C.BW, C.BV, tl.float32), filled(0.0, C.BW, C.UNIT, tl.float32), vector_of(peak, C.BW))
     return none, none
 
 
 @triton.jit
-def sums_between(given, segments, sequence, first, until, head, heads, columns, value_columns, GIVEN: tl.constexpr,
-                 C: tl.constexpr):  # fmt: skip
-    """Both halves' sums that are GIVEN for a sequence, with those of the segments in slots `first` to `until` added."""
-    plus = _sums_between(given, segments, sequence, first, until, head, heads, 0, columns, value_columns, GIVEN, C)
+def sums_between(given, segments, sequence, first, until, head, heads, at, C: tl.constexpr):
+    """Both halves' sums that are given for a sequence, unless None, and of the segments in slots `first` to `until`."""
+    plus = _sums_between(given, segments, sequence, first, until, head, heads, 0, at, C)
     minus = plus
     if C.HALVES == 2:
-        minus = _sums_between(given, segments, sequence, first, until, head, heads, 1, columns, value_columns, GIVEN, C)
+        minus = _sums_between(given, segments, sequence, first, until, head, heads, C.WIDTH, at, C)
     return plus, minus
 
 
 @triton.jit
-def _sums_between(given, segments, sequence, first, until, head, heads, half, columns, value_columns,
-                  GIVEN: tl.constexpr, C: tl.constexpr):  # fmt: skip
+def _sums_between(given, segments, sequence, first, until, head, heads, column, at, C: tl.constexpr):
     total, unit, peak = no_sums(-1e30, C)[0]
-    if GIVEN:
-        total, unit, peak = read_sums(given, (sequence * heads + head) * C.FEATURES + half * C.WIDTH, columns,
-                                      value_columns, C)  # fmt: skip
+    if given[0] is not None:
+        total, unit, peak = read_sums(given, (sequence * heads + head) * C.FEATURES + column, at, C)
     for slot in range(first, until):
-        place = (tl.cast(slot, tl.int64) * heads + head) * C.FEATURES + half * C.WIDTH
-        more, more_unit, own = read_sums(segments, place, columns, value_columns, C)
+        place = (tl.cast(slot, tl.int64) * heads + head) * C.FEATURES + column
+        more, more_unit, own = read_sums(segments, place, at, C)
         if C.LOG:
             grown = tl.maximum(peak, own)
             total, unit = rescaled(total, unit, peak - grown)
@@ -202,7 +197,7 @@ def peaks_before(initial_peaks, peaks, sequence, first, until, head, heads, colu
     """Both halves' peaks of the initial state and of the segments in slots `first` to `until`."""
     plus = tl.full(columns.shape, -1e30, tl.float32)
     minus, last = plus, (C.HALVES - 1) * C.WIDTH
-    if C.HAS_INITIAL:
+    if initial_peaks is not None:
         initial_peaks += (sequence * heads + head) * C.FEATURES
         plus = load_vector(initial_peaks, columns, C.WIDTH, -1e30)
         minus = load_vector(initial_peaks + last, columns, C.WIDTH, -1e30)
@@ -241,14 +236,7 @@ def row_gradients(norms, pull, grad, rows, end, C: tl.constexpr):
 
 
 @triton.jit
-def load_row_gradients(norms, pulls, grad, rows, end, C: tl.constexpr):
-    """`row_gradients` with o·do of each row from memory."""
-    return row_gradients(norms, tl.load(pulls + rows, mask=rows < end, other=0.0), grad, rows, end, C)
-
-
-@triton.jit
-def finish(numerator, denominator, scale, output, norms, rows, value_columns, row_stride, end, eps, tile,
-            C: tl.constexpr):  # fmt: skip
+def finish(numerator, denominator, scale, output, norms, rows, columns, end, eps, tile, C: tl.constexpr):
     """Divides, unless columns take several tiles, and stores outputs and norms.
 
     A row without keys gives zero; with LOG and NORMALIZE its norm is 1e30.
@@ -266,6 +254,6 @@ def finish(numerator, denominator, scale, output, norms, rows, value_columns, ro
             numerator *= (1.0 / divisor)[:, None]
     elif C.LOG:
         numerator *= tl.exp(scale)[:, None]
-    store_tile(output, numerator, rows, value_columns, row_stride, end, C.VALUES)
+    store_tile(output, numerator, rows, columns, end, C.VALUES)
     if tile == 0:
         tl.store(norms + rows, norm, mask=rows < end)

@@ -69,7 +69,6 @@ class Constants:
         NORMALIZE: outputs are divided by the row sums.
         HAS_BIAS: the maps have biases.
         HAS_MASK: there is a padding mask.
-        HAS_INITIAL: there is a state before the first token.
         PACKED: sequences are packed one after another.
         GROUPS: query heads of a kv head.
         WINDOW: keys in the hybrid's window.
@@ -92,7 +91,6 @@ class Constants:
     NORMALIZE: bool = True
     HAS_BIAS: bool = False
     HAS_MASK: bool = False
-    HAS_INITIAL: bool = False
     PACKED: bool = False
     GROUPS: int = 1
     WINDOW: int = 0

@@ -1,7 +1,7 @@
 """Sums that take one token after another: decoding, and log features too large for sums without a shift.
 
 A feature's peak grows with each token that is added, so no feature of any size is lost, whatever came before it. A
-token is seen if `keep` is true; `halves` are the sums of both halves of a map (see `states`).
+token is seen if `keep` is true; `halves` are the sums of both halves of a map (see `states`), `at` its columns.
 """
 
 # Triton's declarations know neither what its compiler makes of constants nor that tensors have operators.
@@ -11,24 +11,32 @@ token is seen if `keep` is true; `halves` are the sums of both halves of a map (
 import triton
 import triton.language as tl
 
-from .features import load_keep, load_map, load_vector, map_halves, only_real
+from .features import load_keep, load_map, load_vector, map_halves, only_real, row_of
 from .states import finish, rescaled
 
 
 @triton.jit
-def token_features(x, keep, mapping, head, dims, columns, C: tl.constexpr):
+def token_features(x, keep, mapping, head, at, C: tl.constexpr):
     """Both halves [columns] of the features of the token at `x`, or with LOG of their logarithms, in float32."""
     if C.MAP == "identity":
-        y = load_vector(x, columns, C.WIDTH, 0.0)[None, :]
+        y = load_vector(x, at.phi, C.WIDTH, 0.0)[None, :]
     else:
-        matrix, shift = load_map(mapping, head, dims, columns, C)
-        y = (tl.sum(load_vector(x, dims, C.DIM, 0.0)[:, None] * matrix.to(tl.float32), 0) + shift)[None, :]
+        matrix, shift = load_map(mapping, head, at, C)
+        y = (tl.sum(load_vector(x, at.x, C.DIM, 0.0)[:, None] * matrix.to(tl.float32), 0) + shift)[None, :]
     if C.LOG:
-        plus = tl.where(keep, only_real(y, columns, -1e30, C), -1e30)
-        minus = tl.where(keep, only_real(-y, columns, -1e30, C), -1e30)
+        plus = tl.where(keep, only_real(y, at.phi, -1e30, C), -1e30)
+        minus = tl.where(keep, only_real(-y, at.phi, -1e30, C), -1e30)
     else:
-        plus, minus = map_halves(y, tl.full((1,), 1, tl.int1), 0.0, columns, C)
+        plus, minus = map_halves(y, tl.full((1,), 1, tl.int1), 0.0, at.phi, C)
     return tl.sum(plus, 0), tl.sum(minus, 0)
+
+
+@triton.jit
+def load_token(keys, token, at, C: tl.constexpr):
+    """Whether a key is seen, the pointer to it, and its values; `keys` are those of `features.keys_of`."""
+    keep = load_keep(keys[2], token, token + 1, C.HAS_MASK)
+    values = tl.where(keep, load_vector(row_of(keys[1], token), at.v, C.VALUES, 0.0), 0.0)
+    return keep, row_of(keys[0], token), values
 
 
 @triton.jit
@@ -53,21 +61,18 @@ def _added(half, features, vector, number, C: tl.constexpr):
 
 
 @triton.jit
-def add_key(halves, keys, mask, mapping, head, token, dims, columns, value_columns, C: tl.constexpr):
-    """Adds a key to both sums; `keys` are those of `features.load_keys`."""
-    k, v, k_row, v_row = keys
-    place = tl.cast(token, tl.int64)
-    keep = load_keep(mask, token, token + 1, C.HAS_MASK)
-    plus, minus = token_features(k + place * k_row, keep, mapping, head, dims, columns, C)
-    values = tl.where(keep, load_vector(v + place * v_row, value_columns, C.VALUES, 0.0), 0.0)
+def add_key(halves, keys, mapping, head, token, at, C: tl.constexpr):
+    """Adds a key to both sums."""
+    keep, x, values = load_token(keys, token, at, C)
+    plus, minus = token_features(x, keep, mapping, head, at, C)
     return add_token(halves, plus, minus, values, 1.0, C)
 
 
 @triton.jit
-def answer(queries, mapping, head, token, halves, dims, columns, value_columns, stop, eps, tile, C: tl.constexpr):
+def answer(queries, mapping, head, token, halves, at, stop, eps, tile, C: tl.constexpr):
     """Stores the output of a query, and if `tile` is 0 its norm."""
-    q, output, norms, q_row, o_row = queries
-    plus, minus = token_features(q + tl.cast(token, tl.int64) * q_row, True, mapping, head, dims, columns, C)
+    q, output, norms = queries
+    plus, minus = token_features(row_of(q, token), True, mapping, head, at, C)
     total, unit, peak = halves[0]
     other, other_unit, other_peak = halves[1]
     scale = tl.zeros((1,), tl.float32)
@@ -84,8 +89,7 @@ def answer(queries, mapping, head, token, halves, dims, columns, value_columns, 
         numerator += tl.sum(minus[:, None] * other, 0)
         denominator += tl.sum(minus * tl.sum(other_unit, 1), 0)
     divisor = tl.zeros((1,), tl.float32) + denominator * (1.0 / C.UNIT)
-    finish(numerator[None, :], divisor, scale, output, norms, token + tl.arange(0, 1), value_columns, o_row, stop, eps,
-           tile, C)  # fmt: skip
+    finish(numerator[None, :], divisor, scale, output, norms, token + tl.arange(0, 1), at.v, stop, eps, tile, C)
 
 
 @triton.jit
@@ -109,15 +113,15 @@ def _pulled_half(logs, half, vector, number, C: tl.constexpr):
 
 
 @triton.jit
-def token_through_map(x, keep, grad_y, mapping, head, grad_map, grad_x, dims, columns, C: tl.constexpr):
+def token_through_map(x, keep, grad_y, mapping, head, grad_map, grad_x, at, C: tl.constexpr):
     """Stores the gradient of the token at `x`, from that of y = Wx + b; gives those of W and b with this one added."""
     grad_matrix, grad_shift = grad_map
     found = grad_y
     if C.MAP != "identity":
-        matrix, _shift = load_map(mapping, head, dims, columns, C)
+        matrix, _shift = load_map(mapping, head, at, C)
         found = tl.sum(matrix.to(tl.float32) * grad_y[None, :], 1)
-        grad_matrix += tl.where(keep, load_vector(x, dims, C.DIM, 0.0), 0.0)[:, None] * grad_y[None, :]
+        grad_matrix += tl.where(keep, load_vector(x, at.x, C.DIM, 0.0), 0.0)[:, None] * grad_y[None, :]
         if C.HAS_BIAS:
             grad_shift += grad_y[:, None]
-    tl.store(grad_x + dims, found.to(grad_x.dtype.element_ty), mask=dims < C.DIM)
+    tl.store(grad_x + at.x, found.to(grad_x.dtype.element_ty), mask=at.x < C.DIM)
     return grad_matrix, grad_shift

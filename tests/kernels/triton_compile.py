@@ -104,15 +104,24 @@ def described(launch: Launch, compiled: Any) -> CompiledKernel:
 
 def compiled_code(launch: Launch, target: GPUTarget = HOPPER) -> Any:
     """Compiles a kernel as that launch would: an integer of 1 becomes a constant, as Triton makes it one."""
-    parameters = dict(zip(launch.kernel.arg_names, launch.kernel.params, strict=True))
-    general = {name for name, parameter in parameters.items() if parameter.do_not_specialize}
-    constants = {name for name, parameter in parameters.items()
-                 if parameter.is_constexpr or (name not in general and _is_one(launch.arguments[name]))}  # fmt: skip
-    signature = {name: "constexpr" if name in constants else _type(launch.arguments[name])
-                 for name in launch.kernel.arg_names}  # fmt: skip
-    aligned = {(index,): [["tt.divisibility", 16]] for index, name in enumerate(launch.kernel.arg_names)
-               if name not in constants | general and _divides(launch.arguments[name])}  # fmt: skip
-    source = ASTSource(launch.kernel, signature, {name: launch.arguments[name] for name in constants}, aligned)
+    signature: dict[str, Any] = {}
+    constants: dict[tuple[int, ...], Any] = {}
+    aligned: dict[tuple[int, ...], list[list[Any]]] = {}
+
+    def declare(value: Any, place: tuple[int, ...], parameter: Any) -> Any:
+        """The type of an argument; of a tuple, the types of its parts."""
+        if isinstance(value, tuple):
+            return tuple(declare(part, (*place, index), parameter) for index, part in enumerate(value))
+        if parameter.is_constexpr or value is None or (_is_one(value) and not parameter.do_not_specialize):
+            constants[place] = value
+            return "constexpr"
+        if _divides(value) and not parameter.do_not_specialize:
+            aligned[place] = [["tt.divisibility", 16]]
+        return _type(value)
+
+    for index, parameter in enumerate(launch.kernel.params):
+        signature[parameter.name] = declare(launch.arguments[parameter.name], (index,), parameter)
+    source = ASTSource(launch.kernel, signature, constants, aligned)
     return triton.compile(source, target=target, options=launch.options)
 
 

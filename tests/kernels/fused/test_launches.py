@@ -66,14 +66,14 @@ def test_a_kernel_is_launched_on_the_device_of_its_tensors(
     monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
     kernel = Kernel()
     tensor = torch.ones(1).as_subclass(Elsewhere) if is_cuda else torch.ones(1)
-    launch(kernel, (1,), shared={"x": tensor, "other": 3}, tokens=7, num_warps=4, num_stages=1)
+    launch(kernel, (1,), shared={"x": (tensor,), "other": 3}, tokens=7, num_warps=4, num_stages=1)
     assert entered == expected
-    assert kernel.launched == [((1,), {"x": tensor, "tokens": 7})]
+    assert kernel.launched == [((1,), {"x": (tensor,), "tokens": 7})]
 
 
 def test_a_grid_that_cuda_does_not_start_is_refused() -> None:
     kernel = Kernel()
-    arguments: dict[str, Any] = {"x": torch.ones(1), "tokens": 7, "num_warps": 4, "num_stages": 1}
+    arguments: dict[str, Any] = {"x": (torch.ones(1),), "tokens": 7, "num_warps": 4, "num_stages": 1}
     launch(kernel, MAX_GRID, **arguments)
     for axis in range(3):
         grid = tuple(limit + (axis == index) for index, limit in enumerate(MAX_GRID))
@@ -84,7 +84,7 @@ def test_a_grid_that_cuda_does_not_start_is_refused() -> None:
 
 def test_an_argument_that_a_kernel_has_no_parameter_for_is_refused() -> None:
     with pytest.raises(TypeError, match=r"kernel has no parameters \['token'\]"):
-        launch(Kernel(), (1,), x=torch.ones(1), tokens=7, token=7, num_warps=4, num_stages=1)
+        launch(Kernel(), (1,), x=(torch.ones(1),), tokens=7, token=7, num_warps=4, num_stages=1)
 
 
 def test_a_batch_past_the_grid_s_last_axis_is_left_to_torch() -> None:
@@ -153,10 +153,10 @@ def test_shares_of_a_map_s_gradient_are_no_larger_than_queries_once_the_device_i
     """At 128 dimensions in bfloat16; a device is full with 264 programs at most."""
     sizes: list[int] = []
 
-    def measured(_: Any, grid: tuple[int, ...], *, grad_weight: Tensor, slots_before: int, **__: Any) -> None:
+    def measured(_: Any, grid: tuple[int, ...], *, grad_map: tuple[Tensor, None], slots_before: int, **__: Any) -> None:
         if slots_before == 0:
-            assert grad_weight.shape[0] == grid[0]
-            sizes.append(grad_weight.numel() * grad_weight.element_size())
+            assert grad_map[0].shape[0] == grid[0]
+            sizes.append(grad_map[0].nbytes)
 
     monkeypatch.setattr(triton_gradients, "launch", measured)
     batch, heads, dim = max(1, 400_000 // tokens), 2, 128

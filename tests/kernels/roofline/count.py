@@ -176,21 +176,21 @@ def _turns(launch: Launch, token_heads: int, programs: int) -> float:
 
 def _programs(launch: Launch) -> int:
     """The programs of a launch that have work: one segment of each sequence has no part in sums."""
-    segments = int(launch.arguments.get("segments", 1))
+    segments = launch.arguments["sizes"][2] if "sizes" in launch.arguments else 1
     has_part = segments - 1 if launch.kernel.__name__ in ("sum_keys", "sum_queries") else segments
     return prod(launch.grid) * has_part // segments
 
 
 def _share(launch: Launch) -> float:
     """The share of all tokens that a launch reads: sums leave out the last segment's keys, the first one's queries."""
-    tokens, span, segments = (int(launch.arguments[name]) for name in ("tokens", "span", "segments"))
+    tokens, span, segments, _sequences = (int(size) for size in launch.arguments["sizes"])
     left_out = {"sum_keys": tokens - (segments - 1) * span, "sum_queries": span}.get(launch.kernel.__name__, 0)
     return 1 - left_out / tokens
 
 
 def _bytes(launch: Launch) -> int:
-    tensors = {x.data_ptr(): x for x in launch.arguments.values() if isinstance(x, Tensor)}
-    return sum(x.numel() * x.element_size() for x in tensors.values())
+    parts = (part for x in launch.arguments.values() for part in (x if isinstance(x, tuple) else (x,)))
+    return sum(x.nbytes for x in {x.data_ptr(): x for x in parts if isinstance(x, Tensor)}.values())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,49 @@
+"""What equal calls share, and what tells calls apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hedgebench.kernels.fused.call import Call
+from hedgebench.kernels.fused.checks import check_call
+from hedgebench.kernels.triton.tiles import Tiles
+
+
+def call(tokens: int = 5, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Call:
+    x = torch.ones(1, 2, tokens, 4, dtype=dtype, device=device)
+    return Call(x, x, x)
+
+
+def test_calls_share_results_if_options_shapes_types_and_devices_are_equal() -> None:
+    one, equal = call(), call()
+    assert one.results is not None
+    assert one.results is equal.results
+    assert one.constants is equal.constants
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        call(tokens=6),
+        call(dtype=torch.float16),
+        call(device="meta"),
+        replace(call(), eps=0.5),
+        replace(call(), form="chunk"),
+        replace(call(), tiles=Tiles(16, 16, 16, 4, 4, 1)),
+        replace(call(), mask=torch.ones(1, 5, dtype=torch.bool)),
+        replace(call(), initial_kv=torch.ones(1, 2, 4, 4), initial_k=torch.ones(1, 2, 4)),
+    ],
+    ids=["tokens", "type", "device", "eps", "form", "tiles", "mask", "state"],
+)
+def test_calls_that_differ_share_nothing(other: Call) -> None:
+    assert other.results is not call().results
+
+
+def test_a_call_is_refused_each_time() -> None:
+    wrong = replace(call(), v=torch.ones(1, 2, 4, 4))
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"v must be \[1, 2, 5, 4\]"):
+            check_call(wrong)
