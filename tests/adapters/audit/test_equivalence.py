@@ -148,7 +148,7 @@ def test_a_model_that_rounding_moves_is_held_to_what_rounding_does(
     found = compare_paths(adapter)
     found.require()
     assert 0 < found.tolerance < 1e-4
-    assert "rounding the embeddings moves the outputs" in found.notes[0]
+    assert "rounding of every layer moves the outputs" in found.notes[0]
 
 
 def test_a_window_that_holds_all_compared_tokens_is_noted(build: Build) -> None:
