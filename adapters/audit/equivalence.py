@@ -28,8 +28,8 @@ Compared: TypeAlias = Iterator[tuple[str, Tensor, Tensor]]
 TOLERANCES: Mapping[torch.dtype, float] = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 """Largest difference by the type of matrix products, relative to the spread of the outputs."""
 ROUNDINGS, DRAWS = 5.0, 4
-"""A model that is sensitive to rounding is held to so many times its largest movement when the outputs of all layers are
-rounded, in so many draws."""
+"""A model that is sensitive to rounding is held to so many times its largest movement when the outputs of all layers
+are rounded, in so many draws."""
 TOKENS, LONGEST = 16, 160
 """Tokens that are compared; with a window, as many as reach past it, up to the second number."""
 STRETCH = 6
