@@ -136,8 +136,8 @@ def test_a_run_killed_midway_goes_on_with_what_is_missing(start_bench: StartBenc
 
 
 def test_a_model_that_cannot_be_built_is_no_point_and_keeps_what_the_machine_gave(bench: Bench) -> None:
-    flags = ("--set", "modes=prefill", "--set", "seq_lens=16,32", "--set", "backbone.heads=3")
-    finished = bench("run", "--models", "elu", "--tasks", "throughput", *flags, "--output", "out")
+    flags = ("--set", "modes=prefill", "--set", "seq_lens=16,32")
+    finished = bench("run", "--models", "gla:window=16", "--tasks", "throughput", *flags, "--output", "out")
     assert finished.code == 3
     found = record()
     assert (found.status, found.error and found.error.type) == ("error", "ValueError")
