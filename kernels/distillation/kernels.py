@@ -104,9 +104,12 @@ def distill_rows(tensors, shares, found, queries, keys, eps, floor, C: tl.conste
         mass += tl.sum(tl.where(probabilities >= floor, weights, 0.0), 1)
     real = rows < queries
     share = tl.load(shares + head // C.GROUPS * queries + rows, mask=real, other=0.0)
-    results = (crossed * share, (crossed - entropy) * share, log_sum, total, mass)
-    for index in tl.static_range(5):
-        tl.store(found[index] + head * queries + rows, results[index], mask=real)
+    place = head * queries + rows
+    tl.store(found[0] + place, crossed * share, mask=real)
+    tl.store(found[1] + place, (crossed - entropy) * share, mask=real)
+    tl.store(found[2] + place, log_sum, mask=real)
+    tl.store(found[3] + place, total, mask=real)
+    tl.store(found[4] + place, mass, mask=real)
 
 
 @triton.jit

@@ -73,6 +73,6 @@ def _in_walks(call: Call, name: str, grad_x: Tensor, kernel: Any, columns: int =
         )  # fmt: skip
     found = {name: grad_x}
     for suffix, like, parts in (("weight", weight, shares[0]), ("bias", bias, shares[1])):
-        if parts is not None:
+        if like is not None and parts is not None:
             found[f"{name}_{suffix}"] = parts.sum(0).to(like.dtype)
     return found
