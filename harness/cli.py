@@ -145,7 +145,9 @@ class _CommandParser(argparse.ArgumentParser):
             self._calls_itself = False
         for argument in unknown:
             if argument.startswith("-"):
-                raise unknown_name("flag", argument.split("=")[0], self._option_string_actions)
+                actions = self._option_string_actions.items()
+                shown = [flag for flag, action in actions if action.help != argparse.SUPPRESS]
+                raise unknown_name("flag", argument.split("=")[0], shown)
         return options, unknown
 
 

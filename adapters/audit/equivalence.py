@@ -74,7 +74,7 @@ class Equivalence:
             f"the path {path!r} differs from the whole sequence by {value:.2g} of the outputs' spread; "
             f"allowed: {self.tolerance:.2g}"
             for path, value in self.differences.items()
-            if value > self.tolerance
+            if value > self.tolerance or math.isinf(value)
         ]
         if self.expected_bytes is not None and self.state_bytes != self.expected_bytes:
             found.append(

@@ -16,8 +16,6 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from ...kernels.maps.fixed import PerformerMap
-from ...kernels.maps.learned import TaylorMap
 from ..attention.core import AttentionCore, Heads, KeyHeads, QueryHeads, token_positions
 from ..base import UnsupportedError
 from .state_cache import StateCache, StateLayer, state_layers
@@ -27,9 +25,6 @@ IMPLEMENTATION = "hedgebench"
 
 BRIDGE = "attention_bridge"
 """Attribute of an attention layer that holds its `Bridge`."""
-
-_ESTIMATES = (PerformerMap, TaylorMap)
-"""Maps that estimate exp(q·k/√d); queries take the difference where a model's softmax has another factor on q·k."""
 
 CACHE_ARGUMENTS = ("cache", "past_key_values", "layer_past")
 """Possible names of a forward method's cache argument, the newest first; the last are GPT-NeoX's layers'."""
@@ -71,7 +66,7 @@ class Bridge:
         self.core = core
         self.causal = causal
         self.window = window
-        self.estimates_softmax = isinstance(getattr(core, "query_map", None), _ESTIMATES)
+        self.estimates_softmax = getattr(getattr(core, "query_map", None), "estimates_softmax", False)
         self.slot: StateLayer | None = None
 
     def __call__(

@@ -158,18 +158,15 @@ class Conversion:
         from ...adapters.training.checkpoint import put_weights, trained_weights
 
         model, cell = self.model, self.cell
-        of_task = registry.tasks().code.get(self.job.task.info.name)
-        more = [self.spec.canonical, cell.own_code] if of_model else []
+        of_task = filter(None, [registry.tasks().code.get(self.job.task.info.name)])
+        more = filter(None, [self.spec.canonical, cell.own_code] if of_model else [])
         made_from = {
             "version": __version__,
             "model_code": cell.model_code,
             "backbone": [cell.backbone, cell.weights, dict(cell.settings["backbone"])],
-            "task": [
-                *(cell.task, cell.task_version, cell.data.fingerprint, dict(cell.settings["task"])),
-                *filter(None, [of_task]),
-            ],
+            "task": [cell.task, cell.task_version, cell.data.fingerprint, dict(cell.settings["task"]), *of_task],
             "run": [cell.seed, cell.device, cell.dtype],
-            "stage": [stage, dict(self.settings(stage)), *filter(None, more)],
+            "stage": [stage, dict(self.settings(stage)), *more],
             "after": list(self.made_from),
         }
 

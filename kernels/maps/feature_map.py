@@ -25,6 +25,8 @@ class FeatureMap(nn.Module):
         log_space: `forward` returns log φ; attention forms then take maxima off before they exponentiate.
         positive: φ(q)·φ(k) is never negative, so the row sum is a safe normaliser.
         needs_positions: `forward` must be given positions.
+        estimates_softmax: φ(q)·φ(k) estimates exp(q·k/√d) itself; a caller whose softmax has another factor on q·k
+            multiplies the queries by the rest.
         of_products: κ with φ(q)·φ(k) = κ(u(q)·u(k)), u being `product_vectors`, which are shorter than the features;
             None where there is no such function. It gives all scores of a short sequence without features.
     """
@@ -33,6 +35,7 @@ class FeatureMap(nn.Module):
     log_space: bool = False
     positive: bool = True
     needs_positions: bool = False
+    estimates_softmax: bool = False
     of_products: Callable[[Tensor], Tensor] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -136,6 +136,7 @@ class PerformerMap(FeatureMap):
     """
 
     log_space = True
+    estimates_softmax = True
     projection: Float[Tensor, "f d"]
 
     def __init__(

@@ -130,6 +130,8 @@ class TaylorMap(FeatureMap):
         width: w, or d without a projection.
     """
 
+    estimates_softmax = True
+
     def __init__(
         self, heads: int, head_dim: int, *, feature_dim: int | None = None, role: Role = "query", seed: int = 0
     ) -> None:

@@ -50,7 +50,6 @@ RUN = ("run", "--models", "elu", "--tasks", "associative_recall")
         (("--models", "elu"), "no tasks given: pass --tasks"),
         (("--config", "none.toml"), "cannot read configuration 'none.toml'"),
         ((*RUN[1:], "--seds", "1"), "unknown flag '--seds'; did you mean --seeds"),
-        ((*RUN[1:], "--seds=1"), "unknown flag '--seds'; did you mean --seeds"),
     ],
 )
 def test_a_wrong_command_ends_with_2_and_one_line_that_helps(
@@ -71,6 +70,12 @@ def test_what_the_parser_refuses_ends_with_2(bench: BenchProcess, arguments: tup
     finished = bench(*arguments)
     assert finished.code == 2
     assert "usage: bench" in finished.err
+
+
+def test_hidden_flags_are_not_suggested(bench: BenchProcess) -> None:
+    told = bench(*RUN, "--calller=1").err
+    assert "unknown flag '--calller'" in told
+    assert "--caller" not in told.replace("--calller", "")
 
 
 def test_flags_stand_anywhere(bench: BenchProcess) -> None:

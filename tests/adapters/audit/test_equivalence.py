@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from hedgebench.adapters.attention.hybrid import HybridAttention
 from hedgebench.adapters.attention.linear import LinearAttention
 from hedgebench.adapters.attention.softmax import SoftmaxAttention
-from hedgebench.adapters.audit.equivalence import EquivalenceError, compare_paths
+from hedgebench.adapters.audit.equivalence import Equivalence, EquivalenceError, compare_paths
 from hedgebench.adapters.base import ModelShape
 from hedgebench.adapters.model_adapter import ModelAdapter
 from hedgebench.adapters.scratch.transformer import Transformer
@@ -149,6 +150,11 @@ def test_a_model_that_rounding_moves_is_held_to_what_rounding_does(
     found.require()
     assert 0 < found.tolerance < 1e-4
     assert "rounding of every layer moves the outputs" in found.notes[0]
+
+
+def test_outputs_that_are_no_numbers_fail_whatever_rounding_does() -> None:
+    with pytest.raises(EquivalenceError, match="'token by token'"):
+        Equivalence({"token by token": math.inf}, tolerance=math.inf, tokens=16).require()
 
 
 def test_a_window_that_holds_all_compared_tokens_is_noted(build: Build) -> None:
