@@ -47,13 +47,17 @@ LocatedBackbone: TypeAlias = tuple[Backbone, Weights | None, Failure | None]
 """A backbone, its weights if it is pretrained, and why they cannot be found."""
 
 
-def make_plan(config: RunConfig, begin: Callable[[Collection[str]], None] = lambda _: None) -> list[PlannedCell]:
+def make_plan(
+    config: RunConfig, begin: Callable[[Collection[str]], None] = lambda _: None, *, is_user_chosen: bool = True
+) -> list[PlannedCell]:
     """Every cell of a run, tasks in the order given, then models, then seeds.
 
     Args:
         config: The configuration of the run.
         begin: Called with the recipes once every name has been checked, before data are looked for, so that the caller
             can prepare processes meanwhile.
+        is_user_chosen: Whether the user named the tasks, so that a data set named with them must exist; else absent
+            data are a problem of their cells.
 
     Raises:
         UsageError: A name, an option or a setting does not exist, or a setting has a wrong value.
@@ -67,7 +71,7 @@ def make_plan(config: RunConfig, begin: Callable[[Collection[str]], None] = lamb
     for draft in drafts:
         data_of = draft.cell.task, draft.backbone.name, repr(draft.cell.settings["task"])
         if data_of not in identified:
-            identified[data_of] = _with_data(draft, sources)
+            identified[data_of] = _with_data(draft, sources, is_user_chosen)
         known = identified[data_of]
         for seed in config.seeds:
             cell = replace(draft.cell, data=known.cell.data, scoring=known.cell.scoring, seed=seed)
@@ -303,7 +307,7 @@ def _defaults(task: Task, backbone: Backbone, scale: str, recipe: str, config: R
     return {"backbone": {**backbone.sizes[scale], **sizes}, **stages}
 
 
-def _with_data(draft: PlannedCell, sources: Sources) -> PlannedCell:
+def _with_data(draft: PlannedCell, sources: Sources, is_user_chosen: bool) -> PlannedCell:
     """The cell with the data that it reads and the code that scores it, or with the problem if its data are missing.
 
     Raises:
@@ -320,7 +324,7 @@ def _with_data(draft: PlannedCell, sources: Sources) -> PlannedCell:
     except UnsupportedError as error:
         return replace(draft, problem=Failure(UnsupportedError.__name__, str(error)))
     except (DataUnavailableError, ImportError) as error:
-        if named := settings.get("dataset"):
+        if is_user_chosen and (named := settings.get("dataset")):
             hint = nearest_datasets(str(named), sources)
             raise UsageError(f"task {task.info.name}: {error}{hint}") from error
         return replace(draft, problem=Failure(type(error).__name__, str(error)))

@@ -103,7 +103,7 @@ def plan_studies(studies: Sequence[Study], config: RunConfig, seeds: tuple[int, 
         if config.scale not in study.scales:
             gaps.append(Gap(study.name, ", ".join(study.columns), study.gaps[config.scale]))
             continue
-        planned = make_plan(config_of(study, config, seeds))
+        planned = make_plan(config_of(study, config, seeds), is_user_chosen=False)
         absent = {p.cell.task: _first_line(p.problem.message) for p in planned if p.problem and _is_absent(p)}
         gaps += [Gap(study.name, task, reason) for task, reason in absent.items()]
         cells[study.name] = tuple(p for p in planned if not _is_absent(p))

@@ -116,6 +116,13 @@ def test_a_figure_says_what_is_known_of_the_papers(bench: Bench) -> None:
     assert "Device, batch, heads and largest length were not found either." in text
 
 
+def test_a_data_set_that_a_study_names_is_a_gap_where_it_is_absent(bench: Bench) -> None:
+    (row,) = json.loads(bench("paper", "list", "table-9", "--scale", "small", "--json").out)
+    assert row["cells"] == 0
+    assert bench("paper", "run", "table-9", "--scale", "small", "--output", "out").code == 0
+    assert "local/mnist-10k (default) is not available" in " ".join(json.dumps(read_gaps(RunStore(Path("out")))).split())
+
+
 def test_absent_data_is_a_gap_with_its_reason_and_no_failure(bench: Bench) -> None:
     ended = bench("paper", "run", "table-8", "--output", "out")
     assert ended.code == 0
