@@ -67,8 +67,8 @@ def concerning_tests(root: Path, file: str) -> list[str]:
     """Test files that concern a module, in the order in which they run.
 
     First its own, then those of its room that import it or use its name, those elsewhere that import it, those of the
-    modules that import it, the rest of its room, those of its floor's hall, which hold for all rooms, and of a task the
-    one that pins what tasks declare.
+    modules that import it, the rest of its room, those of its floor's hall, which hold for all rooms, of a task the one
+    that pins what tasks declare, and those of the rooms of the modules that import it.
     """
     module = Path(file).with_suffix("")
     parent, name = re.escape(".".join(module.parts[:-1])), re.escape(module.name)
@@ -79,6 +79,7 @@ def concerning_tests(root: Path, file: str) -> list[str]:
         for path in (path for floor in FLOORS for path in (root / floor).rglob("*.py"))
         if re.search(rf"^\s*from \.[\w.]*\b{name} import ", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
+    rooms = {path.parent for path in users}
     for path in (root / "tests").rglob("test_*.py"):
         text, is_beside = path.read_text(encoding="utf-8"), path.parent == room
         order = (
@@ -90,6 +91,7 @@ def concerning_tests(root: Path, file: str) -> list[str]:
             is_beside,
             path.parent == root / "tests" / module.parts[0],
             path.name == "test_protocols.py" and module.parts[0] == "tasks",
+            path.parent in rooms,
         )
         if any(order):
             found.append((order.index(True), path.relative_to(root).as_posix()))

@@ -5,7 +5,8 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from hedgebench.adapters.attention.core import AttentionCore, LayerMixer
+from hedgebench.adapters.attention.core import AttentionCore, LayerMixer, build_attention
+from hedgebench.adapters.base import UnsupportedError
 from hedgebench.adapters.mechanisms.declaration import AttentionShape, Mechanism, Option, load_attribute
 from hedgebench.harness.registry import mechanisms
 from hedgebench.kernels.maps.feature_map import FeatureMap
@@ -41,6 +42,17 @@ def test_a_declaration_names_code_that_exists_and_says_where_it_is_from(mechanis
     assert mechanism.feature_map is None or issubclass(load_attribute(mechanism.feature_map), FeatureMap)
     assert mechanism.summary
     assert mechanism.source
+
+
+@pytest.mark.parametrize("name", [mechanism.name for mechanism in ALL if mechanism.name != "native"])
+def test_what_reads_heads_alone_can_stand_in_a_layer_that_passes_nothing_else_on(name: str) -> None:
+    mechanism = mechanisms().get(name)
+    try:
+        build_attention(mechanism, mechanism.resolve({}), AttentionShape(2, 2, 8, 16, width=None))
+        is_built = True
+    except UnsupportedError:
+        is_built = False
+    assert is_built == mechanism.reads_heads
 
 
 @EACH

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from hedgebench.adapters.base import ModelShape
 from hedgebench.adapters.precision import Precision
 from hedgebench.adapters.scratch.build import build_scratch
+from hedgebench.adapters.spec import parse_spec
+from hedgebench.adapters.training.settings import TrainSettings
 from hedgebench.harness.cell import PlannedCell
 from hedgebench.harness.config import RunConfig
 from hedgebench.harness.costs.sizes import (
@@ -25,10 +28,14 @@ from hedgebench.harness.costs.sizes import (
     model_sizes,
     train_rows,
 )
-from hedgebench.harness.costs.training import NOTHING, RowCost, TrainingCost, training_cost, whole_cost
+from hedgebench.harness.costs.training import NOTHING, RowCost, TrainingCost, map_sizes, training_cost, whole_cost
 from hedgebench.harness.plan import make_plan
+from hedgebench.harness.registry import mechanisms
+from hedgebench.kernels.costs import feature_map_cost
+from hedgebench.kernels.fused_costs import distillation_cost
 
 BATCH = 4
+ONE_ROW = {"steps": 1, "batch_size": 1, "eval_rows": 1}
 
 
 def plan(task: str, *models: str, recipe: str = "scratch", backbone: str = "", **overrides: str) -> list[PlannedCell]:
@@ -113,6 +120,30 @@ def test_the_teacher_counts_once_and_a_student_by_its_own_stages() -> None:
     flops = {model: cost.flops if cost else math.nan for model, cost in costs.items()}
     assert flops["softmax:continued=true"] == pytest.approx(0.25 * flops["softmax"], rel=0.15)
     assert flops["hedgehog"] > flops["hedgehog:distill=false"] > flops["softmax:continued=true"]
+
+
+@pytest.mark.parametrize(("task", "keys"), [("stdlib", lambda n: n * (n + 1) // 2), ("digits", lambda n: n * n)])
+def test_distillation_compares_each_query_with_the_keys_it_sees(task: str, keys: Callable[[int], int]) -> None:
+    (planned,) = plan(task, "hedgehog", recipe="scratch-conversion")
+    row, once = row_cost(planned), TrainSettings.of({**planned.cell.settings["distill"], **ONE_ROW})
+    s, n = row.sizes, row.inputs.length
+    both = row.stage_cost("distill", once, planned.cell.settings).flops  # a step, and a validation without gradients
+    heads = s.heads + s.kv_heads
+    maps = feature_map_cost(b=1, heads=heads, n=n, d=s.head_dim, width=s.head_dim, f=2 * s.head_dim).flops
+    loss = distillation_cost(pairs=s.heads * keys(n), token_heads=n * s.heads, d=s.head_dim).flops
+    assert both == pytest.approx(2 * replace(row, spec=None).forward_flops + 4 / 3 * s.layers * (loss + 3 * maps))
+
+
+@pytest.mark.parametrize(
+    ("model", "sizes"),
+    [
+        *(("elu", (0, 32)), ("cosformer", (0, 64)), ("performer", (32, 32)), ("t2r", (32, 32)), ("hedgehog", (32, 64))),
+        *(("hedgehog:negate=false", (32, 32)), ("hedgehog:feature_dim=8", (8, 16)), ("taylor", (0, 1 + 32 + 528))),
+        *(("taylor:feature_dim=16", (16, 153)), ("rebased:feature_dim=16", (16, 136))),
+    ],
+)
+def test_matrix_and_features_of_a_map(model: str, sizes: tuple[int, int]) -> None:
+    assert map_sizes(parse_spec(model, mechanisms().get), 32) == sizes
 
 
 def test_nothing_trained_is_not_counted() -> None:

@@ -32,9 +32,11 @@ def test_parquet_keeps_its_types_without_any_record(tmp_path: Path) -> None:
     assert (table.num_rows, str(table.schema.field("metric_value").type)) == (0, "double")
 
 
-def test_the_hub_reads_the_model_index(showcase: list[Record]) -> None:
+def test_the_hub_reads_the_model_index(showcase: list[Record], tmp_path: Path) -> None:
+    export(showcase, "model-index", tmp_path / "index.yaml")
+    written = json.loads((tmp_path / "index.yaml").read_text(encoding="utf-8"))
     name, results = model_index_to_eval_results(
-        [model for model in model_index(showcase)["model-index"] if model["name"] == "softmax (gpt, scratch, smoke)"]
+        [model for model in written["model-index"] if model["name"] == "softmax (gpt, scratch, smoke)"]
     )
     values = {result.dataset_name: result.metric_value for result in results if result.metric_type == "perplexity"}
     assert name == "softmax (gpt, scratch, smoke)"

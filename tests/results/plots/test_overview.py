@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -62,6 +63,10 @@ def points(plot: Plot, panel: int = 0) -> list[tuple[float, float]]:
 def test_costs_are_factors_of_softmax_at_the_longest_length(make_record: MakeRecord) -> None:
     plot = overview(records_of(make_record))
     assert points(plot) == [(1.0, 0.99), (pytest.approx(0.125), 0.31), (pytest.approx(0.25), 0.98)]
+    drawn: Any = plot.figure.axes[0].containers
+    spans = [bars.lines[2][0].get_segments()[0][:, 0] for bars in drawn]
+    errors = [0.0, 0.125 * math.hypot(0.4 / 5, 0.4 / 40), 0.25 * math.hypot(0.4 / 10, 0.4 / 40)]
+    assert [(right - left) / 2 for left, right in spans] == pytest.approx(errors)
     axes: Any = plot.figure.axes[0]
     assert axes.get_xlabel() == "time of prefill at seq_len=512, × softmax's\n(gpt at scale smoke)"
     assert "chance" in {text.get_text() for text in axes.texts}

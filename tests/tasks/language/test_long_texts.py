@@ -74,8 +74,10 @@ def test_facts_are_told_by_a_model_that_sees_them(task: Any, corpus: Sources) ->
     assert metrics["depth_accuracy", 0.5].n == 4
     assert metrics["answer_nats", 150].value == 0.5
     if task is NEEDLE:
-        assert metrics["choice_accuracy",].value == 1.0
+        assert metrics["choice_accuracy",].value == metrics["length_choice_accuracy", 150].value == 1.0
         assert metrics["chance",].value == pytest.approx(1 / 3)
+    else:
+        assert not [name for name, *_ in metrics if name == "chance" or name.endswith("choice_accuracy")]
 
 
 def test_a_model_with_a_window_tells_only_what_stands_near_the_end(corpus: Sources) -> None:
@@ -92,8 +94,16 @@ def test_a_model_with_a_window_tells_only_what_stands_near_the_end(corpus: Sourc
 
 
 def test_a_prompt_without_room_for_its_fact_is_refused(corpus: Sources) -> None:
-    with pytest.raises(ValueError, match=r"a prompt of 40 tokens needs .* set lengths from"):
+    with pytest.raises(ValueError, match=r"a prompt of 40 tokens needs .* set lengths from") as short:
         PASSKEY.load({**HIDDEN, "lengths": (40,)}, corpus)
+    least, most = map(int, str(short.value).rpartition("set lengths from ")[2].split(" to "))
+    for length in (least, most):
+        assert [len(each.prompt) for each in PASSKEY.load({**HIDDEN, "lengths": (length,)}, corpus, limit=1).test] == [
+            length
+        ]
+    for length in (least - 1, most + 1):
+        with pytest.raises(ValueError, match=f"set lengths from {least} to {most}"):
+            PASSKEY.load({**HIDDEN, "lengths": (length,)}, corpus, limit=1)
 
 
 def test_prompts_do_not_depend_on_the_limit(corpus: Sources) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from hedgebench.adapters.base import UnsupportedError
 from hedgebench.adapters.model_adapter import ModelAdapter
+from hedgebench.tasks.lm_eval.generation import Decoding, decoding_of
 
 from ...adapters.layer_names import OF_HEADS
 from ..lm_eval_tiny import adapter_of, convert_to, peer, requests, save_checkpoint, text_model_of
@@ -164,6 +165,13 @@ def test_sampling_is_repeatable_and_goes_where_it_is_let(gpt2: Path) -> None:
     )
     assert first == again != greedy
     assert narrow == nucleus == greedy
+
+
+@pytest.mark.parametrize(
+    "settings", [{"do_sample": True}, {"do_sample": True, "temperature": 0.0}, {"do_sample": False}]
+)
+def test_without_a_temperature_the_likeliest_token_is_taken(settings: Mapping[str, Any]) -> None:
+    assert decoding_of({"max_gen_toks": 4, **settings}, "</s>") == Decoding(("</s>",), 4)
 
 
 def test_a_setting_that_we_do_not_have_is_named(gpt2: Path) -> None:
