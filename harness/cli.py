@@ -280,6 +280,10 @@ def _paper(options: argparse.Namespace) -> int:
 
     if options.format and options.what != "claims":
         raise UsageError(f"bench paper {options.what} has no --format; allowed: --format md with bench paper claims")
+    if options.json and options.what not in ("list", "claims"):
+        raise UsageError(
+            f"bench paper {options.what} has no --json; allowed with bench paper list and bench paper claims"
+        )
     _end_as_by_interrupt()
     names = [*options.artefacts, *(f"table-{n}" for n in options.table), *(f"figure-{n}" for n in options.figure)]
     given = flag_values(vars(options))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar, cast
 
@@ -154,7 +155,9 @@ def _settings(kind: type[S], values: Settings, stage: str) -> S:
     own = {field.name: values[field.name] for field in fields(cast(Any, kind)) if field.name in values}
     for name, value in own.items():
         smallest = 1 if name in _AT_LEAST_ONE else 0
-        largest, allowed = _LARGEST.get(name, (math.inf, f"{smallest} or more"))
+        largest, allowed = _LARGEST.get(
+            name, (sys.float_info.max, f"{smallest} or more" + ", finite" * isinstance(value, float))
+        )
         if not smallest <= cast(float, value) <= largest:
             raise UsageError(f"{stage}.{name} is {value}; allowed: {allowed}")
     return kind(**own)

@@ -33,7 +33,7 @@ def test_shares_are_at_most_one(name: str, value: float, allowed: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["lr", "weight_decay", "clip_norm", "checkpoint_every_s"])
-@pytest.mark.parametrize("value", [-1.0, float("nan")])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
 def test_numbers_are_not_negative(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"train\.{name} is {value}; allowed: 0 or more"):
         TrainSettings.of({**GIVEN, name: value})

@@ -193,6 +193,10 @@ def test_models_with_fewer_seeds_than_others_are_told(tmp_path: Path) -> None:
         (["render", "--output", "nowhere"], "'nowhere' is not a run's folder"),
         (["claims", "--output", "nowhere"], "'nowhere' is not a run's folder"),
         (["list", "--format", "md"], "bench paper list has no --format"),
+        (
+            ["render", "--json"],
+            "bench paper render has no --json; allowed with bench paper list and bench paper claims",
+        ),
     ],
 )
 def test_bad_input_is_exit_code_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,9 +15,10 @@ pytest.importorskip("triton")
 from hedgebench.kernels.distillation import launch as triton_distill
 from hedgebench.kernels.distillation.launch import distill
 from hedgebench.kernels.fused import gradients as triton_gradients
+from hedgebench.kernels.fused import launch as triton_forward
 from hedgebench.kernels.fused.call import Call
 from hedgebench.kernels.fused.gradients import backward
-from hedgebench.kernels.fused.launch import forward
+from hedgebench.kernels.fused.launch import decode, forward
 from hedgebench.kernels.hybrid.op import MAX_BATCH, why_not_hybrid
 from hedgebench.kernels.state import LinearState
 from hedgebench.kernels.triton.launch import MAX_GRID, launch
@@ -91,6 +92,16 @@ def test_a_batch_past_the_grid_s_last_axis_is_left_to_torch() -> None:
     few, many = (torch.empty(batch, 1, 1, 1) for batch in (MAX_BATCH, MAX_BATCH + 1))
     assert "a batch of more than 65535" not in why_not_hybrid(few, few, 1, log_space=False)
     assert "a batch of more than 65535" in why_not_hybrid(many, many, 1, log_space=False)
+
+
+@pytest.mark.parametrize(("width", "values", "tile"), [(128, 128, 128), (128, 144, 32), (64, 256, 256)])
+def test_decoding_holds_all_values_of_heads_of_up_to_128_and_else_a_few(
+    width: int, values: int, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[Any] = []
+    monkeypatch.setattr(triton_forward, "launch", lambda *_, **arguments: launched.append(arguments["C"].BV))
+    decode(single(draw(Case("softmax", n=1, d=width, dv=values, state=True))))
+    assert launched == [tile]
 
 
 @interpreted

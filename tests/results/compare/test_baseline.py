@@ -65,6 +65,7 @@ def test_a_change_of_one_number_is_a_change_of_one_line(tmp_path: Path) -> None:
     one, other = ((tmp_path / name).read_text().splitlines() for name in ("a.json", "b.json"))
     assert sum(a != b for a, b in zip(one, other, strict=True)) == 1
     assert max(map(len, one)) <= 200
+    assert {line[:1] for line in one[1:-1]} == {" "}
 
 
 def test_a_run_without_results_makes_no_baseline(tmp_path: Path) -> None:

@@ -53,6 +53,22 @@ def test_a_name_that_only_the_shorter_list_has_stands_behind_the_one_it_follows(
     assert panels(records) == ["zero", "one", "two", "three", "four"]
 
 
+@pytest.mark.parametrize(("splits", "width"), [(("train", "validation"), 1.7), (("train",), 0.9)])
+def test_the_legend_shows_validation_where_there_is_any(
+    make_record: MakeRecord, splits: tuple[str, ...], width: float
+) -> None:
+    drawn = tuple(point for point in curves(["loss"]) if point.split in splits)
+    records = [make_record("softmax", curves=drawn), make_record("elu", curves=drawn)]
+    (figure,) = (plot.figure for plot in make_plots(records) if plot.name.startswith("curves"))
+    (legend,) = figure.legends
+    assert [
+        (text.get_text(), line.get_linewidth()) for text, line in zip(legend.texts, legend.get_lines(), strict=True)
+    ] == [
+        ("softmax", width),
+        ("elu", width),
+    ]
+
+
 def test_curves_of_layers_and_heads_have_no_panel(make_record: MakeRecord) -> None:
     parts = [f"distill attention_kl/layer {i}" for i in range(30)]
     heads = [f"attention_kl/layer {i}/head {j}" for i in range(30) for j in range(9)]

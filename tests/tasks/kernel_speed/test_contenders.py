@@ -15,7 +15,7 @@ import torch
 from hedgebench.adapters.base import UnsupportedError
 from hedgebench.kernels.linear.naive import linear_attention_naive
 from hedgebench.kernels.softmax.attention import softmax_attention
-from hedgebench.tasks.kernel_speed import workloads
+from hedgebench.tasks.kernel_speed import contenders, workloads
 from hedgebench.tasks.kernel_speed.contenders import CONTENDERS, KernelInputs, compiled_map, make_inputs, map_features
 from hedgebench.tasks.kernel_speed.shapes import KernelShape
 from hedgebench.tasks.kernel_speed.workloads import WORKLOADS, backward
@@ -48,6 +48,19 @@ def test_a_contender_computes_its_attention(name: str) -> None:
     output, ran = CONTENDERS[name](inputs)
     torch.testing.assert_close(output.double(), expected(inputs, name), rtol=1e-4, atol=1e-5)
     assert ran.partition("/")[0] == ("softmax" if name.startswith("softmax") else "chunk")
+
+
+def test_the_peer_s_layout_of_tokens_before_heads_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chunk_linear_attn(q: Any, k: Any, v: Any, *, scale: float, normalize: bool) -> tuple[Any, None]:
+        assert (scale, normalize) == (1.0, True)
+        by_head = (x.transpose(1, 2) for x in (q, k, v))
+        return linear_attention_naive(*by_head, causal=True).transpose(1, 2), None
+
+    monkeypatch.setattr(contenders, "peer_function", lambda *_: chunk_linear_attn)
+    inputs = make_inputs(SHAPE, CPU, torch.float32)
+    output, ran = CONTENDERS["fla"](inputs)
+    torch.testing.assert_close(output.double(), expected(inputs, "fla"), rtol=1e-4, atol=1e-5)
+    assert ran == "chunk/fla"
 
 
 @pytest.mark.parametrize("name", ON_CUDA)
