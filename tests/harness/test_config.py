@@ -49,6 +49,14 @@ def test_nothing_given_is_the_quickstart() -> None:
     assert config.task_scales == dict(suite.tasks)
 
 
+def test_what_runs_code_or_leaves_something_out_has_to_be_asked_for() -> None:
+    config = make_config({})
+    off = ("fresh", "offline", "no_gate", "audit", "log_samples", "trust_remote_code")
+    assert [name for name in off if getattr(config, name)] == []
+    assert (config.limit, config.timeout_s, config.log) == (None, None, ())
+    assert (config.workers, config.devices) == (1, 1)
+
+
 def test_a_scale_that_is_given_holds_for_every_task_of_a_suite() -> None:
     config = make_config({"suite": "quickstart", "scale": "paper"})
     assert (config.scale, config.task_scales) == ("paper", {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -75,6 +76,17 @@ def test_the_table_has_the_same_numbers_and_reasons() -> None:
         "a over b",
     ]
     assert (gone[0].text, gone[0].note, gone[1].text) == ("not judged", "samsum is an illustration", "not known")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "failed", "pale"),
+    [("holds", False, False), ("does not hold", True, False), ("undecided", False, True)],
+)
+def test_a_claim_that_does_not_hold_stands_out_and_one_that_is_undecided_stands_back(
+    verdict: Any, failed: bool, pale: bool
+) -> None:
+    ((_, (entry, *_)),) = claims_table("Claims", [replace(HOLDS, verdict=verdict)]).rows
+    assert (entry.failed, entry.pale) == (failed, pale)
 
 
 def test_json_has_plain_numbers() -> None:
