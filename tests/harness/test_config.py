@@ -50,7 +50,7 @@ def test_nothing_given_is_the_quickstart() -> None:
 
 
 def test_what_runs_code_or_leaves_something_out_has_to_be_asked_for() -> None:
-    config = make_config({})
+    config = make_config({"models": ("softmax",), "tasks": ("stdlib",)})
     off = ("fresh", "offline", "no_gate", "audit", "log_samples", "trust_remote_code")
     assert [name for name in off if getattr(config, name)] == []
     assert (config.limit, config.timeout_s, config.log) == (None, None, ())
