@@ -1,9 +1,13 @@
 """Which way of scoring is chosen, and that every way gives the probabilities of the naive form."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from hedgebench.kernels.distillation import tiles as distillation_tiles
+from hedgebench.kernels.distillation.call import DistillationCall
 from hedgebench.kernels.distillation.tiled_scores import FactoredScores, SteepScores, tiled_scores
 from hedgebench.kernels.linear.naive import linear_attention_weights
 from hedgebench.kernels.state import EMPTY_LOG
@@ -57,3 +61,22 @@ def test_eps_joins_the_total_of_plain_features_only() -> None:
     logs = tiled_scores(queries.log(), keys.log(), causal=False, eps=2.0, log_space=True).probabilities(0, 2)
     assert plain.flatten().tolist() == [0.25] * 4
     assert logs.flatten().tolist() == [0.5] * 4
+
+
+@pytest.mark.parametrize(("keys", "features", "expected"), [(256, 16, (8, 256)), (256, 8192, (1, 64))])
+def test_tiles_are_smaller_where_keys_or_features_are_many(
+    keys: int, features: int, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handled: list[tuple[int, int]] = []
+
+    def noted(part: DistillationCall, scores: Any, gradients: Any, rows: slice) -> tuple[float, float]:  # noqa: ARG001
+        handled.append((len(part.q), rows.stop - rows.start))
+        return 0.0, 0.0
+
+    monkeypatch.setattr(distillation_tiles, "_tile_loss", noted)
+    q, k = torch.zeros(8, 1, 256, 4), torch.zeros(8, keys, 4)
+    phi_q, phi_k = torch.ones(8, 1, 256, features), torch.ones(8, keys, features)
+    call = DistillationCall(q, k, phi_q, phi_k, torch.ones(8, 256), None, True, 1e-6, False, None, False, "torch")
+    distillation_tiles.tiled_loss(call, None)
+    assert set(handled) == {expected}
+    assert sum(heads * rows for heads, rows in handled) == 8 * 256
