@@ -69,7 +69,7 @@ def test_tiles_are_smaller_where_keys_or_features_are_many(
 ) -> None:
     handled: list[tuple[int, int]] = []
 
-    def noted(part: DistillationCall, scores: Any, gradients: Any, rows: slice) -> tuple[float, float]:  # noqa: ARG001
+    def noted(part: DistillationCall, scores: Any, gradients: Any, rows: slice) -> tuple[float, float]:
         handled.append((len(part.q), rows.stop - rows.start))
         return 0.0, 0.0
 

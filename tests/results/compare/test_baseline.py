@@ -105,3 +105,9 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     (store.cells / "0.json").write_text("{")
     with pytest.raises(StoreError, match=r"0\.json"):
         read_snapshot(store.root)
+
+
+def test_this_repository_s_baseline_is_as_it_is_written_now(tmp_path: Path) -> None:
+    committed = Path(__file__).parents[3] / "results/baselines/embedded.json"
+    assert write_baseline(replace(read_snapshot(committed), name="base"), tmp_path / "b.json") == []
+    assert (tmp_path / "b.json").read_bytes() == committed.read_bytes()
