@@ -109,3 +109,20 @@ def test_a_module_that_no_package_installed_counts_by_its_source(
 def test_an_object_that_cannot_travel_is_refused() -> None:
     with pytest.raises(TypeError, match="pickle"):
         own_code(threading.Lock())
+
+
+def test_what_is_met_again_is_told_by_its_place_and_not_by_its_address() -> None:
+    def values(last: int) -> list[list[int]]:
+        held = [[1], [1]]
+        return [*held, held[last]]
+
+    pairs = [values(last) for last in (0, 1, 0, 1)]
+    first, second, *again = map(own_code, pairs)
+    assert [first, second] == again
+    assert first != second
+
+    class Plain:
+        pass
+
+    twice = [[one, one] for one in (Plain(), Plain())]
+    assert len(set(map(own_code, twice))) == 1
