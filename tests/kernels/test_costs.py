@@ -46,6 +46,14 @@ def test_softmax_flops_are_what_torch_counts_before_causality_halves_them(qkv: D
     assert softmax_attention_cost(b=2, h=4, hk=4, n=13, d=5, dv=3).flops == full.flops // 2
 
 
+def test_softmax_reads_queries_keys_and_values_and_writes_outputs_once(qkv: Draw) -> None:
+    q, k, v = qkv()
+    output = softmax_attention(q, k, v, causal=True, backend="naive").output
+    cost = softmax_attention_cost(b=2, h=4, hk=4, n=13, d=5, dv=3, bytes_per_element=q.element_size())
+    assert cost.bytes == sum(x.nbytes for x in (q, k, v, output))
+    assert cost.state_bytes == k.nbytes + v.nbytes
+
+
 def test_what_is_not_fused_moves_scores_and_weights_both_ways_and_is_not_halved() -> None:
     sizes: dict[str, Any] = {"b": 2, "h": 4, "hk": 4, "n": 13, "d": 5, "dv": 3}
     fused, found = softmax_attention_cost(**sizes), softmax_attention_cost(**sizes, fused=False)

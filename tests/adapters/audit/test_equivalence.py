@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from hedgebench.adapters.attention.hybrid import HybridAttention
 from hedgebench.adapters.attention.linear import LinearAttention
@@ -146,8 +148,19 @@ def test_a_model_that_rounding_moves_is_held_to_what_rounding_does(
     """With a tolerance of zero every model is over it, and only rounding remains to explain the differences."""
     adapter = build("hedgehog", shape=LONG)
     monkeypatch.setattr("hedgebench.adapters.audit.equivalence.TOLERANCES", {torch.float32: 0.0})
+    rounded: list[nn.Module] = []
+
+    def noted(part: nn.Module, hook: Any) -> RemovableHandle:
+        rounded.append(part)
+        return hook_into(part, hook)
+
+    hook_into = nn.Module.register_forward_hook
+    monkeypatch.setattr(nn.Module, "register_forward_hook", noted)
     found = compare_paths(adapter)
     found.require()
+    assert {id(part) for part in rounded} == {
+        id(part) for part in adapter.model.modules() if any("." not in name for name, _ in part.named_parameters())
+    }
     assert 0 < found.tolerance < 1e-4
     assert "rounding of every layer moves the outputs" in found.notes[0]
 
