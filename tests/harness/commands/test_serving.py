@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from hedgebench.harness.commands import serving
 from hedgebench.harness.commands.serving import ReportServer, make_server
 from hedgebench.results.record import SCHEMA_VERSION, Metric, Record
 from hedgebench.results.store import RunStore
@@ -97,8 +98,20 @@ def test_the_version_changes_when_a_cell_is_written_replaced_or_removed(server: 
     assert len(set(versions)) == 3
 
 
-def test_an_unchanged_page_is_not_sent_twice(server: ReportServer, store: RunStore) -> None:
+def test_an_unchanged_page_is_neither_rendered_nor_sent_twice(
+    server: ReportServer, store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[str] = []
+
+    def noted(content: Any) -> str:
+        rendered.append("page")
+        return serving_render(content)
+
+    serving_render = serving.render_html
+    monkeypatch.setattr(serving, "render_html", noted)
     tag = ask(server)[0].headers["ETag"]
+    assert ask(server)[0].status == 200
+    assert len(rendered) == 1
     answer, text = ask(server, **{"If-None-Match": tag})
     assert (answer.status, text) == (304, "")
     store.write_record(make_record("elu", 30.0))

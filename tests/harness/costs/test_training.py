@@ -24,6 +24,7 @@ from hedgebench.harness.costs.sizes import (
     TOKENS_PER_ROW,
     TRAIN_ROWS,
     TRAIN_WORDS,
+    InputSizes,
     input_sizes,
     model_sizes,
     train_rows,
@@ -144,6 +145,13 @@ def test_distillation_compares_each_query_with_the_keys_it_sees(task: str, keys:
 )
 def test_matrix_and_features_of_a_map(model: str, sizes: tuple[int, int]) -> None:
     assert map_sizes(parse_spec(model, mechanisms().get), 32) == sizes
+
+
+def test_a_picture_is_its_patches_and_a_class_token() -> None:
+    (planned,) = plan("digits", "softmax")
+    patch = int(str(planned.cell.settings["backbone"]["patch_size"]))
+    tokens = (8 // patch) ** 2 + 1
+    assert input_sizes(planned.cell) == InputSizes(1, tokens, tokens)
 
 
 def test_nothing_trained_is_not_counted() -> None:

@@ -145,6 +145,14 @@ def test_points_lie_on_the_roofline_where_their_counts_put_them(records: list[Re
     assert any("matrix product and copy measured in the same run" in text for text in texts(plot))
 
 
+def test_where_the_machine_was_not_measured_there_is_no_roof(records: list[Record]) -> None:
+    unmeasured = [
+        replace(record, metrics=tuple(m for m in record.metrics if not m.name.startswith("machine_")))
+        for record in records
+    ]
+    assert not [plot.name for plot in make_plots(unmeasured) if plot.name.startswith("roofline")]
+
+
 def test_a_known_device_has_the_roof_of_its_datasheet(make_record: MakeRecord) -> None:
     environment = {"gpu": "NVIDIA H200", "dtype": "bfloat16"}
     made = measured(make_record, "softmax", lambda n: float(n), environment=environment)
