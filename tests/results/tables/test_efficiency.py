@@ -229,6 +229,32 @@ def test_a_crossing_at_a_measured_length_is_decided_by_those_around_it(rows_of: 
     assert alike.text == "undecided: no significant difference at 256, 512, 1024, 2048"
 
 
+def timed(model: str, ms: Callable[[int], float], pace: Metric, make_record: MakeRecord) -> Record:
+    """A record of one process whose calls spread by 1 % around their own time at each length."""
+    noise = np.exp(0.01 * np.random.default_rng(0).normal(size=(len(LENGTHS), 10)))
+    metrics = []
+    for n, spread in zip(LENGTHS, noise, strict=True):
+        samples = tuple(ms(n) * spread)
+        at: Mapping[str, Scalar] = {"seq_len": n, "batch_size": 1}
+        metrics.append(
+            Metric("prefill_ms", float(np.median(samples)), "ms", False, ms(n) * 0.004, 10, at, samples=samples)
+        )
+    return make_record(model, "throughput", metrics=(*metrics, pace))
+
+
+def test_what_processes_or_the_pace_explain_of_a_sweep_is_no_crossover(make_record: MakeRecord) -> None:
+    def text(ms: Callable[[int], float], pace: Metric) -> str:
+        made = [timed("softmax", lambda n: n / 100, PACE, make_record), timed("elu", ms, pace, make_record)]
+        return only(leaderboard_rows(made)).text
+
+    unsure = "undecided: no significant difference at 256, 512, 1024, 2048"
+    assert text(lambda n: 0.97 * n / 100, PACE) == unsure  # 3 % is the spread between processes
+    assert text(lambda n: 1.03 * n / 100, PACE) == unsure
+    assert text(lambda n: 1.1 * n / 100, slowed(PACE, 1.1)) == unsure  # as is the machine
+    assert text(lambda n: 0.8 * n / 100, PACE) == "at every length from 256"
+    assert text(lambda n: 1.25 * n / 100, slowed(PACE, 1.1)) == "not up to 2048"
+
+
 def test_a_time_of_a_machine_that_was_not_quiet_stands_alone(make_record: MakeRecord) -> None:
     """The training steps of the README's first command, measured while other work shared the machine."""
 
