@@ -40,6 +40,7 @@ QUALITY_UNITS = frozenset({"1", "nats", "bits", "bits/byte"})
 
 DRAWS = 2_000
 _KEPT_SAMPLES = 2_000
+PAIRED = "paired bootstrap"
 RUN_TO_RUN = 0.03
 """Standard deviation between processes of the logarithm of a median time, assumed for fewer than three processes."""
 
@@ -65,13 +66,16 @@ class Change:
 
     @property
     def p_value(self) -> float | None:
-        """Two-sided p-value of no change; None without a standard error."""
+        """Two-sided p-value of no change; None without a standard error.
+
+        Where all samples change alike, a bootstrap gives no error: the p-value is then that of an exact test by signs.
+        """
         from scipy.special import stdtr
 
         if self.stderr is None:
             return None
         if self.stderr == 0:
-            return 1.0 if self.worse == 0 else 0.0
+            return 1.0 if self.worse == 0 else 2.0 ** (1 - self.n) if self.method == PAIRED else 0.0
         return float(2 * stdtr(self.freedom, -abs(self.worse) / self.stderr))
 
     def half_width(self, alpha: float = 0.05) -> float:
@@ -119,7 +123,7 @@ def _paired(by_seed: Floats, replicates: Floats, n: int) -> Change:
     rows = float(np.nanvar(replicates, ddof=1)) * n / (n - 1)
     seeds = float(by_seed.var(ddof=1)) / len(by_seed) if len(by_seed) > 1 else 0.0
     freedom = satterthwaite([(rows, n - 1), (seeds, len(by_seed) - 1)])
-    return Change(float(by_seed.mean()), math.sqrt(rows + seeds), freedom, "paired bootstrap", n)
+    return Change(float(by_seed.mean()), math.sqrt(rows + seeds), freedom, PAIRED, n)
 
 
 def seeds_change(metric: Metric, baseline: Sequence[float], candidate: Sequence[float]) -> Change:
