@@ -225,6 +225,8 @@ def _finding(metric: Metric, before: _Side, after: _Side, empty: Finding, margin
             return replace(empty, reason=reason)
     if None in after.metrics:
         return replace(empty, verdict="missing", reason="the candidate did not measure it")
+    if None in before.metrics:
+        return replace(empty, reason="the baseline did not measure it with every seed")
     was, now, seeds = before.values, after.values, len(before.records)
     if len(was) < seeds and len(now) < seeds:
         return replace(empty, verdict="unchanged", reason="out of memory on both sides")
