@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from ..stats.changes import ALPHA, Change, satterthwaite
+from ..stats.quiet import is_timed
 from .aggregate import is_comparable
 from .ranks import differences, disturbances_of
 from .row import AXIS, REFERENCE_MODEL, Conditions, ModelKey, Row, grouped
@@ -164,14 +165,14 @@ def _crossover(model: ModelKey, softmax: Mapping[float, _Cost], own: Mapping[flo
     ends = lengths[0], lengths[-1]
     dearer = [length for length in lengths if own[length].value >= softmax[length].value]
     changes = {length: _log_ratio(own[length], softmax[length]) for length in lengths}
-    decided = [length for length, change in changes.items() if change.p_value is None or change.p_value < ALPHA]
+    is_exact = not is_timed(own[ends[0]].row.unit)
+    decided = [length for length, change in changes.items() if _is_decided(change, is_exact)]
     vague = f"no significant difference at {', '.join(f'{length:g}' for length in lengths if length not in decided)}"
+    undecided = Crossover(model, "undecided", None, None, *ends, reason=vague)
     if not dearer:
-        is_always = decided == lengths
-        return Crossover(model, "always" if is_always else "undecided", None, None, *ends, reason=vague)
+        return replace(undecided, kind="always") if decided == lengths else undecided
     if dearer[-1] == lengths[-1]:
-        is_never = lengths[-1] in decided
-        return Crossover(model, "never" if is_never else "undecided", None, None, *ends, reason=vague)
+        return replace(undecided, kind="never") if lengths[-1] in decided else undecided
     before, after = dearer[-1], lengths[lengths.index(dearer[-1]) + 1]
     gaps = [math.log(own[length].value / softmax[length].value) for length in (before, after)]
     share = gaps[0] / (gaps[0] - gaps[1])
@@ -179,7 +180,7 @@ def _crossover(model: ModelKey, softmax: Mapping[float, _Cost], own: Mapping[flo
     value = softmax[before].value * (softmax[after].value / softmax[before].value) ** share
     first, last = changes[before], changes[after]
     if first.stderr is None or last.stderr is None:
-        return Crossover(model, "at", length, value, *ends)
+        return Crossover(model, "at", length, value, *ends) if is_exact else undecided
     slope = length * math.log(after / before) / (gaps[0] - gaps[1]) ** 2
     stderr = slope * math.hypot(gaps[1] * first.stderr, gaps[0] * last.stderr)
     width = slope * math.hypot(gaps[1] * first.half_width(), gaps[0] * last.half_width())
@@ -187,7 +188,12 @@ def _crossover(model: ModelKey, softmax: Mapping[float, _Cost], own: Mapping[flo
     high = min((each for each in decided if each >= after), default=math.nan)
     if low <= length - width and length + width <= high:
         return Crossover(model, "at", length, value, *ends, stderr)
-    return Crossover(model, "undecided", None, None, *ends, reason=vague)
+    return undecided
+
+
+def _is_decided(change: Change, is_exact: bool) -> bool:
+    """Whether two costs differ significantly; of times without an error none do, and counts of bytes need none."""
+    return is_exact if change.p_value is None else change.p_value < ALPHA
 
 
 def _log_ratio(own: _Cost, softmax: _Cost) -> Change:
