@@ -119,8 +119,9 @@ def _of_protocol(file: LmEvalResults, task: str) -> dict[str, Any]:
     """
     task_config, arguments = dict(file.configs.get(task, {})), file.config.get("model_args")
     if isinstance(metadata := task_config.get("metadata"), Mapping):
-        parts = arguments.split(",") if isinstance(arguments, str) else arguments if isinstance(arguments, Mapping) else ()
-        left_out = {"config_source", *(str(part).partition("=")[0].strip() for part in parts)}
+        parts = arguments.split(",") if isinstance(arguments, str) else arguments
+        names = (str(part).partition("=")[0].strip() for part in (parts if isinstance(parts, list | Mapping) else ()))
+        left_out = {"config_source", *names}
         task_config["metadata"] = {key: value for key, value in metadata.items() if key not in left_out}
     return task_config
 

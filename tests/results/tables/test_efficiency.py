@@ -260,10 +260,7 @@ def test_times_of_single_calls_are_not_told_apart_and_counts_of_bytes_are(make_r
                 model,
                 "throughput",
                 metrics=(
-                    *(
-                        Metric(name, cost(n), unit, False, None, 1, {"seq_len": n}, samples=(cost(n),))
-                        for n in LENGTHS
-                    ),
+                    *(Metric(name, cost(n), unit, False, None, 1, {"seq_len": n}, samples=(cost(n),)) for n in LENGTHS),
                     PACE,
                 ),
             )
