@@ -129,7 +129,7 @@ def _paired(by_seed: Floats, replicates: Floats, n: int) -> Change:
 def seeds_change(metric: Metric, baseline: Sequence[float], candidate: Sequence[float]) -> Change:
     """The change of the mean over seeds, with Welch's error; two seeds or more on each side."""
     before, after = np.asarray(baseline, np.float64), np.asarray(candidate, np.float64)
-    if not _in_points(metric):
+    if not in_points(metric):
         before, after = np.log(before), np.log(after)
     first, last = (after, before) if metric.higher_is_better else (before, after)
     worse = float(last.mean() - first.mean())
@@ -188,7 +188,7 @@ def unpaired_change(metric: Metric, baseline: Estimate, candidate: Estimate) -> 
 
 def worsening(metric: Metric, baseline: Floats, candidate: Floats) -> Floats:
     """How much worse `candidate` is: in points for fractions, else as the logarithm of a ratio."""
-    if _in_points(metric):
+    if in_points(metric):
         return np.asarray(baseline - candidate)
     return np.asarray((np.log(candidate) - np.log(baseline)) * (-1 if metric.higher_is_better else 1))
 
@@ -209,10 +209,11 @@ def adjusted(p_values: Mapping[_K, float]) -> dict[_K, float]:
 
 def is_measurable(metric: Metric, *values: float) -> bool:
     """Whether a change from or to each of these values is defined."""
-    return all(math.isfinite(value) and (_in_points(metric) or value > 0) for value in values)
+    return all(math.isfinite(value) and (in_points(metric) or value > 0) for value in values)
 
 
-def _in_points(metric: Metric) -> bool:
+def in_points(metric: Metric) -> bool:
+    """Whether changes of a metric are in points: those of fractions, of which more is better."""
     return metric.unit == "1" and bool(metric.higher_is_better)
 
 
