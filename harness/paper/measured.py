@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ...results.foreign import convert, parse_json
 from ...results.record import Record
@@ -129,8 +129,8 @@ def canonical_task(text: str) -> str:
 
 def _is_set(record: Record, key: str, text: str) -> bool:
     """Whether a record has a setting, whose value is written as `--set` takes it."""
-    value = record.settings[key]
-    return parse_value(key, text, value) == value
+    value: Any = record.settings[key]
+    return bool(parse_value(key, text, value) == value)
 
 
 def _task(study: Study, column: str, scale: str) -> str:

@@ -92,11 +92,11 @@ def test_markdown_leads_with_the_verdict_and_has_the_worst_first(comparison: Com
 def test_ratios_change_by_percent_and_fractions_by_points(
     metric: Metric, before: float, after: float, told: str
 ) -> None:
-    sides = [
+    one, other = (
         Snapshot("run", (make_record("elu", "recall", 0, (replace(metric, value=value),)),))
         for value in (before, after)
-    ]
-    (row,) = [line for line in RENDERERS["md"](compare(*sides)).splitlines() if "elu / gpt" in line]
+    )
+    (row,) = [line for line in RENDERERS["md"](compare(one, other)).splitlines() if "elu / gpt" in line]
     assert row.split(" | ")[4] == told
 
 

@@ -255,6 +255,7 @@ def test_what_processes_or_the_pace_explain_of_a_sweep_is_no_crossover(make_reco
 def test_times_of_single_calls_are_not_told_apart_and_counts_of_bytes_are(make_record: MakeRecord) -> None:
     def rows(unit: str, power: float) -> list[Row]:
         name = "prefill_ms" if unit == "ms" else "state_bytes"
+        costs: Mapping[str, Callable[[int], float]] = {"softmax": lambda n: n**power / 1000, "elu": lambda n: 0.7 * n}
         return leaderboard_rows(
             make_record(
                 model,
@@ -264,7 +265,7 @@ def test_times_of_single_calls_are_not_told_apart_and_counts_of_bytes_are(make_r
                     PACE,
                 ),
             )
-            for model, cost in (("softmax", lambda n: n**power / 1000), ("elu", lambda n: 0.7 * n))
+            for model, cost in costs.items()
         )
 
     unsure = "undecided: no significant difference at 256, 512, 1024, 2048"
